@@ -1,0 +1,221 @@
+"""Azure Resource Manager's common forms: resource ids, the error body, and a client.
+
+The front door (`arm`) authenticates and authorises a call and forwards it to the room that is the resource provider,
+as the Resource Provider Contract has it: the same method, path and query; mutual TLS, where the front door's
+certificate has the common name `arm`; the caller in `x-ms-client-object-id` and `x-ms-client-app-id`; and in
+`referer` the address that the caller used, from which links such as `Azure-AsyncOperation` are made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import msgspec
+from aiohttp import web
+
+from cumulet.common.entra import ARM_AUDIENCE, TokenSource
+from cumulet.common.room import peer_certificate
+
+log = logging.getLogger(__name__)
+
+FRONT_DOOR = "arm"
+
+
+class ArmError(Exception):
+    """An error in ARM's form: `{"error": {"code", "message", "target"?, "details"?}}` with an HTTP status."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        target: str | None = None,
+        details: list[dict[str, Any]] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.target = target
+        self.details = details
+
+    def body(self) -> dict[str, Any]:
+        """The JSON body."""
+        error: dict[str, Any] = {"code": self.code, "message": self.message}
+        if self.target is not None:
+            error["target"] = self.target
+        if self.details:
+            error["details"] = self.details
+        return {"error": error}
+
+
+class ResourceId:
+    """`/subscriptions/{s}[/resourceGroups/{g}[/providers/{namespace}/{type}/{name}…]]`, compared without case."""
+
+    def __init__(self, text: str) -> None:
+        parts = [part for part in text.split("/") if part]
+        if len(parts) < 2 or parts[0].lower() != "subscriptions":
+            raise ArmError(400, "InvalidResourceId", f"The resource id '{text}' is not valid.")
+        self.subscription = parts[1]
+        self.resource_group: str | None = None
+        self.namespace: str | None = None
+        self.types: list[str] = []
+        self.names: list[str] = []
+        rest = parts[2:]
+        if len(rest) >= 2 and rest[0].lower() == "resourcegroups":
+            self.resource_group, rest = rest[1], rest[2:]
+        if len(rest) >= 2 and rest[0].lower() == "providers":
+            self.namespace, rest = rest[1], rest[2:]
+            self.types, self.names = rest[0::2], rest[1::2]
+
+    @property
+    def type(self) -> str:
+        """Such as `Microsoft.ContainerRegistry/registries`."""
+        return "/".join([self.namespace or "", *self.types])
+
+    @property
+    def name(self) -> str:
+        """The last name, such as `acrdemo2ss`."""
+        return self.names[-1] if self.names else self.resource_group or self.subscription
+
+    def __str__(self) -> str:
+        text = f"/subscriptions/{self.subscription}"
+        if self.resource_group is not None:
+            text += f"/resourceGroups/{self.resource_group}"
+        if self.namespace is not None:
+            text += f"/providers/{self.namespace}"
+            for index, kind in enumerate(self.types):
+                text += f"/{kind}"
+                if index < len(self.names):
+                    text += f"/{self.names[index]}"
+        return text
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ResourceId) and str(self).lower() == str(other).lower()
+
+    def __hash__(self) -> int:
+        return hash(str(self).lower())
+
+
+def json_response(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    """A JSON answer."""
+    return web.Response(
+        body=msgspec.json.encode(body),
+        status=status,
+        headers=headers,
+        content_type="application/json",
+        charset="utf-8",
+    )
+
+
+@web.middleware
+async def arm_errors(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Answer every failure in ARM's form; what we did not foresee is logged and tells the caller no detail."""
+    try:
+        return await handler(request)
+    except ArmError as error:
+        return json_response(error.body(), error.status)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        code = {404: "NotFound", 405: "MethodNotAllowed", 413: "RequestEntityTooLarge"}.get(
+            error.status, "BadRequest"
+        )
+        return json_response(ArmError(error.status, code, error.reason).body(), error.status)
+    except Exception:
+        log.exception("%s %s failed", request.method, request.path)
+        return json_response(ArmError(500, "InternalServerError", "The server met an internal error.").body(), 500)
+
+
+@web.middleware
+async def only_front_door(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """For a resource provider: take `/subscriptions/…` from the front door's certificate and nobody else."""
+    if request.path.lower().startswith("/subscriptions/"):
+        peer = peer_certificate(request)
+        if peer is None or peer.user != FRONT_DOOR:
+            raise ArmError(
+                403, "Forbidden", "Resource providers answer the front door only: call Azure Resource Manager."
+            )
+    return await handler(request)
+
+
+def front_door_url(request: web.BaseRequest) -> str:
+    """The base URL that the caller of the front door used, for links in a resource provider's answers."""
+    parts = urlsplit(request.headers.get("Referer", ""))
+    return f"{parts.scheme}://{parts.netloc}" if parts.netloc else f"https://{request.host}"
+
+
+async def read_json(request: web.BaseRequest) -> dict[str, Any]:
+    """The request's body as a JSON object. Raises `ArmError` 400 `InvalidRequestContent`."""
+    try:
+        body = msgspec.json.decode(await request.read() or b"{}")
+    except msgspec.DecodeError as error:
+        raise ArmError(400, "InvalidRequestContent", f"The request content was invalid: {error}") from None
+    if not isinstance(body, dict):
+        raise ArmError(400, "InvalidRequestContent", "The request content must be a JSON object.")
+    return body
+
+
+class ArmClient:
+    """Calls Azure Resource Manager, ours or the real one, with an Entra token."""
+
+    def __init__(self, session: aiohttp.ClientSession, base_url: str, tokens: TokenSource) -> None:
+        self._session = session
+        self._base_url = base_url
+        self._tokens = tokens
+
+    async def call(
+        self, method: str, path: str, body: Any = None, *, api_version: str, query: dict[str, str] | None = None
+    ) -> tuple[int, dict[str, str], Any]:
+        """One request: status, headers and decoded body (`None` where empty). Raises `ArmError` from 400 on."""
+        url = path if path.startswith("https://") else self._base_url + path
+        headers = {"Authorization": f"Bearer {await self._tokens.token(ARM_AUDIENCE)}"}
+        data = None
+        if body is not None:
+            data = msgspec.json.encode(body)
+            headers["Content-Type"] = "application/json"
+        params = None if "api-version=" in url else {"api-version": api_version, **(query or {})}
+        async with self._session.request(method, url, params=params, data=data, headers=headers) as response:
+            raw = await response.read()
+            if response.status >= 400:
+                raise _error(response.status, raw)
+            return response.status, dict(response.headers), msgspec.json.decode(raw) if raw else None
+
+    async def finish(self, answer: tuple[int, dict[str, str], Any], *, api_version: str) -> Any:
+        """Follow `Azure-AsyncOperation` or `Location` of an answer until the operation ended.
+
+        Returns the operation's last body. Raises `ArmError` where the operation failed.
+        """
+        status, headers, body = answer
+        url = headers.get("Azure-AsyncOperation") or (headers.get("Location") if status == 202 else None)
+        while url is not None:
+            # The server says when to ask again; there is no event to wait on over this protocol.
+            await asyncio.sleep(float(headers.get("Retry-After", "1")))
+            status, headers, body = await self.call("GET", url, api_version=api_version)
+            state = (body or {}).get("status", "Succeeded" if status != 202 else "InProgress")
+            if state in ("Failed", "Canceled"):
+                error = (body or {}).get("error") or {}
+                raise ArmError(409, error.get("code", state), error.get("message", "The operation failed."))
+            if state == "Succeeded":
+                break
+        return body
+
+
+def _error(status: int, raw: bytes) -> ArmError:
+    try:
+        error = msgspec.json.decode(raw)["error"]
+        return ArmError(
+            status, error["code"], error["message"], target=error.get("target"), details=error.get("details")
+        )
+    except (msgspec.DecodeError, KeyError, TypeError):
+        return ArmError(status, "UnexpectedResponse", raw[:500].decode(errors="replace"))

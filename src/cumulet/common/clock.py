@@ -1,0 +1,25 @@
+"""Time as the protocols write it: RFC 3339 in UTC."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+
+def now() -> datetime:
+    """The present moment, in UTC."""
+    return datetime.now(UTC)
+
+
+def rfc3339(moment: datetime | None = None) -> str:
+    """Whole seconds, as Kubernetes' `metav1.Time` writes it: `2026-11-23T19:50:21Z`."""
+    return (moment or now()).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def rfc3339_micro(moment: datetime | None = None) -> str:
+    """Microseconds, as Kubernetes' `metav1.MicroTime` and Azure write it: `2026-11-23T19:50:21.123456Z`."""
+    return (moment or now()).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def parse(text: str) -> datetime:
+    """The reverse of both. Raises `ValueError` for anything else."""
+    return datetime.fromisoformat(text).astimezone(UTC)

@@ -1,0 +1,141 @@
+"""The settings of one installation, read by every room from `<data-dir>/config.json`.
+
+The file is written once by `cumulet up` and says where each room listens, so a room finds another by its address
+only. Putting the real cloud in a room's place is changing that address.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+RoomName = Literal["identity", "registry", "arm", "kube", "scheduler", "controllers", "instances", "node", "balancer"]
+
+#: Every room in the order in which they are started, with the loopback port that it takes by default.
+#: 6443, 10250, 10256, 10257 and 10259 are the ports that Kubernetes gives to the same components.
+DEFAULT_PORTS: dict[RoomName, int] = {
+    "identity": 8444,
+    "kube": 6443,
+    "arm": 8443,
+    "registry": 5443,
+    "instances": 8445,
+    "node": 10250,
+    "scheduler": 10259,
+    "controllers": 10257,
+    "balancer": 10256,
+}
+
+
+class ConfigError(Exception):
+    """The settings are missing or cannot be used; the message says which and what to do."""
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Where a room listens: an IPv4 address or host name, and a TCP port."""
+
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        """The `https` base URL, without a trailing slash."""
+        return f"https://{self.host}:{self.port}"
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """One installation.
+
+    Addresses are loopback unless the user says otherwise. Ranges are CIDR: `pod_cidr` for pod addresses,
+    `service_cidr` for cluster IPs, `external_cidr` for the EXTERNAL-IPs of LoadBalancer Services.
+    """
+
+    data_dir: Path
+    addresses: dict[RoomName, Address]
+    tenant_id: str
+    subscription_id: str
+    location: str = "eastus"
+    cluster: str = "aksdemo2"
+    cluster_resource_group: str = "aks-rg2"
+    node_name: str = "virtual-node-aci-linux"
+    registry_suffix: str = "azurecr.io"
+    pod_cidr: str = "10.241.0.0/16"
+    service_cidr: str = "10.0.0.0/16"
+    external_cidr: str = "127.10.0.0/24"
+
+    @property
+    def node_resource_group(self) -> str:
+        """The resource group that holds the container groups, named as AKS names it."""
+        return f"MC_{self.cluster_resource_group}_{self.cluster}_{self.location}"
+
+    def url(self, room: RoomName) -> str:
+        """The base URL of a room."""
+        return self.addresses[room].url
+
+    # The files of an installation. Each is private to its owner (directories 0700, secrets 0600).
+
+    @property
+    def ca_file(self) -> Path:
+        """The certificate of this installation's own certificate authority, PEM."""
+        return self.data_dir / "pki" / "ca.crt"
+
+    def certificate_files(self, room: RoomName) -> tuple[Path, Path]:
+        """The certificate and key of a room, PEM; good both to serve with and to authenticate as a client."""
+        return self.data_dir / "pki" / f"{room}.crt", self.data_dir / "pki" / f"{room}.key"
+
+    def kubeconfig_file(self, user: str = "admin") -> Path:
+        """A kubeconfig: `admin` is the user's, the rest are those of the rooms that are Kubernetes clients."""
+        return self.data_dir / "kubeconfigs" / f"{user}.yaml"
+
+    def credential_file(self, name: str) -> Path:
+        """The service principal of a room, or of the owner, as JSON (`common.entra.Credential`)."""
+        return self.data_dir / "credentials" / f"{name}.json"
+
+    def room_dir(self, room: RoomName) -> Path:
+        """The folder in which a room keeps its state, and no other room looks."""
+        return self.data_dir / room
+
+
+def default_data_dir() -> Path:
+    """The platform's user data directory (XDG Base Directory Specification), or `CUMULET_DATA_DIR`."""
+    if given := os.environ.get("CUMULET_DATA_DIR"):
+        return Path(given).absolute()
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / "cumulet"
+
+
+def load(data_dir: Path) -> Config:
+    """Read the settings of an installation. Raises `ConfigError` where there are none or they are not valid."""
+    path = data_dir / "config.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Config)
+    except FileNotFoundError:
+        raise ConfigError(
+            f"no installation in {data_dir}: run `cumulet up` first, or name another --data-dir"
+        ) from None
+    except msgspec.MsgspecError as error:
+        raise ConfigError(f"{path} is not valid: {error}") from None
+
+
+def save(config: Config) -> None:
+    """Write the settings so that a reader sees either the old file or the whole new one."""
+    path = config.data_dir / "config.json"
+    write_private(path, msgspec.json.format(msgspec.json.encode(config), indent=2))
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file that only its owner can read, atomically and durably; parent folders are made 0700."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,134 @@
+"""Microsoft Entra ID as its clients see it: getting tokens, and checking those of others.
+
+Follows OAuth 2.0 client credentials (RFC 6749, section 4.4) as the Microsoft identity platform's v2.0 end point has
+it, and OpenID Connect Discovery 1.0 for the keys.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import jwt
+import msgspec
+
+#: What a token is for: the `aud` of the front door, of a registry's data plane and of Microsoft Graph.
+ARM_AUDIENCE = "https://management.azure.com"
+REGISTRY_AUDIENCE = "https://containerregistry.azure.net"
+GRAPH_AUDIENCE = "https://graph.microsoft.com"
+
+_EARLY = 120.0
+_REFETCH = 10.0
+
+
+class Credential(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
+    """A service principal of a room or of the owner, as `cumulet up` makes it and the identity room takes it in.
+
+    `roles` are the assignments that it is given at first start, as (role name, scope).
+    """
+
+    tenant_id: str
+    client_id: str
+    object_id: str
+    display_name: str
+    client_secret: str
+    roles: list[tuple[str, str]] = []
+
+
+def read_credential(path: Path) -> Credential:
+    """Read a credential file."""
+    return msgspec.json.decode(path.read_bytes(), type=Credential)
+
+
+class AuthenticationError(Exception):
+    """A token was refused, or could not be had; the message is the authority's own reason."""
+
+
+class TokenSource:
+    """Access tokens for one service principal, kept until shortly before they end."""
+
+    def __init__(self, session: aiohttp.ClientSession, authority: str, credential: Credential) -> None:
+        self._session = session
+        self._url = f"{authority}/{credential.tenant_id}/oauth2/v2.0/token"
+        self._credential = credential
+        self._tokens: dict[str, tuple[str, float]] = {}
+        self._lock = asyncio.Lock()
+
+    async def token(self, audience: str) -> str:
+        """A token for an audience such as `ARM_AUDIENCE`. Raises `AuthenticationError`, `aiohttp.ClientError`."""
+        async with self._lock:
+            token, ends = self._tokens.get(audience, ("", 0.0))
+            if ends - _EARLY <= time.monotonic():
+                token, life = await self._fetch(audience)
+                self._tokens[audience] = token, time.monotonic() + life
+            return token
+
+    async def _fetch(self, audience: str) -> tuple[str, float]:
+        form = {
+            "grant_type": "client_credentials",
+            "client_id": self._credential.client_id,
+            "client_secret": self._credential.client_secret,
+            "scope": f"{audience}/.default",
+        }
+        async with self._session.post(self._url, data=form) as response:
+            body = await response.json(content_type=None)
+            if response.status != 200:
+                raise AuthenticationError(str(body.get("error_description", body)))
+            return body["access_token"], float(body["expires_in"])
+
+
+class TokenVerifier:
+    """Checks access tokens of one tenant against the keys that its authority publishes.
+
+    The keys are fetched when first needed and again when a token names one that is not known, at most once in ten
+    seconds, so that rotating keys logs nobody out and a forger cannot make us ask.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession, authority: str, tenant: str) -> None:
+        self._session = session
+        self._discovery = f"{authority}/{tenant}/v2.0/.well-known/openid-configuration"
+        self._issuer = ""
+        self._keys: dict[str, Any] = {}
+        self._fetched = -_REFETCH
+        self._lock = asyncio.Lock()
+
+    async def verify(self, token: str, *audiences: str) -> dict[str, Any]:
+        """The claims of a valid token for any of `audiences`. Raises `AuthenticationError`."""
+        try:
+            header = jwt.get_unverified_header(token)
+            key = await self._key(str(header.get("kid", "")))
+            # Clients ask for an audience with and without a trailing slash, and get what they asked for.
+            names = [name for audience in audiences for name in (audience, f"{audience}/")]
+            claims: dict[str, Any] = jwt.decode(
+                token,
+                key,
+                algorithms=["RS256"],
+                audience=names,
+                issuer=self._issuer,
+                leeway=30,
+                options={"require": ["exp", "aud", "iss", "oid"]},
+            )
+            return claims
+        except jwt.InvalidTokenError as error:
+            raise AuthenticationError(str(error)) from None
+
+    async def _key(self, kid: str) -> Any:
+        if kid not in self._keys:
+            async with self._lock:
+                if kid not in self._keys and time.monotonic() - self._fetched >= _REFETCH:
+                    await self._fetch()
+        if kid not in self._keys:
+            raise AuthenticationError("the token was signed with a key that the authority does not publish")
+        return self._keys[kid]
+
+    async def _fetch(self) -> None:
+        async with self._session.get(self._discovery, raise_for_status=True) as response:
+            document = await response.json(content_type=None)
+        async with self._session.get(document["jwks_uri"], raise_for_status=True) as response:
+            keys = await response.json(content_type=None)
+        self._keys = {entry["kid"]: jwt.PyJWK(entry, "RS256").key for entry in keys["keys"]}
+        self._issuer = document["issuer"]
+        self._fetched = time.monotonic()

@@ -1,0 +1,82 @@
+"""Reading a kubeconfig (Kubernetes `client-go` clientcmd v1): the server, how to trust it, who to be."""
+
+from __future__ import annotations
+
+import base64
+import ssl
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from cumulet.common.config import ConfigError
+
+
+class Kubeconfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The current context of a kubeconfig, resolved."""
+
+    server: str
+    namespace: str = "default"
+    ssl_context: Any = None
+    token: str | None = None
+
+
+def load_kubeconfig(path: Path, context: str | None = None) -> Kubeconfig:
+    """Resolve a context, the current one by default. Raises `ConfigError` naming the file and what is wrong in it."""
+    import yaml  # only here, so that rooms without a kubeconfig do not carry it
+
+    try:
+        document = yaml.safe_load(path.read_text())
+        chosen = _named(document, "contexts", "context", context or document["current-context"])
+        cluster = _named(document, "clusters", "cluster", chosen["cluster"])
+        user = _named(document, "users", "user", chosen["user"])
+        return Kubeconfig(
+            server=cluster["server"].rstrip("/"),
+            namespace=chosen.get("namespace", "default"),
+            ssl_context=_ssl_context(cluster, user, path.parent),
+            token=_token(user, path.parent),
+        )
+    except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"the kubeconfig {path} cannot be used: {type(error).__name__}: {error}") from error
+
+
+def _named(document: dict[str, Any], plural: str, singular: str, name: str) -> dict[str, Any]:
+    for entry in document.get(plural) or ():
+        if entry["name"] == name:
+            found: dict[str, Any] = entry.get(singular) or {}
+            return found
+    raise KeyError(f"no {singular} named {name!r}")
+
+
+def _ssl_context(cluster: dict[str, Any], user: dict[str, Any], folder: Path) -> ssl.SSLContext:
+    authority = _content(cluster, "certificate-authority", folder)
+    context = ssl.create_default_context(cadata=authority.decode() if authority else None)
+    if cluster.get("insecure-skip-tls-verify"):
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    certificate, key = _content(user, "client-certificate", folder), _content(user, "client-key", folder)
+    if certificate and key:
+        # The ssl module reads a chain from a file only; the folder is private and gone at once.
+        with tempfile.TemporaryDirectory() as directory:
+            chain = Path(directory) / "client.pem"
+            chain.touch(mode=0o600)
+            chain.write_bytes(certificate + b"\n" + key)
+            context.load_cert_chain(chain)
+    return context
+
+
+def _content(entry: dict[str, Any], name: str, folder: Path) -> bytes | None:
+    """The value of `name-data` (base64) or of the file `name`, which is relative to the kubeconfig."""
+    if data := entry.get(f"{name}-data"):
+        return base64.b64decode(data)
+    if file := entry.get(name):
+        return Path(folder / str(file)).read_bytes()
+    return None
+
+
+def _token(user: dict[str, Any], folder: Path) -> str | None:
+    if file := user.get("tokenFile"):
+        return Path(folder / str(file)).read_text().strip()
+    token: str | None = user.get("token")
+    return token

@@ -1,0 +1,143 @@
+"""The life of a room's process: settings, logs, event loop, listening socket, ready, stop.
+
+A room is a package with a module `room` that has `async def serve(room: Room) -> None`. It builds what it serves,
+enters `room.serving(app)`, says `room.ready()`, and returns when `room.stopping` is set. The listening socket is
+bound by whoever started the process and may be older than it (socket activation, as in systemd's `sd_listen_fds(3)`):
+while a room is starting, or starting again after a crash, its clients wait in the backlog and are not refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import uvloop
+from aiohttp import web
+
+from cumulet.common import logs, tls
+from cumulet.common.config import Address, Config, RoomName
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+#: Seconds that open connections get to end after a room was told to stop.
+GRACE = 2.0
+
+
+class Room:
+    """What a room is given by its surroundings."""
+
+    def __init__(
+        self, name: RoomName, config: Config, listener: socket.socket, on_ready: Callable[[], None] = lambda: None
+    ) -> None:
+        self.name = name
+        self.config = config
+        self.listener = listener
+        self.stopping = asyncio.Event()
+        self._on_ready = on_ready
+
+    @property
+    def data_dir(self) -> Path:
+        """The room's own folder, made 0700 when it is first asked for."""
+        path = self.config.room_dir(self.name)
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return path
+
+    def ready(self) -> None:
+        """Say that requests are served from now on."""
+        self._on_ready()
+
+    def server_tls(self) -> ssl.SSLContext:
+        """Serve with the room's certificate; a client may show one of our authority (`peer_certificate`)."""
+        return tls.server_context(*self.config.certificate_files(self.name), client_ca=self.config.ca_file)
+
+    def client_tls(self, *, show_certificate: bool = False) -> ssl.SSLContext:
+        """Trust our authority, and where wanted authenticate as this room."""
+        if show_certificate:
+            return tls.client_context(self.config.ca_file, *self.config.certificate_files(self.name))
+        return tls.client_context(self.config.ca_file)
+
+    @contextlib.asynccontextmanager
+    async def serving(
+        self, handler: web.Application | Handler, *, listener: socket.socket | None = None, plain: bool = False
+    ) -> AsyncIterator[None]:
+        """Serve HTTP/1.1 on the room's listener, or on another, over TLS unless `plain`, while the context is open.
+
+        `handler` is an aiohttp application, or for hot paths a bare coroutine from request to response.
+        """
+        runner: web.AppRunner | web.ServerRunner
+        if isinstance(handler, web.Application):
+            runner = web.AppRunner(handler, access_log=None, handler_cancellation=True, shutdown_timeout=GRACE)
+        else:
+            server = web.Server(handler, access_log=None, handler_cancellation=True)
+            runner = web.ServerRunner(server, shutdown_timeout=GRACE)
+        await runner.setup()
+        try:
+            site = web.SockSite(
+                runner, listener or self.listener, ssl_context=None if plain else self.server_tls(), backlog=1024
+            )
+            await site.start()
+            yield
+        finally:
+            await runner.cleanup()
+
+
+class Peer:
+    """The subject of a verified client certificate: Kubernetes' user and groups (CN and O)."""
+
+    def __init__(self, user: str, groups: tuple[str, ...]) -> None:
+        self.user = user
+        self.groups = groups
+
+
+def peer_certificate(request: web.BaseRequest) -> Peer | None:
+    """Who the other end proved to be in the TLS handshake, or `None` where it showed no certificate."""
+    transport = request.transport
+    certificate = transport.get_extra_info("peercert") if transport is not None else None
+    if not certificate:
+        return None
+    fields = [field for names in certificate.get("subject", ()) for field in names]
+    user = next((value for key, value in fields if key == "commonName"), "")
+    return Peer(user, tuple(value for key, value in fields if key == "organizationName"))
+
+
+def listen(address: Address) -> socket.socket:
+    """Bind and listen. Raises `OSError` where the port is taken or not permitted."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((socket.gethostbyname(address.host), address.port))
+        listener.listen(1024)
+    except BaseException:
+        listener.close()
+        raise
+    listener.setblocking(False)
+    return listener
+
+
+def run(
+    name: RoomName,
+    config: Config,
+    serve: Callable[[Room], Awaitable[None]],
+    *,
+    listener: socket.socket | None = None,
+    on_ready: Callable[[], None] = lambda: None,
+    log_file: Path | None = None,
+    new_event_loop: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop,
+) -> None:
+    """Run a room in this process until SIGTERM or SIGINT."""
+    logs.configure(name, log_file)
+
+    async def main() -> None:
+        room = Room(name, config, listener or listen(config.addresses[name]), on_ready)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, room.stopping.set)
+        await serve(room)
+
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(main())

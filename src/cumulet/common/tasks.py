@@ -1,0 +1,77 @@
+"""Background tasks that are neither lost nor silent, and waiting with a back-off."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+
+class TaskSet:
+    """Tasks that live as long as the context; one that fails is logged, and the rest go on."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def start(self, work: Coroutine[Any, Any, Any], name: str | None = None) -> asyncio.Task[Any]:
+        """Run `work` in the background."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("background task %s failed", task.get_name(), exc_info=error)
+
+    async def close(self) -> None:
+        """Cancel what still runs and wait for it to end."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def task_set() -> AsyncIterator[TaskSet]:
+    """A `TaskSet` closed at the end of the block."""
+    tasks = TaskSet()
+    try:
+        yield tasks
+    finally:
+        await tasks.close()
+
+
+class Backoff:
+    """Delays in seconds that grow by `factor` from `first` to `ceiling`, each spread by up to `jitter` of itself."""
+
+    def __init__(self, first: float, ceiling: float, factor: float = 2.0, jitter: float = 0.1) -> None:
+        self._first = first
+        self._ceiling = ceiling
+        self._factor = factor
+        self._jitter = jitter
+        self._next = first
+
+    def next(self) -> float:
+        """The delay to wait now; the one after it is longer."""
+        delay = self._next
+        self._next = min(self._next * self._factor, self._ceiling)
+        return delay * (1 + random.random() * self._jitter)
+
+    def reset(self) -> None:
+        """Start again from `first`, after a success."""
+        self._next = self._first
+
+
+async def wait_for(event: asyncio.Event, seconds: float) -> bool:
+    """Wait until `event` is set, at most `seconds`; whether it was."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    return event.is_set()
