@@ -54,6 +54,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     data_dir: Path
     addresses: dict[RoomName, Address]
+    #: Further addresses of a room, such as port 443 of a loopback address that login servers resolve to.
+    more_addresses: dict[RoomName, list[Address]] = {}
     tenant_id: str
     subscription_id: str
     location: str = "eastus"
@@ -73,6 +75,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     def url(self, room: RoomName) -> str:
         """The base URL of a room."""
         return self.addresses[room].url
+
+    def listening(self, room: RoomName) -> list[Address]:
+        """Every address on which a room listens, its own first."""
+        return [self.addresses[room], *self.more_addresses.get(room, ())]
 
     # The files of an installation. Each is private to its owner (directories 0700, secrets 0600).
 

@@ -13,7 +13,7 @@ import contextlib
 import signal
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
 import uvloop
@@ -32,11 +32,15 @@ class Room:
     """What a room is given by its surroundings."""
 
     def __init__(
-        self, name: RoomName, config: Config, listener: socket.socket, on_ready: Callable[[], None] = lambda: None
+        self,
+        name: RoomName,
+        config: Config,
+        listeners: Sequence[socket.socket],
+        on_ready: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = name
         self.config = config
-        self.listener = listener
+        self.listeners = listeners
         self.stopping = asyncio.Event()
         self._on_ready = on_ready
 
@@ -63,9 +67,9 @@ class Room:
 
     @contextlib.asynccontextmanager
     async def serving(
-        self, handler: web.Application | Handler, *, listener: socket.socket | None = None, plain: bool = False
+        self, handler: web.Application | Handler, *, listeners: Sequence[socket.socket] = (), plain: bool = False
     ) -> AsyncIterator[None]:
-        """Serve HTTP/1.1 on the room's listener, or on another, over TLS unless `plain`, while the context is open.
+        """Serve HTTP/1.1 on the room's listeners, or on others, over TLS unless `plain`, while the context is open.
 
         `handler` is an aiohttp application, or for hot paths a bare coroutine from request to response.
         """
@@ -77,10 +81,9 @@ class Room:
             runner = web.ServerRunner(server, shutdown_timeout=GRACE)
         await runner.setup()
         try:
-            site = web.SockSite(
-                runner, listener or self.listener, ssl_context=None if plain else self.server_tls(), backlog=1024
-            )
-            await site.start()
+            context = None if plain else self.server_tls()
+            for listener in listeners or self.listeners:
+                await web.SockSite(runner, listener, ssl_context=context, backlog=1024).start()
             yield
         finally:
             await runner.cleanup()
@@ -124,7 +127,7 @@ def run(
     config: Config,
     serve: Callable[[Room], Awaitable[None]],
     *,
-    listener: socket.socket | None = None,
+    listeners: Sequence[socket.socket] = (),
     on_ready: Callable[[], None] = lambda: None,
     log_file: Path | None = None,
     new_event_loop: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop,
@@ -133,7 +136,7 @@ def run(
     logs.configure(name, log_file)
 
     async def main() -> None:
-        room = Room(name, config, listener or listen(config.addresses[name]), on_ready)
+        room = Room(name, config, listeners or [listen(address) for address in config.listening(name)], on_ready)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, room.stopping.set)
