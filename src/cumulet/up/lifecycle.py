@@ -1,0 +1,205 @@
+"""Starting, stopping and looking at an installation from the outside, as the command line does."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import aiohttp
+import msgspec
+
+from cumulet.common import tls
+from cumulet.common.arm import ArmClient, ArmError
+from cumulet.common.config import DEFAULT_PORTS, Config, RoomName
+from cumulet.common.entra import AuthenticationError, TokenSource, read_credential
+from cumulet.up.preflight import Problem, problems
+from cumulet.up.supervisor import log_file, pids_file, take_lock
+
+#: Seconds that the rooms get to become ready before `start` gives up on them.
+_READY_LIMIT = 30.0
+
+
+class StartError(Exception):
+    """The rooms did not start; `problems` says what is missing where that is known."""
+
+    def __init__(self, message: str, found: list[Problem] | None = None) -> None:
+        super().__init__(message)
+        self.problems = found or []
+
+
+class RoomStatus(msgspec.Struct, frozen=True):
+    """One room as `cumulet status` shows it; `resident` is in bytes, proportional (shared pages are split)."""
+
+    room: RoomName
+    url: str
+    pid: int | None
+    health: str
+    resident: int | None
+
+
+class Running:
+    """A supervisor that was just started: its process, until whoever started it lets go."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+
+    def wait(self) -> int:
+        """Wait until the supervisor has ended and cleaned up; SIGINT and SIGTERM are handed on to it."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: self._process.terminate())
+        return self._process.wait()
+
+
+def is_running(config: Config) -> bool:
+    """Whether a supervisor of this installation lives."""
+    lock = take_lock(config)
+    if lock is None:
+        return True
+    lock.close()
+    return False
+
+
+def start(config: Config, *, on_ready: Callable[[RoomName, float], None] = lambda room, seconds: None) -> Running:
+    """Start the rooms and wait until every one is ready and the cluster's resource group is there.
+
+    `on_ready` is told each room and the seconds since the start. Raises `StartError`, with what was started
+    stopped again.
+    """
+    if is_running(config):
+        raise StartError("it is running already: see `cumulet status`, stop it with `cumulet down`")
+    if found := problems(config):
+        raise StartError("this machine lacks something that the rooms need", found)
+    began = time.monotonic()
+    reads, writes = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cumulet.up.supervisor", str(config.data_dir), str(writes)],
+        pass_fds=[writes],
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,  # a Ctrl-C at the terminal is for us, who hand it on
+    )
+    os.close(writes)
+    missing = set(DEFAULT_PORTS)
+    try:
+        for line in _lines(reads, began + _READY_LIMIT):
+            if line["event"] == "failed":
+                raise StartError(str(line["message"]))
+            if line["event"] == "ready":
+                missing.discard(line["room"])  # type: ignore[arg-type]
+                on_ready(line["room"], time.monotonic() - began)  # type: ignore[arg-type]
+            if not missing:
+                break
+        if missing:
+            logs = ", ".join(str(log_file(config, room)) for room in sorted(missing))
+            raise StartError(f"not ready: {', '.join(sorted(missing))}; why is in {logs}")
+        asyncio.run(_provision(config))
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+    finally:
+        os.close(reads)
+    return Running(process)
+
+
+def stop(config: Config) -> list[str]:
+    """Stop the rooms and take away all that they made on this machine; what was left over and is now gone."""
+    pids = _pids(config)
+    supervisor = pids.get("supervisor")
+    if supervisor is not None and is_running(config):
+        _end(supervisor, signal.SIGTERM)
+    from cumulet.instances.cleanup import cleanup
+
+    # After an orderly stop nothing is left to find; after a supervisor that was killed there is.
+    return cleanup(config)
+
+
+async def status(config: Config) -> list[RoomStatus]:
+    """Every room: whether it answers, as whom it runs and what it holds."""
+    pids = _pids(config)
+    context = tls.client_context(config.ca_file)
+    timeout = aiohttp.ClientTimeout(total=3)
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context), timeout=timeout) as session:
+
+        async def look(room: RoomName) -> RoomStatus:
+            pid = pids.get(room)
+            health = await _health(session, f"{config.url(room)}/readyz")
+            return RoomStatus(room, config.url(room), pid, health, resident_bytes(pid) if pid else None)
+
+        return list(await asyncio.gather(*(look(room) for room in DEFAULT_PORTS)))
+
+
+def resident_bytes(pid: int) -> int | None:
+    """The proportional set size of a process (`proc(5)`, smaps_rollup), or `None` where it has gone."""
+    try:
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Pss:")), None)
+
+
+async def _health(session: aiohttp.ClientSession, url: str) -> str:
+    try:
+        async with session.get(url) as response:
+            return "ready" if response.status == 200 else f"not ready: {(await response.text())[:200]}"
+    except TimeoutError:
+        return "no answer in 3 s"
+    except aiohttp.ClientError as error:
+        return f"down: {error}"
+
+
+async def _provision(config: Config) -> None:
+    """Make the resource group that the cluster's container groups go into, as AKS does with a cluster."""
+    context = tls.client_context(config.ca_file)
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session:
+        tokens = TokenSource(session, config.url("identity"), read_credential(config.credential_file("owner")))
+        arm = ArmClient(session, config.url("arm"), tokens)
+        path = f"/subscriptions/{config.subscription_id}/resourceGroups/{config.node_resource_group}"
+        try:
+            await arm.call("PUT", path, {"location": config.location}, api_version="2024-03-01")
+        except (ArmError, AuthenticationError, aiohttp.ClientError) as error:
+            raise StartError(f"the resource group {config.node_resource_group} could not be made: {error}") from error
+
+
+def _lines(descriptor: int, until: float) -> Iterator[dict[str, str]]:
+    """The supervisor's reports, until it ends or the time is over."""
+    pending = b""
+    while (patience := until - time.monotonic()) > 0:
+        if not select.select([descriptor], [], [], patience)[0]:
+            return
+        chunk = os.read(descriptor, 65536)
+        if not chunk:
+            return
+        *lines, pending = (pending + chunk).split(b"\n")
+        for line in lines:
+            yield json.loads(line)
+
+
+def _pids(config: Config) -> dict[str, int]:
+    try:
+        pids: dict[str, int] = json.loads(pids_file(config).read_bytes())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    return pids
+
+
+def _end(pid: int, number: signal.Signals) -> None:
+    """Signal a process that need not be our child and wait until it has ended."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        signal.pidfd_send_signal(pidfd, number)
+        select.select([pidfd], [], [])
+    except ProcessLookupError:
+        return
+    finally:
+        os.close(pidfd)

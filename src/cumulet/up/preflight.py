@@ -1,0 +1,81 @@
+"""What this machine must have before the rooms can run, and the command that mends what it lacks."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import socket
+from pathlib import Path
+from typing import NamedTuple
+
+from cumulet.common.config import Config
+
+_PROGRAMS = {"runc": "runc", "conmon": "conmon", "ip": "iproute2"}
+
+#: 5.3 brought pidfd_open(2) and 5.4 is the oldest long-term kernel that has it.
+_KERNEL = (5, 4)
+
+
+class Problem(NamedTuple):
+    """Something that stops the rooms, and what mends it."""
+
+    what: str
+    cure: str
+
+
+def problems(config: Config) -> list[Problem]:
+    """Everything that is missing, so that it can be mended in one go; empty where the rooms can run."""
+    found: list[Problem] = []
+    if os.geteuid() != 0:
+        found.append(
+            Problem(
+                "root is needed to run containers and to give them a network",
+                "run the same command with `sudo --preserve-env=HOME,CUMULET_DATA_DIR`",
+            )
+        )
+    if missing := [program for program in _PROGRAMS if shutil.which(program) is None]:
+        packages = " ".join(_PROGRAMS[program] for program in missing)
+        found.append(Problem(f"not on PATH: {', '.join(missing)}", f"sudo apt-get install --yes {packages}"))
+    found += _kernel()
+    found += _ports(config)
+    return found
+
+
+def _kernel() -> list[Problem]:
+    found: list[Problem] = []
+    match = re.match(r"(\d+)\.(\d+)", platform.release())
+    if match is None or (int(match[1]), int(match[2])) < _KERNEL:
+        needed = ".".join(map(str, _KERNEL))
+        found.append(
+            Problem(
+                f"Linux {platform.release()} is too old, {needed} or newer is needed", "sudo apt-get dist-upgrade"
+            )
+        )
+    if "overlay" not in Path("/proc/filesystems").read_text().split():
+        found.append(Problem("the kernel has no overlay file system", "sudo modprobe overlay"))
+    if not Path("/proc/self/ns/net").exists():
+        found.append(
+            Problem("the kernel has no network namespaces", "use a kernel with CONFIG_NET_NS, as Debian's own has")
+        )
+    return found
+
+
+def _ports(config: Config) -> list[Problem]:
+    found: list[Problem] = []
+    for room in config.addresses:
+        for address in config.listening(room):
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind((address.host, address.port))
+                except OSError as error:
+                    found.append(
+                        Problem(
+                            f"{address.host}:{address.port}, where the room {room} listens: {error.strerror}",
+                            f"see who has it with `ss -ltnp 'sport = :{address.port}'`, or choose another port: "
+                            f"cumulet up --port {room}=0",
+                        )
+                    )
+    return found

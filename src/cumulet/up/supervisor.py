@@ -1,0 +1,274 @@
+"""Runs the rooms as processes of their own: starts them together, starts one again when it dies, stops them all.
+
+It holds every listening socket and hands it down, so a room that is starting again refuses nobody. It has one thread
+and forks, so that a room starts with the common modules loaded and shares their memory. Rooms end when it ends; the
+containers that they run do not, and are adopted at the next start, or taken away by `cleanup`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import gc
+import importlib
+import json
+import logging
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, NoReturn
+
+from cumulet.common import config as settings
+from cumulet.common import logs
+from cumulet.common.config import DEFAULT_PORTS, Config, RoomName
+from cumulet.common.room import listen, run
+from cumulet.common.tasks import Backoff
+
+log = logging.getLogger(__name__)
+
+#: Loaded once here and shared with every room.
+_PRELOADED = ("aiohttp.web", "cumulet.common.database", "jwt", "msgspec", "ssl", "uvloop", "cryptography.x509")
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+
+#: A room that lived for as long as this, in seconds, is started again without delay when it dies.
+_STABLE = 10.0
+#: Seconds that rooms have to stop before they are killed.
+_STOP_GRACE = 8.0
+
+Report = Callable[[dict[str, object]], None]
+
+
+class Child:
+    """One room: its sockets, and its process while it runs."""
+
+    def __init__(self, name: RoomName, listeners: list[socket.socket]) -> None:
+        self.name = name
+        self.listeners = listeners
+        self.backoff = Backoff(0.05, 5.0)
+        self.pid = 0
+        self.pidfd = -1
+        self.ready_fd = -1
+        self.started = 0.0
+        self.restart_at: float | None = 0.0
+
+
+class Supervisor:
+    """See the module. `run` returns when SIGTERM or SIGINT came and every room has ended."""
+
+    def __init__(self, config: Config, report: Report) -> None:
+        self._config = config
+        self._report = report
+        self._selector = selectors.DefaultSelector()
+        self._children: list[Child] = []
+        self._stop_by: float | None = None
+
+    def run(self) -> None:
+        """Start the rooms and keep them running. Raises `OSError` where an address cannot be listened on."""
+        for name in DEFAULT_PORTS:
+            self._children.append(Child(name, [listen(address) for address in self._config.listening(name)]))
+        for module in _PRELOADED:
+            importlib.import_module(module)
+        gc.collect()
+        gc.freeze()  # keeps the collector off the shared pages, so that they stay shared
+        self._watch_signals()
+        while self._stop_by is None or any(child.pid for child in self._children):
+            self._start_due()
+            for key, _ in self._selector.select(self._patience()):
+                key.data()
+            if self._stop_by is not None and time.monotonic() >= self._stop_by:
+                self._signal(signal.SIGKILL)
+
+    def _watch_signals(self) -> None:
+        wake, signalled = socket.socketpair()
+        wake.setblocking(False)
+        signalled.setblocking(False)
+        signal.set_wakeup_fd(signalled.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda *_: self._stop())
+        self._selector.register(wake, selectors.EVENT_READ, lambda: wake.recv(64))
+        self._wake = (wake, signalled)
+
+    def _stop(self) -> None:
+        if self._stop_by is None:
+            self._stop_by = time.monotonic() + _STOP_GRACE
+            self._signal(signal.SIGTERM)
+
+    def _signal(self, number: signal.Signals) -> None:
+        for child in self._children:
+            if child.pid:
+                signal.pidfd_send_signal(child.pidfd, number)
+
+    def _patience(self) -> float | None:
+        """Seconds until something is due that no descriptor announces."""
+        if self._stop_by is not None:
+            return max(self._stop_by - time.monotonic(), 0.1)
+        due = [child.restart_at for child in self._children if child.restart_at is not None]
+        return max(min(due) - time.monotonic(), 0) if due else None
+
+    def _start_due(self) -> None:
+        if self._stop_by is not None:
+            return
+        started = [
+            child for child in self._children if child.restart_at is not None and child.restart_at <= time.monotonic()
+        ]
+        for child in started:
+            self._start(child)
+        if started:
+            self._record()
+
+    def _start(self, child: Child) -> None:
+        child.restart_at = None
+        child.started = time.monotonic()
+        ready, says_ready = os.pipe()
+        parent = os.getpid()
+        child.pid = os.fork()
+        if child.pid == 0:
+            os.close(ready)
+            self._become(child, says_ready, parent)
+        os.close(says_ready)
+        child.pidfd = os.pidfd_open(child.pid)
+        child.ready_fd = ready
+        self._selector.register(child.pidfd, selectors.EVENT_READ, lambda: self._ended(child))
+        self._selector.register(ready, selectors.EVENT_READ, lambda: self._is_ready(child))
+
+    def _become(self, child: Child, says_ready: int, parent: int) -> NoReturn:
+        """In the new process: be the room."""
+        code = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                signal.signal(number, signal.SIG_DFL)
+            libc = ctypes.CDLL(None, use_errno=True)
+            libc.prctl(_PR_SET_NAME, f"cumulet:{child.name}"[:15].encode(), 0, 0, 0)
+            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+            if os.getppid() != parent:  # it died before we asked to be told
+                os._exit(1)
+            self._selector.close()
+            for other in self._children:
+                if other is not child:
+                    for listener in other.listeners:
+                        listener.close()
+            module = importlib.import_module(f"cumulet.{child.name}.room")
+            run(
+                child.name,
+                self._config,
+                module.serve,
+                listeners=child.listeners,
+                on_ready=lambda: _say_ready(says_ready),
+                log_file=log_file(self._config, child.name),
+                **({"new_event_loop": module.new_event_loop} if hasattr(module, "new_event_loop") else {}),
+            )
+            code = 0
+        except BaseException:
+            logging.getLogger(__name__).exception("the room %s failed", child.name)
+        finally:
+            logging.shutdown()
+            os._exit(code)
+
+    def _is_ready(self, child: Child) -> None:
+        if os.read(child.ready_fd, 1):
+            seconds = time.monotonic() - child.started
+            log.info("room %s is ready", child.name, extra={"seconds": round(seconds, 3), "pid": child.pid})
+            self._report({"room": child.name, "event": "ready"})
+        self._close_ready(child)
+
+    def _close_ready(self, child: Child) -> None:
+        if child.ready_fd >= 0:
+            self._selector.unregister(child.ready_fd)
+            os.close(child.ready_fd)
+            child.ready_fd = -1
+
+    def _ended(self, child: Child) -> None:
+        _, status = os.waitpid(child.pid, 0)
+        code = os.waitstatus_to_exitcode(status)
+        self._selector.unregister(child.pidfd)
+        os.close(child.pidfd)
+        self._close_ready(child)
+        child.pid = 0
+        if self._stop_by is not None:
+            return
+        if time.monotonic() - child.started >= _STABLE:
+            child.backoff.reset()
+        delay = child.backoff.next()
+        child.restart_at = time.monotonic() + delay
+        log.warning(
+            "room %s ended, starting it again", child.name, extra={"exit_code": code, "delay": round(delay, 2)}
+        )
+        self._report({"room": child.name, "event": "ended", "code": code})
+
+    def _record(self) -> None:
+        """Say which process is which room, for `cumulet status`."""
+        pids = {"supervisor": os.getpid()} | {child.name: child.pid for child in self._children if child.pid}
+        settings.write_private(pids_file(self._config), json.dumps(pids).encode())
+
+
+def _say_ready(descriptor: int) -> None:
+    os.write(descriptor, b"1")
+    os.close(descriptor)
+
+
+def log_file(config: Config, name: str) -> Path:
+    """Where a room's log is."""
+    return config.data_dir / "logs" / f"{name}.log"
+
+
+def pids_file(config: Config) -> Path:
+    """JSON: the process id of the supervisor and of each room."""
+    return config.data_dir / "run" / "pids.json"
+
+
+def take_lock(config: Config) -> IO[bytes] | None:
+    """The lock that one supervisor of an installation holds while it lives, or `None` where another has it."""
+    path = config.data_dir / "run" / "lock"
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file = path.open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
+
+
+def main(arguments: list[str]) -> None:
+    """`python -m cumulet.up.supervisor DATA_DIR [REPORT_FD]`: supervise until told to stop, then clean up."""
+    config = settings.load(Path(arguments[0]))
+    logs.configure("supervisor", log_file(config, "supervisor"))
+    reports = os.fdopen(int(arguments[1]), "w", buffering=1) if len(arguments) > 1 else None
+
+    def report(line: dict[str, object]) -> None:
+        nonlocal reports
+        if reports is not None:
+            try:
+                print(json.dumps(line), file=reports, flush=True)
+            except BrokenPipeError:  # whoever asked has gone; the logs have it all
+                reports = None
+
+    lock = take_lock(config)
+    if lock is None:
+        report({"event": "failed", "message": "it is running already: see `cumulet status`"})
+        sys.exit(1)
+    try:
+        Supervisor(config, report).run()
+    except OSError as error:
+        log.exception("cannot supervise")
+        report({"event": "failed", "message": str(error)})
+        sys.exit(1)
+    finally:
+        pids_file(config).unlink(missing_ok=True)
+    from cumulet.instances.cleanup import cleanup
+
+    for removed in cleanup(config):
+        log.info("removed %s", removed)
+    lock.close()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
