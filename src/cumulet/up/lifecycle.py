@@ -79,12 +79,17 @@ def start(config: Config, *, on_ready: Callable[[RoomName, float], None] = lambd
         raise StartError("this machine lacks something that the rooms need", found)
     began = time.monotonic()
     reads, writes = os.pipe()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "cumulet.up.supervisor", str(config.data_dir), str(writes)],
-        pass_fds=[writes],
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,  # a Ctrl-C at the terminal is for us, who hand it on
-    )
+    output = log_file(config, "supervisor").with_suffix(".out")
+    output.parent.mkdir(mode=0o700, exist_ok=True)
+    with output.open("ab") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cumulet.up.supervisor", str(config.data_dir), str(writes)],
+            pass_fds=[writes],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,  # a Ctrl-C at the terminal is for us, who hand it on
+        )
     os.close(writes)
     missing = set(DEFAULT_PORTS)
     try:

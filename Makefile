@@ -1,0 +1,33 @@
+# Every target installs what it needs by itself, and can be run again.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+help: ## Show the targets.
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | column -t -s "$$(printf '\t')"
+
+demo: ## Install what is needed and walk the whole path; ARGS="--pause --keep".
+	@scripts/setup demo
+	@cumulet demo $(ARGS)
+
+test: ## Install what the tests need and run them; ARGS="tests/kube -x".
+	@scripts/setup test
+	@python -m pytest $(ARGS)
+
+lint: ## Formatting, lints, types and the direction of imports.
+	@scripts/setup test
+	@ruff format --check . && ruff check . && mypy && lint-imports
+
+bench: ## Measure the path against its bounds and its peers.
+	@scripts/setup test
+	@python benchmarks/path.py $(ARGS)
+
+bench-registry: ## Measure the registry side by side with a peer.
+	@scripts/setup test
+	@python benchmarks/registry.py $(ARGS)
+
+bench-kube: ## Measure the API server.
+	@scripts/setup test
+	@python benchmarks/kube.py $(ARGS)
+
+.PHONY: help demo test lint bench bench-registry bench-kube

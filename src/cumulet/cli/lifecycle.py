@@ -1,0 +1,114 @@
+"""`cumulet up`, `down`, `status`, `env` and `serve`."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import time
+from typing import Annotated, get_args
+
+import typer
+
+from cumulet.cli.output import fail
+from cumulet.common import config as settings
+from cumulet.common.config import RoomName
+from cumulet.common.room import run
+from cumulet.up import install, lifecycle
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verbs."""
+    for verb in (up, down, status, env, serve):
+        app.command()(verb)
+
+
+def up(
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once everything is ready.")] = False,
+    port: Annotated[
+        list[str] | None, typer.Option(metavar="ROOM=PORT", help="Where a room listens; 0 picks a free port.")
+    ] = None,
+    pod_cidr: Annotated[str | None, typer.Option(help="Range of the pods' addresses.")] = None,
+    external_cidr: Annotated[str | None, typer.Option(help="Range of the EXTERNAL-IPs.")] = None,
+) -> None:
+    """Start every room on this machine, and leave a kubeconfig."""
+    began = time.monotonic()
+    data_dir = settings.default_data_dir()
+    config = install.install(data_dir, ports=_ports(port or []), pod_cidr=pod_cidr, external_cidr=external_cidr)
+    try:
+        running = lifecycle.start(config)
+    except lifecycle.StartError as error:
+        code = fail(str(error))
+        for problem in error.problems:
+            print(f"  - {problem.what}\n      {problem.cure}")
+        raise typer.Exit(code) from None
+    for room in config.addresses:
+        print(f"{room:<12} {config.url(room)}")
+    print(f"kubeconfig   {config.kubeconfig_file()}")
+    print(f'\nReady in {time.monotonic() - began:.1f} s. To use it: eval "$(cumulet env)"', flush=True)
+    if not detach:
+        raise typer.Exit(running.wait())
+
+
+def down() -> None:
+    """Stop every room and take away every container, mount, network and address that was made."""
+    for removed in lifecycle.stop(settings.load(settings.default_data_dir())):
+        print(f"removed {removed}")
+
+
+def status() -> None:
+    """Tell, room by room, what is up. Exits with 1 where something is not."""
+    config = settings.load(settings.default_data_dir())
+    rows = asyncio.run(lifecycle.status(config))
+    print(f"{'ROOM':<12} {'PID':>7} {'MEMORY':>9}  {'URL':<26} HEALTH")
+    for row in rows:
+        memory = f"{row.resident / 1e6:.1f} MB" if row.resident else ""
+        print(f"{row.room:<12} {row.pid or '':>7} {memory:>9}  {row.url:<26} {row.health}")
+    print(f"{'all':<12} {'':>7} {sum(row.resident or 0 for row in rows) / 1e6:>6.1f} MB")
+    if any(row.health != "ready" for row in rows):
+        raise typer.Exit(1)
+
+
+def env() -> None:
+    """Print what to export so that kubectl, docker, curl and the Azure SDKs find and trust this installation."""
+    config = settings.load(settings.default_data_dir())
+    bundle = install.trust_bundle_file(config)
+    registry = config.addresses["registry"]
+    values = {
+        "CUMULET_DATA_DIR": config.data_dir,
+        "KUBECONFIG": config.kubeconfig_file(),
+        "CUMULET_REGISTRY": f"{'localhost' if registry.host == '127.0.0.1' else registry.host}:{registry.port}",
+        "CUMULET_CA": config.ca_file,
+        "SSL_CERT_FILE": bundle,
+        "CURL_CA_BUNDLE": bundle,
+        "REQUESTS_CA_BUNDLE": bundle,
+    }
+    for name, value in values.items():
+        print(f"export {name}='{value}'")
+
+
+def serve(room: Annotated[str, typer.Argument(help=f"One of {', '.join(get_args(RoomName))}.")]) -> None:
+    """Run one room alone in the foreground, logging to standard error."""
+    name = _room(room)
+    config = settings.load(settings.default_data_dir())
+    module = importlib.import_module(f"cumulet.{name}.room")
+    loop = {"new_event_loop": module.new_event_loop} if hasattr(module, "new_event_loop") else {}
+    run(name, config, module.serve, on_ready=lambda: print(f"{name} {config.url(name)}", flush=True), **loop)
+
+
+def _room(text: str) -> RoomName:
+    for name in get_args(RoomName):
+        if name == text:
+            found: RoomName = name
+            return found
+    raise typer.BadParameter(f"there is no room {text!r}: it is one of {', '.join(get_args(RoomName))}")
+
+
+def _ports(options: list[str]) -> dict[RoomName, int]:
+    ports: dict[RoomName, int] = {}
+    for option in options:
+        room, _, number = option.partition("=")
+        if not number.isdecimal() or int(number) > 65535:
+            raise typer.BadParameter(f"{option!r} is not ROOM=PORT", param_hint="--port")
+        for name in get_args(RoomName) if room == "all" and number == "0" else [_room(room)]:
+            ports[name] = int(number)
+    return ports
