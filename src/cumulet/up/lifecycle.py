@@ -98,7 +98,7 @@ def start(config: Config, *, on_ready: Callable[[RoomName, float], None] = lambd
                 raise StartError(str(line["message"]))
             if line["event"] == "ready":
                 missing.discard(line["room"])  # type: ignore[arg-type]
-                on_ready(line["room"], time.monotonic() - began)  # type: ignore[arg-type]
+                on_ready(line["room"], time.monotonic() - began)
             if not missing:
                 break
         if missing:

@@ -1,0 +1,60 @@
+"""What a program can leave behind on a Linux machine, so that before and after can be compared."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+def traces(data_dir: Path) -> dict[str, set[str]]:
+    """Processes of an installation, and all mounts, network namespaces, links, rules, cgroups and files nearby.
+
+    Processes are those that name the data directory in their command or environment: others come and go.
+    """
+    return {
+        "process": set(_processes(data_dir)),
+        "mount": {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()},
+        "network namespace": set(_names("/run/netns")),
+        "link": set(_names("/sys/class/net")),
+        "rule": _rules(),
+        "cgroup": {str(path) for path in _CGROUPS.glob("*/*") if path.is_dir()},
+        "file": {f"{folder}/{name}" for folder in ("/etc", "/run", "/var/lib", "/var/run") for name in _names(folder)}
+        | {f"/etc/hosts: {line}" for line in Path("/etc/hosts").read_text().splitlines()},
+    }
+
+
+def left_behind(before: dict[str, set[str]], after: dict[str, set[str]]) -> list[str]:
+    """What is there now and was not before."""
+    return [f"{kind} {name}" for kind, names in after.items() for name in sorted(names - before[kind])]
+
+
+def _processes(data_dir: Path) -> Iterable[str]:
+    mark = os.fsencode(data_dir)
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdecimal() or int(entry.name) == os.getpid():
+            continue
+        try:
+            command = (entry / "cmdline").read_bytes()
+            if mark in command or mark in (entry / "environ").read_bytes():
+                yield f"{entry.name} {command.replace(bytes(1), b' ').decode(errors='replace')[:80]}"
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue  # it ended, or is another user's
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)  # noqa: PTH208  (names are wanted, not paths)
+    except FileNotFoundError:
+        return []
+
+
+def _rules() -> set[str]:
+    try:
+        listed = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return set()
+    return set(listed.stdout.splitlines())

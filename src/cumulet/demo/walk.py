@@ -1,0 +1,257 @@
+"""The steps of the path, from an empty machine to an empty machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from cumulet.demo import engine as engines
+from cumulet.demo import machine
+from cumulet.demo.terminal import StepError, Terminal
+
+_GROUP = "aks-rg2"
+_REGISTRY = "acrdemo2ss"
+_NODE = "virtual-node-aci-linux"
+_REPOSITORY = "app3/acr-app3"
+_DEPLOYMENT = "acrdemo2ss-deployment"
+_SERVICE = "acrdemo2ss-loadbalancer-service"
+_PAGE = "Welcome to app3: V1"
+_WAITING = "jsonpath='{.status.containerStatuses[0].state.waiting.reason}'=ImagePullBackOff"
+
+
+def walk(data_dir: Path, *, keep: bool = False, pause: bool = False, up_options: tuple[str, ...] = ()) -> bool:
+    """Walk the path with an installation of its own in `data_dir`, which must not exist, and remove it after.
+
+    `keep` leaves everything running at the end. Returns whether every step was as it should be; after a failure
+    the rooms are stopped, and the data directory with their logs stays.
+    """
+    if data_dir.exists():
+        raise StepError(
+            f"{data_dir} is there already, from a walk that was kept or broken off: "
+            f"`cumulet --data-dir {data_dir} down`, and remove it"
+        )
+    return _Walk(data_dir, keep=keep, pause=pause, up_options=up_options).run()
+
+
+class _Walk:
+    def __init__(self, data_dir: Path, *, keep: bool, pause: bool, up_options: tuple[str, ...]) -> None:
+        self._data_dir = data_dir
+        self._keep = keep
+        self._up = " ".join(["cumulet up --detach", *up_options])
+        self._before = machine.traces(data_dir)
+        work = data_dir / "demo"
+        shutil.copytree(_example(), work / "app3")
+        environment = {
+            **os.environ,
+            # The commands that came with this Python are found first.
+            "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
+            "CUMULET_DATA_DIR": str(data_dir),
+            "COLUMNS": "200",
+            **engines.private_settings(work / "engine"),
+        }
+        self._terminal = Terminal(work / "app3", environment, pause=pause)
+        self._engine = engines.choose(environment)
+        self._image = ""
+
+    def run(self) -> bool:
+        steps: list[tuple[str, Callable[[], None]]] = [
+            ("The rooms, a resource group and a private registry", self._rooms),
+            (f"Build the image with {self._engine.name}, and try it out", self._build),
+            ("Who may push and who may pull", self._principals),
+            ("Push", self._push),
+            ("Deploy without the pull secret: the virtual node's pull fails, and says why", self._refused),
+            ("Create the pull secret: the pod runs, with nothing deleted", self._secret),
+            ("The EXTERNAL-IP serves the page", self._serve),
+            ("Look at it", self._look),
+            ("What it costs", self._cost),
+            ("Clean up, and look that nothing is left", self._clean_up),
+        ]
+        if self._keep:
+            del steps[-1]
+        try:
+            for number, (title, step) in enumerate(steps, start=1):
+                self._terminal.step(number, len(steps), title)
+                step()
+        except StepError as reason:
+            self._terminal.failed(str(reason))
+            self._terminal.run("cumulet down", code=None)
+            self._terminal.say(f"The rooms' logs are in {self._data_dir / 'logs'}.")
+            return False
+        except KeyboardInterrupt:
+            self._terminal.failed("interrupted")
+            self._terminal.run("cumulet down", code=None)
+            return False
+        if self._keep:
+            self._terminal.done(
+                f'It goes on running. To use it: eval "$(cumulet --data-dir {self._data_dir} env)"; to stop it: '
+                f"cumulet --data-dir {self._data_dir} down"
+            )
+        else:
+            self._terminal.done("The whole path ran, and nothing is left of it.")
+        return True
+
+    def _rooms(self) -> None:
+        terminal = self._terminal
+        terminal.run(self._up)
+        self._adopt_environment()
+        terminal.run("cumulet status")
+        terminal.run(f"cumulet group create {_GROUP}")
+        terminal.run(f"cumulet registry create {_REGISTRY} --resource-group {_GROUP}")
+        server = terminal.run(f"cumulet registry show {_REGISTRY} --query properties.loginServer --output tsv")
+        terminal.check("the login server is acrdemo2ss.azurecr.io", server == f"{_REGISTRY}.azurecr.io", server)
+        terminal.run(f"kubectl wait --for=condition=Ready node/{_NODE} --timeout=30s")
+        terminal.run("kubectl get nodes -o wide")
+
+    def _adopt_environment(self) -> None:
+        """What `eval "$(cumulet env)"` does in a shell."""
+        for line in self._terminal.run("cumulet env").splitlines():
+            name, _, value = line.removeprefix("export ").partition("=")
+            self._terminal.variables[name] = value.strip("'")
+        registry = self._terminal.variables["CUMULET_REGISTRY"]
+        self._image = f"{registry}/{_REPOSITORY}:v1"
+
+    def _build(self) -> None:
+        terminal, engine = self._terminal, self._engine
+        terminal.folder = terminal.folder / "docker-manifests"
+        terminal.run('cp "$(command -v busybox)" .')
+        terminal.run(engine.build)
+        terminal.run(engine.images)
+        port = _free_port()
+        terminal.run(engine.run.format(port=port))
+        try:
+            page = terminal.run(
+                f"curl --silent --retry 20 --retry-connrefused --retry-delay 1 http://127.0.0.1:{port}/"
+            )
+        finally:
+            terminal.run(engine.stop, code=None)
+        terminal.check("the image serves its page on this machine", _PAGE in page)
+        terminal.folder = terminal.folder.parent
+
+    def _principals(self) -> None:
+        terminal = self._terminal
+        scope = f'"$(cumulet registry show {_REGISTRY} --query id --output tsv)"'
+        for name, role, prefix in (("acr-sp-demo", "AcrPull", "PULL"), ("acr-sp-push", "AcrPush", "PUSH")):
+            made = terminal.run(f"cumulet sp create {name} --role {role} --scope {scope}", quiet=True)
+            principal = json.loads(made)
+            terminal.variables[f"{prefix}_ID"] = principal["appId"]
+            terminal.variables[f"{prefix}_SECRET"] = principal["password"]
+            terminal.say(f"{name} is ${prefix}_ID={principal['appId']}, its secret ${prefix}_SECRET.")
+        terminal.run(f"cumulet registry update {_REGISTRY} --admin-enabled --query properties.adminUserEnabled")
+        admin = json.loads(terminal.run(f"cumulet registry credential {_REGISTRY}", quiet=True))
+        terminal.variables["ADMIN_PASSWORD"] = admin["passwords"][0]["value"]
+        upload = f"https://$CUMULET_REGISTRY/v2/{_REPOSITORY}/blobs/uploads/"
+        curl = "curl --silent --show-error --write-out '\\n%{http_code}' --request POST"
+        answer = terminal.run(f'{curl} --user "$PULL_ID:$PULL_SECRET" {upload}')
+        terminal.check(
+            "AcrPull alone cannot push: 403, DENIED", "DENIED" in answer and answer.endswith("403"), answer
+        )
+        answer = terminal.run(f'{curl} --user "$PULL_ID:not-the-secret" {upload}')
+        terminal.check("a wrong secret is 401", answer.endswith("401"), answer)
+
+    def _push(self) -> None:
+        terminal, engine = self._terminal, self._engine
+        registry = terminal.variables["CUMULET_REGISTRY"]
+        terminal.run(engine.login.format(registry=registry, user=_REGISTRY, secret="$ADMIN_PASSWORD"))
+        terminal.say("The admin user can log in. The push is the AcrPush principal's.")
+        terminal.run(engine.login.format(registry=registry, user="$PUSH_ID", secret="$PUSH_SECRET"))
+        terminal.run(engine.push.format(image=self._image))
+        repositories = terminal.run(f"cumulet registry repositories {_REGISTRY}")
+        terminal.check(f"the registry has the repository {_REPOSITORY}", _REPOSITORY in repositories, repositories)
+        tags = terminal.run(f"cumulet registry tags {_REGISTRY} {_REPOSITORY}")
+        terminal.check("it has the tag v1", json.loads(tags) == ["v1"], tags)
+
+    def _refused(self) -> None:
+        terminal = self._terminal
+        terminal.run("kubectl apply -f kube-manifests/")
+        terminal.run(f"kubectl wait pod -l app=acrdemo2ss --for={_WAITING} --timeout=60s")
+        terminal.run("kubectl get pods -o wide")
+        events = terminal.run("kubectl get events --field-selector type=Warning")
+        terminal.check("the event names the registry and its reason", "acrdemo2ss.azurecr.io" in events, events)
+
+    def _secret(self) -> None:
+        terminal = self._terminal
+        terminal.run(
+            "kubectl create secret docker-registry acrdemo2ss-secret --docker-server=acrdemo2ss.azurecr.io "
+            '--docker-username="$PULL_ID" --docker-secret="$PULL_SECRET"'
+        )
+        terminal.run(f"kubectl rollout status deployment/{_DEPLOYMENT} --timeout=60s")
+        node = terminal.run("kubectl get pods -o jsonpath='{.items[*].spec.nodeName}'")
+        terminal.check(f"the pod runs on {_NODE}", node == _NODE, node)
+
+    def _serve(self) -> None:
+        terminal = self._terminal
+        terminal.run(
+            f"kubectl wait service/{_SERVICE} --for=jsonpath='{{.status.loadBalancer.ingress[0].ip}}' --timeout=30s"
+        )
+        terminal.run("kubectl get svc")
+        address = terminal.run(f"kubectl get service {_SERVICE} -o jsonpath='{{.status.loadBalancer.ingress[0].ip}}'")
+        page = terminal.run(f"curl --silent --show-error --retry 5 --retry-connrefused http://{address}/")
+        terminal.check(f"http://{address}/ gives the page", _PAGE in page, page)
+        terminal.variables["EXTERNAL_IP"] = address
+
+    def _look(self) -> None:
+        terminal = self._terminal
+        for command in ("get nodes", "get pods -o wide", "get svc", "get all", "describe pod -l app=acrdemo2ss"):
+            terminal.run(f"kubectl {command}")
+        log = terminal.run(f"kubectl logs deployment/{_DEPLOYMENT}")
+        terminal.check("the log has the request for the page", "response:200" in log, log)
+        self._follow()
+        name = terminal.run(f"kubectl exec deployment/{_DEPLOYMENT} -- /bin/busybox hostname")
+        terminal.check("a command ran inside the container", name.startswith(_DEPLOYMENT), name)
+        terminal.run(f"kubectl exec deployment/{_DEPLOYMENT} -- /bin/busybox sh -c 'exit 7'", code=7)
+        terminal.run(f"kubectl scale deployment/{_DEPLOYMENT} --replicas=3")
+        terminal.run(f"kubectl rollout status deployment/{_DEPLOYMENT} --timeout=60s")
+        nodes = terminal.run("kubectl get pods -o jsonpath='{.items[*].spec.nodeName}'").split()
+        terminal.check("three pods run on the virtual node", nodes == [_NODE] * 3, " ".join(nodes))
+
+    def _follow(self) -> None:
+        following = self._terminal.start(f"kubectl logs --follow --tail=0 deployment/{_DEPLOYMENT}")
+        try:
+            assert following.stdout is not None
+            # Followed from now on: ask again until a request shows, since the follower may not be there yet.
+            self._terminal.run("for n in 1 2 3 4 5; do curl --silent --output /dev/null http://$EXTERNAL_IP/; done")
+            os.set_blocking(following.stdout.fileno(), True)
+            line = following.stdout.readline()
+            self._terminal.show(line)
+            self._terminal.check("the log can be followed", bool(line))
+        finally:
+            following.terminate()
+            following.wait()
+            if following.stdout is not None:
+                following.stdout.close()
+
+    def _cost(self) -> None:
+        table = self._terminal.run("cumulet cost")
+        self._terminal.check("every group is billed by the second", table.count(_DEPLOYMENT) >= 3, table)
+
+    def _clean_up(self) -> None:
+        terminal = self._terminal
+        terminal.run("kubectl delete -f kube-manifests/")
+        terminal.run("kubectl delete secret acrdemo2ss-secret")
+        terminal.run("kubectl wait pod -l app=acrdemo2ss --for=delete --timeout=60s")
+        terminal.run(f"cumulet registry delete {_REGISTRY}")
+        terminal.run(f"cumulet group delete {_GROUP}")
+        terminal.run(self._engine.forget.format(image=self._image), code=None)
+        terminal.run("cumulet down")
+        left = machine.left_behind(self._before, machine.traces(self._data_dir))
+        terminal.check("no process, mount, namespace, link, rule, cgroup or file is left", not left, "; ".join(left))
+        shutil.rmtree(self._data_dir)
+        terminal.check("the data directory is removed", not self._data_dir.exists())
+
+
+def _example() -> Path:
+    """The example application: beside an installed package, or in the checkout that it runs from."""
+    installed = Path(__file__).parent / "app3"
+    return installed if installed.exists() else Path(__file__).parents[3] / "examples" / "app3"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
