@@ -143,7 +143,8 @@ class _Walk:
             terminal.say(f"{name} is ${prefix}_ID={principal['appId']}, its secret ${prefix}_SECRET.")
         terminal.run(f"cumulet registry update {_REGISTRY} --admin-enabled --query properties.adminUserEnabled")
         admin = json.loads(terminal.run(f"cumulet registry credential {_REGISTRY}", quiet=True))
-        terminal.variables["ADMIN_PASSWORD"] = admin["passwords"][0]["value"]
+        terminal.variables["ADMIN_ID"] = admin["username"]
+        terminal.variables["ADMIN_SECRET"] = admin["passwords"][0]["value"]
         upload = f"https://$CUMULET_REGISTRY/v2/{_REPOSITORY}/blobs/uploads/"
         curl = "curl --silent --show-error --write-out '\\n%{http_code}' --request POST"
         answer = terminal.run(f'{curl} --user "$PULL_ID:$PULL_SECRET" {upload}')
@@ -156,9 +157,9 @@ class _Walk:
     def _push(self) -> None:
         terminal, engine = self._terminal, self._engine
         registry = terminal.variables["CUMULET_REGISTRY"]
-        terminal.run(engine.login.format(registry=registry, user=_REGISTRY, secret="$ADMIN_PASSWORD"))
+        terminal.run(engine.login.format(registry=registry, who="ADMIN"))
         terminal.say("The admin user can log in. The push is the AcrPush principal's.")
-        terminal.run(engine.login.format(registry=registry, user="$PUSH_ID", secret="$PUSH_SECRET"))
+        terminal.run(engine.login.format(registry=registry, who="PUSH"))
         terminal.run(engine.push.format(image=self._image))
         repositories = terminal.run(f"cumulet registry repositories {_REGISTRY}")
         terminal.check(f"the registry has the repository {_REPOSITORY}", _REPOSITORY in repositories, repositories)

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
@@ -67,11 +67,10 @@ def is_running(config: Config) -> bool:
     return False
 
 
-def start(config: Config, *, on_ready: Callable[[RoomName, float], None] = lambda room, seconds: None) -> Running:
+def start(config: Config) -> Running:
     """Start the rooms and wait until every one is ready and the cluster's resource group is there.
 
-    `on_ready` is told each room and the seconds since the start. Raises `StartError`, with what was started
-    stopped again.
+    Raises `StartError`, with what was started stopped again.
     """
     if is_running(config):
         raise StartError("it is running already: see `cumulet status`, stop it with `cumulet down`")
@@ -91,14 +90,13 @@ def start(config: Config, *, on_ready: Callable[[RoomName, float], None] = lambd
             start_new_session=True,  # a Ctrl-C at the terminal is for us, who hand it on
         )
     os.close(writes)
-    missing = set(DEFAULT_PORTS)
+    missing: set[str] = set(DEFAULT_PORTS)
     try:
         for line in _lines(reads, began + _READY_LIMIT):
             if line["event"] == "failed":
                 raise StartError(str(line["message"]))
             if line["event"] == "ready":
-                missing.discard(line["room"])  # type: ignore[arg-type]
-                on_ready(line["room"], time.monotonic() - began)
+                missing.discard(line["room"])
             if not missing:
                 break
         if missing:
