@@ -116,7 +116,8 @@ def load(data_dir: Path) -> Config:
     """Read the settings of an installation. Raises `ConfigError` where there are none or they are not valid."""
     path = data_dir / "config.json"
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Config)
+        config = msgspec.json.decode(path.read_bytes(), type=Config, dec_hook=lambda kind, value: kind(value))
+        return msgspec.structs.replace(config, data_dir=data_dir)  # it may have been moved
     except FileNotFoundError:
         raise ConfigError(
             f"no installation in {data_dir}: run `cumulet up` first, or name another --data-dir"
@@ -128,7 +129,7 @@ def load(data_dir: Path) -> Config:
 def save(config: Config) -> None:
     """Write the settings so that a reader sees either the old file or the whole new one."""
     path = config.data_dir / "config.json"
-    write_private(path, msgspec.json.format(msgspec.json.encode(config), indent=2))
+    write_private(path, msgspec.json.format(msgspec.json.encode(config, enc_hook=str), indent=2))
 
 
 def write_private(path: Path, content: bytes) -> None:
