@@ -1,4 +1,4 @@
-"""What several suites share: an installation of the test's own, on free ports, stopped and looked after at the end."""
+"""What several suites share: an installation of the test's own, on free ports, stopped at the end."""
 
 from __future__ import annotations
 

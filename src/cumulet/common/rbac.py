@@ -1,0 +1,242 @@
+"""Azure role-based access control: who may do what where, decided in one place for the front door and the registry.
+
+Follows Azure RBAC's model: a role definition grants its `actions` less its `notActions` (and the same for data); an
+assignment gives a role to a principal on a scope and everything below it; grants add up and nothing else denies.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+PULL = "Microsoft.ContainerRegistry/registries/pull/read"
+PUSH = "Microsoft.ContainerRegistry/registries/push/write"
+DELETE = "Microsoft.ContainerRegistry/registries/artifacts/delete"
+SIGN = "Microsoft.ContainerRegistry/registries/sign/write"
+
+_REPOSITORIES = "Microsoft.ContainerRegistry/registries/repositories"
+_CATALOG = "Microsoft.ContainerRegistry/registries/catalog/read"
+
+
+class Permission(msgspec.Struct, rename="camel", frozen=True):
+    """What a role grants. Actions are `Provider/type/…/verb` with `*` for any run of characters, without case."""
+
+    actions: tuple[str, ...] = ()
+    not_actions: tuple[str, ...] = ()
+    data_actions: tuple[str, ...] = ()
+    not_data_actions: tuple[str, ...] = ()
+
+    def grants(self, action: str, *, data: bool = False) -> bool:
+        """Whether an action, or a data action, is among them."""
+        granted, taken = (
+            (self.data_actions, self.not_data_actions) if data else (self.actions, self.not_actions)
+        )
+        return _matches(granted, action) and not _matches(taken, action)
+
+
+class RoleDefinition(msgspec.Struct, frozen=True):
+    """A role: `name` is its GUID, `role_name` what people call it."""
+
+    name: str
+    role_name: str
+    permissions: tuple[Permission, ...]
+    description: str = ""
+    assignable_scopes: tuple[str, ...] = ("/",)
+    custom: bool = False
+
+    def to_arm(self, scope: str = "") -> dict[str, Any]:
+        """The resource as `Microsoft.Authorization/roleDefinitions` shows it."""
+        return {
+            "id": f"{subscription_of(scope)}/providers/Microsoft.Authorization/roleDefinitions/{self.name}",
+            "type": "Microsoft.Authorization/roleDefinitions",
+            "name": self.name,
+            "properties": {
+                "roleName": self.role_name,
+                "type": "CustomRole" if self.custom else "BuiltInRole",
+                "description": self.description,
+                "assignableScopes": list(self.assignable_scopes),
+                "permissions": msgspec.to_builtins(list(self.permissions)),
+            },
+        }
+
+    @classmethod
+    def from_arm(cls, resource: Mapping[str, Any]) -> RoleDefinition:
+        """The reverse. Raises `msgspec.ValidationError` where the permissions have another shape."""
+        properties = resource["properties"]
+        return cls(
+            name=resource["name"],
+            role_name=properties["roleName"],
+            permissions=msgspec.convert(properties["permissions"], tuple[Permission, ...]),
+            description=properties.get("description") or "",
+            assignable_scopes=tuple(properties.get("assignableScopes") or ("/",)),
+            custom=properties.get("type") == "CustomRole",
+        )
+
+
+class RoleAssignment(msgspec.Struct, frozen=True):
+    """A role given to a principal (its object id) on a scope and all below it."""
+
+    name: str
+    principal_id: str
+    role: str
+    scope: str
+
+    def to_arm(self) -> dict[str, Any]:
+        """The resource as `Microsoft.Authorization/roleAssignments` shows it."""
+        subscription = subscription_of(self.scope)
+        return {
+            "id": f"{self.scope.rstrip('/')}/providers/Microsoft.Authorization/roleAssignments/{self.name}",
+            "type": "Microsoft.Authorization/roleAssignments",
+            "name": self.name,
+            "properties": {
+                "roleDefinitionId": (
+                    f"{subscription}/providers/Microsoft.Authorization/roleDefinitions/{self.role}"
+                ),
+                "principalId": self.principal_id,
+                "principalType": "ServicePrincipal",
+                "scope": self.scope,
+            },
+        }
+
+    @classmethod
+    def from_arm(cls, resource: Mapping[str, Any]) -> RoleAssignment:
+        """The reverse."""
+        properties = resource["properties"]
+        return cls(
+            name=resource["name"],
+            principal_id=properties["principalId"],
+            role=properties["roleDefinitionId"].rsplit("/", 1)[-1],
+            scope=properties["scope"],
+        )
+
+
+def allowed(
+    action: str,
+    scope: str,
+    assignments: Iterable[RoleAssignment],
+    definitions: Mapping[str, RoleDefinition],
+    *,
+    data: bool = False,
+) -> bool:
+    """Whether one principal's assignments let it do `action` on the resource with the id `scope`.
+
+    `definitions` are by GUID; an assignment of a role that is not among them grants nothing.
+    """
+    return any(
+        covers(assignment.scope, scope)
+        and (role := definitions.get(assignment.role.lower())) is not None
+        and any(permission.grants(action, data=data) for permission in role.permissions)
+        for assignment in assignments
+    )
+
+
+def covers(scope: str, resource: str) -> bool:
+    """Whether a resource is at or below a scope: whole segments, without case."""
+    outer = scope.strip("/").lower()
+    inner = resource.strip("/").lower()
+    return not outer or inner == outer or inner.startswith(f"{outer}/")
+
+
+def subscription_of(scope: str) -> str:
+    """The `/subscriptions/{id}` that a scope is in, or an empty string."""
+    parts = scope.strip("/").split("/")
+    return f"/subscriptions/{parts[1]}" if len(parts) > 1 and parts[0].lower() == "subscriptions" else ""
+
+
+def _matches(patterns: tuple[str, ...], action: str) -> bool:
+    expression = _expression(patterns)
+    return expression is not None and expression.fullmatch(action) is not None
+
+
+@functools.lru_cache(maxsize=1024)
+def _expression(patterns: tuple[str, ...]) -> re.Pattern[str] | None:
+    if not patterns:
+        return None
+    alternatives = (".*".join(re.escape(part) for part in pattern.split("*")) for pattern in patterns)
+    return re.compile("|".join(alternatives), re.IGNORECASE | re.DOTALL)
+
+
+def _role(name: str, role_name: str, description: str, **permission: tuple[str, ...]) -> RoleDefinition:
+    return RoleDefinition(name, role_name, (Permission(**permission),), description)
+
+
+_READ_DATA = (f"{_REPOSITORIES}/content/read", f"{_REPOSITORIES}/metadata/read")
+_WRITE_DATA = (*_READ_DATA, f"{_REPOSITORIES}/content/write", f"{_REPOSITORIES}/metadata/write")
+
+#: Azure's built-in roles that matter here, under Azure's own ids, by id.
+BUILT_IN_ROLES: dict[str, RoleDefinition] = {
+    role.name: role
+    for role in (
+        _role(
+            "8e3af657-a8ff-443c-a75c-2fe8c4bcb635",
+            "Owner",
+            "Grants full access to manage all resources, including the ability to assign roles in Azure RBAC.",
+            actions=("*",),
+        ),
+        _role(
+            "b24988ac-6180-42a0-ab88-20f7382dd24c",
+            "Contributor",
+            "Grants full access to manage all resources, but does not allow you to assign roles in Azure RBAC.",
+            actions=("*",),
+            not_actions=(
+                "Microsoft.Authorization/*/Delete",
+                "Microsoft.Authorization/*/Write",
+                "Microsoft.Authorization/elevateAccess/Action",
+            ),
+        ),
+        _role(
+            "acdd72a7-3385-48ef-bd42-f606fba81ae7",
+            "Reader",
+            "View all resources, but does not allow you to make any changes.",
+            actions=("*/read",),
+        ),
+        _role(
+            "18d7d88d-d35e-4fb5-a5c3-7773c20a72d9",
+            "User Access Administrator",
+            "Lets you manage user access to Azure resources.",
+            actions=("*/read", "Microsoft.Authorization/*"),
+        ),
+        _role(
+            "f58310d9-a9f6-439a-9e8d-f62e7b41a168",
+            "Role Based Access Control Administrator",
+            "Manage access to Azure resources by assigning roles using Azure RBAC.",
+            actions=(
+                "Microsoft.Authorization/roleAssignments/write",
+                "Microsoft.Authorization/roleAssignments/delete",
+                "*/read",
+            ),
+        ),
+        _role("7f951dda-4ed3-4680-a7ca-43fe172d538d", "AcrPull", "acr pull", actions=(PULL,)),
+        _role("8311e382-0749-4cb8-b61a-304f252e45ec", "AcrPush", "acr push", actions=(PULL, PUSH)),
+        _role("c2f4ef07-c644-48eb-af81-4b1b4947fb11", "AcrDelete", "acr delete", actions=(DELETE,)),
+        _role("6cef56e8-d556-48e5-a04f-b8e64114680f", "AcrImageSigner", "acr image signer", actions=(SIGN,)),
+        _role(
+            "b93aa761-3e63-49ed-ac28-beffa264f7ac",
+            "Container Registry Repository Reader",
+            "Allows for read access to Azure Container Registry repositories, but excludes catalog listing.",
+            data_actions=_READ_DATA,
+        ),
+        _role(
+            "2a1e307c-b015-4ebd-883e-5b7698a07328",
+            "Container Registry Repository Writer",
+            "Allows for read and write access to Azure Container Registry repositories.",
+            data_actions=_WRITE_DATA,
+        ),
+        _role(
+            "2efddaa5-3f1f-4df3-97df-af3f13818f4c",
+            "Container Registry Repository Contributor",
+            "Allows for read, write, and delete access to Azure Container Registry repositories.",
+            data_actions=(*_WRITE_DATA, f"{_REPOSITORIES}/content/delete", f"{_REPOSITORIES}/metadata/delete"),
+        ),
+        _role(
+            "bfdb9389-c9a5-478a-bb2f-ba9ca092c3c7",
+            "Container Registry Repository Catalog Lister",
+            "Allows for listing all repositories in an Azure Container Registry.",
+            data_actions=(_CATALOG,),
+        ),
+    )
+}
