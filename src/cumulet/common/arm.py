@@ -139,8 +139,8 @@ async def arm_errors(
 async def only_front_door(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """For a resource provider: take `/subscriptions/…` from the front door's certificate and nobody else."""
-    if request.path.lower().startswith("/subscriptions/"):
+    """For a resource provider: take resource ids from the front door's certificate and from nobody else."""
+    if request.path.lower().startswith(("/subscriptions/", "/providers/")):
         peer = peer_certificate(request)
         if peer is None or peer.user != FRONT_DOOR:
             raise ArmError(

@@ -32,9 +32,7 @@ class Permission(msgspec.Struct, rename="camel", frozen=True):
 
     def grants(self, action: str, *, data: bool = False) -> bool:
         """Whether an action, or a data action, is among them."""
-        granted, taken = (
-            (self.data_actions, self.not_data_actions) if data else (self.actions, self.not_actions)
-        )
+        granted, taken = (self.data_actions, self.not_data_actions) if data else (self.actions, self.not_actions)
         return _matches(granted, action) and not _matches(taken, action)
 
 
@@ -93,9 +91,7 @@ class RoleAssignment(msgspec.Struct, frozen=True):
             "type": "Microsoft.Authorization/roleAssignments",
             "name": self.name,
             "properties": {
-                "roleDefinitionId": (
-                    f"{subscription}/providers/Microsoft.Authorization/roleDefinitions/{self.role}"
-                ),
+                "roleDefinitionId": (f"{subscription}/providers/Microsoft.Authorization/roleDefinitions/{self.role}"),
                 "principalId": self.principal_id,
                 "principalType": "ServicePrincipal",
                 "scope": self.scope,

@@ -64,6 +64,10 @@ class Backoff:
         self._next = min(self._next * self._factor, self._ceiling)
         return delay * (1 + random.random() * self._jitter)
 
+    async def wait(self) -> None:
+        """Wait for the next delay."""
+        await asyncio.sleep(self.next())
+
     def reset(self) -> None:
         """Start again from `first`, after a success."""
         self._next = self._first

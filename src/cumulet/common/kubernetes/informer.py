@@ -88,11 +88,11 @@ class Informer:
                     version = None
                     continue
                 log.warning("watching %s: %s", self.resource.plural, error)
-                await asyncio.sleep(backoff.next())
+                await backoff.wait()
                 version = None
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 log.info("watching %s: %s: %s", self.resource.plural, type(error).__name__, error)
-                await asyncio.sleep(backoff.next())
+                await backoff.wait()
                 version = None
 
     async def _list(self) -> str:

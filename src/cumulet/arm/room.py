@@ -1,0 +1,51 @@
+"""The room's life: open the index, connect to identity and the providers, serve the door."""
+
+from __future__ import annotations
+
+import aiohttp
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from cumulet.arm.access import Access
+from cumulet.arm.door import Door
+from cumulet.arm.groups import Groups
+from cumulet.arm.provider import Providers
+from cumulet.arm.store import Index
+from cumulet.common.arm import arm_errors
+from cumulet.common.health import health_routes
+from cumulet.common.room import Room
+from cumulet.common.tasks import task_set
+
+
+async def serve(room: Room) -> None:
+    """Serve until told to stop."""
+    config = room.config
+    index = Index(room.data_dir / "arm.db")
+    index.open()
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
+    public = aiohttp.TCPConnector(ssl=room.client_tls(), limit=0)
+    internal = aiohttp.TCPConnector(ssl=room.client_tls(show_certificate=True), limit=0)
+    try:
+        async with (
+            aiohttp.ClientSession(connector=public, timeout=timeout) as to_public,
+            aiohttp.ClientSession(connector=internal, timeout=timeout, auto_decompress=False) as to_providers,
+            task_set() as tasks,
+        ):
+            addresses = {
+                "microsoft.authorization": config.url("identity"),
+                "microsoft.containerregistry": config.url("registry"),
+                "microsoft.containerinstance": config.url("instances"),
+            }
+            providers = Providers(to_providers, addresses, index, config.url("arm"))
+            groups = Groups(index, config.subscription_id, tasks, providers.delete)
+            access = Access(to_public, to_providers, config.url("identity"), config.tenant_id, config.url("arm"))
+            door = Door(config, access, groups, providers)
+            app = web.Application(middlewares=[arm_errors])
+            app.add_routes(health_routes(CollectorRegistry()))
+            app.router.add_route("*", "/{path:.*}", door.handle)
+            groups.resume()
+            async with room.serving(app):
+                room.ready()
+                await room.stopping.wait()
+    finally:
+        index.close()
