@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -90,9 +91,9 @@ class Access:
             self._custom = time.monotonic() + _REMEMBER, found
         return found
 
-    async def _ask(self, path: str, filter_: str) -> dict[str, list[dict[str, object]]]:
+    async def _ask(self, path: str, filter_: str) -> dict[str, list[dict[str, Any]]]:
         async with self._internal.get(
             self._identity + path, params={"$filter": filter_} if filter_ else None, raise_for_status=True
         ) as response:
-            answer: dict[str, list[dict[str, object]]] = await response.json()
+            answer: dict[str, list[dict[str, Any]]] = await response.json()
             return answer

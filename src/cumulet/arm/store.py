@@ -96,7 +96,7 @@ class Index:
                 else (f"{sql} ORDER BY key", ())
             )
         )
-        return [Tracked(*row[:4], msgspec.json.decode(row[4])) for row in rows]
+        return [Tracked(row[0], row[1], row[2], row[3], msgspec.json.decode(row[4])) for row in rows]
 
     async def track(self, resource: ResourceId, location: str, tags: dict[str, str]) -> None:
         """Note that a resource exists."""

@@ -1,0 +1,77 @@
+"""The routes of `/v2/…`: what a path names, the right that it takes, and who answers it."""
+
+from __future__ import annotations
+
+import re
+
+from aiohttp import web
+
+from cumulet.registry import names
+from cumulet.registry.blobs import Blobs
+from cumulet.registry.errors import OciError
+from cumulet.registry.guard import Guard
+from cumulet.registry.manifests import Manifests
+
+_PATH = re.compile(
+    r"/v2/(?P<name>.+)/(?:"
+    r"(?P<tags>tags/list)|manifests/(?P<manifest>[^/]+)|referrers/(?P<referrers>[^/]+)"
+    r"|blobs/uploads/(?P<upload>[^/]*)|blobs/(?P<blob>[^/]+))"
+)
+_READS = ("GET", "HEAD")
+_ACTIONS = {"GET": ("pull",), "HEAD": ("pull",), "DELETE": ("delete",)}
+_API = {"Docker-Distribution-Api-Version": "registry/2.0"}
+
+
+class Distribution:
+    """Serves `/v2/`."""
+
+    def __init__(self, guard: Guard, blobs: Blobs, manifests: Manifests) -> None:
+        self._guard = guard
+        self._blobs = blobs
+        self._manifests = manifests
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answer one request."""
+        path = request.rel_url.raw_path
+        registry = self._guard.registry(request)
+        if path in ("/v2/", "/v2"):
+            await self._guard.demand(request, registry, "registry", "", "pull")
+            return web.Response(text="{}", content_type="application/json", headers=_API)
+        if path == "/v2/_catalog":
+            await self._guard.demand(request, registry, "registry", "catalog", "*")
+            return await self._manifests.catalog(request, registry)
+        match = _PATH.fullmatch(path)
+        if match is None:
+            raise OciError(404, "NAME_INVALID", f"there is nothing at {path[:200]}")
+        name = names.repository(match["name"])
+        method = request.method
+        if match["upload"] is not None:
+            principal = await self._guard.demand(request, registry, "repository", name, "pull", "push")
+            if match["upload"]:
+                return await self._blobs.upload(request, registry, name, principal, match["upload"])
+            if method == "POST":
+                return await self._blobs.start(request, registry, name, principal)
+            raise _unsupported(method)
+        await self._guard.demand(request, registry, "repository", name, *_ACTIONS.get(method, ("pull", "push")))
+        if reference := match["manifest"]:
+            match method:
+                case "GET" | "HEAD":
+                    return await self._manifests.get(request, registry, name, reference)
+                case "PUT":
+                    return await self._manifests.put(request, registry, name, reference)
+                case "DELETE":
+                    return await self._manifests.delete(request, registry, name, reference)
+        elif digest := match["blob"]:
+            if method in _READS:
+                return await self._blobs.get(request, registry, name, digest)
+            if method == "DELETE":
+                return await self._blobs.delete(request, registry, name, digest)
+        elif method in _READS:
+            if match["tags"]:
+                return await self._manifests.tags(request, registry, name)
+            return await self._manifests.referrers(request, registry, name, match["referrers"])
+        raise _unsupported(method)
+
+
+def _unsupported(method: str) -> OciError:
+    return OciError(405, "UNSUPPORTED", f"{method} is not supported here")

@@ -1,0 +1,41 @@
+"""The grammar of names, tags and digests (OCI Distribution Specification 1.1, "Pulling manifests")."""
+
+from __future__ import annotations
+
+import re
+
+from cumulet.registry.errors import OciError
+
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
+_TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
+_DIGESTS = {"sha256": re.compile(r"[a-f0-9]{64}"), "sha512": re.compile(r"[a-f0-9]{128}")}
+
+_NAME_LIMIT = 255
+
+
+def repository(name: str) -> str:
+    """A valid repository name. Raises `NAME_INVALID`."""
+    if len(name) > _NAME_LIMIT or not _REPOSITORY.fullmatch(name):
+        raise OciError(400, "NAME_INVALID", f"invalid repository name {name[:_NAME_LIMIT]!r}")
+    return name
+
+
+def is_digest(reference: str) -> bool:
+    """Whether a reference is meant as a digest; only a digest has a colon."""
+    return ":" in reference
+
+
+def digest(text: str) -> str:
+    """A valid digest of an algorithm that is supported. Raises `DIGEST_INVALID`."""
+    algorithm, _, value = text.partition(":")
+    if algorithm not in _DIGESTS or not _DIGESTS[algorithm].fullmatch(value):
+        raise OciError(400, "DIGEST_INVALID", f"invalid or unsupported digest {text[:160]!r}")
+    return text
+
+
+def tag(text: str) -> str:
+    """A valid tag. Raises `TAG_INVALID`."""
+    if not _TAG.fullmatch(text):
+        raise OciError(400, "TAG_INVALID", f"invalid tag {text[:160]!r}")
+    return text

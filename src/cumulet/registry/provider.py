@@ -1,0 +1,206 @@
+"""The resource provider `Microsoft.ContainerRegistry` (REST reference 2023-07-01)."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from aiohttp import web
+
+from cumulet.common import clock
+from cumulet.common.arm import ArmError, ResourceId, json_response, read_json
+from cumulet.registry.access import Gate
+from cumulet.registry.content import Content
+from cumulet.registry.store import Catalog, Registry, Resource
+
+_NAME = re.compile(r"[a-zA-Z0-9]{5,50}")
+_TYPE = r"providers/{namespace:(?i:Microsoft\.ContainerRegistry)}"
+_SKUS = ("Basic", "Standard", "Premium")
+
+
+class Provider:
+    """Serves registries as resources."""
+
+    def __init__(self, catalog: Catalog, content: Content, gate: Gate) -> None:
+        self._catalog = catalog
+        self._content = content
+        self._gate = gate
+
+    def routes(self) -> list[web.RouteDef]:
+        """What is served; ids are compared without case."""
+        subscription = "/{subscriptions:(?i:subscriptions)}/{subscription}"
+        group = f"{subscription}/{{groups:(?i:resourceGroups)}}/{{group}}/{_TYPE}/{{type:(?i:registries)}}"
+        return [
+            web.get(f"{subscription}/{_TYPE}/{{type:(?i:registries)}}", self._list),
+            web.post(f"{subscription}/{_TYPE}/{{verb:(?i:checkNameAvailability)}}", self._check_name),
+            web.get(group, self._list),
+            web.get(f"{group}/{{name}}", self._get),
+            web.put(f"{group}/{{name}}", self._put),
+            web.patch(f"{group}/{{name}}", self._patch),
+            web.delete(f"{group}/{{name}}", self._delete),
+            web.post(f"{group}/{{name}}/{{verb:(?i:listCredentials)}}", self._list_credentials),
+            web.post(f"{group}/{{name}}/{{verb:(?i:regenerateCredential)}}", self._regenerate),
+            web.get(f"{group}/{{name}}/{{verb:(?i:listUsages)}}", self._usages),
+        ]
+
+    async def _list(self, request: web.Request) -> web.Response:
+        group = request.match_info.get("group", "").lower()
+        found = [
+            self._show(registry)
+            for registry in self._catalog.registries()
+            if not group or (ResourceId(registry.id).resource_group or "").lower() == group
+        ]
+        return json_response({"value": found})
+
+    async def _check_name(self, request: web.Request) -> web.Response:
+        name = str((await read_json(request)).get("name", ""))
+        if not _NAME.fullmatch(name):
+            answer: dict[str, Any] = {"nameAvailable": False, "reason": "Invalid", "message": _invalid(name)}
+        elif self._by_key(name.lower()):
+            message = f"The registry {name} is already in use."
+            answer = {"nameAvailable": False, "reason": "AlreadyExists", "message": message}
+        else:
+            answer = {"nameAvailable": True}
+        return json_response(answer)
+
+    async def _get(self, request: web.Request) -> web.Response:
+        return json_response(self._show(self._existing(request)))
+
+    async def _put(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        if not _NAME.fullmatch(name):
+            raise ArmError(400, "RegistryNameNotValid", _invalid(name), target="name")
+        body = await read_json(request)
+        existing = self._by_key(name.lower())
+        resource_id = ResourceId(request.path)
+        if existing is not None and ResourceId(existing.id) != resource_id:
+            raise ArmError(
+                409, "AlreadyInUse", f"The registry DNS name {self._gate.login_server(existing)} is already in use."
+            )
+        location = body.get("location") or (existing.resource.location if existing else None)
+        if not isinstance(location, str):
+            raise ArmError(400, "LocationRequired", "The location property is required for this definition.")
+        resource = existing.resource if existing else Resource(location=location)
+        _change(resource, body)
+        registry = existing or Registry(name.lower(), str(resource_id), name, resource, clock.rfc3339_micro())
+        await self._catalog.put_registry(registry)
+        return json_response(self._show(registry), 200 if existing else 201)
+
+    async def _patch(self, request: web.Request) -> web.Response:
+        registry = self._existing(request)
+        _change(registry.resource, await read_json(request))
+        await self._catalog.put_registry(registry)
+        return json_response(self._show(registry))
+
+    async def _delete(self, request: web.Request) -> web.Response:
+        try:
+            registry = self._existing(request)
+        except ArmError:
+            return web.Response(status=204)
+        digests = self._catalog.blob_digests(registry.key)
+        await self._catalog.remove_registry(registry.key)
+        for digest in digests:
+            if not self._catalog.is_linked(digest):
+                self._content.remove(digest)
+        return web.Response(status=200)
+
+    async def _list_credentials(self, request: web.Request) -> web.Response:
+        return json_response(self._credentials(self._existing(request)))
+
+    async def _regenerate(self, request: web.Request) -> web.Response:
+        registry = self._existing(request)
+        name = (await read_json(request)).get("name")
+        if name not in ("password", "password2"):
+            raise ArmError(400, "InvalidRequestContent", "name must be 'password' or 'password2'.", target="name")
+        registry.resource.password_generations[0 if name == "password" else 1] += 1
+        await self._catalog.put_registry(registry)
+        return json_response(self._credentials(registry))
+
+    async def _usages(self, request: web.Request) -> web.Response:
+        registry = self._existing(request)
+        digests = self._catalog.blob_digests(registry.key)
+        size = sum(self._content.size(digest) or 0 for digest in digests)
+        return json_response(
+            {"value": [{"name": "Size", "limit": 10 * 1024**3, "currentValue": size, "unit": "Bytes"}]}
+        )
+
+    def _credentials(self, registry: Registry) -> dict[str, Any]:
+        if not registry.resource.admin_user_enabled:
+            raise ArmError(
+                400,
+                "UnAuthorizedForCredentialOperations",
+                f"Cannot perform credential operations for {registry.id} as admin user is disabled. Kindly enable admin "
+                "user as per docs.",
+            )
+        passwords = zip(("password", "password2"), self._gate.admin_passwords(registry), strict=True)
+        return {
+            "username": registry.name,
+            "passwords": [{"name": name, "value": value} for name, value in passwords],
+        }
+
+    def _existing(self, request: web.Request) -> Registry:
+        registry = self._by_key(request.match_info["name"].lower())
+        group = request.match_info["group"].lower()
+        if registry is None or (ResourceId(registry.id).resource_group or "").lower() != group:
+            raise ArmError(
+                404,
+                "ResourceNotFound",
+                f"The Resource 'Microsoft.ContainerRegistry/registries/{request.match_info['name']}' under resource group "
+                f"'{request.match_info['group']}' was not found.",
+            )
+        return registry
+
+    def _by_key(self, key: str) -> Registry | None:
+        return next((registry for registry in self._catalog.registries() if registry.key == key), None)
+
+    def _show(self, registry: Registry) -> dict[str, Any]:
+        resource = registry.resource
+        return {
+            "id": registry.id,
+            "name": registry.name,
+            "type": "Microsoft.ContainerRegistry/registries",
+            "location": resource.location,
+            "tags": resource.tags,
+            "sku": {"name": resource.sku, "tier": resource.sku},
+            "properties": {
+                "loginServer": self._gate.login_server(registry),
+                "creationDate": registry.created,
+                "provisioningState": "Succeeded",
+                "adminUserEnabled": resource.admin_user_enabled,
+                "anonymousPullEnabled": resource.anonymous_pull_enabled,
+                "publicNetworkAccess": "Enabled",
+                "policies": {},
+            },
+        }
+
+
+def _change(resource: Resource, body: dict[str, Any]) -> None:
+    properties = body.get("properties") or {}
+    if not isinstance(properties, dict):
+        raise ArmError(400, "InvalidRequestContent", "properties must be an object.", target="properties")
+    for field, attribute in (
+        ("adminUserEnabled", "admin_user_enabled"),
+        ("anonymousPullEnabled", "anonymous_pull_enabled"),
+    ):
+        value = properties.get(field)
+        if value is None:
+            continue
+        if not isinstance(value, bool):
+            raise ArmError(
+                400, "InvalidRequestContent", f"{field} must be true or false.", target=f"properties.{field}"
+            )
+        setattr(resource, attribute, value)
+    sku = body.get("sku") or {}
+    if name := sku.get("name") if isinstance(sku, dict) else sku:
+        matching = next((known for known in _SKUS if known.lower() == str(name).lower()), None)
+        if matching is None:
+            raise ArmError(
+                400, "InvalidSku", f"The SKU '{name}' is not one of {', '.join(_SKUS)}.", target="sku.name"
+            )
+        resource.sku = matching
+    if isinstance(body.get("tags"), dict):
+        resource.tags = {str(key): str(value) for key, value in body["tags"].items()}
+
+
+def _invalid(name: str) -> str:
+    return f"Invalid registry name '{name}': it must be 5 to 50 characters, letters and digits only."

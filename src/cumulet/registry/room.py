@@ -1,0 +1,87 @@
+"""The room's life: open the stores, connect to identity and the front door, serve data plane and provider."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+import aiohttp
+from aiohttp import web
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from cumulet.common.arm import arm_errors, only_front_door
+from cumulet.common.health import health_routes
+from cumulet.common.room import Room
+from cumulet.registry.access import Gate, Tokens
+from cumulet.registry.acr import Acr
+from cumulet.registry.blobs import Blobs
+from cumulet.registry.content import Content
+from cumulet.registry.distribution import Distribution
+from cumulet.registry.errors import Handler, answer_errors
+from cumulet.registry.guard import Guard
+from cumulet.registry.login import Login
+from cumulet.registry.manifests import Manifests
+from cumulet.registry.provider import Provider
+from cumulet.registry.store import Catalog
+
+log = logging.getLogger(__name__)
+
+#: uvloop has no `sendfile`, by which blobs leave without passing through this process.
+new_event_loop = asyncio.new_event_loop
+
+
+async def serve(room: Room) -> None:
+    """Serve until told to stop."""
+    config = room.config
+    catalog = Catalog(room.data_dir / "registry.db")
+    catalog.open()
+    content = Content(room.data_dir / "content")
+    connector = aiohttp.TCPConnector(ssl=room.client_tls(), limit=0)
+    try:
+        async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=30)) as session:
+            gate = Gate(config, session, Tokens(room.data_dir / "tokens.key"))
+            guard = Guard(catalog, gate, config.registry_suffix)
+            blobs = Blobs(catalog, content, guard)
+            distribution = Distribution(guard, blobs, Manifests(catalog, blobs))
+            login = Login(gate, guard)
+            metrics = CollectorRegistry()
+            observed = _observed(metrics)
+            app = web.Application(middlewares=[arm_errors, only_front_door])
+            app.add_routes(health_routes(metrics))
+            app.add_routes(Provider(catalog, content, gate).routes())
+            for path, handler in (
+                ("/oauth2/token", login.token),
+                ("/oauth2/exchange", login.exchange),
+                ("/acr/v1/{path:.*}", Acr(catalog, guard, config.registry_suffix).handle),
+                ("/v2", distribution.handle),
+                ("/v2/{path:.*}", distribution.handle),
+            ):
+                app.router.add_route("*", path, observed(handler))
+            async with room.serving(app):
+                room.ready()
+                await room.stopping.wait()
+    finally:
+        catalog.close()
+
+
+def _observed(metrics: CollectorRegistry) -> Callable[[Handler], Handler]:
+    """Count, time and log each request of the data plane, and answer its errors."""
+    requests = Counter("registry_requests", "Requests answered", ["method", "status"], registry=metrics)
+    seconds = Histogram("registry_request_seconds", "Time to answer", ["method"], registry=metrics)
+
+    def observe(handler: Handler) -> Handler:
+        async def observed(request: web.Request) -> web.StreamResponse:
+            began = time.perf_counter()
+            response = await answer_errors(request, handler)
+            took = time.perf_counter() - began
+            requests.labels(request.method, response.status).inc()
+            seconds.labels(request.method).observe(took)
+            line = {"status": response.status, "seconds": round(took, 4), "principal": request.get("principal")}
+            log.info("%s %s", request.method, request.path, extra=line)
+            return response
+
+        return observed
+
+    return observe
