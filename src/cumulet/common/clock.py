@@ -23,3 +23,8 @@ def rfc3339_micro(moment: datetime | None = None) -> str:
 def parse(text: str) -> datetime:
     """The reverse of both. Raises `ValueError` for anything else."""
     return datetime.fromisoformat(text).astimezone(UTC)
+
+
+def from_epoch(seconds: int) -> str:
+    """RFC 3339 of seconds since 1970."""
+    return rfc3339(datetime.fromtimestamp(seconds, UTC))

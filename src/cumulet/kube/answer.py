@@ -1,0 +1,102 @@
+"""Objects and lists as answers: plain, as tables, or as metadata alone; compressed where the client likes."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+from aiohttp import web
+
+from cumulet.common import clock
+from cumulet.kube.resources import Row
+from cumulet.kube.store import Stored
+from cumulet.kube.tables import Include, to_table
+
+_JSON = "application/json"
+_COMPRESS_FROM = 128 * 1024
+
+
+class Form(NamedTuple):
+    """What the client accepts first: `Table`, `PartialObjectMetadata` or the object itself."""
+
+    shape: str
+    include: Include
+
+
+def form_of(request: web.BaseRequest) -> Form:
+    """Read the Accept header and `includeObject`."""
+    include = request.query.get("includeObject", "Metadata")
+    if include not in ("Metadata", "Object", "None"):
+        include = "Metadata"
+    for part in request.headers.get("Accept", "").split(","):
+        parameters = dict(item.strip().partition("=")[::2] for item in part.split(";")[1:])
+        if parameters.get("g") == "meta.k8s.io" and parameters.get("v") == "v1":
+            shape = parameters.get("as", "").removesuffix("List")
+            if shape in ("Table", "PartialObjectMetadata"):
+                return Form(shape, include)  # type: ignore[arg-type]
+        elif part.strip().startswith((_JSON, "*/*")) and "as" not in parameters:
+            break
+    return Form("", "Metadata")
+
+
+def head(row: Row) -> bytes:
+    """What goes before a stored object's own first field."""
+    return f'{{"kind":"{row.kind}","apiVersion":"{row.api_version}",'.encode()
+
+
+def shaped(row: Row, stored: Stored, form: Form) -> bytes:
+    """One object as JSON."""
+    if form.shape == "Table":
+        table = to_table(row.key, row.api_version, row.kind, [stored.load()], clock.now(), form.include)
+        table["metadata"]["resourceVersion"] = str(stored.revision)
+        return msgspec.json.encode(table)
+    if form.shape == "PartialObjectMetadata":
+        return msgspec.json.encode(_partial(stored))
+    return head(row) + stored.body[1:]
+
+
+def shaped_list(row: Row, items: Sequence[Stored], metadata: dict[str, Any], form: Form) -> bytes:
+    """A list as JSON; the items of a plain one are joined as they are stored."""
+    if form.shape == "Table":
+        table = to_table(
+            row.key, row.api_version, row.kind, [item.load() for item in items], clock.now(), form.include
+        )
+        table["metadata"] = metadata
+        return msgspec.json.encode(table)
+    if form.shape == "PartialObjectMetadata":
+        found = {
+            "kind": "PartialObjectMetadataList",
+            "apiVersion": "meta.k8s.io/v1",
+            "metadata": metadata,
+            "items": [_partial(item) for item in items],
+        }
+        return msgspec.json.encode(found)
+    top = f'{{"kind":"{row.kind}List","apiVersion":"{row.api_version}","metadata":'.encode()
+    return b"".join(
+        (top, msgspec.json.encode(metadata), b',"items":[', b",".join([item.body for item in items]), b"]}")
+    )
+
+
+def respond(request: web.BaseRequest, body: bytes, status: int = 200, warnings: Sequence[str] = ()) -> web.Response:
+    """An answer of JSON, with warnings (RFC 9111's old `Warning` header, code 299)."""
+    response = web.Response(status=status, body=body, content_type=_JSON)
+    if len(body) >= _COMPRESS_FROM and "gzip" in request.headers.get("Accept-Encoding", ""):
+        response.body = gzip.compress(body, compresslevel=1)
+        response.headers["Content-Encoding"] = "gzip"
+    for text in warnings:
+        escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+        response.headers.add("Warning", f'299 - "{escaped}"')
+    return response
+
+
+def encode(
+    request: web.BaseRequest, obj: dict[str, Any], status: int = 200, warnings: Sequence[str] = ()
+) -> web.Response:
+    """An answer of a whole object."""
+    return respond(request, msgspec.json.encode(obj), status, warnings)
+
+
+def _partial(stored: Stored) -> dict[str, Any]:
+    return {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": stored.load()["metadata"]}

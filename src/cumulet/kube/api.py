@@ -1,0 +1,282 @@
+"""The front of the server: what a path and a method ask for, who asks, whether they may, and who answers."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from aiohttp import web
+from prometheus_client import Counter, Histogram
+
+from cumulet.kube import discovery, openapi, schema
+from cumulet.kube.answer import encode, respond
+from cumulet.kube.authorize import Attributes, Authorizer
+from cumulet.kube.body import dry_run, read, whole
+from cumulet.kube.codec import decode_body
+from cumulet.kube.objects import Objects
+from cumulet.kube.patch import json_patch, merge_patch, strategic_merge
+from cumulet.kube.patch.json_patch import JsonPatchError
+from cumulet.kube.patch.strategic import StrategicPatchError
+from cumulet.kube.reading import Reading
+from cumulet.kube.resources import BY_PATH, Row
+from cumulet.kube.status import ApiError, bad_request, forbidden, method_not_allowed, no_such_resource
+from cumulet.kube.subresources import Subresources
+from cumulet.kube.target import Target, parse
+from cumulet.kube.users import ServiceAccountTokens, User, authenticate
+
+log = logging.getLogger(__name__)
+
+_LONG = ("watch", "log", "exec", "attach", "portforward")
+
+Object = dict[str, Any]
+
+
+class Api:
+    """`handle` answers every request."""
+
+    def __init__(
+        self,
+        objects: Objects,
+        reading: Reading,
+        subresources: Subresources,
+        authorizer: Authorizer,
+        tokens: ServiceAccountTokens,
+        metrics: tuple[Counter, Histogram],
+    ) -> None:
+        self._objects = objects
+        self._reading = reading
+        self._subresources = subresources
+        self._authorizer = authorizer
+        self._tokens = tokens
+        self._requests, self._seconds = metrics
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request; what was not foreseen is logged and tells the caller no detail."""
+        began = time.perf_counter()
+        verb = request.method
+        try:
+            user = authenticate(request, self._tokens)
+            target = parse(request)
+            if target is None:
+                response: web.StreamResponse = self._about(request, user)
+            else:
+                verb = target.verb
+                self._authorize(user, target)
+                response = await self._dispatch(request, user, target)
+        except ApiError as error:
+            response = encode(request, error.status(), error.code)
+        except (ConnectionError, web.HTTPException):
+            raise
+        except Exception:
+            log.exception("%s %s failed", request.method, request.path)
+            response = encode(request, ApiError(500, "InternalError", "an internal error occurred", {}).status(), 500)
+        self._requests.labels(verb, response.status).inc()
+        if verb not in _LONG:
+            self._seconds.labels(verb).observe(time.perf_counter() - began)
+        return response
+
+    def _authorize(self, user: User, target: Target) -> None:
+        row = target.row
+        wanted = Attributes(target.verb, row.group, row.plural, target.subresource, target.namespace, target.name)
+        if not self._authorizer.allows(user, wanted):
+            where = f' in the namespace "{target.namespace}"' if target.namespace else " at the cluster scope"
+            full = f"{row.plural}/{target.subresource}" if target.subresource else row.plural
+            why = f'User "{user.name}" cannot {target.verb} resource "{full}" in API group "{row.group}"{where}'
+            raise forbidden(row.group, row.plural, target.name, why)
+
+    def _about(self, request: web.BaseRequest, user: User) -> web.Response:
+        """Paths that name no object: discovery, OpenAPI, health, version."""
+        path = request.path.rstrip("/") or "/"
+        if not self._authorizer.allows(user, Attributes("get", path=path)):
+            why = f'User "{user.name}" cannot get path "{path}"'
+            raise ApiError(403, "Forbidden", f"forbidden: {why}", {})
+        wants_aggregated = "as=APIGroupDiscoveryList" in request.headers.get("Accept", "")
+        if path in ("/api", "/apis") and wants_aggregated:
+            response = encode(request, discovery.aggregated(core=path == "/api"))
+            response.headers["Content-Type"] = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+            return response
+        parts = path.split("/")[1:]
+        match parts:
+            case ["version"]:
+                return encode(request, discovery.version())
+            case ["healthz" | "livez" | "readyz", *_]:
+                return web.Response(text="ok")
+            case ["api"]:
+                return encode(request, {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []})
+            case ["apis"]:
+                return encode(request, discovery.group_list())
+            case ["api", version] if (found := discovery.resource_list("", version)) is not None:
+                return encode(request, found)
+            case ["apis", group] if group and any(key[0] == group for key in BY_PATH):
+                return encode(request, discovery.group_info(group))
+            case ["apis", group, version] if (found := discovery.resource_list(group, version)) is not None:
+                return encode(request, found)
+            case ["openapi", "v3"]:
+                return encode(request, openapi.index())
+            case ["openapi", "v3", *rest] if (raw := openapi.document("/".join(rest))) is not None:
+                return respond(request, raw)
+            case ["openapi", "v2"]:
+                return encode(
+                    request, {"swagger": "2.0", "info": {"title": "Kubernetes", "version": "v1.36.0"}, "paths": {}}
+                )
+        raise no_such_resource()
+
+    async def _dispatch(self, request: web.BaseRequest, user: User, target: Target) -> web.StreamResponse:
+        row = target.row
+        if target.subresource and target.subresource != "status":
+            return await self._subresources.handle(request, user, target)
+        if target.verb not in row.verbs:
+            raise method_not_allowed()
+        match target.verb:
+            case "get":
+                return self._reading.get(request, row, self._objects.get(row, target.namespace, target.name))
+            case "list" | "watch":
+                return await self._reading.list(request, row, target.namespace)
+            case "create":
+                return await self._create(request, user, target)
+            case "update":
+                return await self._update(request, target)
+            case "patch":
+                return await self._patch(request, target)
+            case "delete":
+                return await self._delete(request, target)
+            case "deletecollection":
+                return await self._delete_collection(request, target)
+        raise method_not_allowed()
+
+    async def _create(self, request: web.BaseRequest, user: User, target: Target) -> web.Response:
+        row = target.row
+        obj = decode_body(request.headers.get("Content-Type", ""), await read(request), row.kind)
+        warnings = self._objects.decode(row, obj, request.query.get("fieldValidation", "Warn"))
+        if row.verbs == ("create",):
+            return await self._subresources.review(request, user, target, obj)
+        made = await self._objects.create(row, target.namespace, obj, dry_run=dry_run(request))
+        return encode(request, whole(row, made), 201, [*warnings, *schema.warnings(made, row.group, row.kind)])
+
+    async def _update(self, request: web.BaseRequest, target: Target) -> web.Response:
+        row = target.row
+        obj = decode_body(request.headers.get("Content-Type", ""), await read(request), row.kind)
+        warnings = self._objects.decode(row, obj, request.query.get("fieldValidation", "Warn"))
+        made = await self._objects.change(
+            row,
+            target.namespace,
+            target.name,
+            lambda _: msgspec.json.decode(msgspec.json.encode(obj)),
+            subresource=target.subresource,
+            dry_run=dry_run(request),
+        )
+        return encode(request, whole(row, made), 200, [*warnings, *schema.warnings(made, row.group, row.kind)])
+
+    async def _patch(self, request: web.BaseRequest, target: Target) -> web.Response:
+        row = target.row
+        change = patcher(request, row, await read(request))
+        validation = request.query.get("fieldValidation", "Warn")
+        warnings: list[str] = []
+
+        def changed(old: Object) -> Object:
+            version = old["metadata"].pop("resourceVersion")
+            obj = change(old)
+            if not isinstance(obj, dict) or not isinstance(obj.get("metadata", {}), dict):
+                raise bad_request("the patched object is not an object")
+            warnings[:] = self._objects.decode(row, obj, validation)
+            # A version in the patch itself is a precondition; otherwise the newest is meant.
+            obj["metadata"].setdefault("resourceVersion", version)
+            return obj
+
+        made = await self._objects.change(
+            row,
+            target.namespace,
+            target.name,
+            changed,
+            subresource=target.subresource,
+            dry_run=dry_run(request),
+        )
+        return encode(request, whole(row, made), 200, [*warnings, *schema.warnings(made, row.group, row.kind)])
+
+    async def _delete(self, request: web.BaseRequest, target: Target) -> web.Response:
+        row = target.row
+        options = await delete_options(request)
+        obj, finished = await self._objects.delete(
+            row, target.namespace, target.name, options, dry_run=dry_run(request)
+        )
+        if finished and row.key != "pods":
+            details = {"name": target.name, "kind": row.plural, "uid": obj["metadata"]["uid"]}
+            if row.group:
+                details["group"] = row.group
+            status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
+            return encode(request, status)
+        return encode(request, whole(row, obj))
+
+    async def _delete_collection(self, request: web.BaseRequest, target: Target) -> web.Response:
+        row = target.row
+        options = await delete_options(request)
+        items = []
+        for stored in self._reading.selected(request, row, target.namespace):
+            try:
+                obj, _ = await self._objects.delete(
+                    row, stored.namespace, stored.name, options, dry_run=dry_run(request)
+                )
+            except ApiError as error:
+                if error.code != 404:
+                    raise
+            else:
+                items.append(obj)
+        found = {"kind": f"{row.kind}List", "apiVersion": row.api_version, "metadata": {}, "items": items}
+        return encode(request, found)
+
+
+async def delete_options(request: web.BaseRequest) -> Object:
+    """`DeleteOptions` from the body, or from the query."""
+    raw = await read(request)
+    options = decode_body(request.headers.get("Content-Type", ""), raw, "DeleteOptions") if raw else {}
+    query = request.query
+    if grace := query.get("gracePeriodSeconds"):
+        if not grace.lstrip("-").isdecimal():
+            raise bad_request(f"invalid gracePeriodSeconds: {grace!r}")
+        options.setdefault("gracePeriodSeconds", int(grace))
+    if policy := query.get("propagationPolicy"):
+        options.setdefault("propagationPolicy", policy)
+    if options.get("propagationPolicy") not in (None, "", "Background", "Foreground", "Orphan"):
+        raise bad_request(f"invalid propagationPolicy: {options['propagationPolicy']!r}")
+    return options
+
+
+def patcher(request: web.BaseRequest, row: Row, raw: bytes) -> Callable[[Object], Object]:
+    """What applies the patch of a request. Raises `ApiError` 400 and 415."""
+    media = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if media not in (
+        "application/json-patch+json",
+        "application/merge-patch+json",
+        "application/strategic-merge-patch+json",
+    ):
+        raise ApiError(415, "UnsupportedMediaType", "415: Unsupported Media Type", {})
+    try:
+        patch = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise bad_request(f"error decoding patch: {error}") from None
+    if media == "application/json-patch+json":
+
+        def apply_json(old: Object) -> Object:
+            try:
+                return json_patch(old, patch)  # type: ignore[no-any-return]
+            except JsonPatchError:
+                raise ApiError(
+                    422, "Invalid", "the server rejected our request due to an error in our request", {}
+                ) from None
+
+        return apply_json
+    if not isinstance(patch, dict):
+        raise bad_request("a merge patch is an object")
+    if media == "application/merge-patch+json":
+        return lambda old: merge_patch(old, patch)
+
+    def apply_strategic(old: Object) -> Object:
+        try:
+            return strategic_merge(old, patch, row.group, row.version, row.kind)
+        except (StrategicPatchError, AttributeError, TypeError) as error:
+            raise bad_request(f"invalid strategic merge patch: {error}") from None
+
+    return apply_strategic

@@ -1,0 +1,39 @@
+"""Reading a request's body and common parameters, and making an object an answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+
+from cumulet.kube.resources import Row
+from cumulet.kube.status import ApiError, bad_request
+
+#: Upstream's own limit on a request's body.
+BODY_LIMIT = 3 * 1024 * 1024
+
+Object = dict[str, Any]
+
+
+async def read(request: web.BaseRequest) -> bytes:
+    """The body. Raises `ApiError` 413 where it is larger than the limit."""
+    body = bytearray()
+    async for chunk in request.content.iter_any():
+        body += chunk
+        if len(body) > BODY_LIMIT:
+            message = f"Request entity too large: limit is {BODY_LIMIT}"
+            raise ApiError(413, "RequestEntityTooLarge", message, {})
+    return bytes(body)
+
+
+def dry_run(request: web.BaseRequest) -> bool:
+    """Whether nothing is to be stored."""
+    value = request.query.get("dryRun", "")
+    if value not in ("", "All"):
+        raise bad_request(f'invalid dryRun: "{value}"')
+    return value == "All"
+
+
+def whole(row: Row, obj: Object) -> Object:
+    """An object with its kind, as an answer."""
+    return {"kind": row.kind, "apiVersion": row.api_version, **obj}

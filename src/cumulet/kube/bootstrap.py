@@ -1,0 +1,59 @@
+"""What a new cluster has from the start, and what is made good at each start where it is missing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cumulet.common.config import Config
+from cumulet.kube.admission import SYSTEM_NAMESPACES
+from cumulet.kube.authorize import DEFAULT_BINDINGS, DEFAULT_ROLES
+from cumulet.kube.objects import Objects
+from cumulet.kube.resources import BY_KEY
+from cumulet.kube.status import ApiError
+
+_RBAC = "rbac.authorization.k8s.io"
+
+
+async def bootstrap(objects: Objects, config: Config, service_address: str) -> None:
+    """Make namespaces, default accounts, roles and the `kubernetes` service."""
+    authority = config.ca_file.read_text()
+    for namespace in SYSTEM_NAMESPACES:
+        await _ensure(objects, "namespaces", "", {"metadata": {"name": namespace}})
+        # So that the first pod need not wait for the controllers.
+        await _ensure(objects, "serviceaccounts", namespace, {"metadata": {"name": "default"}})
+        root = {"metadata": {"name": "kube-root-ca.crt"}, "data": {"ca.crt": authority}}
+        await _ensure(objects, "configmaps", namespace, root)
+    for name, rules in DEFAULT_ROLES.items():
+        await _ensure(objects, f"clusterroles.{_RBAC}", "", {"metadata": _labelled(name), "rules": rules})
+    for name, subjects in DEFAULT_BINDINGS.items():
+        binding = {
+            "metadata": _labelled(name),
+            "roleRef": {"apiGroup": _RBAC, "kind": "ClusterRole", "name": name},
+            "subjects": [{"apiGroup": _RBAC, "kind": kind, "name": who} for kind, who in subjects],
+        }
+        await _ensure(objects, f"clusterrolebindings.{_RBAC}", "", binding)
+    address = config.addresses["kube"]
+    labels = {"component": "apiserver", "provider": "kubernetes"}
+    service = {
+        "metadata": {"name": "kubernetes", "labels": labels},
+        "spec": {"clusterIP": service_address, "ports": [{"name": "https", "port": 443, "targetPort": address.port}]},
+    }
+    await _ensure(objects, "services", "default", service)
+    endpoints = {
+        "metadata": {"name": "kubernetes", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [address.host], "conditions": {"ready": True}}],
+        "ports": [{"name": "https", "port": address.port}],
+    }
+    await _ensure(objects, "endpointslices.discovery.k8s.io", "default", endpoints)
+
+
+def _labelled(name: str) -> dict[str, Any]:
+    return {"name": name, "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"}}
+
+
+async def _ensure(objects: Objects, key: str, namespace: str, obj: dict[str, Any]) -> None:
+    try:
+        objects.get(BY_KEY[key], namespace, obj["metadata"]["name"])
+    except ApiError:
+        await objects.create(BY_KEY[key], namespace, obj)

@@ -1,0 +1,80 @@
+"""Request bodies to plain JSON objects: JSON, YAML, and Kubernetes' protobuf."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from cumulet.kube.codec.protobuf import ProtobufError, decode_protobuf
+from cumulet.kube.status import ApiError, bad_request
+
+PROTOBUF = "application/vnd.kubernetes.protobuf"
+_YAML = ("application/yaml", "application/apply-patch+yaml", "application/apply-patch")
+
+
+def decode_body(content_type: str, raw: bytes, kind: str) -> dict[str, Any]:
+    """The object in a body, where one of `kind` is expected. Raises `ApiError` 400 and 415 in upstream's words."""
+    media = content_type.partition(";")[0].strip().lower()
+    if media in ("", "application/json"):
+        document = _json(raw, kind)
+    elif media == PROTOBUF:
+        try:
+            document = decode_protobuf(raw)
+        except ProtobufError as error:
+            raise bad_request(f"the object provided is unrecognized (must be of type {kind}): {error}") from None
+    elif media in _YAML:
+        document = _yaml(raw, kind)
+    else:
+        raise ApiError(
+            415,
+            "UnsupportedMediaType",
+            "the body of the request was in an unknown format - accepted media types include: application/json, "
+            "application/yaml, application/vnd.kubernetes.protobuf",
+            {},
+        )
+    if not isinstance(document, dict):
+        raise bad_request(f"the object provided is unrecognized (must be of type {kind}): it is not an object")
+    return document
+
+
+def _json(raw: bytes, kind: str) -> Any:
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.DecodeError, RecursionError) as error:
+        reason = "unexpected end of JSON input" if "truncated" in str(error) else str(error)
+        shown = raw[:100].decode(errors="replace")
+        raise bad_request(
+            f"the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse error: "
+            f"{reason} ({shown})"
+        ) from None
+
+
+def _yaml(raw: bytes, kind: str) -> Any:
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        events = 0
+        for event in yaml.parse(raw, Loader=loader):
+            events += 1
+            # An alias can repeat a document within itself without end; no client of Kubernetes sends one.
+            if isinstance(event, yaml.AliasEvent) or events > 1_000_000:
+                raise bad_request(
+                    f"the object provided is unrecognized (must be of type {kind}): YAML aliases are refused"
+                )
+        return yaml.load(raw, Loader=_plain(loader))  # noqa: S506  (a safe loader)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise bad_request(f"error parsing YAML: {error}") from None
+
+
+def _plain(loader: Any) -> Any:
+    """A loader that leaves times as the text that they are."""
+
+    class Plain(loader):  # type: ignore[misc]
+        yaml_implicit_resolvers = {  # noqa: RUF012
+            key: [(tag, expression) for tag, expression in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+            for key, resolvers in loader.yaml_implicit_resolvers.items()
+        }
+
+    return Plain

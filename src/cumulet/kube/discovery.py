@@ -1,0 +1,154 @@
+"""What is served here, said in both forms of discovery, and the server's version."""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+from cumulet.kube.resources import RESOURCES, Row
+
+GIT_VERSION = "v1.36.0+cumulet"
+
+
+def version() -> dict[str, str]:
+    """`/version`."""
+    return {
+        "major": "1",
+        "minor": "36",
+        "gitVersion": GIT_VERSION,
+        "gitCommit": "",
+        "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": f"python{platform.python_version()}",
+        "compiler": "",
+        "platform": "linux/amd64",
+    }
+
+
+def aggregated(core: bool) -> dict[str, Any]:
+    """`APIGroupDiscoveryList` v2 of the core group, or of all others."""
+    items: list[dict[str, Any]] = []
+    for group in _groups():
+        if bool(group) is core:
+            continue
+        versions = [
+            {
+                "version": version,
+                "freshness": "Current",
+                "resources": [_resource(row) for row in RESOURCES if (row.group, row.version) == (group, version)],
+            }
+            for version in _versions(group)
+        ]
+        items.append({"metadata": {"name": group} if group else {}, "versions": versions})
+    return {"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items}
+
+
+def _resource(row: Row) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "resource": row.plural,
+        "responseKind": {"group": row.group, "version": row.version, "kind": row.kind},
+        "scope": "Namespaced" if row.namespaced else "Cluster",
+        "singularResource": row.singular,
+        "verbs": list(row.verbs),
+    }
+    if row.short_names:
+        found["shortNames"] = list(row.short_names)
+    if row.categories:
+        found["categories"] = list(row.categories)
+    if row.subresources:
+        found["subresources"] = [
+            {
+                "subresource": name,
+                "responseKind": dict(zip(("group", "version", "kind"), _kind(row, name), strict=True)),
+                "verbs": list(_subresource_verbs(name)),
+            }
+            for name in row.subresources
+        ]
+    return found
+
+
+def group_list() -> dict[str, Any]:
+    """`/apis`, the older form."""
+    return {"kind": "APIGroupList", "apiVersion": "v1", "groups": [group_info(group) for group in _groups() if group]}
+
+
+def group_info(group: str) -> dict[str, Any]:
+    """One group and its versions."""
+    versions = [{"groupVersion": f"{group}/{version}", "version": version} for version in _versions(group)]
+    return {
+        "kind": "APIGroup",
+        "apiVersion": "v1",
+        "name": group,
+        "versions": versions,
+        "preferredVersion": versions[0],
+    }
+
+
+def resource_list(group: str, version: str) -> dict[str, Any] | None:
+    """`/api/v1`, `/apis/apps/v1`, the older form; `None` where nothing is served there."""
+    rows = [row for row in RESOURCES if (row.group, row.version) == (group, version)]
+    if not rows:
+        return None
+    resources: list[dict[str, Any]] = []
+    for row in rows:
+        entry: dict[str, Any] = {
+            "name": row.plural,
+            "singularName": row.singular,
+            "namespaced": row.namespaced,
+            "kind": row.kind,
+            "verbs": list(row.verbs),
+        }
+        if row.short_names:
+            entry["shortNames"] = list(row.short_names)
+        if row.categories:
+            entry["categories"] = list(row.categories)
+        resources.append(entry)
+        for name in row.subresources:
+            group_of, version_of, kind = _kind(row, name)
+            sub: dict[str, Any] = {
+                "name": f"{row.plural}/{name}",
+                "singularName": "",
+                "namespaced": row.namespaced,
+                "kind": kind,
+                "verbs": list(_subresource_verbs(name)),
+            }
+            if (group_of, version_of) != (row.group, row.version):
+                sub |= {"group": group_of, "version": version_of}
+            resources.append(sub)
+    api_version = f"{group}/{version}" if group else version
+    return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": api_version, "resources": resources}
+
+
+_KINDS = {
+    "scale": ("autoscaling", "v1", "Scale"),
+    "binding": ("", "v1", "Binding"),
+    "eviction": ("policy", "v1", "Eviction"),
+    "exec": ("", "v1", "PodExecOptions"),
+    "attach": ("", "v1", "PodAttachOptions"),
+    "portforward": ("", "v1", "PodPortForwardOptions"),
+    "token": ("authentication.k8s.io", "v1", "TokenRequest"),
+}
+
+
+def _kind(row: Row, subresource: str) -> tuple[str, str, str]:
+    return _KINDS.get(subresource, (row.group, row.version, row.kind))
+
+
+def _subresource_verbs(name: str) -> tuple[str, ...]:
+    if name in ("binding", "eviction", "token"):
+        return ("create",)
+    if name in ("exec", "attach", "portforward"):
+        return ("create", "get")
+    if name == "log":
+        return ("get",)
+    if name == "finalize":
+        return ("update",)
+    return ("get", "patch", "update")
+
+
+def _groups() -> list[str]:
+    return list(dict.fromkeys(row.group for row in RESOURCES))
+
+
+def _versions(group: str) -> list[str]:
+    return list(dict.fromkeys(row.version for row in RESOURCES if row.group == group))

@@ -1,0 +1,291 @@
+"""Writing objects: create, update, patch and delete, with what every kind goes through on the way to the store."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from cumulet.common import clock
+from cumulet.kube import schema
+from cumulet.kube.admission import Admission
+from cumulet.kube.allocate import Allocator
+from cumulet.kube.names import generate
+from cumulet.kube.resources import Row
+from cumulet.kube.schema.prune import strict_error
+from cumulet.kube.status import ApiError, already_exists, bad_request, conflict, invalid, not_found
+from cumulet.kube.store import ConflictError, Store, Stored
+
+Object = dict[str, Any]
+Change = Callable[[Object], Object]
+
+_TRIES = 16
+_KEPT = (
+    "uid",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "namespace",
+    "name",
+    "generateName",
+)
+_FINALIZERS = {"Foreground": "foregroundDeletion", "Orphan": "orphan"}
+
+
+class Objects:
+    """Every method answers with the whole object, as stored. All raise `ApiError`."""
+
+    def __init__(self, store: Store, admission: Admission, allocator: Allocator) -> None:
+        self._store = store
+        self._admission = admission
+        self._allocator = allocator
+
+    def get(self, row: Row, namespace: str, name: str) -> Stored:
+        """An object as it is on disk."""
+        stored = self._store.get(row.key, namespace, name)
+        if stored is None:
+            raise not_found(row.group, row.plural, name)
+        return stored
+
+    def decode(self, row: Row, obj: Object, validation: str) -> list[str]:
+        """Check kind and types of what a client sent and remove what the kind does not have; warnings about that."""
+        kind, api_version = obj.pop("kind", None), obj.pop("apiVersion", None)
+        if kind not in (None, "", row.kind) or api_version not in (None, "", row.api_version):
+            raise bad_request(
+                f'{kind} in version "{api_version}" cannot be handled as a {row.kind}: no kind "{kind}" is registered '
+                f'for version "{row.api_version}"'
+            )
+        unknown = schema.prune(obj, row.group, row.version, row.kind)
+        if unknown and validation == "Strict":
+            raise strict_error(row.kind, row.version, unknown)
+        metadata = obj.setdefault("metadata", {})
+        metadata.pop("managedFields", None)
+        metadata.pop("selfLink", None)
+        return unknown if validation != "Ignore" else []
+
+    async def create(self, row: Row, namespace: str, obj: Object, *, dry_run: bool = False) -> Object:
+        """Store a new object."""
+        metadata = obj["metadata"]
+        if row.namespaced:
+            if metadata.get("namespace", namespace) != namespace:
+                raise bad_request(
+                    f"the namespace of the provided object does not match the namespace sent on the request"
+                    f" ({metadata['namespace']} vs {namespace})"
+                )
+            metadata["namespace"] = namespace
+        else:
+            metadata.pop("namespace", None)
+        if metadata.get("resourceVersion"):
+            raise bad_request("resourceVersion should not be set on objects to be created")
+        base = metadata.get("generateName", "")
+        if not metadata.get("name") and base:
+            metadata["name"] = generate(base)
+        metadata["uid"] = str(uuid.uuid4())
+        metadata["creationTimestamp"] = clock.rfc3339()
+        for key in ("deletionTimestamp", "deletionGracePeriodSeconds"):
+            metadata.pop(key, None)
+        schema.set_defaults(obj, row.group, row.version, row.kind)
+        schema.prepare_for_create(obj, row.group, row.version, row.kind)
+        if metadata.get("name"):
+            self._admission.admit(row, obj)
+        self._check(row, obj, None)
+        taken = self._allocator.complete(obj) if row.key == "services" else set()
+        try:
+            if dry_run:
+                if self._store.newest(row.key, namespace, metadata["name"]) is not None:
+                    raise already_exists(row.group, row.plural, metadata["name"])
+                return obj
+            await self._store.create(row.key, namespace, metadata["name"], obj)
+        except ConflictError:
+            raise already_exists(row.group, row.plural, metadata["name"]) from None
+        finally:
+            self._allocator.release(taken)
+        return obj
+
+    async def change(
+        self,
+        row: Row,
+        namespace: str,
+        name: str,
+        change: Change,
+        *,
+        subresource: str = "",
+        dry_run: bool = False,
+    ) -> Object:
+        """Replace an object by what `change` makes of it; done again where another writer was quicker.
+
+        A `resourceVersion` that `change` sets is a precondition.
+        """
+        for _ in range(_TRIES):
+            before = self._store.newest(row.key, namespace, name)
+            if before is None:
+                raise not_found(row.group, row.plural, name)
+            old = before.load()
+            obj = change(before.load())
+            version = obj["metadata"].get("resourceVersion")
+            if version and version != str(before.revision):
+                raise conflict(row.group, row.plural, name)
+            obj = self._prepared(row, obj, old, subresource)
+            obj["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
+            if obj == old or dry_run:
+                return obj
+            taken = self._allocator.complete(obj, old) if row.key == "services" and not subresource else set()
+            try:
+                if _is_finished(obj):
+                    await self._store.delete(row.key, before, obj)
+                else:
+                    await self._store.update(row.key, before, obj)
+                return obj
+            except ConflictError:
+                continue
+            finally:
+                self._allocator.release(taken)
+        raise conflict(row.group, row.plural, name)
+
+    async def rewrite(self, row: Row, namespace: str, name: str, change: Change) -> Object:
+        """Replace an object by what `change` makes of it, with no rule of updates between: for the server's own ends."""
+        for _ in range(_TRIES):
+            before = self._store.newest(row.key, namespace, name)
+            if before is None:
+                raise not_found(row.group, row.plural, name)
+            obj = change(before.load())
+            try:
+                if _is_finished(obj):
+                    await self._store.delete(row.key, before, obj)
+                else:
+                    await self._store.update(row.key, before, obj)
+                return obj
+            except ConflictError:
+                continue
+        raise conflict(row.group, row.plural, name)
+
+    def check_budget(self, pod: Object) -> None:
+        """Raises `ApiError` 429 where a disruption budget does not let a pod go just now."""
+        for stored in self._store.list("poddisruptionbudgets.policy", pod["metadata"]["namespace"]):
+            budget = stored.load()
+            selector = (budget.get("spec") or {}).get("selector")
+            if selector is None or not schema.selects(selector, pod["metadata"].get("labels") or {}):
+                continue
+            if (budget.get("status") or {}).get("disruptionsAllowed", 0) < 1:
+                raise ApiError(
+                    429,
+                    "TooManyRequests",
+                    "Cannot evict pod as it would violate the pod's disruption budget.",
+                    {
+                        "causes": [
+                            {
+                                "reason": "DisruptionBudget",
+                                "message": f"The disruption budget {stored.name} needs more pods",
+                            }
+                        ]
+                    },
+                )
+
+    async def delete(
+        self, row: Row, namespace: str, name: str, options: Object, *, dry_run: bool = False
+    ) -> tuple[Object, bool]:
+        """Delete an object, or begin to; the object, and whether it is gone."""
+        self._admission.may_delete(row, name)
+        for _ in range(_TRIES):
+            before = self._store.newest(row.key, namespace, name)
+            if before is None:
+                raise not_found(row.group, row.plural, name)
+            obj = before.load()
+            _check_preconditions(row, name, obj, options)
+            finished = _begin_deletion(row, obj, options)
+            if dry_run:
+                return obj, finished
+            try:
+                if finished:
+                    await self._store.delete(row.key, before, obj)
+                elif obj != before.load():
+                    await self._store.update(row.key, before, obj)
+                return obj, finished
+            except ConflictError:
+                continue
+        raise conflict(row.group, row.plural, name)
+
+    def _prepared(self, row: Row, obj: Object, old: Object, subresource: str) -> Object:
+        metadata = obj["metadata"]
+        if metadata.get("name") != old["metadata"]["name"]:
+            raise bad_request(
+                f"the name of the object ({metadata.get('name')}) does not match the name on the URL ({old['metadata']['name']})"
+            )
+        if metadata.get("uid") not in (None, "", old["metadata"]["uid"]):
+            raise conflict(
+                row.group,
+                row.plural,
+                metadata["name"],
+                f"Precondition failed: UID in precondition: {metadata['uid']}, UID in object meta: {old['metadata']['uid']}",
+            )
+        for key in _KEPT:
+            if key in old["metadata"]:
+                metadata[key] = old["metadata"][key]
+            else:
+                metadata.pop(key, None)
+        schema.set_defaults(obj, row.group, row.version, row.kind)
+        if row.key == "services" and not subresource:
+            for key in ("clusterIP", "clusterIPs"):
+                if key in old["spec"] and not obj["spec"].get(key):
+                    obj["spec"][key] = old["spec"][key]
+        schema.prepare_for_update(obj, old, row.group, row.kind, subresource)
+        if not subresource:
+            self._check(row, obj, old)
+        return obj
+
+    def _check(self, row: Row, obj: Object, old: Object | None) -> None:
+        causes = schema.validate(obj, old, row.group, row.kind)
+        if causes:
+            raise invalid(row.group, row.kind, obj["metadata"].get("name", ""), causes)
+
+
+def _is_finished(obj: Object) -> bool:
+    """Whether an object that is being deleted has nothing left to wait for."""
+    metadata = obj["metadata"]
+    return (
+        bool(metadata.get("deletionTimestamp"))
+        and not metadata.get("finalizers")
+        and not metadata.get("deletionGracePeriodSeconds")
+        and not (obj.get("spec") or {}).get("finalizers")
+    )
+
+
+def _check_preconditions(row: Row, name: str, obj: Object, options: Object) -> None:
+    wanted = options.get("preconditions") or {}
+    for key, label in (("uid", "UID"), ("resourceVersion", "ResourceVersion")):
+        if wanted.get(key) and wanted[key] != obj["metadata"][key]:
+            why = f"Precondition failed: {label} in precondition: {wanted[key]}, {label} in object meta: {obj['metadata'][key]}"
+            raise conflict(row.group, row.plural, name, why)
+
+
+def _begin_deletion(row: Row, obj: Object, options: Object) -> bool:
+    """Mark an object as being deleted, in place; whether it can go at once."""
+    metadata = obj["metadata"]
+    finalizer = _FINALIZERS.get(options.get("propagationPolicy") or "")
+    if finalizer and finalizer not in (metadata.get("finalizers") or ()) and not metadata.get("deletionTimestamp"):
+        metadata["finalizers"] = [*(metadata.get("finalizers") or ()), finalizer]
+    grace = _grace(row, obj, options)
+    current = metadata.get("deletionGracePeriodSeconds")
+    if not metadata.get("deletionTimestamp") or (current is not None and grace < current):
+        metadata["deletionTimestamp"] = clock.rfc3339(clock.now() + timedelta(seconds=grace))
+        metadata["deletionGracePeriodSeconds"] = grace
+        if "generation" in metadata:
+            metadata["generation"] += 1
+        if row.key == "namespaces":
+            obj.setdefault("status", {})["phase"] = "Terminating"
+    return _is_finished(obj)
+
+
+def _grace(row: Row, obj: Object, options: Object) -> int:
+    """Seconds that a pod gets on its node; one that is on none, or has ended, gets none."""
+    if row.key != "pods":
+        return 0
+    spec = obj.get("spec") or {}
+    if not spec.get("nodeName") or (obj.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+        return 0
+    given = options.get("gracePeriodSeconds")
+    seconds = spec.get("terminationGracePeriodSeconds", 30) if given is None else given
+    if not isinstance(seconds, int) or isinstance(seconds, bool):
+        raise ApiError(400, "BadRequest", "gracePeriodSeconds must be a number")
+    return max(seconds, 0)

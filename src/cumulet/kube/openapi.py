@@ -1,0 +1,112 @@
+"""OpenAPI v3, a document a group and version: the published schemas, and paths made from the table of resources."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+from typing import Any
+
+import msgspec
+
+from cumulet.kube.resources import RESOURCES, Row
+from cumulet.kube.schema.definitions import definition, raw_definitions
+
+_NULLABLE = re.compile(rb'"type":\s*\[\s*"(\w+)",\s*"null"\s*\]')
+_REFERENCE = re.compile(rb'"#/\$defs/([^"]+)"')
+_PATCHES = (
+    "application/apply-patch+yaml",
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+)
+_ACTIONS = {"post": "post", "get": "get", "put": "put", "patch": "patch", "delete": "delete"}
+
+
+def index() -> dict[str, Any]:
+    """`/openapi/v3`: where each document is, under an address that changes with it."""
+    return {"paths": {path: {"serverRelativeURL": f"/openapi/v3/{path}?hash={_hash(path)}"} for path in _paths()}}
+
+
+@functools.lru_cache(maxsize=4)
+def document(path: str) -> bytes | None:
+    """The document of `api/v1` or `apis/apps/v1`, or `None`."""
+    if path not in _paths():
+        return None
+    parts = path.split("/")
+    group, version = ("", parts[1]) if parts[0] == "api" else (parts[1], parts[2])
+    rows = [row for row in RESOURCES if (row.group, row.version) == (group, version)]
+    schemas: dict[str, msgspec.Raw] = {}
+    for row in rows:
+        found = definition(row.group, row.version, row.kind)
+        if found is not None:
+            _collect(found.name, schemas)
+            _collect(f"{found.name}List", schemas)
+    _collect("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions", schemas)
+    return msgspec.json.encode(
+        {
+            "openapi": "3.0.0",
+            "info": {"title": "Kubernetes", "version": "v1.36.0"},
+            "paths": {name: item for row in rows for name, item in _items(row)},
+            "components": {"schemas": schemas},
+        }
+    )
+
+
+def _collect(name: str, into: dict[str, msgspec.Raw]) -> None:
+    """A schema and all that it refers to, as OpenAPI writes them."""
+    waiting = [name]
+    while waiting:
+        name = waiting.pop()
+        raw = raw_definitions().get(name)
+        if raw is None or name in into:
+            continue
+        text = bytes(raw)
+        waiting += [match[1].decode() for match in _REFERENCE.finditer(text)]
+        text = _NULLABLE.sub(rb'"type": "\1"', text)
+        into[name] = msgspec.Raw(_REFERENCE.sub(rb'"#/components/schemas/\1"', text))
+
+
+def _items(row: Row) -> list[tuple[str, dict[str, Any]]]:
+    base = f"/apis/{row.group}/{row.version}" if row.group else f"/api/{row.version}"
+    collection = f"{base}/namespaces/{{namespace}}/{row.plural}" if row.namespaced else f"{base}/{row.plural}"
+    found = definition(row.group, row.version, row.kind)
+    reference = {"$ref": f"#/components/schemas/{found.name}"} if found else {}
+    items = [(collection, _operations(row, ("get", "post", "delete"), reference))]
+    if len(row.verbs) > 1:
+        items.append((f"{collection}/{{name}}", _operations(row, ("get", "put", "patch", "delete"), reference)))
+    return items
+
+
+def _operations(row: Row, methods: tuple[str, ...], reference: dict[str, str]) -> dict[str, Any]:
+    operations: dict[str, Any] = {}
+    for method in methods:
+        content = {"application/json": {"schema": reference}}
+        operation: dict[str, Any] = {
+            "x-kubernetes-action": _ACTIONS[method],
+            "x-kubernetes-group-version-kind": {"group": row.group, "version": row.version, "kind": row.kind},
+            "responses": {"200": {"description": "OK", "content": content}},
+        }
+        if method in ("post", "put", "patch"):
+            operation["parameters"] = [
+                {"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": True}}
+                for name in ("dryRun", "fieldManager", "fieldValidation")
+            ]
+            types = _PATCHES if method == "patch" else ("application/json",)
+            operation["requestBody"] = {"content": {name: {"schema": reference} for name in types}}
+        operations[method] = operation
+    return operations
+
+
+@functools.cache
+def _paths() -> tuple[str, ...]:
+    return tuple(
+        dict.fromkeys(f"apis/{row.group}/{row.version}" if row.group else f"api/{row.version}" for row in RESOURCES)
+    )
+
+
+@functools.cache
+def _hash(path: str) -> str:
+    """Of what the document is made from, so that it need not be made to be named."""
+    rows = [row for row in RESOURCES if row.api_version == path.partition("/")[2]]
+    return hashlib.sha256(f"{rows}{len(raw_definitions())}".encode()).hexdigest()[:32].upper()

@@ -1,0 +1,112 @@
+"""JSON Patch (RFC 6902) with JSON Pointers (RFC 6901)."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+_OPERATIONS_LIMIT = 10_000
+
+
+class JsonPatchError(Exception):
+    """The patch is not one, or cannot be applied to the object."""
+
+
+def json_patch(target: Any, operations: Any) -> Any:
+    """What becomes of `target`. Raises `JsonPatchError`; then nothing was changed."""
+    if not isinstance(operations, list):
+        raise JsonPatchError("a JSON patch is a list of operations")
+    if len(operations) > _OPERATIONS_LIMIT:
+        raise JsonPatchError(
+            f"the allowed maximum operations in a JSON patch is {_OPERATIONS_LIMIT}, got {len(operations)}"
+        )
+    result = copy.deepcopy(target)
+    for operation in operations:
+        if not isinstance(operation, dict) or not isinstance(operation.get("path"), str):
+            raise JsonPatchError("an operation has no path")
+        result = _apply(result, operation)
+    return result
+
+
+def _apply(document: Any, operation: dict[str, Any]) -> Any:
+    path = _pointer(operation["path"])
+    match operation.get("op"):
+        case "add":
+            return _add(document, path, copy.deepcopy(_value(operation)))
+        case "remove":
+            return _remove(document, path)
+        case "replace":
+            _get(document, path)
+            return _add(_remove(document, path) if path else None, path, copy.deepcopy(_value(operation)))
+        case "test":
+            if _get(document, path) != _value(operation):
+                raise JsonPatchError(f"testing value {operation['path']} failed: test failed")
+            return document
+        case "copy":
+            return _add(document, path, copy.deepcopy(_get(document, _pointer(operation.get("from", "")))))
+        case "move":
+            source = _pointer(operation.get("from", ""))
+            value = _get(document, source)
+            return _add(_remove(document, source), path, value)
+    raise JsonPatchError(f"unexpected kind: {operation.get('op')}")
+
+
+def _value(operation: dict[str, Any]) -> Any:
+    if "value" not in operation:
+        raise JsonPatchError("an operation has no value")
+    return operation["value"]
+
+
+def _pointer(text: Any) -> list[str]:
+    if text == "":
+        return []
+    if not isinstance(text, str) or not text.startswith("/"):
+        raise JsonPatchError(f"{text!r} is not a JSON pointer")
+    return [part.replace("~1", "/").replace("~0", "~") for part in text[1:].split("/")]
+
+
+def _index(part: str, length: int, *, adding: bool) -> int:
+    if part == "-" and adding:
+        return length
+    if not part.isascii() or not part.isdecimal():
+        raise JsonPatchError(f"{part!r} is not an index")
+    index = int(part) if len(part) < 10 else length + 1
+    if index > length or (index == length and not adding):
+        raise JsonPatchError(f"index {part} is out of bounds")
+    return index
+
+
+def _get(document: Any, path: list[str]) -> Any:
+    for part in path:
+        if isinstance(document, dict) and part in document:
+            document = document[part]
+        elif isinstance(document, list):
+            document = document[_index(part, len(document), adding=False)]
+        else:
+            raise JsonPatchError(f"the path has no {part!r}")
+    return document
+
+
+def _add(document: Any, path: list[str], value: Any) -> Any:
+    if not path:
+        return value
+    parent = _get(document, path[:-1])
+    if isinstance(parent, dict):
+        parent[path[-1]] = value
+    elif isinstance(parent, list):
+        parent.insert(_index(path[-1], len(parent), adding=True), value)
+    else:
+        raise JsonPatchError(f"nothing can be added under {'/'.join(path[:-1])!r}")
+    return document
+
+
+def _remove(document: Any, path: list[str]) -> Any:
+    if not path:
+        raise JsonPatchError("the whole document cannot be removed")
+    parent = _get(document, path[:-1])
+    _get(parent, path[-1:])
+    if isinstance(parent, dict):
+        del parent[path[-1]]
+    else:
+        del parent[_index(path[-1], len(parent), adding=False)]
+    return document

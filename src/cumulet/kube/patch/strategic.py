@@ -1,0 +1,127 @@
+"""Strategic merge patch: lists merge by the keys that the schema gives (sig-api-machinery, "strategic merge patch").
+
+Directives: `$patch` (replace, delete, merge), `$deleteFromPrimitiveList/<field>`, `$setElementOrder/<field>` and
+`$retainKeys`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cumulet.kube.schema.definitions import Definition, Field, definition
+
+_DELETE_FROM = "$deleteFromPrimitiveList/"
+_ORDER = "$setElementOrder/"
+
+
+class StrategicPatchError(Exception):
+    """The patch is not one."""
+
+
+def strategic_merge(
+    target: dict[str, Any], patch: dict[str, Any], group: str, version: str, kind: str
+) -> dict[str, Any]:
+    """What becomes of `target`. Raises `StrategicPatchError`."""
+    return _object(target, patch, definition(group, version, kind))
+
+
+def _object(target: dict[str, Any], patch: dict[str, Any], of: Definition | None) -> dict[str, Any]:
+    directive = patch.get("$patch")
+    if directive == "replace":
+        return {key: value for key, value in patch.items() if key != "$patch"}
+    if directive == "delete":
+        return {}
+    merged = dict(target)
+    if (retained := patch.get("$retainKeys")) is not None:
+        merged = {key: value for key, value in merged.items() if key in retained}
+    for key, value in patch.items():
+        if key in ("$patch", "$retainKeys") or key.startswith(_ORDER):
+            continue
+        if key.startswith(_DELETE_FROM):
+            name = key.removeprefix(_DELETE_FROM)
+            merged[name] = [item for item in merged.get(name) or [] if item not in value]
+            continue
+        field = of.fields.get(key) if of is not None else None
+        if value is None:
+            merged.pop(key, None)
+        elif isinstance(value, dict):
+            merged[key] = _map(merged.get(key), value, field)
+        elif isinstance(value, list):
+            merged[key] = _list(merged.get(key), value, field, patch.get(_ORDER + key))
+        else:
+            merged[key] = value
+    for key, order in patch.items():
+        # An order alone, without a patch of the list, still puts it in order.
+        name = key.removeprefix(_ORDER)
+        if key.startswith(_ORDER) and name not in patch and isinstance(merged.get(name), list):
+            field = of.fields.get(name) if of is not None else None
+            merged[name] = _in_order(merged[name], order, field.merge_key if field else "")
+    return merged
+
+
+def _map(target: Any, patch: dict[str, Any], field: Field | None) -> dict[str, Any]:
+    item = field.item if field is not None and field.type == "object" else None
+    current = target if isinstance(target, dict) else {}
+    if field is not None and field.type == "map" and field.item is not None:
+        merged = dict(current)
+        for key, value in patch.items():
+            if value is None:
+                merged.pop(key, None)
+            else:
+                merged[key] = _object(merged.get(key) or {}, value, field.item)
+        return merged
+    return _object(current, patch, item)
+
+
+def _list(target: Any, patch: list[Any], field: Field | None, order: list[Any] | None) -> list[Any]:
+    current = list(target) if isinstance(target, list) else []
+    merges = field is not None and "merge" in field.patch_strategy.split(",")
+    if field is None or not merges:
+        return [item for item in patch if not _is_directive(item)]
+    if not field.merge_key:
+        merged = current + [item for item in patch if item not in current]
+        return _in_order(merged, order, "") if order is not None else merged
+    return _list_of_maps(current, patch, field, order)
+
+
+def _list_of_maps(current: list[Any], patch: list[Any], field: Field, order: list[Any] | None) -> list[Any]:
+    key = field.merge_key
+    if any(_is_directive(item) and item.get("$patch") == "replace" for item in patch):
+        return [item for item in patch if not _is_directive(item)]
+    merged = list(current)
+    for item in patch:
+        if not isinstance(item, dict):
+            raise StrategicPatchError(f"an element of a list that merges by {key!r} is not an object")
+        if key not in item:
+            raise StrategicPatchError(f"map: {item} does not contain declared merge key: {key}")
+        at = [index for index, element in enumerate(merged) if element.get(key) == item[key]]
+        if item.get("$patch") == "delete":
+            merged = [element for element in merged if element.get(key) != item[key]]
+        elif at:
+            merged[at[0]] = _object(merged[at[0]], item, field.item)
+        else:
+            merged.append(_object({}, item, field.item))
+    return _in_order(merged, order, key) if order is not None else merged
+
+
+def _in_order(items: list[Any], order: list[Any], key: str) -> list[Any]:
+    """Those that the order names come as it says; one that it does not name keeps its place after its neighbour."""
+
+    def name(item: Any) -> Any:
+        return item.get(key) if key and isinstance(item, dict) else item
+
+    wanted = [name(item) for item in order]
+    named = sorted((item for item in items if name(item) in wanted), key=lambda item: wanted.index(name(item)))
+    result: list[Any] = []
+    position = 0
+    for item in items:
+        if name(item) in wanted:
+            result.append(named[position])
+            position += 1
+        else:
+            result.append(item)
+    return result
+
+
+def _is_directive(item: Any) -> bool:
+    return isinstance(item, dict) and "$patch" in item and len(item) == 1

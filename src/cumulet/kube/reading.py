@@ -1,0 +1,212 @@
+"""Get, list and watch (Kubernetes API concepts, "Efficient detection of changes")."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+from collections.abc import Iterable, Sequence
+
+import msgspec
+from aiohttp import web
+
+from cumulet.kube.answer import Form, encode, form_of, head, respond, shaped, shaped_list
+from cumulet.kube.resources import Row
+from cumulet.kube.selectors import Predicate, field_selector, label_selector
+from cumulet.kube.status import ApiError, bad_request
+from cumulet.kube.store import Event, GoneError, Store, Stored
+
+_BOOKMARK = 60.0
+_TIMEOUT = 1800.0
+_FIELDS: dict[str, frozenset[str]] = {
+    "pods": frozenset(
+        [
+            "spec.nodeName",
+            "spec.restartPolicy",
+            "spec.schedulerName",
+            "spec.serviceAccountName",
+            "status.phase",
+            "status.podIP",
+            "status.nominatedNodeName",
+        ]
+    ),
+    "nodes": frozenset({"spec.unschedulable"}),
+    "services": frozenset({"spec.clusterIP", "spec.type"}),
+    "namespaces": frozenset({"status.phase"}),
+    "secrets": frozenset({"type"}),
+    "events": frozenset(
+        [
+            "involvedObject.kind",
+            "involvedObject.namespace",
+            "involvedObject.name",
+            "involvedObject.uid",
+            "involvedObject.apiVersion",
+            "involvedObject.resourceVersion",
+            "involvedObject.fieldPath",
+            "reason",
+            "type",
+            "source",
+            "reportingComponent",
+        ]
+    ),
+}
+_COMMON = frozenset({"metadata.name", "metadata.namespace"})
+
+
+class Reading:
+    """Answers from memory."""
+
+    def __init__(self, store: Store, stopping: asyncio.Event) -> None:
+        self._store = store
+        self._stopping = stopping
+
+    def get(self, request: web.BaseRequest, row: Row, stored: Stored) -> web.Response:
+        """One object."""
+        return respond(request, shaped(row, stored, form_of(request)))
+
+    async def list(self, request: web.BaseRequest, row: Row, namespace: str) -> web.StreamResponse:
+        """A list, in pages where `limit` asks for that, or a watch."""
+        query = request.query
+        selects = _selects(row, query.get("labelSelector", ""), query.get("fieldSelector", ""))
+        if query.get("watch", "").lower() in ("true", "1"):
+            return await self._watch(request, row, namespace, selects)
+        after, revision = _position(query.get("continue", ""))
+        found = [
+            stored
+            for stored in self._store.list(row.key, namespace)
+            if (stored.namespace, stored.name) > after and (selects is None or selects(stored))
+        ]
+        metadata: dict[str, str | int] = {"resourceVersion": str(revision or self._store.revision)}
+        limit = _number(query.get("limit", ""), "limit")
+        if limit and len(found) > limit:
+            metadata["continue"] = _continue(found[limit - 1], self._store.revision)
+            metadata["remainingItemCount"] = len(found) - limit
+            found = found[:limit]
+        return respond(request, shaped_list(row, found, metadata, form_of(request)))
+
+    def selected(self, request: web.BaseRequest, row: Row, namespace: str) -> Iterable[Stored]:
+        """What a delete of a collection is about."""
+        selects = _selects(row, request.query.get("labelSelector", ""), request.query.get("fieldSelector", ""))
+        return [stored for stored in self._store.list(row.key, namespace) if selects is None or selects(stored)]
+
+    async def _watch(
+        self, request: web.BaseRequest, row: Row, namespace: str, selects: Predicate | None
+    ) -> web.StreamResponse:
+        query, form = request.query, form_of(request)
+        since = _number(query.get("resourceVersion", ""), "resourceVersion")
+        initial = query.get("sendInitialEvents", "").lower() in ("true", "1")
+        # Without a revision, or with 0, the state of now comes first.
+        from_now = initial or since == 0
+        try:
+            watcher, missed = self._store.watch(row.key, self._store.revision if from_now else since)
+        except GoneError:
+            status = ApiError(410, "Expired", f"too old resource version: {since} ({self._store.revision})").status()
+            if form.shape == "Table" or query.get("resourceVersion"):
+                return await _only(request, b'{"type":"ERROR","object":' + msgspec.json.encode(status) + b"}\n")
+            return encode(request, status, 410)
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        seconds = _number(query.get("timeoutSeconds", ""), "timeoutSeconds") or _TIMEOUT
+        bookmarks = query.get("allowWatchBookmarks", "").lower() in ("true", "1")
+        try:
+            await response.prepare(request)
+            start: list[bytes] = []
+            if from_now:
+                for stored in self._store.list(row.key, namespace):
+                    if selects is None or selects(stored):
+                        start.append(_line(b"ADDED", row, stored, form))
+            if initial and bookmarks:
+                start.append(_bookmark(row, self._store.revision, initial=True))
+            start += _lines(row, missed, namespace, selects, form)
+            if start:
+                await response.write(b"".join(start))
+            deadline = asyncio.get_running_loop().time() + seconds
+            while not self._stopping.is_set():
+                left = deadline - asyncio.get_running_loop().time()
+                if left <= 0:
+                    break
+                events = await watcher.next(min(left, _BOOKMARK))
+                lines = _lines(row, events, namespace, selects, form)
+                if not events and bookmarks and left > _BOOKMARK:
+                    lines = [_bookmark(row, self._store.revision)]
+                if lines:
+                    await response.write(b"".join(lines))
+                if watcher.closed:
+                    break
+            with contextlib.suppress(ConnectionError):
+                await response.write_eof()
+        except ConnectionError:
+            pass  # the watcher went away, which is its right
+        finally:
+            self._store.unwatch(row.key, watcher)
+        return response
+
+
+def _selects(row: Row, labels: str, fields: str) -> Predicate | None:
+    by_label = label_selector(labels)
+    by_field = field_selector(fields, _COMMON | _FIELDS.get(row.key, frozenset()))
+    if by_label is None or by_field is None:
+        return by_label or by_field
+    return lambda stored: by_label(stored) and by_field(stored)
+
+
+def _lines(row: Row, events: Sequence[Event], namespace: str, selects: Predicate | None, form: Form) -> list[bytes]:
+    """What a selection sees of changes: an object that begins to match is added, one that ceases to is deleted."""
+    lines: list[bytes] = []
+    for event in events:
+        if namespace and event.stored.namespace != namespace:
+            continue
+        kind = event.type
+        if selects is not None:
+            before = event.before is not None and selects(event.before)
+            after = kind != "DELETED" and selects(event.stored)
+            if not before and not after:
+                continue
+            kind = "DELETED" if not after else "MODIFIED" if before else "ADDED"
+        lines.append(_line(kind.encode(), row, event.stored, form))
+    return lines
+
+
+def _line(kind: bytes, row: Row, stored: Stored, form: Form) -> bytes:
+    body = head(row) + stored.body[1:] if not form.shape else shaped(row, stored, form)
+    return b"".join((b'{"type":"', kind, b'","object":', body, b"}\n"))
+
+
+def _bookmark(row: Row, revision: int, *, initial: bool = False) -> bytes:
+    metadata: dict[str, object] = {"resourceVersion": str(revision), "creationTimestamp": None}
+    if initial:
+        metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
+    obj = {"kind": row.kind, "apiVersion": row.api_version, "metadata": metadata}
+    return msgspec.json.encode({"type": "BOOKMARK", "object": obj}) + b"\n"
+
+
+async def _only(request: web.BaseRequest, line: bytes) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    await response.prepare(request)
+    await response.write(line)
+    await response.write_eof()
+    return response
+
+
+def _number(text: str, name: str) -> int:
+    if not text:
+        return 0
+    if not text.isascii() or not text.isdecimal() or len(text) > 18:
+        raise bad_request(f'invalid {name}: "{text[:40]}"')
+    return int(text)
+
+
+def _continue(last: Stored, revision: int) -> str:
+    token = {"v": "meta.k8s.io/v1", "rv": revision, "start": f"{last.namespace}/{last.name}"}
+    return base64.urlsafe_b64encode(msgspec.json.encode(token)).rstrip(b"=").decode()
+
+
+def _position(token: str) -> tuple[tuple[str, str], int]:
+    """Where a list goes on, and of which revision it is."""
+    if not token:
+        return ("", ""), 0
+    try:
+        found = msgspec.json.decode(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+        namespace, _, name = found["start"].partition("/")
+        return (namespace, name), int(found["rv"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise bad_request("continue key is not valid") from None

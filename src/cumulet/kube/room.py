@@ -1,0 +1,61 @@
+"""The room's life: open the store, make what a cluster has, serve the API."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+
+from cumulet.common.room import Room
+from cumulet.kube.admission import Admission
+from cumulet.kube.allocate import Allocator
+from cumulet.kube.api import Api
+from cumulet.kube.authorize import Authorizer
+from cumulet.kube.bootstrap import bootstrap
+from cumulet.kube.kubelet import Kubelet
+from cumulet.kube.objects import Objects
+from cumulet.kube.reading import Reading
+from cumulet.kube.store import Store
+from cumulet.kube.subresources import Subresources
+from cumulet.kube.users import ServiceAccountTokens
+
+
+async def serve(room: Room) -> None:
+    """Serve until told to stop."""
+    store = Store(room.data_dir / "kube.db")
+    store.open()
+    objects = Objects(store, Admission(store), Allocator(store, room.config.service_cidr))
+    await bootstrap(objects, room.config, str(next(ipaddress.ip_network(room.config.service_cidr).hosts())))
+    tokens = ServiceAccountTokens(room.data_dir / "service-accounts.key", store)
+    authorizer = Authorizer(store)
+    kubelet = Kubelet(store, room.client_tls(show_certificate=True))
+    metrics = CollectorRegistry()
+    ProcessCollector(registry=metrics)
+    counters = (
+        Counter("apiserver_request", "Requests answered", ["verb", "code"], registry=metrics),
+        Histogram("apiserver_request_duration_seconds", "Time to answer", ["verb"], registry=metrics),
+    )
+    api = Api(
+        objects,
+        Reading(store, room.stopping),
+        Subresources(objects, authorizer, tokens, kubelet),
+        authorizer,
+        tokens,
+        counters,
+    )
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        if request.path == "/metrics":
+            return web.Response(body=generate_latest(metrics), headers={"Content-Type": "text/plain; version=0.0.4"})
+        return await api.handle(request)
+
+    handler: Any = handle
+    try:
+        async with room.serving(handler):
+            room.ready()
+            await room.stopping.wait()
+    finally:
+        await kubelet.close()
+        store.close()

@@ -1,0 +1,19 @@
+"""What the published schemas say of each kind: which fields there are, of what type, how lists merge, what is asked."""
+
+from cumulet.kube.schema.defaults import set_defaults
+from cumulet.kube.schema.definitions import Definition, definition
+from cumulet.kube.schema.prune import prune
+from cumulet.kube.schema.strategy import prepare_for_create, prepare_for_update, warnings
+from cumulet.kube.schema.validation import selects, validate
+
+__all__ = [
+    "Definition",
+    "definition",
+    "prepare_for_create",
+    "prepare_for_update",
+    "prune",
+    "selects",
+    "set_defaults",
+    "validate",
+    "warnings",
+]

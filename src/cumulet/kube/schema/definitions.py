@@ -1,0 +1,110 @@
+"""The published schemas (OpenAPI, Kubernetes 1.36) as a graph of fields, built kind by kind when first asked for.
+
+They come from the package `kubernetes-validate`, which carries them with the merge keys of patches.
+"""
+
+from __future__ import annotations
+
+import functools
+from importlib import resources
+from typing import Any
+
+import msgspec
+
+VERSION = "1.36.0"
+
+_PREFIX = "#/$defs/"
+_INT_OR_STRING = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
+_QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity"
+
+
+class Field:
+    """One field: its JSON type, what it is made of, and how it merges.
+
+    `type` is string, integer, number, boolean, object, array, or any; `item` is the definition of an object, of a
+    list's elements or of a map's values, or `None` for scalars, whose own type is `item_type`.
+    """
+
+    __slots__ = (
+        "format",
+        "item_type",
+        "list_type",
+        "map_keys",
+        "map_type",
+        "merge_key",
+        "patch_strategy",
+        "ref",
+        "type",
+    )
+
+    def __init__(self, schema: dict[str, Any]) -> None:
+        types = schema.get("type", "any")
+        self.type: str = types[0] if isinstance(types, list) else types
+        self.format: str = schema.get("format", "")
+        self.ref = ""
+        self.item_type = ""
+        inner = schema
+        if self.type == "array":
+            inner = schema.get("items") or {}
+        elif isinstance(schema.get("additionalProperties"), dict):
+            self.type = "map"
+            inner = schema["additionalProperties"]
+        if "$ref" in inner:
+            self.ref = inner["$ref"].removeprefix(_PREFIX)
+        if self.type in ("array", "map"):
+            types = inner.get("type", "any")
+            self.item_type = "object" if self.ref else types[0] if isinstance(types, list) else types
+        elif self.ref:
+            self.type = "any" if self.ref in (_INT_OR_STRING, _QUANTITY) else "object"
+        self.merge_key: str = schema.get("x-kubernetes-patch-merge-key", "")
+        self.patch_strategy: str = schema.get("x-kubernetes-patch-strategy", "")
+        self.list_type: str = schema.get("x-kubernetes-list-type", "")
+        self.map_keys: list[str] = schema.get("x-kubernetes-list-map-keys", [])
+        self.map_type: str = schema.get("x-kubernetes-map-type", "")
+
+    @property
+    def item(self) -> Definition | None:
+        """The definition of what this is made of, where that is an object with fields of its own."""
+        found = named(self.ref) if self.ref else None
+        return found if found is not None and found.fields else None
+
+
+class Definition:
+    """An object: its fields by name."""
+
+    __slots__ = ("fields", "format", "map_type", "name", "type")
+
+    def __init__(self, name: str, schema: dict[str, Any]) -> None:
+        self.name = name
+        types = schema.get("type", "any")
+        self.type: str = types[0] if isinstance(types, list) else types
+        self.format: str = schema.get("format", "")
+        self.map_type: str = schema.get("x-kubernetes-map-type", "")
+        self.fields = {key: Field(value) for key, value in (schema.get("properties") or {}).items()}
+
+
+@functools.cache
+def raw_definitions() -> dict[str, msgspec.Raw]:
+    """Every definition by name, not yet decoded."""
+    package = resources.files("kubernetes_validate")
+    file = package.joinpath("kubernetes-json-schema", f"v{VERSION}-local", "_definitions.json")
+    document = msgspec.json.decode(file.read_bytes(), type=dict[str, msgspec.Raw])
+    return msgspec.json.decode(document["$defs"], type=dict[str, msgspec.Raw])
+
+
+@functools.cache
+def named(name: str) -> Definition | None:
+    """A definition by its name, such as `io.k8s.api.core.v1.Pod`."""
+    raw = raw_definitions().get(name)
+    return None if raw is None else Definition(name, msgspec.json.decode(raw))
+
+
+@functools.cache
+def definition(group: str, version: str, kind: str) -> Definition | None:
+    """The definition of a kind, or `None` where it is not published."""
+    package = group.partition(".")[0] if group else "core"
+    if group == "apiextensions.k8s.io":
+        return named(f"io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.{version}.{kind}")
+    return named(f"io.k8s.api.{package}.{version}.{kind}") or named(
+        f"io.k8s.apimachinery.pkg.apis.meta.{version}.{kind}"
+    )

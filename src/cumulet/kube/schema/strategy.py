@@ -1,0 +1,141 @@
+"""What upstream's strategies do to an object between the request and the store."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cumulet.kube.schema.definitions import definition
+
+Object = dict[str, Any]
+
+#: Kinds whose objects count the changes of their spec.
+_GENERATIONS = frozenset(
+    {
+        ("", "Pod"),
+        ("", "ReplicationController"),
+        ("apps", "Deployment"),
+        ("apps", "ReplicaSet"),
+        ("apps", "StatefulSet"),
+        ("apps", "DaemonSet"),
+        ("batch", "Job"),
+        ("batch", "CronJob"),
+        ("networking.k8s.io", "Ingress"),
+        ("networking.k8s.io", "NetworkPolicy"),
+        ("policy", "PodDisruptionBudget"),
+        ("apiextensions.k8s.io", "CustomResourceDefinition"),
+    }
+)
+
+_OS_LABELS = {"beta.kubernetes.io/arch": "kubernetes.io/arch", "beta.kubernetes.io/os": "kubernetes.io/os"}
+_DEPRECATED_LABELS = {
+    **_OS_LABELS,
+    "failure-domain.beta.kubernetes.io/zone": "topology.kubernetes.io/zone",
+    "failure-domain.beta.kubernetes.io/region": "topology.kubernetes.io/region",
+    "beta.kubernetes.io/instance-type": "node.kubernetes.io/instance-type",
+}
+_SINCE = {"beta.kubernetes.io/arch": "v1.14", "beta.kubernetes.io/os": "v1.14"}
+
+
+def counts_generations(group: str, kind: str) -> bool:
+    """Whether `metadata.generation` grows with each change of the spec."""
+    return (group, kind) in _GENERATIONS
+
+
+def prepare_for_create(obj: Object, group: str, version: str, kind: str) -> None:
+    """Drop the status that a client sent, and begin to count, in place.
+
+    Nodes keep theirs, as upstream lets a kubelet register with it.
+    """
+    if (group, kind) == ("", "Pod"):
+        obj["status"] = {"phase": "Pending", "qosClass": qos_class(obj.get("spec") or {})}
+    elif (group, kind) not in (
+        ("", "Node"),
+        ("", "Namespace"),
+        ("", "PersistentVolumeClaim"),
+        ("", "PersistentVolume"),
+    ):
+        found = definition(group, version, kind)
+        if (group, kind) == ("", "Service"):
+            obj["status"] = {"loadBalancer": {}}
+        elif found is not None and "status" in found.fields:
+            obj["status"] = {}
+    if counts_generations(group, kind):
+        obj["metadata"]["generation"] = 1
+    else:
+        obj["metadata"].pop("generation", None)
+
+
+def prepare_for_update(obj: Object, old: Object, group: str, kind: str, subresource: str) -> None:
+    """Keep what this way of updating may not change, and count a change of the spec, in place."""
+    if subresource in ("status", "approval"):
+        metadata = old["metadata"] | {
+            key: obj["metadata"][key] for key in ("resourceVersion", "managedFields") if key in obj["metadata"]
+        }
+        # A kubelet may label and annotate its node along with the status, as upstream allows.
+        for key in ("labels", "annotations"):
+            if key in obj["metadata"] and (group, kind) == ("", "Node"):
+                metadata[key] = obj["metadata"][key]
+        status = obj.get("status")
+        obj.clear()
+        obj.update(old | {"metadata": metadata})
+        if status is not None:
+            obj["status"] = status
+        else:
+            obj.pop("status", None)
+        return
+    if "status" in old:
+        obj["status"] = old["status"]
+    else:
+        obj.pop("status", None)
+    if counts_generations(group, kind):
+        generation = old["metadata"].get("generation", 1)
+        changed = {key: value for key, value in obj.items() if key not in ("metadata", "status")} != {
+            key: value for key, value in old.items() if key not in ("metadata", "status")
+        }
+        obj["metadata"]["generation"] = generation + 1 if changed else generation
+
+
+def qos_class(spec: Object) -> str:
+    """Guaranteed, Burstable or BestEffort, from the containers' resources."""
+    containers = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
+    requests: dict[str, list[str]] = {}
+    limits: dict[str, list[str]] = {}
+    guaranteed = True
+    for container in containers:
+        resources = container.get("resources") or {}
+        for kind, into in (("requests", requests), ("limits", limits)):
+            for name, value in (resources.get(kind) or {}).items():
+                if name in ("cpu", "memory") and str(value) != "0":
+                    into.setdefault(name, []).append(str(value))
+        if set(resources.get("limits") or ()) < {"cpu", "memory"}:
+            guaranteed = False
+    if not requests and not limits:
+        return "BestEffort"
+    if guaranteed and limits.keys() == {"cpu", "memory"} and all(requests.get(k, v) == v for k, v in limits.items()):
+        return "Guaranteed"
+    return "Burstable"
+
+
+def warnings(obj: Object, group: str, kind: str) -> list[str]:
+    """What a server warns of when such an object is written."""
+    if (group, kind) == ("", "Endpoints"):
+        return ["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"]
+    spec, path = _pod_spec(obj, group, kind)
+    selector = (spec or {}).get("nodeSelector") or {}
+    return [
+        f'{path}.nodeSelector[{label}]: deprecated since {_SINCE.get(label, "v1.17")}; use "{_DEPRECATED_LABELS[label]}" instead'
+        for label in selector
+        if label in _DEPRECATED_LABELS
+    ]
+
+
+def _pod_spec(obj: Object, group: str, kind: str) -> tuple[Object | None, str]:
+    spec = obj.get("spec") or {}
+    if (group, kind) == ("", "Pod"):
+        return spec, "spec"
+    if (group, kind) == ("batch", "CronJob"):
+        job = (spec.get("jobTemplate") or {}).get("spec") or {}
+        return (job.get("template") or {}).get("spec"), "spec.jobTemplate.spec.template.spec"
+    if counts_generations(group, kind):
+        return (spec.get("template") or {}).get("spec"), "spec.template.spec"
+    return None, ""

@@ -1,0 +1,99 @@
+"""Failures as Kubernetes says them: `Status` objects (API conventions, "Response Status Kind")."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+
+class Cause(NamedTuple):
+    """One thing that is wrong with one field."""
+
+    field: str
+    reason: str
+    message: str
+
+
+class ApiError(Exception):
+    """A `Status` of failure with its HTTP code."""
+
+    def __init__(self, code: int, reason: str, message: str, details: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+        self.details = details
+
+    def status(self) -> dict[str, Any]:
+        """The object to answer with."""
+        status: dict[str, Any] = {
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": {},
+            "status": "Failure",
+            "message": str(self),
+            "reason": self.reason,
+        }
+        if self.details is not None:
+            status["details"] = self.details
+        status["code"] = self.code
+        return status
+
+
+def bad_request(message: str) -> ApiError:
+    """400."""
+    return ApiError(400, "BadRequest", message)
+
+
+def not_found(group: str, plural: str, name: str) -> ApiError:
+    """404 for an object."""
+    qualified = f"{plural}.{group}" if group else plural
+    return ApiError(404, "NotFound", f'{qualified} "{name}" not found', _details(group, plural, name))
+
+
+def no_such_resource() -> ApiError:
+    """404 for a path that names no resource."""
+    return ApiError(404, "NotFound", "the server could not find the requested resource", {})
+
+
+def method_not_allowed() -> ApiError:
+    """405."""
+    return ApiError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource", {})
+
+
+def already_exists(group: str, plural: str, name: str) -> ApiError:
+    """409 for a create."""
+    qualified = f"{plural}.{group}" if group else plural
+    return ApiError(409, "AlreadyExists", f'{qualified} "{name}" already exists', _details(group, plural, name))
+
+
+def conflict(group: str, plural: str, name: str, why: str = "") -> ApiError:
+    """409 for an update."""
+    qualified = f"{plural}.{group}" if group else plural
+    why = why or "the object has been modified; please apply your changes to the latest version and try again"
+    message = f'Operation cannot be fulfilled on {qualified} "{name}": {why}'
+    return ApiError(409, "Conflict", message, _details(group, plural, name))
+
+
+def forbidden(group: str, plural: str, name: str, why: str) -> ApiError:
+    """403, by authorisation or admission."""
+    qualified = f"{plural}.{group}" if group else plural
+    named = f' "{name}"' if name else ""
+    return ApiError(403, "Forbidden", f"{qualified}{named} is forbidden: {why}", _details(group, plural, name))
+
+
+def invalid(group: str, kind: str, name: str, causes: Sequence[Cause]) -> ApiError:
+    """422 with every field that is wrong."""
+    texts = [f"{cause.field}: {cause.message}" for cause in causes]
+    joined = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
+    qualified = f"{kind}.{group}" if group else kind
+    details: dict[str, Any] = _details(group, kind, name)
+    details["causes"] = [{"reason": cause.reason, "message": cause.message, "field": cause.field} for cause in causes]
+    return ApiError(422, "Invalid", f'{qualified} "{name}" is invalid: {joined}', details)
+
+
+def _details(group: str, kind: str, name: str) -> dict[str, Any]:
+    details: dict[str, Any] = {"name": name} if name else {}
+    if group:
+        details["group"] = group
+    details["kind"] = kind
+    return details

@@ -1,0 +1,242 @@
+"""What hangs on an object and is not its whole: scale, binding, eviction, tokens, the streams of a pod; and reviews."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jwt
+import msgspec
+from aiohttp import web
+
+from cumulet.common import clock
+from cumulet.kube.answer import encode
+from cumulet.kube.authorize import Attributes, Authorizer
+from cumulet.kube.body import dry_run, read, whole
+from cumulet.kube.codec import decode_body
+from cumulet.kube.kubelet import Kubelet
+from cumulet.kube.objects import Objects
+from cumulet.kube.patch import json_patch, merge_patch
+from cumulet.kube.status import ApiError, bad_request, conflict, method_not_allowed
+from cumulet.kube.tables.text import selector_text
+from cumulet.kube.target import Target
+from cumulet.kube.users import AUDIENCE, ServiceAccountTokens, User
+
+Object = dict[str, Any]
+
+_TOKEN_LIFE = (600, 3600, 2**32)
+
+
+class Subresources:
+    """Everything but `status`, which is the object itself."""
+
+    def __init__(
+        self, objects: Objects, authorizer: Authorizer, tokens: ServiceAccountTokens, kubelet: Kubelet
+    ) -> None:
+        self._objects = objects
+        self._authorizer = authorizer
+        self._tokens = tokens
+        self._kubelet = kubelet
+
+    async def handle(self, request: web.BaseRequest, user: User, target: Target) -> web.StreamResponse:
+        """Answer a request on a sub-resource. Raises `ApiError`."""
+        match target.subresource, target.verb:
+            case "scale", "get":
+                obj = self._objects.get(target.row, target.namespace, target.name).load()
+                return encode(request, _scale(target, obj))
+            case "scale", "update" | "patch":
+                return await self._rescale(request, target)
+            case "binding", "create":
+                return await self._bind(request, target)
+            case "eviction", "create":
+                return await self._evict(request, target)
+            case "token", "create":
+                return await self._token(request, target)
+            case "finalize", "update":
+                return await self._finalize(request, target)
+            case "ephemeralcontainers", "update" | "patch":
+                raise ApiError(405, "MethodNotAllowed", "ephemeral containers are not supported by virtual nodes", {})
+            case "log", "get":
+                pod = self._objects.get(target.row, target.namespace, target.name).load()
+                return await self._kubelet.log(request, pod)
+            case "exec" | "attach" | "portforward", "get" | "create":
+                pod = self._objects.get(target.row, target.namespace, target.name).load()
+                return await self._kubelet.stream(request, pod, target.subresource)
+        raise method_not_allowed()
+
+    async def _rescale(self, request: web.BaseRequest, target: Target) -> web.Response:
+        raw = await read(request)
+        media = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+        def change(old: Object) -> Object:
+            current = _scale(target, old)
+            if target.verb == "update":
+                wanted = decode_body(media, raw, "Scale")
+            else:
+                patch = (
+                    decode_body("application/json", raw, "Scale") if media != "application/json-patch+json" else None
+                )
+                wanted = merge_patch(current, patch) if patch is not None else json_patch(current, _list(raw))
+            version = (wanted.get("metadata") or {}).get("resourceVersion")
+            if version and version != old["metadata"]["resourceVersion"]:
+                raise conflict(target.row.group, target.row.plural, target.name)
+            replicas = (wanted.get("spec") or {}).get("replicas", 0)
+            if not isinstance(replicas, int) or isinstance(replicas, bool) or replicas < 0:
+                raise bad_request("spec.replicas must be a whole number that is not negative")
+            old["spec"]["replicas"] = replicas
+            return old
+
+        made = await self._objects.change(target.row, target.namespace, target.name, change, dry_run=dry_run(request))
+        return encode(request, _scale(target, made))
+
+    async def _bind(self, request: web.BaseRequest, target: Target) -> web.Response:
+        binding = decode_body(request.headers.get("Content-Type", ""), await read(request), "Binding")
+        node = (binding.get("target") or {}).get("name")
+        if not isinstance(node, str) or not node:
+            raise bad_request("target.name must name a node")
+        uid = (binding.get("metadata") or {}).get("uid")
+
+        def change(pod: Object) -> Object:
+            if pod["spec"].get("nodeName"):
+                why = f'pod {target.name} is already assigned to node "{pod["spec"]["nodeName"]}"'
+                raise conflict("", "pods/binding", target.name, why)
+            if pod["metadata"].get("deletionTimestamp"):
+                raise conflict(
+                    "",
+                    "pods/binding",
+                    target.name,
+                    f"pod {target.name} is being deleted, cannot be assigned to a host",
+                )
+            if uid and uid != pod["metadata"]["uid"]:
+                raise conflict("", "pods/binding", target.name, "the UID in the precondition does not match")
+            pod["spec"]["nodeName"] = node
+            conditions = [item for item in pod["status"].get("conditions") or () if item["type"] != "PodScheduled"]
+            scheduled = {"type": "PodScheduled", "status": "True", "lastProbeTime": None}
+            pod["status"]["conditions"] = [*conditions, {**scheduled, "lastTransitionTime": clock.rfc3339()}]
+            return pod
+
+        await self._objects.rewrite(target.row, target.namespace, target.name, change)
+        status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
+        return encode(request, status, 201)
+
+    async def _evict(self, request: web.BaseRequest, target: Target) -> web.Response:
+        eviction = decode_body(request.headers.get("Content-Type", ""), await read(request), "Eviction")
+        pod = self._objects.get(target.row, target.namespace, target.name).load()
+        self._objects.check_budget(pod)
+        options = eviction.get("deleteOptions") or {}
+        await self._objects.delete(target.row, target.namespace, target.name, options, dry_run=dry_run(request))
+        status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
+        return encode(request, status, 201)
+
+    async def _token(self, request: web.BaseRequest, target: Target) -> web.Response:
+        body = decode_body(request.headers.get("Content-Type", ""), await read(request), "TokenRequest")
+        spec = body.get("spec") or {}
+        account = self._objects.get(target.row, target.namespace, target.name).load()
+        least, default, most = _TOKEN_LIFE
+        seconds = spec.get("expirationSeconds") or default
+        if not isinstance(seconds, int) or not least <= seconds <= most:
+            raise bad_request(f"spec.expirationSeconds must be between {least} and {most}")
+        audiences = spec.get("audiences") or [AUDIENCE]
+        bound = spec.get("boundObjectRef")
+        token, ends = self._tokens.issue(
+            target.namespace, target.name, account["metadata"]["uid"], audiences, seconds, bound
+        )
+        metadata = {key: account["metadata"][key] for key in ("name", "namespace", "uid", "creationTimestamp")}
+        return encode(
+            request,
+            {
+                "kind": "TokenRequest",
+                "apiVersion": "authentication.k8s.io/v1",
+                "metadata": metadata,
+                "spec": {"audiences": audiences, "expirationSeconds": seconds, "boundObjectRef": bound},
+                "status": {"token": token, "expirationTimestamp": clock.from_epoch(ends)},
+            },
+            201,
+        )
+
+    async def _finalize(self, request: web.BaseRequest, target: Target) -> web.Response:
+        body = decode_body(request.headers.get("Content-Type", ""), await read(request), "Namespace")
+
+        def change(namespace: Object) -> Object:
+            finalizers = (body.get("spec") or {}).get("finalizers") or []
+            namespace["spec"] = {"finalizers": finalizers} if finalizers else {}
+            return namespace
+
+        made = await self._objects.rewrite(target.row, target.namespace, target.name, change)
+        return encode(request, whole(target.row, made))
+
+    async def review(self, request: web.BaseRequest, user: User, target: Target, body: Object) -> web.Response:
+        """Answer a question about who someone is or what they may do; nothing is stored."""
+        spec = body.get("spec") or {}
+        match target.row.kind:
+            case "SelfSubjectReview":
+                status: Object = {"userInfo": _user_info(user)}
+            case "SelfSubjectAccessReview":
+                status = {"allowed": self._authorizer.allows(user, _attributes(spec))}
+            case "SubjectAccessReview" | "LocalSubjectAccessReview":
+                other = User(spec.get("user", ""), tuple(spec.get("groups") or ()), spec.get("uid", ""))
+                status = {"allowed": self._authorizer.allows(other, _attributes(spec))}
+            case "SelfSubjectRulesReview":
+                rules = list(self._authorizer.rules(user, spec.get("namespace", "")))
+                if "system:masters" in user.groups:
+                    rules.append({"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]})
+                    rules.append({"nonResourceURLs": ["*"], "verbs": ["*"]})
+                status = {
+                    "resourceRules": [rule for rule in rules if "resources" in rule],
+                    "nonResourceRules": [rule for rule in rules if "nonResourceURLs" in rule],
+                    "incomplete": False,
+                }
+            case _:
+                status = self._review_token(spec)
+        answer = {"kind": target.row.kind, "apiVersion": target.row.api_version, "metadata": {}, "spec": spec}
+        return encode(request, {**answer, "status": status}, 201)
+
+    def _review_token(self, spec: Object) -> Object:
+        audiences = spec.get("audiences") or [AUDIENCE]
+        try:
+            user = self._tokens.verify(spec.get("token", ""), audiences)
+        except (jwt.InvalidTokenError, KeyError, TypeError) as error:
+            return {"authenticated": False, "error": str(error)}
+        return {"authenticated": True, "user": _user_info(user), "audiences": audiences}
+
+
+def _list(raw: bytes) -> Any:
+    try:
+        return msgspec.json.decode(raw)
+    except msgspec.DecodeError as error:
+        raise bad_request(f"error decoding patch: {error}") from None
+
+
+def _scale(target: Target, obj: Object) -> Object:
+    metadata = obj["metadata"]
+    kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
+    status: Object = {"replicas": (obj.get("status") or {}).get("replicas", 0)}
+    if selector := (obj.get("spec") or {}).get("selector"):
+        status["selector"] = selector_text(selector)
+    return {
+        "kind": "Scale",
+        "apiVersion": "autoscaling/v1",
+        "metadata": {key: metadata[key] for key in kept if key in metadata},
+        "spec": {"replicas": (obj.get("spec") or {}).get("replicas", 0)},
+        "status": status,
+    }
+
+
+def _attributes(spec: Object) -> Attributes:
+    if other := spec.get("nonResourceAttributes"):
+        return Attributes(other.get("verb", ""), path=other.get("path", ""))
+    found = spec.get("resourceAttributes") or {}
+    return Attributes(
+        found.get("verb", ""),
+        found.get("group", ""),
+        found.get("resource", ""),
+        found.get("subresource", ""),
+        found.get("namespace", ""),
+        found.get("name", ""),
+    )
+
+
+def _user_info(user: User) -> Object:
+    info: Object = {"username": user.name, "groups": list(user.groups)}
+    if user.uid:
+        info["uid"] = user.uid
+    return info

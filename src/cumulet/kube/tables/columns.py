@@ -1,0 +1,64 @@
+"""The columns of each resource, as Kubernetes 1.36 has them: a star marks those of `-o wide`, a `#` whole numbers."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+_COLUMNS = {
+    "configmaps": "Name|Data|Age",
+    "endpoints": "Name|Endpoints|Age",
+    "events": "Last Seen|Type|Reason|Object|*Subobject|*Source|Message|*First Seen|*Count|*Name",
+    "namespaces": "Name|Status|Age",
+    "nodes": "Name|Status|Roles|Age|Version|*Internal-IP|*External-IP|*OS-Image|*Kernel-Version|*Container-Runtime",
+    "persistentvolumeclaims": (
+        "Name|Status|Volume|Capacity|Access Modes|StorageClass|VolumeAttributesClass|Age|*VolumeMode"
+    ),
+    "persistentvolumes": (
+        "Name|Capacity|Access Modes|Reclaim Policy|Status|Claim|StorageClass|VolumeAttributesClass|Reason|Age|*VolumeMode"
+    ),
+    "pods": "Name|Ready|Status|Restarts|Age|*IP|*Node|*Nominated Node|*Readiness Gates",
+    "replicationcontrollers": "Name|#Desired|#Current|#Ready|Age|*Containers|*Images|*Selector",
+    "secrets": "Name|Type|Data|Age",
+    "serviceaccounts": "Name|Age",
+    "services": "Name|Type|Cluster-IP|External-IP|Port(s)|Age|*Selector",
+    "controllerrevisions.apps": "Name|Controller|Revision|Age",
+    "daemonsets.apps": (
+        "Name|#Desired|#Current|#Ready|#Up-to-date|#Available|Node Selector|Age|*Containers|*Images|*Selector"
+    ),
+    "deployments.apps": "Name|Ready|Up-to-date|Available|Age|*Containers|*Images|*Selector",
+    "replicasets.apps": "Name|#Desired|#Current|#Ready|Age|*Containers|*Images|*Selector",
+    "statefulsets.apps": "Name|Ready|Age|*Containers|*Images",
+    "horizontalpodautoscalers.autoscaling": "Name|Reference|Targets|MinPods|MaxPods|Replicas|Age",
+    "cronjobs.batch": "Name|Schedule|Timezone|Suspend|#Active|Last Schedule|Age|*Containers|*Images|*Selector",
+    "jobs.batch": "Name|Status|Completions|Duration|Age|*Containers|*Images|*Selector",
+    "leases.coordination.k8s.io": "Name|Holder|Age",
+    "endpointslices.discovery.k8s.io": "Name|AddressType|Ports|Endpoints|Age",
+    "ingressclasses.networking.k8s.io": "Name|Controller|Parameters|Age",
+    "ingresses.networking.k8s.io": "Name|Class|Hosts|Address|Ports|Age",
+    "networkpolicies.networking.k8s.io": "Name|Pod-Selector|Age",
+    "poddisruptionbudgets.policy": "Name|Min Available|Max Unavailable|#Allowed Disruptions|Age",
+    "clusterrolebindings.rbac.authorization.k8s.io": "Name|Role|Age|*Users|*Groups|*ServiceAccounts",
+    "rolebindings.rbac.authorization.k8s.io": "Name|Role|Age|*Users|*Groups|*ServiceAccounts",
+    "priorityclasses.scheduling.k8s.io": "Name|#Value|Global-Default|Age|PreemptionPolicy",
+    "storageclasses.storage.k8s.io": "Name|Provisioner|ReclaimPolicy|VolumeBindingMode|AllowVolumeExpansion|Age",
+}
+
+
+@functools.cache
+def columns_of(resource: str) -> list[dict[str, Any]]:
+    """The column definitions of a resource; the rest have a name and the time of their creation."""
+    text = _COLUMNS.get(resource, "Name|Created At")
+    return [_column(part) for part in text.split("|")]
+
+
+def _column(text: str) -> dict[str, Any]:
+    name = text.lstrip("*#")
+    kind = "integer" if "#" in text else "date" if name == "Created At" else "string"
+    return {
+        "name": name,
+        "type": kind,
+        "format": "name" if name == "Name" else "",
+        "description": name,
+        "priority": 1 if text.startswith("*") else 0,
+    }

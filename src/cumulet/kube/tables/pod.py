@@ -1,0 +1,116 @@
+"""The line of a pod, whose status column tells the most that can be said in a word."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from cumulet.common import clock
+from cumulet.kube.tables.text import age, duration
+
+Object = dict[str, Any]
+
+_NONE = "<none>"
+
+
+def pod_cells(pod: Object, now: datetime) -> list[Any]:
+    """The cells of a pod."""
+    spec, status = pod.get("spec") or {}, pod.get("status") or {}
+    containers = status.get("containerStatuses") or []
+    sidecars = _sidecars(spec)
+    inits = [item for item in status.get("initContainerStatuses") or [] if item["name"] in sidecars]
+    ready = sum(bool(item.get("ready")) for item in [*containers, *inits])
+    addresses = status.get("podIPs") or []
+    gates = spec.get("readinessGates") or []
+    conditions = {item["type"]: item["status"] for item in status.get("conditions") or ()}
+    passed = sum(conditions.get(gate["conditionType"]) == "True" for gate in gates)
+    return [
+        pod["metadata"]["name"],
+        f"{ready}/{len(spec.get('containers') or ()) + len(sidecars)}",
+        _reason(pod, spec, status),
+        _restarts([*containers, *inits], now),
+        age(pod["metadata"].get("creationTimestamp"), now),
+        addresses[0]["ip"] if addresses else status.get("podIP") or _NONE,
+        spec.get("nodeName") or _NONE,
+        status.get("nominatedNodeName") or _NONE,
+        f"{passed}/{len(gates)}" if gates else _NONE,
+    ]
+
+
+def _sidecars(spec: Object) -> set[str]:
+    return {item["name"] for item in spec.get("initContainers") or () if item.get("restartPolicy") == "Always"}
+
+
+def _restarts(containers: list[Object], now: datetime) -> str:
+    count = sum(item.get("restartCount") or 0 for item in containers)
+    ends = [
+        ended["finishedAt"]
+        for item in containers
+        if (ended := (item.get("lastState") or {}).get("terminated")) and ended.get("finishedAt")
+    ]
+    if not count or not ends:
+        return str(count)
+    return f"{count} ({duration((now - clock.parse(max(ends))).total_seconds())} ago)"
+
+
+def _reason(pod: Object, spec: Object, status: Object) -> str:
+    reason: str = status.get("reason") or status.get("phase") or ""
+    for condition in status.get("conditions") or ():
+        if condition["type"] == "PodScheduled" and condition.get("reason") == "SchedulingGated":
+            reason = "SchedulingGated"
+    waiting = _init_reason(spec, status)
+    if waiting is not None:
+        reason = waiting
+    else:
+        reason = _container_reason(status, reason)
+    if pod["metadata"].get("deletionTimestamp"):
+        if status.get("reason") == "NodeLost":
+            return "Unknown"
+        if status.get("phase") not in ("Failed", "Succeeded"):
+            return "Terminating"
+    return reason
+
+
+def _init_reason(spec: Object, status: Object) -> str | None:
+    """What the init containers wait for, or `None` where they are done."""
+    inits = status.get("initContainerStatuses") or []
+    sidecars = _sidecars(spec)
+    for index, item in enumerate(inits):
+        state = item.get("state") or {}
+        ended = state.get("terminated")
+        if ended and ended.get("exitCode") == 0:
+            continue
+        if item["name"] in sidecars and item.get("started"):
+            continue
+        if ended:
+            return f"Init:{_ended(ended)}"
+        waiting = (state.get("waiting") or {}).get("reason", "")
+        if waiting and waiting != "PodInitializing":
+            return f"Init:{waiting}"
+        return f"Init:{index}/{len(spec.get('initContainers') or ())}"
+    return None
+
+
+def _container_reason(status: Object, reason: str) -> str:
+    running = False
+    for item in reversed(status.get("containerStatuses") or []):
+        state = item.get("state") or {}
+        if waiting := (state.get("waiting") or {}).get("reason"):
+            reason = waiting
+        elif (ended := state.get("terminated")) is not None:
+            reason = _ended(ended)
+        elif item.get("ready") and "running" in state:
+            running = True
+    if reason == "Completed" and running:
+        ready = any(item["type"] == "Ready" and item["status"] == "True" for item in status.get("conditions") or ())
+        return "Running" if ready else "NotReady"
+    return reason
+
+
+def _ended(ended: Object) -> str:
+    if ended.get("reason"):
+        reason: str = ended["reason"]
+        return reason
+    if ended.get("signal"):
+        return f"Signal:{ended['signal']}"
+    return f"ExitCode:{ended.get('exitCode', 0)}"

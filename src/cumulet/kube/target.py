@@ -1,0 +1,60 @@
+"""What a request is about: resource, namespace, name, sub-resource and verb (apiserver, `RequestInfo`)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from aiohttp import web
+
+from cumulet.kube.resources import BY_PATH, Row
+from cumulet.kube.status import method_not_allowed, no_such_resource
+
+_VERBS = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+
+
+class Target(NamedTuple):
+    """See the module."""
+
+    row: Row
+    verb: str
+    namespace: str
+    name: str
+    subresource: str
+
+
+def parse(request: web.BaseRequest) -> Target | None:
+    """The target of a request, or `None` where the path names no object. Raises `ApiError` 404 and 405."""
+    parts = [part for part in request.path.split("/") if part]
+    if len(parts) >= 3 and parts[0] == "api":
+        group, version, rest = "", parts[1], parts[2:]
+    elif len(parts) >= 4 and parts[0] == "apis":
+        group, version, rest = parts[1], parts[2], parts[3:]
+    else:
+        return None
+    namespace = ""
+    if len(rest) >= 3 and rest[0] == "namespaces" and (rest[2] not in ("status", "finalize") or len(rest) > 3):
+        namespace, rest = rest[1], rest[2:]
+    row = BY_PATH.get((group, version, rest[0]))
+    if row is None or len(rest) > 3 or (namespace and not row.namespaced):
+        raise no_such_resource()
+    name = rest[1] if len(rest) > 1 else ""
+    subresource = rest[2] if len(rest) > 2 else ""
+    if subresource and subresource not in row.subresources:
+        raise no_such_resource()
+    verb = _VERBS.get(request.method)
+    if verb is None:
+        raise method_not_allowed()
+    if not name:
+        if verb == "get":
+            verb = "watch" if request.query.get("watch", "").lower() in ("true", "1") else "list"
+        elif verb == "delete":
+            verb = "deletecollection"
+        elif verb != "create":
+            raise method_not_allowed()
+        if row.namespaced and not namespace and verb == "create" and row.verbs != ("create",):
+            raise method_not_allowed()
+    elif verb == "create" and not subresource:
+        raise method_not_allowed()
+    elif row.namespaced and not namespace:
+        raise no_such_resource()
+    return Target(row, verb, namespace, name, subresource)
