@@ -1,0 +1,44 @@
+"""What every room that is a Kubernetes client does alike: its client, its health, its informers kept running."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from cumulet.common.health import health_routes
+from cumulet.common.kubernetes.client import Client
+from cumulet.common.kubernetes.informer import Informer
+from cumulet.common.kubernetes.kubeconfig import load_kubeconfig
+from cumulet.common.room import Room
+from cumulet.common.tasks import TaskSet
+
+
+@contextlib.asynccontextmanager
+async def client_of(room: Room) -> AsyncIterator[Client]:
+    """An open client as the room's own user."""
+    kubeconfig = load_kubeconfig(room.config.kubeconfig_file(room.name))
+    async with Client(kubeconfig, user_agent=f"cumulet-{room.name}") as client:
+        yield client
+
+
+def health_app(informers: Sequence[Informer]) -> web.Application:
+    """Health and metrics; ready once every informer has its first list."""
+
+    def unready() -> str | None:
+        waiting = [informer.resource.plural for informer in informers if not informer.synced.is_set()]
+        return f"waiting for {', '.join(waiting)}" if waiting else None
+
+    app = web.Application()
+    app.add_routes(health_routes(CollectorRegistry(), unready))
+    return app
+
+
+async def run_informers(informers: Sequence[Informer], tasks: TaskSet) -> None:
+    """Start them all and wait until each has its first list."""
+    for informer in informers:
+        tasks.start(informer.run(), f"informer {informer.resource.plural}")
+    await asyncio.gather(*(informer.synced.wait() for informer in informers))

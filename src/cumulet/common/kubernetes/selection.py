@@ -1,0 +1,53 @@
+"""Label selectors and taints as controllers and schedulers evaluate them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+Labels = Mapping[str, str]
+
+
+def selects(selector: Mapping[str, Any] | None, labels: Labels) -> bool:
+    """Whether a `metav1.LabelSelector` matches; none matches nothing, an empty one everything."""
+    if selector is None:
+        return False
+    if any(labels.get(key) != value for key, value in (selector.get("matchLabels") or {}).items()):
+        return False
+    return all(meets(requirement, labels) for requirement in selector.get("matchExpressions") or ())
+
+
+def meets(requirement: Mapping[str, Any], labels: Labels) -> bool:
+    """Whether labels meet one requirement of a label or node selector."""
+    key, values = requirement["key"], requirement.get("values") or []
+    present = key in labels
+    match requirement["operator"]:
+        case "In":
+            return present and labels[key] in values
+        case "NotIn":
+            return not present or labels[key] not in values
+        case "Exists":
+            return present
+        case "DoesNotExist":
+            return not present
+        case "Gt" | "Lt" as operator:
+            try:
+                mine, theirs = int(labels.get(key, "")), int(values[0])
+            except (ValueError, IndexError):
+                return False
+            return mine > theirs if operator == "Gt" else mine < theirs
+    return False
+
+
+def tolerates(tolerations: Iterable[Mapping[str, Any]], taint: Mapping[str, Any]) -> bool:
+    """Whether any toleration is for that taint (core v1, `Toleration.ToleratesTaint`)."""
+    for toleration in tolerations:
+        if toleration.get("effect") not in (None, "", taint.get("effect")):
+            continue
+        if toleration.get("key") not in (None, "", taint["key"]):
+            continue
+        if toleration.get("operator", "Equal") == "Exists":
+            return True
+        if toleration.get("key") and (toleration.get("value") or "") == (taint.get("value") or ""):
+            return True
+    return False

@@ -1,0 +1,67 @@
+"""What a controller is, and what all of them share: informers, a recorder of events, a queue of keys."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from cumulet.common.kubernetes import Client, EventRecorder, Informer, Resource, WorkQueue
+
+Object = dict[str, Any]
+Key = tuple[str, str]
+
+
+class Context:
+    """The client, and one informer a resource, however many controllers look at it."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.informers: dict[Resource, Informer] = {}
+        self.recorders: dict[str, EventRecorder] = {}
+
+    def informer(self, resource: Resource) -> Informer:
+        """The informer of a resource."""
+        if resource not in self.informers:
+            self.informers[resource] = Informer(self.client, resource)
+        return self.informers[resource]
+
+    def events(self, component: str) -> EventRecorder:
+        """The recorder of a component, such as `deployment-controller`."""
+        if component not in self.recorders:
+            self.recorders[component] = EventRecorder(self.client, component)
+        return self.recorders[component]
+
+
+class Controller(Protocol):
+    """Its handlers fill `queue`; `reconcile` brings about what one key asks for."""
+
+    queue: WorkQueue[Key]
+
+    async def reconcile(self, key: Key) -> None:
+        """Bring one object to what is wanted. What it raises is logged, and the key tried again."""
+
+
+def key_of(obj: Object) -> Key:
+    """(namespace, name)."""
+    metadata = obj["metadata"]
+    return metadata.get("namespace", ""), metadata["name"]
+
+
+def controller_of(obj: Object) -> Object | None:
+    """The owner reference of the object's controller."""
+    for owner in obj["metadata"].get("ownerReferences") or ():
+        if owner.get("controller"):
+            found: Object = owner
+            return found
+    return None
+
+
+def owner_reference(owner: Object, api_version: str, kind: str) -> Object:
+    """A reference to an owner that controls."""
+    return {
+        "apiVersion": api_version,
+        "kind": kind,
+        "name": owner["metadata"]["name"],
+        "uid": owner["metadata"]["uid"],
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
