@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
 import aiohttp
 import msgspec
-from aiohttp.abc import AbstractResolver, ResolveResult
 
 from cumulet.common import config as settings
 from cumulet.common import tls
 from cumulet.common.arm import ArmClient, ArmError, ResourceId
 from cumulet.common.config import Config
 from cumulet.common.entra import ARM_AUDIENCE, GRAPH_AUDIENCE, AuthenticationError, TokenSource, read_credential
+from cumulet.common.resolver import LoginServerResolver
 
 T = TypeVar("T")
 
@@ -24,28 +23,6 @@ RESOURCES = "2024-03-01"
 REGISTRIES = "2023-07-01"
 AUTHORIZATION = "2022-04-01"
 CONTAINER_INSTANCE = "2023-05-01"
-
-
-class _LoginServers(AbstractResolver):
-    """Resolves login servers to the registry room; everything else as the machine does."""
-
-    def __init__(self, config: Config) -> None:
-        self._suffix = f".{config.registry_suffix}"
-        self._registry = config.addresses["registry"]
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        if host.endswith(self._suffix):
-            # Login servers are written without a port; here the room's own stands for 443.
-            target, port = self._registry.host, self._registry.port
-        else:
-            target = host
-        address = await asyncio.get_running_loop().run_in_executor(None, socket.gethostbyname, target)
-        return [ResolveResult(hostname=host, host=address, port=port, family=socket.AF_INET, proto=0, flags=0)]
-
-    async def close(self) -> None:
-        """Nothing is held."""
 
 
 class Azure:
@@ -122,7 +99,7 @@ def run(work: Callable[[Azure], Awaitable[T]]) -> T:
 @contextlib.asynccontextmanager
 async def connect(config: Config) -> AsyncIterator[Azure]:
     """An open connection."""
-    connector = aiohttp.TCPConnector(ssl=tls.client_context(config.ca_file), resolver=_LoginServers(config))
+    connector = aiohttp.TCPConnector(ssl=tls.client_context(config.ca_file), resolver=LoginServerResolver(config))
     async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=60)) as session:
         yield Azure(config, session)
 

@@ -1,0 +1,278 @@
+"""What a container is to the runtime: the OCI runtime configuration (Runtime Specification 1.0, `config.json`)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from cumulet.common.config import write_private
+from cumulet.instances.model import Container, GroupProperties
+
+#: What docker and containerd give a container that asks for nothing.
+_CAPABILITIES = [
+    f"CAP_{name}"
+    for name in (
+        "AUDIT_WRITE",
+        "CHOWN",
+        "DAC_OVERRIDE",
+        "FOWNER",
+        "FSETID",
+        "KILL",
+        "MKNOD",
+        "NET_BIND_SERVICE",
+        "NET_RAW",
+        "SETFCAP",
+        "SETGID",
+        "SETPCAP",
+        "SETUID",
+        "SYS_CHROOT",
+    )
+]
+#: System calls that reach beyond the container, refused whatever capabilities it has.
+_REFUSED_CALLS = [
+    "acct",
+    "add_key",
+    "bpf",
+    "clock_adjtime",
+    "clock_settime",
+    "delete_module",
+    "finit_module",
+    "fsconfig",
+    "fsmount",
+    "fsopen",
+    "fspick",
+    "init_module",
+    "ioperm",
+    "iopl",
+    "kcmp",
+    "kexec_file_load",
+    "kexec_load",
+    "keyctl",
+    "lookup_dcookie",
+    "mount",
+    "mount_setattr",
+    "move_mount",
+    "name_to_handle_at",
+    "open_by_handle_at",
+    "open_tree",
+    "perf_event_open",
+    "pivot_root",
+    "process_vm_readv",
+    "process_vm_writev",
+    "quotactl",
+    "reboot",
+    "request_key",
+    "setns",
+    "settimeofday",
+    "swapoff",
+    "swapon",
+    "umount",
+    "umount2",
+    "unshare",
+    "userfaultfd",
+    "vhangup",
+]
+_MASKED = [
+    f"/proc/{name}"
+    for name in (
+        "acpi",
+        "asound",
+        "kcore",
+        "keys",
+        "latency_stats",
+        "timer_list",
+        "timer_stats",
+        "sched_debug",
+        "scsi",
+    )
+] + ["/sys/firmware", "/sys/devices/virtual/powercap"]
+_READ_ONLY = [f"/proc/{name}" for name in ("bus", "fs", "irq", "sys", "sysrq-trigger")]
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_CPU_PERIOD = 100_000
+
+
+class BundleError(Exception):
+    """The image and what is asked of it do not go together; the message says how."""
+
+
+def write_bundle(
+    folder: Path,
+    group: GroupProperties,
+    container: Container,
+    image: dict[str, Any],
+    *,
+    namespace: Path,
+    hostname: str,
+    cgroup: str,
+    mounts: list[tuple[Path, str, bool]],
+) -> None:
+    """Write `config.json`. `mounts` are (source, path in the container, read only). Raises `BundleError`."""
+    root = folder / "rootfs"
+    defaults = image.get("config") or {}
+    properties = container.properties
+    context = properties.security_context or {}
+    user = context.get("runAsUser")
+    uid, gid, groups = _user(root, str(user) if user is not None else defaults.get("User") or "")
+    if context.get("runAsGroup") is not None:
+        gid = int(context["runAsGroup"])
+    document = {
+        "ociVersion": "1.0.2",
+        "process": {
+            "terminal": False,
+            "user": {"uid": uid, "gid": gid, "additionalGids": groups},
+            "args": arguments(container, defaults),
+            "env": _environment(container, defaults, hostname),
+            "cwd": properties.working_dir or defaults.get("WorkingDir") or "/",
+            "capabilities": {kind: _capabilities(context) for kind in ("bounding", "effective", "permitted")},
+            "noNewPrivileges": True,
+        },
+        "root": {"path": str(root), "readonly": bool(context.get("readOnlyRootFilesystem", False))},
+        "hostname": hostname,
+        "mounts": [*_MOUNTS, *(_bind(*mount) for mount in mounts)],
+        "linux": {
+            "namespaces": [
+                {"type": "pid"},
+                {"type": "ipc"},
+                {"type": "uts"},
+                {"type": "mount"},
+                {"type": "network", "path": str(namespace)},
+            ],
+            "cgroupsPath": cgroup,
+            "resources": _limits(group, container),
+            "maskedPaths": _MASKED,
+            "readonlyPaths": _READ_ONLY,
+            "seccomp": {
+                "defaultAction": "SCMP_ACT_ALLOW",
+                "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
+                "syscalls": [{"names": _REFUSED_CALLS, "action": "SCMP_ACT_ERRNO", "errnoRet": 1}],
+            },
+        },
+    }
+    write_private(folder / "config.json", msgspec.json.encode(document))
+
+
+def arguments(container: Container, defaults: dict[str, Any]) -> list[str]:
+    """The command line: `command` replaces entry point and command of the image, `args` only the latter."""
+    properties = container.properties
+    if properties.command:
+        found = [*properties.command, *(properties.args or ())]
+    else:
+        entry = list(defaults.get("Entrypoint") or ())
+        found = [*entry, *(properties.args if properties.args is not None else defaults.get("Cmd") or ())]
+    if not found:
+        raise BundleError("no command specified: the image has no entry point, and the container no command")
+    return found
+
+
+def process_of(bundle: Path, command: list[str], *, tty: bool) -> dict[str, Any]:
+    """A further process in a running container, as the same user with the same environment."""
+    document = msgspec.json.decode((bundle / "config.json").read_bytes())
+    process: dict[str, Any] = {**document["process"], "args": command, "terminal": tty}
+    if tty:
+        process["env"] = [*process["env"], "TERM=xterm"]
+    return process
+
+
+_MOUNTS: list[dict[str, Any]] = [
+    {"destination": "/proc", "type": "proc", "source": "proc"},
+    {
+        "destination": "/dev",
+        "type": "tmpfs",
+        "source": "tmpfs",
+        "options": ["nosuid", "strictatime", "mode=755", "size=65536k"],
+    },
+    {
+        "destination": "/dev/pts",
+        "type": "devpts",
+        "source": "devpts",
+        "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+    },
+    {
+        "destination": "/dev/shm",  # noqa: S108  (the container's own)
+        "type": "tmpfs",
+        "source": "shm",
+        "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"],
+    },
+    {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"]},
+    {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
+]
+
+
+def _bind(source: Path, destination: str, read_only: bool) -> dict[str, Any]:
+    options = ["rbind", "rprivate", "nosuid", "nodev", "ro" if read_only else "rw"]
+    return {"destination": destination, "type": "bind", "source": str(source), "options": options}
+
+
+def _environment(container: Container, defaults: dict[str, Any], hostname: str) -> list[str]:
+    values: dict[str, str] = {"PATH": _PATH, "HOSTNAME": hostname}
+    for item in defaults.get("Env") or ():
+        name, _, value = str(item).partition("=")
+        values[name] = value
+    for variable in container.properties.environment_variables:
+        values[variable.name] = variable.secure_value if variable.secure_value is not None else variable.value or ""
+    return [f"{name}={value}" for name, value in values.items()]
+
+
+def _capabilities(context: dict[str, Any]) -> list[str]:
+    wanted = context.get("capabilities") or {}
+    dropped = {str(name).upper().removeprefix("CAP_") for name in wanted.get("drop") or ()}
+    if "ALL" in dropped:
+        return []
+    return [name for name in _CAPABILITIES if name.removeprefix("CAP_") not in dropped]
+
+
+def _limits(group: GroupProperties, container: Container) -> dict[str, Any]:
+    """What a container may have: its limit, or what the whole group asked for, as ACI shares it."""
+    resources = container.properties.resources
+    limits = resources.limits
+    cpu = (limits.cpu if limits else None) or sum(
+        item.properties.resources.requests.cpu or 1.0 for item in group.containers
+    )
+    memory = (limits.memory_in_gb if limits else None) or sum(
+        item.properties.resources.requests.memory_in_gb or 1.5 for item in group.containers
+    )
+    total = int(memory * 1_000_000_000)
+    return {
+        "cpu": {"period": _CPU_PERIOD, "quota": max(int(cpu * _CPU_PERIOD), 1000)},
+        "memory": {"limit": total, "swap": total},
+        "pids": {"limit": 4096},
+        "devices": [{"allow": False, "access": "rwm"}],
+    }
+
+
+def _user(root: Path, text: str) -> tuple[int, int, list[int]]:
+    """Numbers of `user[:group]`, looked up in the image's own files."""
+    name, _, group = text.partition(":")
+    name = name or "0"
+    accounts = _database(root, "passwd")
+    if name.isdecimal():
+        found = next((row for row in accounts if len(row) > 3 and row[2] == name), None)
+        uid, gid = int(name), int(found[3]) if found else 0
+    else:
+        found = next((row for row in accounts if len(row) > 3 and row[0] == name), None)
+        if found is None:
+            raise BundleError(f"unable to find user {name}: no matching entries in passwd file")
+        uid, gid = int(found[2]), int(found[3])
+    groups = _database(root, "group")
+    if group:
+        if group.isdecimal():
+            gid = int(group)
+        else:
+            match = next((row for row in groups if len(row) > 2 and row[0] == group), None)
+            if match is None:
+                raise BundleError(f"unable to find group {group}: no matching entries in group file")
+            gid = int(match[2])
+    account = found[0] if found else ""
+    more = [int(row[2]) for row in groups if len(row) > 3 and account in re.split(r"[,\s]+", row[3]) and account]
+    return uid, gid, more
+
+
+def _database(root: Path, name: str) -> list[list[str]]:
+    """The rows of `/etc/passwd` or `/etc/group` of an image; a link out of it is not followed."""
+    file = root / "etc" / name
+    if file.is_symlink() or (root / "etc").is_symlink() or not file.is_file():
+        return []
+    return [line.split(":") for line in file.read_text(errors="replace").splitlines()]

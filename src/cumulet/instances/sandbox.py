@@ -1,0 +1,134 @@
+"""A group's own network: a namespace with one address on the installation's bridge, shared by its containers."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import hashlib
+import ipaddress
+import os
+from pathlib import Path
+
+from cumulet.common.config import Config
+
+
+class SandboxError(Exception):
+    """The kernel did not do what was asked."""
+
+
+def installation_id(config: Config) -> str:
+    """Eight characters that tell this installation's names in the kernel from another's."""
+    return hashlib.sha256(str(config.data_dir).encode()).hexdigest()[:8]
+
+
+class Network:
+    """The bridge, and who has which address. An address is used again as late as can be."""
+
+    def __init__(self, config: Config, taken: set[str]) -> None:
+        self._id = installation_id(config)
+        self.bridge = f"cb{self._id}"
+        self._range = ipaddress.ip_network(config.pod_cidr)
+        self.gateway = str(self._range.network_address + 1)
+        self._taken = set(taken) | {self.gateway}
+        self._next = 1
+
+    async def open(self) -> None:
+        """Make the bridge where it is not there."""
+        if not Path(f"/sys/class/net/{self.bridge}").exists():
+            await _ip(f"link add {self.bridge} type bridge forward_delay 0")
+        await _ip(f"addr replace {self.gateway}/{self._range.prefixlen} dev {self.bridge}\nlink set {self.bridge} up")
+
+    def allocate(self) -> str:
+        """An address for a group. Raises `SandboxError` where none is left."""
+        hosts = self._range.num_addresses - 2
+        for _ in range(hosts):
+            self._next = self._next % hosts + 1
+            address = str(self._range.network_address + self._next)
+            if address not in self._taken:
+                self._taken.add(address)
+                return address
+        raise SandboxError(f"no address is left in {self._range}")
+
+    def release(self, address: str) -> None:
+        """The address may be used again."""
+        self._taken.discard(address)
+
+    def namespace(self, uid: str) -> str:
+        """The name of a group's namespace."""
+        return f"cumulet-{self._id}-{uid[:12]}"
+
+    async def create(self, uid: str, address: str) -> Path:
+        """Make a group's namespace with its address, or take the one that is there; the file that names it."""
+        name = self.namespace(uid)
+        path = Path("/run/netns") / name
+        if path.exists():
+            if await self._is_whole(name, address):
+                return path
+            await self.destroy(uid)
+        link = f"cv{uid.replace('-', '')[:12]}"
+        await _ip(
+            f"netns add {name}\n"
+            f"link add {link} type veth peer name eth0 netns {name}\n"
+            f"link set {link} master {self.bridge} up"
+        )
+        await _ip(
+            "link set lo up\n"
+            f"addr add {address}/{self._range.prefixlen} dev eth0\n"
+            "link set eth0 up\n"
+            f"route add default via {self.gateway}",
+            namespace=name,
+        )
+        return path
+
+    async def destroy(self, uid: str) -> None:
+        """Remove a group's namespace, and with it its link."""
+        name = self.namespace(uid)
+        if (Path("/run/netns") / name).exists():
+            await _ip(f"netns delete {name}")
+
+    async def _is_whole(self, name: str, address: str) -> bool:
+        process = await asyncio.create_subprocess_exec(
+            "ip", "-n", name, "-brief", "addr", "show", "dev", "eth0", stdout=-1, stderr=-1
+        )
+        output, _ = await process.communicate()
+        return process.returncode == 0 and f" {address}/" in output.decode()
+
+
+async def _ip(commands: str, namespace: str | None = None) -> None:
+    where = ["-n", namespace] if namespace else []
+    process = await asyncio.create_subprocess_exec("ip", *where, "-batch", "-", stdin=-1, stdout=-1, stderr=-1)
+    _, errors = await process.communicate(commands.encode())
+    if process.returncode:
+        raise SandboxError(f"ip: {errors.decode().strip()}")
+
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_MNT_DETACH = 2
+_NOSUID_NODEV_NOEXEC = 2 | 4 | 8
+
+
+def mount_overlay(layers: list[Path], upper: Path, work: Path, target: Path) -> None:
+    """Mount a container's root: its own folder over the image's layers, the lowest first in `layers`."""
+    lower = ":".join(str(layer) for layer in reversed(layers))
+    options = f"lowerdir={lower},upperdir={upper},workdir={work}"
+    if len(options) >= os.sysconf("SC_PAGE_SIZE"):
+        raise SandboxError("the image has more layers than can be mounted")
+    _mount("overlay", target, "overlay", 0, options)
+
+
+def mount_tmpfs(target: Path, size: int | None = None, mode: int = 0o755) -> None:
+    """Mount memory."""
+    options = f"mode={mode:o}" + (f",size={size}" if size else "")
+    _mount("tmpfs", target, "tmpfs", _NOSUID_NODEV_NOEXEC, options)
+
+
+def unmount(target: Path) -> None:
+    """Unmount, also what is in use or is not mounted at all."""
+    _LIBC.umount2(os.fsencode(target), _MNT_DETACH)
+
+
+def _mount(source: str, target: Path, kind: str, flags: int, options: str) -> None:
+    result = _LIBC.mount(source.encode(), os.fsencode(target), kind.encode(), flags, options.encode())
+    if result:
+        error = ctypes.get_errno()
+        raise SandboxError(f"mounting {kind} on {target}: {os.strerror(error)}")

@@ -1,0 +1,141 @@
+"""The groups and what became of them, in one SQL file. What a group asks for is sealed: it has passwords in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from cryptography.fernet import Fernet
+
+from cumulet.common.config import write_private
+from cumulet.common.database import Database
+from cumulet.instances.model import GroupProperties
+
+_MIGRATIONS = [
+    """
+    CREATE TABLE container_group (
+        uid TEXT PRIMARY KEY, key TEXT NOT NULL UNIQUE, id TEXT NOT NULL,
+        location TEXT NOT NULL, tags BLOB NOT NULL, properties BLOB NOT NULL, status BLOB NOT NULL
+    );
+    CREATE TABLE usage (
+        uid TEXT PRIMARY KEY, name TEXT NOT NULL, resource_group TEXT NOT NULL, tags BLOB NOT NULL,
+        vcpu REAL NOT NULL, gb REAL NOT NULL, spot INTEGER NOT NULL,
+        started TEXT NOT NULL, heard TEXT NOT NULL, stopped TEXT
+    );
+    """
+]
+
+
+class State(msgspec.Struct, rename="camel", omit_defaults=True):
+    """One state of a container, as `instanceView` has it."""
+
+    state: str = "Waiting"
+    detail_status: str = ""
+    start_time: str | None = None
+    finish_time: str | None = None
+    exit_code: int | None = None
+
+
+class Event(msgspec.Struct, rename="camel"):
+    """Something that happened to a container, and how often."""
+
+    name: str
+    message: str
+    type: str
+    first_timestamp: str
+    last_timestamp: str
+    count: int = 1
+
+
+class ContainerStatus(msgspec.Struct, rename="camel"):
+    """What became of a container. `attempt` counts its starts and names its files; `ready` is the probe's word."""
+
+    restart_count: int = 0
+    current_state: State = msgspec.field(default_factory=State)
+    previous_state: State | None = None
+    events: list[Event] = []
+    ready: bool = False
+    image_id: str = ""
+    attempt: int = 0
+
+
+class GroupStatus(msgspec.Struct, rename="camel"):
+    """What became of a group."""
+
+    state: str = "Pending"
+    provisioning_state: str = "Pending"
+    ip: str = ""
+    stopped: bool = False
+    containers: dict[str, ContainerStatus] = {}
+
+
+class GroupRecord(msgspec.Struct):
+    """A group; `uid` names it on this machine, `key` is its resource id in lower case."""
+
+    uid: str
+    key: str
+    id: str
+    location: str
+    tags: dict[str, str]
+    properties: GroupProperties
+    status: GroupStatus
+
+
+class Store:
+    """Reads everything once at the start; each change is durable when it returns."""
+
+    def __init__(self, folder: Path) -> None:
+        self.database = Database(folder / "instances.db", _MIGRATIONS)
+        key_file = folder / "seal.key"
+        if not key_file.exists():
+            write_private(key_file, Fernet.generate_key())
+        self._seal = Fernet(key_file.read_bytes())
+
+    def open(self) -> None:
+        """Open the file."""
+        self.database.open()
+
+    def close(self) -> None:
+        """Close the file."""
+        self.database.close()
+
+    def groups(self) -> list[GroupRecord]:
+        """Every group."""
+        return [
+            GroupRecord(
+                uid,
+                key,
+                id_,
+                location,
+                msgspec.json.decode(tags),
+                msgspec.json.decode(self._seal.decrypt(properties), type=GroupProperties),
+                msgspec.json.decode(status, type=GroupStatus),
+            )
+            for uid, key, id_, location, tags, properties, status in self.database.read(
+                "SELECT * FROM container_group"
+            )
+        ]
+
+    async def put(self, group: GroupRecord) -> None:
+        """Add or replace a group."""
+        values: tuple[Any, ...] = (
+            group.uid,
+            group.key,
+            group.id,
+            group.location,
+            msgspec.json.encode(group.tags),
+            self._seal.encrypt(msgspec.json.encode(group.properties)),
+            msgspec.json.encode(group.status),
+        )
+        await self.database.execute("INSERT OR REPLACE INTO container_group VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+
+    async def put_status(self, group: GroupRecord) -> None:
+        """Write what became of a group."""
+        await self.database.execute(
+            "UPDATE container_group SET status = ? WHERE uid = ?", (msgspec.json.encode(group.status), group.uid)
+        )
+
+    async def remove(self, uid: str) -> None:
+        """Forget a group; its bill stays."""
+        await self.database.execute("DELETE FROM container_group WHERE uid = ?", (uid,))
