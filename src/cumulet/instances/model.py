@@ -70,8 +70,8 @@ class ExecAction(_Base):
 class HttpGet(_Base):
     """A page that answers 200 to 399 where all is well."""
 
-    path: str = "/"
     port: int
+    path: str = "/"
     scheme: str = "http"
     http_headers: list[dict[str, str]] = []
 

@@ -1,0 +1,138 @@
+"""Further processes in a running container: for probes, and for whoever asks for a shell."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import pty
+import signal
+import struct
+import termios
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+
+from cumulet.common.config import write_private
+from cumulet.instances.bundle import process_of
+from cumulet.instances.runtime import Runtime
+
+_CHUNK = 64 * 1024
+
+Send = Callable[[int, bytes], Awaitable[None]]
+
+
+async def run_in(runtime: Runtime, cid: str, bundle: Path, command: list[str]) -> int:
+    """Run a command to its end, without input or output; its exit code."""
+    async with _described(bundle, command, tty=False) as description:
+        process = await asyncio.create_subprocess_exec(
+            *runtime.exec_command(cid, description), stdin=-3, stdout=-3, stderr=-3
+        )
+        try:
+            return await process.wait()
+        except asyncio.CancelledError:
+            process.kill()
+            raise
+
+
+class Session:
+    """One process with its streams: input by `write`, output by the `send` that it is given (1 stdout, 2 stderr)."""
+
+    def __init__(
+        self, runtime: Runtime, cid: str, bundle: Path, command: list[str], *, stdin: bool, tty: bool
+    ) -> None:
+        self._command = command
+        self._runtime = runtime
+        self._cid = cid
+        self._bundle = bundle
+        self._stdin = stdin
+        self._tty = tty
+        self._master = -1
+        self._process: asyncio.subprocess.Process | None = None
+        self._started = asyncio.Event()
+
+    async def run(self, send: Send) -> int:
+        """Run it to its end; the exit code."""
+        async with _described(self._bundle, self._command, tty=self._tty) as description:
+            command = self._runtime.exec_command(self._cid, description)
+            try:
+                return await (self._run_tty(command, send) if self._tty else self._run_plain(command, send))
+            finally:
+                if self._process is not None and self._process.returncode is None:
+                    self._process.kill()
+                    await self._process.wait()
+
+    async def write(self, data: bytes) -> None:
+        """Input; none at all ends it."""
+        await self._started.wait()
+        if self._tty:
+            if data:
+                await asyncio.to_thread(os.write, self._master, data)
+            return
+        stdin = self._process.stdin if self._process is not None else None
+        if stdin is None:
+            return
+        with contextlib.suppress(ConnectionError):
+            if data:
+                stdin.write(data)
+                await stdin.drain()
+            else:
+                stdin.close()
+
+    async def resize(self, columns: int, rows: int) -> None:
+        """The terminal has another size."""
+        await self._started.wait()
+        if self._tty and self._process is not None:
+            fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGWINCH)
+
+    async def _run_plain(self, command: list[str], send: Send) -> int:
+        self._process = process = await asyncio.create_subprocess_exec(
+            *command, stdin=-1 if self._stdin else -3, stdout=-1, stderr=-1
+        )
+        self._started.set()
+        assert process.stdout is not None
+        assert process.stderr is not None
+        await asyncio.gather(_copy(process.stdout, 1, send), _copy(process.stderr, 2, send))
+        return await process.wait()
+
+    async def _run_tty(self, command: list[str], send: Send) -> int:
+        self._master, slave = pty.openpty()
+        try:
+            self._process = process = await asyncio.create_subprocess_exec(
+                *command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True
+            )
+        finally:
+            os.close(slave)
+        self._started.set()
+        try:
+            while True:
+                try:
+                    data = await asyncio.to_thread(os.read, self._master, _CHUNK)
+                except OSError:
+                    break  # the other end of a terminal is closed: EIO
+                if not data:
+                    break
+                await send(1, data)
+            return await process.wait()
+        finally:
+            os.close(self._master)
+
+
+async def _copy(source: asyncio.StreamReader, channel: int, send: Send) -> None:
+    while data := await source.read(_CHUNK):
+        await send(channel, data)
+
+
+@contextlib.asynccontextmanager
+async def _described(bundle: Path, command: list[str], *, tty: bool) -> AsyncIterator[Path]:
+    file = bundle / f"exec-{uuid.uuid4().hex}.json"
+    write_private(file, msgspec.json.encode(process_of(bundle, command, tty=tty)))
+    try:
+        yield file
+    finally:
+        file.unlink(missing_ok=True)

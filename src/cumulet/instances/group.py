@@ -1,0 +1,448 @@
+"""One container group, alive: from the first pull to the last exit, and again after this process was away.
+
+The group's task brings up the network and the images, runs the init containers one after the other, then all others
+side by side, each started again as the restart policy says. A container that is running already, or that ended while
+nobody looked, is adopted and not run twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import aiohttp
+
+from cumulet.common import clock
+from cumulet.common.tasks import Backoff
+from cumulet.instances import probes
+from cumulet.instances.bundle import BundleError, write_bundle
+from cumulet.instances.execute import run_in
+from cumulet.instances.images import Images, Pulled
+from cumulet.instances.meter import Meter
+from cumulet.instances.model import Container, Credential
+from cumulet.instances.pull import Login, PullError
+from cumulet.instances.reference import parse
+from cumulet.instances.runtime import Runtime, RuntimeFailure
+from cumulet.instances.sandbox import Network, SandboxError, mount_overlay, unmount
+from cumulet.instances.store import ContainerStatus, Event, GroupRecord, State, Store
+from cumulet.instances.volumes import Volumes
+
+log = logging.getLogger(__name__)
+
+_STABLE = 600.0
+_ALWAYS, _NEVER = "Always", "Never"
+
+
+class Services(NamedTuple):
+    """What a group is given by its room. `changed` is called whenever its status is another."""
+
+    store: Store
+    images: Images
+    network: Network
+    runtime: Runtime
+    meter: Meter
+    session: aiohttp.ClientSession
+    installation: str
+    changed: Callable[[GroupRecord], None]
+
+
+class Group:
+    """See the module."""
+
+    def __init__(self, record: GroupRecord, folder: Path, services: Services) -> None:
+        self.record = record
+        self.folder = folder
+        self._services = services
+        self._task: asyncio.Task[None] | None = None
+        self._credentials_changed = asyncio.Event()
+        self._ended: dict[str, asyncio.Event] = {}
+        self._volumes = Volumes(folder / "volumes", record.properties)
+        self._namespace = Path()
+        self._stopping = False
+
+    # From outside.
+
+    def start(self) -> None:
+        """Begin, or go on where this process left off."""
+        self._task = asyncio.create_task(self._run(), name=f"group {self.record.id}")
+        self._task.add_done_callback(self._finished)
+
+    def renew(self, record: GroupRecord) -> None:
+        """The group was put again: from now on its new credentials are used, and a pull that waits is tried at once."""
+        self.record = record
+        self._credentials_changed.set()
+
+    def detach(self) -> None:
+        """This process ends; the containers run on."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def destroy(self, grace: int) -> None:
+        """Stop everything, the containers with `grace` seconds, and leave nothing but the bill."""
+        self._stopping = True
+        names = [container.name for container in self._all() if self._status(container.name).attempt]
+        await asyncio.gather(*(self._terminate(name, grace) for name in names))
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        for name in names:
+            await self._services.runtime.remove(self.cid(name))
+            unmount(self.bundle(name) / "rootfs")
+        self._volumes.remove()
+        await self._services.meter.stop(self.record.uid)
+        await self._services.network.destroy(self.record.uid)
+        self._services.network.release(self.record.status.ip)
+        await self._services.store.remove(self.record.uid)
+        await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
+
+    def cid(self, name: str) -> str:
+        """The runtime's id of the newest attempt of a container."""
+        return f"{self._services.installation}-{self.record.uid[:13]}-{name}-{self._status(name).attempt}"
+
+    def bundle(self, name: str, attempt: int | None = None) -> Path:
+        """The folder of an attempt of a container, the newest by default."""
+        return self.folder / name / str(self._status(name).attempt if attempt is None else attempt)
+
+    def log(self, name: str, *, previous: bool = False) -> Path:
+        """The log of a container's newest attempt, or of the one before."""
+        attempt = self._status(name).attempt - previous
+        return self.folder / name / f"{attempt}.log"
+
+    def ended(self, name: str) -> asyncio.Event:
+        """Set while the newest attempt of a container has ended."""
+        return self._ended.setdefault(name, asyncio.Event())
+
+    def has(self, name: str) -> bool:
+        """Whether the group has a container of that name."""
+        return any(container.name == name for container in self._all())
+
+    # The life of the group.
+
+    def _all(self) -> list[Container]:
+        return [*self.record.properties.init_containers, *self.record.properties.containers]
+
+    def _status(self, name: str) -> ContainerStatus:
+        return self.record.status.containers.setdefault(name, ContainerStatus())
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("group %s failed", self.record.id, exc_info=error)
+
+    async def _run(self) -> None:
+        services, status = self._services, self.record.status
+        if status.state in ("Succeeded", "Failed"):
+            for container in self._all():
+                self.ended(container.name).set()
+            return
+        await services.meter.start(self.record)
+        if not status.ip:
+            status.ip = services.network.allocate()
+        status.provisioning_state = "Creating"
+        await self._save()
+        try:
+            network, *_ = await asyncio.gather(
+                services.network.create(self.record.uid, status.ip), asyncio.to_thread(self._volumes.make)
+            )
+            self._namespace = network
+            for container in self.record.properties.init_containers:
+                if not await self._run_init(container):
+                    await self._end("Failed")
+                    return
+            codes = await asyncio.gather(*(self._keep(item) for item in self.record.properties.containers))
+        except SandboxError as error:
+            log.error("group %s has no network: %s", self.record.id, error)
+            await self._end("Failed")
+            return
+        await self._end("Succeeded" if all(code == 0 for code in codes) else "Failed")
+
+    async def _end(self, state: str) -> None:
+        self.record.status.state = state
+        self.record.status.provisioning_state = "Succeeded"
+        await self._services.meter.stop(self.record.uid)
+        await self._services.network.destroy(self.record.uid)
+        await self._save()
+
+    async def _run_init(self, container: Container) -> bool:
+        """Run an init container until it succeeded; whether it did."""
+        backoff = Backoff(10, 300)
+        while True:
+            code = await self._once(container)
+            if code == 0:
+                return True
+            if self.record.properties.restart_policy == _NEVER:
+                return False
+            await self._back_off(container, backoff.next())
+
+    async def _keep(self, container: Container) -> int:
+        """Run a container as often as the restart policy says; the last exit code."""
+        policy = self.record.properties.restart_policy
+        backoff = Backoff(10, 300)
+        while True:
+            code = await self._once(container)
+            if self._stopping or policy == _NEVER or (policy != _ALWAYS and code == 0):
+                return code
+            if _lived(self._status(container.name).current_state) > _STABLE:
+                backoff.reset()
+            await self._back_off(container, backoff.next())
+
+    async def _back_off(self, container: Container, seconds: float) -> None:
+        status = self._status(container.name)
+        status.previous_state = status.current_state
+        status.current_state = State("Waiting", "CrashLoopBackOff")
+        self._event(container.name, "BackOff", f"Back-off restarting failed container {container.name}", warning=True)
+        await self._save()
+        await asyncio.sleep(seconds)
+
+    async def _once(self, container: Container) -> int:
+        """One attempt, or the one that is under way; its exit code."""
+        status = self._status(container.name)
+        runtime = self._services.runtime
+        adopted = (
+            status.attempt > 0
+            and status.current_state.state == "Running"
+            and runtime.is_known(self.cid(container.name), self.bundle(container.name))
+        )
+        if status.current_state.state == "Terminated" and status.current_state.exit_code == 0 and status.attempt:
+            if container in self.record.properties.init_containers:
+                return 0
+        if not adopted:
+            image = await self._pull(container)
+            try:
+                await self._launch(container, image)
+            except (BundleError, RuntimeFailure, SandboxError, OSError) as error:
+                return await self._not_started(container, str(error))
+        ended = self.ended(container.name)
+        ended.clear()
+        watching = [
+            asyncio.create_task(self._watch(container, probe, kind))
+            for kind, probe in (
+                ("liveness", container.properties.liveness_probe),
+                ("readiness", container.properties.readiness_probe),
+            )
+            if probe is not None
+        ]
+        try:
+            code = await runtime.wait(self.cid(container.name), self.bundle(container.name))
+        finally:
+            for task in watching:
+                task.cancel()
+        await self._exited(container, code)
+        return status.current_state.exit_code or 0
+
+    async def _pull(self, container: Container) -> Pulled:
+        """Have the image, however long it takes: what stands in the way can be mended meanwhile."""
+        name, image = container.name, container.properties.image
+        status = self._status(name)
+        backoff = Backoff(10, 300)
+        while True:
+            self._credentials_changed.clear()
+            credential = _credential(image, self.record.properties.image_registry_credentials)
+            self._event(name, "Pulling", f'Pulling image "{image}"')
+            await self._save()
+            try:
+                login = Login(credential.username, credential.password or "") if credential else None
+                pulled = await self._services.images.pull(image, login)
+            except PullError as error:
+                message = _explain(image, credential, str(error))
+                status.current_state = State("Waiting", "ErrImagePull")
+                self._event(name, "Failed", message, warning=True)
+                self._event(name, "Failed", "Error: ErrImagePull", warning=True)
+                await self._save()
+                status.current_state = State("Waiting", "ImagePullBackOff")
+                self._event(name, "BackOff", f'Back-off pulling image "{image}": {message}')
+                self._event(name, "Failed", "Error: ImagePullBackOff", warning=True)
+                await self._save()
+                try:
+                    async with asyncio.timeout(backoff.next()):
+                        await self._credentials_changed.wait()
+                    backoff.reset()
+                except TimeoutError:
+                    pass
+                continue
+            took = _duration(pulled.seconds)
+            self._event(
+                name,
+                "Pulled",
+                f'Successfully pulled image "{image}" in {took} ({took} including waiting). Image size: {pulled.size} bytes.',
+            )
+            registry = parse(image)
+            status.image_id = f"{registry.registry}/{registry.repository}@{pulled.digest}"
+            return pulled
+
+    async def _launch(self, container: Container, image: Pulled) -> None:
+        """Make the container's root and start it."""
+        name, status = container.name, self._status(container.name)
+        if status.attempt:
+            await self._clear(name, status.attempt)
+            status.restart_count += 1
+        status.attempt += 1
+        await self._save()  # the number is on disk before anything has it in its name
+        bundle = self.bundle(name)
+        for part in ("rootfs", "upper", "work"):
+            (bundle / part).mkdir(parents=True, exist_ok=True)
+        mount_overlay(image.layers, bundle / "upper", bundle / "work", bundle / "rootfs")
+        hostname = self.record.properties.hostname or self.record.id.rsplit("/", 1)[-1]
+        files = self._volumes.files(hostname, self.record.status.ip, self.record.properties.dns_config)
+        write_bundle(
+            bundle,
+            self.record.properties,
+            container,
+            image.config,
+            namespace=self._namespace,
+            hostname=hostname,
+            cgroup=f"/cumulet-{self._services.installation}/{self.cid(name)}",
+            mounts=[*files, *self._volumes.mounts(container)],
+        )
+        runtime = self._services.runtime
+        await runtime.create(self.cid(name), bundle, self.log(name))
+        self._event(name, "Created", f"Created container: {name}")
+        await runtime.start(self.cid(name))
+        self._event(name, "Started", f"Started container {name}")
+        status.current_state = State("Running", "", start_time=clock.rfc3339_micro())
+        status.ready = container.properties.readiness_probe is None
+        await self._save()
+
+    async def _clear(self, name: str, attempt: int) -> None:
+        """Remove an attempt that has ended, but for its log; the log before it goes."""
+        await self._services.runtime.remove(self.cid(name))
+        unmount(self.bundle(name) / "rootfs")
+        await asyncio.to_thread(shutil.rmtree, self.bundle(name), ignore_errors=True)
+        (self.folder / name / f"{attempt - 1}.log").unlink(missing_ok=True)
+
+    async def _not_started(self, container: Container, reason: str) -> int:
+        status = self._status(container.name)
+        now = clock.rfc3339_micro()
+        self._event(container.name, "Failed", f"Error: {reason}", warning=True)
+        status.current_state = State("Terminated", "StartError", now, now, 128)
+        status.ready = False
+        await self._save()
+        return 128
+
+    async def _exited(self, container: Container, code: int | None) -> None:
+        status = self._status(container.name)
+        killed = self._services.runtime.was_killed_for_memory(self.bundle(container.name))
+        detail = "OOMKilled" if killed else "Completed" if code == 0 else "Error"
+        if code is None:
+            # Nobody was there to see it, as after the machine went down.
+            code, detail = 137, "ContainerStatusUnknown"
+        start = status.current_state.start_time
+        status.current_state = State("Terminated", detail, start, clock.rfc3339_micro(), code)
+        status.ready = False
+        self.ended(container.name).set()
+        await self._save()
+
+    async def _watch(self, container: Container, probe: probes.Probe, kind: str) -> None:
+        status = self._status(container.name)
+
+        async def execute(command: list[str]) -> int:
+            return await run_in(
+                self._services.runtime, self.cid(container.name), self.bundle(container.name), command
+            )
+
+        failed = asyncio.Event()
+
+        def heard(well: bool) -> None:
+            if kind == "readiness" and status.ready is not well:
+                status.ready = well
+                self._services.changed(self.record)
+            elif kind == "liveness" and not well:
+                failed.set()
+            if not well:
+                self._event(container.name, "Unhealthy", f"{kind.capitalize()} probe failed", warning=True)
+
+        asking = asyncio.create_task(
+            probes.keep_asking(probe, self.record.status.ip, execute, self._services.session, heard)
+        )
+        try:
+            await failed.wait()
+            self._event(
+                container.name, "Killing", f"Container {container.name} failed liveness probe, will be restarted"
+            )
+            await self._terminate(container.name, self.record.properties.termination_grace_period_seconds)
+        finally:
+            asking.cancel()
+
+    async def _terminate(self, name: str, grace: int) -> None:
+        """Ask a container to end, and make it end when its time is over."""
+        runtime, bundle, cid = self._services.runtime, self.bundle(name), self.cid(name)
+        if not runtime.is_known(cid, bundle):
+            return
+        self._event(name, "Killing", f"Stopping container {name}")
+        if grace > 0:
+            await runtime.kill(cid, signal.SIGTERM)
+            try:
+                async with asyncio.timeout(grace):
+                    await runtime.wait(cid, bundle)
+                return
+            except TimeoutError:
+                pass
+        await runtime.kill(cid)
+        await runtime.wait(cid, bundle)
+
+    def _event(self, container: str, name: str, message: str, *, warning: bool = False) -> None:
+        events = self._status(container).events
+        now = clock.rfc3339_micro()
+        for event in events:
+            if (event.name, event.message) == (name, message):
+                event.count += 1
+                event.last_timestamp = now
+                return
+        events.append(Event(name, message, "Warning" if warning else "Normal", now, now))
+        del events[:-50]
+
+    async def _save(self) -> None:
+        status = self.record.status
+        running = [self._status(item.name).current_state.state for item in self.record.properties.containers]
+        if status.state in ("Pending", "Running"):
+            status.state = "Running" if "Running" in running else status.state
+        if "Running" in running:
+            status.provisioning_state = "Succeeded"
+        self._services.changed(self.record)
+        await self._services.store.put_status(self.record)
+
+
+def _credential(image: str, credentials: list[Credential]) -> Credential | None:
+    """The credential for the image's registry, and no other."""
+    try:
+        registry = parse(image).registry
+    except ValueError:
+        return None
+    return next((item for item in credentials if item.server.lower() == registry.lower()), None)
+
+
+def _explain(image: str, credential: Credential | None, reason: str) -> str:
+    """What failed, with whose credentials, in the registry's own words, and what mends it."""
+    try:
+        registry = parse(image).registry
+    except ValueError:
+        return f'Failed to pull image "{image}": {reason}'
+    who = f"as principal '{credential.username}'" if credential else "without credentials"
+    lower = reason.lower()
+    if "manifest unknown" in lower or "name unknown" in lower:
+        cure = "push the image, or correct its name or tag"
+    elif "failed to do request" in lower:
+        cure = f"see whether {registry} is up and its name resolves; it is tried again"
+    elif credential is None:
+        cure = f"virtual nodes need a pull secret for {registry}: create one and name it in imagePullSecrets, also where the registry is attached to the cluster"
+    elif "denied" in lower:
+        cure = f"assign the role AcrPull on {registry} to the principal, or use one that has it in the pull secret"
+    elif "unauthorized" in lower or "authorize" in lower:
+        cure = "renew the secret of the principal and put it into the pull secret"
+    else:
+        cure = "it is tried again"
+    return f'Failed to pull image "{image}": from registry {registry} {who}: {reason}. To mend it: {cure}.'
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds * 1000:.0f}ms" if seconds < 1 else f"{seconds:.3f}s"
+
+
+def _lived(state: State) -> float:
+    if not state.start_time or not state.finish_time:
+        return 0.0
+    return (clock.parse(state.finish_time) - clock.parse(state.start_time)).total_seconds()

@@ -1,0 +1,131 @@
+"""A container's log as conmon writes it (the kubelet's format: time, stream, `F` or `P`, text), read and followed."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+from collections.abc import AsyncIterator, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+_IN_MODIFY = 2
+_CHUNK = 256 * 1024
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+class Query(NamedTuple):
+    """What of a log is wanted."""
+
+    tail: int | None = None
+    since: datetime | None = None
+    timestamps: bool = False
+    limit: int | None = None
+
+
+def read(path: Path, query: Query) -> bytes:
+    """The part of a log that is there."""
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        return b""
+    lines = [line for line in raw.splitlines(keepends=True) if line.endswith(b"\n")]
+    return _limited(_shown(_last(lines, query.tail), query), query.limit)
+
+
+async def follow(path: Path, query: Query, ended: asyncio.Event) -> AsyncIterator[bytes]:
+    """The log, and what is written to it until `ended` is set and everything was read."""
+    changed, descriptor = _watch(path)
+    loop = asyncio.get_running_loop()
+    waiting = asyncio.create_task(ended.wait())
+    try:
+        with path.open("rb") as file:
+            lines = [line for line in file.read().splitlines(keepends=True) if line.endswith(b"\n")]
+            file.seek(sum(len(line) for line in lines))
+            if found := _shown(_last(lines, query.tail), query):
+                yield found
+            pending = b""
+            while True:
+                done = ended.is_set()
+                changed.clear()
+                raw = file.read(_CHUNK)
+                if raw:
+                    *whole, pending = (pending + raw).split(b"\n")
+                    if found := _shown((line + b"\n" for line in whole), query):
+                        yield found
+                elif done:
+                    return
+                else:
+                    change = asyncio.create_task(changed.wait())
+                    await asyncio.wait([change, waiting], return_when=asyncio.FIRST_COMPLETED)
+                    change.cancel()
+    finally:
+        waiting.cancel()
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+
+
+def _watch(path: Path) -> tuple[asyncio.Event, int]:
+    """An event that is set when the file grows (inotify(7)), and the descriptor to close."""
+    descriptor = _LIBC.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+    if _LIBC.inotify_add_watch(descriptor, os.fsencode(path), _IN_MODIFY) < 0:
+        error = ctypes.get_errno()
+        os.close(descriptor)
+        raise OSError(error, os.strerror(error), str(path))
+    changed = asyncio.Event()
+
+    def read_all() -> None:
+        os.read(descriptor, 65536)
+        changed.set()
+
+    asyncio.get_running_loop().add_reader(descriptor, read_all)
+    return changed, descriptor
+
+
+def _last(lines: list[bytes], count: int | None) -> list[bytes]:
+    """The last `count` lines of output; one that was written in parts counts once."""
+    if count is None:
+        return lines
+    if count <= 0:
+        return []
+    index = len(lines)
+    while index and count:
+        index -= 1
+        if index == 0 or not _is_part(lines[index - 1]):
+            count -= 1
+    return lines[index:]
+
+
+def _is_part(line: bytes) -> bool:
+    return line.split(b" ", 3)[2:3] == [b"P"]
+
+
+def _shown(lines: Iterable[bytes], query: Query) -> bytes:
+    found: list[bytes] = []
+    for line in lines:
+        moment, _, rest = line.partition(b" ")
+        _, _, rest = rest.partition(b" ")
+        kind, _, text = rest.partition(b" ")
+        if query.since is not None and _time(moment) < query.since:
+            continue
+        if kind == b"P":
+            text = text.removesuffix(b"\n")
+        found.append(moment + b" " + text if query.timestamps else text)
+    return b"".join(found)
+
+
+def _time(text: bytes) -> datetime:
+    """conmon writes nanoseconds, which are more than a `datetime` has."""
+    shown = text.decode(errors="replace")
+    head, _, tail = shown.partition(".")
+    digits = "".join(char for char in tail[:9] if char.isdigit())
+    zone = tail[len(digits) :] or "Z"
+    try:
+        return datetime.fromisoformat(f"{head}.{digits[:6]:0<6}{zone}").astimezone(UTC)
+    except ValueError:
+        return datetime.max.replace(tzinfo=UTC)
+
+
+def _limited(raw: bytes, limit: int | None) -> bytes:
+    return raw if limit is None else raw[:limit]

@@ -1,0 +1,137 @@
+"""Running a container with runc under conmon, a supervisor of its own that outlives this process.
+
+conmon keeps the log and writes the exit code, so that a room that was away finds both. It is watched by a descriptor
+of its process, which says when it has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+
+class RuntimeFailure(Exception):  # noqa: N818  (a failure of the OCI runtime, whose name it has)
+    """The runtime did not do it; the message is its own."""
+
+
+class Runtime:
+    """All containers of an installation; a container is named by its id and has a folder of its own."""
+
+    def __init__(self, state: Path) -> None:
+        self._root = state / "runc"
+        self._exits = state / "exits"
+        for folder in (self._root, self._exits):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._conmon = shutil.which("conmon") or "conmon"
+        self._runc = shutil.which("runc") or "runc"
+
+    async def create(self, cid: str, bundle: Path, log: Path) -> None:
+        """Create a container, not yet started, from its bundle. Raises `RuntimeFailure`."""
+        (self._exits / cid).unlink(missing_ok=True)
+        reads, writes = os.pipe()
+        os.set_inheritable(writes, True)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                self._conmon,
+                *("--api-version", "1", "--cid", cid, "--cuuid", cid, "--name", cid),
+                *("--runtime", self._runc, "--runtime-arg", "--root", "--runtime-arg", str(self._root)),
+                *("--bundle", str(bundle), "--container-pidfile", str(bundle / "pid")),
+                *("--conmon-pidfile", str(bundle / "conmon.pid"), "--log-path", f"k8s-file:{log}"),
+                *("--exit-dir", str(self._exits), "--persist-dir", str(bundle), "--log-level", "error"),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+                pass_fds=[writes],
+                env={"PATH": os.environ.get("PATH", ""), "_OCI_SYNCPIPE": str(writes)},
+            )
+            os.close(writes)
+            writes = -1
+            _, errors = await process.communicate()
+            answer = await asyncio.to_thread(os.read, reads, 65536)
+        finally:
+            os.close(reads)
+            if writes >= 0:
+                os.close(writes)
+        if process.returncode or not answer:
+            raise RuntimeFailure(errors.decode(errors="replace").strip() or "conmon did not start")
+        told = msgspec.json.decode(answer.split(b"\n")[0])
+        if told.get("data", -1) <= 0:
+            raise RuntimeFailure(str(told.get("message") or "the runtime failed").strip())
+
+    async def start(self, cid: str) -> None:
+        """Let a created container run. Raises `RuntimeFailure`."""
+        await self._call("start", cid)
+
+    async def kill(self, cid: str, number: int = signal.SIGKILL) -> None:
+        """Signal a container; one that has ended is fine."""
+        with contextlib.suppress(RuntimeFailure):
+            await self._call("kill", cid, str(number))
+
+    async def remove(self, cid: str) -> None:
+        """Remove what is left of a container; one that is not there is fine."""
+        with contextlib.suppress(RuntimeFailure):
+            await self._call("delete", "--force", cid)
+        (self._exits / cid).unlink(missing_ok=True)
+
+    async def wait(self, cid: str, bundle: Path) -> int | None:
+        """Wait until a container has ended; its exit code, or `None` where nobody saw it end."""
+        pidfd = self._open(bundle)
+        if pidfd is not None:
+            loop = asyncio.get_running_loop()
+            ended = loop.create_future()
+            loop.add_reader(pidfd, lambda: ended.done() or ended.set_result(None))
+            try:
+                await ended
+            finally:
+                loop.remove_reader(pidfd)
+                os.close(pidfd)
+        try:
+            return int((self._exits / cid).read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def is_known(self, cid: str, bundle: Path) -> bool:
+        """Whether a container runs, or has ended and its exit code is there."""
+        pidfd = self._open(bundle)
+        if pidfd is not None:
+            os.close(pidfd)
+            return True
+        return (self._exits / cid).exists()
+
+    def was_killed_for_memory(self, bundle: Path) -> bool:
+        """Whether the kernel killed it for using more memory than it may."""
+        return (bundle / "oom").exists()
+
+    def exec_command(self, cid: str, process: Path) -> list[str]:
+        """The command that runs a further process, described in a file, in a container."""
+        return [self._runc, "--root", str(self._root), "exec", "--process", str(process), cid]
+
+    def _open(self, bundle: Path) -> int | None:
+        """A descriptor of conmon's process, or `None` where it has ended. Numbers are used again: it is looked at."""
+        try:
+            pid = int((bundle / "conmon.pid").read_text())
+            pidfd = os.pidfd_open(pid)
+        except (FileNotFoundError, ValueError, ProcessLookupError):
+            return None
+        try:
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            command = b""
+        if os.fsencode(bundle) not in command:
+            os.close(pidfd)
+            return None
+        return pidfd
+
+    async def _call(self, *arguments: str) -> None:
+        command: Sequence[str] = [self._runc, "--root", str(self._root), *arguments]
+        process = await asyncio.create_subprocess_exec(*command, stdin=-3, stdout=-3, stderr=-1)
+        _, errors = await process.communicate()
+        if process.returncode:
+            raise RuntimeFailure(errors.decode(errors="replace").strip())
