@@ -24,7 +24,7 @@ from cumulet.instances.bundle import BundleError, write_bundle
 from cumulet.instances.execute import run_in
 from cumulet.instances.images import Images, Pulled
 from cumulet.instances.meter import Meter
-from cumulet.instances.model import Container, Credential
+from cumulet.instances.model import Container, Credential, Probe
 from cumulet.instances.pull import Login, PullError
 from cumulet.instances.reference import parse
 from cumulet.instances.runtime import Runtime, RuntimeFailure
@@ -207,9 +207,9 @@ class Group:
             and status.current_state.state == "Running"
             and runtime.is_known(self.cid(container.name), self.bundle(container.name))
         )
-        if status.current_state.state == "Terminated" and status.current_state.exit_code == 0 and status.attempt:
-            if container in self.record.properties.init_containers:
-                return 0
+        done = status.attempt and status.current_state.state == "Terminated" and status.current_state.exit_code == 0
+        if done and container in self.record.properties.init_containers:
+            return 0
         if not adopted:
             image = await self._pull(container)
             try:
@@ -336,7 +336,7 @@ class Group:
         self.ended(container.name).set()
         await self._save()
 
-    async def _watch(self, container: Container, probe: probes.Probe, kind: str) -> None:
+    async def _watch(self, container: Container, probe: Probe, kind: str) -> None:
         status = self._status(container.name)
 
         async def execute(command: list[str]) -> int:

@@ -85,10 +85,10 @@ class Runtime:
         pidfd = self._open(bundle)
         if pidfd is not None:
             loop = asyncio.get_running_loop()
-            ended = loop.create_future()
-            loop.add_reader(pidfd, lambda: ended.done() or ended.set_result(None))
+            ended = asyncio.Event()
+            loop.add_reader(pidfd, ended.set)
             try:
-                await ended
+                await ended.wait()
             finally:
                 loop.remove_reader(pidfd)
                 os.close(pidfd)

@@ -1,0 +1,162 @@
+"""All groups of the room: made, found, put again, taken away; and a revision that grows with every change."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from pathlib import Path
+
+import aiohttp
+
+from cumulet.common.arm import ArmError, ResourceId
+from cumulet.common.config import Config
+from cumulet.common.tasks import TaskSet
+from cumulet.instances.group import Group, Services
+from cumulet.instances.images import Images
+from cumulet.instances.meter import Meter
+from cumulet.instances.model import GroupProperties
+from cumulet.instances.runtime import Runtime
+from cumulet.instances.sandbox import Network, installation_id
+from cumulet.instances.store import GroupRecord, GroupStatus, Store
+
+
+class Groups:
+    """By resource id, without case."""
+
+    def __init__(
+        self, config: Config, folder: Path, store: Store, meter: Meter, session: aiohttp.ClientSession, tasks: TaskSet
+    ) -> None:
+        self._folder = folder / "groups"
+        self._store = store
+        self._tasks = tasks
+        self._groups: dict[str, Group] = {}
+        self._deleting: dict[str, asyncio.Task[None]] = {}
+        self._changed = asyncio.Event()
+        # It begins anew with the process, at a number that no earlier process gave out.
+        self.revision = int(asyncio.get_running_loop().time() * 1000)
+        records = store.groups()
+        self._network = Network(config, {record.status.ip for record in records if record.status.ip})
+        self._records = records
+        self._services = Services(
+            store,
+            Images(folder / "images", session),
+            self._network,
+            Runtime(folder / "state"),
+            meter,
+            session,
+            installation_id(config),
+            self._note,
+        )
+
+    @property
+    def runtime(self) -> Runtime:
+        """What runs the containers."""
+        return self._services.runtime
+
+    async def open(self) -> None:
+        """Make the bridge and go on with every group that there was."""
+        await self._network.open()
+        for record in self._records:
+            group = Group(record, self._folder / record.uid, self._services)
+            self._groups[record.key] = group
+            group.start()
+
+    def close(self) -> None:
+        """This process ends; the containers run on."""
+        for group in self._groups.values():
+            group.detach()
+
+    def all(self) -> list[Group]:
+        """Every group, those that are being deleted among them."""
+        return list(self._groups.values())
+
+    def get(self, resource_id: str) -> Group:
+        """A group. Raises `ArmError` `ResourceNotFound`."""
+        resource = ResourceId(resource_id)
+        group = self._groups.get(str(resource).lower())
+        if group is None:
+            raise ArmError(
+                404,
+                "ResourceNotFound",
+                f"The Resource 'Microsoft.ContainerInstance/containerGroups/{resource.name}' under resource group "
+                f"'{resource.resource_group}' was not found.",
+            )
+        return group
+
+    async def put(
+        self, resource_id: str, location: str, tags: dict[str, str], properties: GroupProperties
+    ) -> tuple[Group, bool]:
+        """Make a group, or give one new credentials and tags; and whether it is new.
+
+        What runs is not changed in place: other properties of a group that is there must be the same. Raises `ArmError`.
+        """
+        key = str(ResourceId(resource_id)).lower()
+        if key in self._deleting:
+            raise ArmError(
+                409, "ContainerGroupTransitioning", "The container group is still being deleted: try again."
+            )
+        existing = self._groups.get(key)
+        if existing is not None:
+            record = existing.record
+            if _fixed(record.properties) != _fixed(properties):
+                raise ArmError(
+                    400,
+                    "InvalidContainerGroupUpdate",
+                    f"The updates on container group '{ResourceId(resource_id).name}' are invalid. If you are going to update the "
+                    "os type, restart policy, network profile, CPU, memory or image of a container, you must delete it first.",
+                )
+            record.tags, record.properties = tags, properties
+            await self._store.put(record)
+            existing.renew(record)
+            self._note(record)
+            return existing, False
+        record = GroupRecord(str(uuid.uuid4()), key, resource_id, location, tags, properties, GroupStatus())
+        await self._store.put(record)
+        group = Group(record, self._folder / record.uid, self._services)
+        self._groups[key] = group
+        self._note(record)
+        group.start()
+        return group, True
+
+    async def put_tags(self, group: Group, tags: dict[str, str]) -> None:
+        """Replace a group's tags."""
+        group.record.tags = tags
+        await self._store.put(group.record)
+        self._note(group.record)
+
+    async def delete(self, group: Group, grace: int) -> None:
+        """Take a group away; a second call waits for the first."""
+        key = group.record.key
+        task = self._deleting.get(key)
+        if task is None:
+            task = self._tasks.start(self._destroy(group, grace), f"delete {group.record.id}")
+            self._deleting[key] = task
+        await asyncio.shield(task)
+
+    async def wait_for_change(self, since: int, seconds: float) -> None:
+        """Wait until anything is newer than a revision, at most that long."""
+        try:
+            async with asyncio.timeout(seconds):
+                while self.revision <= since:
+                    await self._changed.wait()
+        except TimeoutError:
+            return
+
+    async def _destroy(self, group: Group, grace: int) -> None:
+        key = group.record.key
+        try:
+            await group.destroy(grace)
+            self._groups.pop(key, None)
+        finally:
+            self._deleting.pop(key, None)
+        self._note(group.record)
+
+    def _note(self, _: GroupRecord) -> None:
+        self.revision += 1
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+def _fixed(properties: GroupProperties) -> object:
+    """What of a group cannot change while it is there."""
+    return (properties.containers, properties.init_containers, properties.restart_policy, properties.os_type)

@@ -1,0 +1,233 @@
+"""The resource provider `Microsoft.ContainerInstance` (REST reference 2023-05-01).
+
+Ours beside ACI's, for a virtual node that wants more than ACI gives; a client that does not ask for it sees none of it:
+`GET …/containerGroups?watch=true&since=N` answers when something is newer than revision N, at the latest after 25 s, with
+`instanceView`s and the new `revision`; `DELETE …?gracePeriodSeconds=N`; logs with `follow`, `previous`, `sinceSeconds`
+and `limitBytes`, answered as plain text where `stream=true`; `exec` with a list as `command` and `protocol`
+`v5.channel.k8s.io`; and `locations/{l}/usageDetails`, the bill.
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from cumulet.common import clock
+from cumulet.common.arm import ArmError, front_door_url, json_response, read_json
+from cumulet.instances import logs
+from cumulet.instances.group import Group
+from cumulet.instances.groups import Groups
+from cumulet.instances.meter import Meter
+from cumulet.instances.model import NAME, parse, shown
+from cumulet.instances.store import ContainerStatus
+from cumulet.instances.streams import Streams
+
+_TYPE = r"providers/{namespace:(?i:Microsoft\.ContainerInstance)}"
+_WATCH = 25.0
+_LOG_LIMIT = 4 * 1024 * 1024
+
+
+class Provider:
+    """Serves groups as resources."""
+
+    def __init__(self, groups: Groups, meter: Meter, streams: Streams) -> None:
+        self._groups = groups
+        self._meter = meter
+        self._streams = streams
+
+    def routes(self) -> list[web.RouteDef]:
+        """What is served; ids are compared without case."""
+        subscription = "/{subscriptions:(?i:subscriptions)}/{subscription}"
+        locations = f"{subscription}/{_TYPE}/{{locations:(?i:locations)}}/{{location}}"
+        many = f"{subscription}/{{groups:(?i:resourceGroups)}}/{{group}}/{_TYPE}/{{type:(?i:containerGroups)}}"
+        one = f"{many}/{{name}}"
+        container = f"{one}/{{containers:(?i:containers)}}/{{container}}"
+        return [
+            web.get(f"{subscription}/{_TYPE}/{{type:(?i:containerGroups)}}", self._list),
+            web.get(many, self._list),
+            web.get(one, self._get),
+            web.put(one, self._put),
+            web.patch(one, self._patch),
+            web.delete(one, self._delete),
+            web.get(f"{container}/{{verb:(?i:logs)}}", self._logs),
+            web.post(f"{container}/{{verb:(?i:exec)}}", self._exec),
+            web.post(f"{container}/{{verb:(?i:attach)}}", self._attach),
+            web.get(f"{locations}/{{verb:(?i:usageDetails)}}", self._usage_details),
+            web.get(f"{locations}/{{verb:(?i:usages)}}", self._usages),
+            web.get(f"{locations}/{{verb:(?i:operations)}}/{{operation}}", self._operation),
+        ]
+
+    async def _list(self, request: web.Request) -> web.Response:
+        watching = request.query.get("watch") == "true"
+        if watching:
+            since = request.query.get("since", "0")
+            if not since.isdecimal():
+                raise ArmError(400, "InvalidParameter", "since must be a revision.", target="since")
+            # A revision of another process is no revision of this one: it is answered at once.
+            if int(since) <= self._groups.revision:
+                await self._groups.wait_for_change(int(since), _WATCH)
+        group = request.match_info.get("group", "").lower()
+        found = [
+            _show(item, view=watching)
+            for item in self._groups.all()
+            if not group or item.record.key.split("/")[4] == group
+        ]
+        return json_response({"value": found, **({"revision": self._groups.revision} if watching else {})})
+
+    async def _get(self, request: web.Request) -> web.Response:
+        return json_response(_show(self._groups.get(request.path), view=True))
+
+    async def _put(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        if not NAME.fullmatch(name.lower()):
+            raise ArmError(
+                400, "InvalidContainerGroupName", f"The container group name '{name}' is invalid.", target="name"
+            )
+        body = await read_json(request)
+        location = body.get("location")
+        if not isinstance(location, str):
+            raise ArmError(400, "LocationRequired", "The location property is required for this definition.")
+        group, new = await self._groups.put(request.path, location, _tags(body), parse(name, body))
+        headers = {}
+        if new:
+            subscription = request.match_info["subscription"]
+            path = f"/subscriptions/{subscription}/providers/Microsoft.ContainerInstance/locations/{location}"
+            operation = f"{path}/operations/{group.record.uid}?api-version=2023-05-01"
+            headers = {"Azure-AsyncOperation": front_door_url(request) + operation, "Retry-After": "1"}
+        return json_response(_show(group, view=True), 201 if new else 200, headers)
+
+    async def _patch(self, request: web.Request) -> web.Response:
+        group = self._groups.get(request.path)
+        await self._groups.put_tags(group, _tags(await read_json(request)))
+        return json_response(_show(group, view=True))
+
+    async def _delete(self, request: web.Request) -> web.Response:
+        try:
+            group = self._groups.get(request.path)
+        except ArmError:
+            return web.Response(status=204)
+        grace = request.query.get("gracePeriodSeconds", str(group.record.properties.termination_grace_period_seconds))
+        if not grace.isdecimal():
+            raise ArmError(
+                400, "InvalidParameter", "gracePeriodSeconds must be a number.", target="gracePeriodSeconds"
+            )
+        answer = _show(group, view=True)
+        await self._groups.delete(group, int(grace))
+        return json_response(answer)
+
+    async def _logs(self, request: web.Request) -> web.StreamResponse:
+        group, name = self._container(request)
+        query = request.query
+        wanted = logs.Query(
+            tail=_number(query.get("tail"), "tail"),
+            since=_since(query),
+            timestamps=query.get("timestamps", "").lower() == "true",
+            limit=_number(query.get("limitBytes"), "limitBytes"),
+        )
+        path = group.log(name, previous=query.get("previous") == "true")
+        if query.get("previous") == "true" and not path.exists():
+            raise ArmError(404, "PreviousContainerNotFound", f'previous terminated container "{name}" was not found')
+        if query.get("stream") != "true":
+            content = logs.read(path, wanted)[-_LOG_LIMIT:]
+            return json_response({"content": content.decode(errors="replace")})
+        if query.get("follow") != "true" or not path.exists():
+            return web.Response(body=logs.read(path, wanted), content_type="text/plain")
+        response = web.StreamResponse(headers={"Content-Type": "text/plain"})
+        await response.prepare(request)
+        async for chunk in logs.follow(path, wanted, group.ended(name)):
+            await response.write(chunk)
+        await response.write_eof()
+        return response
+
+    async def _exec(self, request: web.Request) -> web.Response:
+        group, name = self._container(request)
+        if group.record.status.containers[name].current_state.state != "Running":
+            raise ArmError(409, "ContainerNotRunning", f"The container '{name}' is not running.")
+        return json_response(self._streams.offer_exec(group, name, await read_json(request)))
+
+    async def _attach(self, request: web.Request) -> web.Response:
+        group, name = self._container(request)
+        return json_response(self._streams.offer_attach(group, name))
+
+    async def _usage_details(self, request: web.Request) -> web.Response:
+        return json_response({"value": [{"id": str(uuid.uuid4()), "properties": row} for row in self._meter.rows()]})
+
+    async def _usages(self, request: web.Request) -> web.Response:
+        usage = {"unit": "Count", "currentValue": len(self._groups.all()), "limit": 100}
+        name = {"value": "ContainerGroups", "localizedValue": "Container Groups"}
+        return json_response({"value": [{**usage, "name": name}]})
+
+    async def _operation(self, request: web.Request) -> web.Response:
+        operation = request.match_info["operation"]
+        for group in self._groups.all():
+            if group.record.uid == operation:
+                state = group.record.status.provisioning_state
+                ended = state in ("Succeeded", "Failed")
+                headers = {} if ended else {"Retry-After": "1"}
+                return json_response({"id": operation, "status": state if ended else "InProgress"}, 200, headers)
+        return json_response({"id": operation, "status": "Succeeded"})
+
+    def _container(self, request: web.Request) -> tuple[Group, str]:
+        path = request.path
+        group = self._groups.get(path[: path.lower().rindex("/containers/")])
+        name = request.match_info["container"]
+        if not group.has(name):
+            raise ArmError(404, "ContainerNotFound", f"The container '{name}' is not a container of the group.")
+        group.record.status.containers.setdefault(name, ContainerStatus())
+        return group, name
+
+
+def _show(group: Group, *, view: bool) -> dict[str, Any]:
+    record = group.record
+    properties = shown(record.properties)
+    properties["provisioningState"] = record.status.provisioning_state
+    if record.status.ip:
+        address = properties.get("ipAddress") or {"ports": [], "type": "Public"}
+        properties["ipAddress"] = {**address, "ip": record.status.ip}
+    if view:
+        for container in [*(properties.get("containers") or ()), *(properties.get("initContainers") or ())]:
+            status = record.status.containers.get(container["name"])
+            if status is not None:
+                container["properties"]["instanceView"] = msgspec.to_builtins(status)
+        properties["instanceView"] = {"state": record.status.state, "events": []}
+    return {
+        "id": record.id,
+        "name": record.id.rsplit("/", 1)[-1],
+        "type": "Microsoft.ContainerInstance/containerGroups",
+        "location": record.location,
+        "tags": record.tags,
+        "properties": properties,
+    }
+
+
+def _tags(body: dict[str, Any]) -> dict[str, str]:
+    try:
+        return msgspec.convert(body.get("tags") or {}, dict[str, str])
+    except msgspec.ValidationError as error:
+        raise ArmError(400, "InvalidRequestContent", f"tags: {error}", target="tags") from None
+
+
+def _number(text: str | None, name: str) -> int | None:
+    if text is None:
+        return None
+    if not text.isdecimal() or len(text) > 12:
+        raise ArmError(400, "InvalidParameter", f"{name} must be a number that is not negative.", target=name)
+    return int(text)
+
+
+def _since(query: Any) -> Any:
+    seconds = _number(query.get("sinceSeconds"), "sinceSeconds")
+    if seconds is not None:
+        return clock.now() - timedelta(seconds=seconds)
+    if text := query.get("sinceTime"):
+        try:
+            return clock.parse(text)
+        except ValueError:
+            raise ArmError(
+                400, "InvalidParameter", "sinceTime must be an RFC 3339 time.", target="sinceTime"
+            ) from None
+    return None

@@ -1,0 +1,169 @@
+"""Exec and attach: a WebSocket that is offered by a call of the provider, with a password that is good once.
+
+ACI's way: the first frame is the password, then raw bytes. Kubernetes' way, where the call asks for the protocol
+`v5.channel.k8s.io`: after the password each frame begins with its channel, 0 to 2 for the streams, 3 for the `Status` at
+the end, 4 for the terminal's size, 255 for a channel that is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import secrets
+import shlex
+import uuid
+from typing import Any, NamedTuple
+
+import msgspec
+from aiohttp import WSMsgType, web
+
+from cumulet.common.arm import ArmError
+from cumulet.instances import logs
+from cumulet.instances.execute import Session
+from cumulet.instances.group import Group
+from cumulet.instances.runtime import Runtime, RuntimeFailure
+
+CHANNELS = "v5.channel.k8s.io"
+_ERROR, _RESIZE, _CLOSE = 3, 4, 255
+_LIFE = 60.0
+_MESSAGE_LIMIT = 4 * 1024 * 1024
+
+
+class _Offer(NamedTuple):
+    password: str
+    group: Group
+    container: str
+    command: list[str] | None
+    stdin: bool
+    tty: bool
+    channels: bool
+
+
+class Streams:
+    """Serves `/streams/{id}`."""
+
+    def __init__(self, base_url: str, runtime: Runtime) -> None:
+        self._base_url = base_url.replace("https://", "wss://", 1)
+        self._runtime = runtime
+        self._offers: dict[str, _Offer] = {}
+
+    def offer_exec(self, group: Group, container: str, body: dict[str, Any]) -> dict[str, str]:
+        """Where a command can be run: `webSocketUri` and `password`. Raises `ArmError` 400."""
+        command = body.get("command")
+        if isinstance(command, str):
+            command = shlex.split(command)
+        if not isinstance(command, list) or not command or not all(isinstance(word, str) for word in command):
+            raise ArmError(
+                400, "InvalidRequestContent", "command must be a command line or a list of words.", target="command"
+            )
+        channels = body.get("protocol") == CHANNELS
+        # ACI's exec is always a terminal.
+        tty = bool(body.get("tty")) if channels else True
+        stdin = bool(body.get("stdin")) if channels else True
+        return self._offer(group, container, command, stdin=stdin, tty=tty, channels=channels)
+
+    def offer_attach(self, group: Group, container: str) -> dict[str, str]:
+        """Where a container's output can be read as it comes."""
+        return self._offer(group, container, None, stdin=False, tty=False, channels=False)
+
+    def _offer(
+        self, group: Group, container: str, command: list[str] | None, *, stdin: bool, tty: bool, channels: bool
+    ) -> dict[str, str]:
+        name, password = str(uuid.uuid4()), secrets.token_urlsafe(24)
+        self._offers[name] = _Offer(password, group, container, command, stdin, tty, channels)
+        asyncio.get_running_loop().call_later(_LIFE, self._offers.pop, name, None)
+        return {"webSocketUri": f"{self._base_url}/streams/{name}", "password": password}
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Serve an offer, once."""
+        socket = web.WebSocketResponse(max_msg_size=_MESSAGE_LIMIT)
+        await socket.prepare(request)
+        offer = self._offers.pop(request.match_info["id"], None)
+        first = await socket.receive()
+        given = first.data if isinstance(first.data, str) else ""
+        if offer is None or not hmac.compare_digest(offer.password.encode(), given.encode()):
+            await socket.close(code=1008, message=b"the password is wrong, or was used already")
+            return socket
+        if offer.command is None:
+            await self._attach(socket, offer)
+        else:
+            await self._execute(socket, offer, offer.command)
+        await socket.close()
+        return socket
+
+    async def _attach(self, socket: web.WebSocketResponse, offer: _Offer) -> None:
+        path = offer.group.log(offer.container)
+        reading = asyncio.create_task(_until_closed(socket))
+        async for chunk in logs.follow(path, logs.Query(tail=0), offer.group.ended(offer.container)):
+            if reading.done():
+                break
+            await socket.send_bytes(chunk)
+        reading.cancel()
+
+    async def _execute(self, socket: web.WebSocketResponse, offer: _Offer, command: list[str]) -> None:
+        group, name = offer.group, offer.container
+        session = Session(
+            self._runtime, group.cid(name), group.bundle(name), command, stdin=offer.stdin, tty=offer.tty
+        )
+
+        async def send(channel: int, data: bytes) -> None:
+            with contextlib.suppress(ConnectionError):
+                await socket.send_bytes(bytes([channel]) + data if offer.channels else data)
+
+        running = asyncio.create_task(session.run(send))
+        reading = asyncio.create_task(_read(socket, session, channels=offer.channels))
+        try:
+            await asyncio.wait([running, reading], return_when=asyncio.FIRST_COMPLETED)
+            if not running.done():
+                return  # the client went away: the process is ended below
+            try:
+                status = _status(running.result())
+            except (RuntimeFailure, OSError) as error:
+                status = _failure(str(error))
+            if offer.channels:
+                await send(_ERROR, msgspec.json.encode(status))
+        finally:
+            for task in (running, reading):
+                task.cancel()
+            await asyncio.gather(running, reading, return_exceptions=True)
+
+
+async def _read(socket: web.WebSocketResponse, session: Session, *, channels: bool) -> None:
+    async for message in socket:
+        if message.type not in (WSMsgType.BINARY, WSMsgType.TEXT):
+            continue
+        data: bytes = message.data.encode() if isinstance(message.data, str) else message.data
+        if not channels:
+            await session.write(data)
+        elif data:
+            channel, rest = data[0], data[1:]
+            if channel == 0 and rest:
+                await session.write(rest)
+            elif channel == _CLOSE and rest == b"\0":
+                await session.write(b"")
+            elif channel == _RESIZE:
+                with contextlib.suppress(msgspec.DecodeError, KeyError, TypeError):
+                    size = msgspec.json.decode(rest)
+                    await session.resize(int(size["Width"]), int(size["Height"]))
+
+
+async def _until_closed(socket: web.WebSocketResponse) -> None:
+    async for _ in socket:
+        pass
+
+
+def _status(code: int) -> dict[str, Any]:
+    if code == 0:
+        return {"metadata": {}, "status": "Success"}
+    return {
+        "metadata": {},
+        "status": "Failure",
+        "message": f"command terminated with non-zero exit code: exit status {code}",
+        "reason": "NonZeroExitCode",
+        "details": {"causes": [{"reason": "ExitCode", "message": str(code)}]},
+    }
+
+
+def _failure(message: str) -> dict[str, Any]:
+    return {"metadata": {}, "status": "Failure", "message": message, "reason": "InternalError", "code": 500}
