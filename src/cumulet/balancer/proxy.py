@@ -1,0 +1,164 @@
+"""The data plane: a listener for each address and port of a service, and a pipe for each connection.
+
+Where no end point is ready the listener is closed, so that a client is refused at once and not left waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Sequence
+from typing import NamedTuple
+
+log = logging.getLogger(__name__)
+
+_CONNECT = 5.0
+
+Endpoint = tuple[str, int]
+
+
+class Frontend(NamedTuple):
+    """Where clients connect."""
+
+    host: str
+    port: int
+
+
+class Backends:
+    """The ready end points of a frontend, taken in turns, or by the client's address where that is asked for."""
+
+    def __init__(self) -> None:
+        self._endpoints: Sequence[Endpoint] = ()
+        self._by_client = False
+        self._next = 0
+
+    def set(self, endpoints: Sequence[Endpoint], *, by_client: bool) -> None:
+        """From now on connections go to these; those that are open stay where they are."""
+        self._endpoints = endpoints
+        self._by_client = by_client
+
+    def candidates(self, client: str) -> list[Endpoint]:
+        """All end points, the one to try first in front."""
+        if not self._endpoints:
+            return []
+        if self._by_client:
+            start = sum(client.encode()) % len(self._endpoints)
+        else:
+            start = self._next % len(self._endpoints)
+            self._next += 1
+        return [*self._endpoints[start:], *self._endpoints[:start]]
+
+
+class Proxy:
+    """All frontends. `set` says what is wanted of one, `remove` ends it."""
+
+    def __init__(self) -> None:
+        self._backends: dict[Frontend, Backends] = {}
+        self._servers: dict[Frontend, asyncio.Server] = {}
+
+    def frontends(self) -> set[Frontend]:
+        """Those that are known, listening or not."""
+        return set(self._backends)
+
+    async def set(self, frontend: Frontend, endpoints: Sequence[Endpoint], *, by_client: bool = False) -> None:
+        """Serve a frontend with these end points. Raises `OSError` where the address cannot be listened on."""
+        backends = self._backends.setdefault(frontend, Backends())
+        backends.set(endpoints, by_client=by_client)
+        if endpoints and frontend not in self._servers:
+            loop = asyncio.get_running_loop()
+            self._servers[frontend] = await loop.create_server(
+                lambda: _Client(backends), frontend.host, frontend.port, backlog=1024, reuse_address=True
+            )
+        elif not endpoints and frontend in self._servers:
+            self._servers.pop(frontend).close()
+
+    def remove(self, frontend: Frontend) -> None:
+        """Take no more connections; those that are open go on to their end."""
+        self._backends.pop(frontend, None)
+        if (server := self._servers.pop(frontend, None)) is not None:
+            server.close()
+
+    def close(self) -> None:
+        """End every frontend."""
+        for frontend in self.frontends():
+            self.remove(frontend)
+
+
+class _Pipe(asyncio.Protocol):
+    """One half of a connection: what comes in here goes out at `peer`, no faster than that takes it."""
+
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport | None = None
+        self.peer: _Pipe | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if self.peer is not None and self.peer.transport is not None:
+            self.peer.transport.write(data)
+
+    def eof_received(self) -> bool:
+        """The other end may still have something to say."""
+        if self.peer is not None and self.peer.transport is not None:
+            with contextlib.suppress(OSError, RuntimeError):
+                self.peer.transport.write_eof()
+        return True
+
+    def pause_writing(self) -> None:
+        if self.peer is not None and self.peer.transport is not None:
+            self.peer.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self.peer is not None and self.peer.transport is not None:
+            self.peer.transport.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.peer is not None and self.peer.transport is not None:
+            self.peer.transport.close()
+
+
+class _Client(_Pipe):
+    """A client's half: it waits until an end point has taken the connection."""
+
+    def __init__(self, backends: Backends) -> None:
+        super().__init__()
+        self._backends = backends
+        self._task: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        assert self.transport is not None
+        self.transport.pause_reading()
+        self._task = asyncio.get_running_loop().create_task(self._connect())
+
+    async def _connect(self) -> None:
+        assert self.transport is not None
+        peer = self.transport.get_extra_info("peername")
+        loop = asyncio.get_running_loop()
+        for host, port in self._backends.candidates(str(peer[0]) if peer else ""):
+            pipe = _Pipe()
+            try:
+                async with asyncio.timeout(_CONNECT):
+                    transport, _ = await loop.create_connection(lambda pipe=pipe: pipe, host, port)  # type: ignore[misc]
+            except (OSError, TimeoutError) as error:
+                log.info("end point %s:%s does not answer: %s", host, port, error or "timeout")
+                continue
+            if (found := transport.get_extra_info("socket")) is not None:
+                with contextlib.suppress(OSError):
+                    found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            pipe.peer, self.peer = self, pipe
+            if self.transport.is_closing():
+                transport.close()
+                return
+            self.transport.resume_reading()
+            return
+        self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._task is not None and self.peer is None:
+            self._task.cancel()
