@@ -102,7 +102,7 @@ class Balancer:
 
     async def _ensure_address(self, key: Key, service: Object) -> str | None:
         given = _given(service)
-        address = self._addresses.get(key) or given
+        address: str | None = self._addresses.get(key) or given
         if not address or (given and given != address):
             address = self._choose(key, service)
             if address is None:

@@ -158,5 +158,9 @@ class Groups:
 
 
 def _fixed(properties: GroupProperties) -> object:
-    """What of a group cannot change while it is there."""
-    return (properties.containers, properties.init_containers, properties.restart_policy, properties.os_type)
+    """What of a group cannot change while it is there; environment and files are those of a container's next start."""
+    containers = [
+        (item.name, item.properties.image, item.properties.command, item.properties.args, item.properties.resources)
+        for item in [*properties.init_containers, *properties.containers]
+    ]
+    return (containers, properties.restart_policy, properties.os_type)

@@ -1,0 +1,91 @@
+"""Container groups by Azure Resource Manager, ours or the real one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+
+from cumulet.common.arm import ArmClient, ArmError
+from cumulet.common.entra import ARM_AUDIENCE, AuthenticationError, TokenSource
+from cumulet.common.tasks import Backoff
+
+log = logging.getLogger(__name__)
+
+Object = dict[str, Any]
+
+API_VERSION = "2023-05-01"
+_POLL = 5.0
+
+
+class ContainerGroups:
+    """The groups of one resource group. All raise `ArmError`, `AuthenticationError`, `aiohttp.ClientError`."""
+
+    def __init__(
+        self, session: aiohttp.ClientSession, base_url: str, tokens: TokenSource, subscription: str, group: str
+    ) -> None:
+        self._session = session
+        self._base_url = base_url
+        self._tokens = tokens
+        self._arm = ArmClient(session, base_url, tokens)
+        self._path = f"/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.ContainerInstance/containerGroups"
+
+    async def put(self, name: str, body: Object) -> Object:
+        """Make a group, or give one new credentials."""
+        _, _, answer = await self._arm.call("PUT", f"{self._path}/{name}", body, api_version=API_VERSION)
+        found: Object = answer
+        return found
+
+    async def delete(self, name: str, grace: int) -> None:
+        """Delete a group, and return when it is gone."""
+        query = {"gracePeriodSeconds": str(grace)}
+        answer = await self._arm.call("DELETE", f"{self._path}/{name}", api_version=API_VERSION, query=query)
+        await self._arm.finish(answer, api_version=API_VERSION)
+
+    async def post(self, path: str, body: Object) -> Object:
+        """A call on a container, such as `name/containers/web/exec`."""
+        _, _, answer = await self._arm.call("POST", f"{self._path}/{path}", body, api_version=API_VERSION)
+        found: Object = answer
+        return found
+
+    async def stream(self, path: str, query: dict[str, str]) -> AsyncIterator[bytes]:
+        """An answer as it comes."""
+        headers = {"Authorization": f"Bearer {await self._tokens.token(ARM_AUDIENCE)}"}
+        url = f"{self._base_url}{self._path}/{path}"
+        async with self._session.get(url, params={"api-version": API_VERSION, **query}, headers=headers) as response:
+            if response.status >= 400:
+                error = (await response.json(content_type=None)).get("error") or {}
+                raise ArmError(response.status, error.get("code", ""), error.get("message", ""))
+            async for chunk in response.content.iter_any():
+                yield chunk
+
+    async def changes(self) -> AsyncIterator[list[Object]]:
+        """All groups with their `instanceView`, again whenever something changed, for ever.
+
+        Ours says when that is; another is asked now and then, group by group, since its lists have no views.
+        """
+        since = "0"
+        backoff = Backoff(0.1, 10)
+        while True:
+            try:
+                _, _, answer = await self._arm.call(
+                    "GET", self._path, api_version=API_VERSION, query={"watch": "true", "since": since}
+                )
+                groups: list[Object] = answer["value"]
+                if "revision" in answer:
+                    since = str(answer["revision"])
+                else:
+                    groups = [
+                        (await self._arm.call("GET", group["id"], api_version=API_VERSION))[2] for group in groups
+                    ]
+                yield groups
+                backoff.reset()
+                if "revision" not in answer:
+                    await asyncio.sleep(_POLL)
+            except (ArmError, AuthenticationError, aiohttp.ClientError, TimeoutError) as error:
+                log.warning("container groups cannot be listed: %s", error)
+                since = "0"
+                await backoff.wait()

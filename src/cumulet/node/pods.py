@@ -1,0 +1,312 @@
+"""Keeps the pods of the node and their container groups in line, in both directions."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import msgspec
+
+from cumulet.common.arm import ArmError
+from cumulet.common.config import Config
+from cumulet.common.kubernetes import Client, EventRecorder, Informer, KubernetesError, WorkQueue
+from cumulet.common.kubernetes.client import CONFIGMAPS, EVENTS, MERGE_PATCH, PODS, SECRETS, SERVICES
+from cumulet.node.aci import ContainerGroups
+from cumulet.node.references import MissingError, References, UnsupportedError
+from cumulet.node.status import failed_status, pod_status, waiting_status
+from cumulet.node.translate import check, container_group, group_name
+
+log = logging.getLogger(__name__)
+
+Object = dict[str, Any]
+Key = tuple[str, str]
+
+_ENDED = ("Succeeded", "Failed")
+
+
+class Pods:
+    """One key a pod. Everything is done from what is there now, so that it can be done again at any time."""
+
+    def __init__(self, client: Client, groups: ContainerGroups, config: Config) -> None:
+        self._client = client
+        self._aci = groups
+        self._config = config
+        self._host = config.addresses["node"].host
+        self.queue: WorkQueue[Key] = WorkQueue(first_delay=0.2, ceiling=60.0)
+        self.events = EventRecorder(client, "kubelet", config.node_name)
+        self.pods = Informer(client, PODS, field_selector=f"spec.nodeName={config.node_name}")
+        self.secrets = Informer(client, SECRETS)
+        self.config_maps = Informer(client, CONFIGMAPS)
+        self.services = Informer(client, SERVICES)
+        self._references = References(self.secrets, self.config_maps, self.services, self._token, self._host)
+        self._groups: dict[str, Object] = {}
+        self._seen_groups = False
+        self._sent: dict[str, bytes] = {}
+        self._told: dict[tuple[str, str, str, str], int] = {}
+        self.pods.add_handler(lambda change, pod, old: self.queue.add(_key(pod)))
+        self.secrets.add_handler(self._referred_to)
+        self.config_maps.add_handler(self._referred_to)
+
+    # What comes in.
+
+    def _referred_to(self, change: str, obj: Object, old: Object | None) -> None:
+        """A secret or config map is new or another: the pods that name it are looked at again."""
+        namespace, name = obj["metadata"]["namespace"], obj["metadata"]["name"]
+        for pod in self.pods:
+            if pod["metadata"]["namespace"] == namespace and name in _names(pod):
+                self.queue.add(_key(pod))
+
+    async def watch(self) -> None:
+        """Follow the groups until cancelled."""
+        await self._recall()
+        async for groups in self._aci.changes():
+            mine = {
+                group["tags"]["UID"]: group
+                for group in groups
+                if (group.get("tags") or {}).get("NodeName") == self._config.node_name
+                and group["tags"].get("ClusterName", self._config.cluster) == self._config.cluster
+                and "UID" in group["tags"]
+            }
+            before, self._groups = self._groups, mine
+            first, self._seen_groups = not self._seen_groups, True
+            by_uid = {pod["metadata"]["uid"]: pod for pod in self.pods}
+            for uid in mine.keys() | before.keys():
+                if before.get(uid) != mine.get(uid):
+                    pod = by_uid.get(uid)
+                    if pod is not None:
+                        self.queue.add(_key(pod))
+                    elif uid in mine:
+                        tags = mine[uid]["tags"]
+                        self.queue.add((tags["Namespace"], tags["PodName"]))
+            if first:
+                for pod in self.pods:
+                    self.queue.add(_key(pod))
+
+    async def _recall(self) -> None:
+        """What was told of the pods before this process began, so that nothing is told twice."""
+        found = await self._client.list(EVENTS, None, {"fieldSelector": "source=kubelet"})
+        for event in found["items"]:
+            involved = event["involvedObject"]
+            key = (involved.get("uid", ""), involved.get("fieldPath", ""), event["reason"], event["message"])
+            self._told[key] = self._told.get(key, 0) + (event.get("count") or 1)
+
+    async def _token(self, pod: Object, source: Object) -> str:
+        metadata, spec = pod["metadata"], pod["spec"]
+        body: Object = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {
+                "expirationSeconds": max(source.get("expirationSeconds") or 3600, 600),
+                "boundObjectRef": {
+                    "apiVersion": "v1",
+                    "kind": "Pod",
+                    "name": metadata["name"],
+                    "uid": metadata["uid"],
+                },
+            },
+        }
+        if source.get("audience"):
+            body["spec"]["audiences"] = [source["audience"]]
+        name = spec.get("serviceAccountName", "default")
+        path = f"/api/v1/namespaces/{metadata['namespace']}/serviceaccounts/{name}/token"
+        try:
+            answer = await self._client.request("POST", path, body=body)
+        except KubernetesError as error:
+            raise MissingError(f"failed to fetch token: {error}") from None
+        token: str = answer["status"]["token"]
+        return token
+
+    # What is done about it.
+
+    async def reconcile(self, key: Key) -> None:
+        """Bring one pod and its group in line."""
+        if not self._seen_groups:
+            return
+        pod = self.pods.get(key[1], key[0])
+        await self._remove_strays(key, pod)
+        if pod is None:
+            return
+        uid = pod["metadata"]["uid"]
+        group = self._groups.get(uid)
+        if pod["metadata"].get("deletionTimestamp"):
+            await self._delete(pod)
+            return
+        phase = (pod.get("status") or {}).get("phase")
+        if group is None:
+            if phase in _ENDED:
+                return
+            if _was_running(pod):
+                message = "The pod status was not found and may have been deleted from the provider"
+                await self._write_status(pod, failed_status(pod, "NotFound", message))
+                return
+            group = await self._create(pod)
+            if group is None:
+                return
+        elif phase not in _ENDED:
+            await self._renew_credentials(pod)
+        self._tell(pod, group)
+        await self._write_status(pod, pod_status(pod, group, self._host))
+
+    async def _create(self, pod: Object) -> Object | None:
+        """Make the group, or say why it cannot be made (yet)."""
+        try:
+            check(pod)
+            body = await container_group(pod, self._references, self._config)
+        except UnsupportedError as error:
+            self.events.event(pod, "Warning", "ProviderCreateFailed", str(error))
+            await self._write_status(pod, failed_status(pod, "ProviderFailed", str(error)))
+            return None
+        except MissingError as error:
+            name = pod["spec"]["containers"][0]["name"]
+            self._event_once(pod, name, "Warning", "Failed", f"Error: {error}")
+            await self._write_status(pod, waiting_status(pod, self._host, "CreateContainerConfigError", str(error)))
+            return None
+        _, missing = self._references.credentials(pod)
+        if missing:
+            message = (
+                f"Unable to retrieve some image pull secrets ({', '.join(missing)}); attempting to pull the image may not "
+                "succeed."
+            )
+            self._event_once(pod, "", "Warning", "FailedToRetrieveImagePullSecret", message)
+        try:
+            group = await self._aci.put(group_name(pod), body)
+        except ArmError as error:
+            self.events.event(pod, "Warning", "ProviderCreateFailed", f"{error.code}: {error}")
+            if error.status in (400, 413):
+                await self._write_status(pod, failed_status(pod, "ProviderFailed", f"{error.code}: {error}"))
+                return None
+            raise  # what can be mended is tried again, for ever
+        uid = pod["metadata"]["uid"]
+        self._sent[uid] = _encoded(body["properties"]["imageRegistryCredentials"])
+        self._groups.setdefault(uid, group)
+        return group
+
+    async def _renew_credentials(self, pod: Object) -> None:
+        """Put the group again where the pull secrets are others than those that it has."""
+        uid = pod["metadata"]["uid"]
+        credentials, _ = self._references.credentials(pod)
+        encoded = _encoded(credentials)
+        if self._sent.get(uid) == encoded:
+            return
+        try:
+            body = await container_group(pod, self._references, self._config)
+            await self._aci.put(group_name(pod), body)
+        except (MissingError, UnsupportedError) as error:
+            log.info("pod %s keeps the credentials that it has: %s", pod["metadata"]["name"], error)
+            return
+        self._sent[uid] = encoded
+
+    async def _delete(self, pod: Object) -> None:
+        """Stop and remove the group with the pod's grace, then the pod itself."""
+        metadata = pod["metadata"]
+        grace = metadata.get("deletionGracePeriodSeconds", 30)
+        await self._aci.delete(group_name(pod), grace)
+        self._sent.pop(metadata["uid"], None)
+        self._groups.pop(metadata["uid"], None)
+        try:
+            await self._client.delete(
+                PODS, metadata["name"], metadata["namespace"], grace_period_seconds=0, uid=metadata["uid"]
+            )
+        except KubernetesError as error:
+            if error.code not in (404, 409):
+                raise
+
+    async def _remove_strays(self, key: Key, pod: Object | None) -> None:
+        """Groups of that pod's name whose pod is gone, or is another now: they would be billed for ever."""
+        for uid, group in [*self._groups.items()]:
+            tags = group["tags"]
+            if (tags["Namespace"], tags["PodName"]) == key and (pod is None or pod["metadata"]["uid"] != uid):
+                log.info("removing container group %s, whose pod is gone", group["name"])
+                await self._aci.delete(group["name"], 0)
+                self._groups.pop(uid, None)
+
+    async def _write_status(self, pod: Object, status: Object) -> None:
+        old = pod.get("status") or {}
+        if {**old, **status} == old:
+            return
+        metadata = pod["metadata"]
+        patch = {"metadata": {"uid": metadata["uid"]}, "status": status}
+        try:
+            await self._client.patch(
+                PODS,
+                metadata["name"],
+                patch,
+                metadata["namespace"],
+                subresource="status",
+                content_type=MERGE_PATCH,
+            )
+        except KubernetesError as error:
+            if error.code not in (404, 409):
+                raise
+
+    # Events.
+
+    def _tell(self, pod: Object, group: Object) -> None:
+        """Pass on what happened to the group's containers and was not told yet."""
+        properties = group["properties"]
+        for kind in ("initContainers", "containers"):
+            for container in properties.get(kind) or ():
+                view = container["properties"].get("instanceView") or {}
+                for event in view.get("events") or ():
+                    path = f"spec.{kind}{{{container['name']}}}"
+                    key = (pod["metadata"]["uid"], path, event["name"], event["message"])
+                    fresh = event["count"] - self._told.get(key, 0)
+                    if fresh > 0:
+                        self._told[key] = event["count"]
+                        for _ in range(min(fresh, 10)):
+                            self.events.event_about(
+                                _involved(pod, path), event["type"], event["name"], event["message"]
+                            )
+
+    def _event_once(self, pod: Object, container: str, kind: str, reason: str, message: str) -> None:
+        path = f"spec.containers{{{container}}}" if container else ""
+        key = (pod["metadata"]["uid"], path, reason, message)
+        if key not in self._told:
+            self._told[key] = 1
+            self.events.event_about(_involved(pod, path), kind, reason, message)  # type: ignore[arg-type]
+
+
+def _key(pod: Object) -> Key:
+    return pod["metadata"]["namespace"], pod["metadata"]["name"]
+
+
+def _involved(pod: Object, path: str) -> Object:
+    metadata = pod["metadata"]
+    involved = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "name": metadata["name"],
+        "namespace": metadata["namespace"],
+        "uid": metadata["uid"],
+        "resourceVersion": metadata["resourceVersion"],
+    }
+    return {**involved, "fieldPath": path} if path else involved
+
+
+def _names(pod: Object) -> set[str]:
+    """The names of the secrets and config maps that a pod refers to."""
+    spec = pod["spec"]
+    names = {item.get("name", "") for item in spec.get("imagePullSecrets") or ()}
+    for container in [*(spec.get("initContainers") or ()), *spec["containers"]]:
+        for source in container.get("envFrom") or ():
+            names |= {value.get("name", "") for value in source.values() if isinstance(value, dict)}
+        for variable in container.get("env") or ():
+            names |= {value.get("name", "") for value in (variable.get("valueFrom") or {}).values()}
+    for volume in spec.get("volumes") or ():
+        sources = [volume, *((volume.get("projected") or {}).get("sources") or ())]
+        for source in sources:
+            names |= {
+                source[kind].get(field, "")
+                for kind, field in (("secret", "secretName"), ("secret", "name"), ("configMap", "name"))
+                if kind in source
+            }
+    return names - {""}
+
+
+def _was_running(pod: Object) -> bool:
+    statuses = (pod.get("status") or {}).get("containerStatuses") or ()
+    return any(item.get("containerID") for item in statuses)
+
+
+def _encoded(value: Any) -> bytes:
+    return msgspec.json.encode(value, order="deterministic")

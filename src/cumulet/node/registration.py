@@ -1,0 +1,148 @@
+"""The Node object, its heartbeats and its lease (Kubernetes, "Node heartbeats"; labels and taint as AKS's)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import aiohttp
+
+from cumulet.common import clock
+from cumulet.common.config import Config
+from cumulet.common.kubernetes import Client, KubernetesError
+from cumulet.common.kubernetes.client import LEASES, NODES, Object
+
+log = logging.getLogger(__name__)
+
+VERSION = "v1.25.0-vk-azure-aci-1.6.4"
+TAINT = {"key": "virtual-kubelet.io/provider", "value": "azure", "effect": "NoSchedule"}
+_CAPACITY = {"cpu": "10000", "memory": "4Ti", "pods": "5000"}
+_LEASE_SECONDS = 40
+_LEASE_EVERY = 10.0
+_STATUS_EVERY = 6  # in leases, so each minute
+
+
+class Registration:
+    """Makes the node and keeps it heard of."""
+
+    def __init__(self, client: Client, config: Config) -> None:
+        self._client = client
+        self._config = config
+        self._name = config.node_name
+
+    async def register(self) -> None:
+        """Make the node, or bring the one that is there up to date. Raises `KubernetesError`, `aiohttp.ClientError`."""
+        name = self._name
+        labels = {
+            "alpha.service-controller.kubernetes.io/exclude-balancer": "true",
+            "beta.kubernetes.io/os": "linux",
+            "kubernetes.azure.com/managed": "false",
+            "kubernetes.io/hostname": name,
+            "kubernetes.io/os": "linux",
+            "kubernetes.io/role": "agent",
+            "node.kubernetes.io/exclude-from-external-load-balancers": "true",
+            "type": "virtual-kubelet",
+        }
+        node = {"metadata": {"name": name, "labels": labels}, "spec": {"taints": [TAINT]}, "status": self._status({})}
+        try:
+            await self._client.create(NODES, node)
+        except KubernetesError as error:
+            if error.reason != "AlreadyExists":
+                raise
+            await self._client.patch(NODES, name, {"metadata": {"labels": labels}})
+            await self._write_status()
+        await self._renew()
+
+    async def run(self) -> None:
+        """Renew lease and status until cancelled."""
+        beats = 0
+        while True:
+            await asyncio.sleep(_LEASE_EVERY)
+            beats += 1
+            try:
+                await self._renew()
+                if beats % _STATUS_EVERY == 0:
+                    await self._write_status()
+            except KubernetesError as error:
+                if error.code == 404:
+                    # Somebody deleted the node: as a kubelet would, it registers anew.
+                    await self.register()
+                else:
+                    log.warning("heartbeat: %s", error)
+            except (aiohttp.ClientError, TimeoutError) as error:
+                log.warning("heartbeat: %s", error)
+
+    async def _write_status(self) -> None:
+        node = await self._client.get(NODES, self._name)
+        conditions = {item["type"]: item for item in (node.get("status") or {}).get("conditions") or ()}
+        await self._client.patch(NODES, self._name, {"status": self._status(conditions)}, subresource="status")
+
+    def _status(self, before: dict[str, Object]) -> Object:
+        address = self._config.addresses["node"]
+        return {
+            "capacity": _CAPACITY,
+            "allocatable": _CAPACITY,
+            "addresses": [
+                {"type": "InternalIP", "address": address.host},
+                {"type": "Hostname", "address": self._name},
+            ],
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": address.port}},
+            "nodeInfo": {
+                "machineID": "",
+                "systemUUID": "",
+                "bootID": "",
+                "kernelVersion": "",
+                "osImage": "",
+                "containerRuntimeVersion": "",
+                "kubeletVersion": VERSION,
+                "kubeProxyVersion": "",
+                "operatingSystem": "Linux",
+                "architecture": "amd64",
+            },
+            "conditions": [
+                _condition(before, "Ready", "True", "KubeletReady", "kubelet is ready."),
+                _condition(
+                    before,
+                    "OutOfDisk",
+                    "False",
+                    "KubeletHasSufficientDisk",
+                    "kubelet has sufficient disk space available",
+                ),
+                _condition(
+                    before,
+                    "MemoryPressure",
+                    "False",
+                    "KubeletHasSufficientMemory",
+                    "kubelet has sufficient memory available",
+                ),
+                _condition(
+                    before, "DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"
+                ),
+                _condition(before, "NetworkUnavailable", "False", "RouteCreated", "RouteController created a route"),
+            ],
+        }
+
+    async def _renew(self) -> None:
+        now = clock.rfc3339_micro()
+        spec = {"holderIdentity": self._name, "leaseDurationSeconds": _LEASE_SECONDS, "renewTime": now}
+        try:
+            await self._client.patch(LEASES, self._name, {"spec": spec}, "kube-node-lease")
+        except KubernetesError as error:
+            if error.code != 404:
+                raise
+            lease = {"metadata": {"name": self._name, "namespace": "kube-node-lease"}, "spec": spec}
+            await self._client.create(LEASES, lease)
+
+
+def _condition(before: dict[str, Object], kind: str, status: str, reason: str, message: str) -> Object:
+    old = before.get(kind) or {}
+    now = clock.rfc3339()
+    since = old.get("lastTransitionTime") if old.get("status") == status else now
+    return {
+        "type": kind,
+        "status": status,
+        "lastHeartbeatTime": now,
+        "lastTransitionTime": since or now,
+        "reason": reason,
+        "message": message,
+    }

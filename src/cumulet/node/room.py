@@ -1,0 +1,67 @@
+"""The room's life: register the node, follow pods and groups, serve the kubelet's API."""
+
+from __future__ import annotations
+
+import logging
+
+import aiohttp
+
+from cumulet.common.entra import TokenSource, read_credential
+from cumulet.common.kubernetes import KubernetesError
+from cumulet.common.kubernetes.component import client_of, run_informers
+from cumulet.common.room import Room
+from cumulet.common.tasks import Backoff, task_set
+from cumulet.node.aci import ContainerGroups
+from cumulet.node.kubelet import Kubelet
+from cumulet.node.pods import Pods
+from cumulet.node.registration import Registration
+
+log = logging.getLogger(__name__)
+
+_WORKERS = 16
+
+
+async def serve(room: Room) -> None:
+    """Be the node until told to stop."""
+    config = room.config
+    context = room.client_tls()
+    connector = aiohttp.TCPConnector(ssl=context, limit=0)
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
+    async with (
+        aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
+        client_of(room) as client,
+        task_set() as tasks,
+    ):
+        credential = read_credential(config.credential_file("virtual-node"))
+        tokens = TokenSource(session, config.url("identity"), credential)
+        groups = ContainerGroups(
+            session, config.url("arm"), tokens, config.subscription_id, config.node_resource_group
+        )
+        pods = Pods(client, groups, config)
+        informers = [pods.pods, pods.secrets, pods.config_maps, pods.services]
+        registration = Registration(client, config)
+        registered = False
+
+        def unready() -> str | None:
+            waiting = [informer.resource.plural for informer in informers if not informer.synced.is_set()]
+            if waiting:
+                return f"waiting for {', '.join(waiting)}"
+            return None if registered else "not registered yet"
+
+        async with room.serving(Kubelet(pods, groups, context).app(unready)):
+            room.ready()
+            backoff = Backoff(0.05, 5)
+            while not registered and not room.stopping.is_set():
+                try:
+                    await registration.register()
+                    registered = True
+                except (KubernetesError, aiohttp.ClientError, TimeoutError) as error:
+                    log.warning("registering the node: %s", error)
+                    await backoff.wait()
+            tasks.start(registration.run(), "heartbeat")
+            tasks.start(pods.events.run(), "events")
+            await run_informers(informers, tasks)
+            tasks.start(pods.watch(), "groups")
+            for _ in range(_WORKERS):
+                tasks.start(pods.queue.work(pods.reconcile), "pod")
+            await room.stopping.wait()
