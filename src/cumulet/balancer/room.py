@@ -30,11 +30,11 @@ async def serve(room: Room) -> None:
         informers = [balancer.services, balancer.slices]
         async with room.serving(health_app(informers)):
             room.ready()
-            tasks.start(balancer.events.run(), "events")
+            tasks.start_essential(balancer.events.run(), "events")
             await run_informers(informers, tasks)
             balancer.adopt()
             for _ in range(4):
-                tasks.start(balancer.queue.work(balancer.reconcile), "service")
+                tasks.start_essential(balancer.queue.work(balancer.reconcile), "service")
             await room.stopping.wait()
             balancer.proxy.close()
 

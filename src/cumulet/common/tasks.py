@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import signal
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
@@ -25,6 +26,10 @@ class TaskSet:
         task.add_done_callback(self._ended)
         return task
 
+    def start_essential(self, work: Coroutine[Any, Any, Any], name: str) -> None:
+        """Run `work`, without which the process is of no use: where it fails the process stops, to be started anew."""
+        self.start(work, name).add_done_callback(_stop_where_failed)
+
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -36,6 +41,11 @@ class TaskSet:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _stop_where_failed(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        signal.raise_signal(signal.SIGTERM)
 
 
 @contextlib.asynccontextmanager

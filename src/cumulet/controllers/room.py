@@ -38,9 +38,9 @@ async def serve(room: Room) -> None:
         async with room.serving(health_app(informers)):
             room.ready()
             for recorder in context.recorders.values():
-                tasks.start(recorder.run(), "events")
+                tasks.start_essential(recorder.run(), "events")
             await run_informers(informers, tasks)
             for controller, workers in controllers:
                 for _ in range(workers):
-                    tasks.start(controller.queue.work(controller.reconcile), type(controller).__name__)
+                    tasks.start_essential(controller.queue.work(controller.reconcile), type(controller).__name__)
             await room.stopping.wait()

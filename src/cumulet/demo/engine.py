@@ -64,6 +64,7 @@ def private_settings(folder: Path) -> dict[str, str]:
     """The environment that keeps the engines' images and log-ins in `folder` and away from the user's own."""
     storage = f'[storage]\ndriver = "vfs"\nrunroot = "{folder}/run"\ngraphroot = "{folder}/images"\n'
     write_private(folder / "storage.conf", storage.encode())
+    write_private(folder / "auth.json", b"{}")  # buildah wants the file that it is told of to be there
     return {
         "CONTAINERS_STORAGE_CONF": str(folder / "storage.conf"),
         "REGISTRY_AUTH_FILE": str(folder / "auth.json"),

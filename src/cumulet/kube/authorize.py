@@ -193,6 +193,7 @@ DEFAULT_ROLES: dict[str, list[dict[str, Any]]] = {
         _rule([""], ["nodes"], [*READ, "create", "patch", "update"]),
         _rule([""], ["services", "configmaps", "secrets", "persistentvolumeclaims", "serviceaccounts"], READ),
         _rule([""], ["serviceaccounts/token"], ["create"]),
+        _rule([""], ["events"], READ),
         _EVENTS,
         _LEASES,
         _REVIEWS,

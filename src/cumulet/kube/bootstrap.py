@@ -7,7 +7,7 @@ from typing import Any
 from cumulet.common.config import Config
 from cumulet.kube.admission import SYSTEM_NAMESPACES
 from cumulet.kube.authorize import DEFAULT_BINDINGS, DEFAULT_ROLES
-from cumulet.kube.objects import Objects
+from cumulet.kube.objects import Change, Objects
 from cumulet.kube.resources import BY_KEY
 from cumulet.kube.status import ApiError
 
@@ -24,7 +24,10 @@ async def bootstrap(objects: Objects, config: Config, service_address: str) -> N
         root = {"metadata": {"name": "kube-root-ca.crt"}, "data": {"ca.crt": authority}}
         await _ensure(objects, "configmaps", namespace, root)
     for name, rules in DEFAULT_ROLES.items():
-        await _ensure(objects, f"clusterroles.{_RBAC}", "", {"metadata": _labelled(name), "rules": rules})
+        role = {"metadata": _labelled(name), "rules": rules}
+        await _ensure(objects, f"clusterroles.{_RBAC}", "", role)
+        # A role may have other rules in this version than in the one that made it.
+        await objects.change(BY_KEY[f"clusterroles.{_RBAC}"], "", name, _with_rules(rules))
     for name, subjects in DEFAULT_BINDINGS.items():
         binding = {
             "metadata": _labelled(name),
@@ -46,6 +49,10 @@ async def bootstrap(objects: Objects, config: Config, service_address: str) -> N
         "ports": [{"name": "https", "port": address.port}],
     }
     await _ensure(objects, "endpointslices.discovery.k8s.io", "default", endpoints)
+
+
+def _with_rules(rules: list[dict[str, Any]]) -> Change:
+    return lambda old: {**old, "rules": rules}
 
 
 def _labelled(name: str) -> dict[str, Any]:

@@ -58,10 +58,10 @@ async def serve(room: Room) -> None:
                 except (KubernetesError, aiohttp.ClientError, TimeoutError) as error:
                     log.warning("registering the node: %s", error)
                     await backoff.wait()
-            tasks.start(registration.run(), "heartbeat")
-            tasks.start(pods.events.run(), "events")
+            tasks.start_essential(registration.run(), "heartbeat")
+            tasks.start_essential(pods.events.run(), "events")
             await run_informers(informers, tasks)
-            tasks.start(pods.watch(), "groups")
+            tasks.start_essential(pods.watch(), "groups")
             for _ in range(_WORKERS):
-                tasks.start(pods.queue.work(pods.reconcile), "pod")
+                tasks.start_essential(pods.queue.work(pods.reconcile), "pod")
             await room.stopping.wait()

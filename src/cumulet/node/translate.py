@@ -84,7 +84,7 @@ def check(pod: Object) -> None:
 
 def _container(pod: Object, container: Object, references: References, *, init: bool) -> Object:
     environment = references.environment(pod, container)
-    values = {item["name"]: item.get("value", item.get("secureValue", "")) for item in environment}
+    values: dict[str, str] = {item["name"]: item.get("value", item.get("secureValue")) or "" for item in environment}
     properties: Object = {
         "image": container["image"],
         "environmentVariables": environment,

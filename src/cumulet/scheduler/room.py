@@ -37,10 +37,10 @@ async def serve(room: Room) -> None:
         informers = [scheduler.nodes, scheduler.pods]
         async with room.serving(health_app(informers)):
             room.ready()
-            tasks.start(scheduler.events.run(), "events")
+            tasks.start_essential(scheduler.events.run(), "events")
             await run_informers(informers, tasks)
             for _ in range(_BINDERS):
-                tasks.start(scheduler.queue.work(scheduler.schedule), "schedule")
+                tasks.start_essential(scheduler.queue.work(scheduler.schedule), "schedule")
             await room.stopping.wait()
 
 

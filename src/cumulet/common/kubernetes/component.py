@@ -40,5 +40,5 @@ def health_app(informers: Sequence[Informer]) -> web.Application:
 async def run_informers(informers: Sequence[Informer], tasks: TaskSet) -> None:
     """Start them all and wait until each has its first list."""
     for informer in informers:
-        tasks.start(informer.run(), f"informer {informer.resource.plural}")
+        tasks.start_essential(informer.run(), f"informer {informer.resource.plural}")
     await asyncio.gather(*(informer.synced.wait() for informer in informers))
