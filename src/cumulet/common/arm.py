@@ -135,17 +135,22 @@ async def arm_errors(
         return json_response(ArmError(500, "InternalServerError", "The server met an internal error.").body(), 500)
 
 
+def require_front_door(request: web.BaseRequest) -> None:
+    """Raises `ArmError` 403 unless the other end showed the front door's certificate."""
+    peer = peer_certificate(request)
+    if peer is None or peer.user != FRONT_DOOR:
+        raise ArmError(403, "Forbidden", "Resource providers answer the front door only: call Azure Resource Manager.")
+
+
 @web.middleware
 async def only_front_door(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
     """For a resource provider: take resource ids from the front door's certificate and from nobody else."""
-    if request.path.lower().startswith(("/subscriptions/", "/providers/")):
-        peer = peer_certificate(request)
-        if peer is None or peer.user != FRONT_DOOR:
-            raise ArmError(
-                403, "Forbidden", "Resource providers answer the front door only: call Azure Resource Manager."
-            )
+    # A doubled slash must not open a way round, whatever the routes make of it.
+    first = request.path.lstrip("/").partition("/")[0].lower()
+    if first in ("subscriptions", "providers"):
+        require_front_door(request)
     return await handler(request)
 
 

@@ -7,7 +7,6 @@ assignment gives a role to a principal on a scope and everything below it; grant
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -144,16 +143,29 @@ def subscription_of(scope: str) -> str:
 
 
 def _matches(patterns: tuple[str, ...], action: str) -> bool:
-    expression = _expression(patterns)
-    return expression is not None and expression.fullmatch(action) is not None
+    action = action.lower()
+    return any(_like(_parts(pattern), action) for pattern in patterns)
 
 
 @functools.lru_cache(maxsize=1024)
-def _expression(patterns: tuple[str, ...]) -> re.Pattern[str] | None:
-    if not patterns:
-        return None
-    alternatives = (".*".join(re.escape(part) for part in pattern.split("*")) for pattern in patterns)
-    return re.compile("|".join(alternatives), re.IGNORECASE | re.DOTALL)
+def _parts(pattern: str) -> tuple[str, ...]:
+    return tuple(pattern.lower().split("*"))
+
+
+def _like(parts: tuple[str, ...], text: str) -> bool:
+    """Whether `text` is the parts with anything between them, in a time that a hostile pattern cannot blow up."""
+    if len(parts) == 1:
+        return text == parts[0]
+    first, *between, last = parts
+    at, end = len(first), len(text) - len(last)
+    if end < at or not text.startswith(first) or not text.endswith(last):
+        return False
+    for part in between:
+        found = text.find(part, at, end)
+        if found < 0:
+            return False
+        at = found + len(part)
+    return True
 
 
 def _role(name: str, role_name: str, description: str, **permission: tuple[str, ...]) -> RoleDefinition:

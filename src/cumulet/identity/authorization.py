@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
-from cumulet.common.arm import ArmError, json_response, read_json
+from cumulet.common.arm import ArmError, json_response, read_json, require_front_door
 from cumulet.common.rbac import BUILT_IN_ROLES, RoleAssignment, RoleDefinition, covers
 from cumulet.identity.store import Directory
 
@@ -29,18 +30,18 @@ class Authorization:
         self._directory = directory
 
     def routes(self) -> list[web.RouteDef]:
-        """What is served."""
+        """What is served, whatever the scope, to the front door alone."""
         definitions = f"{_PROVIDER}/{{type:(?i:roleDefinitions)}}"
         assignments = f"{_PROVIDER}/{{type:(?i:roleAssignments)}}"
         return [
-            web.get(definitions, self._list_definitions),
-            web.get(f"{definitions}/{{name}}", self._get_definition),
-            web.put(f"{definitions}/{{name}}", self._put_definition),
-            web.delete(f"{definitions}/{{name}}", self._delete_definition),
-            web.get(assignments, self._list_assignments),
-            web.get(f"{assignments}/{{name}}", self._get_assignment),
-            web.put(f"{assignments}/{{name}}", self._put_assignment),
-            web.delete(f"{assignments}/{{name}}", self._delete_assignment),
+            web.get(definitions, _behind(self._list_definitions)),
+            web.get(f"{definitions}/{{name}}", _behind(self._get_definition)),
+            web.put(f"{definitions}/{{name}}", _behind(self._put_definition)),
+            web.delete(f"{definitions}/{{name}}", _behind(self._delete_definition)),
+            web.get(assignments, _behind(self._list_assignments)),
+            web.get(f"{assignments}/{{name}}", _behind(self._get_assignment)),
+            web.put(f"{assignments}/{{name}}", _behind(self._put_assignment)),
+            web.delete(f"{assignments}/{{name}}", _behind(self._delete_assignment)),
         ]
 
     async def _list_definitions(self, request: web.Request) -> web.Response:
@@ -125,9 +126,10 @@ class Authorization:
         return json_response(self._assignment(request).to_arm())
 
     def _assignment(self, request: web.Request) -> RoleAssignment:
+        """The one of that name on that very scope: a right on a scope is none on those above it."""
         name = request.match_info["name"].lower()
         for found in self._directory.role_assignments("name", name):
-            if covers(found.scope, _scope(request)):
+            if found.scope.lower() == _scope(request).lower():
                 return found
         raise ArmError(404, "RoleAssignmentNotFound", f"The role assignment '{name}' is not found.")
 
@@ -172,6 +174,17 @@ class Authorization:
             return web.Response(status=204)
         await self._directory.remove("role_assignment", "name", found.name)
         return json_response(found.to_arm())
+
+
+_Handler = Callable[[web.Request], Awaitable[web.Response]]
+
+
+def _behind(handler: _Handler) -> _Handler:
+    async def guarded(request: web.Request) -> web.Response:
+        require_front_door(request)
+        return await handler(request)
+
+    return guarded
 
 
 def _scope(request: web.Request) -> str:
