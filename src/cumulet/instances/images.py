@@ -6,17 +6,21 @@ import asyncio
 import shutil
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import aiohttp
 
+from cumulet.instances.handover import Handover, HandoverEndedError
 from cumulet.instances.pull import Image, Login, PullError, RegistryClient
 from cumulet.instances.reference import parse
 from cumulet.instances.unpack import LayerError, unpack
 
 #: Bytes that an image may unpack to, which is ACI's limit.
 _LIMIT = 15 * 1024**3
+#: Layers that are downloaded and unpacked side by side.
+_AT_ONCE = 4
 
 
 class Pulled(NamedTuple):
@@ -40,6 +44,9 @@ class Images:
         self._partial.mkdir(mode=0o700)
         self._session = session
         self._running: dict[str, asyncio.Task[Path]] = {}
+        # Threads of their own: one waits for its download, and must not keep others from working.
+        self._threads = ThreadPoolExecutor(_AT_ONCE, "unpack")
+        self._slots = asyncio.Semaphore(_AT_ONCE)
 
     async def pull(self, text: str, login: Login | None) -> Pulled:
         """Ask the registry for an image, always, and move the layers that are not here. Raises `PullError`."""
@@ -75,17 +82,32 @@ class Images:
         target = self._layers / digest.replace(":", "-")
         if target.exists():
             return target
-        work = self._partial / str(uuid.uuid4())
-        work.mkdir(mode=0o700)
-        try:
-            await client.download(digest, work / "archive")
-            root = work / "root"
-            root.mkdir(mode=0o755)
-            await asyncio.to_thread(unpack, work / "archive", root, diff_id, _LIMIT)
-            root.rename(target)
-        finally:
-            await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
+        async with self._slots:
+            work = self._partial / str(uuid.uuid4())
+            work.mkdir(mode=0o755)
+            try:
+                await self._unpack(client, digest, diff_id, work)
+                work.rename(target)
+            finally:
+                await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
         return target
+
+    async def _unpack(self, client: RegistryClient, digest: str, diff_id: str | None, root: Path) -> None:
+        """Download and unpack at the same time."""
+        handover = Handover()
+        loop = asyncio.get_running_loop()
+        unpacking = loop.run_in_executor(self._threads, unpack, handover.read, root, diff_id, _LIMIT)
+        unpacking.add_done_callback(lambda _: handover.reader_ended())
+        try:
+            await client.download(digest, handover.write)
+            handover.close()
+        except HandoverEndedError:
+            pass  # why, the thread says
+        except BaseException:
+            handover.abort()
+            await asyncio.gather(unpacking, return_exceptions=True)
+            raise
+        await unpacking
 
 
 def _pulled(image: Image, layers: list[Path], seconds: float) -> Pulled:

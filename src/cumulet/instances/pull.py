@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -81,33 +81,32 @@ class RegistryClient:
         size += len(raw) + sum(item[1] for item in layers)
         return Image(digest, msgspec.json.decode(raw), layers, size)
 
-    async def download(self, digest: str, target: Path) -> None:
-        """A blob into a file, verified while it comes; a connection that breaks is taken up where it broke.
+    async def download(self, digest: str, write: Callable[[bytes], Awaitable[None]]) -> None:
+        """Hand a blob to `write` piece by piece; a connection that breaks is taken up where it broke.
 
-        Raises `PullError`.
+        What was handed over is good only once this has returned: the digest is known at the end. Raises `PullError`.
         """
         algorithm, _, wanted = digest.partition(":")
         if algorithm not in ("sha256", "sha512"):
             raise PullError(f"the digest {digest} is not supported")
         computed = hashlib.new(algorithm)
         received = 0
-        with target.open("wb", buffering=0) as file:
-            for attempt in range(_TRIES):
-                headers = {"Range": f"bytes={received}-"} if received else {}
-                try:
-                    async with self._get(f"/blobs/{digest}", headers) as response:
-                        if received and response.status != 206:
-                            file.seek(0)
-                            file.truncate()
-                            computed, received = hashlib.new(algorithm), 0
-                        async for chunk in response.content.iter_chunked(_CHUNK):
-                            file.write(chunk)
-                            computed.update(chunk)
-                            received += len(chunk)
-                    break
-                except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError):
-                    if attempt == _TRIES - 1:
-                        raise
+        for attempt in range(_TRIES):
+            headers = {"Range": f"bytes={received}-"} if received else {}
+            try:
+                async with self._get(f"/blobs/{digest}", headers) as response:
+                    # A server that knows no ranges begins again: what is here already is passed over.
+                    known = received if response.status != 206 else 0
+                    async for chunk in response.content.iter_chunked(_CHUNK):
+                        fresh, known = chunk[known:], max(0, known - len(chunk))
+                        if fresh:
+                            computed.update(fresh)
+                            received += len(fresh)
+                            await write(fresh)
+                break
+            except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError):
+                if attempt == _TRIES - 1:
+                    raise
         if computed.hexdigest() != wanted:
             raise PullError(
                 f"what the registry sent for {digest} is something else: {algorithm}:{computed.hexdigest()}"

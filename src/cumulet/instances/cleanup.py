@@ -1,0 +1,157 @@
+"""Taking away everything that an installation's container groups made in the kernel, also when the room is dead.
+
+Nothing is believed but the kernel: processes, mounts, namespaces, links and control groups are found by the
+installation's names in them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from cumulet.common.config import Config
+from cumulet.instances.sandbox import installation_id, unmount
+
+_CGROUPS = Path("/sys/fs/cgroup")
+_NAMESPACES = Path("/run/netns")
+#: Seconds that killed processes get to be gone.
+_PATIENCE = 10.0
+
+
+def cleanup(config: Config) -> list[str]:
+    """Remove it all and say what that was, a line a thing; nothing where nothing is left."""
+    folder = config.room_dir("instances")
+    name = installation_id(config)
+    removed = [
+        *_end_processes(folder, name),
+        *_unmount_all(folder),
+        *_delete_network(name),
+        *_delete_control_groups(f"cumulet-{name}"),
+    ]
+    # What a runtime knows of containers that are gone; the groups themselves are kept, to be run again.
+    shutil.rmtree(folder / "state", ignore_errors=True)
+    return removed
+
+
+def _end_processes(folder: Path, name: str) -> list[str]:
+    """Kill the containers' processes and then their supervisors."""
+    inside = sorted({pid for group in _control_groups(f"cumulet-{name}") for pid in _members(group)})
+    monitors = [pid for pid, command in _processes() if _is_monitor(command, folder)]
+    _kill(inside)
+    _kill(monitors)
+    found = [f"process {pid} of a container" for pid in inside]
+    return found + [f"supervisor {pid} of a container" for pid in monitors]
+
+
+def _processes() -> Iterator[tuple[int, list[bytes]]]:
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                yield int(entry.name), (entry / "cmdline").read_bytes().split(b"\0")
+
+
+def _is_monitor(command: list[bytes], folder: Path) -> bool:
+    """Whether a process is a conmon or runc that works on a bundle or state of the installation."""
+    program = command[0].rpartition(b"/")[2]
+    inside = os.fsencode(folder) + b"/"
+    return program in (b"conmon", b"runc") and any(word.startswith(inside) for word in command)
+
+
+def _kill(pids: list[int]) -> None:
+    """Kill processes and wait until they are gone."""
+    poll = select.poll()
+    waiting: set[int] = set()
+    for pid in pids:
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        poll.register(pidfd, select.POLLIN)
+        waiting.add(pidfd)
+    until = time.monotonic() + _PATIENCE
+    try:
+        while waiting and (left := until - time.monotonic()) > 0:
+            for pidfd, _ in poll.poll(left * 1000):
+                poll.unregister(pidfd)
+                waiting.discard(pidfd)
+                os.close(pidfd)
+    finally:
+        for pidfd in waiting:
+            os.close(pidfd)
+
+
+def _unmount_all(folder: Path) -> list[str]:
+    """Unmount what is mounted beneath the folder, the innermost first."""
+    inside = f"{folder}/"
+    points = [
+        # Space, tab, line feed and backslash are written in octal (proc(5)).
+        line.split()[4].encode().decode("unicode_escape").encode("latin-1").decode("utf-8", "surrogateescape")
+        for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+    ]
+    found = [point for point in points if point.startswith(inside)]
+    for point in reversed(found):
+        unmount(Path(point))
+    return [f"mount {point}" for point in found]
+
+
+def _delete_network(name: str) -> list[str]:
+    found = sorted(_NAMESPACES.glob(f"cumulet-{name}-*")) if _NAMESPACES.is_dir() else []
+    removed = []
+    for link in sorted(Path("/sys/class/net").glob(f"cb{name}/brif/*")):
+        _ip("link", "delete", link.name)
+        removed.append(f"link {link.name}")
+    for path in found:
+        _ip("netns", "delete", path.name)
+        removed.append(f"network namespace {path.name}")
+    if Path(f"/sys/class/net/cb{name}").exists():
+        _ip("link", "delete", f"cb{name}")
+        removed.append(f"bridge cb{name}")
+    return removed
+
+
+def _ip(*arguments: str) -> None:
+    done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise OSError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
+
+
+def _control_groups(name: str) -> list[Path]:
+    """The folder of that name in every hierarchy (version 1 has one a controller), and all folders in it, inner first."""
+    tops = [_CGROUPS / name, *_CGROUPS.glob(f"*/{name}")]
+    return [Path(path) for top in tops for path, _, _ in os.walk(top, topdown=False)]
+
+
+def _members(group: Path) -> list[int]:
+    try:
+        return [int(line) for line in (group / "cgroup.procs").read_text().split()]
+    except OSError:
+        return []  # it went away, or its processes are threads
+
+
+def _delete_control_groups(name: str) -> list[str]:
+    removed = []
+    for group in _control_groups(name):
+        # The kernel lets go of killed processes a moment after they are gone.
+        until = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                group.rmdir()
+                removed.append(f"control group {group}")
+            except FileNotFoundError:
+                pass
+            except OSError:
+                if time.monotonic() < until:
+                    time.sleep(0.01)
+                    continue
+                raise
+            break
+    return removed
