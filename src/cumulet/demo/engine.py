@@ -29,7 +29,7 @@ _DOCKER = Engine(
     images="docker images acr-app3:v1",
     run="docker run --name acr-app3 --rm --publish 127.0.0.1:{port}:80 --detach acr-app3:v1",
     stop="docker stop --time 1 acr-app3",
-    login='docker login {registry} --username "${who}_ID" --password-stdin <<<"${who}_SECRET"',
+    login='docker login --username "${who}_ID" --password-stdin {registry} <<<"${who}_SECRET"',
     push="docker tag acr-app3:v1 {image} && docker push {image}",
     forget="docker rmi acr-app3:v1 {image}",
 )
@@ -45,7 +45,7 @@ _BUILDAH = Engine(
         ">/dev/null 2>&1 & echo $! >run.pid; }}"
     ),
     stop="kill $(cat run.pid); buildah rm acr-app3",
-    login='buildah login {registry} --username "${who}_ID" --password-stdin <<<"${who}_SECRET"',
+    login='buildah login --username "${who}_ID" --password-stdin {registry} <<<"${who}_SECRET"',
     push="buildah push acr-app3:v1 {image}",
     forget="buildah rmi acr-app3:v1",
 )

@@ -169,6 +169,7 @@ class _Walk:
     def _refused(self) -> None:
         terminal = self._terminal
         terminal.run("kubectl apply -f kube-manifests/")
+        terminal.run(f"kubectl wait deployment/{_DEPLOYMENT} --for=jsonpath='{{.status.replicas}}'=1 --timeout=30s")
         terminal.run(f"kubectl wait pod -l app=acrdemo2ss --for={_WAITING} --timeout=60s")
         terminal.run("kubectl get pods -o wide")
         events = terminal.run("kubectl get events --field-selector type=Warning")
@@ -178,7 +179,7 @@ class _Walk:
         terminal = self._terminal
         terminal.run(
             "kubectl create secret docker-registry acrdemo2ss-secret --docker-server=acrdemo2ss.azurecr.io "
-            '--docker-username="$PULL_ID" --docker-secret="$PULL_SECRET"'
+            '--docker-username="$PULL_ID" --docker-password="$PULL_SECRET"'
         )
         terminal.run(f"kubectl rollout status deployment/{_DEPLOYMENT} --timeout=60s")
         node = terminal.run("kubectl get pods -o jsonpath='{.items[*].spec.nodeName}'")
