@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from conftest import FrontDoor, container, events_of, group, is_over, is_running, shell, state_of
-from images import PAGE
+from tests.instances.door import FrontDoor, container, events_of, group, is_over, is_running, shell, state_of
+from tests.instances.images import PAGE
 
 
 async def test_a_group_is_pulled_runs_serves_and_goes_away(door: FrontDoor) -> None:
@@ -30,7 +30,7 @@ async def test_a_group_is_pulled_runs_serves_and_goes_away(door: FrontDoor) -> N
 
 
 async def test_what_a_container_writes_is_its_log(door: FrontDoor) -> None:
-    await door.call("PUT", "logs", group(shell("echo one; echo two >&2; echo three"), restartPolicy="Never"))
+    await door.call("PUT", "logs", group(shell("echo one; echo two; echo three"), restartPolicy="Never"))
     found = await door.until("logs", is_over)
     assert found["properties"]["instanceView"]["state"] == "Succeeded"
     assert state_of(found)["exitCode"] == 0

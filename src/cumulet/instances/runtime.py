@@ -36,7 +36,6 @@ class Runtime:
         """Create a container, not yet started, from its bundle. Raises `RuntimeFailure`."""
         (self._exits / cid).unlink(missing_ok=True)
         reads, writes = os.pipe()
-        os.set_inheritable(writes, True)
         try:
             process = await asyncio.create_subprocess_exec(
                 self._conmon,
@@ -44,24 +43,25 @@ class Runtime:
                 *("--runtime", self._runc, "--runtime-arg", "--root", "--runtime-arg", str(self._root)),
                 *("--bundle", str(bundle), "--container-pidfile", str(bundle / "pid")),
                 *("--conmon-pidfile", str(bundle / "conmon.pid"), "--log-path", f"k8s-file:{log}"),
-                *("--exit-dir", str(self._exits), "--persist-dir", str(bundle), "--log-level", "error"),
+                *("--exit-dir", str(self._exits), "--persist-dir", str(bundle)),
+                *("--full-attach", "--no-sync-log", "--log-level", "error"),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
                 pass_fds=[writes],
-                env={"PATH": os.environ.get("PATH", ""), "_OCI_SYNCPIPE": str(writes)},
+                env={"PATH": os.environ.get("PATH", os.defpath), "_OCI_SYNCPIPE": str(writes)},
             )
             os.close(writes)
             writes = -1
-            _, errors = await process.communicate()
-            answer = await asyncio.to_thread(os.read, reads, 65536)
+            answer = await _first_line(reads)
+            await process.wait()
         finally:
             os.close(reads)
             if writes >= 0:
                 os.close(writes)
-        if process.returncode or not answer:
-            raise RuntimeFailure(errors.decode(errors="replace").strip() or "conmon did not start")
-        told = msgspec.json.decode(answer.split(b"\n")[0])
+        if not answer:
+            raise RuntimeFailure("conmon ended without a word of the container")
+        told = msgspec.json.decode(answer)
         if told.get("data", -1) <= 0:
             raise RuntimeFailure(str(told.get("message") or "the runtime failed").strip())
 
@@ -135,3 +135,21 @@ class Runtime:
         _, errors = await process.communicate()
         if process.returncode:
             raise RuntimeFailure(errors.decode(errors="replace").strip())
+
+
+async def _first_line(descriptor: int) -> bytes:
+    """What a pipe gives until its first line feed, or its end."""
+    loop = asyncio.get_running_loop()
+    found = b""
+    while not found.endswith(b"\n"):
+        readable = asyncio.Event()
+        loop.add_reader(descriptor, readable.set)
+        try:
+            await readable.wait()
+        finally:
+            loop.remove_reader(descriptor)
+        chunk = os.read(descriptor, 65536)
+        if not chunk:
+            break
+        found += chunk
+    return found

@@ -30,7 +30,7 @@ _MIGRATIONS = [
 class State(msgspec.Struct, rename="camel", omit_defaults=True):
     """One state of a container, as `instanceView` has it."""
 
-    state: str = "Waiting"
+    state: str
     detail_status: str = ""
     start_time: str | None = None
     finish_time: str | None = None
@@ -52,7 +52,7 @@ class ContainerStatus(msgspec.Struct, rename="camel"):
     """What became of a container. `attempt` counts its starts and names its files; `ready` is the probe's word."""
 
     restart_count: int = 0
-    current_state: State = msgspec.field(default_factory=State)
+    current_state: State = msgspec.field(default_factory=lambda: State("Waiting"))
     previous_state: State | None = None
     events: list[Event] = []
     ready: bool = False
