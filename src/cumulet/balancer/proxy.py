@@ -10,7 +10,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 log = logging.getLogger(__name__)
 
@@ -94,8 +94,7 @@ class _Pipe(asyncio.Protocol):
         self.peer: _Pipe | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         if self.peer is not None and self.peer.transport is not None:
