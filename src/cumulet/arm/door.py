@@ -2,109 +2,178 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 
 from aiohttp import web
 
 from cumulet.arm import tenant
 from cumulet.arm.access import Access, Caller
-from cumulet.arm.groups import Groups
-from cumulet.arm.provider import ProviderCall, Providers
-from cumulet.common.arm import ArmError, json_response
+from cumulet.arm.groups import GROUP_TYPE, Groups
+from cumulet.arm.provider import Providers
+from cumulet.arm.store import Index
+from cumulet.arm.target import Target, verb
+from cumulet.common.arm import ArmError, ResourceId, json_response
 from cumulet.common.config import Config
 
-_VERBS = {"GET": "read", "HEAD": "read", "DELETE": "delete", "POST": "action"}
+log = logging.getLogger(__name__)
+
+_CORRELATION = "x-ms-correlation-request-id"
 
 
 class Door:
     """`handle` answers every path but the health ones."""
 
-    def __init__(self, config: Config, access: Access, groups: Groups, providers: Providers) -> None:
+    def __init__(self, config: Config, access: Access, groups: Groups, providers: Providers, index: Index) -> None:
         self._config = config
         self._access = access
         self._groups = groups
         self._providers = providers
+        self._index = index
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Answer one request, with its correlation id."""
-        # Clients join addresses carelessly: a doubled slash is one.
-        segments = [segment for segment in request.rel_url.raw_path.split("/") if segment]
-        response = await self._dispatch(request, segments)
+        """Answer one request, in ARM's form whatever comes of it, with its correlation id."""
+        request_id = str(uuid.uuid4())
+        correlation = _printable(request.headers.get(_CORRELATION, "")) or request_id
+        try:
+            response = await self._answer(request, correlation)
+        except ArmError as error:
+            response = json_response(error.body(), error.status)
         if not response.prepared:
-            response.headers.setdefault("x-ms-request-id", str(uuid.uuid4()))
-            response.headers["x-ms-correlation-request-id"] = request.headers.get(
-                "x-ms-correlation-request-id", response.headers["x-ms-request-id"]
-            )
+            response.headers.setdefault("x-ms-request-id", request_id)
+            response.headers[_CORRELATION] = correlation
         return response
 
-    async def _dispatch(self, request: web.Request, segments: list[str]) -> web.StreamResponse:
-        words = [segment.lower() for segment in segments]
-        if words == ["metadata", "endpoints"]:
+    async def _answer(self, request: web.Request, correlation: str) -> web.StreamResponse:
+        target = Target(request.method, request.rel_url.raw_path)
+        if target.words == ["metadata", "endpoints"]:
             return json_response(tenant.metadata(self._config, request.query.get("api-version", "")))
         caller = await self._access.authenticate(request)
+        try:
+            response = await self._dispatch(request, target, caller, correlation)
+        except ArmError as error:
+            self._record(request, target, caller, error.status, correlation)
+            raise
+        self._record(request, target, caller, response.status, correlation)
+        return response
+
+    def _record(self, request: web.Request, target: Target, caller: Caller, status: int, correlation: str) -> None:
+        """What was changed, tried in vain or forbidden, and by whom; reading leaves no line."""
+        if request.method in ("GET", "HEAD") and status != 403:
+            return
+        log.info(
+            "%s %s: %d",
+            request.method,
+            target.path,
+            status,
+            extra={"principal": caller.object_id, "client": caller.app_id, "correlation": correlation},
+        )
+
+    async def _dispatch(
+        self, request: web.Request, target: Target, caller: Caller, correlation: str
+    ) -> web.StreamResponse:
+        words = target.words
         if words == ["tenants"]:
             return json_response(tenant.tenants(self._config))
         if words == ["subscriptions"]:
-            return json_response({"value": [tenant.subscription(self._config)]})
-        if words[:1] == ["subscriptions"] and len(words) > 1 and words[1] != self._config.subscription_id.lower():
-            raise ArmError(404, "SubscriptionNotFound", f"The subscription '{segments[1]}' could not be found.")
+            rights = await self._access.rights(caller)
+            seen = rights.below(f"/subscriptions/{self._config.subscription_id}")
+            return json_response({"value": [tenant.subscription(self._config)] if seen else []})
+        if target.subscription is not None and target.subscription != self._config.subscription_id.lower():
+            raise ArmError(
+                404, "SubscriptionNotFound", f"The subscription '{target.segments[1]}' could not be found."
+            )
         # `/subscriptions/{s}/providers[/{namespace}[/register]]` is about providers, not for one.
-        if (
-            words[:1] == ["subscriptions"]
-            and words[2:3] == ["providers"]
-            and (len(words) <= 4 or words[4:] in (["register"], ["unregister"]))
-        ):
-            return await self._about_providers(request, caller, segments)
-        if "providers" in words:
-            return await self._provider(request, caller, segments)
-        if words[:1] == ["subscriptions"]:
-            return await self._subscription(request, caller, segments)
-        raise ArmError(404, "NotFound", f"There is nothing at '{request.path}'.")
+        if words[2:3] == ["providers"] and (len(words) <= 4 or words[4:] in (["register"], ["unregister"])):
+            return await self._about_providers(request, target, caller)
+        if target.namespace is not None:
+            return await self._provider(request, target, caller, correlation)
+        if target.subscription is not None:
+            return await self._subscription(request, target, caller)
+        raise ArmError(404, "NotFound", f"There is nothing at '{target.path}'.")
 
-    async def _subscription(self, request: web.Request, caller: Caller, segments: list[str]) -> web.StreamResponse:
-        scope = f"/subscriptions/{segments[1]}"
-        verb = _VERBS.get(request.method, "write")
-        rest = segments[2:]
-        match [word.lower() for word in rest[:1]]:
+    async def _subscription(self, request: web.Request, target: Target, caller: Caller) -> web.Response:
+        rights = await self._access.rights(caller)
+        subscription = f"/subscriptions/{target.segments[1]}"
+        match target.words[2:]:
             case []:
+                rights.demand(f"Microsoft.Resources/subscriptions/{verb(request.method)}", subscription)
                 return json_response(tenant.subscription(self._config))
             case ["locations"]:
+                rights.demand("Microsoft.Resources/subscriptions/locations/read", subscription)
                 return json_response(tenant.locations(self._config))
-            case ["operationresults"] if len(rest) == 2:
-                return await self._groups.operation(rest[1])
+            case ["operationresults", _]:
+                # Its name cannot be guessed, and whoever started it may ask.
+                return await self._groups.operation(request, target.segments[3])
             case ["resources"]:
-                await self._access.authorize(caller, "Microsoft.Resources/subscriptions/resources/read", scope)
-                return self._groups.resources(request)
+                if not rights.below(subscription):
+                    raise rights.denied("Microsoft.Resources/subscriptions/resources/read", subscription)
+                return self._groups.list_resources(request, rights)
             case ["resourcegroups"]:
-                name = rest[1] if len(rest) > 1 else None
-                if name is not None:
-                    scope = f"{scope}/resourceGroups/{name}"
-                action = f"Microsoft.Resources/subscriptions/resourceGroups/{verb}"
-                await self._access.authorize(caller, action, scope)
-                return await self._groups.handle(request, name, rest[2:])
-        raise ArmError(404, "NotFound", f"There is nothing at '{request.path}'.")
+                if not rights.below(subscription):
+                    raise rights.denied(f"{GROUP_TYPE}/read", subscription)
+                return self._groups.list_groups(request, rights)
+            case ["resourcegroups", _]:
+                scope = f"{subscription}/resourceGroups/{target.segments[3]}"
+                rights.demand(f"{GROUP_TYPE}/{verb(request.method)}", scope)
+                return await self._groups.handle(request, target.segments[3])
+            case ["resourcegroups", _, "resources"]:
+                scope = f"{subscription}/resourceGroups/{target.segments[3]}"
+                if not rights.below(scope):
+                    raise rights.denied(f"{GROUP_TYPE}/resources/read", scope)
+                self._groups.existing(target.segments[3])
+                return self._groups.list_resources(request, rights, target.segments[3])
+        raise ArmError(404, "NotFound", f"There is nothing at '{target.path}'.")
 
-    async def _about_providers(self, request: web.Request, caller: Caller, segments: list[str]) -> web.StreamResponse:
-        scope = f"/subscriptions/{segments[1]}"
-        await self._access.authorize(
-            caller, f"Microsoft.Resources/subscriptions/providers/{_VERBS.get(request.method, 'write')}", scope
-        )
-        if len(segments) == 3:
+    async def _about_providers(self, request: web.Request, target: Target, caller: Caller) -> web.Response:
+        rights = await self._access.rights(caller)
+        scope = f"/subscriptions/{target.segments[1]}"
+        action = "read" if request.method in ("GET", "HEAD") else f"{target.words[-1]}/action"
+        rights.demand(f"Microsoft.Resources/subscriptions/providers/{action}", scope)
+        if len(target.segments) == 3:
             return json_response({"value": [tenant.provider(self._config, name) for name in tenant.PROVIDERS]})
         for name in tenant.PROVIDERS:
-            if name.lower() == segments[3].lower():
+            if name.lower() == target.words[3]:
                 return json_response(tenant.provider(self._config, name))
-        raise ArmError(404, "InvalidResourceNamespace", f"The resource namespace '{segments[3]}' is invalid.")
+        raise ArmError(404, "InvalidResourceNamespace", f"The resource namespace '{target.segments[3]}' is invalid.")
 
-    async def _provider(self, request: web.Request, caller: Caller, segments: list[str]) -> web.StreamResponse:
-        call = ProviderCall(request.method, segments)
-        # What roles there are is no secret, and is asked for without a scope to hold a right on.
-        if call.action.lower() != "microsoft.authorization/roledefinitions/read":
-            await self._access.authorize(caller, call.action, call.scope)
-        lower = [segment.lower() for segment in segments]
-        if request.method in ("PUT", "PATCH") and lower[2:3] == ["resourcegroups"]:
-            self._groups.existing(segments[3])
-        response = await self._providers.forward(request, call, "/" + "/".join(segments), caller)
-        if call.namespace.lower() == "microsoft.authorization" and request.method not in ("GET", "HEAD"):
-            self._access.forget()
-        return response
+    async def _provider(
+        self, request: web.Request, target: Target, caller: Caller, correlation: str
+    ) -> web.StreamResponse:
+        rights = await self._access.rights(caller)
+        if not self._is_open(target) and not rights.allow(target.action, target.scope):
+            # A list at a scope that the caller does not have shows what of it the caller does have.
+            if not (target.is_list and rights.below(target.scope)):
+                raise rights.denied(target.action, target.scope)
+            return await self._providers.readable(request, target, caller, correlation, rights)
+        if not target.is_access:
+            return await self._providers.forward(request, target, caller, correlation)
+        if request.method == "PUT":
+            self._demand_scope(target)
+        try:
+            return await self._providers.forward(request, target, caller, correlation)
+        finally:
+            if request.method not in ("GET", "HEAD"):
+                self._access.forget()
+
+    @staticmethod
+    def _is_open(target: Target) -> bool:
+        """What roles there are is no secret, and is asked for without a scope to hold a right on."""
+        return target.is_operation or target.action.lower() == "microsoft.authorization/roledefinitions/read"
+
+    def _demand_scope(self, target: Target) -> None:
+        """A role is given on what is there."""
+        if target.resource_group is None or len(target.before) <= 4:
+            return
+        resource = ResourceId("/".join(target.before[:8]))
+        if not self._index.has(resource):
+            raise ArmError(
+                404,
+                "ResourceNotFound",
+                f"The Resource '{resource.type}/{resource.name}' under resource group '{target.resource_group}' was not "
+                "found. For more details please go to https://aka.ms/ARMResourceNotFoundFix",
+            )
+
+
+def _printable(text: str) -> str:
+    return text if text.isascii() and text.isprintable() and len(text) <= 64 else ""

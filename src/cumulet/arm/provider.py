@@ -1,8 +1,16 @@
-"""Handing a call to the room that is the resource provider, as the Resource Provider Contract has it."""
+"""Handing a call to the room that is the resource provider, as the Resource Provider Contract has it.
+
+The index of resources is kept true by what passes: a resource is promised before its provider is asked to make it,
+so neither a crash of ours nor of the provider's leaves one that the deletion of its group would not find.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -10,114 +18,189 @@ import msgspec
 from aiohttp import web
 from yarl import URL
 
-from cumulet.arm.access import Caller
+from cumulet.arm.access import Caller, Rights
 from cumulet.arm.store import Index
+from cumulet.arm.target import Target
 from cumulet.common.arm import ArmError, ResourceId
-from cumulet.common.tasks import Backoff
+from cumulet.common.tasks import Backoff, TaskSet
 
 log = logging.getLogger(__name__)
 
 _SENT_BACK = ("Content-Type", "Location", "Azure-AsyncOperation", "Retry-After", "ETag", "x-ms-request-id")
 _BODY_LIMIT = 4 * 1024 * 1024
+_WRITES = ("PUT", "PATCH")
 
-
-class ProviderCall:
-    """What a path with `/providers/{namespace}/…` asks for.
-
-    `scope` is what the caller needs the right on, `action` the right (`Provider/type/…/verb`), and `resource` the
-    resource itself where the path names one that a resource group holds.
-    """
-
-    def __init__(self, method: str, segments: list[str]) -> None:
-        at = max(index for index, segment in enumerate(segments) if segment.lower() == "providers")
-        self.namespace = segments[at + 1] if at + 1 < len(segments) else ""
-        rest = segments[at + 2 :]
-        types, names = rest[0::2], rest[1::2]
-        prefix = "/" + "/".join(segments[:at])
-        on_scope = self.namespace.lower() == "microsoft.authorization"
-        # A POST's last word is its verb, not a part of the resource.
-        held = rest[:-1] if method == "POST" and len(rest) % 2 else rest
-        self.scope = prefix if on_scope or not names else "/" + "/".join([*segments[: at + 2], *held])
-        verb = {"GET": "read", "HEAD": "read", "DELETE": "delete", "POST": "action"}.get(method, "write")
-        self.action = "/".join([self.namespace, *types, verb])
-        whole = not on_scope and len(types) == len(names) == 1
-        self.resource = (
-            ResourceId("/".join(segments)) if whole and "resourcegroups" in _lower(segments[:at]) else None
-        )
+Revoke = Callable[[str], Awaitable[None]]
 
 
 class Providers:
-    """`addresses` says where the room of a namespace (in lower case) is."""
+    """`addresses` says where the room of a namespace (in lower case) is; `revoke` takes away roles on what is gone."""
 
-    def __init__(self, session: aiohttp.ClientSession, addresses: dict[str, str], index: Index, own_url: str) -> None:
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        addresses: dict[str, str],
+        index: Index,
+        tasks: TaskSet,
+        revoke: Revoke,
+        own_url: str,
+    ) -> None:
         self._session = session
         self._addresses = addresses
         self._index = index
+        self._tasks = tasks
+        self._revoke = revoke
         self._own_url = own_url
+        self._writing: Counter[str] = Counter()
+        self._idle = asyncio.Condition()
 
     async def forward(
-        self, request: web.BaseRequest, call: ProviderCall, path: str, caller: Caller
+        self, request: web.BaseRequest, target: Target, caller: Caller, correlation: str
     ) -> web.StreamResponse:
-        """Answer with what the provider answers, and keep the index of resources true."""
-        base = self._addresses.get(call.namespace.lower())
-        if base is None:
-            raise ArmError(
-                404,
-                "InvalidResourceNamespace",
-                f"The resource namespace '{call.namespace}' is invalid: nothing here provides it.",
-            )
-        body = await request.content.read(_BODY_LIMIT + 1) if request.can_read_body else None
-        if body is not None and len(body) > _BODY_LIMIT:
-            raise ArmError(413, "RequestContentTooLarge", f"The request content is larger than {_BODY_LIMIT} bytes.")
+        """Answer with what the provider answers. Raises `ArmError`."""
+        url = self._url(target, request.rel_url.raw_query_string)
+        body = await _body(request)
         headers = {
             "Content-Type": request.headers.get("Content-Type", "application/json"),
-            "Referer": f"https://{request.host}{path}",
+            "Referer": f"https://{request.host}{target.path}",
             "x-ms-client-object-id": caller.object_id,
             "x-ms-client-app-id": caller.app_id,
-            "x-ms-correlation-request-id": request.headers.get("x-ms-correlation-request-id", ""),
+            "x-ms-correlation-request-id": correlation,
         }
-        query = request.rel_url.raw_query_string
-        url = URL(f"{base}{path}" + (f"?{query}" if query else ""), encoded=True)
         try:
-            async with self._session.request(request.method, url, data=body, headers=headers) as response:
+            async with (
+                self._promised(request.method, target) as outcome,
+                self._session.request(request.method, url, data=body, headers=headers) as response,
+            ):
                 sent_back = {name: response.headers[name] for name in _SENT_BACK if name in response.headers}
                 if "Content-Length" not in response.headers and response.status == 200:
                     return await _stream(request, response, sent_back)
                 raw = await response.read()
-                await self._keep_index(request.method, call.resource, response.status, raw)
+                await outcome(response.status, raw)
                 return web.Response(status=response.status, body=raw, headers=sent_back)
-        except aiohttp.ClientConnectionError as error:
-            log.warning("%s is away: %s", call.namespace, error)
+        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
+            log.warning("%s is away: %s", target.namespace, error)
             raise ArmError(
-                503, "ServiceUnavailable", f"The provider of '{call.namespace}' does not answer just now: try again."
+                503,
+                "ServiceUnavailable",
+                f"The provider of '{target.namespace}' does not answer just now: try again.",
             ) from None
 
+    async def readable(
+        self, request: web.BaseRequest, target: Target, caller: Caller, correlation: str, rights: Rights
+    ) -> web.StreamResponse:
+        """A list, less what the caller may not read."""
+        response = await self.forward(request, target, caller, correlation)
+        if not isinstance(response, web.Response) or response.status != 200:
+            return response
+        assert isinstance(response.body, bytes)
+        answer: dict[str, Any] = msgspec.json.decode(response.body)
+        answer["value"] = [item for item in answer["value"] if rights.allow(target.action, item["id"])]
+        response.body = msgspec.json.encode(answer)
+        return response
+
     async def delete(self, resource_id: str) -> None:
-        """Delete a resource at its provider, waiting for a provider that is away. Raises `ArmError`."""
-        resource = ResourceId(resource_id)
-        base = self._addresses[(resource.namespace or "").lower()]
-        backoff = Backoff(0.1, 5)
-        while True:
-            try:
-                async with self._session.delete(
-                    f"{base}{resource_id}", headers={"Referer": self._own_url}
-                ) as response:
-                    if response.status >= 400 and response.status != 404:
-                        raise ArmError(409, "ResourceGroupDeletionBlocked", await response.text(), target=resource_id)
-                    break
-            except aiohttp.ClientConnectionError as error:
-                log.warning("deleting %s: %s", resource_id, error)
-                await backoff.wait()
+        """Delete a resource at its provider, waiting for it to be gone and for a provider that is away.
+
+        Raises `ArmError` 409 where the provider refuses.
+        """
+        url = self._url(Target("DELETE", resource_id), "")
+        status, answer = await self._insist("DELETE", url)
+        if status >= 400 and status != 404:
+            raise ArmError(
+                409,
+                "ResourceGroupDeletionBlocked",
+                f"Deletion of the resource '{resource_id}' failed: {answer.decode(errors='replace')}",
+                target=resource_id,
+            )
+        await self._gone(ResourceId(resource_id), url, at_once=status != 202)
+
+    async def quiet(self, group: str) -> None:
+        """Wait until no write in a resource group is under way."""
+        async with self._idle:
+            await self._idle.wait_for(lambda: not self._writing[group.lower()])
+            del self._writing[group.lower()]
+
+    def _url(self, target: Target, query: str) -> URL:
+        base = self._addresses.get((target.namespace or "").lower())
+        if base is None:
+            raise ArmError(
+                404,
+                "InvalidResourceNamespace",
+                f"The resource namespace '{target.namespace}' is invalid: nothing here provides it.",
+            )
+        return URL(f"{base}{target.path}" + (f"?{query}" if query else ""), encoded=True)
+
+    @asynccontextmanager
+    async def _promised(self, method: str, target: Target) -> AsyncIterator[Callable[[int, bytes], Awaitable[None]]]:
+        """Around a call: what is told its outcome keeps the index true."""
+        resource = ResourceId(target.resource) if target.resource is not None else None
+        group = (target.resource_group or "").lower()
+        writes = bool(group) and method in _WRITES
+        if not writes:
+            yield lambda status, raw: self._note(method, resource, status, raw)
+            return
+        self._writing[group] += 1
+        try:
+            if resource is not None:
+                await self._index.promise(resource)
+            else:  # a part of a resource, or a role on one
+                self._index.demand_open(group)
+            yield lambda status, raw: self._note(method, resource, status, raw)
+        finally:
+            async with self._idle:
+                self._writing[group] -= 1
+                self._idle.notify_all()
+
+    async def _note(self, method: str, resource: ResourceId | None, status: int, raw: bytes) -> None:
+        if resource is None:
+            return
+        if method in _WRITES:
+            if status >= 300:
+                await self._index.break_promise(resource)
+                return
+            shown: Any = msgspec.json.decode(raw) if raw else None
+            if isinstance(shown, dict) and "id" in shown:
+                await self._index.track(resource, shown.get("location") or "", shown.get("tags") or {})
+        elif method == "DELETE" and status < 300:
+            url = self._url(Target("GET", str(resource)), "")
+            if status == 202:
+                self._tasks.start(self._gone(resource, url, at_once=False), f"await the end of {resource}")
+            else:
+                await self._gone(resource, url, at_once=True)
+        elif method == "GET" and status == 404 and self._index.has(resource):
+            await self._gone(resource, self._url(Target("GET", str(resource)), ""), at_once=True)
+
+    async def _gone(self, resource: ResourceId, url: URL, *, at_once: bool) -> None:
+        """Forget a resource, with the roles given on it, once its provider has it no more."""
+        backoff = Backoff(0.05, 2)
+        while not at_once and (await self._insist("GET", url))[0] != 404:
+            await backoff.wait()
+        await self._revoke(str(resource))
         await self._index.untrack(resource)
 
-    async def _keep_index(self, method: str, resource: ResourceId | None, status: int, raw: bytes) -> None:
-        if resource is None or status >= 300:
-            return
-        if method == "DELETE":
-            await self._index.untrack(resource)
-        elif method in ("PUT", "PATCH"):
-            shown: dict[str, Any] = msgspec.json.decode(raw) if raw else {}
-            await self._index.track(resource, shown.get("location") or "", shown.get("tags") or {})
+    async def _insist(self, method: str, url: URL) -> tuple[int, bytes]:
+        """One call of our own, made again until the provider answers."""
+        backoff = Backoff(0.1, 5)
+        headers = {"Referer": f"{self._own_url}{url.raw_path}"}
+        while True:
+            try:
+                async with self._session.request(method, url, headers=headers) as response:
+                    return response.status, await response.read()
+            except aiohttp.ClientError as error:
+                log.warning("%s %s: %s", method, url.raw_path, error)
+                await backoff.wait()
+
+
+async def _body(request: web.BaseRequest) -> bytes | None:
+    if not request.can_read_body:
+        return None
+    body = b""
+    async for chunk in request.content.iter_any():
+        body += chunk
+        if len(body) > _BODY_LIMIT:
+            raise ArmError(413, "RequestContentTooLarge", f"The request content is larger than {_BODY_LIMIT} bytes.")
+    return body
 
 
 async def _stream(
@@ -129,7 +212,3 @@ async def _stream(
         await answer.write(chunk)
     await answer.write_eof()
     return answer
-
-
-def _lower(segments: list[str]) -> list[str]:
-    return [segment.lower() for segment in segments]

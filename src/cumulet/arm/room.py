@@ -36,10 +36,12 @@ async def serve(room: Room) -> None:
                 "microsoft.containerregistry": config.url("registry"),
                 "microsoft.containerinstance": config.url("instances"),
             }
-            providers = Providers(to_providers, addresses, index, config.url("arm"))
-            groups = Groups(index, config.subscription_id, tasks, providers.delete)
-            access = Access(to_public, to_providers, config.url("identity"), config.tenant_id, config.url("arm"))
-            door = Door(config, access, groups, providers)
+            access = Access(to_public, to_providers, config.url("identity"), config.tenant_id, _own_urls(room))
+            providers = Providers(
+                to_providers, addresses, index, tasks, access.revoke_below, own_url=config.url("arm")
+            )
+            groups = Groups(index, config.subscription_id, tasks, providers, access.revoke_below)
+            door = Door(config, access, groups, providers, index)
             app = web.Application(middlewares=[arm_errors])
             app.add_routes(health_routes(CollectorRegistry()))
             app.router.add_route("*", "/{path:.*}", door.handle)
@@ -49,3 +51,9 @@ async def serve(room: Room) -> None:
                 await room.stopping.wait()
     finally:
         index.close()
+
+
+def _own_urls(room: Room) -> list[str]:
+    """The audiences that mean this front door: a user may write this machine's name in one of three ways."""
+    address = room.config.addresses["arm"]
+    return [f"https://{host}:{address.port}" for host in {address.host, "localhost", "127.0.0.1"}]

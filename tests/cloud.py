@@ -1,0 +1,179 @@
+"""Rooms that run beside the tests in a thread, on ports of their own, and a plain HTTP client for them."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import importlib
+import json
+import ssl
+import threading
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
+
+import uvloop
+
+from cumulet.common import tls
+from cumulet.common.config import DEFAULT_PORTS, Config, RoomName
+from cumulet.common.entra import ARM_AUDIENCE, GRAPH_AUDIENCE, Credential, read_credential
+from cumulet.common.room import Room, listen
+from cumulet.up.install import install
+
+
+class Answer(NamedTuple):
+    """What a server answered; `body` is decoded JSON where it is that."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: Any
+
+    @property
+    def code(self) -> str:
+        """The code in ARM's error body."""
+        code: str = self.body["error"]["code"]
+        return code
+
+
+class Cloud:
+    """An installation of which some rooms run."""
+
+    def __init__(self, data_dir: Path, *rooms: RoomName) -> None:
+        self.config: Config = install(data_dir, ports=dict.fromkeys(DEFAULT_PORTS, 0))
+        self.subscription = f"/subscriptions/{self.config.subscription_id}"
+        self.owner = read_credential(self.config.credential_file("owner"))
+        self._listeners = {
+            name: [listen(address) for address in self.config.listening(name)] for name in ("identity", *rooms)
+        }
+        self._running: dict[str, tuple[asyncio.Task[None], Room]] = {}
+        self._loop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="rooms")
+        self._thread.start()
+        for name in self._listeners:
+            self.start(name)
+
+    def start(self, name: RoomName) -> None:
+        """Start a room and wait until it is ready."""
+        ready = threading.Event()
+        # A server closes the sockets that it is given; ours stay and hold back who calls meanwhile.
+        room = Room(name, self.config, [listener.dup() for listener in self._listeners[name]], ready.set)
+        serve = importlib.import_module(f"cumulet.{name}.room").serve
+
+        async def begin() -> asyncio.Task[None]:
+            return asyncio.create_task(serve(room))
+
+        task = asyncio.run_coroutine_threadsafe(begin(), self._loop).result()
+        self._running[name] = task, room
+        while not ready.wait(0.01):
+            assert not task.done(), task.exception()
+
+    def stop(self, name: RoomName) -> None:
+        """Stop a room; its socket goes on listening."""
+        task, room = self._running.pop(name)
+        self._loop.call_soon_threadsafe(room.stopping.set)
+
+        async def ended() -> None:
+            await task
+
+        asyncio.run_coroutine_threadsafe(ended(), self._loop).result()
+
+    def close(self) -> None:
+        """Stop everything."""
+        for name in list(self._running):
+            self.stop(name)  # type: ignore[arg-type]
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        for listeners in self._listeners.values():
+            for listener in listeners:
+                listener.close()
+
+    def call(
+        self,
+        room: RoomName,
+        method: str,
+        path: str,
+        *,
+        token: str | None = None,
+        body: Any = None,
+        form: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        show: RoomName | None = None,
+    ) -> Answer:
+        """One request, its path sent as it is written; `show` names the room whose certificate is shown."""
+        address = self.config.addresses[room]
+        sent = dict(headers or {})
+        data: bytes | None = None
+        if token is not None:
+            sent["Authorization"] = f"Bearer {token}"
+        if form is not None:
+            data = urlencode(form).encode()
+            sent["Content-Type"] = "application/x-www-form-urlencoded"
+        elif body is not None:
+            data = body if isinstance(body, bytes) else json.dumps(body).encode()
+            sent.setdefault("Content-Type", "application/json")
+        connection = http.client.HTTPSConnection(address.host, address.port, context=self._tls(show), timeout=30)
+        try:
+            connection.request(method, path, data, sent)
+            response = connection.getresponse()
+            raw = response.read()
+            is_json = (response.headers.get_content_type() == "application/json") and raw
+            return Answer(response.status, response.headers, json.loads(raw) if is_json else raw)  # type: ignore[arg-type]
+        finally:
+            connection.close()
+
+    def _tls(self, show: RoomName | None) -> ssl.SSLContext:
+        shown = self.config.certificate_files(show) if show is not None else ()
+        return tls.client_context(self.config.ca_file, *shown)
+
+    # Who calls.
+
+    def ask_token(self, **form: str) -> Answer:
+        """The token end point's answer to a form."""
+        filled = {"grant_type": "client_credentials", "scope": f"{ARM_AUDIENCE}/.default", **form}
+        path = f"/{self.config.tenant_id}/oauth2/v2.0/token"
+        return self.call("identity", "POST", path, form=filled)
+
+    def token(self, credential: Credential | None = None, audience: str = ARM_AUDIENCE) -> str:
+        """An access token, the owner's unless said otherwise."""
+        who = credential or self.owner
+        answer = self.ask_token(
+            client_id=who.client_id, client_secret=who.client_secret, scope=f"{audience}/.default"
+        )
+        assert answer.status == 200, answer.body
+        token: str = answer.body["access_token"]
+        return token
+
+    def arm(self, method: str, path: str, body: Any = None, *, as_: Credential | None = None, **more: Any) -> Answer:
+        """A call of the front door."""
+        return self.call("arm", method, path, token=self.token(as_), body=body, **more)
+
+    def graph(self, method: str, path: str, body: Any = None, *, as_: Credential | None = None) -> Answer:
+        """A call of Microsoft Graph."""
+        return self.call("identity", method, f"/v1.0{path}", token=self.token(as_, GRAPH_AUDIENCE), body=body)
+
+    def principal(self, name: str, **roles: str) -> Credential:
+        """A new service principal with a secret and roles, given as `RoleName=scope`."""
+        application = self.graph("POST", "/applications", {"displayName": name}).body
+        principal = self.graph("POST", "/servicePrincipals", {"appId": application["appId"]}).body
+        secret = self.graph("POST", f"/applications/{application['id']}/addPassword", {}).body
+        for role, scope in roles.items():
+            answer = self.assign(principal["id"], role, scope)
+            assert answer.status == 201, answer.body
+        return Credential(
+            tenant_id=self.config.tenant_id,
+            client_id=application["appId"],
+            object_id=principal["id"],
+            display_name=name,
+            client_secret=secret["secretText"],
+        )
+
+    def assign(self, object_id: str, role: str, scope: str, **more: Any) -> Answer:
+        """Give a role, by its name, to a principal."""
+        definitions = f"{self.subscription}/providers/Microsoft.Authorization/roleDefinitions"
+        found = self.arm("GET", f"{definitions}?" + urlencode({"$filter": f"roleName eq '{role}'"})).body["value"]
+        properties = {"roleDefinitionId": found[0]["id"], "principalId": object_id, **more}
+        path = f"{scope}/providers/Microsoft.Authorization/roleAssignments/{uuid.uuid4()}"
+        return self.arm("PUT", path, {"properties": properties})

@@ -1,0 +1,16 @@
+"""Identity with the front door before it, for the whole suite."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from cloud import Cloud
+
+
+@pytest.fixture(scope="session")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    """The rooms, running."""
+    made = Cloud(tmp_path_factory.mktemp("identity") / "data", "arm")
+    yield made
+    made.close()
