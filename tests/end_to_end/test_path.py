@@ -65,7 +65,9 @@ def pull_secret(path: Installation, name: str, who: str, password: str | None = 
     )
 
 
-def pod(name: str, *, image: str = "app3/acr-app3:v1", secret: str | None = "acrdemo2ss-secret", **spec: object) -> str:
+def pod(
+    name: str, *, image: str = "app3/acr-app3:v1", secret: str | None = "acrdemo2ss-secret", **spec: object
+) -> str:
     """The manifest of a pod for the virtual node."""
     return json.dumps(
         {
@@ -89,7 +91,9 @@ def wait(path: Installation, what: str, condition: str) -> None:
 
 
 def warnings(path: Installation, name: str) -> str:
-    return kubectl(path, "get", "events", "--field-selector", f"involvedObject.name={name},type=Warning", "-o", "wide")
+    return kubectl(
+        path, "get", "events", "--field-selector", f"involvedObject.name={name},type=Warning", "-o", "wide"
+    )
 
 
 def test_every_room_says_that_it_is_ready(path: Installation) -> None:

@@ -139,7 +139,9 @@ def require_front_door(request: web.BaseRequest) -> None:
     """Raises `ArmError` 403 unless the other end showed the front door's certificate."""
     peer = peer_certificate(request)
     if peer is None or peer.user != FRONT_DOOR:
-        raise ArmError(403, "Forbidden", "Resource providers answer the front door only: call Azure Resource Manager.")
+        raise ArmError(
+            403, "Forbidden", "Resource providers answer the front door only: call Azure Resource Manager."
+        )
 
 
 @web.middleware
