@@ -127,12 +127,25 @@ class _Client(_Pipe):
         super().__init__()
         self._backends = backends
         self._task: asyncio.Task[None] | None = None
+        self._early: list[bytes] = []
+        self._early_eof = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        assert self.transport is not None
-        self.transport.pause_reading()
         self._task = asyncio.get_running_loop().create_task(self._connect())
+
+    def data_received(self, data: bytes) -> None:
+        if self.peer is None:
+            # A loop may begin to read only after `connection_made`, so what comes early is kept, and no more of it read.
+            self._early.append(data)
+            assert self.transport is not None
+            self.transport.pause_reading()
+        else:
+            super().data_received(data)
+
+    def eof_received(self) -> bool:
+        self._early_eof = self.peer is None
+        return super().eof_received()
 
     async def _connect(self) -> None:
         assert self.transport is not None
@@ -153,6 +166,11 @@ class _Client(_Pipe):
             if self.transport.is_closing():
                 transport.close()
                 return
+            for data in self._early:
+                transport.write(data)
+            self._early.clear()
+            if self._early_eof:
+                transport.write_eof()
             self.transport.resume_reading()
             return
         self.transport.abort()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import select
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from rich.console import Console
 from rich.progress_bar import ProgressBar
@@ -78,18 +82,28 @@ class Terminal:
             raise StepError(f"`{command}` ended with {done.returncode} where {code} was expected")
         return output
 
-    def start(self, command: str) -> subprocess.Popen[str]:
-        """Start a bash command that goes on while others run; its output is not shown."""
+    @contextmanager
+    def following(self, command: str) -> Iterator[Iterator[str]]:
+        """Lines of a bash command's output as they come, while others run; it is ended with the block.
+
+        The lines raise `StepError` where none comes.
+        """
         self._console.print(Text.assemble(("$ ", "bold green"), (f"{command} &", "bold")))
-        return subprocess.Popen(
+        process = subprocess.Popen(
             ["bash", "-c", f"exec {command}"],
             cwd=self.folder,
             env=self.variables,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
         )
+        assert process.stdout is not None
+        try:
+            yield _lines(process.stdout, command)
+        finally:
+            process.terminate()
+            process.wait()
+            process.stdout.close()
 
     def show(self, line: str) -> None:
         """A line that a started command printed."""
@@ -109,3 +123,18 @@ class Terminal:
         """The walk is over."""
         self._console.print()
         self._console.print(Text(text, "bold green"))
+
+
+def _lines(stream: IO[bytes], command: str) -> Iterator[str]:
+    pending = b""
+    while True:
+        line, newline, rest = pending.partition(b"\n")
+        if newline:
+            pending = rest
+            yield line.decode(errors="replace")
+        elif not select.select([stream], [], [], _LIMIT)[0]:
+            raise StepError(f"`{command}` printed nothing for {_LIMIT:.0f} s")
+        elif data := os.read(stream.fileno(), 65536):
+            pending += data
+        else:
+            raise StepError(f"`{command}` ended, where more was expected of it")

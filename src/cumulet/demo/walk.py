@@ -10,9 +10,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from cumulet.common.config import ConfigError, load
 from cumulet.demo import engine as engines
 from cumulet.demo import machine
 from cumulet.demo.terminal import StepError, Terminal
+from cumulet.up.lifecycle import is_running, stop
 
 _GROUP = "aks-rg2"
 _REGISTRY = "acrdemo2ss"
@@ -25,16 +27,14 @@ _WAITING = "jsonpath='{.status.containerStatuses[0].state.waiting.reason}'=Image
 
 
 def walk(data_dir: Path, *, keep: bool = False, pause: bool = False, up_options: tuple[str, ...] = ()) -> bool:
-    """Walk the path with an installation of its own in `data_dir`, which must not exist, and remove it after.
+    """Walk the path with an installation of its own in `data_dir`, and remove it after.
+
+    What an earlier walk that failed left there is removed first. Raises `StepError` where one still runs.
 
     `keep` leaves everything running at the end. Returns whether every step was as it should be; after a failure
     the rooms are stopped, and the data directory with their logs stays.
     """
-    if data_dir.exists():
-        raise StepError(
-            f"{data_dir} is there already, from a walk that was kept or broken off: "
-            f"`cumulet --data-dir {data_dir} down`, and remove it"
-        )
+    _remove_earlier(data_dir)
     return _Walk(data_dir, keep=keep, pause=pause, up_options=up_options).run()
 
 
@@ -192,7 +192,9 @@ class _Walk:
         )
         terminal.run("kubectl get svc")
         address = terminal.run(f"kubectl get service {_SERVICE} -o jsonpath='{{.status.loadBalancer.ingress[0].ip}}'")
-        page = terminal.run(f"curl --silent --show-error --retry 5 --retry-connrefused http://{address}/")
+        page = terminal.run(
+            f"curl --silent --show-error --max-time 20 --retry 5 --retry-connrefused http://{address}/"
+        )
         terminal.check(f"http://{address}/ gives the page", _PAGE in page, page)
         terminal.variables["EXTERNAL_IP"] = address
 
@@ -212,20 +214,14 @@ class _Walk:
         terminal.check("three pods run on the virtual node", nodes == [_NODE] * 3, " ".join(nodes))
 
     def _follow(self) -> None:
-        following = self._terminal.start(f"kubectl logs --follow --tail=0 deployment/{_DEPLOYMENT}")
-        try:
-            assert following.stdout is not None
-            # Followed from now on: ask again until a request shows, since the follower may not be there yet.
-            self._terminal.run("for n in 1 2 3 4 5; do curl --silent --output /dev/null http://$EXTERNAL_IP/; done")
-            os.set_blocking(following.stdout.fileno(), True)
-            line = following.stdout.readline()
-            self._terminal.show(line)
-            self._terminal.check("the log can be followed", bool(line))
-        finally:
-            following.terminate()
-            following.wait()
-            if following.stdout is not None:
-                following.stdout.close()
+        terminal = self._terminal
+        with terminal.following(f"kubectl logs --follow --tail=1 deployment/{_DEPLOYMENT}") as lines:
+            terminal.show(next(lines))
+            # The line that was there has come, so what comes next was written after the follower connected.
+            terminal.run("curl --silent --output /dev/null http://$EXTERNAL_IP/")
+            line = next(lines)
+            terminal.show(line)
+            terminal.check("the log can be followed", "url:/" in line, line)
 
     def _cost(self) -> None:
         table = self._terminal.run("cumulet cost")
@@ -244,6 +240,20 @@ class _Walk:
         terminal.check("no process, mount, namespace, link, rule, cgroup or file is left", not left, "; ".join(left))
         shutil.rmtree(self._data_dir)
         terminal.check("the data directory is removed", not self._data_dir.exists())
+
+
+def _remove_earlier(data_dir: Path) -> None:
+    if not data_dir.exists():
+        return
+    try:
+        config = load(data_dir)
+    except ConfigError:
+        pass  # broken off before the rooms were up
+    else:
+        if is_running(config):
+            raise StepError(f"an earlier walk is still running: `cumulet --data-dir {data_dir} down` ends it")
+        stop(config)
+    shutil.rmtree(data_dir)
 
 
 def _example() -> Path:
