@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import uuid
+import time
 from collections import OrderedDict
 from typing import Literal
 
@@ -28,6 +28,7 @@ class EventRecorder:
         self._client = client
         self._source = {"component": component} | ({"host": host} if host else {})
         self._component = component
+        self._stamp = 0
         self._queue: asyncio.Queue[tuple[_Key, Object]] = asyncio.Queue()
         self._known: OrderedDict[_Key, Object] = OrderedDict()
 
@@ -48,10 +49,12 @@ class EventRecorder:
     def event_about(self, involved: Object, type_: Literal["Normal", "Warning"], reason: str, message: str) -> None:
         """The same for an object reference, which may have a `fieldPath` such as `spec.containers{web}`."""
         moment = clock.rfc3339()
+        # In the name, the time in nanoseconds: kubectl keeps the order of names among events of one second.
+        self._stamp = max(self._stamp + 1, time.time_ns())
         message = message[:_MESSAGE_LIMIT]
         event: Object = {
             "metadata": {
-                "name": f"{involved['name']}.{uuid.uuid4().hex[:16]}",
+                "name": f"{involved['name']}.{self._stamp:x}",
                 "namespace": involved.get("namespace", "default"),
             },
             "involvedObject": involved,
