@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from cloud import Cloud
+from tests.cloud import Cloud
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cloud import Cloud
+from tests.cloud import Cloud
 
 
 def test_a_group_lives(cloud: Cloud) -> None:
