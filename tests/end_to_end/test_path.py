@@ -1,124 +1,190 @@
-"""The whole path with the clients that people use: buildah or docker, kubectl, curl; and how it fails where it should.
+"""The whole path with the clients that people use: buildah, kubectl and curl.
 
-Each test takes up where the one before it ended, as the path does.
+The tests of this module are the steps of one walk: each takes up where the one before it ended.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
+import os
+import re
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import Installation
 
-from cumulet.demo.engine import private_settings
+from tests.end_to_end.cluster import EXAMPLE, IMAGE, NODE, Cluster
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "app3"
-NODE = "virtual-node-aci-linux"
-WAITING = "{.status.containerStatuses[0].state.waiting.reason}"
-
-
-@pytest.fixture(scope="module")
-def path(installation: Installation, tmp_path_factory: pytest.TempPathFactory) -> Installation:
-    """An installation with a registry, an image in it, and the principals of the seed."""
-    installation.environment |= private_settings(tmp_path_factory.mktemp("engine"))
-    installation.run("cumulet", "group", "create", "aks-rg2")
-    made = json.loads(installation.run("cumulet", "registry", "create", "acrdemo2ss", "-g", "aks-rg2"))
-    assert made["properties"]["loginServer"] == "acrdemo2ss.azurecr.io"
-    for name, role in (("PULL", "AcrPull"), ("PUSH", "AcrPush")):
-        principal = json.loads(
-            installation.run("cumulet", "sp", "create", f"sp-{name}", "--role", role, "--scope", made["id"])
-        )
-        installation.environment[f"{name}_ID"] = principal["appId"]
-        installation.environment[f"{name}_SECRET"] = principal["password"]
-    context = tmp_path_factory.mktemp("context")
-    shutil.copytree(EXAMPLE / "docker-manifests", context, dirs_exist_ok=True)
-    busybox = shutil.which("busybox")
-    assert busybox is not None
-    shutil.copy(busybox, context / "busybox")
-    installation.run("buildah", "build", "--tag", "acr-app3:v1", str(context))
-    push(installation, "PUSH")
-    return installation
+DEPLOYMENT = "deployment/acrdemo2ss-deployment"
+PODS = ("-l", "app=acrdemo2ss")
+MANIFESTS = str(EXAMPLE / "kube-manifests")
+PAGE = "Welcome to app3: V1"
+ROOMS = ("identity", "kube", "arm", "registry", "instances", "node", "scheduler", "controllers", "balancer")
 
 
-def push(path: Installation, who: str, tag: str = "v1", code: int = 0) -> str:
-    image = f"docker://{path.environment['CUMULET_REGISTRY']}/app3/acr-app3:{tag}"
-    credentials = f"{path.environment[f'{who}_ID']}:{path.environment[f'{who}_SECRET']}"
-    return path.run("buildah", "push", "--creds", credentials, "acr-app3:v1", image, code=code)
+def test_every_room_is_ready(cluster: Cluster) -> None:
+    assert set(cluster.installation.pids()) == {*ROOMS}
+    cluster.wait(f"node/{NODE}", "condition=Ready")
 
 
-def kubectl(path: Installation, *arguments: str, code: int | None = 0, stdin: str | None = None) -> str:
-    return path.run("kubectl", *arguments, code=code, stdin=stdin)
+def test_what_was_pushed_is_listed(cluster: Cluster) -> None:
+    assert cluster.installation.cumulet("registry", "repositories", "acrdemo2ss") == ["app3/acr-app3"]
+    assert cluster.installation.cumulet("registry", "tags", "acrdemo2ss", "app3/acr-app3") == ["v1"]
 
 
-def pull_secret(path: Installation, name: str, who: str, password: str | None = None) -> None:
-    kubectl(
-        path,
-        "create",
-        "secret",
-        "docker-registry",
-        name,
-        "--docker-server=acrdemo2ss.azurecr.io",
-        f"--docker-username={path.environment[f'{who}_ID']}",
-        f"--docker-password={password or path.environment[f'{who}_SECRET']}",
+@pytest.mark.parametrize(
+    ("who", "password", "status", "code"),
+    [("PULL", None, 403, "DENIED"), ("NONE", None, 403, "DENIED"), ("PUSH", "not-the-secret", 401, "UNAUTHORIZED")],
+)
+def test_a_push_needs_the_role_and_the_secret(
+    cluster: Cluster, who: str, password: str | None, status: int, code: str
+) -> None:
+    client_id, secret = cluster.credentials(who)
+    url = f"https://{cluster.installation.environment['CUMULET_REGISTRY']}/v2/app3/acr-app3/blobs/uploads/"
+    answer = cluster.installation.run(
+        "curl", "-sS", "-w", "\n%{http_code}", "-X", "POST", "-u", f"{client_id}:{password or secret}", url
     )
+    body, _, seen = answer.rpartition("\n")
+    assert int(seen) == status
+    assert json.loads(body)["errors"][0]["code"] == code
 
 
-def pod(
-    name: str, *, image: str = "app3/acr-app3:v1", secret: str | None = "acrdemo2ss-secret", **spec: object
-) -> str:
-    """The manifest of a pod for the virtual node."""
-    return json.dumps(
-        {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {"name": name},
-            "spec": {
-                "containers": [{"name": "web", "image": f"acrdemo2ss.azurecr.io/{image}"}],
-                "imagePullSecrets": [{"name": secret}] if secret else [],
-                "nodeSelector": {"type": "virtual-kubelet"},
-                "tolerations": [{"key": "virtual-kubelet.io/provider", "operator": "Exists"}],
-                "terminationGracePeriodSeconds": 1,
-                **spec,
-            },
-        }
+def test_buildah_is_told_that_a_puller_may_not_push(cluster: Cluster) -> None:
+    assert "denied" in cluster.push("PULL", IMAGE, code=125)
+
+
+def test_the_admin_user_logs_in_once_it_is_enabled(cluster: Cluster) -> None:
+    cluster.installation.cumulet("registry", "update", "acrdemo2ss", "--admin-enabled")
+    admin = cluster.installation.cumulet("registry", "credential", "acrdemo2ss")
+    registry = cluster.installation.environment["CUMULET_REGISTRY"]
+    for password in admin["passwords"]:
+        login = ("login", "--username", admin["username"], "--password", password["value"], registry)
+        assert "Login Succeeded" in cluster.installation.run("skopeo", *login)
+
+
+def test_without_its_secret_the_pod_waits_and_says_why(cluster: Cluster) -> None:
+    warned = cluster.kubectl("apply", "-f", MANIFESTS)
+    assert 'nodeSelector[beta.kubernetes.io/os]: deprecated since v1.14; use "kubernetes.io/os" instead' in warned
+    cluster.wait(DEPLOYMENT, "jsonpath={.status.replicas}=1")
+    pod = cluster.kubectl("get", "pods", *PODS, "-o", "jsonpath={.items[0].metadata.name}")
+    cluster.wait_reason(pod, "ImagePullBackOff")
+    message = cluster.events(pod, "Failed")
+    assert "from registry acrdemo2ss.azurecr.io without credentials" in message
+    assert "virtual nodes need a pull secret for acrdemo2ss.azurecr.io" in message
+    assert "acrdemo2ss-secret" in cluster.events(pod, "FailedToRetrieveImagePullSecret")
+
+
+def test_with_its_secret_the_same_pod_runs(cluster: Cluster) -> None:
+    before = cluster.kubectl("get", "pods", *PODS, "-o", "jsonpath={.items[*].metadata.uid}")
+    cluster.pull_secret("acrdemo2ss-secret", "PULL")
+    assert "successfully rolled out" in cluster.kubectl("rollout", "status", DEPLOYMENT, "--timeout=60s")
+    assert cluster.kubectl("get", "pods", *PODS, "-o", "jsonpath={.items[*].metadata.uid}") == before
+    pod = cluster.kubectl("get", "pods", *PODS, "-o", "jsonpath={.items[0].metadata.name}")
+    assert re.fullmatch(
+        rf'Successfully pulled image "acrdemo2ss.azurecr.io/{IMAGE}" in \S+ \(\S+ including waiting\)\. '
+        r"Image size: \d+ bytes\.",
+        cluster.events(pod, "Pulled"),
     )
+    assert f"Successfully assigned default/{pod} to {NODE}" in cluster.events(pod, "Scheduled")
 
 
-def wait(path: Installation, what: str, condition: str) -> None:
-    kubectl(path, "wait", what, f"--for={condition}", "--timeout=60s")
-
-
-def warnings(path: Installation, name: str) -> str:
-    return kubectl(
-        path, "get", "events", "--field-selector", f"involvedObject.name={name},type=Warning", "-o", "wide"
+def test_the_page_is_served(cluster: Cluster) -> None:
+    assert PAGE in cluster.curl(f"http://{cluster.external_ip()}/")
+    node_port = cluster.kubectl(
+        "get", "service/acrdemo2ss-loadbalancer-service", "-o", "jsonpath={.spec.ports[0].nodePort}"
     )
+    assert PAGE in cluster.curl(f"http://127.0.0.1:{node_port}/")
 
 
-def test_every_room_says_that_it_is_ready(path: Installation) -> None:
-    status = path.run("cumulet", "status")
-    assert status.count(" ready") == 9
+def test_kubectl_shows_it(cluster: Cluster) -> None:
+    head, row = cluster.kubectl("get", "pods", "-o", "wide").splitlines()
+    assert head.split() == [
+        "NAME",
+        "READY",
+        "STATUS",
+        "RESTARTS",
+        "AGE",
+        "IP",
+        "NODE",
+        "NOMINATED",
+        "NODE",
+        "READINESS",
+        "GATES",
+    ]
+    assert row.split()[1:4] == ["1/1", "Running", "0"]
+    assert NODE in row
+    assert re.search(rf"{NODE} +Ready +agent", cluster.kubectl("get", "nodes"))
+    everything = cluster.kubectl("get", "all")
+    for kind in ("pod/", "service/", "deployment.apps/", "replicaset.apps/"):
+        assert kind in everything
+    described = cluster.kubectl("describe", "pods", *PODS)
+    reasons = re.findall(r"^ +(?:Normal|Warning) +(\w+)", described, re.MULTILINE)
+    # Events of one second are shown in their order.
+    assert [reason for reason in reasons if reason in {"Scheduled", "Pulled", "Created", "Started"}] == [
+        "Scheduled", "Pulled", "Created", "Started",
+    ]  # fmt: skip
 
 
-def test_a_principal_that_may_only_pull_cannot_push(path: Installation) -> None:
-    url = f"https://{path.environment['CUMULET_REGISTRY']}/v2/app3/acr-app3/blobs/uploads/"
-    curl = ["curl", "-sS", "-w", "\n%{http_code}", "-X", "POST", url]
-    right = f"{path.environment['PULL_ID']}:{path.environment['PULL_SECRET']}"
-    *body, status = path.run(*curl, "-u", right).splitlines()
-    assert status == "403"
-    assert json.loads("".join(body))["errors"][0]["code"] == "DENIED"
-    *body, status = path.run(*curl, "-u", f"{path.environment['PULL_ID']}:wrong").splitlines()
-    assert status == "401"
-    assert json.loads("".join(body))["errors"][0]["code"] == "UNAUTHORIZED"
-    assert "denied" in push(path, "PULL", code=125).lower() or True
+def test_logs_and_exec(cluster: Cluster) -> None:
+    assert "response:200" in cluster.kubectl("logs", DEPLOYMENT)
+    assert cluster.kubectl("exec", "-i", DEPLOYMENT, "--", "/bin/busybox", "cat", stdin="to and fro") == "to and fro"
+    cluster.kubectl("exec", DEPLOYMENT, "--", "/bin/busybox", "sh", "-c", "exit 7", code=7)
 
 
-def test_what_was_pushed_is_listed(path: Installation) -> None:
-    assert json.loads(path.run("cumulet", "registry", "repositories", "acrdemo2ss")) == ["app3/acr-app3"]
-    assert json.loads(path.run("cumulet", "registry", "tags", "acrdemo2ss", "app3/acr-app3")) == ["v1"]
+def test_scaling(cluster: Cluster) -> None:
+    cluster.kubectl("scale", DEPLOYMENT, "--replicas=3")
+    cluster.kubectl("rollout", "status", DEPLOYMENT, "--timeout=60s")
+    pods = json.loads(cluster.kubectl("get", "pods", *PODS, "-o", "json"))["items"]
+    assert [pod["spec"]["nodeName"] for pod in pods] == [NODE] * 3
+    assert len({pod["status"]["podIP"] for pod in pods}) == 3
+    cost = cluster.installation.cumulet("cost", "-o", "json")
+    names = " ".join(row["name"] for row in cost)
+    assert all(pod["metadata"]["name"] in names for pod in pods)
 
 
-def test_without_its_secret_the_deployment_waits_and_says_why(path: Installation) -> None:
-    kubectl(path, "apply", "-f", str(EXAMPLE / "kube-manifests"))
-    wait(path, "pod -l app=acrdemo2ss".replace(" -l ", "/-l ") if False else "pod", "condition=PodScheduled")
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_that_is_killed_is_started_again(cluster: Cluster, room: str) -> None:
+    before = cluster.installation.pids()
+    os.kill(before[room], signal.SIGKILL)
+    # One pod goes and another comes: every room has a part in that.
+    pod = cluster.kubectl("get", "pods", *PODS, "-o", "jsonpath={.items[0].metadata.name}")
+    cluster.kubectl("delete", "pod", pod, "--grace-period=1")
+    cluster.kubectl("rollout", "status", DEPLOYMENT, "--timeout=60s")
+    assert PAGE in cluster.curl(f"http://{cluster.external_ip()}/")
+    after = cluster.installation.pids()
+    assert [name for name in ROOMS if before[name] != after[name]] == [room]
+
+
+def test_state_survives_a_restart(cluster: Cluster) -> None:
+    pods = cluster.kubectl("get", "pods", *PODS, "-o", "name")
+    cluster.installation.down()
+    assert traces(cluster.installation.data_dir) == []
+    cluster.installation.up()
+    cluster.kubectl("rollout", "status", DEPLOYMENT, "--timeout=60s")
+    cluster.wait(f"pods {PODS[0]} {PODS[1]}", "condition=Ready")
+    assert cluster.kubectl("get", "pods", *PODS, "-o", "name") == pods
+    assert PAGE in cluster.curl(f"http://{cluster.external_ip()}/")
+    assert cluster.installation.cumulet("registry", "tags", "acrdemo2ss", "app3/acr-app3") == ["v1"]
+
+
+def test_nothing_is_left(cluster: Cluster) -> None:
+    cluster.kubectl("delete", "-f", MANIFESTS)
+    cluster.kubectl("delete", "pods", *PODS, "--grace-period=1", "--ignore-not-found")
+    cluster.wait(f"pods {PODS[0]} {PODS[1]}", "delete")
+    cluster.installation.cumulet("registry", "delete", "acrdemo2ss")
+    cluster.installation.cumulet("group", "delete", "aks-rg2")
+    cluster.installation.down()
+    assert traces(cluster.installation.data_dir) == []
+
+
+def traces(data_dir: Path) -> list[str]:
+    """Mounts, processes and links of an installation."""
+    mark = str(data_dir)
+    mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if mark in line]
+    commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+    processes = [command.decode() for command in commands if mark.encode() in command]
+    addresses = subprocess.run(
+        ["ip", "-o", "address"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    return mounts + processes + [line for line in addresses if "10.242." in line]

@@ -435,7 +435,9 @@ def _explain(image: str, credential: Credential | None, reason: str) -> str:
         cure = "renew the secret of the principal and put it into the pull secret"
     else:
         cure = "it is tried again"
-    return f'Failed to pull image "{image}": from registry {registry} {who}: {reason}. To mend it: {cure}.'
+    return (
+        f'Failed to pull image "{image}": from registry {registry} {who}: {reason.rstrip(".")}. To mend it: {cure}.'
+    )
 
 
 def _duration(seconds: float) -> str:

@@ -21,12 +21,17 @@ def installation_id(config: Config) -> str:
     return hashlib.sha256(str(config.data_dir).encode()).hexdigest()[:8]
 
 
+def bridge_name(config: Config) -> str:
+    """The link that the groups of this installation hang on."""
+    return f"cb{installation_id(config)}"
+
+
 class Network:
     """The bridge, and who has which address. An address is used again as late as can be."""
 
     def __init__(self, config: Config, taken: set[str]) -> None:
         self._id = installation_id(config)
-        self.bridge = f"cb{self._id}"
+        self.bridge = bridge_name(config)
         self._range = ipaddress.ip_network(config.pod_cidr)
         self.gateway = str(self._range.network_address + 1)
         self._taken = set(taken) | {self.gateway}

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ipaddress
+import json
 import os
 import platform
 import re
 import shutil
 import socket
+import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
 from cumulet.common.config import Config
+from cumulet.instances.sandbox import bridge_name
 
 _PROGRAMS = {"runc": "runc", "conmon": "conmon", "ip": "iproute2"}
 
@@ -38,6 +42,8 @@ def problems(config: Config) -> list[Problem]:
     if missing := [program for program in _PROGRAMS if shutil.which(program) is None]:
         packages = " ".join(_PROGRAMS[program] for program in missing)
         found.append(Problem(f"not on PATH: {', '.join(missing)}", f"sudo apt-get install --yes {packages}"))
+    else:
+        found += _networks(config)
     found += _kernel()
     found += _ports(config)
     return found
@@ -60,6 +66,23 @@ def _kernel() -> list[Problem]:
             Problem("the kernel has no network namespaces", "use a kernel with CONFIG_NET_NS, as Debian's own has")
         )
     return found
+
+
+def _networks(config: Config) -> list[Problem]:
+    """Whether the pods' addresses are routed to some other network of this machine."""
+    own = bridge_name(config)
+    wanted = ipaddress.ip_network(config.pod_cidr)
+    listed = subprocess.run(["ip", "-4", "-json", "route", "show"], capture_output=True, check=True).stdout
+    return [
+        Problem(
+            f"the range of the pods, {wanted}, is routed to {route['dev']} as {route['dst']}",
+            "choose a free range: cumulet up --pod-cidr 10.250.0.0/16",
+        )
+        for route in json.loads(listed)
+        if route["dst"] != "default"
+        and route.get("dev") != own
+        and wanted.overlaps(ipaddress.ip_network(route["dst"]))
+    ]
 
 
 def _ports(config: Config) -> list[Problem]:

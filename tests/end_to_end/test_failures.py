@@ -1,0 +1,99 @@
+"""The path fails where the real one does, says how to mend it, and goes on once it is mended."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.end_to_end.cluster import Cluster
+
+NO_TOLERATION = "0/1 nodes are available: 1 node(s) had untolerated taint(s)"
+NO_MATCH = "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector"
+TOO_BIG = "0/1 nodes are available: 1 Insufficient memory"
+
+
+@pytest.fixture(scope="module")
+def pulls(cluster: Cluster) -> Cluster:
+    """Pods whose image cannot be pulled, each for another reason, named after it."""
+    cluster.pull_secret("good", "PULL")
+    cluster.pull_secret("wrong-password", "PULL", "not-the-secret")
+    cluster.pull_secret("wrong-principal", "NONE")
+    cluster.pod("no-secret", secret="absent")
+    cluster.pod("wrong-password", secret="wrong-password")
+    cluster.pod("wrong-principal", secret="wrong-principal")
+    cluster.pod("no-tag", "app3/acr-app3:v9", secret="good")
+    cluster.pod("no-repository", "app3/other:v1", secret="good")
+    cluster.pod("no-registry", "absent.azurecr.io/app3/acr-app3:v1", secret="good")
+    cluster.pod("registry-down", "127.0.0.1:1/app3/acr-app3:v1", secret="good")
+    return cluster
+
+
+@pytest.mark.parametrize(
+    ("pod", "reason", "cure"),
+    [
+        ("no-secret", "credentials are missing", "create one and name it in imagePullSecrets"),
+        ("wrong-password", "AADSTS7000215: Invalid client secret", "renew the secret of the principal"),
+        ("wrong-principal", "denied: requested access to the resource is denied", "assign the role AcrPull"),
+        ("no-tag", "manifest unknown", "push the image, or correct its name or tag"),
+        ("no-repository", "name unknown", "push the image, or correct its name or tag"),
+        ("no-registry", "there is no registry 'absent.azurecr.io'", "correct its name"),
+        ("registry-down", "failed to do request", "see whether 127.0.0.1:1 is up"),
+    ],
+)
+def test_a_pull_that_fails_names_the_reason_and_the_cure(pulls: Cluster, pod: str, reason: str, cure: str) -> None:
+    pulls.wait_reason(pod, "ImagePullBackOff")
+    message = pulls.events(pod, "Failed")
+    image = pulls.kubectl("get", "pod", pod, "-o", "jsonpath={.spec.containers[0].image}")
+    assert f'Failed to pull image "{image}": from registry {image.partition("/")[0]}' in message
+    assert reason in message
+    assert cure in message
+    assert pulls.kubectl("get", "pod", pod, "-o", "jsonpath={.status.phase}") == "Pending"
+
+
+def test_the_event_names_the_principal(pulls: Cluster) -> None:
+    assert f"as principal '{pulls.credentials('NONE')[0]}'" in pulls.events("wrong-principal", "Failed")
+
+
+def test_mended_secrets_and_images_let_the_pods_run(pulls: Cluster) -> None:
+    pulls.pull_secret("absent", "PULL")
+    pulls.pull_secret("wrong-password", "PULL")
+    pulls.pull_secret("wrong-principal", "PULL")
+    pulls.push("PUSH", "app3/acr-app3:v9")
+    pulls.push("PUSH", "app3/other:v1")
+    pulls.wait("pod no-secret wrong-password wrong-principal no-tag no-repository", "condition=Ready")
+
+
+@pytest.mark.parametrize(
+    ("name", "spec", "message"),
+    [
+        ("no-toleration", {"tolerations": []}, NO_TOLERATION),
+        ("wrong-selector", {"nodeSelector": {"type": "other"}}, NO_MATCH),
+        (
+            "too-big",
+            {"containers": [{"name": "web", "image": "web", "resources": {"requests": {"memory": "100Ti"}}}]},
+            TOO_BIG,
+        ),
+    ],
+)
+def test_what_does_not_fit_stays_pending(cluster: Cluster, name: str, spec: dict[str, Any], message: str) -> None:
+    cluster.pod(name, secret="good", **spec)
+    assert message in cluster.events(name, "FailedScheduling")
+    assert cluster.kubectl("get", "pod", name, "-o", "jsonpath={.status.phase} {.spec.nodeName}").strip() == "Pending"
+
+
+@pytest.mark.parametrize(
+    ("name", "volume"),
+    [
+        ("persistentVolumeClaim", {"persistentVolumeClaim": {"claimName": "data"}}),
+        ("hostPath", {"hostPath": {"path": "/"}}),
+    ],
+)
+def test_volumes_of_the_node_are_refused(cluster: Cluster, name: str, volume: dict[str, object]) -> None:
+    pod = name.lower()
+    cluster.pod(pod, volumes=[{"name": "data", **volume}])
+    message = cluster.events(pod, "ProviderCreateFailed")
+    assert f"requires volume data which is of an unsupported type ({name})" in message
+    cluster.wait(f"pod {pod}", "jsonpath={.status.phase}=Failed")
+    # Nothing half made: no container group has the pod's name.
+    assert all(pod not in row["name"] for row in cluster.installation.cumulet("cost", "-o", "json"))
