@@ -64,6 +64,7 @@ class Group:
         self._volumes = Volumes(folder / "volumes", record.properties)
         self._namespace = Path()
         self._stopping = False
+        self._patience: set[asyncio.Timeout] = set()
 
     # From outside.
 
@@ -99,6 +100,13 @@ class Group:
         self._services.network.release(self.record.status.ip)
         await self._services.store.remove(self.record.uid)
         await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
+
+    def hasten(self, grace: int) -> None:
+        """Give containers that are asked to end `grace` seconds from now, where they have more."""
+        limit = asyncio.get_running_loop().time() + grace
+        for patience in self._patience:
+            if (until := patience.when()) is not None and limit < until:
+                patience.reschedule(limit)
 
     def cid(self, name: str) -> str:
         """The runtime's id of the newest attempt of a container."""
@@ -376,11 +384,14 @@ class Group:
         if grace > 0:
             await runtime.kill(cid, signal.SIGTERM)
             try:
-                async with asyncio.timeout(grace):
+                async with asyncio.timeout(grace) as patience:
+                    self._patience.add(patience)
                     await runtime.wait(cid, bundle)
                 return
             except TimeoutError:
                 pass
+            finally:
+                self._patience.discard(patience)
         await runtime.kill(cid)
         await runtime.wait(cid, bundle)
 

@@ -125,12 +125,14 @@ class Groups:
         self._note(group.record)
 
     async def delete(self, group: Group, grace: int) -> None:
-        """Take a group away; a second call waits for the first."""
+        """Take a group away, its containers given `grace` seconds to end; a second call can but shorten that."""
         key = group.record.key
         task = self._deleting.get(key)
         if task is None:
             task = self._tasks.start(self._destroy(group, grace), f"delete {group.record.id}")
             self._deleting[key] = task
+        else:
+            group.hasten(grace)
         await asyncio.shield(task)
 
     async def wait_for_change(self, since: int, seconds: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from typing import Any
 
 import msgspec
@@ -11,7 +12,9 @@ from cumulet.common.arm import ArmError
 from cumulet.common.config import Config
 from cumulet.common.kubernetes import Client, EventRecorder, Informer, KubernetesError, WorkQueue
 from cumulet.common.kubernetes.client import CONFIGMAPS, EVENTS, MERGE_PATCH, PODS, SECRETS, SERVICES
+from cumulet.common.tasks import TaskSet
 from cumulet.node.aci import ContainerGroups
+from cumulet.node.deletions import Deletions
 from cumulet.node.references import MissingError, References, UnsupportedError
 from cumulet.node.status import failed_status, pod_status, waiting_status
 from cumulet.node.translate import check, container_group, group_name
@@ -27,7 +30,7 @@ _ENDED = ("Succeeded", "Failed")
 class Pods:
     """One key a pod. Everything is done from what is there now, so that it can be done again at any time."""
 
-    def __init__(self, client: Client, groups: ContainerGroups, config: Config) -> None:
+    def __init__(self, client: Client, groups: ContainerGroups, config: Config, tasks: TaskSet) -> None:
         self._client = client
         self._aci = groups
         self._config = config
@@ -39,15 +42,22 @@ class Pods:
         self.config_maps = Informer(client, CONFIGMAPS)
         self.services = Informer(client, SERVICES)
         self._references = References(self.secrets, self.config_maps, self.services, self._token, self._host)
+        self._deletions = Deletions(client, groups, tasks, lambda pod: self.queue.retry(_key(pod)))
         self._groups: dict[str, Object] = {}
         self._seen_groups = False
         self._sent: dict[str, bytes] = {}
-        self._told: dict[tuple[str, str, str, str], int] = {}
-        self.pods.add_handler(lambda change, pod, old: self.queue.add(_key(pod)))
+        self._told: defaultdict[str, dict[tuple[str, str, str], int]] = defaultdict(dict)
+        self.pods.add_handler(self._pod_changed)
         self.secrets.add_handler(self._referred_to)
         self.config_maps.add_handler(self._referred_to)
 
     # What comes in.
+
+    def _pod_changed(self, change: str, pod: Object, old: Object | None) -> None:
+        self.queue.add(_key(pod))
+        if change == "DELETED":
+            self._sent.pop(pod["metadata"]["uid"], None)
+            self._told.pop(pod["metadata"]["uid"], None)
 
     def _referred_to(self, change: str, obj: Object, old: Object | None) -> None:
         """A secret or config map is new or another: the pods that name it are looked at again."""
@@ -87,8 +97,9 @@ class Pods:
         found = await self._client.list(EVENTS, None, {"fieldSelector": "source=kubelet"})
         for event in found["items"]:
             involved = event["involvedObject"]
-            key = (involved.get("uid", ""), involved.get("fieldPath", ""), event["reason"], event["message"])
-            self._told[key] = self._told.get(key, 0) + (event.get("count") or 1)
+            told = self._told[involved.get("uid", "")]
+            key = (involved.get("fieldPath", ""), event["reason"], event["message"])
+            told[key] = told.get(key, 0) + (event.get("count") or 1)
 
     async def _token(self, pod: Object, source: Object) -> str:
         metadata, spec = pod["metadata"], pod["spec"]
@@ -129,7 +140,7 @@ class Pods:
         uid = pod["metadata"]["uid"]
         group = self._groups.get(uid)
         if pod["metadata"].get("deletionTimestamp"):
-            await self._delete(pod)
+            self._deletions.begin(pod)
             return
         phase = (pod.get("status") or {}).get("phase")
         if group is None:
@@ -196,21 +207,6 @@ class Pods:
             return
         self._sent[uid] = encoded
 
-    async def _delete(self, pod: Object) -> None:
-        """Stop and remove the group with the pod's grace, then the pod itself."""
-        metadata = pod["metadata"]
-        grace = metadata.get("deletionGracePeriodSeconds", 30)
-        await self._aci.delete(group_name(pod), grace)
-        self._sent.pop(metadata["uid"], None)
-        self._groups.pop(metadata["uid"], None)
-        try:
-            await self._client.delete(
-                PODS, metadata["name"], metadata["namespace"], grace_period_seconds=0, uid=metadata["uid"]
-            )
-        except KubernetesError as error:
-            if error.code not in (404, 409):
-                raise
-
     async def _remove_strays(self, key: Key, pod: Object | None) -> None:
         """Groups of that pod's name whose pod is gone, or is another now: they would be billed for ever."""
         for uid, group in [*self._groups.items()]:
@@ -244,15 +240,16 @@ class Pods:
     def _tell(self, pod: Object, group: Object) -> None:
         """Pass on what happened to the group's containers and was not told yet."""
         properties = group["properties"]
+        told = self._told[pod["metadata"]["uid"]]
         for kind in ("initContainers", "containers"):
             for container in properties.get(kind) or ():
                 view = container["properties"].get("instanceView") or {}
                 for event in view.get("events") or ():
                     path = f"spec.{kind}{{{container['name']}}}"
-                    key = (pod["metadata"]["uid"], path, event["name"], event["message"])
-                    fresh = event["count"] - self._told.get(key, 0)
+                    key = (path, event["name"], event["message"])
+                    fresh = event["count"] - told.get(key, 0)
                     if fresh > 0:
-                        self._told[key] = event["count"]
+                        told[key] = event["count"]
                         for _ in range(min(fresh, 10)):
                             self.events.event_about(
                                 _involved(pod, path), event["type"], event["name"], event["message"]
@@ -260,9 +257,9 @@ class Pods:
 
     def _event_once(self, pod: Object, container: str, kind: str, reason: str, message: str) -> None:
         path = f"spec.containers{{{container}}}" if container else ""
-        key = (pod["metadata"]["uid"], path, reason, message)
-        if key not in self._told:
-            self._told[key] = 1
+        told, key = self._told[pod["metadata"]["uid"]], (path, reason, message)
+        if key not in told:
+            told[key] = 1
             self.events.event_about(_involved(pod, path), kind, reason, message)  # type: ignore[arg-type]
 
 

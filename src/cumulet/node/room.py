@@ -37,7 +37,7 @@ async def serve(room: Room) -> None:
         groups = ContainerGroups(
             session, config.url("arm"), tokens, config.subscription_id, config.node_resource_group
         )
-        pods = Pods(client, groups, config)
+        pods = Pods(client, groups, config, tasks)
         informers = [pods.pods, pods.secrets, pods.config_maps, pods.services]
         registration = Registration(client, config)
         registered = False
