@@ -20,14 +20,14 @@ lint: ## Formatting, lints, types and the direction of imports.
 
 bench: ## Measure the path against its bounds and its peers.
 	@scripts/setup test
-	@python benchmarks/path.py $(ARGS)
+	@python -m benchmarks.path $(ARGS)
 
 bench-registry: ## Measure the registry side by side with a peer.
 	@scripts/setup test
-	@python benchmarks/registry.py $(ARGS)
+	@python -m benchmarks.registry $(ARGS)
 
 bench-kube: ## Measure the API server.
 	@scripts/setup test
-	@python benchmarks/kube.py $(ARGS)
+	@python -m benchmarks.kube $(ARGS)
 
 .PHONY: help demo test lint bench bench-registry bench-kube

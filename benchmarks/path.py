@@ -1,0 +1,185 @@
+"""The path against its bounds, and a Docker Engine beside it where one is installed: `make bench`.
+
+Printed are medians. Each round pulls an image none of whose layers was seen before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import http.client
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from cumulet.demo.engine import private_settings
+from cumulet.up.lifecycle import resident_bytes
+from tests.installation import Installation
+
+_EXAMPLE = Path(__file__).parents[1] / "examples" / "app3"
+_EXTERNAL_CIDR, _EXTERNAL_IP = "127.12.0.0/24", "127.12.0.1"
+_PEER_PORT = 18080
+_LIMIT = 60.0
+
+#: What the path may take: seconds from nothing to ready, megabytes of all rooms idle, seconds from apply to a page.
+_UP, _MEMORY, _APPLY = 3.0, 350.0, 1.5
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
+    with tempfile.TemporaryDirectory(prefix="cumulet-bench-") as name:
+        folder = Path(name)
+        up = statistics.median(_measure_up(folder / f"up-{number}") for number in range(rounds))
+        _print("nothing to every room ready", up, _UP, "s")
+        installation = Installation(folder / "data")
+        try:
+            _up(installation)
+            memory = sum(resident_bytes(pid) or 0 for pid in installation.pids().values()) / 1e6
+            _print("all rooms idle, resident", memory, _MEMORY, "MB")
+            _measure_path(installation, folder, rounds)
+        finally:
+            installation.down()
+
+
+def _up(installation: Installation) -> None:
+    installation.up("--port", "all=0", "--pod-cidr", "10.244.0.0/16", "--external-cidr", _EXTERNAL_CIDR)
+
+
+def _measure_up(data_dir: Path) -> float:
+    installation = Installation(data_dir)
+    began = time.monotonic()
+    _up(installation)
+    took = time.monotonic() - began
+    installation.down()
+    return took
+
+
+def _measure_path(installation: Installation, folder: Path, rounds: int) -> None:
+    installation.environment |= private_settings(folder / "engine")
+    installation.cumulet("group", "create", "aks-rg2")
+    installation.cumulet("registry", "create", "acrdemo2ss", "-g", "aks-rg2")
+    installation.cumulet("registry", "update", "acrdemo2ss", "--admin-enabled")
+    admin = installation.cumulet("registry", "credential", "acrdemo2ss")
+    user, password = admin["username"], admin["passwords"][0]["value"]
+    server = "--docker-server=acrdemo2ss.azurecr.io"
+    secret = (server, f"--docker-username={user}", f"--docker-password={password}")
+    installation.kubectl("create", "secret", "docker-registry", "acrdemo2ss-secret", *secret)
+    registry = installation.environment["CUMULET_REGISTRY"]
+    ours: list[float] = []
+    theirs: list[float] = []
+    with _docker(installation, folder / "docker") as docker:
+        if docker:
+            installation.run(*docker, "login", "--username", user, "--password", password, registry)
+        for number in range(rounds):
+            image = f"{registry}/app3/acr-app3:r{number}"
+            _push(installation, folder / f"context-{number}", f"{user}:{password}", image)
+            ours.append(_apply(installation, folder, f"r{number}"))
+            if docker:
+                theirs.append(_docker_run(installation, docker, image))
+    mine = statistics.median(ours)
+    _print("kubectl apply to the first 200, image absent", mine, _APPLY, "s")
+    if theirs:
+        peer = statistics.median(theirs)
+        print(f"  docker run to the first 200, image absent: {peer:.2f} s; ratio {mine / peer:.2f}")
+    else:
+        print("  no Docker Engine to compare with: install docker.io")
+
+
+def _push(installation: Installation, context: Path, credentials: str, image: str) -> None:
+    """An image with a binary that no other has: what follows a program's own bytes does not matter to it."""
+    shutil.copytree(_EXAMPLE / "docker-manifests", context)
+    program = Path(shutil.which("busybox") or "").read_bytes() + os.urandom(64)
+    (context / "busybox").write_bytes(program)
+    (context / "busybox").chmod(0o755)
+    installation.run("buildah", "build", "--quiet", "--no-cache", "--tag", image, str(context))
+    installation.run("buildah", "push", "--quiet", "--creds", credentials, image, f"docker://{image}")
+
+
+def _apply(installation: Installation, folder: Path, tag: str) -> float:
+    """Seconds from `kubectl apply` of the example to its page; everything is deleted again."""
+    manifests = folder / f"manifests-{tag}"
+    shutil.copytree(_EXAMPLE / "kube-manifests", manifests)
+    for file in manifests.iterdir():
+        file.write_text(file.read_text().replace("acr-app3:v1", f"acr-app3:{tag}"))
+    began = time.monotonic()
+    installation.kubectl("apply", "-f", str(manifests))
+    _first_page(_EXTERNAL_IP, 80, began)
+    took = time.monotonic() - began
+    installation.kubectl("delete", "-f", str(manifests))
+    installation.kubectl("delete", "pods", "-l", "app=acrdemo2ss", "--grace-period=1", "--ignore-not-found")
+    return took
+
+
+def _docker_run(installation: Installation, docker: tuple[str, ...], image: str) -> float:
+    began = time.monotonic()
+    container = installation.run(
+        *docker, "run", "--quiet", "--detach", "--network", "host", image, "-p", f"127.0.0.1:{_PEER_PORT}"
+    ).strip()
+    _first_page("127.0.0.1", _PEER_PORT, began)
+    took = time.monotonic() - began
+    installation.run(*docker, "rm", "--force", container)
+    return took
+
+
+def _first_page(host: str, port: int, began: float) -> None:
+    while time.monotonic() - began < _LIMIT:
+        connection = http.client.HTTPConnection(host, port, timeout=5)
+        try:
+            connection.request("GET", "/")
+            if connection.getresponse().status == 200:
+                return
+        except (OSError, http.client.HTTPException):
+            time.sleep(0.005)
+        finally:
+            connection.close()
+    sys.exit(f"no page from {host}:{port} in {_LIMIT:.0f} s")
+
+
+@contextlib.contextmanager
+def _docker(installation: Installation, folder: Path) -> Iterator[tuple[str, ...]]:
+    """The command line of a Docker Engine of the benchmark's own; empty where none is installed."""
+    if shutil.which("dockerd") is None or shutil.which("docker") is None:
+        yield ()
+        return
+    folder.mkdir()
+    endpoint = f"unix://{folder}/docker.sock"
+    with (folder / "log").open("wb") as log:
+        engine = subprocess.Popen(
+            [
+                "dockerd", "--host", endpoint, "--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec",
+                "--pidfile", f"{folder}/pid", "--iptables=false", "--ip6tables=false", "--bridge=none",
+            ],
+            stdout=log, stderr=log,
+        )  # fmt: skip
+    command = ("docker", "--host", endpoint)
+    try:
+        began = time.monotonic()
+        while "Server" not in installation.run(
+            *command, "version", "--format", "Server{{.Server.Version}}", code=None
+        ):
+            if engine.poll() is not None or time.monotonic() - began > _LIMIT:
+                sys.exit(f"dockerd did not start: {(folder / 'log').read_text()[-2000:]}")
+            time.sleep(0.1)
+        yield command
+    finally:
+        engine.terminate()
+        engine.wait()
+        # The engine leaves the name of the machine's own network mounted.
+        subprocess.run(["umount", f"{folder}/exec/netns/default"], stderr=subprocess.DEVNULL, check=False)
+
+
+def _print(what: str, value: float, bound: float, unit: str) -> None:
+    print(f"{what}: {value:.2f} {unit}; bound {bound:g} {unit}, ratio {value / bound:.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
