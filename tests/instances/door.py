@@ -168,6 +168,5 @@ def is_over(group: Group) -> bool:
 
 def events_of(group: Group, index: int = 0) -> list[str]:
     """The names of a container's events."""
-    return [
-        event["name"] for event in group["properties"]["containers"][index]["properties"]["instanceView"]["events"]
-    ]
+    view = group["properties"]["containers"][index]["properties"].get("instanceView") or {}
+    return [event["name"] for event in view.get("events") or ()]

@@ -266,8 +266,8 @@ def _user(root: Path, text: str) -> tuple[int, int, list[int]]:
                 raise BundleError(f"unable to find group {group}: no matching entries in group file")
             gid = int(match[2])
     account = found[0] if found else ""
-    more = [int(row[2]) for row in groups if len(row) > 3 and account in re.split(r"[,\s]+", row[3]) and account]
-    return uid, gid, more
+    more = {int(row[2]) for row in groups if len(row) > 3 and account in re.split(r"[,\s]+", row[3]) and account}
+    return uid, gid, [gid, *sorted(more - {gid})]  # as containerd has it: the first group is among the further ones
 
 
 def _database(root: Path, name: str) -> list[list[str]]:

@@ -87,7 +87,7 @@ class Group:
         """Stop everything, the containers with `grace` seconds, and leave nothing but the bill."""
         self._stopping = True
         names = [container.name for container in self._all() if self._status(container.name).attempt]
-        await asyncio.gather(*(self._terminate(name, grace) for name in names))
+        await asyncio.gather(*(self._terminate(name, grace, f"Stopping container {name}") for name in names))
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -362,25 +362,28 @@ class Group:
                 failed.set()
             if not well:
                 self._event(container.name, "Unhealthy", f"{kind.capitalize()} probe failed", warning=True)
+                self._services.changed(self.record)
 
         asking = asyncio.create_task(
             probes.keep_asking(probe, self.record.status.ip, execute, self._services.session, heard)
         )
         try:
             await failed.wait()
-            self._event(
-                container.name, "Killing", f"Container {container.name} failed liveness probe, will be restarted"
+            await self._terminate(
+                container.name,
+                self.record.properties.termination_grace_period_seconds,
+                f"Container {container.name} failed liveness probe, will be restarted",
             )
-            await self._terminate(container.name, self.record.properties.termination_grace_period_seconds)
         finally:
             asking.cancel()
 
-    async def _terminate(self, name: str, grace: int) -> None:
+    async def _terminate(self, name: str, grace: int, why: str) -> None:
         """Ask a container to end, and make it end when its time is over."""
         runtime, bundle, cid = self._services.runtime, self.bundle(name), self.cid(name)
         if not runtime.is_known(cid, bundle):
             return
-        self._event(name, "Killing", f"Stopping container {name}")
+        self._event(name, "Killing", why)
+        self._services.changed(self.record)
         if grace > 0:
             await runtime.kill(cid, signal.SIGTERM)
             try:

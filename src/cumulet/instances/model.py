@@ -107,7 +107,6 @@ class ContainerProperties(_Base):
     volume_mounts: list[Mount] = []
     liveness_probe: Probe | None = None
     readiness_probe: Probe | None = None
-    startup_probe: Probe | None = None
     security_context: dict[str, Any] | None = None
     working_dir: str | None = None
 
