@@ -115,6 +115,10 @@ def _delete_network(name: str) -> list[str]:
     if Path(f"/sys/class/net/cb{name}").exists():
         _ip("link", "delete", f"cb{name}")
         removed.append(f"bridge cb{name}")
+    # The first `ip netns add` of a machine made the folder and mounted it on itself.
+    if _NAMESPACES.is_dir() and not any(_NAMESPACES.iterdir()):
+        unmount(_NAMESPACES)
+        _NAMESPACES.rmdir()
     return removed
 
 
