@@ -416,8 +416,8 @@ class Group:
             status.state = "Running" if "Running" in running else status.state
         if "Running" in running:
             status.provisioning_state = "Succeeded"
-        self._services.changed(self.record)
         await self._services.store.put_status(self.record)
+        self._services.changed(self.record)  # told only when it is durable
 
 
 def _credential(image: str, credentials: list[Credential]) -> Credential | None:
