@@ -35,6 +35,8 @@ class Admission:
             self._priority(obj)
         elif row.key == "jobs.batch":
             _job_labels(obj)
+        elif row.key == "nodes":
+            _taint(obj)
 
     def may_delete(self, row: Row, name: str) -> None:
         """Raises `ApiError` 403 for what a cluster cannot be without."""
@@ -99,6 +101,13 @@ class Admission:
             value, policy = found.get("value", 0), found.get("preemptionPolicy", policy)
         spec["priority"] = value
         spec.setdefault("preemptionPolicy", policy)
+
+
+def _taint(node: Object) -> None:
+    """A new node takes no pods until the node lifecycle controller has seen that it is ready."""
+    taints = node.setdefault("spec", {}).setdefault("taints", [])
+    if not any(taint.get("key") == _NOT_READY[0] and taint.get("effect") == "NoSchedule" for taint in taints):
+        taints.append({"key": _NOT_READY[0], "effect": "NoSchedule"})
 
 
 def _mount_token(spec: Object) -> None:

@@ -13,8 +13,9 @@ from prometheus_client import Counter, Histogram
 
 from cumulet.kube import discovery, openapi, schema
 from cumulet.kube.answer import encode, respond
+from cumulet.kube.applying import Applying, is_apply
 from cumulet.kube.authorize import Attributes, Authorizer
-from cumulet.kube.body import dry_run, read, whole
+from cumulet.kube.body import dry_run, manager, read, whole
 from cumulet.kube.codec import decode_body
 from cumulet.kube.objects import Objects
 from cumulet.kube.patch import json_patch, merge_patch, strategic_merge
@@ -51,6 +52,7 @@ class Api:
         self._subresources = subresources
         self._authorizer = authorizer
         self._tokens = tokens
+        self._applying = Applying(objects)
         self._requests, self._seconds = metrics
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -153,7 +155,9 @@ class Api:
         warnings = self._objects.decode(row, obj, request.query.get("fieldValidation", "Warn"))
         if row.verbs == ("create",):
             return await self._subresources.review(request, user, target, obj)
-        made = await self._objects.create(row, target.namespace, obj, dry_run=dry_run(request))
+        made = await self._objects.create(
+            row, target.namespace, obj, manager=manager(request), dry_run=dry_run(request)
+        )
         return encode(request, whole(row, made), 201, [*warnings, *schema.warnings(made, row.group, row.kind)])
 
     async def _update(self, request: web.BaseRequest, target: Target) -> web.Response:
@@ -166,13 +170,17 @@ class Api:
             target.name,
             lambda _: msgspec.json.decode(msgspec.json.encode(obj)),
             subresource=target.subresource,
+            manager=manager(request),
             dry_run=dry_run(request),
         )
         return encode(request, whole(row, made), 200, [*warnings, *schema.warnings(made, row.group, row.kind)])
 
     async def _patch(self, request: web.BaseRequest, target: Target) -> web.Response:
         row = target.row
-        change = patcher(request, row, await read(request))
+        raw = await read(request)
+        if is_apply(request):
+            return await self._applying.apply(request, target, raw)
+        change = patcher(request, row, raw)
         validation = request.query.get("fieldValidation", "Warn")
         warnings: list[str] = []
 
@@ -192,6 +200,7 @@ class Api:
             target.name,
             changed,
             subresource=target.subresource,
+            manager=manager(request),
             dry_run=dry_run(request),
         )
         return encode(request, whole(row, made), 200, [*warnings, *schema.warnings(made, row.group, row.kind)])

@@ -7,10 +7,12 @@ from typing import Any
 from aiohttp import web
 
 from cumulet.kube.resources import Row
-from cumulet.kube.status import ApiError, bad_request
+from cumulet.kube.status import ApiError, Cause, bad_request, invalid
 
 #: Upstream's own limit on a request's body.
 BODY_LIMIT = 3 * 1024 * 1024
+
+_OPTIONS = {"POST": "CreateOptions", "PATCH": "PatchOptions"}
 
 Object = dict[str, Any]
 
@@ -32,6 +34,15 @@ def dry_run(request: web.BaseRequest) -> bool:
     if value not in ("", "All"):
         raise bad_request(f'invalid dryRun: "{value}"')
     return value == "All"
+
+
+def manager(request: web.BaseRequest) -> str:
+    """Who is named as the writer of fields: as asked, or the client's program."""
+    given = request.query.get("fieldManager", "")
+    if len(given) > 128:
+        cause = Cause("fieldManager", "FieldValueTooLong", "Too long: may not be more than 128 bytes")
+        raise invalid("meta.k8s.io", _OPTIONS.get(request.method, "UpdateOptions"), "", [cause])
+    return given or request.headers.get("User-Agent", "").partition("/")[0][:128] or "unknown"
 
 
 def whole(row: Row, obj: Object) -> Object:

@@ -11,6 +11,8 @@ from cumulet.common import clock
 from cumulet.kube import schema
 from cumulet.kube.admission import Admission
 from cumulet.kube.allocate import Allocator
+from cumulet.kube.fields import Manager, Shape, shape_of, track
+from cumulet.kube.fields.shape import ANY
 from cumulet.kube.names import generate
 from cumulet.kube.resources import Row
 from cumulet.kube.schema.prune import strict_error
@@ -30,6 +32,8 @@ _KEPT = (
     "name",
     "generateName",
 )
+#: Who writes what nobody asked for.
+SELF = "kube-apiserver"
 _FINALIZERS = {"Foreground": "foregroundDeletion", "Orphan": "orphan"}
 
 
@@ -48,6 +52,10 @@ class Objects:
             raise not_found(row.group, row.plural, name)
         return stored
 
+    def exists(self, row: Row, namespace: str, name: str) -> bool:
+        """Whether there is such an object, or one on its way to disk."""
+        return self._store.newest(row.key, namespace, name) is not None
+
     def decode(self, row: Row, obj: Object, validation: str) -> list[str]:
         """Check kind and types of what a client sent and remove what the kind does not have; warnings about that."""
         kind, api_version = obj.pop("kind", None), obj.pop("apiVersion", None)
@@ -60,12 +68,20 @@ class Objects:
         if unknown and validation == "Strict":
             raise strict_error(row.kind, row.version, unknown)
         metadata = obj.setdefault("metadata", {})
-        metadata.pop("managedFields", None)
         metadata.pop("selfLink", None)
         return unknown if validation != "Ignore" else []
 
-    async def create(self, row: Row, namespace: str, obj: Object, *, dry_run: bool = False) -> Object:
-        """Store a new object."""
+    async def create(
+        self,
+        row: Row,
+        namespace: str,
+        obj: Object,
+        *,
+        manager: str = SELF,
+        applied: bool = False,
+        dry_run: bool = False,
+    ) -> Object:
+        """Store a new object; one that is `applied` has its managed fields already."""
         metadata = obj["metadata"]
         if row.namespaced:
             if metadata.get("namespace", namespace) != namespace:
@@ -86,6 +102,10 @@ class Objects:
         for key in ("deletionTimestamp", "deletionGracePeriodSeconds"):
             metadata.pop(key, None)
         schema.set_defaults(obj, row.group, row.version, row.kind)
+        if not applied:
+            track(
+                {}, obj, shape(row), Manager(manager, row.api_version), keeps_status="status" not in row.subresources
+            )
         schema.prepare_for_create(obj, row.group, row.version, row.kind)
         if metadata.get("name"):
             self._admission.admit(row, obj)
@@ -111,11 +131,13 @@ class Objects:
         change: Change,
         *,
         subresource: str = "",
+        manager: str = SELF,
+        applied: bool = False,
         dry_run: bool = False,
     ) -> Object:
         """Replace an object by what `change` makes of it; done again where another writer was quicker.
 
-        A `resourceVersion` that `change` sets is a precondition.
+        A `resourceVersion` that `change` sets is a precondition. What is `applied` has its managed fields already.
         """
         for _ in range(_TRIES):
             before = self._store.newest(row.key, namespace, name)
@@ -128,6 +150,10 @@ class Objects:
                 raise conflict(row.group, row.plural, name)
             obj = self._prepared(row, obj, old, subresource)
             obj["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
+            if not applied:
+                keeps_status = bool(subresource) or "status" not in row.subresources
+                who = Manager(manager, row.api_version, subresource)
+                track(old, obj, shape(row), who, keeps_status=keeps_status)
             if obj == old or dry_run:
                 return obj
             taken = self._allocator.complete(obj, old) if row.key == "services" and not subresource else set()
@@ -238,6 +264,12 @@ class Objects:
         causes = schema.validate(obj, old, row.group, row.kind)
         if causes:
             raise invalid(row.group, row.kind, obj["metadata"].get("name", ""), causes)
+
+
+def shape(row: Row) -> Shape:
+    """How the fields of a kind are owned."""
+    found = schema.definition(row.group, row.version, row.kind)
+    return shape_of(found) if found is not None else ANY
 
 
 def _is_finished(obj: Object) -> bool:

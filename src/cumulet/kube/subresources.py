@@ -9,12 +9,14 @@ import msgspec
 from aiohttp import web
 
 from cumulet.common import clock
+from cumulet.kube import schema
 from cumulet.kube.answer import encode
 from cumulet.kube.authorize import Attributes, Authorizer
-from cumulet.kube.body import dry_run, read, whole
+from cumulet.kube.body import dry_run, manager, read, whole
 from cumulet.kube.codec import decode_body
+from cumulet.kube.fields import Manager, shape_of, track
 from cumulet.kube.kubelet import Kubelet
-from cumulet.kube.objects import Objects
+from cumulet.kube.objects import Objects, shape
 from cumulet.kube.patch import json_patch, merge_patch
 from cumulet.kube.status import ApiError, bad_request, conflict, method_not_allowed
 from cumulet.kube.tables.text import selector_text
@@ -85,8 +87,16 @@ class Subresources:
             old["spec"]["replicas"] = replicas
             return old
 
-        made = await self._objects.change(target.row, target.namespace, target.name, change, dry_run=dry_run(request))
-        return encode(request, _scale(target, made))
+        made = await self._objects.change(
+            target.row,
+            target.namespace,
+            target.name,
+            change,
+            subresource="scale",
+            manager=manager(request),
+            dry_run=dry_run(request),
+        )
+        return encode(request, _scale(target, made), 200, schema.warnings(made, target.row.group, target.row.kind))
 
     async def _bind(self, request: web.BaseRequest, target: Target) -> web.Response:
         binding = decode_body(request.headers.get("Content-Type", ""), await read(request), "Binding")
@@ -140,7 +150,13 @@ class Subresources:
         token, ends = self._tokens.issue(
             target.namespace, target.name, account["metadata"]["uid"], audiences, seconds, bound
         )
-        metadata = {key: account["metadata"][key] for key in ("name", "namespace", "uid", "creationTimestamp")}
+        metadata = {key: account["metadata"][key] for key in ("name", "namespace", "uid")}
+        metadata["creationTimestamp"] = clock.rfc3339()
+        asked = {"metadata": metadata, "spec": spec}
+        definition = schema.definition("authentication.k8s.io", "v1", "TokenRequest")
+        assert definition is not None
+        who = Manager(manager(request), "authentication.k8s.io/v1", "token")
+        track({}, asked, shape_of(definition), who, keeps_status=False)
         return encode(
             request,
             {
@@ -187,7 +203,9 @@ class Subresources:
                 }
             case _:
                 status = self._review_token(spec)
-        answer = {"kind": target.row.kind, "apiVersion": target.row.api_version, "metadata": {}, "spec": spec}
+        asked = {"metadata": {}, "spec": spec}
+        track({}, asked, shape(target.row), Manager(manager(request), target.row.api_version), keeps_status=False)
+        answer = {"kind": target.row.kind, "apiVersion": target.row.api_version, **asked}
         return encode(request, {**answer, "status": status}, 201)
 
     def _review_token(self, spec: Object) -> Object:

@@ -40,6 +40,7 @@ def _pod(obj: Object) -> None:
 
 
 def _pod_template(template: Object) -> None:
+    _defaults(template, metadata={})
     _pod_spec(template.setdefault("spec", {}))
 
 
@@ -161,6 +162,8 @@ def _stateful_set(obj: Object) -> None:
 
 def _daemon_set(obj: Object) -> None:
     spec = obj.setdefault("spec", {})
+    annotations = obj["metadata"].setdefault("annotations", {})
+    annotations.setdefault("deprecated.daemonset.template.generation", "1")
     _defaults(spec, updateStrategy={}, revisionHistoryLimit=10)
     _defaults(spec["updateStrategy"], type="RollingUpdate")
     if spec["updateStrategy"]["type"] == "RollingUpdate":
@@ -191,7 +194,9 @@ def _job_spec(spec: Object) -> None:
 def _cron_job(obj: Object) -> None:
     spec = obj.setdefault("spec", {})
     _defaults(spec, concurrencyPolicy="Allow", suspend=False, successfulJobsHistoryLimit=3, failedJobsHistoryLimit=1)
-    job = spec.setdefault("jobTemplate", {}).setdefault("spec", {})
+    template = spec.setdefault("jobTemplate", {})
+    _defaults(template, metadata={})
+    job = template.setdefault("spec", {})
     if job.get("template") is not None:
         _pod_template(job["template"])
 
@@ -229,8 +234,33 @@ def _namespace(obj: Object) -> None:
     labels = obj["metadata"].setdefault("labels", {})
     if name := obj["metadata"].get("name"):
         labels["kubernetes.io/metadata.name"] = name
-    _defaults(obj.setdefault("spec", {}), finalizers=["kubernetes"])
+    obj.setdefault("spec", {})
     _defaults(obj.setdefault("status", {}), phase="Active")
+
+
+#: What upstream writes of a node also when nobody has said it.
+_NODE_INFO = (
+    "machineID",
+    "systemUUID",
+    "bootID",
+    "kernelVersion",
+    "osImage",
+    "containerRuntimeVersion",
+    "kubeletVersion",
+    "kubeProxyVersion",
+    "operatingSystem",
+    "architecture",
+)
+
+
+def _node(obj: Object) -> None:
+    status = obj.setdefault("status", {})
+    for condition in status.get("conditions") or ():
+        _defaults(condition, lastHeartbeatTime=None, lastTransitionTime=None)
+    _defaults(status, daemonEndpoints={}, nodeInfo={})
+    _defaults(status["daemonEndpoints"], kubeletEndpoint={})
+    _defaults(status["daemonEndpoints"]["kubeletEndpoint"], Port=0)
+    _defaults(status["nodeInfo"], **dict.fromkeys(_NODE_INFO, ""))
 
 
 def _claim(obj: Object) -> None:
@@ -296,6 +326,7 @@ _DEFAULTS: dict[tuple[str, str], Callable[[Object], None]] = {
     ("", "Service"): _service,
     ("", "Secret"): _secret,
     ("", "Namespace"): _namespace,
+    ("", "Node"): _node,
     ("", "PersistentVolumeClaim"): _claim,
     ("", "PersistentVolume"): _volume_object,
     ("", "ReplicationController"): _replication_controller,

@@ -26,6 +26,20 @@ _GENERATIONS = frozenset(
     }
 )
 
+#: Numbers that upstream writes from the start.
+_FIRST_STATUS: dict[tuple[str, str], Object] = {
+    ("", "ReplicationController"): {"replicas": 0},
+    ("apps", "ReplicaSet"): {"replicas": 0},
+    ("apps", "StatefulSet"): {"replicas": 0, "availableReplicas": 0},
+    ("apps", "DaemonSet"): dict.fromkeys(
+        ("currentNumberScheduled", "numberMisscheduled", "desiredNumberScheduled", "numberReady"), 0
+    ),
+    ("autoscaling", "HorizontalPodAutoscaler"): {"desiredReplicas": 0, "currentMetrics": None},
+    ("policy", "PodDisruptionBudget"): dict.fromkeys(
+        ("disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"), 0
+    ),
+}
+
 _OS_LABELS = {"beta.kubernetes.io/arch": "kubernetes.io/arch", "beta.kubernetes.io/os": "kubernetes.io/os"}
 _DEPRECATED_LABELS = {
     **_OS_LABELS,
@@ -33,6 +47,7 @@ _DEPRECATED_LABELS = {
     "failure-domain.beta.kubernetes.io/region": "topology.kubernetes.io/region",
     "beta.kubernetes.io/instance-type": "node.kubernetes.io/instance-type",
 }
+_TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
 _SINCE = {"beta.kubernetes.io/arch": "v1.14", "beta.kubernetes.io/os": "v1.14"}
 
 
@@ -58,7 +73,9 @@ def prepare_for_create(obj: Object, group: str, version: str, kind: str) -> None
         if (group, kind) == ("", "Service"):
             obj["status"] = {"loadBalancer": {}}
         elif found is not None and "status" in found.fields:
-            obj["status"] = {}
+            obj["status"] = dict(_FIRST_STATUS.get((group, kind), {}))
+    if (group, kind) == ("", "Namespace"):
+        obj["spec"].setdefault("finalizers", ["kubernetes"])
     if counts_generations(group, kind):
         obj["metadata"]["generation"] = 1
     else:
@@ -93,6 +110,10 @@ def prepare_for_update(obj: Object, old: Object, group: str, kind: str, subresou
             key: value for key, value in old.items() if key not in ("metadata", "status")
         }
         obj["metadata"]["generation"] = generation + 1 if changed else generation
+    if (group, kind) == ("apps", "DaemonSet") and obj["spec"].get("template") != old["spec"].get("template"):
+        before = (old["metadata"].get("annotations") or {}).get(_TEMPLATE_GENERATION, "")
+        count = int(before) if before.isascii() and before.isdecimal() and len(before) < 16 else 0
+        obj["metadata"].setdefault("annotations", {})[_TEMPLATE_GENERATION] = str(count + 1)
 
 
 def qos_class(spec: Object) -> str:

@@ -1,0 +1,120 @@
+"""Server-side apply: a request that says what its sender wants of an object, and nothing else."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from aiohttp import web
+
+from cumulet.kube import schema
+from cumulet.kube.answer import encode
+from cumulet.kube.body import dry_run, manager, whole
+from cumulet.kube.codec import decode_body
+from cumulet.kube.fields import ApplyConflictError, Manager, apply
+from cumulet.kube.fields.walk import FieldsError
+from cumulet.kube.objects import Objects, shape
+from cumulet.kube.resources import Row
+from cumulet.kube.status import ApiError, Cause, bad_request, conflict, invalid
+from cumulet.kube.target import Target
+
+Object = dict[str, Any]
+
+_MEDIA = "application/apply-patch+yaml"
+
+
+def is_apply(request: web.BaseRequest) -> bool:
+    """Whether a patch is an apply."""
+    return request.headers.get("Content-Type", "").partition(";")[0].strip().lower() == _MEDIA
+
+
+class Applying:
+    """Applies configurations to what is stored."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+
+    async def apply(self, request: web.BaseRequest, target: Target, raw: bytes) -> web.Response:
+        """Answer an apply request. Raises `ApiError` 400, 409 and 422."""
+        row = target.row
+        if not request.query.get("fieldManager"):
+            cause = Cause("fieldManager", "FieldValueRequired", "Required value: is required for apply patch")
+            raise invalid("meta.k8s.io", "PatchOptions", "", [cause])
+        config = decode_body(_MEDIA, raw, row.kind)
+        unknown = self._objects.decode(row, config, "Warn")
+        if unknown:
+            where = f"{target.namespace}/{target.name}; {row.api_version}, Kind={row.kind}"
+            path = unknown[0].removeprefix('unknown field "').rstrip('"')
+            why = f".{path}: field not declared in schema"
+            raise bad_request(f"failed to create typed patch object ({where}): {why}")
+        metadata = config["metadata"]
+        if metadata.pop("managedFields", None):
+            raise bad_request("metadata.managedFields must be nil")
+        if metadata.setdefault("name", target.name) != target.name:
+            raise bad_request(
+                f"the name of the object ({metadata['name']}) does not match the name on the URL ({target.name})"
+            )
+        who = Manager(request.query["fieldManager"], row.api_version, target.subresource)
+        force = request.query.get("force", "").lower() in ("true", "1")
+        try:
+            made, code = await self._store(request, target, config, who, force=force)
+        except ApplyConflictError as error:
+            raise _conflict(error.conflicts) from None
+        except FieldsError as error:
+            raise bad_request(f"failed to create typed patch object: {error}") from None
+        return encode(request, whole(row, made), code, schema.warnings(made, row.group, row.kind))
+
+    async def _store(
+        self, request: web.BaseRequest, target: Target, config: Object, who: Manager, *, force: bool
+    ) -> tuple[Object, int]:
+        row, dry = target.row, dry_run(request)
+        version = config["metadata"].pop("resourceVersion", None)
+
+        def changed(old: Object) -> Object:
+            obj = apply(old, _completed(config, row), shape(row), who, force=force)
+            if version:
+                obj["metadata"]["resourceVersion"] = version
+            return obj
+
+        if self._objects.exists(row, target.namespace, target.name) or target.subresource:
+            made = await self._objects.change(
+                row,
+                target.namespace,
+                target.name,
+                changed,
+                subresource=target.subresource,
+                manager=manager(request),
+                applied=True,
+                dry_run=dry,
+            )
+            return made, 200
+        if version:
+            raise conflict(row.group, row.plural, target.name)
+        obj = apply({}, _completed(config, row), shape(row), who, force=force)
+        return await self._objects.create(row, target.namespace, obj, applied=True, dry_run=dry), 201
+
+
+def _completed(config: Object, row: Row) -> Object:
+    """A copy; a secret's text is data by the time that fields are owned."""
+    obj = copy.deepcopy(config)
+    if row.key == "secrets" and "stringData" in obj:
+        schema.set_defaults(obj, row.group, row.version, row.kind)
+        if "type" not in config:
+            obj.pop("type", None)
+    return obj
+
+
+def _conflict(conflicts: list[tuple[str, str]]) -> ApiError:
+    causes = [
+        {"reason": "FieldManagerConflict", "message": f"conflict with {who}", "field": path}
+        for who, path in conflicts
+    ]
+    if len(conflicts) == 1:
+        text = f"1 conflict: conflict with {conflicts[0][0]}: {conflicts[0][1]}"
+    else:
+        lines: list[str] = []
+        for manager_shown in sorted({who for who, _ in conflicts}):
+            lines.append(f"conflicts with {manager_shown}:")
+            lines += [f"- {path}" for who, path in conflicts if who == manager_shown]
+        text = f"{len(conflicts)} conflicts: " + "\n".join(lines)
+    return ApiError(409, "Conflict", f"Apply failed with {text}", {"causes": causes})

@@ -1,0 +1,211 @@
+"""The entries of `metadata.managedFields`: what an update and an apply do to them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from cumulet.common import clock
+from cumulet.kube.fields import sets
+from cumulet.kube.fields.sets import Node
+from cumulet.kube.fields.shape import Shape
+from cumulet.kube.fields.walk import abandoned, compare, field_set, merge, take_away
+
+Object = dict[str, Any]
+
+_UPDATERS = 10
+_ANCIENT = "ancient-changes"
+#: What is the server's own, or says which object it is: nobody owns it.
+_STRIPPED: tuple[tuple[str, ...], ...] = (
+    ("f:apiVersion",),
+    ("f:kind",),
+    ("f:metadata",),
+    ("f:metadata", "f:name"),
+    ("f:metadata", "f:namespace"),
+    ("f:metadata", "f:creationTimestamp"),
+    ("f:metadata", "f:deletionTimestamp"),
+    ("f:metadata", "f:deletionGracePeriodSeconds"),
+    ("f:metadata", "f:selfLink"),
+    ("f:metadata", "f:uid"),
+    ("f:metadata", "f:generation"),
+    ("f:metadata", "f:managedFields"),
+    ("f:metadata", "f:resourceVersion"),
+)
+
+
+class Manager(NamedTuple):
+    """Who writes: the name given or the client's own, the version written in, and the sub-resource."""
+
+    name: str
+    api_version: str
+    subresource: str = ""
+
+
+class ApplyConflictError(Exception):
+    """An apply would change what others own: (manager as it is shown, path) each."""
+
+    def __init__(self, conflicts: list[tuple[str, str]]) -> None:
+        super().__init__()
+        self.conflicts = conflicts
+
+
+class _Entry:
+    """One manager's fields."""
+
+    def __init__(self, raw: Object) -> None:
+        self.raw = raw
+        self.fields: Node = raw.get("fieldsV1") or {}
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        raw = self.raw
+        applied = raw.get("operation") == "Apply"
+        version = "" if applied else raw.get("apiVersion", "")
+        return raw.get("manager", ""), raw.get("operation", ""), version, raw.get("subresource", "")
+
+    def shown(self) -> str:
+        """As a conflict names it."""
+        raw = self.raw
+        text = f'"{raw.get("manager", "")}"'
+        if raw.get("subresource"):
+            text += f' with subresource "{raw["subresource"]}"'
+        if raw.get("operation") == "Update":
+            text += f" using {raw.get('apiVersion', '')}"
+        return text
+
+
+def track(old: Object, new: Object, shape: Shape, manager: Manager, *, keeps_status: bool) -> None:
+    """Set the managed fields of an object that was created or updated, in place.
+
+    `old` is `{}` for a new object. `keeps_status` says that this way of writing can set the status.
+    """
+    entries = _entries(new, old, manager)
+    changed, removed = compare(_plain(old), _plain(new), shape)
+    changed = _owned(changed, keeps_status=keeps_status)
+    if changed or removed:
+        mine = _find(entries, "Update", manager)
+        for entry in entries:
+            if entry is not mine:
+                entry.fields = sets.difference(sets.difference(entry.fields, changed), removed)
+        if mine is None:
+            mine = _new(entries, "Update", manager)
+        fields = sets.union(sets.difference(mine.fields, removed), changed)
+        if fields != mine.fields:
+            mine.fields = fields
+            if manager.subresource != "scale":  # upstream gives these no time
+                mine.raw = {**mine.raw, "time": clock.rfc3339()}
+    _write(new, _capped([entry for entry in entries if entry.fields]))
+
+
+def apply(live: Object, config: Object, shape: Shape, manager: Manager, *, force: bool) -> Object:
+    """The live object with a configuration applied, and its managed fields; `live` is `{}` for a new object.
+
+    Raises `ApplyConflictError`, and `FieldsError` where the configuration does not fit the schema.
+    """
+    entries = _entries(live, live, manager)
+    before = _plain(live)
+    wanted = _plain(config)
+    mine = _find(entries, "Apply", manager)
+    last = mine.fields if mine is not None else {}
+    if mine is None:
+        mine = _new(entries, "Apply", manager)
+    fields = _owned(field_set(wanted, shape), keeps_status=bool(manager.subresource))
+    moved = fields != mine.fields
+    mine.fields = fields
+    merged = merge(before, wanted, shape)
+    owned: Node = {}
+    for entry in entries:
+        owned = sets.union(owned, entry.fields)
+    merged = take_away(merged, abandoned(last, owned, shape), shape) or {}
+    changed, removed = compare(before, merged, shape)
+    hits = [(entry, sets.intersection(entry.fields, changed)) for entry in entries if entry is not mine]
+    conflicts = [(entry.shown(), path) for entry, hit in hits for path in sets.paths(hit)]
+    if conflicts and not force:
+        raise ApplyConflictError(conflicts)
+    for entry, hit in hits:
+        entry.fields = sets.difference(sets.difference(entry.fields, hit), removed)
+    if moved or changed or removed:
+        mine.raw = {**mine.raw, "time": clock.rfc3339()}
+    mine.raw["apiVersion"] = manager.api_version
+    _write(merged, [entry for entry in entries if entry.fields or entry is mine])
+    return merged
+
+
+def _plain(obj: Object) -> Object:
+    """An object without its managed fields."""
+    metadata = obj.get("metadata")
+    if not metadata or "managedFields" not in metadata:
+        return obj
+    return {**obj, "metadata": {key: value for key, value in metadata.items() if key != "managedFields"}}
+
+
+def _entries(new: Object, live: Object, manager: Manager) -> list[_Entry]:
+    """The entries to go on from: those of the request where it has good ones, those of the live object otherwise."""
+    given = None if manager.subresource else (new.get("metadata") or {}).get("managedFields")
+    if given == [{}]:
+        return []  # asks for a reset
+    for found in (given, (live.get("metadata") or {}).get("managedFields")):
+        if found and all(sets.is_set(entry.get("fieldsV1") or {}) for entry in found):
+            return [_Entry(dict(entry)) for entry in found if entry.get("operation") in ("Apply", "Update")]
+    return []
+
+
+def _find(entries: list[_Entry], operation: str, manager: Manager) -> _Entry | None:
+    version = "" if operation == "Apply" else manager.api_version
+    wanted = (manager.name, operation, version, manager.subresource)
+    return next((entry for entry in entries if entry.key == wanted), None)
+
+
+def _new(entries: list[_Entry], operation: str, manager: Manager) -> _Entry:
+    raw: Object = {"manager": manager.name, "operation": operation, "apiVersion": manager.api_version}
+    if manager.subresource:
+        raw["subresource"] = manager.subresource
+    entry = _Entry(raw)
+    entries.append(entry)
+    return entry
+
+
+def _owned(fields: Node, *, keeps_status: bool) -> Node:
+    for path in _STRIPPED:
+        fields = sets.without(fields, path)
+    if not keeps_status and "f:status" in fields:
+        fields = {key: value for key, value in fields.items() if key != "f:status"}
+    return fields
+
+
+def _capped(entries: list[_Entry]) -> list[_Entry]:
+    """At most ten updaters are told apart; the oldest of more become one."""
+    updaters = [entry for entry in entries if entry.raw.get("operation") == "Update"]
+    if len(updaters) <= _UPDATERS:
+        return entries
+    updaters.sort(key=lambda entry: entry.raw.get("time", ""))
+    old = updaters[: len(updaters) - _UPDATERS + 1]
+    merged = _Entry({**old[0].raw, "manager": _ANCIENT})
+    merged.raw.pop("subresource", None)
+    for entry in old:
+        merged.fields = sets.union(merged.fields, entry.fields)
+    return [entry for entry in entries if entry not in old] + [merged]
+
+
+def _write(obj: Object, entries: list[_Entry]) -> None:
+    entries.sort(
+        key=lambda entry: (
+            entry.raw.get("operation", ""),
+            entry.raw.get("time", ""),
+            entry.raw.get("manager", ""),
+            entry.raw.get("apiVersion", ""),
+            entry.raw.get("subresource", ""),
+        )
+    )
+    metadata = obj.setdefault("metadata", {})
+    metadata.pop("managedFields", None)
+    if entries:
+        metadata["managedFields"] = [_raw(entry) for entry in entries]
+
+
+def _raw(entry: _Entry) -> Object:
+    raw = entry.raw
+    found: Object = {key: raw[key] for key in ("manager", "operation", "apiVersion", "time") if key in raw}
+    found |= {"fieldsType": "FieldsV1", "fieldsV1": entry.fields}
+    if raw.get("subresource"):
+        found["subresource"] = raw["subresource"]
+    return found

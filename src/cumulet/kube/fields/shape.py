@@ -1,0 +1,133 @@
+"""What the schemas say of how a value is owned: as a whole, field by field, or element by element."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from cumulet.kube.schema.definitions import Definition, Field
+
+_SCALARS = ("string", "integer", "number", "boolean")
+
+#: Structs that upstream embeds and does not point to, beside every `metadata`, `spec` and `status`: they are there
+#: also where nobody set them, so nobody owns that they are.
+_EMBEDDED: dict[str, frozenset[str]] = {
+    "MutatingWebhook": frozenset({"clientConfig"}),
+    "ValidatingWebhook": frozenset({"clientConfig"}),
+    "DaemonSetSpec": frozenset({"template", "updateStrategy"}),
+    "DeploymentSpec": frozenset({"strategy", "template"}),
+    "ReplicaSetSpec": frozenset({"template"}),
+    "StatefulSetSpec": frozenset({"template", "updateStrategy"}),
+    "HorizontalPodAutoscalerSpec": frozenset({"scaleTargetRef"}),
+    "CronJobSpec": frozenset({"jobTemplate"}),
+    "JobSpec": frozenset({"template"}),
+    "Binding": frozenset({"target"}),
+    "Container": frozenset({"resources"}),
+    "EphemeralContainer": frozenset({"resources"}),
+    "ContainerStatus": frozenset({"lastState", "state"}),
+    "Event": frozenset({"involvedObject", "source", "regarding", "deprecatedSource"}),
+    "NodeDaemonEndpoints": frozenset({"kubeletEndpoint"}),
+    "NodeStatus": frozenset({"daemonEndpoints", "nodeInfo"}),
+    "PersistentVolumeClaimSpec": frozenset({"resources"}),
+    "PodTemplate": frozenset({"template"}),
+    "PreferredSchedulingTerm": frozenset({"preference"}),
+    "WeightedPodAffinityTerm": frozenset({"podAffinityTerm"}),
+    "ServiceStatus": frozenset({"loadBalancer"}),
+    "IngressStatus": frozenset({"loadBalancer"}),
+    "Endpoint": frozenset({"conditions"}),
+    "HTTPIngressPath": frozenset({"backend"}),
+    "IngressServiceBackend": frozenset({"port"}),
+    "NetworkPolicySpec": frozenset({"podSelector"}),
+    "ClusterRoleBinding": frozenset({"roleRef"}),
+    "RoleBinding": frozenset({"roleRef"}),
+    "CustomResourceDefinitionSpec": frozenset({"names"}),
+    "CustomResourceDefinitionStatus": frozenset({"acceptedNames"}),
+}
+_ALWAYS = frozenset({"metadata", "spec", "status"})
+#: Lists that upstream writes also when they are empty.
+_LISTS = {"PodSpec": frozenset({"containers"})}
+
+
+class Shape:
+    """How one value is owned. An atomic one is owned as a whole; of others the fields or elements are."""
+
+    __slots__ = ("atomic", "element", "embedded", "fields", "is_set", "keys")
+
+    def __init__(
+        self,
+        *,
+        atomic: bool = False,
+        fields: dict[str, Any] | None = None,
+        element: Shape | None = None,
+        keys: tuple[str, ...] = (),
+        is_set: bool = False,
+        embedded: frozenset[str] = frozenset(),
+    ) -> None:
+        self.atomic = atomic
+        self.fields = fields or {}
+        self.element = element
+        self.keys = keys
+        self.is_set = is_set
+        self.embedded = embedded
+
+    def field(self, name: str) -> Shape:
+        """The shape of a field or of a map's value."""
+        found = self.fields.get(name)
+        if isinstance(found, Shape):
+            return found
+        if found is not None:
+            shape = self.fields[name] = _of_field(found)
+            return shape
+        return self.element or ANY
+
+
+#: A value of no schema: maps are owned key by key, lists as a whole.
+ANY = Shape()
+_ATOMIC = Shape(atomic=True)
+
+
+@functools.cache
+def shape_of(definition: Definition) -> Shape:
+    """The shape of a published definition; those of its fields are made when they are first met."""
+    if definition.map_type == "atomic":
+        return _ATOMIC
+    short = definition.name.rsplit(".", 1)[-1]
+    always = _ALWAYS if "metadata" in definition.fields else frozenset()
+    embedded = (
+        always | _EMBEDDED.get(short, frozenset()) | _LISTS.get(short, frozenset())
+    ) & definition.fields.keys()
+    return Shape(fields=dict(definition.fields), embedded=frozenset(embedded))
+
+
+def _of_field(field: Field) -> Shape:
+    if field.type in _SCALARS or field.map_type == "atomic":
+        return _ATOMIC
+    item = field.item
+    if field.type == "array":
+        if field.list_type == "map":
+            return Shape(element=shape_of(item) if item else ANY, keys=tuple(sorted(field.map_keys)))
+        return Shape(element=_ATOMIC, is_set=True) if field.list_type == "set" else _ATOMIC
+    if field.type == "map":
+        return Shape(element=shape_of(item) if item else _ATOMIC if field.item_type in _SCALARS else ANY)
+    return shape_of(item) if item else ANY
+
+
+def of_structural(schema: dict[str, Any], *, top: bool = False) -> Shape:
+    """The shape of a custom resource's structural schema."""
+    if schema.get("x-kubernetes-map-type") == "atomic":
+        return _ATOMIC
+    match schema.get("type"):
+        case "array":
+            element = of_structural(schema.get("items") or {})
+            match schema.get("x-kubernetes-list-type"):
+                case "map":
+                    return Shape(element=element, keys=tuple(sorted(schema.get("x-kubernetes-list-map-keys") or ())))
+                case "set":
+                    return Shape(element=_ATOMIC, is_set=True)
+            return _ATOMIC
+        case "string" | "integer" | "number" | "boolean":
+            return _ATOMIC
+    values = schema.get("additionalProperties")
+    fields = {name: of_structural(value) for name, value in (schema.get("properties") or {}).items()}
+    of_values = of_structural(values) if isinstance(values, dict) else None
+    return Shape(fields=fields, element=of_values, embedded=frozenset({"metadata"}) if top else frozenset())

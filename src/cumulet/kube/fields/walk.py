@@ -1,0 +1,221 @@
+"""Walks over values by their shapes: the paths of one, the difference of two, merging and taking away."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from cumulet.kube.fields.sets import Node, children, is_member, node
+from cumulet.kube.fields.shape import ANY, Shape
+
+_MISSING: Any = object()
+#: Keys of lists that upstream's schema defaults.
+_KEY_DEFAULTS = {"protocol": "TCP"}
+
+
+class FieldsError(Exception):
+    """A value does not have the form that its schema asks for; the message names the path."""
+
+
+def field_set(value: Any, shape: Shape) -> Node:
+    """The paths that an applied configuration names. Raises `FieldsError`."""
+    return _set(value, shape, "")[1]
+
+
+def _set(value: Any, shape: Shape, path: str) -> tuple[bool, Node]:
+    if shape.atomic or not isinstance(value, dict | list) or (isinstance(value, list) and not _is_granular(shape)):
+        return True, {}
+    found: Node = {}
+    if isinstance(value, dict):
+        for key, item in value.items():
+            member, below = _set(item, shape.field(key), f"{path}.{key}")
+            if item is None or item == {} or key not in shape.fields:
+                member = True
+            made = node(member, below)
+            if made is not None:
+                found[f"f:{key}"] = made
+        return False, found
+    elements = _elements(value, shape)
+    if elements is None:
+        raise FieldsError(f"{path}: element 0: associative list with keys has an element that omits key field")
+    for key, item in elements.items():
+        made = node(True, _set(item, shape.element or ANY, f"{path}[{key}]")[1])
+        assert made is not None
+        found[key] = made
+    return False, found
+
+
+def compare(old: Any, new: Any, shape: Shape) -> tuple[Node, Node]:
+    """The paths that were added or changed, and those that were removed, between two objects."""
+    changed, removed = _compare(old, new, shape)
+    return changed or {}, removed or {}
+
+
+def _compare(old: Any, new: Any, shape: Shape) -> tuple[Node | None, Node | None]:
+    if old is new:
+        return None, None
+    if shape.atomic or not _descends(old, new, shape):
+        return _leaf(old, new)
+    if isinstance(old, list) or isinstance(new, list):
+        before = {} if old is _MISSING else _elements(old, shape)
+        after = {} if new is _MISSING else _elements(new, shape)
+        if before is None or after is None:
+            return _leaf(old, new)
+        pairs = [
+            (key, before.get(key, _MISSING), after.get(key, _MISSING), shape.element or ANY)
+            for key in {**before, **after}
+        ]
+    else:
+        before = {} if old is _MISSING else old
+        after = {} if new is _MISSING else new
+        # A struct that is embedded in one that is not there is not there either.
+        embedded = frozenset() if old is _MISSING or new is _MISSING else shape.embedded
+        pairs = [
+            (f"f:{key}", _given(before, key, embedded), _given(after, key, embedded), shape.field(key))
+            for key in {**before, **after}
+        ]
+    changed: Node = {}
+    removed: Node = {}
+    for key, one, other, below in pairs:
+        add, drop = _compare(_like(one, other), _like(other, one), below)
+        if add is not None:
+            changed[key] = add
+        if drop is not None:
+            removed[key] = drop
+    return node(old is _MISSING, changed), node(new is _MISSING, removed)
+
+
+_EMBEDDED: Any = object()
+
+
+def _given(of: dict[str, Any], key: str, embedded: frozenset[str]) -> Any:
+    return of.get(key, _EMBEDDED if key in embedded else _MISSING)
+
+
+def _like(value: Any, other: Any) -> Any:
+    """An embedded struct or list that is not written is an empty one."""
+    if value is _EMBEDDED:
+        return [] if isinstance(other, list) else {}
+    return value
+
+
+def _descends(old: Any, new: Any, shape: Shape) -> bool:
+    for kind in (dict, list):
+        if all(value is _MISSING or isinstance(value, kind) for value in (old, new)):
+            empty = all(value is _MISSING or not value for value in (old, new))
+            return not empty and (kind is dict or _is_granular(shape))
+    return False
+
+
+def _leaf(old: Any, new: Any) -> tuple[Node | None, Node | None]:
+    if new is _MISSING:
+        return None, {}
+    return ({}, None) if old is _MISSING or old != new else (None, None)
+
+
+def _is_granular(shape: Shape) -> bool:
+    return bool(shape.keys) or shape.is_set
+
+
+def _elements(items: list[Any], shape: Shape) -> dict[str, Any] | None:
+    """The elements of a list by their path elements, or `None` where one lacks its keys."""
+    found: dict[str, Any] = {}
+    for item in items:
+        if shape.is_set:
+            found[f"v:{msgspec.json.encode(item).decode()}"] = item
+            continue
+        if not isinstance(item, dict):
+            return None
+        keys = {name: item.get(name, _KEY_DEFAULTS.get(name)) for name in shape.keys}
+        keys = {name: value for name, value in keys.items() if value is not None}
+        if not keys:
+            return None
+        found[f"k:{msgspec.json.encode(keys).decode()}"] = item
+    return found
+
+
+def merge(live: Any, config: Any, shape: Shape) -> Any:
+    """The live value with what the configuration names put over it."""
+    if shape.atomic or type(live) is not type(config):
+        return config
+    if isinstance(live, dict):
+        merged = dict(live)
+        for key, value in config.items():
+            merged[key] = merge(live[key], value, shape.field(key)) if key in live else value
+        return merged
+    if not isinstance(live, list) or not _is_granular(shape):
+        return config
+    mine, theirs = _elements(live, shape), _elements(config, shape)
+    if mine is None or theirs is None:
+        return config
+    return _interleave(mine, theirs, shape.element or ANY)
+
+
+def _interleave(live: dict[str, Any], config: dict[str, Any], shape: Shape) -> list[Any]:
+    """The configuration's order for what it names; others keep their place between."""
+    ours, theirs = list(live), list(config)
+    shared = [key for key in theirs if key in live]
+    result: list[Any] = []
+    mine = other = met = 0
+    while mine < len(ours) or other < len(theirs):
+        if mine < len(ours):
+            key = ours[mine]
+            if key not in config:
+                result.append(live[key])
+                mine += 1
+                continue
+            if other >= len(theirs) or key not in shared[met : met + 1]:
+                mine += 1  # it comes, or came, where the configuration has it
+                continue
+        key = theirs[other]
+        other += 1
+        if key in live:
+            met += 1
+            result.append(merge(live[key], config[key], shape))
+        else:
+            result.append(config[key])
+    return result
+
+
+def abandoned(last: Node, now: Node, shape: Shape) -> Node:
+    """The paths of the applier's last configuration that nobody owns now."""
+    found: Node = {}
+    for key, mine in children(last):
+        name = key[2:] if key.startswith("f:") else None
+        # Who owns a field of a struct owns the struct too, as far as staying there goes.
+        declared = name is not None and name in shape.fields
+        theirs = now.get(key)
+        if (is_member(mine) or declared) and (theirs is None or not (is_member(theirs) or declared)):
+            found[key] = {}
+        elif theirs is not None:
+            below = abandoned(mine, theirs, shape.field(name) if name is not None else shape.element or ANY)
+            if below:
+                found[key] = below
+    return found
+
+
+def take_away(value: Any, gone: Node, shape: Shape) -> Any:
+    """A value without some of its paths; a map or list that becomes empty goes too, as `None`."""
+    if isinstance(value, dict):
+        left = dict(value)
+        for key, below in gone.items():
+            name = key[2:]
+            if name not in left:
+                continue
+            kept = None if is_member(below) else take_away(left[name], below, shape.field(name))
+            if kept is None:
+                del left[name]
+            else:
+                left[name] = kept
+        return left or None
+    elements = _elements(value, shape) if isinstance(value, list) else None
+    if elements is None:
+        return value
+    items = []
+    for key, item in elements.items():
+        hit = gone.get(key)
+        kept = item if hit is None else None if is_member(hit) else take_away(item, hit, shape.element or ANY)
+        if kept is not None:
+            items.append(kept)
+    return items or None
