@@ -7,7 +7,7 @@ from typing import Any
 
 from cumulet.kube.names import suffix
 from cumulet.kube.resources import Row
-from cumulet.kube.status import forbidden, not_found
+from cumulet.kube.status import ApiError, forbidden, not_found
 from cumulet.kube.store import Store
 
 Object = dict[str, Any]
@@ -29,6 +29,8 @@ class Admission:
         """Check and complete a new object, in place. Raises `ApiError` 403 and 404."""
         if row.namespaced:
             self._namespace(row, obj)
+        if row.custom is not None:
+            self._definition(row)
         if row.key == "pods":
             self._service_account(obj)
             self._tolerations(obj)
@@ -55,6 +57,13 @@ class Admission:
                 obj["metadata"]["name"],
                 f"unable to create new content in namespace {namespace} because it is being terminated",
             )
+
+    def _definition(self, row: Row) -> None:
+        """Nothing new comes of a kind that is on its way out."""
+        stored = self._store.get("customresourcedefinitions.apiextensions.k8s.io", "", row.key)
+        if stored is not None and stored.load()["metadata"].get("deletionTimestamp"):
+            why = "create not allowed while custom resource definition is terminating"
+            raise ApiError(405, "MethodNotAllowed", why, {})
 
     def _service_account(self, pod: Object) -> None:
         spec, metadata = pod["spec"], pod["metadata"]

@@ -49,7 +49,7 @@ def head(row: Row) -> bytes:
 def shaped(row: Row, stored: Stored, form: Form) -> bytes:
     """One object as JSON."""
     if form.shape == "Table":
-        table = to_table(row.key, row.api_version, row.kind, [stored.load()], clock.now(), form.include)
+        table = to_table(row, [stored.load()], clock.now(), form.include)
         table["metadata"]["resourceVersion"] = str(stored.revision)
         return msgspec.json.encode(table)
     if form.shape == "PartialObjectMetadata":
@@ -60,9 +60,7 @@ def shaped(row: Row, stored: Stored, form: Form) -> bytes:
 def shaped_list(row: Row, items: Sequence[Stored], metadata: dict[str, Any], form: Form) -> bytes:
     """A list as JSON; the items of a plain one are joined as they are stored."""
     if form.shape == "Table":
-        table = to_table(
-            row.key, row.api_version, row.kind, [item.load() for item in items], clock.now(), form.include
-        )
+        table = to_table(row, [item.load() for item in items], clock.now(), form.include)
         table["metadata"] = metadata
         return msgspec.json.encode(table)
     if form.shape == "PartialObjectMetadata":

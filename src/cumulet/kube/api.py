@@ -11,18 +11,20 @@ import msgspec
 from aiohttp import web
 from prometheus_client import Counter, Histogram
 
-from cumulet.kube import discovery, openapi, schema
+from cumulet.kube import discovery, kinds, openapi
 from cumulet.kube.answer import encode, respond
 from cumulet.kube.applying import Applying, is_apply
 from cumulet.kube.authorize import Attributes, Authorizer
 from cumulet.kube.body import dry_run, manager, read, whole
+from cumulet.kube.catalog import Catalog
 from cumulet.kube.codec import decode_body
+from cumulet.kube.impersonate import impersonated
 from cumulet.kube.objects import Objects
 from cumulet.kube.patch import json_patch, merge_patch, strategic_merge
 from cumulet.kube.patch.json_patch import JsonPatchError
 from cumulet.kube.patch.strategic import StrategicPatchError
 from cumulet.kube.reading import Reading
-from cumulet.kube.resources import BY_PATH, Row
+from cumulet.kube.resources import Row
 from cumulet.kube.status import ApiError, bad_request, forbidden, method_not_allowed, no_such_resource
 from cumulet.kube.subresources import Subresources
 from cumulet.kube.target import Target, parse
@@ -32,6 +34,8 @@ log = logging.getLogger(__name__)
 
 _LONG = ("watch", "log", "exec", "attach", "portforward")
 
+_CUSTOM_PATCHES = ("application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml")
+
 Object = dict[str, Any]
 
 
@@ -40,6 +44,7 @@ class Api:
 
     def __init__(
         self,
+        catalog: Catalog,
         objects: Objects,
         reading: Reading,
         subresources: Subresources,
@@ -47,6 +52,7 @@ class Api:
         tokens: ServiceAccountTokens,
         metrics: tuple[Counter, Histogram],
     ) -> None:
+        self._catalog = catalog
         self._objects = objects
         self._reading = reading
         self._subresources = subresources
@@ -60,8 +66,8 @@ class Api:
         began = time.perf_counter()
         verb = request.method
         try:
-            user = authenticate(request, self._tokens)
-            target = parse(request)
+            user = impersonated(request, authenticate(request, self._tokens), self._authorizer)
+            target = parse(request, self._catalog)
             if target is None:
                 response: web.StreamResponse = self._about(request, user)
             else:
@@ -92,12 +98,13 @@ class Api:
     def _about(self, request: web.BaseRequest, user: User) -> web.Response:
         """Paths that name no object: discovery, OpenAPI, health, version."""
         path = request.path.rstrip("/") or "/"
+        rows = self._catalog.rows
         if not self._authorizer.allows(user, Attributes("get", path=path)):
             why = f'User "{user.name}" cannot get path "{path}"'
             raise ApiError(403, "Forbidden", f"forbidden: {why}", {})
         wants_aggregated = "as=APIGroupDiscoveryList" in request.headers.get("Accept", "")
         if path in ("/api", "/apis") and wants_aggregated:
-            response = encode(request, discovery.aggregated(core=path == "/api"))
+            response = encode(request, discovery.aggregated(rows, core=path == "/api"))
             response.headers["Content-Type"] = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
             return response
         parts = path.split("/")[1:]
@@ -109,16 +116,16 @@ class Api:
             case ["api"]:
                 return encode(request, {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []})
             case ["apis"]:
-                return encode(request, discovery.group_list())
-            case ["api", version] if (found := discovery.resource_list("", version)) is not None:
+                return encode(request, discovery.group_list(rows))
+            case ["api", version] if (found := discovery.resource_list(rows, "", version)) is not None:
                 return encode(request, found)
-            case ["apis", group] if group and any(key[0] == group for key in BY_PATH):
-                return encode(request, discovery.group_info(group))
-            case ["apis", group, version] if (found := discovery.resource_list(group, version)) is not None:
+            case ["apis", group] if group and any(row.group == group for row in rows):
+                return encode(request, discovery.group_info(rows, group))
+            case ["apis", group, version] if (found := discovery.resource_list(rows, group, version)) is not None:
                 return encode(request, found)
             case ["openapi", "v3"]:
-                return encode(request, openapi.index())
-            case ["openapi", "v3", *rest] if (raw := openapi.document("/".join(rest))) is not None:
+                return encode(request, openapi.index(rows))
+            case ["openapi", "v3", *rest] if (raw := openapi.document(rows, "/".join(rest))) is not None:
                 return respond(request, raw)
             case ["openapi", "v2"]:
                 return encode(
@@ -158,7 +165,7 @@ class Api:
         made = await self._objects.create(
             row, target.namespace, obj, manager=manager(request), dry_run=dry_run(request)
         )
-        return encode(request, whole(row, made), 201, [*warnings, *schema.warnings(made, row.group, row.kind)])
+        return encode(request, whole(row, made), 201, [*warnings, *kinds.warnings(row, made)])
 
     async def _update(self, request: web.BaseRequest, target: Target) -> web.Response:
         row = target.row
@@ -173,7 +180,7 @@ class Api:
             manager=manager(request),
             dry_run=dry_run(request),
         )
-        return encode(request, whole(row, made), 200, [*warnings, *schema.warnings(made, row.group, row.kind)])
+        return encode(request, whole(row, made), 200, [*warnings, *kinds.warnings(row, made)])
 
     async def _patch(self, request: web.BaseRequest, target: Target) -> web.Response:
         row = target.row
@@ -185,13 +192,10 @@ class Api:
         warnings: list[str] = []
 
         def changed(old: Object) -> Object:
-            version = old["metadata"].pop("resourceVersion")
             obj = change(old)
             if not isinstance(obj, dict) or not isinstance(obj.get("metadata", {}), dict):
                 raise bad_request("the patched object is not an object")
             warnings[:] = self._objects.decode(row, obj, validation)
-            # A version in the patch itself is a precondition; otherwise the newest is meant.
-            obj["metadata"].setdefault("resourceVersion", version)
             return obj
 
         made = await self._objects.change(
@@ -203,7 +207,7 @@ class Api:
             manager=manager(request),
             dry_run=dry_run(request),
         )
-        return encode(request, whole(row, made), 200, [*warnings, *schema.warnings(made, row.group, row.kind)])
+        return encode(request, whole(row, made), 200, [*warnings, *kinds.warnings(row, made)])
 
     async def _delete(self, request: web.BaseRequest, target: Target) -> web.Response:
         row = target.row
@@ -266,6 +270,11 @@ def patcher(request: web.BaseRequest, row: Row, raw: bytes) -> Callable[[Object]
         patch = msgspec.json.decode(raw)
     except (msgspec.DecodeError, RecursionError) as error:
         raise bad_request(f"error decoding patch: {error}") from None
+    if row.custom is not None and media == "application/strategic-merge-patch+json":
+        why = "the body of the request was in an unknown format - accepted media types include: " + ", ".join(
+            _CUSTOM_PATCHES
+        )
+        raise ApiError(415, "UnsupportedMediaType", why, {})
     if media == "application/json-patch+json":
 
         def apply_json(old: Object) -> Object:

@@ -7,13 +7,13 @@ from typing import Any
 
 from aiohttp import web
 
-from cumulet.kube import schema
+from cumulet.kube import kinds
 from cumulet.kube.answer import encode
 from cumulet.kube.body import dry_run, manager, whole
 from cumulet.kube.codec import decode_body
 from cumulet.kube.fields import ApplyConflictError, Manager, apply
 from cumulet.kube.fields.walk import FieldsError
-from cumulet.kube.objects import Objects, shape
+from cumulet.kube.objects import Objects
 from cumulet.kube.resources import Row
 from cumulet.kube.status import ApiError, Cause, bad_request, conflict, invalid
 from cumulet.kube.target import Target
@@ -62,7 +62,7 @@ class Applying:
             raise _conflict(error.conflicts) from None
         except FieldsError as error:
             raise bad_request(f"failed to create typed patch object: {error}") from None
-        return encode(request, whole(row, made), code, schema.warnings(made, row.group, row.kind))
+        return encode(request, whole(row, made), code, kinds.warnings(row, made))
 
     async def _store(
         self, request: web.BaseRequest, target: Target, config: Object, who: Manager, *, force: bool
@@ -71,7 +71,7 @@ class Applying:
         version = config["metadata"].pop("resourceVersion", None)
 
         def changed(old: Object) -> Object:
-            obj = apply(old, _completed(config, row), shape(row), who, force=force)
+            obj = apply(old, _completed(config, row), kinds.shape(row), who, force=force)
             if version:
                 obj["metadata"]["resourceVersion"] = version
             return obj
@@ -90,7 +90,7 @@ class Applying:
             return made, 200
         if version:
             raise conflict(row.group, row.plural, target.name)
-        obj = apply({}, _completed(config, row), shape(row), who, force=force)
+        obj = apply({}, _completed(config, row), kinds.shape(row), who, force=force)
         return await self._objects.create(row, target.namespace, obj, applied=True, dry_run=dry), 201
 
 
@@ -98,7 +98,7 @@ def _completed(config: Object, row: Row) -> Object:
     """A copy; a secret's text is data by the time that fields are owned."""
     obj = copy.deepcopy(config)
     if row.key == "secrets" and "stringData" in obj:
-        schema.set_defaults(obj, row.group, row.version, row.kind)
+        kinds.set_defaults(row, obj)
         if "type" not in config:
             obj.pop("type", None)
     return obj

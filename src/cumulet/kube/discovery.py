@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from typing import Any
 
-from cumulet.kube.resources import RESOURCES, Row
+from cumulet.kube.resources import Row
+
+Rows = Sequence[Row]
 
 GIT_VERSION = "v1.36.0+cumulet"
 
@@ -25,19 +28,19 @@ def version() -> dict[str, str]:
     }
 
 
-def aggregated(core: bool) -> dict[str, Any]:
+def aggregated(rows: Rows, core: bool) -> dict[str, Any]:
     """`APIGroupDiscoveryList` v2 of the core group, or of all others."""
     items: list[dict[str, Any]] = []
-    for group in _groups():
+    for group in _groups(rows):
         if bool(group) is core:
             continue
         versions = [
             {
                 "version": version,
                 "freshness": "Current",
-                "resources": [_resource(row) for row in RESOURCES if (row.group, row.version) == (group, version)],
+                "resources": [_resource(row) for row in rows if (row.group, row.version) == (group, version)],
             }
-            for version in _versions(group)
+            for version in _versions(rows, group)
         ]
         items.append({"metadata": {"name": group} if group else {}, "versions": versions})
     return {"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items}
@@ -46,7 +49,7 @@ def aggregated(core: bool) -> dict[str, Any]:
 def _resource(row: Row) -> dict[str, Any]:
     found: dict[str, Any] = {
         "resource": row.plural,
-        "responseKind": {"group": row.group, "version": row.version, "kind": row.kind},
+        "responseKind": _kind_beside(row, row.group, row.version, row.kind),
         "scope": "Namespaced" if row.namespaced else "Cluster",
         "singularResource": row.singular,
         "verbs": list(row.verbs),
@@ -59,7 +62,7 @@ def _resource(row: Row) -> dict[str, Any]:
         found["subresources"] = [
             {
                 "subresource": name,
-                "responseKind": dict(zip(("group", "version", "kind"), _kind(row, name), strict=True)),
+                "responseKind": _kind_beside(row, *_kind(row, name)),
                 "verbs": list(_subresource_verbs(name)),
             }
             for name in row.subresources
@@ -67,14 +70,18 @@ def _resource(row: Row) -> dict[str, Any]:
     return found
 
 
-def group_list() -> dict[str, Any]:
+def group_list(rows: Rows) -> dict[str, Any]:
     """`/apis`, the older form."""
-    return {"kind": "APIGroupList", "apiVersion": "v1", "groups": [group_info(group) for group in _groups() if group]}
+    return {
+        "kind": "APIGroupList",
+        "apiVersion": "v1",
+        "groups": [group_info(rows, group) for group in _groups(rows) if group],
+    }
 
 
-def group_info(group: str) -> dict[str, Any]:
+def group_info(rows: Rows, group: str) -> dict[str, Any]:
     """One group and its versions."""
-    versions = [{"groupVersion": f"{group}/{version}", "version": version} for version in _versions(group)]
+    versions = [{"groupVersion": f"{group}/{version}", "version": version} for version in _versions(rows, group)]
     return {
         "kind": "APIGroup",
         "apiVersion": "v1",
@@ -84,13 +91,13 @@ def group_info(group: str) -> dict[str, Any]:
     }
 
 
-def resource_list(group: str, version: str) -> dict[str, Any] | None:
+def resource_list(rows: Rows, group: str, version: str) -> dict[str, Any] | None:
     """`/api/v1`, `/apis/apps/v1`, the older form; `None` where nothing is served there."""
-    rows = [row for row in RESOURCES if (row.group, row.version) == (group, version)]
-    if not rows:
+    found = [row for row in rows if (row.group, row.version) == (group, version)]
+    if not found:
         return None
     resources: list[dict[str, Any]] = []
-    for row in rows:
+    for row in found:
         entry: dict[str, Any] = {
             "name": row.plural,
             "singularName": row.singular,
@@ -117,6 +124,13 @@ def resource_list(group: str, version: str) -> dict[str, Any] | None:
             resources.append(sub)
     api_version = f"{group}/{version}" if group else version
     return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": api_version, "resources": resources}
+
+
+def _kind_beside(row: Row, group: str, version: str, kind: str) -> dict[str, str]:
+    """A kind of the resource's own group and version is written without them, as upstream does."""
+    if (group, version) == (row.group, row.version):
+        group = version = ""
+    return {"group": group, "kind": kind, "version": version}
 
 
 _KINDS = {
@@ -146,9 +160,9 @@ def _subresource_verbs(name: str) -> tuple[str, ...]:
     return ("get", "patch", "update")
 
 
-def _groups() -> list[str]:
-    return list(dict.fromkeys(row.group for row in RESOURCES))
+def _groups(rows: Rows) -> list[str]:
+    return list(dict.fromkeys(row.group for row in rows))
 
 
-def _versions(group: str) -> list[str]:
-    return list(dict.fromkeys(row.version for row in RESOURCES if row.group == group))
+def _versions(rows: Rows, group: str) -> list[str]:
+    return list(dict.fromkeys(row.version for row in rows if row.group == group))

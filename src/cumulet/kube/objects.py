@@ -8,11 +8,10 @@ from datetime import timedelta
 from typing import Any
 
 from cumulet.common import clock
-from cumulet.kube import schema
+from cumulet.kube import custom, kinds, schema
 from cumulet.kube.admission import Admission
 from cumulet.kube.allocate import Allocator
-from cumulet.kube.fields import Manager, Shape, shape_of, track
-from cumulet.kube.fields.shape import ANY
+from cumulet.kube.fields import Manager, track
 from cumulet.kube.names import generate
 from cumulet.kube.resources import Row
 from cumulet.kube.schema.prune import strict_error
@@ -64,7 +63,7 @@ class Objects:
                 f'{kind} in version "{api_version}" cannot be handled as a {row.kind}: no kind "{kind}" is registered '
                 f'for version "{row.api_version}"'
             )
-        unknown = schema.prune(obj, row.group, row.version, row.kind)
+        unknown = kinds.prune(row, obj)
         if unknown and validation == "Strict":
             raise strict_error(row.kind, row.version, unknown)
         metadata = obj.setdefault("metadata", {})
@@ -101,15 +100,21 @@ class Objects:
         metadata["creationTimestamp"] = clock.rfc3339()
         for key in ("deletionTimestamp", "deletionGracePeriodSeconds"):
             metadata.pop(key, None)
-        schema.set_defaults(obj, row.group, row.version, row.kind)
+        kinds.set_defaults(row, obj)
         if not applied:
             track(
-                {}, obj, shape(row), Manager(manager, row.api_version), keeps_status="status" not in row.subresources
+                {},
+                obj,
+                kinds.shape(row),
+                Manager(manager, row.api_version),
+                keeps_status="status" not in row.subresources,
             )
-        schema.prepare_for_create(obj, row.group, row.version, row.kind)
+        kinds.prepare_for_create(row, obj)
         if metadata.get("name"):
             self._admission.admit(row, obj)
         self._check(row, obj, None)
+        if row.key == custom.KEY:
+            custom.establish(obj)
         taken = self._allocator.complete(obj) if row.key == "services" else set()
         try:
             if dry_run:
@@ -153,7 +158,7 @@ class Objects:
             if not applied:
                 keeps_status = bool(subresource) or "status" not in row.subresources
                 who = Manager(manager, row.api_version, subresource)
-                track(old, obj, shape(row), who, keeps_status=keeps_status)
+                track(old, obj, kinds.shape(row), who, keeps_status=keeps_status)
             if obj == old or dry_run:
                 return obj
             taken = self._allocator.complete(obj, old) if row.key == "services" and not subresource else set()
@@ -250,26 +255,22 @@ class Objects:
                 metadata[key] = old["metadata"][key]
             else:
                 metadata.pop(key, None)
-        schema.set_defaults(obj, row.group, row.version, row.kind)
+        kinds.set_defaults(row, obj)
         if row.key == "services" and not subresource:
             for key in ("clusterIP", "clusterIPs"):
                 if key in old["spec"] and not obj["spec"].get(key):
                     obj["spec"][key] = old["spec"][key]
-        schema.prepare_for_update(obj, old, row.group, row.kind, subresource)
+        kinds.prepare_for_update(row, obj, old, subresource)
         if not subresource:
             self._check(row, obj, old)
+            if row.key == custom.KEY:
+                custom.establish(obj)
         return obj
 
     def _check(self, row: Row, obj: Object, old: Object | None) -> None:
-        causes = schema.validate(obj, old, row.group, row.kind)
+        causes = kinds.validate(row, obj, old)
         if causes:
             raise invalid(row.group, row.kind, obj["metadata"].get("name", ""), causes)
-
-
-def shape(row: Row) -> Shape:
-    """How the fields of a kind are owned."""
-    found = schema.definition(row.group, row.version, row.kind)
-    return shape_of(found) if found is not None else ANY
 
 
 def _is_finished(obj: Object) -> bool:

@@ -9,8 +9,10 @@ from typing import Any
 
 import msgspec
 
-from cumulet.kube.resources import RESOURCES, Row
+from cumulet.kube.resources import Row
 from cumulet.kube.schema.definitions import definition, raw_definitions
+
+Rows = tuple[Row, ...]
 
 _NULLABLE = re.compile(rb'"type":\s*\[\s*"(\w+)",\s*"null"\s*\]')
 _REFERENCE = re.compile(rb'"#/\$defs/([^"]+)"')
@@ -23,31 +25,39 @@ _PATCHES = (
 _ACTIONS = {"post": "post", "get": "get", "put": "put", "patch": "patch", "delete": "delete"}
 
 
-def index() -> dict[str, Any]:
+def index(rows: Rows) -> dict[str, Any]:
     """`/openapi/v3`: where each document is, under an address that changes with it."""
-    return {"paths": {path: {"serverRelativeURL": f"/openapi/v3/{path}?hash={_hash(path)}"} for path in _paths()}}
+    return {
+        "paths": {
+            path: {"serverRelativeURL": f"/openapi/v3/{path}?hash={_hash(rows, path)}"} for path in _paths(rows)
+        }
+    }
 
 
 @functools.lru_cache(maxsize=4)
-def document(path: str) -> bytes | None:
+def document(rows: Rows, path: str) -> bytes | None:
     """The document of `api/v1` or `apis/apps/v1`, or `None`."""
-    if path not in _paths():
+    if path not in _paths(rows):
         return None
     parts = path.split("/")
     group, version = ("", parts[1]) if parts[0] == "api" else (parts[1], parts[2])
-    rows = [row for row in RESOURCES if (row.group, row.version) == (group, version)]
+    mine = [row for row in rows if (row.group, row.version) == (group, version)]
     schemas: dict[str, msgspec.Raw] = {}
-    for row in rows:
+    for row in mine:
+        if row.custom is not None:
+            schemas[_component(row)] = msgspec.Raw(msgspec.json.encode(_custom_schema(row)))
+            continue
         found = definition(row.group, row.version, row.kind)
         if found is not None:
             _collect(found.name, schemas)
             _collect(f"{found.name}List", schemas)
-    _collect("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions", schemas)
+    for name in ("DeleteOptions", "ObjectMeta"):
+        _collect(f"io.k8s.apimachinery.pkg.apis.meta.v1.{name}", schemas)
     return msgspec.json.encode(
         {
             "openapi": "3.0.0",
             "info": {"title": "Kubernetes", "version": "v1.36.0"},
-            "paths": {name: item for row in rows for name, item in _items(row)},
+            "paths": {name: item for row in mine for name, item in _items(row)},
             "components": {"schemas": schemas},
         }
     )
@@ -70,12 +80,29 @@ def _collect(name: str, into: dict[str, msgspec.Raw]) -> None:
 def _items(row: Row) -> list[tuple[str, dict[str, Any]]]:
     base = f"/apis/{row.group}/{row.version}" if row.group else f"/api/{row.version}"
     collection = f"{base}/namespaces/{{namespace}}/{row.plural}" if row.namespaced else f"{base}/{row.plural}"
-    found = definition(row.group, row.version, row.kind)
-    reference = {"$ref": f"#/components/schemas/{found.name}"} if found else {}
+    name = _component(row)
+    reference = {"$ref": f"#/components/schemas/{name}"} if name else {}
     items = [(collection, _operations(row, ("get", "post", "delete"), reference))]
     if len(row.verbs) > 1:
         items.append((f"{collection}/{{name}}", _operations(row, ("get", "put", "patch", "delete"), reference)))
     return items
+
+
+def _component(row: Row) -> str:
+    if row.custom is not None:
+        return ".".join([*reversed(row.group.split(".")), row.version, row.kind])
+    found = definition(row.group, row.version, row.kind)
+    return found.name if found else ""
+
+
+def _custom_schema(row: Row) -> dict[str, Any]:
+    """The schema of a custom resource with what all objects have."""
+    assert row.custom is not None
+    metadata = {"allOf": [{"$ref": "#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"}]}
+    common = {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": metadata}
+    kind = {"group": row.group, "version": row.version, "kind": row.kind}
+    properties = {**(row.custom.schema.get("properties") or {}), **common}
+    return {**row.custom.schema, "properties": properties, "x-kubernetes-group-version-kind": [kind]}
 
 
 def _operations(row: Row, methods: tuple[str, ...], reference: dict[str, str]) -> dict[str, Any]:
@@ -98,15 +125,16 @@ def _operations(row: Row, methods: tuple[str, ...], reference: dict[str, str]) -
     return operations
 
 
-@functools.cache
-def _paths() -> tuple[str, ...]:
+@functools.lru_cache(maxsize=2)
+def _paths(rows: Rows) -> tuple[str, ...]:
     return tuple(
-        dict.fromkeys(f"apis/{row.group}/{row.version}" if row.group else f"api/{row.version}" for row in RESOURCES)
+        dict.fromkeys(f"apis/{row.group}/{row.version}" if row.group else f"api/{row.version}" for row in rows)
     )
 
 
-@functools.cache
-def _hash(path: str) -> str:
+@functools.lru_cache(maxsize=128)
+def _hash(rows: Rows, path: str) -> str:
     """Of what the document is made from, so that it need not be made to be named."""
-    rows = [row for row in RESOURCES if row.api_version == path.partition("/")[2]]
-    return hashlib.sha256(f"{rows}{len(raw_definitions())}".encode()).hexdigest()[:32].upper()
+    mine = [row for row in rows if row.api_version == path.partition("/")[2]]
+    made_from = [(*row[:-1], row.custom.schema if row.custom else None) for row in mine]
+    return hashlib.sha256(f"{made_from}{len(raw_definitions())}".encode()).hexdigest()[:32].upper()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from cumulet.kube.custom.kind import Custom
 
 ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 
@@ -19,6 +22,8 @@ class Row(NamedTuple):
     categories: tuple[str, ...] = ()
     subresources: tuple[str, ...] = ()
     verbs: tuple[str, ...] = ALL_VERBS
+    #: The schema and the rest of what a custom resource brings with it.
+    custom: Custom | None = None
 
     @property
     def api_version(self) -> str:
@@ -39,14 +44,29 @@ class Row(NamedTuple):
 _ALL = ("all",)
 _STATUS = ("status",)
 _SCALED = ("status", "scale")
+_API = ("api-extensions",)
 _RBAC = "rbac.authorization.k8s.io"
+_ADMISSION = "admissionregistration.k8s.io"
+_STORAGE = "storage.k8s.io"
+_FLOW = "flowcontrol.apiserver.k8s.io"
+_RESOURCE = "resource.k8s.io"
+_NAMESPACE_VERBS = tuple(verb for verb in ALL_VERBS if verb != "deletecollection")
 
 RESOURCES: tuple[Row, ...] = (
     Row("", "v1", "ConfigMap", "configmaps", short_names=("cm",)),
     Row("", "v1", "Endpoints", "endpoints", short_names=("ep",)),
     Row("", "v1", "Event", "events", short_names=("ev",)),
     Row("", "v1", "LimitRange", "limitranges", short_names=("limits",)),
-    Row("", "v1", "Namespace", "namespaces", False, ("ns",), subresources=("status", "finalize")),
+    Row(
+        "",
+        "v1",
+        "Namespace",
+        "namespaces",
+        False,
+        ("ns",),
+        subresources=("status", "finalize"),
+        verbs=_NAMESPACE_VERBS,
+    ),
     Row("", "v1", "Node", "nodes", False, ("no",), subresources=_STATUS),
     Row("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", short_names=("pvc",), subresources=_STATUS),
     Row("", "v1", "PersistentVolume", "persistentvolumes", False, ("pv",), subresources=_STATUS),
@@ -101,6 +121,34 @@ RESOURCES: tuple[Row, ...] = (
     Row(_RBAC, "v1", "Role", "roles"),
     Row("scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses", False, ("pc",)),
     Row("storage.k8s.io", "v1", "StorageClass", "storageclasses", False, ("sc",)),
+    Row(_STORAGE, "v1", "CSIDriver", "csidrivers", False),
+    Row(_STORAGE, "v1", "CSINode", "csinodes", False),
+    Row(_STORAGE, "v1", "CSIStorageCapacity", "csistoragecapacities"),
+    Row(_STORAGE, "v1", "VolumeAttachment", "volumeattachments", False, subresources=_STATUS),
+    Row(_STORAGE, "v1", "VolumeAttributesClass", "volumeattributesclasses", False, ("vac",)),
+    Row(
+        "certificates.k8s.io",
+        "v1",
+        "CertificateSigningRequest",
+        "certificatesigningrequests",
+        False,
+        ("csr",),
+        subresources=("status", "approval"),
+    ),
+    Row("networking.k8s.io", "v1", "IPAddress", "ipaddresses", False, ("ip",)),
+    Row("networking.k8s.io", "v1", "ServiceCIDR", "servicecidrs", False, subresources=_STATUS),
+    Row("node.k8s.io", "v1", "RuntimeClass", "runtimeclasses", False),
+    Row(_ADMISSION, "v1", "MutatingWebhookConfiguration", "mutatingwebhookconfigurations", False, (), _API),
+    Row(_ADMISSION, "v1", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations", False, (), _API),
+    Row("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", False)._replace(
+        short_names=("crd", "crds"), categories=_API, subresources=_STATUS
+    ),
+    Row(_FLOW, "v1", "FlowSchema", "flowschemas", False, subresources=_STATUS),
+    Row(_FLOW, "v1", "PriorityLevelConfiguration", "prioritylevelconfigurations", False, subresources=_STATUS),
+    Row(_RESOURCE, "v1", "DeviceClass", "deviceclasses", False),
+    Row(_RESOURCE, "v1", "ResourceClaim", "resourceclaims", subresources=_STATUS),
+    Row(_RESOURCE, "v1", "ResourceClaimTemplate", "resourceclaimtemplates"),
+    Row(_RESOURCE, "v1", "ResourceSlice", "resourceslices", False),
     # Questions: they are answered and not kept.
     Row("authentication.k8s.io", "v1", "SelfSubjectReview", "selfsubjectreviews", False, verbs=("create",)),
     Row("authentication.k8s.io", "v1", "TokenReview", "tokenreviews", False, verbs=("create",)),
@@ -112,5 +160,4 @@ RESOURCES: tuple[Row, ...] = (
     Row("authorization.k8s.io", "v1", "SubjectAccessReview", "subjectaccessreviews", False, verbs=("create",)),
 )
 
-BY_PATH: dict[tuple[str, str, str], Row] = {(row.group, row.version, row.plural): row for row in RESOURCES}
 BY_KEY: dict[str, Row] = {row.key: row for row in RESOURCES}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from typing import Any
 
@@ -14,6 +15,8 @@ from cumulet.kube.allocate import Allocator
 from cumulet.kube.api import Api
 from cumulet.kube.authorize import Authorizer
 from cumulet.kube.bootstrap import bootstrap
+from cumulet.kube.catalog import Catalog
+from cumulet.kube.custom.cleanup import Cleanup
 from cumulet.kube.kubelet import Kubelet
 from cumulet.kube.objects import Objects
 from cumulet.kube.reading import Reading
@@ -37,7 +40,10 @@ async def serve(room: Room) -> None:
         Counter("apiserver_request", "Requests answered", ["verb", "code"], registry=metrics),
         Histogram("apiserver_request_duration_seconds", "Time to answer", ["verb"], registry=metrics),
     )
+    catalog = Catalog(store)
+    cleanup = asyncio.create_task(Cleanup(store, objects, catalog).run())
     api = Api(
+        catalog,
         objects,
         Reading(store, room.stopping),
         Subresources(objects, authorizer, tokens, kubelet),
@@ -57,5 +63,7 @@ async def serve(room: Room) -> None:
             room.ready()
             await room.stopping.wait()
     finally:
+        cleanup.cancel()
+        await asyncio.gather(cleanup, return_exceptions=True)
         await kubelet.close()
         store.close()

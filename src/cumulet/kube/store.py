@@ -14,7 +14,7 @@ import os
 import sqlite3
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -127,6 +127,7 @@ class Store:
         self._database = Database(path, _MIGRATIONS)
         self._collections: dict[str, _Collection] = {}
         self._next = 1
+        self._hooks: dict[str, list[Callable[[], None]]] = {}
         self.revision = 1
 
     def open(self) -> None:
@@ -187,6 +188,10 @@ class Store:
         if self.newest(resource, before.namespace, before.name) is not before:
             raise ConflictError
         return await self._write(resource, before.namespace, before.name, last, delete=True)
+
+    def on_change(self, resource: str, hook: Callable[[], None]) -> None:
+        """Call `hook` after each change of a resource, before its watchers are told."""
+        self._hooks.setdefault(resource, []).append(hook)
 
     def watch(self, resource: str, since: int) -> tuple[Watcher, Sequence[Event]]:
         """A watcher, and what happened after `since`. Raises `GoneError`. Give the watcher back with `unwatch`."""
@@ -259,6 +264,8 @@ class Store:
         if len(collection.history) == _HISTORY:
             collection.forgotten = collection.history[0].stored.revision
         collection.history.append(event)
+        for hook in self._hooks.get(resource, ()):
+            hook()
         for watcher in [*collection.watchers]:
             watcher.push(event)
 

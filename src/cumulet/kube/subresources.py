@@ -9,14 +9,14 @@ import msgspec
 from aiohttp import web
 
 from cumulet.common import clock
-from cumulet.kube import schema
+from cumulet.kube import kinds, schema
 from cumulet.kube.answer import encode
 from cumulet.kube.authorize import Attributes, Authorizer
 from cumulet.kube.body import dry_run, manager, read, whole
 from cumulet.kube.codec import decode_body
 from cumulet.kube.fields import Manager, shape_of, track
 from cumulet.kube.kubelet import Kubelet
-from cumulet.kube.objects import Objects, shape
+from cumulet.kube.objects import Objects
 from cumulet.kube.patch import json_patch, merge_patch
 from cumulet.kube.status import ApiError, bad_request, conflict, method_not_allowed
 from cumulet.kube.tables.text import selector_text
@@ -84,7 +84,11 @@ class Subresources:
             replicas = (wanted.get("spec") or {}).get("replicas", 0)
             if not isinstance(replicas, int) or isinstance(replicas, bool) or replicas < 0:
                 raise bad_request("spec.replicas must be a whole number that is not negative")
-            old["spec"]["replicas"] = replicas
+            _put(
+                old,
+                target.row.custom.scale.spec if target.row.custom and target.row.custom.scale else _REPLICAS,
+                replicas,
+            )
             return old
 
         made = await self._objects.change(
@@ -96,7 +100,7 @@ class Subresources:
             manager=manager(request),
             dry_run=dry_run(request),
         )
-        return encode(request, _scale(target, made), 200, schema.warnings(made, target.row.group, target.row.kind))
+        return encode(request, _scale(target, made), 200, kinds.warnings(target.row, made))
 
     async def _bind(self, request: web.BaseRequest, target: Target) -> web.Response:
         binding = decode_body(request.headers.get("Content-Type", ""), await read(request), "Binding")
@@ -204,7 +208,9 @@ class Subresources:
             case _:
                 status = self._review_token(spec)
         asked = {"metadata": {}, "spec": spec}
-        track({}, asked, shape(target.row), Manager(manager(request), target.row.api_version), keeps_status=False)
+        track(
+            {}, asked, kinds.shape(target.row), Manager(manager(request), target.row.api_version), keeps_status=False
+        )
         answer = {"kind": target.row.kind, "apiVersion": target.row.api_version, **asked}
         return encode(request, {**answer, "status": status}, 201)
 
@@ -224,19 +230,37 @@ def _list(raw: bytes) -> Any:
         raise bad_request(f"error decoding patch: {error}") from None
 
 
+_REPLICAS = ("spec", "replicas")
+
+
 def _scale(target: Target, obj: Object) -> Object:
     metadata = obj["metadata"]
     kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
-    status: Object = {"replicas": (obj.get("status") or {}).get("replicas", 0)}
-    if selector := (obj.get("spec") or {}).get("selector"):
-        status["selector"] = selector_text(selector)
+    custom = target.row.custom.scale if target.row.custom is not None else None
+    wanted, there = (custom.spec, custom.status) if custom else (_REPLICAS, ("status", "replicas"))
+    status: Object = {"replicas": _at(obj, there) or 0}
+    selector = _at(obj, custom.selector) if custom else selector_text((obj.get("spec") or {}).get("selector"))
+    if selector and selector != "<none>":
+        status["selector"] = selector
     return {
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
         "metadata": {key: metadata[key] for key in kept if key in metadata},
-        "spec": {"replicas": (obj.get("spec") or {}).get("replicas", 0)},
+        "spec": {"replicas": _at(obj, wanted) or 0},
         "status": status,
     }
+
+
+def _at(obj: Any, path: tuple[str, ...]) -> Any:
+    for name in path:
+        obj = obj.get(name) if isinstance(obj, dict) else None
+    return obj if path else None
+
+
+def _put(obj: Object, path: tuple[str, ...], value: int) -> None:
+    for name in path[:-1]:
+        obj = obj.setdefault(name, {})
+    obj[path[-1]] = value
 
 
 def _attributes(spec: Object) -> Attributes:
@@ -255,6 +279,8 @@ def _attributes(spec: Object) -> Attributes:
 
 def _user_info(user: User) -> Object:
     info: Object = {"username": user.name, "groups": list(user.groups)}
+    if user.extra:
+        info["extra"] = {key: list(values) for key, values in user.extra}
     if user.uid:
         info["uid"] = user.uid
     return info

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from cumulet.kube.resources import BY_PATH, Row
+from cumulet.kube.catalog import Catalog
+from cumulet.kube.resources import Row
 from cumulet.kube.status import method_not_allowed, no_such_resource
 
 _VERBS = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
@@ -22,7 +23,7 @@ class Target(NamedTuple):
     subresource: str
 
 
-def parse(request: web.BaseRequest) -> Target | None:
+def parse(request: web.BaseRequest, catalog: Catalog) -> Target | None:
     """The target of a request, or `None` where the path names no object. Raises `ApiError` 404 and 405."""
     parts = [part for part in request.path.split("/") if part]
     if len(parts) >= 3 and parts[0] == "api":
@@ -34,7 +35,7 @@ def parse(request: web.BaseRequest) -> Target | None:
     namespace = ""
     if len(rest) >= 3 and rest[0] == "namespaces" and (rest[2] not in ("status", "finalize") or len(rest) > 3):
         namespace, rest = rest[1], rest[2:]
-    row = BY_PATH.get((group, version, rest[0]))
+    row = catalog.find(group, version, rest[0])
     if row is None or len(rest) > 3 or (namespace and not row.namespaced):
         raise no_such_resource()
     name = rest[1] if len(rest) > 1 else ""

@@ -5,24 +5,34 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
-from cumulet.kube.tables.cells import CELLS, Object, generic_cells
+from cumulet.kube.resources import Row
+from cumulet.kube.tables.cells import CELLS, Cells, Object, generic_cells
 from cumulet.kube.tables.columns import columns_of
+from cumulet.kube.tables.rare import RARE
 
 Include = Literal["Metadata", "Object", "None"]
 
 
-def to_table(
-    resource: str, api_version: str, kind: str, objects: list[Object], now: datetime, include: Include
-) -> dict[str, Any]:
-    """A `meta.k8s.io/v1` Table of objects of one resource, called by its key such as `deployments.apps`."""
-    cells = CELLS.get(resource, generic_cells)
+def to_table(row: Row, objects: list[Object], now: datetime, include: Include) -> dict[str, Any]:
+    """A `meta.k8s.io/v1` Table of objects of one resource."""
+    cells = row.custom.cells if row.custom is not None else _cells(row.key)
     return {
         "kind": "Table",
         "apiVersion": "meta.k8s.io/v1",
         "metadata": {},
-        "columnDefinitions": columns_of(resource),
-        "rows": [{"cells": cells(obj, now), "object": _included(obj, api_version, kind, include)} for obj in objects],
+        "columnDefinitions": row.custom.columns() if row.custom is not None else columns_of(row.key),
+        "rows": [
+            {"cells": cells(obj, now), "object": _included(obj, row.api_version, row.kind, include)}
+            for obj in objects
+        ],
     }
+
+
+def _cells(key: str) -> Cells:
+    rare = RARE.get(key)
+    if rare is not None:
+        return lambda obj, now: [obj["metadata"]["name"], *rare(obj, now)]
+    return CELLS.get(key, generic_cells)
 
 
 def _included(obj: Object, api_version: str, kind: str, include: Include) -> Object | None:

@@ -402,7 +402,7 @@ def _priority_class(obj: Object, now: datetime) -> list[Any]:
     return [
         _name(obj),
         obj.get("value") or 0,
-        "true" if obj.get("globalDefault") else "false",
+        bool(obj.get("globalDefault")),
         _age(obj, now),
         obj.get("preemptionPolicy", ""),
     ]

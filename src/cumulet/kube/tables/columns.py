@@ -1,4 +1,4 @@
-"""The columns of each resource, as Kubernetes 1.36 has them: a star marks those of `-o wide`, a `#` whole numbers."""
+"""The columns of each resource, as Kubernetes 1.36 has them: a star marks those of `-o wide`, a `#` numbers, a `?` truths."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ _COLUMNS = {
     "pods": "Name|Ready|Status|Restarts|Age|*IP|*Node|*Nominated Node|*Readiness Gates",
     "replicationcontrollers": "Name|#Desired|#Current|#Ready|Age|*Containers|*Images|*Selector",
     "secrets": "Name|Type|Data|Age",
+    "podtemplates": "Name|Containers|Images|Pod Labels",
+    "resourcequotas": "Name|Request|Limit|Age",
     "serviceaccounts": "Name|Age",
     "services": "Name|Type|Cluster-IP|External-IP|Port(s)|Age|*Selector",
     "controllerrevisions.apps": "Name|Controller|Revision|Age",
@@ -30,7 +32,7 @@ _COLUMNS = {
     "replicasets.apps": "Name|#Desired|#Current|#Ready|Age|*Containers|*Images|*Selector",
     "statefulsets.apps": "Name|Ready|Age|*Containers|*Images",
     "horizontalpodautoscalers.autoscaling": "Name|Reference|Targets|MinPods|MaxPods|Replicas|Age",
-    "cronjobs.batch": "Name|Schedule|Timezone|Suspend|#Active|Last Schedule|Age|*Containers|*Images|*Selector",
+    "cronjobs.batch": "Name|Schedule|Timezone|?Suspend|#Active|Last Schedule|Age|*Containers|*Images|*Selector",
     "jobs.batch": "Name|Status|Completions|Duration|Age|*Containers|*Images|*Selector",
     "leases.coordination.k8s.io": "Name|Holder|Age",
     "endpointslices.discovery.k8s.io": "Name|AddressType|Ports|Endpoints|Age",
@@ -40,9 +42,34 @@ _COLUMNS = {
     "poddisruptionbudgets.policy": "Name|Min Available|Max Unavailable|#Allowed Disruptions|Age",
     "clusterrolebindings.rbac.authorization.k8s.io": "Name|Role|Age|*Users|*Groups|*ServiceAccounts",
     "rolebindings.rbac.authorization.k8s.io": "Name|Role|Age|*Users|*Groups|*ServiceAccounts",
-    "priorityclasses.scheduling.k8s.io": "Name|#Value|Global-Default|Age|PreemptionPolicy",
+    "certificatesigningrequests.certificates.k8s.io": ("Name|Age|SignerName|Requestor|RequestedDuration|Condition"),
+    "ipaddresses.networking.k8s.io": "Name|ParentRef",
+    "servicecidrs.networking.k8s.io": "Name|CIDRs|Age",
+    "csidrivers.storage.k8s.io": (
+        "Name|AttachRequired|PodInfoOnMount|StorageCapacity|TokenRequests|RequiresRepublish|Modes|Age"
+    ),
+    "csinodes.storage.k8s.io": "Name|Drivers|Age",
+    "volumeattachments.storage.k8s.io": "Name|Attacher|PV|Node|Attached|Age",
+    "volumeattributesclasses.storage.k8s.io": "Name|DriverName|Age",
+    "mutatingwebhookconfigurations.admissionregistration.k8s.io": "Name|Webhooks|Age",
+    "validatingwebhookconfigurations.admissionregistration.k8s.io": "Name|Webhooks|Age",
+    "runtimeclasses.node.k8s.io": "Name|Handler|Age",
+    "deviceclasses.resource.k8s.io": "Name|Age",
+    "resourceclaims.resource.k8s.io": "Name|State|Age",
+    "resourceclaimtemplates.resource.k8s.io": "Name|Age",
+    "resourceslices.resource.k8s.io": "Name|Node|Driver|Pool|Age",
+    "flowschemas.flowcontrol.apiserver.k8s.io": (
+        "Name|PriorityLevel|MatchingPrecedence|DistinguisherMethod|Age|MissingPL"
+    ),
+    "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io": (
+        "Name|Type|NominalConcurrencyShares|Queues|HandSize|QueueLengthLimit|Age"
+    ),
+    "priorityclasses.scheduling.k8s.io": "Name|#Value|?Global-Default|Age|PreemptionPolicy",
     "storageclasses.storage.k8s.io": "Name|Provisioner|ReclaimPolicy|VolumeBindingMode|AllowVolumeExpansion|Age",
 }
+
+
+_MARKS = {"#": "integer", "?": "boolean"}
 
 
 @functools.cache
@@ -53,8 +80,10 @@ def columns_of(resource: str) -> list[dict[str, Any]]:
 
 
 def _column(text: str) -> dict[str, Any]:
-    name = text.lstrip("*#")
-    kind = "integer" if "#" in text else "date" if name == "Created At" else "string"
+    name = text.lstrip("*#?")
+    kind = next((kind for mark, kind in _MARKS.items() if mark in text[:2]), "string")
+    if name == "Created At":
+        kind = "date"
     return {
         "name": name,
         "type": kind,

@@ -1,0 +1,31 @@
+"""All that is served at a moment: the published resources and the custom ones that are defined."""
+
+from __future__ import annotations
+
+from cumulet.kube import custom
+from cumulet.kube.resources import RESOURCES, Row
+from cumulet.kube.store import Store
+
+
+class Catalog:
+    """Rows by where they are found. Follows the definitions in the store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.rows: tuple[Row, ...] = ()
+        #: Grows with each change, for what is derived from the rows and kept.
+        self.generation = 0
+        self._by_path: dict[tuple[str, str, str], Row] = {}
+        self.refresh()
+        store.on_change(custom.KEY, self.refresh)
+
+    def refresh(self) -> None:
+        """Read the definitions anew."""
+        found = [row for stored in self._store.list(custom.KEY) for row in custom.rows_of(stored.load())]
+        self.rows = (*RESOURCES, *found)
+        self._by_path = {(row.group, row.version, row.plural): row for row in reversed(self.rows)}
+        self.generation += 1
+
+    def find(self, group: str, version: str, plural: str) -> Row | None:
+        """The resource of a path."""
+        return self._by_path.get((group, version, plural))

@@ -1,0 +1,176 @@
+"""CustomResourceDefinitions: what is asked of one, what it becomes when it is accepted, and the rows that it adds."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from cumulet.common import clock
+from cumulet.kube.custom.jsonpath import JsonPath, JsonPathError
+from cumulet.kube.custom.kind import Custom
+from cumulet.kube.resources import Row
+from cumulet.kube.schema.validation import duplicate, invalid, required, unsupported
+from cumulet.kube.status import Cause
+
+Object = dict[str, Any]
+
+KEY = "customresourcedefinitions.apiextensions.k8s.io"
+FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
+_DEPTH = 50
+_TYPES = ("array", "boolean", "integer", "number", "object", "string")
+
+
+def check(obj: Object, old: Object | None) -> list[Cause]:
+    """Everything that is wrong with a definition."""
+    spec = obj.get("spec") or {}
+    names, group = spec.get("names") or {}, spec.get("group", "")
+    causes: list[Cause] = []
+    plural, kind = names.get("plural", ""), names.get("kind", "")
+    for field, value in (("spec.group", group), ("spec.names.plural", plural), ("spec.names.kind", kind)):
+        if not value:
+            causes.append(required(field))
+    name = obj["metadata"].get("name", "")
+    if name != f"{plural}.{group}":
+        causes.append(invalid("metadata.name", name, 'must be spec.names.plural+"."+spec.group'))
+    if "." not in group and group:
+        causes.append(invalid("spec.group", group, "should be a domain with at least one dot"))
+    if spec.get("scope") not in ("Cluster", "Namespaced"):
+        causes.append(unsupported("spec.scope", spec.get("scope", ""), ("Cluster", "Namespaced")))
+    versions = spec.get("versions") or []
+    if sum(bool(version.get("storage")) for version in versions) != 1:
+        why = "must have exactly one version marked as storage version"
+        causes.append(invalid("spec.versions", [version.get("name") for version in versions], why))
+    seen: set[str] = set()
+    for index, version in enumerate(versions):
+        where = f"spec.versions[{index}]"
+        if version.get("name", "") in seen:
+            causes.append(duplicate(f"{where}.name", version.get("name")))
+        seen.add(version.get("name", ""))
+        causes += _version(version, where)
+    if old is not None:
+        before = old.get("spec") or {}
+        for field in ("group", "scope"):
+            if before.get(field) != spec.get(field):
+                causes.append(invalid(f"spec.{field}", spec.get(field), "field is immutable"))
+    return causes
+
+
+def _version(version: Object, where: str) -> Iterator[Cause]:
+    name = version.get("name", "")
+    if not re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", name):
+        yield invalid(f"{where}.name", name, "a DNS-1035 label must start with an alphabetic character")
+    schema = (version.get("schema") or {}).get("openAPIV3Schema")
+    field = f"{where}.schema.openAPIV3Schema"
+    if schema is None:
+        yield required(field, "schemas are required")
+    else:
+        if schema.get("type") != "object":
+            yield invalid(f"{field}.type", schema.get("type", ""), "must be object at the root")
+        yield from _structural(schema, field, 0)
+    for index, column in enumerate(version.get("additionalPrinterColumns") or ()):
+        try:
+            JsonPath(column.get("jsonPath", ""))
+        except JsonPathError as error:
+            yield invalid(
+                f"{where}.additionalPrinterColumns[{index}].jsonPath", column.get("jsonPath", ""), str(error)
+            )
+
+
+def _structural(schema: Any, field: str, depth: int) -> Iterator[Cause]:
+    if not isinstance(schema, dict) or depth > _DEPTH:
+        yield invalid(field, "", "must be a schema that is not nested too deeply")
+        return
+    kind = schema.get("type")
+    free = schema.get("x-kubernetes-int-or-string") or schema.get("x-kubernetes-preserve-unknown-fields")
+    if kind is None and not free:
+        yield required(f"{field}.type", "must not be empty for specified object fields")
+    elif kind is not None and kind not in _TYPES:
+        yield unsupported(f"{field}.type", kind, _TYPES)
+    if pattern := schema.get("pattern"):
+        try:
+            re.compile(pattern)
+        except (re.error, OverflowError, RecursionError):
+            yield invalid(f"{field}.pattern", pattern, "must be a valid regular expression")
+    properties = schema.get("properties") or {}
+    for name, below in properties.items():
+        yield from _structural(below, f"{field}.properties[{name}]", depth + 1)
+    if isinstance(schema.get("additionalProperties"), dict):
+        yield from _structural(schema["additionalProperties"], f"{field}.additionalProperties", depth + 1)
+    if kind == "array":
+        if schema.get("items") is None:
+            yield required(f"{field}.items", "must be specified")
+        else:
+            yield from _structural(schema["items"], f"{field}.items", depth + 1)
+
+
+def establish(obj: Object) -> None:
+    """Complete an accepted definition, in place: names, the finalizer that guards its objects, conditions."""
+    spec = obj["spec"]
+    names = spec["names"]
+    names.setdefault("singular", names["kind"].lower())
+    names.setdefault("listKind", f"{names['kind']}List")
+    spec.setdefault("conversion", {"strategy": "None"})
+    metadata = obj["metadata"]
+    if not metadata.get("deletionTimestamp"):
+        metadata["finalizers"] = list(dict.fromkeys([*(metadata.get("finalizers") or ()), FINALIZER]))
+    status = obj.setdefault("status", {})
+    storage = next(version["name"] for version in spec["versions"] if version.get("storage"))
+    status["acceptedNames"] = dict(names)
+    status["storedVersions"] = list(dict.fromkeys([*(status.get("storedVersions") or ()), storage]))
+    if not any(condition.get("type") == "Established" for condition in status.get("conditions") or ()):
+        now = clock.rfc3339()
+        status["conditions"] = [
+            {
+                "type": kind,
+                "status": "True",
+                "lastTransitionTime": now,
+                "reason": reason,
+                "message": message,
+            }
+            for kind, reason, message in (
+                ("NamesAccepted", "NoConflicts", "no conflicts found"),
+                ("Established", "InitialNamesAccepted", "the initial names have been accepted"),
+            )
+        ]
+
+
+def rows_of(definition: Object) -> list[Row]:
+    """A row for each version that is served, the preferred first."""
+    spec = definition["spec"]
+    names = spec["names"]
+    served = [version for version in spec["versions"] if version.get("served")]
+    rows = []
+    for version in sorted(served, key=lambda version: _priority(version["name"])):
+        custom = _custom(msgspec.json.encode(version))
+        row = Row(
+            spec["group"],
+            version["name"],
+            names["kind"],
+            names["plural"],
+            spec["scope"] == "Namespaced",
+            tuple(names.get("shortNames") or ()),
+            tuple(names.get("categories") or ()),
+            custom.subresources,
+            custom=custom,
+        )
+        rows.append(row)
+    return rows
+
+
+@functools.lru_cache(maxsize=512)
+def _custom(version: bytes) -> Custom:
+    """Kept, as most definitions stay as they are when one changes."""
+    return Custom(msgspec.json.decode(version))
+
+
+def _priority(name: str) -> tuple[int, int, int, str]:
+    """Stable versions before betas before alphas, the newest first (apimachinery, `CompareKubeAwareVersionStrings`)."""
+    match = re.fullmatch(r"v(\d{1,9})(?:(alpha|beta)(\d{1,9}))?", name)
+    if match is None:
+        return 3, 0, 0, name
+    stage = {None: 0, "beta": 1, "alpha": 2}[match[2]]
+    return stage, -int(match[1]), -int(match[3] or 0), name

@@ -1,0 +1,151 @@
+"""One version of a custom kind: its schema, columns and sub-resources."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from cumulet.kube.custom import structural
+from cumulet.kube.custom.jsonpath import JsonPath
+from cumulet.kube.fields.shape import Shape, of_structural, shape_of
+from cumulet.kube.schema.definitions import definition
+from cumulet.kube.status import Cause
+from cumulet.kube.tables.text import age
+
+Object = dict[str, Any]
+
+_AGE = {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}
+_NAME = {"name": "Name", "type": "string", "format": "name", "description": "Name", "priority": 0}
+
+
+class Scale(NamedTuple):
+    """Where a kind keeps what `scale` shows: replicas wanted and there, and the selector where it has one."""
+
+    spec: tuple[str, ...]
+    status: tuple[str, ...]
+    selector: tuple[str, ...]
+
+
+class Custom:
+    """What rows of custom resources carry beside the row."""
+
+    def __init__(self, version: Object) -> None:
+        schema = (version.get("schema") or {}).get("openAPIV3Schema") or {
+            "x-kubernetes-preserve-unknown-fields": True
+        }
+        self.schema: Object = schema
+        self.shape: Shape = of_structural(schema, top=True)
+        metadata = definition("", "v1", "ObjectMeta")
+        assert metadata is not None
+        self.shape.fields["metadata"] = shape_of(metadata)
+        self.warning: str = version.get("deprecationWarning", "") if version.get("deprecated") else ""
+        subresources = version.get("subresources") or {}
+        self.has_status = "status" in subresources
+        scale = subresources.get("scale")
+        self.scale = (
+            Scale(
+                *(
+                    _path(scale.get(key, ""))
+                    for key in ("specReplicasPath", "statusReplicasPath", "labelSelectorPath")
+                )
+            )
+            if scale
+            else None
+        )
+        columns = version.get("additionalPrinterColumns") or [_AGE]
+        self._columns = [(column, JsonPath(column["jsonPath"])) for column in columns]
+
+    @property
+    def subresources(self) -> tuple[str, ...]:
+        """Those that the definition asks for."""
+        return (("status",) if self.has_status else ()) + (("scale",) if self.scale else ())
+
+    def prune(self, obj: Object) -> list[str]:
+        """Remove what the schema does not have, in place; the strict decoding messages about it."""
+        return structural.prune(obj, self.schema)
+
+    def set_defaults(self, obj: Object) -> None:
+        """Fill in the schema's defaults, in place."""
+        structural.set_defaults(obj, self.schema)
+
+    def validate(self, obj: Object) -> list[Cause]:
+        """Everything that the schema does not allow."""
+        return structural.validate(obj, self.schema)
+
+    def prepare_for_create(self, obj: Object) -> None:
+        """Begin to count generations, without a status where that has its own way."""
+        if self.has_status:
+            obj.pop("status", None)
+        obj["metadata"]["generation"] = 1
+
+    def prepare_for_update(self, obj: Object, old: Object, subresource: str) -> None:
+        """Keep what this way of updating may not change, and count a change, in place."""
+        if subresource == "status":
+            status = obj.get("status")
+            managed = obj["metadata"].get("managedFields")
+            version = obj["metadata"].get("resourceVersion")
+            obj.clear()
+            obj.update(old | {"metadata": dict(old["metadata"])})
+            for key, value in (("managedFields", managed), ("resourceVersion", version)):
+                if value is not None:
+                    obj["metadata"][key] = value
+            obj.pop("status", None)
+            if status is not None:
+                obj["status"] = status
+            return
+        ignored = {"metadata", "status"} if self.has_status else {"metadata"}
+        if self.has_status:
+            obj.pop("status", None)
+            if "status" in old:
+                obj["status"] = old["status"]
+        changed = {key: obj[key] for key in obj.keys() - ignored} != {key: old[key] for key in old.keys() - ignored}
+        obj["metadata"]["generation"] = old["metadata"].get("generation", 1) + changed
+
+    def columns(self) -> list[Object]:
+        """The column definitions of a table."""
+        return [_NAME] + [
+            {
+                "name": column["name"],
+                "type": column["type"],
+                "format": column.get("format", ""),
+                "description": column.get("description", ""),
+                "priority": column.get("priority", 0),
+            }
+            for column, _ in self._columns
+        ]
+
+    def cells(self, obj: Object, now: datetime) -> list[Any]:
+        """The cells of one object."""
+        return [
+            obj["metadata"]["name"],
+            *(_cell(column["type"], path.find(obj), now) for column, path in self._columns),
+        ]
+
+
+def _path(text: str) -> tuple[str, ...]:
+    return tuple(part for part in text.split(".") if part)
+
+
+def _cell(kind: str, found: list[Any], now: datetime) -> Any:
+    if not found:
+        return None
+    value = found[0]
+    match kind:
+        case "date":
+            try:
+                return age(value, now) if isinstance(value, str) else None
+            except ValueError:
+                return "<invalid>"
+        case "integer" | "number":
+            return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+        case "boolean":
+            return value if isinstance(value, bool) else None
+    if len(found) > 1:
+        return ",".join(str(item) for item in found)
+    return value if isinstance(value, str) else _text(value)
+
+
+def _text(value: Any) -> str:
+    import msgspec
+
+    return msgspec.json.encode(value).decode()

@@ -1,0 +1,237 @@
+"""Structural schemas at work: pruning, defaulting and validation (KEP "Structural schemas", OpenAPI v3 words)."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from cumulet.kube.status import Cause
+
+Schema = dict[str, Any]
+
+_PRESERVE = "x-kubernetes-preserve-unknown-fields"
+_EMBEDDED = "x-kubernetes-embedded-resource"
+_INT_OR_STRING = "x-kubernetes-int-or-string"
+_META = ("apiVersion", "kind", "metadata")
+_CAUSES = 100
+_TYPES: dict[str, tuple[type, ...]] = {
+    "string": (str,),
+    "integer": (int,),
+    "boolean": (bool,),
+    "number": (int, float),
+    "array": (list,),
+    "object": (dict,),
+}
+_NAMES: dict[type, str] = {
+    str: "string",
+    bool: "boolean",
+    int: "integer",
+    float: "number",
+    list: "array",
+    dict: "object",
+    type(None): "null",
+}
+
+
+def prune(obj: dict[str, Any], schema: Schema) -> list[str]:
+    """Remove fields that the schema does not have, in place, and nulls that it does not allow."""
+    unknown: list[str] = []
+    _prune(obj, schema, "", unknown, top=True)
+    return unknown
+
+
+def _prune(value: Any, schema: Schema, path: str, unknown: list[str], *, top: bool = False) -> None:
+    if isinstance(value, list):
+        items = schema.get("items") or {}
+        for index, item in enumerate(value):
+            _prune(item, items, f"{path}[{index}]", unknown)
+        return
+    if not isinstance(value, dict):
+        return
+    properties = schema.get("properties") or {}
+    others = schema.get("additionalProperties")
+    kept = schema.get(_PRESERVE) or bool(others)
+    for key in list(value):
+        where = f"{path}.{key}" if path else key
+        if (top or schema.get(_EMBEDDED)) and key in _META:
+            continue
+        if key in properties:
+            below = properties[key]
+            if value[key] is None and not below.get("nullable"):
+                # A null that is not allowed is absent, so that a default can take its place.
+                del value[key]
+            else:
+                _prune(value[key], below, where, unknown)
+        elif isinstance(others, dict):
+            _prune(value[key], others, where, unknown)
+        elif not kept:
+            unknown.append(f'unknown field "{where}"')
+            del value[key]
+
+
+def set_defaults(value: Any, schema: Schema) -> None:
+    """Fill in defaults, in place."""
+    if isinstance(value, list):
+        items = schema.get("items") or {}
+        for item in value:
+            set_defaults(item, items)
+    elif isinstance(value, dict):
+        properties = schema.get("properties") or {}
+        for key, below in properties.items():
+            if key not in value and "default" in below:
+                value[key] = copy.deepcopy(below["default"])
+            if key in value:
+                set_defaults(value[key], below)
+        others = schema.get("additionalProperties")
+        if isinstance(others, dict):
+            for key, item in value.items():
+                if key not in properties:
+                    set_defaults(item, others)
+
+
+def validate(obj: dict[str, Any], schema: Schema) -> list[Cause]:
+    """What the schema does not allow, at most a hundred things."""
+    causes: list[Cause] = []
+    for cause in _validate(obj, schema, "", top=True):
+        causes.append(cause)
+        if len(causes) >= _CAUSES:
+            break
+    return causes
+
+
+def _validate(value: Any, schema: Schema, path: str, *, top: bool = False) -> Iterator[Cause]:
+    if value is None and schema.get("nullable"):
+        return
+    kind = schema.get("type")
+    if schema.get(_INT_OR_STRING):
+        if type(value) not in (int, str):
+            yield _wrong_type(path, "integer,string", value)
+            return
+    elif kind and not _is(value, kind):
+        yield _wrong_type(path, kind, value)
+        return
+    if "enum" in schema and value not in schema["enum"]:
+        shown = ", ".join(_shown(item) for item in schema["enum"])
+        message = f"Unsupported value: {_shown(value)}: supported values: {shown}"
+        yield Cause(path, "FieldValueNotSupported", message)
+    if isinstance(value, str):
+        yield from _string(value, schema, path)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield from _number(value, schema, path)
+    elif isinstance(value, list):
+        yield from _list(value, schema, path)
+    elif isinstance(value, dict):
+        yield from _object(value, schema, path, top=top)
+    yield from _combined(value, schema, path)
+
+
+def _is(value: Any, kind: str) -> bool:
+    if kind == "integer" and isinstance(value, float):
+        return value.is_integer()
+    return type(value) in _TYPES.get(kind, (type(value),))
+
+
+def _wrong_type(path: str, kind: str, value: Any) -> Cause:
+    seen = _NAMES.get(type(value), "object")
+    return Cause(
+        path, "FieldValueTypeInvalid", f'Invalid value: "{seen}": {path} in body must be of type {kind}: "{seen}"'
+    )
+
+
+def _string(value: str, schema: Schema, path: str) -> Iterator[Cause]:
+    if (most := schema.get("maxLength")) is not None and len(value) > most:
+        yield Cause(path, "FieldValueTooLong", f"Too long: may not be more than {most} bytes")
+    if (least := schema.get("minLength")) is not None and len(value) < least:
+        yield _invalid(path, value, f"should be at least {least} chars long")
+    pattern = schema.get("pattern")
+    if pattern and re.search(pattern, value) is None:
+        yield _invalid(path, value, f"should match '{pattern}'")
+
+
+def _number(value: float, schema: Schema, path: str) -> Iterator[Cause]:
+    if (least := schema.get("minimum")) is not None:
+        if schema.get("exclusiveMinimum") and value <= least:
+            yield _invalid(path, value, f"should be greater than {least}")
+        elif value < least:
+            yield _invalid(path, value, f"should be greater than or equal to {least}")
+    if (most := schema.get("maximum")) is not None:
+        if schema.get("exclusiveMaximum") and value >= most:
+            yield _invalid(path, value, f"should be less than {most}")
+        elif value > most:
+            yield _invalid(path, value, f"should be less than or equal to {most}")
+    if (step := schema.get("multipleOf")) and value % step:
+        yield _invalid(path, value, f"should be a multiple of {step}")
+
+
+def _list(value: list[Any], schema: Schema, path: str) -> Iterator[Cause]:
+    if (most := schema.get("maxItems")) is not None and len(value) > most:
+        yield Cause(path, "FieldValueTooMany", f"Too many: {len(value)}: must have at most {most} items")
+    if (least := schema.get("minItems")) is not None and len(value) < least:
+        yield _invalid(path, len(value), f"should have at least {least} items")
+    items = schema.get("items") or {}
+    for index, item in enumerate(value):
+        yield from _validate(item, items, f"{path}[{index}]")
+    keys = schema.get("x-kubernetes-list-map-keys")
+    if keys or schema.get("x-kubernetes-list-type") == "set":
+        seen: set[bytes] = set()
+        for index, item in enumerate(value):
+            own = {key: item.get(key) for key in keys} if keys and isinstance(item, dict) else item
+            encoded = msgspec.json.encode(own, order="sorted")
+            if encoded in seen:
+                yield Cause(f"{path}[{index}]", "FieldValueDuplicate", f"Duplicate value: {_shown(own)}")
+            seen.add(encoded)
+
+
+def _object(value: dict[str, Any], schema: Schema, path: str, *, top: bool) -> Iterator[Cause]:
+    prefix = f"{path}." if path else ""
+    for key in schema.get("required") or ():
+        if key not in value and not (top and key in _META):
+            yield Cause(prefix + key, "FieldValueRequired", "Required value")
+    if (most := schema.get("maxProperties")) is not None and len(value) > most:
+        yield Cause(path, "FieldValueTooMany", f"Too many: {len(value)}: must have at most {most} items")
+    if (least := schema.get("minProperties")) is not None and len(value) < least:
+        yield _invalid(path, len(value), f"should have at least {least} properties")
+    properties = schema.get("properties") or {}
+    others = schema.get("additionalProperties")
+    for key, item in value.items():
+        if top and key in _META:
+            continue
+        if key in properties:
+            yield from _validate(item, properties[key], prefix + key)
+        elif isinstance(others, dict):
+            yield from _validate(item, others, prefix + key)
+
+
+def _combined(value: Any, schema: Schema, path: str) -> Iterator[Cause]:
+    for part in schema.get("allOf") or ():
+        yield from _validate(value, part, path)
+    if (parts := schema.get("anyOf")) and not any(_fits(value, part) for part in parts):
+        yield _invalid(path, _kind(value), "must validate at least one schema (anyOf)", plain=True)
+    if parts := schema.get("oneOf"):
+        fitting = sum(_fits(value, part) for part in parts)
+        if fitting != 1:
+            found = "Found none valid" if not fitting else f"Found {fitting} valid alternatives"
+            yield _invalid(path, _kind(value), f"must validate one and only one schema (oneOf). {found}", plain=True)
+    if (part := schema.get("not")) is not None and _fits(value, part):
+        yield _invalid(path, _kind(value), "must not validate the schema (not)", plain=True)
+
+
+def _fits(value: Any, schema: Schema) -> bool:
+    return next(_validate(value, schema, ""), None) is None
+
+
+def _kind(value: Any) -> str:
+    return _NAMES.get(type(value), "object")
+
+
+def _invalid(path: str, value: Any, detail: str, *, plain: bool = False) -> Cause:
+    where = f'"{path}" ' if plain else f"{path} in body "
+    return Cause(path, "FieldValueInvalid", f"Invalid value: {_shown(value)}: {where}{detail}")
+
+
+def _shown(value: Any) -> str:
+    return msgspec.json.encode(value).decode()

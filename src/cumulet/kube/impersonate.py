@@ -1,0 +1,53 @@
+"""Acting as somebody else, who may (apiserver, `filters.WithImpersonation`)."""
+
+from __future__ import annotations
+
+from urllib.parse import unquote
+
+from aiohttp import web
+
+from cumulet.kube.authorize import Attributes, Authorizer
+from cumulet.kube.status import bad_request, forbidden
+from cumulet.kube.users import User
+
+_AUTHENTICATION = "authentication.k8s.io"
+_ACCOUNT = "system:serviceaccount:"
+_EXTRA = "impersonate-extra-"
+
+
+def impersonated(request: web.BaseRequest, user: User, authorizer: Authorizer) -> User:
+    """The user to go on as. Raises `ApiError` 400, and 403 where the caller may not."""
+    name = request.headers.get("Impersonate-User", "")
+    groups = request.headers.getall("Impersonate-Group", [])
+    uid = request.headers.get("Impersonate-Uid", "")
+    extra = {
+        unquote(key[len(_EXTRA) :]).lower(): tuple(request.headers.getall(key))
+        for key in request.headers
+        if key.lower().startswith(_EXTRA)
+    }
+    if not name:
+        if groups or uid or extra:
+            raise bad_request("requested impersonation without impersonating a user")
+        return user
+    if name.startswith(_ACCOUNT) and name.count(":") == 3:
+        namespace, account = name.removeprefix(_ACCOUNT).split(":")
+        asked = [Attributes("impersonate", "", "serviceaccounts", "", namespace, account)]
+        groups = groups or ["system:serviceaccounts", f"system:serviceaccounts:{namespace}"]
+    else:
+        asked = [Attributes("impersonate", "", "users", name=name)]
+    asked += [Attributes("impersonate", "", "groups", name=group) for group in groups]
+    if uid:
+        asked.append(Attributes("impersonate", _AUTHENTICATION, "uids", name=uid))
+    asked += [
+        Attributes("impersonate", _AUTHENTICATION, "userextras", key, name=value)
+        for key, values in extra.items()
+        for value in values
+    ]
+    for attributes in asked:
+        if not authorizer.allows(user, attributes):
+            where = f' in the namespace "{attributes.namespace}"' if attributes.namespace else " at the cluster scope"
+            full = "/".join(filter(None, (attributes.resource, attributes.subresource)))
+            why = f'User "{user.name}" cannot impersonate resource "{full}" in API group "{attributes.group}"{where}'
+            raise forbidden(attributes.group, attributes.resource, attributes.name, why)
+    shown = "system:unauthenticated" if name == "system:anonymous" else "system:authenticated"
+    return User(name, tuple(dict.fromkeys([*groups, shown])), uid, tuple(extra.items()))

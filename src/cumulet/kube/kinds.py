@@ -1,0 +1,75 @@
+"""What is done to objects of a kind on their way to the store, by its published or its custom schema."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cumulet.kube import custom, schema
+from cumulet.kube.fields import Shape, shape_of
+from cumulet.kube.fields.shape import ANY
+from cumulet.kube.resources import Row
+from cumulet.kube.status import Cause, bad_request
+
+Object = dict[str, Any]
+
+
+def prune(row: Row, obj: Object) -> list[str]:
+    """Remove unknown fields, in place; the strict decoding messages about them. Raises `ApiError` 400."""
+    if row.custom is None:
+        return schema.prune(obj, row.group, row.version, row.kind)
+    metadata = obj.get("metadata")
+    unknown: list[str] = []
+    if metadata is not None:
+        if not isinstance(metadata, dict):
+            raise bad_request(f"{row.kind} cannot be handled: metadata is not an object")
+        unknown += [text.replace('"', '"metadata.', 1) for text in schema.prune(metadata, "", "v1", "ObjectMeta")]
+    return unknown + row.custom.prune(obj)
+
+
+def set_defaults(row: Row, obj: Object) -> None:
+    """Fill in defaults, in place."""
+    if row.custom is not None:
+        row.custom.set_defaults(obj)
+    else:
+        schema.set_defaults(obj, row.group, row.version, row.kind)
+
+
+def prepare_for_create(row: Row, obj: Object) -> None:
+    """Drop what a client may not set, in place."""
+    if row.custom is not None:
+        row.custom.prepare_for_create(obj)
+    else:
+        schema.prepare_for_create(obj, row.group, row.version, row.kind)
+
+
+def prepare_for_update(row: Row, obj: Object, old: Object, subresource: str) -> None:
+    """Keep what this way of updating may not change, in place."""
+    if row.custom is not None:
+        row.custom.prepare_for_update(obj, old, subresource)
+    else:
+        schema.prepare_for_update(obj, old, row.group, row.kind, subresource)
+
+
+def validate(row: Row, obj: Object, old: Object | None) -> list[Cause]:
+    """Everything that is wrong with an object, or with its change from `old`."""
+    causes = schema.validate(obj, old, row.group, row.kind)
+    if row.custom is not None:
+        causes += row.custom.validate(obj)
+    elif row.key == custom.KEY:
+        causes += custom.check(obj, old)
+    return causes
+
+
+def warnings(row: Row, obj: Object) -> list[str]:
+    """What a server warns of when such an object is written."""
+    if row.custom is not None:
+        return [row.custom.warning] if row.custom.warning else []
+    return schema.warnings(obj, row.group, row.kind)
+
+
+def shape(row: Row) -> Shape:
+    """How the fields of a kind are owned."""
+    if row.custom is not None:
+        return row.custom.shape
+    found = schema.definition(row.group, row.version, row.kind)
+    return shape_of(found) if found is not None else ANY
