@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import subprocess
+import sys
+import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -65,3 +70,61 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
 def server(cloud: Cloud) -> Server:
     """The API server."""
     return Server(cloud)
+
+
+class Program:
+    """kubectl or helm with a cluster and a namespace of its own."""
+
+    def __init__(self, path: str, kubeconfig: Path, namespace: str, home: Path) -> None:
+        self.path = path
+        self.namespace = namespace
+        self.home = home
+        # Caches and editors of the user's own stay out of it.
+        self.environment = {"PATH": os.environ["PATH"], "HOME": str(home), "KUBECONFIG": str(kubeconfig)}
+
+    def __call__(self, *words: str, stdin: str | None = None, code: int = 0, **environment: str) -> str:
+        """Run it and return what it printed; its exit code must be `code`."""
+        done = subprocess.run(
+            [self.path, "--namespace", self.namespace, *words],
+            env=self.environment | environment,
+            input=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == code, f"{words} ended with {done.returncode}:\n{done.stdout}"
+        return done.stdout
+
+    def json(self, *words: str) -> Any:
+        """What it prints, as JSON."""
+        return json.loads(self(*words, "-o", "json"))
+
+
+def programs(name: str) -> list[str]:
+    """Every version on the path: `kubectl`, `kubectl-v30`…"""
+    found: dict[str, str] = {}
+    for folder in [str(Path(sys.executable).parent), *os.environ["PATH"].split(os.pathsep)]:
+        for path in sorted(Path(folder).glob(f"{name}*")):
+            if path.name == name or path.name.startswith(f"{name}-v"):
+                found.setdefault(path.name, str(path))
+    return list(found.values())
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    """The room with the controllers beside it."""
+    made = Cloud(tmp_path_factory.mktemp("cluster") / "data", "kube", "controllers")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def kubectl(request: pytest.FixtureRequest, cluster: Cloud, tmp_path: Path) -> Program:
+    """kubectl in a namespace of the test's own; every version on the path where the test is marked so."""
+    path = getattr(request, "param", None) or programs("kubectl")[0]
+    namespace = f"t{uuid.uuid4().hex[:10]}"
+    made = Program(path, cluster.config.kubeconfig_file("admin"), namespace, tmp_path)
+    made("create", "namespace", namespace)
+    return made

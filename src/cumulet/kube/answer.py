@@ -13,6 +13,7 @@ from cumulet.common import clock
 from cumulet.kube.resources import Row
 from cumulet.kube.store import Stored
 from cumulet.kube.tables import Include, to_table
+from cumulet.kube.versions import from_stored
 
 _JSON = "application/json"
 _COMPRESS_FROM = 128 * 1024
@@ -54,6 +55,8 @@ def shaped(row: Row, stored: Stored, form: Form) -> bytes:
         return msgspec.json.encode(table)
     if form.shape == "PartialObjectMetadata":
         return msgspec.json.encode(_partial(stored))
+    if row.hub is not None:
+        return head(row) + msgspec.json.encode(from_stored(row, stored.load()))[1:]
     return head(row) + stored.body[1:]
 
 
@@ -72,9 +75,11 @@ def shaped_list(row: Row, items: Sequence[Stored], metadata: dict[str, Any], for
         }
         return msgspec.json.encode(found)
     top = f'{{"kind":"{row.kind}List","apiVersion":"{row.api_version}","metadata":'.encode()
-    return b"".join(
-        (top, msgspec.json.encode(metadata), b',"items":[', b",".join([item.body for item in items]), b"]}")
-    )
+    if row.hub is None:
+        bodies = [item.body for item in items]
+    else:
+        bodies = [msgspec.json.encode(from_stored(row, item.load())) for item in items]
+    return b"".join((top, msgspec.json.encode(metadata), b',"items":[', b",".join(bodies), b"]}"))
 
 
 def respond(request: web.BaseRequest, body: bytes, status: int = 200, warnings: Sequence[str] = ()) -> web.Response:

@@ -29,6 +29,7 @@ from cumulet.kube.status import ApiError, bad_request, forbidden, method_not_all
 from cumulet.kube.subresources import Subresources
 from cumulet.kube.target import Target, parse
 from cumulet.kube.users import ServiceAccountTokens, User, authenticate
+from cumulet.kube.versions import from_stored, to_stored
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +164,7 @@ class Api:
         if row.verbs == ("create",):
             return await self._subresources.review(request, user, target, obj)
         made = await self._objects.create(
-            row, target.namespace, obj, manager=manager(request), dry_run=dry_run(request)
+            row.hub or row, target.namespace, to_stored(row, obj), manager=manager(request), dry_run=dry_run(request)
         )
         return encode(request, whole(row, made), 201, [*warnings, *kinds.warnings(row, made)])
 
@@ -172,10 +173,10 @@ class Api:
         obj = decode_body(request.headers.get("Content-Type", ""), await read(request), row.kind)
         warnings = self._objects.decode(row, obj, request.query.get("fieldValidation", "Warn"))
         made = await self._objects.change(
-            row,
+            row.hub or row,
             target.namespace,
             target.name,
-            lambda _: msgspec.json.decode(msgspec.json.encode(obj)),
+            lambda _: to_stored(row, msgspec.json.decode(msgspec.json.encode(obj))),
             subresource=target.subresource,
             manager=manager(request),
             dry_run=dry_run(request),
@@ -192,14 +193,14 @@ class Api:
         warnings: list[str] = []
 
         def changed(old: Object) -> Object:
-            obj = change(old)
+            obj = change(from_stored(row, old))
             if not isinstance(obj, dict) or not isinstance(obj.get("metadata", {}), dict):
                 raise bad_request("the patched object is not an object")
             warnings[:] = self._objects.decode(row, obj, validation)
-            return obj
+            return to_stored(row, obj)
 
         made = await self._objects.change(
-            row,
+            row.hub or row,
             target.namespace,
             target.name,
             changed,

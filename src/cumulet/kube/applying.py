@@ -17,6 +17,7 @@ from cumulet.kube.objects import Objects
 from cumulet.kube.resources import Row
 from cumulet.kube.status import ApiError, Cause, bad_request, conflict, invalid
 from cumulet.kube.target import Target
+from cumulet.kube.versions import from_stored, to_stored
 
 Object = dict[str, Any]
 
@@ -71,14 +72,14 @@ class Applying:
         version = config["metadata"].pop("resourceVersion", None)
 
         def changed(old: Object) -> Object:
-            obj = apply(old, _completed(config, row), kinds.shape(row), who, force=force)
+            obj = apply(from_stored(row, old), _completed(config, row), kinds.shape(row), who, force=force)
             if version:
                 obj["metadata"]["resourceVersion"] = version
-            return obj
+            return to_stored(row, obj)
 
         if self._objects.exists(row, target.namespace, target.name) or target.subresource:
             made = await self._objects.change(
-                row,
+                row.hub or row,
                 target.namespace,
                 target.name,
                 changed,
@@ -90,8 +91,8 @@ class Applying:
             return made, 200
         if version:
             raise conflict(row.group, row.plural, target.name)
-        obj = apply({}, _completed(config, row), kinds.shape(row), who, force=force)
-        return await self._objects.create(row, target.namespace, obj, applied=True, dry_run=dry), 201
+        obj = to_stored(row, apply({}, _completed(config, row), kinds.shape(row), who, force=force))
+        return await self._objects.create(row.hub or row, target.namespace, obj, applied=True, dry_run=dry), 201
 
 
 def _completed(config: Object, row: Row) -> Object:

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from cumulet.kube.resources import Row
 from cumulet.kube.status import ApiError, Cause, bad_request, invalid
+from cumulet.kube.versions import from_stored
 
 #: Upstream's own limit on a request's body.
 BODY_LIMIT = 3 * 1024 * 1024
@@ -47,4 +48,4 @@ def manager(request: web.BaseRequest) -> str:
 
 def whole(row: Row, obj: Object) -> Object:
     """An object with its kind, as an answer."""
-    return {"kind": row.kind, "apiVersion": row.api_version, **obj}
+    return {"kind": row.kind, "apiVersion": row.api_version, **from_stored(row, obj)}

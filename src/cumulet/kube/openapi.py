@@ -119,7 +119,10 @@ def _operations(row: Row, methods: tuple[str, ...], reference: dict[str, str]) -
                 {"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": True}}
                 for name in ("dryRun", "fieldManager", "fieldValidation")
             ]
-            types = _PATCHES if method == "patch" else ("application/json",)
+            types: tuple[str, ...] = ("application/json",)
+            if method == "patch":
+                # Clients read here whether a kind merges strategically.
+                types = _PATCHES if row.custom is None else _PATCHES[:-1]
             operation["requestBody"] = {"content": {name: {"schema": reference} for name in types}}
         operations[method] = operation
     return operations

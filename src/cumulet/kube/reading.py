@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 from aiohttp import web
 
-from cumulet.kube.answer import Form, encode, form_of, head, respond, shaped, shaped_list
+from cumulet.kube.answer import Form, encode, form_of, respond, shaped, shaped_list
 from cumulet.kube.resources import Row
 from cumulet.kube.selectors import Predicate, field_selector, label_selector
 from cumulet.kube.status import ApiError, bad_request
@@ -167,7 +167,7 @@ def _lines(row: Row, events: Sequence[Event], namespace: str, selects: Predicate
 
 
 def _line(kind: bytes, row: Row, stored: Stored, form: Form) -> bytes:
-    body = head(row) + stored.body[1:] if not form.shape else shaped(row, stored, form)
+    body = shaped(row, stored, form)
     return b"".join((b'{"type":"', kind, b'","object":', body, b"}\n"))
 
 

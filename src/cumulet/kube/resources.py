@@ -24,6 +24,8 @@ class Row(NamedTuple):
     verbs: tuple[str, ...] = ALL_VERBS
     #: The schema and the rest of what a custom resource brings with it.
     custom: Custom | None = None
+    #: The row in whose form objects are stored, where that is another than this one's (`versions`).
+    hub: Row | None = None
 
     @property
     def api_version(self) -> str:
@@ -38,6 +40,8 @@ class Row(NamedTuple):
     @property
     def key(self) -> str:
         """`pods` or `deployments.apps`: what storage and rules call it."""
+        if self.hub is not None:
+            return self.hub.key
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
 
@@ -52,10 +56,21 @@ _FLOW = "flowcontrol.apiserver.k8s.io"
 _RESOURCE = "resource.k8s.io"
 _NAMESPACE_VERBS = tuple(verb for verb in ALL_VERBS if verb != "deletecollection")
 
+_EVENT = Row("", "v1", "Event", "events", short_names=("ev",))
+_AUTOSCALER = Row(
+    "autoscaling",
+    "v2",
+    "HorizontalPodAutoscaler",
+    "horizontalpodautoscalers",
+    short_names=("hpa",),
+    categories=_ALL,
+    subresources=_STATUS,
+)
+
 RESOURCES: tuple[Row, ...] = (
     Row("", "v1", "ConfigMap", "configmaps", short_names=("cm",)),
     Row("", "v1", "Endpoints", "endpoints", short_names=("ep",)),
-    Row("", "v1", "Event", "events", short_names=("ev",)),
+    _EVENT,
     Row("", "v1", "LimitRange", "limitranges", short_names=("limits",)),
     Row(
         "",
@@ -98,18 +113,12 @@ RESOURCES: tuple[Row, ...] = (
     Row("apps", "v1", "Deployment", "deployments", short_names=("deploy",), categories=_ALL, subresources=_SCALED),
     Row("apps", "v1", "ReplicaSet", "replicasets", short_names=("rs",), categories=_ALL, subresources=_SCALED),
     Row("apps", "v1", "StatefulSet", "statefulsets", short_names=("sts",), categories=_ALL, subresources=_SCALED),
-    Row(
-        "autoscaling",
-        "v2",
-        "HorizontalPodAutoscaler",
-        "horizontalpodautoscalers",
-        short_names=("hpa",),
-        categories=_ALL,
-        subresources=_STATUS,
-    ),
+    _AUTOSCALER,
+    _AUTOSCALER._replace(version="v1", hub=_AUTOSCALER),
     Row("batch", "v1", "CronJob", "cronjobs", short_names=("cj",), categories=_ALL, subresources=_STATUS),
     Row("batch", "v1", "Job", "jobs", categories=_ALL, subresources=_STATUS),
     Row("coordination.k8s.io", "v1", "Lease", "leases"),
+    _EVENT._replace(group="events.k8s.io", hub=_EVENT),
     Row("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices"),
     Row("networking.k8s.io", "v1", "IngressClass", "ingressclasses", False),
     Row("networking.k8s.io", "v1", "Ingress", "ingresses", short_names=("ing",), subresources=_STATUS),
@@ -160,4 +169,4 @@ RESOURCES: tuple[Row, ...] = (
     Row("authorization.k8s.io", "v1", "SubjectAccessReview", "subjectaccessreviews", False, verbs=("create",)),
 )
 
-BY_KEY: dict[str, Row] = {row.key: row for row in RESOURCES}
+BY_KEY: dict[str, Row] = {row.key: row for row in RESOURCES if row.hub is None}

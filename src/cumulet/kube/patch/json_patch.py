@@ -5,7 +5,11 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import msgspec
+
 _OPERATIONS_LIMIT = 10_000
+#: Bytes that all `copy` operations of a patch may make, as JSON; without a bound, each could double the object.
+_COPY_LIMIT = 3 * 1024 * 1024
 
 
 class JsonPatchError(Exception):
@@ -21,9 +25,14 @@ def json_patch(target: Any, operations: Any) -> Any:
             f"the allowed maximum operations in a JSON patch is {_OPERATIONS_LIMIT}, got {len(operations)}"
         )
     result = copy.deepcopy(target)
+    copied = 0
     for operation in operations:
         if not isinstance(operation, dict) or not isinstance(operation.get("path"), str):
             raise JsonPatchError("an operation has no path")
+        if operation.get("op") == "copy":
+            copied += len(msgspec.json.encode(_get(result, _pointer(operation.get("from", "")))))
+            if copied > _COPY_LIMIT:
+                raise JsonPatchError(f"unable to copy, the accumulated size limit of {_COPY_LIMIT} was exceeded")
         result = _apply(result, operation)
     return result
 

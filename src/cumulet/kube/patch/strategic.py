@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from cumulet.kube.schema.definitions import Definition, Field, definition
 
 _DELETE_FROM = "$deleteFromPrimitiveList/"
@@ -39,7 +41,8 @@ def _object(target: dict[str, Any], patch: dict[str, Any], of: Definition | None
             continue
         if key.startswith(_DELETE_FROM):
             name = key.removeprefix(_DELETE_FROM)
-            merged[name] = [item for item in merged.get(name) or [] if item not in value]
+            gone = {_name(item, "") for item in value}
+            merged[name] = [item for item in merged.get(name) or [] if _name(item, "") not in gone]
             continue
         field = of.fields.get(key) if of is not None else None
         if value is None:
@@ -55,7 +58,7 @@ def _object(target: dict[str, Any], patch: dict[str, Any], of: Definition | None
         name = key.removeprefix(_ORDER)
         if key.startswith(_ORDER) and name not in patch and isinstance(merged.get(name), list):
             field = of.fields.get(name) if of is not None else None
-            merged[name] = _in_order(merged[name], order, field.merge_key if field else "")
+            merged[name] = _in_order(merged[name], order, merged[name], field.merge_key if field else "")
     return merged
 
 
@@ -79,8 +82,8 @@ def _list(target: Any, patch: list[Any], field: Field | None, order: list[Any] |
     if field is None or not merges:
         return [item for item in patch if not _is_directive(item)]
     if not field.merge_key:
-        merged = current + [item for item in patch if item not in current]
-        return _in_order(merged, order, "") if order is not None else merged
+        merged = list({_name(item, ""): item for item in [*current, *patch]}.values())
+        return _in_order(merged, patch if order is None else order, current, "")
     return _list_of_maps(current, patch, field, order)
 
 
@@ -88,39 +91,44 @@ def _list_of_maps(current: list[Any], patch: list[Any], field: Field, order: lis
     key = field.merge_key
     if any(_is_directive(item) and item.get("$patch") == "replace" for item in patch):
         return [item for item in patch if not _is_directive(item)]
-    merged = list(current)
+    merged = {_name(item, key): item for item in current}
     for item in patch:
         if not isinstance(item, dict):
             raise StrategicPatchError(f"an element of a list that merges by {key!r} is not an object")
         if key not in item:
             raise StrategicPatchError(f"map: {item} does not contain declared merge key: {key}")
-        at = [index for index, element in enumerate(merged) if element.get(key) == item[key]]
+        name = _name(item, key)
         if item.get("$patch") == "delete":
-            merged = [element for element in merged if element.get(key) != item[key]]
-        elif at:
-            merged[at[0]] = _object(merged[at[0]], item, field.item)
+            merged.pop(name, None)
         else:
-            merged.append(_object({}, item, field.item))
-    return _in_order(merged, order, key) if order is not None else merged
+            merged[name] = _object(merged.get(name) or {}, item, field.item)
+    return _in_order(list(merged.values()), patch if order is None else order, current, key)
 
 
-def _in_order(items: list[Any], order: list[Any], key: str) -> list[Any]:
-    """Those that the order names come as it says; one that it does not name keeps its place after its neighbour."""
+def _name(item: Any, key: str) -> Any:
+    """What tells an element from others: its merge key, or its whole self."""
+    name = item.get(key) if key and isinstance(item, dict) else item
+    return name if isinstance(name, str) else msgspec.json.encode(name, order="sorted")
 
-    def name(item: Any) -> Any:
-        return item.get(key) if key and isinstance(item, dict) else item
 
-    wanted = [name(item) for item in order]
-    named = sorted((item for item in items if name(item) in wanted), key=lambda item: wanted.index(name(item)))
+def _in_order(items: list[Any], order: list[Any], before: list[Any], key: str) -> list[Any]:
+    """Items that the order names come as it says, between the others, which stay as they were; new ones early."""
+    wanted = {_name(item, key): index for index, item in enumerate(order)}
+    places = {_name(item, key): index for index, item in enumerate(before)}
+    named = [item for item in items if _name(item, key) in wanted]
+    named.sort(key=lambda item: wanted[_name(item, key)])
+    others = [item for item in items if _name(item, key) not in wanted]
     result: list[Any] = []
-    position = 0
-    for item in items:
-        if name(item) in wanted:
-            result.append(named[position])
-            position += 1
+    one = other = 0
+    while one < len(others) and other < len(named):
+        left, right = places.get(_name(others[one], key)), places.get(_name(named[other], key))
+        if left is not None and right is not None and left < right:
+            result.append(others[one])
+            one += 1
         else:
-            result.append(item)
-    return result
+            result.append(named[other])
+            other += 1
+    return result + named[other:] + others[one:]
 
 
 def _is_directive(item: Any) -> bool:
