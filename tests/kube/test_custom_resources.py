@@ -1,0 +1,270 @@
+"""Custom resources, as kubectl and clients of the plain protocol see them."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+from kube.conftest import Program, Server
+
+DEFINITION: dict[str, Any] = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "crontabs.example.com"},
+    "spec": {
+        "group": "example.com",
+        "scope": "Namespaced",
+        "names": {"plural": "crontabs", "kind": "CronTab", "shortNames": ["ct"], "categories": ["all"]},
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "storage": True,
+                "subresources": {
+                    "status": {},
+                    "scale": {
+                        "specReplicasPath": ".spec.replicas",
+                        "statusReplicasPath": ".status.replicas",
+                        "labelSelectorPath": ".status.selector",
+                    },
+                },
+                "additionalPrinterColumns": [
+                    {"name": "When", "type": "string", "jsonPath": ".spec.when"},
+                    {"name": "Replicas", "type": "integer", "jsonPath": ".spec.replicas"},
+                    {"name": "Ready", "type": "string", "jsonPath": '.status.conditions[?(@.type=="Ready")].status'},
+                    {"name": "Image", "type": "string", "jsonPath": ".spec.image", "priority": 1},
+                ],
+                "schema": {
+                    "openAPIV3Schema": {
+                        "type": "object",
+                        "description": "A table of times.",
+                        "properties": {
+                            "spec": {
+                                "type": "object",
+                                "required": ["when"],
+                                "properties": {
+                                    "when": {"type": "string", "minLength": 1, "description": "The time."},
+                                    "image": {"type": "string", "pattern": "^[a-z]+$"},
+                                    "replicas": {"type": "integer", "minimum": 0, "maximum": 9, "default": 1},
+                                    "policy": {"type": "string", "enum": ["Allow", "Forbid"], "default": "Allow"},
+                                    "ports": {
+                                        "type": "array",
+                                        "x-kubernetes-list-type": "map",
+                                        "x-kubernetes-list-map-keys": ["port"],
+                                        "items": {
+                                            "type": "object",
+                                            "required": ["port"],
+                                            "properties": {
+                                                "port": {"type": "integer"},
+                                                "target": {"x-kubernetes-int-or-string": True},
+                                            },
+                                        },
+                                    },
+                                    "extra": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
+                                    "labels": {"type": "object", "additionalProperties": {"type": "string"}},
+                                },
+                            },
+                            "status": {
+                                "type": "object",
+                                "x-kubernetes-preserve-unknown-fields": True,
+                            },
+                        },
+                    }
+                },
+            }
+        ],
+    },
+}
+PATH = "/apis/example.com/v1/namespaces/default/crontabs"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def definition(server: Server) -> Any:
+    """The kind, defined."""
+    return server.make("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", DEFINITION)
+
+
+def crontab(name: str, **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "example.com/v1",
+        "kind": "CronTab",
+        "metadata": {"name": name},
+        "spec": {"when": "now", **spec},
+    }
+
+
+def test_a_definition_is_established(definition: Any) -> None:
+    conditions = {item["type"]: item["status"] for item in definition["status"]["conditions"]}
+    assert conditions == {"NamesAccepted": "True", "Established": "True"}
+    assert definition["status"]["acceptedNames"]["singular"] == "crontab"
+    assert definition["status"]["storedVersions"] == ["v1"]
+
+
+def test_defaults_pruning_and_generation(server: Server) -> None:
+    answer = server.call(
+        "POST", PATH, crontab("a", unheard=1, extra={"kept": {"x": 1}}, labels={"a": "b"}) | {"status": {"x": 1}}
+    )
+    assert answer.status == 201
+    assert answer.headers["Warning"] == '299 - "unknown field \\"spec.unheard\\""'
+    assert answer.body["spec"] == {
+        "when": "now",
+        "replicas": 1,
+        "policy": "Allow",
+        "extra": {"kept": {"x": 1}},
+        "labels": {"a": "b"},
+    }
+    assert "status" not in answer.body
+    assert answer.body["metadata"]["generation"] == 1
+    body = server.call(
+        "PATCH", f"{PATH}/a", {"spec": {"replicas": 2}}, content_type="application/merge-patch+json"
+    ).body
+    assert body["metadata"]["generation"] == 2
+    body = server.call(
+        "PATCH",
+        f"{PATH}/a/status",
+        {"status": {"replicas": 2}, "spec": {"replicas": 7}},
+        content_type="application/merge-patch+json",
+    ).body
+    assert (body["metadata"]["generation"], body["spec"]["replicas"], body["status"]) == (2, 2, {"replicas": 2})
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"when": ""}, 'spec.when: Invalid value: "": spec.when in body should be at least 1 chars long'),
+        ({"image": "A1"}, "spec.image: Invalid value: \"A1\": spec.image in body should match '^[a-z]+$'"),
+        ({"replicas": 10}, "spec.replicas: Invalid value: 10: spec.replicas in body should be less than or equal to 9"),
+        ({"replicas": "a"}, 'spec.replicas: Invalid value: "string": spec.replicas in body must be of type integer: "string"'),
+        ({"policy": "No"}, 'spec.policy: Unsupported value: "No": supported values: "Allow", "Forbid"'),
+        ({"ports": [{}]}, "spec.ports[0].port: Required value"),
+        ({"ports": [{"port": 1}, {"port": 1}]}, 'spec.ports[1]: Duplicate value: {"port":1}'),
+        ({"ports": [{"port": 1, "target": []}]}, "spec.ports[0].target in body must be of type integer,string"),
+        ({"labels": {"a": 1}}, 'spec.labels.a in body must be of type string: "integer"'),
+    ],
+)  # fmt: skip
+def test_what_the_schema_does_not_allow(server: Server, spec: dict[str, Any], message: str) -> None:
+    answer = server.call("POST", PATH, crontab("bad", **spec))
+    assert answer.status == 422
+    assert message in answer.body["message"]
+
+
+def test_strictness(server: Server) -> None:
+    answer = server.call("POST", f"{PATH}?fieldValidation=Strict", crontab("bad", unheard=1))
+    assert answer.status == 400
+    assert 'strict decoding error: unknown field "spec.unheard"' in answer.body["message"]
+    patch = server.call("PATCH", f"{PATH}/a", {}, content_type="application/strategic-merge-patch+json")
+    assert patch.status == 415
+
+
+def test_scale(server: Server) -> None:
+    server.make(PATH, crontab("scaled"))
+    path = f"{PATH}/scaled/scale"
+    assert server.call("GET", path).body["spec"] == {"replicas": 1}
+    patch = server.call("PATCH", path, {"spec": {"replicas": 3}}, content_type="application/merge-patch+json")
+    assert patch.body["spec"] == {"replicas": 3}
+    assert server.call("GET", f"{PATH}/scaled").body["spec"]["replicas"] == 3
+
+
+def test_lists_that_merge_by_key_are_owned_by_element(server: Server) -> None:
+    def apply(manager: str, *ports: dict[str, Any]) -> Any:
+        body = json.dumps(crontab("owned", ports=list(ports)))
+        path = f"{PATH}/owned?fieldManager={manager}"
+        return server.call("PATCH", path, body, content_type="application/apply-patch+yaml")
+
+    assert apply("one", {"port": 80, "target": "web"}).status == 201
+    assert apply("two", {"port": 81, "target": 8081}).body["spec"]["ports"] == [
+        {"port": 80, "target": "web"},
+        {"port": 81, "target": 8081},
+    ]
+    refused = apply("two", {"port": 80, "target": "other"})
+    assert refused.status == 409
+    assert refused.body["details"]["causes"][0]["field"] == ".spec.ports[port=80].target"
+    assert apply("one").body["spec"]["ports"] == [{"port": 81, "target": 8081}]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"metadata": {"name": "others.example.com"}}, 'must be spec.names.plural+"."+spec.group'),
+        ({"spec": {"scope": "Galaxy"}}, 'spec.scope: Unsupported value: "Galaxy"'),
+        ({"spec": {"versions": []}}, "must have exactly one version marked as storage version"),
+    ],
+)
+def test_bad_definitions(server: Server, change: Any, message: str) -> None:
+    bad = copy.deepcopy(DEFINITION)
+    for part, fields in change.items():
+        bad[part].update(fields)
+    answer = server.call("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", bad)
+    assert answer.status == 422
+    assert message in answer.body["message"]
+
+
+def test_a_schema_must_be_structural(server: Server) -> None:
+    bad = copy.deepcopy(DEFINITION)
+    version = bad["spec"]["versions"][0]
+    for schema, message in (
+        (None, "schemas are required"),
+        ({"type": "string"}, "must be object at the root"),
+        ({"type": "object", "properties": {"a": {}}}, "properties[a].type: Required value"),
+        ({"type": "object", "properties": {"a": {"type": "array"}}}, "properties[a].items: Required value"),
+        ({"type": "object", "properties": {"a": {"type": "string", "pattern": "("}}}, "valid regular expression"),
+    ):
+        version["schema"] = {"openAPIV3Schema": schema} if schema else {}
+        answer = server.call("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", bad)
+        assert answer.status == 422
+        assert message in answer.body["message"]
+
+
+def test_deleting_a_definition_deletes_its_objects(server: Server) -> None:
+    names = {"plural": "shorts", "kind": "Short"}
+    brief = copy.deepcopy(DEFINITION)
+    brief["metadata"]["name"] = "shorts.example.com"
+    brief["spec"]["names"] = names
+    base = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    path = PATH.replace("crontabs", "shorts")
+    server.make(base, brief)
+    made = crontab("held") | {"kind": "Short"}
+    made["metadata"]["finalizers"] = ["example.com/wait"]
+    server.make(path, made)
+    terminating = server.call("DELETE", f"{base}/shorts.example.com").body
+    assert terminating["metadata"]["deletionTimestamp"]
+    assert server.call("POST", path, crontab("late") | {"kind": "Short"}).status == 405
+    patch = [{"op": "remove", "path": "/metadata/finalizers"}]
+    server.call("PATCH", f"{path}/held", patch, content_type="application/json-patch+json")
+    version = terminating["metadata"]["resourceVersion"]
+    events = server.call(
+        "GET",
+        f"{base}?watch=true&timeoutSeconds=5&resourceVersion={version}&fieldSelector=metadata.name%3Dshorts.example.com&limit=1",
+    )
+    assert events.body[-1]["type"] == "DELETED"
+    assert server.call("GET", path).status == 404
+
+
+def test_with_kubectl(kubectl: Program) -> None:
+    kubectl("apply", "-f", "-", stdin=json.dumps(DEFINITION))
+    assert "condition met" in kubectl(
+        "wait", "--for=condition=established", "crd/crontabs.example.com", "--timeout=5s"
+    )
+    assert kubectl("apply", "-f", "-", stdin=json.dumps(crontab("my"))) == "crontab.example.com/my created\n"
+    assert (
+        kubectl("apply", "-f", "-", stdin=json.dumps(crontab("my", image="x")))
+        == "crontab.example.com/my configured\n"
+    )
+    assert 'strict decoding error: unknown field "spec.unheard"' in kubectl(
+        "apply", "-f", "-", stdin=json.dumps(crontab("my", unheard=1)), code=1
+    )
+    assert kubectl("scale", "ct/my", "--replicas=3") == "crontab.example.com/my scaled\n"
+    status = '{"status":{"conditions":[{"type":"Ready","status":"True"}]}}'
+    kubectl("patch", "ct", "my", "--subresource=status", "--type=merge", "-p", status)
+    assert (
+        kubectl("wait", "ct/my", "--for=condition=Ready", "--timeout=5s") == "crontab.example.com/my condition met\n"
+    )
+    header, row = kubectl("get", "ct", "-o", "wide").splitlines()
+    assert header.split() == ["NAME", "WHEN", "REPLICAS", "READY", "IMAGE"]
+    assert row.split() == ["my", "now", "3", "True", "x"]
+    assert "crontab.example.com/my" in kubectl("get", "all")
+    assert "The time." in kubectl("explain", "crontab.spec.when")
+    assert "Replicas:  3" in kubectl("describe", "ct", "my")
+    kubectl("delete", "crd", "crontabs.example.com", "--timeout=10s")
