@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cloud import Answer, Cloud
 
 from cumulet.common import tls
+from tests.cloud import Answer, Cloud
 
 
 class Server:

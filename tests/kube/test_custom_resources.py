@@ -7,7 +7,8 @@ import json
 from typing import Any
 
 import pytest
-from kube.conftest import Program, Server
+
+from tests.kube.conftest import Program, Server
 
 DEFINITION: dict[str, Any] = {
     "apiVersion": "apiextensions.k8s.io/v1",
@@ -236,7 +237,7 @@ def test_deleting_a_definition_deletes_its_objects(server: Server) -> None:
     version = terminating["metadata"]["resourceVersion"]
     events = server.call(
         "GET",
-        f"{base}?watch=true&timeoutSeconds=5&resourceVersion={version}&fieldSelector=metadata.name%3Dshorts.example.com&limit=1",
+        f"{base}?watch=true&timeoutSeconds=2&resourceVersion={version}&fieldSelector=metadata.name%3Dshorts.example.com&limit=1",
     )
     assert events.body[-1]["type"] == "DELETED"
     assert server.call("GET", path).status == 404

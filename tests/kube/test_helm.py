@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from cloud import Cloud
-from kube.conftest import Program, programs
+
+from tests.cloud import Cloud
+from tests.kube.conftest import Program, programs
 
 pytestmark = pytest.mark.skipif(not programs("helm"), reason="there is no helm on the path")
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from kube.conftest import Program, programs
+
+from tests.kube.conftest import Program, programs
 
 pytestmark = pytest.mark.parametrize("kubectl", programs("kubectl"), indirect=True)
 
