@@ -11,7 +11,7 @@ import msgspec
 from aiohttp import web
 from prometheus_client import Counter, Histogram
 
-from cumulet.kube import discovery, kinds, openapi
+from cumulet.kube import discovery, openapi
 from cumulet.kube.answer import encode, respond
 from cumulet.kube.applying import Applying, is_apply
 from cumulet.kube.authorize import Attributes, Authorizer
@@ -166,7 +166,7 @@ class Api:
         made = await self._objects.create(
             row.hub or row, target.namespace, to_stored(row, obj), manager=manager(request), dry_run=dry_run(request)
         )
-        return encode(request, whole(row, made), 201, [*warnings, *kinds.warnings(row, made)])
+        return encode(request, whole(row, made), 201, [*warnings, *self._objects.warnings(row, made)])
 
     async def _update(self, request: web.BaseRequest, target: Target) -> web.Response:
         row = target.row
@@ -181,7 +181,7 @@ class Api:
             manager=manager(request),
             dry_run=dry_run(request),
         )
-        return encode(request, whole(row, made), 200, [*warnings, *kinds.warnings(row, made)])
+        return encode(request, whole(row, made), 200, [*warnings, *self._objects.warnings(row, made)])
 
     async def _patch(self, request: web.BaseRequest, target: Target) -> web.Response:
         row = target.row
@@ -208,7 +208,7 @@ class Api:
             manager=manager(request),
             dry_run=dry_run(request),
         )
-        return encode(request, whole(row, made), 200, [*warnings, *kinds.warnings(row, made)])
+        return encode(request, whole(row, made), 200, [*warnings, *self._objects.warnings(row, made)])
 
     async def _delete(self, request: web.BaseRequest, target: Target) -> web.Response:
         row = target.row

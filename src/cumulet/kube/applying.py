@@ -63,7 +63,7 @@ class Applying:
             raise _conflict(error.conflicts) from None
         except FieldsError as error:
             raise bad_request(f"failed to create typed patch object: {error}") from None
-        return encode(request, whole(row, made), code, kinds.warnings(row, made))
+        return encode(request, whole(row, made), code, self._objects.warnings(row, made))
 
     async def _store(
         self, request: web.BaseRequest, target: Target, config: Object, who: Manager, *, force: bool

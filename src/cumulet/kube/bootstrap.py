@@ -11,6 +11,10 @@ from cumulet.kube.objects import Change, Objects
 from cumulet.kube.resources import BY_KEY
 from cumulet.kube.status import ApiError
 
+_PRIORITIES = (
+    ("system-cluster-critical", 2_000_000_000, "run in the cluster, but can be moved to another node if necessary"),
+    ("system-node-critical", 2_000_001_000, "not be moved from their current node"),
+)
 _RBAC = "rbac.authorization.k8s.io"
 
 
@@ -35,6 +39,10 @@ async def bootstrap(objects: Objects, config: Config, service_address: str) -> N
             "subjects": [{"apiGroup": _RBAC, "kind": kind, "name": who} for kind, who in subjects],
         }
         await _ensure(objects, f"clusterrolebindings.{_RBAC}", "", binding)
+    for name, value, what in _PRIORITIES:
+        description = f"Used for system critical pods that must {what}."
+        priority = {"metadata": {"name": name}, "value": value, "description": description}
+        await _ensure(objects, "priorityclasses.scheduling.k8s.io", "", priority)
     address = config.addresses["kube"]
     labels = {"component": "apiserver", "provider": "kubernetes"}
     service = {

@@ -51,6 +51,10 @@ class Objects:
             raise not_found(row.group, row.plural, name)
         return stored
 
+    def warnings(self, row: Row, obj: Object) -> list[str]:
+        """What the writer of an object is to be told."""
+        return kinds.warnings(row, obj) + self._admission.warnings(row, obj)
+
     def exists(self, row: Row, namespace: str, name: str) -> bool:
         """Whether there is such an object, or one on its way to disk."""
         return self._store.newest(row.key, namespace, name) is not None
@@ -117,6 +121,7 @@ class Objects:
             custom.establish(obj)
         taken = self._allocator.complete(obj) if row.key == "services" else set()
         try:
+            self._admission.charge(row, obj)
             if dry_run:
                 if self._store.newest(row.key, namespace, metadata["name"]) is not None:
                     raise already_exists(row.group, row.plural, metadata["name"])

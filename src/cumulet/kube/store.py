@@ -167,6 +167,16 @@ class Store:
             if not namespace or key[0] == namespace:
                 yield objects[key]
 
+    def list_newest(self, resource: str, namespace: str) -> Iterator[Stored]:
+        """The objects of a namespace with the changes that are on their way to disk."""
+        collection = self._collection(resource)
+        for key, stored in collection.objects.items():
+            if key[0] == namespace and key not in collection.pending:
+                yield stored
+        for key, pending in collection.pending.items():
+            if key[0] == namespace and pending is not None:
+                yield pending
+
     def count(self, resource: str) -> int:
         """How many there are."""
         return len(self._collection(resource).objects)

@@ -100,7 +100,7 @@ class Subresources:
             manager=manager(request),
             dry_run=dry_run(request),
         )
-        return encode(request, _scale(target, made), 200, kinds.warnings(target.row, made))
+        return encode(request, _scale(target, made), 200, self._objects.warnings(target.row, made))
 
     async def _bind(self, request: web.BaseRequest, target: Target) -> web.Response:
         binding = decode_body(request.headers.get("Content-Type", ""), await read(request), "Binding")

@@ -15,7 +15,7 @@ VERSION = "1.36.0"
 
 _PREFIX = "#/$defs/"
 _INT_OR_STRING = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
-_QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity"
+QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity"
 
 
 class Field:
@@ -55,7 +55,7 @@ class Field:
             types = inner.get("type", "any")
             self.item_type = "object" if self.ref else types[0] if isinstance(types, list) else types
         elif self.ref:
-            self.type = "any" if self.ref in (_INT_OR_STRING, _QUANTITY) else "object"
+            self.type = "any" if self.ref in (_INT_OR_STRING, QUANTITY) else "object"
         self.merge_key: str = schema.get("x-kubernetes-patch-merge-key", "")
         self.patch_strategy: str = schema.get("x-kubernetes-patch-strategy", "")
         self.list_type: str = schema.get("x-kubernetes-list-type", "")

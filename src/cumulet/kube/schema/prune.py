@@ -6,7 +6,8 @@ import base64
 import binascii
 from typing import Any
 
-from cumulet.kube.schema.definitions import Definition, Field, definition
+from cumulet.kube.schema.definitions import QUANTITY, Definition, Field, definition
+from cumulet.kube.schema.quantity import canonical
 from cumulet.kube.status import ApiError, bad_request
 
 _GO_TYPES = {"string": "string", "integer": "int32", "boolean": "bool", "number": "float64"}
@@ -69,6 +70,8 @@ def _object(obj: dict[str, Any], of: Definition, path: str, unknown: list[str], 
             del obj[key]
         else:
             _check(value, field, f"{path}{key}", of, unknown, depth)
+            if field.ref == QUANTITY:
+                obj[key] = {k: _quantity(v) for k, v in value.items()} if field.type == "map" else _quantity(value)
 
 
 def _check(value: Any, field: Field, path: str, of: Definition, unknown: list[str], depth: int) -> None:
@@ -110,6 +113,15 @@ def _check(value: Any, field: Field, path: str, of: Definition, unknown: list[st
                     raise _mismatch(element, path, of, "string")
                 if path == "data" and of.name.endswith(".Secret"):
                     _base64(element)
+
+
+def _quantity(value: Any) -> str:
+    if type(value) not in (str, int, float):
+        raise _WrongType(f"json: cannot unmarshal {_JSON_TYPES.get(type(value), 'null')} into a quantity")
+    try:
+        return canonical(value if isinstance(value, str) else repr(value))
+    except ValueError as error:
+        raise _WrongType(str(error)) from None
 
 
 def _base64(value: str) -> None:

@@ -141,7 +141,7 @@ def warnings(obj: Object, group: str, kind: str) -> list[str]:
     """What a server warns of when such an object is written."""
     if (group, kind) == ("", "Endpoints"):
         return ["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"]
-    spec, path = _pod_spec(obj, group, kind)
+    spec, path = pod_spec(obj, group, kind)
     selector = (spec or {}).get("nodeSelector") or {}
     return [
         f'{path}.nodeSelector[{label}]: deprecated since {_SINCE.get(label, "v1.17")}; use "{_DEPRECATED_LABELS[label]}" instead'
@@ -150,7 +150,8 @@ def warnings(obj: Object, group: str, kind: str) -> list[str]:
     ]
 
 
-def _pod_spec(obj: Object, group: str, kind: str) -> tuple[Object | None, str]:
+def pod_spec(obj: Object, group: str, kind: str) -> tuple[Object | None, str]:
+    """The spec of a pod, or of the pods that a workload makes, and its path."""
     spec = obj.get("spec") or {}
     if (group, kind) == ("", "Pod"):
         return spec, "spec"

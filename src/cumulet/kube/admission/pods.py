@@ -1,4 +1,4 @@
-"""What is looked at and added before an object is stored (upstream's admission plug-ins that are on by default)."""
+"""What a pod gets that its author did not write: an account with its token, tolerations, a priority."""
 
 from __future__ import annotations
 
@@ -6,64 +6,27 @@ import secrets
 from typing import Any
 
 from cumulet.kube.names import suffix
-from cumulet.kube.resources import Row
-from cumulet.kube.status import ApiError, forbidden, not_found
+from cumulet.kube.status import forbidden
 from cumulet.kube.store import Store
 
 Object = dict[str, Any]
 
 _MOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 _NOT_READY = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
-_SYSTEM_PRIORITIES = {"system-cluster-critical": 2_000_000_000, "system-node-critical": 2_000_001_000}
-
-SYSTEM_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
+_CLASSES = "priorityclasses.scheduling.k8s.io"
 
 
-class Admission:
-    """Runs on creates (`admit`) and deletes (`may_delete`)."""
+class PodDefaults:
+    """Plug-ins ServiceAccount, DefaultTolerationSeconds and Priority."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def admit(self, row: Row, obj: Object) -> None:
-        """Check and complete a new object, in place. Raises `ApiError` 403 and 404."""
-        if row.namespaced:
-            self._namespace(row, obj)
-        if row.custom is not None:
-            self._definition(row)
-        if row.key == "pods":
-            self._service_account(obj)
-            self._tolerations(obj)
-            self._priority(obj)
-        elif row.key == "jobs.batch":
-            _job_labels(obj)
-        elif row.key == "nodes":
-            _taint(obj)
-
-    def may_delete(self, row: Row, name: str) -> None:
-        """Raises `ApiError` 403 for what a cluster cannot be without."""
-        if row.key == "namespaces" and name in ("default", "kube-public", "kube-system"):
-            raise forbidden("", "namespaces", name, "this namespace may not be deleted")
-
-    def _namespace(self, row: Row, obj: Object) -> None:
-        namespace = obj["metadata"]["namespace"]
-        stored = self._store.get("namespaces", "", namespace)
-        if stored is None:
-            raise not_found("", "namespaces", namespace)
-        if stored.fields.get("status.phase") == "Terminating":
-            raise forbidden(
-                row.group,
-                row.plural,
-                obj["metadata"]["name"],
-                f"unable to create new content in namespace {namespace} because it is being terminated",
-            )
-
-    def _definition(self, row: Row) -> None:
-        """Nothing new comes of a kind that is on its way out."""
-        stored = self._store.get("customresourcedefinitions.apiextensions.k8s.io", "", row.key)
-        if stored is not None and stored.load()["metadata"].get("deletionTimestamp"):
-            why = "create not allowed while custom resource definition is terminating"
-            raise ApiError(405, "MethodNotAllowed", why, {})
+    def complete(self, pod: Object) -> None:
+        """Complete a new pod, in place. Raises `ApiError` 403."""
+        self._service_account(pod)
+        self._tolerations(pod)
+        self._priority(pod)
 
     def _service_account(self, pod: Object) -> None:
         spec, metadata = pod["spec"], pod["metadata"]
@@ -97,26 +60,33 @@ class Admission:
                 )
 
     def _priority(self, pod: Object) -> None:
-        spec = pod["spec"]
-        name = spec.get("priorityClassName", "")
-        value, policy = 0, "PreemptLowerPriority"
-        if name in _SYSTEM_PRIORITIES:
-            value = _SYSTEM_PRIORITIES[name]
-        elif name:
-            stored = self._store.get("priorityclasses.scheduling.k8s.io", "", name)
+        spec, name = pod["spec"], pod["metadata"]["name"]
+        chosen = spec.get("priorityClassName", "")
+        found: Object = {}
+        if chosen:
+            stored = self._store.get(_CLASSES, "", chosen)
             if stored is None:
-                raise forbidden("", "pods", pod["metadata"]["name"], f"no PriorityClass with name {name} was found")
+                raise forbidden("", "pods", name, f"no PriorityClass with name {chosen} was found")
             found = stored.load()
-            value, policy = found.get("value", 0), found.get("preemptionPolicy", policy)
+        else:
+            classes = (stored.load() for stored in self._store.list(_CLASSES))
+            default = max((item for item in classes if item.get("globalDefault")), key=_value, default=None)
+            if default is not None:
+                found, spec["priorityClassName"] = default, default["metadata"]["name"]
+        value = _value(found)
+        if spec.get("priority") not in (None, value):
+            why = (
+                f"the integer value of priority ({spec['priority']}) must not be provided in pod spec; "
+                f"priority admission controller computed {value} from the given PriorityClass name"
+            )
+            raise forbidden("", "pods", name, why)
         spec["priority"] = value
-        spec.setdefault("preemptionPolicy", policy)
+        spec.setdefault("preemptionPolicy", found.get("preemptionPolicy", "PreemptLowerPriority"))
 
 
-def _taint(node: Object) -> None:
-    """A new node takes no pods until the node lifecycle controller has seen that it is ready."""
-    taints = node.setdefault("spec", {}).setdefault("taints", [])
-    if not any(taint.get("key") == _NOT_READY[0] and taint.get("effect") == "NoSchedule" for taint in taints):
-        taints.append({"key": _NOT_READY[0], "effect": "NoSchedule"})
+def _value(priority_class: Object) -> int:
+    value: int = priority_class.get("value", 0)
+    return value
 
 
 def _mount_token(spec: Object) -> None:
@@ -144,7 +114,7 @@ def _mount_token(spec: Object) -> None:
         container.setdefault("volumeMounts", []).append({"name": name, "readOnly": True, "mountPath": _MOUNT})
 
 
-def _job_labels(job: Object) -> None:
+def job_labels(job: Object) -> None:
     """A job's pods are selected by the job's own uid, unless it says otherwise."""
     spec, metadata = job["spec"], job["metadata"]
     if spec.get("manualSelector"):

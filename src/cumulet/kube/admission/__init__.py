@@ -1,0 +1,88 @@
+"""What is looked at and added before an object is stored (upstream's admission plug-ins that are on by default)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cumulet.kube.admission.limits import LimitRanges
+from cumulet.kube.admission.pods import PodDefaults, job_labels
+from cumulet.kube.admission.quota import Quotas
+from cumulet.kube.admission.security import PodSecurity
+from cumulet.kube.resources import Row
+from cumulet.kube.status import ApiError, forbidden, not_found
+from cumulet.kube.store import Store
+
+Object = dict[str, Any]
+
+SYSTEM_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
+_DEFINITIONS = "customresourcedefinitions.apiextensions.k8s.io"
+_NOT_READY = "node.kubernetes.io/not-ready"
+
+
+class Admission:
+    """The plug-ins, in upstream's order: those that change an object, those that refuse it, quotas at the end."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._pods = PodDefaults(store)
+        self._limits = LimitRanges(store)
+        self._security = PodSecurity(store)
+        self._quotas = Quotas(store)
+
+    def admit(self, row: Row, obj: Object) -> None:
+        """Check and complete a new object, in place. Raises `ApiError` 403, 404 and 405."""
+        if row.namespaced:
+            self._namespace(row, obj)
+        if row.custom is not None:
+            self._definition(row)
+        if row.key == "pods":
+            self._pods.complete(obj)
+            self._limits.apply(obj)
+            self._security.check(obj)
+        elif row.key == "persistentvolumeclaims":
+            self._limits.check_claim(obj)
+        elif row.key == "jobs.batch":
+            job_labels(obj)
+        elif row.key == "nodes":
+            _taint(obj)
+
+    def charge(self, row: Row, obj: Object) -> None:
+        """Refuse what a quota does not allow; the last thing before a new object is stored. Raises `ApiError` 403."""
+        if row.namespaced:
+            self._quotas.check(row, obj)
+
+    def warnings(self, row: Row, obj: Object) -> list[str]:
+        """What a writer is to be told of an object that was taken."""
+        return self._security.warnings(row, obj) if row.namespaced else []
+
+    def may_delete(self, row: Row, name: str) -> None:
+        """Raises `ApiError` 403 for what a cluster cannot be without."""
+        if row.key == "namespaces" and name in ("default", "kube-public", "kube-system"):
+            raise forbidden("", "namespaces", name, "this namespace may not be deleted")
+
+    def _namespace(self, row: Row, obj: Object) -> None:
+        namespace = obj["metadata"]["namespace"]
+        stored = self._store.get("namespaces", "", namespace)
+        if stored is None:
+            raise not_found("", "namespaces", namespace)
+        if stored.fields.get("status.phase") == "Terminating":
+            raise forbidden(
+                row.group,
+                row.plural,
+                obj["metadata"]["name"],
+                f"unable to create new content in namespace {namespace} because it is being terminated",
+            )
+
+    def _definition(self, row: Row) -> None:
+        """Nothing new comes of a kind that is on its way out."""
+        stored = self._store.get(_DEFINITIONS, "", row.key)
+        if stored is not None and stored.load()["metadata"].get("deletionTimestamp"):
+            why = "create not allowed while custom resource definition is terminating"
+            raise ApiError(405, "MethodNotAllowed", why, {})
+
+
+def _taint(node: Object) -> None:
+    """A new node takes no pods until the node lifecycle controller has seen that it is ready."""
+    taints = node.setdefault("spec", {}).setdefault("taints", [])
+    if not any(taint.get("key") == _NOT_READY and taint.get("effect") == "NoSchedule" for taint in taints):
+        taints.append({"key": _NOT_READY, "effect": "NoSchedule"})

@@ -1,0 +1,255 @@
+"""Plug-in PodSecurity: the Pod Security Standards, by the labels of the namespace (`baseline`, `restricted`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from cumulet.kube.resources import Row
+from cumulet.kube.schema.strategy import pod_spec
+from cumulet.kube.status import forbidden
+from cumulet.kube.store import Store
+
+Object = dict[str, Any]
+Check = Callable[[Object], Iterator[str]]
+
+_PREFIX = "pod-security.kubernetes.io/"
+_BASELINE_CAPABILITIES = frozenset(
+    (
+        "AUDIT_WRITE",
+        "CHOWN",
+        "DAC_OVERRIDE",
+        "FOWNER",
+        "FSETID",
+        "KILL",
+        "MKNOD",
+        "NET_BIND_SERVICE",
+        "SETFCAP",
+        "SETGID",
+        "SETPCAP",
+        "SETUID",
+        "SYS_CHROOT",
+    )
+)
+_VOLUMES = frozenset(
+    (
+        "configMap",
+        "csi",
+        "downwardAPI",
+        "emptyDir",
+        "ephemeral",
+        "image",
+        "persistentVolumeClaim",
+        "projected",
+        "secret",
+    )
+)
+_SYSCTLS = frozenset(
+    (
+        "kernel.shm_rmid_forced",
+        "net.ipv4.ip_local_port_range",
+        "net.ipv4.ip_local_reserved_ports",
+        "net.ipv4.ip_unprivileged_port_start",
+        "net.ipv4.ping_group_range",
+        "net.ipv4.tcp_fin_timeout",
+        "net.ipv4.tcp_keepalive_intvl",
+        "net.ipv4.tcp_keepalive_probes",
+        "net.ipv4.tcp_keepalive_time",
+        "net.ipv4.tcp_syncookies",
+    )
+)
+
+
+class PodSecurity:
+    """Refuses pods and warns of workloads by the level that their namespace asks for."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def check(self, pod: Object) -> None:
+        """Raises `ApiError` 403 where a pod is beyond the level that is enforced."""
+        level, version = self._level(pod["metadata"]["namespace"], "enforce")
+        found = violations(pod.get("spec") or {}, level)
+        if found:
+            why = f'violates PodSecurity "{level}:{version}": {", ".join(found)}'
+            raise forbidden("", "pods", pod["metadata"]["name"], why)
+
+    def warnings(self, row: Row, obj: Object) -> list[str]:
+        """What is beyond the level that is warned of, for pods and what makes pods."""
+        spec, _ = pod_spec(obj, row.group, row.kind)
+        if not spec:
+            return []
+        found = []
+        for mode in ("warn",) if row.key == "pods" else ("warn", "enforce"):
+            level, version = self._level(obj["metadata"]["namespace"], mode)
+            if texts := violations(spec, level):
+                found.append(f'would violate PodSecurity "{level}:{version}": {", ".join(texts)}')
+        return found[:1]
+
+    def _level(self, namespace: str, mode: str) -> tuple[str, str]:
+        stored = self._store.get("namespaces", "", namespace)
+        labels = stored.labels if stored is not None else {}
+        return labels.get(f"{_PREFIX}{mode}", ""), labels.get(f"{_PREFIX}{mode}-version", "latest")
+
+
+def violations(spec: Object, level: str) -> list[str]:
+    """What of a pod is beyond a level; nothing is beyond `privileged`, or where none is asked for."""
+    checks: tuple[Check, ...] = ()
+    if level in ("baseline", "restricted"):
+        checks = _BASELINE
+    if level == "restricted":
+        checks = (*(check for check in _BASELINE if check is not _capabilities), *_RESTRICTED)
+    return [text for check in checks for text in check(spec)]
+
+
+def _containers(spec: Object) -> list[tuple[str, Object]]:
+    keys = ("initContainers", "containers", "ephemeralContainers")
+    return [(item.get("name", ""), item.get("securityContext") or {}) for key in keys for item in spec.get(key) or ()]
+
+
+def _named(names: list[str]) -> str:
+    quoted = ", ".join(f'"{name}"' for name in names)
+    return f"container {quoted}" if len(names) == 1 else f"containers {quoted}"
+
+
+def _host_namespaces(spec: Object) -> Iterator[str]:
+    names = [f"{name}=true" for name in ("hostNetwork", "hostPID", "hostIPC") if spec.get(name)]
+    if names:
+        yield f"host namespaces ({', '.join(names)})"
+
+
+def _privileged(spec: Object) -> Iterator[str]:
+    names = [name for name, context in _containers(spec) if context.get("privileged")]
+    if names:
+        yield f"privileged ({_named(names)} must not set securityContext.privileged=true)"
+
+
+def _capabilities(spec: Object) -> Iterator[str]:
+    found: dict[str, list[str]] = {}
+    for name, context in _containers(spec):
+        extra = [
+            item
+            for item in (context.get("capabilities") or {}).get("add") or ()
+            if item not in _BASELINE_CAPABILITIES
+        ]
+        if extra:
+            found[name] = extra
+    if found:
+        quoted = ", ".join(sorted({f'"{item}"' for items in found.values() for item in items}))
+        yield f"non-default capabilities ({_named(list(found))} must not include {quoted} in securityContext.capabilities.add)"
+
+
+def _host_paths(spec: Object) -> Iterator[str]:
+    names = [f'"{volume.get("name", "")}"' for volume in spec.get("volumes") or () if "hostPath" in volume]
+    if names:
+        yield f"hostPath volumes (volume{'s' if len(names) > 1 else ''} {', '.join(names)})"
+
+
+def _host_ports(spec: Object) -> Iterator[str]:
+    found: dict[str, list[int]] = {}
+    for key in ("initContainers", "containers", "ephemeralContainers"):
+        for container in spec.get(key) or ():
+            ports = [port["hostPort"] for port in container.get("ports") or () if port.get("hostPort")]
+            if ports:
+                found[container.get("name", "")] = ports
+    if found:
+        ports = sorted({port for used in found.values() for port in used})
+        word = "hostPort" if len(ports) == 1 else "hostPorts"
+        verb = "uses" if len(found) == 1 else "use"
+        yield f"hostPort ({_named(list(found))} {verb} {word} {', '.join(map(str, ports))})"
+
+
+def _proc_mount(spec: Object) -> Iterator[str]:
+    names = [name for name, context in _containers(spec) if context.get("procMount") not in (None, "", "Default")]
+    if names:
+        yield f"procMount ({_named(names)} must not set securityContext.procMount)"
+
+
+def _seccomp_unconfined(spec: Object) -> Iterator[str]:
+    contexts = [("pod", spec.get("securityContext") or {}), *_containers(spec)]
+    names = [name for name, context in contexts if (context.get("seccompProfile") or {}).get("type") == "Unconfined"]
+    if names:
+        who = " and ".join(filter(None, ("pod" if names[0] == "pod" else "", _named(names[1:]) if names[1:] else "")))
+        who = who or _named(names)
+        yield f'seccompProfile ({who} must not set securityContext.seccompProfile.type to "Unconfined")'
+
+
+def _sysctls(spec: Object) -> Iterator[str]:
+    names = [item.get("name", "") for item in (spec.get("securityContext") or {}).get("sysctls") or ()]
+    bad = [name for name in names if name not in _SYSCTLS]
+    if bad:
+        yield f"forbidden sysctls ({', '.join(bad)})"
+
+
+def _volume_types(spec: Object) -> Iterator[str]:
+    for volume in spec.get("volumes") or ():
+        kinds = sorted(key for key in volume if key not in _VOLUMES and key != "name")
+        if kinds:
+            yield f'restricted volume types (volume "{volume.get("name", "")}" uses restricted volume type "{kinds[0]}")'
+
+
+def _escalation(spec: Object) -> Iterator[str]:
+    names = [name for name, context in _containers(spec) if context.get("allowPrivilegeEscalation") is not False]
+    if names:
+        what = "must set securityContext.allowPrivilegeEscalation=false"
+        yield f"allowPrivilegeEscalation != false ({_named(names)} {what})"
+
+
+def _drop_all(spec: Object) -> Iterator[str]:
+    keeping, adding = [], []
+    for name, context in _containers(spec):
+        capabilities = context.get("capabilities") or {}
+        if "ALL" not in (capabilities.get("drop") or ()):
+            keeping.append(name)
+        if set(capabilities.get("add") or ()) - {"NET_BIND_SERVICE"}:
+            adding.append(name)
+    parts = []
+    if keeping:
+        parts.append(f'{_named(keeping)} must set securityContext.capabilities.drop=["ALL"]')
+    if adding:
+        parts.append(
+            f'{_named(adding)} must not include anything but "NET_BIND_SERVICE" in securityContext.capabilities.add'
+        )
+    if parts:
+        yield f"unrestricted capabilities ({'; '.join(parts)})"
+
+
+def _not_root(spec: Object) -> Iterator[str]:
+    of_pod = (spec.get("securityContext") or {}).get("runAsNonRoot")
+    names = [name for name, context in _containers(spec) if context.get("runAsNonRoot", of_pod) is not True]
+    if names:
+        yield f"runAsNonRoot != true (pod or {_named(names)} must set securityContext.runAsNonRoot=true)"
+
+
+def _root_user(spec: Object) -> Iterator[str]:
+    contexts = [("pod", spec.get("securityContext") or {}), *_containers(spec)]
+    names = [name for name, context in contexts if context.get("runAsUser") == 0]
+    if names:
+        who = "pod" if names[0] == "pod" else _named(names)
+        yield f"runAsUser=0 ({who} must not set runAsUser=0)"
+
+
+def _seccomp(spec: Object) -> Iterator[str]:
+    of_pod = (spec.get("securityContext") or {}).get("seccompProfile")
+    allowed = ("RuntimeDefault", "Localhost")
+    names = [
+        name
+        for name, context in _containers(spec)
+        if ((context.get("seccompProfile") or of_pod) or {}).get("type") not in allowed
+    ]
+    if names:
+        what = 'must set securityContext.seccompProfile.type to "RuntimeDefault" or "Localhost"'
+        yield f"seccompProfile (pod or {_named(names)} {what})"
+
+
+_BASELINE: tuple[Check, ...] = (
+    _host_namespaces,
+    _privileged,
+    _capabilities,
+    _host_paths,
+    _host_ports,
+    _proc_mount,
+    _seccomp_unconfined,
+    _sysctls,
+)
+_RESTRICTED: tuple[Check, ...] = (_escalation, _drop_all, _volume_types, _not_root, _root_user, _seccomp)

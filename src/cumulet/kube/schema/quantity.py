@@ -1,0 +1,41 @@
+"""Quantities as the server writes them: no fraction, the largest suffix (apimachinery, `resource.Quantity`)."""
+
+from __future__ import annotations
+
+import functools
+import re
+from decimal import ROUND_CEILING, Decimal, localcontext
+
+from cumulet.common.kubernetes.quantity import decimal
+
+_FORM = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?\d{1,2})?")
+_LENGTH = 64
+_DECIMAL = ("n", "u", "m", "", "k", "M", "G", "T", "P", "E")
+_BINARY = ("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
+
+PATTERN = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
+
+
+@functools.lru_cache(maxsize=4096)
+def canonical(text: str) -> str:
+    """The canonical form. Raises `ValueError`."""
+    match = _FORM.fullmatch(text)
+    if match is None or len(text) > _LENGTH:
+        raise ValueError(PATTERN)
+    suffix = match[2] or ""
+    with localcontext(prec=200):
+        value = decimal(text)
+        sign = "-" if value < 0 else ""
+        if suffix.endswith("i") and not -1024 < value < 1024:
+            number, index = int(abs(value).to_integral_value(ROUND_CEILING)), 0
+            while number % 1024 == 0 and index < len(_BINARY) - 1:
+                number, index = number // 1024, index + 1
+            return f"{sign}{number}{_BINARY[index]}"
+        number, index = int((abs(value) * Decimal(10) ** 9).to_integral_value(ROUND_CEILING)), 0
+    if number == 0:
+        return "0"
+    while number % 1000 == 0 and index < len(_DECIMAL) - 1:
+        number, index = number // 1000, index + 1
+    if suffix[:1] in ("e", "E") and len(suffix) > 1 and index >= 3:
+        return f"{sign}{number}" + (f"e{(index - 3) * 3}" if index > 3 else "")
+    return f"{sign}{number}{_DECIMAL[index]}"

@@ -1,0 +1,171 @@
+"""What is added to objects, and what is refused, on their way to the store."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from typing import Any
+
+import pytest
+
+from tests.kube.conftest import Server
+
+
+@pytest.fixture
+def path(server: Server) -> str:
+    """The path of a new namespace."""
+    return server.namespace(f"n{uuid.uuid4().hex[:10]}")
+
+
+def pod(name: str, **container: Any) -> dict[str, Any]:
+    return {"metadata": {"name": name}, "spec": {"containers": [{"name": "c", "image": "x", **container}]}}
+
+
+def sized(name: str, **amounts: dict[str, str]) -> dict[str, Any]:
+    return pod(name, resources=amounts)
+
+
+def refusal(server: Server, path: str, body: Any) -> str:
+    answer = server.call("POST", path, body)
+    assert answer.status == 403, answer.body
+    message: str = answer.body["message"]
+    return message
+
+
+def test_quantities_are_canonical(server: Server, path: str) -> None:
+    asked = {"cpu": 0.5, "memory": "2048Mi", "ephemeral-storage": "1000k"}
+    made = server.make(f"{path}/pods", pod("p", resources={"requests": asked}))
+    requests = made["spec"]["containers"][0]["resources"]["requests"]
+    assert requests == {"cpu": "500m", "memory": "2Gi", "ephemeral-storage": "1M"}
+    for bad in ("a", "1e99999999", "9" * 100, "", "1 Gi", "-"):
+        assert server.call("POST", f"{path}/pods", sized("bad", requests={"cpu": bad})).status == 400
+
+
+def test_limit_ranges_fill_in_and_bound(server: Server, path: str) -> None:
+    limits = [
+        {
+            "type": "Container",
+            "default": {"cpu": "500m"},
+            "defaultRequest": {"cpu": "100m"},
+            "max": {"cpu": "1"},
+            "min": {"cpu": "50m"},
+        },
+        {"type": "Pod", "max": {"cpu": "1500m"}},
+        {"type": "PersistentVolumeClaim", "max": {"storage": "1Gi"}},
+    ]
+    server.make(f"{path}/limitranges", {"metadata": {"name": "l"}, "spec": {"limits": limits}})
+    made = server.make(f"{path}/pods", pod("p"))
+    assert made["spec"]["containers"][0]["resources"] == {"requests": {"cpu": "100m"}, "limits": {"cpu": "500m"}}
+    told = made["metadata"]["annotations"]["kubernetes.io/limit-ranger"]
+    assert told == "LimitRanger plugin set: cpu request for container c; cpu limit for container c"
+    message = refusal(server, f"{path}/pods", sized("big", limits={"cpu": "2"}))
+    assert "maximum cpu usage per Container is 1, but limit is 2" in message
+    assert "maximum cpu usage per Pod is 1500m, but limit is 2" in message
+    message = refusal(server, f"{path}/pods", sized("small", requests={"cpu": "10m"}))
+    assert message == 'pods "small" is forbidden: minimum cpu usage per Container is 50m, but request is 10m'
+    claim = {
+        "metadata": {"name": "v"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "2Gi"}}},
+    }
+    message = refusal(server, f"{path}/persistentvolumeclaims", claim)
+    assert "maximum storage usage per PersistentVolumeClaim is 1Gi, but" in message
+
+
+def test_quotas_count_what_is_there(server: Server, path: str) -> None:
+    hard = {"pods": "2", "requests.cpu": "1", "count/configmaps": "1", "services.loadbalancers": "0"}
+    server.make(f"{path}/resourcequotas", {"metadata": {"name": "q"}, "spec": {"hard": hard}})
+    message = refusal(server, f"{path}/pods", pod("p"))
+    assert message == 'pods "p" is forbidden: failed quota: q: must specify requests.cpu for: c'
+    server.make(f"{path}/pods", sized("a", requests={"cpu": "600m"}))
+    message = refusal(server, f"{path}/pods", sized("b", requests={"cpu": "500m"}))
+    assert message.endswith(
+        "exceeded quota: q, requested: requests.cpu=500m, used: requests.cpu=600m, limited: requests.cpu=1"
+    )
+    server.make(f"{path}/pods", sized("b", requests={"cpu": "100m"}))
+    assert "requested: pods=1, used: pods=2, limited: pods=2" in refusal(
+        server, f"{path}/pods", sized("c", requests={"cpu": "1m"})
+    )
+    server.make(f"{path}/configmaps", {"metadata": {"name": "one"}})
+    assert "count/configmaps=1" in refusal(server, f"{path}/configmaps", {"metadata": {"name": "two"}})
+    service = {"metadata": {"name": "s"}, "spec": {"type": "LoadBalancer", "ports": [{"port": 80}]}}
+    assert "services.loadbalancers=1" in refusal(server, f"{path}/services", service)
+    # What is gone, or has ended, counts no more.
+    server.call("DELETE", f"{path}/pods/a")
+    server.make(f"{path}/pods", sized("c", requests={"cpu": "1m"}))
+
+
+def test_a_quota_holds_against_many_at_once(server: Server, path: str) -> None:
+    server.make(f"{path}/resourcequotas", {"metadata": {"name": "q"}, "spec": {"hard": {"pods": "5"}}})
+    found: list[int] = []
+
+    def create(number: int) -> None:
+        found.append(server.call("POST", f"{path}/pods", pod(f"p{number}")).status)
+
+    threads = [threading.Thread(target=create, args=(number,)) for number in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(found) == [201] * 5 + [403] * 15
+
+
+def test_quota_scopes(server: Server, path: str) -> None:
+    spec = {"hard": {"pods": "0"}, "scopes": ["NotBestEffort"]}
+    server.make(f"{path}/resourcequotas", {"metadata": {"name": "q"}, "spec": spec})
+    server.make(f"{path}/pods", pod("free"))
+    assert "exceeded quota" in refusal(server, f"{path}/pods", sized("p", requests={"cpu": "1m"}))
+
+
+def test_pod_security(server: Server, path: str) -> None:
+    labels = {"pod-security.kubernetes.io/enforce": "baseline", "pod-security.kubernetes.io/warn": "restricted"}
+    patch = {"metadata": {"labels": labels}}
+    server.call("PATCH", path, patch, content_type="application/merge-patch+json")
+    message = refusal(server, f"{path}/pods", pod("p", securityContext={"privileged": True}))
+    assert message == (
+        'pods "p" is forbidden: violates PodSecurity "baseline:latest": privileged (container "c" must not set '
+        "securityContext.privileged=true)"
+    )
+    answer = server.call("POST", f"{path}/pods", pod("p"))
+    assert answer.status == 201
+    assert answer.headers["Warning"].startswith(
+        '299 - "would violate PodSecurity \\"restricted:latest\\": allowPrivilege'
+    )
+    labels["pod-security.kubernetes.io/enforce"] = "restricted"
+    server.call("PATCH", path, patch, content_type="application/merge-patch+json")
+    assert "runAsNonRoot != true" in refusal(server, f"{path}/pods", pod("q"))
+    good = {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "runAsNonRoot": True,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    assert "Warning" not in server.call("POST", f"{path}/pods", pod("q", securityContext=good)).headers
+
+
+def test_priority(server: Server, path: str) -> None:
+    classes = "/apis/scheduling.k8s.io/v1/priorityclasses"
+    server.make(classes, {"metadata": {"name": "high"}, "value": 1000, "preemptionPolicy": "Never"})
+    made = pod("p")
+    made["spec"]["priorityClassName"] = "high"
+    spec = server.make(f"{path}/pods", made)["spec"]
+    assert (spec["priority"], spec["preemptionPolicy"]) == (1000, "Never")
+    made["metadata"]["name"] = "q"
+    made["spec"]["priorityClassName"] = "unheard"
+    assert "no PriorityClass with name unheard was found" in refusal(server, f"{path}/pods", made)
+    made["spec"] |= {"priorityClassName": "system-node-critical", "priority": 1}
+    assert "priority admission controller computed 2000001000" in refusal(server, f"{path}/pods", made)
+
+
+def test_an_account_must_be_there(server: Server, path: str) -> None:
+    made = pod("p")
+    made["spec"]["serviceAccountName"] = "nobody"
+    assert 'serviceaccount "nobody" not found' in refusal(server, f"{path}/pods", made)
+    server.make(f"{path}/serviceaccounts", {"metadata": {"name": "quiet"}, "automountServiceAccountToken": False})
+    made["spec"]["serviceAccountName"] = "quiet"
+    assert "volumes" not in server.make(f"{path}/pods", made)["spec"]
+
+
+def test_a_namespace_that_ends_takes_nothing(server: Server, path: str) -> None:
+    server.call("DELETE", path)
+    message = refusal(server, f"{path}/configmaps", {"metadata": {"name": "c"}})
+    assert "because it is being terminated" in message
