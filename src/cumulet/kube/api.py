@@ -114,6 +114,10 @@ class Api:
                 return encode(request, discovery.version())
             case ["healthz" | "livez" | "readyz", *_]:
                 return web.Response(text="ok")
+            case [".well-known", "openid-configuration"]:
+                return encode(request, self._tokens.discovery())
+            case ["openid", "v1", "jwks"]:
+                return encode(request, self._tokens.key_set())
             case ["api"]:
                 return encode(request, {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []})
             case ["apis"]:
@@ -136,7 +140,7 @@ class Api:
 
     async def _dispatch(self, request: web.BaseRequest, user: User, target: Target) -> web.StreamResponse:
         row = target.row
-        if target.subresource and target.subresource != "status":
+        if target.subresource not in ("", "status", "approval"):
             return await self._subresources.handle(request, user, target)
         if target.verb not in row.verbs:
             raise method_not_allowed()

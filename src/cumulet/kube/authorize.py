@@ -162,6 +162,9 @@ DEFAULT_ROLES: dict[str, list[dict[str, Any]]] = {
             "verbs": ["get"],
         }
     ],
+    "system:service-account-issuer-discovery": [
+        {"nonResourceURLs": ["/.well-known/openid-configuration", "/openid/v1/jwks"], "verbs": ["get"]}
+    ],
     "system:public-info-viewer": [
         {"nonResourceURLs": ["/healthz", "/livez", "/readyz", "/version", "/version/"], "verbs": ["get"]}
     ],
@@ -205,6 +208,7 @@ DEFAULT_BINDINGS: dict[str, list[tuple[str, str]]] = {
     "cluster-admin": [("Group", "system:masters")],
     "system:basic-user": [("Group", "system:authenticated")],
     "system:discovery": [("Group", "system:authenticated")],
+    "system:service-account-issuer-discovery": [("Group", "system:serviceaccounts")],
     "system:public-info-viewer": [("Group", "system:authenticated"), ("Group", "system:unauthenticated")],
     "system:kube-scheduler": [("User", "system:kube-scheduler")],
     "system:kube-controller-manager": [("User", "system:kube-controller-manager")],

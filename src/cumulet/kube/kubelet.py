@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import aiohttp
-from aiohttp import WSMsgType, web
+from aiohttp import WSCloseCode, WSMsgType, web
 
 from cumulet.kube.status import ApiError, bad_request
 from cumulet.kube.store import Store
@@ -132,12 +132,21 @@ async def _relay(one: web.WebSocketResponse, other: aiohttp.ClientWebSocketRespo
     """Until either end closes; then the other is closed too."""
 
     async def copy(source: Any, target: Any) -> None:
-        async for message in source:
+        code = WSCloseCode.OK
+        while True:
+            message = await source.receive()
             if message.type is WSMsgType.BINARY:
                 await target.send_bytes(message.data)
             elif message.type is WSMsgType.TEXT:
                 await target.send_str(message.data)
-        await target.close(code=source.close_code or 1000)
+            else:
+                # The code of the close frame itself: the socket's own may be that of a connection gone since.
+                if message.type is WSMsgType.CLOSE and message.data:
+                    code = message.data
+                elif message.type is WSMsgType.ERROR:
+                    code = WSCloseCode.INTERNAL_ERROR
+                break
+        await target.close(code=code)
 
     tasks = {asyncio.create_task(copy(one, other)), asyncio.create_task(copy(other, one))}
     try:

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from cumulet.common import clock
-from cumulet.kube import custom, kinds, schema
+from cumulet.kube import custom, kinds
 from cumulet.kube.admission import Admission
 from cumulet.kube.allocate import Allocator
 from cumulet.kube.fields import Manager, track
@@ -195,28 +195,6 @@ class Objects:
             except ConflictError:
                 continue
         raise conflict(row.group, row.plural, name)
-
-    def check_budget(self, pod: Object) -> None:
-        """Raises `ApiError` 429 where a disruption budget does not let a pod go just now."""
-        for stored in self._store.list("poddisruptionbudgets.policy", pod["metadata"]["namespace"]):
-            budget = stored.load()
-            selector = (budget.get("spec") or {}).get("selector")
-            if selector is None or not schema.selects(selector, pod["metadata"].get("labels") or {}):
-                continue
-            if (budget.get("status") or {}).get("disruptionsAllowed", 0) < 1:
-                raise ApiError(
-                    429,
-                    "TooManyRequests",
-                    "Cannot evict pod as it would violate the pod's disruption budget.",
-                    {
-                        "causes": [
-                            {
-                                "reason": "DisruptionBudget",
-                                "message": f"The disruption budget {stored.name} needs more pods",
-                            }
-                        ]
-                    },
-                )
 
     async def delete(
         self, row: Row, namespace: str, name: str, options: Object, *, dry_run: bool = False

@@ -17,6 +17,7 @@ from cumulet.kube.authorize import Authorizer
 from cumulet.kube.bootstrap import bootstrap
 from cumulet.kube.catalog import Catalog
 from cumulet.kube.custom.cleanup import Cleanup
+from cumulet.kube.eviction import Evictions
 from cumulet.kube.kubelet import Kubelet
 from cumulet.kube.objects import Objects
 from cumulet.kube.reading import Reading
@@ -46,7 +47,7 @@ async def serve(room: Room) -> None:
         catalog,
         objects,
         Reading(store, room.stopping),
-        Subresources(objects, authorizer, tokens, kubelet),
+        Subresources(objects, Evictions(store, objects), authorizer, tokens, kubelet),
         authorizer,
         tokens,
         counters,

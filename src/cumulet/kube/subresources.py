@@ -9,32 +9,39 @@ import msgspec
 from aiohttp import web
 
 from cumulet.common import clock
-from cumulet.kube import kinds, schema
+from cumulet.kube import kinds
 from cumulet.kube.answer import encode
 from cumulet.kube.authorize import Attributes, Authorizer
 from cumulet.kube.body import dry_run, manager, read, whole
 from cumulet.kube.codec import decode_body
-from cumulet.kube.fields import Manager, shape_of, track
+from cumulet.kube.eviction import Evictions
+from cumulet.kube.fields import Manager, track
 from cumulet.kube.kubelet import Kubelet
 from cumulet.kube.objects import Objects
 from cumulet.kube.patch import json_patch, merge_patch
 from cumulet.kube.status import ApiError, bad_request, conflict, method_not_allowed
 from cumulet.kube.tables.text import selector_text
 from cumulet.kube.target import Target
+from cumulet.kube.tokens import TokenRequests
 from cumulet.kube.users import AUDIENCE, ServiceAccountTokens, User
 
 Object = dict[str, Any]
-
-_TOKEN_LIFE = (600, 3600, 2**32)
 
 
 class Subresources:
     """Everything but `status`, which is the object itself."""
 
     def __init__(
-        self, objects: Objects, authorizer: Authorizer, tokens: ServiceAccountTokens, kubelet: Kubelet
+        self,
+        objects: Objects,
+        evictions: Evictions,
+        authorizer: Authorizer,
+        tokens: ServiceAccountTokens,
+        kubelet: Kubelet,
     ) -> None:
         self._objects = objects
+        self._evictions = evictions
+        self._token_requests = TokenRequests(objects, tokens)
         self._authorizer = authorizer
         self._tokens = tokens
         self._kubelet = kubelet
@@ -50,9 +57,9 @@ class Subresources:
             case "binding", "create":
                 return await self._bind(request, target)
             case "eviction", "create":
-                return await self._evict(request, target)
+                return await self._evictions.evict(request, target)
             case "token", "create":
-                return await self._token(request, target)
+                return await self._token_requests.create(request, target)
             case "finalize", "update":
                 return await self._finalize(request, target)
             case "ephemeralcontainers", "update" | "patch":
@@ -131,47 +138,6 @@ class Subresources:
         await self._objects.rewrite(target.row, target.namespace, target.name, change)
         status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
         return encode(request, status, 201)
-
-    async def _evict(self, request: web.BaseRequest, target: Target) -> web.Response:
-        eviction = decode_body(request.headers.get("Content-Type", ""), await read(request), "Eviction")
-        pod = self._objects.get(target.row, target.namespace, target.name).load()
-        self._objects.check_budget(pod)
-        options = eviction.get("deleteOptions") or {}
-        await self._objects.delete(target.row, target.namespace, target.name, options, dry_run=dry_run(request))
-        status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
-        return encode(request, status, 201)
-
-    async def _token(self, request: web.BaseRequest, target: Target) -> web.Response:
-        body = decode_body(request.headers.get("Content-Type", ""), await read(request), "TokenRequest")
-        spec = body.get("spec") or {}
-        account = self._objects.get(target.row, target.namespace, target.name).load()
-        least, default, most = _TOKEN_LIFE
-        seconds = spec.get("expirationSeconds") or default
-        if not isinstance(seconds, int) or not least <= seconds <= most:
-            raise bad_request(f"spec.expirationSeconds must be between {least} and {most}")
-        audiences = spec.get("audiences") or [AUDIENCE]
-        bound = spec.get("boundObjectRef")
-        token, ends = self._tokens.issue(
-            target.namespace, target.name, account["metadata"]["uid"], audiences, seconds, bound
-        )
-        metadata = {key: account["metadata"][key] for key in ("name", "namespace", "uid")}
-        metadata["creationTimestamp"] = clock.rfc3339()
-        asked = {"metadata": metadata, "spec": spec}
-        definition = schema.definition("authentication.k8s.io", "v1", "TokenRequest")
-        assert definition is not None
-        who = Manager(manager(request), "authentication.k8s.io/v1", "token")
-        track({}, asked, shape_of(definition), who, keeps_status=False)
-        return encode(
-            request,
-            {
-                "kind": "TokenRequest",
-                "apiVersion": "authentication.k8s.io/v1",
-                "metadata": metadata,
-                "spec": {"audiences": audiences, "expirationSeconds": seconds, "boundObjectRef": bound},
-                "status": {"token": token, "expirationTimestamp": clock.from_epoch(ends)},
-            },
-            201,
-        )
 
     async def _finalize(self, request: web.BaseRequest, target: Target) -> web.Response:
         body = decode_body(request.headers.get("Content-Type", ""), await read(request), "Namespace")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import time
 import uuid
 from pathlib import Path
@@ -46,6 +48,10 @@ class ServiceAccountTokens:
         key = serialization.load_pem_private_key(key_file.read_bytes(), password=None)
         assert isinstance(key, ec.EllipticCurvePrivateKey)
         self._key = key
+        public = key.public_key().public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        self._key_id = base64.urlsafe_b64encode(hashlib.sha256(public).digest()).rstrip(b"=").decode()
         self._store = store
 
     def issue(
@@ -66,7 +72,7 @@ class ServiceAccountTokens:
             "kubernetes.io": about,
             "sub": f"system:serviceaccount:{namespace}:{name}",
         }
-        return jwt.encode(claims, self._key, "ES256"), now + seconds
+        return jwt.encode(claims, self._key, "ES256", headers={"kid": self._key_id}), now + seconds
 
     def verify(self, token: str, audiences: list[str] | None = None) -> User:
         """Whose token it is. Raises `jwt.InvalidTokenError`."""
@@ -75,14 +81,37 @@ class ServiceAccountTokens:
         )
         about = claims["kubernetes.io"]
         namespace, account = about["namespace"], about["serviceaccount"]
-        stored = self._store.get("serviceaccounts", namespace, account["name"])
-        if stored is None or stored.load()["metadata"]["uid"] != account["uid"]:
+        if not self._is_there("serviceaccounts", namespace, account):
             raise jwt.InvalidTokenError("the service account is gone")
-        return User(
-            claims["sub"],
-            ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", _AUTHENTICATED),
-            account["uid"],
-        )
+        extra = {"authentication.kubernetes.io/credential-id": (f"JTI={claims['jti']}",)}
+        for kind, resource in (("pod", "pods"), ("secret", "secrets"), ("node", "nodes")):
+            if (bound := about.get(kind)) is None:
+                continue
+            if not self._is_there(resource, "" if kind == "node" else namespace, bound):
+                raise jwt.InvalidTokenError(f"the {kind} that the token is bound to is gone")
+            extra[f"authentication.kubernetes.io/{kind}-name"] = (bound["name"],)
+            extra[f"authentication.kubernetes.io/{kind}-uid"] = (bound["uid"],)
+        groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", _AUTHENTICATED)
+        return User(claims["sub"], groups, account["uid"], tuple(extra.items()))
+
+    def discovery(self) -> dict[str, Any]:
+        """OpenID Connect discovery, for those who check these tokens elsewhere."""
+        return {
+            "issuer": _ISSUER,
+            "jwks_uri": f"{_ISSUER}/openid/v1/jwks",
+            "response_types_supported": ["id_token"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": ["ES256"],
+        }
+
+    def key_set(self) -> dict[str, Any]:
+        """The public key (RFC 7517)."""
+        key = jwt.algorithms.ECAlgorithm.to_jwk(self._key.public_key(), as_dict=True)
+        return {"keys": [{**key, "use": "sig", "alg": "ES256", "kid": self._key_id}]}
+
+    def _is_there(self, resource: str, namespace: str, reference: dict[str, Any]) -> bool:
+        stored = self._store.get(resource, namespace, reference["name"])
+        return stored is not None and stored.load()["metadata"]["uid"] == reference["uid"]
 
 
 def authenticate(request: web.BaseRequest, tokens: ServiceAccountTokens) -> User:

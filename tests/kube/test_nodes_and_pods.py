@@ -1,0 +1,112 @@
+"""What kubectl does with nodes, and with pods through their node."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cloud import Cloud
+from tests.kube.conftest import Program, programs
+from tests.kube.kubelet import StandInKubelet
+
+pytestmark = pytest.mark.parametrize("kubectl", programs("kubectl"), indirect=True)
+
+
+@pytest.fixture(scope="module")
+def kubelet(cluster: Cloud) -> Iterator[StandInKubelet]:
+    """A kubelet."""
+    made = StandInKubelet(cluster.config)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def node(kubectl: Program, kubelet: StandInKubelet) -> Iterator[str]:
+    """A node that is ready."""
+    name = f"n{uuid.uuid4().hex[:8]}"
+    made = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}
+    kubectl("create", "-f", "-", stdin=json.dumps(made))
+    status = {
+        "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": kubelet.port}},
+        "conditions": [{"type": "Ready", "status": "True"}],
+    }
+    kubectl("patch", "node", name, "--subresource=status", "-p", json.dumps({"status": status}))
+    yield name
+    kubectl("delete", "node", name)
+
+
+def pod(node: str, name: str, **labels: str) -> str:
+    container = {"name": "c", "image": "x"}
+    spec = {"nodeName": node, "containers": [container], "terminationGracePeriodSeconds": 0}
+    metadata: dict[str, Any] = {"name": name, "labels": labels}
+    return json.dumps({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+
+
+def run(kubectl: Program, node: str, name: str, **labels: str) -> None:
+    kubectl("create", "-f", "-", stdin=pod(node, name, **labels))
+    kubectl("patch", "pod", name, "--subresource=status", "-p", '{"status":{"phase":"Running"}}')
+
+
+def test_logs_and_exec(kubectl: Program, node: str, kubelet: StandInKubelet) -> None:
+    run(kubectl, node, "p")
+    assert kubectl("logs", "p", "--tail=2", "--timestamps") == "one\ntwo\n"
+    assert "tailLines=2" in kubelet.asked[-1]
+    assert "timestamps=true" in kubelet.asked[-1]
+    assert kubectl("exec", "p", "--", "echo", "hello") == "hello\n"
+    assert kubectl("exec", "-i", "p", "--", "cat", stdin="to and fro") == "to and fro"
+    assert "exit code 3" in kubectl("exec", "p", "--", "sh", "-c", "exit 3", code=3)
+    assert "container d is not valid for pod p" in kubectl("logs", "p", "-c", "d", code=1)
+
+
+def test_copying(kubectl: Program, node: str, tmp_path: Path) -> None:
+    run(kubectl, node, "p")
+    source, there, back = (tmp_path / name for name in ("source", "there", "back"))
+    source.write_text("content\n" * 1000)
+    kubectl("cp", str(source), f"p:{there}")
+    assert there.read_text() == source.read_text()
+    kubectl("cp", f"p:{there}", str(back))
+    assert back.read_text() == source.read_text()
+
+
+def test_cordon_taint_and_drain(kubectl: Program, node: str) -> None:
+    run(kubectl, node, "kept", app="kept")
+    run(kubectl, node, "loose", app="loose")
+    assert kubectl("cordon", node) == f"node/{node} cordoned\n"
+    assert "SchedulingDisabled" in kubectl("get", "node", node)
+    assert kubectl("taint", "node", node, "a=b:NoSchedule") == f"node/{node} tainted\n"
+    assert "declare no controller" in kubectl("drain", node, code=1)
+    kubectl("create", "pdb", "keep", "--selector=app=kept", "--min-available=1")
+    allowed = {"status": {"observedGeneration": 1, "disruptionsAllowed": 0, "desiredHealthy": 1, "currentHealthy": 1}}
+    kubectl("patch", "pdb", "keep", "--subresource=status", "--type=merge", "-p", json.dumps(allowed))
+    refused = kubectl("drain", node, "--force", "--timeout=1s", code=1)
+    assert "Cannot evict pod as it would violate the pod's disruption budget." in refused
+    assert kubectl("get", "pods", "-o", "name") == "pod/kept\n"
+    allowed["status"]["disruptionsAllowed"] = 1
+    kubectl("patch", "pdb", "keep", "--subresource=status", "--type=merge", "-p", json.dumps(allowed))
+    assert f"node/{node} drained" in kubectl("drain", node, "--force", "--timeout=10s")
+    assert kubectl("get", "pdb", "keep", "-o", "jsonpath={.status.disruptionsAllowed}") == "0"
+    assert kubectl("uncordon", node) == f"node/{node} uncordoned\n"
+
+
+def test_tokens(kubectl: Program, node: str) -> None:
+    run(kubectl, node, "p")
+    token = kubectl(
+        "create", "token", "default", "--bound-object-kind=Pod", "--bound-object-name=p", "--duration=10m"
+    )
+    info = kubectl.json("--token", token.strip(), "auth", "whoami")["status"]["userInfo"]
+    assert info["username"] == f"system:serviceaccount:{kubectl.namespace}:default"
+    assert info["extra"]["authentication.kubernetes.io/pod-name"] == ["p"]
+    assert "forbidden" in kubectl("--token", token.strip(), "get", "pods", code=1)
+    kubectl("create", "rolebinding", "viewers", "--clusterrole=view", f"--serviceaccount={kubectl.namespace}:default")
+    assert "p " in kubectl("--token", token.strip(), "get", "pods")
+    assert "less than 10 minutes" in kubectl("create", "token", "default", "--duration=1m", code=1)
+    kubectl("delete", "pod", "p", "--force")
+    kubectl("--token", token.strip(), "get", "pods", code=1)
+    assert "jwks_uri" in kubectl("get", "--raw", "/.well-known/openid-configuration")
+    assert json.loads(kubectl("get", "--raw", "/openid/v1/jwks"))["keys"][0]["kty"] == "EC"
