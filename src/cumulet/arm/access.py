@@ -145,7 +145,7 @@ class Access:
             assignments = [RoleAssignment.from_arm(item) for item in found]
             definitions: Mapping[str, RoleDefinition] = BUILT_IN_ROLES
             if any(assignment.role not in BUILT_IN_ROLES for assignment in assignments):
-                roles = await self._ask(f"{_PROVIDER}/roleDefinitions")
+                roles = await self._ask(f"{_PROVIDER}/roleDefinitions", "atScopeAndBelow()")
                 definitions = {item["name"]: RoleDefinition.from_arm(item) for item in roles}
             rights = Rights(caller, assignments, definitions)
             # A change that came while we asked has made this answer stale.
