@@ -152,11 +152,13 @@ class Clients:
 def _signer(header: dict[str, Any], certificates: list[Certificate]) -> rsa.RSAPublicKey:
     """The key of the certificate that a header names. Raises `jwt.InvalidTokenError`."""
     now = clock.rfc3339()
+    # MSAL keeps base64's padding, which RFC 7515 leaves out.
+    named = {kind: str(header.get(kind, "")).rstrip("=") for kind in ("x5t", "x5t#S256")}
     for known in certificates:
         certificate = x509.load_pem_x509_certificate(known.pem.encode())
         digest = hashlib.sha256(certificate.public_bytes(Encoding.DER)).digest()
         sha256 = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
-        if header.get("x5t#S256") != sha256 and header.get("x5t") != known.thumbprint:
+        if named["x5t#S256"] != sha256 and named["x5t"] != known.thumbprint:
             continue
         if not known.starts <= now < known.ends:
             raise jwt.InvalidTokenError("its certificate is not valid now")

@@ -173,12 +173,12 @@ def _key_id(entry: dict[str, Any]) -> str:
 
 def _certificate(key: Any, key_id: str, application_id: str, principal_id: str | None) -> Certificate:
     try:
-        # Base64 of DER, or of PEM: Graph takes either.
-        raw = base64.b64decode(key, validate=True)
+        # Base64 of DER, or of PEM, in one line or many: Graph takes them all.
+        raw = base64.b64decode("".join(key.split()), validate=True)
         pem = raw.startswith(b"-----BEGIN")
         certificate = x509.load_pem_x509_certificate(raw) if pem else x509.load_der_x509_certificate(raw)
         public = certificate.public_key()
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except (ValueError, AttributeError, UnsupportedAlgorithm):
         raise _bad("keyCredentials: 'key' must be a base64 certificate.") from None
     if not isinstance(public, rsa.RSAPublicKey) or public.key_size < _KEY_SIZE:
         raise _bad(f"keyCredentials: the key must be RSA of at least {_KEY_SIZE} bits.")
