@@ -40,7 +40,7 @@ class Rights:
     def __init__(
         self, caller: Caller, assignments: list[RoleAssignment], definitions: Mapping[str, RoleDefinition]
     ) -> None:
-        self._caller = caller
+        self.caller = caller
         self._assignments = assignments
         self._definitions = definitions
 
@@ -59,7 +59,7 @@ class Rights:
 
     def denied(self, action: str, scope: str) -> ArmError:
         """The refusal in Azure's words."""
-        caller = self._caller
+        caller = self.caller
         return ArmError(
             403,
             "AuthorizationFailed",
