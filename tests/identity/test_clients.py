@@ -15,10 +15,10 @@ import msal
 import pytest
 from azure.core.exceptions import ClientAuthenticationError
 from azure.identity import CertificateCredential, ClientSecretCredential
-from tests.identity.certificates import Signer
-from tests.cloud import Answer, Cloud
 
 from cumulet.common.entra import ARM_AUDIENCE, Credential
+from tests.cloud import Answer, Cloud
+from tests.identity.certificates import Signer
 
 ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
@@ -62,7 +62,6 @@ def test_msal_gets_a_token_with_a_secret(cloud: Cloud) -> None:
     )
     answer = client.acquire_token_for_client([f"{ARM_AUDIENCE}/.default"])
     assert_token(cloud, answer["access_token"], cloud.owner)
-    client.close()
 
 
 def test_azure_identity_gets_a_token_with_a_certificate(cloud: Cloud, signer: Signer) -> None:
