@@ -225,7 +225,8 @@ class Graph:
         return web.Response(status=204)
 
     async def _add_password(self, item: Item, body: dict[str, Any]) -> web.Response:
-        wanted = body.get("passwordCredential") or {}
+        wanted = body.get("passwordCredential")
+        wanted = {} if wanted is None else wanted
         if not isinstance(wanted, dict):
             raise ArmError(400, "Request_BadRequest", "passwordCredential must be an object.")
         starts, ends = objects.read_life(wanted)

@@ -43,12 +43,13 @@ class SigningKeys:
         self._keys: list[_Key] = []  # the newest first
 
     async def maintain(self) -> None:
-        """Read the keys, make the next one in time, and drop those of which no token lives.
+        """Make the next key in time, and drop those of which no token lives.
 
         To be called at the start, and again within an hour.
         """
         now = self._now()
-        self._take()
+        if not self._keys:
+            self._take()
         add: tuple[str, str, str] | None = None
         if not self._keys:
             add = await _new_key(now)
