@@ -1,26 +1,30 @@
-"""Rooms that run beside the tests in a thread, on ports of their own, and a plain HTTP client for them."""
+"""Rooms that run beside the tests, each in a process on a port of its own, and a plain HTTP client for them."""
 
 from __future__ import annotations
 
-import asyncio
 import http.client
 import importlib
 import json
+import os
+import signal
 import ssl
-import threading
+import traceback
 import uuid
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
-import uvloop
-
 from cumulet.common import tls
 from cumulet.common.config import DEFAULT_PORTS, Config, RoomName
 from cumulet.common.entra import ARM_AUDIENCE, GRAPH_AUDIENCE, Credential, read_credential
-from cumulet.common.room import Room, listen
+from cumulet.common.room import listen, run
 from cumulet.up.install import install
+
+
+def _tell(pipe: int) -> None:
+    os.write(pipe, b"!")
 
 
 class Answer(NamedTuple):
@@ -44,48 +48,61 @@ class Cloud:
         self.config: Config = install(data_dir, ports=dict.fromkeys(DEFAULT_PORTS, 0))
         self.subscription = f"/subscriptions/{self.config.subscription_id}"
         self.owner = read_credential(self.config.credential_file("owner"))
-        self._listeners = {
-            name: [listen(address) for address in self.config.listening(name)] for name in ("identity", *rooms)
-        }
-        self._running: dict[str, tuple[asyncio.Task[None], Room]] = {}
-        self._loop = uvloop.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="rooms")
-        self._thread.start()
+        names: tuple[RoomName, ...] = ("identity", *rooms)
+        self._listeners = {name: [listen(address) for address in self.config.listening(name)] for name in names}
+        self._running: dict[RoomName, int] = {}
         for name in self._listeners:
             self.start(name)
 
     def start(self, name: RoomName) -> None:
-        """Start a room and wait until it is ready."""
-        ready = threading.Event()
-        # A server closes the sockets that it is given; ours stay and hold back who calls meanwhile.
-        room = Room(name, self.config, [listener.dup() for listener in self._listeners[name]], ready.set)
-        serve = importlib.import_module(f"cumulet.{name}.room").serve
+        """Start a room, as the supervisor does, and wait until it is ready."""
+        ready, told = os.pipe()
+        process = os.fork()
+        if process == 0:
+            os.close(ready)
+            self._run(name, told)
+        os.close(told)
+        self._running[name] = process
+        with open(ready, "rb") as file:  # noqa: PTH123
+            assert file.read(1), f"{name} did not start"
 
-        async def begin() -> asyncio.Task[None]:
-            return asyncio.create_task(serve(room))
+    def _run(self, name: RoomName, told: int) -> None:
+        warnings.resetwarnings()
+        try:
+            serve = importlib.import_module(f"cumulet.{name}.room").serve
+            log_file = self.config.data_dir / "logs" / f"{name}.log"
+            run(
+                name,
+                self.config,
+                serve,
+                listeners=self._listeners[name],
+                on_ready=lambda: _tell(told),
+                log_file=log_file,
+            )
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
 
-        task = asyncio.run_coroutine_threadsafe(begin(), self._loop).result()
-        self._running[name] = task, room
-        while not ready.wait(0.01):
-            assert not task.done(), task.exception()
+    def stop(self, name: RoomName, number: int = signal.SIGTERM) -> None:
+        """Stop a room; its socket goes on listening and holds back who calls meanwhile."""
+        process = self._running.pop(name)
+        os.kill(process, number)
+        os.waitpid(process, 0)
 
-    def stop(self, name: RoomName) -> None:
-        """Stop a room; its socket goes on listening."""
-        task, room = self._running.pop(name)
-        self._loop.call_soon_threadsafe(room.stopping.set)
+    def kill(self, name: RoomName) -> None:
+        """Stop a room with no warning, and start it again."""
+        self.stop(name, signal.SIGKILL)
+        self.start(name)
 
-        async def ended() -> None:
-            await task
-
-        asyncio.run_coroutine_threadsafe(ended(), self._loop).result()
+    def log(self, name: RoomName) -> str:
+        """What a room wrote in its log."""
+        return (self.config.data_dir / "logs" / f"{name}.log").read_text()
 
     def close(self) -> None:
         """Stop everything."""
         for name in list(self._running):
-            self.stop(name)  # type: ignore[arg-type]
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+            self.stop(name)
         for listeners in self._listeners.values():
             for listener in listeners:
                 listener.close()

@@ -40,7 +40,7 @@ class Rights:
     def __init__(
         self, caller: Caller, assignments: list[RoleAssignment], definitions: Mapping[str, RoleDefinition]
     ) -> None:
-        self._caller = caller
+        self.caller = caller
         self._assignments = assignments
         self._definitions = definitions
 
@@ -59,7 +59,7 @@ class Rights:
 
     def denied(self, action: str, scope: str) -> ArmError:
         """The refusal in Azure's words."""
-        caller = self._caller
+        caller = self.caller
         return ArmError(
             403,
             "AuthorizationFailed",
@@ -145,7 +145,7 @@ class Access:
             assignments = [RoleAssignment.from_arm(item) for item in found]
             definitions: Mapping[str, RoleDefinition] = BUILT_IN_ROLES
             if any(assignment.role not in BUILT_IN_ROLES for assignment in assignments):
-                roles = await self._ask(f"{_PROVIDER}/roleDefinitions")
+                roles = await self._ask(f"{_PROVIDER}/roleDefinitions", "atScopeAndBelow()")
                 definitions = {item["name"]: RoleDefinition.from_arm(item) for item in roles}
             rights = Rights(caller, assignments, definitions)
             # A change that came while we asked has made this answer stale.

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import uuid
+from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from cumulet.arm import tenant
-from cumulet.arm.access import Access, Caller
+from cumulet.arm.access import Access, Caller, Rights
 from cumulet.arm.groups import GROUP_TYPE, Groups
-from cumulet.arm.provider import Providers
+from cumulet.arm.provider import Providers, read_body
 from cumulet.arm.store import Index
 from cumulet.arm.target import Target, verb
 from cumulet.common.arm import ArmError, ResourceId, json_response
@@ -18,7 +20,16 @@ from cumulet.common.config import Config
 
 log = logging.getLogger(__name__)
 
+_IDENTITY_TYPE = "Microsoft.ManagedIdentity/userAssignedIdentities"
 _CORRELATION = "x-ms-correlation-request-id"
+
+
+class _Identity(msgspec.Struct):
+    user_assigned_identities: dict[str, Any] | None = msgspec.field(name="userAssignedIdentities", default=None)
+
+
+class _Resource(msgspec.Struct):
+    identity: _Identity | None = None
 
 
 class Door:
@@ -38,7 +49,7 @@ class Door:
         try:
             response = await self._answer(request, correlation)
         except ArmError as error:
-            response = json_response(error.body(), error.status)
+            response = json_response(error.body(), error.status, self._challenge(error))
         if not response.prepared:
             response.headers.setdefault("x-ms-request-id", request_id)
             response.headers[_CORRELATION] = correlation
@@ -56,6 +67,13 @@ class Door:
             raise
         self._record(request, target, caller, response.status, correlation)
         return response
+
+    def _challenge(self, error: ArmError) -> dict[str, str]:
+        """Where the token is to be had (RFC 6750, 3)."""
+        if error.status != 401:
+            return {}
+        authority = f"{self._config.url('identity')}/{self._config.tenant_id}"
+        return {"WWW-Authenticate": f'Bearer authorization_uri="{authority}", error="invalid_token"'}
 
     def _record(self, request: web.Request, target: Target, caller: Caller, status: int, correlation: str) -> None:
         """What was changed, tried in vain or forbidden, and by whom; reading leaves no line."""
@@ -146,12 +164,15 @@ class Door:
             if not (target.is_list and rights.below(target.scope)):
                 raise rights.denied(target.action, target.scope)
             return await self._providers.readable(request, target, caller, correlation, rights)
+        body = await read_body(request)
         if not target.is_access:
-            return await self._providers.forward(request, target, caller, correlation)
+            if request.method in ("PUT", "PATCH"):
+                self._demand_identities(body, rights)
+            return await self._providers.forward(request, target, caller, correlation, body)
         if request.method == "PUT":
             self._demand_scope(target)
         try:
-            return await self._providers.forward(request, target, caller, correlation)
+            return await self._providers.forward(request, target, caller, correlation, body)
         finally:
             if request.method not in ("GET", "HEAD"):
                 self._access.forget()
@@ -173,6 +194,29 @@ class Door:
                 f"The Resource '{resource.type}/{resource.name}' under resource group '{target.resource_group}' was not "
                 "found. For more details please go to https://aka.ms/ARMResourceNotFoundFix",
             )
+
+    def _demand_identities(self, body: bytes | None, rights: Rights) -> None:
+        """Who lets a resource run as a managed identity needs the right to assign that identity."""
+        for name in _identities(body):
+            identity = ResourceId(name)
+            if identity.type.lower() != _IDENTITY_TYPE.lower() or not self._index.has(identity):
+                raise ArmError(400, "FailedIdentityOperation", f"The managed identity '{name}' was not found.")
+            if not rights.allow(f"{_IDENTITY_TYPE}/assign/action", str(identity)):
+                raise ArmError(
+                    403,
+                    "LinkedAuthorizationFailed",
+                    f"The client '{rights.caller.app_id}' does not have permission to perform action "
+                    f"'{_IDENTITY_TYPE}/assign/action' on the linked scope '{name}', or the linked scope is invalid.",
+                )
+
+
+def _identities(body: bytes | None) -> list[str]:
+    """The ids of the managed identities that the body of a resource names. Raises `ArmError` 400."""
+    try:
+        wanted = msgspec.json.decode(body or b"{}", type=_Resource).identity
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ArmError(400, "InvalidRequestContent", f"The request content was invalid: {error}") from None
+    return list(wanted.user_assigned_identities or {}) if wanted is not None else []
 
 
 def _printable(text: str) -> str:

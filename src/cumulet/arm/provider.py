@@ -55,11 +55,10 @@ class Providers:
         self._idle = asyncio.Condition()
 
     async def forward(
-        self, request: web.BaseRequest, target: Target, caller: Caller, correlation: str
+        self, request: web.BaseRequest, target: Target, caller: Caller, correlation: str, body: bytes | None = None
     ) -> web.StreamResponse:
         """Answer with what the provider answers. Raises `ArmError`."""
         url = self._url(target, request.rel_url.raw_query_string)
-        body = await _body(request)
         headers = {
             "Content-Type": request.headers.get("Content-Type", "application/json"),
             "Referer": f"https://{request.host}{target.path}",
@@ -192,7 +191,8 @@ class Providers:
                 await backoff.wait()
 
 
-async def _body(request: web.BaseRequest) -> bytes | None:
+async def read_body(request: web.BaseRequest) -> bytes | None:
+    """The content of a request, `None` where it has none. Raises `ArmError` 413."""
     if not request.can_read_body:
         return None
     body = b""

@@ -33,8 +33,9 @@ async def serve(room: Room) -> None:
         ):
             addresses = {
                 "microsoft.authorization": config.url("identity"),
-                "microsoft.containerregistry": config.url("registry"),
                 "microsoft.containerinstance": config.url("instances"),
+                "microsoft.containerregistry": config.url("registry"),
+                "microsoft.managedidentity": config.url("identity"),
             }
             access = Access(to_public, to_providers, config.url("identity"), config.tenant_id, _own_urls(room))
             providers = Providers(

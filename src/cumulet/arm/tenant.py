@@ -14,6 +14,7 @@ PROVIDERS: dict[str, dict[str, list[str]]] = {
     "Microsoft.Authorization": {"roleAssignments": ["2022-04-01"], "roleDefinitions": ["2022-04-01"]},
     "Microsoft.ContainerInstance": {"containerGroups": ["2024-05-01-preview", "2023-05-01"]},
     "Microsoft.ContainerRegistry": {"registries": ["2026-09-01-preview", "2023-07-01"]},
+    "Microsoft.ManagedIdentity": {"userAssignedIdentities": ["2024-11-30", "2023-01-31"]},
     "Microsoft.Resources": {"resourceGroups": ["2024-03-01", "2021-04-01"]},
 }
 

@@ -166,7 +166,7 @@ async def read_json(request: web.BaseRequest) -> dict[str, Any]:
     """The request's body as a JSON object. Raises `ArmError` 400 `InvalidRequestContent`."""
     try:
         body = msgspec.json.decode(await request.read() or b"{}")
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise ArmError(400, "InvalidRequestContent", f"The request content was invalid: {error}") from None
     if not isinstance(body, dict):
         raise ArmError(400, "InvalidRequestContent", "The request content must be a JSON object.")

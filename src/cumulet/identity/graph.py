@@ -1,4 +1,4 @@
-"""Microsoft Graph v1.0: applications, service principals and their passwords, as `az ad` uses them.
+"""Microsoft Graph v1.0: applications, service principals and their credentials, as `az ad` uses them.
 
 Any principal of the tenant may read. Changing the directory asks for the right to assign roles on the subscription
 (Owner has it); an application's own principal may also renew its own secrets.
@@ -6,34 +6,36 @@ Any principal of the tenant may read. Changing the directory asks for the right 
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import re
+import sqlite3
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime
 from typing import Any
 
 import jwt
+import msgspec
 from aiohttp import web
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from cumulet.common import clock
 from cumulet.common.arm import ArmError, json_response, read_json
 from cumulet.common.entra import GRAPH_AUDIENCE
+from cumulet.common.odata import FilterError, Term, conjunction, page
 from cumulet.common.rbac import allowed
-from cumulet.identity import secrets
+from cumulet.identity import objects, secrets
 from cumulet.identity.keys import SigningKeys
-from cumulet.identity.store import Application, Certificate, Directory, Principal
+from cumulet.identity.objects import Item
+from cumulet.identity.store import Application, Directory, Principal
 
-_FILTER = re.compile(r"(displayName|appId|id) eq '((?:[^']|'')*)'", re.IGNORECASE)
-_NAMES_FILTER = re.compile(r"servicePrincipalNames/any\((\w+):\s*\1 eq '((?:[^']|'')*)'\)", re.IGNORECASE)
-_COLUMNS = {"displayname": "display_name", "appid": "app_id", "id": "id"}
 _WRITE = "Microsoft.Authorization/roleAssignments/write"
-_NAME_LIMIT = 256
+
+#: Credentials that one application may have.
+_CREDENTIALS = 50
+
+_IDS = 1000
 
 Caller = dict[str, Any]
+_Handler = Callable[[web.Request], Awaitable[web.Response]]
+_Find = Callable[[str, str], Sequence[Item]]
+_Change = Callable[[Item, dict[str, Any]], Awaitable[web.Response]]
 
 
 class Graph:
@@ -45,25 +47,32 @@ class Graph:
         self._directory = directory
         self._keys = keys
         self._issuer = issuer
+        self._base_url = base_url
         self._audiences = [url for base in (GRAPH_AUDIENCE, base_url) for url in (base, f"{base}/")]
         self._subscription = f"/subscriptions/{subscription}"
 
     def routes(self) -> list[web.RouteDef]:
         """What is served; `(appId='…')` is an alternate key for the object id."""
-        routes: list[web.RouteDef] = []
-        for collection, one in (("applications", self._application), ("servicePrincipals", self._principal)):
-            kind = "application" if collection == "applications" else "principal"
-            create = self._create_application if kind == "application" else self._create_principal
-            for path in (f"/v1.0/{collection}/{{id}}", f"/v1.0/{collection}(appId='{{app_id}}')"):
-                routes += [
-                    web.get(path, self._read(one)),
-                    web.delete(path, self._write(one, self._delete)),
-                    web.post(f"{path}/addPassword", self._write(one, self._add_password, own=True)),
-                    web.post(f"{path}/removePassword", self._write(one, self._remove_password, own=True)),
-                ]
-                if kind == "application":
-                    routes.append(web.patch(path, self._write(one, self._patch_application)))
-            routes += [web.get(f"/v1.0/{collection}", self._list(kind)), web.post(f"/v1.0/{collection}", create)]
+        return [
+            *self._collection("applications", self._directory.applications, self._create_application),
+            *self._collection("servicePrincipals", self._directory.principals, self._create_principal),
+            web.get("/v1.0/users", self._list(_none)),
+            web.get("/v1.0/groups", self._list(_none)),
+            web.get("/v1.0/me", self._me),
+            web.get("/v1.0/directoryObjects/{id}", self._read(self._objects)),
+            web.post("/v1.0/directoryObjects/getByIds", self._get_by_ids),
+        ]
+
+    def _collection(self, name: str, find: _Find, create: _Handler) -> list[web.RouteDef]:
+        routes = [web.get(f"/v1.0/{name}", self._list(find)), web.post(f"/v1.0/{name}", create)]
+        for path in (f"/v1.0/{name}/{{id}}", f"/v1.0/{name}(appId='{{app_id}}')"):
+            routes += [
+                web.get(path, self._read(find)),
+                web.patch(path, self._write(find, self._patch)),
+                web.delete(path, self._write(find, self._delete)),
+                web.post(f"{path}/addPassword", self._write(find, self._add_password, own=True)),
+                web.post(f"{path}/removePassword", self._write(find, self._remove_password, own=True)),
+            ]
         return routes
 
     # Who calls.
@@ -73,9 +82,12 @@ class Graph:
         if scheme.lower() != "bearer" or not token:
             raise ArmError(401, "InvalidAuthenticationToken", "Access token is empty.")
         try:
-            return self._keys.verify(token, self._audiences, self._issuer)
+            caller = self._keys.verify(token.strip(), self._audiences, self._issuer)
         except jwt.InvalidTokenError as error:
-            raise ArmError(401, "InvalidAuthenticationToken", f"Access token validation failure. {error}") from None
+            raise ArmError(401, "InvalidAuthenticationToken", f"Access token validation failure. {error}.") from None
+        if not self._directory.principals("id", caller["oid"]):
+            raise ArmError(401, "InvalidAuthenticationToken", "The principal of the access token was deleted.")
+        return caller
 
     def _may_change(self, caller: Caller) -> bool:
         assignments = self._directory.role_assignments("principal_id", caller["oid"])
@@ -87,224 +99,203 @@ class Graph:
 
     # Reading.
 
-    def _read(
-        self, one: Callable[[web.Request], Application | Principal]
-    ) -> Callable[[web.Request], Awaitable[web.Response]]:
+    def _read(self, find: _Find) -> _Handler:
         async def handler(request: web.Request) -> web.Response:
             self._caller(request)
-            return json_response(self._show(one(request)))
+            return json_response(_selected(self._show(_one(find, request)), request))
 
         return handler
 
-    def _list(self, kind: str) -> Callable[[web.Request], Awaitable[web.Response]]:
+    def _list(self, find: _Find) -> _Handler:
         async def handler(request: web.Request) -> web.Response:
             self._caller(request)
-            column, value = _filter(request.query.get("$filter", ""))
-            select = self._directory.applications if kind == "application" else self._directory.principals
-            found: Sequence[Application | Principal] = select(column, value)
-            return json_response({"value": [self._show(item) for item in found]})
+            try:
+                terms = conjunction(request.query.get("$filter", ""))
+                found, more = page(self._fitting(find, terms), request.query)
+            except FilterError as error:
+                raise ArmError(400, "Request_UnsupportedQuery", str(error)) from None
+            answer: dict[str, Any] = {"value": [_selected(self._show(item), request) for item in found]}
+            if more is not None:
+                answer["@odata.nextLink"] = f"{self._base_url}{request.rel_url.update_query({'$skiptoken': more})}"
+            return json_response(answer)
 
         return handler
 
-    def _application(self, request: web.Request) -> Application:
-        column, value = _key(request)
-        found = self._directory.applications(column, value)
-        if not found:
-            raise _not_found(value)
-        return found[0]
+    @staticmethod
+    def _fitting(find: _Find, terms: Sequence[Term]) -> list[Item]:
+        indexed = {"id": "id", "appid": "app_id", "serviceprincipalnames": "app_id"}
+        key = next((term for term in terms if term.operator == "eq" and term.name in indexed), None)
+        found = find(indexed[key.name], key.value.lower()) if key is not None else find("", "")
+        return [item for item in found if objects.fits(terms, item)]
 
-    def _principal(self, request: web.Request) -> Principal:
-        column, value = _key(request)
-        found = self._directory.principals(column, value)
-        if not found:
-            raise _not_found(value)
-        return found[0]
+    async def _me(self, request: web.Request) -> web.Response:
+        self._caller(request)
+        raise ArmError(400, "BadRequest", "/me request is only valid with delegated authentication flow.")
 
-    def _show(self, item: Application | Principal) -> dict[str, Any]:
-        if isinstance(item, Principal):
-            return {
-                "id": item.id,
-                "appId": item.app_id,
-                "displayName": item.display_name,
-                "appDisplayName": item.display_name,
-                "servicePrincipalType": "Application",
-                "servicePrincipalNames": [item.app_id],
-                "accountEnabled": True,
-                "passwordCredentials": [],
-                "keyCredentials": [],
-            }
-        return {
-            "id": item.id,
-            "appId": item.app_id,
-            "displayName": item.display_name,
-            "createdDateTime": item.created,
-            "identifierUris": [],
-            "signInAudience": "AzureADMyOrg",
-            "passwordCredentials": [
-                {
-                    "keyId": secret.key_id,
-                    "displayName": secret.display_name,
-                    "hint": secret.hint,
-                    "startDateTime": secret.starts,
-                    "endDateTime": secret.ends,
-                    "secretText": None,
-                }
-                for secret in self._directory.secrets(item.id)
-            ],
-            "keyCredentials": [
-                {
-                    "keyId": certificate.key_id,
-                    "type": "AsymmetricX509Cert",
-                    "usage": "Verify",
-                    "customKeyIdentifier": certificate.thumbprint,
-                    "startDateTime": certificate.starts,
-                    "endDateTime": certificate.ends,
-                }
-                for certificate in self._directory.certificates(item.id)
-            ],
-        }
+    async def _get_by_ids(self, request: web.Request) -> web.Response:
+        self._caller(request)
+        body = await read_json(request)
+        ids = body.get("ids")
+        if not isinstance(ids, list) or len(ids) > _IDS or not all(isinstance(id_, str) for id_ in ids):
+            raise ArmError(400, "Request_BadRequest", f"ids must be a list of at most {_IDS} strings.")
+        found = [item for id_ in dict.fromkeys(ids) for item in self._objects("id", id_.lower())]
+        return json_response({"value": [self._show(item) for item in found]})
+
+    def _objects(self, column: str, value: str) -> Sequence[Item]:
+        return [*self._directory.principals(column, value), *self._directory.applications(column, value)]
+
+    def _show(self, item: Item) -> dict[str, Any]:
+        return objects.show(item, self._directory)
 
     # Changing.
 
-    def _write(
-        self,
-        one: Callable[[web.Request], Application | Principal],
-        change: Callable[[Application, dict[str, Any]], Awaitable[web.Response]],
-        *,
-        own: bool = False,
-    ) -> Callable[[web.Request], Awaitable[web.Response]]:
+    def _write(self, find: _Find, change: _Change, *, own: bool = False) -> _Handler:
         async def handler(request: web.Request) -> web.Response:
             caller = self._caller(request)
-            item = one(request)
+            item = _one(find, request)
             if not (self._may_change(caller) or (own and caller["appid"] == item.app_id)):
                 raise _denied()
-            (application,) = self._directory.applications("app_id", item.app_id)
-            return await change(application, await read_json(request))
+            if self._directory.managed_identities("app_id", item.app_id):
+                raise ArmError(
+                    403,
+                    "Authorization_RequestDenied",
+                    "A managed identity is changed and deleted by its resource, and has no credentials.",
+                )
+            return await change(item, await read_json(request))
 
         return handler
 
     async def _create_application(self, request: web.Request) -> web.Response:
         self._demand_change(request)
-        name = (await read_json(request)).get("displayName")
-        if not isinstance(name, str) or not 0 < len(name) <= _NAME_LIMIT:
-            raise ArmError(
-                400, "Request_BadRequest", f"displayName must be a string of 1 to {_NAME_LIMIT} characters."
-            )
-        application = Application(str(uuid.uuid4()), str(uuid.uuid4()), name, clock.rfc3339())
-        await self._directory.add(application)
+        body = await read_json(request)
+        application = Application(str(uuid.uuid4()), str(uuid.uuid4()), objects.read_name(body), clock.rfc3339())
+        certificates = []
+        if body.get("keyCredentials"):
+            certificates = objects.read_certificates(body, [], application.id, None)
+        try:
+            await self._directory.add(application, *certificates)
+        except sqlite3.IntegrityError:
+            raise _key_id_taken() from None
         return json_response(self._show(application), 201)
 
     async def _create_principal(self, request: web.Request) -> web.Response:
         self._demand_change(request)
-        app_id = str((await read_json(request)).get("appId", ""))
+        app_id = str((await read_json(request)).get("appId", "")).lower()
         found = self._directory.applications("app_id", app_id)
         if not found:
             raise ArmError(
                 400, "Request_BadRequest", f"The appId '{app_id}' does not reference a valid application object."
             )
-        if self._directory.principals("app_id", app_id):
+        principal = Principal(str(uuid.uuid4()), app_id, found[0].display_name)
+        try:
+            await self._directory.add(principal)
+        except sqlite3.IntegrityError:
             raise ArmError(
                 409,
                 "Request_MultipleObjectsWithSameKeyValue",
                 f"The service principal cannot be created: the service principal name {app_id} is already in use.",
-            )
-        principal = Principal(str(uuid.uuid4()), app_id, found[0].display_name)
-        await self._directory.add(principal)
+            ) from None
         return json_response(self._show(principal), 201)
 
-    async def _delete(self, application: Application, _: dict[str, Any]) -> web.Response:
-        for principal in self._directory.principals("app_id", application.app_id):
-            await self._directory.remove("role_assignment", "principal_id", principal.id)
-        await self._directory.remove("application", "id", application.id)
-        return web.Response(status=204)
-
-    async def _add_password(self, application: Application, body: dict[str, Any]) -> web.Response:
-        wanted = body.get("passwordCredential") or {}
-        text = secrets.new_text()
-        try:
-            starts, ends = (_moment(wanted.get(key)) for key in ("startDateTime", "endDateTime"))
-        except (TypeError, ValueError):
-            raise ArmError(
-                400, "Request_BadRequest", "startDateTime and endDateTime must be RFC 3339 times."
-            ) from None
-        name = wanted.get("displayName")
-        secret = await secrets.new_secret(
-            application.id, text, display_name=str(name) if name else None, starts=starts, ends=ends
-        )
-        await self._directory.add(secret)
-        return json_response(
-            {
-                "keyId": secret.key_id,
-                "displayName": secret.display_name,
-                "hint": secret.hint,
-                "secretText": text,
-                "startDateTime": secret.starts,
-                "endDateTime": secret.ends,
-            }
-        )
-
-    async def _remove_password(self, application: Application, body: dict[str, Any]) -> web.Response:
-        key_id = str(body.get("keyId", ""))
-        if key_id not in {secret.key_id for secret in self._directory.secrets(application.id)}:
-            raise ArmError(400, "Request_BadRequest", f"No password credential found with keyId '{key_id}'.")
-        await self._directory.remove("secret", "key_id", key_id)
-        return web.Response(status=204)
-
-    async def _patch_application(self, application: Application, body: dict[str, Any]) -> web.Response:
-        """Replace the certificates; other fields of an application mean nothing here and are left."""
+    async def _patch(self, item: Item, body: dict[str, Any]) -> web.Response:
+        """The name and the certificates; other fields mean nothing here and are left."""
+        name = objects.read_name(body) if "displayName" in body else item.display_name
         if "keyCredentials" in body:
-            certificates = [
-                _certificate(application.id, entry) for entry in body["keyCredentials"] if entry.get("key")
-            ]
-            await self._directory.remove("certificate", "application_id", application.id)
-            await self._directory.add(*certificates)
+            application_id = objects.application_of(item, self._directory)
+            principal_id = item.id if isinstance(item, Principal) else None
+            known = self._directory.certificates(application_id)
+            mine = [certificate for certificate in known if certificate.principal_id == principal_id]
+            wanted = objects.read_certificates(body, mine, application_id, principal_id)
+            if len(known) - len(mine) + len(wanted) > _CREDENTIALS:
+                raise _too_many()
+            try:
+                await self._directory.replace_certificates(mine, wanted)
+            except sqlite3.IntegrityError:
+                raise _key_id_taken() from None
+        if name != item.display_name:
+            await self._directory.put(msgspec.structs.replace(item, display_name=name))
         return web.Response(status=204)
 
+    async def _delete(self, item: Item, _: dict[str, Any]) -> web.Response:
+        """An application goes with its principal; a principal goes alone."""
+        if isinstance(item, Application):
+            await self._directory.remove_application(item.app_id)
+        else:
+            await self._directory.remove_principal(item.id)
+        return web.Response(status=204)
 
-def _key(request: web.Request) -> tuple[str, str]:
-    if "app_id" in request.match_info:
-        return "app_id", request.match_info["app_id"].lower()
-    return "id", request.match_info["id"].lower()
+    async def _add_password(self, item: Item, body: dict[str, Any]) -> web.Response:
+        wanted = body.get("passwordCredential")
+        wanted = {} if wanted is None else wanted
+        if not isinstance(wanted, dict):
+            raise ArmError(400, "Request_BadRequest", "passwordCredential must be an object.")
+        starts, ends = objects.read_life(wanted)
+        name = objects.read_name(wanted) if wanted.get("displayName") is not None else None
+        application_id = objects.application_of(item, self._directory)
+        if len(self._directory.secrets(application_id)) >= _CREDENTIALS:
+            raise _too_many()
+        text = secrets.new_text()
+        secret = await secrets.new_secret(
+            application_id,
+            text,
+            principal_id=item.id if isinstance(item, Principal) else None,
+            display_name=name,
+            starts=starts,
+            ends=ends,
+        )
+        try:
+            await self._directory.add(secret)
+        except sqlite3.IntegrityError:
+            raise _not_found(item.id) from None  # it was deleted just now
+        return json_response(objects.show_secret(secret, text))
+
+    async def _remove_password(self, item: Item, body: dict[str, Any]) -> web.Response:
+        key_id = str(body.get("keyId", "")).lower()
+        principal_id = item.id if isinstance(item, Principal) else None
+        for secret in self._directory.secrets(objects.application_of(item, self._directory)):
+            if secret.key_id == key_id and secret.principal_id == principal_id:
+                await self._directory.remove_secret(key_id)
+                return web.Response(status=204)
+        raise ArmError(400, "Request_BadRequest", f"No password credential found with keyId '{key_id[:100]}'.")
 
 
-def _filter(text: str) -> tuple[str, str]:
-    """The column and value of a supported `$filter`; none selects all."""
-    if not text:
-        return "", ""
-    if match := _FILTER.fullmatch(text.strip()):
-        return _COLUMNS[match[1].lower()], match[2].replace("''", "'")
-    if match := _NAMES_FILTER.fullmatch(text.strip()):
-        return "app_id", match[2].replace("''", "'")
-    raise ArmError(400, "Request_UnsupportedQuery", f"Unsupported or invalid query filter clause: {text}")
+def _none(_column: str, _value: str) -> Sequence[Item]:
+    """The tenant has no users and no groups."""
+    return []
 
 
-def _moment(text: str | None) -> datetime | None:
-    return clock.parse(text) if text else None
+def _one(find: _Find, request: web.Request) -> Item:
+    by_app_id = "app_id" in request.match_info
+    value = request.match_info["app_id" if by_app_id else "id"]
+    found = find("app_id" if by_app_id else "id", value.lower())
+    if not found:
+        raise _not_found(value)
+    return found[0]
 
 
-def _certificate(application_id: str, entry: dict[str, Any]) -> Certificate:
-    try:
-        certificate = x509.load_der_x509_certificate(base64.b64decode(entry["key"], validate=True))
-    except (ValueError, TypeError):
-        raise ArmError(400, "Request_BadRequest", "keyCredentials: 'key' must be a base64 DER certificate.") from None
-    der = certificate.public_bytes(Encoding.DER)
-    return Certificate(
-        key_id=str(uuid.uuid4()),
-        application_id=application_id,
-        thumbprint=base64.urlsafe_b64encode(hashlib.sha1(der, usedforsecurity=False).digest()).rstrip(b"=").decode(),
-        pem=certificate.public_bytes(Encoding.PEM).decode(),
-        starts=clock.rfc3339(certificate.not_valid_before_utc),
-        ends=clock.rfc3339(certificate.not_valid_after_utc),
-    )
+def _selected(shown: dict[str, Any], request: web.Request) -> dict[str, Any]:
+    """The fields that `$select` asks for, and the id."""
+    if not request.query.get("$select"):
+        return shown
+    wanted = {name.strip().lower() for name in request.query["$select"].split(",")} | {"id"}
+    return {name: value for name, value in shown.items() if name.lower() in wanted}
 
 
 def _not_found(value: str) -> ArmError:
     return ArmError(
         404,
         "Request_ResourceNotFound",
-        f"Resource '{value}' does not exist or one of its queried reference-property objects are not present.",
+        f"Resource '{value[:100]}' does not exist or one of its queried reference-property objects are not present.",
     )
 
 
 def _denied() -> ArmError:
     return ArmError(403, "Authorization_RequestDenied", "Insufficient privileges to complete the operation.")
+
+
+def _too_many() -> ArmError:
+    return ArmError(400, "KeyLimitReached", f"An application has at most {_CREDENTIALS} credentials of a kind.")
+
+
+def _key_id_taken() -> ArmError:
+    return ArmError(400, "Request_BadRequest", "keyCredentials: a 'keyId' is in use.")

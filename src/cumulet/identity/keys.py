@@ -1,12 +1,17 @@
-"""The keys that sign access tokens (RS256), published as a JSON Web Key Set (RFC 7517) and rotated."""
+"""The keys that sign access tokens (RS256), published as a JSON Web Key Set (RFC 7517) and rotated.
+
+A new key is published for a day before it signs, so that everybody knows it by then, and an old one for as long as a
+token lives that it signed: rotation logs nobody out.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import hashlib
-from datetime import timedelta
-from typing import Any
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 
 import jwt
 from cryptography.hazmat.primitives import serialization
@@ -15,73 +20,101 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cumulet.common import clock
 from cumulet.identity.store import Directory
 
-#: A new key signs after a month; the old ones stay published, so that no token that lives is refused.
-_ROTATION = timedelta(days=30)
+#: How long an access token lives, in seconds.
+TOKEN_LIFE = 3600
+
+_SIGNS_FOR = timedelta(days=30)
+_PUBLISHED_BEFORE = timedelta(days=1)
+_PUBLISHED_AFTER = timedelta(seconds=TOKEN_LIFE) + timedelta(minutes=10)
+
+
+class _Key(NamedTuple):
+    kid: str
+    private: rsa.RSAPrivateKey
+    starts: datetime
 
 
 class SigningKeys:
-    """The newest key signs, every key that could have signed a token that lives verifies."""
+    """The newest key that has started signs; every one that is kept verifies. `now` is the clock."""
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, directory: Directory, now: Callable[[], datetime] = clock.now) -> None:
         self._directory = directory
-        self._keys: dict[str, rsa.RSAPrivateKey] = {}
-        self._current = ""
+        self._now = now
+        self._keys: list[_Key] = []  # the newest first
 
-    async def load(self) -> None:
-        """Read the keys, and make one where there is none or the newest is old."""
-        known = self._directory.signing_keys()
-        if not known or clock.parse(known[0][2]) + _ROTATION < clock.now():
-            await self.rotate()
-            return
-        self._take(known)
+    async def maintain(self) -> None:
+        """Make the next key in time, and drop those of which no token lives.
 
-    async def rotate(self) -> None:
-        """Make a new key and sign with it from now on."""
-        key = await asyncio.to_thread(rsa.generate_private_key, 65537, 2048)
-        pem = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        await self._directory.add_signing_key(_thumbprint(key), pem.decode(), clock.rfc3339_micro())
-        self._take(self._directory.signing_keys())
+        To be called at the start, and again within an hour.
+        """
+        now = self._now()
+        if not self._keys:
+            self._take()
+        add: tuple[str, str, str] | None = None
+        if not self._keys:
+            add = await _new_key(now)
+        elif self._keys[0].starts + _SIGNS_FOR < now + _PUBLISHED_BEFORE:
+            add = await _new_key(now + _PUBLISHED_BEFORE)
+        newer = zip(self._keys, self._keys[1:], strict=False)
+        ended = [old.kid for new, old in newer if new.starts + _PUBLISHED_AFTER < now]
+        if add is not None or ended:
+            await self._directory.change_signing_keys(add, ended)
+            self._take()
 
     def sign(self, claims: dict[str, Any]) -> str:
         """A JSON Web Token with these claims."""
-        return jwt.encode(claims, self._keys[self._current], "RS256", headers={"kid": self._current})
+        now = self._now()
+        # The oldest stands in where the machine's clock was set back.
+        key = next((key for key in self._keys if key.starts <= now), self._keys[-1])
+        return jwt.encode(claims, key.private, "RS256", headers={"kid": key.kid, "x5t": key.kid})
 
     def verify(self, token: str, audiences: list[str], issuer: str) -> dict[str, Any]:
         """The claims of a token of ours. Raises `jwt.InvalidTokenError`."""
         kid = jwt.get_unverified_header(token).get("kid", "")
-        if kid not in self._keys:
+        key = next((key for key in self._keys if key.kid == kid), None)
+        if key is None:
             raise jwt.InvalidTokenError("the token was signed with a key that is not known")
         claims: dict[str, Any] = jwt.decode(
-            token, self._keys[kid].public_key(), algorithms=["RS256"], audience=audiences, issuer=issuer
+            token,
+            key.private.public_key(),
+            algorithms=["RS256"],
+            audience=audiences,
+            issuer=issuer,
+            options={"require": ["exp", "aud", "iss", "oid"]},
         )
         return claims
 
     def public(self) -> dict[str, Any]:
         """The JSON Web Key Set."""
-        keys = []
-        for kid, key in self._keys.items():
-            numbers = key.public_key().public_numbers()
-            keys.append(
-                {
-                    "kty": "RSA",
-                    "use": "sig",
-                    "alg": "RS256",
-                    "kid": kid,
-                    "x5t": kid,
-                    "n": _base64url(numbers.n),
-                    "e": _base64url(numbers.e),
-                }
-            )
-        return {"keys": keys}
+        return {"keys": [_public(key) for key in self._keys]}
 
-    def _take(self, known: list[tuple[str, str, str]]) -> None:
-        for kid, pem, _ in known:
-            key = serialization.load_pem_private_key(pem.encode(), password=None)
-            assert isinstance(key, rsa.RSAPrivateKey)
-            self._keys[kid] = key
-        self._current = known[0][0]
+    def _take(self) -> None:
+        self._keys = []
+        for kid, pem, starts in self._directory.signing_keys():
+            private = serialization.load_pem_private_key(pem.encode(), password=None)
+            assert isinstance(private, rsa.RSAPrivateKey)
+            self._keys.append(_Key(kid, private, clock.parse(starts)))
+
+
+async def _new_key(starts: datetime) -> tuple[str, str, str]:
+    key = await asyncio.to_thread(rsa.generate_private_key, 65537, 2048)
+    pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return _thumbprint(key), pem.decode(), clock.rfc3339_micro(starts)
+
+
+def _public(key: _Key) -> dict[str, Any]:
+    numbers = key.private.public_key().public_numbers()
+    return {
+        "kty": "RSA",
+        "use": "sig",
+        "alg": "RS256",
+        "kid": key.kid,
+        "x5t": key.kid,
+        "n": _base64url(numbers.n),
+        "e": _base64url(numbers.e),
+    }
 
 
 def _thumbprint(key: rsa.RSAPrivateKey) -> str:

@@ -1,76 +1,100 @@
 """The Microsoft identity platform's v2.0 end points: OpenID discovery, keys, and client credentials (RFC 6749, 4.4).
 
-A client authenticates with a secret, or with an assertion signed by a certificate of its application (RFC 7523).
 Errors have OAuth2's form with Entra's own codes in their description.
 """
 
 from __future__ import annotations
 
 import base64
-import hashlib
+import logging
 import time
 import uuid
+from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import parse_qsl, unquote_plus
 
-import jwt
 from aiohttp import web
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
+from prometheus_client import CollectorRegistry, Counter
 
 from cumulet.common import clock
 from cumulet.common.arm import json_response
-from cumulet.identity.keys import SigningKeys
-from cumulet.identity.secrets import Throttle, matches
-from cumulet.identity.store import Application, Certificate, Directory
+from cumulet.common.room import peer_certificate
+from cumulet.identity.clients import Client, Clients, OAuthError
+from cumulet.identity.keys import TOKEN_LIFE, SigningKeys
+from cumulet.identity.store import Directory
 
-_LIFE = 3600
-_ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+log = logging.getLogger(__name__)
 
+_FORM = "application/x-www-form-urlencoded"
+_FIELDS = 50
+_LONGEST_AUDIENCE = 1024
 
-class OAuthError(Exception):
-    """An error of the token end point (RFC 6749, 5.2) with Entra's numeric code."""
+#: RFC 6749, 5.1: nobody on the way keeps an answer with a token in it.
+_NOT_KEPT = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 
-    def __init__(self, status: int, error: str, code: int, description: str) -> None:
-        super().__init__(description)
-        self.status = status
-        self.error = error
-        self.code = code
+_Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
 class TokenEndpoint:
     """Serves `/{tenant}/…`; `issuer` is the base URL that tokens name."""
 
-    def __init__(self, directory: Directory, keys: SigningKeys, base_url: str, tenant: str) -> None:
-        self._directory = directory
+    def __init__(
+        self, directory: Directory, keys: SigningKeys, base_url: str, tenant: str, metrics: CollectorRegistry
+    ) -> None:
         self._keys = keys
         self._base_url = base_url
         self._tenant = tenant
-        self._throttle = Throttle()
+        self._token_url = f"{base_url}/{tenant}/oauth2/v2.0/token"
         self.issuer = f"{base_url}/{tenant}/v2.0"
+        self._clients = Clients(directory, tenant, [self._token_url, self.issuer])
+        self._issued = Counter("identity_tokens_issued", "Access tokens given out.", registry=metrics)
+        self._refused = Counter(
+            "identity_requests_refused", "Requests refused, by OAuth2's error.", ["error"], registry=metrics
+        )
 
     def routes(self) -> list[web.RouteDef]:
         """What is served."""
         return [
-            web.get("/{tenant}/v2.0/.well-known/openid-configuration", self._discovery),
-            web.get("/{tenant}/discovery/v2.0/keys", self._jwks),
-            web.post("/{tenant}/oauth2/v2.0/token", self._token),
+            web.get("/{tenant}/v2.0/.well-known/openid-configuration", self._in_tenant(self._discovery)),
+            web.get("/{tenant}/discovery/v2.0/keys", self._in_tenant(self._jwks)),
+            web.post("/{tenant}/oauth2/v2.0/token", self._in_tenant(self._token)),
         ]
 
-    async def _discovery(self, request: web.Request) -> web.Response:
-        self._check_tenant(request)
+    def _in_tenant(self, handler: _Handler) -> _Handler:
+        """Answer for the one tenant, by any of the names that it goes by, and failures in OAuth2's form."""
+
+        async def answer(request: web.Request) -> web.Response:
+            try:
+                tenant = request.match_info["tenant"]
+                if tenant.lower() not in (self._tenant, "common", "organizations"):
+                    raise OAuthError(
+                        400,
+                        "invalid_tenant" if request.method == "GET" else "invalid_request",
+                        90002,
+                        f"Tenant '{tenant[:100]}' not found. Check to make sure you have the correct tenant ID.",
+                    )
+                return await handler(request)
+            except OAuthError as error:
+                return self._refusal(error, request)
+
+        return answer
+
+    async def _discovery(self, _: web.Request) -> web.Response:
         base = f"{self._base_url}/{self._tenant}"
         return json_response(
             {
                 "issuer": self.issuer,
-                "token_endpoint": f"{base}/oauth2/v2.0/token",
+                "token_endpoint": self._token_url,
+                # MSAL wants to read this one, also for grants that never use it.
                 "authorization_endpoint": f"{base}/oauth2/v2.0/authorize",
-                "device_authorization_endpoint": f"{base}/oauth2/v2.0/devicecode",
                 "jwks_uri": f"{base}/discovery/v2.0/keys",
                 "token_endpoint_auth_methods_supported": [
                     "client_secret_post",
-                    "private_key_jwt",
                     "client_secret_basic",
+                    "private_key_jwt",
+                    "tls_client_auth",
                 ],
+                "token_endpoint_auth_signing_alg_values_supported": ["RS256", "PS256"],
                 "response_types_supported": ["token"],
                 "grant_types_supported": ["client_credentials"],
                 "subject_types_supported": ["pairwise"],
@@ -81,188 +105,121 @@ class TokenEndpoint:
             }
         )
 
-    async def _jwks(self, request: web.Request) -> web.Response:
-        self._check_tenant(request)
+    async def _jwks(self, _: web.Request) -> web.Response:
         return json_response(self._keys.public())
 
     async def _token(self, request: web.Request) -> web.Response:
-        trace = str(uuid.uuid4())
-        try:
-            self._check_tenant(request)
-            form = {key: str(value) for key, value in (await request.post()).items()}
-            return json_response(await self._grant(form, request.headers.get("Authorization", "")))
-        except OAuthError as error:
-            moment = clock.now().strftime("%Y-%m-%d %H:%M:%SZ")
-            description = f"AADSTS{error.code}: {error} Trace ID: {trace} Timestamp: {moment}"
-            body = {
-                "error": error.error,
-                "error_description": description,
-                "error_codes": [error.code],
-                "timestamp": moment,
-                "trace_id": trace,
-                "correlation_id": request.headers.get("client-request-id", trace),
-            }
-            return json_response(body, error.status)
-
-    def _check_tenant(self, request: web.Request) -> None:
-        tenant = request.match_info["tenant"]
-        if tenant.lower() not in (self._tenant, "common", "organizations"):
-            if request.method == "GET":
-                raise web.HTTPNotFound(reason=f"Tenant '{tenant}' not found.")
-            raise OAuthError(
-                400, "invalid_request", 90002, f"Tenant '{tenant}' not found. Check that you have the right one."
-            )
-
-    async def _grant(self, form: dict[str, str], authorization: str) -> dict[str, Any]:
-        if form.get("grant_type") != "client_credentials":
+        form = {**await _form(request), **_basic(request.headers.get("Authorization", ""))}
+        grant = form.get("grant_type", "")
+        if grant != "client_credentials":
             raise OAuthError(
                 400,
                 "unsupported_grant_type",
                 70003,
-                f"The grant type '{form.get('grant_type', '')}' is not supported: use client_credentials.",
+                f"The app requested an unsupported grant type '{grant[:100]}': use client_credentials.",
             )
-        if authorization.startswith("Basic "):
-            form = {**form, **_basic(authorization)}
-        scope = form.get("scope", "").split(" ")[0]
-        if not scope.endswith("/.default"):
-            raise OAuthError(
-                400,
-                "invalid_scope",
-                1002012,
-                f"The provided value for scope '{scope}' is not valid: it must end in /.default.",
-            )
-        application = self._application(form.get("client_id", ""))
-        await self._authenticate(application, form)
-        return self._issue(application, scope.removesuffix("/.default"))
+        audience = _audience(form.get("scope", ""))
+        client = await self._clients.authenticate(form, peer_certificate(request))
+        self._issued.inc()
+        return json_response(self._issue(client, audience), headers=_NOT_KEPT)
 
-    def _application(self, client_id: str) -> Application:
-        found = self._directory.applications("app_id", client_id.lower())
-        if not found:
-            raise OAuthError(
-                400,
-                "unauthorized_client",
-                700016,
-                f"Application with identifier '{client_id}' was not found in the directory '{self._tenant}'.",
-            )
-        return found[0]
-
-    async def _authenticate(self, application: Application, form: dict[str, str]) -> None:
-        if wait := self._throttle.retry_after(application.app_id):
-            raise OAuthError(
-                429, "temporarily_unavailable", 50196, f"Too many failed attempts: try again in {wait} seconds."
-            )
-        try:
-            if form.get("client_assertion_type") == _ASSERTION:
-                self._check_assertion(application, form.get("client_assertion", ""))
-            elif form.get("client_secret"):
-                await self._check_secret(application, form["client_secret"])
-            else:
-                raise OAuthError(
-                    401,
-                    "invalid_client",
-                    7000218,
-                    "The request body must contain the following parameter: 'client_assertion' or 'client_secret'.",
-                )
-        except OAuthError:
-            self._throttle.failed(application.app_id)
-            raise
-        self._throttle.succeeded(application.app_id)
-
-    async def _check_secret(self, application: Application, text: str) -> None:
-        now = clock.rfc3339()
-        expired = False
-        for secret in self._directory.secrets(application.id):
-            # The hint spares a hash for secrets that cannot be meant; it is no secret itself.
-            if secret.hint != text[:3] or not await matches(secret, text):
-                continue
-            if secret.starts <= now < secret.ends:
-                return
-            expired = True
-        if expired:
-            raise OAuthError(
-                401,
-                "invalid_client",
-                7000222,
-                f"The provided client secret keys for app '{application.app_id}' are expired. Create a new secret.",
-            )
-        raise OAuthError(
-            401,
-            "invalid_client",
-            7000215,
-            f"Invalid client secret provided for app '{application.app_id}'. Ensure the secret being sent in the request is the "
-            "client secret value, not the client secret ID.",
-        )
-
-    def _check_assertion(self, application: Application, assertion: str) -> None:
-        """An assertion's `x5t` or `x5t#S256` names the certificate; it lives briefly and is for this end point."""
-        try:
-            header = jwt.get_unverified_header(assertion)
-            certificate = _signer(header, self._directory.certificates(application.id))
-            if certificate is None:
-                raise jwt.InvalidTokenError(
-                    "the certificate is not registered for the application, or is not valid now"
-                )
-            key = x509.load_pem_x509_certificate(certificate.pem.encode()).public_key()
-            jwt.decode(
-                assertion,
-                key,  # type: ignore[arg-type]
-                algorithms=["RS256", "PS256"],
-                audience=[f"{self._base_url}/{self._tenant}/oauth2/v2.0/token", self.issuer],
-                issuer=application.app_id,
-                subject=application.app_id,
-                options={"require": ["exp", "aud", "iss", "sub"]},
-            )
-        except jwt.InvalidTokenError as error:
-            raise OAuthError(401, "invalid_client", 700027, f"Client assertion failed validation: {error}.") from None
-
-    def _issue(self, application: Application, audience: str) -> dict[str, Any]:
-        principals = self._directory.principals("app_id", application.app_id)
-        if not principals:
-            raise OAuthError(
-                400,
-                "unauthorized_client",
-                7000229,
-                f"The client application '{application.app_id}' has no service principal in the tenant '{self._tenant}'.",
-            )
+    def _issue(self, client: Client, audience: str) -> dict[str, Any]:
         now = int(time.time())
-        claims = {
+        principal = client.principal
+        claims: dict[str, Any] = {
             "aud": audience,
             "iss": self.issuer,
             "iat": now,
             "nbf": now,
-            "exp": now + _LIFE,
-            "appid": application.app_id,
-            "azp": application.app_id,
-            "app_displayname": application.display_name,
+            "exp": now + TOKEN_LIFE,
+            "appid": principal.app_id,
+            "azp": principal.app_id,
+            "app_displayname": principal.display_name,
             "idtyp": "app",
-            "oid": principals[0].id,
-            "sub": principals[0].id,
+            "oid": principal.id,
+            "sub": principal.id,
             "tid": self._tenant,
             "uti": uuid.uuid4().hex,
             "ver": "2.0",
         }
+        if client.resource_id is not None:
+            claims["xms_mirid"] = client.resource_id
         return {
             "token_type": "Bearer",
-            "expires_in": _LIFE,
-            "ext_expires_in": _LIFE,
+            "expires_in": TOKEN_LIFE,
+            "ext_expires_in": TOKEN_LIFE,
             "access_token": self._keys.sign(claims),
         }
 
+    def _refusal(self, error: OAuthError, request: web.Request) -> web.Response:
+        trace = str(uuid.uuid4())
+        moment = clock.now().strftime("%Y-%m-%d %H:%M:%SZ")
+        correlation = request.headers.get("client-request-id", "")
+        body = {
+            "error": error.error,
+            "error_description": f"AADSTS{error.code}: {error} Trace ID: {trace} Timestamp: {moment}",
+            "error_codes": [error.code],
+            "timestamp": moment,
+            "trace_id": trace,
+            "correlation_id": correlation if correlation.isprintable() and 0 < len(correlation) <= 64 else trace,
+        }
+        headers = dict(_NOT_KEPT)
+        if error.retry_after is not None:
+            headers["Retry-After"] = str(error.retry_after)
+        if error.status == 401 and "Authorization" in request.headers:
+            headers["WWW-Authenticate"] = f'Basic realm="{self._tenant}"'  # RFC 6749, 5.2
+        self._refused.labels(error.error).inc()
+        log.info("token refused: AADSTS%d: %s", error.code, error, extra={"trace": trace})
+        return json_response(body, error.status, headers)
+
+
+async def _form(request: web.Request) -> dict[str, str]:
+    if request.content_type != _FORM:
+        raise _bad(f"The content type must be {_FORM}.")
+    try:
+        text = (await request.read()).decode("ascii")
+        pairs = parse_qsl(text, keep_blank_values=True, strict_parsing=bool(text), max_num_fields=_FIELDS)
+    except web.HTTPRequestEntityTooLarge:
+        raise OAuthError(413, "invalid_request", 900144, "The request body is too large.") from None
+    except ValueError:
+        raise _bad(f"The request body is not valid {_FORM}.") from None
+    form = dict(pairs)
+    if len(form) != len(pairs):
+        raise _bad("A parameter is given more than once.")
+    return form
+
 
 def _basic(authorization: str) -> dict[str, str]:
+    """Client id and secret in a Basic header, each form-encoded (RFC 6749, 2.3.1)."""
+    scheme, _, encoded = authorization.partition(" ")
+    if scheme.lower() != "basic":
+        return {}
     try:
-        user, _, password = base64.b64decode(authorization[6:], validate=True).decode().partition(":")
+        user, _, password = base64.b64decode(encoded, validate=True).decode().partition(":")
     except ValueError:
         raise OAuthError(401, "invalid_client", 7000216, "The Authorization header is not valid Basic.") from None
-    return {"client_id": user, "client_secret": password}
+    return {"client_id": unquote_plus(user), "client_secret": unquote_plus(password)}
 
 
-def _signer(header: dict[str, Any], certificates: list[Certificate]) -> Certificate | None:
-    now = clock.rfc3339()
-    for certificate in certificates:
-        der = x509.load_pem_x509_certificate(certificate.pem.encode()).public_bytes(Encoding.DER)
-        sha256 = base64.urlsafe_b64encode(hashlib.sha256(der).digest()).rstrip(b"=").decode()
-        named = header.get("x5t#S256") == sha256 or header.get("x5t") == certificate.thumbprint
-        if named and certificate.starts <= now < certificate.ends:
-            return certificate
-    return None
+def _audience(scope: str) -> str:
+    """What a token is asked for: the one scope, less its `/.default`."""
+    audience = scope.removesuffix("/.default")
+    if (
+        audience == scope
+        or not audience
+        or not audience.isprintable()
+        or " " in audience
+        or len(scope) > _LONGEST_AUDIENCE
+    ):
+        raise OAuthError(
+            400,
+            "invalid_scope",
+            1002012,
+            f"The provided value for scope {scope[:200]} is not valid. Client credential flows must have a scope value with "
+            "/.default suffixed to the resource identifier (application ID URI).",
+        )
+    return audience
+
+
+def _bad(description: str) -> OAuthError:
+    return OAuthError(400, "invalid_request", 900144, description)

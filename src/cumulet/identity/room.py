@@ -1,7 +1,8 @@
-"""The room's life: take in the first principals, then serve OAuth2, Graph and the role provider on one address."""
+"""The room's life: take in the first principals, then serve OAuth2, Graph and two resource providers on one address."""
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 
 from aiohttp import web
@@ -13,12 +14,18 @@ from cumulet.common.entra import read_credential
 from cumulet.common.health import health_routes
 from cumulet.common.rbac import BUILT_IN_ROLES, RoleAssignment
 from cumulet.common.room import Room
+from cumulet.common.tasks import task_set, wait_for
 from cumulet.identity import secrets
-from cumulet.identity.authorization import Authorization
+from cumulet.identity.assignments import RoleAssignments
+from cumulet.identity.definitions import RoleDefinitions
 from cumulet.identity.graph import Graph
 from cumulet.identity.keys import SigningKeys
+from cumulet.identity.managed import ManagedIdentities
 from cumulet.identity.oauth import TokenEndpoint
 from cumulet.identity.store import Application, Directory, Principal
+
+#: Seconds between two looks at the age of the signing keys.
+_MAINTENANCE = 1800.0
 
 
 async def serve(room: Room) -> None:
@@ -26,23 +33,31 @@ async def serve(room: Room) -> None:
     config = room.config
     directory = Directory(room.data_dir / "identity.db")
     directory.open()
-    keys = SigningKeys(directory)
-    await keys.load()
-    await _take_in(room, directory)
-    base_url = config.url("identity")
-    oauth = TokenEndpoint(directory, keys, base_url, config.tenant_id)
-    graph = Graph(directory, keys, oauth.issuer, base_url, config.subscription_id)
-    app = web.Application(middlewares=[arm_errors, only_front_door])
-    app.add_routes(health_routes(CollectorRegistry()))
-    app.add_routes(graph.routes())
-    app.add_routes(Authorization(directory).routes())
-    app.add_routes(oauth.routes())
     try:
-        async with room.serving(app):
+        keys = SigningKeys(directory)
+        await keys.maintain()
+        await _take_in(room, directory)
+        base_url = config.url("identity")
+        metrics = CollectorRegistry()
+        oauth = TokenEndpoint(directory, keys, base_url, config.tenant_id, metrics)
+        app = web.Application(middlewares=[arm_errors, only_front_door])
+        app.add_routes(health_routes(metrics))
+        app.add_routes(Graph(directory, keys, oauth.issuer, base_url, config.subscription_id).routes())
+        app.add_routes(RoleDefinitions(directory, config.subscription_id).routes())
+        app.add_routes(RoleAssignments(directory).routes())
+        app.add_routes(ManagedIdentities(directory, config.tenant_id).routes())
+        app.add_routes(oauth.routes())
+        async with room.serving(app), task_set() as tasks:
+            tasks.start_essential(_maintain(keys, room.stopping), "maintain the signing keys")
             room.ready()
             await room.stopping.wait()
     finally:
         directory.close()
+
+
+async def _maintain(keys: SigningKeys, stopping: asyncio.Event) -> None:
+    while not await wait_for(stopping, _MAINTENANCE):
+        await keys.maintain()
 
 
 async def _take_in(room: Room, directory: Directory) -> None:

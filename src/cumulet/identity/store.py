@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -37,7 +37,24 @@ _MIGRATIONS = [
     );
     CREATE INDEX role_assignment_principal ON role_assignment (principal_id);
     CREATE TABLE signing_key (kid TEXT PRIMARY KEY, pem TEXT NOT NULL, created TEXT NOT NULL);
+    """,
     """
+    ALTER TABLE role_assignment ADD COLUMN condition TEXT NOT NULL DEFAULT '';
+    ALTER TABLE role_assignment ADD COLUMN description TEXT NOT NULL DEFAULT '';
+    ALTER TABLE role_assignment ADD COLUMN created TEXT NOT NULL DEFAULT '';
+    ALTER TABLE role_assignment ADD COLUMN created_by TEXT NOT NULL DEFAULT '';
+    ALTER TABLE signing_key RENAME COLUMN created TO starts;
+    ALTER TABLE secret ADD COLUMN principal_id TEXT REFERENCES principal (id) ON DELETE CASCADE;
+    ALTER TABLE certificate ADD COLUMN principal_id TEXT REFERENCES principal (id) ON DELETE CASCADE;
+    CREATE INDEX secret_of_application ON secret (application_id);
+    CREATE INDEX certificate_of_application ON certificate (application_id);
+    CREATE UNIQUE INDEX role_assignment_once ON role_assignment (principal_id, role, scope COLLATE NOCASE);
+    CREATE INDEX role_assignment_role ON role_assignment (role);
+    CREATE TABLE managed_identity (
+        key TEXT PRIMARY KEY, id TEXT NOT NULL, location TEXT NOT NULL, tags BLOB NOT NULL,
+        app_id TEXT NOT NULL UNIQUE REFERENCES application (app_id) ON DELETE CASCADE
+    );
+    """,
 ]
 
 
@@ -59,7 +76,10 @@ class Principal(msgspec.Struct, frozen=True):
 
 
 class Secret(msgspec.Struct, frozen=True):
-    """A client secret: its hash, the three characters that remind of it, and its life in RFC 3339."""
+    """A client secret: its hash, the three characters that remind of it, and its life in RFC 3339.
+
+    `principal_id` is set where it was given to the service principal and not to the application itself.
+    """
 
     key_id: str
     application_id: str
@@ -68,10 +88,14 @@ class Secret(msgspec.Struct, frozen=True):
     hash: str
     starts: str
     ends: str
+    principal_id: str | None = None
 
 
 class Certificate(msgspec.Struct, frozen=True):
-    """A certificate that an application may sign assertions with; the thumbprint is base64url of its SHA-1."""
+    """A certificate that an application may sign assertions with; the thumbprint is base64url of its SHA-1.
+
+    `principal_id` is as a secret's.
+    """
 
     key_id: str
     application_id: str
@@ -79,6 +103,21 @@ class Certificate(msgspec.Struct, frozen=True):
     pem: str
     starts: str
     ends: str
+    principal_id: str | None = None
+
+
+class ManagedIdentity(msgspec.Struct, frozen=True):
+    """A user-assigned managed identity: a principal without a secret, kept as a resource with the id `id`."""
+
+    key: str
+    id: str
+    location: str
+    tags: dict[str, str]
+    app_id: str
+
+
+Record = Application | Principal | Secret | Certificate | RoleAssignment | ManagedIdentity
+R = TypeVar("R", Application, Principal, Secret, Certificate, RoleAssignment, ManagedIdentity)
 
 
 class Directory:
@@ -96,24 +135,28 @@ class Directory:
         self._database.close()
 
     def applications(self, column: str = "", value: str = "") -> list[Application]:
-        """Those whose `id`, `app_id` or `display_name` is `value`, or all."""
-        return [Application(*row) for row in self._select("application", column, value)]
+        """Those whose `id` or `app_id` is `value`, or all; not those of managed identities."""
+        return self._select(Application, column, value, "app_id NOT IN (SELECT app_id FROM managed_identity)")
 
     def principals(self, column: str = "", value: str = "") -> list[Principal]:
-        """Those whose `id`, `app_id` or `display_name` is `value`, or all."""
-        return [Principal(*row) for row in self._select("principal", column, value)]
+        """Those whose `id` or `app_id` is `value`, or all."""
+        return self._select(Principal, column, value)
+
+    def managed_identities(self, column: str = "", value: str = "") -> list[ManagedIdentity]:
+        """Those whose `key` (the id in lower case) or `app_id` is `value`, or all."""
+        return self._select(ManagedIdentity, column, value)
 
     def secrets(self, application_id: str) -> list[Secret]:
-        """The secrets of an application."""
-        return [Secret(*row) for row in self._select("secret", "application_id", application_id)]
+        """The secrets of an application and of its service principal."""
+        return self._select(Secret, "application_id", application_id)
 
     def certificates(self, application_id: str) -> list[Certificate]:
-        """The certificates of an application."""
-        return [Certificate(*row) for row in self._select("certificate", "application_id", application_id)]
+        """The certificates of an application and of its service principal."""
+        return self._select(Certificate, "application_id", application_id)
 
     def signing_keys(self) -> list[tuple[str, str, str]]:
-        """(kid, PEM, created) of every signing key, the newest first."""
-        return self._database.read("SELECT kid, pem, created FROM signing_key ORDER BY created DESC, kid")
+        """(kid, PEM, the time from which it signs) of every signing key, the newest first."""
+        return self._database.read("SELECT kid, pem, starts FROM signing_key ORDER BY starts DESC, kid")
 
     def role_definitions(self) -> dict[str, RoleDefinition]:
         """The built-in roles and the custom ones, by GUID."""
@@ -124,23 +167,64 @@ class Directory:
         return {**BUILT_IN_ROLES, **{role.name: role for role in custom}}
 
     def role_assignments(self, column: str = "", value: str = "") -> list[RoleAssignment]:
-        """Those whose `name` or `principal_id` is `value`, or all."""
-        return [RoleAssignment(*row) for row in self._select("role_assignment", column, value)]
+        """Those whose `name`, `principal_id` or `role` is `value`, or all."""
+        return self._select(RoleAssignment, column, value)
 
-    async def add(self, *records: Application | Principal | Secret | Certificate | RoleAssignment) -> None:
+    async def add(self, *records: Record) -> None:
         """Add records in one transaction. Raises `sqlite3.IntegrityError` where one is there already."""
 
         def job(connection: sqlite3.Connection) -> None:
             for record in records:
-                values = msgspec.structs.astuple(record)
-                places = ", ".join("?" * len(values))
-                connection.execute(f"INSERT INTO {_TABLES[type(record)]} VALUES ({places})", values)  # noqa: S608
+                _insert(connection, record)
 
         await self._database.write(job)
 
-    async def remove(self, table: str, column: str, value: str) -> int:
-        """Delete the rows of a table of ours with that value, and what hangs on them; how many."""
-        return await self._database.execute(f"DELETE FROM {table} WHERE {column} = ?", (value,))  # noqa: S608
+    async def put(self, record: Application | Principal | RoleAssignment | ManagedIdentity) -> None:
+        """Change a record that is there, leaving what hangs on it."""
+        (key, *columns), (first, *rest) = record.__struct_fields__, _values(record)
+        changes = ", ".join(f"{column} = ?" for column in columns)
+        sql = f"UPDATE {_TABLES[type(record)]} SET {changes} WHERE {key} = ?"  # noqa: S608
+        await self._database.execute(sql, (*rest, first))
+
+    async def remove_secret(self, key_id: str) -> None:
+        """Delete a secret."""
+        await self._database.execute("DELETE FROM secret WHERE key_id = ?", (key_id,))
+
+    async def remove_role_definition(self, name: str) -> None:
+        """Delete a custom role."""
+        await self._database.execute("DELETE FROM role_definition WHERE name = ?", (name,))
+
+    async def remove_role_assignment(self, name: str) -> None:
+        """Take a role away."""
+        await self._database.execute("DELETE FROM role_assignment WHERE name = ?", (name,))
+
+    async def remove_application(self, app_id: str) -> None:
+        """Delete an application with its principal, its credentials and the roles that it was given."""
+
+        def job(connection: sqlite3.Connection) -> None:
+            for (principal_id,) in connection.execute(
+                "SELECT id FROM principal WHERE app_id = ?", (app_id,)
+            ).fetchall():
+                _remove_principal(connection, principal_id)
+            connection.execute("DELETE FROM application WHERE app_id = ?", (app_id,))
+
+        await self._database.write(job)
+
+    async def remove_principal(self, principal_id: str) -> None:
+        """Delete a principal with the roles that it was given."""
+        await self._database.write(lambda connection: _remove_principal(connection, principal_id))
+
+    async def replace_certificates(self, old: list[Certificate], new: list[Certificate]) -> None:
+        """Put certificates in the place of others. Raises `sqlite3.IntegrityError` where a `key_id` is taken."""
+
+        def job(connection: sqlite3.Connection) -> None:
+            connection.executemany(
+                "DELETE FROM certificate WHERE key_id = ?", [(certificate.key_id,) for certificate in old]
+            )
+            for certificate in new:
+                _insert(connection, certificate)
+
+        await self._database.write(job)
 
     async def put_role_definition(self, role: RoleDefinition) -> None:
         """Add or replace a custom role."""
@@ -148,14 +232,47 @@ class Directory:
             "INSERT OR REPLACE INTO role_definition VALUES (?, ?)", (role.name, msgspec.json.encode(role))
         )
 
-    async def add_signing_key(self, kid: str, pem: str, created: str) -> None:
-        """Add a signing key, which is used from now on."""
-        await self._database.execute("INSERT INTO signing_key VALUES (?, ?, ?)", (kid, pem, created))
+    async def change_signing_keys(self, add: tuple[str, str, str] | None, remove: list[str]) -> None:
+        """Add a signing key as (kid, PEM, the time from which it signs), and remove others by their kid."""
 
-    def _select(self, table: str, column: str, value: str) -> list[Any]:
-        if not column:
-            return self._database.read(f"SELECT * FROM {table} ORDER BY rowid")  # noqa: S608
-        return self._database.read(f"SELECT * FROM {table} WHERE {column} = ? ORDER BY rowid", (value,))  # noqa: S608
+        def job(connection: sqlite3.Connection) -> None:
+            if add is not None:
+                connection.execute("INSERT INTO signing_key VALUES (?, ?, ?)", add)
+            connection.executemany("DELETE FROM signing_key WHERE kid = ?", [(kid,) for kid in remove])
+
+        await self._database.write(job)
+
+    def _select(self, kind: type[R], column: str, value: str, condition: str = "1") -> list[R]:
+        sql = f"SELECT {_columns(kind)} FROM {_TABLES[kind]} WHERE {condition}"  # noqa: S608
+        if column:
+            rows = self._database.read(f"{sql} AND {column} = ? ORDER BY rowid", (value,))
+        else:
+            rows = self._database.read(f"{sql} ORDER BY rowid")
+        if kind is ManagedIdentity:
+            rows = [(key, id_, place, msgspec.json.decode(tags), app_id) for key, id_, place, tags, app_id in rows]
+        return [kind(*row) for row in rows]
+
+
+def _insert(connection: sqlite3.Connection, record: Record) -> None:
+    kind, values = type(record), _values(record)
+    places = ", ".join("?" * len(values))
+    connection.execute(f"INSERT INTO {_TABLES[kind]} ({_columns(kind)}) VALUES ({places})", values)  # noqa: S608
+
+
+def _remove_principal(connection: sqlite3.Connection, principal_id: str) -> None:
+    connection.execute("DELETE FROM role_assignment WHERE principal_id = ?", (principal_id,))
+    connection.execute("DELETE FROM principal WHERE id = ?", (principal_id,))
+
+
+def _columns(kind: type[Record]) -> str:
+    """The columns of a table, which have the names of the record's fields."""
+    return ", ".join(kind.__struct_fields__)
+
+
+def _values(record: Record) -> list[Any]:
+    return [
+        msgspec.json.encode(value) if isinstance(value, dict) else value for value in msgspec.structs.astuple(record)
+    ]
 
 
 _TABLES: dict[type, str] = {
@@ -164,4 +281,5 @@ _TABLES: dict[type, str] = {
     Secret: "secret",
     Certificate: "certificate",
     RoleAssignment: "role_assignment",
+    ManagedIdentity: "managed_identity",
 }

@@ -1,0 +1,172 @@
+"""Proof that a client is who it says: a secret, an assertion signed with its certificate, or the platform's TLS.
+
+Secrets follow RFC 6749 (2.3.1), assertions RFC 7521 and 7523 as Entra ID takes them (`x5t` or `x5t#S256` in the
+header name the certificate), and a managed identity has mutual TLS (RFC 8705, 2.1): it has no credential of its own,
+the platform that runs its workload answers for it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jwt
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from cumulet.common import clock
+from cumulet.common.room import Peer
+from cumulet.identity.secrets import Guard, TooManyFailuresError
+from cumulet.identity.store import Application, Certificate, Directory, Principal
+
+ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+
+#: The room that runs workloads, whose certificate speaks for their managed identities.
+_PLATFORM = "instances"
+
+#: The longest that an assertion may be good for, in seconds.
+_ASSERTION_LIFE = 24 * 3600
+
+
+class OAuthError(Exception):
+    """An error of the token end point (RFC 6749, 5.2) with Entra's numeric code; `retry_after` is in seconds."""
+
+    def __init__(self, status: int, error: str, code: int, description: str, retry_after: int | None = None) -> None:
+        super().__init__(description)
+        self.status = status
+        self.error = error
+        self.code = code
+        self.retry_after = retry_after
+
+
+class Client(NamedTuple):
+    """An authenticated client; `resource_id` is a managed identity's."""
+
+    principal: Principal
+    resource_id: str | None = None
+
+
+class Clients:
+    """`audiences` are what an assertion may be addressed to."""
+
+    def __init__(self, directory: Directory, tenant: str, audiences: list[str]) -> None:
+        self._directory = directory
+        self._tenant = tenant
+        self._audiences = audiences
+        self._guard = Guard()
+
+    async def authenticate(self, form: Mapping[str, str], peer: Peer | None) -> Client:
+        """The client that a token request comes from. Raises `OAuthError`."""
+        client_id = form.get("client_id", "").lower()
+        if not client_id:
+            raise OAuthError(
+                400, "invalid_request", 900144, "The request body must contain the following parameter: 'client_id'."
+            )
+        for identity in self._directory.managed_identities("app_id", client_id):
+            if peer is None or peer.user != _PLATFORM:
+                raise _invalid(
+                    7000218,
+                    f"'{client_id}' is a managed identity: only the platform that runs its workload speaks for it.",
+                )
+            return Client(self._principal(client_id), identity.id)
+        found = self._directory.applications("app_id", client_id)
+        if not found:
+            raise OAuthError(
+                400,
+                "unauthorized_client",
+                700016,
+                f"Application with identifier '{client_id[:100]}' was not found in the directory '{self._tenant}'.",
+            )
+        if "client_assertion" in form:
+            self._check_assertion(found[0], form)
+        elif form.get("client_secret"):
+            await self._check_secret(found[0], form["client_secret"])
+        else:
+            raise _invalid(
+                7000218,
+                "The request body must contain the following parameter: 'client_assertion' or 'client_secret'.",
+            )
+        return Client(self._principal(client_id))
+
+    def _principal(self, client_id: str) -> Principal:
+        found = self._directory.principals("app_id", client_id)
+        if not found:
+            raise OAuthError(
+                400,
+                "unauthorized_client",
+                7000229,
+                f"The client application '{client_id}' is missing service principal in the tenant '{self._tenant}'.",
+            )
+        return found[0]
+
+    async def _check_secret(self, application: Application, text: str) -> None:
+        known = self._directory.secrets(application.id)
+        try:
+            secret = await self._guard.find(application.app_id, known, text)
+        except TooManyFailuresError as error:
+            raise OAuthError(
+                429, "temporarily_unavailable", 50196, str(error), retry_after=error.retry_after
+            ) from None
+        if secret is None:
+            raise _invalid(
+                7000215,
+                "Invalid client secret provided. Ensure the secret being sent in the request is the client secret value, "
+                f"not the client secret ID, for a secret added to app '{application.app_id}'.",
+            )
+        now = clock.rfc3339()
+        if now >= secret.ends:
+            raise _invalid(
+                7000222,
+                f"The provided client secret keys for app '{application.app_id}' are expired. Create new keys for your app.",
+            )
+        if now < secret.starts:
+            raise _invalid(
+                7000215, f"The client secret provided for app '{application.app_id}' is good from {secret.starts} on."
+            )
+
+    def _check_assertion(self, application: Application, form: Mapping[str, str]) -> None:
+        if form.get("client_assertion_type") != ASSERTION_TYPE:
+            raise OAuthError(400, "invalid_request", 900144, f"'client_assertion_type' must be '{ASSERTION_TYPE}'.")
+        assertion = form["client_assertion"]
+        try:
+            key = _signer(jwt.get_unverified_header(assertion), self._directory.certificates(application.id))
+            claims: dict[str, Any] = jwt.decode(
+                assertion,
+                key,
+                algorithms=["RS256", "PS256"],
+                audience=self._audiences,
+                issuer=application.app_id,
+                subject=application.app_id,
+                leeway=60,
+                options={"require": ["exp", "aud", "iss", "sub"]},
+            )
+            if int(claims["exp"]) > clock.now().timestamp() + _ASSERTION_LIFE:
+                raise jwt.InvalidTokenError("it would be good for more than a day")
+        except jwt.InvalidTokenError as error:
+            raise _invalid(700027, f"Client assertion failed signature or claim validation: {error}.") from None
+
+
+def _signer(header: dict[str, Any], certificates: list[Certificate]) -> rsa.RSAPublicKey:
+    """The key of the certificate that a header names. Raises `jwt.InvalidTokenError`."""
+    now = clock.rfc3339()
+    # MSAL keeps base64's padding, which RFC 7515 leaves out.
+    named = {kind: str(header.get(kind, "")).rstrip("=") for kind in ("x5t", "x5t#S256")}
+    for known in certificates:
+        certificate = x509.load_pem_x509_certificate(known.pem.encode())
+        digest = hashlib.sha256(certificate.public_bytes(Encoding.DER)).digest()
+        sha256 = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+        if named["x5t#S256"] != sha256 and named["x5t"] != known.thumbprint:
+            continue
+        if not known.starts <= now < known.ends:
+            raise jwt.InvalidTokenError("its certificate is not valid now")
+        key = certificate.public_key()
+        assert isinstance(key, rsa.RSAPublicKey)  # no other is taken in
+        return key
+    raise jwt.InvalidTokenError("its certificate is not registered for the application")
+
+
+def _invalid(code: int, description: str) -> OAuthError:
+    return OAuthError(401, "invalid_client", code, description)

@@ -1,0 +1,142 @@
+"""The resource provider `Microsoft.ManagedIdentity`: user-assigned identities (REST reference 2023-01-31).
+
+Each is a principal without a credential. Whoever may assign it lets a workload run as it, and the platform that runs
+the workload gets the tokens.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from cumulet.common import clock
+from cumulet.common.arm import ArmError, json_response, read_json
+from cumulet.identity.store import Application, Directory, ManagedIdentity, Principal
+
+TYPE = "Microsoft.ManagedIdentity/userAssignedIdentities"
+
+_NAME = re.compile(r"[A-Za-z0-9][-_A-Za-z0-9]{2,127}")
+_SUBSCRIPTION = r"/{root:(?i:subscriptions)}/{subscription}"
+_GROUP = rf"{_SUBSCRIPTION}/{{groups:(?i:resourceGroups)}}/{{group}}"
+_PROVIDED = (
+    r"/{providers:(?i:providers)}/{namespace:(?i:Microsoft\.ManagedIdentity)}/{type:(?i:userAssignedIdentities)}"
+)
+
+
+class ManagedIdentities:
+    """Serves `…/providers/Microsoft.ManagedIdentity/userAssignedIdentities`."""
+
+    def __init__(self, directory: Directory, tenant: str) -> None:
+        self._directory = directory
+        self._tenant = tenant
+
+    def routes(self) -> list[web.RouteDef]:
+        """What is served; the application takes these paths from the front door only."""
+        one = f"{_GROUP}{_PROVIDED}/{{name}}"
+        return [
+            web.get(f"{_SUBSCRIPTION}{_PROVIDED}", self._list),
+            web.get(f"{_GROUP}{_PROVIDED}", self._list),
+            web.get(one, self._get),
+            web.put(one, self._put),
+            web.patch(one, self._patch),
+            web.delete(one, self._delete),
+        ]
+
+    async def _list(self, request: web.Request) -> web.Response:
+        start = f"/subscriptions/{request.match_info['subscription']}/"
+        if "group" in request.match_info:
+            start += f"resourceGroups/{request.match_info['group']}/"
+        found = [
+            identity for identity in self._directory.managed_identities() if identity.key.startswith(start.lower())
+        ]
+        return json_response({"value": [self._show(identity) for identity in found]})
+
+    async def _get(self, request: web.Request) -> web.Response:
+        found = self._find(request)
+        if not found:
+            raise ArmError(
+                404, "ResourceNotFound", f"The Resource '{TYPE}/{request.match_info['name']}' was not found."
+            )
+        return json_response(self._show(found[0]))
+
+    async def _put(self, request: web.Request) -> web.Response:
+        body = await read_json(request)
+        tags, location = _tags(body), body.get("location")
+        if existing := self._find(request):
+            if location is not None and location != existing[0].location:
+                raise ArmError(
+                    409,
+                    "InvalidResourceLocation",
+                    f"The resource already exists in location '{existing[0].location}'.",
+                )
+            return await self._change(existing[0], tags)
+        if not isinstance(location, str) or not location:
+            raise ArmError(400, "LocationRequired", "The location property is required for this definition.")
+        name = request.match_info["name"]
+        if not _NAME.fullmatch(name):
+            raise ArmError(
+                400,
+                "ResourceNameInvalid",
+                "The resource name must have 3 to 128 letters, digits, hyphens and underscores, and begin with no hyphen.",
+            )
+        identity = ManagedIdentity(_id(request).lower(), _id(request), location, tags, str(uuid.uuid4()))
+        try:
+            await self._directory.add(
+                Application(str(uuid.uuid4()), identity.app_id, name, clock.rfc3339()),
+                Principal(str(uuid.uuid4()), identity.app_id, name),
+                identity,
+            )
+        except sqlite3.IntegrityError:
+            raise ArmError(409, "Conflict", "Another request is making this resource: try again.") from None
+        return json_response(self._show(identity), 201)
+
+    async def _patch(self, request: web.Request) -> web.Response:
+        found = self._find(request)
+        if not found:
+            return await self._get(request)
+        body = await read_json(request)
+        return await self._change(found[0], _tags(body) if "tags" in body else found[0].tags)
+
+    async def _change(self, identity: ManagedIdentity, tags: dict[str, str]) -> web.Response:
+        changed = msgspec.structs.replace(identity, tags=tags)
+        await self._directory.put(changed)
+        return json_response(self._show(changed))
+
+    async def _delete(self, request: web.Request) -> web.Response:
+        found = self._find(request)
+        if not found:
+            return web.Response(status=204)
+        await self._directory.remove_application(found[0].app_id)
+        return web.Response(status=200)
+
+    def _find(self, request: web.Request) -> Sequence[ManagedIdentity]:
+        return self._directory.managed_identities("key", _id(request).lower())
+
+    def _show(self, identity: ManagedIdentity) -> dict[str, Any]:
+        (principal,) = self._directory.principals("app_id", identity.app_id)
+        return {
+            "id": identity.id,
+            "name": identity.id.rsplit("/", 1)[-1],
+            "type": TYPE,
+            "location": identity.location,
+            "tags": identity.tags,
+            "properties": {"tenantId": self._tenant, "principalId": principal.id, "clientId": identity.app_id},
+        }
+
+
+def _id(request: web.Request) -> str:
+    match = request.match_info
+    return f"/subscriptions/{match['subscription']}/resourcegroups/{match['group']}/providers/{TYPE}/{match['name']}"
+
+
+def _tags(body: dict[str, Any]) -> dict[str, str]:
+    try:
+        return msgspec.convert(body.get("tags") or {}, dict[str, str])
+    except msgspec.ValidationError as error:
+        raise ArmError(400, "InvalidRequestContent", f"tags: {error}", target="tags") from None
