@@ -13,6 +13,7 @@ from cumulet.controllers.controller import Context, Key, Object, key_of
 #: Seconds without a heartbeat after which a node is not known to be well (upstream's default).
 _GRACE = 50.0
 _UNREACHABLE = "node.kubernetes.io/unreachable"
+_EFFECTS = ("NoSchedule", "NoExecute")
 _NOT_READY = "node.kubernetes.io/not-ready"
 _LEASE_NAMESPACE = "kube-node-lease"
 
@@ -41,7 +42,7 @@ class NodeLifecycleController:
         if lease["metadata"]["namespace"] == _LEASE_NAMESPACE:
             self.queue.add_after(("", lease["metadata"]["name"]), _GRACE + 1)
             node = self._nodes.get(lease["metadata"]["name"])
-            if node is not None and _taint(node) is not None:
+            if node is not None and _taints(node):
                 self.queue.add(key_of(node))
 
     async def reconcile(self, key: Key) -> None:
@@ -55,7 +56,7 @@ class NodeLifecycleController:
             await self._mark_unknown(node)
             return
         wanted = {"False": _NOT_READY, "Unknown": _UNREACHABLE}.get(ready.get("status", ""))
-        if wanted != _taint(node):
+        if ready and _taints(node) != ({(wanted, effect) for effect in _EFFECTS} if wanted else set()):
             await self._set_taint(node, wanted)
         if wanted is not None:
             await self._evict(key, node, wanted, ready.get("lastTransitionTime"))
@@ -94,10 +95,7 @@ class NodeLifecycleController:
         taints = [taint for taint in (node.get("spec") or {}).get("taints") or () if taint["key"] not in ours]
         if wanted is not None:
             now = clock.rfc3339()
-            taints += [
-                {"key": wanted, "effect": "NoSchedule", "timeAdded": now},
-                {"key": wanted, "effect": "NoExecute", "timeAdded": now},
-            ]
+            taints += [{"key": wanted, "effect": effect, "timeAdded": now} for effect in _EFFECTS]
         patch = {"metadata": {"resourceVersion": node["metadata"]["resourceVersion"]}, "spec": {"taints": taints}}
         try:
             await self._client.patch(NODES, node["metadata"]["name"], patch)
@@ -143,9 +141,7 @@ def _ready(node: Object) -> Object:
     return {}
 
 
-def _taint(node: Object) -> str | None:
-    for taint in (node.get("spec") or {}).get("taints") or ():
-        if taint["key"] in (_UNREACHABLE, _NOT_READY) and taint["effect"] == "NoExecute":
-            key: str = taint["key"]
-            return key
-    return None
+def _taints(node: Object) -> set[tuple[str, str]]:
+    """Key and effect of our taints of a node; an API server gives a new one the first of them, with one effect."""
+    taints = (node.get("spec") or {}).get("taints") or ()
+    return {(taint["key"], taint["effect"]) for taint in taints if taint["key"] in (_UNREACHABLE, _NOT_READY)}
