@@ -45,7 +45,7 @@ async def serve(room: Room) -> None:
             door = Door(config, access, groups, providers, index)
             app = web.Application(middlewares=[arm_errors])
             app.add_routes(health_routes(CollectorRegistry()))
-            app.router.add_route("*", "/{path:.*}", door.handle)
+            app.router.add_route("*", r"/{path:[\s\S]*}", door.handle)
             groups.resume()
             async with room.serving(app):
                 room.ready()
