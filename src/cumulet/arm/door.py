@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
+from prometheus_client import CollectorRegistry, Counter
 
 from cumulet.arm import tenant
 from cumulet.arm.access import Access, Caller, Rights
@@ -21,6 +22,7 @@ from cumulet.common.config import Config
 log = logging.getLogger(__name__)
 
 _IDENTITY_TYPE = "Microsoft.ManagedIdentity/userAssignedIdentities"
+_METHODS = frozenset({"GET", "HEAD", "PUT", "PATCH", "POST", "DELETE"})
 _READS = ("GET", "HEAD")
 _CORRELATION = "x-ms-correlation-request-id"
 
@@ -36,12 +38,23 @@ class _Resource(msgspec.Struct):
 class Door:
     """`handle` answers every path but the health ones."""
 
-    def __init__(self, config: Config, access: Access, groups: Groups, providers: Providers, index: Index) -> None:
+    def __init__(
+        self,
+        config: Config,
+        access: Access,
+        groups: Groups,
+        providers: Providers,
+        index: Index,
+        metrics: CollectorRegistry,
+    ) -> None:
         self._config = config
         self._access = access
         self._groups = groups
         self._providers = providers
         self._index = index
+        self._requests = Counter(
+            "arm_requests", "Requests by method and status.", ["method", "status"], registry=metrics
+        )
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request, in ARM's form whatever comes of it, with its correlation id."""
@@ -54,6 +67,8 @@ class Door:
         if not response.prepared:
             response.headers.setdefault("x-ms-request-id", request_id)
             response.headers[_CORRELATION] = correlation
+        method = request.method if request.method in _METHODS else "other"
+        self._requests.labels(method, str(response.status)).inc()
         return response
 
     async def _answer(self, request: web.Request, correlation: str) -> web.StreamResponse:

@@ -42,9 +42,10 @@ async def serve(room: Room) -> None:
                 to_providers, addresses, index, tasks, access.revoke_below, own_url=config.url("arm")
             )
             groups = Groups(index, config.subscription_id, tasks, providers, access.revoke_below)
-            door = Door(config, access, groups, providers, index)
+            metrics = CollectorRegistry()
+            door = Door(config, access, groups, providers, index, metrics)
             app = web.Application(middlewares=[arm_errors])
-            app.add_routes(health_routes(CollectorRegistry()))
+            app.add_routes(health_routes(metrics))
             app.router.add_route("*", r"/{path:[\s\S]*}", door.handle)
             groups.resume()
             async with room.serving(app):
