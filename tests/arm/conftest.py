@@ -11,7 +11,9 @@ from tests.cloud import Cloud
 
 @pytest.fixture(scope="session")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    """The rooms, running."""
+    """The rooms, running, trusted by Microsoft's libraries too."""
     made = Cloud(tmp_path_factory.mktemp("arm") / "data", "arm", "registry")
-    yield made
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REQUESTS_CA_BUNDLE", str(made.config.ca_file))
+        yield made
     made.close()

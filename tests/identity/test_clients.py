@@ -15,6 +15,8 @@ import msal
 import pytest
 from azure.core.exceptions import ClientAuthenticationError
 from azure.identity import CertificateCredential, ClientSecretCredential
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from cumulet.common.entra import ARM_AUDIENCE, Credential
 from tests.cloud import Answer, Cloud
@@ -166,6 +168,38 @@ def test_a_body_that_is_no_form_is_refused(cloud: Cloud, body: bytes, headers: d
     assert answer.body["error"] in ("invalid_request", "unsupported_grant_type", "invalid_client", "invalid_scope")
 
 
+def test_the_room_counts_what_it_gives_and_refuses(cloud: Cloud) -> None:
+    assert cloud.ask_token(client_id="no-such").status == 400
+    assert cloud.token()
+    counted = cloud.call("identity", "GET", "/metrics").body.decode()
+    assert "identity_tokens_issued_total" in counted
+    assert 'identity_requests_refused_total{error="unauthorized_client"}' in counted
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            ["grant_type", "client_id", "client_secret", "scope", "client_assertion", "client_assertion_type"]
+        ),
+        st.one_of(
+            st.sampled_from(["client_credentials", f"{ARM_AUDIENCE}/.default", ASSERTION, "a.b.c"]),
+            st.text(max_size=30),
+        ),
+    )
+)
+def test_no_form_breaks_it(cloud: Cloud, fuzzed: Credential, form: dict[str, str]) -> None:
+    answer = cloud.ask_token(**{"client_id": fuzzed.client_id, **form})
+    assert 400 <= answer.status < 500
+    assert answer.body["error_codes"]
+
+
+@pytest.fixture(scope="module")
+def fuzzed(cloud: Cloud) -> Credential:
+    """A principal that may be shut out."""
+    return cloud.principal("fuzzed")
+
+
 # Assertions.
 
 
@@ -272,6 +306,9 @@ def test_a_secret_is_shown_once_and_kept_as_a_hash(cloud: Cloud) -> None:
     assert who.client_id.encode() in kept
     assert who.client_secret.encode() not in kept
     assert b"$argon2id$" in kept
+    cloud.ask_token(client_id=who.client_id, client_secret=who.client_secret, scope="wrong")
+    assert "AADSTS1002012" in cloud.log("identity")
+    assert who.client_secret not in cloud.log("identity")
 
 
 def test_guessing_is_slowed_down_and_disturbs_nobody_who_knows(cloud: Cloud) -> None:

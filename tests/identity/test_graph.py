@@ -118,7 +118,8 @@ def test_certificates_are_added_to_those_that_are_there(cloud: Cloud, signer: Si
     assert cloud.graph("PATCH", path, {"keyCredentials": [first, second]}).status == 204
     kept = cloud.graph("GET", path).body["keyCredentials"]
     assert [item["keyId"] for item in kept] == [first["keyId"], second["keyId"]]
-    for wrong in ([{"keyId": str(uuid.uuid4())}], [{"key": "AAAA"}], [{"key": 1}], [{}], {}, [1], "x"):
+    wrongs: list[Any] = [[{"keyId": str(uuid.uuid4())}], [{"key": "AAAA"}], [{"key": 1}], [{}], {}, [1], "x"]
+    for wrong in wrongs:
         answer = cloud.graph("PATCH", path, {"keyCredentials": wrong})
         assert (answer.status, answer.code) == (400, "Request_BadRequest"), wrong
     taken = cloud.graph("POST", "/applications", {"displayName": "thief", "keyCredentials": [second]})

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
+from prometheus_client import CollectorRegistry, Counter
 
 from cumulet.arm import tenant
 from cumulet.arm.access import Access, Caller, Rights
@@ -21,6 +22,8 @@ from cumulet.common.config import Config
 log = logging.getLogger(__name__)
 
 _IDENTITY_TYPE = "Microsoft.ManagedIdentity/userAssignedIdentities"
+_METHODS = frozenset({"GET", "HEAD", "PUT", "PATCH", "POST", "DELETE"})
+_READS = ("GET", "HEAD")
 _CORRELATION = "x-ms-correlation-request-id"
 
 
@@ -35,12 +38,23 @@ class _Resource(msgspec.Struct):
 class Door:
     """`handle` answers every path but the health ones."""
 
-    def __init__(self, config: Config, access: Access, groups: Groups, providers: Providers, index: Index) -> None:
+    def __init__(
+        self,
+        config: Config,
+        access: Access,
+        groups: Groups,
+        providers: Providers,
+        index: Index,
+        metrics: CollectorRegistry,
+    ) -> None:
         self._config = config
         self._access = access
         self._groups = groups
         self._providers = providers
         self._index = index
+        self._requests = Counter(
+            "arm_requests", "Requests by method and status.", ["method", "status"], registry=metrics
+        )
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request, in ARM's form whatever comes of it, with its correlation id."""
@@ -53,6 +67,8 @@ class Door:
         if not response.prepared:
             response.headers.setdefault("x-ms-request-id", request_id)
             response.headers[_CORRELATION] = correlation
+        method = request.method if request.method in _METHODS else "other"
+        self._requests.labels(method, str(response.status)).inc()
         return response
 
     async def _answer(self, request: web.Request, correlation: str) -> web.StreamResponse:
@@ -91,6 +107,8 @@ class Door:
         self, request: web.Request, target: Target, caller: Caller, correlation: str
     ) -> web.StreamResponse:
         words = target.words
+        if words in (["tenants"], ["subscriptions"]):
+            _demand_method(request, *_READS)
         if words == ["tenants"]:
             return json_response(tenant.tenants(self._config))
         if words == ["subscriptions"]:
@@ -102,7 +120,7 @@ class Door:
                 404, "SubscriptionNotFound", f"The subscription '{target.segments[1]}' could not be found."
             )
         # `/subscriptions/{s}/providers[/{namespace}[/register]]` is about providers, not for one.
-        if words[2:3] == ["providers"] and (len(words) <= 4 or words[4:] in (["register"], ["unregister"])):
+        if words[2:3] == ["providers"] and (len(words) <= 4 or words[4:] == ["register"]):
             return await self._about_providers(request, target, caller)
         if target.namespace is not None:
             return await self._provider(request, target, caller, correlation)
@@ -113,9 +131,14 @@ class Door:
     async def _subscription(self, request: web.Request, target: Target, caller: Caller) -> web.Response:
         rights = await self._access.rights(caller)
         subscription = f"/subscriptions/{target.segments[1]}"
+        if len(target.words) == 4 and target.resource_group is not None:
+            scope = f"{subscription}/resourceGroups/{target.resource_group}"
+            rights.demand(f"{GROUP_TYPE}/{verb(request.method)}", scope)
+            return await self._groups.handle(request, target.resource_group)
+        _demand_method(request, *_READS)
         match target.words[2:]:
             case []:
-                rights.demand(f"Microsoft.Resources/subscriptions/{verb(request.method)}", subscription)
+                rights.demand("Microsoft.Resources/subscriptions/read", subscription)
                 return json_response(tenant.subscription(self._config))
             case ["locations"]:
                 rights.demand("Microsoft.Resources/subscriptions/locations/read", subscription)
@@ -131,10 +154,6 @@ class Door:
                 if not rights.below(subscription):
                     raise rights.denied(f"{GROUP_TYPE}/read", subscription)
                 return self._groups.list_groups(request, rights)
-            case ["resourcegroups", _]:
-                scope = f"{subscription}/resourceGroups/{target.segments[3]}"
-                rights.demand(f"{GROUP_TYPE}/{verb(request.method)}", scope)
-                return await self._groups.handle(request, target.segments[3])
             case ["resourcegroups", _, "resources"]:
                 scope = f"{subscription}/resourceGroups/{target.segments[3]}"
                 if not rights.below(scope):
@@ -146,7 +165,9 @@ class Door:
     async def _about_providers(self, request: web.Request, target: Target, caller: Caller) -> web.Response:
         rights = await self._access.rights(caller)
         scope = f"/subscriptions/{target.segments[1]}"
-        action = "read" if request.method in ("GET", "HEAD") else f"{target.words[-1]}/action"
+        registers = len(target.words) == 5
+        _demand_method(request, *(("POST",) if registers else _READS))
+        action = "register/action" if registers else "read"
         rights.demand(f"Microsoft.Resources/subscriptions/providers/{action}", scope)
         if len(target.segments) == 3:
             return json_response({"value": [tenant.provider(self._config, name) for name in tenant.PROVIDERS]})
@@ -217,6 +238,11 @@ def _identities(body: bytes | None) -> list[str]:
     except (msgspec.DecodeError, RecursionError) as error:
         raise ArmError(400, "InvalidRequestContent", f"The request content was invalid: {error}") from None
     return list(wanted.user_assigned_identities or {}) if wanted is not None else []
+
+
+def _demand_method(request: web.Request, *methods: str) -> None:
+    if request.method not in methods:
+        raise ArmError(405, "MethodNotAllowed", f"{request.method} is not allowed here: {' or '.join(methods)} is.")
 
 
 def _printable(text: str) -> str:

@@ -14,7 +14,7 @@ from aiohttp import web
 from cumulet.arm.access import Rights
 from cumulet.arm.provider import Providers, Revoke
 from cumulet.arm.store import Deletion, Group, Index, Tracked, no_group
-from cumulet.common.arm import ArmError, front_door_url, json_response, read_json
+from cumulet.common.arm import ArmError, front_door_url, json_response, read_json, read_tags
 from cumulet.common.odata import FilterError, Term, conjunction, page
 from cumulet.common.tasks import TaskSet
 
@@ -113,14 +113,14 @@ class Groups:
                 f"Invalid resource group location '{location}'. The Resource group already exists in location "
                 f"'{existing.location}'.",
             )
-        group = Group(existing.name if existing else name, location, _tags(body), "Succeeded")
+        group = Group(existing.name if existing else name, location, read_tags(body), "Succeeded")
         await self._index.put_group(group)
         return json_response(self._show(group), 200 if existing else 201)
 
     async def _patch(self, name: str, body: dict[str, Any]) -> web.Response:
         group = self.existing(name)
         if "tags" in body:
-            group = msgspec.structs.replace(group, tags=_tags(body))
+            group = msgspec.structs.replace(group, tags=read_tags(body))
             await self._index.put_group(group)
         return json_response(self._show(group))
 
@@ -199,10 +199,3 @@ def _fits(terms: list[Term], item: Group | Tracked, kind: str, group: str) -> bo
         if value is None or ("tagvalue" in wanted and not wanted["tagvalue"].holds(value)):
             return False
     return all(term.holds(values[term.name]) for term in terms if term.name in values)
-
-
-def _tags(body: dict[str, Any]) -> dict[str, str]:
-    try:
-        return msgspec.convert(body.get("tags") or {}, dict[str, str])
-    except msgspec.ValidationError as error:
-        raise ArmError(400, "InvalidRequestContent", f"tags: {error}", target="tags") from None

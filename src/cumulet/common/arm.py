@@ -173,6 +173,15 @@ async def read_json(request: web.BaseRequest) -> dict[str, Any]:
     return body
 
 
+def read_tags(body: dict[str, Any]) -> dict[str, str]:
+    """The `tags` of a resource in a request, none where it has none. Raises `ArmError` 400."""
+    tags = body.get("tags")
+    try:
+        return msgspec.convert({} if tags is None else tags, dict[str, str])
+    except msgspec.ValidationError as error:
+        raise ArmError(400, "InvalidRequestContent", f"tags: {error}", target="tags") from None
+
+
 class ArmClient:
     """Calls Azure Resource Manager, ours or the real one, with an Entra token."""
 

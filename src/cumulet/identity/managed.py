@@ -16,7 +16,7 @@ import msgspec
 from aiohttp import web
 
 from cumulet.common import clock
-from cumulet.common.arm import ArmError, json_response, read_json
+from cumulet.common.arm import ArmError, json_response, read_json, read_tags
 from cumulet.identity.store import Application, Directory, ManagedIdentity, Principal
 
 TYPE = "Microsoft.ManagedIdentity/userAssignedIdentities"
@@ -67,7 +67,7 @@ class ManagedIdentities:
 
     async def _put(self, request: web.Request) -> web.Response:
         body = await read_json(request)
-        tags, location = _tags(body), body.get("location")
+        tags, location = read_tags(body), body.get("location")
         if existing := self._find(request):
             if location is not None and location != existing[0].location:
                 raise ArmError(
@@ -101,7 +101,7 @@ class ManagedIdentities:
         if not found:
             return await self._get(request)
         body = await read_json(request)
-        return await self._change(found[0], _tags(body) if "tags" in body else found[0].tags)
+        return await self._change(found[0], read_tags(body) if "tags" in body else found[0].tags)
 
     async def _change(self, identity: ManagedIdentity, tags: dict[str, str]) -> web.Response:
         changed = msgspec.structs.replace(identity, tags=tags)
@@ -133,10 +133,3 @@ class ManagedIdentities:
 def _id(request: web.Request) -> str:
     match = request.match_info
     return f"/subscriptions/{match['subscription']}/resourcegroups/{match['group']}/providers/{TYPE}/{match['name']}"
-
-
-def _tags(body: dict[str, Any]) -> dict[str, str]:
-    try:
-        return msgspec.convert(body.get("tags") or {}, dict[str, str])
-    except msgspec.ValidationError as error:
-        raise ArmError(400, "InvalidRequestContent", f"tags: {error}", target="tags") from None
