@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import json
 import os
@@ -40,6 +41,8 @@ class Server:
         finally:
             connection.close()
         headers = dict(response.headers.items())
+        if headers.get("Content-Encoding") == "gzip":
+            raw = gzip.decompress(raw)
         is_json = headers.get("Content-Type", "").startswith("application/json") and raw
         if is_json and "watch=true" in path and response.status == 200:
             return Answer(response.status, headers, [json.loads(line) for line in raw.splitlines()])

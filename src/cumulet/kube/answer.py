@@ -16,6 +16,8 @@ from cumulet.kube.tables import Include, to_table
 from cumulet.kube.versions import from_stored
 
 _JSON = "application/json"
+_WARNINGS = 16
+_WARNING_LENGTH = 4096
 _COMPRESS_FROM = 128 * 1024
 
 
@@ -88,8 +90,10 @@ def respond(request: web.BaseRequest, body: bytes, status: int = 200, warnings: 
     if len(body) >= _COMPRESS_FROM and "gzip" in request.headers.get("Accept-Encoding", ""):
         response.body = gzip.compress(body, compresslevel=1)
         response.headers["Content-Encoding"] = "gzip"
-    for text in warnings:
-        escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    for text in warnings[:_WARNINGS]:
+        # What a client sent is in it, so it could say anything, also what ends a header.
+        plain = "".join(char if char.isprintable() else "\ufffd" for char in text[:_WARNING_LENGTH])
+        escaped = plain.replace("\\", "\\\\").replace('"', '\\"')
         response.headers.add("Warning", f'299 - "{escaped}"')
     return response
 

@@ -13,9 +13,15 @@ from aiohttp import web
 from cumulet.kube.answer import Form, encode, form_of, respond, shaped, shaped_list
 from cumulet.kube.resources import Row
 from cumulet.kube.selectors import Predicate, field_selector, label_selector
-from cumulet.kube.status import ApiError, bad_request
+from cumulet.kube.status import ApiError, Cause, bad_request, invalid
 from cumulet.kube.store import Event, GoneError, Store, Stored
 
+_TOO_OLD = (
+    "The provided continue parameter is too old to display a consistent list result. You can start a new list without "
+    "the continue parameter, or use the continue token in this response to retrieve the remainder of the results. "
+    "Continuing with the provided token results in an inconsistent list - objects that were created, modified, or "
+    "deleted between the time the first chunk was returned and now may show up in the list."
+)
 _BOOKMARK = 60.0
 _TIMEOUT = 1800.0
 _FIELDS: dict[str, frozenset[str]] = {
@@ -70,19 +76,57 @@ class Reading:
         selects = _selects(row, query.get("labelSelector", ""), query.get("fieldSelector", ""))
         if query.get("watch", "").lower() in ("true", "1"):
             return await self._watch(request, row, namespace, selects)
-        after, revision = _position(query.get("continue", ""))
+        after, revision = self._start(request, row, namespace)
+        whole = self._store.list(row.key, namespace)
+        if revision:
+            try:
+                whole = self._store.list_at(row.key, namespace, revision)
+            except GoneError:
+                raise self._expired(query.get("continue", ""), after) from None
         found = [
             stored
-            for stored in self._store.list(row.key, namespace)
+            for stored in whole
             if (stored.namespace, stored.name) > after and (selects is None or selects(stored))
         ]
-        metadata: dict[str, str | int] = {"resourceVersion": str(revision or self._store.revision)}
+        revision = revision or self._store.revision
+        metadata: dict[str, str | int] = {"resourceVersion": str(revision)}
         limit = _number(query.get("limit", ""), "limit")
         if limit and len(found) > limit:
-            metadata["continue"] = _continue(found[limit - 1], self._store.revision)
-            metadata["remainingItemCount"] = len(found) - limit
+            metadata["continue"] = _continue((found[limit - 1].namespace, found[limit - 1].name), revision)
+            if selects is None:
+                metadata["remainingItemCount"] = len(found) - limit
             found = found[:limit]
         return respond(request, shaped_list(row, found, metadata, form_of(request)))
+
+    def _start(self, request: web.BaseRequest, row: Row, namespace: str) -> tuple[tuple[str, str], int]:
+        """Where a list begins, and of which revision it is to be; 0 is that of now. Raises `ApiError`."""
+        query = request.query
+        wanted = _number(query.get("resourceVersion", ""), "resourceVersion")
+        match = query.get("resourceVersionMatch", "")
+        if match not in ("", "NotOlderThan", "Exact"):
+            raise _invalid_match("Unsupported value", f'"{match}": supported values: "Exact", "NotOlderThan"')
+        if match and not query.get("resourceVersion"):
+            raise _invalid_match("Forbidden", "resourceVersionMatch is forbidden unless resourceVersion is provided")
+        if token := query.get("continue", ""):
+            if wanted:
+                raise bad_request("specifying resource version is not allowed when using continue")
+            return _position(token)
+        self._check_reached(wanted)
+        return ("", ""), wanted if match == "Exact" else 0
+
+    def _check_reached(self, revision: int) -> None:
+        """A revision that is still to come is not waited for."""
+        if revision > self._store.revision:
+            why = f"Too large resource version: {revision}, current: {self._store.revision}"
+            causes = [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]
+            raise ApiError(504, "Timeout", why, {"causes": causes, "retryAfterSeconds": 1})
+
+    def _expired(self, token: str, after: tuple[str, str]) -> ApiError:
+        if not token:
+            return ApiError(410, "Expired", "The resourceVersion for the provided list is too old.")
+        error = ApiError(410, "Expired", _TOO_OLD)
+        error.metadata["continue"] = _continue(after, -1)
+        return error
 
     def selected(self, request: web.BaseRequest, row: Row, namespace: str) -> Iterable[Stored]:
         """What a delete of a collection is about."""
@@ -95,6 +139,7 @@ class Reading:
         query, form = request.query, form_of(request)
         since = _number(query.get("resourceVersion", ""), "resourceVersion")
         initial = query.get("sendInitialEvents", "").lower() in ("true", "1")
+        self._check_reached(since)
         # Without a revision, or with 0, the state of now comes first.
         from_now = initial or since == 0
         try:
@@ -195,18 +240,22 @@ def _number(text: str, name: str) -> int:
     return int(text)
 
 
-def _continue(last: Stored, revision: int) -> str:
-    token = {"v": "meta.k8s.io/v1", "rv": revision, "start": f"{last.namespace}/{last.name}"}
+def _continue(last: tuple[str, str], revision: int) -> str:
+    """Where the next page begins; a revision of -1 goes on with what is there by then."""
+    token = {"v": "meta.k8s.io/v1", "rv": revision, "start": f"{last[0]}/{last[1]}"}
     return base64.urlsafe_b64encode(msgspec.json.encode(token)).rstrip(b"=").decode()
 
 
 def _position(token: str) -> tuple[tuple[str, str], int]:
     """Where a list goes on, and of which revision it is."""
-    if not token:
-        return ("", ""), 0
     try:
         found = msgspec.json.decode(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
         namespace, _, name = found["start"].partition("/")
-        return (namespace, name), int(found["rv"])
+        return (namespace, name), max(int(found["rv"]), 0)
     except (ValueError, KeyError, TypeError, AttributeError):
         raise bad_request("continue key is not valid") from None
+
+
+def _invalid_match(reason: str, message: str) -> ApiError:
+    cause = Cause("resourceVersionMatch", f"FieldValue{reason.split()[0]}", f"{reason}: {message}")
+    return invalid("meta.k8s.io", "ListOptions", "", [cause])

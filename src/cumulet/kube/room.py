@@ -28,7 +28,7 @@ from cumulet.kube.users import ServiceAccountTokens
 
 async def serve(room: Room) -> None:
     """Serve until told to stop."""
-    store = Store(room.data_dir / "kube.db")
+    store = Store(room.data_dir / "kube.db", room.data_dir / "secrets.key")
     store.open()
     objects = Objects(store, Admission(store), Allocator(store, room.config.service_cidr))
     await bootstrap(objects, room.config, str(next(ipaddress.ip_network(room.config.service_cidr).hosts())))

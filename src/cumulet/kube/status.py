@@ -22,13 +22,14 @@ class ApiError(Exception):
         self.code = code
         self.reason = reason
         self.details = details
+        self.metadata: dict[str, Any] = {}
 
     def status(self) -> dict[str, Any]:
         """The object to answer with."""
         status: dict[str, Any] = {
             "kind": "Status",
             "apiVersion": "v1",
-            "metadata": {},
+            "metadata": self.metadata,
             "status": "Failure",
             "message": str(self),
             "reason": self.reason,

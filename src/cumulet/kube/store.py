@@ -21,6 +21,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from cumulet.common.database import Database
+from cumulet.kube.sealing import Sealer
 
 log = logging.getLogger(__name__)
 
@@ -123,15 +124,16 @@ class _Collection:
 class Store:
     """Create, get, list, update, delete, watch; `revision` is that of the newest change on disk."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, key_file: Path) -> None:
         self._database = Database(path, _MIGRATIONS)
+        self._sealer = Sealer(key_file)
         self._collections: dict[str, _Collection] = {}
         self._next = 1
         self._hooks: dict[str, list[Callable[[], None]]] = {}
         self.revision = 1
 
     def open(self) -> None:
-        """Read everything into memory."""
+        """Read everything into memory. Raises `SealError`, `DatabaseError`."""
         self._database.open()
         ((self.revision,),) = self._database.read("SELECT value FROM revision")
         self._next = self.revision
@@ -139,7 +141,8 @@ class Store:
             "SELECT * FROM object ORDER BY resource"
         ):
             collection = self._collection(resource)
-            collection.objects[namespace, name] = _stored(resource, namespace, name, revision, body)
+            plain = self._sealer.open(resource, namespace, name, body)
+            collection.objects[namespace, name] = _stored(resource, namespace, name, revision, plain)
         for collection in self._collections.values():
             collection.forgotten = self.revision
 
@@ -169,6 +172,24 @@ class Store:
         for key in sorted(objects):
             if not namespace or key[0] == namespace:
                 yield objects[key]
+
+    def list_at(self, resource: str, namespace: str, revision: int) -> Iterator[Stored]:
+        """The objects as they were at a revision, by namespace and name. Raises `GoneError`."""
+        collection = self._collection(resource)
+        if revision < collection.forgotten:
+            raise GoneError
+        objects = dict(collection.objects)
+        changed: set[Key] = set()
+        for event in self._since(collection, revision):
+            key = (event.stored.namespace, event.stored.name)
+            if key in changed:
+                continue
+            changed.add(key)
+            if event.before is None:
+                objects.pop(key, None)
+            else:
+                objects[key] = event.before
+        return (objects[key] for key in sorted(objects) if not namespace or key[0] == namespace)
 
     def list_newest(self, resource: str, namespace: str) -> Iterator[Stored]:
         """The objects of a namespace with the changes that are on their way to disk."""
@@ -213,8 +234,12 @@ class Store:
             raise GoneError
         watcher = Watcher()
         collection.watchers.add(watcher)
+        return watcher, self._since(collection, since)
+
+    @staticmethod
+    def _since(collection: _Collection, revision: int) -> Sequence[Event]:
         revisions = [event.stored.revision for event in collection.history]
-        return watcher, list(collection.history)[bisect_right(revisions, since) :]
+        return list(collection.history)[bisect_right(revisions, revision) :]
 
     def unwatch(self, resource: str, watcher: Watcher) -> None:
         """The watcher is not read any more."""
@@ -235,6 +260,7 @@ class Store:
         collection = self._collection(resource)
         key = (namespace, name)
         mine = None if delete else stored
+        written_body = self._sealer.seal(resource, namespace, name, body)
         collection.pending[key] = mine
 
         def job(connection: sqlite3.Connection) -> None:
@@ -246,7 +272,7 @@ class Store:
             else:
                 connection.execute(
                     "INSERT OR REPLACE INTO object VALUES (?, ?, ?, ?, ?)",
-                    (resource, namespace, name, revision, body),
+                    (resource, namespace, name, revision, written_body),
                 )
             connection.execute("UPDATE revision SET value = ?", (revision,))
 

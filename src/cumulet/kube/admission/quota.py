@@ -14,7 +14,7 @@ from cumulet.common.kubernetes.quantity import decimal
 from cumulet.kube.admission.amounts import Amounts, pod_amounts
 from cumulet.kube.resources import BY_KEY, Row
 from cumulet.kube.schema.quantity import canonical
-from cumulet.kube.schema.validation import selects
+from cumulet.kube.schema.selecting import selects
 from cumulet.kube.status import forbidden
 from cumulet.kube.store import Store
 

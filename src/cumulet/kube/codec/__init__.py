@@ -10,6 +10,7 @@ from cumulet.kube.codec.protobuf import ProtobufError, decode_protobuf
 from cumulet.kube.status import ApiError, bad_request
 
 PROTOBUF = "application/vnd.kubernetes.protobuf"
+_DEPTH = 100
 _YAML = ("application/yaml", "application/apply-patch+yaml", "application/apply-patch")
 
 
@@ -55,9 +56,12 @@ def _yaml(raw: bytes, kind: str) -> Any:
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        events = 0
+        events = depth = 0
         for event in yaml.parse(raw, Loader=loader):
             events += 1
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _DEPTH:
+                raise bad_request("error parsing YAML: exceeded max depth")
             # An alias can repeat a document within itself without end; no client of Kubernetes sends one.
             if isinstance(event, yaml.AliasEvent) or events > 1_000_000:
                 raise bad_request(

@@ -13,7 +13,7 @@ from cumulet.common import clock
 from cumulet.kube.custom.jsonpath import JsonPath, JsonPathError
 from cumulet.kube.custom.kind import Custom
 from cumulet.kube.resources import Row
-from cumulet.kube.schema.validation import duplicate, invalid, required, unsupported
+from cumulet.kube.schema.validation.causes import duplicate, invalid, required, unsupported
 from cumulet.kube.status import Cause
 
 Object = dict[str, Any]

@@ -144,9 +144,16 @@ def _entries(new: Object, live: Object, manager: Manager) -> list[_Entry]:
     if given == [{}]:
         return []  # asks for a reset
     for found in (given, (live.get("metadata") or {}).get("managedFields")):
-        if found and all(sets.is_set(entry.get("fieldsV1") or {}) for entry in found):
-            return [_Entry(dict(entry)) for entry in found if entry.get("operation") in ("Apply", "Update")]
+        if found and all(_is_good(entry) for entry in found):
+            return [_Entry(dict(entry)) for entry in found]
     return []
+
+
+def _is_good(entry: Object) -> bool:
+    is_named = bool(entry.get("manager")) and entry.get("operation") in ("Apply", "Update")
+    return (
+        is_named and bool(entry.get("time") or entry.get("subresource")) and sets.is_set(entry.get("fieldsV1") or {})
+    )
 
 
 def _find(entries: list[_Entry], operation: str, manager: Manager) -> _Entry | None:

@@ -30,7 +30,7 @@ def json_patch(target: Any, operations: Any) -> Any:
         if not isinstance(operation, dict) or not isinstance(operation.get("path"), str):
             raise JsonPatchError("an operation has no path")
         if operation.get("op") == "copy":
-            copied += len(msgspec.json.encode(_get(result, _pointer(operation.get("from", "")))))
+            copied += len(msgspec.json.encode(_get(result, _source(operation))))
             if copied > _COPY_LIMIT:
                 raise JsonPatchError(f"unable to copy, the accumulated size limit of {_COPY_LIMIT} was exceeded")
         result = _apply(result, operation)
@@ -52,9 +52,9 @@ def _apply(document: Any, operation: dict[str, Any]) -> Any:
                 raise JsonPatchError(f"testing value {operation['path']} failed: test failed")
             return document
         case "copy":
-            return _add(document, path, copy.deepcopy(_get(document, _pointer(operation.get("from", "")))))
+            return _add(document, path, copy.deepcopy(_get(document, _source(operation))))
         case "move":
-            source = _pointer(operation.get("from", ""))
+            source = _source(operation)
             value = _get(document, source)
             return _add(_remove(document, source), path, value)
     raise JsonPatchError(f"unexpected kind: {operation.get('op')}")
@@ -64,6 +64,12 @@ def _value(operation: dict[str, Any]) -> Any:
     if "value" not in operation:
         raise JsonPatchError("an operation has no value")
     return operation["value"]
+
+
+def _source(operation: dict[str, Any]) -> list[str]:
+    if "from" not in operation:
+        raise JsonPatchError("an operation has no from")
+    return _pointer(operation["from"])
 
 
 def _pointer(text: Any) -> list[str]:

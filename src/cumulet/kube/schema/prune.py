@@ -79,6 +79,11 @@ def _check(value: Any, field: Field, path: str, of: Definition, unknown: list[st
     if kind in _PYTHON:
         if type(value) not in _PYTHON[kind]:
             raise _mismatch(value, path, of, _GO_TYPES[kind])
+        if (
+            kind == "integer"
+            and not -(1 << (bits := 64 if field.format == "int64" else 32) - 1) <= value < 1 << bits - 1
+        ):
+            raise _WrongType(_mismatch_text(f"number {value}", path, of, f"int{bits}"))
         if field.format == "byte":
             _base64(value)
     elif kind == "object":
@@ -142,7 +147,10 @@ def _short(name: str) -> str:
 
 
 def _mismatch(value: Any, path: str, of: Definition, wanted: str) -> _WrongType:
-    seen = _JSON_TYPES.get(type(value), "object")
+    return _WrongType(_mismatch_text(_JSON_TYPES.get(type(value), "object"), path, of, wanted))
+
+
+def _mismatch_text(seen: str, path: str, of: Definition, wanted: str) -> str:
     owner = of.name.rsplit(".", 1)[-1]
     plain = ".".join(part.partition("[")[0] for part in path.split("."))
-    return _WrongType(f"json: cannot unmarshal {seen} into Go struct field {owner}.{plain} of type {wanted}")
+    return f"json: cannot unmarshal {seen} into Go struct field {owner}.{plain} of type {wanted}"

@@ -1,0 +1,27 @@
+"""Label selectors as objects have them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Object = dict[str, Any]
+
+
+def selects(selector: Object, labels: dict[str, str]) -> bool:
+    """Whether a `metav1.LabelSelector` selects these labels; an empty one selects everything."""
+    for key, value in (selector.get("matchLabels") or {}).items():
+        if labels.get(key) != value:
+            return False
+    for requirement in selector.get("matchExpressions") or ():
+        key, values = requirement.get("key"), requirement.get("values") or []
+        present = key in labels
+        match requirement.get("operator"):
+            case "In" if not (present and labels[key] in values):
+                return False
+            case "NotIn" if present and labels[key] in values:
+                return False
+            case "Exists" if not present:
+                return False
+            case "DoesNotExist" if present:
+                return False
+    return True

@@ -1,0 +1,82 @@
+"""Validation of the kinds of the path, field by field, in upstream's words (`pkg/apis/*/validation`)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from cumulet.kube.schema.validation.causes import (
+    LABEL,
+    LABEL_MESSAGE,
+    PATH_SEGMENT,
+    SERVICE_MESSAGE,
+    SERVICE_NAME,
+    SUBDOMAIN,
+    SUBDOMAIN_MESSAGE,
+    Causes,
+    Object,
+    invalid,
+    labels,
+    qualified,
+    required,
+)
+from cumulet.kube.schema.validation.contents import config_map, secret
+from cumulet.kube.schema.validation.pods import pod
+from cumulet.kube.schema.validation.services import service
+from cumulet.kube.schema.validation.workloads import cron_job, daemon_set, deployment, job, stateful_set, workload
+from cumulet.kube.status import Cause
+
+_RBAC = "rbac.authorization.k8s.io"
+
+
+def validate(obj: Object, old: Object | None, group: str, kind: str) -> list[Cause]:
+    """Everything that is wrong with an object, or with its change from `old`."""
+    causes = list(_metadata(obj, group, kind))
+    validator = _VALIDATORS.get((group, kind))
+    if validator is not None:
+        causes += validator(obj, old)
+    return causes
+
+
+def _metadata(obj: Object, group: str, kind: str) -> Causes:
+    metadata = obj["metadata"]
+    name = metadata.get("name", "")
+    if not name:
+        yield required("metadata.name", "name or generateName is required")
+    elif (group, kind) in (("", "Namespace"),):
+        if len(name) > 63 or not re.fullmatch(LABEL, name):
+            yield invalid(
+                "metadata.name", name, LABEL_MESSAGE if len(name) <= 63 else "must be no more than 63 bytes"
+            )
+    elif (group, kind) == ("", "Service"):
+        if len(name) > 63 or not re.fullmatch(SERVICE_NAME, name):
+            yield invalid(
+                "metadata.name", name, SERVICE_MESSAGE if len(name) <= 63 else "must be no more than 63 bytes"
+            )
+    elif group == _RBAC:
+        if not PATH_SEGMENT.fullmatch(name):
+            yield invalid("metadata.name", name, "may not contain '/' or '%', and may not be '.' or '..'")
+    elif len(name) > 253 or not re.fullmatch(SUBDOMAIN, name):
+        yield invalid(
+            "metadata.name", name, SUBDOMAIN_MESSAGE if len(name) <= 253 else "must be no more than 253 bytes"
+        )
+    yield from labels(metadata.get("labels"), "metadata.labels")
+    for key in metadata.get("annotations") or ():
+        yield from qualified(key.lower(), "metadata.annotations")
+    size = sum(len(key) + len(value) for key, value in (metadata.get("annotations") or {}).items())
+    if size > 256 * 1024:
+        yield Cause("metadata.annotations", "FieldValueTooLong", "Too long: may not be more than 262144 bytes")
+
+
+_VALIDATORS: dict[tuple[str, str], Callable[[Object, Object | None], list[Cause]]] = {
+    ("", "Pod"): pod,
+    ("", "Service"): service,
+    ("", "Secret"): secret,
+    ("", "ConfigMap"): config_map,
+    ("apps", "Deployment"): deployment,
+    ("apps", "ReplicaSet"): workload,
+    ("apps", "StatefulSet"): stateful_set,
+    ("apps", "DaemonSet"): daemon_set,
+    ("batch", "Job"): job,
+    ("batch", "CronJob"): cron_job,
+}

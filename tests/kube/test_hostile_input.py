@@ -1,0 +1,312 @@
+"""Bad input is answered with a client's error, and others go on being served."""
+
+from __future__ import annotations
+
+import copy
+import json
+import socket
+import uuid
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.kube.conftest import Server
+
+PODS = "/api/v1/namespaces/default/pods"
+MERGE, STRATEGIC, JSON_PATCH, APPLY = (
+    f"application/{name}"
+    for name in ("merge-patch+json", "strategic-merge-patch+json", "json-patch+json", "apply-patch+yaml")
+)
+
+
+def is_a_refusal(answer: Any) -> bool:
+    return 400 <= answer.status < 500 and bool(
+        answer.body["kind"] == "Status" and answer.body["code"] == answer.status
+    )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'"text"',
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b'{"metadata":{"name":"x","labels":' + b'{"a":' * 5000 + b"1" + b"}" * 5000 + b"}}",
+        b'{"metadata":{"name":1e999}}',
+        b'{"metadata":[]}',
+        b'{"metadata":{"name":{}}}',
+        b'{"spec":"text"}',
+        b'{"spec":{"containers":{}}}',
+        b'{"spec":{"containers":[null]}}',
+        b'{"spec":{"containers":[1]}}',
+        b'{"kind":"Deployment","apiVersion":"apps/v1"}',
+        b'{"kind":1,"apiVersion":[]}',
+    ],
+    ids=lambda body: repr(body[:30]),
+)
+def test_bodies_that_are_no_pods(server: Server, body: bytes) -> None:
+    assert is_a_refusal(server.call("POST", PODS, body))
+
+
+def test_a_body_too_large(server: Server) -> None:
+    body = json.dumps({"metadata": {"name": "x", "annotations": {"a": "x" * (4 * 2**20)}}})
+    answer = server.call("POST", PODS, body)
+    assert answer.status == 413
+    assert answer.body["reason"] == "RequestEntityTooLarge"
+
+
+def test_yaml_bombs(server: Server) -> None:
+    lines = ["a0: &a0 [x,x,x,x,x,x,x,x,x,x]"]
+    lines += [f"a{number}: &a{number} [{','.join([f'*a{number - 1}'] * 10)}]" for number in range(1, 10)]
+    assert is_a_refusal(server.call("POST", PODS, "\n".join(lines), content_type="application/yaml"))
+    deep = "[" * 50_000
+    assert is_a_refusal(server.call("POST", PODS, deep, content_type="application/yaml"))
+
+
+@pytest.mark.parametrize(
+    "media",
+    [
+        "application/vnd.kubernetes.protobuf",
+        "application/cbor",
+        "text/html",
+        "application/x-www-form-urlencoded",
+        ";;;",
+    ],
+)
+def test_other_media(server: Server, media: str) -> None:
+    for body in (b"k8s\x00", b"k8s\x00" + b"\xff" * 100, b"k8s\x00\x12\xff\xff\xff\xff\x0f", b"{}"):
+        assert is_a_refusal(server.call("POST", PODS, body, content_type=media))
+
+
+@pytest.fixture(scope="module")
+def deployment(server: Server) -> str:
+    """The path of a deployment to be patched."""
+    container = {"name": "c", "image": "x", "ports": [{"containerPort": 80}], "env": [{"name": "A", "value": "1"}]}
+    labels = {"app": "x"}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [container]}}
+    spec = {"selector": {"matchLabels": labels}, "template": template}
+    path = "/apis/apps/v1/namespaces/default/deployments"
+    server.make(path, {"metadata": {"name": "target"}, "spec": spec})
+    return f"{path}/target"
+
+
+@pytest.mark.parametrize(
+    ("media", "patch"),
+    [
+        (MERGE, []),
+        (MERGE, {"metadata": None}),
+        (MERGE, {"metadata": {"name": "other"}}),
+        (MERGE, {"spec": None}),
+        (MERGE, {"spec": {"template": None}}),
+        (MERGE, {"spec": {"selector": None}}),
+        (MERGE, {"spec": {"replicas": 2**70}}),
+        (MERGE, {"spec": {"replicas": -1}}),
+        (MERGE, {"spec": {"strategy": {"type": "Unheard"}}}),
+        (STRATEGIC, {"spec": {"template": {"spec": {"containers": [{"image": "x"}]}}}}),
+        (STRATEGIC, {"spec": {"template": {"spec": {"containers": [1]}}}}),
+        (STRATEGIC, {"spec": {"template": {"spec": {"containers": {"$patch": "delete"}}}}}),
+        (STRATEGIC, {"spec": {"template": {"spec": {"$setElementOrder/containers": 1}}}}),
+        (STRATEGIC, {"$deleteFromPrimitiveList/a": 1}),
+        (STRATEGIC, {"$patch": "delete"}),
+        (JSON_PATCH, {}),
+        (JSON_PATCH, [1]),
+        (JSON_PATCH, [{"op": "unheard", "path": "/a"}]),
+        (JSON_PATCH, [{"op": "add", "path": "no-pointer", "value": 1}]),
+        (JSON_PATCH, [{"op": "remove", "path": ""}]),
+        (JSON_PATCH, [{"op": "replace", "path": "", "value": 1}]),
+        (JSON_PATCH, [{"op": "copy", "path": "/a"}]),
+        (JSON_PATCH, [{"op": "move", "from": 1, "path": "/a"}]),
+        (JSON_PATCH, [{"op": "add", "path": "/spec/template/spec/containers/99", "value": 1}]),
+        (
+            JSON_PATCH,
+            [{"op": "add", "path": "/a", "value": ["x"]}] + [{"op": "copy", "from": "/a", "path": "/a/-"}] * 60,
+        ),
+        (JSON_PATCH, [{"op": "test", "path": "/kind", "value": "X"}] * 10_001),
+        (APPLY, {"spec": 1}),
+        (APPLY, {"metadata": {"managedFields": [{}]}}),
+        (APPLY, {"metadata": {"name": "other"}}),
+        (APPLY, {"spec": {"template": {"spec": {"containers": [{"image": "x"}]}}}}),
+        (APPLY, {"spec": {"unheard": 1}}),
+        (APPLY, []),
+    ],
+    ids=lambda value: json.dumps(value)[:60] if not isinstance(value, str) else value,
+)  # fmt: skip
+def test_patches_that_cannot_be(server: Server, deployment: str, media: str, patch: Any) -> None:
+    before = server.call("GET", deployment).body
+    answer = server.call("PATCH", f"{deployment}?fieldManager=x", patch, content_type=media)
+    assert is_a_refusal(answer)
+    assert server.call("GET", deployment).body == before
+
+
+def test_managed_fields_that_are_none(server: Server, deployment: str) -> None:
+    for fields in (
+        [{"fieldsV1": {"x": 1}}],
+        [{"operation": "Update"}],
+        [{"manager": "x", "operation": "Update", "fieldsV1": {"f:a": {"b": []}}}],
+    ):
+        answer = server.call("PATCH", deployment, {"metadata": {"managedFields": fields}}, content_type=MERGE)
+        assert answer.status == 200
+        managers = {entry["manager"] for entry in answer.body["metadata"].get("managedFields", [])}
+        assert managers
+        assert all("time" in entry for entry in answer.body["metadata"]["managedFields"])
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "limit=-1",
+        "limit=x",
+        "limit=99999999999999999999999",
+        "continue=x",
+        "continue=e30",
+        "continue=" + "A" * 1000,
+        "resourceVersion=x",
+        "resourceVersion=-1",
+        "watch=true&resourceVersion=x",
+        "watch=true&timeoutSeconds=x",
+        "labelSelector=a%20b",
+        "labelSelector=a+in+(",
+        "labelSelector=!!!",
+        "labelSelector=" + "a%3Db," * 20_000,
+        "fieldSelector=spec.nope%3Da",
+        "fieldSelector=====",
+        "dryRun=Some",
+    ],
+    ids=lambda query: query[:40],
+)  # fmt: skip
+def test_queries_that_make_no_sense(server: Server, query: str) -> None:
+    method = "DELETE" if query.startswith("dryRun") else "GET"
+    path = f"{PODS}/x" if query.startswith("dryRun") else PODS
+    assert 400 <= server.call(method, f"{path}?{query}").status < 500
+
+
+def test_paths_that_are_none(server: Server) -> None:
+    for path in (
+        "/apis//v1/pods",
+        "/api/v1/namespaces//pods",
+        "/api/v1/pods/a/b/c/d",
+        "/apis/apps/v1/%2e%2e",
+        "/api/v1/nodes/a/unheard",
+        "/openapi/v3/x",
+        "/apis/unheard",
+        "/api/v1/namespaces/default/pods/%00",
+    ):
+        assert server.call("GET", path).status in (400, 404), path
+
+
+def test_a_slow_reader_of_a_watch_harms_nobody(server: Server) -> None:
+    path = f"/api/v1/namespaces/{server.namespace(f'n{uuid.uuid4().hex[:8]}').rpartition('/')[2]}/configmaps"
+    address = server.cloud.config.addresses["kube"]
+    with server.tls.wrap_socket(
+        socket.create_connection((address.host, address.port)), server_hostname="localhost"
+    ) as slow:
+        slow.sendall(f"GET {path}?watch=true HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        slow.recv(1)
+        server.make(path, {"metadata": {"name": "c"}, "data": {"a": "x" * 500_000}})
+        for number in range(40):
+            answer = server.call("PATCH", f"{path}/c", {"data": {"b": str(number)}}, content_type=MERGE)
+            assert answer.status == 200
+
+
+def _json() -> st.SearchStrategy[Any]:
+    scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)
+    return st.recursive(
+        scalars,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+        max_leaves=5,
+    )
+
+
+def _paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    found = [path]
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in pairs:
+        found += _paths(item, (*path, key))
+    return found
+
+
+FULL = {
+    "pods": {
+        "metadata": {
+            "name": "x",
+            "labels": {"a": "b"},
+            "annotations": {"a": "b"},
+            "finalizers": ["a/b"],
+            "ownerReferences": [{"apiVersion": "v1", "kind": "A", "name": "a", "uid": "u"}],
+        },
+        "spec": {
+            "containers": [
+                {
+                    "name": "c",
+                    "image": "x",
+                    "ports": [{"containerPort": 80, "name": "a", "protocol": "TCP"}],
+                    "env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+                    "resources": {"requests": {"cpu": "1"}, "limits": {"cpu": "1"}},
+                    "livenessProbe": {"httpGet": {"port": 80}},
+                    "lifecycle": {"postStart": {"exec": {"command": ["a"]}}},
+                    "volumeMounts": [{"name": "v", "mountPath": "/v"}],
+                    "securityContext": {"capabilities": {"add": ["A"]}},
+                }
+            ],
+            "volumes": [{"name": "v", "secret": {"secretName": "x"}}],
+            "tolerations": [{"key": "a", "operator": "Exists"}],
+            "imagePullSecrets": [{"name": "s"}],
+            "nodeSelector": {"a": "b"},
+            "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "a", "whenUnsatisfiable": "DoNotSchedule"}],
+        },
+    },
+    "services": {
+        "metadata": {"name": "x"},
+        "spec": {
+            "type": "LoadBalancer",
+            "selector": {"a": "b"},
+            "clusterIP": "",
+            "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 1}},
+            "ports": [{"port": 80, "targetPort": "a", "nodePort": 30001}],
+        },
+    },
+    "secrets": {
+        "metadata": {"name": "x"},
+        "type": "kubernetes.io/tls",
+        "data": {"tls.crt": "", "tls.key": ""},
+        "stringData": {"a": "b"},
+        "immutable": True,
+    },
+    "endpoints": {
+        "metadata": {"name": "x"},
+        "subsets": [{"addresses": [{"ip": "10.0.0.1"}], "ports": [{"port": 1}]}],
+    },
+    "events": {
+        "metadata": {"name": "x"},
+        "involvedObject": {"kind": "Pod", "name": "a"},
+        "series": {"count": 1},
+        "eventTime": "2026-01-01T00:00:00.000000Z",
+    },
+    "limitranges": {"metadata": {"name": "x"}, "spec": {"limits": [{"type": "Pod", "max": {"cpu": "1"}}]}},
+}
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_object_with_anything_in_any_place(server: Server, data: st.DataObject) -> None:
+    plural = data.draw(st.sampled_from(sorted(FULL)))
+    obj = copy.deepcopy(FULL[plural])
+    for _ in range(data.draw(st.integers(1, 3))):
+        *parents, last = data.draw(st.sampled_from(_paths(obj)[1:]))
+        target: Any = obj
+        for key in parents:
+            target = target[key]
+        target[last] = data.draw(_json())
+    path = f"/api/v1/namespaces/default/{plural}"
+    answer = server.call("POST", f"{path}?dryRun=All", obj, accept="application/json;as=Table;v=v1;g=meta.k8s.io")
+    assert answer.status < 500, (obj, answer.body)
+    config = json.dumps(obj)
+    answer = server.call("PATCH", f"{path}/x?fieldManager=m&dryRun=All", config, content_type=APPLY)
+    assert answer.status < 500, (obj, answer.body)
