@@ -10,8 +10,6 @@ import pytest
 from tests.cloud import Cloud
 from tests.kube.conftest import Program, programs
 
-pytestmark = pytest.mark.skipif(not programs("helm"), reason="there is no helm on the path")
-
 CHART = {
     "Chart.yaml": "apiVersion: v2\nname: web\nversion: 0.1.0\nappVersion: '1'\n",
     "values.yaml": "replicas: 1\nimage: example/web:1\n",

