@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import string
 from typing import Any
 
 from cumulet.kube.schema.definitions import QUANTITY, Definition, Field, definition
@@ -25,6 +26,7 @@ _PYTHON: dict[str, tuple[type, ...]] = {
     "boolean": (bool,),
     "number": (int, float),
 }
+_BASE64 = frozenset(f"{string.ascii_letters}{string.digits}+/=".encode())
 _DEPTH = 60
 
 
@@ -130,10 +132,11 @@ def _quantity(value: Any) -> str:
 
 
 def _base64(value: str) -> None:
+    raw = value.encode()
     try:
-        base64.b64decode(value, validate=True)
+        base64.b64decode(raw, validate=True)
     except binascii.Error:
-        at = next((index for index, char in enumerate(value) if not (char.isalnum() or char in "+/=")), 0)
+        at = next((index for index, byte in enumerate(raw) if byte not in _BASE64), 0)
         raise _WrongType(f"illegal base64 data at input byte {at}") from None
 
 
