@@ -11,6 +11,7 @@ import msgspec
 
 from cumulet.common import clock
 from cumulet.common.database import Database
+from cumulet.registry.resources import SCHEMA, Resources
 
 _MIGRATIONS = [
     """
@@ -47,7 +48,8 @@ _MIGRATIONS = [
         session TEXT PRIMARY KEY, registry TEXT NOT NULL REFERENCES registry (key) ON DELETE CASCADE,
         repository TEXT NOT NULL, principal TEXT NOT NULL, started TEXT NOT NULL
     );
-    """
+    """,
+    SCHEMA,
 ]
 
 
@@ -59,6 +61,7 @@ class Resource(msgspec.Struct, rename="camel", kw_only=True):
     tags: dict[str, str] = {}
     admin_user_enabled: bool = False
     anonymous_pull_enabled: bool = False
+    role_assignment_mode: str = "LegacyRegistryPermissions"
     password_generations: list[int] = msgspec.field(default_factory=lambda: [0, 0])
 
 
@@ -99,6 +102,8 @@ class Catalog:
 
     def __init__(self, path: Path) -> None:
         self._database = Database(path, _MIGRATIONS)
+        #: What there is below the registries.
+        self.resources = Resources(self._database)
 
     def open(self) -> None:
         """Open the file."""
