@@ -92,7 +92,7 @@ def test_with_microsofts_client(
     client.tokens.begin_update(GROUP, registry.name, "sdk-token", {"properties": {"status": "enabled"}}).result()
     assert registry.ask("sdk-token", password.value, scope).status == 200
     assert "sdk-token" in {item.name for item in client.tokens.list(GROUP, registry.name)}
-    names = {item.name: item.type for item in client.scope_maps.list(GROUP, registry.name)}
+    names = {item.name: item.as_dict()["properties"]["type"] for item in client.scope_maps.list(GROUP, registry.name)}
     assert names["sdk-map"] == "UserDefined"
     assert names["_repositories_pull"] == "SystemDefined"
     client.tokens.begin_delete(GROUP, registry.name, "sdk-token").result()

@@ -9,13 +9,14 @@ from aiohttp import web
 
 from cumulet.common import clock
 from cumulet.common.arm import ArmError, ResourceId, json_response, read_json
-from cumulet.registry.access import Gate
+from cumulet.registry.access import ABAC, Gate
 from cumulet.registry.content import Content
 from cumulet.registry.provider import paths
 from cumulet.registry.store import Catalog, Registry, Resource
 
 _NAME = re.compile(r"[a-zA-Z0-9]{5,50}")
 _SKUS = ("Basic", "Standard", "Premium")
+_ROLE_MODES = ("LegacyRegistryPermissions", ABAC)
 
 
 class Registries:
@@ -152,6 +153,7 @@ class Registries:
                 "provisioningState": "Succeeded",
                 "adminUserEnabled": resource.admin_user_enabled,
                 "anonymousPullEnabled": resource.anonymous_pull_enabled,
+                "roleAssignmentMode": resource.role_assignment_mode,
                 "publicNetworkAccess": "Enabled",
                 "policies": {},
             },
@@ -174,6 +176,16 @@ def _change(resource: Resource, body: dict[str, Any]) -> None:
                 400, "InvalidRequestContent", f"{field} must be true or false.", target=f"properties.{field}"
             )
         setattr(resource, attribute, value)
+    mode = properties.get("roleAssignmentMode")
+    if mode is not None:
+        if mode not in _ROLE_MODES:
+            raise ArmError(
+                400,
+                "InvalidRequestContent",
+                f"roleAssignmentMode must be {' or '.join(_ROLE_MODES)}.",
+                target="properties.roleAssignmentMode",
+            )
+        resource.role_assignment_mode = mode
     sku = body.get("sku") or {}
     if name := sku.get("name") if isinstance(sku, dict) else sku:
         matching = next((known for known in _SKUS if known.lower() == str(name).lower()), None)
