@@ -34,15 +34,13 @@ def granted(token: str) -> dict[str, list[str]]:
 
 
 class AcrRegistry:
-    """One registry in the group `registries`."""
+    """One registry in the resource group `group`."""
 
     def __init__(self, cloud: Cloud, name: str, **properties: Any) -> None:
         self.cloud = cloud
         self.name = name
         self.server = f"{name}.azurecr.io"
-        self.id = (
-            f"{cloud.subscription}/resourceGroups/registries/providers/Microsoft.ContainerRegistry/registries/{name}"
-        )
+        self.id = f"{cloud.subscription}/resourceGroups/group/providers/Microsoft.ContainerRegistry/registries/{name}"
         body = {"location": "eastus", "sku": {"name": "Premium"}, "properties": properties}
         answer = cloud.arm("PUT", self.id, body)
         assert answer.status == 201, answer.body

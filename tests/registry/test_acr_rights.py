@@ -79,7 +79,7 @@ def test_built_in_roles(
     assert rights(by_repository, who) == abac
 
 
-@pytest.mark.parametrize("above", ["", "/resourceGroups/registries"])
+@pytest.mark.parametrize("above", ["", "/resourceGroups/group"])
 def test_roles_are_inherited(cloud: Cloud, registry: AcrRegistry, above: str) -> None:
     who = cloud.principal("above", AcrPull=cloud.subscription + above)
     assert rights(registry, who) == everywhere(READS, catalog=True)

@@ -14,7 +14,7 @@ from tests.cloud import Cloud
 from tests.registry.acr import AcrRegistry, basic, granted
 from tests.registry.microsoft import management
 
-GROUP = "registries"
+GROUP = "group"
 FAR = "2099-01-01T00:00:00Z"
 
 
