@@ -15,7 +15,7 @@ from cumulet.common.arm import arm_errors, only_front_door
 from cumulet.common.health import health_routes
 from cumulet.common.room import Room
 from cumulet.common.tasks import task_set
-from cumulet.registry.access import Gate, Tokens
+from cumulet.registry.access import Gate
 from cumulet.registry.acr import Acr
 from cumulet.registry.blobs import Blobs
 from cumulet.registry.collection import Collector
@@ -25,11 +25,14 @@ from cumulet.registry.filesystem import FileContent
 from cumulet.registry.guard import Guard
 from cumulet.registry.links import Links
 from cumulet.registry.login import Login
-from cumulet.registry.maintenance import Maintenance
 from cumulet.registry.manifests import Manifests
-from cumulet.registry.provider import Provider
+from cumulet.registry.provider.maintenance import Maintenance
+from cumulet.registry.provider.registries import Registries
+from cumulet.registry.provider.scope_maps import ScopeMaps
+from cumulet.registry.provider.tokens import RepositoryTokens
 from cumulet.registry.pushes import Pushes
 from cumulet.registry.store import Catalog
+from cumulet.registry.tokens import Tokens
 from cumulet.registry.uploads import Uploads
 
 log = logging.getLogger(__name__)
@@ -51,7 +54,7 @@ async def serve(room: Room) -> None:
     connector = aiohttp.TCPConnector(ssl=room.client_tls(), limit=0)
     try:
         async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=30)) as session:
-            gate = Gate(config, session, Tokens(room.data_dir / "tokens.key"))
+            gate = Gate(config, session, Tokens(room.data_dir), catalog.resources)
             guard = Guard(catalog, gate, config.registry_suffix)
             uploads = Uploads(catalog, content, links, guard, limits)
             manifests = Manifests(catalog, pushes, limits)
@@ -61,8 +64,13 @@ async def serve(room: Room) -> None:
             observed = _observed(metrics)
             app = web.Application(middlewares=[arm_errors, only_front_door])
             app.add_routes(health_routes(metrics))
-            app.add_routes(Provider(catalog, gate, collector).routes())
-            app.add_routes(Maintenance(catalog, collector).routes())
+            for provider in (
+                Registries(catalog, gate, collector),
+                Maintenance(catalog, collector),
+                ScopeMaps(catalog),
+                RepositoryTokens(catalog),
+            ):
+                app.add_routes(provider.routes())
             for path, handler in (
                 ("/oauth2/token", login.token),
                 ("/oauth2/exchange", login.exchange),

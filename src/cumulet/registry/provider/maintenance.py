@@ -10,13 +10,8 @@ from aiohttp import web
 
 from cumulet.common.arm import ArmError, json_response, read_json
 from cumulet.registry.collection import Collector
+from cumulet.registry.provider import paths
 from cumulet.registry.store import Catalog
-
-_PATH = (
-    "/{subscriptions:(?i:subscriptions)}/{subscription}/{groups:(?i:resourceGroups)}/{group}"
-    r"/providers/{namespace:(?i:Microsoft\.ContainerRegistry)}/{type:(?i:registries)}/{name}"
-    "/{verb:(?i:collectGarbage)}"
-)
 
 
 class Maintenance:
@@ -28,18 +23,12 @@ class Maintenance:
 
     def routes(self) -> list[web.RouteDef]:
         """What is served."""
-        return [web.post(_PATH, self._collect)]
+        return [web.post(f"{paths.REGISTRY}/{paths.word('collectGarbage')}", self._collect)]
 
     async def _collect(self, request: web.Request) -> web.Response:
         """Collect in one registry, with `{"dryRun": true}` only in thought; answers what (`collection.Report`)."""
+        registry = paths.existing(self._catalog, request)
         dry_run = (await read_json(request)).get("dryRun", False)
         if not isinstance(dry_run, bool):
             raise ArmError(400, "InvalidRequestContent", "dryRun must be true or false.", target="dryRun")
-        path = request.path.rpartition("/")[0].lower()
-        for registry in self._catalog.registries():
-            if registry.id.lower() == path:
-                return json_response(await self._collector.collect(registry, dry_run=dry_run))
-        name = request.match_info["name"]
-        raise ArmError(
-            404, "ResourceNotFound", f"The Resource 'Microsoft.ContainerRegistry/registries/{name}' was not found."
-        )
+        return json_response(await self._collector.collect(registry, dry_run=dry_run))
