@@ -31,7 +31,8 @@ async def serve(room: Room) -> None:
     """Serve until told to stop."""
     store = Store(room.data_dir / "kube.db", room.data_dir / "secrets.key")
     store.open()
-    objects = Objects(store, Admission(store), Allocator(store, room.config.service_cidr))
+    admission = Admission(store)
+    objects = Objects(store, admission, Allocator(store, room.config.service_cidr))
     await bootstrap(objects, room.config, str(next(ipaddress.ip_network(room.config.service_cidr).hosts())))
     tokens = ServiceAccountTokens(room.data_dir / "service-accounts.key", store)
     authorizer = Authorizer(store)
@@ -44,6 +45,7 @@ async def serve(room: Room) -> None:
         Histogram("apiserver_request_duration_seconds", "Time to answer", ["verb"], registry=metrics),
     )
     catalog = Catalog(store)
+    admission.webhooks.rows = lambda: catalog.rows
     cleanup = asyncio.create_task(Cleanup(store, objects, catalog).run())
     api = Api(
         catalog,
@@ -71,4 +73,5 @@ async def serve(room: Room) -> None:
         await asyncio.gather(cleanup, return_exceptions=True)
         await kubelet.close()
         await proxy.close()
+        await admission.webhooks.close()
         store.close()

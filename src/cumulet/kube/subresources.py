@@ -25,7 +25,7 @@ from cumulet.kube.status import bad_request, conflict, method_not_allowed
 from cumulet.kube.tables.text import selector_text
 from cumulet.kube.target import Target
 from cumulet.kube.tokens import TokenRequests
-from cumulet.kube.users import AUDIENCE, ServiceAccountTokens, User
+from cumulet.kube.users import AUDIENCE, ServiceAccountTokens, User, user_info
 from cumulet.kube.writer import Writer
 
 Object = dict[str, Any]
@@ -157,7 +157,7 @@ class Subresources:
         spec = body.get("spec") or {}
         match target.row.kind:
             case "SelfSubjectReview":
-                status: Object = {"userInfo": _user_info(user)}
+                status: Object = {"userInfo": user_info(user)}
             case "SelfSubjectAccessReview":
                 status = {"allowed": self._authorizer.allows(user, _attributes(spec))}
             case "SubjectAccessReview" | "LocalSubjectAccessReview":
@@ -188,7 +188,7 @@ class Subresources:
             user = self._tokens.verify(spec.get("token", ""), audiences)
         except (jwt.InvalidTokenError, KeyError, TypeError) as error:
             return {"authenticated": False, "error": str(error)}
-        return {"authenticated": True, "user": _user_info(user), "audiences": audiences}
+        return {"authenticated": True, "user": user_info(user), "audiences": audiences}
 
 
 def _list(raw: bytes) -> Any:
@@ -243,12 +243,3 @@ def _attributes(spec: Object) -> Attributes:
         found.get("namespace", ""),
         found.get("name", ""),
     )
-
-
-def _user_info(user: User) -> Object:
-    info: Object = {"username": user.name, "groups": list(user.groups)}
-    if user.extra:
-        info["extra"] = {key: list(values) for key, values in user.extra}
-    if user.uid:
-        info["uid"] = user.uid
-    return info

@@ -33,6 +33,16 @@ class User(NamedTuple):
     extra: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
+def user_info(user: User) -> dict[str, Any]:
+    """A user as `authentication.k8s.io/v1` writes one."""
+    info: dict[str, Any] = {"username": user.name, "groups": list(user.groups)}
+    if user.extra:
+        info["extra"] = {key: list(values) for key, values in user.extra}
+    if user.uid:
+        info["uid"] = user.uid
+    return info
+
+
 ANONYMOUS = User("system:anonymous", ("system:unauthenticated",))
 
 

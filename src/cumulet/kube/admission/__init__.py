@@ -8,6 +8,7 @@ from cumulet.kube.admission.limits import LimitRanges
 from cumulet.kube.admission.pods import PodDefaults, job_labels
 from cumulet.kube.admission.quota import Quotas
 from cumulet.kube.admission.security import PodSecurity
+from cumulet.kube.admission.webhooks import Webhooks
 from cumulet.kube.resources import Row
 from cumulet.kube.status import ApiError, forbidden, not_found
 from cumulet.kube.store import Store
@@ -23,6 +24,7 @@ class Admission:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self.webhooks = Webhooks(store)
         self._pods = PodDefaults(store)
         self._limits = LimitRanges(store)
         self._security = PodSecurity(store)

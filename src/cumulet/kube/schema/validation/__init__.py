@@ -23,9 +23,11 @@ from cumulet.kube.schema.validation.causes import (
 from cumulet.kube.schema.validation.contents import config_map, secret
 from cumulet.kube.schema.validation.pods import pod
 from cumulet.kube.schema.validation.services import service
+from cumulet.kube.schema.validation.webhooks import webhook_configuration
 from cumulet.kube.schema.validation.workloads import cron_job, daemon_set, deployment, job, stateful_set, workload
 from cumulet.kube.status import Cause
 
+_ADMISSION = "admissionregistration.k8s.io"
 _RBAC = "rbac.authorization.k8s.io"
 
 
@@ -79,4 +81,6 @@ _VALIDATORS: dict[tuple[str, str], Callable[[Object, Object | None], list[Cause]
     ("apps", "DaemonSet"): daemon_set,
     ("batch", "Job"): job,
     ("batch", "CronJob"): cron_job,
+    (_ADMISSION, "MutatingWebhookConfiguration"): webhook_configuration,
+    (_ADMISSION, "ValidatingWebhookConfiguration"): webhook_configuration,
 }
