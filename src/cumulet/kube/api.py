@@ -14,7 +14,9 @@ from prometheus_client import Counter, Histogram
 from cumulet.kube import discovery, openapi
 from cumulet.kube.answer import encode, respond
 from cumulet.kube.applying import Applying, is_apply
-from cumulet.kube.authorize import Attributes, Authorizer
+from cumulet.kube.attributes import Attributes
+from cumulet.kube.authentication import Authenticator
+from cumulet.kube.authorize import Authorizer
 from cumulet.kube.body import read, whole
 from cumulet.kube.catalog import Catalog
 from cumulet.kube.codec import decode_body
@@ -28,7 +30,7 @@ from cumulet.kube.resources import Row
 from cumulet.kube.status import ApiError, bad_request, forbidden, method_not_allowed, no_such_resource
 from cumulet.kube.subresources import Subresources
 from cumulet.kube.target import Target, parse
-from cumulet.kube.users import ServiceAccountTokens, User, authenticate
+from cumulet.kube.users import ServiceAccountTokens, User
 from cumulet.kube.versions import from_stored, to_stored
 from cumulet.kube.writer import Writer
 
@@ -55,6 +57,7 @@ class Api:
         subresources: Subresources,
         authorizer: Authorizer,
         tokens: ServiceAccountTokens,
+        authenticator: Authenticator,
         metrics: tuple[Counter, Histogram],
     ) -> None:
         self._catalog = catalog
@@ -63,6 +66,7 @@ class Api:
         self._subresources = subresources
         self._authorizer = authorizer
         self._tokens = tokens
+        self._authenticator = authenticator
         self._applying = Applying(objects)
         self._requests, self._seconds = metrics
 
@@ -71,7 +75,7 @@ class Api:
         began = time.perf_counter()
         verb = request.method
         try:
-            user = impersonated(request, authenticate(request, self._tokens), self._authorizer)
+            user = impersonated(request, await self._authenticator.caller(request), self._authorizer)
             target = parse(request, self._catalog)
             if target is None:
                 response: web.StreamResponse = self._about(request, user)

@@ -119,7 +119,7 @@ class Objects:
             )
         kinds.prepare_for_create(row, obj)
         if metadata.get("name"):
-            self._admission.admit(row, obj)
+            self._admission.admit(row, obj, by.user)
         question = Question("CREATE", row, namespace, metadata.get("name", ""), "", obj, None, by.user, by.dry_run)
         obj = await self._changed(question, by)
         metadata = obj["metadata"]
@@ -173,6 +173,7 @@ class Objects:
                 keeps_status = bool(subresource) or "status" not in row.subresources
                 who = Manager(by.manager, row.api_version, subresource)
                 track(old, obj, kinds.shape(row), who, keeps_status=keeps_status)
+            self._admission.admit_update(row, subresource, obj, old, by.user)
             question = Question("UPDATE", row, namespace, name, subresource, obj, old, by.user, by.dry_run)
             if subresource in _SEEN:
                 obj = await self._changed(question, by)
@@ -221,13 +222,13 @@ class Objects:
     ) -> tuple[Object, bool]:
         """Delete an object, or begin to; the object, and whether it is gone."""
         by = by or Writer()
-        self._admission.may_delete(row, name)
         for _ in range(_TRIES):
             before = self._store.newest(row.key, namespace, name)
             if before is None:
                 raise not_found(row.group, row.plural, name)
             obj = before.load()
             _check_preconditions(row, name, obj, options)
+            self._admission.admit_deletion(row, obj, by.user)
             question = Question("DELETE", row, namespace, name, "", None, obj, by.user, by.dry_run)
             await self._admission.webhooks.check(question, by.warnings)
             finished = _begin_deletion(row, obj, options)

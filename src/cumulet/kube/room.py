@@ -6,13 +6,16 @@ import asyncio
 import ipaddress
 from typing import Any
 
+import aiohttp
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
 
+from cumulet.common.entra import TokenVerifier
 from cumulet.common.room import Room
 from cumulet.kube.admission import Admission
 from cumulet.kube.allocate import Allocator
 from cumulet.kube.api import Api
+from cumulet.kube.authentication import Authenticator
 from cumulet.kube.authorize import Authorizer
 from cumulet.kube.bootstrap import bootstrap
 from cumulet.kube.catalog import Catalog
@@ -26,6 +29,8 @@ from cumulet.kube.store import Store
 from cumulet.kube.subresources import Subresources
 from cumulet.kube.users import ServiceAccountTokens
 
+_ENTRA_TIMEOUT = aiohttp.ClientTimeout(total=10)
+
 
 async def serve(room: Room) -> None:
     """Serve until told to stop."""
@@ -35,6 +40,9 @@ async def serve(room: Room) -> None:
     objects = Objects(store, admission, Allocator(store, room.config.service_cidr))
     await bootstrap(objects, room.config, str(next(ipaddress.ip_network(room.config.service_cidr).hosts())))
     tokens = ServiceAccountTokens(room.data_dir / "service-accounts.key", store)
+    session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=room.client_tls()), timeout=_ENTRA_TIMEOUT)
+    verifier = TokenVerifier(session, room.config.url("identity"), room.config.tenant_id)
+    authenticator = Authenticator(tokens, verifier)
     authorizer = Authorizer(store)
     kubelet = Kubelet(store, room.client_tls(show_certificate=True))
     proxy = Proxy(store, objects, kubelet, room.config.pod_cidr)
@@ -51,9 +59,10 @@ async def serve(room: Room) -> None:
         catalog,
         objects,
         Reading(store, room.stopping),
-        Subresources(objects, Evictions(store, objects), authorizer, tokens, kubelet, proxy),
+        Subresources(objects, Evictions(store, objects), authorizer, tokens, authenticator, kubelet, proxy),
         authorizer,
         tokens,
+        authenticator,
         counters,
     )
 
@@ -74,4 +83,5 @@ async def serve(room: Room) -> None:
         await kubelet.close()
         await proxy.close()
         await admission.webhooks.close()
+        await session.close()
         store.close()
