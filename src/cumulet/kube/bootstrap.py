@@ -7,6 +7,7 @@ from typing import Any
 from cumulet.common.config import Config
 from cumulet.kube.admission import SYSTEM_NAMESPACES
 from cumulet.kube.authorize import DEFAULT_BINDINGS, DEFAULT_ROLES, VIRTUAL_NODE
+from cumulet.kube.flow import GROUP, LEVELS, SCHEMAS
 from cumulet.kube.objects import Change, Objects
 from cumulet.kube.resources import BY_KEY
 from cumulet.kube.status import ApiError
@@ -46,6 +47,10 @@ async def bootstrap(objects: Objects, config: Config, service_address: str) -> N
         description = f"Used for system critical pods that must {what}."
         priority = {"metadata": {"name": name}, "value": value, "description": description}
         await _ensure(objects, "priorityclasses.scheduling.k8s.io", "", priority)
+    for name, spec in LEVELS.items():
+        await _ensure(objects, f"prioritylevelconfigurations.{GROUP}", "", {"metadata": {"name": name}, "spec": spec})
+    for name, spec in SCHEMAS.items():
+        await _ensure(objects, f"flowschemas.{GROUP}", "", {"metadata": {"name": name}, "spec": spec})
     address = config.addresses["kube"]
     labels = {"component": "apiserver", "provider": "kubernetes"}
     service = {

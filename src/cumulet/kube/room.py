@@ -15,12 +15,14 @@ from cumulet.common.room import Room
 from cumulet.kube.admission import Admission
 from cumulet.kube.allocate import Allocator
 from cumulet.kube.api import Api
+from cumulet.kube.audit import AuditLog
 from cumulet.kube.authentication import Authenticator
 from cumulet.kube.authorize import Authorizer
 from cumulet.kube.bootstrap import bootstrap
 from cumulet.kube.catalog import Catalog
 from cumulet.kube.custom.cleanup import Cleanup
 from cumulet.kube.eviction import Evictions
+from cumulet.kube.flow import Flows
 from cumulet.kube.kubelet import Kubelet
 from cumulet.kube.objects import Objects
 from cumulet.kube.proxy import Proxy
@@ -54,6 +56,8 @@ async def serve(room: Room) -> None:
     )
     catalog = Catalog(store)
     admission.webhooks.rows = lambda: catalog.rows
+    audit = AuditLog(room.data_dir / "audit.log")
+    audit.open()
     cleanup = asyncio.create_task(Cleanup(store, objects, catalog).run())
     api = Api(
         catalog,
@@ -63,6 +67,8 @@ async def serve(room: Room) -> None:
         authorizer,
         tokens,
         authenticator,
+        Flows(store),
+        audit,
         counters,
     )
 
@@ -84,4 +90,5 @@ async def serve(room: Room) -> None:
         await proxy.close()
         await admission.webhooks.close()
         await session.close()
+        audit.close()
         store.close()
