@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from cumulet.common.entra import read_credential
 from tests.installation import Installation
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "app3"
@@ -55,9 +56,8 @@ class Cluster:
     def attach_registry(self) -> None:
         """Let the cluster's own identity pull, as `az aks update --attach-acr` does."""
         credential = self.installation.data_dir / "credentials" / "virtual-node.json"
-        app_id = json.loads(credential.read_bytes())["client_id"]
-        scope = ("--scope", self.registry_id)
-        self.installation.cumulet("role", "assign", "--assignee", app_id, "--role", "AcrPull", *scope)
+        who = ("--assignee", read_credential(credential).client_id)
+        self.installation.cumulet("role", "assign", *who, "--role", "AcrPull", "--scope", self.registry_id)
 
     def push(self, who: str, image: str, code: int = 0) -> str:
         """Push the example image under a name."""
