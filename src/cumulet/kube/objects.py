@@ -177,10 +177,9 @@ class Objects:
             question = Question("UPDATE", row, namespace, name, subresource, obj, old, by.user, by.dry_run)
             if subresource in _SEEN:
                 obj = await self._changed(question, by)
-            if not subresource:
-                self._check(row, obj, old)
-                if row.key == custom.KEY:
-                    custom.establish(obj)
+            self._check(row, obj, old, subresource)
+            if row.key == custom.KEY and not subresource:
+                custom.establish(obj)
             if subresource in _SEEN:
                 await self._admission.webhooks.check(question._replace(obj=obj), by.warnings)
             if obj == old or by.dry_run:
@@ -287,8 +286,8 @@ class Objects:
         assert changed is not None
         return changed
 
-    def _check(self, row: Row, obj: Object, old: Object | None) -> None:
-        causes = kinds.validate(row, obj, old)
+    def _check(self, row: Row, obj: Object, old: Object | None, subresource: str = "") -> None:
+        causes = kinds.validate(row, obj, old, subresource)
         if causes:
             raise invalid(row.group, row.kind, obj["metadata"].get("name", ""), causes)
 
