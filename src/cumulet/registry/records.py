@@ -28,6 +28,7 @@ class Resource(msgspec.Struct, rename="camel", kw_only=True):
     tags: dict[str, str] = {}
     admin_user_enabled: bool = False
     anonymous_pull_enabled: bool = False
+    role_assignment_mode: str = "LegacyRegistryPermissions"
     password_generations: list[int] = msgspec.field(default_factory=lambda: [0, 0])
     retention: Policy = Policy()
     soft_delete: Policy = Policy()

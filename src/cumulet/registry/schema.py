@@ -7,6 +7,8 @@ have it, and `usage` sums it; triggers keep both, so that they cannot be forgott
 
 from __future__ import annotations
 
+from cumulet.registry import resources
+
 MIGRATIONS = [
     """
     CREATE TABLE registry (
@@ -112,4 +114,5 @@ MIGRATIONS = [
         UPDATE usage SET bytes = bytes - length(old.body) WHERE registry = old.registry;
     END;
     """,
+    resources.SCHEMA,
 ]

@@ -24,6 +24,7 @@ from cumulet.registry.records import (
     Tag,
     Upload,
 )
+from cumulet.registry.resources import Resources
 from cumulet.registry.schema import MIGRATIONS
 
 __all__ = [
@@ -49,6 +50,8 @@ class Catalog:
 
     def __init__(self, path: Path) -> None:
         self.database = Database(path, MIGRATIONS)
+        #: What there is below the registries.
+        self.resources = Resources(self.database)
 
     def open(self) -> None:
         """Open the file."""
