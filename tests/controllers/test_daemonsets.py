@@ -2,84 +2,83 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.controllers.conftest import Kubectl, workload
 from tests.controllers.node import StandInNode
+from tests.controllers.space import Object, Space, image, images, template, workload
 from tests.kube.conftest import Server
+
+SETS = "daemonsets"
+TAINT = {"key": "kept", "value": "for-others", "effect": "NoSchedule"}
 
 
 @pytest.fixture(scope="module")
 def nodes(server: Server) -> Iterator[list[str]]:
-    """Three nodes of a kind, of which one refuses pods."""
-    taint = {"key": "kept", "value": "for-others", "effect": "NoSchedule"}
-    made = [
-        StandInNode(server, f"daemon-{number}", labels={"kind": "daemon"}, taints=[taint] if number == 2 else [])
-        for number in range(3)
-    ]
+    """Three nodes of a kind."""
+    made = [StandInNode(server, f"daemon-{number}", labels={"kind": "daemon"}) for number in range(3)]
     yield [node.name for node in made]
     for node in made:
         node.close()
 
 
-def _daemonset(**more: Any) -> dict[str, Any]:
-    made = workload("DaemonSet", "agent", **more)
-    made["spec"]["template"]["spec"]["nodeSelector"] = {"kind": "daemon"}
-    return made
+def _daemonset(life: str = "runs", **spec: Any) -> Object:
+    return workload("agent", **template("agent", life, nodeSelector={"kind": "daemon"}), **spec)
 
 
-def _nodes(kubectl: Kubectl) -> list[str]:
-    return sorted(kubectl("get", "pods", "-o", "jsonpath={.items[*].spec.nodeName}").split())
+def test_a_pod_on_each_chosen_node(space: Space, nodes: list[str]) -> None:
+    space.patch("nodes", nodes[2], {"spec": {"taints": [TAINT]}}, kind="merge")
+    space.make(SETS, _daemonset())
+    space.wait_status(SETS, "agent", numberReady=2, desiredNumberScheduled=2)
+    assert sorted(pod["spec"]["nodeName"] for pod in space.living()) == nodes[:2]
+    space.patch("nodes", nodes[2], {"spec": {"taints": None}}, kind="merge")
+    space.wait_status(SETS, "agent", numberReady=3)
+    space.patch("nodes", nodes[0], {"metadata": {"labels": {"kind": "other"}}})
+    space.wait_status(SETS, "agent", desiredNumberScheduled=2, numberMisscheduled=0)
+    assert sorted(pod["spec"]["nodeName"] for pod in space.living()) == nodes[1:]
+    space.patch("nodes", nodes[0], {"metadata": {"labels": {"kind": "daemon"}}})
+    space.patch("nodes", nodes[2], {"spec": {"taints": [TAINT | {"effect": "NoExecute"}]}}, kind="merge")
+    space.wait_status(SETS, "agent", numberReady=2, desiredNumberScheduled=2)
+    space.wait_any("pods", lambda pod: pod["spec"].get("nodeName") == nodes[0])
+    space.patch("nodes", nodes[2], {"spec": {"taints": None}}, kind="merge")
 
 
-def test_a_pod_on_each_chosen_node(kubectl: Kubectl, nodes: list[str]) -> None:
-    kubectl.apply(_daemonset())
-    kubectl("rollout", "status", "daemonset/agent", "--timeout=30s")
-    assert _nodes(kubectl) == nodes[:2]
-    kubectl("taint", "node", nodes[2], "kept-")
-    kubectl.wait_for("daemonset/agent", ".status.numberReady", 3)
-    kubectl("label", "node", nodes[0], "kind=other", "--overwrite")
-    kubectl.wait_for("daemonset/agent", ".status.desiredNumberScheduled", 2)
-    kubectl.wait_for("daemonset/agent", ".status.numberMisscheduled", 0)
-    assert _nodes(kubectl) == nodes[1:]
-    kubectl("label", "node", nodes[0], "kind=daemon", "--overwrite")
-    kubectl.wait_for("daemonset/agent", ".status.numberReady", 3)
-    kubectl("taint", "node", nodes[2], "kept=for-others:NoExecute")
-    kubectl.wait_for("daemonset/agent", ".status.currentNumberScheduled", 2)
-    kubectl("taint", "node", nodes[2], "kept-")
+def test_rolling_and_undoing(space: Space, nodes: list[str]) -> None:
+    space.make(SETS, _daemonset())
+    space.wait_status(SETS, "agent", numberReady=3)
+    space.patch(SETS, "agent", image("2"))
+    space.wait_status(SETS, "agent", updatedNumberScheduled=3, numberReady=3, observedGeneration=2)
+    assert images(space.living()) == {"x:2"}
+    space.kubectl("rollout", "undo", "daemonset/agent")
+    space.kubectl("rollout", "status", "daemonset/agent", "--timeout=30s")
+    assert images(space.living()) == {"x:1"}
+    # One that cannot become ready holds the update.
+    space.patch(SETS, "agent", {"spec": {"template": {"metadata": {"annotations": {"life": "unready"}}}}})
+    space.wait_status(SETS, "agent", updatedNumberScheduled=1, numberUnavailable=1, numberReady=2)
 
 
-def test_rolling_and_undoing(kubectl: Kubectl, nodes: list[str]) -> None:
-    kubectl.apply(_daemonset())
-    kubectl("rollout", "status", "daemonset/agent", "--timeout=30s")
-    kubectl("set", "image", "daemonset/agent", "c=x:2")
-    kubectl("rollout", "status", "daemonset/agent", "--timeout=30s")
-    assert set(kubectl("get", "pods", "-o", "jsonpath={.items[*].spec.containers[0].image}").split()) == {"x:2"}
-    kubectl("rollout", "undo", "daemonset/agent")
-    kubectl.wait_for("daemonset/agent", ".status.observedGeneration", 3)
-    kubectl("rollout", "status", "daemonset/agent", "--timeout=30s")
-    assert set(kubectl("get", "pods", "-o", "jsonpath={.items[*].spec.containers[0].image}").split()) == {"x:1"}
+def test_more_for_a_while(space: Space, nodes: list[str]) -> None:
+    rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    space.make(SETS, _daemonset(updateStrategy=rolling))
+    space.wait_status(SETS, "agent", numberReady=3)
+    space.patch(SETS, "agent", {"spec": {"template": {"metadata": {"annotations": {"life": "unready"}}}}})
+    space.wait_status(SETS, "agent", updatedNumberScheduled=1, numberReady=3, observedGeneration=2)
+    assert len(space.living()) == 4
+    for pod in space.living():
+        if pod["metadata"]["annotations"]["life"] == "unready":
+            space.patch("pods", pod["metadata"]["name"], {"metadata": {"annotations": {"life": "runs"}}})
+    space.wait_status(SETS, "agent", updatedNumberScheduled=2)
 
 
-def test_what_cannot_become_ready_holds_the_update(kubectl: Kubectl, nodes: list[str]) -> None:
-    kubectl.apply(_daemonset())
-    kubectl("rollout", "status", "daemonset/agent", "--timeout=30s")
-    bad = {"spec": {"template": {"metadata": {"annotations": {"life": "unready"}}}}}
-    kubectl("patch", "daemonset", "agent", "-p", json.dumps(bad))
-    kubectl.wait_for("daemonset/agent", ".status.updatedNumberScheduled", 1)
-    kubectl.wait_for("daemonset/agent", ".status.numberUnavailable", 1)
-    assert kubectl.value("daemonset/agent", ".status.numberReady") == "2"
-
-
-def test_on_delete(kubectl: Kubectl, nodes: list[str]) -> None:
-    kubectl.apply(_daemonset(updateStrategy={"type": "OnDelete"}))
-    kubectl.wait_for("daemonset/agent", ".status.numberReady", 3)
-    kubectl("set", "image", "daemonset/agent", "c=x:2")
-    kubectl.wait_for("daemonset/agent", ".status.observedGeneration", 2)
-    assert "x:2" not in kubectl("get", "pods", "-o", "jsonpath={.items[*].spec.containers[0].image}")
-    kubectl("delete", "pods", "--all")
-    kubectl.wait_for("daemonset/agent", ".status.updatedNumberScheduled", 3)
+def test_on_delete(space: Space, nodes: list[str]) -> None:
+    space.make(SETS, _daemonset(updateStrategy={"type": "OnDelete"}))
+    space.wait_status(SETS, "agent", numberReady=3)
+    space.patch(SETS, "agent", image("2"))
+    space.wait_status(SETS, "agent", observedGeneration=2)
+    assert images(space.living()) == {"x:1"}
+    pod = space.living()[0]
+    space.delete("pods", pod["metadata"]["name"])
+    space.wait_status(SETS, "agent", updatedNumberScheduled=1, numberReady=3)
+    assert images(space.living()) == {"x:1", "x:2"}
