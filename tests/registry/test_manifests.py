@@ -126,7 +126,7 @@ def test_layers_that_may_not_be_distributed_need_not_be_there(
 
 
 def test_unknown_fields_and_types_are_kept_byte_for_byte(registry: Registry, pushed: str) -> None:
-    odd = {"x": [None, 1e300, -0.0, {"ü": "\ud83d\ude00"}], "annotations": {"a": "b"}}
+    odd: dict[str, Any] = {"x": [None, 1e300, -0.0, {"ü": "\ud83d\ude00"}], "annotations": {"a": "b"}}
     check(registry, pushed, image(**odd, mediaType=IMAGE))
     check(registry, pushed, {"schemaVersion": 2, "mediaType": "application/vnd.example.thing+json", **odd})
 
