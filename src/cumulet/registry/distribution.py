@@ -32,7 +32,7 @@ class Distribution:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request."""
-        path = request.rel_url.raw_path
+        path = names.decoded(request.rel_url.raw_path)
         registry = self._guard.registry(request)
         if path in ("/v2/", "/v2"):
             await self._guard.demand(request, registry, "registry", "", "pull")

@@ -15,7 +15,7 @@ from cumulet.common.arm import arm_errors, only_front_door
 from cumulet.common.health import health_routes
 from cumulet.common.room import Room
 from cumulet.registry.access import Gate
-from cumulet.registry.acr import Acr
+from cumulet.registry.acr.routes import Acr
 from cumulet.registry.blobs import Blobs
 from cumulet.registry.content import Content
 from cumulet.registry.distribution import Distribution
