@@ -53,7 +53,9 @@ async def serve(room: Room) -> None:
             observed = _observed(metrics)
             app = web.Application(middlewares=[arm_errors, only_front_door])
             app.add_routes(health_routes(metrics))
-            for provider in (Registries(catalog, content, gate), ScopeMaps(catalog), RepositoryTokens(catalog)):
+            registries = Registries(catalog, content, gate, config.login_servers_file)
+            registries.publish()
+            for provider in (registries, ScopeMaps(catalog), RepositoryTokens(catalog)):
                 app.add_routes(provider.routes())
             for path, handler in (
                 ("/oauth2/token", login.token),
