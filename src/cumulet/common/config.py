@@ -118,6 +118,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         """The service principal of a room, or of the owner, as JSON (`common.entra.Credential`)."""
         return self.data_dir / "credentials" / f"{name}.json"
 
+    @property
+    def login_servers_file(self) -> Path:
+        """The names that the registry answers to, one a line: its room keeps it, `cumulet up --hosts` follows it."""
+        return self.room_dir("registry") / "login-servers"
+
     def room_dir(self, room: RoomName) -> Path:
         """The folder in which a room keeps its state, and no other room looks."""
         return self.data_dir / room

@@ -208,6 +208,11 @@ class Catalog:
         """The manifests of a repository that may be listed, by digest."""
         return self._list(registry, repository, "digest > ? AND deleted IS NULL", (after,), limit)
 
+    def manifest_times(self, registry: str, repository: str) -> list[tuple[str, str]]:
+        """(digest, created) of the manifests of a repository that may be listed, by digest."""
+        sql = f"SELECT digest, created FROM manifest WHERE {_HERE} AND deleted IS NULL AND NOT locks & {locks.LIST}"  # noqa: S608
+        return self.database.read(sql + " ORDER BY digest", (registry, repository))
+
     def referrers(
         self,
         registry: str,
