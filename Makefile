@@ -14,20 +14,24 @@ test: ## Install what the tests need and run them; ARGS="tests/kube -x".
 	@scripts/setup test
 	@python -m pytest $(ARGS)
 
+test-clients: ## Run the clients that take long to install or to run; ARGS="tests/clients -x".
+	@scripts/setup clients
+	@python -m pytest -m clients $(ARGS)
+
 lint: ## Formatting, lints, types and the direction of imports.
 	@scripts/setup test
 	@ruff format --check . && ruff check . && mypy && lint-imports
 
 bench: ## Measure the path against its bounds and its peers.
-	@scripts/setup test
+	@scripts/setup bench
 	@python -m benchmarks.path $(ARGS)
 
 bench-registry: ## Measure the registry side by side with a peer.
-	@scripts/setup test
+	@scripts/setup bench
 	@python -m benchmarks.registry $(ARGS)
 
 bench-kube: ## Measure the API server.
-	@scripts/setup test
+	@scripts/setup bench
 	@python -m benchmarks.kube $(ARGS)
 
-.PHONY: help demo test lint bench bench-registry bench-kube
+.PHONY: help demo test test-clients lint bench bench-registry bench-kube

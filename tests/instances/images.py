@@ -91,7 +91,7 @@ class Registry:
     def push(self, name: str, layers: Iterable[bytes], **settings: Any) -> None:
         """Push an image `repository:tag` of these layers; `settings` are those of the image's `config`."""
         layout = self._folder / f"layout-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-        _write_layout(layout, list(layers), settings)
+        write_layout(layout, list(layers), settings)
         subprocess.run(
             [
                 *("skopeo", "copy", "--quiet", "--dest-creds", f"{USERNAME}:{PASSWORD}"),
@@ -137,7 +137,7 @@ def peer_registry(config: Config, folder: Path, *, auth: str | None = None) -> I
         process.wait()
 
 
-def _write_layout(folder: Path, layers: list[bytes], settings: dict[str, Any]) -> None:
+def write_layout(folder: Path, layers: list[bytes], settings: dict[str, Any]) -> None:
     """An OCI image layout (Image Specification 1.1) of one image."""
     blobs = folder / "blobs" / "sha256"
     blobs.mkdir(parents=True, exist_ok=True)

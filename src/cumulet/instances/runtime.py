@@ -50,6 +50,7 @@ class Runtime:
                 stderr=asyncio.subprocess.DEVNULL,
                 pass_fds=[writes],
                 env={"PATH": os.environ.get("PATH", os.defpath), "_OCI_SYNCPIPE": str(writes)},
+                cwd=bundle,  # it leaves a file where it is when the kernel ends a container for its memory
             )
             os.close(writes)
             writes = -1
@@ -131,7 +132,12 @@ class Runtime:
 
     async def _call(self, *arguments: str) -> None:
         command: Sequence[str] = [self._runc, "--root", str(self._root), *arguments]
-        process = await asyncio.create_subprocess_exec(*command, stdin=-3, stdout=-3, stderr=-1)
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
         _, errors = await process.communicate()
         if process.returncode:
             raise RuntimeFailure(errors.decode(errors="replace").strip())

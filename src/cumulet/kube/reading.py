@@ -69,12 +69,14 @@ class Reading:
         """One object."""
         return respond(request, shaped(row, stored, form_of(request)))
 
-    async def list(self, request: web.BaseRequest, row: Row, namespace: str) -> web.StreamResponse:
-        """A list, in pages where `limit` asks for that, or a watch."""
+    async def watch(self, request: web.BaseRequest, row: Row, namespace: str, name: str = "") -> web.StreamResponse:
+        """A stream of changes, of one object where it is named."""
+        return await self._watch(request, row, _selection(row, namespace, request.query, name))
+
+    async def list(self, request: web.BaseRequest, row: Row, namespace: str) -> web.Response:
+        """A list, in pages where `limit` asks for that."""
         query = request.query
         selection = _selection(row, namespace, query)
-        if query.get("watch", "").lower() in ("true", "1"):
-            return await self._watch(request, row, selection)
         after, revision = self._start(request, row, namespace)
         whole = self._store.list(row.key, namespace)
         if revision:
@@ -88,7 +90,7 @@ class Reading:
         limit = _number(query.get("limit", ""), "limit")
         if limit and len(found) > limit:
             metadata["continue"] = _continue((found[limit - 1].namespace, found[limit - 1].name), revision)
-            if selection.predicate is None:
+            if selection.is_whole:
                 metadata["remainingItemCount"] = len(found) - limit
             found = found[:limit]
         return respond(request, shaped_list(row, found, metadata, form_of(request)))
@@ -150,9 +152,9 @@ class Reading:
             return await _only(request, b'{"type":"ERROR","object":' + msgspec.json.encode(status) + b"}\n")
 
 
-def _selection(row: Row, namespace: str, query: Mapping[str, str]) -> Selection:
+def _selection(row: Row, namespace: str, query: Mapping[str, str], name: str = "") -> Selection:
     labels, fields = query.get("labelSelector", ""), query.get("fieldSelector", "")
-    return Selection(namespace, labels, fields, _selects(row, labels, fields))
+    return Selection(namespace, name, labels, fields, _selects(row, labels, fields))
 
 
 def _selects(row: Row, labels: str, fields: str) -> Predicate | None:

@@ -87,7 +87,7 @@ class Watching:
         return response
 
     def _channel(self, row: Row, selection: Selection, form: Form) -> _Channel:
-        key = (id(row), selection.namespace, selection.labels, selection.fields, form)
+        key = (id(row), selection.key, form)
         found = self._channels.get(key)
         if found is None:
             found = self._channels[key] = _Channel(key, row, selection, form, self._feed)
@@ -131,15 +131,17 @@ class Watching:
 class Selection:
     """What of a resource a watch or a list is about."""
 
-    def __init__(self, namespace: str, labels: str, fields: str, predicate: Predicate | None) -> None:
+    def __init__(self, namespace: str, name: str, labels: str, fields: str, predicate: Predicate | None) -> None:
+        #: What says the same has the same key.
+        self.key = (namespace, name, labels, fields)
         self.namespace = namespace
-        self.labels = labels
-        self.fields = fields
-        self.predicate = predicate
+        self.is_whole = not name and predicate is None
+        self._name = name
+        self._predicate = predicate
 
     def has(self, stored: Stored) -> bool:
         """Whether an object that is in the namespace is meant."""
-        return self.predicate is None or self.predicate(stored)
+        return (not self._name or stored.name == self._name) and (self._predicate is None or self._predicate(stored))
 
 
 class _Watcher:
@@ -227,7 +229,7 @@ class _Channel:
             if selection.namespace and event.stored.namespace != selection.namespace:
                 continue
             kind = event.type
-            if selection.predicate is not None:
+            if not selection.is_whole:
                 before = event.before is not None and selection.has(event.before)
                 after = kind != "DELETED" and selection.has(event.stored)
                 if not before and not after:

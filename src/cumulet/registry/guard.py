@@ -52,7 +52,8 @@ class Guard:
                     return self._check_rights(registry, scope, principal)
         except Unauthorized as reason:
             raise self.challenge(request, registry, scope, str(reason)) from None
-        if registry.resource.anonymous_pull_enabled and set(actions) <= {"pull"}:
+        # `/v2/` itself is challenged always: by that a client knows that it must log in before it pushes.
+        if name and registry.resource.anonymous_pull_enabled and set(actions) <= {"pull"}:
             return "anonymous"
         raise self.challenge(request, registry, scope, "")
 

@@ -44,7 +44,7 @@ async def serve(room: Room) -> None:
             gate = Gate(config, session, Tokens(room.data_dir / "tokens.key"))
             guard = Guard(catalog, gate, config.registry_suffix)
             blobs = Blobs(catalog, content, guard)
-            distribution = Distribution(guard, blobs, Manifests(catalog, blobs))
+            distribution = Distribution(guard, blobs, Manifests(catalog, config.registry_limits))
             login = Login(gate, guard)
             metrics = CollectorRegistry()
             observed = _observed(metrics)

@@ -1,0 +1,69 @@
+"""Every kind of credential that a registry takes, each good to push and to pull."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cumulet.common.entra import REGISTRY_AUDIENCE
+from tests.cloud import Cloud
+
+_API = "api-version=2023-07-01"
+
+
+class Login(NamedTuple):
+    """What a client is told."""
+
+    user: str
+    password: str
+
+    @property
+    def colon(self) -> str:
+        """`user:password`."""
+        return f"{self.user}:{self.password}"
+
+
+class Registry:
+    """A running registry, at an address, with our authority's certificate in a folder as docker wants it."""
+
+    def __init__(self, cloud: Cloud, folder: Path) -> None:
+        self.cloud = cloud
+        self.address = f"127.0.0.1:{cloud.config.addresses['registry'].port}"
+        self.ca = cloud.config.ca_file
+        self.certificates = folder / "certificates"
+        self.certificates.mkdir()
+        (self.certificates / "ca.crt").write_bytes(self.ca.read_bytes())
+        group = f"{cloud.subscription}/resourceGroups/clients"
+        self.id = f"{group}/providers/Microsoft.ContainerRegistry/registries/clients"
+        self._arm("PUT", group, {"location": "eastus"})
+        properties = {"adminUserEnabled": True}
+        self._arm("PUT", self.id, {"location": "eastus", "sku": {"name": "Premium"}, "properties": properties})
+        self._pusher = cloud.principal("pusher", AcrPush=self.id)
+
+    def login(self, kind: str) -> Login:
+        """A credential of that kind."""
+        match kind:
+            case "service principal":
+                return Login(self._pusher.client_id, self._pusher.client_secret)
+            case "admin user":
+                answer = self._arm("POST", f"{self.id}/listCredentials")
+                return Login(answer["username"], answer["passwords"][1]["value"])
+            case "refresh token":
+                form = {
+                    "grant_type": "access_token",
+                    "service": "clients.azurecr.io",
+                    "tenant": self.cloud.config.tenant_id,
+                    "access_token": self.cloud.token(self._pusher, REGISTRY_AUDIENCE),
+                }
+                exchanged = self.cloud.call("registry", "POST", "/oauth2/exchange", form=form)
+                return Login("00000000-0000-0000-0000-000000000000", exchanged.body["refresh_token"])
+        raise ValueError(kind)
+
+    def allow_anonymous_pull(self, allowed: bool) -> None:
+        """Let anybody pull, or nobody without credentials."""
+        self._arm("PATCH", self.id, {"properties": {"anonymousPullEnabled": allowed}})
+
+    def _arm(self, method: str, path: str, body: Any = None) -> Any:
+        answer = self.cloud.arm(method, f"{path}?{_API}", body)
+        assert answer.status in (200, 201), answer.body
+        return answer.body
