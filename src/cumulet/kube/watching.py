@@ -18,6 +18,7 @@ import msgspec
 from aiohttp import HttpVersion11, web
 
 from cumulet.kube.answer import Form, shaped
+from cumulet.kube.flow import SEAT
 from cumulet.kube.resources import Row
 from cumulet.kube.selectors import Predicate
 from cumulet.kube.store import Event, Store, Stored
@@ -72,6 +73,9 @@ class Watching:
                 await response.write(part)
             watcher.is_waiting = False
             self._feed.wake(channel)
+            # From here on it waits for changes.
+            if (seat := request.get(SEAT)) is not None:
+                seat.release()
             await self._last(watcher, channel, request, seconds, bookmarks)
             if watcher.is_cut_off and protocol.transport is not None:
                 protocol.transport.abort()  # it would take no end either
