@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import socket
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from tests.cloud import Cloud
+from tests.registry.acr import AcrRegistry
 from tests.registry.client import Registry
 
 _numbers = itertools.count()
@@ -15,12 +18,28 @@ _numbers = itertools.count()
 
 @pytest.fixture(scope="session")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    """The rooms, running."""
+    """The rooms, running, trusted by Microsoft's libraries too, which find login servers on this machine."""
     made = Cloud(tmp_path_factory.mktemp("registry") / "data", "arm", "registry")
     group = f"{made.subscription}/resourceGroups/group"
     assert made.arm("PUT", f"{group}?api-version=2024-03-01", {"location": "eastus"}).status == 201
-    yield made
+    resolve = socket.getaddrinfo
+
+    def here(host: Any, *more: Any, **named: Any) -> Any:
+        return resolve("127.0.0.1" if str(host).endswith(".azurecr.io") else host, *more, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REQUESTS_CA_BUNDLE", str(made.config.ca_file))
+        patch.setattr(socket, "getaddrinfo", here)
+        yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def acr(cloud: Cloud) -> AcrRegistry:
+    """A registry with its admin user and an image `base/image:v1`."""
+    made = AcrRegistry(cloud, "acrsuite", adminUserEnabled=True)
+    made.push("base/image", "v1")
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,8 @@ have it, and `usage` sums it; triggers keep both, so that they cannot be forgott
 
 from __future__ import annotations
 
+from cumulet.registry import resources
+
 MIGRATIONS = [
     """
     CREATE TABLE registry (
@@ -61,7 +63,7 @@ MIGRATIONS = [
         FOREIGN KEY (registry, repository, digest) REFERENCES manifest (registry, repository, digest) ON DELETE CASCADE
     ) WITHOUT ROWID;
 
-    ALTER TABLE blob_link ADD COLUMN promised TEXT NOT NULL DEFAULT '';
+    ALTER TABLE upload ADD COLUMN algorithm TEXT NOT NULL DEFAULT 'sha256';
     CREATE TABLE reference (
         registry TEXT NOT NULL, repository TEXT NOT NULL, digest TEXT NOT NULL, manifest TEXT NOT NULL,
         PRIMARY KEY (registry, repository, digest, manifest),
@@ -112,4 +114,5 @@ MIGRATIONS = [
         UPDATE usage SET bytes = bytes - length(old.body) WHERE registry = old.registry;
     END;
     """,
+    resources.SCHEMA,
 ]
