@@ -31,6 +31,7 @@ from cumulet.registry.provider.registries import Registries
 from cumulet.registry.provider.scope_maps import ScopeMaps
 from cumulet.registry.provider.tokens import RepositoryTokens
 from cumulet.registry.pushes import Pushes
+from cumulet.registry.sessions import Sessions
 from cumulet.registry.store import Catalog
 from cumulet.registry.tokens import Tokens
 from cumulet.registry.uploads import Uploads
@@ -50,13 +51,14 @@ async def serve(room: Room) -> None:
     content = FileContent(room.data_dir / "content")
     pushes = Pushes(limits.collection_grace)
     links = Links(catalog, content, pushes)
-    collector = Collector(catalog, content, links, pushes, limits)
+    sessions = Sessions(catalog, content)
+    collector = Collector(catalog, links, sessions, pushes, limits)
     connector = aiohttp.TCPConnector(ssl=room.client_tls(), limit=0)
     try:
         async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=30)) as session:
             gate = Gate(config, session, Tokens(room.data_dir), catalog.resources)
             guard = Guard(catalog, gate, config.registry_suffix)
-            uploads = Uploads(catalog, content, links, guard, limits)
+            uploads = Uploads(catalog, content, links, sessions, guard, limits)
             manifests = Manifests(catalog, pushes, limits)
             distribution = Distribution(guard, Blobs(content, links), uploads, manifests, pushes)
             login = Login(gate, guard)
