@@ -74,9 +74,9 @@ async def serve(room: Room) -> None:
             for path, handler in (
                 ("/oauth2/token", login.token),
                 ("/oauth2/exchange", login.exchange),
-                ("/acr/v1/{path:.*}", Acr(catalog, guard, config.registry_suffix).handle),
+                ("/acr/v1/{path:(?s:.*)}", Acr(catalog, guard, config.registry_suffix).handle),
                 ("/v2", distribution.handle),
-                ("/v2/{path:.*}", distribution.handle),
+                ("/v2/{path:(?s:.*)}", distribution.handle),
             ):
                 app.router.add_route("*", path, observed(handler))
             async with task_set() as tasks, room.serving(app):

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 from cumulet.common.config import RegistryLimits
-from cumulet.registry import names
+from cumulet.registry import bodies, names
 from cumulet.registry.content import Content, DigestMismatchError, UnknownUploadError
 from cumulet.registry.errors import OciError, not_found
 from cumulet.registry.guard import Guard
@@ -25,7 +25,6 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _RANGE = re.compile(r"(?:bytes[ =])?(\d{1,18})-(\d{1,18})(?:/.*)?")
-_CHUNK = 1024 * 1024
 
 #: How many repositories are tried for a mount that names none: to ask for the right to each may be dear.
 _SOURCES = 20
@@ -144,28 +143,21 @@ class Uploads:
 
         async def chunks() -> AsyncIterator[bytes]:
             received = 0
-            async for chunk in request.content.iter_chunked(_CHUNK):
-                patience.reschedule(loop.time() + self._limits.upload_stall)
-                received += len(chunk)
+            async for piece in bodies.pieces(request, self._limits.upload_stall):
+                received += len(piece)
                 self._demand_size(registry, offset, received)
                 if expected is not None and received > expected:
                     break
-                yield chunk
+                yield piece
             if expected not in (None, received):
                 raise OciError(400, "SIZE_INVALID", "Content-Range does not describe the content")
 
-        loop = asyncio.get_running_loop()
         algorithm = digest.partition(":")[0] if digest is not None else upload.algorithm
         try:
             self._demand_size(registry, offset, request.content_length or 0)
-            async with asyncio.timeout(self._limits.upload_stall) as patience:
-                return await self._content.append(upload.session, chunks(), algorithm)
-        except TimeoutError:
-            raise OciError(
-                408,
-                "BLOB_UPLOAD_INVALID",
-                f"nothing came for {self._limits.upload_stall} seconds; the upload may go on",
-            ) from None
+            return await self._content.append(upload.session, chunks(), algorithm)
+        except bodies.BrokenBodyError:
+            raise
         except OciError:
             await self._sessions.forget(upload.session)
             raise
