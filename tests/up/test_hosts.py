@@ -223,21 +223,21 @@ password=$(cumulet registry credential acrdemo2ss --query 'passwords[0].value' -
 until getent hosts acrdemo2ss.azurecr.io; do :; done
 skopeo login --authfile "$WORK/auth.json" -u acrdemo2ss -p "$password" acrdemo2ss.azurecr.io
 skopeo copy --authfile "$WORK/auth.json" oci:"$IMAGE":v1 docker://acrdemo2ss.azurecr.io/app3/acr-app3:v1
+$END
+cumulet down
+diff -r --no-dereference "$WORK/before" /etc
+"""
+_CRASH = """
 kill -9 $(grep -o '"supervisor": [0-9]*' "$CUMULET_DATA_DIR/run/pids.json" | grep -o '[0-9]*$')
 grep cumulet /etc/hosts
-cumulet down
-diff -r --no-dereference "$WORK/before" /etc
-cumulet up --detach --hosts --port all=0 --pod-cidr 10.247.0.0/16 --external-cidr 127.11.7.0/24
-skopeo inspect --authfile "$WORK/auth.json" docker://acrdemo2ss.azurecr.io/app3/acr-app3:v1
-cumulet down
-diff -r --no-dereference "$WORK/before" /etc
 """
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts and port 443 take root")
-def test_literally(tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", [_CRASH, pytest.param("", marks=pytest.mark.clients)], ids=["crash", "down"])
+def test_literally(tmp_path: Path, end: str) -> None:
     """`skopeo login acrdemo2ss.azurecr.io`, with a copy of /etc, so that the machine's own stays as it is."""
     installation = Installation(tmp_path / "data")
     _layout(tmp_path / "image")
     installation.environment |= {"WORK": str(tmp_path), "IMAGE": str(tmp_path / "image")}
-    installation.run("unshare", "--mount", "bash", "-c", _SCRIPT)
+    installation.run("unshare", "--mount", "bash", "-c", _SCRIPT.replace("$END", end))
