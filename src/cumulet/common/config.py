@@ -106,6 +106,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         """The certificate of this installation's own certificate authority, PEM."""
         return self.data_dir / "pki" / "ca.crt"
 
+    @property
+    def trust_bundle_file(self) -> Path:
+        """The machine's own authorities and ours, PEM: what `SSL_CERT_FILE` and its like are set to."""
+        return self.ca_file.with_name("bundle.crt")
+
     def certificate_files(self, room: RoomName) -> tuple[Path, Path]:
         """The certificate and key of a room, PEM; good both to serve with and to authenticate as a client."""
         return self.data_dir / "pki" / f"{room}.crt", self.data_dir / "pki" / f"{room}.key"
