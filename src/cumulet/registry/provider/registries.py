@@ -107,8 +107,8 @@ class Registries:
         except ArmError:
             return web.Response(status=204)
         await self._catalog.remove_registry(registry.key)
-        self._collector.ask()
         self.publish()
+        self._collector.ask()
         return web.Response(status=200)
 
     async def _list_credentials(self, request: web.Request) -> web.Response:
