@@ -24,6 +24,7 @@ from cumulet.kube.custom.cleanup import Cleanup
 from cumulet.kube.eviction import Evictions
 from cumulet.kube.flow import Flows
 from cumulet.kube.kubelet import Kubelet
+from cumulet.kube.metrics import ResourceMetrics
 from cumulet.kube.objects import Objects
 from cumulet.kube.proxy import Proxy
 from cumulet.kube.reading import Reading
@@ -69,6 +70,7 @@ async def serve(room: Room) -> None:
         authenticator,
         Flows(store),
         audit,
+        ResourceMetrics(store, kubelet),
         counters,
     )
 
