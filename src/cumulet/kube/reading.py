@@ -57,6 +57,20 @@ _FIELDS: dict[str, frozenset[str]] = {
         ]
     ),
 }
+#: Fields that are asked for rarely.
+_PATHS: dict[str, dict[str, tuple[str, ...]]] = {
+    "jobs.batch": {"status.successful": ("status", "succeeded")},
+    "replicasets.apps": {"status.replicas": ("status", "replicas")},
+    "replicationcontrollers": {"status.replicas": ("status", "replicas")},
+    "certificatesigningrequests.certificates.k8s.io": {"spec.signerName": ("spec", "signerName")},
+    "resourceslices.resource.k8s.io": {
+        "spec.driver": ("spec", "driver"),
+        "spec.nodeName": ("spec", "nodeName"),
+    },
+    "ipaddresses.networking.k8s.io": {"spec.parentRef.name": ("spec", "parentRef", "name")},
+}
+_EVENTS_GROUP = "events.k8s.io"
+_EVENT_NAMES = (("regarding.", "involvedObject."), ("reportingController", "reportingComponent"))
 _COMMON = frozenset({"metadata.name", "metadata.namespace"})
 
 
@@ -200,7 +214,11 @@ class Reading:
 
 def _selects(row: Row, labels: str, fields: str) -> Predicate | None:
     by_label = label_selector(labels)
-    by_field = field_selector(fields, _COMMON | _FIELDS.get(row.key, frozenset()))
+    paths = row.custom.fields if row.custom is not None else _PATHS.get(row.key)
+    if row.group == _EVENTS_GROUP:
+        for new, old in _EVENT_NAMES:
+            fields = fields.replace(new, old)
+    by_field = field_selector(fields, _COMMON | _FIELDS.get(row.key, frozenset()), paths)
     if by_label is None or by_field is None:
         return by_label or by_field
     return lambda stored: by_label(stored) and by_field(stored)
