@@ -161,6 +161,10 @@ RESOURCES: tuple[Row, ...] = (
     Row("node.k8s.io", "v1", "RuntimeClass", "runtimeclasses", False),
     Row(_ADMISSION, "v1", "MutatingWebhookConfiguration", "mutatingwebhookconfigurations", False, (), _API),
     Row(_ADMISSION, "v1", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations", False, (), _API),
+    Row(_ADMISSION, "v1", "ValidatingAdmissionPolicy", "validatingadmissionpolicies", False)._replace(
+        categories=_API, subresources=_STATUS
+    ),
+    Row(_ADMISSION, "v1", "ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings", False, (), _API),
     Row("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", False)._replace(
         short_names=("crd", "crds"), categories=_API, subresources=_STATUS
     ),

@@ -56,7 +56,7 @@ async def serve(room: Room) -> None:
         Histogram("apiserver_request_duration_seconds", "Time to answer", ["verb"], registry=metrics),
     )
     catalog = Catalog(store)
-    admission.webhooks.rows = lambda: catalog.rows
+    admission.serves(lambda: catalog.rows)
     audit = AuditLog(room.data_dir / "audit.log")
     audit.open()
     cleanup = asyncio.create_task(Cleanup(store, objects, catalog).run())

@@ -23,7 +23,7 @@ from cumulet.kube.schema.validation.causes import (
 from cumulet.kube.schema.validation.contents import config_map, secret
 from cumulet.kube.schema.validation.pods import ephemeral_containers, pod, pod_spec
 from cumulet.kube.schema.validation.services import service
-from cumulet.kube.schema.validation.webhooks import webhook_configuration
+from cumulet.kube.schema.validation.webhooks import admission_policy, policy_binding, webhook_configuration
 from cumulet.kube.schema.validation.workloads import cron_job, daemon_set, deployment, job, stateful_set, workload
 from cumulet.kube.status import Cause
 
@@ -90,4 +90,6 @@ _VALIDATORS: dict[tuple[str, str], Callable[[Object, Object | None], list[Cause]
     ("batch", "CronJob"): cron_job,
     (_ADMISSION, "MutatingWebhookConfiguration"): webhook_configuration,
     (_ADMISSION, "ValidatingWebhookConfiguration"): webhook_configuration,
+    (_ADMISSION, "ValidatingAdmissionPolicy"): admission_policy,
+    (_ADMISSION, "ValidatingAdmissionPolicyBinding"): policy_binding,
 }
