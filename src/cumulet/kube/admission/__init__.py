@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from cumulet.kube.admission import certificates
 from cumulet.kube.admission.limits import LimitRanges
 from cumulet.kube.admission.pods import PodDefaults, job_labels
 from cumulet.kube.admission.policies import Policies
@@ -34,6 +35,7 @@ class Admission:
         self._limits = LimitRanges(store)
         self._security = PodSecurity(store)
         self._quotas = Quotas(store)
+        self._certificates = certificates.CertificateRequests(store)
 
     def admit(self, row: Row, obj: Object, user: User) -> None:
         """Check and complete a new object, in place. Raises `ApiError` 403, 404 and 405."""
@@ -48,6 +50,8 @@ class Admission:
             self._security.check(obj)
         elif row.key == "persistentvolumeclaims":
             self._limits.check_claim(obj)
+        elif row.key == certificates.KEY:
+            self._certificates.admit(obj, user)
         elif row.key == "jobs.batch":
             job_labels(obj)
 
@@ -72,6 +76,8 @@ class Admission:
     def admit_update(self, row: Row, subresource: str, obj: Object, old: Object, user: User) -> None:
         """Check a change. Raises `ApiError` 403."""
         restrict(user, "UPDATE", row, subresource, obj, old)
+        if row.key == certificates.KEY:
+            self._certificates.admit_update(subresource, obj, old, user)
 
     def admit_deletion(self, row: Row, obj: Object, user: User) -> None:
         """Raises `ApiError` 403 for what is not the caller's, and for what a cluster cannot be without."""

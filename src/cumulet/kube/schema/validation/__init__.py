@@ -20,6 +20,7 @@ from cumulet.kube.schema.validation.causes import (
     qualified,
     required,
 )
+from cumulet.kube.schema.validation.certificates import certificate_request, decision
 from cumulet.kube.schema.validation.contents import config_map, secret
 from cumulet.kube.schema.validation.pods import ephemeral_containers, pod, pod_spec
 from cumulet.kube.schema.validation.services import service
@@ -28,6 +29,7 @@ from cumulet.kube.schema.validation.workloads import cron_job, daemon_set, deplo
 from cumulet.kube.status import Cause
 
 _ADMISSION = "admissionregistration.k8s.io"
+_CERTIFICATES = "certificates.k8s.io"
 _RBAC = "rbac.authorization.k8s.io"
 
 
@@ -74,6 +76,8 @@ def _metadata(obj: Object, group: str, kind: str) -> Causes:
 
 
 _PARTS: dict[tuple[str, str, str], Callable[[Object, Object], list[Cause]]] = {
+    (_CERTIFICATES, "CertificateSigningRequest", "approval"): decision,
+    (_CERTIFICATES, "CertificateSigningRequest", "status"): decision,
     ("", "Pod", "ephemeralcontainers"): ephemeral_containers,
     ("", "Pod", "resize"): lambda obj, old: list(pod_spec(obj["spec"], "spec")),
 }
@@ -88,6 +92,7 @@ _VALIDATORS: dict[tuple[str, str], Callable[[Object, Object | None], list[Cause]
     ("apps", "DaemonSet"): daemon_set,
     ("batch", "Job"): job,
     ("batch", "CronJob"): cron_job,
+    (_CERTIFICATES, "CertificateSigningRequest"): certificate_request,
     (_ADMISSION, "MutatingWebhookConfiguration"): webhook_configuration,
     (_ADMISSION, "ValidatingWebhookConfiguration"): webhook_configuration,
     (_ADMISSION, "ValidatingAdmissionPolicy"): admission_policy,
