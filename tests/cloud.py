@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import importlib
 import json
@@ -11,13 +12,15 @@ import ssl
 import traceback
 import uuid
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
+import msgspec
+
 from cumulet.common import tls
-from cumulet.common.config import DEFAULT_PORTS, Config, RoomName
+from cumulet.common.config import DEFAULT_PORTS, Address, Config, RoomName
 from cumulet.common.entra import ARM_AUDIENCE, GRAPH_AUDIENCE, Credential, read_credential
 from cumulet.common.room import listen, run
 from cumulet.up.install import install
@@ -42,10 +45,11 @@ class Answer(NamedTuple):
 
 
 class Cloud:
-    """An installation of which some rooms run."""
+    """An installation of which some rooms run; `settings` are those that differ from a new one's."""
 
-    def __init__(self, data_dir: Path, *rooms: RoomName) -> None:
-        self.config: Config = install(data_dir, ports=dict.fromkeys(DEFAULT_PORTS, 0))
+    def __init__(self, data_dir: Path, *rooms: RoomName, **settings: Any) -> None:
+        installed = install(data_dir, ports=dict.fromkeys(DEFAULT_PORTS, 0))
+        self.config: Config = msgspec.structs.replace(installed, **settings)
         self.subscription = f"/subscriptions/{self.config.subscription_id}"
         self.owner = read_credential(self.config.credential_file("owner"))
         names: tuple[RoomName, ...] = ("identity", *rooms)
@@ -65,6 +69,24 @@ class Cloud:
         self._running[name] = process
         with open(ready, "rb") as file:  # noqa: PTH123
             assert file.read(1), f"{name} did not start"
+
+    @contextlib.contextmanager
+    def another(self, name: RoomName) -> Iterator[None]:
+        """A second copy of a room beside the first, on a port of its own."""
+        first, process = self._listeners[name], self._running[name]
+        self._listeners[name] = [listen(Address("127.0.0.1", 0))]
+        try:
+            self.start(name)
+            second = self._running[name]
+        finally:
+            for listener in self._listeners[name]:
+                listener.close()
+            self._listeners[name], self._running[name] = first, process
+        try:
+            yield
+        finally:
+            os.kill(second, signal.SIGTERM)
+            os.waitpid(second, 0)
 
     def _run(self, name: RoomName, told: int) -> None:
         warnings.resetwarnings()
