@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import aiohttp
@@ -13,7 +13,7 @@ from aiohttp import web
 from cumulet.common import clock
 from cumulet.kube.answer import encode, form_of
 from cumulet.kube.kubelet import Kubelet
-from cumulet.kube.selectors import label_selector
+from cumulet.kube.selectors import Predicate, label_selector
 from cumulet.kube.status import ApiError, not_found
 from cumulet.kube.store import Store, Stored
 from cumulet.kube.target import Target
@@ -41,22 +41,21 @@ class ResourceMetrics:
     async def answer(self, request: web.BaseRequest, target: Target) -> web.Response:
         """Answer a request. Raises `ApiError` 400, 404; a node that says nothing is left out of lists."""
         kind = target.row.kind
-        found = await (self._nodes() if kind == "NodeMetrics" else self._pods(target))
+        selects = label_selector(request.query.get("labelSelector", "")) or _everything
+        found = await (self._nodes(selects) if kind == "NodeMetrics" else self._pods(target, selects))
         if target.verb == "get":
             wanted = [obj for obj in found if obj["metadata"]["name"] == target.name]
             if not wanted:
                 raise not_found(GROUP, target.row.plural, target.name)
             return encode(request, wanted[0])
-        selects = label_selector(request.query.get("labelSelector", ""))
-        found = [obj for obj in found if selects is None or _fits(selects, obj)]
         if form_of(request).shape == "Table":
             return encode(request, _table(found))
         for obj in found:
             del obj["kind"], obj["apiVersion"]
         return encode(request, {"kind": f"{kind}List", "apiVersion": _VERSION, "metadata": {}, "items": found})
 
-    async def _nodes(self) -> list[Object]:
-        nodes = list(self._store.list("nodes"))
+    async def _nodes(self, selects: Predicate) -> list[Object]:
+        nodes = [node for node in self._store.list("nodes") if selects(node)]
         summaries = await self._summaries(node.name for node in nodes)
         found = []
         for node in nodes:
@@ -65,13 +64,14 @@ class ResourceMetrics:
                 found.append({**_metrics("NodeMetrics", node, usage), "usage": _usage(usage)})
         return found
 
-    async def _pods(self, target: Target) -> list[Object]:
+    async def _pods(self, target: Target, selects: Predicate) -> list[Object]:
         pods = [
             pod
             for pod in self._store.list("pods", target.namespace)
             if pod.fields["spec.nodeName"]
             and pod.fields["status.phase"] == "Running"
             and target.name in ("", pod.name)
+            and selects(pod)
         ]
         summaries = await self._summaries({pod.fields["spec.nodeName"] for pod in pods})
         used = {
@@ -109,10 +109,8 @@ class ResourceMetrics:
             return summary
 
 
-def _fits(selects: Callable[[Stored], bool], obj: Object) -> bool:
-    metadata = obj["metadata"]
-    labels = metadata.get("labels") or {}
-    return selects(Stored(metadata.get("namespace", ""), metadata["name"], 0, b"", labels, {}))
+def _everything(_: Stored) -> bool:
+    return True
 
 
 def _metrics(kind: str, stored: Stored, usage: Object) -> Object:

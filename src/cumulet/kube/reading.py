@@ -10,6 +10,7 @@ import msgspec
 from aiohttp import web
 
 from cumulet.kube.answer import form_of, respond, shaped, shaped_list
+from cumulet.kube.codec import PROTOBUF
 from cumulet.kube.resources import Row
 from cumulet.kube.selectors import Predicate, field_selector, label_selector
 from cumulet.kube.status import ApiError, Cause, bad_request, invalid
@@ -149,6 +150,9 @@ class Reading:
         since = _number(query.get("resourceVersion", ""), "resourceVersion")
         initial = query.get("sendInitialEvents", "").lower() in ("true", "1")
         self._check_reached(since)
+        if form.media == PROTOBUF and row.custom is not None:
+            why = "only the following media types are accepted: application/json, application/yaml"
+            raise ApiError(406, "NotAcceptable", why, {})
         try:
             return await self._watching.serve(
                 request,
