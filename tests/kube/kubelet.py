@@ -54,6 +54,10 @@ class StandInKubelet:
         self.port = runner.addresses[0][1]
         self._ready.set()
         await self._stop.wait()
+        assert runner.server is not None
+        for connection in runner.server.connections:
+            if connection.transport is not None:
+                connection.transport.abort()  # a farewell over TLS would outlive the loop
         await runner.cleanup()
 
     async def _log(self, request: web.Request) -> web.Response:
