@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from cumulet.common.arm import arm_errors, only_front_door
 from cumulet.common.health import health_routes
 from cumulet.common.room import Room
+from cumulet.common.tls_loop import Loop
 from cumulet.registry.access import Gate, Tokens
 from cumulet.registry.acr import Acr
 from cumulet.registry.blobs import Blobs
@@ -28,8 +28,8 @@ from cumulet.registry.store import Catalog
 
 log = logging.getLogger(__name__)
 
-#: uvloop has no `sendfile`, by which blobs leave without passing through this process.
-new_event_loop = asyncio.new_event_loop
+#: Blobs leave by its `sendfile`.
+new_event_loop = Loop
 
 
 async def serve(room: Room) -> None:
