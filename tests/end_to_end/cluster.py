@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from cumulet.common.entra import read_credential
 from tests.installation import Installation
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "app3"
@@ -29,9 +31,33 @@ class Cluster:
         made = self.installation.cumulet("sp", "create", name, *options)
         self._principals[name] = made["appId"], made["password"]
 
+    def expired_principal(self, name: str, *options: str) -> None:
+        """Make a service principal whose secret was good for a moment, and see that it is over."""
+        soon = datetime.now(tz=UTC) + timedelta(seconds=3)
+        self.principal(name, *options, "--end-date", soon.isoformat())
+        client_id, secret = self.credentials(name)
+        url = f"https://{self.installation.environment['CUMULET_REGISTRY']}/v2/"
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            answer = self.installation.run("curl", "-sS", "-u", f"{client_id}:{secret}", url)
+            if "UNAUTHORIZED" in answer:
+                return
+        raise AssertionError(f"the secret of {name} did not expire: {answer}")
+
+    def renew(self, name: str) -> None:
+        """Give a principal a new secret."""
+        client_id, _ = self.credentials(name)
+        self._principals[name] = client_id, self.installation.cumulet("sp", "reset", client_id)["password"]
+
     def credentials(self, name: str) -> tuple[str, str]:
         """A principal's application id and secret."""
         return self._principals[name]
+
+    def attach_registry(self) -> None:
+        """Let the cluster's own identity pull, as `az aks update --attach-acr` does."""
+        credential = self.installation.data_dir / "credentials" / "virtual-node.json"
+        who = ("--assignee", read_credential(credential).client_id)
+        self.installation.cumulet("role", "assign", *who, "--role", "AcrPull", "--scope", self.registry_id)
 
     def push(self, who: str, image: str, code: int = 0) -> str:
         """Push the example image under a name."""

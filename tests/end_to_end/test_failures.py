@@ -19,7 +19,11 @@ def pulls(cluster: Cluster) -> Cluster:
     cluster.pull_secret("good", "PULL")
     cluster.pull_secret("wrong-password", "PULL", "not-the-secret")
     cluster.pull_secret("wrong-principal", "NONE")
+    cluster.expired_principal("EXPIRED", "--role", "AcrPull", "--scope", cluster.registry_id)
+    cluster.pull_secret("expired", "EXPIRED")
+    cluster.attach_registry()
     cluster.pod("no-secret", secret="absent")
+    cluster.pod("expired", secret="expired")
     cluster.pod("wrong-password", secret="wrong-password")
     cluster.pod("wrong-principal", secret="wrong-principal")
     cluster.pod("no-tag", "app3/acr-app3:v9", secret="good")
@@ -34,6 +38,7 @@ def pulls(cluster: Cluster) -> Cluster:
     [
         ("no-secret", "credentials are missing", "create one and name it in imagePullSecrets"),
         ("wrong-password", "AADSTS7000215: Invalid client secret", "renew the secret of the principal"),
+        ("expired", "AADSTS7000222: The provided client secret keys", "renew the secret of the principal"),
         ("wrong-principal", "denied: requested access to the resource is denied", "assign the role AcrPull"),
         ("no-tag", "manifest unknown", "push the image, or correct its name or tag"),
         ("no-repository", "name unknown", "push the image, or correct its name or tag"),
@@ -59,9 +64,11 @@ def test_mended_secrets_and_images_let_the_pods_run(pulls: Cluster) -> None:
     pulls.pull_secret("absent", "PULL")
     pulls.pull_secret("wrong-password", "PULL")
     pulls.pull_secret("wrong-principal", "PULL")
+    pulls.renew("EXPIRED")
+    pulls.pull_secret("expired", "EXPIRED")
     pulls.push("PUSH", "app3/acr-app3:v9")
     pulls.push("PUSH", "app3/other:v1")
-    pulls.wait("pod no-secret wrong-password wrong-principal no-tag no-repository", "condition=Ready")
+    pulls.wait("pod no-secret wrong-password expired wrong-principal no-tag no-repository", "condition=Ready")
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,15 @@ class FrontDoor:
                 if group["name"] == name and condition(group):
                     return dict(group)
 
+    async def until_gone(self, name: str) -> None:
+        """Wait, by the watch, until there is no such group."""
+        revision = 0
+        while True:
+            listed = await self.call("GET", f"{self.provider}/containerGroups?watch=true&since={revision}")
+            revision = listed["revision"]
+            if all(group["name"] != name for group in listed["value"]):
+                return
+
     async def get_page(self, group: Group, port: int = 80, path: str = "/") -> bytes:
         """What a group serves, asked again while its port is closed."""
         url = f"http://{group['properties']['ipAddress']['ip']}:{port}{path}"

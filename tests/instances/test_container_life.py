@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+
+import aiohttp
+import pytest
 
 from tests.instances.door import (
     FrontDoor,
@@ -131,6 +135,20 @@ async def test_a_container_whose_liveness_probe_fails_is_stopped(door: FrontDoor
     found = await door.until("sick", lambda group: "Killing" in events_of(group))
     assert "Unhealthy" in events_of(found)
     await door.call("DELETE", "sick?gracePeriodSeconds=0")
+
+
+async def test_a_deletion_is_carried_on_by_a_room_that_was_killed_meanwhile(
+    door: FrontDoor, room: RoomProcess
+) -> None:
+    await door.call("PUT", "leaving", group(shell("trap 'echo asked' TERM; while true; do sleep 0.1; done")))
+    await door.until("leaving", is_running)
+    asked = asyncio.create_task(door.call("DELETE", "leaving?gracePeriodSeconds=2"))
+    await door.until("leaving", lambda group: "Killing" in events_of(group))
+    room.stop(kill=True)
+    with pytest.raises(aiohttp.ClientError):
+        await asked
+    room.start()
+    await door.until_gone("leaving")
 
 
 async def test_a_room_that_is_killed_takes_up_its_containers_again(door: FrontDoor, room: RoomProcess) -> None:

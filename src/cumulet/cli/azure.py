@@ -24,6 +24,10 @@ REGISTRIES = "2023-07-01"
 AUTHORIZATION = "2022-04-01"
 CONTAINER_INSTANCE = "2023-05-01"
 
+_REPEATABLE = ("GET", "HEAD", "PUT", "DELETE")
+#: A room that starts again holds back who calls meanwhile, so the next try waits for it and no delay is needed.
+_TRIES = 3
+
 
 class Azure:
     """The owner's connection to identity, the front door, Graph and the registries."""
@@ -100,8 +104,18 @@ def run(work: Callable[[Azure], Awaitable[T]]) -> T:
 async def connect(config: Config) -> AsyncIterator[Azure]:
     """An open connection."""
     connector = aiohttp.TCPConnector(ssl=tls.client_context(config.ca_file), resolver=LoginServerResolver(config))
-    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=60)) as session:
+    timeout = aiohttp.ClientTimeout(total=60)
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout, middlewares=(_try_again,)) as session:
         yield Azure(config, session)
+
+
+async def _try_again(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Ask again where a room died over a request that may be repeated (RFC 9110 9.2.2, and a token's)."""
+    if request.method in _REPEATABLE or request.url.path.endswith("/token"):
+        for _ in range(_TRIES - 1):
+            with contextlib.suppress(aiohttp.ClientConnectionError):
+                return await handler(request)
+    return await handler(request)
 
 
 async def _answer(response: aiohttp.ClientResponse) -> Any:

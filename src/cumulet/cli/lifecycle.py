@@ -37,10 +37,8 @@ def up(
     try:
         running = lifecycle.start(config)
     except lifecycle.StartError as error:
-        code = fail(str(error))
-        for problem in error.problems:
-            print(f"  - {problem.what}\n      {problem.cure}")
-        raise typer.Exit(code) from None
+        wanting = "".join(f"\n  - {problem.what}\n      {problem.cure}" for problem in error.problems)
+        raise typer.Exit(fail(f"{error}{wanting}")) from None
     for room in config.addresses:
         print(f"{room:<12} {config.url(room)}")
     print(f"kubeconfig   {config.kubeconfig_file()}")

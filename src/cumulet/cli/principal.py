@@ -8,9 +8,14 @@ import typer
 
 from cumulet.cli.azure import Azure, run
 from cumulet.cli.output import Format, FormatOption, QueryOption, show
-from cumulet.cli.role import assign_role
+from cumulet.cli.role import assign_role, find_role
 
 app = typer.Typer(help="Service principals.", no_args_is_help=True)
+
+AppId = Annotated[str, typer.Argument(help="The application's (client) id.")]
+EndDate = Annotated[
+    str | None, typer.Option(help="When the secret expires, as 2027-01-31T12:00:00Z; two years from now by default.")
+]
 
 
 @app.command()
@@ -18,6 +23,7 @@ def create(
     name: Annotated[str, typer.Argument(help="Display name, such as acr-sp-demo.")],
     role: Annotated[str | None, typer.Option(help="Role to assign at once, such as AcrPull.")] = None,
     scope: Annotated[str | None, typer.Option(help="Scope of that role, such as a registry's id.")] = None,
+    end_date: EndDate = None,
     output: FormatOption = Format.JSON,
     query: QueryOption = None,
 ) -> None:
@@ -26,19 +32,45 @@ def create(
         raise typer.BadParameter("--role and --scope go together")
 
     async def work(azure: Azure) -> dict[str, str]:
+        if role is not None and scope is not None:
+            await find_role(azure, role, scope)  # a name that is wrong leaves no principal behind
         application = await azure.graph("POST", "/applications", {"displayName": name})
         principal = await azure.graph("POST", "/servicePrincipals", {"appId": application["appId"]})
-        secret = await azure.graph("POST", f"/applications/{application['id']}/addPassword", {})
+        made = await _add_secret(azure, application, end_date)
         if role is not None and scope is not None:
             await assign_role(azure, principal["id"], role, scope)
-        return {
-            "appId": application["appId"],
-            "displayName": name,
-            "password": secret["secretText"],
-            "tenant": azure.config.tenant_id,
-        }
+        return made
 
     show(run(work), output, query)
+
+
+@app.command()
+def reset(
+    app_id: AppId, end_date: EndDate = None, output: FormatOption = Format.JSON, query: QueryOption = None
+) -> None:
+    """Give a service principal a new secret, shown this once, in place of those that it has."""
+
+    async def work(azure: Azure) -> dict[str, str]:
+        application = await azure.graph("GET", f"/applications(appId='{app_id}')")
+        made = await _add_secret(azure, application, end_date)
+        for old in application["passwordCredentials"]:
+            body = {"keyId": old["keyId"]}
+            await azure.graph("POST", f"/applications/{application['id']}/removePassword", body)
+        return made
+
+    show(run(work), output, query)
+
+
+async def _add_secret(azure: Azure, application: dict[str, Any], end_date: str | None) -> dict[str, str]:
+    """What `az ad sp create-for-rbac` prints: a new secret and whose it is."""
+    body = {"passwordCredential": {"endDateTime": end_date}} if end_date else {}
+    secret = await azure.graph("POST", f"/applications/{application['id']}/addPassword", body)
+    return {
+        "appId": application["appId"],
+        "displayName": application["displayName"],
+        "password": secret["secretText"],
+        "tenant": azure.config.tenant_id,
+    }
 
 
 @app.command("list")
@@ -48,7 +80,7 @@ def list_(output: FormatOption = Format.JSON, query: QueryOption = None) -> None
 
 
 @app.command()
-def delete(app_id: Annotated[str, typer.Argument(help="The application's (client) id.")]) -> None:
+def delete(app_id: AppId) -> None:
     """Delete a service principal with its application."""
 
     async def work(azure: Azure) -> Any:

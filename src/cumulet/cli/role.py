@@ -18,20 +18,30 @@ Role = Annotated[str, typer.Option(help="Name of a role, such as AcrPull.")]
 Scope = Annotated[str, typer.Option(help="Id of a registry, resource group or subscription.")]
 
 
-async def assign_role(azure: Azure, principal_id: str, role: str, scope: str) -> Any:
-    """Assign a role by its name to a principal's object id. Raises `ArmError`."""
-    provider = f"{scope.rstrip('/')}/providers/Microsoft.Authorization"
+async def find_role(azure: Azure, role: str, scope: str) -> str:
+    """The id of the role of that name which can be assigned on a scope. Raises `ArmError`."""
     query = {"$filter": f"roleName eq '{role}'"}
-    found = await azure.arm("GET", f"{provider}/roleDefinitions", api_version=AUTHORIZATION, query=query)
+    path = f"{_provider(scope)}/roleDefinitions"
+    found = await azure.arm("GET", path, api_version=AUTHORIZATION, query=query)
     if not found["value"]:
         raise ArmError(404, "RoleDefinitionDoesNotExist", f"The role '{role}' does not exist.")
+    definition: str = found["value"][0]["id"]
+    return definition
+
+
+async def assign_role(azure: Azure, principal_id: str, role: str, scope: str) -> Any:
+    """Assign a role by its name to a principal's object id. Raises `ArmError`."""
     properties = {
-        "roleDefinitionId": found["value"][0]["id"],
+        "roleDefinitionId": await find_role(azure, role, scope),
         "principalId": principal_id,
         "principalType": "ServicePrincipal",
     }
-    path = f"{provider}/roleAssignments/{uuid.uuid4()}"
+    path = f"{_provider(scope)}/roleAssignments/{uuid.uuid4()}"
     return await azure.arm("PUT", path, {"properties": properties}, api_version=AUTHORIZATION)
+
+
+def _provider(scope: str) -> str:
+    return f"{scope.rstrip('/')}/providers/Microsoft.Authorization"
 
 
 @app.command()

@@ -45,6 +45,22 @@ class Address(msgspec.Struct, frozen=True):
         return f"https://{self.host}:{self.port}"
 
 
+class RegistryLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """The bounds within which the registry works: sizes in bytes, times in seconds.
+
+    `upload_idle` is how long an upload may stand still before it is forgotten. `collection_grace` is how long content
+    that nothing needs is kept after a client was told that it is there, which must be longer than any client pauses
+    within a push. `collection_interval` is the time from one collection to the next.
+    """
+
+    manifest_bytes: int = 4 * 1024**2
+    blob_bytes: int = 200 * 1024**3
+    page_entries: int = 1000
+    upload_idle: float = 24 * 3600.0
+    collection_grace: float = 3600.0
+    collection_interval: float = 600.0
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """One installation.
 
@@ -63,6 +79,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     cluster_resource_group: str = "aks-rg2"
     node_name: str = "virtual-node-aci-linux"
     registry_suffix: str = "azurecr.io"
+    registry_limits: RegistryLimits = RegistryLimits()
     pod_cidr: str = "10.241.0.0/16"
     service_cidr: str = "10.0.0.0/16"
     external_cidr: str = "127.10.0.0/24"

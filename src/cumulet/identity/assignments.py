@@ -5,10 +5,12 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from cumulet.common.arm import ArmError, json_response, read_json
-from cumulet.common.rbac import RoleAssignment, RoleDefinition, covers
+from cumulet.common.conditions import ConditionError, parse
+from cumulet.common.rbac import CONDITION_VERSION, RoleAssignment, RoleDefinition, covers
 from cumulet.identity.authorization import filter_of, guid_of, routes, scope_of
 from cumulet.identity.definitions import find_role
 from cumulet.identity.store import Directory
@@ -56,10 +58,8 @@ class RoleAssignments:
         properties = (await read_json(request)).get("properties")
         if not isinstance(properties, dict):
             raise ArmError(400, "InvalidRequestContent", "properties must be an object.", target="properties")
-        if properties.get("condition"):
-            raise ArmError(400, "UnsupportedCondition", "Conditions of role assignments are not supported.")
         role = self._role(properties, scope)
-        wanted = RoleAssignment(name, self._principal(properties), role.name, scope)
+        wanted = RoleAssignment(name, self._principal(properties), role.name, scope, _condition(properties))
         return await self._keep(wanted)
 
     async def _keep(self, wanted: RoleAssignment) -> web.Response:
@@ -70,7 +70,9 @@ class RoleAssignments:
                     "RoleAssignmentUpdateNotPermitted",
                     "Tenant ID, application ID, principal ID, and scope are not allowed to be updated.",
                 )
-            return json_response(existing.to_arm())
+            changed = msgspec.structs.replace(existing, condition=wanted.condition)
+            await self._directory.put(changed)
+            return json_response(changed.to_arm())
         try:
             await self._directory.add(wanted)
         except sqlite3.IntegrityError:
@@ -126,6 +128,25 @@ class RoleAssignments:
                 f"The PrincipalId '{principal_id}' has type 'ServicePrincipal', which is different from '{str(kind)[:100]}'.",
             )
         return principal_id
+
+
+def _condition(properties: dict[str, Any]) -> str:
+    """The condition of an assignment. Raises `ArmError` 400 where it cannot be read."""
+    text = properties.get("condition")
+    if text is None or text == "":
+        return ""
+    version = properties.get("conditionVersion")
+    if not isinstance(text, str) or version not in (None, CONDITION_VERSION):
+        raise ArmError(
+            400, "InvalidConditionVersion", f"The condition must be a string of version {CONDITION_VERSION}."
+        )
+    try:
+        parse(text)
+    except ConditionError as error:
+        raise ArmError(
+            400, "InvalidCondition", f"The condition cannot be read: {error}.", target="properties.condition"
+        ) from None
+    return text
 
 
 def _given(assignment: RoleAssignment) -> tuple[str, str, str]:

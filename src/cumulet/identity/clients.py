@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from cumulet.common import clock
 from cumulet.common.room import Peer
-from cumulet.identity.secrets import Guard, TooManyFailuresError
+from cumulet.common.secrets import Guard, TooManyFailuresError
 from cumulet.identity.store import Application, Certificate, Directory, Principal
 
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from cumulet.common.config import write_private
+from cumulet.instances.architecture import SECCOMP
 from cumulet.instances.model import Container, GroupProperties
 
 #: What docker and containerd give a container that asks for nothing.
@@ -146,7 +147,7 @@ def write_bundle(
             "readonlyPaths": _READ_ONLY,
             "seccomp": {
                 "defaultAction": "SCMP_ACT_ALLOW",
-                "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
+                "architectures": SECCOMP,
                 "syscalls": [{"names": _REFUSED_CALLS, "action": "SCMP_ACT_ERRNO", "errnoRet": 1}],
             },
         },

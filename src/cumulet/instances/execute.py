@@ -11,6 +11,7 @@ import signal
 import struct
 import termios
 import uuid
+from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -29,7 +30,7 @@ async def run_in(runtime: Runtime, cid: str, bundle: Path, command: list[str]) -
     """Run a command to its end, without input or output; its exit code."""
     async with _described(bundle, command, tty=False) as description:
         process = await asyncio.create_subprocess_exec(
-            *runtime.exec_command(cid, description), stdin=-3, stdout=-3, stderr=-3
+            *runtime.exec_command(cid, description), stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL
         )
         try:
             return await process.wait()
@@ -92,7 +93,7 @@ class Session:
 
     async def _run_plain(self, command: list[str], send: Send) -> int:
         self._process = process = await asyncio.create_subprocess_exec(
-            *command, stdin=-1 if self._stdin else -3, stdout=-1, stderr=-1
+            *command, stdin=PIPE if self._stdin else DEVNULL, stdout=PIPE, stderr=PIPE
         )
         self._started.set()
         assert process.stdout is not None

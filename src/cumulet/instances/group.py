@@ -83,7 +83,7 @@ class Group:
         if self._task is not None:
             self._task.cancel()
 
-    async def destroy(self, grace: int) -> None:
+    async def destroy(self, grace: float) -> None:
         """Stop everything, the containers with `grace` seconds, and leave nothing but the bill."""
         self._stopping = True
         names = [container.name for container in self._all() if self._status(container.name).attempt]
@@ -377,7 +377,7 @@ class Group:
         finally:
             asking.cancel()
 
-    async def _terminate(self, name: str, grace: int, why: str) -> None:
+    async def _terminate(self, name: str, grace: float, why: str) -> None:
         """Ask a container to end, and make it end when its time is over."""
         runtime, bundle, cid = self._services.runtime, self.bundle(name), self.cid(name)
         if not runtime.is_known(cid, bundle):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from datetime import timedelta
 from pathlib import Path
 
 import aiohttp
 
+from cumulet.common import clock
 from cumulet.common.arm import ArmError, ResourceId
 from cumulet.common.config import Config
 from cumulet.common.tasks import TaskSet
@@ -59,7 +61,10 @@ class Groups:
         for record in self._records:
             group = Group(record, self._folder / record.uid, self._services)
             self._groups[record.key] = group
-            group.start()
+            if record.status.delete_by is None:
+                group.start()
+            else:
+                self._begin_deletion(group)
 
     def close(self) -> None:
         """This process ends; the containers run on."""
@@ -125,14 +130,17 @@ class Groups:
         self._note(group.record)
 
     async def delete(self, group: Group, grace: int) -> None:
-        """Take a group away, its containers given `grace` seconds to end; a second call can but shorten that."""
-        key = group.record.key
-        task = self._deleting.get(key)
-        if task is None:
-            task = self._tasks.start(self._destroy(group, grace), f"delete {group.record.id}")
-            self._deleting[key] = task
-        else:
+        """Take a group away, its containers given `grace` seconds to end; a second call can but shorten that.
+
+        It is carried on, within the same time, where this process ends meanwhile.
+        """
+        status = group.record.status
+        by = clock.rfc3339_micro(clock.now() + timedelta(seconds=grace))
+        if status.delete_by is None or by < status.delete_by:
+            status.delete_by = by
+            await self._store.put_status(group.record)
             group.hasten(grace)
+        task = self._deleting.get(group.record.key) or self._begin_deletion(group)
         await asyncio.shield(task)
 
     async def wait_for_change(self, since: int, seconds: float) -> None:
@@ -144,10 +152,17 @@ class Groups:
         except TimeoutError:
             return
 
-    async def _destroy(self, group: Group, grace: int) -> None:
+    def _begin_deletion(self, group: Group) -> asyncio.Task[None]:
+        task = self._tasks.start(self._destroy(group), f"delete {group.record.id}")
+        self._deleting[group.record.key] = task
+        return task
+
+    async def _destroy(self, group: Group) -> None:
         key = group.record.key
+        assert group.record.status.delete_by is not None
+        left = clock.parse(group.record.status.delete_by) - clock.now()
         try:
-            await group.destroy(grace)
+            await group.destroy(max(left.total_seconds(), 0))
             self._groups.pop(key, None)
         finally:
             self._deleting.pop(key, None)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import aiohttp
 import msgspec
 
+from cumulet.instances.architecture import GOARCH
 from cumulet.instances.reference import Reference
 
 _MANIFESTS = (
@@ -66,7 +67,7 @@ class RegistryClient:
         if "manifests" in manifest:
             chosen = _for_platform(manifest["manifests"])
             if chosen is None:
-                raise PullError("no matching manifest for linux/amd64 in the manifest list entries")
+                raise PullError(f"no matching manifest for linux/{GOARCH} in the manifest list entries")
             _, manifest, raw = await self._manifest(chosen)
             size += len(raw)
         config = manifest.get("config") or {}
@@ -204,7 +205,7 @@ class _Request:
 def _for_platform(entries: list[dict[str, Any]]) -> str | None:
     for entry in entries:
         platform = entry.get("platform") or {}
-        if platform.get("os", "linux") == "linux" and platform.get("architecture", "amd64") == "amd64":
+        if platform.get("os", "linux") == "linux" and platform.get("architecture", GOARCH) == GOARCH:
             digest: str = entry["digest"]
             return digest
     return None

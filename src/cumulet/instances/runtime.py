@@ -11,6 +11,7 @@ import contextlib
 import os
 import shutil
 import signal
+from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,11 +46,12 @@ class Runtime:
                 *("--conmon-pidfile", str(bundle / "conmon.pid"), "--log-path", f"k8s-file:{log}"),
                 *("--exit-dir", str(self._exits), "--persist-dir", str(bundle)),
                 *("--full-attach", "--no-sync-log", "--log-level", "error"),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.DEVNULL,
+                stdin=DEVNULL,
+                stdout=DEVNULL,
+                stderr=DEVNULL,
                 pass_fds=[writes],
                 env={"PATH": os.environ.get("PATH", os.defpath), "_OCI_SYNCPIPE": str(writes)},
+                cwd=bundle,  # it leaves a file where it is when the kernel ends a container for its memory
             )
             os.close(writes)
             writes = -1
@@ -131,7 +133,12 @@ class Runtime:
 
     async def _call(self, *arguments: str) -> None:
         command: Sequence[str] = [self._runc, "--root", str(self._root), *arguments]
-        process = await asyncio.create_subprocess_exec(*command, stdin=-3, stdout=-3, stderr=-1)
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=DEVNULL,
+            stdout=DEVNULL,
+            stderr=PIPE,
+        )
         _, errors = await process.communicate()
         if process.returncode:
             raise RuntimeFailure(errors.decode(errors="replace").strip())

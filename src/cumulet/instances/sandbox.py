@@ -7,6 +7,7 @@ import ctypes
 import hashlib
 import ipaddress
 import os
+from asyncio.subprocess import PIPE
 from pathlib import Path
 
 from cumulet.common.config import Config
@@ -92,16 +93,16 @@ class Network:
             await _ip(f"netns delete {name}")
 
     async def _is_whole(self, name: str, address: str) -> bool:
-        process = await asyncio.create_subprocess_exec(
-            "ip", "-n", name, "-brief", "addr", "show", "dev", "eth0", stdout=-1, stderr=-1
-        )
+        command = ("ip", "-n", name, "-brief", "addr", "show", "dev", "eth0")
+        process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE)
         output, _ = await process.communicate()
         return process.returncode == 0 and f" {address}/" in output.decode()
 
 
 async def _ip(commands: str, namespace: str | None = None) -> None:
     where = ["-n", namespace] if namespace else []
-    process = await asyncio.create_subprocess_exec("ip", *where, "-batch", "-", stdin=-1, stdout=-1, stderr=-1)
+    command = ("ip", *where, "-batch", "-")
+    process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, stderr=PIPE)
     _, errors = await process.communicate(commands.encode())
     if process.returncode:
         raise SandboxError(f"ip: {errors.decode().strip()}")

@@ -61,12 +61,13 @@ class ContainerStatus(msgspec.Struct, rename="camel"):
 
 
 class GroupStatus(msgspec.Struct, rename="camel"):
-    """What became of a group."""
+    """What became of a group. `delete_by` is when its containers' grace is over, once it is being deleted."""
 
     state: str = "Pending"
     provisioning_state: str = "Pending"
     ip: str = ""
     stopped: bool = False
+    delete_by: str | None = None
     containers: dict[str, ContainerStatus] = {}
 
 

@@ -15,7 +15,7 @@ from cumulet.kube import discovery, openapi
 from cumulet.kube.answer import encode, respond
 from cumulet.kube.applying import Applying, is_apply
 from cumulet.kube.authorize import Attributes, Authorizer
-from cumulet.kube.body import dry_run, manager, read, whole
+from cumulet.kube.body import read, whole
 from cumulet.kube.catalog import Catalog
 from cumulet.kube.codec import decode_body
 from cumulet.kube.impersonate import impersonated
@@ -30,10 +30,14 @@ from cumulet.kube.subresources import Subresources
 from cumulet.kube.target import Target, parse
 from cumulet.kube.users import ServiceAccountTokens, User, authenticate
 from cumulet.kube.versions import from_stored, to_stored
+from cumulet.kube.writer import Writer
 
 log = logging.getLogger(__name__)
 
-_LONG = ("watch", "log", "exec", "attach", "portforward")
+_LONG = ("watch", "log", "exec", "attach", "portforward", "proxy")
+
+#: The whole object, of which an update changes a part.
+_WHOLE = ("", "status", "approval", "ephemeralcontainers", "resize")
 
 _CUSTOM_PATCHES = ("application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml")
 
@@ -140,60 +144,66 @@ class Api:
 
     async def _dispatch(self, request: web.BaseRequest, user: User, target: Target) -> web.StreamResponse:
         row = target.row
-        if target.subresource not in ("", "status", "approval"):
+        if target.subresource not in _WHOLE:
             return await self._subresources.handle(request, user, target)
         if target.verb not in row.verbs:
             raise method_not_allowed()
         match target.verb:
             case "get":
                 return self._reading.get(request, row, self._objects.get(row, target.namespace, target.name))
-            case "list" | "watch":
+            case "list":
                 return await self._reading.list(request, row, target.namespace)
+            case "watch":
+                return await self._reading.watch(request, row, target.namespace, target.name)
             case "create":
                 return await self._create(request, user, target)
             case "update":
-                return await self._update(request, target)
+                return await self._update(request, user, target)
             case "patch":
-                return await self._patch(request, target)
+                return await self._patch(request, user, target)
             case "delete":
-                return await self._delete(request, target)
+                return await self._delete(request, user, target)
             case "deletecollection":
-                return await self._delete_collection(request, target)
+                return await self._delete_collection(request, user, target)
         raise method_not_allowed()
 
     async def _create(self, request: web.BaseRequest, user: User, target: Target) -> web.Response:
         row = target.row
         obj = decode_body(request.headers.get("Content-Type", ""), await read(request), row.kind)
         warnings = self._objects.decode(row, obj, request.query.get("fieldValidation", "Warn"))
+        if row.kind == "Binding":
+            return await self._subresources.bind(request, target._replace(name=obj["metadata"].get("name", "")), obj)
         if row.verbs == ("create",):
             return await self._subresources.review(request, user, target, obj)
-        made = await self._objects.create(
-            row.hub or row, target.namespace, to_stored(row, obj), manager=manager(request), dry_run=dry_run(request)
-        )
-        return encode(request, whole(row, made), 201, [*warnings, *self._objects.warnings(row, made)])
+        by = Writer.of(request, user)
+        by.warnings += warnings
+        made = await self._objects.create(row.hub or row, target.namespace, to_stored(row, obj), by)
+        return encode(request, whole(row, made), 201, by.warnings)
 
-    async def _update(self, request: web.BaseRequest, target: Target) -> web.Response:
+    async def _update(self, request: web.BaseRequest, user: User, target: Target) -> web.Response:
         row = target.row
         obj = decode_body(request.headers.get("Content-Type", ""), await read(request), row.kind)
         warnings = self._objects.decode(row, obj, request.query.get("fieldValidation", "Warn"))
+        by = Writer.of(request, user)
+        by.warnings += warnings
         made = await self._objects.change(
             row.hub or row,
             target.namespace,
             target.name,
             lambda _: to_stored(row, msgspec.json.decode(msgspec.json.encode(obj))),
+            by,
             subresource=target.subresource,
-            manager=manager(request),
-            dry_run=dry_run(request),
         )
-        return encode(request, whole(row, made), 200, [*warnings, *self._objects.warnings(row, made)])
+        return encode(request, whole(row, made), 200, by.warnings)
 
-    async def _patch(self, request: web.BaseRequest, target: Target) -> web.Response:
+    async def _patch(self, request: web.BaseRequest, user: User, target: Target) -> web.Response:
         row = target.row
         raw = await read(request)
         if is_apply(request):
-            return await self._applying.apply(request, target, raw)
+            return await self._applying.apply(request, user, target, raw)
         change = patcher(request, row, raw)
         validation = request.query.get("fieldValidation", "Warn")
+        by = Writer.of(request, user)
         warnings: list[str] = []
 
         def changed(old: Object) -> Object:
@@ -208,35 +218,32 @@ class Api:
             target.namespace,
             target.name,
             changed,
+            by,
             subresource=target.subresource,
-            manager=manager(request),
-            dry_run=dry_run(request),
         )
-        return encode(request, whole(row, made), 200, [*warnings, *self._objects.warnings(row, made)])
+        return encode(request, whole(row, made), 200, [*warnings, *by.warnings])
 
-    async def _delete(self, request: web.BaseRequest, target: Target) -> web.Response:
+    async def _delete(self, request: web.BaseRequest, user: User, target: Target) -> web.Response:
         row = target.row
         options = await delete_options(request)
-        obj, finished = await self._objects.delete(
-            row, target.namespace, target.name, options, dry_run=dry_run(request)
-        )
+        by = Writer.of(request, user)
+        obj, finished = await self._objects.delete(row, target.namespace, target.name, options, by)
         if finished and row.key != "pods":
             details = {"name": target.name, "kind": row.plural, "uid": obj["metadata"]["uid"]}
             if row.group:
                 details["group"] = row.group
             status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
-            return encode(request, status)
-        return encode(request, whole(row, obj))
+            return encode(request, status, 200, by.warnings)
+        return encode(request, whole(row, obj), 200, by.warnings)
 
-    async def _delete_collection(self, request: web.BaseRequest, target: Target) -> web.Response:
+    async def _delete_collection(self, request: web.BaseRequest, user: User, target: Target) -> web.Response:
         row = target.row
         options = await delete_options(request)
+        by = Writer.of(request, user)
         items = []
         for stored in self._reading.selected(request, row, target.namespace):
             try:
-                obj, _ = await self._objects.delete(
-                    row, stored.namespace, stored.name, options, dry_run=dry_run(request)
-                )
+                obj, _ = await self._objects.delete(row, stored.namespace, stored.name, options, by)
             except ApiError as error:
                 if error.code != 404:
                     raise

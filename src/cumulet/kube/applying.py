@@ -9,7 +9,7 @@ from aiohttp import web
 
 from cumulet.kube import kinds
 from cumulet.kube.answer import encode
-from cumulet.kube.body import dry_run, manager, whole
+from cumulet.kube.body import whole
 from cumulet.kube.codec import decode_body
 from cumulet.kube.fields import ApplyConflictError, Manager, apply
 from cumulet.kube.fields.walk import FieldsError
@@ -17,7 +17,9 @@ from cumulet.kube.objects import Objects
 from cumulet.kube.resources import Row
 from cumulet.kube.status import ApiError, Cause, bad_request, conflict, invalid
 from cumulet.kube.target import Target
+from cumulet.kube.users import User
 from cumulet.kube.versions import from_stored, to_stored
+from cumulet.kube.writer import Writer
 
 Object = dict[str, Any]
 
@@ -35,7 +37,7 @@ class Applying:
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
 
-    async def apply(self, request: web.BaseRequest, target: Target, raw: bytes) -> web.Response:
+    async def apply(self, request: web.BaseRequest, user: User, target: Target, raw: bytes) -> web.Response:
         """Answer an apply request. Raises `ApiError` 400, 409 and 422."""
         row = target.row
         if not request.query.get("fieldManager"):
@@ -56,19 +58,20 @@ class Applying:
                 f"the name of the object ({metadata['name']}) does not match the name on the URL ({target.name})"
             )
         who = Manager(request.query["fieldManager"], row.api_version, target.subresource)
+        by = Writer.of(request, user)
         force = request.query.get("force", "").lower() in ("true", "1")
         try:
-            made, code = await self._store(request, target, config, who, force=force)
+            made, code = await self._store(target, config, who, by, force=force)
         except ApplyConflictError as error:
             raise _conflict(error.conflicts) from None
         except FieldsError as error:
             raise bad_request(f"failed to create typed patch object: {error}") from None
-        return encode(request, whole(row, made), code, self._objects.warnings(row, made))
+        return encode(request, whole(row, made), code, by.warnings)
 
     async def _store(
-        self, request: web.BaseRequest, target: Target, config: Object, who: Manager, *, force: bool
+        self, target: Target, config: Object, who: Manager, by: Writer, *, force: bool
     ) -> tuple[Object, int]:
-        row, dry = target.row, dry_run(request)
+        row = target.row
         version = config["metadata"].pop("resourceVersion", None)
 
         def changed(old: Object) -> Object:
@@ -83,16 +86,15 @@ class Applying:
                 target.namespace,
                 target.name,
                 changed,
+                by,
                 subresource=target.subresource,
-                manager=manager(request),
                 applied=True,
-                dry_run=dry,
             )
             return made, 200
         if version:
             raise conflict(row.group, row.plural, target.name)
         obj = to_stored(row, apply({}, _completed(config, row), kinds.shape(row), who, force=force))
-        return await self._objects.create(row.hub or row, target.namespace, obj, applied=True, dry_run=dry), 201
+        return await self._objects.create(row.hub or row, target.namespace, obj, by, applied=True), 201
 
 
 def _completed(config: Object, row: Row) -> Object:

@@ -62,8 +62,8 @@ def _resource(row: Row) -> dict[str, Any]:
         found["subresources"] = [
             {
                 "subresource": name,
-                "responseKind": _kind_beside(row, *_kind(row, name)),
-                "verbs": list(_subresource_verbs(name)),
+                "responseKind": _kind_beside(row, *subresource_kind(row, name)),
+                "verbs": list(subresource_verbs(name)),
             }
             for name in row.subresources
         ]
@@ -111,13 +111,13 @@ def resource_list(rows: Rows, group: str, version: str) -> dict[str, Any] | None
             entry["categories"] = list(row.categories)
         resources.append(entry)
         for name in row.subresources:
-            group_of, version_of, kind = _kind(row, name)
+            group_of, version_of, kind = subresource_kind(row, name)
             sub: dict[str, Any] = {
                 "name": f"{row.plural}/{name}",
                 "singularName": "",
                 "namespaced": row.namespaced,
                 "kind": kind,
-                "verbs": list(_subresource_verbs(name)),
+                "verbs": list(subresource_verbs(name)),
             }
             if (group_of, version_of) != (row.group, row.version):
                 sub |= {"group": group_of, "version": version_of}
@@ -144,15 +144,21 @@ _KINDS = {
 }
 
 
-def _kind(row: Row, subresource: str) -> tuple[str, str, str]:
+def subresource_kind(row: Row, subresource: str) -> tuple[str, str, str]:
+    """Group, version and kind of what is sent to a sub-resource."""
+    if subresource == "proxy":
+        return "", "v1", f"{row.kind}ProxyOptions"
     return _KINDS.get(subresource, (row.group, row.version, row.kind))
 
 
-def _subresource_verbs(name: str) -> tuple[str, ...]:
+def subresource_verbs(name: str) -> tuple[str, ...]:
+    """What can be done with a sub-resource."""
     if name in ("binding", "eviction", "token"):
         return ("create",)
     if name in ("exec", "attach", "portforward"):
         return ("create", "get")
+    if name == "proxy":
+        return ("create", "delete", "get", "patch", "update")
     if name == "log":
         return ("get",)
     if name == "finalize":

@@ -9,13 +9,15 @@ from aiohttp import web
 from cumulet.common import clock
 from cumulet.kube import schema
 from cumulet.kube.answer import encode
-from cumulet.kube.body import dry_run, read
+from cumulet.kube.body import read
 from cumulet.kube.codec import decode_body
 from cumulet.kube.objects import Objects
 from cumulet.kube.resources import BY_KEY
 from cumulet.kube.status import ApiError, bad_request
 from cumulet.kube.store import Store
 from cumulet.kube.target import Target
+from cumulet.kube.users import User
+from cumulet.kube.writer import Writer
 
 Object = dict[str, Any]
 
@@ -30,19 +32,20 @@ class Evictions:
         self._store = store
         self._objects = objects
 
-    async def evict(self, request: web.BaseRequest, target: Target) -> web.Response:
+    async def evict(self, request: web.BaseRequest, user: User, target: Target) -> web.Response:
         """Answer a request on `eviction`. Raises `ApiError` 404, 409, and 429 where it cannot be just now."""
         eviction = decode_body(request.headers.get("Content-Type", ""), await read(request), "Eviction")
         options = eviction.get("deleteOptions") or {}
         if not isinstance(options, dict):
             raise bad_request("deleteOptions must be an object")
         pod = self._objects.get(target.row, target.namespace, target.name).load()
-        dry = dry_run(request) or options.get("dryRun") == ["All"]
+        by = Writer.of(request, user)
+        by.dry_run = by.dry_run or options.get("dryRun") == ["All"]
         phase = (pod.get("status") or {}).get("phase")
         # One that does not run, or is going already, is no disruption.
         if phase not in ("Succeeded", "Failed", "Pending") and not pod["metadata"].get("deletionTimestamp"):
-            await self._ask(pod, dry=dry)
-        await self._objects.delete(target.row, target.namespace, target.name, options, dry_run=dry)
+            await self._ask(pod, dry=by.dry_run)
+        await self._objects.delete(target.row, target.namespace, target.name, options, by)
         status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
         return encode(request, status, 201)
 

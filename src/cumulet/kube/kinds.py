@@ -60,11 +60,11 @@ def validate(row: Row, obj: Object, old: Object | None) -> list[Cause]:
     return causes
 
 
-def warnings(row: Row, obj: Object) -> list[str]:
+def warnings(row: Row, obj: Object, old: Object | None) -> list[str]:
     """What a server warns of when such an object is written."""
     if row.custom is not None:
         return [row.custom.warning] if row.custom.warning else []
-    return schema.warnings(obj, row.group, row.kind)
+    return schema.warnings(obj, row.group, row.kind, old)
 
 
 def shape(row: Row) -> Shape:

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import aiohttp
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from cumulet.kube.status import ApiError, bad_request
+from cumulet.kube.status import ApiError, bad_request, not_found
 from cumulet.kube.store import Store
 
 Object = dict[str, Any]
@@ -28,11 +28,11 @@ class Kubelet:
     def __init__(self, store: Store, context: ssl.SSLContext) -> None:
         self._store = store
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)
-        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context, limit=0), timeout=timeout)
+        self.session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context, limit=0), timeout=timeout)
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._session.close()
+        await self.session.close()
 
     async def log(self, request: web.BaseRequest, pod: Object) -> web.StreamResponse:
         """Stream a container's log."""
@@ -42,7 +42,7 @@ class Kubelet:
         path = f"/containerLogs/{metadata['namespace']}/{metadata['name']}/{container}"
         url = self._address(pod) + path
         try:
-            async with self._session.get(url, params=query) as upstream:
+            async with self.session.get(url, params=query) as upstream:
                 if upstream.status >= 400:
                     raise bad_request((await upstream.text())[:1000].strip())
                 response = web.StreamResponse(headers={"Content-Type": "text/plain"})
@@ -82,7 +82,7 @@ class Kubelet:
             raise bad_request(f"none of the subprotocols offered is known: {', '.join(offered)}")
         url = self._address(pod) + path + (f"?{urlencode(query)}" if query else "")
         try:
-            upstream = await self._session.ws_connect(url, protocols=protocols, max_msg_size=_MESSAGE_LIMIT)
+            upstream = await self.session.ws_connect(url, protocols=protocols, max_msg_size=_MESSAGE_LIMIT)
         except aiohttp.WSServerHandshakeError as error:
             raise ApiError(
                 error.status if error.status >= 400 else 500,
@@ -117,8 +117,14 @@ class Kubelet:
         name = pod["spec"].get("nodeName")
         if not name:
             raise bad_request(f"pod {pod['metadata']['name']} does not have a host assigned")
+        return self.node_address(name)
+
+    def node_address(self, name: str) -> str:
+        """The base URL of a node's kubelet. Raises `ApiError` 404, and 500 where it has none."""
         stored = self._store.get("nodes", "", name)
-        status = (stored.load().get("status") or {}) if stored else {}
+        if stored is None:
+            raise not_found("", "nodes", name)
+        status = stored.load().get("status") or {}
         addresses = {item["type"]: item["address"] for item in status.get("addresses") or ()}
         port = ((status.get("daemonEndpoints") or {}).get("kubeletEndpoint") or {}).get("Port")
         if "InternalIP" not in addresses or not port:

@@ -17,6 +17,7 @@ from cumulet.kube.resources import Row
 from cumulet.kube.schema.prune import strict_error
 from cumulet.kube.status import ApiError, already_exists, bad_request, conflict, invalid, not_found
 from cumulet.kube.store import ConflictError, Store, Stored
+from cumulet.kube.writer import Writer
 
 Object = dict[str, Any]
 Change = Callable[[Object], Object]
@@ -31,8 +32,6 @@ _KEPT = (
     "name",
     "generateName",
 )
-#: Who writes what nobody asked for.
-SELF = "kube-apiserver"
 _FINALIZERS = {"Foreground": "foregroundDeletion", "Orphan": "orphan"}
 
 
@@ -51,9 +50,8 @@ class Objects:
             raise not_found(row.group, row.plural, name)
         return stored
 
-    def warnings(self, row: Row, obj: Object) -> list[str]:
-        """What the writer of an object is to be told."""
-        return kinds.warnings(row, obj) + self._admission.warnings(row, obj)
+    def _warn(self, row: Row, obj: Object, old: Object | None, by: Writer) -> None:
+        by.warnings += kinds.warnings(row, obj, old) + self._admission.warnings(row, obj)
 
     def exists(self, row: Row, namespace: str, name: str) -> bool:
         """Whether there is such an object, or one on its way to disk."""
@@ -79,12 +77,12 @@ class Objects:
         row: Row,
         namespace: str,
         obj: Object,
+        by: Writer | None = None,
         *,
-        manager: str = SELF,
         applied: bool = False,
-        dry_run: bool = False,
     ) -> Object:
         """Store a new object; one that is `applied` has its managed fields already."""
+        by = by or Writer()
         metadata = obj["metadata"]
         if row.namespaced:
             if metadata.get("namespace", namespace) != namespace:
@@ -110,7 +108,7 @@ class Objects:
                 {},
                 obj,
                 kinds.shape(row),
-                Manager(manager, row.api_version),
+                Manager(by.manager, row.api_version),
                 keeps_status="status" not in row.subresources,
             )
         kinds.prepare_for_create(row, obj)
@@ -122,7 +120,8 @@ class Objects:
         taken = self._allocator.complete(obj) if row.key == "services" else set()
         try:
             self._admission.charge(row, obj)
-            if dry_run:
+            self._warn(row, obj, None, by)
+            if by.dry_run:
                 if self._store.newest(row.key, namespace, metadata["name"]) is not None:
                     raise already_exists(row.group, row.plural, metadata["name"])
                 return obj
@@ -139,16 +138,16 @@ class Objects:
         namespace: str,
         name: str,
         change: Change,
+        by: Writer | None = None,
         *,
         subresource: str = "",
-        manager: str = SELF,
         applied: bool = False,
-        dry_run: bool = False,
     ) -> Object:
         """Replace an object by what `change` makes of it; done again where another writer was quicker.
 
         A `resourceVersion` that `change` sets is a precondition. What is `applied` has its managed fields already.
         """
+        by = by or Writer()
         for _ in range(_TRIES):
             before = self._store.newest(row.key, namespace, name)
             if before is None:
@@ -162,9 +161,10 @@ class Objects:
             obj["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
             if not applied:
                 keeps_status = bool(subresource) or "status" not in row.subresources
-                who = Manager(manager, row.api_version, subresource)
+                who = Manager(by.manager, row.api_version, subresource)
                 track(old, obj, kinds.shape(row), who, keeps_status=keeps_status)
-            if obj == old or dry_run:
+            if obj == old or by.dry_run:
+                self._warn(row, obj, old, by)
                 return obj
             taken = self._allocator.complete(obj, old) if row.key == "services" and not subresource else set()
             try:
@@ -172,6 +172,7 @@ class Objects:
                     await self._store.delete(row.key, before, obj)
                 else:
                     await self._store.update(row.key, before, obj)
+                self._warn(row, obj, old, by)
                 return obj
             except ConflictError:
                 continue
@@ -197,9 +198,10 @@ class Objects:
         raise conflict(row.group, row.plural, name)
 
     async def delete(
-        self, row: Row, namespace: str, name: str, options: Object, *, dry_run: bool = False
+        self, row: Row, namespace: str, name: str, options: Object, by: Writer | None = None
     ) -> tuple[Object, bool]:
         """Delete an object, or begin to; the object, and whether it is gone."""
+        by = by or Writer()
         self._admission.may_delete(row, name)
         for _ in range(_TRIES):
             before = self._store.newest(row.key, namespace, name)
@@ -208,7 +210,7 @@ class Objects:
             obj = before.load()
             _check_preconditions(row, name, obj, options)
             finished = _begin_deletion(row, obj, options)
-            if dry_run:
+            if by.dry_run:
                 return obj, finished
             try:
                 if finished:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
+from cumulet.kube import discovery
 from cumulet.kube.resources import Row
 from cumulet.kube.schema.definitions import definition, raw_definitions
 
@@ -16,13 +18,16 @@ Rows = tuple[Row, ...]
 
 _NULLABLE = re.compile(rb'"type":\s*\[\s*"(\w+)",\s*"null"\s*\]')
 _REFERENCE = re.compile(rb'"#/\$defs/([^"]+)"')
+_META = "io.k8s.apimachinery.pkg.apis.meta.v1."
 _PATCHES = (
     "application/apply-patch+yaml",
     "application/json-patch+json",
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
 )
-_ACTIONS = {"post": "post", "get": "get", "put": "put", "patch": "patch", "delete": "delete"}
+_COLLECTION_METHODS = (("get", "list"), ("post", "create"), ("delete", "deletecollection"))
+_OBJECT_METHODS = (("get", "get"), ("put", "update"), ("patch", "patch"), ("delete", "delete"))
+_SUBRESOURCE_METHODS = (*_OBJECT_METHODS, ("post", "create"))
 
 
 def index(rows: Rows) -> dict[str, Any]:
@@ -51,16 +56,27 @@ def document(rows: Rows, path: str) -> bytes | None:
         if found is not None:
             _collect(found.name, schemas)
             _collect(f"{found.name}List", schemas)
-    for name in ("DeleteOptions", "ObjectMeta"):
-        _collect(f"io.k8s.apimachinery.pkg.apis.meta.v1.{name}", schemas)
+        for subresource in row.subresources:
+            group_of, version_of, kind = discovery.subresource_kind(row, subresource)
+            sent = definition(group_of, version_of, kind)
+            if sent is not None:
+                _collect(sent.name, schemas)
+    for name in ("APIResourceList", "DeleteOptions", "ObjectMeta", "Patch", "Status", "WatchEvent"):
+        _collect(f"{_META}{name}", schemas)
     return msgspec.json.encode(
         {
             "openapi": "3.0.0",
             "info": {"title": "Kubernetes", "version": "v1.36.0"},
-            "paths": {name: item for row in mine for name, item in _items(row)},
+            "paths": {f"/{path}/": _root(), **{name: item for row in mine for name, item in _items(row)}},
             "components": {"schemas": schemas},
         }
     )
+
+
+def _root() -> dict[str, Any]:
+    """The group's own list of resources."""
+    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{_META}APIResourceList"}}}
+    return {"get": {"responses": {"200": {"description": "OK", "content": content}}}}
 
 
 def _collect(name: str, into: dict[str, msgspec.Raw]) -> None:
@@ -77,15 +93,38 @@ def _collect(name: str, into: dict[str, msgspec.Raw]) -> None:
         into[name] = msgspec.Raw(_REFERENCE.sub(rb'"#/components/schemas/\1"', text))
 
 
-def _items(row: Row) -> list[tuple[str, dict[str, Any]]]:
+def _items(row: Row) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The paths of a resource: its collections, its objects, their sub-resources, and the older form of watches."""
     base = f"/apis/{row.group}/{row.version}" if row.group else f"/api/{row.version}"
     collection = f"{base}/namespaces/{{namespace}}/{row.plural}" if row.namespaced else f"{base}/{row.plural}"
     name = _component(row)
     reference = {"$ref": f"#/components/schemas/{name}"} if name else {}
-    items = [(collection, _operations(row, ("get", "post", "delete"), reference))]
-    if len(row.verbs) > 1:
-        items.append((f"{collection}/{{name}}", _operations(row, ("get", "put", "patch", "delete"), reference)))
-    return items
+    methods = tuple(method for method, verb in _COLLECTION_METHODS if verb in row.verbs)
+    yield collection, _operations(row, methods, reference)
+    if "get" not in row.verbs:
+        return
+    one = f"{collection}/{{name}}"
+    yield one, _operations(row, tuple(method for method, verb in _OBJECT_METHODS if verb in row.verbs), reference)
+    for subresource in row.subresources:
+        yield from _subresource_items(row, f"{one}/{subresource}", subresource)
+    watched = collection.replace(base, f"{base}/watch", 1)
+    yield watched, _operations(row, ("get",), reference)
+    yield f"{watched}/{{name}}", _operations(row, ("get",), reference)
+    if row.namespaced:
+        yield f"{base}/{row.plural}", _operations(row, ("get",), reference)
+        yield f"{base}/watch/{row.plural}", _operations(row, ("get",), reference)
+
+
+def _subresource_items(row: Row, path: str, subresource: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    group, version, kind = discovery.subresource_kind(row, subresource)
+    named = row._replace(group=group, version=version, kind=kind)
+    verbs = discovery.subresource_verbs(subresource)
+    methods = tuple(method for method, verb in _SUBRESOURCE_METHODS if verb in verbs)
+    if subresource == "proxy":
+        methods = (*methods, "head", "options")
+        yield f"{path}/{{path}}", _operations(named, methods, {})
+    component = "" if row.custom is not None and subresource != "scale" else _component(named._replace(custom=None))
+    yield path, _operations(named, methods, {"$ref": f"#/components/schemas/{component}"} if component else {})
 
 
 def _component(row: Row) -> str:
@@ -98,7 +137,7 @@ def _component(row: Row) -> str:
 def _custom_schema(row: Row) -> dict[str, Any]:
     """The schema of a custom resource with what all objects have."""
     assert row.custom is not None
-    metadata = {"allOf": [{"$ref": "#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"}]}
+    metadata = {"allOf": [{"$ref": f"#/components/schemas/{_META}ObjectMeta"}]}
     common = {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": metadata}
     kind = {"group": row.group, "version": row.version, "kind": row.kind}
     properties = {**(row.custom.schema.get("properties") or {}), **common}
@@ -110,7 +149,7 @@ def _operations(row: Row, methods: tuple[str, ...], reference: dict[str, str]) -
     for method in methods:
         content = {"application/json": {"schema": reference}}
         operation: dict[str, Any] = {
-            "x-kubernetes-action": _ACTIONS[method],
+            "x-kubernetes-action": method,
             "x-kubernetes-group-version-kind": {"group": row.group, "version": row.version, "kind": row.kind},
             "responses": {"200": {"description": "OK", "content": content}},
         }

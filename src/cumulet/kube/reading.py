@@ -70,12 +70,19 @@ class Reading:
         """One object."""
         return respond(request, shaped(row, stored, form_of(request)))
 
-    async def list(self, request: web.BaseRequest, row: Row, namespace: str) -> web.StreamResponse:
-        """A list, in pages where `limit` asks for that, or a watch."""
+    async def watch(self, request: web.BaseRequest, row: Row, namespace: str, name: str = "") -> web.StreamResponse:
+        """A stream of changes, of one object where it is named."""
         query = request.query
         selects = _selects(row, query.get("labelSelector", ""), query.get("fieldSelector", ""))
-        if query.get("watch", "").lower() in ("true", "1"):
-            return await self._watch(request, row, namespace, selects)
+        if name:
+            by_label = selects
+            selects = lambda stored: stored.name == name and (by_label is None or by_label(stored))  # noqa: E731
+        return await self._watch(request, row, namespace, selects)
+
+    async def list(self, request: web.BaseRequest, row: Row, namespace: str) -> web.Response:
+        """A list, in pages where `limit` asks for that."""
+        query = request.query
+        selects = _selects(row, query.get("labelSelector", ""), query.get("fieldSelector", ""))
         after, revision = self._start(request, row, namespace)
         whole = self._store.list(row.key, namespace)
         if revision:

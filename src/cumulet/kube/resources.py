@@ -68,6 +68,7 @@ _AUTOSCALER = Row(
 )
 
 RESOURCES: tuple[Row, ...] = (
+    Row("", "v1", "Binding", "bindings", verbs=("create",)),
     Row("", "v1", "ConfigMap", "configmaps", short_names=("cm",)),
     Row("", "v1", "Endpoints", "endpoints", short_names=("ep",)),
     _EVENT,
@@ -82,7 +83,7 @@ RESOURCES: tuple[Row, ...] = (
         subresources=("status", "finalize"),
         verbs=_NAMESPACE_VERBS,
     ),
-    Row("", "v1", "Node", "nodes", False, ("no",), subresources=_STATUS),
+    Row("", "v1", "Node", "nodes", False, ("no",), subresources=("status", "proxy")),
     Row("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", short_names=("pvc",), subresources=_STATUS),
     Row("", "v1", "PersistentVolume", "persistentvolumes", False, ("pv",), subresources=_STATUS),
     Row(
@@ -92,7 +93,18 @@ RESOURCES: tuple[Row, ...] = (
         "pods",
         short_names=("po",),
         categories=_ALL,
-        subresources=("status", "binding", "eviction", "log", "exec", "attach", "portforward", "ephemeralcontainers"),
+        subresources=(
+            "status",
+            "binding",
+            "eviction",
+            "log",
+            "exec",
+            "attach",
+            "portforward",
+            "proxy",
+            "ephemeralcontainers",
+            "resize",
+        ),
     ),
     Row("", "v1", "PodTemplate", "podtemplates"),
     Row(
@@ -107,7 +119,7 @@ RESOURCES: tuple[Row, ...] = (
     Row("", "v1", "ResourceQuota", "resourcequotas", short_names=("quota",), subresources=_STATUS),
     Row("", "v1", "Secret", "secrets"),
     Row("", "v1", "ServiceAccount", "serviceaccounts", short_names=("sa",), subresources=("token",)),
-    Row("", "v1", "Service", "services", short_names=("svc",), categories=_ALL, subresources=_STATUS),
+    Row("", "v1", "Service", "services", short_names=("svc",), categories=_ALL, subresources=("status", "proxy")),
     Row("apps", "v1", "ControllerRevision", "controllerrevisions"),
     Row("apps", "v1", "DaemonSet", "daemonsets", short_names=("ds",), categories=_ALL, subresources=_STATUS),
     Row("apps", "v1", "Deployment", "deployments", short_names=("deploy",), categories=_ALL, subresources=_SCALED),

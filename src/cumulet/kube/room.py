@@ -20,6 +20,7 @@ from cumulet.kube.custom.cleanup import Cleanup
 from cumulet.kube.eviction import Evictions
 from cumulet.kube.kubelet import Kubelet
 from cumulet.kube.objects import Objects
+from cumulet.kube.proxy import Proxy
 from cumulet.kube.reading import Reading
 from cumulet.kube.store import Store
 from cumulet.kube.subresources import Subresources
@@ -35,6 +36,7 @@ async def serve(room: Room) -> None:
     tokens = ServiceAccountTokens(room.data_dir / "service-accounts.key", store)
     authorizer = Authorizer(store)
     kubelet = Kubelet(store, room.client_tls(show_certificate=True))
+    proxy = Proxy(store, objects, kubelet, room.config.pod_cidr)
     metrics = CollectorRegistry()
     ProcessCollector(registry=metrics)
     counters = (
@@ -47,7 +49,7 @@ async def serve(room: Room) -> None:
         catalog,
         objects,
         Reading(store, room.stopping),
-        Subresources(objects, Evictions(store, objects), authorizer, tokens, kubelet),
+        Subresources(objects, Evictions(store, objects), authorizer, tokens, kubelet, proxy),
         authorizer,
         tokens,
         counters,
@@ -68,4 +70,5 @@ async def serve(room: Room) -> None:
         cleanup.cancel()
         await asyncio.gather(cleanup, return_exceptions=True)
         await kubelet.close()
+        await proxy.close()
         store.close()

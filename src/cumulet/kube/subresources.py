@@ -19,11 +19,14 @@ from cumulet.kube.fields import Manager, track
 from cumulet.kube.kubelet import Kubelet
 from cumulet.kube.objects import Objects
 from cumulet.kube.patch import json_patch, merge_patch
-from cumulet.kube.status import ApiError, bad_request, conflict, method_not_allowed
+from cumulet.kube.proxy import Proxy
+from cumulet.kube.resources import BY_KEY
+from cumulet.kube.status import bad_request, conflict, method_not_allowed
 from cumulet.kube.tables.text import selector_text
 from cumulet.kube.target import Target
 from cumulet.kube.tokens import TokenRequests
 from cumulet.kube.users import AUDIENCE, ServiceAccountTokens, User
+from cumulet.kube.writer import Writer
 
 Object = dict[str, Any]
 
@@ -38,6 +41,7 @@ class Subresources:
         authorizer: Authorizer,
         tokens: ServiceAccountTokens,
         kubelet: Kubelet,
+        proxy: Proxy,
     ) -> None:
         self._objects = objects
         self._evictions = evictions
@@ -45,6 +49,7 @@ class Subresources:
         self._authorizer = authorizer
         self._tokens = tokens
         self._kubelet = kubelet
+        self._proxy = proxy
 
     async def handle(self, request: web.BaseRequest, user: User, target: Target) -> web.StreamResponse:
         """Answer a request on a sub-resource. Raises `ApiError`."""
@@ -53,17 +58,18 @@ class Subresources:
                 obj = self._objects.get(target.row, target.namespace, target.name).load()
                 return encode(request, _scale(target, obj))
             case "scale", "update" | "patch":
-                return await self._rescale(request, target)
+                return await self._rescale(request, user, target)
             case "binding", "create":
-                return await self._bind(request, target)
+                binding = decode_body(request.headers.get("Content-Type", ""), await read(request), "Binding")
+                return await self.bind(request, target, binding)
             case "eviction", "create":
-                return await self._evictions.evict(request, target)
+                return await self._evictions.evict(request, user, target)
             case "token", "create":
                 return await self._token_requests.create(request, target)
             case "finalize", "update":
                 return await self._finalize(request, target)
-            case "ephemeralcontainers", "update" | "patch":
-                raise ApiError(405, "MethodNotAllowed", "ephemeral containers are not supported by virtual nodes", {})
+            case "proxy", _:
+                return await self._proxy.handle(request, target)
             case "log", "get":
                 pod = self._objects.get(target.row, target.namespace, target.name).load()
                 return await self._kubelet.log(request, pod)
@@ -72,7 +78,7 @@ class Subresources:
                 return await self._kubelet.stream(request, pod, target.subresource)
         raise method_not_allowed()
 
-    async def _rescale(self, request: web.BaseRequest, target: Target) -> web.Response:
+    async def _rescale(self, request: web.BaseRequest, user: User, target: Target) -> web.Response:
         raw = await read(request)
         media = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
@@ -98,19 +104,12 @@ class Subresources:
             )
             return old
 
-        made = await self._objects.change(
-            target.row,
-            target.namespace,
-            target.name,
-            change,
-            subresource="scale",
-            manager=manager(request),
-            dry_run=dry_run(request),
-        )
-        return encode(request, _scale(target, made), 200, self._objects.warnings(target.row, made))
+        by = Writer.of(request, user)
+        made = await self._objects.change(target.row, target.namespace, target.name, change, by, subresource="scale")
+        return encode(request, _scale(target, made), 200, by.warnings)
 
-    async def _bind(self, request: web.BaseRequest, target: Target) -> web.Response:
-        binding = decode_body(request.headers.get("Content-Type", ""), await read(request), "Binding")
+    async def bind(self, request: web.BaseRequest, target: Target, binding: Object) -> web.Response:
+        """Put a pod on a node. Raises `ApiError` 400, 404 and 409."""
         node = (binding.get("target") or {}).get("name")
         if not isinstance(node, str) or not node:
             raise bad_request("target.name must name a node")
@@ -135,7 +134,10 @@ class Subresources:
             pod["status"]["conditions"] = [*conditions, {**scheduled, "lastTransitionTime": clock.rfc3339()}]
             return pod
 
-        await self._objects.rewrite(target.row, target.namespace, target.name, change)
+        if dry_run(request):
+            change(self._objects.get(BY_KEY["pods"], target.namespace, target.name).load())
+        else:
+            await self._objects.rewrite(BY_KEY["pods"], target.namespace, target.name, change)
         status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
         return encode(request, status, 201)
 

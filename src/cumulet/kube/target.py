@@ -21,6 +21,8 @@ class Target(NamedTuple):
     namespace: str
     name: str
     subresource: str
+    #: What follows `proxy`, as it was sent.
+    path: str = ""
 
 
 def parse(request: web.BaseRequest, catalog: Catalog) -> Target | None:
@@ -32,19 +34,28 @@ def parse(request: web.BaseRequest, catalog: Catalog) -> Target | None:
         group, version, rest = parts[1], parts[2], parts[3:]
     else:
         return None
+    # The older form of watches: `/api/v1/watch/…`.
+    watched = rest[0] == "watch" and len(rest) > 1
+    if watched:
+        rest = rest[1:]
     namespace = ""
     if len(rest) >= 3 and rest[0] == "namespaces" and (rest[2] not in ("status", "finalize") or len(rest) > 3):
         namespace, rest = rest[1], rest[2:]
     row = catalog.find(group, version, rest[0])
-    if row is None or len(rest) > 3 or (namespace and not row.namespaced):
+    proxied = len(rest) > 2 and rest[2] == "proxy"
+    if row is None or (len(rest) > 3 and not proxied) or (namespace and not row.namespaced):
         raise no_such_resource()
     name = rest[1] if len(rest) > 1 else ""
     subresource = rest[2] if len(rest) > 2 else ""
-    if subresource and subresource not in row.subresources:
+    if subresource and (subresource not in row.subresources or watched):
         raise no_such_resource()
     verb = _VERBS.get(request.method)
     if verb is None:
         raise method_not_allowed()
+    if watched:
+        if verb != "get" or (name and row.namespaced and not namespace):
+            raise method_not_allowed()
+        return Target(row, "watch", namespace, name, "")
     if not name:
         if verb == "get":
             verb = "watch" if request.query.get("watch", "").lower() in ("true", "1") else "list"
@@ -58,4 +69,10 @@ def parse(request: web.BaseRequest, catalog: Catalog) -> Target | None:
         raise method_not_allowed()
     elif row.namespaced and not namespace:
         raise no_such_resource()
-    return Target(row, verb, namespace, name, subresource)
+    return Target(row, verb, namespace, name, subresource, _after_proxy(request) if proxied else "")
+
+
+def _after_proxy(request: web.BaseRequest) -> str:
+    """Escapes are the backend's to read."""
+    path, _, _ = request.raw_path.partition("?")
+    return path.partition("/proxy")[2]

@@ -16,7 +16,6 @@ from cumulet.registry.manifests import page, paged
 from cumulet.registry.store import Catalog, Manifest, Registry
 
 _PATH = re.compile(r"/acr/v1/(?P<name>.+?)(?:/(?P<kind>_tags|_manifests)(?:/(?P<reference>[^/]+))?)?")
-_UNLOCKED = {"deleteEnabled": True, "writeEnabled": True, "readEnabled": True, "listEnabled": True}
 
 
 class Acr:
@@ -45,8 +44,8 @@ class Acr:
         if request.method not in ("GET", "HEAD"):
             raise OciError(405, "UNSUPPORTED", f"{request.method} is not supported here")
         await self._guard.demand(request, registry, "repository", name, "metadata_read")
-        times = self._catalog.repository_times(registry.key, name)
-        if times is None:
+        repository = self._catalog.repository(registry.key, name)
+        if repository is None:
             raise not_found("NAME_UNKNOWN", f"repository {name} is not found")
         head = {"registry": f"{registry.key}.{self._suffix}", "imageName": name}
         match match["kind"]:
@@ -57,11 +56,11 @@ class Acr:
         return json_response(
             {
                 **head,
-                "createdTime": times[0],
-                "lastUpdateTime": times[1],
-                "manifestCount": len(self._catalog.manifests(registry.key, name)),
-                "tagCount": len(self._catalog.tags(registry.key, name)),
-                "changeableAttributes": _UNLOCKED,
+                "createdTime": repository.created,
+                "lastUpdateTime": repository.updated,
+                "manifestCount": repository.manifests,
+                "tagCount": repository.tags,
+                "changeableAttributes": repository.attributes,
             }
         )
 
@@ -72,14 +71,14 @@ class Acr:
         found = self._catalog.tags(registry.key, name, "" if tag else after, -1 if tag else count + 1, tag)
         shown = [
             {
-                "name": label,
-                "digest": digest,
-                "createdTime": created,
-                "lastUpdateTime": updated,
+                "name": row.name,
+                "digest": row.digest,
+                "createdTime": row.created,
+                "lastUpdateTime": row.updated,
                 "signed": False,
-                "changeableAttributes": _UNLOCKED,
+                "changeableAttributes": row.attributes,
             }
-            for label, digest, created, updated in found
+            for row in found
         ]
         if tag is None:
             return paged({**head, "tags": shown[:count]}, [row[0] for row in found], count, request.path)
@@ -134,5 +133,5 @@ def _show(manifest: Manifest, labels: dict[str, list[str]]) -> dict[str, Any]:
         "mediaType": manifest.media_type,
         "configMediaType": config.get("mediaType"),
         "tags": labels.get(manifest.digest, []),
-        "changeableAttributes": _UNLOCKED,
+        "changeableAttributes": manifest.attributes,
     }

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import base64
 import logging
+import re
 from typing import Any
 
 from aiohttp import web
 
-from cumulet.registry.access import Access, Gate, Principal, Unauthorized
+from cumulet.registry.access import Access, Gate, Principal
 from cumulet.registry.errors import OciError
 from cumulet.registry.store import Catalog, Registry
+from cumulet.registry.tokens import Unauthorized
 
 log = logging.getLogger(__name__)
+
+_HOST = re.compile(r"[A-Za-z0-9._-]+(?::\d{1,5})?|\[[0-9A-Fa-f:.]+\](?::\d{1,5})?")
 
 
 class Guard:
@@ -35,7 +39,7 @@ class Guard:
         return registries[0]
 
     async def demand(self, request: web.BaseRequest, registry: Registry, kind: str, name: str, *actions: str) -> str:
-        """Who may do all `actions`; the principal's name.
+        """Who may do all `actions`; the principal's name. Without a name it is enough to be known.
 
         Raises `OciError`: 401 with a challenge where credentials are missing or not good, 403 `DENIED` where they
         are good and the right is not there.
@@ -49,19 +53,19 @@ class Guard:
                 case "basic":
                     principal = await self._gate.check_password(registry, *decode_basic(value))
                     request["principal"] = principal.name
-                    return self._check_rights(registry, scope, principal)
+                    return _check_rights(registry, scope, principal)
         except Unauthorized as reason:
-            raise self.challenge(request, registry, scope, str(reason)) from None
-        # `/v2/` itself is challenged always: by that a client knows that it must log in before it pushes.
-        if name and registry.resource.anonymous_pull_enabled and set(actions) <= {"pull"}:
-            return "anonymous"
+            error = "invalid_token" if scheme.lower() == "bearer" else ""
+            raise self.challenge(request, registry, scope, str(reason), error) from None
         raise self.challenge(request, registry, scope, "")
 
     def challenge(
         self, request: web.BaseRequest, registry: Registry, scope: dict[str, Any] | None, reason: str, error: str = ""
     ) -> OciError:
         """401, saying where a token is to be had, and why what came was not good."""
-        parts = [f'realm="https://{request.host}/oauth2/token"', f'service="{self._gate.login_server(registry)}"']
+        server = self._gate.login_server(registry)
+        host = request.host if _HOST.fullmatch(request.host) else server
+        parts = [f'realm="https://{host}/oauth2/token"', f'service="{server}"']
         if scope is not None and scope["name"]:
             parts.append(f'scope="{scope["type"]}:{scope["name"]}:{",".join(scope["actions"])}"')
         if error:
@@ -77,15 +81,16 @@ class Guard:
         missing = set(scope["actions"]) - _actions(claims["access"], scope)
         if not missing or not scope["name"]:
             return name
-        if missing <= _actions(claims.get("asked", []), scope):
+        if missing <= _actions(claims["refused"], scope):
             raise _denied(registry, scope, name)
         raise self.challenge(request, registry, scope, "the token does not cover this", "insufficient_scope")
 
-    def _check_rights(self, registry: Registry, scope: dict[str, Any], principal: Principal) -> str:
-        wanted = {"catalog"} if scope["type"] == "registry" else set(scope["actions"])
-        if scope["name"] and not wanted <= principal.rights:
-            raise _denied(registry, scope, principal.name)
-        return principal.name
+
+def _check_rights(registry: Registry, scope: dict[str, Any], principal: Principal) -> str:
+    kind, name = scope["type"], scope["name"]
+    if name and not all(principal.rights.allow(action, kind, name) for action in scope["actions"]):
+        raise _denied(registry, scope, principal.name)
+    return principal.name
 
 
 def decode_basic(value: str) -> tuple[str, str]:
@@ -97,19 +102,6 @@ def decode_basic(value: str) -> tuple[str, str]:
     if not colon:
         raise Unauthorized("the Authorization header is not valid Basic")
     return user, password
-
-
-def parse_scopes(texts: list[str]) -> Access:
-    """`repository:name:pull,push`, several to a parameter or one each; what is not of that form is left out."""
-    scopes: Access = []
-    for text in " ".join(texts[:1000]).split()[:100]:
-        kind, _, rest = text.partition(":")
-        name, _, actions = rest.rpartition(":")
-        if kind in ("repository", "registry") and name:
-            scopes.append(
-                {"type": kind, "name": name, "actions": [action for action in actions.split(",") if action]}
-            )
-    return scopes
 
 
 def _actions(access: Access, scope: dict[str, Any]) -> set[str]:

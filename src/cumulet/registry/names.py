@@ -10,6 +10,8 @@ _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 _DIGESTS = {"sha256": re.compile(r"[a-f0-9]{64}"), "sha512": re.compile(r"[a-f0-9]{128}")}
+#: RFC 6838, section 4.2.
+_MEDIA_TYPE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9!#$&^_.+-]{0,126}/[a-zA-Z0-9][a-zA-Z0-9!#$&^_.+-]{0,126}")
 
 _NAME_LIMIT = 255
 
@@ -26,6 +28,11 @@ def is_digest(reference: str) -> bool:
     return ":" in reference
 
 
+def reference(text: str) -> str:
+    """A valid digest or tag. Raises `DIGEST_INVALID` or `TAG_INVALID`."""
+    return digest(text) if is_digest(text) else tag(text)
+
+
 def digest(text: str) -> str:
     """A valid digest of an algorithm that is supported. Raises `DIGEST_INVALID`."""
     algorithm, _, value = text.partition(":")
@@ -34,8 +41,20 @@ def digest(text: str) -> str:
     return text
 
 
+def algorithm(text: str) -> str:
+    """The name of a digest algorithm that is supported. Raises `DIGEST_INVALID`."""
+    if text not in _DIGESTS:
+        raise OciError(400, "DIGEST_INVALID", f"unsupported digest algorithm {text[:40]!r}")
+    return text
+
+
 def tag(text: str) -> str:
     """A valid tag. Raises `TAG_INVALID`."""
     if not _TAG.fullmatch(text):
         raise OciError(400, "TAG_INVALID", f"invalid tag {text[:160]!r}")
     return text
+
+
+def is_media_type(text: str) -> bool:
+    """Whether this is a type and a subtype."""
+    return _MEDIA_TYPE.fullmatch(text) is not None

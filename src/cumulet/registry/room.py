@@ -14,7 +14,7 @@ from cumulet.common.arm import arm_errors, only_front_door
 from cumulet.common.health import health_routes
 from cumulet.common.room import Room
 from cumulet.common.tls_loop import Loop
-from cumulet.registry.access import Gate, Tokens
+from cumulet.registry.access import Gate
 from cumulet.registry.acr import Acr
 from cumulet.registry.blobs import Blobs
 from cumulet.registry.content import Content
@@ -23,8 +23,11 @@ from cumulet.registry.errors import Handler, answer_errors
 from cumulet.registry.guard import Guard
 from cumulet.registry.login import Login
 from cumulet.registry.manifests import Manifests
-from cumulet.registry.provider import Provider
+from cumulet.registry.provider.registries import Registries
+from cumulet.registry.provider.scope_maps import ScopeMaps
+from cumulet.registry.provider.tokens import RepositoryTokens
 from cumulet.registry.store import Catalog
+from cumulet.registry.tokens import Tokens
 
 log = logging.getLogger(__name__)
 
@@ -41,16 +44,17 @@ async def serve(room: Room) -> None:
     connector = aiohttp.TCPConnector(ssl=room.client_tls(), limit=0)
     try:
         async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=30)) as session:
-            gate = Gate(config, session, Tokens(room.data_dir / "tokens.key"))
+            gate = Gate(config, session, Tokens(room.data_dir), catalog.resources)
             guard = Guard(catalog, gate, config.registry_suffix)
             blobs = Blobs(catalog, content, guard)
-            distribution = Distribution(guard, blobs, Manifests(catalog, blobs))
+            distribution = Distribution(guard, blobs, Manifests(catalog, config.registry_limits))
             login = Login(gate, guard)
             metrics = CollectorRegistry()
             observed = _observed(metrics)
             app = web.Application(middlewares=[arm_errors, only_front_door])
             app.add_routes(health_routes(metrics))
-            app.add_routes(Provider(catalog, content, gate).routes())
+            for provider in (Registries(catalog, content, gate), ScopeMaps(catalog), RepositoryTokens(catalog)):
+                app.add_routes(provider.routes())
             for path, handler in (
                 ("/oauth2/token", login.token),
                 ("/oauth2/exchange", login.exchange),

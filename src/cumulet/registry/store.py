@@ -9,104 +9,57 @@ from typing import Any
 
 import msgspec
 
-from cumulet.common import clock
 from cumulet.common.database import Database
+from cumulet.registry import locks, transactions
+from cumulet.registry.locks import AttributeChanges, Attributes
+from cumulet.registry.records import (
+    DeletedTag,
+    Manifest,
+    MissingPartsError,
+    Parts,
+    Policy,
+    Registry,
+    Repository,
+    Resource,
+    Tag,
+    Upload,
+)
+from cumulet.registry.resources import Resources
+from cumulet.registry.schema import MIGRATIONS
 
-_MIGRATIONS = [
-    """
-    CREATE TABLE registry (
-        key TEXT PRIMARY KEY, id TEXT NOT NULL, name TEXT NOT NULL, resource BLOB NOT NULL, created TEXT NOT NULL
-    );
-    CREATE TABLE repository (
-        registry TEXT NOT NULL REFERENCES registry (key) ON DELETE CASCADE,
-        name TEXT NOT NULL, created TEXT NOT NULL, updated TEXT NOT NULL,
-        PRIMARY KEY (registry, name)
-    ) WITHOUT ROWID;
-    CREATE TABLE blob_link (
-        registry TEXT NOT NULL, repository TEXT NOT NULL, digest TEXT NOT NULL, size INTEGER NOT NULL,
-        PRIMARY KEY (registry, repository, digest),
-        FOREIGN KEY (registry, repository) REFERENCES repository (registry, name) ON DELETE CASCADE
-    ) WITHOUT ROWID;
-    CREATE INDEX blob_link_digest ON blob_link (digest);
-    CREATE TABLE manifest (
-        registry TEXT NOT NULL, repository TEXT NOT NULL, digest TEXT NOT NULL,
-        media_type TEXT NOT NULL, body BLOB NOT NULL, subject TEXT, artifact_type TEXT, annotations BLOB,
-        created TEXT NOT NULL,
-        PRIMARY KEY (registry, repository, digest),
-        FOREIGN KEY (registry, repository) REFERENCES repository (registry, name) ON DELETE CASCADE
-    );
-    CREATE INDEX manifest_subject ON manifest (registry, repository, subject) WHERE subject IS NOT NULL;
-    CREATE TABLE tag (
-        registry TEXT NOT NULL, repository TEXT NOT NULL, name TEXT NOT NULL, digest TEXT NOT NULL,
-        created TEXT NOT NULL, updated TEXT NOT NULL,
-        PRIMARY KEY (registry, repository, name),
-        FOREIGN KEY (registry, repository, digest) REFERENCES manifest (registry, repository, digest) ON DELETE CASCADE
-    ) WITHOUT ROWID;
-    CREATE INDEX tag_digest ON tag (registry, repository, digest);
-    CREATE TABLE upload (
-        session TEXT PRIMARY KEY, registry TEXT NOT NULL REFERENCES registry (key) ON DELETE CASCADE,
-        repository TEXT NOT NULL, principal TEXT NOT NULL, started TEXT NOT NULL
-    );
-    """
+__all__ = [
+    "Catalog",
+    "DeletedTag",
+    "Manifest",
+    "MissingPartsError",
+    "Parts",
+    "Policy",
+    "Registry",
+    "Repository",
+    "Resource",
+    "Tag",
+    "Upload",
 ]
 
-
-class Resource(msgspec.Struct, rename="camel", kw_only=True):
-    """What Azure Resource Manager says of a registry; the generations are those of the admin user's passwords."""
-
-    location: str
-    sku: str = "Basic"
-    tags: dict[str, str] = {}
-    admin_user_enabled: bool = False
-    anonymous_pull_enabled: bool = False
-    password_generations: list[int] = msgspec.field(default_factory=lambda: [0, 0])
-
-
-class Registry(msgspec.Struct):
-    """One registry; `key` is its name in lower case."""
-
-    key: str
-    id: str
-    name: str
-    resource: Resource
-    created: str
-
-
-class Manifest(msgspec.Struct, frozen=True):
-    """A manifest, byte for byte as it was pushed, with what is asked of it without reading it."""
-
-    digest: str
-    media_type: str
-    body: bytes
-    subject: str | None
-    artifact_type: str | None
-    annotations: dict[str, str] | None
-    created: str
-
-
-class Upload(msgspec.Struct, frozen=True):
-    """An upload session and whose it is."""
-
-    session: str
-    registry: str
-    repository: str
-    principal: str
-    started: str
+_MANIFEST = "m.digest, m.media_type, m.body, m.subject, m.artifact_type, m.annotations, m.created, m.locks, m.deleted"
+_HERE = "registry = ? AND repository = ?"
 
 
 class Catalog:
-    """Reads are indexed look-ups; writes are durable when they return."""
+    """Reads are indexed look-ups; writes are durable when they return, and raise what `transactions` says."""
 
     def __init__(self, path: Path) -> None:
-        self._database = Database(path, _MIGRATIONS)
+        self.database = Database(path, MIGRATIONS)
+        #: What there is below the registries.
+        self.resources = Resources(self.database)
 
     def open(self) -> None:
         """Open the file."""
-        self._database.open()
+        self.database.open()
 
     def close(self) -> None:
         """Close the file."""
-        self._database.close()
+        self.database.close()
 
     # Registries.
 
@@ -114,208 +67,240 @@ class Catalog:
         """Every registry, the oldest first."""
         return [
             Registry(key, id_, name, msgspec.json.decode(resource, type=Resource), created)
-            for key, id_, name, resource, created in self._database.read(
+            for key, id_, name, resource, created in self.database.read(
                 "SELECT * FROM registry ORDER BY created, key"
             )
         ]
 
     async def put_registry(self, registry: Registry) -> None:
         """Add or change a registry."""
-        await self._database.execute(
-            "INSERT INTO registry VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET resource = excluded.resource",
-            (registry.key, registry.id, registry.name, msgspec.json.encode(registry.resource), registry.created),
-        )
+
+        def job(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "INSERT INTO registry VALUES (?, ?, ?, ?, ?)"
+                " ON CONFLICT (key) DO UPDATE SET resource = excluded.resource",
+                (registry.key, registry.id, registry.name, resource, registry.created),
+            )
+            connection.execute("UPDATE usage SET quota = ? WHERE registry = ?", (quota, registry.key))
+
+        resource, quota = msgspec.json.encode(registry.resource), registry.resource.storage_quota
+        await self.database.write(job)
 
     async def remove_registry(self, key: str) -> None:
-        """Remove a registry with everything in it; the blobs' bytes are `orphans` then."""
-        await self._database.execute("DELETE FROM registry WHERE key = ?", (key,))
+        """Remove a registry with everything in it; the next collection takes the bytes of its blobs."""
+        await self.database.execute("DELETE FROM registry WHERE key = ?", (key,))
+
+    def usage(self, registry: str) -> int:
+        """Bytes that a registry holds: each blob once, and its manifests, also those that are soft-deleted."""
+        rows = self.database.read("SELECT bytes FROM usage WHERE registry = ?", (registry,))
+        return int(rows[0][0]) if rows else 0
 
     # Repositories.
 
     def repositories(self, registry: str, after: str = "", limit: int = -1) -> list[str]:
-        """The names of the repositories that have a manifest, in order."""
-        return [
-            name
-            for (name,) in self._database.read(
-                """
-                SELECT name FROM repository WHERE registry = ? AND name > ? AND EXISTS (
-                    SELECT 1 FROM manifest
-                    WHERE manifest.registry = repository.registry AND manifest.repository = repository.name
-                ) ORDER BY name LIMIT ?
-                """,
-                (registry, after, limit),
-            )
-        ]
+        """The names of the repositories that have a manifest and may be listed, in order."""
+        rows = self.database.read(
+            f"""
+            SELECT name FROM repository WHERE registry = ? AND name > ? AND NOT locks & {locks.LIST} AND EXISTS (
+                SELECT 1 FROM manifest WHERE manifest.registry = repository.registry
+                AND manifest.repository = repository.name AND deleted IS NULL
+            ) ORDER BY name LIMIT ?
+            """,  # noqa: S608
+            (registry, after, limit),
+        )
+        return [name for (name,) in rows]
+
+    def repository(self, registry: str, name: str) -> Repository | None:
+        """What is told of a repository."""
+        rows = self.database.read(
+            f"""
+            SELECT name, created, updated, locks,
+                (SELECT count(*) FROM manifest WHERE {_HERE} AND deleted IS NULL),
+                (SELECT count(*) FROM tag WHERE {_HERE})
+            FROM repository WHERE registry = ? AND name = ?
+            """,  # noqa: S608
+            (registry, name) * 3,
+        )
+        return next(
+            (
+                Repository(n, created, updated, Attributes.of(mask), *counts)
+                for n, created, updated, mask, *counts in rows
+            ),
+            None,
+        )
 
     def repository_exists(self, registry: str, name: str) -> bool:
         """Whether anything was ever pushed there."""
-        return bool(self._database.read("SELECT 1 FROM repository WHERE registry = ? AND name = ?", (registry, name)))
+        return bool(self.database.read("SELECT 1 FROM repository WHERE registry = ? AND name = ?", (registry, name)))
 
-    def repository_times(self, registry: str, name: str) -> tuple[str, str] | None:
-        """When a repository was made and last changed."""
-        rows = self._database.read(
-            "SELECT created, updated FROM repository WHERE registry = ? AND name = ?", (registry, name)
-        )
-        return rows[0] if rows else None
+    def repository_locks(self, registry: str, name: str) -> int:
+        """The locks of a repository, as a mask; 0 where it is not there."""
+        rows = self.database.read("SELECT locks FROM repository WHERE registry = ? AND name = ?", (registry, name))
+        return int(rows[0][0]) if rows else 0
 
     async def remove_repository(self, registry: str, name: str) -> bool:
-        """Remove a repository with everything in it."""
-        return bool(
-            await self._database.execute("DELETE FROM repository WHERE registry = ? AND name = ?", (registry, name))
-        )
+        """Remove a repository with everything in it; its manifests are soft-deleted where the registry says so."""
+        return await self.database.write(lambda c: transactions.remove_repository(c, registry, name))
+
+    async def change_attributes(
+        self, registry: str, repository: str, reference: str | None, changes: AttributeChanges
+    ) -> Attributes | None:
+        """Lock or unlock a repository, or a tag or manifest (by digest) in it; `None` where it is not there."""
+        return await self.database.write(lambda c: locks.change(c, registry, repository, reference, changes))
 
     # Blobs.
 
     def has_blob(self, registry: str, repository: str, digest: str) -> bool:
         """Whether a repository has a blob."""
-        return bool(
-            self._database.read(
-                "SELECT 1 FROM blob_link WHERE registry = ? AND repository = ? AND digest = ?",
-                (registry, repository, digest),
-            )
-        )
+        sql = f"SELECT 1 FROM blob_link WHERE {_HERE} AND digest = ?"  # noqa: S608
+        return bool(self.database.read(sql, (registry, repository, digest)))
+
+    def repositories_with(self, registry: str, digest: str) -> list[str]:
+        """The repositories of a registry that have a blob."""
+        sql = "SELECT repository FROM blob_link WHERE digest = ? AND registry = ? ORDER BY repository"
+        return [name for (name,) in self.database.read(sql, (digest, registry))]
 
     async def link_blob(self, registry: str, repository: str, digest: str, size: int) -> None:
         """Let a repository have a blob whose bytes are stored."""
-
-        def job(connection: sqlite3.Connection) -> None:
-            _touch(connection, registry, repository)
-            connection.execute(
-                "INSERT OR IGNORE INTO blob_link VALUES (?, ?, ?, ?)", (registry, repository, digest, size)
-            )
-
-        await self._database.write(job)
+        await self.database.write(lambda c: transactions.link_blob(c, registry, repository, digest, size))
 
     async def unlink_blob(self, registry: str, repository: str, digest: str) -> bool:
-        """Take a blob from a repository."""
-        return bool(
-            await self._database.execute(
-                "DELETE FROM blob_link WHERE registry = ? AND repository = ? AND digest = ?",
-                (registry, repository, digest),
-            )
-        )
+        """Take a blob from a repository; whether it was there."""
+        return await self.database.write(lambda c: transactions.unlink_blob(c, registry, repository, digest))
 
     def blob_digests(self, registry: str) -> list[str]:
         """The digests of all blobs of a registry."""
-        rows = self._database.read("SELECT DISTINCT digest FROM blob_link WHERE registry = ?", (registry,))
-        return [digest for (digest,) in rows]
+        return [d for (d,) in self.database.read("SELECT digest FROM stored WHERE registry = ?", (registry,))]
 
     def is_linked(self, digest: str) -> bool:
         """Whether any repository of any registry has a blob."""
-        return bool(self._database.read("SELECT 1 FROM blob_link WHERE digest = ? LIMIT 1", (digest,)))
+        return bool(self.database.read("SELECT 1 FROM blob_link WHERE digest = ? LIMIT 1", (digest,)))
 
     # Manifests and tags.
 
     def manifest(self, registry: str, repository: str, reference: str) -> Manifest | None:
-        """A manifest by its digest, or by a tag."""
+        """A manifest by its digest, or by a tag. Whoever hands it out must mind `readable`."""
         if ":" in reference:
-            where = "m.digest = ?"
+            source, mask, key = "manifest m", "m.locks", "m.digest"
         else:
-            where = "m.digest = (SELECT digest FROM tag WHERE registry = m.registry AND repository = m.repository AND name = ?)"
-        rows = self._database.read(
-            "SELECT digest, media_type, body, subject, artifact_type, annotations, created FROM manifest m"  # noqa: S608
-            f" WHERE m.registry = ? AND m.repository = ? AND {where}",
+            source = "tag t JOIN manifest m USING (registry, repository, digest)"
+            mask, key = "(m.locks | t.locks)", "t.name"
+        rows = self.database.read(
+            f"SELECT {_MANIFEST}, NOT ({mask} | r.locks) & {locks.READ} FROM {source}"  # noqa: S608
+            " JOIN repository r ON r.registry = ?1 AND r.name = ?2"
+            f" WHERE m.registry = ?1 AND m.repository = ?2 AND {key} = ?3 AND m.deleted IS NULL",
             (registry, repository, reference),
         )
         return _manifest(rows[0]) if rows else None
 
     def manifests(self, registry: str, repository: str, after: str = "", limit: int = -1) -> list[Manifest]:
-        """The manifests of a repository, by digest."""
-        rows = self._database.read(
-            "SELECT digest, media_type, body, subject, artifact_type, annotations, created FROM manifest"
-            " WHERE registry = ? AND repository = ? AND digest > ? ORDER BY digest LIMIT ?",
-            (registry, repository, after, limit),
-        )
-        return [_manifest(row) for row in rows]
+        """The manifests of a repository that may be listed, by digest."""
+        return self._list(registry, repository, "digest > ? AND deleted IS NULL", after, limit)
 
     def referrers(self, registry: str, repository: str, subject: str) -> list[Manifest]:
         """The manifests whose subject is that digest, whether or not it is there."""
-        rows = self._database.read(
-            "SELECT digest, media_type, body, subject, artifact_type, annotations, created FROM manifest"
-            " WHERE registry = ? AND repository = ? AND subject = ? ORDER BY digest",
-            (registry, repository, subject),
+        return self._list(registry, repository, "subject = ? AND deleted IS NULL", subject, -1)
+
+    def _list(self, registry: str, repository: str, condition: str, value: str, limit: int) -> list[Manifest]:
+        rows = self.database.read(
+            f"SELECT {_MANIFEST}, NOT locks & {locks.READ} FROM manifest m WHERE {_HERE} AND {condition}"  # noqa: S608
+            f" AND NOT locks & {locks.LIST} ORDER BY digest LIMIT ?",
+            (registry, repository, value, limit),
         )
         return [_manifest(row) for row in rows]
 
-    async def put_manifest(self, registry: str, repository: str, manifest: Manifest, tag: str | None) -> None:
-        """Store a manifest, and let a tag name it."""
-
-        def job(connection: sqlite3.Connection) -> None:
-            _touch(connection, registry, repository)
-            connection.execute(
-                "INSERT OR IGNORE INTO manifest VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    registry,
-                    repository,
-                    manifest.digest,
-                    manifest.media_type,
-                    manifest.body,
-                    manifest.subject,
-                    manifest.artifact_type,
-                    msgspec.json.encode(manifest.annotations),
-                    manifest.created,
-                ),
-            )
-            if tag is not None:
-                connection.execute(
-                    "INSERT INTO tag VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (registry, repository, name)"
-                    " DO UPDATE SET digest = excluded.digest, updated = excluded.updated",
-                    (registry, repository, tag, manifest.digest, manifest.created, manifest.created),
-                )
-
-        await self._database.write(job)
+    async def put_manifest(
+        self, registry: str, repository: str, manifest: Manifest, parts: Parts, tags: Sequence[str]
+    ) -> None:
+        """Store a manifest, and let tags name it. Raises `MissingPartsError`."""
+        await self.database.write(lambda c: transactions.put_manifest(c, registry, repository, manifest, parts, tags))
 
     async def remove_manifest(self, registry: str, repository: str, digest: str) -> bool:
-        """Remove a manifest with the tags that name it."""
-        return bool(
-            await self._database.execute(
-                "DELETE FROM manifest WHERE registry = ? AND repository = ? AND digest = ?",
-                (registry, repository, digest),
-            )
-        )
+        """Remove a manifest with the tags that name it, softly where the registry says so; whether it was there."""
+        return await self.database.write(lambda c: transactions.remove_manifest(c, registry, repository, digest))
 
     def tags(
         self, registry: str, repository: str, after: str = "", limit: int = -1, name: str | None = None
-    ) -> list[tuple[str, str, str, str]]:
-        """(name, digest, created, updated) of the tags of a repository, by name."""
-        return self._database.read(
-            "SELECT name, digest, created, updated FROM tag WHERE registry = ? AND repository = ? AND name > ?"
-            " AND name = ifnull(?, name) ORDER BY name LIMIT ?",
-            (registry, repository, after, name, limit),
+    ) -> list[Tag]:
+        """The tags of a repository that may be listed, by name; or the one of that `name`, listed or not."""
+        if name is not None:
+            condition, values = "name = ?", (name, 1)
+        else:
+            condition, values = f"name > ? AND NOT locks & {locks.LIST}", (after, limit)
+        rows = self.database.read(
+            f"SELECT name, digest, created, updated, locks FROM tag WHERE {_HERE}"  # noqa: S608
+            f" AND {condition} ORDER BY name LIMIT ?",
+            (registry, repository, *values),
         )
+        return [Tag(*row) for row in rows]
 
     async def remove_tag(self, registry: str, repository: str, name: str) -> bool:
-        """Remove a tag; its manifest stays."""
-        return bool(
-            await self._database.execute(
-                "DELETE FROM tag WHERE registry = ? AND repository = ? AND name = ?", (registry, repository, name)
-            )
+        """Remove a tag, and leave its manifest; whether it was there."""
+        return await self.database.write(lambda c: transactions.remove_tag(c, registry, repository, name))
+
+    # What was soft-deleted.
+
+    def deleted_repositories(self, registry: str, after: str = "", limit: int = -1) -> list[str]:
+        """The names of the repositories that have a soft-deleted manifest, in order."""
+        sql = (
+            "SELECT DISTINCT repository FROM manifest WHERE registry = ? AND repository > ?"
+            " AND deleted IS NOT NULL ORDER BY repository LIMIT ?"
+        )
+        return [name for (name,) in self.database.read(sql, (registry, after, limit))]
+
+    def deleted_manifests(self, registry: str, repository: str, after: str = "", limit: int = -1) -> list[Manifest]:
+        """The soft-deleted manifests of a repository, by digest."""
+        return self._list(registry, repository, "digest > ? AND deleted IS NOT NULL", after, limit)
+
+    def deleted_tags(
+        self, registry: str, repository: str, after: str = "", limit: int = -1, name: str | None = None
+    ) -> list[DeletedTag]:
+        """The tags that went with soft-deleted manifests, by name; one name may have gone with several."""
+        rows = self.database.read(
+            f"SELECT name, digest, deleted FROM deleted_tag WHERE {_HERE} AND name > ? AND name = ifnull(?, name)"  # noqa: S608
+            " ORDER BY name, deleted LIMIT ?",
+            (registry, repository, after, name, limit),
+        )
+        return [DeletedTag(*row) for row in rows]
+
+    async def restore_manifest(
+        self, registry: str, repository: str, digest: str, tags: Sequence[str] = (), *, force: bool = False
+    ) -> bool:
+        """Bring back a soft-deleted manifest, with `tags` or else with those that went with it; whether it was there.
+
+        Raises `OciError` 409 where a tag names another manifest by now, unless `force`d.
+        """
+        return await self.database.write(
+            lambda c: transactions.restore_manifest(c, registry, repository, digest, tags, force=force)
         )
 
     # Uploads.
 
     def upload(self, session: str) -> Upload | None:
         """An upload session."""
-        rows = self._database.read("SELECT * FROM upload WHERE session = ?", (session,))
+        rows = self.database.read("SELECT * FROM upload WHERE session = ?", (session,))
         return Upload(*rows[0]) if rows else None
 
     async def put_upload(self, upload: Upload) -> None:
         """Note a session."""
-        await self._database.execute("INSERT INTO upload VALUES (?, ?, ?, ?, ?)", msgspec.structs.astuple(upload))
+        await self.database.execute("INSERT INTO upload VALUES (?, ?, ?, ?, ?)", msgspec.structs.astuple(upload))
 
     async def remove_upload(self, session: str) -> None:
         """Forget a session."""
-        await self._database.execute("DELETE FROM upload WHERE session = ?", (session,))
-
-
-def _touch(connection: sqlite3.Connection, registry: str, repository: str) -> None:
-    now = clock.rfc3339_micro()
-    connection.execute(
-        "INSERT INTO repository VALUES (?, ?, ?, ?) ON CONFLICT (registry, name) DO UPDATE SET updated = excluded.updated",
-        (registry, repository, now, now),
-    )
+        await self.database.execute("DELETE FROM upload WHERE session = ?", (session,))
 
 
 def _manifest(row: Sequence[Any]) -> Manifest:
-    digest, media_type, body, subject, artifact_type, annotations, created = row
-    return Manifest(digest, media_type, body, subject, artifact_type, msgspec.json.decode(annotations), created)
+    digest, media_type, body, subject, artifact_type, annotations, created, mask, deleted, readable = row
+    return Manifest(
+        digest,
+        media_type,
+        body,
+        subject,
+        artifact_type,
+        msgspec.json.decode(annotations),
+        created,
+        mask,
+        deleted,
+        bool(readable),
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cumulet.kube.schema.definitions import definition
+from cumulet.kube.schema.parts import PARTS, keep_but_part
 
 Object = dict[str, Any]
 
@@ -40,15 +41,7 @@ _FIRST_STATUS: dict[tuple[str, str], Object] = {
     ),
 }
 
-_OS_LABELS = {"beta.kubernetes.io/arch": "kubernetes.io/arch", "beta.kubernetes.io/os": "kubernetes.io/os"}
-_DEPRECATED_LABELS = {
-    **_OS_LABELS,
-    "failure-domain.beta.kubernetes.io/zone": "topology.kubernetes.io/zone",
-    "failure-domain.beta.kubernetes.io/region": "topology.kubernetes.io/region",
-    "beta.kubernetes.io/instance-type": "node.kubernetes.io/instance-type",
-}
 _TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
-_SINCE = {"beta.kubernetes.io/arch": "v1.14", "beta.kubernetes.io/os": "v1.14"}
 
 
 def counts_generations(group: str, kind: str) -> bool:
@@ -84,21 +77,8 @@ def prepare_for_create(obj: Object, group: str, version: str, kind: str) -> None
 
 def prepare_for_update(obj: Object, old: Object, group: str, kind: str, subresource: str) -> None:
     """Keep what this way of updating may not change, and count a change of the spec, in place."""
-    if subresource in ("status", "approval"):
-        metadata = old["metadata"] | {
-            key: obj["metadata"][key] for key in ("resourceVersion", "managedFields") if key in obj["metadata"]
-        }
-        # A kubelet may label and annotate its node along with the status, as upstream allows.
-        for key in ("labels", "annotations"):
-            if key in obj["metadata"] and (group, kind) == ("", "Node"):
-                metadata[key] = obj["metadata"][key]
-        status = obj.get("status")
-        obj.clear()
-        obj.update(old | {"metadata": metadata})
-        if status is not None:
-            obj["status"] = status
-        else:
-            obj.pop("status", None)
+    if subresource in PARTS:
+        keep_but_part(obj, old, group, kind, subresource)
         return
     if "status" in old:
         obj["status"] = old["status"]
@@ -135,19 +115,6 @@ def qos_class(spec: Object) -> str:
     if guaranteed and limits.keys() == {"cpu", "memory"} and all(requests.get(k, v) == v for k, v in limits.items()):
         return "Guaranteed"
     return "Burstable"
-
-
-def warnings(obj: Object, group: str, kind: str) -> list[str]:
-    """What a server warns of when such an object is written."""
-    if (group, kind) == ("", "Endpoints"):
-        return ["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"]
-    spec, path = pod_spec(obj, group, kind)
-    selector = (spec or {}).get("nodeSelector") or {}
-    return [
-        f'{path}.nodeSelector[{label}]: deprecated since {_SINCE.get(label, "v1.17")}; use "{_DEPRECATED_LABELS[label]}" instead'
-        for label in selector
-        if label in _DEPRECATED_LABELS
-    ]
 
 
 def pod_spec(obj: Object, group: str, kind: str) -> tuple[Object | None, str]:

@@ -46,13 +46,13 @@ _COLUMNS = {
     "ipaddresses.networking.k8s.io": "Name|ParentRef",
     "servicecidrs.networking.k8s.io": "Name|CIDRs|Age",
     "csidrivers.storage.k8s.io": (
-        "Name|AttachRequired|PodInfoOnMount|StorageCapacity|TokenRequests|RequiresRepublish|Modes|Age"
+        "Name|?AttachRequired|?PodInfoOnMount|?StorageCapacity|TokenRequests|?RequiresRepublish|Modes|Age"
     ),
-    "csinodes.storage.k8s.io": "Name|Drivers|Age",
-    "volumeattachments.storage.k8s.io": "Name|Attacher|PV|Node|Attached|Age",
+    "csinodes.storage.k8s.io": "Name|#Drivers|Age",
+    "volumeattachments.storage.k8s.io": "Name|Attacher|PV|Node|?Attached|Age",
     "volumeattributesclasses.storage.k8s.io": "Name|DriverName|Age",
-    "mutatingwebhookconfigurations.admissionregistration.k8s.io": "Name|Webhooks|Age",
-    "validatingwebhookconfigurations.admissionregistration.k8s.io": "Name|Webhooks|Age",
+    "mutatingwebhookconfigurations.admissionregistration.k8s.io": "Name|#Webhooks|Age",
+    "validatingwebhookconfigurations.admissionregistration.k8s.io": "Name|#Webhooks|Age",
     "runtimeclasses.node.k8s.io": "Name|Handler|Age",
     "deviceclasses.resource.k8s.io": "Name|Age",
     "resourceclaims.resource.k8s.io": "Name|State|Age",
@@ -87,7 +87,7 @@ def _column(text: str) -> dict[str, Any]:
     return {
         "name": name,
         "type": kind,
-        "format": "name" if name == "Name" else "",
+        "format": "name" if name in ("Name", "Attacher") else "",
         "description": name,
         "priority": 1 if text.startswith("*") else 0,
     }

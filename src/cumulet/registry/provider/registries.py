@@ -9,16 +9,17 @@ from aiohttp import web
 
 from cumulet.common import clock
 from cumulet.common.arm import ArmError, ResourceId, json_response, read_json
-from cumulet.registry.access import Gate
+from cumulet.registry.access import ABAC, Gate
 from cumulet.registry.content import Content
+from cumulet.registry.provider import paths
 from cumulet.registry.store import Catalog, Registry, Resource
 
 _NAME = re.compile(r"[a-zA-Z0-9]{5,50}")
-_TYPE = r"providers/{namespace:(?i:Microsoft\.ContainerRegistry)}"
 _SKUS = ("Basic", "Standard", "Premium")
+_ROLE_MODES = ("LegacyRegistryPermissions", ABAC)
 
 
-class Provider:
+class Registries:
     """Serves registries as resources."""
 
     def __init__(self, catalog: Catalog, content: Content, gate: Gate) -> None:
@@ -28,19 +29,18 @@ class Provider:
 
     def routes(self) -> list[web.RouteDef]:
         """What is served; ids are compared without case."""
-        subscription = "/{subscriptions:(?i:subscriptions)}/{subscription}"
-        group = f"{subscription}/{{groups:(?i:resourceGroups)}}/{{group}}/{_TYPE}/{{type:(?i:registries)}}"
+        one = paths.REGISTRY
         return [
-            web.get(f"{subscription}/{_TYPE}/{{type:(?i:registries)}}", self._list),
-            web.post(f"{subscription}/{_TYPE}/{{verb:(?i:checkNameAvailability)}}", self._check_name),
-            web.get(group, self._list),
-            web.get(f"{group}/{{name}}", self._get),
-            web.put(f"{group}/{{name}}", self._put),
-            web.patch(f"{group}/{{name}}", self._patch),
-            web.delete(f"{group}/{{name}}", self._delete),
-            web.post(f"{group}/{{name}}/{{verb:(?i:listCredentials)}}", self._list_credentials),
-            web.post(f"{group}/{{name}}/{{verb:(?i:regenerateCredential)}}", self._regenerate),
-            web.get(f"{group}/{{name}}/{{verb:(?i:listUsages)}}", self._usages),
+            web.get(f"{paths.SUBSCRIPTION}/{paths.REGISTRIES}", self._list),
+            web.post(f"{paths.SUBSCRIPTION}/{paths.word('checkNameAvailability')}", self._check_name),
+            web.get(f"{paths.GROUP}/{paths.REGISTRIES}", self._list),
+            web.get(one, self._get),
+            web.put(one, self._put),
+            web.patch(one, self._patch),
+            web.delete(one, self._delete),
+            web.post(f"{one}/{paths.word('listCredentials')}", self._list_credentials),
+            web.post(f"{one}/{paths.word('regenerateCredential')}", self._regenerate),
+            web.get(f"{one}/{paths.word('listUsages')}", self._usages),
         ]
 
     async def _list(self, request: web.Request) -> web.Response:
@@ -56,7 +56,7 @@ class Provider:
         name = str((await read_json(request)).get("name", ""))
         if not _NAME.fullmatch(name):
             answer: dict[str, Any] = {"nameAvailable": False, "reason": "Invalid", "message": _invalid(name)}
-        elif self._by_key(name.lower()):
+        elif paths.by_key(self._catalog, name.lower()):
             message = f"The registry {name} is already in use."
             answer = {"nameAvailable": False, "reason": "AlreadyExists", "message": message}
         else:
@@ -64,14 +64,14 @@ class Provider:
         return json_response(answer)
 
     async def _get(self, request: web.Request) -> web.Response:
-        return json_response(self._show(self._existing(request)))
+        return json_response(self._show(paths.existing(self._catalog, request)))
 
     async def _put(self, request: web.Request) -> web.Response:
-        name = request.match_info["name"]
+        name = request.match_info["registry"]
         if not _NAME.fullmatch(name):
             raise ArmError(400, "RegistryNameNotValid", _invalid(name), target="name")
         body = await read_json(request)
-        existing = self._by_key(name.lower())
+        existing = paths.by_key(self._catalog, name.lower())
         resource_id = ResourceId(request.path)
         if existing is not None and ResourceId(existing.id) != resource_id:
             raise ArmError(
@@ -87,14 +87,14 @@ class Provider:
         return json_response(self._show(registry), 200 if existing else 201)
 
     async def _patch(self, request: web.Request) -> web.Response:
-        registry = self._existing(request)
+        registry = paths.existing(self._catalog, request)
         _change(registry.resource, await read_json(request))
         await self._catalog.put_registry(registry)
         return json_response(self._show(registry))
 
     async def _delete(self, request: web.Request) -> web.Response:
         try:
-            registry = self._existing(request)
+            registry = paths.existing(self._catalog, request)
         except ArmError:
             return web.Response(status=204)
         digests = self._catalog.blob_digests(registry.key)
@@ -105,10 +105,10 @@ class Provider:
         return web.Response(status=200)
 
     async def _list_credentials(self, request: web.Request) -> web.Response:
-        return json_response(self._credentials(self._existing(request)))
+        return json_response(self._credentials(paths.existing(self._catalog, request)))
 
     async def _regenerate(self, request: web.Request) -> web.Response:
-        registry = self._existing(request)
+        registry = paths.existing(self._catalog, request)
         name = (await read_json(request)).get("name")
         if name not in ("password", "password2"):
             raise ArmError(400, "InvalidRequestContent", "name must be 'password' or 'password2'.", target="name")
@@ -117,7 +117,7 @@ class Provider:
         return json_response(self._credentials(registry))
 
     async def _usages(self, request: web.Request) -> web.Response:
-        registry = self._existing(request)
+        registry = paths.existing(self._catalog, request)
         digests = self._catalog.blob_digests(registry.key)
         size = sum(self._content.size(digest) or 0 for digest in digests)
         return json_response(
@@ -138,21 +138,6 @@ class Provider:
             "passwords": [{"name": name, "value": value} for name, value in passwords],
         }
 
-    def _existing(self, request: web.Request) -> Registry:
-        registry = self._by_key(request.match_info["name"].lower())
-        group = request.match_info["group"].lower()
-        if registry is None or (ResourceId(registry.id).resource_group or "").lower() != group:
-            raise ArmError(
-                404,
-                "ResourceNotFound",
-                f"The Resource 'Microsoft.ContainerRegistry/registries/{request.match_info['name']}' under resource group "
-                f"'{request.match_info['group']}' was not found.",
-            )
-        return registry
-
-    def _by_key(self, key: str) -> Registry | None:
-        return next((registry for registry in self._catalog.registries() if registry.key == key), None)
-
     def _show(self, registry: Registry) -> dict[str, Any]:
         resource = registry.resource
         return {
@@ -168,6 +153,7 @@ class Provider:
                 "provisioningState": "Succeeded",
                 "adminUserEnabled": resource.admin_user_enabled,
                 "anonymousPullEnabled": resource.anonymous_pull_enabled,
+                "roleAssignmentMode": resource.role_assignment_mode,
                 "publicNetworkAccess": "Enabled",
                 "policies": {},
             },
@@ -190,6 +176,16 @@ def _change(resource: Resource, body: dict[str, Any]) -> None:
                 400, "InvalidRequestContent", f"{field} must be true or false.", target=f"properties.{field}"
             )
         setattr(resource, attribute, value)
+    mode = properties.get("roleAssignmentMode")
+    if mode is not None:
+        if mode not in _ROLE_MODES:
+            raise ArmError(
+                400,
+                "InvalidRequestContent",
+                f"roleAssignmentMode must be {' or '.join(_ROLE_MODES)}.",
+                target="properties.roleAssignmentMode",
+            )
+        resource.role_assignment_mode = mode
     sku = body.get("sku") or {}
     if name := sku.get("name") if isinstance(sku, dict) else sku:
         matching = next((known for known in _SKUS if known.lower() == str(name).lower()), None)

@@ -1,0 +1,203 @@
+"""Load on an API server from a process of its own, so that what the client costs is seen apart from the server.
+
+    python -m benchmarks.kube_load < JOB
+
+The job is a JSON object: where to (`host`, `port`, `ca`, `certificate`, `key`) and either `requests` or `watch`. What
+was measured is printed as a JSON object. Connections are kept alive, over TLS, with a client certificate. One thread
+waits for all of them; it takes a few tens of microseconds a request.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import selectors
+import socket
+import ssl
+import sys
+import time
+from typing import Any
+
+Job = dict[str, Any]
+
+_CHUNK = 1 << 18
+_LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
+#: When the writer sent the change that is seen, in nanoseconds of the machine's monotonic clock.
+_MARK = re.compile(rb'"bench/sent":"(\d+)"')
+_OVERLAP = 64
+
+
+def main() -> None:
+    """Do the job that standard input describes; standard input's second line ends a watch."""
+    job = json.loads(sys.stdin.readline())
+    client = _Client(job)
+    found = _requests(client, job["requests"]) if "requests" in job else _watch(client, job["watch"])
+    found["cpu"] = time.process_time()
+    print(json.dumps(found), flush=True)
+
+
+class _Client:
+    """Makes connections; their handshakes are resumed where the server gives tickets, as client-go's are."""
+
+    def __init__(self, job: Job) -> None:
+        self._address = (job["host"], job["port"])
+        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._tls.load_verify_locations(job["ca"])
+        self._tls.load_cert_chain(job["certificate"], job["key"])
+
+    def connect(self) -> ssl.SSLSocket:
+        plain = socket.create_connection(self._address)
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return self._tls.wrap_socket(plain, server_hostname="localhost")
+
+
+def request(method: str, path: str, body: bytes = b"", media: str = "application/json", encoding: str = "") -> bytes:
+    """One request as it is sent, with the headers that client-go sends."""
+    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: bench/1.0\r\nAccept: application/json\r\n"
+    if encoding:
+        head += f"Accept-Encoding: {encoding}\r\n"
+    if body:
+        head += f"Content-Type: {media}\r\nContent-Length: {len(body)}\r\n"
+    return f"{head}\r\n".encode() + body
+
+
+class _Exchange:
+    """A connection with one request under way."""
+
+    def __init__(self, connection: ssl.SSLSocket) -> None:
+        self.socket = connection
+        self.began = 0
+        self._got = bytearray()
+        self._wanted = -1
+
+    def send(self, data: bytes) -> None:
+        self._got.clear()
+        self._wanted = -1
+        self.began = time.perf_counter_ns()
+        self.socket.sendall(data)
+
+    def receive(self) -> bool:
+        """Take what there is; whether that was all."""
+        while True:
+            data = self.socket.recv(_CHUNK)
+            if not data:
+                raise SystemExit("the server closed the connection")
+            self._got += data
+            if self._wanted < 0:
+                end = self._got.find(b"\r\n\r\n")
+                if end < 0:
+                    continue
+                head = bytes(self._got[:end])
+                if not head.startswith(b"HTTP/1.1 2"):
+                    raise SystemExit(f"refused: {bytes(self._got[:2000]).decode(errors='replace')}")
+                length = _LENGTH.search(head)
+                assert length is not None, head
+                self._wanted = end + 4 + int(length[1])
+            if len(self._got) >= self._wanted:
+                return True
+            if not self.socket.pending():
+                return False
+
+
+def _requests(client: _Client, job: Job) -> Job:
+    """`count` requests over `connections`; each `%d` in path and body is the number of the request."""
+    left = iter(range(job["first"], job["first"] + job["count"]))
+    path, body = job["path"], job.get("body", "")
+    numbered = "%d" in path or "%d" in body
+    method, media = job["method"], job.get("media", "application/json")
+    fixed = request(method, path, body.encode(), media, job.get("encoding", ""))
+
+    def data(number: int) -> bytes:
+        if not numbered:
+            return fixed
+        word = str(number)
+        return request(method, path.replace("%d", word), body.replace("%d", word).encode(), media)
+
+    selector = selectors.EpollSelector()
+    exchanges = [_Exchange(client.connect()) for _ in range(job["connections"])]
+    times: list[int] = []
+    began = time.perf_counter()
+    open_connections = 0
+    for exchange in exchanges:
+        number = next(left, None)
+        if number is not None:
+            open_connections += 1
+            selector.register(exchange.socket, selectors.EVENT_READ, exchange)
+            exchange.send(data(number))
+    while open_connections:
+        for key, _ in selector.select():
+            exchange = key.data
+            if not exchange.receive():
+                continue
+            times.append(time.perf_counter_ns() - exchange.began)
+            number = next(left, None)
+            if number is None:
+                selector.unregister(exchange.socket)
+                open_connections -= 1
+            else:
+                exchange.send(data(number))
+    seconds = time.perf_counter() - began
+    times.sort()
+    return {
+        "seconds": seconds,
+        "rate": len(times) / seconds,
+        "p50": times[len(times) // 2] / 1e9,
+        "p99": times[int(len(times) * 0.99)] / 1e9,
+    }
+
+
+def _watch(client: _Client, job: Job) -> Job:
+    """`watchers` watches of `path` at once, until standard input says so: how long changes took to come."""
+    selector = selectors.EpollSelector()
+    ask = request("GET", job["path"])
+    for _ in range(job["watchers"]):
+        connection = client.connect()
+        connection.sendall(ask)
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += connection.recv(4096)
+        connection.setblocking(False)
+        selector.register(connection, selectors.EVENT_READ, bytearray())
+    selector.register(sys.stdin, selectors.EVENT_READ, None)
+    spent = time.process_time()
+    print(json.dumps("watching"), flush=True)
+    delays: list[int] = []
+    ended = False
+    while not ended:
+        for key, _ in selector.select():
+            if key.data is None:
+                ended = True
+                continue
+            now = time.monotonic_ns()
+            delays += [now - mark for mark in _marks(key.fileobj, key.data)]
+    delays.sort()
+    return {
+        "seen": len(delays),
+        "p50": delays[len(delays) // 2] / 1e9 if delays else 0.0,
+        "p99": delays[int(len(delays) * 0.99)] / 1e9 if delays else 0.0,
+        "watching": time.process_time() - spent,
+    }
+
+
+def _marks(connection: Any, tail: bytearray) -> list[int]:
+    """The marks in what has come on a watch; its end is kept in `tail`, in case a mark is cut in two there."""
+    parts = [bytes(tail)]
+    while True:
+        try:
+            data = connection.recv(_CHUNK)
+        except ssl.SSLWantReadError:
+            break
+        if not data:
+            raise SystemExit("the server closed a watch")
+        parts.append(data)
+    whole = b"".join(parts)
+    marks, end = [], 0
+    for found in _MARK.finditer(whole):
+        marks.append(int(found[1]))
+        end = found.end()
+    tail[:] = whole[max(end, len(whole) - _OVERLAP) :]
+    return marks
+
+
+if __name__ == "__main__":
+    main()

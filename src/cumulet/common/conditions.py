@@ -1,0 +1,188 @@
+"""Conditions of role assignments (Azure ABAC, condition version 2.0): read once, then asked for each action.
+
+What is understood: `AND`, `OR`, `!`, parentheses, `ActionMatches{'…'}`, and comparisons of `@Request[…]` or
+`@Resource[…]` with `StringEquals`, `StringLike`, `StringStartsWith` and their `Not` and `IgnoreCase` forms, with one
+value or, after `ForAnyOfAnyValues:`, with any of a set. An attribute that is not there makes a comparison false.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from cumulet.common.patterns import like
+
+#: What says yes or no to an action, given the attributes of the request by their names in lower case.
+Condition = Callable[[str, Mapping[str, str]], bool]
+
+_LONGEST = 8 * 1024
+_DEEPEST = 50
+
+_TOKEN = re.compile(
+    r"\s*(?:(?P<sign>[(){},!])|(?P<text>'(?:[^'\\]|\\.)*')|(?P<attribute>@(?:Request|Resource)\[[^\]]+\])"
+    r"|(?P<word>[A-Za-z:]+|&&|\|\|))",
+    re.IGNORECASE,
+)
+_OPERATOR = re.compile(
+    r"(?:ForAnyOfAnyValues:)?String(?P<negated>Not)?(?P<kind>Equals|Like|StartsWith)(?P<caseless>IgnoreCase)?",
+    re.IGNORECASE,
+)
+_END = ("end", "")
+
+
+class ConditionError(Exception):
+    """A condition is not of the form that is understood; the message says where."""
+
+
+class _Comparison(msgspec.Struct, frozen=True):
+    attribute: str
+    kind: str
+    negated: bool
+    caseless: bool
+    values: tuple[str, ...]
+
+    def __call__(self, action: str, attributes: Mapping[str, str]) -> bool:
+        actual = attributes.get(self.attribute)
+        if actual is None:
+            return False
+        return any(self._fits(value, actual) for value in self.values) is not self.negated
+
+    def _fits(self, value: str, actual: str) -> bool:
+        if self.caseless:
+            value, actual = value.lower(), actual.lower()
+        match self.kind:
+            case "equals":
+                return value == actual
+            case "startswith":
+                return actual.startswith(value)
+        return like(value, actual)
+
+
+@functools.lru_cache(maxsize=256)
+def parse(text: str) -> Condition:
+    """The condition that a text is. Raises `ConditionError`."""
+    if len(text) > _LONGEST:
+        raise ConditionError(f"it is longer than {_LONGEST} characters")
+    return _Parser(text).whole()
+
+
+class _Parser:
+    def __init__(self, text: str) -> None:
+        self._tokens = list(_tokens(text))
+        self._at = 0
+        self._depth = 0
+
+    def whole(self) -> Condition:
+        condition = self._either()
+        self._expect("end")
+        return condition
+
+    def _either(self) -> Condition:
+        parts = [self._both()]
+        while self._skip_word("or", "||"):
+            parts.append(self._both())
+        return parts[0] if len(parts) == 1 else lambda action, has: any(part(action, has) for part in parts)
+
+    def _both(self) -> Condition:
+        parts = [self._one()]
+        while self._skip_word("and", "&&"):
+            parts.append(self._one())
+        return parts[0] if len(parts) == 1 else lambda action, has: all(part(action, has) for part in parts)
+
+    def _one(self) -> Condition:
+        self._depth += 1
+        if self._depth > _DEEPEST:
+            raise ConditionError(f"it is nested more than {_DEEPEST} deep")
+        try:
+            return self._term()
+        finally:
+            self._depth -= 1
+
+    def _term(self) -> Condition:
+        kind, text = self._next()
+        if text == "!" or (kind == "word" and text.lower() == "not"):
+            denied = self._one()
+            return lambda action, has: not denied(action, has)
+        if text == "(":
+            inside = self._either()
+            self._expect("sign", ")")
+            return inside
+        if kind == "word" and text.lower() == "actionmatches":
+            (pattern,) = self._values(single=True)
+            return lambda action, _: like(pattern.lower(), action.lower())
+        if kind == "attribute":
+            return self._comparison(text)
+        raise ConditionError(f"'{text or 'the end'}' is not expected there")
+
+    def _comparison(self, attribute: str) -> Condition:
+        _, text = self._next()
+        operator = _OPERATOR.fullmatch(text)
+        if operator is None:
+            raise ConditionError(f"the operator '{text}' is not supported")
+        values = self._values(single=":" not in text)
+        return _Comparison(
+            attribute.partition("[")[2].rstrip("]").strip().lower(),
+            operator["kind"].lower(),
+            bool(operator["negated"]),
+            bool(operator["caseless"]),
+            values,
+        )
+
+    def _values(self, *, single: bool) -> tuple[str, ...]:
+        kind, text = self._next()
+        if kind == "text":
+            return (_unquote(text),)
+        if text != "{":
+            raise ConditionError(f"a value is expected, not '{text or 'the end'}'")
+        values = []
+        while True:
+            kind, text = self._next()
+            if kind != "text":
+                raise ConditionError(f"a value in quotes is expected, not '{text or 'the end'}'")
+            values.append(_unquote(text))
+            _, text = self._next()
+            if text == "}":
+                break
+            if text != ",":
+                raise ConditionError(f"',' or '}}' is expected, not '{text or 'the end'}'")
+        if single and len(values) > 1:
+            raise ConditionError("several values take an operator that begins with ForAnyOfAnyValues:")
+        return tuple(values)
+
+    def _next(self) -> tuple[str, str]:
+        token = self._tokens[self._at] if self._at < len(self._tokens) else _END
+        self._at += 1
+        return token
+
+    def _skip_word(self, *words: str) -> bool:
+        if self._at < len(self._tokens):
+            kind, text = self._tokens[self._at]
+            if kind == "word" and text.lower() in words:
+                self._at += 1
+                return True
+        return False
+
+    def _expect(self, kind: str, text: str = "") -> None:
+        found = self._next()
+        if found[0] != kind or (text and found[1] != text):
+            raise ConditionError(f"'{found[1] or 'the end'}' is not expected there")
+
+
+def _tokens(text: str) -> list[tuple[str, str]]:
+    found = []
+    at = 0
+    text = text.rstrip()
+    while at < len(text):
+        match = _TOKEN.match(text, at)
+        if match is None or match.lastgroup is None:
+            raise ConditionError(f"'{text[at : at + 20].strip()}' is not understood")
+        found.append((match.lastgroup, match[match.lastgroup]))
+        at = match.end()
+    return found
+
+
+def _unquote(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text[1:-1])

@@ -1,0 +1,95 @@
+"""Sub-resources that are a part of the object: what an update through one of them may change, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cumulet.common import clock
+
+Object = dict[str, Any]
+
+PARTS = ("status", "approval", "ephemeralcontainers", "resize")
+
+_DECISIONS = ("Approved", "Denied")
+
+
+def keep_but_part(obj: Object, old: Object, group: str, kind: str, subresource: str) -> None:
+    """Make `obj` what `old` is, but for the part that the sub-resource is about, in place."""
+    metadata = old["metadata"] | {
+        key: obj["metadata"][key] for key in ("resourceVersion", "managedFields") if key in obj["metadata"]
+    }
+    # A kubelet may label and annotate its node along with the status, as upstream allows.
+    for key in ("labels", "annotations"):
+        if key in obj["metadata"] and (group, kind) == ("", "Node"):
+            metadata[key] = obj["metadata"][key]
+    new = dict(obj)
+    obj.clear()
+    obj.update(old | {"metadata": metadata})
+    if subresource == "ephemeralcontainers":
+        _replace(
+            obj, "spec", _with(old["spec"], "ephemeralContainers", (new.get("spec") or {}).get("ephemeralContainers"))
+        )
+        _count(obj, old)
+    elif subresource == "resize":
+        _replace(obj, "spec", _resized(old["spec"], new.get("spec") or {}))
+        _count(obj, old)
+    elif kind == "CertificateSigningRequest":
+        _replace(obj, "status", _request_status(new.get("status") or {}, old.get("status") or {}, subresource))
+    else:
+        _replace(obj, "status", new.get("status"))
+
+
+def _replace(obj: Object, key: str, value: Any) -> None:
+    if value is None:
+        obj.pop(key, None)
+    else:
+        obj[key] = value
+
+
+def _with(spec: Object, key: str, value: Any) -> Object:
+    return {**spec, key: value} if value else {name: item for name, item in spec.items() if name != key}
+
+
+def _count(obj: Object, old: Object) -> None:
+    if obj["spec"] != old["spec"]:
+        obj["metadata"] = {**obj["metadata"], "generation": old["metadata"].get("generation", 1) + 1}
+
+
+def _resized(old: Object, new: Object) -> Object:
+    """What containers ask for, and whether they are to be restarted for that."""
+    spec = dict(old)
+    for key in ("containers", "initContainers"):
+        wanted = {container.get("name"): container for container in new.get(key) or ()}
+        if key not in old:
+            continue
+        spec[key] = [
+            {
+                **{name: value for name, value in container.items() if name not in ("resources", "resizePolicy")},
+                **{
+                    name: wanted.get(container["name"], container)[name]
+                    for name in ("resources", "resizePolicy")
+                    if name in wanted.get(container["name"], container)
+                },
+            }
+            for container in old[key]
+        ]
+    return spec
+
+
+def _request_status(new: Object, old: Object, subresource: str) -> Object:
+    """Approval is about conditions alone; the status proper is about the rest and keeps who approved or denied."""
+    before = {condition.get("type"): condition for condition in old.get("conditions") or ()}
+    conditions = list(new.get("conditions") or ())
+    if subresource == "status":
+        conditions = [condition for condition in conditions if condition.get("type") not in _DECISIONS]
+        conditions = [before[kind] for kind in _DECISIONS if kind in before] + conditions
+        status = {key: value for key, value in new.items() if key != "conditions"}
+    else:
+        status = {key: value for key, value in old.items() if key != "conditions"}
+    now = clock.rfc3339()
+    for condition in conditions:
+        had = before.get(condition.get("type"), {})
+        condition.setdefault("lastUpdateTime", had.get("lastUpdateTime", now))
+        same = had.get("status") == condition.get("status")
+        condition.setdefault("lastTransitionTime", had.get("lastTransitionTime", now) if same else now)
+    return {**status, "conditions": conditions} if conditions else status

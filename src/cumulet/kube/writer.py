@@ -1,0 +1,28 @@
+"""Who writes: as whom, under which name of fields, for good or to try, and what there is to tell about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from cumulet.kube.body import dry_run, manager
+from cumulet.kube.users import User
+
+#: The server itself, for its own ends.
+SELF = User("system:apiserver", ("system:masters", "system:authenticated"))
+
+
+@dataclass(slots=True)
+class Writer:
+    """One write; `warnings` grows while it goes on."""
+
+    user: User = SELF
+    manager: str = "kube-apiserver"
+    dry_run: bool = False
+    warnings: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, request: web.BaseRequest, user: User) -> Writer:
+        """The writer of a request. Raises `ApiError` 400 and 422."""
+        return cls(user, manager(request), dry_run(request))

@@ -1,0 +1,1 @@
+"""The resource provider `Microsoft.ContainerRegistry`: registries and what is below them, for the front door."""

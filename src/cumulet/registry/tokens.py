@@ -1,0 +1,145 @@
+"""The registry's own refresh and access tokens (JSON Web Tokens, RFC 7519): signed, checked, and their keys rotated."""
+
+from __future__ import annotations
+
+import hmac
+import os
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jwt
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from cumulet.common.config import write_private
+
+REFRESH_LIFE = 3 * 3600
+ACCESS_LIFE = 10 * 60
+
+_ISSUER = "Azure Container Registry"
+#: Seconds for which a key signs.
+_SIGNS_FOR = 24 * 3600
+_NONCE = 12
+_REMEMBERED = 4096
+
+
+class Unauthorized(Exception):  # noqa: N818  (it is an answer, 401, not a fault)
+    """The credentials are not good; the message says whose and why."""
+
+
+class SealError(Exception):
+    """A sealed secret cannot be opened."""
+
+
+class _Key(msgspec.Struct, frozen=True):
+    kid: str
+    secret: str
+    made: float
+
+
+class Tokens:
+    """Signs with HS256, since no one else checks them.
+
+    A key signs for a day and verifies until the last token that it signed has ended, so that rotation logs nobody out.
+    `now` is the time in seconds since 1970.
+    """
+
+    def __init__(self, folder: Path, now: Callable[[], float] = time.time) -> None:
+        self._path = folder / "signing-keys.json"
+        self._seed_path = folder / "seed.key"
+        self._now = now
+        self._keys: list[_Key] = []  # the newest first
+        if self._path.exists():
+            self._keys = msgspec.json.decode(self._path.read_bytes(), type=list[_Key])
+        if not self._seed_path.exists():
+            write_private(self._seed_path, os.urandom(32))
+        self._seed = self._seed_path.read_bytes()
+        self._verified: dict[str, dict[str, Any]] = {}
+
+    def derive(self, purpose: str) -> bytes:
+        """A key for another purpose, the same for the life of the installation."""
+        return hmac.digest(self._seed, purpose.encode(), "sha256")
+
+    def seal(self, place: str, text: str) -> str:
+        """A secret that only this installation can `open` again, and only for the same place; hexadecimal."""
+        nonce = os.urandom(_NONCE)
+        return (nonce + AESGCM(self.derive("seal")).encrypt(nonce, text.encode(), place.encode())).hex()
+
+    def open(self, place: str, sealed: str) -> str:
+        """What was sealed. Raises `SealError` where that was elsewhere, or not by us."""
+        try:
+            raw = bytes.fromhex(sealed)
+            return AESGCM(self.derive("seal")).decrypt(raw[:_NONCE], raw[_NONCE:], place.encode()).decode()
+        except (InvalidTag, ValueError):
+            raise SealError("it was not sealed here") from None
+
+    def issue(self, server: str, subject: str, life: int, **claims: Any) -> str:
+        """A token for a login server, good for `life` seconds."""
+        now = int(self._now())
+        key = self._signing_key()
+        heads = {
+            "jti": str(uuid.uuid4()),
+            "sub": subject,
+            "nbf": now,
+            "iat": now,
+            "exp": now + life,
+            "iss": _ISSUER,
+            "aud": server,
+            "version": "1.0",
+        }
+        return jwt.encode({**heads, **claims}, bytes.fromhex(key.secret), "HS256", headers={"kid": key.kid})
+
+    def verify(self, token: str, server: str, grant_type: str) -> dict[str, Any]:
+        """The claims of a token of ours. Raises `Unauthorized`."""
+        claims = self._verified.get(token)
+        if claims is None:
+            claims = self._decode(token)
+            if len(self._verified) > _REMEMBERED:
+                self._verified.clear()
+            self._verified[token] = claims
+        if claims["exp"] <= self._now():
+            raise Unauthorized("the token has expired")
+        if claims["aud"] != server:
+            raise Unauthorized(f"the token is not for {server}")
+        if claims.get("grant_type") != grant_type:
+            raise Unauthorized(f"the token is not of the type {grant_type}")
+        return claims
+
+    def _decode(self, token: str) -> dict[str, Any]:
+        try:
+            kid = jwt.get_unverified_header(token).get("kid")
+            key = next((key for key in self._keys if key.kid == kid), None)
+            if key is None:
+                raise jwt.InvalidTokenError("it was signed with a key that is not known")
+            claims: dict[str, Any] = jwt.decode(
+                token,
+                bytes.fromhex(key.secret),
+                algorithms=["HS256"],
+                issuer=_ISSUER,
+                options={
+                    "verify_aud": False,  # by us, against the login server that was called
+                    "verify_exp": False,
+                    "verify_nbf": False,  # nobody else signs, and the clock may have been set back
+                    "verify_iat": False,
+                    "require": ["exp", "aud", "sub"],
+                },
+            )
+        except jwt.InvalidTokenError as error:
+            raise Unauthorized(f"the token is not valid: {error}") from None
+        return claims
+
+    def _signing_key(self) -> _Key:
+        """The newest key, or a new one where that is old; what no living token was signed with is dropped."""
+        now = self._now()
+        if not self._keys or now - self._keys[0].made >= _SIGNS_FOR:
+            newest = _Key(uuid.uuid4().hex, os.urandom(32).hex(), now)
+            # A key's last token was signed no later than this moment, or when the key after it was made.
+            replaced = [now, *(key.made for key in self._keys)]
+            kept = [key for key, at in zip(self._keys, replaced, strict=False) if at + REFRESH_LIFE > now]
+            self._keys = [newest, *kept]
+            write_private(self._path, msgspec.json.encode(self._keys))
+        return self._keys[0]

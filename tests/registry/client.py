@@ -1,0 +1,146 @@
+"""A plain HTTP client of one registry, which sends exactly what it is told, and the content that tests push."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import http.client
+import json
+import random
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from cumulet.common import tls
+from tests.cloud import Cloud
+
+IMAGE = "application/vnd.oci.image.manifest.v1+json"
+INDEX = "application/vnd.oci.image.index.v1+json"
+DOCKER_IMAGE = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+CONFIG = "application/vnd.oci.image.config.v1+json"
+LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+EMPTY = "application/vnd.oci.empty.v1+json"
+
+Body = bytes | Iterable[bytes] | None
+
+
+class Answer(NamedTuple):
+    """What the registry answered."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def code(self) -> str:
+        """The first code in the OCI's error body, of which the form is checked."""
+        assert self.headers["Content-Type"].startswith("application/json"), self
+        (error, *_) = self.json["errors"]
+        assert set(error) <= {"code", "message", "detail"}, error
+        assert error["message"], error
+        code: str = error["code"]
+        assert code == code.upper(), error
+        return code
+
+    @property
+    def digest(self) -> str:
+        return self.headers["Docker-Content-Digest"]
+
+    @property
+    def location(self) -> str:
+        return self.headers["Location"]
+
+
+class Registry:
+    """One registry, spoken to as one principal; as nobody where `user` is `None`."""
+
+    def __init__(self, cloud: Cloud, name: str, user: str | None, password: str = "") -> None:
+        self.cloud = cloud
+        self.name = name
+        self.host = f"{name}.{cloud.config.registry_suffix}"
+        self.address = cloud.config.addresses["registry"]
+        self.user = user
+        self.password = password
+
+    @property
+    def authorization(self) -> dict[str, str]:
+        """The header that says who calls."""
+        if self.user is None:
+            return {}
+        return {"Authorization": "Basic " + base64.b64encode(f"{self.user}:{self.password}".encode()).decode()}
+
+    def connect(self) -> http.client.HTTPSConnection:
+        """A connection, for what is sent by hand."""
+        context = tls.client_context(self.cloud.config.ca_file)
+        return http.client.HTTPSConnection(self.address.host, self.address.port, context=context, timeout=60)
+
+    def call(self, method: str, path: str, body: Body = None, **headers: str) -> Answer:
+        """One request on a connection of its own; `content_type="x"` sends `Content-Type: x`."""
+        sent = {"Host": self.host, **self.authorization}
+        sent |= {name.replace("_", "-").title(): value for name, value in headers.items()}
+        connection = self.connect()
+        try:
+            connection.request(method, path, body, sent)
+            response = connection.getresponse()
+            return Answer(response.status, response.headers, response.read())  # type: ignore[arg-type]
+        finally:
+            connection.close()
+
+    # What most tests need before they come to their point.
+
+    def push_blob(self, repository: str, content: bytes, algorithm: str = "sha256") -> str:
+        """Push a blob at once; its digest."""
+        digest = digest_of(content, algorithm)
+        answer = self.call("POST", f"/v2/{repository}/blobs/uploads/?digest={digest}", content)
+        assert answer.status == 201, answer
+        return digest
+
+    def put(self, repository: str, reference: str, manifest: Any, content_type: str = "") -> Answer:
+        """Put a manifest, given as a document or as bytes."""
+        body = manifest if isinstance(manifest, bytes) else json.dumps(manifest).encode()
+        kind = content_type or (manifest.get("mediaType", IMAGE) if isinstance(manifest, dict) else IMAGE)
+        return self.call("PUT", f"/v2/{repository}/manifests/{reference}", body, content_type=kind)
+
+    def push_image(self, repository: str, reference: str, seed: str = "", **fields: Any) -> str:
+        """Push an image with a config and a layer that `seed` tells apart; its digest."""
+        for blob in (f"config {seed}", f"layer {seed}"):
+            self.push_blob(repository, blob.encode())
+        answer = self.put(repository, reference, image(seed, **fields))
+        assert answer.status == 201, answer
+        return answer.digest
+
+    def start(self, repository: str) -> str:
+        """Begin an upload; its location."""
+        answer = self.call("POST", f"/v2/{repository}/blobs/uploads/")
+        assert answer.status == 202, answer
+        return answer.location
+
+
+def digest_of(content: bytes, algorithm: str = "sha256") -> str:
+    """The digest of some content."""
+    return f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}"
+
+
+def descriptor(content: bytes, media_type: str, **fields: Any) -> dict[str, Any]:
+    """A descriptor of some content."""
+    return {"mediaType": media_type, "digest": digest_of(content), "size": len(content), **fields}
+
+
+def image(seed: str = "", **fields: Any) -> dict[str, Any]:
+    """An image manifest whose config and layer are those that `push_image` pushes."""
+    return {
+        "schemaVersion": 2,
+        "mediaType": IMAGE,
+        "config": descriptor(f"config {seed}".encode(), CONFIG),
+        "layers": [descriptor(f"layer {seed}".encode(), LAYER)],
+        **fields,
+    }
+
+
+def noise(size: int, seed: int = 0) -> bytes:
+    """Content that does not compress, the same for the same seed."""
+    return random.Random(seed).randbytes(size)
