@@ -6,7 +6,6 @@ aiohttp's `FileResponse` asks the event loop to send a file; there it is sent by
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import errno
 import logging
 import os
@@ -17,7 +16,7 @@ from typing import IO, Any
 
 import uvloop
 
-from cumulet.common.tls_transport import TlsTransport
+from cumulet.common.tls_transport import Shared, TlsTransport
 
 log = logging.getLogger(__name__)
 
@@ -67,10 +66,8 @@ class _Server(asyncio.AbstractServer):
         listener.setblocking(False)
         self._loop = loop
         self._listener = listener
-        self._context = context
+        self._shared = Shared.make(loop, context)
         self._protocol_factory = protocol_factory
-        # More than processors: some wait for a reader.
-        self._threads = concurrent.futures.ThreadPoolExecutor(4 * (os.cpu_count() or 1), "send")
         self._start()
 
     def _start(self) -> None:
@@ -90,7 +87,10 @@ class _Server(asyncio.AbstractServer):
                 self._loop.remove_reader(self._listener.fileno())
                 self._loop.call_later(_PAUSE_SECONDS, self._start)
                 return
-            TlsTransport(self._loop, connection, self._context, self._protocol_factory(), self._threads)
+            try:
+                TlsTransport(connection, self._shared, self._protocol_factory())
+            except OSError:  # the other end has gone
+                connection.close()
 
     def close(self) -> None:
         """Accept no more."""

@@ -12,10 +12,11 @@ import collections
 import concurrent.futures
 import contextlib
 import mmap
+import os
 import select
 import socket
 import ssl
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 _HANDSHAKE_SECONDS = 30.0
 #: How long the other end gets to read the last of what it was sent, and to close.
@@ -29,7 +30,20 @@ _PATIENCE = 20
 
 _HIGH_WATER, _LOW_WATER = 64 * 1024, 16 * 1024
 
-_buffer = memoryview(bytearray(_READ))
+
+class Shared(NamedTuple):
+    """What the connections of one server have together."""
+
+    loop: asyncio.AbstractEventLoop
+    context: ssl.SSLContext
+    threads: concurrent.futures.Executor
+    buffer: memoryview
+
+    @classmethod
+    def make(cls, loop: asyncio.AbstractEventLoop, context: ssl.SSLContext) -> Shared:
+        """With more threads than processors, since some wait for a reader."""
+        threads = concurrent.futures.ThreadPoolExecutor(4 * (os.cpu_count() or 1), "send")
+        return cls(loop, context, threads, memoryview(bytearray(_READ)))
 
 
 class TlsTransport(asyncio.Transport):
@@ -39,38 +53,33 @@ class TlsTransport(asyncio.Transport):
     `ConnectionResetError`. A write that OpenSSL could not finish must be offered again unchanged, hence the queue.
     """
 
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        connection: socket.socket,
-        context: ssl.SSLContext,
-        protocol: asyncio.Protocol,
-        threads: concurrent.futures.Executor,
-    ) -> None:
+    def __init__(self, connection: socket.socket, shared: Shared, protocol: asyncio.Protocol) -> None:
+        """Raises `OSError` where the other end has gone."""
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        super().__init__({"sslcontext": context, "sockname": connection.getsockname()})
-        self._peer = _peer_name(connection)
-        self._socket = context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        names = {"sockname": connection.getsockname(), "peername": connection.getpeername()}
+        super().__init__({"sslcontext": shared.context, **names})
+        self._socket = shared.context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
         self._fd = self._socket.fileno()
-        self._loop = loop
+        self._loop = shared.loop
+        self._threads = shared.threads
+        self._buffer = shared.buffer
         self._protocol = protocol
-        self._threads = threads
         self._queue: collections.deque[bytes] = collections.deque()
         self._queued = 0
         self._flushed: asyncio.Future[None] | None = None
         self._connected = self._writing_paused = self._reading_paused = False
         self._sending = False  # a thread has the connection
         self._closing = self._lost = False
-        self._timer = loop.call_later(_HANDSHAKE_SECONDS, self.abort)
-        loop.add_reader(self._fd, self._handshake)
+        self._timer = self._loop.call_later(_HANDSHAKE_SECONDS, self.abort)
+        self._loop.add_reader(self._fd, self._handshake)
 
     # What a protocol asks of its transport.
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """As of the event loop's own transports."""
-        if name == "peername":
-            return self._peer
+        if self._lost:
+            return super().get_extra_info(name, default)
         if name in ("socket", "ssl_object"):
             return self._socket
         if name == "peercert":
@@ -153,6 +162,7 @@ class TlsTransport(asyncio.Transport):
         if self._queue:
             self._flushed = self._loop.create_future()
             await self._flushed
+            self._flushed = None
         if self._closing:
             raise ConnectionResetError("the connection is closed")
         self._sending = True
@@ -164,15 +174,14 @@ class TlsTransport(asyncio.Transport):
                 await self._send_window(file.fileno(), start, min(_WINDOW, offset + count - start))
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
         except OSError as error:
-            self._sending = False
             self._lose(error)
+            self._let_go()
             raise ConnectionResetError("the connection was lost") from error
         except asyncio.CancelledError:
             self._lose(None)  # a part of the file has gone out, so nothing else can
             raise
-        self._sending = False
+        self._let_go()
         if self._lost:
-            self._socket.close()
             raise ConnectionResetError("the connection was lost")
         self._flush()
         self._read_on()
@@ -193,16 +202,21 @@ class TlsTransport(asyncio.Transport):
             try:
                 await writable
             except asyncio.CancelledError:
-                self._sending = False
+                self._let_go()
                 raise
             finally:
                 self._loop.remove_writer(self._fd)
 
     def _abandon(self, step: asyncio.Future[bool]) -> None:
-        """The thread has let go of a connection that nobody wants any more."""
-        step.cancelled() or step.exception()
+        if not step.cancelled():
+            step.exception()  # nobody waits for it any more
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """No thread has the connection now."""
         self._sending = False
-        self._socket.close()
+        if self._lost:
+            self._socket.close()
 
     # The life of the connection.
 
@@ -237,7 +251,7 @@ class TlsTransport(asyncio.Transport):
         size, ended, failure = 0, False, None
         try:
             while size <= _READ - _RECORD:
-                read = self._socket.recv_into(_buffer[size:])
+                read = self._socket.recv_into(self._buffer[size:])
                 size += read
                 ended = not read
                 if read < _RECORD and not self._socket.pending():
@@ -247,7 +261,7 @@ class TlsTransport(asyncio.Transport):
         except OSError as error:
             failure = error
         if size:
-            self._protocol.data_received(bytes(_buffer[:size]))
+            self._protocol.data_received(bytes(self._buffer[:size]))
         if failure is not None:
             self._lose(failure)
         elif ended and not self._closing and not self._protocol.eof_received():
@@ -294,15 +308,14 @@ class TlsTransport(asyncio.Transport):
             plain.shutdown(socket.SHUT_WR)
 
         def drain() -> None:
-            with contextlib.suppress(BlockingIOError):
-                try:
-                    while plain.recv_into(_buffer):
-                        pass
-                except BlockingIOError:
-                    raise
-                except OSError:
+            try:
+                while plain.recv_into(self._buffer):
                     pass
-                end()
+            except BlockingIOError:
+                return
+            except OSError:
+                pass
+            end()
 
         def end() -> None:
             timer.cancel()
@@ -345,16 +358,19 @@ class _Window:
         """Whether all of it went. If not, the reader is slow, and the same is to be offered again. In a thread."""
         where = {"flags": self._flags, "prot": mmap.PROT_READ, "offset": self._start}
         self._flags = mmap.MAP_SHARED
-        with mmap.mmap(self._descriptor, self._length, **where) as mapped, memoryview(mapped) as view:
-            with view[self._skip :] as wanted:
-                while True:
-                    try:
-                        connection.send(wanted)
-                    except ssl.SSLWantWriteError:
-                        if not _writable(connection):
-                            return False
-                    else:
-                        return True
+        with (
+            mmap.mmap(self._descriptor, self._length, **where) as mapped,
+            memoryview(mapped) as view,
+            view[self._skip :] as wanted,
+        ):
+            while True:
+                try:
+                    connection.send(wanted)
+                except ssl.SSLWantWriteError:
+                    if not _writable(connection):
+                        return False
+                else:
+                    return True
 
 
 def _writable(connection: ssl.SSLSocket) -> bool:
@@ -366,10 +382,3 @@ def _writable(connection: ssl.SSLSocket) -> bool:
 def _wake(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-def _peer_name(connection: socket.socket) -> Any:
-    try:
-        return connection.getpeername()
-    except OSError:  # it has gone already
-        return None
