@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
+import msgspec
+
 from cumulet.common import tls
 from cumulet.common.config import DEFAULT_PORTS, Config, RoomName
 from cumulet.common.entra import ARM_AUDIENCE, GRAPH_AUDIENCE, Credential, read_credential
@@ -42,10 +44,11 @@ class Answer(NamedTuple):
 
 
 class Cloud:
-    """An installation of which some rooms run."""
+    """An installation of which some rooms run; `settings` are those that differ from a new one's."""
 
-    def __init__(self, data_dir: Path, *rooms: RoomName) -> None:
-        self.config: Config = install(data_dir, ports=dict.fromkeys(DEFAULT_PORTS, 0))
+    def __init__(self, data_dir: Path, *rooms: RoomName, **settings: Any) -> None:
+        installed = install(data_dir, ports=dict.fromkeys(DEFAULT_PORTS, 0))
+        self.config: Config = msgspec.structs.replace(installed, **settings)
         self.subscription = f"/subscriptions/{self.config.subscription_id}"
         self.owner = read_credential(self.config.credential_file("owner"))
         names: tuple[RoomName, ...] = ("identity", *rooms)

@@ -100,6 +100,16 @@ class Program:
         assert done.returncode == code, f"{words} ended with {done.returncode}:\n{done.stdout}"
         return done.stdout
 
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """Run it in the background; whoever asked for it ends it."""
+        return subprocess.Popen(
+            [self.path, "--namespace", self.namespace, *words],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
     def json(self, *words: str) -> Any:
         """What it prints, as JSON."""
         return json.loads(self(*words, "-o", "json"))

@@ -10,6 +10,7 @@ from aiohttp import WSMsgType, web
 
 from cumulet.common import tls
 from cumulet.common.config import Config
+from cumulet.node.forward import CHANNELS, TUNNEL, forward
 
 
 class StandInKubelet:
@@ -41,6 +42,7 @@ class StandInKubelet:
             [
                 web.get("/containerLogs/{namespace}/{pod}/{container}", self._log),
                 web.get("/exec/{namespace}/{pod}/{container}", self._exec),
+                web.get("/portForward/{namespace}/{pod}", self._port_forward),
             ]
         )
         runner = web.AppRunner(app, shutdown_timeout=1)
@@ -57,6 +59,14 @@ class StandInKubelet:
     async def _log(self, request: web.Request) -> web.Response:
         self.asked.append(request.path_qs)
         return web.Response(text="one\ntwo\n")
+
+    async def _port_forward(self, request: web.Request) -> web.WebSocketResponse:
+        """As the node's own, with every pod at this machine's own address."""
+        self.asked.append(request.path_qs)
+        socket = web.WebSocketResponse(protocols=[TUNNEL, CHANNELS])
+        await socket.prepare(request)
+        await forward(socket, "127.0.0.1", [int(port) for port in request.query.getall("port", [])])
+        return socket
 
     async def _exec(self, request: web.Request) -> web.WebSocketResponse:
         self.asked.append(request.path_qs)

@@ -107,6 +107,31 @@ def tags(
 
 
 @app.command()
+def gc(
+    name: Annotated[str | None, typer.Argument(help="Name of the registry; all of them by default.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be removed.")] = False,
+    output: FormatOption = Format.TABLE,
+    query: QueryOption = None,
+) -> None:
+    """Remove what nothing needs any more, beside whatever is being pushed."""
+
+    async def work(azure: Azure) -> Any:
+        if name is not None:
+            registries = [await azure.find_registry(name)]
+        else:
+            path = "/providers/Microsoft.ContainerRegistry/registries"
+            registries = (await azure.arm("GET", azure.subscription + path, api_version=REGISTRIES))["value"]
+        rows = []
+        for registry in registries:
+            path = f"{registry['id']}/collectGarbage"
+            report = await azure.arm("POST", path, {"dryRun": dry_run}, api_version=REGISTRIES)
+            rows.append({"registry": registry["name"], **report})
+        return rows
+
+    show(run(work), output, query)
+
+
+@app.command()
 def delete(name: Name) -> None:
     """Delete a registry with all that was pushed to it."""
 

@@ -21,7 +21,10 @@ class Context:
     def informer(self, resource: Resource) -> Informer:
         """The informer of a resource."""
         if resource not in self.informers:
-            self.informers[resource] = Informer(self.client, resource)
+            informer = self.informers[resource] = Informer(self.client, resource)
+            informer.add_index("namespace", lambda obj: (obj["metadata"].get("namespace", ""),))
+            informer.add_index("controller", _controllers)
+            informer.add_index("orphans", _orphans)
         return self.informers[resource]
 
     def events(self, component: str) -> EventRecorder:
@@ -55,11 +58,21 @@ def controller_of(obj: Object) -> Object | None:
     return None
 
 
-def owner_reference(owner: Object, api_version: str, kind: str) -> Object:
+def _controllers(obj: Object) -> tuple[str, ...]:
+    owner = controller_of(obj)
+    return (owner["uid"],) if owner is not None else ()
+
+
+def _orphans(obj: Object) -> tuple[str, ...]:
+    """The namespace of an object that nobody controls."""
+    return (obj["metadata"].get("namespace", ""),) if controller_of(obj) is None else ()
+
+
+def owner_reference(owner: Object, resource: Resource) -> Object:
     """A reference to an owner that controls."""
     return {
-        "apiVersion": api_version,
-        "kind": kind,
+        "apiVersion": resource.api_version,
+        "kind": resource.kind,
         "name": owner["metadata"]["name"],
         "uid": owner["metadata"]["uid"],
         "controller": True,

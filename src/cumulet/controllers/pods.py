@@ -1,41 +1,52 @@
-"""Pods as their controllers see them: which count, which go first, and which are on their way."""
+"""Pods as their controllers see them: which count, which go first, how they are made from a template."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from cumulet.common import clock
-from cumulet.common.kubernetes import Client, EventRecorder, Informer, KubernetesError
+from cumulet.common.kubernetes import KubernetesError, Resource
 from cumulet.common.kubernetes.client import PODS
-from cumulet.controllers.controller import Key, controller_of
+from cumulet.controllers.controller import Context, Object
+from cumulet.controllers.owned import Owned
 
-Object = dict[str, Any]
+
+def phase_of(pod: Object) -> str:
+    """`status.phase`."""
+    found: str = (pod.get("status") or {}).get("phase", "")
+    return found
 
 
 def is_active(pod: Object) -> bool:
     """Neither ended nor being deleted."""
-    return (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed") and not pod["metadata"].get(
-        "deletionTimestamp"
-    )
+    return phase_of(pod) not in ("Succeeded", "Failed") and not is_terminating(pod)
+
+
+def is_terminating(pod: Object) -> bool:
+    """It is being deleted."""
+    return bool(pod["metadata"].get("deletionTimestamp"))
 
 
 def is_ready(pod: Object) -> bool:
     """Its condition Ready is true."""
-    return _condition(pod, "Ready").get("status") == "True"
+    return condition_of(pod, "Ready").get("status") == "True"
 
 
 def available_in(pod: Object, least: int) -> float | None:
     """Seconds until a pod counts as available: 0 where it does, `None` where it is not ready."""
     if not is_ready(pod):
         return None
-    since = _condition(pod, "Ready").get("lastTransitionTime")
+    since = condition_of(pod, "Ready").get("lastTransitionTime")
     if not least or not since:
         return 0.0
     return max(0.0, least - (clock.now() - clock.parse(since)).total_seconds())
 
 
-def _condition(pod: Object, kind: str) -> Object:
-    for condition in (pod.get("status") or {}).get("conditions") or ():
+def condition_of(obj: Object, kind: str) -> Object:
+    """A condition by its type, empty where there is none."""
+    for condition in (obj.get("status") or {}).get("conditions") or ():
         if condition["type"] == kind:
             found: Object = condition
             return found
@@ -43,68 +54,81 @@ def _condition(pod: Object, kind: str) -> Object:
 
 
 def deletion_rank(pod: Object) -> tuple[Any, ...]:
-    """The order in which pods go: not placed, not running, not ready, then the younger ones."""
-    status = pod.get("status") or {}
-    phase = {"Pending": 0, "Unknown": 1}.get(status.get("phase", ""), 2)
-    created = pod["metadata"].get("creationTimestamp", "")
-    cost = int((pod["metadata"].get("annotations") or {}).get("controller.kubernetes.io/pod-deletion-cost", "0"))
-    return (bool(pod["spec"].get("nodeName")), phase, is_ready(pod), cost, [-ord(char) for char in created])
+    """The order in which pods go: not placed, not running, not ready, cheaper, restarted more often, younger.
+
+    Follows `controller.ActivePodsWithRanks`, without its rank by node.
+    """
+    cost = (pod["metadata"].get("annotations") or {}).get("controller.kubernetes.io/pod-deletion-cost", "0")
+    ready_since = condition_of(pod, "Ready").get("lastTransitionTime") or ""
+    restarts = max(
+        (item.get("restartCount", 0) for item in (pod.get("status") or {}).get("containerStatuses") or ()), default=0
+    )
+    return (
+        bool(pod["spec"].get("nodeName")),
+        {"Pending": 0, "Unknown": 1}.get(phase_of(pod), 2),
+        is_ready(pod),
+        int(cost) if cost.lstrip("-").isdigit() else 0,
+        _younger_first(ready_since) if is_ready(pod) else [],
+        -restarts,
+        _younger_first(pod["metadata"].get("creationTimestamp", "")),
+    )
 
 
-class OwnedPods:
-    """Creates and deletes the pods of owners, and knows of those that the informer has not seen yet."""
+def _younger_first(moment: str) -> list[int]:
+    return [-ord(char) for char in moment]
 
-    def __init__(self, client: Client, informer: Informer, events: EventRecorder) -> None:
-        self._client = client
-        self._informer = informer
-        self._events = events
-        self._created: dict[str, dict[Key, Object]] = {}
-        self._deleted: set[str] = set()
-        informer.add_handler(self._seen)
 
-    def _seen(self, change: str, pod: Object, _: Object | None) -> None:
-        metadata = pod["metadata"]
-        if (owner := controller_of(pod)) is not None:
-            self._created.get(owner["uid"], {}).pop((metadata["namespace"], metadata["name"]), None)
-        if change == "DELETED" or metadata.get("deletionTimestamp"):
-            self._deleted.discard(metadata["uid"])
+def from_template(template: Object, *, name: str | None = None, prefix: str = "") -> Object:
+    """A pod of a template, with that name or one that begins with `prefix`."""
+    metadata: Object = {"name": name} if name is not None else {"generateName": prefix}
+    for part in ("labels", "annotations", "finalizers"):
+        if value := (template.get("metadata") or {}).get(part):
+            metadata[part] = value
+    return {"metadata": metadata, "spec": template["spec"]}
 
-    def of(self, owner: Object) -> list[Object]:
-        """All pods of an owner, less those that it has asked to be deleted."""
-        uid = owner["metadata"]["uid"]
-        namespace = owner["metadata"]["namespace"]
-        found = [
-            pod
-            for pod in self._informer
-            if pod["metadata"]["namespace"] == namespace
-            and (reference := controller_of(pod)) is not None
-            and reference["uid"] == uid
-        ]
-        found += self._created.get(uid, {}).values()
-        return [pod for pod in found if pod["metadata"]["uid"] not in self._deleted]
 
-    async def create(self, owner: Object, pod: Object) -> None:
+class OwnedPods(Owned):
+    """Pods that owners control; each that is made or deleted is told of in an event of the owner."""
+
+    def __init__(self, context: Context, owner: Resource, component: str) -> None:
+        super().__init__(context, PODS, owner)
+        self._events = context.events(component)
+
+    async def create(self, owner: Object, obj: Object) -> Object:
         """Create a pod. Raises `KubernetesError`, after an event that tells of it."""
-        namespace = owner["metadata"]["namespace"]
         try:
-            made = await self._client.create(PODS, pod, namespace)
+            made = await super().create(owner, obj)
         except KubernetesError as error:
-            self._events.event(owner, "Warning", "FailedCreate", f"Error creating: {error}")
+            if not _is_going(error):
+                self._events.event(owner, "Warning", "FailedCreate", f"Error creating: {error}")
             raise
-        key = (namespace, made["metadata"]["name"])
-        if key not in self._informer.items:
-            self._created.setdefault(owner["metadata"]["uid"], {})[key] = made
-        self._events.event(owner, "Normal", "SuccessfulCreate", f"Created pod: {key[1]}")
+        self._events.event(owner, "Normal", "SuccessfulCreate", f"Created pod: {made['metadata']['name']}")
+        return made
 
-    async def delete(self, owner: Object, pod: Object) -> None:
-        """Delete a pod; one that is gone is fine."""
-        metadata = pod["metadata"]
-        self._deleted.add(metadata["uid"])
+    async def delete(self, owner: Object, obj: Object) -> bool:
+        """Delete a pod; whether it was there."""
         try:
-            await self._client.delete(PODS, metadata["name"], metadata["namespace"], uid=metadata["uid"])
+            deleted = await super().delete(owner, obj)
         except KubernetesError as error:
-            self._deleted.discard(metadata["uid"])
-            if error.code not in (404, 409):
-                raise
-            return
-        self._events.event(owner, "Normal", "SuccessfulDelete", f"Deleted pod: {metadata['name']}")
+            self._events.event(owner, "Warning", "FailedDelete", f"Error deleting: {error}")
+            raise
+        if deleted:
+            self._events.event(owner, "Normal", "SuccessfulDelete", f"Deleted pod: {obj['metadata']['name']}")
+        return deleted
+
+
+def _is_going(error: KubernetesError) -> bool:
+    """The namespace is being deleted: nothing can be made in it, and nobody needs to hear of it."""
+    causes = (error.status.get("details") or {}).get("causes") or ()
+    return any(cause.get("reason") == "NamespaceTerminating" for cause in causes)
+
+
+async def in_batches(count: int, one: Callable[[int], Awaitable[Any]]) -> None:
+    """Do `one` for each number below `count`, in batches that double: what is refused is refused once, not a thousand times."""
+    done, batch = 0, 1
+    while done < count:
+        numbers = range(done, min(done + batch, count))
+        outcomes = await asyncio.gather(*(one(number) for number in numbers), return_exceptions=True)
+        if failures := [outcome for outcome in outcomes if isinstance(outcome, BaseException)]:
+            raise failures[0]
+        done, batch = numbers.stop, batch * 2

@@ -1,15 +1,27 @@
-"""Replica sets: as many pods of a template as are wanted (`pkg/controller/replicaset`)."""
+"""Replica sets and replication controllers: as many pods of a template as are wanted (`pkg/controller/replicaset`)."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
-from cumulet.common.kubernetes import KubernetesError, WorkQueue
-from cumulet.common.kubernetes.client import PODS, REPLICASETS
-from cumulet.common.kubernetes.selection import selects
-from cumulet.controllers.controller import Context, Key, Object, controller_of, key_of, owner_reference
-from cumulet.controllers.pods import OwnedPods, available_in, deletion_rank, is_active, is_ready
+from cumulet.common import clock
+from cumulet.common.kubernetes import KubernetesError, Resource, WorkQueue
+from cumulet.common.kubernetes.client import REPLICASETS, REPLICATIONCONTROLLERS
+from cumulet.controllers.controller import Context, Key, Object, key_of
+from cumulet.controllers.owned import selector_of
+from cumulet.controllers.pods import (
+    OwnedPods,
+    available_in,
+    condition_of,
+    deletion_rank,
+    from_template,
+    in_batches,
+    is_active,
+    is_ready,
+    is_terminating,
+)
 
 _BURST = 500
 
@@ -17,87 +29,58 @@ _BURST = 500
 class ReplicaSetController:
     """See the module."""
 
+    resource: Resource = REPLICASETS
+    component = "replicaset-controller"
+
     def __init__(self, context: Context) -> None:
         self.queue: WorkQueue[Key] = WorkQueue()
         self._client = context.client
-        self._sets = context.informer(REPLICASETS)
-        self._pods_informer = context.informer(PODS)
-        self._pods = OwnedPods(context.client, self._pods_informer, context.events("replicaset-controller"))
+        self._sets = context.informer(self.resource)
+        self._pods = OwnedPods(context, self.resource, self.component)
         self._sets.add_handler(lambda change, obj, old: self.queue.add(key_of(obj)))
-        self._pods_informer.add_handler(self._pod_changed)
+        self._pods.notify(self.queue, self.selector)
 
-    def _pod_changed(self, change: str, pod: Object, old: Object | None) -> None:
-        owner = controller_of(pod)
-        if owner is not None:
-            if owner["kind"] == "ReplicaSet":
-                self.queue.add((pod["metadata"]["namespace"], owner["name"]))
-            return
-        for item in self._sets:
-            if item["metadata"]["namespace"] == pod["metadata"]["namespace"] and selects(
-                item["spec"].get("selector"), pod["metadata"].get("labels") or {}
-            ):
-                self.queue.add(key_of(item))
+    @staticmethod
+    def selector(owner: Object) -> Mapping[str, Any] | None:
+        """What of pods is the owner's."""
+        return selector_of(owner)
 
     async def reconcile(self, key: Key) -> None:
         """Create or delete pods, then tell in the status what is there."""
         owner = self._sets.get(key[1], key[0])
         if owner is None:
             return
-        await self._adopt(owner)
-        pods = self._pods.of(owner)
+        pods = await self._pods.claim(owner, self.selector(owner), is_active)
         active = [pod for pod in pods if is_active(pod)]
-        wanted = owner["spec"].get("replicas", 1)
         failure: KubernetesError | None = None
         if not owner["metadata"].get("deletionTimestamp"):
             try:
-                if len(active) < wanted:
-                    await self._create(owner, min(wanted - len(active), _BURST))
-                elif len(active) > wanted:
-                    going = sorted(active, key=deletion_rank)[: len(active) - wanted]
-                    await asyncio.gather(*(self._pods.delete(owner, pod) for pod in going))
+                await self._manage(owner, active)
             except KubernetesError as error:
                 failure = error
-        await self._write_status(owner, [pod for pod in self._pods.of(owner) if is_active(pod)], pods, failure)
+        await self._write_status(owner, self._pods.of(owner), failure, owner["spec"].get("replicas", 1) - len(active))
         if failure is not None:
             raise failure
 
-    async def _create(self, owner: Object, count: int) -> None:
-        """In batches that double, so that a template that is refused is refused once and not a thousand times."""
-        batch = 1
-        while count > 0:
-            size = min(batch, count)
-            await asyncio.gather(*(self._pods.create(owner, _pod(owner)) for _ in range(size)))
-            count -= size
-            batch *= 2
-
-    async def _adopt(self, owner: Object) -> None:
-        """Take pods that are selected and have no controller."""
-        if owner["metadata"].get("deletionTimestamp"):
-            return
-        for pod in self._pods_informer:
-            if (
-                pod["metadata"]["namespace"] == owner["metadata"]["namespace"]
-                and controller_of(pod) is None
-                and is_active(pod)
-                and selects(owner["spec"].get("selector"), pod["metadata"].get("labels") or {})
-            ):
-                references = [*(pod["metadata"].get("ownerReferences") or ()), _reference(owner)]
-                patch = {"metadata": {"uid": pod["metadata"]["uid"], "ownerReferences": references}}
-                try:
-                    await self._client.patch(PODS, pod["metadata"]["name"], patch, pod["metadata"]["namespace"])
-                except KubernetesError as error:
-                    if error.code not in (404, 409):
-                        raise
+    async def _manage(self, owner: Object, active: list[Object]) -> None:
+        missing = owner["spec"].get("replicas", 1) - len(active)
+        if missing > 0:
+            pod = from_template(owner["spec"]["template"], prefix=f"{owner['metadata']['name']}-")
+            await in_batches(min(missing, _BURST), lambda _: self._pods.create(owner, pod))
+            if missing > _BURST:
+                self.queue.add(key_of(owner))
+        elif missing < 0:
+            going = sorted(active, key=deletion_rank)[:-missing][:_BURST]
+            await asyncio.gather(*(self._pods.delete(owner, pod) for pod in going))
 
     async def _write_status(
-        self, owner: Object, active: list[Object], pods: list[Object], failure: KubernetesError | None
+        self, owner: Object, pods: list[Object], failure: KubernetesError | None, missing: int
     ) -> None:
-        least = owner["spec"].get("minReadySeconds", 0)
-        waits = [available_in(pod, least) for pod in active]
+        active = [pod for pod in pods if is_active(pod)]
+        waits = [available_in(pod, owner["spec"].get("minReadySeconds", 0)) for pod in active]
         if soon := [wait for wait in waits if wait]:
             self.queue.add_after(key_of(owner), min(soon))
         labels = (owner["spec"]["template"].get("metadata") or {}).get("labels") or {}
-        terminating = sum(bool(pod["metadata"].get("deletionTimestamp")) for pod in pods)
         status: dict[str, Any] = {
             "replicas": len(active),
             "fullyLabeledReplicas": sum(
@@ -105,45 +88,38 @@ class ReplicaSetController:
             ),
             "readyReplicas": sum(is_ready(pod) for pod in active),
             "availableReplicas": sum(wait == 0 for wait in waits),
-            "terminatingReplicas": terminating,
             "observedGeneration": owner["metadata"].get("generation", 0),
         }
+        if self.resource is REPLICASETS:
+            status["terminatingReplicas"] = sum(is_terminating(pod) for pod in pods)
         kept = ("replicas", "observedGeneration", "terminatingReplicas")
         status = {name: value for name, value in status.items() if value or name in kept}
         if failure is not None:
-            condition = {
-                "type": "ReplicaFailure",
-                "status": "True",
-                "reason": "FailedCreate",
-                "message": str(failure),
-            }
-            status["conditions"] = [condition]
+            status["conditions"] = [_failure(owner, failure, "FailedCreate" if missing > 0 else "FailedDelete")]
         if status == owner.get("status"):
             return
         # The spec that was observed is this one: a newer object has another status to get, and a conflict says so.
         try:
-            await self._client.update(REPLICASETS, {**owner, "status": status}, "status")
+            await self._client.update(self.resource, {**owner, "status": status}, "status")
         except KubernetesError as error:
             if error.code not in (404, 409):
                 raise
 
 
-def _reference(owner: Object) -> Object:
-    return owner_reference(owner, "apps/v1", "ReplicaSet")
+class ReplicationControllerController(ReplicaSetController):
+    """The same for the older kind, whose selector is a map of labels."""
+
+    resource = REPLICATIONCONTROLLERS
+    component = "replication-controller"
+
+    @staticmethod
+    def selector(owner: Object) -> Mapping[str, Any] | None:
+        """What of pods is the owner's."""
+        labels = owner["spec"].get("selector")
+        return {"matchLabels": labels} if labels else None
 
 
-def _pod(owner: Object) -> Object:
-    template = owner["spec"]["template"]
-    metadata = {
-        name: value
-        for name, value in (template.get("metadata") or {}).items()
-        if name in ("labels", "annotations", "finalizers")
-    }
-    return {
-        "metadata": {
-            **metadata,
-            "generateName": f"{owner['metadata']['name']}-",
-            "ownerReferences": [_reference(owner)],
-        },
-        "spec": template["spec"],
-    }
+def _failure(owner: Object, error: KubernetesError, reason: str) -> Object:
+    old = condition_of(owner, "ReplicaFailure")
+    found = {"type": "ReplicaFailure", "status": "True", "reason": reason, "message": str(error)}
+    return {**found, "lastTransitionTime": old.get("lastTransitionTime") or clock.rfc3339()}

@@ -5,22 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cumulet.common.kubernetes.component import client_of, health_app, run_informers
+from cumulet.common.kubernetes.election import lead
 from cumulet.common.room import Room
-from cumulet.common.tasks import task_set
+from cumulet.common.tasks import TaskSet, task_set
 from cumulet.controllers.controller import Context, Controller
+from cumulet.controllers.cronjob import CronJobController
+from cumulet.controllers.daemonset import DaemonSetController
 from cumulet.controllers.deployment import DeploymentController
 from cumulet.controllers.endpoints import EndpointsController
 from cumulet.controllers.garbage import GarbageCollector
-from cumulet.controllers.jobs import JobController
+from cumulet.controllers.job import ExpiryController, JobController
 from cumulet.controllers.namespaces import NamespaceController, ServiceAccountController
 from cumulet.controllers.nodes import NodeLifecycleController
-from cumulet.controllers.replicaset import ReplicaSetController
+from cumulet.controllers.replicaset import ReplicaSetController, ReplicationControllerController
+from cumulet.controllers.statefulset import StatefulSetController
 
 #: Each controller and how many of its keys are worked on at once.
 CONTROLLERS: tuple[tuple[Callable[[Context], Controller], int], ...] = (
     (DeploymentController, 4),
     (ReplicaSetController, 4),
+    (ReplicationControllerController, 1),
+    (StatefulSetController, 4),
+    (DaemonSetController, 2),
     (JobController, 4),
+    (ExpiryController, 1),
+    (CronJobController, 2),
     (EndpointsController, 4),
     (GarbageCollector, 8),
     (NamespaceController, 2),
@@ -40,7 +49,11 @@ async def serve(room: Room) -> None:
             for recorder in context.recorders.values():
                 tasks.start_essential(recorder.run(), "events")
             await run_informers(informers, tasks)
-            for controller, workers in controllers:
-                for _ in range(workers):
-                    tasks.start_essential(controller.queue.work(controller.reconcile), type(controller).__name__)
-            await room.stopping.wait()
+
+            def work(working: TaskSet) -> None:
+                for controller, workers in controllers:
+                    for _ in range(workers):
+                        task = controller.queue.work(controller.reconcile)
+                        working.start_essential(task, type(controller).__name__)
+
+            await lead(client, "kube-controller-manager", room, work)

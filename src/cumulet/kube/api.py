@@ -14,10 +14,14 @@ from prometheus_client import Counter, Histogram
 from cumulet.kube import discovery, openapi
 from cumulet.kube.answer import encode, respond
 from cumulet.kube.applying import Applying, is_apply
-from cumulet.kube.authorize import Attributes, Authorizer
+from cumulet.kube.attributes import Attributes
+from cumulet.kube.audit import AuditLog
+from cumulet.kube.authentication import Authenticator
+from cumulet.kube.authorize import Authorizer
 from cumulet.kube.body import read, whole
 from cumulet.kube.catalog import Catalog
 from cumulet.kube.codec import decode_body
+from cumulet.kube.flow import SEAT, Flows
 from cumulet.kube.impersonate import impersonated
 from cumulet.kube.objects import Objects
 from cumulet.kube.patch import json_patch, merge_patch, strategic_merge
@@ -28,7 +32,7 @@ from cumulet.kube.resources import Row
 from cumulet.kube.status import ApiError, bad_request, forbidden, method_not_allowed, no_such_resource
 from cumulet.kube.subresources import Subresources
 from cumulet.kube.target import Target, parse
-from cumulet.kube.users import ServiceAccountTokens, User, authenticate
+from cumulet.kube.users import ServiceAccountTokens, User
 from cumulet.kube.versions import from_stored, to_stored
 from cumulet.kube.writer import Writer
 
@@ -55,6 +59,9 @@ class Api:
         subresources: Subresources,
         authorizer: Authorizer,
         tokens: ServiceAccountTokens,
+        authenticator: Authenticator,
+        flows: Flows,
+        audit: AuditLog,
         metrics: tuple[Counter, Histogram],
     ) -> None:
         self._catalog = catalog
@@ -63,6 +70,9 @@ class Api:
         self._subresources = subresources
         self._authorizer = authorizer
         self._tokens = tokens
+        self._authenticator = authenticator
+        self._flows = flows
+        self._audit = audit
         self._applying = Applying(objects)
         self._requests, self._seconds = metrics
 
@@ -70,28 +80,50 @@ class Api:
         """Answer one request; what was not foreseen is logged and tells the caller no detail."""
         began = time.perf_counter()
         verb = request.method
+        target = real = user = None
         try:
-            user = impersonated(request, authenticate(request, self._tokens), self._authorizer)
+            real = await self._authenticator.caller(request)
+            user = impersonated(request, real, self._authorizer)
             target = parse(request, self._catalog)
             if target is None:
                 response: web.StreamResponse = self._about(request, user)
             else:
                 verb = target.verb
-                self._authorize(user, target)
-                response = await self._dispatch(request, user, target)
+                response = await self._in_turn(request, user, target)
         except ApiError as error:
             response = encode(request, error.status(), error.code)
+            if error.details and (seconds := error.details.get("retryAfterSeconds")):
+                response.headers["Retry-After"] = str(seconds)
         except (ConnectionError, web.HTTPException):
             raise
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
             response = encode(request, ApiError(500, "InternalError", "an internal error occurred", {}).status(), 500)
+        if (
+            target is not None
+            and real is not None
+            and user is not None
+            and self._audit.wants(target, response.status)
+        ):
+            self._audit.write(request, real, user, target, response.status, time.perf_counter() - began)
         self._requests.labels(verb, response.status).inc()
         if verb not in _LONG:
             self._seconds.labels(verb).observe(time.perf_counter() - began)
         return response
 
-    def _authorize(self, user: User, target: Target) -> None:
+    async def _in_turn(self, request: web.BaseRequest, user: User, target: Target) -> web.StreamResponse:
+        """Answer who may ask, when it is their turn."""
+        wanted = self._authorize(user, target)
+        if target.subresource in _LONG:
+            return await self._dispatch(request, user, target)
+        seat = await self._flows.enter(user, wanted)
+        request[SEAT] = seat
+        try:
+            return await self._dispatch(request, user, target)
+        finally:
+            seat.release()
+
+    def _authorize(self, user: User, target: Target) -> Attributes:
         row = target.row
         wanted = Attributes(target.verb, row.group, row.plural, target.subresource, target.namespace, target.name)
         if not self._authorizer.allows(user, wanted):
@@ -99,6 +131,7 @@ class Api:
             full = f"{row.plural}/{target.subresource}" if target.subresource else row.plural
             why = f'User "{user.name}" cannot {target.verb} resource "{full}" in API group "{row.group}"{where}'
             raise forbidden(row.group, row.plural, target.name, why)
+        return wanted
 
     def _about(self, request: web.BaseRequest, user: User) -> web.Response:
         """Paths that name no object: discovery, OpenAPI, health, version."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
+from cumulet.kube.attributes import Attributes
+from cumulet.kube.node_access import NODES, NodeAuthorizer
 from cumulet.kube.store import Store
 from cumulet.kube.users import User
 
@@ -18,27 +20,20 @@ READ = ["get", "list", "watch"]
 WRITE = ["create", "delete", "deletecollection", "patch", "update"]
 
 
-class Attributes(NamedTuple):
-    """What is asked for: on a resource, or on a path that is none."""
-
-    verb: str
-    group: str = ""
-    resource: str = ""
-    subresource: str = ""
-    namespace: str = ""
-    name: str = ""
-    path: str = ""
-
-
 class Authorizer:
     """Decides by the rules of every role that is bound to the caller."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._nodes = NodeAuthorizer(store)
 
     def allows(self, user: User, attributes: Attributes) -> bool:
         """Whether a user may do that; members of system:masters may do everything."""
         if "system:masters" in user.groups:
+            return True
+        if NODES in user.groups and (
+            self._nodes.allows(user, attributes) or any(_covers(rule, attributes) for rule in NODE_RULES)
+        ):
             return True
         return any(_covers(rule, attributes) for rule in self.rules(user, attributes.namespace))
 
@@ -134,6 +129,26 @@ _EDIT = [
     _rule([""], ["secrets", "pods/exec", "pods/attach", "pods/portforward", "pods/eviction"], [*READ, *WRITE]),
 ]
 
+#: What every node may do; what its pods need is for `node_access` to say.
+NODE_RULES = [
+    _rule([""], ["pods"], [*READ, "create", "delete"]),
+    _rule([""], ["pods/eviction"], ["create"]),
+    _rule([""], ["pods/status", "nodes/status"], ["patch", "update", "get"]),
+    _rule([""], ["nodes"], [*READ, "create", "patch", "update"]),
+    _rule([""], ["services"], READ),
+    _rule(["storage.k8s.io"], ["csidrivers", "csinodes", "volumeattachments"], READ),
+    _rule(["node.k8s.io"], ["runtimeclasses"], READ),
+    _rule(["certificates.k8s.io"], ["certificatesigningrequests"], ["create", "get", "list", "watch"]),
+    _EVENTS,
+    _REVIEWS,
+]
+
+#: What Azure's connector is given beside that by its chart: it watches what its pods may come to refer to.
+VIRTUAL_NODE = "virtual-kubelet"
+_VIRTUAL_NODE_RULES = [
+    _rule([""], ["configmaps", "secrets", "serviceaccounts", "persistentvolumeclaims", "events"], READ),
+]
+
 #: The cluster roles of a new cluster: upstream's for users, and what each of its components needs.
 DEFAULT_ROLES: dict[str, list[dict[str, Any]]] = {
     "cluster-admin": [_rule(["*"], ["*"], ["*"]), {"nonResourceURLs": ["*"], "verbs": ["*"]}],
@@ -190,17 +205,8 @@ DEFAULT_ROLES: dict[str, list[dict[str, Any]]] = {
         _LEASES,
         _REVIEWS,
     ],
-    "system:node": [
-        _rule([""], ["pods"], [*READ, "create", "delete"]),
-        _rule([""], ["pods/status", "nodes/status"], ["patch", "update", "get"]),
-        _rule([""], ["nodes"], [*READ, "create", "patch", "update"]),
-        _rule([""], ["services", "configmaps", "secrets", "persistentvolumeclaims", "serviceaccounts"], READ),
-        _rule([""], ["serviceaccounts/token"], ["create"]),
-        _rule([""], ["events"], READ),
-        _EVENTS,
-        _LEASES,
-        _REVIEWS,
-    ],
+    "system:node": NODE_RULES,
+    VIRTUAL_NODE: _VIRTUAL_NODE_RULES,
 }
 
 #: Role, and the user or group that has it.
@@ -213,5 +219,5 @@ DEFAULT_BINDINGS: dict[str, list[tuple[str, str]]] = {
     "system:kube-scheduler": [("User", "system:kube-scheduler")],
     "system:kube-controller-manager": [("User", "system:kube-controller-manager")],
     "system:cloud-controller-manager": [("User", "system:cloud-controller-manager")],
-    "system:node": [("Group", "system:nodes")],
+    "system:node": [],
 }

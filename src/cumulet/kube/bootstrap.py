@@ -6,7 +6,8 @@ from typing import Any
 
 from cumulet.common.config import Config
 from cumulet.kube.admission import SYSTEM_NAMESPACES
-from cumulet.kube.authorize import DEFAULT_BINDINGS, DEFAULT_ROLES
+from cumulet.kube.authorize import DEFAULT_BINDINGS, DEFAULT_ROLES, VIRTUAL_NODE
+from cumulet.kube.flow import GROUP, LEVELS, SCHEMAS
 from cumulet.kube.objects import Change, Objects
 from cumulet.kube.resources import BY_KEY
 from cumulet.kube.status import ApiError
@@ -32,17 +33,24 @@ async def bootstrap(objects: Objects, config: Config, service_address: str) -> N
         await _ensure(objects, f"clusterroles.{_RBAC}", "", role)
         # A role may have other rules in this version than in the one that made it.
         await objects.change(BY_KEY[f"clusterroles.{_RBAC}"], "", name, _with_rules(rules))
-    for name, subjects in DEFAULT_BINDINGS.items():
+    bindings = {**DEFAULT_BINDINGS, VIRTUAL_NODE: [("User", f"system:node:{config.node_name}")]}
+    for name, subjects in bindings.items():
         binding = {
             "metadata": _labelled(name),
             "roleRef": {"apiGroup": _RBAC, "kind": "ClusterRole", "name": name},
             "subjects": [{"apiGroup": _RBAC, "kind": kind, "name": who} for kind, who in subjects],
         }
         await _ensure(objects, f"clusterrolebindings.{_RBAC}", "", binding)
+    # Nodes had their role by their group once; now they are authorised one by one.
+    await objects.change(BY_KEY[f"clusterrolebindings.{_RBAC}"], "", "system:node", _without_nodes)
     for name, value, what in _PRIORITIES:
         description = f"Used for system critical pods that must {what}."
         priority = {"metadata": {"name": name}, "value": value, "description": description}
         await _ensure(objects, "priorityclasses.scheduling.k8s.io", "", priority)
+    for name, spec in LEVELS.items():
+        await _ensure(objects, f"prioritylevelconfigurations.{GROUP}", "", {"metadata": {"name": name}, "spec": spec})
+    for name, spec in SCHEMAS.items():
+        await _ensure(objects, f"flowschemas.{GROUP}", "", {"metadata": {"name": name}, "spec": spec})
     address = config.addresses["kube"]
     labels = {"component": "apiserver", "provider": "kubernetes"}
     service = {
@@ -61,6 +69,11 @@ async def bootstrap(objects: Objects, config: Config, service_address: str) -> N
 
 def _with_rules(rules: list[dict[str, Any]]) -> Change:
     return lambda old: {**old, "rules": rules}
+
+
+def _without_nodes(binding: dict[str, Any]) -> dict[str, Any]:
+    binding["subjects"] = [item for item in binding.get("subjects") or () if item.get("name") != "system:nodes"]
+    return binding
 
 
 def _labelled(name: str) -> dict[str, Any]:

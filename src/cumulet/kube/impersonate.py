@@ -6,7 +6,8 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
-from cumulet.kube.authorize import Attributes, Authorizer
+from cumulet.kube.attributes import Attributes
+from cumulet.kube.authorize import Authorizer
 from cumulet.kube.status import bad_request, forbidden
 from cumulet.kube.users import User
 

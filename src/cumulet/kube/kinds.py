@@ -50,12 +50,12 @@ def prepare_for_update(row: Row, obj: Object, old: Object, subresource: str) -> 
         schema.prepare_for_update(obj, old, row.group, row.kind, subresource)
 
 
-def validate(row: Row, obj: Object, old: Object | None) -> list[Cause]:
+def validate(row: Row, obj: Object, old: Object | None, subresource: str = "") -> list[Cause]:
     """Everything that is wrong with an object, or with its change from `old`."""
-    causes = schema.validate(obj, old, row.group, row.kind)
+    causes = schema.validate(obj, old, row.group, row.kind, subresource)
     if row.custom is not None:
         causes += row.custom.validate(obj)
-    elif row.key == custom.KEY:
+    elif row.key == custom.KEY and not subresource:
         causes += custom.check(obj, old)
     return causes
 

@@ -10,10 +10,12 @@ from typing import Any
 from cumulet.common import clock
 from cumulet.kube import custom, kinds
 from cumulet.kube.admission import Admission
+from cumulet.kube.admission.webhooks import Question
 from cumulet.kube.allocate import Allocator
 from cumulet.kube.fields import Manager, track
 from cumulet.kube.names import generate
 from cumulet.kube.resources import Row
+from cumulet.kube.schema.parts import PARTS
 from cumulet.kube.schema.prune import strict_error
 from cumulet.kube.status import ApiError, already_exists, bad_request, conflict, invalid, not_found
 from cumulet.kube.store import ConflictError, Store, Stored
@@ -32,6 +34,10 @@ _KEPT = (
     "name",
     "generateName",
 )
+#: What the server itself writes into the metadata.
+_OWN = (*_KEPT, "resourceVersion", "generation", "managedFields")
+#: Updates that webhooks are asked about: of the object, and of its parts.
+_SEEN = ("", *PARTS)
 _FINALIZERS = {"Foreground": "foregroundDeletion", "Orphan": "orphan"}
 
 
@@ -113,12 +119,16 @@ class Objects:
             )
         kinds.prepare_for_create(row, obj)
         if metadata.get("name"):
-            self._admission.admit(row, obj)
+            self._admission.admit(row, obj, by.user)
+        question = Question("CREATE", row, namespace, metadata.get("name", ""), "", obj, None, by.user, by.dry_run)
+        obj = await self._changed(question, by)
+        metadata = obj["metadata"]
         self._check(row, obj, None)
         if row.key == custom.KEY:
             custom.establish(obj)
         taken = self._allocator.complete(obj) if row.key == "services" else set()
         try:
+            await self._admission.webhooks.check(question._replace(obj=obj), by.warnings)
             self._admission.charge(row, obj)
             self._warn(row, obj, None, by)
             if by.dry_run:
@@ -163,6 +173,15 @@ class Objects:
                 keeps_status = bool(subresource) or "status" not in row.subresources
                 who = Manager(by.manager, row.api_version, subresource)
                 track(old, obj, kinds.shape(row), who, keeps_status=keeps_status)
+            self._admission.admit_update(row, subresource, obj, old, by.user)
+            question = Question("UPDATE", row, namespace, name, subresource, obj, old, by.user, by.dry_run)
+            if subresource in _SEEN:
+                obj = await self._changed(question, by)
+            self._check(row, obj, old, subresource)
+            if row.key == custom.KEY and not subresource:
+                custom.establish(obj)
+            if subresource in _SEEN:
+                await self._admission.webhooks.check(question._replace(obj=obj), by.warnings)
             if obj == old or by.dry_run:
                 self._warn(row, obj, old, by)
                 return obj
@@ -202,13 +221,15 @@ class Objects:
     ) -> tuple[Object, bool]:
         """Delete an object, or begin to; the object, and whether it is gone."""
         by = by or Writer()
-        self._admission.may_delete(row, name)
         for _ in range(_TRIES):
             before = self._store.newest(row.key, namespace, name)
             if before is None:
                 raise not_found(row.group, row.plural, name)
             obj = before.load()
             _check_preconditions(row, name, obj, options)
+            self._admission.admit_deletion(row, obj, by.user)
+            question = Question("DELETE", row, namespace, name, "", None, obj, by.user, by.dry_run)
+            await self._admission.webhooks.check(question, by.warnings)
             finished = _begin_deletion(row, obj, options)
             if by.dry_run:
                 return obj, finished
@@ -246,14 +267,27 @@ class Objects:
                 if key in old["spec"] and not obj["spec"].get(key):
                     obj["spec"][key] = old["spec"][key]
         kinds.prepare_for_update(row, obj, old, subresource)
-        if not subresource:
-            self._check(row, obj, old)
-            if row.key == custom.KEY:
-                custom.establish(obj)
         return obj
 
-    def _check(self, row: Row, obj: Object, old: Object | None) -> None:
-        causes = kinds.validate(row, obj, old)
+    async def _changed(self, question: Question, by: Writer) -> Object:
+        """What webhooks make of an object; nothing else of it is theirs to change than what a client may write."""
+        row, obj = question.row, question.obj
+        assert obj is not None
+        if not self._admission.webhooks.mutate:
+            return obj
+        kept = {key: obj["metadata"][key] for key in _OWN if key in obj["metadata"]}
+
+        def complete(found: Object) -> None:
+            kinds.prune(row, found)
+            kinds.set_defaults(row, found)
+            found["metadata"].update(kept)
+
+        changed = await self._admission.webhooks.change(question, by.warnings, complete)
+        assert changed is not None
+        return changed
+
+    def _check(self, row: Row, obj: Object, old: Object | None, subresource: str = "") -> None:
+        causes = kinds.validate(row, obj, old, subresource)
         if causes:
             raise invalid(row.group, row.kind, obj["metadata"].get("name", ""), causes)
 

@@ -11,6 +11,7 @@ import msgspec
 from aiohttp import web
 
 from cumulet.kube.answer import Form, encode, form_of, respond, shaped, shaped_list
+from cumulet.kube.flow import SEAT
 from cumulet.kube.resources import Row
 from cumulet.kube.selectors import Predicate, field_selector, label_selector
 from cumulet.kube.status import ApiError, Cause, bad_request, invalid
@@ -171,6 +172,10 @@ class Reading:
             start += _lines(row, missed, namespace, selects, form)
             if start:
                 await response.write(b"".join(start))
+            start.clear()
+            # From here on it waits for changes.
+            if (seat := request.get(SEAT)) is not None:
+                seat.release()
             deadline = asyncio.get_running_loop().time() + seconds
             while not self._stopping.is_set():
                 left = deadline - asyncio.get_running_loop().time()

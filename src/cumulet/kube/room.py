@@ -6,18 +6,23 @@ import asyncio
 import ipaddress
 from typing import Any
 
+import aiohttp
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
 
+from cumulet.common.entra import TokenVerifier
 from cumulet.common.room import Room
 from cumulet.kube.admission import Admission
 from cumulet.kube.allocate import Allocator
 from cumulet.kube.api import Api
+from cumulet.kube.audit import AuditLog
+from cumulet.kube.authentication import Authenticator
 from cumulet.kube.authorize import Authorizer
 from cumulet.kube.bootstrap import bootstrap
 from cumulet.kube.catalog import Catalog
 from cumulet.kube.custom.cleanup import Cleanup
 from cumulet.kube.eviction import Evictions
+from cumulet.kube.flow import Flows
 from cumulet.kube.kubelet import Kubelet
 from cumulet.kube.objects import Objects
 from cumulet.kube.proxy import Proxy
@@ -26,14 +31,20 @@ from cumulet.kube.store import Store
 from cumulet.kube.subresources import Subresources
 from cumulet.kube.users import ServiceAccountTokens
 
+_ENTRA_TIMEOUT = aiohttp.ClientTimeout(total=10)
+
 
 async def serve(room: Room) -> None:
     """Serve until told to stop."""
     store = Store(room.data_dir / "kube.db", room.data_dir / "secrets.key")
     store.open()
-    objects = Objects(store, Admission(store), Allocator(store, room.config.service_cidr))
+    admission = Admission(store)
+    objects = Objects(store, admission, Allocator(store, room.config.service_cidr))
     await bootstrap(objects, room.config, str(next(ipaddress.ip_network(room.config.service_cidr).hosts())))
     tokens = ServiceAccountTokens(room.data_dir / "service-accounts.key", store)
+    session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=room.client_tls()), timeout=_ENTRA_TIMEOUT)
+    verifier = TokenVerifier(session, room.config.url("identity"), room.config.tenant_id)
+    authenticator = Authenticator(tokens, verifier)
     authorizer = Authorizer(store)
     kubelet = Kubelet(store, room.client_tls(show_certificate=True))
     proxy = Proxy(store, objects, kubelet, room.config.pod_cidr)
@@ -44,14 +55,20 @@ async def serve(room: Room) -> None:
         Histogram("apiserver_request_duration_seconds", "Time to answer", ["verb"], registry=metrics),
     )
     catalog = Catalog(store)
+    admission.webhooks.rows = lambda: catalog.rows
+    audit = AuditLog(room.data_dir / "audit.log")
+    audit.open()
     cleanup = asyncio.create_task(Cleanup(store, objects, catalog).run())
     api = Api(
         catalog,
         objects,
         Reading(store, room.stopping),
-        Subresources(objects, Evictions(store, objects), authorizer, tokens, kubelet, proxy),
+        Subresources(objects, Evictions(store, objects), authorizer, tokens, authenticator, kubelet, proxy),
         authorizer,
         tokens,
+        authenticator,
+        Flows(store),
+        audit,
         counters,
     )
 
@@ -71,4 +88,7 @@ async def serve(room: Room) -> None:
         await asyncio.gather(cleanup, return_exceptions=True)
         await kubelet.close()
         await proxy.close()
+        await admission.webhooks.close()
+        await session.close()
+        audit.close()
         store.close()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import jwt
 import msgspec
 from aiohttp import web
 
 from cumulet.common import clock
 from cumulet.kube import kinds
 from cumulet.kube.answer import encode
-from cumulet.kube.authorize import Attributes, Authorizer
+from cumulet.kube.attributes import Attributes
+from cumulet.kube.authentication import Authenticator, TokenError
+from cumulet.kube.authorize import Authorizer
 from cumulet.kube.body import dry_run, manager, read, whole
 from cumulet.kube.codec import decode_body
 from cumulet.kube.eviction import Evictions
@@ -25,7 +26,7 @@ from cumulet.kube.status import bad_request, conflict, method_not_allowed
 from cumulet.kube.tables.text import selector_text
 from cumulet.kube.target import Target
 from cumulet.kube.tokens import TokenRequests
-from cumulet.kube.users import AUDIENCE, ServiceAccountTokens, User
+from cumulet.kube.users import AUDIENCE, ServiceAccountTokens, User, user_info
 from cumulet.kube.writer import Writer
 
 Object = dict[str, Any]
@@ -40,6 +41,7 @@ class Subresources:
         evictions: Evictions,
         authorizer: Authorizer,
         tokens: ServiceAccountTokens,
+        authenticator: Authenticator,
         kubelet: Kubelet,
         proxy: Proxy,
     ) -> None:
@@ -47,7 +49,7 @@ class Subresources:
         self._evictions = evictions
         self._token_requests = TokenRequests(objects, tokens)
         self._authorizer = authorizer
-        self._tokens = tokens
+        self._authenticator = authenticator
         self._kubelet = kubelet
         self._proxy = proxy
 
@@ -157,7 +159,7 @@ class Subresources:
         spec = body.get("spec") or {}
         match target.row.kind:
             case "SelfSubjectReview":
-                status: Object = {"userInfo": _user_info(user)}
+                status: Object = {"userInfo": user_info(user)}
             case "SelfSubjectAccessReview":
                 status = {"allowed": self._authorizer.allows(user, _attributes(spec))}
             case "SubjectAccessReview" | "LocalSubjectAccessReview":
@@ -174,7 +176,7 @@ class Subresources:
                     "incomplete": False,
                 }
             case _:
-                status = self._review_token(spec)
+                status = await self._review_token(spec)
         asked = {"metadata": {}, "spec": spec}
         track(
             {}, asked, kinds.shape(target.row), Manager(manager(request), target.row.api_version), keeps_status=False
@@ -182,13 +184,12 @@ class Subresources:
         answer = {"kind": target.row.kind, "apiVersion": target.row.api_version, **asked}
         return encode(request, {**answer, "status": status}, 201)
 
-    def _review_token(self, spec: Object) -> Object:
-        audiences = spec.get("audiences") or [AUDIENCE]
+    async def _review_token(self, spec: Object) -> Object:
         try:
-            user = self._tokens.verify(spec.get("token", ""), audiences)
-        except (jwt.InvalidTokenError, KeyError, TypeError) as error:
+            user = await self._authenticator.whose(str(spec.get("token", "")), spec.get("audiences"))
+        except TokenError as error:
             return {"authenticated": False, "error": str(error)}
-        return {"authenticated": True, "user": _user_info(user), "audiences": audiences}
+        return {"authenticated": True, "user": user_info(user), "audiences": spec.get("audiences") or [AUDIENCE]}
 
 
 def _list(raw: bytes) -> Any:
@@ -243,12 +244,3 @@ def _attributes(spec: Object) -> Attributes:
         found.get("namespace", ""),
         found.get("name", ""),
     )
-
-
-def _user_info(user: User) -> Object:
-    info: Object = {"username": user.name, "groups": list(user.groups)}
-    if user.extra:
-        info["extra"] = {key: list(values) for key, values in user.extra}
-    if user.uid:
-        info["uid"] = user.uid
-    return info

@@ -1,4 +1,4 @@
-"""Who calls: client certificates of our authority, service accounts by their tokens, or nobody in particular."""
+"""Users, and the tokens of those that are service accounts."""
 
 from __future__ import annotations
 
@@ -10,18 +10,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jwt
-from aiohttp import web
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from cumulet.common.config import write_private
-from cumulet.common.room import peer_certificate
-from cumulet.kube.status import ApiError
 from cumulet.kube.store import Store
 
 AUDIENCE = "https://kubernetes.default.svc"
-_ISSUER = "https://kubernetes.default.svc.cluster.local"
-_AUTHENTICATED = "system:authenticated"
+ISSUER = "https://kubernetes.default.svc.cluster.local"
+AUTHENTICATED = "system:authenticated"
 
 
 class User(NamedTuple):
@@ -31,6 +28,16 @@ class User(NamedTuple):
     groups: tuple[str, ...]
     uid: str = ""
     extra: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+
+def user_info(user: User) -> dict[str, Any]:
+    """A user as `authentication.k8s.io/v1` writes one."""
+    info: dict[str, Any] = {"username": user.name, "groups": list(user.groups)}
+    if user.extra:
+        info["extra"] = {key: list(values) for key, values in user.extra}
+    if user.uid:
+        info["uid"] = user.uid
+    return info
 
 
 ANONYMOUS = User("system:anonymous", ("system:unauthenticated",))
@@ -67,7 +74,7 @@ class ServiceAccountTokens:
             "exp": now + seconds,
             "iat": now,
             "nbf": now,
-            "iss": _ISSUER,
+            "iss": ISSUER,
             "jti": str(uuid.uuid4()),
             "kubernetes.io": about,
             "sub": f"system:serviceaccount:{namespace}:{name}",
@@ -77,7 +84,7 @@ class ServiceAccountTokens:
     def verify(self, token: str, audiences: list[str] | None = None) -> User:
         """Whose token it is. Raises `jwt.InvalidTokenError`."""
         claims = jwt.decode(
-            token, self._key.public_key(), algorithms=["ES256"], audience=audiences or [AUDIENCE], issuer=_ISSUER
+            token, self._key.public_key(), algorithms=["ES256"], audience=audiences or [AUDIENCE], issuer=ISSUER
         )
         about = claims["kubernetes.io"]
         namespace, account = about["namespace"], about["serviceaccount"]
@@ -91,14 +98,14 @@ class ServiceAccountTokens:
                 raise jwt.InvalidTokenError(f"the {kind} that the token is bound to is gone")
             extra[f"authentication.kubernetes.io/{kind}-name"] = (bound["name"],)
             extra[f"authentication.kubernetes.io/{kind}-uid"] = (bound["uid"],)
-        groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", _AUTHENTICATED)
+        groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", AUTHENTICATED)
         return User(claims["sub"], groups, account["uid"], tuple(extra.items()))
 
     def discovery(self) -> dict[str, Any]:
         """OpenID Connect discovery, for those who check these tokens elsewhere."""
         return {
-            "issuer": _ISSUER,
-            "jwks_uri": f"{_ISSUER}/openid/v1/jwks",
+            "issuer": ISSUER,
+            "jwks_uri": f"{ISSUER}/openid/v1/jwks",
             "response_types_supported": ["id_token"],
             "subject_types_supported": ["public"],
             "id_token_signing_alg_values_supported": ["ES256"],
@@ -112,17 +119,3 @@ class ServiceAccountTokens:
     def _is_there(self, resource: str, namespace: str, reference: dict[str, Any]) -> bool:
         stored = self._store.get(resource, namespace, reference["name"])
         return stored is not None and stored.load()["metadata"]["uid"] == reference["uid"]
-
-
-def authenticate(request: web.BaseRequest, tokens: ServiceAccountTokens) -> User:
-    """The caller of a request. Raises `ApiError` 401 where credentials were shown and are not good."""
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        try:
-            return tokens.verify(token.strip())
-        except (jwt.InvalidTokenError, KeyError, TypeError):
-            raise ApiError(401, "Unauthorized", "Unauthorized") from None
-    peer = peer_certificate(request)
-    if peer is not None:
-        return User(peer.user, (*peer.groups, _AUTHENTICATED))
-    return ANONYMOUS

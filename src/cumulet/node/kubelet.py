@@ -18,6 +18,7 @@ from cumulet.common.entra import AuthenticationError
 from cumulet.common.health import health_routes
 from cumulet.common.room import peer_certificate
 from cumulet.node.aci import ContainerGroups
+from cumulet.node.forward import CHANNELS, TUNNEL, forward
 from cumulet.node.pods import Pods
 from cumulet.node.translate import group_name
 
@@ -125,7 +126,20 @@ class Kubelet:
         return await self._relay(request, offer, channels=False)
 
     async def _port_forward(self, request: web.Request) -> web.StreamResponse:
-        raise web.HTTPNotImplemented(text="port-forward is not supported by this virtual node: use the pod's address")
+        info = request.match_info
+        pod = self._pods.pods.get(info["pod"], info["namespace"])
+        address = ((pod or {}).get("status") or {}).get("podIP")
+        if not address:
+            raise web.HTTPNotFound(text=f'pod "{info["pod"]}" has no address on this node')
+        ports = request.query.getall("port", [])
+        if not all(port.isascii() and port.isdecimal() and 0 < int(port[:6]) < 65536 for port in ports):
+            raise web.HTTPBadRequest(text="ports are numbers between 1 and 65535")
+        socket = web.WebSocketResponse(protocols=[TUNNEL, CHANNELS], max_msg_size=_MESSAGE_LIMIT)
+        await socket.prepare(request)
+        await forward(socket, address, [int(port) for port in ports])
+        with contextlib.suppress(ConnectionError):
+            await socket.close()
+        return socket
 
     async def _relay(self, request: web.Request, offer: Object, *, channels: bool) -> web.StreamResponse:
         """Between the API server's WebSocket and the group's; where that knows no channels, all of it is stdout."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import unquote_to_bytes
 
 from aiohttp import web
 
@@ -11,6 +12,9 @@ from cumulet.registry.blobs import Blobs
 from cumulet.registry.errors import OciError
 from cumulet.registry.guard import Guard
 from cumulet.registry.manifests import Manifests
+from cumulet.registry.pushes import Pushes
+from cumulet.registry.store import Registry
+from cumulet.registry.uploads import Uploads
 
 _PATH = re.compile(
     r"/v2/(?P<name>.+)/(?:"
@@ -25,35 +29,47 @@ _API = {"Docker-Distribution-Api-Version": "registry/2.0"}
 class Distribution:
     """Serves `/v2/`."""
 
-    def __init__(self, guard: Guard, blobs: Blobs, manifests: Manifests) -> None:
+    def __init__(self, guard: Guard, blobs: Blobs, uploads: Uploads, manifests: Manifests, pushes: Pushes) -> None:
         self._guard = guard
         self._blobs = blobs
+        self._uploads = uploads
         self._manifests = manifests
+        self._pushes = pushes
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request."""
-        path = request.rel_url.raw_path
+        path = _decode(request.rel_url.raw_path)
         registry = self._guard.registry(request)
         if path in ("/v2/", "/v2"):
             await self._guard.demand(request, registry, "registry", "", "pull")
             return web.Response(text="{}", content_type="application/json", headers=_API)
         if path == "/v2/_catalog":
             await self._guard.demand(request, registry, "registry", "catalog", "*")
+            if request.method not in _READS:
+                raise _unsupported(request.method)
             return await self._manifests.catalog(request, registry)
         match = _PATH.fullmatch(path)
         if match is None:
-            raise OciError(404, "NAME_INVALID", f"there is nothing at {path[:200]}")
+            raise OciError(404, "NAME_INVALID", f"there is nothing at {path[:200]!r}")
         name = names.repository(match["name"])
+        is_upload = match["upload"] is not None
+        actions = ("pull", "push") if is_upload else _ACTIONS.get(request.method, ("pull", "push"))
+        principal = await self._guard.demand(request, registry, "repository", name, *actions)
+        if request.method == "GET" and not is_upload:
+            return await self._dispatch(request, registry, name, match, principal)
+        with self._pushes.request((registry.key, name), principal):
+            return await self._dispatch(request, registry, name, match, principal)
+
+    async def _dispatch(
+        self, request: web.Request, registry: Registry, name: str, match: re.Match[str], principal: str
+    ) -> web.StreamResponse:
         method = request.method
+        if match["upload"]:
+            return await self._uploads.resume(request, registry, name, principal, match["upload"])
         if match["upload"] is not None:
-            principal = await self._guard.demand(request, registry, "repository", name, "pull", "push")
-            if match["upload"]:
-                return await self._blobs.upload(request, registry, name, principal, match["upload"])
             if method == "POST":
-                return await self._blobs.start(request, registry, name, principal)
-            raise _unsupported(method)
-        await self._guard.demand(request, registry, "repository", name, *_ACTIONS.get(method, ("pull", "push")))
-        if reference := match["manifest"]:
+                return await self._uploads.start(request, registry, name, principal)
+        elif reference := match["manifest"]:
             match method:
                 case "GET" | "HEAD":
                     return await self._manifests.get(request, registry, name, reference)
@@ -71,6 +87,14 @@ class Distribution:
                 return await self._manifests.tags(request, registry, name)
             return await self._manifests.referrers(request, registry, name, match["referrers"])
         raise _unsupported(method)
+
+
+def _decode(raw_path: str) -> str:
+    """A path with its percent-encoding taken off, once; what is still encoded then fits no grammar."""
+    try:
+        return unquote_to_bytes(raw_path).decode()
+    except UnicodeDecodeError:
+        raise OciError(400, "NAME_INVALID", "the path is not valid UTF-8") from None
 
 
 def _unsupported(method: str) -> OciError:

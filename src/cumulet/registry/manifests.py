@@ -13,6 +13,7 @@ from cumulet.common import clock
 from cumulet.common.config import RegistryLimits
 from cumulet.registry import conditional, documents, locks, names
 from cumulet.registry.errors import OciError, not_found
+from cumulet.registry.pushes import Pushes
 from cumulet.registry.store import Catalog, Manifest, MissingPartsError, Registry
 
 _PAGE = 1000
@@ -22,14 +23,18 @@ _TAGS_LIMIT = 10
 class Manifests:
     """Handlers; the caller's right has been checked by then."""
 
-    def __init__(self, catalog: Catalog, limits: RegistryLimits) -> None:
+    def __init__(self, catalog: Catalog, pushes: Pushes, limits: RegistryLimits) -> None:
         self._catalog = catalog
+        self._pushes = pushes
         self._limits = limits
 
     async def get(self, request: web.Request, registry: Registry, repository: str, reference: str) -> web.Response:
         """GET and HEAD, by tag or digest, byte for byte as pushed."""
         reference = names.reference(reference)
         manifest = self._catalog.manifest(registry.key, repository, reference)
+        if manifest is not None and request.method == "HEAD":  # as a client does that is about to name it in an index
+            told = self._pushes.tell((registry.key, repository), manifest.digest)
+            manifest = manifest if told else None
         if manifest is None:
             self._demand_repository(registry, repository)
             raise not_found("MANIFEST_UNKNOWN", f"manifest unknown: {repository} has no {_kind(reference)}")
@@ -65,6 +70,7 @@ class Manifests:
             )
         content_type = request.headers.get("Content-Type", "")
         manifest, parts = documents.read(body, content_type, digest, clock.rfc3339_micro())
+        await self._pushes.claim((registry.key, repository), digest)
         try:
             await self._catalog.put_manifest(registry.key, repository, manifest, parts, tags)
         except MissingPartsError as missing:

@@ -80,6 +80,13 @@ class Manifest(msgspec.Struct, frozen=True):
         return Attributes.of(self.locks)
 
 
+class Blob(NamedTuple):
+    """A blob as a repository has it; `size` in bytes, `readable` unless the repository is locked."""
+
+    size: int
+    readable: bool
+
+
 class Parts(msgspec.Struct, frozen=True):
     """The digests that a manifest names: all of them, and those that must be there before it is taken."""
 
@@ -111,13 +118,14 @@ class DeletedTag(NamedTuple):
 
 
 class Upload(msgspec.Struct, frozen=True):
-    """An upload session and whose it is."""
+    """An upload session and whose it is; `algorithm` is that of the digest that it will probably have."""
 
     session: str
     registry: str
     repository: str
     principal: str
     started: str
+    algorithm: str = "sha256"
 
 
 class MissingPartsError(Exception):

@@ -13,21 +13,27 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from cumulet.common.arm import arm_errors, only_front_door
 from cumulet.common.health import health_routes
 from cumulet.common.room import Room
+from cumulet.common.tasks import task_set
 from cumulet.common.tls_loop import Loop
 from cumulet.registry.access import Gate
 from cumulet.registry.acr import Acr
 from cumulet.registry.blobs import Blobs
-from cumulet.registry.content import Content
+from cumulet.registry.collection import Collector
 from cumulet.registry.distribution import Distribution
 from cumulet.registry.errors import Handler, answer_errors
+from cumulet.registry.filesystem import FileContent
 from cumulet.registry.guard import Guard
+from cumulet.registry.links import Links
 from cumulet.registry.login import Login
 from cumulet.registry.manifests import Manifests
+from cumulet.registry.provider.maintenance import Maintenance
 from cumulet.registry.provider.registries import Registries
 from cumulet.registry.provider.scope_maps import ScopeMaps
 from cumulet.registry.provider.tokens import RepositoryTokens
+from cumulet.registry.pushes import Pushes
 from cumulet.registry.store import Catalog
 from cumulet.registry.tokens import Tokens
+from cumulet.registry.uploads import Uploads
 
 log = logging.getLogger(__name__)
 
@@ -40,20 +46,30 @@ async def serve(room: Room) -> None:
     config = room.config
     catalog = Catalog(room.data_dir / "registry.db")
     catalog.open()
-    content = Content(room.data_dir / "content")
+    limits = config.registry_limits
+    content = FileContent(room.data_dir / "content")
+    pushes = Pushes(limits.collection_grace)
+    links = Links(catalog, content, pushes)
+    collector = Collector(catalog, content, links, pushes, limits)
     connector = aiohttp.TCPConnector(ssl=room.client_tls(), limit=0)
     try:
         async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=30)) as session:
             gate = Gate(config, session, Tokens(room.data_dir), catalog.resources)
             guard = Guard(catalog, gate, config.registry_suffix)
-            blobs = Blobs(catalog, content, guard)
-            distribution = Distribution(guard, blobs, Manifests(catalog, config.registry_limits))
+            uploads = Uploads(catalog, content, links, guard, limits)
+            manifests = Manifests(catalog, pushes, limits)
+            distribution = Distribution(guard, Blobs(content, links), uploads, manifests, pushes)
             login = Login(gate, guard)
             metrics = CollectorRegistry()
             observed = _observed(metrics)
             app = web.Application(middlewares=[arm_errors, only_front_door])
             app.add_routes(health_routes(metrics))
-            for provider in (Registries(catalog, content, gate), ScopeMaps(catalog), RepositoryTokens(catalog)):
+            for provider in (
+                Registries(catalog, gate, collector),
+                Maintenance(catalog, collector),
+                ScopeMaps(catalog),
+                RepositoryTokens(catalog),
+            ):
                 app.add_routes(provider.routes())
             for path, handler in (
                 ("/oauth2/token", login.token),
@@ -63,7 +79,8 @@ async def serve(room: Room) -> None:
                 ("/v2/{path:.*}", distribution.handle),
             ):
                 app.router.add_route("*", path, observed(handler))
-            async with room.serving(app):
+            async with task_set() as tasks, room.serving(app):
+                tasks.start_essential(collector.run(), "collection")
                 room.ready()
                 await room.stopping.wait()
     finally:

@@ -63,7 +63,7 @@ MIGRATIONS = [
         FOREIGN KEY (registry, repository, digest) REFERENCES manifest (registry, repository, digest) ON DELETE CASCADE
     ) WITHOUT ROWID;
 
-    ALTER TABLE blob_link ADD COLUMN promised TEXT NOT NULL DEFAULT '';
+    ALTER TABLE upload ADD COLUMN algorithm TEXT NOT NULL DEFAULT 'sha256';
     CREATE TABLE reference (
         registry TEXT NOT NULL, repository TEXT NOT NULL, digest TEXT NOT NULL, manifest TEXT NOT NULL,
         PRIMARY KEY (registry, repository, digest, manifest),

@@ -13,6 +13,7 @@ from cumulet.common.database import Database
 from cumulet.registry import locks, transactions
 from cumulet.registry.locks import AttributeChanges, Attributes
 from cumulet.registry.records import (
+    Blob,
     DeletedTag,
     Manifest,
     MissingPartsError,
@@ -110,6 +111,10 @@ class Catalog:
         )
         return [name for (name,) in rows]
 
+    def all_repositories(self, registry: str) -> list[str]:
+        """The names of all repositories, whatever is in them and whether or not they may be listed."""
+        return [n for (n,) in self.database.read("SELECT name FROM repository WHERE registry = ?", (registry,))]
+
     def repository(self, registry: str, name: str) -> Repository | None:
         """What is told of a repository."""
         rows = self.database.read(
@@ -150,10 +155,15 @@ class Catalog:
 
     # Blobs.
 
-    def has_blob(self, registry: str, repository: str, digest: str) -> bool:
-        """Whether a repository has a blob."""
-        sql = f"SELECT 1 FROM blob_link WHERE {_HERE} AND digest = ?"  # noqa: S608
-        return bool(self.database.read(sql, (registry, repository, digest)))
+    def blob(self, registry: str, repository: str, digest: str) -> Blob | None:
+        """A blob that a repository has."""
+        rows = self.database.read(
+            f"SELECT b.size, NOT r.locks & {locks.READ} FROM blob_link b"  # noqa: S608
+            " JOIN repository r ON r.registry = b.registry AND r.name = b.repository"
+            " WHERE b.registry = ? AND b.repository = ? AND b.digest = ?",
+            (registry, repository, digest),
+        )
+        return Blob(rows[0][0], bool(rows[0][1])) if rows else None
 
     def repositories_with(self, registry: str, digest: str) -> list[str]:
         """The repositories of a registry that have a blob."""
@@ -168,9 +178,10 @@ class Catalog:
         """Take a blob from a repository; whether it was there."""
         return await self.database.write(lambda c: transactions.unlink_blob(c, registry, repository, digest))
 
-    def blob_digests(self, registry: str) -> list[str]:
-        """The digests of all blobs of a registry."""
-        return [d for (d,) in self.database.read("SELECT digest FROM stored WHERE registry = ?", (registry,))]
+    def link_count(self, digest: str) -> int:
+        """How many repositories, of all registries, have a blob."""
+        rows = self.database.read("SELECT count(*) FROM blob_link WHERE digest = ?", (digest,))
+        return int(rows[0][0])
 
     def is_linked(self, digest: str) -> bool:
         """Whether any repository of any registry has a blob."""
@@ -283,7 +294,7 @@ class Catalog:
 
     async def put_upload(self, upload: Upload) -> None:
         """Note a session."""
-        await self.database.execute("INSERT INTO upload VALUES (?, ?, ?, ?, ?)", msgspec.structs.astuple(upload))
+        await self.database.execute("INSERT INTO upload VALUES (?, ?, ?, ?, ?, ?)", msgspec.structs.astuple(upload))
 
     async def remove_upload(self, session: str) -> None:
         """Forget a session."""

@@ -21,14 +21,11 @@ _THIS = f"{_HERE} AND digest = ?"
 
 
 def link_blob(connection: sqlite3.Connection, registry: str, repository: str, digest: str, size: int) -> None:
-    """Let a repository have a blob, and note that a client was told so."""
+    """Let a repository have a blob."""
     locks.demand_unlocked(connection, locks.WRITE, registry, repository)
-    now = _touch(connection, registry, repository)
+    _touch(connection, registry, repository)
     before, _ = _usage(connection, registry)
-    connection.execute(
-        "INSERT INTO blob_link VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET promised = excluded.promised",
-        (registry, repository, digest, size, now),
-    )
+    connection.execute("INSERT OR IGNORE INTO blob_link VALUES (?, ?, ?, ?)", (registry, repository, digest, size))
     _demand_room(connection, registry, before)
 
 
@@ -65,7 +62,8 @@ def put_manifest(
     connection.execute(
         "INSERT INTO manifest (registry, repository, digest, media_type, body, subject, artifact_type, annotations,"
         " created, untagged) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-        " ON CONFLICT DO UPDATE SET deleted = NULL, media_type = excluded.media_type",
+        " ON CONFLICT DO UPDATE SET deleted = NULL, media_type = excluded.media_type,"
+        " untagged = CASE WHEN untagged IS NULL THEN NULL ELSE excluded.untagged END",
         (
             *here,
             manifest.digest,
@@ -126,8 +124,14 @@ def remove_manifest(connection: sqlite3.Connection, registry: str, repository: s
     for table, what in (("manifest", f"Manifest {digest}"), ("tag", f"A tag of manifest {digest}")):
         if connection.execute(f"SELECT 1 FROM {table} WHERE {_THIS} AND locks & 3", key).fetchone():  # noqa: S608
             raise locks.disallowed(what)
+    return discard_manifest(connection, registry, repository, digest)
+
+
+def discard_manifest(connection: sqlite3.Connection, registry: str, repository: str, digest: str) -> bool:
+    """`remove_manifest` of one that is known not to be locked."""
     if _is_soft(connection, registry):
         return _hide(connection, registry, repository, digest)
+    key = (registry, repository, digest)
     gone = connection.execute(f"DELETE FROM manifest WHERE {_THIS} AND deleted IS NULL", key)  # noqa: S608
     return bool(gone.rowcount)
 
@@ -210,8 +214,8 @@ def _hide(connection: sqlite3.Connection, registry: str, repository: str, digest
     key = (registry, repository, digest)
     now = clock.rfc3339_micro()
     hidden = connection.execute(
-        f"UPDATE manifest SET deleted = ? WHERE {_THIS} AND deleted IS NULL",  # noqa: S608
-        (now, *key),
+        f"UPDATE manifest SET deleted = ?, untagged = ifnull(untagged, ?) WHERE {_THIS} AND deleted IS NULL",  # noqa: S608
+        (now, now, *key),
     )
     connection.execute(
         "INSERT OR REPLACE INTO deleted_tag SELECT registry, repository, name, digest, ? FROM tag"  # noqa: S608

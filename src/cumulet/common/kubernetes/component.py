@@ -16,6 +16,9 @@ from cumulet.common.kubernetes.kubeconfig import load_kubeconfig
 from cumulet.common.room import Room
 from cumulet.common.tasks import TaskSet
 
+#: Seconds between two times at which handlers are given everything again.
+RESYNC = 1800.0
+
 
 @contextlib.asynccontextmanager
 async def client_of(room: Room) -> AsyncIterator[Client]:
@@ -41,4 +44,5 @@ async def run_informers(informers: Sequence[Informer], tasks: TaskSet) -> None:
     """Start them all and wait until each has its first list."""
     for informer in informers:
         tasks.start_essential(informer.run(), f"informer {informer.resource.plural}")
+        tasks.start_essential(informer.resync(RESYNC), f"resync {informer.resource.plural}")
     await asyncio.gather(*(informer.synced.wait() for informer in informers))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Literal
 
 import aiohttp
@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 Change = Literal["ADDED", "MODIFIED", "DELETED"]
 Handler = Callable[[Change, Object, Object | None], None]
 Key = tuple[str, str]
+IndexKeys = Callable[[Object], Iterable[Hashable]]
 
 
 def key_of(obj: Object) -> Key:
@@ -53,6 +54,7 @@ class Informer:
         self._client = client
         self._namespace = namespace
         self._handlers: list[Handler] = []
+        self._indexes: dict[str, tuple[IndexKeys, dict[Hashable, dict[Key, Object]]]] = {}
         self._selectors: dict[str, str] = {}
         if label_selector:
             self._selectors["labelSelector"] = label_selector
@@ -65,12 +67,33 @@ class Informer:
         for obj in list(self.items.values()):
             handler("ADDED", obj, None)
 
+    def add_index(self, name: str, keys: IndexKeys) -> None:
+        """Have `indexed(name, key)` find what `keys` gives that key; a name that is taken is left as it is."""
+        if name in self._indexes:
+            return
+        self._indexes[name] = keys, {}
+        for key, obj in self.items.items():
+            for value in keys(obj):
+                self._indexes[name][1].setdefault(value, {})[key] = obj
+
+    def indexed(self, name: str, key: Hashable) -> list[Object]:
+        """The objects under one key of an index."""
+        return list(self._indexes[name][1].get(key, {}).values())
+
     def get(self, name: str, namespace: str = "") -> Object | None:
         """The object of that name, or `None`."""
         return self.items.get((namespace, name))
 
     def __iter__(self) -> Iterator[Object]:
         return iter(list(self.items.values()))
+
+    async def resync(self, seconds: float) -> None:
+        """Hand everything to the handlers again from time to time, until cancelled: what one overlooked is made good."""
+        while True:
+            await asyncio.sleep(seconds * (1 + random.random() / 10))
+            for obj in self:
+                for handler in self._handlers:
+                    handler("MODIFIED", obj, obj)
 
     async def run(self) -> None:
         """List and watch until cancelled; the server being away is waited out."""
@@ -132,10 +155,24 @@ class Informer:
             if old is None:
                 return
             del self.items[key]
+            self._reindex(key, old, None)
         else:
             if old is not None and old["metadata"].get("resourceVersion") == obj["metadata"].get("resourceVersion"):
                 return
             self.items[key] = obj
+            self._reindex(key, old, obj)
             change = "ADDED" if old is None else "MODIFIED"
         for handler in self._handlers:
             handler(change, obj, old)
+
+    def _reindex(self, key: Key, old: Object | None, new: Object | None) -> None:
+        for keys, found in self._indexes.values():
+            before = set(keys(old)) if old is not None else set()
+            after = set(keys(new)) if new is not None else set()
+            for value in before - after:
+                entry = found[value]
+                del entry[key]
+                if not entry:
+                    del found[value]
+            for value in after:
+                found.setdefault(value, {})[key] = new  # type: ignore[assignment]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 Labels = Mapping[str, str]
@@ -51,3 +51,34 @@ def tolerates(tolerations: Iterable[Mapping[str, Any]], taint: Mapping[str, Any]
         if toleration.get("key") and (toleration.get("value") or "") == (taint.get("value") or ""):
             return True
     return False
+
+
+def untolerated(
+    taints: Iterable[Mapping[str, Any]], tolerations: Iterable[Mapping[str, Any]], effects: Container[object]
+) -> Mapping[str, Any] | None:
+    """The first taint with one of the effects that is not tolerated."""
+    for taint in taints:
+        if taint.get("effect") in effects and not tolerates(tolerations, taint):
+            return taint
+    return None
+
+
+def term_selects(term: Mapping[str, Any], labels: Labels, name: str) -> bool:
+    """Whether a node of that name matches one term of a node selector; an empty term matches none."""
+    expressions, fields = term.get("matchExpressions") or (), term.get("matchFields") or ()
+    if not expressions and not fields:
+        return False
+    return all(meets(item, labels) for item in expressions) and all(
+        meets(item, {"metadata.name": name}) for item in fields
+    )
+
+
+def selects_node(pod_spec: Mapping[str, Any], labels: Labels, name: str) -> bool:
+    """Whether a pod's `nodeSelector` and required node affinity allow a node."""
+    if any(labels.get(key) != value for key, value in (pod_spec.get("nodeSelector") or {}).items()):
+        return False
+    affinity = (pod_spec.get("affinity") or {}).get("nodeAffinity") or {}
+    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
+    return required is None or any(
+        term_selects(term, labels, name) for term in required.get("nodeSelectorTerms") or ()
+    )

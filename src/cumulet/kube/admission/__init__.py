@@ -8,9 +8,12 @@ from cumulet.kube.admission.limits import LimitRanges
 from cumulet.kube.admission.pods import PodDefaults, job_labels
 from cumulet.kube.admission.quota import Quotas
 from cumulet.kube.admission.security import PodSecurity
+from cumulet.kube.admission.webhooks import Webhooks
+from cumulet.kube.node_access import restrict
 from cumulet.kube.resources import Row
 from cumulet.kube.status import ApiError, forbidden, not_found
 from cumulet.kube.store import Store
+from cumulet.kube.users import User
 
 Object = dict[str, Any]
 
@@ -23,13 +26,15 @@ class Admission:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self.webhooks = Webhooks(store)
         self._pods = PodDefaults(store)
         self._limits = LimitRanges(store)
         self._security = PodSecurity(store)
         self._quotas = Quotas(store)
 
-    def admit(self, row: Row, obj: Object) -> None:
+    def admit(self, row: Row, obj: Object, user: User) -> None:
         """Check and complete a new object, in place. Raises `ApiError` 403, 404 and 405."""
+        restrict(user, "CREATE", row, "", obj, None)
         if row.namespaced:
             self._namespace(row, obj)
         if row.custom is not None:
@@ -52,8 +57,14 @@ class Admission:
         """What a writer is to be told of an object that was taken."""
         return self._security.warnings(row, obj) if row.namespaced else []
 
-    def may_delete(self, row: Row, name: str) -> None:
-        """Raises `ApiError` 403 for what a cluster cannot be without."""
+    def admit_update(self, row: Row, subresource: str, obj: Object, old: Object, user: User) -> None:
+        """Check a change. Raises `ApiError` 403."""
+        restrict(user, "UPDATE", row, subresource, obj, old)
+
+    def admit_deletion(self, row: Row, obj: Object, user: User) -> None:
+        """Raises `ApiError` 403 for what is not the caller's, and for what a cluster cannot be without."""
+        restrict(user, "DELETE", row, "", None, obj)
+        name = obj["metadata"]["name"]
         if row.key == "namespaces" and name in ("default", "kube-public", "kube-system"):
             raise forbidden("", "namespaces", name, "this namespace may not be deleted")
 

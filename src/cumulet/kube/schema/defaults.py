@@ -319,7 +319,30 @@ def _priority_class(obj: Object) -> None:
     _defaults(obj, preemptionPolicy="PreemptLowerPriority")
 
 
+def _webhooks(obj: Object) -> None:
+    for webhook in obj.get("webhooks") or ():
+        _defaults(
+            webhook,
+            failurePolicy="Fail",
+            matchPolicy="Equivalent",
+            namespaceSelector={},
+            objectSelector={},
+            timeoutSeconds=10,
+        )
+        for rule in webhook.get("rules") or ():
+            _defaults(rule, scope="*")
+        if (service := (webhook.get("clientConfig") or {}).get("service")) is not None:
+            _defaults(service, port=443)
+
+
+def _mutating_webhooks(obj: Object) -> None:
+    _webhooks(obj)
+    for webhook in obj.get("webhooks") or ():
+        _defaults(webhook, reinvocationPolicy="Never")
+
+
 _RBAC = "rbac.authorization.k8s.io"
+_ADMISSION = "admissionregistration.k8s.io"
 _DEFAULTS: dict[tuple[str, str], Callable[[Object], None]] = {
     ("", "Pod"): _pod,
     ("", "PodTemplate"): lambda obj: _pod_template(obj.setdefault("template", {})),
@@ -342,6 +365,8 @@ _DEFAULTS: dict[tuple[str, str], Callable[[Object], None]] = {
     ("storage.k8s.io", "StorageClass"): _storage_class,
     ("networking.k8s.io", "NetworkPolicy"): _network_policy,
     ("scheduling.k8s.io", "PriorityClass"): _priority_class,
+    (_ADMISSION, "MutatingWebhookConfiguration"): _mutating_webhooks,
+    (_ADMISSION, "ValidatingWebhookConfiguration"): _webhooks,
     (_RBAC, "RoleBinding"): _binding,
     (_RBAC, "ClusterRoleBinding"): _binding,
 }

@@ -10,8 +10,8 @@ from aiohttp import web
 from cumulet.common import clock
 from cumulet.common.arm import ArmError, ResourceId, json_response, read_json
 from cumulet.registry.access import ABAC, Gate
-from cumulet.registry.content import Content
-from cumulet.registry.provider import paths
+from cumulet.registry.collection import Collector
+from cumulet.registry.provider import paths, policies
 from cumulet.registry.store import Catalog, Registry, Resource
 
 _NAME = re.compile(r"[a-zA-Z0-9]{5,50}")
@@ -22,10 +22,10 @@ _ROLE_MODES = ("LegacyRegistryPermissions", ABAC)
 class Registries:
     """Serves registries as resources."""
 
-    def __init__(self, catalog: Catalog, content: Content, gate: Gate) -> None:
+    def __init__(self, catalog: Catalog, gate: Gate, collector: Collector) -> None:
         self._catalog = catalog
-        self._content = content
         self._gate = gate
+        self._collector = collector
 
     def routes(self) -> list[web.RouteDef]:
         """What is served; ids are compared without case."""
@@ -97,11 +97,8 @@ class Registries:
             registry = paths.existing(self._catalog, request)
         except ArmError:
             return web.Response(status=204)
-        digests = self._catalog.blob_digests(registry.key)
         await self._catalog.remove_registry(registry.key)
-        for digest in digests:
-            if not self._catalog.is_linked(digest):
-                self._content.remove(digest)
+        self._collector.ask()
         return web.Response(status=200)
 
     async def _list_credentials(self, request: web.Request) -> web.Response:
@@ -118,11 +115,9 @@ class Registries:
 
     async def _usages(self, request: web.Request) -> web.Response:
         registry = paths.existing(self._catalog, request)
-        digests = self._catalog.blob_digests(registry.key)
-        size = sum(self._content.size(digest) or 0 for digest in digests)
-        return json_response(
-            {"value": [{"name": "Size", "limit": 10 * 1024**3, "currentValue": size, "unit": "Bytes"}]}
-        )
+        size = self._catalog.usage(registry.key)
+        limit = registry.resource.storage_quota or 10 * 1024**3
+        return json_response({"value": [{"name": "Size", "limit": limit, "currentValue": size, "unit": "Bytes"}]})
 
     def _credentials(self, registry: Registry) -> dict[str, Any]:
         if not registry.resource.admin_user_enabled:
@@ -155,7 +150,7 @@ class Registries:
                 "anonymousPullEnabled": resource.anonymous_pull_enabled,
                 "roleAssignmentMode": resource.role_assignment_mode,
                 "publicNetworkAccess": "Enabled",
-                "policies": {},
+                "policies": policies.show(resource),
             },
         }
 
@@ -186,6 +181,7 @@ def _change(resource: Resource, body: dict[str, Any]) -> None:
                 target="properties.roleAssignmentMode",
             )
         resource.role_assignment_mode = mode
+    policies.change(resource, properties.get("policies"))
     sku = body.get("sku") or {}
     if name := sku.get("name") if isinstance(sku, dict) else sku:
         matching = next((known for known in _SKUS if known.lower() == str(name).lower()), None)

@@ -21,16 +21,21 @@ from cumulet.kube.schema.validation.causes import (
     required,
 )
 from cumulet.kube.schema.validation.contents import config_map, secret
-from cumulet.kube.schema.validation.pods import pod
+from cumulet.kube.schema.validation.pods import ephemeral_containers, pod, pod_spec
 from cumulet.kube.schema.validation.services import service
+from cumulet.kube.schema.validation.webhooks import webhook_configuration
 from cumulet.kube.schema.validation.workloads import cron_job, daemon_set, deployment, job, stateful_set, workload
 from cumulet.kube.status import Cause
 
+_ADMISSION = "admissionregistration.k8s.io"
 _RBAC = "rbac.authorization.k8s.io"
 
 
-def validate(obj: Object, old: Object | None, group: str, kind: str) -> list[Cause]:
-    """Everything that is wrong with an object, or with its change from `old`."""
+def validate(obj: Object, old: Object | None, group: str, kind: str, subresource: str = "") -> list[Cause]:
+    """Everything that is wrong with an object, or with its change from `old`, through a sub-resource where one is named."""
+    if subresource:
+        part = _PARTS.get((group, kind, subresource))
+        return part(obj, old or {}) if part is not None else []
     causes = list(_metadata(obj, group, kind))
     validator = _VALIDATORS.get((group, kind))
     if validator is not None:
@@ -68,6 +73,10 @@ def _metadata(obj: Object, group: str, kind: str) -> Causes:
         yield Cause("metadata.annotations", "FieldValueTooLong", "Too long: may not be more than 262144 bytes")
 
 
+_PARTS: dict[tuple[str, str, str], Callable[[Object, Object], list[Cause]]] = {
+    ("", "Pod", "ephemeralcontainers"): ephemeral_containers,
+    ("", "Pod", "resize"): lambda obj, old: list(pod_spec(obj["spec"], "spec")),
+}
 _VALIDATORS: dict[tuple[str, str], Callable[[Object, Object | None], list[Cause]]] = {
     ("", "Pod"): pod,
     ("", "Service"): service,
@@ -79,4 +88,6 @@ _VALIDATORS: dict[tuple[str, str], Callable[[Object, Object | None], list[Cause]
     ("apps", "DaemonSet"): daemon_set,
     ("batch", "Job"): job,
     ("batch", "CronJob"): cron_job,
+    (_ADMISSION, "MutatingWebhookConfiguration"): webhook_configuration,
+    (_ADMISSION, "ValidatingWebhookConfiguration"): webhook_configuration,
 }

@@ -197,3 +197,41 @@ def _toleration(toleration: Object, field: str) -> Causes:
             toleration.get("effect", ""),
             "effect must be 'NoExecute' when `tolerationSeconds` is set",
         )
+
+
+_EPHEMERAL_FIELDS = (
+    "ports",
+    "livenessProbe",
+    "readinessProbe",
+    "startupProbe",
+    "lifecycle",
+    "resources",
+    "restartPolicy",
+    "resizePolicy",
+)
+
+
+def ephemeral_containers(obj: Object, old: Object) -> list[Cause]:
+    """What is wrong with a change of a pod's ephemeral containers: they are added, and stay as they are."""
+    spec, field = obj["spec"], "spec.ephemeralContainers"
+    causes: list[Cause] = []
+    names = {item.get("name", "") for key in ("containers", "initContainers") for item in spec.get(key) or ()}
+    volumes = {volume.get("name", "") for volume in spec.get("volumes") or ()}
+    found = spec.get("ephemeralContainers") or []
+    for index, container in enumerate(found):
+        where = f"{field}[{index}]"
+        causes += _container(container, where, names, volumes)
+        target = container.get("targetContainerName")
+        if target and target not in {item.get("name") for item in spec.get("containers") or ()}:
+            causes.append(Cause(f"{where}.targetContainerName", "FieldValueNotFound", f'Not found: "{target}"'))
+        for key in _EPHEMERAL_FIELDS:
+            if container.get(key):
+                causes.append(forbidden(f"{where}.{key}", "cannot be set for an Ephemeral Container"))
+    by_name = {container.get("name"): container for container in found}
+    for container in (old.get("spec") or {}).get("ephemeralContainers") or ():
+        name = container["name"]
+        if name not in by_name:
+            causes.append(forbidden(field, f'existing ephemeral containers "{name}" may not be removed'))
+        elif by_name[name] != container:
+            causes.append(forbidden(field, f'existing ephemeral containers "{name}" may not be changed'))
+    return causes

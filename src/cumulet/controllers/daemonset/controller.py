@@ -1,0 +1,260 @@
+"""Makes and deletes the pods of daemon sets as nodes come and go, and rolls them to a new template."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+from cumulet.common.kubernetes import KubernetesError, WorkQueue
+from cumulet.common.kubernetes.client import DAEMONSETS, NODES
+from cumulet.controllers.controller import Context, Key, Object, key_of
+from cumulet.controllers.daemonset.placing import judge, make_pod, node_of
+from cumulet.controllers.owned import selector_of
+from cumulet.controllers.pods import OwnedPods, available_in, in_batches, is_ready, is_terminating, phase_of
+from cumulet.controllers.revisions import HASH_LABEL, Revisions
+
+_COMPONENT = "daemonset-controller"
+_GENERATION_LABEL = "pod-template-generation"
+_GENERATION = "deprecated.daemonset.template.generation"
+#: Seconds after which a pod that failed is made anew: the first time, and at most.
+_FIRST_WAIT, _LONGEST_WAIT = 1.0, 900.0
+
+
+class DaemonSetController:
+    """See the module."""
+
+    def __init__(self, context: Context) -> None:
+        self.queue: WorkQueue[Key] = WorkQueue()
+        self._client = context.client
+        self._events = context.events(_COMPONENT)
+        self._sets = context.informer(DAEMONSETS)
+        self._nodes = context.informer(NODES)
+        self._pods = OwnedPods(context, DAEMONSETS, _COMPONENT)
+        self._revisions = Revisions(context, DAEMONSETS)
+        # By set and node: how often a pod failed there, and when the next may be made.
+        self._failures: dict[tuple[str, str], tuple[int, float]] = {}
+        self._sets.add_handler(self._set_changed)
+        self._nodes.add_handler(self._node_changed)
+        self._pods.notify(self.queue)
+        self._revisions.owned.notify(self.queue)
+
+    def _set_changed(self, change: str, obj: Object, old: Object | None) -> None:
+        if change == "DELETED":
+            uid = obj["metadata"]["uid"]
+            self._failures = {key: value for key, value in self._failures.items() if key[0] != uid}
+        self.queue.add(key_of(obj))
+
+    def _node_changed(self, change: str, node: Object, old: Object | None) -> None:
+        if change == "MODIFIED" and old is not None and old is not node:
+            if _matters(old) == _matters(node):
+                return
+            for item in self._sets:
+                if judge(item, old) != judge(item, node):
+                    self.queue.add(key_of(item))
+            return
+        for item in self._sets:
+            self.queue.add(key_of(item))
+
+    async def reconcile(self, key: Key) -> None:
+        """Place what is missing, take away what is too much or out of date."""
+        daemonset = self._sets.get(key[1], key[0])
+        if daemonset is None:
+            return
+        selector = daemonset["spec"]["selector"]
+        if not selector.get("matchLabels") and not selector.get("matchExpressions"):
+            message = "This daemon set is selecting all pods. A non-empty selector is required."
+            self._events.event(daemonset, "Warning", "SelectingAll", message)
+            return
+        await self._pods.claim(daemonset, selector_of(daemonset))
+        revisions = await self._revisions.of(daemonset)
+        if daemonset["metadata"].get("deletionTimestamp"):
+            return
+        current, collisions = await self._revisions.current(daemonset, revisions)
+        label = (current["metadata"].get("labels") or {})[HASH_LABEL]
+        try:
+            await self._place(daemonset, label)
+            if (daemonset["spec"].get("updateStrategy") or {}).get("type", "RollingUpdate") == "RollingUpdate":
+                await self._roll(daemonset, label)
+        finally:
+            await self._write_status(daemonset, label, collisions)
+        used = {current["metadata"]["name"]}
+        hashes = {(pod["metadata"].get("labels") or {}).get(HASH_LABEL) for pod in self._pods.of(daemonset)}
+        used |= {
+            item["metadata"]["name"]
+            for item in revisions
+            if (item["metadata"].get("labels") or {}).get(HASH_LABEL) in hashes
+        }
+        await self._revisions.forget_old(daemonset, revisions, used)
+
+    def _by_node(self, daemonset: Object) -> dict[str, list[Object]]:
+        found: dict[str, list[Object]] = {}
+        for pod in self._pods.of(daemonset):
+            found.setdefault(node_of(pod), []).append(pod)
+        return found
+
+    async def _place(self, daemonset: Object, label: str) -> None:
+        by_node = self._by_node(daemonset)
+        wanted: list[str] = []
+        going: list[Object] = []
+        for node in self._nodes:
+            name = node["metadata"]["name"]
+            should_run, may_stay = judge(daemonset, node)
+            pods = by_node.pop(name, [])
+            if not may_stay:
+                going += pods
+                continue
+            alive = []
+            for pod in pods:
+                if is_terminating(pod):
+                    continue
+                if phase_of(pod) == "Failed":
+                    if self._may_replace(daemonset, name):
+                        what = f"Found failed daemon pod {'/'.join(key_of(pod))} on node {name}, will try to kill it"
+                        self._events.event(daemonset, "Warning", "FailedDaemonPod", what)
+                        going.append(pod)
+                    else:
+                        alive.append(pod)
+                else:
+                    alive.append(pod)
+            if should_run and not alive:
+                if not any(is_terminating(pod) for pod in pods):
+                    wanted.append(name)
+            elif len(alive) > (1 + bool(_surge(daemonset, len(self._nodes.items)))):
+                alive.sort(key=lambda pod: (not is_ready(pod), pod["metadata"].get("creationTimestamp", "")))
+                going += alive[1:]
+        # Their nodes are gone: nobody else will delete those that never got there.
+        going += [pod for pods in by_node.values() for pod in pods if not pod["spec"].get("nodeName")]
+        await asyncio.gather(*(self._pods.delete(daemonset, pod) for pod in going if not is_terminating(pod)))
+        await self._create(daemonset, wanted, label)
+
+    def _may_replace(self, daemonset: Object, node: str) -> bool:
+        """Whether the back-off of a node where pods fail is over; if not, it is looked at again then."""
+        key = daemonset["metadata"]["uid"], node
+        failures, until = self._failures.get(key, (0, 0.0))
+        now = asyncio.get_running_loop().time()
+        if now < until:
+            self.queue.add_after(key_of(daemonset), until - now)
+            return False
+        self._failures[key] = failures + 1, now + min(_FIRST_WAIT * 2.0 ** min(failures, 30), _LONGEST_WAIT)
+        return True
+
+    async def _create(self, daemonset: Object, nodes: list[str], label: str) -> None:
+        labels = {HASH_LABEL: label}
+        if generation := (daemonset["metadata"].get("annotations") or {}).get(_GENERATION):
+            labels[_GENERATION_LABEL] = generation
+        await in_batches(
+            len(nodes), lambda number: self._pods.create(daemonset, make_pod(daemonset, nodes[number], labels))
+        )
+
+    async def _roll(self, daemonset: Object, label: str) -> None:
+        """Replace pods of older templates, as many at a time as may be out of service, or as may be more."""
+        by_node = {
+            name: [pod for pod in pods if not is_terminating(pod)] for name, pods in self._by_node(daemonset).items()
+        }
+        nodes = [node["metadata"]["name"] for node in self._nodes if judge(daemonset, node)[0]]
+        surge = _surge(daemonset, len(nodes))
+        old_pods: list[Object] = []
+        more: list[str] = []
+        unavailable = surging = 0
+        for name in nodes:
+            new, old = None, None
+            for pod in by_node.get(name, ()):
+                if _label(pod) == label:
+                    new = pod
+                else:
+                    old = pod
+            well = {id(pod) for pod in (new, old) if pod is not None and self._available(daemonset, pod)}
+            if surge:
+                if old is not None and new is not None:
+                    surging += 1
+                    if id(new) in well:
+                        old_pods.append(old)
+                elif old is not None:
+                    more.append(name)
+            else:
+                if not well:
+                    unavailable += 1
+                    if old is not None and new is None:
+                        old_pods.append(old)  # it serves nobody: it can go at once
+                elif old is not None and new is None:
+                    more.append(name)
+        if surge:
+            await asyncio.gather(*(self._pods.delete(daemonset, pod) for pod in old_pods))
+            await self._create(daemonset, more[: max(surge - surging, 0)], label)
+            return
+        room = max(_unavailable(daemonset, len(nodes)) - unavailable, 0)
+        healthy = [pod for name in more for pod in by_node[name] if _label(pod) != label]
+        await asyncio.gather(*(self._pods.delete(daemonset, pod) for pod in [*old_pods, *healthy[:room]]))
+
+    def _available(self, daemonset: Object, pod: Object) -> bool:
+        wait = available_in(pod, daemonset["spec"].get("minReadySeconds", 0))
+        if wait:
+            self.queue.add_after(key_of(daemonset), wait)
+        return wait == 0
+
+    async def _write_status(self, daemonset: Object, label: str, collisions: int) -> None:
+        by_node = self._by_node(daemonset)
+        counts = dict.fromkeys(("current", "desired", "misscheduled", "ready", "available", "updated"), 0)
+        for node in self._nodes:
+            pods = [pod for pod in by_node.get(node["metadata"]["name"], ()) if not is_terminating(pod)]
+            if not judge(daemonset, node)[0]:
+                counts["misscheduled"] += bool(pods)
+                continue
+            counts["desired"] += 1
+            if not pods:
+                continue
+            counts["current"] += 1
+            pods.sort(key=lambda pod: (not is_ready(pod), pod["metadata"].get("creationTimestamp", "")))
+            counts["ready"] += is_ready(pods[0])
+            counts["available"] += self._available(daemonset, pods[0])
+            counts["updated"] += any(_label(pod) == label for pod in pods)
+        old = daemonset.get("status") or {}
+        optional = {
+            "updatedNumberScheduled": counts["updated"],
+            "numberAvailable": counts["available"],
+            "numberUnavailable": counts["desired"] - counts["available"],
+            "collisionCount": collisions,
+        }
+        status: Object = {
+            "currentNumberScheduled": counts["current"],
+            "numberMisscheduled": counts["misscheduled"],
+            "desiredNumberScheduled": counts["desired"],
+            "numberReady": counts["ready"],
+            "observedGeneration": daemonset["metadata"].get("generation", 0),
+            **{name: value for name, value in optional.items() if value},
+        }
+        if "conditions" in old:
+            status["conditions"] = old["conditions"]
+        if status == old:
+            return
+        try:
+            await self._client.update(DAEMONSETS, {**daemonset, "status": status}, "status")
+        except KubernetesError as error:
+            if error.code not in (404, 409):
+                raise
+
+
+def _label(pod: Object) -> str:
+    found: str = (pod["metadata"].get("labels") or {}).get(HASH_LABEL, "")
+    return found
+
+
+def _matters(node: Object) -> tuple[object, object]:
+    return node["metadata"].get("labels"), (node.get("spec") or {}).get("taints")
+
+
+def _share(daemonset: Object, name: str, default: int, nodes: int) -> int:
+    value = ((daemonset["spec"].get("updateStrategy") or {}).get("rollingUpdate") or {}).get(name, default)
+    if isinstance(value, str):
+        return math.ceil(int(value.rstrip("%")) * nodes / 100)
+    return int(value)
+
+
+def _surge(daemonset: Object, nodes: int) -> int:
+    return _share(daemonset, "maxSurge", 0, nodes)
+
+
+def _unavailable(daemonset: Object, nodes: int) -> int:
+    # Neither more nor fewer would never end: then one may be missing.
+    found = _share(daemonset, "maxUnavailable", 1, nodes)
+    return found if found or _surge(daemonset, nodes) else 1

@@ -1,0 +1,115 @@
+"""How many pods each replica set of a deployment should have now: pure arithmetic over what is there."""
+
+from __future__ import annotations
+
+from cumulet.controllers.controller import Object
+from cumulet.controllers.deployment.sets import (
+    DESIRED,
+    MAXIMUM,
+    annotations_of,
+    available,
+    bounds,
+    is_rolling,
+    size,
+    size_annotations,
+    total,
+)
+
+#: Replica sets by uid and how many pods each should have.
+Sizes = dict[str, int]
+
+
+def was_rescaled(deployment: Object, sets: list[Object]) -> bool:
+    """Whether the deployment's size changed since its sets were sized (`isScalingEvent`)."""
+    return any(
+        annotations_of(item).get(DESIRED) not in (None, str(deployment["spec"]["replicas"]))
+        for item in sets
+        if size(item)
+    )
+
+
+def recreate(deployment: Object, current: Object | None, others: list[Object]) -> Sizes:
+    """The old ones go first; the caller sees that none of their pods is left before the new ones come."""
+    sizes = {_uid(item): 0 for item in others}
+    gone = not any(size(item) or (item.get("status") or {}).get("replicas") for item in others)
+    if current is not None and gone:
+        sizes[_uid(current)] = deployment["spec"]["replicas"]
+    return sizes
+
+
+def roll(deployment: Object, current: Object, others: list[Object]) -> Sizes:
+    """Grow the new one within the surge; where it cannot grow, shrink the old within what may be unavailable."""
+    wanted = deployment["spec"]["replicas"]
+    surge, unavailable = bounds(deployment)
+    mine = size(current)
+    everyone = total([current, *others])
+    if mine > wanted:
+        return {_uid(current): wanted}
+    if mine < wanted and everyone < wanted + surge:
+        return {_uid(current): min(wanted, mine + wanted + surge - everyone)}
+    return _shrink(deployment, current, others, wanted - unavailable)
+
+
+def _shrink(deployment: Object, current: Object, others: list[Object], least: int) -> Sizes:
+    lacking = size(current) - available(current)
+    spare = total([current, *others]) - least - max(lacking, 0)
+    if spare <= 0:
+        return {}
+    sizes: Sizes = {}
+    # Those that do not serve are missed by nobody: they go first, the oldest sets' before others.
+    for item in others:
+        step = min(spare, max(size(item) - available(item), 0))
+        if step:
+            sizes[_uid(item)] = size(item) - step
+            spare -= step
+    left = sum(available(item) for item in [current, *others]) - least
+    for item in others:
+        have = sizes.get(_uid(item), size(item))
+        step = min(have, left)
+        if step > 0:
+            sizes[_uid(item)] = have - step
+            left -= step
+    return sizes
+
+
+def rescale(deployment: Object, current: Object | None, sets: list[Object]) -> Sizes:
+    """A new size while several sets have pods, or while paused: each gets its share (`deploymentutil.GetReplicaSetProportion`)."""
+    wanted = deployment["spec"]["replicas"]
+    active = [item for item in sets if size(item) > 0]
+    latest = current if current is not None and current in sets else (sets[-1] if sets else None)
+    if len(active) <= 1:
+        only = active[0] if active else latest
+        return {_uid(only): wanted} if only is not None else {}
+    if current is not None and size(current) == available(current) == wanted:
+        return {_uid(item): 0 for item in active if item is not current}
+    if not is_rolling(deployment):
+        return {}
+    allowed = wanted + bounds(deployment)[0] if wanted else 0
+    left = to_add = allowed - total(active)
+    # Larger ones first; of equals, the newer where there is to add, the older where there is to take.
+    ordered = list(reversed(active)) if to_add > 0 else list(active)
+    ordered.sort(key=size, reverse=True)
+    sizes: Sizes = {}
+    for item in ordered:
+        share = _proportion(item, deployment, to_add, left) if to_add else 0
+        sizes[_uid(item)] = size(item) + share
+        left -= share
+    if ordered and left:
+        first = ordered[0]
+        sizes[_uid(first)] = max(sizes[_uid(first)] + left, 0)
+    return sizes
+
+
+def _proportion(item: Object, deployment: Object, to_add: int, left: int) -> int:
+    if not size(item) or not left:
+        return 0
+    before = annotations_of(item).get(MAXIMUM, "")
+    allowed_before = int(before) if before.isdigit() and int(before) else deployment["spec"]["replicas"]
+    allowed = int(size_annotations(deployment)[MAXIMUM])
+    share = round(size(item) * allowed / allowed_before) - size(item)
+    return min(share, left) if to_add > 0 else max(share, left)
+
+
+def _uid(item: Object) -> str:
+    uid: str = item["metadata"]["uid"]
+    return uid

@@ -1,0 +1,18 @@
+"""Short names for templates (upstream: FNV-1a of an object's dump, written in letters that make no words)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
+
+
+def name_of(content: Any, collisions: int = 0) -> str:
+    """A name for JSON content; with `collisions`, another one for the same."""
+    value = 0x811C9DC5
+    text = msgspec.json.encode(content, order="deterministic") + (str(collisions).encode() if collisions else b"")
+    for byte in text:
+        value = (value ^ byte) * 0x01000193 & 0xFFFFFFFF
+    return "".join(_ALPHABET[ord(digit) % len(_ALPHABET)] for digit in str(value))

@@ -1,0 +1,6 @@
+"""Jobs: pods that are run until enough of them have succeeded (`pkg/controller/job`)."""
+
+from cumulet.controllers.job.controller import JobController
+from cumulet.controllers.job.expiry import ExpiryController
+
+__all__ = ["ExpiryController", "JobController"]

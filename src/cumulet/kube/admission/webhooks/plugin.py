@@ -1,0 +1,176 @@
+"""Plug-ins MutatingAdmissionWebhook and ValidatingAdmissionWebhook."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from cumulet.kube.admission.webhooks.asking import Question, is_selected, review, wanted_as
+from cumulet.kube.admission.webhooks.calling import Caller, CallError
+from cumulet.kube.cel import CelError, evaluate
+from cumulet.kube.patch import json_patch
+from cumulet.kube.patch.json_patch import JsonPatchError
+from cumulet.kube.resources import Row
+from cumulet.kube.status import ApiError, bad_request
+from cumulet.kube.store import Store
+from cumulet.kube.versions import to_stored
+
+log = logging.getLogger(__name__)
+
+Object = dict[str, Any]
+
+_GROUP = "admissionregistration.k8s.io"
+_MUTATING = f"mutatingwebhookconfigurations.{_GROUP}"
+_VALIDATING = f"validatingwebhookconfigurations.{_GROUP}"
+#: Writes that webhooks could otherwise make impossible for good.
+_EXEMPT = frozenset(
+    (_MUTATING, _VALIDATING, f"validatingadmissionpolicies.{_GROUP}", f"validatingadmissionpolicybindings.{_GROUP}")
+)
+
+
+class _Wanted(NamedTuple):
+    webhook: Object
+    row: Row
+
+
+class Webhooks:
+    """The webhooks of every configuration, by the names of configurations."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._caller = Caller(store)
+        self._mutating: list[Object] = []
+        self._validating: list[Object] = []
+        #: What is served, for kinds that have several versions.
+        self.rows: Callable[[], Iterable[Row]] = tuple
+        for key in (_MUTATING, _VALIDATING):
+            store.on_change(key, self._refresh)
+        self._refresh()
+
+    def _refresh(self) -> None:
+        self._mutating = self._read(_MUTATING)
+        self._validating = self._read(_VALIDATING)
+
+    def _read(self, key: str) -> list[Object]:
+        return [webhook for stored in self._store.list(key) for webhook in stored.load().get("webhooks") or ()]
+
+    @property
+    def mutate(self) -> bool:
+        """Whether there is any that changes objects."""
+        return bool(self._mutating)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._caller.close()
+
+    async def change(
+        self, question: Question, warnings: list[str], complete: Callable[[Object], None]
+    ) -> Object | None:
+        """The object as the webhooks want it; `complete` makes whole what one has patched. Raises `ApiError`."""
+        if question.row.key in _EXEMPT:
+            return question.obj
+        last = -1
+        for index, webhook in enumerate(self._mutating):
+            found = await self._one(webhook, question, warnings, complete)
+            if found != question.obj:
+                question, last = question._replace(obj=found), index
+        # Those that want to see again what others have changed after them.
+        for webhook in self._mutating[: max(last, 0)]:
+            if webhook.get("reinvocationPolicy") == "IfNeeded":
+                question = question._replace(obj=await self._one(webhook, question, warnings, complete))
+        return question.obj
+
+    async def check(self, question: Question, warnings: list[str]) -> None:
+        """Ask those that may refuse, all at once. Raises `ApiError`."""
+        if not self._validating or question.row.key in _EXEMPT:
+            return
+        wanted = [found for webhook in self._validating if (found := self._wants(webhook, question)) is not None]
+        await asyncio.gather(*(self._ask(found, question, warnings) for found in wanted))
+
+    def _wants(self, webhook: Object, question: Question) -> _Wanted | None:
+        row = wanted_as(webhook, question, self.rows())
+        if row is None or not is_selected(webhook, question, self._store):
+            return None
+        if question.dry_run and webhook.get("sideEffects") not in ("None", "NoneOnDryRun"):
+            raise bad_request(f'admission webhook "{webhook["name"]}" does not support dry run')
+        request = review(question, row)["request"]
+        for condition in webhook.get("matchConditions") or ():
+            variables = {"object": request["object"], "oldObject": request["oldObject"], "request": request}
+            try:
+                if evaluate(condition["expression"], variables) is not True:
+                    return None
+            except CelError as error:
+                if webhook.get("failurePolicy") == "Ignore":
+                    return None
+                name = webhook["name"]
+                why = f'admission webhook "{name}": match condition "{condition.get("name")}" failed: {error}'
+                raise ApiError(403, "Forbidden", why, {}) from None
+        return _Wanted(webhook, row)
+
+    async def _one(
+        self, webhook: Object, question: Question, warnings: list[str], complete: Callable[[Object], None]
+    ) -> Object | None:
+        wanted = self._wants(webhook, question)
+        if wanted is None:
+            return question.obj
+        asked = review(question, wanted.row)
+        response = await self._ask(wanted, question, warnings, asked)
+        patch = response.get("patch")
+        if not patch or question.obj is None:
+            return question.obj
+        name = webhook["name"]
+        if response.get("patchType") != "JSONPatch":
+            raise _failed(name, f"invalid patch type {response.get('patchType')!r}")
+        try:
+            operations = msgspec.json.decode(base64.b64decode(patch))
+            found = json_patch(asked["request"]["object"], operations)
+            if not isinstance(found, dict) or not isinstance(found.get("metadata"), dict):
+                raise _failed(name, "what the patch makes is not an object")
+        except (JsonPatchError, msgspec.DecodeError, binascii.Error, TypeError) as error:
+            raise _failed(name, f"the patch cannot be applied: {error}") from None
+        for key in ("kind", "apiVersion"):
+            found.pop(key, None)
+        complete(found)
+        return to_stored(wanted.row, found)
+
+    async def _ask(
+        self, wanted: _Wanted, question: Question, warnings: list[str], asked: Object | None = None
+    ) -> Object:
+        webhook = wanted.webhook
+        name = webhook["name"]
+        try:
+            response = await self._caller.call(webhook, asked or review(question, wanted.row))
+        except CallError as error:
+            if webhook.get("failurePolicy") == "Ignore":
+                log.warning("webhook %s was left out: %s", name, error)
+                return {"allowed": True}
+            raise _failed(name, str(error)) from None
+        warnings += [str(text) for text in response.get("warnings") or ()]
+        if not response["allowed"]:
+            raise _denied(name, response.get("status") or {})
+        return response
+
+
+def _failed(name: str, why: str) -> ApiError:
+    text = f'failed calling webhook "{name}": {why}'
+    return ApiError(500, "InternalError", f"Internal error occurred: {text}", {"causes": [{"message": text}]})
+
+
+def _denied(name: str, status: Object) -> ApiError:
+    denied = f'admission webhook "{name}" denied the request'
+    said = status.get("message") or status.get("reason")
+    code = status.get("code")
+    error = ApiError(
+        code if isinstance(code, int) and 400 <= code < 600 else 400,
+        str(status.get("reason") or ""),
+        f"{denied}: {said}" if said else f"{denied} without explanation",
+    )
+    details = status.get("details")
+    error.details = details if isinstance(details, dict) else None
+    return error

@@ -1,0 +1,88 @@
+"""Priority levels: so many requests under way at once, and fair turns among those that wait."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+
+from cumulet.kube.status import ApiError
+
+#: Where a request has its seat, for those that go on when they have been answered.
+SEAT = "seat"
+_WAIT = 15.0
+
+
+class Seat:
+    """A place among the requests under way; given back once, however often that is said."""
+
+    def __init__(self, level: Level | None) -> None:
+        self._level = level
+
+    def release(self) -> None:
+        """Let the next one in."""
+        level, self._level = self._level, None
+        if level is not None:
+            level.leave()
+
+
+class Level:
+    """One priority level."""
+
+    def __init__(self, name: str, seats: int, waiting: int) -> None:
+        self.name = name
+        self.seats = seats
+        self.limit = waiting
+        self._taken = 0
+        self._waiting = 0
+        self._flows: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+
+    async def enter(self, flow: str) -> None:
+        """Take a seat, in turn. Raises `ApiError` 429 where too many wait, or for too long."""
+        if self._taken < self.seats:
+            self._taken += 1
+            return
+        if self._waiting >= self.limit:
+            raise _too_many()
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._flows.setdefault(flow, deque()).append(turn)
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(_WAIT):
+                await turn
+        except BaseException as error:
+            if turn.done() and not turn.cancelled():
+                self.leave()  # it was let in at that very moment
+            else:
+                self._forget(flow, turn)
+            if isinstance(error, TimeoutError):
+                raise _too_many() from None
+            raise
+
+    def leave(self) -> None:
+        """Give the seat to the next flow's first, or back."""
+        while self._flows:
+            flow, turns = self._flows.popitem(last=False)
+            turn = turns.popleft()
+            if turns:
+                self._flows[flow] = turns
+            self._waiting -= 1
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._taken -= 1
+
+    def _forget(self, flow: str, turn: asyncio.Future[None]) -> None:
+        turns = self._flows.get(flow)
+        if turns is not None and turn in turns:
+            turns.remove(turn)
+            self._waiting -= 1
+            if not turns:
+                del self._flows[flow]
+
+
+EXEMPT = Seat(None)
+
+
+def _too_many() -> ApiError:
+    details = {"retryAfterSeconds": 1}
+    return ApiError(429, "TooManyRequests", "Too many requests, please try again later.", details)

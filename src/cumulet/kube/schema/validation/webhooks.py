@@ -1,0 +1,127 @@
+"""Configurations of admission webhooks."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+from cumulet.kube import cel
+from cumulet.kube.schema.validation.causes import (
+    SUBDOMAIN,
+    SUBDOMAIN_MESSAGE,
+    Causes,
+    Object,
+    duplicate,
+    invalid,
+    required,
+    unsupported,
+)
+from cumulet.kube.status import Cause
+
+_OPERATIONS = ("*", "CONNECT", "CREATE", "DELETE", "UPDATE")
+_SCOPES = ("*", "Cluster", "Namespaced")
+
+
+def webhook_configuration(obj: Object, old: Object | None) -> list[Cause]:
+    """What is wrong with a configuration, of either kind."""
+    causes: list[Cause] = []
+    names: set[str] = set()
+    for index, webhook in enumerate(obj.get("webhooks") or ()):
+        field = f"webhooks[{index}]"
+        causes += _webhook(webhook, field)
+        if webhook.get("name") in names:
+            causes.append(duplicate(f"{field}.name", webhook["name"]))
+        names.add(webhook.get("name", ""))
+    return causes
+
+
+def _webhook(webhook: Object, field: str) -> Causes:
+    name = webhook.get("name", "")
+    if not re.fullmatch(SUBDOMAIN, name):
+        yield invalid(f"{field}.name", name, SUBDOMAIN_MESSAGE)
+    elif name.count(".") < 2:
+        yield invalid(f"{field}.name", name, "should be a domain with at least three segments separated by dots")
+    for key, allowed in (
+        ("failurePolicy", ("Fail", "Ignore")),
+        ("matchPolicy", ("Equivalent", "Exact")),
+        ("reinvocationPolicy", ("IfNeeded", "Never")),
+    ):
+        if webhook.get(key) not in (None, *allowed):
+            yield unsupported(f"{field}.{key}", webhook[key], allowed)
+    effects = webhook.get("sideEffects")
+    if effects is None:
+        yield required(f"{field}.sideEffects", "must specify one of None, NoneOnDryRun")
+    elif effects not in ("None", "NoneOnDryRun"):
+        yield unsupported(f"{field}.sideEffects", effects, ("None", "NoneOnDryRun"))
+    if not 1 <= webhook.get("timeoutSeconds", 10) <= 30:
+        yield invalid(
+            f"{field}.timeoutSeconds",
+            webhook["timeoutSeconds"],
+            "the timeout value must be between 1 and 30 seconds",
+        )
+    versions = webhook.get("admissionReviewVersions") or []
+    if not versions:
+        yield required(f"{field}.admissionReviewVersions", "must specify one of v1, v1beta1")
+    elif not {"v1", "v1beta1"} & set(versions):
+        yield invalid(f"{field}.admissionReviewVersions", versions, "must include at least one of v1, v1beta1")
+    yield from _client(webhook.get("clientConfig") or {}, f"{field}.clientConfig")
+    for index, rule in enumerate(webhook.get("rules") or ()):
+        yield from _rule(rule, f"{field}.rules[{index}]")
+    yield from conditions(webhook.get("matchConditions"), f"{field}.matchConditions")
+
+
+def conditions(found: list[Object] | None, field: str) -> Causes:
+    """What is wrong with match conditions."""
+    for index, condition in enumerate(found or ()):
+        where = f"{field}[{index}]"
+        if not condition.get("name"):
+            yield required(f"{where}.name")
+        yield from expression(condition.get("expression", ""), f"{where}.expression")
+
+
+def expression(text: str, field: str) -> Causes:
+    """What is wrong with an expression."""
+    if not text.strip():
+        yield required(field)
+        return
+    try:
+        cel.check(text)
+    except cel.CelError as error:
+        yield invalid(field, text, str(error))
+
+
+def _client(config: Object, field: str) -> Causes:
+    if ("url" in config) == ("service" in config):
+        yield required(field, "exactly one of url or service is required")
+    elif "url" in config:
+        parts = urlsplit(config["url"])
+        if parts.scheme != "https":
+            yield invalid(
+                f"{field}.url",
+                parts.scheme,
+                "'https' is the only allowed URL scheme; desired format: https://host[/path]",
+            )
+        elif not parts.hostname:
+            yield invalid(
+                f"{field}.url", parts.hostname or "", "host must be specified; desired format: https://host[/path]"
+            )
+        elif parts.username or parts.query or parts.fragment:
+            yield invalid(
+                f"{field}.url", config["url"], "user information, query and fragment are not permitted in the URL"
+            )
+    else:
+        service = config["service"]
+        for key in ("name", "namespace"):
+            if not service.get(key):
+                yield required(f"{field}.service.{key}", f"service {key} is required")
+
+
+def _rule(rule: Object, field: str) -> Causes:
+    for key in ("operations", "apiGroups", "apiVersions", "resources"):
+        if not rule.get(key):
+            yield required(f"{field}.{key}")
+    for index, operation in enumerate(rule.get("operations") or ()):
+        if operation not in _OPERATIONS:
+            yield unsupported(f"{field}.operations[{index}]", operation, _OPERATIONS)
+    if rule.get("scope") not in (None, *_SCOPES):
+        yield unsupported(f"{field}.scope", rule["scope"], _SCOPES)

@@ -1,0 +1,161 @@
+"""Content on a file system, as an OCI image layout has it (OCI Image Specification 1.1, "Image Layout").
+
+`blobs/<algorithm>/<hex>` are the blobs of all repositories; manifests are in the catalog, and `index.json` names none. An
+upload is a file in `uploads/` that grows; it is committed by renaming it, once it is on disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import time
+import uuid
+from collections.abc import AsyncIterable, AsyncIterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cumulet.registry.content import Content, DigestMismatchError, UnknownUploadError
+
+_CHUNK = 1024 * 1024
+_ALGORITHMS = ("sha256", "sha512")
+
+
+class _Hash(NamedTuple):
+    """A digest of the first `offset` bytes of an upload."""
+
+    algorithm: str
+    state: Any
+    offset: int
+
+
+class FileContent(Content):
+    """One folder; only one process writes to it."""
+
+    def __init__(self, root: Path) -> None:
+        self._blobs = root / "blobs"
+        self._uploads = root / "uploads"
+        for folder in (*(self._blobs / algorithm for algorithm in _ALGORITHMS), self._uploads):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (root / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+        (root / "index.json").write_text('{"schemaVersion":2,"manifests":[]}')
+        self._hashes: dict[str, _Hash] = {}
+
+    def path(self, digest: str) -> Path:
+        algorithm, _, value = digest.partition(":")
+        return self._blobs / algorithm / value
+
+    async def size(self, digest: str) -> int | None:
+        try:
+            return self.path(digest).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    async def read(self, digest: str, first: int, after: int) -> AsyncIterator[bytes]:
+        with self.path(digest).open("rb", buffering=0) as file:
+            file.seek(first)
+            while first < after and (piece := await asyncio.to_thread(file.read, min(_CHUNK, after - first))):
+                first += len(piece)
+                yield piece
+
+    async def digests(self) -> AsyncIterator[str]:
+        for algorithm in _ALGORITHMS:
+            for name in await asyncio.to_thread(os.listdir, self._blobs / algorithm):
+                yield f"{algorithm}:{name}"
+
+    async def remove(self, digest: str) -> None:
+        self.path(digest).unlink(missing_ok=True)
+
+    async def start(self) -> str:
+        session = str(uuid.uuid4())
+        self._upload(session).touch(mode=0o600)
+        return session
+
+    async def offset(self, session: str) -> int:
+        return self._size(session)
+
+    async def append(self, session: str, chunks: AsyncIterable[bytes], algorithm: str) -> int:
+        offset = self._size(session)
+        known = await self._hash(session, algorithm if offset == 0 else None)
+        with self._upload(session).open("r+b", buffering=0) as file:
+            file.seek(offset)
+            try:
+                async for chunk in chunks:
+                    _write(file.fileno(), chunk)
+                    known.state.update(chunk)
+                    offset += len(chunk)
+            finally:
+                self._hashes[session] = known._replace(offset=offset)
+        return offset
+
+    async def commit(self, session: str, digest: str) -> int:
+        size = self._size(session)
+        algorithm = digest.partition(":")[0]
+        actual = f"{algorithm}:{(await self._hash(session, algorithm)).state.hexdigest()}"
+        if actual != digest:
+            raise DigestMismatchError(actual)
+        await asyncio.to_thread(_publish, self._upload(session), self.path(digest))
+        self._hashes.pop(session, None)
+        return size
+
+    async def cancel(self, session: str) -> None:
+        self._hashes.pop(session, None)
+        self._upload(session).unlink(missing_ok=True)
+
+    async def uploads(self) -> AsyncIterator[tuple[str, float]]:
+        now = time.time()
+        for path in list(self._uploads.iterdir()):
+            try:
+                yield path.name, now - path.stat().st_mtime
+            except FileNotFoundError:
+                continue  # finished meanwhile
+
+    def _upload(self, session: str) -> Path:
+        return self._uploads / str(uuid.UUID(session))
+
+    def _size(self, session: str) -> int:
+        try:
+            return self._upload(session).stat().st_size
+        except FileNotFoundError:
+            raise UnknownUploadError(session) from None
+
+    async def _hash(self, session: str, algorithm: str | None) -> _Hash:
+        """The digest of what was received, by `algorithm` or else by any; read again where it is not at hand."""
+        size = self._size(session)
+        known = self._hashes.get(session)
+        if known is None or known.offset != size or algorithm not in (None, known.algorithm):
+            wanted = algorithm or "sha256"
+            known = _Hash(wanted, await asyncio.to_thread(_hash_file, self._upload(session), wanted), size)
+        return known
+
+
+def _write(descriptor: int, chunk: bytes) -> None:
+    view = memoryview(chunk)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _hash_file(path: Path, algorithm: str) -> Any:
+    state = hashlib.new(algorithm)
+    with path.open("rb", buffering=0) as file:
+        while chunk := file.read(_CHUNK):
+            state.update(chunk)
+    return state
+
+
+def _publish(upload: Path, blob: Path) -> None:
+    """Give an upload the name of its blob, both on disk. A blob that is there already has the same bytes, and stays."""
+    if blob.exists():
+        upload.unlink()
+        return
+    _sync(upload)
+    upload.rename(blob)
+    _sync(blob.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,47 @@
+"""A cluster of our API server, scheduler and controllers with a stand-in node."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cloud import Cloud
+from tests.controllers.node import StandInNode
+from tests.controllers.space import Space
+from tests.kube.conftest import Program, Server, programs
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    """The rooms, running."""
+    made = Cloud(tmp_path_factory.mktemp("controllers") / "data", "kube", "scheduler", "controllers")
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def server(cluster: Cloud) -> Server:
+    """The API server, called directly."""
+    return Server(cluster)
+
+
+@pytest.fixture(scope="session")
+def node(server: Server) -> Iterator[StandInNode]:
+    """A node on which pods run."""
+    made = StandInNode(server, "node-1")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def space(server: Server, node: StandInNode, tmp_path: Path) -> Space:
+    """A namespace of the test's own."""
+    name = f"t{uuid.uuid4().hex[:10]}"
+    kubeconfig = server.cloud.config.kubeconfig_file("admin")
+    made = Space(server, Program(programs("kubectl")[0], kubeconfig, name, tmp_path))
+    made.make("namespaces", {"metadata": {"name": name}})
+    made.wait("serviceaccounts", "default")
+    return made

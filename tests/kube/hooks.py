@@ -1,0 +1,80 @@
+"""A webhook over TLS: answers admission reviews, and says what it was asked."""
+
+from __future__ import annotations
+
+import base64
+import json
+import ssl
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from cumulet.common import tls
+from cumulet.common.config import Config
+
+Object = dict[str, Any]
+#: From the request of a review to its response, without `uid`.
+Answer = Callable[[Object], Object]
+
+
+def allow(request: Object) -> Object:
+    """Everything is good."""
+    return {"allowed": True}
+
+
+def patch(*operations: Object) -> Object:
+    """A response that changes the object."""
+    encoded = base64.b64encode(json.dumps(operations).encode()).decode()
+    return {"allowed": True, "patchType": "JSONPatch", "patch": encoded}
+
+
+class Webhook:
+    """Serves on a free port until closed, with the node's certificate."""
+
+    def __init__(self, config: Config) -> None:
+        self.answer: Answer = allow
+        self.asked: list[Object] = []
+        hook = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                hook.asked.append(review["request"])
+                response = {"uid": review["request"]["uid"], **hook.answer(review["request"])}
+                body = json.dumps({**review, "response": response}).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                """Not to the terminal."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        context: ssl.SSLContext = tls.server_context(*config.certificate_files("node"), client_ca=config.ca_file)
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+        authority = base64.b64encode(config.ca_file.read_bytes()).decode()
+        self.config = {"url": f"https://127.0.0.1:{self._server.server_port}/review", "caBundle": authority}
+
+    def close(self) -> None:
+        """Stop."""
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def rule(self, name: str, resource: str, namespace: str, **more: Any) -> Object:
+        """A webhook of a configuration, for one namespace."""
+        rule = {"operations": ["CREATE", "UPDATE", "DELETE"], "apiGroups": ["*"], "apiVersions": ["v1"]}
+        return {
+            "name": name,
+            "clientConfig": self.config,
+            "rules": [{**rule, "resources": [resource]}],
+            "sideEffects": "None",
+            "admissionReviewVersions": ["v1"],
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+            **more,
+        }

@@ -1,0 +1,138 @@
+"""Who callers are, and what nodes may do: Entra ID's tokens, the node authoriser."""
+
+from __future__ import annotations
+
+import base64
+import json
+import uuid
+from typing import Any
+
+import pytest
+
+from tests.cloud import Answer, Cloud
+from tests.kube.conftest import Server
+
+AKS = "6dae42f8-4368-4678-94ff-3960e28e3630"
+RBAC = "/apis/rbac.authorization.k8s.io/v1"
+
+
+def whoami(cloud: Cloud, token: str) -> Answer:
+    body: dict[str, Any] = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+    return cloud.call("kube", "POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", token=token, body=body)
+
+
+def test_a_service_principal_is_known_by_its_object_id(cloud: Cloud, server: Server) -> None:
+    token = cloud.token(audience=AKS)
+    answer = whoami(cloud, token)
+    assert answer.status == 201, answer.body
+    user = answer.body["status"]["userInfo"]
+    assert user["username"] == cloud.owner.object_id
+    assert user["groups"] == ["system:authenticated"]
+    assert user["extra"]["tid"] == [cloud.config.tenant_id]
+
+    space = server.namespace(f"e{uuid.uuid4().hex[:8]}")
+    assert cloud.call("kube", "GET", f"{space}/pods", token=token).status == 403
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"}
+    subject = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": cloud.owner.object_id}
+    name = space.rpartition("/")[2]
+    binding = {"metadata": {"name": "owner"}, "roleRef": role, "subjects": [subject]}
+    server.make(f"{RBAC}/namespaces/{name}/rolebindings", binding)
+    assert cloud.call("kube", "GET", f"{space}/pods", token=token).status == 200
+    assert cloud.call("kube", "GET", f"{space}/secrets", token=token).status == 403
+
+
+def test_tokens_that_are_not_for_this_server(cloud: Cloud) -> None:
+    good = cloud.token(audience=AKS)
+    head, payload, signature = good.split(".")
+    claims = json.loads(base64.urlsafe_b64decode(payload + "=="))
+    forged = base64.urlsafe_b64encode(json.dumps({**claims, "oid": "system:masters"}).encode()).rstrip(b"=").decode()
+    for token in (cloud.token(), f"{head}.{forged}.{signature}", f"{head}.{payload}.", "a.b.c", "x", "x" * 8000):
+        answer = whoami(cloud, token)
+        assert answer.status == 401
+        assert answer.body["message"] == "Unauthorized"
+
+
+def test_a_token_review_knows_them(cloud: Cloud, server: Server) -> None:
+    spec = {"token": cloud.token(audience=AKS)}
+    status = server.make("/apis/authentication.k8s.io/v1/tokenreviews", {"spec": spec})["status"]
+    assert status["authenticated"] is True
+    assert status["user"]["username"] == cloud.owner.object_id
+    status = server.make("/apis/authentication.k8s.io/v1/tokenreviews", {"spec": {"token": "no"}})["status"]
+    assert status["authenticated"] is False
+
+
+@pytest.fixture
+def node(server: Server) -> str:
+    """The name of a node that is not the installation's."""
+    name = f"n{uuid.uuid4().hex[:8]}"
+    server.make("/api/v1/nodes", {"metadata": {"name": name}})
+    return name
+
+
+def as_node(server: Server, node: str, method: str, path: str, body: Any = None, **headers: str) -> int:
+    who = {"impersonate_user": f"system:node:{node}", "impersonate_group": "system:nodes"}
+    return server.call(method, path, body, **who, **headers).status
+
+
+def test_a_node_sees_what_its_pods_need(server: Server, node: str) -> None:
+    space = server.namespace(f"n{uuid.uuid4().hex[:8]}")
+    for name in ("pull", "env", "volume", "other"):
+        server.make(f"{space}/secrets", {"metadata": {"name": name}})
+        server.make(f"{space}/configmaps", {"metadata": {"name": name}})
+    container = {
+        "name": "c",
+        "image": "x",
+        "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "env", "key": "a"}}}],
+        "envFrom": [{"configMapRef": {"name": "env"}}],
+    }
+    volumes = [
+        {"name": "a", "secret": {"secretName": "volume"}},
+        {"name": "b", "projected": {"sources": [{"configMap": {"name": "volume"}}]}},
+    ]
+    spec = {"nodeName": node, "containers": [container], "volumes": volumes, "imagePullSecrets": [{"name": "pull"}]}
+    server.make(f"{space}/pods", {"metadata": {"name": "p"}, "spec": spec})
+    for resource, names in (("secrets", ("pull", "env", "volume")), ("configmaps", ("env", "volume"))):
+        for name in names:
+            assert as_node(server, node, "GET", f"{space}/{resource}/{name}") == 200, (resource, name)
+        assert as_node(server, node, "GET", f"{space}/{resource}/other") == 403
+        assert as_node(server, node, "GET", f"{space}/{resource}") == 403
+    assert as_node(server, "another", "GET", f"{space}/secrets/pull") == 403
+    assert as_node(server, node, "POST", f"{space}/serviceaccounts/default/token", {"spec": {}}) == 201
+    assert as_node(server, "another", "POST", f"{space}/serviceaccounts/default/token", {"spec": {}}) == 403
+
+
+def test_a_node_writes_its_own(server: Server, node: str) -> None:
+    space = server.namespace(f"n{uuid.uuid4().hex[:8]}")
+    for name, where in (("mine", node), ("other", "another")):
+        spec = {"nodeName": where, "containers": [{"name": "c", "image": "x"}]}
+        server.make(f"{space}/pods", {"metadata": {"name": name}, "spec": spec})
+    merge = {"content_type": "application/merge-patch+json"}
+    running = {"status": {"phase": "Running"}}
+    assert as_node(server, node, "PATCH", f"{space}/pods/mine/status", running, **merge) == 200
+    assert as_node(server, node, "PATCH", f"{space}/pods/other/status", running, **merge) == 403
+    assert as_node(server, node, "DELETE", f"{space}/pods/other") == 403
+    assert as_node(server, node, "PATCH", f"/api/v1/nodes/{node}/status", {"status": {}}, **merge) == 200
+    label = {"metadata": {"labels": {"node-restriction.kubernetes.io/a": "b"}}}
+    assert as_node(server, node, "PATCH", f"/api/v1/nodes/{node}", label, **merge) == 403
+    taint = {"spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]}}
+    assert as_node(server, node, "PATCH", f"/api/v1/nodes/{node}", taint, **merge) == 403
+    assert as_node(server, "another", "PATCH", f"/api/v1/nodes/{node}/status", {"status": {}}, **merge) == 403
+    leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
+    assert as_node(server, node, "POST", leases, {"metadata": {"name": node}}) == 201
+    assert as_node(server, node, "POST", leases, {"metadata": {"name": f"{node}-x"}}) == 403
+    assert as_node(server, node, "GET", f"{leases}/{node}") == 200
+    assert as_node(server, "another", "GET", f"{leases}/{node}") == 403
+
+
+def test_the_virtual_node_watches_what_its_pods_may_name(cloud: Cloud, server: Server) -> None:
+    space = server.namespace(f"n{uuid.uuid4().hex[:8]}")
+    assert as_node(server, cloud.config.node_name, "GET", f"{space}/secrets") == 200
+    assert as_node(server, cloud.config.node_name, "POST", f"{space}/secrets", {"metadata": {"name": "s"}}) == 403
+
+
+def test_keys_of_service_account_tokens_are_published(server: Server) -> None:
+    found = server.call("GET", "/.well-known/openid-configuration").body
+    assert found["issuer"] == "https://kubernetes.default.svc.cluster.local"
+    assert found["jwks_uri"].endswith("/openid/v1/jwks")
+    (key,) = server.call("GET", "/openid/v1/jwks").body["keys"]
+    assert (key["kty"], key["use"]) == ("EC", "sig")
