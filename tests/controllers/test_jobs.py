@@ -31,7 +31,7 @@ def test_as_many_as_wanted(space: Space) -> None:
     assert done["status"]["uncountedTerminatedPods"] == {}
     assert condition(done, "SuccessCriteriaMet")["reason"] == "CompletionsReached"
     assert "completionTime" in done["status"]
-    assert space.events("j")[-1] == "Completed: Job completed"
+    assert space.wait_event("j", "Completed") == "Job completed"
     pods = space.all("pods")
     assert len(pods) == 3
     assert not any(pod["metadata"].get("finalizers") for pod in pods)

@@ -51,6 +51,8 @@ class GarbageCollector:
         self._kinds: dict[_GROUP_KIND, Resource] = {}
         self._nodes: dict[str, Node] = {}
         self._dependents: dict[str, set[str]] = {}
+        #: Objects with an owner of a kind that is not served, or not yet.
+        self._unjudged: set[str] = set()
         context.informer(_DEFINITIONS).add_handler(self._definition_changed)
         self.queue.add(_RESOURCES)
 
@@ -75,6 +77,9 @@ class GarbageCollector:
                 self._context.tasks.start(informer.run(), f"garbage {resource.plural}")
         for identity in [identity for identity in self._informers if identity not in self._kinds]:
             del self._informers[identity]  # its definition is gone, and all of its objects with it
+        unjudged, self._unjudged = self._unjudged, set()
+        for uid in unjudged:
+            self._look_at(uid)
         self.queue.add_after(_RESOURCES, _LOOK_AGAIN)
 
     def _handler(self, resource: Resource) -> Handler:
@@ -177,19 +182,23 @@ class GarbageCollector:
             return True
         resource = self._kinds.get(identity)
         if resource is None:
-            return True  # a kind that is not served: what became of the owner cannot be known
+            # What became of the owner cannot be known, until the kind is served.
+            self._unjudged.add(node.obj["metadata"]["uid"])
+            return True
         if resource.namespaced and not node.namespace:
             self._tell_of_namespace(node, reference)
             return True
         try:
-            owner = await self._client.get(resource, reference["name"], node.namespace or None)
+            owner: Object | None = await self._client.get(resource, reference["name"], node.namespace or None)
         except KubernetesError as error:
-            if error.code == 404:
-                if known is not None:
-                    self._tell_of_namespace(node, reference)
-                return False
-            raise
-        return bool(owner["metadata"]["uid"] == reference["uid"])
+            if error.code != 404:
+                raise
+            owner = None
+        if owner is not None and owner["metadata"]["uid"] == reference["uid"]:
+            return True
+        if known is not None:
+            self._tell_of_namespace(node, reference)
+        return False
 
     def _tell_of_namespace(self, node: Node, reference: Object) -> None:
         what = f"[{reference['apiVersion']}/{reference['kind']}, namespace: {node.namespace}, name: {reference['name']}, "
