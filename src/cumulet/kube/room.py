@@ -82,7 +82,6 @@ async def serve(room: Room) -> None:
         async with room.serving(handler):
             room.ready()
             await room.stopping.wait()
-            store.end_watches()
     finally:
         cleanup.cancel()
         await asyncio.gather(cleanup, return_exceptions=True)

@@ -67,8 +67,10 @@ def _yaml(raw: bytes, kind: str) -> Any:
                 raise bad_request(
                     f"the object provided is unrecognized (must be of type {kind}): YAML aliases are refused"
                 )
-        return yaml.load(raw, Loader=_plain(loader))  # noqa: S506  (a safe loader)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        document = yaml.load(raw, Loader=_plain(loader))  # noqa: S506  (a safe loader)
+        # What JSON does not have, such as numbers as keys, becomes what it would be there, as upstream does it.
+        return msgspec.json.decode(msgspec.json.encode(document))
+    except (yaml.YAMLError, RecursionError, ValueError, TypeError, OverflowError) as error:
         raise bad_request(f"error parsing YAML: {error}") from None
 
 
