@@ -91,15 +91,16 @@ class Cloud:
     def _run(self, name: RoomName, told: int) -> None:
         warnings.resetwarnings()
         try:
-            serve = importlib.import_module(f"cumulet.{name}.room").serve
+            module = importlib.import_module(f"cumulet.{name}.room")
             log_file = self.config.data_dir / "logs" / f"{name}.log"
             run(
                 name,
                 self.config,
-                serve,
+                module.serve,
                 listeners=self._listeners[name],
                 on_ready=lambda: _tell(told),
                 log_file=log_file,
+                **({"new_event_loop": module.new_event_loop} if hasattr(module, "new_event_loop") else {}),
             )
         except BaseException:
             traceback.print_exc()
