@@ -54,15 +54,14 @@ async def test_of_two_writers_of_one_version_one_succeeds(store: Store) -> None:
 
 async def test_watchers_see_every_change_in_order(store: Store) -> None:
     first = await store.create("configmaps", "n", "a", obj("a"))
-    watcher, missed = store.watch("configmaps", first.revision - 1)
+    events: list[Event] = []
+    missed = store.watch("configmaps", first.revision - 1, events.append)
     assert [event.stored.name for event in missed] == ["a"]
     await asyncio.gather(*(store.create("configmaps", "n", f"x{number}", obj(f"x{number}")) for number in range(50)))
-    events: list[Event] = []
-    while len(events) < 50:
-        events += await watcher.next(1)
     revisions = [event.stored.revision for event in events]
+    assert len(revisions) == 50
     assert revisions == sorted(revisions)
-    store.unwatch("configmaps", watcher)
+    store.unwatch("configmaps", events.append)
 
 
 async def test_the_past_is_kept_for_a_while(store: Store) -> None:
@@ -76,7 +75,7 @@ async def test_the_past_is_kept_for_a_while(store: Store) -> None:
     with pytest.raises(GoneError):
         store.list_at("configmaps", "n", then)
     with pytest.raises(GoneError):
-        store.watch("configmaps", then)
+        store.watch("configmaps", then, lambda _: None)
 
 
 async def test_what_was_acknowledged_is_there_after_a_crash(store: Store, tmp_path: Path) -> None:

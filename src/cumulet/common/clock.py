@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import time
 from datetime import UTC, datetime
 
 
@@ -12,7 +14,12 @@ def now() -> datetime:
 
 def rfc3339(moment: datetime | None = None) -> str:
     """Whole seconds, as Kubernetes' `metav1.Time` writes it: `2026-11-23T19:50:21Z`."""
-    return (moment or now()).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _second(int(time.time())) if moment is None else moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@functools.lru_cache(1)
+def _second(epoch: int) -> str:
+    return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def rfc3339_micro(moment: datetime | None = None) -> str:

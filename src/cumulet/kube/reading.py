@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 
 import msgspec
 from aiohttp import web
 
-from cumulet.kube.answer import Form, encode, form_of, respond, shaped, shaped_list
-from cumulet.kube.flow import SEAT
+from cumulet.kube.answer import form_of, respond, shaped, shaped_list
+from cumulet.kube.codec import PROTOBUF
 from cumulet.kube.resources import Row
 from cumulet.kube.selectors import Predicate, field_selector, label_selector
 from cumulet.kube.status import ApiError, Cause, bad_request, invalid
-from cumulet.kube.store import Event, GoneError, Store, Stored
+from cumulet.kube.store import GoneError, Store, Stored
+from cumulet.kube.watching import Selection, Watching
 
 _TOO_OLD = (
     "The provided continue parameter is too old to display a consistent list result. You can start a new list without "
@@ -23,7 +23,6 @@ _TOO_OLD = (
     "Continuing with the provided token results in an inconsistent list - objects that were created, modified, or "
     "deleted between the time the first chunk was returned and now may show up in the list."
 )
-_BOOKMARK = 60.0
 _TIMEOUT = 1800.0
 _FIELDS: dict[str, frozenset[str]] = {
     "pods": frozenset(
@@ -57,6 +56,20 @@ _FIELDS: dict[str, frozenset[str]] = {
         ]
     ),
 }
+#: Fields that are asked for rarely.
+_PATHS: dict[str, dict[str, tuple[str, ...]]] = {
+    "jobs.batch": {"status.successful": ("status", "succeeded")},
+    "replicasets.apps": {"status.replicas": ("status", "replicas")},
+    "replicationcontrollers": {"status.replicas": ("status", "replicas")},
+    "certificatesigningrequests.certificates.k8s.io": {"spec.signerName": ("spec", "signerName")},
+    "resourceslices.resource.k8s.io": {
+        "spec.driver": ("spec", "driver"),
+        "spec.nodeName": ("spec", "nodeName"),
+    },
+    "ipaddresses.networking.k8s.io": {"spec.parentRef.name": ("spec", "parentRef", "name")},
+}
+_EVENTS_GROUP = "events.k8s.io"
+_EVENT_NAMES = (("regarding.", "involvedObject."), ("reportingController", "reportingComponent"))
 _COMMON = frozenset({"metadata.name", "metadata.namespace"})
 
 
@@ -65,7 +78,7 @@ class Reading:
 
     def __init__(self, store: Store, stopping: asyncio.Event) -> None:
         self._store = store
-        self._stopping = stopping
+        self._watching = Watching(store, stopping)
 
     def get(self, request: web.BaseRequest, row: Row, stored: Stored) -> web.Response:
         """One object."""
@@ -73,17 +86,12 @@ class Reading:
 
     async def watch(self, request: web.BaseRequest, row: Row, namespace: str, name: str = "") -> web.StreamResponse:
         """A stream of changes, of one object where it is named."""
-        query = request.query
-        selects = _selects(row, query.get("labelSelector", ""), query.get("fieldSelector", ""))
-        if name:
-            by_label = selects
-            selects = lambda stored: stored.name == name and (by_label is None or by_label(stored))  # noqa: E731
-        return await self._watch(request, row, namespace, selects)
+        return await self._watch(request, row, _selection(row, namespace, request.query, name))
 
     async def list(self, request: web.BaseRequest, row: Row, namespace: str) -> web.Response:
         """A list, in pages where `limit` asks for that."""
         query = request.query
-        selects = _selects(row, query.get("labelSelector", ""), query.get("fieldSelector", ""))
+        selection = _selection(row, namespace, query)
         after, revision = self._start(request, row, namespace)
         whole = self._store.list(row.key, namespace)
         if revision:
@@ -91,17 +99,13 @@ class Reading:
                 whole = self._store.list_at(row.key, namespace, revision)
             except GoneError:
                 raise self._expired(query.get("continue", ""), after) from None
-        found = [
-            stored
-            for stored in whole
-            if (stored.namespace, stored.name) > after and (selects is None or selects(stored))
-        ]
+        found = [stored for stored in whole if (stored.namespace, stored.name) > after and selection.has(stored)]
         revision = revision or self._store.revision
         metadata: dict[str, str | int] = {"resourceVersion": str(revision)}
         limit = _number(query.get("limit", ""), "limit")
         if limit and len(found) > limit:
             metadata["continue"] = _continue((found[limit - 1].namespace, found[limit - 1].name), revision)
-            if selects is None:
+            if selection.is_whole:
                 metadata["remainingItemCount"] = len(found) - limit
             found = found[:limit]
         return respond(request, shaped_list(row, found, metadata, form_of(request)))
@@ -138,102 +142,49 @@ class Reading:
 
     def selected(self, request: web.BaseRequest, row: Row, namespace: str) -> Iterable[Stored]:
         """What a delete of a collection is about."""
-        selects = _selects(row, request.query.get("labelSelector", ""), request.query.get("fieldSelector", ""))
-        return [stored for stored in self._store.list(row.key, namespace) if selects is None or selects(stored)]
+        selection = _selection(row, namespace, request.query)
+        return [stored for stored in self._store.list(row.key, namespace) if selection.has(stored)]
 
-    async def _watch(
-        self, request: web.BaseRequest, row: Row, namespace: str, selects: Predicate | None
-    ) -> web.StreamResponse:
+    async def _watch(self, request: web.BaseRequest, row: Row, selection: Selection) -> web.StreamResponse:
         query, form = request.query, form_of(request)
         since = _number(query.get("resourceVersion", ""), "resourceVersion")
         initial = query.get("sendInitialEvents", "").lower() in ("true", "1")
         self._check_reached(since)
-        # Without a revision, or with 0, the state of now comes first.
-        from_now = initial or since == 0
+        if form.media == PROTOBUF and row.custom is not None:
+            why = "only the following media types are accepted: application/json, application/yaml"
+            raise ApiError(406, "NotAcceptable", why, {})
         try:
-            watcher, missed = self._store.watch(row.key, self._store.revision if from_now else since)
+            return await self._watching.serve(
+                request,
+                row,
+                selection,
+                form,
+                # Without a revision, or with 0, the state of now comes first.
+                since=None if initial or since == 0 else since,
+                seconds=_number(query.get("timeoutSeconds", ""), "timeoutSeconds") or _TIMEOUT,
+                bookmarks=query.get("allowWatchBookmarks", "").lower() in ("true", "1"),
+                initial=initial,
+            )
         except GoneError:
             status = ApiError(410, "Expired", f"too old resource version: {since} ({self._store.revision})").status()
-            if form.shape == "Table" or query.get("resourceVersion"):
-                return await _only(request, b'{"type":"ERROR","object":' + msgspec.json.encode(status) + b"}\n")
-            return encode(request, status, 410)
-        response = web.StreamResponse(headers={"Content-Type": "application/json"})
-        seconds = _number(query.get("timeoutSeconds", ""), "timeoutSeconds") or _TIMEOUT
-        bookmarks = query.get("allowWatchBookmarks", "").lower() in ("true", "1")
-        try:
-            await response.prepare(request)
-            start: list[bytes] = []
-            if from_now:
-                for stored in self._store.list(row.key, namespace):
-                    if selects is None or selects(stored):
-                        start.append(_line(b"ADDED", row, stored, form))
-            if initial and bookmarks:
-                start.append(_bookmark(row, self._store.revision, initial=True))
-            start += _lines(row, missed, namespace, selects, form)
-            if start:
-                await response.write(b"".join(start))
-            start.clear()
-            # From here on it waits for changes.
-            if (seat := request.get(SEAT)) is not None:
-                seat.release()
-            deadline = asyncio.get_running_loop().time() + seconds
-            while not self._stopping.is_set():
-                left = deadline - asyncio.get_running_loop().time()
-                if left <= 0:
-                    break
-                events = await watcher.next(min(left, _BOOKMARK))
-                lines = _lines(row, events, namespace, selects, form)
-                if not events and bookmarks and left > _BOOKMARK:
-                    lines = [_bookmark(row, self._store.revision)]
-                if lines:
-                    await response.write(b"".join(lines))
-                if watcher.closed:
-                    break
-            with contextlib.suppress(ConnectionError):
-                await response.write_eof()
-        except ConnectionError:
-            pass  # the watcher went away, which is its right
-        finally:
-            self._store.unwatch(row.key, watcher)
-        return response
+            return await _only(request, b'{"type":"ERROR","object":' + msgspec.json.encode(status) + b"}\n")
+
+
+def _selection(row: Row, namespace: str, query: Mapping[str, str], name: str = "") -> Selection:
+    labels, fields = query.get("labelSelector", ""), query.get("fieldSelector", "")
+    return Selection(namespace, name, labels, fields, _selects(row, labels, fields))
 
 
 def _selects(row: Row, labels: str, fields: str) -> Predicate | None:
     by_label = label_selector(labels)
-    by_field = field_selector(fields, _COMMON | _FIELDS.get(row.key, frozenset()))
+    paths = row.custom.fields if row.custom is not None else _PATHS.get(row.key)
+    if row.group == _EVENTS_GROUP:
+        for new, old in _EVENT_NAMES:
+            fields = fields.replace(new, old)
+    by_field = field_selector(fields, _COMMON | _FIELDS.get(row.key, frozenset()), paths)
     if by_label is None or by_field is None:
         return by_label or by_field
     return lambda stored: by_label(stored) and by_field(stored)
-
-
-def _lines(row: Row, events: Sequence[Event], namespace: str, selects: Predicate | None, form: Form) -> list[bytes]:
-    """What a selection sees of changes: an object that begins to match is added, one that ceases to is deleted."""
-    lines: list[bytes] = []
-    for event in events:
-        if namespace and event.stored.namespace != namespace:
-            continue
-        kind = event.type
-        if selects is not None:
-            before = event.before is not None and selects(event.before)
-            after = kind != "DELETED" and selects(event.stored)
-            if not before and not after:
-                continue
-            kind = "DELETED" if not after else "MODIFIED" if before else "ADDED"
-        lines.append(_line(kind.encode(), row, event.stored, form))
-    return lines
-
-
-def _line(kind: bytes, row: Row, stored: Stored, form: Form) -> bytes:
-    body = shaped(row, stored, form)
-    return b"".join((b'{"type":"', kind, b'","object":', body, b"}\n"))
-
-
-def _bookmark(row: Row, revision: int, *, initial: bool = False) -> bytes:
-    metadata: dict[str, object] = {"resourceVersion": str(revision), "creationTimestamp": None}
-    if initial:
-        metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
-    obj = {"kind": row.kind, "apiVersion": row.api_version, "metadata": metadata}
-    return msgspec.json.encode({"type": "BOOKMARK", "object": obj}) + b"\n"
 
 
 async def _only(request: web.BaseRequest, line: bytes) -> web.StreamResponse:

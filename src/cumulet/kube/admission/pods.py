@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import random
 from typing import Any
 
 from cumulet.kube.names import suffix
@@ -99,7 +99,7 @@ def _mount_token(spec: Object) -> None:
     ]
     if not wanting:
         return
-    name = f"kube-api-access-{suffix(secrets.randbelow)}"
+    name = f"kube-api-access-{suffix(random.randrange)}"
     sources = [
         {"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}},
         {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},

@@ -8,27 +8,27 @@ from cumulet.common import clock
 from cumulet.kube.fields import sets
 from cumulet.kube.fields.sets import Node
 from cumulet.kube.fields.shape import Shape
-from cumulet.kube.fields.walk import abandoned, compare, field_set, merge, take_away
+from cumulet.kube.fields.walk import abandoned, compare, field_set, made, merge, take_away
 
 Object = dict[str, Any]
 
 _UPDATERS = 10
 _ANCIENT = "ancient-changes"
 #: What is the server's own, or says which object it is: nobody owns it.
-_STRIPPED: tuple[tuple[str, ...], ...] = (
-    ("f:apiVersion",),
-    ("f:kind",),
-    ("f:metadata",),
-    ("f:metadata", "f:name"),
-    ("f:metadata", "f:namespace"),
-    ("f:metadata", "f:creationTimestamp"),
-    ("f:metadata", "f:deletionTimestamp"),
-    ("f:metadata", "f:deletionGracePeriodSeconds"),
-    ("f:metadata", "f:selfLink"),
-    ("f:metadata", "f:uid"),
-    ("f:metadata", "f:generation"),
-    ("f:metadata", "f:managedFields"),
-    ("f:metadata", "f:resourceVersion"),
+_STRIPPED = frozenset(
+    f"f:{name}"
+    for name in (
+        "name",
+        "namespace",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "selfLink",
+        "uid",
+        "generation",
+        "managedFields",
+        "resourceVersion",
+    )
 )
 
 
@@ -79,7 +79,7 @@ def track(old: Object, new: Object, shape: Shape, manager: Manager, *, keeps_sta
     `old` is `{}` for a new object. `keeps_status` says that this way of writing can set the status.
     """
     entries = _entries(new, old, manager)
-    changed, removed = compare(_plain(old), _plain(new), shape)
+    changed, removed = compare(_plain(old), _plain(new), shape) if old else (made(_plain(new), shape), {})
     changed = _owned(changed, keeps_status=keeps_status)
     if changed or removed:
         mine = _find(entries, "Update", manager)
@@ -172,11 +172,16 @@ def _new(entries: list[_Entry], operation: str, manager: Manager) -> _Entry:
 
 
 def _owned(fields: Node, *, keeps_status: bool) -> Node:
-    for path in _STRIPPED:
-        fields = sets.without(fields, path)
-    if not keeps_status and "f:status" in fields:
-        fields = {key: value for key, value in fields.items() if key != "f:status"}
-    return fields
+    left = {key: child for key, child in fields.items() if key not in ("f:apiVersion", "f:kind")}
+    if not keeps_status:
+        left.pop("f:status", None)
+    if "f:metadata" in left:
+        metadata = {
+            key: child for key, child in left.pop("f:metadata").items() if key not in _STRIPPED and key != "."
+        }
+        if metadata:
+            left["f:metadata"] = metadata
+    return left
 
 
 def _capped(entries: list[_Entry]) -> list[_Entry]:

@@ -70,22 +70,6 @@ def intersection(one: Node, other: Node) -> Node:
     return result
 
 
-def without(one: Node, path: tuple[str, ...]) -> Node:
-    """The set without a path; what is below that stays."""
-    key, *rest = path
-    mine = one.get(key)
-    if mine is None:
-        return one
-    if rest:
-        left = node(is_member(mine), without(_below(mine), tuple(rest)))
-    else:
-        left = node(False, _below(mine))
-    result = {name: child for name, child in one.items() if name != key}
-    if left is not None:
-        result[key] = left
-    return result
-
-
 def paths(of: Node, prefix: str = "") -> Iterator[str]:
     """Each path as a conflict names it: `.spec.containers[name="c"].image`."""
     for key, child in children(of):

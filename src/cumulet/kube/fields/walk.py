@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import msgspec
@@ -44,6 +45,64 @@ def _set(value: Any, shape: Shape, path: str) -> tuple[bool, Node]:
         assert made is not None
         found[key] = made
     return False, found
+
+
+_LEAF: Node = {}
+#: Specs of so many templates are remembered, where they are not larger than this.
+_REMEMBERED = 128
+_REMEMBERED_BYTES = 16_384
+
+
+def made(new: dict[str, Any], shape: Shape) -> Node:
+    """The paths of a new object that somebody wrote: what `compare` says of the difference to nothing."""
+    found: Node = {}
+    for key, value in new.items():
+        of = shape.field(key)
+        embedded = key in shape.embedded
+        paths = _remembered(value, of, embedded) if key == "spec" else _made(value, of, embedded)
+        if paths is not None:
+            found[f"f:{key}"] = paths
+    return found
+
+
+def _remembered(value: Any, shape: Shape, embedded: bool) -> Node | None:
+    """As `_made`. Many objects have the spec of one template, so what came of one is kept."""
+    raw = msgspec.json.encode(value)
+    return _made(value, shape, embedded) if len(raw) > _REMEMBERED_BYTES else _made_of(raw, shape, embedded)
+
+
+@functools.lru_cache(_REMEMBERED)
+def _made_of(raw: bytes, shape: Shape, embedded: bool) -> Node | None:
+    return _made(msgspec.json.decode(raw), shape, embedded)
+
+
+def _made(new: Any, shape: Shape, embedded: bool) -> Node | None:
+    """`embedded` says that the value is an empty one also where nobody wrote it."""
+    if not isinstance(new, dict | list):
+        return _LEAF
+    if not new:
+        return None if embedded else _LEAF
+    if shape.atomic:
+        return _LEAF
+    below: Node = {}
+    if isinstance(new, dict):
+        fields = shape.fields
+        for key, value in new.items():
+            of = fields.get(key)
+            if of.__class__ is not Shape:
+                of = shape.field(key)
+            found = _made(value, of, embedded and key in shape.embedded)
+            if found is not None:
+                below["f:" + key] = found
+        return node(not embedded, below)
+    elements = _elements(new, shape) if _is_granular(shape) else None
+    if elements is None:
+        return _LEAF
+    for key, value in elements.items():
+        found = _made(value, shape.element or ANY, False)
+        if found is not None:
+            below[key] = found
+    return node(not embedded, below)
 
 
 def compare(old: Any, new: Any, shape: Shape) -> tuple[Node, Node]:

@@ -22,10 +22,13 @@ class Field:
     """One field: its JSON type, what it is made of, and how it merges.
 
     `type` is string, integer, number, boolean, object, array, or any; `item` is the definition of an object, of a
-    list's elements or of a map's values, or `None` for scalars, whose own type is `item_type`.
+    list's elements or of a map's values, or `None` for scalars, whose own type is `item_type`. `exact` is the type in
+    Python of a value that needs no further look.
     """
 
     __slots__ = (
+        "__dict__",
+        "exact",
         "format",
         "item_type",
         "list_type",
@@ -62,7 +65,11 @@ class Field:
         self.map_keys: list[str] = schema.get("x-kubernetes-list-map-keys", [])
         self.map_type: str = schema.get("x-kubernetes-map-type", "")
 
-    @property
+        self.exact: type | None = None
+        if not self.ref and self.format != "byte":
+            self.exact = {"string": str, "boolean": bool}.get(self.type)
+
+    @functools.cached_property
     def item(self) -> Definition | None:
         """The definition of what this is made of, where that is an object with fields of its own."""
         found = named(self.ref) if self.ref else None

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import string
 from typing import Any
+
+import msgspec
 
 from cumulet.kube.schema.definitions import QUANTITY, Definition, Field, definition
 from cumulet.kube.schema.quantity import canonical
@@ -28,6 +31,9 @@ _PYTHON: dict[str, tuple[type, ...]] = {
 }
 _BASE64 = frozenset(f"{string.ascii_letters}{string.digits}+/=".encode())
 _DEPTH = 60
+#: Specs of so many templates are remembered, where they are not larger than this.
+_REMEMBERED = 128
+_REMEMBERED_BYTES = 16_384
 
 
 def prune(obj: dict[str, Any], group: str, version: str, kind: str) -> list[str]:
@@ -70,10 +76,39 @@ def _object(obj: dict[str, Any], of: Definition, path: str, unknown: list[str], 
         elif value is None:
             # A null is an absent field, everywhere but in a list or map.
             del obj[key]
-        else:
+        elif depth == 0 and key == "spec" and field.item is not None and type(value) is dict:
+            obj[key] = _spec(value, field.item, unknown)
+        elif type(value) is not field.exact:
             _check(value, field, f"{path}{key}", of, unknown, depth)
             if field.ref == QUANTITY:
                 obj[key] = {k: _quantity(v) for k, v in value.items()} if field.type == "map" else _quantity(value)
+
+
+def _spec(spec: dict[str, Any], of: Definition, unknown: list[str]) -> dict[str, Any]:
+    """A pruned spec. Many objects have that of one template, so it is kept what came of one."""
+    try:
+        raw = msgspec.json.encode(spec)
+    except (RecursionError, OverflowError):
+        raw = b""
+    if not raw or len(raw) > _REMEMBERED_BYTES:
+        _object(spec, of, "spec.", unknown, 1)
+        return spec
+    pruned, messages = _pruned(raw, of)
+    unknown += messages
+    if pruned is None:
+        return spec
+    found: dict[str, Any] = msgspec.json.decode(pruned)
+    return found
+
+
+@functools.lru_cache(_REMEMBERED)
+def _pruned(raw: bytes, of: Definition) -> tuple[bytes | None, tuple[str, ...]]:
+    """What is left of a spec, or `None` where nothing goes, and the messages."""
+    spec = msgspec.json.decode(raw)
+    unknown: list[str] = []
+    _object(spec, of, "spec.", unknown, 1)
+    left = msgspec.json.encode(spec)
+    return None if left == raw else left, tuple(unknown)
 
 
 def _check(value: Any, field: Field, path: str, of: Definition, unknown: list[str], depth: int) -> None:

@@ -24,6 +24,12 @@ _GENERATIONS = frozenset(
         ("networking.k8s.io", "NetworkPolicy"),
         ("policy", "PodDisruptionBudget"),
         ("apiextensions.k8s.io", "CustomResourceDefinition"),
+        ("admissionregistration.k8s.io", "MutatingWebhookConfiguration"),
+        ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration"),
+        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy"),
+        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding"),
+        ("flowcontrol.apiserver.k8s.io", "FlowSchema"),
+        ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration"),
     }
 )
 
@@ -41,6 +47,15 @@ _FIRST_STATUS: dict[tuple[str, str], Object] = {
     ),
 }
 
+_GATED = {
+    "type": "PodScheduled",
+    "status": "False",
+    "reason": "SchedulingGated",
+    "message": "Scheduling is blocked due to non-empty scheduling gates",
+    "lastProbeTime": None,
+    "lastTransitionTime": None,
+}
+
 _TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
 
 
@@ -56,6 +71,8 @@ def prepare_for_create(obj: Object, group: str, version: str, kind: str) -> None
     """
     if (group, kind) == ("", "Pod"):
         obj["status"] = {"phase": "Pending", "qosClass": qos_class(obj.get("spec") or {})}
+        if (obj.get("spec") or {}).get("schedulingGates"):
+            obj["status"]["conditions"] = [dict(_GATED)]
     elif (group, kind) not in (
         ("", "Node"),
         ("", "Namespace"),

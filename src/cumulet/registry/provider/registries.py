@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
 from cumulet.common import clock
-from cumulet.common.arm import ArmError, ResourceId, json_response, read_json
+from cumulet.common.arm import ArmError, ResourceId, json_response, read_json, read_tags
+from cumulet.common.config import write_private
 from cumulet.registry.access import ABAC, Gate
 from cumulet.registry.collection import Collector
 from cumulet.registry.provider import paths, policies
+from cumulet.registry.repository_tokens import RepositoryToken
+from cumulet.registry.scope_maps import ScopeMap
 from cumulet.registry.store import Catalog, Registry, Resource
+from cumulet.registry.webhooks import Webhook
 
 _NAME = re.compile(r"[a-zA-Z0-9]{5,50}")
 _SKUS = ("Basic", "Standard", "Premium")
+#: Bytes of storage and webhooks that are included in each, as Azure's documentation has them; only a quota is enforced.
+_INCLUDED = {"Basic": (10 * 1024**3, 2), "Standard": (100 * 1024**3, 10), "Premium": (500 * 1024**3, 500)}
+_SCOPE_MAPS, _TOKENS = 50_000, 50_000
 _ROLE_MODES = ("LegacyRegistryPermissions", ABAC)
 
 
 class Registries:
     """Serves registries as resources."""
 
-    def __init__(self, catalog: Catalog, gate: Gate, collector: Collector) -> None:
+    def __init__(self, catalog: Catalog, gate: Gate, collector: Collector, login_servers: Path) -> None:
         self._catalog = catalog
         self._gate = gate
         self._collector = collector
+        self._login_servers = login_servers
 
     def routes(self) -> list[web.RouteDef]:
         """What is served; ids are compared without case."""
@@ -42,6 +51,11 @@ class Registries:
             web.post(f"{one}/{paths.word('regenerateCredential')}", self._regenerate),
             web.get(f"{one}/{paths.word('listUsages')}", self._usages),
         ]
+
+    def publish(self) -> None:
+        """Write down the login servers that there are, for whoever makes their names known on this machine."""
+        lines = [f"{self._gate.login_server(registry)}\n" for registry in self._catalog.registries()]
+        write_private(self._login_servers, "".join(lines).encode())
 
     async def _list(self, request: web.Request) -> web.Response:
         group = request.match_info.get("group", "").lower()
@@ -84,6 +98,7 @@ class Registries:
         _change(resource, body)
         registry = existing or Registry(name.lower(), str(resource_id), name, resource, clock.rfc3339_micro())
         await self._catalog.put_registry(registry)
+        self.publish()
         return json_response(self._show(registry), 200 if existing else 201)
 
     async def _patch(self, request: web.Request) -> web.Response:
@@ -98,6 +113,7 @@ class Registries:
         except ArmError:
             return web.Response(status=204)
         await self._catalog.remove_registry(registry.key)
+        self.publish()
         self._collector.ask()
         return web.Response(status=200)
 
@@ -115,9 +131,17 @@ class Registries:
 
     async def _usages(self, request: web.Request) -> web.Response:
         registry = paths.existing(self._catalog, request)
-        size = self._catalog.usage(registry.key)
-        limit = registry.resource.storage_quota or 10 * 1024**3
-        return json_response({"value": [{"name": "Size", "limit": limit, "currentValue": size, "unit": "Bytes"}]})
+        included, webhooks = _INCLUDED[registry.resource.sku]
+        counts = (
+            ("Size", registry.resource.storage_quota or included, self._catalog.usage(registry.key), "Bytes"),
+            ("Webhooks", webhooks, len(self._catalog.resources.list(registry.key, Webhook)), "Count"),
+            ("ScopeMaps", _SCOPE_MAPS, len(self._catalog.resources.list(registry.key, ScopeMap)), "Count"),
+            ("Tokens", _TOKENS, len(self._catalog.resources.list(registry.key, RepositoryToken)), "Count"),
+        )
+        shown = [
+            {"name": name, "limit": limit, "currentValue": now, "unit": unit} for name, limit, now, unit in counts
+        ]
+        return json_response({"value": shown})
 
     def _credentials(self, registry: Registry) -> dict[str, Any]:
         if not registry.resource.admin_user_enabled:
@@ -156,7 +180,7 @@ class Registries:
 
 
 def _change(resource: Resource, body: dict[str, Any]) -> None:
-    properties = body.get("properties") or {}
+    properties = {} if body.get("properties") is None else body["properties"]
     if not isinstance(properties, dict):
         raise ArmError(400, "InvalidRequestContent", "properties must be an object.", target="properties")
     for field, attribute in (
@@ -190,8 +214,8 @@ def _change(resource: Resource, body: dict[str, Any]) -> None:
                 400, "InvalidSku", f"The SKU '{name}' is not one of {', '.join(_SKUS)}.", target="sku.name"
             )
         resource.sku = matching
-    if isinstance(body.get("tags"), dict):
-        resource.tags = {str(key): str(value) for key, value in body["tags"].items()}
+    if body.get("tags") is not None:
+        resource.tags = read_tags(body)
 
 
 def _invalid(name: str) -> str:

@@ -18,6 +18,9 @@ SUBDOMAIN = rf"{LABEL}(\.{LABEL})*"
 QUALIFIED = r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
 LABEL_VALUE = r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?"
 KEY = r"[-._a-zA-Z0-9]+"
+_is_value = re.compile(LABEL_VALUE).fullmatch
+_is_subdomain = re.compile(SUBDOMAIN).fullmatch
+_is_qualified = re.compile(QUALIFIED).fullmatch
 
 SUBDOMAIN_MESSAGE = (
     "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end "
@@ -74,15 +77,15 @@ def labels(labels: dict[str, str] | None, field: str) -> Causes:
         yield from qualified(key, field)
         if len(value) > 63:
             yield invalid(field, value, "must be no more than 63 bytes")
-        elif not re.fullmatch(LABEL_VALUE, value):
+        elif not _is_value(value):
             yield invalid(field, value, LABEL_VALUE_MESSAGE)
 
 
 def qualified(key: str, field: str) -> Causes:
     prefix, slash, name = key.rpartition("/")
-    if slash and (not prefix or len(prefix) > 253 or not re.fullmatch(SUBDOMAIN, prefix)):
+    if slash and (not prefix or len(prefix) > 253 or not _is_subdomain(prefix)):
         yield invalid(field, key, f"prefix part {SUBDOMAIN_MESSAGE}")
-    elif not name or len(name) > 63 or not re.fullmatch(QUALIFIED, name):
+    elif not name or len(name) > 63 or not _is_qualified(name):
         yield invalid(
             field,
             key,

@@ -1,0 +1,346 @@
+"""Watches (Kubernetes API concepts, "Efficient detection of changes"): one encoding of a change for all who see it.
+
+Watches that ask for the same share a channel. Of a change a channel makes one line; a feed goes round the watchers in
+short turns and writes to each what it has not seen, so that a storm of watchers delays nobody else for long, and the
+more there is to do, the more changes go out with one write. A watcher whose connection takes no more is left alone
+until it does; one that falls too far behind is cut off and asks anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+import msgspec
+from aiohttp import HttpVersion11, web
+
+from cumulet.kube.answer import Form, shaped
+from cumulet.kube.codec import PROTOBUF, encode_event
+from cumulet.kube.flow import SEAT
+from cumulet.kube.resources import Row
+from cumulet.kube.selectors import Predicate
+from cumulet.kube.store import Event, Store, Stored
+
+_BOOKMARK = 60.0
+#: Bytes of changes that a channel keeps for its slowest watcher.
+_KEPT = 16 * 2**20
+#: Bytes of one write of the state that a watch begins with.
+_PART = 256 * 1024
+#: Seconds of one turn of the feed, after which others come.
+_TURN = 0.002
+
+
+class Watching:
+    """`serve` answers one watch."""
+
+    def __init__(self, store: Store, stopping: asyncio.Event) -> None:
+        self._store = store
+        self._stopping = stopping
+        self._feed = _Feed()
+        self._channels: dict[tuple[object, ...], _Channel] = {}
+
+    async def serve(
+        self,
+        request: web.BaseRequest,
+        row: Row,
+        selection: Selection,
+        form: Form,
+        *,
+        since: int | None,
+        seconds: float,
+        bookmarks: bool,
+        initial: bool,
+    ) -> web.StreamResponse:
+        """Show changes for so many seconds; from a revision on, or with `None` all that is there first.
+
+        `initial` marks the end of what is there with a bookmark. Raises `GoneError`.
+        """
+        channel = self._channel(row, selection, form)
+        missed = () if since is None else self._store.missed(row.key, since)
+        protocol = request.protocol
+        assert protocol.transport is not None
+        watcher = _Watcher(protocol, framed=request.version >= HttpVersion11)
+        media = f"{PROTOBUF};stream=watch" if form.media == PROTOBUF else "application/json"
+        response = web.StreamResponse(headers={"Content-Type": media})
+        start = self._start(row, selection, form) if since is None else channel.lines(missed)
+        if since is None and initial and bookmarks:
+            start = _with_last(start, _bookmark(row, self._store.revision, form, initial=True))
+        channel.add(watcher)
+        try:
+            await response.prepare(request)
+            for part in _parts(start):
+                await response.write(part)
+            watcher.is_waiting = False
+            self._feed.wake(channel)
+            # From here on it waits for changes.
+            if (seat := request.get(SEAT)) is not None:
+                seat.release()
+            await self._last(watcher, channel, request, seconds, bookmarks)
+            if watcher.is_cut_off and protocol.transport is not None:
+                protocol.transport.abort()  # it would take no end either
+            with contextlib.suppress(ConnectionError):
+                await response.write_eof()
+        except ConnectionError:
+            pass  # the watcher went away, which is its right
+        finally:
+            channel.remove(watcher)
+            if not channel.watchers:
+                self._store.unwatch(row.key, channel.push)
+                self._channels.pop(channel.key, None)
+        return response
+
+    def _channel(self, row: Row, selection: Selection, form: Form) -> _Channel:
+        key = (id(row), selection.key, form)
+        found = self._channels.get(key)
+        if found is None:
+            found = self._channels[key] = _Channel(key, row, selection, form, self._feed)
+            self._store.watch(row.key, self._store.revision, found.push)
+        return found
+
+    def _start(self, row: Row, selection: Selection, form: Form) -> Iterator[bytes]:
+        """The state of this moment, encoded when it is written."""
+        there = [stored for stored in self._store.list(row.key, selection.namespace) if selection.has(stored)]
+        return (_line(b"ADDED", row, stored, form) for stored in there)
+
+    async def _last(
+        self, watcher: _Watcher, channel: _Channel, request: web.BaseRequest, seconds: float, bookmarks: bool
+    ) -> None:
+        """Stay until the time is over, the server stops or the watcher is cut off."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        stopping.add_done_callback(lambda _: watcher.wake.set())
+        try:
+            while not self._stopping.is_set() and not watcher.is_cut_off:
+                left = deadline - loop.time()
+                if left <= 0:
+                    break
+                try:
+                    async with asyncio.timeout(min(left, _BOOKMARK)):
+                        await watcher.wake.wait()
+                except TimeoutError:
+                    if bookmarks and left > _BOOKMARK and channel.is_up_to_date(watcher):
+                        watcher.write(_bookmark(channel.row, self._store.revision, channel.form))
+                    continue
+                watcher.wake.clear()
+                if watcher.is_waiting and not watcher.is_cut_off:
+                    await request.writer.drain()
+                    watcher.is_waiting = False
+                    self._feed.wake(channel)
+        finally:
+            stopping.cancel()
+
+
+class Selection:
+    """What of a resource a watch or a list is about."""
+
+    def __init__(self, namespace: str, name: str, labels: str, fields: str, predicate: Predicate | None) -> None:
+        #: What says the same has the same key.
+        self.key = (namespace, name, labels, fields)
+        self.namespace = namespace
+        self.is_whole = not name and predicate is None
+        self._name = name
+        self._predicate = predicate
+
+    def has(self, stored: Stored) -> bool:
+        """Whether an object that is in the namespace is meant."""
+        return (not self._name or stored.name == self._name) and (self._predicate is None or self._predicate(stored))
+
+
+class _Watcher:
+    """One connection. It is `waiting` while it takes nothing: its first state is under way, or it is full."""
+
+    __slots__ = ("_framed", "_protocol", "is_cut_off", "is_waiting", "position", "wake")
+
+    def __init__(self, protocol: web.RequestHandler, *, framed: bool) -> None:
+        self._protocol = protocol
+        self._framed = framed
+        self.position = 0
+        self.is_waiting = True
+        self.is_cut_off = False
+        self.wake = asyncio.Event()
+
+    def write(self, data: bytes) -> None:
+        """Write lines as they are."""
+        self.send(_framed(data) if self._framed else data)
+
+    def take(self, plain: bytes, framed: bytes) -> None:
+        """Write lines that were framed for everybody."""
+        self.send(framed if self._framed else plain)
+
+    def send(self, data: bytes) -> None:
+        """Write bytes; where the connection then is full, wait."""
+        transport = self._protocol.transport
+        if transport is None or transport.is_closing():
+            self.is_waiting = self.is_cut_off = True
+            self.wake.set()
+            return
+        transport.write(data)
+        if self._protocol.writing_paused:
+            self.is_waiting = True
+            self.wake.set()
+
+
+class _Channel:
+    """What some watchers see of a resource: the lines that not all of them have, and where each of them is."""
+
+    def __init__(self, key: tuple[object, ...], row: Row, selection: Selection, form: Form, feed: _Feed) -> None:
+        self.key = key
+        self.row = row
+        self.watchers: dict[_Watcher, None] = {}
+        self._selection = selection
+        self.form = form
+        self._feed = feed
+        self._lines: deque[bytes] = deque()
+        self._first = 0  # the number of the first line
+        self._bytes = 0
+        self._round: list[_Watcher] = []
+        self._joined: dict[int, tuple[bytes, bytes]] = {}
+
+    @property
+    def _end(self) -> int:
+        return self._first + len(self._lines)
+
+    def add(self, watcher: _Watcher) -> None:
+        """From here on this watcher is to see every line."""
+        watcher.position = self._end
+        self.watchers[watcher] = None
+
+    def remove(self, watcher: _Watcher) -> None:
+        """This watcher sees no more."""
+        self.watchers.pop(watcher, None)
+
+    def is_up_to_date(self, watcher: _Watcher) -> bool:
+        """Whether it has seen everything."""
+        return watcher.position == self._end and not watcher.is_waiting
+
+    def push(self, event: Event) -> None:
+        """A change happened."""
+        for line in self.lines((event,)):
+            self._lines.append(line)
+            self._bytes += len(line)
+            self._joined.clear()
+            self._feed.wake(self)
+        while self._bytes > _KEPT and len(self._lines) > 1:
+            self._bytes -= len(self._lines.popleft())
+            self._first += 1
+
+    def lines(self, events: Iterable[Event]) -> Iterator[bytes]:
+        """What the selection sees of changes: what begins to match is added, what ceases to is deleted."""
+        selection = self._selection
+        for event in events:
+            if selection.namespace and event.stored.namespace != selection.namespace:
+                continue
+            kind = event.type
+            if not selection.is_whole:
+                before = event.before is not None and selection.has(event.before)
+                after = kind != "DELETED" and selection.has(event.stored)
+                if not before and not after:
+                    continue
+                kind = "DELETED" if not after else "MODIFIED" if before else "ADDED"
+            yield _line(kind.encode(), self.row, event.stored, self.form)
+
+    def turn(self, until: float) -> bool:
+        """Write to some watchers, until a moment; whether all have been written to."""
+        if not self._round:
+            self._round = [*self.watchers]
+        while self._round:
+            self._show(self._round.pop())
+            if time.perf_counter() > until:
+                break
+        if self._round:
+            return False
+        self._trim()
+        return all(watcher.is_waiting or watcher.position == self._end for watcher in self.watchers)
+
+    def _show(self, watcher: _Watcher) -> None:
+        if watcher.is_waiting or watcher.position == self._end:
+            return
+        if watcher.position < self._first:
+            watcher.is_waiting = watcher.is_cut_off = True
+            watcher.wake.set()
+            return
+        found = self._joined.get(watcher.position)
+        if found is None:
+            plain = b"".join([*self._lines][watcher.position - self._first :])
+            found = self._joined[watcher.position] = (plain, _framed(plain))
+        watcher.position = self._end
+        watcher.take(*found)
+
+    def _trim(self) -> None:
+        """Drop the lines that everybody has."""
+        seen = min((watcher.position for watcher in self.watchers), default=self._end)
+        while self._first < seen and self._lines:
+            self._bytes -= len(self._lines.popleft())
+            self._first += 1
+        self._joined.clear()
+
+
+class _Feed:
+    """Goes round the channels that have something to show, a short turn at a time."""
+
+    def __init__(self) -> None:
+        self._channels: dict[_Channel, None] = {}  # in the order in which they come next
+        self._runs = False
+
+    def wake(self, channel: _Channel) -> None:
+        """This channel has something to show."""
+        self._channels[channel] = None
+        if not self._runs:
+            self._runs = True
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def _turn(self) -> None:
+        until = time.perf_counter() + _TURN
+        while self._channels and time.perf_counter() < until:
+            channel = next(iter(self._channels))
+            del self._channels[channel]
+            if not channel.turn(until):
+                self._channels[channel] = None
+        self._runs = bool(self._channels)
+        if self._runs:
+            asyncio.get_running_loop().call_soon(self._turn)
+
+
+def _framed(data: bytes) -> bytes:
+    """A chunk of HTTP/1.1's chunked transfer coding (RFC 9112, 7.1)."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def _parts(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Lines joined to pieces of a good size."""
+    part: list[bytes] = []
+    size = 0
+    for line in lines:
+        part.append(line)
+        size += len(line)
+        if size >= _PART:
+            yield b"".join(part)
+            part, size = [], 0
+    if part:
+        yield b"".join(part)
+
+
+def _with_last(lines: Iterable[bytes], last: bytes) -> Iterator[bytes]:
+    yield from lines
+    yield last
+
+
+def _line(kind: bytes, row: Row, stored: Stored, form: Form) -> bytes:
+    body = shaped(row, stored, form)
+    if form.media == PROTOBUF:
+        return encode_event(kind.decode(), msgspec.json.decode(body))
+    return b"".join((b'{"type":"', kind, b'","object":', body, b"}\n"))
+
+
+def _bookmark(row: Row, revision: int, form: Form, *, initial: bool = False) -> bytes:
+    metadata: dict[str, object] = {"resourceVersion": str(revision), "creationTimestamp": None}
+    if initial:
+        metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
+    obj = {"kind": row.kind, "apiVersion": row.api_version, "metadata": metadata}
+    if form.media == PROTOBUF:
+        return encode_event("BOOKMARK", obj)
+    return msgspec.json.encode({"type": "BOOKMARK", "object": obj}) + b"\n"
