@@ -118,6 +118,12 @@ class Cloud:
         self.stop(name, signal.SIGKILL)
         self.start(name)
 
+    def peak_memory(self, name: RoomName) -> int:
+        """The most bytes that a room has held in memory since it started."""
+        status = Path(f"/proc/{self._running[name]}/status").read_text()
+        (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+        return int(line.split()[1]) * 1024
+
     def log(self, name: RoomName) -> str:
         """What a room wrote in its log."""
         return (self.config.data_dir / "logs" / f"{name}.log").read_text()

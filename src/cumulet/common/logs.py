@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import json
 import logging
 import logging.handlers
 import sys
@@ -15,6 +16,7 @@ from cumulet.common import clock
 
 #: What `logging` itself puts on every record; anything else came in by `extra=` and belongs in the line.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_ENCODER = msgspec.json.Encoder(enc_hook=str)
 
 
 class AccessLine(msgspec.Struct, frozen=True):
@@ -49,7 +51,6 @@ class AccessLog:
         self._room = room
         self._lines: list[AccessLine] = []
         self._timer: asyncio.TimerHandle | None = None
-        self._encoder = msgspec.json.Encoder()
 
     def add(self, line: AccessLine) -> None:
         """Write this soon. On the event loop's thread."""
@@ -69,7 +70,7 @@ class AccessLog:
             self._timer.cancel()
             self._timer = None
         lines, self._lines = self._lines, []
-        text = self._encoder.encode_lines([self._fields(line) for line in lines]).decode().rstrip("\n")
+        text = "\n".join(_encode(self._fields(line)) for line in lines)
         record = logging.makeLogRecord({"levelno": logging.INFO, "name": "access", "formatted": text})
         logging.getLogger("access").handle(record)
 
@@ -101,7 +102,15 @@ class JsonFormatter(logging.Formatter):
         line |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line, enc_hook=str).decode()
+        return _encode(line)
+
+
+def _encode(line: dict[str, object]) -> str:
+    """One line of JSON. What is no text, such as bytes of a header that are not UTF-8, is escaped."""
+    try:
+        return _ENCODER.encode(line).decode()
+    except UnicodeEncodeError:
+        return json.dumps(line, default=str)
 
 
 def configure(room: str, file: Path | None, level: int = logging.INFO) -> None:

@@ -118,7 +118,7 @@ class Events:
                 "id": str(uuid.uuid4()),
                 "host": f"{registry.key}.{self._suffix}",
                 "method": request.method,
-                "useragent": request.headers.get("User-Agent", "")[:300],
+                "useragent": request.headers.get("User-Agent", "")[:300].encode(errors="replace").decode(),
             },
         }
         if principal := caller.of(request).principal:
