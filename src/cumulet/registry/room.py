@@ -33,6 +33,7 @@ from cumulet.registry.provider import routes
 from cumulet.registry.provider.imports import Imports
 from cumulet.registry.provider.registries import Registries
 from cumulet.registry.provider.webhooks import Addresses
+from cumulet.registry.pull_through import PullThrough
 from cumulet.registry.pushes import Pushes
 from cumulet.registry.store import Catalog
 from cumulet.registry.tokens import Tokens
@@ -71,7 +72,15 @@ async def serve(room: Room) -> None:
             deliveries = Deliveries(catalog.database, world, Addresses(catalog, gate.tokens).find)
             events = Events(catalog.resources, deliveries, config.registry_suffix)
             manifests = Manifests(catalog, pushes, limits, events)
-            distribution = Distribution(guard, Blobs(content, links), uploads, manifests, pushes)
+            copier = Copier(catalog, links, pushes)
+
+            def elsewhere(server: str, credentials: tuple[str, str] | None) -> OtherRegistry:
+                upstream = Upstream(world, server, credentials, limits.manifest_bytes)
+                return OtherRegistry(upstream, content, links)
+
+            pull_through = PullThrough(catalog, links, pushes, gate.tokens, elsewhere)
+            blobs = Blobs(content, links)
+            distribution = Distribution(guard, blobs, uploads, manifests, pushes, pull_through)
             login = Login(gate, guard)
             metrics = CollectorRegistry()
             observed = _observed(metrics)
@@ -79,14 +88,10 @@ async def serve(room: Room) -> None:
             app.add_routes(health_routes(metrics))
             registries = Registries(catalog, gate, collector, config.login_servers_file)
             registries.publish()
-            copier = Copier(catalog, links, pushes)
-
-            def elsewhere(server: str, credentials: tuple[str, str] | None) -> OtherRegistry:
-                upstream = Upstream(world, server, credentials, limits.manifest_bytes)
-                return OtherRegistry(upstream, content, links)
-
             imports = Imports(catalog, gate, links, copier, events, tasks, elsewhere)
-            app.add_routes(routes.routes(catalog, gate, collector, registries, events, deliveries, imports))
+            app.add_routes(
+                routes.routes(catalog, gate, collector, registries, events, deliveries, imports, pull_through)
+            )
             for path, handler in (
                 ("/oauth2/token", login.token),
                 ("/oauth2/exchange", login.exchange),
