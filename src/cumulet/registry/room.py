@@ -95,7 +95,7 @@ async def serve(room: Room) -> None:
             for path, handler in (
                 ("/oauth2/token", login.token),
                 ("/oauth2/exchange", login.exchange),
-                ("/acr/v1/{path:.*}", Acr(catalog, guard, events, config.registry_suffix).handle),
+                ("/acr/v1/{path:.*}", Acr(catalog, content, guard, events, config.registry_suffix).handle),
                 ("/v2", distribution.handle),
                 ("/v2/{path:.*}", distribution.handle),
             ):
