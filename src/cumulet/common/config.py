@@ -48,8 +48,8 @@ class Address(msgspec.Struct, frozen=True):
 class RegistryLimits(msgspec.Struct, frozen=True, kw_only=True):
     """The bounds within which the registry works: sizes in bytes, times in seconds.
 
-    `upload_stall` is how long the body of an upload's request may stand still before the request is given up, and
-    `upload_idle` how long an upload may before it is forgotten. `collection_grace` is how long content
+    `upload_stall` is how long the body of a request may stand still before the request is given up, and `upload_idle`
+    how long an upload may before it is forgotten. `collection_grace` is how long content
     that nothing needs is kept after a client was told that it is there, which must be longer than any client pauses
     within a push. `collection_interval` is the time from one collection to the next.
     """

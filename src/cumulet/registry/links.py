@@ -75,6 +75,10 @@ class Links:
                 blobs, freed = blobs + 1, freed + size
         return blobs, freed
 
+    async def stored_size(self, digests: Iterable[str]) -> int:
+        """The bytes that some blobs take."""
+        return sum([await self._content.size(digest) or 0 for digest in digests])
+
     async def orphans(self) -> list[str]:
         """The blobs that are stored and that no repository has."""
         found = []

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from cumulet.common import clock
 from cumulet.common.config import RegistryLimits
-from cumulet.registry import conditional, documents, locks, names
+from cumulet.registry import bodies, conditional, documents, locks, names
 from cumulet.registry.errors import OciError, not_found
 from cumulet.registry.pushes import Pushes
 from cumulet.registry.store import Catalog, Manifest, MissingPartsError, Registry
@@ -148,8 +148,8 @@ class Manifests:
         limit = self._limits.manifest_bytes
         body = bytearray()
         if (request.content_length or 0) <= limit:
-            async for chunk in request.content.iter_any():
-                body += chunk
+            async for piece in bodies.pieces(request, self._limits.upload_stall):
+                body += piece
                 if len(body) > limit:
                     break
             else:

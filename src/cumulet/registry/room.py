@@ -35,6 +35,7 @@ from cumulet.registry.provider.registries import Registries
 from cumulet.registry.provider.webhooks import Addresses
 from cumulet.registry.pull_through import PullThrough
 from cumulet.registry.pushes import Pushes
+from cumulet.registry.sessions import Sessions
 from cumulet.registry.store import Catalog
 from cumulet.registry.tokens import Tokens
 from cumulet.registry.uploads import Uploads
@@ -56,7 +57,8 @@ async def serve(room: Room) -> None:
     content = FileContent(room.data_dir / "content")
     pushes = Pushes(limits.collection_grace)
     links = Links(catalog, content, pushes)
-    collector = Collector(catalog, content, links, pushes, limits)
+    sessions = Sessions(catalog, content)
+    collector = Collector(catalog, links, sessions, pushes, limits)
     connector = aiohttp.TCPConnector(ssl=room.client_tls(), limit=0)
     # Whoever webhooks and images from elsewhere are with: trusted as this machine's other programs do.
     outside = aiohttp.TCPConnector(ssl=tls.client_context(config.trust_bundle_file))
@@ -68,7 +70,7 @@ async def serve(room: Room) -> None:
         ):
             gate = Gate(config, session, Tokens(room.data_dir), catalog.resources)
             guard = Guard(catalog, gate, config.registry_suffix)
-            uploads = Uploads(catalog, content, links, guard, limits)
+            uploads = Uploads(catalog, content, links, sessions, guard, limits)
             deliveries = Deliveries(catalog.database, world, Addresses(catalog, gate.tokens).find)
             events = Events(catalog.resources, deliveries, config.registry_suffix)
             manifests = Manifests(catalog, pushes, limits, events)
@@ -95,9 +97,9 @@ async def serve(room: Room) -> None:
             for path, handler in (
                 ("/oauth2/token", login.token),
                 ("/oauth2/exchange", login.exchange),
-                ("/acr/v1/{path:.*}", Acr(catalog, content, guard, events, config.registry_suffix).handle),
+                ("/acr/v1/{path:(?s:.*)}", Acr(catalog, content, guard, events, config.registry_suffix).handle),
                 ("/v2", distribution.handle),
-                ("/v2/{path:.*}", distribution.handle),
+                ("/v2/{path:(?s:.*)}", distribution.handle),
             ):
                 app.router.add_route("*", path, observed(handler))
             async with room.serving(app):
