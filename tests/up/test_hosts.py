@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
 import os
 import selectors
-import tarfile
 from pathlib import Path
 
 import msgspec
@@ -18,6 +14,7 @@ from hypothesis import strategies as st
 from cumulet.common.config import Address, Config, write_private
 from cumulet.up.hosts import Hosts, Watch, address, is_wanted, with_hosts
 from tests.installation import Installation
+from tests.oci_layout import write_layout
 
 PLAIN = b"127.0.0.1\tlocalhost\n::1 ip6-localhost\n"
 
@@ -179,34 +176,6 @@ def test_the_settings(config: Config) -> None:
     assert not is_wanted(plain)
 
 
-def _layout(folder: Path) -> None:
-    """An OCI image layout with an image of one small layer, `v1`."""
-
-    def blob(content: bytes, media_type: str) -> dict[str, object]:
-        digest = hashlib.sha256(content).hexdigest()
-        (folder / "blobs/sha256" / digest).write_bytes(content)
-        return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(content)}
-
-    (folder / "blobs/sha256").mkdir(parents=True)
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        tar.addfile(tarfile.TarInfo("empty"))
-    layer = archive.getvalue()
-    rootfs = {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]}
-    config = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": rootfs}).encode()
-    oci = "application/vnd.oci.image"
-    manifest = {
-        "schemaVersion": 2,
-        "mediaType": f"{oci}.manifest.v1+json",
-        "config": blob(config, f"{oci}.config.v1+json"),
-        "layers": [blob(layer, f"{oci}.layer.v1.tar")],
-    }
-    entry = blob(json.dumps(manifest).encode(), f"{oci}.manifest.v1+json")
-    entry["annotations"] = {"org.opencontainers.image.ref.name": "v1"}
-    (folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
-    (folder / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
-
-
 _SCRIPT = """
 set -eux
 trap 'cumulet down >/dev/null' EXIT
@@ -238,6 +207,6 @@ grep cumulet /etc/hosts
 def test_literally(tmp_path: Path, end: str) -> None:
     """`skopeo login acrdemo2ss.azurecr.io`, with a copy of /etc, so that the machine's own stays as it is."""
     installation = Installation(tmp_path / "data")
-    _layout(tmp_path / "image")
+    write_layout(tmp_path / "image")
     installation.environment |= {"WORK": str(tmp_path), "IMAGE": str(tmp_path / "image")}
     installation.run("unshare", "--mount", "bash", "-c", _SCRIPT.replace("$END", end))

@@ -18,6 +18,7 @@ from cumulet.registry.acr.routes import Acr
 from cumulet.registry.answers import Answers
 from cumulet.registry.blobs import Blobs
 from cumulet.registry.collection import Collector
+from cumulet.registry.copying import Copier, OtherRegistry
 from cumulet.registry.deliveries import Deliveries
 from cumulet.registry.distribution import Distribution
 from cumulet.registry.filesystem import FileContent
@@ -27,6 +28,7 @@ from cumulet.registry.login import Login
 from cumulet.registry.manifests import Manifests
 from cumulet.registry.observe import Observer
 from cumulet.registry.provider import routes
+from cumulet.registry.provider.imports import Imports
 from cumulet.registry.provider.registries import Registries
 from cumulet.registry.provider.webhooks import Addresses
 from cumulet.registry.pushes import Pushes
@@ -34,6 +36,7 @@ from cumulet.registry.sessions import Sessions
 from cumulet.registry.store import Catalog
 from cumulet.registry.tokens import Tokens
 from cumulet.registry.uploads import Uploads
+from cumulet.registry.upstream import Upstream
 from cumulet.registry.webhooks import Events
 
 #: Blobs leave by its `sendfile`.
@@ -59,6 +62,7 @@ async def serve(room: Room) -> None:
         async with (
             aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=30)) as session,
             aiohttp.ClientSession(connector=outside, cookie_jar=aiohttp.DummyCookieJar()) as world,
+            task_set() as tasks,
         ):
             gate = Gate(config, session, Tokens(room.data_dir), catalog.resources)
             guard = Guard(catalog, gate, config.registry_suffix)
@@ -75,7 +79,14 @@ async def serve(room: Room) -> None:
             app.add_routes(health_routes(metrics))
             registries = Registries(catalog, gate, collector, config.login_servers_file)
             registries.publish()
-            app.add_routes(routes.routes(catalog, gate, collector, registries, events, deliveries))
+            copier = Copier(catalog, links, pushes)
+
+            def elsewhere(server: str, credentials: tuple[str, str] | None) -> OtherRegistry:
+                upstream = Upstream(world, server, credentials, limits.manifest_bytes)
+                return OtherRegistry(upstream, content, links)
+
+            imports = Imports(catalog, gate, links, copier, events, tasks, elsewhere)
+            app.add_routes(routes.routes(catalog, gate, collector, registries, events, deliveries, imports))
             for path, handler in (
                 ("/oauth2/token", login.token),
                 ("/oauth2/exchange", login.exchange),
@@ -84,7 +95,7 @@ async def serve(room: Room) -> None:
                 ("/v2/{path:(?s:.*)}", distribution.handle),
             ):
                 app.router.add_route("*", path, observer.observed(handler))
-            async with task_set() as tasks, room.serving(app, around=answers.around):
+            async with room.serving(app, around=answers.around):
                 tasks.start_essential(collector.run(), "collection")
                 tasks.start_essential(deliveries.run(tasks), "deliveries")
                 room.ready()

@@ -7,6 +7,7 @@ from aiohttp import web
 from cumulet.registry.access import Gate
 from cumulet.registry.collection import Collector
 from cumulet.registry.deliveries import Deliveries
+from cumulet.registry.provider.imports import Imports
 from cumulet.registry.provider.maintenance import Maintenance
 from cumulet.registry.provider.registries import Registries
 from cumulet.registry.provider.scope_maps import ScopeMaps
@@ -23,6 +24,7 @@ def routes(
     registries: Registries,
     events: Events,
     deliveries: Deliveries,
+    imports: Imports,
 ) -> list[web.RouteDef]:
     """Registries, what can be done with them, and what is below them."""
     served = (
@@ -30,6 +32,7 @@ def routes(
         Maintenance(catalog, collector),
         ScopeMaps(catalog),
         RepositoryTokens(catalog),
+        imports,
         Webhooks(catalog, Addresses(catalog, gate.tokens), events, deliveries),
     )
     return [route for each in served for route in each.routes()]
