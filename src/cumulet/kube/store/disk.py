@@ -17,7 +17,7 @@ from cumulet.common.database import Database
 from cumulet.kube.sealing import Sealer
 from cumulet.kube.store.stored import Stored, make
 
-_MIGRATIONS = [
+MIGRATIONS = [
     """
     CREATE TABLE object (
         resource TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL,
@@ -56,7 +56,7 @@ class Disk:
     """One file, opened by one process."""
 
     def __init__(self, path: Path, key_file: Path) -> None:
-        self._database = Database(path, _MIGRATIONS)
+        self._database = Database(path, MIGRATIONS)
         self._sealer = Sealer(key_file)
 
     def open(self) -> int:
