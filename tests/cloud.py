@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import importlib
 import json
@@ -11,7 +12,7 @@ import ssl
 import traceback
 import uuid
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
@@ -19,7 +20,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from cumulet.common import tls
-from cumulet.common.config import DEFAULT_PORTS, Config, RoomName
+from cumulet.common.config import DEFAULT_PORTS, Address, Config, RoomName
 from cumulet.common.entra import ARM_AUDIENCE, GRAPH_AUDIENCE, Credential, read_credential
 from cumulet.common.room import listen, run
 from cumulet.up.install import install
@@ -68,6 +69,24 @@ class Cloud:
         self._running[name] = process
         with open(ready, "rb") as file:  # noqa: PTH123
             assert file.read(1), f"{name} did not start"
+
+    @contextlib.contextmanager
+    def another(self, name: RoomName) -> Iterator[None]:
+        """A second copy of a room beside the first, on a port of its own."""
+        first, process = self._listeners[name], self._running[name]
+        self._listeners[name] = [listen(Address("127.0.0.1", 0))]
+        try:
+            self.start(name)
+            second = self._running[name]
+        finally:
+            for listener in self._listeners[name]:
+                listener.close()
+            self._listeners[name], self._running[name] = first, process
+        try:
+            yield
+        finally:
+            os.kill(second, signal.SIGTERM)
+            os.waitpid(second, 0)
 
     def _run(self, name: RoomName, told: int) -> None:
         warnings.resetwarnings()

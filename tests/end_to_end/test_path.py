@@ -73,6 +73,10 @@ def test_without_its_secret_the_pod_waits_and_says_why(cluster: Cluster) -> None
     assert "from registry acrdemo2ss.azurecr.io without credentials" in message
     assert "virtual nodes need a pull secret for acrdemo2ss.azurecr.io" in message
     assert "acrdemo2ss-secret" in cluster.events(pod, "FailedToRetrieveImagePullSecret")
+    said = cluster.kubectl("logs", pod, code=1)
+    assert f'container "acrdemo2ss-vn" in pod "{pod}" is waiting to start: trying and failing to pull image' in said
+    said = cluster.kubectl("exec", pod, "--", "true", code=1)
+    assert 'unable to upgrade connection: container not found ("acrdemo2ss-vn")' in said
 
 
 def test_with_its_secret_the_same_pod_runs(cluster: Cluster) -> None:

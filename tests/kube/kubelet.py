@@ -33,6 +33,7 @@ class StandInKubelet:
 
     def _run(self) -> None:
         self._loop.run_until_complete(self._serve())
+        self._loop.run_until_complete(self._loop.shutdown_default_executor())
         self._loop.close()
 
     async def _serve(self) -> None:
@@ -55,6 +56,11 @@ class StandInKubelet:
         self.port = runner.addresses[0][1]
         self._ready.set()
         await self._stop.wait()
+        assert runner.server is not None
+        for connection in runner.server.connections:
+            # The other end keeps its connections, and would take its time to take leave.
+            if connection.transport is not None:
+                connection.transport.abort()
         await runner.cleanup()
 
     async def _log(self, request: web.Request) -> web.Response:

@@ -66,6 +66,35 @@ class Registry:
         self.user = user
         self.password = password
 
+    def seen_by(self, user: str | None, password: str = "") -> Registry:
+        """The same registry, spoken to as somebody else."""
+        return Registry(self.cloud, self.name, user, password)
+
+    @property
+    def id(self) -> str:
+        """Its id in Azure Resource Manager."""
+        group = f"{self.cloud.subscription}/resourceGroups/group"
+        return f"{group}/providers/Microsoft.ContainerRegistry/registries/{self.name}"
+
+    @property
+    def usage(self) -> int:
+        """The bytes that it holds."""
+        answer = self.cloud.arm("GET", f"{self.id}/listUsages?api-version=2023-07-01")
+        held: int = answer.body["value"][0]["currentValue"]
+        return held
+
+    def update(self, **properties: Any) -> None:
+        """Change it by Azure Resource Manager."""
+        answer = self.cloud.arm("PATCH", f"{self.id}?api-version=2023-07-01", {"properties": properties})
+        assert answer.status == 200, answer.body
+
+    def collect(self, *, dry_run: bool = False) -> dict[str, Any]:
+        """Collect garbage in it."""
+        answer = self.cloud.arm("POST", f"{self.id}/collectGarbage?api-version=2023-07-01", {"dryRun": dry_run})
+        assert answer.status == 200, answer.body
+        report: dict[str, Any] = answer.body
+        return report
+
     @property
     def authorization(self) -> dict[str, str]:
         """The header that says who calls."""

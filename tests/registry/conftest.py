@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from cumulet.common.config import RegistryLimits
 from tests.cloud import Cloud
 from tests.registry.acr import AcrRegistry
 from tests.registry.client import Registry
@@ -45,16 +46,7 @@ def acr(cloud: Cloud) -> AcrRegistry:
 @pytest.fixture(scope="session")
 def make_registry(cloud: Cloud) -> Callable[[], Registry]:
     """Makes another registry, and speaks to it as its admin user."""
-
-    def make() -> Registry:
-        name = f"registry{next(_numbers)}"
-        path = registry_id(cloud, name)
-        body = {"location": "eastus", "sku": {"name": "Premium"}, "properties": {"adminUserEnabled": True}}
-        assert cloud.arm("PUT", f"{path}?api-version=2023-07-01", body).status in (200, 201)
-        answer = cloud.arm("POST", f"{path}/listCredentials?api-version=2023-07-01")
-        return Registry(cloud, name, name, answer.body["passwords"][0]["value"])
-
-    return make
+    return lambda: new_registry(cloud)
 
 
 @pytest.fixture(scope="session")
@@ -63,12 +55,36 @@ def registry(make_registry: Callable[[], Registry]) -> Registry:
     return make_registry()
 
 
+@pytest.fixture(scope="session")
+def pusher(registry: Registry) -> Registry:
+    """The shared registry as a service principal sees it that may pull and push."""
+    principal = registry.cloud.principal("pusher", AcrPush=registry.id)
+    return registry.seen_by(principal.client_id, principal.client_secret)
+
+
+@pytest.fixture(scope="session")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A registry in a room with narrow limits, which lets nothing stand that nobody needs."""
+    limits = RegistryLimits(
+        manifest_bytes=5000, blob_bytes=100_000, page_entries=3, upload_idle=0, collection_grace=0
+    )
+    made = Cloud(tmp_path_factory.mktemp("strict") / "data", "arm", "registry", registry_limits=limits)
+    group = f"{made.subscription}/resourceGroups/group"
+    assert made.arm("PUT", f"{group}?api-version=2024-03-01", {"location": "eastus"}).status == 201
+    yield new_registry(made)
+    made.close()
+
+
 @pytest.fixture
 def repository(request: pytest.FixtureRequest) -> str:
     """The name of a repository that no other test has."""
     return f"{request.node.originalname.replace('_', '-')}/{next(_numbers)}"
 
 
-def registry_id(cloud: Cloud, name: str) -> str:
-    """The id of a registry in Azure Resource Manager."""
-    return f"{cloud.subscription}/resourceGroups/group/providers/Microsoft.ContainerRegistry/registries/{name}"
+def new_registry(cloud: Cloud) -> Registry:
+    """A registry of its own, as its admin user sees it."""
+    made = Registry(cloud, f"registry{next(_numbers)}", None)
+    body = {"location": "eastus", "sku": {"name": "Premium"}, "properties": {"adminUserEnabled": True}}
+    assert cloud.arm("PUT", f"{made.id}?api-version=2023-07-01", body).status == 201
+    answer = cloud.arm("POST", f"{made.id}/listCredentials?api-version=2023-07-01")
+    return made.seen_by(made.name, answer.body["passwords"][0]["value"])

@@ -29,11 +29,16 @@ def up(
     ] = None,
     pod_cidr: Annotated[str | None, typer.Option(help="Range of the pods' addresses.")] = None,
     external_cidr: Annotated[str | None, typer.Option(help="Range of the EXTERNAL-IPs.")] = None,
+    hosts: Annotated[
+        bool, typer.Option("--hosts", help="Make login servers known to this machine: /etc/hosts, docker's certs.d.")
+    ] = False,
 ) -> None:
     """Start every room on this machine, and leave a kubeconfig."""
     began = time.monotonic()
     data_dir = settings.default_data_dir()
-    config = install.install(data_dir, ports=_ports(port or []), pod_cidr=pod_cidr, external_cidr=external_cidr)
+    config = install.install(
+        data_dir, ports=_ports(port or []), pod_cidr=pod_cidr, external_cidr=external_cidr, with_hosts=hosts
+    )
     try:
         running = lifecycle.start(config)
     except lifecycle.StartError as error:

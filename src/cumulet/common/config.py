@@ -48,7 +48,8 @@ class Address(msgspec.Struct, frozen=True):
 class RegistryLimits(msgspec.Struct, frozen=True, kw_only=True):
     """The bounds within which the registry works: sizes in bytes, times in seconds.
 
-    `upload_idle` is how long an upload may stand still before it is forgotten. `collection_grace` is how long content
+    `upload_stall` is how long the body of an upload's request may stand still before the request is given up, and
+    `upload_idle` how long an upload may before it is forgotten. `collection_grace` is how long content
     that nothing needs is kept after a client was told that it is there, which must be longer than any client pauses
     within a push. `collection_interval` is the time from one collection to the next.
     """
@@ -56,6 +57,7 @@ class RegistryLimits(msgspec.Struct, frozen=True, kw_only=True):
     manifest_bytes: int = 4 * 1024**2
     blob_bytes: int = 200 * 1024**3
     page_entries: int = 1000
+    upload_stall: float = 120.0
     upload_idle: float = 24 * 3600.0
     collection_grace: float = 3600.0
     collection_interval: float = 600.0
@@ -115,6 +117,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     def credential_file(self, name: str) -> Path:
         """The service principal of a room, or of the owner, as JSON (`common.entra.Credential`)."""
         return self.data_dir / "credentials" / f"{name}.json"
+
+    @property
+    def login_servers_file(self) -> Path:
+        """The names that the registry answers to, one a line: its room keeps it, `cumulet up --hosts` follows it."""
+        return self.room_dir("registry") / "login-servers"
 
     def room_dir(self, room: RoomName) -> Path:
         """The folder in which a room keeps its state, and no other room looks."""

@@ -56,6 +56,11 @@ class Kubelet:
 
     async def stream(self, request: web.BaseRequest, pod: Object, kind: str) -> web.StreamResponse:
         """Relay exec, attach or port-forward between two WebSockets, message by message."""
+        container = "" if kind == "portforward" else self._container(request, pod)
+        if container and _is_down(pod, container):
+            # In the kubelet's own words, as plain text: clients that are refused a WebSocket ask again with SPDY and
+            # show what that answers.
+            return web.Response(status=500, text=f'container not found ("{container}")')
         if request.headers.get("Upgrade", "").lower() != "websocket":
             raise bad_request(
                 "Upgrade request required: this server takes WebSockets (kubectl 1.30 or newer), not SPDY"
@@ -70,7 +75,6 @@ class Kubelet:
             for name, short in _STREAM_QUERY.items():
                 if request.query.get(name, "").lower() in ("true", "1"):
                     query.append((short, "1"))
-            container = self._container(request, pod)
             path = f"/{kind}/{metadata['namespace']}/{metadata['name']}/{container}"
             known = _PROTOCOLS
         # Clients join what they offer with commas, in one header or several.
@@ -132,6 +136,17 @@ class Kubelet:
                 500, "InternalError", f"no preferred addresses found; known addresses: {list(addresses)}", {}
             )
         return f"https://{addresses['InternalIP']}:{port}"
+
+
+def _is_down(pod: Object, container: str) -> bool:
+    """Whether the pod's status says that the container does not run."""
+    status = pod.get("status") or {}
+    kinds = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
+    return any(
+        item["name"] == container and "running" not in (item.get("state") or {})
+        for kind in kinds
+        for item in status.get(kind) or ()
+    )
 
 
 async def _relay(one: web.WebSocketResponse, other: aiohttp.ClientWebSocketResponse) -> None:

@@ -27,6 +27,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _V5, _V4 = "v5.channel.k8s.io", "v4.channel.k8s.io"
 _MESSAGE_LIMIT = 16 * 1024 * 1024
+#: What upstream's kubelet says of a container without a log, instead of the reason.
+_PULL_FAILED = {"ErrImagePull": "image can't be pulled", "ImagePullBackOff": "trying and failing to pull image"}
 _OPEN = ("/healthz", "/readyz", "/metrics")
 
 
@@ -69,10 +71,9 @@ class Kubelet:
         for status in statuses:
             waiting = status["state"].get("waiting")
             if status["name"] == info["container"] and waiting and not status.get("containerID"):
-                why = (
-                    f'container "{info["container"]}" in pod "{info["pod"]}" is waiting to start: {waiting["reason"]}'
-                )
-                raise web.HTTPBadRequest(text=why)
+                why = _PULL_FAILED.get(waiting["reason"], waiting["reason"])
+                which = f'container "{info["container"]}" in pod "{info["pod"]}"'
+                raise web.HTTPBadRequest(text=f"{which} is waiting to start: {why}")
         return f"{group_name(pod)}/containers/{info['container']}"
 
     async def _logs(self, request: web.Request) -> web.StreamResponse:
@@ -96,7 +97,11 @@ class Kubelet:
                     await response.prepare(request)
                 await response.write(chunk)
         except ArmError as error:
-            raise web.HTTPBadRequest(text=str(error)) from None
+            why = str(error)
+            if error.code == "PreviousContainerNotFound":
+                info = request.match_info
+                why = f'previous terminated container "{info["container"]}" in pod "{info["pod"]}" not found'
+            raise web.HTTPBadRequest(text=why) from None
         if not response.prepared:
             await response.prepare(request)
         await response.write_eof()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import unquote_to_bytes
 
 from aiohttp import web
 
@@ -38,7 +37,7 @@ class Distribution:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request."""
-        path = _decode(request.rel_url.raw_path)
+        path = names.decoded(request.rel_url.raw_path)
         registry = self._guard.registry(request)
         if path in ("/v2/", "/v2"):
             await self._guard.demand(request, registry, "registry", "", "pull")
@@ -87,14 +86,6 @@ class Distribution:
                 return await self._manifests.tags(request, registry, name)
             return await self._manifests.referrers(request, registry, name, match["referrers"])
         raise _unsupported(method)
-
-
-def _decode(raw_path: str) -> str:
-    """A path with its percent-encoding taken off, once; what is still encoded then fits no grammar."""
-    try:
-        return unquote_to_bytes(raw_path).decode()
-    except UnicodeDecodeError:
-        raise OciError(400, "NAME_INVALID", "the path is not valid UTF-8") from None
 
 
 def _unsupported(method: str) -> OciError:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import urlencode
 
 import msgspec
 from aiohttp import web
@@ -101,13 +102,13 @@ class Manifests:
         self._demand_repository(registry, repository)
         if self._catalog.repository_locks(registry.key, repository) & locks.READ:
             raise locks.disallowed(f"Repository {repository}")
-        count, after = page(request)
+        count, after = self._page(request)
         found = [tag.name for tag in self._catalog.tags(registry.key, repository, after, count + 1)]
         return paged({"name": repository, "tags": found[:count]}, found, count, f"/v2/{repository}/tags/list")
 
     async def catalog(self, request: web.Request, registry: Registry) -> web.Response:
         """The repositories in order, in pages."""
-        count, after = page(request)
+        count, after = self._page(request)
         found = self._catalog.repositories(registry.key, after, count + 1)
         return paged({"repositories": found[:count]}, found, count, "/v2/_catalog")
 
@@ -116,17 +117,23 @@ class Manifests:
         subject = names.digest(digest)
         if self._catalog.repository_locks(registry.key, repository) & locks.READ:
             raise locks.disallowed(f"Repository {repository}")
-        found = self._catalog.referrers(registry.key, repository, subject)
-        headers = {"Content-Type": documents.INDEX}
-        if wanted := request.query.get("artifactType"):
-            found = [manifest for manifest in found if manifest.artifact_type == wanted]
-            headers["OCI-Filters-Applied"] = "artifactType"
+        wanted = request.query.get("artifactType")
+        count, after = self._page(request)
+        found = self._catalog.referrers(registry.key, repository, subject, wanted, after, count + 1)
         index = {
             "schemaVersion": 2,
             "mediaType": documents.INDEX,
-            "manifests": [_descriptor(manifest) for manifest in found],
+            "manifests": [_descriptor(manifest) for manifest in found[:count]],
         }
-        return web.Response(body=msgspec.json.encode(index), headers=headers)
+        path = f"/v2/{repository}/referrers/{subject}"
+        response = paged(index, [manifest.digest for manifest in found], count, path, {"artifactType": wanted})
+        response.content_type = documents.INDEX
+        if wanted is not None:
+            response.headers["OCI-Filters-Applied"] = "artifactType"
+        return response
+
+    def _page(self, request: web.Request) -> tuple[int, str]:
+        return page(request, self._limits.page_entries)
 
     def _demand_repository(self, registry: Registry, repository: str) -> None:
         if not self._catalog.repository_exists(registry.key, repository):
@@ -145,22 +152,26 @@ class Manifests:
         raise OciError(413, "SIZE_INVALID", f"the manifest is larger than {limit} bytes")
 
 
-def page(request: web.BaseRequest) -> tuple[int, str]:
-    """`n` and `last` of a request for a page. Raises `OciError` `PAGINATION_NUMBER_INVALID`."""
-    text = request.query.get("n", str(_PAGE))
+def page(request: web.BaseRequest, most: int = _PAGE) -> tuple[int, str]:
+    """`n`, at most `most`, and `last` of a request for a page. Raises `OciError` `PAGINATION_NUMBER_INVALID`."""
+    text = request.query.get("n", str(most))
     if not text.isascii() or not text.isdecimal() or len(text) > 9:
         raise OciError(400, "PAGINATION_NUMBER_INVALID", f"invalid number of results requested: n={text[:20]}")
     last = request.query.get("last", "")
     if not last.isascii() or not last.isprintable():
         raise OciError(400, "NAME_INVALID", "last is neither a name, nor a tag, nor a digest")
-    return min(int(text), _PAGE), last
+    return min(int(text), most), last
 
 
-def paged(body: dict[str, Any], found: list[str], count: int, path: str) -> web.Response:
-    """A page, with a link to the next one where there is one."""
+def paged(
+    body: dict[str, Any], found: list[str], count: int, path: str, query: Mapping[str, str | None] | None = None
+) -> web.Response:
+    """A page, with a link to the next one where there is one, which keeps what else of the `query` was given."""
     headers = {"Content-Type": "application/json"}
     if len(found) > count > 0:
-        headers["Link"] = f'<{path}?last={quote(found[count - 1])}&n={count}>; rel="next"'
+        kept = {name: value for name, value in (query or {}).items() if value is not None}
+        following = urlencode({**kept, "last": found[count - 1], "n": count}, safe="/:")
+        headers["Link"] = f'<{path}?{following}>; rel="next"'
     return web.Response(body=msgspec.json.encode(body), headers=headers)
 
 

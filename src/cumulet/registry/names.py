@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import unquote_to_bytes
 
 from cumulet.registry.errors import OciError
 
@@ -58,3 +59,11 @@ def tag(text: str) -> str:
 def is_media_type(text: str) -> bool:
     """Whether this is a type and a subtype."""
     return _MEDIA_TYPE.fullmatch(text) is not None
+
+
+def decoded(raw_path: str) -> str:
+    """A path with its percent-encoding taken off, once; what is still encoded then fits no grammar."""
+    try:
+        return unquote_to_bytes(raw_path).decode()
+    except UnicodeDecodeError:
+        raise OciError(400, "NAME_INVALID", "the path is not valid UTF-8") from None

@@ -1,7 +1,7 @@
 """What a caller may do in a registry: by Azure's roles, by a scope map, as the admin user, or as anybody.
 
 Actions are those of ACR's access tokens: `pull`, `push`, `delete`, `metadata_read`, `metadata_write` and their like on
-a repository, `*` on the registry's `catalog`. Roles are decided by `common.rbac` alone.
+a repository, `*` on the registry's `catalog` and `deleted_catalog`. Roles are decided by `common.rbac` alone.
 """
 
 from __future__ import annotations
@@ -37,8 +37,13 @@ _RIGHTS = {
     ),
     "sign": _Right(SIGN, f"{_REGISTRIES}/repositories/sign/write", ""),
 }
-_CATALOG = _Right(PULL, f"{_REGISTRIES}/catalog/read", "")
+#: What the names of `registry` scopes ask.
+_LISTS = {
+    "catalog": _Right(PULL, f"{_REGISTRIES}/catalog/read", ""),
+    "deleted_catalog": _RIGHTS["deleted_read"],
+}
 REPOSITORY_ACTIONS = tuple(_RIGHTS)
+REGISTRY_NAMES = tuple(_LISTS)
 
 
 class Rights(Protocol):
@@ -116,5 +121,5 @@ class RoleRights:
 
 def _right(action: str, kind: str, name: str) -> _Right | None:
     if kind == "registry":
-        return _CATALOG if name == "catalog" and action in ("*", "metadata_read") else None
+        return _LISTS.get(name) if action == "*" else None
     return _RIGHTS.get(action) if kind == "repository" else None

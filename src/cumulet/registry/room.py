@@ -16,7 +16,7 @@ from cumulet.common.health import health_routes
 from cumulet.common.room import Room
 from cumulet.common.tasks import task_set
 from cumulet.registry.access import Gate
-from cumulet.registry.acr import Acr
+from cumulet.registry.acr.routes import Acr
 from cumulet.registry.blobs import Blobs
 from cumulet.registry.collection import Collector
 from cumulet.registry.distribution import Distribution
@@ -64,12 +64,10 @@ async def serve(room: Room) -> None:
             observed = _observed(metrics)
             app = web.Application(middlewares=[arm_errors, only_front_door])
             app.add_routes(health_routes(metrics))
-            for provider in (
-                Registries(catalog, gate, collector),
-                Maintenance(catalog, collector),
-                ScopeMaps(catalog),
-                RepositoryTokens(catalog),
-            ):
+            registries = Registries(catalog, gate, collector, config.login_servers_file)
+            registries.publish()
+            maintenance = Maintenance(catalog, collector)
+            for provider in (registries, maintenance, ScopeMaps(catalog), RepositoryTokens(catalog)):
                 app.add_routes(provider.routes())
             for path, handler in (
                 ("/oauth2/token", login.token),

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from cumulet.registry import names
 from cumulet.registry.access import Access
 from cumulet.registry.errors import OciError
+from cumulet.registry.rights import REGISTRY_NAMES
 
 _SCOPE = re.compile(r"(?P<type>repository|registry)(?:\([a-z]+\))?:(?P<name>.+):(?P<actions>[a-z_*]+(?:,[a-z_*]+)*)")
 _MOST = 100
@@ -34,7 +35,7 @@ def parse_scopes(texts: Iterable[str]) -> Access:
 
 def _is_name(kind: str, name: str) -> bool:
     if kind == "registry":
-        return name == "catalog"
+        return name in REGISTRY_NAMES
     try:
         names.repository(name)
     except OciError:

@@ -206,17 +206,37 @@ class Catalog:
 
     def manifests(self, registry: str, repository: str, after: str = "", limit: int = -1) -> list[Manifest]:
         """The manifests of a repository that may be listed, by digest."""
-        return self._list(registry, repository, "digest > ? AND deleted IS NULL", after, limit)
+        return self._list(registry, repository, "digest > ? AND deleted IS NULL", (after,), limit)
 
-    def referrers(self, registry: str, repository: str, subject: str) -> list[Manifest]:
-        """The manifests whose subject is that digest, whether or not it is there."""
-        return self._list(registry, repository, "subject = ? AND deleted IS NULL", subject, -1)
+    def manifest_times(self, registry: str, repository: str) -> list[tuple[str, str]]:
+        """(digest, created) of the manifests of a repository that may be listed, by digest."""
+        sql = f"SELECT digest, created FROM manifest WHERE {_HERE} AND deleted IS NULL AND NOT locks & {locks.LIST}"  # noqa: S608
+        return self.database.read(sql + " ORDER BY digest", (registry, repository))
 
-    def _list(self, registry: str, repository: str, condition: str, value: str, limit: int) -> list[Manifest]:
+    def referrers(
+        self,
+        registry: str,
+        repository: str,
+        subject: str,
+        artifact_type: str | None = None,
+        after: str = "",
+        limit: int = -1,
+    ) -> list[Manifest]:
+        """The manifests, by digest, whose subject is that digest, whether or not it is there; perhaps of one type."""
+        condition = "digest > ? AND deleted IS NULL AND subject = ?"
+        if artifact_type is None:
+            return self._list(registry, repository, condition, (after, subject), limit)
+        return self._list(
+            registry, repository, f"{condition} AND artifact_type = ?", (after, subject, artifact_type), limit
+        )
+
+    def _list(
+        self, registry: str, repository: str, condition: str, values: tuple[str, ...], limit: int
+    ) -> list[Manifest]:
         rows = self.database.read(
             f"SELECT {_MANIFEST}, NOT locks & {locks.READ} FROM manifest m WHERE {_HERE} AND {condition}"  # noqa: S608
             f" AND NOT locks & {locks.LIST} ORDER BY digest LIMIT ?",
-            (registry, repository, value, limit),
+            (registry, repository, *values, limit),
         )
         return [_manifest(row) for row in rows]
 
@@ -261,7 +281,7 @@ class Catalog:
 
     def deleted_manifests(self, registry: str, repository: str, after: str = "", limit: int = -1) -> list[Manifest]:
         """The soft-deleted manifests of a repository, by digest."""
-        return self._list(registry, repository, "digest > ? AND deleted IS NOT NULL", after, limit)
+        return self._list(registry, repository, "digest > ? AND deleted IS NOT NULL", (after,), limit)
 
     def deleted_tags(
         self, registry: str, repository: str, after: str = "", limit: int = -1, name: str | None = None

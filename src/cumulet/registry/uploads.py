@@ -67,16 +67,17 @@ class Uploads:
     async def resume(
         self, request: web.Request, registry: Registry, repository: str, principal: str, session: str
     ) -> web.Response:
-        """GET, PATCH, PUT and DELETE of an upload session, for the principal that began it; one after the other."""
+        """GET, PATCH, PUT and DELETE of an upload session, for the principal that began it.
+
+        What changes it comes one after the other. A client that lost its connection may ask how far it came before the
+        end of its old request was noticed here.
+        """
         upload = self._demand_upload(registry, repository, principal, session)
+        if request.method in ("GET", "HEAD"):
+            return _progress(204, repository, upload.session, await self._offset(upload))
         async with self._sessions.lock(upload.session):
-            try:
-                offset = await self._content.offset(upload.session)
-            except UnknownUploadError:
-                raise _unknown(repository, session) from None
+            offset = await self._offset(upload)
             match request.method:
-                case "GET" | "HEAD":
-                    return _progress(204, repository, upload.session, offset)
                 case "PATCH":
                     offset = await self._append(request, registry, upload, offset)
                     return _progress(202, repository, upload.session, offset)
@@ -89,6 +90,12 @@ class Uploads:
                 case _:
                     raise OciError(405, "UNSUPPORTED", f"{request.method} is not supported on an upload")
         return await self._unbroken(self._finish(upload, digest))
+
+    async def _offset(self, upload: Upload) -> int:
+        try:
+            return await self._content.offset(upload.session)
+        except UnknownUploadError:
+            raise _unknown(upload.repository, upload.session) from None
 
     async def _mount(
         self, request: web.Request, registry: Registry, repository: str, digest: str, source: str | None
@@ -132,6 +139,7 @@ class Uploads:
         async def chunks() -> AsyncIterator[bytes]:
             received = 0
             async for chunk in request.content.iter_chunked(_CHUNK):
+                patience.reschedule(loop.time() + self._limits.upload_stall)
                 received += len(chunk)
                 self._demand_size(registry, offset, received)
                 if expected is not None and received > expected:
@@ -140,10 +148,18 @@ class Uploads:
             if expected not in (None, received):
                 raise OciError(400, "SIZE_INVALID", "Content-Range does not describe the content")
 
+        loop = asyncio.get_running_loop()
         algorithm = digest.partition(":")[0] if digest is not None else upload.algorithm
         try:
             self._demand_size(registry, offset, request.content_length or 0)
-            return await self._content.append(upload.session, chunks(), algorithm)
+            async with asyncio.timeout(self._limits.upload_stall) as patience:
+                return await self._content.append(upload.session, chunks(), algorithm)
+        except TimeoutError:
+            raise OciError(
+                408,
+                "BLOB_UPLOAD_INVALID",
+                f"nothing came for {self._limits.upload_stall} seconds; the upload may go on",
+            ) from None
         except OciError:
             await self._forget(upload.session)
             raise

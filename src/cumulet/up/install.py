@@ -20,6 +20,7 @@ from cumulet.common import config as settings
 from cumulet.common.config import DEFAULT_PORTS, Address, Config, RoomName
 from cumulet.common.entra import Credential
 from cumulet.common.tls import Authority
+from cumulet.up import hosts
 
 #: Who the rooms are, as Kubernetes' users and groups (common name, organisations).
 _IDENTITIES: dict[RoomName, tuple[str, tuple[str, ...]]] = {
@@ -37,13 +38,15 @@ def install(
     ports: Mapping[RoomName, int] | None = None,
     pod_cidr: str | None = None,
     external_cidr: str | None = None,
+    with_hosts: bool = False,
 ) -> Config:
     """Make or complete the installation in `data_dir` and return its settings.
 
-    `ports` says where rooms listen from now on; 0 picks a free port. Raises `ConfigError`, `OSError`.
+    `ports` says where rooms listen from now on; 0 picks a free port. `with_hosts` gives the
+    registry port 443 of an address for its login servers too. Raises `ConfigError`, `OSError`.
     """
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    config = _settings(data_dir, ports or {}, pod_cidr, external_cidr)
+    config = hosts.with_hosts(_settings(data_dir, ports or {}, pod_cidr, external_cidr), with_hosts)
     settings.save(config)
     authority = Authority.open(config.ca_file, config.ca_file.with_suffix(".key"))
     _certificates(config, authority)

@@ -20,6 +20,7 @@ from cumulet.common import tls
 from cumulet.common.arm import ArmClient, ArmError
 from cumulet.common.config import DEFAULT_PORTS, Config, RoomName
 from cumulet.common.entra import AuthenticationError, TokenSource, read_credential
+from cumulet.up.hosts import Hosts
 from cumulet.up.preflight import Problem, problems
 from cumulet.up.supervisor import log_file, pids_file, take_lock
 
@@ -121,7 +122,7 @@ def stop(config: Config) -> list[str]:
     from cumulet.instances.cleanup import cleanup
 
     # After an orderly stop nothing is left to find; after a supervisor that was killed there is.
-    return cleanup(config)
+    return [*Hosts(config).remove(), *cleanup(config)]
 
 
 async def status(config: Config) -> list[RoomStatus]:

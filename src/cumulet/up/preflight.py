@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from cumulet.common.config import Config
 from cumulet.instances.sandbox import bridge_name
+from cumulet.up.hosts import is_wanted
 
 _PROGRAMS = {"runc": "runc", "conmon": "conmon", "ip": "iproute2"}
 
@@ -46,6 +47,14 @@ def problems(config: Config) -> list[Problem]:
         found += _networks(config)
     found += _kernel()
     found += _ports(config)
+    if is_wanted(config) and not os.access("/etc/hosts", os.W_OK):
+        found.append(
+            Problem(
+                "--hosts writes the names of login servers to /etc/hosts, which is not allowed",
+                f"run it as root, or without --hosts: docker login {config.addresses['registry'].host}:"
+                f"{config.addresses['registry'].port} works too",
+            )
+        )
     return found
 
 
@@ -97,8 +106,12 @@ def _ports(config: Config) -> list[Problem]:
                     found.append(
                         Problem(
                             f"{address.host}:{address.port}, where the room {room} listens: {error.strerror}",
-                            f"see who has it with `ss -ltnp 'sport = :{address.port}'`, or choose another port: "
-                            f"cumulet up --port {room}=0",
+                            f"see who has it with `ss -ltnp 'sport = :{address.port}'`, or "
+                            + (
+                                f"choose another port: cumulet up --port {room}=0"
+                                if address == config.addresses[room]
+                                else f"do without: cumulet up without --hosts, and docker login {config.addresses[room].host}:{config.addresses[room].port}"
+                            ),
                         )
                     )
     return found

@@ -28,6 +28,7 @@ from cumulet.common import logs
 from cumulet.common.config import DEFAULT_PORTS, Config, RoomName
 from cumulet.common.room import listen, run
 from cumulet.common.tasks import Backoff
+from cumulet.up import hosts
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +79,7 @@ class Supervisor:
         gc.collect()
         gc.freeze()  # keeps the collector off the shared pages, so that they stay shared
         self._watch_signals()
+        self._watch_login_servers()
         while self._stop_by is None or any(child.pid for child in self._children):
             self._start_due()
             for key, _ in self._selector.select(self._patience()):
@@ -94,6 +96,24 @@ class Supervisor:
             signal.signal(number, lambda *_: self._stop())
         self._selector.register(wake, selectors.EVENT_READ, lambda: wake.recv(64))
         self._wake = (wake, signalled)
+
+    def _watch_login_servers(self) -> None:
+        """Keep /etc/hosts true to them, where that is wanted."""
+        found = hosts.Hosts(self._config)
+        for removed in found.remove():
+            log.info("removed %s, left over from before", removed)
+        if not hosts.is_wanted(self._config):
+            return
+        watch = hosts.Watch(self._config)
+        found.update()
+        self._selector.register(watch, selectors.EVENT_READ, lambda: self._update_hosts(found, watch))
+
+    def _update_hosts(self, found: hosts.Hosts, watch: hosts.Watch) -> None:
+        if watch.take():
+            try:
+                found.update()
+            except OSError:  # such as a full disk: the rooms go on without
+                log.exception("the login servers cannot be written to /etc/hosts")
 
     def _stop(self) -> None:
         if self._stop_by is None:
@@ -265,7 +285,7 @@ def main(arguments: list[str]) -> None:
         pids_file(config).unlink(missing_ok=True)
     from cumulet.instances.cleanup import cleanup
 
-    for removed in cleanup(config):
+    for removed in [*hosts.Hosts(config).remove(), *cleanup(config)]:
         log.info("removed %s", removed)
     lock.close()
 

@@ -41,6 +41,15 @@ _FIRST_STATUS: dict[tuple[str, str], Object] = {
     ),
 }
 
+_GATED = {
+    "type": "PodScheduled",
+    "status": "False",
+    "reason": "SchedulingGated",
+    "message": "Scheduling is blocked due to non-empty scheduling gates",
+    "lastProbeTime": None,
+    "lastTransitionTime": None,
+}
+
 _TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
 
 
@@ -56,6 +65,8 @@ def prepare_for_create(obj: Object, group: str, version: str, kind: str) -> None
     """
     if (group, kind) == ("", "Pod"):
         obj["status"] = {"phase": "Pending", "qosClass": qos_class(obj.get("spec") or {})}
+        if (obj.get("spec") or {}).get("schedulingGates"):
+            obj["status"]["conditions"] = [dict(_GATED)]
     elif (group, kind) not in (
         ("", "Node"),
         ("", "Namespace"),

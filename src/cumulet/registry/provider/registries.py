@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
 from cumulet.common import clock
 from cumulet.common.arm import ArmError, ResourceId, json_response, read_json
+from cumulet.common.config import write_private
 from cumulet.registry.access import ABAC, Gate
 from cumulet.registry.collection import Collector
 from cumulet.registry.provider import paths, policies
@@ -22,10 +24,11 @@ _ROLE_MODES = ("LegacyRegistryPermissions", ABAC)
 class Registries:
     """Serves registries as resources."""
 
-    def __init__(self, catalog: Catalog, gate: Gate, collector: Collector) -> None:
+    def __init__(self, catalog: Catalog, gate: Gate, collector: Collector, login_servers: Path) -> None:
         self._catalog = catalog
         self._gate = gate
         self._collector = collector
+        self._login_servers = login_servers
 
     def routes(self) -> list[web.RouteDef]:
         """What is served; ids are compared without case."""
@@ -42,6 +45,11 @@ class Registries:
             web.post(f"{one}/{paths.word('regenerateCredential')}", self._regenerate),
             web.get(f"{one}/{paths.word('listUsages')}", self._usages),
         ]
+
+    def publish(self) -> None:
+        """Write down the login servers that there are, for whoever makes their names known on this machine."""
+        lines = [f"{self._gate.login_server(registry)}\n" for registry in self._catalog.registries()]
+        write_private(self._login_servers, "".join(lines).encode())
 
     async def _list(self, request: web.Request) -> web.Response:
         group = request.match_info.get("group", "").lower()
@@ -84,6 +92,7 @@ class Registries:
         _change(resource, body)
         registry = existing or Registry(name.lower(), str(resource_id), name, resource, clock.rfc3339_micro())
         await self._catalog.put_registry(registry)
+        self.publish()
         return json_response(self._show(registry), 200 if existing else 201)
 
     async def _patch(self, request: web.Request) -> web.Response:
@@ -99,6 +108,7 @@ class Registries:
             return web.Response(status=204)
         await self._catalog.remove_registry(registry.key)
         self._collector.ask()
+        self.publish()
         return web.Response(status=200)
 
     async def _list_credentials(self, request: web.Request) -> web.Response:

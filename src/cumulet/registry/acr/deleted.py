@@ -1,0 +1,74 @@
+"""What was soft-deleted: listing it and bringing it back, as `az acr manifest list-deleted|restore` do."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from cumulet.common.arm import json_response
+from cumulet.registry import names
+from cumulet.registry.acr import forms
+from cumulet.registry.acr.listing import Page, link
+from cumulet.registry.errors import OciError, not_found
+from cumulet.registry.guard import Guard
+from cumulet.registry.store import Catalog, Registry
+
+_PATH = re.compile(r"(?P<name>.+?)/(?P<kind>_tags|_manifests)(?:/(?P<digest>[^/]+))?")
+
+
+class _Restore(msgspec.Struct):
+    tag: str | None = None
+
+
+class Deleted:
+    """Serves `/acr/v1/_deleted/`."""
+
+    def __init__(self, catalog: Catalog, guard: Guard) -> None:
+        self._catalog = catalog
+        self._guard = guard
+
+    async def handle(self, request: web.Request, registry: Registry, path: str) -> web.Response:
+        """Answer one request; `path` is what comes after the prefix."""
+        match = _PATH.fullmatch(path)
+        if request.method == "POST" and match is not None and match["kind"] == "_manifests" and match["digest"]:
+            return await self._restore(request, registry, match["name"], match["digest"])
+        if request.method not in ("GET", "HEAD"):
+            raise OciError(405, "UNSUPPORTED", f"{request.method} is not supported here")
+        wanted = Page.of(request)
+        if path == "_catalog":
+            await self._guard.demand(request, registry, "registry", "deleted_catalog", "*")
+            found = self._catalog.deleted_repositories(registry.key, wanted.last, wanted.count + 1)
+            return _answer(request, wanted, "repositories", found, found)
+        if match is None or match["digest"]:
+            raise OciError(404, "NAME_INVALID", f"there is nothing at {path[:200]!r}")
+        name = names.repository(match["name"])
+        await self._guard.demand(request, registry, "repository", name, "deleted_read")
+        if match["kind"] == "_tags":
+            tags = self._catalog.deleted_tags(registry.key, name, wanted.last, wanted.count + 1)
+            shown = [forms.deleted_tag(item) for item in tags]
+            return _answer(request, wanted, "tags", shown, [item.name for item in tags])
+        manifests = self._catalog.deleted_manifests(registry.key, name, wanted.last, wanted.count + 1)
+        shown = [forms.deleted_manifest(item) for item in manifests]
+        return _answer(request, wanted, "manifests", shown, [item.digest for item in manifests])
+
+    async def _restore(self, request: web.Request, registry: Registry, name: str, digest: str) -> web.Response:
+        """Bring back a manifest, with the tag of the body or those that it had; `force` moves tags that others have."""
+        name, digest = names.repository(name), names.digest(digest)
+        await self._guard.demand(request, registry, "repository", name, "deleted_restore")
+        try:
+            tag = msgspec.json.decode(await request.read() or b"{}", type=_Restore).tag
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise OciError(400, "UNSUPPORTED", f"the body is not valid: {error}") from None
+        force = request.query.get("force", "").lower() == "true"
+        tags = [names.tag(tag)] if tag else []
+        if not await self._catalog.restore_manifest(registry.key, name, digest, tags, force=force):
+            raise not_found("MANIFEST_UNKNOWN", f"no deleted manifest {digest} is in {name}")
+        shown = {"repository": name, "digest": digest, "tag": tag}
+        return json_response({key: value for key, value in shown.items() if value is not None})
+
+
+def _answer(request: web.Request, wanted: Page, field: str, items: list[Any], keys: list[str]) -> web.Response:
+    return json_response({field: items[: wanted.count]}, headers=link(request, wanted, keys))

@@ -1,0 +1,93 @@
+"""Plug-ins that look at the node itself: its name, labels, taints, ports and images."""
+
+from __future__ import annotations
+
+from cumulet.common.kubernetes.selection import selects_node, term_selects, tolerates, untolerated
+from cumulet.scheduler.framework import Refusal
+from cumulet.scheduler.requests import PodInfo
+from cumulet.scheduler.state import NodeState
+
+UNSCHEDULABLE = Refusal("NodeUnschedulable", ("node(s) were unschedulable",))
+_NAME = Refusal("NodeName", ("node(s) didn't match the requested node name",))
+_TAINTS = Refusal("TaintToleration", ("node(s) had untolerated taint(s)",))
+_AFFINITY = Refusal("NodeAffinity", ("node(s) didn't match Pod's node affinity/selector",))
+_PORTS = Refusal("NodePorts", ("node(s) didn't have free ports for the requested pod ports",), resolvable=True)
+
+_UNSCHEDULABLE_TAINT = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
+_REPELLING = ("NoSchedule", "NoExecute")
+#: Images of less than 23 MB are of no account, those of 1,000 MB for each container give all points (upstream's bounds).
+_SMALL, _LARGE = 23 * 1024 * 1024, 1000 * 1024 * 1024
+
+
+def unschedulable(pod: PodInfo, node: NodeState) -> Refusal | None:
+    """Plug-in NodeUnschedulable."""
+    if node.unschedulable and not tolerates(pod.tolerations, _UNSCHEDULABLE_TAINT):
+        return UNSCHEDULABLE
+    return None
+
+
+def node_name(pod: PodInfo, node: NodeState) -> Refusal | None:
+    """Plug-in NodeName."""
+    wanted = pod.spec.get("nodeName")
+    return None if not wanted or wanted == node.name else _NAME
+
+
+def taints(pod: PodInfo, node: NodeState) -> Refusal | None:
+    """Plug-in TaintToleration."""
+    return None if untolerated(node.taints, pod.tolerations, _REPELLING) is None else _TAINTS
+
+
+def node_affinity(pod: PodInfo, node: NodeState) -> Refusal | None:
+    """Plug-in NodeAffinity, which also looks at `nodeSelector`."""
+    return None if selects_node(pod.spec, node.labels, node.name) else _AFFINITY
+
+
+def ports(pod: PodInfo, node: NodeState) -> Refusal | None:
+    """Plug-in NodePorts: the same number of the same protocol, on the same address or on all."""
+    if pod.ports and any(clash(pod, other) for other in node.pods.values()):
+        return _PORTS
+    return None
+
+
+def clash(pod: PodInfo, other: PodInfo) -> bool:
+    """Whether two pods want the same port of a node."""
+    return any(
+        (protocol, number) == (their_protocol, their_number) and (address == theirs or "" in (address, theirs))
+        for address, protocol, number in pod.ports
+        for theirs, their_protocol, their_number in other.ports
+    )
+
+
+def preferred_taints(pod: PodInfo, node: NodeState) -> float:
+    """How many taints the pod would rather not have."""
+    relevant = [item for item in pod.tolerations if item.get("effect") in (None, "", "PreferNoSchedule")]
+    wishes = (taint for taint in node.taints if taint.get("effect") == "PreferNoSchedule")
+    return float(len([taint for taint in wishes if not tolerates(relevant, taint)]))
+
+
+def preferred_affinity(pod: PodInfo, node: NodeState) -> float:
+    """The weights of the preferences that the node meets."""
+    affinity = (pod.spec.get("affinity") or {}).get("nodeAffinity") or {}
+    preferred = affinity.get("preferredDuringSchedulingIgnoredDuringExecution") or ()
+    return float(
+        sum(item["weight"] for item in preferred if term_selects(item["preference"], node.labels, node.name))
+    )
+
+
+def image_locality(pod: PodInfo, node: NodeState) -> float:
+    """More for a node that has the pod's images, by their size."""
+    containers = [*(pod.spec.get("containers") or ()), *(pod.spec.get("initContainers") or ())]
+    if not node.images or not containers:
+        return 0.0
+    size = sum(node.images.get(_tagged(container.get("image", "")), 0) for container in containers)
+    most = _LARGE * len(containers)
+    return 100.0 * (min(max(size, _SMALL), most) - _SMALL) / (most - _SMALL)
+
+
+def _tagged(image: str) -> str:
+    return image if ":" in image.rpartition("/")[2] or "@" in image else f"{image}:latest"
+
+
+def siblings(pod: PodInfo, node: NodeState) -> float:
+    """How many pods of the same controller are there already."""
+    return float(node.controllers.get(pod.controller, 0)) if pod.controller else 0.0

@@ -1,0 +1,244 @@
+"""Login servers in /etc/hosts and in the folders of docker and containers/image, and that all of it goes again."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import selectors
+import tarfile
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cumulet.common.config import Address, Config, write_private
+from cumulet.up.hosts import Hosts, Watch, address, is_wanted, with_hosts
+from tests.installation import Installation
+
+PLAIN = b"127.0.0.1\tlocalhost\n::1 ip6-localhost\n"
+
+
+def names(config: Config, *servers: str) -> None:
+    write_private(config.login_servers_file, "\n".join(servers).encode())
+
+
+def snapshot(root: Path) -> dict[str, bytes | None]:
+    """Every file and folder below, with what is in the files."""
+    return {str(path.relative_to(root)): path.read_bytes() if path.is_file() else None for path in root.rglob("*")}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A file system with an /etc/hosts and nothing of docker."""
+    made = tmp_path / "root"
+    (made / "etc").mkdir(parents=True)
+    (made / "etc/hosts").write_bytes(PLAIN)
+    return made
+
+
+def test_login_servers_come_and_go(config: Config, root: Path) -> None:
+    before = snapshot(root)
+    hosts = Hosts(config, root)
+    names(config, "one.azurecr.io", "two.azurecr.io")
+    hosts.update()
+    text = (root / "etc/hosts").read_bytes()
+    assert text.startswith(PLAIN)
+    lines = text.decode().splitlines()
+    here = address(config).host
+    assert here.startswith("127.44.")
+    assert lines[-3:-1] == [f"{here} one.azurecr.io", f"{here} two.azurecr.io"]
+    for client in ("docker", "containers"):
+        for server in ("one", "two"):
+            found = root / f"etc/{client}/certs.d/{server}.azurecr.io/ca.crt"
+            assert found.read_bytes() == config.ca_file.read_bytes()
+    names(config, "two.azurecr.io", "three.azurecr.io")
+    hosts.update()
+    hosts.update()
+    text = (root / "etc/hosts").read_bytes()
+    assert (text.count(b"one."), text.count(b"two."), text.count(b"three.")) == (0, 1, 1)
+    assert not (root / "etc/docker/certs.d/one.azurecr.io").exists()
+    assert hosts.remove()
+    assert snapshot(root) == before
+    assert hosts.remove() == []
+
+
+def test_what_was_there_stays(config: Config, root: Path) -> None:
+    """Folders of others, a certificate of the user's, and lines that were added meanwhile."""
+    theirs = root / "etc/docker/certs.d/one.azurecr.io/ca.crt"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("theirs")
+    names(config, "one.azurecr.io", "two.azurecr.io")
+    before = snapshot(root)
+    hosts = Hosts(config, root)
+    hosts.update()
+    assert theirs.read_text() == "theirs"
+    (ours,) = [path for path in theirs.parent.iterdir() if path != theirs]
+    assert ours.suffix == ".crt"
+    assert ours.read_bytes() == config.ca_file.read_bytes()
+    with (root / "etc/hosts").open("ab") as file:
+        file.write(b"10.0.0.1 later\n")
+    hosts.update()
+    (root / "etc/containers/certs.d/keep").mkdir()
+    Hosts(config, root).remove()  # by another process, such as `down` after a crash
+    after = snapshot(root)
+    assert after["etc/hosts"] == PLAIN + b"10.0.0.1 later\n"
+    added = {"etc/containers", "etc/containers/certs.d", "etc/containers/certs.d/keep"}
+    assert {path for path in after if path not in before} == added
+
+
+def test_a_crash_before_the_files_were_made(config: Config, root: Path) -> None:
+    before = snapshot(root)
+    names(config, "one.azurecr.io")
+    Hosts(config, root).update()
+    (root / "etc/docker/certs.d/one.azurecr.io/ca.crt").unlink()
+    (root / "etc/containers/certs.d/one.azurecr.io/ca.crt").unlink()
+    (root / "etc/containers/certs.d/one.azurecr.io").rmdir()
+    Hosts(config, root).remove()
+    assert snapshot(root) == before
+
+
+def test_two_installations(config: Config, root: Path, tmp_path: Path) -> None:
+    other = msgspec.structs.replace(config, data_dir=tmp_path / "other")
+    write_private(other.ca_file, b"another authority")
+    for each in (config, other):
+        names(each, "same.azurecr.io")
+        Hosts(each, root).update()
+    assert len(list((root / "etc/docker/certs.d/same.azurecr.io").iterdir())) == 2
+    assert address(config) != address(other)
+    Hosts(config, root).remove()
+    assert (root / "etc/hosts").read_bytes().count(b"same.azurecr.io") == 1
+    Hosts(other, root).remove()
+    # The folder that the first one made was the second one's too when the first went; nothing is in it any more.
+    assert {path: text for path, text in snapshot(root).items() if text is not None} == {"etc/hosts": PLAIN}
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    st.binary(max_size=80),
+    st.sets(st.from_regex(r"[a-z0-9]{5,9}\.azurecr\.io", fullmatch=True), min_size=1, max_size=3),
+)
+def test_every_file_is_given_back_byte_for_byte(config: Config, root: Path, text: bytes, servers: set[str]) -> None:
+    file = root / "etc/hosts"
+    file.write_bytes(text)
+    inode, mode = file.stat().st_ino, file.stat().st_mode
+    hosts = Hosts(config, root)
+    names(config, *servers)
+    hosts.update()
+    assert file.read_bytes().startswith(text)
+    names(config, *servers, "another.azurecr.io")
+    hosts.update()
+    assert b"another" in file.read_bytes()
+    hosts.remove()
+    assert file.read_bytes() == text
+    assert (file.stat().st_ino, file.stat().st_mode) == (inode, mode)
+
+
+def test_what_is_no_name_is_not_written(config: Config, root: Path) -> None:
+    before = snapshot(root)
+    names(config, "../../evil", "a..b", "UPPER", "-x", "/abs", "x\0y")
+    Hosts(config, root).update()
+    assert snapshot(root) == before
+
+
+def test_a_block_that_somebody_wrote_into_is_left(config: Config, root: Path) -> None:
+    names(config, "one.azurecr.io")
+    hosts = Hosts(config, root)
+    hosts.update()
+    file = root / "etc/hosts"
+    file.write_bytes(file.read_bytes().replace(b"# END", b"10.0.0.1 mine\n# END"))
+    hosts.remove()
+    assert b"10.0.0.1 mine\n" in file.read_bytes()
+
+
+def test_the_watch_tells_of_the_list_only(config: Config) -> None:
+    watch = Watch(config)
+    with selectors.DefaultSelector() as selector:
+        selector.register(watch, selectors.EVENT_READ)
+        assert selector.select(0) == []
+        write_private(config.login_servers_file.with_name("another"), b"")
+        assert selector.select(5)
+        assert not watch.take()
+        names(config, "one.azurecr.io")
+        assert selector.select(5)
+        assert watch.take()
+        assert not watch.take()
+    watch.close()
+
+
+def test_the_settings(config: Config) -> None:
+    mine = Address("127.0.0.9", 8443)
+    plain = msgspec.structs.replace(config, more_addresses={"registry": [mine], "arm": [mine]})
+    wanted = with_hosts(with_hosts(plain, wanted=True), wanted=True)
+    assert is_wanted(wanted)
+    assert wanted.listening("registry")[1:] == [mine, address(config)]
+    assert with_hosts(wanted, wanted=False) == plain
+    assert not is_wanted(plain)
+
+
+def _layout(folder: Path) -> None:
+    """An OCI image layout with an image of one small layer, `v1`."""
+
+    def blob(content: bytes, media_type: str) -> dict[str, object]:
+        digest = hashlib.sha256(content).hexdigest()
+        (folder / "blobs/sha256" / digest).write_bytes(content)
+        return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(content)}
+
+    (folder / "blobs/sha256").mkdir(parents=True)
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("empty"))
+    layer = archive.getvalue()
+    rootfs = {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]}
+    config = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": rootfs}).encode()
+    oci = "application/vnd.oci.image"
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": f"{oci}.manifest.v1+json",
+        "config": blob(config, f"{oci}.config.v1+json"),
+        "layers": [blob(layer, f"{oci}.layer.v1.tar")],
+    }
+    entry = blob(json.dumps(manifest).encode(), f"{oci}.manifest.v1+json")
+    entry["annotations"] = {"org.opencontainers.image.ref.name": "v1"}
+    (folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
+    (folder / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+
+
+_SCRIPT = """
+set -eux
+mount --make-rprivate /
+cp -a /etc "$WORK/etc"
+mount --bind "$WORK/etc" /etc
+printf '127.0.0.1 localhost' >/etc/hosts
+rm -rf /etc/docker/certs.d /etc/containers/certs.d
+cp -a /etc "$WORK/before"
+cumulet up --detach --hosts --port all=0 --pod-cidr 10.243.0.0/16 --external-cidr 127.11.1.0/24
+cumulet group create rg
+cumulet registry create acrdemo2ss -g rg --admin-enabled
+password=$(cumulet registry credential acrdemo2ss --query 'passwords[0].value' -o tsv)
+until getent hosts acrdemo2ss.azurecr.io; do :; done
+skopeo login --authfile "$WORK/auth.json" -u acrdemo2ss -p "$password" acrdemo2ss.azurecr.io
+skopeo copy --authfile "$WORK/auth.json" oci:"$IMAGE":v1 docker://acrdemo2ss.azurecr.io/app3/acr-app3:v1
+skopeo inspect --authfile "$WORK/auth.json" docker://acrdemo2ss.azurecr.io/app3/acr-app3:v1
+$AFTER
+cumulet down
+diff -r --no-dereference "$WORK/before" /etc
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts and port 443 take root")
+@pytest.mark.parametrize(
+    "after",
+    ["", 'kill -9 $(python3 -c "import json; print(json.load(open(\'$CUMULET_DATA_DIR/run/pids.json\'))[\'supervisor\'])")'],
+    ids=["down", "crash"],
+)  # fmt: skip
+def test_literally(tmp_path: Path, after: str) -> None:
+    """`skopeo login acrdemo2ss.azurecr.io`, in a mount namespace with a copy of /etc: the machine's own stays."""
+    image = tmp_path / "image"
+    installation = Installation(tmp_path / "data")
+    _layout(image)
+    installation.environment |= {"WORK": str(tmp_path), "IMAGE": str(image)}
+    installation.run("unshare", "--mount", "bash", "-c", _SCRIPT.replace("$AFTER", after))
