@@ -103,9 +103,8 @@ deployment = Deployment(
     spec=DeploymentSpec(replicas=2, selector=LabelSelector(matchLabels={"app": "web"}), template=template),
 )
 assert client.apply(deployment).spec.replicas == 2
-scale = client.get(Deployment.Scale, "web")
-scale.spec.replicas = 3
-client.replace(scale, "web")
+assert client.get(Deployment.Scale, "web").spec.replicas == 2
+client.patch(Deployment.Scale, "web", {"spec": {"replicas": 3}}, patch_type=PatchType.MERGE)
 seen = set()
 for change, pod in client.watch(Pod, labels={"app": "web"}):
     seen.add(pod.metadata.name)
@@ -143,8 +142,12 @@ spec = {
 web = Deployment({"metadata": {"name": "web", "namespace": namespace}, "spec": spec}, api=api)
 web.create()
 web.scale(2)
-web.wait("jsonpath='{.status.replicas}'=2", timeout=20)
-assert len(list(api.get("pods", label_selector="app=web"))) == 2
+web.wait("condition=Progressing", timeout=20)
+seen = set()
+for _, pod in api.watch("pods", label_selector="app=web"):
+    seen.add(pod.name)
+    if len(seen) == 2:
+        break
 web.delete()
 assert api.version()["major"] == "1"
 assert any(item["name"] == "deployments" for item in api.api_resources())
