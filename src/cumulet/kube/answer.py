@@ -13,7 +13,9 @@ import msgspec
 from aiohttp import HttpVersion11, web
 
 from cumulet.common import clock
+from cumulet.kube.codec import PROTOBUF, YAML, ProtobufError, encode_protobuf
 from cumulet.kube.resources import Row
+from cumulet.kube.status import ApiError
 from cumulet.kube.store import Stored
 from cumulet.kube.tables import Include, to_table
 from cumulet.kube.versions import from_stored
@@ -29,6 +31,8 @@ class Form(NamedTuple):
 
     shape: str
     include: Include
+    #: Nothing for JSON, else the media type that the client takes in its place.
+    media: str = ""
 
 
 def form_of(request: web.BaseRequest) -> Form:
@@ -41,6 +45,8 @@ def form_of(request: web.BaseRequest) -> Form:
 def _form(accept: str, include: str) -> Form:
     if include not in ("Metadata", "Object", "None"):
         include = "Metadata"
+    if media := _media(accept):
+        return Form("", "Metadata", media)
     for part in accept.split(","):
         parameters = dict(item.strip().partition("=")[::2] for item in part.split(";")[1:])
         if parameters.get("g") == "meta.k8s.io" and parameters.get("v") == "v1":
@@ -50,6 +56,39 @@ def _form(accept: str, include: str) -> Form:
         elif part.strip().startswith((_JSON, "*/*")) and "as" not in parameters:
             break
     return Form("", "Metadata")
+
+
+def media_of(request: web.BaseRequest) -> str:
+    """What a client takes that takes no JSON: `PROTOBUF`, `YAML`, or nothing where JSON will do.
+
+    Raises `ApiError` 406 where it takes nothing that there is.
+    """
+    return _media(request.headers.get("Accept", ""))
+
+
+@functools.lru_cache(256)
+def _media(accepted: str) -> str:
+    if not accepted or "json" in accepted or "*" in accepted:
+        return ""
+    for part in accepted.split(","):
+        media = part.partition(";")[0].strip().lower()
+        if media in (PROTOBUF, YAML):
+            return media
+    known = f"{_JSON}, {YAML}, {PROTOBUF}"
+    raise ApiError(406, "NotAcceptable", f"only the following media types are accepted: {known}", {})
+
+
+def _as(media: str, body: bytes) -> bytes:
+    document = msgspec.json.decode(body)
+    if media == YAML:
+        import yaml
+
+        return yaml.safe_dump(document, sort_keys=False).encode()
+    try:
+        return encode_protobuf(document)
+    except ProtobufError:
+        why = f"only the following media types are accepted: {_JSON}, {YAML}"
+        raise ApiError(406, "NotAcceptable", why, {}) from None
 
 
 def head(row: Row) -> bytes:
@@ -145,7 +184,7 @@ def _date(second: int) -> bytes:
 def respond_object(request: web.BaseRequest, row: Row, stored: Stored) -> web.StreamResponse:
     """An answer of one object, in the form that the client accepts."""
     form = form_of(request)
-    if form.shape or row.hub is not None or len(stored.body) >= _COMPRESS_FROM:
+    if form.shape or form.media or row.hub is not None or len(stored.body) >= _COMPRESS_FROM:
         return respond(request, shaped(row, stored, form))
     return Ready(head(row), stored.body[1:])
 
@@ -155,7 +194,8 @@ def respond_made(
 ) -> web.StreamResponse:
     """An answer of an object that was created; `stored` is what the store has by that name now."""
     is_same = stored is not None and obj["metadata"].get("resourceVersion") == str(stored.revision)
-    if stored is None or not is_same or warnings or row.hub is not None or len(stored.body) >= _COMPRESS_FROM:
+    is_plain = row.hub is None and not warnings and not media_of(request)
+    if stored is None or not is_same or not is_plain or len(stored.body) >= _COMPRESS_FROM:
         return encode(
             request, {"kind": row.kind, "apiVersion": row.api_version, **from_stored(row, obj)}, 201, warnings
         )
@@ -163,8 +203,9 @@ def respond_made(
 
 
 def respond(request: web.BaseRequest, body: bytes, status: int = 200, warnings: Sequence[str] = ()) -> web.Response:
-    """An answer of JSON, with warnings (RFC 9111's old `Warning` header, code 299)."""
-    response = web.Response(status=status, body=body, content_type=_JSON)
+    """An answer of JSON, or of what the client takes in its place, with warnings (RFC 9111's old `Warning` header, code 299)."""
+    media = media_of(request) if status != 406 else ""
+    response = web.Response(status=status, body=_as(media, body) if media else body, content_type=media or _JSON)
     if len(body) >= _COMPRESS_FROM and "gzip" in request.headers.get("Accept-Encoding", ""):
         response.body = gzip.compress(body, compresslevel=1)
         response.headers["Content-Encoding"] = "gzip"

@@ -27,6 +27,7 @@ from cumulet.kube.custom.cleanup import Cleanup
 from cumulet.kube.eviction import Evictions
 from cumulet.kube.flow import Flows
 from cumulet.kube.kubelet import Kubelet
+from cumulet.kube.metrics import ResourceMetrics
 from cumulet.kube.objects import Objects
 from cumulet.kube.proxy import Proxy
 from cumulet.kube.reading import Reading
@@ -60,7 +61,7 @@ async def serve(room: Room) -> None:
         Histogram("apiserver_request_duration_seconds", "Time to answer", ["verb"], registry=metrics),
     )
     catalog = Catalog(store)
-    admission.webhooks.rows = lambda: catalog.rows
+    admission.serves(lambda: catalog.rows)
     audit = AuditLog(room.data_dir / "audit.log")
     audit.open()
     cleanup = asyncio.create_task(Cleanup(store, objects, catalog).run())
@@ -74,6 +75,7 @@ async def serve(room: Room) -> None:
         authenticator,
         Flows(store),
         audit,
+        ResourceMetrics(store, kubelet),
         counters,
     )
 
@@ -111,8 +113,6 @@ async def _compact(store: Store, stopping: asyncio.Event) -> None:
 
 
 def _settle() -> None:
-    """Leave what was made at the start out of garbage collection, and let the thread that commits come on soon."""
-    gc.collect()
-    gc.freeze()
+    """Collect garbage less often than an interpreter does, and let the thread that commits come on soon."""
     gc.set_threshold(20_000, 20, 100)
     sys.setswitchinterval(0.001)
