@@ -154,7 +154,7 @@ def test_a_tag_against_the_grammar(registry: Registry, repository: str, tag: str
     method=st.sampled_from(["GET", "HEAD", "PUT", "POST", "PATCH", "DELETE"]),
     encode=st.booleans(),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_any_path(registry: Registry, name: str, kind: str, reference: str, method: str, encode: bool) -> None:
     safe = "" if encode else "/%:;=@!$&'()*+,"
     try:
@@ -185,7 +185,7 @@ def test_any_path(registry: Registry, name: str, kind: str, reference: str, meth
         ]
     ),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_any_query(registry: Registry, query: dict[str, str], path: tuple[str, str]) -> None:
     text = "&".join(f"{name}={quote(value.encode('utf-8', 'surrogatepass'))}" for name, value in query.items())
     answer = registry.call(path[0], f"{path[1]}?{text}", b"{}")
@@ -206,7 +206,7 @@ def test_any_query(registry: Registry, query: dict[str, str], path: tuple[str, s
     path=st.sampled_from(["/v2/", "/v2/good/manifests/v1", f"/v2/good/blobs/{GOOD}", "/v2/good/blobs/uploads/"]),
     method=st.sampled_from(["GET", "PUT", "PATCH", "POST"]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_any_header(registry: Registry, name: str, value: str, path: str, method: str) -> None:
     line = f"{method} {path} HTTP/1.1"
     answer = raw(registry, head(registry, line, **{name: value, "Content-Length": "0"}), end=False)
@@ -241,7 +241,7 @@ _manifest = st.fixed_dictionaries(
 @given(
     document=st.one_of(_manifest, _json), content_type=st.sampled_from(["", IMAGE, INDEX, "application/json", "x"])
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_any_manifest_is_kept_byte_for_byte_or_refused(
     registry: Registry, document: object, content_type: str
 ) -> None:
