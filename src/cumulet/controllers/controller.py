@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from cumulet.common.kubernetes import Client, EventRecorder, Informer, Resource, WorkQueue
+from cumulet.common.tasks import TaskSet
 
 Object = dict[str, Any]
 Key = tuple[str, str]
@@ -13,8 +14,10 @@ Key = tuple[str, str]
 class Context:
     """The client, and one informer a resource, however many controllers look at it."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, tasks: TaskSet) -> None:
         self.client = client
+        #: Runs what controllers start later, such as the informers of resources that are new.
+        self.tasks = tasks
         self.informers: dict[Resource, Informer] = {}
         self.recorders: dict[str, EventRecorder] = {}
 

@@ -41,7 +41,7 @@ CONTROLLERS: tuple[tuple[Callable[[Context], Controller], int], ...] = (
 async def serve(room: Room) -> None:
     """Control until told to stop."""
     async with client_of(room) as client, task_set() as tasks:
-        context = Context(client)
+        context = Context(client, tasks)
         controllers = [(make(context), workers) for make, workers in CONTROLLERS]
         informers = list(context.informers.values())
         async with room.serving(health_app(informers)):

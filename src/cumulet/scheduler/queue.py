@@ -65,7 +65,7 @@ class SchedulingQueue:
         elif entry.place in ("out", "active", "backoff"):
             if entry.place == "out" and not entry.attempts:
                 self._activate(entry)
-        elif entry.place == "gated" or before.sign() != info.sign():
+        elif entry.place == "gated" or before.group != info.group or before.sign() != info.sign():
             self._activate(entry)
 
     def discard(self, uid: str) -> None:

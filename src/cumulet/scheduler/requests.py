@@ -25,21 +25,8 @@ _LITTLE_CPU, _LITTLE_MEMORY = 100, 200 * 1024 * 1024 * 1000
 
 _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 _PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
-#: What of a pod's specification decides where it may go.
-_DECIDES = (
-    "nodeName",
-    "nodeSelector",
-    "affinity",
-    "tolerations",
-    "containers",
-    "initContainers",
-    "overhead",
-    "resources",
-    "topologySpreadConstraints",
-    "volumes",
-    "hostNetwork",
-    "priority",
-)
+#: What of a pod's specification decides which nodes suit it; names of volumes, for one, are no part of it.
+_DECIDES = ("nodeName", "nodeSelector", "affinity", "tolerations")
 _encoder = msgspec.json.Encoder()
 
 
@@ -96,8 +83,12 @@ class PodInfo:
     def sign(self) -> bytes:
         """The signature, made when it is first asked for."""
         if not self.signature:
-            decides = [self.spec.get(name) for name in _DECIDES]
-            self.signature = _encoder.encode([self.namespace, self.controller, self.labels, decides])
+            spec = self.spec
+            containers = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
+            images = [container.get("image") for container in containers]
+            decides = [spec.get(name) for name in _DECIDES]
+            amounts = [self.requests, self.cpu, self.memory]
+            self.signature = _encoder.encode([self.controller, decides, amounts, sorted(self.ports), images])
         return self.signature
 
     def same(self, other: PodInfo) -> bool:

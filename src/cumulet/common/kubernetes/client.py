@@ -17,6 +17,10 @@ MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 
+#: Asks for the metadata of objects and nothing else of them.
+METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+METADATA_LIST_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
 #: A watched line holds one object; etcd's own limit on a request is 1.5 MiB.
 _LINE_LIMIT = 8 * 1024 * 1024
 
@@ -120,11 +124,14 @@ class Client:
         params: Mapping[str, str] | None = None,
         body: Any = None,
         content_type: str = "application/json",
+        accept: str | None = None,
     ) -> Any:
         """One call; the decoded JSON answer. Raises `KubernetesError`, `aiohttp.ClientError`, `TimeoutError`."""
         assert self._session is not None, "the client is not open"
         data = None if body is None else msgspec.json.encode(body)
-        headers = {"Content-Type": content_type} if data is not None else None
+        headers = {"Content-Type": content_type} if data is not None else {}
+        if accept is not None:
+            headers["Accept"] = accept
         async with (
             self._session.request(
                 method,
@@ -146,10 +153,15 @@ class Client:
         return found
 
     async def list(
-        self, resource: Resource, namespace: str | None = None, params: Mapping[str, str] | None = None
+        self,
+        resource: Resource,
+        namespace: str | None = None,
+        params: Mapping[str, str] | None = None,
+        *,
+        accept: str | None = None,
     ) -> Object:
         """Read a list object: `metadata.resourceVersion` and `items` (each without `kind` and `apiVersion`)."""
-        found: Object = await self.request("GET", resource.path(namespace), params=params)
+        found: Object = await self.request("GET", resource.path(namespace), params=params, accept=accept)
         return found
 
     async def create(
@@ -212,13 +224,19 @@ class Client:
         return deleted
 
     async def watch(
-        self, resource: Resource, namespace: str | None = None, *, params: Mapping[str, str]
+        self,
+        resource: Resource,
+        namespace: str | None = None,
+        *,
+        params: Mapping[str, str],
+        accept: str | None = None,
     ) -> AsyncIterator[tuple[str, Object]]:
         """The events of one watch, as (type, object), until the server ends it. An `ERROR` event is raised."""
         assert self._session is not None, "the client is not open"
         async with self._session.get(
             self.kubeconfig.server + resource.path(namespace),
             params={"watch": "true", "allowWatchBookmarks": "true", **params},
+            headers={"Accept": accept} if accept is not None else None,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=None),
         ) as response:
             if response.status >= 400:

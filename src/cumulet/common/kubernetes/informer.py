@@ -15,7 +15,14 @@ from typing import Literal
 
 import aiohttp
 
-from cumulet.common.kubernetes.client import Client, KubernetesError, Object, Resource
+from cumulet.common.kubernetes.client import (
+    METADATA_LIST_ONLY,
+    METADATA_ONLY,
+    Client,
+    KubernetesError,
+    Object,
+    Resource,
+)
 from cumulet.common.tasks import Backoff
 
 log = logging.getLogger(__name__)
@@ -47,11 +54,14 @@ class Informer:
         *,
         label_selector: str | None = None,
         field_selector: str | None = None,
+        metadata_only: bool = False,
     ) -> None:
         self.resource = resource
         self.items: dict[Key, Object] = {}
         self.synced = asyncio.Event()
         self._client = client
+        self._list_accept = METADATA_LIST_ONLY if metadata_only else None
+        self._watch_accept = METADATA_ONLY if metadata_only else None
         self._namespace = namespace
         self._handlers: list[Handler] = []
         self._indexes: dict[str, tuple[IndexKeys, dict[Hashable, dict[Key, Object]]]] = {}
@@ -119,7 +129,7 @@ class Informer:
                 version = None
 
     async def _list(self) -> str:
-        answer = await self._client.list(self.resource, self._namespace, self._selectors)
+        answer = await self._client.list(self.resource, self._namespace, self._selectors, accept=self._list_accept)
         found: dict[Key, Object] = {}
         for item in answer["items"]:
             item.setdefault("apiVersion", self.resource.api_version)
@@ -142,7 +152,9 @@ class Informer:
             "resourceVersion": version,
             "timeoutSeconds": str(random.randint(300, 600)),
         }
-        async for change, obj in self._client.watch(self.resource, self._namespace, params=params):
+        async for change, obj in self._client.watch(
+            self.resource, self._namespace, params=params, accept=self._watch_accept
+        ):
             version = obj["metadata"]["resourceVersion"]
             if change in ("ADDED", "MODIFIED", "DELETED"):
                 self._apply(change, obj)  # type: ignore[arg-type]

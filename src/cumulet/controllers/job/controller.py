@@ -205,7 +205,7 @@ class JobController:
             resumed = any(item["type"] == "Suspended" and item["reason"] == "JobResumed" for item in conditions)
             fresh = resumed and condition_of(job, "Suspended").get("status") == "True"
             status["startTime"] = clock.rfc3339() if fresh else old.get("startTime") or clock.rfc3339()
-        elif not condition_of(job, "Suspended") and old.get("startTime"):
+        elif old.get("startTime"):
             status["startTime"] = old["startTime"]
         status |= {"terminating": len(terminating), "ready": sum(is_ready(pod) for pod in active)}
         if active:
