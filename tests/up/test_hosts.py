@@ -113,7 +113,7 @@ def test_two_installations(config: Config, root: Path, tmp_path: Path) -> None:
     assert {path: text for path, text in snapshot(root).items() if text is not None} == {"etc/hosts": PLAIN}
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=10)
 @given(
     st.binary(max_size=80),
     st.sets(st.from_regex(r"[a-z0-9]{5,9}\.azurecr\.io", fullmatch=True), min_size=1, max_size=3),
