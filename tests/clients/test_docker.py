@@ -30,6 +30,8 @@ def endpoint(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> It
     port = registry.address.rpartition(":")[2]
     trusted = [Path("/etc/docker/certs.d") / f"{host}:{port}" for host in ("127.0.0.1", "localhost")]
     made = [*trusted, *(parent for parent in (trusted[0].parent, trusted[0].parents[1]) if not parent.exists())]
+    key = Path("/etc/docker/key.json")  # older engines put one there
+    has_key = key.exists()
     for where in trusted:
         where.mkdir(parents=True)
         (where / "ca.crt").write_bytes(registry.ca.read_bytes())
@@ -52,6 +54,8 @@ def endpoint(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> It
         subprocess.run(["umount", f"{folder}/exec/netns/default"], stderr=subprocess.DEVNULL, check=False)
         for where in trusted:
             (where / "ca.crt").unlink()
+        if not has_key:
+            key.unlink(missing_ok=True)
         for where in made:
             where.rmdir()
 
