@@ -189,6 +189,26 @@ def test_a_node_is_reached_through_the_proxy(kubectl: Program, pod: str) -> None
     assert kubectl("get", "--raw", path) == "one\ntwo\n"
 
 
+@every_kubectl
+def test_top(kubectl: Program, pod: str, kubelet: StandInKubelet) -> None:
+    moment = "2026-11-25T00:00:00Z"
+    cpu = {"time": moment, "usageNanoCores": 250_000_000}
+    memory = {"time": moment, "workingSetBytes": 64 * 1024 * 1024}
+    container = {"name": "c", "cpu": cpu, "memory": memory}
+    reference = {"name": pod, "namespace": kubectl.namespace, "uid": "x"}
+    node = kubectl("get", "pod", pod, "-o", "jsonpath={.spec.nodeName}")
+    kubelet.summary = {
+        "node": {"nodeName": node, "cpu": cpu, "memory": memory},
+        "pods": [{"podRef": reference, "containers": [container]}],
+    }
+    assert kubectl("top", "pod", "--no-headers").split() == [pod, "250m", "64Mi"]
+    assert kubectl("top", "pod", pod, "--containers", "--no-headers").split() == [pod, "c", "250m", "64Mi"]
+    assert kubectl("top", "node", node, "--no-headers").split()[:2] == [node, "250m"]
+    assert kubectl("get", "podmetrics", "--no-headers").split() == [pod, "250m", "64Mi", "10s"]
+    assert "No resources found" in kubectl("top", "pod", "-l", "a=b")
+    assert "not found" in kubectl("top", "pod", "none", code=1)
+
+
 def test_services_and_pods_are_not_proxied_to_this_machine(server: Server, site: int) -> None:
     name = f"p{uuid.uuid4().hex[:8]}"
     space = server.namespace(name)

@@ -21,8 +21,6 @@ NOT_SERVED = {
     "apiregistration.k8s.io/v1/apiservices": "no other API server is aggregated behind this one",
     "admissionregistration.k8s.io/v1/mutatingadmissionpolicies": "policies that change objects are not evaluated",
     "admissionregistration.k8s.io/v1/mutatingadmissionpolicybindings": "as those",
-    "admissionregistration.k8s.io/v1/validatingadmissionpolicies": "policies are not evaluated; webhooks are called",
-    "admissionregistration.k8s.io/v1/validatingadmissionpolicybindings": "as those",
 }
 
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import functools
 import hashlib
 import http.client
 import json
 import random
-from collections.abc import Iterable, Mapping
+import socket
+import ssl
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from cumulet.common import tls
@@ -104,8 +109,19 @@ class Registry:
 
     def connect(self) -> http.client.HTTPSConnection:
         """A connection, for what is sent by hand."""
-        context = tls.client_context(self.cloud.config.ca_file)
+        context = _context(self.cloud.config.ca_file)
         return http.client.HTTPSConnection(self.address.host, self.address.port, context=context, timeout=60)
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[ssl.SSLSocket]:
+        """A TLS connection, for what is not even HTTP."""
+        address = (self.address.host, self.address.port)
+        context = _context(self.cloud.config.ca_file)
+        with (
+            socket.create_connection(address, timeout=60) as plain,
+            context.wrap_socket(plain, server_hostname=self.address.host) as connection,
+        ):
+            yield connection
 
     def call(self, method: str, path: str, body: Body = None, **headers: str) -> Answer:
         """One request on a connection of its own; `content_type="x"` sends `Content-Type: x`."""
@@ -147,6 +163,11 @@ class Registry:
         answer = self.call("POST", f"/v2/{repository}/blobs/uploads/")
         assert answer.status == 202, answer
         return answer.location
+
+
+@functools.cache
+def _context(ca_file: Path) -> ssl.SSLContext:
+    return tls.client_context(ca_file)
 
 
 def digest_of(content: bytes, algorithm: str = "sha256") -> str:

@@ -74,7 +74,7 @@ def status() -> None:
 def env() -> None:
     """Print what to export so that kubectl, docker, curl and the Azure SDKs find and trust this installation."""
     config = settings.load(settings.default_data_dir())
-    bundle = install.trust_bundle_file(config)
+    bundle = config.trust_bundle_file
     registry = config.addresses["registry"]
     values = {
         "CUMULET_DATA_DIR": config.data_dir,

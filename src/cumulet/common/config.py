@@ -48,8 +48,8 @@ class Address(msgspec.Struct, frozen=True):
 class RegistryLimits(msgspec.Struct, frozen=True, kw_only=True):
     """The bounds within which the registry works: sizes in bytes, times in seconds.
 
-    `upload_stall` is how long the body of an upload's request may stand still before the request is given up, and
-    `upload_idle` how long an upload may before it is forgotten. `collection_grace` is how long content
+    `upload_stall` is how long the body of a request may stand still before the request is given up, and `upload_idle`
+    how long an upload may before it is forgotten. `collection_grace` is how long content
     that nothing needs is kept after a client was told that it is there, which must be longer than any client pauses
     within a push. `collection_interval` is the time from one collection to the next.
     """
@@ -105,6 +105,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     def ca_file(self) -> Path:
         """The certificate of this installation's own certificate authority, PEM."""
         return self.data_dir / "pki" / "ca.crt"
+
+    @property
+    def trust_bundle_file(self) -> Path:
+        """The machine's own authorities and ours, PEM: what `SSL_CERT_FILE` and its like are set to."""
+        return self.ca_file.with_name("bundle.crt")
 
     def certificate_files(self, room: RoomName) -> tuple[Path, Path]:
         """The certificate and key of a room, PEM; good both to serve with and to authenticate as a client."""

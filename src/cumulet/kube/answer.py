@@ -10,7 +10,9 @@ import msgspec
 from aiohttp import web
 
 from cumulet.common import clock
+from cumulet.kube.codec import PROTOBUF, YAML, ProtobufError, encode_protobuf
 from cumulet.kube.resources import Row
+from cumulet.kube.status import ApiError
 from cumulet.kube.store import Stored
 from cumulet.kube.tables import Include, to_table
 from cumulet.kube.versions import from_stored
@@ -26,6 +28,8 @@ class Form(NamedTuple):
 
     shape: str
     include: Include
+    #: Nothing for JSON, else the media type that the client takes in its place.
+    media: str = ""
 
 
 def form_of(request: web.BaseRequest) -> Form:
@@ -33,6 +37,8 @@ def form_of(request: web.BaseRequest) -> Form:
     include = request.query.get("includeObject", "Metadata")
     if include not in ("Metadata", "Object", "None"):
         include = "Metadata"
+    if media := media_of(request):
+        return Form("", "Metadata", media)
     for part in request.headers.get("Accept", "").split(","):
         parameters = dict(item.strip().partition("=")[::2] for item in part.split(";")[1:])
         if parameters.get("g") == "meta.k8s.io" and parameters.get("v") == "v1":
@@ -42,6 +48,35 @@ def form_of(request: web.BaseRequest) -> Form:
         elif part.strip().startswith((_JSON, "*/*")) and "as" not in parameters:
             break
     return Form("", "Metadata")
+
+
+def media_of(request: web.BaseRequest) -> str:
+    """What a client takes that takes no JSON: `PROTOBUF`, `YAML`, or nothing where JSON will do.
+
+    Raises `ApiError` 406 where it takes nothing that there is.
+    """
+    accepted = request.headers.get("Accept", "")
+    if not accepted or "json" in accepted or "*" in accepted:
+        return ""
+    for part in accepted.split(","):
+        media = part.partition(";")[0].strip().lower()
+        if media in (PROTOBUF, YAML):
+            return media
+    known = f"{_JSON}, {YAML}, {PROTOBUF}"
+    raise ApiError(406, "NotAcceptable", f"only the following media types are accepted: {known}", {})
+
+
+def _as(media: str, body: bytes) -> bytes:
+    document = msgspec.json.decode(body)
+    if media == YAML:
+        import yaml
+
+        return yaml.safe_dump(document, sort_keys=False).encode()
+    try:
+        return encode_protobuf(document)
+    except ProtobufError:
+        why = f"only the following media types are accepted: {_JSON}, {YAML}"
+        raise ApiError(406, "NotAcceptable", why, {}) from None
 
 
 def head(row: Row) -> bytes:
@@ -85,8 +120,9 @@ def shaped_list(row: Row, items: Sequence[Stored], metadata: dict[str, Any], for
 
 
 def respond(request: web.BaseRequest, body: bytes, status: int = 200, warnings: Sequence[str] = ()) -> web.Response:
-    """An answer of JSON, with warnings (RFC 9111's old `Warning` header, code 299)."""
-    response = web.Response(status=status, body=body, content_type=_JSON)
+    """An answer of JSON, or of what the client takes in its place, with warnings (RFC 9111's old `Warning` header, code 299)."""
+    media = media_of(request) if status != 406 else ""
+    response = web.Response(status=status, body=_as(media, body) if media else body, content_type=media or _JSON)
     if len(body) >= _COMPRESS_FROM and "gzip" in request.headers.get("Accept-Encoding", ""):
         response.body = gzip.compress(body, compresslevel=1)
         response.headers["Content-Encoding"] = "gzip"

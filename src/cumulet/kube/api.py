@@ -23,6 +23,8 @@ from cumulet.kube.catalog import Catalog
 from cumulet.kube.codec import decode_body
 from cumulet.kube.flow import SEAT, Flows
 from cumulet.kube.impersonate import impersonated
+from cumulet.kube.metrics import GROUP as METRICS
+from cumulet.kube.metrics import ResourceMetrics
 from cumulet.kube.objects import Objects
 from cumulet.kube.patch import json_patch, merge_patch, strategic_merge
 from cumulet.kube.patch.json_patch import JsonPatchError
@@ -62,6 +64,7 @@ class Api:
         authenticator: Authenticator,
         flows: Flows,
         audit: AuditLog,
+        resource_metrics: ResourceMetrics,
         metrics: tuple[Counter, Histogram],
     ) -> None:
         self._catalog = catalog
@@ -73,6 +76,7 @@ class Api:
         self._authenticator = authenticator
         self._flows = flows
         self._audit = audit
+        self._metrics = resource_metrics
         self._applying = Applying(objects)
         self._requests, self._seconds = metrics
 
@@ -181,6 +185,8 @@ class Api:
             return await self._subresources.handle(request, user, target)
         if target.verb not in row.verbs:
             raise method_not_allowed()
+        if row.group == METRICS:
+            return await self._metrics.answer(request, target)
         match target.verb:
             case "get":
                 return self._reading.get(request, row, self._objects.get(row, target.namespace, target.name))

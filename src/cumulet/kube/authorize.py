@@ -124,7 +124,9 @@ _WORKLOADS = [
     "endpointslices",
 ]
 _GROUPS = ["", "apps", "autoscaling", "batch", "networking.k8s.io", "policy", "discovery.k8s.io"]
+_USAGE = _rule(["metrics.k8s.io"], ["pods", "nodes"], ["get", "list", "watch"])
 _EDIT = [
+    _USAGE,
     _rule(_GROUPS, _WORKLOADS, [*READ, *WRITE]),
     _rule([""], ["secrets", "pods/exec", "pods/attach", "pods/portforward", "pods/eviction"], [*READ, *WRITE]),
 ]
@@ -154,7 +156,7 @@ DEFAULT_ROLES: dict[str, list[dict[str, Any]]] = {
     "cluster-admin": [_rule(["*"], ["*"], ["*"]), {"nonResourceURLs": ["*"], "verbs": ["*"]}],
     "admin": [*_EDIT, _rule([_GROUP], ["roles", "rolebindings"], [*READ, *WRITE])],
     "edit": _EDIT,
-    "view": [_rule(_GROUPS, [*_WORKLOADS, "namespaces"], READ)],
+    "view": [_USAGE, _rule(_GROUPS, [*_WORKLOADS, "namespaces"], READ)],
     "system:basic-user": [
         _rule(["authorization.k8s.io"], ["selfsubjectaccessreviews", "selfsubjectrulesreviews"], ["create"]),
         _rule(["authentication.k8s.io"], ["selfsubjectreviews"], ["create"]),

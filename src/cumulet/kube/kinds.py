@@ -54,7 +54,7 @@ def validate(row: Row, obj: Object, old: Object | None, subresource: str = "") -
     """Everything that is wrong with an object, or with its change from `old`."""
     causes = schema.validate(obj, old, row.group, row.kind, subresource)
     if row.custom is not None:
-        causes += row.custom.validate(obj)
+        causes += row.custom.validate(obj, old)
     elif row.key == custom.KEY and not subresource:
         causes += custom.check(obj, old)
     return causes

@@ -128,7 +128,7 @@ class Objects:
             custom.establish(obj)
         taken = self._allocator.complete(obj) if row.key == "services" else set()
         try:
-            await self._admission.webhooks.check(question._replace(obj=obj), by.warnings)
+            await self._admission.validate(question._replace(obj=obj), by.warnings)
             self._admission.charge(row, obj)
             self._warn(row, obj, None, by)
             if by.dry_run:
@@ -181,7 +181,7 @@ class Objects:
             if row.key == custom.KEY and not subresource:
                 custom.establish(obj)
             if subresource in _SEEN:
-                await self._admission.webhooks.check(question._replace(obj=obj), by.warnings)
+                await self._admission.validate(question._replace(obj=obj), by.warnings)
             if obj == old or by.dry_run:
                 self._warn(row, obj, old, by)
                 return obj
@@ -229,7 +229,7 @@ class Objects:
             _check_preconditions(row, name, obj, options)
             self._admission.admit_deletion(row, obj, by.user)
             question = Question("DELETE", row, namespace, name, "", None, obj, by.user, by.dry_run)
-            await self._admission.webhooks.check(question, by.warnings)
+            await self._admission.validate(question, by.warnings)
             finished = _begin_deletion(row, obj, options)
             if by.dry_run:
                 return obj, finished

@@ -10,6 +10,7 @@ import msgspec
 from aiohttp import web
 
 from cumulet.kube.answer import form_of, respond, shaped, shaped_list
+from cumulet.kube.codec import PROTOBUF
 from cumulet.kube.resources import Row
 from cumulet.kube.selectors import Predicate, field_selector, label_selector
 from cumulet.kube.status import ApiError, Cause, bad_request, invalid
@@ -55,6 +56,20 @@ _FIELDS: dict[str, frozenset[str]] = {
         ]
     ),
 }
+#: Fields that are asked for rarely.
+_PATHS: dict[str, dict[str, tuple[str, ...]]] = {
+    "jobs.batch": {"status.successful": ("status", "succeeded")},
+    "replicasets.apps": {"status.replicas": ("status", "replicas")},
+    "replicationcontrollers": {"status.replicas": ("status", "replicas")},
+    "certificatesigningrequests.certificates.k8s.io": {"spec.signerName": ("spec", "signerName")},
+    "resourceslices.resource.k8s.io": {
+        "spec.driver": ("spec", "driver"),
+        "spec.nodeName": ("spec", "nodeName"),
+    },
+    "ipaddresses.networking.k8s.io": {"spec.parentRef.name": ("spec", "parentRef", "name")},
+}
+_EVENTS_GROUP = "events.k8s.io"
+_EVENT_NAMES = (("regarding.", "involvedObject."), ("reportingController", "reportingComponent"))
 _COMMON = frozenset({"metadata.name", "metadata.namespace"})
 
 
@@ -135,6 +150,9 @@ class Reading:
         since = _number(query.get("resourceVersion", ""), "resourceVersion")
         initial = query.get("sendInitialEvents", "").lower() in ("true", "1")
         self._check_reached(since)
+        if form.media == PROTOBUF and row.custom is not None:
+            why = "only the following media types are accepted: application/json, application/yaml"
+            raise ApiError(406, "NotAcceptable", why, {})
         try:
             return await self._watching.serve(
                 request,
@@ -159,7 +177,11 @@ def _selection(row: Row, namespace: str, query: Mapping[str, str], name: str = "
 
 def _selects(row: Row, labels: str, fields: str) -> Predicate | None:
     by_label = label_selector(labels)
-    by_field = field_selector(fields, _COMMON | _FIELDS.get(row.key, frozenset()))
+    paths = row.custom.fields if row.custom is not None else _PATHS.get(row.key)
+    if row.group == _EVENTS_GROUP:
+        for new, old in _EVENT_NAMES:
+            fields = fields.replace(new, old)
+    by_field = field_selector(fields, _COMMON | _FIELDS.get(row.key, frozenset()), paths)
     if by_label is None or by_field is None:
         return by_label or by_field
     return lambda stored: by_label(stored) and by_field(stored)

@@ -161,6 +161,10 @@ RESOURCES: tuple[Row, ...] = (
     Row("node.k8s.io", "v1", "RuntimeClass", "runtimeclasses", False),
     Row(_ADMISSION, "v1", "MutatingWebhookConfiguration", "mutatingwebhookconfigurations", False, (), _API),
     Row(_ADMISSION, "v1", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations", False, (), _API),
+    Row(_ADMISSION, "v1", "ValidatingAdmissionPolicy", "validatingadmissionpolicies", False)._replace(
+        categories=_API, subresources=_STATUS
+    ),
+    Row(_ADMISSION, "v1", "ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings", False, (), _API),
     Row("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", False)._replace(
         short_names=("crd", "crds"), categories=_API, subresources=_STATUS
     ),
@@ -170,6 +174,9 @@ RESOURCES: tuple[Row, ...] = (
     Row(_RESOURCE, "v1", "ResourceClaim", "resourceclaims", subresources=_STATUS),
     Row(_RESOURCE, "v1", "ResourceClaimTemplate", "resourceclaimtemplates"),
     Row(_RESOURCE, "v1", "ResourceSlice", "resourceslices", False),
+    # What is used just now: asked of the nodes and not kept.
+    Row("metrics.k8s.io", "v1beta1", "NodeMetrics", "nodes", False, verbs=("get", "list")),
+    Row("metrics.k8s.io", "v1beta1", "PodMetrics", "pods", verbs=("get", "list")),
     # Questions: they are answered and not kept.
     Row("authentication.k8s.io", "v1", "SelfSubjectReview", "selfsubjectreviews", False, verbs=("create",)),
     Row("authentication.k8s.io", "v1", "TokenReview", "tokenreviews", False, verbs=("create",)),

@@ -24,6 +24,7 @@ from cumulet.kube.custom.cleanup import Cleanup
 from cumulet.kube.eviction import Evictions
 from cumulet.kube.flow import Flows
 from cumulet.kube.kubelet import Kubelet
+from cumulet.kube.metrics import ResourceMetrics
 from cumulet.kube.objects import Objects
 from cumulet.kube.proxy import Proxy
 from cumulet.kube.reading import Reading
@@ -55,7 +56,7 @@ async def serve(room: Room) -> None:
         Histogram("apiserver_request_duration_seconds", "Time to answer", ["verb"], registry=metrics),
     )
     catalog = Catalog(store)
-    admission.webhooks.rows = lambda: catalog.rows
+    admission.serves(lambda: catalog.rows)
     audit = AuditLog(room.data_dir / "audit.log")
     audit.open()
     cleanup = asyncio.create_task(Cleanup(store, objects, catalog).run())
@@ -69,6 +70,7 @@ async def serve(room: Room) -> None:
         authenticator,
         Flows(store),
         audit,
+        ResourceMetrics(store, kubelet),
         counters,
     )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from cumulet.kube.status import bad_request
 from cumulet.kube.store import Stored
@@ -13,6 +14,7 @@ Predicate = Callable[[Stored], bool]
 _LIMIT = 64 * 1024
 _SET = re.compile(r"\s*([\w./-]+)\s+(in|notin)\s*\(([^)]*)\)\s*")
 _EQUALITY = re.compile(r"\s*([\w./-]+)\s*(==|=|!=)\s*([\w.-]*)\s*")
+_ORDER = re.compile(r"\s*([\w./-]+)\s*([<>])\s*(-?\d{1,18})\s*")
 _EXISTS = re.compile(r"\s*(!?)\s*([\w./-]+)\s*")
 
 
@@ -26,8 +28,11 @@ def label_selector(text: str) -> Predicate | None:
     return lambda stored: all(requirement(stored.labels) for requirement in requirements)
 
 
-def field_selector(text: str, supported: frozenset[str]) -> Predicate | None:
-    """The same for fields, of which a resource supports a few."""
+def field_selector(
+    text: str, supported: frozenset[str], paths: Mapping[str, tuple[str, ...]] | None = None
+) -> Predicate | None:
+    """The same for fields, of which a resource supports a few; those at `paths` are looked up in the whole object."""
+    paths = paths or {}
     if not text.strip():
         return None
     if len(text) > _LIMIT:
@@ -37,10 +42,29 @@ def field_selector(text: str, supported: frozenset[str]) -> Predicate | None:
         match = re.fullmatch(r"\s*([^=!]+?)\s*(==|=|!=)\s*(.*?)\s*", part)
         if match is None:
             raise bad_request(f"invalid selector: '{part}'; can't understand '{part}'")
-        if match[1] not in supported:
+        if match[1] not in supported and match[1] not in paths:
             raise bad_request(f"field label not supported: {match[1]}")
         wanted.append((match[1], match[3].replace("\\,", ","), match[2] != "!="))
+    if any(field in paths for field, _, _ in wanted):
+        return lambda stored: _all_fit(stored, wanted, paths)
     return lambda stored: all((stored.fields.get(field, "") == value) is equal for field, value, equal in wanted)
+
+
+def _all_fit(stored: Stored, wanted: list[tuple[str, str, bool]], paths: Mapping[str, tuple[str, ...]]) -> bool:
+    obj = stored.load()
+    for field, value, equal in wanted:
+        found = _text_at(obj, paths[field]) if field in paths else stored.fields.get(field, "")
+        if (found == value) is not equal:
+            return False
+    return True
+
+
+def _text_at(obj: Any, path: tuple[str, ...]) -> str:
+    for name in path:
+        obj = obj.get(name) if isinstance(obj, dict) else None
+    if isinstance(obj, bool):
+        return "true" if obj else "false"
+    return "" if obj is None else str(obj)
 
 
 def _split(text: str) -> list[str]:
@@ -65,9 +89,18 @@ def _requirement(text: str) -> Callable[[dict[str, str]], bool]:
         if match[2] == "!=":
             return lambda labels: labels.get(key) != value
         return lambda labels: labels.get(key) == value
+    if match := _ORDER.fullmatch(text):
+        key, bound, above = match[1], int(match[3]), match[2] == ">"
+        return lambda labels: _is_beyond(labels.get(key, ""), bound, above=above)
     if match := _EXISTS.fullmatch(text):
         key, wanted = match[2], not match[1]
         return lambda labels: (key in labels) is wanted
     words = text.split()
     found = words[1] if len(words) > 1 else text
     raise bad_request(f"unable to parse requirement: found '{found}', expected: in, notin, =, ==, !=, gt, lt")
+
+
+def _is_beyond(value: str, bound: int, *, above: bool) -> bool:
+    if not re.fullmatch(r"-?\d{1,18}", value):
+        return False
+    return int(value) > bound if above else int(value) < bound

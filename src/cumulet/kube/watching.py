@@ -18,6 +18,7 @@ import msgspec
 from aiohttp import HttpVersion11, web
 
 from cumulet.kube.answer import Form, shaped
+from cumulet.kube.codec import PROTOBUF, encode_event
 from cumulet.kube.flow import SEAT
 from cumulet.kube.resources import Row
 from cumulet.kube.selectors import Predicate
@@ -62,10 +63,11 @@ class Watching:
         protocol = request.protocol
         assert protocol.transport is not None
         watcher = _Watcher(protocol, framed=request.version >= HttpVersion11)
-        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        media = f"{PROTOBUF};stream=watch" if form.media == PROTOBUF else "application/json"
+        response = web.StreamResponse(headers={"Content-Type": media})
         start = self._start(row, selection, form) if since is None else channel.lines(missed)
         if since is None and initial and bookmarks:
-            start = _with_last(start, _bookmark(row, self._store.revision, initial=True))
+            start = _with_last(start, _bookmark(row, self._store.revision, form, initial=True))
         channel.add(watcher)
         try:
             await response.prepare(request)
@@ -121,7 +123,7 @@ class Watching:
                         await watcher.wake.wait()
                 except TimeoutError:
                     if bookmarks and left > _BOOKMARK and channel.is_up_to_date(watcher):
-                        watcher.write(_bookmark(channel.row, self._store.revision))
+                        watcher.write(_bookmark(channel.row, self._store.revision, channel.form))
                     continue
                 watcher.wake.clear()
                 if watcher.is_waiting and not watcher.is_cut_off:
@@ -190,7 +192,7 @@ class _Channel:
         self.row = row
         self.watchers: dict[_Watcher, None] = {}
         self._selection = selection
-        self._form = form
+        self.form = form
         self._feed = feed
         self._lines: deque[bytes] = deque()
         self._first = 0  # the number of the first line
@@ -239,7 +241,7 @@ class _Channel:
                 if not before and not after:
                     continue
                 kind = "DELETED" if not after else "MODIFIED" if before else "ADDED"
-            yield _line(kind.encode(), self.row, event.stored, self._form)
+            yield _line(kind.encode(), self.row, event.stored, self.form)
 
     def turn(self, until: float) -> bool:
         """Write to some watchers, until a moment; whether all have been written to."""
@@ -329,12 +331,16 @@ def _with_last(lines: Iterable[bytes], last: bytes) -> Iterator[bytes]:
 
 def _line(kind: bytes, row: Row, stored: Stored, form: Form) -> bytes:
     body = shaped(row, stored, form)
+    if form.media == PROTOBUF:
+        return encode_event(kind.decode(), msgspec.json.decode(body))
     return b"".join((b'{"type":"', kind, b'","object":', body, b"}\n"))
 
 
-def _bookmark(row: Row, revision: int, *, initial: bool = False) -> bytes:
+def _bookmark(row: Row, revision: int, form: Form, *, initial: bool = False) -> bytes:
     metadata: dict[str, object] = {"resourceVersion": str(revision), "creationTimestamp": None}
     if initial:
         metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
     obj = {"kind": row.kind, "apiVersion": row.api_version, "metadata": metadata}
+    if form.media == PROTOBUF:
+        return encode_event("BOOKMARK", obj)
     return msgspec.json.encode({"type": "BOOKMARK", "object": obj}) + b"\n"

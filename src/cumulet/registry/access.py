@@ -132,7 +132,7 @@ class Gate:
             case "secret":
                 return await self._check_secret(registry, subject, self._unsealed(registry, claims))
             case "principal":
-                return await self._principal(registry, subject, str(claims.get("oid")))
+                return await self.principal(registry, subject, str(claims.get("oid")))
         raise Unauthorized(f"the credential of '{subject}' that the token came from is no longer good")
 
     async def check_entra_token(self, registry: Registry, token: str) -> Principal:
@@ -144,7 +144,7 @@ class Gate:
             raise Unauthorized(f"the Entra token is not valid: {error}") from None
         except (aiohttp.ClientError, TimeoutError):
             raise _away("identity") from None
-        return await self._principal(registry, str(claims.get("appid", claims["oid"])), str(claims["oid"]))
+        return await self.principal(registry, str(claims.get("appid", claims["oid"])), str(claims["oid"]))
 
     def anonymous(self, registry: Registry) -> Principal:
         """Nobody, where anonymous pull is switched on."""
@@ -264,7 +264,7 @@ class Gate:
         except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError, KeyError, AuthenticationError):
             raise _away("identity") from None
         # What the identity room calls it: user names are compared without case.
-        principal = await self._principal(registry, str(claims["appid"]), str(claims["oid"]))
+        principal = await self.principal(registry, str(claims["appid"]), str(claims["oid"]))
         sealed = self.tokens.seal(self._place(registry, principal.name), secret)
         return msgspec.structs.replace(principal, bound={"kind": "secret", "sealed": sealed})
 
@@ -277,7 +277,8 @@ class Gate:
     def _place(self, registry: Registry, subject: str) -> str:
         return f"refresh token\n{registry.key}\n{subject}"
 
-    async def _principal(self, registry: Registry, name: str, object_id: str) -> Principal:
+    async def principal(self, registry: Registry, name: str, object_id: str) -> Principal:
+        """A service principal that somebody else has verified, with the rights that it has now."""
         path = f"{registry.id}/providers/Microsoft.Authorization/roleAssignments"
         query = {"$filter": f"assignedTo('{object_id}')"}
         try:

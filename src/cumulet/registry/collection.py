@@ -20,10 +20,10 @@ from cumulet.common import clock
 from cumulet.common.config import RegistryLimits
 from cumulet.common.tasks import wait_for
 from cumulet.registry import garbage
-from cumulet.registry.content import Content
 from cumulet.registry.garbage import Garbage
 from cumulet.registry.links import Links
 from cumulet.registry.pushes import Place, Pushes
+from cumulet.registry.sessions import Sessions
 from cumulet.registry.store import Catalog, Registry
 
 log = logging.getLogger(__name__)
@@ -49,11 +49,11 @@ class Collector:
     """Collects now and then, and when asked; one collection at a time."""
 
     def __init__(
-        self, catalog: Catalog, content: Content, links: Links, pushes: Pushes, limits: RegistryLimits
+        self, catalog: Catalog, links: Links, sessions: Sessions, pushes: Pushes, limits: RegistryLimits
     ) -> None:
         self._catalog = catalog
-        self._content = content
         self._links = links
+        self._sessions = sessions
         self._pushes = pushes
         self._limits = limits
         self._turn = asyncio.Lock()
@@ -80,7 +80,7 @@ class Collector:
                 for repository in self._catalog.all_repositories(each.key):
                     unlinked += await self._collect_repository(each, repository, report)
             if registry is None:
-                report.uploads = await self._collect_uploads(dry_run=dry_run)
+                report.uploads = await self._sessions.expire(self._limits.upload_idle, dry_run=dry_run)
             await self._collect_blobs(unlinked, report, orphans=registry is None)
             self._pushes.forget()
             return report
@@ -117,14 +117,6 @@ class Collector:
             return found.garbage
         raise AssertionError("a search was not undone")
 
-    async def _collect_uploads(self, *, dry_run: bool) -> int:
-        expired = [session async for session, idle in self._content.uploads() if idle > self._limits.upload_idle]
-        if not dry_run:
-            for session in expired:
-                await self._catalog.remove_upload(session)
-                await self._content.cancel(session)
-        return len(expired)
-
     async def _collect_blobs(self, unlinked: Counter[str], report: Report, *, orphans: bool) -> None:
         if not report.dry_run:
             digests = set(unlinked)
@@ -135,9 +127,7 @@ class Collector:
         gone = {digest for digest, count in unlinked.items() if self._catalog.link_count(digest) == count}
         if orphans:
             gone |= set(await self._links.orphans())
-        report.blobs = len(gone)
-        for digest in gone:
-            report.bytes += await self._content.size(digest) or 0
+        report.blobs, report.bytes = len(gone), await self._links.stored_size(gone)
 
 
 class _Found(Exception):  # noqa: N818  (it undoes the transaction of a search and carries out what was found)

@@ -49,10 +49,10 @@ class Links:
                 await self._remove_unlinked(digest)
                 raise
 
-    async def mount(self, registry: str, source: str, repository: str, digest: str) -> bool:
-        """Let `repository` have a blob of `source`; whether it is there."""
+    async def mount(self, registry: str, source: str, repository: str, digest: str, *, of: str | None = None) -> bool:
+        """Let `repository` have a blob of `source`, a repository of the same registry or of `of`; whether it is there."""
         async with self._digests.lock(digest):
-            blob = self._catalog.blob(registry, source, digest)
+            blob = self._catalog.blob(of or registry, source, digest)
             if blob is None or not blob.readable:
                 return False
             await self._link(registry, repository, digest, blob.size)
@@ -74,6 +74,10 @@ class Links:
             if size is not None:
                 blobs, freed = blobs + 1, freed + size
         return blobs, freed
+
+    async def stored_size(self, digests: Iterable[str]) -> int:
+        """The bytes that some blobs take."""
+        return sum([await self._content.size(digest) or 0 for digest in digests])
 
     async def orphans(self) -> list[str]:
         """The blobs that are stored and that no repository has."""

@@ -12,10 +12,11 @@ from aiohttp import web
 
 from cumulet.common import clock
 from cumulet.common.config import RegistryLimits
-from cumulet.registry import conditional, documents, locks, names
+from cumulet.registry import bodies, conditional, documents, locks, names
 from cumulet.registry.errors import OciError, not_found
 from cumulet.registry.pushes import Pushes
 from cumulet.registry.store import Catalog, Manifest, MissingPartsError, Registry
+from cumulet.registry.webhooks import Events
 
 _PAGE = 1000
 _TAGS_LIMIT = 10
@@ -24,8 +25,9 @@ _TAGS_LIMIT = 10
 class Manifests:
     """Handlers; the caller's right has been checked by then."""
 
-    def __init__(self, catalog: Catalog, pushes: Pushes, limits: RegistryLimits) -> None:
+    def __init__(self, catalog: Catalog, pushes: Pushes, limits: RegistryLimits, events: Events) -> None:
         self._catalog = catalog
+        self._events = events
         self._pushes = pushes
         self._limits = limits
 
@@ -81,6 +83,7 @@ class Manifests:
                 f"the manifest names what {repository} does not have: {str(missing)[:500]}",
                 [{"digest": part} for part in missing.digests],
             ) from None
+        await self._events.pushed(request, registry, repository, manifest, tags)
         headers = {"Location": f"/v2/{repository}/manifests/{digest}", "Docker-Content-Digest": digest}
         if manifest.subject is not None:
             headers["OCI-Subject"] = manifest.subject
@@ -91,10 +94,12 @@ class Manifests:
     async def delete(self, request: web.Request, registry: Registry, repository: str, reference: str) -> web.Response:
         """Delete a tag, or a manifest with the tags that name it; collection takes the blobs that nothing needs."""
         reference = names.reference(reference)
-        remove = self._catalog.remove_manifest if names.is_digest(reference) else self._catalog.remove_tag
+        digest, tag = (reference, None) if names.is_digest(reference) else (None, reference)
+        remove = self._catalog.remove_manifest if digest is not None else self._catalog.remove_tag
         if not await remove(registry.key, repository, reference):
             self._demand_repository(registry, repository)
             raise not_found("MANIFEST_UNKNOWN", f"manifest unknown: {repository} has no {_kind(reference)}")
+        await self._events.deleted(request, registry, repository, digest, tag)
         return web.Response(status=202)
 
     async def tags(self, request: web.Request, registry: Registry, repository: str) -> web.Response:
@@ -143,8 +148,8 @@ class Manifests:
         limit = self._limits.manifest_bytes
         body = bytearray()
         if (request.content_length or 0) <= limit:
-            async for chunk in request.content.iter_any():
-                body += chunk
+            async for piece in bodies.pieces(request, self._limits.upload_stall):
+                body += piece
                 if len(body) > limit:
                     break
             else:

@@ -11,6 +11,7 @@ import aiohttp
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
+from cumulet.common import tls
 from cumulet.common.arm import arm_errors, only_front_door
 from cumulet.common.health import health_routes
 from cumulet.common.room import Room
@@ -19,6 +20,8 @@ from cumulet.registry.access import Gate
 from cumulet.registry.acr.routes import Acr
 from cumulet.registry.blobs import Blobs
 from cumulet.registry.collection import Collector
+from cumulet.registry.copying import Copier, OtherRegistry
+from cumulet.registry.deliveries import Deliveries
 from cumulet.registry.distribution import Distribution
 from cumulet.registry.errors import Handler, answer_errors
 from cumulet.registry.filesystem import FileContent
@@ -26,14 +29,17 @@ from cumulet.registry.guard import Guard
 from cumulet.registry.links import Links
 from cumulet.registry.login import Login
 from cumulet.registry.manifests import Manifests
-from cumulet.registry.provider.maintenance import Maintenance
+from cumulet.registry.provider import routes
+from cumulet.registry.provider.imports import Imports
 from cumulet.registry.provider.registries import Registries
-from cumulet.registry.provider.scope_maps import ScopeMaps
-from cumulet.registry.provider.tokens import RepositoryTokens
+from cumulet.registry.provider.webhooks import Addresses
 from cumulet.registry.pushes import Pushes
+from cumulet.registry.sessions import Sessions
 from cumulet.registry.store import Catalog
 from cumulet.registry.tokens import Tokens
 from cumulet.registry.uploads import Uploads
+from cumulet.registry.upstream import Upstream
+from cumulet.registry.webhooks import Events
 
 log = logging.getLogger(__name__)
 
@@ -50,14 +56,23 @@ async def serve(room: Room) -> None:
     content = FileContent(room.data_dir / "content")
     pushes = Pushes(limits.collection_grace)
     links = Links(catalog, content, pushes)
-    collector = Collector(catalog, content, links, pushes, limits)
+    sessions = Sessions(catalog, content)
+    collector = Collector(catalog, links, sessions, pushes, limits)
     connector = aiohttp.TCPConnector(ssl=room.client_tls(), limit=0)
+    # Whoever webhooks and images from elsewhere are with: trusted as this machine's other programs do.
+    outside = aiohttp.TCPConnector(ssl=tls.client_context(config.trust_bundle_file))
     try:
-        async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=30)) as session:
+        async with (
+            aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=30)) as session,
+            aiohttp.ClientSession(connector=outside, cookie_jar=aiohttp.DummyCookieJar()) as world,
+            task_set() as tasks,
+        ):
             gate = Gate(config, session, Tokens(room.data_dir), catalog.resources)
             guard = Guard(catalog, gate, config.registry_suffix)
-            uploads = Uploads(catalog, content, links, guard, limits)
-            manifests = Manifests(catalog, pushes, limits)
+            uploads = Uploads(catalog, content, links, sessions, guard, limits)
+            deliveries = Deliveries(catalog.database, world, Addresses(catalog, gate.tokens).find)
+            events = Events(catalog.resources, deliveries, config.registry_suffix)
+            manifests = Manifests(catalog, pushes, limits, events)
             distribution = Distribution(guard, Blobs(content, links), uploads, manifests, pushes)
             login = Login(gate, guard)
             metrics = CollectorRegistry()
@@ -66,19 +81,25 @@ async def serve(room: Room) -> None:
             app.add_routes(health_routes(metrics))
             registries = Registries(catalog, gate, collector, config.login_servers_file)
             registries.publish()
-            maintenance = Maintenance(catalog, collector)
-            for provider in (registries, maintenance, ScopeMaps(catalog), RepositoryTokens(catalog)):
-                app.add_routes(provider.routes())
+            copier = Copier(catalog, links, pushes)
+
+            def elsewhere(server: str, credentials: tuple[str, str] | None) -> OtherRegistry:
+                upstream = Upstream(world, server, credentials, limits.manifest_bytes)
+                return OtherRegistry(upstream, content, links)
+
+            imports = Imports(catalog, gate, links, copier, events, tasks, elsewhere)
+            app.add_routes(routes.routes(catalog, gate, collector, registries, events, deliveries, imports))
             for path, handler in (
                 ("/oauth2/token", login.token),
                 ("/oauth2/exchange", login.exchange),
-                ("/acr/v1/{path:.*}", Acr(catalog, guard, config.registry_suffix).handle),
+                ("/acr/v1/{path:(?s:.*)}", Acr(catalog, guard, events, config.registry_suffix).handle),
                 ("/v2", distribution.handle),
-                ("/v2/{path:.*}", distribution.handle),
+                ("/v2/{path:(?s:.*)}", distribution.handle),
             ):
                 app.router.add_route("*", path, observed(handler))
-            async with task_set() as tasks, room.serving(app):
+            async with room.serving(app):
                 tasks.start_essential(collector.run(), "collection")
+                tasks.start_essential(deliveries.run(tasks), "deliveries")
                 room.ready()
                 await room.stopping.wait()
     finally:

@@ -7,7 +7,7 @@ have it, and `usage` sums it; triggers keep both, so that they cannot be forgott
 
 from __future__ import annotations
 
-from cumulet.registry import resources
+from cumulet.registry import deliveries, resources
 
 MIGRATIONS = [
     """
@@ -115,4 +115,5 @@ MIGRATIONS = [
     END;
     """,
     resources.SCHEMA,
+    deliveries.SCHEMA,
 ]

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
 from aiohttp import web
 
-from cumulet.common import clock
 from cumulet.common.config import RegistryLimits
-from cumulet.registry import names
+from cumulet.registry import bodies, names
 from cumulet.registry.content import Content, DigestMismatchError, UnknownUploadError
 from cumulet.registry.errors import OciError, not_found
 from cumulet.registry.guard import Guard
 from cumulet.registry.links import Links
-from cumulet.registry.serial import Serial
+from cumulet.registry.sessions import Sessions
 from cumulet.registry.store import Catalog, Registry, Upload
 from cumulet.registry.transactions import no_room
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 _RANGE = re.compile(r"(?:bytes[ =])?(\d{1,18})-(\d{1,18})(?:/.*)?")
-_CHUNK = 1024 * 1024
 
 #: How many repositories are tried for a mount that names none: to ask for the right to each may be dear.
 _SOURCES = 20
@@ -33,14 +34,20 @@ class Uploads:
     """Handlers; the caller's right to push has been checked by then."""
 
     def __init__(
-        self, catalog: Catalog, content: Content, links: Links, guard: Guard, limits: RegistryLimits
+        self,
+        catalog: Catalog,
+        content: Content,
+        links: Links,
+        sessions: Sessions,
+        guard: Guard,
+        limits: RegistryLimits,
     ) -> None:
         self._catalog = catalog
         self._content = content
         self._links = links
+        self._sessions = sessions
         self._guard = guard
         self._limits = limits
-        self._sessions = Serial()
         self._finishing: set[asyncio.Task[Any]] = set()
 
     async def start(self, request: web.Request, registry: Registry, repository: str, principal: str) -> web.Response:
@@ -52,17 +59,15 @@ class Uploads:
         if mount and await self._mount(request, registry, repository, mount, query.get("from")):
             return _created(repository, mount)
         self._demand_size(registry, 0, request.content_length or 0)
-        session = await self._content.start()
-        upload = Upload(session, registry.key, repository, principal, clock.rfc3339(), algorithm)
-        await self._catalog.put_upload(upload)
+        upload = await self._sessions.begin(registry.key, repository, principal, algorithm)
         if digest is None:
-            return _progress(202, repository, session, 0)
+            return _progress(202, repository, upload.session, 0)
         try:
             await self._append(request, registry, upload, 0, digest)
-            return await self._unbroken(self._finish(upload, digest))
         except BaseException:  # nobody was told of the session
-            await self._forget(session)
+            await self._sessions.forget(upload.session)
             raise
+        return await self._unbroken(self._finish(upload, digest))
 
     async def resume(
         self, request: web.Request, registry: Registry, repository: str, principal: str, session: str
@@ -85,7 +90,7 @@ class Uploads:
                     digest = names.digest(request.query.get("digest", ""))
                     await self._append(request, registry, upload, offset, digest)
                 case "DELETE":
-                    await self._forget(upload.session)
+                    await self._sessions.forget(upload.session)
                     return web.Response(status=204)
                 case _:
                     raise OciError(405, "UNSUPPORTED", f"{request.method} is not supported on an upload")
@@ -138,38 +143,36 @@ class Uploads:
 
         async def chunks() -> AsyncIterator[bytes]:
             received = 0
-            async for chunk in request.content.iter_chunked(_CHUNK):
-                patience.reschedule(loop.time() + self._limits.upload_stall)
-                received += len(chunk)
+            async for piece in bodies.pieces(request, self._limits.upload_stall):
+                received += len(piece)
                 self._demand_size(registry, offset, received)
                 if expected is not None and received > expected:
                     break
-                yield chunk
+                yield piece
             if expected not in (None, received):
                 raise OciError(400, "SIZE_INVALID", "Content-Range does not describe the content")
 
-        loop = asyncio.get_running_loop()
         algorithm = digest.partition(":")[0] if digest is not None else upload.algorithm
         try:
             self._demand_size(registry, offset, request.content_length or 0)
-            async with asyncio.timeout(self._limits.upload_stall) as patience:
-                return await self._content.append(upload.session, chunks(), algorithm)
-        except TimeoutError:
-            raise OciError(
-                408,
-                "BLOB_UPLOAD_INVALID",
-                f"nothing came for {self._limits.upload_stall} seconds; the upload may go on",
-            ) from None
+            return await self._content.append(upload.session, chunks(), algorithm)
+        except bodies.BrokenBodyError:
+            raise
         except OciError:
-            await self._forget(upload.session)
+            await self._sessions.forget(upload.session)
             raise
 
     async def _unbroken(self, work: Coroutine[Any, Any, T]) -> T:
         """Do what must not stop half-way when the client goes away."""
         task = asyncio.ensure_future(work)
         self._finishing.add(task)
-        task.add_done_callback(self._finishing.discard)
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(_note_failure)
+            raise
+        finally:
+            task.add_done_callback(self._finishing.discard)
 
     async def _finish(self, upload: Upload, digest: str) -> web.Response:
         async with self._sessions.lock(upload.session):
@@ -178,21 +181,24 @@ class Uploads:
             except UnknownUploadError:
                 raise _unknown(upload.repository, upload.session) from None
             except DigestMismatchError as actual:
-                await self._forget(upload.session)
+                await self._sessions.forget(upload.session)
                 raise OciError(
                     400,
                     "DIGEST_INVALID",
                     f"provided digest {digest} did not match uploaded content, which is {actual}",
                 ) from None
             except OciError:
-                await self._forget(upload.session)
+                await self._sessions.forget(upload.session)
                 raise
             await self._catalog.remove_upload(upload.session)
         return _created(upload.repository, digest)
 
-    async def _forget(self, session: str) -> None:
-        await self._content.cancel(session)
-        await self._catalog.remove_upload(session)
+
+def _note_failure(task: asyncio.Task[Any]) -> None:
+    """Nobody waits for the answer any more, but what was not foreseen must not go unseen."""
+    error = None if task.cancelled() else task.exception()
+    if error is not None and not isinstance(error, OciError):
+        log.error("an upload could not be finished", exc_info=error)
 
 
 def _expected(request: web.Request, upload: Upload, offset: int) -> int | None:

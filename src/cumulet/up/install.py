@@ -56,11 +56,6 @@ def install(
     return config
 
 
-def trust_bundle_file(config: Config) -> Path:
-    """The machine's own authorities and ours, PEM: what `SSL_CERT_FILE` and its like are set to."""
-    return config.ca_file.with_name("bundle.crt")
-
-
 def _settings(
     data_dir: Path, ports: Mapping[RoomName, int], pod_cidr: str | None, external_cidr: str | None
 ) -> Config:
@@ -126,7 +121,7 @@ def _hosts(config: Config, room: RoomName) -> list[str]:
 def _trust_bundle(config: Config) -> None:
     system = ssl.get_default_verify_paths().cafile
     roots = Path(system).read_bytes() if system and Path(system).exists() else b""
-    settings.write_private(trust_bundle_file(config), roots + b"\n" + config.ca_file.read_bytes())
+    settings.write_private(config.trust_bundle_file, roots + b"\n" + config.ca_file.read_bytes())
 
 
 def _kubeconfigs(config: Config, authority: Authority) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from cumulet.kube.admission import certificates
 from cumulet.kube.admission.limits import LimitRanges
 from cumulet.kube.admission.pods import PodDefaults, job_labels
+from cumulet.kube.admission.policies import Policies
 from cumulet.kube.admission.quota import Quotas
 from cumulet.kube.admission.security import PodSecurity
-from cumulet.kube.admission.webhooks import Webhooks
+from cumulet.kube.admission.webhooks import Question, Webhooks
 from cumulet.kube.node_access import restrict
 from cumulet.kube.resources import Row
 from cumulet.kube.status import ApiError, forbidden, not_found
@@ -27,10 +30,12 @@ class Admission:
     def __init__(self, store: Store) -> None:
         self._store = store
         self.webhooks = Webhooks(store)
+        self._policies = Policies(store)
         self._pods = PodDefaults(store)
         self._limits = LimitRanges(store)
         self._security = PodSecurity(store)
         self._quotas = Quotas(store)
+        self._certificates = certificates.CertificateRequests(store)
 
     def admit(self, row: Row, obj: Object, user: User) -> None:
         """Check and complete a new object, in place. Raises `ApiError` 403, 404 and 405."""
@@ -45,8 +50,19 @@ class Admission:
             self._security.check(obj)
         elif row.key == "persistentvolumeclaims":
             self._limits.check_claim(obj)
+        elif row.key == certificates.KEY:
+            self._certificates.admit(obj, user)
         elif row.key == "jobs.batch":
             job_labels(obj)
+
+    def serves(self, rows: Callable[[], Iterable[Row]]) -> None:
+        """Say what is served, for those who must know it in every version."""
+        self.webhooks.rows = self._policies.rows = rows
+
+    async def validate(self, question: Question, warnings: list[str]) -> None:
+        """Ask policies and webhooks whether a write may be. Raises `ApiError`."""
+        self._policies.check(question, warnings)
+        await self.webhooks.check(question, warnings)
 
     def charge(self, row: Row, obj: Object) -> None:
         """Refuse what a quota does not allow; the last thing before a new object is stored. Raises `ApiError` 403."""
@@ -60,6 +76,8 @@ class Admission:
     def admit_update(self, row: Row, subresource: str, obj: Object, old: Object, user: User) -> None:
         """Check a change. Raises `ApiError` 403."""
         restrict(user, "UPDATE", row, subresource, obj, old)
+        if row.key == certificates.KEY:
+            self._certificates.admit_update(subresource, obj, old, user)
 
     def admit_deletion(self, row: Row, obj: Object, user: User) -> None:
         """Raises `ApiError` 403 for what is not the caller's, and for what a cluster cannot be without."""

@@ -1,4 +1,4 @@
-"""Request bodies to plain JSON objects: JSON, YAML, and Kubernetes' protobuf."""
+"""Bodies: JSON, YAML and Kubernetes' protobuf to plain JSON objects, and back for those that take no JSON."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ from typing import Any
 
 import msgspec
 
+from cumulet.kube.codec.encode import encode_event, encode_protobuf
 from cumulet.kube.codec.protobuf import ProtobufError, decode_protobuf
 from cumulet.kube.status import ApiError, bad_request
 
+__all__ = ["PROTOBUF", "YAML", "ProtobufError", "decode_body", "encode_event", "encode_protobuf"]
+
+YAML = "application/yaml"
 PROTOBUF = "application/vnd.kubernetes.protobuf"
 _DEPTH = 100
 _YAML = ("application/yaml", "application/apply-patch+yaml", "application/apply-patch")

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-_MAGIC = b"k8s\0"
+MAGIC = b"k8s\0"
 _DEPTH = 64
 
 #: Where the messages of an API group are, when its name is not the first part of the group's.
@@ -66,7 +66,9 @@ class ProtobufError(Exception):
     """The bytes are not what they should be."""
 
 
-class _Field(NamedTuple):
+class Field(NamedTuple):
+    """A field of a message: `kind` is one, list, map or inline."""
+
     name: str
     kind: str
     type: str
@@ -74,11 +76,11 @@ class _Field(NamedTuple):
 
 def decode_protobuf(raw: bytes) -> dict[str, Any]:
     """The JSON form of an object, with `apiVersion` and `kind`. Raises `ProtobufError`."""
-    if not raw.startswith(_MAGIC):
+    if not raw.startswith(MAGIC):
         raise ProtobufError("the body does not begin with the protobuf prefix")
     api_version = kind = ""
     body = b""
-    for number, value in _fields(raw[len(_MAGIC) :]):
+    for number, value in _fields(raw[len(MAGIC) :]):
         if number == 1:
             for inner, text in _fields(_bytes(value)):
                 if inner == 1:
@@ -87,7 +89,7 @@ def decode_protobuf(raw: bytes) -> dict[str, Any]:
                     kind = _text(text)
         elif number == 2:
             body = _bytes(value)
-    name = _message_name(api_version, kind)
+    name = message_name(api_version, kind)
     document = _message(name, body, 0)
     return {"apiVersion": api_version, "kind": kind, **document}
 
@@ -99,18 +101,20 @@ def _messages() -> dict[str, list[str]]:
 
 
 @functools.cache
-def _layout(message: str) -> dict[int, _Field]:
+def layout_of(message: str) -> dict[int, Field]:
+    """The fields of a message by number. Raises `ProtobufError`."""
     rows = _messages().get(message)
     if rows is None:
         raise ProtobufError(f"message {message} is not known")
-    fields: dict[int, _Field] = {}
+    fields: dict[int, Field] = {}
     for row in rows:
         number, name, kind, type_ = row.split(" ")
-        fields[int(number)] = _Field(name, kind, type_)
+        fields[int(number)] = Field(name, kind, type_)
     return fields
 
 
-def _message_name(api_version: str, kind: str) -> str:
+def message_name(api_version: str, kind: str) -> str:
+    """The message of a kind. Raises `ProtobufError`."""
     group, _, version = api_version.rpartition("/")
     package = _PACKAGES.get(group, group.partition(".")[0])
     for name in (f"{package}.{version}.{kind}", f"meta.v1.{kind}"):
@@ -122,7 +126,7 @@ def _message_name(api_version: str, kind: str) -> str:
 def _message(name: str, raw: bytes, depth: int) -> dict[str, Any]:
     if depth > _DEPTH:
         raise ProtobufError("the object is nested too deeply")
-    layout = _layout(name)
+    layout = layout_of(name)
     document: dict[str, Any] = {}
     for number, value in _fields(raw):
         field = layout.get(number)
@@ -143,7 +147,7 @@ def _message(name: str, raw: bytes, depth: int) -> dict[str, Any]:
     return document
 
 
-def _repeated(field: _Field, value: int | bytes, depth: int) -> list[Any]:
+def _repeated(field: Field, value: int | bytes, depth: int) -> list[Any]:
     if isinstance(value, bytes) and field.type in ("int32", "int64", "bool"):  # packed
         numbers: list[Any] = []
         position = 0
@@ -154,7 +158,7 @@ def _repeated(field: _Field, value: int | bytes, depth: int) -> list[Any]:
     return [_value(field.type, value, depth)]
 
 
-def _entry(field: _Field, raw: bytes, depth: int) -> tuple[str, Any]:
+def _entry(field: Field, raw: bytes, depth: int) -> tuple[str, Any]:
     key = ""
     item: Any = None
     for number, value in _fields(raw):

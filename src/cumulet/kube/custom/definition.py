@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from cumulet.common import clock
+from cumulet.kube.custom import rules
 from cumulet.kube.custom.jsonpath import JsonPath, JsonPathError
 from cumulet.kube.custom.kind import Custom
 from cumulet.kube.resources import Row
@@ -44,6 +45,11 @@ def check(obj: Object, old: Object | None) -> list[Cause]:
     if sum(bool(version.get("storage")) for version in versions) != 1:
         why = "must have exactly one version marked as storage version"
         causes.append(invalid("spec.versions", [version.get("name") for version in versions], why))
+    if (spec.get("conversion") or {}).get("strategy") not in (None, "None") and sum(
+        bool(version.get("served")) for version in versions
+    ) > 1:
+        # Better not taken than served as what it is not.
+        causes.append(unsupported("spec.conversion.strategy", spec["conversion"]["strategy"], ("None",)))
     seen: set[str] = set()
     for index, version in enumerate(versions):
         where = f"spec.versions[{index}]"
@@ -79,6 +85,12 @@ def _version(version: Object, where: str) -> Iterator[Cause]:
                 f"{where}.additionalPrinterColumns[{index}].jsonPath", column.get("jsonPath", ""), str(error)
             )
 
+    for index, selectable in enumerate(version.get("selectableFields") or ()):
+        path = selectable.get("jsonPath", "")
+        if not re.fullmatch(r"(\.[A-Za-z_][A-Za-z0-9_]*)+", path) or path.startswith(".metadata"):
+            why = "must be a simple path of fields outside of metadata"
+            yield invalid(f"{where}.selectableFields[{index}].jsonPath", path, why)
+
 
 def _structural(schema: Any, field: str, depth: int) -> Iterator[Cause]:
     if not isinstance(schema, dict) or depth > _DEPTH:
@@ -95,6 +107,8 @@ def _structural(schema: Any, field: str, depth: int) -> Iterator[Cause]:
             re.compile(pattern)
         except (re.error, OverflowError, RecursionError):
             yield invalid(f"{field}.pattern", pattern, "must be a valid regular expression")
+    for where, value, why in rules.problems(schema, field):
+        yield invalid(where, value, why)
     properties = schema.get("properties") or {}
     for name, below in properties.items():
         yield from _structural(below, f"{field}.properties[{name}]", depth + 1)

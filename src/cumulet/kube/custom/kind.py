@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from cumulet.kube.custom import structural
+from cumulet.kube.custom import rules, structural
 from cumulet.kube.custom.jsonpath import JsonPath
 from cumulet.kube.fields.shape import Shape, of_structural, shape_of
 from cumulet.kube.schema.definitions import definition
@@ -14,6 +15,7 @@ from cumulet.kube.tables.text import age
 
 Object = dict[str, Any]
 
+_CAUSES = 100
 _AGE = {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}
 _NAME = {"name": "Name", "type": "string", "format": "name", "description": "Name", "priority": 0}
 
@@ -34,12 +36,17 @@ class Custom:
             "x-kubernetes-preserve-unknown-fields": True
         }
         self.schema: Object = schema
+        self._has_rules = rules.has_rules(schema)
         self.shape: Shape = of_structural(schema, top=True)
         metadata = definition("", "v1", "ObjectMeta")
         assert metadata is not None
         self.shape.fields["metadata"] = shape_of(metadata)
         self.warning: str = version.get("deprecationWarning", "") if version.get("deprecated") else ""
         subresources = version.get("subresources") or {}
+        #: What field selectors may name, and where it is.
+        self.fields = {
+            item["jsonPath"].lstrip("."): _path(item["jsonPath"]) for item in version.get("selectableFields") or ()
+        }
         self.has_status = "status" in subresources
         scale = subresources.get("scale")
         self.scale = (
@@ -68,9 +75,12 @@ class Custom:
         """Fill in the schema's defaults, in place."""
         structural.set_defaults(obj, self.schema)
 
-    def validate(self, obj: Object) -> list[Cause]:
-        """Everything that the schema does not allow."""
-        return structural.validate(obj, self.schema)
+    def validate(self, obj: Object, old: Object | None = None) -> list[Cause]:
+        """Everything that the schema does not allow, and its rules of an object, or of its change from `old`."""
+        causes = structural.validate(obj, self.schema)
+        if not causes and self._has_rules:
+            causes = list(itertools.islice(rules.broken(obj, old, self.schema, ""), _CAUSES))
+        return causes
 
     def prepare_for_create(self, obj: Object) -> None:
         """Begin to count generations, without a status where that has its own way."""

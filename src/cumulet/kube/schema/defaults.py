@@ -341,6 +341,25 @@ def _mutating_webhooks(obj: Object) -> None:
         _defaults(webhook, reinvocationPolicy="Never")
 
 
+def _policy(obj: Object) -> None:
+    spec = obj.setdefault("spec", {})
+    _defaults(spec, failurePolicy="Fail")
+    if (match := spec.get("matchConstraints")) is not None:
+        _match(match)
+
+
+def _policy_binding(obj: Object) -> None:
+    if (match := (obj.get("spec") or {}).get("matchResources")) is not None:
+        _match(match)
+
+
+def _match(match: Object) -> None:
+    _defaults(match, matchPolicy="Equivalent", namespaceSelector={}, objectSelector={})
+    for key in ("resourceRules", "excludeResourceRules"):
+        for rule in match.get(key) or ():
+            _defaults(rule, scope="*")
+
+
 _RBAC = "rbac.authorization.k8s.io"
 _ADMISSION = "admissionregistration.k8s.io"
 _DEFAULTS: dict[tuple[str, str], Callable[[Object], None]] = {
@@ -367,6 +386,8 @@ _DEFAULTS: dict[tuple[str, str], Callable[[Object], None]] = {
     ("scheduling.k8s.io", "PriorityClass"): _priority_class,
     (_ADMISSION, "MutatingWebhookConfiguration"): _mutating_webhooks,
     (_ADMISSION, "ValidatingWebhookConfiguration"): _webhooks,
+    (_ADMISSION, "ValidatingAdmissionPolicy"): _policy,
+    (_ADMISSION, "ValidatingAdmissionPolicyBinding"): _policy_binding,
     (_RBAC, "RoleBinding"): _binding,
     (_RBAC, "ClusterRoleBinding"): _binding,
 }

@@ -53,6 +53,8 @@ _COLUMNS = {
     "volumeattributesclasses.storage.k8s.io": "Name|DriverName|Age",
     "mutatingwebhookconfigurations.admissionregistration.k8s.io": "Name|#Webhooks|Age",
     "validatingwebhookconfigurations.admissionregistration.k8s.io": "Name|#Webhooks|Age",
+    "validatingadmissionpolicies.admissionregistration.k8s.io": "Name|#Validations|ParamKind|Age",
+    "validatingadmissionpolicybindings.admissionregistration.k8s.io": "Name|PolicyName|ParamRef|Age",
     "runtimeclasses.node.k8s.io": "Name|Handler|Age",
     "deviceclasses.resource.k8s.io": "Name|Age",
     "resourceclaims.resource.k8s.io": "Name|State|Age",

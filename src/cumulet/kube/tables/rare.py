@@ -30,6 +30,20 @@ def _pod_template(obj: Object, now: datetime) -> list[Any]:
     return [*(join(item.get(key, "") for item in containers) for key in ("name", "image")), labels]
 
 
+def _policy(obj: Object, now: datetime) -> list[Any]:
+    kind = _spec(obj, "paramKind", {})
+    shown = f"{kind.get('apiVersion', '')}/{kind.get('kind', '')}" if kind else "<unset>"
+    return [len(_spec(obj, "validations", ())), shown, _age(obj, now)]
+
+
+def _policy_binding(obj: Object, now: datetime) -> list[Any]:
+    reference = _spec(obj, "paramRef", {})
+    shown = (
+        "/".join(filter(None, (reference.get("namespace"), reference.get("name", "*")))) if reference else "<unset>"
+    )
+    return [_spec(obj, "policyName"), shown, _age(obj, now)]
+
+
 def _quota(obj: Object, now: datetime) -> list[Any]:
     status = obj.get("status") or {}
     hard, used = status.get("hard") or _spec(obj, "hard", {}), status.get("used") or {}
@@ -120,6 +134,8 @@ RARE = {
         len(obj.get("webhooks") or ()),
         _age(obj, now),
     ],
+    f"validatingadmissionpolicies.{_ADMISSION}": _policy,
+    f"validatingadmissionpolicybindings.{_ADMISSION}": _policy_binding,
     "runtimeclasses.node.k8s.io": lambda obj, now: [obj.get("handler", ""), _age(obj, now)],
     "deviceclasses.resource.k8s.io": lambda obj, now: [_age(obj, now)],
     "resourceclaims.resource.k8s.io": _claim,

@@ -18,6 +18,7 @@ from cumulet.registry.errors import OciError, not_found
 from cumulet.registry.guard import Guard
 from cumulet.registry.locks import AttributeChanges
 from cumulet.registry.store import Catalog, Manifest, Registry, Tag
+from cumulet.registry.webhooks import Events
 
 _PATH = re.compile(r"/acr/v1/(?P<name>.+?)(?:/(?P<kind>_tags|_manifests)(?:/(?P<reference>[^/]+))?)?")
 _DELETED = "/acr/v1/_deleted/"
@@ -28,9 +29,10 @@ _BODY_LIMIT = 64 * 1024
 class Acr:
     """Serves `/acr/v1/`."""
 
-    def __init__(self, catalog: Catalog, guard: Guard, login_server_suffix: str) -> None:
+    def __init__(self, catalog: Catalog, guard: Guard, events: Events, login_server_suffix: str) -> None:
         self._catalog = catalog
         self._guard = guard
+        self._events = events
         self._suffix = login_server_suffix
         self._deleted = Deleted(catalog, guard)
 
@@ -142,20 +144,25 @@ class Acr:
         self, request: web.Request, registry: Registry, name: str, kind: str | None, reference: str | None
     ) -> web.Response:
         if kind is None:
-            return await self._delete_repository(registry, name)
+            return await self._delete_repository(request, registry, name)
         if reference is None:
             raise _unsupported(request)
         remove = self._catalog.remove_tag if kind == "_tags" else self._catalog.remove_manifest
         if not await remove(registry.key, name, reference):
             unknown = "TAG_UNKNOWN" if kind == "_tags" else "MANIFEST_UNKNOWN"
             raise not_found(unknown, f"{reference} is not found in {name}")
+        # Taking a tag off deletes nothing.
+        if kind == "_manifests":
+            await self._events.deleted(request, registry, name, reference)
         return web.Response(status=202)
 
-    async def _delete_repository(self, registry: Registry, name: str) -> web.Response:
+    async def _delete_repository(self, request: web.Request, registry: Registry, name: str) -> web.Response:
         tags = [tag.name for tag in self._catalog.tags(registry.key, name)]
         digests = [digest for digest, _ in self._catalog.manifest_times(registry.key, name)]
         if not await self._catalog.remove_repository(registry.key, name):
             raise not_found("NAME_UNKNOWN", f"repository {name} is not found")
+        for digest in digests:
+            await self._events.deleted(request, registry, name, digest)
         return json_response({"manifestsDeleted": digests, "tagsDeleted": tags}, 202)
 
     def _head(self, registry: Registry, name: str) -> dict[str, str]:

@@ -62,6 +62,9 @@ class Children(Generic[R]):
     def check_change(self, registry: Registry, name: str) -> None:
         """Raises `ArmError` where one may not be changed or deleted."""
 
+    async def removed(self, registry: Registry, name: str) -> None:
+        """One was deleted."""
+
     # Of all.
 
     def find(self, registry: Registry, name: str) -> R:
@@ -124,6 +127,7 @@ class Children(Generic[R]):
         registry = paths.existing(self._catalog, request)
         self.check_change(registry, request.match_info["name"])
         gone = await self._resources.remove(registry.key, self.kind, request.match_info["name"])
+        await self.removed(registry, request.match_info["name"])
         return web.Response(status=200 if gone else 204)
 
 

@@ -9,15 +9,21 @@ from typing import Any
 from aiohttp import web
 
 from cumulet.common import clock
-from cumulet.common.arm import ArmError, ResourceId, json_response, read_json
+from cumulet.common.arm import ArmError, ResourceId, json_response, read_json, read_tags
 from cumulet.common.config import write_private
 from cumulet.registry.access import ABAC, Gate
 from cumulet.registry.collection import Collector
 from cumulet.registry.provider import paths, policies
+from cumulet.registry.repository_tokens import RepositoryToken
+from cumulet.registry.scope_maps import ScopeMap
 from cumulet.registry.store import Catalog, Registry, Resource
+from cumulet.registry.webhooks import Webhook
 
 _NAME = re.compile(r"[a-zA-Z0-9]{5,50}")
 _SKUS = ("Basic", "Standard", "Premium")
+#: Bytes of storage and webhooks that are included in each, as Azure's documentation has them; only a quota is enforced.
+_INCLUDED = {"Basic": (10 * 1024**3, 2), "Standard": (100 * 1024**3, 10), "Premium": (500 * 1024**3, 500)}
+_SCOPE_MAPS, _TOKENS = 50_000, 50_000
 _ROLE_MODES = ("LegacyRegistryPermissions", ABAC)
 
 
@@ -107,8 +113,8 @@ class Registries:
         except ArmError:
             return web.Response(status=204)
         await self._catalog.remove_registry(registry.key)
-        self._collector.ask()
         self.publish()
+        self._collector.ask()
         return web.Response(status=200)
 
     async def _list_credentials(self, request: web.Request) -> web.Response:
@@ -125,9 +131,17 @@ class Registries:
 
     async def _usages(self, request: web.Request) -> web.Response:
         registry = paths.existing(self._catalog, request)
-        size = self._catalog.usage(registry.key)
-        limit = registry.resource.storage_quota or 10 * 1024**3
-        return json_response({"value": [{"name": "Size", "limit": limit, "currentValue": size, "unit": "Bytes"}]})
+        included, webhooks = _INCLUDED[registry.resource.sku]
+        counts = (
+            ("Size", registry.resource.storage_quota or included, self._catalog.usage(registry.key), "Bytes"),
+            ("Webhooks", webhooks, len(self._catalog.resources.list(registry.key, Webhook)), "Count"),
+            ("ScopeMaps", _SCOPE_MAPS, len(self._catalog.resources.list(registry.key, ScopeMap)), "Count"),
+            ("Tokens", _TOKENS, len(self._catalog.resources.list(registry.key, RepositoryToken)), "Count"),
+        )
+        shown = [
+            {"name": name, "limit": limit, "currentValue": now, "unit": unit} for name, limit, now, unit in counts
+        ]
+        return json_response({"value": shown})
 
     def _credentials(self, registry: Registry) -> dict[str, Any]:
         if not registry.resource.admin_user_enabled:
@@ -166,7 +180,7 @@ class Registries:
 
 
 def _change(resource: Resource, body: dict[str, Any]) -> None:
-    properties = body.get("properties") or {}
+    properties = {} if body.get("properties") is None else body["properties"]
     if not isinstance(properties, dict):
         raise ArmError(400, "InvalidRequestContent", "properties must be an object.", target="properties")
     for field, attribute in (
@@ -200,8 +214,8 @@ def _change(resource: Resource, body: dict[str, Any]) -> None:
                 400, "InvalidSku", f"The SKU '{name}' is not one of {', '.join(_SKUS)}.", target="sku.name"
             )
         resource.sku = matching
-    if isinstance(body.get("tags"), dict):
-        resource.tags = {str(key): str(value) for key, value in body["tags"].items()}
+    if body.get("tags") is not None:
+        resource.tags = read_tags(body)
 
 
 def _invalid(name: str) -> str:

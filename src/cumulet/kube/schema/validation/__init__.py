@@ -20,14 +20,16 @@ from cumulet.kube.schema.validation.causes import (
     qualified,
     required,
 )
+from cumulet.kube.schema.validation.certificates import certificate_request, decision
 from cumulet.kube.schema.validation.contents import config_map, secret
 from cumulet.kube.schema.validation.pods import ephemeral_containers, pod, pod_spec
 from cumulet.kube.schema.validation.services import service
-from cumulet.kube.schema.validation.webhooks import webhook_configuration
+from cumulet.kube.schema.validation.webhooks import admission_policy, policy_binding, webhook_configuration
 from cumulet.kube.schema.validation.workloads import cron_job, daemon_set, deployment, job, stateful_set, workload
 from cumulet.kube.status import Cause
 
 _ADMISSION = "admissionregistration.k8s.io"
+_CERTIFICATES = "certificates.k8s.io"
 _RBAC = "rbac.authorization.k8s.io"
 
 
@@ -74,6 +76,8 @@ def _metadata(obj: Object, group: str, kind: str) -> Causes:
 
 
 _PARTS: dict[tuple[str, str, str], Callable[[Object, Object], list[Cause]]] = {
+    (_CERTIFICATES, "CertificateSigningRequest", "approval"): decision,
+    (_CERTIFICATES, "CertificateSigningRequest", "status"): decision,
     ("", "Pod", "ephemeralcontainers"): ephemeral_containers,
     ("", "Pod", "resize"): lambda obj, old: list(pod_spec(obj["spec"], "spec")),
 }
@@ -88,6 +92,9 @@ _VALIDATORS: dict[tuple[str, str], Callable[[Object, Object | None], list[Cause]
     ("apps", "DaemonSet"): daemon_set,
     ("batch", "Job"): job,
     ("batch", "CronJob"): cron_job,
+    (_CERTIFICATES, "CertificateSigningRequest"): certificate_request,
     (_ADMISSION, "MutatingWebhookConfiguration"): webhook_configuration,
     (_ADMISSION, "ValidatingWebhookConfiguration"): webhook_configuration,
+    (_ADMISSION, "ValidatingAdmissionPolicy"): admission_policy,
+    (_ADMISSION, "ValidatingAdmissionPolicyBinding"): policy_binding,
 }

@@ -19,6 +19,8 @@ from cumulet.kube.schema.validation.causes import (
 from cumulet.kube.status import Cause
 
 _OPERATIONS = ("*", "CONNECT", "CREATE", "DELETE", "UPDATE")
+_REASONS = ("Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized")
+_ACTIONS = ("Audit", "Deny", "Warn")
 _SCOPES = ("*", "Cluster", "Namespaced")
 
 
@@ -32,6 +34,51 @@ def webhook_configuration(obj: Object, old: Object | None) -> list[Cause]:
         if webhook.get("name") in names:
             causes.append(duplicate(f"{field}.name", webhook["name"]))
         names.add(webhook.get("name", ""))
+    return causes
+
+
+def admission_policy(obj: Object, old: Object | None) -> list[Cause]:
+    """What is wrong with a policy."""
+    spec = obj.get("spec") or {}
+    causes: list[Cause] = []
+    match = spec.get("matchConstraints")
+    if not match or not match.get("resourceRules"):
+        causes.append(required("spec.matchConstraints.resourceRules" if match else "spec.matchConstraints"))
+    for index, rule in enumerate((match or {}).get("resourceRules") or ()):
+        causes += _rule(rule, f"spec.matchConstraints.resourceRules[{index}]")
+    if not spec.get("validations") and not spec.get("auditAnnotations"):
+        why = "validations or auditAnnotations must be non-empty; neither were provided"
+        causes.append(required("spec.validations", why))
+    if spec.get("failurePolicy") not in (None, "Fail", "Ignore"):
+        causes.append(unsupported("spec.failurePolicy", spec["failurePolicy"], ("Fail", "Ignore")))
+    causes += conditions(spec.get("matchConditions"), "spec.matchConditions")
+    for index, variable in enumerate(spec.get("variables") or ()):
+        causes += expression(variable.get("expression", ""), f"spec.variables[{index}].expression")
+    for index, validation in enumerate(spec.get("validations") or ()):
+        where = f"spec.validations[{index}]"
+        causes += expression(validation.get("expression", ""), f"{where}.expression")
+        if validation.get("messageExpression"):
+            causes += expression(validation["messageExpression"], f"{where}.messageExpression")
+        if validation.get("reason") not in (None, *_REASONS):
+            causes.append(unsupported(f"{where}.reason", validation["reason"], _REASONS))
+    return causes
+
+
+def policy_binding(obj: Object, old: Object | None) -> list[Cause]:
+    """What is wrong with a binding of a policy."""
+    spec = obj.get("spec") or {}
+    causes: list[Cause] = []
+    if not spec.get("policyName"):
+        causes.append(required("spec.policyName"))
+    actions = spec.get("validationActions") or []
+    if not actions:
+        causes.append(required("spec.validationActions", "at least one validation action is required"))
+    for index, action in enumerate(actions):
+        if action not in _ACTIONS:
+            causes.append(unsupported(f"spec.validationActions[{index}]", action, _ACTIONS))
+    if "Deny" in actions and "Warn" in actions:
+        why = "must not contain both Deny and Warn (repeating the same validation failure information in the API response and headers serves no purpose)"
+        causes.append(invalid("spec.validationActions", actions, why))
     return causes
 
 

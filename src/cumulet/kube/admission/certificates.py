@@ -1,0 +1,65 @@
+"""Plug-ins CertificateApproval, CertificateSigning and CertificateSubjectRestriction, and who a request is from."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any
+
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
+from cumulet.kube.attributes import Attributes
+from cumulet.kube.authorize import Authorizer
+from cumulet.kube.status import forbidden
+from cumulet.kube.store import Store
+from cumulet.kube.users import User, user_info
+
+Object = dict[str, Any]
+
+KEY = "certificatesigningrequests.certificates.k8s.io"
+_GROUP, _PLURAL = "certificates.k8s.io", "certificatesigningrequests"
+_CLIENT_SIGNER = "kubernetes.io/kube-apiserver-client"
+
+
+class CertificateRequests:
+    """Looks at certificate signing requests."""
+
+    def __init__(self, store: Store) -> None:
+        self._authorizer = Authorizer(store)
+
+    def admit(self, obj: Object, user: User) -> None:
+        """Note who asks, in place. Raises `ApiError` 403."""
+        spec = obj.setdefault("spec", {})
+        for key in ("username", "uid", "groups", "extra"):
+            spec.pop(key, None)
+        spec |= user_info(user)
+        if spec.get("signerName") == _CLIENT_SIGNER and "system:masters" in _organizations(spec.get("request", "")):
+            name = obj["metadata"].get("name", "")
+            raise forbidden(
+                _GROUP, _PLURAL, name, f"use of {_CLIENT_SIGNER} signer with system:masters group is not allowed"
+            )
+
+    def admit_update(self, subresource: str, obj: Object, old: Object, user: User) -> None:
+        """Who approves must be allowed to for the signer, and so who signs. Raises `ApiError` 403."""
+        if subresource == "approval":
+            self._demand("approve", obj, user)
+        elif subresource == "status":
+            before = (old.get("status") or {}).get("certificate")
+            if (obj.get("status") or {}).get("certificate") != before:
+                self._demand("sign", obj, user)
+
+    def _demand(self, verb: str, obj: Object, user: User) -> None:
+        signer = obj["spec"].get("signerName", "")
+        names = (signer, f"{signer.partition('/')[0]}/*")
+        if not any(self._authorizer.allows(user, Attributes(verb, _GROUP, "signers", name=name)) for name in names):
+            why = f'user not permitted to {verb} requests with signerName "{signer}"'
+            raise forbidden(_GROUP, _PLURAL, obj["metadata"]["name"], why)
+
+
+def _organizations(request: str) -> list[str]:
+    try:
+        found = x509.load_pem_x509_csr(base64.b64decode(request))
+        return [str(item.value) for item in found.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)]
+    except (ValueError, binascii.Error):
+        return []  # validation says so

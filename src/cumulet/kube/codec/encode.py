@@ -1,0 +1,117 @@
+"""Kubernetes' JSON form to its protobuf, for clients that take nothing else (apimachinery, `serializer/protobuf`).
+
+The way back of `protobuf`, by the same table of messages. What an object says is what is written: a field that is not
+there is left out, also where upstream writes an empty one, which readers take for the same.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import struct
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from cumulet.kube.codec.protobuf import MAGIC, Field, ProtobufError, layout_of, message_name
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NUMBERS = frozenset(("int32", "int64", "uint32", "uint64"))
+
+
+def encode_protobuf(document: dict[str, Any]) -> bytes:
+    """An object with its kind, in an envelope. Raises `ProtobufError` where its kind has no message."""
+    api_version, kind = document.get("apiVersion", ""), document.get("kind", "")
+    body = _message(message_name(api_version, kind), document)
+    about = _bytes(1, api_version.encode()) + _bytes(2, kind.encode())
+    return MAGIC + _bytes(1, about) + _bytes(2, body) + _bytes(3, b"") + _bytes(4, b"")
+
+
+def encode_event(kind: str, document: dict[str, Any]) -> bytes:
+    """One event of a watch, with its length before it."""
+    event = _bytes(1, kind.encode()) + _bytes(2, _bytes(1, encode_protobuf(document)))
+    return struct.pack(">I", len(event)) + event
+
+
+def _message(name: str, document: dict[str, Any]) -> bytes:
+    return b"".join(_fields(name, document))
+
+
+def _fields(name: str, document: dict[str, Any]) -> Iterator[bytes]:
+    for number, field in sorted(layout_of(name).items()):
+        if field.kind == "inline":
+            if inner := _message(field.type, document):
+                yield _bytes(number, inner)
+            continue
+        value = document.get(field.name)
+        if value is None:
+            continue
+        try:
+            yield from _values(number, field, value)
+        except (TypeError, ValueError, AttributeError, binascii.Error) as error:
+            raise ProtobufError(f"{field.name}: {error}") from None
+
+
+def _values(number: int, field: Field, value: Any) -> Iterator[bytes]:
+    if field.kind == "list":
+        for item in value:
+            yield _value(number, field.type, item)
+    elif field.kind == "map":
+        for key, item in value.items():
+            yield _bytes(number, _bytes(1, key.encode()) + _value(2, field.type, item))
+    else:
+        yield _value(number, field.type, value)
+
+
+def _value(number: int, type_: str, value: Any) -> bytes:
+    if type_ == "bool" or type_ in _NUMBERS:
+        return _varint(number << 3) + _varint(int(value) & 0xFFFF_FFFF_FFFF_FFFF)
+    if type_ == "string":
+        return _bytes(number, str(value).encode())
+    if type_ == "bytes":
+        return _bytes(number, base64.b64decode(value))
+    special = _SPECIAL.get(type_)
+    return _bytes(number, special(value) if special is not None else _message(type_, value))
+
+
+def _time(text: str) -> bytes:
+    passed = datetime.fromisoformat(text) - _EPOCH
+    seconds, nanos = passed.days * 86400 + passed.seconds, passed.microseconds * 1000
+    return _value(1, "int64", seconds) + _value(2, "int32", nanos)
+
+
+def _int_or_string(value: Any) -> bytes:
+    if isinstance(value, str):
+        return _value(1, "int64", 1) + _value(2, "int32", 0) + _bytes(3, value.encode())
+    return _value(1, "int64", 0) + _value(2, "int32", value) + _bytes(3, b"")
+
+
+def _raw(value: Any) -> bytes:
+    return _bytes(1, msgspec.json.encode(value))
+
+
+_SPECIAL: dict[str, Callable[[Any], bytes]] = {
+    "meta.v1.Time": _time,
+    "meta.v1.MicroTime": _time,
+    "meta.v1.FieldsV1": _raw,
+    "api.resource.Quantity": lambda value: _bytes(1, str(value).encode()),
+    "util.intstr.IntOrString": _int_or_string,
+    "runtime.RawExtension": _raw,
+}
+
+
+def _bytes(number: int, value: bytes) -> bytes:
+    return _varint(number << 3 | 2) + _varint(len(value)) + value
+
+
+def _varint(value: int) -> bytes:
+    if value < 0x80:
+        return bytes((value,))
+    found = bytearray()
+    while value >= 0x80:
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    found.append(value)
+    return bytes(found)

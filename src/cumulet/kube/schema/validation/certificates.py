@@ -1,0 +1,123 @@
+"""Certificate signing requests."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+
+from cumulet.kube.schema.validation.causes import (
+    SUBDOMAIN,
+    Causes,
+    Object,
+    as_json,
+    forbidden,
+    invalid,
+    required,
+    unsupported,
+)
+from cumulet.kube.status import Cause
+
+_USAGES = [
+    "signing",
+    "digital signature",
+    "content commitment",
+    "key encipherment",
+    "key agreement",
+    "data encipherment",
+    "cert sign",
+    "crl sign",
+    "encipher only",
+    "decipher only",
+    "any",
+    "server auth",
+    "client auth",
+    "code signing",
+    "email protection",
+    "s/mime",
+    "ipsec end system",
+    "ipsec tunnel",
+    "ipsec user",
+    "timestamping",
+    "ocsp signing",
+    "microsoft sgc",
+    "netscape sgc",
+]
+_SHORTEST = 600
+_PATH = re.compile(rf"{SUBDOMAIN}/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
+
+
+def certificate_request(obj: Object, old: Object | None) -> list[Cause]:
+    """What is wrong with a request, or with its change."""
+    spec = obj.get("spec") or {}
+    if old is not None:
+        return [] if spec == old.get("spec") else [invalid("spec", as_json(spec), "field is immutable")]
+    causes = list(_request(spec.get("request", "")))
+    usages = spec.get("usages") or []
+    if not usages:
+        causes.append(required("spec.usages"))
+    for index, usage in enumerate(usages):
+        if usage not in _USAGES:
+            causes.append(unsupported(f"spec.usages[{index}]", usage, tuple(_USAGES)))
+    signer = spec.get("signerName", "")
+    if not signer:
+        causes.append(required("spec.signerName"))
+    elif "/" not in signer:
+        causes.append(
+            invalid(
+                "spec.signerName",
+                signer,
+                'must be a fully qualified domain and path of the form "example.com/signer-name"',
+            )
+        )
+    elif not _PATH.fullmatch(signer):
+        causes.append(invalid("spec.signerName", signer, "must be a domain and a path of a name"))
+    seconds = spec.get("expirationSeconds")
+    if seconds is not None and seconds < _SHORTEST:
+        causes.append(
+            invalid(
+                "spec.expirationSeconds", seconds, "may not specify a duration less than 600 seconds (10 minutes)"
+            )
+        )
+    return causes
+
+
+def _request(text: str) -> Causes:
+    try:
+        found = x509.load_pem_x509_csr(base64.b64decode(text))
+        if not found.is_signature_valid:
+            raise ValueError("the signature is not that of its key")
+    except (ValueError, binascii.Error, UnsupportedAlgorithm):
+        yield invalid("spec.request", text, "PEM block type must be CERTIFICATE REQUEST")
+
+
+def decision(obj: Object, old: Object) -> list[Cause]:
+    """What is wrong with who approved or denied, or with another condition."""
+    conditions = (obj.get("status") or {}).get("conditions") or []
+    causes: list[Cause] = []
+    seen: set[str] = set()
+    for index, condition in enumerate(conditions):
+        where, kind = f"status.conditions[{index}]", condition.get("type", "")
+        if not kind:
+            causes.append(required(f"{where}.type"))
+        if kind in ("Approved", "Denied", "Failed") and condition.get("status") != "True":
+            causes.append(unsupported(f"{where}.status", condition.get("status", ""), ("True",)))
+        if kind in seen:
+            causes.append(Cause(f"{where}.type", "FieldValueDuplicate", f'Duplicate value: "{kind}"'))
+        seen.add(kind)
+    if {"Approved", "Denied"} <= seen:
+        causes.append(invalid("status.conditions", "Denied", "Approved and Denied conditions are mutually exclusive"))
+    for condition in (old.get("status") or {}).get("conditions") or ():
+        if condition.get("type") in ("Approved", "Denied", "Failed") and condition["type"] not in seen:
+            causes.append(
+                forbidden(
+                    "status.conditions", f"updates may not remove a condition of type {as_json(condition['type'])}"
+                )
+            )
+    before = (old.get("status") or {}).get("certificate")
+    if before and (obj.get("status") or {}).get("certificate") != before:
+        causes.append(forbidden("status.certificate", "updates may not set certificate content twice"))
+    return causes

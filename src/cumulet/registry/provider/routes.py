@@ -1,0 +1,38 @@
+"""All that the provider serves."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from cumulet.registry.access import Gate
+from cumulet.registry.collection import Collector
+from cumulet.registry.deliveries import Deliveries
+from cumulet.registry.provider.imports import Imports
+from cumulet.registry.provider.maintenance import Maintenance
+from cumulet.registry.provider.registries import Registries
+from cumulet.registry.provider.scope_maps import ScopeMaps
+from cumulet.registry.provider.tokens import RepositoryTokens
+from cumulet.registry.provider.webhooks import Addresses, Webhooks
+from cumulet.registry.store import Catalog
+from cumulet.registry.webhooks import Events
+
+
+def routes(
+    catalog: Catalog,
+    gate: Gate,
+    collector: Collector,
+    registries: Registries,
+    events: Events,
+    deliveries: Deliveries,
+    imports: Imports,
+) -> list[web.RouteDef]:
+    """Registries, what can be done with them, and what is below them."""
+    served = (
+        registries,
+        Maintenance(catalog, collector),
+        ScopeMaps(catalog),
+        RepositoryTokens(catalog),
+        imports,
+        Webhooks(catalog, Addresses(catalog, gate.tokens), events, deliveries),
+    )
+    return [route for each in served for route in each.routes()]

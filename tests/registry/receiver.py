@@ -1,0 +1,68 @@
+"""A server of webhooks that a test reads from, and that answers what the test says."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import NamedTuple
+
+
+class Delivery(NamedTuple):
+    """One request that came."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class Receiver:
+    """`statuses` are given out one a request, and then 200."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.statuses: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._came: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
+
+    def take(self) -> Delivery:
+        """The next delivery, waited for."""
+        return self._came.get(timeout=30)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing came that was not taken."""
+        return self._came.empty()
+
+    def put(self, delivery: Delivery) -> int:
+        """Note a delivery; the status to answer."""
+        self._came.put(delivery)
+        return 200 if self.statuses.empty() else self.statuses.get()
+
+
+@contextmanager
+def receiving() -> Iterator[Receiver]:
+    """A running receiver."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            status = receiver.put(Delivery(self.path, dict(self.headers), body))
+            self.send_response(status)
+            self.send_header("Content-Length", "5")
+            self.end_headers()
+            self.wfile.write(b"taken")
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        receiver = Receiver(f"http://127.0.0.1:{server.server_address[1]}/hook")
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield receiver
+        finally:
+            server.shutdown()
+            thread.join()
