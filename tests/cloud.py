@@ -91,15 +91,16 @@ class Cloud:
     def _run(self, name: RoomName, told: int) -> None:
         warnings.resetwarnings()
         try:
-            serve = importlib.import_module(f"cumulet.{name}.room").serve
+            module = importlib.import_module(f"cumulet.{name}.room")
             log_file = self.config.data_dir / "logs" / f"{name}.log"
             run(
                 name,
                 self.config,
-                serve,
+                module.serve,
                 listeners=self._listeners[name],
                 on_ready=lambda: _tell(told),
                 log_file=log_file,
+                **({"new_event_loop": module.new_event_loop} if hasattr(module, "new_event_loop") else {}),
             )
         except BaseException:
             traceback.print_exc()
@@ -116,6 +117,12 @@ class Cloud:
         """Stop a room with no warning, and start it again."""
         self.stop(name, signal.SIGKILL)
         self.start(name)
+
+    def peak_memory(self, name: RoomName) -> int:
+        """The most bytes that a room has held in memory since it started."""
+        status = Path(f"/proc/{self._running[name]}/status").read_text()
+        (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+        return int(line.split()[1]) * 1024
 
     def log(self, name: RoomName) -> str:
         """What a room wrote in its log."""

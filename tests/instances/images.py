@@ -130,7 +130,7 @@ def peer_registry(config: Config, folder: Path, *, auth: str | None = None) -> I
     assert binary is not None, "these tests need Debian's docker-registry"
     process = subprocess.Popen([binary, "serve", str(settings)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        _wait_for_port(address.host, address.port, process)
+        wait_for_port(address.host, address.port, process)
         yield Registry(f"{address.host}:{address.port}", folder, config.ca_file)
     finally:
         process.terminate()
@@ -166,7 +166,7 @@ def write_layout(folder: Path, layers: list[bytes], settings: dict[str, Any]) ->
     (folder / "oci-layout").write_text(json.dumps({"imageLayoutVersion": "1.0.0"}))
 
 
-def _wait_for_port(host: str, port: int, process: subprocess.Popen[bytes]) -> None:
+def wait_for_port(host: str, port: int, process: subprocess.Popen[bytes]) -> None:
     until = time.monotonic() + 20
     while time.monotonic() < until:
         assert process.poll() is None, "the registry did not start"

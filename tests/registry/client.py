@@ -135,6 +135,18 @@ class Registry:
         finally:
             connection.close()
 
+    @contextlib.contextmanager
+    def get(self, repository: str, digest: str) -> Iterator[http.client.HTTPResponse]:
+        """The answer to the GET of a blob, to be read piece by piece."""
+        connection = self.connect()
+        try:
+            connection.request(
+                "GET", f"/v2/{repository}/blobs/{digest}", headers={"Host": self.host, **self.authorization}
+            )
+            yield connection.getresponse()
+        finally:
+            connection.close()
+
     # What most tests need before they come to their point.
 
     def push_blob(self, repository: str, content: bytes, algorithm: str = "sha256") -> str:

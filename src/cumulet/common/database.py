@@ -52,6 +52,8 @@ class Database:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._reader: sqlite3.Connection | None = None
+        #: How often this process has committed: what was read is as it was while this is.
+        self.commits = 0
 
     def open(self) -> None:
         """Open the file, bring its schema up to date and start the writer. Raises `DatabaseError`."""
@@ -123,7 +125,9 @@ class Database:
                 except queue.Empty:
                     break
             if batch:
-                _deliver(_commit(connection, batch))
+                outcomes = _commit(connection, batch)
+                self.commits += 1
+                _deliver(outcomes)
         connection.close()
 
 

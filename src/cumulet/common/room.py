@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 import ssl
@@ -53,6 +54,8 @@ class Room:
 
     def ready(self) -> None:
         """Say that requests are served from now on."""
+        gc.collect()
+        gc.freeze()  # what was made up to now stays, and is not looked through again and again
         self._on_ready()
 
     def server_tls(self) -> ssl.SSLContext:
@@ -67,11 +70,17 @@ class Room:
 
     @contextlib.asynccontextmanager
     async def serving(
-        self, handler: web.Application | Handler, *, listeners: Sequence[socket.socket] = (), plain: bool = False
+        self,
+        handler: web.Application | Handler,
+        *,
+        listeners: Sequence[socket.socket] = (),
+        plain: bool = False,
+        around: Callable[[Handler], Handler] = lambda handler: handler,
     ) -> AsyncIterator[None]:
         """Serve HTTP/1.1 on the room's listeners, or on others, over TLS unless `plain`, while the context is open.
 
-        `handler` is an aiohttp application, or for hot paths a bare coroutine from request to response.
+        `handler` is an aiohttp application, or for hot paths a bare coroutine from request to response; `around` puts
+        something in front of it.
         """
         runner: web.AppRunner | web.ServerRunner
         if isinstance(handler, web.Application):
@@ -80,6 +89,8 @@ class Room:
             server = web.Server(handler, access_log=None, handler_cancellation=True)
             runner = web.ServerRunner(server, shutdown_timeout=GRACE)
         await runner.setup()
+        assert runner.server is not None
+        runner.server.request_handler = around(runner.server.request_handler)
         try:
             context = None if plain else self.server_tls()
             for listener in listeners or self.listeners:

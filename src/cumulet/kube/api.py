@@ -121,7 +121,7 @@ class Api:
         if target.subresource in _LONG:
             return await self._dispatch(request, user, target)
         seat = await self._flows.enter(user, wanted)
-        request[SEAT] = seat
+        SEAT.set(seat)
         try:
             return await self._dispatch(request, user, target)
         finally:

@@ -76,8 +76,7 @@ class Watching:
             watcher.is_waiting = False
             self._feed.wake(channel)
             # From here on it waits for changes.
-            if (seat := request.get(SEAT)) is not None:
-                seat.release()
+            SEAT.get().release()
             await self._last(watcher, channel, request, seconds, bookmarks)
             if watcher.is_cut_off and protocol.transport is not None:
                 protocol.transport.abort()  # it would take no end either

@@ -7,6 +7,7 @@ from aiohttp import web
 from cumulet.registry import conditional, locks, names
 from cumulet.registry.content import Content
 from cumulet.registry.errors import not_found
+from cumulet.registry.files import FileResponse
 from cumulet.registry.links import Links
 from cumulet.registry.records import Registry
 
@@ -41,7 +42,11 @@ class Blobs:
         headers["Content-Length"] = str(after - first)
         if part is not None:
             headers["Content-Range"] = f"bytes {first}-{after - 1}/{size}"
-        response = web.StreamResponse(status=200 if part is None else 206, headers=headers)
+        status = 200 if part is None else 206
+        path = self._content.path(digest)
+        if path is not None:
+            return FileResponse(status, headers, path, first, after)
+        response = web.StreamResponse(status=status, headers=headers)
         await response.prepare(request)
         if request.method != "HEAD":
             async for piece in self._content.read(digest, first, after):

@@ -9,6 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
+from cumulet.registry import caller
 from cumulet.registry.access import Access, Gate, Principal
 from cumulet.registry.errors import OciError
 from cumulet.registry.store import Catalog, Registry
@@ -45,6 +46,8 @@ class Guard:
         are good and the right is not there.
         """
         scope = {"type": kind, "name": name, "actions": list(actions)}
+        noted = caller.of(request)
+        noted.place, noted.scope = (registry.key, name), f"{kind}:{name}:{','.join(actions)}"
         scheme, _, value = request.headers.get("Authorization", "").partition(" ")
         try:
             match scheme.lower():
@@ -52,7 +55,7 @@ class Guard:
                     return self._check_bearer(request, registry, scope, value.strip())
                 case "basic":
                     principal = await self._gate.check_password(registry, *decode_basic(value))
-                    request["principal"] = principal.name
+                    noted.principal = principal.name
                     return _check_rights(registry, scope, principal)
         except Unauthorized as reason:
             error = "invalid_token" if scheme.lower() == "bearer" else ""
@@ -77,9 +80,10 @@ class Guard:
     def _check_bearer(self, request: web.BaseRequest, registry: Registry, scope: dict[str, Any], token: str) -> str:
         claims = self._gate.tokens.verify(token, self._gate.login_server(registry), "access_token")
         name: str = claims["sub"]
-        request["principal"] = name
+        caller.of(request).principal = name
         missing = set(scope["actions"]) - _actions(claims["access"], scope)
         if not missing or not scope["name"]:
+            caller.of(request).token_ends = claims["exp"]
             return name
         if missing <= _actions(claims["refused"], scope):
             raise _denied(registry, scope, name)

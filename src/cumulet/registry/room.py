@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import time
-from collections.abc import Callable
-
 import aiohttp
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry
 
 from cumulet.common import tls
 from cumulet.common.arm import arm_errors, only_front_door
 from cumulet.common.health import health_routes
+from cumulet.common.logs import AccessLog
 from cumulet.common.room import Room
 from cumulet.common.tasks import task_set
+from cumulet.common.tls_loop import Loop
 from cumulet.registry.access import Gate
 from cumulet.registry.acr.routes import Acr
+from cumulet.registry.answers import Answers
 from cumulet.registry.blobs import Blobs
 from cumulet.registry.collection import Collector
 from cumulet.registry.copying import Copier, OtherRegistry
 from cumulet.registry.deliveries import Deliveries
 from cumulet.registry.distribution import Distribution
-from cumulet.registry.errors import Handler, answer_errors
 from cumulet.registry.filesystem import FileContent
 from cumulet.registry.guard import Guard
 from cumulet.registry.links import Links
 from cumulet.registry.login import Login
 from cumulet.registry.manifests import Manifests
+from cumulet.registry.observe import Observer
 from cumulet.registry.provider import routes
 from cumulet.registry.provider.imports import Imports
 from cumulet.registry.provider.registries import Registries
@@ -41,10 +39,8 @@ from cumulet.registry.uploads import Uploads
 from cumulet.registry.upstream import Upstream
 from cumulet.registry.webhooks import Events
 
-log = logging.getLogger(__name__)
-
-#: uvloop has no `sendfile`, by which blobs leave without passing through this process.
-new_event_loop = asyncio.new_event_loop
+#: Blobs leave by its `sendfile`.
+new_event_loop = Loop
 
 
 async def serve(room: Room) -> None:
@@ -58,6 +54,7 @@ async def serve(room: Room) -> None:
     links = Links(catalog, content, pushes)
     sessions = Sessions(catalog, content)
     collector = Collector(catalog, links, sessions, pushes, limits)
+    access = AccessLog(room.name)
     connector = aiohttp.TCPConnector(ssl=room.client_tls(), limit=0)
     # Whoever webhooks and images from elsewhere are with: trusted as this machine's other programs do.
     outside = aiohttp.TCPConnector(ssl=tls.client_context(config.trust_bundle_file))
@@ -76,7 +73,8 @@ async def serve(room: Room) -> None:
             distribution = Distribution(guard, Blobs(content, links), uploads, manifests, pushes)
             login = Login(gate, guard)
             metrics = CollectorRegistry()
-            observed = _observed(metrics)
+            observer = Observer(metrics, access)
+            answers = Answers(catalog.database, pushes, observer)
             app = web.Application(middlewares=[arm_errors, only_front_door])
             app.add_routes(health_routes(metrics))
             registries = Registries(catalog, gate, collector, config.login_servers_file)
@@ -96,32 +94,12 @@ async def serve(room: Room) -> None:
                 ("/v2", distribution.handle),
                 ("/v2/{path:(?s:.*)}", distribution.handle),
             ):
-                app.router.add_route("*", path, observed(handler))
-            async with room.serving(app):
+                app.router.add_route("*", path, observer.observed(handler))
+            async with room.serving(app, around=answers.around):
                 tasks.start_essential(collector.run(), "collection")
                 tasks.start_essential(deliveries.run(tasks), "deliveries")
                 room.ready()
                 await room.stopping.wait()
     finally:
+        access.close()
         catalog.close()
-
-
-def _observed(metrics: CollectorRegistry) -> Callable[[Handler], Handler]:
-    """Count, time and log each request of the data plane, and answer its errors."""
-    requests = Counter("registry_requests", "Requests answered", ["method", "status"], registry=metrics)
-    seconds = Histogram("registry_request_seconds", "Time to answer", ["method"], registry=metrics)
-
-    def observe(handler: Handler) -> Handler:
-        async def observed(request: web.Request) -> web.StreamResponse:
-            began = time.perf_counter()
-            response = await answer_errors(request, handler)
-            took = time.perf_counter() - began
-            requests.labels(request.method, response.status).inc()
-            seconds.labels(request.method).observe(took)
-            line = {"status": response.status, "seconds": round(took, 4), "principal": request.get("principal")}
-            log.info("%s %s", request.method, request.path, extra=line)
-            return response
-
-        return observed
-
-    return observe

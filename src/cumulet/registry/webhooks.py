@@ -11,6 +11,7 @@ from aiohttp import web
 
 from cumulet.common import clock
 from cumulet.common.patterns import like
+from cumulet.registry import caller
 from cumulet.registry.deliveries import Deliveries
 from cumulet.registry.resources import Resources
 from cumulet.registry.store import Manifest, Registry
@@ -117,9 +118,9 @@ class Events:
                 "id": str(uuid.uuid4()),
                 "host": f"{registry.key}.{self._suffix}",
                 "method": request.method,
-                "useragent": request.headers.get("User-Agent", "")[:300],
+                "useragent": request.headers.get("User-Agent", "")[:300].encode(errors="replace").decode(),
             },
         }
-        if principal := request.get("principal"):
+        if principal := caller.of(request).principal:
             content["actor"] = {"name": principal}
         return content

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
+from contextvars import ContextVar
 
 from cumulet.kube.status import ApiError
 
-#: Where a request has its seat, for those that go on when they have been answered.
-SEAT = "seat"
+#: The seat of the request that is being answered, for those that go on when they have been.
+SEAT: ContextVar[Seat] = ContextVar("seat")
 _WAIT = 15.0
 
 

@@ -79,7 +79,7 @@ class Field:
 class Definition:
     """An object: its fields by name."""
 
-    __slots__ = ("fields", "format", "map_type", "name", "type")
+    __slots__ = ("fields", "format", "map_type", "name", "required", "type")
 
     def __init__(self, name: str, schema: dict[str, Any]) -> None:
         self.name = name
@@ -87,6 +87,7 @@ class Definition:
         self.type: str = types[0] if isinstance(types, list) else types
         self.format: str = schema.get("format", "")
         self.map_type: str = schema.get("x-kubernetes-map-type", "")
+        self.required: list[str] = schema.get("required", [])
         self.fields = {key: Field(value) for key, value in (schema.get("properties") or {}).items()}
 
 

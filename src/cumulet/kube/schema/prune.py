@@ -6,6 +6,7 @@ import base64
 import binascii
 import functools
 import string
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -30,6 +31,7 @@ _PYTHON: dict[str, tuple[type, ...]] = {
     "number": (int, float),
 }
 _BASE64 = frozenset(f"{string.ascii_letters}{string.digits}+/=".encode())
+_TIMES = frozenset(f"io.k8s.apimachinery.pkg.apis.meta.v1.{name}" for name in ("Time", "MicroTime"))
 _DEPTH = 60
 #: Specs of so many templates are remembered, where they are not larger than this.
 _REMEMBERED = 128
@@ -126,6 +128,8 @@ def _check(value: Any, field: Field, path: str, of: Definition, unknown: list[st
     elif kind == "object":
         item = field.item
         if item is None:
+            if field.ref in _TIMES:
+                _time(value, path, of)
             return
         if type(value) is not dict:
             raise _mismatch(value, path, of, _short(item.name))
@@ -164,6 +168,16 @@ def _quantity(value: Any) -> str:
         return canonical(value if isinstance(value, str) else repr(value))
     except ValueError as error:
         raise _WrongType(str(error)) from None
+
+
+def _time(value: Any, path: str, of: Definition) -> None:
+    if type(value) is not str:
+        raise _mismatch(value, path, of, "string")
+    try:
+        datetime.fromisoformat(value)
+    except ValueError:
+        why = f'parsing time "{value}" as "2006-01-02T15:04:05Z07:00": cannot parse "{value}" as "2006"'
+        raise _WrongType(why) from None
 
 
 def _base64(value: str) -> None:

@@ -50,7 +50,7 @@ def _config_map(obj: Object, now: datetime) -> list[Any]:
 
 def _endpoints(obj: Object, now: datetime) -> list[Any]:
     addresses = [
-        f"{address['ip']}:{port['port']}"
+        f"{address.get('ip', '')}:{port.get('port', 0)}"
         for subset in obj.get("subsets") or ()
         for port in subset.get("ports") or ()
         for address in subset.get("addresses") or ()
@@ -386,7 +386,7 @@ def _role_binding(obj: Object, now: datetime) -> list[Any]:
     role = obj.get("roleRef") or {}
     subjects: dict[str, list[str]] = {"User": [], "Group": [], "ServiceAccount": []}
     for subject in obj.get("subjects") or ():
-        name = subject["name"]
+        name = subject.get("name", "")
         if subject["kind"] == "ServiceAccount":
             name = f"{subject.get('namespace', '')}/{name}"
         subjects.setdefault(subject["kind"], []).append(name)

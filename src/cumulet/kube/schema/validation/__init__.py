@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from cumulet.kube.schema.validation import others
 from cumulet.kube.schema.validation.causes import (
     LABEL,
     LABEL_MESSAGE,
@@ -23,6 +24,7 @@ from cumulet.kube.schema.validation.causes import (
 from cumulet.kube.schema.validation.certificates import certificate_request, decision
 from cumulet.kube.schema.validation.contents import config_map, secret
 from cumulet.kube.schema.validation.pods import ephemeral_containers, pod, pod_spec
+from cumulet.kube.schema.validation.published import published
 from cumulet.kube.schema.validation.services import service
 from cumulet.kube.schema.validation.webhooks import admission_policy, policy_binding, webhook_configuration
 from cumulet.kube.schema.validation.workloads import cron_job, daemon_set, deployment, job, stateful_set, workload
@@ -42,6 +44,9 @@ def validate(obj: Object, old: Object | None, group: str, kind: str, subresource
     validator = _VALIDATORS.get((group, kind))
     if validator is not None:
         causes += validator(obj, old)
+    if (group, kind) not in _OF_THE_PATH and old is None:
+        said = {cause.field for cause in causes}
+        causes += [cause for cause in published(obj, group, kind) if cause.field not in said]
     return causes
 
 
@@ -75,6 +80,16 @@ def _metadata(obj: Object, group: str, kind: str) -> Causes:
         yield Cause("metadata.annotations", "FieldValueTooLong", "Too long: may not be more than 262144 bytes")
 
 
+#: Whose own rules say everything.
+_OF_THE_PATH = frozenset(
+    [
+        *(("", kind) for kind in ("Pod", "Service", "Secret", "ConfigMap", "Namespace")),
+        *(("apps", kind) for kind in ("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet")),
+        *(("batch", kind) for kind in ("Job", "CronJob")),
+        *((_ADMISSION, f"{kind}WebhookConfiguration") for kind in ("Mutating", "Validating")),
+        ("apiextensions.k8s.io", "CustomResourceDefinition"),
+    ]
+)
 _PARTS: dict[tuple[str, str, str], Callable[[Object, Object], list[Cause]]] = {
     (_CERTIFICATES, "CertificateSigningRequest", "approval"): decision,
     (_CERTIFICATES, "CertificateSigningRequest", "status"): decision,
@@ -92,6 +107,17 @@ _VALIDATORS: dict[tuple[str, str], Callable[[Object, Object | None], list[Cause]
     ("apps", "DaemonSet"): daemon_set,
     ("batch", "Job"): job,
     ("batch", "CronJob"): cron_job,
+    ("", "Namespace"): others.namespace,
+    ("", "Node"): others.node,
+    ("", "PersistentVolumeClaim"): others.claim,
+    ("autoscaling", "HorizontalPodAutoscaler"): others.autoscaler,
+    ("networking.k8s.io", "Ingress"): others.ingress,
+    ("policy", "PodDisruptionBudget"): others.disruption_budget,
+    ("scheduling.k8s.io", "PriorityClass"): others.priority_class,
+    (_RBAC, "Role"): others.role,
+    (_RBAC, "ClusterRole"): others.role,
+    (_RBAC, "RoleBinding"): others.role_binding,
+    (_RBAC, "ClusterRoleBinding"): others.role_binding,
     (_CERTIFICATES, "CertificateSigningRequest"): certificate_request,
     (_ADMISSION, "MutatingWebhookConfiguration"): webhook_configuration,
     (_ADMISSION, "ValidatingWebhookConfiguration"): webhook_configuration,

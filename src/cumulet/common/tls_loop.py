@@ -1,0 +1,117 @@
+"""uvloop with `tls_transport` for its TLS servers, for rooms that send files.
+
+aiohttp's `FileResponse` asks the event loop to send a file; there it is sent by threads, with no change to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import socket
+import ssl
+from collections.abc import Callable
+from typing import IO, Any
+
+import uvloop
+
+from cumulet.common.tls_transport import Shared, TlsTransport
+
+log = logging.getLogger(__name__)
+
+#: No descriptor or no memory is left for a connection: the others go on, and it is tried again.
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_PAUSE_SECONDS = 1.0
+
+
+class Loop(uvloop.Loop):
+    """`create_server` with `ssl` and `sock`, and `sendfile` to the connections of such a server."""
+
+    async def create_server(  # type: ignore[override]
+        self, protocol_factory: Callable[[], asyncio.Protocol], *args: Any, **options: Any
+    ) -> asyncio.AbstractServer:
+        """As asyncio's."""
+        context, listener = options.get("ssl"), options.get("sock")
+        if isinstance(context, ssl.SSLContext) and isinstance(listener, socket.socket):
+            return _Server(self, listener, context, protocol_factory)
+        return await super().create_server(protocol_factory, *args, **options)
+
+    async def sendfile(
+        self,
+        transport: asyncio.BaseTransport,
+        file: IO[bytes],
+        offset: int = 0,
+        count: int | None = None,
+        *,
+        fallback: bool = True,
+    ) -> int:
+        """As asyncio's."""
+        if isinstance(transport, TlsTransport):
+            size = os.fstat(file.fileno()).st_size - offset
+            return await transport.sendfile(file, offset, size if count is None else min(size, count))
+        return await super().sendfile(transport, file, offset, count, fallback=fallback)
+
+
+class _Server(asyncio.AbstractServer):
+    """Accepts connections from a listening socket until it is closed; the connections live on."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        listener: socket.socket,
+        context: ssl.SSLContext,
+        protocol_factory: Callable[[], asyncio.Protocol],
+    ) -> None:
+        listener.setblocking(False)
+        self._loop = loop
+        self._listener = listener
+        self._shared = Shared.make(loop, context)
+        self._protocol_factory = protocol_factory
+        self._start()
+
+    def _start(self) -> None:
+        if self._listener.fileno() >= 0:
+            self._loop.add_reader(self._listener.fileno(), self._accept)
+
+    def _accept(self) -> None:
+        for _ in range(64):
+            try:
+                connection, _address = self._listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in _EXHAUSTED:
+                    raise
+                log.error("no more connections can be accepted: %s", error.strerror)
+                self._loop.remove_reader(self._listener.fileno())
+                self._loop.call_later(_PAUSE_SECONDS, self._start)
+                return
+            try:
+                TlsTransport(connection, self._shared, self._protocol_factory())
+            except OSError:  # the other end has gone
+                connection.close()
+
+    def close(self) -> None:
+        """Accept no more."""
+        if self._listener.fileno() >= 0:
+            self._loop.remove_reader(self._listener.fileno())
+            self._listener.close()
+
+    async def wait_closed(self) -> None:
+        """There is nothing to wait for."""
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """The loop."""
+        return self._loop
+
+    async def start_serving(self) -> None:
+        """It does from the beginning."""
+
+    async def serve_forever(self) -> None:
+        """A room has its own way to wait for its end."""
+        raise NotImplementedError
+
+    def is_serving(self) -> bool:
+        """Whether connections are accepted."""
+        return self._listener.fileno() >= 0
