@@ -94,6 +94,7 @@ def test_a_node_that_is_not_heard_of(space: Space, server: Server) -> None:
     assert condition(unknown, "Ready")["message"] == "Kubelet stopped posting node status."
     tainted = space.wait("nodes", "lost", lambda node: len(node["spec"].get("taints") or ()) == 2)
     assert {taint["effect"] for taint in tainted["spec"]["taints"]} == {"NoSchedule", "NoExecute"}
+    space.wait("pods", "stays", lambda pod: condition(pod, "Ready")["status"] == "False")
     space.wait_gone("pods", "goes")
     assert space.wait("pods", "stays")["status"]["phase"] == "Running"
     space.status("nodes", "lost", conditions=[silent | {"lastHeartbeatTime": "2036-01-01T00:00:00Z"}])
@@ -101,6 +102,32 @@ def test_a_node_that_is_not_heard_of(space: Space, server: Server) -> None:
     # Its pods go with it when it is gone for good.
     lost.close()
     space.wait_gone("pods", "stays")
+
+
+def test_taints_by_hand_and_by_condition(space: Space, server: Server) -> None:
+    other = StandInNode(server, "other", labels={"only": space.name})
+    tolerated = {"key": "gone", "operator": "Exists", "effect": "NoExecute"}
+    spec = {"containers": [{"name": "c", "image": "x"}], "nodeSelector": {"only": space.name}}
+    space.make(
+        "pods",
+        {"metadata": {"name": "stays"}, "spec": spec | {"tolerations": [tolerated]}},
+        {"metadata": {"name": "later"}, "spec": spec | {"tolerations": [tolerated | {"tolerationSeconds": 1}]}},
+        {"metadata": {"name": "goes"}, "spec": spec},
+    )
+    for name in ("stays", "later", "goes"):
+        space.wait("pods", name, lambda pod: condition(pod, "Ready").get("status") == "True")
+    space.kubectl("taint", "node", "other", "gone=yes:NoExecute")
+    for name in ("goes", "later"):
+        space.wait_gone("pods", name)
+    assert space.wait_event("goes", "TaintManagerEviction") == f"Marking for deletion Pod {space.name}/goes"
+    assert "deletionTimestamp" not in space.get("pods", "stays")["metadata"]
+    space.kubectl("cordon", "other")
+    space.status("nodes", "other", conditions=[{"type": "DiskPressure", "status": "True"}])
+    wanted = {"gone", "node.kubernetes.io/unschedulable", "node.kubernetes.io/disk-pressure"}
+    space.wait("nodes", "other", lambda node: {taint["key"] for taint in node["spec"]["taints"]} == wanted)
+    space.kubectl("uncordon", "other")
+    space.wait("nodes", "other", lambda node: len(node["spec"]["taints"]) == 2)
+    other.close()
 
 
 def test_a_claim_in_use_stays(space: Space) -> None:

@@ -16,6 +16,7 @@ from cumulet.controllers.daemonset import DaemonSetController
 from cumulet.controllers.deployment import DeploymentController
 from cumulet.controllers.disruption import DisruptionController
 from cumulet.controllers.endpoints import EndpointsController
+from cumulet.controllers.eviction import TaintEvictionController
 from cumulet.controllers.garbage import GarbageCollector
 from cumulet.controllers.job import ExpiryController, JobController
 from cumulet.controllers.namespaces import NamespaceController, ServiceAccountController
@@ -41,6 +42,7 @@ CONTROLLERS: tuple[tuple[Callable[[Context], Controller], int], ...] = (
     (NamespaceController, 2),
     (ServiceAccountController, 2),
     (NodeLifecycleController, 2),
+    (TaintEvictionController, 4),
     (PodGarbageCollector, 1),
     (DisruptionController, 2),
     (AutoscalingController, 2),
