@@ -63,7 +63,8 @@ def test_a_quota_tells_what_is_used(space: Space) -> None:
         "image": "x",
         "resources": {"requests": {"cpu": "250m"}, "limits": {"cpu": "1", "memory": "64Mi"}},
     }
-    space.make("pods", {"metadata": {"name": "p"}, "spec": {"containers": [container]}})
+    held = {"name": "p", "annotations": {"life": "waits"}}
+    space.make("pods", {"metadata": held, "spec": {"containers": [container]}})
     used = {
         "pods": "1",
         "requests.cpu": "250m",
@@ -131,7 +132,8 @@ def test_taints_by_hand_and_by_condition(space: Space, server: Server) -> None:
 
 
 def test_a_claim_in_use_stays(space: Space) -> None:
-    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    storage = {"requests": {"storage": "1Gi"}}
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": storage, "storageClassName": ""}
     space.make("persistentvolumeclaims", {"metadata": {"name": "data"}, "spec": spec})
     space.wait("persistentvolumeclaims", "data", lambda obj: obj["metadata"].get("finalizers"))
     volumes = [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]

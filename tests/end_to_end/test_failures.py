@@ -83,8 +83,8 @@ def test_mended_secrets_and_images_let_the_pods_run(pulls: Cluster) -> None:
         ),
         (
             "no-claim",
-            {"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]},
-            '0/1 nodes are available: persistentvolumeclaim "data" not found.',
+            {"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "none"}}]},
+            '0/1 nodes are available: persistentvolumeclaim "none" not found.',
         ),
     ],
 )
@@ -97,7 +97,7 @@ def test_what_does_not_fit_stays_pending(cluster: Cluster, name: str, spec: dict
 @pytest.mark.parametrize(
     ("name", "volume"),
     [
-        ("nfs", {"nfs": {"server": "files.example.com", "path": "/"}}),
+        ("persistentVolumeClaim", {"persistentVolumeClaim": {"claimName": "data"}}),
         ("hostPath", {"hostPath": {"path": "/"}}),
     ],
 )

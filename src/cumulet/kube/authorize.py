@@ -191,7 +191,6 @@ DEFAULT_ROLES: dict[str, list[dict[str, Any]]] = {
         _rule(["apps"], ["replicasets", "statefulsets"], READ),
         _rule([""], ["pods/binding", "bindings"], ["create"]),
         _rule([""], ["pods/status"], ["patch", "update"]),
-        _rule([""], ["persistentvolumeclaims"], ["patch", "update"]),
         _rule(["policy"], ["poddisruptionbudgets"], READ),
         _rule(["storage.k8s.io"], ["storageclasses"], READ),
         _rule([""], ["persistentvolumeclaims"], ["patch", "update"]),
