@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import signal
 import socket
@@ -123,7 +124,12 @@ def peer_certificate(request: web.BaseRequest) -> Peer | None:
     certificate = transport.get_extra_info("peercert") if transport is not None else None
     if not certificate:
         return None
-    fields = [field for names in certificate.get("subject", ()) for field in names]
+    return _peer(certificate.get("subject", ()))
+
+
+@functools.lru_cache(256)
+def _peer(subject: tuple[tuple[tuple[str, str], ...], ...]) -> Peer:
+    fields = [field for names in subject for field in names]
     user = next((value for key, value in fields if key == "commonName"), "")
     return Peer(user, tuple(value for key, value in fields if key == "organizationName"))
 

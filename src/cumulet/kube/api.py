@@ -11,8 +11,8 @@ import msgspec
 from aiohttp import web
 from prometheus_client import Counter, Histogram
 
-from cumulet.kube import discovery, openapi
-from cumulet.kube.answer import encode, respond
+from cumulet.kube import discovery, openapi, schema
+from cumulet.kube.answer import encode, respond, respond_made
 from cumulet.kube.applying import Applying, is_apply
 from cumulet.kube.attributes import Attributes
 from cumulet.kube.audit import AuditLog
@@ -31,7 +31,7 @@ from cumulet.kube.patch.json_patch import JsonPatchError
 from cumulet.kube.patch.strategic import StrategicPatchError
 from cumulet.kube.reading import Reading
 from cumulet.kube.resources import Row
-from cumulet.kube.status import ApiError, bad_request, forbidden, method_not_allowed, no_such_resource
+from cumulet.kube.status import ApiError, Cause, bad_request, forbidden, invalid, method_not_allowed, no_such_resource
 from cumulet.kube.subresources import Subresources
 from cumulet.kube.target import Target, parse
 from cumulet.kube.users import ServiceAccountTokens, User
@@ -79,6 +79,7 @@ class Api:
         self._metrics = resource_metrics
         self._applying = Applying(objects)
         self._requests, self._seconds = metrics
+        self._series: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request; what was not foreseen is logged and tells the caller no detail."""
@@ -110,10 +111,17 @@ class Api:
             and self._audit.wants(target, response.status)
         ):
             self._audit.write(request, real, user, target, response.status, time.perf_counter() - began)
-        self._requests.labels(verb, response.status).inc()
-        if verb not in _LONG:
-            self._seconds.labels(verb).observe(time.perf_counter() - began)
+        self._count(verb, response.status, time.perf_counter() - began)
         return response
+
+    def _count(self, verb: str, status: int, seconds: float) -> None:
+        found = self._series.get((verb, status))
+        if found is None:
+            found = self._series[verb, status] = (self._requests.labels(verb, status), self._seconds.labels(verb))
+        counter, histogram = found
+        counter.inc()
+        if verb not in _LONG:
+            histogram.observe(seconds)
 
     async def _in_turn(self, request: web.BaseRequest, user: User, target: Target) -> web.StreamResponse:
         """Answer who may ask, when it is their turn."""
@@ -153,8 +161,11 @@ class Api:
         match parts:
             case ["version"]:
                 return encode(request, discovery.version())
-            case ["healthz" | "livez" | "readyz", *_]:
-                return web.Response(text="ok")
+            case ["healthz" | "livez" | "readyz" as check, *_]:
+                verbose = "verbose" in request.query and len(parts) == 1
+                return web.Response(text=f"[+]ping ok\n[+]store ok\n{check} check passed\n" if verbose else "ok")
+            case [""]:
+                return encode(request, {"paths": discovery.paths(rows)})
             case [".well-known", "openid-configuration"]:
                 return encode(request, self._tokens.discovery())
             case ["openid", "v1", "jwks"]:
@@ -206,7 +217,7 @@ class Api:
                 return await self._delete_collection(request, user, target)
         raise method_not_allowed()
 
-    async def _create(self, request: web.BaseRequest, user: User, target: Target) -> web.Response:
+    async def _create(self, request: web.BaseRequest, user: User, target: Target) -> web.StreamResponse:
         row = target.row
         obj = decode_body(request.headers.get("Content-Type", ""), await read(request), row.kind)
         warnings = self._objects.decode(row, obj, request.query.get("fieldValidation", "Warn"))
@@ -217,7 +228,8 @@ class Api:
         by = Writer.of(request, user)
         by.warnings += warnings
         made = await self._objects.create(row.hub or row, target.namespace, to_stored(row, obj), by)
-        return encode(request, whole(row, made), 201, by.warnings)
+        stored = self._objects.find(row, target.namespace, made["metadata"]["name"])
+        return respond_made(request, row, made, stored, by.warnings)
 
     async def _update(self, request: web.BaseRequest, user: User, target: Target) -> web.Response:
         row = target.row
@@ -266,6 +278,7 @@ class Api:
         row = target.row
         options = await delete_options(request)
         by = Writer.of(request, user)
+        by.dry_run = by.dry_run or bool(options.get("dryRun"))
         obj, finished = await self._objects.delete(row, target.namespace, target.name, options, by)
         if finished and row.key != "pods":
             details = {"name": target.name, "kind": row.plural, "uid": obj["metadata"]["uid"]}
@@ -279,6 +292,7 @@ class Api:
         row = target.row
         options = await delete_options(request)
         by = Writer.of(request, user)
+        by.dry_run = by.dry_run or bool(options.get("dryRun"))
         items = []
         for stored in self._reading.selected(request, row, target.namespace):
             try:
@@ -296,6 +310,12 @@ async def delete_options(request: web.BaseRequest) -> Object:
     """`DeleteOptions` from the body, or from the query."""
     raw = await read(request)
     options = decode_body(request.headers.get("Content-Type", ""), raw, "DeleteOptions") if raw else {}
+    schema.prune(options, "", "v1", "DeleteOptions")
+    if options.get("dryRun") not in (None, [], ["All"]):
+        cause = Cause("dryRun", "FieldValueNotSupported", 'Unsupported value: supported values: "All"')
+        raise invalid("meta.k8s.io", "DeleteOptions", "", [cause])
+    if "orphanDependents" in options:
+        options.setdefault("propagationPolicy", "Orphan" if options["orphanDependents"] else "Background")
     query = request.query
     if grace := query.get("gracePeriodSeconds"):
         if not grace.lstrip("-").isdecimal():

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 from aiohttp import web
 
-from cumulet.kube.answer import form_of, respond, shaped, shaped_list
+from cumulet.kube.answer import form_of, respond, respond_object, shaped_list
 from cumulet.kube.codec import PROTOBUF
 from cumulet.kube.resources import Row
 from cumulet.kube.selectors import Predicate, field_selector, label_selector
@@ -80,9 +80,9 @@ class Reading:
         self._store = store
         self._watching = Watching(store, stopping)
 
-    def get(self, request: web.BaseRequest, row: Row, stored: Stored) -> web.Response:
+    def get(self, request: web.BaseRequest, row: Row, stored: Stored) -> web.StreamResponse:
         """One object."""
-        return respond(request, shaped(row, stored, form_of(request)))
+        return respond_object(request, row, stored)
 
     async def watch(self, request: web.BaseRequest, row: Row, namespace: str, name: str = "") -> web.StreamResponse:
         """A stream of changes, of one object where it is named."""
@@ -149,6 +149,13 @@ class Reading:
         query, form = request.query, form_of(request)
         since = _number(query.get("resourceVersion", ""), "resourceVersion")
         initial = query.get("sendInitialEvents", "").lower() in ("true", "1")
+        match = query.get("resourceVersionMatch", "")
+        if initial and match != "NotOlderThan":
+            why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
+            raise _invalid_match("Forbidden", why)
+        if match and not query.get("sendInitialEvents"):
+            why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
+            raise _invalid_match("Forbidden", why)
         self._check_reached(since)
         if form.media == PROTOBUF and row.custom is not None:
             why = "only the following media types are accepted: application/json, application/yaml"

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
-
 from cumulet.common.kubernetes.quantity import decimal
 from cumulet.kube.schema.validation.causes import (
-    LABEL,
     LABEL_MESSAGE,
     Causes,
     Object,
     duplicate,
     forbidden,
     invalid,
+    is_label,
     labels,
     qualified,
     required,
@@ -65,7 +63,7 @@ def pod_spec(spec: Object, field: str) -> Causes:
         name = volume.get("name", "")
         if not name:
             yield required(f"{where}.name")
-        elif len(name) > 63 or not re.fullmatch(LABEL, name):
+        elif len(name) > 63 or not is_label(name):
             yield invalid(f"{where}.name", name, LABEL_MESSAGE)
         elif name in volumes:
             yield duplicate(f"{where}.name", name)
@@ -96,7 +94,7 @@ def _container(container: Object, field: str, names: set[str], volumes: set[str]
     name = container.get("name", "")
     if not name:
         yield required(f"{field}.name")
-    elif len(name) > 63 or not re.fullmatch(LABEL, name):
+    elif len(name) > 63 or not is_label(name):
         yield invalid(f"{field}.name", name, LABEL_MESSAGE)
     elif name in names:
         yield duplicate(f"{field}.name", name)
@@ -119,7 +117,7 @@ def _container(container: Object, field: str, names: set[str], volumes: set[str]
         if port.get("protocol") not in ("TCP", "UDP", "SCTP"):
             yield unsupported(f"{where}.protocol", port.get("protocol"), ("TCP", "UDP", "SCTP"))
         if label := port.get("name"):
-            if len(label) > 15 or not re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", label):
+            if len(label) > 15 or not is_label(label):
                 yield invalid(f"{where}.name", label, "must be no more than 15 characters")
             if label in ports:
                 yield duplicate(f"{where}.name", label)
