@@ -147,7 +147,9 @@ def test_what_it_uses(cluster: Cluster) -> None:
 
 def test_port_forward(cluster: Cluster) -> None:
     command = ["kubectl", "port-forward", DEPLOYMENT, ":80"]
-    with subprocess.Popen(command, env=cluster.installation.environment, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, env=cluster.installation.environment, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         found = re.search(r"127\.0\.0\.1:(\d+) ->", process.stdout.readline())
         assert found is not None
