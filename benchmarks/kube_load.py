@@ -25,6 +25,9 @@ _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 #: When the writer sent the change that is seen, in nanoseconds of the machine's monotonic clock.
 _MARK = re.compile(rb'"bench/sent":"(\d+)"')
 _OVERLAP = 64
+#: More than one change takes.
+_TAIL = 8192
+_PATIENCE = 5.0
 
 
 def main() -> None:
@@ -147,56 +150,71 @@ def _requests(client: _Client, job: Job) -> Job:
 
 
 def _watch(client: _Client, job: Job) -> Job:
-    """`watchers` watches of `path` at once, until standard input says so: how long changes took to come."""
+    """`watchers` watches of `path` at once: how long changes took to come, for one watcher in ten.
+
+    Standard input names the mark of the last change; who has seen that has seen all before it.
+    """
     selector = selectors.EpollSelector()
     ask = request("GET", job["path"])
-    for _ in range(job["watchers"]):
-        connection = client.connect()
-        connection.sendall(ask)
-        head = b""
-        while b"\r\n\r\n" not in head:
-            head += connection.recv(4096)
-        connection.setblocking(False)
-        selector.register(connection, selectors.EVENT_READ, bytearray())
+    watchers = [_Watcher(client.connect(), ask, is_timed=number % 10 == 0) for number in range(job["watchers"])]
+    for watcher in watchers:
+        selector.register(watcher.socket, selectors.EVENT_READ, watcher)
     selector.register(sys.stdin, selectors.EVENT_READ, None)
     spent = time.process_time()
     print(json.dumps("watching"), flush=True)
-    delays: list[int] = []
-    ended = False
-    while not ended:
-        for key, _ in selector.select():
-            if key.data is None:
-                ended = True
-                continue
-            now = time.monotonic_ns()
-            delays += [now - mark for mark in _marks(key.fileobj, key.data)]
-    delays.sort()
+    buffer = memoryview(bytearray(_CHUNK))
+    last = b""
+    until = float("inf")
+    while time.monotonic() < until and not (last and all(last in watcher.tail for watcher in watchers)):
+        for key, _ in selector.select(1.0):
+            if key.data is not None:
+                key.data.take(buffer)
+            else:
+                last = sys.stdin.readline().strip().encode()
+                until = time.monotonic() + _PATIENCE
+                selector.unregister(sys.stdin)
+    delays = sorted(delay for watcher in watchers for delay in watcher.delays)
     return {
-        "seen": len(delays),
+        "complete": sum(last in watcher.tail for watcher in watchers),
         "p50": delays[len(delays) // 2] / 1e9 if delays else 0.0,
         "p99": delays[int(len(delays) * 0.99)] / 1e9 if delays else 0.0,
         "watching": time.process_time() - spent,
     }
 
 
-def _marks(connection: Any, tail: bytearray) -> list[int]:
-    """The marks in what has come on a watch; its end is kept in `tail`, in case a mark is cut in two there."""
-    parts = [bytes(tail)]
-    while True:
-        try:
-            data = connection.recv(_CHUNK)
-        except ssl.SSLWantReadError:
-            break
-        if not data:
-            raise SystemExit("the server closed a watch")
-        parts.append(data)
-    whole = b"".join(parts)
-    marks, end = [], 0
-    for found in _MARK.finditer(whole):
-        marks.append(int(found[1]))
-        end = found.end()
-    tail[:] = whole[max(end, len(whole) - _OVERLAP) :]
-    return marks
+class _Watcher:
+    """One watch; `tail` is the end of what has come."""
+
+    def __init__(self, connection: ssl.SSLSocket, ask: bytes, *, is_timed: bool) -> None:
+        self.socket = connection
+        self.delays: list[int] = []
+        self.tail = b""
+        self._is_timed = is_timed
+        connection.sendall(ask)
+        while b"\r\n\r\n" not in self.tail:
+            self.tail += connection.recv(4096)
+        connection.setblocking(False)
+
+    def take(self, buffer: memoryview) -> None:
+        """Read all that has come."""
+        now = time.monotonic_ns()
+        while True:
+            try:
+                size = self.socket.recv_into(buffer)
+            except ssl.SSLWantReadError:
+                return
+            if not size:
+                raise SystemExit("the server closed a watch")
+            if self._is_timed:
+                self._time(bytes(buffer[:size]), now)
+            new = bytes(buffer[max(0, size - _TAIL) : size])
+            self.tail = (self.tail + new)[-_TAIL:] if size < _TAIL else new
+
+    def _time(self, new: bytes, now: int) -> None:
+        before = self.tail[-_OVERLAP:]
+        for found in _MARK.finditer(before + new):
+            if found.end() > len(before):
+                self.delays.append(now - int(found[1]))
 
 
 if __name__ == "__main__":

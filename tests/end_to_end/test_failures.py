@@ -81,6 +81,11 @@ def test_mended_secrets_and_images_let_the_pods_run(pulls: Cluster) -> None:
             {"containers": [{"name": "web", "image": "web", "resources": {"requests": {"memory": "100Ti"}}}]},
             TOO_BIG,
         ),
+        (
+            "no-claim",
+            {"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "none"}}]},
+            '0/1 nodes are available: persistentvolumeclaim "none" not found.',
+        ),
     ],
 )
 def test_what_does_not_fit_stays_pending(cluster: Cluster, name: str, spec: dict[str, Any], message: str) -> None:
@@ -98,6 +103,7 @@ def test_what_does_not_fit_stays_pending(cluster: Cluster, name: str, spec: dict
 )
 def test_volumes_of_the_node_are_refused(cluster: Cluster, name: str, volume: dict[str, object]) -> None:
     pod = name.lower()
+    cluster.claim("data")
     cluster.pod(pod, volumes=[{"name": "data", **volume}])
     message = cluster.events(pod, "ProviderCreateFailed")
     assert f"requires volume data which is of an unsupported type ({name})" in message

@@ -46,6 +46,7 @@ class StandInKubelet:
             [
                 web.get("/containerLogs/{namespace}/{pod}/{container}", self._log),
                 web.get("/exec/{namespace}/{pod}/{container}", self._exec),
+                web.get("/attach/{namespace}/{pod}/{container}", self._attach),
                 web.get("/stats/summary", self._summary),
                 web.get("/portForward/{namespace}/{pod}", self._port_forward),
             ]
@@ -82,11 +83,18 @@ class StandInKubelet:
         return socket
 
     async def _exec(self, request: web.Request) -> web.WebSocketResponse:
+        return await self._run_in(request, request.query.getall("command"))
+
+    async def _attach(self, request: web.Request) -> web.WebSocketResponse:
+        """The container's own process gives back what it reads."""
+        return await self._run_in(request, ["cat"] if request.query.get("input") else ["echo", "on its own"])
+
+    async def _run_in(self, request: web.Request, command: list[str]) -> web.WebSocketResponse:
         self.asked.append(request.path_qs)
         socket = web.WebSocketResponse(protocols=["v5.channel.k8s.io"])
         await socket.prepare(request)
         process = await asyncio.create_subprocess_exec(
-            *request.query.getall("command"),
+            *command,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

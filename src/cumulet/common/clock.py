@@ -14,17 +14,21 @@ def now() -> datetime:
 
 def rfc3339(moment: datetime | None = None) -> str:
     """Whole seconds, as Kubernetes' `metav1.Time` writes it: `2026-11-23T19:50:21Z`."""
-    return _second(int(time.time())) if moment is None else moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _second(int(time.time())) if moment is None else _in_utc(moment, "seconds")
 
 
 @functools.lru_cache(1)
 def _second(epoch: int) -> str:
-    return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _in_utc(datetime.fromtimestamp(epoch, UTC), "seconds")
+
+
+def _in_utc(moment: datetime, precision: str) -> str:
+    return moment.astimezone(UTC).isoformat(timespec=precision).removesuffix("+00:00") + "Z"
 
 
 def rfc3339_micro(moment: datetime | None = None) -> str:
     """Microseconds, as Kubernetes' `metav1.MicroTime` and Azure write it: `2026-11-23T19:50:21.123456Z`."""
-    return (moment or now()).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return _in_utc(moment or now(), "microseconds")
 
 
 def parse(text: str) -> datetime:

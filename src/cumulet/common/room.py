@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import signal
 import socket
@@ -22,6 +23,9 @@ from aiohttp import web
 
 from cumulet.common import logs, tls
 from cumulet.common.config import Address, Config, RoomName
+
+#: Bytes of a body that wait for their handler; bodies come in pieces of about that size.
+_READ_BUFFER = 512 * 1024
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -84,7 +88,13 @@ class Room:
         """
         runner: web.AppRunner | web.ServerRunner
         if isinstance(handler, web.Application):
-            runner = web.AppRunner(handler, access_log=None, handler_cancellation=True, shutdown_timeout=GRACE)
+            runner = web.AppRunner(
+                handler,
+                access_log=None,
+                handler_cancellation=True,
+                shutdown_timeout=GRACE,
+                read_bufsize=_READ_BUFFER,
+            )
         else:
             server = web.Server(handler, access_log=None, handler_cancellation=True)
             runner = web.ServerRunner(server, shutdown_timeout=GRACE)
@@ -114,7 +124,12 @@ def peer_certificate(request: web.BaseRequest) -> Peer | None:
     certificate = transport.get_extra_info("peercert") if transport is not None else None
     if not certificate:
         return None
-    fields = [field for names in certificate.get("subject", ()) for field in names]
+    return _peer(certificate.get("subject", ()))
+
+
+@functools.lru_cache(256)
+def _peer(subject: tuple[tuple[tuple[str, str], ...], ...]) -> Peer:
+    fields = [field for names in subject for field in names]
     user = next((value for key, value in fields if key == "commonName"), "")
     return Peer(user, tuple(value for key, value in fields if key == "organizationName"))
 

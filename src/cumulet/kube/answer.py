@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
+import time
 from collections.abc import Sequence
+from email.utils import formatdate
 from typing import Any, NamedTuple
 
 import msgspec
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from cumulet.common import clock
 from cumulet.kube.codec import PROTOBUF, YAML, ProtobufError, encode_protobuf
@@ -34,12 +37,17 @@ class Form(NamedTuple):
 
 def form_of(request: web.BaseRequest) -> Form:
     """Read the Accept header and `includeObject`."""
-    include = request.query.get("includeObject", "Metadata")
+    include = request.query.get("includeObject", "Metadata") if request.query_string else "Metadata"
+    return _form(request.headers.get("Accept", ""), include)
+
+
+@functools.lru_cache(256)
+def _form(accept: str, include: str) -> Form:
     if include not in ("Metadata", "Object", "None"):
         include = "Metadata"
-    if media := media_of(request):
+    if media := _media(accept):
         return Form("", "Metadata", media)
-    for part in request.headers.get("Accept", "").split(","):
+    for part in accept.split(","):
         parameters = dict(item.strip().partition("=")[::2] for item in part.split(";")[1:])
         if parameters.get("g") == "meta.k8s.io" and parameters.get("v") == "v1":
             shape = parameters.get("as", "").removesuffix("List")
@@ -55,7 +63,11 @@ def media_of(request: web.BaseRequest) -> str:
 
     Raises `ApiError` 406 where it takes nothing that there is.
     """
-    accepted = request.headers.get("Accept", "")
+    return _media(request.headers.get("Accept", ""))
+
+
+@functools.lru_cache(256)
+def _media(accepted: str) -> str:
     if not accepted or "json" in accepted or "*" in accepted:
         return ""
     for part in accepted.split(","):
@@ -81,7 +93,12 @@ def _as(media: str, body: bytes) -> bytes:
 
 def head(row: Row) -> bytes:
     """What goes before a stored object's own first field."""
-    return f'{{"kind":"{row.kind}","apiVersion":"{row.api_version}",'.encode()
+    return _head(row.kind, row.api_version)
+
+
+@functools.lru_cache(256)
+def _head(kind: str, api_version: str) -> bytes:
+    return f'{{"kind":"{kind}","apiVersion":"{api_version}",'.encode()
 
 
 def shaped(row: Row, stored: Stored, form: Form) -> bytes:
@@ -117,6 +134,72 @@ def shaped_list(row: Row, items: Sequence[Stored], metadata: dict[str, Any], for
     else:
         bodies = [msgspec.json.encode(from_stored(row, item.load())) for item in items]
     return b"".join((top, msgspec.json.encode(metadata), b',"items":[', b",".join(bodies), b"]}"))
+
+
+class Ready(web.StreamResponse):
+    """An answer of JSON whose bytes are there already, in pieces: written as one, with few headers."""
+
+    def __init__(self, *pieces: bytes, status: int = 200) -> None:
+        super().__init__(status=status)
+        self._pieces = pieces
+        self._keeps_alive = False
+
+    @property
+    def keep_alive(self) -> bool:
+        """Whether the connection is used again."""
+        return self._keeps_alive
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Write it. Raises `ConnectionError` where the client is gone."""
+        transport = request.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError
+        self._keeps_alive = request.keep_alive
+        connection = _CONNECTION[request.version >= HttpVersion11, self._keeps_alive]
+        head = _HEAD % (_STATUS[self.status], sum(map(len, self._pieces)), _date(int(time.time())), connection)
+        transport.write(head if request.method == "HEAD" else b"".join((head, *self._pieces)))
+        if request.protocol.writing_paused:
+            await request.writer.drain()
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """All is written."""
+
+
+_STATUS = {200: b"200 OK", 201: b"201 Created"}
+_HEAD = b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\nDate: %b\r\n%b\r\n"
+#: By whether the client speaks HTTP/1.1, and whether the connection is used again.
+_CONNECTION = {
+    (True, True): b"",
+    (True, False): b"Connection: close\r\n",
+    (False, True): b"Connection: keep-alive\r\n",
+    (False, False): b"",
+}
+
+
+@functools.lru_cache(1)
+def _date(second: int) -> bytes:
+    return formatdate(second, usegmt=True).encode()
+
+
+def respond_object(request: web.BaseRequest, row: Row, stored: Stored) -> web.StreamResponse:
+    """An answer of one object, in the form that the client accepts."""
+    form = form_of(request)
+    if form.shape or form.media or row.hub is not None or len(stored.body) >= _COMPRESS_FROM:
+        return respond(request, shaped(row, stored, form))
+    return Ready(head(row), stored.body[1:])
+
+
+def respond_made(
+    request: web.BaseRequest, row: Row, obj: dict[str, Any], stored: Stored | None, warnings: Sequence[str]
+) -> web.StreamResponse:
+    """An answer of an object that was created; `stored` is what the store has by that name now."""
+    is_same = stored is not None and obj["metadata"].get("resourceVersion") == str(stored.revision)
+    is_plain = row.hub is None and not warnings and not media_of(request)
+    if stored is None or not is_same or not is_plain or len(stored.body) >= _COMPRESS_FROM:
+        return encode(
+            request, {"kind": row.kind, "apiVersion": row.api_version, **from_stored(row, obj)}, 201, warnings
+        )
+    return Ready(head(row), stored.body[1:], status=201)
 
 
 def respond(request: web.BaseRequest, body: bytes, status: int = 200, warnings: Sequence[str] = ()) -> web.Response:

@@ -12,7 +12,7 @@ from aiohttp import web
 from prometheus_client import Counter, Histogram
 
 from cumulet.kube import discovery, openapi, schema
-from cumulet.kube.answer import encode, respond
+from cumulet.kube.answer import encode, respond, respond_made
 from cumulet.kube.applying import Applying, is_apply
 from cumulet.kube.attributes import Attributes
 from cumulet.kube.audit import AuditLog
@@ -79,6 +79,7 @@ class Api:
         self._metrics = resource_metrics
         self._applying = Applying(objects)
         self._requests, self._seconds = metrics
+        self._series: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request; what was not foreseen is logged and tells the caller no detail."""
@@ -110,10 +111,17 @@ class Api:
             and self._audit.wants(target, response.status)
         ):
             self._audit.write(request, real, user, target, response.status, time.perf_counter() - began)
-        self._requests.labels(verb, response.status).inc()
-        if verb not in _LONG:
-            self._seconds.labels(verb).observe(time.perf_counter() - began)
+        self._count(verb, response.status, time.perf_counter() - began)
         return response
+
+    def _count(self, verb: str, status: int, seconds: float) -> None:
+        found = self._series.get((verb, status))
+        if found is None:
+            found = self._series[verb, status] = (self._requests.labels(verb, status), self._seconds.labels(verb))
+        counter, histogram = found
+        counter.inc()
+        if verb not in _LONG:
+            histogram.observe(seconds)
 
     async def _in_turn(self, request: web.BaseRequest, user: User, target: Target) -> web.StreamResponse:
         """Answer who may ask, when it is their turn."""
@@ -209,7 +217,7 @@ class Api:
                 return await self._delete_collection(request, user, target)
         raise method_not_allowed()
 
-    async def _create(self, request: web.BaseRequest, user: User, target: Target) -> web.Response:
+    async def _create(self, request: web.BaseRequest, user: User, target: Target) -> web.StreamResponse:
         row = target.row
         obj = decode_body(request.headers.get("Content-Type", ""), await read(request), row.kind)
         warnings = self._objects.decode(row, obj, request.query.get("fieldValidation", "Warn"))
@@ -220,7 +228,8 @@ class Api:
         by = Writer.of(request, user)
         by.warnings += warnings
         made = await self._objects.create(row.hub or row, target.namespace, to_stored(row, obj), by)
-        return encode(request, whole(row, made), 201, by.warnings)
+        stored = self._objects.find(row, target.namespace, made["metadata"]["name"])
+        return respond_made(request, row, made, stored, by.warnings)
 
     async def _update(self, request: web.BaseRequest, user: User, target: Target) -> web.Response:
         row = target.row

@@ -193,6 +193,7 @@ DEFAULT_ROLES: dict[str, list[dict[str, Any]]] = {
         _rule([""], ["pods/status"], ["patch", "update"]),
         _rule(["policy"], ["poddisruptionbudgets"], READ),
         _rule(["storage.k8s.io"], ["storageclasses"], READ),
+        _rule([""], ["persistentvolumeclaims"], ["patch", "update"]),
         _rule(["scheduling.k8s.io"], ["priorityclasses"], READ),
         _EVENTS,
         _LEASES,

@@ -18,6 +18,8 @@ _EXTRA = "impersonate-extra-"
 
 def impersonated(request: web.BaseRequest, user: User, authorizer: Authorizer) -> User:
     """The user to go on as. Raises `ApiError` 400, and 403 where the caller may not."""
+    if not any(key[:12].lower() == "impersonate-" for key in request.headers):
+        return user
     name = request.headers.get("Impersonate-User", "")
     groups = request.headers.getall("Impersonate-Group", [])
     uid = request.headers.get("Impersonate-Uid", "")

@@ -51,10 +51,14 @@ class Objects:
 
     def get(self, row: Row, namespace: str, name: str) -> Stored:
         """An object as it is on disk."""
-        stored = self._store.get(row.key, namespace, name)
+        stored = self.find(row, namespace, name)
         if stored is None:
             raise not_found(row.group, row.plural, name)
         return stored
+
+    def find(self, row: Row, namespace: str, name: str) -> Stored | None:
+        """An object as it is on disk, if it is there."""
+        return self._store.get(row.key, namespace, name)
 
     def _warn(self, row: Row, obj: Object, old: Object | None, by: Writer) -> None:
         by.warnings += kinds.warnings(row, obj, old) + self._admission.warnings(row, obj)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 from aiohttp import web
 
-from cumulet.kube.answer import form_of, respond, shaped, shaped_list
+from cumulet.kube.answer import form_of, respond, respond_object, shaped_list
 from cumulet.kube.codec import PROTOBUF
 from cumulet.kube.resources import Row
 from cumulet.kube.selectors import Predicate, field_selector, label_selector
@@ -80,9 +80,9 @@ class Reading:
         self._store = store
         self._watching = Watching(store, stopping)
 
-    def get(self, request: web.BaseRequest, row: Row, stored: Stored) -> web.Response:
+    def get(self, request: web.BaseRequest, row: Row, stored: Stored) -> web.StreamResponse:
         """One object."""
-        return respond(request, shaped(row, stored, form_of(request)))
+        return respond_object(request, row, stored)
 
     async def watch(self, request: web.BaseRequest, row: Row, namespace: str, name: str = "") -> web.StreamResponse:
         """A stream of changes, of one object where it is named."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import ipaddress
+import sys
 from typing import Any
 
 import aiohttp
@@ -32,6 +35,8 @@ from cumulet.kube.store import Store
 from cumulet.kube.subresources import Subresources
 from cumulet.kube.users import ServiceAccountTokens
 
+#: Seconds between compactions, and how far back the history then goes, as upstream's.
+_COMPACTION = 300.0
 _ENTRA_TIMEOUT = aiohttp.ClientTimeout(total=10)
 
 
@@ -80,16 +85,34 @@ async def serve(room: Room) -> None:
         return await api.handle(request)
 
     handler: Any = handle
+    compaction = asyncio.create_task(_compact(store, room.stopping))
+    _settle()
     try:
         async with room.serving(handler):
             room.ready()
             await room.stopping.wait()
     finally:
         cleanup.cancel()
-        await asyncio.gather(cleanup, return_exceptions=True)
+        compaction.cancel()
+        await asyncio.gather(cleanup, compaction, return_exceptions=True)
         await kubelet.close()
         await proxy.close()
         await admission.webhooks.close()
         await session.close()
         audit.close()
         store.close()
+
+
+async def _compact(store: Store, stopping: asyncio.Event) -> None:
+    while not stopping.is_set():
+        revision = store.revision
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_COMPACTION):
+                await stopping.wait()
+        await store.compact(revision)
+
+
+def _settle() -> None:
+    """Collect garbage less often than an interpreter does, and let the thread that commits come on soon."""
+    gc.set_threshold(20_000, 20, 100)
+    sys.setswitchinterval(0.001)

@@ -30,7 +30,11 @@ _KEPT = 16 * 2**20
 #: Bytes of one write of the state that a watch begins with.
 _PART = 256 * 1024
 #: Seconds of one turn of the feed, after which others come.
-_TURN = 0.002
+_TURN = 0.001
+#: Seconds between the beginnings of two rounds of a channel, for each of its watchers, and at most. A write costs about
+#: as much as the bytes of two changes, so where many watch, some changes wait for one another.
+_PACE = 0.00005
+_PACE_LIMIT = 0.03
 
 
 class Watching:
@@ -197,6 +201,7 @@ class _Channel:
         self._first = 0  # the number of the first line
         self._bytes = 0
         self._round: list[_Watcher] = []
+        self.due = 0.0  # when the next round may begin, on the clock of the loop
         self._joined: dict[int, tuple[bytes, bytes]] = {}
 
     @property
@@ -246,6 +251,7 @@ class _Channel:
         """Write to some watchers, until a moment; whether all have been written to."""
         if not self._round:
             self._round = [*self.watchers]
+            self.due = asyncio.get_running_loop().time() + min(_PACE_LIMIT, _PACE * len(self.watchers))
         while self._round:
             self._show(self._round.pop())
             if time.perf_counter() > until:
@@ -253,7 +259,13 @@ class _Channel:
         if self._round:
             return False
         self._trim()
-        return all(watcher.is_waiting or watcher.position == self._end for watcher in self.watchers)
+        end = self._end
+        return all(watcher.is_waiting or watcher.position == end for watcher in self.watchers)
+
+    @property
+    def is_between_rounds(self) -> bool:
+        """Whether the next turn begins a round."""
+        return not self._round
 
     def _show(self, watcher: _Watcher) -> None:
         if watcher.is_waiting or watcher.position == self._end:
@@ -283,10 +295,13 @@ class _Feed:
 
     def __init__(self) -> None:
         self._channels: dict[_Channel, None] = {}  # in the order in which they come next
+        self._paced: set[_Channel] = set()  # those whose next round is not due
         self._runs = False
 
     def wake(self, channel: _Channel) -> None:
         """This channel has something to show."""
+        if channel in self._paced:
+            return
         self._channels[channel] = None
         if not self._runs:
             self._runs = True
@@ -297,11 +312,26 @@ class _Feed:
         while self._channels and time.perf_counter() < until:
             channel = next(iter(self._channels))
             del self._channels[channel]
+            if self._is_early(channel):
+                continue
             if not channel.turn(until):
                 self._channels[channel] = None
         self._runs = bool(self._channels)
         if self._runs:
             asyncio.get_running_loop().call_soon(self._turn)
+
+    def _is_early(self, channel: _Channel) -> bool:
+        """Whether a channel is set aside until its next round is due."""
+        loop = asyncio.get_running_loop()
+        if not channel.is_between_rounds or channel.due - loop.time() < _PACE:
+            return False
+        self._paced.add(channel)
+        loop.call_at(channel.due, self._due, channel)
+        return True
+
+    def _due(self, channel: _Channel) -> None:
+        self._paced.discard(channel)
+        self.wake(channel)
 
 
 def _framed(data: bytes) -> bytes:

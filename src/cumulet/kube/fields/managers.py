@@ -143,10 +143,11 @@ def _entries(new: Object, live: Object, manager: Manager) -> list[_Entry]:
     given = None if manager.subresource else (new.get("metadata") or {}).get("managedFields")
     if given == [{}]:
         return []  # asks for a reset
-    for found in (given, (live.get("metadata") or {}).get("managedFields")):
-        if found and all(_is_good(entry) for entry in found):
-            return [_Entry(dict(entry)) for entry in found]
-    return []
+    own = (live.get("metadata") or {}).get("managedFields") or []
+    # What the server wrote itself needs no check.
+    if given and given != own and all(_is_good(entry) for entry in given):
+        own = given
+    return [_Entry(dict(entry)) for entry in own]
 
 
 def _is_good(entry: Object) -> bool:

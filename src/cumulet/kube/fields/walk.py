@@ -112,7 +112,7 @@ def compare(old: Any, new: Any, shape: Shape) -> tuple[Node, Node]:
 
 
 def _compare(old: Any, new: Any, shape: Shape) -> tuple[Node | None, Node | None]:
-    if old is new:
+    if old is new or old == new:
         return None, None
     if shape.atomic or not _descends(old, new, shape):
         return _leaf(old, new)

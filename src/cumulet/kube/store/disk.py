@@ -11,11 +11,13 @@ from collections.abc import Awaitable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from cumulet.common.database import Database
 from cumulet.kube.sealing import Sealer
 from cumulet.kube.store.stored import Stored, make
 
-_MIGRATIONS = [
+MIGRATIONS = [
     """
     CREATE TABLE object (
         resource TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL,
@@ -54,7 +56,7 @@ class Disk:
     """One file, opened by one process."""
 
     def __init__(self, path: Path, key_file: Path) -> None:
-        self._database = Database(path, _MIGRATIONS)
+        self._database = Database(path, MIGRATIONS)
         self._sealer = Sealer(key_file)
 
     def open(self) -> int:
@@ -72,7 +74,19 @@ class Disk:
         query = "SELECT resource, namespace, name, revision, created, written, body FROM object"
         for resource, namespace, name, revision, created, written, body in self._database.read(query):
             plain = self._sealer.open(resource, namespace, name, body)
-            yield resource, make(resource, namespace, name, revision, created, written, plain)
+            yield (
+                resource,
+                make(
+                    resource,
+                    msgspec.json.decode(plain),
+                    plain,
+                    namespace=namespace,
+                    name=name,
+                    revision=revision,
+                    created=created,
+                    written=written,
+                ),
+            )
 
     def write(self, changes: Sequence[Change]) -> Awaitable[None]:
         """Put changes on disk, all or none; in the order of the calls."""

@@ -229,7 +229,16 @@ class Store:
         obj["metadata"]["resourceVersion"] = str(revision)
         body = msgspec.json.encode({key: value for key, value in obj.items() if key not in ("apiVersion", "kind")})
         created = revision if before is None else before.created
-        stored = make(resource, namespace, name, revision, created, int(time.time()), body)
+        stored = make(
+            resource,
+            obj,
+            body,
+            namespace=namespace,
+            name=name,
+            revision=revision,
+            created=created,
+            written=int(time.time()),
+        )
         change = Change(resource, stored, delete)
         self._collection(resource).pending[namespace, name] = change
         loop = asyncio.get_running_loop()

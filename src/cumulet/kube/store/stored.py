@@ -36,73 +36,52 @@ class Event(NamedTuple):
     before: Stored | None
 
 
-class _Metadata(msgspec.Struct):
-    labels: dict[str, str] | None = None
-
-
-class _Spec(msgspec.Struct):
-    nodeName: str = ""  # noqa: N815  (Kubernetes' own name)
-    restartPolicy: str = ""  # noqa: N815
-    schedulerName: str = ""  # noqa: N815
-    serviceAccountName: str = ""  # noqa: N815
-    unschedulable: bool = False
-    clusterIP: str = ""  # noqa: N815
-    type: str = ""
-
-
-class _Status(msgspec.Struct):
-    phase: str = ""
-    podIP: str = ""  # noqa: N815
-    nominatedNodeName: str = ""  # noqa: N815
-
-
-class _Selectable(msgspec.Struct):
-    """The few fields that selectors name, decoded without the rest."""
-
-    metadata: _Metadata
-    spec: msgspec.Raw = msgspec.Raw(b"null")
-    status: msgspec.Raw = msgspec.Raw(b"null")
-
-
 #: Shared, as most objects have none; nobody writes to it.
 _NO_LABELS: dict[str, str] = {}
 
-_DECODER = msgspec.json.Decoder(_Selectable)
-_SPEC = msgspec.json.Decoder(_Spec | None)
-_STATUS = msgspec.json.Decoder(_Status | None)
+_PATHS = {
+    "pods": (
+        ("spec", "nodeName"),
+        ("spec", "restartPolicy"),
+        ("spec", "schedulerName"),
+        ("spec", "serviceAccountName"),
+        ("status", "phase"),
+        ("status", "podIP"),
+        ("status", "nominatedNodeName"),
+    ),
+    "services": (("spec", "clusterIP"), ("spec", "type")),
+    "namespaces": (("status", "phase"),),
+}
+_NAMES = {path: ".".join(path) for paths in _PATHS.values() for path in paths}
 
 
-def make(resource: str, namespace: str, name: str, revision: int, created: int, written: int, body: bytes) -> Stored:
-    """What is stored of an object whose JSON is `body`."""
-    selectable = _DECODER.decode(body)
+def make(
+    resource: str,
+    obj: dict[str, Any],
+    body: bytes,
+    *,
+    namespace: str,
+    name: str,
+    revision: int,
+    created: int,
+    written: int,
+) -> Stored:
+    """What is stored of an object, of which `body` is the JSON."""
+    labels = obj["metadata"].get("labels")
     fields = {"metadata.name": name, "metadata.namespace": namespace}
-    if resource in ("pods", "nodes", "services", "namespaces"):
-        spec = _SPEC.decode(selectable.spec) or _Spec()
-        status = _STATUS.decode(selectable.status) or _Status()
-        fields |= _path_fields(resource, spec, status)
-    elif resource == "events":
-        fields |= _event_fields(msgspec.json.decode(body))
-    elif resource == "secrets":
-        fields["type"] = msgspec.json.decode(body).get("type", "")
-    return Stored(namespace, name, revision, created, written, body, selectable.metadata.labels or _NO_LABELS, fields)
+    for path in _PATHS.get(resource, ()):
+        fields[_NAMES[path]] = (obj.get(path[0]) or _NOTHING).get(path[1]) or ""
+    match resource:
+        case "nodes":
+            fields["spec.unschedulable"] = "true" if (obj.get("spec") or {}).get("unschedulable") else "false"
+        case "secrets":
+            fields["type"] = obj.get("type", "")
+        case "events":
+            fields |= _event_fields(obj)
+    return Stored(namespace, name, revision, created, written, body, dict(labels) if labels else _NO_LABELS, fields)
 
 
-def _path_fields(resource: str, spec: _Spec, status: _Status) -> dict[str, str]:
-    if resource == "pods":
-        return {
-            "spec.nodeName": spec.nodeName,
-            "spec.restartPolicy": spec.restartPolicy,
-            "spec.schedulerName": spec.schedulerName,
-            "spec.serviceAccountName": spec.serviceAccountName,
-            "status.phase": status.phase,
-            "status.podIP": status.podIP,
-            "status.nominatedNodeName": status.nominatedNodeName,
-        }
-    if resource == "nodes":
-        return {"spec.unschedulable": "true" if spec.unschedulable else "false"}
-    if resource == "services":
-        return {"spec.clusterIP": spec.clusterIP, "spec.type": spec.type}
-    return {"status.phase": status.phase}
+_NOTHING: dict[str, Any] = {}
 
 
 def _event_fields(event: dict[str, Any]) -> dict[str, str]:

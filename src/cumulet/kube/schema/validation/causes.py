@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from collections.abc import Iterator
@@ -19,6 +20,9 @@ SUBDOMAIN = rf"{LABEL}(\.{LABEL})*"
 QUALIFIED = r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
 LABEL_VALUE = r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?"
 KEY = r"[-._a-zA-Z0-9]+"
+#: A prefix of 253 bytes, a slash and a name of 63.
+_KEY_LENGTH = 317
+is_label = re.compile(LABEL).fullmatch
 _is_value = re.compile(LABEL_VALUE).fullmatch
 _is_subdomain = re.compile(SUBDOMAIN).fullmatch
 _is_qualified = re.compile(QUALIFIED).fullmatch
@@ -105,6 +109,16 @@ def labels(labels: dict[str, str] | None, field: str) -> Causes:
 
 
 def qualified(key: str, field: str) -> Causes:
+    if len(key) > _KEY_LENGTH or not _is_key(key):
+        yield from _wrong_key(key, field)
+
+
+@functools.lru_cache(1024)
+def _is_key(key: str) -> bool:
+    return not list(_wrong_key(key, ""))
+
+
+def _wrong_key(key: str, field: str) -> Causes:
     prefix, slash, name = key.rpartition("/")
     if slash and (not prefix or len(prefix) > 253 or not _is_subdomain(prefix)):
         yield invalid(field, key, f"prefix part {SUBDOMAIN_MESSAGE}")

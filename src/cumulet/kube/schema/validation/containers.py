@@ -8,13 +8,13 @@ from typing import Any
 from cumulet.common.kubernetes.quantity import decimal
 from cumulet.kube.schema.validation.causes import (
     KEY,
-    LABEL,
     LABEL_MESSAGE,
     Causes,
     Object,
     duplicate,
     forbidden,
     invalid,
+    is_label,
     qualified,
     required,
     unsupported,
@@ -47,7 +47,7 @@ def container(found: Object, field: str, names: set[str], volumes: set[str]) -> 
     name = found.get("name", "")
     if not name:
         yield required(f"{field}.name")
-    elif len(name) > 63 or not re.fullmatch(LABEL, name):
+    elif len(name) > 63 or not is_label(name):
         yield invalid(f"{field}.name", name, LABEL_MESSAGE)
     elif name in names:
         yield duplicate(f"{field}.name", name)

@@ -6,7 +6,6 @@ import re
 
 from cumulet.kube.schema.validation.causes import (
     ADDRESS_MESSAGE,
-    LABEL,
     LABEL_MESSAGE,
     SUBDOMAIN,
     SUBDOMAIN_MESSAGE,
@@ -16,6 +15,7 @@ from cumulet.kube.schema.validation.causes import (
     forbidden,
     invalid,
     is_address,
+    is_label,
     labels,
     required,
     unsupported,
@@ -71,7 +71,7 @@ def pod_spec(spec: Object, field: str) -> Causes:
         name = volume.get("name", "")
         if not name:
             yield required(f"{where}.name")
-        elif len(name) > 63 or not re.fullmatch(LABEL, name):
+        elif len(name) > 63 or not is_label(name):
             yield invalid(f"{where}.name", name, LABEL_MESSAGE)
         elif name in volumes:
             yield duplicate(f"{where}.name", name)
@@ -119,7 +119,7 @@ def _names(spec: Object, field: str) -> Causes:
             yield invalid(f"{field}.{key}", name, SUBDOMAIN_MESSAGE)
     for key in ("hostname", "subdomain"):
         name = spec.get(key)
-        if name and (len(name) > 63 or not re.fullmatch(LABEL, name)):
+        if name and (len(name) > 63 or not is_label(name)):
             yield invalid(f"{field}.{key}", name, LABEL_MESSAGE)
 
 
