@@ -45,6 +45,18 @@ def evaluate(expression: str, variables: dict[str, Any]) -> Any:
         raise CelError(str(error)) from None
 
 
+def message(rule: dict[str, Any], variables: dict[str, Any], otherwise: str) -> str:
+    """What a rule says of what it does not allow: the value of its `messageExpression`, its `message`, or another text."""
+    if expression := rule.get("messageExpression"):
+        try:
+            found = evaluate(expression, variables)
+            if isinstance(found, str) and found.strip():
+                return found
+        except CelError:
+            pass  # then what is written is said
+    return str(rule.get("message") or otherwise)
+
+
 @functools.lru_cache(maxsize=1024)
 def _compiled(expression: str) -> cel.Program:
     # Most servers never see an expression.

@@ -10,7 +10,7 @@ from typing import Any
 
 from cumulet.kube.admission.webhooks import Question
 from cumulet.kube.admission.webhooks.asking import is_selected, review, wanted_as
-from cumulet.kube.cel import CelError, evaluate
+from cumulet.kube.cel import CelError, evaluate, message
 from cumulet.kube.resources import Row
 from cumulet.kube.schema.selecting import selects
 from cumulet.kube.status import ApiError, forbidden
@@ -145,23 +145,12 @@ def _broken(spec: Object, variables: Object) -> Iterator[tuple[str, str]]:
         try:
             if evaluate(expression, variables) is True:
                 continue
-            said = _message(validation, variables)
+            said = message(validation, variables, f"failed expression: {expression}")
         except CelError as error:
             if not fails:
                 continue
             said = f"expression '{expression}' resulted in error: {error}"
         yield said, validation.get("reason") or "Invalid"
-
-
-def _message(validation: Object, variables: Object) -> str:
-    if expression := validation.get("messageExpression"):
-        try:
-            found = evaluate(expression, variables)
-            if isinstance(found, str) and found.strip():
-                return found
-        except CelError:
-            pass
-    return str(validation.get("message") or f"failed expression: {validation['expression']}")
 
 
 def _refusal(question: Question, text: str, reason: str) -> ApiError:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from cumulet.kube.cel import CelError, check, evaluate
+from cumulet.kube.cel import CelError, check, evaluate, message
 from cumulet.kube.status import Cause
 
 Schema = dict[str, Any]
@@ -104,9 +104,9 @@ def _broken_here(value: Any, old: Any, schema: Schema, rules: list[Schema], path
         try:
             if evaluate(text, variables) is True:
                 continue
-            message = _message(rule, variables)
+            said = message(rule, variables, f"failed rule: {rule['rule'].strip()}")
         except CelError as error:
-            message = f"rule evaluation error: {error}"
+            said = f"rule evaluation error: {error}"
         reason = rule.get("reason") or "FieldValueInvalid"
         words = {
             "FieldValueForbidden": "Forbidden",
@@ -114,18 +114,7 @@ def _broken_here(value: Any, old: Any, schema: Schema, rules: list[Schema], path
             "FieldValueDuplicate": f'Duplicate value: "{schema.get("type", "")}"',
         }
         start = words.get(reason, f'Invalid value: "{schema.get("type", "")}"')
-        yield Cause(field.lstrip("."), reason, f"{start}: {message}")
-
-
-def _message(rule: Schema, variables: dict[str, Any]) -> str:
-    if expression := rule.get("messageExpression"):
-        try:
-            found = evaluate(expression, variables)
-            if isinstance(found, str) and found.strip():
-                return found
-        except CelError:
-            pass
-    return str(rule.get("message") or f"failed rule: {rule['rule'].strip()}")
+        yield Cause(field.lstrip("."), reason, f"{start}: {said}")
 
 
 def _same(item: Any, old: Any, keys: Any) -> Any:

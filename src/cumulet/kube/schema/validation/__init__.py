@@ -16,6 +16,8 @@ from cumulet.kube.schema.validation.causes import (
     SUBDOMAIN_MESSAGE,
     Causes,
     Object,
+    as_json,
+    forbidden,
     invalid,
     labels,
     qualified,
@@ -30,6 +32,7 @@ from cumulet.kube.schema.validation.webhooks import admission_policy, policy_bin
 from cumulet.kube.schema.validation.workloads import cron_job, daemon_set, deployment, job, stateful_set, workload
 from cumulet.kube.status import Cause
 
+_FINALIZERS = ("foregroundDeletion", "kubernetes", "orphan")
 _ADMISSION = "admissionregistration.k8s.io"
 _CERTIFICATES = "certificates.k8s.io"
 _RBAC = "rbac.authorization.k8s.io"
@@ -40,7 +43,7 @@ def validate(obj: Object, old: Object | None, group: str, kind: str, subresource
     if subresource:
         part = _PARTS.get((group, kind, subresource))
         return part(obj, old or {}) if part is not None else []
-    causes = list(_metadata(obj, group, kind))
+    causes = [*_metadata(obj, group, kind), *_references(obj, old)]
     validator = _VALIDATORS.get((group, kind))
     if validator is not None:
         causes += validator(obj, old)
@@ -78,6 +81,35 @@ def _metadata(obj: Object, group: str, kind: str) -> Causes:
     size = sum(len(key) + len(value) for key, value in (metadata.get("annotations") or {}).items())
     if size > 256 * 1024:
         yield Cause("metadata.annotations", "FieldValueTooLong", "Too long: may not be more than 262144 bytes")
+
+
+def _references(obj: Object, old: Object | None) -> Causes:
+    """Owners and finalizers."""
+    metadata = obj["metadata"]
+    finalizers = metadata.get("finalizers") or []
+    for index, name in enumerate(finalizers):
+        if "/" not in name and name not in _FINALIZERS:
+            why = "name is neither a standard finalizer name nor is it fully qualified"
+            yield invalid(f"metadata.finalizers[{index}]", name, why)
+    if old is not None and old["metadata"].get("deletionTimestamp"):
+        added = sorted(set(finalizers) - set(old["metadata"].get("finalizers") or ()))
+        if added:
+            shown = ", ".join(as_json(name) for name in added)
+            why = f"no new finalizers can be added if the object is being deleted, found new finalizers []string{{{shown}}}"
+            yield forbidden("metadata.finalizers", why)
+    controllers = 0
+    for index, owner in enumerate(metadata.get("ownerReferences") or ()):
+        where = f"metadata.ownerReferences[{index}]"
+        for key, words in (("apiVersion", "version must not be empty"), ("kind", "must not be empty")):
+            if not owner.get(key):
+                yield invalid(f"{where}.{key}", "", words)
+        for key in ("name", "uid"):
+            if not owner.get(key):
+                yield invalid(f"{where}.{key}", "", "must not be empty")
+        controllers += owner.get("controller") is True
+    if controllers > 1:
+        why = "Only one reference can have Controller set to true"
+        yield invalid("metadata.ownerReferences", metadata["ownerReferences"], why)
 
 
 #: Whose own rules say everything.

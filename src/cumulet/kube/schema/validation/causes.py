@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import ipaddress
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -46,6 +47,27 @@ LABEL_VALUE_MESSAGE = (
 PATH_SEGMENT = re.compile(r"(?!\.{1,2}$)[^/%]+")
 
 
+ADDRESS_MESSAGE = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is an IP address."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def is_network(text: str) -> bool:
+    """Whether a text is a range of addresses, as CIDR."""
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return "/" in text
+
+
 def required(field: str, detail: str = "") -> Cause:
     """A field that must be there."""
     return Cause(field, "FieldValueRequired", f"Required value: {detail}" if detail else "Required value")
@@ -73,6 +95,7 @@ def forbidden(field: str, detail: str) -> Cause:
 
 
 def as_json(value: Any) -> str:
+    """A value as a message shows it."""
     return msgspec.json.encode(value, order="sorted").decode()
 
 

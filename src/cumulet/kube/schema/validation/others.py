@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from typing import Any
 
@@ -14,6 +13,8 @@ from cumulet.kube.schema.validation.causes import (
     duplicate,
     forbidden,
     invalid,
+    is_address,
+    is_network,
     labels,
     qualified,
     required,
@@ -23,6 +24,7 @@ from cumulet.kube.status import Cause
 
 _EFFECTS = ("NoExecute", "NoSchedule", "PreferNoSchedule")
 _ACCESS = ("ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod")
+_NETWORK = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
 _RBAC = "rbac.authorization.k8s.io"
 
 
@@ -62,7 +64,8 @@ def node(obj: Object, old: Object | None) -> list[Cause]:
             )
         seen.add((taint.get("key", ""), effect))
     for index, block in enumerate(spec.get("podCIDRs") or ()):
-        causes += _cidr(block, f"spec.podCIDRs[{index}]")
+        if not is_network(block):
+            causes.append(invalid(f"spec.podCIDRs[{index}]", block, _NETWORK))
     if old is not None:
         before = old.get("spec") or {}
         if before.get("providerID") and spec.get("providerID") != before["providerID"]:
@@ -115,7 +118,7 @@ def ingress(obj: Object, old: Object | None) -> list[Cause]:
     for index, rule in enumerate(spec.get("rules") or ()):
         where = f"spec.rules[{index}]"
         host = rule.get("host", "")
-        if host and _is_address(host):
+        if host and is_address(host):
             causes.append(invalid(f"{where}.host", host, "must be a DNS name, not an IP address"))
         elif host and not re.fullmatch(rf"(\*\.)?{SUBDOMAIN}", host):
             causes.append(invalid(f"{where}.host", host, SUBDOMAIN_MESSAGE))
@@ -292,18 +295,3 @@ def priority_class(obj: Object, old: Object | None) -> list[Cause]:
     if obj.get("preemptionPolicy") not in (None, "Never", "PreemptLowerPriority"):
         causes.append(unsupported("preemptionPolicy", obj["preemptionPolicy"], ("Never", "PreemptLowerPriority")))
     return causes
-
-
-def _cidr(text: str, field: str) -> Causes:
-    try:
-        ipaddress.ip_network(text, strict=False)
-    except ValueError:
-        yield invalid(field, text, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)")
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True

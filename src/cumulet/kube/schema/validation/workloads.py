@@ -7,6 +7,7 @@ from typing import Any
 
 from cumulet.kube.schema.selecting import selects
 from cumulet.kube.schema.validation.causes import Causes, Object, forbidden, invalid, labels, required, unsupported
+from cumulet.kube.schema.validation.placement import label_selector
 from cumulet.kube.schema.validation.pods import pod_spec
 from cumulet.kube.status import Cause
 
@@ -55,7 +56,7 @@ def stateful_set(obj: Object, old: Object | None) -> list[Cause]:
         before = old.get("spec") or {}
         if any(spec.get(key) != before.get(key) for key in (spec.keys() | before.keys()) - _STATEFUL_MUTABLE):
             return [forbidden("spec", _STATEFUL_WORDS)]
-    causes = workload(obj, None)
+    causes = workload(obj, None, "statefulset")
     causes += _update_strategy(spec)
     if spec.get("podManagementPolicy") not in ("OrderedReady", "Parallel"):
         allowed = ("OrderedReady", "Parallel")
@@ -65,10 +66,10 @@ def stateful_set(obj: Object, old: Object | None) -> list[Cause]:
 
 def daemon_set(obj: Object, old: Object | None) -> list[Cause]:
     """What is wrong with a daemon set, or with its change."""
-    return workload(obj, old) + _update_strategy(obj.get("spec") or {})
+    return workload(obj, old, "daemonset") + _update_strategy(obj.get("spec") or {})
 
 
-def workload(obj: Object, old: Object | None) -> list[Cause]:
+def workload(obj: Object, old: Object | None, word: str = "deployment") -> list[Cause]:
     """What is wrong with a workload of any kind, or with its change."""
     spec = obj.get("spec") or {}
     causes = _not_negative(spec, "spec", ("replicas", "minReadySeconds", "revisionHistoryLimit"))
@@ -76,6 +77,11 @@ def workload(obj: Object, old: Object | None) -> list[Cause]:
     template_labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels") or {}
     if not selector:
         causes.append(required("spec.selector"))
+    elif found := list(label_selector(selector, "spec.selector")):
+        causes += found
+    elif not (selector.get("matchLabels") or selector.get("matchExpressions")):
+        why = f"empty selector is invalid for {word}"
+        causes.append(invalid("spec.selector", selector, why))
     elif not selects(selector, template_labels):
         why = "`selector` does not match template `labels`"
         causes.append(invalid("spec.template.metadata.labels", template_labels, why))
