@@ -92,6 +92,16 @@ class Cluster:
         }
         self.kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
 
+    def claim(self, name: str) -> None:
+        """Apply a claim of a disk, of the cluster's default class."""
+        manifest = {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": name},
+            "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+        }
+        self.kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
+
     def wait(self, what: str, condition: str, *options: str) -> None:
         """`kubectl wait`."""
         self.kubectl("wait", *what.split(), f"--for={condition}", "--timeout=60s", *options)

@@ -98,6 +98,7 @@ def test_what_does_not_fit_stays_pending(cluster: Cluster, name: str, spec: dict
 )
 def test_volumes_of_the_node_are_refused(cluster: Cluster, name: str, volume: dict[str, object]) -> None:
     pod = name.lower()
+    cluster.claim("data")
     cluster.pod(pod, volumes=[{"name": "data", **volume}])
     message = cluster.events(pod, "ProviderCreateFailed")
     assert f"requires volume data which is of an unsupported type ({name})" in message

@@ -136,6 +136,28 @@ def test_logs_and_exec(cluster: Cluster) -> None:
     cluster.kubectl("exec", DEPLOYMENT, "--", "/bin/busybox", "sh", "-c", "exit 7", code=7)
 
 
+def test_what_it_uses(cluster: Cluster) -> None:
+    (line,) = cluster.kubectl("top", "pod", *PODS, "--containers", "--no-headers").splitlines()
+    _, container, cpu, memory = line.split()
+    assert container == "acrdemo2ss-vn"
+    assert re.fullmatch(r"\d+m", cpu)
+    assert re.fullmatch(r"[1-9]\d*Mi", memory) or memory == "0Mi"
+    assert cluster.kubectl("top", "node", NODE, "--no-headers").split()[0] == NODE
+
+
+def test_port_forward(cluster: Cluster) -> None:
+    command = ["kubectl", "port-forward", DEPLOYMENT, ":80"]
+    with subprocess.Popen(
+        command, env=cluster.installation.environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        found = re.search(r"127\.0\.0\.1:(\d+) ->", process.stdout.readline())
+        assert found is not None
+        page = cluster.installation.run("curl", "-sS", f"http://127.0.0.1:{found[1]}/")
+        process.terminate()
+    assert PAGE in page
+
+
 def test_scaling(cluster: Cluster) -> None:
     cluster.kubectl("scale", DEPLOYMENT, "--replicas=3")
     cluster.kubectl("rollout", "status", DEPLOYMENT, "--timeout=60s")

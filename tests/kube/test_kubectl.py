@@ -132,6 +132,8 @@ def test_generators(kubectl: Program) -> None:
     assert kubectl("autoscale", "deploy/dep", "--max=5") == "horizontalpodautoscaler.autoscaling/dep autoscaled\n"
     assert kubectl("run", "one", "--image=example/web:1", "--labels=a=b", "--env=A=1") == "pod/one created\n"
     kubectl("run", "two", "--image=example/web:1", "--dry-run=server")
+    kubectl("delete", "pod", "one", "--dry-run=server")
+    kubectl("delete", "pods", "--all", "--dry-run=server")
     assert kubectl("get", "pods", "-l", "a=b", "-o", "name") == "pod/one\n"
     listing = kubectl("get", "all,cm,secret,sa,role,rolebinding,ing,quota,pdb,hpa")
     assert "service/public" in listing

@@ -104,6 +104,7 @@ def test_manifests(client: ContainerRegistryClient, size: int | None) -> None:
     descending = found(ArtifactManifestOrder.LAST_UPDATED_ON_DESCENDING)
     assert [item.digest for item in descending] == [item.digest for item in ascending[::-1]]
     assert all(item.size_in_bytes and item.size_in_bytes > 300 for item in plain)
+    assert {(item.architecture, item.operating_system) for item in plain} == {("amd64", "linux")}
 
 
 def test_pushing_and_pulling(registry: AcrRegistry, client: ContainerRegistryClient) -> None:

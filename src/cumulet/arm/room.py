@@ -35,6 +35,8 @@ async def serve(room: Room) -> None:
                 "microsoft.authorization": config.url("identity"),
                 "microsoft.containerinstance": config.url("instances"),
                 "microsoft.containerregistry": config.url("registry"),
+                # Container groups are all that there are metrics of.
+                "microsoft.insights": config.url("instances"),
                 "microsoft.managedidentity": config.url("identity"),
             }
             access = Access(to_public, to_providers, config.url("identity"), config.tenant_id, _own_urls(room))

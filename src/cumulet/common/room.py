@@ -24,6 +24,9 @@ from aiohttp import web
 from cumulet.common import logs, tls
 from cumulet.common.config import Address, Config, RoomName
 
+#: Bytes of a body that wait for their handler; bodies come in pieces of about that size.
+_READ_BUFFER = 512 * 1024
+
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 #: Seconds that open connections get to end after a room was told to stop.
@@ -85,7 +88,13 @@ class Room:
         """
         runner: web.AppRunner | web.ServerRunner
         if isinstance(handler, web.Application):
-            runner = web.AppRunner(handler, access_log=None, handler_cancellation=True, shutdown_timeout=GRACE)
+            runner = web.AppRunner(
+                handler,
+                access_log=None,
+                handler_cancellation=True,
+                shutdown_timeout=GRACE,
+                read_bufsize=_READ_BUFFER,
+            )
         else:
             server = web.Server(handler, access_log=None, handler_cancellation=True)
             runner = web.ServerRunner(server, shutdown_timeout=GRACE)

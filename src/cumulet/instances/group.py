@@ -112,6 +112,11 @@ class Group:
         """The runtime's id of the newest attempt of a container."""
         return f"{self._services.installation}-{self.record.uid[:13]}-{name}-{self._status(name).attempt}"
 
+    @property
+    def control_group(self) -> str:
+        """The control group in which those of all containers are."""
+        return f"cumulet-{self._services.installation}"
+
     def bundle(self, name: str, attempt: int | None = None) -> Path:
         """The folder of an attempt of a container, the newest by default."""
         return self.folder / name / str(self._status(name).attempt if attempt is None else attempt)
@@ -303,7 +308,7 @@ class Group:
             image.config,
             namespace=self._namespace,
             hostname=hostname,
-            cgroup=f"/cumulet-{self._services.installation}/{self.cid(name)}",
+            cgroup=f"/{self.control_group}/{self.cid(name)}",
             mounts=[*files, *self._volumes.mounts(container)],
         )
         runtime = self._services.runtime

@@ -25,6 +25,7 @@ from cumulet.instances.meter import Meter
 from cumulet.instances.model import NAME, parse, shown
 from cumulet.instances.store import ContainerStatus
 from cumulet.instances.streams import Streams
+from cumulet.instances.usage import Usage
 
 _TYPE = r"providers/{namespace:(?i:Microsoft\.ContainerInstance)}"
 _WATCH = 25.0
@@ -34,10 +35,11 @@ _LOG_LIMIT = 4 * 1024 * 1024
 class Provider:
     """Serves groups as resources."""
 
-    def __init__(self, groups: Groups, meter: Meter, streams: Streams) -> None:
+    def __init__(self, groups: Groups, meter: Meter, streams: Streams, usage: Usage) -> None:
         self._groups = groups
         self._meter = meter
         self._streams = streams
+        self._usage = usage
 
     def routes(self) -> list[web.RouteDef]:
         """What is served; ids are compared without case."""
@@ -56,6 +58,7 @@ class Provider:
             web.get(f"{container}/{{verb:(?i:logs)}}", self._logs),
             web.post(f"{container}/{{verb:(?i:exec)}}", self._exec),
             web.post(f"{container}/{{verb:(?i:attach)}}", self._attach),
+            self._usage.route(one),
             web.get(f"{locations}/{{verb:(?i:usageDetails)}}", self._usage_details),
             web.get(f"{locations}/{{verb:(?i:usages)}}", self._usages),
             web.get(f"{locations}/{{verb:(?i:operations)}}/{{operation}}", self._operation),

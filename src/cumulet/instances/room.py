@@ -18,6 +18,7 @@ from cumulet.instances.meter import Meter
 from cumulet.instances.provider import Provider
 from cumulet.instances.store import Store
 from cumulet.instances.streams import Streams
+from cumulet.instances.usage import Usage
 
 
 async def serve(room: Room) -> None:
@@ -36,7 +37,7 @@ async def serve(room: Room) -> None:
             streams = Streams(config.url("instances"), groups.runtime)
             app = web.Application(middlewares=[arm_errors, only_front_door], client_max_size=4 * 1024 * 1024)
             app.add_routes(health_routes(CollectorRegistry()))
-            app.add_routes(Provider(groups, meter, streams).routes())
+            app.add_routes(Provider(groups, meter, streams, Usage(groups, config.location)).routes())
             app.router.add_get("/streams/{id}", streams.handle)
             tasks.start(meter.run(), "meter")
             await groups.open()

@@ -11,7 +11,7 @@ import msgspec
 from aiohttp import web
 from prometheus_client import Counter, Histogram
 
-from cumulet.kube import discovery, openapi
+from cumulet.kube import discovery, openapi, schema
 from cumulet.kube.answer import encode, respond, respond_made
 from cumulet.kube.applying import Applying, is_apply
 from cumulet.kube.attributes import Attributes
@@ -31,7 +31,7 @@ from cumulet.kube.patch.json_patch import JsonPatchError
 from cumulet.kube.patch.strategic import StrategicPatchError
 from cumulet.kube.reading import Reading
 from cumulet.kube.resources import Row
-from cumulet.kube.status import ApiError, bad_request, forbidden, method_not_allowed, no_such_resource
+from cumulet.kube.status import ApiError, Cause, bad_request, forbidden, invalid, method_not_allowed, no_such_resource
 from cumulet.kube.subresources import Subresources
 from cumulet.kube.target import Target, parse
 from cumulet.kube.users import ServiceAccountTokens, User
@@ -161,8 +161,11 @@ class Api:
         match parts:
             case ["version"]:
                 return encode(request, discovery.version())
-            case ["healthz" | "livez" | "readyz", *_]:
-                return web.Response(text="ok")
+            case ["healthz" | "livez" | "readyz" as check, *_]:
+                verbose = "verbose" in request.query and len(parts) == 1
+                return web.Response(text=f"[+]ping ok\n[+]store ok\n{check} check passed\n" if verbose else "ok")
+            case [""]:
+                return encode(request, {"paths": discovery.paths(rows)})
             case [".well-known", "openid-configuration"]:
                 return encode(request, self._tokens.discovery())
             case ["openid", "v1", "jwks"]:
@@ -275,6 +278,7 @@ class Api:
         row = target.row
         options = await delete_options(request)
         by = Writer.of(request, user)
+        by.dry_run = by.dry_run or bool(options.get("dryRun"))
         obj, finished = await self._objects.delete(row, target.namespace, target.name, options, by)
         if finished and row.key != "pods":
             details = {"name": target.name, "kind": row.plural, "uid": obj["metadata"]["uid"]}
@@ -288,6 +292,7 @@ class Api:
         row = target.row
         options = await delete_options(request)
         by = Writer.of(request, user)
+        by.dry_run = by.dry_run or bool(options.get("dryRun"))
         items = []
         for stored in self._reading.selected(request, row, target.namespace):
             try:
@@ -305,6 +310,12 @@ async def delete_options(request: web.BaseRequest) -> Object:
     """`DeleteOptions` from the body, or from the query."""
     raw = await read(request)
     options = decode_body(request.headers.get("Content-Type", ""), raw, "DeleteOptions") if raw else {}
+    schema.prune(options, "", "v1", "DeleteOptions")
+    if options.get("dryRun") not in (None, [], ["All"]):
+        cause = Cause("dryRun", "FieldValueNotSupported", 'Unsupported value: supported values: "All"')
+        raise invalid("meta.k8s.io", "DeleteOptions", "", [cause])
+    if "orphanDependents" in options:
+        options.setdefault("propagationPolicy", "Orphan" if options["orphanDependents"] else "Background")
     query = request.query
     if grace := query.get("gracePeriodSeconds"):
         if not grace.lstrip("-").isdecimal():

@@ -70,6 +70,15 @@ def _resource(row: Row) -> dict[str, Any]:
     return found
 
 
+def paths(rows: Rows) -> list[str]:
+    """`/`: where there is something to be found."""
+    found = {"/.well-known/openid-configuration", "/api", "/apis", "/healthz", "/livez", "/metrics", "/readyz"}
+    found |= {"/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/version"}
+    for row in rows:
+        found |= {f"/apis/{row.group}", f"/apis/{row.api_version}"} if row.group else {f"/api/{row.version}"}
+    return sorted(found)
+
+
 def group_list(rows: Rows) -> dict[str, Any]:
     """`/apis`, the older form."""
     return {

@@ -149,6 +149,13 @@ class Reading:
         query, form = request.query, form_of(request)
         since = _number(query.get("resourceVersion", ""), "resourceVersion")
         initial = query.get("sendInitialEvents", "").lower() in ("true", "1")
+        match = query.get("resourceVersionMatch", "")
+        if initial and match != "NotOlderThan":
+            why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
+            raise _invalid_match("Forbidden", why)
+        if match and not query.get("sendInitialEvents"):
+            why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
+            raise _invalid_match("Forbidden", why)
         self._check_reached(since)
         if form.media == PROTOBUF and row.custom is not None:
             why = "only the following media types are accepted: application/json, application/yaml"

@@ -151,7 +151,10 @@ class Subresources:
             namespace["spec"] = {"finalizers": finalizers} if finalizers else {}
             return namespace
 
-        made = await self._objects.rewrite(target.row, target.namespace, target.name, change)
+        if dry_run(request):
+            made = change(self._objects.get(target.row, target.namespace, target.name).load())
+        else:
+            made = await self._objects.rewrite(target.row, target.namespace, target.name, change)
         return encode(request, whole(target.row, made))
 
     async def review(self, request: web.BaseRequest, user: User, target: Target, body: Object) -> web.Response:

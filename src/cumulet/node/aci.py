@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 Object = dict[str, Any]
 
 API_VERSION = "2023-05-01"
+METRICS_VERSION = "2018-01-01"
 _POLL = 5.0
 
 
@@ -49,6 +50,21 @@ class ContainerGroups:
         """A call on a container, such as `name/containers/web/exec`."""
         _, _, answer = await self._arm.call("POST", f"{self._path}/{path}", body, api_version=API_VERSION)
         found: Object = answer
+        return found
+
+    async def usage(self, name: str) -> dict[str, dict[str, float]]:
+        """By container: `CpuUsage` in millicores and `MemoryUsage` in bytes, as Azure Monitor has them."""
+        path = f"{self._path}/{name}/providers/Microsoft.Insights/metrics"
+        query = {"metricnames": "CpuUsage,MemoryUsage", "aggregation": "average", "interval": "PT1M"}
+        query["$filter"] = "containerName eq '*'"
+        _, _, answer = await self._arm.call("GET", path, api_version=METRICS_VERSION, query=query)
+        found: dict[str, dict[str, float]] = {}
+        for metric in answer["value"]:
+            for series in metric.get("timeseries") or ():
+                labels = {item["name"]["value"].lower(): item["value"] for item in series.get("metadatavalues") or ()}
+                values = [point["average"] for point in series.get("data") or () if "average" in point]
+                if values and "containername" in labels:
+                    found.setdefault(labels["containername"], {})[metric["name"]["value"]] = values[-1]
         return found
 
     async def stream(self, path: str, query: dict[str, str]) -> AsyncIterator[bytes]:

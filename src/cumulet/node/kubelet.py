@@ -20,6 +20,7 @@ from cumulet.common.room import peer_certificate
 from cumulet.node.aci import ContainerGroups
 from cumulet.node.forward import CHANNELS, TUNNEL, forward
 from cumulet.node.pods import Pods
+from cumulet.node.stats import Stats
 from cumulet.node.translate import group_name
 
 Object = dict[str, Any]
@@ -35,9 +36,10 @@ _OPEN = ("/healthz", "/readyz", "/metrics")
 class Kubelet:
     """Finds the group of a pod and hands over what it has."""
 
-    def __init__(self, pods: Pods, groups: ContainerGroups, context: ssl.SSLContext) -> None:
+    def __init__(self, pods: Pods, groups: ContainerGroups, stats: Stats, context: ssl.SSLContext) -> None:
         self._pods = pods
         self._groups = groups
+        self._stats = stats
         self._context = context
 
     def app(self, unready: Callable[[], str | None]) -> web.Application:
@@ -49,6 +51,7 @@ class Kubelet:
             [
                 web.get("/pods", self._list),
                 web.get("/runningpods/", self._list),
+                web.get("/stats/summary", self._summary),
                 web.get(f"/containerLogs/{streams}", self._logs),
                 web.get(f"/exec/{streams}", self._exec),
                 web.get(f"/attach/{streams}", self._attach),
@@ -60,6 +63,9 @@ class Kubelet:
     async def _list(self, request: web.Request) -> web.Response:
         body = {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": list(self._pods.pods)}
         return web.Response(body=msgspec.json.encode(body), content_type="application/json")
+
+    async def _summary(self, request: web.Request) -> web.Response:
+        return web.Response(body=msgspec.json.encode(await self._stats.summary()), content_type="application/json")
 
     def _container(self, request: web.Request) -> str:
         """`{group}/containers/{container}`. Raises `HTTPNotFound`."""

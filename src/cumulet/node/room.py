@@ -15,6 +15,7 @@ from cumulet.node.aci import ContainerGroups
 from cumulet.node.kubelet import Kubelet
 from cumulet.node.pods import Pods
 from cumulet.node.registration import Registration
+from cumulet.node.stats import Stats
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ async def serve(room: Room) -> None:
                 return f"waiting for {', '.join(waiting)}"
             return None if registered else "not registered yet"
 
-        async with room.serving(Kubelet(pods, groups, context).app(unready)):
+        async with room.serving(Kubelet(pods, groups, Stats(pods, groups, config.node_name), context).app(unready)):
             room.ready()
             backoff = Backoff(0.05, 5)
             while not registered and not room.stopping.is_set():

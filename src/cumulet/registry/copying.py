@@ -137,6 +137,7 @@ class Copier:
             if self._links.find(registry.key, target, digest) is None:
                 await origin.blob(repository, digest, registry, target)
             progress.done += size
+        await self._pushes.claim((registry.key, target), manifest.digest)
         await self._catalog.put_manifest(registry.key, target, manifest, parts, tags)
         return manifest
 

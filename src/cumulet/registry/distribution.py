@@ -11,6 +11,7 @@ from cumulet.registry.blobs import Blobs
 from cumulet.registry.errors import OciError
 from cumulet.registry.guard import Guard
 from cumulet.registry.manifests import Manifests
+from cumulet.registry.pull_through import PullThrough
 from cumulet.registry.pushes import Pushes
 from cumulet.registry.store import Registry
 from cumulet.registry.uploads import Uploads
@@ -28,12 +29,21 @@ _API = {"Docker-Distribution-Api-Version": "registry/2.0"}
 class Distribution:
     """Serves `/v2/`."""
 
-    def __init__(self, guard: Guard, blobs: Blobs, uploads: Uploads, manifests: Manifests, pushes: Pushes) -> None:
+    def __init__(
+        self,
+        guard: Guard,
+        blobs: Blobs,
+        uploads: Uploads,
+        manifests: Manifests,
+        pushes: Pushes,
+        pull_through: PullThrough,
+    ) -> None:
         self._guard = guard
         self._blobs = blobs
         self._uploads = uploads
         self._manifests = manifests
         self._pushes = pushes
+        self._pull_through = pull_through
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request."""
@@ -54,6 +64,11 @@ class Distribution:
         is_upload = match["upload"] is not None
         actions = ("pull", "push") if is_upload else _ACTIONS.get(request.method, ("pull", "push"))
         principal = await self._guard.demand(request, registry, "repository", name, *actions)
+        if request.method in _READS and self._pull_through.rule(registry, name) is not None:
+            if match["manifest"]:
+                await self._pull_through.manifest(registry, name, match["manifest"], principal)
+            elif match["blob"]:
+                await self._pull_through.blob(registry, name, match["blob"], principal)
         if request.method == "GET" and not is_upload:
             return await self._dispatch(request, registry, name, match, principal)
         with self._pushes.request((registry.key, name), principal):

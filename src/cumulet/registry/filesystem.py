@@ -77,16 +77,16 @@ class FileContent(Content):
     async def append(self, session: str, chunks: AsyncIterable[bytes], algorithm: str) -> int:
         offset = self._size(session)
         known = await self._hash(session, algorithm if offset == 0 else None)
-        with self._upload(session).open("r+b", buffering=0) as file:
-            file.seek(offset)
+        taker = _Taker(self._upload(session), known.state, offset)
+        try:
+            async for chunk in chunks:
+                await taker.take(chunk)
+        finally:
             try:
-                async for chunk in chunks:
-                    _write(file.fileno(), chunk)
-                    known.state.update(chunk)
-                    offset += len(chunk)
+                await taker.close()
             finally:
-                self._hashes[session] = known._replace(offset=offset)
-        return offset
+                self._hashes[session] = known._replace(offset=taker.offset)
+        return taker.offset
 
     async def commit(self, session: str, digest: str) -> int:
         size = self._size(session)
@@ -129,10 +129,52 @@ class FileContent(Content):
         return known
 
 
-def _write(descriptor: int, chunk: bytes) -> None:
-    view = memoryview(chunk)
-    while view:
-        view = view[os.write(descriptor, view) :]
+class _Taker:
+    """Appends to a file and to a digest of it, in a thread and without the interpreter's lock, while the next chunk comes in.
+
+    `offset` counts what is in both.
+    """
+
+    def __init__(self, path: Path, state: Any, offset: int) -> None:
+        self.offset = offset
+        self._state = state
+        self._file = path.open("r+b", buffering=0)
+        self._file.seek(offset)
+        self._step: asyncio.Future[None] | None = None
+
+    async def take(self, chunk: bytes) -> None:
+        """Begin with a chunk, when the one before is through. Raises `OSError` where that one could not be written."""
+        if self._step is not None:
+            await _through(self._step)
+        self._step = asyncio.get_running_loop().run_in_executor(None, self._write, chunk)
+
+    async def close(self) -> None:
+        """When all is through. Raises `OSError` where something could not be written."""
+        try:
+            if self._step is not None:
+                await _through(self._step)
+        finally:
+            self._file.close()
+
+    def _write(self, chunk: bytes) -> None:
+        view = memoryview(chunk)
+        while view:
+            view = view[os.write(self._file.fileno(), view) :]
+        self._state.update(chunk)
+        self.offset += len(chunk)
+
+
+async def _through(step: asyncio.Future[None]) -> None:
+    """Wait for a thread, also when cancelled: what it works on must not be closed before."""
+    cancelled: asyncio.CancelledError | None = None
+    while not step.done():
+        try:
+            await asyncio.wait([step])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    step.result()
+    if cancelled is not None:
+        raise cancelled
 
 
 def _hash_file(path: Path, algorithm: str) -> Any:

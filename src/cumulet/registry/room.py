@@ -31,6 +31,7 @@ from cumulet.registry.provider import routes
 from cumulet.registry.provider.imports import Imports
 from cumulet.registry.provider.registries import Registries
 from cumulet.registry.provider.webhooks import Addresses
+from cumulet.registry.pull_through import PullThrough
 from cumulet.registry.pushes import Pushes
 from cumulet.registry.sessions import Sessions
 from cumulet.registry.store import Catalog
@@ -70,7 +71,15 @@ async def serve(room: Room) -> None:
             deliveries = Deliveries(catalog.database, world, Addresses(catalog, gate.tokens).find)
             events = Events(catalog.resources, deliveries, config.registry_suffix)
             manifests = Manifests(catalog, pushes, limits, events)
-            distribution = Distribution(guard, Blobs(content, links), uploads, manifests, pushes)
+            copier = Copier(catalog, links, pushes)
+
+            def elsewhere(server: str, credentials: tuple[str, str] | None) -> OtherRegistry:
+                upstream = Upstream(world, server, credentials, limits.manifest_bytes)
+                return OtherRegistry(upstream, content, links)
+
+            pull_through = PullThrough(catalog, links, pushes, gate.tokens, elsewhere)
+            blobs = Blobs(content, links)
+            distribution = Distribution(guard, blobs, uploads, manifests, pushes, pull_through)
             login = Login(gate, guard)
             metrics = CollectorRegistry()
             observer = Observer(metrics, access)
@@ -79,18 +88,14 @@ async def serve(room: Room) -> None:
             app.add_routes(health_routes(metrics))
             registries = Registries(catalog, gate, collector, config.login_servers_file)
             registries.publish()
-            copier = Copier(catalog, links, pushes)
-
-            def elsewhere(server: str, credentials: tuple[str, str] | None) -> OtherRegistry:
-                upstream = Upstream(world, server, credentials, limits.manifest_bytes)
-                return OtherRegistry(upstream, content, links)
-
             imports = Imports(catalog, gate, links, copier, events, tasks, elsewhere)
-            app.add_routes(routes.routes(catalog, gate, collector, registries, events, deliveries, imports))
+            app.add_routes(
+                routes.routes(catalog, gate, collector, registries, events, deliveries, imports, pull_through)
+            )
             for path, handler in (
                 ("/oauth2/token", login.token),
                 ("/oauth2/exchange", login.exchange),
-                ("/acr/v1/{path:(?s:.*)}", Acr(catalog, guard, events, config.registry_suffix).handle),
+                ("/acr/v1/{path:(?s:.*)}", Acr(catalog, content, guard, events, config.registry_suffix).handle),
                 ("/v2", distribution.handle),
                 ("/v2/{path:(?s:.*)}", distribution.handle),
             ):

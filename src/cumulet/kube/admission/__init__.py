@@ -11,6 +11,7 @@ from cumulet.kube.admission.pods import PodDefaults, job_labels
 from cumulet.kube.admission.policies import Policies
 from cumulet.kube.admission.quota import Quotas
 from cumulet.kube.admission.security import PodSecurity
+from cumulet.kube.admission.storage import complete_claim
 from cumulet.kube.admission.webhooks import Question, Webhooks
 from cumulet.kube.node_access import restrict
 from cumulet.kube.resources import Row
@@ -49,6 +50,7 @@ class Admission:
             self._limits.apply(obj)
             self._security.check(obj)
         elif row.key == "persistentvolumeclaims":
+            complete_claim(self._store, obj)
             self._limits.check_claim(obj)
         elif row.key == certificates.KEY:
             self._certificates.admit(obj, user)

@@ -14,6 +14,8 @@ from cumulet.registry import names
 from cumulet.registry.acr import forms
 from cumulet.registry.acr.deleted import Deleted
 from cumulet.registry.acr.listing import Page, by_time, link
+from cumulet.registry.acr.platforms import Platforms
+from cumulet.registry.content import Content
 from cumulet.registry.errors import OciError, not_found
 from cumulet.registry.guard import Guard
 from cumulet.registry.locks import AttributeChanges
@@ -29,11 +31,14 @@ _BODY_LIMIT = 64 * 1024
 class Acr:
     """Serves `/acr/v1/`."""
 
-    def __init__(self, catalog: Catalog, guard: Guard, events: Events, login_server_suffix: str) -> None:
+    def __init__(
+        self, catalog: Catalog, content: Content, guard: Guard, events: Events, login_server_suffix: str
+    ) -> None:
         self._catalog = catalog
         self._guard = guard
         self._events = events
         self._suffix = login_server_suffix
+        self._platforms = Platforms(catalog, content)
         self._deleted = Deleted(catalog, guard)
 
     async def handle(self, request: web.Request) -> web.Response:
@@ -58,7 +63,7 @@ class Acr:
                 return await self._delete(request, registry, name, kind, reference)
             case "PATCH":
                 return await self._patch(request, registry, name, kind, reference)
-        return self._get(request, registry, name, kind, reference)
+        return await self._get(request, registry, name, kind, reference)
 
     async def _repositories(self, request: web.Request, registry: Registry) -> web.Response:
         if request.method not in ("GET", "HEAD"):
@@ -69,7 +74,7 @@ class Acr:
         body = {"repositories": found[: wanted.count]}
         return json_response(body, headers=link(request, wanted, found))
 
-    def _get(
+    async def _get(
         self, request: web.Request, registry: Registry, name: str, kind: str | None, reference: str | None
     ) -> web.Response:
         repository = self._catalog.repository(registry.key, name)
@@ -80,14 +85,14 @@ class Acr:
             return json_response({**head, **forms.repository(repository)})
         if reference is not None:
             one = "tag" if kind == "_tags" else "manifest"
-            return json_response({**head, one: self._show(registry, name, reference)})
+            return json_response({**head, one: await self._show(registry, name, reference)})
         wanted = Page.of(request)
         if kind == "_tags":
             tags = self._page_of_tags(request, registry, name, wanted)
             body = {**head, "tags": [forms.tag(item) for item in tags[: wanted.count]]}
             return json_response(body, headers=link(request, wanted, [item.name for item in tags]))
         manifests = self._page_of_manifests(registry, name, wanted)
-        shown = self._forms(registry, name, manifests[: wanted.count])
+        shown = await self._forms(registry, name, manifests[: wanted.count])
         more = link(request, wanted, [item.digest for item in manifests])
         return json_response({**head, "manifests": shown}, headers=more)
 
@@ -110,7 +115,7 @@ class Acr:
         manifests = (self._catalog.manifest(registry.key, name, digest) for digest, _ in found)
         return [item for item in manifests if item is not None]
 
-    def _show(self, registry: Registry, name: str, reference: str) -> dict[str, Any]:
+    async def _show(self, registry: Registry, name: str, reference: str) -> dict[str, Any]:
         """One tag or manifest. Raises `OciError` 404."""
         if not names.is_digest(reference):
             for tag in self._catalog.tags(registry.key, name, name=reference):
@@ -119,13 +124,16 @@ class Acr:
         manifest = self._catalog.manifest(registry.key, name, reference)
         if manifest is None:
             raise not_found("MANIFEST_UNKNOWN", f"manifest {reference} is not found")
-        return self._forms(registry, name, [manifest])[0]
+        return (await self._forms(registry, name, [manifest]))[0]
 
-    def _forms(self, registry: Registry, name: str, manifests: Sequence[Manifest]) -> list[dict[str, Any]]:
+    async def _forms(self, registry: Registry, name: str, manifests: Sequence[Manifest]) -> list[dict[str, Any]]:
         tags: dict[str, list[str]] = {}
         for tag in self._catalog.tags(registry.key, name):
             tags.setdefault(tag.digest, []).append(tag.name)
-        return [forms.manifest(item, tags.get(item.digest, []), {}) for item in manifests]
+        return [
+            forms.manifest(item, tags.get(item.digest, []), await self._platforms.of(registry.key, name, item))
+            for item in manifests
+        ]
 
     async def _patch(
         self, request: web.Request, registry: Registry, name: str, kind: str | None, reference: str | None
@@ -138,7 +146,7 @@ class Acr:
         if changed is None:
             unknown = "NAME_UNKNOWN" if kind is None else "TAG_UNKNOWN" if kind == "_tags" else "MANIFEST_UNKNOWN"
             raise not_found(unknown, f"{reference or name} is not found")
-        return self._get(request, registry, name, kind, reference)
+        return await self._get(request, registry, name, kind, reference)
 
     async def _delete(
         self, request: web.Request, registry: Registry, name: str, kind: str | None, reference: str | None

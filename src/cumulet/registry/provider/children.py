@@ -65,6 +65,9 @@ class Children(Generic[R]):
     async def removed(self, registry: Registry, name: str) -> None:
         """One was deleted."""
 
+    async def changed(self) -> None:
+        """One was made, changed or deleted."""
+
     # Of all.
 
     def find(self, registry: Registry, name: str) -> R:
@@ -112,6 +115,7 @@ class Children(Generic[R]):
             there = self._resources.find(registry.key, self.kind, name)
             made = await self.read(registry, there.name if there else name, Body(document), there)
             await self._resources.put(registry.key, made)
+        await self.changed()
         return json_response(self.show(registry, made), 200 if there else 201)
 
     async def _patch(self, request: web.Request) -> web.Response:
@@ -121,6 +125,7 @@ class Children(Generic[R]):
             self.check_change(registry, there.name)
             made = await self.read(registry, there.name, Body(document, changes=there), there)
             await self._resources.put(registry.key, made)
+        await self.changed()
         return json_response(self.show(registry, made))
 
     async def _delete(self, request: web.Request) -> web.Response:
@@ -128,6 +133,7 @@ class Children(Generic[R]):
         self.check_change(registry, request.match_info["name"])
         gone = await self._resources.remove(registry.key, self.kind, request.match_info["name"])
         await self.removed(registry, request.match_info["name"])
+        await self.changed()
         return web.Response(status=200 if gone else 204)
 
 

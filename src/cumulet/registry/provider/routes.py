@@ -7,12 +7,14 @@ from aiohttp import web
 from cumulet.registry.access import Gate
 from cumulet.registry.collection import Collector
 from cumulet.registry.deliveries import Deliveries
+from cumulet.registry.provider.cache import CacheRules, CredentialSets
 from cumulet.registry.provider.imports import Imports
 from cumulet.registry.provider.maintenance import Maintenance
 from cumulet.registry.provider.registries import Registries
 from cumulet.registry.provider.scope_maps import ScopeMaps
 from cumulet.registry.provider.tokens import RepositoryTokens
 from cumulet.registry.provider.webhooks import Addresses, Webhooks
+from cumulet.registry.pull_through import PullThrough
 from cumulet.registry.store import Catalog
 from cumulet.registry.webhooks import Events
 
@@ -25,6 +27,7 @@ def routes(
     events: Events,
     deliveries: Deliveries,
     imports: Imports,
+    pull_through: PullThrough,
 ) -> list[web.RouteDef]:
     """Registries, what can be done with them, and what is below them."""
     served = (
@@ -33,6 +36,8 @@ def routes(
         ScopeMaps(catalog),
         RepositoryTokens(catalog),
         imports,
+        CacheRules(catalog, pull_through),
+        CredentialSets(catalog, gate.tokens, pull_through),
         Webhooks(catalog, Addresses(catalog, gate.tokens), events, deliveries),
     )
     return [route for each in served for route in each.routes()]
