@@ -26,7 +26,15 @@ _GROUPS = {
     "apiextensions.k8s.io": ("customresourcedefinitions",),
 }
 _GROUP_OF = {plural: group for group, plurals in _GROUPS.items() for plural in plurals}
-_CLUSTER = ("nodes", "namespaces", "persistentvolumes", *_GROUPS["scheduling.k8s.io"], *_GROUPS["storage.k8s.io"])
+_CLUSTER = (
+    "certificatesigningrequests",
+    "customresourcedefinitions",
+    "nodes",
+    "namespaces",
+    "persistentvolumes",
+    *_GROUPS["scheduling.k8s.io"],
+    *_GROUPS["storage.k8s.io"],
+)
 _WAIT = 30
 
 
@@ -43,7 +51,7 @@ class Space:
         group = _GROUP_OF.get(plural)
         version = "v2" if group == "autoscaling" else "v1"
         root = f"/apis/{group}/{version}" if group else "/api/v1"
-        if plural not in _CLUSTER and plural not in ("certificatesigningrequests", "customresourcedefinitions"):
+        if plural not in _CLUSTER:
             root += f"/namespaces/{namespace or self.name}"
         return "/".join(part for part in (root, plural, name, sub) if part)
 

@@ -81,6 +81,11 @@ def test_mended_secrets_and_images_let_the_pods_run(pulls: Cluster) -> None:
             {"containers": [{"name": "web", "image": "web", "resources": {"requests": {"memory": "100Ti"}}}]},
             TOO_BIG,
         ),
+        (
+            "no-claim",
+            {"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "none"}}]},
+            '0/1 nodes are available: persistentvolumeclaim "none" not found.',
+        ),
     ],
 )
 def test_what_does_not_fit_stays_pending(cluster: Cluster, name: str, spec: dict[str, Any], message: str) -> None:

@@ -81,17 +81,18 @@ def test_cordon_taint_and_drain(kubectl: Program, node: str) -> None:
     assert "SchedulingDisabled" in kubectl("get", "node", node)
     assert kubectl("taint", "node", node, "a=b:NoSchedule") == f"node/{node} tainted\n"
     assert "declare no controller" in kubectl("drain", node, code=1)
+    ready = json.dumps({"status": {"conditions": [{"type": "Ready", "status": "True"}]}})
+    kubectl("patch", "pod", "kept", "--subresource=status", "-p", ready)
     kubectl("create", "pdb", "keep", "--selector=app=kept", "--min-available=1")
-    allowed = {"status": {"observedGeneration": 1, "disruptionsAllowed": 0, "desiredHealthy": 1, "currentHealthy": 1}}
-    kubectl("patch", "pdb", "keep", "--subresource=status", "--type=merge", "-p", json.dumps(allowed))
+    kubectl("wait", "pdb/keep", "--for=jsonpath={.status.currentHealthy}=1", "--timeout=30s")
     eviction = json.dumps({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "kept"}})
     path = f"/api/v1/namespaces/{kubectl.namespace}/pods/kept/eviction"
     refused = kubectl("create", "--raw", path, "-f", "-", stdin=eviction, code=1)
     assert "Cannot evict pod as it would violate the pod's disruption budget." in refused
-    allowed["status"]["disruptionsAllowed"] = 1
-    kubectl("patch", "pdb", "keep", "--subresource=status", "--type=merge", "-p", json.dumps(allowed))
+    kubectl("patch", "pdb", "keep", "--type=merge", "-p", '{"spec":{"minAvailable":0}}')
+    kubectl("wait", "pdb/keep", "--for=jsonpath={.status.disruptionsAllowed}=1", "--timeout=30s")
     assert f"node/{node} drained" in kubectl("drain", node, "--force", "--timeout=10s")
-    assert kubectl("get", "pdb", "keep", "-o", "jsonpath={.status.disruptionsAllowed}") == "0"
+    kubectl("wait", "pdb/keep", "--for=jsonpath={.status.disruptionsAllowed}=0", "--timeout=30s")
     assert kubectl("uncordon", node) == f"node/{node} uncordoned\n"
 
 

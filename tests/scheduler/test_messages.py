@@ -124,7 +124,11 @@ def test_claims(space: Space, node: MakeNode) -> None:
     volumes = [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]
     space.make("pods", pod("p", volumes=volumes))
     assert why(space, "p") == '0/1 nodes are available: persistentvolumeclaim "data" not found. not found'
-    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    claim = {
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": "1Gi"}},
+        "storageClassName": "",
+    }
     space.make("persistentvolumeclaims", {"metadata": {"name": "data"}, "spec": claim})
     unbound = "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims. not found"
     space.wait("pods", "p", lambda item: condition(item, "PodScheduled")["message"] == unbound)

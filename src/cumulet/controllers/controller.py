@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Protocol
 
 from cumulet.common.kubernetes import Client, EventRecorder, Informer, Resource, WorkQueue
@@ -14,8 +15,10 @@ Key = tuple[str, str]
 class Context:
     """The client, and one informer a resource, however many controllers look at it."""
 
-    def __init__(self, client: Client, tasks: TaskSet) -> None:
+    def __init__(self, client: Client, tasks: TaskSet, ca_file: Path | None = None) -> None:
         self.client = client
+        #: The certificate of the cluster's authority, beside its key, where they are this installation's own.
+        self.ca_file = ca_file
         #: Runs what controllers start later, such as the informers of resources that are new.
         self.tasks = tasks
         self.informers: dict[Resource, Informer] = {}

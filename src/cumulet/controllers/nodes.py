@@ -1,25 +1,36 @@
-"""Nodes: whether they are heard of, and what becomes of the pods of those that are not."""
+"""Nodes: whether they are heard of, and what their conditions mean for pods (`pkg/controller/nodelifecycle`)."""
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
 
 from cumulet.common import clock
 from cumulet.common.kubernetes import KubernetesError, WorkQueue
-from cumulet.common.kubernetes.client import LEASES, NODES, PODS
-from cumulet.common.kubernetes.selection import tolerates
+from cumulet.common.kubernetes.client import LEASES, NODES, PODS, STRATEGIC_MERGE_PATCH
 from cumulet.controllers.controller import Context, Key, Object, key_of
+from cumulet.controllers.pods import condition_of, is_ready
 
 #: Seconds without a heartbeat after which a node is not known to be well (upstream's default).
 _GRACE = 50.0
-_UNREACHABLE = "node.kubernetes.io/unreachable"
-_EFFECTS = ("NoSchedule", "NoExecute")
-_NOT_READY = "node.kubernetes.io/not-ready"
 _LEASE_NAMESPACE = "kube-node-lease"
+_PREFIX = "node.kubernetes.io/"
+_BOTH = ("NoSchedule", "NoExecute")
+
+#: The condition's type and status, and the taint that it brings with its effects.
+_TAINTS: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {
+    ("Ready", "False"): (f"{_PREFIX}not-ready", _BOTH),
+    ("Ready", "Unknown"): (f"{_PREFIX}unreachable", _BOTH),
+    ("MemoryPressure", "True"): (f"{_PREFIX}memory-pressure", ("NoSchedule",)),
+    ("DiskPressure", "True"): (f"{_PREFIX}disk-pressure", ("NoSchedule",)),
+    ("PIDPressure", "True"): (f"{_PREFIX}pid-pressure", ("NoSchedule",)),
+    ("NetworkUnavailable", "True"): (f"{_PREFIX}network-unavailable", ("NoSchedule",)),
+}
+_UNSCHEDULABLE = f"{_PREFIX}unschedulable"
+_OURS = {key for key, _ in _TAINTS.values()} | {_UNSCHEDULABLE}
 
 
 class NodeLifecycleController:
-    """Taints a node by its condition Ready, and evicts pods that do not tolerate that for longer."""
+    """Keeps each node's taints in line with its conditions, and its condition Ready with its heartbeats."""
 
     def __init__(self, context: Context) -> None:
         self.queue: WorkQueue[Key] = WorkQueue()
@@ -28,43 +39,53 @@ class NodeLifecycleController:
         self._nodes = context.informer(NODES)
         self._leases = context.informer(LEASES)
         self._pods = context.informer(PODS)
+        self._pods.add_index("node", lambda pod: (pod["spec"].get("nodeName") or "",))
+        self._told: set[str] = set()
         self._nodes.add_handler(self._node_changed)
         self._leases.add_handler(self._lease_changed)
 
     def _node_changed(self, change: str, node: Object, old: Object | None) -> None:
-        self.queue.add(key_of(node))
-        if change == "ADDED":
-            name = node["metadata"]["name"]
-            message = f"Node {name} event: Registered Node {name} in Controller"
-            self._events.event(node, "Normal", "RegisteredNode", message)
+        if change == "DELETED":
+            self._told.discard(node["metadata"]["uid"])
+        else:
+            self.queue.add(key_of(node))
 
     def _lease_changed(self, change: str, lease: Object, old: Object | None) -> None:
         if lease["metadata"]["namespace"] == _LEASE_NAMESPACE:
-            self.queue.add_after(("", lease["metadata"]["name"]), _GRACE + 1)
             node = self._nodes.get(lease["metadata"]["name"])
-            if node is not None and _taints(node):
+            if node is not None and condition_of(node, "Ready").get("status") == "Unknown":
                 self.queue.add(key_of(node))
 
     async def reconcile(self, key: Key) -> None:
-        """Bring condition and taints in line with the last heartbeat, then see to the pods."""
+        """Bring condition and taints in line with the last heartbeat."""
         node = self._nodes.get(key[1])
         if node is None:
             return
+        self._tell_of_new(node)
         silent = self._silence(node)
-        ready = _ready(node)
+        ready = condition_of(node, "Ready")
         if silent > _GRACE and ready.get("status") != "Unknown":
             await self._mark_unknown(node)
             return
-        wanted = {"False": _NOT_READY, "Unknown": _UNREACHABLE}.get(ready.get("status", ""))
-        if ready and _taints(node) != ({(wanted, effect) for effect in _EFFECTS} if wanted else set()):
-            await self._set_taint(node, wanted)
-        if wanted is not None:
-            await self._evict(key, node, wanted, ready.get("lastTransitionTime"))
+        wanted = _wanted(node)
+        if wanted != _present(node) and (ready or any(key == _UNSCHEDULABLE for key, _ in wanted ^ _present(node))):
+            await self._set_taints(node, wanted)
+        if ready.get("status") in ("False", "Unknown"):
+            await self._unready(node)
         self.queue.add_after(key, max(_GRACE - silent, 1) + 1)
+
+    def _tell_of_new(self, node: Object) -> None:
+        """Once for each node that this process sees, as upstream's controller manager does."""
+        name, uid = node["metadata"]["name"], node["metadata"]["uid"]
+        if uid not in self._told:
+            self._told.add(uid)
+            message = f"Node {name} event: Registered Node {name} in Controller"
+            self._events.event(node, "Normal", "RegisteredNode", message)
 
     def _silence(self, node: Object) -> float:
         """Seconds since the node was last heard of, by its lease or its status."""
-        moments = [ready["lastHeartbeatTime"]] if (ready := _ready(node)).get("lastHeartbeatTime") else []
+        ready = condition_of(node, "Ready")
+        moments = [ready["lastHeartbeatTime"]] if ready.get("lastHeartbeatTime") else []
         lease = self._leases.get(node["metadata"]["name"], _LEASE_NAMESPACE)
         if lease is not None and (lease.get("spec") or {}).get("renewTime"):
             moments.append(lease["spec"]["renewTime"])
@@ -73,7 +94,7 @@ class NodeLifecycleController:
 
     async def _mark_unknown(self, node: Object) -> None:
         condition = {
-            **_ready(node),
+            **condition_of(node, "Ready"),
             "type": "Ready",
             "status": "Unknown",
             "reason": "NodeStatusUnknown",
@@ -81,67 +102,61 @@ class NodeLifecycleController:
             "lastTransitionTime": clock.rfc3339(),
         }
         name = node["metadata"]["name"]
-        await self._client.patch(
-            NODES,
-            name,
-            {"status": {"conditions": [condition]}},
-            subresource="status",
-            content_type="application/strategic-merge-patch+json",
-        )
+        patch = {"status": {"conditions": [condition]}}
+        await self._client.patch(NODES, name, patch, subresource="status", content_type=STRATEGIC_MERGE_PATCH)
         self._events.event(node, "Normal", "NodeNotReady", f"Node {name} status is now: NodeNotReady")
 
-    async def _set_taint(self, node: Object, wanted: str | None) -> None:
-        ours = (_UNREACHABLE, _NOT_READY)
-        taints = [taint for taint in (node.get("spec") or {}).get("taints") or () if taint["key"] not in ours]
-        if wanted is not None:
-            now = clock.rfc3339()
-            taints += [{"key": wanted, "effect": effect, "timeAdded": now} for effect in _EFFECTS]
-        patch = {"metadata": {"resourceVersion": node["metadata"]["resourceVersion"]}, "spec": {"taints": taints}}
+    async def _set_taints(self, node: Object, wanted: set[tuple[str, str]]) -> None:
+        now = clock.rfc3339()
+        taints = (node.get("spec") or {}).get("taints") or ()
+        kept = [taint for taint in taints if taint["key"] not in _OURS or (taint["key"], taint["effect"]) in wanted]
+        missing = sorted(wanted - _present(node))
+        kept += [{"key": key, "effect": effect, "timeAdded": now} for key, effect in missing]
+        version = node["metadata"]["resourceVersion"]
+        patch = {"metadata": {"resourceVersion": version}, "spec": {"taints": kept or None}}
         try:
             await self._client.patch(NODES, node["metadata"]["name"], patch)
         except KubernetesError as error:
             if error.code not in (404, 409):
                 raise
 
-    async def _evict(self, key: Key, node: Object, taint: str, since: str | None) -> None:
-        """Delete the pods whose toleration has run out; come back for those whose has not."""
-        waited = (clock.now() - clock.parse(since)).total_seconds() if since else 0.0
-        for pod in self._pods:
-            if pod["spec"].get("nodeName") != key[1] or pod["metadata"].get("deletionTimestamp"):
-                continue
-            tolerations: list[Any] = pod["spec"].get("tolerations") or []
-            full = {"key": taint, "effect": "NoExecute"}
-            matching = [item for item in tolerations if tolerates([item], full)]
-            limits = [item["tolerationSeconds"] for item in matching if "tolerationSeconds" in item]
-            if matching and not limits:
-                continue
-            left = (min(limits) if limits else 0) - waited
-            if left > 0:
-                self.queue.add_after(key, left)
-                continue
-            metadata = pod["metadata"]
-            self._events.event(
-                pod,
-                "Normal",
-                "TaintManagerEviction",
-                f"Marking for deletion Pod {metadata['namespace']}/{metadata['name']}",
+    async def _unready(self, node: Object) -> None:
+        """Pods of a node that is not well serve nobody."""
+        pods = [pod for pod in self._pods.indexed("node", node["metadata"]["name"]) if is_ready(pod)]
+        await asyncio.gather(*(self._mark_unready(pod) for pod in pods))
+
+    async def _mark_unready(self, pod: Object) -> None:
+        metadata = pod["metadata"]
+        condition = {"type": "Ready", "status": "False", "lastTransitionTime": clock.rfc3339()}
+        patch = {"metadata": {"uid": metadata["uid"]}, "status": {"conditions": [condition]}}
+        try:
+            await self._client.patch(
+                PODS,
+                metadata["name"],
+                patch,
+                metadata["namespace"],
+                subresource="status",
+                content_type=STRATEGIC_MERGE_PATCH,
             )
-            try:
-                await self._client.delete(PODS, metadata["name"], metadata["namespace"], uid=metadata["uid"])
-            except KubernetesError as error:
-                if error.code not in (404, 409):
-                    raise
+        except KubernetesError as error:
+            if error.code not in (404, 409):
+                raise
+            return
+        self._events.event(pod, "Warning", "NodeNotReady", "Node is not ready")
 
 
-def _ready(node: Object) -> Object:
+def _wanted(node: Object) -> set[tuple[str, str]]:
+    """Key and effect of the taints that a node should have from us."""
+    found: set[tuple[str, str]] = set()
     for condition in (node.get("status") or {}).get("conditions") or ():
-        if condition["type"] == "Ready":
-            found: Object = condition
-            return found
-    return {}
+        key, effects = _TAINTS.get((condition["type"], condition["status"]), ("", ()))
+        found |= {(key, effect) for effect in effects}
+    if (node.get("spec") or {}).get("unschedulable"):
+        found.add((_UNSCHEDULABLE, "NoSchedule"))
+    return found
 
 
-def _taints(node: Object) -> set[tuple[str, str]]:
-    """Key and effect of our taints of a node; an API server gives a new one the first of them, with one effect."""
+def _present(node: Object) -> set[tuple[str, str]]:
+    """Those that it has; an API server gives a new node the first of them."""
     taints = (node.get("spec") or {}).get("taints") or ()
-    return {(taint["key"], taint["effect"]) for taint in taints if taint["key"] in (_UNREACHABLE, _NOT_READY)}
+    return {(taint["key"], taint["effect"]) for taint in taints if taint["key"] in _OURS}

@@ -8,15 +8,22 @@ from cumulet.common.kubernetes.component import client_of, health_app, run_infor
 from cumulet.common.kubernetes.election import lead
 from cumulet.common.room import Room
 from cumulet.common.tasks import TaskSet, task_set
+from cumulet.controllers.autoscaling import AutoscalingController
+from cumulet.controllers.certificates import CertificateController
 from cumulet.controllers.controller import Context, Controller
 from cumulet.controllers.cronjob import CronJobController
 from cumulet.controllers.daemonset import DaemonSetController
 from cumulet.controllers.deployment import DeploymentController
+from cumulet.controllers.disruption import DisruptionController
 from cumulet.controllers.endpoints import EndpointsController
+from cumulet.controllers.eviction import TaintEvictionController
 from cumulet.controllers.garbage import GarbageCollector
 from cumulet.controllers.job import ExpiryController, JobController
 from cumulet.controllers.namespaces import NamespaceController, ServiceAccountController
 from cumulet.controllers.nodes import NodeLifecycleController
+from cumulet.controllers.podgc import PodGarbageCollector
+from cumulet.controllers.protection import VolumeProtectionController
+from cumulet.controllers.quota import QuotaController
 from cumulet.controllers.replicaset import ReplicaSetController, ReplicationControllerController
 from cumulet.controllers.statefulset import StatefulSetController
 
@@ -35,13 +42,21 @@ CONTROLLERS: tuple[tuple[Callable[[Context], Controller], int], ...] = (
     (NamespaceController, 2),
     (ServiceAccountController, 2),
     (NodeLifecycleController, 2),
+    (TaintEvictionController, 4),
+    (PodGarbageCollector, 1),
+    (DisruptionController, 2),
+    (AutoscalingController, 2),
+    (QuotaController, 2),
+    (VolumeProtectionController, 1),
+    (CertificateController, 1),
 )
 
 
 async def serve(room: Room) -> None:
     """Control until told to stop."""
     async with client_of(room) as client, task_set() as tasks:
-        context = Context(client, tasks)
+        own = client.kubeconfig.server == room.config.url("kube")
+        context = Context(client, tasks, room.config.ca_file if own else None)
         controllers = [(make(context), workers) for make, workers in CONTROLLERS]
         informers = list(context.informers.values())
         async with room.serving(health_app(informers)):

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
+from cumulet.common.kubernetes.amounts import Amounts, container_amounts, pod_amounts
 from cumulet.common.kubernetes.quantity import decimal
-from cumulet.kube.admission.amounts import Amounts, container_amounts, pod_amounts
 from cumulet.kube.status import forbidden
 from cumulet.kube.store import Store
 

@@ -1,0 +1,5 @@
+"""Horizontal pod autoscaling by what pods use (`pkg/controller/podautoscaler`, autoscaling/v2)."""
+
+from cumulet.controllers.autoscaling.controller import AutoscalingController
+
+__all__ = ["AutoscalingController"]

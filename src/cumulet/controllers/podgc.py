@@ -1,0 +1,118 @@
+"""Pods that nobody else would ever delete: of nodes that are gone, and too many that have ended (`pkg/controller/podgc`)."""
+
+from __future__ import annotations
+
+from cumulet.common import clock
+from cumulet.common.kubernetes import KubernetesError, WorkQueue
+from cumulet.common.kubernetes.client import NODES, PODS, STRATEGIC_MERGE_PATCH
+from cumulet.controllers.controller import Context, Key, Object
+from cumulet.controllers.pods import is_terminating, phase_of
+
+#: Seconds for which a node may be away before its pods are taken for lost.
+QUARANTINE = 40.0
+#: Pods that have ended are kept up to this number.
+KEPT = 12_500
+_ENDED: Key = ("ended", "")
+_LOOK_EVERY = 20.0
+_OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
+
+
+class PodGarbageCollector:
+    """Keys are ("node", name), ("pod", "namespace/name") and the one for pods that have ended."""
+
+    def __init__(self, context: Context) -> None:
+        self.queue: WorkQueue[Key] = WorkQueue()
+        self._client = context.client
+        self._nodes = context.informer(NODES)
+        self._pods = context.informer(PODS)
+        self._pods.add_index("node", lambda pod: (pod["spec"].get("nodeName") or "",))
+        self._nodes.add_handler(self._node_changed)
+        self._pods.add_handler(self._pod_changed)
+        self.queue.add(_ENDED)
+
+    def _node_changed(self, change: str, node: Object, old: Object | None) -> None:
+        key = "node", node["metadata"]["name"]
+        if change == "DELETED":
+            self.queue.add_after(key, QUARANTINE)
+        elif _is_out_of_service(node):
+            self.queue.add(key)
+
+    def _pod_changed(self, change: str, pod: Object, old: Object | None) -> None:
+        if change == "DELETED":
+            return
+        node = pod["spec"].get("nodeName")
+        if not node:
+            if is_terminating(pod):
+                self.queue.add(("pod", f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"))
+        elif self._nodes.get(node) is None:
+            self.queue.add_after(("node", node), QUARANTINE)
+
+    async def reconcile(self, key: Key) -> None:
+        """Delete what is lost."""
+        kind, name = key
+        if kind == "ended":
+            await self._ended()
+        elif kind == "pod":
+            namespace, _, name = name.partition("/")
+            pod = self._pods.get(name, namespace)
+            if pod is not None and is_terminating(pod) and not pod["spec"].get("nodeName"):
+                await self._delete(pod, "unscheduled pod is deleted")
+        else:
+            await self._node(name)
+
+    async def _node(self, name: str) -> None:
+        node = self._nodes.get(name)
+        if node is None:
+            try:
+                await self._client.get(NODES, name)
+            except KubernetesError as error:
+                if error.code != 404:
+                    raise
+            else:
+                return  # it is back, and the watch is about to say so
+            for pod in self._pods.indexed("node", name):
+                await self._delete(pod, "PodGC: node no longer exists")
+        elif _is_out_of_service(node):
+            for pod in self._pods.indexed("node", name):
+                if is_terminating(pod):
+                    await self._delete(pod, "PodGC: node is out of service")
+
+    async def _ended(self) -> None:
+        self.queue.add_after(_ENDED, _LOOK_EVERY)
+        ended = [pod for pod in self._pods if phase_of(pod) in ("Succeeded", "Failed")]
+        surplus = len(ended) - KEPT
+        if surplus > 0:
+            ended.sort(key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
+            for pod in ended[:surplus]:
+                await self._delete(pod, "")
+
+    async def _delete(self, pod: Object, why: str) -> None:
+        """Delete a pod at once; one that had not ended is marked as failed first, so that its owner counts it."""
+        metadata = pod["metadata"]
+        try:
+            if phase_of(pod) not in ("Succeeded", "Failed"):
+                condition = {
+                    "type": "DisruptionTarget",
+                    "status": "True",
+                    "reason": "DeletionByPodGC",
+                    "message": why,
+                    "lastTransitionTime": clock.rfc3339(),
+                }
+                await self._client.patch(
+                    PODS,
+                    metadata["name"],
+                    {"metadata": {"uid": metadata["uid"]}, "status": {"phase": "Failed", "conditions": [condition]}},
+                    metadata["namespace"],
+                    subresource="status",
+                    content_type=STRATEGIC_MERGE_PATCH,
+                )
+            await self._client.delete(
+                PODS, metadata["name"], metadata["namespace"], uid=metadata["uid"], grace_period_seconds=0
+            )
+        except KubernetesError as error:
+            if error.code not in (404, 409):
+                raise
+
+
+def _is_out_of_service(node: Object) -> bool:
+    return any(taint["key"] == _OUT_OF_SERVICE for taint in (node.get("spec") or {}).get("taints") or ())

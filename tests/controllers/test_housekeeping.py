@@ -1,0 +1,243 @@
+"""Budgets, quotas, nodes, lost pods, claims, certificates, end points."""
+
+from __future__ import annotations
+
+import base64
+import os
+import signal
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from tests.cloud import Cloud
+from tests.controllers.node import StandInNode
+from tests.controllers.space import Object, Space, condition, workload
+from tests.kube.conftest import Server
+
+BUDGETS = "poddisruptionbudgets"
+REQUESTS = "certificatesigningrequests"
+
+
+def _budget(**spec: object) -> Object:
+    return {"metadata": {"name": "web"}, "spec": {"selector": {"matchLabels": {"app": "web"}}, **spec}}
+
+
+def test_a_budget_of_a_number(space: Space) -> None:
+    space.make("deployments", workload("web", replicas=3))
+    space.make(BUDGETS, _budget(minAvailable=2))
+    space.wait_status(BUDGETS, "web", currentHealthy=3, desiredHealthy=2, expectedPods=3, disruptionsAllowed=1)
+    space.patch("deployments", "web", {"spec": {"replicas": 2}})
+    tight = space.wait_status(BUDGETS, "web", currentHealthy=2, disruptionsAllowed=0)
+    assert condition(tight, "DisruptionAllowed")["reason"] == "InsufficientPods"
+    eviction: Object = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": space.names("pods")[0]}}
+    answer = space.server.call("POST", space.path("pods", eviction["metadata"]["name"], "eviction"), eviction)
+    assert answer.status == 429
+
+
+def test_a_budget_of_a_share(space: Space) -> None:
+    space.make("deployments", workload("web", replicas=4))
+    space.make(BUDGETS, _budget(maxUnavailable="30%"))
+    space.wait_status(BUDGETS, "web", currentHealthy=4, desiredHealthy=2, expectedPods=4, disruptionsAllowed=2)
+    bare: Object = {
+        "metadata": {"name": "bare", "labels": {"app": "web"}},
+        "spec": {"containers": [{"name": "c", "image": "x"}]},
+    }
+    bare["spec"]["nodeSelector"] = {"nowhere": "1"}
+    bare["metadata"]["ownerReferences"] = [
+        {"apiVersion": "v1", "kind": "Other", "name": "x", "uid": "1", "controller": True}
+    ]
+    space.make("pods", bare)
+    assert "found no controllers for pod" in space.wait_event("web", "CalculateExpectedPodCountFailed")
+    space.wait_status(BUDGETS, "web", disruptionsAllowed=0)
+
+
+def test_a_quota_tells_what_is_used(space: Space) -> None:
+    hard = {"pods": "5", "requests.cpu": "1", "limits.memory": "1Gi", "count/secrets": "3", "services.nodeports": "2"}
+    space.make("resourcequotas", {"metadata": {"name": "q"}, "spec": {"hard": hard}})
+    first = space.wait("resourcequotas", "q", lambda obj: obj["status"].get("used"))
+    assert first["status"]["used"]["pods"] == "0"
+    container = {
+        "name": "c",
+        "image": "x",
+        "resources": {"requests": {"cpu": "250m"}, "limits": {"cpu": "1", "memory": "64Mi"}},
+    }
+    held = {"name": "p", "annotations": {"life": "waits"}}
+    space.make("pods", {"metadata": held, "spec": {"containers": [container]}})
+    used = {
+        "pods": "1",
+        "requests.cpu": "250m",
+        "limits.memory": "64Mi",
+        "count/secrets": "0",
+        "services.nodeports": "0",
+    }
+    space.wait("resourcequotas", "q", lambda obj: obj["status"]["used"] == used)
+    space.status("pods", "p", phase="Succeeded")
+    space.wait("resourcequotas", "q", lambda obj: obj["status"]["used"]["pods"] == "0")
+
+
+def test_a_node_that_is_not_heard_of(space: Space, server: Server) -> None:
+    lost = StandInNode(server, "lost", labels={"only": space.name})
+    pods = []
+    for name, seconds in (("stays", None), ("goes", 0)):
+        toleration: Object = {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute"}
+        if seconds is not None:
+            toleration["tolerationSeconds"] = seconds
+        spec = {"containers": [{"name": "c", "image": "x"}], "tolerations": [toleration]}
+        pods.append({"metadata": {"name": name}, "spec": spec | {"nodeSelector": {"only": space.name}}})
+    space.make("pods", *pods)
+    for name in ("stays", "goes"):
+        space.wait("pods", name, lambda pod: condition(pod, "Ready").get("status") == "True")
+    silent = {"type": "Ready", "status": "True", "lastHeartbeatTime": "2020-01-01T00:00:00Z"}
+    space.status("nodes", "lost", conditions=[silent])
+    unknown = space.wait("nodes", "lost", lambda node: condition(node, "Ready")["status"] == "Unknown")
+    assert condition(unknown, "Ready")["message"] == "Kubelet stopped posting node status."
+    tainted = space.wait("nodes", "lost", lambda node: len(node["spec"].get("taints") or ()) == 2)
+    assert {taint["effect"] for taint in tainted["spec"]["taints"]} == {"NoSchedule", "NoExecute"}
+    space.wait("pods", "stays", lambda pod: condition(pod, "Ready")["status"] == "False")
+    space.wait_gone("pods", "goes")
+    assert space.wait("pods", "stays")["status"]["phase"] == "Running"
+    space.status("nodes", "lost", conditions=[silent | {"lastHeartbeatTime": "2036-01-01T00:00:00Z"}])
+    space.wait("nodes", "lost", lambda node: not node["spec"].get("taints"))
+    # Its pods go with it when it is gone for good.
+    lost.close()
+    space.wait_gone("pods", "stays")
+
+
+def test_taints_by_hand_and_by_condition(space: Space, server: Server) -> None:
+    other = StandInNode(server, "other", labels={"only": space.name})
+    tolerated = {"key": "gone", "operator": "Exists", "effect": "NoExecute"}
+    spec = {"containers": [{"name": "c", "image": "x"}], "nodeSelector": {"only": space.name}}
+    space.make(
+        "pods",
+        {"metadata": {"name": "stays"}, "spec": spec | {"tolerations": [tolerated]}},
+        {"metadata": {"name": "later"}, "spec": spec | {"tolerations": [tolerated | {"tolerationSeconds": 1}]}},
+        {"metadata": {"name": "goes"}, "spec": spec},
+    )
+    for name in ("stays", "later", "goes"):
+        space.wait("pods", name, lambda pod: condition(pod, "Ready").get("status") == "True")
+    space.kubectl("taint", "node", "other", "gone=yes:NoExecute")
+    for name in ("goes", "later"):
+        space.wait_gone("pods", name)
+    assert space.wait_event("goes", "TaintManagerEviction") == f"Marking for deletion Pod {space.name}/goes"
+    assert "deletionTimestamp" not in space.get("pods", "stays")["metadata"]
+    space.kubectl("cordon", "other")
+    space.status("nodes", "other", conditions=[{"type": "DiskPressure", "status": "True"}])
+    wanted = {"gone", "node.kubernetes.io/unschedulable", "node.kubernetes.io/disk-pressure"}
+    space.wait("nodes", "other", lambda node: {taint["key"] for taint in node["spec"]["taints"]} == wanted)
+    space.kubectl("uncordon", "other")
+    space.wait("nodes", "other", lambda node: len(node["spec"]["taints"]) == 2)
+    other.close()
+
+
+def test_a_claim_in_use_stays(space: Space) -> None:
+    storage = {"requests": {"storage": "1Gi"}}
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": storage, "storageClassName": ""}
+    space.make("persistentvolumeclaims", {"metadata": {"name": "data"}, "spec": spec})
+    space.wait("persistentvolumeclaims", "data", lambda obj: obj["metadata"].get("finalizers"))
+    volumes = [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]
+    space.make(
+        "pods", {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "x"}], "volumes": volumes}}
+    )
+    space.wait_event("p", "FailedScheduling")
+    space.delete("persistentvolumeclaims", "data")
+    space.wait("persistentvolumeclaims", "data", lambda obj: obj["metadata"].get("deletionTimestamp"))
+    space.delete("pods", "p")
+    space.wait_gone("persistentvolumeclaims", "data")
+
+
+def _request(name: str, signer: str, subject: str, group: str, usage: str) -> Object:
+    key = ec.generate_private_key(ec.SECP256R1())
+    names = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group), x509.NameAttribute(NameOID.COMMON_NAME, subject)]
+    csr = x509.CertificateSigningRequestBuilder().subject_name(x509.Name(names)).sign(key, hashes.SHA256())
+    pem = csr.public_bytes(serialization.Encoding.PEM)
+    spec = {
+        "request": base64.b64encode(pem).decode(),
+        "signerName": f"kubernetes.io/{signer}",
+        "usages": ["digital signature", usage],
+        "expirationSeconds": 3600,
+    }
+    return {"metadata": {"name": name}, "spec": spec}
+
+
+def test_certificates(space: Space, cluster: Cloud) -> None:
+    name = f"dev-{space.name}"
+    space.make(REQUESTS, _request(name, "kube-apiserver-client", "jane", "developers", "client auth"))
+    space.kubectl("certificate", "approve", name)
+    issued = space.wait(REQUESTS, name, lambda obj: obj["status"].get("certificate"))
+    certificate = x509.load_pem_x509_certificate(base64.b64decode(issued["status"]["certificate"]))
+    authority = x509.load_pem_x509_certificate(cluster.config.ca_file.read_bytes())
+    certificate.verify_directly_issued_by(authority)
+    assert certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value == "jane"
+    lasts = certificate.not_valid_after_utc - certificate.not_valid_before_utc
+    assert 3600 <= lasts.total_seconds() <= 4200
+    node = f"node-{space.name}"
+    asked = _request(node, "kube-apiserver-client-kubelet", "system:node:n1", "system:nodes", "client auth")
+    space.make(REQUESTS, asked)
+    approved = space.wait(REQUESTS, node, lambda obj: obj["status"].get("certificate"))
+    assert condition(approved, "Approved")["reason"] == "AutoApproved"
+    wrong = f"wrong-{space.name}"
+    space.make(REQUESTS, _request(wrong, "kubelet-serving", "jane", "developers", "server auth"))
+    space.kubectl("certificate", "approve", wrong)
+    failed = space.wait(REQUESTS, wrong, lambda obj: condition(obj, "Failed"))
+    assert condition(failed, "Failed")["reason"] == "SignerValidationFailure"
+    for request in (name, node, wrong):
+        space.delete(REQUESTS, request)
+
+
+def test_end_points(space: Space) -> None:
+    ports = [{"name": "http", "port": 80, "targetPort": "web"}]
+    service = {"metadata": {"name": "web"}, "spec": {"selector": {"app": "web"}, "ports": ports}}
+    space.make("services", service)
+    made = workload("web", replicas=2)
+    made["spec"]["template"]["spec"]["containers"][0]["ports"] = [{"name": "web", "containerPort": 8080}]
+    space.make("deployments", made)
+    found = space.wait_any("endpointslices", lambda item: len(_ready(item)) == 2)
+    assert found["ports"] == [{"name": "http", "port": 8080, "protocol": "TCP"}]
+    assert found["metadata"]["labels"]["kubernetes.io/service-name"] == "web"
+    old = space.wait("endpoints", "web", lambda obj: len(obj.get("subsets", [{}])[0].get("addresses", ())) == 2)
+    assert old["subsets"][0]["ports"] == [{"name": "http", "port": 8080, "protocol": "TCP"}]
+    pod = space.names("pods")[0]
+    unready = [{"type": "Ready", "status": "False"}]
+    space.patch("pods", pod, {"metadata": {"annotations": {"life": "waits"}}})
+    space.status("pods", pod, conditions=unready)
+    space.wait_any("endpointslices", lambda item: len(item["endpoints"]) == 2 and len(_ready(item)) == 1)
+    space.wait("endpoints", "web", lambda obj: len(obj["subsets"][0].get("notReadyAddresses", ())) == 1)
+    space.delete("services", "web")
+    space.wait_gone("endpoints", "web")
+    space.wait_gone("endpointslices", found["metadata"]["name"])
+
+
+def _ready(item: Object) -> list[Object]:
+    return [endpoint for endpoint in item.get("endpoints") or () if endpoint["conditions"]["ready"]]
+
+
+def test_killed_at_any_point(space: Space, cluster: Cloud) -> None:
+    space.make("deployments", *(workload(f"web-{number}", replicas=4) for number in range(5)))
+    space.wait_any("pods")
+    cluster.kill("controllers")
+    for number in range(5):
+        space.wait_status("deployments", f"web-{number}", availableReplicas=4, replicas=4)
+    assert len(space.living()) == 20
+
+
+def test_of_two_one_leads(space: Space, cluster: Cloud) -> None:
+    lease = "kube-controller-manager"
+    with cluster.another("controllers"):
+        leader = space.wait("leases", lease, namespace="kube-system")["spec"]["holderIdentity"]
+        cluster.stop("controllers", signal.SIGKILL)
+        try:
+            space.make("deployments", workload("web", replicas=2))
+            path = space.path("leases", lease, namespace="kube-system")
+            short = {"spec": {"leaseDurationSeconds": 1}}
+            space.server.call("PATCH", path, short, content_type="application/merge-patch+json")
+            space.wait_status("deployments", "web", availableReplicas=2)
+            taken = space.wait("leases", lease, namespace="kube-system")["spec"]
+            assert taken["holderIdentity"] != leader
+            assert taken["holderIdentity"].startswith(os.uname().nodename)
+        finally:
+            cluster.start("controllers")
+    space.patch("deployments", "web", {"spec": {"replicas": 3}})
+    space.wait_status("deployments", "web", availableReplicas=3)
+    assert len(space.living()) == 3
