@@ -25,7 +25,10 @@ DIFFERENCES: dict[str, tuple[str, str]] = {
         "after the sentence upstream adds a diff of its Go structs with their line numbers",
     ),
     "node virtual": (r"\.spec\.taints", "a new node is tainted by the node lifecycle controller alone"),
-    "pvc": (r"\.metadata\.finalizers", "no controller here would take the finalizer away again"),
+    "pvc": (
+        r"\.metadata\.finalizers|\.spec\.storageClassName",
+        "no controller here would take the finalizer away again; the recorded server had no default class",
+    ),
     "scale patch": (r"\.status\.replicas", _ALONE),
     "pod image update": (r"\.status\.conditions", _ALONE),
     "strategic merge: containers by name, delete directive": (r"\.metadata\.annotations|\.status\..*", _ALONE),

@@ -7,7 +7,7 @@ from typing import Any
 
 from cumulet.kube.attributes import Attributes
 from cumulet.kube.node_access import NODES, NodeAuthorizer
-from cumulet.kube.store import Store
+from cumulet.kube.store import Store, Stored
 from cumulet.kube.users import User
 
 _GROUP = "rbac.authorization.k8s.io"
@@ -17,6 +17,7 @@ _BINDINGS = f"rolebindings.{_GROUP}"
 _CLUSTER_BINDINGS = f"clusterrolebindings.{_GROUP}"
 
 READ = ["get", "list", "watch"]
+_DECODED = 2048
 WRITE = ["create", "delete", "deletecollection", "patch", "update"]
 
 
@@ -26,6 +27,8 @@ class Authorizer:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._nodes = NodeAuthorizer(store)
+        #: Roles and bindings by their revision, of which each is another object's or another state's.
+        self._decoded: dict[int, dict[str, Any]] = {}
 
     def allows(self, user: User, attributes: Attributes) -> bool:
         """Whether a user may do that; members of system:masters may do everything."""
@@ -40,10 +43,10 @@ class Authorizer:
     def rules(self, user: User, namespace: str) -> Iterator[dict[str, Any]]:
         """The rules that hold for a user in the cluster, and in a namespace where one is given."""
         for stored in self._store.list(_CLUSTER_BINDINGS):
-            yield from self._of(stored.load(), user, "")
+            yield from self._of(self._decode(stored), user, "")
         if namespace:
             for stored in self._store.list(_BINDINGS, namespace):
-                yield from self._of(stored.load(), user, namespace)
+                yield from self._of(self._decode(stored), user, namespace)
 
     def _of(self, binding: dict[str, Any], user: User, namespace: str) -> Iterator[dict[str, Any]]:
         if not any(_is(subject, user, namespace) for subject in binding.get("subjects") or ()):
@@ -54,7 +57,16 @@ class Authorizer:
         else:
             stored = self._store.get(_CLUSTER_ROLES, "", reference["name"])
         if stored is not None:
-            yield from stored.load().get("rules") or ()
+            yield from self._decode(stored).get("rules") or ()
+
+    def _decode(self, stored: Stored) -> dict[str, Any]:
+        """A role or binding, to be read and not to be changed."""
+        found = self._decoded.get(stored.revision)
+        if found is None:
+            if len(self._decoded) >= _DECODED:
+                self._decoded.clear()
+            found = self._decoded[stored.revision] = stored.load()
+        return found
 
 
 def _is(subject: dict[str, Any], user: User, namespace: str) -> bool:
