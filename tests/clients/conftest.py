@@ -14,7 +14,7 @@ from tests.clients.logins import Login, Registry
 from tests.cloud import Cloud
 from tests.instances.images import busybox_layer, layer, write_layout
 
-KINDS = ("service principal", "admin user", "refresh token")
+KINDS = ("service principal", "admin user", "repository token", "refresh token")
 
 #: Runs a command that must succeed, with settings of its own; what it printed.
 Run = Callable[..., str]

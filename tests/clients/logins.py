@@ -48,6 +48,12 @@ class Registry:
             case "admin user":
                 answer = self._arm("POST", f"{self.id}/listCredentials")
                 return Login(answer["username"], answer["passwords"][1]["value"])
+            case "repository token":
+                token = f"{self.id}/tokens/pusher"
+                scope_map = f"{self.id}/scopeMaps/_repositories_push"
+                self._arm("PUT", token, {"properties": {"scopeMapId": scope_map, "status": "enabled"}})
+                answer = self._arm("POST", f"{self.id}/generateCredentials", {"tokenId": token})
+                return Login(answer["username"], answer["passwords"][0]["value"])
             case "refresh token":
                 form = {
                     "grant_type": "access_token",
@@ -65,5 +71,5 @@ class Registry:
 
     def _arm(self, method: str, path: str, body: Any = None) -> Any:
         answer = self.cloud.arm(method, f"{path}?{_API}", body)
-        assert answer.status in (200, 201), answer.body
+        assert answer.status in (200, 201, 202), answer.body
         return answer.body

@@ -11,6 +11,7 @@ import json
 import random
 import socket
 import ssl
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,6 +71,11 @@ class Registry:
         self.address = cloud.config.addresses["registry"]
         self.user = user
         self.password = password
+        self._idle: dict[int, http.client.HTTPSConnection] = {}
+
+    def __del__(self) -> None:
+        for connection in self._idle.values():
+            connection.close()
 
     def seen_by(self, user: str | None, password: str = "") -> Registry:
         """The same registry, spoken to as somebody else."""
@@ -124,16 +130,30 @@ class Registry:
             yield connection
 
     def call(self, method: str, path: str, body: Body = None, **headers: str) -> Answer:
-        """One request on a connection of its own; `content_type="x"` sends `Content-Type: x`."""
+        """One request; `content_type="x"` sends `Content-Type: x`."""
         sent = {"Host": self.host, **self.authorization}
         sent |= {name.replace("_", "-").title(): value for name, value in headers.items()}
-        connection = self.connect()
+        if isinstance(body, bytes | None) and (kept := self._idle.pop(threading.get_ident(), None)) is not None:
+            # The registry may have closed it meanwhile, before it saw this request.
+            with contextlib.suppress(ConnectionError, http.client.RemoteDisconnected):
+                return self._ask(kept, method, path, body, sent)
+        return self._ask(self.connect(), method, path, body, sent)
+
+    def _ask(
+        self, connection: http.client.HTTPSConnection, method: str, path: str, body: Body, headers: Mapping[str, str]
+    ) -> Answer:
         try:
-            connection.request(method, path, body, sent)
+            connection.request(method, path, body, headers)
             response = connection.getresponse()
-            return Answer(response.status, response.headers, response.read())  # type: ignore[arg-type]
-        finally:
+            answer = Answer(response.status, response.headers, response.read())  # type: ignore[arg-type]
+        except BaseException:
             connection.close()
+            raise
+        if response.will_close or not isinstance(body, bytes | None) or response.status >= 400:
+            connection.close()
+        else:
+            self._idle[threading.get_ident()] = connection
+        return answer
 
     @contextlib.contextmanager
     def get(self, repository: str, digest: str) -> Iterator[http.client.HTTPResponse]:

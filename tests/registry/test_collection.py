@@ -133,6 +133,15 @@ async def test_a_blob_of_two_repositories_goes_with_the_second(tmp_path: Path) -
         assert here.catalog.all_repositories("r") == []
 
 
+async def test_where_there_is_nothing_to_collect_nothing_is_written(tmp_path: Path) -> None:
+    async with world(tmp_path, retention=Policy(True, 7)) as here:
+        await here.push_manifest("m", [await here.push_blob("used")], "v1")
+        here.age()
+        before = here.catalog.database.commits
+        assert await here.collector.collect() == Report(False)
+        assert here.catalog.database.commits == before
+
+
 async def test_bytes_that_a_crash_left_without_a_link_go(tmp_path: Path) -> None:
     async with world(tmp_path) as here:
         used = await here.push_blob("used")

@@ -143,5 +143,5 @@ def of_the_model(registry: Registry) -> None:
     Model.registry = registry
 
 
-Model.TestCase.settings = settings(max_examples=10, stateful_step_count=20, deadline=None)
+Model.TestCase.settings = settings(max_examples=6, stateful_step_count=20, deadline=None)
 test_model = Model.TestCase

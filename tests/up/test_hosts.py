@@ -113,7 +113,7 @@ def test_two_installations(config: Config, root: Path, tmp_path: Path) -> None:
     assert {path: text for path, text in snapshot(root).items() if text is not None} == {"etc/hosts": PLAIN}
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=10)
 @given(
     st.binary(max_size=80),
     st.sets(st.from_regex(r"[a-z0-9]{5,9}\.azurecr\.io", fullmatch=True), min_size=1, max_size=3),
@@ -202,8 +202,17 @@ grep cumulet /etc/hosts
 """
 
 
+_VERBS = """
+password=$(cumulet registry token acrdemo2ss puller --allow 'app3/*:content/read' --query 'passwords[0].value' -o tsv)
+skopeo inspect --creds "puller:$password" docker://acrdemo2ss.azurecr.io/app3/acr-app3:v1
+cumulet registry import acrdemo2ss --source acrdemo2ss.azurecr.io/app3/acr-app3:v1 --image copy/app:v2
+skopeo inspect --authfile "$WORK/auth.json" docker://acrdemo2ss.azurecr.io/copy/app:v2
+! skopeo inspect --creds "puller:$password" docker://acrdemo2ss.azurecr.io/copy/app:v2
+"""
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts and port 443 take root")
-@pytest.mark.parametrize("end", [_CRASH, pytest.param("", marks=pytest.mark.clients)], ids=["crash", "down"])
+@pytest.mark.parametrize("end", [_CRASH, pytest.param(_VERBS, marks=pytest.mark.clients)], ids=["crash", "down"])
 def test_literally(tmp_path: Path, end: str) -> None:
     """`skopeo login acrdemo2ss.azurecr.io`, with a copy of /etc, so that the machine's own stays as it is."""
     installation = Installation(tmp_path / "data")

@@ -131,6 +131,63 @@ def gc(
     show(run(work), output, query)
 
 
+@app.command("import")
+def import_(
+    name: Name,
+    source: Annotated[str, typer.Option(help="The image, as server/repository:tag.")],
+    image: Annotated[list[str] | None, typer.Option(help="Repository and tag to have it under.")] = None,
+    username: Annotated[str | None, typer.Option("--username", "-u", help="For the source.")] = None,
+    password: Annotated[str | None, typer.Option("--password", "-p", help="For the source.")] = None,
+    force: Annotated[bool, typer.Option(help="Move tags that are there.")] = False,
+) -> None:
+    """Take an image over from another registry, without pulling it here first."""
+    server, _, what = source.partition("/")
+    credentials = {"username": username or "", "password": password} if password is not None else None
+    body = {
+        "source": {"registryUri": server, "sourceImage": what, "credentials": credentials},
+        "targetTags": image,
+        "mode": "Force" if force else "NoForce",
+    }
+
+    async def work(azure: Azure) -> Any:
+        registry = await azure.find_registry(name)
+        return await azure.arm("POST", f"{registry['id']}/importImage", body, api_version=REGISTRIES)
+
+    run(work)
+
+
+@app.command()
+def token(
+    name: Name,
+    token_name: Annotated[str, typer.Argument(metavar="TOKEN", help="Name of the token.")],
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(metavar="REPOSITORY:ACTION", help="Such as app3/*:content/read; several times."),
+    ] = None,
+    scope_map: Annotated[str | None, typer.Option(help="Name of a scope map, such as _repositories_pull.")] = None,
+    expiry: Annotated[str | None, typer.Option(help="When its password ends, in RFC 3339.")] = None,
+    output: FormatOption = Format.JSON,
+    query: QueryOption = None,
+) -> None:
+    """Make a token for some repositories, or give it other rights, and show its new password, which is kept nowhere."""
+    if (allow is None) is (scope_map is None):
+        raise typer.BadParameter("give either what it is allowed or a scope map", param_hint="--allow, --scope-map")
+
+    async def work(azure: Azure) -> Any:
+        registry = (await azure.find_registry(name))["id"]
+        used = scope_map or f"{token_name}-scope-map"
+        if allow is not None:
+            lines = [f"repositories/{line.rpartition(':')[0]}/{line.rpartition(':')[2]}" for line in allow]
+            body: dict[str, Any] = {"properties": {"actions": lines}}
+            await azure.arm("PUT", f"{registry}/scopeMaps/{used}", body, api_version=REGISTRIES)
+        body = {"properties": {"scopeMapId": f"{registry}/scopeMaps/{used}"}}
+        await azure.arm("PUT", f"{registry}/tokens/{token_name}", body, api_version=REGISTRIES)
+        body = {"tokenId": f"{registry}/tokens/{token_name}", "name": "password1", "expiry": expiry}
+        return await azure.arm("POST", f"{registry}/generateCredentials", body, api_version=REGISTRIES)
+
+    show(run(work), output, query)
+
+
 @app.command()
 def delete(name: Name) -> None:
     """Delete a registry with all that was pushed to it."""

@@ -262,6 +262,13 @@ class TlsTransport(asyncio.Transport):
             failure = error
         if size:
             self._protocol.data_received(bytes(self._buffer[:size]))
+        # uvloop tells a reset only once, perhaps of a connection that still has data to read, and then nothing more.
+        if (
+            failure is None
+            and not self._lost
+            and (number := self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+        ):
+            failure = OSError(number, os.strerror(number))
         if failure is not None:
             self._lose(failure)
         elif ended and not self._closing and not self._protocol.eof_received():

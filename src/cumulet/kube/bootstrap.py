@@ -7,7 +7,6 @@ from typing import Any
 
 from cumulet.common.config import Config
 from cumulet.kube.admission import SYSTEM_NAMESPACES
-from cumulet.kube.admission.storage import IS_DEFAULT
 from cumulet.kube.authorize import DEFAULT_BINDINGS, DEFAULT_ROLES, VIRTUAL_NODE
 from cumulet.kube.flow import GROUP, LEVELS, SCHEMAS
 from cumulet.kube.objects import Change, Objects
@@ -17,8 +16,6 @@ _PRIORITIES = (
     ("system-cluster-critical", 2_000_000_000, "run in the cluster, but can be moved to another node if necessary"),
     ("system-node-critical", 2_000_001_000, "not be moved from their current node"),
 )
-#: AKS's classes of managed disks. A virtual node has no disks: its pods' claims are never bound.
-_DISKS: dict[str, dict[str, str]] = {"default": {IS_DEFAULT: "true"}, "managed-csi": {}}
 _RBAC = "rbac.authorization.k8s.io"
 
 
@@ -63,8 +60,6 @@ def _begin(tasks: asyncio.TaskGroup, objects: Objects, config: Config, service_a
         ensure(f"prioritylevelconfigurations.{GROUP}", "", {"metadata": {"name": name}, "spec": spec})
     for name, spec in SCHEMAS.items():
         ensure(f"flowschemas.{GROUP}", "", {"metadata": {"name": name}, "spec": spec})
-    for name, notes in _DISKS.items():
-        ensure("storageclasses.storage.k8s.io", "", _disk_class(name, notes))
     address = config.addresses["kube"]
     labels = {"component": "apiserver", "provider": "kubernetes"}
     service = {
@@ -79,17 +74,6 @@ def _begin(tasks: asyncio.TaskGroup, objects: Objects, config: Config, service_a
         "ports": [{"name": "https", "port": address.port}],
     }
     ensure("endpointslices.discovery.k8s.io", "default", endpoints)
-
-
-def _disk_class(name: str, annotations: dict[str, str]) -> dict[str, Any]:
-    return {
-        "metadata": {"name": name, "annotations": annotations},
-        "provisioner": "disk.csi.azure.com",
-        "parameters": {"skuname": "StandardSSD_LRS"},
-        "reclaimPolicy": "Delete",
-        "allowVolumeExpansion": True,
-        "volumeBindingMode": "WaitForFirstConsumer",
-    }
 
 
 def _with_rules(rules: list[dict[str, Any]]) -> Change:

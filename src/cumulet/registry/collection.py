@@ -92,6 +92,10 @@ class Collector:
             untagged_before=_days_ago(retention.days) if retention.enabled else "",
             deleted_before=_days_ago(soft_delete.days),
         )
+        await asyncio.sleep(0)
+        values = {"registry": place[0], "repository": place[1], **msgspec.structs.asdict(policies)}
+        if self._catalog.database.read(garbage.MAYBE, values) == [(0,)]:
+            return Counter()
         found = await self._find(place, policies, self._pushes.counted_on(place))
         # From here to the block no other code runs, so what is chosen is what no push counts on by then.
         counted_on = self._pushes.counted_on(place)

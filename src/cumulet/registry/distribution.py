@@ -6,7 +6,7 @@ import re
 
 from aiohttp import web
 
-from cumulet.registry import names
+from cumulet.registry import caller, names
 from cumulet.registry.blobs import Blobs
 from cumulet.registry.errors import OciError
 from cumulet.registry.guard import Guard
@@ -65,6 +65,7 @@ class Distribution:
         actions = ("pull", "push") if is_upload else _ACTIONS.get(request.method, ("pull", "push"))
         principal = await self._guard.demand(request, registry, "repository", name, *actions)
         if request.method in _READS and self._pull_through.rule(registry, name) is not None:
+            caller.of(request).token_ends = None  # what the other registry has may change with nothing written here
             if match["manifest"]:
                 await self._pull_through.manifest(registry, name, match["manifest"], principal)
             elif match["blob"]:

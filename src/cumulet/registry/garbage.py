@@ -34,6 +34,14 @@ _UNNAMED = f"""
     )
 """  # noqa: S608
 
+#: Whether there may be anything at all to do: a look that takes no turn among the writes.
+MAYBE = f"""
+    SELECT EXISTS ({_UNNAMED.strip()})
+        OR EXISTS (SELECT 1 FROM manifest WHERE {_HERE} AND deleted < :deleted_before)
+        OR EXISTS (SELECT 1 FROM manifest WHERE {_HERE} AND deleted IS NULL AND untagged < :untagged_before)
+        OR NOT EXISTS (SELECT 1 FROM manifest WHERE {_HERE})
+"""  # noqa: S608
+
 _EMPTY = """
     DELETE FROM repository WHERE registry = :registry AND name = :repository AND locks = 0
     AND NOT EXISTS (SELECT 1 FROM manifest WHERE manifest.registry = :registry AND manifest.repository = :repository)

@@ -6,9 +6,12 @@ The counters are kept plain and become Prometheus' metrics when they are asked f
 from __future__ import annotations
 
 import bisect
+import shutil
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -16,6 +19,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from cumulet.common.database import Database
 from cumulet.common.logs import AccessLine, AccessLog
 from cumulet.registry import caller
 from cumulet.registry.errors import Handler, answer_errors
@@ -23,8 +27,21 @@ from cumulet.registry.files import FileResponse
 
 #: Upper bounds in seconds.
 _BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_LEAST_FREE = 64 * 1024 * 1024
 #: What others call a method is not for anybody who calls to make up.
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
+
+
+def unready(database: Database, folder: Path) -> str | None:
+    """Why pushes and pulls would not be served in full just now, if they would not."""
+    try:
+        database.read("SELECT 1")
+        free = shutil.disk_usage(folder).free
+    except (sqlite3.Error, OSError) as error:
+        return f"the catalog or the content store cannot be read: {error}"
+    if free < _LEAST_FREE:
+        return f"only {free} bytes are left on the disk of the content store"
+    return None
 
 
 class Observer(Collector):

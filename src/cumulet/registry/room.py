@@ -26,7 +26,7 @@ from cumulet.registry.guard import Guard
 from cumulet.registry.links import Links
 from cumulet.registry.login import Login
 from cumulet.registry.manifests import Manifests
-from cumulet.registry.observe import Observer
+from cumulet.registry.observe import Observer, unready
 from cumulet.registry.provider import routes
 from cumulet.registry.provider.imports import Imports
 from cumulet.registry.provider.registries import Registries
@@ -85,7 +85,7 @@ async def serve(room: Room) -> None:
             observer = Observer(metrics, access)
             answers = Answers(catalog.database, pushes, observer)
             app = web.Application(middlewares=[arm_errors, only_front_door])
-            app.add_routes(health_routes(metrics))
+            app.add_routes(health_routes(metrics, lambda: unready(catalog.database, room.data_dir)))
             registries = Registries(catalog, gate, collector, config.login_servers_file)
             registries.publish()
             imports = Imports(catalog, gate, links, copier, events, tasks, elsewhere)

@@ -314,7 +314,7 @@ class Catalog:
 
     async def put_upload(self, upload: Upload) -> None:
         """Note a session."""
-        await self.database.execute("INSERT INTO upload VALUES (?, ?, ?, ?, ?, ?)", msgspec.structs.astuple(upload))
+        await self.database.write(lambda c: transactions.put_upload(c, upload))
 
     async def remove_upload(self, session: str) -> None:
         """Forget a session."""

@@ -1,7 +1,8 @@
 """What each write of the catalog checks and changes, in one transaction.
 
 Writes run one after the other, so what one checks (locks, quota, the parts of a manifest, that nothing needs a blob) still
-holds when it changes something. All raise `OciError` 405 where a lock forbids them, and 403 where the quota is used up.
+holds when it changes something. All raise `OciError`: 405 where a lock forbids them, 403 where the quota is used up, 404 where
+the registry was deleted meanwhile.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import msgspec
 from cumulet.common import clock
 from cumulet.registry import locks
 from cumulet.registry.errors import OciError
-from cumulet.registry.records import Manifest, MissingPartsError, Parts, Resource
+from cumulet.registry.records import Manifest, MissingPartsError, Parts, Resource, Upload
 
 _HERE = "registry = ? AND repository = ?"
 _THIS = f"{_HERE} AND digest = ?"
@@ -23,10 +24,16 @@ _THIS = f"{_HERE} AND digest = ?"
 def link_blob(connection: sqlite3.Connection, registry: str, repository: str, digest: str, size: int) -> None:
     """Let a repository have a blob."""
     locks.demand_unlocked(connection, locks.WRITE, registry, repository)
-    _touch(connection, registry, repository)
     before, _ = _usage(connection, registry)
+    _touch(connection, registry, repository)
     connection.execute("INSERT OR IGNORE INTO blob_link VALUES (?, ?, ?, ?)", (registry, repository, digest, size))
     _demand_room(connection, registry, before)
+
+
+def put_upload(connection: sqlite3.Connection, upload: Upload) -> None:
+    """Note an upload session."""
+    _usage(connection, upload.registry)
+    connection.execute("INSERT INTO upload VALUES (?, ?, ?, ?, ?, ?)", msgspec.structs.astuple(upload))
 
 
 def unlink_blob(connection: sqlite3.Connection, registry: str, repository: str, digest: str) -> bool:
@@ -57,8 +64,8 @@ def put_manifest(
     missing = [part for part in parts.required if not _has(connection, registry, repository, part)]
     if missing:
         raise MissingPartsError(missing)
-    now = _touch(connection, registry, repository)
     before, _ = _usage(connection, registry)
+    now = _touch(connection, registry, repository)
     connection.execute(
         "INSERT INTO manifest (registry, repository, digest, media_type, body, subject, artifact_type, annotations,"
         " created, untagged) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"

@@ -17,11 +17,10 @@ import aiohttp
 import msgspec
 
 from cumulet.common import tls
-from cumulet.common.arm import ArmClient, ArmError
 from cumulet.common.config import DEFAULT_PORTS, Config, RoomName
-from cumulet.common.entra import AuthenticationError, TokenSource, read_credential
 from cumulet.up.hosts import Hosts
 from cumulet.up.preflight import Problem, problems
+from cumulet.up.provision import ProvisionError, provision
 from cumulet.up.supervisor import log_file, pids_file, take_lock
 
 #: Seconds that the rooms get to become ready before `start` gives up on them.
@@ -103,7 +102,10 @@ def start(config: Config) -> Running:
         if missing:
             logs = ", ".join(str(log_file(config, room)) for room in sorted(missing))
             raise StartError(f"not ready: {', '.join(sorted(missing))}; why is in {logs}")
-        asyncio.run(_provision(config))
+        try:
+            asyncio.run(provision(config))
+        except ProvisionError as error:
+            raise StartError(str(error)) from error
     except BaseException:
         process.terminate()
         process.wait()
@@ -157,19 +159,6 @@ async def _health(session: aiohttp.ClientSession, url: str) -> str:
         return "no answer in 3 s"
     except aiohttp.ClientError as error:
         return f"down: {error}"
-
-
-async def _provision(config: Config) -> None:
-    """Make the resource group that the cluster's container groups go into, as AKS does with a cluster."""
-    context = tls.client_context(config.ca_file)
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session:
-        tokens = TokenSource(session, config.url("identity"), read_credential(config.credential_file("owner")))
-        arm = ArmClient(session, config.url("arm"), tokens)
-        path = f"/subscriptions/{config.subscription_id}/resourceGroups/{config.node_resource_group}"
-        try:
-            await arm.call("PUT", path, {"location": config.location}, api_version="2024-03-01")
-        except (ArmError, AuthenticationError, aiohttp.ClientError) as error:
-            raise StartError(f"the resource group {config.node_resource_group} could not be made: {error}") from error
 
 
 def _lines(descriptor: int, until: float) -> Iterator[dict[str, str]]:

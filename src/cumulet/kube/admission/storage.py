@@ -8,7 +8,7 @@ from cumulet.kube.store import Store
 
 Object = dict[str, Any]
 
-IS_DEFAULT = "storageclass.kubernetes.io/is-default-class"
+_IS_DEFAULT = "storageclass.kubernetes.io/is-default-class"
 _CLASSES = "storageclasses.storage.k8s.io"
 
 
@@ -17,7 +17,7 @@ def complete_claim(store: Store, claim: Object) -> None:
     if claim["spec"].get("storageClassName") is not None:
         return
     classes = [stored.load()["metadata"] for stored in store.list(_CLASSES)]
-    defaults = [found for found in classes if (found.get("annotations") or {}).get(IS_DEFAULT) == "true"]
+    defaults = [found for found in classes if (found.get("annotations") or {}).get(_IS_DEFAULT) == "true"]
     if defaults:
         newest = max(defaults, key=lambda found: (found["creationTimestamp"], found["name"]))
         claim["spec"]["storageClassName"] = newest["name"]

@@ -25,7 +25,7 @@ from cumulet.registry.upstream import UpstreamError, is_server, parse_image
 from cumulet.registry.webhooks import Events
 
 #: Seconds that an import gets before its caller is told to ask again.
-_AT_ONCE = 2.0
+_AT_ONCE = 1.0
 _KEPT = 50
 _MODES = ("NoForce", "Force")
 
