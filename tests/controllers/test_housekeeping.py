@@ -241,3 +241,24 @@ def test_of_two_one_leads(space: Space, cluster: Cloud) -> None:
     space.patch("deployments", "web", {"spec": {"replicas": 3}})
     space.wait_status("deployments", "web", availableReplicas=3)
     assert len(space.living()) == 3
+
+
+def test_many_end_points_are_cut_in_slices(space: Space) -> None:
+    service = {"metadata": {"name": "many"}, "spec": {"selector": {"app": "many"}, "ports": [{"port": 80}]}}
+    labels = {"app": "many"}
+    spec = {"containers": [{"name": "c", "image": "x"}], "nodeSelector": {"nowhere": "1"}}
+    for number in range(6):
+        name = f"p{number:03}"
+        space.make("pods", {"metadata": {"name": name, "labels": labels}, "spec": spec})
+        space.status("pods", name, phase="Running", podIP=f"10.8.0.{number + 1}")
+    space.make("services", service)
+    space.wait_any("endpointslices", lambda item: len(item["endpoints"] or ()) == 2)
+    assert sorted(len(item["endpoints"]) for item in space.all("endpointslices")) == [2, 4]
+    for number in range(2):
+        space.delete("pods", f"p{number:03}", gracePeriodSeconds=0)
+    space.wait("endpoints", "many", lambda obj: len(obj["subsets"][0]["notReadyAddresses"]) == 4)
+    left = space.all("endpointslices")
+    while len(left) > 1:
+        space.wait_gone("endpointslices", left[-1]["metadata"]["name"])
+        left = space.all("endpointslices")
+    assert len(left[0]["endpoints"]) == 4

@@ -7,6 +7,7 @@ from typing import Any
 from cumulet.common.kubernetes import KubernetesError, Resource, WorkQueue
 from cumulet.common.kubernetes.client import ENDPOINTS, ENDPOINTSLICES, PODS, SERVICES
 from cumulet.controllers.controller import Context, Key, Object, key_of
+from cumulet.controllers.owned import Owned
 from cumulet.controllers.pods import is_ready
 
 _NAME_LABEL = "kubernetes.io/service-name"
@@ -14,15 +15,20 @@ _MANAGER_LABEL = "endpointslice.kubernetes.io/managed-by"
 _MANAGER = "endpointslice-controller.k8s.io"
 
 
+#: End points in one slice (upstream's `--max-endpoints-per-slice`).
+PER_SLICE = 100
+_MOST = 1000
+
+
 class EndpointsController:
-    """One slice a service is enough for the thousand end points that a slice may have."""
+    """See the module."""
 
     def __init__(self, context: Context) -> None:
         self.queue: WorkQueue[Key] = WorkQueue()
         self._client = context.client
         self._services = context.informer(SERVICES)
         self._pods = context.informer(PODS)
-        self._slices = context.informer(ENDPOINTSLICES)
+        self._slices = Owned(context, ENDPOINTSLICES, SERVICES)
         self._endpoints = context.informer(ENDPOINTS)
         self._services.add_handler(lambda change, obj, old: self.queue.add(key_of(obj)))
         self._pods.add_handler(self._pod_changed)
@@ -31,9 +37,8 @@ class EndpointsController:
         if old is not None and _matters(pod) == _matters(old) and change != "DELETED":
             return
         namespace = pod["metadata"]["namespace"]
-        for service in self._services:
-            selector = service["spec"].get("selector")
-            if selector and service["metadata"]["namespace"] == namespace:
+        for service in self._services.indexed("namespace", namespace):
+            if selector := service["spec"].get("selector"):
                 labels = [item["metadata"].get("labels") or {} for item in (pod, old) if item is not None]
                 if any(selector.items() <= found.items() for found in labels):
                     self.queue.add(key_of(service))
@@ -48,28 +53,47 @@ class EndpointsController:
             return  # then its end points are somebody else's
         pods = [
             pod
-            for pod in self._pods
-            if pod["metadata"]["namespace"] == key[0]
-            and selector.items() <= (pod["metadata"].get("labels") or {}).items()
+            for pod in self._pods.indexed("namespace", key[0])
+            if selector.items() <= (pod["metadata"].get("labels") or {}).items()
             and _address(pod)
             and (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
         ]
         pods.sort(key=lambda pod: pod["metadata"]["name"])
-        await self._put(ENDPOINTSLICES, self._slice(service), _slice(service, pods))
-        if len(key[1]) <= 253:
-            await self._put(ENDPOINTS, self._endpoints.get(key[1], key[0]), _endpoints(service, pods))
+        await self._put_slices(service, pods)
+        await self._put(ENDPOINTS, self._endpoints.get(key[1], key[0]), _endpoints(service, pods))
 
-    def _slice(self, service: Object) -> Object | None:
-        metadata = service["metadata"]
-        for item in self._slices:
-            labels = item["metadata"].get("labels") or {}
-            if (
-                item["metadata"]["namespace"] == metadata["namespace"]
-                and labels.get(_NAME_LABEL) == metadata["name"]
-                and labels.get(_MANAGER_LABEL) == _MANAGER
+    async def _put_slices(self, service: Object, pods: list[Object]) -> None:
+        """As many slices as are needed, of which the last may be short; those that are too many go."""
+        slices = self._slices_of(service)
+        parts = [pods[start : start + PER_SLICE] for start in range(0, len(pods), PER_SLICE)] or [[]]
+        for number, part in enumerate(parts):
+            wanted = _slice(service, part, pods)
+            if number >= len(slices):
+                await self._make_slice(service, wanted)
+            elif any(slices[number].get(name) != wanted.get(name) for name in ("endpoints", "ports")) or (
+                slices[number]["metadata"].get("labels") != wanted["metadata"]["labels"]
             ):
-                return item
-        return None
+                patch = {"metadata": {"labels": wanted["metadata"]["labels"]}, "endpoints": wanted["endpoints"]}
+                await self._slices.change(service, slices[number], patch | {"ports": wanted.get("ports")})
+        for surplus in slices[len(parts) :]:
+            await self._slices.delete(service, surplus)
+
+    def _slices_of(self, service: Object) -> list[Object]:
+        """The slices of a service that are ours, by name."""
+        found = [
+            item
+            for item in self._slices.of(service)
+            if (item["metadata"].get("labels") or {}).get(_MANAGER_LABEL) == _MANAGER
+        ]
+        return sorted(found, key=lambda item: str(item["metadata"]["name"]))
+
+    async def _make_slice(self, service: Object, wanted: Object) -> None:
+        try:
+            await self._slices.create(service, wanted)
+        except KubernetesError as error:
+            # Its namespace may be going.
+            if error.reason not in ("Forbidden", "NotFound"):
+                raise
 
     async def _put(self, resource: Resource, old: Object | None, wanted: Object) -> None:
         if old is None:
@@ -143,7 +167,7 @@ def _owner(service: Object) -> Object:
     }
 
 
-def _slice(service: Object, pods: list[Object]) -> Object:
+def _slice(service: Object, pods: list[Object], everyone: list[Object]) -> Object:
     metadata = service["metadata"]
     always = service["spec"].get("publishNotReadyAddresses", False)
     endpoints = []
@@ -167,20 +191,20 @@ def _slice(service: Object, pods: list[Object]) -> Object:
     wanted: Object = {
         "metadata": {
             "generateName": f"{metadata['name']}-",
-            "namespace": metadata["namespace"],
             "labels": labels,
-            "ownerReferences": [_owner(service)],
         },
         "addressType": "IPv4",
         "endpoints": endpoints,
     }
-    if ports := _ports(service, pods):
+    if ports := _ports(service, everyone):
         wanted["ports"] = ports
     return wanted
 
 
 def _endpoints(service: Object, pods: list[Object]) -> Object:
     metadata = service["metadata"]
+    # Endpoints hold no more than this; the slices have them all.
+    pods, over = pods[:_MOST], len(pods) > _MOST
     ready = [pod for pod in pods if is_ready(pod) and not pod["metadata"].get("deletionTimestamp")]
     waiting = [pod for pod in pods if not is_ready(pod) and not pod["metadata"].get("deletionTimestamp")]
     subset: Object = {}
@@ -198,6 +222,8 @@ def _endpoints(service: Object, pods: list[Object]) -> Object:
             "ownerReferences": [_owner(service)],
         }
     }
+    if over:
+        wanted["metadata"]["annotations"] = {"endpoints.kubernetes.io/over-capacity": "truncated"}
     if subset and (ports := _ports(service, pods)):
         wanted["subsets"] = [{**subset, "ports": [_unnamed(port) for port in ports]}]
     return wanted

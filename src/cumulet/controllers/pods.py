@@ -99,7 +99,7 @@ class OwnedPods(Owned):
         try:
             made = await super().create(owner, obj)
         except KubernetesError as error:
-            if not _is_going(error):
+            if not is_going(error):
                 self._events.event(owner, "Warning", "FailedCreate", f"Error creating: {error}")
             raise
         self._events.event(owner, "Normal", "SuccessfulCreate", f"Created pod: {made['metadata']['name']}")
@@ -117,10 +117,13 @@ class OwnedPods(Owned):
         return deleted
 
 
-def _is_going(error: KubernetesError) -> bool:
+def is_going(error: KubernetesError) -> bool:
     """The namespace is being deleted: nothing can be made in it, and nobody needs to hear of it."""
     causes = (error.status.get("details") or {}).get("causes") or ()
-    return any(cause.get("reason") == "NamespaceTerminating" for cause in causes)
+    return error.code == 403 and (
+        any(cause.get("reason") == "NamespaceTerminating" for cause in causes)
+        or str(error).endswith("because it is being terminated")
+    )
 
 
 async def in_batches(count: int, one: Callable[[int], Awaitable[Any]]) -> None:

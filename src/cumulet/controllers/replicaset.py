@@ -19,6 +19,7 @@ from cumulet.controllers.pods import (
     from_template,
     in_batches,
     is_active,
+    is_going,
     is_ready,
     is_terminating,
 )
@@ -59,7 +60,7 @@ class ReplicaSetController:
             except KubernetesError as error:
                 failure = error
         await self._write_status(owner, self._pods.of(owner), failure, owner["spec"].get("replicas", 1) - len(active))
-        if failure is not None:
+        if failure is not None and not is_going(failure):
             raise failure
 
     async def _manage(self, owner: Object, active: list[Object]) -> None:
