@@ -24,6 +24,7 @@ from tests.installation import Installation
 
 _EXAMPLE = Path(__file__).parents[1] / "examples" / "app3"
 _EXTERNAL_CIDR, _EXTERNAL_IP = "127.12.0.0/24", "127.12.0.1"
+_OPTIONS = ("--port", "all=0", "--pod-cidr", "10.244.0.0/16", "--external-cidr", _EXTERNAL_CIDR)
 _PEER_PORT = 18080
 _LIMIT = 60.0
 
@@ -42,7 +43,7 @@ def main() -> None:
         _print("nothing to every room ready", up, _UP, "s")
         installation = Installation(folder / "data")
         try:
-            _up(installation)
+            installation.up(*_OPTIONS)
             memory = sum(resident_bytes(pid) or 0 for pid in installation.pids().values()) / 1e6
             _print("all rooms idle, resident", memory, _MEMORY, "MB")
             _measure_path(installation, folder, rounds)
@@ -50,14 +51,10 @@ def main() -> None:
             installation.down()
 
 
-def _up(installation: Installation) -> None:
-    installation.up("--port", "all=0", "--pod-cidr", "10.244.0.0/16", "--external-cidr", _EXTERNAL_CIDR)
-
-
 def _measure_up(data_dir: Path) -> float:
     installation = Installation(data_dir)
     began = time.monotonic()
-    _up(installation)
+    installation.run("cumulet", "up", "--detach", *_OPTIONS)
     took = time.monotonic() - began
     installation.down()
     return took

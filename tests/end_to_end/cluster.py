@@ -33,7 +33,7 @@ class Cluster:
 
     def expired_principal(self, name: str, *options: str) -> None:
         """Make a service principal whose secret was good for a moment, and see that it is over."""
-        soon = datetime.now(tz=UTC) + timedelta(seconds=3)
+        soon = datetime.now(tz=UTC) + timedelta(seconds=8)
         self.principal(name, *options, "--end-date", soon.isoformat())
         client_id, secret = self.credentials(name)
         url = f"https://{self.installation.environment['CUMULET_REGISTRY']}/v2/"
