@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import uvloop
 
 from cumulet.common.config import DEFAULT_PORTS, Config
 from cumulet.up.install import install
 from tests.installation import Installation
-
-
-def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """As the rooms: asyncio's own loop leaves a connection behind whose farewell over TLS was asked for twice."""
-    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture
