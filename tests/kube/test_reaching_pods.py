@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.request import urlopen
 
-import aiohttp
 import pytest
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 from cumulet.common import tls
 from tests.cloud import Cloud
@@ -139,20 +140,18 @@ def test_port_forward_to_where_nothing_listens(kubectl: Program, pod: str) -> No
 
 
 @every_kubectl
-async def test_port_forward_over_channels(kubectl: Program, cluster: Cloud, pod: str, site: int) -> None:
+def test_port_forward_over_channels(kubectl: Program, cluster: Cloud, pod: str, site: int) -> None:
     """As the Python clients do it."""
     config = cluster.config
     context: ssl.SSLContext = tls.client_context(config.ca_file, *config.certificate_files("kube"))
-    url = f"{config.url('kube')}/api/v1/namespaces/{kubectl.namespace}/pods/{pod}/portforward?ports={site}"
-    async with (
-        aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session,
-        session.ws_connect(url, protocols=["v4.channel.k8s.io"]) as connection,
-    ):
-        assert [(await connection.receive_bytes()) for _ in range(2)] == [
+    address = config.url("kube").replace("https://", "wss://")
+    url = f"{address}/api/v1/namespaces/{kubectl.namespace}/pods/{pod}/portforward?ports={site}"
+    with connect(url, ssl=context, subprotocols=[Subprotocol("v4.channel.k8s.io")], proxy=None) as connection:
+        assert [connection.recv() for _ in range(2)] == [
             bytes([channel]) + site.to_bytes(2, "little") for channel in (0, 1)
         ]
-        await connection.send_bytes(b"\x00GET /there HTTP/1.1\r\nConnection: close\r\n\r\n")
-        received = b"".join([message.data[1:] async for message in connection if message.data[:1] == b"\x00"])
+        connection.send(b"\x00GET /there HTTP/1.1\r\nConnection: close\r\n\r\n")
+        received = b"".join(data[1:] for data in connection if isinstance(data, bytes) and data[:1] == b"\x00")
         assert received.endswith(b"/there None")
 
 
