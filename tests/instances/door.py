@@ -92,22 +92,25 @@ class FrontDoor:
 
     async def until(self, name: str, condition: Callable[[Group], bool]) -> Group:
         """Wait, by the watch, until a group is as wanted."""
-        revision = 0
-        while True:
-            listed = await self.call("GET", f"{self.provider}/containerGroups?watch=true&since={revision}")
-            revision = listed["revision"]
-            for group in listed["value"]:
+        async for groups in self._changes():
+            for group in groups:
                 if group["name"] == name and condition(group):
                     return dict(group)
+        raise AssertionError("the watch never ends")
 
     async def until_gone(self, name: str) -> None:
         """Wait, by the watch, until there is no such group."""
+        async for groups in self._changes():
+            if all(group["name"] != name for group in groups):
+                return
+
+    async def _changes(self) -> AsyncIterator[list[Group]]:
+        """All groups, again with every change."""
         revision = 0
         while True:
             listed = await self.call("GET", f"{self.provider}/containerGroups?watch=true&since={revision}")
             revision = listed["revision"]
-            if all(group["name"] != name for group in listed["value"]):
-                return
+            yield listed["value"]
 
     async def get_page(self, group: Group, port: int = 80, path: str = "/") -> bytes:
         """What a group serves, asked again while its port is closed."""
