@@ -14,7 +14,7 @@ from cumulet.registry.errors import OciError
 
 _PIECE = 1024 * 1024
 #: For less than that it is not worth while to hand a connection to a thread.
-_LARGE = 128 * 1024
+_LARGE = 64 * 1024
 _NOTHING = bytes(256 * 1024)
 
 
