@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessColl
 
 from cumulet.common.entra import TokenVerifier
 from cumulet.common.room import Room
+from cumulet.common.tls_loop import Loop
 from cumulet.kube.admission import Admission
 from cumulet.kube.allocate import Allocator
 from cumulet.kube.api import Api
@@ -37,6 +38,8 @@ from cumulet.kube.users import ServiceAccountTokens
 
 #: Seconds between compactions, and how far back the history then goes, as upstream's.
 _COMPACTION = 300.0
+#: Watches are written to by the thousand, which costs half where OpenSSL has the socket itself.
+new_event_loop = Loop
 _ENTRA_TIMEOUT = aiohttp.ClientTimeout(total=10)
 
 

@@ -33,8 +33,8 @@ _PART = 256 * 1024
 _TURN = 0.001
 #: Seconds between the beginnings of two rounds of a channel, for each of its watchers, and at most. A write costs about
 #: as much as the bytes of two changes, so where many watch, some changes wait for one another.
-_PACE = 0.00005
-_PACE_LIMIT = 0.03
+_PACE = 0.000025
+_PACE_LIMIT = 0.025
 
 
 class Watching:
@@ -176,13 +176,14 @@ class _Watcher:
 
     def send(self, data: bytes) -> None:
         """Write bytes; where the connection then is full, wait."""
-        transport = self._protocol.transport
+        protocol = self._protocol
+        transport = protocol.transport
         if transport is None or transport.is_closing():
             self.is_waiting = self.is_cut_off = True
             self.wake.set()
             return
         transport.write(data)
-        if self._protocol.writing_paused:
+        if protocol.writing_paused:
             self.is_waiting = True
             self.wake.set()
 
