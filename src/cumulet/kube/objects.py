@@ -186,6 +186,8 @@ class Objects:
                 custom.establish(obj)
             if subresource in _SEEN:
                 await self._admission.validate(question._replace(obj=obj), by.warnings)
+            if obj != old:
+                self._admission.charge(row, obj, old, subresource)
             if obj == old or by.dry_run:
                 self._warn(row, obj, old, by)
                 return obj
