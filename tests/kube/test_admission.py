@@ -112,19 +112,20 @@ def test_quotas_are_charged_for_what_grows(server: Server, path: str) -> None:
     server.make(f"{path}/persistentvolumeclaims", claim("v", "1Gi"))
     server.make(f"{path}/persistentvolumeclaims", claim("w", "1Gi"))
     for size, status in (("2Gi", 200), ("3Gi", 403), ("2Gi", 200)):
-        patch = {"spec": {"resources": {"requests": {"storage": size}}}, "status": {"phase": "Bound"}}
-        bind = {"status": {"phase": "Bound"}, "spec": {}}
+        patch: dict[str, Any] = {"spec": {"resources": {"requests": {"storage": size}}}}
+        bind = {"status": {"phase": "Bound"}}
         server.call("PATCH", f"{path}/persistentvolumeclaims/v/status", bind, content_type=MERGE)
         answer = server.call("PATCH", f"{path}/persistentvolumeclaims/v", patch, content_type=MERGE)
         assert answer.status == status, answer.body
     server.make(f"{path}/services", {"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}]}})
-    for change, amount in (
+    changes: tuple[tuple[dict[str, Any], str], ...] = (
         ({"type": "LoadBalancer"}, "services.loadbalancers=1"),
         (
             {"type": "NodePort", "ports": [{"port": 80, "name": "a"}, {"port": 81, "name": "b"}]},
             "services.nodeports=2",
         ),
-    ):
+    )
+    for change, amount in changes:
         answer = server.call("PATCH", f"{path}/services/s", {"spec": change}, content_type=MERGE)
         assert answer.status == 403
         assert f"exceeded quota: q, requested: {amount}, used: {amount[:-1]}0, limited: " in answer.body["message"]
@@ -213,8 +214,8 @@ def test_pod_security(server: Server, path: str) -> None:
     }
     assert "Warning" not in server.call("POST", f"{path}/pods", pod("q", securityContext=good)).headers
     debugger = {"name": "d", "image": "shell", "securityContext": {"privileged": True}}
-    patch = {"spec": {"ephemeralContainers": [debugger]}}
-    answer = server.call("PATCH", f"{path}/pods/q/ephemeralcontainers", patch, content_type=STRATEGIC)
+    debugged = {"spec": {"ephemeralContainers": [debugger]}}
+    answer = server.call("PATCH", f"{path}/pods/q/ephemeralcontainers", debugged, content_type=STRATEGIC)
     assert answer.status == 403
     assert 'container "d" must not set securityContext.privileged=true' in answer.body["message"]
 

@@ -13,11 +13,13 @@ from cumulet.kube.admission.quota import Quotas
 from cumulet.kube.admission.security import PodSecurity
 from cumulet.kube.admission.storage import complete_claim
 from cumulet.kube.admission.webhooks import Question, Webhooks
+from cumulet.kube.custom.conversion import Conversions
 from cumulet.kube.node_access import restrict
 from cumulet.kube.resources import Row
 from cumulet.kube.status import ApiError, forbidden, not_found
 from cumulet.kube.store import Store
 from cumulet.kube.users import User
+from cumulet.kube.webhook import WebhookClient
 
 Object = dict[str, Any]
 
@@ -28,10 +30,10 @@ _DEFINITIONS = "customresourcedefinitions.apiextensions.k8s.io"
 class Admission:
     """The plug-ins, in upstream's order: those that change an object, those that refuse it, quotas at the end."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, client: WebhookClient, conversions: Conversions) -> None:
         self._store = store
-        self.webhooks = Webhooks(store)
-        self._policies = Policies(store)
+        self.webhooks = Webhooks(store, client, conversions)
+        self._policies = Policies(store, conversions)
         self._pods = PodDefaults(store)
         self._limits = LimitRanges(store)
         self._security = PodSecurity(store)
@@ -62,7 +64,7 @@ class Admission:
     async def validate(self, question: Question, warnings: list[str]) -> None:
         """Ask plug-ins, policies and webhooks whether a write may be, as it is by now. Raises `ApiError`."""
         self._check(question)
-        self._policies.check(question, warnings)
+        await self._policies.check(question, warnings)
         await self.webhooks.check(question, warnings)
 
     def _check(self, question: Question) -> None:
