@@ -23,6 +23,7 @@ from cumulet.kube.patch import json_patch, merge_patch
 from cumulet.kube.proxy import Proxy
 from cumulet.kube.resources import BY_KEY
 from cumulet.kube.status import bad_request, conflict, method_not_allowed
+from cumulet.kube.streams import Streams
 from cumulet.kube.tables.text import selector_text
 from cumulet.kube.target import Target
 from cumulet.kube.tokens import TokenRequests
@@ -51,6 +52,7 @@ class Subresources:
         self._authorizer = authorizer
         self._authenticator = authenticator
         self._kubelet = kubelet
+        self._streams = Streams(kubelet)
         self._proxy = proxy
 
     async def handle(self, request: web.BaseRequest, user: User, target: Target) -> web.StreamResponse:
@@ -77,7 +79,7 @@ class Subresources:
                 return await self._kubelet.log(request, pod)
             case "exec" | "attach" | "portforward", "get" | "create":
                 pod = self._objects.get(target.row, target.namespace, target.name).load()
-                return await self._kubelet.stream(request, pod, target.subresource)
+                return await self._streams.handle(request, pod, target.subresource)
         raise method_not_allowed()
 
     async def _rescale(self, request: web.BaseRequest, user: User, target: Target) -> web.Response:
