@@ -1,4 +1,4 @@
-"""The way to a pod's node: its kubelet's API, and the logs that it has; the streams are in `streams`."""
+"""The way to a pod's node: the address of its kubelet's API, and what is known of it before it is asked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from cumulet.kube.store import Store
 Object = dict[str, Any]
 
 _CONTAINERS = ("initContainers", "containers", "ephemeralContainers")
-_LOG_QUERY = ("follow", "previous", "sinceSeconds", "sinceTime", "timestamps", "tailLines", "limitBytes")
 
 
 class Kubelet:
@@ -29,26 +28,6 @@ class Kubelet:
     async def close(self) -> None:
         """Close the connections."""
         await self.session.close()
-
-    async def log(self, request: web.BaseRequest, pod: Object) -> web.StreamResponse:
-        """Stream a container's log."""
-        container = self.container(request, pod)
-        metadata = pod["metadata"]
-        query = {name: request.query[name] for name in _LOG_QUERY if name in request.query}
-        path = f"/containerLogs/{metadata['namespace']}/{metadata['name']}/{container}"
-        url = self.address(pod) + path
-        try:
-            async with self.session.get(url, params=query) as upstream:
-                if upstream.status >= 400:
-                    raise bad_request((await upstream.text())[:1000].strip())
-                response = web.StreamResponse(headers={"Content-Type": "text/plain"})
-                await response.prepare(request)
-                async for chunk in upstream.content.iter_any():
-                    await response.write(chunk)
-                await response.write_eof()
-                return response
-        except aiohttp.ClientConnectionError as error:
-            raise _away(url, error) from None
 
     def container(self, request: web.BaseRequest, pod: Object) -> str:
         """The container that a request means. Raises `ApiError` 400."""
@@ -86,5 +65,6 @@ class Kubelet:
         return f"https://{addresses['InternalIP']}:{port}"
 
 
-def _away(url: str, error: Exception) -> ApiError:
-    return ApiError(500, "InternalError", f"Get {url!r}: the node does not answer: {error}", {})
+def flag(request: web.BaseRequest, name: str) -> bool:
+    """A parameter of the query as upstream reads it: true unless it is not there, or says otherwise."""
+    return name in request.query and request.query[name].lower() not in ("false", "0")

@@ -17,6 +17,7 @@ from cumulet.common.room import peer_certificate
 from cumulet.node.aci import ContainerGroups
 from cumulet.node.pods import Pods
 from cumulet.node.stats import Stats
+from cumulet.node.status import NO_EPHEMERAL
 from cumulet.node.streams import Streams
 from cumulet.node.translate import group_name
 
@@ -70,6 +71,9 @@ class Kubelet:
         pod = self._pods.pods.get(info["pod"], info["namespace"])
         if pod is None:
             raise web.HTTPNotFound(text=f'pod "{info["pod"]}" is not on this node')
+        if any(item["name"] == info["container"] for item in pod["spec"].get("ephemeralContainers") or ()):
+            why = f'container "{info["container"]}" in pod "{info["pod"]}" does not run; {NO_EPHEMERAL}'
+            raise web.HTTPBadRequest(text=why)
         statuses = (pod.get("status") or {}).get("containerStatuses") or ()
         for status in statuses:
             waiting = status["state"].get("waiting")

@@ -43,7 +43,8 @@ class Streams:
         options = _options(request)
         path = self._container(request)
         if options.stdin:
-            why = "containers of a container group have no standard input: attach without it (-i), or use exec"
+            # No colon: some clients take such a text for YAML.
+            why = "the containers of a container group have no standard input; attach without -i, or use exec"
             raise web.HTTPBadRequest(text=why)
         return await self._relay(request, options, f"{path}/attach", {})
 

@@ -216,7 +216,16 @@ def failure_text(status: bytes) -> bytes:
 
 async def relay(one: Channels, other: Channels) -> None:
     """Between two ends, until either has no more to say; then both are ended."""
-    tasks = [asyncio.create_task(one.run(other.send)), asyncio.create_task(other.run(one.send))]
+
+    def to(end: Channels) -> Deliver:
+        async def deliver(frame: bytes) -> None:
+            # An end that is gone ends its own run, after what it had still to say.
+            with contextlib.suppress(ConnectionError):
+                await end.send(frame)
+
+        return deliver
+
+    tasks = [asyncio.create_task(one.run(to(other))), asyncio.create_task(other.run(to(one)))]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
