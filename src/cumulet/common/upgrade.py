@@ -23,6 +23,7 @@ _HEAD_LIMIT = 64 * 1024
 _BODY_LIMIT = 64 * 1024
 _CONNECT_SECONDS = 5.0
 _ANSWER_SECONDS = 30.0
+_CLOSE_SECONDS = 5.0
 _CHUNK = 64 * 1024
 
 
@@ -44,10 +45,13 @@ class Carrier(NamedTuple):
         await self.writer.drain()
 
     async def close(self) -> None:
-        """Send what waits, and close."""
+        """Send what waits, and close; an end that takes too long over that is left."""
         self.writer.close()
-        with contextlib.suppress(ConnectionError, ssl.SSLError):
-            await self.writer.wait_closed()
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self.writer.wait_closed()
+        except (OSError, TimeoutError):
+            self.writer.transport.abort()
 
 
 class RefusedError(Exception):
@@ -117,7 +121,7 @@ async def upgrade(
                 raise RefusedError(status, answered.get("Content-Type", "text/plain"), await _body(reader, answered))
         yield carrier, answered
     finally:
-        writer.close()
+        await carrier.close()
 
 
 async def _head(reader: asyncio.StreamReader) -> tuple[int, Any]:
