@@ -23,6 +23,7 @@ _GROUPS = {
     "storage.k8s.io": ("storageclasses",),
     "certificates.k8s.io": ("certificatesigningrequests",),
     "coordination.k8s.io": ("leases",),
+    "rbac.authorization.k8s.io": ("clusterroles",),
     "apiextensions.k8s.io": ("customresourcedefinitions",),
 }
 _GROUP_OF = {plural: group for group, plurals in _GROUPS.items() for plural in plurals}
@@ -32,6 +33,7 @@ _CLUSTER = (
     "nodes",
     "namespaces",
     "persistentvolumes",
+    "clusterroles",
     *_GROUPS["scheduling.k8s.io"],
     *_GROUPS["storage.k8s.io"],
 )
@@ -172,6 +174,7 @@ class Space:
             for line in response:
                 event = json.loads(line)
                 last = event["object"]
+                assert event["type"] != "ERROR", last
                 if holds(event["type"], last):
                     return last
         finally:

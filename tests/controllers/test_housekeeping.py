@@ -262,3 +262,15 @@ def test_many_end_points_are_cut_in_slices(space: Space) -> None:
         space.wait_gone("endpointslices", left[-1]["metadata"]["name"])
         left = space.all("endpointslices")
     assert len(left[0]["endpoints"]) == 4
+
+
+def test_roles_that_aggregate_others(space: Space) -> None:
+    rbac = "/apis/rbac.authorization.k8s.io/v1/clusterroles"
+    rule = {"apiGroups": ["example.com"], "resources": [space.name], "verbs": ["get"]}
+    labels = {"rbac.authorization.k8s.io/aggregate-to-view": "true"}
+    space.server.make(rbac, {"metadata": {"name": space.name, "labels": labels}, "rules": [rule]})
+    for name in ("view", "edit", "admin"):  # each aggregates the one before
+        space.wait("clusterroles", name, lambda role: rule in role["rules"])
+    space.delete("clusterroles", space.name)
+    for name in ("view", "edit", "admin"):
+        space.wait("clusterroles", name, lambda role: rule not in role["rules"])
