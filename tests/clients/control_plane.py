@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,6 +74,14 @@ class ControlPlane(Cloud):
         if name == "kube" and not self._etcd:
             self._start_etcd()
         self._running[name] = self._start(name, self.config.addresses[name])
+        if name == "kube":
+            self._give_rights()
+
+    def _give_rights(self) -> None:
+        """Those of our rooms that Kubernetes gives nobody by itself, as in docs/own-cluster.md."""
+        manifest = Path(__file__).parents[2] / "examples" / "own-cluster" / "roles.yaml"
+        command = ["kubectl", "--kubeconfig", self.config.kubeconfig_file("admin"), "apply", "-f", manifest]
+        subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL)
 
     def _start(self, name: RoomName, address: Address) -> int:
         command = [*getattr(self, f"_{name}_command")(), "--bind-address", address.host, "--secure-port", str(address.port)]
@@ -152,7 +161,7 @@ class ControlPlane(Cloud):
             *("--root-ca-file", str(self.config.ca_file), "--cluster-signing-cert-file", str(self.config.ca_file)),
             *("--cluster-signing-key-file", str(self.config.ca_file.with_suffix(".key"))),
             *("--service-account-private-key-file", str(self._signing_key()), "--use-service-account-credentials"),
-            *("--max-endpoints-per-slice", "4"),
+            *("--max-endpoints-per-slice", "4", "--node-monitor-grace-period", "6s", "--node-monitor-period", "1s"),
         ]
 
     def _as(self, name: RoomName) -> list[str]:

@@ -8,7 +8,9 @@ import pytest
 
 from cumulet.common.config import RoomName
 from cumulet.controllers import endpoints, podgc
+from cumulet.controllers import nodes as health
 from tests.clients.control_plane import PROGRAMS, ControlPlane, needed
+from tests.controllers import space as waiting
 from tests.controllers import (
     test_daemonsets,
     test_deployments,
@@ -18,8 +20,10 @@ from tests.controllers import (
     test_statefulsets,
 )
 from tests.controllers.conftest import node, server, space
+from tests.controllers.test_daemonsets import nodes
+from tests.controllers.test_garbage import widgets
 
-__all__ = ["node", "server", "space"]
+__all__ = ["node", "nodes", "server", "space", "widgets"]
 
 pytestmark = pytest.mark.clients
 
@@ -40,7 +44,10 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     needed(*(PROGRAMS[name] for name in theirs), *(["etcd"] if "kube" in theirs else []))
     podgc.QUARANTINE = 0.5
     endpoints.PER_SLICE = 4
+    health.GRACE = 6.0
+    before, waiting.WAIT = waiting.WAIT, 75  # they look only now and then for what is left over
     folder = tmp_path_factory.mktemp("plane") / "data"
     made = ControlPlane(folder, "kube", "scheduler", "controllers", theirs=theirs)
     yield made
     made.close()
+    waiting.WAIT = before

@@ -37,7 +37,8 @@ _CLUSTER = (
     *_GROUPS["scheduling.k8s.io"],
     *_GROUPS["storage.k8s.io"],
 )
-_WAIT = 30
+#: Seconds for which something is waited for.
+WAIT = 30
 
 
 class Space:
@@ -159,12 +160,12 @@ class Space:
         namespace: str | None = None,
         since: str = "",
     ) -> Object:
-        query = {"watch": "true", "timeoutSeconds": str(_WAIT), "resourceVersion": since}
+        query = {"watch": "true", "timeoutSeconds": str(WAIT), "resourceVersion": since}
         if fields:
             query["fieldSelector"] = fields
         address = self.server.cloud.config.addresses["kube"]
         connection = http.client.HTTPSConnection(
-            address.host, address.port, context=self.server.tls, timeout=_WAIT + 5
+            address.host, address.port, context=self.server.tls, timeout=WAIT + 5
         )
         last: Object = {}
         try:
@@ -179,7 +180,7 @@ class Space:
                     return last
         finally:
             connection.close()
-        raise AssertionError(f"waited {_WAIT} s for {what}; last seen: {json.dumps(last, indent=1)}")
+        raise AssertionError(f"waited {WAIT} s for {what}; last seen: {json.dumps(last, indent=1)}")
 
 
 def condition(obj: Object, kind: str) -> Object:

@@ -85,6 +85,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     pod_cidr: str = "10.241.0.0/16"
     service_cidr: str = "10.0.0.0/16"
     external_cidr: str = "127.10.0.0/24"
+    #: The kubeconfig of a Kubernetes that is not ours, in whose cluster the rooms then work, and who signs the
+    #: certificates that its API server shows to nodes, where that is another than the kubeconfig says.
+    kubeconfig: Path | None = None
+    client_ca: Path | None = None
+
+    @property
+    def rooms(self) -> list[RoomName]:
+        """The rooms that are started; a cluster that is not ours has a control plane."""
+        theirs = ("kube", "scheduler", "controllers") if self.kubeconfig is not None else ()
+        return [room for room in DEFAULT_PORTS if room not in theirs]
 
     @property
     def node_resource_group(self) -> str:
@@ -117,6 +127,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     def kubeconfig_file(self, user: str = "admin") -> Path:
         """A kubeconfig: `admin` is the user's, the rest are those of the rooms that are Kubernetes clients."""
+        if self.kubeconfig is not None:
+            return self.kubeconfig
         return self.data_dir / "kubeconfigs" / f"{user}.yaml"
 
     def credential_file(self, name: str) -> Path:
