@@ -84,7 +84,13 @@ class ControlPlane(Cloud):
         subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL)
 
     def _start(self, name: RoomName, address: Address) -> int:
-        command = [*getattr(self, f"_{name}_command")(), "--bind-address", address.host, "--secure-port", str(address.port)]
+        command = [
+            *getattr(self, f"_{name}_command")(),
+            "--bind-address",
+            address.host,
+            "--secure-port",
+            str(address.port),
+        ]
         process = self._spawn(PROGRAMS[name], command)
         self._wait(address, "/readyz" if name == "kube" else "/healthz", process, name)
         return process
@@ -176,7 +182,9 @@ class ControlPlane(Cloud):
         path = self.config.room_dir("kube") / "service-accounts.key"
         if "kube" in self.theirs and not path.exists():
             made = ec.generate_private_key(ec.SECP256R1()).private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.TraditionalOpenSSL,
+                serialization.NoEncryption(),
             )
             settings.write_private(path, made)
         return path

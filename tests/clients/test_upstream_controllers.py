@@ -37,7 +37,7 @@ for _module in (test_daemonsets, test_deployments, test_garbage, test_housekeepi
     globals().update({name: value for name, value in vars(_module).items() if name.startswith("test_")})
 
 
-@pytest.fixture(scope="session", params=_COMBINATIONS.values(), ids=_COMBINATIONS)
+@pytest.fixture(scope="session", params=_COMBINATIONS.values(), ids=list(_COMBINATIONS))
 def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """API server, scheduler and controllers."""
     theirs: frozenset[RoomName] = request.param

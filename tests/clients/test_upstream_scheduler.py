@@ -27,7 +27,7 @@ for _module in (test_messages, test_placing):
 del globals()["test_a_successor_goes_on_with_the_lease"]
 
 
-@pytest.fixture(scope="session", params=_COMBINATIONS.values(), ids=_COMBINATIONS)
+@pytest.fixture(scope="session", params=_COMBINATIONS.values(), ids=list(_COMBINATIONS))
 def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """API server and scheduler."""
     theirs: frozenset[RoomName] = request.param

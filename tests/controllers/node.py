@@ -75,7 +75,9 @@ class StandInNode:
         path = f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{self.name}"
         while not self._silent.wait(_BEAT):
             now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-            lease = {"spec": {"holderIdentity": self.name, "leaseDurationSeconds": 40, "renewTime": now}}
+            lease: dict[str, Any] = {
+                "spec": {"holderIdentity": self.name, "leaseDurationSeconds": 40, "renewTime": now}
+            }
             lease |= {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}
             with contextlib.suppress(OSError, http.client.HTTPException):  # the server may be away for a moment
                 query = "fieldManager=kubelet&force=true"

@@ -88,7 +88,7 @@ def test_a_deadline_and_what_is_kept(space: Space) -> None:
         space.wait_status(DEPLOYMENTS, "web", observedGeneration=generation, updatedReplicas=1, replicas=1)
         space.wait(DEPLOYMENTS, "web", _done)
     space.wait_any("replicasets", lambda item: images([item["spec"]["template"]]) == {"x:3"})
-    for name in [item["metadata"]["name"] for image, item in _sets(space).items() if image == "x:1"]:
+    for name in [item["metadata"]["name"] for key, item in _sets(space).items() if key == "x:1"]:
         space.wait_gone("replicasets", name)
     assert set(_sets(space)) == {"x:2", "x:3"}
     space.patch(DEPLOYMENTS, "web", {"spec": {"template": {"metadata": {"annotations": {"life": "unready"}}}}})

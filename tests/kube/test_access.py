@@ -153,7 +153,8 @@ SYSTEM_USERS = {
 
 
 @pytest.mark.parametrize(
-    ("user", "verb", "version", "namespace", "what"), [(user, *asked) for user, all_ in SYSTEM_USERS.items() for asked in all_]
+    ("user", "verb", "version", "namespace", "what"),
+    [(user, *asked) for user, all_ in SYSTEM_USERS.items() for asked in all_],
 )
 def test_what_parts_of_kubernetes_read(
     server: Server, user: str, verb: str, version: str, namespace: str, what: str

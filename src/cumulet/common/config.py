@@ -7,6 +7,7 @@ only. Putting the real cloud in a room's place is changing that address.
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 from typing import Literal
 
@@ -43,6 +44,12 @@ class Address(msgspec.Struct, frozen=True):
     def url(self) -> str:
         """The `https` base URL, without a trailing slash."""
         return f"https://{self.host}:{self.port}"
+
+    def free(self) -> Address:
+        """The same with a port that nobody has just now."""
+        with socket.socket() as probe:
+            probe.bind((self.host, 0))
+            return Address(self.host, probe.getsockname()[1])
 
 
 class RegistryLimits(msgspec.Struct, frozen=True, kw_only=True):

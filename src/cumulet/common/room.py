@@ -17,6 +17,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import uvloop
 from aiohttp import web
@@ -114,12 +115,11 @@ class Room:
             await runner.cleanup()
 
 
-class Peer:
+class Peer(NamedTuple):
     """The subject of a verified client certificate: Kubernetes' user and groups (CN and O)."""
 
-    def __init__(self, user: str, groups: tuple[str, ...]) -> None:
-        self.user = user
-        self.groups = groups
+    user: str
+    groups: tuple[str, ...]
 
 
 def peer_certificate(request: web.BaseRequest) -> Peer | None:

@@ -43,4 +43,6 @@ class RoleAggregationController:
 
 def _belongs(role: Object, aggregate: Object) -> bool:
     labels = role["metadata"].get("labels") or {}
-    return any(selects(selector, labels) for selector in aggregate["aggregationRule"].get("clusterRoleSelectors") or ())
+    return any(
+        selects(selector, labels) for selector in aggregate["aggregationRule"].get("clusterRoleSelectors") or ()
+    )

@@ -65,10 +65,10 @@ class CronJobController:
         found = {job["metadata"]["uid"]: job for job in jobs}
         active = []
         for item in status.get("active") or ():
-            job = found.get(item["uid"])
-            if job is None and not await self._is_there(item):
+            known = found.get(item["uid"])
+            if known is None and not await self._is_there(item):
                 self._events.event(cronjob, "Normal", "MissingJob", f"Active job went missing: {item['name']}")
-            elif job is not None and (ended := ended_as(job)):
+            elif known is not None and (ended := ended_as(known)):
                 message = f"Saw completed job: {item['name']}, condition: {ended}"
                 self._events.event(cronjob, "Normal", "SawCompletedJob", message)
             else:
