@@ -167,7 +167,7 @@ class ControlPlane(Cloud):
             *("--root-ca-file", str(self.config.ca_file), "--cluster-signing-cert-file", str(self.config.ca_file)),
             *("--cluster-signing-key-file", str(self.config.ca_file.with_suffix(".key"))),
             *("--service-account-private-key-file", str(self._signing_key()), "--use-service-account-credentials"),
-            *("--max-endpoints-per-slice", "4", "--node-monitor-grace-period", "6s", "--node-monitor-period", "1s"),
+            *("--max-endpoints-per-slice", "4", "--node-monitor-grace-period", "16s", "--node-monitor-period", "1s"),
         ]
 
     def _as(self, name: RoomName) -> list[str]:

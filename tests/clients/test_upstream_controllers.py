@@ -44,7 +44,7 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     needed(*(PROGRAMS[name] for name in theirs), *(["etcd"] if "kube" in theirs else []))
     podgc.QUARANTINE = 0.5
     endpoints.PER_SLICE = 4
-    health.GRACE = 6.0
+    health.GRACE = 16.0
     before, waiting.WAIT = waiting.WAIT, 75  # they look only now and then for what is left over
     folder = tmp_path_factory.mktemp("plane") / "data"
     made = ControlPlane(folder, "kube", "scheduler", "controllers", theirs=theirs)

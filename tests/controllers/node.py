@@ -6,7 +6,6 @@ It speaks the public protocol only. What becomes of a pod is written in its anno
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import json
 import threading
@@ -75,13 +74,17 @@ class StandInNode:
         path = f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{self.name}"
         while not self._silent.wait(_BEAT):
             now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-            lease: dict[str, Any] = {
-                "spec": {"holderIdentity": self.name, "leaseDurationSeconds": 40, "renewTime": now}
-            }
-            lease |= {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}
-            with contextlib.suppress(OSError, http.client.HTTPException):  # the server may be away for a moment
+            lease: dict[str, Any] = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}
+            lease["metadata"] = {"name": self.name, "namespace": "kube-node-lease"}
+            lease["spec"] = {"holderIdentity": self.name, "leaseDurationSeconds": 40, "renewTime": now}
+            try:
                 query = "fieldManager=kubelet&force=true"
-                self._server.call("PATCH", f"{path}?{query}", lease, content_type="application/apply-patch+yaml")
+                answer = self._server.call(
+                    "PATCH", f"{path}?{query}", lease, content_type="application/apply-patch+yaml"
+                )
+                assert answer.status in (200, 201), answer.body
+            except (OSError, http.client.HTTPException):
+                continue  # the server is away for a moment
 
     def _run(self) -> None:
         address = self._server.cloud.config.addresses["kube"]

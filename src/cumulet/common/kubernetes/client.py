@@ -163,6 +163,7 @@ class Client:
     ) -> Object:
         """Read a list object: `metadata.resourceVersion` and `items` (each without `kind` and `apiVersion`)."""
         found: Object = await self.request("GET", resource.path(namespace), params=params, accept=accept)
+        found["items"] = found.get("items") or []  # servers in Go may write an empty list as null
         return found
 
     async def create(
