@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import threading
 from collections.abc import Callable
 
@@ -329,3 +330,11 @@ def test_a_large_body_that_stands_still_is_408_and_what_came_is_kept(strict: Reg
     assert strict.call("GET", location).headers["Range"] == "0-19999"
     assert strict.call("PATCH", location, data[20_000:], content_range="20000-98999").status == 202
     assert finish(strict, location, digest_of(data)).status == 201
+
+
+def test_a_coding_of_the_body_is_not_taken_off(registry: Registry, repository: str) -> None:
+    data = gzip.compress(noise(200_000, seed=8))
+    for body in (data[:1000], data):
+        answer = finish(registry, registry.start(repository), digest_of(body), body, content_encoding="gzip")
+        assert answer.status == 201
+        assert pull(registry, repository, digest_of(body)) == body

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import aiohttp
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from cumulet.common.tls_transport import TlsTransport
 from cumulet.registry.content import Part, through
@@ -63,7 +63,7 @@ class Body(Part):
         request, content = self._request, self._request.content
         transport, length = request.transport, request.content_length
         left = (length or 0) - content.total_bytes
-        if left < _LARGE or not isinstance(transport, TlsTransport) or hdrs.CONTENT_ENCODING in request.headers:
+        if left < _LARGE or not isinstance(transport, TlsTransport):
             return await super().into(take)
         early = b"".join(iter(content.read_nowait, b""))
         left = (length or 0) - content.total_bytes
@@ -76,7 +76,8 @@ class Body(Part):
 
         transport.pause_reading()
         try:
-            await through(asyncio.get_running_loop().run_in_executor(None, take, early))
+            if early:
+                await through(asyncio.get_running_loop().run_in_executor(None, take, early))
             await transport.receive(left, count, self._stall)
         except TimeoutError:
             raise _stalled(self._stall) from None
