@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -74,15 +74,18 @@ class Objects:
         """Whether there is such an object, or one on its way to disk."""
         return self._store.newest(row.key, namespace, name) is not None
 
-    def decode(self, row: Row, obj: Object, validation: str) -> list[str]:
-        """Check kind and types of what a client sent and remove what the kind does not have; warnings about that."""
+    def decode(self, row: Row, obj: Object, validation: str, repeated: Sequence[str] = ()) -> list[str]:
+        """Check kind and types of what a client sent and remove what the kind does not have.
+
+        Warnings about that, after those about fields that are `repeated`.
+        """
         kind, api_version = obj.pop("kind", None), obj.pop("apiVersion", None)
         if kind not in (None, "", row.kind) or api_version not in (None, "", row.api_version):
             raise bad_request(
                 f'{kind} in version "{api_version}" cannot be handled as a {row.kind}: no kind "{kind}" is registered '
                 f'for version "{row.api_version}"'
             )
-        unknown = kinds.prune(row, obj)
+        unknown = [*repeated, *kinds.prune(row, obj)]
         if unknown and validation == "Strict":
             raise strict_error(row.kind, row.version, unknown)
         metadata = obj.setdefault("metadata", {})
