@@ -238,7 +238,8 @@ class Api:
         row = target.row
         obj, warnings = await self._decoded(request, row)
         if row.kind == "Binding":
-            return await self._subresources.bind(request, target._replace(name=obj["metadata"].get("name", "")), obj)
+            bound = target._replace(name=obj["metadata"].get("name", ""))
+            return await self._subresources.bind(request, user, bound, obj)
         if row.verbs == ("create",):
             return await self._subresources.review(request, user, target, obj)
         by = Writer.of(request, user)

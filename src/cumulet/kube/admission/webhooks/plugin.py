@@ -134,12 +134,15 @@ class Webhooks:
         try:
             operations = msgspec.json.decode(base64.b64decode(patch))
             found = json_patch(asked["request"]["object"], operations)
-            if not isinstance(found, dict) or not isinstance(found.get("metadata"), dict):
+            whole = question.kind is None
+            if not isinstance(found, dict) or (whole and not isinstance(found.get("metadata"), dict)):
                 raise _failed(name, "what the patch makes is not an object")
         except (JsonPatchError, msgspec.DecodeError, binascii.Error, TypeError) as error:
             raise _failed(name, f"the patch cannot be applied: {error}") from None
         for key in ("kind", "apiVersion"):
             found.pop(key, None)
+        if not whole:
+            return found
         back = await self._conversions.between(wanted.row, question.row, to_stored(wanted.row, found))
         assert back is not None
         complete(back)
