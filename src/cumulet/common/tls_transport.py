@@ -87,6 +87,11 @@ class TlsTransport(asyncio.Transport):
         """Who hears of the connection."""
         return self._protocol
 
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Another hears of it from now on, as after an upgrade to another protocol."""
+        assert isinstance(protocol, asyncio.Protocol)
+        self._protocol = protocol
+
     def is_closing(self) -> bool:
         """Whether nothing more can be written."""
         return self._closing
