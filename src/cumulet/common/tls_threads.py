@@ -121,23 +121,28 @@ class Threads:
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        """More threads than processors, since some wait for the other end."""
         self._loop = loop
         self._steps: queue.SimpleQueue[tuple[Work, ssl.SSLSocket, asyncio.Future[bool]] | None] = queue.SimpleQueue()
-        self._number = min(4 * (os.cpu_count() or 1), 32)
-        for number in range(self._number):
-            threading.Thread(target=self._run, name=f"tls-{number}", daemon=True).start()
+        self._threads: list[threading.Thread] = []
 
     def step(self, work: Work, connection: ssl.SSLSocket) -> asyncio.Future[bool]:
         """Do a step; the future must not be cancelled."""
+        if not self._threads:
+            self._start()
         done: asyncio.Future[bool] = self._loop.create_future()
         self._steps.put((work, connection, done))
         return done
 
     def close(self) -> None:
         """Let the threads end."""
-        for _ in range(self._number):
+        for _ in self._threads:
             self._steps.put(None)
+
+    def _start(self) -> None:
+        """More threads than processors, since some wait for the other end."""
+        for number in range(min(4 * (os.cpu_count() or 1), 32)):
+            self._threads.append(threading.Thread(target=self._run, name=f"tls-{number}", daemon=True))
+            self._threads[-1].start()
 
     def _run(self) -> None:
         while (step := self._steps.get()) is not None:
