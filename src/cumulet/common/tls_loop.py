@@ -29,7 +29,10 @@ _PAUSE_SECONDS = 1.0
 class Loop(uvloop.Loop):
     """`create_server` with `ssl` and `sock`, and `sendfile` to the connections of such a server."""
 
-    _threads: Threads | None = None
+    def __init__(self) -> None:
+        super().__init__()
+        self._threads = Threads(self)
+        self._leaving: set[socket.socket] = set()
 
     async def create_server(  # type: ignore[override]
         self, protocol_factory: Callable[[], asyncio.Protocol], *args: Any, **options: Any
@@ -37,9 +40,7 @@ class Loop(uvloop.Loop):
         """As asyncio's."""
         context, listener = options.get("ssl"), options.get("sock")
         if isinstance(context, ssl.SSLContext) and isinstance(listener, socket.socket):
-            if self._threads is None:
-                self._threads = Threads(self)
-            return _Server(listener, Shared.make(self, context, self._threads), protocol_factory)
+            return _Server(listener, Shared.make(self, context, self._threads, self._leaving), protocol_factory)
         return await super().create_server(protocol_factory, *args, **options)
 
     async def sendfile(
@@ -59,8 +60,11 @@ class Loop(uvloop.Loop):
 
     def close(self) -> None:
         """As asyncio's."""
-        if self._threads is not None:
-            self._threads.close()
+        self._threads.close()
+        for connection in list(self._leaving):
+            self.remove_reader(connection.fileno())
+            connection.close()
+        self._leaving.clear()
         super().close()
 
 

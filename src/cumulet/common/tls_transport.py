@@ -33,12 +33,21 @@ class Shared(NamedTuple):
     loop: asyncio.AbstractEventLoop
     context: ssl.SSLContext
     threads: Threads
+    #: Sockets whose other end may still read; whoever closes the loop closes them.
+    leaving: set[socket.socket]
+    #: Good for one turn of the loop.
     buffer: memoryview
 
     @classmethod
-    def make(cls, loop: asyncio.AbstractEventLoop, context: ssl.SSLContext, threads: Threads) -> Shared:
-        """With a buffer that is good for one turn of the loop."""
-        return cls(loop, context, threads, memoryview(bytearray(_READ)))
+    def make(
+        cls,
+        loop: asyncio.AbstractEventLoop,
+        context: ssl.SSLContext,
+        threads: Threads,
+        leaving: set[socket.socket],
+    ) -> Shared:
+        """With a buffer."""
+        return cls(loop, context, threads, leaving, memoryview(bytearray(_READ)))
 
 
 class TlsTransport(asyncio.Transport):
@@ -59,6 +68,7 @@ class TlsTransport(asyncio.Transport):
         self._loop = shared.loop
         self._threads = shared.threads
         self._buffer = shared.buffer
+        self._leaving = shared.leaving
         self._protocol = protocol
         self._queue: collections.deque[bytes] = collections.deque()
         self._queued = 0
@@ -345,6 +355,7 @@ class TlsTransport(asyncio.Transport):
         self._timer.cancel()
         self._loop.call_soon(self._protocol.connection_lost, None)
         plain = socket.socket(fileno=self._socket.detach())
+        self._leaving.add(plain)
         with contextlib.suppress(OSError):
             plain.shutdown(socket.SHUT_WR)
 
@@ -361,6 +372,7 @@ class TlsTransport(asyncio.Transport):
         def end() -> None:
             timer.cancel()
             self._loop.remove_reader(plain.fileno())
+            self._leaving.discard(plain)
             plain.close()
 
         timer = self._loop.call_later(_LINGER_SECONDS, end)
