@@ -33,7 +33,7 @@ from cumulet.kube.reading import Reading
 from cumulet.kube.resources import Row
 from cumulet.kube.status import ApiError, Cause, bad_request, forbidden, invalid, method_not_allowed, no_such_resource
 from cumulet.kube.subresources import Subresources
-from cumulet.kube.target import Target, parse
+from cumulet.kube.target import Target, parse, selected_name
 from cumulet.kube.users import ServiceAccountTokens, User
 from cumulet.kube.versions import from_stored, to_stored
 from cumulet.kube.writer import Writer
@@ -125,7 +125,7 @@ class Api:
 
     async def _in_turn(self, request: web.BaseRequest, user: User, target: Target) -> web.StreamResponse:
         """Answer who may ask, when it is their turn."""
-        wanted = self._authorize(user, target)
+        wanted = self._authorize(user, target, target.name or selected_name(request))
         if target.subresource in _LONG:
             return await self._dispatch(request, user, target)
         seat = await self._flows.enter(user, wanted)
@@ -135,14 +135,14 @@ class Api:
         finally:
             seat.release()
 
-    def _authorize(self, user: User, target: Target) -> Attributes:
+    def _authorize(self, user: User, target: Target, name: str) -> Attributes:
         row = target.row
-        wanted = Attributes(target.verb, row.group, row.plural, target.subresource, target.namespace, target.name)
+        wanted = Attributes(target.verb, row.group, row.plural, target.subresource, target.namespace, name)
         if not self._authorizer.allows(user, wanted):
             where = f' in the namespace "{target.namespace}"' if target.namespace else " at the cluster scope"
             full = f"{row.plural}/{target.subresource}" if target.subresource else row.plural
             why = f'User "{user.name}" cannot {target.verb} resource "{full}" in API group "{row.group}"{where}'
-            raise forbidden(row.group, row.plural, target.name, why)
+            raise forbidden(row.group, row.plural, name, why)
         return wanted
 
     def _about(self, request: web.BaseRequest, user: User) -> web.Response:
