@@ -99,7 +99,7 @@ class _Resources(Collector):
         yield from _both("pod", ["namespace", "pod"], [(_named(pod["podRef"]), pod) for pod in pods])
         labels = ["container", "namespace", "pod"]
         yield from _both("container", labels, [([one["name"], *_named(pod)], one) for pod, one in containers])
-        yield GaugeMetricFamily("scrape_error", "1 if there was an error while getting container metrics", 0)
+        yield GaugeMetricFamily("resource_scrape_error", "1 if there was an error while getting container metrics", 0)
 
 
 def _named(reference: Object) -> list[str]:
