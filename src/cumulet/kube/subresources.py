@@ -60,7 +60,7 @@ class Subresources:
         """Answer a request on a sub-resource. Raises `ApiError`."""
         match target.subresource, target.verb:
             case "scale", "get":
-                obj = self._objects.get(target.row, target.namespace, target.name).load()
+                obj = await self._objects.load(target.row, target.namespace, target.name)
                 return encode(request, _scale(target, obj))
             case "scale", "update" | "patch":
                 return await self._rescale(request, user, target)
