@@ -55,6 +55,7 @@ _COLUMNS = {
     "validatingwebhookconfigurations.admissionregistration.k8s.io": "Name|#Webhooks|Age",
     "validatingadmissionpolicies.admissionregistration.k8s.io": "Name|#Validations|ParamKind|Age",
     "validatingadmissionpolicybindings.admissionregistration.k8s.io": "Name|PolicyName|ParamRef|Age",
+    "apiservices.apiregistration.k8s.io": "Name|Service|Available|Age",
     "runtimeclasses.node.k8s.io": "Name|Handler|Age",
     "deviceclasses.resource.k8s.io": "Name|Age",
     "resourceclaims.resource.k8s.io": "Name|State|Age",
