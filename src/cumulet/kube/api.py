@@ -12,8 +12,8 @@ from aiohttp import web
 from prometheus_client import Counter, Histogram
 
 from cumulet.kube import discovery, openapi, schema
-from cumulet.kube.aggregation import Aggregation
 from cumulet.kube.aggregation.discovering import group_of, with_groups, with_versions
+from cumulet.kube.aggregation.servers import Aggregation
 from cumulet.kube.answer import encode, respond, respond_made
 from cumulet.kube.applying import Applying, is_apply
 from cumulet.kube.attributes import Attributes

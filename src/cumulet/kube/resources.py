@@ -166,6 +166,8 @@ RESOURCES: tuple[Row, ...] = (
     Row("node.k8s.io", "v1", "RuntimeClass", "runtimeclasses", False),
     Row(_ADMISSION, "v1", "MutatingWebhookConfiguration", "mutatingwebhookconfigurations", False, (), _API),
     Row(_ADMISSION, "v1", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations", False, (), _API),
+    Row(_ADMISSION, "v1", "MutatingAdmissionPolicy", "mutatingadmissionpolicies", False, (), _API),
+    Row(_ADMISSION, "v1", "MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings", False, (), _API),
     Row(_ADMISSION, "v1", "ValidatingAdmissionPolicy", "validatingadmissionpolicies", False)._replace(
         categories=_API, subresources=_STATUS
     ),

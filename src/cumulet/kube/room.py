@@ -17,7 +17,7 @@ from cumulet.common.entra import TokenVerifier
 from cumulet.common.room import Room
 from cumulet.common.tls_loop import Loop
 from cumulet.kube.admission import Admission
-from cumulet.kube.aggregation import Aggregation
+from cumulet.kube.aggregation.servers import Aggregation
 from cumulet.kube.allocate import Allocator
 from cumulet.kube.api import Api
 from cumulet.kube.audit import AuditLog

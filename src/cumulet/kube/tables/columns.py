@@ -53,6 +53,8 @@ _COLUMNS = {
     "volumeattributesclasses.storage.k8s.io": "Name|DriverName|Age",
     "mutatingwebhookconfigurations.admissionregistration.k8s.io": "Name|#Webhooks|Age",
     "validatingwebhookconfigurations.admissionregistration.k8s.io": "Name|#Webhooks|Age",
+    "mutatingadmissionpolicies.admissionregistration.k8s.io": "Name|#Mutations|ParamKind|Age",
+    "mutatingadmissionpolicybindings.admissionregistration.k8s.io": "Name|PolicyName|ParamRef|Age",
     "validatingadmissionpolicies.admissionregistration.k8s.io": "Name|#Validations|ParamKind|Age",
     "validatingadmissionpolicybindings.admissionregistration.k8s.io": "Name|PolicyName|ParamRef|Age",
     "apiservices.apiregistration.k8s.io": "Name|Service|Available|Age",
