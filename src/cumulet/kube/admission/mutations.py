@@ -1,7 +1,8 @@
 """Plug-in MutatingAdmissionPolicy: changes that expressions make to what is about to be stored.
 
 An `ApplyConfiguration` is merged as server-side apply merges, by the lists' and maps' own rules, and nobody owns what
-it says; it must not name a list or a map that is replaced as a whole. A `JSONPatch` is a list of operations.
+it says; it must not name a list or a map that is replaced as a whole. A `JSONPatch` is a list of operations, none of
+which is done where a `test` among them fails.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from cumulet.kube.fields import Shape, shape_of
 from cumulet.kube.fields.shape import ANY
 from cumulet.kube.fields.walk import merge
 from cumulet.kube.patch import json_patch
-from cumulet.kube.patch.json_patch import JsonPatchError
+from cumulet.kube.patch.json_patch import FailedTestError, JsonPatchError
 from cumulet.kube.resources import Row
 from cumulet.kube.schema import definition
+from cumulet.kube.status import ApiError
 from cumulet.kube.store import Store
 from cumulet.kube.versions import to_stored
 
@@ -69,9 +71,9 @@ class Mutations(BoundPolicies):
         for variables in self.variables(matched):
             try:
                 obj = self._mutated(matched, obj, variables, functions)
-            except (CelError, JsonPatchError) as error:
+            except CelError as error:
                 if bound.fails:
-                    raise self.refusal(bound, question, str(error), "Invalid") from None
+                    raise _refusal(matched, str(error)) from None
         if obj == matched.question.obj:
             return question.obj
         if question.kind is not None:
@@ -82,7 +84,7 @@ class Mutations(BoundPolicies):
         return back
 
     def _mutated(self, matched: Matched, obj: Object, variables: Object, functions: Functions) -> Object:
-        """The object with all mutations of a policy, one upon the other. Raises `CelError`, `JsonPatchError`."""
+        """The object with all mutations of a policy, one upon the other. Raises `CelError`."""
         spec, row = matched.bound.policy["spec"], matched.row
         kind, api_version = variables["object"]["kind"], variables["object"]["apiVersion"]
         if not applies(spec, variables, functions):
@@ -91,10 +93,19 @@ class Mutations(BoundPolicies):
             variables["object"] = {**obj, "kind": kind, "apiVersion": api_version}
             by_merge = mutation["patchType"] == "ApplyConfiguration"
             expression = mutation["applyConfiguration" if by_merge else "jsonPatch"]["expression"]
-            patch = _as_json(evaluate(plain(expression), variables, functions))
+            try:
+                patch = _as_json(evaluate(plain(expression), variables, functions))
+            except CelError as error:
+                raise CelError(f"expression '{expression}' resulted in error: {error}") from None
             shape = _shape(matched.question, row)
             obj = _merged(obj, patch, shape) if by_merge else _patched(obj, patch)
         return obj
+
+
+def _refusal(matched: Matched, said: str) -> ApiError:
+    text = f"policy {matched.bound.names} denied request: {said}"
+    details = {"name": matched.question.name, "kind": matched.row.plural, "causes": [{"message": text}]}
+    return ApiError(403, "Invalid", text, details | ({"group": matched.row.group} if matched.row.group else {}))
 
 
 def _shape(question: Question, row: Row) -> Shape:
@@ -128,7 +139,8 @@ def _atomics(value: Any, shape: Shape, path: str) -> list[str]:
     if isinstance(value, list):
         if not shape.keys and not shape.is_set:
             return [path]
-        return [found for item in value for found in _atomics(item, shape.element or ANY, path)]
+        items = enumerate(value)
+        return [found for index, item in items for found in _atomics(item, shape.element or ANY, f"{path}[{index}]")]
     if not isinstance(value, dict):
         return []
     if shape.atomic:
@@ -141,6 +153,8 @@ def _patched(obj: Object, patch: Any) -> Object:
         raise CelError("type mismatch: JSONPatchType.expression should evaluate to array of JSONPatch")
     try:
         found = json_patch(obj, patch)
+    except FailedTestError:
+        return obj
     except JsonPatchError as error:
         raise CelError(f"JSON Patch: {error}") from None
     if not isinstance(found, dict) or not isinstance(found.get("metadata", {}), dict):
