@@ -83,11 +83,6 @@ class TlsTransport(asyncio.Transport):
             return self._socket.cipher()
         return super().get_extra_info(name, default)
 
-    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        """Who hears of the connection from now on."""
-        assert isinstance(protocol, asyncio.Protocol)
-        self._protocol = protocol
-
     def get_protocol(self) -> asyncio.BaseProtocol:
         """Who hears of the connection."""
         return self._protocol
