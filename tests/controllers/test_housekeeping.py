@@ -31,8 +31,9 @@ def test_a_budget_of_a_number(space: Space) -> None:
     space.patch("deployments", "web", {"spec": {"replicas": 2}})
     tight = space.wait_status(BUDGETS, "web", currentHealthy=2, disruptionsAllowed=0)
     assert condition(tight, "DisruptionAllowed")["reason"] == "InsufficientPods"
-    eviction: Object = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": space.names("pods")[0]}}
-    answer = space.server.call("POST", space.path("pods", eviction["metadata"]["name"], "eviction"), eviction)
+    name = space.living()[0]["metadata"]["name"]
+    eviction: Object = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}}
+    answer = space.server.call("POST", space.path("pods", name, "eviction"), eviction)
     assert answer.status == 429
 
 
