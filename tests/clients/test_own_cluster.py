@@ -65,7 +65,7 @@ def installation(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     made = Guest(folder / "data", plane)
     ours = [_start(made, room, folder) for room in ("scheduler", "controllers") if room not in theirs]
     try:
-        made.up("--port", "all=0", "--pod-cidr", "10.244.0.0/16", "--external-cidr", "127.12.0.0/24")
+        made.up()
         # The person has the rights of an administrator.
         made.environment["KUBECONFIG"] = str(plane.config.kubeconfig_file("admin"))
         yield made

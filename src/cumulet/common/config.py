@@ -6,8 +6,11 @@ only. Putting the real cloud in a room's place is changing that address.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import socket
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
@@ -29,6 +32,10 @@ DEFAULT_PORTS: dict[RoomName, int] = {
     "balancer": 10256,
 }
 
+#: Where free ports are picked: below the node ports of Services, and below those that the kernel gives to outgoing
+#: connections, which would take one between its choice and its use.
+_FREE_PORTS = range(20000, 30000)
+
 
 class ConfigError(Exception):
     """The settings are missing or cannot be used; the message says which and what to do."""
@@ -45,11 +52,14 @@ class Address(msgspec.Struct, frozen=True):
         """The `https` base URL, without a trailing slash."""
         return f"https://{self.host}:{self.port}"
 
-    def free(self) -> Address:
-        """The same with a port that nobody has just now."""
-        with socket.socket() as probe:
-            probe.bind((self.host, 0))
-            return Address(self.host, probe.getsockname()[1])
+    def free(self, taken: Collection[int] = ()) -> Address:
+        """The same with a port that nobody listens on, nor is in `taken`. Raises `ConfigError` where there is none."""
+        for port in random.sample(_FREE_PORTS, len(_FREE_PORTS)):
+            if port not in taken:
+                with contextlib.suppress(OSError), socket.socket() as probe:
+                    probe.bind((self.host, port))
+                    return Address(self.host, port)
+        raise ConfigError(f"no port of {self.host} from {_FREE_PORTS.start} to {_FREE_PORTS.stop - 1} is free")
 
 
 class RegistryLimits(msgspec.Struct, frozen=True, kw_only=True):

@@ -200,7 +200,7 @@ class Api:
             return await self._metrics.answer(request, target)
         match target.verb:
             case "get":
-                return self._reading.get(request, row, self._objects.get(row, target.namespace, target.name))
+                return await self._reading.get(request, row, self._objects.get(row, target.namespace, target.name))
             case "list":
                 return await self._reading.list(request, row, target.namespace)
             case "watch":

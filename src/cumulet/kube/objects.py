@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
@@ -12,6 +13,7 @@ from cumulet.kube import custom, kinds
 from cumulet.kube.admission import Admission
 from cumulet.kube.admission.webhooks import Question
 from cumulet.kube.allocate import Allocator
+from cumulet.kube.custom.conversion import Conversions
 from cumulet.kube.fields import Manager, track
 from cumulet.kube.names import generate
 from cumulet.kube.resources import Row
@@ -19,7 +21,7 @@ from cumulet.kube.schema.parts import PARTS
 from cumulet.kube.schema.prune import strict_error
 from cumulet.kube.status import ApiError, already_exists, bad_request, conflict, invalid, not_found
 from cumulet.kube.store import ConflictError, Store, Stored
-from cumulet.kube.writer import Writer
+from cumulet.kube.writer import SELF, Writer
 
 Object = dict[str, Any]
 Change = Callable[[Object], Object]
@@ -44,8 +46,9 @@ _FINALIZERS = {"Foreground": "foregroundDeletion", "Orphan": "orphan"}
 class Objects:
     """Every method answers with the whole object, as stored. All raise `ApiError`."""
 
-    def __init__(self, store: Store, admission: Admission, allocator: Allocator) -> None:
+    def __init__(self, store: Store, admission: Admission, allocator: Allocator, conversions: Conversions) -> None:
         self._store = store
+        self._conversions = conversions
         self._admission = admission
         self._allocator = allocator
 
@@ -55,6 +58,10 @@ class Objects:
         if stored is None:
             raise not_found(row.group, row.plural, name)
         return stored
+
+    async def load(self, row: Row, namespace: str, name: str) -> Object:
+        """A copy of an object in the version of a row."""
+        return await self._conversions.load(row, self.get(row, namespace, name))
 
     def find(self, row: Row, namespace: str, name: str) -> Stored | None:
         """An object as it is on disk, if it is there."""
@@ -133,13 +140,15 @@ class Objects:
         taken = self._allocator.complete(obj) if row.key == "services" else set()
         try:
             await self._admission.validate(question._replace(obj=obj), by.warnings)
+            stored = await self._conversions.stored(row, obj)
             self._admission.charge(row, obj)
             self._warn(row, obj, None, by)
             if by.dry_run:
                 if self._store.newest(row.key, namespace, metadata["name"]) is not None:
                     raise already_exists(row.group, row.plural, metadata["name"])
                 return obj
-            await self._store.create(row.key, namespace, metadata["name"], obj)
+            made = await self._store.create(row.key, namespace, metadata["name"], stored)
+            metadata["resourceVersion"] = str(made.revision)
         except ConflictError:
             raise already_exists(row.group, row.plural, metadata["name"]) from None
         finally:
@@ -166,8 +175,8 @@ class Objects:
             before = self._store.newest(row.key, namespace, name)
             if before is None:
                 raise not_found(row.group, row.plural, name)
-            old = before.load()
-            obj = change(before.load())
+            old = await self._conversions.load(row, before)
+            obj = change(before.load() if row.custom is None else copy.deepcopy(old))
             version = obj["metadata"].get("resourceVersion")
             if version and version != str(before.revision):
                 raise conflict(row.group, row.plural, name)
@@ -186,15 +195,19 @@ class Objects:
                 custom.establish(obj)
             if subresource in _SEEN:
                 await self._admission.validate(question._replace(obj=obj), by.warnings)
-            if obj == old or by.dry_run:
+            stored = await self._conversions.stored(row, obj)
+            # What is stored in another version than is stored now is written, as storage migration wants it.
+            is_same = obj == old and (row.custom is None or stored["apiVersion"] == before.load().get("apiVersion"))
+            if not is_same:
+                self._admission.charge(row, obj, old, subresource)
+            if is_same or by.dry_run:
                 self._warn(row, obj, old, by)
                 return obj
             taken = self._allocator.complete(obj, old) if row.key == "services" and not subresource else set()
             try:
-                if _is_finished(obj):
-                    await self._store.delete(row.key, before, obj)
-                else:
-                    await self._store.update(row.key, before, obj)
+                write = self._store.delete if _is_finished(obj) else self._store.update
+                made = await write(row.key, before, stored)
+                obj["metadata"]["resourceVersion"] = str(made.revision)
                 self._warn(row, obj, old, by)
                 return obj
             except ConflictError:
@@ -232,17 +245,19 @@ class Objects:
             obj = before.load()
             _check_preconditions(row, name, obj, options)
             self._admission.admit_deletion(row, obj, by.user)
-            question = Question("DELETE", row, namespace, name, "", None, obj, by.user, by.dry_run)
+            shown = await self._conversions.load(row, before) if by.user is not SELF else obj
+            question = Question("DELETE", row, namespace, name, "", None, shown, by.user, by.dry_run)
             await self._admission.validate(question, by.warnings)
             finished = _begin_deletion(row, obj, options)
+            answer = obj if row.custom is None else {**shown, "metadata": obj["metadata"]}
             if by.dry_run:
-                return obj, finished
+                return answer, finished
             try:
                 if finished:
                     await self._store.delete(row.key, before, obj)
                 elif obj != before.load():
                     await self._store.update(row.key, before, obj)
-                return obj, finished
+                return answer, finished
             except ConflictError:
                 continue
         raise conflict(row.group, row.plural, name)

@@ -32,8 +32,9 @@ class ApiError(Exception):
             "metadata": self.metadata,
             "status": "Failure",
             "message": str(self),
-            "reason": self.reason,
         }
+        if self.reason:
+            status["reason"] = self.reason
         if self.details is not None:
             status["details"] = self.details
         status["code"] = self.code

@@ -18,6 +18,7 @@ from cumulet.node.kubelet import ACCESS, Kubelet
 from cumulet.node.pods import Pods
 from cumulet.node.registration import Registration
 from cumulet.node.stats import Stats
+from cumulet.node.streams import Streams
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,9 @@ async def serve(room: Room) -> None:
                 return f"waiting for {', '.join(waiting)}"
             return None if registered else "not registered yet"
 
-        app = Kubelet(pods, groups, Stats(pods, groups, config.node_name), context).app(unready)
+        app = Kubelet(pods, groups, Stats(pods, groups, config.node_name), Streams(pods, groups, session)).app(
+            unready
+        )
         app[ACCESS] = Access(client, config.node_name)
         async with room.serving(app, client_ca=None if own else _client_ca(room, client.kubeconfig)):
             room.ready()

@@ -84,7 +84,7 @@ def _settings(
     addresses = dict(config.addresses)
     for room, port in ports.items():
         address = Address(addresses[room].host, port)
-        addresses[room] = address if port else address.free()
+        addresses[room] = address if port else address.free({other.port for other in addresses.values()})
     return msgspec.structs.replace(
         config,
         data_dir=data_dir,

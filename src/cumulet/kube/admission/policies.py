@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from cumulet.kube.admission.webhooks import Question
-from cumulet.kube.admission.webhooks.asking import is_selected, review, wanted_as
+from cumulet.kube.admission.webhooks.asking import in_version, is_selected, review, wanted_as
 from cumulet.kube.cel import CelError, evaluate, message
+from cumulet.kube.custom.conversion import Conversions
 from cumulet.kube.resources import Row
 from cumulet.kube.schema.selecting import selects
 from cumulet.kube.status import ApiError, forbidden
@@ -27,8 +28,9 @@ _CODES = {"Unauthorized": 401, "Forbidden": 403, "Invalid": 422, "RequestEntityT
 class Policies:
     """Every policy with its bindings, as the store has them."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, conversions: Conversions) -> None:
         self._store = store
+        self._conversions = conversions
         self._bound: list[tuple[Object, Object]] = []
         #: What is served, for kinds that have several versions and for parameters.
         self.rows: Callable[[], Iterable[Row]] = tuple
@@ -45,7 +47,7 @@ class Policies:
             if (name := (binding.get("spec") or {}).get("policyName")) in policies
         ]
 
-    def check(self, question: Question, warnings: list[str]) -> None:
+    async def check(self, question: Question, warnings: list[str]) -> None:
         """Refuse, or warn of, what a policy does not allow. Raises `ApiError`."""
         if not self._bound or question.row.group == _GROUP:
             return
@@ -54,7 +56,8 @@ class Policies:
             extra = binding["spec"].get("matchResources")
             if row is None or (extra and self._row(extra, question) is None):
                 continue
-            self._apply(policy, binding, question, row, warnings)
+            shown = await in_version(self._conversions, question, row)
+            self._apply(policy, binding, shown, row, warnings)
 
     def _row(self, match: Object, question: Question) -> Row | None:
         """In the form of which row a match sees a write, or `None` where it does not."""

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from cumulet.kube.custom.conversion import Conversions
 from cumulet.kube.resources import Row
 from cumulet.kube.schema.selecting import selects
 from cumulet.kube.store import Store
@@ -88,6 +89,14 @@ def _namespace_labels(question: Question, store: Store) -> dict[str, str]:
         return question.obj["metadata"].get("labels") or {}
     stored = store.get("namespaces", "", question.namespace or question.name)
     return stored.labels if stored is not None else {}
+
+
+async def in_version(conversions: Conversions, question: Question, row: Row) -> Question:
+    """A question with its objects in the version of a row, where they are custom ones. Raises `ApiError` 500."""
+    return question._replace(
+        obj=await conversions.between(question.row, row, question.obj),
+        old=await conversions.between(question.row, row, question.old),
+    )
 
 
 def review(question: Question, row: Row) -> Object:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from cumulet.kube.resources import RESOURCES
 from cumulet.kube.schema.validation import others
 from cumulet.kube.schema.validation.causes import (
     LABEL,
@@ -38,12 +39,16 @@ _CERTIFICATES = "certificates.k8s.io"
 _RBAC = "rbac.authorization.k8s.io"
 
 
+#: Those whose finalizers have a domain; custom resources and their definitions need none.
+_GROUPS = frozenset(row.group for row in RESOURCES) - {"apiextensions.k8s.io"}
+
+
 def validate(obj: Object, old: Object | None, group: str, kind: str, subresource: str = "") -> list[Cause]:
     """Everything that is wrong with an object, or with its change from `old`, through a sub-resource where one is named."""
     if subresource:
         part = _PARTS.get((group, kind, subresource))
         return part(obj, old or {}) if part is not None else []
-    causes = [*_metadata(obj, group, kind), *_references(obj, old)]
+    causes = [*_metadata(obj, group, kind), *_references(obj, old, group)]
     validator = _VALIDATORS.get((group, kind))
     if validator is not None:
         causes += validator(obj, old)
@@ -83,12 +88,12 @@ def _metadata(obj: Object, group: str, kind: str) -> Causes:
         yield Cause("metadata.annotations", "FieldValueTooLong", "Too long: may not be more than 262144 bytes")
 
 
-def _references(obj: Object, old: Object | None) -> Causes:
+def _references(obj: Object, old: Object | None, group: str) -> Causes:
     """Owners and finalizers."""
     metadata = obj["metadata"]
     finalizers = metadata.get("finalizers") or []
     for index, name in enumerate(finalizers):
-        if "/" not in name and name not in _FINALIZERS:
+        if group in _GROUPS and "/" not in name and name not in _FINALIZERS:
             why = "name is neither a standard finalizer name nor is it fully qualified"
             yield invalid(f"metadata.finalizers[{index}]", name, why)
     if old is not None and old["metadata"].get("deletionTimestamp"):

@@ -111,7 +111,7 @@ def _webhook(webhook: Object, field: str) -> Causes:
         yield required(f"{field}.admissionReviewVersions", "must specify one of v1, v1beta1")
     elif not {"v1", "v1beta1"} & set(versions):
         yield invalid(f"{field}.admissionReviewVersions", versions, "must include at least one of v1, v1beta1")
-    yield from _client(webhook.get("clientConfig") or {}, f"{field}.clientConfig")
+    yield from client_config(webhook.get("clientConfig") or {}, f"{field}.clientConfig")
     for index, rule in enumerate(webhook.get("rules") or ()):
         yield from _rule(rule, f"{field}.rules[{index}]")
     yield from conditions(webhook.get("matchConditions"), f"{field}.matchConditions")
@@ -137,7 +137,8 @@ def expression(text: str, field: str) -> Causes:
         yield invalid(field, text, str(error))
 
 
-def _client(config: Object, field: str) -> Causes:
+def client_config(config: Object, field: str) -> Causes:
+    """What is wrong with how to reach a webhook."""
     if ("url" in config) == ("service" in config):
         yield required(field, "exactly one of url or service is required")
     elif "url" in config:
