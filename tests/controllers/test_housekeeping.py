@@ -248,6 +248,40 @@ def test_of_two_one_leads(space: Space, cluster: Cloud) -> None:
     assert len(space.living()) == 3
 
 
+def test_end_points_by_their_own_ports(space: Space) -> None:
+    ports = [{"name": "named", "port": 80, "targetPort": "web"}, {"name": "number", "port": 81, "targetPort": 8081}]
+    headless = {"selector": {"app": "own"}, "clusterIP": "None", "publishNotReadyAddresses": True}
+    space.make(
+        "services",
+        {"metadata": {"name": "own", "labels": {"a": "b"}}, "spec": {"selector": {"app": "own"}, "ports": ports}},
+        {"metadata": {"name": "headless"}, "spec": headless},
+    )
+    for number, has in enumerate(([{"name": "web", "containerPort": 8080}], [])):
+        name = f"p{number}"
+        spec = {"containers": [{"name": "c", "image": "x", "ports": has}], "nodeSelector": {"nowhere": "1"}}
+        spec |= {"hostname": name, "subdomain": "headless"}
+        space.make("pods", {"metadata": {"name": name, "labels": {"app": "own"}}, "spec": spec})
+        ready = {"type": "Ready", "status": str(number == 0), "lastTransitionTime": "2026-01-01T00:00:00Z"}
+        space.status("pods", name, phase="Running", podIP=f"10.7.0.{number + 1}", conditions=[ready])
+    whole = space.wait("endpoints", "own", lambda obj: len(obj.get("subsets") or ()) == 2)
+    found = [
+        ([port["port"] for port in item["ports"]], len(item.get("addresses") or ())) for item in whole["subsets"]
+    ]
+    assert sorted(found) == [([8080, 8081], 1), ([8081], 0)]
+    assert whole["metadata"]["labels"] == {"a": "b", "endpoints.kubernetes.io/managed-by": "endpoint-controller"}
+    assert "endpoints.kubernetes.io/last-change-trigger-time" in whole["metadata"]["annotations"]
+    assert "ownerReferences" not in whole["metadata"]
+    everyone = space.wait(
+        "endpoints", "headless", lambda obj: len((obj.get("subsets") or [{}])[0].get("addresses") or ()) == 2
+    )
+    assert [address["hostname"] for address in everyone["subsets"][0]["addresses"]] == ["p0", "p1"]
+    assert everyone["metadata"]["labels"]["service.kubernetes.io/headless"] == ""
+    slices = [item for item in space.all("endpointslices") if item["metadata"]["generateName"] == "own-"]
+    assert sorted([port["name"] for port in item["ports"]] for item in slices) == [["named", "number"], ["number"]]
+    space.delete("services", "own")
+    space.wait_gone("endpoints", "own")
+
+
 def test_many_end_points_are_cut_in_slices(space: Space) -> None:
     service = {"metadata": {"name": "many"}, "spec": {"selector": {"app": "many"}, "ports": [{"port": 80}]}}
     labels = {"app": "many"}

@@ -182,7 +182,7 @@ def _job_spec(spec: Object) -> None:
     _defaults(
         spec,
         parallelism=1,
-        backoffLimit=6,
+        backoffLimit=6 if spec.get("backoffLimitPerIndex") is None else 2**31 - 1,
         manualSelector=False,
         completionMode="NonIndexed",
         suspend=False,
