@@ -104,7 +104,7 @@ def status() -> None:
 
 
 def env() -> None:
-    """Print what to export so that kubectl, docker, curl and the Azure SDKs find and trust this installation."""
+    """Print what to export so that kubectl, docker, curl, az and the Azure SDKs find and trust this installation."""
     config = settings.load(settings.default_data_dir())
     bundle = config.trust_bundle_file
     registry = config.addresses["registry"]
@@ -112,6 +112,7 @@ def env() -> None:
         "CUMULET_DATA_DIR": config.data_dir,
         "KUBECONFIG": config.kubeconfig_file(),
         "CUMULET_REGISTRY": f"{'localhost' if registry.host == '127.0.0.1' else registry.host}:{registry.port}",
+        "CUMULET_ARM": config.url("arm"),
         "CUMULET_CA": config.ca_file,
         "SSL_CERT_FILE": bundle,
         "CURL_CA_BUNDLE": bundle,

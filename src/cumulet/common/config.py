@@ -68,7 +68,8 @@ class RegistryLimits(msgspec.Struct, frozen=True, kw_only=True):
     `upload_stall` is how long the body of a request may stand still before the request is given up, and `upload_idle`
     how long an upload may before it is forgotten. `collection_grace` is how long content
     that nothing needs is kept after a client was told that it is there, which must be longer than any client pauses
-    within a push. `collection_interval` is the time from one collection to the next.
+    within a push. `collection_interval` is the time from one collection to the next. `login_wait` is how long identity and
+    the front door may take to answer for a login, less than clients wait for a token.
     """
 
     manifest_bytes: int = 4 * 1024**2
@@ -78,6 +79,7 @@ class RegistryLimits(msgspec.Struct, frozen=True, kw_only=True):
     upload_idle: float = 24 * 3600.0
     collection_grace: float = 3600.0
     collection_interval: float = 600.0
+    login_wait: float = 10.0
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):

@@ -99,6 +99,7 @@ class Room:
                 handler_cancellation=True,
                 shutdown_timeout=GRACE,
                 read_bufsize=_READ_BUFFER,
+                auto_decompress=False,  # nobody of ours takes `Content-Encoding`, and what is packed grows
             )
         else:
             server = web.Server(handler, access_log=None, handler_cancellation=True)

@@ -18,9 +18,10 @@ from cumulet.kube.attributes import Attributes
 from cumulet.kube.audit import AuditLog
 from cumulet.kube.authentication import Authenticator
 from cumulet.kube.authorize import Authorizer
-from cumulet.kube.body import read, whole
+from cumulet.kube.body import field_validation, read, whole
 from cumulet.kube.catalog import Catalog
 from cumulet.kube.codec import decode_body
+from cumulet.kube.codec.repeated import as_one, of_json_patch, repeated
 from cumulet.kube.flow import SEAT, Flows
 from cumulet.kube.impersonate import impersonated
 from cumulet.kube.metrics import GROUP as METRICS
@@ -104,15 +105,18 @@ class Api:
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
             response = encode(request, ApiError(500, "InternalError", "an internal error occurred", {}).status(), 500)
-        if (
-            target is not None
-            and real is not None
-            and user is not None
-            and self._audit.wants(target, response.status)
-        ):
+        if real is None:
+            self._audit.refused(request, self._asked(request), time.perf_counter() - began)
+        elif target is not None and user is not None and self._audit.wants(target, response.status):
             self._audit.write(request, real, user, target, response.status, time.perf_counter() - began)
         self._count(verb, response.status, time.perf_counter() - began)
         return response
+
+    def _asked(self, request: web.BaseRequest) -> Target | None:
+        try:
+            return parse(request, self._catalog)
+        except ApiError:
+            return None
 
     def _count(self, verb: str, status: int, seconds: float) -> None:
         found = self._series.get((verb, status))
@@ -217,12 +221,25 @@ class Api:
                 return await self._delete_collection(request, user, target)
         raise method_not_allowed()
 
+    async def _decoded(self, request: web.BaseRequest, row: Row) -> tuple[Object, list[str]]:
+        """The object that a request brings, and warnings about it."""
+        media, raw, validation = (
+            request.headers.get("Content-Type", ""),
+            await read(request),
+            field_validation(request),
+        )
+        obj = decode_body(media, raw, row.kind)
+        said = repeated(media, raw, obj) if validation != "Ignore" else []
+        if validation == "Strict":
+            said = as_one(media, said)
+        return obj, self._objects.decode(row, obj, validation, said)
+
     async def _create(self, request: web.BaseRequest, user: User, target: Target) -> web.StreamResponse:
         row = target.row
-        obj = decode_body(request.headers.get("Content-Type", ""), await read(request), row.kind)
-        warnings = self._objects.decode(row, obj, request.query.get("fieldValidation", "Warn"))
+        obj, warnings = await self._decoded(request, row)
         if row.kind == "Binding":
-            return await self._subresources.bind(request, target._replace(name=obj["metadata"].get("name", "")), obj)
+            bound = target._replace(name=obj["metadata"].get("name", ""))
+            return await self._subresources.bind(request, user, bound, obj)
         if row.verbs == ("create",):
             return await self._subresources.review(request, user, target, obj)
         by = Writer.of(request, user)
@@ -233,8 +250,7 @@ class Api:
 
     async def _update(self, request: web.BaseRequest, user: User, target: Target) -> web.Response:
         row = target.row
-        obj = decode_body(request.headers.get("Content-Type", ""), await read(request), row.kind)
-        warnings = self._objects.decode(row, obj, request.query.get("fieldValidation", "Warn"))
+        obj, warnings = await self._decoded(request, row)
         by = Writer.of(request, user)
         by.warnings += warnings
         made = await self._objects.change(
@@ -252,8 +268,8 @@ class Api:
         raw = await read(request)
         if is_apply(request):
             return await self._applying.apply(request, user, target, raw)
-        change = patcher(request, row, raw)
-        validation = request.query.get("fieldValidation", "Warn")
+        change, said = patcher(request, row, raw)
+        validation = field_validation(request)
         by = Writer.of(request, user)
         warnings: list[str] = []
 
@@ -261,7 +277,11 @@ class Api:
             obj = change(from_stored(row, old))
             if not isinstance(obj, dict) or not isinstance(obj.get("metadata", {}), dict):
                 raise bad_request("the patched object is not an object")
-            warnings[:] = self._objects.decode(row, obj, validation)
+            shown = msgspec.json.encode(obj).decode() if validation == "Strict" else ""
+            warnings[:] = self._objects.decode(row, obj, "Ignore" if validation == "Ignore" else "Warn", said)
+            if warnings and validation == "Strict":
+                why = f"Invalid value: {_quoted(shown)}: strict decoding error: {', '.join(warnings)}"
+                raise invalid("", "", "", [Cause("patch", "FieldValueInvalid", why)])
             return to_stored(row, obj)
 
         made = await self._objects.change(
@@ -328,8 +348,12 @@ async def delete_options(request: web.BaseRequest) -> Object:
     return options
 
 
-def patcher(request: web.BaseRequest, row: Row, raw: bytes) -> Callable[[Object], Object]:
-    """What applies the patch of a request. Raises `ApiError` 400 and 415."""
+def _quoted(text: str) -> str:
+    return msgspec.json.encode(text).decode()
+
+
+def patcher(request: web.BaseRequest, row: Row, raw: bytes) -> tuple[Callable[[Object], Object], list[str]]:
+    """What applies the patch of a request, and what strict decoding says of it. Raises `ApiError` 400 and 415."""
     media = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if media not in (
         "application/json-patch+json",
@@ -356,11 +380,12 @@ def patcher(request: web.BaseRequest, row: Row, raw: bytes) -> Callable[[Object]
                     422, "Invalid", "the server rejected our request due to an error in our request", {}
                 ) from None
 
-        return apply_json
+        return apply_json, of_json_patch(raw, patch)
     if not isinstance(patch, dict):
         raise bad_request("a merge patch is an object")
+    said = repeated(media, raw, patch)
     if media == "application/merge-patch+json":
-        return lambda old: merge_patch(old, patch)
+        return lambda old: merge_patch(old, patch), said
 
     def apply_strategic(old: Object) -> Object:
         try:
@@ -368,4 +393,4 @@ def patcher(request: web.BaseRequest, row: Row, raw: bytes) -> Callable[[Object]
         except (StrategicPatchError, AttributeError, TypeError) as error:
             raise bad_request(f"invalid strategic merge patch: {error}") from None
 
-    return apply_strategic
+    return apply_strategic, said

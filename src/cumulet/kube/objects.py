@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +14,7 @@ from cumulet.kube.admission import Admission
 from cumulet.kube.admission.webhooks import Question
 from cumulet.kube.allocate import Allocator
 from cumulet.kube.custom.conversion import Conversions
+from cumulet.kube.discovery import subresource_kind
 from cumulet.kube.fields import Manager, track
 from cumulet.kube.names import generate
 from cumulet.kube.resources import Row
@@ -21,6 +22,7 @@ from cumulet.kube.schema.parts import PARTS
 from cumulet.kube.schema.prune import strict_error
 from cumulet.kube.status import ApiError, already_exists, bad_request, conflict, invalid, not_found
 from cumulet.kube.store import ConflictError, Store, Stored
+from cumulet.kube.target import Target
 from cumulet.kube.writer import SELF, Writer
 
 Object = dict[str, Any]
@@ -74,20 +76,30 @@ class Objects:
         """Whether there is such an object, or one on its way to disk."""
         return self._store.newest(row.key, namespace, name) is not None
 
-    def decode(self, row: Row, obj: Object, validation: str) -> list[str]:
-        """Check kind and types of what a client sent and remove what the kind does not have; warnings about that."""
+    def decode(self, row: Row, obj: Object, validation: str, repeated: Sequence[str] = ()) -> list[str]:
+        """Check kind and types of what a client sent and remove what the kind does not have.
+
+        Warnings about that, after those about fields that are `repeated`.
+        """
         kind, api_version = obj.pop("kind", None), obj.pop("apiVersion", None)
         if kind not in (None, "", row.kind) or api_version not in (None, "", row.api_version):
             raise bad_request(
                 f'{kind} in version "{api_version}" cannot be handled as a {row.kind}: no kind "{kind}" is registered '
                 f'for version "{row.api_version}"'
             )
-        unknown = kinds.prune(row, obj)
+        unknown = [*repeated, *kinds.prune(row, obj)]
         if unknown and validation == "Strict":
             raise strict_error(row.kind, row.version, unknown)
         metadata = obj.setdefault("metadata", {})
         metadata.pop("selfLink", None)
         return unknown if validation != "Ignore" else []
+
+    async def admit(self, target: Target, operation: str, obj: Object, old: Object | None, by: Writer) -> Object:
+        """What is sent to a sub-resource that is no part of its object, as admission wants it."""
+        kind = subresource_kind(target.row, target.subresource) if target.subresource else None
+        place = (target.row, target.namespace, target.name, target.subresource)
+        question = Question(operation, *place, obj, old, by.user, by.dry_run, kind)
+        return await self._admission.admit_part(question, obj, by.warnings)
 
     async def create(
         self,
@@ -234,9 +246,19 @@ class Objects:
         raise conflict(row.group, row.plural, name)
 
     async def delete(
-        self, row: Row, namespace: str, name: str, options: Object, by: Writer | None = None
+        self,
+        row: Row,
+        namespace: str,
+        name: str,
+        options: Object,
+        by: Writer | None = None,
+        *,
+        is_asked: bool = False,
     ) -> tuple[Object, bool]:
-        """Delete an object, or begin to; the object, and whether it is gone."""
+        """Delete an object, or begin to; the object, and whether it is gone.
+
+        Policies and webhooks are asked, but where they have been `is_asked`, about what leads to the deletion.
+        """
         by = by or Writer()
         for _ in range(_TRIES):
             before = self._store.newest(row.key, namespace, name)
@@ -247,7 +269,8 @@ class Objects:
             self._admission.admit_deletion(row, obj, by.user)
             shown = await self._conversions.load(row, before) if by.user is not SELF else obj
             question = Question("DELETE", row, namespace, name, "", None, shown, by.user, by.dry_run)
-            await self._admission.validate(question, by.warnings)
+            if not is_asked:
+                await self._admission.validate(question, by.warnings)
             finished = _begin_deletion(row, obj, options)
             answer = obj if row.custom is None else {**shown, "metadata": obj["metadata"]}
             if by.dry_run:

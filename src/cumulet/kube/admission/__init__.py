@@ -67,9 +67,16 @@ class Admission:
         await self._policies.check(question, warnings)
         await self.webhooks.check(question, warnings)
 
+    async def admit_part(self, question: Question, obj: Object, warnings: list[str]) -> Object:
+        """What is sent to a sub-resource as webhooks want it, if policies and webhooks let it be. Raises `ApiError`."""
+        if self.webhooks.mutate:
+            obj = await self.webhooks.change(question, warnings, lambda found: None) or obj
+        await self.validate(question._replace(obj=obj), warnings)
+        return obj
+
     def _check(self, question: Question) -> None:
         obj, old, part = question.obj, question.old, question.subresource
-        if obj is None:
+        if obj is None or question.kind is not None:
             return
         match question.row.key:
             case "pods":

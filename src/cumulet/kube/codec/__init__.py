@@ -7,15 +7,13 @@ from typing import Any
 import msgspec
 
 from cumulet.kube.codec.encode import encode_event, encode_protobuf
+from cumulet.kube.codec.media import PROTOBUF, YAML, YAML_TYPES
 from cumulet.kube.codec.protobuf import ProtobufError, decode_protobuf
 from cumulet.kube.status import ApiError, bad_request
 
 __all__ = ["PROTOBUF", "YAML", "ProtobufError", "decode_body", "encode_event", "encode_protobuf"]
 
-YAML = "application/yaml"
-PROTOBUF = "application/vnd.kubernetes.protobuf"
 _DEPTH = 100
-_YAML = ("application/yaml", "application/apply-patch+yaml", "application/apply-patch")
 
 
 def decode_body(content_type: str, raw: bytes, kind: str) -> dict[str, Any]:
@@ -28,7 +26,7 @@ def decode_body(content_type: str, raw: bytes, kind: str) -> dict[str, Any]:
             document = decode_protobuf(raw)
         except ProtobufError as error:
             raise bad_request(f"the object provided is unrecognized (must be of type {kind}): {error}") from None
-    elif media in _YAML:
+    elif media in YAML_TYPES:
         document = _yaml(raw, kind)
     else:
         raise ApiError(

@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from cumulet.kube.admission.webhooks.asking import Question, in_version, is_selected, review, wanted_as
+from cumulet.kube.admission.webhooks.asking import Question, authority, in_version, is_selected, review, wanted_as
 from cumulet.kube.admission.webhooks.calling import ask
+from cumulet.kube.authorize import Authorizer
 from cumulet.kube.cel import CelError, evaluate
+from cumulet.kube.cel.authorizing import checking
 from cumulet.kube.custom.conversion import Conversions
 from cumulet.kube.patch import json_patch
 from cumulet.kube.patch.json_patch import JsonPatchError
@@ -50,6 +52,7 @@ class Webhooks:
         self._store = store
         self._client = client
         self._conversions = conversions
+        self._authorizer = Authorizer(store)
         self._mutating: list[Object] = []
         self._validating: list[Object] = []
         #: What is served, for kinds that have several versions.
@@ -106,8 +109,10 @@ class Webhooks:
         request = review(question, row)["request"]
         for condition in webhook.get("matchConditions") or ():
             variables = {"object": request["object"], "oldObject": request["oldObject"], "request": request}
+            variables["authorizer"] = authority(question)
+            functions = {"check": checking(self._authorizer, question.user)}
             try:
-                if evaluate(condition["expression"], variables) is not True:
+                if evaluate(condition["expression"], variables, functions) is not True:
                     return None
             except CelError as error:
                 if webhook.get("failurePolicy") == "Ignore":
@@ -134,12 +139,15 @@ class Webhooks:
         try:
             operations = msgspec.json.decode(base64.b64decode(patch))
             found = json_patch(asked["request"]["object"], operations)
-            if not isinstance(found, dict) or not isinstance(found.get("metadata"), dict):
+            whole = question.kind is None
+            if not isinstance(found, dict) or (whole and not isinstance(found.get("metadata"), dict)):
                 raise _failed(name, "what the patch makes is not an object")
         except (JsonPatchError, msgspec.DecodeError, binascii.Error, TypeError) as error:
             raise _failed(name, f"the patch cannot be applied: {error}") from None
         for key in ("kind", "apiVersion"):
             found.pop(key, None)
+        if not whole:
+            return found
         back = await self._conversions.between(wanted.row, question.row, to_stored(wanted.row, found))
         assert back is not None
         complete(back)
