@@ -258,16 +258,19 @@ def test_end_points_by_their_own_ports(space: Space) -> None:
     )
     for number, has in enumerate(([{"name": "web", "containerPort": 8080}], [])):
         name = f"p{number}"
-        spec = {"containers": [{"name": "c", "image": "x", "ports": has}], "nodeSelector": {"nowhere": "1"}}
+        spec: Object = {"containers": [{"name": "c", "image": "x", "ports": has}], "nodeName": "node-1"}
         spec |= {"hostname": name, "subdomain": "headless"}
-        space.make("pods", {"metadata": {"name": name, "labels": {"app": "own"}}, "spec": spec})
+        metadata = {"name": name, "labels": {"app": "own"}, "annotations": {"life": "waits"}}
+        space.make("pods", {"metadata": metadata, "spec": spec})
         ready = {"type": "Ready", "status": str(number == 0), "lastTransitionTime": "2026-01-01T00:00:00Z"}
         space.status("pods", name, phase="Running", podIP=f"10.7.0.{number + 1}", conditions=[ready])
-    whole = space.wait("endpoints", "own", lambda obj: len(obj.get("subsets") or ()) == 2)
+    waiting = "notReadyAddresses"
+    whole = space.wait("endpoints", "own", lambda obj: any(waiting in item for item in obj.get("subsets") or ()))
     found = [
         ([port["port"] for port in item["ports"]], len(item.get("addresses") or ())) for item in whole["subsets"]
     ]
-    assert sorted(found) == [([8080, 8081], 1), ([8081], 0)]
+    assert sorted(found) == [([8080], 1), ([8081], 1)]
+    assert [address["ip"] for item in whole["subsets"] for address in item.get(waiting) or ()] == ["10.7.0.2"]
     assert whole["metadata"]["labels"] == {"a": "b", "endpoints.kubernetes.io/managed-by": "endpoint-controller"}
     assert "endpoints.kubernetes.io/last-change-trigger-time" in whole["metadata"]["annotations"]
     assert "ownerReferences" not in whole["metadata"]
@@ -284,11 +287,11 @@ def test_end_points_by_their_own_ports(space: Space) -> None:
 
 def test_many_end_points_are_cut_in_slices(space: Space) -> None:
     service = {"metadata": {"name": "many"}, "spec": {"selector": {"app": "many"}, "ports": [{"port": 80}]}}
-    labels = {"app": "many"}
-    spec = {"containers": [{"name": "c", "image": "x"}], "nodeSelector": {"nowhere": "1"}}
+    spec = {"containers": [{"name": "c", "image": "x"}], "nodeName": "node-1"}
     for number in range(6):
         name = f"p{number:03}"
-        space.make("pods", {"metadata": {"name": name, "labels": labels}, "spec": spec})
+        metadata = {"name": name, "labels": {"app": "many"}, "annotations": {"life": "waits"}}
+        space.make("pods", {"metadata": metadata, "spec": spec})
         space.status("pods", name, phase="Running", podIP=f"10.8.0.{number + 1}")
     space.make("services", service)
     space.wait_any("endpointslices", lambda item: len(item.get("endpoints") or ()) == 2)

@@ -88,9 +88,7 @@ def endpoints(service: Object, pods: list[Object]) -> Whole:
     always = bool(service["spec"].get("publishNotReadyAddresses"))
     pods = [pod for pod in pods if always or not is_terminating(pod)]
     subsets: list[Object] = []
-    for ports, some in by_ports(service, pods[:_MOST]).items():
-        if not ports and service["spec"].get("ports"):
-            continue  # none of the ports is there
+    for ports, some in _by_pods(service, pods[:_MOST]):
         ready = [pod for pod in some if always or is_ready(pod)]
         waiting = [pod for pod in some if not (always or is_ready(pod))]
         subset: Object = {}
@@ -103,6 +101,22 @@ def endpoints(service: Object, pods: list[Object]) -> Whole:
         subsets.append(subset)
     labels = {**_labels(service), **_headless(service), ENDPOINTS_MANAGER_LABEL: ENDPOINTS_MANAGER}
     return Whole(subsets, labels, len(pods) > _MOST)
+
+
+def _by_pods(service: Object, pods: list[Object]) -> list[tuple[Ports, list[Object]]]:
+    """Ports that the same pods have, together (`endpoints.RepackSubsets`); of a headless service there may be none."""
+    if not service["spec"].get("ports"):
+        return [((), pods)] if pods else []
+    having: dict[tuple[str, int, str, str], list[Object]] = {}
+    for pod in pods:
+        for port in _ports(service, pod):
+            having.setdefault(port, []).append(pod)
+    groups: dict[tuple[str, ...], tuple[Ports, list[Object]]] = {}
+    for port, some in having.items():
+        names = tuple(str(pod["metadata"]["name"]) for pod in some)
+        ports = groups[names][0] if names in groups else ()
+        groups[names] = (*ports, port), some
+    return sorted(groups.values(), key=lambda group: group[0])
 
 
 class Triggers:
