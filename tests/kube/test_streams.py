@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 from multidict import CIMultiDict
-from websockets.sync.client import connect
+from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 from yarl import URL
 
@@ -135,13 +135,13 @@ async def test_a_stranger_on_a_spdy_connection_is_sent_away(
 @pytest.mark.parametrize(
     "protocol", ["v5.channel.k8s.io", "v4.channel.k8s.io", "v4.base64.channel.k8s.io", "channel.k8s.io", None]
 )
-def test_websockets_in_every_version(pod: URL, context: ssl.SSLContext, protocol: str | None) -> None:
+async def test_websockets_in_every_version(pod: URL, context: ssl.SSLContext, protocol: str | None) -> None:
     url = str((pod / "exec").with_query(_FAILING)).replace("https:", "wss:")
     asked = [Subprotocol(protocol)] if protocol else None
     frames: dict[int, bytes] = {}
-    with connect(url, ssl=context, subprotocols=asked, proxy=None) as connection:
+    async with connect(url, ssl=context, subprotocols=asked, proxy=None) as connection:
         assert connection.subprotocol == protocol
-        for message in connection:
+        async for message in connection:
             if isinstance(message, str):
                 frame = bytes([ord(message[0]) - 48]) + base64.b64decode(message[1:])
             else:
