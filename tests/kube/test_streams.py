@@ -36,7 +36,7 @@ def kubectl(cluster: Cloud, kubelet: StandInKubelet, tmp_path_factory: pytest.Te
     kubeconfig = cluster.config.kubeconfig_file("admin")
     made = Program(programs("kubectl")[0], kubeconfig, name, tmp_path_factory.mktemp("home"))
     made("create", "namespace", name)
-    node = ready_node(made, kubelet)
+    node = ready_node(made, kubelet.port)
     run(made, node, "p")
     yield made
     made("delete", "node", node)
@@ -177,3 +177,15 @@ def test_options_of_logs(kubectl: Program) -> None:
         assert why in kubectl("get", "--raw", path + query, code=1)
     kubectl("run", "waiting", "--image=x")
     assert kubectl("logs", "waiting") == ""
+
+
+def test_a_node_that_does_not_answer(kubectl: Program) -> None:
+    node = ready_node(kubectl, 1)  # nobody listens there
+    try:
+        run(kubectl, node, "q")
+        for switch in ("true", "false"):
+            said = kubectl("exec", "q", "--", "true", code=1, KUBECTL_REMOTE_COMMAND_WEBSOCKETS=switch)
+            assert "error dialing backend" in said
+        assert "/containerLogs/" in kubectl("logs", "q", code=1)
+    finally:
+        kubectl("delete", "node", node)

@@ -397,6 +397,8 @@ _DEFAULTS: dict[tuple[str, str], Callable[[Object], None]] = {
     ("scheduling.k8s.io", "PriorityClass"): _priority_class,
     (_ADMISSION, "MutatingWebhookConfiguration"): _mutating_webhooks,
     (_ADMISSION, "ValidatingWebhookConfiguration"): _webhooks,
+    (_ADMISSION, "MutatingAdmissionPolicy"): _policy,
+    (_ADMISSION, "MutatingAdmissionPolicyBinding"): _policy_binding,
     (_ADMISSION, "ValidatingAdmissionPolicy"): _policy,
     (_ADMISSION, "ValidatingAdmissionPolicyBinding"): _policy_binding,
     (_RBAC, "RoleBinding"): _binding,

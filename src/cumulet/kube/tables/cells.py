@@ -422,6 +422,17 @@ def _storage_class(obj: Object, now: datetime) -> list[Any]:
     ]
 
 
+def _api_service(obj: Object, now: datetime) -> list[Any]:
+    service = (obj.get("spec") or {}).get("service")
+    shown = f"{service.get('namespace')}/{service.get('name')}" if service else "Local"
+    conditions = (obj.get("status") or {}).get("conditions") or ()
+    found = next((item for item in conditions if item.get("type") == "Available"), None)
+    available = "Unknown" if found is None else found["status"]
+    if found is not None and found["status"] != "True":
+        available += f" ({found.get('reason', '')})"
+    return [_name(obj), shown, available, _age(obj, now)]
+
+
 _RBAC = "rbac.authorization.k8s.io"
 CELLS: dict[str, Cells] = {
     "configmaps": _config_map,
@@ -450,6 +461,7 @@ CELLS: dict[str, Cells] = {
     "ingressclasses.networking.k8s.io": _ingress_class,
     "networkpolicies.networking.k8s.io": _network_policy,
     "poddisruptionbudgets.policy": _budget,
+    "apiservices.apiregistration.k8s.io": _api_service,
     f"clusterrolebindings.{_RBAC}": _role_binding,
     f"rolebindings.{_RBAC}": _role_binding,
     "priorityclasses.scheduling.k8s.io": _priority_class,

@@ -29,7 +29,13 @@ from cumulet.kube.schema.validation.contents import config_map, secret
 from cumulet.kube.schema.validation.pods import ephemeral_containers, pod, pod_spec
 from cumulet.kube.schema.validation.published import published
 from cumulet.kube.schema.validation.services import service
-from cumulet.kube.schema.validation.webhooks import admission_policy, policy_binding, webhook_configuration
+from cumulet.kube.schema.validation.webhooks import (
+    admission_policy,
+    mutating_binding,
+    mutating_policy,
+    policy_binding,
+    webhook_configuration,
+)
 from cumulet.kube.schema.validation.workloads import cron_job, daemon_set, deployment, job, stateful_set, workload
 from cumulet.kube.status import Cause
 
@@ -158,6 +164,8 @@ _VALIDATORS: dict[tuple[str, str], Callable[[Object, Object | None], list[Cause]
     (_CERTIFICATES, "CertificateSigningRequest"): certificate_request,
     (_ADMISSION, "MutatingWebhookConfiguration"): webhook_configuration,
     (_ADMISSION, "ValidatingWebhookConfiguration"): webhook_configuration,
+    (_ADMISSION, "MutatingAdmissionPolicy"): mutating_policy,
+    (_ADMISSION, "MutatingAdmissionPolicyBinding"): mutating_binding,
     (_ADMISSION, "ValidatingAdmissionPolicy"): admission_policy,
     (_ADMISSION, "ValidatingAdmissionPolicyBinding"): policy_binding,
 }
