@@ -75,6 +75,20 @@ class Cloud:
             assert file.read(1), f"{name} did not start"
 
     @contextlib.contextmanager
+    def changed(self, name: RoomName, **settings: Any) -> Iterator[None]:
+        """Meanwhile a room has other settings."""
+        before = self.config
+        self.stop(name)
+        self.config = msgspec.structs.replace(before, **settings)
+        try:
+            self.start(name)
+            yield
+        finally:
+            self.stop(name)
+            self.config = before
+            self.start(name)
+
+    @contextlib.contextmanager
     def another(self, name: RoomName) -> Iterator[None]:
         """A second copy of a room beside the first, on a port of its own."""
         first, process = self._listeners[name], self._running[name]

@@ -147,7 +147,6 @@ class ControlPlane(Cloud):
             *("--tls-cert-file", certificate, "--tls-private-key-file", key),
             *("--client-ca-file", str(self.config.ca_file)),
             *("--kubelet-client-certificate", certificate, "--kubelet-client-key", key),
-            *("--kubelet-certificate-authority", str(self.config.ca_file)),
             *("--kubelet-preferred-address-types", "InternalIP"),
             *("--authorization-mode", "Node,RBAC", "--enable-admission-plugins", "NodeRestriction"),
             *("--service-account-issuer", "https://kubernetes.default.svc.cluster.local"),

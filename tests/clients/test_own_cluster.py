@@ -41,7 +41,10 @@ class Guest(Installation):
 
     def up(self, *options: str) -> str:
         """Start it, as the service account of examples/own-cluster/roles.yaml."""
-        return super().up(*options, "--kubeconfig", str(self._kubeconfig()))
+        output = super().up(*options, "--kubeconfig", str(self._kubeconfig()))
+        # The person has the rights of an administrator.
+        self.environment["KUBECONFIG"] = str(self.plane.config.kubeconfig_file("admin"))
+        return output
 
     def _kubeconfig(self) -> Path:
         admin = self.plane.config.kubeconfig_file("admin")
@@ -61,13 +64,11 @@ def installation(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     theirs: frozenset[RoomName] = request.param
     needed(*(PROGRAMS[name] for name in theirs), "etcd")
     folder = tmp_path_factory.mktemp("own-cluster")
-    plane = ControlPlane(folder / "plane", *sorted(theirs), theirs=theirs)
+    plane = ControlPlane(folder / "plane", *(room for room in PROGRAMS if room in theirs), theirs=theirs)
     made = Guest(folder / "data", plane)
     ours = [_start(made, room, folder) for room in ("scheduler", "controllers") if room not in theirs]
     try:
         made.up()
-        # The person has the rights of an administrator.
-        made.environment["KUBECONFIG"] = str(plane.config.kubeconfig_file("admin"))
         yield made
     finally:
         made.down()

@@ -19,7 +19,7 @@ from tests.kube.conftest import Program, Server, programs
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     """The rooms, running. Nodes and their pods are not waited for as long as usual; slices are short."""
     podgc.QUARANTINE = 0.5
-    nodes.GRACE = 6.0
+    nodes.GRACE = 10.0
     endpoints.PER_SLICE = 4
     made = Cloud(tmp_path_factory.mktemp("controllers") / "data", "kube", "scheduler", "controllers")
     yield made

@@ -6,6 +6,7 @@ It speaks the public protocol only. What becomes of a pod is written in its anno
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import threading
@@ -64,9 +65,11 @@ class StandInNode:
     def close(self) -> None:
         """Take the node away."""
         self._closed = True
-        self.fall_silent()
+        self._silent.set()
         if self._connection is not None and self._connection.sock is not None:
-            self._connection.sock.shutdown(2)
+            with contextlib.suppress(OSError):  # the server ended it at the same moment
+                self._connection.sock.shutdown(2)
+        self._heart.join()
         self._thread.join()
         self._server.call("DELETE", f"/api/v1/nodes/{self.name}")
 

@@ -129,10 +129,15 @@ class Space:
         )
 
     def wait_status(self, plural: str, name: str, **wanted: Any) -> Object:
-        """Wait until the status has values; zero stands for absence."""
-        return self.wait(
-            plural, name, lambda obj: all(obj.get("status", {}).get(key, 0) == value for key, value in wanted.items())
-        )
+        """Wait until the status has values; zero stands for absence. `observedGeneration` is that one or a later one."""
+
+        def holds(obj: Object) -> bool:
+            status = obj.get("status", {})
+            return status.get("observedGeneration", 0) >= wanted.get("observedGeneration", 0) and all(
+                status.get(key, 0) == value for key, value in wanted.items() if key != "observedGeneration"
+            )
+
+        return self.wait(plural, name, holds)
 
     def wait_any(self, plural: str, holds: Holds = lambda obj: True) -> Object:
         """Wait until something holds of any object."""

@@ -31,8 +31,9 @@ def test_a_budget_of_a_number(space: Space) -> None:
     space.patch("deployments", "web", {"spec": {"replicas": 2}})
     tight = space.wait_status(BUDGETS, "web", currentHealthy=2, disruptionsAllowed=0)
     assert condition(tight, "DisruptionAllowed")["reason"] == "InsufficientPods"
-    eviction: Object = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": space.names("pods")[0]}}
-    answer = space.server.call("POST", space.path("pods", eviction["metadata"]["name"], "eviction"), eviction)
+    name = space.living()[0]["metadata"]["name"]
+    eviction: Object = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}}
+    answer = space.server.call("POST", space.path("pods", name, "eviction"), eviction)
     assert answer.status == 429
 
 
@@ -247,17 +248,63 @@ def test_of_two_one_leads(space: Space, cluster: Cloud) -> None:
     assert len(space.living()) == 3
 
 
-def test_many_end_points_are_cut_in_slices(space: Space) -> None:
+def test_end_points_by_their_own_ports(space: Space) -> None:
+    ports = [{"name": "named", "port": 80, "targetPort": "web"}, {"name": "number", "port": 81, "targetPort": 8081}]
+    headless = {"selector": {"app": "own"}, "clusterIP": "None", "publishNotReadyAddresses": True}
+    space.make(
+        "services",
+        {"metadata": {"name": "own", "labels": {"a": "b"}}, "spec": {"selector": {"app": "own"}, "ports": ports}},
+        {"metadata": {"name": "headless"}, "spec": headless},
+    )
+    for number, has in enumerate(([{"name": "web", "containerPort": 8080}], [])):
+        name = f"p{number}"
+        spec: Object = {"containers": [{"name": "c", "image": "x", "ports": has}], "nodeName": "node-1"}
+        spec |= {"hostname": name, "subdomain": "headless"}
+        metadata = {"name": name, "labels": {"app": "own"}, "annotations": {"life": "waits"}}
+        space.make("pods", {"metadata": metadata, "spec": spec})
+        ready = {"type": "Ready", "status": str(number == 0), "lastTransitionTime": "2026-01-01T00:00:00Z"}
+        space.status("pods", name, phase="Running", podIP=f"10.7.0.{number + 1}", conditions=[ready])
+    waiting = "notReadyAddresses"
+    whole = space.wait("endpoints", "own", lambda obj: any(waiting in item for item in obj.get("subsets") or ()))
+    found = [
+        ([port["port"] for port in item["ports"]], len(item.get("addresses") or ())) for item in whole["subsets"]
+    ]
+    assert sorted(found) == [([8080], 1), ([8081], 1)]
+    assert [address["ip"] for item in whole["subsets"] for address in item.get(waiting) or ()] == ["10.7.0.2"]
+    assert whole["metadata"]["labels"] == {"a": "b", "endpoints.kubernetes.io/managed-by": "endpoint-controller"}
+    assert "endpoints.kubernetes.io/last-change-trigger-time" in whole["metadata"]["annotations"]
+    assert "ownerReferences" not in whole["metadata"]
+    everyone = space.wait(
+        "endpoints", "headless", lambda obj: len((obj.get("subsets") or [{}])[0].get("addresses") or ()) == 2
+    )
+    assert [address["hostname"] for address in everyone["subsets"][0]["addresses"]] == ["p0", "p1"]
+    assert everyone["metadata"]["labels"]["service.kubernetes.io/headless"] == ""
+    slices = [item for item in space.all("endpointslices") if item["metadata"]["generateName"] == "own-"]
+    assert sorted([port["name"] for port in item["ports"]] for item in slices) == [["named", "number"], ["number"]]
+    space.delete("services", "own")
+    space.wait_gone("endpoints", "own")
+
+
+def _six_in_two_slices(space: Space) -> None:
     service = {"metadata": {"name": "many"}, "spec": {"selector": {"app": "many"}, "ports": [{"port": 80}]}}
-    labels = {"app": "many"}
-    spec = {"containers": [{"name": "c", "image": "x"}], "nodeSelector": {"nowhere": "1"}}
+    spec = {"containers": [{"name": "c", "image": "x"}], "nodeName": "node-1"}
     for number in range(6):
         name = f"p{number:03}"
-        space.make("pods", {"metadata": {"name": name, "labels": labels}, "spec": spec})
+        metadata = {"name": name, "labels": {"app": "many"}, "annotations": {"life": "waits"}}
+        space.make("pods", {"metadata": metadata, "spec": spec})
         space.status("pods", name, phase="Running", podIP=f"10.8.0.{number + 1}")
     space.make("services", service)
-    space.wait_any("endpointslices", lambda item: len(item["endpoints"] or ()) == 2)
+    space.wait_any("endpointslices", lambda item: len(item.get("endpoints") or ()) == 2)
     assert sorted(len(item["endpoints"]) for item in space.all("endpointslices")) == [2, 4]
+
+
+def test_many_end_points_are_cut_in_slices(space: Space) -> None:
+    _six_in_two_slices(space)
+
+
+def test_short_slices_are_joined(space: Space) -> None:
+    """Upstream leaves them as they are; joined they are fewer to read."""
+    _six_in_two_slices(space)
     for number in range(2):
         space.delete("pods", f"p{number:03}", gracePeriodSeconds=0)
     space.wait("endpoints", "many", lambda obj: len(obj["subsets"][0]["notReadyAddresses"]) == 4)

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from cumulet.controllers.cron import parse
+from cumulet.controllers.job import indexes
 from tests.controllers.space import Object, Space, condition, template
 
 JOBS = "jobs"
@@ -96,8 +97,10 @@ def test_suspending_and_resuming(space: Space) -> None:
     space.patch(JOBS, "j", {"spec": {"suspend": True}})
     held = space.wait(JOBS, "j", lambda obj: condition(obj, "Suspended") and not obj["status"].get("active"))
     assert condition(held, "Suspended")["reason"] == "JobSuspended"
+    assert "startTime" not in held["status"]
     space.patch(JOBS, "j", {"spec": {"suspend": False}})
     resumed = space.wait_status(JOBS, "j", ready=2)
+    assert "failed" not in resumed["status"]  # those that were held back did not fail
     assert condition(resumed, "Suspended")["status"] == "False"
     for pod in space.living():
         space.status("pods", pod["metadata"]["name"], phase="Succeeded")
@@ -202,6 +205,12 @@ def test_too_late_is_not_at_all_but_by_hand(space: Space) -> None:
 def test_times(schedule: str, zone: str, after: str, expected: str) -> None:
     found = parse(schedule, ZoneInfo(zone)).after(datetime.fromisoformat(after))
     assert found == datetime.fromisoformat(expected)
+
+
+def test_numbers_in_a_row() -> None:
+    texts = {(0,): "0", (0, 1): "0,1", (0, 1, 2): "0-2", (1, 2, 4, 5, 6, 9): "1,2,4-6,9", (): ""}
+    assert {numbers: indexes.render(numbers) for numbers in texts} == texts
+    assert all(indexes.parse(text) == set(numbers) for numbers, text in texts.items())
 
 
 def test_no_time_ever() -> None:

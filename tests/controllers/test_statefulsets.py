@@ -59,7 +59,7 @@ def test_on_delete_waits_for_the_user(space: Space) -> None:
     # One that fails is made anew, and of the new template.
     space.status("pods", "web-0", phase="Failed")
     space.wait("pods", "web-0", lambda pod: images([pod]) == {"x:2"})
-    assert any(text.startswith("RecreatingFailedPod") for text in space.events("web"))
+    assert space.wait_event("web", "SuccessfulDelete") == "Delete Pod web-0 in StatefulSet web successful"
 
 
 def test_claims_are_made_and_kept(space: Space) -> None:

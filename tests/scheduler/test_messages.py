@@ -66,6 +66,19 @@ def test_no_node_that_could_ever(
     assert why(space, "p") == f"0/1 nodes are available: {reason}. {HELPLESS}"
 
 
+def test_a_node_by_its_name(space: Space, node: MakeNode) -> None:
+    """As pods of daemon sets ask for theirs: what other nodes lack is of no account."""
+    node("n1", spec={"taints": [{"key": "a", "effect": "NoSchedule"}]})
+    node("n2", cpu="1")
+    names = [{"key": "metadata.name", "operator": "In", "values": ["n2"]}]
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchFields": names}]}}
+    space.make("pods", pod("p", cpu="2", affinity={"nodeAffinity": required}))
+    assert why(space, "p") == (
+        "0/2 nodes are available: 1 Insufficient cpu, 1 node(s) didn't satisfy plugin(s) [NodeAffinity]. "
+        "no new claims to deallocate, preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."
+    )
+
+
 def test_several_nodes_for_several_reasons(space: Space, node: MakeNode) -> None:
     node("n1", cpu="1")
     node("n2", cpu="1", memory="1Mi")

@@ -31,7 +31,7 @@ async def serve(room: Room) -> None:
         async with room.serving(health_app(informers)):
             room.ready()
             tasks.start_essential(balancer.events.run(), "events")
-            await run_informers(informers, tasks)
+            await run_informers(informers, tasks, room.stopping)
             balancer.adopt()
             for _ in range(4):
                 tasks.start_essential(balancer.queue.work(balancer.reconcile), "service")

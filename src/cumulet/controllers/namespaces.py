@@ -95,6 +95,18 @@ class NamespaceController:
         conditions = [
             _condition(
                 namespace,
+                "NamespaceDeletionDiscoveryFailure",
+                None,
+                ("ResourcesDiscovered", "All resources successfully discovered"),
+            ),
+            _condition(
+                namespace,
+                "NamespaceDeletionGroupVersionParsingFailure",
+                None,
+                ("ParsedGroupVersions", "All legacy kube types successfully parsed"),
+            ),
+            _condition(
+                namespace,
                 "NamespaceDeletionContentFailure",
                 ("ContentDeletionFailed", "; ".join(failures)) if failures else None,
                 ("ContentDeleted", "All content successfully deleted, may be waiting on finalization"),

@@ -14,6 +14,8 @@ from cumulet.controllers.hashing import name_of
 from cumulet.controllers.owned import Owned, selector_of
 
 HASH_LABEL = "controller-revision-hash"
+#: What that label is called on the revisions themselves, where it is called otherwise.
+_OTHERWISE = {"StatefulSet": "controller.kubernetes.io/hash"}
 
 
 class Revisions:
@@ -21,6 +23,7 @@ class Revisions:
 
     def __init__(self, context: Context, owner: Resource) -> None:
         self.owned = Owned(context, CONTROLLERREVISIONS, owner)
+        self._label = _OTHERWISE.get(owner.kind, HASH_LABEL)
         self._client = context.client
 
     async def of(self, owner: Object) -> list[Object]:
@@ -40,8 +43,11 @@ class Revisions:
         while True:
             name = f"{owner['metadata']['name']}-{name_of(data, collisions)}"
             labels = {**((owner["spec"]["template"].get("metadata") or {}).get("labels") or {})}
-            labels[HASH_LABEL] = name.rpartition("-")[2]
-            wanted = {"metadata": {"name": name, "labels": labels}, "data": data, "revision": newest + 1}
+            labels[self._label] = name.rpartition("-")[2]
+            metadata: Object = {"name": name, "labels": labels}
+            if annotations := owner["metadata"].get("annotations"):
+                metadata["annotations"] = annotations
+            wanted = {"metadata": metadata, "data": data, "revision": newest + 1}
             try:
                 return await self.owned.create(owner, wanted), collisions
             except KubernetesError as error:

@@ -65,7 +65,7 @@ async def serve(room: Room) -> None:
             room.ready()
             for recorder in context.recorders.values():
                 tasks.start_essential(recorder.run(), "events")
-            await run_informers(informers, tasks)
+            await run_informers(informers, tasks, room.stopping)
 
             def work(working: TaskSet) -> None:
                 for controller, workers in controllers:

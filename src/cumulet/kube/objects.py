@@ -363,7 +363,8 @@ def _begin_deletion(row: Row, obj: Object, options: Object) -> bool:
     current = metadata.get("deletionGracePeriodSeconds")
     if not metadata.get("deletionTimestamp") or (current is not None and grace < current):
         metadata["deletionTimestamp"] = clock.rfc3339(clock.now() + timedelta(seconds=grace))
-        metadata["deletionGracePeriodSeconds"] = grace
+        if row.key != "namespaces":  # they go once they are empty
+            metadata["deletionGracePeriodSeconds"] = grace
         if "generation" in metadata:
             metadata["generation"] += 1
         if row.key == "namespaces":

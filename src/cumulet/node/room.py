@@ -72,7 +72,7 @@ async def serve(room: Room) -> None:
                     await backoff.wait()
             tasks.start_essential(registration.run(), "heartbeat")
             tasks.start_essential(pods.events.run(), "events")
-            await run_informers(informers, tasks)
+            await run_informers(informers, tasks, room.stopping)
             tasks.start_essential(pods.watch(), "groups")
             for _ in range(_WORKERS):
                 tasks.start_essential(pods.queue.work(pods.reconcile), "pod")

@@ -26,7 +26,7 @@ _LITTLE_CPU, _LITTLE_MEMORY = 100, 200 * 1024 * 1024 * 1000
 _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 _PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
 #: What of a pod's specification decides which nodes suit it; names of volumes, for one, are no part of it.
-_DECIDES = ("nodeName", "nodeSelector", "affinity", "tolerations")
+_DECIDES = ("nodeName", "nodeSelector", "affinity", "tolerations", "resourceClaims")
 _encoder = msgspec.json.Encoder()
 
 

@@ -16,5 +16,5 @@ async def serve(room: Room) -> None:
         async with room.serving(health_app(scheduler.informers)):
             room.ready()
             tasks.start_essential(scheduler.events.run(), "events")
-            await run_informers(scheduler.informers, tasks)
+            await run_informers(scheduler.informers, tasks, room.stopping)
             await lead(client, "kube-scheduler", room, scheduler.work)

@@ -43,7 +43,8 @@ class Scheduler:
     """See the module. Informers keep it up to date also while another copy leads."""
 
     def __init__(self, client: Client) -> None:
-        self.events = EventRecorder(client, NAME)
+        # As upstream's scheduler, which writes events of the newer form.
+        self.events = EventRecorder(client, NAME, correlated=False)
         self.nodes = Informer(client, NODES)
         self.pods = Informer(client, PODS, field_selector=_LIVING)
         self._budgets = Informer(client, DISRUPTIONBUDGETS)

@@ -41,12 +41,19 @@ def health_app(informers: Sequence[Informer]) -> web.Application:
     return app
 
 
-async def run_informers(informers: Sequence[Informer], tasks: TaskSet) -> None:
-    """Start them all and wait until each has its first list."""
+async def run_informers(informers: Sequence[Informer], tasks: TaskSet, stopping: asyncio.Event) -> None:
+    """Start them all and wait until each has its first list, or the room is to stop."""
     for informer in informers:
         tasks.start_essential(informer.run(), f"informer {informer.resource.plural}")
         tasks.start_essential(informer.resync(RESYNC), f"resync {informer.resource.plural}")
-    await asyncio.gather(*(informer.synced.wait() for informer in informers))
+    synced = asyncio.gather(*(informer.synced.wait() for informer in informers))
+    stopped = asyncio.ensure_future(stopping.wait())
+    try:
+        await asyncio.wait((synced, stopped), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        synced.cancel()
+        stopped.cancel()
+        await asyncio.gather(synced, stopped, return_exceptions=True)
     # Objects come by the thousand and are trees: looking for cycles among them finds none and takes long.
     gc.collect()
     gc.freeze()

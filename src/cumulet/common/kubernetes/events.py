@@ -1,4 +1,7 @@
-"""Writing Events (core v1) about objects; the same event again raises its count, as client-go's recorder does."""
+"""Writing Events (core v1) about objects; the same event again raises its count, as client-go's recorder does.
+
+Many that are alike are combined and bounded (`correlation`), but those of a component that says not to.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import aiohttp
 
 from cumulet.common import clock
 from cumulet.common.kubernetes.client import EVENTS, Client, KubernetesError, Object
+from cumulet.common.kubernetes.correlation import Correlator
 
 log = logging.getLogger(__name__)
 
@@ -24,8 +28,9 @@ _Key = tuple[str, str, str, str]
 class EventRecorder:
     """Writes events in the background, in order. `run` it in a task; `event` never waits and never fails."""
 
-    def __init__(self, client: Client, component: str, host: str = "") -> None:
+    def __init__(self, client: Client, component: str, host: str = "", *, correlated: bool = True) -> None:
         self._client = client
+        self._correlator = Correlator() if correlated else None
         self._source = {"component": component} | ({"host": host} if host else {})
         self._component = component
         self._stamp = 0
@@ -68,7 +73,11 @@ class EventRecorder:
             "lastTimestamp": moment,
             "count": 1,
         }
-        key = (involved.get("uid") or involved["name"], involved.get("fieldPath", ""), reason, message)
+        combined = self._correlator is not None and self._correlator.combined(event)
+        if self._correlator is not None and self._correlator.spare(event):
+            return
+        what = ("", "") if combined else (involved.get("fieldPath", ""), message)
+        key = (involved.get("uid") or involved["name"], reason, *what)
         self._queue.put_nowait((key, event))
 
     async def run(self) -> None:
@@ -91,7 +100,7 @@ class EventRecorder:
         known = self._known.get(key)
         if known is not None:
             count = known["count"] + 1
-            patch = {"count": count, "lastTimestamp": event["lastTimestamp"]}
+            patch = {"count": count, "lastTimestamp": event["lastTimestamp"], "message": event["message"]}
             try:
                 self._known[key] = await self._client.patch(
                     EVENTS, known["metadata"]["name"], patch, known["metadata"]["namespace"]

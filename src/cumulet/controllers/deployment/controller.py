@@ -83,6 +83,9 @@ class DeploymentController:
             await self._resize(deployment, sets, rollout.rescale(deployment, current, sets))
             await self._forget_old(deployment, sets)
             return
+        if current is None and not is_rolling(deployment) and (any(map(size, sets)) or self._has_pods(sets)):
+            await self._resize(deployment, sets, rollout.recreate(deployment, None, sets))
+            return
         rescaled = rollout.was_rescaled(deployment, sets)
         current = await self._current(deployment, sets, current)
         others = [item for item in sets if item["metadata"]["uid"] != current["metadata"]["uid"]]

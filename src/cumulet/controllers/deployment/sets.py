@@ -138,7 +138,7 @@ def first_size(deployment: Object, sets: list[Object]) -> int:
     wanted: int = deployment["spec"]["replicas"]
     if is_rolling(deployment):
         return min(wanted, max(0, wanted + bounds(deployment)[0] - total(sets)))
-    return 0 if any(size(item) or (item.get("status") or {}).get("replicas") for item in sets) else wanted
+    return wanted  # the pods of the others are gone before one that recreates has its new set made
 
 
 def template_hash(template: Object, collisions: int = 0) -> str:

@@ -38,7 +38,10 @@ def make_status(
     if failing is not None:
         failed = condition_of(deployment, "ReplicaFailure")
         found.append(_condition(failed, "ReplicaFailure", "True", *failing))
-    status["conditions"] = [item for item in found if item]
+    # What is new comes at the end.
+    before = (deployment.get("status") or {}).get("conditions") or []
+    kept = [item for item in before if item in found]
+    status["conditions"] = [*kept, *(item for item in found if item and item not in kept)]
     return status
 
 

@@ -63,9 +63,11 @@ class JobController:
         ending = any(item["type"] in (_SUCCESS, _FAILURE) for item in conditions)
         failure: KubernetesError | None = None
         try:
-            if ending or job["spec"].get("suspend"):
-                going = [pod for pod in pods if is_active(pod)]
+            going = [pod for pod in pods if is_active(pod)]
+            if ending:
                 await asyncio.gather(*(self._pods.delete(job, pod) for pod in going))
+            elif job["spec"].get("suspend"):
+                await asyncio.gather(*(self._drop(job, pod) for pod in going))
             else:
                 await self._run(job, account, pods)
         except KubernetesError as error:
@@ -148,7 +150,7 @@ class JobController:
         surplus = len(active) - min(room, parallelism)
         if surplus > 0:
             going = sorted(active, key=deletion_rank)[:surplus]
-            await asyncio.gather(*(self._pods.delete(job, pod) for pod in going))
+            await asyncio.gather(*(self._drop(job, pod) for pod in going))
             return
         missing = room - len(active)
         if only_failed_are_replaced(job):
@@ -202,11 +204,7 @@ class JobController:
         terminating = [pod for pod in pods if is_terminating(pod) and phase_of(pod) not in ("Succeeded", "Failed")]
         status: Object = account.status()
         if not job["spec"].get("suspend"):
-            resumed = any(item["type"] == "Suspended" and item["reason"] == "JobResumed" for item in conditions)
-            fresh = resumed and condition_of(job, "Suspended").get("status") == "True"
-            status["startTime"] = clock.rfc3339() if fresh else old.get("startTime") or clock.rfc3339()
-        elif old.get("startTime"):
-            status["startTime"] = old["startTime"]
+            status["startTime"] = old.get("startTime") or clock.rfc3339()
         status |= {"terminating": len(terminating), "ready": sum(is_ready(pod) for pod in active)}
         if active:
             status["active"] = len(active)
@@ -242,7 +240,13 @@ class JobController:
         """The status has them: the pods that ended may be deleted from now on."""
         await asyncio.gather(*(self._untrack(job, pod) for pod in account.ended))
 
-    async def _untrack(self, owner: Object, pod: Object) -> None:
+    async def _drop(self, job: Object, pod: Object) -> None:
+        """Delete a pod that is not wanted any more, and is not counted as failed for that."""
+        if await self._untrack(job, pod):
+            await self._pods.delete(job, pod)
+
+    async def _untrack(self, owner: Object, pod: Object) -> bool:
+        """Whether the pod could be let go."""
         left = [item for item in pod["metadata"].get("finalizers") or () if item != FINALIZER]
         metadata = {"uid": pod["metadata"]["uid"], "finalizers": left or None}
         metadata["resourceVersion"] = pod["metadata"]["resourceVersion"]
@@ -253,6 +257,8 @@ class JobController:
                 self.queue.add(key_of(owner))
             elif error.code != 404:
                 raise
+            return False
+        return True
 
     async def _release_orphans(self, key: Key) -> None:
         """Pods of a job that is gone or going are counted by nobody."""

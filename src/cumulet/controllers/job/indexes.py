@@ -20,14 +20,17 @@ def parse(text: str | None) -> set[int]:
 
 
 def render(numbers: Iterable[int]) -> str:
-    """The reverse; three or more in a row are written as a range, as are two."""
+    """The reverse; three or more in a row are written as a range."""
     spans: list[list[int]] = []
     for number in sorted(numbers):
         if spans and number == spans[-1][1] + 1:
             spans[-1][1] = number
         else:
             spans.append([number, number])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)
+    texts: list[str] = []
+    for first, last in spans:
+        texts += [f"{first}-{last}"] if last - first > 1 else [str(number) for number in range(first, last + 1)]
+    return ",".join(texts)
 
 
 def index_of(pod: Object) -> int | None:

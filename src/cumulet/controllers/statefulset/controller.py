@@ -69,10 +69,6 @@ class StatefulSetController:
             if pod is not None and phase_of(pod) in ("Succeeded", "Failed"):
                 # It is made anew under its name once it is gone.
                 if not is_terminating(pod):
-                    what = (
-                        f"StatefulSet {'/'.join(key_of(step.set))} is recreating failed Pod {pod['metadata']['name']}"
-                    )
-                    self._events.event(step.set, "Warning", "RecreatingFailedPod", what)
                     await self._pods.delete(step.set, pod)
                 if step.ordered:
                     return False

@@ -33,6 +33,8 @@ def make_pod(statefulset: Object, ordinal: int, revision: Object) -> Object:
     """The pod of an ordinal, from the template of a revision."""
     name = f"{statefulset['metadata']['name']}-{ordinal}"
     pod = from_template(template_of(revision), name=name)
+    # Nothing is generated of it; upstream's pods have it all the same.
+    pod["metadata"]["generateName"] = f"{statefulset['metadata']['name']}-"
     pod["metadata"]["labels"] = {
         **pod["metadata"].get("labels", {}),
         HASH_LABEL: revision["metadata"]["name"],

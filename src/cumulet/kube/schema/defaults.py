@@ -22,7 +22,18 @@ def _defaults(target: Object, **values: Any) -> None:
             target[key] = value
 
 
+def _addresses(status: Object) -> None:
+    """The one address and the list of them say the same; where they differ the one counts, as of older kubelets."""
+    one, many = status.get("podIP"), status.get("podIPs") or []
+    if one and (not many or many[0].get("ip") != one):
+        status["podIPs"] = [{"ip": one}]
+    elif many and not one:
+        status["podIP"] = many[0].get("ip", "")
+
+
 def _pod(obj: Object) -> None:
+    if status := obj.get("status"):
+        _addresses(status)
     spec = obj.setdefault("spec", {})
     _pod_spec(spec)
     _defaults(spec, enableServiceLinks=True)
@@ -182,7 +193,7 @@ def _job_spec(spec: Object) -> None:
     _defaults(
         spec,
         parallelism=1,
-        backoffLimit=6,
+        backoffLimit=6 if spec.get("backoffLimitPerIndex") is None else 2**31 - 1,
         manualSelector=False,
         completionMode="NonIndexed",
         suspend=False,

@@ -12,16 +12,33 @@ PARTS = ("status", "approval", "ephemeralcontainers", "resize")
 
 _DECISIONS = ("Approved", "Denied")
 
+#: Kinds whose metadata may be changed along with the status, as in upstream's strategies: its controllers note the
+#: revision of a deployment so, and a kubelet labels its node.
+_WITH_METADATA = frozenset(
+    {
+        *(("", kind) for kind in ("Namespace", "Node", "PersistentVolume", "PersistentVolumeClaim", "Pod")),
+        *(("", kind) for kind in ("ReplicationController", "ResourceQuota", "Service")),
+        *(("apps", kind) for kind in ("DaemonSet", "Deployment", "ReplicaSet", "StatefulSet")),
+        *(("batch", kind) for kind in ("CronJob", "Job")),
+        ("autoscaling", "HorizontalPodAutoscaler"),
+        ("certificates.k8s.io", "CertificateSigningRequest"),
+        ("networking.k8s.io", "Ingress"),
+        ("policy", "PodDisruptionBudget"),
+    }
+)
+_METADATA = ("labels", "annotations", "finalizers", "ownerReferences")
+_KEPT = {("apps", "Deployment"): ("labels",), ("", "Pod"): ("ownerReferences",)}
+
 
 def keep_but_part(obj: Object, old: Object, group: str, kind: str, subresource: str) -> None:
     """Make `obj` what `old` is, but for the part that the sub-resource is about, in place."""
     metadata = old["metadata"] | {
         key: obj["metadata"][key] for key in ("resourceVersion", "managedFields") if key in obj["metadata"]
     }
-    # A kubelet may label and annotate its node along with the status, as upstream allows.
-    for key in ("labels", "annotations"):
-        if key in obj["metadata"] and (group, kind) == ("", "Node"):
-            metadata[key] = obj["metadata"][key]
+    if subresource == "status" and (group, kind) in _WITH_METADATA:
+        for key in _METADATA:
+            if key not in _KEPT.get((group, kind), ()):
+                _replace(metadata, key, obj["metadata"].get(key))
     new = dict(obj)
     obj.clear()
     obj.update(old | {"metadata": metadata})

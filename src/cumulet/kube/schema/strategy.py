@@ -19,6 +19,7 @@ _GENERATIONS = frozenset(
         ("apps", "StatefulSet"),
         ("apps", "DaemonSet"),
         ("batch", "Job"),
+        ("discovery.k8s.io", "EndpointSlice"),
         ("batch", "CronJob"),
         ("networking.k8s.io", "Ingress"),
         ("networking.k8s.io", "NetworkPolicy"),

@@ -14,12 +14,14 @@ def profiles(claims: Volumes) -> dict[str, Profile]:
     """Every profile by the scheduler's name in `spec.schedulerName`."""
     default = Profile(
         local_filters={
+            "NodeAffinityNames": nodes.named_nodes,
             "NodeUnschedulable": nodes.unschedulable,
             "NodeName": nodes.node_name,
             "TaintToleration": nodes.taints,
             "NodeAffinity": nodes.node_affinity,
             "NodePorts": nodes.ports,
             "NodeResourcesFit": resources.fits,
+            "DynamicResources": nodes.claims,
         },
         wide_filters={
             volumes.NAME: claims.filter,

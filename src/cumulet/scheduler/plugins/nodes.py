@@ -11,6 +11,8 @@ UNSCHEDULABLE = Refusal("NodeUnschedulable", ("node(s) were unschedulable",))
 _NAME = Refusal("NodeName", ("node(s) didn't match the requested node name",))
 _TAINTS = Refusal("TaintToleration", ("node(s) had untolerated taint(s)",))
 _AFFINITY = Refusal("NodeAffinity", ("node(s) didn't match Pod's node affinity/selector",))
+_NAMES = Refusal("NodeAffinity", ("node(s) didn't satisfy plugin(s) [NodeAffinity]",))
+_CLAIMS = Refusal("DynamicResources", ("cannot allocate all claims",))
 _PORTS = Refusal("NodePorts", ("node(s) didn't have free ports for the requested pod ports",), resolvable=True)
 
 _UNSCHEDULABLE_TAINT = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
@@ -24,6 +26,22 @@ def unschedulable(pod: PodInfo, node: NodeState) -> Refusal | None:
     if node.unschedulable and not tolerates(pod.tolerations, _UNSCHEDULABLE_TAINT):
         return UNSCHEDULABLE
     return None
+
+
+def named_nodes(pod: PodInfo, node: NodeState) -> Refusal | None:
+    """What plug-in NodeAffinity says before all others, of pods that ask for nodes by name, as those of daemon sets do."""
+    affinity = (pod.spec.get("affinity") or {}).get("nodeAffinity") or {}
+    terms = (affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}).get("nodeSelectorTerms") or ()
+    for term in terms:
+        fields = [item for item in term.get("matchFields") or () if item["operator"] == "In"]
+        if not fields or all(node.name in item["values"] for item in fields):
+            return None
+    return _NAMES if terms else None
+
+
+def claims(pod: PodInfo, node: NodeState) -> Refusal | None:
+    """Plug-in DynamicResources, where no driver has devices to give."""
+    return _CLAIMS if pod.spec.get("resourceClaims") else None
 
 
 def node_name(pod: PodInfo, node: NodeState) -> Refusal | None:
