@@ -34,6 +34,8 @@ def test_a_deployment(kubectl: Program) -> None:
     watched = kubectl("get", "deploy", "-w", "--output-watch-events", "--request-timeout=1s").split("\n")
     assert watched[1].startswith("ADDED")
     assert "FIELDS:" in kubectl("explain", "deployment.spec.strategy")
+    # Of lists, and of what the server made for itself.
+    assert "aggregate-to-view" in kubectl("describe", "clusterroles")
     assert "deleted" in kubectl("delete", "deploy", "web", "--cascade=foreground", "--timeout=20s")
     assert "not found" in kubectl("get", "deploy", "web", code=1)
 

@@ -59,7 +59,9 @@ def _begin(tasks: asyncio.TaskGroup, objects: Objects, config: Config, service_a
     for role in default_roles(config.node_name):
         namespace = role["metadata"].get("namespace", "")
         # A role may have other rules in this version than in the one that made it.
-        ensure(_KEYS[role["kind"]], namespace, role, functools.partial(brought_up_to_date, default=role))
+        # An object of a list has no kind of its own.
+        made = {name: value for name, value in role.items() if name != "kind"}
+        ensure(_KEYS[role["kind"]], namespace, made, functools.partial(brought_up_to_date, default=made))
     for name, value, what in _PRIORITIES:
         description = f"Used for system critical pods that must {what}."
         priority = {"metadata": {"name": name}, "value": value, "description": description}
