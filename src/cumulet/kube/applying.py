@@ -44,7 +44,7 @@ class Applying:
             cause = Cause("fieldManager", "FieldValueRequired", "Required value: is required for apply patch")
             raise invalid("meta.k8s.io", "PatchOptions", "", [cause])
         config = decode_body(_MEDIA, raw, row.kind)
-        unknown = self._objects.decode(row, config, "Warn")
+        unknown = self._objects.decode(row, config, "Warn", fill=False)
         if unknown:
             where = f"{target.namespace}/{target.name}; {row.api_version}, Kind={row.kind}"
             path = unknown[0].removeprefix('unknown field "').rstrip('"')
@@ -76,6 +76,7 @@ class Applying:
 
         def changed(old: Object) -> Object:
             obj = apply(from_stored(row, old), _completed(config, row), kinds.shape(row), who, force=force)
+            kinds.prune(row, obj)
             if version:
                 obj["metadata"]["resourceVersion"] = version
             return to_stored(row, obj)
@@ -93,7 +94,9 @@ class Applying:
             return made, 200
         if version:
             raise conflict(row.group, row.plural, target.name)
-        obj = to_stored(row, apply({}, _completed(config, row), kinds.shape(row), who, force=force))
+        made = apply({}, _completed(config, row), kinds.shape(row), who, force=force)
+        kinds.prune(row, made)
+        obj = to_stored(row, made)
         return await self._objects.create(row.hub or row, target.namespace, obj, by, applied=True), 201
 
 

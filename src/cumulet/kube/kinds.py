@@ -13,10 +13,13 @@ from cumulet.kube.status import Cause, bad_request
 Object = dict[str, Any]
 
 
-def prune(row: Row, obj: Object) -> list[str]:
-    """Remove unknown fields, in place; the strict decoding messages about them. Raises `ApiError` 400."""
+def prune(row: Row, obj: Object, *, fill: bool = True) -> list[str]:
+    """Remove unknown fields, in place; the strict decoding messages about them. Raises `ApiError` 400.
+
+    Where it is to be filled, what is always written is written, and what is not written when it is empty is not.
+    """
     if row.custom is None:
-        return schema.prune(obj, row.group, row.version, row.kind)
+        return schema.prune(obj, row.group, row.version, row.kind, fill=fill)
     metadata = obj.get("metadata")
     unknown: list[str] = []
     if metadata is not None:

@@ -67,15 +67,18 @@ class Objects:
         """Whether there is such an object, or one on its way to disk."""
         return self._store.newest(row.key, namespace, name) is not None
 
-    def decode(self, row: Row, obj: Object, validation: str) -> list[str]:
-        """Check kind and types of what a client sent and remove what the kind does not have; warnings about that."""
+    def decode(self, row: Row, obj: Object, validation: str, *, fill: bool = True) -> list[str]:
+        """Check kind and types of what a client sent and remove what the kind does not have; warnings about that.
+
+        A configuration that is to be applied is not filled, as it says no more than what is in it.
+        """
         kind, api_version = obj.pop("kind", None), obj.pop("apiVersion", None)
         if kind not in (None, "", row.kind) or api_version not in (None, "", row.api_version):
             raise bad_request(
                 f'{kind} in version "{api_version}" cannot be handled as a {row.kind}: no kind "{kind}" is registered '
                 f'for version "{row.api_version}"'
             )
-        unknown = kinds.prune(row, obj)
+        unknown = kinds.prune(row, obj, fill=fill)
         if unknown and validation == "Strict":
             raise strict_error(row.kind, row.version, unknown)
         metadata = obj.setdefault("metadata", {})
@@ -127,11 +130,11 @@ class Objects:
         question = Question("CREATE", row, namespace, metadata.get("name", ""), "", obj, None, by.user, by.dry_run)
         obj = await self._changed(question, by)
         metadata = obj["metadata"]
-        self._check(row, obj, None)
-        if row.key == custom.KEY:
-            custom.establish(obj)
         taken = self._allocator.complete(obj) if row.key == "services" else set()
         try:
+            self._check(row, obj, None)
+            if row.key == custom.KEY:
+                custom.establish(obj)
             await self._admission.validate(question._replace(obj=obj), by.warnings)
             self._admission.charge(row, obj)
             self._warn(row, obj, None, by)
@@ -181,16 +184,16 @@ class Objects:
             question = Question("UPDATE", row, namespace, name, subresource, obj, old, by.user, by.dry_run)
             if subresource in _SEEN:
                 obj = await self._changed(question, by)
-            self._check(row, obj, old, subresource)
-            if row.key == custom.KEY and not subresource:
-                custom.establish(obj)
-            if subresource in _SEEN:
-                await self._admission.validate(question._replace(obj=obj), by.warnings)
-            if obj == old or by.dry_run:
-                self._warn(row, obj, old, by)
-                return obj
             taken = self._allocator.complete(obj, old) if row.key == "services" and not subresource else set()
             try:
+                self._check(row, obj, old, subresource)
+                if row.key == custom.KEY and not subresource:
+                    custom.establish(obj)
+                if subresource in _SEEN:
+                    await self._admission.validate(question._replace(obj=obj), by.warnings)
+                if obj == old or by.dry_run:
+                    self._warn(row, obj, old, by)
+                    return obj
                 if _is_finished(obj):
                     await self._store.delete(row.key, before, obj)
                 else:
@@ -266,10 +269,6 @@ class Objects:
             else:
                 metadata.pop(key, None)
         kinds.set_defaults(row, obj)
-        if row.key == "services" and not subresource:
-            for key in ("clusterIP", "clusterIPs"):
-                if key in old["spec"] and not obj["spec"].get(key):
-                    obj["spec"][key] = old["spec"][key]
         kinds.prepare_for_update(row, obj, old, subresource)
         return obj
 

@@ -127,5 +127,6 @@ def job_labels(job: Object) -> None:
     }
     template = spec["template"].setdefault("metadata", {})
     template["labels"] = {**(template.get("labels") or {}), **labels}
-    metadata["labels"] = {**labels, **(metadata.get("labels") or template["labels"])}
+    if not metadata.get("labels"):
+        metadata["labels"] = dict(template["labels"])
     spec["selector"] = {"matchLabels": {"batch.kubernetes.io/controller-uid": metadata["uid"]}}

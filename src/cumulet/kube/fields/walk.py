@@ -78,10 +78,10 @@ def _made_of(raw: bytes, shape: Shape, embedded: bool) -> Node | None:
 
 def _made(new: Any, shape: Shape, embedded: bool) -> Node | None:
     """`embedded` says that the value is an empty one also where nobody wrote it."""
-    if not isinstance(new, dict | list):
-        return _LEAF
     if not new:
         return None if embedded else _LEAF
+    if not isinstance(new, dict | list):
+        return _LEAF
     if shape.atomic:
         return _LEAF
     below: Node = {}
@@ -153,9 +153,9 @@ def _given(of: dict[str, Any], key: str, embedded: frozenset[str]) -> Any:
 
 
 def _like(value: Any, other: Any) -> Any:
-    """An embedded struct or list that is not written is an empty one."""
+    """What is written always and is not there is empty."""
     if value is _EMBEDDED:
-        return [] if isinstance(other, list) else {}
+        return type(other)() if other is not None and other is not _EMBEDDED else None
     return value
 
 

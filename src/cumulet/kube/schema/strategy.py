@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from cumulet.kube.schema.definitions import definition
+from cumulet.common import clock
+from cumulet.kube.schema.definitions import definition, empty
 from cumulet.kube.schema.parts import PARTS, keep_but_part
+from cumulet.kube.schema.qos import qos_class
+from cumulet.kube.schema.services import drop_by_type, keep_allotted, normalize
 
 Object = dict[str, Any]
 
@@ -13,6 +16,7 @@ Object = dict[str, Any]
 _GENERATIONS = frozenset(
     {
         ("", "Pod"),
+        ("", "PodTemplate"),
         ("", "ReplicationController"),
         ("apps", "Deployment"),
         ("apps", "ReplicaSet"),
@@ -21,7 +25,10 @@ _GENERATIONS = frozenset(
         ("batch", "Job"),
         ("batch", "CronJob"),
         ("networking.k8s.io", "Ingress"),
+        ("networking.k8s.io", "IngressClass"),
         ("networking.k8s.io", "NetworkPolicy"),
+        ("discovery.k8s.io", "EndpointSlice"),
+        ("scheduling.k8s.io", "PriorityClass"),
         ("policy", "PodDisruptionBudget"),
         ("apiextensions.k8s.io", "CustomResourceDefinition"),
         ("admissionregistration.k8s.io", "MutatingWebhookConfiguration"),
@@ -33,28 +40,16 @@ _GENERATIONS = frozenset(
     }
 )
 
-#: Numbers that upstream writes from the start.
-_FIRST_STATUS: dict[tuple[str, str], Object] = {
-    ("", "ReplicationController"): {"replicas": 0},
-    ("apps", "ReplicaSet"): {"replicas": 0},
-    ("apps", "StatefulSet"): {"replicas": 0, "availableReplicas": 0},
-    ("apps", "DaemonSet"): dict.fromkeys(
-        ("currentNumberScheduled", "numberMisscheduled", "desiredNumberScheduled", "numberReady"), 0
-    ),
-    ("autoscaling", "HorizontalPodAutoscaler"): {"desiredReplicas": 0, "currentMetrics": None},
-    ("policy", "PodDisruptionBudget"): dict.fromkeys(
-        ("disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"), 0
-    ),
-}
-
 _GATED = {
     "type": "PodScheduled",
     "status": "False",
     "reason": "SchedulingGated",
     "message": "Scheduling is blocked due to non-empty scheduling gates",
     "lastProbeTime": None,
-    "lastTransitionTime": None,
 }
+
+#: Kinds whose status may come with a new object.
+_KEEPING = frozenset(("", kind) for kind in ("Node", "Namespace", "PersistentVolumeClaim", "PersistentVolume"))
 
 _TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
 
@@ -69,21 +64,18 @@ def prepare_for_create(obj: Object, group: str, version: str, kind: str) -> None
 
     Nodes keep theirs, as upstream lets a kubelet register with it.
     """
+    spec = obj.get("spec") or {}
     if (group, kind) == ("", "Pod"):
-        obj["status"] = {"phase": "Pending", "qosClass": qos_class(obj.get("spec") or {})}
-        if (obj.get("spec") or {}).get("schedulingGates"):
-            obj["status"]["conditions"] = [dict(_GATED)]
-    elif (group, kind) not in (
-        ("", "Node"),
-        ("", "Namespace"),
-        ("", "PersistentVolumeClaim"),
-        ("", "PersistentVolume"),
-    ):
+        obj["status"] = {"phase": "Pending", "qosClass": qos_class(spec)}
+        if spec.get("schedulingGates"):
+            obj["status"]["conditions"] = [{**_GATED, "lastTransitionTime": clock.rfc3339()}]
+    elif (group, kind) not in _KEEPING:
         found = definition(group, version, kind)
-        if (group, kind) == ("", "Service"):
-            obj["status"] = {"loadBalancer": {}}
-        elif found is not None and "status" in found.fields:
-            obj["status"] = dict(_FIRST_STATUS.get((group, kind), {}))
+        status = found.fields.get("status") if found is not None else None
+        if status is not None and status.item is not None:
+            obj["status"] = empty(status.item)
+    if (group, kind) == ("", "PersistentVolume"):
+        obj["status"]["lastPhaseTransitionTime"] = clock.rfc3339()
     if (group, kind) == ("", "Namespace"):
         obj["spec"].setdefault("finalizers", ["kubernetes"])
     if counts_generations(group, kind):
@@ -101,6 +93,10 @@ def prepare_for_update(obj: Object, old: Object, group: str, kind: str, subresou
         obj["status"] = old["status"]
     else:
         obj.pop("status", None)
+    if (group, kind) == ("", "Service"):
+        keep_allotted(obj["spec"], old["spec"])
+        normalize(obj["spec"], old["spec"])
+        drop_by_type(obj, old)
     if counts_generations(group, kind):
         generation = old["metadata"].get("generation", 1)
         changed = {key: value for key, value in obj.items() if key not in ("metadata", "status")} != {
@@ -111,27 +107,6 @@ def prepare_for_update(obj: Object, old: Object, group: str, kind: str, subresou
         before = (old["metadata"].get("annotations") or {}).get(_TEMPLATE_GENERATION, "")
         count = int(before) if before.isascii() and before.isdecimal() and len(before) < 16 else 0
         obj["metadata"].setdefault("annotations", {})[_TEMPLATE_GENERATION] = str(count + 1)
-
-
-def qos_class(spec: Object) -> str:
-    """Guaranteed, Burstable or BestEffort, from the containers' resources."""
-    containers = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
-    requests: dict[str, list[str]] = {}
-    limits: dict[str, list[str]] = {}
-    guaranteed = True
-    for container in containers:
-        resources = container.get("resources") or {}
-        for kind, into in (("requests", requests), ("limits", limits)):
-            for name, value in (resources.get(kind) or {}).items():
-                if name in ("cpu", "memory") and str(value) != "0":
-                    into.setdefault(name, []).append(str(value))
-        if set(resources.get("limits") or ()) < {"cpu", "memory"}:
-            guaranteed = False
-    if not requests and not limits:
-        return "BestEffort"
-    if guaranteed and limits.keys() == {"cpu", "memory"} and all(requests.get(k, v) == v for k, v in limits.items()):
-        return "Guaranteed"
-    return "Burstable"
 
 
 def pod_spec(obj: Object, group: str, kind: str) -> tuple[Object | None, str]:

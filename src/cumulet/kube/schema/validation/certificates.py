@@ -10,7 +10,6 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from cumulet.kube.schema.validation.causes import (
-    SUBDOMAIN,
     Causes,
     Object,
     as_json,
@@ -19,6 +18,7 @@ from cumulet.kube.schema.validation.causes import (
     required,
     unsupported,
 )
+from cumulet.kube.schema.validation.forms import SUBDOMAIN
 from cumulet.kube.status import Cause
 
 _USAGES = [
