@@ -126,7 +126,9 @@ def job_labels(job: Object) -> None:
         "job-name": metadata["name"],
     }
     template = spec["template"].setdefault("metadata", {})
+    # Labels that came from the template stay what the template's are.
+    follows = (metadata.get("labels") or {}) == (template.get("labels") or {})
     template["labels"] = {**(template.get("labels") or {}), **labels}
-    if not metadata.get("labels"):
+    if follows:
         metadata["labels"] = dict(template["labels"])
     spec["selector"] = {"matchLabels": {"batch.kubernetes.io/controller-uid": metadata["uid"]}}

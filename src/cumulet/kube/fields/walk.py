@@ -12,7 +12,7 @@ from cumulet.kube.fields.shape import ANY, Shape
 
 _MISSING: Any = object()
 #: Keys of lists that upstream's schema defaults.
-_KEY_DEFAULTS = {"protocol": "TCP"}
+_KEY_DEFAULTS = {"protocol": "TCP", "name": ""}
 
 
 class FieldsError(Exception):
@@ -102,7 +102,15 @@ def _made(new: Any, shape: Shape, embedded: bool) -> Node | None:
         found = _made(value, shape.element or ANY, False)
         if found is not None:
             below[key] = found
+    if len(elements) != len(new):
+        # What stands twice is owned as a whole.
+        below |= dict.fromkeys(_twice(new, shape), _LEAF)
     return node(not embedded, below)
+
+
+def _twice(items: list[Any], shape: Shape) -> list[str]:
+    keys = [key for item in items for key in _elements([item], shape) or ()]
+    return [key for key in keys if keys.count(key) > 1]
 
 
 def compare(old: Any, new: Any, shape: Shape) -> tuple[Node, Node]:

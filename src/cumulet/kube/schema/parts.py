@@ -10,18 +10,26 @@ Object = dict[str, Any]
 
 PARTS = ("status", "approval", "ephemeralcontainers", "resize")
 
+#: What a status may be written with, and what of it not.
+_MARKS = ("labels", "annotations", "finalizers", "ownerReferences")
+_FIXED_MARKS = {("apps", "Deployment"): ("labels",), ("", "Pod"): ("ownerReferences",)}
+_STRICT_GROUPS = frozenset(
+    ("admissionregistration.k8s.io", "flowcontrol.apiserver.k8s.io", "resource.k8s.io", "storage.k8s.io")
+)
 _DECISIONS = ("Approved", "Denied")
 
 
 def keep_but_part(obj: Object, old: Object, group: str, kind: str, subresource: str) -> None:
     """Make `obj` what `old` is, but for the part that the sub-resource is about, in place."""
-    metadata = old["metadata"] | {
-        key: obj["metadata"][key] for key in ("resourceVersion", "managedFields") if key in obj["metadata"]
-    }
-    # A kubelet may label and annotate its node along with the status, as upstream allows.
-    for key in ("labels", "annotations"):
-        if key in obj["metadata"] and (group, kind) == ("", "Node"):
-            metadata[key] = obj["metadata"][key]
+    given = obj["metadata"]
+    metadata = old["metadata"] | {key: given[key] for key in ("resourceVersion", "managedFields") if key in given}
+    # Along with the status a client may label, annotate and finish an object, as upstream allows for most kinds.
+    if subresource == "status" and group not in _STRICT_GROUPS:
+        for key in _MARKS:
+            if key not in _FIXED_MARKS.get((group, kind), ()):
+                metadata.pop(key, None)
+                if key in given:
+                    metadata[key] = given[key]
     new = dict(obj)
     obj.clear()
     obj.update(old | {"metadata": metadata})

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from cumulet.kube.schema.definitions import INT_OR_STRING, QUANTITY, Definition, Field, definition, empty
-from cumulet.kube.schema.quantity import canonical
+from cumulet.kube.schema.quantity import canonical, rounded
 from cumulet.kube.status import ApiError, bad_request
 
 _JSON_TYPES: dict[type, str] = {
@@ -191,7 +191,8 @@ def _element(value: Any, field: Field, wanted: str, path: str, unknown: list[str
         _object(value, item, path, unknown, depth + 1, fill)
         return value
     if field.ref == QUANTITY:
-        return _quantity(value)
+        # Of resources no less than a thousandth is told.
+        return rounded(_quantity(value)) if field.go_type == "v1.ResourceList" else _quantity(value)
     if field.ref in _TIMES:
         return _time(value)
     python = _PYTHON.get(field.item_type)
@@ -201,6 +202,8 @@ def _element(value: Any, field: Field, wanted: str, path: str, unknown: list[str
         return _EMPTY[field.item_type]
     if type(value) not in python:
         raise _mismatch(value, wanted)
+    if field.item_type == "integer":
+        _in_range(value, wanted)
     if wanted == "[]uint8":
         _base64(value)
     return value
@@ -210,12 +213,16 @@ def _scalar(value: Any, field: Field) -> Any:
     if type(value) not in _PYTHON[field.type]:
         raise _mismatch(value, field.go_type)
     if field.type == "integer":
-        bits = 64 if field.format == "int64" else 32
-        if not -(1 << bits - 1) <= value < 1 << bits - 1:
-            raise _WrongTypeError(f"number {value}", field.go_type)
+        _in_range(value, field.go_type)
     if field.format == "byte":
         _base64(value)
     return value
+
+
+def _in_range(value: int, wanted: str) -> None:
+    bits = 64 if wanted == "int64" else 32
+    if not -(1 << bits - 1) <= value < 1 << bits - 1:
+        raise _WrongTypeError(f"number {value}", wanted)
 
 
 def _quantity(value: Any) -> str:
@@ -231,10 +238,9 @@ def _int_or_string(value: Any) -> Any:
     if type(value) is str:
         return value
     if type(value) is not int:
-        seen = f"number {value}" if type(value) is float else _JSON_TYPES[type(value)]
-        raise _WrongTypeError(f"json: cannot unmarshal {seen} into Go value of type int32")
+        raise _mismatch(value, "int32")
     if not -(1 << 31) <= value < 1 << 31:
-        raise _WrongTypeError(f"json: cannot unmarshal number {value} into Go value of type int32")
+        raise _WrongTypeError(f"number {value}", "int32")
     return value
 
 
@@ -242,7 +248,7 @@ def _time(value: Any) -> Any:
     if value is None:
         return None
     if type(value) is not str:
-        raise _WrongTypeError(f"json: cannot unmarshal {_JSON_TYPES[type(value)]} into Go value of type string")
+        raise _mismatch(value, "string")
     try:
         datetime.fromisoformat(value)
     except ValueError:

@@ -42,6 +42,11 @@ def canonical(text: str) -> str:
     return f"{sign}{number}{_DECIMAL[index]}"
 
 
+def rounded(text: str) -> str:
+    """A canonical amount without what is less than a thousandth, rounded up."""
+    return canonical(f"{milli(text)}m") if text.endswith(("n", "u")) else text
+
+
 def total(amounts: Iterable[str]) -> str:
     """Several amounts together, in the canonical form, with the suffixes of the first. Raises `ValueError`."""
     found = list(amounts)

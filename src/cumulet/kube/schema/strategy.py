@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 from cumulet.common import clock
@@ -48,6 +49,14 @@ _GATED = {
     "lastProbeTime": None,
 }
 
+#: Kinds that make pods of a template.
+_MAKERS = frozenset(
+    (
+        ("", "ReplicationController"),
+        *(("apps", kind) for kind in ("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet")),
+        ("batch", "Job"),
+    )
+)
 #: Kinds whose status may come with a new object.
 _KEEPING = frozenset(("", kind) for kind in ("Node", "Namespace", "PersistentVolumeClaim", "PersistentVolume"))
 
@@ -77,11 +86,32 @@ def prepare_for_create(obj: Object, group: str, version: str, kind: str) -> None
     if (group, kind) == ("", "PersistentVolume"):
         obj["status"]["lastPhaseTransitionTime"] = clock.rfc3339()
     if (group, kind) == ("", "Namespace"):
-        obj["spec"].setdefault("finalizers", ["kubernetes"])
+        finalizers = obj["spec"].get("finalizers") or []
+        if "kubernetes" not in finalizers:
+            obj["spec"]["finalizers"] = [*finalizers, "kubernetes"]
+    if (group, kind) == ("", "PersistentVolumeClaim"):
+        _sources(spec)
+    if (group, kind) == ("", "LimitRange") and not obj["metadata"].get("name"):
+        obj["metadata"]["name"] = str(uuid.uuid4())
     if counts_generations(group, kind):
         obj["metadata"]["generation"] = 1
     else:
         obj["metadata"].pop("generation", None)
+
+
+def _sources(spec: Object) -> None:
+    """The older field, which knows claims and snapshots only, and the newer one say the same."""
+    source = spec.get("dataSource")
+    if source is not None:
+        known = source.get("kind"), source.get("apiGroup", "")
+        if known not in (("PersistentVolumeClaim", ""), ("VolumeSnapshot", "snapshot.storage.k8s.io")):
+            spec.pop("dataSource")
+            return
+    reference = spec.get("dataSourceRef")
+    if source is not None and reference is None:
+        spec["dataSourceRef"] = dict(source)
+    elif reference is not None and source is None and not reference.get("namespace"):
+        spec["dataSource"] = {key: value for key, value in reference.items() if key != "namespace"}
 
 
 def prepare_for_update(obj: Object, old: Object, group: str, kind: str, subresource: str) -> None:
@@ -102,6 +132,9 @@ def prepare_for_update(obj: Object, old: Object, group: str, kind: str, subresou
         changed = {key: value for key, value in obj.items() if key not in ("metadata", "status")} != {
             key: value for key, value in old.items() if key not in ("metadata", "status")
         }
+        # The annotations of a deployment are those of its replica sets too.
+        if (group, kind) == ("apps", "Deployment"):
+            changed = changed or obj["metadata"].get("annotations") != old["metadata"].get("annotations")
         obj["metadata"]["generation"] = generation + 1 if changed else generation
     if (group, kind) == ("apps", "DaemonSet") and obj["spec"].get("template") != old["spec"].get("template"):
         before = (old["metadata"].get("annotations") or {}).get(_TEMPLATE_GENERATION, "")
@@ -109,14 +142,16 @@ def prepare_for_update(obj: Object, old: Object, group: str, kind: str, subresou
         obj["metadata"].setdefault("annotations", {})[_TEMPLATE_GENERATION] = str(count + 1)
 
 
-def pod_spec(obj: Object, group: str, kind: str) -> tuple[Object | None, str]:
-    """The spec of a pod, or of the pods that a workload makes, and its path."""
+def pod_template(obj: Object, group: str, kind: str) -> tuple[Object | None, str]:
+    """What has the metadata and the spec of the pods that a workload makes, or a pod itself, and its path."""
     spec = obj.get("spec") or {}
     if (group, kind) == ("", "Pod"):
-        return spec, "spec"
+        return obj, ""
+    if (group, kind) == ("", "PodTemplate"):
+        return obj.get("template"), "template"
     if (group, kind) == ("batch", "CronJob"):
         job = (spec.get("jobTemplate") or {}).get("spec") or {}
-        return (job.get("template") or {}).get("spec"), "spec.jobTemplate.spec.template.spec"
-    if counts_generations(group, kind):
-        return (spec.get("template") or {}).get("spec"), "spec.template.spec"
+        return job.get("template"), "spec.jobTemplate.spec.template"
+    if (group, kind) in _MAKERS:
+        return spec.get("template"), "spec.template"
     return None, ""

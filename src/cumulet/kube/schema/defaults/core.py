@@ -52,6 +52,12 @@ def namespace(obj: Object) -> None:
 
 
 def node(obj: Object) -> None:
+    spec = obj.setdefault("spec", {})
+    one, several = spec.get("podCIDR", ""), spec.get("podCIDRs") or []
+    if one and several[:1] != [one]:
+        spec["podCIDRs"] = [one]
+    elif several and not one:
+        spec["podCIDR"] = several[0]
     status = obj.setdefault("status", {})
     if status.get("capacity"):
         default(status, allocatable=dict(status["capacity"]))

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import re
+
 from cumulet.kube.schema.defaults.storage import claim_spec
 from cumulet.kube.schema.defaults.values import Object, default
 from cumulet.kube.schema.quantity import total
 
 _PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
 _SHARED = ("cpu", "memory")
+_LONGEST = 255
+_HOST = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
+_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+#: A reference to an image (distribution's reference grammar).
+_REFERENCE = re.compile(
+    rf"(?:(?:{_HOST}(?:\.{_HOST})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?/)?{_PART}(?:/{_PART})*"
+    r"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))?"
+    r"(?P<digest>@[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,})?"
+)
 #: What is said of volumes of a kind when it says nothing.
 _SOURCES: dict[str, Object] = {
     "secret": {"defaultMode": 420},
@@ -23,6 +34,7 @@ _SOURCES: dict[str, Object] = {
 
 
 def pod(obj: Object) -> None:
+    _addresses(obj.get("status") or {})
     spec = obj.setdefault("spec", {})
     pod_spec(spec)
     default(spec, enableServiceLinks=True)
@@ -39,6 +51,15 @@ def pod(obj: Object) -> None:
                 for port in container.get("ports") or ():
                     if port.get("containerPort"):
                         default(port, hostPort=port["containerPort"])
+
+
+def _addresses(status: Object) -> None:
+    """The one address and the first of the list are the same; the one is believed."""
+    one, several = status.get("podIP", ""), status.get("podIPs") or []
+    if one and (not several or several[0].get("ip") != one):
+        status["podIPs"] = [{"ip": one}]
+    elif several and not one:
+        status["podIP"] = several[0].get("ip", "")
 
 
 def _whole(spec: Object) -> None:
@@ -128,11 +149,9 @@ def _probe(probe: Object) -> None:
 
 
 def _is_latest(image: str) -> bool:
-    """No tag and no digest means `latest` (distribution's reference grammar)."""
-    if "@" in image:
-        return False
-    tag = image.rpartition("/")[2].partition(":")[2]
-    return tag in ("", "latest")
+    """No tag and no digest means `latest`; what is no reference means nothing."""
+    found = _REFERENCE.fullmatch(image) if len(image) <= _LONGEST else None
+    return found is not None and not found["digest"] and found["tag"] in (None, "latest")
 
 
 def _volume(volume: Object) -> None:

@@ -13,11 +13,6 @@ def claim(obj: Object) -> None:
 
 def claim_spec(spec: Object) -> None:
     default(spec, volumeMode="Filesystem")
-    # The older field and the newer one say the same.
-    if "dataSource" in spec and "dataSourceRef" not in spec:
-        spec["dataSourceRef"] = dict(spec["dataSource"])
-    elif "dataSourceRef" in spec and "dataSource" not in spec and not spec["dataSourceRef"].get("namespace"):
-        spec["dataSource"] = {key: value for key, value in spec["dataSourceRef"].items() if key != "namespace"}
 
 
 def volume(obj: Object) -> None:

@@ -80,7 +80,10 @@ def job(obj: Object) -> None:
         podReplacementPolicy="TerminatingOrFailed" if spec.get("podFailurePolicy") is None else "Failed",
     )
     _failure_policy(spec)
-    pod_template(spec.setdefault("template", {}))
+    template = spec.setdefault("template", {})
+    pod_template(template)
+    if labels := template["metadata"].get("labels"):
+        default(obj["metadata"], labels=dict(labels))
 
 
 def _failure_policy(spec: Object) -> None:

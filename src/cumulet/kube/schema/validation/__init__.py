@@ -62,7 +62,7 @@ def _form(group: str, kind: str) -> Form:
 
 _FORMS: dict[tuple[str, str], Form] = {
     ("", "Namespace"): forms.dns_label,
-    ("", "Service"): forms.dns_1035,
+    ("", "Service"): forms.dns_label,
     ("apps", "StatefulSet"): forms.dns_label,
 }
 #: Whose own rules say everything.

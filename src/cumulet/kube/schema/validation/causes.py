@@ -98,7 +98,29 @@ def _escaped(char: str) -> str:
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
+#: The fields of structs that messages show, in their order; those of maps are in the order of the alphabet.
+_ORDER = {
+    name: index
+    for names in (
+        ("matchLabels", "matchExpressions"),
+        ("key", "operator", "values"),
+        ("apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion"),
+        ("Type", "LocalhostProfile", "RollingUpdate"),
+        ("Partition", "MaxUnavailable", "MaxSurge"),
+        ("Key", "Value", "Effect", "TimeAdded"),
+        ("Name", "ResourceClaimName", "ResourceClaimTemplateName"),
+    )
+    for index, name in enumerate(names)
+}
+
+
 def as_json(value: Any) -> str:
     """A value as JSON, with its keys in order and what HTML takes for its own escaped, as Go writes it."""
-    text = msgspec.json.encode(value, order="sorted").decode()
+    text = msgspec.json.encode(_in_order(value)).decode()
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _in_order(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _in_order(value[key]) for key in sorted(value, key=lambda name: (_ORDER.get(name, 0), name))}
+    return [_in_order(item) for item in value] if isinstance(value, list) else value

@@ -13,6 +13,7 @@ from cumulet.kube.schema.validation.causes import (
     forbidden,
     invalid,
     required,
+    shown,
     unsupported,
 )
 from cumulet.kube.schema.validation.claims import claim_spec
@@ -73,7 +74,7 @@ def _selector_and_template(spec: Object) -> Causes:
         yield invalid("spec.selector", selector, "invalid label selector")
         return
     found = spec.get("template") or {}
-    if selector:
+    if selector != {}:
         yield from _matches(selector, found)
     yield from template(found, "spec.template")
     yield from _runs_always(found.get("spec") or {}, "ReplicaSet")
@@ -93,9 +94,10 @@ def _is_broken(selector: Object) -> bool:
     return bool(list(label_selector(selector, "")))
 
 
-def _matches(selector: Object, found: Object, field: str = "spec.template") -> Causes:
+def _matches(selector: Object | None, found: Object, field: str = "spec.template") -> Causes:
+    """Without a selector nothing is selected."""
     given = (found.get("metadata") or {}).get("labels")
-    if not selects(selector, given or {}):
+    if selector is None or not selects(selector, given or {}):
         yield invalid(f"{field}.metadata.labels", given, _UNMATCHED)
 
 
@@ -115,8 +117,8 @@ def _strategy(strategy: Object) -> Causes:
             why = "may not be specified when strategy `type` is 'Recreate'"
             yield forbidden("spec.strategy.rollingUpdate", why)
     elif kind != "RollingUpdate":
-        shown = {"Type": kind, "RollingUpdate": rolling}
-        yield unsupported("spec.strategy", shown, ("Recreate", "RollingUpdate"), in_order=True)
+        said = {"Type": kind, "RollingUpdate": _struct(rolling, "maxUnavailable", "maxSurge")}
+        yield unsupported("spec.strategy", said, ("Recreate", "RollingUpdate"), in_order=True)
     elif rolling is None:
         yield required("spec.strategy.rollingUpdate", "this should be defaulted and never be nil")
     else:
@@ -130,6 +132,11 @@ def _strategy(strategy: Object) -> Causes:
         if not _number(least) and not _number(most):
             yield invalid(f"{field}.maxUnavailable", least, "may not be 0 when `maxSurge` is 0")
         yield from at_most_all(least, f"{field}.maxUnavailable")
+
+
+def _struct(value: Object | None, *names: str) -> Object | None:
+    """An object as upstream's structs, which have no other names in JSON, are shown."""
+    return None if value is None else {f"{name[0].upper()}{name[1:]}": value.get(name) for name in names}
 
 
 def share(value: Any, field: str) -> Causes:
@@ -184,9 +191,9 @@ def _stateful_spec(spec: Object, *, is_new: bool) -> Causes:
     selector, found = spec.get("selector"), spec.get("template") or {}
     yield from _selector(selector, "statefulset")
     if selector is not None and _is_broken(selector):
-        yield invalid("spec.selector", selector, "")
+        yield Cause("spec.selector", "FieldValueInvalid", f"Invalid value: {shown(selector)}")
     else:
-        if selector:
+        if selector != {}:
             yield from _matches(selector, found)
         metadata = found.get("metadata") or {}
         yield from template(_with_claims(found, claims), "spec.template")
@@ -216,11 +223,11 @@ def _stateful_strategy(strategy: Object) -> Causes:
         yield required(field)
     elif kind == "OnDelete":
         if rolling is not None:
-            shown = {"Partition": rolling.get("partition", 0), "MaxUnavailable": rolling.get("maxUnavailable")}
-            yield invalid(f"{field}.rollingUpdate", shown, "only allowed for updateStrategy 'RollingUpdate'")
+            said = {"Partition": rolling.get("partition", 0), "MaxUnavailable": rolling.get("maxUnavailable")}
+            yield invalid(f"{field}.rollingUpdate", said, "only allowed for updateStrategy 'RollingUpdate'")
     elif kind != "RollingUpdate":
-        shown = {"Type": kind, "RollingUpdate": rolling}
-        yield invalid(field, shown, "must be 'RollingUpdate' or 'OnDelete'")
+        said = {"Type": kind, "RollingUpdate": _struct(rolling, "partition", "maxUnavailable")}
+        yield invalid(field, said, "must be 'RollingUpdate' or 'OnDelete'")
     elif rolling is not None:
         yield from not_negative(rolling, f"{field}.rollingUpdate", "partition")
         if (most := rolling.get("maxUnavailable")) is not None:
@@ -255,8 +262,8 @@ def _daemon_spec(spec: Object) -> Causes:
     if kind == "RollingUpdate":
         yield from _daemon_rolling(rolling or {}, "spec.updateStrategy.rollingUpdate")
     elif kind != "OnDelete":
-        shown = {"Type": kind, "RollingUpdate": rolling}
-        yield unsupported("spec.updateStrategy", shown, ("RollingUpdate", "OnDelete"), in_order=True)
+        said = {"Type": kind, "RollingUpdate": _struct(rolling, "maxUnavailable", "maxSurge")}
+        yield unsupported("spec.updateStrategy", said, ("RollingUpdate", "OnDelete"), in_order=True)
     yield from not_negative(spec, "spec", "revisionHistoryLimit")
 
 
