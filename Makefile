@@ -12,7 +12,7 @@ demo: ## Install what is needed and walk the whole path; ARGS="--pause --keep".
 
 test: ## Install what the tests need and run them; ARGS="tests/kube -x".
 	@scripts/setup test
-	@python -m pytest $(ARGS)
+	@python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-clients: ## Run the clients that take long to install or to run; ARGS="tests/clients -x".
 	@scripts/setup clients

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import http.client
+import ipaddress
 import os
 import shutil
 import statistics
@@ -23,8 +24,6 @@ from cumulet.up.lifecycle import resident_bytes
 from tests.installation import Installation
 
 _EXAMPLE = Path(__file__).parents[1] / "examples" / "app3"
-_EXTERNAL_CIDR, _EXTERNAL_IP = "127.12.0.0/24", "127.12.0.1"
-_OPTIONS = ("--port", "all=0", "--pod-cidr", "10.244.0.0/16", "--external-cidr", _EXTERNAL_CIDR)
 _PEER_PORT = 18080
 _LIMIT = 60.0
 
@@ -43,7 +42,7 @@ def main() -> None:
         _print("nothing to every room ready", up, _UP, "s")
         installation = Installation(folder / "data")
         try:
-            installation.up(*_OPTIONS)
+            installation.up()
             memory = sum(resident_bytes(pid) or 0 for pid in installation.pids().values()) / 1e6
             _print("all rooms idle, resident", memory, _MEMORY, "MB")
             _measure_path(installation, folder, rounds)
@@ -54,7 +53,7 @@ def main() -> None:
 def _measure_up(data_dir: Path) -> float:
     installation = Installation(data_dir)
     began = time.monotonic()
-    installation.run("cumulet", "up", "--detach", *_OPTIONS)
+    installation.run("cumulet", "up", "--detach", *installation.first_options())
     took = time.monotonic() - began
     installation.down()
     return took
@@ -109,7 +108,7 @@ def _apply(installation: Installation, folder: Path, tag: str) -> float:
         file.write_text(file.read_text().replace("acr-app3:v1", f"acr-app3:{tag}"))
     began = time.monotonic()
     installation.kubectl("apply", "-f", str(manifests))
-    _first_page(_EXTERNAL_IP, 80, began)
+    _first_page(str(ipaddress.ip_network(installation.external_cidr)[1]), 80, began)
     took = time.monotonic() - began
     installation.kubectl("delete", "-f", str(manifests))
     installation.kubectl("delete", "pods", "-l", "app=acrdemo2ss", "--grace-period=1", "--ignore-not-found")

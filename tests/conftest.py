@@ -11,6 +11,14 @@ from cumulet.common.config import DEFAULT_PORTS, Config
 from cumulet.up.install import install
 from tests.installation import Installation
 
+#: Folders whose tests run containers, which takes long.
+LONG = ("end_to_end", "instances", "up")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first, so that two workers end together."""
+    items.sort(key=lambda item: item.path.parent.name in LONG, reverse=True)
+
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
@@ -22,7 +30,7 @@ def config(tmp_path: Path) -> Config:
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """A running installation that a module's tests share, stopped at the end."""
     made = Installation(tmp_path_factory.mktemp("installation") / "data")
-    made.up("--port", "all=0", "--pod-cidr", "10.242.0.0/16", "--external-cidr", "127.11.0.0/24")
+    made.up()
     try:
         yield made
     finally:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -11,11 +13,26 @@ from pathlib import Path
 from typing import Any
 
 
+def free_pod_cidr() -> str:
+    """A range of addresses for pods, /16, that this machine has no route to: other installations have theirs."""
+    listed = subprocess.run(["ip", "-j", "route"], capture_output=True, text=True, check=True).stdout
+    routed = [ipaddress.ip_network(route["dst"]) for route in json.loads(listed) if route["dst"] != "default"]
+    free = [
+        wanted
+        for wanted in ipaddress.ip_network("10.128.0.0/9").subnets(new_prefix=16)
+        if not any(wanted.overlaps(other) for other in routed)
+    ]
+    return str(random.choice(free))
+
+
 class Installation:
-    """An installation in a data directory; `environment` is what its commands see."""
+    """An installation in a data directory, with ranges of its own; `environment` is what its commands see."""
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
+        self.pod_cidr = free_pod_cidr()
+        # Services get addresses of 127.0.0.0/8, all of which are this machine's.
+        self.external_cidr = f"127.{random.randrange(64, 128)}.{random.randrange(256)}.0/24"
         self.environment: dict[str, str] = {
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -53,13 +70,18 @@ class Installation:
         """A `kubectl` command."""
         return self.run("kubectl", *arguments, code=code, stdin=stdin)
 
-    def up(self, *options: str) -> str:
-        """Start it and take in what `cumulet env` says."""
-        output = self.run("cumulet", "up", "--detach", *options)
+    def up(self) -> str:
+        """Start it, on free ports the first time, and take in what `cumulet env` says."""
+        first = not (self.data_dir / "config.json").exists()
+        output = self.run("cumulet", "up", "--detach", *(self.first_options() if first else ()))
         for line in self.run("cumulet", "env").splitlines():
             name, _, value = line.removeprefix("export ").partition("=")
             self.environment[name] = value.strip("'")
         return output
+
+    def first_options(self) -> tuple[str, ...]:
+        """Of the first `cumulet up`, which keeps them."""
+        return ("--port", "all=0", "--pod-cidr", self.pod_cidr, "--external-cidr", self.external_cidr)
 
     def down(self) -> str:
         """Stop it."""

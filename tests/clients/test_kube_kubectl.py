@@ -150,8 +150,6 @@ def test_attaching_and_running(kubectl: Program, node: str) -> None:
 
 def test_forwarding_a_port(kubectl: Program, node: str, site: int) -> None:
     run(kubectl, node, "p")
-    # 1.30 has the WebSockets of its successors behind a switch.
-    kubectl.environment["KUBECTL_PORT_FORWARD_WEBSOCKETS"] = "true"
     with Forwarded(kubectl, "p", site) as port, urlopen(f"http://127.0.0.1:{port}/hello") as answer:
         assert answer.read() == b"/hello None"
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.cluster import EXAMPLE, IMAGE, NODE, Cluster
+from tests.installation import Installation
 
 DEPLOYMENT = "deployment/acrdemo2ss-deployment"
 PODS = ("-l", "app=acrdemo2ss")
@@ -185,7 +186,7 @@ def test_a_room_that_is_killed_is_started_again(cluster: Cluster, room: str) -> 
 def test_state_survives_a_restart(cluster: Cluster) -> None:
     pods = cluster.kubectl("get", "pods", *PODS, "-o", "name")
     cluster.installation.down()
-    assert traces(cluster.installation.data_dir) == []
+    assert traces(cluster.installation) == []
     cluster.installation.up()
     cluster.kubectl("rollout", "status", DEPLOYMENT, "--timeout=60s")
     cluster.wait(f"pods {PODS[0]} {PODS[1]}", "condition=Ready")
@@ -201,16 +202,17 @@ def test_nothing_is_left(cluster: Cluster) -> None:
     cluster.installation.cumulet("registry", "delete", "acrdemo2ss")
     cluster.installation.cumulet("group", "delete", "aks-rg2")
     cluster.installation.down()
-    assert traces(cluster.installation.data_dir) == []
+    assert traces(cluster.installation) == []
 
 
-def traces(data_dir: Path) -> list[str]:
-    """Mounts, processes and links of an installation."""
-    mark = str(data_dir)
+def traces(installation: Installation) -> list[str]:
+    """Mounts, processes and addresses of an installation."""
+    mark = str(installation.data_dir)
+    pods = installation.pod_cidr.removesuffix("0.0/16")
     mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if mark in line]
     commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
     processes = [command.decode() for command in commands if mark.encode() in command]
     addresses = subprocess.run(
         ["ip", "-o", "address"], capture_output=True, text=True, check=True
     ).stdout.splitlines()
-    return mounts + processes + [line for line in addresses if "10.242." in line]
+    return mounts + processes + [line for line in addresses if f" {pods}" in line]

@@ -10,6 +10,7 @@ import pytest
 
 from cumulet.common.config import DEFAULT_PORTS, Config
 from cumulet.up.install import install
+from tests.installation import free_pod_cidr
 from tests.instances.door import FrontDoor, RoomProcess, front_door, running_room
 from tests.instances.images import Registry, busybox_layer, page_layer, peer_registry
 
@@ -26,7 +27,7 @@ def machine() -> None:
 def shared_config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     """An installation that the tests share."""
     ports = dict.fromkeys(DEFAULT_PORTS, 0)
-    return install(tmp_path_factory.mktemp("shared") / "data", ports=ports, pod_cidr="10.243.0.0/24")
+    return install(tmp_path_factory.mktemp("shared") / "data", ports=ports, pod_cidr=free_pod_cidr())
 
 
 @pytest.fixture(scope="session")

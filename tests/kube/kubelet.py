@@ -1,4 +1,4 @@
-"""A stand-in for a node's kubelet: logs, and exec as remotecommand's version 5 over WebSockets, run on this machine."""
+"""A stand-in for a node's kubelet, with commands that run on this machine."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import json
 import threading
 
 import uvloop
-from aiohttp import WSMsgType, web
+from aiohttp import web
 
 from cumulet.common import tls
 from cumulet.common.config import Config
-from cumulet.node.forward import CHANNELS, TUNNEL, forward
+from cumulet.common.kubernetes.channels import Deliver, Options, relay
+from cumulet.common.kubernetes.negotiation import accept
+from cumulet.node import forward
 
 
 class StandInKubelet:
@@ -20,6 +22,8 @@ class StandInKubelet:
     def __init__(self, config: Config) -> None:
         self.port = 0
         self.asked: list[str] = []
+        #: What was upgraded to, one for each command.
+        self.spoken: list[str] = []
         self.summary: dict[str, object] = {}
         self._config = config
         # As the rooms: asyncio's own leaves a connection behind whose farewell over TLS was asked for twice.
@@ -45,12 +49,17 @@ class StandInKubelet:
         app.add_routes(
             [
                 web.get("/containerLogs/{namespace}/{pod}/{container}", self._log),
-                web.get("/exec/{namespace}/{pod}/{container}", self._exec),
-                web.get("/attach/{namespace}/{pod}/{container}", self._attach),
                 web.get("/stats/summary", self._summary),
-                web.get("/portForward/{namespace}/{pod}", self._port_forward),
             ]
         )
+        for add in (web.get, web.post):
+            app.add_routes(
+                [
+                    add("/exec/{namespace}/{pod}/{container}", self._exec),
+                    add("/attach/{namespace}/{pod}/{container}", self._attach),
+                    add("/portForward/{namespace}/{pod}", self._port_forward),
+                ]
+            )
         runner = web.AppRunner(app, shutdown_timeout=1)
         await runner.setup()
         files = self._config.certificate_files("node")
@@ -74,55 +83,69 @@ class StandInKubelet:
     async def _summary(self, request: web.Request) -> web.Response:
         return web.json_response(self.summary)
 
-    async def _port_forward(self, request: web.Request) -> web.WebSocketResponse:
+    async def _port_forward(self, request: web.Request) -> web.StreamResponse:
         """As the node's own, with every pod at this machine's own address."""
         self.asked.append(request.path_qs)
-        socket = web.WebSocketResponse(protocols=[TUNNEL, CHANNELS])
-        await socket.prepare(request)
-        await forward(socket, "127.0.0.1", [int(port) for port in request.query.getall("port", [])])
-        return socket
+        return await forward.serve(request, "127.0.0.1")
 
-    async def _exec(self, request: web.Request) -> web.WebSocketResponse:
+    async def _exec(self, request: web.Request) -> web.StreamResponse:
         return await self._run_in(request, request.query.getall("command"))
 
-    async def _attach(self, request: web.Request) -> web.WebSocketResponse:
+    async def _attach(self, request: web.Request) -> web.StreamResponse:
         """The container's own process gives back what it reads."""
         return await self._run_in(request, ["cat"] if request.query.get("input") else ["echo", "on its own"])
 
-    async def _run_in(self, request: web.Request, command: list[str]) -> web.WebSocketResponse:
+    async def _run_in(self, request: web.Request, command: list[str]) -> web.StreamResponse:
         self.asked.append(request.path_qs)
-        socket = web.WebSocketResponse(protocols=["v5.channel.k8s.io"])
-        await socket.prepare(request)
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stderr is not None
+        if command[0] == "refused":
+            raise web.HTTPInternalServerError(text='container not found ("c")')
+        asked = [request.query.get(name) == "1" for name in ("input", "output", "error", "tty")]
+        async with accept(request, Options(*asked)) as (response, client):
+            self.spoken.append(request.headers.get("Upgrade", ""))
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )
+            await relay(client, _Process(process))
+            return response
+
+
+class _Process:
+    """A process as one end of a remote command; sizes of a terminal are written out."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def send(self, frame: bytes) -> None:
+        assert self._process.stdin is not None
+        if frame[0] == 0:
+            self._process.stdin.write(frame[1:])
+            await self._process.stdin.drain()
+        elif frame == b"\xff\x00":
+            self._process.stdin.close()
+        elif frame[0] == 4:
+            self._process.stdin.write(frame[1:] + b"\n")
+
+    async def run(self, deliver: Deliver) -> None:
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
 
         async def out(channel: int, stream: asyncio.StreamReader) -> None:
             while data := await stream.read(4096):
-                await socket.send_bytes(bytes([channel]) + data)
+                await deliver(bytes([channel]) + data)
 
-        async def into(stdin: asyncio.StreamWriter) -> None:
-            async for message in socket:
-                if message.type is WSMsgType.BINARY and message.data[0] == 0:
-                    stdin.write(message.data[1:])
-                elif message.type is WSMsgType.BINARY and message.data == b"\xff\x00":
-                    stdin.close()
-
-        reading = asyncio.create_task(into(process.stdin))
-        await asyncio.gather(out(1, process.stdout), out(2, process.stderr))
-        code = await process.wait()
+        await asyncio.gather(out(1, self._process.stdout), out(2, self._process.stderr))
         status: dict[str, object] = {"status": "Success"}
-        if code:
+        if code := await self._process.wait():
             causes = [{"reason": "ExitCode", "message": str(code)}]
-            status = {"status": "Failure", "reason": "NonZeroExitCode", "details": {"causes": causes}}
-        await socket.send_bytes(b"\x03" + json.dumps(status).encode())
-        await socket.close()
-        reading.cancel()
-        await asyncio.gather(reading, return_exceptions=True)
-        return socket
+            message = f"command terminated with non-zero exit code: exit status {code}"
+            status = {"status": "Failure", "reason": "NonZeroExitCode", "message": message}
+            status["details"] = {"causes": causes}
+        await deliver(b"\x03" + json.dumps(status).encode())
+
+    async def close(self) -> None:
+        if self._process.returncode is None:
+            self._process.kill()
+        await self._process.wait()

@@ -28,6 +28,13 @@ def kubelet(cluster: Cloud) -> Iterator[StandInKubelet]:
 @pytest.fixture
 def node(kubectl: Program, kubelet: StandInKubelet) -> Iterator[str]:
     """A node that is ready."""
+    name = ready_node(kubectl, kubelet)
+    yield name
+    kubectl("delete", "node", name)
+
+
+def ready_node(kubectl: Program, kubelet: StandInKubelet) -> str:
+    """Make a node with that kubelet; its name."""
     name = f"n{uuid.uuid4().hex[:8]}"
     made = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}
     kubectl("create", "-f", "-", stdin=json.dumps(made))
@@ -37,8 +44,7 @@ def node(kubectl: Program, kubelet: StandInKubelet) -> Iterator[str]:
         "conditions": [{"type": "Ready", "status": "True"}],
     }
     kubectl("patch", "node", name, "--subresource=status", "-p", json.dumps({"status": status}))
-    yield name
-    kubectl("delete", "node", name)
+    return name
 
 
 def pod(node: str, name: str, **labels: str) -> str:

@@ -185,7 +185,7 @@ mount --bind "$WORK/etc" /etc
 printf '127.0.0.1 localhost' >/etc/hosts
 rm -rf /etc/docker/certs.d /etc/containers/certs.d
 cp -a /etc "$WORK/before"
-cumulet up --detach --hosts --port all=0 --pod-cidr 10.247.0.0/16 --external-cidr 127.11.7.0/24
+cumulet up --detach --hosts --port all=0 --pod-cidr "$POD_CIDR" --external-cidr "$EXTERNAL_CIDR"
 cumulet group create rg
 cumulet registry create acrdemo2ss -g rg --admin-enabled --query name
 password=$(cumulet registry credential acrdemo2ss --query 'passwords[0].value' -o tsv)
@@ -217,5 +217,6 @@ def test_literally(tmp_path: Path, end: str) -> None:
     """`skopeo login acrdemo2ss.azurecr.io`, with a copy of /etc, so that the machine's own stays as it is."""
     installation = Installation(tmp_path / "data")
     write_layout(tmp_path / "image")
-    installation.environment |= {"WORK": str(tmp_path), "IMAGE": str(tmp_path / "image")}
+    ranges = {"POD_CIDR": installation.pod_cidr, "EXTERNAL_CIDR": installation.external_cidr}
+    installation.environment |= ranges | {"WORK": str(tmp_path), "IMAGE": str(tmp_path / "image")}
     installation.run("unshare", "--mount", "bash", "-c", _SCRIPT.replace("$END", end))

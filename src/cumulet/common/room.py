@@ -135,15 +135,15 @@ def _peer(subject: tuple[tuple[tuple[str, str], ...], ...]) -> Peer:
 
 
 def listen(address: Address) -> socket.socket:
-    """Bind and listen. Raises `OSError` where the port is taken or not permitted."""
+    """Bind and listen. Raises `OSError`, which names the address, where the port is taken or not permitted."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((socket.gethostbyname(address.host), address.port))
         listener.listen(1024)
-    except BaseException:
+    except OSError as error:
         listener.close()
-        raise
+        raise OSError(error.errno, f"{address.host}:{address.port}: {error.strerror}") from error
     listener.setblocking(False)
     return listener
 

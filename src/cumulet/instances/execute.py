@@ -74,7 +74,8 @@ class Session:
                 await asyncio.to_thread(os.write, self._master, data)
             return
         stdin = self._process.stdin if self._process is not None else None
-        if stdin is None:
+        # The process may have ended, or closed its input, with more of it under way.
+        if stdin is None or stdin.is_closing():
             return
         with contextlib.suppress(ConnectionError):
             if data:

@@ -111,7 +111,7 @@ def _shown(lines: Iterable[bytes], query: Query) -> bytes:
             continue
         if kind == b"P":
             text = text.removesuffix(b"\n")
-        found.append(moment + b" " + text if query.timestamps else text)
+        found.append(moment.replace(b"+00:00", b"Z") + b" " + text if query.timestamps else text)
     return b"".join(found)
 
 

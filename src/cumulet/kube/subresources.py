@@ -18,11 +18,13 @@ from cumulet.kube.codec import decode_body
 from cumulet.kube.eviction import Evictions
 from cumulet.kube.fields import Manager, track
 from cumulet.kube.kubelet import Kubelet
+from cumulet.kube.log import log
 from cumulet.kube.objects import Objects
 from cumulet.kube.patch import json_patch, merge_patch
 from cumulet.kube.proxy import Proxy
 from cumulet.kube.resources import BY_KEY
-from cumulet.kube.status import bad_request, conflict, method_not_allowed
+from cumulet.kube.status import bad_request, conflict, forbidden, method_not_allowed
+from cumulet.kube.streams import Streams
 from cumulet.kube.tables.text import selector_text
 from cumulet.kube.target import Target
 from cumulet.kube.tokens import TokenRequests
@@ -51,6 +53,7 @@ class Subresources:
         self._authorizer = authorizer
         self._authenticator = authenticator
         self._kubelet = kubelet
+        self._streams = Streams(kubelet)
         self._proxy = proxy
 
     async def handle(self, request: web.BaseRequest, user: User, target: Target) -> web.StreamResponse:
@@ -74,11 +77,20 @@ class Subresources:
                 return await self._proxy.handle(request, target)
             case "log", "get":
                 pod = self._objects.get(target.row, target.namespace, target.name).load()
-                return await self._kubelet.log(request, pod)
+                return await log(self._kubelet, request, pod)
             case "exec" | "attach" | "portforward", "get" | "create":
+                self._check_create(user, target)
                 pod = self._objects.get(target.row, target.namespace, target.name).load()
-                return await self._kubelet.stream(request, pod, target.subresource)
+                return await self._streams.handle(request, pod, target.subresource)
         raise method_not_allowed()
+
+    def _check_create(self, user: User, target: Target) -> None:
+        """WebSockets begin with GET, and need the right to create like SPDY, which begins with POST."""
+        plural, subresource = target.row.plural, target.subresource
+        wanted = Attributes("create", "", plural, subresource, target.namespace, target.name)
+        if target.verb != "create" and not self._authorizer.allows(user, wanted):
+            what = f'resource "{plural}/{subresource}" in API group "" in the namespace "{target.namespace}"'
+            raise forbidden("", plural, target.name, f'User "{user.name}" cannot create {what}')
 
     async def _rescale(self, request: web.BaseRequest, user: User, target: Target) -> web.Response:
         raw = await read(request)

@@ -1,26 +1,31 @@
-"""Port-forward: TCP to a pod's ports, over a WebSocket that carries SPDY, or one that carries channels.
+"""Port-forward: TCP to a pod's ports, over SPDY, itself or in a WebSocket, or over a WebSocket with channels.
 
-kubectl from 1.31 on tunnels SPDY (`SPDY/3.1+portforward.k8s.io`): for each connection a stream of type `error` and
-one of type `data`, with the port and a number of the request in their headers. Other clients speak `v4.channel.k8s.io`:
-a pair of channels a port, data and error, each beginning with the port as two bytes.
+Over SPDY (`portforward.k8s.io`) each connection is a stream of type `error` and one of type `data`, with the port and a number
+of the request in their headers. kubectl from 1.31 on tunnels that in a WebSocket (`SPDY/3.1+portforward.k8s.io`). Other
+clients speak `v4.channel.k8s.io`: a pair of channels a port, data and error, each beginning with the port as two bytes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from typing import NamedTuple
 
 from aiohttp import WSMsgType, web
 
+from cumulet.common.kubernetes.negotiation import (
+    VERSION_HEADER,
+    accept_websocket,
+    negotiate,
+    tunnelled,
+)
+from cumulet.common.spdy import PROTOCOL, Send, Session, Stream
 from cumulet.common.tasks import TaskSet, task_set
-from cumulet.node.spdy import Connection, SpdyError, Stream
+from cumulet.common.upgrade import Upgraded
 
-log = logging.getLogger(__name__)
-
-TUNNEL = "SPDY/3.1+portforward.k8s.io"
-CHANNELS = "v4.channel.k8s.io"
+VERSION = "portforward.k8s.io"
+TUNNEL = f"{PROTOCOL}+{VERSION}"
+CHANNELS = ("v4.channel.k8s.io", "channel.k8s.io")
 _CHUNK = 64 * 1024
 _CONNECT = 10.0
 
@@ -30,55 +35,65 @@ class _Pair(NamedTuple):
     data: Stream
 
 
-async def forward(socket: web.WebSocketResponse, address: str, ports: list[int]) -> None:
-    """Serve until the other end closes; `ports` are those of the channels, in their order."""
+async def serve(request: web.Request, address: str) -> web.StreamResponse:
+    """Answer a request for ports of a pod at that address. Raises `web.HTTPException`, `ConnectionError`."""
     async with task_set() as tasks:
-        if socket.ws_protocol == TUNNEL:
-            await _tunnel(socket, address, tasks)
-        else:
-            await _channels(socket, address, ports, tasks)
+        if request.headers.get("Upgrade", "").lower() == "websocket":
+            ports = [port for item in request.query.getall("port", []) for port in item.split(",")]
+            if not all(_is_port(port) for port in ports):
+                raise web.HTTPBadRequest(text="ports are numbers between 1 and 65535")
+            socket = await accept_websocket(request, (TUNNEL, *CHANNELS))
+            if socket.ws_protocol == TUNNEL:
+                session = _session(socket.send_bytes, address, tasks)
+                await session.run(lambda: tunnelled(socket))
+            else:
+                await _channels(socket, address, [int(port) for port in ports], tasks)
+            with contextlib.suppress(ConnectionError):
+                await socket.close()
+            return socket
+        response = Upgraded(PROTOCOL, {VERSION_HEADER: negotiate(request, (VERSION,))})
+        carrier = await response.take(request)
+        await _session(carrier.send, address, tasks).run(carrier.read)
+        await carrier.close()
+        return response
 
 
-async def _tunnel(socket: web.WebSocketResponse, address: str, tasks: TaskSet) -> None:
+def _session(send: Send, address: str, tasks: TaskSet) -> Session:
+    """A session in which each pair of streams becomes a TCP connection to the pod."""
     halves: dict[str, dict[str, Stream]] = {}
 
-    def opened(stream: Stream) -> None:
-        number, kind = stream.headers.get("requestid", ""), stream.headers.get("streamtype", "")
-        found = halves.setdefault(number, {})
+    def opened(stream: Stream) -> bool:
+        kind, headers = stream.headers.get("streamtype", ""), stream.headers
+        if kind not in ("error", "data") or not _is_port(headers.get("port", "")):
+            return False
+        # Clients of old number no requests: they open a pair's streams one right after the other, error first.
+        request = headers.get("requestid") or f"stream {stream.number - (2 if kind == 'data' else 0)}"
+        found = halves.setdefault(request, {})
+        if kind in found:
+            return False
         found[kind] = stream
-        if {"error", "data"} <= found.keys():
-            del halves[number]
-            tasks.start(_serve(connection, _Pair(found["error"], found["data"]), address), f"port-forward {number}")
+        if len(found) == 2:
+            del halves[request]
+            tasks.start(_connection(_Pair(**found), address), f"port-forward {request}")
+        return True
 
-    connection = Connection(socket.send_bytes, opened)
+    return Session(send, opened)
+
+
+async def _connection(pair: _Pair, address: str) -> None:
+    """One TCP connection to the pod. Where it fails, the error says why, and both streams are broken off."""
+    port = pair.data.headers["port"]
     try:
-        async for message in socket:
-            if message.type is WSMsgType.BINARY:
-                await connection.receive(message.data)
-    except SpdyError as error:
-        log.info("port-forward ended: %s", error)
-    finally:
-        connection.close()
-
-
-async def _serve(connection: Connection, pair: _Pair, address: str) -> None:
-    """One TCP connection to the pod."""
-    text = pair.data.headers.get("port", "")
-    try:
-        reader, writer = await _connect(address, int(text) if text.isascii() and text.isdecimal() else 0)
-    except (OSError, TimeoutError, ValueError) as error:
-        await pair.error.write(_failure(text, address, error))
-        await pair.error.close()
-        await pair.data.close()
-        connection.forget(pair.data)
-        connection.forget(pair.error)
+        reader, writer = await _connect(address, int(port))
+    except (OSError, TimeoutError) as error:
+        await _break(pair, _failure(port, address, error))
         return
 
     async def inward() -> None:
         while data := await pair.data.read():
             writer.write(data)
             await writer.drain()
-        if pair.data.reset:
+        if pair.data.broken:
             writer.transport.abort()
         elif writer.can_write_eof():
             writer.write_eof()
@@ -90,15 +105,19 @@ async def _serve(connection: Connection, pair: _Pair, address: str) -> None:
 
     try:
         results = await asyncio.gather(inward(), outward(), return_exceptions=True)
-        broken = next((item for item in results if isinstance(item, Exception)), None)
-        with contextlib.suppress(ConnectionError):
-            if broken is not None and not pair.data.reset:
-                await pair.error.write(_failure(text, address, broken))
-            await pair.error.close()
+        failed = next((item for item in results if isinstance(item, Exception)), None)
+        await _break(pair, b"" if failed is None or pair.data.broken else _failure(port, address, failed))
     finally:
         writer.transport.abort()
-        connection.forget(pair.data)
-        connection.forget(pair.error)
+
+
+async def _break(pair: _Pair, why: bytes) -> None:
+    with contextlib.suppress(ConnectionError):
+        if why:
+            await pair.error.write(why)
+        await pair.error.close()
+        await pair.data.reset()
+        await pair.error.reset()
 
 
 async def _channels(socket: web.WebSocketResponse, address: str, ports: list[int], tasks: TaskSet) -> None:
@@ -134,10 +153,12 @@ async def _channels(socket: web.WebSocketResponse, address: str, ports: list[int
 
 
 async def _connect(address: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    if not 0 < port < 65536:
-        raise ValueError("it is no port")
     async with asyncio.timeout(_CONNECT):
         return await asyncio.open_connection(address, port)
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and 0 < int(text[:6]) < 65536
 
 
 def _failure(port: str, address: str, error: Exception) -> bytes:

@@ -1,16 +1,13 @@
-"""The kubelet's HTTP API (logs, exec, attach, pods), for the API server and nobody else."""
+"""The kubelet's HTTP API, for the API server and nobody else: pods, statistics, logs; the streams are in `streams`."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiohttp
 import msgspec
-from aiohttp import WSMsgType, web
+from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from cumulet.common.arm import ArmError
@@ -18,16 +15,15 @@ from cumulet.common.entra import AuthenticationError
 from cumulet.common.health import health_routes
 from cumulet.common.room import peer_certificate
 from cumulet.node.aci import ContainerGroups
-from cumulet.node.forward import CHANNELS, TUNNEL, forward
 from cumulet.node.pods import Pods
 from cumulet.node.stats import Stats
+from cumulet.node.status import NO_EPHEMERAL
+from cumulet.node.streams import Streams
 from cumulet.node.translate import group_name
 
 Object = dict[str, Any]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-_V5, _V4 = "v5.channel.k8s.io", "v4.channel.k8s.io"
-_MESSAGE_LIMIT = 16 * 1024 * 1024
 #: What upstream's kubelet says of a container without a log, instead of the reason.
 _PULL_FAILED = {"ErrImagePull": "image can't be pulled", "ImagePullBackOff": "trying and failing to pull image"}
 _OPEN = ("/healthz", "/readyz", "/metrics")
@@ -36,28 +32,30 @@ _OPEN = ("/healthz", "/readyz", "/metrics")
 class Kubelet:
     """Finds the group of a pod and hands over what it has."""
 
-    def __init__(self, pods: Pods, groups: ContainerGroups, stats: Stats, context: ssl.SSLContext) -> None:
+    def __init__(self, pods: Pods, groups: ContainerGroups, stats: Stats, streams: Streams) -> None:
         self._pods = pods
         self._groups = groups
         self._stats = stats
-        self._context = context
+        self._streams = streams
 
     def app(self, unready: Callable[[], str | None]) -> web.Application:
         """The application."""
         app = web.Application(middlewares=[_only_the_api_server])
         app.add_routes(health_routes(CollectorRegistry(), unready))
-        streams = "{namespace}/{pod}/{container}"
+        container = "{namespace}/{pod}/{container}"
         app.add_routes(
             [
                 web.get("/pods", self._list),
                 web.get("/runningpods/", self._list),
                 web.get("/stats/summary", self._summary),
-                web.get(f"/containerLogs/{streams}", self._logs),
-                web.get(f"/exec/{streams}", self._exec),
-                web.get(f"/attach/{streams}", self._attach),
-                web.get("/portForward/{namespace}/{pod}", self._port_forward),
+                web.get(f"/containerLogs/{container}", self._logs),
             ]
         )
+        # WebSockets begin with GET, SPDY with POST.
+        for add in (web.get, web.post):
+            app.router.add_routes([add(f"/exec/{container}", self._streams.execute)])
+            app.router.add_routes([add(f"/attach/{container}", self._streams.attach)])
+            app.router.add_routes([add("/portForward/{namespace}/{pod}", self._streams.forward)])
         return app
 
     async def _list(self, request: web.Request) -> web.Response:
@@ -73,6 +71,9 @@ class Kubelet:
         pod = self._pods.pods.get(info["pod"], info["namespace"])
         if pod is None:
             raise web.HTTPNotFound(text=f'pod "{info["pod"]}" is not on this node')
+        if any(item["name"] == info["container"] for item in pod["spec"].get("ephemeralContainers") or ()):
+            why = f'container "{info["container"]}" in pod "{info["pod"]}" does not run; {NO_EPHEMERAL}'
+            raise web.HTTPBadRequest(text=why)
         statuses = (pod.get("status") or {}).get("containerStatuses") or ()
         for status in statuses:
             waiting = status["state"].get("waiting")
@@ -112,78 +113,6 @@ class Kubelet:
             await response.prepare(request)
         await response.write_eof()
         return response
-
-    async def _exec(self, request: web.Request) -> web.StreamResponse:
-        path = self._container(request)
-        query = request.query
-        body = {
-            "command": query.getall("command", []),
-            "stdin": query.get("input") == "1",
-            "tty": query.get("tty") == "1",
-            "protocol": _V5,
-        }
-        try:
-            offer = await self._groups.post(f"{path}/exec", body)
-        except ArmError as error:
-            raise web.HTTPBadRequest(text=str(error)) from None
-        return await self._relay(request, offer, channels=True)
-
-    async def _attach(self, request: web.Request) -> web.StreamResponse:
-        path = self._container(request)
-        try:
-            offer = await self._groups.post(f"{path}/attach", {})
-        except ArmError as error:
-            raise web.HTTPBadRequest(text=str(error)) from None
-        return await self._relay(request, offer, channels=False)
-
-    async def _port_forward(self, request: web.Request) -> web.StreamResponse:
-        info = request.match_info
-        pod = self._pods.pods.get(info["pod"], info["namespace"])
-        address = ((pod or {}).get("status") or {}).get("podIP")
-        if not address:
-            raise web.HTTPNotFound(text=f'pod "{info["pod"]}" has no address on this node')
-        ports = request.query.getall("port", [])
-        if not all(port.isascii() and port.isdecimal() and 0 < int(port[:6]) < 65536 for port in ports):
-            raise web.HTTPBadRequest(text="ports are numbers between 1 and 65535")
-        socket = web.WebSocketResponse(protocols=[TUNNEL, CHANNELS], max_msg_size=_MESSAGE_LIMIT)
-        await socket.prepare(request)
-        await forward(socket, address, [int(port) for port in ports])
-        with contextlib.suppress(ConnectionError):
-            await socket.close()
-        return socket
-
-    async def _relay(self, request: web.Request, offer: Object, *, channels: bool) -> web.StreamResponse:
-        """Between the API server's WebSocket and the group's; where that knows no channels, all of it is stdout."""
-        socket = web.WebSocketResponse(protocols=[_V5, _V4], max_msg_size=_MESSAGE_LIMIT)
-        await socket.prepare(request)
-        connector = aiohttp.TCPConnector(ssl=self._context)
-        async with (
-            aiohttp.ClientSession(connector=connector) as session,
-            session.ws_connect(offer["webSocketUri"], max_msg_size=_MESSAGE_LIMIT) as other,
-        ):
-            await other.send_str(offer["password"])
-
-            async def outward() -> None:
-                async for message in other:
-                    if message.type in (WSMsgType.BINARY, WSMsgType.TEXT):
-                        data = message.data.encode() if isinstance(message.data, str) else message.data
-                        await socket.send_bytes(data if channels else b"\x01" + data)
-
-            async def inward() -> None:
-                async for message in socket:
-                    if message.type is WSMsgType.BINARY and channels:
-                        await other.send_bytes(message.data)
-
-            tasks = [asyncio.create_task(outward()), asyncio.create_task(inward())]
-            try:
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
-        with contextlib.suppress(ConnectionError):
-            await socket.close()
-        return socket
 
 
 @web.middleware

@@ -16,7 +16,7 @@ from cumulet.common.tasks import TaskSet
 from cumulet.node.aci import ContainerGroups
 from cumulet.node.deletions import Deletions
 from cumulet.node.references import MissingError, References, UnsupportedError
-from cumulet.node.status import failed_status, pod_status, waiting_status
+from cumulet.node.status import NO_EPHEMERAL, failed_status, pod_status, waiting_status
 from cumulet.node.translate import check, container_group, group_name
 
 log = logging.getLogger(__name__)
@@ -156,6 +156,9 @@ class Pods:
         elif phase not in _ENDED:
             await self._renew_credentials(pod)
         self._tell(pod, group)
+        for container in pod["spec"].get("ephemeralContainers") or ():
+            path = f"spec.ephemeralContainers{{{container['name']}}}"
+            self._event_once(pod, path, "Warning", "Failed", f"Error: {NO_EPHEMERAL}")
         await self._write_status(pod, pod_status(pod, group, self._host))
 
     async def _create(self, pod: Object) -> Object | None:
@@ -168,8 +171,8 @@ class Pods:
             await self._write_status(pod, failed_status(pod, "ProviderFailed", str(error)))
             return None
         except MissingError as error:
-            name = pod["spec"]["containers"][0]["name"]
-            self._event_once(pod, name, "Warning", "Failed", f"Error: {error}")
+            path = f"spec.containers{{{pod['spec']['containers'][0]['name']}}}"
+            self._event_once(pod, path, "Warning", "Failed", f"Error: {error}")
             await self._write_status(pod, waiting_status(pod, self._host, "CreateContainerConfigError", str(error)))
             return None
         _, missing = self._references.credentials(pod)
@@ -255,8 +258,7 @@ class Pods:
                                 _involved(pod, path), event["type"], event["name"], event["message"]
                             )
 
-    def _event_once(self, pod: Object, container: str, kind: str, reason: str, message: str) -> None:
-        path = f"spec.containers{{{container}}}" if container else ""
+    def _event_once(self, pod: Object, path: str, kind: str, reason: str, message: str) -> None:
         told, key = self._told[pod["metadata"]["uid"]], (path, reason, message)
         if key not in told:
             told[key] = 1

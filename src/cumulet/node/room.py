@@ -16,6 +16,7 @@ from cumulet.node.kubelet import Kubelet
 from cumulet.node.pods import Pods
 from cumulet.node.registration import Registration
 from cumulet.node.stats import Stats
+from cumulet.node.streams import Streams
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,8 @@ async def serve(room: Room) -> None:
                 return f"waiting for {', '.join(waiting)}"
             return None if registered else "not registered yet"
 
-        async with room.serving(Kubelet(pods, groups, Stats(pods, groups, config.node_name), context).app(unready)):
+        kubelet = Kubelet(pods, groups, Stats(pods, groups, config.node_name), Streams(pods, groups, session))
+        async with room.serving(kubelet.app(unready)):
             room.ready()
             backoff = Backoff(0.05, 5)
             while not registered and not room.stopping.is_set():

@@ -8,6 +8,9 @@ from cumulet.common import clock
 
 Object = dict[str, Any]
 
+#: Container groups have the containers that they were made with.
+NO_EPHEMERAL = "a container group takes no ephemeral containers; use exec, or kubectl debug with --copy-to"
+
 _PHASES = {
     "Running": "Running",
     "Succeeded": "Succeeded",
@@ -39,6 +42,8 @@ def pod_status(pod: Object, group: Object, host: str) -> Object:
     }
     if inits:
         status["initContainerStatuses"] = inits
+    if pod["spec"].get("ephemeralContainers"):
+        status["ephemeralContainerStatuses"] = _never_run(pod, old.get("ephemeralContainerStatuses") or [])
     address = (properties.get("ipAddress") or {}).get("ip")
     if address and phase in ("Running", "Succeeded", "Failed"):
         status |= {"podIP": address, "podIPs": [{"ip": address}]}
@@ -93,6 +98,32 @@ def failed_status(pod: Object, reason: str, message: str) -> Object:
         "message": message,
         "startTime": old.get("startTime") or clock.rfc3339(),
     }
+
+
+def _never_run(pod: Object, old: list[Object]) -> list[Object]:
+    """Ephemeral containers, which whoever waits for them is told of at once."""
+    known = {item["name"]: item for item in old}
+    now = clock.rfc3339()
+    ended = {
+        "exitCode": 128,
+        "reason": "ContainerCannotRun",
+        "message": NO_EPHEMERAL,
+        "startedAt": now,
+        "finishedAt": now,
+    }
+    return [
+        known.get(container["name"])
+        or {
+            "name": container["name"],
+            "image": container["image"],
+            "imageID": "",
+            "ready": False,
+            "restartCount": 0,
+            "state": {"terminated": ended},
+            "lastState": {},
+        }
+        for container in pod["spec"]["ephemeralContainers"]
+    ]
 
 
 def _statuses(pod: Object, kind: str, items: list[Object] | None, old: list[Object] | None) -> list[Object]:

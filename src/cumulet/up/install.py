@@ -6,18 +6,20 @@ Everything is made once and kept; running it again makes what is missing and fol
 from __future__ import annotations
 
 import base64
+import contextlib
 import ipaddress
+import random
 import secrets
 import socket
 import ssl
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import msgspec
 
 from cumulet.common import config as settings
-from cumulet.common.config import DEFAULT_PORTS, Address, Config, RoomName
+from cumulet.common.config import DEFAULT_PORTS, Address, Config, ConfigError, RoomName
 from cumulet.common.entra import Credential
 from cumulet.common.tls import Authority
 from cumulet.up import hosts
@@ -29,6 +31,8 @@ _IDENTITIES: dict[RoomName, tuple[str, tuple[str, ...]]] = {
     "controllers": ("system:kube-controller-manager", ()),
     "balancer": ("system:cloud-controller-manager", ()),
 }
+#: Where free ports are picked: below the node ports of Services and the kernel's `ip_local_port_range`.
+_FREE_PORTS = range(20000, 30000)
 _KUBERNETES_CLIENTS: tuple[RoomName, ...] = ("scheduler", "controllers", "node", "balancer")
 
 
@@ -71,7 +75,7 @@ def _settings(
     addresses = dict(config.addresses)
     for room, port in ports.items():
         host = addresses[room].host
-        addresses[room] = Address(host, port or _free_port(host))
+        addresses[room] = Address(host, port or _free_port(host, {address.port for address in addresses.values()}))
     return msgspec.structs.replace(
         config,
         data_dir=data_dir,
@@ -81,11 +85,14 @@ def _settings(
     )
 
 
-def _free_port(host: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
+def _free_port(host: str, taken: Collection[int]) -> int:
+    """A port that nobody listens on, and that the kernel gives to no outgoing connection between now and the start."""
+    for port in random.sample(_FREE_PORTS, len(_FREE_PORTS)):
+        if port not in taken:
+            with contextlib.suppress(OSError), socket.socket() as probe:
+                probe.bind((host, port))
+                return port
+    raise ConfigError(f"no port of {host} from {_FREE_PORTS.start} to {_FREE_PORTS.stop - 1} is free")
 
 
 def _certificates(config: Config, authority: Authority) -> None:

@@ -1,0 +1,130 @@
+"""How a client and a server agree on what carries the streams of a command, or of a port: SPDY or WebSockets, and a version."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+
+from aiohttp import WSMsgType, web
+
+from cumulet.common.kubernetes.channels import (
+    ERROR,
+    SPDY_VERSIONS,
+    STDERR,
+    STDOUT,
+    TYPES,
+    V5,
+    WEBSOCKET_VERSIONS,
+    Channels,
+    Options,
+    SpdyChannels,
+    WebSocketChannels,
+)
+from cumulet.common.spdy import PROTOCOL, Session, Stream
+from cumulet.common.upgrade import Upgraded
+
+#: The header in which versions are offered and chosen where SPDY is upgraded to.
+VERSION_HEADER = "X-Stream-Protocol-Version"
+#: The largest message of a WebSocket that is taken.
+MESSAGE_LIMIT = 16 * 1024 * 1024
+_CREATION_SECONDS = 30.0
+
+
+@contextlib.asynccontextmanager
+async def accept(request: web.BaseRequest, options: Options) -> AsyncIterator[tuple[web.StreamResponse, Channels]]:
+    """A client's streams, by WebSocket or by SPDY: the answer, which the handler is to return, and the channels.
+
+    Raises `web.HTTPException` where the client asks for nothing that is spoken here, `ConnectionError` where it is gone.
+    """
+    if request.headers.get("Upgrade", "").lower() == "websocket":
+        socket = await accept_websocket(request, (V5, *WEBSOCKET_VERSIONS))
+        channels = WebSocketChannels(socket, options)
+        # A first frame without data tells the client that the other end is there.
+        await channels.send(bytes([STDOUT if options.stdout else STDERR if options.stderr else ERROR]))
+        yield socket, channels
+        return
+    version = negotiate(request, SPDY_VERSIONS)
+    response = Upgraded(PROTOCOL, {VERSION_HEADER: version})
+    carrier = await response.take(request)
+    streams: dict[str, Stream] = {}
+    wanted = set(options.streams(resizes=version in SPDY_VERSIONS[:2]))
+    complete = asyncio.Event()
+
+    def opened(stream: Stream) -> bool:
+        name = stream.headers.get("streamtype", "")
+        if name not in TYPES or name in streams:
+            return False
+        streams[name] = stream
+        if wanted <= streams.keys():
+            complete.set()
+        return True
+
+    session = Session(carrier.send, opened)
+    running = asyncio.create_task(session.run(carrier.read))
+    try:
+        async with asyncio.timeout(_CREATION_SECONDS):
+            await asyncio.wait(
+                {running, waiting := asyncio.create_task(complete.wait())}, return_when=asyncio.FIRST_COMPLETED
+            )
+            waiting.cancel()
+        if not complete.is_set():
+            raise ConnectionResetError("the client went away before it had opened its streams")
+        yield response, SpdyChannels(session, streams, ("stdin", "resize"), version)
+    except TimeoutError:
+        raise ConnectionResetError("the client did not open its streams") from None
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await carrier.close()
+
+
+async def accept_websocket(request: web.BaseRequest, known: Sequence[str]) -> web.WebSocketResponse:
+    """A client's WebSocket with the first of its protocols that is known, or none where it asks for none.
+
+    Raises `web.HTTPForbidden` where it knows no known one.
+    """
+    offered = websocket_protocols(request)
+    common = [name for name in offered if name in known]
+    if offered and not common:
+        why = f"requested protocol(s) are not supported: {' '.join(offered)}; supports {' '.join(known)}"
+        raise web.HTTPForbidden(text=why)
+    socket = web.WebSocketResponse(protocols=common[:1], max_msg_size=MESSAGE_LIMIT)
+    await socket.prepare(request)
+    return socket
+
+
+def websocket_protocols(request: web.BaseRequest) -> list[str]:
+    """What a client offers: joined with commas, in one header or in several."""
+    lines = request.headers.getall("Sec-WebSocket-Protocol", [])
+    return [name for line in lines for item in line.split(",") if (name := item.strip())]
+
+
+async def tunnelled(socket: web.WebSocketResponse) -> bytes:
+    """What comes next through a WebSocket that carries bytes; nothing at the end."""
+    while True:
+        message = await socket.receive()
+        if message.type is not WSMsgType.BINARY:
+            return b""
+        if message.data:
+            data: bytes = message.data
+            return data
+
+
+def negotiate(request: web.BaseRequest, known: Sequence[str]) -> str:
+    """The first version that a client offers for SPDY and that is known.
+
+    Raises `web.HTTPBadRequest` where it does not ask for SPDY, `web.HTTPForbidden` where no version is known.
+    """
+    if request.headers.get("Upgrade", "").lower() != PROTOCOL.lower():
+        raise web.HTTPBadRequest(text=f"unable to upgrade: {PROTOCOL} and WebSockets are spoken here")
+    lines = request.headers.getall(VERSION_HEADER, [])
+    offered = [name for line in lines for item in line.split(",") if (name := item.strip())]
+    if not offered:
+        raise web.HTTPBadRequest(text=f"unable to upgrade: header {VERSION_HEADER} names no protocol")
+    for name in offered:
+        if name in known:
+            return name
+    why = f"client supports [{' '.join(offered)}], server accepts [{' '.join(known)}]"
+    headers = {"X-Accepted-Stream-Protocol-Versions": ", ".join(known)}
+    raise web.HTTPForbidden(text=f"unable to upgrade: unable to negotiate protocol: {why}", headers=headers)

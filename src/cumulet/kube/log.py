@@ -1,0 +1,84 @@
+"""A container's log, from its node's kubelet as it comes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+from yarl import URL
+
+from cumulet.common import clock
+from cumulet.kube.kubelet import Kubelet, flag
+from cumulet.kube.status import ApiError, Cause, bad_request, invalid
+
+Object = dict[str, Any]
+
+_FLAGS = ("follow", "previous", "timestamps")
+#: Numbers with the least that each may be.
+_NUMBERS = {"tailLines": 0, "limitBytes": 1, "sinceSeconds": 1}
+
+
+async def log(kubelet: Kubelet, request: web.BaseRequest, pod: Object) -> web.StreamResponse:
+    """Answer a request. A pod on no node has an empty log. Raises `ApiError` 400, 404, 422 and 500."""
+    metadata = pod["metadata"]
+    options = _options(request, metadata["name"])
+    container = kubelet.container(request, pod)
+    if not pod["spec"].get("nodeName"):
+        return web.Response(content_type="text/plain")
+    path = f"/containerLogs/{metadata['namespace']}/{metadata['name']}/{container}"
+    url = URL(kubelet.address(pod) + path).with_query(options)
+    try:
+        async with kubelet.session.get(url) as upstream:
+            if upstream.status >= 400:
+                raise _failure(upstream.status, (await upstream.text())[:2048].strip())
+            response = web.StreamResponse(headers={"Content-Type": "text/plain"})
+            await response.prepare(request)
+            async for chunk in upstream.content.iter_any():
+                await response.write(chunk)
+            await response.write_eof()
+            return response
+    except aiohttp.ClientConnectionError as error:
+        raise ApiError(500, "InternalError", f'Get "{url}": {error}', {}) from None
+
+
+def _options(request: web.BaseRequest, name: str) -> dict[str, str]:
+    """`PodLogOptions` (core/v1) from the query, checked."""
+    query, causes = request.query, []
+    options = {field: "true" for field in _FLAGS if flag(request, field)}
+    for field, least in _NUMBERS.items():
+        if field not in query:
+            continue
+        text = query[field]
+        digits = text.removeprefix("-").removeprefix("+") if text[:1] in ("-", "+") else text
+        if not (digits.isascii() and digits.isdecimal()):
+            raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax')
+        if len(digits) > 18:
+            raise bad_request(f'strconv.ParseInt: parsing "{text}": value out of range')
+        options[field] = str(number := int(text))
+        if number < least:
+            bound = "greater than 0" if least else "greater than or equal to 0"
+            causes.append(Cause(field, "FieldValueInvalid", f"Invalid value: {number}: must be {bound}"))
+    if "sinceTime" in query:
+        try:
+            options["sinceTime"] = clock.rfc3339(clock.parse(query["sinceTime"]))
+        except ValueError:
+            raise bad_request(f'parsing time "{query["sinceTime"]}" as "2006-01-02T15:04:05Z07:00"') from None
+        if "sinceSeconds" in query:
+            why = "Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified"
+            causes = [cause for cause in causes if cause.field != "sinceSeconds"]
+            causes.append(Cause("[]", "FieldValueForbidden", why))
+    if "stream" in query:
+        causes.append(Cause("stream", "FieldValueForbidden", "Forbidden: may not be specified"))
+    if causes:
+        raise invalid("", "PodLogOptions", name, causes)
+    return options
+
+
+def _failure(status: int, text: str) -> ApiError:
+    """What a kubelet answered, as the API server's own answer."""
+    if status == 400:
+        return bad_request(text)
+    if status == 500:
+        return ApiError(500, "InternalError", f"Internal error occurred: {text}", {"causes": [{"message": text}]})
+    return ApiError(status, "NotFound" if status == 404 else "InternalError", text, {})

@@ -1,0 +1,122 @@
+"""Exec, attach and port-forward of the kubelet's API, by SPDY and by WebSockets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import aiohttp
+from aiohttp import WSMsgType, web
+
+from cumulet.common.arm import ArmError
+from cumulet.common.kubernetes.channels import ERROR, STDOUT, V5, Deliver, Options, failure, relay, success
+from cumulet.common.kubernetes.negotiation import MESSAGE_LIMIT, accept
+from cumulet.node import forward
+from cumulet.node.aci import ContainerGroups
+from cumulet.node.pods import Pods
+from cumulet.node.translate import group_name
+
+Object = dict[str, Any]
+
+
+class Streams:
+    """Connects clients with what the provider offers, and with the ports of pods."""
+
+    def __init__(self, pods: Pods, groups: ContainerGroups, session: aiohttp.ClientSession) -> None:
+        self._pods = pods
+        self._groups = groups
+        self._session = session
+
+    async def execute(self, request: web.Request) -> web.StreamResponse:
+        """Run a command in a container."""
+        options = _options(request)
+        path = self._container(request)
+        body = {
+            "command": request.query.getall("command", []),
+            "stdin": options.stdin,
+            "tty": options.tty,
+            "protocol": V5,
+        }
+        return await self._relay(request, options, f"{path}/exec", body)
+
+    async def attach(self, request: web.Request) -> web.StreamResponse:
+        """Show what a container writes from now on; it has no input, as container groups give it none."""
+        options = _options(request)
+        path = self._container(request)
+        if options.stdin:
+            # No colon: some clients take such a text for YAML.
+            why = "the containers of a container group have no standard input; attach without -i, or use exec"
+            raise web.HTTPBadRequest(text=why)
+        return await self._relay(request, options, f"{path}/attach", {})
+
+    async def forward(self, request: web.Request) -> web.StreamResponse:
+        """Connect to ports of a pod."""
+        pod = self._pod(request)
+        address = (pod.get("status") or {}).get("podIP")
+        if not address:
+            raise web.HTTPNotFound(text=f'pod "{request.match_info["pod"]}" has no address')
+        return await forward.serve(request, address)
+
+    def _pod(self, request: web.Request) -> Object:
+        info = request.match_info
+        pod = self._pods.pods.get(info["pod"], info["namespace"])
+        if pod is None:
+            raise web.HTTPNotFound(text=f'pod "{info["pod"]}" is not on this node')
+        return pod
+
+    def _container(self, request: web.Request) -> str:
+        """`{group}/containers/{container}` of one that runs. Raises `web.HTTPException` in upstream's words."""
+        pod, name = self._pod(request), request.match_info["container"]
+        statuses = (pod.get("status") or {}).get("containerStatuses") or ()
+        if not any(item["name"] == name and "running" in item["state"] for item in statuses):
+            raise web.HTTPInternalServerError(text=f'container not found ("{name}")')
+        return f"{group_name(pod)}/containers/{name}"
+
+    async def _relay(self, request: web.Request, options: Options, path: str, body: Object) -> web.StreamResponse:
+        try:
+            offer = await self._groups.post(path, body)
+        except ArmError as error:
+            raise web.HTTPBadRequest(text=str(error)) from None
+        async with (
+            self._session.ws_connect(offer["webSocketUri"], max_msg_size=MESSAGE_LIMIT) as socket,
+            accept(request, options) as (response, client),
+        ):
+            await socket.send_str(offer["password"])
+            await relay(client, _Group(socket, plain="protocol" not in body))
+            return response
+
+
+class _Group:
+    """The WebSocket of a container group; in a `plain` one all is output, and nothing tells why it ends."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse, *, plain: bool) -> None:
+        self._socket = socket
+        self._plain = plain
+
+    async def send(self, frame: bytes) -> None:
+        """As `Channels`."""
+        if not self._plain:
+            await self._socket.send_bytes(frame)
+
+    async def run(self, deliver: Deliver) -> None:
+        """As `Channels`."""
+        told = False
+        async for message in self._socket:
+            if message.type not in (WSMsgType.BINARY, WSMsgType.TEXT):
+                continue
+            data = message.data.encode() if isinstance(message.data, str) else message.data
+            await deliver(bytes([STDOUT]) + data if self._plain else data)
+            told = told or (not self._plain and data[:1] == bytes([ERROR]))
+        if not told:
+            await deliver(bytes([ERROR]) + (success() if self._plain else failure("the container group went away")))
+
+    async def close(self) -> None:
+        """As `Channels`."""
+        await self._socket.close()
+
+
+def _options(request: web.Request) -> Options:
+    asked = [request.query.get(name) == "1" for name in ("input", "output", "error", "tty")]
+    stdin, stdout, stderr, tty = asked
+    if not (stdin or stdout or stderr):
+        raise web.HTTPBadRequest(text="you must specify at least 1 of stdin, stdout, stderr")
+    return Options(stdin, stdout, stderr and not tty, tty)
