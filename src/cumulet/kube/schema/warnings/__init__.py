@@ -14,7 +14,12 @@ _POD_NAME = "metadata.name: this is used in the Pod's hostname"
 _MADE_NAME = "metadata.name: this is used in Pod names and hostnames"
 _SURPRISE = "which can result in surprising behavior; a DNS label is recommended"
 _NAMED = frozenset(
-    (("", "ReplicationController"), *(("apps", kind) for kind in ("Deployment", "ReplicaSet")), ("batch", "Job"), ("batch", "CronJob"))
+    (
+        ("", "ReplicationController"),
+        *(("apps", kind) for kind in ("Deployment", "ReplicaSet")),
+        ("batch", "Job"),
+        ("batch", "CronJob"),
+    )
 )
 _RULES: dict[tuple[str, str], Callable[[Object, Object | None], Iterator[str]]] = {
     ("", "Service"): service,
