@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -17,7 +18,8 @@ from cumulet.kube.names import generate
 from cumulet.kube.resources import Row
 from cumulet.kube.schema.parts import PARTS
 from cumulet.kube.schema.prune import strict_error
-from cumulet.kube.status import ApiError, already_exists, bad_request, conflict, invalid, not_found
+from cumulet.kube.schema.validation.causes import quoted
+from cumulet.kube.status import ApiError, already_exists, bad_request, conflict, failure, invalid, not_found
 from cumulet.kube.store import ConflictError, Store, Stored
 from cumulet.kube.writer import Writer
 
@@ -38,6 +40,7 @@ _KEPT = (
 _OWN = (*_KEPT, "resourceVersion", "generation", "managedFields")
 #: Updates that webhooks are asked about: of the object, and of its parts.
 _SEEN = ("", *PARTS)
+_OTHER_NAMESPACE = "the namespace of the provided object does not match the namespace sent on the request"
 _FINALIZERS = {"Foreground": "foregroundDeletion", "Orphan": "orphan"}
 
 
@@ -67,18 +70,22 @@ class Objects:
         """Whether there is such an object, or one on its way to disk."""
         return self._store.newest(row.key, namespace, name) is not None
 
-    def decode(self, row: Row, obj: Object, validation: str, *, fill: bool = True) -> list[str]:
+    def decode(
+        self, row: Row, obj: Object, validation: str, *, fill: bool = True, twice: Sequence[str] = ()
+    ) -> list[str]:
         """Check kind and types of what a client sent and remove what the kind does not have; warnings about that.
 
-        A configuration that is to be applied is not filled, as it says no more than what is in it.
+        A configuration that is to be applied is not filled, as it says no more than what is in it. What was already
+        said of fields that are there `twice` comes first.
         """
-        kind, api_version = obj.pop("kind", None), obj.pop("apiVersion", None)
-        if kind not in (None, "", row.kind) or api_version not in (None, "", row.api_version):
+        # What is left out is what is expected.
+        kind, api_version = obj.pop("kind", None) or row.kind, obj.pop("apiVersion", None) or row.api_version
+        if (kind, api_version) != (row.kind, row.api_version):
             raise bad_request(
-                f'{kind} in version "{api_version}" cannot be handled as a {row.kind}: no kind "{kind}" is registered '
-                f'for version "{row.api_version}"'
+                f'{kind} in version "{api_version}" cannot be handled as a {row.kind}: '
+                f"{kinds.mismatch(row, kind, api_version)}"
             )
-        unknown = kinds.prune(row, obj, fill=fill)
+        unknown = [*twice, *kinds.prune(row, obj, fill=fill)]
         if unknown and validation == "Strict":
             raise strict_error(row.kind, row.version, unknown)
         metadata = obj.setdefault("metadata", {})
@@ -99,15 +106,12 @@ class Objects:
         metadata = obj["metadata"]
         if row.namespaced:
             if metadata.get("namespace", namespace) != namespace:
-                raise bad_request(
-                    f"the namespace of the provided object does not match the namespace sent on the request"
-                    f" ({metadata['namespace']} vs {namespace})"
-                )
+                raise bad_request(_OTHER_NAMESPACE)
             metadata["namespace"] = namespace
         else:
             metadata.pop("namespace", None)
         if metadata.get("resourceVersion"):
-            raise bad_request("resourceVersion should not be set on objects to be created")
+            raise failure("resourceVersion should not be set on objects to be created")
         base = metadata.get("generateName", "")
         if not metadata.get("name") and base:
             metadata["name"] = generate(base)
@@ -172,6 +176,8 @@ class Objects:
             old = before.load()
             obj = change(before.load())
             version = obj["metadata"].get("resourceVersion")
+            if version and not re.fullmatch(r"\d{1,20}", version):
+                raise failure(f"strconv.ParseUint: parsing {quoted(version)}: invalid syntax")
             if version and version != str(before.revision):
                 raise conflict(row.group, row.plural, name)
             obj = self._prepared(row, obj, old, subresource)
@@ -253,9 +259,16 @@ class Objects:
     def _prepared(self, row: Row, obj: Object, old: Object, subresource: str) -> Object:
         metadata = obj["metadata"]
         if metadata.get("name") != old["metadata"]["name"]:
+            if not metadata.get("name"):
+                name = old["metadata"]["name"]
+                raise bad_request(
+                    f"the name of the object ({name} based on URL) was undeterminable: name must be provided"
+                )
             raise bad_request(
-                f"the name of the object ({metadata.get('name')}) does not match the name on the URL ({old['metadata']['name']})"
+                f"the name of the object ({metadata['name']}) does not match the name on the URL ({old['metadata']['name']})"
             )
+        if metadata.get("namespace", old["metadata"].get("namespace")) != old["metadata"].get("namespace"):
+            raise bad_request(_OTHER_NAMESPACE)
         if metadata.get("uid") not in (None, "", old["metadata"]["uid"]):
             raise conflict(
                 row.group,
@@ -269,6 +282,7 @@ class Objects:
             else:
                 metadata.pop(key, None)
         kinds.set_defaults(row, obj)
+        self._admission.complete_update(row, subresource, obj)
         kinds.prepare_for_update(row, obj, old, subresource)
         return obj
 
@@ -308,10 +322,16 @@ def _is_finished(obj: Object) -> bool:
 
 def _check_preconditions(row: Row, name: str, obj: Object, options: Object) -> None:
     wanted = options.get("preconditions") or {}
-    for key, label in (("uid", "UID"), ("resourceVersion", "ResourceVersion")):
+    for key, label, done in (
+        ("uid", "UID", "deleted and then recreated"),
+        ("resourceVersion", "ResourceVersion", "modified"),
+    ):
         if wanted.get(key) and wanted[key] != obj["metadata"][key]:
-            why = f"Precondition failed: {label} in precondition: {wanted[key]}, {label} in object meta: {obj['metadata'][key]}"
-            raise conflict(row.group, row.plural, name, why)
+            why = (
+                f"the {label} in the precondition ({wanted[key]}) does not match the {label} in record "
+                f"({obj['metadata'][key]}). The object might have been {done}"
+            )
+            raise conflict(row.group, row.kind, name, why)
 
 
 def _begin_deletion(row: Row, obj: Object, options: Object) -> bool:
@@ -323,10 +343,10 @@ def _begin_deletion(row: Row, obj: Object, options: Object) -> bool:
     grace = _grace(row, obj, options)
     current = metadata.get("deletionGracePeriodSeconds")
     if not metadata.get("deletionTimestamp") or (current is not None and grace < current):
+        if "generation" in metadata and not metadata.get("deletionTimestamp"):
+            metadata["generation"] += 1
         metadata["deletionTimestamp"] = clock.rfc3339(clock.now() + timedelta(seconds=grace))
         metadata["deletionGracePeriodSeconds"] = grace
-        if "generation" in metadata:
-            metadata["generation"] += 1
         if row.key == "namespaces":
             obj.setdefault("status", {})["phase"] = "Terminating"
     return _is_finished(obj)
@@ -343,4 +363,4 @@ def _grace(row: Row, obj: Object, options: Object) -> int:
     seconds = spec.get("terminationGracePeriodSeconds", 30) if given is None else given
     if not isinstance(seconds, int) or isinstance(seconds, bool):
         raise ApiError(400, "BadRequest", "gracePeriodSeconds must be a number")
-    return max(seconds, 0)
+    return 1 if seconds < 0 else seconds

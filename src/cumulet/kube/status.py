@@ -32,8 +32,9 @@ class ApiError(Exception):
             "metadata": self.metadata,
             "status": "Failure",
             "message": str(self),
-            "reason": self.reason,
         }
+        if self.reason:
+            status["reason"] = self.reason
         if self.details is not None:
             status["details"] = self.details
         status["code"] = self.code
@@ -43,6 +44,11 @@ class ApiError(Exception):
 def bad_request(message: str) -> ApiError:
     """400."""
     return ApiError(400, "BadRequest", message)
+
+
+def failure(message: str) -> ApiError:
+    """500 for what upstream takes for its own failure, and is the client's."""
+    return ApiError(500, "", message)
 
 
 def not_found(group: str, plural: str, name: str) -> ApiError:

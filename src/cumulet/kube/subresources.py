@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 
 from cumulet.common import clock
-from cumulet.kube import kinds
+from cumulet.kube import kinds, schema
 from cumulet.kube.answer import encode
 from cumulet.kube.attributes import Attributes
 from cumulet.kube.authentication import Authenticator, TokenError
@@ -20,10 +20,13 @@ from cumulet.kube.fields import Manager, track
 from cumulet.kube.kubelet import Kubelet
 from cumulet.kube.log import log
 from cumulet.kube.objects import Objects
+from cumulet.kube.options import check_named
 from cumulet.kube.patch import json_patch, merge_patch
+from cumulet.kube.patching import unpatched
 from cumulet.kube.proxy import Proxy
 from cumulet.kube.resources import BY_KEY
-from cumulet.kube.status import bad_request, conflict, forbidden, method_not_allowed
+from cumulet.kube.schema.validation.causes import invalid as invalid_value
+from cumulet.kube.status import ApiError, bad_request, conflict, forbidden, invalid, method_not_allowed
 from cumulet.kube.streams import Streams
 from cumulet.kube.tables.text import selector_text
 from cumulet.kube.target import Target
@@ -66,6 +69,7 @@ class Subresources:
                 return await self._rescale(request, user, target)
             case "binding", "create":
                 binding = decode_body(request.headers.get("Content-Type", ""), await read(request), "Binding")
+                check_named(target.name, binding, "Binding")
                 return await self.bind(request, target, binding)
             case "eviction", "create":
                 return await self._evictions.evict(request, user, target)
@@ -108,9 +112,20 @@ class Subresources:
             version = (wanted.get("metadata") or {}).get("resourceVersion")
             if version and version != old["metadata"]["resourceVersion"]:
                 raise conflict(target.row.group, target.row.plural, target.name)
-            replicas = (wanted.get("spec") or {}).get("replicas", 0)
-            if not isinstance(replicas, int) or isinstance(replicas, bool) or replicas < 0:
-                raise bad_request("spec.replicas must be a whole number that is not negative")
+            name = (wanted.get("metadata") or {}).get("name") or target.name
+            if name != target.name:
+                raise bad_request(
+                    f"the name of the object ({name}) does not match the name on the URL ({target.name})"
+                )
+            text = msgspec.json.encode(wanted)
+            try:
+                schema.prune(wanted, "autoscaling", "v1", "Scale")
+            except ApiError as error:
+                raise (error if target.verb == "update" else unpatched(text, error)) from None
+            replicas = (wanted.get("spec") or {}).get("replicas") or 0
+            if replicas < 0:
+                why = "must be greater than or equal to 0"
+                raise invalid("autoscaling", "Scale", target.name, [invalid_value("spec.replicas", replicas, why)])
             _put(
                 old,
                 target.row.custom.scale.spec if target.row.custom and target.row.custom.scale else _REPLICAS,

@@ -32,7 +32,7 @@ def counts(*names: str, of_all: tuple[str, ...] = (), words: str = "readyReplica
         causes = list(not_negative(status, "status", *names))
         for name in of_all:
             if status.get(name, 0) > status.get("replicas", 0):
-                causes.append(invalid(f"status.{name}", status[name], _MORE))
+                causes.append(invalid(f"status.{name}", status.get(name, 0), _MORE))
         if of_all and status.get("availableReplicas", 0) > status.get("readyReplicas", 0):
             why = f"cannot be greater than {words}"
             causes.append(invalid("status.availableReplicas", status["availableReplicas"], why))
