@@ -34,7 +34,19 @@ import importlib, sys
 from pathlib import Path
 from cumulet.common.config import load
 from cumulet.common.room import run
-run(sys.argv[2], load(Path(sys.argv[1])), importlib.import_module(f"cumulet.{sys.argv[2]}.room").serve)
+room = importlib.import_module(f"cumulet.{sys.argv[2]}.room")
+loop = {"new_event_loop": room.new_event_loop} if hasattr(room, "new_event_loop") else {}
+run(sys.argv[2], load(Path(sys.argv[1])), room.serve, **loop)
+"""
+#: The cipher that client-go offers first; Python's own clients offer another.
+_OPENSSL = """
+openssl_conf = settings
+[settings]
+ssl_conf = modules
+[modules]
+system_default = ciphers
+[ciphers]
+Ciphersuites = TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384
 """
 _CONNECTIONS = 16
 _LISTED = 4083
@@ -158,11 +170,17 @@ class _Server:
     @contextlib.contextmanager
     def _client(self, job: Any) -> Iterator[subprocess.Popen[str]]:
         command = [sys.executable, "-m", "benchmarks.kube_load"]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdin is not None
-            process.stdin.write(json.dumps(job) + "\n")
-            process.stdin.flush()
-            yield process
+        pipe = subprocess.PIPE
+        with tempfile.NamedTemporaryFile("w", suffix=".cnf") as settings:
+            settings.write(_OPENSSL)
+            settings.flush()
+            environment = {**os.environ, "OPENSSL_CONF": settings.name}
+            process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
+            with process:
+                assert process.stdin is not None
+                process.stdin.write(json.dumps(job) + "\n")
+                process.stdin.flush()
+                yield process
         if process.returncode:
             raise SystemExit(process.returncode)
 

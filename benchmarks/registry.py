@@ -1,7 +1,8 @@
 """The registry and Debian's docker-registry side by side: `make bench-registry`.
 
 Both serve HTTPS with the installation's own certificate from folders on the same disk, and are measured in turns
-(ours, peer, ours, peer …); printed are medians and their ratio. Ours checks a bearer token with every request and
+(ours, peer, ours, peer …); printed are medians and their ratio. Both encrypt with AES-128-GCM (`openssl.cnf`): left to
+themselves, OpenSSL's clients would have AES-256 of ours, and AES-128 of the peer, which chooses. Ours checks a bearer token with every request and
 writes its access log; the peer checks nobody and logs errors only, which is generous to it. Reads are driven by `wrk`,
 pushes by processes of `benchmarks.push`, the same for both; they share the machine with the server.
 """
@@ -168,6 +169,9 @@ class _Wrk(NamedTuple):
 
 def main() -> None:
     """Measure and print; ends with 1 where a bound is missed and `--check` is given."""
+    if "OPENSSL_CONF" not in os.environ:
+        settings = {"OPENSSL_CONF": str(Path(__file__).with_name("openssl.cnf"))}
+        os.execve(sys.executable, [sys.executable, "-m", __spec__.name, *sys.argv[1:]], os.environ | settings)  # noqa: S606
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=5, help="how long each reading takes")

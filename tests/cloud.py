@@ -8,6 +8,7 @@ import importlib
 import json
 import os
 import signal
+import socket
 import ssl
 import traceback
 import uuid
@@ -53,10 +54,13 @@ class Cloud:
         self.subscription = f"/subscriptions/{self.config.subscription_id}"
         self.owner = read_credential(self.config.credential_file("owner"))
         names: tuple[RoomName, ...] = ("identity", *rooms)
-        self._listeners = {name: [listen(address) for address in self.config.listening(name)] for name in names}
+        self._listeners = {name: self._listen(name) for name in names}
         self._running: dict[RoomName, int] = {}
         for name in self._listeners:
             self.start(name)
+
+    def _listen(self, name: RoomName) -> list[socket.socket]:
+        return [listen(address) for address in self.config.listening(name)]
 
     def start(self, name: RoomName) -> None:
         """Start a room, as the supervisor does, and wait until it is ready."""

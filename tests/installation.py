@@ -70,10 +70,10 @@ class Installation:
         """A `kubectl` command."""
         return self.run("kubectl", *arguments, code=code, stdin=stdin)
 
-    def up(self) -> str:
+    def up(self, *options: str) -> str:
         """Start it, on free ports the first time, and take in what `cumulet env` says."""
         first = not (self.data_dir / "config.json").exists()
-        output = self.run("cumulet", "up", "--detach", *(self.first_options() if first else ()))
+        output = self.run("cumulet", "up", "--detach", *(self.first_options() if first else ()), *options)
         for line in self.run("cumulet", "env").splitlines():
             name, _, value = line.removeprefix("export ").partition("=")
             self.environment[name] = value.strip("'")

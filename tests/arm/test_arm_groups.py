@@ -8,11 +8,10 @@ from urllib.parse import quote
 
 import pytest
 from azure.core.exceptions import ResourceNotFoundError
-from azure.identity import ClientSecretCredential
 from azure.mgmt.resource.resources import ResourceManagementClient
 
-from cumulet.common.entra import ARM_AUDIENCE
 from tests.cloud import Answer, Cloud
+from tests.microsoft import management
 
 REGISTRIES = "providers/Microsoft.ContainerRegistry/registries"
 
@@ -50,21 +49,7 @@ def test_a_group_lives(cloud: Cloud) -> None:
 
 
 def test_its_life_with_microsofts_client(cloud: Cloud) -> None:
-    with (
-        ClientSecretCredential(
-            cloud.config.tenant_id,
-            cloud.owner.client_id,
-            cloud.owner.client_secret,
-            authority=cloud.config.url("identity"),
-            disable_instance_discovery=True,
-        ) as credential,
-        ResourceManagementClient(
-            credential,
-            cloud.config.subscription_id,
-            base_url=cloud.config.url("arm"),
-            credential_scopes=[f"{ARM_AUDIENCE}/.default"],
-        ) as client,
-    ):
+    with management(ResourceManagementClient, cloud) as client:
         groups = client.resource_groups
         made = groups.create_or_update("sdk", {"location": "eastus", "tags": {"sdk": "yes"}})
         assert made.properties is not None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cumulet.controllers import endpoints, podgc
+from cumulet.controllers import endpoints, nodes, podgc
 from tests.cloud import Cloud
 from tests.controllers.node import StandInNode
 from tests.controllers.space import Space
@@ -17,8 +17,9 @@ from tests.kube.conftest import Program, Server, programs
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    """The rooms, running. Pods of a node that is gone are not waited for as long as usual; slices are short."""
+    """The rooms, running. Nodes and their pods are not waited for as long as usual; slices are short."""
     podgc.QUARANTINE = 0.5
+    nodes.GRACE = 6.0
     endpoints.PER_SLICE = 4
     made = Cloud(tmp_path_factory.mktemp("controllers") / "data", "kube", "scheduler", "controllers")
     yield made

@@ -15,8 +15,8 @@ from urllib.parse import urlencode
 
 from tests.kube.conftest import Server
 
-#: A heartbeat that is never too old.
-_ALWAYS = "2036-01-01T00:00:00Z"
+#: Seconds between two heartbeats.
+_BEAT = 1.5
 
 
 class StandInNode:
@@ -38,20 +38,53 @@ class StandInNode:
         metadata = {"name": name, "labels": {"kubernetes.io/hostname": name, **(labels or {})}}
         server.make("/api/v1/nodes", {"metadata": metadata, "spec": {"taints": taints or []}})
         has = {"cpu": "8", "memory": "16Gi", "pods": "110"} | allocatable
-        ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "lastHeartbeatTime": _ALWAYS}
+        ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "lastHeartbeatTime": _now()}
         status = {"capacity": has, "allocatable": has, "conditions": [ready | {"lastTransitionTime": _now()}]}
         self._patch(f"/api/v1/nodes/{name}/status", {"status": status})
         self._connection: http.client.HTTPSConnection | None = None
+        self._silent = threading.Event()
+        self._heart = threading.Thread(target=self._beat)
+        self._heart.start()
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
+
+    def fall_silent(self) -> None:
+        """Send no more heartbeats."""
+        self._silent.set()
+        self._heart.join()
+
+    def speak_up(self) -> None:
+        """Send them again."""
+        self._silent.clear()
+        self._heart = threading.Thread(target=self._beat)
+        self._heart.start()
+        now = {"type": "Ready", "status": "True", "reason": "KubeletReady", "lastHeartbeatTime": _now()}
+        self._patch(f"/api/v1/nodes/{self.name}/status", {"status": {"conditions": [now]}})
 
     def close(self) -> None:
         """Take the node away."""
         self._closed = True
+        self.fall_silent()
         if self._connection is not None and self._connection.sock is not None:
             self._connection.sock.shutdown(2)
         self._thread.join()
         self._server.call("DELETE", f"/api/v1/nodes/{self.name}")
+
+    def _beat(self) -> None:
+        path = f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{self.name}"
+        while not self._silent.wait(_BEAT):
+            now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+            lease: dict[str, Any] = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}
+            lease["metadata"] = {"name": self.name, "namespace": "kube-node-lease"}
+            lease["spec"] = {"holderIdentity": self.name, "leaseDurationSeconds": 40, "renewTime": now}
+            try:
+                query = "fieldManager=kubelet&force=true"
+                answer = self._server.call(
+                    "PATCH", f"{path}?{query}", lease, content_type="application/apply-patch+yaml"
+                )
+                assert answer.status in (200, 201), answer.body
+            except (OSError, http.client.HTTPException):
+                continue  # the server is away for a moment
 
     def _run(self) -> None:
         address = self._server.cloud.config.addresses["kube"]

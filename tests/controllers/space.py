@@ -23,6 +23,7 @@ _GROUPS = {
     "storage.k8s.io": ("storageclasses",),
     "certificates.k8s.io": ("certificatesigningrequests",),
     "coordination.k8s.io": ("leases",),
+    "rbac.authorization.k8s.io": ("clusterroles",),
     "apiextensions.k8s.io": ("customresourcedefinitions",),
 }
 _GROUP_OF = {plural: group for group, plurals in _GROUPS.items() for plural in plurals}
@@ -32,10 +33,12 @@ _CLUSTER = (
     "nodes",
     "namespaces",
     "persistentvolumes",
+    "clusterroles",
     *_GROUPS["scheduling.k8s.io"],
     *_GROUPS["storage.k8s.io"],
 )
-_WAIT = 30
+#: Seconds for which something is waited for.
+WAIT = 30
 
 
 class Space:
@@ -157,12 +160,12 @@ class Space:
         namespace: str | None = None,
         since: str = "",
     ) -> Object:
-        query = {"watch": "true", "timeoutSeconds": str(_WAIT), "resourceVersion": since}
+        query = {"watch": "true", "timeoutSeconds": str(WAIT), "resourceVersion": since}
         if fields:
             query["fieldSelector"] = fields
         address = self.server.cloud.config.addresses["kube"]
         connection = http.client.HTTPSConnection(
-            address.host, address.port, context=self.server.tls, timeout=_WAIT + 5
+            address.host, address.port, context=self.server.tls, timeout=WAIT + 5
         )
         last: Object = {}
         try:
@@ -172,11 +175,12 @@ class Space:
             for line in response:
                 event = json.loads(line)
                 last = event["object"]
+                assert event["type"] != "ERROR", last
                 if holds(event["type"], last):
                     return last
         finally:
             connection.close()
-        raise AssertionError(f"waited {_WAIT} s for {what}; last seen: {json.dumps(last, indent=1)}")
+        raise AssertionError(f"waited {WAIT} s for {what}; last seen: {json.dumps(last, indent=1)}")
 
 
 def condition(obj: Object, kind: str) -> Object:

@@ -40,16 +40,20 @@ def test_a_budget_of_a_share(space: Space) -> None:
     space.make("deployments", workload("web", replicas=4))
     space.make(BUDGETS, _budget(maxUnavailable="30%"))
     space.wait_status(BUDGETS, "web", currentHealthy=4, desiredHealthy=2, expectedPods=4, disruptionsAllowed=2)
-    bare: Object = {
-        "metadata": {"name": "bare", "labels": {"app": "web"}},
-        "spec": {"containers": [{"name": "c", "image": "x"}]},
-    }
-    bare["spec"]["nodeSelector"] = {"nowhere": "1"}
-    bare["metadata"]["ownerReferences"] = [
-        {"apiVersion": "v1", "kind": "Other", "name": "x", "uid": "1", "controller": True}
-    ]
-    space.make("pods", bare)
-    assert "found no controllers for pod" in space.wait_event("web", "CalculateExpectedPodCountFailed")
+    spec = {"containers": [{"name": "c", "image": "x"}], "nodeSelector": {"nowhere": "1"}}
+    labels = {"app": "web"}
+    # A pod on its own is not counted in the share, and that is told.
+    space.make("pods", {"metadata": {"name": "bare", "labels": labels}, "spec": spec})
+    assert space.wait_event("web", "UnmanagedPods").startswith(
+        "Pods selected by this PodDisruptionBudget (selector: &LabelSelector{MatchLabels:map[string]string{app: web,},"
+        "MatchExpressions:[]LabelSelectorRequirement{},}) were found to be unmanaged."
+    )
+    space.wait_status(BUDGETS, "web", currentHealthy=4, desiredHealthy=2, expectedPods=4, disruptionsAllowed=2)
+    owner = {"apiVersion": "v1", "kind": "Other", "name": "x", "uid": "1", "controller": True}
+    space.make("pods", {"metadata": {"name": "odd", "labels": labels, "ownerReferences": [owner]}, "spec": spec})
+    assert space.wait_event("web", "CalculateExpectedPodCountFailed") == (
+        'Failed to calculate the number of expected pods: no matches for kind "Other" in version "v1"'
+    )
     space.wait_status(BUDGETS, "web", disruptionsAllowed=0)
 
 
@@ -89,16 +93,16 @@ def test_a_node_that_is_not_heard_of(space: Space, server: Server) -> None:
     space.make("pods", *pods)
     for name in ("stays", "goes"):
         space.wait("pods", name, lambda pod: condition(pod, "Ready").get("status") == "True")
-    silent = {"type": "Ready", "status": "True", "lastHeartbeatTime": "2020-01-01T00:00:00Z"}
-    space.status("nodes", "lost", conditions=[silent])
+    lost.fall_silent()
     unknown = space.wait("nodes", "lost", lambda node: condition(node, "Ready")["status"] == "Unknown")
     assert condition(unknown, "Ready")["message"] == "Kubelet stopped posting node status."
+    assert condition(unknown, "PIDPressure")["message"] == "Kubelet never posted node status."
     tainted = space.wait("nodes", "lost", lambda node: len(node["spec"].get("taints") or ()) == 2)
     assert {taint["effect"] for taint in tainted["spec"]["taints"]} == {"NoSchedule", "NoExecute"}
     space.wait("pods", "stays", lambda pod: condition(pod, "Ready")["status"] == "False")
     space.wait_gone("pods", "goes")
     assert space.wait("pods", "stays")["status"]["phase"] == "Running"
-    space.status("nodes", "lost", conditions=[silent | {"lastHeartbeatTime": "2036-01-01T00:00:00Z"}])
+    lost.speak_up()
     space.wait("nodes", "lost", lambda node: not node["spec"].get("taints"))
     # Its pods go with it when it is gone for good.
     lost.close()
@@ -262,3 +266,15 @@ def test_many_end_points_are_cut_in_slices(space: Space) -> None:
         space.wait_gone("endpointslices", left[-1]["metadata"]["name"])
         left = space.all("endpointslices")
     assert len(left[0]["endpoints"]) == 4
+
+
+def test_roles_that_aggregate_others(space: Space) -> None:
+    rbac = "/apis/rbac.authorization.k8s.io/v1/clusterroles"
+    rule = {"apiGroups": ["example.com"], "resources": [space.name], "verbs": ["get"]}
+    labels = {"rbac.authorization.k8s.io/aggregate-to-view": "true"}
+    space.server.make(rbac, {"metadata": {"name": space.name, "labels": labels}, "rules": [rule]})
+    for name in ("view", "edit", "admin"):  # each aggregates the one before
+        space.wait("clusterroles", name, lambda role: rule in role["rules"])
+    space.delete("clusterroles", space.name)
+    for name in ("view", "edit", "admin"):
+        space.wait("clusterroles", name, lambda role: rule not in role["rules"])

@@ -156,10 +156,13 @@ def test_when_the_last_one_still_runs(space: Space, policy: str) -> None:
     owner = {"apiVersion": "batch/v1", "kind": "CronJob", "name": "tick", "uid": made["metadata"]["uid"]}
     running = job("tick-0", "runs")
     running["metadata"]["ownerReferences"] = [owner | {"controller": True}]
-    space.make(JOBS, running)
-    space.wait("cronjobs", "tick", lambda obj: obj["status"].get("active"))
+    uid = space.make(JOBS, running)["metadata"]["uid"]
+    # What somebody else began does not count.
+    unexpected = "Saw a job that the controller did not create or forgot: tick-0"
+    assert space.wait_event("tick", "UnexpectedJob") == unexpected
     before = (datetime.now(UTC) - timedelta(minutes=5)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    space.status("cronjobs", "tick", lastScheduleTime=before)
+    active = [{"apiVersion": "batch/v1", "kind": "Job", "name": "tick-0", "namespace": space.name, "uid": uid}]
+    space.status("cronjobs", "tick", lastScheduleTime=before, active=active)
     space.patch("cronjobs", "tick", {"spec": {"suspend": False}})
     if policy == "Forbid":
         message = "Not starting job because prior execution is running and concurrency policy is Forbid"

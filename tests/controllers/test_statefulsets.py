@@ -17,7 +17,7 @@ def test_pods_come_one_after_the_other(space: Space) -> None:
     pod = space.get("pods", "web-1")
     assert (pod["spec"]["hostname"], pod["spec"]["subdomain"]) == ("web-1", "web")
     assert pod["metadata"]["labels"]["apps.kubernetes.io/pod-index"] == "1"
-    assert "SuccessfulCreate: create Pod web-0 in StatefulSet web successful" in space.events("web")
+    assert "SuccessfulCreate: Create Pod web-0 in StatefulSet web successful" in space.events("web")
 
 
 def test_scaling_down_takes_the_last_first(space: Space) -> None:
@@ -28,8 +28,8 @@ def test_scaling_down_takes_the_last_first(space: Space) -> None:
     assert [pod["metadata"]["name"] for pod in space.living()] == ["web-0"]
     space.patch(SETS, "web", {"spec": {"replicas": 0}})
     space.wait_gone("pods", "web-0")
-    deleted = [text for text in space.events("web") if "delete Pod" in text]
-    assert deleted[:2] == [f"SuccessfulDelete: delete Pod web-{n} in StatefulSet web successful" for n in (2, 1)]
+    deleted = [text for text in space.events("web") if "Delete Pod" in text]
+    assert deleted[:2] == [f"SuccessfulDelete: Delete Pod web-{n} in StatefulSet web successful" for n in (2, 1)]
 
 
 def test_a_partition_holds_the_update_and_undo_takes_it_back(space: Space) -> None:
@@ -69,7 +69,7 @@ def test_claims_are_made_and_kept(space: Space) -> None:
     pod = space.wait("pods", "web-0")
     assert space.names("persistentvolumeclaims") == ["data-web-0"]
     assert pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"] == "data-web-0"
-    assert "SuccessfulCreate: create Claim data-web-0 Pod web-0 in StatefulSet web success" in space.events("web")
+    assert "SuccessfulCreate: Create Claim data-web-0 Pod web-0 in StatefulSet web success" in space.events("web")
     space.delete(SETS, "web", propagationPolicy="Foreground")
     space.wait_gone(SETS, "web")
     assert space.names("pods") == []

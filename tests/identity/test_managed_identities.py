@@ -9,12 +9,12 @@ from typing import Any
 import jwt
 import pytest
 from azure.core.exceptions import ResourceNotFoundError
-from azure.identity import ClientSecretCredential
 from azure.mgmt.msi import ManagedServiceIdentityClient
 
 from cumulet.common.config import RoomName
 from cumulet.common.entra import ARM_AUDIENCE
 from tests.cloud import Answer, Cloud
+from tests.microsoft import management
 
 TYPE = "providers/Microsoft.ManagedIdentity/userAssignedIdentities"
 
@@ -22,21 +22,7 @@ TYPE = "providers/Microsoft.ManagedIdentity/userAssignedIdentities"
 @pytest.fixture
 def client(cloud: Cloud) -> Iterator[ManagedServiceIdentityClient]:
     """Microsoft's client, as the owner."""
-    with (
-        ClientSecretCredential(
-            cloud.config.tenant_id,
-            cloud.owner.client_id,
-            cloud.owner.client_secret,
-            authority=cloud.config.url("identity"),
-            disable_instance_discovery=True,
-        ) as credential,
-        ManagedServiceIdentityClient(
-            credential,
-            cloud.config.subscription_id,
-            base_url=cloud.config.url("arm"),
-            credential_scopes=[f"{ARM_AUDIENCE}/.default"],
-        ) as made,
-    ):
+    with management(ManagedServiceIdentityClient, cloud) as made:
         yield made
 
 

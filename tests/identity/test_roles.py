@@ -9,11 +9,11 @@ from urllib.parse import quote
 
 import pytest
 from azure.core.exceptions import HttpResponseError
-from azure.identity import ClientSecretCredential
 from azure.mgmt.authorization import AuthorizationManagementClient
 
-from cumulet.common.entra import ARM_AUDIENCE, Credential
+from cumulet.common.entra import Credential
 from tests.cloud import Answer, Cloud
+from tests.microsoft import management
 
 AUTHORIZATION = "providers/Microsoft.Authorization"
 READER = "acdd72a7-3385-48ef-bd42-f606fba81ae7"
@@ -30,21 +30,7 @@ def group(cloud: Cloud) -> str:
 @pytest.fixture
 def client(cloud: Cloud) -> Iterator[AuthorizationManagementClient]:
     """Microsoft's client, as the owner."""
-    with (
-        ClientSecretCredential(
-            cloud.config.tenant_id,
-            cloud.owner.client_id,
-            cloud.owner.client_secret,
-            authority=cloud.config.url("identity"),
-            disable_instance_discovery=True,
-        ) as credential,
-        AuthorizationManagementClient(
-            credential,
-            cloud.config.subscription_id,
-            base_url=cloud.config.url("arm"),
-            credential_scopes=[f"{ARM_AUDIENCE}/.default"],
-        ) as made,
-    ):
+    with management(AuthorizationManagementClient, cloud) as made:
         yield made
 
 

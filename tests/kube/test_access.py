@@ -136,3 +136,59 @@ def test_keys_of_service_account_tokens_are_published(server: Server) -> None:
     assert found["jwks_uri"].endswith("/openid/v1/jwks")
     (key,) = server.call("GET", "/openid/v1/jwks").body["keys"]
     assert (key["kty"], key["use"]) == ("EC", "sig")
+
+
+SYSTEM_USERS = {
+    "system:kube-scheduler": [
+        ("list", "resource.k8s.io/v1", "", "resourceslices"),
+        ("watch", "storage.k8s.io/v1", "", "csistoragecapacities"),
+        ("list", "v1", "", "replicationcontrollers"),
+        # Its own configuration and lease, each by name.
+        ("list", "v1", "kube-system", "configmaps?fieldSelector=metadata.name%3Dextension-apiserver-authentication"),
+        ("watch", "coordination.k8s.io/v1", "kube-system", "leases?fieldSelector=metadata.name%3Dkube-scheduler"),
+    ],
+    "system:serviceaccount:kube-system:deployment-controller": [("list", "apps/v1", "", "deployments")],
+    "system:serviceaccount:kube-system:generic-garbage-collector": [("list", "v1", "", "secrets")],
+}
+
+
+@pytest.mark.parametrize(
+    ("user", "verb", "version", "namespace", "what"),
+    [(user, *asked) for user, all_ in SYSTEM_USERS.items() for asked in all_],
+)
+def test_what_parts_of_kubernetes_read(
+    server: Server, user: str, verb: str, version: str, namespace: str, what: str
+) -> None:
+    root = f"/apis/{version}" if "/" in version else f"/api/{version}"
+    path = f"{root}/namespaces/{namespace}/{what}" if namespace else f"{root}/{what}"
+    if verb == "watch":
+        path += f"{'&' if '?' in path else '?'}watch=true&timeoutSeconds=1"
+    assert server.call("GET", path, impersonate_user=user).status == 200
+
+
+def test_a_right_by_name_is_for_that_name_alone(server: Server) -> None:
+    path = "/api/v1/namespaces/kube-system/configmaps"
+    scheduler = "system:kube-scheduler"
+    for selector in ("", "?fieldSelector=metadata.name%3Dkube-root-ca.crt", "?fieldSelector=metadata.name!%3Dx"):
+        answer = server.call("GET", path + selector, impersonate_user=scheduler)
+        assert answer.status == 403
+    assert answer.body["message"] == (
+        'configmaps is forbidden: User "system:kube-scheduler" cannot list resource "configmaps" in API group "" '
+        'in the namespace "kube-system"'
+    )
+
+
+def test_roles_change_what_is_allowed_at_once(server: Server) -> None:
+    name = f"r{uuid.uuid4().hex[:8]}"
+    space = server.namespace(name)
+    assert server.call("GET", f"{space}/configmaps", impersonate_user="eve").status == 403
+    rules = [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["list"]}]
+    server.make(f"{RBAC}/namespaces/{name}/roles", {"metadata": {"name": "r"}, "rules": rules})
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "r"}
+    subject = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "eve"}
+    server.make(
+        f"{RBAC}/namespaces/{name}/rolebindings", {"metadata": {"name": "b"}, "roleRef": role, "subjects": [subject]}
+    )
+    assert server.call("GET", f"{space}/configmaps", impersonate_user="eve").status == 200
+    assert server.call("DELETE", f"{RBAC}/namespaces/{name}/roles/r").status == 200
+    assert server.call("GET", f"{space}/configmaps", impersonate_user="eve").status == 403

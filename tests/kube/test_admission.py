@@ -25,6 +25,14 @@ def sized(name: str, **amounts: dict[str, str]) -> dict[str, Any]:
     return pod(name, resources=amounts)
 
 
+def claim(name: str, size: str) -> dict[str, Any]:
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}}
+    return {"metadata": {"name": name}, "spec": spec}
+
+
+MERGE, STRATEGIC = (f"application/{kind}-patch+json" for kind in ("merge", "strategic-merge"))
+
+
 def refusal(server: Server, path: str, body: Any) -> str:
     answer = server.call("POST", path, body)
     assert answer.status == 403, answer.body
@@ -63,12 +71,77 @@ def test_limit_ranges_fill_in_and_bound(server: Server, path: str) -> None:
     assert "maximum cpu usage per Pod is 1500m, but limit is 2" in message
     message = refusal(server, f"{path}/pods", sized("small", requests={"cpu": "10m"}))
     assert message == 'pods "small" is forbidden: minimum cpu usage per Container is 50m, but request is 10m'
-    claim = {
-        "metadata": {"name": "v"},
-        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "2Gi"}}},
-    }
-    message = refusal(server, f"{path}/persistentvolumeclaims", claim)
+    message = refusal(server, f"{path}/persistentvolumeclaims", claim("v", "2Gi"))
     assert "maximum storage usage per PersistentVolumeClaim is 1Gi, but" in message
+
+
+def test_limit_ranges_want_what_they_bound(server: Server, path: str) -> None:
+    limits = [
+        {"type": "Container", "max": {"memory": "64Mi"}, "maxLimitRequestRatio": {"cpu": "2"}},
+        {"type": "PersistentVolumeClaim", "min": {"storage": "1Gi"}},
+    ]
+    server.make(f"{path}/limitranges", {"metadata": {"name": "l"}, "spec": {"limits": limits}})
+    message = refusal(server, f"{path}/pods", pod("p"))
+    assert message == (
+        'pods "p" is forbidden: [maximum memory usage per Container is 64Mi.  No limit is specified, cpu max limit to '
+        "request ratio per Container is 2, but no request is specified or request is 0]"
+    )
+    few = sized("p", requests={"cpu": "100m"}, limits={"cpu": "250m", "memory": "32Mi"})
+    message = refusal(server, f"{path}/pods", few)
+    assert message.endswith("ratio per Container is 2, but provided ratio is 2.500000")
+    few["spec"]["containers"][0]["resources"]["limits"] = {"cpu": "200m", "memory": "128Mi"}
+    assert refusal(server, f"{path}/pods", few).endswith("usage per Container is 64Mi, but limit is 128Mi")
+    few["spec"]["containers"][0]["resources"]["limits"]["memory"] = "64Mi"
+    server.make(f"{path}/pods", few)
+    patch = {"spec": {"containers": [{"name": "c", "resources": {"limits": {"memory": "65Mi"}}}]}}
+    resized = server.call("PATCH", f"{path}/pods/p/resize", patch, content_type=STRATEGIC)
+    assert resized.status == 403
+    assert resized.body["message"].endswith("maximum memory usage per Container is 64Mi, but limit is 65Mi")
+    message = refusal(server, f"{path}/persistentvolumeclaims", claim("v", "1Mi"))
+    assert message.endswith("minimum storage usage per PersistentVolumeClaim is 1Gi, but request is 1Mi")
+
+
+def test_quotas_are_charged_for_what_grows(server: Server, path: str) -> None:
+    hard = {
+        "requests.storage": "3Gi",
+        "services.nodeports": "1",
+        "services.loadbalancers": "0",
+        "limits.memory": "1Gi",
+    }
+    server.make(f"{path}/resourcequotas", {"metadata": {"name": "q"}, "spec": {"hard": hard}})
+    server.make(f"{path}/persistentvolumeclaims", claim("v", "1Gi"))
+    server.make(f"{path}/persistentvolumeclaims", claim("w", "1Gi"))
+    for size, status in (("2Gi", 200), ("3Gi", 403), ("2Gi", 200)):
+        patch: dict[str, Any] = {"spec": {"resources": {"requests": {"storage": size}}}}
+        bind = {"status": {"phase": "Bound"}}
+        server.call("PATCH", f"{path}/persistentvolumeclaims/v/status", bind, content_type=MERGE)
+        answer = server.call("PATCH", f"{path}/persistentvolumeclaims/v", patch, content_type=MERGE)
+        assert answer.status == status, answer.body
+    server.make(f"{path}/services", {"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}]}})
+    changes: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"type": "LoadBalancer"}, "services.loadbalancers=1"),
+        (
+            {"type": "NodePort", "ports": [{"port": 80, "name": "a"}, {"port": 81, "name": "b"}]},
+            "services.nodeports=2",
+        ),
+    )
+    for change, amount in changes:
+        answer = server.call("PATCH", f"{path}/services/s", {"spec": change}, content_type=MERGE)
+        assert answer.status == 403
+        assert f"exceeded quota: q, requested: {amount}, used: {amount[:-1]}0, limited: " in answer.body["message"]
+    server.make(f"{path}/pods", sized("p", limits={"memory": "512Mi"}))
+    for size, status in (("2Gi", 403), ("1Gi", 200)):
+        patch = {"spec": {"containers": [{"name": "c", "resources": {"limits": {"memory": size}}}]}}
+        answer = server.call("PATCH", f"{path}/pods/p/resize", patch, content_type=STRATEGIC)
+        assert answer.status == status, answer.body
+        if status == 403:
+            assert (
+                "requested: limits.memory=1536Mi, used: limits.memory=512Mi, limited: limits.memory=1Gi"
+                in (answer.body["message"])
+            )
+    # What does not grow is not asked about, however full it is.
+    answer = server.call("PATCH", f"{path}/pods/p", {"metadata": {"labels": {"a": "b"}}}, content_type=MERGE)
+    assert answer.status == 200
 
 
 def test_quotas_count_what_is_there(server: Server, path: str) -> None:
@@ -140,6 +213,11 @@ def test_pod_security(server: Server, path: str) -> None:
         "seccompProfile": {"type": "RuntimeDefault"},
     }
     assert "Warning" not in server.call("POST", f"{path}/pods", pod("q", securityContext=good)).headers
+    debugger = {"name": "d", "image": "shell", "securityContext": {"privileged": True}}
+    debugged = {"spec": {"ephemeralContainers": [debugger]}}
+    answer = server.call("PATCH", f"{path}/pods/q/ephemeralcontainers", debugged, content_type=STRATEGIC)
+    assert answer.status == 403
+    assert 'container "d" must not set securityContext.privileged=true' in answer.body["message"]
 
 
 def test_priority(server: Server, path: str) -> None:
@@ -154,6 +232,35 @@ def test_priority(server: Server, path: str) -> None:
     assert "no PriorityClass with name unheard was found" in refusal(server, f"{path}/pods", made)
     made["spec"] |= {"priorityClassName": "system-node-critical", "priority": 1}
     assert "priority admission controller computed 2000001000" in refusal(server, f"{path}/pods", made)
+    made["spec"] = {**pod("q")["spec"], "priorityClassName": "high", "preemptionPolicy": "PreemptLowerPriority"}
+    message = refusal(server, f"{path}/pods", made)
+    assert message.endswith("priority admission controller computed Never from the given PriorityClass name")
+    # A client that does not know of them leaves out what was added.
+    whole = server.call("GET", f"{path}/pods/p").body
+    for key in ("priority", "preemptionPolicy"):
+        del whole["spec"][key]
+    assert server.call("PUT", f"{path}/pods/p", whole).body["spec"]["priority"] == 1000
+
+
+def test_one_priority_class_is_the_default(server: Server, path: str) -> None:
+    classes = "/apis/scheduling.k8s.io/v1/priorityclasses"
+    server.make(classes, {"metadata": {"name": "usual"}, "value": 5, "globalDefault": True})
+    try:
+        spec = server.make(f"{path}/pods", pod("p"))["spec"]
+        assert (spec["priority"], spec["priorityClassName"]) == (5, "usual")
+        second = {"metadata": {"name": "second"}, "value": 6, "globalDefault": True}
+        assert refusal(server, classes, second) == (
+            'priorityclasses.scheduling.k8s.io "second" is forbidden: PriorityClass usual is already marked as default. '
+            "Only one default can exist"
+        )
+        for change, message in (
+            ({"value": 6}, "value: Forbidden: may not be changed in an update."),
+            ({"preemptionPolicy": "Never"}, 'preemptionPolicy: Invalid value: "Never": field is immutable'),
+        ):
+            answer = server.call("PATCH", f"{classes}/usual", change, content_type=MERGE)
+            assert (answer.status, answer.body["message"].partition("invalid: ")[2]) == (422, message)
+    finally:
+        server.call("DELETE", f"{classes}/usual")
 
 
 def test_an_account_must_be_there(server: Server, path: str) -> None:

@@ -137,12 +137,3 @@ def test_rules_that_cannot_be_read(server: Server) -> None:
     assert answer.status == 422
     where = "spec.versions[0].schema.openAPIV3Schema.properties[spec].x-kubernetes-validations"
     assert [cause["field"] for cause in answer.body["details"]["causes"]] == [f"{where}[0].rule", f"{where}[1].rule"]
-
-
-def test_conversion_by_webhook_is_refused(server: Server) -> None:
-    body = definition("converted.example.com")
-    body["spec"]["conversion"] = {"strategy": "Webhook"}
-    body["spec"]["versions"].append({**body["spec"]["versions"][0], "name": "v2", "storage": False})
-    answer = server.call("POST", DEFINITIONS, body)
-    assert answer.status == 422
-    assert answer.body["details"]["causes"][0]["field"] == "spec.conversion.strategy"

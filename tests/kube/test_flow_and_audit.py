@@ -107,6 +107,16 @@ def audited(cloud: Cloud, name: str) -> list[dict[str, Any]]:
     return [event for line in lines if name in line for event in [json.loads(line)]]
 
 
+def test_credentials_that_are_not_good_are_audited(cloud: Cloud, server: Server) -> None:
+    name = f"a{uuid.uuid4().hex[:8]}"
+    path = f"/api/v1/namespaces/{name}/secrets/s"
+    assert server.call("GET", path, authorization="Bearer not-a-token").status == 401
+    (event,) = audited(cloud, name)
+    assert (event["verb"], event["objectRef"]["resource"], event["user"]) == ("get", "secrets", {})
+    assert event["responseStatus"]["code"] == 401
+    assert "not-a-token" not in json.dumps(event)
+
+
 def test_writes_and_refusals_are_audited(cloud: Cloud, server: Server) -> None:
     name = f"a{uuid.uuid4().hex[:8]}"
     space = server.namespace(name)

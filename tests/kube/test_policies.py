@@ -128,3 +128,49 @@ def test_policies_that_cannot_be(server: Server) -> None:
     ]
     body = {"metadata": {"name": "b"}, "spec": {"policyName": "", "validationActions": ["Deny", "Warn"]}}
     assert server.call("POST", f"{BASE}/validatingadmissionpolicybindings", body).status == 422
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "isIP('10.0.0.1') && !isIP('10.0.0.256') && !isIP('::ffff:1.2.3.4') && ip('::1').isLoopback()",
+        "ip('10.0.0.1').family() == 4 && ip.isCanonical('2001:db8::abcd') && !ip.isCanonical('2001:DB8::abcd')",
+        "cidr('10.0.0.0/8').containsIP('10.1.2.3') && cidr('10.0.0.0/8').containsCIDR(cidr('10.1.0.0/16'))",
+        "cidr('10.1.2.3/8').masked() == cidr('10.0.0.0/8') && cidr('10.1.2.3/8').ip() == ip('10.1.2.3')",
+        "!isCIDR('10.0.0.0') && cidr('fd00::/8').prefixLength() == 8",
+        "url('https://h.example.com:80/a%20b?x=1&x=2').getHost() == 'h.example.com:80' && isURL('/path') && !isURL('a')",
+        "url('https://[::1]:80/p?x=1').getHostname() == '::1' && url('https://h/?x=1').getQuery() == {'x': ['1']}",
+        "'%s is %d of %.1f, %x'.format(['a', 1, 2.5, 255]) == 'a is 1 of 2.5, ff'",
+        "sets.contains([1, 2, 3], [2]) && sets.intersects([1], [1, 2]) && !sets.equivalent([1], [2])",
+        "math.greatest(1, 3, 2) == 3 && math.least([4, 2]) == 2 && math.sign(-3) == -1",
+        "base64.encode(b'hi') == 'aGk=' && quantity('1Gi').isGreaterThan(quantity('1000Mi'))",
+        "['10.0.0.1'].all(ip, isIP(ip)) && 'abc'.contains('b') && 'a,b'.split(',') == ['a', 'b']",
+        "authorizer.group('').resource('secrets').namespace('default').check('get').allowed()",
+        "!authorizer.serviceAccount('default', 'default').group('').resource('secrets').check('get').allowed()",
+        "authorizer.path('/healthz').check('get').allowed() && authorizer.requestResource.check('delete').allowed()",
+    ],
+)
+def test_libraries(server: Server, space: str, policy: Policy, expression: str) -> None:
+    policy({"expression": expression})
+    answer = server.call("POST", f"{space}/configmaps", config_map("m"))
+    assert answer.status == 201, answer.body
+
+
+@pytest.mark.parametrize(
+    ("expression", "name"),
+    [
+        ("object.data.foo(1)", "foo"),
+        ("cel.bind(x, 1, x == 1)", "cel"),
+        ("object.data.transformList(i, v, v) == []", "transformList"),
+        ("format.dns1123Label().validate('a').hasValue()", "format"),
+        ("semver('1.0.0').major() == 1", "semver"),
+        ("params.a == 1", "params"),
+        ("self.a == 1", "self"),
+    ],
+)
+def test_what_is_not_there_is_refused_at_once(server: Server, expression: str, name: str) -> None:
+    rule = {"operations": ["*"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}
+    spec = {"matchConstraints": {"resourceRules": [rule]}, "validations": [{"expression": expression}]}
+    answer = server.call("POST", f"{BASE}/validatingadmissionpolicies", {"metadata": {"name": "bad"}, "spec": spec})
+    assert answer.status == 422
+    assert f"undeclared reference to '{name}'" in answer.body["message"]

@@ -66,7 +66,13 @@ def pusher(registry: Registry) -> Registry:
 def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     """A registry in a room with narrow limits, which lets nothing stand that nobody needs."""
     limits = RegistryLimits(
-        manifest_bytes=5000, blob_bytes=100_000, page_entries=3, upload_stall=0.5, upload_idle=0, collection_grace=0
+        manifest_bytes=5000,
+        blob_bytes=100_000,
+        page_entries=3,
+        upload_stall=0.5,
+        upload_idle=0,
+        collection_grace=0,
+        login_wait=2.0,
     )
     made = Cloud(tmp_path_factory.mktemp("strict") / "data", "arm", "registry", registry_limits=limits)
     group = f"{made.subscription}/resourceGroups/group"

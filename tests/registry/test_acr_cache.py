@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from azure.mgmt.containerregistry import ContainerRegistryManagementClient
 
 from tests.cloud import Answer, Cloud
+from tests.microsoft import management
 from tests.registry.acr import AcrRegistry
-from tests.registry.microsoft import management
 from tests.registry.peer import PASSWORD, USER, Peer, running
 
 GROUP = "group"
@@ -29,7 +30,7 @@ def peer(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pee
 def registry(cloud: Cloud, peer: Peer) -> AcrRegistry:
     """`mirror/*` is filled from `their/*` of the peer, with its password."""
     made = AcrRegistry(cloud, "acrcache", adminUserEnabled=True)
-    with management(cloud) as client:
+    with management(ContainerRegistryManagementClient, cloud) as client:
         credentials = client.credential_sets.begin_create(
             GROUP, made.name, "peer-login", {"properties": {"loginServer": peer.server, "authCredentials": LOGIN}}
         ).result()

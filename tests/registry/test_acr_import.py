@@ -11,8 +11,8 @@ from azure.core.exceptions import HttpResponseError
 from azure.mgmt.containerregistry import ContainerRegistryManagementClient
 
 from tests.cloud import Answer, Cloud
+from tests.microsoft import management
 from tests.registry.acr import AcrRegistry
-from tests.registry.microsoft import management
 from tests.registry.peer import PASSWORD, USER, Peer, running
 
 GROUP = "group"
@@ -39,7 +39,7 @@ def peer(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pee
 
 @pytest.fixture(scope="module")
 def client(cloud: Cloud) -> Iterator[ContainerRegistryManagementClient]:
-    with management(cloud) as made:
+    with management(ContainerRegistryManagementClient, cloud) as made:
         yield made
 
 

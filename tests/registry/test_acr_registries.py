@@ -10,15 +10,15 @@ from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 from azure.mgmt.containerregistry import ContainerRegistryManagementClient
 
 from tests.cloud import Cloud
+from tests.microsoft import management
 from tests.registry.acr import AcrRegistry, granted
-from tests.registry.microsoft import management
 
 GROUP = "group"
 
 
 @pytest.fixture(scope="module")
 def client(cloud: Cloud) -> Iterator[ContainerRegistryManagementClient]:
-    with management(cloud) as made:
+    with management(ContainerRegistryManagementClient, cloud) as made:
         yield made
 
 

@@ -11,8 +11,8 @@ import pytest
 from azure.mgmt.containerregistry import ContainerRegistryManagementClient
 
 from tests.cloud import Cloud
+from tests.microsoft import management
 from tests.registry.acr import AcrRegistry, basic, granted
-from tests.registry.microsoft import management
 
 GROUP = "group"
 FAR = "2099-01-01T00:00:00Z"
@@ -28,7 +28,7 @@ def registry(cloud: Cloud) -> AcrRegistry:
 
 @pytest.fixture(scope="module")
 def client(cloud: Cloud) -> Iterator[ContainerRegistryManagementClient]:
-    with management(cloud) as made:
+    with management(ContainerRegistryManagementClient, cloud) as made:
         yield made
 
 

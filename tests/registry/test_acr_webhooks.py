@@ -11,8 +11,8 @@ import pytest
 from azure.mgmt.containerregistry import ContainerRegistryManagementClient
 
 from tests.cloud import Cloud
+from tests.microsoft import management
 from tests.registry.acr import OCI_MANIFEST, AcrRegistry
-from tests.registry.microsoft import management
 from tests.registry.receiver import Delivery, Receiver, receiving
 
 GROUP = "group"
@@ -25,7 +25,7 @@ def registry(cloud: Cloud) -> AcrRegistry:
 
 @pytest.fixture(scope="module")
 def client(cloud: Cloud) -> Iterator[ContainerRegistryManagementClient]:
-    with management(cloud) as made:
+    with management(ContainerRegistryManagementClient, cloud) as made:
         yield made
 
 
@@ -213,6 +213,7 @@ def test_who_is_away_is_noted(registry: AcrRegistry, cloud: Cloud) -> None:
         ("badhook", {"serviceUri": None}, "InvalidWebhook"),
         ("badhook", {"actions": []}, "InvalidWebhook"),
         ("badhook", {"actions": ["pull"]}, "InvalidWebhook"),
+        ("badhook", {"actions": ["push", "quarantine"]}, "InvalidWebhook"),
         ("badhook", {"status": "asleep"}, "InvalidWebhook"),
         ("badhook", {"scope": "a b"}, "InvalidWebhook"),
         ("badhook", {"customHeaders": {"Host": "x"}}, "InvalidWebhook"),

@@ -327,6 +327,21 @@ def test_a_request_that_is_none(registry: Registry, line: str) -> None:
     assert b"root:" not in answer
 
 
+@pytest.mark.parametrize("value", ["Bearer \xe9", "Basic \xff", "Bearer a.\xe9.c", "\xe9"])
+def test_credentials_that_are_no_text(registry: Registry, value: str) -> None:
+    for path in ("/v2/_catalog", "/oauth2/token", "/acr/v1/_catalog"):
+        answer = raw(registry, head(registry, f"GET {path} HTTP/1.1", Authorization=value), end=False)
+        assert status(answer) == 401
+
+
+def test_a_secret_in_a_header_that_is_none_is_in_no_log(registry: Registry) -> None:
+    answer = raw(registry, head(registry, "GET /v2/ HTTP/1.1", Authorization="Basic c2VjcmV0\x01"), end=False)
+    assert status(answer) == 400
+    log = registry.cloud.log("registry")
+    assert "it was BadHttpMessage" in log
+    assert "c2VjcmV0" not in log
+
+
 def test_a_thousand_scopes_and_headers(registry: Registry) -> None:
     scopes = "&".join(f"scope=repository:r{number}:pull,push" for number in range(1000))
     answer = registry.call("GET", f"/oauth2/token?service={registry.host}&{scopes}")

@@ -18,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from cumulet.common import clock
 from cumulet.common.config import RegistryLimits
 from cumulet.registry.collection import Collector, Report
+from cumulet.registry.content import Part
 from cumulet.registry.filesystem import FileContent
 from cumulet.registry.links import Links
 from cumulet.registry.locks import AttributeChanges
@@ -63,7 +64,7 @@ class World:
         async def body() -> AsyncIterator[bytes]:
             yield name.encode()
 
-        await self.content.append(session, body(), "sha256")
+        await self.content.append(session, Part(body()), "sha256")
         await self.links.commit(session, *PLACE, digest)
         return digest
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cumulet.registry.content import Content, DigestMismatchError, UnknownUploadError
+from cumulet.registry.content import Content, DigestMismatchError, Part, UnknownUploadError
 from cumulet.registry.filesystem import FileContent
 from tests.registry.client import digest_of, noise
 
@@ -33,15 +33,14 @@ def content(reopen: Open) -> Content:
     return reopen()
 
 
-async def pieces(*parts: bytes) -> AsyncIterator[bytes]:
-    for part in parts:
-        yield part
+def pieces(*parts: bytes, breaks_off: bool = False) -> Part:
+    async def made() -> AsyncIterator[bytes]:
+        for part in parts:
+            yield part
+        if breaks_off:
+            raise ConnectionResetError("the client is gone")
 
-
-async def broken(*parts: bytes) -> AsyncIterator[bytes]:
-    for part in parts:
-        yield part
-    raise ConnectionResetError("the client is gone")
+    return Part(made())
 
 
 async def read(content: Content, digest: str, first: int, after: int) -> bytes:
@@ -91,7 +90,7 @@ async def test_what_came_before_a_break_is_kept_and_gone_on_from(reopen: Open) -
     content = reopen()
     session = await content.start()
     with pytest.raises(ConnectionResetError):
-        await content.append(session, broken(b"ab", b"cd"), "sha256")
+        await content.append(session, pieces(b"ab", b"cd", breaks_off=True), "sha256")
     assert await content.offset(session) == 4
     assert await content.append(session, pieces(b"ef"), "sha256") == 6
     assert await content.commit(session, digest_of(b"abcdef")) == 6

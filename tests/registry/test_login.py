@@ -6,16 +6,20 @@ import base64
 import hmac
 import json
 import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jwt
 import pytest
 
-from cumulet.common.entra import ARM_AUDIENCE, GRAPH_AUDIENCE, Credential
+from cumulet.common.config import RoomName
+from cumulet.common.entra import ARM_AUDIENCE, GRAPH_AUDIENCE, REGISTRY_AUDIENCE, Credential
 from cumulet.registry.tokens import REFRESH_LIFE, SealError, Tokens, Unauthorized
 from tests.cloud import Answer, Cloud
 from tests.registry.acr import AcrRegistry, basic, claims_of, granted
+from tests.registry.client import Registry
 
 NULL_GUID = "00000000-0000-0000-0000-000000000000"
 PULL = "repository:base/image:pull"
@@ -392,14 +396,40 @@ def test_a_host_that_would_break_out_of_the_challenge(acr: AcrRegistry) -> None:
     )
 
 
-def test_who_has_an_access_token_goes_on_without_identity(cloud: Cloud, acr: AcrRegistry, puller: Credential) -> None:
-    token = acr.token_of(puller, PULL)
-    cloud.stop("identity")
+@pytest.mark.parametrize("away", ["identity", "arm"])
+def test_without_identity_or_the_front_door_logins_are_503_and_the_rest_goes_on(
+    strict: Registry, away: RoomName
+) -> None:
+    acr = AcrRegistry(strict.cloud, f"without{away}", adminUserEnabled=True, anonymousPullEnabled=True)
+    acr.push("base/image", "v1")
+    puller = strict.cloud.principal(f"puller without {away}", AcrPull=acr.id)
+    admin, token, entra = acr.admin(), acr.token_of(puller, PULL), strict.cloud.token(puller, REGISTRY_AUDIENCE)
+    assert acr.manifest("base/image", "v1", headers=basic(puller.client_id, puller.client_secret)).status == 200
+    refresh = acr.form("/oauth2/exchange", grant_type="access_token", access_token=entra).body["refresh_token"]
+    logins: list[Callable[[], Answer]] = [
+        lambda: acr.ask(puller.client_id, puller.client_secret, PULL),
+        lambda: acr.form("/oauth2/exchange", grant_type="access_token", access_token=entra),
+        lambda: acr.form("/oauth2/token", grant_type="refresh_token", refresh_token=refresh, scope=PULL),
+        lambda: acr.manifest("base/image", "v1", headers=basic(puller.client_id, puller.client_secret)),
+    ]
+
+    def ask() -> list[Answer]:
+        with ThreadPoolExecutor(len(logins)) as pool:
+            return list(pool.map(lambda login: login(), logins))
+
+    strict.cloud.stop(away)
     try:
+        for answer in ask():
+            assert (answer.status, codes(answer)) == (503, ["UNAVAILABLE"])
+            assert int(answer.headers["Retry-After"]) > 0
         assert acr.manifest("base/image", "v1", token=token).status == 200
+        assert acr.manifest("base/image", "v1", token=acr.token(*admin, PULL)).status == 200
+        nobody = acr.call("GET", f"/oauth2/token?service={acr.server}&scope={PULL}").body["access_token"]
+        assert acr.manifest("base/image", "v1", token=nobody).status == 200
     finally:
-        cloud.start("identity")
-    assert acr.token_of(puller, PULL)
+        strict.cloud.start(away)
+    assert [answer.status for answer in ask()] == [200] * len(logins)
+    assert acr.arm("DELETE").status == 200  # other tests count what is in that room
 
 
 # The registry's own keys.

@@ -80,6 +80,26 @@ def test_a_policy_that_cannot_be_is_refused(registry: Registry, policies: Any) -
     assert answer.code == "InvalidRequestContent"
 
 
+@pytest.mark.parametrize(
+    "properties",
+    [
+        {"policies": {"quarantinePolicy": {"status": "enabled"}}},
+        {"policies": {"trustPolicy": {"status": "enabled"}}},
+        {"policies": {"exportPolicy": {"status": "disabled"}}},
+        {"policies": {"azureADAuthenticationAsArmPolicy": {"status": "disabled"}}},
+        {"publicNetworkAccess": "Disabled"},
+        {"networkRuleSet": {"defaultAction": "Deny"}},
+    ],
+    ids=json.dumps,
+)
+def test_what_would_have_no_effect_is_refused(registry: Registry, properties: Any) -> None:
+    path = f"{registry.id}?api-version=2023-07-01"
+    before = registry.cloud.arm("GET", path).body
+    answer = registry.cloud.arm("PATCH", path, {"properties": properties})
+    assert (answer.status, answer.code) == (400, "NotSupported")
+    assert registry.cloud.arm("PUT", path, before).body == before  # what is shown may be sent back
+
+
 def test_policies_are_shown_as_they_were_set(make_registry: Callable[[], Registry]) -> None:
     registry = make_registry()
     registry.update(policies={"retentionPolicy": {"status": "enabled", "days": 3}})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import threading
 from collections.abc import Callable
 
@@ -268,3 +269,72 @@ def test_a_client_that_goes_away_while_its_blob_is_checked_does_no_harm(registry
         assert answer.code in ("BLOB_UPLOAD_UNKNOWN", "DIGEST_INVALID")
         assert finish(registry, registry.start(repository), digest_of(data), data).status == 201
     assert pull(registry, repository, digest_of(data)) == data
+
+
+def test_a_request_right_behind_a_large_body_is_the_next_one(registry: Registry, repository: str) -> None:
+    data = noise(700_001, seed=4)
+    location = registry.start(repository)
+    fields = {"Host": registry.host, **registry.authorization}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    put = f"PUT {location}?digest={digest_of(data)} HTTP/1.1\r\n{lines}Content-Length: {len(data)}\r\n\r\n"
+    get = f"GET /v2/{repository}/blobs/{digest_of(data)} HTTP/1.1\r\n{lines}Connection: close\r\n\r\n"
+    with registry.open() as connection:
+        connection.sendall(put.encode() + data + get.encode())
+        answers = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+    assert answers.startswith(b"HTTP/1.1 201 ")
+    assert answers.count(b"HTTP/1.1 ") == 2
+    assert answers.endswith(b"\r\n\r\n" + data)
+
+
+def test_a_large_body_may_come_in_small_pieces(registry: Registry, repository: str) -> None:
+    data = noise(150_000, seed=5)
+    connection = registry.connect()
+    connection.putrequest("PUT", f"{registry.start(repository)}?digest={digest_of(data)}", skip_host=True)
+    for name, value in {"Host": registry.host, "Content-Length": str(len(data)), **registry.authorization}.items():
+        connection.putheader(name, value)
+    connection.endheaders()
+    first, step = 0, 1
+    while first < len(data):
+        connection.send(data[first : first + step])
+        first, step = first + step, step * 7 % 6007
+    assert connection.getresponse().read() == b""
+    connection.close()
+    assert pull(registry, repository, digest_of(data)) == data
+
+
+def test_a_connection_is_good_after_a_large_body_with_another_digest(registry: Registry, repository: str) -> None:
+    data = noise(300_000, seed=6)
+    connection = registry.connect()
+    fields = {"Host": registry.host, **registry.authorization}
+    for content, status in ((data[1:], 400), (data, 201)):
+        place = f"{registry.start(repository)}?digest={digest_of(data)}"
+        connection.request("PUT", place, content, fields)
+        response = connection.getresponse()
+        assert response.status == status, response.read()
+        response.read()
+    connection.close()
+    assert pull(registry, repository, digest_of(data)) == data
+
+
+def test_a_large_body_that_stands_still_is_408_and_what_came_is_kept(strict: Registry, repository: str) -> None:
+    data = noise(99_000)
+    location = strict.start(repository)
+    connection = strict.connect()
+    connection.putrequest("PATCH", location, skip_host=True)
+    for name, value in {"Host": strict.host, "Content-Length": str(len(data)), **strict.authorization}.items():
+        connection.putheader(name, value)
+    connection.endheaders(data[:20_000])
+    response = connection.getresponse()
+    assert (response.status, b"SIZE_INVALID" in response.read()) == (408, True)
+    connection.close()
+    assert strict.call("GET", location).headers["Range"] == "0-19999"
+    assert strict.call("PATCH", location, data[20_000:], content_range="20000-98999").status == 202
+    assert finish(strict, location, digest_of(data)).status == 201
+
+
+def test_a_coding_of_the_body_is_not_taken_off(registry: Registry, repository: str) -> None:
+    data = gzip.compress(noise(200_000, seed=8))
+    for body in (data[:1000], data):
+        answer = finish(registry, registry.start(repository), digest_of(body), body, content_encoding="gzip")
+        assert answer.status == 201
+        assert pull(registry, repository, digest_of(body)) == body

@@ -27,7 +27,7 @@ def test_no_node_at_all(space: Space, node: MakeNode) -> None:
     assert why(space, "p") == "no nodes available to schedule pods"
     node()
     assert place(space, "p") == "n1"
-    assert f"Scheduled: Successfully assigned {space.name}/p to n1" in space.events("p")
+    assert space.wait_event("p", "Scheduled") == f"Successfully assigned {space.name}/p to n1"
 
 
 def _term(key: str, value: str) -> Object:
@@ -140,7 +140,11 @@ def test_claims(space: Space, node: MakeNode) -> None:
         "nodeAffinity": {"required": elsewhere},
     }
     space.make("persistentvolumes", {"metadata": {"name": f"v-{space.name}"}, "spec": volume})
-    space.patch("persistentvolumeclaims", "data", {"spec": {"volumeName": f"v-{space.name}"}}, kind="merge")
+    named = {"spec": {"volumeName": f"v-{space.name}"}}
+    space.patch("persistentvolumeclaims", "data", named, kind="merge")
+    # Only now is it bound: the binder of volumes says so.
+    completed = {"metadata": {"annotations": {"pv.kubernetes.io/bind-completed": "yes"}}}
+    space.patch("persistentvolumeclaims", "data", completed, kind="merge")
     conflict = f"0/1 nodes are available: 1 node(s) didn't match PersistentVolume's node affinity. {HELPLESS}"
     space.wait("pods", "p", lambda item: condition(item, "PodScheduled")["message"] == conflict)
     space.patch("nodes", "n1", {"metadata": {"labels": {"zone": "1"}}})

@@ -132,8 +132,16 @@ def test_killed_in_the_middle_of_it(space: Space, node: MakeNode, cluster: Cloud
         if "nodeName" not in waiting["spec"]:
             place(space, waiting["metadata"]["name"])
     assert {item["spec"]["nodeName"] for item in space.all("pods")} == {"n1"}
-    lease = space.wait("leases", "kube-scheduler", namespace="kube-system")
-    assert lease["spec"]["leaseTransitions"] == 0
+
+
+def test_a_successor_goes_on_with_the_lease(space: Space, cluster: Cloud) -> None:
+    before = space.wait("leases", "kube-scheduler", namespace="kube-system")["spec"]
+    cluster.kill("scheduler")
+    renewed = space.wait(
+        "leases", "kube-scheduler", lambda item: item["spec"]["renewTime"] > before["renewTime"], "kube-system"
+    )["spec"]
+    assert renewed["holderIdentity"] == before["holderIdentity"]
+    assert renewed["leaseTransitions"] == before["leaseTransitions"]
 
 
 def test_of_two_one_leads(space: Space, node: MakeNode, cluster: Cloud) -> None:

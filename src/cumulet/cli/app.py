@@ -11,7 +11,7 @@ import aiohttp
 import typer
 
 from cumulet import __version__
-from cumulet.cli import cost, demo, group, lifecycle, principal, registry, role
+from cumulet.cli import cost, demo, group, lifecycle, principal, registry, role, rooms
 from cumulet.cli.output import fail
 from cumulet.common.arm import ArmError
 from cumulet.common.config import ConfigError
@@ -45,7 +45,7 @@ def root(
         os.environ["CUMULET_DATA_DIR"] = str(data_dir.absolute())
 
 
-for module in (lifecycle, demo, cost):
+for module in (lifecycle, rooms, demo, cost):
     module.add_to(app)
 app.add_typer(group.app, name="group")
 app.add_typer(registry.app, name="registry")

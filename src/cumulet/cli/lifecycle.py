@@ -5,15 +5,29 @@ from __future__ import annotations
 import asyncio
 import importlib
 import time
+from pathlib import Path
 from typing import Annotated, get_args
 
 import typer
 
 from cumulet.cli.output import fail
 from cumulet.common import config as settings
-from cumulet.common.config import RoomName
+from cumulet.common.config import Config, RoomName
 from cumulet.common.room import run
 from cumulet.up import install, lifecycle
+
+ClientCa = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Who signs the certificate that the cluster's API server shows to nodes, PEM; else as the kubeconfig has it.",
+        exists=True,
+        dir_okay=False,
+    ),
+]
+NodeAddress = Annotated[
+    str | None, typer.Option(metavar="IP", help="Where the cluster's API server reaches the virtual node; 127.0.0.1.")
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -32,19 +46,37 @@ def up(
     hosts: Annotated[
         bool, typer.Option("--hosts", help="Make login servers known to this machine: /etc/hosts, docker's certs.d.")
     ] = False,
+    kubeconfig: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Work in the cluster of this kubeconfig: its control plane takes the place of ours.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
+    client_ca: ClientCa = None,
+    node_address: NodeAddress = None,
 ) -> None:
     """Start every room on this machine, and leave a kubeconfig."""
     began = time.monotonic()
     data_dir = settings.default_data_dir()
     config = install.install(
-        data_dir, ports=_ports(port or []), pod_cidr=pod_cidr, external_cidr=external_cidr, with_hosts=hosts
+        data_dir,
+        ports=_ports(port or []),
+        pod_cidr=pod_cidr,
+        external_cidr=external_cidr,
+        with_hosts=hosts,
+        kubeconfig=kubeconfig,
+        client_ca=client_ca,
+        node_address=node_address,
     )
     try:
         running = lifecycle.start(config)
     except lifecycle.StartError as error:
         wanting = "".join(f"\n  - {problem.what}\n      {problem.cure}" for problem in error.problems)
         raise typer.Exit(fail(f"{error}{wanting}")) from None
-    for room in config.addresses:
+    for room in config.rooms:
         print(f"{room:<12} {config.url(room)}")
     print(f"kubeconfig   {config.kubeconfig_file()}")
     print(f'\nReady in {time.monotonic() - began:.1f} s. To use it: eval "$(cumulet env)"', flush=True)
@@ -72,7 +104,7 @@ def status() -> None:
 
 
 def env() -> None:
-    """Print what to export so that kubectl, docker, curl and the Azure SDKs find and trust this installation."""
+    """Print what to export so that kubectl, docker, curl, az and the Azure SDKs find and trust this installation."""
     config = settings.load(settings.default_data_dir())
     bundle = config.trust_bundle_file
     registry = config.addresses["registry"]
@@ -80,6 +112,7 @@ def env() -> None:
         "CUMULET_DATA_DIR": config.data_dir,
         "KUBECONFIG": config.kubeconfig_file(),
         "CUMULET_REGISTRY": f"{'localhost' if registry.host == '127.0.0.1' else registry.host}:{registry.port}",
+        "CUMULET_ARM": config.url("arm"),
         "CUMULET_CA": config.ca_file,
         "SSL_CERT_FILE": bundle,
         "CURL_CA_BUNDLE": bundle,
@@ -91,8 +124,11 @@ def env() -> None:
 
 def serve(room: Annotated[str, typer.Argument(help=f"One of {', '.join(get_args(RoomName))}.")]) -> None:
     """Run one room alone in the foreground, logging to standard error."""
-    name = _room(room)
-    config = settings.load(settings.default_data_dir())
+    foreground(_room(room), settings.load(settings.default_data_dir()))
+
+
+def foreground(name: RoomName, config: Config) -> None:
+    """Be a room until SIGTERM or SIGINT."""
     module = importlib.import_module(f"cumulet.{name}.room")
     loop = {"new_event_loop": module.new_event_loop} if hasattr(module, "new_event_loop") else {}
     run(name, config, module.serve, on_ready=lambda: print(f"{name} {config.url(name)}", flush=True), **loop)

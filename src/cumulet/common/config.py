@@ -6,7 +6,11 @@ only. Putting the real cloud in a room's place is changing that address.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
+import socket
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +32,10 @@ DEFAULT_PORTS: dict[RoomName, int] = {
     "balancer": 10256,
 }
 
+#: Where free ports are picked: below the node ports of Services, and below those that the kernel gives to outgoing
+#: connections, which would take one between its choice and its use.
+_FREE_PORTS = range(20000, 30000)
+
 
 class ConfigError(Exception):
     """The settings are missing or cannot be used; the message says which and what to do."""
@@ -44,6 +52,15 @@ class Address(msgspec.Struct, frozen=True):
         """The `https` base URL, without a trailing slash."""
         return f"https://{self.host}:{self.port}"
 
+    def free(self, taken: Collection[int] = ()) -> Address:
+        """The same with a port that nobody listens on, nor is in `taken`. Raises `ConfigError` where there is none."""
+        for port in random.sample(_FREE_PORTS, len(_FREE_PORTS)):
+            if port not in taken:
+                with contextlib.suppress(OSError), socket.socket() as probe:
+                    probe.bind((self.host, port))
+                    return Address(self.host, port)
+        raise ConfigError(f"no port of {self.host} from {_FREE_PORTS.start} to {_FREE_PORTS.stop - 1} is free")
+
 
 class RegistryLimits(msgspec.Struct, frozen=True, kw_only=True):
     """The bounds within which the registry works: sizes in bytes, times in seconds.
@@ -51,7 +68,8 @@ class RegistryLimits(msgspec.Struct, frozen=True, kw_only=True):
     `upload_stall` is how long the body of a request may stand still before the request is given up, and `upload_idle`
     how long an upload may before it is forgotten. `collection_grace` is how long content
     that nothing needs is kept after a client was told that it is there, which must be longer than any client pauses
-    within a push. `collection_interval` is the time from one collection to the next.
+    within a push. `collection_interval` is the time from one collection to the next. `login_wait` is how long identity and
+    the front door may take to answer for a login, less than clients wait for a token.
     """
 
     manifest_bytes: int = 4 * 1024**2
@@ -61,6 +79,7 @@ class RegistryLimits(msgspec.Struct, frozen=True, kw_only=True):
     upload_idle: float = 24 * 3600.0
     collection_grace: float = 3600.0
     collection_interval: float = 600.0
+    login_wait: float = 10.0
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,6 +104,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     pod_cidr: str = "10.241.0.0/16"
     service_cidr: str = "10.0.0.0/16"
     external_cidr: str = "127.10.0.0/24"
+    #: The kubeconfig of a Kubernetes that is not ours, in whose cluster the rooms then work, and who signs the
+    #: certificates that its API server shows to nodes, where that is another than the kubeconfig says.
+    kubeconfig: Path | None = None
+    client_ca: Path | None = None
+
+    @property
+    def rooms(self) -> list[RoomName]:
+        """The rooms that are started; a cluster that is not ours has a control plane."""
+        theirs = ("kube", "scheduler", "controllers") if self.kubeconfig is not None else ()
+        return [room for room in DEFAULT_PORTS if room not in theirs]
 
     @property
     def node_resource_group(self) -> str:
@@ -117,6 +146,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     def kubeconfig_file(self, user: str = "admin") -> Path:
         """A kubeconfig: `admin` is the user's, the rest are those of the rooms that are Kubernetes clients."""
+        if self.kubeconfig is not None:
+            return self.kubeconfig
         return self.data_dir / "kubeconfigs" / f"{user}.yaml"
 
     def credential_file(self, name: str) -> Path:

@@ -112,6 +112,8 @@ class TokenVerifier:
                 options={"require": ["exp", "aud", "iss", "oid"]},
             )
             return claims
+        except UnicodeEncodeError:  # bytes of a header that are not UTF-8
+            raise AuthenticationError("the token is not ASCII") from None
         except jwt.InvalidTokenError as error:
             raise AuthenticationError(str(error)) from None
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import msgspec
+from aiohttp.http import HttpProcessingError
 
 from cumulet.common import clock
 
@@ -105,6 +106,15 @@ class JsonFormatter(logging.Formatter):
         return _encode(line)
 
 
+def _without_detail(record: logging.LogRecord) -> bool:
+    """Of what is not even HTTP note no more than that: its error quotes headers, and so secrets."""
+    if record.exc_info and isinstance(record.exc_info[1], HttpProcessingError):
+        record.levelno, record.levelname = logging.INFO, "INFO"
+        record.msg, record.args = "%s; it was %s", (record.getMessage(), type(record.exc_info[1]).__name__)
+        record.exc_info = None
+    return True
+
+
 def _encode(line: dict[str, object]) -> str:
     """One line of JSON. What is no text, such as bytes of a header that are not UTF-8, is escaped."""
     try:
@@ -122,6 +132,7 @@ def configure(room: str, file: Path | None, level: int = logging.INFO) -> None:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         handler = logging.handlers.RotatingFileHandler(file, maxBytes=10_000_000, backupCount=3)
     handler.setFormatter(JsonFormatter(room))
+    handler.addFilter(_without_detail)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

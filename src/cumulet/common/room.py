@@ -17,6 +17,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import uvloop
 from aiohttp import web
@@ -62,9 +63,10 @@ class Room:
         gc.freeze()  # what was made up to now stays, and is not looked through again and again
         self._on_ready()
 
-    def server_tls(self) -> ssl.SSLContext:
-        """Serve with the room's certificate; a client may show one of our authority (`peer_certificate`)."""
-        return tls.server_context(*self.config.certificate_files(self.name), client_ca=self.config.ca_file)
+    def server_tls(self, client_ca: bytes | None = None) -> ssl.SSLContext:
+        """Serve with the room's certificate; a client may show one (`peer_certificate`) of our authority, or of another."""
+        files = self.config.certificate_files(self.name)
+        return tls.server_context(*files, client_ca=client_ca or self.config.ca_file)
 
     def client_tls(self, *, show_certificate: bool = False) -> ssl.SSLContext:
         """Trust our authority, and where wanted authenticate as this room."""
@@ -79,9 +81,12 @@ class Room:
         *,
         listeners: Sequence[socket.socket] = (),
         plain: bool = False,
+        client_ca: bytes | None = None,
         around: Callable[[Handler], Handler] = lambda handler: handler,
     ) -> AsyncIterator[None]:
         """Serve HTTP/1.1 on the room's listeners, or on others, over TLS unless `plain`, while the context is open.
+
+        `client_ca` (PEM) signs the certificates of clients where that is not our own authority.
 
         `handler` is an aiohttp application, or for hot paths a bare coroutine from request to response; `around` puts
         something in front of it.
@@ -94,6 +99,7 @@ class Room:
                 handler_cancellation=True,
                 shutdown_timeout=GRACE,
                 read_bufsize=_READ_BUFFER,
+                auto_decompress=False,  # nobody of ours takes `Content-Encoding`, and what is packed grows
             )
         else:
             server = web.Server(handler, access_log=None, handler_cancellation=True)
@@ -102,7 +108,7 @@ class Room:
         assert runner.server is not None
         runner.server.request_handler = around(runner.server.request_handler)
         try:
-            context = None if plain else self.server_tls()
+            context = None if plain else self.server_tls(client_ca)
             for listener in listeners or self.listeners:
                 await web.SockSite(runner, listener, ssl_context=context, backlog=1024).start()
             yield
@@ -110,12 +116,11 @@ class Room:
             await runner.cleanup()
 
 
-class Peer:
+class Peer(NamedTuple):
     """The subject of a verified client certificate: Kubernetes' user and groups (CN and O)."""
 
-    def __init__(self, user: str, groups: tuple[str, ...]) -> None:
-        self.user = user
-        self.groups = groups
+    user: str
+    groups: tuple[str, ...]
 
 
 def peer_certificate(request: web.BaseRequest) -> Peer | None:

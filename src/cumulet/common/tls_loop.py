@@ -16,6 +16,7 @@ from typing import IO, Any
 
 import uvloop
 
+from cumulet.common.tls_threads import Threads
 from cumulet.common.tls_transport import Shared, TlsTransport
 
 log = logging.getLogger(__name__)
@@ -28,13 +29,17 @@ _PAUSE_SECONDS = 1.0
 class Loop(uvloop.Loop):
     """`create_server` with `ssl` and `sock`, and `sendfile` to the connections of such a server."""
 
+    _threads: Threads | None = None
+
     async def create_server(  # type: ignore[override]
         self, protocol_factory: Callable[[], asyncio.Protocol], *args: Any, **options: Any
     ) -> asyncio.AbstractServer:
         """As asyncio's."""
         context, listener = options.get("ssl"), options.get("sock")
         if isinstance(context, ssl.SSLContext) and isinstance(listener, socket.socket):
-            return _Server(self, listener, context, protocol_factory)
+            if self._threads is None:
+                self._threads = Threads(self)
+            return _Server(listener, Shared.make(self, context, self._threads), protocol_factory)
         return await super().create_server(protocol_factory, *args, **options)
 
     async def sendfile(
@@ -52,21 +57,26 @@ class Loop(uvloop.Loop):
             return await transport.sendfile(file, offset, size if count is None else min(size, count))
         return await super().sendfile(transport, file, offset, count, fallback=fallback)
 
+    def close(self) -> None:
+        """As asyncio's."""
+        if self._threads is not None:
+            self._threads.close()
+        super().close()
+
 
 class _Server(asyncio.AbstractServer):
     """Accepts connections from a listening socket until it is closed; the connections live on."""
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
         listener: socket.socket,
-        context: ssl.SSLContext,
+        shared: Shared,
         protocol_factory: Callable[[], asyncio.Protocol],
     ) -> None:
         listener.setblocking(False)
-        self._loop = loop
+        self._loop = shared.loop
         self._listener = listener
-        self._shared = Shared.make(loop, context)
+        self._shared = shared
         self._protocol_factory = protocol_factory
         self._start()
 

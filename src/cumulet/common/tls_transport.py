@@ -1,32 +1,28 @@
-"""A server's TLS connection that sends files by threads: `asyncio.Transport` right on an OpenSSL socket.
+"""A server's TLS connection that is lent to threads for what is large: `asyncio.Transport` right on an OpenSSL socket.
 
 The event loops' own TLS encrypts in memory, on the loop's thread, and copies each byte several times. Here OpenSSL
-reads and writes the socket itself, and `sendfile` hands it pages of the mapped file in a thread, without the
-interpreter's lock: as many processors encrypt as there are, and the loop is free meanwhile.
+reads and writes the socket itself. `sendfile` hands it pages of the mapped file in a thread, without the interpreter's
+lock, and `receive` what comes to whoever is to have it: as many processors encrypt as there are, and the loop is free.
 """
 
 from __future__ import annotations
 
 import asyncio
 import collections
-import concurrent.futures
 import contextlib
-import mmap
 import os
-import select
 import socket
 import ssl
+from collections.abc import Callable
 from typing import IO, Any, NamedTuple
+
+from cumulet.common.tls_threads import Incoming, Outgoing, Threads, Work
 
 _HANDSHAKE_SECONDS = 30.0
 #: How long the other end gets to read the last of what it was sent, and to close.
 _LINGER_SECONDS = 5.0
 #: The most that one turn of the loop reads of one connection, and what a TLS record holds (RFC 8446, section 5.1).
 _READ, _RECORD = 256 * 1024, 16 * 1024
-#: How much of a file is mapped at once: mapping costs, and what is mapped counts as the process's memory.
-_WINDOW = 8 * 1024 * 1024
-#: Milliseconds that a thread waits for a slow reader before it serves another connection.
-_PATIENCE = 20
 
 _HIGH_WATER, _LOW_WATER = 64 * 1024, 16 * 1024
 
@@ -36,13 +32,12 @@ class Shared(NamedTuple):
 
     loop: asyncio.AbstractEventLoop
     context: ssl.SSLContext
-    threads: concurrent.futures.Executor
+    threads: Threads
     buffer: memoryview
 
     @classmethod
-    def make(cls, loop: asyncio.AbstractEventLoop, context: ssl.SSLContext) -> Shared:
-        """With more threads than processors, since some wait for a reader."""
-        threads = concurrent.futures.ThreadPoolExecutor(4 * (os.cpu_count() or 1), "send")
+    def make(cls, loop: asyncio.AbstractEventLoop, context: ssl.SSLContext, threads: Threads) -> Shared:
+        """With a buffer that is good for one turn of the loop."""
         return cls(loop, context, threads, memoryview(bytearray(_READ)))
 
 
@@ -67,9 +62,9 @@ class TlsTransport(asyncio.Transport):
         self._protocol = protocol
         self._queue: collections.deque[bytes] = collections.deque()
         self._queued = 0
-        self._flushed: asyncio.Future[None] | None = None
+        self._awaited: asyncio.Future[None] | None = None
         self._connected = self._writing_paused = self._reading_paused = False
-        self._sending = False  # a thread has the connection
+        self._lent = False  # a thread has the connection
         self._closing = self._lost = False
         self._timer = self._loop.call_later(_HANDSHAKE_SECONDS, self.abort)
         self._loop.add_reader(self._fd, self._handshake)
@@ -91,6 +86,11 @@ class TlsTransport(asyncio.Transport):
     def get_protocol(self) -> asyncio.BaseProtocol:
         """Who hears of the connection."""
         return self._protocol
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Another hears of it from now on, as after an upgrade to another protocol."""
+        assert isinstance(protocol, asyncio.Protocol)
+        self._protocol = protocol
 
     def is_closing(self) -> bool:
         """Whether nothing more can be written."""
@@ -119,7 +119,7 @@ class TlsTransport(asyncio.Transport):
         """Send, now if possible."""
         if self._closing or not data:
             return None
-        if not self._queue and not self._sending:
+        if not self._queue and not self._lent:
             try:
                 data = memoryview(data)[self._socket.send(data) :]
             except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
@@ -145,78 +145,103 @@ class TlsTransport(asyncio.Transport):
             return
         self._closing = True
         self._loop.remove_reader(self._fd)
-        if not self._queue and not self._sending:
+        if not self._queue and not self._lent:
             self._say_goodbye()
 
     def abort(self) -> None:
         """Close at once."""
         self._lose(None)
 
-    # Files.
+    # What threads do.
 
     async def sendfile(self, file: IO[bytes], offset: int, count: int) -> int:
         """Send `count` bytes of a regular file from `offset`, after all that was written before.
 
-        Raises `ConnectionResetError`. Nothing is read meanwhile: an OpenSSL connection is used by one thread at a time.
+        Raises `ConnectionResetError`.
         """
-        if self._queue:
-            self._flushed = self._loop.create_future()
-            await self._flushed
-            self._flushed = None
-        if self._closing:
-            raise ConnectionResetError("the connection is closed")
-        self._sending = True
-        self._loop.remove_reader(self._fd)
-        # Records are 16 KiB and the kernel's segments 64 KiB: only full ones are sent.
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
         try:
-            for start in range(offset, offset + count, _WINDOW):
-                await self._send_window(file.fileno(), start, min(_WINDOW, offset + count - start))
+            # Records are 16 KiB and the kernel's segments 64 KiB: only full ones are sent.
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+            await self._lend(Outgoing(file.fileno(), offset, count))
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
         except OSError as error:
-            self._lose(error)
-            self._let_go()
+            self._lose(error)  # a part of the file may have gone out, so nothing else can
             raise ConnectionResetError("the connection was lost") from error
-        except asyncio.CancelledError:
-            self._lose(None)  # a part of the file has gone out, so nothing else can
-            raise
-        self._let_go()
-        if self._lost:
-            raise ConnectionResetError("the connection was lost")
-        self._flush()
-        self._read_on()
         return count
 
-    async def _send_window(self, descriptor: int, start: int, length: int) -> None:
-        window = _Window(descriptor, start, length)
-        while True:
-            step = self._loop.run_in_executor(self._threads, window.send, self._socket)
-            try:
-                if await asyncio.shield(step):
-                    return
-            except asyncio.CancelledError:
-                step.add_done_callback(self._abandon)
-                raise
-            writable: asyncio.Future[None] = self._loop.create_future()
-            self._loop.add_writer(self._fd, _wake, writable)
-            try:
-                await writable
-            except asyncio.CancelledError:
-                self._let_go()
-                raise
-            finally:
-                self._loop.remove_writer(self._fd)
+    async def receive(self, count: int, take: Callable[[memoryview], None], patience: float) -> None:
+        """Hand the next `count` bytes to `take`, in a thread and past the protocol.
 
-    def _abandon(self, step: asyncio.Future[bool]) -> None:
-        if not step.cancelled():
-            step.exception()  # nobody waits for it any more
-        self._let_go()
+        A piece is good only while `take` runs. What comes before the end of the connection, or before nothing comes for
+        `patience` seconds, is taken. Raises `ConnectionResetError`, `TimeoutError`, and what `take` raises.
+        """
+        try:
+            await self._lend(Incoming(count, take), patience)
+        except ConnectionError as error:
+            self._lose(error)
+            raise
 
-    def _let_go(self) -> None:
-        """No thread has the connection now."""
-        self._sending = False
+    async def _lend(self, work: Work, patience: float | None = None) -> None:
+        """Let threads have the connection until some work is done. OpenSSL's are used by one thread at a time."""
+        if self._queue:
+            await self._wait()
+        if self._closing:
+            raise ConnectionResetError("the connection is closed")
+        self._lent = True
+        self._loop.remove_reader(self._fd)
+        try:
+            while not await self._step(work):
+                async with asyncio.timeout(patience):
+                    await self._other_end(work)
+        except asyncio.CancelledError:
+            self._lose(None)  # the work is half done
+            raise
+        finally:
+            self._lent = False
+            if self._lost:
+                self._socket.close()
+            else:
+                self._flush()
+                self._read_on()
         if self._lost:
-            self._socket.close()
+            raise ConnectionResetError("the connection was lost")
+
+    async def _step(self, work: Work) -> bool:
+        step = self._threads.step(work, self._socket)
+        try:
+            return await asyncio.shield(step)
+        except asyncio.CancelledError:
+            self._lose(None)  # which wakes the thread
+            while not step.done():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait([step])
+            step.exception()  # nobody asks for it any more
+            raise
+
+    async def _other_end(self, work: Work) -> None:
+        """Wait until it has sent or read something, or the connection is lost."""
+        add, remove = (
+            (self._loop.add_reader, self._loop.remove_reader)
+            if work.reads
+            else (self._loop.add_writer, self._loop.remove_writer)
+        )
+        add(self._fd, self._wake)
+        try:
+            await self._wait()
+        finally:
+            remove(self._fd)
+
+    async def _wait(self) -> None:
+        """Wait for `_wake`."""
+        self._awaited = self._loop.create_future()
+        try:
+            await self._awaited
+        finally:
+            self._awaited = None
+
+    def _wake(self) -> None:
+        if self._awaited is not None and not self._awaited.done():
+            self._awaited.set_result(None)
 
     # The life of the connection.
 
@@ -240,13 +265,13 @@ class TlsTransport(asyncio.Transport):
             self._loop.call_soon(self._read)
 
     def _read_on(self) -> None:
-        if self.is_reading() and not self._sending:
+        if self.is_reading() and not self._lent:
             self._loop.add_reader(self._fd, self._read)
             if self._socket.pending():  # the kernel does not know of what OpenSSL holds
                 self._loop.call_soon(self._read)
 
     def _read(self) -> None:
-        if not self.is_reading() or self._sending:
+        if not self.is_reading() or self._lent:
             return
         size, ended, failure = 0, False, None
         try:
@@ -276,7 +301,7 @@ class TlsTransport(asyncio.Transport):
 
     def _flush(self) -> None:
         """Send what waits, as much as goes."""
-        if self._sending:
+        if self._lent:
             return
         try:
             while self._queue:
@@ -297,8 +322,7 @@ class TlsTransport(asyncio.Transport):
             self._protocol.resume_writing()
         if not self._queue:
             self._loop.remove_writer(self._fd)
-            if self._flushed is not None:
-                _wake(self._flushed)
+            self._wake()
             if self._closing and not self._lost:
                 self._say_goodbye()
 
@@ -340,52 +364,11 @@ class TlsTransport(asyncio.Transport):
         self._loop.remove_reader(self._fd)
         self._loop.remove_writer(self._fd)
         self._queue.clear()
-        if self._flushed is not None:
-            _wake(self._flushed)
+        self._wake()
         if self._connected:
             self._loop.call_soon(self._protocol.connection_lost, error)
-        if self._sending:
+        if self._lent:
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread, which is to let go first
         else:
             self._socket.close()
-
-
-class _Window:
-    """A part of a file that is to be sent. It is mapped only while a thread sends."""
-
-    def __init__(self, descriptor: int, start: int, length: int) -> None:
-        self._skip = start % mmap.ALLOCATIONGRANULARITY
-        self._descriptor = descriptor
-        self._start = start - self._skip
-        self._length = length + self._skip
-        self._flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
-
-    def send(self, connection: ssl.SSLSocket) -> bool:
-        """Whether all of it went. If not, the reader is slow, and the same is to be offered again. In a thread."""
-        where = {"flags": self._flags, "prot": mmap.PROT_READ, "offset": self._start}
-        self._flags = mmap.MAP_SHARED
-        with (
-            mmap.mmap(self._descriptor, self._length, **where) as mapped,
-            memoryview(mapped) as view,
-            view[self._skip :] as wanted,
-        ):
-            while True:
-                try:
-                    connection.send(wanted)
-                except ssl.SSLWantWriteError:
-                    if not _writable(connection):
-                        return False
-                else:
-                    return True
-
-
-def _writable(connection: ssl.SSLSocket) -> bool:
-    poll = select.poll()
-    poll.register(connection.fileno(), select.POLLOUT)
-    return bool(poll.poll(_PATIENCE))
-
-
-def _wake(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

@@ -44,7 +44,7 @@ class CronJobController:
             return
         status = dict(cronjob.get("status") or {})
         jobs = self._jobs.of(cronjob)
-        self._note_ended(cronjob, jobs, status)
+        await self._note(cronjob, jobs, status)
         await self._forget_old(cronjob, jobs)
         try:
             if not cronjob["metadata"].get("deletionTimestamp") and not cronjob["spec"].get("suspend"):
@@ -52,19 +52,48 @@ class CronJobController:
         finally:
             await self._write_status(cronjob, status)
 
-    def _note_ended(self, cronjob: Object, jobs: list[Object], status: Object) -> None:
+    async def _note(self, cronjob: Object, jobs: list[Object], status: Object) -> None:
+        """Which of the active jobs have ended or are gone; others that run are told of and do not count."""
+        if unexpected := _unlisted(jobs, status):
+            # This process may have begun them a moment ago, and not have heard of its own status yet.
+            newest = await self._newest(cronjob)
+            status["active"] = (newest.get("status") or {}).get("active") or []
+            unexpected = _unlisted(jobs, status)
+        for job in unexpected:
+            message = f"Saw a job that the controller did not create or forgot: {job['metadata']['name']}"
+            self._events.event(cronjob, "Warning", "UnexpectedJob", message)
+        found = {job["metadata"]["uid"]: job for job in jobs}
         active = []
-        for job in jobs:
-            if ended := ended_as(job):
-                if any(item["uid"] == job["metadata"]["uid"] for item in status.get("active") or ()):
-                    message = f"Saw completed job: {job['metadata']['name']}, condition: {ended}"
-                    self._events.event(cronjob, "Normal", "SawCompletedJob", message)
-                done = (job.get("status") or {}).get("completionTime")
-                if ended == "Complete" and done and done > status.get("lastSuccessfulTime", ""):
-                    status["lastSuccessfulTime"] = done
+        for item in status.get("active") or ():
+            known = found.get(item["uid"])
+            if known is None and not await self._is_there(item):
+                self._events.event(cronjob, "Normal", "MissingJob", f"Active job went missing: {item['name']}")
+            elif known is not None and (ended := ended_as(known)):
+                message = f"Saw completed job: {item['name']}, condition: {ended}"
+                self._events.event(cronjob, "Normal", "SawCompletedJob", message)
             else:
-                active.append(_reference(job))
-        status["active"] = sorted(active, key=lambda item: str(item["name"]))
+                active.append(item)
+        status["active"] = active
+        done = [(job.get("status") or {}).get("completionTime") or "" for job in jobs if ended_as(job) == "Complete"]
+        status["lastSuccessfulTime"] = max([*done, status.get("lastSuccessfulTime", "")])
+
+    async def _newest(self, cronjob: Object) -> Object:
+        try:
+            return await self._client.get(CRONJOBS, cronjob["metadata"]["name"], cronjob["metadata"]["namespace"])
+        except KubernetesError as error:
+            if error.code != 404:
+                raise
+            return cronjob
+
+    async def _is_there(self, reference: Object) -> bool:
+        """Ask for a job that the informer does not know, which may not have heard of it yet."""
+        try:
+            job = await self._client.get(JOBS, reference["name"], reference["namespace"])
+        except KubernetesError as error:
+            if error.code != 404:
+                raise
+            return False
+        return bool(job["metadata"]["uid"] == reference["uid"])
 
     async def _forget_old(self, cronjob: Object, jobs: list[Object]) -> None:
         spec = cronjob["spec"]
@@ -101,31 +130,39 @@ class CronJobController:
             self._events.event(cronjob, "Warning", "MissSchedule", message)
             return
         wanted = _job(cronjob, due)
-        if any(job["metadata"]["name"] == wanted["metadata"]["name"] for job in self._jobs.of(cronjob)):
-            status["lastScheduleTime"] = clock.rfc3339(due)
+        if status.get("lastScheduleTime") == clock.rfc3339(due) or any(
+            item["name"] == wanted["metadata"]["name"] for item in status["active"]
+        ):
             return
-        running = [job for job in self._jobs.of(cronjob) if not ended_as(job)]
         policy = cronjob["spec"].get("concurrencyPolicy", "Allow")
-        if policy == "Forbid" and running:
+        if policy == "Forbid" and status["active"]:
             message = "Not starting job because prior execution is running and concurrency policy is Forbid"
             self._events.event(cronjob, "Normal", "JobAlreadyActive", message)
             return
         if policy == "Replace":
-            for job in running:
-                await self._delete(cronjob, job)
-            going = {job["metadata"]["uid"] for job in running}
-            status["active"] = [item for item in status["active"] if item["uid"] not in going]
+            going = {item["uid"] for item in status["active"]}
+            for job in self._jobs.of(cronjob):
+                if job["metadata"]["uid"] in going:
+                    await self._delete(cronjob, job)
+            status["active"] = []
         try:
             job = await self._jobs.create(cronjob, wanted)
         except KubernetesError as error:
-            if error.reason == "AlreadyExists":
-                status["lastScheduleTime"] = clock.rfc3339(due)
-                return
-            self._events.event(cronjob, "Warning", "FailedCreate", f"Error creating job: {error}")
-            raise
+            if error.reason != "AlreadyExists":
+                self._events.event(cronjob, "Warning", "FailedCreate", f"Error creating job: {error}")
+                raise
+            job = await self._client.get(JOBS, wanted["metadata"]["name"], cronjob["metadata"]["namespace"])
+            if (controller_of(job) or {}).get("uid") == cronjob["metadata"]["uid"]:
+                # This controller began it and was stopped before it could say so.
+                self._begun(status, job, due)
+            return
         self._events.event(cronjob, "Normal", "SuccessfulCreate", f"Created job {job['metadata']['name']}")
+        self._begun(status, job, due)
+
+    def _begun(self, status: Object, job: Object, due: datetime) -> None:
         status["lastScheduleTime"] = clock.rfc3339(due)
-        status["active"] = sorted([*status["active"], _reference(job)], key=lambda item: str(item["name"]))
+        if not ended_as(job):
+            status["active"] = [*status["active"], _reference(job)]
 
     def _schedule(self, cronjob: Object) -> Schedule | None:
         spec = cronjob["spec"]
@@ -151,6 +188,12 @@ class CronJobController:
                 self.queue.add(key_of(cronjob))
             elif error.code != 404:
                 raise
+
+
+def _unlisted(jobs: list[Object], status: Object) -> list[Object]:
+    """Jobs that run and are not said to."""
+    listed = {item["uid"] for item in status.get("active") or ()}
+    return [job for job in jobs if job["metadata"]["uid"] not in listed and not ended_as(job)]
 
 
 def ended_as(job: Object) -> str:

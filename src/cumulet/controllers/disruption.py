@@ -26,7 +26,14 @@ _SCALED: dict[str, Resource] = {
 }
 
 
-class UnmanagedError(Exception):
+_UNMANAGED = (
+    "Pods selected by this PodDisruptionBudget (selector: {}) were found to be unmanaged. As a result, the status of the "
+    "PDB cannot be calculated correctly, which may result in undefined behavior. To account for these pods please set "
+    '".spec.minAvailable" field of the PDB to an integer value.'
+)
+
+
+class UnknownSizeError(Exception):
     """A budget as a share needs to know how many pods there should be."""
 
 
@@ -67,8 +74,8 @@ class DisruptionController:
         if not pods:
             self._events.event(budget, "Normal", "NoPods", "No matching pods found")
         try:
-            expected, desired = self._expected(budget, pods)
-        except UnmanagedError as error:
+            expected, desired = await self._expected(budget, pods)
+        except UnknownSizeError as error:
             message = f"Failed to calculate the number of expected pods: {error}"
             self._events.event(budget, "Warning", "CalculateExpectedPodCountFailed", message)
             await self._write(
@@ -101,38 +108,76 @@ class DisruptionController:
                 self.queue.add_after(key, left)
         return kept
 
-    def _expected(self, budget: Object, pods: list[Object]) -> tuple[int, int]:
+    async def _expected(self, budget: Object, pods: list[Object]) -> tuple[int, int]:
         """How many pods there should be, and how many of them healthy."""
         spec = budget["spec"]
         unavailable, available = spec.get("maxUnavailable"), spec.get("minAvailable")
-        if unavailable is not None:
-            expected = self._sizes(pods)
-            return expected, max(expected - _share(unavailable, expected), 0)
-        if isinstance(available, str):
-            expected = self._sizes(pods)
-            return expected, _share(available, expected)
-        return len(pods), int(available or 0)
-
-    def _sizes(self, pods: list[Object]) -> int:
-        """The sum of what the controllers of the pods are to have."""
+        if unavailable is None and not isinstance(available, str):
+            return len(pods), int(available or 0)
         sizes: dict[str, int] = {}
+        unmanaged = False
         for pod in pods:
-            owner = self._scaled_owner(pod)
-            sizes[owner["metadata"]["uid"]] = owner["spec"].get("replicas", 1)
-        return sum(sizes.values())
+            reference = controller_of(pod)
+            if reference is None:
+                unmanaged = True
+            elif reference["uid"] not in sizes:
+                uid, sizes_of = await self._size(pod, reference)
+                sizes[uid] = sizes_of
+        if unmanaged:
+            message = _UNMANAGED.format(_written(spec.get("selector") or {}))
+            self._events.event(budget, "Warning", "UnmanagedPods", message)
+        expected = sum(sizes.values())
+        if unavailable is not None:
+            return expected, max(expected - _share(unavailable, expected), 0)
+        return expected, _share(available, expected)
 
-    def _scaled_owner(self, pod: Object) -> Object:
+    async def _size(self, pod: Object, reference: Object) -> tuple[str, int]:
+        """Who in the end controls a pod, and how many such pods that is to have. Raises `UnknownSizeError`."""
         where = pod["metadata"]["namespace"]
         found = None
-        reference = controller_of(pod)
-        while reference is not None and reference["kind"] in self._scaled:
-            obj = self._scaled[reference["kind"]].get(reference["name"], where)
-            if obj is None or obj["metadata"]["uid"] != reference["uid"]:
+        owner: Object | None = reference
+        while owner is not None and _is_scaled(owner):
+            obj = self._scaled[owner["kind"]].get(owner["name"], where)
+            if obj is None or obj["metadata"]["uid"] != owner["uid"]:
                 break
-            found, reference = obj, controller_of(obj)
-        if found is None:
-            raise UnmanagedError(f'found no controllers for pod "{pod["metadata"]["name"]}"')
-        return found
+            found, owner = obj, controller_of(obj)
+        if found is not None:
+            return found["metadata"]["uid"], found["spec"].get("replicas", 1)
+        if _is_scaled(reference):
+            raise UnknownSizeError(f'found no controllers for pod "{pod["metadata"]["name"]}"')
+        return await self._scale(pod, reference)
+
+    async def _scale(self, pod: Object, reference: Object) -> tuple[str, int]:
+        """The same of a controller that is served with a scale, such as a custom resource."""
+        resource = await self._served(reference)
+        if resource is None:
+            wanted = f'no matches for kind "{reference["kind"]}" in version "{reference["apiVersion"]}"'
+            raise UnknownSizeError(wanted)
+        try:
+            path = resource.path(pod["metadata"]["namespace"], reference["name"], "scale")
+            scale = await self._client.request("GET", path)
+        except KubernetesError as error:
+            if error.code != 404:
+                raise
+            full = f"{resource.plural}.{resource.group}" if resource.group else resource.plural
+            raise UnknownSizeError(f"{full} does not implement the scale subresource") from None
+        if scale["metadata"]["uid"] != reference["uid"]:
+            raise UnknownSizeError(f'found no controllers for pod "{pod["metadata"]["name"]}"')
+        return reference["uid"], (scale.get("spec") or {}).get("replicas", 0)
+
+    async def _served(self, reference: Object) -> Resource | None:
+        """The resource of an owner's kind."""
+        group, _, version = reference["apiVersion"].rpartition("/")
+        try:
+            listed = await self._client.request("GET", f"/apis/{group}/{version}" if group else f"/api/{version}")
+        except KubernetesError as error:
+            if error.code != 404:
+                raise
+            return None
+        for item in listed["resources"]:
+            if item["kind"] == reference["kind"] and "/" not in item["name"]:
+                return Resource(group, version, item["name"], item["kind"], item["namespaced"])
+        return None
 
     async def _write(self, budget: Object, status: Object, reason: str, message: str) -> None:
         generation = budget["metadata"].get("generation", 0)
@@ -156,6 +201,25 @@ class DisruptionController:
         except KubernetesError as error:
             if error.code not in (404, 409):
                 raise
+
+
+def _written(selector: Object) -> str:
+    """A selector as the API's own types print one."""
+    labels = "".join(f"{key}: {value}," for key, value in sorted((selector.get("matchLabels") or {}).items()))
+    terms = "".join(
+        f"LabelSelectorRequirement{{Key:{term['key']},Operator:{term['operator']},"
+        f"Values:[{' '.join(term.get('values') or ())}],}},"
+        for term in selector.get("matchExpressions") or ()
+    )
+    return (
+        f"&LabelSelector{{MatchLabels:map[string]string{{{labels}}},"
+        f"MatchExpressions:[]LabelSelectorRequirement{{{terms}}},}}"
+    )
+
+
+def _is_scaled(reference: Object) -> bool:
+    resource = _SCALED.get(reference["kind"])
+    return resource is not None and reference["apiVersion"].rpartition("/")[0] == resource.group
 
 
 def _selects(budget: Object, pod: Object) -> bool:

@@ -137,8 +137,6 @@ def _condition(namespace: Object, kind: str, holds: tuple[str, str] | None, else
 
 
 _ROOT = "kube-root-ca.crt"
-#: Where the API server writes the cluster's authority.
-_ROOT_NAMESPACE = "kube-system"
 _DESCRIBED = "kubernetes.io/description"
 _DESCRIPTION = (
     "Contains a CA bundle that can be used to verify the kube-apiserver when using internal endpoints such as the "
@@ -152,6 +150,9 @@ class ServiceAccountController:
     def __init__(self, context: Context) -> None:
         self.queue: WorkQueue[Key] = WorkQueue()
         self._client = context.client
+        authority = context.client.kubeconfig.authority
+        #: Who signed the certificate of the API server, as this room knows it.
+        self._data = {"ca.crt": authority.decode()} if authority is not None else None
         self._namespaces = context.informer(NAMESPACES)
         self._namespaces.add_handler(lambda change, obj, old: self.queue.add(key_of(obj)))
         for resource, name in ((SERVICEACCOUNTS, "default"), (CONFIGMAPS, _ROOT)):
@@ -162,12 +163,7 @@ class ServiceAccountController:
     def _restore(self, name: str) -> Handler:
         def changed(change: str, obj: Object, old: Object | None) -> None:
             namespace = obj["metadata"]["namespace"]
-            if obj["metadata"]["name"] != name:
-                return
-            if namespace == _ROOT_NAMESPACE and name == _ROOT:
-                for item in self._namespaces:
-                    self.queue.add(key_of(item))
-            elif change != "ADDED":
+            if obj["metadata"]["name"] == name and change != "ADDED":
                 self.queue.add(("", namespace))
 
         return changed
@@ -180,14 +176,13 @@ class ServiceAccountController:
         if self._accounts.get("default", key[1]) is None:
             await self._create(SERVICEACCOUNTS, {"metadata": {"name": "default", "namespace": key[1]}})
         known = self._maps.get(_ROOT, key[1])
-        root = self._maps.get(_ROOT, _ROOT_NAMESPACE)
-        if root is None or key[1] == _ROOT_NAMESPACE:
+        if self._data is None:
             return
         metadata = {"name": _ROOT, "namespace": key[1], "annotations": {_DESCRIBED: _DESCRIPTION}}
         if known is None:
-            await self._create(CONFIGMAPS, {"metadata": metadata, "data": root["data"]})
-        elif known.get("data") != root["data"]:
-            await self._client.patch(CONFIGMAPS, _ROOT, {"data": root["data"]}, key[1])
+            await self._create(CONFIGMAPS, {"metadata": metadata, "data": self._data})
+        elif known.get("data") != self._data:
+            await self._client.patch(CONFIGMAPS, _ROOT, {"data": self._data}, key[1])
 
     async def _create(self, resource: Resource, obj: Object) -> None:
         try:

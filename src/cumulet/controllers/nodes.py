@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 from cumulet.common import clock
 from cumulet.common.kubernetes import KubernetesError, WorkQueue
@@ -10,8 +11,11 @@ from cumulet.common.kubernetes.client import LEASES, NODES, PODS, STRATEGIC_MERG
 from cumulet.controllers.controller import Context, Key, Object, key_of
 from cumulet.controllers.pods import condition_of, is_ready
 
-#: Seconds without a heartbeat after which a node is not known to be well (upstream's default).
-_GRACE = 50.0
+#: Seconds without a heartbeat after which a node is not known to be well, and those for the first (upstream's).
+GRACE = 50.0
+_FIRST_GRACE = 60.0
+#: The conditions that only the node itself knows.
+_TOLD = ("Ready", "MemoryPressure", "DiskPressure", "PIDPressure")
 _LEASE_NAMESPACE = "kube-node-lease"
 _PREFIX = "node.kubernetes.io/"
 _BOTH = ("NoSchedule", "NoExecute")
@@ -41,18 +45,24 @@ class NodeLifecycleController:
         self._pods = context.informer(PODS)
         self._pods.add_index("node", lambda pod: (pod["spec"].get("nodeName") or "",))
         self._told: set[str] = set()
+        #: By uid, the last heartbeat and when it was seen: clocks of nodes may differ from this one.
+        self._heard: dict[str, tuple[object, float]] = {}
         self._nodes.add_handler(self._node_changed)
         self._leases.add_handler(self._lease_changed)
 
     def _node_changed(self, change: str, node: Object, old: Object | None) -> None:
         if change == "DELETED":
             self._told.discard(node["metadata"]["uid"])
+            self._heard.pop(node["metadata"]["uid"], None)
         else:
+            self._listen(node)
             self.queue.add(key_of(node))
 
     def _lease_changed(self, change: str, lease: Object, old: Object | None) -> None:
         if lease["metadata"]["namespace"] == _LEASE_NAMESPACE:
             node = self._nodes.get(lease["metadata"]["name"])
+            if node is not None:
+                self._listen(node)
             if node is not None and condition_of(node, "Ready").get("status") == "Unknown":
                 self.queue.add(key_of(node))
 
@@ -62,9 +72,10 @@ class NodeLifecycleController:
         if node is None:
             return
         self._tell_of_new(node)
-        silent = self._silence(node)
         ready = condition_of(node, "Ready")
-        if silent > _GRACE and ready.get("status") != "Unknown":
+        grace = GRACE if ready else _FIRST_GRACE
+        silent = self._silence(node)
+        if silent > grace and any(condition_of(node, kind).get("status") != "Unknown" for kind in _TOLD):
             await self._mark_unknown(node)
             return
         wanted = _wanted(node)
@@ -72,7 +83,7 @@ class NodeLifecycleController:
             await self._set_taints(node, wanted)
         if ready.get("status") in ("False", "Unknown"):
             await self._unready(node)
-        self.queue.add_after(key, max(_GRACE - silent, 1) + 1)
+        self.queue.add_after(key, max(grace - silent, 0) + 1)
 
     def _tell_of_new(self, node: Object) -> None:
         """Once for each node that this process sees, as upstream's controller manager does."""
@@ -82,29 +93,41 @@ class NodeLifecycleController:
             message = f"Node {name} event: Registered Node {name} in Controller"
             self._events.event(node, "Normal", "RegisteredNode", message)
 
-    def _silence(self, node: Object) -> float:
-        """Seconds since the node was last heard of, by its lease or its status."""
+    def _listen(self, node: Object) -> None:
+        """Note when the node's lease or status was last another than before."""
+        lease = self._leases.get(node["metadata"]["name"], _LEASE_NAMESPACE) or {}
         ready = condition_of(node, "Ready")
-        moments = [ready["lastHeartbeatTime"]] if ready.get("lastHeartbeatTime") else []
-        lease = self._leases.get(node["metadata"]["name"], _LEASE_NAMESPACE)
-        if lease is not None and (lease.get("spec") or {}).get("renewTime"):
-            moments.append(lease["spec"]["renewTime"])
-        moments = moments or [node["metadata"]["creationTimestamp"]]
-        return (clock.now() - max(clock.parse(moment) for moment in moments)).total_seconds()
+        beat = (lease.get("spec") or {}).get("renewTime"), ready and (ready.get("lastHeartbeatTime"), ready["status"])
+        uid = node["metadata"]["uid"]
+        if uid not in self._heard or self._heard[uid][0] != beat:
+            self._heard[uid] = beat, time.monotonic()
+
+    def _silence(self, node: Object) -> float:
+        """Seconds since the node was last heard of; a node that was never heard of is as old as its object."""
+        beat, seen = self._heard[node["metadata"]["uid"]]
+        if beat == (None, {}):
+            return (clock.now() - clock.parse(node["metadata"]["creationTimestamp"])).total_seconds()
+        return time.monotonic() - seen
 
     async def _mark_unknown(self, node: Object) -> None:
-        condition = {
-            **condition_of(node, "Ready"),
-            "type": "Ready",
-            "status": "Unknown",
-            "reason": "NodeStatusUnknown",
-            "message": "Kubelet stopped posting node status.",
-            "lastTransitionTime": clock.rfc3339(),
-        }
+        now = clock.rfc3339()
+        changed = []
+        for kind in _TOLD:
+            old = condition_of(node, kind)
+            if not old:
+                reason, message = "NodeStatusNeverUpdated", "Kubelet never posted node status."
+                old = {"lastHeartbeatTime": node["metadata"]["creationTimestamp"]}
+            elif old.get("status") != "Unknown":
+                reason, message = "NodeStatusUnknown", "Kubelet stopped posting node status."
+            else:
+                continue
+            unknown = {"type": kind, "status": "Unknown", "reason": reason, "message": message}
+            changed.append({**old, **unknown, "lastTransitionTime": now})
         name = node["metadata"]["name"]
-        patch = {"status": {"conditions": [condition]}}
+        patch = {"status": {"conditions": changed}}
         await self._client.patch(NODES, name, patch, subresource="status", content_type=STRATEGIC_MERGE_PATCH)
-        self._events.event(node, "Normal", "NodeNotReady", f"Node {name} status is now: NodeNotReady")
+        if condition_of(node, "Ready").get("status") == "True":
+            self._events.event(node, "Normal", "NodeNotReady", f"Node {name} status is now: NodeNotReady")
 
     async def _set_taints(self, node: Object, wanted: set[tuple[str, str]]) -> None:
         now = clock.rfc3339()

@@ -20,7 +20,7 @@ from cumulet.common.kubernetes.client import (
     STATEFULSETS,
 )
 from cumulet.common.kubernetes.informer import Handler
-from cumulet.common.kubernetes.usage import covers, usage
+from cumulet.common.kubernetes.usage import covers, usage, written
 from cumulet.controllers.controller import Context, Key, Object, key_of
 from cumulet.controllers.discovery import discover
 from cumulet.controllers.pods import phase_of
@@ -77,7 +77,7 @@ class QuotaController:
                         if what in used:
                             used[what] += value
         self.queue.add_after(key, _EVERY)
-        status = {"hard": hard, "used": {name: _written(value, hard[name]) for name, value in used.items()}}
+        status = {"hard": hard, "used": {name: written(value, hard[name]) for name, value in used.items()}}
         if status == quota.get("status"):
             return
         try:
@@ -123,14 +123,3 @@ def _resource_of(amount: str) -> str:
     if amount in ("configmaps", "secrets", "replicationcontrollers", "resourcequotas", "persistentvolumeclaims"):
         return amount
     return "pods"
-
-
-def _written(value: Decimal, like: str) -> str:
-    """A quantity, in powers of two where the bound is written so; the server brings it in canonical form."""
-    if like.endswith("i") and value == value.to_integral_value():
-        for suffix, size in (("Gi", 2**30), ("Mi", 2**20), ("Ki", 2**10)):
-            if value and value % size == 0:
-                return f"{int(value) // size}{suffix}"
-    if value == value.to_integral_value():
-        return str(int(value))
-    return f"{int((value * 1000).to_integral_value())}m"

@@ -8,6 +8,7 @@ from cumulet.common.kubernetes.component import client_of, health_app, run_infor
 from cumulet.common.kubernetes.election import lead
 from cumulet.common.room import Room
 from cumulet.common.tasks import TaskSet, task_set
+from cumulet.controllers.aggregation import RoleAggregationController
 from cumulet.controllers.autoscaling import AutoscalingController
 from cumulet.controllers.certificates import CertificateController
 from cumulet.controllers.controller import Context, Controller
@@ -49,6 +50,7 @@ CONTROLLERS: tuple[tuple[Callable[[Context], Controller], int], ...] = (
     (QuotaController, 2),
     (VolumeProtectionController, 1),
     (CertificateController, 1),
+    (RoleAggregationController, 1),
 )
 
 

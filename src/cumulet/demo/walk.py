@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from cumulet.common.config import ConfigError, load
+from cumulet.common.config import Address, ConfigError, load
 from cumulet.demo import engine as engines
 from cumulet.demo import machine
 from cumulet.demo.terminal import StepError, Terminal
@@ -128,7 +127,7 @@ class _Walk:
         terminal.run('cp "$(command -v busybox)" .')
         terminal.run(engine.build)
         terminal.run(engine.images)
-        port = _free_port()
+        port = Address("127.0.0.1", 0).free().port
         terminal.run(engine.run.format(port=port))
         try:
             page = terminal.run(
@@ -267,10 +266,3 @@ def _example() -> Path:
     """The example application: beside an installed package, or in the checkout that it runs from."""
     installed = Path(__file__).parent / "app3"
     return installed if installed.exists() else Path(__file__).parents[3] / "examples" / "app3"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

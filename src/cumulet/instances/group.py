@@ -24,12 +24,13 @@ from cumulet.instances.bundle import BundleError, write_bundle
 from cumulet.instances.execute import run_in
 from cumulet.instances.images import Images, Pulled
 from cumulet.instances.meter import Meter
-from cumulet.instances.model import Container, Credential, Probe
+from cumulet.instances.model import Container, Probe
 from cumulet.instances.pull import Login, PullError
+from cumulet.instances.pulling import credential_for, explain, success
 from cumulet.instances.reference import parse
 from cumulet.instances.runtime import Runtime, RuntimeFailure
 from cumulet.instances.sandbox import Network, SandboxError, mount_overlay, unmount
-from cumulet.instances.store import ContainerStatus, Event, GroupRecord, State, Store
+from cumulet.instances.store import ContainerStatus, GroupRecord, State, Store
 from cumulet.instances.volumes import Volumes
 
 log = logging.getLogger(__name__)
@@ -199,7 +200,7 @@ class Group:
             code = await self._once(container)
             if self._stopping or policy == _NEVER or (policy != _ALWAYS and code == 0):
                 return code
-            if _lived(self._status(container.name).current_state) > _STABLE:
+            if self._status(container.name).current_state.lived > _STABLE:
                 backoff.reset()
             await self._back_off(container, backoff.next())
 
@@ -207,7 +208,7 @@ class Group:
         status = self._status(container.name)
         status.previous_state = status.current_state
         status.current_state = State("Waiting", "CrashLoopBackOff")
-        self._event(container.name, "BackOff", f"Back-off restarting failed container {container.name}", warning=True)
+        status.note("BackOff", f"Back-off restarting failed container {container.name}", warning=True)
         await self._save()
         await asyncio.sleep(seconds)
 
@@ -254,21 +255,21 @@ class Group:
         backoff = Backoff(10, 300)
         while True:
             self._credentials_changed.clear()
-            credential = _credential(image, self.record.properties.image_registry_credentials)
-            self._event(name, "Pulling", f'Pulling image "{image}"')
+            credential = credential_for(image, self.record.properties.image_registry_credentials)
+            status.note("Pulling", f'Pulling image "{image}"')
             await self._save()
             try:
                 login = Login(credential.username, credential.password or "") if credential else None
                 pulled = await self._services.images.pull(image, login)
             except PullError as error:
-                message = _explain(image, credential, str(error))
+                message = explain(image, credential, str(error))
                 status.current_state = State("Waiting", "ErrImagePull")
-                self._event(name, "Failed", message, warning=True)
-                self._event(name, "Failed", "Error: ErrImagePull", warning=True)
+                status.note("Failed", message, warning=True)
+                status.note("Failed", "Error: ErrImagePull", warning=True)
                 await self._save()
                 status.current_state = State("Waiting", "ImagePullBackOff")
-                self._event(name, "BackOff", f'Back-off pulling image "{image}": {message}')
-                self._event(name, "Failed", "Error: ImagePullBackOff", warning=True)
+                status.note("BackOff", f'Back-off pulling image "{image}": {message}')
+                status.note("Failed", "Error: ImagePullBackOff", warning=True)
                 await self._save()
                 try:
                     async with asyncio.timeout(backoff.next()):
@@ -277,12 +278,7 @@ class Group:
                 except TimeoutError:
                     pass
                 continue
-            took = _duration(pulled.seconds)
-            self._event(
-                name,
-                "Pulled",
-                f'Successfully pulled image "{image}" in {took} ({took} including waiting). Image size: {pulled.size} bytes.',
-            )
+            status.note("Pulled", success(image, pulled))
             registry = parse(image)
             status.image_id = f"{registry.registry}/{registry.repository}@{pulled.digest}"
             return pulled
@@ -313,9 +309,9 @@ class Group:
         )
         runtime = self._services.runtime
         await runtime.create(self.cid(name), bundle, self.log(name))
-        self._event(name, "Created", f"Created container: {name}")
+        status.note("Created", f"Created container: {name}")
         await runtime.start(self.cid(name))
-        self._event(name, "Started", f"Started container {name}")
+        status.note("Started", f"Started container {name}")
         status.current_state = State("Running", "", start_time=clock.rfc3339_micro())
         status.ready = container.properties.readiness_probe is None
         await self._save()
@@ -330,7 +326,7 @@ class Group:
     async def _not_started(self, container: Container, reason: str) -> int:
         status = self._status(container.name)
         now = clock.rfc3339_micro()
-        self._event(container.name, "Failed", f"Error: {reason}", warning=True)
+        status.note("Failed", f"Error: {reason}", warning=True)
         status.current_state = State("Terminated", "StartError", now, now, 128)
         status.ready = False
         await self._save()
@@ -366,7 +362,7 @@ class Group:
             elif kind == "liveness" and not well:
                 failed.set()
             if not well:
-                self._event(container.name, "Unhealthy", f"{kind.capitalize()} probe failed", warning=True)
+                status.note("Unhealthy", f"{kind.capitalize()} probe failed", warning=True)
                 self._services.changed(self.record)
 
         asking = asyncio.create_task(
@@ -387,7 +383,7 @@ class Group:
         runtime, bundle, cid = self._services.runtime, self.bundle(name), self.cid(name)
         if not runtime.is_known(cid, bundle):
             return
-        self._event(name, "Killing", why)
+        self._status(name).note("Killing", why)
         self._services.changed(self.record)
         if grace > 0:
             await runtime.kill(cid, signal.SIGTERM)
@@ -403,17 +399,6 @@ class Group:
         await runtime.kill(cid)
         await runtime.wait(cid, bundle)
 
-    def _event(self, container: str, name: str, message: str, *, warning: bool = False) -> None:
-        events = self._status(container).events
-        now = clock.rfc3339_micro()
-        for event in events:
-            if (event.name, event.message) == (name, message):
-                event.count += 1
-                event.last_timestamp = now
-                return
-        events.append(Event(name, message, "Warning" if warning else "Normal", now, now))
-        del events[:-50]
-
     async def _save(self) -> None:
         status = self.record.status
         running = [self._status(item.name).current_state.state for item in self.record.properties.containers]
@@ -423,47 +408,3 @@ class Group:
             status.provisioning_state = "Succeeded"
         await self._services.store.put_status(self.record)
         self._services.changed(self.record)  # told only when it is durable
-
-
-def _credential(image: str, credentials: list[Credential]) -> Credential | None:
-    """The credential for the image's registry, and no other."""
-    try:
-        registry = parse(image).registry
-    except ValueError:
-        return None
-    return next((item for item in credentials if item.server.lower() == registry.lower()), None)
-
-
-def _explain(image: str, credential: Credential | None, reason: str) -> str:
-    """What failed, with whose credentials, in the registry's own words, and what mends it."""
-    try:
-        registry = parse(image).registry
-    except ValueError:
-        return f'Failed to pull image "{image}": {reason}'
-    who = f"as principal '{credential.username}'" if credential else "without credentials"
-    lower = reason.lower()
-    if "manifest unknown" in lower or "name unknown" in lower:
-        cure = "push the image, or correct its name or tag"
-    elif "failed to do request" in lower:
-        cure = f"see whether {registry} is up and its name resolves; it is tried again"
-    elif credential is None:
-        cure = f"virtual nodes need a pull secret for {registry}: create one and name it in imagePullSecrets, also where the registry is attached to the cluster"
-    elif "denied" in lower:
-        cure = f"assign the role AcrPull on {registry} to the principal, or use one that has it in the pull secret"
-    elif "unauthorized" in lower or "authorize" in lower:
-        cure = "renew the secret of the principal and put it into the pull secret"
-    else:
-        cure = "it is tried again"
-    return (
-        f'Failed to pull image "{image}": from registry {registry} {who}: {reason.rstrip(".")}. To mend it: {cure}.'
-    )
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds * 1000:.0f}ms" if seconds < 1 else f"{seconds:.3f}s"
-
-
-def _lived(state: State) -> float:
-    if not state.start_time or not state.finish_time:
-        return 0.0
-    return (clock.parse(state.finish_time) - clock.parse(state.start_time)).total_seconds()

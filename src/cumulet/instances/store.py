@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from cryptography.fernet import Fernet
 
+from cumulet.common import clock
 from cumulet.common.config import write_private
 from cumulet.common.database import Database
 from cumulet.instances.model import GroupProperties
@@ -26,6 +27,9 @@ _MIGRATIONS = [
     """
 ]
 
+#: How many events of a container are kept.
+_EVENTS = 50
+
 
 class State(msgspec.Struct, rename="camel", omit_defaults=True):
     """One state of a container, as `instanceView` has it."""
@@ -35,6 +39,13 @@ class State(msgspec.Struct, rename="camel", omit_defaults=True):
     start_time: str | None = None
     finish_time: str | None = None
     exit_code: int | None = None
+
+    @property
+    def lived(self) -> float:
+        """Seconds from the start to the end, where both are known."""
+        if not self.start_time or not self.finish_time:
+            return 0.0
+        return (clock.parse(self.finish_time) - clock.parse(self.start_time)).total_seconds()
 
 
 class Event(msgspec.Struct, rename="camel"):
@@ -58,6 +69,17 @@ class ContainerStatus(msgspec.Struct, rename="camel"):
     ready: bool = False
     image_id: str = ""
     attempt: int = 0
+
+    def note(self, name: str, message: str, *, warning: bool = False) -> None:
+        """Add an event, or count one that came before; of many the last ones are kept."""
+        now = clock.rfc3339_micro()
+        for event in self.events:
+            if (event.name, event.message) == (name, message):
+                event.count += 1
+                event.last_timestamp = now
+                return
+        self.events.append(Event(name, message, "Warning" if warning else "Normal", now, now))
+        del self.events[:-_EVENTS]
 
 
 class GroupStatus(msgspec.Struct, rename="camel"):

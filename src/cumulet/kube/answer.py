@@ -129,7 +129,14 @@ def shaped(row: Row, stored: Stored, form: Form) -> bytes:
         return msgspec.json.encode(_partial(stored))
     if row.hub is not None:
         return head(row) + msgspec.json.encode(from_stored(row, stored.load()))[1:]
-    return head(row) + stored.body[1:]
+    return head(row) + own_fields(row, stored)
+
+
+def own_fields(row: Row, stored: Stored) -> bytes:
+    """The JSON of an object after its kind and version, which it is stored in too where there are others."""
+    if row.custom is not None and row.custom.is_form_of(stored):
+        return row.custom.fields_of(stored)
+    return stored.body[1:]
 
 
 def shaped_list(row: Row, items: Sequence[Stored], metadata: dict[str, Any], form: Form) -> bytes:
@@ -147,7 +154,9 @@ def shaped_list(row: Row, items: Sequence[Stored], metadata: dict[str, Any], for
         }
         return msgspec.json.encode(found)
     top = f'{{"kind":"{row.kind}List","apiVersion":"{row.api_version}","metadata":'.encode()
-    if row.hub is None:
+    if row.custom is not None:
+        bodies = [head(row) + own_fields(row, item) for item in items]
+    elif row.hub is None:
         bodies = [item.body for item in items]
     else:
         bodies = [msgspec.json.encode(from_stored(row, item.load())) for item in items]
@@ -204,7 +213,7 @@ def respond_object(request: web.BaseRequest, row: Row, stored: Stored) -> web.St
     form = form_of(request)
     if form.shape or form.media or row.hub is not None or len(stored.body) >= _COMPRESS_FROM:
         return respond(request, shaped(row, stored, form))
-    return Ready(head(row), stored.body[1:])
+    return Ready(head(row), own_fields(row, stored))
 
 
 def respond_made(
@@ -213,11 +222,12 @@ def respond_made(
     """An answer of an object that was created; `stored` is what the store has by that name now."""
     is_same = stored is not None and obj["metadata"].get("resourceVersion") == str(stored.revision)
     is_plain = row.hub is None and not warnings and not media_of(request)
+    is_plain = is_plain and (row.custom is None or row.custom.storage is row.custom)
     if stored is None or not is_same or not is_plain or len(stored.body) >= _COMPRESS_FROM:
         return encode(
             request, {"kind": row.kind, "apiVersion": row.api_version, **from_stored(row, obj)}, 201, warnings
         )
-    return Ready(head(row), stored.body[1:], status=201)
+    return Ready(head(row), own_fields(row, stored), status=201)
 
 
 def respond(request: web.BaseRequest, body: bytes, status: int = 200, warnings: Sequence[str] = ()) -> web.Response:

@@ -17,9 +17,10 @@ from cumulet.kube.attributes import Attributes
 from cumulet.kube.audit import AuditLog
 from cumulet.kube.authentication import Authenticator
 from cumulet.kube.authorize import Authorizer
-from cumulet.kube.body import read, whole
+from cumulet.kube.body import field_validation, read, whole
 from cumulet.kube.catalog import Catalog
 from cumulet.kube.codec import decode_body
+from cumulet.kube.codec.repeated import as_one, repeated
 from cumulet.kube.flow import SEAT, Flows
 from cumulet.kube.impersonate import impersonated
 from cumulet.kube.metrics import GROUP as METRICS
@@ -31,7 +32,7 @@ from cumulet.kube.reading import Reading
 from cumulet.kube.resources import Row
 from cumulet.kube.status import ApiError, bad_request, forbidden, method_not_allowed, no_such_resource
 from cumulet.kube.subresources import Subresources
-from cumulet.kube.target import Target, parse
+from cumulet.kube.target import Target, parse, selected_name
 from cumulet.kube.users import ServiceAccountTokens, User
 from cumulet.kube.versions import from_stored, to_stored
 from cumulet.kube.writer import Writer
@@ -116,15 +117,18 @@ class Api:
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
             response = encode(request, ApiError(500, "InternalError", "an internal error occurred", {}).status(), 500)
-        if (
-            target is not None
-            and real is not None
-            and user is not None
-            and self._audit.wants(target, response.status)
-        ):
+        if real is None:
+            self._audit.refused(request, self._asked(request), time.perf_counter() - began)
+        elif target is not None and user is not None and self._audit.wants(target, response.status):
             self._audit.write(request, real, user, target, response.status, time.perf_counter() - began)
         self._count(verb, response.status, time.perf_counter() - began)
         return response
+
+    def _asked(self, request: web.BaseRequest) -> Target | None:
+        try:
+            return parse(request, self._catalog)
+        except ApiError:
+            return None
 
     def _count(self, verb: str, status: int, seconds: float) -> None:
         found = self._series.get((verb, status))
@@ -137,7 +141,7 @@ class Api:
 
     async def _in_turn(self, request: web.BaseRequest, user: User, target: Target) -> web.StreamResponse:
         """Answer who may ask, when it is their turn."""
-        wanted = self._authorize(user, target)
+        wanted = self._authorize(user, target, target.name or selected_name(request))
         if target.subresource in _LONG:
             return await self._dispatch(request, user, target)
         seat = await self._flows.enter(user, wanted)
@@ -147,14 +151,14 @@ class Api:
         finally:
             seat.release()
 
-    def _authorize(self, user: User, target: Target) -> Attributes:
+    def _authorize(self, user: User, target: Target, name: str) -> Attributes:
         row = target.row
-        wanted = Attributes(target.verb, row.group, row.plural, target.subresource, target.namespace, target.name)
+        wanted = Attributes(target.verb, row.group, row.plural, target.subresource, target.namespace, name)
         if not self._authorizer.allows(user, wanted):
             where = f' in the namespace "{target.namespace}"' if target.namespace else " at the cluster scope"
             full = f"{row.plural}/{target.subresource}" if target.subresource else row.plural
             why = f'User "{user.name}" cannot {target.verb} resource "{full}" in API group "{row.group}"{where}'
-            raise forbidden(row.group, row.plural, target.name, why)
+            raise forbidden(row.group, row.plural, name, why)
         return wanted
 
     def _about(self, request: web.BaseRequest, user: User) -> web.Response:
@@ -212,7 +216,7 @@ class Api:
             return await self._metrics.answer(request, target)
         match target.verb:
             case "get":
-                return self._reading.get(request, row, self._objects.get(row, target.namespace, target.name))
+                return await self._reading.get(request, row, self._objects.get(row, target.namespace, target.name))
             case "list":
                 return await self._reading.list(request, row, target.namespace)
             case "watch":
@@ -229,12 +233,26 @@ class Api:
                 return await self._delete_collection(request, user, target)
         raise method_not_allowed()
 
+    async def _decoded(self, request: web.BaseRequest, row: Row) -> tuple[Object, list[str]]:
+        """The object that a request brings, and warnings about it."""
+        media, raw, validation = (
+            request.headers.get("Content-Type", ""),
+            await read(request),
+            field_validation(request),
+        )
+        obj = decode_body(media, raw, row.kind)
+        said = repeated(media, raw, obj) if validation != "Ignore" else []
+        if validation == "Strict":
+            said = as_one(media, said)
+        return obj, self._objects.decode(row, obj, validation, said)
+
     async def _create(self, request: web.BaseRequest, user: User, target: Target) -> web.StreamResponse:
         row = target.row
         check_write(request)
         obj, warnings = await self._decoded(request, row)
         if row.kind == "Binding":
-            return await self._subresources.bind(request, target._replace(name=obj["metadata"].get("name", "")), obj)
+            bound = target._replace(name=obj["metadata"].get("name", ""))
+            return await self._subresources.bind(request, user, bound, obj)
         if row.verbs == ("create",):
             return await self._subresources.review(request, user, target, obj)
         by = Writer.of(request, user)
@@ -242,12 +260,6 @@ class Api:
         made = await self._objects.create(row.hub or row, target.namespace, to_stored(row, obj), by)
         stored = self._objects.find(row, target.namespace, made["metadata"]["name"])
         return respond_made(request, row, made, stored, by.warnings)
-
-    async def _decoded(self, request: web.BaseRequest, row: Row) -> tuple[Object, list[str]]:
-        """The object in a body, and what there is to say of how it is written."""
-        twice: list[str] = []
-        obj = decode_body(request.headers.get("Content-Type", ""), await read(request), row.kind, twice)
-        return obj, self._objects.decode(row, obj, request.query.get("fieldValidation") or "Warn", twice=twice)
 
     async def _update(self, request: web.BaseRequest, user: User, target: Target) -> web.Response:
         row = target.row
@@ -257,7 +269,7 @@ class Api:
         by.warnings += warnings
         is_made = row.key in _MADE_BY_UPDATE and not target.subresource
         if is_made and not self._objects.exists(row, target.namespace, target.name):
-            self._authorize(user, target._replace(verb="create"))
+            self._authorize(user, target._replace(verb="create"), target.name)
             obj["metadata"].setdefault("name", target.name)
             made = await self._objects.create(row.hub or row, target.namespace, to_stored(row, obj), by)
             return encode(request, whole(row, made), 201, by.warnings)
@@ -276,9 +288,9 @@ class Api:
         raw = await read(request)
         if is_apply(request):
             return await self._applying.apply(request, user, target, raw)
-        change = patcher(request, row, raw)
+        change, said = patcher(request, row, raw)
         check_write(request)
-        validation = request.query.get("fieldValidation") or "Warn"
+        validation = field_validation(request)
         by = Writer.of(request, user)
         warnings: list[str] = []
 
@@ -288,7 +300,7 @@ class Api:
                 raise bad_request("the patched object is not an object")
             text = msgspec.json.encode(whole(row, obj)) if validation == "Strict" else b""
             try:
-                warnings[:] = sorted(self._objects.decode(row, obj, validation))
+                warnings[:] = sorted(self._objects.decode(row, obj, validation, said))
             except ApiError as error:
                 raise unpatched(text or msgspec.json.encode(whole(row, obj)), error) from None
             return to_stored(row, obj)

@@ -9,8 +9,9 @@ from aiohttp import web
 
 from cumulet.kube import kinds
 from cumulet.kube.answer import encode
-from cumulet.kube.body import whole
+from cumulet.kube.body import field_validation, whole
 from cumulet.kube.codec import decode_body
+from cumulet.kube.codec.repeated import as_one, repeated
 from cumulet.kube.fields import ApplyConflictError, Manager, apply, misfit
 from cumulet.kube.fields.walk import FieldsError
 from cumulet.kube.objects import Objects
@@ -46,6 +47,11 @@ class Applying:
         if (kind, version) != (row.kind, row.api_version):
             group, _, name = version.rpartition("/")
             raise bad_request(f"invalid object type: {group}/{name}, Kind={kind}")
+        said = repeated(_MEDIA, raw, config)
+        validation = field_validation(request)
+        if said and validation == "Strict":
+            why = "".join(as_one(_MEDIA, said))
+            raise bad_request(f"error strict decoding YAML: error converting YAML to JSON: {why}")
         namespace = (config.get("metadata") or {}).get("namespace", "")
         where = f"{namespace}/{target.name}; {row.api_version}, Kind={row.kind}"
         if why := misfit(config, kinds.definition(row)):
@@ -63,6 +69,7 @@ class Applying:
             )
         who = Manager(request.query["fieldManager"], row.api_version, target.subresource)
         by = Writer.of(request, user)
+        by.warnings += said if validation == "Warn" else []
         force = request.query.get("force", "").lower() in ("true", "1")
         try:
             made, code = await self._store(target, config, who, by, force=force)

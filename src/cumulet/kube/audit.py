@@ -56,34 +56,18 @@ class AuditLog:
         """Write the line of a request that was answered; `user` is another than `real` where that one impersonates; `seconds` is
         how long the answer took.
         """
-        now = clock.now()
-        peer = request.transport.get_extra_info("peername") if request.transport else None
-        row = target.row
-        event: dict[str, Any] = {
-            "kind": "Event",
-            "apiVersion": "audit.k8s.io/v1",
-            "level": "Metadata",
-            "auditID": str(uuid.uuid4()),
-            "stage": "ResponseComplete",
-            "requestURI": request.raw_path,
-            "verb": target.verb,
-            "user": user_info(real),
-            "sourceIPs": [peer[0]] if peer else [],
-            "userAgent": request.headers.get("User-Agent", ""),
-            "objectRef": {
-                "resource": row.plural,
-                "namespace": target.namespace,
-                "name": target.name,
-                "apiGroup": row.group,
-                "apiVersion": row.version,
-                "subresource": target.subresource,
-            },
-            "responseStatus": {"metadata": {}, "code": status},
-            "requestReceivedTimestamp": clock.rfc3339_micro(now - timedelta(seconds=seconds)),
-            "stageTimestamp": clock.rfc3339_micro(now),
-        }
+        event = _event(request, target, status, seconds) | {"stage": "ResponseComplete", "user": user_info(real)}
         if user is not real:
             event["impersonatedUser"] = user_info(user)
+        self._append(event)
+
+    def refused(self, request: web.BaseRequest, target: Target | None, seconds: float) -> None:
+        """Write the line of a request whose sender showed credentials that are not good, so that it is nobody's."""
+        event = _event(request, target, 401, seconds) | {"stage": "ResponseStarted", "user": {}}
+        event["responseStatus"]["message"] = "Authentication failed, attempted: bearer"
+        self._append(event)
+
+    def _append(self, event: dict[str, Any]) -> None:
         line = msgspec.json.encode(event) + b"\n"
         if self._size + len(line) > _SIZE:
             self._set_aside()
@@ -97,3 +81,31 @@ class AuditLog:
                 older.replace(self._path.with_suffix(f".log.{number}"))
         self._path.replace(self._path.with_suffix(".log.1"))
         self.open()
+
+
+def _event(request: web.BaseRequest, target: Target | None, status: int, seconds: float) -> dict[str, Any]:
+    now = clock.now()
+    peer = request.transport.get_extra_info("peername") if request.transport else None
+    event: dict[str, Any] = {
+        "kind": "Event",
+        "apiVersion": "audit.k8s.io/v1",
+        "level": "Metadata",
+        "auditID": str(uuid.uuid4()),
+        "requestURI": request.raw_path,
+        "verb": target.verb if target is not None else request.method.lower(),
+        "sourceIPs": [peer[0]] if peer else [],
+        "userAgent": request.headers.get("User-Agent", ""),
+        "responseStatus": {"metadata": {}, "code": status},
+        "requestReceivedTimestamp": clock.rfc3339_micro(now - timedelta(seconds=seconds)),
+        "stageTimestamp": clock.rfc3339_micro(now),
+    }
+    if target is not None:
+        event["objectRef"] = {
+            "resource": target.row.plural,
+            "namespace": target.namespace,
+            "name": target.name,
+            "apiGroup": target.row.group,
+            "apiVersion": target.row.version,
+            "subresource": target.subresource,
+        }
+    return event

@@ -1,4 +1,4 @@
-"""What a caller may do: RBAC over the roles and bindings in the store, with the default ones of a new cluster."""
+"""What a caller may do: RBAC over the roles and bindings in the store."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from cumulet.kube.attributes import Attributes
 from cumulet.kube.node_access import NODES, NodeAuthorizer
-from cumulet.kube.store import Store, Stored
+from cumulet.kube.store import Store
 from cumulet.kube.users import User
 
 _GROUP = "rbac.authorization.k8s.io"
@@ -17,8 +17,8 @@ _BINDINGS = f"rolebindings.{_GROUP}"
 _CLUSTER_BINDINGS = f"clusterrolebindings.{_GROUP}"
 
 READ = ["get", "list", "watch"]
-_DECODED = 2048
-WRITE = ["create", "delete", "deletecollection", "patch", "update"]
+#: Users and namespaces whose rules are remembered.
+_KNOWN = 2048
 
 
 class Authorizer:
@@ -27,8 +27,10 @@ class Authorizer:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._nodes = NodeAuthorizer(store)
-        #: Roles and bindings by their revision, of which each is another object's or another state's.
-        self._decoded: dict[int, dict[str, Any]] = {}
+        #: The rules by user and namespace, until a role or a binding changes.
+        self._known: dict[tuple[str, tuple[str, ...], str], list[dict[str, Any]]] = {}
+        for key in (_ROLES, _CLUSTER_ROLES, _BINDINGS, _CLUSTER_BINDINGS):
+            store.on_change(key, self._known.clear)
 
     def allows(self, user: User, attributes: Attributes) -> bool:
         """Whether a user may do that; members of system:masters may do everything."""
@@ -40,13 +42,22 @@ class Authorizer:
             return True
         return any(_covers(rule, attributes) for rule in self.rules(user, attributes.namespace))
 
-    def rules(self, user: User, namespace: str) -> Iterator[dict[str, Any]]:
-        """The rules that hold for a user in the cluster, and in a namespace where one is given."""
+    def rules(self, user: User, namespace: str) -> list[dict[str, Any]]:
+        """The rules that hold for a user in the cluster, and in a namespace where one is given; to be read only."""
+        key = (user.name, user.groups, namespace)
+        found = self._known.get(key)
+        if found is None:
+            if len(self._known) >= _KNOWN:
+                self._known.clear()
+            found = self._known[key] = list(self._find(user, namespace))
+        return found
+
+    def _find(self, user: User, namespace: str) -> Iterator[dict[str, Any]]:
         for stored in self._store.list(_CLUSTER_BINDINGS):
-            yield from self._of(self._decode(stored), user, "")
+            yield from self._of(stored.load(), user, "")
         if namespace:
             for stored in self._store.list(_BINDINGS, namespace):
-                yield from self._of(self._decode(stored), user, namespace)
+                yield from self._of(stored.load(), user, namespace)
 
     def _of(self, binding: dict[str, Any], user: User, namespace: str) -> Iterator[dict[str, Any]]:
         if not any(_is(subject, user, namespace) for subject in binding.get("subjects") or ()):
@@ -57,16 +68,7 @@ class Authorizer:
         else:
             stored = self._store.get(_CLUSTER_ROLES, "", reference["name"])
         if stored is not None:
-            yield from self._decode(stored).get("rules") or ()
-
-    def _decode(self, stored: Stored) -> dict[str, Any]:
-        """A role or binding, to be read and not to be changed."""
-        found = self._decoded.get(stored.revision)
-        if found is None:
-            if len(self._decoded) >= _DECODED:
-                self._decoded.clear()
-            found = self._decoded[stored.revision] = stored.load()
-        return found
+            yield from stored.load().get("rules") or ()
 
 
 def _is(subject: dict[str, Any], user: User, namespace: str) -> bool:
@@ -105,43 +107,9 @@ def _rule(groups: list[str], resources: list[str], verbs: list[str]) -> dict[str
 
 
 _EVENTS = _rule(["", "events.k8s.io"], ["events"], ["create", "patch", "update"])
-_LEASES = _rule(["coordination.k8s.io"], ["leases"], ["create", "get", "list", "update", "patch", "watch"])
 _REVIEWS = _rule(
     ["authentication.k8s.io", "authorization.k8s.io"], ["tokenreviews", "subjectaccessreviews"], ["create"]
 )
-_WORKLOADS = [
-    "pods",
-    "pods/log",
-    "configmaps",
-    "endpoints",
-    "events",
-    "persistentvolumeclaims",
-    "replicationcontrollers",
-    "serviceaccounts",
-    "services",
-    "daemonsets",
-    "deployments",
-    "deployments/scale",
-    "replicasets",
-    "replicasets/scale",
-    "statefulsets",
-    "statefulsets/scale",
-    "controllerrevisions",
-    "horizontalpodautoscalers",
-    "cronjobs",
-    "jobs",
-    "ingresses",
-    "networkpolicies",
-    "poddisruptionbudgets",
-    "endpointslices",
-]
-_GROUPS = ["", "apps", "autoscaling", "batch", "networking.k8s.io", "policy", "discovery.k8s.io"]
-_USAGE = _rule(["metrics.k8s.io"], ["pods", "nodes"], ["get", "list", "watch"])
-_EDIT = [
-    _USAGE,
-    _rule(_GROUPS, _WORKLOADS, [*READ, *WRITE]),
-    _rule([""], ["secrets", "pods/exec", "pods/attach", "pods/portforward", "pods/eviction"], [*READ, *WRITE]),
-]
 
 #: What every node may do; what its pods need is for `node_access` to say.
 NODE_RULES = [
@@ -156,83 +124,3 @@ NODE_RULES = [
     _EVENTS,
     _REVIEWS,
 ]
-
-#: What Azure's connector is given beside that by its chart: it watches what its pods may come to refer to.
-VIRTUAL_NODE = "virtual-kubelet"
-_VIRTUAL_NODE_RULES = [
-    _rule([""], ["configmaps", "secrets", "serviceaccounts", "persistentvolumeclaims", "events"], READ),
-]
-
-#: The cluster roles of a new cluster: upstream's for users, and what each of its components needs.
-DEFAULT_ROLES: dict[str, list[dict[str, Any]]] = {
-    "cluster-admin": [_rule(["*"], ["*"], ["*"]), {"nonResourceURLs": ["*"], "verbs": ["*"]}],
-    "admin": [*_EDIT, _rule([_GROUP], ["roles", "rolebindings"], [*READ, *WRITE])],
-    "edit": _EDIT,
-    "view": [_USAGE, _rule(_GROUPS, [*_WORKLOADS, "namespaces"], READ)],
-    "system:basic-user": [
-        _rule(["authorization.k8s.io"], ["selfsubjectaccessreviews", "selfsubjectrulesreviews"], ["create"]),
-        _rule(["authentication.k8s.io"], ["selfsubjectreviews"], ["create"]),
-    ],
-    "system:discovery": [
-        {
-            "nonResourceURLs": [
-                "/api",
-                "/api/*",
-                "/apis",
-                "/apis/*",
-                "/healthz",
-                "/livez",
-                "/openapi",
-                "/openapi/*",
-                "/readyz",
-                "/version",
-                "/version/",
-            ],
-            "verbs": ["get"],
-        }
-    ],
-    "system:service-account-issuer-discovery": [
-        {"nonResourceURLs": ["/.well-known/openid-configuration", "/openid/v1/jwks"], "verbs": ["get"]}
-    ],
-    "system:public-info-viewer": [
-        {"nonResourceURLs": ["/healthz", "/livez", "/readyz", "/version", "/version/"], "verbs": ["get"]}
-    ],
-    "system:kube-scheduler": [
-        _rule([""], ["pods", "nodes", "namespaces", "persistentvolumeclaims", "persistentvolumes", "services"], READ),
-        _rule([""], ["pods", "replicationcontrollers"], ["get", "delete"]),
-        _rule(["apps"], ["replicasets", "statefulsets"], READ),
-        _rule([""], ["pods/binding", "bindings"], ["create"]),
-        _rule([""], ["pods/status"], ["patch", "update"]),
-        _rule(["policy"], ["poddisruptionbudgets"], READ),
-        _rule(["storage.k8s.io"], ["storageclasses"], READ),
-        _rule([""], ["persistentvolumeclaims"], ["patch", "update"]),
-        _rule(["scheduling.k8s.io"], ["priorityclasses"], READ),
-        _EVENTS,
-        _LEASES,
-        _REVIEWS,
-    ],
-    "system:kube-controller-manager": [_rule(["*"], ["*"], ["*"])],
-    "system:cloud-controller-manager": [
-        _rule([""], ["services", "endpoints", "nodes", "pods"], READ),
-        _rule([""], ["services/status"], ["patch", "update"]),
-        _rule(["discovery.k8s.io"], ["endpointslices"], READ),
-        _EVENTS,
-        _LEASES,
-        _REVIEWS,
-    ],
-    "system:node": NODE_RULES,
-    VIRTUAL_NODE: _VIRTUAL_NODE_RULES,
-}
-
-#: Role, and the user or group that has it.
-DEFAULT_BINDINGS: dict[str, list[tuple[str, str]]] = {
-    "cluster-admin": [("Group", "system:masters")],
-    "system:basic-user": [("Group", "system:authenticated")],
-    "system:discovery": [("Group", "system:authenticated")],
-    "system:service-account-issuer-discovery": [("Group", "system:serviceaccounts")],
-    "system:public-info-viewer": [("Group", "system:authenticated"), ("Group", "system:unauthenticated")],
-    "system:kube-scheduler": [("User", "system:kube-scheduler")],
-    "system:kube-controller-manager": [("User", "system:kube-controller-manager")],
-    "system:cloud-controller-manager": [("User", "system:cloud-controller-manager")],
-    "system:node": [],
-}

@@ -37,6 +37,16 @@ def dry_run(request: web.BaseRequest) -> bool:
     return value == "All"
 
 
+def field_validation(request: web.BaseRequest) -> str:
+    """What to do with fields that are not known or come twice: `Strict`, `Warn` or `Ignore`. Raises `ApiError` 422."""
+    value = request.query.get("fieldValidation") or "Warn"
+    if value not in ("Ignore", "Strict", "Warn"):
+        why = f'Unsupported value: "{value}": supported values: "", "Ignore", "Strict", "Warn"'
+        cause = Cause("fieldValidation", "FieldValueNotSupported", why)
+        raise invalid("meta.k8s.io", _OPTIONS.get(request.method, "UpdateOptions"), "", [cause])
+    return value
+
+
 def manager(request: web.BaseRequest) -> str:
     """Who is named as the writer of fields: as asked, or the client's program."""
     given = request.query.get("fieldManager", "")

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import Any
 
+from cumulet.common import clock
 from cumulet.common.config import Config
 from cumulet.kube.admission import SYSTEM_NAMESPACES
-from cumulet.kube.authorize import DEFAULT_BINDINGS, DEFAULT_ROLES, VIRTUAL_NODE
 from cumulet.kube.flow import GROUP, LEVELS, SCHEMAS
 from cumulet.kube.objects import Change, Objects
-from cumulet.kube.resources import BY_KEY
+from cumulet.kube.resources import BY_KEY, RESOURCES
+from cumulet.kube.roles import GROUP as RBAC
+from cumulet.kube.roles import brought_up_to_date, default_roles
 
 _PRIORITIES = (
     ("system-cluster-critical", 2_000_000_000, "run in the cluster, but can be moved to another node if necessary"),
     ("system-node-critical", 2_000_001_000, "not be moved from their current node"),
 )
-_RBAC = "rbac.authorization.k8s.io"
+_KEYS = {row.kind: row.key for row in RESOURCES if row.group == RBAC}
 
 
 async def bootstrap(objects: Objects, config: Config, service_address: str) -> None:
@@ -39,19 +42,16 @@ def _begin(tasks: asyncio.TaskGroup, objects: Objects, config: Config, service_a
         ensure("serviceaccounts", namespace, {"metadata": {"name": "default"}})
         root = {"metadata": {"name": "kube-root-ca.crt"}, "data": {"ca.crt": authority}}
         ensure("configmaps", namespace, root)
-    for name, rules in DEFAULT_ROLES.items():
-        role = {"metadata": _labelled(name), "rules": rules}
+    # What a server that is asked by it reads: who signs the certificates of clients.
+    trust = {"metadata": {"name": "extension-apiserver-authentication"}, "data": {"client-ca-file": authority}}
+    ensure("configmaps", "kube-system", trust)
+    # What the cleaner of old tokens reads: since when their use is told. None is older than this cluster.
+    since = {"metadata": {"name": "kube-apiserver-legacy-service-account-token-tracking"}}
+    ensure("configmaps", "kube-system", {**since, "data": {"since": clock.rfc3339()[:10]}})
+    for role in default_roles(config.node_name):
+        namespace = role["metadata"].get("namespace", "")
         # A role may have other rules in this version than in the one that made it.
-        ensure(f"clusterroles.{_RBAC}", "", role, _with_rules(rules))
-    bindings = {**DEFAULT_BINDINGS, VIRTUAL_NODE: [("User", f"system:node:{config.node_name}")]}
-    for name, subjects in bindings.items():
-        binding = {
-            "metadata": _labelled(name),
-            "roleRef": {"apiGroup": _RBAC, "kind": "ClusterRole", "name": name},
-            "subjects": [{"apiGroup": _RBAC, "kind": kind, "name": who} for kind, who in subjects],
-        }
-        # Nodes had their role by their group once; now they are authorised one by one.
-        ensure(f"clusterrolebindings.{_RBAC}", "", binding, _without_nodes if name == "system:node" else None)
+        ensure(_KEYS[role["kind"]], namespace, role, functools.partial(brought_up_to_date, default=role))
     for name, value, what in _PRIORITIES:
         description = f"Used for system critical pods that must {what}."
         priority = {"metadata": {"name": name}, "value": value, "description": description}
@@ -76,25 +76,12 @@ def _begin(tasks: asyncio.TaskGroup, objects: Objects, config: Config, service_a
     ensure("endpointslices.discovery.k8s.io", "default", endpoints)
 
 
-def _with_rules(rules: list[dict[str, Any]]) -> Change:
-    return lambda old: {**old, "rules": rules}
-
-
-def _without_nodes(binding: dict[str, Any]) -> dict[str, Any]:
-    binding["subjects"] = [item for item in binding.get("subjects") or () if item.get("name") != "system:nodes"]
-    return binding
-
-
-def _labelled(name: str) -> dict[str, Any]:
-    return {"name": name, "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"}}
-
-
 async def _ensure(
     objects: Objects, key: str, namespace: str, obj: dict[str, Any], change: Change | None = None
 ) -> None:
-    """Make an object where it is missing; `change` is made to it in any case."""
+    """Make an object where it is missing, else make `change` to it."""
     row, name = BY_KEY[key], obj["metadata"]["name"]
     if not objects.exists(row, namespace, name):
         await objects.create(row, namespace, obj)
-    if change is not None:
+    elif change is not None:
         await objects.change(row, namespace, name, change)

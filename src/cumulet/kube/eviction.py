@@ -37,6 +37,7 @@ class Evictions:
         """Answer a request on `eviction`. Raises `ApiError` 404, 409, and 429 where it cannot be just now."""
         eviction = decode_body(request.headers.get("Content-Type", ""), await read(request), "Eviction")
         check_named(target.name, eviction, "Eviction")
+        eviction = await self._objects.admit(target, "CREATE", eviction, None, Writer.of(request, user))
         options = eviction.get("deleteOptions") or {}
         if not isinstance(options, dict):
             raise bad_request("deleteOptions must be an object")
@@ -47,7 +48,7 @@ class Evictions:
         # One that does not run, or is going already, is no disruption.
         if phase not in ("Succeeded", "Failed", "Pending") and not pod["metadata"].get("deletionTimestamp"):
             await self._ask(pod, dry=by.dry_run)
-        await self._objects.delete(target.row, target.namespace, target.name, options, by)
+        await self._objects.delete(target.row, target.namespace, target.name, options, by, is_asked=True)
         status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
         return encode(request, status, 201)
 

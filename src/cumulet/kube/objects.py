@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import uuid
 from collections.abc import Callable, Sequence
@@ -13,6 +14,8 @@ from cumulet.kube import custom, kinds
 from cumulet.kube.admission import Admission
 from cumulet.kube.admission.webhooks import Question
 from cumulet.kube.allocate import Allocator
+from cumulet.kube.custom.conversion import Conversions
+from cumulet.kube.discovery import subresource_kind
 from cumulet.kube.fields import Manager, track
 from cumulet.kube.names import generate
 from cumulet.kube.resources import Row
@@ -21,7 +24,8 @@ from cumulet.kube.schema.prune import strict_error
 from cumulet.kube.schema.validation.causes import quoted
 from cumulet.kube.status import ApiError, already_exists, bad_request, conflict, failure, invalid, not_found
 from cumulet.kube.store import ConflictError, Store, Stored
-from cumulet.kube.writer import Writer
+from cumulet.kube.target import Target
+from cumulet.kube.writer import SELF, Writer
 
 Object = dict[str, Any]
 Change = Callable[[Object], Object]
@@ -47,8 +51,9 @@ _FINALIZERS = {"Foreground": "foregroundDeletion", "Orphan": "orphan"}
 class Objects:
     """Every method answers with the whole object, as stored. All raise `ApiError`."""
 
-    def __init__(self, store: Store, admission: Admission, allocator: Allocator) -> None:
+    def __init__(self, store: Store, admission: Admission, allocator: Allocator, conversions: Conversions) -> None:
         self._store = store
+        self._conversions = conversions
         self._admission = admission
         self._allocator = allocator
 
@@ -58,6 +63,10 @@ class Objects:
         if stored is None:
             raise not_found(row.group, row.plural, name)
         return stored
+
+    async def load(self, row: Row, namespace: str, name: str) -> Object:
+        """A copy of an object in the version of a row."""
+        return await self._conversions.load(row, self.get(row, namespace, name))
 
     def find(self, row: Row, namespace: str, name: str) -> Stored | None:
         """An object as it is on disk, if it is there."""
@@ -71,12 +80,12 @@ class Objects:
         return self._store.newest(row.key, namespace, name) is not None
 
     def decode(
-        self, row: Row, obj: Object, validation: str, *, fill: bool = True, twice: Sequence[str] = ()
+        self, row: Row, obj: Object, validation: str, repeated: Sequence[str] = (), *, fill: bool = True
     ) -> list[str]:
-        """Check kind and types of what a client sent and remove what the kind does not have; warnings about that.
+        """Check kind and types of what a client sent and remove what the kind does not have.
 
-        A configuration that is to be applied is not filled, as it says no more than what is in it. What was already
-        said of fields that are there `twice` comes first.
+        Warnings about that, after those about fields that are `repeated`. A configuration that is to be applied is not
+        filled, as it says no more than what is in it.
         """
         # What is left out is what is expected.
         kind, api_version = obj.pop("kind", None) or row.kind, obj.pop("apiVersion", None) or row.api_version
@@ -85,12 +94,19 @@ class Objects:
                 f'{kind} in version "{api_version}" cannot be handled as a {row.kind}: '
                 f"{kinds.mismatch(row, kind, api_version)}"
             )
-        unknown = [*twice, *kinds.prune(row, obj, fill=fill)]
+        unknown = [*repeated, *kinds.prune(row, obj, fill=fill)]
         if unknown and validation == "Strict":
             raise strict_error(row.kind, row.version, unknown)
         metadata = obj.setdefault("metadata", {})
         metadata.pop("selfLink", None)
         return unknown if validation != "Ignore" else []
+
+    async def admit(self, target: Target, operation: str, obj: Object, old: Object | None, by: Writer) -> Object:
+        """What is sent to a sub-resource that is no part of its object, as admission wants it."""
+        kind = subresource_kind(target.row, target.subresource) if target.subresource else None
+        place = (target.row, target.namespace, target.name, target.subresource)
+        question = Question(operation, *place, obj, old, by.user, by.dry_run, kind)
+        return await self._admission.admit_part(question, obj, by.warnings)
 
     async def create(
         self,
@@ -140,13 +156,15 @@ class Objects:
             if row.key == custom.KEY:
                 custom.establish(obj)
             await self._admission.validate(question._replace(obj=obj), by.warnings)
+            stored = await self._conversions.stored(row, obj)
             self._admission.charge(row, obj)
             self._warn(row, obj, None, by)
             if by.dry_run:
                 if self._store.newest(row.key, namespace, metadata["name"]) is not None:
                     raise already_exists(row.group, row.plural, metadata["name"])
                 return obj
-            await self._store.create(row.key, namespace, metadata["name"], obj)
+            made = await self._store.create(row.key, namespace, metadata["name"], stored)
+            metadata["resourceVersion"] = str(made.revision)
         except ConflictError:
             raise already_exists(row.group, row.plural, metadata["name"]) from None
         finally:
@@ -173,8 +191,8 @@ class Objects:
             before = self._store.newest(row.key, namespace, name)
             if before is None:
                 raise not_found(row.group, row.plural, name)
-            old = before.load()
-            obj = change(before.load())
+            old = await self._conversions.load(row, before)
+            obj = change(before.load() if row.custom is None else copy.deepcopy(old))
             version = obj["metadata"].get("resourceVersion")
             if version and not re.fullmatch(r"\d{1,20}", version):
                 raise failure(f"strconv.ParseUint: parsing {quoted(version)}: invalid syntax")
@@ -197,13 +215,19 @@ class Objects:
                     custom.establish(obj)
                 if subresource in _SEEN:
                     await self._admission.validate(question._replace(obj=obj), by.warnings)
-                if obj == old or by.dry_run:
+                stored = await self._conversions.stored(row, obj)
+                # What is stored in another version than is stored now is written, as storage migration wants it.
+                is_same = obj == old and (
+                    row.custom is None or stored["apiVersion"] == before.load().get("apiVersion")
+                )
+                if not is_same:
+                    self._admission.charge(row, obj, old, subresource)
+                if is_same or by.dry_run:
                     self._warn(row, obj, old, by)
                     return obj
-                if _is_finished(obj):
-                    await self._store.delete(row.key, before, obj)
-                else:
-                    await self._store.update(row.key, before, obj)
+                write = self._store.delete if _is_finished(obj) else self._store.update
+                made = await write(row.key, before, stored)
+                obj["metadata"]["resourceVersion"] = str(made.revision)
                 self._warn(row, obj, old, by)
                 return obj
             except ConflictError:
@@ -230,9 +254,19 @@ class Objects:
         raise conflict(row.group, row.plural, name)
 
     async def delete(
-        self, row: Row, namespace: str, name: str, options: Object, by: Writer | None = None
+        self,
+        row: Row,
+        namespace: str,
+        name: str,
+        options: Object,
+        by: Writer | None = None,
+        *,
+        is_asked: bool = False,
     ) -> tuple[Object, bool]:
-        """Delete an object, or begin to; the object, and whether it is gone."""
+        """Delete an object, or begin to; the object, and whether it is gone.
+
+        Policies and webhooks are asked, but where they have been `is_asked`, about what leads to the deletion.
+        """
         by = by or Writer()
         for _ in range(_TRIES):
             before = self._store.newest(row.key, namespace, name)
@@ -241,17 +275,20 @@ class Objects:
             obj = before.load()
             _check_preconditions(row, name, obj, options)
             self._admission.admit_deletion(row, obj, by.user)
-            question = Question("DELETE", row, namespace, name, "", None, obj, by.user, by.dry_run)
-            await self._admission.validate(question, by.warnings)
+            shown = await self._conversions.load(row, before) if by.user is not SELF else obj
+            question = Question("DELETE", row, namespace, name, "", None, shown, by.user, by.dry_run)
+            if not is_asked:
+                await self._admission.validate(question, by.warnings)
             finished = _begin_deletion(row, obj, options)
+            answer = obj if row.custom is None else {**shown, "metadata": obj["metadata"]}
             if by.dry_run:
-                return obj, finished
+                return answer, finished
             try:
                 if finished:
                     await self._store.delete(row.key, before, obj)
                 elif obj != before.load():
                     await self._store.update(row.key, before, obj)
-                return obj, finished
+                return answer, finished
             except ConflictError:
                 continue
         raise conflict(row.group, row.plural, name)

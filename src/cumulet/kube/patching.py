@@ -9,6 +9,7 @@ import msgspec
 from aiohttp import web
 
 from cumulet.kube.codec import go_json_error
+from cumulet.kube.codec.repeated import of_json_patch, repeated
 from cumulet.kube.patch import json_patch, merge_patch, strategic_merge
 from cumulet.kube.patch.json_patch import JsonPatchError
 from cumulet.kube.patch.strategic import StrategicPatchError
@@ -32,8 +33,8 @@ _GO_KINDS: dict[type, str] = {
 }
 
 
-def patcher(request: web.BaseRequest, row: Row, raw: bytes) -> Callable[[Object], Object]:
-    """What applies the patch of a request. Raises `ApiError` 400 and 415."""
+def patcher(request: web.BaseRequest, row: Row, raw: bytes) -> tuple[Callable[[Object], Object], list[str]]:
+    """What applies the patch of a request, and what strict decoding says of it. Raises `ApiError` 400 and 415."""
     media = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if media not in (_JSON, _MERGE, _STRATEGIC):
         raise ApiError(415, "UnsupportedMediaType", "415: Unsupported Media Type", {})
@@ -45,14 +46,15 @@ def patcher(request: web.BaseRequest, row: Row, raw: bytes) -> Callable[[Object]
         why = "the body of the request was in an unknown format - accepted media types include: " + ", ".join(_CUSTOM)
         raise ApiError(415, "UnsupportedMediaType", why, {})
     if media == _JSON:
-        return lambda old: _json_patched(old, patch)
+        return lambda old: _json_patched(old, patch), of_json_patch(raw, patch)
     if not isinstance(patch, dict):
         kind = "nil" if patch is None else _GO_KINDS[type(patch)]
         why = f"json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}"
         raise bad_request(why if media == _STRATEGIC else f"error decoding patch: {why}")
+    said = repeated(media, raw, patch)
     if media == _MERGE:
-        return lambda old: merge_patch(old, patch)
-    return lambda old: _strategic(old, patch, row)
+        return lambda old: merge_patch(old, patch), said
+    return lambda old: _strategic(old, patch, row), said
 
 
 def _json_patched(old: Object, patch: Any) -> Object:

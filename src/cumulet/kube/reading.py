@@ -11,6 +11,7 @@ from aiohttp import web
 
 from cumulet.kube.answer import form_of, respond, respond_object, shaped_list
 from cumulet.kube.codec import PROTOBUF
+from cumulet.kube.custom.conversion import Conversions
 from cumulet.kube.options import check_list, is_set, whole_number
 from cumulet.kube.resources import Row
 from cumulet.kube.schema.validation.causes import quoted
@@ -81,12 +82,15 @@ _COMMON = frozenset({"metadata.name", "metadata.namespace"})
 class Reading:
     """Answers from memory."""
 
-    def __init__(self, store: Store, stopping: asyncio.Event) -> None:
+    def __init__(self, store: Store, stopping: asyncio.Event, conversions: Conversions) -> None:
         self._store = store
-        self._watching = Watching(store, stopping)
+        self._conversions = conversions
+        self._watching = Watching(store, stopping, conversions)
 
-    def get(self, request: web.BaseRequest, row: Row, stored: Stored) -> web.StreamResponse:
+    async def get(self, request: web.BaseRequest, row: Row, stored: Stored) -> web.StreamResponse:
         """One object."""
+        if row.custom is not None:
+            (stored,) = await self._conversions.shown(row, (stored,))
         return respond_object(request, row, stored)
 
     async def watch(self, request: web.BaseRequest, row: Row, namespace: str, name: str = "") -> web.StreamResponse:
@@ -116,7 +120,8 @@ class Reading:
             if selection.is_whole:
                 metadata["remainingItemCount"] = len(found) - limit
             found = found[:limit]
-        return respond(request, shaped_list(row, found, metadata, form_of(request)))
+        shown = await self._conversions.shown(row, found)
+        return respond(request, shaped_list(row, shown, metadata, form_of(request)))
 
     def _start(self, request: web.BaseRequest, row: Row, namespace: str) -> tuple[tuple[str, str], int]:
         """Where a list begins, and of which revision it is to be; 0 is that of now. Raises `ApiError`."""

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessColl
 
 from cumulet.common.entra import TokenVerifier
 from cumulet.common.room import Room
+from cumulet.common.tls_loop import Loop
 from cumulet.kube.admission import Admission
 from cumulet.kube.allocate import Allocator
 from cumulet.kube.api import Api
@@ -24,6 +25,7 @@ from cumulet.kube.authorize import Authorizer
 from cumulet.kube.bootstrap import bootstrap
 from cumulet.kube.catalog import Catalog
 from cumulet.kube.custom.cleanup import Cleanup
+from cumulet.kube.custom.conversion import Conversions
 from cumulet.kube.eviction import Evictions
 from cumulet.kube.flow import Flows
 from cumulet.kube.kubelet import Kubelet
@@ -34,9 +36,12 @@ from cumulet.kube.reading import Reading
 from cumulet.kube.store import Store
 from cumulet.kube.subresources import Subresources
 from cumulet.kube.users import ServiceAccountTokens
+from cumulet.kube.webhook import WebhookClient
 
 #: Seconds between compactions, and how far back the history then goes, as upstream's.
 _COMPACTION = 300.0
+#: Watches are written to by the thousand, which costs half where OpenSSL has the socket itself.
+new_event_loop = Loop
 _ENTRA_TIMEOUT = aiohttp.ClientTimeout(total=10)
 
 
@@ -44,8 +49,10 @@ async def serve(room: Room) -> None:
     """Serve until told to stop."""
     store = Store(room.data_dir / "kube.db", room.data_dir / "secrets.key")
     store.open()
-    admission = Admission(store)
-    objects = Objects(store, admission, Allocator(store, room.config.service_cidr))
+    webhooks = WebhookClient(store)
+    conversions = Conversions(webhooks)
+    admission = Admission(store, webhooks, conversions)
+    objects = Objects(store, admission, Allocator(store, room.config.service_cidr), conversions)
     await bootstrap(objects, room.config, str(next(ipaddress.ip_network(room.config.service_cidr).hosts())))
     tokens = ServiceAccountTokens(room.data_dir / "service-accounts.key", store)
     session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=room.client_tls()), timeout=_ENTRA_TIMEOUT)
@@ -68,7 +75,7 @@ async def serve(room: Room) -> None:
     api = Api(
         catalog,
         objects,
-        Reading(store, room.stopping),
+        Reading(store, room.stopping, conversions),
         Subresources(objects, Evictions(store, objects), authorizer, tokens, authenticator, kubelet, proxy),
         authorizer,
         tokens,
@@ -97,7 +104,7 @@ async def serve(room: Room) -> None:
         await asyncio.gather(cleanup, compaction, return_exceptions=True)
         await kubelet.close()
         await proxy.close()
-        await admission.webhooks.close()
+        await webhooks.close()
         await session.close()
         audit.close()
         store.close()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 from aiohttp import web
 
 from cumulet.common import clock
-from cumulet.kube import kinds, schema
+from cumulet.kube import kinds
 from cumulet.kube.answer import encode
 from cumulet.kube.attributes import Attributes
 from cumulet.kube.authentication import Authenticator, TokenError
@@ -21,14 +20,11 @@ from cumulet.kube.kubelet import Kubelet
 from cumulet.kube.log import log
 from cumulet.kube.objects import Objects
 from cumulet.kube.options import check_named
-from cumulet.kube.patch import json_patch, merge_patch
-from cumulet.kube.patching import unpatched
 from cumulet.kube.proxy import Proxy
 from cumulet.kube.resources import BY_KEY
-from cumulet.kube.schema.validation.causes import invalid as invalid_value
-from cumulet.kube.status import ApiError, bad_request, conflict, forbidden, invalid, method_not_allowed
+from cumulet.kube.scaling import Scales
+from cumulet.kube.status import bad_request, conflict, forbidden, method_not_allowed
 from cumulet.kube.streams import Streams
-from cumulet.kube.tables.text import selector_text
 from cumulet.kube.target import Target
 from cumulet.kube.tokens import TokenRequests
 from cumulet.kube.users import AUDIENCE, ServiceAccountTokens, User, user_info
@@ -51,6 +47,7 @@ class Subresources:
         proxy: Proxy,
     ) -> None:
         self._objects = objects
+        self._scales = Scales(objects)
         self._evictions = evictions
         self._token_requests = TokenRequests(objects, tokens)
         self._authorizer = authorizer
@@ -63,21 +60,21 @@ class Subresources:
         """Answer a request on a sub-resource. Raises `ApiError`."""
         match target.subresource, target.verb:
             case "scale", "get":
-                obj = self._objects.get(target.row, target.namespace, target.name).load()
-                return encode(request, _scale(target, obj))
+                return await self._scales.get(request, target)
             case "scale", "update" | "patch":
-                return await self._rescale(request, user, target)
+                return await self._scales.change(request, user, target)
             case "binding", "create":
                 binding = decode_body(request.headers.get("Content-Type", ""), await read(request), "Binding")
                 check_named(target.name, binding, "Binding")
-                return await self.bind(request, target, binding)
+                return await self.bind(request, user, target, binding)
             case "eviction", "create":
                 return await self._evictions.evict(request, user, target)
             case "token", "create":
-                return await self._token_requests.create(request, target)
+                return await self._token_requests.create(request, user, target)
             case "finalize", "update":
                 return await self._finalize(request, target)
             case "proxy", _:
+                await self._connect(request, user, target)
                 return await self._proxy.handle(request, target)
             case "log", "get":
                 pod = self._objects.get(target.row, target.namespace, target.name).load()
@@ -85,8 +82,14 @@ class Subresources:
             case "exec" | "attach" | "portforward", "get" | "create":
                 self._check_create(user, target)
                 pod = self._objects.get(target.row, target.namespace, target.name).load()
+                await self._connect(request, user, target)
                 return await self._streams.handle(request, pod, target.subresource)
         raise method_not_allowed()
+
+    async def _connect(self, request: web.BaseRequest, user: User, target: Target) -> None:
+        """Ask whether a connection may be made."""
+        asked = _CONNECT_OPTIONS[target.subresource](request, target)
+        await self._objects.admit(target, "CONNECT", asked, None, Writer(user))
 
     def _check_create(self, user: User, target: Target) -> None:
         """WebSockets begin with GET, and need the right to create like SPDY, which begins with POST."""
@@ -96,49 +99,9 @@ class Subresources:
             what = f'resource "{plural}/{subresource}" in API group "" in the namespace "{target.namespace}"'
             raise forbidden("", plural, target.name, f'User "{user.name}" cannot create {what}')
 
-    async def _rescale(self, request: web.BaseRequest, user: User, target: Target) -> web.Response:
-        raw = await read(request)
-        media = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-
-        def change(old: Object) -> Object:
-            current = _scale(target, old)
-            if target.verb == "update":
-                wanted = decode_body(media, raw, "Scale")
-            else:
-                patch = (
-                    decode_body("application/json", raw, "Scale") if media != "application/json-patch+json" else None
-                )
-                wanted = merge_patch(current, patch) if patch is not None else json_patch(current, _list(raw))
-            version = (wanted.get("metadata") or {}).get("resourceVersion")
-            if version and version != old["metadata"]["resourceVersion"]:
-                raise conflict(target.row.group, target.row.plural, target.name)
-            name = (wanted.get("metadata") or {}).get("name") or target.name
-            if name != target.name:
-                raise bad_request(
-                    f"the name of the object ({name}) does not match the name on the URL ({target.name})"
-                )
-            text = msgspec.json.encode(wanted)
-            try:
-                schema.prune(wanted, "autoscaling", "v1", "Scale")
-            except ApiError as error:
-                raise (error if target.verb == "update" else unpatched(text, error)) from None
-            replicas = (wanted.get("spec") or {}).get("replicas") or 0
-            if replicas < 0:
-                why = "must be greater than or equal to 0"
-                raise invalid("autoscaling", "Scale", target.name, [invalid_value("spec.replicas", replicas, why)])
-            _put(
-                old,
-                target.row.custom.scale.spec if target.row.custom and target.row.custom.scale else _REPLICAS,
-                replicas,
-            )
-            return old
-
-        by = Writer.of(request, user)
-        made = await self._objects.change(target.row, target.namespace, target.name, change, by, subresource="scale")
-        return encode(request, _scale(target, made), 200, by.warnings)
-
-    async def bind(self, request: web.BaseRequest, target: Target, binding: Object) -> web.Response:
+    async def bind(self, request: web.BaseRequest, user: User, target: Target, binding: Object) -> web.Response:
         """Put a pod on a node. Raises `ApiError` 400, 404 and 409."""
+        binding = await self._objects.admit(target, "CREATE", binding, None, Writer.of(request, user))
         node = (binding.get("target") or {}).get("name")
         if not isinstance(node, str) or not node:
             raise bad_request("target.name must name a node")
@@ -222,44 +185,31 @@ class Subresources:
         return {"authenticated": True, "user": user_info(user), "audiences": spec.get("audiences") or [AUDIENCE]}
 
 
-def _list(raw: bytes) -> Any:
-    try:
-        return msgspec.json.decode(raw)
-    except msgspec.DecodeError as error:
-        raise bad_request(f"error decoding patch: {error}") from None
+def _stream_options(request: web.BaseRequest, target: Target) -> Object:
+    """`PodExecOptions`, `PodAttachOptions` and `PodPortForwardOptions` of a query."""
+    query = request.query
+    if target.subresource == "portforward":
+        ports = [int(port) for port in query.getall("ports", []) if port.isascii() and port.isdecimal()]
+        return {"ports": ports} if ports else {}
+    found: Object = {name: True for name in _STREAMS if query.get(name, "").lower() in ("1", "true")}
+    if container := query.get("container"):
+        found["container"] = container
+    if target.subresource == "exec":
+        found["command"] = query.getall("command", [])
+    return found
 
 
-_REPLICAS = ("spec", "replicas")
+def _proxy_options(request: web.BaseRequest, target: Target) -> Object:
+    return {"path": target.path} if target.path else {}
 
 
-def _scale(target: Target, obj: Object) -> Object:
-    metadata = obj["metadata"]
-    kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
-    custom = target.row.custom.scale if target.row.custom is not None else None
-    wanted, there = (custom.spec, custom.status) if custom else (_REPLICAS, ("status", "replicas"))
-    status: Object = {"replicas": _at(obj, there) or 0}
-    selector = _at(obj, custom.selector) if custom else selector_text((obj.get("spec") or {}).get("selector"))
-    if selector and selector != "<none>":
-        status["selector"] = selector
-    return {
-        "kind": "Scale",
-        "apiVersion": "autoscaling/v1",
-        "metadata": {key: metadata[key] for key in kept if key in metadata},
-        "spec": {"replicas": _at(obj, wanted) or 0},
-        "status": status,
-    }
-
-
-def _at(obj: Any, path: tuple[str, ...]) -> Any:
-    for name in path:
-        obj = obj.get(name) if isinstance(obj, dict) else None
-    return obj if path else None
-
-
-def _put(obj: Object, path: tuple[str, ...], value: int) -> None:
-    for name in path[:-1]:
-        obj = obj.setdefault(name, {})
-    obj[path[-1]] = value
+_STREAMS = ("stdin", "stdout", "stderr", "tty")
+_CONNECT_OPTIONS = {
+    "attach": _stream_options,
+    "exec": _stream_options,
+    "portforward": _stream_options,
+    "proxy": _proxy_options,
+}
 
 
 def _attributes(spec: Object) -> Attributes:

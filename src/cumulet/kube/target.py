@@ -73,6 +73,12 @@ def parse(request: web.BaseRequest, catalog: Catalog) -> Target | None:
     return Target(row, verb, namespace, name, subresource, _after_proxy(request) if proxied else "")
 
 
+def selected_name(request: web.BaseRequest) -> str:
+    """The name of the one object that a field selector lets through, or nothing."""
+    terms = request.query.get("fieldSelector", "").split(",")
+    return next((term.partition("=")[2].removeprefix("=") for term in terms if term.startswith("metadata.name=")), "")
+
+
 def _after_proxy(request: web.BaseRequest) -> str:
     """Escapes are the backend's to read."""
     path, _, _ = request.raw_path.partition("?")

@@ -16,7 +16,8 @@ from cumulet.kube.objects import Objects
 from cumulet.kube.resources import BY_KEY
 from cumulet.kube.status import Cause, bad_request, conflict, invalid
 from cumulet.kube.target import Target
-from cumulet.kube.users import AUDIENCE, ServiceAccountTokens
+from cumulet.kube.users import AUDIENCE, ServiceAccountTokens, User
+from cumulet.kube.writer import Writer
 
 Object = dict[str, Any]
 
@@ -32,12 +33,13 @@ class TokenRequests:
         self._objects = objects
         self._tokens = tokens
 
-    async def create(self, request: web.BaseRequest, target: Target) -> web.Response:
+    async def create(self, request: web.BaseRequest, user: User, target: Target) -> web.Response:
         """Answer a request. Raises `ApiError` 400, 404, 409 and 422."""
         body = decode_body(request.headers.get("Content-Type", ""), await read(request), _KIND)
         body.pop("kind", None)
         body.pop("apiVersion", None)
         schema.prune(body, _GROUP, "v1", _KIND)
+        body = await self._objects.admit(target, "CREATE", body, None, Writer.of(request, user))
         spec: Object = body.get("spec") or {}
         account = self._objects.get(target.row, target.namespace, target.name).load()
         seconds = spec.get("expirationSeconds") or _DEFAULT

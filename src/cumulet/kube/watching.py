@@ -10,18 +10,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 from aiohttp import HttpVersion11, web
 
 from cumulet.kube.answer import Form, shaped
 from cumulet.kube.codec import PROTOBUF, encode_event
+from cumulet.kube.custom.conversion import Conversions
 from cumulet.kube.flow import SEAT
 from cumulet.kube.resources import Row
 from cumulet.kube.selectors import Predicate
+from cumulet.kube.status import ApiError
 from cumulet.kube.store import Event, Store, Stored
 
 _BOOKMARK = 60.0
@@ -33,15 +36,20 @@ _PART = 256 * 1024
 _TURN = 0.001
 #: Seconds between the beginnings of two rounds of a channel, for each of its watchers, and at most. A write costs about
 #: as much as the bytes of two changes, so where many watch, some changes wait for one another.
-_PACE = 0.00005
-_PACE_LIMIT = 0.03
+_PACE = 0.000025
+_PACE_LIMIT = 0.025
+
+
+#: What happened to an object, in the words of watches, and the object.
+Seen = tuple[bytes, Stored]
 
 
 class Watching:
     """`serve` answers one watch."""
 
-    def __init__(self, store: Store, stopping: asyncio.Event) -> None:
+    def __init__(self, store: Store, stopping: asyncio.Event, conversions: Conversions) -> None:
         self._store = store
+        self._conversions = conversions
         self._stopping = stopping
         self._feed = _Feed()
         self._channels: dict[tuple[object, ...], _Channel] = {}
@@ -63,17 +71,21 @@ class Watching:
         `initial` marks the end of what is there with a bookmark. Raises `GoneError`.
         """
         channel = self._channel(row, selection, form)
-        missed = () if since is None else self._store.missed(row.key, since)
+        await channel.settled()
+        first = self._there(row, selection) if since is None else channel.seen(self._store.missed(row.key, since))
         protocol = request.protocol
         assert protocol.transport is not None
         watcher = _Watcher(protocol, framed=request.version >= HttpVersion11)
         media = f"{PROTOBUF};stream=watch" if form.media == PROTOBUF else "application/json"
         response = web.StreamResponse(headers={"Content-Type": media})
-        start = self._start(row, selection, form) if since is None else channel.lines(missed)
-        if since is None and initial and bookmarks:
-            start = _with_last(start, _bookmark(row, self._store.revision, form, initial=True))
+        last = (_bookmark(row, self._store.revision, form, initial=True),) if initial and bookmarks else ()
+        if row.custom is not None:
+            first = tuple(first)
         channel.add(watcher)
         try:
+            if row.custom is not None:
+                first = await channel.converted([*first])
+            start = itertools.chain(channel.lines(first), last if since is None else ())
             await response.prepare(request)
             for part in _parts(start):
                 await response.write(part)
@@ -99,14 +111,14 @@ class Watching:
         key = (id(row), selection.key, form)
         found = self._channels.get(key)
         if found is None:
-            found = self._channels[key] = _Channel(key, row, selection, form, self._feed)
+            found = self._channels[key] = _Channel(key, row, selection, form, self._feed, self._conversions)
             self._store.watch(row.key, self._store.revision, found.push)
         return found
 
-    def _start(self, row: Row, selection: Selection, form: Form) -> Iterator[bytes]:
-        """The state of this moment, encoded when it is written."""
+    def _there(self, row: Row, selection: Selection) -> Iterable[Seen]:
+        """The state of this moment."""
         there = [stored for stored in self._store.list(row.key, selection.namespace) if selection.has(stored)]
-        return (_line(b"ADDED", row, stored, form) for stored in there)
+        return ((b"ADDED", stored) for stored in there)
 
     async def _last(
         self, watcher: _Watcher, channel: _Channel, request: web.BaseRequest, seconds: float, bookmarks: bool
@@ -176,13 +188,14 @@ class _Watcher:
 
     def send(self, data: bytes) -> None:
         """Write bytes; where the connection then is full, wait."""
-        transport = self._protocol.transport
+        protocol = self._protocol
+        transport = protocol.transport
         if transport is None or transport.is_closing():
             self.is_waiting = self.is_cut_off = True
             self.wake.set()
             return
         transport.write(data)
-        if self._protocol.writing_paused:
+        if protocol.writing_paused:
             self.is_waiting = True
             self.wake.set()
 
@@ -190,7 +203,15 @@ class _Watcher:
 class _Channel:
     """What some watchers see of a resource: the lines that not all of them have, and where each of them is."""
 
-    def __init__(self, key: tuple[object, ...], row: Row, selection: Selection, form: Form, feed: _Feed) -> None:
+    def __init__(
+        self,
+        key: tuple[object, ...],
+        row: Row,
+        selection: Selection,
+        form: Form,
+        feed: _Feed,
+        conversions: Conversions,
+    ) -> None:
         self.key = key
         self.row = row
         self.watchers: dict[_Watcher, None] = {}
@@ -203,6 +224,9 @@ class _Channel:
         self._round: list[_Watcher] = []
         self.due = 0.0  # when the next round may begin, on the clock of the loop
         self._joined: dict[int, tuple[bytes, bytes]] = {}
+        self._conversions = conversions
+        self._unconverted: list[Event] = []
+        self._converting: asyncio.Task[None] | None = None
 
     @property
     def _end(self) -> int:
@@ -223,7 +247,37 @@ class _Channel:
 
     def push(self, event: Event) -> None:
         """A change happened."""
-        for line in self.lines((event,)):
+        custom = self.row.custom
+        if custom is not None and (self._converting is not None or not custom.is_form_of(event.stored)):
+            self._unconverted.append(event)
+            if self._converting is None:
+                self._converting = asyncio.create_task(self._convert())
+        else:
+            self._add(self.lines(self.seen((event,))))
+
+    async def _convert(self) -> None:
+        """Show what happened in another version, and what happens meanwhile, in the order in which it did."""
+        while self._unconverted:
+            events, self._unconverted = self._unconverted, []
+            try:
+                seen: Iterable[Seen] = await self.converted([*self.seen(events)])
+                self._add(self.lines(seen))
+            except ApiError as error:
+                self._add((b'{"type":"ERROR","object":' + msgspec.json.encode(error.status()) + b"}\n",))
+        self._converting = None
+
+    async def settled(self) -> None:
+        """Wait until all that happened is a line."""
+        while self._converting is not None:
+            await asyncio.wait((self._converting,))
+
+    async def converted(self, seen: Sequence[Seen]) -> Sequence[Seen]:
+        """The same in the version that is shown here. Raises `ApiError` 500."""
+        shown = await self._conversions.shown(self.row, [stored for _, stored in seen])
+        return [(kind, stored) for (kind, _), stored in zip(seen, shown, strict=True)]
+
+    def _add(self, lines: Iterable[bytes]) -> None:
+        for line in lines:
             self._lines.append(line)
             self._bytes += len(line)
             self._joined.clear()
@@ -232,7 +286,11 @@ class _Channel:
             self._bytes -= len(self._lines.popleft())
             self._first += 1
 
-    def lines(self, events: Iterable[Event]) -> Iterator[bytes]:
+    def lines(self, seen: Iterable[Seen]) -> Iterator[bytes]:
+        """As they are written."""
+        return (_line(kind, self.row, stored, self.form) for kind, stored in seen)
+
+    def seen(self, events: Iterable[Event]) -> Iterator[Seen]:
         """What the selection sees of changes: what begins to match is added, what ceases to is deleted."""
         selection = self._selection
         for event in events:
@@ -245,7 +303,7 @@ class _Channel:
                 if not before and not after:
                     continue
                 kind = "DELETED" if not after else "MODIFIED" if before else "ADDED"
-            yield _line(kind.encode(), self.row, event.stored, self.form)
+            yield kind.encode(), event.stored
 
     def turn(self, until: float) -> bool:
         """Write to some watchers, until a moment; whether all have been written to."""
@@ -351,11 +409,6 @@ def _parts(lines: Iterable[bytes]) -> Iterator[bytes]:
             part, size = [], 0
     if part:
         yield b"".join(part)
-
-
-def _with_last(lines: Iterable[bytes], last: bytes) -> Iterator[bytes]:
-    yield from lines
-    yield last
 
 
 def _line(kind: bytes, row: Row, stored: Stored, form: Form) -> bytes:

@@ -14,6 +14,7 @@ from cumulet.common.arm import ArmError
 from cumulet.common.entra import AuthenticationError
 from cumulet.common.health import health_routes
 from cumulet.common.room import peer_certificate
+from cumulet.node.access import Access
 from cumulet.node.aci import ContainerGroups
 from cumulet.node.pods import Pods
 from cumulet.node.stats import Stats
@@ -27,6 +28,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 #: What upstream's kubelet says of a container without a log, instead of the reason.
 _PULL_FAILED = {"ErrImagePull": "image can't be pulled", "ImagePullBackOff": "trying and failing to pull image"}
 _OPEN = ("/healthz", "/readyz", "/metrics")
+ACCESS = web.AppKey("access", Access)
 
 
 class Kubelet:
@@ -121,8 +123,8 @@ async def _only_the_api_server(request: web.Request, handler: Handler) -> web.St
         peer = peer_certificate(request)
         if peer is None:
             raise web.HTTPUnauthorized(text="Unauthorized")
-        if peer.user != "kube-apiserver" and "system:masters" not in peer.groups:
-            raise web.HTTPForbidden(text=f"Forbidden (user={peer.user}, resource=nodes, subresource=proxy)")
+        if why := await request.app[ACCESS].refusal(peer, request):
+            raise web.HTTPForbidden(text=why)
     try:
         return await handler(request)
     except (AuthenticationError, aiohttp.ClientConnectionError) as error:

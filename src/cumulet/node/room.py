@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 
 import aiohttp
+import msgspec
 
 from cumulet.common.entra import TokenSource, read_credential
-from cumulet.common.kubernetes import KubernetesError
+from cumulet.common.kubernetes import Kubeconfig, KubernetesError
 from cumulet.common.kubernetes.component import client_of, run_informers
 from cumulet.common.room import Room
 from cumulet.common.tasks import Backoff, task_set
+from cumulet.node.access import Access
 from cumulet.node.aci import ContainerGroups
-from cumulet.node.kubelet import Kubelet
+from cumulet.node.kubelet import ACCESS, Kubelet
 from cumulet.node.pods import Pods
 from cumulet.node.registration import Registration
 from cumulet.node.stats import Stats
@@ -39,6 +41,10 @@ async def serve(room: Room) -> None:
         groups = ContainerGroups(
             session, config.url("arm"), tokens, config.subscription_id, config.node_resource_group
         )
+        own = client.kubeconfig.server == config.url("kube")
+        if not own:
+            # Another cluster's virtual node may have the same name in the same resource group.
+            config = msgspec.structs.replace(config, cluster=f"{config.cluster} {client.kubeconfig.server}")
         pods = Pods(client, groups, config, tasks)
         informers = [pods.pods, pods.secrets, pods.config_maps, pods.services]
         registration = Registration(client, config)
@@ -50,8 +56,11 @@ async def serve(room: Room) -> None:
                 return f"waiting for {', '.join(waiting)}"
             return None if registered else "not registered yet"
 
-        kubelet = Kubelet(pods, groups, Stats(pods, groups, config.node_name), Streams(pods, groups, session))
-        async with room.serving(kubelet.app(unready)):
+        app = Kubelet(pods, groups, Stats(pods, groups, config.node_name), Streams(pods, groups, session)).app(
+            unready
+        )
+        app[ACCESS] = Access(client, config.node_name)
+        async with room.serving(app, client_ca=None if own else _client_ca(room, client.kubeconfig)):
             room.ready()
             backoff = Backoff(0.05, 5)
             while not registered and not room.stopping.is_set():
@@ -68,3 +77,10 @@ async def serve(room: Room) -> None:
             for _ in range(_WORKERS):
                 tasks.start_essential(pods.queue.work(pods.reconcile), "pod")
             await room.stopping.wait()
+
+
+def _client_ca(room: Room, kubeconfig: Kubeconfig) -> bytes | None:
+    """Who signs the certificate that an API server which is not ours shows to nodes."""
+    if room.config.client_ca is not None:
+        return room.config.client_ca.read_bytes()
+    return kubeconfig.authority

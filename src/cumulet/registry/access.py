@@ -79,6 +79,7 @@ class Gate:
 
     def __init__(self, config: Config, session: aiohttp.ClientSession, tokens: Tokens, resources: Resources) -> None:
         self._config = config
+        self._wait = config.registry_limits.login_wait
         self._session = session
         self._resources = resources
         self.tokens = tokens
@@ -139,7 +140,8 @@ class Gate:
         """Whose Entra access token this is."""
         audiences = (ARM_AUDIENCE, REGISTRY_AUDIENCE, "https://management.core.windows.net", self._config.url("arm"))
         try:
-            claims = await self._verifier.verify(token, *audiences)
+            async with asyncio.timeout(self._wait):
+                claims = await self._verifier.verify(token, *audiences)
         except AuthenticationError as error:
             raise Unauthorized(f"the Entra token is not valid: {error}") from None
         except (aiohttp.ClientError, TimeoutError):
@@ -253,7 +255,7 @@ class Gate:
             "scope": f"{REGISTRY_AUDIENCE}/.default",
         }
         try:
-            async with self._session.post(self._token_url, data=form) as response:
+            async with asyncio.timeout(self._wait), self._session.post(self._token_url, data=form) as response:
                 body = msgspec.json.decode(await response.read())
                 if response.status == 429:
                     raise _too_many("Too many failed attempts.", response.headers.get("Retry-After", "1"))
@@ -282,9 +284,10 @@ class Gate:
         path = f"{registry.id}/providers/Microsoft.Authorization/roleAssignments"
         query = {"$filter": f"assignedTo('{object_id}')"}
         try:
-            _, _, answer = await self._arm.call("GET", path, api_version=_API_VERSION, query=query)
-            assignments = [RoleAssignment.from_arm(item) for item in answer["value"]]
-            definitions = await self._definitions({assignment.role for assignment in assignments})
+            async with asyncio.timeout(self._wait):
+                _, _, answer = await self._arm.call("GET", path, api_version=_API_VERSION, query=query)
+                assignments = [RoleAssignment.from_arm(item) for item in answer["value"]]
+                definitions = await self._definitions({assignment.role for assignment in assignments})
         except (aiohttp.ClientError, TimeoutError, ArmError, AuthenticationError):
             raise _away("the front door") from None
         rights = RoleRights(

@@ -1,16 +1,21 @@
-"""Reading the body of a request piece by piece, as long as it goes on coming."""
+"""Reading the body of a request piece by piece, as long as it goes on coming, or having it read by threads."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import aiohttp
 from aiohttp import web
 
+from cumulet.common.tls_transport import TlsTransport
+from cumulet.registry.content import Part, through
 from cumulet.registry.errors import OciError
 
 _PIECE = 1024 * 1024
+#: For less than that it is not worth while to hand a connection to a thread.
+_LARGE = 64 * 1024
+_NOTHING = bytes(256 * 1024)
 
 
 class BrokenBodyError(OciError):
@@ -27,9 +32,71 @@ async def pieces(request: web.BaseRequest, stall: float) -> AsyncIterator[bytes]
             async with asyncio.timeout(stall):
                 piece = await request.content.read(_PIECE)
         except TimeoutError:
-            raise BrokenBodyError(408, "SIZE_INVALID", f"nothing came for {stall} seconds") from None
+            raise _stalled(stall) from None
         except aiohttp.ClientPayloadError as error:
             raise BrokenBodyError(400, "SIZE_INVALID", f"the body is broken: {error}") from None
         if not piece:
             return
         yield piece
+
+
+class Body(Part):
+    """The body of a request as a part of an upload. One whose length is known and large goes past the HTTP parser.
+
+    `check` is told how many bytes there are so far, and refuses what is too much; a known length has been checked before.
+    """
+
+    def __init__(self, request: web.BaseRequest, stall: float, check: Callable[[int], None]) -> None:
+        super().__init__(self._checked(request, stall, check))
+        self._request = request
+        self._stall = stall
+
+    @staticmethod
+    async def _checked(request: web.BaseRequest, stall: float, check: Callable[[int], None]) -> AsyncIterator[bytes]:
+        received = 0
+        async for piece in pieces(request, stall):
+            received += len(piece)
+            check(received)
+            yield piece
+
+    async def into(self, take: Callable[[bytes | memoryview], None]) -> None:
+        request, content = self._request, self._request.content
+        transport, length = request.transport, request.content_length
+        left = (length or 0) - content.total_bytes
+        if left < _LARGE or not isinstance(transport, TlsTransport):
+            return await super().into(take)
+        early = b"".join(iter(content.read_nowait, b""))
+        left = (length or 0) - content.total_bytes
+        passed = 0
+
+        def count(piece: bytes | memoryview) -> None:
+            nonlocal passed
+            passed += len(piece)
+            take(piece)
+
+        transport.pause_reading()
+        try:
+            if early:
+                await through(asyncio.get_running_loop().run_in_executor(None, take, early))
+            await transport.receive(left, count, self._stall)
+        except TimeoutError:
+            raise _stalled(self._stall) from None
+        except ConnectionError as error:
+            raise BrokenBodyError(400, "SIZE_INVALID", f"the body broke off: {error}") from None
+        finally:
+            _count_on(request, passed)
+            transport.resume_reading()
+        return None
+
+
+def _count_on(request: web.BaseRequest, passed: int) -> None:
+    """Let the HTTP parser, which sees the end of a body by counting, count what went past it."""
+    while passed > 0 and request.transport is not None:
+        nothing = _NOTHING[:passed]
+        request.protocol.data_received(nothing)
+        request.content.read_nowait()
+        passed -= len(nothing)
+
+
+def _stalled(seconds: float) -> BrokenBodyError:
+    return BrokenBodyError(408, "SIZE_INVALID", f"nothing came for {seconds} seconds")

@@ -19,8 +19,9 @@ The contract, which `tests/registry/test_content.py` holds every back end to:
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from pathlib import Path
 
 
@@ -30,6 +31,46 @@ class DigestMismatchError(Exception):
 
 class UnknownUploadError(Exception):
     """There is no such upload."""
+
+
+class Part:
+    """The bytes of one `append`, to be had once: piece by piece on the event loop, or in threads."""
+
+    def __init__(self, pieces: AsyncIterable[bytes]) -> None:
+        self._pieces = pieces
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """The pieces. Raises whatever breaks them off."""
+        return aiter(self._pieces)
+
+    async def into(self, take: Callable[[bytes | memoryview], None]) -> None:
+        """Hand all of it to `take`, in order and in threads, and return or raise when that is through.
+
+        A piece is good only while `take` runs. Raises what breaks the pieces off, after those before were taken, and what
+        `take` raises.
+        """
+        step: asyncio.Future[None] | None = None
+        try:
+            async for piece in self:
+                if step is not None:
+                    await through(step)
+                step = asyncio.get_running_loop().run_in_executor(None, take, piece)  # while the next one comes
+        finally:
+            if step is not None:
+                await through(step)
+
+
+async def through(step: asyncio.Future[None]) -> None:
+    """Wait for a thread, also when cancelled: what it works on must not be closed before."""
+    cancelled: asyncio.CancelledError | None = None
+    while not step.done():
+        try:
+            await asyncio.wait([step])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    step.result()
+    if cancelled is not None:
+        raise cancelled
 
 
 class Content(ABC):
@@ -68,8 +109,8 @@ class Content(ABC):
         """Bytes received so far. Raises `UnknownUploadError`."""
 
     @abstractmethod
-    async def append(self, session: str, chunks: AsyncIterable[bytes], algorithm: str) -> int:
-        """Take a part as it comes; the bytes received in all. Raises `UnknownUploadError`, and what `chunks` raises.
+    async def append(self, session: str, part: Part, algorithm: str) -> int:
+        """Take a part as it comes; the bytes received in all. Raises `UnknownUploadError`, and what `part` raises.
 
         `algorithm` is the one that the digest will probably have: to be told the right one saves reading it all again.
         """

@@ -9,7 +9,7 @@ import msgspec
 
 from cumulet.common import clock
 from cumulet.registry import documents
-from cumulet.registry.content import Content, DigestMismatchError
+from cumulet.registry.content import Content, DigestMismatchError, Part
 from cumulet.registry.links import Links
 from cumulet.registry.pushes import Pushes
 from cumulet.registry.records import Manifest, Parts, Registry
@@ -49,7 +49,7 @@ class OtherRegistry:
         session = await self._content.start()
         try:
             async with self._upstream.blob(repository, digest) as chunks:
-                await self._content.append(session, chunks, digest.partition(":")[0])
+                await self._content.append(session, Part(chunks), digest.partition(":")[0])
             await self._links.commit(session, registry.key, target, digest)
         except DigestMismatchError as actual:
             raise UpstreamError(self._upstream.server, 502, f"what it sent as {digest} is {actual}") from None

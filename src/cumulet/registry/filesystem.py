@@ -11,13 +11,15 @@ import hashlib
 import os
 import time
 import uuid
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cumulet.registry.content import Content, DigestMismatchError, UnknownUploadError
+from cumulet.registry.content import Content, DigestMismatchError, Part, UnknownUploadError
 
 _CHUNK = 1024 * 1024
+#: How much is written before the disk is to begin with it, so that little is left for the end.
+_WRITE_BACK = 8 * 1024 * 1024
 _ALGORITHMS = ("sha256", "sha512")
 
 
@@ -74,18 +76,15 @@ class FileContent(Content):
     async def offset(self, session: str) -> int:
         return self._size(session)
 
-    async def append(self, session: str, chunks: AsyncIterable[bytes], algorithm: str) -> int:
+    async def append(self, session: str, part: Part, algorithm: str) -> int:
         offset = self._size(session)
         known = await self._hash(session, algorithm if offset == 0 else None)
         taker = _Taker(self._upload(session), known.state, offset)
         try:
-            async for chunk in chunks:
-                await taker.take(chunk)
+            await part.into(taker.take)
         finally:
-            try:
-                await taker.close()
-            finally:
-                self._hashes[session] = known._replace(offset=taker.offset)
+            taker.close()
+            self._hashes[session] = known._replace(offset=taker.offset)
         return taker.offset
 
     async def commit(self, session: str, digest: str) -> int:
@@ -130,51 +129,30 @@ class FileContent(Content):
 
 
 class _Taker:
-    """Appends to a file and to a digest of it, in a thread and without the interpreter's lock, while the next chunk comes in.
-
-    `offset` counts what is in both.
-    """
+    """Appends to a file and to a digest of it, without the interpreter's lock. `offset` counts what is in both."""
 
     def __init__(self, path: Path, state: Any, offset: int) -> None:
         self.offset = offset
         self._state = state
         self._file = path.open("r+b", buffering=0)
         self._file.seek(offset)
-        self._step: asyncio.Future[None] | None = None
+        self._leaving = offset
 
-    async def take(self, chunk: bytes) -> None:
-        """Begin with a chunk, when the one before is through. Raises `OSError` where that one could not be written."""
-        if self._step is not None:
-            await _through(self._step)
-        self._step = asyncio.get_running_loop().run_in_executor(None, self._write, chunk)
-
-    async def close(self) -> None:
-        """When all is through. Raises `OSError` where something could not be written."""
-        try:
-            if self._step is not None:
-                await _through(self._step)
-        finally:
-            self._file.close()
-
-    def _write(self, chunk: bytes) -> None:
-        view = memoryview(chunk)
+    def take(self, piece: bytes | memoryview) -> None:
+        """In a thread. Raises `OSError` where it cannot be written."""
+        view = memoryview(piece)
         while view:
             view = view[os.write(self._file.fileno(), view) :]
-        self._state.update(chunk)
-        self.offset += len(chunk)
+        self._state.update(piece)
+        self.offset += len(piece)
+        if self.offset - self._leaving >= _WRITE_BACK:
+            # Of pages that are not on disk yet this begins to write them, and forgets none.
+            os.posix_fadvise(self._file.fileno(), self._leaving, self.offset - self._leaving, os.POSIX_FADV_DONTNEED)
+            self._leaving = self.offset
 
-
-async def _through(step: asyncio.Future[None]) -> None:
-    """Wait for a thread, also when cancelled: what it works on must not be closed before."""
-    cancelled: asyncio.CancelledError | None = None
-    while not step.done():
-        try:
-            await asyncio.wait([step])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    step.result()
-    if cancelled is not None:
-        raise cancelled
+    def close(self) -> None:
+        """When no thread takes any more."""
+        self._file.close()
 
 
 def _hash_file(path: Path, algorithm: str) -> Any:

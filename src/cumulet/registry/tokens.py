@@ -128,6 +128,8 @@ class Tokens:
                     "require": ["exp", "aud", "sub"],
                 },
             )
+        except UnicodeEncodeError:  # bytes of a header that are not UTF-8
+            raise Unauthorized("the token is not valid: it is not ASCII") from None
         except jwt.InvalidTokenError as error:
             raise Unauthorized(f"the token is not valid: {error}") from None
         return claims

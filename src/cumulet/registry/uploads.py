@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from aiohttp import web
@@ -141,26 +141,26 @@ class Uploads:
         """Take the body of a request; what came before it broke off is kept, and what is too large is forgotten."""
         expected = _expected(request, upload, offset)
 
-        async def chunks() -> AsyncIterator[bytes]:
-            received = 0
-            async for piece in bodies.pieces(request, self._limits.upload_stall):
-                received += len(piece)
-                self._demand_size(registry, offset, received)
-                if expected is not None and received > expected:
-                    break
-                yield piece
-            if expected not in (None, received):
-                raise OciError(400, "SIZE_INVALID", "Content-Range does not describe the content")
+        wrong = OciError(400, "SIZE_INVALID", "Content-Range does not describe the content")
+
+        def check(received: int) -> None:
+            self._demand_size(registry, offset, received)
+            if expected is not None and received > expected:
+                raise wrong
 
         algorithm = digest.partition(":")[0] if digest is not None else upload.algorithm
         try:
             self._demand_size(registry, offset, request.content_length or 0)
-            return await self._content.append(upload.session, chunks(), algorithm)
+            body = bodies.Body(request, self._limits.upload_stall, check)
+            after = await self._content.append(upload.session, body, algorithm)
+            if expected not in (None, after - offset):
+                raise wrong
         except bodies.BrokenBodyError:
             raise
         except OciError:
             await self._sessions.forget(upload.session)
             raise
+        return after
 
     async def _unbroken(self, work: Coroutine[Any, Any, T]) -> T:
         """Do what must not stop half-way when the client goes away."""

@@ -16,8 +16,8 @@ from cumulet.registry.deliveries import Deliveries
 from cumulet.registry.resources import Resources
 from cumulet.registry.store import Manifest, Registry
 
-#: Those that can be subscribed to; charts are artifacts like any other here, and nothing is ever in quarantine.
-ACTIONS = ("push", "delete", "quarantine", "chart_push", "chart_delete")
+#: Those that can be subscribed to; charts are artifacts like any other, so theirs do not come, as in ACR today.
+ACTIONS = ("push", "delete", "chart_push", "chart_delete")
 
 
 class Webhook(msgspec.Struct, frozen=True, kw_only=True):

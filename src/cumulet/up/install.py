@@ -6,21 +6,19 @@ Everything is made once and kept; running it again makes what is missing and fol
 from __future__ import annotations
 
 import base64
-import contextlib
 import ipaddress
-import random
 import secrets
-import socket
 import ssl
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from cumulet.common import config as settings
-from cumulet.common.config import DEFAULT_PORTS, Address, Config, ConfigError, RoomName
+from cumulet.common.config import DEFAULT_PORTS, Address, Config, RoomName
 from cumulet.common.entra import Credential
+from cumulet.common.kubernetes.kubeconfig import load_kubeconfig
 from cumulet.common.tls import Authority
 from cumulet.up import hosts
 
@@ -31,8 +29,6 @@ _IDENTITIES: dict[RoomName, tuple[str, tuple[str, ...]]] = {
     "controllers": ("system:kube-controller-manager", ()),
     "balancer": ("system:cloud-controller-manager", ()),
 }
-#: Where free ports are picked: below the node ports of Services and the kernel's `ip_local_port_range`.
-_FREE_PORTS = range(20000, 30000)
 _KUBERNETES_CLIENTS: tuple[RoomName, ...] = ("scheduler", "controllers", "node", "balancer")
 
 
@@ -43,19 +39,32 @@ def install(
     pod_cidr: str | None = None,
     external_cidr: str | None = None,
     with_hosts: bool = False,
+    kubeconfig: Path | None = None,
+    client_ca: Path | None = None,
+    node_address: str | None = None,
 ) -> Config:
     """Make or complete the installation in `data_dir` and return its settings.
 
     `ports` says where rooms listen from now on; 0 picks a free port. `with_hosts` gives the
-    registry port 443 of an address for its login servers too. Raises `ConfigError`, `OSError`.
+    registry port 443 of an address for its login servers too. With `kubeconfig` and `client_ca` the rooms work in a
+    cluster that is not ours (`Config`), whose API server reaches the node at `node_address`. Raises `ConfigError`, `OSError`.
     """
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if kubeconfig is not None:
+        load_kubeconfig(kubeconfig)  # what cannot be used is told now and not in each room's log
     config = hosts.with_hosts(_settings(data_dir, ports or {}, pod_cidr, external_cidr), with_hosts)
+    config = msgspec.structs.replace(
+        config,
+        addresses=config.addresses | {"node": Address(node_address or "127.0.0.1", config.addresses["node"].port)},
+        kubeconfig=kubeconfig and kubeconfig.absolute(),
+        client_ca=client_ca and client_ca.absolute(),
+    )
     settings.save(config)
     authority = Authority.open(config.ca_file, config.ca_file.with_suffix(".key"))
     _certificates(config, authority)
     _trust_bundle(config)
-    _kubeconfigs(config, authority)
+    # Those of our own cluster are kept for the time when the rooms work in it again.
+    _kubeconfigs(msgspec.structs.replace(config, kubeconfig=None), authority)
     _principals(config)
     return config
 
@@ -74,8 +83,8 @@ def _settings(
         )
     addresses = dict(config.addresses)
     for room, port in ports.items():
-        host = addresses[room].host
-        addresses[room] = Address(host, port or _free_port(host, {address.port for address in addresses.values()}))
+        address = Address(addresses[room].host, port)
+        addresses[room] = address if port else address.free({other.port for other in addresses.values()})
     return msgspec.structs.replace(
         config,
         data_dir=data_dir,
@@ -83,16 +92,6 @@ def _settings(
         pod_cidr=pod_cidr or config.pod_cidr,
         external_cidr=external_cidr or config.external_cidr,
     )
-
-
-def _free_port(host: str, taken: Collection[int]) -> int:
-    """A port that nobody listens on, and that the kernel gives to no outgoing connection between now and the start."""
-    for port in random.sample(_FREE_PORTS, len(_FREE_PORTS)):
-        if port not in taken:
-            with contextlib.suppress(OSError), socket.socket() as probe:
-                probe.bind((host, port))
-                return port
-    raise ConfigError(f"no port of {host} from {_FREE_PORTS.start} to {_FREE_PORTS.stop - 1} is free")
 
 
 def _certificates(config: Config, authority: Authority) -> None:

@@ -17,7 +17,7 @@ import aiohttp
 import msgspec
 
 from cumulet.common import tls
-from cumulet.common.config import DEFAULT_PORTS, Config, RoomName
+from cumulet.common.config import Config, RoomName
 from cumulet.up.hosts import Hosts
 from cumulet.up.preflight import Problem, problems
 from cumulet.up.provision import ProvisionError, provision
@@ -90,7 +90,7 @@ def start(config: Config) -> Running:
             start_new_session=True,  # a Ctrl-C at the terminal is for us, who hand it on
         )
     os.close(writes)
-    missing: set[str] = set(DEFAULT_PORTS)
+    missing: set[str] = set(config.rooms)
     try:
         for line in _lines(reads, began + _READY_LIMIT):
             if line["event"] == "failed":
@@ -139,7 +139,7 @@ async def status(config: Config) -> list[RoomStatus]:
             health = await _health(session, f"{config.url(room)}/readyz")
             return RoomStatus(room, config.url(room), pid, health, resident_bytes(pid) if pid else None)
 
-        return list(await asyncio.gather(*(look(room) for room in DEFAULT_PORTS)))
+        return list(await asyncio.gather(*(look(room) for room in config.rooms)))
 
 
 def resident_bytes(pid: int) -> int | None:

@@ -96,7 +96,7 @@ def _networks(config: Config) -> list[Problem]:
 
 def _ports(config: Config) -> list[Problem]:
     found: list[Problem] = []
-    for room in config.addresses:
+    for room in config.rooms:
         for address in config.listening(room):
             with socket.socket() as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -29,7 +29,9 @@ class ProvisionError(Exception):
 
 async def provision(config: Config) -> None:
     """Make what is missing of it; the rooms must be up. Raises `ProvisionError`."""
-    await asyncio.gather(_resource_group(config), _storage_classes(config))
+    await _resource_group(config)
+    if config.kubeconfig is None:  # another cluster has classes of its own
+        await _storage_classes(config)
 
 
 async def _resource_group(config: Config) -> None:

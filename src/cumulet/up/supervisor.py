@@ -25,7 +25,7 @@ from typing import IO, NoReturn
 
 from cumulet.common import config as settings
 from cumulet.common import logs
-from cumulet.common.config import DEFAULT_PORTS, Config, RoomName
+from cumulet.common.config import Config, RoomName
 from cumulet.common.room import listen, run
 from cumulet.common.tasks import Backoff
 from cumulet.up import hosts
@@ -72,7 +72,7 @@ class Supervisor:
 
     def run(self) -> None:
         """Start the rooms and keep them running. Raises `OSError` where an address cannot be listened on."""
-        for name in DEFAULT_PORTS:
+        for name in self._config.rooms:
             self._children.append(Child(name, [listen(address) for address in self._config.listening(name)]))
         for module in _PRELOADED:
             importlib.import_module(module)

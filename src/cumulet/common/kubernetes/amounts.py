@@ -12,12 +12,18 @@ Amounts = dict[str, Decimal]
 
 
 def container_amounts(container: Object, kind: str) -> Amounts:
-    """The `requests` or `limits` of a container."""
+    """The `requests` or `limits` of a container, or of anything else that has `resources`."""
     return {name: decimal(value) for name, value in ((container.get("resources") or {}).get(kind) or {}).items()}
 
 
+#: What a pod may say for all its containers together.
+POD_LEVEL = ("cpu", "memory")
+
+
 def pod_amounts(spec: Object, kind: str) -> Amounts:
-    """The `requests` or `limits` of a pod: all containers together, or the largest init container, and overhead."""
+    """The `requests` or `limits` of a pod: all containers together, or the largest init container, or what the pod itself
+    says, and overhead.
+    """
     total: Amounts = {}
     for container in spec.get("containers") or ():
         for name, value in container_amounts(container, kind).items():
@@ -32,6 +38,11 @@ def pod_amounts(spec: Object, kind: str) -> Amounts:
         else:
             for name, value in own.items():
                 total[name] = max(total.get(name, Decimal(0)), value + sidecars.get(name, Decimal(0)))
-    for name, value in (spec.get("overhead") or {}).items():
-        total[name] = total.get(name, Decimal(0)) + decimal(value)
+    for name, value in container_amounts(spec, kind).items():
+        if name in POD_LEVEL or name.startswith("hugepages-"):
+            total[name] = value
+    for name, text in (spec.get("overhead") or {}).items():
+        # What is not limited is not limited by what the sandbox takes.
+        if kind == "requests" or total.get(name):
+            total[name] = total.get(name, Decimal(0)) + decimal(text)
     return total

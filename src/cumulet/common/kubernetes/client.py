@@ -77,6 +77,7 @@ LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 DISRUPTIONBUDGETS = Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
 AUTOSCALERS = Resource("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
 STORAGECLASSES = Resource("storage.k8s.io", "v1", "storageclasses", "StorageClass", namespaced=False)
+CLUSTERROLES = Resource("rbac.authorization.k8s.io", "v1", "clusterroles", "ClusterRole", namespaced=False)
 SIGNINGREQUESTS = Resource(
     "certificates.k8s.io", "v1", "certificatesigningrequests", "CertificateSigningRequest", namespaced=False
 )
@@ -162,6 +163,7 @@ class Client:
     ) -> Object:
         """Read a list object: `metadata.resourceVersion` and `items` (each without `kind` and `apiVersion`)."""
         found: Object = await self.request("GET", resource.path(namespace), params=params, accept=accept)
+        found["items"] = found.get("items") or []  # servers in Go may write an empty list as null
         return found
 
     async def create(

@@ -17,6 +17,8 @@ class Kubeconfig(msgspec.Struct, frozen=True, kw_only=True):
     """The current context of a kubeconfig, resolved."""
 
     server: str
+    #: Who signed the server's certificate, PEM, where the kubeconfig says so.
+    authority: bytes | None = None
     namespace: str = "default"
     ssl_context: Any = None
     token: str | None = None
@@ -31,10 +33,12 @@ def load_kubeconfig(path: Path, context: str | None = None) -> Kubeconfig:
         chosen = _named(document, "contexts", "context", context or document["current-context"])
         cluster = _named(document, "clusters", "cluster", chosen["cluster"])
         user = _named(document, "users", "user", chosen["user"])
+        authority = _content(cluster, "certificate-authority", path.parent)
         return Kubeconfig(
             server=cluster["server"].rstrip("/"),
+            authority=authority,
             namespace=chosen.get("namespace", "default"),
-            ssl_context=_ssl_context(cluster, user, path.parent),
+            ssl_context=_ssl_context(authority, cluster, user, path.parent),
             token=_token(user, path.parent),
         )
     except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
@@ -49,8 +53,9 @@ def _named(document: dict[str, Any], plural: str, singular: str, name: str) -> d
     raise KeyError(f"no {singular} named {name!r}")
 
 
-def _ssl_context(cluster: dict[str, Any], user: dict[str, Any], folder: Path) -> ssl.SSLContext:
-    authority = _content(cluster, "certificate-authority", folder)
+def _ssl_context(
+    authority: bytes | None, cluster: dict[str, Any], user: dict[str, Any], folder: Path
+) -> ssl.SSLContext:
     context = ssl.create_default_context(cadata=authority.decode() if authority else None)
     if cluster.get("insecure-skip-tls-verify"):
         context.check_hostname = False

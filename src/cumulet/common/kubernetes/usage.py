@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from decimal import Decimal
+from datetime import timedelta
+from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
-from cumulet.common.kubernetes.amounts import Amounts, pod_amounts
+from cumulet.common import clock
+from cumulet.common.kubernetes.amounts import POD_LEVEL, Amounts, container_amounts, pod_amounts
 from cumulet.common.kubernetes.quantity import decimal
 from cumulet.common.kubernetes.selection import selects
 
@@ -23,68 +25,140 @@ _COUNTED = frozenset(
         "services",
     )
 )
-#: Amounts that are also counted without `requests.` before them.
-COMPUTE = ("cpu", "memory", "ephemeral-storage")
+#: Amounts that are counted in both forms, without `requests.` before them too.
+_COMPUTE = (*POD_LEVEL, "ephemeral-storage")
+_CLASS = "volume.beta.kubernetes.io/storage-class"
+_PER_CLASS = ".storageclass.storage.k8s.io/"
 
 
 def usage(key: str, obj: Object) -> Amounts:
     """What one object counts for."""
-    one = Decimal(1)
-    found: Amounts = {f"count/{key}": one}
-    if key == "pods":
-        if (obj.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
-            return found
-        found["pods"] = one
-        for kind in ("requests", "limits"):
-            for name, value in pod_amounts(obj.get("spec") or {}, kind).items():
-                found[f"{kind}.{name}"] = value
-                if kind == "requests" and name in COMPUTE:
-                    found[name] = value
-        return found
+    found: Amounts = {f"count/{key}": Decimal(1)}
     if key in _COUNTED:
-        found[key] = one
-    spec = obj.get("spec") or {}
-    if key == "services":
-        found["services.loadbalancers"] = Decimal(spec.get("type") == "LoadBalancer")
-        has_ports = spec.get("type") in ("NodePort", "LoadBalancer")
-        found["services.nodeports"] = Decimal(len(spec.get("ports") or ()) if has_ports else 0)
+        found[key] = Decimal(1)
+    if key == "pods":
+        found |= _pod(obj)
+    elif key == "services":
+        found |= _service(obj.get("spec") or {})
     elif key == "persistentvolumeclaims":
-        storage = ((spec.get("resources") or {}).get("requests") or {}).get("storage")
-        if storage is not None:
-            found["requests.storage"] = decimal(storage)
-            if storage_class := spec.get("storageClassName"):
-                found[f"{storage_class}.storageclass.storage.k8s.io/requests.storage"] = decimal(storage)
-                found[f"{storage_class}.storageclass.storage.k8s.io/persistentvolumeclaims"] = one
+        found |= _claim(obj)
     return {name: value for name, value in found.items() if value}
 
 
+def written(value: Decimal, like: str) -> str:
+    """A quantity, in powers of two where `like` is written so."""
+    if like.endswith("i") and value == value.to_integral_value():
+        for suffix, size in (("Gi", 2**30), ("Mi", 2**20), ("Ki", 2**10)):
+            if value and value % size == 0:
+                return f"{int(value) // size}{suffix}"
+    if value == value.to_integral_value():
+        return str(int(value))
+    return f"{int((value * 1000).to_integral_value())}m"
+
+
+def _pod(pod: Object) -> Amounts:
+    """One that has ended, or should have by now, uses nothing any more."""
+    metadata, spec = pod.get("metadata") or {}, pod.get("spec") or {}
+    grace = metadata.get("deletionGracePeriodSeconds")
+    overdue = (
+        metadata.get("deletionTimestamp") is not None
+        and grace is not None
+        and clock.now() > clock.parse(metadata["deletionTimestamp"]) + timedelta(seconds=grace)
+    )
+    if overdue or (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+        return {"pods": Decimal(0)}
+    found: Amounts = {}
+    for name, value in pod_amounts(spec, "requests").items():
+        huge = name.startswith("hugepages-")
+        if name in _COMPUTE or huge or "/" in name:
+            found[f"requests.{name}"] = value
+        if name in _COMPUTE or huge:
+            found[name] = value
+    for name, value in pod_amounts(spec, "limits").items():
+        if name in _COMPUTE:
+            found[f"limits.{name}"] = value
+    return found
+
+
+def _service(spec: Object) -> Amounts:
+    """Ports of nodes are counted before they are given, so it is by what is asked for."""
+    kind, ports = spec.get("type"), spec.get("ports") or ()
+    if kind not in ("NodePort", "LoadBalancer"):
+        return {}
+    if kind == "LoadBalancer" and spec.get("allocateLoadBalancerNodePorts") is False:
+        ports = [port for port in ports if port.get("nodePort")]
+    return {
+        "services.loadbalancers": Decimal(kind == "LoadBalancer"),
+        "services.nodeports": Decimal(len(ports)),
+    }
+
+
+def _claim(claim: Object) -> Amounts:
+    metadata, spec, status = (claim.get(part) or {} for part in ("metadata", "spec", "status"))
+    found: Amounts = {}
+    named = (metadata.get("annotations") or {}).get(_CLASS) or spec.get("storageClassName")
+    if named:
+        found[f"{named}{_PER_CLASS}persistentvolumeclaims"] = Decimal(1)
+    asked = container_amounts(spec, "requests").get("storage")
+    if asked is not None:
+        # An expansion that did not go well is counted until it is given up.
+        given = decimal((status.get("allocatedResources") or {}).get("storage", "0"))
+        size = max(asked, given).to_integral_value(ROUND_CEILING)
+        found["requests.storage"] = size
+        if named:
+            found[f"{named}{_PER_CLASS}requests.storage"] = size
+    return found
+
+
 def covers(quota: Object, key: str, obj: Object) -> bool:
-    """Whether an object is within the scopes of a quota; scopes are about pods."""
+    """Whether an object is within the scopes of a quota; scopes are about pods, and one is about claims."""
     spec = quota.get("spec") or {}
     scopes: list[tuple[str, str, list[str]]] = [(name, "Exists", []) for name in spec.get("scopes") or ()]
     for item in (spec.get("scopeSelector") or {}).get("matchExpressions") or ():
         scopes.append((item.get("scopeName", ""), item.get("operator", "Exists"), item.get("values") or []))
-    if not scopes:
-        return True
-    return key == "pods" and all(_in_scope(*scope, obj) for scope in scopes)
+    return all(_in_scope(*scope, key, obj) for scope in scopes)
 
 
-def _in_scope(name: str, operator: str, values: list[str], pod: Object) -> bool:
-    spec = pod.get("spec") or {}
+def _in_scope(name: str, operator: str, values: list[str], key: str, obj: Object) -> bool:
+    spec = obj.get("spec") or {}
+    if key == "persistentvolumeclaims" and name == "VolumeAttributesClass":
+        return _is_named(spec.get("volumeAttributesClassName"), operator, values)
+    if key != "pods":
+        return False
     match name:
         case "Terminating" | "NotTerminating":
-            return (spec.get("activeDeadlineSeconds") is not None) is (name == "Terminating")
+            return is_bounded(obj) is (name == "Terminating")
         case "BestEffort" | "NotBestEffort":
-            resources = (container.get("resources") or {} for container in _containers(spec))
-            effort = any(item.get("requests") or item.get("limits") for item in resources)
-            return effort is (name == "NotBestEffort")
+            return _makes_an_effort(spec) is (name == "NotBestEffort")
         case "PriorityClass":
-            labels = {"class": spec["priorityClassName"]} if spec.get("priorityClassName") else {}
-            expression = {"key": "class", "operator": operator, "values": values}
-            return selects({"matchExpressions": [expression]}, labels)
+            return _is_named(spec.get("priorityClassName"), operator, values)
+        case "CrossNamespacePodAffinity":
+            return any(term.get("namespaces") or "namespaceSelector" in term for term in _affinity_terms(spec))
     return False
 
 
-def _containers(spec: Object) -> Iterator[Object]:
-    yield from spec.get("initContainers") or ()
-    yield from spec.get("containers") or ()
+def is_bounded(pod: Object) -> bool:
+    """Whether a pod has a time after which it ends, in the words of scopes: `Terminating`."""
+    return (pod.get("spec") or {}).get("activeDeadlineSeconds") is not None
+
+
+def _is_named(name: str | None, operator: str, values: list[str]) -> bool:
+    labels = {"class": name} if name else {}
+    return selects({"matchExpressions": [{"key": "class", "operator": operator, "values": values}]}, labels)
+
+
+def _makes_an_effort(spec: Object) -> bool:
+    """Whether a pod is of another class of service than BestEffort."""
+    parts = [spec, *(spec.get("initContainers") or ()), *(spec.get("containers") or ())]
+    return any(container_amounts(part, kind).get(name) for part in parts for kind in _KINDS for name in POD_LEVEL)
+
+
+_KINDS = ("requests", "limits")
+
+
+def _affinity_terms(spec: Object) -> Iterator[Object]:
+    for kind in ("podAffinity", "podAntiAffinity"):
+        affinity = (spec.get("affinity") or {}).get(kind) or {}
+        yield from affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or ()
+        for weighted in affinity.get("preferredDuringSchedulingIgnoredDuringExecution") or ():
+            yield weighted.get("podAffinityTerm") or {}

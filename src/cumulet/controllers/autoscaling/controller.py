@@ -159,7 +159,7 @@ class AutoscalingController:
         namespace = look.autoscaler["metadata"]["namespace"]
         query = urlencode({"labelSelector": selector})
         try:
-            samples = (await self._client.request("GET", f"{_METRICS}/{namespace}/pods?{query}"))["items"]
+            samples = (await self._client.request("GET", f"{_METRICS}/{namespace}/pods?{query}"))["items"] or []
         except KubernetesError as error:
             what = f"unable to fetch metrics from resource metrics API: {error}"
             raise MetricError(f"unable to get metrics for resource {source['name']}: {what}") from error

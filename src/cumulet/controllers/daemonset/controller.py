@@ -204,10 +204,10 @@ class DaemonSetController:
             if not pods:
                 continue
             counts["current"] += 1
-            pods.sort(key=lambda pod: (not is_ready(pod), pod["metadata"].get("creationTimestamp", "")))
-            counts["ready"] += is_ready(pods[0])
-            counts["available"] += self._available(daemonset, pods[0])
-            counts["updated"] += any(_label(pod) == label for pod in pods)
+            oldest = min(pods, key=_age)
+            counts["ready"] += is_ready(oldest)
+            counts["available"] += is_ready(oldest) and self._available(daemonset, oldest)
+            counts["updated"] += _label(oldest) == label
         old = daemonset.get("status") or {}
         optional = {
             "updatedNumberScheduled": counts["updated"],
@@ -232,6 +232,12 @@ class DaemonSetController:
         except KubernetesError as error:
             if error.code not in (404, 409):
                 raise
+
+
+def _age(pod: Object) -> tuple[bool, str, str]:
+    """The first is the one that counts on its node (`podByCreationTimestampAndPhase`)."""
+    metadata = pod["metadata"]
+    return not pod["spec"].get("nodeName"), metadata.get("creationTimestamp", ""), metadata["name"]
 
 
 def _label(pod: Object) -> str:

@@ -33,10 +33,10 @@ class Claims:
             except KubernetesError as error:
                 if error.reason == "AlreadyExists":
                     continue
-                message = f"create Claim {metadata['name']} for {about} failed error: {error}"
+                message = f"Create Claim {metadata['name']} for {about} failed error: {error}"
                 self._events.event(statefulset, "Warning", "FailedCreate", message)
                 raise
-            message = f"create Claim {metadata['name']} {about} success"
+            message = f"Create Claim {metadata['name']} {about} success"
             self._events.event(statefulset, "Normal", "SuccessfulCreate", message)
 
     async def hand_to(self, statefulset: Object, pod: Object) -> None:

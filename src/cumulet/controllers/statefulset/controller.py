@@ -180,7 +180,7 @@ class StatefulPods(OwnedPods):
         return deleted
 
     async def _told(self, verb: str, owner: Object, obj: Object, request: Any) -> Any:
-        text = f"{verb} Pod {obj['metadata']['name']} in StatefulSet {owner['metadata']['name']}"
+        text = f"{verb.title()} Pod {obj['metadata']['name']} in StatefulSet {owner['metadata']['name']}"
         try:
             answer = await request
         except KubernetesError as error:

@@ -13,11 +13,13 @@ from cumulet.kube.admission.quota import Quotas
 from cumulet.kube.admission.security import PodSecurity
 from cumulet.kube.admission.storage import complete_claim
 from cumulet.kube.admission.webhooks import Question, Webhooks
+from cumulet.kube.custom.conversion import Conversions
 from cumulet.kube.node_access import restrict
 from cumulet.kube.resources import Row
 from cumulet.kube.status import ApiError, forbidden, not_found
 from cumulet.kube.store import Store
 from cumulet.kube.users import User
+from cumulet.kube.webhook import WebhookClient
 
 Object = dict[str, Any]
 
@@ -28,10 +30,10 @@ _DEFINITIONS = "customresourcedefinitions.apiextensions.k8s.io"
 class Admission:
     """The plug-ins, in upstream's order: those that change an object, those that refuse it, quotas at the end."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, client: WebhookClient, conversions: Conversions) -> None:
         self._store = store
-        self.webhooks = Webhooks(store)
-        self._policies = Policies(store)
+        self.webhooks = Webhooks(store, client, conversions)
+        self._policies = Policies(store, conversions)
         self._pods = PodDefaults(store)
         self._limits = LimitRanges(store)
         self._security = PodSecurity(store)
@@ -47,11 +49,9 @@ class Admission:
             self._definition(row)
         if row.key == "pods":
             self._pods.complete(obj)
-            self._limits.apply(obj)
-            self._security.check(obj)
+            self._limits.complete(obj)
         elif row.key == "persistentvolumeclaims":
             complete_claim(self._store, obj)
-            self._limits.check_claim(obj)
         elif row.key == certificates.KEY:
             self._certificates.admit(obj, user)
         elif row.key == "jobs.batch":
@@ -62,22 +62,52 @@ class Admission:
         self.webhooks.rows = self._policies.rows = rows
 
     async def validate(self, question: Question, warnings: list[str]) -> None:
-        """Ask policies and webhooks whether a write may be. Raises `ApiError`."""
-        self._policies.check(question, warnings)
+        """Ask plug-ins, policies and webhooks whether a write may be, as it is by now. Raises `ApiError`."""
+        self._check(question)
+        await self._policies.check(question, warnings)
         await self.webhooks.check(question, warnings)
 
-    def charge(self, row: Row, obj: Object) -> None:
-        """Refuse what a quota does not allow; the last thing before a new object is stored. Raises `ApiError` 403."""
+    async def admit_part(self, question: Question, obj: Object, warnings: list[str]) -> Object:
+        """What is sent to a sub-resource as webhooks want it, if policies and webhooks let it be. Raises `ApiError`."""
+        if self.webhooks.mutate:
+            obj = await self.webhooks.change(question, warnings, lambda found: None) or obj
+        await self.validate(question._replace(obj=obj), warnings)
+        return obj
+
+    def _check(self, question: Question) -> None:
+        obj, old, part = question.obj, question.old, question.subresource
+        if obj is None or question.kind is not None:
+            return
+        match question.row.key:
+            case "pods":
+                if old is None or part == "resize":
+                    self._limits.check_pod(obj)
+                if old is None:
+                    self._security.check(obj)
+                elif part in ("", "ephemeralcontainers", "resize"):
+                    self._security.check_update(obj, old)
+            case "persistentvolumeclaims" if not part:
+                if old is None or not old["metadata"].get("deletionTimestamp"):
+                    self._limits.check_claim(obj)
+            case "priorityclasses.scheduling.k8s.io":
+                self._pods.check_class(obj)
+
+    def charge(self, row: Row, obj: Object, old: Object | None = None, subresource: str = "") -> None:
+        """Refuse what a quota does not allow; the last thing before an object is stored. Raises `ApiError` 403."""
         if row.namespaced:
-            self._quotas.check(row, obj)
+            self._quotas.check(row, obj, old, subresource)
 
     def warnings(self, row: Row, obj: Object) -> list[str]:
         """What a writer is to be told of an object that was taken."""
         return self._security.warnings(row, obj) if row.namespaced else []
 
     def admit_update(self, row: Row, subresource: str, obj: Object, old: Object, user: User) -> None:
-        """Check a change. Raises `ApiError` 403."""
+        """Check and complete a change, in place. Raises `ApiError` 403."""
         restrict(user, "UPDATE", row, subresource, obj, old)
+        if row.key == "pods" and subresource in ("", "resize"):
+            self._pods.keep(obj, old)
+            if subresource:
+                self._limits.complete(obj)
         if row.key == certificates.KEY:
             self._certificates.admit_update(subresource, obj, old, user)
 

@@ -8,12 +8,14 @@ from typing import Any
 
 from cumulet.common.kubernetes.amounts import Amounts, container_amounts, pod_amounts
 from cumulet.common.kubernetes.quantity import decimal
+from cumulet.common.kubernetes.usage import written
 from cumulet.kube.status import forbidden
 from cumulet.kube.store import Store
 
 Object = dict[str, Any]
 
 _ANNOTATION = "kubernetes.io/limit-ranger"
+_CONTAINERS = (("containers", "container"), ("initContainers", "init container"))
 
 
 class LimitRanges:
@@ -22,55 +24,50 @@ class LimitRanges:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def apply(self, pod: Object) -> None:
-        """Fill in what containers do not say, in place, then check. Raises `ApiError` 403."""
-        limits = list(self._of(pod["metadata"]["namespace"]))
-        if not limits:
-            return
-        for limit in limits:
-            if limit.get("type") == "Container":
-                _default(pod, limit)
-        refusals = [text for limit in limits for text in _violations(pod, limit)]
-        _refuse("pods", pod, refusals)
+    def complete(self, pod: Object) -> None:
+        """Fill in what containers do not say, in place."""
+        for limits in self._of(pod["metadata"]["namespace"]):
+            _default(pod, [limit for limit in limits if limit.get("type") == "Container"])
+
+    def check_pod(self, pod: Object) -> None:
+        """Raises `ApiError` 403 where a pod or a container asks for too little or too much."""
+        for limits in self._of(pod["metadata"]["namespace"]):
+            _refuse("pods", pod, [text for limit in limits for text in _violations(pod, limit)])
 
     def check_claim(self, claim: Object) -> None:
         """Raises `ApiError` 403 where a claim asks for too little or too much."""
-        asked = {
-            name: decimal(value)
-            for name, value in ((claim["spec"].get("resources") or {}).get("requests") or {}).items()
-        }
-        refusals = [
-            text
-            for limit in self._of(claim["metadata"]["namespace"])
-            if limit.get("type") == "PersistentVolumeClaim"
-            for text in _outside(limit, "PersistentVolumeClaim", asked, asked)
-        ]
-        _refuse("persistentvolumeclaims", claim, refusals)
+        asked = container_amounts(claim["spec"], "requests")
+        for limits in self._of(claim["metadata"]["namespace"]):
+            refusals = [
+                text
+                for limit in limits
+                if limit.get("type") == "PersistentVolumeClaim"
+                for text in (*_below(limit, asked, {}), *_above_requested(limit, asked))
+            ]
+            _refuse("persistentvolumeclaims", claim, refusals)
 
-    def _of(self, namespace: str) -> Iterator[Object]:
+    def _of(self, namespace: str) -> Iterator[list[Object]]:
         for stored in self._store.list("limitranges", namespace):
-            yield from (stored.load().get("spec") or {}).get("limits") or ()
+            yield (stored.load().get("spec") or {}).get("limits") or []
 
 
 def _refuse(plural: str, obj: Object, refusals: list[str]) -> None:
     if refusals:
-        why = refusals[0] if len(refusals) == 1 else f"[{', '.join(refusals)}]"
+        different = list(dict.fromkeys(refusals))
+        why = different[0] if len(different) == 1 else f"[{', '.join(different)}]"
         raise forbidden("", plural, obj["metadata"]["name"], why)
 
 
-def _default(pod: Object, limit: Object) -> None:
+def _default(pod: Object, limits: list[Object]) -> None:
     told: list[str] = []
-    for key, what in (("initContainers", "init container"), ("containers", "container")):
+    for key, what in _CONTAINERS:
         for container in pod["spec"].get(key) or ():
-            resources = container.setdefault("resources", {})
             for kind, source, word in (("requests", "defaultRequest", "request"), ("limits", "default", "limit")):
-                set_here = []
-                for name, value in sorted((limit.get(source) or {}).items()):
-                    if name not in (resources.get(kind) or {}):
-                        resources.setdefault(kind, {})[name] = value
-                        set_here.append(name)
-                if set_here:
-                    told.append(f"{', '.join(set_here)} {word} for {what} {container['name']}")
+                defaults = {name: value for limit in limits for name, value in (limit.get(source) or {}).items()}
+                own = (container.get("resources") or {}).get(kind) or {}
+                if missing := {name: value for name, value in sorted(defaults.items()) if name not in own}:
+                    container.setdefault("resources", {})[kind] = {**own, **missing}
+                    told.append(f"{', '.join(missing)} {word} for {what} {container['name']}")
     if told:
         annotations = pod["metadata"].setdefault("annotations", {})
         annotations[_ANNOTATION] = f"LimitRanger plugin set: {'; '.join(told)}"
@@ -79,37 +76,58 @@ def _default(pod: Object, limit: Object) -> None:
 def _violations(pod: Object, limit: Object) -> Iterator[str]:
     spec = pod["spec"]
     if limit.get("type") == "Pod":
-        yield from _outside(limit, "Pod", pod_amounts(spec, "requests"), pod_amounts(spec, "limits"))
+        yield from _outside(limit, pod_amounts(spec, "requests"), pod_amounts(spec, "limits"))
     elif limit.get("type") == "Container":
-        for container in [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]:
-            requests, limits = (container_amounts(container, kind) for kind in ("requests", "limits"))
-            yield from _outside(limit, "Container", requests, limits)
+        for key, _ in _CONTAINERS:
+            for container in spec.get(key) or ():
+                yield from _outside(limit, *(container_amounts(container, kind) for kind in ("requests", "limits")))
 
 
-def _outside(limit: Object, kind: str, requests: Amounts, limits: Amounts) -> Iterator[str]:
+def _outside(limit: Object, requests: Amounts, limits: Amounts) -> Iterator[str]:
+    yield from _below(limit, requests, limits)
+    yield from _above(limit, requests, limits)
+    yield from _apart(limit, requests, limits)
+
+
+def _below(limit: Object, requests: Amounts, limits: Amounts) -> Iterator[str]:
     for name, text in (limit.get("min") or {}).items():
-        least = decimal(text)
-        for word, amounts in (("request", requests), ("limit", limits)):
-            if name in amounts and amounts[name] < least:
-                yield f"minimum {name} usage per {kind} is {text}, but {word} is {_plain(amounts[name])}"
+        start, least = f"minimum {name} usage per {limit['type']} is {text}", decimal(text)
         if name not in requests:
-            yield f"minimum {name} usage per {kind} is {text}.  No request is specified"
+            yield f"{start}.  No request is specified"
+        elif requests[name] < least:
+            yield f"{start}, but request is {written(requests[name], text)}"
+        elif name in limits and limits[name] < least:
+            yield f"{start}, but limit is {written(limits[name], text)}"
+
+
+def _above(limit: Object, requests: Amounts, limits: Amounts) -> Iterator[str]:
     for name, text in (limit.get("max") or {}).items():
-        most = decimal(text)
-        for word, amounts in (("limit", limits), ("request", requests)):
-            if name in amounts and amounts[name] > most:
-                yield f"maximum {name} usage per {kind} is {text}, but {word} is {_plain(amounts[name])}"
-                break
+        start, most = f"maximum {name} usage per {limit['type']} is {text}", decimal(text)
         if name not in limits:
-            yield f"maximum {name} usage per {kind} is {text}.  No limit is specified"
+            yield f"{start}.  No limit is specified"
+        elif limits[name] > most:
+            yield f"{start}, but limit is {written(limits[name], text)}"
+        elif name in requests and requests[name] > most:
+            yield f"{start}, but request is {written(requests[name], text)}"
+
+
+def _above_requested(limit: Object, requests: Amounts) -> Iterator[str]:
+    """Of what has no limits, such as claims."""
+    for name, text in (limit.get("max") or {}).items():
+        start = f"maximum {name} usage per {limit['type']} is {text}"
+        if name not in requests:
+            yield f"{start}.  No request is specified"
+        elif requests[name] > decimal(text):
+            yield f"{start}, but request is {written(requests[name], text)}"
+
+
+def _apart(limit: Object, requests: Amounts, limits: Amounts) -> Iterator[str]:
     for name, text in (limit.get("maxLimitRequestRatio") or {}).items():
-        asked, allowed = requests.get(name), limits.get(name)
-        if asked and allowed and allowed / asked > decimal(text):
-            shown = f"{allowed / asked:.6f}"
-            yield f"{name} max limit to request ratio per {kind} is {text}, but provided ratio is {shown}"
-
-
-def _plain(value: Decimal) -> str:
-    from cumulet.kube.schema.quantity import canonical
-
-    return canonical(str(value))
+        start = f"{name} max limit to request ratio per {limit['type']} is {text}, but"
+        asked, allowed = requests.get(name, Decimal(0)), limits.get(name, Decimal(0))
+        if not asked:
+            yield f"{start} no request is specified or request is 0"
+        elif not allowed:
+            yield f"{start} no limit is specified or limit is 0"
+        elif allowed / asked > decimal(text):
+            yield f"{start} provided ratio is {allowed / asked:.6f}"

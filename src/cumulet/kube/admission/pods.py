@@ -62,18 +62,14 @@ class PodDefaults:
 
     def _priority(self, pod: Object) -> None:
         spec, name = pod["spec"], pod["metadata"]["name"]
-        chosen = spec.get("priorityClassName", "")
         found: Object = {}
-        if chosen:
+        if chosen := spec.get("priorityClassName"):
             stored = self._store.get(_CLASSES, "", chosen)
             if stored is None:
                 raise forbidden("", "pods", name, f"no PriorityClass with name {chosen} was found")
             found = stored.load()
-        else:
-            classes = (stored.load() for stored in self._store.list(_CLASSES))
-            default = max((item for item in classes if item.get("globalDefault")), key=_value, default=None)
-            if default is not None:
-                found, spec["priorityClassName"] = default, default["metadata"]["name"]
+        elif default := default_class(self._store):
+            found, spec["priorityClassName"] = default, default["metadata"]["name"]
         value = _value(found)
         if spec.get("priority") not in (None, value):
             why = (
@@ -81,8 +77,34 @@ class PodDefaults:
                 f"priority admission controller computed {value} from the given PriorityClass name"
             )
             raise forbidden("", "pods", name, why)
-        spec["priority"] = value
-        spec.setdefault("preemptionPolicy", found.get("preemptionPolicy", "PreemptLowerPriority"))
+        policy = found.get("preemptionPolicy") or "PreemptLowerPriority"
+        if spec.get("preemptionPolicy") not in (None, policy):
+            why = (
+                f"the string value of PreemptionPolicy ({spec['preemptionPolicy']}) must not be provided in pod spec; "
+                f"priority admission controller computed {policy} from the given PriorityClass name"
+            )
+            raise forbidden("", "pods", name, why)
+        spec |= {"priority": value, "preemptionPolicy": policy}
+
+    def keep(self, pod: Object, old: Object) -> None:
+        """What was added to a pod stays where an update leaves it out, in place."""
+        for key in ("priority", "preemptionPolicy"):
+            if pod["spec"].get(key) is None and key in old["spec"]:
+                pod["spec"][key] = old["spec"][key]
+
+    def check_class(self, priority_class: Object) -> None:
+        """Raises `ApiError` 403 where a second class would be the one of pods that name none."""
+        name = priority_class["metadata"]["name"]
+        default = default_class(self._store) if priority_class.get("globalDefault") else None
+        if default is not None and default["metadata"]["name"] != name:
+            why = f"PriorityClass {default['metadata']['name']} is already marked as default. Only one default can exist"
+            raise forbidden("scheduling.k8s.io", "priorityclasses", name, why)
+
+
+def default_class(store: Store) -> Object | None:
+    """The class of pods that name none; where there are several, the lowest."""
+    classes = (stored.load() for stored in store.list(_CLASSES))
+    return min((item for item in classes if item.get("globalDefault")), key=_value, default=None)
 
 
 def _value(priority_class: Object) -> int:

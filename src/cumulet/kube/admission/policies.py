@@ -1,6 +1,6 @@
 """Plug-in ValidatingAdmissionPolicy: rules in CEL, bound to what they are asked about (admissionregistration.k8s.io/v1).
 
-The authorizer is no variable here, and audit annotations are not kept.
+Audit annotations are not kept.
 """
 
 from __future__ import annotations
@@ -9,14 +9,18 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from cumulet.kube.admission.webhooks import Question
-from cumulet.kube.admission.webhooks.asking import is_selected, review, wanted_as
+from cumulet.kube.admission.webhooks.asking import authority, in_version, is_selected, review, wanted_as
+from cumulet.kube.authorize import Authorizer
 from cumulet.kube.cel import CelError, evaluate, message
+from cumulet.kube.cel.authorizing import checking
+from cumulet.kube.custom.conversion import Conversions
 from cumulet.kube.resources import Row
 from cumulet.kube.schema.selecting import selects
 from cumulet.kube.status import ApiError, forbidden
 from cumulet.kube.store import Store
 
 Object = dict[str, Any]
+Functions = dict[str, Callable[..., Any]]
 
 _GROUP = "admissionregistration.k8s.io"
 _POLICIES = f"validatingadmissionpolicies.{_GROUP}"
@@ -27,8 +31,10 @@ _CODES = {"Unauthorized": 401, "Forbidden": 403, "Invalid": 422, "RequestEntityT
 class Policies:
     """Every policy with its bindings, as the store has them."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, conversions: Conversions) -> None:
         self._store = store
+        self._conversions = conversions
+        self._authorizer = Authorizer(store)
         self._bound: list[tuple[Object, Object]] = []
         #: What is served, for kinds that have several versions and for parameters.
         self.rows: Callable[[], Iterable[Row]] = tuple
@@ -45,7 +51,7 @@ class Policies:
             if (name := (binding.get("spec") or {}).get("policyName")) in policies
         ]
 
-    def check(self, question: Question, warnings: list[str]) -> None:
+    async def check(self, question: Question, warnings: list[str]) -> None:
         """Refuse, or warn of, what a policy does not allow. Raises `ApiError`."""
         if not self._bound or question.row.group == _GROUP:
             return
@@ -54,7 +60,8 @@ class Policies:
             extra = binding["spec"].get("matchResources")
             if row is None or (extra and self._row(extra, question) is None):
                 continue
-            self._apply(policy, binding, question, row, warnings)
+            shown = await in_version(self._conversions, question, row)
+            self._apply(policy, binding, shown, row, warnings)
 
     def _row(self, match: Object, question: Question) -> Row | None:
         """In the form of which row a match sees a write, or `None` where it does not."""
@@ -81,9 +88,11 @@ class Policies:
             "oldObject": request["oldObject"],
             "request": request,
             "namespaceObject": namespace.load() if namespace is not None else None,
+            "authorizer": authority(question),
         }
+        functions = {"check": checking(self._authorizer, question.user)}
         for params in self._params(policy, binding, question):
-            for said, reason in _broken(spec, {**variables, "params": params}):
+            for said, reason in _broken(spec, {**variables, "params": params}, functions):
                 names = f"'{policy['metadata']['name']}' with binding '{binding['metadata']['name']}'"
                 actions = binding["spec"].get("validationActions") or ["Deny"]
                 if "Warn" in actions:
@@ -122,14 +131,14 @@ _EVERYTHING = [
 ]
 
 
-def _broken(spec: Object, variables: Object) -> Iterator[tuple[str, str]]:
+def _broken(spec: Object, variables: Object, functions: Functions) -> Iterator[tuple[str, str]]:
     """What the validations of a policy say, each with its reason."""
     fails = spec.get("failurePolicy", "Fail") == "Fail"
     own: Object = {}
     variables = {**variables, "variables": own}
     try:
         for condition in spec.get("matchConditions") or ():
-            if evaluate(condition["expression"], variables) is not True:
+            if evaluate(condition["expression"], variables, functions) is not True:
                 return
     except CelError as error:
         if fails:
@@ -137,15 +146,15 @@ def _broken(spec: Object, variables: Object) -> Iterator[tuple[str, str]]:
         return
     for variable in spec.get("variables") or ():
         try:
-            own[variable["name"]] = evaluate(variable["expression"], variables)
+            own[variable["name"]] = evaluate(variable["expression"], variables, functions)
         except CelError:
             continue  # whoever uses it says so
     for validation in spec.get("validations") or ():
         expression = validation["expression"]
         try:
-            if evaluate(expression, variables) is True:
+            if evaluate(expression, variables, functions) is True:
                 continue
-            said = message(validation, variables, f"failed expression: {expression}")
+            said = message(validation, variables, f"failed expression: {expression}", functions)
         except CelError as error:
             if not fails:
                 continue

@@ -9,15 +9,17 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-from cumulet.common.kubernetes.amounts import Amounts
+from cumulet.common.kubernetes.amounts import POD_LEVEL, Amounts, container_amounts
 from cumulet.common.kubernetes.quantity import decimal
-from cumulet.common.kubernetes.usage import COMPUTE, covers, usage
-from cumulet.kube.resources import BY_KEY, Row
-from cumulet.kube.schema.quantity import canonical
+from cumulet.common.kubernetes.usage import covers, is_bounded, usage, written
+from cumulet.kube.resources import Row
 from cumulet.kube.status import forbidden
 from cumulet.kube.store import Store
 
 Object = dict[str, Any]
+
+#: Updates that can grow what an object counts for; all others leave it as it is.
+_GROWING = ("services", "persistentvolumeclaims")
 
 
 class Quotas:
@@ -26,54 +28,70 @@ class Quotas:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def check(self, row: Row, obj: Object) -> None:
-        """Raises `ApiError` 403 where a quota has not enough left for a new object."""
-        namespace, name = obj["metadata"]["namespace"], obj["metadata"]["name"]
-        for stored in self._store.list("resourcequotas", namespace):
+    def check(self, row: Row, obj: Object, old: Object | None = None, subresource: str = "") -> None:
+        """Raises `ApiError` 403 where a quota has not enough left for a new object, or for what one grows by."""
+        if old is not None and not _grows(row, obj, old, subresource):
+            return
+        metadata = obj["metadata"]
+        for stored in self._store.list("resourcequotas", metadata["namespace"]):
             quota = stored.load()
-            hard = {key: decimal(value) for key, value in ((quota.get("spec") or {}).get("hard") or {}).items()}
+            hard: dict[str, str] = (quota.get("spec") or {}).get("hard") or {}
             if not covers(quota, row.key, obj):
                 continue
-            asked = {key: value for key, value in usage(row.key, obj).items() if key in hard}
             if row.key == "pods":
                 _demand(row, obj, stored.name, hard)
+            asked = {key: value for key, value in usage(row.key, obj).items() if key in hard}
+            if old is not None and covers(quota, row.key, old):
+                before = usage(row.key, old)
+                grown = {key: value - before.get(key, Decimal(0)) for key, value in asked.items()}
+                asked = {key: value for key, value in grown.items() if value > 0}
             if not asked:
                 continue
-            used = self.used(quota, row.key)
-            over = sorted(key for key, value in asked.items() if used.get(key, Decimal(0)) + value > hard[key])
+            used = self._used(quota, row.key)
+            over = sorted(
+                key for key, value in asked.items() if used.get(key, Decimal(0)) + value > decimal(hard[key])
+            )
             if over:
-                texts = [
-                    ",".join(f"{key}={canonical(str(amounts.get(key, 0)))}" for key in over)
-                    for amounts in (asked, used, hard)
-                ]
-                why = f"exceeded quota: {stored.name}, requested: {texts[0]}, used: {texts[1]}, limited: {texts[2]}"
-                raise forbidden(row.group, row.plural, name, why)
+                requested, in_use = (
+                    ",".join(f"{key}={written(amounts.get(key, Decimal(0)), hard[key])}" for key in over)
+                    for amounts in (asked, used)
+                )
+                limited = ",".join(f"{key}={hard[key]}" for key in over)
+                why = f"exceeded quota: {stored.name}, requested: {requested}, used: {in_use}, limited: {limited}"
+                raise forbidden(row.group, row.plural, metadata["name"], why)
 
-    def used(self, quota: Object, key: str) -> Amounts:
+    def _used(self, quota: Object, key: str) -> Amounts:
         """What the objects of a resource use of what a quota bounds."""
         total: Amounts = {}
-        row = BY_KEY.get(key)
         for stored in self._store.list_newest(key, quota["metadata"]["namespace"]):
             obj = stored.load()
-            if row is not None and not covers(quota, row.key, obj):
-                continue
-            for name, value in usage(key, obj).items():
-                total[name] = total.get(name, Decimal(0)) + value
+            if covers(quota, key, obj):
+                for name, value in usage(key, obj).items():
+                    total[name] = total.get(name, Decimal(0)) + value
         return total
 
 
-def _demand(row: Row, pod: Object, quota: str, hard: Amounts) -> None:
-    """Where a quota bounds cpu or memory, each container must say how much it wants."""
-    missing: dict[str, list[str]] = {}
-    for container in pod["spec"].get("containers") or ():
-        resources = container.get("resources") or {}
-        for key in sorted(hard):
+def _grows(row: Row, obj: Object, old: Object, subresource: str) -> bool:
+    """Whether an update is one that quotas are asked about."""
+    if row.key == "pods":
+        return subresource == "resize" or (not subresource and is_bounded(obj) != is_bounded(old))
+    return row.key in _GROWING and not subresource
+
+
+def _demand(row: Row, pod: Object, quota: str, hard: dict[str, str]) -> None:
+    """Where a quota bounds cpu or memory, each container must say how much it wants, or the pod for all of them."""
+    spec = pod["spec"]
+    if any(container_amounts(spec, kind) for kind in ("requests", "limits")):
+        return
+    missing: dict[str, set[str]] = {}
+    for container in [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]:
+        for key in hard:
             kind, _, name = key.rpartition(".")
-            if name not in COMPUTE or kind not in ("", "requests", "limits"):
+            if name not in POD_LEVEL or kind not in ("", "requests", "limits"):
                 continue
-            if name not in (resources.get(kind or "requests") or {}):
-                missing.setdefault(key, []).append(container["name"])
+            if name not in container_amounts(container, kind or "requests"):
+                missing.setdefault(key, set()).add(container["name"])
     if missing:
-        texts = [f"{key} for: {','.join(names)}" for key, names in missing.items()]
+        texts = [f"{key} for: {','.join(sorted(missing[key]))}" for key in sorted(missing)]
         why = f"failed quota: {quota}: must specify {'; '.join(texts)}"
         raise forbidden(row.group, row.plural, pod["metadata"]["name"], why)

@@ -74,6 +74,14 @@ class PodSecurity:
             why = f'violates PodSecurity "{level}:{version}": {", ".join(found)}'
             raise forbidden("", "pods", pod["metadata"]["name"], why)
 
+    def check_update(self, pod: Object, old: Object) -> None:
+        """Check a pod whose images change or that gets a container; no other change of a pod makes it less safe.
+
+        Raises `ApiError` 403.
+        """
+        if _images(pod) - _images(old):
+            self.check(pod)
+
     def warnings(self, row: Row, obj: Object) -> list[str]:
         """What is beyond the level that is warned of, for pods and what makes pods."""
         template, _ = pod_template(obj, row.group, row.kind)
@@ -106,6 +114,12 @@ def violations(spec: Object, level: str) -> list[str]:
 def _containers(spec: Object) -> list[tuple[str, Object]]:
     keys = ("initContainers", "containers", "ephemeralContainers")
     return [(item.get("name", ""), item.get("securityContext") or {}) for key in keys for item in spec.get(key) or ()]
+
+
+def _images(pod: Object) -> set[tuple[str, str]]:
+    keys = ("initContainers", "containers", "ephemeralContainers")
+    spec = pod.get("spec") or {}
+    return {(item.get("name", ""), item.get("image", "")) for key in keys for item in spec.get(key) or ()}
 
 
 def _named(names: list[str]) -> str:

@@ -7,36 +7,29 @@ from typing import Any
 import msgspec
 
 from cumulet.kube.codec.encode import encode_event, encode_protobuf
+from cumulet.kube.codec.media import PROTOBUF, YAML, YAML_TYPES
 from cumulet.kube.codec.protobuf import ProtobufError, decode_protobuf
-from cumulet.kube.codec.repeats import repeated
 from cumulet.kube.status import ApiError, bad_request
 
 __all__ = ["PROTOBUF", "YAML", "ProtobufError", "decode_body", "encode_event", "encode_protobuf", "go_json_error"]
 
-YAML = "application/yaml"
-PROTOBUF = "application/vnd.kubernetes.protobuf"
 _DEPTH = 100
-_YAML = ("application/yaml", "application/apply-patch+yaml", "application/apply-patch")
 
 
-def decode_body(
-    content_type: str, raw: bytes, kind: str, twice: list[str] | None = None, *, bare: bool = False
-) -> dict[str, Any]:
+def decode_body(content_type: str, raw: bytes, kind: str, *, bare: bool = False) -> dict[str, Any]:
     """The object in a body, where one of `kind` is expected. Raises `ApiError` 400 and 415 in upstream's words.
 
-    What is said of fields that are there twice is added to `twice`. A failure is told `bare` of options.
+    A failure is told `bare` of options.
     """
     media = content_type.partition(";")[0].strip().lower()
     if media in ("", "application/json"):
         document = _json(raw, kind, bare=bare)
-        if twice is not None and isinstance(document, dict):
-            twice += repeated(raw, document)
     elif media == PROTOBUF:
         try:
             document = decode_protobuf(raw)
         except ProtobufError as error:
             raise bad_request(f"the object provided is unrecognized (must be of type {kind}): {error}") from None
-    elif media in _YAML:
+    elif media in YAML_TYPES:
         document = _yaml(raw, kind)
     else:
         raise ApiError(

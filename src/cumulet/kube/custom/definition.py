@@ -14,7 +14,8 @@ from cumulet.kube.custom import rules
 from cumulet.kube.custom.jsonpath import JsonPath, JsonPathError
 from cumulet.kube.custom.kind import Custom
 from cumulet.kube.resources import Row
-from cumulet.kube.schema.validation.causes import duplicate, invalid, required, unsupported
+from cumulet.kube.schema.validation.causes import duplicate, forbidden, invalid, required, unsupported
+from cumulet.kube.schema.validation.webhooks import client_config
 from cumulet.kube.status import Cause
 
 Object = dict[str, Any]
@@ -45,11 +46,7 @@ def check(obj: Object, old: Object | None) -> list[Cause]:
     if sum(bool(version.get("storage")) for version in versions) != 1:
         why = "must have exactly one version marked as storage version"
         causes.append(invalid("spec.versions", [version.get("name") for version in versions], why))
-    if (spec.get("conversion") or {}).get("strategy") not in (None, "None") and sum(
-        bool(version.get("served")) for version in versions
-    ) > 1:
-        # Better not taken than served as what it is not.
-        causes.append(unsupported("spec.conversion.strategy", spec["conversion"]["strategy"], ("None",)))
+    causes += _conversion(spec.get("conversion") or {})
     seen: set[str] = set()
     for index, version in enumerate(versions):
         where = f"spec.versions[{index}]"
@@ -62,7 +59,41 @@ def check(obj: Object, old: Object | None) -> list[Cause]:
         for field in ("group", "scope"):
             if before.get(field) != spec.get(field):
                 causes.append(invalid(f"spec.{field}", spec.get(field), "field is immutable"))
+        for field in ("kind", "plural"):
+            if (before.get("names") or {}).get(field) != names.get(field):
+                causes.append(invalid(f"spec.names.{field}", names.get(field), "field is immutable"))
+        for index, stored in enumerate((old.get("status") or {}).get("storedVersions") or ()):
+            if stored not in seen:
+                causes.append(invalid(f"status.storedVersions[{index}]", stored, _STORED.format(stored)))
     return causes
+
+
+_STORED = (
+    "missing from spec.versions; {0} was previously a storage version, and must remain in spec.versions until a storage "
+    "migration ensures no data remains persisted in {0} and removes {0} from status.storedVersions"
+)
+
+
+def _conversion(conversion: Object) -> Iterator[Cause]:
+    field, webhook = "spec.conversion", conversion.get("webhook") or {}
+    strategy = conversion.get("strategy")
+    if strategy not in (None, "None", "Webhook"):
+        yield unsupported(f"{field}.strategy", strategy, ("None", "Webhook"))
+    if strategy != "Webhook":
+        for key, shown in (("clientConfig", "webhookClientConfig"), ("conversionReviewVersions",) * 2):
+            if webhook.get(key):
+                yield forbidden(f"{field}.{shown}", "should not be set when strategy is not set to Webhook")
+        return
+    if not webhook.get("clientConfig"):
+        yield required(f"{field}.webhookClientConfig", "required when strategy is set to Webhook")
+    else:
+        yield from client_config(webhook["clientConfig"], f"{field}.webhookClientConfig")
+    versions = webhook.get("conversionReviewVersions") or []
+    if not versions:
+        yield required(f"{field}.conversionReviewVersions")
+    elif not {"v1", "v1beta1"} & set(versions):
+        why = "must include at least one of v1, v1beta1"
+        yield invalid(f"{field}.conversionReviewVersions", versions, why)
 
 
 def _version(version: Object, where: str) -> Iterator[Cause]:
@@ -127,7 +158,9 @@ def establish(obj: Object) -> None:
     names = spec["names"]
     names.setdefault("singular", names["kind"].lower())
     names.setdefault("listKind", f"{names['kind']}List")
-    spec.setdefault("conversion", {"strategy": "None"})
+    conversion = spec.setdefault("conversion", {"strategy": "None"})
+    if service := ((conversion.get("webhook") or {}).get("clientConfig") or {}).get("service"):
+        service.setdefault("port", 443)
     metadata = obj["metadata"]
     if not metadata.get("deletionTimestamp"):
         metadata["finalizers"] = list(dict.fromkeys([*(metadata.get("finalizers") or ()), FINALIZER]))
@@ -158,10 +191,16 @@ def rows_of(definition: Object) -> list[Row]:
     names = spec["names"]
     served = [version for version in spec["versions"] if version.get("served")]
     rows = []
+    group, storage = spec["group"], next(version for version in spec["versions"] if version.get("storage"))
+    conversion = spec.get("conversion") or {}
+    webhook = msgspec.json.encode(conversion.get("webhook") if conversion.get("strategy") == "Webhook" else None)
+    stored = _custom(msgspec.json.encode(storage), group, None, webhook)
     for version in sorted(served, key=lambda version: _priority(version["name"])):
-        custom = _custom(msgspec.json.encode(version))
+        custom = stored
+        if version is not storage:
+            custom = _custom(msgspec.json.encode(version), group, stored, webhook)
         row = Row(
-            spec["group"],
+            group,
             version["name"],
             names["kind"],
             names["plural"],
@@ -176,9 +215,9 @@ def rows_of(definition: Object) -> list[Row]:
 
 
 @functools.lru_cache(maxsize=512)
-def _custom(version: bytes) -> Custom:
+def _custom(version: bytes, group: str, storage: Custom | None, webhook: bytes) -> Custom:
     """Kept, as most definitions stay as they are when one changes."""
-    return Custom(msgspec.json.decode(version))
+    return Custom(msgspec.json.decode(version), group, storage, msgspec.json.decode(webhook))
 
 
 def _priority(name: str) -> tuple[int, int, int, str]:

@@ -11,6 +11,7 @@ from cumulet.kube.custom.jsonpath import JsonPath
 from cumulet.kube.fields.shape import Shape, of_structural, shape_of
 from cumulet.kube.schema.definitions import definition
 from cumulet.kube.status import Cause
+from cumulet.kube.store import Stored
 from cumulet.kube.tables.text import age
 
 Object = dict[str, Any]
@@ -31,7 +32,12 @@ class Scale(NamedTuple):
 class Custom:
     """What rows of custom resources carry beside the row."""
 
-    def __init__(self, version: Object) -> None:
+    def __init__(self, version: Object, group: str, storage: Custom | None, webhook: Object | None) -> None:
+        self.api_version = f"{group}/{version['name']}"
+        #: The version that objects are stored in, and what converts them from and to it, where anything does.
+        self.storage = storage or self
+        self.webhook = webhook
+        self._start = f'{{"apiVersion":"{self.api_version}",'.encode()
         schema = (version.get("schema") or {}).get("openAPIV3Schema") or {
             "x-kubernetes-preserve-unknown-fields": True
         }
@@ -61,6 +67,14 @@ class Custom:
         )
         columns = version.get("additionalPrinterColumns") or [_AGE]
         self._columns = [(column, JsonPath(column["jsonPath"])) for column in columns]
+
+    def is_form_of(self, stored: Stored) -> bool:
+        """Whether an object is stored in this version."""
+        return stored.body.startswith(self._start)
+
+    def fields_of(self, stored: Stored) -> bytes:
+        """The JSON of an object that is in this version, from its first own field on."""
+        return stored.body[len(self._start) :]
 
     @property
     def subresources(self) -> tuple[str, ...]:

@@ -67,7 +67,7 @@ def problems(schema: Schema, field: str) -> Iterator[tuple[str, Any, str]]:
                 yield f"{where}.rule", text, "rule is not specified"
             elif text:
                 try:
-                    check(text)
+                    check(text, ("self", "oldSelf"))
                 except CelError as error:
                     yield f"{where}.{key}", text, str(error)
         if rule.get("reason") not in (None, *_REASONS):

@@ -227,7 +227,7 @@ class Store:
         self._next += 1
         revision = self._next
         obj["metadata"]["resourceVersion"] = str(revision)
-        body = msgspec.json.encode({key: value for key, value in obj.items() if key not in ("apiVersion", "kind")})
+        body = msgspec.json.encode(obj)
         created = revision if before is None else before.created
         stored = make(
             resource,

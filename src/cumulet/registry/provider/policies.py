@@ -1,4 +1,7 @@
-"""`properties.policies` of a registry: retention, soft delete, and the storage quota, which Azure ties to the SKU."""
+"""`properties.policies` of a registry: retention, soft delete, and the storage quota, which Azure ties to the SKU.
+
+Of the other policies that there are, what is shown is what holds: another state is refused and not kept without effect.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,12 @@ from cumulet.registry.store import Policy, Resource
 
 _DAYS = {"retentionPolicy": ("days", 365), "softDeletePolicy": ("retentionDays", 90)}
 _QUOTA = "quotaPolicy"
+_FIXED = {
+    "quarantinePolicy": "disabled",
+    "trustPolicy": "disabled",
+    "exportPolicy": "enabled",
+    "azureADAuthenticationAsArmPolicy": "enabled",
+}
 
 
 def change(resource: Resource, policies: Any) -> None:
@@ -27,16 +36,20 @@ def change(resource: Resource, policies: Any) -> None:
             enabled = _enabled(policy, resource.storage_quota is not None, where)
             limit = _number(policy.get("bytes", resource.storage_quota or 0), f"{where}.bytes", 2**62)
             resource.storage_quota = limit if enabled else None
+        elif name in _FIXED:
+            fixed = _FIXED[name] == "enabled"
+            if _enabled(_object(value, where), fixed, where) != fixed:
+                raise ArmError(
+                    400, "NotSupported", f"{name} is always {_FIXED[name]} here.", target=f"{where}.status"
+                )
 
 
 def show(resource: Resource) -> dict[str, Any]:
     """The policies as a request has them."""
     return {
-        "quarantinePolicy": {"status": "disabled"},
-        "trustPolicy": {"type": "Notary", "status": "disabled"},
+        **{name: {"status": status} for name, status in _FIXED.items()},
+        "trustPolicy": {"type": "Notary", "status": _FIXED["trustPolicy"]},
         "retentionPolicy": {"days": resource.retention.days, "status": _status(resource.retention.enabled)},
-        "exportPolicy": {"status": "enabled"},
-        "azureADAuthenticationAsArmPolicy": {"status": "enabled"},
         "softDeletePolicy": {
             "retentionDays": resource.soft_delete.days,
             "status": _status(resource.soft_delete.enabled),

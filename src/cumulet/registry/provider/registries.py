@@ -205,6 +205,7 @@ def _change(resource: Resource, body: dict[str, Any]) -> None:
                 target="properties.roleAssignmentMode",
             )
         resource.role_assignment_mode = mode
+    _demand_public(properties)
     policies.change(resource, properties.get("policies"))
     sku = body.get("sku") or {}
     if name := sku.get("name") if isinstance(sku, dict) else sku:
@@ -216,6 +217,18 @@ def _change(resource: Resource, body: dict[str, Any]) -> None:
         resource.sku = matching
     if body.get("tags") is not None:
         resource.tags = read_tags(body)
+
+
+def _demand_public(properties: dict[str, Any]) -> None:
+    """Refuse a shield that would not be there. Raises `ArmError` 400."""
+    rules = properties.get("networkRuleSet")
+    default = rules.get("defaultAction") if isinstance(rules, dict) else None
+    for field, value, here in (
+        ("publicNetworkAccess", properties.get("publicNetworkAccess"), "Enabled"),
+        ("networkRuleSet.defaultAction", default, "Allow"),
+    ):
+        if value is not None and value != here:
+            raise ArmError(400, "NotSupported", f"{field} is always {here} here.", target=f"properties.{field}")
 
 
 def _invalid(name: str) -> str:

@@ -18,6 +18,7 @@ Object = dict[str, Any]
 
 NAME = "VolumeBinding"
 SELECTED_NODE = "volume.kubernetes.io/selected-node"
+_BOUND = "pv.kubernetes.io/bind-completed"
 _UNBOUND = Refusal(NAME, ("pod has unbound immediate PersistentVolumeClaims",))
 _ELSEWHERE = Refusal(NAME, ("node(s) didn't match PersistentVolume's node affinity",))
 _NO_VOLUME = Refusal(NAME, ("node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)",))
@@ -50,9 +51,9 @@ class Volumes:
                 return Refusal(NAME, (what,))
             if claim["metadata"].get("deletionTimestamp"):
                 return Refusal(NAME, (f'persistentvolumeclaim "{name}" is being deleted',))
-            if volume:
+            if volume and _is_bound(claim):
                 bound.append(self._volume(volume, ""))
-            elif not self.waits_for_pod(claim):
+            elif volume or not self.waits_for_pod(claim):
                 unbound = True
         if unbound:
             return _UNBOUND
@@ -73,6 +74,11 @@ class Volumes:
             if claim is not None and not claim["spec"].get("volumeName") and self.waits_for_pod(claim):
                 found.append(claim)
         return found
+
+
+def _is_bound(claim: Object) -> bool:
+    """A claim that names its volume is bound only once the binder of volumes has said so."""
+    return _BOUND in (claim["metadata"].get("annotations") or {})
 
 
 def claims_of(pod: PodInfo) -> Iterable[tuple[str, bool]]:

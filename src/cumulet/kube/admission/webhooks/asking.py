@@ -6,6 +6,8 @@ import uuid
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from cumulet.kube.cel.authorizing import variable
+from cumulet.kube.custom.conversion import Conversions
 from cumulet.kube.resources import Row
 from cumulet.kube.schema.selecting import selects
 from cumulet.kube.store import Store
@@ -27,6 +29,8 @@ class Question(NamedTuple):
     old: Object | None
     user: User
     dry_run: bool
+    #: Group, version and kind of the objects, where they are others than the row's.
+    kind: tuple[str, str, str] | None = None
 
     @property
     def resource(self) -> str:
@@ -78,7 +82,7 @@ def is_selected(webhook: Object, question: Question, store: Store) -> bool:
     if not objects:
         return True
     return any(
-        obj is not None and selects(objects, obj["metadata"].get("labels") or {})
+        obj is not None and "metadata" in obj and selects(objects, obj["metadata"].get("labels") or {})
         for obj in (question.obj, question.old)
     )
 
@@ -90,20 +94,36 @@ def _namespace_labels(question: Question, store: Store) -> dict[str, str]:
     return stored.labels if stored is not None else {}
 
 
+async def in_version(conversions: Conversions, question: Question, row: Row) -> Question:
+    """A question with its objects in the version of a row, where they are custom ones. Raises `ApiError` 500."""
+    if question.kind is not None:
+        return question
+    return question._replace(
+        obj=await conversions.between(question.row, row, question.obj),
+        old=await conversions.between(question.row, row, question.old),
+    )
+
+
+def authority(question: Question) -> Object:
+    """The variable `authorizer` of expressions about a question."""
+    row = question.row
+    return variable(row.group, row.plural, question.subresource, question.namespace, question.name)
+
+
 def review(question: Question, row: Row) -> Object:
     """The `AdmissionReview` v1 that asks a question in the form of a row."""
     asked = question.row
     request: Object = {
         "uid": str(uuid.uuid4()),
-        "kind": _kind(row),
+        "kind": _kind(question, row),
         "resource": _resource(row),
-        "requestKind": _kind(asked),
+        "requestKind": _kind(question, asked),
         "requestResource": _resource(asked),
         "name": question.name,
         "operation": question.operation,
         "userInfo": user_info(question.user),
-        "object": _in_form(row, question.obj),
-        "oldObject": _in_form(row, question.old),
+        "object": _in_form(question, row, question.obj),
+        "oldObject": _in_form(question, row, question.old),
         "dryRun": question.dry_run,
         "options": _options(question),
     }
@@ -114,19 +134,27 @@ def review(question: Question, row: Row) -> Object:
     return {"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": request}
 
 
-def _kind(row: Row) -> Object:
-    return {"group": row.group, "version": row.version, "kind": row.kind}
+def _kind(question: Question, row: Row) -> Object:
+    group, version, kind = question.kind or (row.group, row.version, row.kind)
+    return {"group": group, "version": version, "kind": kind}
 
 
 def _resource(row: Row) -> Object:
     return {"group": row.group, "version": row.version, "resource": row.plural}
 
 
-def _in_form(row: Row, obj: Object | None) -> Object | None:
-    return None if obj is None else {"kind": row.kind, "apiVersion": row.api_version, **from_stored(row, obj)}
+def _in_form(question: Question, row: Row, obj: Object | None) -> Object | None:
+    if obj is None:
+        return None
+    if question.kind is not None:
+        group, version, kind = question.kind
+        return {**obj, "kind": kind, "apiVersion": f"{group}/{version}" if group else version}
+    return {"kind": row.kind, "apiVersion": row.api_version, **from_stored(row, obj)}
 
 
-def _options(question: Question) -> Object:
+def _options(question: Question) -> Object | None:
+    if question.operation == "CONNECT":
+        return None
     kind = {"CREATE": "CreateOptions", "UPDATE": "UpdateOptions", "DELETE": "DeleteOptions"}[question.operation]
     options: Object = {"kind": kind, "apiVersion": "meta.k8s.io/v1"}
     return {**options, "dryRun": ["All"]} if question.dry_run else options

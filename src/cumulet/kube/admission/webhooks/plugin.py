@@ -11,15 +11,19 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from cumulet.kube.admission.webhooks.asking import Question, is_selected, review, wanted_as
-from cumulet.kube.admission.webhooks.calling import Caller, CallError
+from cumulet.kube.admission.webhooks.asking import Question, authority, in_version, is_selected, review, wanted_as
+from cumulet.kube.admission.webhooks.calling import ask
+from cumulet.kube.authorize import Authorizer
 from cumulet.kube.cel import CelError, evaluate
+from cumulet.kube.cel.authorizing import checking
+from cumulet.kube.custom.conversion import Conversions
 from cumulet.kube.patch import json_patch
 from cumulet.kube.patch.json_patch import JsonPatchError
 from cumulet.kube.resources import Row
 from cumulet.kube.status import ApiError, bad_request
 from cumulet.kube.store import Store
 from cumulet.kube.versions import to_stored
+from cumulet.kube.webhook import CallError, WebhookClient
 
 log = logging.getLogger(__name__)
 
@@ -36,15 +40,19 @@ _EXEMPT = frozenset(
 
 class _Wanted(NamedTuple):
     webhook: Object
+    #: The form that it wants to see, and the question in that.
     row: Row
+    question: Question
 
 
 class Webhooks:
     """The webhooks of every configuration, by the names of configurations."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, client: WebhookClient, conversions: Conversions) -> None:
         self._store = store
-        self._caller = Caller(store)
+        self._client = client
+        self._conversions = conversions
+        self._authorizer = Authorizer(store)
         self._mutating: list[Object] = []
         self._validating: list[Object] = []
         #: What is served, for kinds that have several versions.
@@ -64,10 +72,6 @@ class Webhooks:
     def mutate(self) -> bool:
         """Whether there is any that changes objects."""
         return bool(self._mutating)
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._caller.close()
 
     async def change(
         self, question: Question, warnings: list[str], complete: Callable[[Object], None]
@@ -90,20 +94,25 @@ class Webhooks:
         """Ask those that may refuse, all at once. Raises `ApiError`."""
         if not self._validating or question.row.key in _EXEMPT:
             return
-        wanted = [found for webhook in self._validating if (found := self._wants(webhook, question)) is not None]
-        await asyncio.gather(*(self._ask(found, question, warnings) for found in wanted))
+        wanted = [
+            found for webhook in self._validating if (found := await self._wants(webhook, question)) is not None
+        ]
+        await asyncio.gather(*(self._ask(found, review(found.question, found.row), warnings) for found in wanted))
 
-    def _wants(self, webhook: Object, question: Question) -> _Wanted | None:
+    async def _wants(self, webhook: Object, question: Question) -> _Wanted | None:
         row = wanted_as(webhook, question, self.rows())
         if row is None or not is_selected(webhook, question, self._store):
             return None
         if question.dry_run and webhook.get("sideEffects") not in ("None", "NoneOnDryRun"):
             raise bad_request(f'admission webhook "{webhook["name"]}" does not support dry run')
+        question = await in_version(self._conversions, question, row)
         request = review(question, row)["request"]
         for condition in webhook.get("matchConditions") or ():
             variables = {"object": request["object"], "oldObject": request["oldObject"], "request": request}
+            variables["authorizer"] = authority(question)
+            functions = {"check": checking(self._authorizer, question.user)}
             try:
-                if evaluate(condition["expression"], variables) is not True:
+                if evaluate(condition["expression"], variables, functions) is not True:
                     return None
             except CelError as error:
                 if webhook.get("failurePolicy") == "Ignore":
@@ -111,16 +120,16 @@ class Webhooks:
                 name = webhook["name"]
                 why = f'admission webhook "{name}": match condition "{condition.get("name")}" failed: {error}'
                 raise ApiError(403, "Forbidden", why, {}) from None
-        return _Wanted(webhook, row)
+        return _Wanted(webhook, row, question)
 
     async def _one(
         self, webhook: Object, question: Question, warnings: list[str], complete: Callable[[Object], None]
     ) -> Object | None:
-        wanted = self._wants(webhook, question)
+        wanted = await self._wants(webhook, question)
         if wanted is None:
             return question.obj
-        asked = review(question, wanted.row)
-        response = await self._ask(wanted, question, warnings, asked)
+        asked = review(wanted.question, wanted.row)
+        response = await self._ask(wanted, asked, warnings)
         patch = response.get("patch")
         if not patch or question.obj is None:
             return question.obj
@@ -130,22 +139,25 @@ class Webhooks:
         try:
             operations = msgspec.json.decode(base64.b64decode(patch))
             found = json_patch(asked["request"]["object"], operations)
-            if not isinstance(found, dict) or not isinstance(found.get("metadata"), dict):
+            whole = question.kind is None
+            if not isinstance(found, dict) or (whole and not isinstance(found.get("metadata"), dict)):
                 raise _failed(name, "what the patch makes is not an object")
         except (JsonPatchError, msgspec.DecodeError, binascii.Error, TypeError) as error:
             raise _failed(name, f"the patch cannot be applied: {error}") from None
         for key in ("kind", "apiVersion"):
             found.pop(key, None)
-        complete(found)
-        return to_stored(wanted.row, found)
+        if not whole:
+            return found
+        back = await self._conversions.between(wanted.row, question.row, to_stored(wanted.row, found))
+        assert back is not None
+        complete(back)
+        return back
 
-    async def _ask(
-        self, wanted: _Wanted, question: Question, warnings: list[str], asked: Object | None = None
-    ) -> Object:
+    async def _ask(self, wanted: _Wanted, asked: Object, warnings: list[str]) -> Object:
         webhook = wanted.webhook
         name = webhook["name"]
         try:
-            response = await self._caller.call(webhook, asked or review(question, wanted.row))
+            response = await ask(self._client, webhook, asked)
         except CallError as error:
             if webhook.get("failurePolicy") == "Ignore":
                 log.warning("webhook %s was left out: %s", name, error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from cumulet.kube.resources import RESOURCES
 from cumulet.kube.schema.validation import forms, others, statuses
 from cumulet.kube.schema.validation.causes import Object
 from cumulet.kube.schema.validation.certificates import certificate_request, decision
@@ -35,12 +36,17 @@ _CERTIFICATES = "certificates.k8s.io"
 _RBAC = "rbac.authorization.k8s.io"
 
 
+#: Those whose finalizers have a domain; custom resources and their definitions need none.
+_GROUPS = frozenset(row.group for row in RESOURCES) - {"apiextensions.k8s.io"}
+
+
 def validate(obj: Object, old: Object | None, group: str, kind: str, subresource: str = "") -> list[Cause]:
     """Everything that is wrong with an object, or with its change from `old`, through a sub-resource where one is named."""
+    has_domains = group in _GROUPS
     if old is None:
-        causes = list(metadata(obj["metadata"], _form(group, kind)))
+        causes = list(metadata(obj["metadata"], _form(group, kind), has_domains=has_domains))
     else:
-        causes = list(metadata_update(obj["metadata"], old["metadata"]))
+        causes = list(metadata_update(obj["metadata"], old["metadata"], has_domains=has_domains))
     if subresource:
         part = _PARTS.get((group, kind, subresource))
         return causes + part(obj, old or {}) if part is not None else causes

@@ -28,8 +28,11 @@ _FINALIZER = "name is neither a standard finalizer name nor is it fully qualifie
 _UNCHANGING = ("name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds")
 
 
-def metadata(found: Object, form: Form) -> Causes:
-    """What is wrong with the metadata of an object whose name has such a form."""
+def metadata(found: Object, form: Form, *, has_domains: bool = True) -> Causes:
+    """What is wrong with the metadata of an object whose name has such a form.
+
+    `has_domains` says that finalizers of such objects have a domain, if they are none of Kubernetes' own.
+    """
     if base := found.get("generateName"):
         yield from all_invalid("metadata.generateName", base, form(forms.base_of(base)))
     if not (name := found.get("name")):
@@ -43,10 +46,11 @@ def metadata(found: Object, form: Form) -> Causes:
     yield from _owners(found.get("ownerReferences") or [])
     yield from _finalizers(found.get("finalizers") or [])
     yield from _managed(found.get("managedFields") or [])
-    yield from _standard_finalizers(found)
+    if has_domains:
+        yield from _standard_finalizers(found)
 
 
-def metadata_update(found: Object, old: Object) -> Causes:
+def metadata_update(found: Object, old: Object, *, has_domains: bool = True) -> Causes:
     """What is wrong with a change of metadata."""
     if old.get("deletionTimestamp"):
         added = sorted(set(found.get("finalizers") or ()) - set(old.get("finalizers") or ()))
@@ -61,7 +65,8 @@ def metadata_update(found: Object, old: Object) -> Causes:
     yield from annotation_map(found.get("annotations"), "metadata.annotations")
     yield from _owners(found.get("ownerReferences") or [])
     yield from _managed(found.get("managedFields") or [])
-    yield from _standard_finalizers(found)
+    if has_domains:
+        yield from _standard_finalizers(found)
 
 
 def labels(found: dict[str, str] | None, field: str) -> Causes:

@@ -251,14 +251,26 @@ def _share(value: Any, field: str) -> Causes:
         yield invalid(field, value, "must be greater than or equal to 0")
 
 
+_SYSTEM_CLASSES = {"system-node-critical": 2_000_001_000, "system-cluster-critical": 2_000_000_000}
+
+
 def priority_class(obj: Object, old: Object | None) -> list[Cause]:
     """What is wrong with a priority class, or with its change."""
     causes: list[Cause] = []
     name, value = obj["metadata"].get("name", ""), obj.get("value") or 0
-    if value > 1_000_000_000 and not name.startswith("system-"):
+    if name.startswith("system-"):
+        why = "priority class names with 'system-' prefix are reserved for system use only. error: "
+        if name not in _SYSTEM_CLASSES:
+            causes.append(forbidden("metadata.name", f"{why}{name} is not a known system priority class"))
+        elif value != _SYSTEM_CLASSES[name]:
+            why += f"value of {name} PriorityClass must be {_SYSTEM_CLASSES[name]}"
+            causes.append(forbidden("metadata.name", why))
+    elif value > 1_000_000_000:
         causes.append(forbidden("value", "maximum allowed value of a user defined priority is 1000000000"))
     if old is not None and value != (old.get("value") or 0):
         causes.append(forbidden("value", "may not be changed in an update."))
     if obj.get("preemptionPolicy") not in (None, "Never", "PreemptLowerPriority"):
         causes.append(unsupported("preemptionPolicy", obj["preemptionPolicy"], ("Never", "PreemptLowerPriority")))
+    elif old is not None and obj.get("preemptionPolicy") != old.get("preemptionPolicy"):
+        causes.append(invalid("preemptionPolicy", obj.get("preemptionPolicy"), "field is immutable"))
     return causes

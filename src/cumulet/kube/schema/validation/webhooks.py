@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from urllib.parse import urlsplit
 
 from cumulet.kube import cel
@@ -20,6 +21,9 @@ from cumulet.kube.status import Cause
 _OPERATIONS = ("*", "CONNECT", "CREATE", "DELETE", "UPDATE")
 _REASONS = ("Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized")
 _ACTIONS = ("Audit", "Deny", "Warn")
+#: The variables of match conditions, and those of policies.
+_CONDITION = frozenset(("object", "oldObject", "request", "authorizer"))
+_POLICY = _CONDITION | {"namespaceObject", "params", "variables"}
 _SCOPES = ("*", "Cluster", "Namespaced")
 
 
@@ -50,14 +54,16 @@ def admission_policy(obj: Object, old: Object | None) -> list[Cause]:
         causes.append(required("spec.validations", why))
     if spec.get("failurePolicy") not in (None, "Fail", "Ignore"):
         causes.append(unsupported("spec.failurePolicy", spec["failurePolicy"], ("Fail", "Ignore")))
-    causes += conditions(spec.get("matchConditions"), "spec.matchConditions")
+    names = _POLICY if spec.get("paramKind") else _POLICY - {"params"}
+    causes += conditions(spec.get("matchConditions"), "spec.matchConditions", names - {"variables"})
     for index, variable in enumerate(spec.get("variables") or ()):
-        causes += expression(variable.get("expression", ""), f"spec.variables[{index}].expression")
+        causes += expression(variable.get("expression", ""), f"spec.variables[{index}].expression", names)
     for index, validation in enumerate(spec.get("validations") or ()):
         where = f"spec.validations[{index}]"
-        causes += expression(validation.get("expression", ""), f"{where}.expression")
+        causes += expression(validation.get("expression", ""), f"{where}.expression", names)
         if validation.get("messageExpression"):
-            causes += expression(validation["messageExpression"], f"{where}.messageExpression")
+            said = names - {"authorizer"}
+            causes += expression(validation["messageExpression"], f"{where}.messageExpression", said)
         if validation.get("reason") not in (None, *_REASONS):
             causes.append(unsupported(f"{where}.reason", validation["reason"], _REASONS))
     return causes
@@ -110,33 +116,34 @@ def _webhook(webhook: Object, field: str) -> Causes:
         yield required(f"{field}.admissionReviewVersions", "must specify one of v1, v1beta1")
     elif not {"v1", "v1beta1"} & set(versions):
         yield invalid(f"{field}.admissionReviewVersions", versions, "must include at least one of v1, v1beta1")
-    yield from _client(webhook.get("clientConfig") or {}, f"{field}.clientConfig")
+    yield from client_config(webhook.get("clientConfig") or {}, f"{field}.clientConfig")
     for index, rule in enumerate(webhook.get("rules") or ()):
         yield from _rule(rule, f"{field}.rules[{index}]")
-    yield from conditions(webhook.get("matchConditions"), f"{field}.matchConditions")
+    yield from conditions(webhook.get("matchConditions"), f"{field}.matchConditions", _CONDITION)
 
 
-def conditions(found: list[Object] | None, field: str) -> Causes:
+def conditions(found: list[Object] | None, field: str, names: Collection[str]) -> Causes:
     """What is wrong with match conditions."""
     for index, condition in enumerate(found or ()):
         where = f"{field}[{index}]"
         if not condition.get("name"):
             yield required(f"{where}.name")
-        yield from expression(condition.get("expression", ""), f"{where}.expression")
+        yield from expression(condition.get("expression", ""), f"{where}.expression", names)
 
 
-def expression(text: str, field: str) -> Causes:
-    """What is wrong with an expression."""
+def expression(text: str, field: str, names: Collection[str]) -> Causes:
+    """What is wrong with an expression about variables of these names."""
     if not text.strip():
         yield required(field)
         return
     try:
-        cel.check(text)
+        cel.check(text, names)
     except cel.CelError as error:
         yield invalid(field, text, str(error))
 
 
-def _client(config: Object, field: str) -> Causes:
+def client_config(config: Object, field: str) -> Causes:
+    """What is wrong with how to reach a webhook."""
     if ("url" in config) == ("service" in config):
         yield required(field, "exactly one of url or service is required")
     elif "url" in config:

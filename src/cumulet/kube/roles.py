@@ -1,0 +1,96 @@
+"""The roles and bindings of a new cluster: Kubernetes 1.36's own, as its API server makes them, and a few of ours.
+
+`roles.json` is a list of them, one a line. A role that aggregates others has no rules there: the controllers fill it in.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Any
+
+import msgspec
+
+Object = dict[str, Any]
+
+GROUP = "rbac.authorization.k8s.io"
+READ = ["get", "list", "watch"]
+
+_LABELS = {"kubernetes.io/bootstrapping": "rbac-defaults"}
+_ANNOTATIONS = {"rbac.authorization.kubernetes.io/autoupdate": "true"}
+_CLOUD, _VIRTUAL_NODE = "system:cloud-controller-manager", "virtual-kubelet"
+
+
+def default_roles(node_name: str) -> list[Object]:
+    """Roles, cluster roles and bindings, with their `kind` and their `metadata.namespace` where they have one."""
+    found: list[Object] = msgspec.json.decode(resources.files(__package__).joinpath("roles.json").read_bytes())
+    for role in found:
+        if "aggregationRule" in role:
+            role["rules"] = _aggregated(role, found)
+    found += [
+        _cluster_role(
+            _CLOUD,
+            _rule([""], ["services", "endpoints", "nodes", "pods"], READ),
+            _rule([""], ["services/status"], ["patch", "update"]),
+            _rule(["discovery.k8s.io"], ["endpointslices"], READ),
+            _rule(["", "events.k8s.io"], ["events"], ["create", "patch", "update"]),
+        ),
+        _binding(_CLOUD, _CLOUD, _CLOUD),
+        # What Azure's connector is given by its chart beside a node's rights: it watches what its pods may come to
+        # refer to.
+        _cluster_role(
+            _VIRTUAL_NODE,
+            _rule([""], ["configmaps", "secrets", "serviceaccounts", "persistentvolumeclaims", "events"], READ),
+        ),
+        _binding(_VIRTUAL_NODE, _VIRTUAL_NODE, f"system:node:{node_name}"),
+        # All controllers of ours are one user; upstream's are an account each.
+        _binding("cumulet:controllers", "cluster-admin", "system:kube-controller-manager"),
+    ]
+    for item in found:
+        item["metadata"] = {
+            **item["metadata"],
+            "labels": {**_LABELS, **(item["metadata"].get("labels") or {})},
+            "annotations": _ANNOTATIONS,
+        }
+    return found
+
+
+def brought_up_to_date(old: Object, default: Object) -> Object:
+    """An object that is there already, with the rules, or the further subjects, of this version."""
+    if (old["metadata"].get("annotations") or {}).get(next(iter(_ANNOTATIONS)), "true") == "false":
+        return old
+    if "aggregationRule" in default:
+        return {**old, "aggregationRule": default["aggregationRule"]}
+    if "rules" in default:
+        return {**old, "rules": default["rules"]}
+    subjects = old.get("subjects") or []
+    missing = [item for item in default.get("subjects") or () if item not in subjects]
+    return {**old, "subjects": [*subjects, *missing]} if missing else old
+
+
+def _aggregated(role: Object, roles: list[Object]) -> list[Object]:
+    """Its rules, so that nobody has to wait for the controllers."""
+    wanted = [selector["matchLabels"].items() for selector in role["aggregationRule"]["clusterRoleSelectors"]]
+    rules: list[Object] = []
+    for other in roles:
+        labels = (other["metadata"].get("labels") or {}).items()
+        if other["kind"] == role["kind"] and any(selector <= labels for selector in wanted):
+            nested = _aggregated(other, roles) if "aggregationRule" in other else other["rules"]
+            rules += [rule for rule in nested if rule not in rules]
+    return rules
+
+
+def _cluster_role(name: str, *rules: Object) -> Object:
+    return {"kind": "ClusterRole", "metadata": {"name": name}, "rules": list(rules)}
+
+
+def _binding(name: str, role: str, user: str) -> Object:
+    return {
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": name},
+        "roleRef": {"apiGroup": GROUP, "kind": "ClusterRole", "name": role},
+        "subjects": [{"apiGroup": GROUP, "kind": "User", "name": user}],
+    }
+
+
+def _rule(groups: list[str], kinds: list[str], verbs: list[str]) -> Object:
+    return {"apiGroups": groups, "resources": kinds, "verbs": verbs}

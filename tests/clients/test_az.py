@@ -1,0 +1,177 @@
+"""az, unmodified: a cloud of one's own, logged in to as a service principal, and the commands of a registry's owner.
+
+Everything runs beside a copy of /etc, where `cumulet up --hosts` makes the login server known.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.installation import Installation
+from tests.oci_layout import write_layout
+
+pytestmark = [
+    pytest.mark.clients,
+    pytest.mark.skipif(os.geteuid() != 0, reason="mounts and port 443 take root"),
+]
+
+AZ = Path(__file__).parents[2] / ".venv/clients/az/bin/az"
+NAME, SERVER, IMAGE = "acrdemo2ss", "acrdemo2ss.azurecr.io", "app3/acr-app3:v1"
+NULL_GUID = "00000000-0000-0000-0000-000000000000"
+
+
+class Apart(Installation):
+    """An installation whose commands see a copy of /etc in its place."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder / "data")
+        self.environment |= {"AZURE_CONFIG_DIR": str(folder / "azure"), "AZURE_CORE_INSTANCE_DISCOVERY": "false"}
+        self.environment |= {"AZURE_CORE_COLLECT_TELEMETRY": "false", "AZURE_CORE_ONLY_SHOW_ERRORS": "true"}
+        etc = folder / "etc"
+        script = f"mount --make-rprivate / && cp -a /etc {etc} && mount --bind {etc} /etc && echo ready && read _"
+        self._holder = subprocess.Popen(
+            ["unshare", "--mount", "bash", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert self._holder.stdout is not None
+        assert self._holder.stdout.readline() == b"ready\n"
+
+    def run(self, *command: str, **options: Any) -> str:
+        """As any installation's, in the other file system."""
+        return super().run("nsenter", f"--mount=/proc/{self._holder.pid}/ns/mnt", *command, **options)
+
+    def az(self, *arguments: str, code: int = 0) -> Any:
+        """An `az` command: the JSON that it printed, or its error where it fails with `code`."""
+        output = self.run(str(AZ), *arguments, code=code)
+        return output if code else json.loads(output or "null")
+
+    def skopeo(self, *arguments: str, code: int = 0) -> str:
+        """A `skopeo` command."""
+        return self.run("skopeo", *arguments, code=code)
+
+    def close(self) -> None:
+        """Stop it, and forget the copy."""
+        self.down()
+        self._holder.communicate(b"\n")
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Apart]:
+    """The cloud that az is logged in to, with a registry and an image in it."""
+    folder = tmp_path_factory.mktemp("az")
+    write_layout(folder / "image")
+    made = Apart(folder)
+    try:
+        made.up("--hosts")
+        settings = json.loads((made.data_dir / "config.json").read_bytes())
+        owner = made.cumulet(
+            "sp", "create", "owner", "--role", "Owner", "--scope", f"/subscriptions/{settings['subscription_id']}"
+        )
+        made.az(
+            "cloud", "register", "--name", "Cumulet", "--endpoint-resource-manager", made.environment["CUMULET_ARM"]
+        )
+        made.az("cloud", "set", "--name", "Cumulet")
+        secret = ("--username", owner["appId"], "--password", owner["password"], "--tenant", owner["tenant"])
+        assert made.az("login", "--service-principal", *secret)[0]["id"] == settings["subscription_id"]
+        assert made.az("group", "create", "--name", "rg", "--location", "eastus")["name"] == "rg"
+        assert (
+            made.az("acr", "create", "--name", NAME, "--resource-group", "rg", "--sku", "Premium")["loginServer"]
+            == SERVER
+        )
+        token = made.az("acr", "login", "--name", NAME, "--expose-token")
+        assert token["loginServer"] == SERVER
+        login = ("--dest-creds", f"{NULL_GUID}:{token['accessToken']}")
+        made.skopeo("copy", *login, f"oci:{folder / 'image'}:v1", f"docker://{SERVER}/{IMAGE}")
+        yield made
+    finally:
+        made.close()
+
+
+def test_registries_and_their_admin_user(cloud: Apart) -> None:
+    assert [each["name"] for each in cloud.az("acr", "list")] == [NAME]
+    assert "is already in use" in cloud.az("acr", "check-name", "--name", NAME)["message"]
+    assert cloud.az("acr", "update", "--name", NAME, "--admin-enabled", "true")["adminUserEnabled"] is True
+    found = cloud.az("acr", "credential", "show", "--name", NAME)
+    renewed = cloud.az("acr", "credential", "renew", "--name", NAME, "--password-name", "password2")
+    old, new = ({each["name"]: each["value"] for each in each["passwords"]} for each in (found, renewed))
+    assert old["password"] == new["password"]
+    assert old["password2"] != new["password2"]
+    assert SERVER in cloud.skopeo("inspect", "--creds", f"{NAME}:{new['password2']}", f"docker://{SERVER}/{IMAGE}")
+    cloud.skopeo("inspect", "--creds", f"{NAME}:{old['password2']}", f"docker://{SERVER}/{IMAGE}", code=1)
+    usage = {each["name"]: each["currentValue"] for each in cloud.az("acr", "show-usage", "--name", NAME)["value"]}
+    assert usage["Size"] > 0
+
+
+def test_repositories_and_manifests(cloud: Apart) -> None:
+    repository = IMAGE.partition(":")[0]
+    assert repository in cloud.az("acr", "repository", "list", "--name", NAME)
+    assert cloud.az("acr", "repository", "show-tags", "--name", NAME, "--repository", repository) == ["v1"]
+    tag = cloud.az("acr", "repository", "show", "--name", NAME, "--image", IMAGE)
+    (manifest,) = cloud.az("acr", "manifest", "list-metadata", "--registry", NAME, "--name", repository)
+    assert (manifest["digest"], manifest["tags"]) == (tag["digest"], ["v1"])
+    assert cloud.az("acr", "manifest", "show", f"{SERVER}/{IMAGE}")["schemaVersion"] == 2
+
+
+def test_a_lock(cloud: Apart) -> None:
+    def lock(writable: str) -> None:
+        update = ("acr", "repository", "update", "--name", NAME, "--image", IMAGE, "--write-enabled", writable)
+        assert cloud.az(*update)["changeableAttributes"]["writeEnabled"] is (writable == "true")
+
+    lock("false")
+    delete = ("acr", "repository", "delete", "--name", NAME, "--image", IMAGE, "--yes")
+    assert "is locked" in cloud.az(*delete, code=1)
+    lock("true")
+
+
+def test_an_import_is_listed_and_deleted(cloud: Apart) -> None:
+    cloud.az("acr", "import", "--name", NAME, "--source", f"{SERVER}/{IMAGE}", "--image", "copy/app:v2")
+    assert "copy/app" in cloud.az("acr", "repository", "list", "--name", NAME)
+    cloud.az("acr", "repository", "delete", "--name", NAME, "--repository", "copy/app", "--yes")
+    assert "copy/app" not in cloud.az("acr", "repository", "list", "--name", NAME)
+
+
+def test_a_token_reads_its_repository(cloud: Apart) -> None:
+    allowed = ("--repository", IMAGE.partition(":")[0], "content/read")
+    made = cloud.az("acr", "token", "create", "--name", "puller", "--registry", NAME, *allowed)
+    password = made["credentials"]["passwords"][0]["value"]
+    cloud.skopeo("inspect", "--creds", f"puller:{password}", f"docker://{SERVER}/{IMAGE}")
+    disable = ("acr", "token", "update", "--name", "puller", "--registry", NAME, "--status", "disabled")
+    assert cloud.az(*disable)["status"] == "disabled"
+    cloud.skopeo("inspect", "--creds", f"puller:{password}", f"docker://{SERVER}/{IMAGE}", code=1)
+
+
+def test_a_principal_for_a_pull_secret(cloud: Apart) -> None:
+    """The commands of the Azure documentation on pull secrets, word for word."""
+    registry = cloud.az("acr", "show", "--name", NAME, "--query", "id")
+    make = ("ad", "sp", "create-for-rbac", "--name", "acr-sp-demo", "--role", "AcrPull", "--scopes", registry)
+    password = cloud.az(*make, "--query", "password")
+    (app,) = cloud.az("ad", "sp", "list", "--display-name", "acr-sp-demo", "--query", "[].appId")
+    (role,) = cloud.az("role", "assignment", "list", "--assignee", app, "--scope", registry)
+    assert role["roleDefinitionName"] == "AcrPull"
+    image = f"docker://{SERVER}/{IMAGE}"
+    cloud.skopeo("inspect", "--creds", f"{app}:{password}", image)
+    assert "denied" in cloud.skopeo(
+        "copy",
+        "--src-creds",
+        f"{app}:{password}",
+        "--dest-creds",
+        f"{app}:{password}",
+        image,
+        f"{image}-mine",
+        code=1,
+    )
+    cloud.az("role", "assignment", "delete", "--assignee", app, "--scope", registry)
+    assert "denied" in cloud.skopeo("inspect", "--creds", f"{app}:{password}", image, code=1)
+
+
+def test_policies(cloud: Apart) -> None:
+    retention = ("acr", "config", "retention", "update", "--registry", NAME, "--type", "UntaggedManifests")
+    assert cloud.az(*retention, "--status", "enabled", "--days", "7")["days"] == 7
+    hook = ("acr", "webhook", "create", "--name", "hook1", "--registry", NAME, "--uri", "https://127.0.0.1:9/x")
+    assert cloud.az(*hook, "--actions", "push", "delete")["status"] == "enabled"

@@ -1,0 +1,85 @@
+"""The whole path in a cluster whose API server is Kubernetes' own, with rooms that are started as docs/own-cluster.md says."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cumulet.common.config import RoomName
+from tests.clients.control_plane import PROGRAMS, ControlPlane, needed
+from tests.end_to_end import test_path
+from tests.end_to_end.conftest import cluster
+from tests.installation import Installation
+
+__all__ = ["cluster"]
+
+pytestmark = pytest.mark.clients
+
+#: Which of the control plane are Kubernetes' own; the other parts are our rooms, each alone.
+_THEIRS: dict[str, frozenset[RoomName]] = {
+    "our-scheduler-and-controllers": frozenset({"kube"}),
+    "their-control-plane": frozenset({"kube", "scheduler", "controllers"}),
+}
+#: Steps of the path that are about an installation's own control plane.
+_OWN = ("test_every_room_is_ready", "test_a_room_that_is_killed_is_started_again", "test_what_it_uses")
+
+globals().update(
+    {name: value for name, value in vars(test_path).items() if name.startswith("test_") and name not in _OWN}
+)
+
+
+class Guest(Installation):
+    """An installation in a cluster that is not its own."""
+
+    def __init__(self, data_dir: Path, plane: ControlPlane) -> None:
+        super().__init__(data_dir)
+        self.plane = plane
+
+    def up(self, *options: str) -> str:
+        """Start it, as the service account of examples/own-cluster/roles.yaml."""
+        return super().up(*options, "--kubeconfig", str(self._kubeconfig()))
+
+    def _kubeconfig(self) -> Path:
+        admin = self.plane.config.kubeconfig_file("admin")
+        kubectl = ("kubectl", "--kubeconfig", str(admin))
+        token = self.run(*kubectl, "--namespace=kube-system", "create", "token", "cumulet").strip()
+        # A person's own kubeconfig has both users: the rooms take the current one.
+        document = json.loads(self.run(*kubectl, "config", "view", "--raw", "-o", "json"))
+        document["users"] = [{"name": document["users"][0]["name"], "user": {"token": token}}]
+        path = self.data_dir.with_name("cumulet.kubeconfig")
+        path.write_text(json.dumps(document))
+        return path
+
+
+@pytest.fixture(scope="module", params=_THEIRS.values(), ids=list(_THEIRS))
+def installation(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """The rooms beside a control plane that is not ours."""
+    theirs: frozenset[RoomName] = request.param
+    needed(*(PROGRAMS[name] for name in theirs), "etcd")
+    folder = tmp_path_factory.mktemp("own-cluster")
+    plane = ControlPlane(folder / "plane", *sorted(theirs), theirs=theirs)
+    made = Guest(folder / "data", plane)
+    ours = [_start(made, room, folder) for room in ("scheduler", "controllers") if room not in theirs]
+    try:
+        made.up()
+        # The person has the rights of an administrator.
+        made.environment["KUBECONFIG"] = str(plane.config.kubeconfig_file("admin"))
+        yield made
+    finally:
+        made.down()
+        for process in ours:
+            process.terminate()
+            process.wait()
+        plane.close()
+
+
+def _start(installation: Guest, room: str, folder: Path) -> subprocess.Popen[bytes]:
+    """A room alone, by the kubeconfig of the user that Kubernetes knows for its part."""
+    kubeconfig = installation.plane.config.kubeconfig_file("scheduler" if room == "scheduler" else "controllers")
+    command = ["cumulet", "--data-dir", str(folder / room), room, "--kubeconfig", str(kubeconfig), "--port", "0"]
+    with (folder / f"{room}.log").open("wb") as log:
+        return subprocess.Popen(command, env=installation.environment, stdout=log, stderr=log)

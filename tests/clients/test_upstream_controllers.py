@@ -1,0 +1,53 @@
+"""Kubernetes' own controller manager on our API server, ours on Kubernetes' own, and as the measure Kubernetes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from cumulet.common.config import RoomName
+from cumulet.controllers import endpoints, podgc
+from cumulet.controllers import nodes as health
+from tests.clients.control_plane import PROGRAMS, ControlPlane, needed
+from tests.controllers import space as waiting
+from tests.controllers import (
+    test_daemonsets,
+    test_deployments,
+    test_garbage,
+    test_housekeeping,
+    test_jobs,
+    test_statefulsets,
+)
+from tests.controllers.conftest import node, server, space
+from tests.controllers.test_daemonsets import nodes
+from tests.controllers.test_garbage import widgets
+
+__all__ = ["node", "nodes", "server", "space", "widgets"]
+
+pytestmark = pytest.mark.clients
+
+_COMBINATIONS: dict[str, frozenset[RoomName]] = {
+    "their-controllers": frozenset({"controllers"}),
+    "their-api-server": frozenset({"kube"}),
+    "theirs-alone": frozenset({"kube", "scheduler", "controllers"}),
+}
+
+for _module in (test_daemonsets, test_deployments, test_garbage, test_housekeeping, test_jobs, test_statefulsets):
+    globals().update({name: value for name, value in vars(_module).items() if name.startswith("test_")})
+
+
+@pytest.fixture(scope="session", params=_COMBINATIONS.values(), ids=list(_COMBINATIONS))
+def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """API server, scheduler and controllers."""
+    theirs: frozenset[RoomName] = request.param
+    needed(*(PROGRAMS[name] for name in theirs), *(["etcd"] if "kube" in theirs else []))
+    podgc.QUARANTINE = 0.5
+    endpoints.PER_SLICE = 4
+    health.GRACE = 16.0
+    before, waiting.WAIT = waiting.WAIT, 75  # they look only now and then for what is left over
+    folder = tmp_path_factory.mktemp("plane") / "data"
+    made = ControlPlane(folder, "kube", "scheduler", "controllers", theirs=theirs)
+    yield made
+    made.close()
+    waiting.WAIT = before
