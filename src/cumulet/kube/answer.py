@@ -242,7 +242,7 @@ def respond(request: web.BaseRequest, body: bytes, status: int = 200, warnings: 
     if len(body) >= _COMPRESS_FROM and "gzip" in request.headers.get("Accept-Encoding", ""):
         response.body = gzip.compress(body, compresslevel=1)
         response.headers["Content-Encoding"] = "gzip"
-    for text in warnings[:_WARNINGS]:
+    for text in list(dict.fromkeys(warnings))[:_WARNINGS]:
         # What a client sent is in it, so it could say anything, also what ends a header.
         plain = "".join(char if char.isprintable() else "\ufffd" for char in text[:_WARNING_LENGTH])
         escaped = plain.replace("\\", "\\\\").replace('"', '\\"')

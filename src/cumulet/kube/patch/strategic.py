@@ -85,7 +85,8 @@ def _check_shape(value: Any, field: Field) -> None:
     if field.type == "array" and not is_list:
         have = "map" if isinstance(value, dict) else _GO_KINDS.get(type(value), "string")
         raise StrategicPatchError("", restored=f"cannot restore slice from {have}")
-    if field.type in ("map", "object") and not isinstance(value, dict):
+    is_struct = field.type == "object" and field.item is not None and bool(field.item.fields)
+    if (is_struct or field.type == "map") and not isinstance(value, dict):
         have = "slice" if is_list else _GO_KINDS.get(type(value), "string")
         what = "map" if field.type == "map" else "struct"
         raise StrategicPatchError("", restored=f"cannot restore {what} from {have}")

@@ -70,6 +70,8 @@ _FORMS: dict[tuple[str, str], Form] = {
     ("", "Namespace"): forms.dns_label,
     ("", "Service"): forms.dns_label,
     ("apps", "StatefulSet"): forms.dns_label,
+    ("policy", "PodDisruptionBudget"): forms.path_segment,
+    ("", "Event"): forms.path_segment,
 }
 #: Whose own rules say everything.
 _OF_THE_PATH = frozenset(

@@ -8,6 +8,8 @@ from cumulet.kube.schema.validation.causes import Causes, Object, required
 #: What the server itself writes, and what says nothing of its own.
 _SKIPPED = frozenset(("metadata", "status"))
 _DEPTH = 20
+#: Required by what is published, and not by the server.
+_UNASKED = frozenset((("ForZone", "name"), ("TokenRequest", "audience")))
 
 
 def published(obj: Object, group: str, kind: str) -> Causes:
