@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from cumulet.kube.resources import RESOURCES
 from cumulet.kube.schema.validation import forms, others, statuses
+from cumulet.kube.schema.validation.bounds import limit_range, resource_quota
 from cumulet.kube.schema.validation.causes import Object
 from cumulet.kube.schema.validation.certificates import certificate_request, decision
 from cumulet.kube.schema.validation.claims import claim
@@ -16,6 +17,7 @@ from cumulet.kube.schema.validation.pod_updates import ephemeral_containers, pod
 from cumulet.kube.schema.validation.pods import pod
 from cumulet.kube.schema.validation.published import published
 from cumulet.kube.schema.validation.services import service
+from cumulet.kube.schema.validation.traffic import network_policy
 from cumulet.kube.schema.validation.webhooks import admission_policy, policy_binding, webhook_configuration
 from cumulet.kube.schema.validation.workloads import (
     controller_revision,
@@ -123,6 +125,9 @@ _RULES: dict[tuple[str, str], Rule] = {
     ("", "Node"): others.node,
     ("autoscaling", "HorizontalPodAutoscaler"): others.autoscaler,
     ("networking.k8s.io", "Ingress"): others.ingress,
+    ("networking.k8s.io", "NetworkPolicy"): network_policy,
+    ("", "ResourceQuota"): resource_quota,
+    ("", "LimitRange"): limit_range,
     ("policy", "PodDisruptionBudget"): others.disruption_budget,
     ("scheduling.k8s.io", "PriorityClass"): others.priority_class,
     (_RBAC, "Role"): others.role,

@@ -24,7 +24,7 @@ def _missing(obj: Object, of: Definition, path: str, depth: int) -> Causes:
     if depth > _DEPTH:
         return
     for name in of.required:
-        if name in _SKIPPED:
+        if name in _SKIPPED or (of.name.rpartition(".")[2], name) in _UNASKED:
             continue
         value, kind = obj.get(name), of.fields[name].type
         if value == "" or (value is None and kind not in ("array", "map", "any")):
