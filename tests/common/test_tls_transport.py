@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import queue
 import socket
 import ssl
 import subprocess
@@ -21,6 +22,7 @@ from cumulet.common import tls
 from cumulet.common.config import Address
 from cumulet.common.room import listen
 from cumulet.common.tls_loop import Loop
+from cumulet.common.tls_transport import TlsTransport
 
 #: More than is sent at once.
 _SIZE = 9_000_001
@@ -53,6 +55,7 @@ class _Server:
         self._listener = listen(Address("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.lost: list[str] = []
+        self.taken: queue.Queue[bytes] = queue.Queue()
         self._stopping: asyncio.Event | None = None
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -66,7 +69,14 @@ class _Server:
 
     async def _serve(self) -> None:
         app = web.Application(client_max_size=1 << 30)
-        app.add_routes([web.get("/file", self._get), web.put("/count", self._count), web.put("/no", self._refuse)])
+        app.add_routes(
+            [
+                web.get("/file", self._get),
+                web.put("/count", self._count),
+                web.put("/no", self._refuse),
+                web.put("/take", self._take),
+            ]
+        )
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         await web.SockSite(runner, self._listener, ssl_context=self._context).start()
@@ -84,6 +94,19 @@ class _Server:
             digest.update(chunk)
             size += len(chunk)
         return web.Response(text=f"{size} {digest.hexdigest()}")
+
+    async def _take(self, request: web.Request) -> web.Response:
+        transport, length = request.transport, request.content_length
+        assert isinstance(transport, TlsTransport)
+        assert length is not None
+        self.taken.put(early := request.content.read_nowait())
+        try:
+            await transport.receive(length - len(early), lambda piece: self.taken.put(bytes(piece)), 1.0)
+        except (TimeoutError, ConnectionResetError) as error:
+            self.taken.put(type(error).__name__.encode())
+        response = web.Response(text="taken")
+        response.force_close()
+        return response
 
     async def _refuse(self, request: web.Request) -> web.Response:
         response = web.Response(status=403, text="no", headers={"Connection": "close"})
@@ -160,6 +183,41 @@ def test_uploads_arrive_whole(server: _Server) -> None:
         assert answer.decode() == f"{_SIZE} {digest}"
 
 
+def test_what_threads_receive_arrives_whole_and_in_order(server: _Server) -> None:
+    assert server.curl("--upload-file", str(server.file), server.url("take")) == b"taken"
+    assert _taken(server, _SIZE) == server.file.read_bytes()
+
+
+def test_who_sends_slowly_is_taken_in_and_who_sends_nothing_is_not_waited_for(server: _Server) -> None:
+    with server.connect() as connection:
+        connection.sendall(b"PUT /take HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
+        for number in range(2):  # each is much less than what is awaited
+            connection.sendall(bytes([number]) * 1000)
+            assert _taken(server, 1000) == bytes([number]) * 1000
+        assert server.taken.get(timeout=20) == b"TimeoutError"
+        assert connection.recv(100).startswith(b"HTTP/1.1 200")
+
+
+def test_who_goes_away_while_it_sends_is_noticed(server: _Server) -> None:
+    for sent in (10, 400_000):
+        with server.connect() as connection:
+            connection.sendall(b"PUT /take HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" + b"y" * sent)
+            assert _taken(server, sent) == b"y" * sent
+        assert server.taken.get(timeout=20) == b"ConnectionResetError"
+
+
+def test_many_that_send_slowly_hold_nobody_up(server: _Server) -> None:
+    slow = [server.connect() for _ in range(40)]
+    for connection in slow:
+        connection.sendall(b"PUT /take HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nz")
+    assert len(server.curl(server.url("file"))) == _SIZE
+    for connection in slow:
+        connection.close()
+    ended = 0
+    while ended < len(slow):
+        ended += server.taken.get(timeout=20).endswith(b"Error")
+
+
 def test_an_answer_before_the_end_of_an_upload_is_read(server: _Server) -> None:
     assert server.curl("--upload-file", str(server.file), "-H", "Expect:", server.url("no")) == b"no"
 
@@ -183,6 +241,13 @@ def test_what_is_not_tls_is_closed(server: _Server, said: bytes) -> None:
             while plain.recv(4096):
                 pass
     assert len(server.curl("-r", "0-9", server.url("file"))) == 10
+
+
+def _taken(server: _Server, size: int) -> bytes:
+    taken = bytearray()
+    while len(taken) < size:
+        taken += server.taken.get(timeout=20)
+    return bytes(taken)
 
 
 def _ask(server: _Server) -> ssl.SSLSocket:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cumulet.common.kubernetes import WorkQueue
@@ -47,6 +47,7 @@ async def test_an_earlier_time_stands() -> None:
     assert await queue.get() == "a"
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from("abc"), max_size=40))
 def test_every_key_added_is_handed_out_after_its_last_addition(keys: list[str]) -> None:
     async def scenario() -> None:

@@ -13,6 +13,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.end_to_end.cluster import EXAMPLE, IMAGE, NODE, Cluster
 from tests.installation import Installation
@@ -135,6 +136,19 @@ def test_logs_and_exec(cluster: Cluster) -> None:
     assert "response:200" in cluster.kubectl("logs", DEPLOYMENT)
     assert cluster.kubectl("exec", "-i", DEPLOYMENT, "--", "/bin/busybox", "cat", stdin="to and fro") == "to and fro"
     cluster.kubectl("exec", DEPLOYMENT, "--", "/bin/busybox", "sh", "-c", "exit 7", code=7)
+    # A command that ends with input under way still tells how it ended; here as clients of old carry it.
+    command = ("kubectl", "exec", "-i", DEPLOYMENT, "--", "/bin/busybox", "sh", "-c", "exit 7")
+    spdy = {"KUBECTL_REMOTE_COMMAND_WEBSOCKETS": "false"}
+    cluster.installation.run(*command, stdin="x" * 3_000_000, environment=spdy, code=7)
+
+
+def test_what_a_container_group_cannot_do_is_told_at_once(cluster: Cluster) -> None:
+    said = cluster.kubectl("attach", "-i", DEPLOYMENT, code=1)
+    assert "the containers of a container group have no standard input" in said
+    pod = cluster.kubectl("get", "pods", *PODS, "-o", "jsonpath={.items[0].metadata.name}")
+    look = ("--image=busybox", "--profile=general", "--container=look", "-i")
+    said = cluster.kubectl("debug", pod, *look, "--", "sh", code=1)
+    assert "a container group takes no ephemeral containers" in said
 
 
 def test_what_it_uses(cluster: Cluster) -> None:
@@ -144,6 +158,13 @@ def test_what_it_uses(cluster: Cluster) -> None:
     assert re.fullmatch(r"\d+m", cpu)
     assert re.fullmatch(r"[1-9]\d*Mi", memory) or memory == "0Mi"
     assert cluster.kubectl("top", "node", NODE, "--no-headers").split()[0] == NODE
+    # What metrics-server asks a kubelet for.
+    text = cluster.kubectl("get", "--raw", f"/api/v1/nodes/{NODE}/proxy/metrics/resource")
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    samples = families["container_memory_working_set_bytes"].samples
+    assert {sample.labels["container"] for sample in samples} == {container}
+    assert all(sample.value > 0 and sample.timestamp for sample in samples)
+    assert families["node_cpu_usage_seconds"].type == "counter"
 
 
 def test_port_forward(cluster: Cluster) -> None:

@@ -28,19 +28,19 @@ def kubelet(cluster: Cloud) -> Iterator[StandInKubelet]:
 @pytest.fixture
 def node(kubectl: Program, kubelet: StandInKubelet) -> Iterator[str]:
     """A node that is ready."""
-    name = ready_node(kubectl, kubelet)
+    name = ready_node(kubectl, kubelet.port)
     yield name
     kubectl("delete", "node", name)
 
 
-def ready_node(kubectl: Program, kubelet: StandInKubelet) -> str:
-    """Make a node with that kubelet; its name."""
+def ready_node(kubectl: Program, port: int) -> str:
+    """Make a node with a kubelet at that port; its name."""
     name = f"n{uuid.uuid4().hex[:8]}"
     made = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}
     kubectl("create", "-f", "-", stdin=json.dumps(made))
     status = {
         "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
-        "daemonEndpoints": {"kubeletEndpoint": {"Port": kubelet.port}},
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
         "conditions": [{"type": "Ready", "status": "True"}],
     }
     kubectl("patch", "node", name, "--subresource=status", "-p", json.dumps({"status": status}))

@@ -18,9 +18,6 @@ LINES = [json.loads(line) for line in (Path(__file__).parent / "data" / "served.
 #: Resources that are not served, and why.
 NOT_SERVED = {
     "v1/componentstatuses": "deprecated since 1.19; components tell how they are under /healthz",
-    "apiregistration.k8s.io/v1/apiservices": "no other API server is aggregated behind this one",
-    "admissionregistration.k8s.io/v1/mutatingadmissionpolicies": "policies that change objects are not evaluated",
-    "admissionregistration.k8s.io/v1/mutatingadmissionpolicybindings": "as those",
 }
 
 

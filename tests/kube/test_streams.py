@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 from multidict import CIMultiDict
-from websockets.sync.client import connect
+from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 from yarl import URL
 
@@ -36,7 +36,7 @@ def kubectl(cluster: Cloud, kubelet: StandInKubelet, tmp_path_factory: pytest.Te
     kubeconfig = cluster.config.kubeconfig_file("admin")
     made = Program(programs("kubectl")[0], kubeconfig, name, tmp_path_factory.mktemp("home"))
     made("create", "namespace", name)
-    node = ready_node(made, kubelet)
+    node = ready_node(made, kubelet.port)
     run(made, node, "p")
     yield made
     made("delete", "node", node)
@@ -135,13 +135,13 @@ async def test_a_stranger_on_a_spdy_connection_is_sent_away(
 @pytest.mark.parametrize(
     "protocol", ["v5.channel.k8s.io", "v4.channel.k8s.io", "v4.base64.channel.k8s.io", "channel.k8s.io", None]
 )
-def test_websockets_in_every_version(pod: URL, context: ssl.SSLContext, protocol: str | None) -> None:
+async def test_websockets_in_every_version(pod: URL, context: ssl.SSLContext, protocol: str | None) -> None:
     url = str((pod / "exec").with_query(_FAILING)).replace("https:", "wss:")
     asked = [Subprotocol(protocol)] if protocol else None
     frames: dict[int, bytes] = {}
-    with connect(url, ssl=context, subprotocols=asked, proxy=None) as connection:
+    async with connect(url, ssl=context, subprotocols=asked, proxy=None) as connection:
         assert connection.subprotocol == protocol
-        for message in connection:
+        async for message in connection:
             if isinstance(message, str):
                 frame = bytes([ord(message[0]) - 48]) + base64.b64decode(message[1:])
             else:
@@ -177,3 +177,15 @@ def test_options_of_logs(kubectl: Program) -> None:
         assert why in kubectl("get", "--raw", path + query, code=1)
     kubectl("run", "waiting", "--image=x")
     assert kubectl("logs", "waiting") == ""
+
+
+def test_a_node_that_does_not_answer(kubectl: Program) -> None:
+    node = ready_node(kubectl, 1)  # nobody listens there
+    try:
+        run(kubectl, node, "q")
+        for switch in ("true", "false"):
+            said = kubectl("exec", "q", "--", "true", code=1, KUBECTL_REMOTE_COMMAND_WEBSOCKETS=switch)
+            assert "error dialing backend" in said
+        assert "/containerLogs/" in kubectl("logs", "q", code=1)
+    finally:
+        kubectl("delete", "node", node)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import mmap
 import os
 import queue
 import select
 import ssl
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -18,15 +20,19 @@ from typing import Any
 _WINDOW = 8 * 1024 * 1024
 #: What is taken in at once: much enough that a call for it does not count, and it stays in a processor's cache.
 _PIECE = 256 * 1024
-#: Milliseconds that a thread waits for a slow peer before it serves another connection.
-_PATIENCE = 20
+#: Seconds that a thread waits for a slow peer before it serves another connection, and works for a fast one.
+_PATIENCE, _TURN = 0.02, 0.5
 
 
 class Work(ABC):
-    """Something long to do with one connection, in steps."""
+    """Something long to do with one connection, in steps.
 
-    #: What the other end is waited for between two steps: that it sends, or that it reads.
-    reads: bool
+    `left` are the bytes to go. Between two steps the other end is waited for: until it has sent `awaited` bytes, or where
+    that is 0, until it has read something.
+    """
+
+    left: int
+    awaited = 0
 
     @abstractmethod
     def step(self, connection: ssl.SSLSocket) -> bool:
@@ -39,27 +45,28 @@ class Work(ABC):
 class Outgoing(Work):
     """A part of a file that is to be sent. Of it only a window is mapped, and only while a thread sends."""
 
-    reads = False
-
     def __init__(self, descriptor: int, start: int, length: int) -> None:
+        self.left = length
         self._descriptor = descriptor
-        self._start = start
         self._end = start + length
         self._begun = False  # OpenSSL is to be offered the same again
 
     def step(self, connection: ssl.SSLSocket) -> bool:
-        while self._start < self._end:
-            length = min(_WINDOW, self._end - self._start)
-            if not self._send(connection, length):
+        ends = time.monotonic() + _TURN
+        while self.left:
+            if time.monotonic() > ends:
                 return False
-            self._start += length
+            length = min(_WINDOW, self.left)
+            if not self._send(connection, self._end - self.left, length):
+                return False
+            self.left -= length
             self._begun = False
         return True
 
-    def _send(self, connection: ssl.SSLSocket, length: int) -> bool:
-        skip = self._start % mmap.ALLOCATIONGRANULARITY
+    def _send(self, connection: ssl.SSLSocket, start: int, length: int) -> bool:
+        skip = start % mmap.ALLOCATIONGRANULARITY
         flags = mmap.MAP_SHARED if self._begun else mmap.MAP_SHARED | mmap.MAP_POPULATE
-        where = {"flags": flags, "prot": mmap.PROT_READ, "offset": self._start - skip}
+        where = {"flags": flags, "prot": mmap.PROT_READ, "offset": start - skip}
         self._begun = True
         with (
             mmap.mmap(self._descriptor, length + skip, **where) as mapped,
@@ -70,7 +77,7 @@ class Outgoing(Work):
                 try:
                     connection.send(wanted)
                 except ssl.SSLWantWriteError:
-                    if not _ready(connection, select.POLLOUT):
+                    if not _ready(connection, select.POLLOUT, _PATIENCE):
                         return False
                 except OSError as error:
                     raise ConnectionResetError("the other end does not read on") from error
@@ -79,38 +86,48 @@ class Outgoing(Work):
 
 
 class Incoming(Work):
-    """The next `length` bytes of a connection. They go to `take`, in pieces that are good only while it runs."""
+    """The next `length` bytes of a connection. They go to `take`, in pieces that are good only while it runs.
 
-    reads = True
+    Who sends slowly is waited for on the event loop, until half a piece is there, and holds no thread.
+    """
 
     def __init__(self, length: int, take: Callable[[memoryview], None]) -> None:
         self.left = length
         self._take = take
         self._buffer = memoryview(bytearray(min(length, _PIECE)))
+        self._patience = _PATIENCE
 
     def step(self, connection: ssl.SSLSocket) -> bool:
         """Besides raises what `take` raises; what came before the end of a connection has been taken."""
+        before, began = self.left, time.monotonic()
         while self.left:
-            filled, slow = 0, False
-            try:
-                wanted = min(self.left, len(self._buffer))
-                while filled < wanted and not slow:
-                    try:
-                        read = connection.recv_into(self._buffer[filled:wanted])
-                    except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                        slow = not _ready(connection, select.POLLIN)
-                    except OSError as error:
-                        raise ConnectionResetError("the other end does not send on") from error
-                    else:
-                        if not read:
-                            raise ConnectionResetError("the other end has sent less than it said")
-                        filled += read
-            finally:
-                self.left -= filled
-                if filled:
-                    self._take(self._buffer[:filled])
-            if slow:
-                return False
+            if not self._fill(connection, began + self._patience) or time.monotonic() > began + _TURN:
+                self._patience = _PATIENCE if before - self.left >= _PIECE else 0.0
+                # That much is still to come, also where OpenSSL has some of a record already.
+                self.awaited = _PIECE // 2 if self.left > _PIECE else 1
+                return not self.left
+        return True
+
+    def _fill(self, connection: ssl.SSLSocket, until: float) -> bool:
+        """Take a piece; whether it was a full one."""
+        filled, wanted = 0, min(self.left, len(self._buffer))
+        try:
+            while filled < wanted:
+                try:
+                    read = connection.recv_into(self._buffer[filled:wanted])
+                except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                    if not _ready(connection, select.POLLIN, until - time.monotonic()):
+                        return False
+                except OSError as error:
+                    raise ConnectionResetError("the other end does not send on") from error
+                else:
+                    if not read:
+                        raise ConnectionResetError("the other end has sent less than it said")
+                    filled += read
+        finally:
+            self.left -= filled
+            if filled:
+                self._take(self._buffer[:filled])
         return True
 
 
@@ -121,23 +138,28 @@ class Threads:
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        """More threads than processors, since some wait for the other end."""
         self._loop = loop
         self._steps: queue.SimpleQueue[tuple[Work, ssl.SSLSocket, asyncio.Future[bool]] | None] = queue.SimpleQueue()
-        self._number = min(4 * (os.cpu_count() or 1), 32)
-        for number in range(self._number):
-            threading.Thread(target=self._run, name=f"tls-{number}", daemon=True).start()
+        self._threads: list[threading.Thread] = []
 
     def step(self, work: Work, connection: ssl.SSLSocket) -> asyncio.Future[bool]:
         """Do a step; the future must not be cancelled."""
+        if not self._threads:
+            self._start()
         done: asyncio.Future[bool] = self._loop.create_future()
         self._steps.put((work, connection, done))
         return done
 
     def close(self) -> None:
         """Let the threads end."""
-        for _ in range(self._number):
+        for _ in self._threads:
             self._steps.put(None)
+
+    def _start(self) -> None:
+        """More threads than processors, since some wait for the other end."""
+        for number in range(min(4 * (os.cpu_count() or 1), 32)):
+            self._threads.append(threading.Thread(target=self._run, name=f"tls-{number}", daemon=True))
+            self._threads[-1].start()
 
     def _run(self) -> None:
         while (step := self._steps.get()) is not None:
@@ -155,7 +177,9 @@ class Threads:
             self._loop.call_soon_threadsafe(tell, what)
 
 
-def _ready(connection: ssl.SSLSocket, event: int) -> bool:
+def _ready(connection: ssl.SSLSocket, event: int, seconds: float) -> bool:
+    if seconds <= 0:
+        return False
     poll = select.poll()
     poll.register(connection.fileno(), event)
-    return bool(poll.poll(_PATIENCE))
+    return bool(poll.poll(math.ceil(seconds * 1000)))

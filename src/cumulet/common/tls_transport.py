@@ -191,8 +191,15 @@ class TlsTransport(asyncio.Transport):
         self._loop.remove_reader(self._fd)
         try:
             while not await self._step(work):
-                async with asyncio.timeout(patience):
-                    await self._other_end(work)
+                left = work.left
+                try:
+                    async with asyncio.timeout(patience):
+                        await self._other_end(work.awaited)
+                except TimeoutError:
+                    if await self._step(work):  # less than was awaited has come
+                        break
+                    if work.left == left:
+                        raise
         except asyncio.CancelledError:
             self._lose(None)  # the work is half done
             raise
@@ -218,18 +225,21 @@ class TlsTransport(asyncio.Transport):
             step.exception()  # nobody asks for it any more
             raise
 
-    async def _other_end(self, work: Work) -> None:
-        """Wait until it has sent or read something, or the connection is lost."""
-        add, remove = (
-            (self._loop.add_reader, self._loop.remove_reader)
-            if work.reads
-            else (self._loop.add_writer, self._loop.remove_writer)
-        )
-        add(self._fd, self._wake)
+    async def _other_end(self, awaited: int) -> None:
+        """Wait until it has sent so many bytes, or where that is 0 read something, or the connection is lost."""
+        if awaited:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, awaited)
+            self._loop.add_reader(self._fd, self._wake)
+        else:
+            self._loop.add_writer(self._fd, self._wake)
         try:
             await self._wait()
         finally:
-            remove(self._fd)
+            if awaited:
+                self._loop.remove_reader(self._fd)
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+            else:
+                self._loop.remove_writer(self._fd)
 
     async def _wait(self) -> None:
         """Wait for `_wake`."""

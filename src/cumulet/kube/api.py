@@ -11,6 +11,8 @@ from aiohttp import web
 from prometheus_client import Counter, Histogram
 
 from cumulet.kube import discovery, openapi
+from cumulet.kube.aggregation.discovering import group_of, with_groups, with_versions
+from cumulet.kube.aggregation.servers import Aggregation
 from cumulet.kube.answer import encode, respond, respond_made
 from cumulet.kube.applying import Applying, is_apply
 from cumulet.kube.attributes import Attributes
@@ -78,6 +80,7 @@ class Api:
         flows: Flows,
         audit: AuditLog,
         resource_metrics: ResourceMetrics,
+        aggregation: Aggregation,
         metrics: tuple[Counter, Histogram],
     ) -> None:
         self._catalog = catalog
@@ -90,6 +93,7 @@ class Api:
         self._flows = flows
         self._audit = audit
         self._metrics = resource_metrics
+        self._aggregation = aggregation
         self._applying = Applying(objects)
         self._requests, self._seconds = metrics
         self._series: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
@@ -104,7 +108,7 @@ class Api:
             user = impersonated(request, real, self._authorizer)
             target = parse(request, self._catalog)
             if target is None:
-                response: web.StreamResponse = self._about(request, user)
+                response: web.StreamResponse = await self._about(request, user)
             else:
                 verb = target.verb
                 response = await self._in_turn(request, user, target)
@@ -161,7 +165,7 @@ class Api:
             raise forbidden(row.group, row.plural, name, why)
         return wanted
 
-    def _about(self, request: web.BaseRequest, user: User) -> web.Response:
+    async def _about(self, request: web.BaseRequest, user: User) -> web.StreamResponse:
         """Paths that name no object: discovery, OpenAPI, health, version."""
         path = request.path.rstrip("/") or "/"
         rows = self._catalog.rows
@@ -170,7 +174,10 @@ class Api:
             raise ApiError(403, "Forbidden", f"forbidden: {why}", {})
         wants_aggregated = "as=APIGroupDiscoveryList" in request.headers.get("Accept", "")
         if path in ("/api", "/apis") and wants_aggregated:
-            response = encode(request, discovery.aggregated(rows, core=path == "/api"))
+            document = discovery.aggregated(rows, core=path == "/api")
+            if path == "/apis":
+                document = with_versions(document, self._aggregation)
+            response = encode(request, document)
             response.headers["Content-Type"] = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
             return response
         parts = path.split("/")[1:]
@@ -189,13 +196,15 @@ class Api:
             case ["api"]:
                 return encode(request, {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []})
             case ["apis"]:
-                return encode(request, discovery.group_list(rows))
+                return encode(request, with_groups(discovery.group_list(rows), self._aggregation))
             case ["api", version] if (found := discovery.resource_list(rows, "", version)) is not None:
                 return encode(request, found)
-            case ["apis", group] if group and any(row.group == group for row in rows):
-                return encode(request, discovery.group_info(rows, group))
+            case ["apis", group] if group and (info := self._group(rows, group)) is not None:
+                return encode(request, info)
             case ["apis", group, version] if (found := discovery.resource_list(rows, group, version)) is not None:
                 return encode(request, found)
+            case ["apis", group, version] if (server := self._aggregation.find(group, version)) is not None:
+                return await self._aggregation.answer(request, user, server)
             case ["openapi", "v3"]:
                 return encode(request, openapi.index(rows))
             case ["openapi", "v3", *rest] if (raw := openapi.document(rows, "/".join(rest))) is not None:
@@ -206,8 +215,17 @@ class Api:
                 )
         raise no_such_resource()
 
+    def _group(self, rows: tuple[Row, ...], group: str) -> Object | None:
+        here = discovery.group_info(rows, group) if any(row.group == group for row in rows) else None
+        return group_of(here, group, self._aggregation)
+
     async def _dispatch(self, request: web.BaseRequest, user: User, target: Target) -> web.StreamResponse:
         row = target.row
+        if row.is_remote:
+            server = self._aggregation.find(row.group, row.version)
+            if server is None:
+                raise no_such_resource()
+            return await self._aggregation.answer(request, user, server)
         if target.subresource not in _WHOLE:
             return await self._subresources.handle(request, user, target)
         if target.verb not in row.verbs:

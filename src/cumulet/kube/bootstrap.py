@@ -19,6 +19,13 @@ _PRIORITIES = (
     ("system-cluster-critical", 2_000_000_000, "run in the cluster, but can be moved to another node if necessary"),
     ("system-node-critical", 2_000_001_000, "not be moved from their current node"),
 )
+#: How a server behind this one knows who has asked.
+_PASSED_ON = {
+    "requestheader-allowed-names": '["kube-apiserver"]',
+    "requestheader-username-headers": '["X-Remote-User"]',
+    "requestheader-group-headers": '["X-Remote-Group"]',
+    "requestheader-extra-headers-prefix": '["X-Remote-Extra-"]',
+}
 _KEYS = {row.kind: row.key for row in RESOURCES if row.group == RBAC}
 
 
@@ -42,9 +49,10 @@ def _begin(tasks: asyncio.TaskGroup, objects: Objects, config: Config, service_a
         ensure("serviceaccounts", namespace, {"metadata": {"name": "default"}})
         root = {"metadata": {"name": "kube-root-ca.crt"}, "data": {"ca.crt": authority}}
         ensure("configmaps", namespace, root)
-    # What a server that is asked by it reads: who signs the certificates of clients.
-    trust = {"metadata": {"name": "extension-apiserver-authentication"}, "data": {"client-ca-file": authority}}
-    ensure("configmaps", "kube-system", trust)
+    # What a server reads that is asked by it, or behind it: who signs the certificates of clients, and this one's own.
+    trusted = {"client-ca-file": authority, "requestheader-client-ca-file": authority, **_PASSED_ON}
+    trust = {"metadata": {"name": "extension-apiserver-authentication"}, "data": trusted}
+    ensure("configmaps", "kube-system", trust, lambda old: {**old, "data": {**(old.get("data") or {}), **trusted}})
     # What the cleaner of old tokens reads: since when their use is told. None is older than this cluster.
     since = {"metadata": {"name": "kube-apiserver-legacy-service-account-token-tracking"}}
     ensure("configmaps", "kube-system", {**since, "data": {"since": clock.rfc3339()[:10]}})

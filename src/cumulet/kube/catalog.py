@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from cumulet.kube import custom
 from cumulet.kube.resources import RESOURCES, Row
 from cumulet.kube.store import Store
@@ -16,6 +18,8 @@ class Catalog:
         #: Grows with each change, for what is derived from the rows and kept.
         self.generation = 0
         self._by_path: dict[tuple[str, str, str], Row] = {}
+        #: Whether another server serves a version of a group.
+        self.is_remote: Callable[[str, str], bool] = lambda group, version: False
         self.refresh()
         store.on_change(custom.KEY, self.refresh)
 

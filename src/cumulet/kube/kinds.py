@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cumulet.kube import custom, schema
+from cumulet.kube.aggregation import definition as aggregation
 from cumulet.kube.fields import Shape, shape_of
 from cumulet.kube.fields.shape import ANY
 from cumulet.kube.resources import Row
@@ -63,6 +64,8 @@ def validate(row: Row, obj: Object, old: Object | None, subresource: str = "") -
         causes += row.custom.validate(obj, old)
     elif row.key == custom.KEY and not subresource:
         causes += custom.check(obj, old)
+    elif row.key == aggregation.KEY and not subresource:
+        causes += aggregation.check(obj, old)
     return causes
 
 

@@ -327,7 +327,7 @@ class Objects:
         """What webhooks make of an object; nothing else of it is theirs to change than what a client may write."""
         row, obj = question.row, question.obj
         assert obj is not None
-        if not self._admission.webhooks.mutate:
+        if not self._admission.changes:
             return obj
         kept = {key: obj["metadata"][key] for key in _OWN if key in obj["metadata"]}
 
@@ -336,7 +336,7 @@ class Objects:
             kinds.set_defaults(row, found)
             found["metadata"].update(kept)
 
-        changed = await self._admission.webhooks.change(question, by.warnings, complete)
+        changed = await self._admission.change(question, by.warnings, complete)
         assert changed is not None
         return changed
 

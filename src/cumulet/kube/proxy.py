@@ -4,36 +4,15 @@ from __future__ import annotations
 
 import aiohttp
 from aiohttp import web
-from multidict import CIMultiDict
 from yarl import URL
 
-from cumulet.kube.body import read
 from cumulet.kube.endpoints import check_address, resolve
 from cumulet.kube.kubelet import Kubelet
 from cumulet.kube.objects import Objects
+from cumulet.kube.relaying import forwarded, relay
 from cumulet.kube.status import ApiError, bad_request
 from cumulet.kube.store import Store
 from cumulet.kube.target import Target
-
-#: Headers that concern one connection (RFC 9110, section 7.6.1), and those that are the caller's secrets.
-_HOP = frozenset(
-    (
-        "authorization",
-        "connection",
-        "content-length",
-        "cookie",
-        "host",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    )
-)
-_IMPERSONATION = "impersonate-"
 
 
 class Proxy:
@@ -79,29 +58,10 @@ class Proxy:
                 address, number = resolve(self._store, target.namespace, name, port)
                 check_address(address, self._pod_cidr)
                 base = f"{scheme}://{address}:{number}"
-        return await self._relay(session, request, base, target.path or "/")
-
-    async def _relay(
-        self, session: aiohttp.ClientSession, request: web.BaseRequest, base: str, path: str
-    ) -> web.StreamResponse:
-        url = URL(f"{base}{path}" + (f"?{request.query_string}" if request.query_string else ""), encoded=True)
-        headers = _forwarded(request)
-        body = await read(request) if request.can_read_body else None
-        try:
-            async with session.request(
-                request.method, url, data=body, headers=headers, allow_redirects=False
-            ) as upstream:
-                answer = CIMultiDict(
-                    (key, value) for key, value in upstream.headers.items() if key.lower() not in _HOP
-                )
-                response = web.StreamResponse(status=upstream.status, reason=upstream.reason, headers=answer)
-                await response.prepare(request)
-                async for chunk in upstream.content.iter_any():
-                    await response.write(chunk)
-                await response.write_eof()
-                return response
-        except (aiohttp.ClientConnectionError, TimeoutError) as error:
-            raise ApiError(503, "ServiceUnavailable", f"error trying to reach service: {error}", {}) from None
+        url = URL(
+            base + (target.path or "/") + (f"?{request.query_string}" if request.query_string else ""), encoded=True
+        )
+        return await relay(session, request, url, forwarded(request))
 
 
 def _named(text: str) -> tuple[str, str, str]:
@@ -114,17 +74,3 @@ def _named(text: str) -> tuple[str, str, str]:
         case ["http" | "https" as scheme, name, port]:
             return scheme, name, port
     raise bad_request(f"invalid service request {text!r}")
-
-
-def _forwarded(request: web.BaseRequest) -> CIMultiDict[str]:
-    headers = CIMultiDict(
-        (key, value)
-        for key, value in request.headers.items()
-        if key.lower() not in _HOP and not key.lower().startswith(_IMPERSONATION)
-    )
-    peer = request.transport.get_extra_info("peername") if request.transport else None
-    if peer:
-        headers["X-Forwarded-For"] = peer[0]
-    headers["X-Forwarded-Uri"] = request.path
-    headers["X-Forwarded-Proto"] = "https"
-    return headers

@@ -33,6 +33,11 @@ class Row(NamedTuple):
         return f"{self.group}/{self.version}" if self.group else self.version
 
     @property
+    def is_remote(self) -> bool:
+        """Whether another server serves this, which alone knows of what kind it is."""
+        return not self.kind
+
+    @property
     def singular(self) -> str:
         """The kind in lower case, as upstream derives it."""
         return self.kind.lower()
@@ -161,6 +166,8 @@ RESOURCES: tuple[Row, ...] = (
     Row("node.k8s.io", "v1", "RuntimeClass", "runtimeclasses", False),
     Row(_ADMISSION, "v1", "MutatingWebhookConfiguration", "mutatingwebhookconfigurations", False, (), _API),
     Row(_ADMISSION, "v1", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations", False, (), _API),
+    Row(_ADMISSION, "v1", "MutatingAdmissionPolicy", "mutatingadmissionpolicies", False, (), _API),
+    Row(_ADMISSION, "v1", "MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings", False, (), _API),
     Row(_ADMISSION, "v1", "ValidatingAdmissionPolicy", "validatingadmissionpolicies", False)._replace(
         categories=_API, subresources=_STATUS
     ),
@@ -168,6 +175,7 @@ RESOURCES: tuple[Row, ...] = (
     Row("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", False)._replace(
         short_names=("crd", "crds"), categories=_API, subresources=_STATUS
     ),
+    Row("apiregistration.k8s.io", "v1", "APIService", "apiservices", False, (), _API, _STATUS),
     Row(_FLOW, "v1", "FlowSchema", "flowschemas", False, subresources=_STATUS),
     Row(_FLOW, "v1", "PriorityLevelConfiguration", "prioritylevelconfigurations", False, subresources=_STATUS),
     Row(_RESOURCE, "v1", "DeviceClass", "deviceclasses", False),

@@ -17,6 +17,7 @@ from cumulet.common.entra import TokenVerifier
 from cumulet.common.room import Room
 from cumulet.common.tls_loop import Loop
 from cumulet.kube.admission import Admission
+from cumulet.kube.aggregation.servers import Aggregation
 from cumulet.kube.allocate import Allocator
 from cumulet.kube.api import Api
 from cumulet.kube.audit import AuditLog
@@ -69,6 +70,9 @@ async def serve(room: Room) -> None:
     )
     catalog = Catalog(store)
     admission.serves(lambda: catalog.rows)
+    certificate = room.config.certificate_files(room.name)
+    aggregation = Aggregation(store, objects, certificate, room.config.pod_cidr)
+    catalog.is_remote = lambda group, version: aggregation.find(group, version) is not None
     audit = AuditLog(room.data_dir / "audit.log")
     audit.open()
     cleanup = asyncio.create_task(Cleanup(store, objects, catalog).run())
@@ -83,6 +87,7 @@ async def serve(room: Room) -> None:
         Flows(store),
         audit,
         ResourceMetrics(store, kubelet),
+        aggregation,
         counters,
     )
 
@@ -92,6 +97,7 @@ async def serve(room: Room) -> None:
         return await api.handle(request)
 
     handler: Any = handle
+    looking = asyncio.create_task(aggregation.run())
     compaction = asyncio.create_task(_compact(store, room.stopping))
     _settle()
     try:
@@ -101,7 +107,9 @@ async def serve(room: Room) -> None:
     finally:
         cleanup.cancel()
         compaction.cancel()
-        await asyncio.gather(cleanup, compaction, return_exceptions=True)
+        looking.cancel()
+        await asyncio.gather(cleanup, compaction, looking, return_exceptions=True)
+        await aggregation.close()
         await kubelet.close()
         await proxy.close()
         await webhooks.close()

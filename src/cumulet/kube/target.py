@@ -43,6 +43,9 @@ def parse(request: web.BaseRequest, catalog: Catalog) -> Target | None:
     if len(rest) >= 3 and rest[0] == "namespaces" and (rest[2] not in ("status", "finalize") or len(rest) > 3):
         namespace, rest = rest[1], rest[2:]
     row = catalog.find(group, version, rest[0])
+    if row is None and catalog.is_remote(group, version):
+        row = Row(group, version, "", rest[0], bool(namespace))
+        return _remote(request, row, namespace, rest, watched=watched)
     proxied = len(rest) > 2 and rest[2] == "proxy"
     if row is None or (len(rest) > 3 and not proxied) or (namespace and not row.namespaced):
         raise no_such_resource()
@@ -77,6 +80,21 @@ def selected_name(request: web.BaseRequest) -> str:
     """The name of the one object that a field selector lets through, or nothing."""
     terms = request.query.get("fieldSelector", "").split(",")
     return next((term.partition("=")[2].removeprefix("=") for term in terms if term.startswith("metadata.name=")), "")
+
+
+def _remote(request: web.BaseRequest, row: Row, namespace: str, rest: list[str], *, watched: bool) -> Target:
+    """Of another server, whose resources may have sub-resources of any depth."""
+    verb = _VERBS.get(request.method)
+    if verb is None:
+        raise method_not_allowed()
+    name = rest[1] if len(rest) > 1 else ""
+    if watched:
+        verb = "watch"
+    elif not name and verb == "get":
+        verb = "watch" if request.query.get("watch", "").lower() in ("true", "1") else "list"
+    elif not name and verb == "delete":
+        verb = "deletecollection"
+    return Target(row, verb, namespace, name, "/".join(rest[2:]))
 
 
 def _after_proxy(request: web.BaseRequest) -> str:

@@ -50,6 +50,7 @@ class Kubelet:
                 web.get("/pods", self._list),
                 web.get("/runningpods/", self._list),
                 web.get("/stats/summary", self._summary),
+                web.get("/metrics/resource", self._metrics),
                 web.get(f"/containerLogs/{container}", self._logs),
             ]
         )
@@ -66,6 +67,10 @@ class Kubelet:
 
     async def _summary(self, request: web.Request) -> web.Response:
         return web.Response(body=msgspec.json.encode(await self._stats.summary()), content_type="application/json")
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        text = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+        return web.Response(body=await self._stats.metrics(), headers=text)
 
     def _container(self, request: web.Request) -> str:
         """`{group}/containers/{container}`. Raises `HTTPNotFound`."""

@@ -9,7 +9,7 @@ from aiohttp import WSMsgType, web
 
 from cumulet.common.arm import ArmError
 from cumulet.common.kubernetes.channels import ERROR, STDOUT, V5, Deliver, Options, failure, relay, success
-from cumulet.common.kubernetes.negotiation import MESSAGE_LIMIT, accept
+from cumulet.common.kubernetes.negotiation import MESSAGE_LIMIT, ClientLeftError, accept
 from cumulet.node import forward
 from cumulet.node.aci import ContainerGroups
 from cumulet.node.pods import Pods
@@ -76,13 +76,16 @@ class Streams:
             offer = await self._groups.post(path, body)
         except ArmError as error:
             raise web.HTTPBadRequest(text=str(error)) from None
-        async with (
-            self._session.ws_connect(offer["webSocketUri"], max_msg_size=MESSAGE_LIMIT) as socket,
-            accept(request, options) as (response, client),
-        ):
-            await socket.send_str(offer["password"])
-            await relay(client, _Group(socket, plain="protocol" not in body))
-            return response
+        try:
+            async with (
+                self._session.ws_connect(offer["webSocketUri"], max_msg_size=MESSAGE_LIMIT) as socket,
+                accept(request, options) as (response, client),
+            ):
+                await socket.send_str(offer["password"])
+                await relay(client, _Group(socket, plain="protocol" not in body))
+                return response
+        except ClientLeftError as error:
+            return error.response
 
 
 class _Group:

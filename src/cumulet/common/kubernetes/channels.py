@@ -50,7 +50,7 @@ def failure(message: str) -> bytes:
 
 #: The types of streams.
 TYPES = {"stdin": STDIN, "stdout": STDOUT, "stderr": STDERR, "error": ERROR, "resize": RESIZE}
-_SIZE_LIMIT = 4096
+_SIZE_LIMIT, _STATUS_LIMIT = 4096, 1024 * 1024
 
 _NO_STATUS = failure("the connection ended before the command did")
 
@@ -166,7 +166,9 @@ class SpdyChannels:
             await asyncio.gather(*others, self._session.ended.wait())
             return
         await asyncio.gather(*others)
-        whole = b"".join([data async for data in _all(status)])
+        whole = b""
+        async for data in _all(status):
+            whole += data[: _STATUS_LIMIT - len(whole)]
         await deliver(bytes([ERROR]) + (whole or _NO_STATUS))
 
     async def close(self) -> None:

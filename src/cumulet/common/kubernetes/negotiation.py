@@ -31,11 +31,20 @@ MESSAGE_LIMIT = 16 * 1024 * 1024
 _CREATION_SECONDS = 30.0
 
 
+class ClientLeftError(Exception):
+    """The client went away, or did nothing for too long, before it had opened the streams that it asked for."""
+
+    def __init__(self, response: web.StreamResponse) -> None:
+        super().__init__("the client has not opened its streams")
+        self.response = response
+
+
 @contextlib.asynccontextmanager
 async def accept(request: web.BaseRequest, options: Options) -> AsyncIterator[tuple[web.StreamResponse, Channels]]:
     """A client's streams, by WebSocket or by SPDY: the answer, which the handler is to return, and the channels.
 
-    Raises `web.HTTPException` where the client asks for nothing that is spoken here, `ConnectionError` where it is gone.
+    Raises `web.HTTPException` where the client asks for nothing that is spoken here, `ClientLeftError` where it opens no
+    streams, `ConnectionError` where it is gone.
     """
     if request.headers.get("Upgrade", "").lower() == "websocket":
         socket = await accept_websocket(request, (V5, *WEBSOCKET_VERSIONS))
@@ -69,10 +78,10 @@ async def accept(request: web.BaseRequest, options: Options) -> AsyncIterator[tu
             )
             waiting.cancel()
         if not complete.is_set():
-            raise ConnectionResetError("the client went away before it had opened its streams")
+            raise ClientLeftError(response)
         yield response, SpdyChannels(session, streams, ("stdin", "resize"), version)
     except TimeoutError:
-        raise ConnectionResetError("the client did not open its streams") from None
+        raise ClientLeftError(response) from None
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)

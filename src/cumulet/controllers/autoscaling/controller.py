@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 from cumulet.common import clock
 from cumulet.common.kubernetes import KubernetesError, Resource, WorkQueue
 from cumulet.common.kubernetes.client import AUTOSCALERS, PODS
+from cumulet.controllers.autoscaling.metrics import Metrics, Scaled
 from cumulet.controllers.autoscaling.pace import Pace, tolerance
 from cumulet.controllers.autoscaling.usage import TOLERANCE, MetricError, Proposal, propose, usage_of
 from cumulet.controllers.controller import Context, Key, Object, key_of
@@ -28,6 +29,7 @@ class AutoscalingController:
         self._autoscalers = context.informer(AUTOSCALERS)
         self._pods = context.informer(PODS)
         self._paces: dict[str, Pace] = {}
+        self._metrics = Metrics(context.client, self._resource)
         self._kinds: dict[tuple[str, str], Resource] = {}
         self._autoscalers.add_handler(self._changed)
 
@@ -152,21 +154,23 @@ class AutoscalingController:
         return best
 
     async def _one(self, look: Look, metric: Object, current: int, selector: str) -> Proposal:
-        kind = metric["type"]
+        kind, namespace = metric["type"], look.autoscaler["metadata"]["namespace"]
+        pods = [pod for pod in self._pods.indexed("namespace", namespace) if _matches(selector, pod)]
+        fewer, more = (tolerance(look.autoscaler, way, TOLERANCE) for way in ("scaleDown", "scaleUp"))
         if kind not in ("Resource", "ContainerResource"):
-            raise MetricError(f"metrics of type {kind} are not served here")
+            scaled = Scaled(namespace, current, look.current, pods, selector, (fewer, more))
+            found, told = await self._metrics.proposal(metric, scaled)
+            look.metrics.append(told)
+            return found
         source = metric["resource" if kind == "Resource" else "containerResource"]
-        namespace = look.autoscaler["metadata"]["namespace"]
         query = urlencode({"labelSelector": selector})
         try:
             samples = (await self._client.request("GET", f"{_METRICS}/{namespace}/pods?{query}"))["items"] or []
         except KubernetesError as error:
             what = f"unable to fetch metrics from resource metrics API: {error}"
             raise MetricError(f"unable to get metrics for resource {source['name']}: {what}") from error
-        pods = [pod for pod in self._pods.indexed("namespace", namespace) if _matches(selector, pod)]
         container = source.get("container")
         used = usage_of(samples, source["name"], container)
-        fewer, more = (tolerance(look.autoscaler, way, TOLERANCE) for way in ("scaleDown", "scaleUp"))
         proposal = propose(source["name"], container, source["target"], current, pods, used, (fewer, more))
         seen: Object = {"averageValue": f"{proposal.average}m"}
         if source["name"] != "cpu" and proposal.average % 1000 == 0:
@@ -237,6 +241,11 @@ class Look:
 
 
 def _described(metric: Object) -> str:
+    match metric["type"]:
+        case "Pods" | "Object":
+            return f"{metric['type'].lower()} metric value"
+        case "External":
+            return f"{metric['external']['metric']['name']} external metric value"
     source = metric.get("resource") or metric.get("containerResource") or {}
     target = (
         "resource utilization"

@@ -89,7 +89,7 @@ def propose(
         return Proposal(replicas, average, share, about)
 
     if not missing and not (unready and first > 1):
-        return outcome(current if _is_near(first, tolerances) else math.ceil(round(first * len(measured), 6)))
+        return outcome(current if is_near(first, tolerances) else math.ceil(round(first * len(measured), 6)))
     # Those of which nothing is known are taken to speak against a change.
     assumed = dict(measured)
     for name in missing:
@@ -98,7 +98,7 @@ def propose(
     if first > 1:
         assumed |= dict.fromkeys(unready - missing, 0)
     second = ratio(assumed)
-    if _is_near(second, tolerances) or (first < 1) is not (second < 1):
+    if is_near(second, tolerances) or (first < 1) is not (second < 1):
         return outcome(current)
     replicas = math.ceil(round(second * len(assumed), 6))
     if (second < 1 and replicas > current) or (second > 1 and replicas < current):
@@ -106,7 +106,8 @@ def propose(
     return outcome(replicas)
 
 
-def _is_near(ratio: float, tolerances: tuple[float, float]) -> bool:
+def is_near(ratio: float, tolerances: tuple[float, float]) -> bool:
+    """Whether a change would be too small."""
     down, up = tolerances
     return 1 - down <= ratio <= 1 + up
 

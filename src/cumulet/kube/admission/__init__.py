@@ -7,6 +7,7 @@ from typing import Any
 
 from cumulet.kube.admission import certificates
 from cumulet.kube.admission.limits import LimitRanges
+from cumulet.kube.admission.mutations import Mutations
 from cumulet.kube.admission.pods import PodDefaults, job_labels
 from cumulet.kube.admission.policies import Policies
 from cumulet.kube.admission.quota import Quotas
@@ -34,6 +35,7 @@ class Admission:
         self._store = store
         self.webhooks = Webhooks(store, client, conversions)
         self._policies = Policies(store, conversions)
+        self._mutations = Mutations(store, conversions)
         self._pods = PodDefaults(store)
         self._limits = LimitRanges(store)
         self._security = PodSecurity(store)
@@ -57,9 +59,26 @@ class Admission:
         elif row.key == "jobs.batch":
             job_labels(obj)
 
+    @property
+    def changes(self) -> bool:
+        """Whether there are policies or webhooks that change objects."""
+        return bool(self._mutations.bound) or self.webhooks.mutate
+
+    async def change(
+        self, question: Question, warnings: list[str], complete: Callable[[Object], None]
+    ) -> Object | None:
+        """The object as policies and then webhooks want it; `complete` makes whole what one changed. Raises `ApiError`."""
+        question = question._replace(obj=await self._mutations.change(question, complete))
+        if not self.webhooks.mutate:
+            return question.obj
+        found = await self.webhooks.change(question, warnings, complete)
+        if found == question.obj or not self._mutations.bound:
+            return found
+        return await self._mutations.change(question._replace(obj=found), complete, again=True)
+
     def serves(self, rows: Callable[[], Iterable[Row]]) -> None:
         """Say what is served, for those who must know it in every version."""
-        self.webhooks.rows = self._policies.rows = rows
+        self.webhooks.rows = self._policies.rows = self._mutations.rows = rows
 
     async def validate(self, question: Question, warnings: list[str]) -> None:
         """Ask plug-ins, policies and webhooks whether a write may be, as it is by now. Raises `ApiError`."""
@@ -69,8 +88,8 @@ class Admission:
 
     async def admit_part(self, question: Question, obj: Object, warnings: list[str]) -> Object:
         """What is sent to a sub-resource as webhooks want it, if policies and webhooks let it be. Raises `ApiError`."""
-        if self.webhooks.mutate:
-            obj = await self.webhooks.change(question, warnings, lambda found: None) or obj
+        if self.changes:
+            obj = await self.change(question, warnings, lambda found: None) or obj
         await self.validate(question._replace(obj=obj), warnings)
         return obj
 

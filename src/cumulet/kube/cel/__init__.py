@@ -4,6 +4,7 @@ Optional fields (`a.?b`), macros of two variables, `cel.bind`, named formats and
 expression that uses them is refused when it is written.
 """
 
-from cumulet.kube.cel.expressions import CelError, check, evaluate, message
+from cumulet.kube.cel.errors import CelError
+from cumulet.kube.cel.expressions import check, evaluate, message
 
 __all__ = ["CelError", "check", "evaluate", "message"]

@@ -5,10 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from cumulet.kube.attributes import Attributes
-from cumulet.kube.authorize import Authorizer
-from cumulet.kube.users import AUTHENTICATED, User
-
 Value = dict[str, Any]
 
 #: What is asked for by the path to it: `authorizer.group('apps').resource('deployments').check('get').allowed()`.
@@ -36,29 +32,6 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     # Where there is nobody to ask, nothing is allowed.
     "check": lambda asked, verb: {"allowed": False, "reason": ""},
 }
-
-
-def checking(authorizer: Authorizer, user: User) -> Callable[[Value, str], Value]:
-    """`check` for a request of a user."""
-
-    def check(asked: Value, verb: str) -> Value:
-        who = user
-        if account := asked.get("account"):
-            namespace, name = account
-            groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", AUTHENTICATED)
-            who = User(f"system:serviceaccount:{namespace}:{name}", groups)
-        wanted = Attributes(
-            verb,
-            asked.get("group", ""),
-            asked.get("resource", ""),
-            asked.get("subresource", ""),
-            asked.get("namespace", ""),
-            asked.get("name", ""),
-            asked.get("path", ""),
-        )
-        return {"allowed": authorizer.allows(who, wanted), "reason": ""}
-
-    return check
 
 
 def variable(group: str, resource: str, subresource: str, namespace: str, name: str) -> Value:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from cumulet.kube.cel import amounts, authorizing, network, values
+from cumulet.kube.cel.errors import CelError
 
 if TYPE_CHECKING:
     import cel
@@ -24,6 +25,7 @@ _NAMESPACES = {
     "sets": values.SETS,
     "math": values.MATH,
     "base64": values.BASE64,
+    "jsonpatch": values.JSON_PATCH,
     "ip": network.IP_NAMESPACE,
 }
 #: What the language itself has.
@@ -58,10 +60,6 @@ _STANDARD = frozenset(
 _TYPES = frozenset(("int", "uint", "double", "string", "bool", "bytes", "list", "map", "null_type", "type"))
 _OPERATOR = re.compile(r"\W|^_|^@")
 _MACRO = re.compile(r"\.\s*(?:all|exists|exists_one|filter|map)\s*\(\s*(\w+)\s*,")
-
-
-class CelError(Exception):
-    """An expression cannot be read, or has no value."""
 
 
 def check(expression: str, variables: Collection[str]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-SETS, MATH, BASE64 = "k8s.io/sets", "k8s.io/math", "k8s.io/base64"
+SETS, MATH, BASE64, JSON_PATCH = "k8s.io/sets", "k8s.io/math", "k8s.io/base64", "k8s.io/jsonpatch"
 _FORM = re.compile(r"%(?:\.(\d+))?([sdfebxXo%])")
 
 
@@ -131,6 +131,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "floor": lambda _, value: float(math.floor(value)),
     "round": lambda _, value: float(math.floor(abs(value) + 0.5)) * (1 if value >= 0 else -1),
     "trunc": lambda _, value: float(math.trunc(value)),
+    "escapeKey": lambda _, key: key.replace("~", "~0").replace("/", "~1"),
     "encode": lambda _, value: base64.b64encode(value).decode(),
     "decode": lambda _, text: base64.b64decode(text + "=" * (-len(text) % 4)),
 }

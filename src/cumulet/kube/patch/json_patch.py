@@ -16,6 +16,10 @@ class JsonPatchError(Exception):
     """The patch is not one, or cannot be applied to the object."""
 
 
+class FailedTestError(JsonPatchError):
+    """A `test` operation found something else."""
+
+
 def json_patch(target: Any, operations: Any) -> Any:
     """What becomes of `target`. Raises `JsonPatchError`; then nothing was changed."""
     if not isinstance(operations, list):
@@ -49,7 +53,7 @@ def _apply(document: Any, operation: dict[str, Any]) -> Any:
             return _add(_remove(document, path) if path else None, path, copy.deepcopy(_value(operation)))
         case "test":
             if _get(document, path) != _value(operation):
-                raise JsonPatchError(f"testing value {operation['path']} failed: test failed")
+                raise FailedTestError(f"testing value {operation['path']} failed: test failed")
             return document
         case "copy":
             return _add(document, path, copy.deepcopy(_get(document, _source(operation))))

@@ -145,6 +145,8 @@ def definition(group: str, version: str, kind: str) -> Definition | None:
     package = group.partition(".")[0] if group else "core"
     if group == "apiextensions.k8s.io":
         return named(f"io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.{version}.{kind}")
+    if group == "apiregistration.k8s.io":
+        return named(f"io.k8s.kube-aggregator.pkg.apis.apiregistration.{version}.{kind}")
     return named(f"io.k8s.api.{package}.{version}.{kind}") or named(
         f"io.k8s.apimachinery.pkg.apis.meta.{version}.{kind}"
     )

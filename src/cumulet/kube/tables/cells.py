@@ -123,6 +123,17 @@ def _priority_class(obj: Object, now: datetime) -> list[Any]:
     ]
 
 
+def _api_service(obj: Object, now: datetime) -> list[Any]:
+    service = (obj.get("spec") or {}).get("service")
+    shown = f"{service.get('namespace')}/{service.get('name')}" if service else "Local"
+    conditions = (obj.get("status") or {}).get("conditions") or ()
+    found = next((item for item in conditions if item.get("type") == "Available"), None)
+    available = "Unknown" if found is None else found["status"]
+    if found is not None and found["status"] != "True":
+        available += f" ({found.get('reason', '')})"
+    return [name_of(obj), shown, available, age_of(obj, now)]
+
+
 _RBAC = "rbac.authorization.k8s.io"
 CELLS: dict[str, Cells] = {
     **WORKLOADS,
@@ -136,6 +147,7 @@ CELLS: dict[str, Cells] = {
     "secrets": _secret,
     "serviceaccounts": _named,
     "leases.coordination.k8s.io": _lease,
+    "apiservices.apiregistration.k8s.io": _api_service,
     f"clusterrolebindings.{_RBAC}": _role_binding,
     f"rolebindings.{_RBAC}": _role_binding,
     "priorityclasses.scheduling.k8s.io": _priority_class,

@@ -56,8 +56,11 @@ _COLUMNS = {
     "volumeattributesclasses.storage.k8s.io": "Name|DriverName|Age",
     "mutatingwebhookconfigurations.admissionregistration.k8s.io": "Name|#Webhooks|Age",
     "validatingwebhookconfigurations.admissionregistration.k8s.io": "Name|#Webhooks|Age",
+    "mutatingadmissionpolicies.admissionregistration.k8s.io": "Name|#Mutations|ParamKind|Age",
+    "mutatingadmissionpolicybindings.admissionregistration.k8s.io": "Name|PolicyName|ParamRef|Age",
     "validatingadmissionpolicies.admissionregistration.k8s.io": "Name|#Validations|ParamKind|Age",
     "validatingadmissionpolicybindings.admissionregistration.k8s.io": "Name|PolicyName|ParamRef|Age",
+    "apiservices.apiregistration.k8s.io": "Name|Service|Available|Age",
     "runtimeclasses.node.k8s.io": "Name|Handler|Age",
     "deviceclasses.resource.k8s.io": "Name|Age",
     "resourceclaims.resource.k8s.io": "Name|State|Age",
@@ -82,8 +85,9 @@ def columns_of(resource: str) -> list[dict[str, Any]]:
     """The column definitions of a resource; the rest have a name and the time of their creation."""
     parts = _COLUMNS.get(resource, "Name|Created At").split("|")
     texts, of = _descriptions()
-    places = of.get(resource) or of["limitranges"]
-    return [_column(part, texts[place]) for part, place in zip(parts, places, strict=True)]
+    places = of.get(resource) or (of["limitranges"] if resource not in _COLUMNS else ())
+    said = [texts[place] for place in places] or [part.lstrip("*#?") for part in parts]
+    return [_column(part, text) for part, text in zip(parts, said, strict=True)]
 
 
 @functools.cache

@@ -33,7 +33,8 @@ def _pod_template(obj: Object, now: datetime) -> list[Any]:
 def _policy(obj: Object, now: datetime) -> list[Any]:
     kind = _spec(obj, "paramKind", {})
     shown = f"{kind.get('apiVersion', '')}/{kind.get('kind', '')}" if kind else "<unset>"
-    return [len(_spec(obj, "validations", ())), shown, _age(obj, now)]
+    rules = _spec(obj, "validations", ()) or _spec(obj, "mutations", ())
+    return [len(rules), shown, _age(obj, now)]
 
 
 def _policy_binding(obj: Object, now: datetime) -> list[Any]:
@@ -134,6 +135,8 @@ RARE = {
         len(obj.get("webhooks") or ()),
         _age(obj, now),
     ],
+    f"mutatingadmissionpolicies.{_ADMISSION}": _policy,
+    f"mutatingadmissionpolicybindings.{_ADMISSION}": _policy_binding,
     f"validatingadmissionpolicies.{_ADMISSION}": _policy,
     f"validatingadmissionpolicybindings.{_ADMISSION}": _policy_binding,
     "runtimeclasses.node.k8s.io": lambda obj, now: [obj.get("handler", ""), _age(obj, now)],

@@ -6,7 +6,6 @@ import uuid
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from cumulet.kube.cel.authorizing import variable
 from cumulet.kube.custom.conversion import Conversions
 from cumulet.kube.resources import Row
 from cumulet.kube.schema.selecting import selects
@@ -102,12 +101,6 @@ async def in_version(conversions: Conversions, question: Question, row: Row) -> 
         obj=await conversions.between(question.row, row, question.obj),
         old=await conversions.between(question.row, row, question.old),
     )
-
-
-def authority(question: Question) -> Object:
-    """The variable `authorizer` of expressions about a question."""
-    row = question.row
-    return variable(row.group, row.plural, question.subresource, question.namespace, question.name)
 
 
 def review(question: Question, row: Row) -> Object:

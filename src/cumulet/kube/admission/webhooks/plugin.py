@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from cumulet.kube.admission.webhooks.asking import Question, authority, in_version, is_selected, review, wanted_as
+from cumulet.kube.admission.authority import authority, checking
+from cumulet.kube.admission.webhooks.asking import Question, in_version, is_selected, review, wanted_as
 from cumulet.kube.admission.webhooks.calling import ask
 from cumulet.kube.authorize import Authorizer
 from cumulet.kube.cel import CelError, evaluate
-from cumulet.kube.cel.authorizing import checking
 from cumulet.kube.custom.conversion import Conversions
 from cumulet.kube.patch import json_patch
 from cumulet.kube.patch.json_patch import JsonPatchError
@@ -34,7 +34,15 @@ _MUTATING = f"mutatingwebhookconfigurations.{_GROUP}"
 _VALIDATING = f"validatingwebhookconfigurations.{_GROUP}"
 #: Writes that webhooks could otherwise make impossible for good.
 _EXEMPT = frozenset(
-    (_MUTATING, _VALIDATING, f"validatingadmissionpolicies.{_GROUP}", f"validatingadmissionpolicybindings.{_GROUP}")
+    f"{name}.{_GROUP}"
+    for name in (
+        "mutatingadmissionpolicies",
+        "mutatingadmissionpolicybindings",
+        "mutatingwebhookconfigurations",
+        "validatingadmissionpolicies",
+        "validatingadmissionpolicybindings",
+        "validatingwebhookconfigurations",
+    )
 )
 
 

@@ -42,6 +42,8 @@ _DEFAULTS: dict[tuple[str, str], Callable[[Object], None]] = {
     (_FLOW, "PriorityLevelConfiguration"): registration.priority_level,
     (_ADMISSION, "ValidatingWebhookConfiguration"): registration.webhooks,
     (_ADMISSION, "MutatingWebhookConfiguration"): registration.mutating_webhooks,
+    (_ADMISSION, "MutatingAdmissionPolicy"): registration.policy,
+    (_ADMISSION, "MutatingAdmissionPolicyBinding"): registration.policy_binding,
     (_ADMISSION, "ValidatingAdmissionPolicy"): registration.policy,
     (_ADMISSION, "ValidatingAdmissionPolicyBinding"): registration.policy_binding,
 }

@@ -18,7 +18,13 @@ from cumulet.kube.schema.validation.pods import pod
 from cumulet.kube.schema.validation.published import published
 from cumulet.kube.schema.validation.services import service
 from cumulet.kube.schema.validation.traffic import network_policy
-from cumulet.kube.schema.validation.webhooks import admission_policy, policy_binding, webhook_configuration
+from cumulet.kube.schema.validation.webhooks import (
+    admission_policy,
+    mutating_binding,
+    mutating_policy,
+    policy_binding,
+    webhook_configuration,
+)
 from cumulet.kube.schema.validation.workloads import (
     controller_revision,
     daemon_set,
@@ -137,6 +143,8 @@ _RULES: dict[tuple[str, str], Rule] = {
     (_CERTIFICATES, "CertificateSigningRequest"): certificate_request,
     (_ADMISSION, "MutatingWebhookConfiguration"): webhook_configuration,
     (_ADMISSION, "ValidatingWebhookConfiguration"): webhook_configuration,
+    (_ADMISSION, "MutatingAdmissionPolicy"): mutating_policy,
+    (_ADMISSION, "MutatingAdmissionPolicyBinding"): mutating_binding,
     (_ADMISSION, "ValidatingAdmissionPolicy"): admission_policy,
     (_ADMISSION, "ValidatingAdmissionPolicyBinding"): policy_binding,
 }

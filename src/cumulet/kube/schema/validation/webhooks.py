@@ -7,6 +7,7 @@ from collections.abc import Collection
 from urllib.parse import urlsplit
 
 from cumulet.kube import cel
+from cumulet.kube.cel.structs import plain
 from cumulet.kube.schema.validation.causes import (
     Causes,
     Object,
@@ -24,6 +25,8 @@ _ACTIONS = ("Audit", "Deny", "Warn")
 #: The variables of match conditions, and those of policies.
 _CONDITION = frozenset(("object", "oldObject", "request", "authorizer"))
 _POLICY = _CONDITION | {"namespaceObject", "params", "variables"}
+_MUTATED = ("*", "CREATE", "UPDATE")
+_PATCHES = {"ApplyConfiguration": "applyConfiguration", "JSONPatch": "jsonPatch"}
 _SCOPES = ("*", "Cluster", "Namespaced")
 
 
@@ -67,6 +70,63 @@ def admission_policy(obj: Object, old: Object | None) -> list[Cause]:
         if validation.get("reason") not in (None, *_REASONS):
             causes.append(unsupported(f"{where}.reason", validation["reason"], _REASONS))
     return causes
+
+
+def mutating_policy(obj: Object, old: Object | None) -> list[Cause]:
+    """What is wrong with a policy that changes objects."""
+    spec = obj.get("spec") or {}
+    causes: list[Cause] = []
+    match = spec.get("matchConstraints")
+    if not match or not match.get("resourceRules"):
+        causes.append(required("spec.matchConstraints.resourceRules" if match else "spec.matchConstraints"))
+    for index, rule in enumerate((match or {}).get("resourceRules") or ()):
+        causes += _rule(rule, f"spec.matchConstraints.resourceRules[{index}]")
+        for operation in rule.get("operations") or ():
+            if operation not in _MUTATED:
+                field = "spec.matchConstraints.resourceRules.operations"
+                causes.append(unsupported(field, operation, _MUTATED))
+    if spec.get("failurePolicy") not in (None, "Fail", "Ignore"):
+        causes.append(unsupported("spec.failurePolicy", spec["failurePolicy"], ("Fail", "Ignore")))
+    again = spec.get("reinvocationPolicy")
+    if not again:
+        causes.append(required("spec.reinvocationPolicy"))
+    elif again not in ("IfNeeded", "Never"):
+        causes.append(unsupported("spec.reinvocationPolicy", again, ("IfNeeded", "Never")))
+    names = _POLICY if spec.get("paramKind") else _POLICY - {"params"}
+    causes += conditions(spec.get("matchConditions"), "spec.matchConditions", names - {"variables"})
+    for index, variable in enumerate(spec.get("variables") or ()):
+        causes += expression(variable.get("expression", ""), f"spec.variables[{index}].expression", names)
+    if not spec.get("mutations"):
+        causes.append(required("spec.mutations", "mutations must contain at least one item"))
+    for index, mutation in enumerate(spec.get("mutations") or ()):
+        causes += _mutation(mutation, f"spec.mutations[{index}]", names)
+    return causes
+
+
+def _mutation(mutation: Object, field: str, names: Collection[str]) -> Causes:
+    kind = mutation.get("patchType")
+    if not kind:
+        yield required(f"{field}.patchType")
+        return
+    if kind not in _PATCHES:
+        yield unsupported(f"{field}.patchType", kind, tuple(_PATCHES))
+        return
+    for other, key in _PATCHES.items():
+        if other == kind and not mutation.get(key):
+            yield required(f"{field}.{key}", f"must be specified when patchType is {kind}")
+        elif other != kind and mutation.get(key):
+            yield invalid(f"{field}.{key}", f"{{{key}}}", f"must not be specified when patchType is {kind}")
+    if found := mutation.get(_PATCHES[kind]):
+        where, text = f"{field}.{_PATCHES[kind]}.expression", found.get("expression", "")
+        try:
+            yield from expression(plain(text), where, names)
+        except cel.CelError as error:
+            yield invalid(where, text, str(error))
+
+
+def mutating_binding(obj: Object, old: Object | None) -> list[Cause]:
+    """What is wrong with a binding of such a policy."""
+    return [] if (obj.get("spec") or {}).get("policyName") else [required("spec.policyName")]
 
 
 def policy_binding(obj: Object, old: Object | None) -> list[Cause]:

@@ -1,0 +1,170 @@
+"""Policies with their bindings: which of them are about a write, with which parameters and variables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+from cumulet.kube.admission.authority import authority, checking
+from cumulet.kube.admission.webhooks import Question
+from cumulet.kube.admission.webhooks.asking import in_version, is_selected, review, wanted_as
+from cumulet.kube.authorize import Authorizer
+from cumulet.kube.cel import CelError, evaluate
+from cumulet.kube.custom.conversion import Conversions
+from cumulet.kube.resources import Row
+from cumulet.kube.schema.selecting import selects
+from cumulet.kube.status import ApiError, forbidden
+from cumulet.kube.store import Store
+
+Object = dict[str, Any]
+Functions = dict[str, Callable[..., Any]]
+
+GROUP = "admissionregistration.k8s.io"
+_CODES = {"Unauthorized": 401, "Forbidden": 403, "Invalid": 422, "RequestEntityTooLarge": 413}
+_EVERYTHING = [
+    {"operations": ["*"], "apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*/*"], "scope": "*"},
+    {"operations": ["*"], "apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*"], "scope": "*"},
+]
+
+
+class Bound(NamedTuple):
+    """A policy by one of its bindings."""
+
+    policy: Object
+    binding: Object
+
+    @property
+    def names(self) -> str:
+        """As they are told of."""
+        return f"'{self.policy['metadata']['name']}' with binding '{self.binding['metadata']['name']}'"
+
+    @property
+    def fails(self) -> bool:
+        """Whether what cannot be evaluated is refused."""
+        return bool(self.policy["spec"].get("failurePolicy", "Fail") == "Fail")
+
+
+class Matched(NamedTuple):
+    """A policy that is about a write, and the write in the form that it is about."""
+
+    bound: Bound
+    row: Row
+    question: Question
+
+
+class BoundPolicies:
+    """Every policy of one kind with its bindings, as the store has them."""
+
+    def __init__(self, store: Store, conversions: Conversions, policies: str, bindings: str, *, title: str) -> None:
+        self._store = store
+        self._conversions = conversions
+        self._authorizer = Authorizer(store)
+        self._keys = f"{policies}.{GROUP}", f"{bindings}.{GROUP}"
+        self._title = title
+        self.bound: list[Bound] = []
+        #: What is served, for kinds that have several versions and for parameters.
+        self.rows: Callable[[], Iterable[Row]] = tuple
+        for key in self._keys:
+            store.on_change(key, self._refresh)
+        self._refresh()
+
+    def _refresh(self) -> None:
+        policies, bindings = ([stored.load() for stored in self._store.list(key)] for key in self._keys)
+        by_name = {policy["metadata"]["name"]: policy for policy in policies}
+        found = [
+            Bound(by_name[name], binding)
+            for binding in bindings
+            if (name := (binding.get("spec") or {}).get("policyName")) in by_name
+        ]
+        self.bound = sorted(found, key=lambda bound: bound.policy["metadata"]["name"])
+
+    async def match(self, bound: Bound, question: Question) -> Matched | None:
+        """The write as a policy sees it, or `None` where it does not."""
+        if question.row.group == GROUP:
+            return None
+        row = self._row(bound.policy["spec"].get("matchConstraints") or {}, question)
+        extra = bound.binding["spec"].get("matchResources")
+        if row is None or (extra and self._row(extra, question) is None):
+            return None
+        return Matched(bound, row, await in_version(self._conversions, question, row))
+
+    def _row(self, match: Object, question: Question) -> Row | None:
+        """In the form of which row a match sees a write, or `None` where it does not."""
+        rules = [
+            rule
+            for rule in match.get("resourceRules") or ()
+            if not rule.get("resourceNames") or question.name in rule["resourceNames"]
+        ]
+        policy = match.get("matchPolicy", "Equivalent")
+        as_webhook = {"rules": rules or _EVERYTHING, "matchPolicy": policy}
+        excluded = {"rules": match.get("excludeResourceRules") or [], "matchPolicy": policy}
+        rows = self.rows()
+        row = wanted_as(as_webhook, question, rows)
+        if row is None or wanted_as(excluded, question, rows) or not is_selected(match, question, self._store):
+            return None
+        return row
+
+    def functions(self, question: Question) -> Functions:
+        """Those that know who asks."""
+        return {"check": checking(self._authorizer, question.user)}
+
+    def variables(self, matched: Matched) -> Iterator[Object]:
+        """The variables of a policy's expressions, once for each parameter. Raises `ApiError` 403."""
+        question = matched.question
+        request = review(question, matched.row)["request"]
+        namespace = self._store.get("namespaces", "", question.namespace) if question.namespace else None
+        common: Object = {
+            "object": request["object"],
+            "oldObject": request["oldObject"],
+            "request": request,
+            "namespaceObject": namespace.load() if namespace is not None else None,
+            "authorizer": authority(question),
+        }
+        for params in self._params(matched.bound, question):
+            yield {**common, "params": params, "variables": {}}
+
+    def _params(self, bound: Bound, question: Question) -> Iterator[Object | None]:
+        """What a binding hands to its policy, one after the other. Raises `ApiError` 403 where it must be and is not."""
+        kind, reference = bound.policy["spec"].get("paramKind"), bound.binding["spec"].get("paramRef")
+        if not kind or not reference:
+            yield None
+            return
+        row = next(
+            (row for row in self.rows() if (row.api_version, row.kind) == (kind["apiVersion"], kind["kind"])), None
+        )
+        found: list[Object] = []
+        if row is not None:
+            namespace = (reference.get("namespace") or question.namespace) if row.namespaced else ""
+            for stored in self._store.list(row.key, namespace):
+                by_name = reference.get("name") == stored.name
+                selector = reference.get("selector")
+                if by_name or (selector is not None and selects(selector, stored.labels)):
+                    found.append({**stored.load(), "kind": row.kind, "apiVersion": row.api_version})
+        if not found and reference.get("parameterNotFoundAction", "Deny") == "Deny":
+            why = "no params found for policy binding with `Deny` parameterNotFoundAction"
+            raise self.refusal(bound, question, why, "Invalid")
+        yield from found
+
+    def refusal(self, bound: Bound, question: Question, said: str, reason: str) -> ApiError:
+        """The answer to a write that a policy does not let be."""
+        text = f"{self._title} {bound.names} denied request: {said}"
+        error = forbidden(question.row.group, question.row.plural, question.name, text)
+        error.reason, error.code = reason, _CODES.get(reason, 422)
+        error.details = {**(error.details or {}), "causes": [{"message": text}]}
+        return error
+
+
+def applies(spec: Object, variables: Object, functions: Functions) -> bool:
+    """Whether all conditions of a policy hold; its own variables are found then, in place. Raises `CelError`."""
+    for condition in spec.get("matchConditions") or ():
+        try:
+            if evaluate(condition["expression"], variables, functions) is not True:
+                return False
+        except CelError as error:
+            raise CelError(f"match condition failed: {error}") from None
+    for variable in spec.get("variables") or ():
+        try:
+            variables["variables"][variable["name"]] = evaluate(variable["expression"], variables, functions)
+        except CelError:
+            continue  # whoever uses it says so
+    return True

@@ -1,0 +1,162 @@
+"""Plug-in MutatingAdmissionPolicy: changes that expressions make to what is about to be stored.
+
+An `ApplyConfiguration` is merged as server-side apply merges, by the lists' and maps' own rules, and nobody owns what
+it says; it must not name a list or a map that is replaced as a whole. A `JSONPatch` is a list of operations, none of
+which is done where a `test` among them fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from cumulet.kube import kinds
+from cumulet.kube.admission.binding import BoundPolicies, Functions, Matched, applies
+from cumulet.kube.admission.webhooks import Question
+from cumulet.kube.cel import CelError, evaluate
+from cumulet.kube.cel.structs import plain
+from cumulet.kube.custom.conversion import Conversions
+from cumulet.kube.fields import Shape, shape_of
+from cumulet.kube.fields.shape import ANY
+from cumulet.kube.fields.walk import merge
+from cumulet.kube.patch import json_patch
+from cumulet.kube.patch.json_patch import FailedTestError, JsonPatchError
+from cumulet.kube.resources import Row
+from cumulet.kube.schema import definition
+from cumulet.kube.status import ApiError
+from cumulet.kube.store import Store
+from cumulet.kube.versions import to_stored
+
+Object = dict[str, Any]
+Complete = Callable[[Object], None]
+
+
+class Mutations(BoundPolicies):
+    """The policies that change objects."""
+
+    def __init__(self, store: Store, conversions: Conversions) -> None:
+        names = "mutatingadmissionpolicies", "mutatingadmissionpolicybindings"
+        super().__init__(store, conversions, *names, title="policy")
+
+    async def change(self, question: Question, complete: Complete, *, again: bool = False) -> Object | None:
+        """The object as the policies want it, the second time as those do that want to see it `again`.
+
+        `complete` makes whole what one has changed. Raises `ApiError`.
+        """
+        last = -1
+        for index, bound in enumerate(self.bound):
+            if again and bound.policy["spec"].get("reinvocationPolicy") != "IfNeeded":
+                continue
+            found = await self._one(index, question, complete)
+            if found != question.obj:
+                question, last = question._replace(obj=found), index
+        if again:
+            return question.obj
+        # Those that want to see again what others have changed after them.
+        for index, bound in enumerate(self.bound[: max(last, 0)]):
+            if bound.policy["spec"].get("reinvocationPolicy") == "IfNeeded":
+                question = question._replace(obj=await self._one(index, question, complete))
+        return question.obj
+
+    async def _one(self, index: int, question: Question, complete: Complete) -> Object | None:
+        bound = self.bound[index]
+        matched = await self.match(bound, question)
+        if matched is None or question.obj is None:
+            return question.obj
+        functions = self.functions(question)
+        obj = matched.question.obj
+        assert obj is not None
+        for variables in self.variables(matched):
+            try:
+                obj = self._mutated(matched, obj, variables, functions)
+            except CelError as error:
+                if bound.fails:
+                    raise _refusal(matched, str(error)) from None
+        if obj == matched.question.obj:
+            return question.obj
+        if question.kind is not None:
+            return obj
+        back = await self._conversions.between(matched.row, question.row, to_stored(matched.row, obj))
+        assert back is not None
+        complete(back)
+        return back
+
+    def _mutated(self, matched: Matched, obj: Object, variables: Object, functions: Functions) -> Object:
+        """The object with all mutations of a policy, one upon the other. Raises `CelError`."""
+        spec, row = matched.bound.policy["spec"], matched.row
+        kind, api_version = variables["object"]["kind"], variables["object"]["apiVersion"]
+        if not applies(spec, variables, functions):
+            return obj
+        for mutation in spec.get("mutations") or ():
+            variables["object"] = {**obj, "kind": kind, "apiVersion": api_version}
+            by_merge = mutation["patchType"] == "ApplyConfiguration"
+            expression = mutation["applyConfiguration" if by_merge else "jsonPatch"]["expression"]
+            try:
+                patch = _as_json(evaluate(plain(expression), variables, functions))
+            except CelError as error:
+                raise CelError(f"expression '{expression}' resulted in error: {error}") from None
+            shape = _shape(matched.question, row)
+            obj = _merged(obj, patch, shape) if by_merge else _patched(obj, patch)
+        return obj
+
+
+def _refusal(matched: Matched, said: str) -> ApiError:
+    text = f"policy {matched.bound.names} denied request: {said}"
+    details = {"name": matched.question.name, "kind": matched.row.plural, "causes": [{"message": text}]}
+    return ApiError(403, "Invalid", text, details | ({"group": matched.row.group} if matched.row.group else {}))
+
+
+def _shape(question: Question, row: Row) -> Shape:
+    if question.kind is None:
+        return kinds.shape(row)
+    found = definition(*question.kind)
+    return shape_of(found) if found is not None else ANY
+
+
+def _as_json(value: Any) -> Any:
+    try:
+        return msgspec.json.decode(msgspec.json.encode(value))
+    except (TypeError, ValueError) as error:
+        raise CelError(f"the value of the expression is none of JSON: {error}") from None
+
+
+def _merged(obj: Object, patch: Any, shape: Shape) -> Object:
+    if not isinstance(patch, dict):
+        raise CelError("type mismatch: ApplyConfiguration expression should evaluate to Object")
+    if atomic := list(_atomics(patch, shape, "")):
+        raise CelError(
+            f"error applying patch: invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: "
+            f"{', '.join(atomic)}"
+        )
+    merged: Object = merge(obj, patch, shape)
+    return merged
+
+
+def _atomics(value: Any, shape: Shape, path: str) -> list[str]:
+    """The paths of lists and maps that would be replaced as a whole."""
+    if isinstance(value, list):
+        if not shape.keys and not shape.is_set:
+            return [path]
+        items = enumerate(value)
+        return [found for index, item in items for found in _atomics(item, shape.element or ANY, f"{path}[{index}]")]
+    if not isinstance(value, dict):
+        return []
+    if shape.atomic:
+        return [path]
+    return [found for key, item in value.items() for found in _atomics(item, shape.field(key), f"{path}.{key}")]
+
+
+def _patched(obj: Object, patch: Any) -> Object:
+    if not isinstance(patch, list) or not all(isinstance(item, dict) for item in patch):
+        raise CelError("type mismatch: JSONPatchType.expression should evaluate to array of JSONPatch")
+    try:
+        found = json_patch(obj, patch)
+    except FailedTestError:
+        return obj
+    except JsonPatchError as error:
+        raise CelError(f"JSON Patch: {error}") from None
+    if not isinstance(found, dict) or not isinstance(found.get("metadata", {}), dict):
+        raise CelError("JSON Patch: what it makes is no object")
+    return found

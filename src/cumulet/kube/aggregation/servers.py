@@ -1,0 +1,234 @@
+"""The servers that are registered: whether they are there, what they serve, and requests that are theirs.
+
+A request is authenticated and authorised here and passed on over TLS with this server's certificate, by which the
+other one believes who its headers say has asked (`X-Remote-User`; "Configure the Aggregation Layer").
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import functools
+import logging
+import ssl
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import aiohttp
+import msgspec
+from aiohttp import web
+from yarl import URL
+
+from cumulet.common import clock
+from cumulet.kube.aggregation.definition import KEY
+from cumulet.kube.endpoints import check_address, resolve
+from cumulet.kube.flow import SEAT
+from cumulet.kube.objects import Objects
+from cumulet.kube.relaying import forwarded, relay
+from cumulet.kube.resources import BY_KEY
+from cumulet.kube.status import ApiError, bad_request
+from cumulet.kube.store import Store
+from cumulet.kube.users import User
+
+log = logging.getLogger(__name__)
+
+Object = dict[str, Any]
+
+_EVERY = 30.0
+_PATIENCE = aiohttp.ClientTimeout(total=5)
+_WATCHED = (KEY, "services", "endpointslices.discovery.k8s.io")
+_REMOTE = "x-remote-"
+
+
+class Server(NamedTuple):
+    """A server of one version of a group, as its APIService has it."""
+
+    name: str
+    group: str
+    version: str
+    spec: Object
+    is_available: bool
+
+    @property
+    def api_version(self) -> str:
+        """`metrics.k8s.io/v1beta1`."""
+        return f"{self.group}/{self.version}"
+
+
+class Aggregation:
+    """Follows the APIServices in the store; `run` looks after them."""
+
+    def __init__(self, store: Store, objects: Objects, certificate: tuple[Path, Path], pod_cidr: str) -> None:
+        self._store = store
+        self._objects = objects
+        self._certificate = certificate
+        self._pod_cidr = pod_cidr
+        self._servers: dict[tuple[str, str], Server] = {}
+        self._resources: dict[str, list[Object]] = {}
+        self._wake = asyncio.Event()
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0), timeout=timeout, auto_decompress=False
+        )
+        store.on_change(KEY, self._refresh)
+        for key in _WATCHED:
+            store.on_change(key, self._wake.set)
+        self._refresh()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._session.close()
+
+    def _refresh(self) -> None:
+        found = []
+        for stored in self._store.list(KEY):
+            obj = stored.load()
+            spec, conditions = obj["spec"], (obj.get("status") or {}).get("conditions") or ()
+            if spec.get("service"):
+                is_available = any(item["type"] == "Available" and item["status"] == "True" for item in conditions)
+                found.append(Server(stored.name, spec.get("group", ""), spec["version"], spec, is_available))
+        found.sort(
+            key=lambda server: (-server.spec["groupPriorityMinimum"], server.group, -server.spec["versionPriority"])
+        )
+        self._servers = {(server.group, server.version): server for server in found}
+
+    @property
+    def servers(self) -> Sequence[Server]:
+        """All of them, those that are to come first in discovery at the front."""
+        return tuple(self._servers.values())
+
+    def find(self, group: str, version: str) -> Server | None:
+        """The server of a version of a group."""
+        return self._servers.get((group, version))
+
+    def resources(self, server: Server) -> list[Object]:
+        """What a server last said that it serves, each an `APIResource`."""
+        return self._resources.get(server.name, [])
+
+    async def answer(self, request: web.BaseRequest, user: User, server: Server) -> web.StreamResponse:
+        """Pass on a request. Raises `ApiError` 400, and 503 where the server is not there."""
+        if request.headers.get("Upgrade"):
+            raise bad_request("connections to aggregated API servers are not upgraded")
+        if not server.is_available:
+            raise ApiError(503, "ServiceUnavailable", "service unavailable", {})
+        headers = forwarded(request)
+        for key in [key for key in headers if key.lower().startswith(_REMOTE)]:
+            del headers[key]
+        headers["X-Remote-User"] = user.name
+        for group in user.groups:
+            headers.add("X-Remote-Group", group)
+        if request.query.get("watch", "").lower() in ("true", "1") and (seat := SEAT.get(None)) is not None:
+            seat.release()
+        url = URL(self._base(server) + request.raw_path, encoded=True)
+        return await relay(self._session, request, url, headers, **self._tls(server))
+
+    def _base(self, server: Server) -> str:
+        """Raises `ApiError` 404 and 503."""
+        service = server.spec["service"]
+        address, port = resolve(self._store, service["namespace"], service["name"], service.get("port", 443))
+        if server.spec.get("insecureSkipTLSVerify"):
+            # Whoever answers is taken at their word, so it must be none of those that trust this machine.
+            check_address(address, self._pod_cidr)
+        return f"https://{address}:{port}"
+
+    def _tls(self, server: Server) -> dict[str, Any]:
+        service = server.spec["service"]
+        context = _context(
+            server.spec.get("caBundle") or "", self._certificate, bool(server.spec.get("insecureSkipTLSVerify"))
+        )
+        return {"ssl": context, "server_hostname": f"{service['name']}.{service['namespace']}.svc"}
+
+    async def run(self) -> None:
+        """Look whether the servers are there, whenever something changes and every half minute, until cancelled."""
+        while True:
+            self._wake.clear()
+            stored = list(self._store.list(KEY))
+            await asyncio.gather(*(self._look(item.name, item.load()["spec"]) for item in stored))
+            try:
+                async with asyncio.timeout(_EVERY):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    async def _look(self, name: str, spec: Object) -> None:
+        reason, message = "Local", "Local APIServices are always available"
+        if spec.get("service"):
+            server = Server(name, spec.get("group", ""), spec["version"], spec, is_available=True)
+            reason, message = await self._try(server)
+        told = {
+            "type": "Available",
+            "status": "True" if reason in ("Local", "Passed") else "False",
+            "reason": reason,
+            "message": message,
+        }
+
+        def change(obj: Object) -> Object:
+            conditions = (obj.get("status") or {}).get("conditions") or []
+            old: Object = next((item for item in conditions if item["type"] == "Available"), {})
+            since = old.get("lastTransitionTime") if old.get("status") == told["status"] else None
+            others = [item for item in conditions if item["type"] != "Available"]
+            new = {**told, "lastTransitionTime": since or clock.rfc3339()}
+            if new == old:
+                raise _SameError
+            obj["status"] = {"conditions": [*others, new]}
+            return obj
+
+        try:
+            await self._objects.rewrite(BY_KEY[KEY], "", name, change)
+        except _SameError:
+            pass
+        except ApiError as error:
+            log.info("APIService %s: %s", name, error)  # it is gone, or is changed by others all the time
+
+    async def _try(self, server: Server) -> tuple[str, str]:
+        """Whether a server answers, as the reason and the message of its condition."""
+        service = server.spec["service"]
+        namespace, name, port = service["namespace"], service["name"], service.get("port", 443)
+        stored = self._store.get("services", namespace, name)
+        if stored is None:
+            return "ServiceNotFound", f'service/{name} in "{namespace}" is not present'
+        ports = {item["port"]: item.get("name", "") for item in stored.load()["spec"].get("ports") or ()}
+        if port not in ports:
+            return "ServicePortError", f'service/{name} in "{namespace}" is not listening on port {port}'
+        try:
+            base = self._base(server)
+        except ApiError as error:
+            if error.code == 400:
+                return "FailedDiscoveryCheck", str(error)
+            why = (
+                f'endpointslices for service/{name} in "{namespace}" have no addresses with port name "{ports[port]}"'
+            )
+            return "MissingEndpoints", why
+        url = URL(f"{base}/apis/{server.api_version}")
+        why = f"failing or missing response from {url}"
+        try:
+            async with self._session.get(
+                url, timeout=_PATIENCE, allow_redirects=False, **self._tls(server)
+            ) as response:
+                raw = await response.read()
+                if not 200 <= response.status < 300:
+                    return "FailedDiscoveryCheck", f"{why}: bad status from {url}: {response.status}"
+            found = msgspec.json.decode(raw, type=dict[str, Any])
+            self._resources[server.name] = [item for item in found.get("resources") or () if isinstance(item, dict)]
+        except TimeoutError:
+            return "FailedDiscoveryCheck", f'{why}: Get "{url}": context deadline exceeded'
+        except (aiohttp.ClientError, ValueError, OSError) as error:
+            return "FailedDiscoveryCheck", f'{why}: Get "{url}": {error}'
+        return "Passed", "all checks passed"
+
+
+class _SameError(Exception):
+    """There is nothing to write."""
+
+
+@functools.lru_cache(64)
+def _context(bundle: str, certificate: tuple[Path, Path], skips: bool) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if bundle.strip():
+        context = ssl.create_default_context(cadata=base64.b64decode(bundle).decode("ascii"))
+    if skips:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    context.load_cert_chain(*certificate)
+    return context
