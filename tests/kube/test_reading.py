@@ -108,7 +108,7 @@ def test_a_watch_with_the_state_first(server: Server, path: str) -> None:
 def test_tables_and_partial_metadata(server: Server, path: str) -> None:
     table = server.call("GET", path, accept="application/json;as=Table;v=v1;g=meta.k8s.io,application/json").body
     assert [column["name"] for column in table["columnDefinitions"]] == ["Name", "Data", "Age"]
-    assert [row["cells"][:2] for row in table["rows"]] == [[f"c{number}", "0"] for number in range(10)]
+    assert [row["cells"][:2] for row in table["rows"]] == [[f"c{number}", 0] for number in range(10)]
     assert table["rows"][0]["object"]["kind"] == "PartialObjectMetadata"
     accept = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
     partial = server.call("GET", path, accept=accept).body

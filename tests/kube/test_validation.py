@@ -44,7 +44,7 @@ CONTAINER = "spec.containers.0"
 @pytest.mark.parametrize(
     ("path", "value", "field", "message"),
     [
-        ("spec.dnsPolicy", "No", "spec.dnsPolicy", 'Unsupported value: "No": supported values: "ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"'),
+        ("spec.dnsPolicy", "No", "spec.dnsPolicy", 'Unsupported value: "No": supported values: "ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"'),
         ("spec.dnsPolicy", "None", "spec.dnsConfig", "Required value: must provide `dnsConfig` when `dnsPolicy` is None"),
         ("spec.activeDeadlineSeconds", 0, "spec.activeDeadlineSeconds", "Invalid value: 0: must be between 1 and 2147483647, inclusive"),
         ("spec.hostAliases", [{"ip": "x"}], "spec.hostAliases[0].ip", 'Invalid value: "x": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)'),
@@ -56,7 +56,7 @@ CONTAINER = "spec.containers.0"
         (f"{CONTAINER}.env", [{"name": "A=B"}], "spec.containers[0].env[0].name", "Invalid value: \"A=B\": a valid environment variable name must consist only of printable ASCII characters other than '='"),
         (f"{CONTAINER}.env", [{"name": "A", "valueFrom": {}}], "spec.containers[0].env[0].valueFrom", 'Invalid value: "": must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`'),
         (f"{CONTAINER}.env", [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s"}}}], "spec.containers[0].env[0].valueFrom.secretKeyRef.key", "Required value"),
-        (f"{CONTAINER}.envFrom", [{"prefix": "A"}], "spec.containers[0].envFrom[0]", 'Invalid value: "": must specify one of: `configMapRef` or `secretRef`'),
+        (f"{CONTAINER}.envFrom", [{"prefix": "A"}], "spec.containers[0].envFrom", 'Invalid value: "": must specify one of: `configMapRef` or `secretRef`'),
         (f"{CONTAINER}.volumeMounts", [{"name": "v", "mountPath": "/a"}], "spec.containers[0].volumeMounts[0].name", 'Not found: "v"'),
         (f"{CONTAINER}.resources", {"requests": {"cpu": "2"}, "limits": {"cpu": "1"}}, "spec.containers[0].resources.requests", 'Invalid value: "2": must be less than or equal to cpu limit of 1'),
         (f"{CONTAINER}.resources", {"requests": {"gpu": "2"}}, "spec.containers[0].resources.requests[gpu]", 'Invalid value: "gpu": must be a standard resource for containers'),
@@ -69,7 +69,7 @@ CONTAINER = "spec.containers.0"
         ("spec.affinity", {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{}]}}, "spec.affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].topologyKey", "Required value: can not be empty"),
         ("spec.affinity", {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {}}}, "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms", "Required value: must have at least one node selector term"),
         ("metadata.finalizers", ["mine"], "metadata.finalizers[0]", 'Invalid value: "mine": name is neither a standard finalizer name nor is it fully qualified'),
-        ("metadata.ownerReferences", [{"apiVersion": "v1", "kind": "Pod", "name": "x"}], "metadata.ownerReferences[0].uid", 'Invalid value: "": must not be empty'),
+        ("metadata.ownerReferences", [{"apiVersion": "v1", "kind": "Pod", "name": "x"}], "metadata.ownerReferences.uid", 'Invalid value: "": must not be empty'),
     ],
 )  # fmt: skip
 def test_pods(server: Server, path: str, value: Any, field: str, message: str) -> None:
@@ -86,7 +86,7 @@ SERVICE: Object = {"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}]}}
         ("spec.ports.0.targetPort", "a_b", "spec.ports[0].targetPort", 'Invalid value: "a_b": must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)'),
         ("spec.externalTrafficPolicy", "Local", "spec.externalTrafficPolicy", 'Invalid value: "Local": may only be set for externally-accessible services'),
         ("spec.sessionAffinity", "Yes", "spec.sessionAffinity", 'Unsupported value: "Yes": supported values: "ClientIP", "None"'),
-        ("spec.loadBalancerSourceRanges", ["10.0.0.0/8"], "spec.loadBalancerSourceRanges", "Forbidden: may only be used when `type` is 'LoadBalancer'"),
+        ("spec.loadBalancerSourceRanges", ["10.0.0.0/8"], "spec.LoadBalancerSourceRanges", "Forbidden: may only be used when `type` is 'LoadBalancer'"),
         ("spec.externalIPs", ["x"], "spec.externalIPs[0]", 'Invalid value: "x": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)'),
         ("spec.ports", [{"port": 1, "name": "A"}, {"port": 2}], "spec.ports[1].name", "Required value"),
     ],
@@ -108,7 +108,7 @@ def test_services(server: Server, path: str, value: Any, field: str, message: st
         (f"apis/rbac.authorization.k8s.io/v1/{NAMESPACED}/rolebindings", {"roleRef": {"kind": "Pod", "name": "x"}}, "roleRef.kind", 'Unsupported value: "Pod": supported values: "ClusterRole", "Role"'),
         ("apis/scheduling.k8s.io/v1/priorityclasses", {"value": 2_000_000_000}, "value", "Forbidden: maximum allowed value of a user defined priority is 1000000000"),
         ("apis/storage.k8s.io/v1/storageclasses", {}, "provisioner", "Required value"),
-        (f"apis/apps/v1/{NAMESPACED}/deployments", {"spec": {"selector": {}, "template": {"spec": POD["spec"]}}}, "spec.selector", "Required value"),
+        (f"apis/apps/v1/{NAMESPACED}/deployments", {"spec": {"selector": {}, "template": {"spec": POD["spec"]}}}, "spec.selector", "Invalid value: {}: empty selector is invalid for deployment"),
     ],
 )  # fmt: skip
 def test_other_kinds(server: Server, path: str, body: Object, field: str, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Cluster IPs and node ports: each service has its own, as long as it lives."""
+"""Cluster IPs and node ports: each service has its own, as long as it lives (`registry/core/service/storage`)."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import ipaddress
 import secrets
 from typing import Any
 
+from cumulet.kube.schema.services import NODE_PORTS, is_checked, keep_allotted, normalize
+from cumulet.kube.schema.validation.causes import invalid as invalid_value
+from cumulet.kube.schema.validation.services import cluster_ips
 from cumulet.kube.status import Cause, invalid
 from cumulet.kube.store import Store
 
 Object = dict[str, Any]
 
 _PORTS = range(30000, 32768)
-_WITH_NODE_PORTS = ("NodePort", "LoadBalancer")
+_FAMILIES = ("IPv4", "IPv6")
 
 
 class Allocator:
@@ -24,16 +27,22 @@ class Allocator:
         self._held: set[str | int] = set()
 
     def complete(self, service: Object, old: Object | None = None) -> set[str | int]:
-        """Give a service what its type asks for, in place; what was newly taken, to `release` once it is stored."""
-        spec = service["spec"]
-        before = (old or {}).get("spec") or {}
+        """Give a service what its type asks for, in place; what was newly taken, to `release` once it is stored.
+
+        Raises `ApiError` 422 where it asks for what it cannot have.
+        """
+        spec, before = service["spec"], (old or {}).get("spec") or {}
         taken: set[str | int] = set()
-        if spec["type"] == "ExternalName":
-            for name in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
-                spec.pop(name, None)
-        else:
-            self._cluster_ip(service, spec, before, taken)
-        self._node_ports(service, spec, before, taken)
+        if old is not None:
+            keep_allotted(spec, before)
+        normalize(spec, None if old is None else before)
+        if spec.get("type") != "ExternalName":
+            self._families(service, spec, before)
+            self._cluster_ips(service, spec, before, taken)
+        if spec.get("type") in NODE_PORTS:
+            self._node_ports(service, spec, before, taken)
+        if is_checked(spec) and not spec.get("healthCheckNodePort"):
+            spec["healthCheckNodePort"] = self._free_port(service, "spec.healthCheckNodePort", taken)
         self._held |= taken
         return taken
 
@@ -41,72 +50,110 @@ class Allocator:
         """The service is stored, or was refused."""
         self._held -= taken
 
-    def _cluster_ip(self, service: Object, spec: Object, before: Object, taken: set[str | int]) -> None:
-        address = spec.get("clusterIP") or before.get("clusterIP")
+    def _families(self, service: Object, spec: Object, before: Object) -> None:
+        """Which families of addresses it has, of which this cluster has one."""
+        own = f"IPv{self._network.version}"
+        is_bare = spec.get("clusterIP") == "None" and not spec.get("selector")
+        if spec.get("ipFamilyPolicy") is None:
+            default = "RequireDualStack" if is_bare else "SingleStack"
+            spec["ipFamilyPolicy"] = before.get("ipFamilyPolicy") or default
+        if causes := list(cluster_ips(spec, before)):
+            raise _refused(service, causes)
+        policy, families = spec["ipFamilyPolicy"], list(spec.get("ipFamilies") or ())
+        addresses = spec.get("clusterIPs") or []
+        for found, word in ((addresses, "cluster IPs"), (families, "IP families")):
+            if policy == "SingleStack" and len(found) == 2:
+                why = f"must be 'RequireDualStack' or 'PreferDualStack' when multiple {word} are specified"
+                causes.append(invalid_value("spec.ipFamilyPolicy", policy, why))
+        for index, text in enumerate(addresses):
+            if text == "None":
+                break
+            family = f"IPv{ipaddress.ip_address(text).version}"
+            if index >= len(families):
+                if family == own:
+                    families.append(family)
+                else:
+                    why = f"{family} is not configured on this cluster"
+                    causes.append(invalid_value(f"spec.clusterIPs[{index}]", addresses, why))
+        if causes:
+            raise _refused(service, causes)
+        if is_bare:
+            families = families or [own]
+            if len(families) < 2 and policy != "SingleStack":
+                families.append(next(family for family in _FAMILIES if family != families[0]))
+        else:
+            if policy == "RequireDualStack":
+                why = "this cluster is not configured for dual-stack services"
+                causes.append(invalid_value("spec.ipFamilyPolicy", policy, why))
+            for index, family in enumerate(families):
+                if family != own:
+                    causes.append(
+                        invalid_value(f"spec.ipFamilies[{index}]", family, "not configured on this cluster")
+                    )
+            if causes:
+                raise _refused(service, causes)
+        spec["ipFamilies"] = families or [own]
+
+    def _cluster_ips(self, service: Object, spec: Object, before: Object, taken: set[str | int]) -> None:
+        addresses = spec.get("clusterIPs") or []
+        if addresses[:1] == ["None"]:
+            return
+        address = addresses[0] if addresses else ""
         if not address:
-            used = self._used("clusterIP")
-            # The first half is left to those who choose, as upstream prefers.
-            hosts = self._network.num_addresses - 2
-            for _ in range(hosts):
-                candidate = str(self._network.network_address + 1 + secrets.randbelow(hosts))
-                if candidate not in used:
-                    address = candidate
-                    break
-            else:
-                raise _refused(service, "spec.clusterIPs", "", "no address is left in the range")
+            address = self._free_address(service)
             taken.add(address)
-        elif address != "None" and address != before.get("clusterIP"):
-            try:
-                inside = ipaddress.ip_address(address) in self._network
-            except ValueError:
-                raise _refused(service, "spec.clusterIPs[0]", address, "must be a valid IP address") from None
-            if not inside:
-                why = f"failed to allocate IP {address}: the provided IP is not in the valid range. The range of valid IPs is {self._network}"
-                raise _refused(service, "spec.clusterIPs", [address], why)
-            if address in self._used("clusterIP"):
-                raise _refused(
-                    service,
-                    "spec.clusterIPs",
-                    [address],
-                    f"failed to allocate IP {address}: provided IP is already allocated",
-                )
+        elif address not in (before.get("clusterIPs") or ()):
+            why = ""
+            if ipaddress.ip_address(address) not in self._network:
+                why = f"the provided IP ({address}) is not in the valid range. The range of valid IPs is {self._network}"
+            elif address in self._used("clusterIP"):
+                why = "provided IP is already allocated"
+            if why:
+                why = f"failed to allocate IP {address}: {why}"
+                raise _refused(service, [invalid_value("spec.clusterIPs", addresses, why)])
             taken.add(address)
         spec["clusterIP"] = address
-        spec["clusterIPs"] = [address]
-        spec.setdefault("ipFamilies", ["IPv4"])
-        spec.setdefault("ipFamilyPolicy", "SingleStack")
+        spec["clusterIPs"] = [address, *addresses[1:]]
+
+    def _free_address(self, service: Object) -> str:
+        used = self._used("clusterIP")
+        # The first half is left to those who choose, as upstream prefers.
+        hosts = self._network.num_addresses - 2
+        for _ in range(hosts):
+            candidate = str(self._network.network_address + 1 + secrets.randbelow(hosts))
+            if candidate not in used:
+                return candidate
+        raise _refused(service, [invalid_value("spec.clusterIPs", "", "no address is left in the range")])
 
     def _node_ports(self, service: Object, spec: Object, before: Object, taken: set[str | int]) -> None:
-        ports = spec.get("ports") or []
-        wanted = spec["type"] in _WITH_NODE_PORTS and spec.get("allocateLoadBalancerNodePorts", True)
-        had = {(port.get("port"), port.get("protocol")): port.get("nodePort") for port in before.get("ports") or ()}
-        used = self._used("nodePort") if wanted else set()
-        for index, port in enumerate(ports):
-            if not wanted:
-                port.pop("nodePort", None)
-                continue
-            mine = had.get((port.get("port"), port.get("protocol")))
-            number = port.get("nodePort") or mine
+        allots = spec.get("type") == "NodePort" or spec.get("allocateLoadBalancerNodePorts") is not False
+        had = {port.get("nodePort") for port in before.get("ports") or ()}
+        given: dict[int, int] = {}
+        used = self._used("nodePort")
+        for index, port in enumerate(spec.get("ports") or ()):
+            number, field = port.get("nodePort"), f"spec.ports[{index}].nodePort"
             if not number:
-                number = next(
-                    (n for n in (secrets.choice(_PORTS) for _ in range(1000)) if n not in used | taken), None
-                )
-                if number is None:
-                    raise _refused(service, f"spec.ports[{index}].nodePort", 0, "no port is left in the range")
-                taken.add(number)
-            elif number != mine:
-                field = f"spec.ports[{index}].nodePort"
+                if not allots:
+                    continue
+                # One port of two protocols is one outside too.
+                number = given.get(port.get("port", 0)) or self._free_port(service, field, taken)
+            elif number not in had and number not in taken:
                 if number not in _PORTS:
-                    raise _refused(
-                        service,
-                        field,
-                        number,
-                        "provided port is not in the valid range. The range of valid ports is 30000-32767",
-                    )
-                if number in used and number not in had.values():
-                    raise _refused(service, field, number, "provided port is already allocated")
+                    why = "provided port is not in the valid range. The range of valid ports is 30000-32767"
+                    raise _refused(service, [invalid_value(field, number, why)])
+                if number in used:
+                    raise _refused(service, [invalid_value(field, number, "provided port is already allocated")])
                 taken.add(number)
-            port["nodePort"] = number
+            port["nodePort"] = given[port.get("port", 0)] = number
+
+    def _free_port(self, service: Object, field: str, taken: set[str | int]) -> int:
+        used = self._used("nodePort") | taken
+        for _ in range(1000):
+            number = secrets.choice(_PORTS)
+            if number not in used:
+                taken.add(number)
+                return number
+        raise _refused(service, [invalid_value(field, 0, "no port is left in the range")])
 
     def _used(self, field: str) -> set[str | int]:
         used = set(self._held)
@@ -116,9 +163,9 @@ class Allocator:
                 used.add(spec.get("clusterIP", ""))
             else:
                 used |= {port["nodePort"] for port in spec.get("ports") or () if port.get("nodePort")}
+                used.add(spec.get("healthCheckNodePort", 0))
         return used
 
 
-def _refused(service: Object, field: str, value: Any, why: str) -> Exception:
-    cause = Cause(field, "FieldValueInvalid", f"Invalid value: {value!r}: {why}".replace("'", '"'))
-    return invalid("", "Service", service["metadata"]["name"], [cause])
+def _refused(service: Object, causes: list[Cause]) -> Exception:
+    return invalid("", "Service", service["metadata"].get("name", ""), causes)

@@ -15,7 +15,8 @@ from aiohttp import HttpVersion11, web
 from cumulet.common import clock
 from cumulet.kube.codec import PROTOBUF, YAML, ProtobufError, encode_protobuf
 from cumulet.kube.resources import Row
-from cumulet.kube.status import ApiError
+from cumulet.kube.schema.validation.causes import quoted
+from cumulet.kube.status import ApiError, bad_request
 from cumulet.kube.store import Stored
 from cumulet.kube.tables import Include, to_table
 from cumulet.kube.versions import from_stored
@@ -36,26 +37,44 @@ class Form(NamedTuple):
 
 
 def form_of(request: web.BaseRequest) -> Form:
-    """Read the Accept header and `includeObject`."""
-    include = request.query.get("includeObject", "Metadata") if request.query_string else "Metadata"
-    return _form(request.headers.get("Accept", ""), include)
+    """Read the Accept header and `includeObject`. Raises `ApiError` 400 and 406."""
+    include = request.query.get("includeObject", "") if request.query_string else ""
+    return _form(request.headers.get("Accept", ""), include or "Metadata")
 
 
 @functools.lru_cache(256)
 def _form(accept: str, include: str) -> Form:
-    if include not in ("Metadata", "Object", "None"):
-        include = "Metadata"
     if media := _media(accept):
         return Form("", "Metadata", media)
+    others = False
     for part in accept.split(","):
-        parameters = dict(item.strip().partition("=")[::2] for item in part.split(";")[1:])
+        name, *rest = part.split(";")
+        parameters = dict(item.strip().partition("=")[::2] for item in rest)
         if parameters.get("g") == "meta.k8s.io" and parameters.get("v") == "v1":
             shape = parameters.get("as", "").removesuffix("List")
             if shape in ("Table", "PartialObjectMetadata"):
-                return Form(shape, include)  # type: ignore[arg-type]
-        elif part.strip().startswith((_JSON, "*/*")) and "as" not in parameters:
-            break
+                return Form(shape, _checked(include, shape))
+        is_json = name.strip().lower() in (_JSON, "*/*")
+        if is_json and "as" not in parameters:
+            return Form("", "Metadata")
+        # An older form of a table is not made: what was asked for is answered whole.
+        others = others or not is_json or parameters.get("v") == "v1beta1"
+    if accept and not others:
+        raise _unacceptable()
     return Form("", "Metadata")
+
+
+def _checked(include: str, shape: str) -> Include:
+    if shape == "Table" and include not in ("Metadata", "Object", "None"):
+        why = "must be 'Metadata', 'Object', 'None', or empty"
+        given = f"includeObject: Invalid value: {quoted(include[:64])}: {why}"
+        raise bad_request(f"Unable to convert to Table as requested: {given}")
+    return include if include in ("Object", "None") else "Metadata"  # type: ignore[return-value]
+
+
+def _unacceptable() -> ApiError:
+    known = f"{_JSON}, {YAML}, {PROTOBUF}"
+    return ApiError(406, "NotAcceptable", f"only the following media types are accepted: {known}")
 
 
 def media_of(request: web.BaseRequest) -> str:
@@ -74,8 +93,7 @@ def _media(accepted: str) -> str:
         media = part.partition(";")[0].strip().lower()
         if media in (PROTOBUF, YAML):
             return media
-    known = f"{_JSON}, {YAML}, {PROTOBUF}"
-    raise ApiError(406, "NotAcceptable", f"only the following media types are accepted: {known}", {})
+    raise _unacceptable()
 
 
 def _as(media: str, body: bytes) -> bytes:
@@ -83,7 +101,7 @@ def _as(media: str, body: bytes) -> bytes:
     if media == YAML:
         import yaml
 
-        return yaml.safe_dump(document, sort_keys=False).encode()
+        return yaml.safe_dump(document, default_flow_style=False).encode()
     try:
         return encode_protobuf(document)
     except ProtobufError:
@@ -214,12 +232,17 @@ def respond_made(
 
 def respond(request: web.BaseRequest, body: bytes, status: int = 200, warnings: Sequence[str] = ()) -> web.Response:
     """An answer of JSON, or of what the client takes in its place, with warnings (RFC 9111's old `Warning` header, code 299)."""
-    media = media_of(request) if status != 406 else ""
+    try:
+        media = media_of(request)
+    except ApiError:
+        if status < 400:
+            raise
+        media = ""  # a failure is told in any case
     response = web.Response(status=status, body=_as(media, body) if media else body, content_type=media or _JSON)
     if len(body) >= _COMPRESS_FROM and "gzip" in request.headers.get("Accept-Encoding", ""):
         response.body = gzip.compress(body, compresslevel=1)
         response.headers["Content-Encoding"] = "gzip"
-    for text in warnings[:_WARNINGS]:
+    for text in list(dict.fromkeys(warnings))[:_WARNINGS]:
         # What a client sent is in it, so it could say anything, also what ends a header.
         plain = "".join(char if char.isprintable() else "\ufffd" for char in text[:_WARNING_LENGTH])
         escaped = plain.replace("\\", "\\\\").replace('"', '\\"')

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
 from aiohttp import web
 from prometheus_client import Counter, Histogram
 
-from cumulet.kube import discovery, openapi, schema
+from cumulet.kube import discovery, openapi
 from cumulet.kube.aggregation.discovering import group_of, with_groups, with_versions
 from cumulet.kube.aggregation.servers import Aggregation
 from cumulet.kube.answer import encode, respond, respond_made
@@ -23,18 +22,17 @@ from cumulet.kube.authorize import Authorizer
 from cumulet.kube.body import field_validation, read, whole
 from cumulet.kube.catalog import Catalog
 from cumulet.kube.codec import decode_body
-from cumulet.kube.codec.repeated import as_one, of_json_patch, repeated
+from cumulet.kube.codec.repeated import as_one, repeated
 from cumulet.kube.flow import SEAT, Flows
 from cumulet.kube.impersonate import impersonated
 from cumulet.kube.metrics import GROUP as METRICS
 from cumulet.kube.metrics import ResourceMetrics
 from cumulet.kube.objects import Objects
-from cumulet.kube.patch import json_patch, merge_patch, strategic_merge
-from cumulet.kube.patch.json_patch import JsonPatchError
-from cumulet.kube.patch.strategic import StrategicPatchError
+from cumulet.kube.options import check_write, delete_options
+from cumulet.kube.patching import patcher, unpatched
 from cumulet.kube.reading import Reading
 from cumulet.kube.resources import Row
-from cumulet.kube.status import ApiError, Cause, bad_request, forbidden, invalid, method_not_allowed, no_such_resource
+from cumulet.kube.status import ApiError, bad_request, forbidden, method_not_allowed, no_such_resource
 from cumulet.kube.subresources import Subresources
 from cumulet.kube.target import Target, parse, selected_name
 from cumulet.kube.users import ServiceAccountTokens, User
@@ -48,7 +46,21 @@ _LONG = ("watch", "log", "exec", "attach", "portforward", "proxy")
 #: The whole object, of which an update changes a part.
 _WHOLE = ("", "status", "approval", "ephemeralcontainers", "resize")
 
-_CUSTOM_PATCHES = ("application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml")
+#: Kinds that a replacement makes where there is nothing to replace.
+_MADE_BY_UPDATE = frozenset(
+    (
+        "services",
+        "endpoints",
+        "events",
+        "limitranges",
+        "leases.coordination.k8s.io",
+        "runtimeclasses.node.k8s.io",
+        "roles.rbac.authorization.k8s.io",
+        "rolebindings.rbac.authorization.k8s.io",
+        "clusterroles.rbac.authorization.k8s.io",
+        "clusterrolebindings.rbac.authorization.k8s.io",
+    )
+)
 
 Object = dict[str, Any]
 
@@ -254,6 +266,7 @@ class Api:
 
     async def _create(self, request: web.BaseRequest, user: User, target: Target) -> web.StreamResponse:
         row = target.row
+        check_write(request)
         obj, warnings = await self._decoded(request, row)
         if row.kind == "Binding":
             bound = target._replace(name=obj["metadata"].get("name", ""))
@@ -268,9 +281,16 @@ class Api:
 
     async def _update(self, request: web.BaseRequest, user: User, target: Target) -> web.Response:
         row = target.row
+        check_write(request)
         obj, warnings = await self._decoded(request, row)
         by = Writer.of(request, user)
         by.warnings += warnings
+        is_made = row.key in _MADE_BY_UPDATE and not target.subresource
+        if is_made and not self._objects.exists(row, target.namespace, target.name):
+            self._authorize(user, target._replace(verb="create"), target.name)
+            obj["metadata"].setdefault("name", target.name)
+            made = await self._objects.create(row.hub or row, target.namespace, to_stored(row, obj), by)
+            return encode(request, whole(row, made), 201, by.warnings)
         made = await self._objects.change(
             row.hub or row,
             target.namespace,
@@ -287,6 +307,7 @@ class Api:
         if is_apply(request):
             return await self._applying.apply(request, user, target, raw)
         change, said = patcher(request, row, raw)
+        check_write(request)
         validation = field_validation(request)
         by = Writer.of(request, user)
         warnings: list[str] = []
@@ -295,11 +316,11 @@ class Api:
             obj = change(from_stored(row, old))
             if not isinstance(obj, dict) or not isinstance(obj.get("metadata", {}), dict):
                 raise bad_request("the patched object is not an object")
-            shown = msgspec.json.encode(obj).decode() if validation == "Strict" else ""
-            warnings[:] = self._objects.decode(row, obj, "Ignore" if validation == "Ignore" else "Warn", said)
-            if warnings and validation == "Strict":
-                why = f"Invalid value: {_quoted(shown)}: strict decoding error: {', '.join(warnings)}"
-                raise invalid("", "", "", [Cause("patch", "FieldValueInvalid", why)])
+            text = msgspec.json.encode(whole(row, obj)) if validation == "Strict" else b""
+            try:
+                warnings[:] = sorted(self._objects.decode(row, obj, validation, said))
+            except ApiError as error:
+                raise unpatched(text or msgspec.json.encode(whole(row, obj)), error) from None
             return to_stored(row, obj)
 
         made = await self._objects.change(
@@ -332,83 +353,14 @@ class Api:
         by = Writer.of(request, user)
         by.dry_run = by.dry_run or bool(options.get("dryRun"))
         items = []
+        metadata = {"resourceVersion": str(self._reading.revision)}
         for stored in self._reading.selected(request, row, target.namespace):
             try:
-                obj, _ = await self._objects.delete(row, stored.namespace, stored.name, options, by)
+                await self._objects.delete(row, stored.namespace, stored.name, options, by)
             except ApiError as error:
                 if error.code != 404:
                     raise
             else:
-                items.append(obj)
-        found = {"kind": f"{row.kind}List", "apiVersion": row.api_version, "metadata": {}, "items": items}
+                items.append(from_stored(row, stored.load()))
+        found = {"kind": f"{row.kind}List", "apiVersion": row.api_version, "metadata": metadata, "items": items}
         return encode(request, found)
-
-
-async def delete_options(request: web.BaseRequest) -> Object:
-    """`DeleteOptions` from the body, or from the query."""
-    raw = await read(request)
-    options = decode_body(request.headers.get("Content-Type", ""), raw, "DeleteOptions") if raw else {}
-    schema.prune(options, "", "v1", "DeleteOptions")
-    if options.get("dryRun") not in (None, [], ["All"]):
-        cause = Cause("dryRun", "FieldValueNotSupported", 'Unsupported value: supported values: "All"')
-        raise invalid("meta.k8s.io", "DeleteOptions", "", [cause])
-    if "orphanDependents" in options:
-        options.setdefault("propagationPolicy", "Orphan" if options["orphanDependents"] else "Background")
-    query = request.query
-    if grace := query.get("gracePeriodSeconds"):
-        if not grace.lstrip("-").isdecimal():
-            raise bad_request(f"invalid gracePeriodSeconds: {grace!r}")
-        options.setdefault("gracePeriodSeconds", int(grace))
-    if policy := query.get("propagationPolicy"):
-        options.setdefault("propagationPolicy", policy)
-    if options.get("propagationPolicy") not in (None, "", "Background", "Foreground", "Orphan"):
-        raise bad_request(f"invalid propagationPolicy: {options['propagationPolicy']!r}")
-    return options
-
-
-def _quoted(text: str) -> str:
-    return msgspec.json.encode(text).decode()
-
-
-def patcher(request: web.BaseRequest, row: Row, raw: bytes) -> tuple[Callable[[Object], Object], list[str]]:
-    """What applies the patch of a request, and what strict decoding says of it. Raises `ApiError` 400 and 415."""
-    media = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    if media not in (
-        "application/json-patch+json",
-        "application/merge-patch+json",
-        "application/strategic-merge-patch+json",
-    ):
-        raise ApiError(415, "UnsupportedMediaType", "415: Unsupported Media Type", {})
-    try:
-        patch = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise bad_request(f"error decoding patch: {error}") from None
-    if row.custom is not None and media == "application/strategic-merge-patch+json":
-        why = "the body of the request was in an unknown format - accepted media types include: " + ", ".join(
-            _CUSTOM_PATCHES
-        )
-        raise ApiError(415, "UnsupportedMediaType", why, {})
-    if media == "application/json-patch+json":
-
-        def apply_json(old: Object) -> Object:
-            try:
-                return json_patch(old, patch)  # type: ignore[no-any-return]
-            except JsonPatchError:
-                raise ApiError(
-                    422, "Invalid", "the server rejected our request due to an error in our request", {}
-                ) from None
-
-        return apply_json, of_json_patch(raw, patch)
-    if not isinstance(patch, dict):
-        raise bad_request("a merge patch is an object")
-    said = repeated(media, raw, patch)
-    if media == "application/merge-patch+json":
-        return lambda old: merge_patch(old, patch), said
-
-    def apply_strategic(old: Object) -> Object:
-        try:
-            return strategic_merge(old, patch, row.group, row.version, row.kind)
-        except (StrategicPatchError, AttributeError, TypeError) as error:
-            raise bad_request(f"invalid strategic merge patch: {error}") from None
-
-    return apply_strategic, said

@@ -12,11 +12,11 @@ from cumulet.kube.answer import encode
 from cumulet.kube.body import field_validation, whole
 from cumulet.kube.codec import decode_body
 from cumulet.kube.codec.repeated import as_one, repeated
-from cumulet.kube.fields import ApplyConflictError, Manager, apply
+from cumulet.kube.fields import ApplyConflictError, Manager, apply, misfit
 from cumulet.kube.fields.walk import FieldsError
 from cumulet.kube.objects import Objects
-from cumulet.kube.resources import Row
-from cumulet.kube.status import ApiError, Cause, bad_request, conflict, invalid
+from cumulet.kube.options import check_write
+from cumulet.kube.status import ApiError, bad_request, conflict, failure
 from cumulet.kube.target import Target
 from cumulet.kube.users import User
 from cumulet.kube.versions import from_stored, to_stored
@@ -41,21 +41,25 @@ class Applying:
     async def apply(self, request: web.BaseRequest, user: User, target: Target, raw: bytes) -> web.Response:
         """Answer an apply request. Raises `ApiError` 400, 409 and 422."""
         row = target.row
-        if not request.query.get("fieldManager"):
-            cause = Cause("fieldManager", "FieldValueRequired", "Required value: is required for apply patch")
-            raise invalid("meta.k8s.io", "PatchOptions", "", [cause])
+        check_write(request, is_apply=True)
         config = decode_body(_MEDIA, raw, row.kind)
+        kind, version = config.get("kind") or "", config.get("apiVersion") or ""
+        if (kind, version) != (row.kind, row.api_version):
+            group, _, name = version.rpartition("/")
+            raise bad_request(f"invalid object type: {group}/{name}, Kind={kind}")
         said = repeated(_MEDIA, raw, config)
         validation = field_validation(request)
         if said and validation == "Strict":
             why = "".join(as_one(_MEDIA, said))
             raise bad_request(f"error strict decoding YAML: error converting YAML to JSON: {why}")
-        unknown = self._objects.decode(row, config, "Warn")
+        namespace = (config.get("metadata") or {}).get("namespace", "")
+        where = f"{namespace}/{target.name}; {row.api_version}, Kind={row.kind}"
+        if why := misfit(config, kinds.definition(row)):
+            raise failure(f"failed to create typed patch object ({where}): {why}")
+        unknown = self._objects.decode(row, config, "Warn", fill=False)
         if unknown:
-            where = f"{target.namespace}/{target.name}; {row.api_version}, Kind={row.kind}"
             path = unknown[0].removeprefix('unknown field "').rstrip('"')
-            why = f".{path}: field not declared in schema"
-            raise bad_request(f"failed to create typed patch object ({where}): {why}")
+            raise failure(f"failed to create typed patch object ({where}): .{path}: field not declared in schema")
         metadata = config["metadata"]
         if metadata.pop("managedFields", None):
             raise bad_request("metadata.managedFields must be nil")
@@ -82,7 +86,8 @@ class Applying:
         version = config["metadata"].pop("resourceVersion", None)
 
         def changed(old: Object) -> Object:
-            obj = apply(from_stored(row, old), _completed(config, row), kinds.shape(row), who, force=force)
+            obj = apply(from_stored(row, old), copy.deepcopy(config), kinds.shape(row), who, force=force)
+            kinds.prune(row, obj)
             if version:
                 obj["metadata"]["resourceVersion"] = version
             return to_stored(row, obj)
@@ -98,20 +103,13 @@ class Applying:
                 applied=True,
             )
             return made, 200
-        if version:
-            raise conflict(row.group, row.plural, target.name)
-        obj = to_stored(row, apply({}, _completed(config, row), kinds.shape(row), who, force=force))
+        if uid := config["metadata"].get("uid"):
+            why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+            raise conflict(row.group, row.plural, target.name, why)
+        made = apply({}, copy.deepcopy(config), kinds.shape(row), who, force=force)
+        kinds.prune(row, made)
+        obj = to_stored(row, made)
         return await self._objects.create(row.hub or row, target.namespace, obj, by, applied=True), 201
-
-
-def _completed(config: Object, row: Row) -> Object:
-    """A copy; a secret's text is data by the time that fields are owned."""
-    obj = copy.deepcopy(config)
-    if row.key == "secrets" and "stringData" in obj:
-        kinds.set_defaults(row, obj)
-        if "type" not in config:
-            obj.pop("type", None)
-    return obj
 
 
 def _conflict(conflicts: list[tuple[str, str]]) -> ApiError:

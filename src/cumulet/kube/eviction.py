@@ -12,6 +12,7 @@ from cumulet.kube.answer import encode
 from cumulet.kube.body import read
 from cumulet.kube.codec import decode_body
 from cumulet.kube.objects import Objects
+from cumulet.kube.options import check_named
 from cumulet.kube.resources import BY_KEY
 from cumulet.kube.status import ApiError, bad_request
 from cumulet.kube.store import Store
@@ -35,6 +36,7 @@ class Evictions:
     async def evict(self, request: web.BaseRequest, user: User, target: Target) -> web.Response:
         """Answer a request on `eviction`. Raises `ApiError` 404, 409, and 429 where it cannot be just now."""
         eviction = decode_body(request.headers.get("Content-Type", ""), await read(request), "Eviction")
+        check_named(target.name, eviction, "Eviction")
         eviction = await self._objects.admit(target, "CREATE", eviction, None, Writer.of(request, user))
         options = eviction.get("deleteOptions") or {}
         if not isinstance(options, dict):

@@ -13,11 +13,17 @@ from cumulet.kube.status import Cause, bad_request
 
 Object = dict[str, Any]
 
+#: Where upstream keeps its kinds, which is what it says of one that it does not have.
+_SCHEME = "k8s.io/kubernetes/pkg/api/legacyscheme/scheme.go:30"
 
-def prune(row: Row, obj: Object) -> list[str]:
-    """Remove unknown fields, in place; the strict decoding messages about them. Raises `ApiError` 400."""
+
+def prune(row: Row, obj: Object, *, fill: bool = True) -> list[str]:
+    """Remove unknown fields, in place; the strict decoding messages about them. Raises `ApiError` 400.
+
+    Where it is to be filled, what is always written is written, and what is not written when it is empty is not.
+    """
     if row.custom is None:
-        return schema.prune(obj, row.group, row.version, row.kind)
+        return schema.prune(obj, row.group, row.version, row.kind, fill=fill)
     metadata = obj.get("metadata")
     unknown: list[str] = []
     if metadata is not None:
@@ -68,6 +74,20 @@ def warnings(row: Row, obj: Object, old: Object | None) -> list[str]:
     if row.custom is not None:
         return [row.custom.warning] if row.custom.warning else []
     return schema.warnings(obj, row.group, row.kind, old)
+
+
+def definition(row: Row) -> schema.Definition | None:
+    """What is published of a kind that is no custom one."""
+    return None if row.custom is not None else schema.definition(row.group, row.version, row.kind)
+
+
+def mismatch(row: Row, kind: str, api_version: str) -> str:
+    """Why an object of another kind or version cannot be taken for one of this."""
+    group, _, version = api_version.rpartition("/")
+    if (group, version, kind) != (row.group, row.version, row.kind) and schema.definition(group, version, kind):
+        own = row.group.partition(".")[0] or "core"
+        return f"converting ({version}.{kind}) to ({own}.{row.kind}): unknown conversion"
+    return f'no kind "{kind}" is registered for version "{api_version}" in scheme "{_SCHEME}"'
 
 
 def shape(row: Row) -> Shape:

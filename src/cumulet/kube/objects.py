@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import uuid
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -20,7 +21,8 @@ from cumulet.kube.names import generate
 from cumulet.kube.resources import Row
 from cumulet.kube.schema.parts import PARTS
 from cumulet.kube.schema.prune import strict_error
-from cumulet.kube.status import ApiError, already_exists, bad_request, conflict, invalid, not_found
+from cumulet.kube.schema.validation.causes import quoted
+from cumulet.kube.status import ApiError, already_exists, bad_request, conflict, failure, invalid, not_found
 from cumulet.kube.store import ConflictError, Store, Stored
 from cumulet.kube.target import Target
 from cumulet.kube.writer import SELF, Writer
@@ -42,6 +44,7 @@ _KEPT = (
 _OWN = (*_KEPT, "resourceVersion", "generation", "managedFields")
 #: Updates that webhooks are asked about: of the object, and of its parts.
 _SEEN = ("", *PARTS)
+_OTHER_NAMESPACE = "the namespace of the provided object does not match the namespace sent on the request"
 _FINALIZERS = {"Foreground": "foregroundDeletion", "Orphan": "orphan"}
 
 
@@ -76,18 +79,22 @@ class Objects:
         """Whether there is such an object, or one on its way to disk."""
         return self._store.newest(row.key, namespace, name) is not None
 
-    def decode(self, row: Row, obj: Object, validation: str, repeated: Sequence[str] = ()) -> list[str]:
+    def decode(
+        self, row: Row, obj: Object, validation: str, repeated: Sequence[str] = (), *, fill: bool = True
+    ) -> list[str]:
         """Check kind and types of what a client sent and remove what the kind does not have.
 
-        Warnings about that, after those about fields that are `repeated`.
+        Warnings about that, after those about fields that are `repeated`. A configuration that is to be applied is not
+        filled, as it says no more than what is in it.
         """
-        kind, api_version = obj.pop("kind", None), obj.pop("apiVersion", None)
-        if kind not in (None, "", row.kind) or api_version not in (None, "", row.api_version):
+        # What is left out is what is expected.
+        kind, api_version = obj.pop("kind", None) or row.kind, obj.pop("apiVersion", None) or row.api_version
+        if (kind, api_version) != (row.kind, row.api_version):
             raise bad_request(
-                f'{kind} in version "{api_version}" cannot be handled as a {row.kind}: no kind "{kind}" is registered '
-                f'for version "{row.api_version}"'
+                f'{kind} in version "{api_version}" cannot be handled as a {row.kind}: '
+                f"{kinds.mismatch(row, kind, api_version)}"
             )
-        unknown = [*repeated, *kinds.prune(row, obj)]
+        unknown = [*repeated, *kinds.prune(row, obj, fill=fill)]
         if unknown and validation == "Strict":
             raise strict_error(row.kind, row.version, unknown)
         metadata = obj.setdefault("metadata", {})
@@ -115,15 +122,12 @@ class Objects:
         metadata = obj["metadata"]
         if row.namespaced:
             if metadata.get("namespace", namespace) != namespace:
-                raise bad_request(
-                    f"the namespace of the provided object does not match the namespace sent on the request"
-                    f" ({metadata['namespace']} vs {namespace})"
-                )
+                raise bad_request(_OTHER_NAMESPACE)
             metadata["namespace"] = namespace
         else:
             metadata.pop("namespace", None)
         if metadata.get("resourceVersion"):
-            raise bad_request("resourceVersion should not be set on objects to be created")
+            raise failure("resourceVersion should not be set on objects to be created")
         base = metadata.get("generateName", "")
         if not metadata.get("name") and base:
             metadata["name"] = generate(base)
@@ -146,11 +150,11 @@ class Objects:
         question = Question("CREATE", row, namespace, metadata.get("name", ""), "", obj, None, by.user, by.dry_run)
         obj = await self._changed(question, by)
         metadata = obj["metadata"]
-        self._check(row, obj, None)
-        if row.key == custom.KEY:
-            custom.establish(obj)
         taken = self._allocator.complete(obj) if row.key == "services" else set()
         try:
+            self._check(row, obj, None)
+            if row.key == custom.KEY:
+                custom.establish(obj)
             await self._admission.validate(question._replace(obj=obj), by.warnings)
             stored = await self._conversions.stored(row, obj)
             self._admission.charge(row, obj)
@@ -190,6 +194,8 @@ class Objects:
             old = await self._conversions.load(row, before)
             obj = change(before.load() if row.custom is None else copy.deepcopy(old))
             version = obj["metadata"].get("resourceVersion")
+            if version and not re.fullmatch(r"\d{1,20}", version):
+                raise failure(f"strconv.ParseUint: parsing {quoted(version)}: invalid syntax")
             if version and version != str(before.revision):
                 raise conflict(row.group, row.plural, name)
             obj = self._prepared(row, obj, old, subresource)
@@ -202,21 +208,23 @@ class Objects:
             question = Question("UPDATE", row, namespace, name, subresource, obj, old, by.user, by.dry_run)
             if subresource in _SEEN:
                 obj = await self._changed(question, by)
-            self._check(row, obj, old, subresource)
-            if row.key == custom.KEY and not subresource:
-                custom.establish(obj)
-            if subresource in _SEEN:
-                await self._admission.validate(question._replace(obj=obj), by.warnings)
-            stored = await self._conversions.stored(row, obj)
-            # What is stored in another version than is stored now is written, as storage migration wants it.
-            is_same = obj == old and (row.custom is None or stored["apiVersion"] == before.load().get("apiVersion"))
-            if not is_same:
-                self._admission.charge(row, obj, old, subresource)
-            if is_same or by.dry_run:
-                self._warn(row, obj, old, by)
-                return obj
             taken = self._allocator.complete(obj, old) if row.key == "services" and not subresource else set()
             try:
+                self._check(row, obj, old, subresource)
+                if row.key == custom.KEY and not subresource:
+                    custom.establish(obj)
+                if subresource in _SEEN:
+                    await self._admission.validate(question._replace(obj=obj), by.warnings)
+                stored = await self._conversions.stored(row, obj)
+                # What is stored in another version than is stored now is written, as storage migration wants it.
+                is_same = obj == old and (
+                    row.custom is None or stored["apiVersion"] == before.load().get("apiVersion")
+                )
+                if not is_same:
+                    self._admission.charge(row, obj, old, subresource)
+                if is_same or by.dry_run:
+                    self._warn(row, obj, old, by)
+                    return obj
                 write = self._store.delete if _is_finished(obj) else self._store.update
                 made = await write(row.key, before, stored)
                 obj["metadata"]["resourceVersion"] = str(made.revision)
@@ -288,9 +296,16 @@ class Objects:
     def _prepared(self, row: Row, obj: Object, old: Object, subresource: str) -> Object:
         metadata = obj["metadata"]
         if metadata.get("name") != old["metadata"]["name"]:
+            if not metadata.get("name"):
+                name = old["metadata"]["name"]
+                raise bad_request(
+                    f"the name of the object ({name} based on URL) was undeterminable: name must be provided"
+                )
             raise bad_request(
-                f"the name of the object ({metadata.get('name')}) does not match the name on the URL ({old['metadata']['name']})"
+                f"the name of the object ({metadata['name']}) does not match the name on the URL ({old['metadata']['name']})"
             )
+        if metadata.get("namespace", old["metadata"].get("namespace")) != old["metadata"].get("namespace"):
+            raise bad_request(_OTHER_NAMESPACE)
         if metadata.get("uid") not in (None, "", old["metadata"]["uid"]):
             raise conflict(
                 row.group,
@@ -304,10 +319,7 @@ class Objects:
             else:
                 metadata.pop(key, None)
         kinds.set_defaults(row, obj)
-        if row.key == "services" and not subresource:
-            for key in ("clusterIP", "clusterIPs"):
-                if key in old["spec"] and not obj["spec"].get(key):
-                    obj["spec"][key] = old["spec"][key]
+        self._admission.complete_update(row, subresource, obj)
         kinds.prepare_for_update(row, obj, old, subresource)
         return obj
 
@@ -347,10 +359,16 @@ def _is_finished(obj: Object) -> bool:
 
 def _check_preconditions(row: Row, name: str, obj: Object, options: Object) -> None:
     wanted = options.get("preconditions") or {}
-    for key, label in (("uid", "UID"), ("resourceVersion", "ResourceVersion")):
+    for key, label, done in (
+        ("uid", "UID", "deleted and then recreated"),
+        ("resourceVersion", "ResourceVersion", "modified"),
+    ):
         if wanted.get(key) and wanted[key] != obj["metadata"][key]:
-            why = f"Precondition failed: {label} in precondition: {wanted[key]}, {label} in object meta: {obj['metadata'][key]}"
-            raise conflict(row.group, row.plural, name, why)
+            why = (
+                f"the {label} in the precondition ({wanted[key]}) does not match the {label} in record "
+                f"({obj['metadata'][key]}). The object might have been {done}"
+            )
+            raise conflict(row.group, row.kind, name, why)
 
 
 def _begin_deletion(row: Row, obj: Object, options: Object) -> bool:
@@ -362,11 +380,11 @@ def _begin_deletion(row: Row, obj: Object, options: Object) -> bool:
     grace = _grace(row, obj, options)
     current = metadata.get("deletionGracePeriodSeconds")
     if not metadata.get("deletionTimestamp") or (current is not None and grace < current):
+        if "generation" in metadata and not metadata.get("deletionTimestamp"):
+            metadata["generation"] += 1
         metadata["deletionTimestamp"] = clock.rfc3339(clock.now() + timedelta(seconds=grace))
         if row.key != "namespaces":  # they go once they are empty
             metadata["deletionGracePeriodSeconds"] = grace
-        if "generation" in metadata:
-            metadata["generation"] += 1
         if row.key == "namespaces":
             obj.setdefault("status", {})["phase"] = "Terminating"
     return _is_finished(obj)
@@ -383,4 +401,4 @@ def _grace(row: Row, obj: Object, options: Object) -> int:
     seconds = spec.get("terminationGracePeriodSeconds", 30) if given is None else given
     if not isinstance(seconds, int) or isinstance(seconds, bool):
         raise ApiError(400, "BadRequest", "gracePeriodSeconds must be a number")
-    return max(seconds, 0)
+    return 1 if seconds < 0 else seconds

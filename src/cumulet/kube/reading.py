@@ -12,9 +12,11 @@ from aiohttp import web
 from cumulet.kube.answer import form_of, respond, respond_object, shaped_list
 from cumulet.kube.codec import PROTOBUF
 from cumulet.kube.custom.conversion import Conversions
+from cumulet.kube.options import check_list, is_set, whole_number
 from cumulet.kube.resources import Row
+from cumulet.kube.schema.validation.causes import quoted
 from cumulet.kube.selectors import Predicate, field_selector, label_selector
-from cumulet.kube.status import ApiError, Cause, bad_request, invalid
+from cumulet.kube.status import ApiError, bad_request
 from cumulet.kube.store import GoneError, Store, Stored
 from cumulet.kube.watching import Selection, Watching
 
@@ -59,8 +61,8 @@ _FIELDS: dict[str, frozenset[str]] = {
 }
 #: Fields that are asked for rarely.
 _PATHS: dict[str, dict[str, tuple[str, ...]]] = {
+    "pods": {"spec.hostNetwork": ("spec", "hostNetwork"), "status.podIPs": ("",)},
     "jobs.batch": {"status.successful": ("status", "succeeded")},
-    "replicasets.apps": {"status.replicas": ("status", "replicas")},
     "replicationcontrollers": {"status.replicas": ("status", "replicas")},
     "certificatesigningrequests.certificates.k8s.io": {"spec.signerName": ("spec", "signerName")},
     "resourceslices.resource.k8s.io": {
@@ -71,6 +73,9 @@ _PATHS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 _EVENTS_GROUP = "events.k8s.io"
 _EVENT_NAMES = (("regarding.", "involvedObject."), ("reportingController", "reportingComponent"))
+_FEW = '"{}" is not a known field selector: only "metadata.name", "metadata.namespace"'
+_SOME = "field label not supported: {}"
+_UNSUPPORTED = {"jobs.batch": 'field label "{}" not supported for Job'}
 _COMMON = frozenset({"metadata.name", "metadata.namespace"})
 
 
@@ -95,6 +100,7 @@ class Reading:
     async def list(self, request: web.BaseRequest, row: Row, namespace: str) -> web.Response:
         """A list, in pages where `limit` asks for that."""
         query = request.query
+        check_list(query)
         selection = _selection(row, namespace, query)
         after, revision = self._start(request, row, namespace)
         whole = self._store.list(row.key, namespace)
@@ -106,8 +112,10 @@ class Reading:
         found = [stored for stored in whole if (stored.namespace, stored.name) > after and selection.has(stored)]
         revision = revision or self._store.revision
         metadata: dict[str, str | int] = {"resourceVersion": str(revision)}
-        limit = _number(query.get("limit", ""), "limit")
-        if limit and len(found) > limit:
+        limit = whole_number(query.get("limit", ""))
+        if query.get("resourceVersion") == "0" and not query.get("continue"):
+            limit = 0  # what is answered from upstream's cache is answered whole
+        if limit > 0 and len(found) > limit:
             metadata["continue"] = _continue((found[limit - 1].namespace, found[limit - 1].name), revision)
             if selection.is_whole:
                 metadata["remainingItemCount"] = len(found) - limit
@@ -118,12 +126,8 @@ class Reading:
     def _start(self, request: web.BaseRequest, row: Row, namespace: str) -> tuple[tuple[str, str], int]:
         """Where a list begins, and of which revision it is to be; 0 is that of now. Raises `ApiError`."""
         query = request.query
-        wanted = _number(query.get("resourceVersion", ""), "resourceVersion")
+        wanted = _revision(query.get("resourceVersion", ""))
         match = query.get("resourceVersionMatch", "")
-        if match not in ("", "NotOlderThan", "Exact"):
-            raise _invalid_match("Unsupported value", f'"{match}": supported values: "Exact", "NotOlderThan"')
-        if match and not query.get("resourceVersion"):
-            raise _invalid_match("Forbidden", "resourceVersionMatch is forbidden unless resourceVersion is provided")
         if token := query.get("continue", ""):
             if wanted:
                 raise bad_request("specifying resource version is not allowed when using continue")
@@ -134,7 +138,7 @@ class Reading:
     def _check_reached(self, revision: int) -> None:
         """A revision that is still to come is not waited for."""
         if revision > self._store.revision:
-            why = f"Too large resource version: {revision}, current: {self._store.revision}"
+            why = f"Timeout: Too large resource version: {revision}, current: {self._store.revision}"
             causes = [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]
             raise ApiError(504, "Timeout", why, {"causes": causes, "retryAfterSeconds": 1})
 
@@ -145,6 +149,11 @@ class Reading:
         error.metadata["continue"] = _continue(after, -1)
         return error
 
+    @property
+    def revision(self) -> int:
+        """The revision of now."""
+        return self._store.revision
+
     def selected(self, request: web.BaseRequest, row: Row, namespace: str) -> Iterable[Stored]:
         """What a delete of a collection is about."""
         selection = _selection(row, namespace, request.query)
@@ -152,15 +161,9 @@ class Reading:
 
     async def _watch(self, request: web.BaseRequest, row: Row, selection: Selection) -> web.StreamResponse:
         query, form = request.query, form_of(request)
-        since = _number(query.get("resourceVersion", ""), "resourceVersion")
-        initial = query.get("sendInitialEvents", "").lower() in ("true", "1")
-        match = query.get("resourceVersionMatch", "")
-        if initial and match != "NotOlderThan":
-            why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
-            raise _invalid_match("Forbidden", why)
-        if match and not query.get("sendInitialEvents"):
-            why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
-            raise _invalid_match("Forbidden", why)
+        check_list(query if is_set(query, "watch") else {**query, "watch": "true"})
+        since = _revision(query.get("resourceVersion", ""))
+        initial = is_set(query, "sendInitialEvents")
         self._check_reached(since)
         if form.media == PROTOBUF and row.custom is not None:
             why = "only the following media types are accepted: application/json, application/yaml"
@@ -173,8 +176,8 @@ class Reading:
                 form,
                 # Without a revision, or with 0, the state of now comes first.
                 since=None if initial or since == 0 else since,
-                seconds=_number(query.get("timeoutSeconds", ""), "timeoutSeconds") or _TIMEOUT,
-                bookmarks=query.get("allowWatchBookmarks", "").lower() in ("true", "1"),
+                seconds=max(whole_number(query.get("timeoutSeconds", "")), 0) or _TIMEOUT,
+                bookmarks=is_set(query, "allowWatchBookmarks"),
                 initial=initial,
             )
         except GoneError:
@@ -193,7 +196,9 @@ def _selects(row: Row, labels: str, fields: str) -> Predicate | None:
     if row.group == _EVENTS_GROUP:
         for new, old in _EVENT_NAMES:
             fields = fields.replace(new, old)
-    by_field = field_selector(fields, _COMMON | _FIELDS.get(row.key, frozenset()), paths)
+    own = _FIELDS.get(row.key, frozenset())
+    unsupported = _UNSUPPORTED.get(row.key, _SOME if own or paths else _FEW)
+    by_field = field_selector(fields, _COMMON | own, paths, unsupported)
     if by_label is None or by_field is None:
         return by_label or by_field
     return lambda stored: by_label(stored) and by_field(stored)
@@ -207,11 +212,13 @@ async def _only(request: web.BaseRequest, line: bytes) -> web.StreamResponse:
     return response
 
 
-def _number(text: str, name: str) -> int:
+def _revision(text: str) -> int:
     if not text:
         return 0
     if not text.isascii() or not text.isdecimal() or len(text) > 18:
-        raise bad_request(f'invalid {name}: "{text[:40]}"')
+        given = quoted(text[:64])
+        why = f"Invalid value: {given}: strconv.ParseUint: parsing {given}: invalid syntax"
+        raise bad_request(f"invalid resource version: resourceVersion: {why}")
     return int(text)
 
 
@@ -228,9 +235,5 @@ def _position(token: str) -> tuple[tuple[str, str], int]:
         namespace, _, name = found["start"].partition("/")
         return (namespace, name), max(int(found["rv"]), 0)
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise bad_request("continue key is not valid") from None
-
-
-def _invalid_match(reason: str, message: str) -> ApiError:
-    cause = Cause("resourceVersionMatch", f"FieldValue{reason.split()[0]}", f"{reason}: {message}")
-    return invalid("meta.k8s.io", "ListOptions", "", [cause])
+        why = f"illegal base64 data at input byte {len(token) - 1}" if len(token) % 4 == 1 else "it is no token"
+        raise bad_request(f"invalid continue token: continue key is not valid: {why}") from None

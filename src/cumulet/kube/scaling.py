@@ -7,13 +7,16 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from cumulet.kube import schema
 from cumulet.kube.answer import encode
 from cumulet.kube.body import read
 from cumulet.kube.codec import decode_body
 from cumulet.kube.objects import Objects
 from cumulet.kube.patch import json_patch, merge_patch
 from cumulet.kube.patch.json_patch import JsonPatchError
-from cumulet.kube.status import ApiError, bad_request, conflict
+from cumulet.kube.patching import unpatched
+from cumulet.kube.schema.validation.causes import invalid as invalid_value
+from cumulet.kube.status import ApiError, bad_request, conflict, invalid
 from cumulet.kube.tables.text import selector_text
 from cumulet.kube.target import Target
 from cumulet.kube.users import User
@@ -44,13 +47,14 @@ class Scales:
         for _ in range(_TRIES):
             obj = await self._objects.load(target.row, target.namespace, target.name)
             version, current = obj["metadata"]["resourceVersion"], _scale(target, obj)
-            wanted = _wanted(target, media, raw, current)
+            wanted = _checked(target, _wanted(target, media, raw, current))
             if (wanted.get("metadata") or {}).get("resourceVersion") not in (None, "", version):
                 raise conflict(target.row.group, target.row.plural, target.name)
             wanted = await self._objects.admit(target, "UPDATE", wanted, current, by)
-            replicas = (wanted.get("spec") or {}).get("replicas", 0)
-            if not isinstance(replicas, int) or isinstance(replicas, bool) or replicas < 0:
-                raise bad_request("spec.replicas must be a whole number that is not negative")
+            replicas = (wanted.get("spec") or {}).get("replicas") or 0
+            if replicas < 0:
+                cause = invalid_value("spec.replicas", replicas, "must be greater than or equal to 0")
+                raise invalid("autoscaling", "Scale", target.name, [cause])
 
             def change(now: Object, version: str = version, replicas: int = replicas) -> Object:
                 if now["metadata"]["resourceVersion"] != version:
@@ -89,6 +93,19 @@ def _wanted(target: Target, media: str, raw: bytes, current: Object) -> Object:
     if not isinstance(found, dict):
         raise bad_request("the patched object is not an object")
     return found
+
+
+def _checked(target: Target, wanted: Object) -> Object:
+    """A scale whose fields are what they should be."""
+    text = msgspec.json.encode(wanted)
+    try:
+        schema.prune(wanted, "autoscaling", "v1", "Scale")
+    except ApiError as error:
+        raise (error if target.verb == "update" else unpatched(text, error)) from None
+    name = (wanted.get("metadata") or {}).get("name") or target.name
+    if name != target.name:
+        raise bad_request(f"the name of the object ({name}) does not match the name on the URL ({target.name})")
+    return wanted
 
 
 def _scale(target: Target, obj: Object) -> Object:

@@ -46,6 +46,11 @@ def bad_request(message: str) -> ApiError:
     return ApiError(400, "BadRequest", message)
 
 
+def failure(message: str) -> ApiError:
+    """500 for what upstream takes for its own failure, and is the client's."""
+    return ApiError(500, "", message)
+
+
 def not_found(group: str, plural: str, name: str) -> ApiError:
     """404 for an object."""
     qualified = f"{plural}.{group}" if group else plural
@@ -85,7 +90,8 @@ def forbidden(group: str, plural: str, name: str, why: str) -> ApiError:
 
 def invalid(group: str, kind: str, name: str, causes: Sequence[Cause]) -> ApiError:
     """422 with every field that is wrong."""
-    texts = [f"{cause.field}: {cause.message}" for cause in causes]
+    # The message says once what several causes say alike.
+    texts = list(dict.fromkeys(f"{cause.field}: {cause.message}" for cause in causes))
     joined = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
     qualified = f"{kind}.{group}" if group else kind
     details: dict[str, Any] = _details(group, kind, name)

@@ -19,6 +19,7 @@ from cumulet.kube.fields import Manager, track
 from cumulet.kube.kubelet import Kubelet
 from cumulet.kube.log import log
 from cumulet.kube.objects import Objects
+from cumulet.kube.options import check_named
 from cumulet.kube.proxy import Proxy
 from cumulet.kube.resources import BY_KEY
 from cumulet.kube.scaling import Scales
@@ -64,6 +65,7 @@ class Subresources:
                 return await self._scales.change(request, user, target)
             case "binding", "create":
                 binding = decode_body(request.headers.get("Content-Type", ""), await read(request), "Binding")
+                check_named(target.name, binding, "Binding")
                 return await self.bind(request, user, target, binding)
             case "eviction", "create":
                 return await self._evictions.evict(request, user, target)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from aiohttp import web
 
 from cumulet.kube.catalog import Catalog
+from cumulet.kube.options import is_set
 from cumulet.kube.resources import Row
 from cumulet.kube.status import method_not_allowed, no_such_resource
 
@@ -61,7 +62,7 @@ def parse(request: web.BaseRequest, catalog: Catalog) -> Target | None:
         return Target(row, "watch", namespace, name, "")
     if not name:
         if verb == "get":
-            verb = "watch" if request.query.get("watch", "").lower() in ("true", "1") else "list"
+            verb = "watch" if is_set(request.query, "watch") else "list"
         elif verb == "delete":
             verb = "deletecollection"
         elif verb != "create":

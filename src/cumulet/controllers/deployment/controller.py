@@ -128,7 +128,10 @@ class DeploymentController:
         if annotations_of(deployment).get(REVISION) != str(revision):
             metadata = deployment["metadata"]
             patch = {"metadata": {"annotations": {REVISION: str(revision)}}}
-            await self._client.patch(DEPLOYMENTS, metadata["name"], patch, metadata["namespace"])
+            # With the status, as upstream does, so that it counts as no change of the deployment.
+            await self._client.patch(
+                DEPLOYMENTS, metadata["name"], patch, metadata["namespace"], subresource="status"
+            )
         return current
 
     async def _create(self, deployment: Object, sets: list[Object], revision: int) -> Object:

@@ -130,6 +130,11 @@ class Admission:
         if row.key == certificates.KEY:
             self._certificates.admit_update(subresource, obj, old, user)
 
+    def complete_update(self, row: Row, subresource: str, obj: Object) -> None:
+        """Give back what an update left out, before it is looked at what changed; in place."""
+        if row.key == "pods" and not subresource:
+            self._pods.tolerate(obj)
+
     def admit_deletion(self, row: Row, obj: Object, user: User) -> None:
         """Raises `ApiError` 403 for what is not the caller's, and for what a cluster cannot be without."""
         restrict(user, "DELETE", row, "", None, obj)

@@ -34,7 +34,7 @@ class CertificateRequests:
         for key in ("username", "uid", "groups", "extra"):
             spec.pop(key, None)
         spec |= user_info(user)
-        if spec.get("signerName") == _CLIENT_SIGNER and "system:masters" in _organizations(spec.get("request", "")):
+        if spec.get("signerName") == _CLIENT_SIGNER and "system:masters" in _organizations(spec.get("request") or ""):
             name = obj["metadata"].get("name", "")
             raise forbidden(
                 _GROUP, _PLURAL, name, f"use of {_CLIENT_SIGNER} signer with system:masters group is not allowed"

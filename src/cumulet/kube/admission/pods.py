@@ -25,7 +25,7 @@ class PodDefaults:
     def complete(self, pod: Object) -> None:
         """Complete a new pod, in place. Raises `ApiError` 403."""
         self._service_account(pod)
-        self._tolerations(pod)
+        self.tolerate(pod)
         self._priority(pod)
 
     def _service_account(self, pod: Object) -> None:
@@ -46,7 +46,8 @@ class PodDefaults:
         if spec.get("automountServiceAccountToken", account.get("automountServiceAccountToken", True)) is not False:
             _mount_token(spec)
 
-    def _tolerations(self, pod: Object) -> None:
+    def tolerate(self, pod: Object) -> None:
+        """Give a pod some time on a node that is not well; what an update left out comes back."""
         tolerations = pod["spec"].setdefault("tolerations", [])
         for key in _NOT_READY:
             if not any(
@@ -148,6 +149,9 @@ def job_labels(job: Object) -> None:
         "job-name": metadata["name"],
     }
     template = spec["template"].setdefault("metadata", {})
+    # Labels that came from the template stay what the template's are.
+    follows = (metadata.get("labels") or {}) == (template.get("labels") or {})
     template["labels"] = {**(template.get("labels") or {}), **labels}
-    metadata["labels"] = {**labels, **(metadata.get("labels") or template["labels"])}
+    if follows:
+        metadata["labels"] = dict(template["labels"])
     spec["selector"] = {"matchLabels": {"batch.kubernetes.io/controller-uid": metadata["uid"]}}

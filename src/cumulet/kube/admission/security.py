@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from cumulet.kube.resources import Row
-from cumulet.kube.schema.strategy import pod_spec
+from cumulet.kube.schema.strategy import pod_template
 from cumulet.kube.status import forbidden
 from cumulet.kube.store import Store
 
@@ -84,7 +84,8 @@ class PodSecurity:
 
     def warnings(self, row: Row, obj: Object) -> list[str]:
         """What is beyond the level that is warned of, for pods and what makes pods."""
-        spec, _ = pod_spec(obj, row.group, row.kind)
+        template, _ = pod_template(obj, row.group, row.kind)
+        spec = (template or {}).get("spec")
         if not spec:
             return []
         found = []

@@ -11,16 +11,19 @@ from cumulet.kube.codec.media import PROTOBUF, YAML, YAML_TYPES
 from cumulet.kube.codec.protobuf import ProtobufError, decode_protobuf
 from cumulet.kube.status import ApiError, bad_request
 
-__all__ = ["PROTOBUF", "YAML", "ProtobufError", "decode_body", "encode_event", "encode_protobuf"]
+__all__ = ["PROTOBUF", "YAML", "ProtobufError", "decode_body", "encode_event", "encode_protobuf", "go_json_error"]
 
 _DEPTH = 100
 
 
-def decode_body(content_type: str, raw: bytes, kind: str) -> dict[str, Any]:
-    """The object in a body, where one of `kind` is expected. Raises `ApiError` 400 and 415 in upstream's words."""
+def decode_body(content_type: str, raw: bytes, kind: str, *, bare: bool = False) -> dict[str, Any]:
+    """The object in a body, where one of `kind` is expected. Raises `ApiError` 400 and 415 in upstream's words.
+
+    A failure is told `bare` of options.
+    """
     media = content_type.partition(";")[0].strip().lower()
     if media in ("", "application/json"):
-        document = _json(raw, kind)
+        document = _json(raw, kind, bare=bare)
     elif media == PROTOBUF:
         try:
             document = decode_protobuf(raw)
@@ -34,19 +37,30 @@ def decode_body(content_type: str, raw: bytes, kind: str) -> dict[str, Any]:
             "UnsupportedMediaType",
             "the body of the request was in an unknown format - accepted media types include: application/json, "
             "application/yaml, application/vnd.kubernetes.protobuf",
-            {},
         )
     if not isinstance(document, dict):
         raise bad_request(f"the object provided is unrecognized (must be of type {kind}): it is not an object")
     return document
 
 
-def _json(raw: bytes, kind: str) -> Any:
+def go_json_error(raw: bytes, error: Exception) -> str:
+    """What Go says of a text that is no JSON."""
+    if "truncated" in str(error):
+        return "unexpected end of JSON input"
+    begin = raw.lstrip()[:2]
+    if begin[:1] == b"{" and begin[1:] not in (b'"', b"}", b""):
+        return f"invalid character {chr(begin[1])!r} looking for beginning of object key string"
+    return str(error)
+
+
+def _json(raw: bytes, kind: str, *, bare: bool = False) -> Any:
     try:
         return msgspec.json.decode(raw)
     except (msgspec.DecodeError, RecursionError) as error:
         reason = "unexpected end of JSON input" if "truncated" in str(error) else str(error)
         shown = raw[:100].decode(errors="replace")
+        if bare:
+            raise bad_request(f"couldn't get version/kind; json parse error: {reason}") from None
         raise bad_request(
             f"the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse error: "
             f"{reason} ({shown})"

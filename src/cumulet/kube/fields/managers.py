@@ -13,6 +13,7 @@ from cumulet.kube.fields.walk import abandoned, compare, field_set, made, merge,
 Object = dict[str, Any]
 
 _UPDATERS = 10
+_BEFORE = "before-first-apply"
 _ANCIENT = "ancient-changes"
 #: What is the server's own, or says which object it is: nobody owns it.
 _STRIPPED = frozenset(
@@ -79,6 +80,10 @@ def track(old: Object, new: Object, shape: Shape, manager: Manager, *, keeps_sta
     `old` is `{}` for a new object. `keeps_status` says that this way of writing can set the status.
     """
     entries = _entries(new, old, manager)
+    if old and not entries:
+        # Of what nobody is known to own, only an apply begins to keep account.
+        _write(new, [])
+        return
     changed, removed = compare(_plain(old), _plain(new), shape) if old else (made(_plain(new), shape), {})
     changed = _owned(changed, keeps_status=keeps_status)
     if changed or removed:
@@ -103,14 +108,14 @@ def apply(live: Object, config: Object, shape: Shape, manager: Manager, *, force
     """
     entries = _entries(live, live, manager)
     before = _plain(live)
+    if live and not entries:
+        entries = [_unknown(before, shape, manager)]
     wanted = _plain(config)
     mine = _find(entries, "Apply", manager)
     last = mine.fields if mine is not None else {}
     if mine is None:
         mine = _new(entries, "Apply", manager)
-    fields = _owned(field_set(wanted, shape), keeps_status=bool(manager.subresource))
-    moved = fields != mine.fields
-    mine.fields = fields
+    mine.fields = _owned(field_set(wanted, shape), keeps_status=bool(manager.subresource))
     merged = merge(before, wanted, shape)
     owned: Node = {}
     for entry in entries:
@@ -123,11 +128,20 @@ def apply(live: Object, config: Object, shape: Shape, manager: Manager, *, force
         raise ApplyConflictError(conflicts)
     for entry, hit in hits:
         entry.fields = sets.difference(sets.difference(entry.fields, hit), removed)
-    if moved or changed or removed:
+    # An apply that changes nothing but who owns what leaves no time, as upstream has it.
+    if not live or changed or removed:
         mine.raw = {**mine.raw, "time": clock.rfc3339()}
     mine.raw["apiVersion"] = manager.api_version
     _write(merged, [entry for entry in entries if entry.fields or entry is mine])
     return merged
+
+
+def _unknown(live: Object, shape: Shape, manager: Manager) -> _Entry:
+    """Who wrote what was there before the first apply."""
+    raw = {"manager": _BEFORE, "operation": "Update", "apiVersion": manager.api_version, "time": clock.rfc3339()}
+    entry = _Entry(raw)
+    entry.fields = _owned(made(live, shape), keeps_status=False)
+    return entry
 
 
 def _plain(obj: Object) -> Object:
@@ -152,9 +166,7 @@ def _entries(new: Object, live: Object, manager: Manager) -> list[_Entry]:
 
 def _is_good(entry: Object) -> bool:
     is_named = bool(entry.get("manager")) and entry.get("operation") in ("Apply", "Update")
-    return (
-        is_named and bool(entry.get("time") or entry.get("subresource")) and sets.is_set(entry.get("fieldsV1") or {})
-    )
+    return is_named and sets.is_set(entry.get("fieldsV1") or {})
 
 
 def _find(entries: list[_Entry], operation: str, manager: Manager) -> _Entry | None:

@@ -9,44 +9,6 @@ from cumulet.kube.schema.definitions import Definition, Field
 
 _SCALARS = ("string", "integer", "number", "boolean")
 
-#: Structs that upstream embeds and does not point to, beside every `metadata`, `spec` and `status`: they are there
-#: also where nobody set them, so nobody owns that they are.
-_EMBEDDED: dict[str, frozenset[str]] = {
-    "MutatingWebhook": frozenset({"clientConfig"}),
-    "ValidatingWebhook": frozenset({"clientConfig"}),
-    "DaemonSetSpec": frozenset({"template", "updateStrategy"}),
-    "DeploymentSpec": frozenset({"strategy", "template"}),
-    "ReplicaSetSpec": frozenset({"template"}),
-    "StatefulSetSpec": frozenset({"template", "updateStrategy"}),
-    "HorizontalPodAutoscalerSpec": frozenset({"scaleTargetRef"}),
-    "CronJobSpec": frozenset({"jobTemplate"}),
-    "JobSpec": frozenset({"template"}),
-    "Binding": frozenset({"target"}),
-    "Container": frozenset({"resources"}),
-    "EphemeralContainer": frozenset({"resources"}),
-    "ContainerStatus": frozenset({"lastState", "state"}),
-    "Event": frozenset({"involvedObject", "source", "regarding", "deprecatedSource"}),
-    "NodeDaemonEndpoints": frozenset({"kubeletEndpoint"}),
-    "NodeStatus": frozenset({"daemonEndpoints", "nodeInfo"}),
-    "PersistentVolumeClaimSpec": frozenset({"resources"}),
-    "PodTemplate": frozenset({"template"}),
-    "PreferredSchedulingTerm": frozenset({"preference"}),
-    "WeightedPodAffinityTerm": frozenset({"podAffinityTerm"}),
-    "ServiceStatus": frozenset({"loadBalancer"}),
-    "IngressStatus": frozenset({"loadBalancer"}),
-    "Endpoint": frozenset({"conditions"}),
-    "HTTPIngressPath": frozenset({"backend"}),
-    "IngressServiceBackend": frozenset({"port"}),
-    "NetworkPolicySpec": frozenset({"podSelector"}),
-    "ClusterRoleBinding": frozenset({"roleRef"}),
-    "RoleBinding": frozenset({"roleRef"}),
-    "CustomResourceDefinitionSpec": frozenset({"names"}),
-    "CustomResourceDefinitionStatus": frozenset({"acceptedNames"}),
-}
-_ALWAYS = frozenset({"metadata", "spec", "status"})
-#: Lists that upstream writes also when they are empty.
-_LISTS = {"PodSpec": frozenset({"containers"})}
-
 
 class Shape:
     """How one value is owned. An atomic one is owned as a whole; of others the fields or elements are."""
@@ -89,27 +51,30 @@ _ATOMIC = Shape(atomic=True)
 @functools.cache
 def shape_of(definition: Definition) -> Shape:
     """The shape of a published definition; those of its fields are made when they are first met."""
-    if definition.map_type == "atomic":
-        return _ATOMIC
-    short = definition.name.rsplit(".", 1)[-1]
-    always = _ALWAYS if "metadata" in definition.fields else frozenset()
-    embedded = (
-        always | _EMBEDDED.get(short, frozenset()) | _LISTS.get(short, frozenset())
-    ) & definition.fields.keys()
-    return Shape(fields=dict(definition.fields), embedded=frozenset(embedded))
+    return _ATOMIC if definition.map_type == "atomic" else _granular(definition)
+
+
+@functools.cache
+def _granular(definition: Definition) -> Shape:
+    # What is always written is there also where nobody set it, so nobody owns that it is.
+    embedded = frozenset(definition.written)
+    return Shape(fields=dict(definition.fields), embedded=embedded)
 
 
 def _of_field(field: Field) -> Shape:
     if field.type in _SCALARS or field.map_type == "atomic":
         return _ATOMIC
     item = field.item
+    if field.type == "object" and item is not None and field.map_type == "granular":
+        return _granular(item)
     if field.type == "array":
         if field.list_type == "map":
             return Shape(element=shape_of(item) if item else ANY, keys=tuple(sorted(field.map_keys)))
         return Shape(element=_ATOMIC, is_set=True) if field.list_type == "set" else _ATOMIC
     if field.type == "map":
         return Shape(element=shape_of(item) if item else _ATOMIC if field.item_type in _SCALARS else ANY)
-    return shape_of(item) if item else ANY
+    # What has no schema is owned as a whole.
+    return shape_of(item) if item else _ATOMIC
 
 
 def of_structural(schema: dict[str, Any], *, top: bool = False) -> Shape:

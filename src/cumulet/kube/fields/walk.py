@@ -12,7 +12,7 @@ from cumulet.kube.fields.shape import ANY, Shape
 
 _MISSING: Any = object()
 #: Keys of lists that upstream's schema defaults.
-_KEY_DEFAULTS = {"protocol": "TCP"}
+_KEY_DEFAULTS = {"protocol": "TCP", "name": ""}
 
 
 class FieldsError(Exception):
@@ -78,10 +78,10 @@ def _made_of(raw: bytes, shape: Shape, embedded: bool) -> Node | None:
 
 def _made(new: Any, shape: Shape, embedded: bool) -> Node | None:
     """`embedded` says that the value is an empty one also where nobody wrote it."""
-    if not isinstance(new, dict | list):
-        return _LEAF
     if not new:
         return None if embedded else _LEAF
+    if not isinstance(new, dict | list):
+        return _LEAF
     if shape.atomic:
         return _LEAF
     below: Node = {}
@@ -102,7 +102,15 @@ def _made(new: Any, shape: Shape, embedded: bool) -> Node | None:
         found = _made(value, shape.element or ANY, False)
         if found is not None:
             below[key] = found
+    if len(elements) != len(new):
+        # What stands twice is owned as a whole.
+        below |= dict.fromkeys(_twice(new, shape), _LEAF)
     return node(not embedded, below)
+
+
+def _twice(items: list[Any], shape: Shape) -> list[str]:
+    keys = [key for item in items for key in _elements([item], shape) or ()]
+    return [key for key in keys if keys.count(key) > 1]
 
 
 def compare(old: Any, new: Any, shape: Shape) -> tuple[Node, Node]:
@@ -153,9 +161,9 @@ def _given(of: dict[str, Any], key: str, embedded: frozenset[str]) -> Any:
 
 
 def _like(value: Any, other: Any) -> Any:
-    """An embedded struct or list that is not written is an empty one."""
+    """What is written always and is not there is empty."""
     if value is _EMBEDDED:
-        return [] if isinstance(other, list) else {}
+        return type(other)() if other is not None and other is not _EMBEDDED else None
     return value
 
 

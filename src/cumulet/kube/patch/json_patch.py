@@ -65,9 +65,7 @@ def _apply(document: Any, operation: dict[str, Any]) -> Any:
 
 
 def _value(operation: dict[str, Any]) -> Any:
-    if "value" not in operation:
-        raise JsonPatchError("an operation has no value")
-    return operation["value"]
+    return operation.get("value")  # without one, it is null
 
 
 def _source(operation: dict[str, Any]) -> list[str]:

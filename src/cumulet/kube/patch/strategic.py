@@ -13,11 +13,20 @@ import msgspec
 from cumulet.kube.schema.definitions import Definition, Field, definition
 
 _DELETE_FROM = "$deleteFromPrimitiveList/"
+_GO_KINDS: dict[type, str] = {str: "string", bool: "bool", int: "int64", float: "float64"}
 _ORDER = "$setElementOrder/"
 
 
 class StrategicPatchError(Exception):
-    """The patch is not one."""
+    """The patch is not one; `is_upstreams` says that upstream takes it for its own failure.
+
+    `restored` says why a field cannot be what the patch has for it.
+    """
+
+    def __init__(self, message: str, *, is_upstreams: bool = False, restored: str = "") -> None:
+        super().__init__(message)
+        self.is_upstreams = is_upstreams
+        self.restored = restored
 
 
 def strategic_merge(
@@ -33,8 +42,15 @@ def _object(target: dict[str, Any], patch: dict[str, Any], of: Definition | None
         return {key: value for key, value in patch.items() if key != "$patch"}
     if directive == "delete":
         return {}
+    if directive not in (None, "merge"):
+        shown = " ".join(f"{key}:{patch[key]}" for key in sorted(patch))
+        raise StrategicPatchError(f"unknown patch type: {directive} in map: map[{shown}]", is_upstreams=True)
     merged = dict(target)
     if (retained := patch.get("$retainKeys")) is not None:
+        if not isinstance(retained, list) or any(
+            key not in retained for key, value in patch.items() if not key.startswith("$") and value is not None
+        ):
+            raise StrategicPatchError("invalid patch format of retainKeys")
         merged = {key: value for key, value in merged.items() if key in retained}
     for key, value in patch.items():
         if key in ("$patch", "$retainKeys") or key.startswith(_ORDER):
@@ -45,6 +61,8 @@ def _object(target: dict[str, Any], patch: dict[str, Any], of: Definition | None
             merged[name] = [item for item in merged.get(name) or [] if _name(item, "") not in gone]
             continue
         field = of.fields.get(key) if of is not None else None
+        if value is not None and field is not None:
+            _check_shape(value, field)
         if value is None:
             merged.pop(key, None)
         elif isinstance(value, dict):
@@ -60,6 +78,18 @@ def _object(target: dict[str, Any], patch: dict[str, Any], of: Definition | None
             field = of.fields.get(name) if of is not None else None
             merged[name] = _in_order(merged[name], order, merged[name], field.merge_key if field else "")
     return merged
+
+
+def _check_shape(value: Any, field: Field) -> None:
+    is_list = isinstance(value, list)
+    if field.type == "array" and not is_list:
+        have = "map" if isinstance(value, dict) else _GO_KINDS.get(type(value), "string")
+        raise StrategicPatchError("", restored=f"cannot restore slice from {have}")
+    is_struct = field.type == "object" and field.item is not None and bool(field.item.fields)
+    if (is_struct or field.type == "map") and not isinstance(value, dict):
+        have = "slice" if is_list else _GO_KINDS.get(type(value), "string")
+        what = "map" if field.type == "map" else "struct"
+        raise StrategicPatchError("", restored=f"cannot restore {what} from {have}")
 
 
 def _map(target: Any, patch: dict[str, Any], field: Field | None) -> dict[str, Any]:
@@ -94,9 +124,11 @@ def _list_of_maps(current: list[Any], patch: list[Any], field: Field, order: lis
     merged = {_name(item, key): item for item in current}
     for item in patch:
         if not isinstance(item, dict):
-            raise StrategicPatchError(f"an element of a list that merges by {key!r} is not an object")
+            raise StrategicPatchError("list element types are not identical", is_upstreams=True)
         if key not in item:
-            raise StrategicPatchError(f"map: {item} does not contain declared merge key: {key}")
+            shown = " ".join(f"{name}:{item[name]}" for name in sorted(item))
+            why = f"map: map[{shown}] does not contain declared merge key: {key}"
+            raise StrategicPatchError(why, is_upstreams=True)
         name = _name(item, key)
         if item.get("$patch") == "delete":
             merged.pop(name, None)

@@ -1,6 +1,9 @@
 """The published schemas (OpenAPI, Kubernetes 1.36) as a graph of fields, built kind by kind when first asked for.
 
-They come from the package `kubernetes-validate`, which carries them with the merge keys of patches.
+They come from the package `kubernetes-validate`, which carries them with the merge keys of patches. What they do not
+tell is in `declarations.json`: which fields are left out when they are empty (`omitted`), which are written always,
+and as what (`written`), which are known and not kept, as their features are off by default (`disabled`), and how
+upstream's messages call types (`types`) and the structs between (`embedded`).
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import msgspec
 VERSION = "1.36.0"
 
 _PREFIX = "#/$defs/"
-_INT_OR_STRING = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
+INT_OR_STRING = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
 QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity"
 
 
@@ -23,13 +26,16 @@ class Field:
 
     `type` is string, integer, number, boolean, object, array, or any; `item` is the definition of an object, of a
     list's elements or of a map's values, or `None` for scalars, whose own type is `item_type`. `exact` is the type in
-    Python of a value that needs no further look.
+    Python of a value that needs no further look. `go_type` and `embedded` are what messages call its type and the
+    structs that it stands in.
     """
 
     __slots__ = (
         "__dict__",
+        "embedded",
         "exact",
         "format",
+        "go_type",
         "item_type",
         "list_type",
         "map_keys",
@@ -40,11 +46,12 @@ class Field:
         "type",
     )
 
-    def __init__(self, schema: dict[str, Any]) -> None:
+    def __init__(self, schema: dict[str, Any], go_type: str = "", embedded: str = "") -> None:
         types = schema.get("type", "any")
         self.type: str = types[0] if isinstance(types, list) else types
         self.format: str = schema.get("format", "")
         self.ref = ""
+        self.embedded = embedded
         self.item_type = ""
         inner = schema
         if self.type == "array":
@@ -58,16 +65,25 @@ class Field:
             types = inner.get("type", "any")
             self.item_type = "object" if self.ref else types[0] if isinstance(types, list) else types
         elif self.ref:
-            self.type = "any" if self.ref in (_INT_OR_STRING, QUANTITY) else "object"
+            self.type = "any" if self.ref in (INT_OR_STRING, QUANTITY) else "object"
         self.merge_key: str = schema.get("x-kubernetes-patch-merge-key", "")
         self.patch_strategy: str = schema.get("x-kubernetes-patch-strategy", "")
         self.list_type: str = schema.get("x-kubernetes-list-type", "")
         self.map_keys: list[str] = schema.get("x-kubernetes-list-map-keys", [])
         self.map_type: str = schema.get("x-kubernetes-map-type", "")
 
+        self.go_type = go_type or self._go_type()
         self.exact: type | None = None
         if not self.ref and self.format != "byte":
             self.exact = {"string": str, "boolean": bool}.get(self.type)
+
+    def _go_type(self) -> str:
+        if self.ref:
+            parts = self.ref.rsplit(".", 2)
+            return f"{parts[-2]}.{parts[-1]}"
+        if self.type == "integer":
+            return "int64" if self.format == "int64" else "int32"
+        return {"boolean": "bool", "number": "float64"}.get(self.type, self.type)
 
     @functools.cached_property
     def item(self) -> Definition | None:
@@ -79,7 +95,7 @@ class Field:
 class Definition:
     """An object: its fields by name."""
 
-    __slots__ = ("fields", "format", "map_type", "name", "required", "type")
+    __slots__ = ("disabled", "fields", "format", "map_type", "name", "omitted", "required", "type", "written")
 
     def __init__(self, name: str, schema: dict[str, Any]) -> None:
         self.name = name
@@ -88,7 +104,17 @@ class Definition:
         self.format: str = schema.get("format", "")
         self.map_type: str = schema.get("x-kubernetes-map-type", "")
         self.required: list[str] = schema.get("required", [])
-        self.fields = {key: Field(value) for key, value in (schema.get("properties") or {}).items()}
+        declared = _declarations().get(name)
+        said: dict[str, Any] = {} if declared is None else msgspec.json.decode(declared)
+        types, embedded = said.get("types", {}), said.get("embedded", {})
+        self.fields = {
+            key: Field(value, types.get(key, ""), embedded.get(key, ""))
+            for key, value in (schema.get("properties") or {}).items()
+        }
+        #: Fields that are left out when they are empty, and those that are always written, with what is then.
+        self.omitted: frozenset[str] = frozenset(said.get("omitted", ()))
+        self.disabled: frozenset[str] = frozenset(said.get("disabled", ()))
+        self.written: dict[str, Any] = said.get("written", {})
 
 
 @functools.cache
@@ -98,6 +124,12 @@ def raw_definitions() -> dict[str, msgspec.Raw]:
     file = package.joinpath("kubernetes-json-schema", f"v{VERSION}-local", "_definitions.json")
     document = msgspec.json.decode(file.read_bytes(), type=dict[str, msgspec.Raw])
     return msgspec.json.decode(document["$defs"], type=dict[str, msgspec.Raw])
+
+
+@functools.cache
+def _declarations() -> dict[str, msgspec.Raw]:
+    file = resources.files("cumulet.kube.schema").joinpath("declarations.json")
+    return msgspec.json.decode(file.read_bytes(), type=dict[str, msgspec.Raw])
 
 
 @functools.cache
@@ -118,3 +150,12 @@ def definition(group: str, version: str, kind: str) -> Definition | None:
     return named(f"io.k8s.api.{package}.{version}.{kind}") or named(
         f"io.k8s.apimachinery.pkg.apis.meta.{version}.{kind}"
     )
+
+
+def empty(of: Definition) -> dict[str, Any]:
+    """What is written of an object of which nothing was said."""
+    made: dict[str, Any] = {}
+    for name, value in of.written.items():
+        item = of.fields[name].item
+        made[name] = value if value != {} else empty(item) if item is not None else {}
+    return made

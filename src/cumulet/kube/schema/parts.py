@@ -106,7 +106,9 @@ def _request_status(new: Object, old: Object, subresource: str) -> Object:
     now = clock.rfc3339()
     for condition in conditions:
         had = before.get(condition.get("type"), {})
-        condition.setdefault("lastUpdateTime", had.get("lastUpdateTime", now))
+        if not condition.get("lastUpdateTime"):
+            condition["lastUpdateTime"] = had.get("lastUpdateTime", now)
         same = had.get("status") == condition.get("status")
-        condition.setdefault("lastTransitionTime", had.get("lastTransitionTime", now) if same else now)
+        if not condition.get("lastTransitionTime"):
+            condition["lastTransitionTime"] = had.get("lastTransitionTime", now) if same else now
     return {**status, "conditions": conditions} if conditions else status

@@ -11,11 +11,10 @@ from typing import Any
 
 import msgspec
 
-from cumulet.kube.schema.definitions import QUANTITY, Definition, Field, definition
-from cumulet.kube.schema.quantity import canonical
+from cumulet.kube.schema.definitions import INT_OR_STRING, QUANTITY, Definition, Field, definition, empty
+from cumulet.kube.schema.quantity import canonical, rounded
 from cumulet.kube.status import ApiError, bad_request
 
-_GO_TYPES = {"string": "string", "integer": "int32", "boolean": "bool", "number": "float64"}
 _JSON_TYPES: dict[type, str] = {
     str: "string",
     bool: "bool",
@@ -30,6 +29,7 @@ _PYTHON: dict[str, tuple[type, ...]] = {
     "boolean": (bool,),
     "number": (int, float),
 }
+_EMPTY: dict[str, Any] = {"string": "", "integer": 0, "boolean": False, "number": 0}
 _BASE64 = frozenset(f"{string.ascii_letters}{string.digits}+/=".encode())
 _TIMES = frozenset(f"io.k8s.apimachinery.pkg.apis.meta.v1.{name}" for name in ("Time", "MicroTime"))
 _DEPTH = 60
@@ -38,18 +38,19 @@ _REMEMBERED = 128
 _REMEMBERED_BYTES = 16_384
 
 
-def prune(obj: dict[str, Any], group: str, version: str, kind: str) -> list[str]:
-    """Remove unknown fields and nulls in place; the strict decoding messages about them.
+def prune(obj: dict[str, Any], group: str, version: str, kind: str, *, fill: bool = True) -> list[str]:
+    """Make an object what upstream's decoding makes of it, in place; the strict decoding messages about it.
 
-    Raises `ApiError` 400 where a field has the wrong type.
+    Unknown fields and nulls go. Where it is to be filled, empty fields that are not written go too, and those that
+    always are written come. Raises `ApiError` 400 where a field has the wrong type.
     """
     found = definition(group, version, kind)
     if found is None:
         return []
     unknown: list[str] = []
     try:
-        _object(obj, found, "", unknown, 0)
-    except _WrongType as error:
+        _object(obj, found, "", unknown, 0, fill)
+    except _WrongTypeError as error:
         raise bad_request(f'{kind} in version "{version}" cannot be handled as a {kind}: {error}') from None
     return unknown
 
@@ -61,14 +62,27 @@ def strict_error(kind: str, version: str, unknown: list[str]) -> ApiError:
     )
 
 
-class _WrongType(Exception):  # noqa: N818
-    pass
+class _WrongTypeError(Exception):
+    """A value of the wrong type; the path and the struct that it is in are known when it has come up."""
+
+    def __init__(self, seen: str, wanted: str = "") -> None:
+        super().__init__(seen)
+        self.seen = seen
+        self.wanted = wanted
+        self.owner = ""
+        self.path: list[str] = []
+
+    def __str__(self) -> str:
+        if not self.wanted:
+            return self.seen
+        where = f"{self.owner}.{'.'.join(self.path)}"
+        return f"json: cannot unmarshal {self.seen} into Go struct field {where} of type {self.wanted}"
 
 
-def _object(obj: dict[str, Any], of: Definition, path: str, unknown: list[str], depth: int) -> None:
+def _object(obj: dict[str, Any], of: Definition, path: str, unknown: list[str], depth: int, fill: bool) -> None:
     if depth > _DEPTH:
-        raise _WrongType("exceeded max depth")
-    fields = of.fields
+        raise _WrongTypeError("exceeded max depth")
+    fields, omitted = of.fields, of.omitted if fill else _NOTHING
     for key in list(obj):
         field = fields.get(key)
         value = obj[key]
@@ -78,106 +92,169 @@ def _object(obj: dict[str, Any], of: Definition, path: str, unknown: list[str], 
         elif value is None:
             # A null is an absent field, everywhere but in a list or map.
             del obj[key]
-        elif depth == 0 and key == "spec" and field.item is not None and type(value) is dict:
-            obj[key] = _spec(value, field.item, unknown)
-        elif type(value) is not field.exact:
-            _check(value, field, f"{path}{key}", of, unknown, depth)
-            if field.ref == QUANTITY:
-                obj[key] = {k: _quantity(v) for k, v in value.items()} if field.type == "map" else _quantity(value)
+        else:
+            if depth == 0 and fill and key == "spec" and field.item is not None and type(value) is dict:
+                obj[key] = _spec(value, field, of, unknown)
+            elif type(value) is not field.exact:
+                obj[key] = _checked(value, field, of, f"{path}{key}", unknown, depth, fill)
+            if (not value and key in omitted) or key in of.disabled:
+                del obj[key]
+    if fill:
+        for key, value in of.written.items():
+            if key not in obj:
+                obj[key] = value if value != {} else _empty(fields[key])
 
 
-def _spec(spec: dict[str, Any], of: Definition, unknown: list[str]) -> dict[str, Any]:
+def _empty(field: Field) -> dict[str, Any]:
+    return empty(field.item) if field.item is not None else {}
+
+
+_NOTHING: frozenset[str] = frozenset()
+
+
+def _spec(spec: dict[str, Any], field: Field, of: Definition, unknown: list[str]) -> dict[str, Any]:
     """A pruned spec. Many objects have that of one template, so it is kept what came of one."""
     try:
         raw = msgspec.json.encode(spec)
     except (RecursionError, OverflowError):
         raw = b""
     if not raw or len(raw) > _REMEMBERED_BYTES:
-        _object(spec, of, "spec.", unknown, 1)
-        return spec
-    pruned, messages = _pruned(raw, of)
+        found: dict[str, Any] = _checked(spec, field, of, "spec", unknown, 0, True)
+        return found
+    pruned, messages = _pruned(raw, field, of)
     unknown += messages
     if pruned is None:
         return spec
-    found: dict[str, Any] = msgspec.json.decode(pruned)
-    return found
+    left: dict[str, Any] = msgspec.json.decode(pruned)
+    return left
 
 
 @functools.lru_cache(_REMEMBERED)
-def _pruned(raw: bytes, of: Definition) -> tuple[bytes | None, tuple[str, ...]]:
-    """What is left of a spec, or `None` where nothing goes, and the messages."""
+def _pruned(raw: bytes, field: Field, of: Definition) -> tuple[bytes | None, tuple[str, ...]]:
+    """What is left of a spec, or `None` where nothing changes, and the messages."""
     spec = msgspec.json.decode(raw)
     unknown: list[str] = []
-    _object(spec, of, "spec.", unknown, 1)
+    _checked(spec, field, of, "spec", unknown, 0, True)
     left = msgspec.json.encode(spec)
     return None if left == raw else left, tuple(unknown)
 
 
-def _check(value: Any, field: Field, path: str, of: Definition, unknown: list[str], depth: int) -> None:
+def _checked(value: Any, field: Field, of: Definition, path: str, unknown: list[str], depth: int, fill: bool) -> Any:
+    """What becomes of a value of a field."""
+    try:
+        return _check(value, field, path, unknown, depth, fill)
+    except _WrongTypeError as error:
+        if error.wanted:
+            name = path.rpartition(".")[2]
+            error.path[:0] = [field.embedded, name] if field.embedded else [name]
+            error.owner = error.owner or of.name.rsplit(".", 1)[-1]
+        raise
+
+
+def _check(value: Any, field: Field, path: str, unknown: list[str], depth: int, fill: bool) -> Any:
     kind = field.type
     if kind in _PYTHON:
-        if type(value) not in _PYTHON[kind]:
-            raise _mismatch(value, path, of, _GO_TYPES[kind])
-        if (
-            kind == "integer"
-            and not -(1 << (bits := 64 if field.format == "int64" else 32) - 1) <= value < 1 << bits - 1
-        ):
-            raise _WrongType(_mismatch_text(f"number {value}", path, of, f"int{bits}"))
-        if field.format == "byte":
-            _base64(value)
-    elif kind == "object":
-        item = field.item
-        if item is None:
-            if field.ref in _TIMES:
-                _time(value, path, of)
-            return
-        if type(value) is not dict:
-            raise _mismatch(value, path, of, _short(item.name))
-        _object(value, item, f"{path}.", unknown, depth + 1)
-    elif kind == "array":
+        return _scalar(value, field)
+    if kind == "object":
+        return _element(value, field, field.go_type, f"{path}.", unknown, depth, fill)
+    if kind == "array":
         if type(value) is not list:
-            raise _mismatch(value, path, of, f"[]{_element(field)}")
-        item = field.item
-        for index, element in enumerate(value):
-            if item is not None:
-                if type(element) is not dict:
-                    raise _mismatch(element, path, of, _element(field))
-                _object(element, item, f"{path}[{index}].", unknown, depth + 1)
-            elif field.item_type in _PYTHON and type(element) not in _PYTHON[field.item_type]:
-                raise _mismatch(element, path, of, _GO_TYPES[field.item_type])
-    elif kind == "map":
+            raise _mismatch(value, field.go_type)
+        wanted = field.go_type.removeprefix("[]").removeprefix("*")
+        return [
+            _element(element, field, wanted, f"{path}[{index}].", unknown, depth, fill)
+            for index, element in enumerate(value)
+        ]
+    if kind == "map":
         if type(value) is not dict:
-            raise _mismatch(value, path, of, f"map[string]{_element(field)}")
-        item = field.item
-        for key, element in value.items():
-            if item is not None:
-                if type(element) is not dict:
-                    raise _mismatch(element, path, of, _element(field))
-                _object(element, item, f"{path}.{key}.", unknown, depth + 1)
-            elif field.item_type == "string" and not field.ref:
-                if type(element) is not str:
-                    raise _mismatch(element, path, of, "string")
-                if path == "data" and of.name.endswith(".Secret"):
-                    _base64(element)
+            raise _mismatch(value, field.go_type)
+        wanted = field.go_type.partition("]")[2]
+        return {
+            key: _element(element, field, wanted, f"{path}.{key}.", unknown, depth, fill)
+            for key, element in value.items()
+        }
+    if field.ref == QUANTITY:
+        return _quantity(value)
+    if field.ref == INT_OR_STRING:
+        return _int_or_string(value)
+    return value
+
+
+def _element(value: Any, field: Field, wanted: str, path: str, unknown: list[str], depth: int, fill: bool) -> Any:
+    """What becomes of an object, or of an element of a list or map; a null in these is an empty value."""
+    item = field.item
+    if item is not None:
+        if type(value) is not dict:
+            if value is not None:
+                raise _mismatch(value, wanted)
+            value = {}
+        _object(value, item, path, unknown, depth + 1, fill)
+        return value
+    if field.ref == QUANTITY:
+        # Of resources no less than a thousandth is told.
+        return rounded(_quantity(value)) if field.go_type == "v1.ResourceList" else _quantity(value)
+    if field.ref in _TIMES:
+        return _time(value)
+    python = _PYTHON.get(field.item_type)
+    if python is None:
+        return value
+    if value is None:
+        return _EMPTY[field.item_type]
+    if type(value) not in python:
+        raise _mismatch(value, wanted)
+    if field.item_type == "integer":
+        _in_range(value, wanted)
+    if wanted == "[]uint8":
+        _base64(value)
+    return value
+
+
+def _scalar(value: Any, field: Field) -> Any:
+    if type(value) not in _PYTHON[field.type]:
+        raise _mismatch(value, field.go_type)
+    if field.type == "integer":
+        _in_range(value, field.go_type)
+    if field.format == "byte":
+        _base64(value)
+    return value
+
+
+def _in_range(value: int, wanted: str) -> None:
+    bits = 64 if wanted == "int64" else 32
+    if not -(1 << bits - 1) <= value < 1 << bits - 1:
+        raise _WrongTypeError(f"number {value}", wanted)
 
 
 def _quantity(value: Any) -> str:
-    if type(value) not in (str, int, float):
-        raise _WrongType(f"json: cannot unmarshal {_JSON_TYPES.get(type(value), 'null')} into a quantity")
+    if value is None:
+        return "0"
     try:
-        return canonical(value if isinstance(value, str) else repr(value))
+        return canonical(value if isinstance(value, str) else msgspec.json.encode(value).decode())
     except ValueError as error:
-        raise _WrongType(str(error)) from None
+        raise _WrongTypeError(str(error)) from None
 
 
-def _time(value: Any, path: str, of: Definition) -> None:
+def _int_or_string(value: Any) -> Any:
+    if type(value) is str:
+        return value
+    if type(value) is not int:
+        raise _mismatch(value, "int32")
+    if not -(1 << 31) <= value < 1 << 31:
+        raise _WrongTypeError(f"number {value}", "int32")
+    return value
+
+
+def _time(value: Any) -> Any:
+    if value is None:
+        return None
     if type(value) is not str:
-        raise _mismatch(value, path, of, "string")
+        raise _mismatch(value, "string")
     try:
         datetime.fromisoformat(value)
     except ValueError:
         why = f'parsing time "{value}" as "2006-01-02T15:04:05Z07:00": cannot parse "{value}" as "2006"'
-        raise _WrongType(why) from None
+        raise _WrongTypeError(why) from None
+    return value
 
 
 def _base64(value: str) -> None:
@@ -186,23 +263,9 @@ def _base64(value: str) -> None:
         base64.b64decode(raw, validate=True)
     except binascii.Error:
         at = next((index for index, byte in enumerate(raw) if byte not in _BASE64), 0)
-        raise _WrongType(f"illegal base64 data at input byte {at}") from None
+        raise _WrongTypeError(f"illegal base64 data at input byte {at}") from None
 
 
-def _element(field: Field) -> str:
-    return _short(field.ref) if field.ref else _GO_TYPES.get(field.item_type, "object")
-
-
-def _short(name: str) -> str:
-    parts = name.split(".")
-    return ".".join(parts[-1:]) if len(parts) < 3 else f"{parts[-2]}.{parts[-1]}"
-
-
-def _mismatch(value: Any, path: str, of: Definition, wanted: str) -> _WrongType:
-    return _WrongType(_mismatch_text(_JSON_TYPES.get(type(value), "object"), path, of, wanted))
-
-
-def _mismatch_text(seen: str, path: str, of: Definition, wanted: str) -> str:
-    owner = of.name.rsplit(".", 1)[-1]
-    plain = ".".join(part.partition("[")[0] for part in path.split("."))
-    return f"json: cannot unmarshal {seen} into Go struct field {owner}.{plain} of type {wanted}"
+def _mismatch(value: Any, wanted: str) -> _WrongTypeError:
+    is_number = type(value) is float and wanted.rpartition(".")[2].startswith(("int", "uint"))
+    return _WrongTypeError(f"number {value}" if is_number else _JSON_TYPES[type(value)], wanted)

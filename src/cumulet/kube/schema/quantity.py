@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Iterable
 from decimal import ROUND_CEILING, Decimal, localcontext
 
-from cumulet.common.kubernetes.quantity import decimal
+from cumulet.common.kubernetes.quantity import decimal, milli
 
 _FORM = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?\d{1,2})?")
 _LENGTH = 64
@@ -39,3 +40,21 @@ def canonical(text: str) -> str:
     if suffix[:1] in ("e", "E") and len(suffix) > 1 and index >= 3:
         return f"{sign}{number}" + (f"e{(index - 3) * 3}" if index > 3 else "")
     return f"{sign}{number}{_DECIMAL[index]}"
+
+
+def rounded(text: str) -> str:
+    """A canonical amount without what is less than a thousandth, rounded up."""
+    return canonical(f"{milli(text)}m") if text.endswith(("n", "u")) else text
+
+
+def total(amounts: Iterable[str]) -> str:
+    """Several amounts together, in the canonical form, with the suffixes of the first. Raises `ValueError`."""
+    found = list(amounts)
+    whole = sum(map(milli, found))
+    if found and found[0].endswith("i") and whole % 1000 == 0:
+        whole //= 1000
+        index = 0
+        while whole and whole % 1024 == 0 and index < len(_BINARY) - 1:
+            whole, index = whole // 1024, index + 1
+        return f"{whole}{_BINARY[index]}"
+    return canonical(f"{whole}m")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
-from cumulet.kube.schema.definitions import definition
+from cumulet.common import clock
+from cumulet.kube.schema.definitions import definition, empty
 from cumulet.kube.schema.parts import PARTS, keep_but_part
+from cumulet.kube.schema.qos import qos_class
+from cumulet.kube.schema.services import drop_by_type, keep_allotted, normalize
 
 Object = dict[str, Any]
 
@@ -13,6 +17,7 @@ Object = dict[str, Any]
 _GENERATIONS = frozenset(
     {
         ("", "Pod"),
+        ("", "PodTemplate"),
         ("", "ReplicationController"),
         ("apps", "Deployment"),
         ("apps", "ReplicaSet"),
@@ -22,7 +27,10 @@ _GENERATIONS = frozenset(
         ("discovery.k8s.io", "EndpointSlice"),
         ("batch", "CronJob"),
         ("networking.k8s.io", "Ingress"),
+        ("networking.k8s.io", "IngressClass"),
         ("networking.k8s.io", "NetworkPolicy"),
+        ("discovery.k8s.io", "EndpointSlice"),
+        ("scheduling.k8s.io", "PriorityClass"),
         ("policy", "PodDisruptionBudget"),
         ("apiextensions.k8s.io", "CustomResourceDefinition"),
         ("admissionregistration.k8s.io", "MutatingWebhookConfiguration"),
@@ -36,28 +44,24 @@ _GENERATIONS = frozenset(
     }
 )
 
-#: Numbers that upstream writes from the start.
-_FIRST_STATUS: dict[tuple[str, str], Object] = {
-    ("", "ReplicationController"): {"replicas": 0},
-    ("apps", "ReplicaSet"): {"replicas": 0},
-    ("apps", "StatefulSet"): {"replicas": 0, "availableReplicas": 0},
-    ("apps", "DaemonSet"): dict.fromkeys(
-        ("currentNumberScheduled", "numberMisscheduled", "desiredNumberScheduled", "numberReady"), 0
-    ),
-    ("autoscaling", "HorizontalPodAutoscaler"): {"desiredReplicas": 0, "currentMetrics": None},
-    ("policy", "PodDisruptionBudget"): dict.fromkeys(
-        ("disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"), 0
-    ),
-}
-
 _GATED = {
     "type": "PodScheduled",
     "status": "False",
     "reason": "SchedulingGated",
     "message": "Scheduling is blocked due to non-empty scheduling gates",
     "lastProbeTime": None,
-    "lastTransitionTime": None,
 }
+
+#: Kinds that make pods of a template.
+_MAKERS = frozenset(
+    (
+        ("", "ReplicationController"),
+        *(("apps", kind) for kind in ("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet")),
+        ("batch", "Job"),
+    )
+)
+#: Kinds whose status may come with a new object.
+_KEEPING = frozenset(("", kind) for kind in ("Node", "Namespace", "PersistentVolumeClaim", "PersistentVolume"))
 
 _TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
 
@@ -72,27 +76,45 @@ def prepare_for_create(obj: Object, group: str, version: str, kind: str) -> None
 
     Nodes keep theirs, as upstream lets a kubelet register with it.
     """
+    spec = obj.get("spec") or {}
     if (group, kind) == ("", "Pod"):
-        obj["status"] = {"phase": "Pending", "qosClass": qos_class(obj.get("spec") or {})}
-        if (obj.get("spec") or {}).get("schedulingGates"):
-            obj["status"]["conditions"] = [dict(_GATED)]
-    elif (group, kind) not in (
-        ("", "Node"),
-        ("", "Namespace"),
-        ("", "PersistentVolumeClaim"),
-        ("", "PersistentVolume"),
-    ):
+        obj["status"] = {"phase": "Pending", "qosClass": qos_class(spec)}
+        if spec.get("schedulingGates"):
+            obj["status"]["conditions"] = [{**_GATED, "lastTransitionTime": clock.rfc3339()}]
+    elif (group, kind) not in _KEEPING:
         found = definition(group, version, kind)
-        if (group, kind) == ("", "Service"):
-            obj["status"] = {"loadBalancer": {}}
-        elif found is not None and "status" in found.fields:
-            obj["status"] = dict(_FIRST_STATUS.get((group, kind), {}))
+        status = found.fields.get("status") if found is not None else None
+        if status is not None and status.item is not None:
+            obj["status"] = empty(status.item)
+    if (group, kind) == ("", "PersistentVolume"):
+        obj["status"]["lastPhaseTransitionTime"] = clock.rfc3339()
     if (group, kind) == ("", "Namespace"):
-        obj["spec"].setdefault("finalizers", ["kubernetes"])
+        finalizers = obj["spec"].get("finalizers") or []
+        if "kubernetes" not in finalizers:
+            obj["spec"]["finalizers"] = [*finalizers, "kubernetes"]
+    if (group, kind) == ("", "PersistentVolumeClaim"):
+        _sources(spec)
+    if (group, kind) == ("", "LimitRange") and not obj["metadata"].get("name"):
+        obj["metadata"]["name"] = str(uuid.uuid4())
     if counts_generations(group, kind):
         obj["metadata"]["generation"] = 1
     else:
         obj["metadata"].pop("generation", None)
+
+
+def _sources(spec: Object) -> None:
+    """The older field, which knows claims and snapshots only, and the newer one say the same."""
+    source = spec.get("dataSource")
+    if source is not None:
+        known = source.get("kind"), source.get("apiGroup", "")
+        if known not in (("PersistentVolumeClaim", ""), ("VolumeSnapshot", "snapshot.storage.k8s.io")):
+            spec.pop("dataSource")
+            return
+    reference = spec.get("dataSourceRef")
+    if source is not None and reference is None:
+        spec["dataSourceRef"] = dict(source)
+    elif reference is not None and source is None and not reference.get("namespace"):
+        spec["dataSource"] = {key: value for key, value in reference.items() if key != "namespace"}
 
 
 def prepare_for_update(obj: Object, old: Object, group: str, kind: str, subresource: str) -> None:
@@ -104,11 +126,18 @@ def prepare_for_update(obj: Object, old: Object, group: str, kind: str, subresou
         obj["status"] = old["status"]
     else:
         obj.pop("status", None)
+    if (group, kind) == ("", "Service"):
+        keep_allotted(obj["spec"], old["spec"])
+        normalize(obj["spec"], old["spec"])
+        drop_by_type(obj, old)
     if counts_generations(group, kind):
         generation = old["metadata"].get("generation", 1)
         changed = {key: value for key, value in obj.items() if key not in ("metadata", "status")} != {
             key: value for key, value in old.items() if key not in ("metadata", "status")
         }
+        # The annotations of a deployment are those of its replica sets too.
+        if (group, kind) == ("apps", "Deployment"):
+            changed = changed or obj["metadata"].get("annotations") != old["metadata"].get("annotations")
         obj["metadata"]["generation"] = generation + 1 if changed else generation
     if (group, kind) == ("apps", "DaemonSet") and obj["spec"].get("template") != old["spec"].get("template"):
         before = (old["metadata"].get("annotations") or {}).get(_TEMPLATE_GENERATION, "")
@@ -116,35 +145,16 @@ def prepare_for_update(obj: Object, old: Object, group: str, kind: str, subresou
         obj["metadata"].setdefault("annotations", {})[_TEMPLATE_GENERATION] = str(count + 1)
 
 
-def qos_class(spec: Object) -> str:
-    """Guaranteed, Burstable or BestEffort, from the containers' resources."""
-    containers = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
-    requests: dict[str, list[str]] = {}
-    limits: dict[str, list[str]] = {}
-    guaranteed = True
-    for container in containers:
-        resources = container.get("resources") or {}
-        for kind, into in (("requests", requests), ("limits", limits)):
-            for name, value in (resources.get(kind) or {}).items():
-                if name in ("cpu", "memory") and str(value) != "0":
-                    into.setdefault(name, []).append(str(value))
-        if set(resources.get("limits") or ()) < {"cpu", "memory"}:
-            guaranteed = False
-    if not requests and not limits:
-        return "BestEffort"
-    if guaranteed and limits.keys() == {"cpu", "memory"} and all(requests.get(k, v) == v for k, v in limits.items()):
-        return "Guaranteed"
-    return "Burstable"
-
-
-def pod_spec(obj: Object, group: str, kind: str) -> tuple[Object | None, str]:
-    """The spec of a pod, or of the pods that a workload makes, and its path."""
+def pod_template(obj: Object, group: str, kind: str) -> tuple[Object | None, str]:
+    """What has the metadata and the spec of the pods that a workload makes, or a pod itself, and its path."""
     spec = obj.get("spec") or {}
     if (group, kind) == ("", "Pod"):
-        return spec, "spec"
+        return obj, ""
+    if (group, kind) == ("", "PodTemplate"):
+        return obj.get("template"), "template"
     if (group, kind) == ("batch", "CronJob"):
         job = (spec.get("jobTemplate") or {}).get("spec") or {}
-        return (job.get("template") or {}).get("spec"), "spec.jobTemplate.spec.template.spec"
-    if counts_generations(group, kind):
-        return (spec.get("template") or {}).get("spec"), "spec.template.spec"
+        return job.get("template"), "spec.jobTemplate.spec.template"
+    if (group, kind) in _MAKERS:
+        return spec.get("template"), "spec.template"
     return None, ""

@@ -6,8 +6,9 @@ from datetime import datetime
 from typing import Any, Literal
 
 from cumulet.kube.resources import Row
-from cumulet.kube.tables.cells import CELLS, Cells, Object, generic_cells
+from cumulet.kube.tables.cells import CELLS, generic_cells
 from cumulet.kube.tables.columns import columns_of
+from cumulet.kube.tables.common import Cells, Object
 from cumulet.kube.tables.rare import RARE
 
 Include = Literal["Metadata", "Object", "None"]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+import importlib.resources
 from typing import Any
+
+import msgspec
 
 _COLUMNS = {
     "configmaps": "Name|Data|Age",
@@ -80,11 +83,22 @@ _MARKS = {"#": "integer", "?": "boolean"}
 @functools.cache
 def columns_of(resource: str) -> list[dict[str, Any]]:
     """The column definitions of a resource; the rest have a name and the time of their creation."""
-    text = _COLUMNS.get(resource, "Name|Created At")
-    return [_column(part) for part in text.split("|")]
+    parts = _COLUMNS.get(resource, "Name|Created At").split("|")
+    texts, of = _descriptions()
+    places = of.get(resource) or (of["limitranges"] if resource not in _COLUMNS else ())
+    said = [texts[place] for place in places] or [part.lstrip("*#?") for part in parts]
+    return [_column(part, text) for part, text in zip(parts, said, strict=True)]
 
 
-def _column(text: str) -> dict[str, Any]:
+@functools.cache
+def _descriptions() -> tuple[list[str], dict[str, list[int]]]:
+    """All that is said of columns, and which of it of those of each resource."""
+    raw = importlib.resources.files(__package__).joinpath("descriptions.json").read_bytes()
+    found = msgspec.json.decode(raw)
+    return found["texts"], found["of"]
+
+
+def _column(text: str, description: str) -> dict[str, Any]:
     name = text.lstrip("*#?")
     kind = next((kind for mark, kind in _MARKS.items() if mark in text[:2]), "string")
     if name == "Created At":
@@ -93,6 +107,6 @@ def _column(text: str) -> dict[str, Any]:
         "name": name,
         "type": kind,
         "format": "name" if name in ("Name", "Attacher") else "",
-        "description": name,
+        "description": description,
         "priority": 1 if text.startswith("*") else 0,
     }

@@ -28,7 +28,7 @@ def pod_cells(pod: Object, now: datetime) -> list[Any]:
         pod["metadata"]["name"],
         f"{ready}/{len(spec.get('containers') or ()) + len(sidecars)}",
         _reason(pod, spec, status),
-        _restarts([*containers, *inits], now),
+        _restarts(_counted(spec, status) or [*containers, *inits], now),
         age(pod["metadata"].get("creationTimestamp"), now),
         addresses[0]["ip"] if addresses else status.get("podIP") or _NONE,
         spec.get("nodeName") or _NONE,
@@ -39,6 +39,12 @@ def pod_cells(pod: Object, now: datetime) -> list[Any]:
 
 def _sidecars(spec: Object) -> set[str]:
     return {item["name"] for item in spec.get("initContainers") or () if item.get("restartPolicy") == "Always"}
+
+
+def _counted(spec: Object, status: Object) -> list[Object]:
+    """The init containers that were begun, while one of them is waited for."""
+    index = _init_index(spec, status)
+    return [] if index is None else (status.get("initContainerStatuses") or [])[: index + 1]
 
 
 def _restarts(containers: list[Object], now: datetime) -> str:
@@ -71,24 +77,28 @@ def _reason(pod: Object, spec: Object, status: Object) -> str:
     return reason
 
 
+def _init_index(spec: Object, status: Object) -> int | None:
+    """Which init container is waited for, or `None` where they are done."""
+    sidecars = _sidecars(spec)
+    for index, item in enumerate(status.get("initContainerStatuses") or []):
+        ended = (item.get("state") or {}).get("terminated")
+        if not (ended and not ended.get("exitCode")) and not (item["name"] in sidecars and item.get("started")):
+            return index
+    return None
+
+
 def _init_reason(spec: Object, status: Object) -> str | None:
     """What the init containers wait for, or `None` where they are done."""
-    inits = status.get("initContainerStatuses") or []
-    sidecars = _sidecars(spec)
-    for index, item in enumerate(inits):
-        state = item.get("state") or {}
-        ended = state.get("terminated")
-        if ended and ended.get("exitCode") == 0:
-            continue
-        if item["name"] in sidecars and item.get("started"):
-            continue
-        if ended:
-            return f"Init:{_ended(ended)}"
-        waiting = (state.get("waiting") or {}).get("reason", "")
-        if waiting and waiting != "PodInitializing":
-            return f"Init:{waiting}"
-        return f"Init:{index}/{len(spec.get('initContainers') or ())}"
-    return None
+    index = _init_index(spec, status)
+    if index is None:
+        return None
+    state = status["initContainerStatuses"][index].get("state") or {}
+    if ended := state.get("terminated"):
+        return f"Init:{_ended(ended)}"
+    waiting = (state.get("waiting") or {}).get("reason", "")
+    if waiting and waiting != "PodInitializing":
+        return f"Init:{waiting}"
+    return f"Init:{index}/{len(spec.get('initContainers') or ())}"
 
 
 def _container_reason(status: Object, reason: str) -> str:

@@ -74,9 +74,9 @@ def _address(obj: Object, now: datetime) -> list[Any]:
 def _driver(obj: Object, now: datetime) -> list[Any]:
     spec = obj.get("spec") or {}
     audiences = join(item.get("audience", "") for item in spec.get("tokenRequests") or ()) or "<unset>"
-    truths = [_truth(spec.get(key, default)) for key, default in _DRIVER]
+    truths = [bool(spec.get(key, default)) for key, default in _DRIVER]
     modes = join(spec.get("volumeLifecycleModes") or ("Persistent",))
-    return [*truths, audiences, _truth(spec.get("requiresRepublish")), modes, _age(obj, now)]
+    return [*truths, audiences, bool(spec.get("requiresRepublish")), modes, _age(obj, now)]
 
 
 _DRIVER = (("attachRequired", True), ("podInfoOnMount", False), ("storageCapacity", False))

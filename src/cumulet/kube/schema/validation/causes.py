@@ -1,11 +1,8 @@
-"""What can be wrong with a field, in upstream's words (apimachinery, `field.Error`), and the forms of names."""
+"""What can be wrong with a field, in upstream's words (apimachinery, `field.Error`)."""
 
 from __future__ import annotations
 
-import functools
-import ipaddress
-import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -15,57 +12,11 @@ from cumulet.kube.status import Cause
 Object = dict[str, Any]
 Causes = Iterator[Cause]
 
-LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
-SUBDOMAIN = rf"{LABEL}(\.{LABEL})*"
-QUALIFIED = r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
-LABEL_VALUE = r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?"
-KEY = r"[-._a-zA-Z0-9]+"
-#: A prefix of 253 bytes, a slash and a name of 63.
-_KEY_LENGTH = 317
-is_label = re.compile(LABEL).fullmatch
-_is_value = re.compile(LABEL_VALUE).fullmatch
-_is_subdomain = re.compile(SUBDOMAIN).fullmatch
-_is_qualified = re.compile(QUALIFIED).fullmatch
-
-SUBDOMAIN_MESSAGE = (
-    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end "
-    f"with an alphanumeric character (e.g. 'example.com', regex used for validation is '{SUBDOMAIN}')"
-)
-LABEL_MESSAGE = (
-    "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an "
-    f"alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '{LABEL}')"
-)
-SERVICE_NAME = r"[a-z]([-a-z0-9]*[a-z0-9])?"
-SERVICE_MESSAGE = (
-    "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end "
-    f"with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '{SERVICE_NAME}')"
-)
-LABEL_VALUE_MESSAGE = (
-    "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with "
-    f"an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '{LABEL_VALUE}')"
-)
-PATH_SEGMENT = re.compile(r"(?!\.{1,2}$)[^/%]+")
-
-
-ADDRESS_MESSAGE = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
-
-
-def is_address(text: str) -> bool:
-    """Whether a text is an IP address."""
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
-
-
-def is_network(text: str) -> bool:
-    """Whether a text is a range of addresses, as CIDR."""
-    try:
-        ipaddress.ip_network(text, strict=False)
-    except ValueError:
-        return False
-    return "/" in text
+_ESCAPES = {
+    '"': '\\"',
+    "\\": "\\\\",
+    **{chr(code): f"\\{letter}" for letter, code in zip("abtnvfr", range(7, 14), strict=True)},
+}
 
 
 def required(field: str, detail: str = "") -> Cause:
@@ -75,18 +26,24 @@ def required(field: str, detail: str = "") -> Cause:
 
 def invalid(field: str, value: Any, detail: str) -> Cause:
     """A value that is not good."""
-    return Cause(field, "FieldValueInvalid", f"Invalid value: {as_json(value)}: {detail}")
+    return Cause(field, "FieldValueInvalid", f"Invalid value: {shown(value)}: {detail}")
+
+
+def all_invalid(field: str, value: Any, details: Iterable[str]) -> Causes:
+    """A value that is not good, once for each thing that is said of it."""
+    for detail in details:
+        yield invalid(field, value, detail)
 
 
 def duplicate(field: str, value: Any) -> Cause:
     """A value that stands twice where it may once."""
-    return Cause(field, "FieldValueDuplicate", f"Duplicate value: {as_json(value)}")
+    return Cause(field, "FieldValueDuplicate", f"Duplicate value: {shown(value)}")
 
 
-def unsupported(field: str, value: Any, supported: tuple[str, ...]) -> Cause:
-    """A value that is not one of a few."""
-    shown = ", ".join(f'"{item}"' for item in sorted(supported))
-    return Cause(field, "FieldValueNotSupported", f"Unsupported value: {as_json(value)}: supported values: {shown}")
+def unsupported(field: str, value: Any, supported: Sequence[str], *, in_order: bool = False) -> Cause:
+    """A value that is not one of a few, which are told sorted, or in the order that they are given in."""
+    told = ", ".join(f'"{item}"' for item in (supported if in_order else sorted(supported)))
+    return Cause(field, "FieldValueNotSupported", f"Unsupported value: {shown(value)}: supported values: {told}")
 
 
 def forbidden(field: str, detail: str) -> Cause:
@@ -94,38 +51,76 @@ def forbidden(field: str, detail: str) -> Cause:
     return Cause(field, "FieldValueForbidden", f"Forbidden: {detail}")
 
 
+def not_found(field: str, value: Any, detail: str = "") -> Cause:
+    """A reference to what is not there."""
+    return Cause(
+        field,
+        "FieldValueNotFound",
+        f"Not found: {shown(value)}: {detail}" if detail else f"Not found: {shown(value)}",
+    )
+
+
+def too_long(field: str, limit: int) -> Cause:
+    """A text, or several together, of more than so many bytes."""
+    return Cause(field, "FieldValueTooLong", f"Too long: may not be more than {limit} bytes")
+
+
+def too_many(field: str, count: int, limit: int) -> Cause:
+    """A list of more than so many items."""
+    items = "item" if limit == 1 else "items"
+    return Cause(field, "FieldValueTooMany", f"Too many: {count}: must have at most {limit} {items}")
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it: a text quoted as Go does, anything else as JSON."""
+    if isinstance(value, str):
+        return quoted(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return as_json(value)
+
+
+def quoted(text: str) -> str:
+    """A text in quotes (Go's `strconv.Quote`)."""
+    if text.isprintable() and '"' not in text and "\\" not in text:
+        return f'"{text}"'
+    return f'"{"".join(map(_escaped, text))}"'
+
+
+def _escaped(char: str) -> str:
+    if char in _ESCAPES:
+        return _ESCAPES[char]
+    if char.isprintable():
+        return char
+    code = ord(char)
+    if code < 0x80:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+#: The fields of structs that messages show, in their order; those of maps are in the order of the alphabet.
+_ORDER = {
+    name: index
+    for names in (
+        ("matchLabels", "matchExpressions"),
+        ("key", "operator", "values"),
+        ("apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion"),
+        ("Type", "LocalhostProfile", "RollingUpdate"),
+        ("Partition", "MaxUnavailable", "MaxSurge"),
+        ("Key", "Value", "Effect", "TimeAdded"),
+        ("Name", "ResourceClaimName", "ResourceClaimTemplateName"),
+    )
+    for index, name in enumerate(names)
+}
+
+
 def as_json(value: Any) -> str:
-    """A value as a message shows it."""
-    return msgspec.json.encode(value, order="sorted").decode()
+    """A value as JSON, with its keys in order and what HTML takes for its own escaped, as Go writes it."""
+    text = msgspec.json.encode(_in_order(value)).decode()
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def labels(labels: dict[str, str] | None, field: str) -> Causes:
-    for key, value in (labels or {}).items():
-        yield from qualified(key, field)
-        if len(value) > 63:
-            yield invalid(field, value, "must be no more than 63 bytes")
-        elif not _is_value(value):
-            yield invalid(field, value, LABEL_VALUE_MESSAGE)
-
-
-def qualified(key: str, field: str) -> Causes:
-    if len(key) > _KEY_LENGTH or not _is_key(key):
-        yield from _wrong_key(key, field)
-
-
-@functools.lru_cache(1024)
-def _is_key(key: str) -> bool:
-    return not list(_wrong_key(key, ""))
-
-
-def _wrong_key(key: str, field: str) -> Causes:
-    prefix, slash, name = key.rpartition("/")
-    if slash and (not prefix or len(prefix) > 253 or not _is_subdomain(prefix)):
-        yield invalid(field, key, f"prefix part {SUBDOMAIN_MESSAGE}")
-    elif not name or len(name) > 63 or not _is_qualified(name):
-        yield invalid(
-            field,
-            key,
-            "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric "
-            f"character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '{QUALIFIED}')",
-        )
+def _in_order(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _in_order(value[key]) for key in sorted(value, key=lambda name: (_ORDER.get(name, 0), name))}
+    return [_in_order(item) for item in value] if isinstance(value, list) else value

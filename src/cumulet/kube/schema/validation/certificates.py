@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from cumulet.kube.schema.validation.causes import (
-    SUBDOMAIN,
     Causes,
     Object,
     as_json,
@@ -19,6 +17,7 @@ from cumulet.kube.schema.validation.causes import (
     required,
     unsupported,
 )
+from cumulet.kube.schema.validation.signers import signer_name
 from cumulet.kube.status import Cause
 
 _USAGES = [
@@ -47,7 +46,6 @@ _USAGES = [
     "netscape sgc",
 ]
 _SHORTEST = 600
-_PATH = re.compile(rf"{SUBDOMAIN}/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
 
 
 def certificate_request(obj: Object, old: Object | None) -> list[Cause]:
@@ -55,26 +53,14 @@ def certificate_request(obj: Object, old: Object | None) -> list[Cause]:
     spec = obj.get("spec") or {}
     if old is not None:
         return [] if spec == old.get("spec") else [invalid("spec", as_json(spec), "field is immutable")]
-    causes = list(_request(spec.get("request", "")))
+    causes = list(_request(spec.get("request")))
     usages = spec.get("usages") or []
     if not usages:
         causes.append(required("spec.usages"))
     for index, usage in enumerate(usages):
         if usage not in _USAGES:
             causes.append(unsupported(f"spec.usages[{index}]", usage, tuple(_USAGES)))
-    signer = spec.get("signerName", "")
-    if not signer:
-        causes.append(required("spec.signerName"))
-    elif "/" not in signer:
-        causes.append(
-            invalid(
-                "spec.signerName",
-                signer,
-                'must be a fully qualified domain and path of the form "example.com/signer-name"',
-            )
-        )
-    elif not _PATH.fullmatch(signer):
-        causes.append(invalid("spec.signerName", signer, "must be a domain and a path of a name"))
+    causes += signer_name(spec.get("signerName") or "", "spec.signerName")
     seconds = spec.get("expirationSeconds")
     if seconds is not None and seconds < _SHORTEST:
         causes.append(
@@ -85,9 +71,9 @@ def certificate_request(obj: Object, old: Object | None) -> list[Cause]:
     return causes
 
 
-def _request(text: str) -> Causes:
+def _request(text: str | None) -> Causes:
     try:
-        found = x509.load_pem_x509_csr(base64.b64decode(text))
+        found = x509.load_pem_x509_csr(base64.b64decode(text or ""))
         if not found.is_signature_valid:
             raise ValueError("the signature is not that of its key")
     except (ValueError, binascii.Error, UnsupportedAlgorithm):

@@ -2,58 +2,99 @@
 
 from __future__ import annotations
 
-import re
+import base64
+import binascii
 
-from cumulet.kube.schema.validation.causes import KEY, Causes, Object, forbidden, invalid, required
+import msgspec
+
+from cumulet.kube.schema.validation import forms
+from cumulet.kube.schema.validation.causes import Causes, Object, all_invalid, forbidden, invalid, required, too_long
+from cumulet.kube.schema.validation.metadata import immutable
 from cumulet.kube.status import Cause
 
-_SECRET_KEYS = {
-    "kubernetes.io/dockerconfigjson": (".dockerconfigjson",),
-    "kubernetes.io/dockercfg": (".dockercfg",),
-    "kubernetes.io/tls": ("tls.crt", "tls.key"),
-    "kubernetes.io/ssh-auth": ("ssh-privatekey",),
+_LIMIT = 1024 * 1024
+_ACCOUNT = "kubernetes.io/service-account.name"
+#: Keys that a type needs, and whether what is there is JSON.
+_NEEDED: dict[str, tuple[tuple[str, ...], bool]] = {
+    "kubernetes.io/dockercfg": ((".dockercfg",), True),
+    "kubernetes.io/dockerconfigjson": ((".dockerconfigjson",), True),
+    "kubernetes.io/tls": (("tls.crt", "tls.key"), False),
 }
 
 
 def secret(obj: Object, old: Object | None) -> list[Cause]:
     """What is wrong with a secret, or with its change."""
-    data = obj.get("data") or {}
-    causes = list(_keys(data, "data"))
-    for key in _SECRET_KEYS.get(obj.get("type", ""), ()):
-        if key not in data:
-            causes.append(required(f"data[{key}]"))
-    if sum(len(value) for value in data.values()) * 3 // 4 > 1024 * 1024:
-        causes.append(Cause("data", "FieldValueTooLong", "Too long: may not be more than 1048576 bytes"))
+    causes: list[Cause] = []
     if old is not None:
-        if obj.get("type") != old.get("type"):
-            causes.append(invalid("type", obj.get("type"), "field is immutable"))
-        causes += _immutable(obj, old)
-    return causes
+        causes += immutable(obj.get("type", ""), old.get("type", ""), "type")
+        causes += _immutable(obj, old, ("data",))
+    data = obj.get("data") or {}
+    causes += _keys(data, "data")
+    if sum(map(len, data.values())) * 3 // 4 > _LIMIT:
+        causes.append(too_long("data", _LIMIT))
+    return [*causes, *_of_type(obj, data)]
+
+
+def _of_type(obj: Object, data: Object) -> Causes:
+    kind = obj.get("type", "")
+    keys, is_json = _NEEDED.get(kind, ((), False))
+    for key in keys:
+        if key not in data:
+            yield required(f"data[{key}]")
+        elif is_json and (why := _unreadable(data[key])):
+            yield invalid(f"data[{key}]", "<secret contents redacted>", why)
+    if kind == "kubernetes.io/service-account-token":
+        if not (obj["metadata"].get("annotations") or {}).get(_ACCOUNT):
+            yield required(f"metadata.annotations[{_ACCOUNT}]")
+    elif kind == "kubernetes.io/basic-auth" and not {"username", "password"} & data.keys():
+        yield required("data[username]")
+        yield required("data[password]")
+    elif kind == "kubernetes.io/ssh-auth" and not data.get("ssh-privatekey"):
+        yield required("data[ssh-privatekey]")
+
+
+def _unreadable(text: str) -> str:
+    """Why a secret's value is no JSON object, in Go's words as far as they are plain."""
+    try:
+        raw = base64.b64decode(text)
+    except binascii.Error:
+        raw = b""
+    if not raw.strip():
+        return "unexpected end of JSON input"
+    try:
+        found = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, RecursionError):
+        first = raw.strip()[:1].decode("utf-8", "replace")
+        return f"invalid character '{first}' looking for beginning of value"
+    if found is not None and not isinstance(found, dict):
+        kinds = {list: "array", str: "string", bool: "bool"}
+        seen = kinds.get(type(found), "number")
+        return f"json: cannot unmarshal {seen} into Go value of type map[string]interface {{}}"
+    return ""
 
 
 def config_map(obj: Object, old: Object | None) -> list[Cause]:
     """What is wrong with a config map, or with its change."""
-    causes = [*_keys(obj.get("data") or {}, "data"), *_keys(obj.get("binaryData") or {}, "binaryData")]
-    if old is not None:
-        causes += _immutable(obj, old)
-    return causes
+    causes = [] if old is None else list(_immutable(obj, old, ("data", "binaryData")))
+    data, binary = obj.get("data") or {}, obj.get("binaryData") or {}
+    for key in sorted(data):
+        causes += all_invalid(f"data[{key}]", key, forms.config_key(key))
+        if key in binary:
+            causes.append(invalid(f"data[{key}]", key, "duplicate of key present in binaryData"))
+    causes += _keys(binary, "binaryData")
+    size = sum(len(value.encode()) for value in data.values()) + sum(map(len, binary.values())) * 3 // 4
+    return [*causes, too_long("", _LIMIT)] if size > _LIMIT else causes
 
 
 def _keys(data: Object, field: str) -> Causes:
-    for key in data:
-        if len(key) > 253 or not re.fullmatch(KEY, key) or key in (".", ".."):
-            yield invalid(
-                f"{field}[{key}]",
-                key,
-                "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',"
-                f"  or 'key-name', regex used for validation is '{KEY}')",
-            )
+    for key in sorted(data):
+        yield from all_invalid(f"{field}[{key}]", key, forms.config_key(key))
 
 
-def _immutable(obj: Object, old: Object) -> Causes:
+def _immutable(obj: Object, old: Object, fields: tuple[str, ...]) -> Causes:
     if old.get("immutable"):
         if not obj.get("immutable"):
             yield forbidden("immutable", "field is immutable when `immutable` is set")
-        for field in ("data", "binaryData"):
-            if obj.get(field) != old.get(field):
+        for field in fields:
+            if (obj.get(field) or {}) != (old.get(field) or {}):
                 yield forbidden(field, "field is immutable when `immutable` is set")

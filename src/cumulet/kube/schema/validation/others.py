@@ -5,25 +5,22 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from cumulet.kube.schema.validation import forms
+from cumulet.kube.schema.validation.addresses import is_network, parsed
 from cumulet.kube.schema.validation.causes import (
-    SUBDOMAIN,
-    SUBDOMAIN_MESSAGE,
     Causes,
     Object,
     duplicate,
     forbidden,
     invalid,
-    is_address,
-    is_network,
-    labels,
-    qualified,
     required,
     unsupported,
 )
+from cumulet.kube.schema.validation.forms import SUBDOMAIN
+from cumulet.kube.schema.validation.metadata import label_key, labels
 from cumulet.kube.status import Cause
 
 _EFFECTS = ("NoExecute", "NoSchedule", "PreferNoSchedule")
-_ACCESS = ("ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod")
 _NETWORK = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
 _RBAC = "rbac.authorization.k8s.io"
 
@@ -46,7 +43,7 @@ def node(obj: Object, old: Object | None) -> list[Cause]:
     seen: set[tuple[str, str]] = set()
     for index, taint in enumerate(spec.get("taints") or ()):
         where = f"spec.taints[{index}]"
-        causes += qualified(taint.get("key", ""), f"{where}.key")
+        causes += label_key(taint.get("key", ""), f"{where}.key")
         causes += labels({"x": taint.get("value") or ""}, f"{where}.value")
         effect = taint.get("effect", "")
         if not effect:
@@ -77,36 +74,6 @@ def node(obj: Object, old: Object | None) -> list[Cause]:
     return causes
 
 
-def claim(obj: Object, old: Object | None) -> list[Cause]:
-    """What is wrong with a claim of a volume, or with its change."""
-    spec = obj.get("spec") or {}
-    if old is not None:
-        before = old.get("spec") or {}
-        growing = ("resources", "volumeName", "volumeAttributesClassName")
-        if {k: v for k, v in spec.items() if k not in growing} != {
-            k: v for k, v in before.items() if k not in growing
-        }:
-            why = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims"
-            return [forbidden("spec", why)]
-    causes: list[Cause] = []
-    modes = spec.get("accessModes") or []
-    if not modes:
-        causes.append(required("spec.accessModes", "at least 1 access mode is required"))
-    for mode in modes:
-        if mode not in _ACCESS:
-            causes.append(unsupported("spec.accessModes", mode, _ACCESS))
-    storage = ((spec.get("resources") or {}).get("requests") or {}).get("storage")
-    if storage is None:
-        causes.append(required("spec.resources[storage]"))
-    elif storage.startswith("-") or storage == "0":
-        causes.append(invalid("spec.resources[storage]", storage, "must be greater than zero"))
-    if (name := spec.get("storageClassName")) and not re.fullmatch(SUBDOMAIN, name):
-        causes.append(invalid("spec.storageClassName", name, SUBDOMAIN_MESSAGE))
-    if spec.get("volumeMode") not in (None, "Block", "Filesystem"):
-        causes.append(unsupported("spec.volumeMode", spec["volumeMode"], ("Block", "Filesystem")))
-    return causes
-
-
 def ingress(obj: Object, old: Object | None) -> list[Cause]:
     """What is wrong with an ingress."""
     spec = obj.get("spec") or {}
@@ -118,10 +85,10 @@ def ingress(obj: Object, old: Object | None) -> list[Cause]:
     for index, rule in enumerate(spec.get("rules") or ()):
         where = f"spec.rules[{index}]"
         host = rule.get("host", "")
-        if host and is_address(host):
+        if host and parsed(host) is not None:
             causes.append(invalid(f"{where}.host", host, "must be a DNS name, not an IP address"))
         elif host and not re.fullmatch(rf"(\*\.)?{SUBDOMAIN}", host):
-            causes.append(invalid(f"{where}.host", host, SUBDOMAIN_MESSAGE))
+            causes.append(invalid(f"{where}.host", host, forms.dns_subdomain(host)[0]))
         http = rule.get("http")
         if http is None:
             continue

@@ -3,185 +3,312 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
+from cumulet.kube.schema.validation import forms
+from cumulet.kube.schema.validation.addresses import address
 from cumulet.kube.schema.validation.causes import (
-    ADDRESS_MESSAGE,
-    LABEL_MESSAGE,
-    SUBDOMAIN,
-    SUBDOMAIN_MESSAGE,
     Causes,
     Object,
+    all_invalid,
     duplicate,
     forbidden,
     invalid,
-    is_address,
-    is_label,
-    labels,
+    not_found,
     required,
+    too_long,
     unsupported,
 )
-from cumulet.kube.schema.validation.containers import container, init_container, relative_path
-from cumulet.kube.schema.validation.placement import affinity, spread, toleration
+from cumulet.kube.schema.validation.containers import (
+    Surroundings,
+    common,
+    containers,
+    image_without_space,
+    init_containers,
+)
+from cumulet.kube.schema.validation.metadata import annotation_map, labels
+from cumulet.kube.schema.validation.placement import affinity, spread, tolerations
+from cumulet.kube.schema.validation.resources import container_resources, pod_resources
+from cumulet.kube.schema.validation.security import (
+    all_containers,
+    host_processes,
+    host_users,
+    operating_system,
+    pod_security,
+)
+from cumulet.kube.schema.validation.volumes import volumes
 from cumulet.kube.status import Cause
 
-_DNS = ("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None")
-
-_POD_MUTABLE = (
-    "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
-    "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),"
-    "`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
-)
-
-
-def pod(obj: Object, old: Object | None) -> list[Cause]:
-    """What is wrong with a pod, or with its change."""
-    spec = obj.get("spec") or {}
-    if old is not None:
-        return _pod_update(spec, old.get("spec") or {})
-    return list(pod_spec(spec, "spec"))
-
-
-def _pod_update(spec: Object, old: Object) -> list[Cause]:
-    """Images, deadlines and further tolerations may change; the scheduler's binding is not an update."""
-
-    def fixed(of: Object) -> Object:
-        kept = {
-            key: value
-            for key, value in of.items()
-            if key not in ("activeDeadlineSeconds", "tolerations", "ephemeralContainers", "schedulingGates")
-        }
-        for key in ("containers", "initContainers"):
-            if key in kept:
-                kept[key] = [
-                    {name: value for name, value in container.items() if name != "image"} for container in kept[key]
-                ]
-        return kept
-
-    tolerations = spec.get("tolerations") or []
-    if fixed(spec) != fixed(old) or any(item not in tolerations for item in old.get("tolerations") or ()):
-        return [forbidden("spec", _POD_MUTABLE)]
-    return []
-
-
-def pod_spec(spec: Object, field: str) -> Causes:
-    """What is wrong with the spec of a pod at a path."""
-    volumes: set[str] = set()
-    for index, volume in enumerate(spec.get("volumes") or ()):
-        where = f"{field}.volumes[{index}]"
-        name = volume.get("name", "")
-        if not name:
-            yield required(f"{where}.name")
-        elif len(name) > 63 or not is_label(name):
-            yield invalid(f"{where}.name", name, LABEL_MESSAGE)
-        elif name in volumes:
-            yield duplicate(f"{where}.name", name)
-        volumes.add(name)
-        if len([key for key in volume if key != "name"]) > 1:
-            yield forbidden(where, "may not specify more than 1 volume type")
-        yield from _volume(volume, where)
-    names: set[str] = set()
-    for index, init in enumerate(spec.get("initContainers") or ()):
-        yield from container(init, f"{field}.initContainers[{index}]", names, volumes)
-        yield from init_container(init, f"{field}.initContainers[{index}]")
-    if not spec.get("containers"):
-        yield required(f"{field}.containers")
-    for index, main in enumerate(spec.get("containers") or ()):
-        yield from container(main, f"{field}.containers[{index}]", names, volumes)
-    policy = spec.get("restartPolicy", "")
-    if policy not in ("Always", "OnFailure", "Never"):
-        yield unsupported(f"{field}.restartPolicy", policy, ("Always", "OnFailure", "Never"))
-    if (grace := spec.get("terminationGracePeriodSeconds")) is not None and grace < 0:
-        yield invalid(f"{field}.terminationGracePeriodSeconds", grace, "must be greater than or equal to 0")
-    yield from labels(spec.get("nodeSelector"), f"{field}.nodeSelector")
-    for index, tolerated in enumerate(spec.get("tolerations") or ()):
-        yield from toleration(tolerated, f"{field}.tolerations[{index}]")
-    yield from affinity(spec.get("affinity") or {}, f"{field}.affinity")
-    yield from spread(spec.get("topologySpreadConstraints") or [], f"{field}.topologySpreadConstraints")
-    yield from _names(spec, field)
-    policy = spec.get("dnsPolicy")
-    if policy not in _DNS:
-        yield unsupported(f"{field}.dnsPolicy", policy or "", _DNS)
-    elif policy == "None" and not (spec.get("dnsConfig") or {}).get("nameservers"):
-        yield required(f"{field}.dnsConfig", f"must provide `dnsConfig` when `dnsPolicy` is {policy}")
-    deadline = spec.get("activeDeadlineSeconds")
-    if deadline is not None and not 1 <= deadline < 2**31:
-        why = "must be between 1 and 2147483647, inclusive"
-        yield invalid(f"{field}.activeDeadlineSeconds", deadline, why)
-    for index, alias in enumerate(spec.get("hostAliases") or ()):
-        if not is_address(alias.get("ip", "")):
-            yield invalid(f"{field}.hostAliases[{index}].ip", alias.get("ip", ""), ADDRESS_MESSAGE)
-
-
-def _names(spec: Object, field: str) -> Causes:
-    for key in ("serviceAccountName", "nodeName", "priorityClassName", "runtimeClassName"):
-        name = spec.get(key)
-        if name and (len(name) > 253 or not re.fullmatch(SUBDOMAIN, name)):
-            yield invalid(f"{field}.{key}", name, SUBDOMAIN_MESSAGE)
-    for key in ("hostname", "subdomain"):
-        name = spec.get(key)
-        if name and (len(name) > 63 or not is_label(name)):
-            yield invalid(f"{field}.{key}", name, LABEL_MESSAGE)
-
-
-def _volume(volume: Object, field: str) -> Causes:
-    """What a source of a volume cannot do without."""
-    for kind, key in (
-        ("secret", "secretName"),
-        ("configMap", "name"),
-        ("persistentVolumeClaim", "claimName"),
-        ("hostPath", "path"),
-        ("azureFile", "secretName"),
-        ("azureFile", "shareName"),
-        ("nfs", "server"),
-        ("nfs", "path"),
-        ("csi", "driver"),
-    ):
-        if kind in volume and not volume[kind].get(key):
-            yield required(f"{field}.{kind}.{key}")
-    if ".." in (volume.get("hostPath") or {}).get("path", "").split("/"):
-        yield invalid(f"{field}.hostPath.path", volume["hostPath"]["path"], "must not contain '..'")
-    for kind in ("secret", "configMap"):
-        for index, item in enumerate((volume.get(kind) or {}).get("items") or ()):
-            where = f"{field}.{kind}.items[{index}]"
-            for key in ("key", "path"):
-                if not item.get(key):
-                    yield required(f"{where}.{key}")
-            yield from relative_path(item.get("path", ""), f"{where}.path")
-
-
-_EPHEMERAL_FIELDS = (
+RESTART_POLICIES = ("Always", "OnFailure", "Never")
+_DNS = ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")
+_NAMESERVERS, _SEARCHES, _SEARCH_CHARACTERS = 3, 32, 2048
+_MAX_INT32 = 2**31 - 1
+_DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
+_MIRROR = "kubernetes.io/config.mirror"
+_APP_ARMOR = "container.apparmor.security.beta.kubernetes.io/"
+_NOT_EPHEMERAL = (
     "ports",
+    "resources",
+    "resizePolicy",
+    "restartPolicy",
+    "restartPolicyRules",
     "livenessProbe",
     "readinessProbe",
     "startupProbe",
     "lifecycle",
-    "resources",
-    "restartPolicy",
-    "resizePolicy",
 )
+_EPHEMERAL = "cannot be set for an Ephemeral Container"
 
 
-def ephemeral_containers(obj: Object, old: Object) -> list[Cause]:
-    """What is wrong with a change of a pod's ephemeral containers: they are added, and stay as they are."""
-    spec, field = obj["spec"], "spec.ephemeralContainers"
-    causes: list[Cause] = []
-    names = {item.get("name", "") for key in ("containers", "initContainers") for item in spec.get(key) or ()}
-    volumes = {volume.get("name", "") for volume in spec.get("volumes") or ()}
-    found = spec.get("ephemeralContainers") or []
-    for index, added in enumerate(found):
-        where = f"{field}[{index}]"
-        causes += container(added, where, names, volumes)
-        target = added.get("targetContainerName")
-        if target and target not in {item.get("name") for item in spec.get("containers") or ()}:
-            causes.append(Cause(f"{where}.targetContainerName", "FieldValueNotFound", f'Not found: "{target}"'))
-        for key in _EPHEMERAL_FIELDS:
-            if added.get(key):
-                causes.append(forbidden(f"{where}.{key}", "cannot be set for an Ephemeral Container"))
-    by_name = {added.get("name"): added for added in found}
-    for kept in (old.get("spec") or {}).get("ephemeralContainers") or ():
-        name = kept["name"]
-        if name not in by_name:
-            causes.append(forbidden(field, f'existing ephemeral containers "{name}" may not be removed'))
-        elif by_name[name] != kept:
-            causes.append(forbidden(field, f'existing ephemeral containers "{name}" may not be changed'))
+def pod(obj: Object, old: Object | None) -> list[Cause]:
+    """What is wrong with a new pod."""
+    spec = obj.get("spec") or {}
+    causes = pod_and_spec(obj)
+    if spec.get("ephemeralContainers"):
+        causes.append(forbidden("spec.ephemeralContainers", "cannot be set on create"))
+    if spec.get("nodeName") and spec.get("schedulingGates"):
+        why = "cannot be set until all schedulingGates have been cleared"
+        causes.append(forbidden("spec.nodeName", why))
     return causes
+
+
+def pod_and_spec(obj: Object) -> list[Cause]:
+    """What is wrong with a pod, new or not."""
+    spec, metadata = obj.get("spec") or {}, obj["metadata"]
+    causes = list(pod_annotations(metadata.get("annotations"), spec, "metadata.annotations"))
+    causes += pod_spec(spec, "spec", metadata.get("name", ""), is_pod=True)
+    if not spec.get("serviceAccountName"):
+        for index, volume in enumerate(spec.get("volumes") or ()):
+            for number, source in enumerate((volume.get("projected") or {}).get("sources") or ()):
+                if "serviceAccountToken" in source:
+                    where = f"spec.volumes[{index}].projected.sources[{number}].serviceAccountToken"
+                    why = "must not be specified when serviceAccountName is not set"
+                    causes.append(forbidden(where, why))
+    for key in ("containers", "initContainers"):
+        for index, container in enumerate(spec.get(key) or ()):
+            causes += image_without_space(container, f"spec.{key}[{index}]")
+    return causes
+
+
+def pod_annotations(found: Mapping[str, str] | None, spec: Object, field: str) -> Causes:
+    """What is wrong with annotations that mean something to pods."""
+    if not found:
+        return
+    if _MIRROR in found and not spec.get("nodeName"):
+        why = "must set spec.nodeName if mirror pod annotation is set"
+        yield invalid(f"{field}[{_MIRROR}]", found[_MIRROR], why)
+    if (cost := found.get(_DELETION_COST)) is not None:
+        is_number = re.fullmatch(r"0|-?[1-9][0-9]{0,9}", cost) and -(2**31) <= int(cost) <= _MAX_INT32
+        if not is_number:
+            yield invalid(f"{field}[{_DELETION_COST}]", cost, "must be a 32bit integer")
+    for key in sorted(key for key in found if key.startswith(_APP_ARMOR)):
+        name, profile = key.removeprefix(_APP_ARMOR), found[key]
+        if not any(container.get("name") == name for container, _ in all_containers(spec, "")):
+            yield invalid(f"{field}[{key}]", name, "container not found")
+        if profile not in ("", "runtime/default", "unconfined") and not profile.startswith("localhost/"):
+            yield invalid(f"{field}[{key}]", profile, f'invalid AppArmor profile name: "{profile}"')
+
+
+def template(found: Object, field: str) -> Causes:
+    """What is wrong with a template of pods."""
+    metadata, spec = found.get("metadata") or {}, found.get("spec") or {}
+    yield from labels(metadata.get("labels"), f"{field}.labels")
+    yield from annotation_map(metadata.get("annotations"), f"{field}.annotations")
+    yield from pod_annotations(metadata.get("annotations"), spec, f"{field}.annotations")
+    yield from pod_spec(spec, f"{field}.spec")
+    if spec.get("ephemeralContainers"):
+        yield forbidden(f"{field}.spec.ephemeralContainers", "ephemeral containers not allowed in pod template")
+
+
+def pod_spec(spec: Object, field: str, name: str = "", *, is_pod: bool = False) -> Causes:
+    """What is wrong with the spec of a pod of such a name at a path."""
+    good, wrong = volumes(spec.get("volumes") or (), name, f"{field}.volumes")
+    yield from wrong
+    claims = spec.get("resourceClaims") or []
+    if claims:
+        yield from _claims(claims, f"{field}.resourceClaims")
+    around = Surroundings(
+        good,
+        frozenset(claim["name"] for claim in claims if claim.get("name")),
+        spec.get("terminationGracePeriodSeconds"),
+        None if spec.get("os") is None else spec["os"].get("name", ""),
+        spec.get("restartPolicy", ""),
+        spec.get("hostUsers") is not False,
+    )
+    main, inits = spec.get("containers") or [], spec.get("initContainers") or []
+    yield from containers(main, around, f"{field}.containers")
+    yield from init_containers(inits, main, around, f"{field}.initContainers")
+    if spec.get("ephemeralContainers"):
+        yield from _ephemeral(spec, around, f"{field}.ephemeralContainers")
+    if spec.get("resources") is not None:
+        yield from pod_resources(spec, f"{field}.resources")
+    if spec.get("hostNetwork"):
+        yield from _host_ports(spec, f"{field}.containers", is_pod=is_pod)
+    if spec.get("restartPolicy", "") not in RESTART_POLICIES:
+        policy = spec.get("restartPolicy", "")
+        yield unsupported(f"{field}.restartPolicy", policy, RESTART_POLICIES, in_order=True)
+    if (policy := spec.get("dnsPolicy", "")) not in _DNS:
+        yield unsupported(f"{field}.dnsPolicy", policy, _DNS, in_order=True)
+    yield from labels(spec.get("nodeSelector"), f"{field}.nodeSelector")
+    yield from pod_security(spec, f"{field}.securityContext")
+    if spec.get("affinity"):
+        yield from affinity(spec["affinity"], f"{field}.affinity")
+    yield from _dns(spec.get("dnsConfig"), policy, f"{field}.dnsConfig")
+    yield from _gates(spec, field)
+    yield from spread(spec.get("topologySpreadConstraints") or (), f"{field}.topologySpreadConstraints")
+    yield from host_processes(spec, field)
+    yield from host_users(spec, field)
+    yield from _host_name(spec, field)
+    yield from _names(spec, field)
+    yield from tolerations(spec.get("tolerations") or (), f"{field}.tolerations")
+    for index, alias in enumerate(spec.get("hostAliases") or ()):
+        where = f"{field}.hostAliases[{index}]"
+        yield from address(alias.get("ip", ""), f"{where}.ip")
+        for number, host in enumerate(alias.get("hostnames") or ()):
+            yield from all_invalid(f"{where}.hostnames[{number}]", host, forms.dns_subdomain(host))
+    for key in ("priorityClassName", "runtimeClassName"):
+        if (value := spec.get(key)) is not None and (value or key == "runtimeClassName"):
+            yield from all_invalid(f"{field}.{key}", value, forms.dns_subdomain(value))
+    if (preemption := spec.get("preemptionPolicy")) not in (None, "Never", "PreemptLowerPriority"):
+        ways = ("PreemptLowerPriority", "Never")
+        yield unsupported(f"{field}.preemptionPolicy", preemption, ways, in_order=True)
+    if (overhead := spec.get("overhead")) is not None:
+        yield from container_resources({"limits": overhead}, f"{field}.overhead")
+    yield from operating_system(spec, field)
+    yield from _files(spec, field)
+
+
+def _names(spec: Object, field: str) -> Causes:
+    for key, form in (("serviceAccountName", forms.dns_subdomain), ("nodeName", forms.dns_subdomain)):
+        if value := spec.get(key):
+            yield from all_invalid(f"{field}.{key}", value, form(value))
+    deadline = spec.get("activeDeadlineSeconds")
+    if deadline is not None and not 1 <= deadline <= _MAX_INT32:
+        yield invalid(f"{field}.activeDeadlineSeconds", deadline, "must be between 1 and 2147483647, inclusive")
+    for key in ("hostname", "subdomain"):
+        if value := spec.get(key):
+            yield from all_invalid(f"{field}.{key}", value, forms.dns_label(value))
+
+
+def _host_name(spec: Object, field: str) -> Causes:
+    if (name := spec.get("hostnameOverride")) is None:
+        return
+    where = f"{field}.hostnameOverride"
+    if spec.get("setHostnameAsFQDN"):
+        yield forbidden(where, "may not be specified when setHostnameAsFQDN is true")
+    if spec.get("hostNetwork"):
+        yield forbidden(where, "may not be specified when hostNetwork is true")
+    if len(name) > 64:
+        yield too_long(where, 64)
+    yield from all_invalid(where, name, forms.dns_subdomain(name))
+
+
+def _claims(found: list[Object], field: str) -> Causes:
+    names: set[str] = set()
+    for index, claim in enumerate(found):
+        where, name = f"{field}[{index}]", claim.get("name", "")
+        if not name:
+            yield required(f"{where}.name")
+        elif name in names:
+            yield duplicate(f"{where}.name", name)
+        else:
+            yield from all_invalid(f"{where}.name", name, forms.dns_label(name))
+            names.add(name)
+        keys = ("resourceClaimName", "resourceClaimTemplateName")
+        given = [key for key in keys if claim.get(key) is not None]
+        shown = {"Name": name} | {f"{key[0].upper()}{key[1:]}": claim.get(key) for key in keys}
+        if len(given) > 1:
+            why = "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified"
+            yield invalid(where, shown, why)
+        if not given:
+            why = "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`"
+            yield invalid(where, shown, why)
+        for key in given:
+            yield from all_invalid(f"{where}.{key}", claim[key], forms.dns_subdomain(claim[key]))
+
+
+def _ephemeral(spec: Object, around: Surroundings, field: str) -> Causes:
+    others = {
+        container.get("name", "") for key in ("containers", "initContainers") for container in spec.get(key) or ()
+    }
+    names = set(others)
+    for index, container in enumerate(spec["ephemeralContainers"]):
+        where = f"{field}[{index}]"
+        yield from common(container, around, where)
+        yield from image_without_space(container, where)
+        name, target = container.get("name", ""), container.get("targetContainerName")
+        if name in names:
+            yield duplicate(f"{where}.name", name)
+        names.add(name)
+        if target and target not in others:
+            yield not_found(f"{where}.targetContainerName", target)
+        for key in _NOT_EPHEMERAL:
+            if container.get(key):
+                yield forbidden(f"{where}.{key}", _EPHEMERAL)
+        for number, mount in enumerate(container.get("volumeMounts") or ()):
+            for key in ("subPath", "subPathExpr"):
+                if mount.get(key):
+                    yield forbidden(f"{where}.volumeMounts[{number}].{key}", _EPHEMERAL)
+
+
+def _host_ports(spec: Object, field: str, *, is_pod: bool) -> Causes:
+    for index, container in enumerate(spec.get("containers") or ()):
+        for number, port in enumerate(container.get("ports") or ()):
+            outside, inside = port.get("hostPort", 0), port.get("containerPort", 0)
+            if (is_pod or outside) and outside != inside:
+                why = "must match `containerPort` when `hostNetwork` is true"
+                yield invalid(f"{field}[{index}].ports[{number}].hostPort", outside, why)
+
+
+def _dns(config: Object | None, policy: str, field: str) -> Causes:
+    if policy == "None" and config is None:
+        yield required(field, "must provide `dnsConfig` when `dnsPolicy` is None")
+        return
+    config = config or {}
+    servers, searches = config.get("nameservers") or [], config.get("searches") or []
+    if policy == "None" and not servers:
+        why = "must provide at least one DNS nameserver when `dnsPolicy` is None"
+        yield required(f"{field}.nameservers", why)
+        return
+    if len(servers) > _NAMESERVERS:
+        yield invalid(f"{field}.nameservers", servers, f"must not have more than {_NAMESERVERS} nameservers")
+    for index, server in enumerate(servers):
+        yield from address(server, f"{field}.nameservers[{index}]")
+    if len(searches) > _SEARCHES:
+        yield invalid(f"{field}.searches", searches, f"must not have more than {_SEARCHES} search paths")
+    if len(" ".join(searches)) > _SEARCH_CHARACTERS:
+        why = f"must not have more than {_SEARCH_CHARACTERS} characters (including spaces) in the search list"
+        yield invalid(f"{field}.searches", searches, why)
+    for index, search in enumerate(searches):
+        if search != ".":
+            domain = search.removesuffix(".")
+            yield from all_invalid(f"{field}.searches[{index}]", domain, forms.dns_underscored(domain))
+    for index, option in enumerate(config.get("options") or ()):
+        if not option.get("name"):
+            yield required(f"{field}.options[{index}]", "must not be empty")
+
+
+def _gates(spec: Object, field: str) -> Causes:
+    for index, gate in enumerate(spec.get("readinessGates") or ()):
+        kind = gate.get("conditionType", "")
+        yield from all_invalid(f"{field}.readinessGates[{index}].conditionType", kind, forms.qualified_name(kind))
+    seen: set[str] = set()
+    for index, gate in enumerate(spec.get("schedulingGates") or ()):
+        where, name = f"{field}.schedulingGates[{index}]", gate.get("name", "")
+        yield from all_invalid(where, name, forms.qualified_name(name))
+        if name in seen:
+            yield duplicate(where, name)
+        seen.add(name)
+
+
+def _files(spec: Object, field: str) -> Causes:
+    sources = {volume.get("name", ""): volume for volume in spec.get("volumes") or ()}
+    for container, where in all_containers(spec, field):
+        for index, variable in enumerate(container.get("env") or ()):
+            if (file := (variable.get("valueFrom") or {}).get("fileKeyRef")) is None:
+                continue
+            name, at = file.get("volumeName", ""), f"{where}.env[{index}].valueFrom.fileKeyRef.volumeName"
+            if name not in sources:
+                yield not_found(at, name)
+            elif "emptyDir" not in sources[name]:
+                yield invalid(at, name, "referenced volume must be of type emptyDir")

@@ -9,8 +9,6 @@ from urllib.parse import urlsplit
 from cumulet.kube import cel
 from cumulet.kube.cel.structs import plain
 from cumulet.kube.schema.validation.causes import (
-    SUBDOMAIN,
-    SUBDOMAIN_MESSAGE,
     Causes,
     Object,
     duplicate,
@@ -18,6 +16,7 @@ from cumulet.kube.schema.validation.causes import (
     required,
     unsupported,
 )
+from cumulet.kube.schema.validation.forms import SUBDOMAIN, dns_subdomain
 from cumulet.kube.status import Cause
 
 _OPERATIONS = ("*", "CONNECT", "CREATE", "DELETE", "UPDATE")
@@ -151,7 +150,7 @@ def policy_binding(obj: Object, old: Object | None) -> list[Cause]:
 def _webhook(webhook: Object, field: str) -> Causes:
     name = webhook.get("name", "")
     if not re.fullmatch(SUBDOMAIN, name):
-        yield invalid(f"{field}.name", name, SUBDOMAIN_MESSAGE)
+        yield invalid(f"{field}.name", name, dns_subdomain(name)[0])
     elif name.count(".") < 2:
         yield invalid(f"{field}.name", name, "should be a domain with at least three segments separated by dots")
     for key, allowed in (

@@ -1,17 +1,27 @@
-"""What makes pods: deployments, replica sets, stateful sets, daemon sets, jobs, cron jobs."""
+"""What makes pods and keeps their number: deployments, replica sets, stateful sets, daemon sets, replication controllers."""
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from cumulet.kube.schema.selecting import selects
-from cumulet.kube.schema.validation.causes import Causes, Object, forbidden, invalid, labels, required, unsupported
-from cumulet.kube.schema.validation.placement import label_selector
-from cumulet.kube.schema.validation.pods import pod_spec
+from cumulet.kube.schema.validation import forms
+from cumulet.kube.schema.validation.causes import (
+    Causes,
+    Object,
+    all_invalid,
+    forbidden,
+    invalid,
+    required,
+    shown,
+    unsupported,
+)
+from cumulet.kube.schema.validation.claims import claim_spec
+from cumulet.kube.schema.validation.metadata import annotation_map, immutable, labels
+from cumulet.kube.schema.validation.pods import pod_annotations, template
+from cumulet.kube.schema.validation.selectors import label_selector
 from cumulet.kube.status import Cause
 
-_PERCENT = re.compile(r"\d{1,9}%")
 _STATEFUL_MUTABLE = frozenset(
     (
         "replicas",
@@ -27,155 +37,285 @@ _STATEFUL_WORDS = (
     "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', "
     "'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden"
 )
+_UNMATCHED = "`selector` does not match template `labels`"
+_RETENTION = ("Retain", "Delete")
 
 
 def deployment(obj: Object, old: Object | None) -> list[Cause]:
     """What is wrong with a deployment, or with its change."""
     spec = obj.get("spec") or {}
-    causes = workload(obj, old)
-    strategy = spec.get("strategy") or {}
-    kind = strategy.get("type")
-    if kind not in ("Recreate", "RollingUpdate"):
-        causes.append(unsupported("spec.strategy.type", kind or "", ("Recreate", "RollingUpdate")))
-    elif kind == "Recreate" and "rollingUpdate" in strategy:
-        why = "may not be specified when strategy `type` is 'Recreate'"
-        causes.append(forbidden("spec.strategy.rollingUpdate", why))
-    elif kind == "RollingUpdate":
-        causes += _rolling(strategy.get("rollingUpdate") or {}, "spec.strategy.rollingUpdate")
+    causes = [*not_negative(spec, "spec", "replicas"), *_selector_and_template(spec)]
+    causes += _strategy(spec.get("strategy") or {})
+    names = ("minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds")
+    causes += not_negative(spec, "spec", *names)
     deadline = spec.get("progressDeadlineSeconds")
     if deadline is not None and deadline <= spec.get("minReadySeconds", 0):
         why = "must be greater than minReadySeconds"
         causes.append(invalid("spec.progressDeadlineSeconds", deadline, why))
-    return causes
+    return [*causes, *_same_selector(spec, old)]
+
+
+def replica_set(obj: Object, old: Object | None) -> list[Cause]:
+    """What is wrong with a replica set, or with its change."""
+    spec = obj.get("spec") or {}
+    causes = [*not_negative(spec, "spec", "replicas", "minReadySeconds"), *_selector_and_template(spec)]
+    return [*causes, *_same_selector(spec, old)]
+
+
+def _same_selector(spec: Object, old: Object | None) -> Causes:
+    if old is not None:
+        yield from immutable(spec.get("selector"), (old.get("spec") or {}).get("selector"), "spec.selector")
+
+
+def _selector_and_template(spec: Object) -> Causes:
+    selector = spec.get("selector")
+    yield from _selector(selector, "deployment")
+    if selector is not None and _is_broken(selector):
+        yield invalid("spec.selector", selector, "invalid label selector")
+        return
+    found = spec.get("template") or {}
+    if selector != {}:
+        yield from _matches(selector, found)
+    yield from template(found, "spec.template")
+    yield from _runs_always(found.get("spec") or {}, "ReplicaSet")
+
+
+def _selector(selector: Object | None, word: str) -> Causes:
+    if selector is None:
+        yield required("spec.selector")
+        return
+    yield from label_selector(selector, "spec.selector")
+    if not selector.get("matchLabels") and not selector.get("matchExpressions"):
+        yield invalid("spec.selector", selector, f"empty selector is invalid for {word}")
+
+
+def _is_broken(selector: Object) -> bool:
+    """Whether nothing can be selected by it at all."""
+    return bool(list(label_selector(selector, "")))
+
+
+def _matches(selector: Object | None, found: Object, field: str = "spec.template") -> Causes:
+    """Without a selector nothing is selected."""
+    given = (found.get("metadata") or {}).get("labels")
+    if selector is None or not selects(selector, given or {}):
+        yield invalid(f"{field}.metadata.labels", given, _UNMATCHED)
+
+
+def _runs_always(spec: Object, kind: str) -> Causes:
+    policy = spec.get("restartPolicy", "")
+    if policy != "Always":
+        yield unsupported("spec.template.spec.restartPolicy", policy, ("Always",))
+    if spec.get("activeDeadlineSeconds") is not None:
+        why = f"activeDeadlineSeconds in {kind} is not Supported"
+        yield forbidden("spec.template.spec.activeDeadlineSeconds", why)
+
+
+def _strategy(strategy: Object) -> Causes:
+    kind, rolling = strategy.get("type", ""), strategy.get("rollingUpdate")
+    if kind == "Recreate":
+        if rolling is not None:
+            why = "may not be specified when strategy `type` is 'Recreate'"
+            yield forbidden("spec.strategy.rollingUpdate", why)
+    elif kind != "RollingUpdate":
+        said = {"Type": kind, "RollingUpdate": _struct(rolling, "maxUnavailable", "maxSurge")}
+        yield unsupported("spec.strategy", said, ("Recreate", "RollingUpdate"), in_order=True)
+    elif rolling is None:
+        yield required("spec.strategy.rollingUpdate", "this should be defaulted and never be nil")
+    else:
+        field, least, most = (
+            "spec.strategy.rollingUpdate",
+            rolling.get("maxUnavailable", 0),
+            rolling.get("maxSurge", 0),
+        )
+        yield from share(least, f"{field}.maxUnavailable")
+        yield from share(most, f"{field}.maxSurge")
+        if not _number(least) and not _number(most):
+            yield invalid(f"{field}.maxUnavailable", least, "may not be 0 when `maxSurge` is 0")
+        yield from at_most_all(least, f"{field}.maxUnavailable")
+
+
+def _struct(value: Object | None, *names: str) -> Object | None:
+    """An object as upstream's structs, which have no other names in JSON, are shown."""
+    return None if value is None else {f"{name[0].upper()}{name[1:]}": value.get(name) for name in names}
+
+
+def share(value: Any, field: str) -> Causes:
+    """What is wrong with a number of pods, or with so many in a hundred."""
+    if isinstance(value, str):
+        yield from all_invalid(field, value, forms.percent(value))
+    elif value < 0:
+        yield invalid(field, value, forms.NEGATIVE)
+
+
+def at_most_all(value: Any, field: str) -> Causes:
+    """What is wrong with more than all."""
+    if isinstance(value, str) and not forms.percent(value) and int(value[:-1]) > 100:
+        yield invalid(field, value, "must not be greater than 100%")
+
+
+def _number(value: Any) -> int:
+    if isinstance(value, str):
+        digits = value.removesuffix("%")
+        return int(digits) if digits.isascii() and digits.isdecimal() and len(digits) < 19 else 0
+    return int(value)
 
 
 def stateful_set(obj: Object, old: Object | None) -> list[Cause]:
     """What is wrong with a stateful set, or with its change."""
     spec = obj.get("spec") or {}
+    causes = list(_stateful_spec(spec, is_new=old is None))
     if old is not None:
         before = old.get("spec") or {}
         if any(spec.get(key) != before.get(key) for key in (spec.keys() | before.keys()) - _STATEFUL_MUTABLE):
-            return [forbidden("spec", _STATEFUL_WORDS)]
-    causes = workload(obj, None, "statefulset")
-    causes += _update_strategy(spec)
-    if spec.get("podManagementPolicy") not in ("OrderedReady", "Parallel"):
-        allowed = ("OrderedReady", "Parallel")
-        causes.append(unsupported("spec.podManagementPolicy", spec.get("podManagementPolicy"), allowed))
+            causes.append(forbidden("spec", _STATEFUL_WORDS))
     return causes
+
+
+def _stateful_spec(spec: Object, *, is_new: bool) -> Causes:
+    if (policy := spec.get("podManagementPolicy", "")) not in ("OrderedReady", "Parallel"):
+        yield invalid("spec.podManagementPolicy", policy, "must be 'OrderedReady' or 'Parallel'")
+    yield from _stateful_strategy(spec.get("updateStrategy") or {})
+    retention = spec.get("persistentVolumeClaimRetentionPolicy") or {}
+    for key in ("whenDeleted", "whenScaled"):
+        if retention and retention.get(key, "") not in _RETENTION:
+            where = f"spec.persistentVolumeClaimRetentionPolicy.{key}"
+            yield unsupported(where, retention.get(key, ""), _RETENTION, in_order=True)
+    claims = spec.get("volumeClaimTemplates") or []
+    if is_new:
+        for index, claim in enumerate(claims):
+            yield from claim_spec(claim.get("spec") or {}, f"spec.volumeClaimTemplates[{index}].spec")
+    yield from not_negative(spec, "spec", "replicas", "minReadySeconds")
+    yield from not_negative({"ordinals.start": (spec.get("ordinals") or {}).get("start")}, "spec", "ordinals.start")
+    if is_new and (name := spec.get("serviceName")):
+        yield from all_invalid("spec.serviceName", name, forms.dns_label(name))
+    selector, found = spec.get("selector"), spec.get("template") or {}
+    yield from _selector(selector, "statefulset")
+    if selector is not None and _is_broken(selector):
+        yield Cause("spec.selector", "FieldValueInvalid", f"Invalid value: {shown(selector)}")
+    else:
+        if selector != {}:
+            yield from _matches(selector, found)
+        metadata = found.get("metadata") or {}
+        yield from template(_with_claims(found, claims), "spec.template")
+        # Upstream looks at these a second time.
+        yield from labels(metadata.get("labels"), "spec.template.labels")
+        yield from annotation_map(metadata.get("annotations"), "spec.template.annotations")
+        yield from pod_annotations(metadata.get("annotations"), found.get("spec") or {}, "spec.template.annotations")
+    yield from _runs_always(found.get("spec") or {}, "StatefulSet")
+
+
+def _with_claims(found: Object, claims: list[Object]) -> Object:
+    """A template with the volumes that its claims will be."""
+    spec = {key: value for key, value in (found.get("spec") or {}).items() if key not in ("subdomain", "hostname")}
+    if claims:
+        names = [(claim.get("metadata") or {}).get("name", "") for claim in claims]
+        made = [{"name": name, "persistentVolumeClaim": {"claimName": name}} for name in dict.fromkeys(names)]
+        spec["volumes"] = made + [
+            volume for volume in spec.get("volumes") or () if volume.get("name", "") not in names
+        ]
+    return {**found, "spec": spec}
+
+
+def _stateful_strategy(strategy: Object) -> Causes:
+    kind, rolling = strategy.get("type", ""), strategy.get("rollingUpdate")
+    field = "spec.updateStrategy"
+    if not kind:
+        yield required(field)
+    elif kind == "OnDelete":
+        if rolling is not None:
+            said = {"Partition": rolling.get("partition", 0), "MaxUnavailable": rolling.get("maxUnavailable")}
+            yield invalid(f"{field}.rollingUpdate", said, "only allowed for updateStrategy 'RollingUpdate'")
+    elif kind != "RollingUpdate":
+        said = {"Type": kind, "RollingUpdate": _struct(rolling, "partition", "maxUnavailable")}
+        yield invalid(field, said, "must be 'RollingUpdate' or 'OnDelete'")
+    elif rolling is not None:
+        yield from not_negative(rolling, f"{field}.rollingUpdate", "partition")
+        if (most := rolling.get("maxUnavailable")) is not None:
+            where = f"{field}.rollingUpdate.maxUnavailable"
+            yield from share(most, where)
+            if not _number(most):
+                yield invalid(where, most, "cannot be 0")
+            yield from at_most_all(most, where)
 
 
 def daemon_set(obj: Object, old: Object | None) -> list[Cause]:
     """What is wrong with a daemon set, or with its change."""
-    return workload(obj, old, "daemonset") + _update_strategy(obj.get("spec") or {})
-
-
-def workload(obj: Object, old: Object | None, word: str = "deployment") -> list[Cause]:
-    """What is wrong with a workload of any kind, or with its change."""
     spec = obj.get("spec") or {}
-    causes = _not_negative(spec, "spec", ("replicas", "minReadySeconds", "revisionHistoryLimit"))
-    selector = spec.get("selector")
-    template_labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels") or {}
+    return [*_same_selector(spec, old), *_daemon_spec(spec)]
+
+
+def _daemon_spec(spec: Object) -> Causes:
+    selector, found = spec.get("selector"), spec.get("template") or {}
+    yield from label_selector(selector, "spec.selector")
+    # Without a selector nothing is selected; with an empty one, everything is.
+    if selector is None or not _is_broken(selector):
+        given = (found.get("metadata") or {}).get("labels")
+        if selector is None or not selects(selector, given or {}):
+            yield invalid("spec.template.metadata.labels", given, _UNMATCHED)
+    if selector is not None and not selector.get("matchLabels") and not selector.get("matchExpressions"):
+        yield invalid("spec.selector", selector, "empty selector is invalid for daemonset")
+    yield from template(found, "spec.template")
+    yield from _runs_always(found.get("spec") or {}, "DaemonSet")
+    yield from not_negative(spec, "spec", "minReadySeconds")
+    strategy = spec.get("updateStrategy") or {}
+    kind, rolling = strategy.get("type", ""), strategy.get("rollingUpdate")
+    if kind == "RollingUpdate":
+        yield from _daemon_rolling(rolling or {}, "spec.updateStrategy.rollingUpdate")
+    elif kind != "OnDelete":
+        said = {"Type": kind, "RollingUpdate": _struct(rolling, "maxUnavailable", "maxSurge")}
+        yield unsupported("spec.updateStrategy", said, ("RollingUpdate", "OnDelete"), in_order=True)
+    yield from not_negative(spec, "spec", "revisionHistoryLimit")
+
+
+def _daemon_rolling(rolling: Object, field: str) -> Causes:
+    given = {key: rolling.get(key, 0) for key in ("maxUnavailable", "maxSurge")}
+    for check in (share, at_most_all):
+        for key, value in given.items():
+            yield from check(value, f"{field}.{key}")
+    gone, more = (_number(value) != 0 for value in given.values())
+    if gone and more:
+        yield invalid(f"{field}.maxSurge", given["maxSurge"], "may not be set when maxUnavailable is non-zero")
+    elif not gone and not more:
+        yield required(f"{field}.maxUnavailable", "cannot be 0 when maxSurge is 0")
+
+
+def replication_controller(obj: Object, old: Object | None) -> list[Cause]:
+    """What is wrong with a replication controller, or with its change."""
+    return list(_controller_spec(obj.get("spec") or {}))
+
+
+def _controller_spec(spec: Object) -> Causes:
+    selector, found = spec.get("selector"), spec.get("template")
+    yield from not_negative(spec, "spec", "minReadySeconds")
     if not selector:
-        causes.append(required("spec.selector"))
-    elif found := list(label_selector(selector, "spec.selector")):
-        causes += found
-    elif not (selector.get("matchLabels") or selector.get("matchExpressions")):
-        why = f"empty selector is invalid for {word}"
-        causes.append(invalid("spec.selector", selector, why))
-    elif not selects(selector, template_labels):
-        why = "`selector` does not match template `labels`"
-        causes.append(invalid("spec.template.metadata.labels", template_labels, why))
-    causes += labels(template_labels, "spec.template.metadata.labels")
-    template = (spec.get("template") or {}).get("spec") or {}
-    causes += pod_spec(template, "spec.template.spec")
-    if template.get("restartPolicy") not in (None, "Always"):
-        causes.append(unsupported("spec.template.spec.restartPolicy", template["restartPolicy"], ("Always",)))
-    if template.get("activeDeadlineSeconds") is not None:
-        why = "activeDeadlineSeconds in ReplicaSet is not Supported"
-        causes.append(forbidden("spec.template.spec.activeDeadlineSeconds", why))
-    if old is not None and (old.get("spec") or {}).get("selector") != selector:
-        causes.append(invalid("spec.selector", selector, "field is immutable"))
-    return causes
+        yield required("spec.selector")
+    yield from not_negative(spec, "spec", "replicas")
+    if found is None:
+        yield required("spec.template")
+        return
+    if selector:
+        yield from _matches({"matchLabels": selector}, found)
+    yield from template(found, "spec.template")
+    yield from _runs_always(found.get("spec") or {}, "ReplicationController")
 
 
-def job(obj: Object, old: Object | None) -> list[Cause]:
-    """What is wrong with a job, or with its change."""
-    spec = obj.get("spec") or {}
-    causes = list(_job_spec(spec, "spec"))
+def pod_template(obj: Object, old: Object | None) -> list[Cause]:
+    """What is wrong with a template of pods that is an object of its own."""
+    return list(template(obj.get("template") or {}, "template"))
+
+
+def controller_revision(obj: Object, old: Object | None) -> list[Cause]:
+    """What is wrong with a revision of a workload, or with its change."""
+    causes = list(not_negative(obj, "", "revision"))
     if old is not None:
-        before = old.get("spec") or {}
-        for name in ("completions", "selector", "template", "completionMode"):
-            if before.get(name) != spec.get(name) and not (before.get("suspend") and name == "template"):
-                causes.append(invalid(f"spec.{name}", spec.get(name), "field is immutable"))
+        causes += immutable(obj.get("data"), old.get("data"), "data")
+    elif obj.get("data") is None:
+        causes.append(required("data", "data is mandatory"))
     return causes
 
 
-def cron_job(obj: Object, old: Object | None) -> list[Cause]:
-    """What is wrong with a cron job."""
-    spec = obj.get("spec") or {}
-    causes = _not_negative(spec, "spec", ("successfulJobsHistoryLimit", "failedJobsHistoryLimit"))
-    schedule = spec.get("schedule", "")
-    if not schedule:
-        causes.append(required("spec.schedule"))
-    elif not schedule.startswith("@") and len(schedule.split()) != 5:
-        found = len(schedule.split())
-        why = f"expected exactly 5 fields, found {found}: {schedule.split()}".replace("'", "").replace(",", "")
-        causes.append(invalid("spec.schedule", schedule, why))
-    if spec.get("concurrencyPolicy") not in ("Allow", "Forbid", "Replace"):
-        allowed = ("Allow", "Forbid", "Replace")
-        causes.append(unsupported("spec.concurrencyPolicy", spec.get("concurrencyPolicy"), allowed))
-    if len(obj["metadata"].get("name", "")) > 52:
-        causes.append(invalid("metadata.name", obj["metadata"]["name"], "must be no more than 52 characters"))
-    causes += _job_spec((spec.get("jobTemplate") or {}).get("spec") or {}, "spec.jobTemplate.spec")
-    return causes
-
-
-def _job_spec(spec: Object, field: str) -> Causes:
-    numbers = ("parallelism", "completions", "backoffLimit", "ttlSecondsAfterFinished", "activeDeadlineSeconds")
-    yield from _not_negative(spec, field, numbers)
-    template = (spec.get("template") or {}).get("spec") or {}
-    yield from pod_spec(template, f"{field}.template.spec")
-    if template.get("restartPolicy") == "Always":
-        yield unsupported(f"{field}.template.spec.restartPolicy", "Always", ("OnFailure", "Never"))
-    if spec.get("completionMode") not in (None, "Indexed", "NonIndexed"):
-        yield unsupported(f"{field}.completionMode", spec["completionMode"], ("Indexed", "NonIndexed"))
-    if spec.get("completionMode") == "Indexed" and spec.get("completions") is None:
-        yield required(f"{field}.completions", "when completion mode is Indexed")
-
-
-def _not_negative(spec: Object, field: str, names: tuple[str, ...]) -> list[Cause]:
-    return [
-        invalid(f"{field}.{name}", spec[name], "must be greater than or equal to 0")
-        for name in names
-        if spec.get(name) is not None and spec[name] < 0
-    ]
-
-
-def _update_strategy(spec: Object) -> list[Cause]:
-    kind = (spec.get("updateStrategy") or {}).get("type")
-    if kind in ("OnDelete", "RollingUpdate"):
-        return []
-    return [unsupported("spec.updateStrategy.type", kind or "", ("OnDelete", "RollingUpdate"))]
-
-
-def _rolling(rolling: Object, field: str) -> Causes:
-    zero = {}
-    for name in ("maxUnavailable", "maxSurge"):
-        value: Any = rolling.get(name, 0)
-        if isinstance(value, str):
-            if not _PERCENT.fullmatch(value):
-                why = "a valid percent string must be a numeric string followed by an ending '%'"
-                yield invalid(f"{field}.{name}", value, why)
-            elif name == "maxUnavailable" and int(value[:-1]) > 100:
-                yield invalid(f"{field}.{name}", value, "must not be greater than 100%")
-            zero[name] = value.lstrip("0") == "%"
-        elif type(value) is not int:
-            yield invalid(f"{field}.{name}", value, "must be an integer or percentage (e.g '5%')")
-            zero[name] = False
-        else:
-            if value < 0:
-                yield invalid(f"{field}.{name}", value, "must be greater than or equal to 0")
-            zero[name] = value == 0
-    if zero["maxUnavailable"] and zero["maxSurge"]:
-        value = rolling.get("maxUnavailable", 0)
-        yield invalid(f"{field}.maxUnavailable", value, "may not be 0 when `maxSurge` is 0")
+def not_negative(spec: Object, field: str, *names: str) -> Causes:
+    """What is wrong with numbers that may be zero and no less."""
+    for name in names:
+        if (spec.get(name) or 0) < 0:
+            yield invalid(f"{field}.{name}" if field else name, spec[name], forms.NEGATIVE)

@@ -1,0 +1,34 @@
+"""How sure a pod is of what it asks for (core, `ComputePodQOS`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cumulet.common.kubernetes.quantity import decimal
+
+_COMPUTE = ("cpu", "memory")
+
+
+def qos_class(spec: dict[str, Any]) -> str:
+    """Guaranteed, Burstable or BestEffort, from what the pod as a whole, or each of its containers, asks for."""
+    whole = spec.get("resources")
+    if whole is not None:
+        asked = [whole]
+    else:
+        containers = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
+        asked = [container.get("resources") or {} for container in containers]
+    requests, limits = ([_positive(one.get(kind)) for one in asked] for kind in ("requests", "limits"))
+    if not any(requests) and not any(limits):
+        return "BestEffort"
+    if not all(limit.keys() == set(_COMPUTE) for limit in limits):
+        return "Burstable"
+    totals = [{name: sum(one.get(name, 0) for one in kind) for name in _COMPUTE} for kind in (requests, limits)]
+    asked_names = {name for request in requests for name in request}
+    same = all(totals[0][name] == totals[1][name] for name in asked_names)
+    return "Guaranteed" if same and asked_names == set(_COMPUTE) else "Burstable"
+
+
+def _positive(amounts: dict[str, Any] | None) -> dict[str, Any]:
+    return {
+        name: value for name, text in (amounts or {}).items() if name in _COMPUTE and (value := decimal(text)) > 0
+    }

@@ -1,0 +1,174 @@
+"""What every object has: names, labels, annotations, owners, finalizers, managed fields (`ValidateObjectMeta`)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from cumulet.kube.schema.validation import forms
+from cumulet.kube.schema.validation.causes import (
+    Causes,
+    Object,
+    all_invalid,
+    as_json,
+    forbidden,
+    invalid,
+    required,
+    too_long,
+)
+
+Form = Callable[[str], list[str]]
+
+_ANNOTATIONS_LIMIT = 256 * 1024
+_MANAGER_LIMIT = 128
+_SUBRESOURCE_LIMIT = 256
+_STANDARD_FINALIZERS = frozenset(("foregroundDeletion", "kubernetes", "orphan"))
+_FINALIZER = "name is neither a standard finalizer name nor is it fully qualified"
+_UNCHANGING = ("name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds")
+
+
+def metadata(found: Object, form: Form, *, has_domains: bool = True) -> Causes:
+    """What is wrong with the metadata of an object whose name has such a form.
+
+    `has_domains` says that finalizers of such objects have a domain, if they are none of Kubernetes' own.
+    """
+    if base := found.get("generateName"):
+        yield from all_invalid("metadata.generateName", base, form(forms.base_of(base)))
+    if not (name := found.get("name")):
+        yield required("metadata.name", "name or generateName is required")
+    else:
+        yield from all_invalid("metadata.name", name, form(name))
+    if namespace := found.get("namespace"):
+        yield from all_invalid("metadata.namespace", namespace, forms.dns_label(namespace))
+    yield from labels(found.get("labels"), "metadata.labels")
+    yield from annotation_map(found.get("annotations"), "metadata.annotations")
+    yield from _owners(found.get("ownerReferences") or [])
+    yield from _finalizers(found.get("finalizers") or [])
+    yield from _managed(found.get("managedFields") or [])
+    if has_domains:
+        yield from _standard_finalizers(found)
+
+
+def metadata_update(found: Object, old: Object, *, has_domains: bool = True) -> Causes:
+    """What is wrong with a change of metadata."""
+    if old.get("deletionTimestamp"):
+        added = sorted(set(found.get("finalizers") or ()) - set(old.get("finalizers") or ()))
+        if added:
+            told = ", ".join(as_json(name) for name in added)
+            why = "no new finalizers can be added if the object is being deleted, found new finalizers"
+            yield forbidden("metadata.finalizers", f"{why} []string{{{told}}}")
+    for key in _UNCHANGING:
+        if found.get(key) != old.get(key):
+            yield invalid(f"metadata.{key}", found.get(key), forms.IMMUTABLE)
+    yield from labels(found.get("labels"), "metadata.labels")
+    yield from annotation_map(found.get("annotations"), "metadata.annotations")
+    yield from _owners(found.get("ownerReferences") or [])
+    yield from _managed(found.get("managedFields") or [])
+    if has_domains:
+        yield from _standard_finalizers(found)
+
+
+def labels(found: dict[str, str] | None, field: str) -> Causes:
+    """What is wrong with labels."""
+    for key, value in sorted(found.items()) if found else ():
+        if not _is_label(key, value):
+            yield from label_key(key, field)
+            yield from all_invalid(field, value, forms.label_value(value))
+
+
+@functools.lru_cache(1024)
+def _is_label(key: str, value: str) -> bool:
+    return not forms.qualified_name(key) and not forms.label_value(value)
+
+
+def label_key(key: str, field: str) -> Causes:
+    """What is wrong with the key of a label."""
+    return all_invalid(field, key, forms.qualified_name(key))
+
+
+def annotation_map(found: dict[str, str] | None, field: str) -> Causes:
+    """What is wrong with annotations."""
+    if not found:
+        return
+    for key in sorted(found):
+        if not _is_label(key.lower(), ""):
+            yield from all_invalid(field, key, forms.qualified_name(key.lower()))
+    if sum(len(key) + len(value) for key, value in found.items()) > _ANNOTATIONS_LIMIT // 4:
+        size = sum(len(key.encode()) + len(value.encode()) for key, value in found.items())
+        if size > _ANNOTATIONS_LIMIT:
+            yield too_long(field, _ANNOTATIONS_LIMIT)
+
+
+def _owners(found: list[Object]) -> Causes:
+    field, first = "metadata.ownerReferences", ""
+    for owner in found:
+        version = owner.get("apiVersion", "")
+        if not version or version.endswith("/") or version.count("/") > 1:
+            yield invalid(f"{field}.apiVersion", version, "version must not be empty")
+        for key in ("kind", "name", "uid"):
+            if not owner.get(key):
+                yield invalid(f"{field}.{key}", "", "must not be empty")
+        if (version, owner.get("kind")) == ("v1", "Event"):
+            yield invalid(field, owner, "/v1, Kind=Event is disallowed from being an owner")
+        if owner.get("controller"):
+            name = f"{owner.get('kind', '')}/{owner.get('name', '')}"
+            if first:
+                why = 'Only one reference can have Controller set to true. Found "true" in references for'
+                yield invalid(field, found, f"{why} {first} and {name}")
+            else:
+                first = name
+
+
+def finalizer_name(name: str, field: str) -> Causes:
+    """What is wrong with the name of a finalizer."""
+    return all_invalid(field, name, forms.qualified_name(name))
+
+
+def standard_finalizer(name: str, field: str) -> Causes:
+    """What is wrong with the name of a finalizer that has no domain."""
+    if "/" not in name and name not in _STANDARD_FINALIZERS:
+        yield invalid(field, name, _FINALIZER)
+
+
+def _finalizers(found: list[str]) -> Causes:
+    for name in found:
+        yield from finalizer_name(name, "metadata.finalizers")
+    if {"orphan", "foregroundDeletion"} <= set(found):
+        why = "finalizer orphan and foregroundDeletion cannot be both set"
+        yield invalid("metadata.finalizers", found, why)
+
+
+def _standard_finalizers(found: Object) -> Causes:
+    for index, name in enumerate(found.get("finalizers") or ()):
+        yield from standard_finalizer(name, f"metadata.finalizers[{index}]")
+
+
+def _managed(found: list[Object]) -> Causes:
+    for index, entry in enumerate(found):
+        field = f"metadata.managedFields[{index}]"
+        if entry.get("operation") not in ("Apply", "Update"):
+            yield invalid(f"{field}.operation", entry.get("operation", ""), "must be `Apply` or `Update`")
+        if entry.get("fieldsType") not in (None, "", "FieldsV1"):
+            yield invalid(f"{field}.fieldsType", entry["fieldsType"], "must be `FieldsV1`")
+        yield from field_manager(entry.get("manager", ""), f"{field}.manager")
+        if len(entry.get("subresource", "")) > _SUBRESOURCE_LIMIT:
+            yield too_long(f"{field}.subresource", _SUBRESOURCE_LIMIT)
+
+
+def field_manager(name: str, field: str) -> Causes:
+    """What is wrong with the name of who writes fields."""
+    if len(name.encode()) > _MANAGER_LIMIT:
+        yield too_long(field, _MANAGER_LIMIT)
+    if not name.isprintable():
+        at = 0
+        for char in name:
+            if not char.isprintable():
+                yield invalid(field, name, f"invalid character U+{ord(char):04X} (at position {at})")
+            at += len(char.encode())
+
+
+def immutable(new: Any, old: Any, field: str) -> Causes:
+    """What is wrong with the change of a field that has none."""
+    if new != old:
+        yield invalid(field, new, forms.IMMUTABLE)

@@ -1,0 +1,34 @@
+"""Labels of nodes that have newer names (`pkg/api/node`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from cumulet.kube.schema.validation.forms import label_value
+
+_NEWER = {
+    "beta.kubernetes.io/arch": "kubernetes.io/arch",
+    "beta.kubernetes.io/os": "kubernetes.io/os",
+    "failure-domain.beta.kubernetes.io/zone": "topology.kubernetes.io/zone",
+    "failure-domain.beta.kubernetes.io/region": "topology.kubernetes.io/region",
+    "beta.kubernetes.io/instance-type": "node.kubernetes.io/instance-type",
+}
+_SINCE = {"beta.kubernetes.io/arch": "v1.14", "beta.kubernetes.io/os": "v1.14"}
+
+
+def deprecated(label: Any) -> str:
+    """What is to be said of a label, or nothing."""
+    return f'deprecated since {_SINCE.get(label, "v1.17")}; use "{_NEWER[label]}" instead' if label in _NEWER else ""
+
+
+def node_term(term: dict[str, Any], path: str, *, values: bool = False) -> Iterator[str]:
+    """What is to be said of a term of a selector of nodes."""
+    for index, expression in enumerate(term.get("matchExpressions") or ()):
+        label, where = expression.get("key"), f"{path}.matchExpressions[{index}]"
+        if said := deprecated(label):
+            yield f"{where}.key: {label} is {said}"
+        if values:
+            for number, value in enumerate(expression.get("values") or ()):
+                for message in label_value(value):
+                    yield f"{where}.values[{number}]: {value} is invalid, {message}"
