@@ -62,7 +62,8 @@ class TlsTransport(asyncio.Transport):
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         names = {"sockname": connection.getsockname(), "peername": connection.getpeername()}
-        super().__init__({"sslcontext": shared.context, **names})
+        self._facts: dict[str, Any] = {"sslcontext": shared.context, **names}
+        super().__init__(self._facts)
         self._socket = shared.context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
         self._fd = self._socket.fileno()
         self._loop = shared.loop
@@ -87,8 +88,6 @@ class TlsTransport(asyncio.Transport):
             return super().get_extra_info(name, default)
         if name in ("socket", "ssl_object"):
             return self._socket
-        if name == "peercert":
-            return self._socket.getpeercert()
         if name == "cipher":
             return self._socket.cipher()
         return super().get_extra_info(name, default)
@@ -279,6 +278,8 @@ class TlsTransport(asyncio.Transport):
             return
         self._timer.cancel()
         self._connected = True
+        # OpenSSL decodes it each time it is asked, and every request asks who the client is.
+        self._facts["peercert"] = self._socket.getpeercert()
         self._loop.add_reader(self._fd, self._read)
         self._protocol.connection_made(self)
         if self._socket.pending():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import gzip
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from email.utils import formatdate
 from typing import Any, NamedTuple
 
@@ -166,9 +166,10 @@ def shaped_list(row: Row, items: Sequence[Stored], metadata: dict[str, Any], for
 class Ready(web.StreamResponse):
     """An answer of JSON whose bytes are there already, in pieces: written as one, with few headers."""
 
-    def __init__(self, *pieces: bytes, status: int = 200) -> None:
+    def __init__(self, *pieces: bytes, status: int = 200, warnings: Sequence[str] = ()) -> None:
         super().__init__(status=status)
         self._pieces = pieces
+        self._warnings = "".join(f"Warning: {value}\r\n" for value in _told(warnings)).encode() if warnings else b""
         self._keeps_alive = False
 
     @property
@@ -182,8 +183,8 @@ class Ready(web.StreamResponse):
         if transport is None or transport.is_closing():
             raise ConnectionResetError
         self._keeps_alive = request.keep_alive
-        connection = _CONNECTION[request.version >= HttpVersion11, self._keeps_alive]
-        head = _HEAD % (_STATUS[self.status], sum(map(len, self._pieces)), _date(int(time.time())), connection)
+        lines = _CONNECTION[request.version >= HttpVersion11, self._keeps_alive] + self._warnings
+        head = _HEAD % (_STATUS[self.status], sum(map(len, self._pieces)), _date(int(time.time())), lines)
         transport.write(head if request.method == "HEAD" else b"".join((head, *self._pieces)))
         if request.protocol.writing_paused:
             await request.writer.drain()
@@ -216,18 +217,22 @@ def respond_object(request: web.BaseRequest, row: Row, stored: Stored) -> web.St
     return Ready(head(row), own_fields(row, stored))
 
 
-def respond_made(
-    request: web.BaseRequest, row: Row, obj: dict[str, Any], stored: Stored | None, warnings: Sequence[str]
+def respond_written(
+    request: web.BaseRequest,
+    row: Row,
+    obj: dict[str, Any],
+    stored: Stored | None,
+    status: int,
+    warnings: Sequence[str],
 ) -> web.StreamResponse:
-    """An answer of an object that was created; `stored` is what the store has by that name now."""
+    """An answer of an object that was written; `stored` is what the store has by that name now."""
     is_same = stored is not None and obj["metadata"].get("resourceVersion") == str(stored.revision)
-    is_plain = row.hub is None and not warnings and not media_of(request)
+    is_plain = row.hub is None and not media_of(request)
     is_plain = is_plain and (row.custom is None or row.custom.storage is row.custom)
     if stored is None or not is_same or not is_plain or len(stored.body) >= _COMPRESS_FROM:
-        return encode(
-            request, {"kind": row.kind, "apiVersion": row.api_version, **from_stored(row, obj)}, 201, warnings
-        )
-    return Ready(head(row), own_fields(row, stored), status=201)
+        whole = {"kind": row.kind, "apiVersion": row.api_version, **from_stored(row, obj)}
+        return encode(request, whole, status, warnings)
+    return Ready(head(row), own_fields(row, stored), status=status, warnings=warnings)
 
 
 def respond(request: web.BaseRequest, body: bytes, status: int = 200, warnings: Sequence[str] = ()) -> web.Response:
@@ -242,12 +247,19 @@ def respond(request: web.BaseRequest, body: bytes, status: int = 200, warnings: 
     if len(body) >= _COMPRESS_FROM and "gzip" in request.headers.get("Accept-Encoding", ""):
         response.body = gzip.compress(body, compresslevel=1)
         response.headers["Content-Encoding"] = "gzip"
+    for value in _told(warnings):
+        response.headers.add("Warning", value)
+    return response
+
+
+def _told(warnings: Sequence[str]) -> Iterator[str]:
     for text in list(dict.fromkeys(warnings))[:_WARNINGS]:
         # What a client sent is in it, so it could say anything, also what ends a header.
-        plain = "".join(char if char.isprintable() else "\ufffd" for char in text[:_WARNING_LENGTH])
+        plain = text[:_WARNING_LENGTH]
+        if not plain.isprintable():
+            plain = "".join(char if char.isprintable() else "\ufffd" for char in plain)
         escaped = plain.replace("\\", "\\\\").replace('"', '\\"')
-        response.headers.add("Warning", f'299 - "{escaped}"')
-    return response
+        yield f'299 - "{escaped}"'
 
 
 def encode(

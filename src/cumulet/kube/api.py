@@ -13,7 +13,7 @@ from prometheus_client import Counter, Histogram
 from cumulet.kube import discovery, openapi
 from cumulet.kube.aggregation.discovering import group_of, with_groups, with_versions
 from cumulet.kube.aggregation.servers import Aggregation
-from cumulet.kube.answer import encode, respond, respond_made
+from cumulet.kube.answer import encode, respond, respond_written
 from cumulet.kube.applying import Applying, is_apply
 from cumulet.kube.attributes import Attributes
 from cumulet.kube.audit import AuditLog
@@ -276,10 +276,15 @@ class Api:
         by = Writer.of(request, user)
         by.warnings += warnings
         made = await self._objects.create(row.hub or row, target.namespace, to_stored(row, obj), by)
-        stored = self._objects.find(row, target.namespace, made["metadata"]["name"])
-        return respond_made(request, row, made, stored, by.warnings)
+        return self._written(request, target, made, 201, by)
 
-    async def _update(self, request: web.BaseRequest, user: User, target: Target) -> web.Response:
+    def _written(
+        self, request: web.BaseRequest, target: Target, made: Object, status: int, by: Writer
+    ) -> web.StreamResponse:
+        stored = None if by.dry_run else self._objects.find(target.row, target.namespace, made["metadata"]["name"])
+        return respond_written(request, target.row, made, stored, status, by.warnings)
+
+    async def _update(self, request: web.BaseRequest, user: User, target: Target) -> web.StreamResponse:
         row = target.row
         check_write(request)
         obj, warnings = await self._decoded(request, row)
@@ -290,7 +295,7 @@ class Api:
             self._authorize(user, target._replace(verb="create"), target.name)
             obj["metadata"].setdefault("name", target.name)
             made = await self._objects.create(row.hub or row, target.namespace, to_stored(row, obj), by)
-            return encode(request, whole(row, made), 201, by.warnings)
+            return self._written(request, target, made, 201, by)
         made = await self._objects.change(
             row.hub or row,
             target.namespace,
@@ -299,9 +304,9 @@ class Api:
             by,
             subresource=target.subresource,
         )
-        return encode(request, whole(row, made), 200, by.warnings)
+        return self._written(request, target, made, 200, by)
 
-    async def _patch(self, request: web.BaseRequest, user: User, target: Target) -> web.Response:
+    async def _patch(self, request: web.BaseRequest, user: User, target: Target) -> web.StreamResponse:
         row = target.row
         raw = await read(request)
         if is_apply(request):
@@ -331,7 +336,8 @@ class Api:
             by,
             subresource=target.subresource,
         )
-        return encode(request, whole(row, made), 200, [*warnings, *by.warnings])
+        by.warnings[:0] = warnings
+        return self._written(request, target, made, 200, by)
 
     async def _delete(self, request: web.BaseRequest, user: User, target: Target) -> web.Response:
         row = target.row

@@ -34,10 +34,13 @@ _KEPT = 16 * 2**20
 _PART = 256 * 1024
 #: Seconds of one turn of the feed, after which others come.
 _TURN = 0.001
-#: Seconds between the beginnings of two rounds of a channel, for each of its watchers, and at most. A write costs about
-#: as much as the bytes of two changes, so where many watch, some changes wait for one another.
-_PACE = 0.000025
-_PACE_LIMIT = 0.025
+#: Seconds between the beginnings of two rounds of a channel: so many times as long as its last round took, and at most.
+#: A write costs about as much as the bytes of two changes, so where many watch, some changes wait for one another, and
+#: the feed never takes all of the processor.
+_PACE = 2.0
+_PACE_LIMIT = 0.06
+#: Nobody waits for less.
+_AT_ONCE = 0.0005
 
 
 #: What happened to an object, in the words of watches, and the object.
@@ -222,7 +225,8 @@ class _Channel:
         self._first = 0  # the number of the first line
         self._bytes = 0
         self._round: list[_Watcher] = []
-        self.due = 0.0  # when the next round may begin, on the clock of the loop
+        self._began = 0.0  # when the last round did
+        self._took = 0.0  # what it has taken so far, in seconds
         self._joined: dict[int, tuple[bytes, bytes]] = {}
         self._conversions = conversions
         self._unconverted: list[Event] = []
@@ -307,23 +311,25 @@ class _Channel:
 
     def turn(self, until: float) -> bool:
         """Write to some watchers, until a moment; whether all have been written to."""
+        now = time.perf_counter()
         if not self._round:
             self._round = [*self.watchers]
-            self.due = asyncio.get_running_loop().time() + min(_PACE_LIMIT, _PACE * len(self.watchers))
+            self._began, self._took = now, 0.0
+        self._took -= now
         while self._round:
             self._show(self._round.pop())
-            if time.perf_counter() > until:
+            if (now := time.perf_counter()) > until:
                 break
+        self._took += now
         if self._round:
             return False
         self._trim()
         end = self._end
         return all(watcher.is_waiting or watcher.position == end for watcher in self.watchers)
 
-    @property
-    def is_between_rounds(self) -> bool:
-        """Whether the next turn begins a round."""
-        return not self._round
+    def early(self) -> float:
+        """Seconds until the next turn is due; the turns of a round follow at once upon each other."""
+        return 0.0 if self._round else self._began + min(_PACE_LIMIT, _PACE * self._took) - time.perf_counter()
 
     def _show(self, watcher: _Watcher) -> None:
         if watcher.is_waiting or watcher.position == self._end:
@@ -380,11 +386,11 @@ class _Feed:
 
     def _is_early(self, channel: _Channel) -> bool:
         """Whether a channel is set aside until its next round is due."""
-        loop = asyncio.get_running_loop()
-        if not channel.is_between_rounds or channel.due - loop.time() < _PACE:
+        early = channel.early()
+        if early < _AT_ONCE:
             return False
         self._paced.add(channel)
-        loop.call_at(channel.due, self._due, channel)
+        asyncio.get_running_loop().call_later(early, self._due, channel)
         return True
 
     def _due(self, channel: _Channel) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 
+import msgspec
+
+from cumulet.kube.schema.likeness import likeness
 from cumulet.kube.schema.validation import forms
 from cumulet.kube.schema.validation.addresses import address
 from cumulet.kube.schema.validation.causes import (
@@ -76,18 +80,30 @@ def pod_and_spec(obj: Object) -> list[Cause]:
     """What is wrong with a pod, new or not."""
     spec, metadata = obj.get("spec") or {}, obj["metadata"]
     causes = list(pod_annotations(metadata.get("annotations"), spec, "metadata.annotations"))
-    causes += pod_spec(spec, "spec", metadata.get("name", ""), is_pod=True)
+    alike = likeness(spec)
+    if alike is None or not _is_sound(alike):
+        causes += _of_pod(spec, metadata.get("name", ""))
+    return causes
+
+
+@functools.lru_cache(256)
+def _is_sound(alike: bytes) -> bool:
+    """Whether nothing is wrong with specs that are alike."""
+    return not any(True for _ in _of_pod(msgspec.json.decode(alike), ""))
+
+
+def _of_pod(spec: Object, name: str) -> Causes:
+    yield from pod_spec(spec, "spec", name, is_pod=True)
     if not spec.get("serviceAccountName"):
         for index, volume in enumerate(spec.get("volumes") or ()):
             for number, source in enumerate((volume.get("projected") or {}).get("sources") or ()):
                 if "serviceAccountToken" in source:
                     where = f"spec.volumes[{index}].projected.sources[{number}].serviceAccountToken"
                     why = "must not be specified when serviceAccountName is not set"
-                    causes.append(forbidden(where, why))
+                    yield forbidden(where, why)
     for key in ("containers", "initContainers"):
         for index, container in enumerate(spec.get(key) or ()):
-            causes += image_without_space(container, f"spec.{key}[{index}]")
-    return causes
+            yield from image_without_space(container, f"spec.{key}[{index}]")
 
 
 def pod_annotations(found: Mapping[str, str] | None, spec: Object, field: str) -> Causes:
