@@ -1,9 +1,12 @@
 """The API server alone, against its bounds and a kube-apiserver 1.36 with etcd: `make bench-kube`.
 
-The peer's figures are those that were recorded once, on a machine of two processors; where CUMULET_KUBERNETES_BIN names
-a folder with its programs, it is measured right after ours, and its own figures are shown (`kube_peer`). Clients are processes of their own (`kube_load`) on the same machine. Everything goes over TLS with a client
-certificate; every create is durable before it is answered. Processor time is that of the server for one request, of
-all its threads: it tells more than the rate does on a machine that is shared.
+The peer's figures are those that were recorded once, on a machine of two processors. Where CUMULET_KUBERNETES_BIN names a
+folder with its programs, it is measured right after ours (`kube_peer`): then its own figures are shown, and what is asked
+of a rate is as many times its rate as it was once.
+
+Clients are processes of their own (`kube_load`) on the same machine. Everything goes over TLS with a client certificate;
+every create is durable before it is answered. Processor time is that of the server for one request, of all its threads:
+it tells more than the rate does on a machine that is shared.
 """
 
 from __future__ import annotations
@@ -101,6 +104,7 @@ def main() -> None:
             ),
         ):
             peer = _requests(_Server(config, *processes))
+            del peer["ready from a cold start"]  # it was ready before
     if arguments.only in ("", "schedule"):
         with _installation() as config, _room(config, "kube") as process:
             found["10,000 pods scheduled"] = _schedule(_Server(config, process.pid), config)
@@ -336,14 +340,20 @@ def _print(found: dict[str, float], live: dict[str, float]) -> int:
     for name, bound in _BOUNDS.items():
         if name not in found:
             continue
-        value = found[name]
-        holds = value >= bound.limit if bound.at_least else value <= bound.limit
-        missed += not holds
+        value, limit, once = found[name], bound.limit, bound.peer
+        beside = live.get(name, once)
         word = "at least" if bound.at_least else "at most"
-        beside, word_of_it = (live[name], "peer") if name in live else (bound.peer, "peer once")
-        peer = f"; {word_of_it} {beside:,.4g}, {value / beside:.2f} of it" if beside else ""
-        verdict = "" if holds else "  MISSED"
-        print(f"{name}: {value:,.2f} {bound.unit} ({word} {bound.limit:g}{peer}){verdict}")
+        asked = f"{word} {limit:g}"
+        if name in live and once and bound.unit != "MB":
+            # A machine that is slower for the peer too is no fault of ours.
+            limit *= live[name] / once
+            asked += f", here {limit:.4g}"
+        holds = value >= limit if bound.at_least else value <= limit
+        missed += not holds
+        peer = (
+            f"; {'peer' if name in live else 'peer once'} {beside:,.4g}, {value / beside:.2f} of it" if beside else ""
+        )
+        print(f"{name}: {value:,.2f} {bound.unit} ({asked}{peer}){'' if holds else '  MISSED'}")
     return missed
 
 

@@ -19,7 +19,6 @@ PROGRAM = os.environ.get("CUMULET_OCI_CONFORMANCE", "")
 #: Mounts that name no repository to mount from: the program's token is for one repository, where the blob is not.
 SKIPPED = 6
 
-
 pytestmark = pytest.mark.clients
 
 
