@@ -37,7 +37,7 @@ from cumulet.kube.subresources import Subresources
 from cumulet.kube.target import Target, parse, selected_name
 from cumulet.kube.users import ServiceAccountTokens, User
 from cumulet.kube.versions import from_stored, to_stored
-from cumulet.kube.writer import Writer
+from cumulet.kube.writer import Writer, warned
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ class Api:
                 verb = target.verb
                 response = await self._in_turn(request, user, target)
         except ApiError as error:
-            response = encode(request, error.status(), error.code)
+            response = encode(request, error.status(), error.code, warned(request))
             if error.details and (seconds := error.details.get("retryAfterSeconds")):
                 response.headers["Retry-After"] = str(seconds)
         except (ConnectionError, web.HTTPException):
@@ -315,7 +315,6 @@ class Api:
         check_write(request)
         validation = field_validation(request)
         by = Writer.of(request, user)
-        warnings: list[str] = []
 
         def changed(old: Object) -> Object:
             obj = change(from_stored(row, old))
@@ -323,7 +322,7 @@ class Api:
                 raise bad_request("the patched object is not an object")
             text = msgspec.json.encode(whole(row, obj)) if validation == "Strict" else b""
             try:
-                warnings[:] = sorted(self._objects.decode(row, obj, validation, said))
+                by.warnings[:] = sorted(self._objects.decode(row, obj, validation, said))
             except ApiError as error:
                 raise unpatched(text or msgspec.json.encode(whole(row, obj)), error) from None
             return to_stored(row, obj)
@@ -336,7 +335,6 @@ class Api:
             by,
             subresource=target.subresource,
         )
-        by.warnings[:0] = warnings
         return self._written(request, target, made, 200, by)
 
     async def _delete(self, request: web.BaseRequest, user: User, target: Target) -> web.Response:

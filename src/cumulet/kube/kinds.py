@@ -49,6 +49,12 @@ def prepare_for_create(row: Row, obj: Object) -> None:
         schema.prepare_for_create(obj, row.group, row.version, row.kind)
 
 
+def label_pods(row: Row, obj: Object) -> None:
+    """Label the pods that an object makes after its name, in place."""
+    if row.custom is None:
+        schema.label_pods(obj, row.group, row.kind)
+
+
 def prepare_for_update(row: Row, obj: Object, old: Object, subresource: str) -> None:
     """Keep what this way of updating may not change, in place."""
     if row.custom is not None:

@@ -14,6 +14,7 @@ from cumulet.kube import custom, kinds
 from cumulet.kube.admission import Admission
 from cumulet.kube.admission.webhooks import Question
 from cumulet.kube.allocate import Allocator
+from cumulet.kube.codec.go import untyped
 from cumulet.kube.custom.conversion import Conversions
 from cumulet.kube.discovery import subresource_kind
 from cumulet.kube.fields import Manager, track
@@ -87,6 +88,8 @@ class Objects:
         Warnings about that, after those about fields that are `repeated`. A configuration that is to be applied is not
         filled, as it says no more than what is in it.
         """
+        if reason := untyped(obj):
+            raise bad_request(f"couldn't get version/kind; json parse error: {reason}")
         # What is left out is what is expected.
         kind, api_version = obj.pop("kind", None) or row.kind, obj.pop("apiVersion", None) or row.api_version
         if (kind, api_version) != (row.kind, row.api_version):
@@ -128,9 +131,6 @@ class Objects:
             metadata.pop("namespace", None)
         if metadata.get("resourceVersion"):
             raise failure("resourceVersion should not be set on objects to be created")
-        base = metadata.get("generateName", "")
-        if not metadata.get("name") and base:
-            metadata["name"] = generate(base)
         metadata["uid"] = str(uuid.uuid4())
         metadata["creationTimestamp"] = clock.rfc3339()
         for key in ("deletionTimestamp", "deletionGracePeriodSeconds"):
@@ -145,11 +145,15 @@ class Objects:
                 keeps_status="status" not in row.subresources,
             )
         kinds.prepare_for_create(row, obj)
-        if metadata.get("name"):
-            self._admission.admit(row, obj, by.user)
+        self._admission.admit(row, obj, by.user)
         question = Question("CREATE", row, namespace, metadata.get("name", ""), "", obj, None, by.user, by.dry_run)
         obj = await self._changed(question, by)
         metadata = obj["metadata"]
+        # Admission changes what has no name yet, and refuses what has one.
+        if not metadata.get("name") and metadata.get("generateName"):
+            metadata["name"] = generate(metadata["generateName"])
+        question = question._replace(name=metadata.get("name", ""))
+        kinds.label_pods(row, obj)
         taken = self._allocator.complete(obj) if row.key == "services" else set()
         try:
             self._check(row, obj, None)

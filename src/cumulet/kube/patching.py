@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from cumulet.kube.codec import go_json_error
+from cumulet.kube.codec.go import KINDS, json_error
 from cumulet.kube.codec.repeated import of_json_patch, repeated
 from cumulet.kube.patch import json_patch, merge_patch, strategic_merge
 from cumulet.kube.patch.json_patch import JsonPatchError
@@ -23,14 +23,6 @@ _JSON = "application/json-patch+json"
 _MERGE = "application/merge-patch+json"
 _STRATEGIC = "application/strategic-merge-patch+json"
 _CUSTOM = (_JSON, _MERGE, "application/apply-patch+yaml")
-_GO_KINDS: dict[type, str] = {
-    dict: "object",
-    list: "array",
-    str: "string",
-    bool: "bool",
-    int: "number",
-    float: "number",
-}
 
 
 def patcher(request: web.BaseRequest, row: Row, raw: bytes) -> tuple[Callable[[Object], Object], list[str]]:
@@ -41,14 +33,14 @@ def patcher(request: web.BaseRequest, row: Row, raw: bytes) -> tuple[Callable[[O
     try:
         patch = msgspec.json.decode(raw)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise bad_request(f"error decoding patch: {go_json_error(raw, error)}") from None
+        raise bad_request(f"error decoding patch: {json_error(raw, error)}") from None
     if row.custom is not None and media == _STRATEGIC:
         why = "the body of the request was in an unknown format - accepted media types include: " + ", ".join(_CUSTOM)
         raise ApiError(415, "UnsupportedMediaType", why, {})
     if media == _JSON:
         return lambda old: _json_patched(old, patch), of_json_patch(raw, patch)
     if not isinstance(patch, dict):
-        kind = "nil" if patch is None else _GO_KINDS[type(patch)]
+        kind = "nil" if patch is None else KINDS[type(patch)]
         why = f"json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}"
         raise bad_request(why if media == _STRATEGIC else f"error decoding patch: {why}")
     said = repeated(media, raw, patch)
@@ -59,7 +51,7 @@ def patcher(request: web.BaseRequest, row: Row, raw: bytes) -> tuple[Callable[[O
 
 def _json_patched(old: Object, patch: Any) -> Object:
     if not isinstance(patch, list):
-        kind = "nil" if patch is None else _GO_KINDS[type(patch)]
+        kind = "nil" if patch is None else KINDS[type(patch)]
         raise bad_request(
             f"error decoding patch: json: cannot unmarshal {kind} into Go value of type []handlers.jsonPatchOp"
         )

@@ -9,6 +9,7 @@ from aiohttp import web
 from cumulet.kube.body import dry_run, manager
 from cumulet.kube.users import User
 
+_WARNINGS = "warnings"
 #: The server itself, for its own ends.
 SELF = User("system:apiserver", ("system:masters", "system:authenticated"))
 
@@ -24,5 +25,13 @@ class Writer:
 
     @classmethod
     def of(cls, request: web.BaseRequest, user: User) -> Writer:
-        """The writer of a request. Raises `ApiError` 400 and 422."""
-        return cls(user, manager(request), dry_run(request))
+        """The writer of a request, which knows of the warnings. Raises `ApiError` 400 and 422."""
+        writer = cls(user, manager(request), dry_run(request))
+        request[_WARNINGS] = writer.warnings
+        return writer
+
+
+def warned(request: web.BaseRequest) -> list[str]:
+    """What there is to tell of a request so far; it is told also where the request then fails."""
+    found: list[str] = request.get(_WARNINGS, [])
+    return found

@@ -8,9 +8,10 @@ from typing import Any
 from cumulet.kube.admission import certificates
 from cumulet.kube.admission.limits import LimitRanges
 from cumulet.kube.admission.mutations import Mutations
-from cumulet.kube.admission.pods import PodDefaults, job_labels
+from cumulet.kube.admission.pods import PodDefaults, unnamed
 from cumulet.kube.admission.policies import Policies
 from cumulet.kube.admission.quota import Quotas
+from cumulet.kube.admission.runtime import RuntimeClasses
 from cumulet.kube.admission.security import PodSecurity
 from cumulet.kube.admission.storage import complete_claim
 from cumulet.kube.admission.webhooks import Question, Webhooks
@@ -38,6 +39,7 @@ class Admission:
         self._mutations = Mutations(store, conversions)
         self._pods = PodDefaults(store)
         self._limits = LimitRanges(store)
+        self._runtimes = RuntimeClasses(store)
         self._security = PodSecurity(store)
         self._quotas = Quotas(store)
         self._certificates = certificates.CertificateRequests(store)
@@ -52,12 +54,11 @@ class Admission:
         if row.key == "pods":
             self._pods.complete(obj)
             self._limits.complete(obj)
+            self._runtimes.complete(obj)
         elif row.key == "persistentvolumeclaims":
             complete_claim(self._store, obj)
         elif row.key == certificates.KEY:
             self._certificates.admit(obj, user)
-        elif row.key == "jobs.batch":
-            job_labels(obj)
 
     @property
     def changes(self) -> bool:
@@ -102,6 +103,7 @@ class Admission:
                 if old is None or part == "resize":
                     self._limits.check_pod(obj)
                 if old is None:
+                    self._runtimes.check(obj)
                     self._security.check(obj)
                 elif part in ("", "ephemeralcontainers", "resize"):
                     self._security.check_update(obj, old)
@@ -151,7 +153,7 @@ class Admission:
             raise forbidden(
                 row.group,
                 row.plural,
-                obj["metadata"]["name"],
+                unnamed(obj),
                 f"unable to create new content in namespace {namespace} because it is being terminated",
             )
 

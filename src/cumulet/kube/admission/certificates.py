@@ -9,6 +9,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
+from cumulet.kube.admission.pods import unnamed
 from cumulet.kube.attributes import Attributes
 from cumulet.kube.authorize import Authorizer
 from cumulet.kube.status import forbidden
@@ -54,7 +55,7 @@ class CertificateRequests:
         names = (signer, f"{signer.partition('/')[0]}/*")
         if not any(self._authorizer.allows(user, Attributes(verb, _GROUP, "signers", name=name)) for name in names):
             why = f'user not permitted to {verb} requests with signerName "{signer}"'
-            raise forbidden(_GROUP, _PLURAL, obj["metadata"]["name"], why)
+            raise forbidden(_GROUP, _PLURAL, unnamed(obj), why)
 
 
 def _organizations(request: str) -> list[str]:

@@ -37,7 +37,7 @@ class PodDefaults:
             raise forbidden(
                 "",
                 "pods",
-                metadata["name"],
+                unnamed(pod),
                 f'error looking up service account {metadata["namespace"]}/{name}: serviceaccount "{name}" not found',
             )
         account = stored.load()
@@ -61,7 +61,7 @@ class PodDefaults:
                 )
 
     def _priority(self, pod: Object) -> None:
-        spec, name = pod["spec"], pod["metadata"]["name"]
+        spec, name = pod["spec"], unnamed(pod)
         found: Object = {}
         if chosen := spec.get("priorityClassName"):
             stored = self._store.get(_CLASSES, "", chosen)
@@ -101,6 +101,12 @@ class PodDefaults:
             raise forbidden("scheduling.k8s.io", "priorityclasses", name, why)
 
 
+def unnamed(obj: Object) -> str:
+    """How an object is called that may have no name yet (`extractResourceName`)."""
+    metadata = obj["metadata"]
+    return metadata.get("name") or metadata.get("generateName") or "Unknown"
+
+
 def default_class(store: Store) -> Object | None:
     """The class of pods that name none; where there are several, the lowest."""
     classes = (stored.load() for stored in store.list(_CLASSES))
@@ -135,23 +141,3 @@ def _mount_token(spec: Object) -> None:
     spec.setdefault("volumes", []).append({"name": name, "projected": {"sources": sources, "defaultMode": 420}})
     for container in wanting:
         container.setdefault("volumeMounts", []).append({"name": name, "readOnly": True, "mountPath": _MOUNT})
-
-
-def job_labels(job: Object) -> None:
-    """A job's pods are selected by the job's own uid, unless it says otherwise."""
-    spec, metadata = job["spec"], job["metadata"]
-    if spec.get("manualSelector"):
-        return
-    labels = {
-        "batch.kubernetes.io/controller-uid": metadata["uid"],
-        "batch.kubernetes.io/job-name": metadata["name"],
-        "controller-uid": metadata["uid"],
-        "job-name": metadata["name"],
-    }
-    template = spec["template"].setdefault("metadata", {})
-    # Labels that came from the template stay what the template's are.
-    follows = (metadata.get("labels") or {}) == (template.get("labels") or {})
-    template["labels"] = {**(template.get("labels") or {}), **labels}
-    if follows:
-        metadata["labels"] = dict(template["labels"])
-    spec["selector"] = {"matchLabels": {"batch.kubernetes.io/controller-uid": metadata["uid"]}}

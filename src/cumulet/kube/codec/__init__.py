@@ -7,13 +7,16 @@ from typing import Any
 import msgspec
 
 from cumulet.kube.codec.encode import encode_event, encode_protobuf
+from cumulet.kube.codec.go import untyped
 from cumulet.kube.codec.media import PROTOBUF, YAML, YAML_TYPES
 from cumulet.kube.codec.protobuf import ProtobufError, decode_protobuf
 from cumulet.kube.status import ApiError, bad_request
 
-__all__ = ["PROTOBUF", "YAML", "ProtobufError", "decode_body", "encode_event", "encode_protobuf", "go_json_error"]
+__all__ = ["PROTOBUF", "YAML", "ProtobufError", "decode_body", "encode_event", "encode_protobuf"]
 
 _DEPTH = 100
+#: Bytes of a body that is not understood.
+_SHOWN = 30
 
 
 def decode_body(content_type: str, raw: bytes, kind: str, *, bare: bool = False) -> dict[str, Any]:
@@ -40,17 +43,9 @@ def decode_body(content_type: str, raw: bytes, kind: str, *, bare: bool = False)
         )
     if not isinstance(document, dict):
         raise bad_request(f"the object provided is unrecognized (must be of type {kind}): it is not an object")
+    if reason := untyped(document):
+        raise _unrecognized(raw if raw[:1] == b"{" else msgspec.json.encode(document), kind, reason)
     return document
-
-
-def go_json_error(raw: bytes, error: Exception) -> str:
-    """What Go says of a text that is no JSON."""
-    if "truncated" in str(error):
-        return "unexpected end of JSON input"
-    begin = raw.lstrip()[:2]
-    if begin[:1] == b"{" and begin[1:] not in (b'"', b"}", b""):
-        return f"invalid character {chr(begin[1])!r} looking for beginning of object key string"
-    return str(error)
 
 
 def _json(raw: bytes, kind: str, *, bare: bool = False) -> Any:
@@ -58,13 +53,20 @@ def _json(raw: bytes, kind: str, *, bare: bool = False) -> Any:
         return msgspec.json.decode(raw)
     except (msgspec.DecodeError, RecursionError) as error:
         reason = "unexpected end of JSON input" if "truncated" in str(error) else str(error)
-        shown = raw[:100].decode(errors="replace")
         if bare:
             raise bad_request(f"couldn't get version/kind; json parse error: {reason}") from None
-        raise bad_request(
-            f"the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse error: "
-            f"{reason} ({shown})"
-        ) from None
+        raise _unrecognized(raw, kind, reason) from None
+
+
+def _unrecognized(raw: bytes, kind: str, reason: str) -> ApiError:
+    """400 for a body of which kind and version cannot be told, with its beginning (`summarizeData`)."""
+    shown = raw[:_SHOWN]
+    text = (shown.decode(errors="replace") if raw[:1] == b"{" else shown.hex()) or "<empty>"
+    more = " ..." if len(raw) > _SHOWN else ""
+    return bad_request(
+        f"the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse error: "
+        f"{reason} ({text}{more})"
+    )
 
 
 def _yaml(raw: bytes, kind: str) -> Any:

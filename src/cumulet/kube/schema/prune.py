@@ -11,18 +11,11 @@ from typing import Any
 
 import msgspec
 
+from cumulet.kube.codec.go import KINDS
 from cumulet.kube.schema.definitions import INT_OR_STRING, QUANTITY, Definition, Field, definition, empty
 from cumulet.kube.schema.quantity import canonical, rounded
 from cumulet.kube.status import ApiError, bad_request
 
-_JSON_TYPES: dict[type, str] = {
-    str: "string",
-    bool: "bool",
-    int: "number",
-    float: "number",
-    list: "array",
-    dict: "object",
-}
 _PYTHON: dict[str, tuple[type, ...]] = {
     "string": (str,),
     "integer": (int,),
@@ -268,4 +261,4 @@ def _base64(value: str) -> None:
 
 def _mismatch(value: Any, wanted: str) -> _WrongTypeError:
     is_number = type(value) is float and wanted.rpartition(".")[2].startswith(("int", "uint"))
-    return _WrongTypeError(f"number {value}" if is_number else _JSON_TYPES[type(value)], wanted)
+    return _WrongTypeError(f"number {value}" if is_number else KINDS[type(value)], wanted)

@@ -20,6 +20,8 @@ PATTERN = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinum
 @functools.lru_cache(maxsize=4096)
 def canonical(text: str) -> str:
     """The canonical form. Raises `ValueError`."""
+    if text in ("+", "-"):
+        return "0"  # as Go's parser has it
     match = _FORM.fullmatch(text)
     if match is None or len(text) > _LENGTH:
         raise ValueError(PATTERN)

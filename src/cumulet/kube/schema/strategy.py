@@ -102,6 +102,26 @@ def prepare_for_create(obj: Object, group: str, version: str, kind: str) -> None
         obj["metadata"].pop("generation", None)
 
 
+def label_pods(obj: Object, group: str, kind: str) -> None:
+    """A job's pods have its name and are selected by its uid, unless it says otherwise; in place, once it has a name."""
+    spec, metadata = obj.get("spec") or {}, obj["metadata"]
+    if (group, kind) != ("batch", "Job") or spec.get("manualSelector"):
+        return
+    labels = {
+        "batch.kubernetes.io/controller-uid": metadata["uid"],
+        "batch.kubernetes.io/job-name": metadata.get("name", ""),
+        "controller-uid": metadata["uid"],
+        "job-name": metadata.get("name", ""),
+    }
+    template = spec["template"].setdefault("metadata", {})
+    # Labels that came from the template stay what the template's are.
+    follows = (metadata.get("labels") or {}) == (template.get("labels") or {})
+    template["labels"] = {**(template.get("labels") or {}), **labels}
+    if follows:
+        metadata["labels"] = dict(template["labels"])
+    spec["selector"] = {"matchLabels": {"batch.kubernetes.io/controller-uid": metadata["uid"]}}
+
+
 def _sources(spec: Object) -> None:
     """The older field, which knows claims and snapshots only, and the newer one say the same."""
     source = spec.get("dataSource")

@@ -7,6 +7,7 @@ import binascii
 
 import msgspec
 
+from cumulet.kube.codec.go import KINDS
 from cumulet.kube.schema.validation import forms
 from cumulet.kube.schema.validation.causes import Causes, Object, all_invalid, forbidden, invalid, required, too_long
 from cumulet.kube.schema.validation.metadata import immutable
@@ -67,9 +68,7 @@ def _unreadable(text: str) -> str:
         first = raw.strip()[:1].decode("utf-8", "replace")
         return f"invalid character '{first}' looking for beginning of value"
     if found is not None and not isinstance(found, dict):
-        kinds = {list: "array", str: "string", bool: "bool"}
-        seen = kinds.get(type(found), "number")
-        return f"json: cannot unmarshal {seen} into Go value of type map[string]interface {{}}"
+        return f"json: cannot unmarshal {KINDS[type(found)]} into Go value of type map[string]interface {{}}"
     return ""
 
 

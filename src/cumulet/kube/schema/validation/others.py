@@ -17,7 +17,8 @@ from cumulet.kube.schema.validation.causes import (
     unsupported,
 )
 from cumulet.kube.schema.validation.forms import SUBDOMAIN
-from cumulet.kube.schema.validation.metadata import label_key, labels
+from cumulet.kube.schema.validation.metadata import finalizer_name, label_key, labels, standard_finalizer
+from cumulet.kube.schema.validation.resources import amount
 from cumulet.kube.status import Cause
 
 _EFFECTS = ("NoExecute", "NoSchedule", "PreferNoSchedule")
@@ -27,13 +28,12 @@ _RBAC = "rbac.authorization.k8s.io"
 
 def namespace(obj: Object, old: Object | None) -> list[Cause]:
     """What is wrong with a namespace."""
-    return [
-        invalid(
-            f"spec.finalizers[{index}]", name, "name is neither a standard finalizer name nor is it fully qualified"
-        )
-        for index, name in enumerate((obj.get("spec") or {}).get("finalizers") or ())
-        if name != "kubernetes" and "/" not in name
-    ]
+    causes: list[Cause] = []
+    for name in (obj.get("spec") or {}).get("finalizers") or ():
+        causes += finalizer_name(name, "spec.finalizers")
+        if name != "kubernetes":
+            causes += standard_finalizer(name, "spec.finalizers")
+    return causes
 
 
 def node(obj: Object, old: Object | None) -> list[Cause]:
@@ -42,7 +42,7 @@ def node(obj: Object, old: Object | None) -> list[Cause]:
     causes: list[Cause] = []
     seen: set[tuple[str, str]] = set()
     for index, taint in enumerate(spec.get("taints") or ()):
-        where = f"spec.taints[{index}]"
+        where = f"metadata.taints[{index}]"  # so upstream calls them
         causes += label_key(taint.get("key", ""), f"{where}.key")
         causes += labels({"x": taint.get("value") or ""}, f"{where}.value")
         effect = taint.get("effect", "")
@@ -60,6 +60,9 @@ def node(obj: Object, old: Object | None) -> list[Cause]:
                 )
             )
         seen.add((taint.get("key", ""), effect))
+    for part in ("capacity", "allocatable"):
+        for name, value in ((obj.get("status") or {}).get(part) or {}).items():
+            causes += amount(name, value, f"status.{part}.{name}")
     for index, block in enumerate(spec.get("podCIDRs") or ()):
         if not is_network(block):
             causes.append(invalid(f"spec.podCIDRs[{index}]", block, _NETWORK))

@@ -1,0 +1,71 @@
+"""Plug-in RuntimeClass: what the runtime of a pod costs, and where it is (`plugin/pkg/admission/runtimeclass`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cumulet.kube.admission.pods import unnamed
+from cumulet.kube.status import ApiError, forbidden
+from cumulet.kube.store import Store
+
+Object = dict[str, Any]
+
+_CLASSES = "runtimeclasses.node.k8s.io"
+_OTHER = "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead"
+_NO_CLASS = "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead"
+
+
+class RuntimeClasses:
+    """The runtimes that pods may name."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def complete(self, pod: Object) -> None:
+        """Give a new pod the overhead, the node selector and the tolerations of its class, in place.
+
+        Raises `ApiError` 403 where there is no such class, or the pod says something else.
+        """
+        spec = pod["spec"]
+        if spec.get("runtimeClassName") is None:
+            return
+        found = self._of(pod)
+        if (overhead := (found.get("overhead") or {}).get("podFixed")) is not None:
+            if spec.get("overhead") not in (None, overhead):
+                raise _refused(pod, _OTHER)
+            spec["overhead"] = dict(overhead)
+        scheduling = found.get("scheduling") or {}
+        selector = spec.get("nodeSelector") or {}
+        for key, value in (scheduling.get("nodeSelector") or {}).items():
+            if selector.setdefault(key, value) != value:
+                where = f"runtimeClass.scheduling.nodeSelector[{key}] = {value}"
+                raise _refused(pod, f"conflict: {where}; pod.spec.nodeSelector[{key}] = {selector[key]}")
+        if selector:
+            spec["nodeSelector"] = selector
+        tolerations = spec.get("tolerations") or []
+        added = [item for item in scheduling.get("tolerations") or () if item not in tolerations]
+        if added:
+            spec["tolerations"] = [*tolerations, *added]
+
+    def check(self, pod: Object) -> None:
+        """Raises `ApiError` 403 for an overhead that is not that of the pod's class."""
+        spec = pod["spec"]
+        if spec.get("overhead") is None and spec.get("runtimeClassName") is None:
+            return
+        found = self._of(pod) if spec.get("runtimeClassName") is not None else {}
+        overhead = (found.get("overhead") or {}).get("podFixed")
+        if overhead is None and spec.get("overhead") is not None:
+            raise _refused(pod, _NO_CLASS)
+        if overhead != spec.get("overhead"):
+            raise _refused(pod, _OTHER)
+
+    def _of(self, pod: Object) -> Object:
+        name = pod["spec"]["runtimeClassName"]
+        stored = self._store.get(_CLASSES, "", name)
+        if stored is None:
+            raise _refused(pod, f'pod rejected: RuntimeClass "{name}" not found')
+        return stored.load()
+
+
+def _refused(pod: Object, why: str) -> ApiError:
+    return forbidden("", "pods", unnamed(pod), why)
