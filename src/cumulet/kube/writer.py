@@ -9,7 +9,6 @@ from aiohttp import web
 from cumulet.kube.body import dry_run, manager
 from cumulet.kube.users import User
 
-_WARNINGS = "warnings"
 #: The server itself, for its own ends.
 SELF = User("system:apiserver", ("system:masters", "system:authenticated"))
 
@@ -26,12 +25,14 @@ class Writer:
     @classmethod
     def of(cls, request: web.BaseRequest, user: User) -> Writer:
         """The writer of a request, which knows of the warnings. Raises `ApiError` 400 and 422."""
-        writer = cls(user, manager(request), dry_run(request))
-        request[_WARNINGS] = writer.warnings
+        writer = request[_WRITER] = cls(user, manager(request), dry_run(request))
         return writer
+
+
+_WRITER = web.RequestKey("writer", Writer)
 
 
 def warned(request: web.BaseRequest) -> list[str]:
     """What there is to tell of a request so far; it is told also where the request then fails."""
-    found: list[str] = request.get(_WARNINGS, [])
-    return found
+    writer = request.get(_WRITER)
+    return [] if writer is None else writer.warnings
