@@ -45,7 +45,9 @@ def test_quantities_are_canonical(server: Server, path: str) -> None:
     made = server.make(f"{path}/pods", pod("p", resources={"requests": asked}))
     requests = made["spec"]["containers"][0]["resources"]["requests"]
     assert requests == {"cpu": "500m", "memory": "2Gi", "ephemeral-storage": "1M"}
-    for bad in ("a", "1e99999999", "9" * 100, "", "1 Gi", "-"):
+    sign = server.make(f"{path}/pods", sized("sign", requests={"cpu": "-"}))
+    assert sign["spec"]["containers"][0]["resources"]["requests"] == {"cpu": "0"}  # as upstream's parser has it
+    for bad in ("a", "1e99999999", "9" * 100, "", "1 Gi", "-x"):
         assert server.call("POST", f"{path}/pods", sized("bad", requests={"cpu": bad})).status == 400
 
 
@@ -277,3 +279,58 @@ def test_a_namespace_that_ends_takes_nothing(server: Server, path: str) -> None:
     server.call("DELETE", path)
     message = refusal(server, f"{path}/configmaps", {"metadata": {"name": "c"}})
     assert "because it is being terminated" in message
+
+
+def test_names_are_made_after_what_is_added(server: Server, path: str) -> None:
+    """What is refused before an object has its name is told by the beginning of it; labels have the whole name."""
+    unnamed = {**pod(""), "metadata": {"generateName": "p-"}}
+    unnamed["spec"] |= {"serviceAccountName": "none"}
+    assert refusal(server, f"{path}/pods", unnamed).startswith('pods "p-" is forbidden: error looking up service')
+    answer = server.call("POST", f"{path}/pods", {**unnamed, "metadata": {}})
+    assert answer.body["message"].startswith('pods "Unknown" is forbidden: error looking up service account')
+    made = server.make("/api/v1/namespaces", {"metadata": {"generateName": "n-"}})["metadata"]
+    assert made["labels"] == {"kubernetes.io/metadata.name": made["name"]}
+    template = {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "x"}]}}
+    jobs = f"{path.replace('/api/v1', '/apis/batch/v1')}/jobs"
+    job = server.make(jobs, {"metadata": {"generateName": "j-"}, "spec": {"template": template}})
+    labels = job["spec"]["template"]["metadata"]["labels"]
+    assert labels["batch.kubernetes.io/job-name"] == job["metadata"]["name"]
+
+
+def test_runtime_classes(server: Server, path: str) -> None:
+    """In the words and to the effect of a Kubernetes 1.36.2."""
+    classes = "/apis/node.k8s.io/v1/runtimeclasses"
+    here, tolerated = {"runtime": "there"}, {"key": "runtime", "operator": "Exists"}
+    costly, plain = (f"{kind}-{uuid.uuid4().hex[:8]}" for kind in ("costly", "plain"))
+    server.make(classes, {"metadata": {"name": plain}, "handler": "h"})
+    scheduling = {"nodeSelector": here, "tolerations": [tolerated]}
+    overhead = {"overhead": {"podFixed": {"cpu": "250m"}}, "scheduling": scheduling}
+    server.make(classes, {"metadata": {"name": costly}, "handler": "h", **overhead})
+
+    def named(name: str, **spec: Any) -> dict[str, Any]:
+        found = pod(name)
+        found["spec"] |= spec
+        return found
+
+    spec = server.make(f"{path}/pods", named("r1", runtimeClassName=costly, nodeSelector={"a": "b"}))["spec"]
+    assert (spec["overhead"], spec["nodeSelector"]) == ({"cpu": "250m"}, {"a": "b", **here})
+    assert tolerated in spec["tolerations"]
+    server.make(f"{path}/pods", named("r2", runtimeClassName=plain))
+    elsewhere = named("r3", runtimeClassName=costly, nodeSelector={"runtime": "elsewhere"})
+    where = "runtimeClass.scheduling.nodeSelector[runtime] = there; pod.spec.nodeSelector[runtime] = elsewhere"
+    assert refusal(server, f"{path}/pods", elsewhere) == f'pods "r3" is forbidden: conflict: {where}'
+    for wanted, why in (
+        ({"runtimeClassName": "none"}, 'RuntimeClass "none" not found'),
+        (
+            {"runtimeClassName": costly, "overhead": {"cpu": "1"}},
+            "Pod's Overhead doesn't match RuntimeClass's defined Overhead",
+        ),
+        (
+            {"runtimeClassName": plain, "overhead": {"cpu": "1"}},
+            "Pod Overhead set without corresponding RuntimeClass defined Overhead",
+        ),
+        ({"overhead": {"cpu": "1"}}, "Pod Overhead set without corresponding RuntimeClass defined Overhead"),
+    ):
+        assert (
+            refusal(server, f"{path}/pods", named("r4", **wanted)) == f'pods "r4" is forbidden: pod rejected: {why}'
+        )

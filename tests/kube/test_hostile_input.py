@@ -66,6 +66,19 @@ def test_bodies_that_are_no_pods(server: Server, body: bytes) -> None:
     assert is_a_refusal(server.call("POST", PODS, body))
 
 
+@pytest.mark.parametrize("key", ["apiVersion", "kind"])
+@pytest.mark.parametrize(
+    ("value", "seen"), [(-1, "number"), (0, "number"), (True, "bool"), (["x"], "array"), ({"a": "b"}, "object")]
+)
+def test_kinds_that_are_no_text(server: Server, key: str, value: Any, seen: str) -> None:
+    body = json.dumps({key: value, "metadata": {"name": "p"}})
+    answer = server.call("POST", "/api/v1/namespaces/default/pods?dryRun=All", body)
+    assert answer.status == 400
+    why = f"json: cannot unmarshal {seen} into Go struct field .{key} of type string ({body[:30]} ...)"
+    start = "the object provided is unrecognized (must be of type Pod): couldn't get version/kind; json parse error"
+    assert answer.body["message"] == f"{start}: {why}"
+
+
 def test_a_body_too_large(server: Server) -> None:
     body = json.dumps({"metadata": {"name": "x", "annotations": {"a": "x" * (4 * 2**20)}}})
     answer = server.call("POST", PODS, body)

@@ -42,6 +42,11 @@ def test_json(server: Server, name: str, spaces: str) -> None:
     assert answer.headers["Warning"] in (warning(*SAID), warning(SAID[-1]))  # of several headers the last is seen
 
 
+def test_warnings_come_with_a_failure_too(server: Server, name: str) -> None:
+    answer = server.call("POST", MAPS, {"metadata": {"name": "A_b"}, "foo": 1})
+    assert (answer.status, answer.headers["Warning"]) == (422, warning('unknown field "foo"'))
+
+
 def test_a_colon_in_a_text_is_no_field(server: Server, name: str) -> None:
     data = {"a": '{"x":1,"x":2}', "b": '" :'}
     assert "Warning" not in server.call("PUT", f"{MAPS}/{name}", {"metadata": {"name": name}, "data": data}).headers

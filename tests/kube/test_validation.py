@@ -98,7 +98,7 @@ def test_services(server: Server, path: str, value: Any, field: str, message: st
 @pytest.mark.parametrize(
     ("path", "body", "field", "message"),
     [
-        ("api/v1/nodes", {"spec": {"taints": [{"key": "a", "effect": "Sometimes"}]}}, "spec.taints[0].effect", 'Unsupported value: "Sometimes": supported values: "NoExecute", "NoSchedule", "PreferNoSchedule"'),
+        ("api/v1/nodes", {"spec": {"taints": [{"key": "a", "effect": "Sometimes"}]}}, "metadata.taints[0].effect", 'Unsupported value: "Sometimes": supported values: "NoExecute", "NoSchedule", "PreferNoSchedule"'),
         (f"api/v1/{NAMESPACED}/persistentvolumeclaims", {"spec": {}}, "spec.accessModes", "Required value: at least 1 access mode is required"),
         (f"apis/networking.k8s.io/v1/{NAMESPACED}/ingresses", {"spec": {"rules": [{"http": {"paths": [{"path": "a", "pathType": "Prefix", "backend": {"service": {"name": "s", "port": {"number": 80}}}}]}}]}}, "spec.rules[0].http.paths[0].path", 'Invalid value: "a": must be an absolute path'),
         (f"apis/networking.k8s.io/v1/{NAMESPACED}/ingresses", {"spec": {"rules": [{"http": {"paths": [{"path": "/"}]}}]}}, "spec.rules[0].http.paths[0].pathType", "Required value: pathType must be specified"),

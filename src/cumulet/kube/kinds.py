@@ -49,10 +49,10 @@ def prepare_for_create(row: Row, obj: Object) -> None:
         schema.prepare_for_create(obj, row.group, row.version, row.kind)
 
 
-def label_pods(row: Row, obj: Object) -> None:
-    """Label the pods that an object makes after its name, in place."""
+def label_after_name(row: Row, obj: Object) -> None:
+    """Add the labels that repeat the name, in place."""
     if row.custom is None:
-        schema.label_pods(obj, row.group, row.kind)
+        schema.label_after_name(obj, row.group, row.kind)
 
 
 def prepare_for_update(row: Row, obj: Object, old: Object, subresource: str) -> None:

@@ -153,7 +153,7 @@ class Objects:
         if not metadata.get("name") and metadata.get("generateName"):
             metadata["name"] = generate(metadata["generateName"])
         question = question._replace(name=metadata.get("name", ""))
-        kinds.label_pods(row, obj)
+        kinds.label_after_name(row, obj)
         taken = self._allocator.complete(obj) if row.key == "services" else set()
         try:
             self._check(row, obj, None)

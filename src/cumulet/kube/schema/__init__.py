@@ -4,14 +4,14 @@ from cumulet.kube.schema.defaults import set_defaults
 from cumulet.kube.schema.definitions import Definition, definition
 from cumulet.kube.schema.prune import prune
 from cumulet.kube.schema.selecting import selects
-from cumulet.kube.schema.strategy import label_pods, prepare_for_create, prepare_for_update
+from cumulet.kube.schema.strategy import label_after_name, prepare_for_create, prepare_for_update
 from cumulet.kube.schema.validation import validate
 from cumulet.kube.schema.warnings import warnings
 
 __all__ = [
     "Definition",
     "definition",
-    "label_pods",
+    "label_after_name",
     "prepare_for_create",
     "prepare_for_update",
     "prune",

@@ -6,6 +6,7 @@ import uuid
 from typing import Any
 
 from cumulet.common import clock
+from cumulet.kube.schema.defaults.core import namespace
 from cumulet.kube.schema.definitions import definition, empty
 from cumulet.kube.schema.parts import PARTS, keep_but_part
 from cumulet.kube.schema.qos import qos_class
@@ -102,10 +103,18 @@ def prepare_for_create(obj: Object, group: str, version: str, kind: str) -> None
         obj["metadata"].pop("generation", None)
 
 
-def label_pods(obj: Object, group: str, kind: str) -> None:
-    """A job's pods have its name and are selected by its uid, unless it says otherwise; in place, once it has a name."""
-    spec, metadata = obj.get("spec") or {}, obj["metadata"]
-    if (group, kind) != ("batch", "Job") or spec.get("manualSelector"):
+def label_after_name(obj: Object, group: str, kind: str) -> None:
+    """Add the labels that repeat the name of a new object, in place, once it has one."""
+    if (group, kind) == ("batch", "Job"):
+        _label_pods(obj)
+    elif (group, kind) == ("", "Namespace"):
+        namespace(obj)
+
+
+def _label_pods(job: Object) -> None:
+    """A job's pods have its name and are selected by its uid, unless it says otherwise."""
+    spec, metadata = job["spec"], job["metadata"]
+    if spec.get("manualSelector"):
         return
     labels = {
         "batch.kubernetes.io/controller-uid": metadata["uid"],
