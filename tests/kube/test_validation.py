@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import uuid
 from typing import Any
 
 import pytest
@@ -120,6 +121,18 @@ def test_times_are_times(server: Server) -> None:
     answer = server.call("POST", f"/apis/coordination.k8s.io/v1/{NAMESPACED}/leases", body)
     assert answer.status == 400
     assert 'parsing time "yesterday"' in answer.body["message"]
+
+
+def test_finalizers_of_a_namespace_are_changed_by_finalize_alone(server: Server) -> None:
+    path = server.namespace(f"f{uuid.uuid4().hex[:8]}")
+    name = path.rpartition("/")[2]
+    wanted = {"metadata": {"name": name}, "spec": {"finalizers": ["example.com/a"]}}
+    assert server.call("PUT", path, wanted).body["spec"] == {"finalizers": ["kubernetes"]}
+    made = server.call("PUT", f"{path}/finalize", wanted)
+    assert (made.status, made.body["spec"]) == (200, wanted["spec"])
+    assert server.call("GET", path).body["spec"] == wanted["spec"]
+    for spec, status in (([1], 400), ({"finalizers": [1]}, 400), ({"finalizers": ["-"]}, 422)):
+        assert server.call("PUT", f"{path}/finalize", {**wanted, "spec": spec}).status == status
 
 
 def test_what_is_going_gets_no_new_finalizers(server: Server) -> None:

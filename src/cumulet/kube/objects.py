@@ -94,7 +94,7 @@ class Objects:
         kind, api_version = obj.pop("kind", None) or row.kind, obj.pop("apiVersion", None) or row.api_version
         if (kind, api_version) != (row.kind, row.api_version):
             raise bad_request(
-                f'{kind} in version "{api_version}" cannot be handled as a {row.kind}: '
+                f'{kind} in version "{api_version.rpartition("/")[2]}" cannot be handled as a {row.kind}: '
                 f"{kinds.mismatch(row, kind, api_version)}"
             )
         unknown = [*repeated, *kinds.prune(row, obj, fill=fill)]

@@ -23,7 +23,7 @@ from cumulet.kube.options import check_named
 from cumulet.kube.proxy import Proxy
 from cumulet.kube.resources import BY_KEY
 from cumulet.kube.scaling import Scales
-from cumulet.kube.status import bad_request, conflict, forbidden, method_not_allowed
+from cumulet.kube.status import bad_request, conflict, forbidden, invalid, method_not_allowed
 from cumulet.kube.streams import Streams
 from cumulet.kube.target import Target
 from cumulet.kube.tokens import TokenRequests
@@ -135,10 +135,13 @@ class Subresources:
 
     async def _finalize(self, request: web.BaseRequest, target: Target) -> web.Response:
         body = decode_body(request.headers.get("Content-Type", ""), await read(request), "Namespace")
+        self._objects.decode(target.row, body, "Ignore")
 
         def change(namespace: Object) -> Object:
             finalizers = (body.get("spec") or {}).get("finalizers") or []
             namespace["spec"] = {"finalizers": finalizers} if finalizers else {}
+            if causes := kinds.validate(target.row, namespace, None):
+                raise invalid("", "Namespace", target.name, causes)
             return namespace
 
         if dry_run(request):

@@ -159,6 +159,8 @@ def prepare_for_update(obj: Object, old: Object, group: str, kind: str, subresou
         keep_allotted(obj["spec"], old["spec"])
         normalize(obj["spec"], old["spec"])
         drop_by_type(obj, old)
+    if (group, kind) == ("", "Namespace"):
+        obj["spec"]["finalizers"] = old["spec"].get("finalizers") or []  # `finalize` alone changes them
     if counts_generations(group, kind):
         generation = old["metadata"].get("generation", 1)
         changed = {key: value for key, value in obj.items() if key not in ("metadata", "status")} != {
