@@ -103,6 +103,8 @@ def test_replacing_and_diffing(kubectl: Program) -> None:
     kubectl("create", "-f", "-", stdin=WEB)
     # The controllers write to it too, for as long as they have something to say.
     kubectl("wait", "deploy/web", "--for=jsonpath={.status.unavailableReplicas}=2", "--timeout=10s")
+    reason = '{.status.conditions[?(@.type=="Progressing")].reason}=ReplicaSetUpdated'
+    kubectl("wait", "deploy/web", f"--for=jsonpath={reason}", "--timeout=10s")
     newer = WEB.replace("replicas: 2", "replicas: 1")
     assert kubectl("replace", "-f", "-", stdin=newer) == "deployment.apps/web replaced\n"
     assert "replaced" in kubectl("replace", "--force", "--grace-period=0", "-f", "-", stdin=newer)

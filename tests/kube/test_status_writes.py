@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -73,3 +74,23 @@ def test_one_address_and_the_list_of_them(
     assert answer.status == 200, answer.body
     status = server.call("GET", f"{path}/p").body["status"]
     assert (status["podIP"], [item["ip"] for item in status["podIPs"]]) == kept
+
+
+def test_scales_are_patched_while_others_write(server: Server, space: str) -> None:
+    path = f"/apis/apps/v1/namespaces/{space}/deployments"
+    labels = {"app": "web"}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "x"}]}}
+    server.make(
+        path, {"metadata": {"name": "web"}, "spec": {"selector": {"matchLabels": labels}, "template": template}}
+    )
+    media = "application/merge-patch+json"
+
+    def write(number: int) -> int:
+        part, patch = (
+            ("/scale", {"spec": {"replicas": number}}),
+            ("", {"metadata": {"labels": {"n": str(number)}}}),
+        )[number % 2]
+        return server.call("PATCH", f"{path}/web{part}", patch, content_type=media).status
+
+    with ThreadPoolExecutor(8) as writers:
+        assert set(writers.map(write, range(200))) == {200}

@@ -69,6 +69,13 @@ class Objects:
         """A copy of an object in the version of a row."""
         return await self._conversions.load(row, self.get(row, namespace, name))
 
+    async def latest(self, row: Row, namespace: str, name: str) -> Object:
+        """The same as its last writer left it, on disk or on the way there: what a change begins with."""
+        stored = self._store.newest(row.key, namespace, name)
+        if stored is None:
+            raise not_found(row.group, row.plural, name)
+        return await self._conversions.load(row, stored)
+
     def find(self, row: Row, namespace: str, name: str) -> Stored | None:
         """An object as it is on disk, if it is there."""
         return self._store.get(row.key, namespace, name)

@@ -45,7 +45,7 @@ class Scales:
         media = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         by = Writer.of(request, user)
         for _ in range(_TRIES):
-            obj = await self._objects.load(target.row, target.namespace, target.name)
+            obj = await self._objects.latest(target.row, target.namespace, target.name)
             version, current = obj["metadata"]["resourceVersion"], _scale(target, obj)
             wanted = _checked(target, _wanted(target, media, raw, current))
             if (wanted.get("metadata") or {}).get("resourceVersion") not in (None, "", version):
