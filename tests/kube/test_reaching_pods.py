@@ -238,3 +238,37 @@ def test_services_and_pods_are_not_proxied_to_this_machine(server: Server, site:
     assert (answer.status, answer.body["message"]) == (400, "address not allowed")
     assert server.call("GET", f"{space}/services/none/proxy/").status == 404
     assert server.call("GET", f"{space}/services/a:b:c:d/proxy/").status == 400
+
+
+def test_what_comes_after_the_proxy_is_passed_on_as_it_is(server: Server, site: int) -> None:
+    space = server.namespace(f"p{uuid.uuid4().hex[:8]}")
+    for name in ("proxy", "proxy-1"):
+        server.make(
+            f"{space}/pods", {"metadata": {"name": name}, "spec": {"containers": [{"name": "c", "image": "x"}]}}
+        )
+        status = {"status": {"podIP": "127.0.0.1", "phase": "Running"}}
+        patched = server.call(
+            "PATCH", f"{space}/pods/{name}/status", status, content_type="application/merge-patch+json"
+        )
+        assert patched.status == 200
+    with server.cloud.changed("kube", pod_cidr="127.0.0.0/8"):
+        for name in ("proxy", "proxy-1"):
+            for path, seen in (
+                ("", "/"),
+                ("/a%2Fb", "/a%2Fb"),
+                ("/x?a=%20b%26c", "/x?a=%20b%26c"),
+                ("/z//y/", "/z//y/"),
+            ):
+                answer = server.call("GET", f"{space}/pods/{name}:{site}/proxy{path}")
+                assert (answer.status, answer.body) == (200, f"{seen} None".encode())
+
+
+def test_a_port_of_a_pod_names_no_other_machine(server: Server) -> None:
+    space = server.namespace(f"p{uuid.uuid4().hex[:8]}")
+    server.make(f"{space}/pods", {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "x"}]}})
+    status = {"status": {"podIP": "10.1.2.3", "phase": "Running"}}
+    server.call("PATCH", f"{space}/pods/p/status", status, content_type="application/merge-patch+json")
+    for port in ("1@127.0.0.1", "1@169.254.169.254", "http", "0", "-1", "%31%40127.0.0.1"):
+        answer = server.call("GET", f"{space}/pods/p:{port}/proxy/")
+        assert answer.status == 400
+        assert "invalid pod request" in answer.body["message"]
