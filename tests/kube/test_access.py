@@ -192,3 +192,65 @@ def test_roles_change_what_is_allowed_at_once(server: Server) -> None:
     assert server.call("GET", f"{space}/configmaps", impersonate_user="eve").status == 200
     assert server.call("DELETE", f"{RBAC}/namespaces/{name}/roles/r").status == 200
     assert server.call("GET", f"{space}/configmaps", impersonate_user="eve").status == 403
+
+
+def test_a_selector_names_nothing_that_is_made(server: Server) -> None:
+    space = server.namespace(f"e{uuid.uuid4().hex[:8]}")
+    name, user = space.rpartition("/")[2], f"u{uuid.uuid4().hex[:8]}"
+    rule = {"apiGroups": [""], "resources": ["secrets"], "verbs": ["*"], "resourceNames": ["mine"]}
+    server.make(f"{RBAC}/namespaces/{name}/roles", {"metadata": {"name": "r"}, "rules": [rule]})
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "r"}
+    subject = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}
+    binding = {"metadata": {"name": "r"}, "roleRef": role, "subjects": [subject]}
+    server.make(f"{RBAC}/namespaces/{name}/rolebindings", binding)
+    selected = f"{space}/secrets?fieldSelector=metadata.name=mine"
+    assert server.call("GET", selected, impersonate_user=user).status == 200
+    for body in ({"metadata": {"name": "theirs"}}, {"metadata": {"name": "mine"}}):
+        assert server.call("POST", selected, body, impersonate_user=user).status == 403
+
+
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        ({"serviceAccountName": "default"}, "a service account"),
+        ({"imagePullSecrets": [{"name": "s"}]}, "secrets"),
+        ({"volumes": [{"name": "v", "secret": {"secretName": "s"}}]}, "secrets"),
+        ({"volumes": [{"name": "v", "configMap": {"name": "m"}}]}, "configmaps"),
+        ({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}, "persistentvolumeclaims"),
+    ],
+)
+def test_a_node_shows_no_pods_that_give_it_rights(server: Server, spec: dict[str, Any], why: str) -> None:
+    space, node = server.namespace(f"m{uuid.uuid4().hex[:8]}"), f"n{uuid.uuid4().hex[:8]}"
+    metadata = {"name": "p", "annotations": {"kubernetes.io/config.mirror": "x"}}
+    plain = {"nodeName": node, "containers": [{"name": "c", "image": "x"}]}
+    who = {"impersonate_user": f"system:node:{node}", "impersonate_group": "system:nodes"}
+    answer = server.call("POST", f"{space}/pods", {"metadata": metadata, "spec": {**plain, **spec}}, **who)
+    assert answer.status == 403
+    assert f'node "{node}" can not create pods that reference {why}' in answer.body["message"]
+    made = server.call("POST", f"{space}/pods", {"metadata": metadata, "spec": plain}, **who)
+    assert made.status == 201
+    # Nor is anything added that would.
+    assert "serviceAccountName" not in made.body["spec"]
+    assert "volumes" not in made.body["spec"]
+    token = server.call("POST", f"{space}/serviceaccounts/default/token", {"spec": {}}, **who)
+    assert token.status == 403
+
+
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        ({"serviceAccountName": "default"}, "a mirror pod may not reference service accounts"),
+        ({"imagePullSecrets": [{"name": "s"}]}, "a mirror pod may not reference secrets"),
+        (
+            {"volumes": [{"name": "v", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}]},
+            "a mirror pod may not use ServiceAccountToken volume projections",
+        ),
+    ],
+)
+def test_mirror_pods_refer_to_nothing(server: Server, spec: dict[str, Any], why: str) -> None:
+    space = server.namespace(f"m{uuid.uuid4().hex[:8]}")
+    metadata = {"name": "p", "annotations": {"kubernetes.io/config.mirror": "x"}}
+    spec = {"nodeName": "n", "containers": [{"name": "c", "image": "x"}], **spec}
+    answer = server.call("POST", f"{space}/pods", {"metadata": metadata, "spec": spec})
+    assert answer.status == 403
+    assert why in answer.body["message"]

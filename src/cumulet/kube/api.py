@@ -145,7 +145,9 @@ class Api:
 
     async def _in_turn(self, request: web.BaseRequest, user: User, target: Target) -> web.StreamResponse:
         """Answer who may ask, when it is their turn."""
-        wanted = self._authorize(user, target, target.name or selected_name(request))
+        # Of what is read alone a selector may name the one object.
+        reads = target.verb in ("list", "watch")
+        wanted = self._authorize(user, target, target.name or (selected_name(request) if reads else ""))
         if target.subresource in _LONG:
             return await self._dispatch(request, user, target)
         seat = await self._flows.enter(user, wanted)

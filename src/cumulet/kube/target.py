@@ -93,7 +93,7 @@ def _remote(request: web.BaseRequest, row: Row, namespace: str, rest: list[str],
     if watched:
         verb = "watch"
     elif not name and verb == "get":
-        verb = "watch" if request.query.get("watch", "").lower() in ("true", "1") else "list"
+        verb = "watch" if is_set(request.query, "watch") else "list"
     elif not name and verb == "delete":
         verb = "deletecollection"
     return Target(row, verb, namespace, name, "/".join(rest[2:]))

@@ -25,6 +25,7 @@ from cumulet.kube.aggregation.definition import KEY
 from cumulet.kube.endpoints import check_address, resolve
 from cumulet.kube.flow import SEAT
 from cumulet.kube.objects import Objects
+from cumulet.kube.options import is_set
 from cumulet.kube.relaying import forwarded, relay
 from cumulet.kube.resources import BY_KEY
 from cumulet.kube.status import ApiError, bad_request
@@ -118,7 +119,7 @@ class Aggregation:
         headers["X-Remote-User"] = user.name
         for group in user.groups:
             headers.add("X-Remote-Group", group)
-        if request.query.get("watch", "").lower() in ("true", "1") and (seat := SEAT.get(None)) is not None:
+        if is_set(request.query, "watch") and (seat := SEAT.get(None)) is not None:
             seat.release()
         url = URL(self._base(server) + request.raw_path, encoded=True)
         return await relay(self._session, request, url, headers, **self._tls(server))
