@@ -269,3 +269,25 @@ def test_with_kubectl(kubectl: Program) -> None:
     assert "The time." in kubectl("explain", "crontab.spec.when")
     assert "Replicas:  3" in kubectl("describe", "ct", "my")
     kubectl("delete", "crd", "crontabs.example.com", "--timeout=10s")
+
+
+def test_what_is_no_number_of_replicas(server: Server) -> None:
+    body = copy.deepcopy(DEFINITION)
+    body["metadata"]["name"], body["spec"]["group"] = "crontabs.loose.example.com", "loose.example.com"
+    version = body["spec"]["versions"][0]
+    version["schema"] = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    del version["additionalPrinterColumns"]
+    server.make("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", body)
+    path = "/apis/loose.example.com/v1/namespaces/default/crontabs"
+    for number, spec in enumerate(("x", 5, [1])):
+        made = {
+            "apiVersion": "loose.example.com/v1",
+            "kind": "CronTab",
+            "metadata": {"name": f"c{number}"},
+            "spec": spec,
+        }
+        server.make(path, made)
+        scale = f"{path}/c{number}/scale"
+        assert server.call("GET", scale).body["spec"] == {"replicas": 0}
+        answer = server.call("PUT", scale, {"metadata": {"name": f"c{number}"}, "spec": {"replicas": 2}})
+        assert answer.body["message"] == "value cannot be set because .spec is not a map[string]interface {}"
