@@ -116,6 +116,9 @@ class Api:
             response = encode(request, error.status(), error.code)
             if error.details and (seconds := error.details.get("retryAfterSeconds")):
                 response.headers["Retry-After"] = str(seconds)
+        except RecursionError:
+            # Nothing of ours is as deep as that, so the caller's is.
+            response = encode(request, bad_request("exceeded max depth").status(), 400)
         except (ConnectionError, web.HTTPException):
             raise
         except Exception:
