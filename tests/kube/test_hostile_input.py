@@ -156,6 +156,56 @@ def test_patches_that_cannot_be(server: Server, deployment: str, media: str, pat
     assert server.call("GET", deployment).body == before
 
 
+def test_patches_that_are_too_deep(server: Server, deployment: str) -> None:
+    deep = '{"a":' * 900 + "1" + "}" * 900
+    copies = [{"op": "copy", "from": "/a", "path": "/a/a"}] * 900
+    for media, patch in (
+        (STRATEGIC, f'{{"metadata":{deep}}}'),
+        (JSON_PATCH, f'[{{"op":"add","path":"/a","value":{deep}}}]'),
+        (JSON_PATCH, [{"op": "add", "path": "/a", "value": {}}, *copies]),
+    ):
+        answer = server.call("PATCH", deployment, patch, content_type=media)
+        assert is_a_refusal(answer)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"metadata": 5},
+        {"metadata": ["x"]},
+        {"metadata": {"name": "x", "uid": {}}},
+        {"metadata": {"name": "x"}, "target": "y"},
+        {"metadata": {"name": "x"}, "target": {"name": ["y"]}},
+        {"metadata": {"name": "x"}, "deleteOptions": "y"},
+        {"metadata": {"name": "x"}, "deleteOptions": {"preconditions": 1}},
+        {"metadata": {"name": "x"}, "deleteOptions": {"preconditions": {"uid": 1}}},
+        {"metadata": {"name": "x"}, "deleteOptions": {"propagationPolicy": "y"}},
+        {"metadata": {"name": "x"}, "deleteOptions": {"propagationPolicy": {}}},
+        {"metadata": {"name": "x"}, "deleteOptions": {"dryRun": ["y"]}},
+        {"spec": 1},
+        {"spec": {"finalizers": 1}},
+        {"spec": {"finalizers": {"a": 1}}},
+        {"spec": {"finalizers": [{"a": 1}]}},
+        {"spec": {"audiences": 1}},
+    ],
+    ids=str,
+)
+def test_what_sub_resources_cannot_take(server: Server, body: Any) -> None:
+    name = f"n{uuid.uuid4().hex[:8]}"
+    space = server.namespace(name)
+    server.make(f"{space}/pods", {"metadata": {"name": "x"}, "spec": {"containers": [{"name": "c", "image": "x"}]}})
+    answers = [
+        server.call("POST", f"{space}/pods/x/binding", body),
+        server.call("POST", f"{space}/pods/x/eviction", body),
+        server.call("PUT", f"{space}/finalize", body),
+        server.call("POST", f"{space}/serviceaccounts/default/token", body),
+    ]
+    assert all(answer.status < 500 for answer in answers)
+    assert any(is_a_refusal(answer) for answer in answers)
+    finalizers = server.call("GET", space).body["spec"].get("finalizers", [])
+    assert all(isinstance(item, str) for item in finalizers)
+
+
 def test_managed_fields_that_are_none(server: Server, deployment: str) -> None:
     for fields in (
         [{"fieldsV1": {"x": 1}}],

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 from cumulet.common import clock
-from cumulet.kube import custom, kinds
+from cumulet.kube import custom, kinds, schema
 from cumulet.kube.admission import Admission
 from cumulet.kube.admission.webhooks import Question
 from cumulet.kube.allocate import Allocator
@@ -106,7 +106,12 @@ class Objects:
         kind = subresource_kind(target.row, target.subresource) if target.subresource else None
         place = (target.row, target.namespace, target.name, target.subresource)
         question = Question(operation, *place, obj, old, by.user, by.dry_run, kind)
-        return await self._admission.admit_part(question, obj, by.warnings)
+
+        def complete(found: Object) -> None:
+            if kind is not None:
+                schema.prune(found, *kind)
+
+        return await self._admission.admit_part(question, by.warnings, complete)
 
     async def create(
         self,

@@ -86,10 +86,12 @@ class Admission:
         await self._policies.check(question, warnings)
         await self.webhooks.check(question, warnings)
 
-    async def admit_part(self, question: Question, obj: Object, warnings: list[str]) -> Object:
+    async def admit_part(self, question: Question, warnings: list[str], complete: Callable[[Object], None]) -> Object:
         """What is sent to a sub-resource as webhooks want it, if policies and webhooks let it be. Raises `ApiError`."""
+        obj = question.obj
+        assert obj is not None
         if self.changes:
-            obj = await self.change(question, warnings, lambda found: None) or obj
+            obj = await self.change(question, warnings, complete) or obj
         await self.validate(question._replace(obj=obj), warnings)
         return obj
 

@@ -77,6 +77,7 @@ class Mutations(BoundPolicies):
         if obj == matched.question.obj:
             return question.obj
         if question.kind is not None:
+            complete(obj)
             return obj
         back = await self._conversions.between(matched.row, question.row, to_stored(matched.row, obj))
         assert back is not None

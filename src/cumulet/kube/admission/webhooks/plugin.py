@@ -150,11 +150,12 @@ class Webhooks:
             whole = question.kind is None
             if not isinstance(found, dict) or (whole and not isinstance(found.get("metadata"), dict)):
                 raise _failed(name, "what the patch makes is not an object")
-        except (JsonPatchError, msgspec.DecodeError, binascii.Error, TypeError) as error:
+        except (JsonPatchError, msgspec.DecodeError, binascii.Error, RecursionError, TypeError, ValueError) as error:
             raise _failed(name, f"the patch cannot be applied: {error}") from None
         for key in ("kind", "apiVersion"):
             found.pop(key, None)
         if not whole:
+            complete(found)
             return found
         back = await self._conversions.between(wanted.row, question.row, to_stored(wanted.row, found))
         assert back is not None
