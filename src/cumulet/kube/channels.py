@@ -9,6 +9,7 @@ off.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,6 +24,8 @@ from cumulet.kube.resources import Row
 from cumulet.kube.selectors import Selection
 from cumulet.kube.status import ApiError
 from cumulet.kube.store import Event, Stored
+
+log = logging.getLogger(__name__)
 
 #: Bytes of changes that a channel keeps for its slowest watcher.
 _KEPT = 16 * 2**20
@@ -43,7 +46,7 @@ Seen = tuple[bytes, Stored]
 class Watcher:
     """One connection. It is `waiting` while it takes nothing: its first state is under way, or it is full."""
 
-    __slots__ = ("_framed", "_protocol", "is_cut_off", "is_waiting", "position", "wake")
+    __slots__ = ("_framed", "_protocol", "is_cut_off", "is_over", "is_waiting", "position", "wake")
 
     def __init__(self, protocol: web.RequestHandler, *, framed: bool) -> None:
         self._protocol = protocol
@@ -51,6 +54,7 @@ class Watcher:
         self.position = 0
         self.is_waiting = True
         self.is_cut_off = False
+        self.is_over = False
         self.wake = asyncio.Event()
 
     def write(self, data: bytes) -> None:
@@ -80,15 +84,17 @@ class Channel:
 
     def __init__(
         self,
-        key: tuple[object, ...],
         row: Row,
         selection: Selection,
         form: Form,
         feed: Feed,
         conversions: Conversions,
     ) -> None:
-        self.key = key
         self.row = row
+        #: How many requests hold on to it.
+        self.users = 0
+        #: Why nothing more can be shown, if so.
+        self.failure: ApiError | None = None
         self.watchers: dict[Watcher, None] = {}
         self._selection = selection
         self.form = form
@@ -119,11 +125,13 @@ class Channel:
 
     def is_up_to_date(self, watcher: Watcher) -> bool:
         """Whether it has seen everything."""
-        return watcher.position == self._end and not watcher.is_waiting
+        return watcher.position == self._end and not watcher.is_waiting and self._converting is None
 
     def push(self, event: Event) -> None:
         """A change happened."""
         custom = self.row.custom
+        if self.failure is not None:
+            return
         if custom is not None and (self._converting is not None or not custom.is_form_of(event.stored)):
             self._unconverted.append(event)
             if self._converting is None:
@@ -133,19 +141,29 @@ class Channel:
 
     async def _convert(self) -> None:
         """Show what happened in another version, and what happens meanwhile, in the order in which it did."""
-        while self._unconverted:
-            events, self._unconverted = self._unconverted, []
-            try:
-                seen: Iterable[Seen] = await self.converted([*self.seen(events)])
-                self._add(self.lines(seen))
-            except ApiError as error:
-                self._add((b'{"type":"ERROR","object":' + msgspec.json.encode(error.status()) + b"}\n",))
+        try:
+            while self._unconverted:
+                events, self._unconverted = self._unconverted, []
+                self._add(self.lines(await self.converted([*self.seen(events)])))
+        except ApiError as error:
+            self._fail(error)
+        except Exception:
+            log.exception("a watch of %s cannot go on", self.row.key)
+            self._fail(ApiError(500, "InternalError", "an internal error occurred", {}))
         self._converting = None
 
+    def _fail(self, error: ApiError) -> None:
+        """What cannot be shown would be missed, so everybody is told why and has to begin anew."""
+        self.failure = error
+        self._unconverted.clear()
+        self._add((b'{"type":"ERROR","object":' + msgspec.json.encode(error.status()) + b"}\n",))
+
     async def settled(self) -> None:
-        """Wait until all that happened is a line."""
+        """Wait until all that happened is a line. Raises `ApiError` 500 where it cannot be."""
         while self._converting is not None:
             await asyncio.wait((self._converting,))
+        if self.failure is not None:
+            raise self.failure
 
     async def converted(self, seen: Sequence[Seen]) -> Sequence[Seen]:
         """The same in the version that is shown here. Raises `ApiError` 500."""
@@ -216,6 +234,9 @@ class Channel:
             found = self._joined[watcher.position] = (plain, _framed(plain))
         watcher.position = self._end
         watcher.take(*found)
+        if self.failure is not None:
+            watcher.is_over = True
+            watcher.wake.set()
 
     def _trim(self) -> None:
         """Drop the lines that everybody has."""

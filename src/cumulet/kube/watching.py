@@ -51,9 +51,26 @@ class Watching:
     ) -> web.StreamResponse:
         """Show changes for so many seconds; from a revision on, or with `None` all that is there first.
 
-        `initial` marks the end of what is there with a bookmark. Raises `GoneError`.
+        `initial` marks the end of what is there with a bookmark. Raises `GoneError`, and `ApiError` 500 where what is
+        there cannot be shown in the version that is asked for.
         """
-        channel = self._channel(row, selection, form)
+        with self._channel(row, selection, form) as channel:
+            return await self._serve(
+                request, channel, selection, since=since, seconds=seconds, bookmarks=bookmarks, initial=initial
+            )
+
+    async def _serve(
+        self,
+        request: web.BaseRequest,
+        channel: Channel,
+        selection: Selection,
+        *,
+        since: int | None,
+        seconds: float,
+        bookmarks: bool,
+        initial: bool,
+    ) -> web.StreamResponse:
+        row, form = channel.row, channel.form
         await channel.settled()
         first = self._there(row, selection) if since is None else channel.seen(self._store.missed(row.key, since))
         protocol = request.protocol
@@ -85,18 +102,25 @@ class Watching:
             pass  # the watcher went away, which is its right
         finally:
             channel.remove(watcher)
-            if not channel.watchers:
-                self._store.unwatch(row.key, channel.push)
-                self._channels.pop(channel.key, None)
         return response
 
-    def _channel(self, row: Row, selection: Selection, form: Form) -> Channel:
+    @contextlib.contextmanager
+    def _channel(self, row: Row, selection: Selection, form: Form) -> Iterator[Channel]:
+        """The channel of those who watch the same, which is followed as long as there is one who needs it."""
         key = (id(row), selection.key, form)
         found = self._channels.get(key)
-        if found is None:
-            found = self._channels[key] = Channel(key, row, selection, form, self._feed, self._conversions)
+        if found is None or found.failure is not None:
+            found = self._channels[key] = Channel(row, selection, form, self._feed, self._conversions)
             self._store.watch(row.key, self._store.revision, found.push)
-        return found
+        found.users += 1
+        try:
+            yield found
+        finally:
+            found.users -= 1
+            if not found.users:
+                self._store.unwatch(row.key, found.push)
+                if self._channels.get(key) is found:
+                    del self._channels[key]
 
     def _there(self, row: Row, selection: Selection) -> Iterable[Seen]:
         """The state of this moment."""
@@ -106,13 +130,13 @@ class Watching:
     async def _last(
         self, watcher: Watcher, channel: Channel, request: web.BaseRequest, seconds: float, bookmarks: bool
     ) -> None:
-        """Stay until the time is over, the server stops or the watcher is cut off."""
+        """Stay until the time is over, the server stops, nothing more can be shown or the watcher is cut off."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         stopping = asyncio.ensure_future(self._stopping.wait())
         stopping.add_done_callback(lambda _: watcher.wake.set())
         try:
-            while not self._stopping.is_set() and not watcher.is_cut_off:
+            while not self._stopping.is_set() and not watcher.is_cut_off and not watcher.is_over:
                 left = deadline - loop.time()
                 if left <= 0:
                     break
