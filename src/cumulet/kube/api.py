@@ -114,7 +114,7 @@ class Api:
                 response = await self._in_turn(request, user, target)
         except ApiError as error:
             response = encode(request, error.status(), error.code)
-            if error.details and (seconds := error.details.get("retryAfterSeconds")):
+            if error.details and isinstance(seconds := error.details.get("retryAfterSeconds"), int) and seconds:
                 response.headers["Retry-After"] = str(seconds)
         except RecursionError:
             # Nothing of ours is as deep as that, so the caller's is.

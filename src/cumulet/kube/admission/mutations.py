@@ -27,7 +27,7 @@ from cumulet.kube.resources import Row
 from cumulet.kube.schema import definition
 from cumulet.kube.status import ApiError
 from cumulet.kube.store import Store
-from cumulet.kube.versions import to_stored
+from cumulet.kube.versions import from_stored, to_stored
 
 Object = dict[str, Any]
 Complete = Callable[[Object], None]
@@ -66,19 +66,23 @@ class Mutations(BoundPolicies):
         if matched is None or question.obj is None:
             return question.obj
         functions = self.functions(question)
-        obj = matched.question.obj
-        assert obj is not None
+        start = matched.question.obj
+        assert start is not None
+        whole = question.kind is None
+        obj = start = from_stored(matched.row, start) if whole else start
         for variables in self.variables(matched):
             try:
                 obj = self._mutated(matched, obj, variables, functions)
             except CelError as error:
                 if bound.fails:
                     raise _refusal(matched, str(error)) from None
-        if obj == matched.question.obj:
+        if obj == start:
             return question.obj
-        if question.kind is not None:
+        if not whole:
             complete(obj)
             return obj
+        if matched.row.hub is not None:
+            kinds.prune(matched.row, obj)
         back = await self._conversions.between(matched.row, question.row, to_stored(matched.row, obj))
         assert back is not None
         complete(back)
@@ -100,6 +104,10 @@ class Mutations(BoundPolicies):
                 raise CelError(f"expression '{expression}' resulted in error: {error}") from None
             shape = _shape(matched.question, row)
             obj = _merged(obj, patch, shape) if by_merge else _patched(obj, patch)
+            for key in ("kind", "apiVersion"):
+                obj.pop(key, None)
+            if matched.question.kind is None and not isinstance(obj.get("metadata"), dict):
+                raise CelError("what a mutation makes has no metadata")
         return obj
 
 
@@ -158,6 +166,6 @@ def _patched(obj: Object, patch: Any) -> Object:
         return obj
     except JsonPatchError as error:
         raise CelError(f"JSON Patch: {error}") from None
-    if not isinstance(found, dict) or not isinstance(found.get("metadata", {}), dict):
+    if not isinstance(found, dict):
         raise CelError("JSON Patch: what it makes is no object")
     return found

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from cumulet.kube import kinds
 from cumulet.kube.admission.authority import authority, checking
 from cumulet.kube.admission.webhooks.asking import Question, in_version, is_selected, review, wanted_as
 from cumulet.kube.admission.webhooks.calling import ask
@@ -157,6 +158,8 @@ class Webhooks:
         if not whole:
             complete(found)
             return found
+        if wanted.row.hub is not None:
+            kinds.prune(wanted.row, found)
         back = await self._conversions.between(wanted.row, question.row, to_stored(wanted.row, found))
         assert back is not None
         complete(back)
@@ -172,9 +175,10 @@ class Webhooks:
                 log.warning("webhook %s was left out: %s", name, error)
                 return {"allowed": True}
             raise _failed(name, str(error)) from None
-        warnings += [str(text) for text in response.get("warnings") or ()]
+        said, status = response.get("warnings"), response.get("status")
+        warnings += [str(text) for text in said] if isinstance(said, list) else []
         if not response["allowed"]:
-            raise _denied(name, response.get("status") or {})
+            raise _denied(name, status if isinstance(status, dict) else {})
         return response
 
 
