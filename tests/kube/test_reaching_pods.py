@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 import socket
@@ -261,6 +262,56 @@ def test_what_comes_after_the_proxy_is_passed_on_as_it_is(server: Server, site: 
             ):
                 answer = server.call("GET", f"{space}/pods/{name}:{site}/proxy{path}")
                 assert (answer.status, answer.body) == (200, f"{seen} None".encode())
+
+
+class _Once:
+    """A pod that answers one connection with bytes, and what it was asked."""
+
+    def __init__(self, answer: bytes) -> None:
+        self._answer = answer
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.asked = b""
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        with self._listener, self._listener.accept()[0] as connection:
+            while not self.asked.endswith(b"\r\n\r\n"):
+                self.asked += connection.recv(4096)
+            connection.sendall(self._answer)
+
+    def join(self) -> None:
+        self._thread.join()
+
+
+def test_answers_that_break_off(server: Server) -> None:
+    space = server.namespace(f"p{uuid.uuid4().hex[:8]}")
+    server.make(f"{space}/pods", {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "x"}]}})
+    status = {"status": {"podIP": "127.0.0.1", "phase": "Running"}}
+    server.call("PATCH", f"{space}/pods/p/status", status, content_type="application/merge-patch+json")
+    with server.cloud.changed("kube", pod_cidr="127.0.0.0/8"):
+        pod = _Once(b"nothing that is HTTP\r\n\r\n")
+        answer = server.call("GET", f"{space}/pods/p:{pod.port}/proxy/")
+        pod.join()
+        assert answer.status == 503
+        assert answer.body["message"].startswith("error trying to reach service")
+        pod = _Once(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc")
+        with pytest.raises((http.client.HTTPException, ConnectionError)):
+            server.call("GET", f"{space}/pods/p:{pod.port}/proxy/")
+        pod.join()
+        # Nobody asks for what the caller did not ask for.
+        pod = _Once(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi")
+        address = server.cloud.config.addresses["kube"]
+        with server.tls.wrap_socket(
+            socket.create_connection((address.host, address.port)), server_hostname="localhost"
+        ) as client:
+            path = f"{space}/pods/p:{pod.port}/proxy/"
+            client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+            assert client.recv(65536).startswith(b"HTTP/1.1 200")
+        pod.join()
+        names = {line.partition(b":")[0].lower() for line in pod.asked.splitlines()[1:] if line}
+        assert names == {b"host", b"x-forwarded-for", b"x-forwarded-uri", b"x-forwarded-proto"}
 
 
 def test_a_port_of_a_pod_names_no_other_machine(server: Server) -> None:
