@@ -254,3 +254,108 @@ def test_mirror_pods_refer_to_nothing(server: Server, spec: dict[str, Any], why:
     answer = server.call("POST", f"{space}/pods", {"metadata": metadata, "spec": spec})
     assert answer.status == 403
     assert why in answer.body["message"]
+
+
+class Grants:
+    """A namespace with a user who may write its roles and bindings, and read its config maps."""
+
+    def __init__(self, server: Server, *more: dict[str, Any]) -> None:
+        self.server = server
+        self.user = f"u{uuid.uuid4().hex[:8]}"
+        self.space = server.namespace(f"g{uuid.uuid4().hex[:8]}").rpartition("/")[2]
+        self.path = f"{RBAC}/namespaces/{self.space}"
+        resources = ["roles", "rolebindings", "clusterroles", "clusterrolebindings"]
+        verbs = ["create", "update", "patch", "get"]
+        writes = {"apiGroups": ["rbac.authorization.k8s.io"], "resources": resources, "verbs": verbs}
+        rules = [writes, rule("configmaps", "get", "list"), *more]
+        server.make(f"{RBAC}/clusterroles", {"metadata": {"name": self.user}, "rules": rules})
+        server.make(f"{RBAC}/clusterrolebindings", {"metadata": {"name": self.user}, **self.binds(self.user)})
+
+    def binds(self, name: str, kind: str = "ClusterRole") -> dict[str, Any]:
+        role = {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name}
+        subject = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": self.user}
+        return {"roleRef": role, "subjects": [subject]}
+
+    def call(self, method: str, path: str, body: Any, **headers: str) -> Answer:
+        return self.server.call(method, path, body, impersonate_user=self.user, **headers)
+
+
+def rule(resource: str, *verbs: str, **more: list[str]) -> dict[str, Any]:
+    return {"apiGroups": [""], "resources": [resource], "verbs": list(verbs), **more}
+
+
+def test_nobody_gives_what_they_do_not_have(server: Server) -> None:
+    grants = Grants(server)
+    roles = f"{grants.path}/roles"
+    rules = [rule("secrets", "get", "list"), rule("configmaps", "list")]
+    refused = grants.call("POST", roles, {"metadata": {"name": "r"}, "rules": rules})
+    assert refused.status == 403
+    assert refused.body["message"] == (
+        f'roles.rbac.authorization.k8s.io "r" is forbidden: user "{grants.user}" (groups=["system:authenticated"]) is '
+        'attempting to grant RBAC permissions not currently held:\n{APIGroups:[""], Resources:["secrets"], '
+        'Verbs:["get" "list"]}'
+    )
+    for rules in ([rule("configmaps", "get", "list")], [rule("configmaps", "get", resourceNames=["a"])], []):
+        name = f"r{uuid.uuid4().hex[:8]}"
+        assert grants.call("POST", roles, {"metadata": {"name": name}, "rules": rules}).status == 201
+    for rules in (
+        [rule("*", "get")],
+        [rule("configmaps", "*")],
+        [rule("configmaps/status", "get")],
+        [{"apiGroups": ["*"], "resources": ["configmaps"], "verbs": ["get"]}],
+        [{"nonResourceURLs": ["/x"], "verbs": ["get"]}],
+    ):
+        name = f"r{uuid.uuid4().hex[:8]}"
+        assert grants.call("POST", f"{RBAC}/clusterroles", {"metadata": {"name": name}, "rules": rules}).status == 403
+    # Nor by and by.
+    patch = {"rules": [rule("secrets", "get")]}
+    merge = {"content_type": "application/merge-patch+json"}
+    server.make(roles, {"metadata": {"name": "mine"}, "rules": []})
+    assert grants.call("PATCH", f"{roles}/mine", patch, **merge).status == 403
+    server.make(roles, {"metadata": {"name": "theirs"}, "rules": patch["rules"]})
+    labels = {"metadata": {"labels": {"a": "b"}}}
+    assert grants.call("PATCH", f"{roles}/theirs", labels, **merge).status == 403
+    assert grants.call("PATCH", f"{roles}/theirs", {"metadata": {"finalizers": ["a/b"]}}, **merge).status == 200
+    server.call("PATCH", f"{roles}/theirs", {"metadata": {"finalizers": None}}, **merge)
+    # What gathers others may come to have anything.
+    selector = {"clusterRoleSelectors": [{"matchLabels": {"a": "b"}}]}
+    gathers = {"metadata": {"name": f"r{uuid.uuid4().hex[:8]}"}, "aggregationRule": selector}
+    refused = grants.call("POST", f"{RBAC}/clusterroles", gathers)
+    assert (refused.status, "must have cluster-admin privileges" in refused.body["message"]) == (403, True)
+
+
+def test_nobody_binds_what_they_do_not_have(server: Server) -> None:
+    grants = Grants(server)
+    bindings = f"{grants.path}/rolebindings"
+    for name, status in (("cluster-admin", 403), ("none", 404), (grants.user, 201)):
+        for path in (bindings, f"{RBAC}/clusterrolebindings"):
+            binding = {"metadata": {"name": f"b{uuid.uuid4().hex[:8]}"}, **grants.binds(name)}
+            assert grants.call("POST", path, binding).status == status
+    server.make(f"{grants.path}/roles", {"metadata": {"name": "r"}, "rules": [rule("secrets", "get")]})
+    binding = {"metadata": {"name": "b"}, **grants.binds("r", "Role")}
+    assert grants.call("POST", bindings, binding).status == 403
+    assert grants.call("GET", f"/api/v1/namespaces/{grants.space}/secrets", None).status == 403
+
+
+def test_who_may_escalate_and_bind(server: Server) -> None:
+    group = {"apiGroups": ["rbac.authorization.k8s.io"]}
+    may = [
+        {**group, "resources": ["roles"], "verbs": ["escalate"], "resourceNames": ["r"]},
+        {**group, "resources": ["clusterroles"], "verbs": ["bind"], "resourceNames": ["view"]},
+    ]
+    grants = Grants(server, *may)
+    rules = [rule("secrets", "get")]
+    for name, status in (("r", 201), ("s", 403)):
+        role = {"metadata": {"name": name}, "rules": rules}
+        assert grants.call("POST", f"{grants.path}/roles", role).status == status
+    gathers = {"clusterRoleSelectors": [{"matchLabels": {"a": "b"}}]}
+    name = f"r{uuid.uuid4().hex[:8]}"
+    server.make(f"{RBAC}/clusterroles", {"metadata": {"name": name}, "aggregationRule": gathers})
+    controller = Grants(server, {**group, "resources": ["clusterroles"], "verbs": ["escalate"]})
+    for who, status in ((controller, 200), (grants, 403)):
+        merge = {"content_type": "application/merge-patch+json"}
+        patch = {"rules": [rule("secrets", "get", who.user)]}
+        assert who.call("PATCH", f"{RBAC}/clusterroles/{name}", patch, **merge).status == status
+    for name, status in (("view", 201), ("edit", 403)):
+        binding = {"metadata": {"name": f"b-{name}"}, **grants.binds(name)}
+        assert grants.call("POST", f"{grants.path}/rolebindings", binding).status == status

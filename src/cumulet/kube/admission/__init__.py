@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from cumulet.kube.admission import certificates
+from cumulet.kube.admission import certificates, escalation
 from cumulet.kube.admission.limits import LimitRanges
 from cumulet.kube.admission.mutations import Mutations
 from cumulet.kube.admission.pods import PodDefaults, job_labels
@@ -41,6 +41,7 @@ class Admission:
         self._security = PodSecurity(store)
         self._quotas = Quotas(store)
         self._certificates = certificates.CertificateRequests(store)
+        self._escalations = escalation.Escalations(store)
 
     def admit(self, row: Row, obj: Object, user: User) -> None:
         """Check and complete a new object, in place. Raises `ApiError` 403, 404 and 405."""
@@ -110,6 +111,8 @@ class Admission:
             case "persistentvolumeclaims" if not part:
                 if old is None or not old["metadata"].get("deletionTimestamp"):
                     self._limits.check_claim(obj)
+            case key if key in escalation.KEYS:
+                self._escalations.check(question)
             case "priorityclasses.scheduling.k8s.io":
                 self._pods.check_class(obj)
 
