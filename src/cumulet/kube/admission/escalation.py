@@ -11,7 +11,7 @@ from typing import Any
 
 from cumulet.kube.admission.webhooks import Question
 from cumulet.kube.attributes import Attributes
-from cumulet.kube.authorize import Authorizer
+from cumulet.kube.authorize import Authorizer, covers
 from cumulet.kube.schema.validation.causes import quoted
 from cumulet.kube.status import forbidden, not_found
 from cumulet.kube.store import Store
@@ -78,7 +78,7 @@ class Escalations:
     def _confirm(self, question: Question, rules: list[Object], start: str = "") -> None:
         user = question.user
         own = self._authorizer.rules(user, question.namespace)
-        missing = [rule for rule in _single(rules) if not any(_covers(one, rule) for one in own)]
+        missing = [right for right in _single(rules) if not any(covers(rule, right) for rule in own)]
         if missing:
             shown = sorted({_shown(rule) for rule in _compact(missing)})
             groups = " ".join(map(quoted, user.groups))
@@ -95,47 +95,31 @@ def _uncollected(obj: Object) -> Object:
     return {**obj, "metadata": metadata}
 
 
-def _single(rules: Iterable[Object]) -> Iterator[Object]:
-    """Rules of one group, resource, verb and name each, or of one path and verb."""
+def _single(rules: Iterable[Object]) -> Iterator[Attributes]:
+    """The rights that rules give, one by one."""
     for rule in rules:
         verbs = rule.get("verbs") or ()
-        names = [[name] for name in rule.get("resourceNames") or ()] or [[]]
         for group, resource, verb, name in itertools.product(
-            rule.get("apiGroups") or (), rule.get("resources") or (), verbs, names
+            rule.get("apiGroups") or (), rule.get("resources") or (), verbs, rule.get("resourceNames") or ("",)
         ):
-            single = {"apiGroups": [group], "resources": [resource], "verbs": [verb]}
-            yield {**single, "resourceNames": name} if name else single
+            plural, _, part = resource.partition("/")
+            yield Attributes(verb, group, plural, part, name=name)
         for path, verb in itertools.product(rule.get("nonResourceURLs") or (), verbs):
-            yield {"nonResourceURLs": [path], "verbs": [verb]}
+            yield Attributes(verb, path=path)
 
 
-def _covers(own: Object, rule: Object) -> bool:
-    """Whether a rule gives all that a single one does."""
-
-    def has(key: str) -> bool:
-        mine = own.get(key) or ()
-        return "*" in mine or all(item in mine for item in rule.get(key) or ())
-
-    if not has("verbs"):
-        return False
-    if paths := rule.get("nonResourceURLs"):
-        (path,), mine = paths, own.get("nonResourceURLs") or ()
-        return any(item in ("*", path) or (item.endswith("*") and path.startswith(item[:-1])) for item in mine)
-    (resource,), names = rule["resources"], own.get("resourceNames")
-    part = resource.partition("/")[2]
-    is_one = has("resources") or (part and f"*/{part}" in (own.get("resources") or ()))
-    is_named = not names or (bool(rule.get("resourceNames")) and all(item in names for item in rule["resourceNames"]))
-    return bool(has("apiGroups") and is_one and is_named)
-
-
-def _compact(rules: Iterable[Object]) -> Iterator[Object]:
-    """Rules about the same resource as one."""
+def _compact(rights: Iterable[Attributes]) -> Iterator[Object]:
+    """Rules that give them: of the same resource one, unless it is about one object."""
     by_resource: dict[tuple[str, str], list[str]] = {}
-    for rule in rules:
-        if "nonResourceURLs" in rule or "resourceNames" in rule:
-            yield rule
+    for right in rights:
+        resource = f"{right.resource}/{right.subresource}" if right.subresource else right.resource
+        if right.path:
+            yield {"nonResourceURLs": [right.path], "verbs": [right.verb]}
+        elif right.name:
+            rule = {"apiGroups": [right.group], "resources": [resource]}
+            yield {**rule, "resourceNames": [right.name], "verbs": [right.verb]}
         else:
-            by_resource.setdefault((rule["apiGroups"][0], rule["resources"][0]), []).extend(rule["verbs"])
+            by_resource.setdefault((right.group, resource), []).append(right.verb)
     for (group, resource), verbs in by_resource.items():
         yield {"apiGroups": [group], "resources": [resource], "verbs": list(dict.fromkeys(verbs))}
 

@@ -15,6 +15,7 @@ import msgspec
 from cumulet.kube import kinds
 from cumulet.kube.admission.binding import BoundPolicies, Functions, Matched, applies
 from cumulet.kube.admission.webhooks import Question
+from cumulet.kube.admission.webhooks.asking import from_version
 from cumulet.kube.cel import CelError, evaluate
 from cumulet.kube.cel.structs import plain
 from cumulet.kube.custom.conversion import Conversions
@@ -27,7 +28,7 @@ from cumulet.kube.resources import Row
 from cumulet.kube.schema import definition
 from cumulet.kube.status import ApiError
 from cumulet.kube.store import Store
-from cumulet.kube.versions import from_stored, to_stored
+from cumulet.kube.versions import from_stored
 
 Object = dict[str, Any]
 Complete = Callable[[Object], None]
@@ -68,8 +69,7 @@ class Mutations(BoundPolicies):
         functions = self.functions(question)
         start = matched.question.obj
         assert start is not None
-        whole = question.kind is None
-        obj = start = from_stored(matched.row, start) if whole else start
+        obj = start = from_stored(matched.row, start) if question.kind is None else start
         for variables in self.variables(matched):
             try:
                 obj = self._mutated(matched, obj, variables, functions)
@@ -78,15 +78,7 @@ class Mutations(BoundPolicies):
                     raise _refusal(matched, str(error)) from None
         if obj == start:
             return question.obj
-        if not whole:
-            complete(obj)
-            return obj
-        if matched.row.hub is not None:
-            kinds.prune(matched.row, obj)
-        back = await self._conversions.between(matched.row, question.row, to_stored(matched.row, obj))
-        assert back is not None
-        complete(back)
-        return back
+        return await from_version(self._conversions, question, matched.row, obj, complete)
 
     def _mutated(self, matched: Matched, obj: Object, variables: Object, functions: Functions) -> Object:
         """The object with all mutations of a policy, one upon the other. Raises `CelError`."""

@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from cumulet.kube import kinds
 from cumulet.kube.admission.authority import authority, checking
-from cumulet.kube.admission.webhooks.asking import Question, in_version, is_selected, review, wanted_as
+from cumulet.kube.admission.webhooks.asking import Question, from_version, in_version, is_selected, review, wanted_as
 from cumulet.kube.admission.webhooks.calling import ask
 from cumulet.kube.authorize import Authorizer
 from cumulet.kube.cel import CelError, evaluate
@@ -23,7 +22,6 @@ from cumulet.kube.patch.json_patch import JsonPatchError
 from cumulet.kube.resources import Row
 from cumulet.kube.status import ApiError, bad_request
 from cumulet.kube.store import Store
-from cumulet.kube.versions import to_stored
 from cumulet.kube.webhook import CallError, WebhookClient
 
 log = logging.getLogger(__name__)
@@ -155,15 +153,7 @@ class Webhooks:
             raise _failed(name, f"the patch cannot be applied: {error}") from None
         for key in ("kind", "apiVersion"):
             found.pop(key, None)
-        if not whole:
-            complete(found)
-            return found
-        if wanted.row.hub is not None:
-            kinds.prune(wanted.row, found)
-        back = await self._conversions.between(wanted.row, question.row, to_stored(wanted.row, found))
-        assert back is not None
-        complete(back)
-        return back
+        return await from_version(self._conversions, question, wanted.row, found, complete)
 
     async def _ask(self, wanted: _Wanted, asked: Object, warnings: list[str]) -> Object:
         webhook = wanted.webhook
