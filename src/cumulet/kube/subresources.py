@@ -212,14 +212,5 @@ _CONNECT_OPTIONS = {
 
 
 def _attributes(spec: Object) -> Attributes:
-    if other := spec.get("nonResourceAttributes"):
-        return Attributes(other.get("verb", ""), path=other.get("path", ""))
-    found = spec.get("resourceAttributes") or {}
-    return Attributes(
-        found.get("verb", ""),
-        found.get("group", ""),
-        found.get("resource", ""),
-        found.get("subresource", ""),
-        found.get("namespace", ""),
-        found.get("name", ""),
-    )
+    asked = spec.get("nonResourceAttributes") or spec.get("resourceAttributes") or {}
+    return Attributes.about(asked.get("verb", ""), asked)
