@@ -38,6 +38,8 @@ def canonical(text: str) -> str:
     while number % 1000 == 0 and index < len(_DECIMAL) - 1:
         number, index = number // 1000, index + 1
     if suffix[:1] in ("e", "E") and len(suffix) > 1 and index >= 3:
+        while number % 1000 == 0:
+            number, index = number // 1000, index + 1
         return f"{sign}{number}" + (f"e{(index - 3) * 3}" if index > 3 else "")
     return f"{sign}{number}{_DECIMAL[index]}"
 
