@@ -64,7 +64,12 @@ def manager(request: web.BaseRequest) -> str:
     if len(given) > 128:
         cause = Cause("fieldManager", "FieldValueTooLong", "Too long: may not be more than 128 bytes")
         raise invalid("meta.k8s.io", _OPTIONS.get(request.method, "UpdateOptions"), "", [cause])
-    return given or request.headers.get("User-Agent", "").partition("/")[0][:128] or "unknown"
+    return given or readable(request.headers.get("User-Agent", "")).partition("/")[0][:128] or "unknown"
+
+
+def readable(text: str) -> str:
+    """The value of a header, without bytes that are no text."""
+    return text if text.isascii() else text.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def whole(row: Row, obj: Object) -> Object:
