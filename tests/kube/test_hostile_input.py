@@ -239,11 +239,14 @@ def test_amounts_without_measure(server: Server, name: str, amount: str) -> None
     limits = [{"type": "Container", "max": {"cpu": "1e99"}, "min": {"memory": "1Ki"}}]
     server.call("POST", f"{space}/limitranges", {"metadata": {"name": "l"}, "spec": {"limits": limits}})
     resources = {"limits": {"cpu": "1", "memory": "1Mi", name: amount}}
-    spec = {"containers": [{"name": "c", "image": "x", "resources": resources}]}
-    answer = server.call("POST", f"{space}/pods", {"metadata": {"name": "p"}, "spec": spec})
-    assert answer.status < 500
-    if answer.status == 201:
-        assert server.call("PUT", f"{space}/pods/p", answer.body).status == 200
+    container = {"name": "c", "image": "x", "resources": resources}
+    whole: list[dict[str, Any]] = [{}, {"resources": {"limits": {name: amount}}}, {"resources": {"requests": {}}}]
+    for index, more in enumerate(whole):
+        spec = {"containers": [container, {**container, "name": "d"}], **more}
+        answer = server.call("POST", f"{space}/pods", {"metadata": {"name": f"p{index}"}, "spec": spec})
+        assert answer.status < 500
+        if answer.status == 201:
+            assert server.call("PUT", f"{space}/pods/p{index}", answer.body).status == 200
 
 
 def test_managed_fields_that_are_none(server: Server, deployment: str) -> None:

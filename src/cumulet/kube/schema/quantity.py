@@ -10,7 +10,7 @@ from decimal import ROUND_CEILING, Decimal, localcontext
 from cumulet.common.kubernetes.quantity import decimal, milli
 
 _FORM = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?\d{1,2})?")
-_LENGTH = 64
+_LENGTH = 128
 _DECIMAL = ("n", "u", "m", "", "k", "M", "G", "T", "P", "E")
 _BINARY = ("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
 
@@ -20,11 +20,17 @@ PATTERN = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinum
 @functools.lru_cache(maxsize=4096)
 def canonical(text: str) -> str:
     """The canonical form. Raises `ValueError`."""
+    if len(text) > _LENGTH:
+        raise ValueError(PATTERN)
+    return _canonical(text)
+
+
+def _canonical(text: str) -> str:
     match = _FORM.fullmatch(text)
-    if match is None or len(text) > _LENGTH:
+    if match is None:
         raise ValueError(PATTERN)
     suffix = match[2] or ""
-    with localcontext(prec=200):
+    with localcontext(prec=300):
         value = decimal(text)
         sign = "-" if value < 0 else ""
         if suffix.endswith("i") and not -1024 < value < 1024:
@@ -59,4 +65,4 @@ def total(amounts: Iterable[str]) -> str:
         while whole and whole % 1024 == 0 and index < len(_BINARY) - 1:
             whole, index = whole // 1024, index + 1
         return f"{whole}{_BINARY[index]}"
-    return canonical(f"{whole}m")
+    return _canonical(f"{whole}m")  # which may be longer than what a client may write
