@@ -10,7 +10,7 @@ from decimal import ROUND_CEILING, Decimal, localcontext
 from cumulet.common.kubernetes.quantity import decimal, milli
 
 _FORM = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?\d{1,2})?")
-_LENGTH = 128
+_LENGTH = 64
 _DECIMAL = ("n", "u", "m", "", "k", "M", "G", "T", "P", "E")
 _BINARY = ("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
 
@@ -65,4 +65,5 @@ def total(amounts: Iterable[str]) -> str:
         while whole and whole % 1024 == 0 and index < len(_BINARY) - 1:
             whole, index = whole // 1024, index + 1
         return f"{whole}{_BINARY[index]}"
-    return _canonical(f"{whole}m")  # which may be longer than what a client may write
+    thousandths = "e-3" if found and "e" in found[0] else "m"
+    return _canonical(f"{whole}{thousandths}")  # which may be longer than what a client may write
