@@ -136,7 +136,7 @@ class Behind:
             response = client.getresponse()
             while line := response.readline():
                 for found in (json.loads(line)["object"].get("status") or {}).get("conditions") or ():
-                    if found["reason"] == reason and text in found["message"]:
+                    if found.get("reason") == reason and text in found["message"]:
                         return dict(found)
         finally:
             client.close()

@@ -192,3 +192,170 @@ def test_roles_change_what_is_allowed_at_once(server: Server) -> None:
     assert server.call("GET", f"{space}/configmaps", impersonate_user="eve").status == 200
     assert server.call("DELETE", f"{RBAC}/namespaces/{name}/roles/r").status == 200
     assert server.call("GET", f"{space}/configmaps", impersonate_user="eve").status == 403
+
+
+def test_a_selector_names_nothing_that_is_made(server: Server) -> None:
+    space = server.namespace(f"e{uuid.uuid4().hex[:8]}")
+    name, user = space.rpartition("/")[2], f"u{uuid.uuid4().hex[:8]}"
+    rule = {"apiGroups": [""], "resources": ["secrets"], "verbs": ["*"], "resourceNames": ["mine"]}
+    server.make(f"{RBAC}/namespaces/{name}/roles", {"metadata": {"name": "r"}, "rules": [rule]})
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "r"}
+    subject = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}
+    binding = {"metadata": {"name": "r"}, "roleRef": role, "subjects": [subject]}
+    server.make(f"{RBAC}/namespaces/{name}/rolebindings", binding)
+    selected = f"{space}/secrets?fieldSelector=metadata.name=mine"
+    assert server.call("GET", selected, impersonate_user=user).status == 200
+    for body in ({"metadata": {"name": "theirs"}}, {"metadata": {"name": "mine"}}):
+        assert server.call("POST", selected, body, impersonate_user=user).status == 403
+
+
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        ({"serviceAccountName": "default"}, "a service account"),
+        ({"imagePullSecrets": [{"name": "s"}]}, "secrets"),
+        ({"volumes": [{"name": "v", "secret": {"secretName": "s"}}]}, "secrets"),
+        ({"volumes": [{"name": "v", "configMap": {"name": "m"}}]}, "configmaps"),
+        ({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}, "persistentvolumeclaims"),
+    ],
+)
+def test_a_node_shows_no_pods_that_give_it_rights(server: Server, spec: dict[str, Any], why: str) -> None:
+    space, node = server.namespace(f"m{uuid.uuid4().hex[:8]}"), f"n{uuid.uuid4().hex[:8]}"
+    metadata = {"name": "p", "annotations": {"kubernetes.io/config.mirror": "x"}}
+    plain = {"nodeName": node, "containers": [{"name": "c", "image": "x"}]}
+    who = {"impersonate_user": f"system:node:{node}", "impersonate_group": "system:nodes"}
+    answer = server.call("POST", f"{space}/pods", {"metadata": metadata, "spec": {**plain, **spec}}, **who)
+    assert answer.status == 403
+    assert f'node "{node}" can not create pods that reference {why}' in answer.body["message"]
+    made = server.call("POST", f"{space}/pods", {"metadata": metadata, "spec": plain}, **who)
+    assert made.status == 201
+    # Nor is anything added that would.
+    assert "serviceAccountName" not in made.body["spec"]
+    assert "volumes" not in made.body["spec"]
+    token = server.call("POST", f"{space}/serviceaccounts/default/token", {"spec": {}}, **who)
+    assert token.status == 403
+
+
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        ({"serviceAccountName": "default"}, "a mirror pod may not reference service accounts"),
+        ({"imagePullSecrets": [{"name": "s"}]}, "a mirror pod may not reference secrets"),
+        (
+            {"volumes": [{"name": "v", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}]},
+            "a mirror pod may not use ServiceAccountToken volume projections",
+        ),
+    ],
+)
+def test_mirror_pods_refer_to_nothing(server: Server, spec: dict[str, Any], why: str) -> None:
+    space = server.namespace(f"m{uuid.uuid4().hex[:8]}")
+    metadata = {"name": "p", "annotations": {"kubernetes.io/config.mirror": "x"}}
+    spec = {"nodeName": "n", "containers": [{"name": "c", "image": "x"}], **spec}
+    answer = server.call("POST", f"{space}/pods", {"metadata": metadata, "spec": spec})
+    assert answer.status == 403
+    assert why in answer.body["message"]
+
+
+class Grants:
+    """A namespace with a user who may write its roles and bindings, and read its config maps."""
+
+    def __init__(self, server: Server, *more: dict[str, Any]) -> None:
+        self.server = server
+        self.user = f"u{uuid.uuid4().hex[:8]}"
+        self.space = server.namespace(f"g{uuid.uuid4().hex[:8]}").rpartition("/")[2]
+        self.path = f"{RBAC}/namespaces/{self.space}"
+        resources = ["roles", "rolebindings", "clusterroles", "clusterrolebindings"]
+        verbs = ["create", "update", "patch", "get"]
+        writes = {"apiGroups": ["rbac.authorization.k8s.io"], "resources": resources, "verbs": verbs}
+        rules = [writes, rule("configmaps", "get", "list"), *more]
+        server.make(f"{RBAC}/clusterroles", {"metadata": {"name": self.user}, "rules": rules})
+        server.make(f"{RBAC}/clusterrolebindings", {"metadata": {"name": self.user}, **self.binds(self.user)})
+
+    def binds(self, name: str, kind: str = "ClusterRole") -> dict[str, Any]:
+        role = {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name}
+        subject = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": self.user}
+        return {"roleRef": role, "subjects": [subject]}
+
+    def call(self, method: str, path: str, body: Any, **headers: str) -> Answer:
+        return self.server.call(method, path, body, impersonate_user=self.user, **headers)
+
+
+def rule(resource: str, *verbs: str, **more: list[str]) -> dict[str, Any]:
+    return {"apiGroups": [""], "resources": [resource], "verbs": list(verbs), **more}
+
+
+def test_nobody_gives_what_they_do_not_have(server: Server) -> None:
+    grants = Grants(server)
+    roles = f"{grants.path}/roles"
+    rules = [rule("secrets", "get", "list"), rule("configmaps", "list")]
+    refused = grants.call("POST", roles, {"metadata": {"name": "r"}, "rules": rules})
+    assert refused.status == 403
+    assert refused.body["message"] == (
+        f'roles.rbac.authorization.k8s.io "r" is forbidden: user "{grants.user}" (groups=["system:authenticated"]) is '
+        'attempting to grant RBAC permissions not currently held:\n{APIGroups:[""], Resources:["secrets"], '
+        'Verbs:["get" "list"]}'
+    )
+    for rules in ([rule("configmaps", "get", "list")], [rule("configmaps", "get", resourceNames=["a"])], []):
+        name = f"r{uuid.uuid4().hex[:8]}"
+        assert grants.call("POST", roles, {"metadata": {"name": name}, "rules": rules}).status == 201
+    for rules in (
+        [rule("*", "get")],
+        [rule("configmaps", "*")],
+        [rule("configmaps/status", "get")],
+        [{"apiGroups": ["*"], "resources": ["configmaps"], "verbs": ["get"]}],
+        [{"nonResourceURLs": ["/x"], "verbs": ["get"]}],
+    ):
+        name = f"r{uuid.uuid4().hex[:8]}"
+        assert grants.call("POST", f"{RBAC}/clusterroles", {"metadata": {"name": name}, "rules": rules}).status == 403
+    # Nor by and by.
+    patch = {"rules": [rule("secrets", "get")]}
+    merge = {"content_type": "application/merge-patch+json"}
+    server.make(roles, {"metadata": {"name": "mine"}, "rules": []})
+    assert grants.call("PATCH", f"{roles}/mine", patch, **merge).status == 403
+    server.make(roles, {"metadata": {"name": "theirs"}, "rules": patch["rules"]})
+    labels = {"metadata": {"labels": {"a": "b"}}}
+    assert grants.call("PATCH", f"{roles}/theirs", labels, **merge).status == 403
+    assert grants.call("PATCH", f"{roles}/theirs", {"metadata": {"finalizers": ["a/b"]}}, **merge).status == 200
+    server.call("PATCH", f"{roles}/theirs", {"metadata": {"finalizers": None}}, **merge)
+    # What gathers others may come to have anything.
+    selector = {"clusterRoleSelectors": [{"matchLabels": {"a": "b"}}]}
+    gathers = {"metadata": {"name": f"r{uuid.uuid4().hex[:8]}"}, "aggregationRule": selector}
+    refused = grants.call("POST", f"{RBAC}/clusterroles", gathers)
+    assert (refused.status, "must have cluster-admin privileges" in refused.body["message"]) == (403, True)
+
+
+def test_nobody_binds_what_they_do_not_have(server: Server) -> None:
+    grants = Grants(server)
+    bindings = f"{grants.path}/rolebindings"
+    for name, status in (("cluster-admin", 403), ("none", 404), (grants.user, 201)):
+        for path in (bindings, f"{RBAC}/clusterrolebindings"):
+            binding = {"metadata": {"name": f"b{uuid.uuid4().hex[:8]}"}, **grants.binds(name)}
+            assert grants.call("POST", path, binding).status == status
+    server.make(f"{grants.path}/roles", {"metadata": {"name": "r"}, "rules": [rule("secrets", "get")]})
+    binding = {"metadata": {"name": "b"}, **grants.binds("r", "Role")}
+    assert grants.call("POST", bindings, binding).status == 403
+    assert grants.call("GET", f"/api/v1/namespaces/{grants.space}/secrets", None).status == 403
+
+
+def test_who_may_escalate_and_bind(server: Server) -> None:
+    group = {"apiGroups": ["rbac.authorization.k8s.io"]}
+    may = [
+        {**group, "resources": ["roles"], "verbs": ["escalate"], "resourceNames": ["r"]},
+        {**group, "resources": ["clusterroles"], "verbs": ["bind"], "resourceNames": ["view"]},
+    ]
+    grants = Grants(server, *may)
+    rules = [rule("secrets", "get")]
+    for name, status in (("r", 201), ("s", 403)):
+        role = {"metadata": {"name": name}, "rules": rules}
+        assert grants.call("POST", f"{grants.path}/roles", role).status == status
+    gathers = {"clusterRoleSelectors": [{"matchLabels": {"a": "b"}}]}
+    name = f"r{uuid.uuid4().hex[:8]}"
+    server.make(f"{RBAC}/clusterroles", {"metadata": {"name": name}, "aggregationRule": gathers})
+    controller = Grants(server, {**group, "resources": ["clusterroles"], "verbs": ["escalate"]})
+    for who, status in ((controller, 200), (grants, 403)):
+        merge = {"content_type": "application/merge-patch+json"}
+        patch = {"rules": [rule("secrets", "get", who.user)]}
+        assert who.call("PATCH", f"{RBAC}/clusterroles/{name}", patch, **merge).status == status
+    for name, status in (("view", 201), ("edit", 403)):
+        binding = {"metadata": {"name": f"b-{name}"}, **grants.binds(name)}
+        assert grants.call("POST", f"{grants.path}/rolebindings", binding).status == status

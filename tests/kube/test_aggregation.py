@@ -109,3 +109,47 @@ def test_what_servers_behind_read(server: Server) -> None:
     ]
     assert json.loads(data["requestheader-allowed-names"]) == ["kube-apiserver"]
     assert data["requestheader-client-ca-file"].startswith("-----BEGIN CERTIFICATE")
+
+
+def test_a_status_that_says_nothing(server: Server, behind: Behind) -> None:
+    behind.serve()
+    assert behind.register().status == 201
+    behind.condition("Passed")
+    path = f"{SERVICES}/v1.{behind.group}"
+    status: Object = {"status": {"conditions": [{}]}}
+    answer = server.call("PATCH", f"{path}/status", status, content_type="application/merge-patch+json")
+    assert answer.status == 200
+    assert behind.condition("Passed")["status"] == "True"
+
+
+@pytest.mark.parametrize("resources", [5, "x", [5, None], {"a": 1}], ids=str)
+def test_discovery_that_is_none(server: Server, behind: Behind, resources: Any) -> None:
+    behind.answers[f"/apis/{behind.group}/v1"] = {"kind": "APIResourceList", "resources": resources}
+    behind.serve()
+    assert behind.register().status == 201
+    assert behind.condition("Passed")["status"] == "True"
+    accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+    items = server.call("GET", "/apis", accept=accept).body["items"]
+    (version,) = next(item for item in items if item["metadata"]["name"] == behind.group)["versions"]
+    assert version["resources"] == []
+
+
+def test_a_bundle_that_is_none(server: Server, behind: Behind) -> None:
+    behind.serve()
+    assert behind.register(caBundle=base64.b64encode(b"x").decode()).status == 201
+    behind.condition("FailedDiscoveryCheck")
+    # It may be that another says that it is available.
+    path = f"{SERVICES}/v1.{behind.group}/status"
+    status = {"status": {"conditions": [{"type": "Available", "status": "True"}]}}
+    things = f"/apis/{behind.group}/v1/namespaces/{behind.namespace}/things"
+    server.call("PATCH", path, status, content_type="application/merge-patch+json")
+    assert server.call("GET", things).status == 503
+
+
+def test_a_request_that_names_the_server(server: Server, behind: Behind) -> None:
+    behind.serve()
+    behind.register()
+    behind.condition("Passed")
+    things = f"/apis/{behind.group}/v1/namespaces/{behind.namespace}/things"
+    assert server.call("GET", f"https://u@elsewhere:1{things}?limit=1").status == 200
+    assert behind.asked[-1][1] == f"{things}?limit=1"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import threading
 import uuid
@@ -92,6 +93,30 @@ def kind(server: Server) -> Iterator[Kind]:
     hook.close()
 
 
+class Watch:
+    """The events of a watch, one after the other."""
+
+    def __init__(self, server: Server, path: str) -> None:
+        address = server.cloud.config.addresses["kube"]
+        self._client = http.client.HTTPSConnection(address.host, address.port, context=server.tls, timeout=20)
+        self._client.request("GET", f"{path}?watch=true&timeoutSeconds=60")
+        self._lines: Iterator[bytes] | None = None
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    def __next__(self) -> Object:
+        if self._lines is None:
+            self._lines = iter(self._client.getresponse().readline, b"")
+        return dict(json.loads(next(self._lines)))
+
+    def __iter__(self) -> Iterator[Object]:
+        return self
+
+
 def server_of(kind: Kind, version: str, name: str, **spec: str) -> Object:
     return {"apiVersion": f"{kind.group}/{version}", "kind": "Server", "metadata": {"name": name}, "spec": spec}
 
@@ -176,11 +201,74 @@ def test_watches_are_converted(kind: Kind) -> None:
         assert ports[-1] == "5"
 
 
+def deep(depth: int) -> Object:
+    found: Object = {}
+    for _ in range(depth):
+        found = {"a": found}
+    return found
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"result": "no"},
+        {"convertedObjects": [{}]},
+        {"convertedObjects": [deep(450)]},
+        {"convertedObjects": deep(900)},
+    ],
+    ids=lambda fault: str(fault)[:30],
+)
+def test_a_watch_ends_where_it_cannot_go_on(kind: Kind, fault: Object) -> None:
+    kind.make()
+    server = kind.server
+    server.make(kind.path("v1"), server_of(kind, "v1", "a", address="h:1"))
+    with Watch(server, kind.path("v2")) as watch:
+        assert next(watch)["object"]["spec"] == {"host": "h", "port": "1"}
+        kind.fault = fault
+        server.call("PATCH", kind.path("v1", "a"), {"spec": {"address": "h:2"}}, content_type=MERGE)
+        event = next(watch)
+        assert (event["type"], event["object"]["code"]) == ("ERROR", 500)
+        assert next(watch, None) is None
+    kind.fault = {}
+    with Watch(server, kind.path("v2")) as watch:
+        assert next(watch)["object"]["spec"] == {"host": "h", "port": "2"}
+
+
+def test_a_watch_goes_on_when_the_one_beside_it_ends(kind: Kind) -> None:
+    kind.make()
+    server = kind.server
+    server.make(kind.path("v1"), server_of(kind, "v1", "a", address="h:1"))
+    came, go = threading.Semaphore(0), threading.Event()
+    convert = kind.hook.answer
+
+    def slowly(request: Object) -> Object:
+        came.release()
+        assert go.wait(10)
+        return convert(request)
+
+    with Watch(server, kind.path("v2")) as first:
+        next(first)
+        kind.hook.answer = slowly
+        server.call("PATCH", kind.path("v1", "a"), {"spec": {"address": "h:2"}}, content_type=MERGE)
+        assert came.acquire(timeout=10)
+        second = Watch(server, kind.path("v2"))
+        server.call("GET", kind.path("v1", "a"))
+    with second:
+        server.call("GET", kind.path("v1", "a"))
+        go.set()
+        assert next(second)["object"]["spec"] == {"host": "h", "port": "2"}
+        server.call("PATCH", kind.path("v1", "a"), {"spec": {"address": "h:3"}}, content_type=MERGE)
+        assert next(second)["object"]["spec"] == {"host": "h", "port": "3"}
+
+
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
         ({"result": {"status": "Failed", "message": "not today"}}, "failed: not today"),
         ({"result": {}}, "failed: response.result.status was '', not 'Success'"),
+        ({"result": "Success"}, "failed: response.result.status was '', not 'Success'"),
+        ({"result": {"status": 1, "message": 2}}, "failed: 2"),
+        ({"convertedObjects": {"a": 1}}, "failed: convertedObjects is no list"),
         ({"convertedObjects": []}, "returned 0 objects, expected 1"),
         ({"convertedObjects": [{}]}, "returned invalid object at index 0: missing metadata in converted object"),
     ],

@@ -269,3 +269,48 @@ def test_with_kubectl(kubectl: Program) -> None:
     assert "The time." in kubectl("explain", "crontab.spec.when")
     assert "Replicas:  3" in kubectl("describe", "ct", "my")
     kubectl("delete", "crd", "crontabs.example.com", "--timeout=10s")
+
+
+def test_what_is_no_number_of_replicas(server: Server) -> None:
+    body = copy.deepcopy(DEFINITION)
+    body["metadata"]["name"], body["spec"]["group"] = "crontabs.loose.example.com", "loose.example.com"
+    version = body["spec"]["versions"][0]
+    version["schema"] = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    del version["additionalPrinterColumns"]
+    server.make("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", body)
+    path = "/apis/loose.example.com/v1/namespaces/default/crontabs"
+    for number, spec in enumerate(("x", 5, [1])):
+        made = {
+            "apiVersion": "loose.example.com/v1",
+            "kind": "CronTab",
+            "metadata": {"name": f"c{number}"},
+            "spec": spec,
+        }
+        server.make(path, made)
+        scale = f"{path}/c{number}/scale"
+        assert server.call("GET", scale).body["spec"] == {"replicas": 0}
+        answer = server.call("PUT", scale, {"metadata": {"name": f"c{number}"}, "spec": {"replicas": 2}})
+        assert answer.body["message"] == "value cannot be set because .spec is not a map[string]interface {}"
+
+
+def test_multiples_of_fractions(server: Server) -> None:
+    body = copy.deepcopy(DEFINITION)
+    body["metadata"]["name"], body["spec"]["group"] = "crontabs.steps.example.com", "steps.example.com"
+    version = body["spec"]["versions"][0]
+    number = {"type": "number", "multipleOf": 0.1}
+    spec = {"type": "object", "properties": {"a": number, "b": {"type": "integer", "multipleOf": 3}}}
+    version["schema"] = {"openAPIV3Schema": {"type": "object", "properties": {"spec": spec}}}
+    del version["additionalPrinterColumns"], version["subresources"]
+    server.make("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", body)
+    path = "/apis/steps.example.com/v1/namespaces/default/crontabs?dryRun=All"
+    for field, value, status in (
+        ("a", "0.3", 201),
+        ("a", "7", 201),
+        ("a", "0.35", 422),
+        ("a", "1" + "0" * 400, 422),
+        ("b", "9", 201),
+        ("b", "10", 422),
+    ):
+        start = '{"apiVersion":"steps.example.com/v1","kind":"CronTab","metadata":{"name":"c"},'
+        answer = server.call("POST", path, f'{start}"spec":{{"{field}":{value}}}}}')
+        assert answer.status == status, (field, value)

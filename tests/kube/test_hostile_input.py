@@ -169,6 +169,99 @@ def test_patches_that_cannot_be(server: Server, deployment: str, media: str, pat
     assert server.call("GET", deployment).body == before
 
 
+def test_patches_that_are_too_deep(server: Server, deployment: str) -> None:
+    deep = '{"a":' * 900 + "1" + "}" * 900
+    copies = [{"op": "copy", "from": "/a", "path": "/a/a"}] * 900
+    for media, patch in (
+        (STRATEGIC, f'{{"metadata":{deep}}}'),
+        (JSON_PATCH, f'[{{"op":"add","path":"/a","value":{deep}}}]'),
+        (JSON_PATCH, [{"op": "add", "path": "/a", "value": {}}, *copies]),
+    ):
+        answer = server.call("PATCH", deployment, patch, content_type=media)
+        assert is_a_refusal(answer)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"metadata": 5},
+        {"metadata": ["x"]},
+        {"metadata": {"name": "x", "uid": {}}},
+        {"metadata": {"name": "x"}, "target": "y"},
+        {"metadata": {"name": "x"}, "target": {"name": ["y"]}},
+        {"metadata": {"name": "x"}, "deleteOptions": "y"},
+        {"metadata": {"name": "x"}, "deleteOptions": {"preconditions": 1}},
+        {"metadata": {"name": "x"}, "deleteOptions": {"preconditions": {"uid": 1}}},
+        {"metadata": {"name": "x"}, "deleteOptions": {"propagationPolicy": "y"}},
+        {"metadata": {"name": "x"}, "deleteOptions": {"propagationPolicy": {}}},
+        {"metadata": {"name": "x"}, "deleteOptions": {"dryRun": ["y"]}},
+        {"spec": 1},
+        {"spec": {"finalizers": 1}},
+        {"spec": {"finalizers": {"a": 1}}},
+        {"spec": {"finalizers": [{"a": 1}]}},
+        {"spec": {"audiences": 1}},
+    ],
+    ids=str,
+)
+def test_what_sub_resources_cannot_take(server: Server, body: Any) -> None:
+    name = f"n{uuid.uuid4().hex[:8]}"
+    space = server.namespace(name)
+    server.make(f"{space}/pods", {"metadata": {"name": "x"}, "spec": {"containers": [{"name": "c", "image": "x"}]}})
+    answers = [
+        server.call("POST", f"{space}/pods/x/binding", body),
+        server.call("POST", f"{space}/pods/x/eviction", body),
+        server.call("PUT", f"{space}/finalize", body),
+        server.call("POST", f"{space}/serviceaccounts/default/token", body),
+    ]
+    assert all(answer.status < 500 for answer in answers)
+    assert any(is_a_refusal(answer) for answer in answers)
+    finalizers = server.call("GET", space).body["spec"].get("finalizers", [])
+    assert all(isinstance(item, str) for item in finalizers)
+
+
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [
+        (b"User-Agent: \xff\xfe/1", 201),
+        (b"User-Agent: \xc3\xa9/1", 201),
+        (b"Authorization: Bearer \xff", 401),
+        (b"Impersonate-User: \xff", 400),
+        (b"Impersonate-User: a\r\nImpersonate-Group: \xff", 400),
+        (b"Impersonate-User: a\r\nImpersonate-Extra-a: \xff", 400),
+        (b"Accept: \xff", 406),
+    ],
+)
+def test_headers_that_are_no_text(server: Server, header: bytes, status: int) -> None:
+    space = server.namespace(f"h{uuid.uuid4().hex[:8]}")
+    body = b'{"metadata":{"name":"c"}}'
+    address = server.cloud.config.addresses["kube"]
+    with server.tls.wrap_socket(
+        socket.create_connection((address.host, address.port)), server_hostname="localhost"
+    ) as client:
+        start = f"POST {space}/secrets HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n".encode()
+        client.sendall(start + b"Content-Length: %d\r\n%b\r\n\r\n%b" % (len(body), header, body))
+        assert client.recv(65536).startswith(b"HTTP/1.1 %d " % status)
+
+
+@pytest.mark.parametrize("name", ["cpu", "memory", "hugepages-2Mi", "hugepages-1e99999999", "hugepages-1n", "a.b/c"])
+@pytest.mark.parametrize("amount", ["1e99", "1e-99", "99E99", "1E", "9999999999999999999999999999", "0.000000001"])
+def test_amounts_without_measure(server: Server, name: str, amount: str) -> None:
+    space = server.namespace(f"q{uuid.uuid4().hex[:8]}")
+    hard = {"requests.memory": "1Gi", "limits.cpu": "1e99", "cpu": amount}
+    server.call("POST", f"{space}/resourcequotas", {"metadata": {"name": "q"}, "spec": {"hard": hard}})
+    limits = [{"type": "Container", "max": {"cpu": "1e99"}, "min": {"memory": "1Ki"}}]
+    server.call("POST", f"{space}/limitranges", {"metadata": {"name": "l"}, "spec": {"limits": limits}})
+    resources = {"limits": {"cpu": "1", "memory": "1Mi", name: amount}}
+    container = {"name": "c", "image": "x", "resources": resources}
+    whole: list[dict[str, Any]] = [{}, {"resources": {"limits": {name: amount}}}, {"resources": {"requests": {}}}]
+    for index, more in enumerate(whole):
+        spec = {"containers": [container, {**container, "name": "d"}], **more}
+        answer = server.call("POST", f"{space}/pods", {"metadata": {"name": f"p{index}"}, "spec": spec})
+        assert answer.status < 500
+        if answer.status == 201:
+            assert server.call("PUT", f"{space}/pods/p{index}", answer.body).status == 200
+
+
 def test_managed_fields_that_are_none(server: Server, deployment: str) -> None:
     for fields in (
         [{"fieldsV1": {"x": 1}}],

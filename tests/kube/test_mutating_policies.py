@@ -148,6 +148,63 @@ def test_scale(server: Server, space: str, policy: Policy) -> None:
     assert server.call("PATCH", f"{apps}/d/scale", {"spec": {"replicas": 9}}, **merge).body["spec"] == {"replicas": 2}
 
 
+def test_an_older_version_is_changed_in_its_own_words(server: Server, space: str, policy: Policy) -> None:
+    add = "JSONPatch{op: 'replace', path: '/spec/targetCPUUtilizationPercentage', "
+    expression = f"[{add}value: object.spec.targetCPUUtilizationPercentage + 10}}]"
+    policy("horizontalpodautoscalers", patching(expression), group="autoscaling", matchPolicy="Exact")
+    path = f"/apis/autoscaling/v1/namespaces/{space.rpartition('/')[2]}/horizontalpodautoscalers"
+    spec = {
+        "maxReplicas": 3,
+        "targetCPUUtilizationPercentage": 50,
+        "scaleTargetRef": {"kind": "Deployment", "name": "d"},
+    }
+    made = server.make(path, {"metadata": {"name": "h"}, "spec": spec})
+    assert made["spec"]["targetCPUUtilizationPercentage"] == 60
+
+
+@pytest.mark.parametrize("path", ["", "/metadata", "/spec", "/metadata/labels", "/metadata/name", "/spec/containers"])
+@pytest.mark.parametrize("value", ["5", "[5]", "{'name': 5}"])
+def test_what_is_no_object_of_the_kind_is_refused(
+    server: Server, space: str, policy: Policy, path: str, value: str
+) -> None:
+    policy("pods", patching(f"[JSONPatch{{op: 'add', path: '{path}', value: {value}}}]"))
+    assert 400 <= server.call("POST", f"{space}/pods", pod()).status < 500
+
+
+@pytest.mark.parametrize(
+    ("resource", "path", "value"),
+    [
+        ("pods/binding", "/target", "5"),
+        ("pods/binding", "/target", "{'name': 5}"),
+        ("pods/eviction", "/deleteOptions", "{'preconditions': 5}"),
+        ("serviceaccounts/token", "/spec", "5"),
+        ("serviceaccounts/token", "/spec", "{'expirationSeconds': 'x'}"),
+        ("deployments/scale", "/spec", "{'replicas': 'x'}"),
+    ],
+)
+def test_what_is_sent_to_a_sub_resource_stays_of_its_kind(
+    server: Server, space: str, policy: Policy, resource: str, path: str, value: str
+) -> None:
+    apps = f"/apis/apps/v1/namespaces/{space.rpartition('/')[2]}/deployments"
+    server.make(f"{space}/pods", pod())
+    selector, template = {"matchLabels": {"a": "b"}}, {"metadata": {"labels": {"a": "b"}}, "spec": pod()["spec"]}
+    server.make(apps, {"metadata": {"name": "d"}, "spec": {"selector": selector, "template": template}})
+    operation = f"[JSONPatch{{op: 'add', path: '{path}', value: {value}}}]"
+    policy(resource, patching(operation), group="apps" if "scale" in resource else "")
+    answer = {
+        "pods/binding": lambda: server.call(
+            "POST", f"{space}/pods/p/binding", {"metadata": {"name": "p"}, "target": {"name": "n"}}
+        ),
+        "pods/eviction": lambda: server.call("POST", f"{space}/pods/p/eviction", {"metadata": {"name": "p"}}),
+        "serviceaccounts/token": lambda: server.call("POST", f"{space}/serviceaccounts/default/token", {"spec": {}}),
+        "deployments/scale": lambda: server.call(
+            "PUT", f"{apps}/d/scale", {"metadata": {"name": "d"}, "spec": {"replicas": 2}}
+        ),
+    }[resource]()
+    assert answer.status == 400
+    assert "json: cannot unmarshal" in answer.body["message"]
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [

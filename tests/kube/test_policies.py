@@ -156,6 +156,13 @@ def test_libraries(server: Server, space: str, policy: Policy, expression: str) 
     assert answer.status == 201, answer.body
 
 
+def test_texts_of_any_length_are_not_made(server: Server, space: str, policy: Policy) -> None:
+    policy({"expression": "'%.999999999f'.format([1.0]) != ''"})
+    answer = server.call("POST", f"{space}/configmaps", config_map("m"))
+    assert answer.status == 422
+    assert "resulted in error" in answer.body["message"]
+
+
 @pytest.mark.parametrize(
     ("expression", "name"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 import socket
@@ -238,3 +239,87 @@ def test_services_and_pods_are_not_proxied_to_this_machine(server: Server, site:
     assert (answer.status, answer.body["message"]) == (400, "address not allowed")
     assert server.call("GET", f"{space}/services/none/proxy/").status == 404
     assert server.call("GET", f"{space}/services/a:b:c:d/proxy/").status == 400
+
+
+def test_what_comes_after_the_proxy_is_passed_on_as_it_is(server: Server, site: int) -> None:
+    space = server.namespace(f"p{uuid.uuid4().hex[:8]}")
+    for name in ("proxy", "proxy-1"):
+        server.make(
+            f"{space}/pods", {"metadata": {"name": name}, "spec": {"containers": [{"name": "c", "image": "x"}]}}
+        )
+        status = {"status": {"podIP": "127.0.0.1", "phase": "Running"}}
+        patched = server.call(
+            "PATCH", f"{space}/pods/{name}/status", status, content_type="application/merge-patch+json"
+        )
+        assert patched.status == 200
+    with server.cloud.changed("kube", pod_cidr="127.0.0.0/8"):
+        for name in ("proxy", "proxy-1"):
+            for path, seen in (
+                ("", "/"),
+                ("/a%2Fb", "/a%2Fb"),
+                ("/x?a=%20b%26c", "/x?a=%20b%26c"),
+                ("/z//y/", "/z//y/"),
+            ):
+                answer = server.call("GET", f"{space}/pods/{name}:{site}/proxy{path}")
+                assert (answer.status, answer.body) == (200, f"{seen} None".encode())
+
+
+class _Once:
+    """A pod that answers one connection with bytes, and what it was asked."""
+
+    def __init__(self, answer: bytes) -> None:
+        self._answer = answer
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.asked = b""
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        with self._listener, self._listener.accept()[0] as connection:
+            while not self.asked.endswith(b"\r\n\r\n"):
+                self.asked += connection.recv(4096)
+            connection.sendall(self._answer)
+
+    def join(self) -> None:
+        self._thread.join()
+
+
+def test_answers_that_break_off(server: Server) -> None:
+    space = server.namespace(f"p{uuid.uuid4().hex[:8]}")
+    server.make(f"{space}/pods", {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "x"}]}})
+    status = {"status": {"podIP": "127.0.0.1", "phase": "Running"}}
+    server.call("PATCH", f"{space}/pods/p/status", status, content_type="application/merge-patch+json")
+    with server.cloud.changed("kube", pod_cidr="127.0.0.0/8"):
+        pod = _Once(b"nothing that is HTTP\r\n\r\n")
+        answer = server.call("GET", f"{space}/pods/p:{pod.port}/proxy/")
+        pod.join()
+        assert answer.status == 503
+        assert answer.body["message"].startswith("error trying to reach service")
+        pod = _Once(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc")
+        with pytest.raises((http.client.HTTPException, ConnectionError)):
+            server.call("GET", f"{space}/pods/p:{pod.port}/proxy/")
+        pod.join()
+        # Nobody asks for what the caller did not ask for.
+        pod = _Once(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi")
+        address = server.cloud.config.addresses["kube"]
+        with server.tls.wrap_socket(
+            socket.create_connection((address.host, address.port)), server_hostname="localhost"
+        ) as client:
+            path = f"{space}/pods/p:{pod.port}/proxy/"
+            client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+            assert client.recv(65536).startswith(b"HTTP/1.1 200")
+        pod.join()
+        names = {line.partition(b":")[0].lower() for line in pod.asked.splitlines()[1:] if line}
+        assert names == {b"host", b"x-forwarded-for", b"x-forwarded-uri", b"x-forwarded-proto"}
+
+
+def test_a_port_of_a_pod_names_no_other_machine(server: Server) -> None:
+    space = server.namespace(f"p{uuid.uuid4().hex[:8]}")
+    server.make(f"{space}/pods", {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "x"}]}})
+    status = {"status": {"podIP": "10.1.2.3", "phase": "Running"}}
+    server.call("PATCH", f"{space}/pods/p/status", status, content_type="application/merge-patch+json")
+    for port in ("1@127.0.0.1", "1@169.254.169.254", "http", "0", "-1", "%31%40127.0.0.1"):
+        answer = server.call("GET", f"{space}/pods/p:{port}/proxy/")
+        assert answer.status == 400
+        assert "invalid pod request" in answer.body["message"]

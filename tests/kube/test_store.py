@@ -71,6 +71,19 @@ async def test_watchers_see_every_change_in_order(store: Store) -> None:
     store.unwatch("configmaps", events.append)
 
 
+async def test_who_cannot_follow_keeps_nobody_waiting(store: Store) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("x")
+
+    events: list[Event] = []
+    store.on_change("configmaps", fail)
+    for receiver in (fail, events.append):
+        store.watch("configmaps", store.revision, receiver)
+    async with asyncio.timeout(10):
+        await asyncio.gather(*(store.create("configmaps", "n", name, obj(name)) for name in "abc"))
+    assert [event.stored.name for event in events] == ["a", "b", "c"]
+
+
 async def test_the_past_is_kept_for_a_while(store: Store) -> None:
     made = await store.create("configmaps", "n", "a", obj("a"))
     then = store.revision

@@ -101,6 +101,38 @@ def test_an_object_is_refused(server: Server, hook: Webhook, configure: Any, spa
     assert answer.body["message"] == 'admission webhook "no.example.com" denied the request without explanation'
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"allowed": True, "warnings": 5},
+        {"allowed": True, "warnings": {"a": 1}},
+        {"allowed": False, "status": "no"},
+        {"allowed": False, "status": {"code": "x", "message": 5, "reason": {}, "details": 5}},
+        {"allowed": False, "status": {"code": 429, "details": {"retryAfterSeconds": "a\r\nb"}}},
+        patch({"op": "replace", "path": "", "value": 5}),
+        patch({"op": "remove", "path": "/metadata"}),
+        patch({"op": "add", "path": "/spec", "value": 5}),
+        patch({"op": "add", "path": "/spec/maxReplicas", "value": "x"}),
+        patch({"op": "add", "path": "/spec/metrics", "value": 5}),
+        patch({"op": "add", "path": "/metadata/annotations", "value": "x"}),
+    ],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_answers_that_make_no_sense(
+    server: Server, hook: Webhook, configure: Any, space: str, version: str, answer: Object
+) -> None:
+    rule = hook.rule("a.example.com", "horizontalpodautoscalers", space.rpartition("/")[2], matchPolicy="Exact")
+    rule["rules"][0]["apiVersions"] = ["*"]
+    configure("Mutating", rule)
+    hook.answer = lambda request: answer
+    path = f"/apis/autoscaling/{version}/namespaces/{space.rpartition('/')[2]}/horizontalpodautoscalers"
+    spec = {"maxReplicas": 3, "scaleTargetRef": {"kind": "Deployment", "name": "d"}}
+    found = server.call("POST", path, {"metadata": {"name": "h"}, "spec": spec})
+    assert hook.asked
+    assert found.status < 500 or "failed calling webhook" in found.body["message"]
+
+
 def test_who_is_asked(server: Server, hook: Webhook, configure: Any, space: str) -> None:
     selector = {"matchLabels": {"look": "yes"}}
     condition = {"name": "not-b", "expression": "object.metadata.name != 'b' && request.operation == 'CREATE'"}

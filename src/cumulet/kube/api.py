@@ -114,8 +114,11 @@ class Api:
                 response = await self._in_turn(request, user, target)
         except ApiError as error:
             response = encode(request, error.status(), error.code, warned(request))
-            if error.details and (seconds := error.details.get("retryAfterSeconds")):
+            if error.details and isinstance(seconds := error.details.get("retryAfterSeconds"), int) and seconds:
                 response.headers["Retry-After"] = str(seconds)
+        except RecursionError:
+            # Nothing of ours is as deep as that, so the caller's is.
+            response = encode(request, bad_request("exceeded max depth").status(), 400)
         except (ConnectionError, web.HTTPException):
             raise
         except Exception:
@@ -145,7 +148,9 @@ class Api:
 
     async def _in_turn(self, request: web.BaseRequest, user: User, target: Target) -> web.StreamResponse:
         """Answer who may ask, when it is their turn."""
-        wanted = self._authorize(user, target, target.name or selected_name(request))
+        # Of what is read alone a selector may name the one object.
+        reads = target.verb in ("list", "watch")
+        wanted = self._authorize(user, target, target.name or (selected_name(request) if reads else ""))
         if target.subresource in _LONG:
             return await self._dispatch(request, user, target)
         seat = await self._flows.enter(user, wanted)

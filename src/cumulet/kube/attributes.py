@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 
 class Attributes(NamedTuple):
@@ -15,3 +16,8 @@ class Attributes(NamedTuple):
     namespace: str = ""
     name: str = ""
     path: str = ""
+
+    @classmethod
+    def about(cls, verb: str, asked: Mapping[str, Any]) -> Attributes:
+        """Of what is asked for by the names of the fields here, as access reviews and expressions do."""
+        return cls(verb, **{name: asked[name] for name in cls._fields[1:] if name in asked})

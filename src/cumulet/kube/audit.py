@@ -12,6 +12,7 @@ import msgspec
 from aiohttp import web
 
 from cumulet.common import clock
+from cumulet.kube.body import readable
 from cumulet.kube.target import Target
 from cumulet.kube.users import User, user_info
 
@@ -94,7 +95,7 @@ def _event(request: web.BaseRequest, target: Target | None, status: int, seconds
         "requestURI": request.raw_path,
         "verb": target.verb if target is not None else request.method.lower(),
         "sourceIPs": [peer[0]] if peer else [],
-        "userAgent": request.headers.get("User-Agent", ""),
+        "userAgent": readable(request.headers.get("User-Agent", "")),
         "responseStatus": {"metadata": {}, "code": status},
         "requestReceivedTimestamp": clock.rfc3339_micro(now - timedelta(seconds=seconds)),
         "stageTimestamp": clock.rfc3339_micro(now),

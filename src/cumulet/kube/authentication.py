@@ -56,7 +56,7 @@ class Authenticator:
             if issuer == ISSUER:
                 return self._tokens.verify(token, audiences)
             return _principal(await self._entra.verify(token, *(audiences or [AKS_SERVER])))
-        except (jwt.InvalidTokenError, AuthenticationError, KeyError, TypeError) as error:
+        except (jwt.InvalidTokenError, AuthenticationError, KeyError, TypeError, ValueError) as error:
             raise TokenError(str(error)) from None
         except (aiohttp.ClientError, TimeoutError) as error:
             raise TokenError(f"the authority that issued the token does not answer: {error}") from None

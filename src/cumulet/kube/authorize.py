@@ -37,10 +37,10 @@ class Authorizer:
         if "system:masters" in user.groups:
             return True
         if NODES in user.groups and (
-            self._nodes.allows(user, attributes) or any(_covers(rule, attributes) for rule in NODE_RULES)
+            self._nodes.allows(user, attributes) or any(covers(rule, attributes) for rule in NODE_RULES)
         ):
             return True
-        return any(_covers(rule, attributes) for rule in self.rules(user, attributes.namespace))
+        return any(covers(rule, attributes) for rule in self.rules(user, attributes.namespace))
 
     def rules(self, user: User, namespace: str) -> list[dict[str, Any]]:
         """The rules that hold for a user in the cluster, and in a namespace where one is given; to be read only."""
@@ -83,7 +83,8 @@ def _is(subject: dict[str, Any], user: User, namespace: str) -> bool:
     return False
 
 
-def _covers(rule: dict[str, Any], wanted: Attributes) -> bool:
+def covers(rule: dict[str, Any], wanted: Attributes) -> bool:
+    """Whether a rule gives a right."""
     verbs = rule.get("verbs") or ()
     if "*" not in verbs and wanted.verb not in verbs:
         return False

@@ -6,7 +6,9 @@ from typing import Any
 
 from aiohttp import web
 
+from cumulet.kube.codec import decode_body
 from cumulet.kube.resources import Row
+from cumulet.kube.schema import prune
 from cumulet.kube.status import ApiError, Cause, bad_request, invalid
 from cumulet.kube.versions import from_stored
 
@@ -27,6 +29,15 @@ async def read(request: web.BaseRequest) -> bytes:
             message = f"Request entity too large: limit is {BODY_LIMIT}"
             raise ApiError(413, "RequestEntityTooLarge", message, {})
     return bytes(body)
+
+
+async def part(request: web.BaseRequest, group: str, version: str, kind: str) -> Object:
+    """What is sent to a sub-resource that is no part of its object. Raises `ApiError` 400, 413 and 415."""
+    obj = decode_body(request.headers.get("Content-Type", ""), await read(request), kind)
+    for key in ("kind", "apiVersion"):
+        obj.pop(key, None)
+    prune(obj, group, version, kind)
+    return obj
 
 
 def dry_run(request: web.BaseRequest) -> bool:
@@ -53,7 +64,12 @@ def manager(request: web.BaseRequest) -> str:
     if len(given) > 128:
         cause = Cause("fieldManager", "FieldValueTooLong", "Too long: may not be more than 128 bytes")
         raise invalid("meta.k8s.io", _OPTIONS.get(request.method, "UpdateOptions"), "", [cause])
-    return given or request.headers.get("User-Agent", "").partition("/")[0][:128] or "unknown"
+    return given or readable(request.headers.get("User-Agent", "")).partition("/")[0][:128] or "unknown"
+
+
+def readable(text: str) -> str:
+    """The value of a header, without bytes that are no text."""
+    return text if text.isascii() else text.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def whole(row: Row, obj: Object) -> Object:

@@ -9,10 +9,9 @@ from aiohttp import web
 from cumulet.common import clock
 from cumulet.kube import schema
 from cumulet.kube.answer import encode
-from cumulet.kube.body import read
-from cumulet.kube.codec import decode_body
+from cumulet.kube.body import part
 from cumulet.kube.objects import Objects
-from cumulet.kube.options import check_named
+from cumulet.kube.options import check_deletion, check_named
 from cumulet.kube.resources import BY_KEY
 from cumulet.kube.status import ApiError, bad_request
 from cumulet.kube.store import Store
@@ -35,12 +34,11 @@ class Evictions:
 
     async def evict(self, request: web.BaseRequest, user: User, target: Target) -> web.Response:
         """Answer a request on `eviction`. Raises `ApiError` 404, 409, and 429 where it cannot be just now."""
-        eviction = decode_body(request.headers.get("Content-Type", ""), await read(request), "Eviction")
+        eviction = await part(request, "policy", "v1", "Eviction")
         check_named(target.name, eviction, "Eviction")
         eviction = await self._objects.admit(target, "CREATE", eviction, None, Writer.of(request, user))
         options = eviction.get("deleteOptions") or {}
-        if not isinstance(options, dict):
-            raise bad_request("deleteOptions must be an object")
+        check_deletion(options)
         pod = self._objects.get(target.row, target.namespace, target.name).load()
         by = Writer.of(request, user)
         by.dry_run = by.dry_run or options.get("dryRun") == ["All"]

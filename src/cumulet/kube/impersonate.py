@@ -8,6 +8,7 @@ from aiohttp import web
 
 from cumulet.kube.attributes import Attributes
 from cumulet.kube.authorize import Authorizer
+from cumulet.kube.body import readable
 from cumulet.kube.status import bad_request, forbidden
 from cumulet.kube.users import User
 
@@ -20,6 +21,9 @@ def impersonated(request: web.BaseRequest, user: User, authorizer: Authorizer) -
     """The user to go on as. Raises `ApiError` 400, and 403 where the caller may not."""
     if not any(key[:12].lower() == "impersonate-" for key in request.headers):
         return user
+    for key, value in request.headers.items():
+        if key[:12].lower() == "impersonate-" and readable(value) != value:
+            raise bad_request(f"the header {key} is not text")
     name = request.headers.get("Impersonate-User", "")
     groups = request.headers.getall("Impersonate-Group", [])
     uid = request.headers.get("Impersonate-Uid", "")

@@ -63,8 +63,3 @@ class Kubelet:
                 500, "InternalError", f"no preferred addresses found; known addresses: {list(addresses)}", {}
             )
         return f"https://{addresses['InternalIP']}:{port}"
-
-
-def flag(request: web.BaseRequest, name: str) -> bool:
-    """A parameter of the query as upstream reads it: true unless it is not there, or says otherwise."""
-    return name in request.query and request.query[name].lower() not in ("false", "0")

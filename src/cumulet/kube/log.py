@@ -9,7 +9,8 @@ from aiohttp import web
 from yarl import URL
 
 from cumulet.common import clock
-from cumulet.kube.kubelet import Kubelet, flag
+from cumulet.kube.kubelet import Kubelet
+from cumulet.kube.options import is_set
 from cumulet.kube.status import ApiError, Cause, bad_request, invalid
 
 Object = dict[str, Any]
@@ -45,7 +46,7 @@ async def log(kubelet: Kubelet, request: web.BaseRequest, pod: Object) -> web.St
 def _options(request: web.BaseRequest, name: str) -> dict[str, str]:
     """`PodLogOptions` (core/v1) from the query, checked."""
     query, causes = request.query, []
-    options = {field: "true" for field in _FLAGS if flag(request, field)}
+    options = {field: "true" for field in _FLAGS if is_set(request.query, field)}
     for field, least in _NUMBERS.items():
         if field not in query:
             continue

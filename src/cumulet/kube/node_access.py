@@ -17,6 +17,8 @@ from cumulet.kube.users import User
 Object = dict[str, Any]
 
 NODES = "system:nodes"
+#: The annotation of a pod that a node shows, which runs there by no order of the cluster.
+MIRROR = "kubernetes.io/config.mirror"
 _PREFIX = "system:node:"
 _LEASES = "kube-node-lease"
 _NEEDED = frozenset(("secrets", "configmaps", "persistentvolumeclaims"))
@@ -45,7 +47,7 @@ class NodeAuthorizer:
             return False
         if wanted.resource in _NEEDED and wanted.verb in ("get", "list", "watch") and not wanted.subresource:
             return any(
-                (wanted.resource, wanted.name) in set(_references(pod)) for pod in self._pods(node, wanted.namespace)
+                (wanted.resource, wanted.name) in set(references(pod)) for pod in self._pods(node, wanted.namespace)
             )
         if (wanted.verb, wanted.resource, wanted.subresource) == ("create", "serviceaccounts", "token"):
             return any(
@@ -59,7 +61,7 @@ class NodeAuthorizer:
                 yield stored.load()
 
 
-def _references(pod: Object) -> Iterator[tuple[str, str]]:
+def references(pod: Object) -> Iterator[tuple[str, str]]:
     """Resource and name of everything in the namespace that a pod refers to."""
     spec = pod["spec"]
     for secret in spec.get("imagePullSecrets") or ():
@@ -111,11 +113,16 @@ def restrict(user: User, operation: str, row: Row, subresource: str, obj: Object
 
 def _pod(node: str, operation: str, subresource: str, pod: Object) -> str:
     if operation == "CREATE":
-        if "kubernetes.io/config.mirror" not in (pod["metadata"].get("annotations") or {}):
-            return f'pod does not have "kubernetes.io/config.mirror" annotation, node "{node}" can only create mirror pods'
+        if MIRROR not in (pod["metadata"].get("annotations") or {}):
+            return f'pod does not have "{MIRROR}" annotation, node "{node}" can only create mirror pods'
         if pod["spec"].get("nodeName") != node:
             return f'node "{node}" can only create pods with spec.nodeName set to itself'
-        return ""
+        # Else a node would come to be allowed whatever it names.
+        if pod["spec"].get("serviceAccountName"):
+            return f'node "{node}" can not create pods that reference a service account'
+        return next(
+            (f'node "{node}" can not create pods that reference {kind}' for kind, name in references(pod) if name), ""
+        )
     if pod["spec"].get("nodeName") == node:
         return ""
     if operation == "DELETE":

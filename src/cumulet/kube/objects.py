@@ -6,16 +6,16 @@ import copy
 import re
 import uuid
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from typing import Any
 
 from cumulet.common import clock
-from cumulet.kube import custom, kinds
+from cumulet.kube import custom, kinds, schema
 from cumulet.kube.admission import Admission
 from cumulet.kube.admission.webhooks import Question
 from cumulet.kube.allocate import Allocator
 from cumulet.kube.codec.go import untyped
 from cumulet.kube.custom.conversion import Conversions
+from cumulet.kube.deletion import begin_deletion, check_preconditions, is_finished
 from cumulet.kube.discovery import subresource_kind
 from cumulet.kube.fields import Manager, track
 from cumulet.kube.names import generate
@@ -23,7 +23,7 @@ from cumulet.kube.resources import Row
 from cumulet.kube.schema.parts import PARTS
 from cumulet.kube.schema.prune import strict_error
 from cumulet.kube.schema.validation.causes import quoted
-from cumulet.kube.status import ApiError, already_exists, bad_request, conflict, failure, invalid, not_found
+from cumulet.kube.status import already_exists, bad_request, conflict, failure, invalid, not_found
 from cumulet.kube.store import ConflictError, Store, Stored
 from cumulet.kube.target import Target
 from cumulet.kube.writer import SELF, Writer
@@ -46,7 +46,6 @@ _OWN = (*_KEPT, "resourceVersion", "generation", "managedFields")
 #: Updates that webhooks are asked about: of the object, and of its parts.
 _SEEN = ("", *PARTS)
 _OTHER_NAMESPACE = "the namespace of the provided object does not match the namespace sent on the request"
-_FINALIZERS = {"Foreground": "foregroundDeletion", "Orphan": "orphan"}
 
 
 class Objects:
@@ -116,7 +115,12 @@ class Objects:
         kind = subresource_kind(target.row, target.subresource) if target.subresource else None
         place = (target.row, target.namespace, target.name, target.subresource)
         question = Question(operation, *place, obj, old, by.user, by.dry_run, kind)
-        return await self._admission.admit_part(question, obj, by.warnings)
+
+        def complete(found: Object) -> None:
+            if kind is not None:
+                schema.prune(found, *kind)
+
+        return await self._admission.admit_part(question, by.warnings, complete)
 
     async def create(
         self,
@@ -236,7 +240,7 @@ class Objects:
                 if is_same or by.dry_run:
                     self._warn(row, obj, old, by)
                     return obj
-                write = self._store.delete if _is_finished(obj) else self._store.update
+                write = self._store.delete if is_finished(obj) else self._store.update
                 made = await write(row.key, before, stored)
                 obj["metadata"]["resourceVersion"] = str(made.revision)
                 self._warn(row, obj, old, by)
@@ -255,7 +259,7 @@ class Objects:
                 raise not_found(row.group, row.plural, name)
             obj = change(before.load())
             try:
-                if _is_finished(obj):
+                if is_finished(obj):
                     await self._store.delete(row.key, before, obj)
                 else:
                     await self._store.update(row.key, before, obj)
@@ -284,13 +288,13 @@ class Objects:
             if before is None:
                 raise not_found(row.group, row.plural, name)
             obj = before.load()
-            _check_preconditions(row, name, obj, options)
+            check_preconditions(row, name, obj, options)
             self._admission.admit_deletion(row, obj, by.user)
             shown = await self._conversions.load(row, before) if by.user is not SELF else obj
             question = Question("DELETE", row, namespace, name, "", None, shown, by.user, by.dry_run)
             if not is_asked:
                 await self._admission.validate(question, by.warnings)
-            finished = _begin_deletion(row, obj, options)
+            finished = begin_deletion(row, obj, options)
             answer = obj if row.custom is None else {**shown, "metadata": obj["metadata"]}
             if by.dry_run:
                 return answer, finished
@@ -355,61 +359,3 @@ class Objects:
         causes = kinds.validate(row, obj, old, subresource)
         if causes:
             raise invalid(row.group, row.kind, obj["metadata"].get("name", ""), causes)
-
-
-def _is_finished(obj: Object) -> bool:
-    """Whether an object that is being deleted has nothing left to wait for."""
-    metadata = obj["metadata"]
-    return (
-        bool(metadata.get("deletionTimestamp"))
-        and not metadata.get("finalizers")
-        and not metadata.get("deletionGracePeriodSeconds")
-        and not (obj.get("spec") or {}).get("finalizers")
-    )
-
-
-def _check_preconditions(row: Row, name: str, obj: Object, options: Object) -> None:
-    wanted = options.get("preconditions") or {}
-    for key, label, done in (
-        ("uid", "UID", "deleted and then recreated"),
-        ("resourceVersion", "ResourceVersion", "modified"),
-    ):
-        if wanted.get(key) and wanted[key] != obj["metadata"][key]:
-            why = (
-                f"the {label} in the precondition ({wanted[key]}) does not match the {label} in record "
-                f"({obj['metadata'][key]}). The object might have been {done}"
-            )
-            raise conflict(row.group, row.kind, name, why)
-
-
-def _begin_deletion(row: Row, obj: Object, options: Object) -> bool:
-    """Mark an object as being deleted, in place; whether it can go at once."""
-    metadata = obj["metadata"]
-    finalizer = _FINALIZERS.get(options.get("propagationPolicy") or "")
-    if finalizer and finalizer not in (metadata.get("finalizers") or ()) and not metadata.get("deletionTimestamp"):
-        metadata["finalizers"] = [*(metadata.get("finalizers") or ()), finalizer]
-    grace = _grace(row, obj, options)
-    current = metadata.get("deletionGracePeriodSeconds")
-    if not metadata.get("deletionTimestamp") or (current is not None and grace < current):
-        if "generation" in metadata and not metadata.get("deletionTimestamp"):
-            metadata["generation"] += 1
-        metadata["deletionTimestamp"] = clock.rfc3339(clock.now() + timedelta(seconds=grace))
-        if row.key != "namespaces":  # they go once they are empty
-            metadata["deletionGracePeriodSeconds"] = grace
-        if row.key == "namespaces":
-            obj.setdefault("status", {})["phase"] = "Terminating"
-    return _is_finished(obj)
-
-
-def _grace(row: Row, obj: Object, options: Object) -> int:
-    """Seconds that a pod gets on its node; one that is on none, or has ended, gets none."""
-    if row.key != "pods":
-        return 0
-    spec = obj.get("spec") or {}
-    if not spec.get("nodeName") or (obj.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
-        return 0
-    given = options.get("gracePeriodSeconds")
-    seconds = spec.get("terminationGracePeriodSeconds", 30) if given is None else given
-    if not isinstance(seconds, int) or isinstance(seconds, bool):
-        raise ApiError(400, "BadRequest", "gracePeriodSeconds must be a number")
-    return 1 if seconds < 0 else seconds

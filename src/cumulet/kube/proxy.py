@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import aiohttp
 from aiohttp import web
 from yarl import URL
@@ -13,6 +15,8 @@ from cumulet.kube.relaying import forwarded, relay
 from cumulet.kube.status import ApiError, bad_request
 from cumulet.kube.store import Store
 from cumulet.kube.target import Target
+
+_PORT = re.compile(r"[1-9]\d{0,4}")
 
 
 class Proxy:
@@ -46,6 +50,8 @@ class Proxy:
                     raise bad_request(f"a node is reached at its kubelet's port only, not at {port}")
             case "pods":
                 pod = self._objects.get(target.row, target.namespace, name).load()
+                if port and not _PORT.fullmatch(port):
+                    raise bad_request(f"invalid pod request {target.name!r}: a pod's port is a number")
                 address = (pod.get("status") or {}).get("podIP")
                 if not address:
                     raise ApiError(503, "ServiceUnavailable", f'pod "{name}" has no address yet', {})
@@ -58,9 +64,8 @@ class Proxy:
                 address, number = resolve(self._store, target.namespace, name, port)
                 check_address(address, self._pod_cidr)
                 base = f"{scheme}://{address}:{number}"
-        url = URL(
-            base + (target.path or "/") + (f"?{request.query_string}" if request.query_string else ""), encoded=True
-        )
+        query = request.rel_url.raw_query_string
+        url = URL(base + (target.path or "/") + (f"?{query}" if query else ""), encoded=True)
         return await relay(session, request, url, forwarded(request))
 
 

@@ -15,10 +15,10 @@ from cumulet.kube.custom.conversion import Conversions
 from cumulet.kube.options import check_list, is_set, whole_number
 from cumulet.kube.resources import Row
 from cumulet.kube.schema.validation.causes import quoted
-from cumulet.kube.selectors import Predicate, field_selector, label_selector
+from cumulet.kube.selectors import Predicate, Selection, field_selector, label_selector
 from cumulet.kube.status import ApiError, bad_request
 from cumulet.kube.store import GoneError, Store, Stored
-from cumulet.kube.watching import Selection, Watching
+from cumulet.kube.watching import Watching
 
 _TOO_OLD = (
     "The provided continue parameter is too old to display a consistent list result. You can start a new list without "

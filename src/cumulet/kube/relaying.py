@@ -30,17 +30,29 @@ _HOP = frozenset(
         "upgrade",
     )
 )
+#: Headers that are the caller's to send, or not.
+_OURS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 _IMPERSONATION = "impersonate-"
 
 
 async def relay(
     session: aiohttp.ClientSession, request: web.BaseRequest, url: URL, headers: CIMultiDict[str], **options: Any
 ) -> web.StreamResponse:
-    """Send a request to a URL, and back what is answered. Raises `ApiError` 503 where nobody answers."""
+    """Send a request to a URL, and back what is answered. Raises `ApiError` 503 where nobody answers.
+
+    Where an answer breaks off, so does the one that is passed on.
+    """
     body = await read(request) if request.can_read_body else None
+    response: web.StreamResponse | None = None
     try:
         async with session.request(
-            request.method, url, data=body, headers=headers, allow_redirects=False, **options
+            request.method,
+            url,
+            data=body,
+            headers=headers,
+            allow_redirects=False,
+            skip_auto_headers=_OURS,
+            **options,
         ) as upstream:
             answer = CIMultiDict((key, value) for key, value in upstream.headers.items() if key.lower() not in _HOP)
             response = web.StreamResponse(status=upstream.status, reason=upstream.reason, headers=answer)
@@ -49,7 +61,11 @@ async def relay(
                 await response.write(chunk)
             await response.write_eof()
             return response
-    except (aiohttp.ClientConnectionError, TimeoutError) as error:
+    except (aiohttp.ClientError, TimeoutError) as error:
+        if response is not None and response.prepared:
+            if request.transport is not None:
+                request.transport.abort()
+            return response
         raise ApiError(503, "ServiceUnavailable", f"error trying to reach service: {error}", {}) from None
 
 

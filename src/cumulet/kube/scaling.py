@@ -16,7 +16,7 @@ from cumulet.kube.patch import json_patch, merge_patch
 from cumulet.kube.patch.json_patch import JsonPatchError
 from cumulet.kube.patching import unpatched
 from cumulet.kube.schema.validation.causes import invalid as invalid_value
-from cumulet.kube.status import ApiError, bad_request, conflict, invalid
+from cumulet.kube.status import ApiError, bad_request, conflict, failure, invalid
 from cumulet.kube.tables.text import selector_text
 from cumulet.kube.target import Target
 from cumulet.kube.users import User
@@ -132,6 +132,10 @@ def _at(obj: Any, path: tuple[str, ...]) -> Any:
 
 
 def _put(obj: Object, path: tuple[str, ...], value: int) -> None:
-    for name in path[:-1]:
+    """Raises `ApiError` 500 as upstream does, where a custom object has something else on the way."""
+    for index, name in enumerate(path[:-1], 1):
         obj = obj.setdefault(name, {})
+        if not isinstance(obj, dict):
+            where = ".".join(path[:index])
+            raise failure(f"value cannot be set because .{where} is not a map[string]interface {{}}")
     obj[path[-1]] = value

@@ -89,3 +89,19 @@ def _text_at(obj: Any, path: tuple[str, ...]) -> str:
     if isinstance(obj, bool):
         return "true" if obj else "false"
     return _ABSENT.get(path[-1], "") if obj is None else str(obj)
+
+
+class Selection:
+    """What of a resource a watch or a list is about."""
+
+    def __init__(self, namespace: str, name: str, labels: str, fields: str, predicate: Predicate | None) -> None:
+        #: What says the same has the same key.
+        self.key = (namespace, name, labels, fields)
+        self.namespace = namespace
+        self.is_whole = not name and predicate is None
+        self._name = name
+        self._predicate = predicate
+
+    def has(self, stored: Stored) -> bool:
+        """Whether an object that is in the namespace is meant."""
+        return (not self._name or stored.name == self._name) and (self._predicate is None or self._predicate(stored))

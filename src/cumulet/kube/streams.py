@@ -37,7 +37,8 @@ from cumulet.common.kubernetes.negotiation import (
 )
 from cumulet.common.spdy import PROTOCOL, Session
 from cumulet.common.upgrade import RefusedError, Upgraded, upgrade
-from cumulet.kube.kubelet import Kubelet, flag
+from cumulet.kube.kubelet import Kubelet
+from cumulet.kube.options import is_set
 from cumulet.kube.status import ApiError, bad_request
 
 Object = dict[str, Any]
@@ -54,7 +55,7 @@ class Streams:
 
     async def handle(self, request: web.BaseRequest, pod: Object, kind: str) -> web.StreamResponse:
         """Answer a request for `exec`, `attach` or `portforward`. Raises `ApiError`."""
-        wanted = [flag(request, name) for name in _QUERY]
+        wanted = [is_set(request.query, name) for name in _QUERY]
         url = self._url(request, pod, kind)
         match request.headers.get("Upgrade", "").lower():
             case "websocket":
@@ -77,7 +78,7 @@ class Streams:
             return URL(base + path).with_query({"port": ports} if ports else {})
         path = f"/{kind}/{namespace}/{name}/{self._kubelet.container(request, pod)}"
         query = [("command", word) for word in request.query.getall("command", [])]
-        query += [(short, "1") for name, short in _QUERY.items() if flag(request, name)]
+        query += [(short, "1") for name, short in _QUERY.items() if is_set(request.query, name)]
         return URL(self._kubelet.address(pod) + path).with_query(query)
 
     async def _join(self, request: web.BaseRequest, url: URL) -> web.StreamResponse:

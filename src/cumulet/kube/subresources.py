@@ -12,8 +12,7 @@ from cumulet.kube.answer import encode
 from cumulet.kube.attributes import Attributes
 from cumulet.kube.authentication import Authenticator, TokenError
 from cumulet.kube.authorize import Authorizer
-from cumulet.kube.body import dry_run, manager, read, whole
-from cumulet.kube.codec import decode_body
+from cumulet.kube.body import dry_run, manager, part, whole
 from cumulet.kube.eviction import Evictions
 from cumulet.kube.fields import Manager, track
 from cumulet.kube.kubelet import Kubelet
@@ -64,7 +63,7 @@ class Subresources:
             case "scale", "update" | "patch":
                 return await self._scales.change(request, user, target)
             case "binding", "create":
-                binding = decode_body(request.headers.get("Content-Type", ""), await read(request), "Binding")
+                binding = await part(request, "", "v1", "Binding")
                 check_named(target.name, binding, "Binding")
                 return await self.bind(request, user, target, binding)
             case "eviction", "create":
@@ -103,7 +102,7 @@ class Subresources:
         """Put a pod on a node. Raises `ApiError` 400, 404 and 409."""
         binding = await self._objects.admit(target, "CREATE", binding, None, Writer.of(request, user))
         node = (binding.get("target") or {}).get("name")
-        if not isinstance(node, str) or not node:
+        if not node:
             raise bad_request("target.name must name a node")
         uid = (binding.get("metadata") or {}).get("uid")
 
@@ -134,8 +133,7 @@ class Subresources:
         return encode(request, status, 201)
 
     async def _finalize(self, request: web.BaseRequest, target: Target) -> web.Response:
-        body = decode_body(request.headers.get("Content-Type", ""), await read(request), "Namespace")
-        self._objects.decode(target.row, body, "Ignore")
+        body = await part(request, "", "v1", "Namespace")
 
         def change(namespace: Object) -> Object:
             finalizers = (body.get("spec") or {}).get("finalizers") or []
@@ -216,14 +214,5 @@ _CONNECT_OPTIONS = {
 
 
 def _attributes(spec: Object) -> Attributes:
-    if other := spec.get("nonResourceAttributes"):
-        return Attributes(other.get("verb", ""), path=other.get("path", ""))
-    found = spec.get("resourceAttributes") or {}
-    return Attributes(
-        found.get("verb", ""),
-        found.get("group", ""),
-        found.get("resource", ""),
-        found.get("subresource", ""),
-        found.get("namespace", ""),
-        found.get("name", ""),
-    )
+    asked = spec.get("nonResourceAttributes") or spec.get("resourceAttributes") or {}
+    return Attributes.about(asked.get("verb", ""), asked)

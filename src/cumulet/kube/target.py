@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from aiohttp import web
@@ -22,7 +23,7 @@ class Target(NamedTuple):
     namespace: str
     name: str
     subresource: str
-    #: What follows `proxy`, as it was sent.
+    #: What follows `proxy`, as it was sent: nothing, or what begins with a slash.
     path: str = ""
 
 
@@ -73,7 +74,8 @@ def parse(request: web.BaseRequest, catalog: Catalog) -> Target | None:
         raise method_not_allowed()
     elif row.namespaced and not namespace:
         raise no_such_resource()
-    return Target(row, verb, namespace, name, subresource, _after_proxy(request) if proxied else "")
+    behind = _behind(request, len(parts) - len(rest) + 3) if proxied else ""
+    return Target(row, verb, namespace, name, subresource, behind)
 
 
 def selected_name(request: web.BaseRequest) -> str:
@@ -91,13 +93,14 @@ def _remote(request: web.BaseRequest, row: Row, namespace: str, rest: list[str],
     if watched:
         verb = "watch"
     elif not name and verb == "get":
-        verb = "watch" if request.query.get("watch", "").lower() in ("true", "1") else "list"
+        verb = "watch" if is_set(request.query, "watch") else "list"
     elif not name and verb == "delete":
         verb = "deletecollection"
     return Target(row, verb, namespace, name, "/".join(rest[2:]))
 
 
-def _after_proxy(request: web.BaseRequest) -> str:
-    """Escapes are the backend's to read."""
-    path, _, _ = request.raw_path.partition("?")
-    return path.partition("/proxy")[2]
+def _behind(request: web.BaseRequest, count: int) -> str:
+    """The path after so many segments. Escapes are the backend's to read."""
+    path = request.rel_url.raw_path
+    found = re.match(rf"(?:/+[^/]+){{{count}}}", path)
+    return path[found.end() :] if found else ""

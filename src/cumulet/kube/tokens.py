@@ -9,8 +9,7 @@ from aiohttp import web
 from cumulet.common import clock
 from cumulet.kube import schema
 from cumulet.kube.answer import encode
-from cumulet.kube.body import manager, read
-from cumulet.kube.codec import decode_body
+from cumulet.kube.body import manager, part
 from cumulet.kube.fields import Manager, shape_of, track
 from cumulet.kube.objects import Objects
 from cumulet.kube.resources import BY_KEY
@@ -35,10 +34,7 @@ class TokenRequests:
 
     async def create(self, request: web.BaseRequest, user: User, target: Target) -> web.Response:
         """Answer a request. Raises `ApiError` 400, 404, 409 and 422."""
-        body = decode_body(request.headers.get("Content-Type", ""), await read(request), _KIND)
-        body.pop("kind", None)
-        body.pop("apiVersion", None)
-        schema.prune(body, _GROUP, "v1", _KIND)
+        body = await part(request, _GROUP, "v1", _KIND)
         body = await self._objects.admit(target, "CREATE", body, None, Writer.of(request, user))
         spec: Object = body.get("spec") or {}
         account = self._objects.get(target.row, target.namespace, target.name).load()

@@ -1,9 +1,6 @@
-"""Watches (Kubernetes API concepts, "Efficient detection of changes"): one encoding of a change for all who see it.
+"""Watches (Kubernetes API concepts, "Efficient detection of changes"): the state of now, then changes from a channel.
 
-Watches that ask for the same share a channel. Of a change a channel makes one line; a feed goes round the watchers in
-short turns and writes to each what it has not seen, so that a storm of watchers delays nobody else for long, and the
-more there is to do, the more changes go out with one write. A watcher whose connection takes no more is left alone
-until it does; one that falls too far behind is cut off and asks anew.
+Watches that ask for the same share a channel. One that was cut off asks anew.
 """
 
 from __future__ import annotations
@@ -11,40 +8,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import time
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import msgspec
 from aiohttp import HttpVersion11, web
 
-from cumulet.kube.answer import Form, shaped
+from cumulet.kube.answer import Form
+from cumulet.kube.channels import Channel, Feed, Seen, Watcher
 from cumulet.kube.codec import PROTOBUF, encode_event
 from cumulet.kube.custom.conversion import Conversions
 from cumulet.kube.flow import SEAT
 from cumulet.kube.resources import Row
-from cumulet.kube.selectors import Predicate
-from cumulet.kube.status import ApiError
-from cumulet.kube.store import Event, Store, Stored
+from cumulet.kube.selectors import Selection
+from cumulet.kube.store import Store
 
 _BOOKMARK = 60.0
-#: Bytes of changes that a channel keeps for its slowest watcher.
-_KEPT = 16 * 2**20
 #: Bytes of one write of the state that a watch begins with.
 _PART = 256 * 1024
-#: Seconds of one turn of the feed, after which others come.
-_TURN = 0.001
-#: Seconds between the beginnings of two rounds of a channel: so many times as long as its last round took, and at most.
-#: A write costs about as much as the bytes of two changes, so where many watch, some changes wait for one another, and
-#: the feed never takes all of the processor.
-_PACE = 2.0
-_PACE_LIMIT = 0.06
-#: Nobody waits for less.
-_AT_ONCE = 0.0005
-
-
-#: What happened to an object, in the words of watches, and the object.
-Seen = tuple[bytes, Stored]
 
 
 class Watching:
@@ -54,8 +34,8 @@ class Watching:
         self._store = store
         self._conversions = conversions
         self._stopping = stopping
-        self._feed = _Feed()
-        self._channels: dict[tuple[object, ...], _Channel] = {}
+        self._feed = Feed()
+        self._channels: dict[tuple[object, ...], Channel] = {}
 
     async def serve(
         self,
@@ -71,14 +51,31 @@ class Watching:
     ) -> web.StreamResponse:
         """Show changes for so many seconds; from a revision on, or with `None` all that is there first.
 
-        `initial` marks the end of what is there with a bookmark. Raises `GoneError`.
+        `initial` marks the end of what is there with a bookmark. Raises `GoneError`, and `ApiError` 500 where what is
+        there cannot be shown in the version that is asked for.
         """
-        channel = self._channel(row, selection, form)
+        with self._channel(row, selection, form) as channel:
+            return await self._serve(
+                request, channel, selection, since=since, seconds=seconds, bookmarks=bookmarks, initial=initial
+            )
+
+    async def _serve(
+        self,
+        request: web.BaseRequest,
+        channel: Channel,
+        selection: Selection,
+        *,
+        since: int | None,
+        seconds: float,
+        bookmarks: bool,
+        initial: bool,
+    ) -> web.StreamResponse:
+        row, form = channel.row, channel.form
         await channel.settled()
         first = self._there(row, selection) if since is None else channel.seen(self._store.missed(row.key, since))
         protocol = request.protocol
         assert protocol.transport is not None
-        watcher = _Watcher(protocol, framed=request.version >= HttpVersion11)
+        watcher = Watcher(protocol, framed=request.version >= HttpVersion11)
         media = f"{PROTOBUF};stream=watch" if form.media == PROTOBUF else "application/json"
         response = web.StreamResponse(headers={"Content-Type": media})
         last = (_bookmark(row, self._store.revision, form, initial=True),) if initial and bookmarks else ()
@@ -105,18 +102,25 @@ class Watching:
             pass  # the watcher went away, which is its right
         finally:
             channel.remove(watcher)
-            if not channel.watchers:
-                self._store.unwatch(row.key, channel.push)
-                self._channels.pop(channel.key, None)
         return response
 
-    def _channel(self, row: Row, selection: Selection, form: Form) -> _Channel:
+    @contextlib.contextmanager
+    def _channel(self, row: Row, selection: Selection, form: Form) -> Iterator[Channel]:
+        """The channel of those who watch the same, which is followed as long as there is one who needs it."""
         key = (id(row), selection.key, form)
         found = self._channels.get(key)
-        if found is None:
-            found = self._channels[key] = _Channel(key, row, selection, form, self._feed, self._conversions)
+        if found is None or found.failure is not None:
+            found = self._channels[key] = Channel(row, selection, form, self._feed, self._conversions)
             self._store.watch(row.key, self._store.revision, found.push)
-        return found
+        found.users += 1
+        try:
+            yield found
+        finally:
+            found.users -= 1
+            if not found.users:
+                self._store.unwatch(row.key, found.push)
+                if self._channels.get(key) is found:
+                    del self._channels[key]
 
     def _there(self, row: Row, selection: Selection) -> Iterable[Seen]:
         """The state of this moment."""
@@ -124,15 +128,15 @@ class Watching:
         return ((b"ADDED", stored) for stored in there)
 
     async def _last(
-        self, watcher: _Watcher, channel: _Channel, request: web.BaseRequest, seconds: float, bookmarks: bool
+        self, watcher: Watcher, channel: Channel, request: web.BaseRequest, seconds: float, bookmarks: bool
     ) -> None:
-        """Stay until the time is over, the server stops or the watcher is cut off."""
+        """Stay until the time is over, the server stops, nothing more can be shown or the watcher is cut off."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         stopping = asyncio.ensure_future(self._stopping.wait())
         stopping.add_done_callback(lambda _: watcher.wake.set())
         try:
-            while not self._stopping.is_set() and not watcher.is_cut_off:
+            while not self._stopping.is_set() and not watcher.is_cut_off and not watcher.is_over:
                 left = deadline - loop.time()
                 if left <= 0:
                     break
@@ -152,257 +156,6 @@ class Watching:
             stopping.cancel()
 
 
-class Selection:
-    """What of a resource a watch or a list is about."""
-
-    def __init__(self, namespace: str, name: str, labels: str, fields: str, predicate: Predicate | None) -> None:
-        #: What says the same has the same key.
-        self.key = (namespace, name, labels, fields)
-        self.namespace = namespace
-        self.is_whole = not name and predicate is None
-        self._name = name
-        self._predicate = predicate
-
-    def has(self, stored: Stored) -> bool:
-        """Whether an object that is in the namespace is meant."""
-        return (not self._name or stored.name == self._name) and (self._predicate is None or self._predicate(stored))
-
-
-class _Watcher:
-    """One connection. It is `waiting` while it takes nothing: its first state is under way, or it is full."""
-
-    __slots__ = ("_framed", "_protocol", "is_cut_off", "is_waiting", "position", "wake")
-
-    def __init__(self, protocol: web.RequestHandler, *, framed: bool) -> None:
-        self._protocol = protocol
-        self._framed = framed
-        self.position = 0
-        self.is_waiting = True
-        self.is_cut_off = False
-        self.wake = asyncio.Event()
-
-    def write(self, data: bytes) -> None:
-        """Write lines as they are."""
-        self.send(_framed(data) if self._framed else data)
-
-    def take(self, plain: bytes, framed: bytes) -> None:
-        """Write lines that were framed for everybody."""
-        self.send(framed if self._framed else plain)
-
-    def send(self, data: bytes) -> None:
-        """Write bytes; where the connection then is full, wait."""
-        protocol = self._protocol
-        transport = protocol.transport
-        if transport is None or transport.is_closing():
-            self.is_waiting = self.is_cut_off = True
-            self.wake.set()
-            return
-        transport.write(data)
-        if protocol.writing_paused:
-            self.is_waiting = True
-            self.wake.set()
-
-
-class _Channel:
-    """What some watchers see of a resource: the lines that not all of them have, and where each of them is."""
-
-    def __init__(
-        self,
-        key: tuple[object, ...],
-        row: Row,
-        selection: Selection,
-        form: Form,
-        feed: _Feed,
-        conversions: Conversions,
-    ) -> None:
-        self.key = key
-        self.row = row
-        self.watchers: dict[_Watcher, None] = {}
-        self._selection = selection
-        self.form = form
-        self._feed = feed
-        self._lines: deque[bytes] = deque()
-        self._first = 0  # the number of the first line
-        self._bytes = 0
-        self._round: list[_Watcher] = []
-        self._began = 0.0  # when the last round did
-        self._took = 0.0  # what it has taken so far, in seconds
-        self._joined: dict[int, tuple[bytes, bytes]] = {}
-        self._conversions = conversions
-        self._unconverted: list[Event] = []
-        self._converting: asyncio.Task[None] | None = None
-
-    @property
-    def _end(self) -> int:
-        return self._first + len(self._lines)
-
-    def add(self, watcher: _Watcher) -> None:
-        """From here on this watcher is to see every line."""
-        watcher.position = self._end
-        self.watchers[watcher] = None
-
-    def remove(self, watcher: _Watcher) -> None:
-        """This watcher sees no more."""
-        self.watchers.pop(watcher, None)
-
-    def is_up_to_date(self, watcher: _Watcher) -> bool:
-        """Whether it has seen everything."""
-        return watcher.position == self._end and not watcher.is_waiting
-
-    def push(self, event: Event) -> None:
-        """A change happened."""
-        custom = self.row.custom
-        if custom is not None and (self._converting is not None or not custom.is_form_of(event.stored)):
-            self._unconverted.append(event)
-            if self._converting is None:
-                self._converting = asyncio.create_task(self._convert())
-        else:
-            self._add(self.lines(self.seen((event,))))
-
-    async def _convert(self) -> None:
-        """Show what happened in another version, and what happens meanwhile, in the order in which it did."""
-        while self._unconverted:
-            events, self._unconverted = self._unconverted, []
-            try:
-                seen: Iterable[Seen] = await self.converted([*self.seen(events)])
-                self._add(self.lines(seen))
-            except ApiError as error:
-                self._add((b'{"type":"ERROR","object":' + msgspec.json.encode(error.status()) + b"}\n",))
-        self._converting = None
-
-    async def settled(self) -> None:
-        """Wait until all that happened is a line."""
-        while self._converting is not None:
-            await asyncio.wait((self._converting,))
-
-    async def converted(self, seen: Sequence[Seen]) -> Sequence[Seen]:
-        """The same in the version that is shown here. Raises `ApiError` 500."""
-        shown = await self._conversions.shown(self.row, [stored for _, stored in seen])
-        return [(kind, stored) for (kind, _), stored in zip(seen, shown, strict=True)]
-
-    def _add(self, lines: Iterable[bytes]) -> None:
-        for line in lines:
-            self._lines.append(line)
-            self._bytes += len(line)
-            self._joined.clear()
-            self._feed.wake(self)
-        while self._bytes > _KEPT and len(self._lines) > 1:
-            self._bytes -= len(self._lines.popleft())
-            self._first += 1
-
-    def lines(self, seen: Iterable[Seen]) -> Iterator[bytes]:
-        """As they are written."""
-        return (_line(kind, self.row, stored, self.form) for kind, stored in seen)
-
-    def seen(self, events: Iterable[Event]) -> Iterator[Seen]:
-        """What the selection sees of changes: what begins to match is added, what ceases to is deleted."""
-        selection = self._selection
-        for event in events:
-            if selection.namespace and event.stored.namespace != selection.namespace:
-                continue
-            kind = event.type
-            if not selection.is_whole:
-                before = event.before is not None and selection.has(event.before)
-                after = kind != "DELETED" and selection.has(event.stored)
-                if not before and not after:
-                    continue
-                kind = "DELETED" if not after else "MODIFIED" if before else "ADDED"
-            yield kind.encode(), event.stored
-
-    def turn(self, until: float) -> bool:
-        """Write to some watchers, until a moment; whether all have been written to."""
-        now = time.perf_counter()
-        if not self._round:
-            self._round = [*self.watchers]
-            self._began, self._took = now, 0.0
-        self._took -= now
-        while self._round:
-            self._show(self._round.pop())
-            if (now := time.perf_counter()) > until:
-                break
-        self._took += now
-        if self._round:
-            return False
-        self._trim()
-        end = self._end
-        return all(watcher.is_waiting or watcher.position == end for watcher in self.watchers)
-
-    def early(self) -> float:
-        """Seconds until the next turn is due; the turns of a round follow at once upon each other."""
-        return 0.0 if self._round else self._began + min(_PACE_LIMIT, _PACE * self._took) - time.perf_counter()
-
-    def _show(self, watcher: _Watcher) -> None:
-        if watcher.is_waiting or watcher.position == self._end:
-            return
-        if watcher.position < self._first:
-            watcher.is_waiting = watcher.is_cut_off = True
-            watcher.wake.set()
-            return
-        found = self._joined.get(watcher.position)
-        if found is None:
-            plain = b"".join([*self._lines][watcher.position - self._first :])
-            found = self._joined[watcher.position] = (plain, _framed(plain))
-        watcher.position = self._end
-        watcher.take(*found)
-
-    def _trim(self) -> None:
-        """Drop the lines that everybody has."""
-        seen = min((watcher.position for watcher in self.watchers), default=self._end)
-        while self._first < seen and self._lines:
-            self._bytes -= len(self._lines.popleft())
-            self._first += 1
-        self._joined.clear()
-
-
-class _Feed:
-    """Goes round the channels that have something to show, a short turn at a time."""
-
-    def __init__(self) -> None:
-        self._channels: dict[_Channel, None] = {}  # in the order in which they come next
-        self._paced: set[_Channel] = set()  # those whose next round is not due
-        self._runs = False
-
-    def wake(self, channel: _Channel) -> None:
-        """This channel has something to show."""
-        if channel in self._paced:
-            return
-        self._channels[channel] = None
-        if not self._runs:
-            self._runs = True
-            asyncio.get_running_loop().call_soon(self._turn)
-
-    def _turn(self) -> None:
-        until = time.perf_counter() + _TURN
-        while self._channels and time.perf_counter() < until:
-            channel = next(iter(self._channels))
-            del self._channels[channel]
-            if self._is_early(channel):
-                continue
-            if not channel.turn(until):
-                self._channels[channel] = None
-        self._runs = bool(self._channels)
-        if self._runs:
-            asyncio.get_running_loop().call_soon(self._turn)
-
-    def _is_early(self, channel: _Channel) -> bool:
-        """Whether a channel is set aside until its next round is due."""
-        early = channel.early()
-        if early < _AT_ONCE:
-            return False
-        self._paced.add(channel)
-        asyncio.get_running_loop().call_later(early, self._due, channel)
-        return True
-
-    def _due(self, channel: _Channel) -> None:
-        self._paced.discard(channel)
-        self.wake(channel)
-
-
-def _framed(data: bytes) -> bytes:
-    """A chunk of HTTP/1.1's chunked transfer coding (RFC 9112, 7.1)."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
-
-
 def _parts(lines: Iterable[bytes]) -> Iterator[bytes]:
     """Lines joined to pieces of a good size."""
     part: list[bytes] = []
@@ -415,13 +168,6 @@ def _parts(lines: Iterable[bytes]) -> Iterator[bytes]:
             part, size = [], 0
     if part:
         yield b"".join(part)
-
-
-def _line(kind: bytes, row: Row, stored: Stored, form: Form) -> bytes:
-    body = shaped(row, stored, form)
-    if form.media == PROTOBUF:
-        return encode_event(kind.decode(), msgspec.json.decode(body))
-    return b"".join((b'{"type":"', kind, b'","object":', body, b"}\n"))
 
 
 def _bookmark(row: Row, revision: int, form: Form, *, initial: bool = False) -> bytes:

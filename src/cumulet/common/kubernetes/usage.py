@@ -47,12 +47,11 @@ def usage(key: str, obj: Object) -> Amounts:
 
 def written(value: Decimal, like: str) -> str:
     """A quantity, in powers of two where `like` is written so."""
-    if like.endswith("i") and value == value.to_integral_value():
+    if value == (whole := int(value)):
         for suffix, size in (("Gi", 2**30), ("Mi", 2**20), ("Ki", 2**10)):
-            if value and value % size == 0:
-                return f"{int(value) // size}{suffix}"
-    if value == value.to_integral_value():
-        return str(int(value))
+            if like.endswith("i") and whole and whole % size == 0:
+                return f"{whole // size}{suffix}"
+        return str(whole)
     return f"{int((value * 1000).to_integral_value())}m"
 
 

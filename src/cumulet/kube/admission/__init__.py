@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from cumulet.kube.admission import certificates
+from cumulet.kube.admission import certificates, escalation
 from cumulet.kube.admission.limits import LimitRanges
 from cumulet.kube.admission.mutations import Mutations
 from cumulet.kube.admission.pods import PodDefaults, unnamed
@@ -43,6 +43,7 @@ class Admission:
         self._security = PodSecurity(store)
         self._quotas = Quotas(store)
         self._certificates = certificates.CertificateRequests(store)
+        self._escalations = escalation.Escalations(store)
 
     def admit(self, row: Row, obj: Object, user: User) -> None:
         """Check and complete a new object, in place. Raises `ApiError` 403, 404 and 405."""
@@ -87,10 +88,12 @@ class Admission:
         await self._policies.check(question, warnings)
         await self.webhooks.check(question, warnings)
 
-    async def admit_part(self, question: Question, obj: Object, warnings: list[str]) -> Object:
+    async def admit_part(self, question: Question, warnings: list[str], complete: Callable[[Object], None]) -> Object:
         """What is sent to a sub-resource as webhooks want it, if policies and webhooks let it be. Raises `ApiError`."""
+        obj = question.obj
+        assert obj is not None
         if self.changes:
-            obj = await self.change(question, warnings, lambda found: None) or obj
+            obj = await self.change(question, warnings, complete) or obj
         await self.validate(question._replace(obj=obj), warnings)
         return obj
 
@@ -110,6 +113,8 @@ class Admission:
             case "persistentvolumeclaims" if not part:
                 if old is None or not old["metadata"].get("deletionTimestamp"):
                     self._limits.check_claim(obj)
+            case key if key in escalation.KEYS:
+                self._escalations.check(question)
             case "priorityclasses.scheduling.k8s.io":
                 self._pods.check_class(obj)
 

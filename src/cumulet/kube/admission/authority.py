@@ -31,15 +31,6 @@ def checking(authorizer: Authorizer, user: User) -> Callable[[Value, str], Value
             namespace, name = account
             groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", AUTHENTICATED)
             who = User(f"system:serviceaccount:{namespace}:{name}", groups)
-        wanted = Attributes(
-            verb,
-            asked.get("group", ""),
-            asked.get("resource", ""),
-            asked.get("subresource", ""),
-            asked.get("namespace", ""),
-            asked.get("name", ""),
-            asked.get("path", ""),
-        )
-        return {"allowed": authorizer.allows(who, wanted), "reason": ""}
+        return {"allowed": authorizer.allows(who, Attributes.about(verb, asked)), "reason": ""}
 
     return check

@@ -15,6 +15,7 @@ import msgspec
 from cumulet.kube import kinds
 from cumulet.kube.admission.binding import BoundPolicies, Functions, Matched, applies
 from cumulet.kube.admission.webhooks import Question
+from cumulet.kube.admission.webhooks.asking import from_version
 from cumulet.kube.cel import CelError, evaluate
 from cumulet.kube.cel.structs import plain
 from cumulet.kube.custom.conversion import Conversions
@@ -27,7 +28,7 @@ from cumulet.kube.resources import Row
 from cumulet.kube.schema import definition
 from cumulet.kube.status import ApiError
 from cumulet.kube.store import Store
-from cumulet.kube.versions import to_stored
+from cumulet.kube.versions import from_stored
 
 Object = dict[str, Any]
 Complete = Callable[[Object], None]
@@ -66,22 +67,18 @@ class Mutations(BoundPolicies):
         if matched is None or question.obj is None:
             return question.obj
         functions = self.functions(question)
-        obj = matched.question.obj
-        assert obj is not None
+        start = matched.question.obj
+        assert start is not None
+        obj = start = from_stored(matched.row, start) if question.kind is None else start
         for variables in self.variables(matched):
             try:
                 obj = self._mutated(matched, obj, variables, functions)
             except CelError as error:
                 if bound.fails:
                     raise _refusal(matched, str(error)) from None
-        if obj == matched.question.obj:
+        if obj == start:
             return question.obj
-        if question.kind is not None:
-            return obj
-        back = await self._conversions.between(matched.row, question.row, to_stored(matched.row, obj))
-        assert back is not None
-        complete(back)
-        return back
+        return await from_version(self._conversions, question, matched.row, obj, complete)
 
     def _mutated(self, matched: Matched, obj: Object, variables: Object, functions: Functions) -> Object:
         """The object with all mutations of a policy, one upon the other. Raises `CelError`."""
@@ -99,6 +96,10 @@ class Mutations(BoundPolicies):
                 raise CelError(f"expression '{expression}' resulted in error: {error}") from None
             shape = _shape(matched.question, row)
             obj = _merged(obj, patch, shape) if by_merge else _patched(obj, patch)
+            for key in ("kind", "apiVersion"):
+                obj.pop(key, None)
+            if matched.question.kind is None and not isinstance(obj.get("metadata"), dict):
+                raise CelError("what a mutation makes has no metadata")
         return obj
 
 
@@ -157,6 +158,6 @@ def _patched(obj: Object, patch: Any) -> Object:
         return obj
     except JsonPatchError as error:
         raise CelError(f"JSON Patch: {error}") from None
-    if not isinstance(found, dict) or not isinstance(found.get("metadata", {}), dict):
+    if not isinstance(found, dict):
         raise CelError("JSON Patch: what it makes is no object")
     return found

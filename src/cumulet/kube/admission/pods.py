@@ -6,6 +6,7 @@ import random
 from typing import Any
 
 from cumulet.kube.names import suffix
+from cumulet.kube.node_access import MIRROR, references
 from cumulet.kube.status import forbidden
 from cumulet.kube.store import Store
 
@@ -30,6 +31,9 @@ class PodDefaults:
 
     def _service_account(self, pod: Object) -> None:
         spec, metadata = pod["spec"], pod["metadata"]
+        if MIRROR in (metadata.get("annotations") or {}):
+            _check_mirror(pod)
+            return
         name = spec.get("serviceAccountName") or "default"
         spec["serviceAccountName"] = spec["serviceAccount"] = name
         stored = self._store.get("serviceaccounts", metadata["namespace"], name)
@@ -105,6 +109,23 @@ def unnamed(obj: Object) -> str:
     """How an object is called that may have no name yet (`extractResourceName`)."""
     metadata = obj["metadata"]
     return metadata.get("name") or metadata.get("generateName") or "Unknown"
+
+
+def _check_mirror(pod: Object) -> None:
+    """A pod that a node shows runs there already, with nothing of the cluster's. Raises `ApiError` 403."""
+    spec, why = pod["spec"], ""
+    if spec.get("serviceAccountName"):
+        why = "a mirror pod may not reference service accounts"
+    elif any(kind == "secrets" and name for kind, name in references(pod)):
+        why = "a mirror pod may not reference secrets"
+    elif any(
+        source.get("serviceAccountToken")
+        for volume in spec.get("volumes") or ()
+        for source in (volume.get("projected") or {}).get("sources") or ()
+    ):
+        why = "a mirror pod may not use ServiceAccountToken volume projections"
+    if why:
+        raise forbidden("", "pods", unnamed(pod), why)
 
 
 def default_class(store: Store) -> Object | None:

@@ -25,6 +25,7 @@ from cumulet.kube.aggregation.definition import KEY
 from cumulet.kube.endpoints import check_address, resolve
 from cumulet.kube.flow import SEAT
 from cumulet.kube.objects import Objects
+from cumulet.kube.options import is_set
 from cumulet.kube.relaying import forwarded, relay
 from cumulet.kube.resources import BY_KEY
 from cumulet.kube.status import ApiError, bad_request
@@ -86,7 +87,9 @@ class Aggregation:
             obj = stored.load()
             spec, conditions = obj["spec"], (obj.get("status") or {}).get("conditions") or ()
             if spec.get("service"):
-                is_available = any(item["type"] == "Available" and item["status"] == "True" for item in conditions)
+                is_available = any(
+                    (item.get("type"), item.get("status")) == ("Available", "True") for item in conditions
+                )
                 found.append(Server(stored.name, spec.get("group", ""), spec["version"], spec, is_available))
         found.sort(
             key=lambda server: (-server.spec["groupPriorityMinimum"], server.group, -server.spec["versionPriority"])
@@ -118,10 +121,14 @@ class Aggregation:
         headers["X-Remote-User"] = user.name
         for group in user.groups:
             headers.add("X-Remote-Group", group)
-        if request.query.get("watch", "").lower() in ("true", "1") and (seat := SEAT.get(None)) is not None:
+        if is_set(request.query, "watch") and (seat := SEAT.get(None)) is not None:
             seat.release()
-        url = URL(self._base(server) + request.raw_path, encoded=True)
-        return await relay(self._session, request, url, headers, **self._tls(server))
+        url = URL(self._base(server) + request.rel_url.raw_path_qs, encoded=True)
+        try:
+            tls = self._tls(server)
+        except (ValueError, ssl.SSLError) as error:
+            raise ApiError(503, "ServiceUnavailable", f"error trying to reach service: {error}", {}) from None
+        return await relay(self._session, request, url, headers, **tls)
 
     def _base(self, server: Server) -> str:
         """Raises `ApiError` 404 and 503."""
@@ -144,7 +151,11 @@ class Aggregation:
         while True:
             self._wake.clear()
             stored = list(self._store.list(KEY))
-            await asyncio.gather(*(self._look(item.name, item.load()["spec"]) for item in stored))
+            looks = (self._look(item.name, item.load()["spec"]) for item in stored)
+            for item, failure in zip(stored, await asyncio.gather(*looks, return_exceptions=True), strict=True):
+                if isinstance(failure, Exception):
+                    # One of them keeps nobody from looking after the others.
+                    log.error("APIService %s", item.name, exc_info=failure)
             try:
                 async with asyncio.timeout(_EVERY):
                     await self._wake.wait()
@@ -165,9 +176,9 @@ class Aggregation:
 
         def change(obj: Object) -> Object:
             conditions = (obj.get("status") or {}).get("conditions") or []
-            old: Object = next((item for item in conditions if item["type"] == "Available"), {})
+            old: Object = next((item for item in conditions if item.get("type") == "Available"), {})
             since = old.get("lastTransitionTime") if old.get("status") == told["status"] else None
-            others = [item for item in conditions if item["type"] != "Available"]
+            others = [item for item in conditions if item.get("type") != "Available"]
             new = {**told, "lastTransitionTime": since or clock.rfc3339()}
             if new == old:
                 raise _SameError
@@ -210,10 +221,13 @@ class Aggregation:
                 if not 200 <= response.status < 300:
                     return "FailedDiscoveryCheck", f"{why}: bad status from {url}: {response.status}"
             found = msgspec.json.decode(raw, type=dict[str, Any])
-            self._resources[server.name] = [item for item in found.get("resources") or () if isinstance(item, dict)]
+            resources = found.get("resources")
+            self._resources[server.name] = (
+                [item for item in resources if isinstance(item, dict)] if isinstance(resources, list) else []
+            )
         except TimeoutError:
             return "FailedDiscoveryCheck", f'{why}: Get "{url}": context deadline exceeded'
-        except (aiohttp.ClientError, ValueError, OSError) as error:
+        except (aiohttp.ClientError, RecursionError, ValueError, OSError) as error:
             return "FailedDiscoveryCheck", f'{why}: Get "{url}": {error}'
         return "Passed", "all checks passed"
 

@@ -11,6 +11,8 @@ from datetime import timedelta
 from typing import Any
 
 SETS, MATH, BASE64, JSON_PATCH = "k8s.io/sets", "k8s.io/math", "k8s.io/base64", "k8s.io/jsonpatch"
+#: Digits that a text may be asked to have; each is memory.
+_PRECISION = 1000
 _FORM = re.compile(r"%(?:\.(\d+))?([sdfebxXo%])")
 
 
@@ -64,6 +66,8 @@ def _format(text: str, values: list[Any]) -> str:
 
     def written(match: re.Match[str]) -> str:
         precision, form = match[1], match[2]
+        if precision and (len(precision) > 4 or int(precision) > _PRECISION):
+            raise ValueError(f"format: a precision may be {_PRECISION} at most")
         if form == "%":
             return "%"
         try:

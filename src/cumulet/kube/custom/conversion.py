@@ -121,7 +121,9 @@ def _objects(answer: Object, review: Object) -> list[Object]:
         uid = review["request"]["uid"]
         if response.get("uid") != uid:
             raise CallError(f'expected response.uid="{uid}", got "{response.get("uid") or ""}"')
-    result = response.get("result") or {}
+    result = response.get("result")
+    if not isinstance(result, dict):
+        result = {}
     if result.get("status") != "Success":
         raise CallError(
             result.get("message") or f"response.result.status was '{result.get('status') or ''}', not 'Success'"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -163,8 +164,19 @@ def _number(value: float, schema: Schema, path: str) -> Iterator[Cause]:
             yield _invalid(path, value, f"should be less than {most}")
         elif value > most:
             yield _invalid(path, value, f"should be less than or equal to {most}")
-    if (step := schema.get("multipleOf")) and value % step:
+    if (step := schema.get("multipleOf")) and not _is_multiple(value, step):
         yield _invalid(path, value, f"should be a multiple of {step}")
+
+
+def _is_multiple(value: float, step: float) -> bool:
+    """Of numbers with a fraction as near as they can be written (`validate.MultipleOf`)."""
+    if isinstance(value, int) and isinstance(step, int):
+        return value % step == 0
+    try:
+        times = value / step if step >= 1 else 1 / step * value
+    except OverflowError:
+        return False
+    return math.isfinite(times) and math.isclose(times, round(times), rel_tol=1e-9)
 
 
 def _list(value: list[Any], schema: Schema, path: str) -> Iterator[Cause]:

@@ -20,13 +20,17 @@ PATTERN = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinum
 @functools.lru_cache(maxsize=4096)
 def canonical(text: str) -> str:
     """The canonical form. Raises `ValueError`."""
-    if text in ("+", "-"):
-        return "0"  # as Go's parser has it
+    if len(text) > _LENGTH:
+        raise ValueError(PATTERN)
+    return "0" if text in ("+", "-") else _canonical(text)  # as Go's parser has it
+
+
+def _canonical(text: str) -> str:
     match = _FORM.fullmatch(text)
-    if match is None or len(text) > _LENGTH:
+    if match is None:
         raise ValueError(PATTERN)
     suffix = match[2] or ""
-    with localcontext(prec=200):
+    with localcontext(prec=300):
         value = decimal(text)
         sign = "-" if value < 0 else ""
         if suffix.endswith("i") and not -1024 < value < 1024:
@@ -40,6 +44,8 @@ def canonical(text: str) -> str:
     while number % 1000 == 0 and index < len(_DECIMAL) - 1:
         number, index = number // 1000, index + 1
     if suffix[:1] in ("e", "E") and len(suffix) > 1 and index >= 3:
+        while number % 1000 == 0:
+            number, index = number // 1000, index + 1
         return f"{sign}{number}" + (f"e{(index - 3) * 3}" if index > 3 else "")
     return f"{sign}{number}{_DECIMAL[index]}"
 
@@ -59,4 +65,5 @@ def total(amounts: Iterable[str]) -> str:
         while whole and whole % 1024 == 0 and index < len(_BINARY) - 1:
             whole, index = whole // 1024, index + 1
         return f"{whole}{_BINARY[index]}"
-    return canonical(f"{whole}m")
+    thousandths = "e-3" if found and "e" in found[0] else "m"
+    return _canonical(f"{whole}{thousandths}")  # which may be longer than what a client may write

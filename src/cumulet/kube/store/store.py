@@ -285,9 +285,19 @@ class Store:
         self.revision = stored.revision
         collection.history.add(event)
         for hook in collection.hooks:
-            hook()
+            try:
+                hook()
+            except Exception:
+                self._not_followed(change)
         for receiver in [*collection.receivers]:
-            receiver(event)
+            try:
+                receiver(event)
+            except Exception:
+                self._not_followed(change)
+
+    def _not_followed(self, change: Change) -> None:
+        """The change is made, so its writer and all others must come to know of it."""
+        log.exception("who follows %s could not take the change of %s", change.resource, change.stored.name)
 
     def _collection(self, resource: str) -> _Collection:
         found = self._collections.get(resource)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from cumulet.kube import kinds
 from cumulet.kube.custom.conversion import Conversions
 from cumulet.kube.resources import Row
 from cumulet.kube.schema.selecting import selects
 from cumulet.kube.store import Store
 from cumulet.kube.users import User, user_info
-from cumulet.kube.versions import from_stored
+from cumulet.kube.versions import from_stored, to_stored
 
 Object = dict[str, Any]
 
@@ -101,6 +102,20 @@ async def in_version(conversions: Conversions, question: Question, row: Row) -> 
         obj=await conversions.between(question.row, row, question.obj),
         old=await conversions.between(question.row, row, question.old),
     )
+
+
+async def from_version(
+    conversions: Conversions, question: Question, row: Row, obj: Object, complete: Callable[[Object], None]
+) -> Object:
+    """What somebody made of an object in the version of a row, as the question has it, made whole. Raises `ApiError`."""
+    if question.kind is None:
+        if row.hub is not None:
+            kinds.prune(row, obj)
+        back = await conversions.between(row, question.row, to_stored(row, obj))
+        assert back is not None
+        obj = back
+    complete(obj)
+    return obj
 
 
 def review(question: Question, row: Row) -> Object:

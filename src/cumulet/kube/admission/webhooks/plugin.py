@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from cumulet.kube.admission.authority import authority, checking
-from cumulet.kube.admission.webhooks.asking import Question, in_version, is_selected, review, wanted_as
+from cumulet.kube.admission.webhooks.asking import Question, from_version, in_version, is_selected, review, wanted_as
 from cumulet.kube.admission.webhooks.calling import ask
 from cumulet.kube.authorize import Authorizer
 from cumulet.kube.cel import CelError, evaluate
@@ -22,7 +22,6 @@ from cumulet.kube.patch.json_patch import JsonPatchError
 from cumulet.kube.resources import Row
 from cumulet.kube.status import ApiError, bad_request
 from cumulet.kube.store import Store
-from cumulet.kube.versions import to_stored
 from cumulet.kube.webhook import CallError, WebhookClient
 
 log = logging.getLogger(__name__)
@@ -150,16 +149,11 @@ class Webhooks:
             whole = question.kind is None
             if not isinstance(found, dict) or (whole and not isinstance(found.get("metadata"), dict)):
                 raise _failed(name, "what the patch makes is not an object")
-        except (JsonPatchError, msgspec.DecodeError, binascii.Error, TypeError) as error:
+        except (JsonPatchError, msgspec.DecodeError, binascii.Error, RecursionError, TypeError, ValueError) as error:
             raise _failed(name, f"the patch cannot be applied: {error}") from None
         for key in ("kind", "apiVersion"):
             found.pop(key, None)
-        if not whole:
-            return found
-        back = await self._conversions.between(wanted.row, question.row, to_stored(wanted.row, found))
-        assert back is not None
-        complete(back)
-        return back
+        return await from_version(self._conversions, question, wanted.row, found, complete)
 
     async def _ask(self, wanted: _Wanted, asked: Object, warnings: list[str]) -> Object:
         webhook = wanted.webhook
@@ -171,9 +165,10 @@ class Webhooks:
                 log.warning("webhook %s was left out: %s", name, error)
                 return {"allowed": True}
             raise _failed(name, str(error)) from None
-        warnings += [str(text) for text in response.get("warnings") or ()]
+        said, status = response.get("warnings"), response.get("status")
+        warnings += [str(text) for text in said] if isinstance(said, list) else []
         if not response["allowed"]:
-            raise _denied(name, response.get("status") or {})
+            raise _denied(name, status if isinstance(status, dict) else {})
         return response
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 
 from cumulet.common.kubernetes.quantity import decimal, milli
-from cumulet.kube.schema.quantity import total
+from cumulet.kube.schema.quantity import canonical, total
 from cumulet.kube.schema.validation import forms
 from cumulet.kube.schema.validation.causes import (
     Causes,
@@ -148,8 +148,8 @@ def _huge_pages(name: str, value: str, field: str) -> Causes:
     if not is_huge_page(name):
         return
     try:
-        size = decimal(name.removeprefix("hugepages-"))
-        fits = size > 0 and size % 1 == 0 and decimal(value) % size == 0
+        size = milli(canonical(name.removeprefix("hugepages-")))
+        fits = size > 0 and size % 1000 == 0 and milli(value) % size == 0
     except ValueError:
         fits = False
     if not fits:

@@ -1,0 +1,129 @@
+"""Nobody gives rights that they do not have (`pkg/registry/rbac`, "Privilege escalation prevention and bootstrapping").
+
+Who writes a role must have its rules, or the right to `escalate` it; who binds one, or the right to `bind` it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from cumulet.kube.admission.webhooks import Question
+from cumulet.kube.attributes import Attributes
+from cumulet.kube.authorize import Authorizer, covers
+from cumulet.kube.schema.validation.causes import quoted
+from cumulet.kube.status import forbidden, not_found
+from cumulet.kube.store import Store
+
+Object = dict[str, Any]
+
+_GROUP = "rbac.authorization.k8s.io"
+_ROLES, _CLUSTER_ROLES = f"roles.{_GROUP}", f"clusterroles.{_GROUP}"
+_BINDINGS = (f"rolebindings.{_GROUP}", f"clusterrolebindings.{_GROUP}")
+KEYS = (_ROLES, _CLUSTER_ROLES, *_BINDINGS)
+_EVERYTHING = [
+    {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]},
+    {"nonResourceURLs": ["*"], "verbs": ["*"]},
+]
+#: What the garbage collector writes, and the server with it.
+_COLLECTED = frozenset(("finalizers", "ownerReferences", "managedFields", "resourceVersion", "generation"))
+_SHOWN = {
+    "apiGroups": "APIGroups",
+    "resources": "Resources",
+    "nonResourceURLs": "NonResourceURLs",
+    "resourceNames": "ResourceNames",
+    "verbs": "Verbs",
+}
+
+
+class Escalations:
+    """Asks what who writes roles and bindings may do."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._authorizer = Authorizer(store)
+
+    def check(self, question: Question) -> None:
+        """Raises `ApiError` 403, and 404 where a role that is bound is not there to be looked at."""
+        obj, old = question.obj, question.old
+        if obj is None or "system:masters" in question.user.groups:
+            return
+        if old is not None and _uncollected(obj) == _uncollected(old):
+            return
+        if question.row.key in _BINDINGS:
+            self._confirm(question, self._bound(question, obj["roleRef"]))
+            return
+        name = obj["metadata"].get("name", "")
+        wanted = Attributes("escalate", _GROUP, question.row.plural, "", question.namespace, name)
+        if self._authorizer.allows(question.user, wanted):
+            return
+        if any(item is not None and item.get("aggregationRule") for item in (obj, old)):
+            # It can gather anything.
+            self._confirm(question, _EVERYTHING, "must have cluster-admin privileges to use an aggregationRule: ")
+        self._confirm(question, obj.get("rules") or [])
+
+    def _bound(self, question: Question, reference: Object) -> list[Object]:
+        """The rules that a binding gives, where it needs them to be those of its writer."""
+        plural = "roles" if reference["kind"] == "Role" else "clusterroles"
+        wanted = Attributes("bind", _GROUP, plural, "", question.namespace, reference["name"])
+        if self._authorizer.allows(question.user, wanted):
+            return []
+        namespace = question.namespace if plural == "roles" else ""
+        stored = self._store.get(f"{plural}.{_GROUP}", namespace, reference["name"])
+        if stored is None:
+            raise not_found(_GROUP, plural, reference["name"])
+        return stored.load().get("rules") or []
+
+    def _confirm(self, question: Question, rules: list[Object], start: str = "") -> None:
+        user = question.user
+        own = self._authorizer.rules(user, question.namespace)
+        missing = [right for right in _single(rules) if not any(covers(rule, right) for rule in own)]
+        if missing:
+            shown = sorted({_shown(rule) for rule in _compact(missing)})
+            groups = " ".join(map(quoted, user.groups))
+            why = (
+                f"{start}user {quoted(user.name)} (groups=[{groups}]) is attempting to grant RBAC permissions not "
+                "currently held:\n" + "\n".join(shown)
+            )
+            assert question.obj is not None
+            raise forbidden(_GROUP, question.row.plural, question.obj["metadata"].get("name", ""), why)
+
+
+def _uncollected(obj: Object) -> Object:
+    metadata = {key: value for key, value in obj["metadata"].items() if key not in _COLLECTED}
+    return {**obj, "metadata": metadata}
+
+
+def _single(rules: Iterable[Object]) -> Iterator[Attributes]:
+    """The rights that rules give, one by one."""
+    for rule in rules:
+        verbs = rule.get("verbs") or ()
+        for group, resource, verb, name in itertools.product(
+            rule.get("apiGroups") or (), rule.get("resources") or (), verbs, rule.get("resourceNames") or ("",)
+        ):
+            plural, _, part = resource.partition("/")
+            yield Attributes(verb, group, plural, part, name=name)
+        for path, verb in itertools.product(rule.get("nonResourceURLs") or (), verbs):
+            yield Attributes(verb, path=path)
+
+
+def _compact(rights: Iterable[Attributes]) -> Iterator[Object]:
+    """Rules that give them: of the same resource one, unless it is about one object."""
+    by_resource: dict[tuple[str, str], list[str]] = {}
+    for right in rights:
+        resource = f"{right.resource}/{right.subresource}" if right.subresource else right.resource
+        if right.path:
+            yield {"nonResourceURLs": [right.path], "verbs": [right.verb]}
+        elif right.name:
+            rule = {"apiGroups": [right.group], "resources": [resource]}
+            yield {**rule, "resourceNames": [right.name], "verbs": [right.verb]}
+        else:
+            by_resource.setdefault((right.group, resource), []).append(right.verb)
+    for (group, resource), verbs in by_resource.items():
+        yield {"apiGroups": [group], "resources": [resource], "verbs": list(dict.fromkeys(verbs))}
+
+
+def _shown(rule: Object) -> str:
+    parts = [f"{name}:[{' '.join(map(quoted, rule[key]))}]" for key, name in _SHOWN.items() if rule.get(key)]
+    return f"{{{', '.join(parts)}}}"
