@@ -22,6 +22,8 @@ Job = dict[str, Any]
 
 _CHUNK = 1 << 18
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
+#: How an answer in chunks ends, of which the length is not told before.
+_LAST_CHUNK = b"\r\n0\r\n\r\n"
 #: When the writer sent the change that is seen, in nanoseconds of the machine's monotonic clock.
 _MARK, _DIGITS = b'"bench/sent":"', 20
 _OVERLAP = 64
@@ -94,9 +96,8 @@ class _Exchange:
                 if not head.startswith(b"HTTP/1.1 2"):
                     raise SystemExit(f"refused: {bytes(self._got[:2000]).decode(errors='replace')}")
                 length = _LENGTH.search(head)
-                assert length is not None, head
-                self._wanted = end + 4 + int(length[1])
-            if len(self._got) >= self._wanted:
+                self._wanted = end + 4 + int(length[1]) if length else 0
+            if self._got.endswith(_LAST_CHUNK) if not self._wanted else len(self._got) >= self._wanted:
                 return True
             if not self.socket.pending():
                 return False

@@ -42,26 +42,43 @@ def needed(*names: str) -> None:
     folder = os.environ.get(FOLDER)
     if not folder:
         pytest.skip(f"{FOLDER} names no folder with the programs of Kubernetes")
-    missing = [name for name in names if _find(name) is None]
+    missing = [name for name in names if find(name) is None]
     if missing:
         pytest.skip(f"{', '.join(missing)}: neither in {folder} nor on the path")
 
 
-def _find(name: str) -> str | None:
+def find(name: str) -> str | None:
+    """Where a program is, in the folder or on the path."""
     return shutil.which(name, path=f"{os.environ.get(FOLDER, '')}{os.pathsep}{os.environ['PATH']}")
 
 
 class ControlPlane(Cloud):
-    """An installation in which some rooms are those of Kubernetes itself."""
+    """An installation in which some rooms are those of Kubernetes itself.
 
-    def __init__(self, data_dir: Path, *rooms: RoomName, theirs: frozenset[RoomName], **configured: Any) -> None:
+    What is written through their API server is on disk at once only where it is to be durable.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *rooms: RoomName,
+        theirs: frozenset[RoomName],
+        is_durable: bool = False,
+        **configured: Any,
+    ) -> None:
         self.theirs = theirs
+        self._is_durable = is_durable
         self._etcd = 0
         try:
             super().__init__(data_dir, *rooms, **configured)
         except BaseException:
             self.close()
             raise
+
+    @property
+    def api_server(self) -> tuple[int, int]:
+        """The processes of their API server and its store."""
+        return self._running["kube"], self._etcd
 
     def _listen(self, name: RoomName) -> list[socket.socket]:
         return [] if name in self.theirs else super()._listen(name)
@@ -96,7 +113,7 @@ class ControlPlane(Cloud):
         return process
 
     def _spawn(self, program: str, command: list[str]) -> int:
-        path = _find(program)
+        path = find(program)
         assert path is not None
         log = self.config.data_dir / "logs" / f"{program}.log"
         log.parent.mkdir(mode=0o700, exist_ok=True)
@@ -132,7 +149,8 @@ class ControlPlane(Cloud):
         self._etcd = self._spawn(
             "etcd",
             [
-                *("--data-dir", str(self.config.data_dir / "etcd"), "--unsafe-no-fsync"),
+                *("--data-dir", str(self.config.data_dir / "etcd")),
+                *(() if self._is_durable else ("--unsafe-no-fsync",)),
                 *("--listen-client-urls", client, "--advertise-client-urls", client),
                 *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
                 *("--initial-cluster", f"default={peer}"),
