@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 from cumulet.common.arm import ArmError
-from cumulet.node.pods import Pods
 from cumulet.node.stats import Stats
 
 _POD = {"metadata": {"name": "p", "namespace": "default", "uid": "u"}, "status": {"phase": "Running"}}
@@ -28,11 +27,13 @@ class _Pods:
 
 async def test_processor_time_does_not_begin_anew_when_the_provider_was_away() -> None:
     provider = _Provider()
-    stats = Stats(cast(Pods, _Pods()), cast(Any, provider), "node")
+    pods: Any = _Pods()
+    groups: Any = provider
+    stats = Stats(pods, groups, "node")
 
     async def used() -> list[int]:
-        pods = (await stats.summary())["pods"]
-        return [part["cpu"]["usageCoreNanoSeconds"] for pod in pods for part in (pod, *pod["containers"])]
+        told = (await stats.summary())["pods"]
+        return [part["cpu"]["usageCoreNanoSeconds"] for pod in told for part in (pod, *pod["containers"])]
 
     await used()
     before = await used()
