@@ -75,6 +75,7 @@ class _Server:
                 web.put("/count", self._count),
                 web.put("/no", self._refuse),
                 web.put("/take", self._take),
+                web.put("/drop", self._drop),
             ]
         )
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
@@ -107,6 +108,29 @@ class _Server:
         response = web.Response(text="taken")
         response.force_close()
         return response
+
+    async def _drop(self, request: web.Request) -> web.Response:
+        """Give up taking when something has been taken, while more has come."""
+        transport, length = request.transport, request.content_length
+        assert isinstance(transport, TlsTransport)
+        assert length is not None
+        began, go_on = asyncio.Event(), threading.Event()
+
+        def take(piece: memoryview) -> None:
+            self.taken.put(bytes(piece))
+            self._loop.call_soon_threadsafe(began.set)
+            go_on.wait()
+
+        self.taken.put(early := request.content.read_nowait())
+        transport.pause_reading()
+        taking = asyncio.create_task(transport.receive(length - len(early), take, 20.0))
+        await began.wait()
+        taking.cancel()
+        await asyncio.sleep(0)
+        go_on.set()
+        await asyncio.wait([taking])
+        self.taken.put(b"dropped")
+        return web.Response()
 
     async def _refuse(self, request: web.Request) -> web.Response:
         response = web.Response(status=403, text="no", headers={"Connection": "close"})
@@ -204,6 +228,19 @@ def test_who_goes_away_while_it_sends_is_noticed(server: _Server) -> None:
             connection.sendall(b"PUT /take HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" + b"y" * sent)
             assert _taken(server, sent) == b"y" * sent
         assert server.taken.get(timeout=20) == b"ConnectionResetError"
+
+
+def test_what_is_taken_when_it_is_given_up_is_what_was_sent(server: _Server) -> None:
+    content = server.file.read_bytes()
+    with server.connect() as connection:
+        connection.sendall(b"PUT /drop HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % _SIZE)
+        with contextlib.suppress(OSError):
+            connection.sendall(content)
+    taken = bytearray()
+    while not (piece := server.taken.get(timeout=20)).endswith(b"dropped"):
+        taken += piece
+    assert taken
+    assert content.startswith(taken)
 
 
 def test_many_that_send_slowly_hold_nobody_up(server: _Server) -> None:

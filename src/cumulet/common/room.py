@@ -30,7 +30,8 @@ _READ_BUFFER = 512 * 1024
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
-#: Seconds that open connections get to end after a room was told to stop.
+#: Seconds that open connections get to end after a room was told to stop. Then they are cut off, and as long again is the
+#: most that whoever serves them may take to tidy up.
 GRACE = 2.0
 
 
@@ -97,13 +98,13 @@ class Room:
                 handler,
                 access_log=None,
                 handler_cancellation=True,
-                shutdown_timeout=GRACE,
+                shutdown_timeout=2 * GRACE,
                 read_bufsize=_READ_BUFFER,
                 auto_decompress=False,  # nobody of ours takes `Content-Encoding`, and what is packed grows
             )
         else:
             server = web.Server(handler, access_log=None, handler_cancellation=True)
-            runner = web.ServerRunner(server, shutdown_timeout=GRACE)
+            runner = web.ServerRunner(server, shutdown_timeout=2 * GRACE)
         await runner.setup()
         assert runner.server is not None
         runner.server.request_handler = around(runner.server.request_handler)
@@ -113,7 +114,21 @@ class Room:
                 await web.SockSite(runner, listener, ssl_context=context, backlog=1024).start()
             yield
         finally:
-            await runner.cleanup()
+            cut_off = asyncio.get_running_loop().call_later(GRACE, _cut_off, runner.server)
+            try:
+                await runner.cleanup()
+            finally:
+                cut_off.cancel()
+
+
+def _cut_off(server: web.Server) -> None:
+    """Lose all connections, which cancels their handlers.
+
+    aiohttp alone would first break off the bodies that come by its own parser and wait again.
+    """
+    for connection in server.connections:
+        if connection.transport is not None:
+            connection.transport.abort()
 
 
 class Peer(NamedTuple):

@@ -58,6 +58,20 @@ async def task_set() -> AsyncIterator[TaskSet]:
         await tasks.close()
 
 
+async def until_one_ends(*works: Coroutine[Any, Any, Any]) -> None:
+    """Run all of `works` until one of them ends, and cancel the others. Raises what any of them failed with."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+
+
 class Backoff:
     """Delays in seconds that grow by `factor` from `first` to `ceiling`, each spread by up to `jitter` of itself."""
 

@@ -392,6 +392,7 @@ class TlsTransport(asyncio.Transport):
             self._loop.call_soon(self._protocol.connection_lost, error)
         if self._lent:
             with contextlib.suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread, which is to let go first
+                # Wakes the thread, which is to let go first. That of `SSLSocket` would have the thread go on without TLS.
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
         else:
             self._socket.close()

@@ -80,23 +80,49 @@ class Upgraded(web.StreamResponse):
             raise ConnectionResetError("the client is gone")
         await self.prepare(request)
         reader = asyncio.StreamReader(_BUFFER)
-        protocol = _Takeover(reader, request.protocol)
+        protocol = _Takeover(reader, request)
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
         transport.resume_reading()
-        return Carrier(reader, asyncio.StreamWriter(transport, protocol, reader, asyncio.get_running_loop()))
+        return Carrier(reader, _Writer(transport, protocol, reader, asyncio.get_running_loop()))
 
 
 class _Takeover(asyncio.StreamReaderProtocol):
-    """Tells the one before it, whose connection it was, when that is lost."""
+    """Tells the one before it, whose connection it was, when that is lost: it cancels the handler.
 
-    def __init__(self, reader: asyncio.StreamReader, before: asyncio.Protocol) -> None:
+    A handler that has closed the connection itself is let go on to its end, with whatever it has to return or to raise.
+    """
+
+    def __init__(self, reader: asyncio.StreamReader, request: web.BaseRequest) -> None:
         super().__init__(reader)
-        self._before = before
+        self._before = request.protocol
+        self._handler = request.task
+        self.left = False
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._before.connection_lost(exc)
+        if self.left:
+            self._handler.add_done_callback(lambda _: self._before.connection_lost(exc))
+        else:
+            self._before.connection_lost(exc)
+
+
+class _Writer(asyncio.StreamWriter):
+    """Notes that this end has closed the connection."""
+
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        protocol: _Takeover,
+        reader: asyncio.StreamReader,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        super().__init__(transport, protocol, reader, loop)
+        self._takeover = protocol
+
+    def close(self) -> None:
+        self._takeover.left = True
+        super().close()
 
 
 @contextlib.asynccontextmanager

@@ -36,6 +36,7 @@ from cumulet.common.kubernetes.negotiation import (
     websocket_protocols,
 )
 from cumulet.common.spdy import PROTOCOL, Session
+from cumulet.common.tasks import until_one_ends
 from cumulet.common.upgrade import RefusedError, Upgraded, upgrade
 from cumulet.kube.kubelet import Kubelet
 from cumulet.kube.options import is_set
@@ -162,13 +163,7 @@ async def _both(*ways: tuple[Callable[[], Awaitable[bytes]], Callable[[bytes], A
             while data := await read():
                 await send(data)
 
-    tasks = [asyncio.create_task(copy(*way)) for way in ways]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    await until_one_ends(*(copy(*way) for way in ways))
 
 
 async def _messages(one: web.WebSocketResponse, other: aiohttp.ClientWebSocketResponse) -> None:

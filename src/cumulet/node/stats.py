@@ -44,7 +44,8 @@ class Stats:
         """`/stats/summary`; what the provider says nothing of is left out."""
         running = [pod for pod in self._pods.pods if (pod.get("status") or {}).get("phase") == "Running"]
         pods = [found for found in await asyncio.gather(*map(self._pod, running)) if found is not None]
-        known = {"", *(pod["podRef"]["uid"] for pod in pods)}
+        # Also those of which nothing was heard this time: what counts up must not begin anew.
+        known = {"", *(pod["metadata"]["uid"] for pod in running)}
         self._used = {key: used for key, used in self._used.items() if key[0] in known}
         return {"node": {"nodeName": self._node, **self._sum(("", ""), pods)}, "pods": pods}
 

@@ -107,6 +107,8 @@ class _Group:
             if message.type not in (WSMsgType.BINARY, WSMsgType.TEXT):
                 continue
             data = message.data.encode() if isinstance(message.data, str) else message.data
+            if not data:
+                continue
             await deliver(bytes([STDOUT]) + data if self._plain else data)
             told = told or (not self._plain and data[:1] == bytes([ERROR]))
         if not told:

@@ -20,6 +20,7 @@ import msgspec
 from aiohttp import WSMsgType, web
 
 from cumulet.common.spdy import Session, Stream
+from cumulet.common.tasks import until_one_ends
 
 STDIN, STDOUT, STDERR, ERROR, RESIZE = range(5)
 CLOSE = 255
@@ -227,12 +228,6 @@ async def relay(one: Channels, other: Channels) -> None:
 
         return deliver
 
-    tasks = [asyncio.create_task(one.run(to(other))), asyncio.create_task(other.run(to(one)))]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    await until_one_ends(one.run(to(other)), other.run(to(one)))
     await one.close()
     await other.close()

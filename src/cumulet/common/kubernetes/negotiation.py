@@ -22,6 +22,7 @@ from cumulet.common.kubernetes.channels import (
     WebSocketChannels,
 )
 from cumulet.common.spdy import PROTOCOL, Session, Stream
+from cumulet.common.tasks import wait_for
 from cumulet.common.upgrade import Upgraded
 
 #: The header in which versions are offered and chosen where SPDY is upgraded to.
@@ -58,7 +59,7 @@ async def accept(request: web.BaseRequest, options: Options) -> AsyncIterator[tu
     carrier = await response.take(request)
     streams: dict[str, Stream] = {}
     wanted = set(options.streams(resizes=version in SPDY_VERSIONS[:2]))
-    complete = asyncio.Event()
+    settled = asyncio.Event()
 
     def opened(stream: Stream) -> bool:
         name = stream.headers.get("streamtype", "")
@@ -66,26 +67,23 @@ async def accept(request: web.BaseRequest, options: Options) -> AsyncIterator[tu
             return False
         streams[name] = stream
         if wanted <= streams.keys():
-            complete.set()
+            settled.set()
         return True
 
     session = Session(carrier.send, opened)
     running = asyncio.create_task(session.run(carrier.read))
+    running.add_done_callback(lambda _: settled.set())
     try:
-        async with asyncio.timeout(_CREATION_SECONDS):
-            await asyncio.wait(
-                {running, waiting := asyncio.create_task(complete.wait())}, return_when=asyncio.FIRST_COMPLETED
-            )
-            waiting.cancel()
-        if not complete.is_set():
+        await wait_for(settled, _CREATION_SECONDS)
+        if not wanted <= streams.keys():
             raise ClientLeftError(response)
         yield response, SpdyChannels(session, streams, ("stdin", "resize"), version)
-    except TimeoutError:
-        raise ClientLeftError(response) from None
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         await carrier.close()
+    if not running.cancelled():
+        running.result()  # what was not foreseen must not go unseen
 
 
 async def accept_websocket(request: web.BaseRequest, known: Sequence[str]) -> web.WebSocketResponse:

@@ -161,10 +161,12 @@ class Session:
 
     async def run(self, read: Callable[[], Awaitable[bytes]]) -> None:
         """Receive what `read` gets, until that is nothing or fails with a `ConnectionError`."""
-        with contextlib.suppress(ConnectionError):
-            while not self.over and (raw := await read()):
-                await self.receive(raw)
-        self.close()
+        try:
+            with contextlib.suppress(ConnectionError):
+                while not self.over and (raw := await read()):
+                    await self.receive(raw)
+        finally:
+            self.close()
 
     async def receive(self, raw: bytes) -> None:
         """Bytes have come. Waits while readers lag behind. Raises what `send` does."""
