@@ -79,6 +79,16 @@ def test_kinds_that_are_no_text(server: Server, key: str, value: Any, seen: str)
     assert answer.body["message"] == f"{start}: {why}"
 
 
+@pytest.mark.parametrize("metadata", ["x", -1, [], [1], True, {"namespace": 1}, {"labels": []}])
+def test_configurations_with_no_metadata(server: Server, metadata: Any) -> None:
+    path = "/apis/apps/v1/namespaces/default/deployments/d?fieldManager=m&dryRun=All"
+    body = json.dumps({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata})
+    answer = server.call("PATCH", path, body, content_type="application/apply-patch+yaml")
+    # Upstream takes it for its own failure too.
+    start = "failed to create typed patch object (/; apps/v1, Kind=Deployment): .metadata"
+    assert (answer.status, answer.body["message"].startswith(start)) == (500, True)
+
+
 def test_a_body_too_large(server: Server) -> None:
     body = json.dumps({"metadata": {"name": "x", "annotations": {"a": "x" * (4 * 2**20)}}})
     answer = server.call("POST", PODS, body)

@@ -52,8 +52,7 @@ class Applying:
         if said and validation == "Strict":
             why = "".join(as_one(_MEDIA, said))
             raise bad_request(f"error strict decoding YAML: error converting YAML to JSON: {why}")
-        namespace = (config.get("metadata") or {}).get("namespace", "")
-        where = f"{namespace}/{target.name}; {row.api_version}, Kind={row.kind}"
+        where = f"{_place(config)}; {row.api_version}, Kind={row.kind}"
         if why := misfit(config, kinds.definition(row)):
             raise failure(f"failed to create typed patch object ({where}): {why}")
         unknown = self._objects.decode(row, config, "Warn", fill=False)
@@ -110,6 +109,13 @@ class Applying:
         kinds.prune(row, made)
         obj = to_stored(row, made)
         return await self._objects.create(row.hub or row, target.namespace, obj, by, applied=True), 201
+
+
+def _place(config: Object) -> str:
+    """Namespace and name in a configuration, of which nothing is checked yet."""
+    metadata = config.get("metadata")
+    found = [metadata.get(key) if isinstance(metadata, dict) else "" for key in ("namespace", "name")]
+    return "/".join(value if isinstance(value, str) else "" for value in found)
 
 
 def _conflict(conflicts: list[tuple[str, str]]) -> ApiError:
