@@ -22,8 +22,9 @@ from tests.controllers import (
 from tests.controllers.conftest import node, server, space
 from tests.controllers.test_daemonsets import nodes
 from tests.controllers.test_garbage import widgets
+from tests.controllers.test_housekeeping import other
 
-__all__ = ["node", "nodes", "server", "space", "widgets"]
+__all__ = ["node", "nodes", "other", "server", "space", "widgets"]
 
 pytestmark = pytest.mark.clients
 

@@ -67,5 +67,5 @@ async def test_a_client_that_does_not_speak_spdy_is_not_waited_for(config: Confi
         pytest.fail("there are no streams")
 
     async with _asked(config, use) as (carrier, told):
-        await carrier.send(b"GET / HTTP/1.1\r\n\r\n" + bytes(70_000))
+        await carrier.send(bytes.fromhex("8003000100ffffff"))  # a control frame of 16 MiB
         assert ClientLeftError.__name__ in await told

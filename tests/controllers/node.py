@@ -63,7 +63,9 @@ class StandInNode:
         self._patch(f"/api/v1/nodes/{self.name}/status", {"status": {"conditions": [now]}})
 
     def close(self) -> None:
-        """Take the node away."""
+        """Take the node away, if it is still there."""
+        if self._closed:
+            return
         self._closed = True
         self._silent.set()
         if self._connection is not None and self._connection.sock is not None:

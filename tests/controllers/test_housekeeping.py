@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import os
 import signal
+from collections.abc import Iterator
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -82,8 +84,15 @@ def test_a_quota_tells_what_is_used(space: Space) -> None:
     space.wait("resourcequotas", "q", lambda obj: obj["status"]["used"]["pods"] == "0")
 
 
-def test_a_node_that_is_not_heard_of(space: Space, server: Server) -> None:
-    lost = StandInNode(server, "lost", labels={"only": space.name})
+@pytest.fixture
+def other(space: Space, server: Server) -> Iterator[StandInNode]:
+    """A node for the pods of this test only."""
+    made = StandInNode(server, f"other-{space.name}", labels={"only": space.name})
+    yield made
+    made.close()
+
+
+def test_a_node_that_is_not_heard_of(space: Space, other: StandInNode) -> None:
     pods = []
     for name, seconds in (("stays", None), ("goes", 0)):
         toleration: Object = {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute"}
@@ -94,24 +103,23 @@ def test_a_node_that_is_not_heard_of(space: Space, server: Server) -> None:
     space.make("pods", *pods)
     for name in ("stays", "goes"):
         space.wait("pods", name, lambda pod: condition(pod, "Ready").get("status") == "True")
-    lost.fall_silent()
-    unknown = space.wait("nodes", "lost", lambda node: condition(node, "Ready")["status"] == "Unknown")
+    other.fall_silent()
+    unknown = space.wait("nodes", other.name, lambda node: condition(node, "Ready")["status"] == "Unknown")
     assert condition(unknown, "Ready")["message"] == "Kubelet stopped posting node status."
     assert condition(unknown, "PIDPressure")["message"] == "Kubelet never posted node status."
-    tainted = space.wait("nodes", "lost", lambda node: len(node["spec"].get("taints") or ()) == 2)
+    tainted = space.wait("nodes", other.name, lambda node: len(node["spec"].get("taints") or ()) == 2)
     assert {taint["effect"] for taint in tainted["spec"]["taints"]} == {"NoSchedule", "NoExecute"}
     space.wait("pods", "stays", lambda pod: condition(pod, "Ready")["status"] == "False")
     space.wait_gone("pods", "goes")
     assert space.wait("pods", "stays")["status"]["phase"] == "Running"
-    lost.speak_up()
-    space.wait("nodes", "lost", lambda node: not node["spec"].get("taints"))
+    other.speak_up()
+    space.wait("nodes", other.name, lambda node: not node["spec"].get("taints"))
     # Its pods go with it when it is gone for good.
-    lost.close()
+    other.close()
     space.wait_gone("pods", "stays")
 
 
-def test_taints_by_hand_and_by_condition(space: Space, server: Server) -> None:
-    other = StandInNode(server, "other", labels={"only": space.name})
+def test_taints_by_hand_and_by_condition(space: Space, other: StandInNode) -> None:
     tolerated = {"key": "gone", "operator": "Exists", "effect": "NoExecute"}
     spec = {"containers": [{"name": "c", "image": "x"}], "nodeSelector": {"only": space.name}}
     space.make(
@@ -122,17 +130,17 @@ def test_taints_by_hand_and_by_condition(space: Space, server: Server) -> None:
     )
     for name in ("stays", "later", "goes"):
         space.wait("pods", name, lambda pod: condition(pod, "Ready").get("status") == "True")
-    space.kubectl("taint", "node", "other", "gone=yes:NoExecute")
+    space.kubectl("taint", "node", other.name, "gone=yes:NoExecute")
     for name in ("goes", "later"):
         space.wait_gone("pods", name)
     assert space.wait_event("goes", "TaintManagerEviction") == f"Marking for deletion Pod {space.name}/goes"
     assert "deletionTimestamp" not in space.get("pods", "stays")["metadata"]
-    space.kubectl("cordon", "other")
-    space.status("nodes", "other", conditions=[{"type": "DiskPressure", "status": "True"}])
+    space.kubectl("cordon", other.name)
+    space.status("nodes", other.name, conditions=[{"type": "DiskPressure", "status": "True"}])
     wanted = {"gone", "node.kubernetes.io/unschedulable", "node.kubernetes.io/disk-pressure"}
-    space.wait("nodes", "other", lambda node: {taint["key"] for taint in node["spec"]["taints"]} == wanted)
-    space.kubectl("uncordon", "other")
-    space.wait("nodes", "other", lambda node: len(node["spec"]["taints"]) == 2)
+    space.wait("nodes", other.name, lambda node: {taint["key"] for taint in node["spec"]["taints"]} == wanted)
+    space.kubectl("uncordon", other.name)
+    space.wait("nodes", other.name, lambda node: len(node["spec"]["taints"]) == 2)
     other.close()
 
 
