@@ -170,6 +170,18 @@ def test_quotas_count_what_is_there(server: Server, path: str) -> None:
     server.make(f"{path}/pods", sized("c", requests={"cpu": "1m"}))
 
 
+def test_a_quota_tells_at_once_what_is_used(server: Server, path: str) -> None:
+    hard = {"pods": "5", "requests.memory": "1Gi", "secrets": "2"}
+    server.make(f"{path}/resourcequotas", {"metadata": {"name": "q"}, "spec": {"hard": hard}})
+    started = {"status": {"hard": hard, "used": {"pods": "0", "requests.memory": "0", "secrets": "0"}}}
+    quota = f"{path}/resourcequotas/q"
+    assert server.call("PATCH", f"{quota}/status", started, content_type=MERGE).status == 200
+    for name in ("a", "b"):
+        server.make(f"{path}/pods", sized(name, requests={"memory": "256Mi"}))
+    used = server.call("GET", quota).body["status"]["used"]
+    assert used == {"pods": "2", "requests.memory": "512Mi", "secrets": "0"}
+
+
 def test_a_quota_holds_against_many_at_once(server: Server, path: str) -> None:
     server.make(f"{path}/resourcequotas", {"metadata": {"name": "q"}, "spec": {"hard": {"pods": "5"}}})
     found: list[int] = []

@@ -80,6 +80,17 @@ def test_a_client_that_takes_json_too_gets_json(server: Server, space: str) -> N
     assert answer.headers["Content-Type"].startswith("application/json")
 
 
+def test_an_empty_text_that_means_something_comes_back_in_protobuf(server: Server, space: str) -> None:
+    """As controllers write a claim that names no class, and must not be changed."""
+    claims = f"/api/v1/namespaces/{space}/persistentvolumeclaims"
+    asked = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}, "storageClassName": ""}
+    server.make(claims, {"metadata": {"name": "c"}, "spec": asked})
+    written = server.call("GET", f"{claims}/c", accept=PROTOBUF).body
+    answer = server.call("PUT", f"{claims}/c", written, content_type=PROTOBUF)
+    assert answer.status == 200, answer.body
+    assert server.call("GET", f"{claims}/c").body["spec"]["storageClassName"] == ""
+
+
 def test_a_watch_in_protobuf(server: Server, space: str) -> None:
     server.make(f"/api/v1/namespaces/{space}/configmaps", {"metadata": {"name": "m"}, "data": {"a": "b"}})
     path = f"/api/v1/namespaces/{space}/configmaps?watch=1&timeoutSeconds=1&sendInitialEvents=1&allowWatchBookmarks=1"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import re
 import uuid
@@ -19,11 +20,11 @@ from cumulet.kube.deletion import begin_deletion, check_preconditions, is_finish
 from cumulet.kube.discovery import subresource_kind
 from cumulet.kube.fields import Manager, track
 from cumulet.kube.names import generate
-from cumulet.kube.resources import Row
+from cumulet.kube.resources import BY_KEY, Row
 from cumulet.kube.schema.parts import PARTS
 from cumulet.kube.schema.prune import strict_error
 from cumulet.kube.schema.validation.causes import quoted
-from cumulet.kube.status import already_exists, bad_request, conflict, failure, invalid, not_found
+from cumulet.kube.status import ApiError, already_exists, bad_request, conflict, failure, invalid, not_found
 from cumulet.kube.store import ConflictError, Store, Stored
 from cumulet.kube.target import Target
 from cumulet.kube.writer import SELF, Writer
@@ -180,11 +181,23 @@ class Objects:
                 return obj
             made = await self._store.create(row.key, namespace, metadata["name"], stored)
             metadata["resourceVersion"] = str(made.revision)
+            for name, used in self._admission.used(row, obj).items():
+                await self._tell(namespace, name, used)
         except ConflictError:
             raise already_exists(row.group, row.plural, metadata["name"]) from None
         finally:
             self._allocator.release(taken)
         return obj
+
+    async def _tell(self, namespace: str, quota: str, used: dict[str, str]) -> None:
+        """Write into a quota's status what is used."""
+
+        def change(obj: Object) -> Object:
+            obj["status"]["used"] = (obj["status"].get("used") or {}) | used
+            return obj
+
+        with contextlib.suppress(ApiError):  # it is gone, or others are quicker each time: its controller counts too
+            await self.rewrite(BY_KEY["resourcequotas"], namespace, quota, change)
 
     async def change(
         self,

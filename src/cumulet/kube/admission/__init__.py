@@ -123,6 +123,10 @@ class Admission:
         if row.namespaced:
             self._quotas.check(row, obj, old, subresource)
 
+    def used(self, row: Row, obj: Object) -> dict[str, dict[str, str]]:
+        """What quotas, by name, are to say of what is used now that a new object is stored."""
+        return self._quotas.told(row, obj) if row.namespaced else {}
+
     def warnings(self, row: Row, obj: Object) -> list[str]:
         """What a writer is to be told of an object that was taken."""
         return self._security.warnings(row, obj) if row.namespaced else []

@@ -60,6 +60,24 @@ class Quotas:
                 why = f"exceeded quota: {stored.name}, requested: {requested}, used: {in_use}, limited: {limited}"
                 raise forbidden(row.group, row.plural, metadata["name"], why)
 
+    def told(self, row: Row, obj: Object) -> dict[str, dict[str, str]]:
+        """What the quotas of its namespace, by name, are to say of what is used now that an object is stored.
+
+        As upstream's plug-in tells it at once; a controller tells of what is given back.
+        """
+        found: dict[str, dict[str, str]] = {}
+        for stored in self._store.list_newest("resourcequotas", obj["metadata"]["namespace"]):
+            quota = stored.load()
+            status = quota.get("status") or {}
+            hard: dict[str, str] = status.get("hard") or {}
+            if not hard or not covers(quota, row.key, obj):
+                continue
+            used = self._used(quota, row.key)
+            now = {key: written(used.get(key, Decimal(0)), hard[key]) for key in usage(row.key, obj) if key in hard}
+            if now.items() - (status.get("used") or {}).items():
+                found[stored.name] = now
+        return found
+
     def _used(self, quota: Object, key: str) -> Amounts:
         """What the objects of a resource use of what a quota bounds."""
         total: Amounts = {}

@@ -141,7 +141,7 @@ def _message(name: str, raw: bytes, depth: int) -> dict[str, Any]:
             document.update(_message(field.type, _bytes(value), depth + 1))
         else:
             decoded = _value(field.type, value, depth)
-            if decoded is None or decoded == "" or (not decoded and field.name in _ZERO_IS_ABSENT):
+            if decoded is None or (not decoded and field.name in _ZERO_IS_ABSENT):
                 continue
             document[field.name] = decoded
     return document
