@@ -119,6 +119,8 @@ class StandInNode:
                 options = {"gracePeriodSeconds": 0, "preconditions": {"uid": metadata["uid"]}}
                 self._server.call("DELETE", path, options)
             return
+        if self._silent.is_set() and not self._closed:
+            return  # what became of a pod is not told either
         if life == "waits" or status.get("phase", "Pending") in ("Succeeded", "Failed"):
             return
         containers = [container["name"] for container in pod["spec"]["containers"]]

@@ -107,12 +107,12 @@ class Space:
         found.sort(key=lambda item: str(item["metadata"]["name"].rpartition(".")[2]))
         return [f"{event['reason']}: {event['message']}" for event in found]
 
-    def wait_event(self, name: str, reason: str) -> str:
-        """The message of the first event of a reason about an object."""
+    def wait_event(self, name: str, reason: str, saying: str = "") -> str:
+        """The message of the first event of a reason about an object, of those that say so where something is given."""
         found = self._wait(
             "events",
             f"involvedObject.name={name},reason={reason}",
-            lambda change, event: change != "DELETED",
+            lambda change, event: change != "DELETED" and event["message"].startswith(saying),
             f"{reason} about {name}",
         )
         message: str = found["message"]

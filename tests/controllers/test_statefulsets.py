@@ -69,7 +69,8 @@ def test_claims_are_made_and_kept(space: Space) -> None:
     pod = space.wait("pods", "web-0")
     assert space.names("persistentvolumeclaims") == ["data-web-0"]
     assert pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"] == "data-web-0"
-    assert "SuccessfulCreate: Create Claim data-web-0 Pod web-0 in StatefulSet web success" in space.events("web")
+    told = "Create Claim data-web-0 Pod web-0 in StatefulSet web success"
+    assert space.wait_event("web", "SuccessfulCreate", "Create Claim") == told
     space.delete(SETS, "web", propagationPolicy="Foreground")
     space.wait_gone(SETS, "web")
     assert space.names("pods") == []
