@@ -131,6 +131,10 @@ def test_finalizers_of_a_namespace_are_changed_by_finalize_alone(server: Server)
     made = server.call("PUT", f"{path}/finalize", wanted)
     assert (made.status, made.body["spec"]) == (200, wanted["spec"])
     assert server.call("GET", path).body["spec"] == wanted["spec"]
+    assert server.call("PUT", f"{path}/finalize", {**wanted, "spec": {}}).body["spec"] == {}
+    before = server.call("GET", path).body["metadata"]["resourceVersion"]
+    after = server.call("PUT", path, wanted).body
+    assert (after["spec"], after["metadata"]["resourceVersion"]) == ({}, before)
     for spec, status in (([1], 400), ({"finalizers": [1]}, 400), ({"finalizers": ["-"]}, 422)):
         assert server.call("PUT", f"{path}/finalize", {**wanted, "spec": spec}).status == status
 

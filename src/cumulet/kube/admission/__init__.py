@@ -8,7 +8,7 @@ from typing import Any
 from cumulet.kube.admission import certificates, escalation
 from cumulet.kube.admission.limits import LimitRanges
 from cumulet.kube.admission.mutations import Mutations
-from cumulet.kube.admission.pods import PodDefaults, unnamed
+from cumulet.kube.admission.pods import PodDefaults
 from cumulet.kube.admission.policies import Policies
 from cumulet.kube.admission.quota import Quotas
 from cumulet.kube.admission.runtime import RuntimeClasses
@@ -16,6 +16,7 @@ from cumulet.kube.admission.security import PodSecurity
 from cumulet.kube.admission.storage import complete_claim
 from cumulet.kube.admission.webhooks import Question, Webhooks
 from cumulet.kube.custom.conversion import Conversions
+from cumulet.kube.names import unnamed
 from cumulet.kube.node_access import restrict
 from cumulet.kube.resources import Row
 from cumulet.kube.status import ApiError, forbidden, not_found

@@ -9,9 +9,9 @@ from typing import Any
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from cumulet.kube.admission.pods import unnamed
 from cumulet.kube.attributes import Attributes
 from cumulet.kube.authorize import Authorizer
+from cumulet.kube.names import unnamed
 from cumulet.kube.status import forbidden
 from cumulet.kube.store import Store
 from cumulet.kube.users import User, user_info

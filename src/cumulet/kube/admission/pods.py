@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from cumulet.kube.names import suffix
+from cumulet.kube.names import suffix, unnamed
 from cumulet.kube.node_access import MIRROR, references
 from cumulet.kube.status import forbidden
 from cumulet.kube.store import Store
@@ -103,12 +103,6 @@ class PodDefaults:
         if default is not None and default["metadata"]["name"] != name:
             why = f"PriorityClass {default['metadata']['name']} is already marked as default. Only one default can exist"
             raise forbidden("scheduling.k8s.io", "priorityclasses", name, why)
-
-
-def unnamed(obj: Object) -> str:
-    """How an object is called that may have no name yet (`extractResourceName`)."""
-    metadata = obj["metadata"]
-    return metadata.get("name") or metadata.get("generateName") or "Unknown"
 
 
 def _check_mirror(pod: Object) -> None:

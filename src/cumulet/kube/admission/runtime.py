@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cumulet.kube.admission.pods import unnamed
+from cumulet.kube.names import unnamed
 from cumulet.kube.status import ApiError, forbidden
 from cumulet.kube.store import Store
 

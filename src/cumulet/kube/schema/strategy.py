@@ -160,7 +160,7 @@ def prepare_for_update(obj: Object, old: Object, group: str, kind: str, subresou
         normalize(obj["spec"], old["spec"])
         drop_by_type(obj, old)
     if (group, kind) == ("", "Namespace"):
-        obj["spec"]["finalizers"] = old["spec"].get("finalizers") or []  # `finalize` alone changes them
+        obj["spec"] = old["spec"]  # these are its finalizers, which `finalize` alone changes
     if counts_generations(group, kind):
         generation = old["metadata"].get("generation", 1)
         changed = {key: value for key, value in obj.items() if key not in ("metadata", "status")} != {
