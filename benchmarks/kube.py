@@ -20,10 +20,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -181,10 +179,10 @@ class _Server:
         )
         return found
 
-    def _run(self, job: Any) -> dict[str, float]:
+    def _run(self, job: Any) -> dict[str, Any]:
         with self._client(job) as process:
             assert process.stdout is not None
-            found: dict[str, float] = json.loads(process.stdout.readline())
+            found: dict[str, Any] = json.loads(process.stdout.readline())
             return found
 
     @contextlib.contextmanager
@@ -208,40 +206,31 @@ class _Server:
         """The 99th percentile of the time until each of the watchers sees a change."""
         version = self.call("GET", f"{_PODS}?limit=1")["metadata"]["resourceVersion"]
         watch = {"path": f"{_PODS}?watch=true&resourceVersion={version}", "watchers": _WATCHERS}
+        changes = {
+            "count": rate * seconds,
+            "rate": rate,
+            "connections": _WRITERS,
+            "path": f"{_PODS}/pod-%d",
+            "body": json.dumps({"metadata": {"annotations": {"bench/sent": "%m"}}}),
+            "media": "application/merge-patch+json",
+        }
         with self._client({**self._job, "watch": watch}) as process:
             assert process.stdin is not None
             assert process.stdout is not None
             process.stdout.readline()
             print(f"  {_WATCHERS:,} watchers: {self.megabytes():.0f} MB")
-            before, began = self.spent(), time.perf_counter()
-            with ThreadPoolExecutor(_WRITERS) as writers:
-                for number in range(rate * seconds):
-                    time.sleep(max(0.0, began + number / rate - time.perf_counter()))
-                    writers.submit(self._change, number)
-            took = time.perf_counter() - began
-            process.stdin.write(self._change(rate * seconds) + "\n")
+            before = self.spent()
+            changed = self._run({**self._job, "changes": changes})
+            process.stdin.write(f"{changed['mark']}\n")
             process.stdin.flush()
             found = json.loads(process.stdout.readline())
             server = self.spent() - before
         print(
-            f"  {rate * seconds} changes in {took:.1f} s, all seen by {found['complete']:,} of {_WATCHERS:,}, "
+            f"  {rate * seconds} changes in {changed['seconds']:.1f} s, all seen by {found['complete']:,} of {_WATCHERS:,}, "
             f"p50 {found['p50'] * 1e3:.0f} ms, p99 {found['p99'] * 1e3:.0f} ms; "
             f"processor: server {server:.2f} s, client {found['watching']:.2f} s"
         )
         return float(found["p99"]) if found["complete"] == _WATCHERS else float("inf")
-
-    def _change(self, number: int) -> str:
-        """Change a pod; the mark that was put on it."""
-        if not hasattr(_LOCAL, "connection"):
-            _LOCAL.connection = self.connection()
-        mark = f"{time.monotonic_ns():020}"
-        patch = {"metadata": {"annotations": {"bench/sent": mark}}}
-        send(_LOCAL.connection, "PATCH", f"{_PODS}/pod-{number}", patch)
-        return mark
-
-
-#: The connection of each thread that writes.
-_LOCAL = threading.local()
 
 
 def send(connection: http.client.HTTPSConnection, method: str, path: str, body: Any = None) -> Any:

@@ -2,13 +2,14 @@
 
     python -m benchmarks.kube_load < JOB
 
-The job is a JSON object: where to (`host`, `port`, `ca`, `certificate`, `key`) and either `requests` or `watch`. What
+The job is a JSON object: where to (`host`, `port`, `ca`, `certificate`, `key`) and `requests`, `changes` or `watch`. What
 was measured is printed as a JSON object. Connections are kept alive, over TLS, with a client certificate. One thread
 waits for all of them; it takes a few tens of microseconds a request.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import selectors
@@ -21,6 +22,8 @@ from typing import Any
 Job = dict[str, Any]
 
 _CHUNK = 1 << 18
+#: What a TLS record holds (RFC 8446, section 5.1).
+_RECORD = 1 << 14
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 #: How an answer in chunks ends, of which the length is not told before.
 _LAST_CHUNK = b"\r\n0\r\n\r\n"
@@ -36,7 +39,8 @@ def main() -> None:
     """Do the job that standard input describes; standard input's second line ends a watch."""
     job = json.loads(sys.stdin.readline())
     client = _Client(job)
-    found = _requests(client, job["requests"]) if "requests" in job else _watch(client, job["watch"])
+    (do,) = (name for name in _JOBS if name in job)
+    found = _JOBS[do](client, job[do])
     found["cpu"] = time.process_time()
     print(json.dumps(found), flush=True)
 
@@ -150,6 +154,37 @@ def _requests(client: _Client, job: Job) -> Job:
     }
 
 
+def _changes(client: _Client, job: Job) -> Job:
+    """`count` patches, `rate` a second, each of another object and with its own mark: `%d` and `%m` in path and body.
+
+    The last of them is sent when all others are answered, so that whoever sees its mark has seen theirs.
+    """
+    selector = selectors.EpollSelector()
+    idle = [_Exchange(client.connect()) for _ in range(job["connections"])]
+
+    def answered(patience: float | None) -> None:
+        for key, _ in selector.select(patience):
+            if key.data.receive():
+                selector.unregister(key.fileobj)
+                idle.append(key.data)
+
+    began = time.monotonic()
+    for number in range(job["count"]):
+        is_last = number == job["count"] - 1
+        while (early := began + number / job["rate"] - time.monotonic()) > 0:
+            answered(early)
+        while len(idle) < (job["connections"] if is_last else 1):
+            answered(None)
+        mark = f"{time.monotonic_ns():0{_DIGITS}}"
+        path, body = job["path"].replace("%d", str(number)), job["body"].replace("%m", mark)
+        exchange = idle.pop()
+        exchange.send(request("PATCH", path, body.encode(), job["media"]))
+        selector.register(exchange.socket, selectors.EVENT_READ, exchange)
+    while len(idle) < job["connections"]:
+        answered(None)
+    return {"mark": mark, "seconds": time.monotonic() - began}
+
+
 def _watch(client: _Client, job: Job) -> Job:
     """`watchers` watches of `path` at once: how long changes took to come, for one watcher in ten.
 
@@ -197,14 +232,17 @@ class _Watcher:
         connection.setblocking(False)
 
     def take(self, buffer: memoryview) -> None:
-        """Read a record; of what else there is the selector tells again."""
+        """Read records, until one that is not full: after such a one there rarely is another."""
         now = time.monotonic_ns()
-        try:
-            size = self.socket.recv_into(buffer)
-        except ssl.SSLWantReadError:
-            return
+        size = read = 0
+        with contextlib.suppress(ssl.SSLWantReadError):
+            while not size or (read == _RECORD and size < _CHUNK):
+                read = self.socket.recv_into(buffer[size:])
+                if not read:
+                    raise SystemExit("the server closed a watch")
+                size += read
         if not size:
-            raise SystemExit("the server closed a watch")
+            return
         if self._is_timed:
             self._time(bytes(buffer[:size]), now)
         new = bytes(buffer[max(0, size - _TAIL) : size])
@@ -219,6 +257,8 @@ class _Watcher:
             if len(before) < end <= len(text):
                 self.delays.append(now - int(text[start + len(_MARK) : end]))
 
+
+_JOBS = {"requests": _requests, "changes": _changes, "watch": _watch}
 
 if __name__ == "__main__":
     main()

@@ -23,6 +23,8 @@ _HANDSHAKE_SECONDS = 30.0
 _LINGER_SECONDS = 5.0
 #: The most that one turn of the loop reads of one connection, and what a TLS record holds (RFC 8446, section 5.1).
 _READ, _RECORD = 256 * 1024, 16 * 1024
+#: More than this is sent in full segments.
+_LONG = 2 * _RECORD
 
 _HIGH_WATER, _LOW_WATER = 64 * 1024, 16 * 1024
 
@@ -130,19 +132,30 @@ class TlsTransport(asyncio.Transport):
             return None
         if not self._queue and not self._lent:
             try:
-                data = memoryview(data)[self._socket.send(data) :]
+                self._send(data)
+                return None
             except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
                 self._loop.add_writer(self._fd, self._flush)
             except OSError as error:
                 return self._lose(error)
-            if not data:
-                return None
         self._queue.append(bytes(data))
         self._queued += len(data)
         if self._queued > _HIGH_WATER and not self._writing_paused:
             self._writing_paused = True
             self._protocol.pause_writing()
         return None
+
+    def _send(self, data: bytes | bytearray | memoryview) -> None:
+        """Send all of it, as OpenSSL is not asked for partial writes. Raises `OSError`."""
+        if len(data) <= _LONG:
+            self._socket.send(data)
+            return
+        # Of many records few segments are made. Each that goes wakes the other end.
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+        try:
+            self._socket.send(data)
+        finally:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
 
     def can_write_eof(self) -> bool:
         """TLS has no half-closed connection that clients of HTTP know how to take."""
@@ -326,13 +339,8 @@ class TlsTransport(asyncio.Transport):
             return
         try:
             while self._queue:
-                data = self._queue[0]
-                sent = self._socket.send(data)
-                self._queued -= sent
-                if sent == len(data):
-                    self._queue.popleft()
-                else:
-                    self._queue[0] = data[sent:]
+                self._send(self._queue[0])
+                self._queued -= len(self._queue.popleft())
         except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
             self._loop.add_writer(self._fd, self._flush)
         except OSError as error:

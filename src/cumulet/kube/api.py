@@ -322,12 +322,13 @@ class Api:
         by = Writer.of(request, user)
 
         def changed(old: Object) -> Object:
-            obj = change(from_stored(row, old))
+            before = from_stored(row, old)
+            obj = change(before)
             if not isinstance(obj, dict) or not isinstance(obj.get("metadata", {}), dict):
                 raise bad_request("the patched object is not an object")
             text = msgspec.json.encode(whole(row, obj)) if validation == "Strict" else b""
             try:
-                by.warnings[:] = sorted(self._objects.decode(row, obj, validation, said))
+                by.warnings[:] = sorted(self._objects.decode(row, obj, validation, said, before=before))
             except ApiError as error:
                 raise unpatched(text or msgspec.json.encode(whole(row, obj)), error) from None
             return to_stored(row, obj)

@@ -59,21 +59,17 @@ class Watcher:
 
     def write(self, data: bytes) -> None:
         """Write lines as they are."""
-        self.send(_framed(data) if self._framed else data)
+        self.take(data, _framed(data))
 
     def take(self, plain: bytes, framed: bytes) -> None:
-        """Write lines that were framed for everybody."""
-        self.send(framed if self._framed else plain)
-
-    def send(self, data: bytes) -> None:
-        """Write bytes; where the connection then is full, wait."""
+        """Write lines that were framed for everybody; where the connection then is full, wait."""
         protocol = self._protocol
         transport = protocol.transport
         if transport is None or transport.is_closing():
             self.is_waiting = self.is_cut_off = True
             self.wake.set()
             return
-        transport.write(data)
+        transport.write(framed if self._framed else plain)
         if protocol.writing_paused:
             self.is_waiting = True
             self.wake.set()
@@ -100,7 +96,7 @@ class Channel:
         self.form = form
         self._feed = feed
         self._lines: deque[bytes] = deque()
-        self._first = 0  # the number of the first line
+        self._first = self._end = 0  # the number of the first line, and that of the next one
         self._bytes = 0
         self._round: list[Watcher] = []
         self._began = 0.0  # when the last round did
@@ -109,10 +105,6 @@ class Channel:
         self._conversions = conversions
         self._unconverted: list[Event] = []
         self._converting: asyncio.Task[None] | None = None
-
-    @property
-    def _end(self) -> int:
-        return self._first + len(self._lines)
 
     def add(self, watcher: Watcher) -> None:
         """From here on this watcher is to see every line."""
@@ -173,6 +165,7 @@ class Channel:
     def _add(self, lines: Iterable[bytes]) -> None:
         for line in lines:
             self._lines.append(line)
+            self._end += 1
             self._bytes += len(line)
             self._joined.clear()
             self._feed.wake(self)
@@ -206,9 +199,10 @@ class Channel:
             self._round = [*self.watchers]
             self._began, self._took = now, 0.0
         self._took -= now
-        while self._round:
-            self._show(self._round.pop())
-            if (now := time.perf_counter()) > until:
+        left, show, clock = self._round, self._show, time.perf_counter
+        while left:
+            show(left.pop())
+            if (now := clock()) > until:
                 break
         self._took += now
         if self._round:
@@ -222,17 +216,18 @@ class Channel:
         return 0.0 if self._round else self._began + min(_PACE_LIMIT, _PACE * self._took) - time.perf_counter()
 
     def _show(self, watcher: Watcher) -> None:
-        if watcher.is_waiting or watcher.position == self._end:
+        position, end = watcher.position, self._end
+        if watcher.is_waiting or position == end:
             return
-        if watcher.position < self._first:
+        if position < self._first:
             watcher.is_waiting = watcher.is_cut_off = True
             watcher.wake.set()
             return
-        found = self._joined.get(watcher.position)
+        found = self._joined.get(position)
         if found is None:
-            plain = b"".join([*self._lines][watcher.position - self._first :])
-            found = self._joined[watcher.position] = (plain, _framed(plain))
-        watcher.position = self._end
+            plain = b"".join([*self._lines][position - self._first :])
+            found = self._joined[position] = (plain, _framed(plain))
+        watcher.position = end
         watcher.take(*found)
         if self.failure is not None:
             watcher.is_over = True

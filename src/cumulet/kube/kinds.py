@@ -17,13 +17,15 @@ Object = dict[str, Any]
 _SCHEME = "k8s.io/kubernetes/pkg/api/legacyscheme/scheme.go:30"
 
 
-def prune(row: Row, obj: Object, *, fill: bool = True) -> list[str]:
+def prune(row: Row, obj: Object, *, fill: bool = True, pruned: Object | None = None) -> list[str]:
     """Remove unknown fields, in place; the strict decoding messages about them. Raises `ApiError` 400.
 
-    Where it is to be filled, what is always written is written, and what is not written when it is empty is not.
+    Where it is to be filled, what is always written is written, and what is not written when it is empty is not. What
+    an object shares with one that was `pruned` is not looked at again.
     """
     if row.custom is None:
-        return schema.prune(obj, row.group, row.version, row.kind, fill=fill)
+        shared = frozenset(key for key, value in obj.items() if pruned.get(key) is value) if pruned else frozenset()
+        return schema.prune(obj, row.group, row.version, row.kind, fill=fill, pruned=shared)
     metadata = obj.get("metadata")
     unknown: list[str] = []
     if metadata is not None:

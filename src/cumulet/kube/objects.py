@@ -88,12 +88,19 @@ class Objects:
         return self._store.newest(row.key, namespace, name) is not None
 
     def decode(
-        self, row: Row, obj: Object, validation: str, repeated: Sequence[str] = (), *, fill: bool = True
+        self,
+        row: Row,
+        obj: Object,
+        validation: str,
+        repeated: Sequence[str] = (),
+        *,
+        fill: bool = True,
+        before: Object | None = None,
     ) -> list[str]:
         """Check kind and types of what a client sent and remove what the kind does not have.
 
         Warnings about that, after those about fields that are `repeated`. A configuration that is to be applied is not
-        filled, as it says no more than what is in it.
+        filled, as it says no more than what is in it. What a patch left of the object `before` it was decoded before.
         """
         if reason := untyped(obj):
             raise bad_request(f"couldn't get version/kind; json parse error: {reason}")
@@ -104,7 +111,7 @@ class Objects:
                 f'{kind} in version "{api_version.rpartition("/")[2]}" cannot be handled as a {row.kind}: '
                 f"{kinds.mismatch(row, kind, api_version)}"
             )
-        unknown = [*repeated, *kinds.prune(row, obj, fill=fill)]
+        unknown = [*repeated, *kinds.prune(row, obj, fill=fill, pruned=before)]
         if unknown and validation == "Strict":
             raise strict_error(row.kind, row.version, unknown)
         metadata = obj.setdefault("metadata", {})

@@ -31,18 +31,26 @@ _REMEMBERED = 128
 _REMEMBERED_BYTES = 16_384
 
 
-def prune(obj: dict[str, Any], group: str, version: str, kind: str, *, fill: bool = True) -> list[str]:
+def prune(
+    obj: dict[str, Any],
+    group: str,
+    version: str,
+    kind: str,
+    *,
+    fill: bool = True,
+    pruned: frozenset[str] = frozenset(),
+) -> list[str]:
     """Make an object what upstream's decoding makes of it, in place; the strict decoding messages about it.
 
     Unknown fields and nulls go. Where it is to be filled, empty fields that are not written go too, and those that
-    always are written come. Raises `ApiError` 400 where a field has the wrong type.
+    always are written come. What is under the names in `pruned` has been through this. Raises `ApiError` 400 where a field has the wrong type.
     """
     found = definition(group, version, kind)
     if found is None:
         return []
     unknown: list[str] = []
     try:
-        _object(obj, found, "", unknown, 0, fill)
+        _object(obj, found, "", unknown, 0, fill, pruned)
     except _WrongTypeError as error:
         raise bad_request(f'{kind} in version "{version}" cannot be handled as a {kind}: {error}') from None
     return unknown
@@ -72,11 +80,24 @@ class _WrongTypeError(Exception):
         return f"json: cannot unmarshal {self.seen} into Go struct field {where} of type {self.wanted}"
 
 
-def _object(obj: dict[str, Any], of: Definition, path: str, unknown: list[str], depth: int, fill: bool) -> None:
+_NOTHING: frozenset[str] = frozenset()
+
+
+def _object(
+    obj: dict[str, Any],
+    of: Definition,
+    path: str,
+    unknown: list[str],
+    depth: int,
+    fill: bool,
+    pruned: frozenset[str] = _NOTHING,
+) -> None:
     if depth > _DEPTH:
         raise _WrongTypeError("exceeded max depth")
     fields, omitted = of.fields, of.omitted if fill else _NOTHING
     for key in list(obj):
+        if key in pruned:
+            continue
         field = fields.get(key)
         value = obj[key]
         if field is None:
@@ -100,9 +121,6 @@ def _object(obj: dict[str, Any], of: Definition, path: str, unknown: list[str], 
 
 def _empty(field: Field) -> dict[str, Any]:
     return empty(field.item) if field.item is not None else {}
-
-
-_NOTHING: frozenset[str] = frozenset()
 
 
 def _spec(spec: dict[str, Any], field: Field, of: Definition, unknown: list[str]) -> dict[str, Any]:

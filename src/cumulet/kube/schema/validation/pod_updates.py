@@ -69,7 +69,8 @@ def _added_tolerations(new: list[Object], old: list[Object]) -> Causes:
     if any(but_seconds(toleration) not in there for toleration in old):
         yield forbidden("spec.tolerations", "existing toleration can not be modified except its tolerationSeconds")
         return
-    yield from tolerations(new, "spec.tolerations")
+    if new != old:
+        yield from tolerations(new, "spec.tolerations")
 
 
 def _removed_gates(new: list[Object], old: list[Object]) -> Causes:
