@@ -9,9 +9,9 @@ waits for all of them; it takes a few tens of microseconds a request.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
+import select
 import selectors
 import socket
 import ssl
@@ -186,29 +186,29 @@ def _changes(client: _Client, job: Job) -> Job:
 
 
 def _watch(client: _Client, job: Job) -> Job:
-    """`watchers` watches of `path` at once: how long changes took to come, for one watcher in ten.
+    """`watchers` watches of `path` at once: how long changes took to come, for one watcher in 25.
 
     Standard input names the mark of the last change; who has seen that has seen all before it.
     """
-    selector = selectors.EpollSelector()
     ask = request("GET", job["path"])
-    watchers = [_Watcher(client.connect(), ask, is_timed=number % 10 == 0) for number in range(job["watchers"])]
-    for watcher in watchers:
-        selector.register(watcher.socket, selectors.EVENT_READ, watcher)
-    selector.register(sys.stdin, selectors.EVENT_READ, None)
+    watchers = [_Watcher(client.connect(), ask, is_timed=number % 25 == 0) for number in range(job["watchers"])]
+    takes = {watcher.socket.fileno(): watcher.take for watcher in watchers}
+    poll = select.epoll()
+    for number in (*takes, sys.stdin.fileno()):
+        poll.register(number, select.EPOLLIN)
     spent = time.process_time()
     print(json.dumps("watching"), flush=True)
     buffer = memoryview(bytearray(_CHUNK))
     last = b""
     until = float("inf")
     while time.monotonic() < until and not (last and all(last in watcher.tail for watcher in watchers)):
-        for key, _ in selector.select(1.0):
-            if key.data is not None:
-                key.data.take(buffer)
+        for number, _ in poll.poll(1.0):
+            if number in takes:
+                takes[number](buffer)
             else:
                 last = sys.stdin.readline().strip().encode()
                 until = time.monotonic() + _PATIENCE
-                selector.unregister(sys.stdin)
+                poll.unregister(number)
     delays = sorted(delay for watcher in watchers for delay in watcher.delays)
     return {
         "complete": sum(last in watcher.tail for watcher in watchers),
@@ -234,23 +234,24 @@ class _Watcher:
     def take(self, buffer: memoryview) -> None:
         """Read records, until one that is not full: after such a one there rarely is another."""
         now = time.monotonic_ns()
-        size = read = 0
-        with contextlib.suppress(ssl.SSLWantReadError):
-            while not size or (read == _RECORD and size < _CHUNK):
-                read = self.socket.recv_into(buffer[size:])
-                if not read:
-                    raise SystemExit("the server closed a watch")
+        size = 0
+        try:
+            while (read := self.socket.recv_into(buffer[size:])) == _RECORD and size < _CHUNK - 2 * _RECORD:
                 size += read
-        if not size:
-            return
+        except ssl.SSLWantReadError:
+            read = 0
+        else:
+            if not read:
+                raise SystemExit("the server closed a watch")
+        size += read
         if self._is_timed:
-            self._time(bytes(buffer[:size]), now)
+            self._time(buffer[:size], now)
         new = bytes(buffer[max(0, size - _TAIL) : size])
-        self.tail = (self.tail + new)[-_TAIL:] if size < _TAIL else new
+        self.tail = new if size >= _TAIL else (self.tail + new)[-_TAIL:]
 
-    def _time(self, new: bytes, now: int) -> None:
+    def _time(self, new: memoryview, now: int) -> None:
         before = self.tail[-_OVERLAP:]
-        text = before + new
+        text = b"".join((before, new))
         end = 0
         while (start := text.find(_MARK, end)) >= 0:
             end = start + len(_MARK) + _DIGITS

@@ -59,17 +59,17 @@ class Watcher:
 
     def write(self, data: bytes) -> None:
         """Write lines as they are."""
-        self.take(data, _framed(data))
+        self.take(_chunk((data,)))
 
-    def take(self, plain: bytes, framed: bytes) -> None:
-        """Write lines that were framed for everybody; where the connection then is full, wait."""
+    def take(self, chunk: bytes) -> None:
+        """Write lines that are a chunk for everybody; where the connection then is full, wait."""
         protocol = self._protocol
         transport = protocol.transport
         if transport is None or transport.is_closing():
             self.is_waiting = self.is_cut_off = True
             self.wake.set()
             return
-        transport.write(framed if self._framed else plain)
+        transport.write(chunk if self._framed else _content(chunk))
         if protocol.writing_paused:
             self.is_waiting = True
             self.wake.set()
@@ -101,7 +101,7 @@ class Channel:
         self._round: list[Watcher] = []
         self._began = 0.0  # when the last round did
         self._took = 0.0  # what it has taken so far, in seconds
-        self._joined: dict[int, tuple[bytes, bytes]] = {}
+        self._chunks: dict[int, bytes] = {}  # all lines from a number on
         self._conversions = conversions
         self._unconverted: list[Event] = []
         self._converting: asyncio.Task[None] | None = None
@@ -167,7 +167,7 @@ class Channel:
             self._lines.append(line)
             self._end += 1
             self._bytes += len(line)
-            self._joined.clear()
+            self._chunks.clear()
             self._feed.wake(self)
         while self._bytes > _KEPT and len(self._lines) > 1:
             self._bytes -= len(self._lines.popleft())
@@ -223,12 +223,11 @@ class Channel:
             watcher.is_waiting = watcher.is_cut_off = True
             watcher.wake.set()
             return
-        found = self._joined.get(position)
-        if found is None:
-            plain = b"".join([*self._lines][position - self._first :])
-            found = self._joined[position] = (plain, _framed(plain))
+        chunk = self._chunks.get(position)
+        if chunk is None:
+            chunk = self._chunks[position] = _chunk([*self._lines][position - self._first :])
         watcher.position = end
-        watcher.take(*found)
+        watcher.take(chunk)
         if self.failure is not None:
             watcher.is_over = True
             watcher.wake.set()
@@ -239,7 +238,7 @@ class Channel:
         while self._first < seen and self._lines:
             self._bytes -= len(self._lines.popleft())
             self._first += 1
-        self._joined.clear()
+        self._chunks.clear()
 
 
 class Feed:
@@ -286,9 +285,14 @@ class Feed:
         self.wake(channel)
 
 
-def _framed(data: bytes) -> bytes:
+def _chunk(lines: Sequence[bytes]) -> bytes:
     """A chunk of HTTP/1.1's chunked transfer coding (RFC 9112, 7.1)."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
+    return b"".join((b"%x\r\n" % sum(map(len, lines)), *lines, b"\r\n"))
+
+
+def _content(chunk: bytes) -> bytes:
+    """What is in a chunk, for clients that know of none."""
+    return chunk[chunk.index(b"\n") + 1 : -2]
 
 
 def _line(kind: bytes, row: Row, stored: Stored, form: Form) -> bytes:
