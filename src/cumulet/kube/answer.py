@@ -126,7 +126,7 @@ def shaped(row: Row, stored: Stored, form: Form) -> bytes:
         table["metadata"]["resourceVersion"] = str(stored.revision)
         return msgspec.json.encode(table)
     if form.shape == "PartialObjectMetadata":
-        return msgspec.json.encode(_partial(stored))
+        return _partial(stored)
     if row.hub is not None:
         return head(row) + msgspec.json.encode(from_stored(row, stored.load()))[1:]
     return head(row) + own_fields(row, stored)
@@ -146,21 +146,21 @@ def shaped_list(row: Row, items: Sequence[Stored], metadata: dict[str, Any], for
         table["metadata"] = metadata
         return msgspec.json.encode(table)
     if form.shape == "PartialObjectMetadata":
-        found = {
-            "kind": "PartialObjectMetadataList",
-            "apiVersion": "meta.k8s.io/v1",
-            "metadata": metadata,
-            "items": [_partial(item) for item in items],
-        }
-        return msgspec.json.encode(found)
-    top = f'{{"kind":"{row.kind}List","apiVersion":"{row.api_version}","metadata":'.encode()
-    if row.custom is not None:
-        bodies = [head(row) + own_fields(row, item) for item in items]
-    elif row.hub is None:
-        bodies = [item.body for item in items]
+        kind, api_version = "PartialObjectMetadataList", "meta.k8s.io/v1"
+        bodies = [_partial(item) for item in items]
     else:
-        bodies = [msgspec.json.encode(from_stored(row, item.load())) for item in items]
+        kind, api_version = f"{row.kind}List", row.api_version
+        bodies = _whole(row, items)
+    top = f'{{"kind":"{kind}","apiVersion":"{api_version}","metadata":'.encode()
     return b"".join((top, msgspec.json.encode(metadata), b',"items":[', b",".join(bodies), b"]}"))
+
+
+def _whole(row: Row, items: Sequence[Stored]) -> list[bytes]:
+    if row.custom is not None:
+        return [head(row) + own_fields(row, item) for item in items]
+    if row.hub is None:
+        return [item.body for item in items]
+    return [msgspec.json.encode(from_stored(row, item.load())) for item in items]
 
 
 class Ready(web.StreamResponse):
@@ -269,5 +269,15 @@ def encode(
     return respond(request, msgspec.json.encode(obj), status, warnings)
 
 
-def _partial(stored: Stored) -> dict[str, Any]:
-    return {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": stored.load()["metadata"]}
+class _Metadata(msgspec.Struct):
+    """What is read of an object where nothing else of it is asked for."""
+
+    metadata: msgspec.Raw
+
+
+_METADATA = msgspec.json.Decoder(_Metadata)
+
+
+def _partial(stored: Stored) -> bytes:
+    top = b'{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":'
+    return b"".join((top, _METADATA.decode(stored.body).metadata, b"}"))

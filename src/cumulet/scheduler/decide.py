@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from itertools import chain, compress
 from typing import NamedTuple
 
 from cumulet.scheduler.framework import Judge, Profile, Refusal
@@ -64,13 +65,15 @@ class Decider:
         refusals: dict[str, Refusal] = {}
         looked_at = 0
         nominated = self._cluster.nominated
-        for number in range(len(nodes)):
-            node = nodes[(self._start + number) % len(nodes)]
-            row = rows.get(node.name)
+        for node in chain(nodes[self._start :], nodes[: self._start]):
+            name = node.name
+            row = rows.get(name)
             if row is None or row.generation != node.generation:
-                row = rows[node.name] = self._look(pod, node)
-            refusal = row.refusal or _first(judges, node)
-            if refusal is None and node.name in nominated:
+                row = rows[name] = self._look(pod, node)
+            refusal = row.refusal
+            if refusal is None and judges:
+                refusal = _first(judges, node)
+            if refusal is None and name in nominated:
                 refusal = self._with_nominated(pod, node)
             looked_at += 1
             if refusal is not None:
@@ -80,8 +83,8 @@ class Decider:
             seen.append(row)
             if len(possible) >= enough:
                 break
-        if len(nodes) > _ENOUGH:
-            self._start = (self._start + looked_at) % len(nodes)
+        # The next one begins where this one ended, so that all nodes have their turn.
+        self._start = (self._start + looked_at) % len(nodes) if len(nodes) > _ENOUGH else 0
         return Decision(self._best(pod, possible, seen), refusals)
 
     def refusal(self, pod: PodInfo, node: NodeState) -> Refusal | None:
@@ -145,8 +148,9 @@ class Decider:
         if len(nodes) < 2:
             return nodes[0] if nodes else None
         totals = [row.points for row in rows]
+        distinct = {row.raw for row in rows}
         for number, item in enumerate(self._scaled):
-            most = max(row.raw[number] for row in rows)
+            most = max(raw[number] for raw in distinct)
             if not most:
                 continue
             factor = item.weight * 100.0 / most
@@ -160,7 +164,7 @@ class Decider:
                 totals[place] += weight * value
         best = max(totals)
         # Among equals the one with the fewest pods, so that they take turns.
-        equal = [node for node, total in zip(nodes, totals, strict=True) if total == best]
+        equal = list(compress(nodes, map(best.__eq__, totals)))
         return min(equal, key=lambda node: len(node.pods))
 
 

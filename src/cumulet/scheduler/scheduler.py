@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 Object = dict[str, Any]
 
 NAME = "default-scheduler"
-_BINDERS = 16
+_BINDERS = 64
 _FLUSH_EVERY = 30.0
 #: Pods that have ended take no room: they are not even watched.
 _LIVING = "status.phase!=Succeeded,status.phase!=Failed"

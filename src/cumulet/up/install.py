@@ -156,6 +156,7 @@ def _write_kubeconfig(config: Config, user: str, certificate: bytes, key: bytes)
                 "cluster": {
                     "server": config.url("kube"),
                     "certificate-authority-data": _base64(config.ca_file.read_bytes()),
+                    "disable-compression": True,  # it is on this machine
                 },
             }
         ],

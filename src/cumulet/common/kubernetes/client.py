@@ -99,6 +99,8 @@ class Client:
     def __init__(self, kubeconfig: Kubeconfig, *, user_agent: str) -> None:
         self.kubeconfig = kubeconfig
         headers = {"User-Agent": user_agent, "Accept": "application/json"}
+        if kubeconfig.disable_compression:
+            headers["Accept-Encoding"] = "identity"
         if kubeconfig.token:
             headers["Authorization"] = f"Bearer {kubeconfig.token}"
         self._headers = headers

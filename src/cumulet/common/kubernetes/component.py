@@ -43,6 +43,8 @@ def health_app(informers: Sequence[Informer]) -> web.Application:
 
 async def run_informers(informers: Sequence[Informer], tasks: TaskSet, stopping: asyncio.Event) -> None:
     """Start them all and wait until each has its first list, or the room is to stop."""
+    # Objects come by the thousand and are trees: looking for cycles among them finds none and takes long.
+    gc.set_threshold(50_000, 20, 50)
     for informer in informers:
         tasks.start_essential(informer.run(), f"informer {informer.resource.plural}")
         tasks.start_essential(informer.resync(RESYNC), f"resync {informer.resource.plural}")
@@ -54,7 +56,5 @@ async def run_informers(informers: Sequence[Informer], tasks: TaskSet, stopping:
         synced.cancel()
         stopped.cancel()
         await asyncio.gather(synced, stopped, return_exceptions=True)
-    # Objects come by the thousand and are trees: looking for cycles among them finds none and takes long.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 50)

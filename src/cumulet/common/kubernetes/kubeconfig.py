@@ -22,6 +22,8 @@ class Kubeconfig(msgspec.Struct, frozen=True, kw_only=True):
     namespace: str = "default"
     ssl_context: Any = None
     token: str | None = None
+    #: Whether answers are to come as they are: near the server, compressing them takes longer than sending them.
+    disable_compression: bool = False
 
 
 def load_kubeconfig(path: Path, context: str | None = None) -> Kubeconfig:
@@ -40,6 +42,7 @@ def load_kubeconfig(path: Path, context: str | None = None) -> Kubeconfig:
             namespace=chosen.get("namespace", "default"),
             ssl_context=_ssl_context(authority, cluster, user, path.parent),
             token=_token(user, path.parent),
+            disable_compression=bool(cluster.get("disable-compression")),
         )
     except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"the kubeconfig {path} cannot be used: {type(error).__name__}: {error}") from error
