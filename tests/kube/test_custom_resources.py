@@ -206,7 +206,7 @@ def test_a_schema_must_be_structural(server: Server) -> None:
     bad = copy.deepcopy(DEFINITION)
     version = bad["spec"]["versions"][0]
     for schema, message in (
-        (None, "schemas are required"),
+        (None, "spec.versions[0].schema.openAPIV3Schema: Required value"),
         ({"type": "string"}, "must be object at the root"),
         ({"type": "object", "properties": {"a": {}}}, "properties[a].type: Required value"),
         ({"type": "object", "properties": {"a": {"type": "array"}}}, "properties[a].items: Required value"),
@@ -216,6 +216,89 @@ def test_a_schema_must_be_structural(server: Server) -> None:
         answer = server.call("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", bad)
         assert answer.status == 422
         assert message in answer.body["message"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [
+        ("(a", "missing closing ): `(a`"),
+        ("*a", "missing argument to repetition operator: `*`"),
+        ("a++", "invalid nested repetition operator: `++`"),
+        ("a{1001}", "invalid repeat count: `{1001}`"),
+        ("(?=a)", "invalid or unsupported Perl syntax: `(?=`"),
+        ("x(?<=a)b", "invalid named capture: `(?<=a)b`"),
+        ("\\", "trailing backslash at end of expression: ``"),
+    ],
+)
+def test_a_pattern_is_one_of_go(server: Server, pattern: str, words: str) -> None:
+    bad = changed(openAPIV3Schema={"type": "object", "properties": {"a": {"type": "string", "pattern": pattern}}})
+    answer = server.call("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", bad)
+    assert answer.status == 422
+    (cause,) = answer.body["details"]["causes"]
+    assert cause["field"] == "spec.validation.openAPIV3Schema.properties[a].pattern"
+    assert cause["message"].endswith(f"must be a valid regular expression, but isn't: error parsing regexp: {words}")
+
+
+def test_a_pattern_takes_no_longer_than_the_text(server: Server) -> None:
+    """With an engine that tracks back, this object would stop the server for longer than the universe has been there."""
+    slow = copy.deepcopy(DEFINITION)
+    slow["metadata"]["name"], slow["spec"]["names"] = "slows.example.com", {"plural": "slows", "kind": "Slow"}
+    schema = slow["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    schema["properties"]["spec"]["properties"]["image"]["pattern"] = "^(a+)+$"
+    server.make("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", slow)
+    path = PATH.replace("crontabs", "slows")
+    for image, status in (("a" * 10_000, 201), ("a" * 10_000 + "b", 422)):
+        made = crontab(f"of-{status}", image=image) | {"kind": "Slow"}
+        assert server.call("POST", path, made).status == status
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "message"),
+    [
+        ({"additionalPrinterColumns": [{"type": "string", "jsonPath": ".a"}]}, "[0].name", "Required value"),
+        (
+            {"additionalPrinterColumns": [{"name": "A", "type": "text", "jsonPath": ".a"}]},
+            "[0].type",
+            "must be one of",
+        ),
+        (
+            {"additionalPrinterColumns": [{"name": "A", "type": "date", "jsonPath": "a"}]},
+            "[0].JSONPath",
+            "starting with .",
+        ),
+        ({"selectableFields": [{"jsonPath": "a"}]}, "[0].jsonPath", "is an invalid path: expected [ or . but got: a"),
+        ({"selectableFields": [{"jsonPath": ".spec["}]}, "[0].jsonPath", "array notation is not allowed"),
+        ({"selectableFields": [{"jsonPath": ".spec."}]}, "[0].jsonPath", "unexpected end of JSON path"),
+        ({"selectableFields": [{"jsonPath": ".kind"}]}, "[0].jsonPath", "does not refer to a valid field"),
+        ({"selectableFields": [{"jsonPath": ".spec.extra"}]}, "[0].jsonPath", "must point to a field of type string"),
+        ({"selectableFields": [{"jsonPath": ".spec.when"}] * 2}, "[1].jsonPath", 'Duplicate value: ".spec.when"'),
+    ],
+)
+def test_columns_and_selectable_fields_are_looked_at(server: Server, part: Any, field: str, message: str) -> None:
+    answer = server.call("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", changed(**part))
+    assert answer.status == 422
+    (cause,) = answer.body["details"]["causes"]
+    assert cause["field"] == f"spec.{next(iter(part))}{field}"
+    assert message in cause["message"]
+
+
+def changed(**parts: Any) -> dict[str, Any]:
+    """The definition with other parts of its version, under a name that is free."""
+    found = copy.deepcopy(DEFINITION)
+    found["metadata"]["name"] = "others.example.com"
+    found["spec"]["names"] = {"plural": "others", "kind": "Other"}
+    version = found["spec"]["versions"][0]
+    version["schema"].update({key: parts.pop(key) for key in ("openAPIV3Schema",) if key in parts})
+    version.update(parts)
+    return found
+
+
+def test_columns_that_cannot_be_read_are_not_shown(server: Server) -> None:
+    odd = changed(additionalPrinterColumns=[{"name": "A", "type": "string", "jsonPath": ".spec["}])
+    server.make("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", odd)
+    path = PATH.replace("crontabs", "others")
+    table = server.call("GET", path, accept="application/json;as=Table;v=v1;g=meta.k8s.io").body
+    assert [column["name"] for column in table["columnDefinitions"]] == ["Name", "Age"]
 
 
 def test_deleting_a_definition_deletes_its_objects(server: Server) -> None:

@@ -135,5 +135,5 @@ def test_rules_that_cannot_be_read(server: Server) -> None:
     body["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"] = spec
     answer = server.call("POST", DEFINITIONS, body)
     assert answer.status == 422
-    where = "spec.versions[0].schema.openAPIV3Schema.properties[spec].x-kubernetes-validations"
+    where = "spec.validation.openAPIV3Schema.properties[spec].x-kubernetes-validations"
     assert [cause["field"] for cause in answer.body["details"]["causes"]] == [f"{where}[0].rule", f"{where}[1].rule"]

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+from cumulet.kube import regexp
+
 SETS, MATH, BASE64, JSON_PATCH = "k8s.io/sets", "k8s.io/math", "k8s.io/base64", "k8s.io/jsonpatch"
 #: Digits that a text may be asked to have; each is memory.
 _PRECISION = 1000
@@ -17,13 +19,12 @@ _FORM = re.compile(r"%(?:\.(\d+))?([sdfebxXo%])")
 
 
 def _find(text: str, pattern: str) -> str:
-    found = re.search(pattern, text)
-    return found[0] if found else ""
+    return next(regexp.find(pattern, text), "")
 
 
 def _find_all(text: str, pattern: str, limit: int = -1) -> list[str]:
-    found = [match[0] for match in re.finditer(pattern, text)]
-    return found if limit < 0 else found[:limit]
+    found = regexp.find(pattern, text)
+    return list(found if limit < 0 else itertools.islice(found, limit))
 
 
 def _index_of(where: Any, what: Any, start: int = 0) -> int:

@@ -10,11 +10,12 @@ from typing import Any
 import msgspec
 
 from cumulet.common import clock
-from cumulet.kube.custom import rules
-from cumulet.kube.custom.jsonpath import JsonPath, JsonPathError
+from cumulet.kube import regexp
+from cumulet.kube.custom import paths, rules
 from cumulet.kube.custom.kind import Custom
 from cumulet.kube.resources import Row
-from cumulet.kube.schema.validation.causes import duplicate, forbidden, invalid, required, unsupported
+from cumulet.kube.schema.validation import forms
+from cumulet.kube.schema.validation.causes import all_invalid, forbidden, invalid, required, unsupported
 from cumulet.kube.schema.validation.webhooks import client_config
 from cumulet.kube.status import Cause
 
@@ -43,17 +44,23 @@ def check(obj: Object, old: Object | None) -> list[Cause]:
     if spec.get("scope") not in ("Cluster", "Namespaced"):
         causes.append(unsupported("spec.scope", spec.get("scope", ""), ("Cluster", "Namespaced")))
     versions = spec.get("versions") or []
+    labels = [version.get("name", "") for version in versions]
+    for index, label in enumerate(labels):
+        causes += all_invalid(f"spec.versions[{index}].name", label, forms.dns_1035(label))
+    if len(set(labels)) < len(labels):
+        causes.append(invalid("spec.versions", labels, "must contain unique version names"))
     if sum(bool(version.get("storage")) for version in versions) != 1:
         why = "must have exactly one version marked as storage version"
-        causes.append(invalid("spec.versions", [version.get("name") for version in versions], why))
+        causes.append(invalid("spec.versions", labels, why))
     causes += _conversion(spec.get("conversion") or {})
-    seen: set[str] = set()
-    for index, version in enumerate(versions):
-        where = f"spec.versions[{index}]"
-        if version.get("name", "") in seen:
-            causes.append(duplicate(f"{where}.name", version.get("name")))
-        seen.add(version.get("name", ""))
-        causes += _version(version, where)
+    for where, part in _parts(versions, "schema", "validation"):
+        causes += _schema(part, f"{where}.openAPIV3Schema")
+    for (where, part), version in zip(
+        _parts(versions, "selectableFields", "selectableFields"), versions, strict=False
+    ):
+        causes += paths.selectable(part, where, (version.get("schema") or {}).get("openAPIV3Schema"))
+    for where, part in _parts(versions, "additionalPrinterColumns", "additionalPrinterColumns"):
+        causes += paths.columns(part, where)
     if old is not None:
         before = old.get("spec") or {}
         for field in ("group", "scope"):
@@ -63,7 +70,7 @@ def check(obj: Object, old: Object | None) -> list[Cause]:
             if (before.get("names") or {}).get(field) != names.get(field):
                 causes.append(invalid(f"spec.names.{field}", names.get(field), "field is immutable"))
         for index, stored in enumerate((old.get("status") or {}).get("storedVersions") or ()):
-            if stored not in seen:
+            if stored not in labels:
                 causes.append(invalid(f"status.storedVersions[{index}]", stored, _STORED.format(stored)))
     return causes
 
@@ -96,31 +103,23 @@ def _conversion(conversion: Object) -> Iterator[Cause]:
         yield invalid(f"{field}.conversionReviewVersions", versions, why)
 
 
-def _version(version: Object, where: str) -> Iterator[Cause]:
-    name = version.get("name", "")
-    if not re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", name):
-        yield invalid(f"{where}.name", name, "a DNS-1035 label must start with an alphabetic character")
-    schema = (version.get("schema") or {}).get("openAPIV3Schema")
-    field = f"{where}.schema.openAPIV3Schema"
-    if schema is None:
-        yield required(field, "schemas are required")
+def _parts(versions: list[Object], key: str, alone: str) -> Iterator[tuple[str, Any]]:
+    """A part of each version and where upstream sees it: once, under the spec, where all versions have the same."""
+    found = [version.get(key) for version in versions]
+    if found and found[0] and all(part == found[0] for part in found):
+        yield f"spec.{alone}", found[0]
     else:
-        if schema.get("type") != "object":
-            yield invalid(f"{field}.type", schema.get("type", ""), "must be object at the root")
-        yield from _structural(schema, field, 0)
-    for index, column in enumerate(version.get("additionalPrinterColumns") or ()):
-        try:
-            JsonPath(column.get("jsonPath", ""))
-        except JsonPathError as error:
-            yield invalid(
-                f"{where}.additionalPrinterColumns[{index}].jsonPath", column.get("jsonPath", ""), str(error)
-            )
+        yield from ((f"spec.versions[{index}].{key}", part) for index, part in enumerate(found))
 
-    for index, selectable in enumerate(version.get("selectableFields") or ()):
-        path = selectable.get("jsonPath", "")
-        if not re.fullmatch(r"(\.[A-Za-z_][A-Za-z0-9_]*)+", path) or path.startswith(".metadata"):
-            why = "must be a simple path of fields outside of metadata"
-            yield invalid(f"{where}.selectableFields[{index}].jsonPath", path, why)
+
+def _schema(part: Any, field: str) -> Iterator[Cause]:
+    schema = (part or {}).get("openAPIV3Schema")
+    if schema is None:
+        yield required(field)
+        return
+    if schema.get("type") != "object":
+        yield invalid(f"{field}.type", schema.get("type", ""), "must be object at the root")
+    yield from _structural(schema, field, 0)
 
 
 def _structural(schema: Any, field: str, depth: int) -> Iterator[Cause]:
@@ -135,9 +134,9 @@ def _structural(schema: Any, field: str, depth: int) -> Iterator[Cause]:
         yield unsupported(f"{field}.type", kind, _TYPES)
     if pattern := schema.get("pattern"):
         try:
-            re.compile(pattern)
-        except (re.error, OverflowError, RecursionError):
-            yield invalid(f"{field}.pattern", pattern, "must be a valid regular expression")
+            regexp.check(pattern)
+        except regexp.PatternError as error:
+            yield invalid(f"{field}.pattern", pattern, f"must be a valid regular expression, but isn't: {error}")
     for where, value, why in rules.problems(schema, field):
         yield invalid(where, value, why)
     properties = schema.get("properties") or {}

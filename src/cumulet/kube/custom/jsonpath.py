@@ -1,13 +1,15 @@
-"""The part of kubectl's JSONPath that printer columns use: fields, indexes, `[*]` and filters by equality."""
+"""The part of kubectl's JSONPath that printer columns use: fields, indexes, `[*]` and filters by equality or inequality."""
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
 _STEP = re.compile(
     r"""\.(?P<field>(?:[\w-]|\\.)+) | \[(?P<index>-?\d{1,9})\] | \[(?P<quote>['"])(?P<quoted>[^'"]*)(?P=quote)\]
-    | (?P<all>\[\*\]|\.\*) | \[\?\(\s*@\.(?P<key>[\w./-]+)\s*==\s*(?P<mark>["'])(?P<value>[^"']*)(?P=mark)\s*\)\]""",
+    | (?P<all>\[\*\]|\.\*) | \[\?\(\s*@\.(?P<key>[\w./-]+)\s*(?P<operator>==|!=)\s*
+      (?:(?P<mark>["'])(?P<text>[^"']*)(?P=mark) | (?P<plain>true|false|-?\d{1,18}))\s*\)\]""",
     re.VERBOSE,
 )
 
@@ -51,4 +53,7 @@ def _follow(value: Any, step: re.Match[str]) -> list[Any]:
     if step["index"]:
         index = int(step["index"])
         return [value[index]] if -len(value) <= index < len(value) else []
-    return [item for item in value if isinstance(item, dict) and item.get(step["key"]) == step["value"]]
+    wanted = json.loads(step["plain"]) if step["plain"] else step["text"]
+    there = [item for item in value if isinstance(item, dict) and step["key"] in item]
+    same = [(item, type(item[step["key"]]) is type(wanted) and item[step["key"]] == wanted) for item in there]
+    return [item for item, is_same in same if is_same == (step["operator"] == "==")]

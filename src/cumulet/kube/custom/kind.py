@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from cumulet.kube.custom import rules, structural
-from cumulet.kube.custom.jsonpath import JsonPath
+from cumulet.kube.custom.jsonpath import JsonPath, JsonPathError
 from cumulet.kube.fields.shape import Shape, of_structural, shape_of
 from cumulet.kube.schema.definitions import definition
 from cumulet.kube.status import Cause
 from cumulet.kube.store import Stored
 from cumulet.kube.tables.text import age
+
+log = logging.getLogger(__name__)
 
 Object = dict[str, Any]
 
@@ -65,8 +68,11 @@ class Custom:
             if scale
             else None
         )
-        columns = version.get("additionalPrinterColumns") or [_AGE]
-        self._columns = [(column, JsonPath(column["jsonPath"])) for column in columns]
+        try:
+            self._columns = _columns(version.get("additionalPrinterColumns") or [_AGE])
+        except JsonPathError as error:
+            log.warning("the printer columns of %s are not used: a path %s", self.api_version, error)
+            self._columns = _columns([_AGE])
 
     def is_form_of(self, stored: Stored) -> bool:
         """Whether an object is stored in this version."""
@@ -144,6 +150,11 @@ class Custom:
             obj["metadata"]["name"],
             *(_cell(column["type"], path.find(obj), now) for column, path in self._columns),
         ]
+
+
+def _columns(found: list[Object]) -> list[tuple[Object, JsonPath]]:
+    """Columns, and where the values of each are. Raises `JsonPathError`."""
+    return [(column, JsonPath(column["jsonPath"])) for column in found]
 
 
 def _path(text: str) -> tuple[str, ...]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 import math
-import re
 from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
+from cumulet.kube import regexp
 from cumulet.kube.status import Cause
 
 Schema = dict[str, Any]
@@ -148,9 +148,13 @@ def _string(value: str, schema: Schema, path: str) -> Iterator[Cause]:
         yield Cause(path, "FieldValueTooLong", f"Too long: may not be more than {most} bytes")
     if (least := schema.get("minLength")) is not None and len(value) < least:
         yield _invalid(path, value, f"should be at least {least} chars long")
-    pattern = schema.get("pattern")
-    if pattern and re.search(pattern, value) is None:
-        yield _invalid(path, value, f"should match '{pattern}'")
+    if pattern := schema.get("pattern"):
+        try:
+            is_found = regexp.is_found(pattern, value)
+        except regexp.PatternError as error:  # the definition was accepted by another version
+            is_found, pattern = False, f"{pattern}, but pattern is invalid: {error}"
+        if not is_found:
+            yield _invalid(path, value, f"should match '{pattern}'")
 
 
 def _number(value: float, schema: Schema, path: str) -> Iterator[Cause]:
