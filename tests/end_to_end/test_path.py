@@ -30,6 +30,14 @@ def test_every_room_is_ready(cluster: Cluster) -> None:
     cluster.wait(f"node/{NODE}", "condition=Ready")
 
 
+def test_what_runs_is_not_changed_beneath_itself(cluster: Cluster) -> None:
+    settings = cluster.installation.data_dir / "config.json"
+    before = settings.read_bytes()
+    said = cluster.installation.run("cumulet", "up", "--detach", "--pod-cidr", "10.99.0.0/16", code=1)
+    assert "it is running already" in said
+    assert settings.read_bytes() == before
+
+
 def test_what_was_pushed_is_listed(cluster: Cluster) -> None:
     assert cluster.installation.cumulet("registry", "repositories", "acrdemo2ss") == ["app3/acr-app3"]
     assert cluster.installation.cumulet("registry", "tags", "acrdemo2ss", "app3/acr-app3") == ["v1"]

@@ -97,6 +97,9 @@ def test_cordon_taint_and_drain(kubectl: Program, node: str) -> None:
     assert "Cannot evict pod as it would violate the pod's disruption budget." in refused
     kubectl("patch", "pdb", "keep", "--type=merge", "-p", '{"spec":{"minAvailable":0}}')
     kubectl("wait", "pdb/keep", "--for=jsonpath={.status.disruptionsAllowed}=1", "--timeout=30s")
+    # Who may not delete the pod uses nothing of the budget.
+    stranger = ("--as=system:node:other", "--as-group=system:nodes")
+    assert "orbidden" in kubectl("create", "--raw", path, "-f", "-", *stranger, stdin=eviction, code=1)
     assert f"node/{node} drained" in kubectl("drain", node, "--force", "--timeout=10s")
     kubectl("wait", "pdb/keep", "--for=jsonpath={.status.disruptionsAllowed}=0", "--timeout=30s")
     assert kubectl("uncordon", node) == f"node/{node} uncordoned\n"

@@ -151,6 +151,7 @@ async def test_port_forward_over_channels(kubectl: Program, cluster: Cloud, pod:
     async with connect(url, ssl=context, subprotocols=[Subprotocol("v4.channel.k8s.io")], proxy=None) as connection:
         begun = [await connection.recv() for _ in range(2)]
         assert begun == [bytes([channel]) + site.to_bytes(2, "little") for channel in (0, 1)]
+        await connection.send(b"\x01what comes on the channel of errors is nothing for the pod")
         await connection.send(b"\x00GET /there HTTP/1.1\r\nConnection: close\r\n\r\n")
         received = b""
         async for data in connection:

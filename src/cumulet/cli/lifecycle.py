@@ -61,17 +61,18 @@ def up(
     """Start every room on this machine, and leave a kubeconfig."""
     began = time.monotonic()
     data_dir = settings.default_data_dir()
-    config = install.install(
-        data_dir,
-        ports=_ports(port or []),
-        pod_cidr=pod_cidr,
-        external_cidr=external_cidr,
-        with_hosts=hosts,
-        kubeconfig=kubeconfig,
-        client_ca=client_ca,
-        node_address=node_address,
-    )
     try:
+        lifecycle.refuse_second(data_dir)
+        config = install.install(
+            data_dir,
+            ports=_ports(port or []),
+            pod_cidr=pod_cidr,
+            external_cidr=external_cidr,
+            with_hosts=hosts,
+            kubeconfig=kubeconfig,
+            client_ca=client_ca,
+            node_address=node_address,
+        )
         running = lifecycle.start(config)
     except lifecycle.StartError as error:
         wanting = "".join(f"\n  - {problem.what}\n      {problem.cure}" for problem in error.problems)

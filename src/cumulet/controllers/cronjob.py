@@ -18,6 +18,7 @@ _SCHEDULED_AT = "batch.kubernetes.io/cronjob-scheduled-timestamp"
 _MANY = 100
 #: What is due is started a moment later, so that the clock has reached the time for certain.
 _LITTLE = 0.1
+_CENTURY = 100 * 366 * 86_400
 
 
 class CronJobController:
@@ -124,8 +125,8 @@ class CronJobController:
             self._events.event(cronjob, "Warning", "TooManyMissedTimes", message)
         if due is None:
             return
-        deadline = cronjob["spec"].get("startingDeadlineSeconds")
-        if deadline is not None and due + timedelta(seconds=deadline) < now:
+        deadline = _deadline(cronjob)
+        if deadline is not None and due + deadline < now:
             message = f"Missed scheduled time to start a job: {due.strftime('%a, %d %b %Y %H:%M:%S +0000')}"
             self._events.event(cronjob, "Warning", "MissSchedule", message)
             return
@@ -201,13 +202,19 @@ def ended_as(job: Object) -> str:
     return next((kind for kind in ("Complete", "Failed") if condition_of(job, kind).get("status") == "True"), "")
 
 
+def _deadline(cronjob: Object) -> timedelta | None:
+    """How late a job may start, where that is said; the field takes more seconds than there are in all time."""
+    seconds = cronjob["spec"].get("startingDeadlineSeconds")
+    return None if seconds is None else timedelta(seconds=min(seconds, _CENTURY))
+
+
 def _due(cronjob: Object, schedule: Schedule, now: datetime) -> tuple[datetime | None, int]:
     """The last time that has passed and was not acted on, and how many such there are."""
-    spec, status = cronjob["spec"], cronjob.get("status") or {}
+    status = cronjob.get("status") or {}
     since = clock.parse(status.get("lastScheduleTime") or cronjob["metadata"]["creationTimestamp"])
-    deadline = spec.get("startingDeadlineSeconds")
+    deadline = _deadline(cronjob)
     if deadline is not None:
-        since = max(since, now - timedelta(seconds=deadline))
+        since = max(since, now - deadline)
     first = schedule.after(since)
     if first is None or first > now:
         return None, 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import timedelta
+from urllib.parse import quote
 
 from cumulet.common import clock
 from cumulet.common.kubernetes import KubernetesError, Resource, WorkQueue
@@ -154,7 +155,7 @@ class DisruptionController:
             wanted = f'no matches for kind "{reference["kind"]}" in version "{reference["apiVersion"]}"'
             raise UnknownSizeError(wanted)
         try:
-            path = resource.path(pod["metadata"]["namespace"], reference["name"], "scale")
+            path = resource.path(pod["metadata"]["namespace"], quote(reference["name"], safe=""), "scale")
             scale = await self._client.request("GET", path)
         except KubernetesError as error:
             if error.code != 404:
@@ -167,7 +168,7 @@ class DisruptionController:
 
     async def _served(self, reference: Object) -> Resource | None:
         """The resource of an owner's kind."""
-        group, _, version = reference["apiVersion"].rpartition("/")
+        group, _, version = (quote(part, safe="") for part in reference["apiVersion"].rpartition("/"))
         try:
             listed = await self._client.request("GET", f"/apis/{group}/{version}" if group else f"/api/{version}")
         except KubernetesError as error:

@@ -256,7 +256,7 @@ def _remove_earlier(data_dir: Path) -> None:
     except ConfigError:
         pass  # broken off before the rooms were up
     else:
-        if is_running(config):
+        if is_running(config.data_dir):
             raise StepError(f"an earlier walk is still running: `cumulet --data-dir {data_dir} down` ends it")
         stop(config)
     shutil.rmtree(data_dir)

@@ -19,6 +19,7 @@ import msgspec
 from aiohttp import WSMsgType, web
 
 from cumulet.common.arm import ArmError
+from cumulet.common.tasks import until_one_ends
 from cumulet.instances import logs
 from cumulet.instances.execute import Session
 from cumulet.instances.group import Group
@@ -94,12 +95,13 @@ class Streams:
 
     async def _attach(self, socket: web.WebSocketResponse, offer: _Offer) -> None:
         path = offer.group.log(offer.container)
-        reading = asyncio.create_task(_until_closed(socket))
-        async for chunk in logs.follow(path, logs.Query(tail=0), offer.group.ended(offer.container)):
-            if reading.done():
-                break
-            await socket.send_bytes(chunk)
-        reading.cancel()
+
+        async def show() -> None:
+            with contextlib.suppress(ConnectionError):
+                async for chunk in logs.follow(path, logs.Query(tail=0), offer.group.ended(offer.container)):
+                    await socket.send_bytes(chunk)
+
+        await until_one_ends(show(), _until_closed(socket))
 
     async def _execute(self, socket: web.WebSocketResponse, offer: _Offer, command: list[str]) -> None:
         group, name = offer.group, offer.container

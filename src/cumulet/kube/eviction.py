@@ -41,6 +41,7 @@ class Evictions:
         check_deletion(options)
         pod = self._objects.get(target.row, target.namespace, target.name).load()
         by = Writer.of(request, user)
+        self._objects.check_deletion(target.row, pod, by)
         by.dry_run = by.dry_run or options.get("dryRun") == ["All"]
         phase = (pod.get("status") or {}).get("phase")
         # One that does not run, or is going already, is no disruption.

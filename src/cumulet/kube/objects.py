@@ -309,7 +309,7 @@ class Objects:
                 raise not_found(row.group, row.plural, name)
             obj = before.load()
             check_preconditions(row, name, obj, options)
-            self._admission.admit_deletion(row, obj, by.user)
+            self.check_deletion(row, obj, by)
             shown = await self._conversions.load(row, before) if by.user is not SELF else obj
             question = Question("DELETE", row, namespace, name, "", None, shown, by.user, by.dry_run)
             if not is_asked:
@@ -327,6 +327,10 @@ class Objects:
             except ConflictError:
                 continue
         raise conflict(row.group, row.plural, name)
+
+    def check_deletion(self, row: Row, obj: Object, by: Writer) -> None:
+        """Whether one may delete an object at all. Raises `ApiError` 403."""
+        self._admission.admit_deletion(row, obj, by.user)
 
     def _prepared(self, row: Row, obj: Object, old: Object, subresource: str) -> Object:
         metadata = obj["metadata"]

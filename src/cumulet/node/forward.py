@@ -28,6 +28,10 @@ TUNNEL = f"{PROTOCOL}+{VERSION}"
 CHANNELS = ("v4.channel.k8s.io", "channel.k8s.io")
 _CHUNK = 64 * 1024
 _CONNECT = 10.0
+#: Channels are numbered by a byte, and a port has two.
+_PORTS = 128
+#: So many seconds the second stream of a pair may take after the first.
+_SECOND = 30.0
 
 
 class _Pair(NamedTuple):
@@ -42,6 +46,8 @@ async def serve(request: web.Request, address: str) -> web.StreamResponse:
             ports = [port for item in request.query.getall("port", []) for port in item.split(",")]
             if not all(_is_port(port) for port in ports):
                 raise web.HTTPBadRequest(text="ports are numbers between 1 and 65535")
+            if len(ports) > _PORTS:
+                raise web.HTTPBadRequest(text=f"no more than {_PORTS} ports can be forwarded at once")
             socket = await accept_websocket(request, (TUNNEL, *CHANNELS))
             if socket.ws_protocol == TUNNEL:
                 session = _session(socket.send_bytes, address, tasks)
@@ -72,12 +78,23 @@ def _session(send: Send, address: str, tasks: TaskSet) -> Session:
         if kind in found:
             return False
         found[kind] = stream
-        if len(found) == 2:
+        if len(found) == 1:
+            tasks.start(_alone(stream, halves, request), f"port-forward {request}, half of it")
+        else:
             del halves[request]
             tasks.start(_connection(_Pair(**found), address), f"port-forward {request}")
         return True
 
     return Session(send, opened)
+
+
+async def _alone(stream: Stream, halves: dict[str, dict[str, Stream]], request: str) -> None:
+    """Break off a stream whose other half does not come."""
+    await asyncio.sleep(_SECOND)
+    if stream in halves.get(request, {}).values():
+        del halves[request]
+        with contextlib.suppress(ConnectionError):
+            await stream.reset()
 
 
 async def _connection(pair: _Pair, address: str) -> None:
@@ -142,8 +159,11 @@ async def _channels(socket: web.WebSocketResponse, address: str, ports: list[int
                 continue
             tasks.start(outward(index, reader), f"port-forward {port}")
         async for message in socket:
-            if message.type is WSMsgType.BINARY and message.data and message.data[0] // 2 in writers:
-                writer = writers[message.data[0] // 2]
+            if message.type is not WSMsgType.BINARY or not message.data:
+                continue
+            index, is_error = divmod(message.data[0], 2)
+            if index in writers and not is_error:
+                writer = writers[index]
                 writer.write(message.data[1:])
                 with contextlib.suppress(ConnectionError):
                     await writer.drain()

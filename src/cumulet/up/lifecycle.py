@@ -58,13 +58,19 @@ class Running:
         return self._process.wait()
 
 
-def is_running(config: Config) -> bool:
-    """Whether a supervisor of this installation lives."""
-    lock = take_lock(config)
+def is_running(data_dir: Path) -> bool:
+    """Whether a supervisor of the installation in this folder lives."""
+    lock = take_lock(data_dir)
     if lock is None:
         return True
     lock.close()
     return False
+
+
+def refuse_second(data_dir: Path) -> None:
+    """Raises `StartError` where the installation in this folder runs: its settings are not to change beneath it."""
+    if is_running(data_dir):
+        raise StartError("it is running already: see `cumulet status`, stop it with `cumulet down`")
 
 
 def start(config: Config) -> Running:
@@ -72,8 +78,7 @@ def start(config: Config) -> Running:
 
     Raises `StartError`, with what was started stopped again.
     """
-    if is_running(config):
-        raise StartError("it is running already: see `cumulet status`, stop it with `cumulet down`")
+    refuse_second(config.data_dir)
     if found := problems(config):
         raise StartError("this machine lacks something that the rooms need", found)
     began = time.monotonic()
@@ -119,7 +124,7 @@ def stop(config: Config) -> list[str]:
     """Stop the rooms and take away all that they made on this machine; what was left over and is now gone."""
     pids = _pids(config)
     supervisor = pids.get("supervisor")
-    if supervisor is not None and is_running(config):
+    if supervisor is not None and is_running(config.data_dir):
         _end(supervisor, signal.SIGTERM)
     from cumulet.instances.cleanup import cleanup
 

@@ -244,9 +244,9 @@ def pids_file(config: Config) -> Path:
     return config.data_dir / "run" / "pids.json"
 
 
-def take_lock(config: Config) -> IO[bytes] | None:
+def take_lock(data_dir: Path) -> IO[bytes] | None:
     """The lock that one supervisor of an installation holds while it lives, or `None` where another has it."""
-    path = config.data_dir / "run" / "lock"
+    path = data_dir / "run" / "lock"
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = path.open("ab")
     try:
@@ -271,7 +271,7 @@ def main(arguments: list[str]) -> None:
             except BrokenPipeError:  # whoever asked has gone; the logs have it all
                 reports = None
 
-    lock = take_lock(config)
+    lock = take_lock(config.data_dir)
     if lock is None:
         report({"event": "failed", "message": "it is running already: see `cumulet status`"})
         sys.exit(1)
