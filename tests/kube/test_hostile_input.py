@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import random
@@ -339,6 +340,25 @@ def test_a_slow_reader_of_a_watch_harms_nobody(server: Server) -> None:
         for number in range(40):
             answer = server.call("PATCH", f"{path}/c", {"data": {"b": str(number)}}, content_type=MERGE)
             assert answer.status == 200
+
+
+def test_a_watch_that_nobody_reads_ends_with_its_time(server: Server) -> None:
+    path = f"/api/v1/namespaces/{server.namespace(f'n{uuid.uuid4().hex[:8]}').rpartition('/')[2]}/configmaps"
+    for number in range(40):
+        server.make(path, {"metadata": {"name": f"c-{number}"}, "data": {"a": "x" * 500_000}})
+    address = server.cloud.config.addresses["kube"]
+    with server.tls.wrap_socket(
+        socket.create_connection((address.host, address.port)), server_hostname="localhost"
+    ) as slow:
+        slow.sendall(f"GET {path}?watch=true&timeoutSeconds=1 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        read = len(slow.recv(1))
+        # Begun later, over later.
+        version = server.call("GET", f"{path}?limit=1").body["metadata"]["resourceVersion"]
+        server.call("GET", f"{path}?watch=true&timeoutSeconds=2&resourceVersion={version}")
+        with contextlib.suppress(OSError):
+            while data := slow.recv(1_000_000):
+                read += len(data)
+    assert read < 40 * 500_000
 
 
 def _json() -> st.SearchStrategy[Any]:

@@ -81,6 +81,7 @@ class Watching:
         last = (_bookmark(row, self._store.revision, form, initial=True),) if initial and bookmarks else ()
         if row.custom is not None:
             first = tuple(first)
+        deadline = asyncio.get_running_loop().time() + seconds
         channel.add(watcher)
         try:
             if row.custom is not None:
@@ -88,12 +89,17 @@ class Watching:
             start = itertools.chain(channel.lines(first), last if since is None else ())
             await response.prepare(request)
             for part in _parts(start):
-                await response.write(part)
-            watcher.is_waiting = False
-            self._feed.wake(channel)
+                watcher.write(part)
+                if protocol.writing_paused and not await _drained(request, deadline):
+                    watcher.is_cut_off = True
+                if watcher.is_cut_off:
+                    break
             # From here on it waits for changes.
             SEAT.get().release()
-            await self._last(watcher, channel, request, seconds, bookmarks)
+            if not watcher.is_cut_off:
+                watcher.is_waiting = False
+                self._feed.wake(channel)
+                await self._last(watcher, channel, request, deadline, bookmarks)
             if watcher.is_cut_off and protocol.transport is not None:
                 protocol.transport.abort()  # it would take no end either
             with contextlib.suppress(ConnectionError):
@@ -128,11 +134,10 @@ class Watching:
         return ((b"ADDED", stored) for stored in there)
 
     async def _last(
-        self, watcher: Watcher, channel: Channel, request: web.BaseRequest, seconds: float, bookmarks: bool
+        self, watcher: Watcher, channel: Channel, request: web.BaseRequest, deadline: float, bookmarks: bool
     ) -> None:
         """Stay until the time is over, the server stops, nothing more can be shown or the watcher is cut off."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + seconds
         stopping = asyncio.ensure_future(self._stopping.wait())
         stopping.add_done_callback(lambda _: watcher.wake.set())
         try:
@@ -149,11 +154,24 @@ class Watching:
                     continue
                 watcher.wake.clear()
                 if watcher.is_waiting and not watcher.is_cut_off:
-                    await request.writer.drain()
+                    if not await _drained(request, deadline):
+                        watcher.is_cut_off = True
+                        break
                     watcher.is_waiting = False
                     self._feed.wake(channel)
         finally:
             stopping.cancel()
+
+
+async def _drained(request: web.BaseRequest, deadline: float) -> bool:
+    """Wait until the watcher has taken what it was sent; whether it did in time. Raises `ConnectionError`."""
+    SEAT.get().release()  # it waits for the watcher and takes no time of the server
+    try:
+        async with asyncio.timeout_at(deadline):
+            await request.writer.drain()
+    except TimeoutError:
+        return False
+    return True
 
 
 def _parts(lines: Iterable[bytes]) -> Iterator[bytes]:
