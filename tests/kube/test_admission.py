@@ -45,6 +45,9 @@ def test_quantities_are_canonical(server: Server, path: str) -> None:
     made = server.make(f"{path}/pods", pod("p", resources={"requests": asked}))
     requests = made["spec"]["containers"][0]["resources"]["requests"]
     assert requests == {"cpu": "500m", "memory": "2Gi", "ephemeral-storage": "1M"}
+    much = server.make(f"{path}/pods", sized("much", requests={"memory": "8Ei", "ephemeral-storage": "10E"}))
+    requests = much["spec"]["containers"][0]["resources"]["requests"]
+    assert requests == {"memory": "9223372036854775807", "ephemeral-storage": "10E"}  # the one is counted in 64 bits
     sign = server.make(f"{path}/pods", sized("sign", requests={"cpu": "-"}))
     assert sign["spec"]["containers"][0]["resources"]["requests"] == {"cpu": "0"}  # as upstream's parser has it
     for bad in ("a", "1e99999999", "9" * 100, "", "1 Gi", "-x"):

@@ -11,6 +11,8 @@ from cumulet.common.kubernetes.quantity import decimal, milli
 
 _FORM = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?\d{1,2})?")
 _LENGTH = 64
+#: More of what is counted in powers of two counts as this.
+_MOST = Decimal(2**63 - 1)
 _DECIMAL = ("n", "u", "m", "", "k", "M", "G", "T", "P", "E")
 _BINARY = ("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
 
@@ -32,6 +34,8 @@ def _canonical(text: str) -> str:
     suffix = match[2] or ""
     with localcontext(prec=300):
         value = decimal(text)
+        if suffix.endswith("i") and abs(value) > _MOST:
+            value = _MOST.copy_sign(value)
         sign = "-" if value < 0 else ""
         if suffix.endswith("i") and not -1024 < value < 1024:
             number, index = int(abs(value).to_integral_value(ROUND_CEILING)), 0
