@@ -144,20 +144,24 @@ def test_taints_by_hand_and_by_condition(space: Space, other: StandInNode) -> No
     other.close()
 
 
-def test_a_claim_in_use_stays(space: Space) -> None:
+def test_a_claim_in_use_stays(space: Space, other: StandInNode) -> None:
     storage = {"requests": {"storage": "1Gi"}}
     spec = {"accessModes": ["ReadWriteOnce"], "resources": storage, "storageClassName": ""}
-    space.make("persistentvolumeclaims", {"metadata": {"name": "data"}, "spec": spec})
-    space.wait("persistentvolumeclaims", "data", lambda obj: obj["metadata"].get("finalizers"))
-    volumes = [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]
-    space.make(
-        "pods", {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "x"}], "volumes": volumes}}
-    )
-    space.wait_event("p", "FailedScheduling")
-    space.delete("persistentvolumeclaims", "data")
-    space.wait("persistentvolumeclaims", "data", lambda obj: obj["metadata"].get("deletionTimestamp"))
-    space.delete("pods", "p")
-    space.wait_gone("persistentvolumeclaims", "data")
+    for name, place in (("waits", {}), ("runs", {"nodeName": other.name})):
+        space.make("persistentvolumeclaims", {"metadata": {"name": name}, "spec": spec})
+        space.wait("persistentvolumeclaims", name, lambda obj: obj["metadata"].get("finalizers"))
+        volumes = [{"name": "v", "persistentVolumeClaim": {"claimName": name}}]
+        containers = [{"name": "c", "image": "x"}]
+        pod = {"metadata": {"name": name}, "spec": {"containers": containers, "volumes": volumes, **place}}
+        space.make("pods", pod)
+    space.wait_event("waits", "FailedScheduling")
+    space.wait("pods", "runs", lambda pod: condition(pod, "Ready").get("status") == "True")
+    for name in ("waits", "runs"):
+        space.delete("persistentvolumeclaims", name)
+    space.wait_gone("persistentvolumeclaims", "waits")
+    assert space.wait("persistentvolumeclaims", "runs")["metadata"]["deletionTimestamp"]
+    space.delete("pods", "runs")
+    space.wait_gone("persistentvolumeclaims", "runs")
 
 
 def _request(name: str, signer: str, subject: str, group: str, usage: str) -> Object:

@@ -38,8 +38,8 @@ class VolumeProtectionController:
     async def reconcile(self, key: Key) -> None:
         """Protect what is new, let go what is to be deleted and not in use."""
         if key[0]:
-            users = [pod for pod in self._pods.indexed("claim", key) if phase_of(pod) not in ("Succeeded", "Failed")]
-            await self._settle(self._claims, PERSISTENTVOLUMECLAIMS, key, _CLAIM, in_use=bool(users))
+            in_use = any(_uses(pod) for pod in self._pods.indexed("claim", key))
+            await self._settle(self._claims, PERSISTENTVOLUMECLAIMS, key, _CLAIM, in_use=in_use)
         else:
             volume = self._volumes.get(key[1])
             bound = volume is not None and (volume.get("status") or {}).get("phase") == "Bound"
@@ -64,6 +64,11 @@ class VolumeProtectionController:
         except KubernetesError as error:
             if error.code not in (404, 409):
                 raise
+
+
+def _uses(pod: Object) -> bool:
+    """Whether a pod has its claims in use: no node starts one any more whose claim is to be deleted."""
+    return bool(pod["spec"].get("nodeName")) and phase_of(pod) not in ("Succeeded", "Failed")
 
 
 def _claims_of(pod: Object) -> list[Key]:
