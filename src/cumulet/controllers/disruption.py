@@ -155,7 +155,7 @@ class DisruptionController:
             wanted = f'no matches for kind "{reference["kind"]}" in version "{reference["apiVersion"]}"'
             raise UnknownSizeError(wanted)
         try:
-            path = resource.path(pod["metadata"]["namespace"], quote(reference["name"], safe=""), "scale")
+            path = resource.path(pod["metadata"]["namespace"], reference["name"], "scale")
             scale = await self._client.request("GET", path)
         except KubernetesError as error:
             if error.code != 404:

@@ -96,7 +96,7 @@ class Channel:
         self.form = form
         self._feed = feed
         self._lines: deque[bytes] = deque()
-        self._first = self._end = 0  # the number of the first line, and that of the next one
+        self._first = 0  # the number of the first line
         self._bytes = 0
         self._round: list[Watcher] = []
         self._began = 0.0  # when the last round did
@@ -105,6 +105,10 @@ class Channel:
         self._conversions = conversions
         self._unconverted: list[Event] = []
         self._converting: asyncio.Task[None] | None = None
+
+    @property
+    def _end(self) -> int:
+        return self._first + len(self._lines)
 
     def add(self, watcher: Watcher) -> None:
         """From here on this watcher is to see every line."""
@@ -165,7 +169,6 @@ class Channel:
     def _add(self, lines: Iterable[bytes]) -> None:
         for line in lines:
             self._lines.append(line)
-            self._end += 1
             self._bytes += len(line)
             self._chunks.clear()
             self._feed.wake(self)
@@ -199,10 +202,9 @@ class Channel:
             self._round = [*self.watchers]
             self._began, self._took = now, 0.0
         self._took -= now
-        left, show, clock = self._round, self._show, time.perf_counter
-        while left:
-            show(left.pop())
-            if (now := clock()) > until:
+        while self._round:
+            self._show(self._round.pop())
+            if (now := time.perf_counter()) > until:
                 break
         self._took += now
         if self._round:

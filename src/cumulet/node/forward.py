@@ -66,7 +66,13 @@ async def serve(request: web.Request, address: str) -> web.StreamResponse:
 
 def _session(send: Send, address: str, tasks: TaskSet) -> Session:
     """A session in which each pair of streams becomes a TCP connection to the pod."""
-    halves: dict[str, dict[str, Stream]] = {}
+    alone: dict[str, tuple[str, Stream, asyncio.Task[None]]] = {}  # the first of each pair, and what gives it up
+
+    async def give_up(request: str, stream: Stream) -> None:
+        await asyncio.sleep(_SECOND)
+        del alone[request]
+        with contextlib.suppress(ConnectionError):
+            await stream.reset()
 
     def opened(stream: Stream) -> bool:
         kind, headers = stream.headers.get("streamtype", ""), stream.headers
@@ -74,27 +80,18 @@ def _session(send: Send, address: str, tasks: TaskSet) -> Session:
             return False
         # Clients of old number no requests: they open a pair's streams one right after the other, error first.
         request = headers.get("requestid") or f"stream {stream.number - (2 if kind == 'data' else 0)}"
-        found = halves.setdefault(request, {})
-        if kind in found:
+        if request not in alone:
+            alone[request] = kind, stream, tasks.start(give_up(request, stream), f"half of port-forward {request}")
+            return True
+        first, other, patience = alone[request]
+        if first == kind:
             return False
-        found[kind] = stream
-        if len(found) == 1:
-            tasks.start(_alone(stream, halves, request), f"port-forward {request}, half of it")
-        else:
-            del halves[request]
-            tasks.start(_connection(_Pair(**found), address), f"port-forward {request}")
+        patience.cancel()
+        del alone[request]
+        tasks.start(_connection(_Pair(**{first: other, kind: stream}), address), f"port-forward {request}")
         return True
 
     return Session(send, opened)
-
-
-async def _alone(stream: Stream, halves: dict[str, dict[str, Stream]], request: str) -> None:
-    """Break off a stream whose other half does not come."""
-    await asyncio.sleep(_SECOND)
-    if stream in halves.get(request, {}).values():
-        del halves[request]
-        with contextlib.suppress(ConnectionError):
-            await stream.reset()
 
 
 async def _connection(pair: _Pair, address: str) -> None:

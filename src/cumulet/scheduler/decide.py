@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from itertools import chain, compress
+from itertools import chain
 from typing import NamedTuple
 
 from cumulet.scheduler.framework import Judge, Profile, Refusal
@@ -164,7 +164,7 @@ class Decider:
                 totals[place] += weight * value
         best = max(totals)
         # Among equals the one with the fewest pods, so that they take turns.
-        equal = list(compress(nodes, map(best.__eq__, totals)))
+        equal = [node for node, total in zip(nodes, totals, strict=True) if total == best]
         return min(equal, key=lambda node: len(node.pods))
 
 

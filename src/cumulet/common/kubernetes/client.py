@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Literal, NamedTuple, Self
+from urllib.parse import quote
 
 import aiohttp
 import msgspec
@@ -40,13 +41,13 @@ class Resource(NamedTuple):
         return f"{self.group}/{self.version}" if self.group else self.version
 
     def path(self, namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:
-        """The URL path; without a namespace, of the whole cluster."""
+        """The URL path; without a namespace, of the whole cluster. A name that others gave is one segment, whatever it is."""
         path = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
         if self.namespaced and namespace:
             path += f"/namespaces/{namespace}"
         path += f"/{self.plural}"
         if name:
-            path += f"/{name}"
+            path += f"/{quote(name, safe=':')}"
         if subresource:
             path += f"/{subresource}"
         return path

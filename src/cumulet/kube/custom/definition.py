@@ -55,11 +55,9 @@ def check(obj: Object, old: Object | None) -> list[Cause]:
     causes += _conversion(spec.get("conversion") or {})
     for where, part in _parts(versions, "schema", "validation"):
         causes += _schema(part, f"{where}.openAPIV3Schema")
-    for (where, part), version in zip(
-        _parts(versions, "selectableFields", "selectableFields"), versions, strict=False
-    ):
+    for (where, part), version in zip(_parts(versions, "selectableFields"), versions, strict=False):
         causes += paths.selectable(part, where, (version.get("schema") or {}).get("openAPIV3Schema"))
-    for where, part in _parts(versions, "additionalPrinterColumns", "additionalPrinterColumns"):
+    for where, part in _parts(versions, "additionalPrinterColumns"):
         causes += paths.columns(part, where)
     if old is not None:
         before = old.get("spec") or {}
@@ -103,11 +101,14 @@ def _conversion(conversion: Object) -> Iterator[Cause]:
         yield invalid(f"{field}.conversionReviewVersions", versions, why)
 
 
-def _parts(versions: list[Object], key: str, alone: str) -> Iterator[tuple[str, Any]]:
-    """A part of each version and where upstream sees it: once, under the spec, where all versions have the same."""
+def _parts(versions: list[Object], key: str, alone: str = "") -> Iterator[tuple[str, Any]]:
+    """A part of each version and where upstream sees it: where all versions have the same, once and under the spec.
+
+    `alone` is its name there, if that is another.
+    """
     found = [version.get(key) for version in versions]
     if found and found[0] and all(part == found[0] for part in found):
-        yield f"spec.{alone}", found[0]
+        yield f"spec.{alone or key}", found[0]
     else:
         yield from ((f"spec.versions[{index}].{key}", part) for index, part in enumerate(found))
 
