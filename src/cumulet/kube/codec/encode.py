@@ -16,6 +16,8 @@ from typing import Any
 import msgspec
 
 from cumulet.kube.codec.protobuf import MAGIC, Field, ProtobufError, layout_of, message_name
+from cumulet.kube.codec.wire import delimited as _bytes
+from cumulet.kube.codec.wire import number as _number
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NUMBERS = frozenset(("int32", "int64", "uint32", "uint64"))
@@ -67,7 +69,7 @@ def _values(number: int, field: Field, value: Any) -> Iterator[bytes]:
 
 def _value(number: int, type_: str, value: Any) -> bytes:
     if type_ == "bool" or type_ in _NUMBERS:
-        return _varint(number << 3) + _varint(int(value) & 0xFFFF_FFFF_FFFF_FFFF)
+        return _number(number, int(value))
     if type_ == "string":
         return _bytes(number, str(value).encode())
     if type_ == "bytes":
@@ -100,18 +102,3 @@ _SPECIAL: dict[str, Callable[[Any], bytes]] = {
     "util.intstr.IntOrString": _int_or_string,
     "runtime.RawExtension": _raw,
 }
-
-
-def _bytes(number: int, value: bytes) -> bytes:
-    return _varint(number << 3 | 2) + _varint(len(value)) + value
-
-
-def _varint(value: int) -> bytes:
-    if value < 0x80:
-        return bytes((value,))
-    found = bytearray()
-    while value >= 0x80:
-        found.append(value & 0x7F | 0x80)
-        value >>= 7
-    found.append(value)
-    return bytes(found)
