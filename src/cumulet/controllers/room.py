@@ -19,7 +19,7 @@ from cumulet.controllers.disruption import DisruptionController
 from cumulet.controllers.endpoints import EndpointsController
 from cumulet.controllers.eviction import TaintEvictionController
 from cumulet.controllers.garbage import GarbageCollector
-from cumulet.controllers.job import ExpiryController, JobController
+from cumulet.controllers.job import ExpiryController, JobController, OrphanPodController
 from cumulet.controllers.namespaces import NamespaceController, ServiceAccountController
 from cumulet.controllers.nodes import NodeLifecycleController
 from cumulet.controllers.podgc import PodGarbageCollector
@@ -37,6 +37,7 @@ CONTROLLERS: tuple[tuple[Callable[[Context], Controller], int], ...] = (
     (DaemonSetController, 2),
     (JobController, 4),
     (ExpiryController, 1),
+    (OrphanPodController, 1),
     (CronJobController, 2),
     (EndpointsController, 4),
     (GarbageCollector, 8),
