@@ -15,8 +15,9 @@ from typing import Any
 
 import msgspec
 
-from cumulet.kube.codec.protobuf import MAGIC, Field, ProtobufError, layout_of, message_name
+from cumulet.kube.codec.protobuf import MAGIC, SCHEMA, UNIONS, Field, ProtobufError, Union, layout_of, message_name
 from cumulet.kube.codec.wire import delimited as _bytes
+from cumulet.kube.codec.wire import double as _double
 from cumulet.kube.codec.wire import number as _number
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -74,8 +75,19 @@ def _value(number: int, type_: str, value: Any) -> bytes:
         return _bytes(number, str(value).encode())
     if type_ == "bytes":
         return _bytes(number, base64.b64decode(value))
+    if type_ == "double":
+        return _double(number, value)
+    if type_ in UNIONS:
+        return _bytes(number, _union(UNIONS[type_], value))
     special = _SPECIAL.get(type_)
     return _bytes(number, special(value) if special is not None else _message(type_, value))
+
+
+def _union(union: Union, value: Any) -> bytes:
+    if isinstance(value, dict):
+        return _value(union.schema, SCHEMA, value)
+    others = value if union.is_list else [value]
+    return b"".join(_value(union.others, union.other, item) for item in others)
 
 
 def _time(text: str) -> bytes:
@@ -101,4 +113,5 @@ _SPECIAL: dict[str, Callable[[Any], bytes]] = {
     "api.resource.Quantity": lambda value: _bytes(1, str(value).encode()),
     "util.intstr.IntOrString": _int_or_string,
     "runtime.RawExtension": _raw,
+    "apiextensions.v1.JSON": _raw,
 }

@@ -5,13 +5,12 @@ The table has the messages that Kubernetes' document uses, and of each the field
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 
-from cumulet.kube.codec.wire import delimited, number, varint
+from cumulet.kube.codec.wire import delimited, double, number
 
 Node = Mapping[str, Any]
 
@@ -68,7 +67,7 @@ def _integer(field: int, value: int) -> Iterator[bytes]:
 
 
 def _double(field: int, value: float) -> Iterator[bytes]:
-    yield varint(field << 3 | 1) + struct.pack("<d", value)
+    yield double(field, value)
 
 
 def _anything(field: int, value: Any) -> Iterator[bytes]:

@@ -1,6 +1,8 @@
-"""Protocol Buffers' wire format ("Encoding" of the language guide): the two kinds of value that the messages here use."""
+"""Protocol Buffers' wire format ("Encoding" of the language guide): the kinds of value that the messages here use."""
 
 from __future__ import annotations
+
+import struct
 
 
 def number(field: int, value: int) -> bytes:
@@ -11,6 +13,11 @@ def number(field: int, value: int) -> bytes:
 def delimited(field: int, value: bytes) -> bytes:
     """A field that holds a text, bytes or a message, with its length before it."""
     return varint(field << 3 | 2) + varint(len(value)) + value
+
+
+def double(field: int, value: float) -> bytes:
+    """A field that holds a number with a fraction."""
+    return varint(field << 3 | 1) + struct.pack("<d", value)
 
 
 def varint(value: int) -> bytes:
