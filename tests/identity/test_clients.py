@@ -171,7 +171,7 @@ def test_a_body_that_is_no_form_is_refused(cloud: Cloud, body: bytes, headers: d
 def test_the_room_counts_what_it_gives_and_refuses(cloud: Cloud) -> None:
     assert cloud.ask_token(client_id="no-such").status == 400
     assert cloud.token()
-    counted = cloud.call("identity", "GET", "/metrics").body.decode()
+    counted = cloud.call("identity", "GET", "/metrics", show="metrics").body.decode()
     assert "identity_tokens_issued_total" in counted
     assert 'identity_requests_refused_total{error="unauthorized_client"}' in counted
 

@@ -13,6 +13,7 @@ import msgspec
 from aiohttp import web
 
 from cumulet.common.arm import ArmError
+from cumulet.common.ascii import fold
 from cumulet.common.entra import ARM_AUDIENCE, AuthenticationError, TokenVerifier
 from cumulet.common.rbac import BUILT_IN_ROLES, RoleAssignment, RoleDefinition, allowed, covers
 from cumulet.common.tasks import Backoff
@@ -90,7 +91,7 @@ class Access:
     async def authenticate(self, request: web.BaseRequest) -> Caller:
         """The caller of a request. Raises `ArmError` 401, or 503 where the keys cannot be had."""
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token:
+        if fold(scheme) != "bearer" or not token:
             raise ArmError(
                 401,
                 "AuthenticationFailed",

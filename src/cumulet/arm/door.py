@@ -17,6 +17,7 @@ from cumulet.arm.provider import Providers, read_body
 from cumulet.arm.store import Index
 from cumulet.arm.target import Target, verb
 from cumulet.common.arm import ArmError, ResourceId, json_response
+from cumulet.common.ascii import fold
 from cumulet.common.config import Config
 
 log = logging.getLogger(__name__)
@@ -115,7 +116,7 @@ class Door:
             rights = await self._access.rights(caller)
             seen = rights.below(f"/subscriptions/{self._config.subscription_id}")
             return json_response({"value": [tenant.subscription(self._config)] if seen else []})
-        if target.subscription is not None and target.subscription != self._config.subscription_id.lower():
+        if target.subscription is not None and target.subscription != fold(self._config.subscription_id):
             raise ArmError(
                 404, "SubscriptionNotFound", f"The subscription '{target.segments[1]}' could not be found."
             )
@@ -172,7 +173,7 @@ class Door:
         if len(target.segments) == 3:
             return json_response({"value": [tenant.provider(self._config, name) for name in tenant.PROVIDERS]})
         for name in tenant.PROVIDERS:
-            if name.lower() == target.words[3]:
+            if fold(name) == target.words[3]:
                 return json_response(tenant.provider(self._config, name))
         raise ArmError(404, "InvalidResourceNamespace", f"The resource namespace '{target.segments[3]}' is invalid.")
 
@@ -201,7 +202,7 @@ class Door:
     @staticmethod
     def _is_open(target: Target) -> bool:
         """What roles there are is no secret, and is asked for without a scope to hold a right on."""
-        return target.is_operation or target.action.lower() == "microsoft.authorization/roledefinitions/read"
+        return target.is_operation or fold(target.action) == "microsoft.authorization/roledefinitions/read"
 
     def _demand_scope(self, target: Target) -> None:
         """A role is given on what is there."""
@@ -220,7 +221,7 @@ class Door:
         """Who lets a resource run as a managed identity needs the right to assign that identity."""
         for name in _identities(body):
             identity = ResourceId(name)
-            if identity.type.lower() != _IDENTITY_TYPE.lower() or not self._index.has(identity):
+            if fold(identity.type) != fold(_IDENTITY_TYPE) or not self._index.has(identity):
                 raise ArmError(400, "FailedIdentityOperation", f"The managed identity '{name}' was not found.")
             if not rights.allow(f"{_IDENTITY_TYPE}/assign/action", str(identity)):
                 raise ArmError(

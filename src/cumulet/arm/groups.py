@@ -15,6 +15,7 @@ from cumulet.arm.access import Rights
 from cumulet.arm.provider import Providers, Revoke
 from cumulet.arm.store import Deletion, Group, Index, Tracked, no_group
 from cumulet.common.arm import ArmError, front_door_url, json_response, read_json, read_tags
+from cumulet.common.ascii import fold
 from cumulet.common.odata import FilterError, Term, conjunction, page
 from cumulet.common.tasks import TaskSet
 
@@ -105,7 +106,7 @@ class Groups:
         location = body.get("location")
         if not isinstance(location, str) or not location:
             raise ArmError(400, "LocationRequired", "The location property is required for this definition.")
-        location = location.replace(" ", "").lower()  # `East US` is `eastus`
+        location = fold(location.replace(" ", ""))  # `East US` is `eastus`
         if existing is not None and existing.location != location:
             raise ArmError(
                 409,
@@ -192,10 +193,10 @@ def _understood(read: Callable[[], Any]) -> Any:
 
 def _fits(terms: list[Term], item: Group | Tracked, kind: str, group: str) -> bool:
     values = {"name": item.name, "location": item.location, "resourcetype": kind, "resourcegroup": group}
-    tags = {key.lower(): value for key, value in item.tags.items()}
+    tags = {fold(key): value for key, value in item.tags.items()}
     wanted = {term.name: term for term in terms}
     if "tagname" in wanted:
-        value = tags.get(wanted["tagname"].value.lower())
+        value = tags.get(fold(wanted["tagname"].value))
         if value is None or ("tagvalue" in wanted and not wanted["tagvalue"].holds(value)):
             return False
     return all(term.holds(values[term.name]) for term in terms if term.name in values)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
+from cumulet.common.ascii import fold
 from cumulet.common.patterns import like
 
 #: What says yes or no to an action, given the attributes of the request by their names in lower case.
@@ -24,11 +25,11 @@ _DEEPEST = 50
 _TOKEN = re.compile(
     r"\s*(?:(?P<sign>[(){},!])|(?P<text>'(?:[^'\\]|\\.)*')|(?P<attribute>@(?:Request|Resource)\[[^\]]+\])"
     r"|(?P<word>[A-Za-z:]+|&&|\|\|))",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,
 )
 _OPERATOR = re.compile(
     r"(?:ForAnyOfAnyValues:)?String(?P<negated>Not)?(?P<kind>Equals|Like|StartsWith)(?P<caseless>IgnoreCase)?",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,
 )
 _END = ("end", "")
 
@@ -52,7 +53,7 @@ class _Comparison(msgspec.Struct, frozen=True):
 
     def _fits(self, value: str, actual: str) -> bool:
         if self.caseless:
-            value, actual = value.lower(), actual.lower()
+            value, actual = fold(value), fold(actual)
         match self.kind:
             case "equals":
                 return value == actual
@@ -103,16 +104,16 @@ class _Parser:
 
     def _term(self) -> Condition:
         kind, text = self._next()
-        if text == "!" or (kind == "word" and text.lower() == "not"):
+        if text == "!" or (kind == "word" and fold(text) == "not"):
             denied = self._one()
             return lambda action, has: not denied(action, has)
         if text == "(":
             inside = self._either()
             self._expect("sign", ")")
             return inside
-        if kind == "word" and text.lower() == "actionmatches":
+        if kind == "word" and fold(text) == "actionmatches":
             (pattern,) = self._values(single=True)
-            return lambda action, _: like(pattern.lower(), action.lower())
+            return lambda action, _: like(fold(pattern), fold(action))
         if kind == "attribute":
             return self._comparison(text)
         raise ConditionError(f"'{text or 'the end'}' is not expected there")
@@ -124,8 +125,8 @@ class _Parser:
             raise ConditionError(f"the operator '{text}' is not supported")
         values = self._values(single=":" not in text)
         return _Comparison(
-            attribute.partition("[")[2].rstrip("]").strip().lower(),
-            operator["kind"].lower(),
+            fold(attribute.partition("[")[2].rstrip("]").strip()),
+            fold(operator["kind"]),
             bool(operator["negated"]),
             bool(operator["caseless"]),
             values,
@@ -160,7 +161,7 @@ class _Parser:
     def _skip_word(self, *words: str) -> bool:
         if self._at < len(self._tokens):
             kind, text = self._tokens[self._at]
-            if kind == "word" and text.lower() in words:
+            if kind == "word" and fold(text) in words:
                 self._at += 1
                 return True
         return False

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from cumulet.common import clock
+from cumulet.common.ascii import fold
 from cumulet.common.room import Peer
 from cumulet.common.secrets import Guard, TooManyFailuresError
 from cumulet.identity.store import Application, Certificate, Directory, Principal
@@ -60,7 +61,7 @@ class Clients:
 
     async def authenticate(self, form: Mapping[str, str], peer: Peer | None) -> Client:
         """The client that a token request comes from. Raises `OAuthError`."""
-        client_id = form.get("client_id", "").lower()
+        client_id = fold(form.get("client_id", ""))
         if not client_id:
             raise OAuthError(
                 400, "invalid_request", 900144, "The request body must contain the following parameter: 'client_id'."

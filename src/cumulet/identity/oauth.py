@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from cumulet.common import clock
 from cumulet.common.arm import json_response
+from cumulet.common.ascii import fold
 from cumulet.common.room import peer_certificate
 from cumulet.identity.clients import Client, Clients, OAuthError
 from cumulet.identity.keys import TOKEN_LIFE, SigningKeys
@@ -31,6 +32,12 @@ _LONGEST_AUDIENCE = 1024
 
 #: RFC 6749, 5.1: nobody on the way keeps an answer with a token in it.
 _NOT_KEPT = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+
+_DISCOVERY = "/{tenant}/v2.0/.well-known/openid-configuration"
+_KEYS = "/{tenant}/discovery/v2.0/keys"
+_TOKEN = "/{tenant}/oauth2/v2.0/token"  # noqa: S105
+#: Routes that anybody may call: what is published, and where credentials are checked.
+OPEN = frozenset({_DISCOVERY, _KEYS, _TOKEN})
 
 _Handler = Callable[[web.Request], Awaitable[web.Response]]
 
@@ -55,9 +62,9 @@ class TokenEndpoint:
     def routes(self) -> list[web.RouteDef]:
         """What is served."""
         return [
-            web.get("/{tenant}/v2.0/.well-known/openid-configuration", self._in_tenant(self._discovery)),
-            web.get("/{tenant}/discovery/v2.0/keys", self._in_tenant(self._jwks)),
-            web.post("/{tenant}/oauth2/v2.0/token", self._in_tenant(self._token)),
+            web.get(_DISCOVERY, self._in_tenant(self._discovery)),
+            web.get(_KEYS, self._in_tenant(self._jwks)),
+            web.post(_TOKEN, self._in_tenant(self._token)),
         ]
 
     def _in_tenant(self, handler: _Handler) -> _Handler:
@@ -66,7 +73,7 @@ class TokenEndpoint:
         async def answer(request: web.Request) -> web.Response:
             try:
                 tenant = request.match_info["tenant"]
-                if tenant.lower() not in (self._tenant, "common", "organizations"):
+                if fold(tenant) not in (self._tenant, "common", "organizations"):
                     raise OAuthError(
                         400,
                         "invalid_tenant" if request.method == "GET" else "invalid_request",
@@ -192,7 +199,7 @@ async def _form(request: web.Request) -> dict[str, str]:
 def _basic(authorization: str) -> dict[str, str]:
     """Client id and secret in a Basic header, each form-encoded (RFC 6749, 2.3.1)."""
     scheme, _, encoded = authorization.partition(" ")
-    if scheme.lower() != "basic":
+    if fold(scheme) != "basic":
         return {}
     try:
         user, _, password = base64.b64decode(encoded, validate=True).decode().partition(":")

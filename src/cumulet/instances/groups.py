@@ -11,6 +11,7 @@ import aiohttp
 
 from cumulet.common import clock
 from cumulet.common.arm import ArmError, ResourceId
+from cumulet.common.ascii import fold
 from cumulet.common.config import Config
 from cumulet.common.tasks import TaskSet
 from cumulet.instances.group import Group, Services
@@ -78,7 +79,7 @@ class Groups:
     def get(self, resource_id: str) -> Group:
         """A group. Raises `ArmError` `ResourceNotFound`."""
         resource = ResourceId(resource_id)
-        group = self._groups.get(str(resource).lower())
+        group = self._groups.get(fold(str(resource)))
         if group is None:
             raise ArmError(
                 404,
@@ -95,7 +96,7 @@ class Groups:
 
         What runs is not changed in place: other properties of a group that is there must be the same. Raises `ArmError`.
         """
-        key = str(ResourceId(resource_id)).lower()
+        key = fold(str(ResourceId(resource_id)))
         if key in self._deleting:
             raise ArmError(
                 409, "ContainerGroupTransitioning", "The container group is still being deleted: try again."

@@ -17,7 +17,8 @@ import msgspec
 from aiohttp import web
 
 from cumulet.common import clock
-from cumulet.common.arm import ArmError, front_door_url, json_response, read_json
+from cumulet.common.arm import ArmError, fixed, front_door_url, json_response, read_json
+from cumulet.common.ascii import fold, is_digits
 from cumulet.instances import logs
 from cumulet.instances.group import Group
 from cumulet.instances.groups import Groups
@@ -27,7 +28,7 @@ from cumulet.instances.store import ContainerStatus
 from cumulet.instances.streams import Streams
 from cumulet.instances.usage import Usage
 
-_TYPE = r"providers/{namespace:(?i:Microsoft\.ContainerInstance)}"
+_TYPE = f"{fixed('providers', 'providers')}/{fixed('Microsoft.ContainerInstance', 'namespace')}"
 _WATCH = 25.0
 _LOG_LIMIT = 4 * 1024 * 1024
 
@@ -43,37 +44,38 @@ class Provider:
 
     def routes(self) -> list[web.RouteDef]:
         """What is served; ids are compared without case."""
-        subscription = "/{subscriptions:(?i:subscriptions)}/{subscription}"
-        locations = f"{subscription}/{_TYPE}/{{locations:(?i:locations)}}/{{location}}"
-        many = f"{subscription}/{{groups:(?i:resourceGroups)}}/{{group}}/{_TYPE}/{{type:(?i:containerGroups)}}"
+        subscription = f"/{fixed('subscriptions', 'subscriptions')}/{{subscription}}"
+        locations = f"{subscription}/{_TYPE}/{fixed('locations', 'locations')}/{{location}}"
+        groups = fixed("containerGroups", "type")
+        many = f"{subscription}/{fixed('resourceGroups', 'groups')}/{{group}}/{_TYPE}/{groups}"
         one = f"{many}/{{name}}"
-        container = f"{one}/{{containers:(?i:containers)}}/{{container}}"
+        container = f"{one}/{fixed('containers', 'containers')}/{{container}}"
         return [
-            web.get(f"{subscription}/{_TYPE}/{{type:(?i:containerGroups)}}", self._list),
+            web.get(f"{subscription}/{_TYPE}/{groups}", self._list),
             web.get(many, self._list),
             web.get(one, self._get),
             web.put(one, self._put),
             web.patch(one, self._patch),
             web.delete(one, self._delete),
-            web.get(f"{container}/{{verb:(?i:logs)}}", self._logs),
-            web.post(f"{container}/{{verb:(?i:exec)}}", self._exec),
-            web.post(f"{container}/{{verb:(?i:attach)}}", self._attach),
+            web.get(f"{container}/{fixed('logs', 'verb')}", self._logs),
+            web.post(f"{container}/{fixed('exec', 'verb')}", self._exec),
+            web.post(f"{container}/{fixed('attach', 'verb')}", self._attach),
             self._usage.route(one),
-            web.get(f"{locations}/{{verb:(?i:usageDetails)}}", self._usage_details),
-            web.get(f"{locations}/{{verb:(?i:usages)}}", self._usages),
-            web.get(f"{locations}/{{verb:(?i:operations)}}/{{operation}}", self._operation),
+            web.get(f"{locations}/{fixed('usageDetails', 'verb')}", self._usage_details),
+            web.get(f"{locations}/{fixed('usages', 'verb')}", self._usages),
+            web.get(f"{locations}/{fixed('operations', 'verb')}/{{operation}}", self._operation),
         ]
 
     async def _list(self, request: web.Request) -> web.Response:
         watching = request.query.get("watch") == "true"
         if watching:
             since = request.query.get("since", "0")
-            if not since.isdecimal():
+            if not is_digits(since):
                 raise ArmError(400, "InvalidParameter", "since must be a revision.", target="since")
             # A revision of another process is no revision of this one: it is answered at once.
             if int(since) <= self._groups.revision:
                 await self._groups.wait_for_change(int(since), _WATCH)
-        group = request.match_info.get("group", "").lower()
+        group = fold(request.match_info.get("group", ""))
         found = [
             _show(item, view=watching)
             for item in self._groups.all()
@@ -86,7 +88,7 @@ class Provider:
 
     async def _put(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
-        if not NAME.fullmatch(name.lower()):
+        if not NAME.fullmatch(fold(name)):
             raise ArmError(
                 400, "InvalidContainerGroupName", f"The container group name '{name}' is invalid.", target="name"
             )
@@ -114,7 +116,7 @@ class Provider:
         except ArmError:
             return web.Response(status=204)
         grace = request.query.get("gracePeriodSeconds", str(group.record.properties.termination_grace_period_seconds))
-        if not grace.isdecimal():
+        if not is_digits(grace):
             raise ArmError(
                 400, "InvalidParameter", "gracePeriodSeconds must be a number.", target="gracePeriodSeconds"
             )
@@ -128,7 +130,7 @@ class Provider:
         wanted = logs.Query(
             tail=_number(query.get("tail"), "tail"),
             since=_since(query),
-            timestamps=query.get("timestamps", "").lower() == "true",
+            timestamps=fold(query.get("timestamps", "")) == "true",
             limit=_number(query.get("limitBytes"), "limitBytes"),
         )
         path = group.log(name, previous=query.get("previous") == "true")
@@ -176,7 +178,7 @@ class Provider:
 
     def _container(self, request: web.Request) -> tuple[Group, str]:
         path = request.path
-        group = self._groups.get(path[: path.lower().rindex("/containers/")])
+        group = self._groups.get(path[: fold(path).rindex("/containers/")])
         name = request.match_info["container"]
         if not group.has(name):
             raise ArmError(404, "ContainerNotFound", f"The container '{name}' is not a container of the group.")
@@ -217,7 +219,7 @@ def _tags(body: dict[str, Any]) -> dict[str, str]:
 def _number(text: str | None, name: str) -> int | None:
     if text is None:
         return None
-    if not text.isdecimal() or len(text) > 12:
+    if not is_digits(text) or len(text) > 12:
         raise ArmError(400, "InvalidParameter", f"{name} must be a number that is not negative.", target=name)
     return int(text)
 

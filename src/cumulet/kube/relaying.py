@@ -9,6 +9,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
+from cumulet.common.ascii import fold
 from cumulet.kube.body import read
 from cumulet.kube.status import ApiError
 
@@ -54,7 +55,7 @@ async def relay(
             skip_auto_headers=_OURS,
             **options,
         ) as upstream:
-            answer = CIMultiDict((key, value) for key, value in upstream.headers.items() if key.lower() not in _HOP)
+            answer = CIMultiDict((key, value) for key, value in upstream.headers.items() if fold(key) not in _HOP)
             response = web.StreamResponse(status=upstream.status, reason=upstream.reason, headers=answer)
             await response.prepare(request)
             async for chunk in upstream.content.iter_any():
@@ -74,7 +75,7 @@ def forwarded(request: web.BaseRequest) -> CIMultiDict[str]:
     headers = CIMultiDict(
         (key, value)
         for key, value in request.headers.items()
-        if key.lower() not in _HOP and not key.lower().startswith(_IMPERSONATION)
+        if fold(key) not in _HOP and not fold(key).startswith(_IMPERSONATION)
     )
     peer = request.transport.get_extra_info("peername") if request.transport else None
     if peer:

@@ -9,6 +9,7 @@ import msgspec
 from aiohttp import web
 
 from cumulet.common.arm import json_response
+from cumulet.common.ascii import fold
 from cumulet.registry import names
 from cumulet.registry.acr import forms
 from cumulet.registry.acr.listing import Page, link
@@ -62,7 +63,7 @@ class Deleted:
             tag = msgspec.json.decode(await request.read() or b"{}", type=_Restore).tag
         except (msgspec.DecodeError, RecursionError) as error:
             raise OciError(400, "UNSUPPORTED", f"the body is not valid: {error}") from None
-        force = request.query.get("force", "").lower() == "true"
+        force = fold(request.query.get("force", "")) == "true"
         tags = [names.tag(tag)] if tag else []
         if not await self._catalog.restore_manifest(registry.key, name, digest, tags, force=force):
             raise not_found("MANIFEST_UNKNOWN", f"no deleted manifest {digest} is in {name}")

@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 import msgspec
 from aiohttp import web
 
+from cumulet.common.ascii import fold
 from cumulet.registry.errors import OciError
 from cumulet.registry.manifests import page
 
@@ -28,7 +29,7 @@ class Page(msgspec.Struct, frozen=True):
     def of(cls, request: web.Request) -> Page:
         """Read from the query. Raises `OciError` 400."""
         count, last = page(request)
-        order = _ORDERS.get(request.query.get("orderby", "").lower())
+        order = _ORDERS.get(fold(request.query.get("orderby", "")))
         if order is None:
             raise OciError(400, "UNSUPPORTED", "orderby must be timeasc, timedesc or none")
         return cls(count, last, order)

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from cumulet.common import clock
 from cumulet.common.arm import ArmError, ResourceId, front_door_url, json_response, read_json
+from cumulet.common.ascii import fold
 from cumulet.common.tasks import TaskSet
 from cumulet.registry import names
 from cumulet.registry.access import Gate
@@ -156,7 +157,7 @@ class Imports:
         if source.resource_id is not None:
             own = self._by_id(source.resource_id)
         elif source.registry_uri is not None:
-            server = source.registry_uri.removeprefix("https://").strip("/").lower()
+            server = fold(source.registry_uri.removeprefix("https://").strip("/"))
             if not is_server(server):
                 raise ArmError(
                     400, "InvalidRegistryUri", f"'{server[:200]}' is not a server.", target="source.registryUri"
@@ -212,7 +213,7 @@ class Imports:
 
     def _operation(self, request: web.Request) -> tuple[Registry, Import]:
         name = request.match_info["operation"]
-        registry = paths.by_key(self._catalog, name.partition("-")[0].lower())
+        registry = paths.by_key(self._catalog, fold(name.partition("-")[0]))
         found = self._catalog.resources.find(registry.key, Import, name) if registry is not None else None
         if registry is None or found is None:
             raise ArmError(404, "NotFound", f"There is no operation '{name[:100]}'.")

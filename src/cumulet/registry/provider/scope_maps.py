@@ -6,6 +6,7 @@ from typing import Any
 
 from cumulet.common import clock
 from cumulet.common.arm import ArmError
+from cumulet.common.ascii import fold
 from cumulet.registry.provider.children import Body, Children
 from cumulet.registry.scope_maps import SYSTEM_SCOPE_MAPS, ScopeMap, grant
 from cumulet.registry.store import Registry
@@ -24,7 +25,7 @@ class ScopeMaps(Children[ScopeMap]):
 
     def check_change(self, registry: Registry, name: str) -> None:
         """The system's stay as they are."""
-        if name.lower() in SYSTEM_SCOPE_MAPS:
+        if fold(name) in SYSTEM_SCOPE_MAPS:
             raise ArmError(400, "ScopeMapReadOnly", f"The scope map '{name}' is the system's and cannot be changed.")
 
     async def read(self, registry: Registry, name: str, body: Body, existing: ScopeMap | None) -> ScopeMap:

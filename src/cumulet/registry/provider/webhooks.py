@@ -11,6 +11,7 @@ from aiohttp import web
 
 from cumulet.common import clock
 from cumulet.common.arm import ArmError, json_response, read_tags
+from cumulet.common.ascii import fold
 from cumulet.registry.deliveries import SIGNATURE, Deliveries, Target
 from cumulet.registry.provider import paths
 from cumulet.registry.provider.children import Body, Children
@@ -20,7 +21,7 @@ from cumulet.registry.webhooks import ACTIONS, Events, Webhook
 
 _STATES = ("enabled", "disabled")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
-_OURS = {"host", "content-length", "transfer-encoding", "connection", "content-type", SIGNATURE.lower()}
+_OURS = {"host", "content-length", "transfer-encoding", "connection", "content-type", fold(SIGNATURE)}
 _SCOPE = re.compile(r"[a-z0-9._/*-]{1,255}(?::[A-Za-z0-9._*-]{1,128})?")
 
 
@@ -47,7 +48,7 @@ class Addresses:
         """Where the events of a webhook go."""
         text = self._tokens.open(_place(registry.key, webhook.name), webhook.sealed)
         secret = msgspec.json.decode(text, type=_Secret)
-        purpose = f"webhook\n{registry.id.lower()}\n{registry.created}\n{webhook.name}\n{webhook.created}"
+        purpose = f"webhook\n{fold(registry.id)}\n{registry.created}\n{webhook.name}\n{webhook.created}"
         return Target(secret.service_uri, secret.headers, self._tokens.derive(purpose).hex().encode())
 
     def find(self, key: str, name: str) -> Target | None:
@@ -158,14 +159,14 @@ def _check_address(text: str) -> None:
 
 def _check_headers(headers: dict[str, str]) -> None:
     for name, value in headers.items():
-        if not _HEADER.fullmatch(name) or name.lower() in _OURS:
+        if not _HEADER.fullmatch(name) or fold(name) in _OURS:
             raise _invalid("customHeaders", f"'{name[:100]}' cannot be the name of a custom header.")
         if not value.isprintable() or len(value) > 4096:
             raise _invalid("customHeaders", f"the value of the header '{name}' has characters that no header has.")
 
 
 def _place(registry: str, name: str) -> str:
-    return f"webhook\n{registry}\n{name.lower()}"
+    return f"webhook\n{registry}\n{fold(name)}"
 
 
 def _invalid(field: str, message: str) -> ArmError:
