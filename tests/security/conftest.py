@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 
-from cumulet.common.entra import Credential
+from cumulet.common.entra import ARM_AUDIENCE, Credential
 from tests.cloud import Cloud
 
 REGISTRY = "guardedregistry"
@@ -41,3 +44,15 @@ def registry(cloud: Cloud, group: str) -> str:
 def nobody(cloud: Cloud) -> Credential:
     """A principal without a role."""
     return cloud.principal("nobody")
+
+
+@pytest.fixture(scope="session")
+def foreign(cloud: Cloud) -> Callable[..., str]:
+    """Makes tokens with the owner's claims, signed by an authority that is not ours."""
+    key = rsa.generate_private_key(65537, 2048)
+
+    def make(audience: str = ARM_AUDIENCE, **changed: Any) -> str:
+        claims = jwt.decode(cloud.token(audience=audience), options={"verify_signature": False})
+        return jwt.encode({**claims, **changed}, key, "RS256", headers={"kid": "foreign"})
+
+    return make

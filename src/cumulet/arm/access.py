@@ -45,9 +45,9 @@ class Rights:
         self._assignments = assignments
         self._definitions = definitions
 
-    def allow(self, action: str, scope: str) -> bool:
-        """Whether one of the caller's roles grants `action` on `scope`."""
-        return allowed(action, scope, self._assignments, self._definitions)
+    def allow(self, action: str, scope: str, attributes: Mapping[str, str] | None = None) -> bool:
+        """Whether one of the caller's roles grants `action` on `scope`; `attributes` are for conditions (`rbac.allowed`)."""
+        return allowed(action, scope, self._assignments, self._definitions, attributes=attributes)
 
     def below(self, scope: str) -> bool:
         """Whether the caller has any role on `scope`, above it or on something in it."""
@@ -117,6 +117,17 @@ class Access:
             self._asked[caller.object_id] = task
         try:
             return await asyncio.shield(task)
+        except (aiohttp.ClientError, TimeoutError):
+            raise _identity_is_away() from None
+
+    async def assignment(self, path: str) -> RoleAssignment | None:
+        """The role assignment at a path of the front door. Raises `ArmError` 503 where it cannot be had."""
+        try:
+            async with self._internal.get(self._identity + path) as response:
+                if response.status == 404:
+                    return None
+                response.raise_for_status()
+                return RoleAssignment.from_arm(msgspec.json.decode(await response.read()))
         except (aiohttp.ClientError, TimeoutError):
             raise _identity_is_away() from None
 

@@ -10,7 +10,7 @@ import msgspec
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter
 
-from cumulet.arm import tenant
+from cumulet.arm import delegation, tenant
 from cumulet.arm.access import Access, Caller, Rights
 from cumulet.arm.groups import GROUP_TYPE, Groups
 from cumulet.arm.provider import Providers, read_body
@@ -180,13 +180,27 @@ class Door:
     async def _provider(
         self, request: web.Request, target: Target, caller: Caller, correlation: str
     ) -> web.StreamResponse:
+        if target.is_access and len(target.types) != 1:
+            raise ArmError(
+                404,
+                "InvalidResourceType",
+                f"The resource type could not be found in the namespace '{target.namespace}'.",
+            )
         rights = await self._access.rights(caller)
-        if not self._is_open(target) and not rights.allow(target.action, target.scope):
+        body, attributes = None, None
+        if delegation.changes_assignment(target, request.method):
+            body = await read_body(request)
+            if request.method == "PUT":
+                attributes = delegation.requested(body)
+            else:
+                attributes = delegation.existing(await self._access.assignment(target.path))
+        if not self._is_open(target) and not rights.allow(target.action, target.scope, attributes):
             # A list at a scope that the caller does not have shows what of it the caller does have.
             if not (target.is_list and rights.below(target.scope)):
                 raise rights.denied(target.action, target.scope)
             return await self._providers.readable(request, target, caller, correlation, rights)
-        body = await read_body(request)
+        if body is None:
+            body = await read_body(request)
         if not target.is_access:
             if request.method in ("PUT", "PATCH"):
                 self._demand_identities(body, rights)

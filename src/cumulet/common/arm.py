@@ -66,7 +66,7 @@ class ArmError(Exception):
 class ResourceId:
     """`/subscriptions/{s}[/resourceGroups/{g}][/providers/{namespace}/{type}/{name}…]`, compared without ASCII case.
 
-    Raises `ArmError` 400 `LinkedInvalidPropertyId` for every other text.
+    Raises `ArmError` 400 `InvalidResourceId` for every other text.
     """
 
     def __init__(self, text: str) -> None:
@@ -124,7 +124,7 @@ class ResourceId:
 
 def _not_an_id(text: str) -> ArmError:
     shown = text[:300].encode("ascii", "backslashreplace").decode()
-    return ArmError(400, "LinkedInvalidPropertyId", f"The resource id '{shown}' is not valid.")
+    return ArmError(400, "InvalidResourceId", f"The resource id '{shown}' is not valid.")
 
 
 def fixed(text: str, label: str) -> str:
