@@ -14,7 +14,7 @@ from aiohttp import web
 
 from cumulet.common.arm import ArmError
 from cumulet.common.ascii import fold
-from cumulet.common.entra import ARM_AUDIENCE, AuthenticationError, TokenVerifier
+from cumulet.common.entra import AuthenticationError, TokenVerifier
 from cumulet.common.rbac import BUILT_IN_ROLES, RoleAssignment, RoleDefinition, allowed, covers
 from cumulet.common.tasks import Backoff
 
@@ -79,12 +79,12 @@ class Access:
         internal: aiohttp.ClientSession,
         identity: str,
         tenant: str,
-        audiences: list[str],
+        audiences: tuple[str, ...],
     ) -> None:
         self._verifier = TokenVerifier(public, identity, tenant)
         self._internal = internal
         self._identity = identity
-        self._audiences = (ARM_AUDIENCE, "https://management.core.windows.net", *audiences)
+        self._audiences = audiences
         self._known: dict[str, tuple[float, Rights]] = {}
         self._asked: dict[str, asyncio.Task[Rights]] = {}
 

@@ -12,6 +12,7 @@ from cumulet.arm.groups import Groups
 from cumulet.arm.provider import Providers
 from cumulet.arm.store import Index
 from cumulet.common.arm import arm_errors
+from cumulet.common.entra import arm_audiences
 from cumulet.common.health import health_routes
 from cumulet.common.room import Room
 from cumulet.common.tasks import task_set
@@ -39,7 +40,13 @@ async def serve(room: Room) -> None:
                 "microsoft.insights": config.url("instances"),
                 "microsoft.managedidentity": config.url("identity"),
             }
-            access = Access(to_public, to_providers, config.url("identity"), config.tenant_id, _own_urls(room))
+            access = Access(
+                to_public,
+                to_providers,
+                config.url("identity"),
+                config.tenant_id,
+                arm_audiences(config.addresses["arm"]),
+            )
             providers = Providers(
                 to_providers, addresses, index, tasks, access.revoke_below, own_url=config.url("arm")
             )
@@ -55,9 +62,3 @@ async def serve(room: Room) -> None:
                 await room.stopping.wait()
     finally:
         index.close()
-
-
-def _own_urls(room: Room) -> list[str]:
-    """The audiences that mean this front door: a user may write this machine's name in one of three ways."""
-    address = room.config.addresses["arm"]
-    return [f"https://{host}:{address.port}" for host in {address.host, "localhost", "127.0.0.1"}]

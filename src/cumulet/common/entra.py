@@ -15,10 +15,20 @@ import aiohttp
 import jwt
 import msgspec
 
+from cumulet.common.config import Address
+
 #: What a token is for: the `aud` of the front door, of a registry's data plane and of Microsoft Graph.
 ARM_AUDIENCE = "https://management.azure.com"
 REGISTRY_AUDIENCE = "https://containerregistry.azure.net"
 GRAPH_AUDIENCE = "https://graph.microsoft.com"
+
+
+def arm_audiences(address: Address) -> tuple[str, ...]:
+    """Every name of Azure Resource Manager: the cloud's two, and ours, as a user may write this machine's name."""
+    hosts = dict.fromkeys((address.host, "localhost", "127.0.0.1"))
+    own = (f"https://{host}:{address.port}" for host in hosts)
+    return (ARM_AUDIENCE, "https://management.core.windows.net", *own)
+
 
 _EARLY = 120.0
 _REFETCH = 10.0

@@ -19,6 +19,8 @@ from prometheus_client import CollectorRegistry, Counter
 from cumulet.common import clock
 from cumulet.common.arm import json_response
 from cumulet.common.ascii import fold
+from cumulet.common.config import Address
+from cumulet.common.entra import ARM_AUDIENCE, GRAPH_AUDIENCE, arm_audiences
 from cumulet.common.room import peer_certificate
 from cumulet.identity.clients import Client, Clients, OAuthError
 from cumulet.identity.keys import TOKEN_LIFE, SigningKeys
@@ -43,17 +45,24 @@ _Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
 class TokenEndpoint:
-    """Serves `/{tenant}/…`; `issuer` is the base URL that tokens name."""
+    """Serves `/{tenant}/…`; `issuer` is the base URL that tokens name, `arm` where the front door listens."""
 
     def __init__(
-        self, directory: Directory, keys: SigningKeys, base_url: str, tenant: str, metrics: CollectorRegistry
+        self,
+        directory: Directory,
+        keys: SigningKeys,
+        base_url: str,
+        tenant: str,
+        arm: Address,
+        metrics: CollectorRegistry,
     ) -> None:
         self._keys = keys
         self._base_url = base_url
         self._tenant = tenant
         self._token_url = f"{base_url}/{tenant}/oauth2/v2.0/token"
         self.issuer = f"{base_url}/{tenant}/v2.0"
-        self._clients = Clients(directory, tenant, [self._token_url, self.issuer])
+        names = {fold(name): ARM_AUDIENCE for name in arm_audiences(arm)} | {fold(base_url): GRAPH_AUDIENCE}
+        self._clients = Clients(directory, tenant, [self._token_url, self.issuer], names)
         self._issued = Counter("identity_tokens_issued", "Access tokens given out.", registry=metrics)
         self._refused = Counter(
             "identity_requests_refused", "Requests refused, by OAuth2's error.", ["error"], registry=metrics
@@ -126,7 +135,7 @@ class TokenEndpoint:
                 f"The app requested an unsupported grant type '{grant[:100]}': use client_credentials.",
             )
         audience = _audience(form.get("scope", ""))
-        client = await self._clients.authenticate(form, peer_certificate(request))
+        client = await self._clients.authenticate(form, audience, peer_certificate(request))
         self._issued.inc()
         return json_response(self._issue(client, audience), headers=_NOT_KEPT)
 

@@ -42,7 +42,7 @@ async def serve(room: Room) -> None:
         await _take_in(room, directory)
         base_url = config.url("identity")
         metrics = CollectorRegistry()
-        tokens = TokenEndpoint(directory, keys, base_url, config.tenant_id, metrics)
+        tokens = TokenEndpoint(directory, keys, base_url, config.tenant_id, config.addresses["arm"], metrics)
         app = web.Application(middlewares=[arm_errors, behind_the_front_door(OPEN)])
         app.add_routes(health_routes(metrics))
         app.add_routes(Graph(directory, keys, tokens.issuer, base_url, config.subscription_id).routes())
