@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 import aiohttp
 from aiohttp import web
 from prometheus_client import CollectorRegistry
@@ -50,7 +52,14 @@ async def serve(room: Room) -> None:
             providers = Providers(
                 to_providers, addresses, index, tasks, access.revoke_below, own_url=config.url("arm")
             )
-            groups = Groups(index, config.subscription_id, tasks, providers, access.revoke_below)
+            groups = Groups(
+                index,
+                config.subscription_id,
+                urlsplit(config.url("arm")).netloc,
+                tasks,
+                providers,
+                access.revoke_below,
+            )
             metrics = CollectorRegistry()
             door = Door(config, access, groups, providers, index, metrics)
             app = web.Application(middlewares=[arm_errors])

@@ -200,7 +200,8 @@ def behind_the_front_door(
 
 def front_door_url(request: web.BaseRequest) -> str:
     """The base URL that the caller of the front door used, for links in a resource provider's answers."""
-    return f"https://{authority(urlsplit(request.headers.get('Referer', '')).netloc, request.host)}"
+    referer = urlsplit(request.headers.get("Referer", ""))
+    return f"https://{authority(referer.netloc, authority(request.host, 'localhost'))}"
 
 
 def authority(text: str, otherwise: str) -> str:
@@ -219,13 +220,39 @@ async def read_json(request: web.BaseRequest) -> dict[str, Any]:
     return body
 
 
+#: Azure's limits of tags (Resource Manager, "Use tags to organize your Azure resources").
+_TAGS, _TAG_NAME, _TAG_VALUE = 50, 512, 256
+_NOT_IN_TAGS = frozenset("<>%&\\?/")
+
+
 def read_tags(body: dict[str, Any]) -> dict[str, str]:
     """The `tags` of a resource in a request, none where it has none. Raises `ArmError` 400."""
-    tags = body.get("tags")
+    given = body.get("tags")
     try:
-        return msgspec.convert({} if tags is None else tags, dict[str, str])
+        tags = msgspec.convert({} if given is None else given, dict[str, str])
     except msgspec.ValidationError as error:
         raise ArmError(400, "InvalidRequestContent", f"tags: {error}", target="tags") from None
+    if len(tags) > _TAGS:
+        raise ArmError(400, "TooManyTags", f"A resource has at most {_TAGS} tags.", target="tags")
+    for name, value in tags.items():
+        shown = name[:100].encode("unicode_escape").decode()
+        if not name.isprintable() or not _NOT_IN_TAGS.isdisjoint(name):
+            raise ArmError(
+                400,
+                "InvalidTagNameCharacters",
+                f"The tag name '{shown}' has reserved characters '<,>,%,&,\\,?,/' or control characters.",
+                target="tags",
+            )
+        if not 0 < len(name) <= _TAG_NAME:
+            raise ArmError(400, "InvalidTagNameLength", f"A tag name has 1 to {_TAG_NAME} characters.", target="tags")
+        if len(value) > _TAG_VALUE or not value.isprintable():
+            raise ArmError(
+                400,
+                "InvalidTagValueLength" if len(value) > _TAG_VALUE else "InvalidTagValueCharacters",
+                f"The value of the tag '{shown}' is longer than {_TAG_VALUE} characters or has control characters.",
+                target="tags",
+            )
+    return tags
 
 
 class ArmClient:

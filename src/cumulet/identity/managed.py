@@ -18,6 +18,7 @@ from aiohttp import web
 from cumulet.common import clock
 from cumulet.common.arm import ArmError, fixed, json_response, read_json, read_tags
 from cumulet.common.ascii import fold
+from cumulet.common.regions import read_location
 from cumulet.identity.store import Application, Directory, ManagedIdentity, Principal
 
 TYPE = "Microsoft.ManagedIdentity/userAssignedIdentities"
@@ -67,17 +68,10 @@ class ManagedIdentities:
 
     async def _put(self, request: web.Request) -> web.Response:
         body = await read_json(request)
-        tags, location = read_tags(body), body.get("location")
-        if existing := self._find(request):
-            if location is not None and location != existing[0].location:
-                raise ArmError(
-                    409,
-                    "InvalidResourceLocation",
-                    f"The resource already exists in location '{existing[0].location}'.",
-                )
+        tags, existing = read_tags(body), self._find(request)
+        location = read_location(body, TYPE, existing[0].location if existing else None)
+        if existing:
             return await self._change(existing[0], tags)
-        if not isinstance(location, str) or not location:
-            raise ArmError(400, "LocationRequired", "The location property is required for this definition.")
         name = request.match_info["name"]
         if not _NAME.fullmatch(name):
             raise ArmError(

@@ -12,13 +12,15 @@ from __future__ import annotations
 import uuid
 from datetime import timedelta
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 from aiohttp import web
 
 from cumulet.common import clock
-from cumulet.common.arm import ArmError, fixed, front_door_url, json_response, read_json
+from cumulet.common.arm import ArmError, fixed, front_door_url, json_response, read_json, read_tags
 from cumulet.common.ascii import fold, is_digits
+from cumulet.common.regions import read_location
 from cumulet.instances import logs
 from cumulet.instances.group import Group
 from cumulet.instances.groups import Groups
@@ -29,6 +31,7 @@ from cumulet.instances.streams import Streams
 from cumulet.instances.usage import Usage
 
 _TYPE = f"{fixed('providers', 'providers')}/{fixed('Microsoft.ContainerInstance', 'namespace')}"
+_RESOURCE = "Microsoft.ContainerInstance/containerGroups"
 _WATCH = 25.0
 _LOG_LIMIT = 4 * 1024 * 1024
 
@@ -70,7 +73,7 @@ class Provider:
         watching = request.query.get("watch") == "true"
         if watching:
             since = request.query.get("since", "0")
-            if not is_digits(since):
+            if not is_digits(since) or len(since) > 18:
                 raise ArmError(400, "InvalidParameter", "since must be a revision.", target="since")
             # A revision of another process is no revision of this one: it is answered at once.
             if int(since) <= self._groups.revision:
@@ -93,21 +96,20 @@ class Provider:
                 400, "InvalidContainerGroupName", f"The container group name '{name}' is invalid.", target="name"
             )
         body = await read_json(request)
-        location = body.get("location")
-        if not isinstance(location, str):
-            raise ArmError(400, "LocationRequired", "The location property is required for this definition.")
-        group, new = await self._groups.put(request.path, location, _tags(body), parse(name, body))
+        there = self._groups.find(request.path)
+        location = read_location(body, _RESOURCE, there.record.location if there is not None else None)
+        group, new = await self._groups.put(request.path, location, read_tags(body), parse(name, body))
         headers = {}
         if new:
             subscription = request.match_info["subscription"]
-            path = f"/subscriptions/{subscription}/providers/Microsoft.ContainerInstance/locations/{location}"
+            path = f"/subscriptions/{quote(subscription)}/providers/Microsoft.ContainerInstance/locations/{location}"
             operation = f"{path}/operations/{group.record.uid}?api-version=2023-05-01"
             headers = {"Azure-AsyncOperation": front_door_url(request) + operation, "Retry-After": "1"}
         return json_response(_show(group, view=True), 201 if new else 200, headers)
 
     async def _patch(self, request: web.Request) -> web.Response:
         group = self._groups.get(request.path)
-        await self._groups.put_tags(group, _tags(await read_json(request)))
+        await self._groups.put_tags(group, read_tags(await read_json(request)))
         return json_response(_show(group, view=True))
 
     async def _delete(self, request: web.Request) -> web.Response:
@@ -116,7 +118,7 @@ class Provider:
         except ArmError:
             return web.Response(status=204)
         grace = request.query.get("gracePeriodSeconds", str(group.record.properties.termination_grace_period_seconds))
-        if not is_digits(grace):
+        if not is_digits(grace) or len(grace) > 9:
             raise ArmError(
                 400, "InvalidParameter", "gracePeriodSeconds must be a number.", target="gracePeriodSeconds"
             )
@@ -202,18 +204,11 @@ def _show(group: Group, *, view: bool) -> dict[str, Any]:
     return {
         "id": record.id,
         "name": record.id.rsplit("/", 1)[-1],
-        "type": "Microsoft.ContainerInstance/containerGroups",
+        "type": _RESOURCE,
         "location": record.location,
         "tags": record.tags,
         "properties": properties,
     }
-
-
-def _tags(body: dict[str, Any]) -> dict[str, str]:
-    try:
-        return msgspec.convert(body.get("tags") or {}, dict[str, str])
-    except msgspec.ValidationError as error:
-        raise ArmError(400, "InvalidRequestContent", f"tags: {error}", target="tags") from None
 
 
 def _number(text: str | None, name: str) -> int | None:

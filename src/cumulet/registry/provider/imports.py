@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from typing import Any, ClassVar
+from urllib.parse import quote
 
 import msgspec
 from aiohttp import web
@@ -275,7 +276,8 @@ def _targets(body: _Body, repository: str, reference: str | None) -> dict[str, l
 def _accepted(request: web.Request, registry: Registry, operation: str) -> web.Response:
     base = front_door_url(request)
     subscription = "/".join(registry.id.split("/")[:3])
-    place = f"{base}{subscription}/providers/Microsoft.ContainerRegistry/locations/{registry.resource.location}"
+    location = quote(registry.resource.location, safe="")
+    place = f"{base}{subscription}/providers/Microsoft.ContainerRegistry/locations/{location}"
     query = "?api-version=2023-07-01"
     headers = {
         "Azure-AsyncOperation": f"{place}/operationStatuses/{operation}{query}",

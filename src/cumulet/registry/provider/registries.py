@@ -12,6 +12,7 @@ from cumulet.common import clock
 from cumulet.common.arm import ArmError, ResourceId, json_response, read_json, read_tags
 from cumulet.common.ascii import fold
 from cumulet.common.config import write_private
+from cumulet.common.regions import read_location
 from cumulet.registry.access import ABAC, Gate
 from cumulet.registry.collection import Collector
 from cumulet.registry.provider import paths, policies
@@ -20,6 +21,7 @@ from cumulet.registry.scope_maps import ScopeMap
 from cumulet.registry.store import Catalog, Registry, Resource
 from cumulet.registry.webhooks import Webhook
 
+_TYPE = "Microsoft.ContainerRegistry/registries"
 _NAME = re.compile(r"[a-zA-Z0-9]{5,50}")
 _SKUS = ("Basic", "Standard", "Premium")
 #: Bytes of storage and webhooks that are included in each, as Azure's documentation has them; only a quota is enforced.
@@ -92,9 +94,7 @@ class Registries:
             raise ArmError(
                 409, "AlreadyInUse", f"The registry DNS name {self._gate.login_server(existing)} is already in use."
             )
-        location = body.get("location") or (existing.resource.location if existing else None)
-        if not isinstance(location, str):
-            raise ArmError(400, "LocationRequired", "The location property is required for this definition.")
+        location = read_location(body, _TYPE, existing.resource.location if existing else None)
         resource = existing.resource if existing else Resource(location=location)
         _change(resource, body)
         registry = existing or Registry(fold(name), str(resource_id), name, resource, clock.rfc3339_micro())
@@ -163,7 +163,7 @@ class Registries:
         return {
             "id": registry.id,
             "name": registry.name,
-            "type": "Microsoft.ContainerRegistry/registries",
+            "type": _TYPE,
             "location": resource.location,
             "tags": resource.tags,
             "sku": {"name": resource.sku, "tier": resource.sku},

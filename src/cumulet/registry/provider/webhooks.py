@@ -12,6 +12,7 @@ from aiohttp import web
 from cumulet.common import clock
 from cumulet.common.arm import ArmError, json_response, read_tags
 from cumulet.common.ascii import fold
+from cumulet.common.regions import read_location
 from cumulet.registry.deliveries import SIGNATURE, Deliveries, Target
 from cumulet.registry.provider import paths
 from cumulet.registry.provider.children import Body, Children
@@ -98,12 +99,16 @@ class Webhooks(Children[Webhook]):
         scope = body.get("scope", str, existing.scope if existing else "")
         if scope and not _SCOPE.fullmatch(scope):
             raise _invalid("scope", "scope must be repository:tag, either with *.")
-        location = body.document.get("location") or (existing.location if existing else registry.resource.location)
+        location = read_location(
+            {"location": registry.resource.location, **body.document} if existing is None else body.document,
+            "Microsoft.ContainerRegistry/registries/webhooks",
+            existing.location if existing else None,
+        )
         tags = read_tags(body.document) if "tags" in body.document or existing is None else existing.tags
         return Webhook(
             name=name,
             created=existing.created if existing else clock.rfc3339_micro(),
-            location=str(location),
+            location=location,
             tags=tags,
             enabled=status == "enabled",
             scope=scope,
