@@ -177,7 +177,7 @@ class Groups:
         answer: dict[str, Any] = {"value": shown}
         if token is not None:
             answer["nextLink"] = (
-                f"https://{authority(request.host, self._host)}{request.rel_url.update_query({'$skiptoken': token})}"
+                f"https://{authority(request.host, self._host)}{request.rel_url.update_query({'$skiptoken': token}).raw_path_qs}"
             )
         return json_response(answer)
 

@@ -136,7 +136,9 @@ class Graph:
                 raise ArmError(400, "Request_UnsupportedQuery", str(error)) from None
             answer: dict[str, Any] = {"value": [_selected(self._show(item), request) for item in found]}
             if more is not None:
-                answer["@odata.nextLink"] = f"{self._base_url}{request.rel_url.update_query({'$skiptoken': more})}"
+                answer["@odata.nextLink"] = (
+                    f"{self._base_url}{request.rel_url.update_query({'$skiptoken': more}).raw_path_qs}"
+                )
             return json_response(answer)
 
         return handler

@@ -176,7 +176,7 @@ class Provider:
                 ended = state in ("Succeeded", "Failed")
                 headers = {} if ended else {"Retry-After": "1"}
                 return json_response({"id": operation, "status": state if ended else "InProgress"}, 200, headers)
-        return json_response({"id": operation, "status": "Succeeded"})
+        raise ArmError(404, "NotFound", f"There is no operation '{operation[:100]}'.")
 
     def _container(self, request: web.Request) -> tuple[Group, str]:
         path = request.path

@@ -37,6 +37,7 @@ class Deleted:
         if request.method == "POST" and match is not None and match["kind"] == "_manifests" and match["digest"]:
             return await self._restore(request, registry, match["name"], match["digest"])
         if request.method not in ("GET", "HEAD"):
+            await self._guard.demand(request, registry, "registry", "", "pull")
             raise OciError(405, "UNSUPPORTED", f"{request.method} is not supported here")
         wanted = Page.of(request)
         if path == "_catalog":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import msgspec
 from aiohttp import web
@@ -54,4 +54,4 @@ def link(request: web.Request, wanted: Page, names: Sequence[str]) -> dict[str, 
         return {}
     query = {"last": names[wanted.count - 1], "n": str(wanted.count)}
     kept = {key: request.query[key] for key in ("orderby", "digest") if key in request.query}
-    return {"Link": f'<{request.rel_url.raw_path}?{urlencode(query | kept)}>; rel="next"'}
+    return {"Link": f'<{quote(request.path)}?{urlencode(query | kept)}>; rel="next"'}
