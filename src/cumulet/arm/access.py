@@ -13,8 +13,7 @@ import msgspec
 from aiohttp import web
 
 from cumulet.common.arm import ArmError
-from cumulet.common.ascii import fold
-from cumulet.common.entra import AuthenticationError, TokenVerifier
+from cumulet.common.entra import AuthenticationError, TokenVerifier, bearer_token
 from cumulet.common.rbac import BUILT_IN_ROLES, RoleAssignment, RoleDefinition, allowed, covers
 from cumulet.common.tasks import Backoff
 
@@ -90,15 +89,15 @@ class Access:
 
     async def authenticate(self, request: web.BaseRequest) -> Caller:
         """The caller of a request. Raises `ArmError` 401, or 503 where the keys cannot be had."""
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if fold(scheme) != "bearer" or not token:
+        token = bearer_token(request.headers.get("Authorization", ""))
+        if not token:
             raise ArmError(
                 401,
                 "AuthenticationFailed",
                 "Authentication failed. The 'Authorization' header is missing or is not Bearer.",
             )
         try:
-            claims = await self._verifier.verify(token.strip(), *self._audiences)
+            claims = await self._verifier.verify(token, *self._audiences)
         except AuthenticationError as error:
             raise ArmError(401, "InvalidAuthenticationToken", f"The access token is invalid: {error}.") from None
         except (aiohttp.ClientError, TimeoutError):

@@ -18,7 +18,7 @@ from aiohttp import web
 from cumulet.common import clock
 from cumulet.common.arm import ArmError, json_response, read_json
 from cumulet.common.ascii import fold
-from cumulet.common.entra import GRAPH_AUDIENCE
+from cumulet.common.entra import GRAPH_AUDIENCE, bearer_token
 from cumulet.common.odata import FilterError, Term, conjunction, page
 from cumulet.common.rbac import allowed
 from cumulet.identity import objects, secrets
@@ -98,11 +98,11 @@ class Graph:
     # Who calls.
 
     def _caller(self, request: web.Request) -> Caller:
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if fold(scheme) != "bearer" or not token:
+        token = bearer_token(request.headers.get("Authorization", ""))
+        if not token:
             raise ArmError(401, "InvalidAuthenticationToken", "Access token is empty.")
         try:
-            caller = self._keys.verify(token.strip(), self._audiences, self._issuer)
+            caller = self._keys.verify(token, self._audiences, self._issuer)
         except jwt.InvalidTokenError as error:
             raise ArmError(401, "InvalidAuthenticationToken", f"Access token validation failure. {error}.") from None
         if not self._directory.principals("id", caller["oid"]):
