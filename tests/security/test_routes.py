@@ -60,7 +60,7 @@ Call = Callable[..., Answer]
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RecordingCloud]:
     """All rooms of an installation, running."""
-    rooms: tuple[RoomName, ...] = tuple(room for room in ("kube", *ROOMS) if room != "identity")  # type: ignore[assignment]
+    rooms: tuple[RoomName, ...] = tuple(room for room in ("kube", *ROOMS) if room != "identity")
     made = RecordingCloud(tmp_path_factory.mktemp("routes") / "data", *rooms, pod_cidr=free_pod_cidr())
     try:
         group = f"{made.subscription}/resourceGroups/guarded"
@@ -214,7 +214,7 @@ def test_a_stranger_may_not_use_the_cluster(cloud: RecordingCloud, foreign: Call
         if "selfsubject" in path:
             continue  # everybody who is known may ask who they are
         for token in tokens:
-            body = {} if method in ("POST", "PUT", "PATCH") else None
+            body: Any = {} if method in ("POST", "PUT", "PATCH") else None
             answer = cloud.call("kube", method, path, token=token, body=body)
             assert answer.status in REFUSED, f"{method} {path}: {answer.status}"
 

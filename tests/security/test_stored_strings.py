@@ -59,8 +59,8 @@ def test_a_location_is_a_region(cloud: Cloud, group: str, kind: str) -> None:
         assert answer.status == 400, (location[:40], answer.body)
         assert answer.code in ("LocationNotAvailableForResourceType", "LocationNotAvailableForResourceGroup")
         assert "X-Injected" not in answer.headers
-    for location in ("", None, 5, ["eastus"], {"a": "b"}, True):
-        assert cloud.arm("PUT", path, {"location": location, **body}).code == "LocationRequired", location
+    for other in ("", None, 5, ["eastus"], {"a": "b"}, True):
+        assert cloud.arm("PUT", path, {"location": other, **body}).code == "LocationRequired", other
     assert cloud.arm("GET", path).status == 404
 
 

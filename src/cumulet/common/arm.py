@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import msgspec
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from cumulet.common.ascii import fold
 from cumulet.common.entra import ARM_AUDIENCE, TokenSource
@@ -178,9 +179,7 @@ def require_front_door(request: web.BaseRequest) -> None:
         )
 
 
-def behind_the_front_door(
-    open_routes: Collection[str],
-) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+def behind_the_front_door(open_routes: Collection[str]) -> Middleware:
     """A middleware that lets the front door alone call what is not on a list.
 
     `open_routes` are routes as they were added (`AbstractResource.canonical`), which guard themselves. The decision is by
