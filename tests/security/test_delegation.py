@@ -130,6 +130,12 @@ def test_roles_are_changed_at_their_own_type_only(cloud: Cloud, group: str) -> N
     assert _owners(cloud, group, who) == []
 
 
+def test_only_one_assignment_is_deleted_at_a_time(cloud: Cloud, group: str) -> None:
+    for path in (f"{group}/providers/{TYPE}", f"{group}/providers/{TYPE.upper()}/"):
+        assert cloud.arm("DELETE", path).status in (404, 405)
+    assert cloud.call("arm", "POST", "/metadata/endpoints", body={}).code == "MethodNotAllowed"
+
+
 def test_a_token_for_somebody_else_is_refused(cloud: Cloud, registry: str) -> None:
     for audience in (GRAPH_AUDIENCE, REGISTRY_AUDIENCE, "api://any", f"{ARM_AUDIENCE}.evil", f"{ARM_AUDIENCE}/x"):
         answer = cloud.call("arm", "GET", registry, token=cloud.token(audience=audience))

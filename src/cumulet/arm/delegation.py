@@ -25,7 +25,7 @@ Attributes = dict[str, str]
 def changes_assignment(target: Target, method: str) -> bool:
     """Whether a request makes, changes or deletes a role assignment."""
     kind = "/".join([target.namespace or "", *target.types])
-    return method in ("PUT", "DELETE") and fold(kind) == fold(_TYPE)
+    return method in ("PUT", "DELETE") and len(target.names) == 1 and fold(kind) == fold(_TYPE)
 
 
 def requested(body: bytes | None) -> Attributes:

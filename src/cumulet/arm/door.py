@@ -75,6 +75,7 @@ class Door:
     async def _answer(self, request: web.Request, correlation: str) -> web.StreamResponse:
         target = Target(request.method, request.rel_url.raw_path)
         if target.words == ["metadata", "endpoints"]:
+            _demand_method(request, *_READS)
             return json_response(tenant.metadata(self._config, request.query.get("api-version", "")))
         caller = await self._access.authenticate(request)
         try:

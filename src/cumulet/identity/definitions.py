@@ -106,6 +106,8 @@ class RoleDefinitions:
             raise _invalid("properties", "must be an object")
         body = {"assignableScopes": [scope], "permissions": [], **properties, "type": "CustomRole"}
         _text(body, "roleName", 1, _NAME_LIMIT)
+        if not body["roleName"].isprintable():
+            raise _invalid("properties.roleName", "has control characters")
         if body.get("description") is not None:
             _text(body, "description", 0, _DESCRIPTION_LIMIT)
         try:
@@ -145,7 +147,7 @@ def find_role(directory: Directory, name: str) -> RoleDefinition:
 
 def _text(properties: dict[str, Any], key: str, least: int, most: int) -> None:
     text = properties.get(key)
-    if not isinstance(text, str) or not least <= len(text) <= most:
+    if not isinstance(text, str) or not least <= len(text) <= most or "\0" in text:
         raise _invalid(f"properties.{key}", f"must be a string of {least} to {most} characters")
 
 

@@ -12,6 +12,8 @@ from cumulet.registry.scope_maps import SYSTEM_SCOPE_MAPS, ScopeMap, grant
 from cumulet.registry.store import Registry
 
 _MOST = 500
+#: Characters of a description (REST reference, `ScopeMapProperties`).
+_LONGEST = 256
 
 
 class ScopeMaps(Children[ScopeMap]):
@@ -42,10 +44,18 @@ class ScopeMaps(Children[ScopeMap]):
                 raise ArmError(
                     400, "InvalidScopeMapActions", f"An action is not valid: {error}.", target="properties.actions"
                 ) from None
+        description = body.get("description", str, "", "description")
+        if len(description) > _LONGEST or not description.isprintable():
+            raise ArmError(
+                400,
+                "InvalidDescription",
+                f"A description has at most {_LONGEST} characters, and no control characters.",
+                target="properties.description",
+            )
         return ScopeMap(
             name,
             existing.created if existing else clock.rfc3339_micro(),
-            body.get("description", str, "", "description"),
+            description,
             actions,
         )
 
