@@ -15,7 +15,7 @@ import uuid
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from urllib.parse import urlencode
 
 import msgspec
@@ -164,9 +164,9 @@ class Cloud:
         body: Any = None,
         form: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
-        show: RoomName | None = None,
+        show: RoomName | Literal["metrics"] | None = None,
     ) -> Answer:
-        """One request, its path sent as it is written; `show` names the room whose certificate is shown."""
+        """One request, its path sent as it is written; `show` names whose certificate is shown."""
         address = self.config.addresses[room]
         sent = dict(headers or {})
         data: bytes | None = None
@@ -188,8 +188,10 @@ class Cloud:
         finally:
             connection.close()
 
-    def _tls(self, show: RoomName | None) -> ssl.SSLContext:
-        shown = self.config.certificate_files(show) if show is not None else ()
+    def _tls(self, show: RoomName | Literal["metrics"] | None) -> ssl.SSLContext:
+        shown: tuple[Path, ...] = ()
+        if show is not None:
+            shown = self.config.scraper_files if show == "metrics" else self.config.certificate_files(show)
         return tls.client_context(self.config.ca_file, *shown)
 
     # Who calls.

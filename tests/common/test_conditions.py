@@ -30,6 +30,9 @@ PORTALS = f"""
 """
 
 
+GUID, OTHER = "b24988ac-6180-42a0-ab88-20f7382dd24c", "7f951dda-4ed3-4680-a7ca-43fe172d538d"
+
+
 def holds(condition: str, name: str | None, action: str = READ) -> bool:
     attributes = {} if name is None else {f"{REGISTRIES}/repositories:name".lower(): name}
     return parse(condition)(action, attributes)
@@ -46,6 +49,12 @@ def holds(condition: str, name: str | None, action: str = READ) -> bool:
         (f"{NAME} StringLike 'team/*/app'", ["team/x/app"], ["team/app", "team/x/app2"]),
         (f"{NAME} StringLikeIgnoreCase 'TEAM/*'", ["team/x"], ["x"]),
         (f"{NAME} ForAnyOfAnyValues:StringEquals {{'a', 'b'}}", ["a", "b"], ["c"]),
+        (f"{NAME} ForAnyOfAllValues:StringNotEquals {{'a', 'b'}}", ["c"], ["a", "b"]),
+        (f"{NAME} ForAnyOfAnyValues:StringNotEquals {{'a', 'b'}}", ["a", "b", "c"], []),
+        (f"{NAME} GuidEquals {GUID}", [GUID, GUID.upper()], [GUID[:-1] + "0", "x"]),
+        (f"{NAME} ForAnyOfAnyValues:GuidEquals {{{GUID.upper()}, '{OTHER}'}}", [GUID, OTHER], ["x"]),
+        (f"{NAME} ForAnyOfAllValues:GuidNotEquals {{{GUID}, {OTHER}}}", ["x"], [GUID, OTHER]),
+        (f"{NAME} StringEqualsIgnoreCase 'k'", ["K"], ["\N{KELVIN SIGN}"]),
         (f"{NAME} StringEquals 'a' OR {NAME} StringEquals 'b' AND {NAME} StringEquals 'c'", ["a"], ["b", "c"]),
         (f"({NAME} StringEquals 'a' || {NAME} StringEquals 'b') && {NAME} StringNotEquals 'a'", ["b"], ["a"]),
         (f"NOT {NAME} StringEquals 'a'", ["b"], ["a"]),
@@ -63,6 +72,10 @@ def test_what_a_condition_says(condition: str, yes: list[str], no: list[str]) ->
 def test_a_request_without_the_attribute() -> None:
     assert not holds(f"{NAME} StringEquals 'a'", None)
     assert not holds(f"{NAME} StringNotEquals 'a'", None)
+    assert not holds(f"!({NAME} StringEquals 'a')", None)
+    assert not holds(f"!({NAME} StringEquals 'a' AND {NAME} StringEquals 'b')", None)
+    assert not holds(f"NOT NOT {NAME} StringEquals 'a'", None)
+    assert holds(f"{NAME} StringEquals 'a' OR ActionMatches{{'*'}}", None)
     assert not holds(PORTALS, None)
     assert holds(PORTALS, None, WRITE)
 

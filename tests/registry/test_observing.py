@@ -73,6 +73,6 @@ def _lines(log: str, path: str) -> list[dict[str, Any]]:
 
 
 def _metrics(acr: AcrRegistry) -> dict[str, float]:
-    text = acr.cloud.call("registry", "GET", "/metrics").body.decode()
+    text = acr.cloud.call("registry", "GET", "/metrics", show="metrics").body.decode()
     pairs = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
     return {name: float(value) for name, value in pairs}

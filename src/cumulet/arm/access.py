@@ -13,7 +13,7 @@ import msgspec
 from aiohttp import web
 
 from cumulet.common.arm import ArmError
-from cumulet.common.entra import ARM_AUDIENCE, AuthenticationError, TokenVerifier
+from cumulet.common.entra import AuthenticationError, TokenVerifier, bearer_token
 from cumulet.common.rbac import BUILT_IN_ROLES, RoleAssignment, RoleDefinition, allowed, covers
 from cumulet.common.tasks import Backoff
 
@@ -44,9 +44,9 @@ class Rights:
         self._assignments = assignments
         self._definitions = definitions
 
-    def allow(self, action: str, scope: str) -> bool:
-        """Whether one of the caller's roles grants `action` on `scope`."""
-        return allowed(action, scope, self._assignments, self._definitions)
+    def allow(self, action: str, scope: str, attributes: Mapping[str, str] | None = None) -> bool:
+        """Whether one of the caller's roles grants `action` on `scope`; `attributes` are for conditions (`rbac.allowed`)."""
+        return allowed(action, scope, self._assignments, self._definitions, attributes=attributes)
 
     def below(self, scope: str) -> bool:
         """Whether the caller has any role on `scope`, above it or on something in it."""
@@ -78,26 +78,26 @@ class Access:
         internal: aiohttp.ClientSession,
         identity: str,
         tenant: str,
-        audiences: list[str],
+        audiences: tuple[str, ...],
     ) -> None:
         self._verifier = TokenVerifier(public, identity, tenant)
         self._internal = internal
         self._identity = identity
-        self._audiences = (ARM_AUDIENCE, "https://management.core.windows.net", *audiences)
+        self._audiences = audiences
         self._known: dict[str, tuple[float, Rights]] = {}
         self._asked: dict[str, asyncio.Task[Rights]] = {}
 
     async def authenticate(self, request: web.BaseRequest) -> Caller:
         """The caller of a request. Raises `ArmError` 401, or 503 where the keys cannot be had."""
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token:
+        token = bearer_token(request.headers.get("Authorization", ""))
+        if not token:
             raise ArmError(
                 401,
                 "AuthenticationFailed",
                 "Authentication failed. The 'Authorization' header is missing or is not Bearer.",
             )
         try:
-            claims = await self._verifier.verify(token.strip(), *self._audiences)
+            claims = await self._verifier.verify(token, *self._audiences)
         except AuthenticationError as error:
             raise ArmError(401, "InvalidAuthenticationToken", f"The access token is invalid: {error}.") from None
         except (aiohttp.ClientError, TimeoutError):
@@ -116,6 +116,17 @@ class Access:
             self._asked[caller.object_id] = task
         try:
             return await asyncio.shield(task)
+        except (aiohttp.ClientError, TimeoutError):
+            raise _identity_is_away() from None
+
+    async def assignment(self, path: str) -> RoleAssignment | None:
+        """The role assignment at a path of the front door. Raises `ArmError` 503 where it cannot be had."""
+        try:
+            async with self._internal.get(self._identity + path) as response:
+                if response.status == 404:
+                    return None
+                response.raise_for_status()
+                return RoleAssignment.from_arm(msgspec.json.decode(await response.read()))
         except (aiohttp.ClientError, TimeoutError):
             raise _identity_is_away() from None
 

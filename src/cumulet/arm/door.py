@@ -10,13 +10,14 @@ import msgspec
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter
 
-from cumulet.arm import tenant
+from cumulet.arm import delegation, tenant
 from cumulet.arm.access import Access, Caller, Rights
 from cumulet.arm.groups import GROUP_TYPE, Groups
 from cumulet.arm.provider import Providers, read_body
 from cumulet.arm.store import Index
 from cumulet.arm.target import Target, verb
 from cumulet.common.arm import ArmError, ResourceId, json_response
+from cumulet.common.ascii import fold
 from cumulet.common.config import Config
 
 log = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ class Door:
     async def _answer(self, request: web.Request, correlation: str) -> web.StreamResponse:
         target = Target(request.method, request.rel_url.raw_path)
         if target.words == ["metadata", "endpoints"]:
+            _demand_method(request, *_READS)
             return json_response(tenant.metadata(self._config, request.query.get("api-version", "")))
         caller = await self._access.authenticate(request)
         try:
@@ -115,7 +117,7 @@ class Door:
             rights = await self._access.rights(caller)
             seen = rights.below(f"/subscriptions/{self._config.subscription_id}")
             return json_response({"value": [tenant.subscription(self._config)] if seen else []})
-        if target.subscription is not None and target.subscription != self._config.subscription_id.lower():
+        if target.subscription is not None and target.subscription != fold(self._config.subscription_id):
             raise ArmError(
                 404, "SubscriptionNotFound", f"The subscription '{target.segments[1]}' could not be found."
             )
@@ -172,20 +174,34 @@ class Door:
         if len(target.segments) == 3:
             return json_response({"value": [tenant.provider(self._config, name) for name in tenant.PROVIDERS]})
         for name in tenant.PROVIDERS:
-            if name.lower() == target.words[3]:
+            if fold(name) == target.words[3]:
                 return json_response(tenant.provider(self._config, name))
         raise ArmError(404, "InvalidResourceNamespace", f"The resource namespace '{target.segments[3]}' is invalid.")
 
     async def _provider(
         self, request: web.Request, target: Target, caller: Caller, correlation: str
     ) -> web.StreamResponse:
+        if target.is_access and len(target.types) != 1:
+            raise ArmError(
+                404,
+                "InvalidResourceType",
+                f"The resource type could not be found in the namespace '{target.namespace}'.",
+            )
         rights = await self._access.rights(caller)
-        if not self._is_open(target) and not rights.allow(target.action, target.scope):
+        body, attributes = None, None
+        if delegation.changes_assignment(target, request.method):
+            body = await read_body(request)
+            if request.method == "PUT":
+                attributes = delegation.requested(body)
+            else:
+                attributes = delegation.existing(await self._access.assignment(target.path))
+        if not self._is_open(target) and not rights.allow(target.action, target.scope, attributes):
             # A list at a scope that the caller does not have shows what of it the caller does have.
             if not (target.is_list and rights.below(target.scope)):
                 raise rights.denied(target.action, target.scope)
             return await self._providers.readable(request, target, caller, correlation, rights)
-        body = await read_body(request)
+        if body is None:
+            body = await read_body(request)
         if not target.is_access:
             if request.method in ("PUT", "PATCH"):
                 self._demand_identities(body, rights)
@@ -201,7 +217,7 @@ class Door:
     @staticmethod
     def _is_open(target: Target) -> bool:
         """What roles there are is no secret, and is asked for without a scope to hold a right on."""
-        return target.is_operation or target.action.lower() == "microsoft.authorization/roledefinitions/read"
+        return target.is_operation or fold(target.action) == "microsoft.authorization/roledefinitions/read"
 
     def _demand_scope(self, target: Target) -> None:
         """A role is given on what is there."""
@@ -220,7 +236,7 @@ class Door:
         """Who lets a resource run as a managed identity needs the right to assign that identity."""
         for name in _identities(body):
             identity = ResourceId(name)
-            if identity.type.lower() != _IDENTITY_TYPE.lower() or not self._index.has(identity):
+            if fold(identity.type) != fold(_IDENTITY_TYPE) or not self._index.has(identity):
                 raise ArmError(400, "FailedIdentityOperation", f"The managed identity '{name}' was not found.")
             if not rights.allow(f"{_IDENTITY_TYPE}/assign/action", str(identity)):
                 raise ArmError(

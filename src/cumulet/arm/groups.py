@@ -14,12 +14,15 @@ from aiohttp import web
 from cumulet.arm.access import Rights
 from cumulet.arm.provider import Providers, Revoke
 from cumulet.arm.store import Deletion, Group, Index, Tracked, no_group
-from cumulet.common.arm import ArmError, front_door_url, json_response, read_json, read_tags
+from cumulet.common.arm import ArmError, authority, json_response, read_json, read_tags
+from cumulet.common.ascii import fold
 from cumulet.common.odata import FilterError, Term, conjunction, page
+from cumulet.common.regions import read_location
 from cumulet.common.tasks import TaskSet
 
 log = logging.getLogger(__name__)
 
+_TYPE = "Microsoft.Resources/resourceGroups"
 GROUP_TYPE = "Microsoft.Resources/subscriptions/resourceGroups"
 
 _NAME = re.compile(r"[-\w._()]{1,90}(?<!\.)")
@@ -29,10 +32,13 @@ _AT_ONCE = 5.0
 
 
 class Groups:
-    """Serves `/resourceGroups` and `/resources` of the one subscription."""
+    """Serves `/resourceGroups` and `/resources` of the one subscription; `host` is the front door's own, with its port."""
 
-    def __init__(self, index: Index, subscription: str, tasks: TaskSet, providers: Providers, revoke: Revoke) -> None:
+    def __init__(
+        self, index: Index, subscription: str, host: str, tasks: TaskSet, providers: Providers, revoke: Revoke
+    ) -> None:
         self._index = index
+        self._host = host
         self._subscription = f"/subscriptions/{subscription}"
         self._tasks = tasks
         self._providers = providers
@@ -102,10 +108,9 @@ class Groups:
                 f"The provided resource group name '{name}' has invalid characters, is too long or ends in a period.",
             )
         existing = self._index.group(name)
-        location = body.get("location")
-        if not isinstance(location, str) or not location:
+        if not body.get("location"):
             raise ArmError(400, "LocationRequired", "The location property is required for this definition.")
-        location = location.replace(" ", "").lower()  # `East US` is `eastus`
+        location = read_location(body, _TYPE)
         if existing is not None and existing.location != location:
             raise ArmError(
                 409,
@@ -153,7 +158,7 @@ class Groups:
         log.info("resource group %s deleted", deletion.group)
 
     def _accepted(self, request: web.BaseRequest, deletion: Deletion) -> web.Response:
-        base = front_door_url(request)
+        base = f"https://{authority(request.host, self._host)}"
         url = f"{base}{self._subscription}/operationresults/{deletion.id}?api-version=2024-03-01"
         return web.Response(status=202, headers={"Location": url, "Retry-After": "1"})
 
@@ -161,7 +166,7 @@ class Groups:
         return {
             "id": f"{self._subscription}/resourceGroups/{group.name}",
             "name": group.name,
-            "type": "Microsoft.Resources/resourceGroups",
+            "type": _TYPE,
             "location": group.location,
             "tags": group.tags,
             "properties": {"provisioningState": group.state},
@@ -171,7 +176,9 @@ class Groups:
         shown, token = _understood(lambda: page(items, request.query))
         answer: dict[str, Any] = {"value": shown}
         if token is not None:
-            answer["nextLink"] = f"https://{request.host}{request.rel_url.update_query({'$skiptoken': token})}"
+            answer["nextLink"] = (
+                f"https://{authority(request.host, self._host)}{request.rel_url.update_query({'$skiptoken': token}).raw_path_qs}"
+            )
         return json_response(answer)
 
 
@@ -192,10 +199,10 @@ def _understood(read: Callable[[], Any]) -> Any:
 
 def _fits(terms: list[Term], item: Group | Tracked, kind: str, group: str) -> bool:
     values = {"name": item.name, "location": item.location, "resourcetype": kind, "resourcegroup": group}
-    tags = {key.lower(): value for key, value in item.tags.items()}
+    tags = {fold(key): value for key, value in item.tags.items()}
     wanted = {term.name: term for term in terms}
     if "tagname" in wanted:
-        value = tags.get(wanted["tagname"].value.lower())
+        value = tags.get(fold(wanted["tagname"].value))
         if value is None or ("tagvalue" in wanted and not wanted["tagvalue"].holds(value)):
             return False
     return all(term.holds(values[term.name]) for term in terms if term.name in values)

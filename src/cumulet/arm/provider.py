@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
@@ -21,7 +22,8 @@ from yarl import URL
 from cumulet.arm.access import Caller, Rights
 from cumulet.arm.store import Index
 from cumulet.arm.target import Target
-from cumulet.common.arm import ArmError, ResourceId
+from cumulet.common.arm import ArmError, ResourceId, authority, json_response
+from cumulet.common.ascii import fold
 from cumulet.common.tasks import Backoff, TaskSet
 
 log = logging.getLogger(__name__)
@@ -29,6 +31,14 @@ log = logging.getLogger(__name__)
 _SENT_BACK = ("Content-Type", "Location", "Azure-AsyncOperation", "Retry-After", "ETag", "x-ms-request-id")
 _BODY_LIMIT = 4 * 1024 * 1024
 _WRITES = ("PUT", "PATCH")
+
+
+class _List(msgspec.Struct):
+    """What a provider answers to a question for a list; `revision` is that of our container groups."""
+
+    value: list[dict[str, Any]]
+    revision: int | msgspec.UnsetType = msgspec.UNSET
+
 
 Revoke = Callable[[str], Awaitable[None]]
 
@@ -55,13 +65,54 @@ class Providers:
         self._idle = asyncio.Condition()
 
     async def forward(
-        self, request: web.BaseRequest, target: Target, caller: Caller, correlation: str, body: bytes | None = None
+        self,
+        request: web.BaseRequest,
+        target: Target,
+        caller: Caller,
+        correlation: str,
+        body: bytes | None = None,
     ) -> web.StreamResponse:
-        """Answer with what the provider answers. Raises `ArmError`."""
+        """Answer with what the provider answers, bit by bit where it has no end yet. Raises `ArmError`.
+
+        For callers that have the right to all of it.
+        """
+        return await self._call(request, target, caller, correlation, body, streams=True)
+
+    async def readable(
+        self, request: web.BaseRequest, target: Target, caller: Caller, correlation: str, rights: Rights
+    ) -> web.Response:
+        """A list, less what the caller may not read. Raises `ArmError`."""
+        response = await self._call(request, target, caller, correlation, None, streams=False)
+        assert isinstance(response, web.Response)
+        if response.status != 200:
+            return response
+        try:
+            answer = msgspec.json.decode(response.body or b"", type=_List)  # type: ignore[arg-type]
+        except msgspec.DecodeError as error:
+            log.error("%s answered with no list: %s", target.path, error)
+            raise ArmError(
+                502, "BadGateway", f"The provider of '{target.namespace}' answered with no list."
+            ) from None
+        shown = [item for item in answer.value if rights.allow(target.action, str(item.get("id", "")))]
+        body: dict[str, Any] = {"value": shown}
+        if answer.revision is not msgspec.UNSET:
+            body["revision"] = answer.revision
+        return json_response(body)
+
+    async def _call(
+        self,
+        request: web.BaseRequest,
+        target: Target,
+        caller: Caller,
+        correlation: str,
+        body: bytes | None,
+        *,
+        streams: bool,
+    ) -> web.StreamResponse:
         url = self._url(target, request.rel_url.raw_query_string)
         headers = {
             "Content-Type": request.headers.get("Content-Type", "application/json"),
-            "Referer": f"https://{request.host}{target.path}",
+            "Referer": f"https://{authority(request.host, urlsplit(self._own_url).netloc)}{target.path}",
             "x-ms-client-object-id": caller.object_id,
             "x-ms-client-app-id": caller.app_id,
             "x-ms-correlation-request-id": correlation,
@@ -72,7 +123,7 @@ class Providers:
                 self._session.request(request.method, url, data=body, headers=headers) as response,
             ):
                 sent_back = {name: response.headers[name] for name in _SENT_BACK if name in response.headers}
-                if "Content-Length" not in response.headers and response.status == 200:
+                if streams and "Content-Length" not in response.headers and response.status == 200:
                     return await _stream(request, response, sent_back)
                 raw = await response.read()
                 await outcome(response.status, raw)
@@ -84,19 +135,6 @@ class Providers:
                 "ServiceUnavailable",
                 f"The provider of '{target.namespace}' does not answer just now: try again.",
             ) from None
-
-    async def readable(
-        self, request: web.BaseRequest, target: Target, caller: Caller, correlation: str, rights: Rights
-    ) -> web.StreamResponse:
-        """A list, less what the caller may not read."""
-        response = await self.forward(request, target, caller, correlation)
-        if not isinstance(response, web.Response) or response.status != 200:
-            return response
-        assert isinstance(response.body, bytes)
-        answer: dict[str, Any] = msgspec.json.decode(response.body)
-        answer["value"] = [item for item in answer["value"] if rights.allow(target.action, item["id"])]
-        response.body = msgspec.json.encode(answer)
-        return response
 
     async def delete(self, resource_id: str) -> None:
         """Delete a resource at its provider, waiting for it to be gone and for a provider that is away.
@@ -117,11 +155,11 @@ class Providers:
     async def quiet(self, group: str) -> None:
         """Wait until no write in a resource group is under way."""
         async with self._idle:
-            await self._idle.wait_for(lambda: not self._writing[group.lower()])
-            del self._writing[group.lower()]
+            await self._idle.wait_for(lambda: not self._writing[fold(group)])
+            del self._writing[fold(group)]
 
     def _url(self, target: Target, query: str) -> URL:
-        base = self._addresses.get((target.namespace or "").lower())
+        base = self._addresses.get(fold(target.namespace or ""))
         if base is None:
             raise ArmError(
                 404,
@@ -134,7 +172,7 @@ class Providers:
     async def _promised(self, method: str, target: Target) -> AsyncIterator[Callable[[int, bytes], Awaitable[None]]]:
         """Around a call: what is told its outcome keeps the index true."""
         resource = ResourceId(target.resource) if target.resource is not None else None
-        group = (target.resource_group or "").lower()
+        group = fold(target.resource_group or "")
         writes = bool(group) and method in _WRITES
         if not writes:
             yield lambda status, raw: self._note(method, resource, status, raw)

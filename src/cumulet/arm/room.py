@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 import aiohttp
 from aiohttp import web
 from prometheus_client import CollectorRegistry
@@ -12,6 +14,7 @@ from cumulet.arm.groups import Groups
 from cumulet.arm.provider import Providers
 from cumulet.arm.store import Index
 from cumulet.common.arm import arm_errors
+from cumulet.common.entra import arm_audiences
 from cumulet.common.health import health_routes
 from cumulet.common.room import Room
 from cumulet.common.tasks import task_set
@@ -39,11 +42,24 @@ async def serve(room: Room) -> None:
                 "microsoft.insights": config.url("instances"),
                 "microsoft.managedidentity": config.url("identity"),
             }
-            access = Access(to_public, to_providers, config.url("identity"), config.tenant_id, _own_urls(room))
+            access = Access(
+                to_public,
+                to_providers,
+                config.url("identity"),
+                config.tenant_id,
+                arm_audiences(config.addresses["arm"]),
+            )
             providers = Providers(
                 to_providers, addresses, index, tasks, access.revoke_below, own_url=config.url("arm")
             )
-            groups = Groups(index, config.subscription_id, tasks, providers, access.revoke_below)
+            groups = Groups(
+                index,
+                config.subscription_id,
+                urlsplit(config.url("arm")).netloc,
+                tasks,
+                providers,
+                access.revoke_below,
+            )
             metrics = CollectorRegistry()
             door = Door(config, access, groups, providers, index, metrics)
             app = web.Application(middlewares=[arm_errors])
@@ -55,9 +71,3 @@ async def serve(room: Room) -> None:
                 await room.stopping.wait()
     finally:
         index.close()
-
-
-def _own_urls(room: Room) -> list[str]:
-    """The audiences that mean this front door: a user may write this machine's name in one of three ways."""
-    address = room.config.addresses["arm"]
-    return [f"https://{host}:{address.port}" for host in {address.host, "localhost", "127.0.0.1"}]

@@ -11,6 +11,7 @@ import msgspec
 
 from cumulet.common import clock
 from cumulet.common.arm import ArmError, ResourceId
+from cumulet.common.ascii import fold
 from cumulet.common.database import Database
 
 _MIGRATIONS = [
@@ -92,7 +93,7 @@ class Index:
     def group(self, name: str) -> Group | None:
         """A resource group, or `None`."""
         rows = self._database.read(
-            "SELECT name, location, tags, state FROM resource_group WHERE key = ?", (name.lower(),)
+            "SELECT name, location, tags, state FROM resource_group WHERE key = ?", (fold(name),)
         )
         return _group(rows[0]) if rows else None
 
@@ -116,7 +117,7 @@ class Index:
                 INSERT INTO resource_group VALUES (?, ?, ?, ?, ?)
                 ON CONFLICT (key) DO UPDATE SET tags = excluded.tags WHERE state != 'Deleting'
                 """,
-                (group.name.lower(), group.name, group.location, msgspec.json.encode(group.tags), group.state),
+                (fold(group.name), group.name, group.location, msgspec.json.encode(group.tags), group.state),
             )
             if not changed.rowcount:
                 raise being_deleted(group.name)
@@ -146,14 +147,14 @@ class Index:
         group = resource.resource_group
 
         def job(connection: sqlite3.Connection) -> None:
-            found = connection.execute("SELECT state FROM resource_group WHERE key = ?", (group.lower(),)).fetchone()
+            found = connection.execute("SELECT state FROM resource_group WHERE key = ?", (fold(group),)).fetchone()
             if found is None:
                 raise no_group(group)
             if found[0] == "Deleting":
                 raise being_deleted(group)
             connection.execute(
                 "INSERT OR IGNORE INTO resource VALUES (?, ?, ?, ?, ?, '', '{}', 1)",
-                (_key(resource), group.lower(), str(resource), resource.type, resource.name),
+                (_key(resource), fold(group), str(resource), resource.type, resource.name),
             )
 
         await self._database.write(job)
@@ -179,7 +180,7 @@ class Index:
         """Close a resource group for writing; the deletion, which may be one that was started before."""
 
         def job(connection: sqlite3.Connection) -> Deletion:
-            key = group.lower()
+            key = fold(group)
             connection.execute("UPDATE resource_group SET state = 'Deleting' WHERE key = ?", (key,))
             under_way = connection.execute(
                 "SELECT id FROM deletion WHERE resource_group = ? AND status = 'InProgress'", (key,)
@@ -203,7 +204,7 @@ class Index:
         """Remove the group with its deletion done, or open it again where that failed."""
 
         def job(connection: sqlite3.Connection) -> None:
-            key = deletion.group.lower()
+            key = fold(deletion.group)
             if error is None:
                 connection.execute("DELETE FROM resource_group WHERE key = ?", (key,))
             else:
@@ -231,7 +232,7 @@ class Index:
         sql = f"SELECT id, type, name, location, tags FROM resource WHERE {condition}"  # noqa: S608
         if group is None:
             return self._database.read(f"{sql} ORDER BY key")
-        return self._database.read(f"{sql} AND resource_group = ? ORDER BY key", (group.lower(),))
+        return self._database.read(f"{sql} AND resource_group = ? ORDER BY key", (fold(group),))
 
 
 def no_group(name: str) -> ArmError:
@@ -249,7 +250,7 @@ def being_deleted(name: str) -> ArmError:
 
 
 def _key(resource: ResourceId) -> str:
-    return str(resource).lower()
+    return fold(str(resource))
 
 
 def _group(row: Any) -> Group:

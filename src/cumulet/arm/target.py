@@ -5,13 +5,31 @@ from __future__ import annotations
 from urllib.parse import quote, unquote
 
 from cumulet.common.arm import ArmError
+from cumulet.common.ascii import fold
 
 _VERBS = {"GET": "read", "HEAD": "read", "DELETE": "delete", "POST": "action"}
 _KEPT = "-._~!$&'()*+,;=:@"
 _LONGEST = 4096
+#: Where the name of a resource group is among the segments.
+_GROUP_NAME = 3
 
 #: Where providers tell how far an operation is. Their names cannot be guessed, and whoever started one may ask.
 _OPERATIONS = frozenset({"operations", "operationresults", "operationstatuses"})
+
+#: Of what a list may be read with a right on a part of it. All else takes the right to the whole.
+_LISTS = frozenset(
+    fold(kind)
+    for kind in (
+        "Microsoft.ContainerInstance/containerGroups",
+        "Microsoft.ContainerRegistry/registries",
+        "Microsoft.ContainerRegistry/registries/cacheRules",
+        "Microsoft.ContainerRegistry/registries/credentialSets",
+        "Microsoft.ContainerRegistry/registries/scopeMaps",
+        "Microsoft.ContainerRegistry/registries/tokens",
+        "Microsoft.ContainerRegistry/registries/webhooks",
+        "Microsoft.ManagedIdentity/userAssignedIdentities",
+    )
+)
 
 
 class Target:
@@ -23,7 +41,7 @@ class Target:
 
     def __init__(self, method: str, raw_path: str) -> None:
         self.segments = _segments(raw_path)
-        self.words = [segment.lower() for segment in self.segments]
+        self.words = [fold(segment) for segment in self.segments]
         at = _last_provider(self.words)
         self.before = self.segments if at is None else self.segments[:at]
         rest = [] if at is None else self.segments[at + 1 :]
@@ -50,17 +68,21 @@ class Target:
     @property
     def is_access(self) -> bool:
         """Whether it is about roles, which are on a scope and not in one."""
-        return (self.namespace or "").lower() == "microsoft.authorization"
+        return fold(self.namespace or "") == "microsoft.authorization"
 
     @property
     def is_list(self) -> bool:
-        """Whether it asks for a list of a provider's resources."""
-        return self._method == "GET" and not self.is_access and len(self.types) == len(self.names) + 1
+        """Whether it asks for a list of which each item is a resource, with an id to decide by."""
+        return (
+            self._method == "GET"
+            and fold("/".join([self.namespace or "", *self.types])) in _LISTS
+            and (len(self.types) == len(self.names) + 1)
+        )
 
     @property
     def is_operation(self) -> bool:
         """Whether it asks a provider how far an operation is."""
-        types = [word.lower() for word in self.types]
+        types = [fold(word) for word in self.types]
         return self._method == "GET" and types[:1] == ["locations"] and len(types) == 2 and types[1] in _OPERATIONS
 
     @property
@@ -105,7 +127,21 @@ def _segments(raw_path: str) -> list[str]:
             raise ArmError(
                 400, "InvalidRequestUri", "The request URI has a segment with characters that no name has."
             )
+    _demand_ascii(segments)
     return segments
+
+
+def _demand_ascii(segments: list[str]) -> None:
+    """Words that mean something, and all names but a resource group's, are ASCII (Azure's naming rules)."""
+    in_group = [fold(segment) for segment in segments[0:3:2]] == ["subscriptions", "resourcegroups"]
+    for at, segment in enumerate(segments):
+        if not segment.isascii() and not (in_group and at == _GROUP_NAME):
+            raise ArmError(
+                400,
+                "InvalidRequestUri",
+                f"Segment {at + 1} of the request URI has a character that is not ASCII: only the name of a resource "
+                "group may.",
+            )
 
 
 def _last_provider(words: list[str]) -> int | None:

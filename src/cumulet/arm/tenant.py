@@ -6,8 +6,7 @@ from typing import Any
 
 from cumulet.common.config import Config
 from cumulet.common.entra import ARM_AUDIENCE
-
-_LOCATIONS = {"eastus": "East US", "westeurope": "West Europe", "westus2": "West US 2", "northeurope": "North Europe"}
+from cumulet.common.regions import REGIONS
 
 #: The namespaces that are provided, with their resource types and the API versions named to those who ask.
 PROVIDERS: dict[str, dict[str, list[str]]] = {
@@ -65,7 +64,6 @@ def subscription(config: Config) -> dict[str, Any]:
 
 def locations(config: Config) -> dict[str, Any]:
     """The regions."""
-    names = {config.location: config.location, **_LOCATIONS}
     return {
         "value": [
             {
@@ -76,7 +74,7 @@ def locations(config: Config) -> dict[str, Any]:
                 "type": "Region",
                 "metadata": {"regionType": "Physical", "physicalLocation": display},
             }
-            for name, display in names.items()
+            for name, display in REGIONS.items()
         ]
     }
 
@@ -89,7 +87,7 @@ def provider(config: Config, namespace: str) -> dict[str, Any]:
         "registrationState": "Registered",
         "registrationPolicy": "RegistrationRequired",
         "resourceTypes": [
-            {"resourceType": kind, "locations": list(_LOCATIONS.values()), "apiVersions": versions}
+            {"resourceType": kind, "locations": list(REGIONS.values()), "apiVersions": versions}
             for kind, versions in PROVIDERS[namespace].items()
         ],
     }

@@ -13,6 +13,7 @@ import msgspec
 from cumulet.common import config as settings
 from cumulet.common import tls
 from cumulet.common.arm import ArmClient, ArmError, ResourceId
+from cumulet.common.ascii import fold
 from cumulet.common.config import Config
 from cumulet.common.entra import ARM_AUDIENCE, GRAPH_AUDIENCE, AuthenticationError, TokenSource, read_credential
 from cumulet.common.resolver import LoginServerResolver
@@ -61,7 +62,7 @@ class Azure:
         path = f"{self.subscription}/providers/Microsoft.ContainerRegistry/registries"
         found = await self.arm("GET", path, api_version=REGISTRIES)
         for registry in found["value"]:
-            if registry["name"].lower() == name.lower():
+            if fold(registry["name"]) == fold(name):
                 result: dict[str, Any] = registry
                 return result
         raise ArmError(404, "ResourceNotFound", f"The registry '{name}' was not found in this subscription.")

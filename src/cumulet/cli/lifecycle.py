@@ -12,6 +12,7 @@ import typer
 
 from cumulet.cli.output import fail
 from cumulet.common import config as settings
+from cumulet.common.ascii import is_digits
 from cumulet.common.config import Config, RoomName
 from cumulet.common.room import run
 from cumulet.up import install, lifecycle
@@ -147,7 +148,7 @@ def _ports(options: list[str]) -> dict[RoomName, int]:
     ports: dict[RoomName, int] = {}
     for option in options:
         room, _, number = option.partition("=")
-        if not number.isdecimal() or int(number) > 65535:
+        if not is_digits(number) or int(number) > 65535:
             raise typer.BadParameter(f"{option!r} is not ROOM=PORT", param_hint="--port")
         for name in get_args(RoomName) if room == "all" and number == "0" else [_room(room)]:
             ports[name] = int(number)

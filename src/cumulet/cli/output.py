@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from cumulet.common.ascii import raised
+
 
 class Format(StrEnum):
     """Forms of output."""
@@ -63,7 +65,7 @@ def _table(result: Any) -> None:
     names = list(
         dict.fromkeys(name for row in rows for name, value in row.items() if not isinstance(value, dict | list))
     )
-    cells = [[name[:1].upper() + name[1:] for name in names]] + [
+    cells = [[raised(name[:1]) + name[1:] for name in names]] + [
         [_cell(row.get(name)) for name in names] for row in rows
     ]
     widths = [max(len(line[index]) for line in cells) for index in range(len(names))]

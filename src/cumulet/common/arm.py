@@ -10,20 +10,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
+from cumulet.common.ascii import fold
 from cumulet.common.entra import ARM_AUDIENCE, TokenSource
 from cumulet.common.room import peer_certificate
 
 log = logging.getLogger(__name__)
 
 FRONT_DOOR = "arm"
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+#: A host name or address as URLs have it, with or without a port (RFC 3986, 3.2.2).
+_AUTHORITY = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,255}")
 
 
 class ArmError(Exception):
@@ -56,23 +65,29 @@ class ArmError(Exception):
 
 
 class ResourceId:
-    """`/subscriptions/{s}[/resourceGroups/{g}[/providers/{namespace}/{type}/{name}…]]`, compared without case."""
+    """`/subscriptions/{s}[/resourceGroups/{g}][/providers/{namespace}/{type}/{name}…]`, compared without ASCII case.
+
+    Raises `ArmError` 400 `InvalidResourceId` for every other text.
+    """
 
     def __init__(self, text: str) -> None:
         parts = [part for part in text.split("/") if part]
-        if len(parts) < 2 or parts[0].lower() != "subscriptions":
-            raise ArmError(400, "InvalidResourceId", f"The resource id '{text}' is not valid.")
-        self.subscription = parts[1]
         self.resource_group: str | None = None
         self.namespace: str | None = None
         self.types: list[str] = []
         self.names: list[str] = []
+        if len(parts) < 2 or fold(parts[0]) != "subscriptions" or not text.isprintable():
+            raise _not_an_id(text)
+        self.subscription = parts[1]
         rest = parts[2:]
-        if len(rest) >= 2 and rest[0].lower() == "resourcegroups":
+        if len(rest) >= 2 and fold(rest[0]) == "resourcegroups":
             self.resource_group, rest = rest[1], rest[2:]
-        if len(rest) >= 2 and rest[0].lower() == "providers":
+        if len(rest) >= 2 and fold(rest[0]) == "providers":
             self.namespace, rest = rest[1], rest[2:]
             self.types, self.names = rest[0::2], rest[1::2]
+            rest = []
+        if rest or not all(_SEGMENT.fullmatch(word) for word in (self.namespace or "x", *self.types)):
+            raise _not_an_id(text)
 
     @property
     def type(self) -> str:
@@ -97,10 +112,25 @@ class ResourceId:
         return text
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, ResourceId) and str(self).lower() == str(other).lower()
+        return isinstance(other, ResourceId) and self.key == other.key
 
     def __hash__(self) -> int:
-        return hash(str(self).lower())
+        return hash(self.key)
+
+    @property
+    def key(self) -> str:
+        """The id with A to Z in lower case: what two spellings of one id have in common."""
+        return fold(str(self))
+
+
+def _not_an_id(text: str) -> ArmError:
+    shown = text[:300].encode("ascii", "backslashreplace").decode()
+    return ArmError(400, "InvalidResourceId", f"The resource id '{shown}' is not valid.")
+
+
+def fixed(text: str, label: str) -> str:
+    """A segment of a route that is matched without ASCII case, such as `resourceGroups`."""
+    return f"{{{label}:(?ai:{re.escape(text)})}}"
 
 
 def json_response(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
@@ -114,10 +144,17 @@ def json_response(body: Any, status: int = 200, headers: dict[str, str] | None =
     )
 
 
+_CODES = {
+    401: "AuthenticationFailed",
+    403: "Forbidden",
+    404: "NotFound",
+    405: "MethodNotAllowed",
+    413: "RequestEntityTooLarge",
+}
+
+
 @web.middleware
-async def arm_errors(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
+async def arm_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answer every failure in ARM's form; what we did not foresee is logged and tells the caller no detail."""
     try:
         return await handler(request)
@@ -126,9 +163,7 @@ async def arm_errors(
     except web.HTTPException as error:
         if error.status < 400:
             raise
-        code = {404: "NotFound", 405: "MethodNotAllowed", 413: "RequestEntityTooLarge"}.get(
-            error.status, "BadRequest"
-        )
+        code = _CODES.get(error.status, "BadRequest")
         return json_response(ArmError(error.status, code, error.reason).body(), error.status)
     except Exception:
         log.exception("%s %s failed", request.method, request.path)
@@ -144,22 +179,33 @@ def require_front_door(request: web.BaseRequest) -> None:
         )
 
 
-@web.middleware
-async def only_front_door(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    """For a resource provider: take resource ids from the front door's certificate and from nobody else."""
-    # A doubled slash must not open a way round, whatever the routes make of it.
-    first = request.path.lstrip("/").partition("/")[0].lower()
-    if first in ("subscriptions", "providers"):
-        require_front_door(request)
-    return await handler(request)
+def behind_the_front_door(open_routes: Collection[str]) -> Middleware:
+    """A middleware that lets the front door alone call what is not on a list.
+
+    `open_routes` are routes as they were added (`AbstractResource.canonical`), which guard themselves. The decision is by
+    the route that was found and never by the path: no spelling of a path is read twice, and a new route is closed.
+    """
+    known = frozenset(open_routes)
+
+    @web.middleware
+    async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
+        resource = request.match_info.route.resource
+        if resource is None or resource.canonical not in known:
+            require_front_door(request)
+        return await handler(request)
+
+    return guarded
 
 
 def front_door_url(request: web.BaseRequest) -> str:
     """The base URL that the caller of the front door used, for links in a resource provider's answers."""
-    parts = urlsplit(request.headers.get("Referer", ""))
-    return f"{parts.scheme}://{parts.netloc}" if parts.netloc else f"https://{request.host}"
+    referer = urlsplit(request.headers.get("Referer", ""))
+    return f"https://{authority(referer.netloc, authority(request.host, 'localhost'))}"
+
+
+def authority(text: str, otherwise: str) -> str:
+    """A host and port that came from outside, where they are that and nothing else; if not, `otherwise`."""
+    return text if _AUTHORITY.fullmatch(text) else otherwise
 
 
 async def read_json(request: web.BaseRequest) -> dict[str, Any]:
@@ -173,13 +219,39 @@ async def read_json(request: web.BaseRequest) -> dict[str, Any]:
     return body
 
 
+#: Azure's limits of tags (Resource Manager, "Use tags to organize your Azure resources").
+_TAGS, _TAG_NAME, _TAG_VALUE = 50, 512, 256
+_NOT_IN_TAGS = frozenset("<>%&\\?/")
+
+
 def read_tags(body: dict[str, Any]) -> dict[str, str]:
     """The `tags` of a resource in a request, none where it has none. Raises `ArmError` 400."""
-    tags = body.get("tags")
+    given = body.get("tags")
     try:
-        return msgspec.convert({} if tags is None else tags, dict[str, str])
+        tags = msgspec.convert({} if given is None else given, dict[str, str])
     except msgspec.ValidationError as error:
         raise ArmError(400, "InvalidRequestContent", f"tags: {error}", target="tags") from None
+    if len(tags) > _TAGS:
+        raise ArmError(400, "TooManyTags", f"A resource has at most {_TAGS} tags.", target="tags")
+    for name, value in tags.items():
+        shown = name[:100].encode("unicode_escape").decode()
+        if not name.isprintable() or not _NOT_IN_TAGS.isdisjoint(name):
+            raise ArmError(
+                400,
+                "InvalidTagNameCharacters",
+                f"The tag name '{shown}' has reserved characters '<,>,%,&,\\,?,/' or control characters.",
+                target="tags",
+            )
+        if not 0 < len(name) <= _TAG_NAME:
+            raise ArmError(400, "InvalidTagNameLength", f"A tag name has 1 to {_TAG_NAME} characters.", target="tags")
+        if len(value) > _TAG_VALUE or not value.isprintable():
+            raise ArmError(
+                400,
+                "InvalidTagValueLength" if len(value) > _TAG_VALUE else "InvalidTagValueCharacters",
+                f"The value of the tag '{shown}' is longer than {_TAG_VALUE} characters or has control characters.",
+                target="tags",
+            )
+    return tags
 
 
 class ArmClient:

@@ -1,36 +1,47 @@
 """Conditions of role assignments (Azure ABAC, condition version 2.0): read once, then asked for each action.
 
 What is understood: `AND`, `OR`, `!`, parentheses, `ActionMatches{'…'}`, and comparisons of `@Request[…]` or
-`@Resource[…]` with `StringEquals`, `StringLike`, `StringStartsWith` and their `Not` and `IgnoreCase` forms, with one
-value or, after `ForAnyOfAnyValues:`, with any of a set. An attribute that is not there makes a comparison false.
+`@Resource[…]` with `StringEquals`, `StringLike`, `StringStartsWith` and their `Not` and `IgnoreCase` forms, and with
+`GuidEquals` and `GuidNotEquals`, with one value or a set: `ForAnyOfAnyValues:` asks for one of them that fits,
+`ForAnyOfAllValues:` for all. Attributes here have one value, so `ForAll…` says the same as `ForAny…`.
+
+What is said of an attribute that is not there is neither true nor false (Kleene's logic), and a condition that comes
+out so does not hold: nothing is granted because a value is missing, whatever `!` stands before it.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
+from cumulet.common.ascii import fold
 from cumulet.common.patterns import like
 
-#: What says yes or no to an action, given the attributes of the request by their names in lower case.
+#: What says yes or no to an action, given the attributes of the request: by their names in lower case, or where they are
+#: of one source only as `@request[name]` or `@resource[name]`.
 Condition = Callable[[str, Mapping[str, str]], bool]
+
+_Term = Callable[[str, Mapping[str, str]], bool | None]
 
 _LONGEST = 8 * 1024
 _DEEPEST = 50
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<sign>[(){},!])|(?P<text>'(?:[^'\\]|\\.)*')|(?P<attribute>@(?:Request|Resource)\[[^\]]+\])"
-    r"|(?P<word>[A-Za-z:]+|&&|\|\|))",
-    re.IGNORECASE,
+    r"|(?P<guid>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})|(?P<word>[A-Za-z:]+|&&|\|\|))",
+    re.IGNORECASE | re.ASCII,
 )
 _OPERATOR = re.compile(
-    r"(?:ForAnyOfAnyValues:)?String(?P<negated>Not)?(?P<kind>Equals|Like|StartsWith)(?P<caseless>IgnoreCase)?",
-    re.IGNORECASE,
+    r"(?:For(?:Any|All)Of(?P<over>Any|All)Values:)?(?:String(?P<not>Not)?(?P<kind>Equals|Like|StartsWith)"
+    r"(?P<caseless>IgnoreCase)?|Guid(?P<other>Not)?(?P<guid>Equals))",
+    re.IGNORECASE | re.ASCII,
 )
 _END = ("end", "")
+#: A text in quotes, or a GUID as it is.
+_VALUES = ("text", "guid")
 
 
 class ConditionError(Exception):
@@ -38,21 +49,24 @@ class ConditionError(Exception):
 
 
 class _Comparison(msgspec.Struct, frozen=True):
-    attribute: str
+    source: str
+    name: str
     kind: str
     negated: bool
     caseless: bool
+    all_values: bool
     values: tuple[str, ...]
 
-    def __call__(self, action: str, attributes: Mapping[str, str]) -> bool:
-        actual = attributes.get(self.attribute)
+    def __call__(self, action: str, attributes: Mapping[str, str]) -> bool | None:
+        actual = attributes.get(f"{self.source}[{self.name}]", attributes.get(self.name))
         if actual is None:
-            return False
-        return any(self._fits(value, actual) for value in self.values) is not self.negated
+            return None
+        said = (self._fits(value, actual) is not self.negated for value in self.values)
+        return all(said) if self.all_values else any(said)
 
     def _fits(self, value: str, actual: str) -> bool:
         if self.caseless:
-            value, actual = value.lower(), actual.lower()
+            value, actual = fold(value), fold(actual)
         match self.kind:
             case "equals":
                 return value == actual
@@ -66,7 +80,21 @@ def parse(text: str) -> Condition:
     """The condition that a text is. Raises `ConditionError`."""
     if len(text) > _LONGEST:
         raise ConditionError(f"it is longer than {_LONGEST} characters")
-    return _Parser(text).whole()
+    condition = _Parser(text).whole()
+    return lambda action, attributes: condition(action, attributes) is True
+
+
+def _any(said: Iterable[bool | None]) -> bool | None:
+    unknown = False
+    for each in said:
+        if each:
+            return True
+        unknown = unknown or each is None
+    return None if unknown else False
+
+
+def _not(said: bool | None) -> bool | None:
+    return None if said is None else not said
 
 
 class _Parser:
@@ -75,24 +103,26 @@ class _Parser:
         self._at = 0
         self._depth = 0
 
-    def whole(self) -> Condition:
+    def whole(self) -> _Term:
         condition = self._either()
         self._expect("end")
         return condition
 
-    def _either(self) -> Condition:
+    def _either(self) -> _Term:
         parts = [self._both()]
         while self._skip_word("or", "||"):
             parts.append(self._both())
-        return parts[0] if len(parts) == 1 else lambda action, has: any(part(action, has) for part in parts)
+        return parts[0] if len(parts) == 1 else lambda action, has: _any(part(action, has) for part in parts)
 
-    def _both(self) -> Condition:
+    def _both(self) -> _Term:
         parts = [self._one()]
         while self._skip_word("and", "&&"):
             parts.append(self._one())
-        return parts[0] if len(parts) == 1 else lambda action, has: all(part(action, has) for part in parts)
+        return (
+            parts[0] if len(parts) == 1 else lambda action, has: _not(_any(_not(part(action, has)) for part in parts))
+        )
 
-    def _one(self) -> Condition:
+    def _one(self) -> _Term:
         self._depth += 1
         if self._depth > _DEEPEST:
             raise ConditionError(f"it is nested more than {_DEEPEST} deep")
@@ -101,46 +131,49 @@ class _Parser:
         finally:
             self._depth -= 1
 
-    def _term(self) -> Condition:
+    def _term(self) -> _Term:
         kind, text = self._next()
-        if text == "!" or (kind == "word" and text.lower() == "not"):
+        if text == "!" or (kind == "word" and fold(text) == "not"):
             denied = self._one()
-            return lambda action, has: not denied(action, has)
+            return lambda action, has: _not(denied(action, has))
         if text == "(":
             inside = self._either()
             self._expect("sign", ")")
             return inside
-        if kind == "word" and text.lower() == "actionmatches":
+        if kind == "word" and fold(text) == "actionmatches":
             (pattern,) = self._values(single=True)
-            return lambda action, _: like(pattern.lower(), action.lower())
+            return lambda action, _: like(fold(pattern), fold(action))
         if kind == "attribute":
             return self._comparison(text)
         raise ConditionError(f"'{text or 'the end'}' is not expected there")
 
-    def _comparison(self, attribute: str) -> Condition:
+    def _comparison(self, attribute: str) -> _Term:
         _, text = self._next()
         operator = _OPERATOR.fullmatch(text)
         if operator is None:
             raise ConditionError(f"the operator '{text}' is not supported")
         values = self._values(single=":" not in text)
+        source, _, name = fold(attribute).partition("[")
         return _Comparison(
-            attribute.partition("[")[2].rstrip("]").strip().lower(),
-            operator["kind"].lower(),
-            bool(operator["negated"]),
-            bool(operator["caseless"]),
+            source,
+            name.rstrip("]").strip(),
+            fold(operator["kind"] or operator["guid"]),
+            bool(operator["not"] or operator["other"]),
+            bool(operator["caseless"] or operator["guid"]),
+            operator["over"] is not None and fold(operator["over"]) == "all",
             values,
         )
 
     def _values(self, *, single: bool) -> tuple[str, ...]:
         kind, text = self._next()
-        if kind == "text":
+        if kind in _VALUES:
             return (_unquote(text),)
         if text != "{":
             raise ConditionError(f"a value is expected, not '{text or 'the end'}'")
         values = []
         while True:
             kind, text = self._next()
-            if kind != "text":
+            if kind not in _VALUES:
                 raise ConditionError(f"a value in quotes is expected, not '{text or 'the end'}'")
             values.append(_unquote(text))
             _, text = self._next()
@@ -149,7 +182,7 @@ class _Parser:
             if text != ",":
                 raise ConditionError(f"',' or '}}' is expected, not '{text or 'the end'}'")
         if single and len(values) > 1:
-            raise ConditionError("several values take an operator that begins with ForAnyOfAnyValues:")
+            raise ConditionError("several values take an operator that begins with ForAnyOfAnyValues: or its like")
         return tuple(values)
 
     def _next(self) -> tuple[str, str]:
@@ -160,7 +193,7 @@ class _Parser:
     def _skip_word(self, *words: str) -> bool:
         if self._at < len(self._tokens):
             kind, text = self._tokens[self._at]
-            if kind == "word" and text.lower() in words:
+            if kind == "word" and fold(text) in words:
                 self._at += 1
                 return True
         return False
@@ -185,4 +218,4 @@ def _tokens(text: str) -> list[tuple[str, str]]:
 
 
 def _unquote(text: str) -> str:
-    return re.sub(r"\\(.)", r"\1", text[1:-1])
+    return re.sub(r"\\(.)", r"\1", text[1:-1]) if text.startswith("'") else text

@@ -144,6 +144,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         """The certificate and key of a room, PEM; good both to serve with and to authenticate as a client."""
         return self.data_dir / "pki" / f"{room}.crt", self.data_dir / "pki" / f"{room}.key"
 
+    @property
+    def scraper_files(self) -> tuple[Path, Path]:
+        """The certificate and key, PEM, of who reads the metrics of every room, such as Prometheus."""
+        return self.data_dir / "pki" / "metrics.crt", self.data_dir / "pki" / "metrics.key"
+
     def kubeconfig_file(self, user: str = "admin") -> Path:
         """A kubeconfig: `admin` is the user's, the rest are those of the rooms that are Kubernetes clients."""
         if self.kubeconfig is not None:

@@ -7,6 +7,7 @@ it, and OpenID Connect Discovery 1.0 for the keys.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,23 @@ import aiohttp
 import jwt
 import msgspec
 
+from cumulet.common.ascii import fold
+from cumulet.common.config import Address
+
 #: What a token is for: the `aud` of the front door, of a registry's data plane and of Microsoft Graph.
 ARM_AUDIENCE = "https://management.azure.com"
 REGISTRY_AUDIENCE = "https://containerregistry.azure.net"
 GRAPH_AUDIENCE = "https://graph.microsoft.com"
 
+
+def arm_audiences(address: Address) -> tuple[str, ...]:
+    """Every name of Azure Resource Manager: the cloud's two, and ours, as a user may write this machine's name."""
+    hosts = dict.fromkeys((address.host, "localhost", "127.0.0.1"))
+    own = (f"https://{host}:{address.port}" for host in hosts)
+    return (ARM_AUDIENCE, "https://management.core.windows.net", *own)
+
+
+_BEARER = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 _EARLY = 120.0
 _REFETCH = 10.0
 
@@ -41,6 +54,13 @@ class Credential(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
 def read_credential(path: Path) -> Credential:
     """Read a credential file."""
     return msgspec.json.decode(path.read_bytes(), type=Credential)
+
+
+def bearer_token(authorization: str) -> str:
+    """The token in an `Authorization` header (RFC 6750, 2.1), or an empty string where there is none of that form."""
+    scheme, _, token = authorization.partition(" ")
+    token = token.strip(" ")
+    return token if fold(scheme) == "bearer" and _BEARER.fullmatch(token) else ""
 
 
 class AuthenticationError(Exception):

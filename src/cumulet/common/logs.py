@@ -14,6 +14,7 @@ import msgspec
 from aiohttp.http import HttpProcessingError
 
 from cumulet.common import clock
+from cumulet.common.ascii import fold
 
 #: What `logging` itself puts on every record; anything else came in by `extra=` and belongs in the line.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -95,7 +96,7 @@ class JsonFormatter(logging.Formatter):
             return formatted
         line: dict[str, object] = {
             "time": clock.rfc3339_micro(),
-            "level": record.levelname.lower(),
+            "level": fold(record.levelname),
             "room": self._room,
             "logger": record.name,
             "message": record.getMessage(),

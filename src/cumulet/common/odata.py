@@ -10,16 +10,18 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
+from cumulet.common.ascii import fold, is_digits
+
 T = TypeVar("T")
 
 _TEXT = r"'(?P<text>(?:[^']|'')*)'"
 _TERMS = (
-    ("eq", re.compile(rf"([\w/.]+)\s+eq\s+(?:{_TEXT}|(?P<word>[\w-]+))", re.IGNORECASE)),
-    ("startswith", re.compile(rf"startswith\(\s*([\w/.]+)\s*,\s*{_TEXT}\s*\)", re.IGNORECASE)),
-    ("eq", re.compile(rf"([\w.]+)/any\(\s*(?P<x>\w+)\s*:\s*(?P=x)\s+eq\s+{_TEXT}\s*\)", re.IGNORECASE)),
-    ("call", re.compile(rf"(\w+)\(\s*(?:{_TEXT})?\s*\)", re.IGNORECASE)),
+    ("eq", re.compile(rf"([\w/.]+)\s+eq\s+(?:{_TEXT}|(?P<word>[\w-]+))", re.IGNORECASE | re.ASCII)),
+    ("startswith", re.compile(rf"startswith\(\s*([\w/.]+)\s*,\s*{_TEXT}\s*\)", re.IGNORECASE | re.ASCII)),
+    ("eq", re.compile(rf"([\w.]+)/any\(\s*(?P<x>\w+)\s*:\s*(?P=x)\s+eq\s+{_TEXT}\s*\)", re.IGNORECASE | re.ASCII)),
+    ("call", re.compile(rf"(\w+)\(\s*(?:{_TEXT})?\s*\)", re.IGNORECASE | re.ASCII)),
 )
-_AND = re.compile(r"\s+and\s+", re.IGNORECASE)
+_AND = re.compile(r"\s+and\s+", re.IGNORECASE | re.ASCII)
 
 _LARGEST_PAGE = 1000
 
@@ -37,8 +39,8 @@ class Term(NamedTuple):
 
     def holds(self, actual: str | None) -> bool:
         """Whether a field's value, compared without case, is what is asked for."""
-        actual = (actual or "").lower()
-        wanted = self.value.lower()
+        actual = fold(actual or "")
+        wanted = fold(self.value)
         return actual.startswith(wanted) if self.operator == "startswith" else actual == wanted
 
 
@@ -64,7 +66,7 @@ def _term(text: str, at: int) -> tuple[Term, int]:
         match = pattern.match(text, at)
         if match is not None:
             value = next((group for key, group in match.groupdict().items() if key != "x" and group is not None), "")
-            return Term(operator, match[1].lower(), value.replace("''", "'")), match.end()
+            return Term(operator, fold(match[1]), value.replace("''", "'")), match.end()
     raise _not_understood(text, at)
 
 
@@ -79,9 +81,9 @@ def page(items: Sequence[T], query: Mapping[str, str]) -> tuple[Sequence[T], str
     """
     top = query.get("$top", str(_LARGEST_PAGE))
     start = query.get("$skiptoken", "0")
-    if not (top.isdecimal() and len(top) < 10 and int(top) > 0):
+    if not (is_digits(top) and len(top) < 10 and int(top) > 0):
         raise FilterError(f"$top must be a positive number, not '{top}'.")
-    if not (start.isdecimal() and len(start) < 10):
+    if not (is_digits(start) and len(start) < 10):
         raise FilterError(f"$skiptoken is not one that was given out: '{start}'.")
     first = int(start)
     last = first + min(int(top), _LARGEST_PAGE)

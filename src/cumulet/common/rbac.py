@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from cumulet.common import conditions
+from cumulet.common.ascii import fold
 from cumulet.common.patterns import like
 
 PULL = "Microsoft.ContainerRegistry/registries/pull/read"
@@ -134,7 +135,7 @@ def allowed(
     """
     return any(
         covers(assignment.scope, scope)
-        and (role := definitions.get(assignment.role.lower())) is not None
+        and (role := definitions.get(fold(assignment.role))) is not None
         and any(permission.grants(action, data=data) for permission in role.permissions)
         and (not assignment.condition or _holds(assignment.condition, action, attributes or {}))
         for assignment in assignments
@@ -150,20 +151,20 @@ def _holds(condition: str, action: str, attributes: Mapping[str, str]) -> bool:
 
 def covers(scope: str, resource: str) -> bool:
     """Whether a resource is at or below a scope: whole segments, without case."""
-    outer = scope.strip("/").lower()
-    inner = resource.strip("/").lower()
+    outer = fold(scope.strip("/"))
+    inner = fold(resource.strip("/"))
     return not outer or inner == outer or inner.startswith(f"{outer}/")
 
 
 def subscription_of(scope: str) -> str:
     """The `/subscriptions/{id}` that a scope is in, or an empty string."""
     parts = scope.strip("/").split("/")
-    return f"/subscriptions/{parts[1]}" if len(parts) > 1 and parts[0].lower() == "subscriptions" else ""
+    return f"/subscriptions/{parts[1]}" if len(parts) > 1 and fold(parts[0]) == "subscriptions" else ""
 
 
 def _matches(patterns: tuple[str, ...], action: str) -> bool:
-    action = action.lower()
-    return any(like(pattern.lower(), action) for pattern in patterns)
+    action = fold(action)
+    return any(like(fold(pattern), action) for pattern in patterns)
 
 
 def _role(name: str, role_name: str, description: str, **permission: tuple[str, ...]) -> RoleDefinition:

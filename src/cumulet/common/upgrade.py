@@ -17,6 +17,8 @@ from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
+from cumulet.common.ascii import fold
+
 #: Bytes that wait for a reader before the connection is read no more.
 _BUFFER = 128 * 1024
 _HEAD_LIMIT = 64 * 1024
@@ -166,7 +168,7 @@ async def _body(reader: asyncio.StreamReader, headers: Mapping[str, str]) -> byt
     """A short body, in one of the ways in which its length is told (RFC 9112, section 6)."""
     body = b""
     try:
-        if headers.get("Transfer-Encoding", "").lower() == "chunked":
+        if fold(headers.get("Transfer-Encoding", "")) == "chunked":
             while (size := int((await reader.readline()).partition(b";")[0], 16)) and len(body) < _BODY_LIMIT:
                 body += (await reader.readexactly(size + 2))[:-2]
         else:

@@ -10,6 +10,8 @@ import re
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import NamedTuple
 
+from cumulet.common.ascii import fold, is_digits
+
 _MONTHS = {
     name: number
     for number, name in enumerate(
@@ -116,15 +118,15 @@ def _field(text: str, what: str, least: int, most: int, names: dict[str, int]) -
 
 
 def _number(text: str, what: str, names: dict[str, int]) -> int:
-    if (name := text.lower()) in names:
+    if (name := fold(text)) in names:
         return names[name]
-    if not text.isascii() or not text.isdigit():
+    if not is_digits(text):
         raise ValueError(f"failed to parse {text!r} of the {what}")
     return int(text)
 
 
 def _interval(text: str) -> timedelta:
-    parts = re.findall(r"(\d+(?:\.\d+)?)(h|m|s)", text)
+    parts = re.findall(r"(\d+(?:\.\d+)?)(h|m|s)", text, re.ASCII)
     if not parts or "".join(number + unit for number, unit in parts) != text.strip():
         raise ValueError(f"failed to parse duration {text!r}")
     return timedelta(seconds=max(1, int(sum(float(number) * _UNITS[unit] for number, unit in parts))))

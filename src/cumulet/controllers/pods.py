@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from cumulet.common import clock
+from cumulet.common.ascii import is_digits
 from cumulet.common.kubernetes import KubernetesError, Resource
 from cumulet.common.kubernetes.client import PODS
 from cumulet.controllers.controller import Context, Object
@@ -67,7 +68,7 @@ def deletion_rank(pod: Object) -> tuple[Any, ...]:
         bool(pod["spec"].get("nodeName")),
         {"Pending": 0, "Unknown": 1}.get(phase_of(pod), 2),
         is_ready(pod),
-        int(cost) if cost.lstrip("-").isdigit() else 0,
+        int(cost) if is_digits(cost.lstrip("-")) else 0,
         _younger_first(ready_since) if is_ready(pod) else [],
         -restarts,
         _younger_first(pod["metadata"].get("creationTimestamp", "")),

@@ -7,6 +7,8 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
+from cumulet.common.ascii import is_digits
+
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -35,7 +37,7 @@ def left_behind(before: dict[str, set[str]], after: dict[str, set[str]]) -> list
 def _processes(data_dir: Path) -> Iterable[str]:
     mark = os.fsencode(data_dir)
     for entry in Path("/proc").iterdir():
-        if not entry.name.isdecimal() or int(entry.name) == os.getpid():
+        if not is_digits(entry.name) or int(entry.name) == os.getpid():
             continue
         try:
             command = (entry / "cmdline").read_bytes()

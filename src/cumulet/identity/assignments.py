@@ -9,6 +9,7 @@ import msgspec
 from aiohttp import web
 
 from cumulet.common.arm import ArmError, json_response, read_json
+from cumulet.common.ascii import fold
 from cumulet.common.conditions import ConditionError, parse
 from cumulet.common.rbac import CONDITION_VERSION, RoleAssignment, RoleDefinition, covers
 from cumulet.identity.authorization import filter_of, guid_of, routes, scope_of
@@ -30,7 +31,7 @@ class RoleAssignments:
         """Those at, above and below the scope; `atScope()` leaves out those below it."""
         scope = scope_of(request)
         terms = filter_of(request, {"principalid"}, {"atscope", "assignedto"})
-        principals = {term.value.lower() for term in terms if term.name != "atscope"}
+        principals = {fold(term.value) for term in terms if term.name != "atscope"}
         at_scope = any(term.name == "atscope" for term in terms)
         if len(principals) == 1:
             found = self._directory.role_assignments("principal_id", *principals)
@@ -97,8 +98,8 @@ class RoleAssignments:
 
     def _find(self, request: web.Request) -> RoleAssignment | None:
         """The one of that name on that very scope: a right on a scope is none on those above it."""
-        for found in self._directory.role_assignments("name", request.match_info["name"].lower()):
-            if found.scope.lower() == scope_of(request).lower():
+        for found in self._directory.role_assignments("name", fold(request.match_info["name"])):
+            if fold(found.scope) == fold(scope_of(request)):
                 return found
         return None
 
@@ -113,7 +114,7 @@ class RoleAssignments:
         return role
 
     def _principal(self, properties: dict[str, Any]) -> str:
-        principal_id = str(properties.get("principalId", "")).lower()
+        principal_id = fold(str(properties.get("principalId", "")))
         if not self._directory.principals("id", principal_id):
             raise ArmError(
                 400,
@@ -151,4 +152,4 @@ def _condition(properties: dict[str, Any]) -> str:
 
 def _given(assignment: RoleAssignment) -> tuple[str, str, str]:
     """What makes two assignments the same."""
-    return assignment.principal_id, assignment.role, assignment.scope.lower()
+    return assignment.principal_id, assignment.role, fold(assignment.scope)

@@ -10,32 +10,21 @@ from collections.abc import Awaitable, Callable, Collection
 
 from aiohttp import web
 
-from cumulet.common.arm import ArmError, require_front_door
+from cumulet.common.arm import ArmError, fixed
+from cumulet.common.ascii import fold
 from cumulet.common.odata import FilterError, Term, conjunction
 
-_GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
 def routes(kind: str, listed: Handler, got: Handler, put: Handler, deleted: Handler) -> list[web.RouteDef]:
     """The paths of a type of resource, at every scope."""
-    every = rf"/{{scope:(?:.*/)?}}providers/{{authorization:(?i:Microsoft\.Authorization)}}/{{type:(?i:{kind})}}"
+    provided = f"{fixed('providers', 'providers')}/{fixed('Microsoft.Authorization', 'namespace')}"
+    every = f"/{{scope:(?:.*/)?}}{provided}/{fixed(kind, 'type')}"
     one = f"{every}/{{name}}"
-    return [
-        web.get(every, _behind_the_door(listed)),
-        web.get(one, _behind_the_door(got)),
-        web.put(one, _behind_the_door(put)),
-        web.delete(one, _behind_the_door(deleted)),
-    ]
-
-
-def _behind_the_door(handler: Handler) -> Handler:
-    async def guarded(request: web.Request) -> web.Response:
-        require_front_door(request)
-        return await handler(request)
-
-    return guarded
+    return [web.get(every, listed), web.get(one, got), web.put(one, put), web.delete(one, deleted)]
 
 
 def scope_of(request: web.Request) -> str:
@@ -48,7 +37,7 @@ def guid_of(request: web.Request) -> str:
     name = request.match_info["name"]
     if not _GUID.fullmatch(name):
         raise ArmError(400, "InvalidRequestUri", f"The name '{name[:100]}' in the request URI must be a GUID.")
-    return name.lower()
+    return fold(name)
 
 
 def caller_of(request: web.Request) -> str:

@@ -1,8 +1,8 @@
 """Proof that a client is who it says: a secret, an assertion signed with its certificate, or the platform's TLS.
 
 Secrets follow RFC 6749 (2.3.1), assertions RFC 7521 and 7523 as Entra ID takes them (`x5t` or `x5t#S256` in the
-header name the certificate), and a managed identity has mutual TLS (RFC 8705, 2.1): it has no credential of its own,
-the platform that runs its workload answers for it.
+header name the certificate) and each good once, and a managed identity has mutual TLS (RFC 8705, 2.1): it has no
+credential of its own, the platform that runs its workload answers for it.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jwt
+import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from cumulet.common import clock
+from cumulet.common.ascii import fold
 from cumulet.common.room import Peer
 from cumulet.common.secrets import Guard, TooManyFailuresError
 from cumulet.identity.store import Application, Certificate, Directory, Principal
@@ -27,8 +29,11 @@ ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 #: The room that runs workloads, whose certificate speaks for their managed identities.
 _PLATFORM = "instances"
 
-#: The longest that an assertion may be good for, in seconds.
+#: The longest that an assertion may be good for, and the most that clocks may differ, in seconds.
 _ASSERTION_LIFE = 24 * 3600
+_LEEWAY = 60
+_LONGEST_ASSERTION = 16 * 1024
+_LONGEST_JTI = 1024
 
 
 class OAuthError(Exception):
@@ -50,17 +55,18 @@ class Client(NamedTuple):
 
 
 class Clients:
-    """`audiences` are what an assertion may be addressed to."""
+    """`audiences` are what an assertion may be addressed to; `names` says by what other name an audience goes, in lower case."""
 
-    def __init__(self, directory: Directory, tenant: str, audiences: list[str]) -> None:
+    def __init__(self, directory: Directory, tenant: str, audiences: list[str], names: Mapping[str, str]) -> None:
         self._directory = directory
         self._tenant = tenant
         self._audiences = audiences
+        self._names = names
         self._guard = Guard()
 
-    async def authenticate(self, form: Mapping[str, str], peer: Peer | None) -> Client:
-        """The client that a token request comes from. Raises `OAuthError`."""
-        client_id = form.get("client_id", "").lower()
+    async def authenticate(self, form: Mapping[str, str], audience: str, peer: Peer | None) -> Client:
+        """The client that a request for a token for `audience` comes from. Raises `OAuthError`."""
+        client_id = fold(form.get("client_id", ""))
         if not client_id:
             raise OAuthError(
                 400, "invalid_request", 900144, "The request body must contain the following parameter: 'client_id'."
@@ -81,7 +87,7 @@ class Clients:
                 f"Application with identifier '{client_id[:100]}' was not found in the directory '{self._tenant}'.",
             )
         if "client_assertion" in form:
-            self._check_assertion(found[0], form)
+            await self._check_assertion(found[0], form, audience)
         elif form.get("client_secret"):
             await self._check_secret(found[0], form["client_secret"])
         else:
@@ -127,10 +133,13 @@ class Clients:
                 7000215, f"The client secret provided for app '{application.app_id}' is good from {secret.starts} on."
             )
 
-    def _check_assertion(self, application: Application, form: Mapping[str, str]) -> None:
+    async def _check_assertion(self, application: Application, form: Mapping[str, str], audience: str) -> None:
         if form.get("client_assertion_type") != ASSERTION_TYPE:
             raise OAuthError(400, "invalid_request", 900144, f"'client_assertion_type' must be '{ASSERTION_TYPE}'.")
         assertion = form["client_assertion"]
+        if len(assertion) > _LONGEST_ASSERTION:
+            raise _invalid(700027, f"Client assertion is longer than {_LONGEST_ASSERTION} characters.")
+        now = clock.now().timestamp()
         try:
             key = _signer(jwt.get_unverified_header(assertion), self._directory.certificates(application.id))
             claims: dict[str, Any] = jwt.decode(
@@ -140,13 +149,42 @@ class Clients:
                 audience=self._audiences,
                 issuer=application.app_id,
                 subject=application.app_id,
-                leeway=60,
+                leeway=_LEEWAY,
                 options={"require": ["exp", "aud", "iss", "sub"]},
             )
-            if int(claims["exp"]) > clock.now().timestamp() + _ASSERTION_LIFE:
-                raise jwt.InvalidTokenError("it would be good for more than a day")
-        except jwt.InvalidTokenError as error:
+            ends = int(claims["exp"])
+        except (jwt.ExpiredSignatureError, jwt.ImmatureSignatureError) as error:
+            raise _invalid(700024, f"Client assertion is not within its valid time range: {error}.") from None
+        except (jwt.InvalidTokenError, ValueError, OverflowError, TypeError) as error:
             raise _invalid(700027, f"Client assertion failed signature or claim validation: {error}.") from None
+        if ends > now + _ASSERTION_LIFE:
+            raise _invalid(
+                700024, "Client assertion is not within its valid time range: it is good for more than a day."
+            )
+        resource = fold(audience.rstrip("/"))
+        used = _use(application, claims, assertion, self._names.get(resource, resource))
+        if not await self._directory.use_assertion(used, ends + _LEEWAY + 1, int(now)):
+            raise _invalid(
+                700027,
+                "Client assertion was used before: each is good for one token of a resource. Sign a new one with another 'jti'.",
+            )
+
+
+def _use(application: Application, claims: dict[str, Any], assertion: str, resource: str) -> bytes:
+    """What an assertion is used for, and is then used up for: RFC 7523, section 3, on `jti`.
+
+    Microsoft's library for Python keeps an assertion for minutes and asks with it for a token of each resource that is
+    called. So it is good once for each. One without a `jti` is known by what was signed, which no one else can change.
+    Raises `OAuthError`.
+    """
+    identifier = claims.get("jti")
+    if identifier is not None and not (isinstance(identifier, str) and 0 < len(identifier) <= _LONGEST_JTI):
+        raise _invalid(
+            700027, f"Client assertion failed claim validation: 'jti' must be 1 to {_LONGEST_JTI} characters."
+        )
+    known = ("jti", identifier) if identifier is not None else ("signed", assertion.rpartition(".")[0])
+    parts = [application.id, resource, *known]
+    return hashlib.sha256(msgspec.json.encode(parts)).digest()
 
 
 def _signer(header: dict[str, Any], certificates: list[Certificate]) -> rsa.RSAPublicKey:

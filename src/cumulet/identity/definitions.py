@@ -10,11 +10,12 @@ import msgspec
 from aiohttp import web
 
 from cumulet.common.arm import ArmError, json_response, read_json
+from cumulet.common.ascii import fold
 from cumulet.common.rbac import BUILT_IN_ROLES, RoleDefinition, allowed, covers
 from cumulet.identity.authorization import caller_of, filter_of, guid_of, routes, scope_of
 from cumulet.identity.store import Directory
 
-_ACTION = re.compile(r"\*|[\w.*-]+(/[\w.*-]+)+")
+_ACTION = re.compile(r"\*|[\w.*-]+(/[\w.*-]+)+", re.ASCII)
 _NAME_LIMIT = 512
 _DESCRIPTION_LIMIT = 1024
 _ENTRIES = 2048
@@ -57,7 +58,7 @@ class RoleDefinitions:
         role = self._read(name, (await read_json(request)).get("properties"), scope_of(request))
         before = known[name].assignable_scopes if name in known else ()
         self._demand("write", request, {*role.assignable_scopes, *before})
-        if any(other.name != name and other.role_name.lower() == role.role_name.lower() for other in known.values()):
+        if any(other.name != name and fold(other.role_name) == fold(role.role_name) for other in known.values()):
             raise ArmError(
                 409,
                 "RoleDefinitionWithSameNameExists",
@@ -71,7 +72,7 @@ class RoleDefinitions:
         return json_response(role.to_arm(scope_of(request)), 201)
 
     async def _delete(self, request: web.Request) -> web.Response:
-        name = request.match_info["name"].lower()
+        name = fold(request.match_info["name"])
         if name in BUILT_IN_ROLES:
             raise ArmError(403, "RoleDefinitionUpdateNotAllowed", "A built-in role cannot be deleted.")
         role = self._directory.role_definitions().get(name)
@@ -105,6 +106,8 @@ class RoleDefinitions:
             raise _invalid("properties", "must be an object")
         body = {"assignableScopes": [scope], "permissions": [], **properties, "type": "CustomRole"}
         _text(body, "roleName", 1, _NAME_LIMIT)
+        if not body["roleName"].isprintable():
+            raise _invalid("properties.roleName", "has control characters")
         if body.get("description") is not None:
             _text(body, "description", 0, _DESCRIPTION_LIMIT)
         try:
@@ -134,7 +137,7 @@ class RoleDefinitions:
 
 def find_role(directory: Directory, name: str) -> RoleDefinition:
     """A role by its GUID. Raises `ArmError` 404."""
-    role = directory.role_definitions().get(name.lower())
+    role = directory.role_definitions().get(fold(name))
     if role is None:
         raise ArmError(
             404, "RoleDefinitionDoesNotExist", f"The specified role definition with ID '{name[:100]}' does not exist."
@@ -144,7 +147,7 @@ def find_role(directory: Directory, name: str) -> RoleDefinition:
 
 def _text(properties: dict[str, Any], key: str, least: int, most: int) -> None:
     text = properties.get(key)
-    if not isinstance(text, str) or not least <= len(text) <= most:
+    if not isinstance(text, str) or not least <= len(text) <= most or "\0" in text:
         raise _invalid(f"properties.{key}", f"must be a string of {least} to {most} characters")
 
 

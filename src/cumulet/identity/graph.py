@@ -17,13 +17,32 @@ from aiohttp import web
 
 from cumulet.common import clock
 from cumulet.common.arm import ArmError, json_response, read_json
-from cumulet.common.entra import GRAPH_AUDIENCE
+from cumulet.common.ascii import fold
+from cumulet.common.entra import GRAPH_AUDIENCE, bearer_token
 from cumulet.common.odata import FilterError, Term, conjunction, page
 from cumulet.common.rbac import allowed
 from cumulet.identity import objects, secrets
 from cumulet.identity.keys import SigningKeys
 from cumulet.identity.objects import Item
 from cumulet.identity.store import Application, Directory, Principal
+
+#: The routes of Graph, each of which asks for a token: `Graph.routes` makes no other.
+OPEN = frozenset(
+    {
+        *(
+            f"/v1.0/{name}{rest}"
+            for name in ("applications", "servicePrincipals")
+            for key in ("/{id}", "(appId='{app_id}')")
+            for rest in ("", key, f"{key}/addPassword", f"{key}/removePassword")
+        ),
+        "/v1.0/users",
+        "/v1.0/groups",
+        "/v1.0/me",
+        "/v1.0/directoryObjects/{id}",
+        "/v1.0/directoryObjects/getByIds",
+        "/v1.0/{rest}",
+    }
+)
 
 _WRITE = "Microsoft.Authorization/roleAssignments/write"
 
@@ -61,6 +80,7 @@ class Graph:
             web.get("/v1.0/me", self._me),
             web.get("/v1.0/directoryObjects/{id}", self._read(self._objects)),
             web.post("/v1.0/directoryObjects/getByIds", self._get_by_ids),
+            web.route("*", "/v1.0/{rest:(?s:.*)}", self._unknown),
         ]
 
     def _collection(self, name: str, find: _Find, create: _Handler) -> list[web.RouteDef]:
@@ -78,11 +98,11 @@ class Graph:
     # Who calls.
 
     def _caller(self, request: web.Request) -> Caller:
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token:
+        token = bearer_token(request.headers.get("Authorization", ""))
+        if not token:
             raise ArmError(401, "InvalidAuthenticationToken", "Access token is empty.")
         try:
-            caller = self._keys.verify(token.strip(), self._audiences, self._issuer)
+            caller = self._keys.verify(token, self._audiences, self._issuer)
         except jwt.InvalidTokenError as error:
             raise ArmError(401, "InvalidAuthenticationToken", f"Access token validation failure. {error}.") from None
         if not self._directory.principals("id", caller["oid"]):
@@ -116,7 +136,9 @@ class Graph:
                 raise ArmError(400, "Request_UnsupportedQuery", str(error)) from None
             answer: dict[str, Any] = {"value": [_selected(self._show(item), request) for item in found]}
             if more is not None:
-                answer["@odata.nextLink"] = f"{self._base_url}{request.rel_url.update_query({'$skiptoken': more})}"
+                answer["@odata.nextLink"] = (
+                    f"{self._base_url}{request.rel_url.update_query({'$skiptoken': more}).raw_path_qs}"
+                )
             return json_response(answer)
 
         return handler
@@ -125,8 +147,14 @@ class Graph:
     def _fitting(find: _Find, terms: Sequence[Term]) -> list[Item]:
         indexed = {"id": "id", "appid": "app_id", "serviceprincipalnames": "app_id"}
         key = next((term for term in terms if term.operator == "eq" and term.name in indexed), None)
-        found = find(indexed[key.name], key.value.lower()) if key is not None else find("", "")
+        found = find(indexed[key.name], fold(key.value)) if key is not None else find("", "")
         return [item for item in found if objects.fits(terms, item)]
+
+    async def _unknown(self, request: web.Request) -> web.Response:
+        """What there is no route for, in Graph's words."""
+        self._caller(request)
+        segment = request.match_info["rest"].partition("/")[0][:100]
+        raise ArmError(404, "Request_ResourceNotFound", f"Resource not found for the segment '{segment}'.")
 
     async def _me(self, request: web.Request) -> web.Response:
         self._caller(request)
@@ -138,7 +166,7 @@ class Graph:
         ids = body.get("ids")
         if not isinstance(ids, list) or len(ids) > _IDS or not all(isinstance(id_, str) for id_ in ids):
             raise ArmError(400, "Request_BadRequest", f"ids must be a list of at most {_IDS} strings.")
-        found = [item for id_ in dict.fromkeys(ids) for item in self._objects("id", id_.lower())]
+        found = [item for id_ in dict.fromkeys(ids) for item in self._objects("id", fold(id_))]
         return json_response({"value": [self._show(item) for item in found]})
 
     def _objects(self, column: str, value: str) -> Sequence[Item]:
@@ -180,7 +208,7 @@ class Graph:
 
     async def _create_principal(self, request: web.Request) -> web.Response:
         self._demand_change(request)
-        app_id = str((await read_json(request)).get("appId", "")).lower()
+        app_id = fold(str((await read_json(request)).get("appId", "")))
         found = self._directory.applications("app_id", app_id)
         if not found:
             raise ArmError(
@@ -250,7 +278,7 @@ class Graph:
         return json_response(objects.show_secret(secret, text))
 
     async def _remove_password(self, item: Item, body: dict[str, Any]) -> web.Response:
-        key_id = str(body.get("keyId", "")).lower()
+        key_id = fold(str(body.get("keyId", "")))
         principal_id = item.id if isinstance(item, Principal) else None
         for secret in self._directory.secrets(objects.application_of(item, self._directory)):
             if secret.key_id == key_id and secret.principal_id == principal_id:
@@ -267,7 +295,7 @@ def _none(_column: str, _value: str) -> Sequence[Item]:
 def _one(find: _Find, request: web.Request) -> Item:
     by_app_id = "app_id" in request.match_info
     value = request.match_info["app_id" if by_app_id else "id"]
-    found = find("app_id" if by_app_id else "id", value.lower())
+    found = find("app_id" if by_app_id else "id", fold(value))
     if not found:
         raise _not_found(value)
     return found[0]
@@ -277,8 +305,8 @@ def _selected(shown: dict[str, Any], request: web.Request) -> dict[str, Any]:
     """The fields that `$select` asks for, and the id."""
     if not request.query.get("$select"):
         return shown
-    wanted = {name.strip().lower() for name in request.query["$select"].split(",")} | {"id"}
-    return {name: value for name, value in shown.items() if name.lower() in wanted}
+    wanted = {fold(name.strip()) for name in request.query["$select"].split(",")} | {"id"}
+    return {name: value for name, value in shown.items() if fold(name) in wanted}
 
 
 def _not_found(value: str) -> ArmError:

@@ -16,17 +16,18 @@ import msgspec
 from aiohttp import web
 
 from cumulet.common import clock
-from cumulet.common.arm import ArmError, json_response, read_json, read_tags
+from cumulet.common.arm import ArmError, fixed, json_response, read_json, read_tags
+from cumulet.common.ascii import fold
+from cumulet.common.regions import read_location
 from cumulet.identity.store import Application, Directory, ManagedIdentity, Principal
 
 TYPE = "Microsoft.ManagedIdentity/userAssignedIdentities"
 
 _NAME = re.compile(r"[A-Za-z0-9][-_A-Za-z0-9]{2,127}")
-_SUBSCRIPTION = r"/{root:(?i:subscriptions)}/{subscription}"
-_GROUP = rf"{_SUBSCRIPTION}/{{groups:(?i:resourceGroups)}}/{{group}}"
-_PROVIDED = (
-    r"/{providers:(?i:providers)}/{namespace:(?i:Microsoft\.ManagedIdentity)}/{type:(?i:userAssignedIdentities)}"
-)
+_SUBSCRIPTION = f"/{fixed('subscriptions', 'root')}/{{subscription}}"
+_GROUP = f"{_SUBSCRIPTION}/{fixed('resourceGroups', 'groups')}/{{group}}"
+_NAMESPACE, _TYPE = TYPE.split("/")
+_PROVIDED = f"/{fixed('providers', 'providers')}/{fixed(_NAMESPACE, 'namespace')}/{fixed(_TYPE, 'type')}"
 
 
 class ManagedIdentities:
@@ -53,7 +54,7 @@ class ManagedIdentities:
         if "group" in request.match_info:
             start += f"resourceGroups/{request.match_info['group']}/"
         found = [
-            identity for identity in self._directory.managed_identities() if identity.key.startswith(start.lower())
+            identity for identity in self._directory.managed_identities() if identity.key.startswith(fold(start))
         ]
         return json_response({"value": [self._show(identity) for identity in found]})
 
@@ -67,17 +68,10 @@ class ManagedIdentities:
 
     async def _put(self, request: web.Request) -> web.Response:
         body = await read_json(request)
-        tags, location = read_tags(body), body.get("location")
-        if existing := self._find(request):
-            if location is not None and location != existing[0].location:
-                raise ArmError(
-                    409,
-                    "InvalidResourceLocation",
-                    f"The resource already exists in location '{existing[0].location}'.",
-                )
+        tags, existing = read_tags(body), self._find(request)
+        location = read_location(body, TYPE, existing[0].location if existing else None)
+        if existing:
             return await self._change(existing[0], tags)
-        if not isinstance(location, str) or not location:
-            raise ArmError(400, "LocationRequired", "The location property is required for this definition.")
         name = request.match_info["name"]
         if not _NAME.fullmatch(name):
             raise ArmError(
@@ -85,7 +79,7 @@ class ManagedIdentities:
                 "ResourceNameInvalid",
                 "The resource name must have 3 to 128 letters, digits, hyphens and underscores, and begin with no hyphen.",
             )
-        identity = ManagedIdentity(_id(request).lower(), _id(request), location, tags, str(uuid.uuid4()))
+        identity = ManagedIdentity(fold(_id(request)), _id(request), location, tags, str(uuid.uuid4()))
         try:
             await self._directory.add(
                 Application(str(uuid.uuid4()), identity.app_id, name, clock.rfc3339()),
@@ -116,7 +110,7 @@ class ManagedIdentities:
         return web.Response(status=200)
 
     def _find(self, request: web.Request) -> Sequence[ManagedIdentity]:
-        return self._directory.managed_identities("key", _id(request).lower())
+        return self._directory.managed_identities("key", fold(_id(request)))
 
     def _show(self, identity: ManagedIdentity) -> dict[str, Any]:
         (principal,) = self._directory.principals("app_id", identity.app_id)

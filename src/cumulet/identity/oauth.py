@@ -18,6 +18,9 @@ from prometheus_client import CollectorRegistry, Counter
 
 from cumulet.common import clock
 from cumulet.common.arm import json_response
+from cumulet.common.ascii import fold
+from cumulet.common.config import Address
+from cumulet.common.entra import ARM_AUDIENCE, GRAPH_AUDIENCE, arm_audiences
 from cumulet.common.room import peer_certificate
 from cumulet.identity.clients import Client, Clients, OAuthError
 from cumulet.identity.keys import TOKEN_LIFE, SigningKeys
@@ -32,21 +35,34 @@ _LONGEST_AUDIENCE = 1024
 #: RFC 6749, 5.1: nobody on the way keeps an answer with a token in it.
 _NOT_KEPT = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 
+_DISCOVERY = "/{tenant}/v2.0/.well-known/openid-configuration"
+_KEYS = "/{tenant}/discovery/v2.0/keys"
+_TOKEN = "/{tenant}/oauth2/v2.0/token"  # noqa: S105
+#: Routes that anybody may call: what is published, and where credentials are checked.
+OPEN = frozenset({_DISCOVERY, _KEYS, _TOKEN})
+
 _Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
 class TokenEndpoint:
-    """Serves `/{tenant}/…`; `issuer` is the base URL that tokens name."""
+    """Serves `/{tenant}/…`; `issuer` is the base URL that tokens name, `arm` where the front door listens."""
 
     def __init__(
-        self, directory: Directory, keys: SigningKeys, base_url: str, tenant: str, metrics: CollectorRegistry
+        self,
+        directory: Directory,
+        keys: SigningKeys,
+        base_url: str,
+        tenant: str,
+        arm: Address,
+        metrics: CollectorRegistry,
     ) -> None:
         self._keys = keys
         self._base_url = base_url
         self._tenant = tenant
         self._token_url = f"{base_url}/{tenant}/oauth2/v2.0/token"
         self.issuer = f"{base_url}/{tenant}/v2.0"
-        self._clients = Clients(directory, tenant, [self._token_url, self.issuer])
+        names = {fold(name): ARM_AUDIENCE for name in arm_audiences(arm)} | {fold(base_url): GRAPH_AUDIENCE}
+        self._clients = Clients(directory, tenant, [self._token_url, self.issuer], names)
         self._issued = Counter("identity_tokens_issued", "Access tokens given out.", registry=metrics)
         self._refused = Counter(
             "identity_requests_refused", "Requests refused, by OAuth2's error.", ["error"], registry=metrics
@@ -55,9 +71,9 @@ class TokenEndpoint:
     def routes(self) -> list[web.RouteDef]:
         """What is served."""
         return [
-            web.get("/{tenant}/v2.0/.well-known/openid-configuration", self._in_tenant(self._discovery)),
-            web.get("/{tenant}/discovery/v2.0/keys", self._in_tenant(self._jwks)),
-            web.post("/{tenant}/oauth2/v2.0/token", self._in_tenant(self._token)),
+            web.get(_DISCOVERY, self._in_tenant(self._discovery)),
+            web.get(_KEYS, self._in_tenant(self._jwks)),
+            web.post(_TOKEN, self._in_tenant(self._token)),
         ]
 
     def _in_tenant(self, handler: _Handler) -> _Handler:
@@ -66,7 +82,7 @@ class TokenEndpoint:
         async def answer(request: web.Request) -> web.Response:
             try:
                 tenant = request.match_info["tenant"]
-                if tenant.lower() not in (self._tenant, "common", "organizations"):
+                if fold(tenant) not in (self._tenant, "common", "organizations"):
                     raise OAuthError(
                         400,
                         "invalid_tenant" if request.method == "GET" else "invalid_request",
@@ -119,7 +135,7 @@ class TokenEndpoint:
                 f"The app requested an unsupported grant type '{grant[:100]}': use client_credentials.",
             )
         audience = _audience(form.get("scope", ""))
-        client = await self._clients.authenticate(form, peer_certificate(request))
+        client = await self._clients.authenticate(form, audience, peer_certificate(request))
         self._issued.inc()
         return json_response(self._issue(client, audience), headers=_NOT_KEPT)
 
@@ -192,7 +208,7 @@ async def _form(request: web.Request) -> dict[str, str]:
 def _basic(authorization: str) -> dict[str, str]:
     """Client id and secret in a Basic header, each form-encoded (RFC 6749, 2.3.1)."""
     scheme, _, encoded = authorization.partition(" ")
-    if scheme.lower() != "basic":
+    if fold(scheme) != "basic":
         return {}
     try:
         user, _, password = base64.b64decode(encoded, validate=True).decode().partition(":")

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from cumulet.common import clock
 from cumulet.common.arm import ArmError
+from cumulet.common.ascii import raised
 from cumulet.common.odata import Term
 from cumulet.identity.store import Application, Certificate, Directory, Principal, Secret
 
@@ -75,7 +76,7 @@ def _credentials(application_id: str, principal_id: str | None, directory: Direc
                 "keyId": certificate.key_id,
                 "type": "AsymmetricX509Cert",
                 "usage": "Verify",
-                "customKeyIdentifier": base64.urlsafe_b64decode(f"{certificate.thumbprint}=").hex().upper(),
+                "customKeyIdentifier": raised(base64.urlsafe_b64decode(f"{certificate.thumbprint}=").hex()),
                 "displayName": None,
                 "key": None,
                 "startDateTime": certificate.starts,

@@ -9,13 +9,13 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from cumulet.common import clock
-from cumulet.common.arm import arm_errors, only_front_door
+from cumulet.common.arm import arm_errors, behind_the_front_door
 from cumulet.common.entra import read_credential
-from cumulet.common.health import health_routes
+from cumulet.common.health import HEALTH, health_routes
 from cumulet.common.rbac import BUILT_IN_ROLES, RoleAssignment
 from cumulet.common.room import Room
 from cumulet.common.tasks import task_set, wait_for
-from cumulet.identity import secrets
+from cumulet.identity import graph, oauth, secrets
 from cumulet.identity.assignments import RoleAssignments
 from cumulet.identity.definitions import RoleDefinitions
 from cumulet.identity.graph import Graph
@@ -23,6 +23,9 @@ from cumulet.identity.keys import SigningKeys
 from cumulet.identity.managed import ManagedIdentities
 from cumulet.identity.oauth import TokenEndpoint
 from cumulet.identity.store import Application, Directory, Principal
+
+#: What is open to others than the front door: Graph asks for a token itself, and the token end points for credentials.
+OPEN = HEALTH | graph.OPEN | oauth.OPEN
 
 #: Seconds between two looks at the age of the signing keys.
 _MAINTENANCE = 1800.0
@@ -39,14 +42,14 @@ async def serve(room: Room) -> None:
         await _take_in(room, directory)
         base_url = config.url("identity")
         metrics = CollectorRegistry()
-        oauth = TokenEndpoint(directory, keys, base_url, config.tenant_id, metrics)
-        app = web.Application(middlewares=[arm_errors, only_front_door])
+        tokens = TokenEndpoint(directory, keys, base_url, config.tenant_id, config.addresses["arm"], metrics)
+        app = web.Application(middlewares=[arm_errors, behind_the_front_door(OPEN)])
         app.add_routes(health_routes(metrics))
-        app.add_routes(Graph(directory, keys, oauth.issuer, base_url, config.subscription_id).routes())
+        app.add_routes(Graph(directory, keys, tokens.issuer, base_url, config.subscription_id).routes())
         app.add_routes(RoleDefinitions(directory, config.subscription_id).routes())
         app.add_routes(RoleAssignments(directory).routes())
         app.add_routes(ManagedIdentities(directory, config.tenant_id).routes())
-        app.add_routes(oauth.routes())
+        app.add_routes(tokens.routes())
         async with room.serving(app), task_set() as tasks:
             tasks.start_essential(_maintain(keys, room.stopping), "maintain the signing keys")
             room.ready()

@@ -55,6 +55,10 @@ _MIGRATIONS = [
         app_id TEXT NOT NULL UNIQUE REFERENCES application (app_id) ON DELETE CASCADE
     );
     """,
+    """
+    CREATE TABLE assertion (id BLOB PRIMARY KEY, ends INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE INDEX assertion_ends ON assertion (ends);
+    """,
 ]
 
 
@@ -185,6 +189,18 @@ class Directory:
         changes = ", ".join(f"{column} = ?" for column in columns)
         sql = f"UPDATE {_TABLES[type(record)]} SET {changes} WHERE {key} = ?"  # noqa: S608
         await self._database.execute(sql, (*rest, first))
+
+    async def use_assertion(self, id_: bytes, ends: int, now: int) -> bool:
+        """Note that a client assertion was used, until it ends; whether it was used for the first time.
+
+        Times are in seconds since 1970. Those that have ended are forgotten.
+        """
+
+        def job(connection: sqlite3.Connection) -> bool:
+            connection.execute("DELETE FROM assertion WHERE ends < ?", (now,))
+            return connection.execute("INSERT OR IGNORE INTO assertion VALUES (?, ?)", (id_, ends)).rowcount == 1
+
+        return await self._database.write(job)
 
     async def remove_secret(self, key_id: str) -> None:
         """Delete a secret."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from cumulet.common.ascii import is_digits, raised
 from cumulet.common.config import write_private
 from cumulet.instances.architecture import SECCOMP
 from cumulet.instances.model import Container, GroupProperties
@@ -219,7 +220,7 @@ def _environment(container: Container, defaults: dict[str, Any], hostname: str) 
 
 def _capabilities(context: dict[str, Any]) -> list[str]:
     wanted = context.get("capabilities") or {}
-    dropped = {str(name).upper().removeprefix("CAP_") for name in wanted.get("drop") or ()}
+    dropped = {raised(str(name)).removeprefix("CAP_") for name in wanted.get("drop") or ()}
     if "ALL" in dropped:
         return []
     return [name for name in _CAPABILITIES if name.removeprefix("CAP_") not in dropped]
@@ -249,7 +250,7 @@ def _user(root: Path, text: str) -> tuple[int, int, list[int]]:
     name, _, group = text.partition(":")
     name = name or "0"
     accounts = _database(root, "passwd")
-    if name.isdecimal():
+    if is_digits(name):
         found = next((row for row in accounts if len(row) > 3 and row[2] == name), None)
         uid, gid = int(name), int(found[3]) if found else 0
     else:
@@ -259,7 +260,7 @@ def _user(root: Path, text: str) -> tuple[int, int, list[int]]:
         uid, gid = int(found[2]), int(found[3])
     groups = _database(root, "group")
     if group:
-        if group.isdecimal():
+        if is_digits(group):
             gid = int(group)
         else:
             match = next((row for row in groups if len(row) > 2 and row[0] == group), None)
@@ -267,7 +268,11 @@ def _user(root: Path, text: str) -> tuple[int, int, list[int]]:
                 raise BundleError(f"unable to find group {group}: no matching entries in group file")
             gid = int(match[2])
     account = found[0] if found else ""
-    more = {int(row[2]) for row in groups if len(row) > 3 and account in re.split(r"[,\s]+", row[3]) and account}
+    more = {
+        int(row[2])
+        for row in groups
+        if len(row) > 3 and account in re.split(r"[,\s]+", row[3], flags=re.ASCII) and account
+    }
     return uid, gid, [gid, *sorted(more - {gid})]  # as containerd has it: the first group is among the further ones
 
 

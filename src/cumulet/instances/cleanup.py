@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from cumulet.common.ascii import is_digits
 from cumulet.common.config import Config
 from cumulet.instances.sandbox import installation_id, unmount
 
@@ -52,7 +53,7 @@ def _end_processes(folder: Path, name: str) -> list[str]:
 
 def _processes() -> Iterator[tuple[int, list[bytes]]]:
     for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
+        if is_digits(entry.name):
             with contextlib.suppress(OSError):  # it ended meanwhile
                 yield int(entry.name), (entry / "cmdline").read_bytes().split(b"\0")
 

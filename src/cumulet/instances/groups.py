@@ -75,10 +75,14 @@ class Groups:
         """Every group, those that are being deleted among them."""
         return list(self._groups.values())
 
+    def find(self, resource_id: str) -> Group | None:
+        """A group, or `None` where there is none of that id."""
+        return self._groups.get(ResourceId(resource_id).key)
+
     def get(self, resource_id: str) -> Group:
         """A group. Raises `ArmError` `ResourceNotFound`."""
         resource = ResourceId(resource_id)
-        group = self._groups.get(str(resource).lower())
+        group = self.find(resource_id)
         if group is None:
             raise ArmError(
                 404,
@@ -95,7 +99,7 @@ class Groups:
 
         What runs is not changed in place: other properties of a group that is there must be the same. Raises `ArmError`.
         """
-        key = str(ResourceId(resource_id)).lower()
+        key = ResourceId(resource_id).key
         if key in self._deleting:
             raise ArmError(
                 409, "ContainerGroupTransitioning", "The container group is still being deleted: try again."

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from cumulet.common.ascii import is_digits
+
 _IN_MODIFY = 2
 _CHUNK = 256 * 1024
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -119,7 +121,7 @@ def _time(text: bytes) -> datetime:
     """conmon writes nanoseconds, which are more than a `datetime` has."""
     shown = text.decode(errors="replace")
     head, _, tail = shown.partition(".")
-    digits = "".join(char for char in tail[:9] if char.isdigit())
+    digits = "".join(char for char in tail[:9] if is_digits(char))
     zone = tail[len(digits) :] or "Z"
     try:
         return datetime.fromisoformat(f"{head}.{digits[:6]:0<6}{zone}").astimezone(UTC)

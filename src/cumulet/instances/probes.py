@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import aiohttp
 
+from cumulet.common.ascii import fold
 from cumulet.instances.model import Probe
 
 Execute = Callable[[list[str]], Awaitable[int]]
@@ -21,7 +22,7 @@ async def ask(probe: Probe, address: str, execute: Execute, session: aiohttp.Cli
             if probe.http_get is not None:
                 http = probe.http_get
                 headers = {item["name"]: item["value"] for item in http.http_headers}
-                url = f"{http.scheme.lower()}://{address}:{http.port}/{http.path.lstrip('/')}"
+                url = f"{fold(http.scheme)}://{address}:{http.port}/{http.path.lstrip('/')}"
                 # As the kubelet: whether the page is served is asked, not by whose certificate.
                 async with session.get(url, headers=headers, ssl=False, allow_redirects=False) as response:
                     return 200 <= response.status < 400

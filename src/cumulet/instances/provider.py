@@ -12,12 +12,15 @@ from __future__ import annotations
 import uuid
 from datetime import timedelta
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 from aiohttp import web
 
 from cumulet.common import clock
-from cumulet.common.arm import ArmError, front_door_url, json_response, read_json
+from cumulet.common.arm import ArmError, fixed, front_door_url, json_response, read_json, read_tags
+from cumulet.common.ascii import fold, is_digits
+from cumulet.common.regions import read_location
 from cumulet.instances import logs
 from cumulet.instances.group import Group
 from cumulet.instances.groups import Groups
@@ -27,7 +30,8 @@ from cumulet.instances.store import ContainerStatus
 from cumulet.instances.streams import Streams
 from cumulet.instances.usage import Usage
 
-_TYPE = r"providers/{namespace:(?i:Microsoft\.ContainerInstance)}"
+_TYPE = f"{fixed('providers', 'providers')}/{fixed('Microsoft.ContainerInstance', 'namespace')}"
+_RESOURCE = "Microsoft.ContainerInstance/containerGroups"
 _WATCH = 25.0
 _LOG_LIMIT = 4 * 1024 * 1024
 
@@ -43,37 +47,38 @@ class Provider:
 
     def routes(self) -> list[web.RouteDef]:
         """What is served; ids are compared without case."""
-        subscription = "/{subscriptions:(?i:subscriptions)}/{subscription}"
-        locations = f"{subscription}/{_TYPE}/{{locations:(?i:locations)}}/{{location}}"
-        many = f"{subscription}/{{groups:(?i:resourceGroups)}}/{{group}}/{_TYPE}/{{type:(?i:containerGroups)}}"
+        subscription = f"/{fixed('subscriptions', 'subscriptions')}/{{subscription}}"
+        locations = f"{subscription}/{_TYPE}/{fixed('locations', 'locations')}/{{location}}"
+        groups = fixed("containerGroups", "type")
+        many = f"{subscription}/{fixed('resourceGroups', 'groups')}/{{group}}/{_TYPE}/{groups}"
         one = f"{many}/{{name}}"
-        container = f"{one}/{{containers:(?i:containers)}}/{{container}}"
+        container = f"{one}/{fixed('containers', 'containers')}/{{container}}"
         return [
-            web.get(f"{subscription}/{_TYPE}/{{type:(?i:containerGroups)}}", self._list),
+            web.get(f"{subscription}/{_TYPE}/{groups}", self._list),
             web.get(many, self._list),
             web.get(one, self._get),
             web.put(one, self._put),
             web.patch(one, self._patch),
             web.delete(one, self._delete),
-            web.get(f"{container}/{{verb:(?i:logs)}}", self._logs),
-            web.post(f"{container}/{{verb:(?i:exec)}}", self._exec),
-            web.post(f"{container}/{{verb:(?i:attach)}}", self._attach),
+            web.get(f"{container}/{fixed('logs', 'verb')}", self._logs),
+            web.post(f"{container}/{fixed('exec', 'verb')}", self._exec),
+            web.post(f"{container}/{fixed('attach', 'verb')}", self._attach),
             self._usage.route(one),
-            web.get(f"{locations}/{{verb:(?i:usageDetails)}}", self._usage_details),
-            web.get(f"{locations}/{{verb:(?i:usages)}}", self._usages),
-            web.get(f"{locations}/{{verb:(?i:operations)}}/{{operation}}", self._operation),
+            web.get(f"{locations}/{fixed('usageDetails', 'verb')}", self._usage_details),
+            web.get(f"{locations}/{fixed('usages', 'verb')}", self._usages),
+            web.get(f"{locations}/{fixed('operations', 'verb')}/{{operation}}", self._operation),
         ]
 
     async def _list(self, request: web.Request) -> web.Response:
         watching = request.query.get("watch") == "true"
         if watching:
             since = request.query.get("since", "0")
-            if not since.isdecimal():
+            if not is_digits(since) or len(since) > 18:
                 raise ArmError(400, "InvalidParameter", "since must be a revision.", target="since")
             # A revision of another process is no revision of this one: it is answered at once.
             if int(since) <= self._groups.revision:
                 await self._groups.wait_for_change(int(since), _WATCH)
-        group = request.match_info.get("group", "").lower()
+        group = fold(request.match_info.get("group", ""))
         found = [
             _show(item, view=watching)
             for item in self._groups.all()
@@ -86,26 +91,25 @@ class Provider:
 
     async def _put(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
-        if not NAME.fullmatch(name.lower()):
+        if not NAME.fullmatch(fold(name)):
             raise ArmError(
                 400, "InvalidContainerGroupName", f"The container group name '{name}' is invalid.", target="name"
             )
         body = await read_json(request)
-        location = body.get("location")
-        if not isinstance(location, str):
-            raise ArmError(400, "LocationRequired", "The location property is required for this definition.")
-        group, new = await self._groups.put(request.path, location, _tags(body), parse(name, body))
+        there = self._groups.find(request.path)
+        location = read_location(body, _RESOURCE, there.record.location if there is not None else None)
+        group, new = await self._groups.put(request.path, location, read_tags(body), parse(name, body))
         headers = {}
         if new:
             subscription = request.match_info["subscription"]
-            path = f"/subscriptions/{subscription}/providers/Microsoft.ContainerInstance/locations/{location}"
+            path = f"/subscriptions/{quote(subscription)}/providers/Microsoft.ContainerInstance/locations/{location}"
             operation = f"{path}/operations/{group.record.uid}?api-version=2023-05-01"
             headers = {"Azure-AsyncOperation": front_door_url(request) + operation, "Retry-After": "1"}
         return json_response(_show(group, view=True), 201 if new else 200, headers)
 
     async def _patch(self, request: web.Request) -> web.Response:
         group = self._groups.get(request.path)
-        await self._groups.put_tags(group, _tags(await read_json(request)))
+        await self._groups.put_tags(group, read_tags(await read_json(request)))
         return json_response(_show(group, view=True))
 
     async def _delete(self, request: web.Request) -> web.Response:
@@ -114,7 +118,7 @@ class Provider:
         except ArmError:
             return web.Response(status=204)
         grace = request.query.get("gracePeriodSeconds", str(group.record.properties.termination_grace_period_seconds))
-        if not grace.isdecimal():
+        if not is_digits(grace) or len(grace) > 9:
             raise ArmError(
                 400, "InvalidParameter", "gracePeriodSeconds must be a number.", target="gracePeriodSeconds"
             )
@@ -128,7 +132,7 @@ class Provider:
         wanted = logs.Query(
             tail=_number(query.get("tail"), "tail"),
             since=_since(query),
-            timestamps=query.get("timestamps", "").lower() == "true",
+            timestamps=fold(query.get("timestamps", "")) == "true",
             limit=_number(query.get("limitBytes"), "limitBytes"),
         )
         path = group.log(name, previous=query.get("previous") == "true")
@@ -172,11 +176,11 @@ class Provider:
                 ended = state in ("Succeeded", "Failed")
                 headers = {} if ended else {"Retry-After": "1"}
                 return json_response({"id": operation, "status": state if ended else "InProgress"}, 200, headers)
-        return json_response({"id": operation, "status": "Succeeded"})
+        raise ArmError(404, "NotFound", f"There is no operation '{operation[:100]}'.")
 
     def _container(self, request: web.Request) -> tuple[Group, str]:
         path = request.path
-        group = self._groups.get(path[: path.lower().rindex("/containers/")])
+        group = self._groups.get(path[: fold(path).rindex("/containers/")])
         name = request.match_info["container"]
         if not group.has(name):
             raise ArmError(404, "ContainerNotFound", f"The container '{name}' is not a container of the group.")
@@ -200,24 +204,17 @@ def _show(group: Group, *, view: bool) -> dict[str, Any]:
     return {
         "id": record.id,
         "name": record.id.rsplit("/", 1)[-1],
-        "type": "Microsoft.ContainerInstance/containerGroups",
+        "type": _RESOURCE,
         "location": record.location,
         "tags": record.tags,
         "properties": properties,
     }
 
 
-def _tags(body: dict[str, Any]) -> dict[str, str]:
-    try:
-        return msgspec.convert(body.get("tags") or {}, dict[str, str])
-    except msgspec.ValidationError as error:
-        raise ArmError(400, "InvalidRequestContent", f"tags: {error}", target="tags") from None
-
-
 def _number(text: str | None, name: str) -> int | None:
     if text is None:
         return None
-    if not text.isdecimal() or len(text) > 12:
+    if not is_digits(text) or len(text) > 12:
         raise ArmError(400, "InvalidParameter", f"{name} must be a number that is not negative.", target=name)
     return int(text)
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import aiohttp
 import msgspec
 
+from cumulet.common.ascii import fold
 from cumulet.instances.architecture import GOARCH
 from cumulet.instances.reference import Reference
 
@@ -24,7 +25,7 @@ _MANIFESTS = (
     "application/vnd.docker.distribution.manifest.list.v2+json",
 )
 _LIMIT = 4 * 1024 * 1024
-_PARAMETER = re.compile(r'(\w+)="([^"]*)"')
+_PARAMETER = re.compile(r'(\w+)="([^"]*)"', re.ASCII)
 _CHUNK = 256 * 1024
 _TRIES = 3
 
@@ -159,14 +160,14 @@ class RegistryClient:
         if self._login is not None:
             text = f"{self._login.username}:{self._login.password}".encode()
             basic = f"Basic {base64.b64encode(text).decode()}"
-        if scheme.lower() == "basic":
+        if fold(scheme) == "basic":
             if basic is None:
                 raise PullError(_reason(401, raw, ""))
             self._authorization = basic
             return
         parameters = dict(_PARAMETER.findall(rest))
         realm = parameters.pop("realm", "")
-        if scheme.lower() != "bearer" or not realm.startswith("https://"):
+        if fold(scheme) != "bearer" or not realm.startswith("https://"):
             raise PullError(_reason(401, raw, ""))
         parameters = {
             "service": parameters.get("service", ""),
@@ -221,9 +222,9 @@ def _reason(status: int, raw: bytes, path: str) -> str:
     """The registry's words: `denied: …`, `manifest unknown: …`."""
     try:
         error = msgspec.json.decode(raw)["errors"][0]
-        code = str(error.get("code", "")).lower().replace("_", " ")
+        code = fold(str(error.get("code", ""))).replace("_", " ")
         message = str(error.get("message", ""))
-        return message if message.lower().startswith(code) else f"{code}: {message}"
+        return message if fold(message).startswith(code) else f"{code}: {message}"
     except (msgspec.DecodeError, KeyError, IndexError, TypeError, AttributeError):
         shown = raw[:200].decode(errors="replace").strip()
         return f"unexpected status {status} from GET {path}: {shown}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cumulet.common.ascii import fold
 from cumulet.instances.images import Pulled
 from cumulet.instances.model import Credential
 from cumulet.instances.reference import parse
@@ -15,7 +16,7 @@ def credential_for(image: str, credentials: Sequence[Credential]) -> Credential 
         registry = parse(image).registry
     except ValueError:
         return None
-    return next((item for item in credentials if item.server.lower() == registry.lower()), None)
+    return next((item for item in credentials if fold(item.server) == fold(registry)), None)
 
 
 def explain(image: str, credential: Credential | None, reason: str) -> str:
@@ -25,7 +26,7 @@ def explain(image: str, credential: Credential | None, reason: str) -> str:
     except ValueError:
         return f'Failed to pull image "{image}": {reason}'
     who = f"as principal '{credential.username}'" if credential else "without credentials"
-    lower = reason.lower()
+    lower = fold(reason)
     if "manifest unknown" in lower or "name unknown" in lower:
         cure = "push the image, or correct its name or tag"
     elif "failed to do request" in lower:

@@ -8,8 +8,8 @@ import aiohttp
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from cumulet.common.arm import arm_errors, only_front_door
-from cumulet.common.health import health_routes
+from cumulet.common.arm import arm_errors, behind_the_front_door
+from cumulet.common.health import HEALTH, health_routes
 from cumulet.common.resolver import LoginServerResolver
 from cumulet.common.room import Room
 from cumulet.common.tasks import task_set
@@ -19,6 +19,9 @@ from cumulet.instances.provider import Provider
 from cumulet.instances.store import Store
 from cumulet.instances.streams import Streams
 from cumulet.instances.usage import Usage
+
+#: What is open to others than the front door: a stream has a name that cannot be guessed and asks for its password.
+OPEN = HEALTH | {"/streams/{id}"}
 
 
 async def serve(room: Room) -> None:
@@ -35,7 +38,9 @@ async def serve(room: Room) -> None:
             meter = Meter(store, config.location)
             groups = Groups(config, room.data_dir, store, meter, session, tasks)
             streams = Streams(config.url("instances"), groups.runtime)
-            app = web.Application(middlewares=[arm_errors, only_front_door], client_max_size=4 * 1024 * 1024)
+            app = web.Application(
+                middlewares=[arm_errors, behind_the_front_door(OPEN)], client_max_size=4 * 1024 * 1024
+            )
             app.add_routes(health_routes(CollectorRegistry()))
             app.add_routes(Provider(groups, meter, streams, Usage(groups, config.location)).routes())
             app.router.add_get("/streams/{id}", streams.handle)

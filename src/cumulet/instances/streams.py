@@ -28,6 +28,8 @@ from cumulet.instances.runtime import Runtime, RuntimeFailure
 CHANNELS = "v5.channel.k8s.io"
 _ERROR, _RESIZE, _CLOSE = 3, 4, 255
 _LIFE = 60.0
+#: Seconds that the password of a stream may take to come.
+_PATIENCE = 10.0
 _MESSAGE_LIMIT = 4 * 1024 * 1024
 
 
@@ -53,7 +55,8 @@ class Streams:
         """Where a command can be run: `webSocketUri` and `password`. Raises `ArmError` 400."""
         command = body.get("command")
         if isinstance(command, str):
-            command = shlex.split(command)
+            with contextlib.suppress(ValueError):  # a quote that is not closed: refused below
+                command = shlex.split(command)
         if not isinstance(command, list) or not command or not all(isinstance(word, str) for word in command):
             raise ArmError(
                 400, "InvalidRequestContent", "command must be a command line or a list of words.", target="command"
@@ -78,12 +81,18 @@ class Streams:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Serve an offer, once."""
+        offer = self._offers.pop(request.match_info["id"], None)
+        if offer is None:
+            raise web.HTTPNotFound
         socket = web.WebSocketResponse(max_msg_size=_MESSAGE_LIMIT)
         await socket.prepare(request)
-        offer = self._offers.pop(request.match_info["id"], None)
-        first = await socket.receive()
+        try:
+            first = await socket.receive(timeout=_PATIENCE)
+        except TimeoutError:
+            await socket.close(code=1008, message=b"the password did not come")
+            return socket
         given = first.data if isinstance(first.data, str) else ""
-        if offer is None or not hmac.compare_digest(offer.password.encode(), given.encode()):
+        if not hmac.compare_digest(offer.password.encode(), given.encode()):
             await socket.close(code=1008, message=b"the password is wrong, or was used already")
             return socket
         if offer.command is None:

@@ -13,7 +13,8 @@ from typing import Any
 from aiohttp import web
 
 from cumulet.common import clock
-from cumulet.common.arm import ArmError, json_response
+from cumulet.common.arm import ArmError, fixed, json_response
+from cumulet.common.ascii import fold
 from cumulet.instances.group import Group
 from cumulet.instances.groups import Groups
 
@@ -36,16 +37,15 @@ class Usage:
 
     def route(self, group: str) -> web.RouteDef:
         """Where the metrics of the group at a path are."""
-        return web.get(
-            f"{group}/providers/{{insights:(?i:Microsoft\\.Insights)}}/{{verb:(?i:metrics)}}", self._metrics
-        )
+        extension = f"{fixed('providers', 'extended')}/{fixed('Microsoft.Insights', 'insights')}"
+        return web.get(f"{group}/{extension}/{fixed('metrics', 'verb')}", self._metrics)
 
     async def _metrics(self, request: web.Request) -> web.Response:
         wanted = [name for name in request.query.get("metricnames", ",".join(_NAMES)).split(",") if name]
         for name in wanted:
             if name not in _NAMES:
                 raise ArmError(400, "BadRequest", f"Failed to find metric configuration for metric: {name[:100]}")
-        path = request.path[: request.path.lower().rindex("/providers/")]
+        path = request.path[: fold(request.path).rindex("/providers/")]
         group = self._groups.get(path)
         now = clock.now()
         running = [

@@ -13,6 +13,7 @@ import msgspec
 from aiohttp import HttpVersion11, web
 
 from cumulet.common import clock
+from cumulet.common.ascii import fold
 from cumulet.kube.codec import PROTOBUF, YAML, ProtobufError, encode_protobuf
 from cumulet.kube.resources import Row
 from cumulet.kube.schema.validation.causes import quoted
@@ -54,7 +55,7 @@ def _form(accept: str, include: str) -> Form:
             shape = parameters.get("as", "").removesuffix("List")
             if shape in ("Table", "PartialObjectMetadata"):
                 return Form(shape, _checked(include, shape))
-        is_json = name.strip().lower() in (_JSON, "*/*")
+        is_json = fold(name.strip()) in (_JSON, "*/*")
         if is_json and "as" not in parameters:
             return Form("", "Metadata")
         # An older form of a table is not made: what was asked for is answered whole.
@@ -97,7 +98,7 @@ def _media(accepted: str) -> str:
     if not accepted or "json" in accepted or "*" in accepted:
         return ""
     for part in accepted.split(","):
-        media = part.partition(";")[0].strip().lower()
+        media = fold(part.partition(";")[0].strip())
         if media in (PROTOBUF, YAML):
             return media
     raise _unacceptable()

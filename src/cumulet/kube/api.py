@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 from aiohttp import web
 from prometheus_client import Counter, Histogram
 
+from cumulet.common.ascii import fold
 from cumulet.kube import discovery, openapi
 from cumulet.kube.aggregation.discovering import group_of, with_groups, with_versions
 from cumulet.kube.aggregation.servers import Aggregation
@@ -65,6 +67,10 @@ _MADE_BY_UPDATE = frozenset(
 
 Object = dict[str, Any]
 
+_READS = ("GET", "HEAD")
+#: What others call a method is not for anybody who calls to make up: each is a series of the metrics.
+_METHODS = frozenset({*_READS, "POST", "PUT", "PATCH", "DELETE"})
+
 
 class Api:
     """`handle` answers every request."""
@@ -83,7 +89,9 @@ class Api:
         resource_metrics: ResourceMetrics,
         aggregation: Aggregation,
         metrics: tuple[Counter, Histogram],
+        exposition: Callable[[], web.Response],
     ) -> None:
+        """`exposition` answers with the metrics as Prometheus reads them."""
         self._catalog = catalog
         self._objects = objects
         self._reading = reading
@@ -98,12 +106,13 @@ class Api:
         self._swagger = Swagger()
         self._applying = Applying(objects)
         self._requests, self._seconds = metrics
+        self._exposition = exposition
         self._series: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request; what was not foreseen is logged and tells the caller no detail."""
         began = time.perf_counter()
-        verb = request.method
+        verb = request.method if request.method in _METHODS else "other"
         target = real = user = None
         try:
             real = await self._authenticator.caller(request)
@@ -176,9 +185,12 @@ class Api:
         """Paths that name no object: discovery, OpenAPI, health, version."""
         path = request.path.rstrip("/") or "/"
         rows = self._catalog.rows
-        if not self._authorizer.allows(user, Attributes("get", path=path)):
-            why = f'User "{user.name}" cannot get path "{path}"'
+        verb = "get" if request.method in _READS else request.method
+        if not self._authorizer.allows(user, Attributes(fold(verb), path=path)):
+            why = f'User "{user.name}" cannot {fold(verb)} path "{path}"'
             raise ApiError(403, "Forbidden", f"forbidden: {why}", {})
+        if request.method not in _READS:
+            raise method_not_allowed()
         wants_aggregated = "as=APIGroupDiscoveryList" in request.headers.get("Accept", "")
         if path in ("/api", "/apis") and wants_aggregated:
             document = discovery.aggregated(rows, core=path == "/api")
@@ -189,6 +201,8 @@ class Api:
             return response
         parts = path.split("/")[1:]
         match parts:
+            case ["metrics"]:
+                return self._exposition()
             case ["version"]:
                 return encode(request, discovery.version())
             case ["healthz" | "livez" | "readyz" as check, *_]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
+from cumulet.common.ascii import fold
 from cumulet.kube import kinds
 from cumulet.kube.answer import encode
 from cumulet.kube.body import field_validation, whole
@@ -29,7 +30,7 @@ _MEDIA = "application/apply-patch+yaml"
 
 def is_apply(request: web.BaseRequest) -> bool:
     """Whether a patch is an apply."""
-    return request.headers.get("Content-Type", "").partition(";")[0].strip().lower() == _MEDIA
+    return fold(request.headers.get("Content-Type", "").partition(";")[0].strip()) == _MEDIA
 
 
 class Applying:
@@ -69,7 +70,7 @@ class Applying:
         who = Manager(request.query["fieldManager"], row.api_version, target.subresource)
         by = Writer.of(request, user)
         by.warnings += said if validation == "Warn" else []
-        force = request.query.get("force", "").lower() in ("true", "1")
+        force = fold(request.query.get("force", "")) in ("true", "1")
         try:
             made, code = await self._store(target, config, who, by, force=force)
         except ApplyConflictError as error:

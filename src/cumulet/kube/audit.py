@@ -13,6 +13,7 @@ import msgspec
 from aiohttp import web
 
 from cumulet.common import clock
+from cumulet.common.ascii import fold
 from cumulet.kube.body import readable
 from cumulet.kube.target import Target
 from cumulet.kube.users import User, user_info
@@ -94,7 +95,7 @@ def _event(request: web.BaseRequest, target: Target | None, status: int, seconds
         "level": "Metadata",
         "auditID": str(uuid.UUID(int=random.getrandbits(128), version=4)),  # told apart, not kept secret
         "requestURI": request.raw_path,
-        "verb": target.verb if target is not None else request.method.lower(),
+        "verb": target.verb if target is not None else fold(request.method),
         "sourceIPs": [peer[0]] if peer else [],
         "userAgent": readable(request.headers.get("User-Agent", "")),
         "responseStatus": {"metadata": {}, "code": status},

@@ -9,6 +9,7 @@ import aiohttp
 import jwt
 from aiohttp import web
 
+from cumulet.common.ascii import fold
 from cumulet.common.entra import AuthenticationError, TokenVerifier
 from cumulet.common.room import peer_certificate
 from cumulet.kube.status import ApiError
@@ -36,7 +37,7 @@ class Authenticator:
     async def caller(self, request: web.BaseRequest) -> User:
         """The caller of a request. Raises `ApiError` 401 where credentials were shown and are not good."""
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() == "bearer":
+        if fold(scheme) == "bearer":
             try:
                 return await self.whose(token.strip())
             except TokenError as error:

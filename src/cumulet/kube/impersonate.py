@@ -6,6 +6,7 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
+from cumulet.common.ascii import fold
 from cumulet.kube.attributes import Attributes
 from cumulet.kube.authorize import Authorizer
 from cumulet.kube.body import readable
@@ -19,18 +20,18 @@ _EXTRA = "impersonate-extra-"
 
 def impersonated(request: web.BaseRequest, user: User, authorizer: Authorizer) -> User:
     """The user to go on as. Raises `ApiError` 400, and 403 where the caller may not."""
-    if not any(key[:12].lower() == "impersonate-" for key in request.headers):
+    if not any(fold(key[:12]) == "impersonate-" for key in request.headers):
         return user
     for key, value in request.headers.items():
-        if key[:12].lower() == "impersonate-" and readable(value) != value:
+        if fold(key[:12]) == "impersonate-" and readable(value) != value:
             raise bad_request(f"the header {key} is not text")
     name = request.headers.get("Impersonate-User", "")
     groups = request.headers.getall("Impersonate-Group", [])
     uid = request.headers.get("Impersonate-Uid", "")
     extra = {
-        unquote(key[len(_EXTRA) :]).lower(): tuple(request.headers.getall(key))
+        fold(unquote(key[len(_EXTRA) :])): tuple(request.headers.getall(key))
         for key in request.headers
-        if key.lower().startswith(_EXTRA)
+        if fold(key).startswith(_EXTRA)
     }
     if not name:
         if groups or uid or extra:

@@ -11,10 +11,10 @@ from cumulet.kube.schema.validation.forms import label_value, qualified_name
 
 Test = Callable[[Mapping[str, str]], bool]
 
-_TOKEN = re.compile(r"\s*(!=|==|[=!(),<>]|[^\s=!(),<>]+)")
+_TOKEN = re.compile(r"\s*(!=|==|[=!(),<>]|[^\s=!(),<>]+)", re.ASCII)
 _SYMBOLS = frozenset(("!=", "==", "=", "!", "(", ")", ",", "<", ">"))
 _OPERATORS = ("in", "notin", "=", "==", "!=", "<", ">")
-_WHOLE = re.compile(r"[+-]?\d{1,18}")
+_WHOLE = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 
 
 class LabelSelectorError(Exception):

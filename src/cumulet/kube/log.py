@@ -11,6 +11,7 @@ from aiohttp import web
 from yarl import URL
 
 from cumulet.common import clock
+from cumulet.common.ascii import is_digits
 from cumulet.common.kubernetes.negotiation import accept_websocket
 from cumulet.common.tasks import until_one_ends
 from cumulet.kube.kubelet import Kubelet
@@ -80,7 +81,7 @@ def _options(request: web.BaseRequest, name: str) -> dict[str, str]:
             continue
         text = query[field]
         digits = text.removeprefix("-").removeprefix("+") if text[:1] in ("-", "+") else text
-        if not (digits.isascii() and digits.isdecimal()):
+        if not is_digits(digits):
             raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax')
         if len(digits) > 18:
             raise bad_request(f'strconv.ParseInt: parsing "{text}": value out of range')

@@ -229,7 +229,7 @@ class Objects:
             old = await self._conversions.load(row, before)
             obj = change(before.load() if row.custom is None else copy.deepcopy(old))
             version = obj["metadata"].get("resourceVersion")
-            if version and not re.fullmatch(r"\d{1,20}", version):
+            if version and not re.fullmatch(r"\d{1,20}", version, re.ASCII):
                 raise failure(f"strconv.ParseUint: parsing {quoted(version)}: invalid syntax")
             if version and version != str(before.revision):
                 raise conflict(row.group, row.plural, name)

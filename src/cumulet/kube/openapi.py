@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from cumulet.common.ascii import raised
 from cumulet.kube import discovery
 from cumulet.kube.resources import Row
 from cumulet.kube.schema.definitions import definition, raw_definitions
@@ -197,4 +198,4 @@ def _hash(rows: Rows, path: str) -> str:
     """Of what the document is made from, so that it need not be made to be named."""
     mine = [row for row in rows if row.api_version == path.partition("/")[2]]
     made_from = [(*row[:-1], row.custom.schema if row.custom else None) for row in mine]
-    return hashlib.sha256(f"{made_from}{len(raw_definitions())}".encode()).hexdigest()[:32].upper()
+    return raised(hashlib.sha256(f"{made_from}{len(raw_definitions())}".encode()).hexdigest()[:32])

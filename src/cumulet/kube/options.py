@@ -8,6 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
+from cumulet.common.ascii import fold
 from cumulet.kube.body import read
 from cumulet.kube.codec import decode_body
 from cumulet.kube.schema import prune
@@ -22,12 +23,12 @@ _POLICIES = ("Foreground", "Background", "Orphan", "nil")
 _VALIDATIONS = ("", "Ignore", "Strict", "Warn")
 _MATCHES = ("Exact", "NotOlderThan", "")
 _SCHEME = "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27"
-_WHOLE = re.compile(r"[+-]?\d{1,18}")
+_WHOLE = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 
 
 def is_set(query: Mapping[str, str], name: str) -> bool:
     """Whether a switch is on: it is there, and says neither "false" nor "0"."""
-    return name in query and query[name].lower() not in ("false", "0")
+    return name in query and fold(query[name]) not in ("false", "0")
 
 
 def whole_number(text: str) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from cumulet.common.ascii import fold
 from cumulet.kube.codec.go import KINDS, json_error
 from cumulet.kube.codec.repeated import of_json_patch, repeated
 from cumulet.kube.patch import json_patch, merge_patch, strategic_merge
@@ -27,7 +28,7 @@ _CUSTOM = (_JSON, _MERGE, "application/apply-patch+yaml")
 
 def patcher(request: web.BaseRequest, row: Row, raw: bytes) -> tuple[Callable[[Object], Object], list[str]]:
     """What applies the patch of a request, and what strict decoding says of it. Raises `ApiError` 400 and 415."""
-    media = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    media = fold(request.headers.get("Content-Type", "").partition(";")[0].strip())
     if media not in (_JSON, _MERGE, _STRATEGIC):
         raise ApiError(415, "UnsupportedMediaType", "415: Unsupported Media Type", {})
     try:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 from aiohttp import web
 
+from cumulet.common.ascii import is_digits
 from cumulet.kube.answer import form_of, respond, respond_object, shaped_list
 from cumulet.kube.codec import PROTOBUF
 from cumulet.kube.custom.conversion import Conversions
@@ -215,7 +216,7 @@ async def _only(request: web.BaseRequest, line: bytes) -> web.StreamResponse:
 def _revision(text: str) -> int:
     if not text:
         return 0
-    if not text.isascii() or not text.isdecimal() or len(text) > 18:
+    if not is_digits(text) or len(text) > 18:
         given = quoted(text[:64])
         why = f"Invalid value: {given}: strconv.ParseUint: parsing {given}: invalid syntax"
         raise bad_request(f"invalid resource version: resourceVersion: {why}")

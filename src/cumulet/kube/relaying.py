@@ -10,6 +10,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
+from cumulet.common.ascii import fold
 from cumulet.kube.body import read
 from cumulet.kube.html_links import Place, moved, rewritten
 from cumulet.kube.status import ApiError
@@ -68,7 +69,7 @@ async def relay(
             skip_auto_headers=_OURS,
             **options,
         ) as upstream:
-            answer = CIMultiDict((key, value) for key, value in upstream.headers.items() if key.lower() not in _HOP)
+            answer = CIMultiDict((key, value) for key, value in upstream.headers.items() if fold(key) not in _HOP)
             if place is not None and "Location" in answer:
                 answer["Location"] = moved(answer["Location"], place)
             first = b""
@@ -130,7 +131,7 @@ def forwarded(request: web.BaseRequest) -> CIMultiDict[str]:
     headers = CIMultiDict(
         (key, value)
         for key, value in request.headers.items()
-        if key.lower() not in _HOP and not key.lower().startswith(_IMPERSONATION)
+        if fold(key) not in _HOP and not fold(key).startswith(_IMPERSONATION)
     )
     peer = request.transport.get_extra_info("peername") if request.transport else None
     if peer:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from cumulet.common.ascii import fold
+
 if TYPE_CHECKING:
     from cumulet.kube.custom.kind import Custom
 
@@ -40,7 +42,7 @@ class Row(NamedTuple):
     @property
     def singular(self) -> str:
         """The kind in lower case, as upstream derives it."""
-        return self.kind.lower()
+        return fold(self.kind)
 
     @property
     def key(self) -> str:

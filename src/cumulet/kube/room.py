@@ -10,10 +10,10 @@ import sys
 from typing import Any
 
 import aiohttp
-from aiohttp import web
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 
 from cumulet.common.entra import TokenVerifier
+from cumulet.common.health import metrics_response
 from cumulet.common.room import Room
 from cumulet.common.tls_loop import Loop
 from cumulet.kube.admission import Admission
@@ -89,14 +89,10 @@ async def serve(room: Room) -> None:
         ResourceMetrics(store, kubelet),
         aggregation,
         counters,
+        lambda: metrics_response(metrics),
     )
 
-    async def handle(request: web.BaseRequest) -> web.StreamResponse:
-        if request.path == "/metrics":
-            return web.Response(body=generate_latest(metrics), headers={"Content-Type": "text/plain; version=0.0.4"})
-        return await api.handle(request)
-
-    handler: Any = handle
+    handler: Any = api.handle
     looking = asyncio.create_task(aggregation.run())
     compaction = asyncio.create_task(_compact(store, room.stopping))
     _settle()

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from cumulet.common.ascii import fold
 from cumulet.kube import schema
 from cumulet.kube.answer import encode
 from cumulet.kube.body import read
@@ -42,7 +43,7 @@ class Scales:
     async def change(self, request: web.BaseRequest, user: User, target: Target) -> web.Response:
         """Set how many are wanted, by an update or a patch; done again where another writer was quicker."""
         raw = await read(request)
-        media = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        media = fold(request.headers.get("Content-Type", "").partition(";")[0].strip())
         by = Writer.of(request, user)
         for _ in range(_TRIES):
             obj = await self._objects.latest(target.row, target.namespace, target.name)

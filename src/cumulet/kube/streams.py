@@ -16,6 +16,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from multidict import CIMultiDict
 from yarl import URL
 
+from cumulet.common.ascii import fold
 from cumulet.common.kubernetes.channels import (
     ERROR,
     SPDY_VERSIONS,
@@ -58,7 +59,7 @@ class Streams:
         """Answer a request for `exec`, `attach` or `portforward`. Raises `ApiError`."""
         wanted = [is_set(request.query, name) for name in _QUERY]
         url = self._url(request, pod, kind)
-        match request.headers.get("Upgrade", "").lower():
+        match fold(request.headers.get("Upgrade", "")):
             case "websocket":
                 offered = websocket_protocols(request)
                 tunnels = [name.removeprefix(_TUNNEL) for name in offered if name.startswith(_TUNNEL)]
@@ -67,7 +68,7 @@ class Streams:
                 if kind != "portforward" and V5 in offered:
                     return await self._translate(request, url, Options(*wanted))
                 return await self._relay(request, url, offered)
-            case protocol if protocol == PROTOCOL.lower():
+            case protocol if protocol == fold(PROTOCOL):
                 return await self._join(request, url)
         raise bad_request("Upgrade request required")
 

@@ -7,6 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from cumulet.common import clock
+from cumulet.common.ascii import fold, is_digits
 from cumulet.kube import kinds
 from cumulet.kube.answer import check_plain, encode
 from cumulet.kube.attributes import Attributes
@@ -191,9 +192,9 @@ def _stream_options(request: web.BaseRequest, target: Target) -> Object:
     """`PodExecOptions`, `PodAttachOptions` and `PodPortForwardOptions` of a query."""
     query = request.query
     if target.subresource == "portforward":
-        ports = [int(port) for port in query.getall("ports", []) if port.isascii() and port.isdecimal()]
+        ports = [int(port) for port in query.getall("ports", []) if is_digits(port)]
         return {"ports": ports} if ports else {}
-    found: Object = {name: True for name in _STREAMS if query.get(name, "").lower() in ("1", "true")}
+    found: Object = {name: True for name in _STREAMS if fold(query.get(name, "")) in ("1", "true")}
     if container := query.get("container"):
         found["container"] = container
     if target.subresource == "exec":

@@ -13,6 +13,7 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from cumulet.common.ascii import fold
 from cumulet.common.config import write_private
 from cumulet.kube.store import Store
 
@@ -68,7 +69,7 @@ class ServiceAccountTokens:
         now = int(time.time())
         about: dict[str, Any] = {"namespace": namespace, "serviceaccount": {"name": name, "uid": uid}}
         if bound:
-            about[bound.get("kind", "Pod").lower()] = {"name": bound.get("name", ""), "uid": bound.get("uid", "")}
+            about[fold(bound.get("kind", "Pod"))] = {"name": bound.get("name", ""), "uid": bound.get("uid", "")}
         claims = {
             "aud": audiences,
             "exp": now + seconds,

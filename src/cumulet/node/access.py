@@ -35,12 +35,14 @@ class Access:
         self._node_name = node_name
         self._known: dict[_Question, tuple[bool, float]] = {}
 
-    async def refusal(self, peer: Peer, request: web.BaseRequest) -> str:
+    async def refusal(self, peer: Peer, request: web.Request) -> str:
         """Why the request is forbidden, or nothing where it is not. Raises `HTTPServiceUnavailable`."""
         if "system:masters" in peer.groups:
             return ""
-        verb = _VERBS.get(request.method, request.method.lower())
-        subresource = _SUBRESOURCES.get(request.path.split("/")[1], "proxy")
+        verb = _VERBS.get(request.method, "proxy")
+        resource = request.match_info.route.resource
+        first = resource.canonical.split("/")[1] if resource is not None else ""
+        subresource = _SUBRESOURCES.get(first, "proxy")
         if await self._allowed((peer, verb, subresource)):
             return ""
         return f"Forbidden (user={peer.user}, verb={verb}, resource=nodes, subresource={subresource})"

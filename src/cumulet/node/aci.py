@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 
 from cumulet.common.arm import ArmClient, ArmError
+from cumulet.common.ascii import fold
 from cumulet.common.entra import ARM_AUDIENCE, AuthenticationError, TokenSource
 from cumulet.common.tasks import Backoff
 
@@ -61,7 +62,7 @@ class ContainerGroups:
         found: dict[str, dict[str, float]] = {}
         for metric in answer["value"]:
             for series in metric.get("timeseries") or ():
-                labels = {item["name"]["value"].lower(): item["value"] for item in series.get("metadatavalues") or ()}
+                labels = {fold(item["name"]["value"]): item["value"] for item in series.get("metadatavalues") or ()}
                 values = [point["average"] for point in series.get("data") or () if "average" in point]
                 if values and "containername" in labels:
                     found.setdefault(labels["containername"], {})[metric["name"]["value"]] = values[-1]

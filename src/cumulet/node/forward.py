@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from aiohttp import WSMsgType, web
 
+from cumulet.common.ascii import fold, is_digits
 from cumulet.common.kubernetes.negotiation import (
     VERSION_HEADER,
     accept_websocket,
@@ -42,7 +43,7 @@ class _Pair(NamedTuple):
 async def serve(request: web.Request, address: str) -> web.StreamResponse:
     """Answer a request for ports of a pod at that address. Raises `web.HTTPException`, `ConnectionError`."""
     async with task_set() as tasks:
-        if request.headers.get("Upgrade", "").lower() == "websocket":
+        if fold(request.headers.get("Upgrade", "")) == "websocket":
             ports = [port for item in request.query.getall("port", []) for port in item.split(",")]
             if not all(_is_port(port) for port in ports):
                 raise web.HTTPBadRequest(text="ports are numbers between 1 and 65535")
@@ -175,7 +176,7 @@ async def _connect(address: str, port: int) -> tuple[asyncio.StreamReader, async
 
 
 def _is_port(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and 0 < int(text[:6]) < 65536
+    return is_digits(text) and 0 < int(text[:6]) < 65536
 
 
 def _failure(port: str, address: str, error: Exception) -> bytes:

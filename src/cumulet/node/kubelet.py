@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from cumulet.common.arm import ArmError
 from cumulet.common.entra import AuthenticationError
-from cumulet.common.health import health_routes
+from cumulet.common.health import PROBES, health_routes
 from cumulet.common.room import peer_certificate
 from cumulet.node.access import Access
 from cumulet.node.aci import ContainerGroups
@@ -27,7 +27,6 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 #: What upstream's kubelet says of a container without a log, instead of the reason.
 _PULL_FAILED = {"ErrImagePull": "image can't be pulled", "ImagePullBackOff": "trying and failing to pull image"}
-_OPEN = ("/healthz", "/readyz", "/metrics")
 ACCESS = web.AppKey("access", Access)
 
 
@@ -43,7 +42,7 @@ class Kubelet:
     def app(self, unready: Callable[[], str | None]) -> web.Application:
         """The application."""
         app = web.Application(middlewares=[_only_the_api_server])
-        app.add_routes(health_routes(CollectorRegistry(), unready))
+        app.add_routes(health_routes(CollectorRegistry(), unready, _asked_already))
         container = "{namespace}/{pod}/{container}"
         app.add_routes(
             [
@@ -122,9 +121,14 @@ class Kubelet:
         return response
 
 
+def _asked_already(_: web.BaseRequest) -> None:
+    """Metrics take a right on the node, which the API server was asked for."""
+
+
 @web.middleware
 async def _only_the_api_server(request: web.Request, handler: Handler) -> web.StreamResponse:
-    if request.path not in _OPEN:
+    resource = request.match_info.route.resource
+    if resource is None or resource.canonical not in PROBES:
         peer = peer_certificate(request)
         if peer is None:
             raise web.HTTPUnauthorized(text="Unauthorized")

@@ -10,13 +10,14 @@ from typing import Any
 
 import msgspec
 
+from cumulet.common.ascii import fold, raised
 from cumulet.common.kubernetes import Informer
 from cumulet.common.kubernetes.quantity import decimal
 
 Object = dict[str, Any]
 TokenOf = Callable[[Object, Object], Awaitable[str]]
 
-_VARIABLE = re.compile(r"\$(\$|\((\w[\w.-]*)\))")
+_VARIABLE = re.compile(r"\$(\$|\((\w[\w.-]*)\))", re.ASCII)
 _DOCKER = ("index.docker.io", "registry-1.docker.io")
 
 
@@ -79,21 +80,21 @@ class References:
             master = (metadata["namespace"], metadata["name"]) == ("default", "kubernetes")
             if (metadata["namespace"] != namespace and not master) or spec.get("clusterIP") in (None, "", "None"):
                 continue
-            prefix = metadata["name"].upper().replace("-", "_")
+            prefix = raised(metadata["name"]).replace("-", "_")
             address, ports = spec["clusterIP"], spec.get("ports") or []
             if not ports:
                 continue
             first = ports[0]
             yield f"{prefix}_SERVICE_HOST", address
             yield f"{prefix}_SERVICE_PORT", str(first["port"])
-            yield f"{prefix}_PORT", f"{first.get('protocol', 'TCP').lower()}://{address}:{first['port']}"
+            yield f"{prefix}_PORT", f"{fold(first.get('protocol', 'TCP'))}://{address}:{first['port']}"
             for port in ports:
                 if port.get("name"):
-                    yield f"{prefix}_SERVICE_PORT_{port['name'].upper().replace('-', '_')}", str(port["port"])
+                    yield f"{prefix}_SERVICE_PORT_{raised(port['name']).replace('-', '_')}", str(port["port"])
                 protocol = port.get("protocol", "TCP")
                 base = f"{prefix}_PORT_{port['port']}_{protocol}"
-                yield base, f"{protocol.lower()}://{address}:{port['port']}"
-                yield f"{base}_PROTO", protocol.lower()
+                yield base, f"{fold(protocol)}://{address}:{port['port']}"
+                yield f"{base}_PROTO", fold(protocol)
                 yield f"{base}_PORT", str(port["port"])
                 yield f"{base}_ADDR", address
 
@@ -145,7 +146,7 @@ class References:
         if found is None:
             if reference.get("optional"):
                 return {}
-            raise MissingError(f'{kind.lower()} "{name}" not found')
+            raise MissingError(f'{fold(kind)} "{name}" not found')
         values = {key: base64.b64decode(value) for key, value in (found.get("binaryData") or {}).items()}
         for key, value in (found.get("data") or {}).items():
             values[key] = value.encode() if kind == "configMap" else base64.b64decode(value)
@@ -259,7 +260,7 @@ def _entries(secret: Object) -> Iterator[tuple[str, str, str]]:
 
 def normal_server(text: str) -> str:
     """The host of a registry, however it was written: `https://index.docker.io/v1/` is `docker.io`."""
-    host = re.sub(r"^\w+://", "", text.strip()).partition("/")[0].lower()
+    host = fold(re.sub(r"^\w+://", "", text.strip(), flags=re.ASCII).partition("/")[0])
     return "docker.io" if host in _DOCKER else host
 
 

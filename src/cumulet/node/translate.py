@@ -7,6 +7,7 @@ import math
 from decimal import Decimal
 from typing import Any
 
+from cumulet.common.ascii import fold
 from cumulet.common.config import Config
 from cumulet.common.kubernetes.quantity import decimal
 from cumulet.node.references import References, UnsupportedError, expand
@@ -22,7 +23,7 @@ def group_name(pod: Object) -> str:
     """`<namespace>-<pod>-<part of the uid>`: no two pods have the same, and a new pod of the old name has another."""
     metadata = pod["metadata"]
     mark = hashlib.sha256(metadata["uid"].encode()).hexdigest()[:8]
-    base = f"{metadata['namespace']}-{metadata['name']}".replace(".", "-").lower()
+    base = fold(f"{metadata['namespace']}-{metadata['name']}".replace(".", "-"))
     return f"{base[: _NAME_LIMIT - len(mark) - 1].rstrip('-')}-{mark}"
 
 
@@ -159,7 +160,7 @@ def _probe(container: Object, probe: Object) -> Object:
         found["httpGet"] = {
             "path": action.get("path", "/"),
             "port": _port(container, action["port"]),
-            "scheme": action.get("scheme", "HTTP").lower(),
+            "scheme": fold(action.get("scheme", "HTTP")),
             "httpHeaders": action.get("httpHeaders") or [],
         }
     elif action := probe.get("tcpSocket"):

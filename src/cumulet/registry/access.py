@@ -16,6 +16,7 @@ import aiohttp
 import msgspec
 
 from cumulet.common.arm import ArmClient, ArmError
+from cumulet.common.ascii import fold
 from cumulet.common.config import Config
 from cumulet.common.entra import (
     ARM_AUDIENCE,
@@ -98,7 +99,7 @@ class Gate:
         """The admin user's two passwords: derived and not stored, since they can be shown again."""
         return [
             hashlib.sha256(
-                self.tokens.derive(f"{registry.id.lower()}|{registry.created}|{number}|{generation}")
+                self.tokens.derive(f"{fold(registry.id)}|{registry.created}|{number}|{generation}")
             ).hexdigest()[:52]
             for number, generation in enumerate(registry.resource.password_generations)
         ]
@@ -110,7 +111,7 @@ class Gate:
         """Whose user name and password these are."""
         if user == NULL_GUID:
             return await self.check_refresh_token(registry, password)
-        if user.lower() == registry.key:
+        if fold(user) == registry.key:
             return await self._check_admin(registry, password)
         token = self._resources.find(registry.key, RepositoryToken, user)
         if token is not None:

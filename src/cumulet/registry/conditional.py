@@ -8,7 +8,7 @@ from aiohttp import web
 
 from cumulet.registry.errors import OciError
 
-_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 
 
 def is_fresh(request: web.BaseRequest, digest: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
+from cumulet.common.ascii import fold
 from cumulet.registry import caller
 from cumulet.registry.access import Access, Gate, Principal
 from cumulet.registry.errors import OciError
@@ -17,7 +18,7 @@ from cumulet.registry.tokens import Unauthorized
 
 log = logging.getLogger(__name__)
 
-_HOST = re.compile(r"[A-Za-z0-9._-]+(?::\d{1,5})?|\[[0-9A-Fa-f:.]+\](?::\d{1,5})?")
+_HOST = re.compile(r"[A-Za-z0-9._-]+(?::\d{1,5})?|\[[0-9A-Fa-f:.]+\](?::\d{1,5})?", re.ASCII)
 
 
 class Guard:
@@ -32,8 +33,8 @@ class Guard:
         """The registry of the host name; an address or another name means the oldest. Raises `OciError` 404."""
         host = request.host.rpartition(":")[0] if ":" in request.host else request.host
         registries = self._catalog.registries()
-        if host.lower().endswith(f".{self._suffix}"):
-            key = host.lower().removesuffix(f".{self._suffix}")
+        if fold(host).endswith(f".{self._suffix}"):
+            key = fold(host).removesuffix(f".{self._suffix}")
             registries = [registry for registry in registries if registry.key == key]
         if not registries:
             raise OciError(404, "NAME_UNKNOWN", f"there is no registry '{host}': create it first")
@@ -50,7 +51,7 @@ class Guard:
         noted.place, noted.scope = (registry.key, name), f"{kind}:{name}:{','.join(actions)}"
         scheme, _, value = request.headers.get("Authorization", "").partition(" ")
         try:
-            match scheme.lower():
+            match fold(scheme):
                 case "bearer":
                     return self._check_bearer(request, registry, scope, value.strip())
                 case "basic":
@@ -58,7 +59,7 @@ class Guard:
                     noted.principal = principal.name
                     return _check_rights(registry, scope, principal)
         except Unauthorized as reason:
-            error = "invalid_token" if scheme.lower() == "bearer" else ""
+            error = "invalid_token" if fold(scheme) == "bearer" else ""
             raise self.challenge(request, registry, scope, str(reason), error) from None
         raise self.challenge(request, registry, scope, "")
 

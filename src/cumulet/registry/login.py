@@ -7,6 +7,7 @@ from urllib.parse import parse_qs
 from aiohttp import web
 
 from cumulet.common.arm import json_response
+from cumulet.common.ascii import fold
 from cumulet.registry.access import Gate, Principal
 from cumulet.registry.errors import OciError
 from cumulet.registry.guard import Guard, decode_basic
@@ -62,7 +63,7 @@ class Login:
 
     async def _get(self, request: web.Request, registry: Registry) -> web.Response:
         scheme, _, value = request.headers.get("Authorization", "").partition(" ")
-        match scheme.lower():
+        match fold(scheme):
             case "":
                 principal = self._gate.anonymous(registry)
             case "basic":
@@ -71,7 +72,7 @@ class Login:
                 principal = await self._gate.check_refresh_token(registry, value.strip())
             case _:
                 raise Unauthorized("the Authorization header is neither Basic nor Bearer")
-        offline = request.query.get("offline_token", "").lower() in ("true", "1")
+        offline = fold(request.query.get("offline_token", "")) in ("true", "1")
         return self._answer(registry, principal, request.query.getall("scope", []), offline=offline)
 
     async def _post(self, registry: Registry, form: _Form) -> web.Response:

@@ -11,6 +11,7 @@ import msgspec
 from aiohttp import web
 
 from cumulet.common import clock
+from cumulet.common.ascii import is_digits
 from cumulet.common.config import RegistryLimits
 from cumulet.registry import bodies, conditional, documents, locks, names
 from cumulet.registry.errors import OciError, not_found
@@ -160,7 +161,7 @@ class Manifests:
 def page(request: web.BaseRequest, most: int = _PAGE) -> tuple[int, str]:
     """`n`, at most `most`, and `last` of a request for a page. Raises `OciError` `PAGINATION_NUMBER_INVALID`."""
     text = request.query.get("n", str(most))
-    if not text.isascii() or not text.isdecimal() or len(text) > 9:
+    if not is_digits(text) or len(text) > 9:
         raise OciError(400, "PAGINATION_NUMBER_INVALID", f"invalid number of results requested: n={text[:20]}")
     last = request.query.get("last", "")
     if not last.isascii() or not last.isprintable():

@@ -13,6 +13,7 @@ from typing import ClassVar
 
 import msgspec
 
+from cumulet.common.ascii import fold
 from cumulet.registry import names
 from cumulet.registry.copying import Elsewhere, read
 from cumulet.registry.errors import OciError
@@ -184,4 +185,4 @@ def open_credentials(tokens: Tokens, registry: Registry, found: CredentialSet) -
 
 
 def _place(registry: Registry, name: str) -> str:
-    return f"credential set\n{registry.key}\n{name.lower()}"
+    return f"credential set\n{registry.key}\n{fold(name)}"

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from cumulet.common.ascii import fold
 from cumulet.common.rbac import DELETE, PULL, PUSH, SIGN, RoleAssignment, RoleDefinition, allowed
 from cumulet.registry.scope_maps import Grant
 
 _REGISTRIES = "Microsoft.ContainerRegistry/registries"
 #: The attribute by which the condition of an assignment names a repository.
-_NAME = f"{_REGISTRIES}/repositories:name".lower()
+_NAME = fold(f"{_REGISTRIES}/repositories:name")
 
 
 class _Right(NamedTuple):

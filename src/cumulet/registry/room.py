@@ -7,8 +7,8 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from cumulet.common import tls
-from cumulet.common.arm import arm_errors, only_front_door
-from cumulet.common.health import health_routes
+from cumulet.common.arm import arm_errors, behind_the_front_door
+from cumulet.common.health import HEALTH, health_routes
 from cumulet.common.logs import AccessLog
 from cumulet.common.room import Room
 from cumulet.common.tasks import task_set
@@ -39,6 +39,9 @@ from cumulet.registry.tokens import Tokens
 from cumulet.registry.uploads import Uploads
 from cumulet.registry.upstream import Upstream
 from cumulet.registry.webhooks import Events
+
+#: What is open to others than the front door: the data plane, whose every request `Guard` and `Login` look at.
+OPEN = HEALTH | {"/oauth2/token", "/oauth2/exchange", "/acr/v1/{path}", "/v2", "/v2/{path}"}
 
 #: Blobs leave by its `sendfile`.
 new_event_loop = Loop
@@ -84,7 +87,7 @@ async def serve(room: Room) -> None:
             metrics = CollectorRegistry()
             observer = Observer(metrics, access)
             answers = Answers(catalog.database, pushes, observer)
-            app = web.Application(middlewares=[arm_errors, only_front_door])
+            app = web.Application(middlewares=[arm_errors, behind_the_front_door(OPEN)])
             app.add_routes(health_routes(metrics, lambda: unready(catalog.database, room.data_dir)))
             registries = Registries(catalog, gate, collector, config.login_servers_file)
             registries.publish()

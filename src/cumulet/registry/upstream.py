@@ -12,10 +12,11 @@ from urllib.parse import urlsplit
 import aiohttp
 import msgspec
 
+from cumulet.common.ascii import fold
 from cumulet.registry import names
 from cumulet.registry.errors import OciError
 
-_SERVER = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?(?::\d{1,5})?")
+_SERVER = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?(?::\d{1,5})?", re.ASCII)
 _CHALLENGE = re.compile(r'([a-z_]+)="([^"]*)"')
 _ACCEPTED = ", ".join(
     (
@@ -118,10 +119,10 @@ class Upstream:
         scheme, _, rest = response.headers.get("WWW-Authenticate", "").partition(" ")
         if repository in self._authorization:
             return False
-        if scheme.lower() == "basic" and self._credentials is not None:
+        if fold(scheme) == "basic" and self._credentials is not None:
             self._authorization[repository] = aiohttp.BasicAuth(*self._credentials, encoding="utf-8").encode()
             return True
-        if scheme.lower() != "bearer":
+        if fold(scheme) != "bearer":
             return False
         self._authorization[repository] = f"Bearer {await self._token(dict(_CHALLENGE.findall(rest)), repository)}"
         return True

@@ -18,6 +18,7 @@ import msgspec
 from cumulet.common import config as settings
 from cumulet.common.config import DEFAULT_PORTS, Address, Config, RoomName
 from cumulet.common.entra import Credential
+from cumulet.common.health import SCRAPER
 from cumulet.common.kubernetes.kubeconfig import load_kubeconfig
 from cumulet.common.tls import Authority
 from cumulet.up import hosts
@@ -62,6 +63,7 @@ def install(
     settings.save(config)
     authority = Authority.open(config.ca_file, config.ca_file.with_suffix(".key"))
     _certificates(config, authority)
+    _scraper(config, authority)
     _trust_bundle(config)
     # Those of our own cluster are kept for the time when the rooms work in it again.
     _kubeconfigs(msgspec.structs.replace(config, kubeconfig=None), authority)
@@ -104,6 +106,15 @@ def _certificates(config: Config, authority: Authority) -> None:
         certificate, key = authority.issue(user, organizations=groups, hosts=_hosts(config, room))
         settings.write_private(key_file, key)
         settings.write_private(certificate_file, certificate)
+
+
+def _scraper(config: Config, authority: Authority) -> None:
+    certificate_file, key_file = config.scraper_files
+    if certificate_file.exists() and key_file.exists():
+        return
+    certificate, key = authority.issue(SCRAPER, organizations=["system:monitoring"])
+    settings.write_private(key_file, key)
+    settings.write_private(certificate_file, certificate)
 
 
 def _hosts(config: Config, room: RoomName) -> list[str]:

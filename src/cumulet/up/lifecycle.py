@@ -7,6 +7,7 @@ import json
 import os
 import select
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -135,13 +136,18 @@ def stop(config: Config) -> list[str]:
 async def status(config: Config) -> list[RoomStatus]:
     """Every room: whether it answers, as whom it runs and what it holds."""
     pids = _pids(config)
-    context = tls.client_context(config.ca_file)
+    # To the scraper a room says why it is not ready. The node may know other authorities than ours, and the API server asks
+    # for rights.
+    known = all(file.exists() for file in config.scraper_files)
+    scraper = tls.client_context(config.ca_file, *(config.scraper_files if known else ()))
+    nobody = tls.client_context(config.ca_file)
     timeout = aiohttp.ClientTimeout(total=3)
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context), timeout=timeout) as session:
+    async with aiohttp.ClientSession(timeout=timeout) as session:
 
         async def look(room: RoomName) -> RoomStatus:
             pid = pids.get(room)
-            health = await _health(session, f"{config.url(room)}/readyz")
+            context = nobody if room in ("kube", "node") else scraper
+            health = await _health(session, f"{config.url(room)}/readyz", context)
             return RoomStatus(room, config.url(room), pid, health, resident_bytes(pid) if pid else None)
 
         return list(await asyncio.gather(*(look(room) for room in config.rooms)))
@@ -156,10 +162,11 @@ def resident_bytes(pid: int) -> int | None:
     return next((int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Pss:")), None)
 
 
-async def _health(session: aiohttp.ClientSession, url: str) -> str:
+async def _health(session: aiohttp.ClientSession, url: str, context: ssl.SSLContext) -> str:
     try:
-        async with session.get(url) as response:
-            return "ready" if response.status == 200 else f"not ready: {(await response.text())[:200]}"
+        async with session.get(url, ssl=context) as response:
+            text = (await response.text())[:200]
+            return "ready" if response.status == 200 else f"not ready: {text.removeprefix('not ready')}".rstrip(": ")
     except TimeoutError:
         return "no answer in 3 s"
     except aiohttp.ClientError as error:

@@ -60,7 +60,7 @@ def problems(config: Config) -> list[Problem]:
 
 def _kernel() -> list[Problem]:
     found: list[Problem] = []
-    match = re.match(r"(\d+)\.(\d+)", platform.release())
+    match = re.match(r"(\d+)\.(\d+)", platform.release(), re.ASCII)
     if match is None or (int(match[1]), int(match[2])) < _KERNEL:
         needed = ".".join(map(str, _KERNEL))
         found.append(

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from aiohttp import WSMsgType, web
 
+from cumulet.common.ascii import fold
 from cumulet.common.kubernetes.channels import (
     ERROR,
     SPDY_VERSIONS,
@@ -47,7 +48,7 @@ async def accept(request: web.BaseRequest, options: Options) -> AsyncIterator[tu
     Raises `web.HTTPException` where the client asks for nothing that is spoken here, `ClientLeftError` where it opens no
     streams, `ConnectionError` where it is gone.
     """
-    if request.headers.get("Upgrade", "").lower() == "websocket":
+    if fold(request.headers.get("Upgrade", "")) == "websocket":
         socket = await accept_websocket(request, (V5, *WEBSOCKET_VERSIONS))
         channels = WebSocketChannels(socket, options)
         # A first frame without data tells the client that the other end is there.
@@ -123,7 +124,7 @@ def negotiate(request: web.BaseRequest, known: Sequence[str]) -> str:
 
     Raises `web.HTTPBadRequest` where it does not ask for SPDY, `web.HTTPForbidden` where no version is known.
     """
-    if request.headers.get("Upgrade", "").lower() != PROTOCOL.lower():
+    if fold(request.headers.get("Upgrade", "")) != fold(PROTOCOL):
         raise web.HTTPBadRequest(text=f"unable to upgrade: {PROTOCOL} and WebSockets are spoken here")
     lines = request.headers.getall(VERSION_HEADER, [])
     offered = [name for line in lines for item in line.split(",") if (name := item.strip())]

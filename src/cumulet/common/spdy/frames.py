@@ -7,6 +7,8 @@ import zlib
 from collections.abc import Mapping
 from enum import IntEnum
 
+from cumulet.common.ascii import fold
+
 VERSION = 3
 CONTROL = 0x8000_0000
 ID = 0x7FFF_FFFF
@@ -164,7 +166,7 @@ class HeaderBlocks:
         """A block, to be sent before the next one is made."""
         parts = [struct.pack(">I", len(headers))]
         for pair in headers.items():
-            parts += [struct.pack(">I", len(text)) + text for text in (pair[0].lower().encode(), pair[1].encode())]
+            parts += [struct.pack(">I", len(text)) + text for text in (fold(pair[0]).encode(), pair[1].encode())]
         return self._deflate.compress(b"".join(parts)) + self._deflate.flush(zlib.Z_SYNC_FLUSH)
 
     def decode(self, block: bytes) -> dict[str, str]:
@@ -191,7 +193,7 @@ def _headers(raw: bytes) -> dict[str, str]:
                 raise SpdyError("headers are cut short")
             texts.append(raw[position : position + length].decode())
             position += length
-        if texts[0].lower() in found:
+        if fold(texts[0]) in found:
             raise SpdyError(f"the header {texts[0]!r} is there twice")
-        found[texts[0].lower()] = texts[1]
+        found[fold(texts[0])] = texts[1]
     return found

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from urllib.parse import urlencode
 
 from cumulet.common import clock
+from cumulet.common.ascii import fold
 from cumulet.common.kubernetes import KubernetesError, Resource, WorkQueue
 from cumulet.common.kubernetes.client import AUTOSCALERS, PODS
 from cumulet.controllers.autoscaling.metrics import Metrics, Scaled
@@ -243,7 +244,7 @@ class Look:
 def _described(metric: Object) -> str:
     match metric["type"]:
         case "Pods" | "Object":
-            return f"{metric['type'].lower()} metric value"
+            return f"{fold(metric['type'])} metric value"
         case "External":
             return f"{metric['external']['metric']['name']} external metric value"
     source = metric.get("resource") or metric.get("containerResource") or {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cumulet.common.ascii import is_digits
 from cumulet.controllers.controller import Object
 from cumulet.controllers.deployment.sets import (
     DESIRED,
@@ -104,7 +105,7 @@ def _proportion(item: Object, deployment: Object, to_add: int, left: int) -> int
     if not size(item) or not left:
         return 0
     before = annotations_of(item).get(MAXIMUM, "")
-    allowed_before = int(before) if before.isdigit() and int(before) else deployment["spec"]["replicas"]
+    allowed_before = int(before) if is_digits(before) and int(before) else deployment["spec"]["replicas"]
     allowed = int(size_annotations(deployment)[MAXIMUM])
     share = round(size(item) * allowed / allowed_before) - size(item)
     return min(share, left) if to_add > 0 else max(share, left)

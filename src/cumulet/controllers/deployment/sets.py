@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from cumulet.common.ascii import is_digits
 from cumulet.controllers.controller import Object
 from cumulet.controllers.hashing import name_of
 
@@ -67,7 +68,7 @@ def annotations_of(obj: Object) -> dict[str, str]:
 def revision_of(obj: Object) -> int:
     """The revision of a replica set or deployment."""
     text = annotations_of(obj).get(REVISION, "0")
-    return int(text) if text.isdigit() else 0
+    return int(text) if is_digits(text) else 0
 
 
 def is_rolling(deployment: Object) -> bool:

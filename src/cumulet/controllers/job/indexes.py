@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from cumulet.common.ascii import is_digits
 from cumulet.controllers.controller import Object
 
 LABEL = "batch.kubernetes.io/job-completion-index"
@@ -36,4 +37,4 @@ def render(numbers: Iterable[int]) -> str:
 def index_of(pod: Object) -> int | None:
     """The completion index of a pod, where it has one."""
     text = (pod["metadata"].get("annotations") or {}).get(LABEL, "")
-    return int(text) if text.isdigit() else None
+    return int(text) if is_digits(text) else None

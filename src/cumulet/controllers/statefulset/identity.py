@@ -8,7 +8,7 @@ from cumulet.controllers.controller import Object
 from cumulet.controllers.pods import from_template
 from cumulet.controllers.revisions import HASH_LABEL, template_of
 
-_NAME = re.compile(r"(.*)-(\d+)")
+_NAME = re.compile(r"(.*)-(\d+)", re.ASCII)
 
 
 def ordinal_of(statefulset: Object, pod: Object) -> int | None:

@@ -21,6 +21,7 @@ from aiohttp import web
 from yarl import URL
 
 from cumulet.common import clock
+from cumulet.common.ascii import fold
 from cumulet.kube.aggregation.definition import KEY
 from cumulet.kube.endpoints import check_address, resolve
 from cumulet.kube.flow import SEAT
@@ -116,7 +117,7 @@ class Aggregation:
         if not server.is_available:
             raise ApiError(503, "ServiceUnavailable", "service unavailable", {})
         headers = forwarded(request)
-        for key in [key for key in headers if key.lower().startswith(_REMOTE)]:
+        for key in [key for key in headers if fold(key).startswith(_REMOTE)]:
             del headers[key]
         headers["X-Remote-User"] = user.name
         for group in user.groups:

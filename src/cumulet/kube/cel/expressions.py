@@ -58,8 +58,8 @@ _STANDARD = frozenset(
     ]
 )
 _TYPES = frozenset(("int", "uint", "double", "string", "bool", "bytes", "list", "map", "null_type", "type"))
-_OPERATOR = re.compile(r"\W|^_|^@")
-_MACRO = re.compile(r"\.\s*(?:all|exists|exists_one|filter|map)\s*\(\s*(\w+)\s*,")
+_OPERATOR = re.compile(r"\W|^_|^@", re.ASCII)
+_MACRO = re.compile(r"\.\s*(?:all|exists|exists_one|filter|map)\s*\(\s*(\w+)\s*,", re.ASCII)
 
 
 def check(expression: str, variables: Collection[str]) -> None:
@@ -75,7 +75,7 @@ def check(expression: str, variables: Collection[str]) -> None:
 
 
 def _position(expression: str, name: str) -> int:
-    found = re.search(rf"\b{re.escape(name)}\b", expression)
+    found = re.search(rf"\b{re.escape(name)}\b", expression, re.ASCII)
     return found.start() + 1 if found else 1
 
 

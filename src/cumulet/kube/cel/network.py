@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
+from cumulet.common.ascii import is_digits
+
 _URL, _IP, _CIDR = "net.URL", "net.IP", "net.CIDR"
 #: What stands before the functions that belong to no value: `ip.isCanonical(…)`.
 IP_NAMESPACE = "k8s.io/ip"
@@ -28,7 +30,7 @@ def _network(text: str, *, strict: bool = False) -> Network:
     """Raises `ValueError`."""
     host, slash, length = text.partition("/")
     _address(host)
-    if not slash or not length.isdecimal() or (length != "0" and length.startswith("0")):
+    if not slash or not is_digits(length) or (length != "0" and length.startswith("0")):
         raise ValueError(f"{text!r} has no prefix length")
     return ipaddress.ip_network(text, strict=strict)
 

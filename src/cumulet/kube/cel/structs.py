@@ -15,9 +15,9 @@ from cumulet.kube.cel.errors import CelError
 _LITERAL = re.compile(
     r"""[rRbB]{0,2}(\"{3}.*?\"{3}|'{3}.*?'{3}|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|//[^\n]*""", re.DOTALL
 )
-_TYPE = re.compile(r"(Object(?:\s*\.\s*\w+)*|JSONPatch)\s*\{")
-_FIELD = re.compile(r"\s*(\w+|`[^`]*`)\s*:")
-_WORD = re.compile(r"\w+")
+_TYPE = re.compile(r"(Object(?:\s*\.\s*\w+)*|JSONPatch)\s*\{", re.ASCII)
+_FIELD = re.compile(r"\s*(\w+|`[^`]*`)\s*:", re.ASCII)
+_WORD = re.compile(r"\w+", re.ASCII)
 _ESCAPES = (("__dot__", "."), ("__dash__", "-"), ("__slash__", "/"), ("__underscores__", "__"))
 _PATCH = frozenset(("op", "path", "from", "value"))
 _CLOSING = {"{": "}", "[": "]", "(": ")"}
@@ -49,7 +49,7 @@ def plain(expression: str) -> str:
             position = literal.end()
             continue
         if made := _TYPE.match(expression, position):
-            kind = re.sub(r"\s", "", made[1])
+            kind = re.sub(r"\s", "", made[1], flags=re.ASCII)
             _check(kind, stack)
             stack.append(_Open("}", kind))
             written.append("{")

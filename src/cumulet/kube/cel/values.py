@@ -10,12 +10,13 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+from cumulet.common.ascii import fold, raised
 from cumulet.kube import regexp
 
 SETS, MATH, BASE64, JSON_PATCH = "k8s.io/sets", "k8s.io/math", "k8s.io/base64", "k8s.io/jsonpatch"
 #: Digits that a text may be asked to have; each is memory.
 _PRECISION = 1000
-_FORM = re.compile(r"%(?:\.(\d+))?([sdfebxXo%])")
+_FORM = re.compile(r"%(?:\.(\d+))?([sdfebxXo%])", re.ASCII)
 
 
 def _find(text: str, pattern: str) -> str:
@@ -86,7 +87,7 @@ def _format(text: str, values: list[Any]) -> str:
                 return f"{int(value):b}"
         if isinstance(value, str | bytes):
             shown = (value.encode() if isinstance(value, str) else value).hex()
-            return shown.upper() if form == "X" else shown
+            return raised(shown) if form == "X" else shown
         return f"{value:{form}}"
 
     return _FORM.sub(written, text)
@@ -116,8 +117,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "lastIndexOf": _last_index_of,
     "find": _find,
     "findAll": _find_all,
-    "lowerAscii": lambda text: text.lower(),
-    "upperAscii": lambda text: text.upper(),
+    "lowerAscii": fold,
+    "upperAscii": raised,
     "replace": lambda text, old, new, count=-1: text.replace(old, new, count),
     "split": lambda text, by, limit=-1: text.split(by, limit - 1 if limit > 0 else -1),
     "join": lambda items, by="": by.join(items),

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from cumulet.common.ascii import fold
 from cumulet.kube.codec.encode import encode_event, encode_protobuf
 from cumulet.kube.codec.go import untyped
 from cumulet.kube.codec.media import PROTOBUF, YAML, YAML_TYPES
@@ -24,7 +25,7 @@ def decode_body(content_type: str, raw: bytes, kind: str, *, bare: bool = False)
 
     A failure is told `bare` of options.
     """
-    media = content_type.partition(";")[0].strip().lower()
+    media = fold(content_type.partition(";")[0].strip())
     if media in ("", "application/json"):
         document = _json(raw, kind, bare=bare)
     elif media == PROTOBUF:

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from cumulet.common.ascii import fold
 from cumulet.kube.codec.media import YAML_TYPES
 
 _SAID = 100
@@ -19,7 +20,7 @@ _OPERATION = ("op", "path", "value", "from")
 
 def repeated(content_type: str, raw: bytes, document: Any) -> list[str]:
     """What is wrong in a body that was decoded to `document`, at most a hundred things; nothing of protobuf."""
-    media = content_type.partition(";")[0].strip().lower()
+    media = fold(content_type.partition(";")[0].strip())
     if media in YAML_TYPES:
         return list(dict.fromkeys(itertools.islice(_lines(raw), _SAID)))
     if media not in ("", "application/json") and not media.endswith("-patch+json"):
@@ -46,7 +47,7 @@ def of_json_patch(raw: bytes, operations: Any) -> list[str]:
 
 def as_one(content_type: str, said: list[str]) -> list[str]:
     """As an error says it, where YAML's come together."""
-    if said and content_type.partition(";")[0].strip().lower() in YAML_TYPES:
+    if said and fold(content_type.partition(";")[0].strip()) in YAML_TYPES:
         return ["yaml: unmarshal errors:" + "".join(f"\n  {text}" for text in said)]
     return said
 

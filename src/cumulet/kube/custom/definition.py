@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from cumulet.common import clock
+from cumulet.common.ascii import fold
 from cumulet.kube import regexp
 from cumulet.kube.custom import paths, rules
 from cumulet.kube.custom.kind import Custom
@@ -156,7 +157,7 @@ def establish(obj: Object) -> None:
     """Complete an accepted definition, in place: names, the finalizer that guards its objects, conditions."""
     spec = obj["spec"]
     names = spec["names"]
-    names.setdefault("singular", names["kind"].lower())
+    names.setdefault("singular", fold(names["kind"]))
     names.setdefault("listKind", f"{names['kind']}List")
     conversion = spec.setdefault("conversion", {"strategy": "None"})
     if service := ((conversion.get("webhook") or {}).get("clientConfig") or {}).get("service"):
@@ -222,7 +223,7 @@ def _custom(version: bytes, group: str, storage: Custom | None, webhook: bytes) 
 
 def _priority(name: str) -> tuple[int, int, int, str]:
     """Stable versions before betas before alphas, the newest first (apimachinery, `CompareKubeAwareVersionStrings`)."""
-    match = re.fullmatch(r"v(\d{1,9})(?:(alpha|beta)(\d{1,9}))?", name)
+    match = re.fullmatch(r"v(\d{1,9})(?:(alpha|beta)(\d{1,9}))?", name, re.ASCII)
     if match is None:
         return 3, 0, 0, name
     stage = {None: 0, "beta": 1, "alpha": 2}[match[2]]

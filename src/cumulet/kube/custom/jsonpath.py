@@ -10,7 +10,7 @@ _STEP = re.compile(
     r"""\.(?P<field>(?:[\w-]|\\.)+) | \[(?P<index>-?\d{1,9})\] | \[(?P<quote>['"])(?P<quoted>[^'"]*)(?P=quote)\]
     | (?P<all>\[\*\]|\.\*) | \[\?\(\s*@\.(?P<key>[\w./-]+)\s*(?P<operator>==|!=)\s*
       (?:(?P<mark>["'])(?P<text>[^"']*)(?P=mark) | (?P<plain>true|false|-?\d{1,18}))\s*\)\]""",
-    re.VERBOSE,
+    re.VERBOSE | re.ASCII,
 )
 
 

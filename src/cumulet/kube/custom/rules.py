@@ -17,7 +17,7 @@ from cumulet.kube.status import Cause
 Schema = dict[str, Any]
 
 _RULES = "x-kubernetes-validations"
-_OLD = re.compile(r"\boldSelf\b")
+_OLD = re.compile(r"\boldSelf\b", re.ASCII)
 _ESCAPES = (("__", "__underscores__"), (".", "__dot__"), ("-", "__dash__"), ("/", "__slash__"))
 _RESERVED = frozenset(
     [

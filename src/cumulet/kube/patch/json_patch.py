@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from cumulet.common.ascii import is_digits
+
 _OPERATIONS_LIMIT = 10_000
 #: Bytes that all `copy` operations of a patch may make, as JSON; without a bound, each could double the object.
 _COPY_LIMIT = 3 * 1024 * 1024
@@ -85,7 +87,7 @@ def _pointer(text: Any) -> list[str]:
 def _index(part: str, length: int, *, adding: bool) -> int:
     if part == "-" and adding:
         return length
-    if not part.isascii() or not part.isdecimal():
+    if not is_digits(part):
         raise JsonPatchError(f"{part!r} is not an index")
     index = int(part) if len(part) < 10 else length + 1
     if index > length or (index == length and not adding):

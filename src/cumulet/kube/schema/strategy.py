@@ -6,6 +6,7 @@ import uuid
 from typing import Any
 
 from cumulet.common import clock
+from cumulet.common.ascii import is_digits
 from cumulet.kube.schema.defaults.core import namespace
 from cumulet.kube.schema.definitions import definition, empty
 from cumulet.kube.schema.parts import PARTS, keep_but_part
@@ -172,7 +173,7 @@ def prepare_for_update(obj: Object, old: Object, group: str, kind: str, subresou
         obj["metadata"]["generation"] = generation + 1 if changed else generation
     if (group, kind) == ("apps", "DaemonSet") and obj["spec"].get("template") != old["spec"].get("template"):
         before = (old["metadata"].get("annotations") or {}).get(_TEMPLATE_GENERATION, "")
-        count = int(before) if before.isascii() and before.isdecimal() and len(before) < 16 else 0
+        count = int(before) if is_digits(before) and len(before) < 16 else 0
         obj["metadata"].setdefault("annotations", {})[_TEMPLATE_GENERATION] = str(count + 1)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from cumulet.common.ascii import fold
 from cumulet.kube.tables.common import NONE as _NONE
 from cumulet.kube.tables.common import Cells, Object, age_of, name_of, spec_of, status_of
 from cumulet.kube.tables.network import NETWORK
@@ -37,7 +38,7 @@ def _event(obj: Object, now: datetime) -> list[Any]:
         age(last, now),
         obj.get("type", ""),
         obj.get("reason", ""),
-        f"{involved.get('kind', '').lower()}/{involved.get('name', '')}",
+        f"{fold(involved.get('kind', ''))}/{involved.get('name', '')}",
         involved.get("fieldPath", ""),
         ", ".join(name for name in names if name),
         (obj.get("message") or "").strip(),

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from cumulet.common import clock
+from cumulet.common.ascii import fold
 from cumulet.kube.tables.common import NONE as _NONE
 from cumulet.kube.tables.common import Cells, Object, age_of, name_of, spec_of, status_of
 from cumulet.kube.tables.text import age, duration, join, selector_text
@@ -94,7 +95,7 @@ def _metrics(wanted: list[Object], seen: list[Object]) -> str:
 
 def _metric(metric: Object, seen: Object) -> str:
     kind = metric.get("type") or ""
-    key = kind[:1].lower() + kind[1:]
+    key = fold(kind[:1]) + kind[1:]
     of, current = metric.get(key) or {}, (seen.get(key) or {}).get("current") or {}
     target = of.get("target") or {}
     named = key in ("resource", "containerResource")
@@ -161,7 +162,7 @@ def _cron_job(obj: Object, now: datetime) -> list[Any]:
 
 def _revision(obj: Object, now: datetime) -> list[Any]:
     owner = next((item for item in obj["metadata"].get("ownerReferences") or () if item.get("controller")), None)
-    kind = f"{owner['kind'].lower()}.{owner['apiVersion'].partition('/')[0]}/{owner['name']}" if owner else _NONE
+    kind = f"{fold(owner['kind'])}.{owner['apiVersion'].partition('/')[0]}/{owner['name']}" if owner else _NONE
     return [name_of(obj), kind, obj.get("revision", 0), age_of(obj, now)]
 
 

@@ -9,6 +9,7 @@ import msgspec
 from aiohttp import web
 
 from cumulet.common.arm import json_response
+from cumulet.common.ascii import fold
 from cumulet.registry import names
 from cumulet.registry.acr import forms
 from cumulet.registry.acr.listing import Page, link
@@ -36,6 +37,7 @@ class Deleted:
         if request.method == "POST" and match is not None and match["kind"] == "_manifests" and match["digest"]:
             return await self._restore(request, registry, match["name"], match["digest"])
         if request.method not in ("GET", "HEAD"):
+            await self._guard.demand(request, registry, "registry", "", "pull")
             raise OciError(405, "UNSUPPORTED", f"{request.method} is not supported here")
         wanted = Page.of(request)
         if path == "_catalog":
@@ -62,7 +64,7 @@ class Deleted:
             tag = msgspec.json.decode(await request.read() or b"{}", type=_Restore).tag
         except (msgspec.DecodeError, RecursionError) as error:
             raise OciError(400, "UNSUPPORTED", f"the body is not valid: {error}") from None
-        force = request.query.get("force", "").lower() == "true"
+        force = fold(request.query.get("force", "")) == "true"
         tags = [names.tag(tag)] if tag else []
         if not await self._catalog.restore_manifest(registry.key, name, digest, tags, force=force):
             raise not_found("MANIFEST_UNKNOWN", f"no deleted manifest {digest} is in {name}")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import msgspec
 from aiohttp import web
 
+from cumulet.common.ascii import fold
 from cumulet.registry.errors import OciError
 from cumulet.registry.manifests import page
 
@@ -28,7 +29,7 @@ class Page(msgspec.Struct, frozen=True):
     def of(cls, request: web.Request) -> Page:
         """Read from the query. Raises `OciError` 400."""
         count, last = page(request)
-        order = _ORDERS.get(request.query.get("orderby", "").lower())
+        order = _ORDERS.get(fold(request.query.get("orderby", "")))
         if order is None:
             raise OciError(400, "UNSUPPORTED", "orderby must be timeasc, timedesc or none")
         return cls(count, last, order)
@@ -53,4 +54,4 @@ def link(request: web.Request, wanted: Page, names: Sequence[str]) -> dict[str, 
         return {}
     query = {"last": names[wanted.count - 1], "n": str(wanted.count)}
     kept = {key: request.query[key] for key in ("orderby", "digest") if key in request.query}
-    return {"Link": f'<{request.rel_url.raw_path}?{urlencode(query | kept)}>; rel="next"'}
+    return {"Link": f'<{quote(request.path)}?{urlencode(query | kept)}>; rel="next"'}

@@ -56,6 +56,7 @@ class Acr:
         reference = _reference(kind, match["reference"])
         right = _RIGHTS.get(request.method)
         if right is None:
+            await self._guard.demand(request, registry, "registry", "", "pull")
             raise _unsupported(request)
         await self._guard.demand(request, registry, "repository", name, right)
         match request.method:
@@ -66,9 +67,9 @@ class Acr:
         return await self._get(request, registry, name, kind, reference)
 
     async def _repositories(self, request: web.Request, registry: Registry) -> web.Response:
+        await self._guard.demand(request, registry, "registry", "catalog", "*")
         if request.method not in ("GET", "HEAD"):
             raise _unsupported(request)
-        await self._guard.demand(request, registry, "registry", "catalog", "*")
         wanted = Page.of(request)
         found = self._catalog.repositories(registry.key, wanted.last, wanted.count + 1)
         body = {"repositories": found[: wanted.count]}

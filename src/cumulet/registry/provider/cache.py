@@ -9,6 +9,7 @@ import msgspec
 
 from cumulet.common import clock
 from cumulet.common.arm import ArmError
+from cumulet.common.ascii import fold
 from cumulet.registry import names
 from cumulet.registry.errors import OciError
 from cumulet.registry.provider.children import Body, Children
@@ -41,7 +42,7 @@ class CredentialSets(Children[CredentialSet]):
 
     async def read(self, registry: Registry, name: str, body: Body, existing: CredentialSet | None) -> CredentialSet:
         """The credentials that there were stay where none are given."""
-        server = body.get("loginServer", str, existing.login_server if existing else "").lower()
+        server = fold(body.get("loginServer", str, existing.login_server if existing else ""))
         if not is_server(server):
             raise _invalid("loginServer", f"'{server[:200]}' is not a server.")
         logins = body.get("authCredentials", list[_Login], [])
@@ -93,7 +94,7 @@ class CacheRules(Children[CacheRule]):
         if source.endswith("*") != target.endswith("*"):
             raise _invalid("targetRepository", "Either both of source and target end in * or neither.")
         for other in self.all(registry):
-            if other.target == target and other.name.lower() != name.lower():
+            if other.target == target and fold(other.name) != fold(name):
                 raise ArmError(409, "Conflict", f"The cache rule '{other.name}' has the target '{target}' already.")
         credentials = existing.credential_set if existing else ""
         if body.has("credentialSetResourceId"):
@@ -119,9 +120,9 @@ class CacheRules(Children[CacheRule]):
         """The name of the credential set of an id, in the same registry and for the source's server."""
         prefix, _, name = text.rpartition("/")
         found = self._resources.find(registry.key, CredentialSet, name)
-        if prefix.lower() != f"{registry.id}/credentialSets".lower() or found is None:
+        if fold(prefix) != fold(f"{registry.id}/credentialSets") or found is None:
             raise _invalid("credentialSetResourceId", f"The credential set '{text[:300]}' was not found.")
-        if found.login_server != server.lower():
+        if found.login_server != fold(server):
             raise _invalid(
                 "credentialSetResourceId",
                 f"The credential set '{name}' is for '{found.login_server}', not '{server}'.",

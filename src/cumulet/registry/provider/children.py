@@ -10,6 +10,7 @@ import msgspec
 from aiohttp import web
 
 from cumulet.common.arm import ArmError, json_response, read_json
+from cumulet.common.ascii import fold
 from cumulet.registry.provider import paths
 from cumulet.registry.resources import Resource
 from cumulet.registry.store import Catalog, Registry
@@ -72,7 +73,7 @@ class Children(Generic[R]):
 
     def find(self, registry: Registry, name: str) -> R:
         """One of them. Raises `ArmError` 404."""
-        found = next((item for item in self.all(registry) if item.name.lower() == name.lower()), None)
+        found = next((item for item in self.all(registry) if fold(item.name) == fold(name)), None)
         if found is None:
             raise ArmError(
                 404,

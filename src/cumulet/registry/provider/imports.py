@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import uuid
 from typing import Any, ClassVar
+from urllib.parse import quote
 
 import msgspec
 from aiohttp import web
 
 from cumulet.common import clock
 from cumulet.common.arm import ArmError, ResourceId, front_door_url, json_response, read_json
+from cumulet.common.ascii import fold
 from cumulet.common.tasks import TaskSet
 from cumulet.registry import names
 from cumulet.registry.access import Gate
@@ -156,7 +158,7 @@ class Imports:
         if source.resource_id is not None:
             own = self._by_id(source.resource_id)
         elif source.registry_uri is not None:
-            server = source.registry_uri.removeprefix("https://").strip("/").lower()
+            server = fold(source.registry_uri.removeprefix("https://").strip("/"))
             if not is_server(server):
                 raise ArmError(
                     400, "InvalidRegistryUri", f"'{server[:200]}' is not a server.", target="source.registryUri"
@@ -212,7 +214,7 @@ class Imports:
 
     def _operation(self, request: web.Request) -> tuple[Registry, Import]:
         name = request.match_info["operation"]
-        registry = paths.by_key(self._catalog, name.partition("-")[0].lower())
+        registry = paths.by_key(self._catalog, fold(name.partition("-")[0]))
         found = self._catalog.resources.find(registry.key, Import, name) if registry is not None else None
         if registry is None or found is None:
             raise ArmError(404, "NotFound", f"There is no operation '{name[:100]}'.")
@@ -274,7 +276,8 @@ def _targets(body: _Body, repository: str, reference: str | None) -> dict[str, l
 def _accepted(request: web.Request, registry: Registry, operation: str) -> web.Response:
     base = front_door_url(request)
     subscription = "/".join(registry.id.split("/")[:3])
-    place = f"{base}{subscription}/providers/Microsoft.ContainerRegistry/locations/{registry.resource.location}"
+    location = quote(registry.resource.location, safe="")
+    place = f"{base}{subscription}/providers/Microsoft.ContainerRegistry/locations/{location}"
     query = "?api-version=2023-07-01"
     headers = {
         "Azure-AsyncOperation": f"{place}/operationStatuses/{operation}{query}",

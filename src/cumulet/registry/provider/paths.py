@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import re
-
 from aiohttp import web
 
-from cumulet.common.arm import ArmError, ResourceId
+from cumulet.common.arm import ArmError, ResourceId, fixed
+from cumulet.common.ascii import fold
 from cumulet.registry.store import Catalog, Registry
 
-_TYPE = r"providers/{namespace:(?i:Microsoft\.ContainerRegistry)}"
-SUBSCRIPTION = f"/{{subscriptions:(?i:subscriptions)}}/{{subscription}}/{_TYPE}"
-GROUP = f"/{{subscriptions:(?i:subscriptions)}}/{{subscription}}/{{groups:(?i:resourceGroups)}}/{{group}}/{_TYPE}"
-REGISTRIES = "{type:(?i:registries)}"
+_TYPE = f"{fixed('providers', 'providers')}/{fixed('Microsoft.ContainerRegistry', 'namespace')}"
+_SUBSCRIPTION = f"/{fixed('subscriptions', 'subscriptions')}/{{subscription}}"
+SUBSCRIPTION = f"{_SUBSCRIPTION}/{_TYPE}"
+GROUP = f"{_SUBSCRIPTION}/{fixed('resourceGroups', 'groups')}/{{group}}/{_TYPE}"
+REGISTRIES = fixed("registries", "type")
 REGISTRY = f"{GROUP}/{REGISTRIES}/{{registry}}"
 
 
 def word(text: str, label: str = "verb") -> str:
     """A segment of a path, without case."""
-    return f"{{{label}:(?i:{re.escape(text)})}}"
+    return fixed(text, label)
 
 
 def by_key(catalog: Catalog, key: str) -> Registry | None:
@@ -29,8 +29,8 @@ def by_key(catalog: Catalog, key: str) -> Registry | None:
 def existing(catalog: Catalog, request: web.Request) -> Registry:
     """The registry that a path names. Raises `ArmError` 404 `ResourceNotFound`."""
     name, group = request.match_info["registry"], request.match_info["group"]
-    registry = by_key(catalog, name.lower())
-    if registry is None or (ResourceId(registry.id).resource_group or "").lower() != group.lower():
+    registry = by_key(catalog, fold(name))
+    if registry is None or fold(ResourceId(registry.id).resource_group or "") != fold(group):
         raise ArmError(
             404,
             "ResourceNotFound",

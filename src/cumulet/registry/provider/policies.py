@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from cumulet.common.arm import ArmError
+from cumulet.common.ascii import fold
 from cumulet.registry.store import Policy, Resource
 
 _DAYS = {"retentionPolicy": ("days", 365), "softDeletePolicy": ("retentionDays", 90)}
@@ -64,9 +65,9 @@ def _status(enabled: bool) -> str:
 
 def _enabled(policy: dict[str, Any], before: bool, where: str) -> bool:
     status = policy.get("status", _status(before))
-    if str(status).lower() not in ("enabled", "disabled"):
+    if fold(str(status)) not in ("enabled", "disabled"):
         raise ArmError(400, "InvalidRequestContent", "status must be enabled or disabled.", target=f"{where}.status")
-    return str(status).lower() == "enabled"
+    return fold(str(status)) == "enabled"
 
 
 def _number(value: Any, where: str, most: int) -> int:

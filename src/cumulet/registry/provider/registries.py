@@ -10,7 +10,9 @@ from aiohttp import web
 
 from cumulet.common import clock
 from cumulet.common.arm import ArmError, ResourceId, json_response, read_json, read_tags
+from cumulet.common.ascii import fold
 from cumulet.common.config import write_private
+from cumulet.common.regions import read_location
 from cumulet.registry.access import ABAC, Gate
 from cumulet.registry.collection import Collector
 from cumulet.registry.provider import paths, policies
@@ -19,6 +21,7 @@ from cumulet.registry.scope_maps import ScopeMap
 from cumulet.registry.store import Catalog, Registry, Resource
 from cumulet.registry.webhooks import Webhook
 
+_TYPE = "Microsoft.ContainerRegistry/registries"
 _NAME = re.compile(r"[a-zA-Z0-9]{5,50}")
 _SKUS = ("Basic", "Standard", "Premium")
 #: Bytes of storage and webhooks that are included in each, as Azure's documentation has them; only a quota is enforced.
@@ -58,11 +61,11 @@ class Registries:
         write_private(self._login_servers, "".join(lines).encode())
 
     async def _list(self, request: web.Request) -> web.Response:
-        group = request.match_info.get("group", "").lower()
+        group = fold(request.match_info.get("group", ""))
         found = [
             self._show(registry)
             for registry in self._catalog.registries()
-            if not group or (ResourceId(registry.id).resource_group or "").lower() == group
+            if not group or fold(ResourceId(registry.id).resource_group or "") == group
         ]
         return json_response({"value": found})
 
@@ -70,7 +73,7 @@ class Registries:
         name = str((await read_json(request)).get("name", ""))
         if not _NAME.fullmatch(name):
             answer: dict[str, Any] = {"nameAvailable": False, "reason": "Invalid", "message": _invalid(name)}
-        elif paths.by_key(self._catalog, name.lower()):
+        elif paths.by_key(self._catalog, fold(name)):
             message = f"The registry {name} is already in use."
             answer = {"nameAvailable": False, "reason": "AlreadyExists", "message": message}
         else:
@@ -85,18 +88,16 @@ class Registries:
         if not _NAME.fullmatch(name):
             raise ArmError(400, "RegistryNameNotValid", _invalid(name), target="name")
         body = await read_json(request)
-        existing = paths.by_key(self._catalog, name.lower())
+        existing = paths.by_key(self._catalog, fold(name))
         resource_id = ResourceId(request.path)
         if existing is not None and ResourceId(existing.id) != resource_id:
             raise ArmError(
                 409, "AlreadyInUse", f"The registry DNS name {self._gate.login_server(existing)} is already in use."
             )
-        location = body.get("location") or (existing.resource.location if existing else None)
-        if not isinstance(location, str):
-            raise ArmError(400, "LocationRequired", "The location property is required for this definition.")
+        location = read_location(body, _TYPE, existing.resource.location if existing else None)
         resource = existing.resource if existing else Resource(location=location)
         _change(resource, body)
-        registry = existing or Registry(name.lower(), str(resource_id), name, resource, clock.rfc3339_micro())
+        registry = existing or Registry(fold(name), str(resource_id), name, resource, clock.rfc3339_micro())
         await self._catalog.put_registry(registry)
         self.publish()
         return json_response(self._show(registry), 200 if existing else 201)
@@ -162,7 +163,7 @@ class Registries:
         return {
             "id": registry.id,
             "name": registry.name,
-            "type": "Microsoft.ContainerRegistry/registries",
+            "type": _TYPE,
             "location": resource.location,
             "tags": resource.tags,
             "sku": {"name": resource.sku, "tier": resource.sku},
@@ -209,7 +210,7 @@ def _change(resource: Resource, body: dict[str, Any]) -> None:
     policies.change(resource, properties.get("policies"))
     sku = body.get("sku") or {}
     if name := sku.get("name") if isinstance(sku, dict) else sku:
-        matching = next((known for known in _SKUS if known.lower() == str(name).lower()), None)
+        matching = next((known for known in _SKUS if fold(known) == fold(str(name))), None)
         if matching is None:
             raise ArmError(
                 400, "InvalidSku", f"The SKU '{name}' is not one of {', '.join(_SKUS)}.", target="sku.name"

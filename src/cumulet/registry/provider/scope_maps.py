@@ -6,11 +6,14 @@ from typing import Any
 
 from cumulet.common import clock
 from cumulet.common.arm import ArmError
+from cumulet.common.ascii import fold
 from cumulet.registry.provider.children import Body, Children
 from cumulet.registry.scope_maps import SYSTEM_SCOPE_MAPS, ScopeMap, grant
 from cumulet.registry.store import Registry
 
 _MOST = 500
+#: Characters of a description (REST reference, `ScopeMapProperties`).
+_LONGEST = 256
 
 
 class ScopeMaps(Children[ScopeMap]):
@@ -24,7 +27,7 @@ class ScopeMaps(Children[ScopeMap]):
 
     def check_change(self, registry: Registry, name: str) -> None:
         """The system's stay as they are."""
-        if name.lower() in SYSTEM_SCOPE_MAPS:
+        if fold(name) in SYSTEM_SCOPE_MAPS:
             raise ArmError(400, "ScopeMapReadOnly", f"The scope map '{name}' is the system's and cannot be changed.")
 
     async def read(self, registry: Registry, name: str, body: Body, existing: ScopeMap | None) -> ScopeMap:
@@ -41,10 +44,18 @@ class ScopeMaps(Children[ScopeMap]):
                 raise ArmError(
                     400, "InvalidScopeMapActions", f"An action is not valid: {error}.", target="properties.actions"
                 ) from None
+        description = body.get("description", str, "", "description")
+        if len(description) > _LONGEST or not description.isprintable():
+            raise ArmError(
+                400,
+                "InvalidDescription",
+                f"A description has at most {_LONGEST} characters, and no control characters.",
+                target="properties.description",
+            )
         return ScopeMap(
             name,
             existing.created if existing else clock.rfc3339_micro(),
-            body.get("description", str, "", "description"),
+            description,
             actions,
         )
 

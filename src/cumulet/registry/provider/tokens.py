@@ -10,13 +10,14 @@ from aiohttp import web
 
 from cumulet.common import clock
 from cumulet.common.arm import ArmError, json_response, read_json
+from cumulet.common.ascii import fold
 from cumulet.registry.provider import paths
 from cumulet.registry.provider.children import Body, Children
 from cumulet.registry.repository_tokens import PASSWORDS, Password, RepositoryToken, new_password
 from cumulet.registry.scope_maps import SYSTEM_SCOPE_MAPS, ScopeMap
 from cumulet.registry.store import Registry
 
-_GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 _STATES = ("enabled", "disabled")
 
 
@@ -32,7 +33,7 @@ class RepositoryTokens(Children[RepositoryToken]):
 
     def check_change(self, registry: Registry, name: str) -> None:
         """No token takes the name of another kind of principal."""
-        if name.lower() == registry.key or _GUID.fullmatch(name):
+        if fold(name) == registry.key or _GUID.fullmatch(name):
             raise ArmError(400, "InvalidName", f"The name '{name}' is that of another principal.", target="name")
 
     async def read(
@@ -74,9 +75,9 @@ class RepositoryTokens(Children[RepositoryToken]):
     def _scope_map(self, registry: Registry, scope_map_id: str) -> str:
         """The name of the scope map of an id, in the same registry."""
         prefix, _, name = scope_map_id.rpartition("/")
-        system = SYSTEM_SCOPE_MAPS.get(name.lower())
+        system = SYSTEM_SCOPE_MAPS.get(fold(name))
         found = system or self._resources.find(registry.key, ScopeMap, name)
-        if prefix.lower() != f"{registry.id}/scopeMaps".lower() or found is None:
+        if fold(prefix) != fold(f"{registry.id}/scopeMaps") or found is None:
             raise ArmError(
                 400,
                 "ScopeMapNotFound",
@@ -108,7 +109,7 @@ class RepositoryTokens(Children[RepositoryToken]):
     def _named(self, registry: Registry, token_id: str) -> RepositoryToken:
         prefix, _, name = token_id.rpartition("/")
         token = self._resources.find(registry.key, RepositoryToken, name)
-        if prefix.lower() != f"{registry.id}/tokens".lower() or token is None:
+        if fold(prefix) != fold(f"{registry.id}/tokens") or token is None:
             raise ArmError(404, "TokenNotFound", f"The token '{token_id[:300]}' was not found.", target="tokenId")
         return token
 

@@ -11,6 +11,8 @@ from aiohttp import web
 
 from cumulet.common import clock
 from cumulet.common.arm import ArmError, json_response, read_tags
+from cumulet.common.ascii import fold
+from cumulet.common.regions import read_location
 from cumulet.registry.deliveries import SIGNATURE, Deliveries, Target
 from cumulet.registry.provider import paths
 from cumulet.registry.provider.children import Body, Children
@@ -20,7 +22,7 @@ from cumulet.registry.webhooks import ACTIONS, Events, Webhook
 
 _STATES = ("enabled", "disabled")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
-_OURS = {"host", "content-length", "transfer-encoding", "connection", "content-type", SIGNATURE.lower()}
+_OURS = {"host", "content-length", "transfer-encoding", "connection", "content-type", fold(SIGNATURE)}
 _SCOPE = re.compile(r"[a-z0-9._/*-]{1,255}(?::[A-Za-z0-9._*-]{1,128})?")
 
 
@@ -47,7 +49,7 @@ class Addresses:
         """Where the events of a webhook go."""
         text = self._tokens.open(_place(registry.key, webhook.name), webhook.sealed)
         secret = msgspec.json.decode(text, type=_Secret)
-        purpose = f"webhook\n{registry.id.lower()}\n{registry.created}\n{webhook.name}\n{webhook.created}"
+        purpose = f"webhook\n{fold(registry.id)}\n{registry.created}\n{webhook.name}\n{webhook.created}"
         return Target(secret.service_uri, secret.headers, self._tokens.derive(purpose).hex().encode())
 
     def find(self, key: str, name: str) -> Target | None:
@@ -97,12 +99,16 @@ class Webhooks(Children[Webhook]):
         scope = body.get("scope", str, existing.scope if existing else "")
         if scope and not _SCOPE.fullmatch(scope):
             raise _invalid("scope", "scope must be repository:tag, either with *.")
-        location = body.document.get("location") or (existing.location if existing else registry.resource.location)
+        location = read_location(
+            {"location": registry.resource.location, **body.document} if existing is None else body.document,
+            "Microsoft.ContainerRegistry/registries/webhooks",
+            existing.location if existing else None,
+        )
         tags = read_tags(body.document) if "tags" in body.document or existing is None else existing.tags
         return Webhook(
             name=name,
             created=existing.created if existing else clock.rfc3339_micro(),
-            location=str(location),
+            location=location,
             tags=tags,
             enabled=status == "enabled",
             scope=scope,
@@ -158,14 +164,14 @@ def _check_address(text: str) -> None:
 
 def _check_headers(headers: dict[str, str]) -> None:
     for name, value in headers.items():
-        if not _HEADER.fullmatch(name) or name.lower() in _OURS:
+        if not _HEADER.fullmatch(name) or fold(name) in _OURS:
             raise _invalid("customHeaders", f"'{name[:100]}' cannot be the name of a custom header.")
         if not value.isprintable() or len(value) > 4096:
             raise _invalid("customHeaders", f"the value of the header '{name}' has characters that no header has.")
 
 
 def _place(registry: str, name: str) -> str:
-    return f"webhook\n{registry}\n{name.lower()}"
+    return f"webhook\n{registry}\n{fold(name)}"
 
 
 def _invalid(field: str, message: str) -> ArmError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cumulet.common.ascii import fold
 from cumulet.kube.schema.defaults.values import Object, default
 
 
@@ -50,7 +51,7 @@ def definition(obj: Object) -> None:
     spec = obj.setdefault("spec", {})
     names = spec.setdefault("names", {})
     if kind := names.get("kind"):
-        default(names, singular=kind.lower(), listKind=f"{kind}List")
+        default(names, singular=fold(kind), listKind=f"{kind}List")
     default(spec, conversion={"strategy": "None"})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from cumulet.common.ascii import fold
 from cumulet.common.kubernetes.quantity import decimal
 from cumulet.kube.schema.validation import forms
 from cumulet.kube.schema.validation.causes import Causes, Object, all_invalid, invalid, required, unsupported
@@ -115,7 +116,7 @@ def object_field(reference: Object, fields: tuple[str, ...], field: str) -> Caus
             why = f"error converting fieldPath: field label does not support subscript: {path}"
         yield invalid(f"{field}.fieldPath", path, why)
     elif subscripted:
-        key = subscripted[2].lower() if plain == "metadata.annotations" else subscripted[2]
+        key = fold(subscripted[2]) if plain == "metadata.annotations" else subscripted[2]
         yield from all_invalid(field, key, forms.qualified_name(key))
     elif path not in fields:
         yield unsupported(f"{field}.fieldPath", path, fields)

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from cumulet.common.ascii import fold
 from cumulet.kube.schema.validation import forms
 from cumulet.kube.schema.validation.causes import (
     Causes,
@@ -92,8 +93,8 @@ def annotation_map(found: dict[str, str] | None, field: str) -> Causes:
     if not found:
         return
     for key in sorted(found):
-        if not _is_label(key.lower(), ""):
-            yield from all_invalid(field, key, forms.qualified_name(key.lower()))
+        if not _is_label(fold(key), ""):
+            yield from all_invalid(field, key, forms.qualified_name(fold(key)))
     if sum(len(key) + len(value) for key, value in found.items()) > _ANNOTATIONS_LIMIT // 4:
         size = sum(len(key.encode()) + len(value.encode()) for key, value in found.items())
         if size > _ANNOTATIONS_LIMIT:

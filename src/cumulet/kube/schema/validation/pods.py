@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from cumulet.common.ascii import raised
 from cumulet.kube.schema.likeness import likeness
 from cumulet.kube.schema.validation import forms
 from cumulet.kube.schema.validation.addresses import address
@@ -232,7 +233,7 @@ def _claims(found: list[Object], field: str) -> Causes:
             names.add(name)
         keys = ("resourceClaimName", "resourceClaimTemplateName")
         given = [key for key in keys if claim.get(key) is not None]
-        shown = {"Name": name} | {f"{key[0].upper()}{key[1:]}": claim.get(key) for key in keys}
+        shown = {"Name": name} | {f"{raised(key[0])}{key[1:]}": claim.get(key) for key in keys}
         if len(given) > 1:
             why = "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified"
             yield invalid(where, shown, why)

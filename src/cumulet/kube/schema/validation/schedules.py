@@ -6,6 +6,7 @@ import re
 import zoneinfo
 from typing import NamedTuple
 
+from cumulet.common.ascii import fold
 from cumulet.kube.schema.validation.causes import Causes, Object, invalid, quoted, required
 
 
@@ -29,7 +30,7 @@ _FIELDS = (
 )
 _NAMED = frozenset(("@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"))
 _EVERY = "@every "
-_DURATION = re.compile(r"[-+]?(?:0|(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+)")
+_DURATION = re.compile(r"[-+]?(?:0|(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+)", re.ASCII)
 _ZONE_PART = re.compile(r"[A-Za-z._0-9+-]{1,14}")
 
 
@@ -63,7 +64,7 @@ def time_zone(name: str | None, field: str) -> Causes:
         if part in (".", "..") or part.startswith("-") or not _ZONE_PART.fullmatch(part):
             yield invalid(field, name, f"unknown time zone {name}")
             return
-    if name.lower() == "local":
+    if fold(name) == "local":
         why = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones"
         yield invalid(field, name, why)
     elif not _is_zone(name):
@@ -136,8 +137,8 @@ def _range(expression: str, bounds: _Bounds) -> None:
 
 
 def _number(text: str, bounds: _Bounds | None) -> int:
-    if bounds is not None and text.lower() in bounds.names:
-        return bounds.names[text.lower()]
+    if bounds is not None and fold(text) in bounds.names:
+        return bounds.names[fold(text)]
     if not re.fullmatch(r"[-+]?[0-9]{1,18}", text):
         raise ValueError(f"failed to parse int from {text}: strconv.Atoi: parsing {quoted(text)}: invalid syntax")
     if int(text) < 0:

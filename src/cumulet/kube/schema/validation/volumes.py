@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 
+from cumulet.common.ascii import fold
 from cumulet.common.kubernetes.quantity import decimal
 from cumulet.kube.schema.validation import forms
 from cumulet.kube.schema.validation.causes import (
@@ -39,7 +40,7 @@ _TYPES = (
     "Socket",
 )
 _INITIATORS = {
-    "iqn": re.compile(r"iqn\.\d{4}-\d{2}\.([A-Za-z0-9-.]+)(:[^,;*&$|\s]+)$"),
+    "iqn": re.compile(r"iqn\.\d{4}-\d{2}\.([A-Za-z0-9-.]+)(:[^,;*&$|\s]+)$", re.ASCII),
     "eui": re.compile(r"eui.[A-Za-z0-9]{16}$"),
     "naa": re.compile(r"naa.[A-Za-z0-9]{32}$"),
 }
@@ -220,7 +221,7 @@ def _fibre_channel(source: Object, field: str) -> Causes:
 def _flex(source: Object, field: str) -> Causes:
     yield from _needs("driver")(source, field)
     for key in sorted(source.get("options") or ()):
-        if f".{key.partition('/')[0].lower()}".endswith((".kubernetes.io", ".k8s.io")):
+        if f".{fold(key.partition('/')[0])}".endswith((".kubernetes.io", ".k8s.io")):
             yield invalid(f"{field}.options[{key}]", key, "kubernetes.io and k8s.io namespaces are reserved")
 
 
@@ -273,7 +274,7 @@ def driver_name(name: str, field: str) -> Causes:
         return
     if len(name) > 63:
         yield too_long(field, 63)
-    yield from all_invalid(field, name, forms.dns_subdomain(name.lower()))
+    yield from all_invalid(field, name, forms.dns_subdomain(fold(name)))
 
 
 def _ephemeral(source: Object, field: str) -> Causes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cumulet.common.ascii import is_digits, raised
 from cumulet.kube.schema.selecting import selects
 from cumulet.kube.schema.validation import forms
 from cumulet.kube.schema.validation.causes import (
@@ -136,7 +137,7 @@ def _strategy(strategy: Object) -> Causes:
 
 def _struct(value: Object | None, *names: str) -> Object | None:
     """An object as upstream's structs, which have no other names in JSON, are shown."""
-    return None if value is None else {f"{name[0].upper()}{name[1:]}": value.get(name) for name in names}
+    return None if value is None else {f"{raised(name[0])}{name[1:]}": value.get(name) for name in names}
 
 
 def share(value: Any, field: str) -> Causes:
@@ -156,7 +157,7 @@ def at_most_all(value: Any, field: str) -> Causes:
 def _number(value: Any) -> int:
     if isinstance(value, str):
         digits = value.removesuffix("%")
-        return int(digits) if digits.isascii() and digits.isdecimal() and len(digits) < 19 else 0
+        return int(digits) if is_digits(digits) and len(digits) < 19 else 0
     return int(value)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator
 
+from cumulet.common.ascii import is_digits
 from cumulet.kube.schema.validation.addresses import Address, parsed
 
 
@@ -24,7 +25,7 @@ def network(text: str, field: str) -> Iterator[str]:
     """The same of a range."""
     base, _, length = text.partition("/")
     found = parsed(base)
-    if found is None or not length.isdecimal() or int(length) > found.max_prefixlen:
+    if found is None or not is_digits(length) or int(length) > found.max_prefixlen:
         return
     whole = ipaddress.ip_network(f"{found}/{int(length)}", strict=False)
     said = False
