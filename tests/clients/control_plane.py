@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from cumulet.common import config as settings
-from cumulet.common.config import Address, RoomName
+from cumulet.common.config import Address, AuthorityName, RoomName
 from cumulet.common.room import listen
 from tests.cloud import Cloud
 
@@ -159,12 +159,14 @@ class ControlPlane(Cloud):
 
     def _kube_command(self) -> list[str]:
         certificate, key = (str(path) for path in self.config.certificate_files("kube"))
+        shown, shown_key = (str(path) for path in self.config.kubelet_client_files)
         signing = str(self._signing_key())
         return [
             *("--etcd-servers", self._etcd_url),
             *("--tls-cert-file", certificate, "--tls-private-key-file", key),
-            *("--client-ca-file", str(self.config.ca_file)),
-            *("--kubelet-client-certificate", certificate, "--kubelet-client-key", key),
+            *("--client-ca-file", str(self.config.authority_file("cluster"))),
+            *("--kubelet-client-certificate", shown, "--kubelet-client-key", shown_key),
+            *("--kubelet-certificate-authority", str(self.config.authority_file("kubelet-serving"))),
             *("--kubelet-preferred-address-types", "InternalIP"),
             *("--authorization-mode", "Node,RBAC", "--enable-admission-plugins", "NodeRestriction"),
             *("--service-account-issuer", "https://kubernetes.default.svc.cluster.local"),
@@ -181,10 +183,19 @@ class ControlPlane(Cloud):
     def _controllers_command(self) -> list[str]:
         return [
             *self._as("controllers"),
-            *("--root-ca-file", str(self.config.ca_file), "--cluster-signing-cert-file", str(self.config.ca_file)),
-            *("--cluster-signing-key-file", str(self.config.ca_file.with_suffix(".key"))),
+            *("--root-ca-file", str(self.config.ca_file)),
+            *self._signer("kube-apiserver-client", "cluster"),
+            *self._signer("kubelet-client", "cluster"),
+            *self._signer("kubelet-serving", "kubelet-serving"),
             *("--service-account-private-key-file", str(self._signing_key()), "--use-service-account-credentials"),
             *("--max-endpoints-per-slice", "4", "--node-monitor-grace-period", "16s", "--node-monitor-period", "1s"),
+        ]
+
+    def _signer(self, signer: str, authority: AuthorityName) -> list[str]:
+        files = self.config.authority_file(authority), self.config.authority_key_file(authority)
+        return [
+            f"--cluster-signing-{signer}-{kind}-file={file}"
+            for kind, file in zip(("cert", "key"), files, strict=True)
         ]
 
     def _as(self, name: RoomName) -> list[str]:

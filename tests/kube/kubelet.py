@@ -17,7 +17,7 @@ from cumulet.node import forward
 
 
 class StandInKubelet:
-    """Serves on a free port until closed; shows the node's certificate."""
+    """Serves where the node's does, until closed, and shows its certificate."""
 
     def __init__(self, config: Config) -> None:
         self.port = 0
@@ -63,8 +63,8 @@ class StandInKubelet:
         runner = web.AppRunner(app, shutdown_timeout=1)
         await runner.setup()
         files = self._config.certificate_files("node")
-        context = tls.server_context(*files, client_ca=self._config.ca_file)
-        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
+        context = tls.server_context(*files, client_ca=self._config.authority_file("kubelet-client"))
+        site = web.TCPSite(runner, "127.0.0.1", self._config.addresses["node"].port, ssl_context=context)
         await site.start()
         self.port = runner.addresses[0][1]
         self._ready.set()

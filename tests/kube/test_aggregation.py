@@ -107,7 +107,7 @@ def test_what_servers_behind_read(server: Server) -> None:
     data = server.call("GET", "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication").body[
         "data"
     ]
-    assert json.loads(data["requestheader-allowed-names"]) == ["kube-apiserver"]
+    assert json.loads(data["requestheader-allowed-names"]) == ["front-proxy-client"]
     assert data["requestheader-client-ca-file"].startswith("-----BEGIN CERTIFICATE")
 
 

@@ -51,7 +51,7 @@ def pod(kubectl: Program, cluster: Cloud) -> URL:
 @pytest.fixture
 def context(cluster: Cloud) -> ssl.SSLContext:
     """The administrator's."""
-    return tls.client_context(cluster.config.ca_file, *cluster.config.certificate_files("kube"))
+    return tls.client_context(cluster.config.ca_file, *cluster.config.user_files())
 
 
 def _offer(*versions: str) -> CIMultiDict[str]:

@@ -12,9 +12,9 @@ import typer
 
 from cumulet.cli.output import fail
 from cumulet.common import config as settings
-from cumulet.common.config import Config, RoomName
+from cumulet.common.config import Config, ConfigError, RoomName
 from cumulet.common.room import run
-from cumulet.up import install, lifecycle
+from cumulet.up import certificates, install, lifecycle, migration
 
 ClientCa = Annotated[
     Path | None,
@@ -63,6 +63,7 @@ def up(
     data_dir = settings.default_data_dir()
     try:
         lifecycle.refuse_second(data_dir)
+        migrates = migration.is_needed(data_dir)
         config = install.install(
             data_dir,
             ports=_ports(port or []),
@@ -73,6 +74,8 @@ def up(
             client_ca=client_ca,
             node_address=node_address,
         )
+        if migrates:
+            print(migration.notice(config, hosts))
         running = lifecycle.start(config)
     except lifecycle.StartError as error:
         wanting = "".join(f"\n  - {problem.what}\n      {problem.cure}" for problem in error.problems)
@@ -94,12 +97,17 @@ def down() -> None:
 def status() -> None:
     """Tell, room by room, what is up. Exits with 1 where something is not."""
     config = settings.load(settings.default_data_dir())
+    if migration.is_needed(config.data_dir):
+        raise ConfigError(f"the certificates in {config.pki_dir} are of an older version: run `cumulet up`")
     rows = asyncio.run(lifecycle.status(config))
     print(f"{'ROOM':<12} {'PID':>7} {'MEMORY':>9}  {'URL':<26} HEALTH")
     for row in rows:
         memory = f"{row.resident / 1e6:.1f} MB" if row.resident else ""
         print(f"{row.room:<12} {row.pid or '':>7} {memory:>9}  {row.url:<26} {row.health}")
     print(f"{'all':<12} {'':>7} {sum(row.resident or 0 for row in rows) / 1e6:>6.1f} MB")
+    print(f"\n{'AUTHORITY':<16} {'ENDS':<12} FIRST CERTIFICATE ENDS")
+    for name, (own, first) in certificates.expiry(config).items():
+        print(f"{name:<16} {own:%Y-%m-%d}   {first:%Y-%m-%d}")
     if any(row.health != "ready" for row in rows):
         raise typer.Exit(1)
 

@@ -12,18 +12,30 @@ import asyncio
 import contextlib
 import functools
 import gc
+import logging
 import signal
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import uvloop
 from aiohttp import web
 
 from cumulet.common import logs, tls
-from cumulet.common.config import Address, Config, RoomName
+from cumulet.common.config import (
+    DEFAULT_PORTS,
+    Address,
+    AuthorityName,
+    Config,
+    ConfigError,
+    RoomName,
+    private_folder,
+    room_id,
+)
+
+log = logging.getLogger(__name__)
 
 #: Bytes of a body that wait for their handler; bodies come in pieces of about that size.
 _READ_BUFFER = 512 * 1024
@@ -50,13 +62,12 @@ class Room:
         self.listeners = listeners
         self.stopping = asyncio.Event()
         self._on_ready = on_ready
+        self._reloads: list[Callable[[], object]] = []
 
     @property
     def data_dir(self) -> Path:
         """The room's own folder, made 0700 when it is first asked for."""
-        path = self.config.room_dir(self.name)
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return path
+        return private_folder(self.config.room_dir(self.name))
 
     def ready(self) -> None:
         """Say that requests are served from now on."""
@@ -64,16 +75,39 @@ class Room:
         gc.freeze()  # what was made up to now stays, and is not looked through again and again
         self._on_ready()
 
-    def server_tls(self, client_ca: bytes | None = None) -> ssl.SSLContext:
-        """Serve with the room's certificate; a client may show one (`peer_certificate`) of our authority, or of another."""
-        files = self.config.certificate_files(self.name)
-        return tls.server_context(*files, client_ca=client_ca or self.config.ca_file)
+    def on_reload(self, callback: Callable[[], object]) -> None:
+        """Call this when the files of certificates have changed."""
+        self._reloads.append(callback)
 
-    def client_tls(self, *, show_certificate: bool = False) -> ssl.SSLContext:
-        """Trust our authority, and where wanted authenticate as this room."""
-        if show_certificate:
-            return tls.client_context(self.config.ca_file, *self.config.certificate_files(self.name))
-        return tls.client_context(self.config.ca_file)
+    def reload(self) -> None:
+        """Take in new certificates; connections that are open keep theirs. What cannot be read stays as it was."""
+        for callback in self._reloads:
+            try:
+                callback()
+            except (OSError, ValueError, ConfigError):  # `ssl.SSLError` is an `OSError`
+                log.exception("the new certificates cannot be used")
+        log.info("certificates were read again")
+
+    def server_tls(self, clients: AuthorityName | bytes = "rooms") -> tls.ServerContext:
+        """Serve with the room's certificate. A client may show one that `clients` signed, an authority of ours or PEM.
+
+        Those of `rooms` are read by `peer_room`, those of others by `peer_certificate`.
+        """
+        files = self.config.certificate_files(self.name)
+        trusted = clients if isinstance(clients, bytes) else self.config.authority_file(clients)
+        trust_domain = self.config.trust_domain if clients == "rooms" else None
+        context = tls.server_context(*files, client_ca=trusted, trust_domain=trust_domain)
+        self.on_reload(functools.partial(context.load_cert_chain, *files))
+        return context
+
+    def client_tls(
+        self, *, trust: AuthorityName = "serving", show: tuple[Path, Path] | None = None
+    ) -> ssl.SSLContext:
+        """Trust one authority of ours, and show a certificate where one is given."""
+        context = tls.client_context(self.config.authority_file(trust), *(show or ()))
+        if show is not None:
+            self.on_reload(functools.partial(context.load_cert_chain, *show))
+        return context
 
     @contextlib.asynccontextmanager
     async def serving(
@@ -82,12 +116,12 @@ class Room:
         *,
         listeners: Sequence[socket.socket] = (),
         plain: bool = False,
-        client_ca: bytes | None = None,
+        clients: AuthorityName | bytes = "rooms",
         around: Callable[[Handler], Handler] = lambda handler: handler,
     ) -> AsyncIterator[None]:
         """Serve HTTP/1.1 on the room's listeners, or on others, over TLS unless `plain`, while the context is open.
 
-        `client_ca` (PEM) signs the certificates of clients where that is not our own authority.
+        `clients` signs the certificates of clients (`server_tls`).
 
         `handler` is an aiohttp application, or for hot paths a bare coroutine from request to response; `around` puts
         something in front of it.
@@ -109,7 +143,7 @@ class Room:
         assert runner.server is not None
         runner.server.request_handler = around(runner.server.request_handler)
         try:
-            context = None if plain else self.server_tls(client_ca)
+            context = None if plain else self.server_tls(clients)
             for listener in listeners or self.listeners:
                 await web.SockSite(runner, listener, ssl_context=context, backlog=1024).start()
             yield
@@ -139,12 +173,34 @@ class Peer(NamedTuple):
 
 
 def peer_certificate(request: web.BaseRequest) -> Peer | None:
-    """Who the other end proved to be in the TLS handshake, or `None` where it showed no certificate."""
-    transport = request.transport
-    certificate = transport.get_extra_info("peercert") if transport is not None else None
-    if not certificate:
+    """Which user the other end proved to be in the TLS handshake, or `None` where it showed no certificate.
+
+    Nobody is a user where the certificates of rooms are taken.
+    """
+    certificate, context = _shown(request)
+    if not certificate or context is None or context.trust_domain is not None:
         return None
     return _peer(certificate.get("subject", ()))
+
+
+def peer_room(request: web.BaseRequest) -> RoomName | None:
+    """Which room of this installation the other end proved to be in the TLS handshake, or `None` where it is none.
+
+    It has the room's SPIFFE ID as its only URI, in a certificate of the authority `rooms`.
+    """
+    certificate, context = _shown(request)
+    if not certificate or context is None or context.trust_domain is None:
+        return None
+    return _room(certificate.get("subjectAltName", ()), context.trust_domain)
+
+
+def _shown(request: web.BaseRequest) -> tuple[dict[str, Any] | None, tls.ServerContext | None]:
+    """The verified certificate of the other end, and the context that verified it."""
+    transport = request.transport
+    if transport is None:
+        return None, None
+    context = transport.get_extra_info("sslcontext")
+    return transport.get_extra_info("peercert"), context if isinstance(context, tls.ServerContext) else None
 
 
 @functools.lru_cache(256)
@@ -152,6 +208,12 @@ def _peer(subject: tuple[tuple[tuple[str, str], ...], ...]) -> Peer:
     fields = [field for names in subject for field in names]
     user = next((value for key, value in fields if key == "commonName"), "")
     return Peer(user, tuple(value for key, value in fields if key == "organizationName"))
+
+
+@functools.lru_cache(256)
+def _room(names: tuple[tuple[str, str], ...], trust_domain: str) -> RoomName | None:
+    uris = [value for key, value in names if key == "URI"]
+    return next((room for room in DEFAULT_PORTS if uris == [room_id(trust_domain, room)]), None)
 
 
 def listen(address: Address) -> socket.socket:
@@ -178,7 +240,7 @@ def run(
     log_file: Path | None = None,
     new_event_loop: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop,
 ) -> None:
-    """Run a room in this process until SIGTERM or SIGINT."""
+    """Run a room in this process until SIGTERM or SIGINT. SIGHUP tells it that there are new certificates."""
     logs.configure(name, log_file)
 
     async def main() -> None:
@@ -186,6 +248,7 @@ def run(
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, room.stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, room.reload)
         await serve(room)
 
     with asyncio.Runner(loop_factory=new_event_loop) as runner:

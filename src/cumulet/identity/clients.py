@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from cumulet.common import clock
-from cumulet.common.room import Peer
+from cumulet.common.config import RoomName
 from cumulet.common.secrets import Guard, TooManyFailuresError
 from cumulet.identity.store import Application, Certificate, Directory, Principal
 
@@ -58,7 +58,7 @@ class Clients:
         self._audiences = audiences
         self._guard = Guard()
 
-    async def authenticate(self, form: Mapping[str, str], peer: Peer | None) -> Client:
+    async def authenticate(self, form: Mapping[str, str], peer: RoomName | None) -> Client:
         """The client that a token request comes from. Raises `OAuthError`."""
         client_id = form.get("client_id", "").lower()
         if not client_id:
@@ -66,7 +66,7 @@ class Clients:
                 400, "invalid_request", 900144, "The request body must contain the following parameter: 'client_id'."
             )
         for identity in self._directory.managed_identities("app_id", client_id):
-            if peer is None or peer.user != _PLATFORM:
+            if peer != _PLATFORM:
                 raise _invalid(
                     7000218,
                     f"'{client_id}' is a managed identity: only the platform that runs its workload speaks for it.",

@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from cumulet.common import clock
 from cumulet.common.arm import json_response
-from cumulet.common.room import peer_certificate
+from cumulet.common.room import peer_room
 from cumulet.identity.clients import Client, Clients, OAuthError
 from cumulet.identity.keys import TOKEN_LIFE, SigningKeys
 from cumulet.identity.store import Directory
@@ -119,7 +119,7 @@ class TokenEndpoint:
                 f"The app requested an unsupported grant type '{grant[:100]}': use client_credentials.",
             )
         audience = _audience(form.get("scope", ""))
-        client = await self._clients.authenticate(form, peer_certificate(request))
+        client = await self._clients.authenticate(form, peer_room(request))
         self._issued.inc()
         return json_response(self._issue(client, audience), headers=_NOT_KEPT)
 

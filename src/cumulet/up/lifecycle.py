@@ -7,6 +7,7 @@ import json
 import os
 import select
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ import aiohttp
 import msgspec
 
 from cumulet.common import tls
-from cumulet.common.config import Config, RoomName
+from cumulet.common.config import Config, RoomName, private_folder
 from cumulet.up.hosts import Hosts
 from cumulet.up.preflight import Problem, problems
 from cumulet.up.provision import ProvisionError, provision
@@ -84,7 +85,7 @@ def start(config: Config) -> Running:
     began = time.monotonic()
     reads, writes = os.pipe()
     output = log_file(config, "supervisor").with_suffix(".out")
-    output.parent.mkdir(mode=0o700, exist_ok=True)
+    private_folder(output.parent)
     with output.open("ab") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "cumulet.up.supervisor", str(config.data_dir), str(writes)],
@@ -135,13 +136,13 @@ def stop(config: Config) -> list[str]:
 async def status(config: Config) -> list[RoomStatus]:
     """Every room: whether it answers, as whom it runs and what it holds."""
     pids = _pids(config)
-    context = tls.client_context(config.ca_file)
     timeout = aiohttp.ClientTimeout(total=3)
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context), timeout=timeout) as session:
+    async with aiohttp.ClientSession(timeout=timeout) as session:
 
         async def look(room: RoomName) -> RoomStatus:
             pid = pids.get(room)
-            health = await _health(session, f"{config.url(room)}/readyz")
+            context = tls.client_context(config.authority_file(config.serving_authority(room)))
+            health = await _health(session, f"{config.url(room)}/readyz", context)
             return RoomStatus(room, config.url(room), pid, health, resident_bytes(pid) if pid else None)
 
         return list(await asyncio.gather(*(look(room) for room in config.rooms)))
@@ -156,9 +157,9 @@ def resident_bytes(pid: int) -> int | None:
     return next((int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Pss:")), None)
 
 
-async def _health(session: aiohttp.ClientSession, url: str) -> str:
+async def _health(session: aiohttp.ClientSession, url: str, context: ssl.SSLContext) -> str:
     try:
-        async with session.get(url) as response:
+        async with session.get(url, ssl=context) as response:
             return "ready" if response.status == 200 else f"not ready: {(await response.text())[:200]}"
     except TimeoutError:
         return "no answer in 3 s"
