@@ -55,7 +55,8 @@ def find(name: str) -> str | None:
 class ControlPlane(Cloud):
     """An installation in which some rooms are those of Kubernetes itself.
 
-    What is written through their API server is on disk at once only where it is to be durable.
+    What is written through their API server is on disk at once only where it is to be durable. It verifies the kubelets'
+    certificates where it knows the nodes, which are then this installation's.
     """
 
     def __init__(
@@ -64,10 +65,12 @@ class ControlPlane(Cloud):
         *rooms: RoomName,
         theirs: frozenset[RoomName],
         is_durable: bool = False,
+        knows_nodes: bool = True,
         **configured: Any,
     ) -> None:
         self.theirs = theirs
         self._is_durable = is_durable
+        self._knows_nodes = knows_nodes
         self._etcd = 0
         try:
             super().__init__(data_dir, *rooms, **configured)
@@ -99,6 +102,24 @@ class ControlPlane(Cloud):
         manifest = Path(__file__).parents[2] / "examples" / "own-cluster" / "roles.yaml"
         command = ["kubectl", "--kubeconfig", self.config.kubeconfig_file("admin"), "apply", "-f", manifest]
         subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL)
+        # A kubelet asks what the API server may, by the name of the certificate that it shows.
+        binding = [
+            *command[:3],
+            "create",
+            "clusterrolebinding",
+            "kubelet-api-admin",
+            "--dry-run=client",
+            "-o",
+            "json",
+        ]
+        binding += ["--clusterrole=system:kubelet-api-admin", f"--user={settings.KUBELET_CLIENT}"]
+        made = subprocess.run([str(word) for word in binding], check=True, capture_output=True).stdout
+        subprocess.run(
+            [*(str(word) for word in command[:3]), "apply", "-f", "-"],
+            check=True,
+            input=made,
+            stdout=subprocess.DEVNULL,
+        )
 
     def _start(self, name: RoomName, address: Address) -> int:
         command = [
@@ -166,7 +187,7 @@ class ControlPlane(Cloud):
             *("--tls-cert-file", certificate, "--tls-private-key-file", key),
             *("--client-ca-file", str(self.config.authority_file("cluster"))),
             *("--kubelet-client-certificate", shown, "--kubelet-client-key", shown_key),
-            *("--kubelet-certificate-authority", str(self.config.authority_file("kubelet-serving"))),
+            *self._kubelet_authority,
             *("--kubelet-preferred-address-types", "InternalIP"),
             *("--authorization-mode", "Node,RBAC", "--enable-admission-plugins", "NodeRestriction"),
             *("--service-account-issuer", "https://kubernetes.default.svc.cluster.local"),
@@ -190,6 +211,11 @@ class ControlPlane(Cloud):
             *("--service-account-private-key-file", str(self._signing_key()), "--use-service-account-credentials"),
             *("--max-endpoints-per-slice", "4", "--node-monitor-grace-period", "16s", "--node-monitor-period", "1s"),
         ]
+
+    @property
+    def _kubelet_authority(self) -> list[str]:
+        authority = str(self.config.authority_file("kubelet-serving"))
+        return ["--kubelet-certificate-authority", authority] if self._knows_nodes else []
 
     def _signer(self, signer: str, authority: AuthorityName) -> list[str]:
         files = self.config.authority_file(authority), self.config.authority_key_file(authority)

@@ -105,7 +105,7 @@ def status() -> None:
         memory = f"{row.resident / 1e6:.1f} MB" if row.resident else ""
         print(f"{row.room:<12} {row.pid or '':>7} {memory:>9}  {row.url:<26} {row.health}")
     print(f"{'all':<12} {'':>7} {sum(row.resident or 0 for row in rows) / 1e6:>6.1f} MB")
-    print(f"\n{'AUTHORITY':<16} {'ENDS':<12} FIRST CERTIFICATE ENDS")
+    print(f"{'AUTHORITY':<16} {'ENDS':<12} FIRST CERTIFICATE ENDS")
     for name, (own, first) in certificates.expiry(config).items():
         print(f"{name:<16} {own:%Y-%m-%d}   {first:%Y-%m-%d}")
     if any(row.health != "ready" for row in rows):

@@ -129,14 +129,14 @@ class CertificateController:
         certificate = signers.authority(signer).sign(csr, seconds)
         await self._write(request, {"certificate": base64.b64encode(certificate).decode()}, "status")
 
-    async def _node(self, name: str) -> Object:
-        """A node as it is now; where there is none, one without an address."""
+    async def _node(self, name: str) -> Object | None:
+        """A node as it is now."""
         try:
             return await self._client.get(NODES, name)
         except KubernetesError as error:
             if error.code != 404:
                 raise
-            return {"metadata": {"name": name}}
+            return None
 
     async def _write(self, request: Object, status: Object, subresource: str) -> None:
         old = request.get("status") or {}

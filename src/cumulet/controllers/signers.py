@@ -46,8 +46,10 @@ class Signers:
         name = _AUTHORITIES[signer]
         return Authority.load(self._config.authority_file(name), self._config.authority_key_file(name))
 
-    def fault_of_names(self, csr: x509.CertificateSigningRequest, node: Object) -> str | None:
+    def fault_of_names(self, csr: x509.CertificateSigningRequest, node: Object | None) -> str | None:
         """Why a node does not get a certificate to serve with: each name must be its own and nobody else's."""
+        if node is None:
+            return f"there is no node {node_name(csr)}"
         listed = (node.get("status") or {}).get("addresses") or ()
         names = {item["address"].lower() for item in listed if item["type"] in _NAMES} | {node["metadata"]["name"]}
         addresses = {item["address"] for item in listed if item["type"] in _ADDRESSES}

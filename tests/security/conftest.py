@@ -1,0 +1,25 @@
+"""A whole installation for the negative tests, and its administrator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cloud import Cloud
+from tests.security.certificates import Admin
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    """A cluster with its node, and the providers behind the front door."""
+    rooms = ("kube", "controllers", "arm", "registry", "instances", "node")
+    made = Cloud(tmp_path_factory.mktemp("cloud") / "data", *rooms)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def admin(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Admin:
+    """The administrator."""
+    return Admin(cloud, tmp_path_factory.mktemp("admin"))
