@@ -13,8 +13,8 @@ from tests.security.certificates import Admin
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     """A cluster with its node, and the providers behind the front door."""
-    rooms = ("kube", "controllers", "arm", "registry", "instances", "node")
-    made = Cloud(tmp_path_factory.mktemp("cloud") / "data", *rooms)
+    folder = tmp_path_factory.mktemp("cloud") / "data"
+    made = Cloud(folder, "kube", "controllers", "arm", "registry", "instances", "node")
     yield made
     made.close()
 

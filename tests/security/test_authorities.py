@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import ipaddress
 import json
 import socket
 import ssl
@@ -211,7 +212,7 @@ def _server(listener: socket.socket, files: Files, config: Config) -> Iterator[l
     context = tls.server_context(*files)
     context.verify_mode = ssl.CERT_OPTIONAL
     for name in ("rooms", "cluster", "kubelet-client", "front-proxy"):
-        context.load_verify_locations(config.authority_file(name))  # type: ignore[arg-type]
+        context.load_verify_locations(config.authority_file(name))
     seen: list[Any] = []
 
     def serve() -> None:
@@ -253,7 +254,12 @@ def test_a_webhook_is_shown_no_certificate(cloud: Cloud, admin: Admin) -> None:
             "caBundle": base64.b64encode(cloud.config.ca_file.read_bytes()).decode(),
         }
         rule = {"apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"], "operations": ["CREATE"]}
-        hook = {"name": "w.example.com", "clientConfig": where, "rules": [rule], "sideEffects": "None"}
+        hook: dict[str, Any] = {
+            "name": "w.example.com",
+            "clientConfig": where,
+            "rules": [rule],
+            "sideEffects": "None",
+        }
         hook |= {"admissionReviewVersions": ["v1"], "failurePolicy": "Fail", "timeoutSeconds": 5}
         hooks = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
         assert admin.call("POST", hooks, {"metadata": {"name": "w"}, "webhooks": [hook]})[0] == 201
@@ -381,7 +387,7 @@ def test_other_ports_of_a_node(cloud: Cloud, admin: Admin) -> None:
     assert admin.call("GET", f"/api/v1/nodes/{node}/proxy/pods")[0] == 200
     assert admin.call("GET", f"/api/v1/nodes/{node}:{config.addresses['node'].port}/proxy/pods")[0] == 200
     for room in ("kube", "arm", "registry"):
-        port = config.addresses[room].port  # type: ignore[index]
+        port = config.addresses[room].port
         assert admin.call("GET", f"/api/v1/nodes/{node}:{port}/proxy/")[0] == 400
 
 
@@ -431,7 +437,7 @@ def _serving_request(admin: Admin, node: str, *names: x509.GeneralName) -> dict[
 def test_a_node_gets_a_certificate_to_serve_with(cloud: Cloud, admin: Admin) -> None:
     name = f"n{uuid.uuid4().hex[:8]}"
     assert _node(admin, name, "192.0.2.7", 10250) == 200
-    address = x509.IPAddress(tls.ipaddress.ip_address("192.0.2.7"))
+    address = x509.IPAddress(ipaddress.ip_address("192.0.2.7"))
     found = _serving_request(admin, name, x509.DNSName(name), address)
     certificate = x509.load_pem_x509_certificate(base64.b64decode(found["certificate"]))
     assert authority(cloud.config, "kubelet-serving").signed(certificate)
@@ -466,9 +472,7 @@ def test_a_node_gets_no_names_of_others(admin: Admin, names: list[str]) -> None:
     if "another-node" not in names and "192.0.2.9" not in names:
         claimed = [{"type": "InternalIP" if _is_address(name) else "Hostname", "address": name} for name in own]
         assert admin.merge(f"/api/v1/nodes/{node}/status", {"status": {"addresses": claimed}}) in (200, 422)
-    sans = [
-        x509.IPAddress(tls.ipaddress.ip_address(name)) if _is_address(name) else x509.DNSName(name) for name in own
-    ]
+    sans = [x509.IPAddress(ipaddress.ip_address(name)) if _is_address(name) else x509.DNSName(name) for name in own]
     found = _serving_request(admin, node, *sans)
     assert "certificate" not in found
     assert [item["reason"] for item in found["conditions"] if item["type"] == "Failed"] == ["SignerValidationFailure"]

@@ -232,7 +232,11 @@ def test_an_installation_of_before_is_brought_over(tmp_path: Path) -> None:
     try:
         config = cloud.config
         assert (config.tenant_id, config.subscription_id) == (before.tenant_id, before.subscription_id)
-        assert sorted(path.name for path in config.pki_dir.iterdir() if path.is_file()) == ["bundle.crt", "ca.crt"]
+        assert sorted(path.name for path in config.pki_dir.iterdir() if path.is_file()) == [
+            "bundle.crt",
+            "ca.crt",
+            "lock",
+        ]
         assert root not in config.ca_file.read_bytes() + config.trust_bundle_file.read_bytes()
         cluster = yaml.safe_load(config.kubeconfig_file().read_text())["clusters"][0]["cluster"]
         assert base64.b64decode(cluster["certificate-authority-data"]) == config.ca_file.read_bytes()
@@ -302,6 +306,8 @@ def test_up_says_what_it_changed_and_renews_while_it_runs(tmp_path: Path) -> Non
     _old_layout(installation.data_dir)
     options = ("--pod-cidr", installation.pod_cidr, "--external-cidr", installation.external_cidr)
     try:
+        for command in (("status",), ("serve", "registry"), ("scheduler",)):
+            assert "run `cumulet up`" in installation.run("cumulet", *command, code=1)
         assert "was replaced by one for each purpose" in installation.up(*options)
         listed = installation.run("cumulet", "status")
         assert all(name in listed for name in certificates.AUTHORITIES)

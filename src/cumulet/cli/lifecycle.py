@@ -12,7 +12,7 @@ import typer
 
 from cumulet.cli.output import fail
 from cumulet.common import config as settings
-from cumulet.common.config import Config, ConfigError, RoomName
+from cumulet.common.config import Config, RoomName
 from cumulet.common.room import run
 from cumulet.up import certificates, install, lifecycle, migration
 
@@ -97,8 +97,7 @@ def down() -> None:
 def status() -> None:
     """Tell, room by room, what is up. Exits with 1 where something is not."""
     config = settings.load(settings.default_data_dir())
-    if migration.is_needed(config.data_dir):
-        raise ConfigError(f"the certificates in {config.pki_dir} are of an older version: run `cumulet up`")
+    migration.refuse(config)
     rows = asyncio.run(lifecycle.status(config))
     print(f"{'ROOM':<12} {'PID':>7} {'MEMORY':>9}  {'URL':<26} HEALTH")
     for row in rows:
@@ -133,7 +132,10 @@ def env() -> None:
 
 def serve(room: Annotated[str, typer.Argument(help=f"One of {', '.join(get_args(RoomName))}.")]) -> None:
     """Run one room alone in the foreground, logging to standard error."""
-    foreground(_room(room), settings.load(settings.default_data_dir()))
+    config = settings.load(settings.default_data_dir())
+    migration.refuse(config)
+    certificates.maintain(config)
+    foreground(_room(room), config)
 
 
 def foreground(name: RoomName, config: Config) -> None:

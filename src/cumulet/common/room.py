@@ -98,13 +98,17 @@ class Room:
         trust_domain = self.config.trust_domain if clients == "rooms" else None
         context = tls.server_context(*files, client_ca=trusted, trust_domain=trust_domain)
         self.on_reload(functools.partial(context.load_cert_chain, *files))
+        if not isinstance(trusted, bytes):
+            self.on_reload(functools.partial(context.load_verify_locations, trusted))
         return context
 
     def client_tls(
         self, *, trust: AuthorityName = "serving", show: tuple[Path, Path] | None = None
     ) -> ssl.SSLContext:
         """Trust one authority of ours, and show a certificate where one is given."""
-        context = tls.client_context(self.config.authority_file(trust), *(show or ()))
+        trusted = self.config.authority_file(trust)
+        context = tls.client_context(trusted, *(show or ()))
+        self.on_reload(functools.partial(context.load_verify_locations, trusted))
         if show is not None:
             self.on_reload(functools.partial(context.load_cert_chain, *show))
         return context
@@ -204,10 +208,12 @@ def _shown(request: web.BaseRequest) -> tuple[dict[str, Any] | None, tls.ServerC
 
 
 @functools.lru_cache(256)
-def _peer(subject: tuple[tuple[tuple[str, str], ...], ...]) -> Peer:
+def _peer(subject: tuple[tuple[tuple[str, str], ...], ...]) -> Peer | None:
     fields = [field for names in subject for field in names]
-    user = next((value for key, value in fields if key == "commonName"), "")
-    return Peer(user, tuple(value for key, value in fields if key == "organizationName"))
+    match [value for key, value in fields if key == "commonName"]:
+        case [user] if user:
+            return Peer(user, tuple(value for key, value in fields if key == "organizationName"))
+    return None  # nobody, or one of several, of whom others would take another
 
 
 @functools.lru_cache(256)

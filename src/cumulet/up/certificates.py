@@ -7,7 +7,9 @@ keys of the authorities while it runs and nothing else does, but for those of th
 from __future__ import annotations
 
 import base64
+import contextlib
 import datetime as dt
+import fcntl
 import ipaddress
 import ssl
 from collections.abc import Iterator
@@ -25,6 +27,7 @@ from cumulet.common.config import (
     AuthorityName,
     Config,
     RoomName,
+    private_folder,
     room_id,
     write_private,
 )
@@ -69,6 +72,12 @@ def maintain(config: Config) -> set[AuthorityName]:
     # Those of our own cluster are kept for the time when the rooms work in it again.
     config = msgspec.structs.replace(config, kubeconfig=None)
     changed: set[AuthorityName] = set()
+    with _locked(config):
+        _maintain(config, changed)
+    return changed
+
+
+def _maintain(config: Config, changed: set[AuthorityName]) -> None:
     authorities = {name: _authority(config, name, changed) for name in AUTHORITIES}
     for leaf in leaves(config):
         authority = authorities[leaf.authority]
@@ -81,7 +90,14 @@ def maintain(config: Config) -> set[AuthorityName]:
             write_private(certificate_file, certificate)
             changed.add(leaf.authority)
     _publish(config)
-    return changed
+
+
+@contextlib.contextmanager
+def _locked(config: Config) -> Iterator[None]:
+    """Alone: of a certificate and its key both are from one of several that would make them."""
+    with (private_folder(config.pki_dir) / "lock").open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def next_renewal(config: Config) -> dt.datetime:

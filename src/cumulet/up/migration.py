@@ -8,12 +8,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cumulet.common.config import DEFAULT_PORTS, Config
+from cumulet.common.config import DEFAULT_PORTS, Config, ConfigError
 
 
 def is_needed(data_dir: Path) -> bool:
     """Whether the data directory still has the single authority."""
     return _key(data_dir).exists()
+
+
+def refuse(config: Config) -> None:
+    """Raises `ConfigError` where the data directory is to be brought up to date first."""
+    if is_needed(config.data_dir):
+        raise ConfigError(f"the certificates in {config.pki_dir} are of an older version: run `cumulet up`")
 
 
 def finish(config: Config) -> None:
