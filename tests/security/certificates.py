@@ -105,7 +105,7 @@ def write(folder: Path, certificate: bytes, key: bytes) -> Files:
 
 
 def authority(config: Config, name: AuthorityName) -> Authority:
-    """One of the installation's own, as whoever had stolen its key."""
+    """Load an authority of the installation, as an attacker with its key would."""
     return Authority.load(config.authority_file(name), config.authority_key_file(name))
 
 

@@ -81,7 +81,7 @@ def _run(
 
 
 def _installation() -> Config:
-    """The settings and certificates; they are made where there are none, and renewed where they are due."""
+    """Load the settings and renew certificates that are due; make both if there are none."""
     data_dir = settings.default_data_dir()
     try:
         config = settings.load(data_dir)

@@ -33,13 +33,13 @@ DEFAULT_PORTS: dict[RoomName, int] = {
     "balancer": 10256,
 }
 
-#: Every authority of an installation. Each has one purpose and is trusted at one place; `docs/architecture.md` says where.
-#: `serving` signs what the rooms serve with, `rooms` who they are to each other, `cluster` the users of Kubernetes,
-#: `kubelet-serving` what nodes serve with, `kubelet-client` who the API server is to them, and `front-proxy` who it is
-#: to the API servers behind it.
+#: The certificate authorities of an installation. Each has one purpose and is trusted in one place (`docs/architecture.md`).
+#: `serving` signs the rooms' server certificates and `rooms` the client certificates that they show to each other.
+#: `cluster` signs client certificates of Kubernetes users, `kubelet-serving` server certificates of nodes, and
+#: `kubelet-client` and `front-proxy` the ones that the API server shows to kubelets and to aggregated API servers.
 AuthorityName = Literal["serving", "rooms", "cluster", "kubelet-serving", "kubelet-client", "front-proxy"]
 
-#: The user that the API server is to kubelets, and to the API servers behind it, as kubeadm names them.
+#: The users that the API server authenticates as to kubelets and to aggregated API servers, named as kubeadm names them.
 KUBELET_CLIENT = "kube-apiserver-kubelet-client"
 FRONT_PROXY_CLIENT = "front-proxy-client"
 
@@ -48,7 +48,7 @@ FRONT_PROXY_CLIENT = "front-proxy-client"
 _FREE_PORTS = range(20000, 30000)
 
 
-#: The folders of which all are private, so many levels of them: `registry/content/blobs/sha256`.
+#: Folders whose subfolders are private too, and to what depth: `registry/content/blobs/sha256`.
 _CLOSED = {*DEFAULT_PORTS, "pki"} - {"instances"}
 _DEPTH = 4
 
@@ -153,7 +153,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ca_file(self) -> Path:
-        """The authority that signs what the rooms serve with, PEM: what users trust. A copy of `serving`'s."""
+        """The authority that users trust, PEM: a copy of the certificate of `serving`."""
         return self.pki_dir / "ca.crt"
 
     @property
@@ -166,33 +166,33 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         return self.pki_dir / "authorities" / f"{name}.crt"
 
     def authority_key_file(self, name: AuthorityName) -> Path:
-        """The key of an authority: for `up`, and those of `cluster` and `kubelet-serving` for `controllers` too."""
+        """The key of an authority. `up` reads all of them, `controllers` those of `cluster` and `kubelet-serving`."""
         return self.pki_dir / "authorities" / f"{name}.key"
 
     def certificate_files(self, room: RoomName) -> tuple[Path, Path]:
-        """The certificate and key that a room serves with, PEM; `serving_authority` signs it."""
+        """The server certificate and key of a room, PEM, signed by its `serving_authority`."""
         return self._leaf_files(self.serving_authority(room), room)
 
     def serving_authority(self, room: RoomName) -> AuthorityName:
-        """Who signs the certificate that a room serves with."""
+        """The authority that signs the server certificate of a room."""
         return "kubelet-serving" if room == "node" else "serving"
 
     def room_files(self, room: RoomName) -> tuple[Path, Path]:
-        """The certificate and key, PEM, by which other rooms know a room."""
+        """The client certificate and key, PEM, that a room shows to other rooms."""
         return self._leaf_files("rooms", room)
 
     def user_files(self, user: str = "admin") -> tuple[Path, Path]:
-        """The certificate and key, PEM, of a user of the cluster: `admin`, or a room that is a client of its API."""
+        """The client certificate and key, PEM, of a Kubernetes user: `admin`, or a room that is a client of the API server."""
         return self._leaf_files("cluster", user)
 
     @property
     def kubelet_client_files(self) -> tuple[Path, Path]:
-        """The certificate and key, PEM, that the API server shows to kubelets, and to nobody else."""
+        """The client certificate and key, PEM, that the API server shows to kubelets only."""
         return self._leaf_files("kubelet-client", KUBELET_CLIENT)
 
     @property
     def front_proxy_files(self) -> tuple[Path, Path]:
-        """The certificate and key, PEM, that the API server shows to API servers behind it, and to nobody else."""
+        """The client certificate and key, PEM, that the API server shows to aggregated API servers only."""
         return self._leaf_files("front-proxy", FRONT_PROXY_CLIENT)
 
     def _leaf_files(self, authority: AuthorityName, name: str) -> tuple[Path, Path]:
@@ -225,7 +225,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def room_id(trust_domain: str, room: RoomName) -> str:
-    """The SPIFFE ID of a room: the only URI of its certificate of `rooms` (SPIFFE ID and X.509-SVID standards)."""
+    """The SPIFFE ID of a room, the only URI in its client certificate (SPIFFE ID and X.509-SVID standards)."""
     return f"spiffe://{trust_domain}/room/{room}"
 
 
@@ -274,9 +274,9 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def private_folder(path: Path) -> Path:
-    """A folder, made with all that is missing above it so that only its owner can enter any of them.
+    """Make a folder and its missing parents, each with mode 0700, and return it.
 
-    `Path.mkdir` gives its mode to the last folder only, and those above it to everybody.
+    `Path.mkdir` applies its mode to the last folder only.
     """
     for folder in [*reversed(path.parents), path]:
         if not folder.exists():
@@ -285,9 +285,9 @@ def private_folder(path: Path) -> Path:
 
 
 def close_folders(data_dir: Path) -> list[Path]:
-    """Make the folders of an installation private that are not; those which were not.
+    """Set the mode of an installation's folders to 0700 and return the ones that were changed.
 
-    What containers and container engines see is left to whoever made it: below `instances`, and what is no room's.
+    Folders that containers or container engines use keep their mode: those below `instances` and those of no room.
     """
     closed = []
     waiting = [data_dir]

@@ -76,11 +76,11 @@ class Room:
         self._on_ready()
 
     def on_reload(self, callback: Callable[[], object]) -> None:
-        """Call this when the files of certificates have changed."""
+        """Register a callback for when the certificate files have changed."""
         self._reloads.append(callback)
 
     def reload(self) -> None:
-        """Take in new certificates; connections that are open keep theirs. What cannot be read stays as it was."""
+        """Read the certificate files again for new connections. Keep the old certificates if that fails."""
         for callback in self._reloads:
             try:
                 callback()
@@ -89,9 +89,10 @@ class Room:
         log.info("certificates were read again")
 
     def server_tls(self, clients: AuthorityName | bytes = "rooms") -> tls.ServerContext:
-        """Serve with the room's certificate. A client may show one that `clients` signed, an authority of ours or PEM.
+        """Serve with the room's certificate, and accept client certificates that `clients` signed.
 
-        Those of `rooms` are read by `peer_room`, those of others by `peer_certificate`.
+        `clients` is an authority of the installation, or PEM. `peer_room` reads the certificates of `rooms`,
+        `peer_certificate` those of any other authority.
         """
         files = self.config.certificate_files(self.name)
         trusted = clients if isinstance(clients, bytes) else self.config.authority_file(clients)
@@ -105,7 +106,7 @@ class Room:
     def client_tls(
         self, *, trust: AuthorityName = "serving", show: tuple[Path, Path] | None = None
     ) -> ssl.SSLContext:
-        """Trust one authority of ours, and show a certificate where one is given."""
+        """Trust one authority of the installation, and show the certificate in `show` if it is given."""
         trusted = self.config.authority_file(trust)
         context = tls.client_context(trusted, *(show or ()))
         self.on_reload(functools.partial(context.load_verify_locations, trusted))
@@ -125,7 +126,7 @@ class Room:
     ) -> AsyncIterator[None]:
         """Serve HTTP/1.1 on the room's listeners, or on others, over TLS unless `plain`, while the context is open.
 
-        `clients` signs the certificates of clients (`server_tls`).
+        `clients` is the authority of client certificates (`server_tls`).
 
         `handler` is an aiohttp application, or for hot paths a bare coroutine from request to response; `around` puts
         something in front of it.
@@ -177,9 +178,9 @@ class Peer(NamedTuple):
 
 
 def peer_certificate(request: web.BaseRequest) -> Peer | None:
-    """Which user the other end proved to be in the TLS handshake, or `None` where it showed no certificate.
+    """Return the user that the client authenticated as in the TLS handshake, or `None`.
 
-    Nobody is a user where the certificates of rooms are taken.
+    It is always `None` on a listener that accepts certificates of rooms.
     """
     certificate, context = _shown(request)
     if not certificate or context is None or context.trust_domain is not None:
@@ -188,9 +189,9 @@ def peer_certificate(request: web.BaseRequest) -> Peer | None:
 
 
 def peer_room(request: web.BaseRequest) -> RoomName | None:
-    """Which room of this installation the other end proved to be in the TLS handshake, or `None` where it is none.
+    """Return the room that the client authenticated as in the TLS handshake, or `None`.
 
-    It has the room's SPIFFE ID as its only URI, in a certificate of the authority `rooms`.
+    The certificate is signed by the authority `rooms`, and its only URI is the room's SPIFFE ID.
     """
     certificate, context = _shown(request)
     if not certificate or context is None or context.trust_domain is None:
@@ -199,7 +200,7 @@ def peer_room(request: web.BaseRequest) -> RoomName | None:
 
 
 def _shown(request: web.BaseRequest) -> tuple[dict[str, Any] | None, tls.ServerContext | None]:
-    """The verified certificate of the other end, and the context that verified it."""
+    """Return the client's verified certificate and the context that verified it."""
     transport = request.transport
     if transport is None:
         return None, None
@@ -213,7 +214,7 @@ def _peer(subject: tuple[tuple[tuple[str, str], ...], ...]) -> Peer | None:
     match [value for key, value in fields if key == "commonName"]:
         case [user] if user:
             return Peer(user, tuple(value for key, value in fields if key == "organizationName"))
-    return None  # nobody, or one of several, of whom others would take another
+    return None  # implementations differ on which of several common names counts
 
 
 @functools.lru_cache(256)

@@ -24,7 +24,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from cumulet.common import clock
 from cumulet.common.config import write_private
 
-#: What one certificate is good for, and what all that an authority signs are good for.
+#: The extended key usage of a certificate, and of everything that an authority signs.
 Purpose = Literal["server auth", "client auth"]
 _PURPOSES: dict[Purpose, x509.ObjectIdentifier] = {
     "server auth": ExtendedKeyUsageOID.SERVER_AUTH,
@@ -39,21 +39,21 @@ Key = ec.EllipticCurvePrivateKey
 
 
 class Authority:
-    """A certificate authority kept in two PEM files. All that it signs has its own purpose, and no other.
+    """A certificate authority in two PEM files, which signs for one purpose.
 
-    The purpose is in its own certificate too, as extended key usage: OpenSSL, Go and others then take nothing that it
-    signed for another purpose, whatever that certificate says (RFC 5280, section 4.2.1.12, as they read it for chains).
+    Its own certificate states the purpose as extended key usage. OpenSSL, Go and others then reject whatever it signed
+    for another purpose (RFC 5280, section 4.2.1.12, applied to the chain).
     """
 
     def __init__(self, certificate: x509.Certificate, key: Key) -> None:
-        """Raises `ValueError` where the certificate is not that of an authority for one purpose."""
+        """Raises `ValueError` if the certificate does not state exactly one purpose."""
         self.certificate = certificate
         self.purpose = _purpose(certificate)
         self._key = key
 
     @classmethod
     def load(cls, certificate_file: Path, key_file: Path) -> Authority:
-        """Raises `FileNotFoundError`, and `ValueError` where the files do not hold an authority and its key."""
+        """Load an authority. Raises `FileNotFoundError`, and `ValueError` if the files do not hold an authority and its key."""
         key = load_key(key_file)
         certificate = x509.load_pem_x509_certificate(certificate_file.read_bytes())
         if certificate.public_key() != key.public_key():
@@ -68,12 +68,12 @@ class Authority:
         name: str = "Cumulet local CA",
         purpose: Purpose = "server auth",
     ) -> Authority:
-        """Load the authority, or make and store one. Raises what `load` raises where only its certificate is there."""
+        """Load the authority, or create it if it has no certificate. Raises what `load` raises."""
         if certificate_file.exists():
             return cls.load(certificate_file, key_file)
         key = ec.generate_private_key(ec.SECP256R1())
         made = cls(_root(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key, purpose), key)
-        # What has a certificate is complete.
+        # The certificate comes last: a crash in between leaves a key that nothing depends on.
         write_private(key_file, _key_pem(key))
         write_private(certificate_file, made.pem)
         return made
@@ -84,11 +84,11 @@ class Authority:
         return self.certificate.public_bytes(serialization.Encoding.PEM)
 
     def renewed(self) -> Authority:
-        """The same name and key, with a new life: what was signed stays good for those who have either certificate."""
+        """Return the authority with a new validity period. The name and key stay, so certificates verify with either one."""
         return Authority(_root(self.certificate.subject, self._key, self.purpose), self._key)
 
     def signed(self, certificate: x509.Certificate) -> bool:
-        """Whether a certificate is from here."""
+        """Tell whether this authority signed a certificate."""
         try:
             certificate.verify_directly_issued_by(self.certificate)
         except (ValueError, TypeError, InvalidSignature):
@@ -104,7 +104,7 @@ class Authority:
         uri: str | None = None,
         life: dt.timedelta = LEAF_LIFE,
     ) -> tuple[bytes, bytes]:
-        """A certificate and key, PEM, for `hosts` (names, wildcards or addresses) or for whom a URI names.
+        """Issue a certificate and key, PEM, for `hosts` (names, wildcards or addresses) or a URI.
 
         As a client of Kubernetes, `common_name` is the user and `organizations` are the groups.
         """
@@ -118,7 +118,7 @@ class Authority:
         return self._sign(builder), _key_pem(key)
 
     def sign(self, request: x509.CertificateSigningRequest, seconds: int) -> bytes:
-        """A certificate, PEM, of what another asks for: its subject, its names and its key; good for so many seconds."""
+        """Sign a request: its subject, alternative names and key. Returns PEM that is valid for so many seconds."""
         key = request.public_key()
         builder = self._leaf(request.subject, key, clock.now() + dt.timedelta(seconds=seconds))
         with contextlib.suppress(x509.ExtensionNotFound):
@@ -140,7 +140,7 @@ class Authority:
 
 
 def subject(common_name: str, organizations: Sequence[str] = ()) -> x509.Name:
-    """The subject of a certificate that `issue` makes."""
+    """Return the subject that `issue` gives a certificate."""
     return x509.Name(
         [x509.NameAttribute(NameOID.ORGANIZATION_NAME, name) for name in organizations]
         + [x509.NameAttribute(NameOID.COMMON_NAME, common_name)]
@@ -148,7 +148,7 @@ def subject(common_name: str, organizations: Sequence[str] = ()) -> x509.Name:
 
 
 def alternatives(certificate: x509.Certificate) -> set[str]:
-    """The hosts and the URI that a certificate is for, as `issue` takes them."""
+    """Return the hosts and the URI in a certificate, as `issue` takes them."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
@@ -157,7 +157,7 @@ def alternatives(certificate: x509.Certificate) -> set[str]:
 
 
 def load_key(file: Path) -> Key:
-    """A key that was made here, PEM. Raises `FileNotFoundError`, `ValueError`."""
+    """Load an elliptic curve key from PEM. Raises `FileNotFoundError`, `ValueError`."""
     key = serialization.load_pem_private_key(file.read_bytes(), password=None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise ValueError(f"{file} does not hold an elliptic curve key")
@@ -165,16 +165,15 @@ def load_key(file: Path) -> Key:
 
 
 def renewal(certificate: x509.Certificate) -> dt.datetime:
-    """When a certificate is to be renewed: once two thirds of its life are over."""
+    """Return when to renew a certificate: after two thirds of its validity period."""
     begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     return ends - (ends - begins) / 3
 
 
 class ServerContext(ssl.SSLContext):
-    """A server's context that knows who its clients are.
+    """A server's context that records what its client certificates identify.
 
-    Where `trust_domain` is set, the certificates that it verifies are those of the rooms of that SPIFFE trust domain;
-    else they name users by their subject, as in Kubernetes.
+    With a `trust_domain` they identify the rooms of that SPIFFE trust domain; otherwise Kubernetes users, by subject.
     """
 
     trust_domain: str | None = None

@@ -130,7 +130,7 @@ class CertificateController:
         await self._write(request, {"certificate": base64.b64encode(certificate).decode()}, "status")
 
     async def _node(self, name: str) -> Object | None:
-        """A node as it is now."""
+        """Read a node, or return `None` if it does not exist."""
         try:
             return await self._client.get(NODES, name)
         except KubernetesError as error:

@@ -17,7 +17,7 @@ class Context:
 
     def __init__(self, client: Client, tasks: TaskSet, signers: Signers | None = None) -> None:
         self.client = client
-        #: Those of the cluster, where it is this installation's own.
+        #: The signers of this installation's own cluster; `None` in any other.
         self.signers = signers
         #: Runs what controllers start later, such as the informers of resources that are new.
         self.tasks = tasks

@@ -188,7 +188,6 @@ class ServiceAccountController:
         authority = self._client.kubeconfig.authority
         if authority is None:
             return
-        #: Who signed the certificate of the API server, as this room knows it.
         data = {"ca.crt": authority.decode()}
         metadata = {"name": _ROOT, "namespace": key[1], "annotations": {_DESCRIBED: _DESCRIPTION}}
         if known is None:

@@ -1,8 +1,8 @@
-"""What Kubernetes' own signers sign (`pkg/apis/certificates/v1/helpers.go`), and what is theirs to sign with.
+"""The rules of Kubernetes' own signers (`pkg/apis/certificates/v1/helpers.go`), and the authorities that they sign with.
 
-Users and nodes as clients are signed by the authority `cluster`, what nodes serve with by `kubelet-serving`. Beyond upstream,
-a node gets a certificate for its own names and addresses only, and for none of this installation's. `legacy-unknown` is not
-signed: certificates.k8s.io/v1 takes no such request.
+The authority `cluster` signs client certificates, `kubelet-serving` server certificates of nodes. Stricter than upstream,
+`kubelet-serving` signs a node's own names and addresses only, and none of this installation's. There is no `legacy-unknown`:
+certificates.k8s.io/v1 refuses such requests.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _USAGES = {
 }
 _AUTHORITIES: dict[str, AuthorityName] = {CLIENT: "cluster", NODE_CLIENT: "cluster", NODE_SERVING: "kubelet-serving"}
 _NAMES, _ADDRESSES = ("Hostname", "InternalDNS", "ExternalDNS"), ("InternalIP", "ExternalIP")
-#: Names that mean this machine, or its API server and services.
+#: Names of this machine, its API server and services, with everything below them.
 _HERE = ("localhost", "kubernetes", "kubernetes.default", "svc", "cluster.local")
 
 
@@ -42,12 +42,12 @@ class Signers:
         self._config = config
 
     def authority(self, signer: str) -> Authority:
-        """Who signs, as it is on disk now."""
+        """Load the authority of a signer."""
         name = _AUTHORITIES[signer]
         return Authority.load(self._config.authority_file(name), self._config.authority_key_file(name))
 
     def fault_of_names(self, csr: x509.CertificateSigningRequest, node: Object | None) -> str | None:
-        """Why a node does not get a certificate to serve with: each name must be its own and nobody else's."""
+        """Return why `kubelet-serving` refuses the alternative names, or `None`: each must belong to the node alone."""
         if node is None:
             return f"there is no node {node_name(csr)}"
         listed = (node.get("status") or {}).get("addresses") or ()
@@ -78,7 +78,7 @@ class Signers:
 
 
 def fault(signer: str, csr: x509.CertificateSigningRequest, usages: list[str]) -> str | None:
-    """Why a signer does not sign that."""
+    """Return why a signer refuses a request, or `None`."""
     wanted = set(usages)
     if not wanted <= _USAGES[signer] or not wanted & {"client auth", "server auth"}:
         return f"usages did not match {sorted(_USAGES[signer])}"
@@ -99,23 +99,23 @@ def fault(signer: str, csr: x509.CertificateSigningRequest, usages: list[str]) -
 
 
 def is_signer(name: str) -> bool:
-    """Whether it is one of those here."""
+    """Tell whether there is such a signer here."""
     return name in _AUTHORITIES
 
 
 def node_name(csr: x509.CertificateSigningRequest) -> str:
-    """The node that a request says it is for, or nothing."""
+    """Return the node that a request names, or an empty string."""
     names = attributes(csr, NameOID.COMMON_NAME)
     return names[0].removeprefix(_NODE) if len(names) == 1 and names[0].startswith(_NODE) else ""
 
 
 def attributes(csr: x509.CertificateSigningRequest, oid: x509.ObjectIdentifier) -> list[str]:
-    """The values of one attribute of the subject."""
+    """Return the values of one attribute of the subject."""
     return [str(attribute.value) for attribute in csr.subject.get_attributes_for_oid(oid)]
 
 
 def alternatives(csr: x509.CertificateSigningRequest) -> list[x509.GeneralName]:
-    """The subject's alternative names."""
+    """Return the subject alternative names."""
     try:
         return list(csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
     except x509.ExtensionNotFound:

@@ -44,14 +44,14 @@ def _begin(tasks: asyncio.TaskGroup, objects: Objects, config: Config, service_a
     def ensure(key: str, namespace: str, obj: dict[str, Any], change: Change | None = None) -> None:
         tasks.create_task(_ensure(objects, key, namespace, obj, change))
 
-    # Who signed the certificate that this server shows; a new one takes the place of an old one.
+    # The authority of this server's own certificate. It is updated, as a migration replaces it.
     authority = {"ca.crt": config.authority_file("serving").read_text()}
     for namespace in SYSTEM_NAMESPACES:
         # So that the first pod need not wait for the controllers.
         ensure("serviceaccounts", namespace, {"metadata": {"name": "default"}})
         root = {"metadata": {"name": "kube-root-ca.crt"}, "data": authority}
         ensure("configmaps", namespace, root, lambda old: {**old, "data": authority})
-    # What a server reads that is asked by it, or behind it: who signs the certificates of users, and who that of the front proxy.
+    # Aggregated API servers read here which authorities sign client certificates of users and of the front proxy.
     trusted = {
         "client-ca-file": config.authority_file("cluster").read_text(),
         "requestheader-client-ca-file": config.authority_file("front-proxy").read_text(),

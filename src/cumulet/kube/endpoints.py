@@ -66,7 +66,7 @@ def check_address(address: str, inside: str) -> None:
 
 
 def parse_address(text: str) -> Address:
-    """An address. Raises `ApiError` 400."""
+    """Read an address. Raises `ApiError` 400."""
     try:
         return parse(text)
     except ValueError:

@@ -21,9 +21,9 @@ _CONTAINERS = ("initContainers", "containers", "ephemeralContainers")
 
 
 class Kubelet:
-    """Calls kubelets with a certificate that is good for nothing else; theirs are verified.
+    """Calls kubelets with a client certificate for kubelets only, and verifies theirs.
 
-    `rooms` is where this installation listens: a node may not lead there, except to the kubelet of its own node.
+    `rooms` are the installation's own addresses. No node may have one of them, except the configured node.
     """
 
     def __init__(self, store: Store, context: ssl.SSLContext, rooms: Mapping[RoomName, Address]) -> None:
@@ -60,7 +60,7 @@ class Kubelet:
         return self.node_address(name)
 
     def node_address(self, name: str) -> str:
-        """The base URL of a node's kubelet. Raises `ApiError` 404, 500 where it has none, 400 where it must not be there."""
+        """The base URL of a node's kubelet. Raises `ApiError` 404, 500 if it has none, 400 if the address is not allowed."""
         stored = self._store.get("nodes", "", name)
         if stored is None:
             raise not_found("", "nodes", name)
@@ -74,7 +74,7 @@ class Kubelet:
         return self._checked(addresses["InternalIP"], port)
 
     def _checked(self, text: str, port: int) -> str:
-        """The URL of a kubelet at an address that a node's status says, which whoever may write that chooses."""
+        """Check the address from a node's status, which anyone with access to nodes/status chooses."""
         if (text, port) == (self._own.host, self._own.port):
             return self._own.url
         address = parse_address(text)

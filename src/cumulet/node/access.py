@@ -1,8 +1,8 @@
 """Who may use the kubelet's API: the API server, as itself or for whom it says (kubelet `--authorization-mode=Webhook`).
 
-A client shows a certificate. The API server itself, which an authority of its own says that it is, and a member of
-`system:masters` may do all; of others the API server is asked, as a kubelet asks, by a SubjectAccessReview on `nodes` and a
-sub-resource of them.
+A client shows a certificate. The API server of the installation's own cluster, which an authority of its own certifies, and
+members of `system:masters` may do everything. For others the API server is asked, as a kubelet does, by a SubjectAccessReview
+on `nodes` and a sub-resource.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _Question = tuple[Peer, str, str]
 
 
 class Access:
-    """See the module. `api_server` is the API server's user, where only it can have a certificate of that name."""
+    """See the module. `api_server` is the API server's user name, given if no one else can have such a certificate."""
 
     def __init__(self, client: Client, node_name: str, api_server: str | None = None) -> None:
         self._client = client

@@ -81,7 +81,7 @@ async def serve(room: Room) -> None:
 
 
 def _client_ca(room: Room, kubeconfig: Kubeconfig) -> bytes:
-    """Who signs the certificate that an API server which is not ours shows to nodes. Raises `ConfigError`."""
+    """The authority, PEM, of the certificate that another cluster's API server shows to nodes. Raises `ConfigError`."""
     if room.config.client_ca is not None:
         return room.config.client_ca.read_bytes()
     if kubeconfig.authority is None:

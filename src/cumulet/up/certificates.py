@@ -1,7 +1,7 @@
-"""The certificates of an installation: made, renewed before they end, and handed out as kubeconfigs and trust bundles.
+"""Creates and renews the certificates of an installation, and writes the kubeconfigs and trust bundles from them.
 
-`maintain` does all of it and is called at each start, and by the supervisor when the first of them is due. It holds the
-keys of the authorities while it runs and nothing else does, but for those of the cluster's signers (`controllers`).
+`maintain` runs at each start and, while the rooms run, when the first certificate is due (`renewal`). Nothing else reads
+the keys of the authorities, except the cluster's signers in `controllers`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from cumulet.common.config import (
 )
 from cumulet.common.tls import Authority, Purpose, alternatives, load_key, renewal, subject
 
-#: What each authority signs, for one purpose.
+#: The purpose of each authority.
 AUTHORITIES: dict[AuthorityName, Purpose] = {
     "serving": "server auth",
     "rooms": "client auth",
@@ -42,9 +42,9 @@ AUTHORITIES: dict[AuthorityName, Purpose] = {
     "kubelet-client": "client auth",
     "front-proxy": "client auth",
 }
-#: Who serves, where that is not the room's name.
+#: Common names of server certificates that differ from the room's name.
 _SERVERS: dict[RoomName, str] = {"kube": "kube-apiserver"}
-#: Who the clients of the cluster are, as Kubernetes' users and groups (common name, organizations).
+#: The Kubernetes users that have kubeconfigs: user and groups (common name and organizations).
 _USERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "admin": ("kubernetes-admin", ("system:masters",)),
     "scheduler": ("system:kube-scheduler", ()),
@@ -54,7 +54,7 @@ _USERS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 class Leaf(NamedTuple):
-    """A certificate as it is to be."""
+    """The specification of a certificate."""
 
     authority: AuthorityName
     files: tuple[Path, Path]
@@ -65,11 +65,11 @@ class Leaf(NamedTuple):
 
 
 def maintain(config: Config) -> set[AuthorityName]:
-    """Make and renew what is missing or due, and what is handed out; the authorities of which there was something.
+    """Create what is missing, renew what is due, and return the authorities that were affected.
 
-    Raises `OSError`, and `ValueError` where a file does not hold what it should.
+    Raises `OSError`, and `ValueError` if the file of an authority is not valid.
     """
-    # Those of our own cluster are kept for the time when the rooms work in it again.
+    # The kubeconfigs of the own cluster are kept up to date while the rooms work in another one.
     config = msgspec.structs.replace(config, kubeconfig=None)
     changed: set[AuthorityName] = set()
     with _locked(config):
@@ -94,20 +94,20 @@ def _maintain(config: Config, changed: set[AuthorityName]) -> None:
 
 @contextlib.contextmanager
 def _locked(config: Config) -> Iterator[None]:
-    """Alone: of a certificate and its key both are from one of several that would make them."""
+    """Exclude other processes, so that a certificate and its key come from the same one."""
     with (private_folder(config.pki_dir) / "lock").open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def next_renewal(config: Config) -> dt.datetime:
-    """When `maintain` is to run again."""
+    """Return when `maintain` has to run next. Raises `OSError`, `ValueError`."""
     files = [config.authority_file(name) for name in AUTHORITIES] + [leaf.files[0] for leaf in leaves(config)]
     return min(renewal(x509.load_pem_x509_certificate(file.read_bytes())) for file in files)
 
 
 def expiry(config: Config) -> dict[AuthorityName, tuple[dt.datetime, dt.datetime]]:
-    """When each authority ends, and the first of what it signed for this installation."""
+    """Return when each authority expires, and the first of the certificates that it signed for this installation."""
     ends: dict[AuthorityName, list[dt.datetime]] = {}
     for name in get_args(AuthorityName):
         files = [leaf.files[0] for leaf in leaves(config) if leaf.authority == name]
@@ -119,7 +119,7 @@ def expiry(config: Config) -> dict[AuthorityName, tuple[dt.datetime, dt.datetime
 
 
 def leaves(config: Config) -> Iterator[Leaf]:
-    """Every certificate that an installation has."""
+    """The specifications of all certificates of an installation."""
     node = (f"system:node:{config.node_name}", ("system:nodes",))
     for room in DEFAULT_PORTS:
         files = config.certificate_files(room)
@@ -148,7 +148,7 @@ def _authority(config: Config, name: AuthorityName, changed: set[AuthorityName])
 
 
 def _is_good(leaf: Leaf, authority: Authority) -> bool:
-    """Whether a certificate is there, as it is to be, and not due to be renewed."""
+    """Tell whether a certificate exists, matches its specification, and is not due for renewal."""
     certificate_file, key_file = leaf.files
     try:
         certificate = x509.load_pem_x509_certificate(certificate_file.read_bytes())
@@ -180,7 +180,7 @@ def _hosts(config: Config, room: RoomName) -> tuple[str, ...]:
 
 
 def _publish(config: Config) -> None:
-    """What users and clients of Kubernetes read; each file is written only where it changes."""
+    """Write the trust files and kubeconfigs whose content has changed."""
     authority = config.authority_file("serving").read_bytes()
     system = ssl.get_default_verify_paths().cafile
     roots = Path(system).read_bytes() if system and Path(system).exists() else b""

@@ -84,7 +84,7 @@ class Hosts:
                 self._add(made, Path(folder))
 
     def is_stale(self) -> bool:
-        """Whether the clients have another authority than there is now."""
+        """Tell whether a client has an authority other than the current one."""
         authority = self._config.ca_file.read_bytes()
         return any(Path(file).read_bytes() != authority for file in self._made().files if Path(file).exists())
 

@@ -1,7 +1,7 @@
-"""Brings a data directory of an earlier layout up to date: one authority signed everything in it.
+"""Migrates a data directory in which a single authority signed everything.
 
-That authority is no longer trusted by anyone of the installation, since whatever the cluster's signers had it sign could
-be used anywhere. The new certificates are made first; the old key goes last, so that a crash repeats the rest.
+Nothing of the installation trusts that authority any more, because whatever the cluster's signers signed with it was valid
+everywhere. The new certificates are created first and the old key is deleted last, so that a crash repeats the migration.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from cumulet.common.config import DEFAULT_PORTS, Config, ConfigError
 
 
 def is_needed(data_dir: Path) -> bool:
-    """Whether the data directory still has the single authority."""
+    """Tell whether the data directory still has the single authority."""
     return _key(data_dir).exists()
 
 
 def refuse(config: Config) -> None:
-    """Raises `ConfigError` where the data directory is to be brought up to date first."""
+    """Raises `ConfigError` if the data directory has to be migrated first."""
     if is_needed(config.data_dir):
         raise ConfigError(f"the certificates in {config.pki_dir} are of an older version: run `cumulet up`")
 
 
 def finish(config: Config) -> None:
-    """Remove the old authority and what it signed; the new certificates are there."""
+    """Delete the old authority and its certificates, after the new ones were created."""
     if not is_needed(config.data_dir):
         return
     for name in (*DEFAULT_PORTS, "admin"):
@@ -33,7 +33,7 @@ def finish(config: Config) -> None:
 
 
 def notice(config: Config, with_hosts: bool) -> str:
-    """What has changed, and what users have to do, as a line."""
+    """Describe what has changed and what users have to do, in one line."""
     docker = "docker's certs.d is rewritten" if with_hosts else "copy ca.crt again to where docker has it (certs.d)"
     return (
         f"The single certificate authority of this installation was replaced by one for each purpose. {config.ca_file} and "

@@ -1,7 +1,7 @@
-"""Renews certificates while the rooms run: a timer that tells when the first is due, and a process that does it.
+"""Renews certificates while the rooms run: a timer that fires when the first is due, and a process that renews them.
 
-The timer is of the wall clock (timerfd_create(2), CLOCK_REALTIME), so that it is right after the machine has slept. The
-work is done in a process of its own: the keys of the authorities are never in one that rooms are forked from.
+The timer follows the wall clock (timerfd_create(2), CLOCK_REALTIME), so that it is right after the machine was suspended.
+A process of its own does the work: the process that forks the rooms never reads the keys of the authorities.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import signal
 from typing import NoReturn
 
+from cumulet.common import clock
 from cumulet.common.config import Config
 from cumulet.up import certificates
 
@@ -22,12 +23,12 @@ log = logging.getLogger(__name__)
 _CLOCK_REALTIME = 0
 _TFD_CLOEXEC, _TFD_NONBLOCK = os.O_CLOEXEC, os.O_NONBLOCK
 _TFD_TIMER_ABSTIME = 1
-#: When it has failed, it is tried again after this, in seconds.
-_AGAIN = 3600
+#: The least time between two attempts.
+_PAUSE = dt.timedelta(hours=1)
 
 
 class _Spec(ctypes.Structure):
-    """`struct itimerspec`: the interval and the first time, each in seconds and nanoseconds."""
+    """`struct itimerspec`: the interval and the first expiration, each in seconds and nanoseconds."""
 
     _fields_ = (
         ("interval_seconds", ctypes.c_long),
@@ -38,7 +39,7 @@ class _Spec(ctypes.Structure):
 
 
 class Timer:
-    """A descriptor that can be read once a moment has come."""
+    """A file descriptor that becomes readable at a given time."""
 
     def __init__(self) -> None:
         """Raises `OSError`."""
@@ -48,27 +49,27 @@ class Timer:
             raise OSError(ctypes.get_errno(), "timerfd_create")
 
     def fileno(self) -> int:
-        """The descriptor."""
+        """Return the descriptor."""
         return self._descriptor
 
     def set(self, moment: dt.datetime) -> None:
-        """Tell of this moment, at once where it is over. Raises `OSError`."""
+        """Set the time. If it has passed, the descriptor is readable at once. Raises `OSError`."""
         spec = _Spec(0, 0, max(int(moment.timestamp()), 1), 0)
         if self._libc.timerfd_settime(self._descriptor, _TFD_TIMER_ABSTIME, ctypes.byref(spec), None) < 0:
             raise OSError(ctypes.get_errno(), "timerfd_settime")
 
     def take(self) -> None:
-        """Take in that the moment has come."""
+        """Make the descriptor unreadable until the next time that is set."""
         with contextlib.suppress(BlockingIOError):
             os.read(self._descriptor, 8)
 
     def close(self) -> None:
-        """Tell of nothing more."""
+        """Close the descriptor."""
         os.close(self._descriptor)
 
 
 def start(config: Config) -> int:
-    """Renew what is due in a process of its own; its process id. It ends with 0 where all is renewed."""
+    """Renew what is due in a new process and return its id."""
     process = os.fork()
     if process == 0:
         _become(config)
@@ -76,22 +77,25 @@ def start(config: Config) -> int:
 
 
 def _become(config: Config) -> NoReturn:
-    code = 1
     try:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         changed = certificates.maintain(config)
         log.info("certificates were renewed", extra={"authorities": sorted(changed)})
-        code = 0
     except Exception:
         log.exception("certificates could not be renewed")
     finally:
         logging.shutdown()
-        os._exit(code)
+        os._exit(0)
 
 
-def due(config: Config, now: dt.datetime, *, failed: bool = False) -> dt.datetime:
-    """When to renew next."""
-    moment = certificates.next_renewal(config)
-    return max(moment, now + dt.timedelta(seconds=_AGAIN)) if failed else moment
+def due(config: Config, after: dt.datetime | None = None) -> dt.datetime:
+    """Return when to renew next, some time after the last attempt if there was one."""
+    now = clock.now()
+    try:
+        moment = certificates.next_renewal(config)
+    except (OSError, ValueError):
+        log.exception("the certificates cannot be read")
+        moment = now + _PAUSE
+    return moment if after is None else max(moment, after + _PAUSE)

@@ -118,9 +118,9 @@ class Supervisor:
                 log.exception("the login servers cannot be written to /etc/hosts")
 
     def _watch_certificates(self) -> None:
-        """Renew them when they are due, and tell the rooms."""
+        """Renew certificates when they are due, and tell the rooms."""
         timer = renewal.Timer()
-        timer.set(renewal.due(self._config, clock.now()))
+        timer.set(renewal.due(self._config))
         self._selector.register(timer, selectors.EVENT_READ, lambda: self._renew(timer))
 
     def _renew(self, timer: renewal.Timer) -> None:
@@ -131,9 +131,8 @@ class Supervisor:
         def ended() -> None:
             self._selector.unregister(pidfd)
             os.close(pidfd)
-            _, status = os.waitpid(process, 0)
-            failed = os.waitstatus_to_exitcode(status) != 0
-            timer.set(renewal.due(self._config, clock.now(), failed=failed))
+            os.waitpid(process, 0)
+            timer.set(renewal.due(self._config, after=clock.now()))
             self._renewed = time.monotonic()
             for child in self._children:
                 self._tell_of_renewal(child)
@@ -142,12 +141,12 @@ class Supervisor:
         self._selector.register(pidfd, selectors.EVENT_READ, ended)
 
     def _tell_of_renewal(self, child: Child) -> None:
-        """Have a room read its certificates again. One that is not ready is told when it is: until then it cannot listen."""
+        """Make a room read its certificates again. A room that is not ready yet is told when it is."""
         if child.pid and child.ready_fd < 0 and self._stop_by is None:
             signal.pidfd_send_signal(child.pidfd, signal.SIGHUP)
 
     def _renew_hosts(self) -> None:
-        """Give docker and containers/image the authority that there is now."""
+        """Give docker and containers/image the current authority."""
         if not hosts.is_wanted(self._config):
             return
         try:
@@ -156,7 +155,7 @@ class Supervisor:
                 found.remove()
                 found.update()
         except OSError:  # such as a full disk: the rooms go on without
-            log.exception("the authority cannot be given to the clients of login servers")
+            log.exception("the authority cannot be written to the folders of docker and containers/image")
 
     def _stop(self) -> None:
         if self._stop_by is None:

@@ -82,7 +82,7 @@ class Aggregation:
         await self._session.close()
 
     def reload(self) -> None:
-        """Show the certificate that is there now, on new connections."""
+        """Use the certificate that is on disk now for new connections."""
         _context.cache_clear()
 
     def _refresh(self) -> None:
