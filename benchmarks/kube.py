@@ -132,7 +132,7 @@ class _Server:
     def __init__(self, config: Config, *processes: int) -> None:
         self._processes = processes
         self._address = config.addresses["kube"]
-        certificate, key = (config.ca_file.with_name(f"admin.{kind}") for kind in ("crt", "key"))
+        certificate, key = config.user_files()
         self._tls = tls.client_context(config.ca_file, certificate, key)
         self._job = {
             "host": self._address.host,

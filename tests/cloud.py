@@ -164,9 +164,9 @@ class Cloud:
         body: Any = None,
         form: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
-        show: RoomName | Literal["metrics"] | None = None,
+        show: RoomName | Literal["metrics"] | tuple[Path, Path] | None = None,
     ) -> Answer:
-        """One request, its path sent as it is written; `show` names whose certificate is shown."""
+        """One request, its path sent as it is written; `show` is the room, or the files, whose certificate is shown."""
         address = self.config.addresses[room]
         sent = dict(headers or {})
         data: bytes | None = None
@@ -178,7 +178,9 @@ class Cloud:
         elif body is not None:
             data = body if isinstance(body, bytes) else json.dumps(body).encode()
             sent.setdefault("Content-Type", "application/json")
-        connection = http.client.HTTPSConnection(address.host, address.port, context=self._tls(show), timeout=30)
+        connection = http.client.HTTPSConnection(
+            address.host, address.port, context=self._tls(room, show), timeout=30
+        )
         try:
             connection.request(method, path, data, sent)
             response = connection.getresponse()
@@ -188,11 +190,15 @@ class Cloud:
         finally:
             connection.close()
 
-    def _tls(self, show: RoomName | Literal["metrics"] | None) -> ssl.SSLContext:
+    def _tls(
+        self, room: RoomName, show: RoomName | Literal["metrics"] | tuple[Path, Path] | None
+    ) -> ssl.SSLContext:
         shown: tuple[Path, ...] = ()
-        if show is not None:
-            shown = self.config.scraper_files if show == "metrics" else self.config.certificate_files(show)
-        return tls.client_context(self.config.ca_file, *shown)
+        if show == "metrics":
+            shown = self.config.user_files(show) if room == "kube" else self.config.scraper_files
+        elif show is not None:
+            shown = self.config.room_files(show) if isinstance(show, str) else show
+        return tls.client_context(self.config.authority_file(self.config.serving_authority(room)), *shown)
 
     # Who calls.
 

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from cumulet.common import config as settings
-from cumulet.common.config import Address, RoomName
+from cumulet.common.config import Address, AuthorityName, RoomName
 from cumulet.common.room import listen
 from tests.cloud import Cloud
 
@@ -55,7 +55,8 @@ def find(name: str) -> str | None:
 class ControlPlane(Cloud):
     """An installation in which some rooms are those of Kubernetes itself.
 
-    What is written through their API server is on disk at once only where it is to be durable.
+    What is written through their API server is on disk at once only where it is to be durable. It verifies the kubelets'
+    certificates where it knows the nodes, which are then this installation's.
     """
 
     def __init__(
@@ -64,10 +65,12 @@ class ControlPlane(Cloud):
         *rooms: RoomName,
         theirs: frozenset[RoomName],
         is_durable: bool = False,
+        knows_nodes: bool = True,
         **configured: Any,
     ) -> None:
         self.theirs = theirs
         self._is_durable = is_durable
+        self._knows_nodes = knows_nodes
         self._etcd = 0
         try:
             super().__init__(data_dir, *rooms, **configured)
@@ -99,6 +102,24 @@ class ControlPlane(Cloud):
         manifest = Path(__file__).parents[2] / "examples" / "own-cluster" / "roles.yaml"
         command = ["kubectl", "--kubeconfig", self.config.kubeconfig_file("admin"), "apply", "-f", manifest]
         subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL)
+        # A kubelet asks what the API server may, by the name of the certificate that it shows.
+        binding = [
+            *command[:3],
+            "create",
+            "clusterrolebinding",
+            "kubelet-api-admin",
+            "--dry-run=client",
+            "-o",
+            "json",
+        ]
+        binding += ["--clusterrole=system:kubelet-api-admin", f"--user={settings.KUBELET_CLIENT}"]
+        made = subprocess.run([str(word) for word in binding], check=True, capture_output=True).stdout
+        subprocess.run(
+            [*(str(word) for word in command[:3]), "apply", "-f", "-"],
+            check=True,
+            input=made,
+            stdout=subprocess.DEVNULL,
+        )
 
     def _start(self, name: RoomName, address: Address) -> int:
         command = [
@@ -159,12 +180,14 @@ class ControlPlane(Cloud):
 
     def _kube_command(self) -> list[str]:
         certificate, key = (str(path) for path in self.config.certificate_files("kube"))
+        shown, shown_key = (str(path) for path in self.config.kubelet_client_files)
         signing = str(self._signing_key())
         return [
             *("--etcd-servers", self._etcd_url),
             *("--tls-cert-file", certificate, "--tls-private-key-file", key),
-            *("--client-ca-file", str(self.config.ca_file)),
-            *("--kubelet-client-certificate", certificate, "--kubelet-client-key", key),
+            *("--client-ca-file", str(self.config.authority_file("cluster"))),
+            *("--kubelet-client-certificate", shown, "--kubelet-client-key", shown_key),
+            *self._kubelet_authority,
             *("--kubelet-preferred-address-types", "InternalIP"),
             *("--authorization-mode", "Node,RBAC", "--enable-admission-plugins", "NodeRestriction"),
             *("--service-account-issuer", "https://kubernetes.default.svc.cluster.local"),
@@ -181,10 +204,24 @@ class ControlPlane(Cloud):
     def _controllers_command(self) -> list[str]:
         return [
             *self._as("controllers"),
-            *("--root-ca-file", str(self.config.ca_file), "--cluster-signing-cert-file", str(self.config.ca_file)),
-            *("--cluster-signing-key-file", str(self.config.ca_file.with_suffix(".key"))),
+            *("--root-ca-file", str(self.config.ca_file)),
+            *self._signer("kube-apiserver-client", "cluster"),
+            *self._signer("kubelet-client", "cluster"),
+            *self._signer("kubelet-serving", "kubelet-serving"),
             *("--service-account-private-key-file", str(self._signing_key()), "--use-service-account-credentials"),
             *("--max-endpoints-per-slice", "4", "--node-monitor-grace-period", "16s", "--node-monitor-period", "1s"),
+        ]
+
+    @property
+    def _kubelet_authority(self) -> list[str]:
+        authority = str(self.config.authority_file("kubelet-serving"))
+        return ["--kubelet-certificate-authority", authority] if self._knows_nodes else []
+
+    def _signer(self, signer: str, authority: AuthorityName) -> list[str]:
+        files = self.config.authority_file(authority), self.config.authority_key_file(authority)
+        return [
+            f"--cluster-signing-{signer}-{kind}-file={file}"
+            for kind, file in zip(("cert", "key"), files, strict=True)
         ]
 
     def _as(self, name: RoomName) -> list[str]:

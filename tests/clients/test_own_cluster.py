@@ -41,10 +41,14 @@ class Guest(Installation):
 
     def up(self, *options: str) -> str:
         """Start it, as the service account of examples/own-cluster/roles.yaml."""
-        output = super().up(*options, "--kubeconfig", str(self._kubeconfig()))
+        output = super().up(*options, "--kubeconfig", str(self._kubeconfig()), *self._authority())
         # The person has the rights of an administrator.
         self.environment["KUBECONFIG"] = str(self.plane.config.kubeconfig_file("admin"))
         return output
+
+    def _authority(self) -> tuple[str, str]:
+        """Who signs the certificate that the API server shows to kubelets."""
+        return "--client-ca", str(self.plane.config.authority_file("kubelet-client"))
 
     def _kubeconfig(self) -> Path:
         admin = self.plane.config.kubeconfig_file("admin")
@@ -64,7 +68,9 @@ def installation(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     theirs: frozenset[RoomName] = request.param
     needed(*(PROGRAMS[name] for name in theirs), "etcd")
     folder = tmp_path_factory.mktemp("own-cluster")
-    plane = ControlPlane(folder / "plane", *(room for room in PROGRAMS if room in theirs), theirs=theirs)
+    plane = ControlPlane(
+        folder / "plane", *(room for room in PROGRAMS if room in theirs), theirs=theirs, knows_nodes=False
+    )
     made = Guest(folder / "data", plane)
     ours = [_start(made, room, folder) for room in ("scheduler", "controllers") if room not in theirs]
     try:

@@ -184,7 +184,7 @@ def test_certificates(space: Space, cluster: Cloud) -> None:
     space.kubectl("certificate", "approve", name)
     issued = space.wait(REQUESTS, name, lambda obj: obj["status"].get("certificate"))
     certificate = x509.load_pem_x509_certificate(base64.b64decode(issued["status"]["certificate"]))
-    authority = x509.load_pem_x509_certificate(cluster.config.ca_file.read_bytes())
+    authority = x509.load_pem_x509_certificate(cluster.config.authority_file("cluster").read_bytes())
     certificate.verify_directly_issued_by(authority)
     assert certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value == "jane"
     lasts = certificate.not_valid_after_utc - certificate.not_valid_before_utc

@@ -125,7 +125,7 @@ class FrontDoor:
 @contextlib.asynccontextmanager
 async def front_door(config: Config) -> AsyncIterator[FrontDoor]:
     """A client with the front door's certificate."""
-    context: ssl.SSLContext = tls.client_context(config.ca_file, *config.certificate_files("arm"))
+    context: ssl.SSLContext = tls.client_context(config.ca_file, *config.room_files("arm"))
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session:
         yield FrontDoor(session, config)
 

@@ -61,7 +61,7 @@ class Behind:
             (folder / f"s.{suffix}").write_bytes(pem)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(folder / "s.crt", folder / "s.key")
-        context.load_verify_locations(server.cloud.config.ca_file)
+        context.load_verify_locations(server.cloud.config.authority_file("front-proxy"))
         context.verify_mode = ssl.CERT_REQUIRED
         self.bundle = base64.b64encode((folder / "ca.crt").read_bytes()).decode()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

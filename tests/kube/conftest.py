@@ -24,7 +24,7 @@ class Server:
 
     def __init__(self, cloud: Cloud) -> None:
         self.cloud = cloud
-        self.tls = tls.client_context(cloud.config.ca_file, *cloud.config.certificate_files("kube"))
+        self.tls = tls.client_context(cloud.config.ca_file, *cloud.config.user_files())
 
     def call(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
         """One request; header names are written with underscores. A watch is answered with the list of its events."""

@@ -30,7 +30,7 @@ def patch(*operations: Object) -> Object:
 
 
 class Webhook:
-    """Serves on a free port until closed, with the node's certificate."""
+    """Serves on a free port until closed, with a certificate of the installation's."""
 
     def __init__(self, config: Config) -> None:
         self.answer: Answer = allow
@@ -53,7 +53,7 @@ class Webhook:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        context: ssl.SSLContext = tls.server_context(*config.certificate_files("node"), client_ca=config.ca_file)
+        context: ssl.SSLContext = tls.server_context(*config.certificate_files("balancer"))
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever)
         self._thread.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 
 import uvloop
@@ -13,19 +14,21 @@ from cumulet.common import tls
 from cumulet.common.config import Config
 from cumulet.common.kubernetes.channels import Deliver, Options, relay
 from cumulet.common.kubernetes.negotiation import accept
+from cumulet.common.room import listen
 from cumulet.node import forward
 
 
 class StandInKubelet:
-    """Serves on a free port until closed; shows the node's certificate."""
+    """Serves where the node's does, until closed, and shows its certificate."""
 
     def __init__(self, config: Config) -> None:
-        self.port = 0
+        self.port = config.addresses["node"].port
         self.asked: list[str] = []
         #: What was upgraded to, one for each command.
         self.spoken: list[str] = []
         self.summary: dict[str, object] = {}
         self._config = config
+        self._listener = listen(config.addresses["node"])
         # As the rooms: asyncio's own leaves a connection behind whose farewell over TLS was asked for twice.
         self._loop = uvloop.new_event_loop()
         self._ready = threading.Event()
@@ -35,6 +38,8 @@ class StandInKubelet:
 
     def close(self) -> None:
         """Stop."""
+        # Rooms that were forked meanwhile have it too, and would keep the address.
+        self._listener.shutdown(socket.SHUT_RDWR)
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
 
@@ -63,10 +68,9 @@ class StandInKubelet:
         runner = web.AppRunner(app, shutdown_timeout=1)
         await runner.setup()
         files = self._config.certificate_files("node")
-        context = tls.server_context(*files, client_ca=self._config.ca_file)
-        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
+        context = tls.server_context(*files, client_ca=self._config.authority_file("kubelet-client"))
+        site = web.SockSite(runner, self._listener, ssl_context=context)
         await site.start()
-        self.port = runner.addresses[0][1]
         self._ready.set()
         await self._stop.wait()
         assert runner.server is not None

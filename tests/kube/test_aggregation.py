@@ -43,7 +43,7 @@ def test_a_server_is_found_and_asked(server: Server, behind: Behind) -> None:
     assert (answer.status, answer.body["items"][0]["metadata"]["name"]) == (200, "one")
     (method, path, headers, _), *_ = [item for item in behind.asked if "limit" in item[1]]
     assert (method, path) == ("GET", f"{things}?limit=5")
-    assert (headers["X-Remote-User"], headers["peer"]) == ("kube-apiserver", "kube-apiserver")
+    assert (headers["X-Remote-User"], headers["peer"]) == ("kubernetes-admin", "front-proxy-client")
     assert "system:masters" in headers["groups"].split(",")
     server.call("POST", f"{things}/one/size/of/it", {"a": 1})
     assert behind.asked[-1][3] == {"a": 1}
@@ -107,7 +107,7 @@ def test_what_servers_behind_read(server: Server) -> None:
     data = server.call("GET", "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication").body[
         "data"
     ]
-    assert json.loads(data["requestheader-allowed-names"]) == ["kube-apiserver"]
+    assert json.loads(data["requestheader-allowed-names"]) == ["front-proxy-client"]
     assert data["requestheader-client-ca-file"].startswith("-----BEGIN CERTIFICATE")
 
 

@@ -129,9 +129,9 @@ def test_writes_and_refusals_are_audited(cloud: Cloud, server: Server) -> None:
         (event["verb"], event["objectRef"]["resource"], event["responseStatus"]["code"], event["user"]["username"])
         for event in events
     ]
-    assert ("create", "secrets", 201, "kube-apiserver") in seen
-    assert ("get", "secrets", 200, "kube-apiserver") in seen
-    assert ("list", "pods", 403, "kube-apiserver") in seen
+    assert ("create", "secrets", 201, "kubernetes-admin") in seen
+    assert ("get", "secrets", 200, "kubernetes-admin") in seen
+    assert ("list", "pods", 403, "kubernetes-admin") in seen
     assert not [item for item in seen if item[1] == "configmaps"]
     assert [event for event in events if event.get("impersonatedUser", {}).get("username") == "stranger"]
     assert "hunter2" not in json.dumps(events)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,13 +34,24 @@ def node(kubectl: Program, kubelet: StandInKubelet) -> Iterator[str]:
     kubectl("delete", "node", name)
 
 
-def ready_node(kubectl: Program, port: int) -> str:
-    """Make a node with a kubelet at that port; its name."""
+def own_address() -> str:
+    """An address of this machine that is not its loopback's."""
+    listed = subprocess.run(
+        ["ip", "-j", "-4", "address", "show", "up", "scope", "global"], capture_output=True, check=True
+    )
+    found = [item["local"] for link in json.loads(listed.stdout) for item in link.get("addr_info", ())]
+    if not found:
+        pytest.skip("this machine has no address but its loopback's")
+    return str(found[0])
+
+
+def ready_node(kubectl: Program, port: int, address: str = "127.0.0.1") -> str:
+    """Make a node with a kubelet there; its name."""
     name = f"n{uuid.uuid4().hex[:8]}"
     made = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}
     kubectl("create", "-f", "-", stdin=json.dumps(made))
     status = {
-        "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+        "addresses": [{"type": "InternalIP", "address": address}],
         "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
         "conditions": [{"type": "Ready", "status": "True"}],
     }

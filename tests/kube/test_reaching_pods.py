@@ -144,7 +144,7 @@ def test_port_forward_to_where_nothing_listens(kubectl: Program, pod: str) -> No
 async def test_port_forward_over_channels(kubectl: Program, cluster: Cloud, pod: str, site: int) -> None:
     """As the Python clients do it."""
     config = cluster.config
-    context: ssl.SSLContext = tls.client_context(config.ca_file, *config.certificate_files("kube"))
+    context: ssl.SSLContext = tls.client_context(config.ca_file, *config.user_files())
     address = config.url("kube").replace("https://", "wss://")
     url = f"{address}/api/v1/namespaces/{kubectl.namespace}/pods/{pod}/portforward?ports={site}"
     # Its client with threads writes and reads a TLS connection at once, at which some are lost.

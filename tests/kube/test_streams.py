@@ -23,7 +23,7 @@ from cumulet.common.upgrade import RefusedError, upgrade
 from tests.cloud import Cloud
 from tests.kube.conftest import Program, programs
 from tests.kube.kubelet import StandInKubelet
-from tests.kube.test_nodes_and_pods import kubelet, ready_node, run
+from tests.kube.test_nodes_and_pods import kubelet, own_address, ready_node, run
 
 __all__ = ["kubelet"]
 
@@ -52,7 +52,7 @@ def pod(kubectl: Program, cluster: Cloud) -> URL:
 @pytest.fixture
 def context(cluster: Cloud) -> ssl.SSLContext:
     """The administrator's."""
-    return tls.client_context(cluster.config.ca_file, *cluster.config.certificate_files("kube"))
+    return tls.client_context(cluster.config.ca_file, *cluster.config.user_files())
 
 
 def _offer(*versions: str) -> CIMultiDict[str]:
@@ -205,7 +205,7 @@ def test_options_of_logs(kubectl: Program) -> None:
 
 
 def test_a_node_that_does_not_answer(kubectl: Program) -> None:
-    node = ready_node(kubectl, 1)  # nobody listens there
+    node = ready_node(kubectl, 1, own_address())  # nobody listens there
     try:
         run(kubectl, node, "q")
         for switch in ("true", "false"):

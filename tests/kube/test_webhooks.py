@@ -76,7 +76,7 @@ def test_an_object_is_changed(server: Server, hook: Webhook, configure: Any, spa
     assert asked["object"]["kind"] == "ConfigMap"
     assert asked["oldObject"] is None
     assert asked["resource"] == {"group": "", "version": "v1", "resource": "configmaps"}
-    assert asked["userInfo"]["username"] == "kube-apiserver"
+    assert asked["userInfo"]["username"] == "kubernetes-admin"
     assert asked["dryRun"] is False
     server.call("DELETE", f"{space}/configmaps/m")
     assert [request["operation"] for request in hook.asked] == ["CREATE"], "those that change do not see deletions"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from cumulet.common.config import RoomName
 from cumulet.common.tls import Authority
 from tests.cloud import Cloud
 from tests.kube.conftest import Server
@@ -23,7 +23,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     made.close()
 
 
-def _ask(cloud: Cloud, show: RoomName | None) -> tuple[int, str]:
+def _ask(cloud: Cloud, show: tuple[Path, Path] | None) -> tuple[int, str]:
     answer = cloud.call("node", "GET", "/pods", show=show)
     return answer.status, answer.body.decode() if isinstance(answer.body, bytes) else ""
 
@@ -34,36 +34,40 @@ def test_a_certificate_is_asked_for(cloud: Cloud) -> None:
 
 
 def test_the_api_server_may(cloud: Cloud) -> None:
-    assert _ask(cloud, "kube")[0] == 200
+    assert _ask(cloud, cloud.config.kubelet_client_files)[0] == 200
 
 
-def test_others_may_what_the_cluster_says(cloud: Cloud) -> None:
-    status, why = _ask(cloud, "scheduler")
-    assert status == 403
-    assert why == "Forbidden (user=system:kube-scheduler, verb=get, resource=nodes, subresource=proxy)"
-    subject = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "system:cloud-controller-manager"}
-    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system:kubelet-api-admin"}
-    Server(cloud).make(
-        f"{RBAC}/clusterrolebindings", {"metadata": {"name": "b"}, "roleRef": role, "subjects": [subject]}
-    )
-    assert _ask(cloud, "balancer")[0] == 200
+@contextmanager
+def _elsewhere(cloud: Cloud, folder: Path, client_ca: Path) -> Iterator[None]:
+    """The same cluster as if it were somebody else's, where it is said who signs for its API server."""
+    kubeconfig = folder / "config"
+    kubeconfig.write_bytes(cloud.config.kubeconfig_file("node").read_bytes())
+    with cloud.changed("node", kubeconfig=kubeconfig, client_ca=client_ca):
+        yield
+
+
+def test_in_another_cluster_others_may_what_it_says(cloud: Cloud, tmp_path: Path) -> None:
+    users = cloud.config.user_files
+    with _elsewhere(cloud, tmp_path, cloud.config.authority_file("cluster")):
+        status, why = _ask(cloud, users("scheduler"))
+        assert status == 403
+        assert why == "Forbidden (user=system:kube-scheduler, verb=get, resource=nodes, subresource=proxy)"
+        subject = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "system:cloud-controller-manager"}
+        role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system:kubelet-api-admin"}
+        binding = {"metadata": {"name": "b"}, "roleRef": role, "subjects": [subject]}
+        Server(cloud).make(f"{RBAC}/clusterrolebindings", binding)
+        assert _ask(cloud, users("balancer"))[0] == 200
+        assert _ask(cloud, users("admin"))[0] == 200
 
 
 def test_in_another_cluster_its_authority_counts(cloud: Cloud, tmp_path: Path) -> None:
-    """The same cluster by another name: who signs for its API server is said, and ours is nobody then."""
-    other = Authority.open(tmp_path / "ca.crt", tmp_path / "ca.key")
-    certificate, key = other.issue("kube-apiserver", organizations=["system:masters"])
-    theirs = cloud.config.certificate_files("kube")
-    before = [path.read_bytes() for path in theirs]
-    kubeconfig = tmp_path / "config"
-    kubeconfig.write_text(cloud.config.kubeconfig_file("node").read_text().replace("127.0.0.1", "localhost"))
-    with cloud.changed("node", kubeconfig=kubeconfig, client_ca=tmp_path / "ca.crt"):
+    """Who signs for our own API server is nobody there."""
+    files = tmp_path / "ca.crt", tmp_path / "ca.key"
+    other = Authority.open(*files, purpose="client auth")
+    theirs = tmp_path / "theirs.crt", tmp_path / "theirs.key"
+    for path, content in zip(theirs, other.issue("kube-apiserver", organizations=["system:masters"]), strict=True):
+        path.write_bytes(content)
+    with _elsewhere(cloud, tmp_path, files[0]):
         with pytest.raises(ConnectionError):
-            _ask(cloud, "kube")
-        for path, content in zip(theirs, (certificate, key), strict=True):
-            path.write_bytes(content)
-        try:
-            assert _ask(cloud, "kube")[0] == 200
-        finally:
-            for path, content in zip(theirs, before, strict=True):
-                path.write_bytes(content)
+            _ask(cloud, cloud.config.kubelet_client_files)
+        assert _ask(cloud, theirs)[0] == 200

@@ -58,7 +58,7 @@ class Peer:
 def running(cloud: Cloud, folder: Path) -> Iterator[Peer]:
     """A peer that trusts nobody without the password, with a certificate of the installation's authority."""
     program = shutil.which("docker-registry") or str(Path(sys.executable).parent / "docker-registry")
-    authority = Authority.open(cloud.config.ca_file, cloud.config.ca_file.with_suffix(".key"))
+    authority = Authority.load(cloud.config.authority_file("serving"), cloud.config.authority_key_file("serving"))
     certificate, key = authority.issue("peer", hosts=["127.0.0.1"])
     (folder / "certs").mkdir()
     for name, content in (

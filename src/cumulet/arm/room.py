@@ -27,7 +27,7 @@ async def serve(room: Room) -> None:
     index.open()
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
     public = aiohttp.TCPConnector(ssl=room.client_tls(), limit=0)
-    internal = aiohttp.TCPConnector(ssl=room.client_tls(show_certificate=True), limit=0)
+    internal = aiohttp.TCPConnector(ssl=room.client_tls(show=config.room_files(room.name)), limit=0)
     try:
         async with (
             aiohttp.ClientSession(connector=public, timeout=timeout) as to_public,

@@ -15,7 +15,7 @@ from cumulet.common import config as settings
 from cumulet.common.ascii import is_digits
 from cumulet.common.config import Config, RoomName
 from cumulet.common.room import run
-from cumulet.up import install, lifecycle
+from cumulet.up import certificates, install, lifecycle, migration
 
 ClientCa = Annotated[
     Path | None,
@@ -64,6 +64,7 @@ def up(
     data_dir = settings.default_data_dir()
     try:
         lifecycle.refuse_second(data_dir)
+        migrates = migration.is_needed(data_dir)
         config = install.install(
             data_dir,
             ports=_ports(port or []),
@@ -74,6 +75,8 @@ def up(
             client_ca=client_ca,
             node_address=node_address,
         )
+        if migrates:
+            print(migration.notice(config, hosts))
         running = lifecycle.start(config)
     except lifecycle.StartError as error:
         wanting = "".join(f"\n  - {problem.what}\n      {problem.cure}" for problem in error.problems)
@@ -95,12 +98,16 @@ def down() -> None:
 def status() -> None:
     """Tell, room by room, what is up. Exits with 1 where something is not."""
     config = settings.load(settings.default_data_dir())
+    migration.refuse(config)
     rows = asyncio.run(lifecycle.status(config))
     print(f"{'ROOM':<12} {'PID':>7} {'MEMORY':>9}  {'URL':<26} HEALTH")
     for row in rows:
         memory = f"{row.resident / 1e6:.1f} MB" if row.resident else ""
         print(f"{row.room:<12} {row.pid or '':>7} {memory:>9}  {row.url:<26} {row.health}")
     print(f"{'all':<12} {'':>7} {sum(row.resident or 0 for row in rows) / 1e6:>6.1f} MB")
+    print(f"{'AUTHORITY':<16} {'ENDS':<12} FIRST CERTIFICATE ENDS")
+    for name, (own, first) in certificates.expiry(config).items():
+        print(f"{name:<16} {own:%Y-%m-%d}   {first:%Y-%m-%d}")
     if any(row.health != "ready" for row in rows):
         raise typer.Exit(1)
 
@@ -126,7 +133,10 @@ def env() -> None:
 
 def serve(room: Annotated[str, typer.Argument(help=f"One of {', '.join(get_args(RoomName))}.")]) -> None:
     """Run one room alone in the foreground, logging to standard error."""
-    foreground(_room(room), settings.load(settings.default_data_dir()))
+    config = settings.load(settings.default_data_dir())
+    migration.refuse(config)
+    certificates.maintain(config)
+    foreground(_room(room), config)
 
 
 def foreground(name: RoomName, config: Config) -> None:

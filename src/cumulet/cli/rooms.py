@@ -12,6 +12,7 @@ from cumulet.cli.lifecycle import ClientCa, NodeAddress, foreground
 from cumulet.common import config as settings
 from cumulet.common.config import Address, Config, RoomName
 from cumulet.common.kubernetes.kubeconfig import load_kubeconfig
+from cumulet.up import certificates, migration
 from cumulet.up.install import install
 
 Kubeconfig = Annotated[
@@ -80,10 +81,13 @@ def _run(
 
 
 def _installation() -> Config:
-    """The settings and certificates; they are made where there are none."""
+    """Load the settings and renew certificates that are due; make both if there are none."""
     data_dir = settings.default_data_dir()
     try:
-        return settings.load(data_dir)
+        config = settings.load(data_dir)
+        migration.refuse(config)
+        certificates.maintain(config)
+        return config
     except settings.ConfigError:
         if (data_dir / "config.json").exists():
             raise

@@ -2,7 +2,7 @@
 
 The front door (`arm`) authenticates and authorises a call and forwards it to the room that is the resource provider,
 as the Resource Provider Contract has it: the same method, path and query; mutual TLS, where the front door's
-certificate has the common name `arm`; the caller in `x-ms-client-object-id` and `x-ms-client-app-id`; and in
+certificate names the room `arm` (`peer_room`); the caller in `x-ms-client-object-id` and `x-ms-client-app-id`; and in
 `referer` the address that the caller used, from which links such as `Azure-AsyncOperation` are made.
 """
 
@@ -22,7 +22,7 @@ from aiohttp.typedefs import Middleware
 
 from cumulet.common.ascii import fold
 from cumulet.common.entra import ARM_AUDIENCE, TokenSource
-from cumulet.common.room import peer_certificate
+from cumulet.common.room import peer_room
 
 log = logging.getLogger(__name__)
 
@@ -172,8 +172,7 @@ async def arm_errors(request: web.Request, handler: Handler) -> web.StreamRespon
 
 def require_front_door(request: web.BaseRequest) -> None:
     """Raises `ArmError` 403 unless the other end showed the front door's certificate."""
-    peer = peer_certificate(request)
-    if peer is None or peer.user != FRONT_DOOR:
+    if peer_room(request) != FRONT_DOOR:
         raise ArmError(
             403, "Forbidden", "Resource providers answer the front door only: call Azure Resource Manager."
         )

@@ -10,6 +10,7 @@ import contextlib
 import os
 import random
 import socket
+import stat
 from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
@@ -32,9 +33,26 @@ DEFAULT_PORTS: dict[RoomName, int] = {
     "balancer": 10256,
 }
 
+#: The certificate authorities of an installation. Each has one purpose and is trusted in one place (`docs/architecture.md`).
+#: `serving` signs the rooms' server certificates and `rooms` the client certificates that they show to each other.
+#: `cluster` signs client certificates of Kubernetes users, `kubelet-serving` server certificates of nodes, and
+#: `kubelet-client` and `front-proxy` the ones that the API server shows to kubelets and to aggregated API servers.
+AuthorityName = Literal["serving", "rooms", "cluster", "kubelet-serving", "kubelet-client", "front-proxy"]
+
+#: The users that the API server authenticates as to kubelets and to aggregated API servers, named as kubeadm names them.
+KUBELET_CLIENT = "kube-apiserver-kubelet-client"
+#: What reads metrics, as a file name and as a user of Kubernetes.
+SCRAPER = "metrics"
+FRONT_PROXY_CLIENT = "front-proxy-client"
+
 #: Where free ports are picked: below the node ports of Services, and below those that the kernel gives to outgoing
 #: connections, which would take one between its choice and its use.
 _FREE_PORTS = range(20000, 30000)
+
+
+#: Folders whose subfolders are private too, and to what depth: `registry/content/blobs/sha256`.
+_CLOSED = {*DEFAULT_PORTS, "pki"} - {"instances"}
+_DEPTH = 4
 
 
 class ConfigError(Exception):
@@ -131,23 +149,67 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     # The files of an installation. Each is private to its owner (directories 0700, secrets 0600).
 
     @property
+    def pki_dir(self) -> Path:
+        """The folder of all certificates and keys."""
+        return self.data_dir / "pki"
+
+    @property
     def ca_file(self) -> Path:
-        """The certificate of this installation's own certificate authority, PEM."""
-        return self.data_dir / "pki" / "ca.crt"
+        """The authority that users trust, PEM: a copy of the certificate of `serving`."""
+        return self.pki_dir / "ca.crt"
 
     @property
     def trust_bundle_file(self) -> Path:
         """The machine's own authorities and ours, PEM: what `SSL_CERT_FILE` and its like are set to."""
-        return self.ca_file.with_name("bundle.crt")
+        return self.pki_dir / "bundle.crt"
+
+    def authority_file(self, name: AuthorityName) -> Path:
+        """The certificate of an authority, PEM."""
+        return self.pki_dir / "authorities" / f"{name}.crt"
+
+    def authority_key_file(self, name: AuthorityName) -> Path:
+        """The key of an authority. `up` reads all of them, `controllers` those of `cluster` and `kubelet-serving`."""
+        return self.pki_dir / "authorities" / f"{name}.key"
 
     def certificate_files(self, room: RoomName) -> tuple[Path, Path]:
-        """The certificate and key of a room, PEM; good both to serve with and to authenticate as a client."""
-        return self.data_dir / "pki" / f"{room}.crt", self.data_dir / "pki" / f"{room}.key"
+        """The server certificate and key of a room, PEM, signed by its `serving_authority`."""
+        return self._leaf_files(self.serving_authority(room), room)
+
+    def serving_authority(self, room: RoomName) -> AuthorityName:
+        """The authority that signs the server certificate of a room."""
+        return "kubelet-serving" if room == "node" else "serving"
+
+    def room_files(self, room: RoomName) -> tuple[Path, Path]:
+        """The client certificate and key, PEM, that a room shows to other rooms."""
+        return self._leaf_files("rooms", room)
+
+    def user_files(self, user: str = "admin") -> tuple[Path, Path]:
+        """The client certificate and key, PEM, of a Kubernetes user: `admin`, or a room that is a client of the API server."""
+        return self._leaf_files("cluster", user)
+
+    @property
+    def kubelet_client_files(self) -> tuple[Path, Path]:
+        """The client certificate and key, PEM, that the API server shows to kubelets only."""
+        return self._leaf_files("kubelet-client", KUBELET_CLIENT)
+
+    @property
+    def front_proxy_files(self) -> tuple[Path, Path]:
+        """The client certificate and key, PEM, that the API server shows to aggregated API servers only."""
+        return self._leaf_files("front-proxy", FRONT_PROXY_CLIENT)
+
+    def _leaf_files(self, authority: AuthorityName, name: str) -> tuple[Path, Path]:
+        folder = self.pki_dir / authority
+        return folder / f"{name}.crt", folder / f"{name}.key"
+
+    @property
+    def trust_domain(self) -> str:
+        """The SPIFFE trust domain of the installation's rooms."""
+        return self.tenant_id
 
     @property
     def scraper_files(self) -> tuple[Path, Path]:
-        """The certificate and key, PEM, of who reads the metrics of every room, such as Prometheus."""
-        return self.data_dir / "pki" / "metrics.crt", self.data_dir / "pki" / "metrics.key"
+        """The client certificate and key, PEM, of what reads the metrics of the rooms, such as Prometheus."""
+        return self._leaf_files("rooms", SCRAPER)
 
     def kubeconfig_file(self, user: str = "admin") -> Path:
         """A kubeconfig: `admin` is the user's, the rest are those of the rooms that are Kubernetes clients."""
@@ -167,6 +229,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     def room_dir(self, room: RoomName) -> Path:
         """The folder in which a room keeps its state, and no other room looks."""
         return self.data_dir / room
+
+
+def room_id(trust_domain: str, room: RoomName) -> str:
+    """The SPIFFE ID of a room, the only URI in its client certificate (SPIFFE ID and X.509-SVID standards)."""
+    return f"spiffe://{trust_domain}/room/{room}"
+
+
+def scraper_id(trust_domain: str) -> str:
+    """The SPIFFE ID of what reads the metrics of rooms. It is none of a room, and good for nothing else."""
+    return f"spiffe://{trust_domain}/scraper"
 
 
 def default_data_dir() -> Path:
@@ -198,8 +270,8 @@ def save(config: Config) -> None:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Write a file that only its owner can read, atomically and durably; parent folders are made 0700."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Write a file that only its owner can read, atomically and durably; missing folders are made private."""
+    private_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
@@ -211,3 +283,32 @@ def write_private(path: Path, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def private_folder(path: Path) -> Path:
+    """Make a folder and its missing parents, each with mode 0700, and return it.
+
+    `Path.mkdir` applies its mode to the last folder only.
+    """
+    for folder in [*reversed(path.parents), path]:
+        if not folder.exists():
+            folder.mkdir(mode=0o700, exist_ok=True)
+    return path
+
+
+def close_folders(data_dir: Path) -> list[Path]:
+    """Set the mode of an installation's folders to 0700 and return the ones that were changed.
+
+    Folders that containers or container engines use keep their mode: those below `instances` and those of no room.
+    """
+    closed = []
+    waiting = [data_dir]
+    while waiting:
+        folder = waiting.pop()
+        if stat.S_IMODE(folder.stat().st_mode) & 0o077:
+            folder.chmod(0o700)
+            closed.append(folder)
+        below = folder.relative_to(data_dir).parts
+        if not below or (below[0] in _CLOSED and len(below) < _DEPTH):
+            waiting += [Path(item.path) for item in os.scandir(folder) if item.is_dir(follow_symlinks=False)]
+    return closed

@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from cumulet.common.config import private_folder
+
 T = TypeVar("T")
 
 _BATCH = 512
@@ -57,7 +59,7 @@ class Database:
 
     def open(self) -> None:
         """Open the file, bring its schema up to date and start the writer. Raises `DatabaseError`."""
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(self._path.parent)
         writer = _connect(self._path)
         self._path.chmod(0o600)
         writer.execute("PRAGMA journal_mode = WAL")

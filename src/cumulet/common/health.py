@@ -12,7 +12,7 @@ from collections.abc import Callable
 from aiohttp import web
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 
-from cumulet.common.room import peer_certificate
+from cumulet.common.room import is_scraper, shows_certificate
 
 log = logging.getLogger(__name__)
 
@@ -20,19 +20,10 @@ log = logging.getLogger(__name__)
 PROBES = frozenset({"/healthz", "/readyz"})
 HEALTH = PROBES | {"/metrics"}
 
-#: The user that the scraper's certificate names.
-SCRAPER = "metrics"
-
-
-def is_scraper(request: web.BaseRequest) -> bool:
-    """Whether the other end showed the scraper's certificate."""
-    peer = peer_certificate(request)
-    return peer is not None and peer.user == SCRAPER
-
 
 def require_scraper(request: web.BaseRequest) -> None:
     """Raises `HTTPUnauthorized` where no certificate was shown, `HTTPForbidden` where it is not the scraper's."""
-    if peer_certificate(request) is None:
+    if not shows_certificate(request):
         raise web.HTTPUnauthorized(text="Metrics are for the scraper: show its certificate.")
     if not is_scraper(request):
         raise web.HTTPForbidden(text="Metrics are for the scraper: this certificate is another's.")

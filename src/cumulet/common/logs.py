@@ -15,6 +15,7 @@ from aiohttp.http import HttpProcessingError
 
 from cumulet.common import clock
 from cumulet.common.ascii import fold
+from cumulet.common.config import private_folder
 
 #: What `logging` itself puts on every record; anything else came in by `extra=` and belongs in the line.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -130,7 +131,7 @@ def configure(room: str, file: Path | None, level: int = logging.INFO) -> None:
     if file is None:
         handler = logging.StreamHandler(sys.stderr)
     else:
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(file.parent)
         handler = logging.handlers.RotatingFileHandler(file, maxBytes=10_000_000, backupCount=3)
     handler.setFormatter(JsonFormatter(room))
     handler.addFilter(_without_detail)

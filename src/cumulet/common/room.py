@@ -12,18 +12,31 @@ import asyncio
 import contextlib
 import functools
 import gc
+import logging
 import signal
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import uvloop
 from aiohttp import web
 
 from cumulet.common import logs, tls
-from cumulet.common.config import Address, Config, RoomName
+from cumulet.common.config import (
+    DEFAULT_PORTS,
+    Address,
+    AuthorityName,
+    Config,
+    ConfigError,
+    RoomName,
+    private_folder,
+    room_id,
+    scraper_id,
+)
+
+log = logging.getLogger(__name__)
 
 #: Bytes of a body that wait for their handler; bodies come in pieces of about that size.
 _READ_BUFFER = 512 * 1024
@@ -50,13 +63,12 @@ class Room:
         self.listeners = listeners
         self.stopping = asyncio.Event()
         self._on_ready = on_ready
+        self._reloads: list[Callable[[], object]] = []
 
     @property
     def data_dir(self) -> Path:
         """The room's own folder, made 0700 when it is first asked for."""
-        path = self.config.room_dir(self.name)
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return path
+        return private_folder(self.config.room_dir(self.name))
 
     def ready(self) -> None:
         """Say that requests are served from now on."""
@@ -64,16 +76,44 @@ class Room:
         gc.freeze()  # what was made up to now stays, and is not looked through again and again
         self._on_ready()
 
-    def server_tls(self, client_ca: bytes | None = None) -> ssl.SSLContext:
-        """Serve with the room's certificate; a client may show one (`peer_certificate`) of our authority, or of another."""
-        files = self.config.certificate_files(self.name)
-        return tls.server_context(*files, client_ca=client_ca or self.config.ca_file)
+    def on_reload(self, callback: Callable[[], object]) -> None:
+        """Register a callback for when the certificate files have changed."""
+        self._reloads.append(callback)
 
-    def client_tls(self, *, show_certificate: bool = False) -> ssl.SSLContext:
-        """Trust our authority, and where wanted authenticate as this room."""
-        if show_certificate:
-            return tls.client_context(self.config.ca_file, *self.config.certificate_files(self.name))
-        return tls.client_context(self.config.ca_file)
+    def reload(self) -> None:
+        """Read the certificate files again for new connections. Keep the old certificates if that fails."""
+        for callback in self._reloads:
+            try:
+                callback()
+            except (OSError, ValueError, ConfigError):  # `ssl.SSLError` is an `OSError`
+                log.exception("the new certificates cannot be used")
+        log.info("certificates were read again")
+
+    def server_tls(self, clients: AuthorityName | bytes = "rooms") -> tls.ServerContext:
+        """Serve with the room's certificate, and accept client certificates that `clients` signed.
+
+        `clients` is an authority of the installation, or PEM. `peer_room` reads the certificates of `rooms`,
+        `peer_certificate` those of any other authority.
+        """
+        files = self.config.certificate_files(self.name)
+        trusted = clients if isinstance(clients, bytes) else self.config.authority_file(clients)
+        trust_domain = self.config.trust_domain if clients == "rooms" else None
+        context = tls.server_context(*files, client_ca=trusted, trust_domain=trust_domain)
+        self.on_reload(functools.partial(context.load_cert_chain, *files))
+        if not isinstance(trusted, bytes):
+            self.on_reload(functools.partial(context.load_verify_locations, trusted))
+        return context
+
+    def client_tls(
+        self, *, trust: AuthorityName = "serving", show: tuple[Path, Path] | None = None
+    ) -> ssl.SSLContext:
+        """Trust one authority of the installation, and show the certificate in `show` if it is given."""
+        trusted = self.config.authority_file(trust)
+        context = tls.client_context(trusted, *(show or ()))
+        self.on_reload(functools.partial(context.load_verify_locations, trusted))
+        if show is not None:
+            self.on_reload(functools.partial(context.load_cert_chain, *show))
+        return context
 
     @contextlib.asynccontextmanager
     async def serving(
@@ -82,12 +122,12 @@ class Room:
         *,
         listeners: Sequence[socket.socket] = (),
         plain: bool = False,
-        client_ca: bytes | None = None,
+        clients: AuthorityName | bytes = "rooms",
         around: Callable[[Handler], Handler] = lambda handler: handler,
     ) -> AsyncIterator[None]:
         """Serve HTTP/1.1 on the room's listeners, or on others, over TLS unless `plain`, while the context is open.
 
-        `client_ca` (PEM) signs the certificates of clients where that is not our own authority.
+        `clients` is the authority of client certificates (`server_tls`).
 
         `handler` is an aiohttp application, or for hot paths a bare coroutine from request to response; `around` puts
         something in front of it.
@@ -109,7 +149,7 @@ class Room:
         assert runner.server is not None
         runner.server.request_handler = around(runner.server.request_handler)
         try:
-            context = None if plain else self.server_tls(client_ca)
+            context = None if plain else self.server_tls(clients)
             for listener in listeners or self.listeners:
                 await web.SockSite(runner, listener, ssl_context=context, backlog=1024).start()
             yield
@@ -139,19 +179,63 @@ class Peer(NamedTuple):
 
 
 def peer_certificate(request: web.BaseRequest) -> Peer | None:
-    """Who the other end proved to be in the TLS handshake, or `None` where it showed no certificate."""
-    transport = request.transport
-    certificate = transport.get_extra_info("peercert") if transport is not None else None
-    if not certificate:
+    """Return the user that the client authenticated as in the TLS handshake, or `None`.
+
+    It is always `None` on a listener that accepts certificates of rooms.
+    """
+    certificate, context = _shown(request)
+    if not certificate or context is None or context.trust_domain is not None:
         return None
     return _peer(certificate.get("subject", ()))
 
 
+def peer_room(request: web.BaseRequest) -> RoomName | None:
+    """Return the room that the client authenticated as in the TLS handshake, or `None`.
+
+    The certificate is signed by the authority `rooms`, and its only URI is the room's SPIFFE ID.
+    """
+    certificate, context = _shown(request)
+    if not certificate or context is None or context.trust_domain is None:
+        return None
+    return _room(certificate.get("subjectAltName", ()), context.trust_domain)
+
+
+def is_scraper(request: web.BaseRequest) -> bool:
+    """Tell whether the client authenticated as what reads metrics, by a certificate that `rooms` signed."""
+    certificate, context = _shown(request)
+    if not certificate or context is None or context.trust_domain is None:
+        return False
+    uris = [value for key, value in certificate.get("subjectAltName", ()) if key == "URI"]
+    return uris == [scraper_id(context.trust_domain)]
+
+
+def shows_certificate(request: web.BaseRequest) -> bool:
+    """Tell whether the client showed a certificate that was verified."""
+    return bool(_shown(request)[0])
+
+
+def _shown(request: web.BaseRequest) -> tuple[dict[str, Any] | None, tls.ServerContext | None]:
+    """Return the client's verified certificate and the context that verified it."""
+    transport = request.transport
+    if transport is None:
+        return None, None
+    context = transport.get_extra_info("sslcontext")
+    return transport.get_extra_info("peercert"), context if isinstance(context, tls.ServerContext) else None
+
+
 @functools.lru_cache(256)
-def _peer(subject: tuple[tuple[tuple[str, str], ...], ...]) -> Peer:
+def _peer(subject: tuple[tuple[tuple[str, str], ...], ...]) -> Peer | None:
     fields = [field for names in subject for field in names]
-    user = next((value for key, value in fields if key == "commonName"), "")
-    return Peer(user, tuple(value for key, value in fields if key == "organizationName"))
+    match [value for key, value in fields if key == "commonName"]:
+        case [user] if user:
+            return Peer(user, tuple(value for key, value in fields if key == "organizationName"))
+    return None  # implementations differ on which of several common names counts
+
+
+@functools.lru_cache(256)
+def _room(names: tuple[tuple[str, str], ...], trust_domain: str) -> RoomName | None:
+    uris = [value for key, value in names if key == "URI"]
+    return next((room for room in DEFAULT_PORTS if uris == [room_id(trust_domain, room)]), None)
 
 
 def listen(address: Address) -> socket.socket:
@@ -178,7 +262,7 @@ def run(
     log_file: Path | None = None,
     new_event_loop: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop,
 ) -> None:
-    """Run a room in this process until SIGTERM or SIGINT."""
+    """Run a room in this process until SIGTERM or SIGINT. SIGHUP tells it that there are new certificates."""
     logs.configure(name, log_file)
 
     async def main() -> None:
@@ -186,6 +270,7 @@ def run(
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, room.stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, room.reload)
         await serve(room)
 
     with asyncio.Runner(loop_factory=new_event_loop) as runner:

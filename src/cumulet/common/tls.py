@@ -1,7 +1,7 @@
-"""Certificates: an authority of the installation's own, and the TLS contexts of its servers and clients.
+"""Certificates: authorities for one purpose each, and the TLS contexts of servers and clients.
 
-The authority signs for loopback and the rooms' names only (RFC 5280 name constraints are not used: clients such as
-docker refuse them as critical), and its key never leaves the data directory.
+Certificates live for months and are renewed after two thirds of their life, those of authorities for years. RFC 5280's
+name constraints are not used: clients such as docker refuse them as critical.
 """
 
 from __future__ import annotations
@@ -12,117 +12,182 @@ import ipaddress
 import ssl
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from cumulet.common import clock
 from cumulet.common.config import write_private
 
-_LIFE = dt.timedelta(days=3650)
+#: The extended key usage of a certificate, and of everything that an authority signs.
+Purpose = Literal["server auth", "client auth"]
+_PURPOSES: dict[Purpose, x509.ObjectIdentifier] = {
+    "server auth": ExtendedKeyUsageOID.SERVER_AUTH,
+    "client auth": ExtendedKeyUsageOID.CLIENT_AUTH,
+}
+
+AUTHORITY_LIFE = dt.timedelta(days=5 * 365)
+LEAF_LIFE = dt.timedelta(days=90)
 _SKEW = dt.timedelta(minutes=5)
 
 Key = ec.EllipticCurvePrivateKey
 
 
 class Authority:
-    """A certificate authority kept in two PEM files, made when they are not there."""
+    """A certificate authority in two PEM files, which signs for one purpose.
+
+    Its own certificate states the purpose as extended key usage. OpenSSL, Go and others then reject whatever it signed
+    for another purpose (RFC 5280, section 4.2.1.12, applied to the chain).
+    """
 
     def __init__(self, certificate: x509.Certificate, key: Key) -> None:
-        self._certificate = certificate
+        """Raises `ValueError` if the certificate does not state exactly one purpose."""
+        self.certificate = certificate
+        self.purpose = _purpose(certificate)
         self._key = key
 
     @classmethod
-    def open(cls, certificate_file: Path, key_file: Path, name: str = "Cumulet local CA") -> Authority:
-        """Load the authority, or make and store one."""
-        if certificate_file.exists() and key_file.exists():
-            key = serialization.load_pem_private_key(key_file.read_bytes(), password=None)
-            if not isinstance(key, ec.EllipticCurvePrivateKey):
-                raise TypeError(f"{key_file} does not hold an elliptic curve key")
-            return cls(x509.load_pem_x509_certificate(certificate_file.read_bytes()), key)
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        certificate = (
-            _builder(subject, subject, key)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_key_usage(sign_certificates=True), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .sign(key, hashes.SHA256())
-        )
-        write_private(key_file, _key_pem(key))
-        write_private(certificate_file, certificate.public_bytes(serialization.Encoding.PEM))
+    def load(cls, certificate_file: Path, key_file: Path) -> Authority:
+        """Load an authority. Raises `FileNotFoundError`, and `ValueError` if the files do not hold an authority and its key."""
+        key = load_key(key_file)
+        certificate = x509.load_pem_x509_certificate(certificate_file.read_bytes())
+        if certificate.public_key() != key.public_key():
+            raise ValueError(f"{key_file} is not the key of {certificate_file}")
         return cls(certificate, key)
 
+    @classmethod
+    def open(
+        cls,
+        certificate_file: Path,
+        key_file: Path,
+        name: str = "Cumulet local CA",
+        purpose: Purpose = "server auth",
+    ) -> Authority:
+        """Load the authority, or create it if it has no certificate. Raises what `load` raises."""
+        if certificate_file.exists():
+            return cls.load(certificate_file, key_file)
+        key = ec.generate_private_key(ec.SECP256R1())
+        made = cls(_root(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key, purpose), key)
+        # The certificate comes last: a crash in between leaves a key that nothing depends on.
+        write_private(key_file, _key_pem(key))
+        write_private(certificate_file, made.pem)
+        return made
+
+    @property
+    def pem(self) -> bytes:
+        """The certificate."""
+        return self.certificate.public_bytes(serialization.Encoding.PEM)
+
+    def renewed(self) -> Authority:
+        """Return the authority with a new validity period. The name and key stay, so certificates verify with either one."""
+        return Authority(_root(self.certificate.subject, self._key, self.purpose), self._key)
+
+    def signed(self, certificate: x509.Certificate) -> bool:
+        """Tell whether this authority signed a certificate."""
+        try:
+            certificate.verify_directly_issued_by(self.certificate)
+        except (ValueError, TypeError, InvalidSignature):
+            return False
+        return True
+
     def issue(
-        self, common_name: str, *, organizations: Sequence[str] = (), hosts: Sequence[str] = ()
+        self,
+        common_name: str,
+        *,
+        organizations: Sequence[str] = (),
+        hosts: Sequence[str] = (),
+        uri: str | None = None,
+        life: dt.timedelta = LEAF_LIFE,
     ) -> tuple[bytes, bytes]:
-        """A certificate and key, PEM, good to serve `hosts` (names, wildcards or addresses) and as a client.
+        """Issue a certificate and key, PEM, for `hosts` (names, wildcards or addresses) or a URI.
 
         As a client of Kubernetes, `common_name` is the user and `organizations` are the groups.
         """
         key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name(
-            [x509.NameAttribute(NameOID.ORGANIZATION_NAME, name) for name in organizations]
-            + [x509.NameAttribute(NameOID.COMMON_NAME, common_name)]
-        )
-        builder = (
-            _builder(subject, self._certificate.subject, key)
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_key_usage(sign_certificates=False), critical=True)
-            .add_extension(
-                x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
-                critical=False,
-            )
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
-        )
-        if hosts:
-            builder = builder.add_extension(
-                x509.SubjectAlternativeName([_name(host) for host in hosts]), critical=False
-            )
-        certificate = builder.sign(self._key, hashes.SHA256())
-        return certificate.public_bytes(serialization.Encoding.PEM), _key_pem(key)
+        names: list[x509.GeneralName] = [_name(host) for host in hosts]
+        if uri is not None:
+            names.append(x509.UniformResourceIdentifier(uri))
+        builder = self._leaf(subject(common_name, organizations), key.public_key(), clock.now() + life)
+        if names:
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        return self._sign(builder), _key_pem(key)
 
-    def sign(self, request: x509.CertificateSigningRequest, usages: Sequence[str], seconds: int) -> bytes:
-        """A certificate, PEM, of what another asks for: its subject, its names and its key; good for so many seconds.
-
-        `usages` are Kubernetes' (certificates.k8s.io/v1, `KeyUsage`).
-        """
+    def sign(self, request: x509.CertificateSigningRequest, seconds: int) -> bytes:
+        """Sign a request: its subject, alternative names and key. Returns PEM that is valid for so many seconds."""
         key = request.public_key()
-        wanted = [oid for name, oid in _EXTENDED_USAGES.items() if name in usages]
-        now = clock.now()
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(request.subject)
-            .issuer_name(self._certificate.subject)
-            .public_key(key)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - _SKEW)
-            .not_valid_after(min(now + dt.timedelta(seconds=seconds), self._certificate.not_valid_after_utc))
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_key_usage(sign_certificates=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage(wanted), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
-        )
+        builder = self._leaf(request.subject, key, clock.now() + dt.timedelta(seconds=seconds))
         with contextlib.suppress(x509.ExtensionNotFound):
             names = request.extensions.get_extension_for_class(x509.SubjectAlternativeName)
             builder = builder.add_extension(names.value, critical=names.critical)
+        return self._sign(builder)
+
+    def _leaf(self, of: x509.Name, key: CertificatePublicKeyTypes, ends: dt.datetime) -> x509.CertificateBuilder:
+        return (
+            _builder(of, self.certificate.subject, key, min(ends, self.certificate.not_valid_after_utc))
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_key_usage(sign_certificates=False), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([_PURPOSES[self.purpose]]), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
+        )
+
+    def _sign(self, builder: x509.CertificateBuilder) -> bytes:
         return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
-_EXTENDED_USAGES = {
-    "server auth": ExtendedKeyUsageOID.SERVER_AUTH,
-    "client auth": ExtendedKeyUsageOID.CLIENT_AUTH,
-}
+def subject(common_name: str, organizations: Sequence[str] = ()) -> x509.Name:
+    """Return the subject that `issue` gives a certificate."""
+    return x509.Name(
+        [x509.NameAttribute(NameOID.ORGANIZATION_NAME, name) for name in organizations]
+        + [x509.NameAttribute(NameOID.COMMON_NAME, common_name)]
+    )
 
 
-def server_context(certificate: Path, key: Path, client_ca: Path | bytes | None = None) -> ssl.SSLContext:
+def alternatives(certificate: x509.Certificate) -> set[str]:
+    """Return the hosts and the URI in a certificate, as `issue` takes them."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return set()
+    return {str(name.value) for name in names}
+
+
+def load_key(file: Path) -> Key:
+    """Load an elliptic curve key from PEM. Raises `FileNotFoundError`, `ValueError`."""
+    key = serialization.load_pem_private_key(file.read_bytes(), password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ValueError(f"{file} does not hold an elliptic curve key")
+    return key
+
+
+def renewal(certificate: x509.Certificate) -> dt.datetime:
+    """Return when to renew a certificate: after two thirds of its validity period."""
+    begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    return ends - (ends - begins) / 3
+
+
+class ServerContext(ssl.SSLContext):
+    """A server's context that records what its client certificates identify.
+
+    With a `trust_domain` they identify the rooms of that SPIFFE trust domain; otherwise Kubernetes users, by subject.
+    """
+
+    trust_domain: str | None = None
+
+
+def server_context(
+    certificate: Path, key: Path, client_ca: Path | bytes | None = None, trust_domain: str | None = None
+) -> ServerContext:
     """A server's context, TLS 1.2 or newer.
 
     With `client_ca`, a file or PEM, a client may (not must) show a certificate.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = ServerContext(ssl.PROTOCOL_TLS_SERVER)
+    context.trust_domain = trust_domain
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(certificate, key)
     # Of ciphers that are all good the client knows which its processor has instructions for.
@@ -147,16 +212,39 @@ def client_context(ca: Path, certificate: Path | None = None, key: Path | None =
     return context
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: Key) -> x509.CertificateBuilder:
-    now = clock.now()
+def _root(name: x509.Name, key: Key, purpose: Purpose) -> x509.Certificate:
+    return (
+        _builder(name, name, key.public_key(), clock.now() + AUTHORITY_LIFE)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(sign_certificates=True), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([_PURPOSES[purpose]]), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+
+
+def _purpose(certificate: x509.Certificate) -> Purpose:
+    try:
+        usages = list(certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
+    except x509.ExtensionNotFound:
+        usages = []
+    for purpose, usage in _PURPOSES.items():
+        if usages == [usage]:
+            return purpose
+    raise ValueError(f"the authority {certificate.subject.rfc4514_string()} is not for one purpose")
+
+
+def _builder(
+    of: x509.Name, issuer: x509.Name, key: CertificatePublicKeyTypes, ends: dt.datetime
+) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
-        .subject_name(subject)
+        .subject_name(of)
         .issuer_name(issuer)
-        .public_key(key.public_key())
+        .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _SKEW)
-        .not_valid_after(now + _LIFE)
+        .not_valid_before(clock.now() - _SKEW)
+        .not_valid_after(ends)
     )
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Any, Protocol
 
 from cumulet.common.kubernetes import Client, EventRecorder, Informer, Resource, WorkQueue
 from cumulet.common.tasks import TaskSet
+from cumulet.controllers.signers import Signers
 
 Object = dict[str, Any]
 Key = tuple[str, str]
@@ -16,10 +16,10 @@ Key = tuple[str, str]
 class Context:
     """The client, and one informer a resource, however many controllers look at it."""
 
-    def __init__(self, client: Client, tasks: TaskSet, ca_file: Path | None = None) -> None:
+    def __init__(self, client: Client, tasks: TaskSet, signers: Signers | None = None) -> None:
         self.client = client
-        #: The certificate of the cluster's authority, beside its key, where they are this installation's own.
-        self.ca_file = ca_file
+        #: The signers of this installation's own cluster; `None` in any other.
+        self.signers = signers
         #: Runs what controllers start later, such as the informers of resources that are new.
         self.tasks = tasks
         self.informers: dict[Resource, Informer] = {}

@@ -162,9 +162,6 @@ class ServiceAccountController:
     def __init__(self, context: Context) -> None:
         self.queue: WorkQueue[Key] = WorkQueue()
         self._client = context.client
-        authority = context.client.kubeconfig.authority
-        #: Who signed the certificate of the API server, as this room knows it.
-        self._data = {"ca.crt": authority.decode()} if authority is not None else None
         self._namespaces = context.informer(NAMESPACES)
         self._namespaces.add_handler(lambda change, obj, old: self.queue.add(key_of(obj)))
         for resource, name in ((SERVICEACCOUNTS, "default"), (CONFIGMAPS, _ROOT)):
@@ -188,13 +185,15 @@ class ServiceAccountController:
         if self._accounts.get("default", key[1]) is None:
             await self._create(SERVICEACCOUNTS, {"metadata": {"name": "default", "namespace": key[1]}})
         known = self._maps.get(_ROOT, key[1])
-        if self._data is None:
+        authority = self._client.kubeconfig.authority
+        if authority is None:
             return
+        data = {"ca.crt": authority.decode()}
         metadata = {"name": _ROOT, "namespace": key[1], "annotations": {_DESCRIBED: _DESCRIPTION}}
         if known is None:
-            await self._create(CONFIGMAPS, {"metadata": metadata, "data": self._data})
-        elif known.get("data") != self._data:
-            await self._client.patch(CONFIGMAPS, _ROOT, {"data": self._data}, key[1])
+            await self._create(CONFIGMAPS, {"metadata": metadata, "data": data})
+        elif known.get("data") != data:
+            await self._client.patch(CONFIGMAPS, _ROOT, {"data": data}, key[1])
 
     async def _create(self, resource: Resource, obj: Object) -> None:
         try:

@@ -27,6 +27,7 @@ from cumulet.controllers.podgc import PodGarbageCollector
 from cumulet.controllers.protection import VolumeProtectionController
 from cumulet.controllers.quota import QuotaController
 from cumulet.controllers.replicaset import ReplicaSetController, ReplicationControllerController
+from cumulet.controllers.signers import Signers
 from cumulet.controllers.statefulset import StatefulSetController
 from cumulet.controllers.tokens import TokenController
 
@@ -62,8 +63,7 @@ CONTROLLERS: tuple[tuple[Callable[[Context], Controller], int], ...] = (
 async def serve(room: Room) -> None:
     """Control until told to stop."""
     async with client_of(room) as client, task_set() as tasks:
-        own = client.kubeconfig.server == room.config.url("kube")
-        context = Context(client, tasks, room.config.ca_file if own else None)
+        context = Context(client, tasks, Signers(room.config) if room.config.kubeconfig is None else None)
         controllers = [(make(context), workers) for make, workers in CONTROLLERS]
         informers = list(context.informers.values())
         async with room.serving(health_app(informers)):

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from cumulet.common import clock
 from cumulet.common.ascii import fold
-from cumulet.common.room import Peer
+from cumulet.common.config import RoomName
 from cumulet.common.secrets import Guard, TooManyFailuresError
 from cumulet.identity.store import Application, Certificate, Directory, Principal
 
@@ -64,7 +64,7 @@ class Clients:
         self._names = names
         self._guard = Guard()
 
-    async def authenticate(self, form: Mapping[str, str], audience: str, peer: Peer | None) -> Client:
+    async def authenticate(self, form: Mapping[str, str], audience: str, peer: RoomName | None) -> Client:
         """The client that a request for a token for `audience` comes from. Raises `OAuthError`."""
         client_id = fold(form.get("client_id", ""))
         if not client_id:
@@ -72,7 +72,7 @@ class Clients:
                 400, "invalid_request", 900144, "The request body must contain the following parameter: 'client_id'."
             )
         for identity in self._directory.managed_identities("app_id", client_id):
-            if peer is None or peer.user != _PLATFORM:
+            if peer != _PLATFORM:
                 raise _invalid(
                     7000218,
                     f"'{client_id}' is a managed identity: only the platform that runs its workload speaks for it.",

@@ -21,7 +21,7 @@ from cumulet.common.arm import json_response
 from cumulet.common.ascii import fold
 from cumulet.common.config import Address
 from cumulet.common.entra import ARM_AUDIENCE, GRAPH_AUDIENCE, arm_audiences
-from cumulet.common.room import peer_certificate
+from cumulet.common.room import peer_room
 from cumulet.identity.clients import Client, Clients, OAuthError
 from cumulet.identity.keys import TOKEN_LIFE, SigningKeys
 from cumulet.identity.store import Directory
@@ -135,7 +135,7 @@ class TokenEndpoint:
                 f"The app requested an unsupported grant type '{grant[:100]}': use client_credentials.",
             )
         audience = _audience(form.get("scope", ""))
-        client = await self._clients.authenticate(form, audience, peer_certificate(request))
+        client = await self._clients.authenticate(form, audience, peer_room(request))
         self._issued.inc()
         return json_response(self._issue(client, audience), headers=_NOT_KEPT)
 

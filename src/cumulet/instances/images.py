@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import aiohttp
 
+from cumulet.common.config import private_folder
 from cumulet.instances.handover import Handover, HandoverEndedError
 from cumulet.instances.pull import Image, Login, PullError, RegistryClient
 from cumulet.instances.reference import parse
@@ -39,7 +40,7 @@ class Images:
     def __init__(self, folder: Path, session: aiohttp.ClientSession) -> None:
         self._layers = folder / "layers"
         self._partial = folder / "partial"
-        self._layers.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(self._layers)
         shutil.rmtree(self._partial, ignore_errors=True)  # what a crash left half unpacked
         self._partial.mkdir(mode=0o700)
         self._session = session

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import msgspec
 
+from cumulet.common.config import private_folder
+
 
 class RuntimeFailure(Exception):  # noqa: N818  (a failure of the OCI runtime, whose name it has)
     """The runtime did not do it; the message is its own."""
@@ -29,7 +31,7 @@ class Runtime:
         self._root = state / "runc"
         self._exits = state / "exits"
         for folder in (self._root, self._exits):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private_folder(folder)
         self._conmon = shutil.which("conmon") or "conmon"
         self._runc = shutil.which("runc") or "runc"
 

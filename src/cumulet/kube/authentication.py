@@ -1,4 +1,4 @@
-"""Who calls: client certificates of our authority, tokens of service accounts and of Entra ID, or nobody in particular."""
+"""Who calls: client certificates of the cluster's authority, tokens of service accounts and of Entra ID, or nobody in particular."""
 
 from __future__ import annotations
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 from typing import Any
 
 from cumulet.common import clock
-from cumulet.common.config import Config
+from cumulet.common.config import FRONT_PROXY_CLIENT, Config
 from cumulet.kube.admission import SYSTEM_NAMESPACES
 from cumulet.kube.flow import GROUP, LEVELS, SCHEMAS
 from cumulet.kube.objects import Change, Objects
@@ -21,7 +22,7 @@ _PRIORITIES = (
 )
 #: How a server behind this one knows who has asked.
 _PASSED_ON = {
-    "requestheader-allowed-names": '["kube-apiserver"]',
+    "requestheader-allowed-names": json.dumps([FRONT_PROXY_CLIENT]),
     "requestheader-username-headers": '["X-Remote-User"]',
     "requestheader-group-headers": '["X-Remote-Group"]',
     "requestheader-extra-headers-prefix": '["X-Remote-Extra-"]',
@@ -43,14 +44,19 @@ def _begin(tasks: asyncio.TaskGroup, objects: Objects, config: Config, service_a
     def ensure(key: str, namespace: str, obj: dict[str, Any], change: Change | None = None) -> None:
         tasks.create_task(_ensure(objects, key, namespace, obj, change))
 
-    authority = config.ca_file.read_text()
+    # The authority of this server's own certificate. It is updated, as a migration replaces it.
+    authority = {"ca.crt": config.authority_file("serving").read_text()}
     for namespace in SYSTEM_NAMESPACES:
         # So that the first pod need not wait for the controllers.
         ensure("serviceaccounts", namespace, {"metadata": {"name": "default"}})
-        root = {"metadata": {"name": "kube-root-ca.crt"}, "data": {"ca.crt": authority}}
-        ensure("configmaps", namespace, root)
-    # What a server reads that is asked by it, or behind it: who signs the certificates of clients, and this one's own.
-    trusted = {"client-ca-file": authority, "requestheader-client-ca-file": authority, **_PASSED_ON}
+        root = {"metadata": {"name": "kube-root-ca.crt"}, "data": authority}
+        ensure("configmaps", namespace, root, lambda old: {**old, "data": authority})
+    # Aggregated API servers read here which authorities sign client certificates of users and of the front proxy.
+    trusted = {
+        "client-ca-file": config.authority_file("cluster").read_text(),
+        "requestheader-client-ca-file": config.authority_file("front-proxy").read_text(),
+        **_PASSED_ON,
+    }
     trust = {"metadata": {"name": "extension-apiserver-authentication"}, "data": trusted}
     ensure("configmaps", "kube-system", trust, lambda old: {**old, "data": {**(old.get("data") or {}), **trusted}})
     # What the cleaner of old tokens reads: since when their use is told. None is older than this cluster.

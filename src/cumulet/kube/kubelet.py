@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
 from aiohttp import web
 
+from cumulet.common.addresses import is_of_one_machine_elsewhere
+from cumulet.common.config import Address, RoomName
+from cumulet.kube.endpoints import parse_address
 from cumulet.kube.status import ApiError, bad_request, not_found
 from cumulet.kube.store import Store
 
@@ -17,10 +21,15 @@ _CONTAINERS = ("initContainers", "containers", "ephemeralContainers")
 
 
 class Kubelet:
-    """Calls kubelets as `kube-apiserver`, with the server's own certificate."""
+    """Calls kubelets with a client certificate for kubelets only, and verifies theirs.
 
-    def __init__(self, store: Store, context: ssl.SSLContext) -> None:
+    `rooms` are the installation's own addresses. No node may have one of them, except the configured node.
+    """
+
+    def __init__(self, store: Store, context: ssl.SSLContext, rooms: Mapping[RoomName, Address]) -> None:
         self.context = context
+        self._own = rooms["node"]
+        self._taken = {address.port for room, address in rooms.items() if room != "node"}
         self._store = store
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)
         self.session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context, limit=0), timeout=timeout)
@@ -51,7 +60,7 @@ class Kubelet:
         return self.node_address(name)
 
     def node_address(self, name: str) -> str:
-        """The base URL of a node's kubelet. Raises `ApiError` 404, and 500 where it has none."""
+        """The base URL of a node's kubelet. Raises `ApiError` 404, 500 if it has none, 400 if the address is not allowed."""
         stored = self._store.get("nodes", "", name)
         if stored is None:
             raise not_found("", "nodes", name)
@@ -62,4 +71,14 @@ class Kubelet:
             raise ApiError(
                 500, "InternalError", f"no preferred addresses found; known addresses: {list(addresses)}", {}
             )
-        return f"https://{addresses['InternalIP']}:{port}"
+        return self._checked(addresses["InternalIP"], port)
+
+    def _checked(self, text: str, port: int) -> str:
+        """Check the address from a node's status, which anyone with access to nodes/status chooses."""
+        if (text, port) == (self._own.host, self._own.port):
+            return self._own.url
+        address = parse_address(text)
+        if not is_of_one_machine_elsewhere(address) or port in self._taken:
+            raise bad_request("address not allowed: a node must not lead back to this machine")
+        host = f"[{address}]" if address.version == 6 else str(address)
+        return f"https://{host}:{port}"

@@ -35,8 +35,8 @@ async def log(kubelet: Kubelet, request: web.BaseRequest, pod: Object) -> web.St
     path = f"/containerLogs/{metadata['namespace']}/{metadata['name']}/{container}"
     url = URL(kubelet.address(pod) + path).with_query(options)
     try:
-        async with kubelet.session.get(url) as upstream:
-            if upstream.status >= 400:
+        async with kubelet.session.get(url, allow_redirects=False) as upstream:
+            if upstream.status >= 300:
                 raise _failure(upstream.status, (await upstream.text())[:2048].strip())
             if request.headers.get("Upgrade", "").lower() == "websocket":
                 return await _through_websocket(request, upstream)

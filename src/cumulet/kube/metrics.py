@@ -99,7 +99,7 @@ class ResourceMetrics:
                 return known
             try:
                 url = f"{self._kubelet.node_address(node)}/stats/summary"
-                async with self._kubelet.session.get(url, timeout=_TIMEOUT) as response:
+                async with self._kubelet.session.get(url, timeout=_TIMEOUT, allow_redirects=False) as response:
                     if response.status != 200:
                         return None
                     summary: Object = await response.json(content_type=None)

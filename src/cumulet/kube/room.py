@@ -60,7 +60,11 @@ async def serve(room: Room) -> None:
     verifier = TokenVerifier(session, room.config.url("identity"), room.config.tenant_id)
     authenticator = Authenticator(tokens, verifier)
     authorizer = Authorizer(store)
-    kubelet = Kubelet(store, room.client_tls(show_certificate=True))
+    kubelet = Kubelet(
+        store,
+        room.client_tls(trust="kubelet-serving", show=room.config.kubelet_client_files),
+        room.config.addresses,
+    )
     proxy = Proxy(store, objects, kubelet, room.config.pod_cidr)
     metrics = CollectorRegistry()
     ProcessCollector(registry=metrics)
@@ -70,8 +74,8 @@ async def serve(room: Room) -> None:
     )
     catalog = Catalog(store)
     admission.serves(lambda: catalog.rows)
-    certificate = room.config.certificate_files(room.name)
-    aggregation = Aggregation(store, objects, certificate, room.config.pod_cidr)
+    aggregation = Aggregation(store, objects, room.config.front_proxy_files, room.config.pod_cidr)
+    room.on_reload(aggregation.reload)
     catalog.is_remote = lambda group, version: aggregation.find(group, version) is not None
     audit = AuditLog(room.data_dir / "audit.log")
     audit.open()
@@ -97,7 +101,7 @@ async def serve(room: Room) -> None:
     compaction = asyncio.create_task(_compact(store, room.stopping))
     _settle()
     try:
-        async with room.serving(handler):
+        async with room.serving(handler, clients="cluster"):
             room.ready()
             await room.stopping.wait()
     finally:

@@ -1,7 +1,8 @@
 """Who may use the kubelet's API: the API server, as itself or for whom it says (kubelet `--authorization-mode=Webhook`).
 
-A client shows a certificate. A member of `system:masters` may do all; of others the API server is asked, as a kubelet asks,
-by a SubjectAccessReview on `nodes` and a sub-resource of them.
+A client shows a certificate. The API server of the installation's own cluster, which an authority of its own certifies, and
+members of `system:masters` may do everything. For others the API server is asked, as a kubelet does, by a SubjectAccessReview
+on `nodes` and a sub-resource.
 """
 
 from __future__ import annotations
@@ -28,16 +29,17 @@ _Question = tuple[Peer, str, str]
 
 
 class Access:
-    """See the module."""
+    """See the module. `api_server` is the API server's user name, given if no one else can have such a certificate."""
 
-    def __init__(self, client: Client, node_name: str) -> None:
+    def __init__(self, client: Client, node_name: str, api_server: str | None = None) -> None:
         self._client = client
+        self._api_server = api_server
         self._node_name = node_name
         self._known: dict[_Question, tuple[bool, float]] = {}
 
     async def refusal(self, peer: Peer, request: web.Request) -> str:
         """Why the request is forbidden, or nothing where it is not. Raises `HTTPServiceUnavailable`."""
-        if "system:masters" in peer.groups:
+        if peer.user == self._api_server or "system:masters" in peer.groups:
             return ""
         verb = _VERBS.get(request.method, "proxy")
         resource = request.match_info.route.resource

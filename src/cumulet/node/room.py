@@ -7,6 +7,7 @@ import logging
 import aiohttp
 import msgspec
 
+from cumulet.common.config import KUBELET_CLIENT, ConfigError
 from cumulet.common.entra import TokenSource, read_credential
 from cumulet.common.kubernetes import Kubeconfig, KubernetesError
 from cumulet.common.kubernetes.component import client_of, run_informers
@@ -41,8 +42,7 @@ async def serve(room: Room) -> None:
         groups = ContainerGroups(
             session, config.url("arm"), tokens, config.subscription_id, config.node_resource_group
         )
-        own = client.kubeconfig.server == config.url("kube")
-        if not own:
+        if config.kubeconfig is not None:
             # Another cluster's virtual node may have the same name in the same resource group.
             config = msgspec.structs.replace(config, cluster=f"{config.cluster} {client.kubeconfig.server}")
         pods = Pods(client, groups, config, tasks)
@@ -59,8 +59,9 @@ async def serve(room: Room) -> None:
         app = Kubelet(pods, groups, Stats(pods, groups, config.node_name), Streams(pods, groups, session)).app(
             unready
         )
-        app[ACCESS] = Access(client, config.node_name)
-        async with room.serving(app, client_ca=None if own else _client_ca(room, client.kubeconfig)):
+        own = config.kubeconfig is None
+        app[ACCESS] = Access(client, config.node_name, KUBELET_CLIENT if own else None)
+        async with room.serving(app, clients="kubelet-client" if own else _client_ca(room, client.kubeconfig)):
             room.ready()
             backoff = Backoff(0.05, 5)
             while not registered and not room.stopping.is_set():
@@ -79,8 +80,10 @@ async def serve(room: Room) -> None:
             await room.stopping.wait()
 
 
-def _client_ca(room: Room, kubeconfig: Kubeconfig) -> bytes | None:
-    """Who signs the certificate that an API server which is not ours shows to nodes."""
+def _client_ca(room: Room, kubeconfig: Kubeconfig) -> bytes:
+    """The authority, PEM, of the certificate that another cluster's API server shows to nodes. Raises `ConfigError`."""
     if room.config.client_ca is not None:
         return room.config.client_ca.read_bytes()
+    if kubeconfig.authority is None:
+        raise ConfigError(f"{room.config.kubeconfig} names no certificate-authority: give one with --client-ca")
     return kubeconfig.authority

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cumulet.common.config import private_folder
 from cumulet.registry.content import Content, DigestMismatchError, Part, UnknownUploadError
 
 _CHUNK = 1024 * 1024
@@ -38,7 +39,7 @@ class FileContent(Content):
         self._blobs = root / "blobs"
         self._uploads = root / "uploads"
         for folder in (*(self._blobs / algorithm for algorithm in _ALGORITHMS), self._uploads):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private_folder(folder)
         (root / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
         (root / "index.json").write_text('{"schemaVersion":2,"manifests":[]}')
         self._hashes: dict[str, _Hash] = {}

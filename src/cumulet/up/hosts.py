@@ -83,6 +83,11 @@ class Hosts:
             if not any(str(Path(file).parent) == folder for file in made.files):
                 self._add(made, Path(folder))
 
+    def is_stale(self) -> bool:
+        """Tell whether a client has an authority other than the current one."""
+        authority = self._config.ca_file.read_bytes()
+        return any(Path(file).read_bytes() != authority for file in self._made().files if Path(file).exists())
+
     def remove(self) -> list[str]:
         """Take everything away; what that was, a line a thing."""
         removed = []
@@ -197,7 +202,7 @@ class Watch:
     def __init__(self, config: Config) -> None:
         self._name = os.fsencode(config.login_servers_file.name)
         folder = config.login_servers_file.parent
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        settings.private_folder(folder)
         libc = ctypes.CDLL(None, use_errno=True)
         self._descriptor: int = libc.inotify_init1(os.O_CLOEXEC | _IN_NONBLOCK)
         if self._descriptor < 0 or libc.inotify_add_watch(self._descriptor, os.fsencode(folder), _IN_MOVED_TO) < 0:

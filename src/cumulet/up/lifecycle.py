@@ -18,7 +18,7 @@ import aiohttp
 import msgspec
 
 from cumulet.common import tls
-from cumulet.common.config import Config, RoomName
+from cumulet.common.config import Config, RoomName, private_folder
 from cumulet.up.hosts import Hosts
 from cumulet.up.preflight import Problem, problems
 from cumulet.up.provision import ProvisionError, provision
@@ -85,7 +85,7 @@ def start(config: Config) -> Running:
     began = time.monotonic()
     reads, writes = os.pipe()
     output = log_file(config, "supervisor").with_suffix(".out")
-    output.parent.mkdir(mode=0o700, exist_ok=True)
+    private_folder(output.parent)
     with output.open("ab") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "cumulet.up.supervisor", str(config.data_dir), str(writes)],
@@ -136,17 +136,15 @@ def stop(config: Config) -> list[str]:
 async def status(config: Config) -> list[RoomStatus]:
     """Every room: whether it answers, as whom it runs and what it holds."""
     pids = _pids(config)
-    # To the scraper a room says why it is not ready. The node may know other authorities than ours, and the API server asks
-    # for rights.
-    known = all(file.exists() for file in config.scraper_files)
-    scraper = tls.client_context(config.ca_file, *(config.scraper_files if known else ()))
-    nobody = tls.client_context(config.ca_file)
+    # To the scraper a room says why it is not ready; the API server and the node know it by other certificates.
+    scraper = config.scraper_files if all(file.exists() for file in config.scraper_files) else ()
     timeout = aiohttp.ClientTimeout(total=3)
     async with aiohttp.ClientSession(timeout=timeout) as session:
 
         async def look(room: RoomName) -> RoomStatus:
             pid = pids.get(room)
-            context = nobody if room in ("kube", "node") else scraper
+            shown = () if room in ("kube", "node") else scraper
+            context = tls.client_context(config.authority_file(config.serving_authority(room)), *shown)
             health = await _health(session, f"{config.url(room)}/readyz", context)
             return RoomStatus(room, config.url(room), pid, health, resident_bytes(pid) if pid else None)
 

@@ -23,12 +23,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, NoReturn
 
+from cumulet.common import clock, logs
 from cumulet.common import config as settings
-from cumulet.common import logs
 from cumulet.common.config import Config, RoomName
 from cumulet.common.room import listen, run
 from cumulet.common.tasks import Backoff
-from cumulet.up import hosts
+from cumulet.up import hosts, renewal
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +69,7 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._children: list[Child] = []
         self._stop_by: float | None = None
+        self._renewed = 0.0
 
     def run(self) -> None:
         """Start the rooms and keep them running. Raises `OSError` where an address cannot be listened on."""
@@ -80,6 +81,7 @@ class Supervisor:
         gc.freeze()  # keeps the collector off the shared pages, so that they stay shared
         self._watch_signals()
         self._watch_login_servers()
+        self._watch_certificates()
         while self._stop_by is None or any(child.pid for child in self._children):
             self._start_due()
             for key, _ in self._selector.select(self._patience()):
@@ -114,6 +116,46 @@ class Supervisor:
                 found.update()
             except OSError:  # such as a full disk: the rooms go on without
                 log.exception("the login servers cannot be written to /etc/hosts")
+
+    def _watch_certificates(self) -> None:
+        """Renew certificates when they are due, and tell the rooms."""
+        timer = renewal.Timer()
+        timer.set(renewal.due(self._config))
+        self._selector.register(timer, selectors.EVENT_READ, lambda: self._renew(timer))
+
+    def _renew(self, timer: renewal.Timer) -> None:
+        timer.take()
+        process = renewal.start(self._config)
+        pidfd = os.pidfd_open(process)
+
+        def ended() -> None:
+            self._selector.unregister(pidfd)
+            os.close(pidfd)
+            os.waitpid(process, 0)
+            timer.set(renewal.due(self._config, after=clock.now()))
+            self._renewed = time.monotonic()
+            for child in self._children:
+                self._tell_of_renewal(child)
+            self._renew_hosts()
+
+        self._selector.register(pidfd, selectors.EVENT_READ, ended)
+
+    def _tell_of_renewal(self, child: Child) -> None:
+        """Make a room read its certificates again. A room that is not ready yet is told when it is."""
+        if child.pid and child.ready_fd < 0 and self._stop_by is None:
+            signal.pidfd_send_signal(child.pidfd, signal.SIGHUP)
+
+    def _renew_hosts(self) -> None:
+        """Give docker and containers/image the current authority."""
+        if not hosts.is_wanted(self._config):
+            return
+        try:
+            found = hosts.Hosts(self._config)
+            if found.is_stale():
+                found.remove()
+                found.update()
+        except OSError:  # such as a full disk: the rooms go on without
+            log.exception("the authority cannot be written to the folders of docker and containers/image")
 
     def _stop(self) -> None:
         if self._stop_by is None:
@@ -198,6 +240,8 @@ class Supervisor:
             log.info("room %s is ready", child.name, extra={"seconds": round(seconds, 3), "pid": child.pid})
             self._report({"room": child.name, "event": "ready"})
         self._close_ready(child)
+        if child.started < self._renewed:
+            self._tell_of_renewal(child)
 
     def _close_ready(self, child: Child) -> None:
         if child.ready_fd >= 0:
@@ -247,7 +291,7 @@ def pids_file(config: Config) -> Path:
 def take_lock(data_dir: Path) -> IO[bytes] | None:
     """The lock that one supervisor of an installation holds while it lives, or `None` where another has it."""
     path = data_dir / "run" / "lock"
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    settings.private_folder(path.parent)
     file = path.open("ab")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -98,19 +98,23 @@ class Client:
     """One user's connection to one API server; an async context manager."""
 
     def __init__(self, kubeconfig: Kubeconfig, *, user_agent: str) -> None:
-        self.kubeconfig = kubeconfig
-        headers = {"User-Agent": user_agent, "Accept": "application/json"}
-        if kubeconfig.disable_compression:
-            headers["Accept-Encoding"] = "identity"
-        if kubeconfig.token:
-            headers["Authorization"] = f"Bearer {kubeconfig.token}"
-        self._headers = headers
+        self._user_agent = user_agent
+        self.use(kubeconfig)
         self._session: aiohttp.ClientSession | None = None
+
+    def use(self, kubeconfig: Kubeconfig) -> None:
+        """Be who this kubeconfig says, from the next request on."""
+        self.kubeconfig = kubeconfig
+        self._headers = {"User-Agent": self._user_agent, "Accept": "application/json"}
+        if kubeconfig.disable_compression:
+            self._headers["Accept-Encoding"] = "identity"
+        if kubeconfig.token:
+            self._headers["Authorization"] = f"Bearer {kubeconfig.token}"
+        self._ssl = kubeconfig.ssl_context or True
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=self.kubeconfig.ssl_context or True, limit=0),
-            headers=self._headers,
+            connector=aiohttp.TCPConnector(limit=0),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
             read_bufsize=_LINE_LIMIT // 4,
         )
@@ -133,7 +137,7 @@ class Client:
         """One call; the decoded JSON answer. Raises `KubernetesError`, `aiohttp.ClientError`, `TimeoutError`."""
         assert self._session is not None, "the client is not open"
         data = None if body is None else msgspec.json.encode(body)
-        headers = {"Content-Type": content_type} if data is not None else {}
+        headers = self._headers | ({"Content-Type": content_type} if data is not None else {})
         if accept is not None:
             headers["Accept"] = accept
         async with (
@@ -143,6 +147,7 @@ class Client:
                 params=params,
                 data=data,
                 headers=headers,
+                ssl=self._ssl,
                 timeout=aiohttp.ClientTimeout(total=60, sock_connect=10),
             ) as response,
         ):
@@ -241,7 +246,8 @@ class Client:
         async with self._session.get(
             self.kubeconfig.server + resource.path(namespace),
             params={"watch": "true", "allowWatchBookmarks": "true", **params},
-            headers={"Accept": accept} if accept is not None else None,
+            headers=self._headers | ({"Accept": accept} if accept is not None else {}),
+            ssl=self._ssl,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=None),
         ) as response:
             if response.status >= 400:

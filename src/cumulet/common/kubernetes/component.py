@@ -24,8 +24,9 @@ RESYNC = 1800.0
 @contextlib.asynccontextmanager
 async def client_of(room: Room) -> AsyncIterator[Client]:
     """An open client as the room's own user."""
-    kubeconfig = load_kubeconfig(room.config.kubeconfig_file(room.name))
-    async with Client(kubeconfig, user_agent=f"cumulet-{room.name}") as client:
+    file = room.config.kubeconfig_file(room.name)
+    async with Client(load_kubeconfig(file), user_agent=f"cumulet-{room.name}") as client:
+        room.on_reload(lambda: client.use(load_kubeconfig(file)))
         yield client
 
 

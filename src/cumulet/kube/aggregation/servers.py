@@ -1,7 +1,7 @@
 """The servers that are registered: whether they are there, what they serve, and requests that are theirs.
 
-A request is authenticated and authorised here and passed on over TLS with this server's certificate, by which the
-other one believes who its headers say has asked (`X-Remote-User`; "Configure the Aggregation Layer").
+A request is authenticated and authorised here and passed on over TLS with the front proxy's certificate, by which the
+other one believes who its headers say has asked (`X-Remote-User`; "Configure the Aggregation Layer"). Nobody else is shown it.
 """
 
 from __future__ import annotations
@@ -81,6 +81,10 @@ class Aggregation:
     async def close(self) -> None:
         """Close the connections."""
         await self._session.close()
+
+    def reload(self) -> None:
+        """Use the certificate that is on disk now for new connections."""
+        _context.cache_clear()
 
     def _refresh(self) -> None:
         found = []

@@ -46,6 +46,7 @@ _USAGES = [
     "netscape sgc",
 ]
 _SHORTEST = 600
+_LEGACY = "kubernetes.io/legacy-unknown"
 
 
 def certificate_request(obj: Object, old: Object | None) -> list[Cause]:
@@ -61,6 +62,10 @@ def certificate_request(obj: Object, old: Object | None) -> list[Cause]:
         if usage not in _USAGES:
             causes.append(unsupported(f"spec.usages[{index}]", usage, tuple(_USAGES)))
     causes += signer_name(spec.get("signerName") or "", "spec.signerName")
+    if spec.get("signerName") == _LEGACY:
+        causes.append(
+            invalid("spec.signerName", _LEGACY, "the legacy signerName is not allowed via this API version")
+        )
     seconds = spec.get("expirationSeconds")
     if seconds is not None and seconds < _SHORTEST:
         causes.append(
