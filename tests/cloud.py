@@ -178,9 +178,7 @@ class Cloud:
         elif body is not None:
             data = body if isinstance(body, bytes) else json.dumps(body).encode()
             sent.setdefault("Content-Type", "application/json")
-        connection = http.client.HTTPSConnection(
-            address.host, address.port, context=self._tls(room, show), timeout=30
-        )
+        connection = http.client.HTTPSConnection(address.host, address.port, context=self.tls(room, show), timeout=30)
         try:
             connection.request(method, path, data, sent)
             response = connection.getresponse()
@@ -190,9 +188,10 @@ class Cloud:
         finally:
             connection.close()
 
-    def _tls(
-        self, room: RoomName, show: RoomName | Literal["metrics"] | tuple[Path, Path] | None
+    def tls(
+        self, room: RoomName, show: RoomName | Literal["metrics"] | tuple[Path, Path] | None = None
     ) -> ssl.SSLContext:
+        """How a room is called, with whose certificate."""
         shown: tuple[Path, ...] = ()
         if show == "metrics":
             shown = self.config.user_files(show) if room == "kube" else self.config.scraper_files

@@ -29,6 +29,7 @@ from tests.kube.behind import Behind
 from tests.kube.conftest import Server
 from tests.security.certificates import EXPIRED, REQUESTS, Admin, Files, authority, status, write
 
+
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     """A cluster with its node, and the providers behind the front door."""

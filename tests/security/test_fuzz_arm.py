@@ -80,7 +80,7 @@ def paths(cloud: RecordingCloud) -> list[tuple[str, str]]:
 
 
 def _run(cloud: RecordingCloud, stream: Stream, count: int) -> Iterator[tuple[Request, Reply]]:
-    wire = Wire(cloud.config.addresses["arm"], cloud._tls(None))
+    wire = Wire(cloud.config.addresses["arm"], cloud.tls("arm"))
     try:
         for request in stream.take(count):
             reply = wire.send(request)

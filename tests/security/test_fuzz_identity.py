@@ -54,7 +54,7 @@ def paths(cloud: RecordingCloud) -> list[tuple[str, str]]:
 
 def _run(cloud: RecordingCloud, stream: Stream, count: int, *, show: bool = False) -> Iterator[tuple[Request, Reply]]:
     shown: tuple[Path, ...] = cloud.config.certificate_files("arm") if show else ()
-    wire = Wire(cloud.config.addresses["identity"], cloud._tls("arm" if shown else None))
+    wire = Wire(cloud.config.addresses["identity"], cloud.tls("identity", "arm" if shown else None))
     try:
         for request in stream.take(count):
             reply = wire.send(request)

@@ -66,7 +66,7 @@ def paths(cloud: RecordingCloud) -> list[tuple[str, str]]:
 
 
 def _run(cloud: RecordingCloud, stream: Stream, count: int, *, show: bool = False) -> Iterator[tuple[Request, Reply]]:
-    wire = Wire(cloud.config.addresses["registry"], cloud._tls("arm" if show else None))
+    wire = Wire(cloud.config.addresses["registry"], cloud.tls("registry", "arm" if show else None))
     try:
         for request in stream.take(count):
             reply = wire.send(request)

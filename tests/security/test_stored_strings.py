@@ -109,7 +109,7 @@ def test_the_host_of_a_request_makes_no_other_links(cloud: Cloud, group: str, ho
     """A link names the host that the caller used, where it is one, and else the front door's own."""
     address = cloud.config.addresses["arm"]
     path = f"{cloud.subscription}/resourceGroups?$top=1"
-    connection = http.client.HTTPSConnection(address.host, address.port, context=cloud._tls(None), timeout=30)
+    connection = http.client.HTTPSConnection(address.host, address.port, context=cloud.tls("arm"), timeout=30)
     try:
         connection.putrequest("GET", path, skip_host=True)
         connection.putheader("Host", host.encode("latin-1"))

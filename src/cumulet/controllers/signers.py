@@ -14,6 +14,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from cumulet.common.addresses import Address, is_of_one_machine_elsewhere, parse
+from cumulet.common.ascii import fold
 from cumulet.common.config import AuthorityName, Config
 from cumulet.common.tls import Authority
 
@@ -51,10 +52,10 @@ class Signers:
         if node is None:
             return f"there is no node {node_name(csr)}"
         listed = (node.get("status") or {}).get("addresses") or ()
-        names = {item["address"].lower() for item in listed if item["type"] in _NAMES} | {node["metadata"]["name"]}
+        names = {fold(item["address"]) for item in listed if item["type"] in _NAMES} | {node["metadata"]["name"]}
         addresses = {item["address"] for item in listed if item["type"] in _ADDRESSES}
         for name in alternatives(csr):
-            text = str(name.value).lower()
+            text = fold(str(name.value))
             if isinstance(name, x509.IPAddress):
                 is_own = text in addresses and not self._is_taken_address(parse(text))
             else:

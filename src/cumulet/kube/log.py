@@ -11,7 +11,7 @@ from aiohttp import web
 from yarl import URL
 
 from cumulet.common import clock
-from cumulet.common.ascii import is_digits
+from cumulet.common.ascii import fold, is_digits
 from cumulet.common.kubernetes.negotiation import accept_websocket
 from cumulet.common.tasks import until_one_ends
 from cumulet.kube.kubelet import Kubelet
@@ -38,7 +38,7 @@ async def log(kubelet: Kubelet, request: web.BaseRequest, pod: Object) -> web.St
         async with kubelet.session.get(url, allow_redirects=False) as upstream:
             if upstream.status >= 300:
                 raise _failure(upstream.status, (await upstream.text())[:2048].strip())
-            if request.headers.get("Upgrade", "").lower() == "websocket":
+            if fold(request.headers.get("Upgrade", "")) == "websocket":
                 return await _through_websocket(request, upstream)
             response = web.StreamResponse(headers={"Content-Type": "text/plain"})
             await response.prepare(request)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 from aiohttp import web
 
+from cumulet.common.ascii import fold
 from cumulet.kube import openapi
 from cumulet.kube.codec.openapi import SCHEMA_KEYWORDS, encode_openapi
 from cumulet.kube.openapi import Rows
@@ -31,7 +32,7 @@ _PROTOBUF_DEPRECATED = "application/com.github.proto-openapi.spec.v2@v1.0+protob
 _PRODUCES = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"]
 _REFERENCE = "#/definitions/"
 _V3_REFERENCE = "#/components/schemas/"
-_VARIABLE = re.compile(r"\{(\w+)\}")
+_VARIABLE = re.compile(r"\{(\w+)\}", re.ASCII)
 #: Texts that hold a number or a name: v2 has no `oneOf`.
 _TEXTS: dict[str, Schema] = {
     INT_OR_STRING: {"type": "string", "format": "int-or-string"},
@@ -72,7 +73,7 @@ class Swagger:
 
 def _accepted(accept: str) -> str:
     for part in accept.split(",") if accept else (_JSON,):
-        media = part.partition(";")[0].strip().lower()
+        media = fold(part.partition(";")[0].strip())
         if media in (_JSON, "*/*", "application/*"):
             return _JSON
         if media in (_PROTOBUF, _PROTOBUF_DEPRECATED):
@@ -83,7 +84,7 @@ def _accepted(accept: str) -> str:
 def _make(rows: Rows, media: str) -> _Made:
     document = swagger(rows)
     body = msgspec.json.encode(document) if media == _JSON else encode_openapi(document)
-    return _Made(body, f'"{hashlib.sha256(body).hexdigest().upper()}"')
+    return _Made(body, f'"{hashlib.sha256(body).hexdigest()}"')
 
 
 def swagger(rows: Rows) -> dict[str, Any]:

@@ -95,7 +95,7 @@ async def relay(
 
 
 def _has_links(upstream: aiohttp.ClientResponse) -> bool:
-    encoding = upstream.headers.get("Content-Encoding", "").lower()
+    encoding = fold(upstream.headers.get("Content-Encoding", ""))
     return upstream.content_type == "text/html" and encoding in ("", *_PACKED) and upstream.method != "HEAD"
 
 
@@ -111,7 +111,7 @@ async def _beginning(upstream: aiohttp.ClientResponse) -> bytes:
 
 def _page(raw: bytes, upstream: aiohttp.ClientResponse, place: Place) -> bytes | None:
     """A page with its links changed, or `None` where it is too large, or not what it says."""
-    packed = _PACKED.get(upstream.headers.get("Content-Encoding", "").lower())
+    packed = _PACKED.get(fold(upstream.headers.get("Content-Encoding", "")))
     try:
         if packed is not None and raw:
             inflate = zlib.decompressobj(packed)
