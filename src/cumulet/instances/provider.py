@@ -9,6 +9,7 @@ and `limitBytes`, answered as plain text where `stream=true`; `exec` with a list
 
 from __future__ import annotations
 
+import re
 import uuid
 from datetime import timedelta
 from typing import Any
@@ -22,14 +23,18 @@ from cumulet.instances import logs
 from cumulet.instances.group import Group
 from cumulet.instances.groups import Groups
 from cumulet.instances.meter import Meter
-from cumulet.instances.model import NAME, parse, shown
+from cumulet.instances.model import shown
+from cumulet.instances.regions import sheet
 from cumulet.instances.store import ContainerStatus
 from cumulet.instances.streams import Streams
 from cumulet.instances.usage import Usage
+from cumulet.instances.validation import check_name, parse_group, parse_location, parse_tags
 
 _TYPE = r"providers/{namespace:(?i:Microsoft\.ContainerInstance)}"
 _WATCH = 25.0
 _LOG_LIMIT = 4 * 1024 * 1024
+_DIGITS = re.compile(r"[0-9]{1,18}")
+_LARGEST = 2**31 - 1
 
 
 class Provider:
@@ -68,7 +73,7 @@ class Provider:
         watching = request.query.get("watch") == "true"
         if watching:
             since = request.query.get("since", "0")
-            if not since.isdecimal():
+            if not _DIGITS.fullmatch(since):
                 raise ArmError(400, "InvalidParameter", "since must be a revision.", target="since")
             # A revision of another process is no revision of this one: it is answered at once.
             if int(since) <= self._groups.revision:
@@ -86,15 +91,11 @@ class Provider:
 
     async def _put(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
-        if not NAME.fullmatch(name.lower()):
-            raise ArmError(
-                400, "InvalidContainerGroupName", f"The container group name '{name}' is invalid.", target="name"
-            )
+        check_name(name)
         body = await read_json(request)
-        location = body.get("location")
-        if not isinstance(location, str):
-            raise ArmError(400, "LocationRequired", "The location property is required for this definition.")
-        group, new = await self._groups.put(request.path, location, _tags(body), parse(name, body))
+        location = parse_location(body)
+        properties = parse_group(name, location, body, sheet().region(location).maximum)
+        group, new = await self._groups.put(request.path, location, parse_tags(body), properties)
         headers = {}
         if new:
             subscription = request.match_info["subscription"]
@@ -105,7 +106,7 @@ class Provider:
 
     async def _patch(self, request: web.Request) -> web.Response:
         group = self._groups.get(request.path)
-        await self._groups.put_tags(group, _tags(await read_json(request)))
+        await self._groups.put_tags(group, parse_tags(await read_json(request)))
         return json_response(_show(group, view=True))
 
     async def _delete(self, request: web.Request) -> web.Response:
@@ -113,13 +114,11 @@ class Provider:
             group = self._groups.get(request.path)
         except ArmError:
             return web.Response(status=204)
-        grace = request.query.get("gracePeriodSeconds", str(group.record.properties.termination_grace_period_seconds))
-        if not grace.isdecimal():
-            raise ArmError(
-                400, "InvalidParameter", "gracePeriodSeconds must be a number.", target="gracePeriodSeconds"
-            )
+        grace = _number(request.query.get("gracePeriodSeconds"), "gracePeriodSeconds")
+        if grace is None:
+            grace = group.record.properties.termination_grace_period_seconds
         answer = _show(group, view=True)
-        await self._groups.delete(group, int(grace))
+        await self._groups.delete(group, grace)
         return json_response(answer)
 
     async def _logs(self, request: web.Request) -> web.StreamResponse:
@@ -171,7 +170,12 @@ class Provider:
                 state = group.record.status.provisioning_state
                 ended = state in ("Succeeded", "Failed")
                 headers = {} if ended else {"Retry-After": "1"}
-                return json_response({"id": operation, "status": state if ended else "InProgress"}, 200, headers)
+                answer: dict[str, Any] = {"id": operation, "status": state if ended else "InProgress"}
+                if state == "Failed":
+                    events = group.record.status.events
+                    message = events[-1].message if events else "The container group failed."
+                    answer["error"] = {"code": "ContainerGroupFailed", "message": message}
+                return json_response(answer, 200, headers)
         return json_response({"id": operation, "status": "Succeeded"})
 
     def _container(self, request: web.Request) -> tuple[Group, str]:
@@ -195,8 +199,9 @@ def _show(group: Group, *, view: bool) -> dict[str, Any]:
         for container in [*(properties.get("containers") or ()), *(properties.get("initContainers") or ())]:
             status = record.status.containers.get(container["name"])
             if status is not None:
-                container["properties"]["instanceView"] = msgspec.to_builtins(status)
-        properties["instanceView"] = {"state": record.status.state, "events": []}
+                container["properties"]["instanceView"] = _without_internal(msgspec.to_builtins(status))
+        events = msgspec.to_builtins(record.status.events)
+        properties["instanceView"] = {"state": record.status.state, "events": events}
     return {
         "id": record.id,
         "name": record.id.rsplit("/", 1)[-1],
@@ -207,18 +212,16 @@ def _show(group: Group, *, view: bool) -> dict[str, Any]:
     }
 
 
-def _tags(body: dict[str, Any]) -> dict[str, str]:
-    try:
-        return msgspec.convert(body.get("tags") or {}, dict[str, str])
-    except msgspec.ValidationError as error:
-        raise ArmError(400, "InvalidRequestContent", f"tags: {error}", target="tags") from None
+def _without_internal(view: dict[str, Any]) -> dict[str, Any]:
+    view.pop("numbered", None)
+    return view
 
 
 def _number(text: str | None, name: str) -> int | None:
     if text is None:
         return None
-    if not text.isdecimal() or len(text) > 12:
-        raise ArmError(400, "InvalidParameter", f"{name} must be a number that is not negative.", target=name)
+    if not _DIGITS.fullmatch(text) or int(text) > _LARGEST:
+        raise ArmError(400, "InvalidParameter", f"{name} must be a number from 0 to {_LARGEST}.", target=name)
     return int(text)
 
 

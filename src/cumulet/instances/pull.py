@@ -15,6 +15,7 @@ import aiohttp
 import msgspec
 
 from cumulet.instances.architecture import GOARCH
+from cumulet.instances.image_config import ImageConfig, ImageConfigError, parse_image_config
 from cumulet.instances.reference import Reference
 
 _MANIFESTS = (
@@ -44,7 +45,7 @@ class Image(NamedTuple):
     """A resolved image: its digest, configuration, and layers as (digest, size, media type)."""
 
     digest: str
-    config: dict[str, Any]
+    config: ImageConfig
     layers: list[tuple[str, int, str]]
     size: int
 
@@ -80,7 +81,10 @@ class RegistryClient:
             (item["digest"], int(item.get("size", 0)), item.get("mediaType", "")) for item in manifest["layers"]
         ]
         size += len(raw) + sum(item[1] for item in layers)
-        return Image(digest, msgspec.json.decode(raw), layers, size)
+        try:
+            return Image(digest, parse_image_config(raw), layers, size)
+        except ImageConfigError as error:
+            raise PullError(str(error)) from None
 
     async def download(self, digest: str, write: Callable[[bytes], Awaitable[None]]) -> None:
         """Hand a blob to `write` piece by piece; a connection that breaks is taken up where it broke.

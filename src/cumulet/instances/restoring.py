@@ -1,0 +1,57 @@
+"""Groups that an earlier version took and stored: read again, and checked again by today's rules."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+
+from cumulet.common.arm import ArmError
+from cumulet.instances import amounts
+from cumulet.instances.model import Container, ContainerProperties, EmptyDir, GroupProperties, SecurityContext
+from cumulet.instances.regions import Maximum
+from cumulet.instances.validation import NAME, check_group
+
+_NO_MAXIMUM = Maximum(math.inf, math.inf)
+#: What earlier versions took and did not look at.
+_NEVER_HONOURED = ("privileged", "seccompProfile")
+
+
+def restore(group: str, document: dict[str, Any]) -> tuple[GroupProperties, str | None]:
+    """The properties of a stored group, and what is wrong with them; of those that are wrong only the names are kept."""
+    try:
+        properties = msgspec.convert(_without_ignored(document), GroupProperties)
+        check_group(group, properties)
+        amounts.check(group, "", properties, _NO_MAXIMUM)
+    except (msgspec.ValidationError, ArmError) as error:
+        flaw = f"The container group was made by an earlier version and is not valid: {error} Delete it and make it again."
+        return _names_only(document), flaw
+    return properties, None
+
+
+def _without_ignored(document: dict[str, Any]) -> dict[str, Any]:
+    known = {field.encode_name for field in msgspec.structs.fields(SecurityContext)} - {*_NEVER_HONOURED}
+    for container in [*document.get("initContainers", ()), *document.get("containers", ())]:
+        if "securityContext" in container["properties"]:
+            container["properties"]["securityContext"] = _only(container["properties"]["securityContext"], known)
+    for volume in document.get("volumes", ()):
+        if "emptyDir" in volume:
+            known = {field.encode_name for field in msgspec.structs.fields(EmptyDir)}
+            volume["emptyDir"] = _only(volume["emptyDir"], known)
+    return document
+
+
+def _only(found: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    return {name: value for name, value in found.items() if name in names}
+
+
+def _names_only(document: dict[str, Any]) -> GroupProperties:
+    def containers(kind: str) -> list[Container]:
+        return [
+            Container(name=item["name"], properties=ContainerProperties(image=item["properties"]["image"]))
+            for item in document.get(kind, ())
+            if NAME.fullmatch(item["name"])
+        ]
+
+    return GroupProperties(containers=containers("containers"), init_containers=containers("initContainers"))
