@@ -8,6 +8,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -49,6 +50,13 @@ class RoomProcess:
         assert self._process.stdout is not None
         self._process.stdout.close()
         self._process = None
+
+    def peak_memory(self) -> int:
+        """The most bytes that it has held in memory since it started."""
+        assert self._process is not None
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+        return int(line.split()[1]) * 1024
 
     def is_running(self) -> bool:
         """Whether it was started and not stopped."""

@@ -129,6 +129,8 @@ def describe(
         account = Files(root).find(user)
     except AccountError as error:
         raise BundleError(str(error)) from None
+    if context.run_as_non_root and account.uid == 0:
+        raise BundleError("container has runAsNonRoot and image will run as root")
     process: dict[str, Any] = {
         "terminal": False,
         "user": {
