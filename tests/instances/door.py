@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import json
 import os
 import ssl
 import subprocess
@@ -90,9 +92,10 @@ class FrontDoor:
         if not path.startswith("/"):
             path = f"{self.provider}/containerGroups/{path}"
         separator = "&" if "?" in path else "?"
-        headers = {"Referer": f"https://door.test{path}"}
+        headers = {"Referer": f"https://door.test{path}", "Content-Type": "application/json"}
+        data = None if body is None else io.BytesIO(json.dumps(body).encode())
         async with self._session.request(
-            method, f"{self._base}{path}{separator}{API}", json=body, headers=headers
+            method, f"{self._base}{path}{separator}{API}", data=data, headers=headers
         ) as answer:
             text = await answer.text()
             assert answer.status == status if status else answer.status < 400, f"{answer.status}: {text}"

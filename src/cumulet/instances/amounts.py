@@ -18,8 +18,8 @@ _DIGITS = 6
 def total(properties: GroupProperties) -> tuple[float, float]:
     """vCPUs and GB that the containers of a group ask for together."""
     requests = [item.properties.resources.requests for item in properties.containers]
-    cpu = math.fsum(CPU if item.cpu is None else item.cpu for item in requests)
-    memory = math.fsum(MEMORY if item.memory_in_gb is None else item.memory_in_gb for item in requests)
+    cpu = sum(CPU if item.cpu is None else item.cpu for item in requests)
+    memory = sum(MEMORY if item.memory_in_gb is None else item.memory_in_gb for item in requests)
     return round(cpu, _DIGITS), round(memory, _DIGITS)
 
 

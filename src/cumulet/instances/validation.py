@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import ipaddress
 import posixpath
 import re
@@ -47,10 +48,11 @@ _CAPABILITY = re.compile(r"[A-Za-z][A-Za-z0-9_]{1,39}")
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
-_CONTAINERS, _VOLUMES, _MOUNTS, _PORTS, _CREDENTIALS, _FILES = 60, 20, 100, 1000, 500, 10_000
+_CONTAINERS, _VOLUMES, _MOUNTS, _PORTS, _CREDENTIALS, _FILES, _DEPTH = 60, 20, 100, 1000, 500, 10_000, 32
 _SERVERS, _SEARCHES, _OPTIONS = 3, 32, 32
 _TAGS, _TAG_NAME, _TAG_VALUE = 50, 512, 256
-_PATH, _NAME_BYTES = 4095, 255
+#: Bytes of a path and of a name; the folder that a path is in needs some of Linux's 4096.
+_PATH, _NAME_BYTES = 2048, 255
 #: Where a container has what the kernel shows of it; only the shared memory may be replaced.
 _KERNEL, _SHARED_MEMORY = ("/proc", "/sys", "/dev"), "/dev/shm"  # noqa: S108  (a container's own)
 
@@ -161,18 +163,30 @@ def _present(value: Any) -> Any:
 
 
 def _refuse_unsupported(group: str, value: msgspec.Struct, path: str) -> None:
-    for field in msgspec.structs.fields(value):
-        found, where = getattr(value, field.name), f"{path}.{field.encode_name}"
-        if field.name in getattr(value, "UNSUPPORTED", ()):
-            if found:
-                raise _unsupported(group, where)
-            setattr(value, field.name, None)
+    for name, shown, unsupported in _fields(type(value)):
+        found = getattr(value, name)
+        if not found:
+            if unsupported:
+                setattr(value, name, None)
+        elif unsupported:
+            raise _unsupported(group, f"{path}.{shown}")
         elif isinstance(found, msgspec.Struct):
-            _refuse_unsupported(group, found, where)
-        elif isinstance(found, list):
+            _refuse_unsupported(group, found, f"{path}.{shown}")
+        elif isinstance(found, list) and isinstance(found[0], msgspec.Struct):
             for number, item in enumerate(found):
-                if isinstance(item, msgspec.Struct):
-                    _refuse_unsupported(group, item, f"{where}[{number}]")
+                _refuse_unsupported(group, item, f"{path}.{shown}[{number}]")
+
+
+@functools.cache
+def _fields(kind: type[msgspec.Struct]) -> tuple[tuple[str, str, bool], ...]:
+    """The name, the name in JSON, and whether it is unsupported, of each field that may have or be a structure."""
+    plain = (str, int, bool, float)
+    unsupported = getattr(kind, "UNSUPPORTED", ())
+    return tuple(
+        (field.name, field.encode_name, field.name in unsupported)
+        for field in msgspec.structs.fields(kind)
+        if field.type not in plain
+    )
 
 
 def _unsupported(group: str, path: str) -> ArmError:
@@ -260,9 +274,9 @@ def _check_files(volume: str, files: dict[str, str], path: str) -> None:
     if len(files) > _FILES:
         raise _invalid(path, f"The secret volume '{volume}' has more than {_FILES} files.")
     for name, content in files.items():
-        if not _is_relative(name) or any(part in (".", "") for part in name.split("/")):
-            raise _invalid(path, f"The file name '{said(name)}' of the secret volume '{volume}' is not valid.")
         parts = name.split("/")
+        if len(parts) > _DEPTH or not _is_relative(name) or any(part in (".", "") for part in parts):
+            raise _invalid(path, f"The file name '{said(name)}' of the secret volume '{volume}' is not valid.")
         if any("/".join(parts[:count]) in files for count in range(1, len(parts))):
             raise _invalid(path, f"The file name '{said(name)}' of the secret volume '{volume}' is in another file.")
         try:
@@ -285,7 +299,7 @@ def _is_relative(path: str) -> bool:
 
 
 def _is_absolute(path: str) -> bool:
-    return path.startswith("/") and _is_relative(path.lstrip("/"))
+    return path.startswith("/") and len(path) <= _PATH and _is_relative(path.lstrip("/"))
 
 
 def _check_container(container: Container, path: str, volumes: set[str]) -> None:
@@ -419,6 +433,9 @@ def _check_dns(config: DnsConfig) -> None:
         raise _invalid(f"{path}.nameServers", f"A dnsConfig has 1 to {_SERVERS} name servers.")
     for number, server in enumerate(config.name_servers):
         try:
+            # The scope of an IPv6 address may be any text, line feeds among it.
+            if "%" in server:
+                raise ValueError(server)
             config.name_servers[number] = str(ipaddress.ip_address(server.strip(" ")))
         except ValueError:
             raise _invalid(
