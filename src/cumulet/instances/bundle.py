@@ -12,8 +12,9 @@ from cumulet.common.config import write_private
 from cumulet.instances import amounts
 from cumulet.instances.accounts import AccountError, Files
 from cumulet.instances.architecture import SECCOMP
-from cumulet.instances.image_config import Execution, ImageConfig
-from cumulet.instances.model import Amount, Capabilities, Container, GroupProperties, SecurityContext
+from cumulet.instances.image_config import Execution, ImageConfigError, execution
+from cumulet.instances.model import Amount, Container, GroupProperties
+from cumulet.instances.security_context import Capabilities, SecurityContext, stored
 from cumulet.instances.volumes import Bind
 from cumulet.instances.words import WordsError, check_words
 
@@ -110,7 +111,7 @@ def describe(
     root: Path,
     group: GroupProperties,
     container: Container,
-    image: ImageConfig,
+    image: dict[str, Any],
     *,
     namespace: Path,
     hostname: str,
@@ -121,16 +122,14 @@ def describe(
 
     It reads files of the image: call it on a thread. Raises `BundleError`, `OSError`.
     """
-    defaults = image.execution
     properties = container.properties
-    context = properties.security_context or SecurityContext()
-    user = defaults.user or "" if context.run_as_user is None else str(context.run_as_user)
+    context = stored(properties.security_context)
     try:
+        defaults = execution(image)
+        user = defaults.user or "" if context.run_as_user is None else str(context.run_as_user)
         account = Files(root).find(user)
-    except AccountError as error:
+    except (AccountError, ImageConfigError) as error:
         raise BundleError(str(error)) from None
-    if context.run_as_non_root and account.uid == 0:
-        raise BundleError("container has runAsNonRoot and image will run as root")
     process: dict[str, Any] = {
         "terminal": False,
         "user": {
@@ -151,7 +150,7 @@ def describe(
     return {
         "ociVersion": "1.0.2",
         "process": process,
-        "root": {"path": str(root), "readonly": context.read_only_root_filesystem},
+        "root": {"path": str(root), "readonly": bool(context.read_only_root_filesystem)},
         "hostname": hostname,
         "mounts": [*_MOUNTS, *(_bind(*mount) for mount in mounts)],
         "linux": {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -27,26 +27,23 @@ class RootFs(msgspec.Struct, frozen=True):
     diff_ids: Annotated[list[str], msgspec.Meta(max_length=1000)] | None = None
 
 
-class ImageConfig(msgspec.Struct, frozen=True):
-    """An image's configuration; what is not read here may be anything."""
-
+class _ImageConfig(msgspec.Struct, frozen=True):
     config: Execution | None = None
     rootfs: RootFs | None = None
 
-    @property
-    def execution(self) -> Execution:
-        """What containers are started with."""
-        return self.config or Execution()
 
-    @property
-    def diff_ids(self) -> list[str]:
-        """The layers' digests, or none."""
-        return (self.rootfs.diff_ids if self.rootfs is not None else None) or []
-
-
-def parse_image_config(raw: bytes) -> ImageConfig:
-    """Raises `ImageConfigError`."""
+def parse_image_config(raw: bytes) -> dict[str, Any]:
+    """An image's configuration, whose `config` and `rootfs` are as they must be. Raises `ImageConfigError`."""
     try:
-        return msgspec.json.decode(raw, type=ImageConfig)
+        found: dict[str, Any] = msgspec.to_builtins(msgspec.json.decode(raw, type=_ImageConfig))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ImageConfigError(f"the image's configuration is not valid: {error}") from None
+    return found
+
+
+def execution(configuration: dict[str, Any]) -> Execution:
+    """What containers of the image are started with. Raises `ImageConfigError`."""
+    try:
+        return msgspec.convert(configuration.get("config") or {}, Execution)
+    except msgspec.ValidationError as error:
         raise ImageConfigError(f"the image's configuration is not valid: {error}") from None

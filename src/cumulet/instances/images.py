@@ -8,12 +8,11 @@ import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import aiohttp
 
 from cumulet.instances.handover import Handover, HandoverEndedError
-from cumulet.instances.image_config import ImageConfig
 from cumulet.instances.pull import Image, Login, PullError, RegistryClient
 from cumulet.instances.reference import parse
 from cumulet.instances.unpack import LayerError, unpack
@@ -28,7 +27,7 @@ class Pulled(NamedTuple):
     """An image that is there: its layers' folders, the lowest first, and how long it took to have it, in seconds."""
 
     digest: str
-    config: ImageConfig
+    config: dict[str, Any]
     layers: list[Path]
     size: int
     seconds: float
@@ -59,7 +58,7 @@ class Images:
         client = RegistryClient(self._session, reference, login)
         try:
             image = await client.resolve()
-            diff_ids = image.config.diff_ids
+            diff_ids = (image.config.get("rootfs") or {}).get("diff_ids") or []
             layers = await asyncio.gather(
                 *(
                     self._layer(client, digest, diff_ids[index] if index < len(diff_ids) else None)

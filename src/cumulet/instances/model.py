@@ -17,7 +17,6 @@ class _Base(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True, fo
     UNSUPPORTED: ClassVar[tuple[str, ...]] = ()
 
 
-_Id = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 _Count = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 _Seconds = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 _PortNumber = Annotated[int, msgspec.Meta(ge=1, le=65535)]
@@ -113,38 +112,6 @@ class Probe(_Base):
     timeout_seconds: _Seconds = 1
 
 
-class Capabilities(_Base):
-    """Capabilities beside the usual ones, and those of the usual ones that are not had; `ALL` is all."""
-
-    add: list[str] = []
-    drop: list[str] = []
-
-
-class SeccompProfile(_Base):
-    """The system calls that are allowed, as Kubernetes has it."""
-
-    type: str
-    localhost_profile: str | None = None
-
-
-class SecurityContext(_Base):
-    """As whom a container runs, and with which rights. `readOnlyRootFilesystem` and `runAsNonRoot` are Kubernetes'.
-
-    `seccompProfile` is an object as Kubernetes has it; ACI's, a profile in base64, is refused.
-    """
-
-    UNSUPPORTED = ("privileged",)
-
-    run_as_user: _Id | None = None
-    run_as_group: _Id | None = None
-    run_as_non_root: bool | None = None
-    allow_privilege_escalation: bool | None = None
-    privileged: bool | None = None
-    read_only_root_filesystem: bool = False
-    capabilities: Capabilities | None = None
-    seccomp_profile: SeccompProfile | str | None = None
-
-
 class ContainerProperties(_Base):
     """One container."""
 
@@ -159,7 +126,7 @@ class ContainerProperties(_Base):
     volume_mounts: list[Mount] = []
     liveness_probe: Probe | None = None
     readiness_probe: Probe | None = None
-    security_context: SecurityContext | None = None
+    security_context: dict[str, Any] | None = None
     working_dir: str | None = None
     config_map: Any = None
 

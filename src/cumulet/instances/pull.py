@@ -15,7 +15,7 @@ import aiohttp
 import msgspec
 
 from cumulet.instances.architecture import GOARCH
-from cumulet.instances.image_config import ImageConfig, ImageConfigError, parse_image_config
+from cumulet.instances.image_config import ImageConfigError, parse_image_config
 from cumulet.instances.reference import Reference
 
 _MANIFESTS = (
@@ -45,7 +45,7 @@ class Image(NamedTuple):
     """A resolved image: its digest, configuration, and layers as (digest, size, media type)."""
 
     digest: str
-    config: ImageConfig
+    config: dict[str, Any]
     layers: list[tuple[str, int, str]]
     size: int
 
@@ -75,7 +75,7 @@ class RegistryClient:
         if not isinstance(config.get("digest"), str) or not isinstance(manifest.get("layers"), list):
             raise PullError("the manifest is not an image")
         async with self._get(f"/blobs/{config['digest']}") as response:
-            raw = await response.content.read(_LIMIT + 1)
+            raw = await _body(response)
         _check(raw, config["digest"])
         layers = [
             (item["digest"], int(item.get("size", 0)), item.get("mediaType", "")) for item in manifest["layers"]
@@ -119,7 +119,7 @@ class RegistryClient:
 
     async def _manifest(self, target: str) -> tuple[str, dict[str, Any], bytes]:
         async with self._get(f"/manifests/{target}", {"Accept": ", ".join(_MANIFESTS)}) as response:
-            raw = await response.content.read(_LIMIT + 1)
+            raw = await _body(response)
         digest = f"sha256:{hashlib.sha256(raw).hexdigest()}"
         if ":" in target:
             _check(raw, target)
@@ -204,6 +204,16 @@ class _Request:
     async def __aexit__(self, *exc: object) -> None:
         if self._response is not None:
             self._response.release()
+
+
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    """The whole body, which has a bound. Raises `PullError`."""
+    found = bytearray()
+    async for chunk in response.content.iter_chunked(_CHUNK):
+        found += chunk
+        if len(found) > _LIMIT:
+            raise PullError(f"what the registry sent is larger than {_LIMIT} bytes")
+    return bytes(found)
 
 
 def _for_platform(entries: list[dict[str, Any]]) -> str | None:

@@ -9,13 +9,12 @@ import msgspec
 
 from cumulet.common.arm import ArmError
 from cumulet.instances import amounts
-from cumulet.instances.model import Container, ContainerProperties, EmptyDir, GroupProperties, SecurityContext
+from cumulet.instances.model import Container, ContainerProperties, EmptyDir, GroupProperties
 from cumulet.instances.regions import Maximum
+from cumulet.instances.security_context import stored
 from cumulet.instances.validation import NAME, check_group
 
 _NO_MAXIMUM = Maximum(math.inf, math.inf)
-#: What earlier versions took and did not look at.
-_NEVER_HONOURED = ("privileged", "seccompProfile")
 
 
 def restore(group: str, document: dict[str, Any]) -> tuple[GroupProperties, str | None]:
@@ -31,19 +30,17 @@ def restore(group: str, document: dict[str, Any]) -> tuple[GroupProperties, str 
 
 
 def _without_ignored(document: dict[str, Any]) -> dict[str, Any]:
-    known = {field.encode_name for field in msgspec.structs.fields(SecurityContext)} - {*_NEVER_HONOURED}
+    """Without what earlier versions took and did not look at."""
+    known = {field.encode_name for field in msgspec.structs.fields(EmptyDir)}
     for container in [*document.get("initContainers", ()), *document.get("containers", ())]:
-        if "securityContext" in container["properties"]:
-            container["properties"]["securityContext"] = _only(container["properties"]["securityContext"], known)
+        context = stored(container["properties"].get("securityContext"))
+        container["properties"]["securityContext"] = {
+            name: value for name, value in msgspec.to_builtins(context).items() if value is not None
+        }
     for volume in document.get("volumes", ()):
         if "emptyDir" in volume:
-            known = {field.encode_name for field in msgspec.structs.fields(EmptyDir)}
-            volume["emptyDir"] = _only(volume["emptyDir"], known)
+            volume["emptyDir"] = {name: value for name, value in volume["emptyDir"].items() if name in known}
     return document
-
-
-def _only(found: dict[str, Any], names: set[str]) -> dict[str, Any]:
-    return {name: value for name, value in found.items() if name in names}
 
 
 def _names_only(document: dict[str, Any]) -> GroupProperties:

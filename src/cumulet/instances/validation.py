@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from cumulet.common.arm import ArmError, read_tags
-from cumulet.instances import amounts
+from cumulet.instances import amounts, security_context
 from cumulet.instances.model import (
     Container,
     Credential,
@@ -27,10 +27,9 @@ from cumulet.instances.model import (
     HttpGet,
     IpAddress,
     Probe,
-    SecurityContext,
     Volume,
 )
-from cumulet.instances.reference import HOST, parse
+from cumulet.instances.reference import parse
 from cumulet.instances.regions import Maximum
 from cumulet.instances.words import WordsError, check_words, is_variable_name
 
@@ -39,16 +38,18 @@ NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _HOSTNAME = re.compile(
     r"(?=.{1,63}\Z)[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?(\.[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?)*"
 )
+_SERVER = re.compile(r"(?=.{1,255}\Z)[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:[0-9]{1,5})?")
 _LOCATION = re.compile(r"[A-Za-z0-9 ]{1,64}")
 _SEARCH = re.compile(
     r"(?=.{1,253}\Z)(?:\.|[A-Za-z0-9_](?:[-A-Za-z0-9_]*[A-Za-z0-9_])?(?:\.[A-Za-z0-9_](?:[-A-Za-z0-9_]*[A-Za-z0-9_])?)*\.?)"
 )
 _OPTION = re.compile(r"[a-z][-a-z0-9]{0,31}(:[0-9]{1,5})?")
-_CAPABILITY = re.compile(r"[A-Za-z][A-Za-z0-9_]{1,39}")
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 _CONTAINERS, _VOLUMES, _MOUNTS, _PORTS, _CREDENTIALS, _FILES, _DEPTH = 60, 20, 100, 1000, 500, 10_000, 32
+#: Of the properties of a group, in all.
+_VALUES = 100_000
 _SERVERS, _SEARCHES, _OPTIONS = 3, 32, 32
 _TAGS, _TAG_NAME, _TAG_VALUE = 50, 512, 256
 #: Bytes of a path and of a name; the folder that a path is in needs some of Linux's 4096.
@@ -155,11 +156,24 @@ def _without(document: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
 
 
 def _present(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _present(item) for name, item in value.items() if item is not None}
-    if isinstance(value, list):
-        return [_present(item) for item in value]
-    return value
+    """A copy without nulls. Raises `ArmError` where there is more in it than any group has."""
+    left = _VALUES
+
+    def copy(value: Any) -> Any:
+        nonlocal left
+        if isinstance(value, dict):
+            left -= len(value)
+        elif isinstance(value, list):
+            left -= len(value)
+        else:
+            return value
+        if left < 0:
+            raise _invalid("properties", f"The properties have more than {_VALUES} values.")
+        if isinstance(value, dict):
+            return {name: copy(item) for name, item in value.items() if item is not None}
+        return [copy(item) for item in value]
+
+    return copy(value)
 
 
 def _refuse_unsupported(group: str, value: msgspec.Struct, path: str) -> None:
@@ -330,8 +344,7 @@ def _check_container(container: Container, path: str, volumes: set[str]) -> None
     ):
         if probe is not None:
             _check_probe(probe, f"{path}.{kind}")
-    if properties.security_context is not None:
-        _check_security(properties.security_context, f"{path}.securityContext")
+    _check_security(container, f"{path}.securityContext")
 
 
 def _check_words(container: Container, path: str) -> None:
@@ -413,18 +426,17 @@ def _check_page(page: HttpGet, path: str) -> None:
             )
 
 
-def _check_security(context: SecurityContext, path: str) -> None:
-    if isinstance(context.seccomp_profile, str):
-        raise _invalid(f"{path}.seccompProfile", "A custom seccompProfile is not supported here: use RuntimeDefault.")
-    if context.seccomp_profile is not None and context.seccomp_profile.type != "RuntimeDefault":
-        raise _invalid(
-            f"{path}.seccompProfile.type",
-            f"The seccompProfile '{said(context.seccomp_profile.type)}' is not supported here: use RuntimeDefault.",
-        )
-    if context.capabilities is not None:
-        for name in (*context.capabilities.add, *context.capabilities.drop):
-            if not _CAPABILITY.fullmatch(name):
-                raise _invalid(f"{path}.capabilities", f"The capability '{said(name)}' is not one.")
+def _check_security(container: Container, path: str) -> None:
+    try:
+        security_context.parse(container.properties.security_context)
+    except security_context.SecurityContextError as error:
+        target = f"{path}.{error.field}" if error.field else path
+        raise ArmError(
+            400,
+            "InvalidSecurityContext",
+            f"The securityContext of container '{container.name}' is not supported: {target}: {error}.",
+            target=target,
+        ) from None
 
 
 def _check_dns(config: DnsConfig) -> None:
@@ -466,7 +478,7 @@ def _check_address(address: IpAddress) -> None:
 
 
 def _check_credential(group: str, credential: Credential, path: str) -> None:
-    if not HOST.fullmatch(credential.server):
+    if not _SERVER.fullmatch(credential.server):
         raise ArmError(
             400,
             "InvalidImageRegistryServer",
