@@ -65,7 +65,7 @@ def with_value(path: str, value: Any) -> Group:
 
 CONTROL = ("\n", "\r", "\0", "\x1b", "\x7f", "\x85", "\u2028")
 
-STRINGS = [
+STRINGS: list[tuple[str, Any]] = [
     *(("volumes[0].name", name) for name in ("..", ".", ".files", "a/b", "V", "ⅴ", "a" * 64, "", "-a", "a\n", "v ")),
     ("volumes[1].name", "v"),
     *(("containers[0].name", name) for name in ("..", "a/b", "W", "", "a\n", "ſ")),
@@ -108,7 +108,7 @@ STRINGS = [
     ("priority", "High"),
 ]  # fmt: skip
 
-NUMBERS = [
+NUMBERS: list[tuple[str, Any]] = [
     *((f"{WEB}.ports[0].port", port) for port in (0, -1, 65536, 10**400, 1.5, True, "80")),
     (f"{WEB}.ports[0].protocol", "SCTP"),
     ("ipAddress.ports[0].port", 0),
@@ -143,7 +143,7 @@ async def test_a_property_that_is_not_valid_is_refused_by_name(door: FrontDoor, 
 ])  # fmt: skip
 async def test_a_property_that_nobody_knows_is_refused_by_name(door: FrontDoor, path: str) -> None:
     answer = await door.call("PUT", "unknown", with_value(path, 1), status=400)
-    assert answer["error"]["code"] == "InvalidRequestContent"
+    assert answer["error"]["code"] in ("InvalidRequestContent", "InvalidSecurityContext")
     assert "unknown" in answer["error"]["message"]
 
 

@@ -179,8 +179,7 @@ class Provider:
         return json_response({"id": operation, "status": "Succeeded"})
 
     def _container(self, request: web.Request) -> tuple[Group, str]:
-        path = request.path
-        group = self._groups.get(path[: path.lower().rindex("/containers/")])
+        group = self._groups.get(request.path.rsplit("/", 3)[0])  # without `containers`, its name and what is asked
         name = request.match_info["container"]
         if not group.has(name):
             raise ArmError(404, "ContainerNotFound", f"The container '{name}' is not a container of the group.")

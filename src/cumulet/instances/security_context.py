@@ -23,7 +23,7 @@ class SecurityContextError(ValueError):
         self.field = field
 
 
-class _Base(msgspec.Struct, rename="camel", kw_only=True, forbid_unknown_fields=True, frozen=True):
+class _Base(msgspec.Struct, rename="camel", kw_only=True, forbid_unknown_fields=True):
     pass
 
 

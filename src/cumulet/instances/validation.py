@@ -161,12 +161,9 @@ def _present(value: Any) -> Any:
 
     def copy(value: Any) -> Any:
         nonlocal left
-        if isinstance(value, dict):
-            left -= len(value)
-        elif isinstance(value, list):
-            left -= len(value)
-        else:
+        if not isinstance(value, (dict, list)):
             return value
+        left -= len(value)
         if left < 0:
             raise _invalid("properties", f"The properties have more than {_VALUES} values.")
         if isinstance(value, dict):
