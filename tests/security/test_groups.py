@@ -128,11 +128,14 @@ NUMBERS: list[tuple[str, Any]] = [
 
 @pytest.mark.parametrize(("path", "value"), [*STRINGS, *NUMBERS])
 async def test_a_property_that_is_not_valid_is_refused_by_name(door: FrontDoor, path: str, value: Any) -> None:
-    answer = await door.call("PUT", "refused", with_value(path, value), status=400)
-    error = answer["error"]
-    assert path.partition("[")[0].partition(".")[0] in f"{error.get('target', '')} {error['message']}"
-    assert len(error["message"]) < 500
-    await door.call("GET", "refused", status=404)
+    try:
+        answer = await door.call("PUT", "refused", with_value(path, value), status=400)
+        error = answer["error"]
+        assert path.partition("[")[0].partition(".")[0] in f"{error.get('target', '')} {error['message']}"
+        assert len(error["message"]) < 500
+        await door.call("GET", "refused", status=404)
+    finally:
+        await door.call("DELETE", "refused?gracePeriodSeconds=0")
 
 
 @pytest.mark.parametrize("path", [

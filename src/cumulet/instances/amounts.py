@@ -31,11 +31,9 @@ def billed(properties: GroupProperties) -> tuple[float, float]:
 
 def check(group: str, location: str, properties: GroupProperties, maximum: Maximum) -> None:
     """Raises `ArmError` where an amount is none, or is more than there is."""
+    check_numbers(group, properties)
     for container in properties.all_containers:
         resources = container.properties.resources
-        for kind, amount in (("requests", resources.requests), ("limits", resources.limits)):
-            if amount is not None:
-                _check_amount(group, container.name, kind, amount)
         if resources.limits is not None:
             _check_limits(group, container.name, resources.requests, resources.limits, maximum)
     cpu, memory = total(properties)
@@ -48,6 +46,15 @@ def check(group: str, location: str, properties: GroupProperties, maximum: Maxim
             "'Linux' OS",
             target="properties.containers",
         )
+
+
+def check_numbers(group: str, properties: GroupProperties) -> None:
+    """Raises `ArmError` where an amount is none."""
+    for container in properties.all_containers:
+        resources = container.properties.resources
+        for kind, amount in (("requests", resources.requests), ("limits", resources.limits)):
+            if amount is not None:
+                _check_amount(group, container.name, kind, amount)
 
 
 def _check_amount(group: str, container: str, kind: str, amount: Amount) -> None:

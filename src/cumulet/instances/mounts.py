@@ -36,14 +36,14 @@ def attach(tree: int, target: Path) -> None:
 
 
 def unmount_beneath(folder: Path) -> list[str]:
-    """Unmount all that is mounted at or beneath a folder, by the kernel's own list, the innermost first; its paths."""
-    own, inside = os.fsencode(folder), os.fsencode(folder) + b"/"
+    """Unmount all that is mounted beneath a folder, by the kernel's own list, the innermost first; its paths."""
+    inside = os.fsencode(folder) + b"/"
     # Space, tab, line feed and backslash are written in octal (proc(5)).
     points = [
         _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), line.split()[4])
         for line in Path("/proc/self/mountinfo").read_bytes().splitlines()
     ]
-    found = [os.fsdecode(point) for point in points if point == own or point.startswith(inside)]
+    found = [os.fsdecode(point) for point in points if point.startswith(inside)]
     for point in reversed(found):
         unmount(Path(point))
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import msgspec
@@ -10,11 +9,8 @@ import msgspec
 from cumulet.common.arm import ArmError
 from cumulet.instances import amounts
 from cumulet.instances.model import Container, ContainerProperties, EmptyDir, GroupProperties
-from cumulet.instances.regions import Maximum
 from cumulet.instances.security_context import stored
 from cumulet.instances.validation import NAME, check_group
-
-_NO_MAXIMUM = Maximum(math.inf, math.inf)
 
 
 def restore(group: str, document: dict[str, Any]) -> tuple[GroupProperties, str | None]:
@@ -22,7 +18,7 @@ def restore(group: str, document: dict[str, Any]) -> tuple[GroupProperties, str 
     try:
         properties = msgspec.convert(_without_ignored(document), GroupProperties)
         check_group(group, properties)
-        amounts.check(group, "", properties, _NO_MAXIMUM)
+        amounts.check_numbers(group, properties)
     except (msgspec.ValidationError, ArmError) as error:
         flaw = f"The container group was made by an earlier version and is not valid: {error} Delete it and make it again."
         return _names_only(document), flaw

@@ -110,18 +110,18 @@ class Streams:
 
     async def _execute(self, socket: web.WebSocketResponse, offer: _Offer, command: list[str]) -> None:
         group, name = offer.group, offer.container
-        session = Session(
-            self._runtime,
-            group.cid(name),
-            group.process(name, command, tty=offer.tty),
-            stdin=offer.stdin,
-            tty=offer.tty,
-        )
 
         async def send(channel: int, data: bytes) -> None:
             with contextlib.suppress(ConnectionError):
                 await socket.send_bytes(bytes([channel]) + data if offer.channels else data)
 
+        try:
+            description = group.process(name, command, tty=offer.tty)
+        except OSError as error:  # the container has gone meanwhile
+            if offer.channels:
+                await send(_ERROR, msgspec.json.encode(_failure(str(error))))
+            return
+        session = Session(self._runtime, group.cid(name), description, stdin=offer.stdin, tty=offer.tty)
         running = asyncio.create_task(session.run(send))
         reading = asyncio.create_task(_read(socket, session, channels=offer.channels))
         try:
