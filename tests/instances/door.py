@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import json
 import os
 import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -50,6 +53,13 @@ class RoomProcess:
         self._process.stdout.close()
         self._process = None
 
+    def peak_memory(self) -> int:
+        """The most bytes that it has held in memory since it started."""
+        assert self._process is not None
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+        return int(line.split()[1]) * 1024
+
     def is_running(self) -> bool:
         """Whether it was started and not stopped."""
         return self._process is not None
@@ -82,9 +92,10 @@ class FrontDoor:
         if not path.startswith("/"):
             path = f"{self.provider}/containerGroups/{path}"
         separator = "&" if "?" in path else "?"
-        headers = {"Referer": f"https://door.test{path}"}
+        headers = {"Referer": f"https://door.test{path}", "Content-Type": "application/json"}
+        data = None if body is None else io.BytesIO(json.dumps(body).encode())
         async with self._session.request(
-            method, f"{self._base}{path}{separator}{API}", json=body, headers=headers
+            method, f"{self._base}{path}{separator}{API}", data=data, headers=headers
         ) as answer:
             text = await answer.text()
             assert answer.status == status if status else answer.status < 400, f"{answer.status}: {text}"

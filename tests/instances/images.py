@@ -83,6 +83,7 @@ class Registry:
 
     def __init__(self, address: str, folder: Path, ca: Path) -> None:
         self.address = address
+        self.ca = ca
         self._folder = folder
         self._certificates = folder / "certs"
         self._certificates.mkdir()

@@ -115,7 +115,7 @@ async def test_containers_of_a_group_share_their_network(door: FrontDoor) -> Non
 
 
 async def test_what_takes_too_much_memory_is_killed(door: FrontDoor) -> None:
-    limits = {"requests": {"cpu": 0.5, "memoryInGB": 0.1}, "limits": {"cpu": 0.5, "memoryInGB": 0.05}}
+    limits = {"requests": {"cpu": 0.5, "memoryInGB": 0.05}, "limits": {"cpu": 0.5, "memoryInGB": 0.05}}
     asked = shell("dd if=/dev/zero of=/dev/null bs=200M count=1", resources=limits)
     await door.call("PUT", "hungry", group(asked, restartPolicy="Never"))
     found = await door.until("hungry", is_over)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import re
+import posixpath
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from cumulet.common.ascii import is_digits, raised
+from cumulet.common.ascii import raised
 from cumulet.common.config import write_private
+from cumulet.instances import amounts
+from cumulet.instances.accounts import AccountError, Files
 from cumulet.instances.architecture import SECCOMP
-from cumulet.instances.model import Container, GroupProperties
+from cumulet.instances.image_config import Execution, ImageConfigError, execution
+from cumulet.instances.model import Amount, Container, GroupProperties
+from cumulet.instances.security_context import Capabilities, SecurityContext, stored
+from cumulet.instances.volumes import Bind
+from cumulet.instances.words import WordsError, check_words
 
 #: What docker and containerd give a container that asks for nothing.
 _CAPABILITIES = [
@@ -94,14 +100,16 @@ _MASKED = [
 _READ_ONLY = [f"/proc/{name}" for name in ("bus", "fs", "irq", "sys", "sysrq-trigger")]
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _CPU_PERIOD = 100_000
+#: In a container's folder: how its process is started.
+_PROCESS = "process.json"
 
 
 class BundleError(Exception):
     """The image and what is asked of it do not go together; the message says how."""
 
 
-def write_bundle(
-    folder: Path,
+def describe(
+    root: Path,
     group: GroupProperties,
     container: Container,
     image: dict[str, Any],
@@ -109,29 +117,41 @@ def write_bundle(
     namespace: Path,
     hostname: str,
     cgroup: str,
-    mounts: list[tuple[Path, str, bool]],
-) -> None:
-    """Write `config.json`. `mounts` are (source, path in the container, read only). Raises `BundleError`."""
-    root = folder / "rootfs"
-    defaults = image.get("config") or {}
+    mounts: list[Bind],
+) -> dict[str, Any]:
+    """The configuration of a container whose root is mounted at a path; it has secure values in it.
+
+    It reads files of the image: call it on a thread. Raises `BundleError`, `OSError`.
+    """
     properties = container.properties
-    context = properties.security_context or {}
-    user = context.get("runAsUser")
-    uid, gid, groups = _user(root, str(user) if user is not None else defaults.get("User") or "")
-    if context.get("runAsGroup") is not None:
-        gid = int(context["runAsGroup"])
-    document = {
-        "ociVersion": "1.0.2",
-        "process": {
-            "terminal": False,
-            "user": {"uid": uid, "gid": gid, "additionalGids": groups},
-            "args": arguments(container, defaults),
-            "env": _environment(container, defaults, hostname),
-            "cwd": properties.working_dir or defaults.get("WorkingDir") or "/",
-            "capabilities": {kind: _capabilities(context) for kind in ("bounding", "effective", "permitted")},
-            "noNewPrivileges": True,
+    context = stored(properties.security_context)
+    try:
+        defaults = execution(image)
+        user = defaults.user or "" if context.run_as_user is None else str(context.run_as_user)
+        account = Files(root).find(user)
+    except (AccountError, ImageConfigError) as error:
+        raise BundleError(str(error)) from None
+    process: dict[str, Any] = {
+        "terminal": False,
+        "user": {
+            "uid": account.uid,
+            "gid": account.gid if context.run_as_group is None else context.run_as_group,
+            "additionalGids": account.groups,
         },
-        "root": {"path": str(root), "readonly": bool(context.get("readOnlyRootFilesystem", False))},
+        "args": arguments(container, defaults),
+        "env": _environment(container, defaults, hostname),
+        "cwd": _working_folder(container, defaults),
+        "capabilities": {kind: _capabilities(context) for kind in ("bounding", "effective", "permitted")},
+        "noNewPrivileges": True,
+    }
+    try:
+        check_words([*process["args"], *process["env"]])
+    except WordsError as error:
+        raise BundleError(f"the process cannot be started: {error}") from None
+    return {
+        "ociVersion": "1.0.2",
+        "process": process,
+        "root": {"path": str(root), "readonly": bool(context.read_only_root_filesystem)},
         "hostname": hostname,
         "mounts": [*_MOUNTS, *(_bind(*mount) for mount in mounts)],
         "linux": {
@@ -153,29 +173,60 @@ def write_bundle(
             },
         },
     }
-    write_private(folder / "config.json", msgspec.json.encode(document))
 
 
-def arguments(container: Container, defaults: dict[str, Any]) -> list[str]:
+def arguments(container: Container, defaults: Execution) -> list[str]:
     """The command line: `command` replaces entry point and command of the image, `args` only the latter."""
     properties = container.properties
     if properties.command:
         found = [*properties.command, *(properties.args or ())]
     else:
-        entry = list(defaults.get("Entrypoint") or ())
-        found = [*entry, *(properties.args if properties.args is not None else defaults.get("Cmd") or ())]
+        found = [
+            *(defaults.entrypoint or ()),
+            *(properties.args if properties.args is not None else defaults.cmd or ()),
+        ]
     if not found:
         raise BundleError("no command specified: the image has no entry point, and the container no command")
     return found
 
 
-def process_of(bundle: Path, command: list[str], *, tty: bool) -> dict[str, Any]:
-    """A further process in a running container, as the same user with the same environment."""
-    document = msgspec.json.decode((bundle / "config.json").read_bytes())
-    process: dict[str, Any] = {**document["process"], "args": command, "terminal": tty}
+def _working_folder(container: Container, defaults: Execution) -> str:
+    folder = container.properties.working_dir or defaults.working_dir or "/"
+    # A descriptor of the runtime's own, reached by this path, was once a way out (CVE-2024-21626).
+    if not folder.startswith("/") or f"{posixpath.normpath(folder)}/".lstrip("/").startswith("proc/"):
+        raise BundleError(f"the working folder {folder[:100]!r} is not an absolute path outside /proc")
+    return folder
+
+
+def keep_process(folder: Path, process: dict[str, Any], container: Container) -> None:
+    """Keep how a container's process is started, for further ones in it; its secure values are left out."""
+    secure = _secure_names(container)
+    env = [item for item in process["env"] if item.partition("=")[0] not in secure]
+    write_private(folder / _PROCESS, msgspec.json.encode({**process, "env": env}))
+
+
+def forget_configuration(folder: Path, container: Container) -> None:
+    """Take the place of an earlier version, which left a container's whole configuration in its folder."""
+    file = folder / "config.json"
+    if file.exists():
+        if not (folder / _PROCESS).exists():
+            keep_process(folder, msgspec.json.decode(file.read_bytes())["process"], container)
+        file.unlink()
+
+
+def process_of(folder: Path, container: Container, command: list[str], *, tty: bool) -> bytes:
+    """A further process in a running container, as the same user with the same environment; it has secure values."""
+    process: dict[str, Any] = msgspec.json.decode((folder / _PROCESS).read_bytes())
+    secure = _secure_names(container)
+    values = {item.name: item.text for item in container.properties.environment_variables if item.name in secure}
+    env = [*process["env"], *(f"{name}={value}" for name, value in values.items())]
     if tty:
-        process["env"] = [*process["env"], "TERM=xterm"]
-    return process
+        env.append("TERM=xterm")
+    return msgspec.json.encode({**process, "args": command, "terminal": tty, "env": env})
+
+
+def _secure_names(container: Container) -> set[str]:
+    return {item.name for item in container.properties.environment_variables if item.secure_value is not None}
 
 
 _MOUNTS: list[dict[str, Any]] = [
@@ -208,19 +259,18 @@ def _bind(source: Path, destination: str, read_only: bool) -> dict[str, Any]:
     return {"destination": destination, "type": "bind", "source": str(source), "options": options}
 
 
-def _environment(container: Container, defaults: dict[str, Any], hostname: str) -> list[str]:
+def _environment(container: Container, defaults: Execution, hostname: str) -> list[str]:
     values: dict[str, str] = {"PATH": _PATH, "HOSTNAME": hostname}
-    for item in defaults.get("Env") or ():
-        name, _, value = str(item).partition("=")
+    for item in defaults.env or ():
+        name, _, value = item.partition("=")
         values[name] = value
     for variable in container.properties.environment_variables:
-        values[variable.name] = variable.secure_value if variable.secure_value is not None else variable.value or ""
+        values[variable.name] = variable.text
     return [f"{name}={value}" for name, value in values.items()]
 
 
-def _capabilities(context: dict[str, Any]) -> list[str]:
-    wanted = context.get("capabilities") or {}
-    dropped = {raised(str(name)).removeprefix("CAP_") for name in wanted.get("drop") or ()}
+def _capabilities(context: SecurityContext) -> list[str]:
+    dropped = {raised(name).removeprefix("CAP_") for name in (context.capabilities or Capabilities()).drop}
     if "ALL" in dropped:
         return []
     return [name for name in _CAPABILITIES if name.removeprefix("CAP_") not in dropped]
@@ -228,14 +278,10 @@ def _capabilities(context: dict[str, Any]) -> list[str]:
 
 def _limits(group: GroupProperties, container: Container) -> dict[str, Any]:
     """What a container may have: its limit, or what the whole group asked for, as ACI shares it."""
-    resources = container.properties.resources
-    limits = resources.limits
-    cpu = (limits.cpu if limits else None) or sum(
-        item.properties.resources.requests.cpu or 1.0 for item in group.containers
-    )
-    memory = (limits.memory_in_gb if limits else None) or sum(
-        item.properties.resources.requests.memory_in_gb or 1.5 for item in group.containers
-    )
+    limits = container.properties.resources.limits or Amount()
+    whole_cpu, whole_memory = amounts.total(group)
+    cpu = whole_cpu if limits.cpu is None else limits.cpu
+    memory = whole_memory if limits.memory_in_gb is None else limits.memory_in_gb
     total = int(memory * 1_000_000_000)
     return {
         "cpu": {"period": _CPU_PERIOD, "quota": max(int(cpu * _CPU_PERIOD), 1000)},
@@ -243,42 +289,3 @@ def _limits(group: GroupProperties, container: Container) -> dict[str, Any]:
         "pids": {"limit": 4096},
         "devices": [{"allow": False, "access": "rwm"}],
     }
-
-
-def _user(root: Path, text: str) -> tuple[int, int, list[int]]:
-    """Numbers of `user[:group]`, looked up in the image's own files."""
-    name, _, group = text.partition(":")
-    name = name or "0"
-    accounts = _database(root, "passwd")
-    if is_digits(name):
-        found = next((row for row in accounts if len(row) > 3 and row[2] == name), None)
-        uid, gid = int(name), int(found[3]) if found else 0
-    else:
-        found = next((row for row in accounts if len(row) > 3 and row[0] == name), None)
-        if found is None:
-            raise BundleError(f"unable to find user {name}: no matching entries in passwd file")
-        uid, gid = int(found[2]), int(found[3])
-    groups = _database(root, "group")
-    if group:
-        if is_digits(group):
-            gid = int(group)
-        else:
-            match = next((row for row in groups if len(row) > 2 and row[0] == group), None)
-            if match is None:
-                raise BundleError(f"unable to find group {group}: no matching entries in group file")
-            gid = int(match[2])
-    account = found[0] if found else ""
-    more = {
-        int(row[2])
-        for row in groups
-        if len(row) > 3 and account in re.split(r"[,\s]+", row[3], flags=re.ASCII) and account
-    }
-    return uid, gid, [gid, *sorted(more - {gid})]  # as containerd has it: the first group is among the further ones
-
-
-def _database(root: Path, name: str) -> list[list[str]]:
-    """The rows of `/etc/passwd` or `/etc/group` of an image; a link out of it is not followed."""
-    file = root / "etc" / name
-    if file.is_symlink() or (root / "etc").is_symlink() or not file.is_file():
-        return []
-    return [line.split(":") for line in file.read_text(errors="replace").splitlines()]

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from cumulet.common.ascii import is_digits
 from cumulet.common.config import Config
+from cumulet.instances.mounts import unmount_beneath
 from cumulet.instances.sandbox import installation_id, unmount
 
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -32,7 +33,7 @@ def cleanup(config: Config) -> list[str]:
     name = installation_id(config)
     removed = [
         *_end_processes(folder, name),
-        *_unmount_all(folder),
+        *(f"mount {point}" for point in unmount_beneath(folder)),
         *_delete_network(name),
         *_delete_control_groups(f"cumulet-{name}"),
     ]
@@ -88,20 +89,6 @@ def _kill(pids: list[int]) -> None:
     finally:
         for pidfd in waiting:
             os.close(pidfd)
-
-
-def _unmount_all(folder: Path) -> list[str]:
-    """Unmount what is mounted beneath the folder, the innermost first."""
-    inside = f"{folder}/"
-    points = [
-        # Space, tab, line feed and backslash are written in octal (proc(5)).
-        line.split()[4].encode().decode("unicode_escape").encode("latin-1").decode("utf-8", "surrogateescape")
-        for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
-    ]
-    found = [point for point in points if point.startswith(inside)]
-    for point in reversed(found):
-        unmount(Path(point))
-    return [f"mount {point}" for point in found]
 
 
 def _delete_network(name: str) -> list[str]:

@@ -10,25 +10,19 @@ import pty
 import signal
 import struct
 import termios
-import uuid
 from asyncio.subprocess import DEVNULL, PIPE
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 
-import msgspec
-
-from cumulet.common.config import write_private
-from cumulet.instances.bundle import process_of
-from cumulet.instances.runtime import Runtime
+from cumulet.instances.runtime import Runtime, in_memory
 
 _CHUNK = 64 * 1024
 
 Send = Callable[[int, bytes], Awaitable[None]]
 
 
-async def run_in(runtime: Runtime, cid: str, bundle: Path, command: list[str]) -> int:
-    """Run a command to its end, without input or output; its exit code."""
-    async with _described(bundle, command, tty=False) as description:
+async def run_in(runtime: Runtime, cid: str, description_of_process: bytes) -> int:
+    """Run a process to its end, without input or output; its exit code."""
+    with in_memory(description_of_process) as description:
         process = await asyncio.create_subprocess_exec(
             *runtime.exec_command(cid, description), stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL
         )
@@ -42,13 +36,10 @@ async def run_in(runtime: Runtime, cid: str, bundle: Path, command: list[str]) -
 class Session:
     """One process with its streams: input by `write`, output by the `send` that it is given (1 stdout, 2 stderr)."""
 
-    def __init__(
-        self, runtime: Runtime, cid: str, bundle: Path, command: list[str], *, stdin: bool, tty: bool
-    ) -> None:
-        self._command = command
+    def __init__(self, runtime: Runtime, cid: str, description: bytes, *, stdin: bool, tty: bool) -> None:
         self._runtime = runtime
         self._cid = cid
-        self._bundle = bundle
+        self._description = description
         self._stdin = stdin
         self._tty = tty
         self._master = -1
@@ -57,7 +48,7 @@ class Session:
 
     async def run(self, send: Send) -> int:
         """Run it to its end; the exit code."""
-        async with _described(self._bundle, self._command, tty=self._tty) as description:
+        with in_memory(self._description) as description:
             command = self._runtime.exec_command(self._cid, description)
             try:
                 return await (self._run_tty(command, send) if self._tty else self._run_plain(command, send))
@@ -128,13 +119,3 @@ class Session:
 async def _copy(source: asyncio.StreamReader, channel: int, send: Send) -> None:
     while data := await source.read(_CHUNK):
         await send(channel, data)
-
-
-@contextlib.asynccontextmanager
-async def _described(bundle: Path, command: list[str], *, tty: bool) -> AsyncIterator[Path]:
-    file = bundle / f"exec-{uuid.uuid4().hex}.json"
-    write_private(file, msgspec.json.encode(process_of(bundle, command, tty=tty)))
-    try:
-        yield file
-    finally:
-        file.unlink(missing_ok=True)

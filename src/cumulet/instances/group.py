@@ -9,27 +9,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 import signal
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import aiohttp
+import msgspec
 
 from cumulet.common import clock
 from cumulet.common.tasks import Backoff
 from cumulet.instances import probes
-from cumulet.instances.bundle import BundleError, write_bundle
+from cumulet.instances.bundle import BundleError, describe, forget_configuration, keep_process, process_of
 from cumulet.instances.execute import run_in
 from cumulet.instances.images import Images, Pulled
 from cumulet.instances.meter import Meter
 from cumulet.instances.model import Container, Probe
+from cumulet.instances.mounts import unmount_beneath
+from cumulet.instances.places import Places, remove_tree
 from cumulet.instances.pull import Login, PullError
 from cumulet.instances.pulling import credential_for, explain, success
 from cumulet.instances.reference import parse
 from cumulet.instances.runtime import Runtime, RuntimeFailure
-from cumulet.instances.sandbox import Network, SandboxError, mount_overlay, unmount
+from cumulet.instances.sandbox import Network, SandboxError, mount_overlay
 from cumulet.instances.store import ContainerStatus, GroupRecord, State, Store
 from cumulet.instances.volumes import Volumes
 
@@ -37,6 +40,8 @@ log = logging.getLogger(__name__)
 
 _STABLE = 600.0
 _ALWAYS, _NEVER = "Always", "Never"
+#: In a container's folder: its volumes, until it has them.
+_MOUNTS = "mounts"
 
 
 class Services(NamedTuple):
@@ -55,14 +60,14 @@ class Services(NamedTuple):
 class Group:
     """See the module."""
 
-    def __init__(self, record: GroupRecord, folder: Path, services: Services) -> None:
+    def __init__(self, record: GroupRecord, places: Places, services: Services) -> None:
         self.record = record
-        self.folder = folder
+        self._places = places
         self._services = services
         self._task: asyncio.Task[None] | None = None
         self._credentials_changed = asyncio.Event()
         self._ended: dict[str, asyncio.Event] = {}
-        self._volumes = Volumes(folder / "volumes", record.properties)
+        self._volumes = Volumes(places.folder, record.properties, places.before)
         self._namespace = Path()
         self._stopping = False
         self._patience: set[asyncio.Timeout] = set()
@@ -94,13 +99,13 @@ class Group:
             await asyncio.gather(self._task, return_exceptions=True)
         for name in names:
             await self._services.runtime.remove(self.cid(name))
-            unmount(self.bundle(name) / "rootfs")
-        self._volumes.remove()
         await self._services.meter.stop(self.record.uid)
         await self._services.network.destroy(self.record.uid)
         self._services.network.release(self.record.status.ip)
+        for folder in (self._places.folder, self._places.before):
+            await asyncio.to_thread(unmount_beneath, folder)
+            await remove_tree(folder)
         await self._services.store.remove(self.record.uid)
-        await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
 
     def hasten(self, grace: int) -> None:
         """Give containers that are asked to end `grace` seconds from now, where they have more."""
@@ -111,21 +116,32 @@ class Group:
 
     def cid(self, name: str) -> str:
         """The runtime's id of the newest attempt of a container."""
-        return f"{self._services.installation}-{self.record.uid[:13]}-{name}-{self._status(name).attempt}"
+        status = self._status(name)
+        mark = str(self._number(name)) if status.numbered else name
+        return f"{self._services.installation}-{self.record.uid[:13]}-{mark}-{status.attempt}"
 
     @property
     def control_group(self) -> str:
         """The control group in which those of all containers are."""
         return f"cumulet-{self._services.installation}"
 
-    def bundle(self, name: str, attempt: int | None = None) -> Path:
-        """The folder of an attempt of a container, the newest by default."""
-        return self.folder / name / str(self._status(name).attempt if attempt is None else attempt)
+    def bundle(self, name: str) -> Path:
+        """The folder of a container's newest attempt."""
+        status = self._status(name)
+        if not status.numbered:
+            return self._places.attempt_before(name, status.attempt)
+        return self._places.attempt(self._number(name), status.attempt)
 
     def log(self, name: str, *, previous: bool = False) -> Path:
         """The log of a container's newest attempt, or of the one before."""
-        attempt = self._status(name).attempt - previous
-        return self.folder / name / f"{attempt}.log"
+        status = self._status(name)
+        if not status.numbered:
+            return self._places.log_before(name, status.attempt - previous)
+        return self._places.log(self._number(name), status.attempt - previous)
+
+    def process(self, name: str, command: list[str], *, tty: bool) -> bytes:
+        """What the runtime is told of a further process in a container; it has secure values in it. Raises `OSError`."""
+        return process_of(self.bundle(name), self._container(name), command, tty=tty)
 
     def ended(self, name: str) -> asyncio.Event:
         """Set while the newest attempt of a container has ended."""
@@ -138,48 +154,81 @@ class Group:
     # The life of the group.
 
     def _all(self) -> list[Container]:
-        return [*self.record.properties.init_containers, *self.record.properties.containers]
+        return self.record.properties.all_containers
+
+    def _number(self, name: str) -> int:
+        return next(number for number, container in enumerate(self._all()) if container.name == name)
+
+    def _container(self, name: str) -> Container:
+        return self._all()[self._number(name)]
 
     def _status(self, name: str) -> ContainerStatus:
         return self.record.status.containers.setdefault(name, ContainerStatus())
 
     def _finished(self, task: asyncio.Task[None]) -> None:
+        """Where not even the failure could be written: whoever looks is told, and the next start tries again."""
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("group %s failed", self.record.id, exc_info=error)
+            self.record.status.state = self.record.status.provisioning_state = "Failed"
+            self.record.status.note("Failed", f"Error: {_reason(error)}", warning=True)
+            self._services.changed(self.record)
 
     async def _run(self) -> None:
-        services, status = self._services, self.record.status
-        if status.state in ("Succeeded", "Failed"):
+        if self.record.status.state in ("Succeeded", "Failed"):
             for container in self._all():
                 self.ended(container.name).set()
             return
-        await services.meter.start(self.record)
+        try:
+            if self.record.flaw is not None:
+                raise SandboxError(self.record.flaw)
+            await self._live()
+        except Exception as error:
+            log.exception("group %s failed", self.record.id)
+            await self._fail(_reason(error))
+
+    async def _live(self) -> None:
+        services, status = self._services, self.record.status
+        await self._durably(lambda: services.meter.start(self.record))
         if not status.ip:
             status.ip = services.network.allocate()
         status.provisioning_state = "Creating"
         await self._save()
-        try:
-            network, *_ = await asyncio.gather(
-                services.network.create(self.record.uid, status.ip), asyncio.to_thread(self._volumes.make)
-            )
-            self._namespace = network
-            for container in self.record.properties.init_containers:
-                if not await self._run_init(container):
-                    await self._end("Failed")
-                    return
-            codes = await asyncio.gather(*(self._keep(item) for item in self.record.properties.containers))
-        except SandboxError as error:
-            log.error("group %s has no network: %s", self.record.id, error)
-            await self._end("Failed")
-            return
-        await self._end("Succeeded" if all(code == 0 for code in codes) else "Failed")
+        network, *_ = await asyncio.gather(
+            services.network.create(self.record.uid, status.ip), asyncio.to_thread(self._volumes.make)
+        )
+        self._namespace = network
+        for container in self.record.properties.init_containers:
+            if not await self._run_init(container):
+                await self._end("Failed")
+                return
+        # Where one of them fails in a way that nobody foresaw, the others are not left alone.
+        async with asyncio.TaskGroup() as tasks:
+            keeping = [tasks.create_task(self._keep(item)) for item in self.record.properties.containers]
+        await self._end("Succeeded" if all(task.result() == 0 for task in keeping) else "Failed")
 
-    async def _end(self, state: str) -> None:
+    async def _end(self, state: str, provisioning_state: str = "Succeeded") -> None:
         self.record.status.state = state
-        self.record.status.provisioning_state = "Succeeded"
-        await self._services.meter.stop(self.record.uid)
+        self.record.status.provisioning_state = provisioning_state
+        await self._durably(lambda: self._services.meter.stop(self.record.uid))
         await self._services.network.destroy(self.record.uid)
         await self._save()
+
+    async def _fail(self, reason: str) -> None:
+        """End the group for a reason that is none of its containers', and say which."""
+        self.record.status.note("Failed", f"Error: {reason}", warning=True)
+        now = clock.rfc3339_micro()
+        for container in self._all():
+            status = self._status(container.name)
+            if status.attempt:
+                await self._services.runtime.kill(self.cid(container.name))
+                await self._services.runtime.wait(self.cid(container.name), self.bundle(container.name))
+            if status.current_state.state != "Terminated":
+                start = status.current_state.start_time
+                status.current_state = State("Terminated", "Error" if start else "StartError", start or now, now, 128)
+                status.note("Failed", f"Error: {reason}", warning=True)
+            status.ready = False
+            self.ended(container.name).set()
+        await self._end("Failed", "Failed")
 
     async def _run_init(self, container: Container) -> bool:
         """Run an init container until it succeeded; whether it did."""
@@ -221,6 +270,8 @@ class Group:
             and status.current_state.state == "Running"
             and runtime.is_known(self.cid(container.name), self.bundle(container.name))
         )
+        if adopted:
+            forget_configuration(self.bundle(container.name), container)
         done = status.attempt and status.current_state.state == "Terminated" and status.current_state.exit_code == 0
         if done and container in self.record.properties.init_containers:
             return 0
@@ -287,28 +338,18 @@ class Group:
         """Make the container's root and start it."""
         name, status = container.name, self._status(container.name)
         if status.attempt:
-            await self._clear(name, status.attempt)
+            await self._clear(name, status)
             status.restart_count += 1
-        status.attempt += 1
+        status.attempt, status.numbered = status.attempt + 1, True
         await self._save()  # the number is on disk before anything has it in its name
-        bundle = self.bundle(name)
-        for part in ("rootfs", "upper", "work"):
-            (bundle / part).mkdir(parents=True, exist_ok=True)
-        mount_overlay(image.layers, bundle / "upper", bundle / "work", bundle / "rootfs")
-        hostname = self.record.properties.hostname or self.record.id.rsplit("/", 1)[-1]
-        files = self._volumes.files(hostname, self.record.status.ip, self.record.properties.dns_config)
-        write_bundle(
-            bundle,
-            self.record.properties,
-            container,
-            image.config,
-            namespace=self._namespace,
-            hostname=hostname,
-            cgroup=f"/{self.control_group}/{self.cid(name)}",
-            mounts=[*files, *self._volumes.mounts(container)],
-        )
+        bundle, log = self.bundle(name), self.log(name)
+        configuration = await asyncio.to_thread(self._prepare, container, image, bundle)
         runtime = self._services.runtime
-        await runtime.create(self.cid(name), bundle, self.log(name))
+        try:
+            await runtime.create(self.cid(name), bundle, log, configuration)
+        finally:
+            # The container has what is mounted there, in a mount namespace of its own.
+            await asyncio.to_thread(unmount_beneath, bundle / _MOUNTS)
         status.note("Created", f"Created container: {name}")
         await runtime.start(self.cid(name))
         status.note("Started", f"Started container {name}")
@@ -316,12 +357,37 @@ class Group:
         status.ready = container.properties.readiness_probe is None
         await self._save()
 
-    async def _clear(self, name: str, attempt: int) -> None:
+    def _prepare(self, container: Container, image: Pulled, bundle: Path) -> bytes:
+        """Make a container's root and mounts, on a thread; its configuration. Raises `BundleError`, `SandboxError`, `OSError`."""
+        for part in ("rootfs", "upper", "work"):
+            (bundle / part).mkdir(parents=True, exist_ok=True)
+        mount_overlay(image.layers, bundle / "upper", bundle / "work", bundle / "rootfs")
+        hostname = self.record.properties.hostname or self.record.id.rsplit("/", 1)[-1]
+        files = self._volumes.files(hostname, self.record.status.ip, self.record.properties.dns_config)
+        document = describe(
+            bundle / "rootfs",
+            self.record.properties,
+            container,
+            image.config,
+            namespace=self._namespace,
+            hostname=hostname,
+            cgroup=f"/{self.control_group}/{self.cid(container.name)}",
+            mounts=[*files, *self._volumes.mount(container, bundle / _MOUNTS)],
+        )
+        keep_process(bundle, document["process"], container)
+        return msgspec.json.encode(document)
+
+    async def _clear(self, name: str, status: ContainerStatus) -> None:
         """Remove an attempt that has ended, but for its log; the log before it goes."""
         await self._services.runtime.remove(self.cid(name))
-        unmount(self.bundle(name) / "rootfs")
-        await asyncio.to_thread(shutil.rmtree, self.bundle(name), ignore_errors=True)
-        (self.folder / name / f"{attempt - 1}.log").unlink(missing_ok=True)
+        bundle = self.bundle(name)
+        await asyncio.to_thread(unmount_beneath, bundle)
+        await remove_tree(bundle)
+        self.log(name, previous=True).unlink(missing_ok=True)
+        if not status.numbered and self.log(name).exists():
+            kept = self._places.log(self._number(name), status.attempt)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            self.log(name).rename(kept)
 
     async def _not_started(self, container: Container, reason: str) -> int:
         status = self._status(container.name)
@@ -349,9 +415,8 @@ class Group:
         status = self._status(container.name)
 
         async def execute(command: list[str]) -> int:
-            return await run_in(
-                self._services.runtime, self.cid(container.name), self.bundle(container.name), command
-            )
+            description = self.process(container.name, command, tty=False)
+            return await run_in(self._services.runtime, self.cid(container.name), description)
 
         failed = asyncio.Event()
 
@@ -406,5 +471,26 @@ class Group:
             status.state = "Running" if "Running" in running else status.state
         if "Running" in running:
             status.provisioning_state = "Succeeded"
-        await self._services.store.put_status(self.record)
+        await self._durably(lambda: self._services.store.put_status(self.record))
         self._services.changed(self.record)  # told only when it is durable
+
+    async def _durably(self, write: Callable[[], Awaitable[None]]) -> None:
+        """Write, and where the disk takes nothing, as when it is full, wait until it does: what runs goes on."""
+        backoff = Backoff(0.5, 30)
+        while True:
+            try:
+                await write()
+            except sqlite3.OperationalError as error:
+                log.warning("group %s cannot be written: %s", self.record.id, error)
+                await backoff.wait()
+            else:
+                return
+
+
+def _reason(error: BaseException) -> str:
+    """What is told of a failure; of one that nobody foresaw only its kind, as its words may have secrets in them."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, (SandboxError, OSError)):
+        return str(error)
+    return f"an internal error ({type(error).__name__}); the log of the room 'instances' has more"

@@ -16,7 +16,8 @@ from cumulet.common.tasks import TaskSet
 from cumulet.instances.group import Group, Services
 from cumulet.instances.images import Images
 from cumulet.instances.meter import Meter
-from cumulet.instances.model import GroupProperties
+from cumulet.instances.model import Container, GroupProperties
+from cumulet.instances.places import Places
 from cumulet.instances.runtime import Runtime
 from cumulet.instances.sandbox import Network, installation_id
 from cumulet.instances.store import GroupRecord, GroupStatus, Store
@@ -28,7 +29,8 @@ class Groups:
     def __init__(
         self, config: Config, folder: Path, store: Store, meter: Meter, session: aiohttp.ClientSession, tasks: TaskSet
     ) -> None:
-        self._folder = folder / "groups"
+        self._folder = folder / "sandboxes"
+        self._before = folder / "groups"
         self._store = store
         self._tasks = tasks
         self._groups: dict[str, Group] = {}
@@ -59,12 +61,15 @@ class Groups:
         """Make the bridge and go on with every group that there was."""
         await self._network.open()
         for record in self._records:
-            group = Group(record, self._folder / record.uid, self._services)
+            group = self._group(record)
             self._groups[record.key] = group
             if record.status.delete_by is None:
                 group.start()
             else:
                 self._begin_deletion(group)
+
+    def _group(self, record: GroupRecord) -> Group:
+        return Group(record, Places(self._folder / record.uid, self._before / record.uid), self._services)
 
     def close(self) -> None:
         """This process ends; the containers run on."""
@@ -121,7 +126,7 @@ class Groups:
             return existing, False
         record = GroupRecord(str(uuid.uuid4()), key, resource_id, location, tags, properties, GroupStatus())
         await self._store.put(record)
-        group = Group(record, self._folder / record.uid, self._services)
+        group = self._group(record)
         self._groups[key] = group
         self._note(record)
         group.start()
@@ -179,9 +184,24 @@ class Groups:
 
 
 def _fixed(properties: GroupProperties) -> object:
-    """What of a group cannot change while it is there; environment and files are those of a container's next start."""
-    containers = [
-        (item.name, item.properties.image, item.properties.command, item.properties.args, item.properties.resources)
-        for item in [*properties.init_containers, *properties.containers]
-    ]
-    return (containers, properties.restart_policy, properties.os_type)
+    """What of a group cannot change while it is there; environment and mounts are those of a container's next start."""
+
+    def fixed(containers: list[Container]) -> object:
+        return [
+            (
+                item.name,
+                item.properties.image,
+                item.properties.command,
+                item.properties.args,
+                item.properties.resources,
+            )
+            for item in containers
+        ]
+
+    return (
+        fixed(properties.init_containers),
+        fixed(properties.containers),
+        [(volume.name, volume.kind) for volume in properties.volumes],
+        properties.restart_policy,
+        properties.os_type,
+    )

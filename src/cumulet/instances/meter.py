@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-from importlib import resources
 from typing import Any
 
 import msgspec
 
 from cumulet.common import clock
-from cumulet.instances.model import requested
+from cumulet.instances.amounts import billed
+from cumulet.instances.regions import sheet
 from cumulet.instances.store import GroupRecord, Store
 
 _HEARTBEAT = 10.0
@@ -25,17 +25,14 @@ class Meter:
 
     def __init__(self, store: Store, region: str) -> None:
         self._database = store.database
-        text = resources.files(__package__).joinpath("prices.json").read_bytes()
-        prices = msgspec.json.decode(text)
-        self._currency: str = prices["currency"]
-        regions = prices["regions"]
-        self._prices: dict[str, dict[str, float]] = regions.get(region) or next(iter(regions.values()))
+        self._currency = sheet().currency
+        self._region = sheet().region(region)
         self._running: set[str] = set()
 
     async def start(self, group: GroupRecord) -> None:
         """The first pull of a group begins; one that is billed already goes on."""
         self._running.add(group.uid)
-        cpu, memory = requested(group.properties)
+        cpu, memory = billed(group.properties)
         now = clock.rfc3339_micro()
         parts = group.id.split("/")
         await self._database.execute(
@@ -87,8 +84,8 @@ class Meter:
     ) -> dict[str, Any]:
         end = stopped or (clock.rfc3339_micro() if uid in self._running else heard)
         seconds = max(1, math.ceil((clock.parse(end) - clock.parse(started)).total_seconds()))
-        price = self._prices["spot" if spot else "regular"]
-        cost = seconds / 3600 * (vcpu * price["vcpuHour"] + gb * price["gbHour"])
+        price = self._region.spot if spot else self._region.regular
+        cost = seconds / 3600 * (vcpu * price.vcpu_hour + gb * price.gb_hour)
         return {
             "name": name,
             "seconds": seconds,

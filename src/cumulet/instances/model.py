@@ -1,48 +1,58 @@
-"""A container group as it is asked for (REST reference 2023-05-01), checked and with its defaults.
+"""A container group as it is asked for (REST reference 2023-05-01), with its defaults; `validation` says what is valid.
 
-Ours beside ACI's: `args` of a container, which follow `command` or, where that is absent, the image's entrypoint; and
-`terminationGracePeriodSeconds` of a group.
+Ours beside ACI's: `args` of a container, which follow `command` or, where that is absent, the image's entrypoint;
+`workingDir`, `subPath`, probes by TCP, an emptyDir in memory, a secret volume's `defaultMode`, and
+`terminationGracePeriodSeconds` and `hostname` of a group.
 """
 
 from __future__ import annotations
 
-import re
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
-from cumulet.common.arm import ArmError
 
-NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-_SERVER = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:\d{1,5})?", re.ASCII)
-
-_CONTAINERS, _VOLUMES = 60, 20
+class _Base(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    #: Properties that Azure's schema has and no group here can have; they are refused by name.
+    UNSUPPORTED: ClassVar[tuple[str, ...]] = ()
 
 
-class _Base(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True):
-    pass
+_Count = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+_Seconds = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+_PortNumber = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
 
 class Variable(_Base):
     """An environment variable; a secure value is never shown."""
 
+    UNSUPPORTED = ("secure_value_reference",)
+
     name: str
     value: str | None = None
     secure_value: str | None = None
+    secure_value_reference: Any = None
+
+    @property
+    def text(self) -> str:
+        """Its value, secure or not."""
+        return self.secure_value if self.secure_value is not None else self.value or ""
 
 
 class Port(_Base):
     """A port that a container listens on."""
 
-    port: int
-    protocol: str = "TCP"
+    port: _PortNumber
+    protocol: Literal["TCP", "UDP"] = "TCP"
 
 
 class Amount(_Base):
     """vCPUs and decimal gigabytes."""
 
+    UNSUPPORTED = ("gpu",)
+
     cpu: float | None = None
     memory_in_gb: float | None = msgspec.field(default=None, name="memoryInGB")
+    gpu: Any = None
 
 
 class Resources(_Base):
@@ -67,19 +77,26 @@ class ExecAction(_Base):
     command: list[str] = []
 
 
+class HttpHeader(_Base):
+    """A header of a request."""
+
+    name: str
+    value: str = ""
+
+
 class HttpGet(_Base):
     """A page that answers 200 to 399 where all is well."""
 
-    port: int
+    port: _PortNumber
     path: str = "/"
-    scheme: str = "http"
-    http_headers: list[dict[str, str]] = []
+    scheme: Literal["http", "https", "HTTP", "HTTPS"] = "http"
+    http_headers: list[HttpHeader] = []
 
 
 class TcpSocket(_Base):
     """A port that can be connected to where all is well."""
 
-    port: int
+    port: _PortNumber
 
 
 class Probe(_Base):
@@ -88,15 +105,17 @@ class Probe(_Base):
     exec: ExecAction | None = None
     http_get: HttpGet | None = None
     tcp_socket: TcpSocket | None = None
-    initial_delay_seconds: int = 0
-    period_seconds: int = 10
-    failure_threshold: int = 3
-    success_threshold: int = 1
-    timeout_seconds: int = 1
+    initial_delay_seconds: _Seconds = 0
+    period_seconds: _Seconds = 10
+    failure_threshold: _Count = 3
+    success_threshold: _Count = 1
+    timeout_seconds: _Seconds = 1
 
 
 class ContainerProperties(_Base):
     """One container."""
+
+    UNSUPPORTED = ("config_map",)
 
     image: str
     command: list[str] | None = None
@@ -109,6 +128,7 @@ class ContainerProperties(_Base):
     readiness_probe: Probe | None = None
     security_context: dict[str, Any] | None = None
     working_dir: str | None = None
+    config_map: Any = None
 
 
 class Container(_Base):
@@ -121,106 +141,111 @@ class Container(_Base):
 class Credential(_Base):
     """Who pulls from a registry; the password is never shown."""
 
+    UNSUPPORTED = ("identity", "identity_url", "password_reference")
+
     server: str
     username: str = ""
     password: str | None = None
     identity: str | None = None
+    identity_url: Any = None
+    password_reference: Any = None
+
+
+class EmptyDir(_Base):
+    """A folder that is empty at first, on disk or, with the medium `Memory`, in memory."""
+
+    medium: Literal["", "Memory"] = ""
 
 
 class Volume(_Base):
     """A volume of the group: `emptyDir`, `secret` (file name to base64), or one of those that are refused."""
 
+    UNSUPPORTED = ("secret_reference",)
+
     name: str
-    empty_dir: dict[str, Any] | None = None
+    empty_dir: EmptyDir | None = None
     secret: dict[str, str] | None = None
-    git_repo: dict[str, Any] | None = None
-    azure_file: dict[str, Any] | None = None
-    default_mode: int | None = None
+    git_repo: Any = None
+    azure_file: Any = None
+    secret_reference: Any = None
+    default_mode: Annotated[int, msgspec.Meta(ge=0, le=0o777)] | None = None
+
+    @property
+    def kind(self) -> str:
+        """Which of them it is."""
+        return (
+            "secret" if self.secret is not None else self.empty_dir.medium if self.empty_dir is not None else "none"
+        )
 
 
 class IpAddress(_Base):
-    """The ports that are open, and how."""
+    """The ports that are open, and how. The address is given, not chosen."""
+
+    UNSUPPORTED = ("auto_generated_domain_name_label_scope",)
 
     ports: list[Port] = []
-    type: str = "Public"
+    type: Literal["Public", "Private"] = "Public"
     dns_name_label: str | None = None
+    auto_generated_domain_name_label_scope: Any = None
+
+
+class DnsConfig(_Base):
+    """Which servers names are looked up at, and how; domains and options are words with spaces between."""
+
+    name_servers: list[str]
+    search_domains: str | None = None
+    options: str | None = None
+
+    def lines(self) -> list[str]:
+        """As resolv.conf(5) has it."""
+        found = [f"nameserver {server}" for server in self.name_servers]
+        for key, words in (("search", self.search_domains), ("options", self.options)):
+            if words and words.strip(" "):
+                found.append(f"{key} {words.strip(' ')}")
+        return found
 
 
 class GroupProperties(_Base):
     """The whole group."""
 
+    UNSUPPORTED = (
+        "diagnostics",
+        "subnet_ids",
+        "encryption_properties",
+        "extensions",
+        "confidential_compute_properties",
+        "container_group_profile",
+        "standby_pool_profile",
+        "identity_acls",
+        "secret_references",
+    )
+
     containers: list[Container]
     init_containers: list[Container] = []
     image_registry_credentials: list[Credential] = []
-    restart_policy: str = "Always"
+    restart_policy: Literal["Always", "OnFailure", "Never"] = "Always"
     ip_address: IpAddress | None = None
     os_type: str = "Linux"
     volumes: list[Volume] = []
-    dns_config: dict[str, Any] | None = None
+    dns_config: DnsConfig | None = None
     sku: str | None = None
-    priority: str | None = None
-    termination_grace_period_seconds: int = 30
+    priority: Literal["Regular", "Spot"] | None = None
+    termination_grace_period_seconds: _Seconds = 30
     hostname: str | None = None
+    diagnostics: Any = None
+    subnet_ids: Any = None
+    encryption_properties: Any = None
+    extensions: Any = None
+    confidential_compute_properties: Any = None
+    container_group_profile: Any = None
+    standby_pool_profile: Any = None
+    identity_acls: Any = None
+    secret_references: Any = None
 
-
-def parse(group: str, body: dict[str, Any]) -> GroupProperties:
-    """The properties in a request. Raises `ArmError` 400 that names the field and what is wrong with it."""
-    try:
-        properties = msgspec.convert(body.get("properties") or {}, GroupProperties)
-    except msgspec.ValidationError as error:
-        raise ArmError(400, "InvalidRequestContent", f"properties: {error}", target="properties") from None
-    if not 0 < len(properties.containers) + len(properties.init_containers) <= _CONTAINERS:
-        raise _invalid("containers", f"A container group has 1 to {_CONTAINERS} containers.")
-    if len(properties.volumes) > _VOLUMES:
-        raise _invalid("volumes", f"A container group has at most {_VOLUMES} volumes.")
-    if properties.os_type != "Linux":
-        raise ArmError(
-            400, "UnsupportedOsType", f"The osType '{properties.os_type}' is not supported: only Linux runs here."
-        )
-    if properties.restart_policy not in ("Always", "OnFailure", "Never"):
-        raise _invalid(
-            "restartPolicy", f"The restart policy '{properties.restart_policy}' is not Always, OnFailure or Never."
-        )
-    volumes = {volume.name for volume in properties.volumes}
-    for volume in properties.volumes:
-        if volume.azure_file is not None or volume.git_repo is not None:
-            kind = "azureFile" if volume.azure_file is not None else "gitRepo"
-            raise ArmError(
-                400,
-                "UnsupportedVolume",
-                f"The volume '{volume.name}' of type {kind} is not supported here: use emptyDir or secret.",
-            )
-    names: set[str] = set()
-    for container in [*properties.init_containers, *properties.containers]:
-        if not NAME.fullmatch(container.name):
-            raise _invalid("containers.name", f"The container name '{container.name}' is not valid.")
-        if container.name in names:
-            raise _invalid("containers.name", f"The container name '{container.name}' stands twice.")
-        names.add(container.name)
-        for mount in container.properties.volume_mounts:
-            if mount.name not in volumes:
-                raise _invalid(
-                    "volumeMounts",
-                    f"The volume '{mount.name}' of container '{container.name}' is not a volume of the group.",
-                )
-            if not mount.mount_path.startswith("/") or ".." in mount.mount_path.split("/"):
-                raise _invalid("volumeMounts", f"The mount path '{mount.mount_path}' must be absolute.")
-    for credential in properties.image_registry_credentials:
-        if not _SERVER.fullmatch(credential.server):
-            raise ArmError(
-                400,
-                "InvalidImageRegistryServer",
-                f"The server '{credential.server}' in the 'imageRegistryCredentials' of container group '{group}' is invalid. It "
-                "should be a valid host name without protocol.",
-            )
-    return properties
-
-
-def requested(properties: GroupProperties) -> tuple[float, float]:
-    """vCPUs and GB of the whole group, which is what is billed; ACI's least is one of each."""
-    cpu = sum(item.properties.resources.requests.cpu or 1.0 for item in properties.containers)
-    memory = sum(item.properties.resources.requests.memory_in_gb or 1.5 for item in properties.containers)
-    return max(cpu, 1.0), max(memory, 1.0)
+    @property
+    def all_containers(self) -> list[Container]:
+        """Every container, those that run first at the front."""
+        return [*self.init_containers, *self.containers]
 
 
 def shown(properties: GroupProperties) -> dict[str, Any]:
@@ -235,7 +260,3 @@ def shown(properties: GroupProperties) -> dict[str, Any]:
         if "secret" in volume:
             volume["secret"] = dict.fromkeys(volume["secret"], "")
     return document
-
-
-def _invalid(target: str, message: str) -> ArmError:
-    return ArmError(400, "InvalidRequestContent", message, target=f"properties.{target}")

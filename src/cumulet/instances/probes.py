@@ -21,7 +21,7 @@ async def ask(probe: Probe, address: str, execute: Execute, session: aiohttp.Cli
                 return await execute(probe.exec.command) == 0
             if probe.http_get is not None:
                 http = probe.http_get
-                headers = {item["name"]: item["value"] for item in http.http_headers}
+                headers = {item.name: item.value for item in http.http_headers}
                 url = f"{fold(http.scheme)}://{address}:{http.port}/{http.path.lstrip('/')}"
                 # As the kubelet: whether the page is served is asked, not by whose certificate.
                 async with session.get(url, headers=headers, ssl=False, allow_redirects=False) as response:
@@ -30,8 +30,8 @@ async def ask(probe: Probe, address: str, execute: Execute, session: aiohttp.Cli
                 _, writer = await asyncio.open_connection(address, probe.tcp_socket.port)
                 writer.close()
                 return True
-    except (TimeoutError, OSError, aiohttp.ClientError):
-        return False
+    except (TimeoutError, OSError, ValueError, aiohttp.ClientError):
+        return False  # `ValueError` is how the client refuses what cannot be sent
     return True
 
 

@@ -25,15 +25,18 @@ from cumulet.instances import logs
 from cumulet.instances.group import Group
 from cumulet.instances.groups import Groups
 from cumulet.instances.meter import Meter
-from cumulet.instances.model import NAME, parse, shown
+from cumulet.instances.model import shown
+from cumulet.instances.regions import sheet
 from cumulet.instances.store import ContainerStatus
 from cumulet.instances.streams import Streams
 from cumulet.instances.usage import Usage
+from cumulet.instances.validation import check_name, parse_group
 
 _TYPE = f"{fixed('providers', 'providers')}/{fixed('Microsoft.ContainerInstance', 'namespace')}"
 _RESOURCE = "Microsoft.ContainerInstance/containerGroups"
 _WATCH = 25.0
 _LOG_LIMIT = 4 * 1024 * 1024
+_LARGEST = 2**31 - 1
 
 
 class Provider:
@@ -91,14 +94,12 @@ class Provider:
 
     async def _put(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
-        if not NAME.fullmatch(fold(name)):
-            raise ArmError(
-                400, "InvalidContainerGroupName", f"The container group name '{name}' is invalid.", target="name"
-            )
+        check_name(name)
         body = await read_json(request)
         there = self._groups.find(request.path)
         location = read_location(body, _RESOURCE, there.record.location if there is not None else None)
-        group, new = await self._groups.put(request.path, location, read_tags(body), parse(name, body))
+        properties = parse_group(name, location, body, sheet().region(location).maximum)
+        group, new = await self._groups.put(request.path, location, read_tags(body), properties)
         headers = {}
         if new:
             subscription = request.match_info["subscription"]
@@ -117,13 +118,11 @@ class Provider:
             group = self._groups.get(request.path)
         except ArmError:
             return web.Response(status=204)
-        grace = request.query.get("gracePeriodSeconds", str(group.record.properties.termination_grace_period_seconds))
-        if not is_digits(grace) or len(grace) > 9:
-            raise ArmError(
-                400, "InvalidParameter", "gracePeriodSeconds must be a number.", target="gracePeriodSeconds"
-            )
+        grace = _number(request.query.get("gracePeriodSeconds"), "gracePeriodSeconds")
+        if grace is None:
+            grace = group.record.properties.termination_grace_period_seconds
         answer = _show(group, view=True)
-        await self._groups.delete(group, int(grace))
+        await self._groups.delete(group, grace)
         return json_response(answer)
 
     async def _logs(self, request: web.Request) -> web.StreamResponse:
@@ -175,12 +174,16 @@ class Provider:
                 state = group.record.status.provisioning_state
                 ended = state in ("Succeeded", "Failed")
                 headers = {} if ended else {"Retry-After": "1"}
-                return json_response({"id": operation, "status": state if ended else "InProgress"}, 200, headers)
+                answer: dict[str, Any] = {"id": operation, "status": state if ended else "InProgress"}
+                if state == "Failed":
+                    events = group.record.status.events
+                    message = events[-1].message if events else "The container group failed."
+                    answer["error"] = {"code": "ContainerGroupFailed", "message": message}
+                return json_response(answer, 200, headers)
         raise ArmError(404, "NotFound", f"There is no operation '{operation[:100]}'.")
 
     def _container(self, request: web.Request) -> tuple[Group, str]:
-        path = request.path
-        group = self._groups.get(path[: fold(path).rindex("/containers/")])
+        group = self._groups.get(request.path.rsplit("/", 3)[0])  # without `containers`, its name and what is asked
         name = request.match_info["container"]
         if not group.has(name):
             raise ArmError(404, "ContainerNotFound", f"The container '{name}' is not a container of the group.")
@@ -199,8 +202,9 @@ def _show(group: Group, *, view: bool) -> dict[str, Any]:
         for container in [*(properties.get("containers") or ()), *(properties.get("initContainers") or ())]:
             status = record.status.containers.get(container["name"])
             if status is not None:
-                container["properties"]["instanceView"] = msgspec.to_builtins(status)
-        properties["instanceView"] = {"state": record.status.state, "events": []}
+                container["properties"]["instanceView"] = _without_internal(msgspec.to_builtins(status))
+        events = msgspec.to_builtins(record.status.events)
+        properties["instanceView"] = {"state": record.status.state, "events": events}
     return {
         "id": record.id,
         "name": record.id.rsplit("/", 1)[-1],
@@ -211,11 +215,16 @@ def _show(group: Group, *, view: bool) -> dict[str, Any]:
     }
 
 
+def _without_internal(view: dict[str, Any]) -> dict[str, Any]:
+    view.pop("numbered", None)
+    return view
+
+
 def _number(text: str | None, name: str) -> int | None:
     if text is None:
         return None
-    if not is_digits(text) or len(text) > 12:
-        raise ArmError(400, "InvalidParameter", f"{name} must be a number that is not negative.", target=name)
+    if not is_digits(text) or len(text) > 18 or int(text) > _LARGEST:
+        raise ArmError(400, "InvalidParameter", f"{name} must be a number from 0 to {_LARGEST}.", target=name)
     return int(text)
 
 

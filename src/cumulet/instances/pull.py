@@ -16,6 +16,7 @@ import msgspec
 
 from cumulet.common.ascii import fold
 from cumulet.instances.architecture import GOARCH
+from cumulet.instances.image_config import ImageConfigError, parse_image_config
 from cumulet.instances.reference import Reference
 
 _MANIFESTS = (
@@ -75,13 +76,16 @@ class RegistryClient:
         if not isinstance(config.get("digest"), str) or not isinstance(manifest.get("layers"), list):
             raise PullError("the manifest is not an image")
         async with self._get(f"/blobs/{config['digest']}") as response:
-            raw = await response.content.read(_LIMIT + 1)
+            raw = await _body(response)
         _check(raw, config["digest"])
         layers = [
             (item["digest"], int(item.get("size", 0)), item.get("mediaType", "")) for item in manifest["layers"]
         ]
         size += len(raw) + sum(item[1] for item in layers)
-        return Image(digest, msgspec.json.decode(raw), layers, size)
+        try:
+            return Image(digest, parse_image_config(raw), layers, size)
+        except ImageConfigError as error:
+            raise PullError(str(error)) from None
 
     async def download(self, digest: str, write: Callable[[bytes], Awaitable[None]]) -> None:
         """Hand a blob to `write` piece by piece; a connection that breaks is taken up where it broke.
@@ -116,7 +120,7 @@ class RegistryClient:
 
     async def _manifest(self, target: str) -> tuple[str, dict[str, Any], bytes]:
         async with self._get(f"/manifests/{target}", {"Accept": ", ".join(_MANIFESTS)}) as response:
-            raw = await response.content.read(_LIMIT + 1)
+            raw = await _body(response)
         digest = f"sha256:{hashlib.sha256(raw).hexdigest()}"
         if ":" in target:
             _check(raw, target)
@@ -201,6 +205,16 @@ class _Request:
     async def __aexit__(self, *exc: object) -> None:
         if self._response is not None:
             self._response.release()
+
+
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    """The whole body, which has a bound. Raises `PullError`."""
+    found = bytearray()
+    async for chunk in response.content.iter_chunked(_CHUNK):
+        found += chunk
+        if len(found) > _LIMIT:
+            raise PullError(f"what the registry sent is larger than {_LIMIT} bytes")
+    return bytes(found)
 
 
 def _for_platform(entries: list[dict[str, Any]]) -> str | None:

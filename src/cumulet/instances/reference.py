@@ -6,8 +6,10 @@ import re
 from typing import NamedTuple
 
 _REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
+_HOST = re.compile(r"(?=.{1,255}\Z)[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:[0-9]{1,5})?")
 _TAG = re.compile(r"[\w][\w.-]{0,127}", re.ASCII)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
+_LONGEST = 255
 _DEFAULT = "docker.io"
 
 
@@ -34,6 +36,6 @@ def parse(text: str) -> Reference:
     path, _, tag = path.partition(":")
     target = digest or tag or "latest"
     valid = _DIGEST.fullmatch(target) if digest else _TAG.fullmatch(target)
-    if not _REPOSITORY.fullmatch(path) or not valid:
-        raise ValueError(f"couldn't parse image name {text!r}: invalid reference format")
+    if not _HOST.fullmatch(registry) or len(path) > _LONGEST or not _REPOSITORY.fullmatch(path) or not valid:
+        raise ValueError(f"couldn't parse image name {text[:_LONGEST]!r}: invalid reference format")
     return Reference(registry, path, target)

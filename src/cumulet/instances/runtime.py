@@ -12,7 +12,7 @@ import os
 import shutil
 import signal
 from asyncio.subprocess import DEVNULL, PIPE
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -35,8 +35,21 @@ class Runtime:
         self._conmon = shutil.which("conmon") or "conmon"
         self._runc = shutil.which("runc") or "runc"
 
-    async def create(self, cid: str, bundle: Path, log: Path) -> None:
-        """Create a container, not yet started, from its bundle. Raises `RuntimeFailure`."""
+    async def create(self, cid: str, bundle: Path, log: Path, configuration: bytes) -> None:
+        """Create a container, not yet started, in its folder. Raises `RuntimeFailure`.
+
+        The configuration has secrets in it: the runtime reads it from memory, and it is never on disk.
+        """
+        with in_memory(configuration) as path:
+            link = bundle / "config.json"
+            link.unlink(missing_ok=True)
+            link.symlink_to(path)
+            try:
+                await self._create(cid, bundle, log)
+            finally:
+                link.unlink()
+
+    async def _create(self, cid: str, bundle: Path, log: Path) -> None:
         (self._exits / cid).unlink(missing_ok=True)
         reads, writes = os.pipe()
         try:
@@ -144,6 +157,16 @@ class Runtime:
         _, errors = await process.communicate()
         if process.returncode:
             raise RuntimeFailure(errors.decode(errors="replace").strip())
+
+
+@contextlib.contextmanager
+def in_memory(content: bytes) -> Iterator[Path]:
+    """The path of a file in memory, which processes of the same user can read while the block lasts."""
+    descriptor = os.memfd_create("cumulet", os.MFD_CLOEXEC)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        yield Path(f"/proc/{os.getpid()}/fd/{descriptor}")
 
 
 async def _first_line(descriptor: int) -> bytes:

@@ -12,6 +12,7 @@ from cumulet.common import clock
 from cumulet.common.config import write_private
 from cumulet.common.database import Database
 from cumulet.instances.model import GroupProperties
+from cumulet.instances.restoring import restore
 
 _MIGRATIONS = [
     """
@@ -69,17 +70,23 @@ class ContainerStatus(msgspec.Struct, rename="camel"):
     ready: bool = False
     image_id: str = ""
     attempt: int = 0
+    #: Whether the newest attempt's files are at the container's number; an earlier version had them at its name.
+    numbered: bool = False
 
     def note(self, name: str, message: str, *, warning: bool = False) -> None:
         """Add an event, or count one that came before; of many the last ones are kept."""
-        now = clock.rfc3339_micro()
-        for event in self.events:
-            if (event.name, event.message) == (name, message):
-                event.count += 1
-                event.last_timestamp = now
-                return
-        self.events.append(Event(name, message, "Warning" if warning else "Normal", now, now))
-        del self.events[:-_EVENTS]
+        _note(self.events, name, message, warning)
+
+
+def _note(events: list[Event], name: str, message: str, warning: bool) -> None:
+    now = clock.rfc3339_micro()
+    for event in events:
+        if (event.name, event.message) == (name, message):
+            event.count += 1
+            event.last_timestamp = now
+            return
+    events.append(Event(name, message, "Warning" if warning else "Normal", now, now))
+    del events[:-_EVENTS]
 
 
 class GroupStatus(msgspec.Struct, rename="camel"):
@@ -91,10 +98,18 @@ class GroupStatus(msgspec.Struct, rename="camel"):
     stopped: bool = False
     delete_by: str | None = None
     containers: dict[str, ContainerStatus] = {}
+    events: list[Event] = []
+
+    def note(self, name: str, message: str, *, warning: bool = False) -> None:
+        """Add an event of the whole group, or count one that came before; of many the last ones are kept."""
+        _note(self.events, name, message, warning)
 
 
 class GroupRecord(msgspec.Struct):
-    """A group; `uid` names it on this machine, `key` is its resource id in lower case."""
+    """A group; `uid` names it on this machine, `key` is its resource id in lower case.
+
+    `flaw` says why a group that an earlier version took is not valid any more.
+    """
 
     uid: str
     key: str
@@ -103,6 +118,7 @@ class GroupRecord(msgspec.Struct):
     tags: dict[str, str]
     properties: GroupProperties
     status: GroupStatus
+    flaw: str | None = None
 
 
 class Store:
@@ -125,20 +141,12 @@ class Store:
 
     def groups(self) -> list[GroupRecord]:
         """Every group."""
-        return [
-            GroupRecord(
-                uid,
-                key,
-                id_,
-                location,
-                msgspec.json.decode(tags),
-                msgspec.json.decode(self._seal.decrypt(properties), type=GroupProperties),
-                msgspec.json.decode(status, type=GroupStatus),
-            )
-            for uid, key, id_, location, tags, properties, status in self.database.read(
-                "SELECT * FROM container_group"
-            )
-        ]
+        found = []
+        for uid, key, id_, location, tags, sealed, status in self.database.read("SELECT * FROM container_group"):
+            properties, flaw = restore(id_.rsplit("/", 1)[-1], msgspec.json.decode(self._seal.decrypt(sealed)))
+            decoded = msgspec.json.decode(status, type=GroupStatus)
+            found.append(GroupRecord(uid, key, id_, location, msgspec.json.decode(tags), properties, decoded, flaw))
+        return found
 
     async def put(self, group: GroupRecord) -> None:
         """Add or replace a group."""

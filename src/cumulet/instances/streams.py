@@ -24,6 +24,7 @@ from cumulet.instances import logs
 from cumulet.instances.execute import Session
 from cumulet.instances.group import Group
 from cumulet.instances.runtime import Runtime, RuntimeFailure
+from cumulet.instances.words import check_words
 
 CHANNELS = "v5.channel.k8s.io"
 _ERROR, _RESIZE, _CLOSE = 3, 4, 255
@@ -54,13 +55,16 @@ class Streams:
     def offer_exec(self, group: Group, container: str, body: dict[str, Any]) -> dict[str, str]:
         """Where a command can be run: `webSocketUri` and `password`. Raises `ArmError` 400."""
         command = body.get("command")
-        if isinstance(command, str):
-            with contextlib.suppress(ValueError):  # a quote that is not closed: refused below
+        try:
+            if isinstance(command, str):
                 command = shlex.split(command)
-        if not isinstance(command, list) or not command or not all(isinstance(word, str) for word in command):
+            if not isinstance(command, list) or not command or not all(isinstance(word, str) for word in command):
+                raise ValueError("it must be a command line or a list of words")
+            check_words(command)
+        except ValueError as error:
             raise ArmError(
-                400, "InvalidRequestContent", "command must be a command line or a list of words.", target="command"
-            )
+                400, "InvalidRequestContent", f"The command is not valid: {error}.", target="command"
+            ) from None
         channels = body.get("protocol") == CHANNELS
         # ACI's exec is always a terminal.
         tty = bool(body.get("tty")) if channels else True
@@ -114,14 +118,18 @@ class Streams:
 
     async def _execute(self, socket: web.WebSocketResponse, offer: _Offer, command: list[str]) -> None:
         group, name = offer.group, offer.container
-        session = Session(
-            self._runtime, group.cid(name), group.bundle(name), command, stdin=offer.stdin, tty=offer.tty
-        )
 
         async def send(channel: int, data: bytes) -> None:
             with contextlib.suppress(ConnectionError):
                 await socket.send_bytes(bytes([channel]) + data if offer.channels else data)
 
+        try:
+            description = group.process(name, command, tty=offer.tty)
+        except OSError as error:  # the container has gone meanwhile
+            if offer.channels:
+                await send(_ERROR, msgspec.json.encode(_failure(str(error))))
+            return
+        session = Session(self._runtime, group.cid(name), description, stdin=offer.stdin, tty=offer.tty)
         running = asyncio.create_task(session.run(send))
         reading = asyncio.create_task(_read(socket, session, channels=offer.channels))
         try:

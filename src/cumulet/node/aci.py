@@ -21,6 +21,7 @@ Object = dict[str, Any]
 API_VERSION = "2023-05-01"
 METRICS_VERSION = "2018-01-01"
 _POLL = 5.0
+_LONGEST_GRACE = 2**31 - 1
 
 
 class ContainerGroups:
@@ -42,8 +43,8 @@ class ContainerGroups:
         return found
 
     async def delete(self, name: str, grace: int) -> None:
-        """Delete a group, and return when it is gone."""
-        query = {"gracePeriodSeconds": str(grace)}
+        """Delete a group, and return when it is gone; a grace of a lifetime and more is that of a lifetime."""
+        query = {"gracePeriodSeconds": str(min(max(grace, 0), _LONGEST_GRACE))}
         answer = await self._arm.call("DELETE", f"{self._path}/{name}", api_version=API_VERSION, query=query)
         await self._arm.finish(answer, api_version=API_VERSION)
 

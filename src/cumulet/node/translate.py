@@ -17,6 +17,24 @@ Object = dict[str, Any]
 _CPU, _MEMORY = Decimal(1), Decimal("1.5")
 _GB = Decimal(1_000_000_000)
 _NAME_LIMIT = 63
+#: Of a security context, what a container group has.
+_CONTEXT = (
+    "runAsUser",
+    "runAsGroup",
+    "runAsNonRoot",
+    "allowPrivilegeEscalation",
+    "readOnlyRootFilesystem",
+    "capabilities",
+    "seccompProfile",
+)
+#: What it has not, and the values that ask for nothing.
+_NO_CONTEXT: dict[str, tuple[Any, ...]] = {
+    "procMount": ("Default",),
+    "seLinuxOptions": ({},),
+    "windowsOptions": ({},),
+    "appArmorProfile": ({"type": "Unconfined"},),
+}
+_NO_MOUNT = {"mountPropagation": ("None",), "recursiveReadOnly": ("Disabled", "IfPossible")}
 
 
 def group_name(pod: Object) -> str:
@@ -59,7 +77,7 @@ async def container_group(pod: Object, references: References, config: Config) -
         "osType": "Linux",
         "volumes": volumes,
         "ipAddress": {"type": "Public", "ports": ports},
-        "terminationGracePeriodSeconds": spec.get("terminationGracePeriodSeconds", 30),
+        "terminationGracePeriodSeconds": min(spec.get("terminationGracePeriodSeconds", 30), 2**31 - 1),
         "hostname": (spec.get("hostname") or pod["metadata"]["name"])[:_NAME_LIMIT].rstrip("-."),
     }
     return {"location": config.location, "tags": tags_of(pod, config), "properties": properties}
@@ -79,8 +97,21 @@ def check(pod: Object) -> None:
         if spec.get(name):
             raise UnsupportedError(f"pod {pod['metadata']['name']} asks for {name}, which virtual nodes do not have")
     for container in [*(spec.get("initContainers") or ()), *spec["containers"]]:
-        if (container.get("securityContext") or {}).get("privileged"):
+        context = container.get("securityContext") or {}
+        if context.get("privileged"):
             raise UnsupportedError(f"container {container['name']} is privileged, which virtual nodes do not allow")
+        for name, harmless in _NO_CONTEXT.items():
+            if context.get(name) not in (None, *harmless):
+                raise UnsupportedError(
+                    f"container {container['name']} asks for {name}, which virtual nodes do not have"
+                )
+        for mount in container.get("volumeMounts") or ():
+            for name, harmless in _NO_MOUNT.items():
+                if mount.get(name) not in (None, *harmless):
+                    raise UnsupportedError(
+                        f"container {container['name']} mounts {mount['name']} with {name} {mount[name]}, which virtual nodes do "
+                        "not have"
+                    )
 
 
 def _container(pod: Object, container: Object, references: References, *, init: bool) -> Object:
@@ -89,23 +120,14 @@ def _container(pod: Object, container: Object, references: References, *, init: 
     properties: Object = {
         "image": container["image"],
         "environmentVariables": environment,
-        "volumeMounts": [
-            {
-                "name": mount["name"],
-                "mountPath": mount["mountPath"],
-                "readOnly": bool(mount.get("readOnly")),
-                **({"subPath": mount["subPath"]} if mount.get("subPath") else {}),
-            }
-            for mount in container.get("volumeMounts") or ()
-        ],
+        "volumeMounts": [_mount(mount, values) for mount in container.get("volumeMounts") or ()],
     }
     for name in ("command", "args"):
         if container.get(name):
             properties[name] = [expand(word, values) for word in container[name]]
     if container.get("workingDir"):
         properties["workingDir"] = container["workingDir"]
-    context = {**_inherited(pod), **(container.get("securityContext") or {})}
-    if context:
+    if context := _security_context(pod, container):
         properties["securityContext"] = context
     if not init:
         properties["ports"] = [
@@ -119,9 +141,22 @@ def _container(pod: Object, container: Object, references: References, *, init: 
     return {"name": container["name"], "properties": properties}
 
 
-def _inherited(pod: Object) -> Object:
-    context = pod["spec"].get("securityContext") or {}
-    return {name: context[name] for name in ("runAsUser", "runAsGroup") if name in context}
+def _mount(mount: Object, values: dict[str, str]) -> Object:
+    """A mount path that is relative is taken from the root, as a kubelet takes it."""
+    found: Object = {
+        "name": mount["name"],
+        "mountPath": mount["mountPath"] if mount["mountPath"].startswith("/") else f"/{mount['mountPath']}",
+        "readOnly": bool(mount.get("readOnly")),
+    }
+    if path := mount.get("subPath") or expand(mount.get("subPathExpr") or "", values):
+        found["subPath"] = path
+    return found
+
+
+def _security_context(pod: Object, container: Object) -> Object:
+    """What a container runs as: its own context before the pod's; `check` has refused what is not in it."""
+    whole = {**(pod["spec"].get("securityContext") or {}), **(container.get("securityContext") or {})}
+    return {name: whole[name] for name in _CONTEXT if whole.get(name) is not None}
 
 
 def _resources(container: Object) -> Object:

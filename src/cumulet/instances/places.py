@@ -1,0 +1,47 @@
+"""Where a group keeps its files. Folders are named by numbers, never by what a request says."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from asyncio.subprocess import DEVNULL, PIPE
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+
+class Places:
+    """The folders of one group; `folder` is its own. `before` is where an earlier version kept it, by names."""
+
+    def __init__(self, folder: Path, before: Path) -> None:
+        self.folder = folder
+        self.before = before
+
+    def attempt(self, number: int, attempt: int) -> Path:
+        """The folder of an attempt of the container with that number."""
+        return self._container(number) / str(attempt)
+
+    def log(self, number: int, attempt: int) -> Path:
+        """The log of that attempt."""
+        return self._container(number) / f"{attempt}.log"
+
+    def attempt_before(self, name: str, attempt: int) -> Path:
+        """The folder of an attempt that an earlier version started."""
+        return self.before / name / str(attempt)
+
+    def log_before(self, name: str, attempt: int) -> Path:
+        """The log of that attempt."""
+        return self.before / name / f"{attempt}.log"
+
+    def _container(self, number: int) -> Path:
+        return self.folder / "containers" / str(number)
+
+
+async def remove_tree(folder: Path) -> None:
+    """Remove a folder and what is in it, however deep: a container may have made folders beyond any recursion."""
+    process = await asyncio.create_subprocess_exec(
+        "rm", "--recursive", "--force", "--one-file-system", "--", folder, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE
+    )
+    _, errors = await process.communicate()
+    if process.returncode:
+        log.error("%s is not removed: %s", folder, errors[:1000].decode(errors="replace").strip())

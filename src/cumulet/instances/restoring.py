@@ -1,0 +1,50 @@
+"""Groups that an earlier version took and stored: read again, and checked again by today's rules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from cumulet.common.arm import ArmError
+from cumulet.instances import amounts
+from cumulet.instances.model import Container, ContainerProperties, EmptyDir, GroupProperties
+from cumulet.instances.security_context import stored
+from cumulet.instances.validation import NAME, check_group
+
+
+def restore(group: str, document: dict[str, Any]) -> tuple[GroupProperties, str | None]:
+    """The properties of a stored group, and what is wrong with them; of those that are wrong only the names are kept."""
+    try:
+        properties = msgspec.convert(_without_ignored(document), GroupProperties)
+        check_group(group, properties)
+        amounts.check_numbers(group, properties)
+    except (msgspec.ValidationError, ArmError) as error:
+        flaw = f"The container group was made by an earlier version and is not valid: {error} Delete it and make it again."
+        return _names_only(document), flaw
+    return properties, None
+
+
+def _without_ignored(document: dict[str, Any]) -> dict[str, Any]:
+    """Without what earlier versions took and did not look at."""
+    known = {field.encode_name for field in msgspec.structs.fields(EmptyDir)}
+    for container in [*document.get("initContainers", ()), *document.get("containers", ())]:
+        context = stored(container["properties"].get("securityContext"))
+        container["properties"]["securityContext"] = {
+            name: value for name, value in msgspec.to_builtins(context).items() if value is not None
+        }
+    for volume in document.get("volumes", ()):
+        if "emptyDir" in volume:
+            volume["emptyDir"] = {name: value for name, value in volume["emptyDir"].items() if name in known}
+    return document
+
+
+def _names_only(document: dict[str, Any]) -> GroupProperties:
+    def containers(kind: str) -> list[Container]:
+        return [
+            Container(name=item["name"], properties=ContainerProperties(image=item["properties"]["image"]))
+            for item in document.get(kind, ())
+            if NAME.fullmatch(item["name"])
+        ]
+
+    return GroupProperties(containers=containers("containers"), init_containers=containers("initContainers"))
