@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import aiohttp
 import pytest
+from aiohttp import web
 
+from cumulet.common.arm import arm_errors, behind_the_front_door
 from cumulet.common.entra import Credential
 from tests.cloud import Cloud
 
@@ -140,3 +143,65 @@ def _excluded(cloud: Cloud, group: str) -> Credential:
         assert cloud.arm("PUT", path, {"properties": properties}).status == 201
         _MADE[cloud] = cloud.principal("excluded", **{"All but credentials": group})
     return _MADE[cloud]
+
+
+def test_a_managed_identity_is_spoken_for_by_its_platform_alone(cloud: Cloud, group: str) -> None:
+    path = f"{group}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/spokenfor"
+    client_id = cloud.arm("PUT", path, {"location": "eastus"}).body["properties"]["clientId"]
+    form = {
+        "grant_type": "client_credentials",
+        "scope": "https://management.azure.com/.default",
+        "client_id": client_id,
+    }
+    token_path = f"/{cloud.config.tenant_id}/oauth2/v2.0/token"
+    assert cloud.call("identity", "POST", token_path, form=form, show="instances").status == 200
+    for more in ({}, {"client_secret": "x"}, {"client_id": client_id.upper()}):
+        assert cloud.call("identity", "POST", token_path, form={**form, **more}).body["error_codes"] == [7000218]
+    for room in ("arm", "registry", "identity", "metrics"):
+        answer = cloud.call("identity", "POST", token_path, form=form, show=room)
+        assert (answer.status, answer.body["error_codes"]) == (401, [7000218]), room
+
+
+async def test_a_route_that_somebody_adds_is_closed() -> None:
+    """The list of open routes is all that opens one: a new route needs no guard of its own to be closed."""
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(text="open")
+
+    app = web.Application(middlewares=[arm_errors, behind_the_front_door({"/healthz", "/open/{name}"})])
+    paths = (
+        "/healthz",
+        "/open/{name}",
+        "/new",
+        "/open",
+        "/open/{name}/more",
+        "/{word:(?ai:healthz)}x",
+        "/any/{rest:.*}",
+    )
+    for path in paths:
+        app.router.add_route("*", path, answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        base = runner.addresses[0]
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{base[1]}") as session:
+            statuses = {}
+            for path in (
+                "/healthz",
+                "/open/x",
+                "/new",
+                "/open",
+                "/open/x/more",
+                "/HEALTHZx",
+                "/any/healthz",
+                "/nothing",
+                "/open/",
+            ):
+                async with session.get(path) as reply:
+                    statuses[path] = reply.status
+    finally:
+        await runner.cleanup()
+    assert {path for path, status in statuses.items() if status == 200} == {"/healthz", "/open/x"}
+    assert {status for path, status in statuses.items() if path not in ("/healthz", "/open/x")} == {403}

@@ -91,3 +91,20 @@ def test_a_token_of_a_principal_without_a_role_opens_nothing(acr: AcrRegistry) -
     assert acr.call("GET", "/v2/_catalog", token=token).status == 403
     for path in ("/acr/v1/_catalog", "/acr/v1/base/image", "/acr/v1/base/image/_tags", "/acr/v1/_deleted/_catalog"):
         assert acr.call("GET", path, token=token).status in (401, 403), path
+
+
+def test_a_deleted_principal_gets_no_further_token(acr: AcrRegistry) -> None:
+    cloud = acr.cloud
+    who = cloud.principal("leaver", AcrPull=acr.id)
+    assert acr.manifest("base/image", "v1", token=acr.token_of(who, "repository:base/image:pull")).status == 200
+    refresh = acr.exchange(who).body["refresh_token"]
+    entra = cloud.token(who, REGISTRY_AUDIENCE)
+    principal = cloud.graph("GET", f"/servicePrincipals(appId='{who.client_id}')").body["id"]
+    assert cloud.graph("DELETE", f"/servicePrincipals/{principal}").status == 204
+    assert acr.ask(who.client_id, who.client_secret, "repository:base/image:pull").status == 401
+    again = acr.form("/oauth2/exchange", grant_type="access_token", access_token=entra)
+    for token in (refresh, *([again.body["refresh_token"]] if again.status == 200 else [])):
+        scope = "repository:base/image:pull"
+        answer = acr.form("/oauth2/token", grant_type="refresh_token", refresh_token=token, scope=scope)
+        if answer.status == 200:  # the token is the principal's, who has no right any more
+            assert acr.manifest("base/image", "v1", token=answer.body["access_token"]).status == 403

@@ -220,6 +220,32 @@ def test_a_stranger_may_not_use_the_cluster(cloud: RecordingCloud, foreign: Call
             assert answer.status in REFUSED, f"{method} {path}: {answer.status}"
 
 
+def test_another_rooms_certificate_may_not_use_the_cluster(cloud: RecordingCloud) -> None:
+    for method, path in _of_the_cluster(cloud):
+        if "selfsubject" not in path and path != "/metrics":
+            status = _call(cloud, Route("kube", method, path, path), show="registry").status
+            assert status in REFUSED, f"{method} {path}: {status}"
+
+
+def test_the_cluster_says_whose_token_reads_its_metrics(cloud: RecordingCloud) -> None:
+    who = cloud.principal("prometheus")
+    token = cloud.token(who, "6dae42f8-4368-4678-94ff-3960e28e3630")
+    assert cloud.call("kube", "GET", "/metrics", token=token).status == 403
+    rbac = "/apis/rbac.authorization.k8s.io/v1"
+    rule = {"nonResourceURLs": ["/metrics"], "verbs": ["get"]}
+    server = Server(cloud)
+    server.make(f"{rbac}/clusterroles", {"metadata": {"name": "scrape"}, "rules": [rule]})
+    subject = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": who.object_id}
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "scrape"}
+    binding = {"metadata": {"name": "scrape"}, "roleRef": role, "subjects": [subject]}
+    server.make(f"{rbac}/clusterrolebindings", binding)
+    assert b"apiserver_request" in cloud.call("kube", "GET", "/metrics", token=token).body
+    for method in ("POST", "DELETE", "PUT"):
+        assert cloud.call("kube", method, "/metrics", token=token).status == 403
+    for path in ("/metrics/", "//metrics", "/%6Detrics", "/metrics/x", "/x/../metrics", "/METRICS"):
+        assert cloud.call("kube", "GET", path).status in REFUSED, path
+
+
 def _of_the_cluster(cloud: Cloud) -> list[tuple[str, str]]:
     """A method and a path for every verb of every resource and sub-resource, and what else is at `/`, that asks for rights."""
     server = Server(cloud)
