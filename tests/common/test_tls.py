@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientSession, TCPConnector, web
+from cryptography import x509
 
 from cumulet.common import tls
 from cumulet.common.config import AuthorityName, Config
@@ -114,6 +115,20 @@ async def test_a_room_has_its_uri_and_no_other(config: Config, tmp_path: Path) -
         for path, content in zip(files, authority.issue("arm", hosts=["arm"], uri=uri), strict=True):
             path.write_bytes(content)
         assert (await _answers(config, "rooms", files))[1] == [None, None]
+
+
+def _request(subject: str, key: Path) -> x509.CertificateSigningRequest:
+    command = ["openssl", "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    made = subprocess.run([*command, "-subj", subject, "-keyout", str(key)], check=True, capture_output=True)
+    return x509.load_pem_x509_csr(made.stdout)
+
+
+async def test_a_user_has_one_name(config: Config, tmp_path: Path) -> None:
+    authority = tls.Authority.load(config.authority_file("cluster"), config.authority_key_file("cluster"))
+    files = tmp_path / "a.crt", tmp_path / "a.key"
+    for subject in ("/CN=ann/CN=kubernetes-admin", "/O=system:masters"):
+        files[0].write_bytes(authority.sign(_request(subject, files[1]), 600))
+        assert (await _answers(config, "cluster", files))[1] == [None, None]
 
 
 async def test_new_certificates_are_taken_in_by_those_that_run(config: Config) -> None:

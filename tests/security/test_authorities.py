@@ -376,6 +376,7 @@ def _node(admin: Admin, name: str, address: str, port: int) -> int:
         ("192.0.2.1", "kube"),
         ("127.0.0.1@192.0.2.1", None),
         ("127.0.0.1/..", "kube"),
+        ("", "kube"),
     ],
 )
 def test_a_node_that_leads_back_here(cloud: Cloud, admin: Admin, address: str, room: RoomName | None) -> None:

@@ -24,7 +24,6 @@ class TokenController:
     def __init__(self, context: Context) -> None:
         self.queue: WorkQueue[Key] = WorkQueue()
         self._client = context.client
-        self._authority = context.client.kubeconfig.authority
         self._accounts = context.informer(SERVICEACCOUNTS)
         self._secrets = Informer(context.client, SECRETS, field_selector=f"type={_TYPE}")
         self._secrets.add_index("account", _account_of)
@@ -48,8 +47,9 @@ class TokenController:
             return
         data = secret.get("data") or {}
         wanted = {"namespace": _encoded(key[0])}
-        if self._authority is not None:
-            wanted["ca.crt"] = base64.b64encode(self._authority).decode()
+        authority = self._client.kubeconfig.authority  # a renewed one is read again
+        if authority is not None:
+            wanted["ca.crt"] = base64.b64encode(authority).decode()
         is_whole = "token" in data and all(data.get(name) == value for name, value in wanted.items())
         if is_whole and annotations.get(_UID):
             return

@@ -9,9 +9,8 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from cumulet.common.addresses import is_of_one_machine_elsewhere
+from cumulet.common.addresses import is_of_one_machine_elsewhere, parse
 from cumulet.common.config import Address, RoomName
-from cumulet.kube.endpoints import parse_address
 from cumulet.kube.status import ApiError, bad_request, not_found
 from cumulet.kube.store import Store
 
@@ -65,7 +64,7 @@ class Kubelet:
         if stored is None:
             raise not_found("", "nodes", name)
         status = stored.load().get("status") or {}
-        addresses = {item["type"]: item["address"] for item in status.get("addresses") or ()}
+        addresses = {item.get("type", ""): item.get("address", "") for item in status.get("addresses") or ()}
         port = ((status.get("daemonEndpoints") or {}).get("kubeletEndpoint") or {}).get("Port")
         if "InternalIP" not in addresses or not port:
             raise ApiError(
@@ -77,8 +76,11 @@ class Kubelet:
         """Check the address from a node's status, which anyone with access to nodes/status chooses."""
         if (text, port) == (self._own.host, self._own.port):
             return self._own.url
-        address = parse_address(text)
-        if not is_of_one_machine_elsewhere(address) or port in self._taken:
+        try:
+            address = parse(text)
+        except ValueError:
+            raise bad_request(f"address not allowed: {text!r} is no address") from None
+        if not is_of_one_machine_elsewhere(address) or port in self._taken or port not in range(1, 65536):
             raise bad_request("address not allowed: a node must not lead back to this machine")
         host = f"[{address}]" if address.version == 6 else str(address)
         return f"https://{host}:{port}"
