@@ -14,6 +14,8 @@ from cumulet.kube import custom, kinds, schema
 from cumulet.kube.admission import Admission
 from cumulet.kube.admission.webhooks import Question
 from cumulet.kube.allocate import Allocator
+from cumulet.kube.cel import PER_REQUEST
+from cumulet.kube.cel.patience import aside, within
 from cumulet.kube.codec.go import untyped
 from cumulet.kube.custom.conversion import Conversions
 from cumulet.kube.deletion import begin_deletion, check_preconditions, is_finished
@@ -24,7 +26,7 @@ from cumulet.kube.resources import BY_KEY, Row
 from cumulet.kube.schema.parts import PARTS
 from cumulet.kube.schema.prune import strict_error
 from cumulet.kube.schema.validation.causes import quoted
-from cumulet.kube.status import ApiError, already_exists, bad_request, conflict, failure, invalid, not_found
+from cumulet.kube.status import ApiError, Cause, already_exists, bad_request, conflict, failure, invalid, not_found
 from cumulet.kube.store import ConflictError, Store, Stored
 from cumulet.kube.target import Target
 from cumulet.kube.writer import SELF, Writer
@@ -46,6 +48,35 @@ _KEPT = (
 _OWN = (*_KEPT, "resourceVersion", "generation", "managedFields")
 #: Updates that webhooks are asked about: of the object, and of its parts.
 _SEEN = ("", *PARTS)
+#: What has expressions, of which many may have to be read.
+_WITH_EXPRESSIONS = frozenset(
+    (
+        custom.KEY,
+        *(
+            f"{name}.admissionregistration.k8s.io"
+            for name in (
+                "mutatingadmissionpolicies",
+                "mutatingwebhookconfigurations",
+                "validatingadmissionpolicies",
+                "validatingwebhookconfigurations",
+            )
+        ),
+    )
+)
+#: What is wrong with an object so that its schema's rules are not asked (`customresource/strategy.go`, `hasBlockingErr`).
+_BLOCKING = frozenset(
+    (
+        "FieldValueNotSupported",
+        "FieldValueRequired",
+        "FieldValueTooLong",
+        "FieldValueTooMany",
+        "FieldValueTypeInvalid",
+    )
+)
+_UNCHECKED = (
+    "Invalid value: null: some validation rules were not checked because the object was invalid; "
+    "correct the existing errors to complete validation"
+)
 _OTHER_NAMESPACE = "the namespace of the provided object does not match the namespace sent on the request"
 
 
@@ -175,7 +206,7 @@ class Objects:
         kinds.label_after_name(row, obj)
         taken = self._allocator.complete(obj) if row.key == "services" else set()
         try:
-            self._check(row, obj, None)
+            await self._check(row, obj, None, by)
             if row.key == custom.KEY:
                 custom.establish(obj)
             await self._admission.validate(question._replace(obj=obj), by.warnings)
@@ -245,7 +276,7 @@ class Objects:
                 obj = await self._changed(question, by)
             taken = self._allocator.complete(obj, old) if row.key == "services" and not subresource else set()
             try:
-                self._check(row, obj, old, subresource)
+                await self._check(row, obj, old, by, subresource)
                 if row.key == custom.KEY and not subresource:
                     custom.establish(obj)
                 if subresource in _SEEN:
@@ -379,7 +410,17 @@ class Objects:
         assert changed is not None
         return changed
 
-    def _check(self, row: Row, obj: Object, old: Object | None, subresource: str = "") -> None:
-        causes = kinds.validate(row, obj, old, subresource)
+    async def _check(self, row: Row, obj: Object, old: Object | None, by: Writer, subresource: str = "") -> None:
+        if row.key in _WITH_EXPRESSIONS:
+            causes = await aside(lambda: kinds.validate(row, obj, old, subresource))
+        else:
+            causes = kinds.validate(row, obj, old, subresource)
+        if (custom_kind := row.custom) is not None and custom_kind.has_rules:
+            if any(cause.reason in _BLOCKING for cause in causes):
+                causes.append(Cause("<nil>", "FieldValueInvalid", _UNCHECKED))
+            else:
+                broken, warnings = await within(PER_REQUEST, lambda budget: custom_kind.broken(obj, old, budget))
+                causes += broken
+                by.warnings += warnings
         if causes:
             raise invalid(row.group, row.kind, obj["metadata"].get("name", ""), causes)

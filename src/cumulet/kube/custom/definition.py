@@ -11,7 +11,7 @@ import msgspec
 
 from cumulet.common import clock
 from cumulet.kube import regexp
-from cumulet.kube.custom import paths, rules
+from cumulet.kube.custom import paths, ruling
 from cumulet.kube.custom.kind import Custom
 from cumulet.kube.resources import Row
 from cumulet.kube.schema.validation import forms
@@ -120,7 +120,10 @@ def _schema(part: Any, field: str) -> Iterator[Cause]:
         return
     if schema.get("type") != "object":
         yield invalid(f"{field}.type", schema.get("type", ""), "must be object at the root")
-    yield from _structural(schema, field, 0)
+    found = list(_structural(schema, field, 0))
+    yield from found
+    if not found:
+        yield from ruling.check(schema, field)
 
 
 def _structural(schema: Any, field: str, depth: int) -> Iterator[Cause]:
@@ -138,8 +141,7 @@ def _structural(schema: Any, field: str, depth: int) -> Iterator[Cause]:
             regexp.check(pattern)
         except regexp.PatternError as error:
             yield invalid(f"{field}.pattern", pattern, f"must be a valid regular expression, but isn't: {error}")
-    for where, value, why in rules.problems(schema, field):
-        yield invalid(where, value, why)
+    yield from ruling.forms(schema, field)
     properties = schema.get("properties") or {}
     for name, below in properties.items():
         yield from _structural(below, f"{field}.properties[{name}]", depth + 1)

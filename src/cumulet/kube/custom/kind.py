@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
+import functools
 import logging
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from cumulet.kube.custom import rules, structural
+from cumulet.kube.cel.environment import Budget
+from cumulet.kube.custom import structural
 from cumulet.kube.custom.jsonpath import JsonPath, JsonPathError
+from cumulet.kube.custom.rules import Rules, has_rules
 from cumulet.kube.fields.shape import Shape, of_structural, shape_of
 from cumulet.kube.schema.definitions import definition
 from cumulet.kube.status import Cause
@@ -45,7 +47,7 @@ class Custom:
             "x-kubernetes-preserve-unknown-fields": True
         }
         self.schema: Object = schema
-        self._has_rules = rules.has_rules(schema)
+        self._has_rules = has_rules(schema)
         self.shape: Shape = of_structural(schema, top=True)
         metadata = definition("", "v1", "ObjectMeta")
         assert metadata is not None
@@ -96,11 +98,22 @@ class Custom:
         structural.set_defaults(obj, self.schema)
 
     def validate(self, obj: Object, old: Object | None = None) -> list[Cause]:
-        """Everything that the schema does not allow, and its rules of an object, or of its change from `old`."""
-        causes = structural.validate(obj, self.schema)
-        if not causes and self._has_rules:
-            causes = list(itertools.islice(rules.broken(obj, old, self.schema, ""), _CAUSES))
-        return causes
+        """Everything that the schema does not allow, but for its rules."""
+        return structural.validate(obj, self.schema, old)
+
+    @property
+    def has_rules(self) -> bool:
+        """Whether the schema has rules."""
+        return self._has_rules
+
+    @functools.cached_property
+    def _rules(self) -> Rules:
+        return Rules(self.schema)
+
+    def broken(self, obj: Object, old: Object | None, budget: Budget) -> tuple[list[Cause], list[str]]:
+        """What the rules do not allow of an object, or of its change, and what is only warned of."""
+        causes, warnings = self._rules.broken(obj, old, budget)
+        return causes[:_CAUSES], warnings[:_CAUSES]
 
     def prepare_for_create(self, obj: Object) -> None:
         """Begin to count generations, without a status where that has its own way."""
