@@ -71,12 +71,12 @@ class PolicyPrograms:
         mutations = spec.get("mutations")
         policy = admitting.Policy(params=bool(spec.get("paramKind")), mutating=mutations is not None)
         self.variables = [
-            (item["name"], admitting.read(lambda item=item: policy.declare(item["name"], item["expression"])))
+            (item["name"], admitting.read(policy.declare, item["name"], item["expression"]))
             for item in spec.get("variables") or ()
         ]
 
         def made(text: str, **how: Any) -> Expression:
-            return Expression(text, admitting.read(lambda: policy.compile(text, **how)))
+            return Expression(text, admitting.read(policy.compile, text, **how))
 
         self.validations = [
             Validation(
@@ -93,7 +93,7 @@ class PolicyPrograms:
         for item in mutations or ():
             merges = item["patchType"] == "ApplyConfiguration"
             text = item["applyConfiguration" if merges else "jsonPatch"]["expression"]
-            program = admitting.read(lambda text=text, merges=merges: policy.mutation(text, merging=merges))
+            program = admitting.read(policy.mutation, text, merging=merges)
             self.mutations.append(Mutation(Expression(text, program), merges))
 
     def known(self, variables: dict[str, Any], budget: Budget) -> dict[str, Any]:
@@ -125,9 +125,7 @@ def conditions(holder: Object) -> tuple[Expression, ...]:
 @functools.lru_cache(maxsize=256)
 def _conditions(texts: tuple[str, ...], params: bool) -> tuple[Expression, ...]:
     environment = admitting.conditions(params=params)
-    return tuple(
-        Expression(text, admitting.read(lambda text=text: environment.compile(text, BOOL))) for text in texts
-    )
+    return tuple(Expression(text, admitting.read(environment.compile, text, BOOL)) for text in texts)
 
 
 def holds(expressions: tuple[Expression, ...], variables: Mapping[str, Any], budget: Budget) -> bool:

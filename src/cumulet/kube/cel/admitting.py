@@ -184,10 +184,10 @@ def lazy(
     return found
 
 
-def read(compile_: Callable[[], Program]) -> Program | CompileError:
+def read(compile_: Callable[..., Program], *args: Any, **how: Any) -> Program | CompileError:
     """A program, or why there is none: what was stored by another version may be unreadable here."""
     try:
-        return compile_()
+        return compile_(*args, **how)
     except CompileError as error:
         return error
 

@@ -194,8 +194,8 @@ class _Checker:
             elif result.kind != "dyn" and resolved != result:
                 result = types.DYN
         if result is None:
-            shown = [str(self.bindings.resolve(kind, final=True)) for kind in arguments]
-            form = f"{shown[0]}.({', '.join(shown[1:])})" if is_method else f"({', '.join(shown)})"
+            told = [str(self.bindings.resolve(kind, final=True)) for kind in arguments]
+            form = f"{told[0]}.({', '.join(told[1:])})" if is_method else f"({', '.join(told)})"
             return self._error(node, f"found no matching overload for '{node.function}' applied to '{form}'")
         self.made.overloads[node] = fitting
         return result

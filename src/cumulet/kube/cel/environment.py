@@ -38,8 +38,9 @@ class Budget:
 class Program:
     """An expression that was read."""
 
-    def __init__(self, checked: Checked, variables: Mapping[str, Type]) -> None:
+    def __init__(self, checked: Checked, variables: Mapping[str, Type], functions: Library) -> None:
         self._checked = checked
+        self._functions = functions
         self._variables = variables
         self.result: Type = checked.result
         self.names = frozenset(checked.names.values())
@@ -51,7 +52,7 @@ class Program:
 
     @functools.cached_property
     def _compiled(self) -> Compiled:
-        return Compiled(self._checked)
+        return Compiled(self._checked, self._functions.functions)
 
     def evaluate(self, variables: Mapping[str, Any], budget: Budget) -> Any:
         """The value. Raises `CelError`: `CostLimitError` beyond the limit of one call, `OutOfBudgetError` beyond the budget."""
@@ -90,4 +91,4 @@ class Environment:
             raise CompileError("compilation failed: expression recursion limit exceeded") from None
         if result is not None and checked.result not in (result, types.DYN):
             raise CompileError(f"must evaluate to {result} but got {checked.result}")
-        return Program(checked, self.variables)
+        return Program(checked, self.variables, self._functions)

@@ -82,12 +82,16 @@ class _Coster:
         origin = local.origin if local is not None else self._variables.get(node.name)
         if origin is not None:
             self._origins[node] = origin
+        elif local is None:
+            self._sizes[node] = Size(0, 0)  # the name of a type
         return 1
 
     def _select(self, node: Select) -> int:
         if (name := self._checked.names.get(node)) is not None:
             if (origin := self._variables.get(name)) is not None:
                 self._origins[node] = origin
+            else:
+                self._sizes[node] = Size(0, 0)  # the name of a type
             return 1
         total = self.cost(node.operand)
         if node.test:

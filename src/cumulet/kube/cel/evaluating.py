@@ -50,8 +50,8 @@ Step = Callable[[Run], Any]
 class Compiled:
     """An expression that can be evaluated."""
 
-    def __init__(self, checked: Checked) -> None:
-        compiler = _Compiler(checked)
+    def __init__(self, checked: Checked, functions: Mapping[str, Sequence[Overload]]) -> None:
+        compiler = _Compiler(checked, functions)
         self._step = compiler.step(checked.root)
         self._count = compiler.count
 
@@ -70,8 +70,9 @@ class Compiled:
 
 
 class _Compiler:
-    def __init__(self, checked: Checked) -> None:
+    def __init__(self, checked: Checked, functions: Mapping[str, Sequence[Overload]]) -> None:
         self._checked = checked
+        self._functions = functions
         self._slots: list[dict[str, int]] = []
         self.count = 0
 
@@ -138,23 +139,19 @@ class _Compiler:
             case "@not_strictly_false":
                 return args[0]
             case "_[?_]":
-                return _optional_index(args[0], args[1], _dispatcher(self._index(node)))
+                return _optional_index(args[0], args[1])
             case "or" | "orValue" if self._checked.overloads[node][0].id in ("or", "or_value"):
                 return _or(args[0], args[1], whole=function == "or")
         overloads = self._checked.overloads[node]
-        dispatch = _dispatcher(overloads)
         if function == "_[_]":
-            return _index(args[0], args[1], dispatch)
+            # Of a value that may be missing, it is the index of that.
+            return _index(args[0], args[1], _dispatcher(self._functions["_[_]"]))
+        dispatch = _dispatcher(overloads)
         if len(args) == 1:
             return _unary(args[0], dispatch)
         if len(args) == 2:
             return _binary(args[0], args[1], dispatch)
         return _any(args, dispatch)
-
-    def _index(self, node: Call) -> list[Overload]:
-        from cumulet.kube.cel.library import standard
-
-        return standard.LIBRARY.functions["_[_]"]
 
     def _list(self, node: ListOf) -> Step:
         if all(isinstance(item, Literal) for item in node.items) and not node.optional:
@@ -443,7 +440,7 @@ def _lazy_item(value: Lazy, key: str) -> Any:
         raise CelError(f"no such key: {key}") from None
 
 
-def _optional_index(operand: Step, index: Step, dispatch: Dispatch) -> Step:
+def _optional_index(operand: Step, index: Step) -> Step:
     def step(run: Run) -> Any:
         value, key = operand(run), index(run)
         run.charge(1)

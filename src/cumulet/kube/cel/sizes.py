@@ -65,12 +65,16 @@ Estimate = tuple[int, Size | None]
 Estimating = Callable[[Argument | None, Sequence[Argument]], Estimate | None]
 
 
-def scan(factor: float = TRAVERSAL, argument: int = 0) -> Estimating:
-    """Of going through a text; `argument` is its place, the value before the name being the first."""
+def scan(factor: float = TRAVERSAL, argument: int = 0, *, keeps: bool = False) -> Estimating:
+    """Of going through a text; `argument` is its place, the value before the name being the first.
+
+    `keeps` says that what is made is as long as that.
+    """
 
     def estimate(target: Argument | None, args: Sequence[Argument]) -> Estimate:
         every = args if target is None else [target, *args]
-        return scaled(every[argument].size.most, factor), None
+        size = every[argument].size
+        return scaled(size.most, factor), size if keeps else None
 
     return estimate
 

@@ -71,7 +71,8 @@ class Timestamp(Value):
         if match is not None:
             *numbers, fraction, zone = match.groups()
             try:
-                made = datetime(*map(int, numbers), tzinfo=UTC)  # type: ignore[arg-type]
+                year, month, day, hour, minute, second = map(int, numbers)
+                made = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
                 offset = 0
                 if zone not in "Zz":
                     hours, minutes = int(zone[1:3]), int(zone[4:])
@@ -212,7 +213,7 @@ class SetList(list[Any]):
         """Whether the other has the same elements."""
         return len(self) == len(other) and set(map(_identity, self)) == set(map(_identity, other))
 
-    def __add__(self, other: list[Any]) -> SetList:  # type: ignore[override]
+    def __add__(self, other: list[Any]) -> SetList:
         known = set(map(_identity, self))
         return SetList([*self, *(item for item in other if _identity(item) not in known)])
 
@@ -235,7 +236,7 @@ class MapList(list[Any]):
         missing = object()
         return all(equal(item, found.get(self._key(item), missing)) for item in self)
 
-    def __add__(self, other: list[Any]) -> MapList:  # type: ignore[override]
+    def __add__(self, other: list[Any]) -> MapList:
         """Elements of the other take the places of those that have the same fields."""
         made = {self._key(item): item for item in self}
         made |= {self._key(item): item for item in other}
@@ -260,7 +261,7 @@ _KINDS: dict[type, str] = {
 def kind_of(value: Any) -> str:
     """The kind of the type of a value."""
     found = _KINDS.get(type(value))
-    return found if found is not None else value.kind  # type: ignore[no-any-return]
+    return found if found is not None else str(value.kind)
 
 
 #: Names of types that differ from their kinds.

@@ -67,7 +67,8 @@ _FORMATS = {
 
 def _cost(args: Sequence[Any]) -> int:
     found, text = args
-    return math.ceil((1 + len(text)) * TRAVERSAL) * math.ceil(found.pattern * REGEX)
+    pattern: int = found.pattern
+    return math.ceil((1 + len(text)) * TRAVERSAL) * math.ceil(pattern * REGEX)
 
 
 def _estimate(target: Argument | None, args: Sequence[Argument]) -> Estimate:

@@ -91,7 +91,11 @@ def _sort_by(items: list[Any], keys: list[Any]) -> list[Any]:
     kind = type(keys[0])
     if any(type(key) is not kind for key in keys):
         raise CelError("list elements must have the same type")
-    order = sorted(range(len(items)), key=functools.cmp_to_key(lambda a, b: compare(keys[a], keys[b])))
+
+    def compared(one: int, other: int) -> int:
+        return compare(keys[one], keys[other])
+
+    order = sorted(range(len(items)), key=functools.cmp_to_key(compared))
     return [items[index] for index in order]
 
 
@@ -166,7 +170,7 @@ def _is_sorted(items: list[Any]) -> bool:
 
 
 def _sum(items: list[Any]) -> int | float:
-    found = sum(items)
+    found: int | float = sum(items)
     if not isinstance(found, float) and not INT_LEAST <= found <= INT_MOST:
         raise CelError("integer overflow")
     return found

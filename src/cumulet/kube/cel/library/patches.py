@@ -10,5 +10,5 @@ LIBRARY.add(
     "jsonpatch.escapeKey(string) string",
     lambda key: key.replace("~", "~0").replace("/", "~1"),
     scan_cost(),
-    scan(),
+    scan(keeps=True),
 )

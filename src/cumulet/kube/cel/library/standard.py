@@ -86,7 +86,7 @@ def _in_list_cost(args: Sequence[Any]) -> int:
 
 
 def _matching(target: Argument | None, args: Sequence[Argument]) -> Estimate:
-    text, pattern = [target, *args] if target is not None else args  # type: ignore[list-item]
+    text, pattern = [target, *args] if target is not None else args
     return clip(scaled(text.size.most + 1, TRAVERSAL) * scaled(pattern.size.most, REGEX)), None
 
 

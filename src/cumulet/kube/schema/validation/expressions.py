@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -66,9 +67,7 @@ class Policy:
             elif name in names:
                 yield duplicate(f"{where}.name", name)
             names.add(name)
-            yield from _expression(
-                text, f"{where}.expression", lambda text, name=name: self._policy.declare(name, text)
-            )
+            yield from _expression(text, f"{where}.expression", functools.partial(self._policy.declare, name))
 
     def condition(self, text: str, field: str) -> Causes:
         """What is wrong with an expression that holds or does not."""
