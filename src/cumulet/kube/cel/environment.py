@@ -20,6 +20,10 @@ from cumulet.kube.cel.types import Type
 PER_CALL, PER_REQUEST, PER_CONDITIONS = 1_000_000, 10_000_000, 2_500_000
 
 
+#: What reading an expression takes, in the time that so much of an evaluation takes.
+_READING = 1000
+
+
 class LengthyError(Exception):
     """An evaluation takes longer than there is time for here; it is to be done again elsewhere, without that limit."""
 
@@ -33,6 +37,13 @@ class Budget:
     def __init__(self, left: int = PER_REQUEST, quick: int | None = None) -> None:
         self.left = left
         self.quick = quick
+
+    def charge_reading(self) -> None:
+        """Charge for reading an expression, which costs time alone. Raises `LengthyError`."""
+        if self.quick is not None:
+            self.quick -= _READING
+            if self.quick < 0:
+                raise LengthyError
 
 
 class Program:

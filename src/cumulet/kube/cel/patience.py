@@ -28,11 +28,6 @@ async def within(most: int, work: Callable[[Budget], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(_THREAD, work, Budget(most))
 
 
-async def aside(work: Callable[[], T]) -> T:
-    """What `work` makes, in that thread."""
-    return await asyncio.get_running_loop().run_in_executor(_THREAD, work)
-
-
 def from_loop(call: Callable[..., Any]) -> Callable[..., Any]:
     """A function that runs in the loop of now, wherever it is called from."""
     loop, thread = asyncio.get_running_loop(), threading.get_ident()

@@ -12,7 +12,7 @@ from cumulet.kube.codec.media import PROTOBUF, YAML, YAML_TYPES
 from cumulet.kube.codec.protobuf import ProtobufError, decode_protobuf
 from cumulet.kube.status import ApiError, bad_request
 
-__all__ = ["PROTOBUF", "YAML", "ProtobufError", "decode_body", "encode_event", "encode_protobuf"]
+__all__ = ["PROTOBUF", "YAML", "ProtobufError", "decode_body", "encode_event", "encode_protobuf", "is_yaml"]
 
 _DEPTH = 100
 #: Bytes of a body that is not understood.
@@ -69,7 +69,17 @@ def _unrecognized(raw: bytes, kind: str, reason: str) -> ApiError:
     )
 
 
+def is_yaml(content_type: str, raw: bytes) -> bool:
+    """Whether a body is YAML that is no JSON, which takes a hundred times as long to read."""
+    return content_type.partition(";")[0].strip().lower() in YAML_TYPES and raw.lstrip()[:1] != b"{"
+
+
 def _yaml(raw: bytes, kind: str) -> Any:
+    if raw.lstrip()[:1] == b"{":  # as clients write what they apply
+        try:
+            return msgspec.json.decode(raw)
+        except (msgspec.DecodeError, RecursionError):
+            pass  # then it is YAML's own form of an object, or neither
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -25,23 +25,54 @@ _MESSAGE = 5 * 1024
 _CANCELLED = "operation cancelled: actual cost limit exceeded"
 
 
-class Rule(NamedTuple):
-    """A rule that was read; `message` is its text, `messages` an expression of one."""
+class Read(NamedTuple):
+    """The expressions of a rule: whether it holds, and a message where it does not."""
 
-    text: str
     program: Program | CompileError
-    message: str
     messages: Program | None
-    reason: str
-    path: str
-    #: Whether it speaks of what was before, and whether that may be missing then.
+    #: Whether it speaks of what was before.
     is_transition: bool
-    optional_before: bool
+
+
+class Rule:
+    """A rule, which is read when it is first asked."""
+
+    def __init__(self, rule: Schema, kind: Type | None) -> None:
+        self._rule = rule
+        self._kind = kind
+        self._read: Read | None = None
+        self.text: str = rule["rule"]
+        self.message: str = rule.get("message") or ""
+        self.reason: str = rule.get("reason") or "FieldValueInvalid"
+        self.path: str = rule.get("fieldPath") or ""
+        #: Whether what was before may be missing.
+        self.optional_before = bool(rule.get("optionalOldSelf"))
 
     @property
     def shown(self) -> str:
         """As errors name it."""
         return (self.message or self.text).strip()
+
+    def read(self, budget: Budget) -> Read:
+        """Its expressions. Raises `LengthyError`."""
+        if self._read is None:
+            budget.charge_reading()
+            self._read = self._expressions()
+        return self._read
+
+    def _expressions(self) -> Read:
+        if self._kind is None:
+            why = "failed to convert to declType for CEL validation rules"
+            return Read(CompileError(why), None, is_transition=False)
+        environments = Environments.of(self._kind)
+        messages: Program | None = None
+        try:
+            program = environments.read(self._rule, "rule", BOOL)
+            if self._rule.get("messageExpression"):
+                messages = environments.read(self._rule, "messageExpression", STRING)
+        except CompileError as error:  # accepted by another version
+            return Read(error, None, is_transition=False)
+        return Read(program, messages, "oldSelf" in program.names)
 
 
 class RuleNode(NamedTuple):
@@ -119,7 +150,7 @@ class Rules:
 
 def _node(schema: Schema, types: Schema, kind: Type | None, *, is_resource: bool) -> RuleNode | None:
     """The rules of one schema for values of the type that another, which it may be a part of, declares."""
-    rules = tuple(_read(schema.get(RULES) or (), kind))
+    rules = tuple(Rule(rule, kind) for rule in schema.get(RULES) or () if (rule.get("rule") or "").strip())
     properties: dict[str, RuleNode] = {}
     for name, below in (schema.get("properties") or {}).items():
         spine = (types.get("properties") or {}).get(name)
@@ -151,36 +182,6 @@ def _node(schema: Schema, types: Schema, kind: Type | None, *, is_resource: bool
     return RuleNode(
         rules, types.get("type", ""), properties, made_below["additionalProperties"], made_below["items"], parts, keys
     )
-
-
-def _read(rules: Any, kind: Type | None) -> Iterator[Rule]:
-    environments = Environments.of(kind) if kind is not None and rules else None
-    for rule in rules:
-        text = rule.get("rule") or ""
-        if not text.strip():
-            continue
-        program: Program | CompileError
-        messages: Program | None = None
-        if environments is None:
-            program = CompileError("failed to convert to declType for CEL validation rules")
-        else:
-            try:
-                program = environments.read(rule, "rule", BOOL)
-                if rule.get("messageExpression"):
-                    messages = environments.read(rule, "messageExpression", STRING)
-            except CompileError as error:  # accepted by another version
-                program = error
-        uses_old = isinstance(program, Program) and "oldSelf" in program.names
-        yield Rule(
-            text,
-            program,
-            rule.get("message") or "",
-            messages,
-            rule.get("reason") or "FieldValueInvalid",
-            rule.get("fieldPath") or "",
-            uses_old,
-            bool(rule.get("optionalOldSelf")),
-        )
 
 
 class _StopError(Exception):
@@ -230,14 +231,15 @@ class _Walk:
         plain = {"self": shown} if before is None else {"self": shown, "oldSelf": shown_before}
         with_optional = {"self": shown, "oldSelf": NONE if before is None else Optional(True, shown_before)}
         for rule in node.rules:
-            if rule.is_transition and before is None and not rule.optional_before:
+            read = rule.read(self._budget)
+            if read.is_transition and before is None and not rule.optional_before:
                 continue
-            if isinstance(rule.program, CompileError):
-                self._add(node, path, f"rule compile error: {rule.program}")
+            if isinstance(read.program, CompileError):
+                self._add(node, path, f"rule compile error: {read.program}")
                 continue
             variables = with_optional if rule.optional_before else plain
             try:
-                if rule.program.evaluate(variables, self._budget) is True:
+                if read.program.evaluate(variables, self._budget) is True:
                     continue
             except OutOfBudgetError as error:
                 self._add(node, path, str(error))
@@ -255,7 +257,8 @@ class _Walk:
         self.causes.append(Cause(path, "FieldValueInvalid", f'Invalid value: "{node.kind}": {why}'))
 
     def _refuse(self, node: RuleNode, rule: Rule, variables: Mapping[str, Any], path: str, *, is_same: bool) -> None:
-        said, stops = self._said(rule, variables)
+        read = rule.read(self._budget)
+        said, stops = self._said(rule, read, variables)
         where = f"{path}{rule.path}" if path else rule.path.removeprefix(".")
         if stops:
             cause = Cause(where, "FieldValueInvalid", f'Invalid value: "{node.kind}": {said}')
@@ -266,18 +269,18 @@ class _Walk:
                 "FieldValueDuplicate": f'Duplicate value: "{node.kind}"',
             }.get(rule.reason, f'Invalid value: "{node.kind}"')
             cause = Cause(where, rule.reason, f"{start}: {said}")
-        if is_same and not rule.is_transition:
+        if is_same and not read.is_transition:
             self.warnings.append(f"{cause.field}: {cause.message}")
         else:
             self.causes.append(cause)
         if stops:
             raise _StopError
 
-    def _said(self, rule: Rule, variables: Mapping[str, Any]) -> tuple[str, bool]:
+    def _said(self, rule: Rule, read: Read, variables: Mapping[str, Any]) -> tuple[str, bool]:
         """What a rule says where it does not hold, and whether no further rule is asked."""
-        if rule.messages is not None:
+        if read.messages is not None:
             try:
-                found = rule.messages.evaluate(variables, self._budget)
+                found = read.messages.evaluate(variables, self._budget)
             except OutOfBudgetError:
                 why = "messageExpression evaluation failed due to running out of cost budget"
                 return f"{why}, no further validation rules will be run", True
