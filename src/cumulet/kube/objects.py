@@ -264,7 +264,7 @@ class Objects:
             start = before.load() if row.custom is None else copy.deepcopy(old)
             obj = await aside(by.size, functools.partial(change, start))
             version = obj["metadata"].get("resourceVersion")
-            if version and not re.fullmatch(r"\d{1,20}", version):
+            if version and not re.fullmatch(r"[0-9]{1,20}", version):
                 raise failure(f"strconv.ParseUint: parsing {quoted(version)}: invalid syntax")
             if version and version != str(before.revision):
                 raise conflict(row.group, row.plural, name)

@@ -224,7 +224,7 @@ def _custom(version: bytes, group: str, storage: Custom | None, webhook: bytes) 
 
 def _priority(name: str) -> tuple[int, int, int, str]:
     """Stable versions before betas before alphas, the newest first (apimachinery, `CompareKubeAwareVersionStrings`)."""
-    match = re.fullmatch(r"v(\d{1,9})(?:(alpha|beta)(\d{1,9}))?", name)
+    match = re.fullmatch(r"v([0-9]{1,9})(?:(alpha|beta)([0-9]{1,9}))?", name)
     if match is None:
         return 3, 0, 0, name
     stage = {None: 0, "beta": 1, "alpha": 2}[match[2]]

@@ -9,7 +9,7 @@ from decimal import ROUND_CEILING, Decimal, localcontext
 
 from cumulet.common.kubernetes.quantity import decimal, milli
 
-_FORM = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?\d{1,2})?")
+_FORM = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?\d{1,2})?", re.ASCII)
 _LENGTH = 64
 #: More of what is counted in powers of two counts as this.
 _MOST = Decimal(2**63 - 1)

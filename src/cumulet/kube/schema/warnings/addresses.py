@@ -24,7 +24,7 @@ def network(text: str, field: str) -> Iterator[str]:
     """The same of a range."""
     base, _, length = text.partition("/")
     found = parsed(base)
-    if found is None or not length.isdecimal() or int(length) > found.max_prefixlen:
+    if found is None or not (length.isascii() and length.isdecimal()) or int(length) > found.max_prefixlen:
         return
     whole = ipaddress.ip_network(f"{found}/{int(length)}", strict=False)
     said = False
