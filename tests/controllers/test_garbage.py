@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.cloud import Cloud
 from tests.controllers.space import Object, Space, condition, workload
 
 
@@ -140,3 +141,34 @@ def test_what_every_namespace_has(space: Space) -> None:
     account = space.get("serviceaccounts", "default")["metadata"]["uid"]
     space.delete("serviceaccounts", "default")
     space.wait("serviceaccounts", "default", lambda obj: obj["metadata"]["uid"] != account)
+
+
+def _custom(plural: str) -> Object:
+    names = {"plural": plural, "singular": plural[:-1], "kind": plural[:-1].title()}
+    schema = {"openAPIV3Schema": {"type": "object"}}
+    return {
+        "metadata": {"name": f"{plural}.passing.example"},
+        "spec": {
+            "group": "passing.example",
+            "scope": "Namespaced",
+            "names": names,
+            "versions": [{"name": "v1", "served": True, "storage": True, "schema": schema}],
+        },
+    }
+
+
+def test_a_definition_that_goes_is_watched_no_more(space: Space, cluster: Cloud) -> None:
+    """Each definition is followed while it is there: what hangs on its objects goes with them."""
+    path = f"/apis/passing.example/v1/namespaces/{space.name}"
+    definitions = "customresourcedefinitions"
+    for plural in ("firsts", "seconds", "thirds"):
+        space.make(definitions, _custom(plural))
+        space.wait(definitions, f"{plural}.passing.example", lambda obj: condition(obj, "Established"))
+        owner = space.server.make(f"{path}/{plural}", {"metadata": {"name": "owner"}})
+        space.make("configmaps", _map(f"of-{plural}", owner))
+        assert space.server.call("DELETE", f"{path}/{plural}/owner").status == 200
+        space.wait_gone("configmaps", f"of-{plural}")
+        space.delete(definitions, f"{plural}.passing.example")
+        space.wait_gone(definitions, f"{plural}.passing.example")
+    said = cluster.log("controllers")
+    assert said.count("watching firsts") <= 1

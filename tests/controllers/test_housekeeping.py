@@ -337,3 +337,79 @@ def test_roles_that_aggregate_others(space: Space) -> None:
     space.delete("clusterroles", space.name)
     for name in ("view", "edit", "admin"):
         space.wait("clusterroles", name, lambda role: rule not in role["rules"])
+
+
+@pytest.mark.parametrize(
+    ("what", "plural", "obj"),
+    [
+        ("secrets", "secrets", {"stringData": {"a": "b"}}),
+        ("count/leases.coordination.k8s.io", "leases", {"spec": {"holderIdentity": "a"}}),
+        ("count/serviceaccounts", "serviceaccounts", {}),
+    ],
+)
+def test_what_is_deleted_is_soon_not_used(space: Space, what: str, plural: str, obj: Object) -> None:
+    space.make("resourcequotas", {"metadata": {"name": "q"}, "spec": {"hard": {what: "20"}}})
+    before = space.wait("resourcequotas", "q", lambda item: item["status"].get("used"))["status"]["used"][what]
+    space.make(plural, {"metadata": {"name": "counted"}, **obj})
+    more = {what: str(int(before) + 1)}
+    space.wait("resourcequotas", "q", lambda item: item["status"]["used"] == more)
+    space.delete(plural, "counted")
+    space.wait("resourcequotas", "q", lambda item: item["status"]["used"] == {what: before})
+
+
+def _service(name: str, **spec: object) -> Object:
+    return {"metadata": {"name": name}, "spec": {"ports": [{"name": "web", "port": 80}], **spec}}
+
+
+def _endpoints(name: str, *addresses: str, **metadata: object) -> Object:
+    subset = {
+        "addresses": [{"ip": address} for address in addresses],
+        "notReadyAddresses": [{"ip": "10.9.9.9", "hostname": "late"}],
+        "ports": [{"name": "web", "port": 8080}],
+    }
+    return {"metadata": {"name": name, **metadata}, "subsets": [subset]}
+
+
+def test_end_points_written_by_hand_become_slices(space: Space) -> None:
+    space.make("services", _service("outside"))
+    space.make("endpoints", _endpoints("outside", "10.9.0.1", "10.9.0.2", "2001:db8::1"))
+
+    def of(family: str, count: int) -> Object:
+        return space.wait_any(
+            "endpointslices", lambda item: item["addressType"] == family and len(item.get("endpoints") or ()) == count
+        )
+
+    made = of("IPv4", 3)
+    assert made["metadata"]["labels"] == {
+        "kubernetes.io/service-name": "outside",
+        "endpointslice.kubernetes.io/managed-by": "endpointslicemirroring-controller.k8s.io",
+    }
+    assert made["metadata"]["ownerReferences"][0]["kind"] == "Endpoints"
+    assert made["ports"] == [{"name": "web", "port": 8080, "protocol": "TCP"}]
+    assert [(item["addresses"], item["conditions"]["ready"]) for item in made["endpoints"]] == [
+        (["10.9.0.1"], True),
+        (["10.9.0.2"], True),
+        (["10.9.9.9"], False),
+    ]
+    assert of("IPv6", 1)["endpoints"][0]["addresses"] == ["2001:db8::1"]
+    fewer = _endpoints("outside", "10.9.0.3")["subsets"]
+    space.patch("endpoints", "outside", {"subsets": fewer}, kind="merge")
+    assert of("IPv4", 2)["endpoints"][0]["addresses"] == ["10.9.0.3"]
+    space.wait_gone("endpointslices", made["metadata"]["name"])
+    space.delete("endpoints", "outside")
+    for item in space.all("endpointslices"):
+        space.wait_gone("endpointslices", item["metadata"]["name"])
+
+
+def test_end_points_that_are_not_mirrored(space: Space) -> None:
+    space.make("services", _service("chosen", selector={"app": "none"}), _service("skipped"), _service("last"))
+    skip = {"labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}}
+    space.make("endpoints", _endpoints("skipped", "10.9.0.1", **skip), _endpoints("alone", "10.9.0.1"))
+    space.make("endpoints", _endpoints("last", "10.9.0.4"))
+    space.wait_any("endpointslices", lambda item: item["metadata"]["labels"]["kubernetes.io/service-name"] == "last")
+    mirrored = [
+        item["metadata"]["labels"]["kubernetes.io/service-name"]
+        for item in space.all("endpointslices")
+        if item["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"].startswith("endpointslicemirroring")
+    ]
+    assert mirrored == ["last"]

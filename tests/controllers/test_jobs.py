@@ -139,7 +139,7 @@ def test_what_is_due_is_started(space: Space) -> None:
     first = space.wait("cronjobs", "tick", lambda obj: obj["status"].get("active"))
     assert first["status"]["lastScheduleTime"]
     name = first["status"]["active"][0]["name"]
-    assert space.events("tick")[0] == f"SuccessfulCreate: Created job {name}"
+    assert space.wait_event("tick", "SuccessfulCreate") == f"Created job {name}"
     owner = space.get(JOBS, name)["metadata"]
     assert owner["ownerReferences"][0]["kind"] == "CronJob"
     assert "batch.kubernetes.io/cronjob-scheduled-timestamp" in owner["annotations"]
@@ -224,3 +224,54 @@ def test_no_time_ever() -> None:
         with pytest.raises(ValueError, match=r"\w"):
             parse(text)
     assert parse("@every 1s").every == timedelta(seconds=1)
+
+
+FINALIZER = "batch.kubernetes.io/job-tracking"
+
+
+def _is_untracked(pod: Object) -> bool:
+    return FINALIZER not in (pod["metadata"].get("finalizers") or ())
+
+
+def test_a_pod_that_a_job_lets_go_can_end(space: Space) -> None:
+    space.make(JOBS, job("j", "runs", completions=2, parallelism=2))
+    pod = space.wait_any("pods", lambda pod: pod["status"].get("phase") == "Running")
+    name = pod["metadata"]["name"]
+    assert not _is_untracked(pod)
+    space.patch("pods", name, {"metadata": {"labels": {"batch.kubernetes.io/controller-uid": None}}})
+    let_go = space.wait("pods", name, lambda pod: not pod["metadata"].get("ownerReferences"))
+    assert _is_untracked(space.wait("pods", name, _is_untracked))
+    assert let_go["metadata"]["uid"] == pod["metadata"]["uid"]
+    space.delete("pods", name)
+    space.wait_gone("pods", name)
+    # Another is made in its place.
+    space.wait_status(JOBS, "j", active=2)
+
+
+def test_pods_that_outlive_their_job_can_end(space: Space) -> None:
+    space.make(JOBS, job("j", "runs", completions=2, parallelism=2))
+    space.wait_status(JOBS, "j", active=2, ready=2)
+    space.kubectl("delete", "job", "j", "--cascade=orphan", "--wait=true", "--timeout=20s")
+    for pod in space.all("pods"):
+        name = pod["metadata"]["name"]
+        left = space.wait("pods", name, _is_untracked)
+        assert not left["metadata"].get("ownerReferences")
+        space.delete("pods", name)
+        space.wait_gone("pods", name)
+
+
+def test_a_suspended_job_drops_a_pod_that_it_took(space: Space) -> None:
+    space.make(JOBS, job("j", "runs", completions=1, parallelism=1, suspend=True))
+    made = space.wait(JOBS, "j", lambda obj: condition(obj, "Suspended"))
+    template = made["spec"]["template"]
+    space.make(
+        "pods", {"metadata": {"name": "stray", "labels": template["metadata"]["labels"]}, "spec": template["spec"]}
+    )
+    # It is nobody's, and the job's by its labels; a job that is suspended drops it again.
+    space.wait_gone("pods", "stray")
+
+
+def test_a_pod_of_nobody_can_end(space: Space) -> None:
+    finalizer = {"metadata": {"name": "left", "finalizers": [FINALIZER]}}
+    space.make("pods", {**finalizer, "spec": template("left")["template"]["spec"]})
+    space.wait("pods", "left", _is_untracked)

@@ -121,6 +121,16 @@ class Cluster:
                 return found
         raise AssertionError(f"no event {reason} about {name}")
 
+    def wait_count(self, name: str, reason: str, least: int) -> None:
+        """Wait until an event of that reason about an object has happened at least so often."""
+        selector = f"involvedObject.name={name},reason={reason}"
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            found = self.kubectl("get", "events", "--field-selector", selector, "-o", "jsonpath={.items[*].count}")
+            if sum(map(int, found.split())) >= least:
+                return
+        raise AssertionError(f"{reason} about {name} happened {found or 0} times, not {least}")
+
     def curl(self, url: str) -> str:
         """Get a page, asking again while nobody listens."""
         return self.installation.run("curl", "-sS", "--max-time", "20", "--retry", "8", "--retry-connrefused", url)

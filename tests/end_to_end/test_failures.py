@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -107,6 +108,72 @@ def test_volumes_of_the_node_are_refused(cluster: Cluster, name: str, volume: di
     cluster.pod(pod, volumes=[{"name": "data", **volume}])
     message = cluster.events(pod, "ProviderCreateFailed")
     assert f"requires volume data which is of an unsupported type ({name})" in message
-    cluster.wait(f"pod {pod}", "jsonpath={.status.phase}=Failed")
+    cluster.wait(f"pod {pod}", "jsonpath={.status.reason}=ProviderFailed")
+    assert cluster.kubectl("get", "pod", pod, "-o", "jsonpath={.status.phase}") == "Pending"
     # Nothing half made: no container group has the pod's name.
     assert all(pod not in row["name"] for row in cluster.installation.cumulet("cost", "-o", "json"))
+
+
+#: What a virtual node refuses, in a pod template: by the node itself, and by container instances.
+REFUSED: dict[str, dict[str, Any]] = {
+    "host-path": {"volumes": [{"name": "data", "hostPath": {"path": "/"}}]},
+    "host-network": {"hostNetwork": True},
+    "host-pid": {"hostPID": True},
+    "host-ipc": {"hostIPC": True},
+    "privileged": {"securityContext": {"privileged": True}},
+    "grpc-probe": {"livenessProbe": {"grpc": {"port": 80}}},
+    "port-without-name": {"livenessProbe": {"httpGet": {"port": "none"}}},
+    "long-mount-path": {
+        "volumes": [{"name": "data", "emptyDir": {}}],
+        "volumeMounts": [{"name": "data", "mountPath": "/data/../.."}],
+    },
+}
+_OF_A_CONTAINER = ("securityContext", "livenessProbe", "volumeMounts")
+
+
+def _owner(kind: str, name: str, fields: dict[str, Any]) -> dict[str, Any]:
+    container = {"name": "web", "image": "web"} | {key: fields[key] for key in fields if key in _OF_A_CONTAINER}
+    spec = {
+        "nodeSelector": {"kubernetes.io/role": "agent", "beta.kubernetes.io/os": "linux", "type": "virtual-kubelet"},
+        "tolerations": [{"key": "virtual-kubelet.io/provider", "operator": "Exists"}],
+        "containers": [container],
+        **{key: fields[key] for key in fields if key not in _OF_A_CONTAINER},
+    }
+    labels = {"storm": name}
+    is_old = kind == "ReplicationController"
+    return {
+        "apiVersion": "v1" if is_old else "apps/v1",
+        "kind": kind,
+        "metadata": {"name": name},
+        "spec": {
+            "replicas": 1,
+            "selector": labels if is_old else {"matchLabels": labels},
+            **({"serviceName": name} if kind == "StatefulSet" else {}),
+            "template": {"metadata": {"labels": labels}, "spec": spec},
+        },
+    }
+
+
+def _pods(cluster: Cluster, name: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(cluster.kubectl("get", "pods", "-l", f"storm={name}", "-o", "json"))[
+        "items"
+    ]
+    return found
+
+
+def test_no_refusal_makes_more_pods(cluster: Cluster) -> None:
+    owners = [_owner("Deployment", name, fields) for name, fields in REFUSED.items()]
+    for kind in ("ReplicationController", "StatefulSet"):
+        owners.append(_owner(kind, kind.lower(), REFUSED["host-path"]))
+    names = [owner["metadata"]["name"] for owner in owners]
+    cluster.kubectl("create", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": owners}))
+    first = {}
+    for name in names:
+        cluster.wait(f"pod --selector=storm={name}", "jsonpath={.status.reason}=ProviderFailed")
+        first[name] = _pods(cluster, name)
+        assert [pod["status"]["phase"] for pod in first[name]] == ["Pending"]
+    for name in names:
+        # It was tried again, and again, and is the same pod.
+        (pod,) = first[name]
+        cluster.wait_count(pod["metadata"]["name"], "ProviderCreateFailed", 4)
+        assert [item["metadata"]["uid"] for item in _pods(cluster, name)] == [pod["metadata"]["uid"]]

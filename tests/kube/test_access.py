@@ -359,3 +359,24 @@ def test_who_may_escalate_and_bind(server: Server) -> None:
     for name, status in (("view", 201), ("edit", 403)):
         binding = {"metadata": {"name": f"b-{name}"}, **grants.binds(name)}
         assert grants.call("POST", f"{grants.path}/rolebindings", binding).status == status
+
+
+_TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (
+            "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
+            {"spec": {"nonResourceAttributes": {"path": "/"}}},
+        ),
+        ("/apis/authentication.k8s.io/v1/selfsubjectreviews", {}),
+        ("/apis/authentication.k8s.io/v1/tokenreviews", {"spec": {"token": "x"}}),
+        ("/api/v1/namespaces/default/serviceaccounts/default/token", {"spec": {}}),
+    ],
+)
+def test_what_has_no_table_is_not_answered_as_one(server: Server, path: str, body: Any) -> None:
+    refused = server.call("POST", path, body, accept=_TABLE)
+    assert (refused.status, refused.body["reason"]) == (406, "NotAcceptable")
+    assert server.call("POST", path, body, accept=f"{_TABLE},application/json").status == 201

@@ -125,3 +125,18 @@ def test_nobody_asks_to_be_everybody(server: Server) -> None:
     answer = server.call("POST", PATH, body(request=signing_request("system:masters")))
     assert answer.status == 403
     assert "signer with system:masters group is not allowed" in answer.body["message"]
+
+
+@pytest.mark.parametrize("part", ["approval", "status"])
+def test_metadata_is_patched_with_a_part(server: Server, part: str) -> None:
+    made = server.make(PATH, body(signerName="example.com/signer"))
+    path = f"{PATH}/{made['metadata']['name']}"
+    patch = {
+        "metadata": {"annotations": {"patched": part}, "labels": {"a": "b"}},
+        "spec": {"signerName": "example.com/o"},
+    }
+    answer = server.call("PATCH", f"{path}/{part}", patch, content_type="application/merge-patch+json")
+    assert answer.status == 200
+    kept = server.call("GET", path).body
+    assert (kept["metadata"]["annotations"], kept["metadata"]["labels"]) == ({"patched": part}, {"a": "b"})
+    assert kept["spec"] == made["spec"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -63,11 +64,20 @@ def test_a_list_of_the_past_and_of_the_future(server: Server, path: str) -> None
         ("half", [f"c{number}" for number in range(10)]),
         ("!half", []),
         ("half=1,half in (0)", []),
+        # Of a label that no object has.
+        ("none=1", []),
+        ("none!=1", [f"c{number}" for number in range(10)]),
+        ("none in (1)", []),
+        ("none notin (1)", [f"c{number}" for number in range(10)]),
+        ("none", []),
+        ("!none", [f"c{number}" for number in range(10)]),
+        ("none>1", []),
+        ("half>0", ["c1", "c3", "c5", "c7", "c9"]),
+        ("half<1", ["c0", "c2", "c4", "c6", "c8"]),
     ],
 )
 def test_label_selectors(server: Server, path: str, selector: str, wanted: list[str]) -> None:
-    quoted = selector.replace(" ", "%20").replace("!", "%21")
-    assert names(server.call("GET", f"{path}?labelSelector={quoted}")) == wanted
+    assert names(server.call("GET", f"{path}?{urlencode({'labelSelector': selector})}")) == wanted
 
 
 def test_field_selectors(server: Server, path: str) -> None:

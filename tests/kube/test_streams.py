@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import pytest
 from multidict import CIMultiDict
 from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 from yarl import URL
 
@@ -161,6 +162,30 @@ def test_a_right_to_get_is_none_to_run_commands(kubectl: Program) -> None:
     for switch in ("true", "false"):
         said = kubectl("exec", "p", "--as=eve", "--", "true", code=1, KUBECTL_REMOTE_COMMAND_WEBSOCKETS=switch)
         assert 'cannot create resource "pods/exec"' in said
+
+
+@pytest.mark.parametrize("protocol", [None, "binary.k8s.io", "base64.binary.k8s.io"])
+async def test_logs_over_a_websocket(pod: URL, context: ssl.SSLContext, protocol: str | None) -> None:
+    protocols = [Subprotocol(protocol)] if protocol is not None else None
+    url = str((pod / "log").with_scheme("wss"))
+    async with connect(url, ssl=context, subprotocols=protocols, proxy=None) as socket:
+        assert socket.subprotocol == protocol
+        messages = [message async for message in socket]
+    if protocol == "base64.binary.k8s.io":
+        messages = [base64.b64decode(message) for message in messages]
+    assert b"".join(message for message in messages if isinstance(message, bytes)) == b"one\ntwo\n"
+
+
+async def test_logs_over_a_websocket_of_another_protocol(pod: URL, context: ssl.SSLContext) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        async with connect(
+            str((pod / "log").with_scheme("wss")),
+            ssl=context,
+            subprotocols=[Subprotocol("v4.channel.k8s.io")],
+            proxy=None,
+        ):
+            pass
+    assert refused.value.response.status_code == 403
 
 
 def test_options_of_logs(kubectl: Program) -> None:

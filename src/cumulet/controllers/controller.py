@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,16 +23,41 @@ class Context:
         #: Runs what controllers start later, such as the informers of resources that are new.
         self.tasks = tasks
         self.informers: dict[Resource, Informer] = {}
+        self._passing: dict[Resource, tuple[Informer, asyncio.Task[None]]] = {}
         self.recorders: dict[str, EventRecorder] = {}
 
     def informer(self, resource: Resource) -> Informer:
         """The informer of a resource."""
         if resource not in self.informers:
             informer = self.informers[resource] = Informer(self.client, resource)
-            informer.add_index("namespace", lambda obj: (obj["metadata"].get("namespace", ""),))
+            informer.add_index("namespace", _namespaces)
             informer.add_index("controller", _controllers)
             informer.add_index("orphans", _orphans)
         return self.informers[resource]
+
+    def passing_informer(self, resource: Resource) -> Informer:
+        """The informer of a resource that may come and go, of metadata alone unless another controller has the whole.
+
+        It runs from now on, until `forget`.
+        """
+        if resource in self.informers:
+            return self.informers[resource]
+        if resource not in self._passing:
+            informer = Informer(self.client, resource, metadata_only=True)
+            informer.add_index("namespace", _namespaces)
+            self._passing[resource] = informer, self.tasks.start(informer.run(), f"informer {resource.plural}")
+        return self._passing[resource][0]
+
+    def has(self, resource: Resource) -> bool:
+        """Whether an informer of a resource runs."""
+        return resource in self.informers or resource in self._passing
+
+    def forget(self, resource: Resource) -> None:
+        """A resource is not served any more: stop its informer. To its handlers its objects are deleted."""
+        informer, task = self._passing.pop(resource, (None, None))
+        if informer is not None and task is not None:
+            task.cancel()
+            informer.clear()
 
     def events(self, component: str) -> EventRecorder:
         """The recorder of a component, such as `deployment-controller`."""
@@ -62,6 +88,10 @@ def controller_of(obj: Object) -> Object | None:
             found: Object = owner
             return found
     return None
+
+
+def _namespaces(obj: Object) -> tuple[str, ...]:
+    return (obj["metadata"].get("namespace", ""),)
 
 
 def _controllers(obj: Object) -> tuple[str, ...]:

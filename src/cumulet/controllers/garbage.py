@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from cumulet.common.kubernetes import Informer, KubernetesError, Resource, WorkQueue
+from cumulet.common.kubernetes import KubernetesError, Resource, WorkQueue
 from cumulet.common.kubernetes.client import EVENTS, PODS
 from cumulet.common.kubernetes.informer import Handler
 from cumulet.controllers.controller import Context, Key, Object, key_of
-from cumulet.controllers.discovery import discover
+from cumulet.controllers.discovery import look
 
 _DEFINITIONS = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", False)
 _NEEDED = {"list", "watch", "delete"}
@@ -47,7 +47,7 @@ class GarbageCollector:
         self._context = context
         self._client = context.client
         self._events = context.events("garbage-collector-controller")
-        self._informers: dict[_GROUP_KIND, Informer] = {}
+        self._watched: dict[_GROUP_KIND, Resource] = {}
         self._kinds: dict[_GROUP_KIND, Resource] = {}
         self._nodes: dict[str, Node] = {}
         self._dependents: dict[str, set[str]] = {}
@@ -62,21 +62,19 @@ class GarbageCollector:
     # The graph.
 
     async def _watch_all(self) -> None:
-        found = [served for served in await discover(self._client) if served.verbs >= _NEEDED]
-        self._kinds = {(served.resource.group, served.resource.kind): served.resource for served in found}
-        for served in found:
-            resource = served.resource
-            identity = resource.group, resource.kind
-            if identity in self._informers or resource.plural in _IGNORED:
-                continue
-            known = self._context.informers.get(resource)
-            informer = known or Informer(self._client, resource, metadata_only=True)
-            self._informers[identity] = informer
-            informer.add_handler(self._handler(resource))
-            if known is None:
-                self._context.tasks.start(informer.run(), f"garbage {resource.plural}")
-        for identity in [identity for identity in self._informers if identity not in self._kinds]:
-            del self._informers[identity]  # its definition is gone, and all of its objects with it
+        found, silent = await look(self._client)
+        kinds = {(one.resource.group, one.resource.kind): one.resource for one in found if one.verbs >= _NEEDED}
+        # What is known of a group that does not answer stays true until it says otherwise.
+        self._kinds = kinds | {key: kind for key, kind in self._kinds.items() if key[0] in silent}
+        for identity, resource in list(self._watched.items()):
+            # Its definition is gone, and all of its objects with it, or another version is served now.
+            if self._kinds.get(identity) != resource:
+                del self._watched[identity]
+                self._context.forget(resource)
+        for identity, resource in self._kinds.items():
+            if identity not in self._watched and resource.plural not in _IGNORED:
+                self._watched[identity] = resource
+                self._context.passing_informer(resource).add_handler(self._handler(resource))
         unjudged, self._unjudged = self._unjudged, set()
         for uid in unjudged:
             self._look_at(uid)
@@ -139,7 +137,9 @@ class GarbageCollector:
             await self._collect(node)
 
     def _unseen(self) -> bool:
-        return any(not informer.synced.is_set() for informer in self._informers.values())
+        return any(
+            not self._context.passing_informer(resource).synced.is_set() for resource in self._watched.values()
+        )
 
     async def _collect(self, node: Node) -> None:
         references = node.obj["metadata"]["ownerReferences"]

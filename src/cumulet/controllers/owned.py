@@ -25,13 +25,17 @@ def selector_of(owner: Object) -> Mapping[str, Any] | None:
 
 
 class Owned:
-    """The objects of one resource that owners of another control."""
+    """The objects of one resource that owners of another control.
 
-    def __init__(self, context: Context, resource: Resource, owner: Resource) -> None:
+    With a `finalizer`, an object gets it with its owner and loses it with it (`PodControllerRefManager`).
+    """
+
+    def __init__(self, context: Context, resource: Resource, owner: Resource, *, finalizer: str = "") -> None:
         self.informer = context.informer(resource)
         self._client = context.client
         self._resource = resource
         self._owner = owner
+        self._finalizer = finalizer
         self._owners = context.informer(owner)
         self._written: dict[str, dict[Key, Object]] = {}
         self._deleted: set[str] = set()
@@ -97,15 +101,20 @@ class Owned:
 
     async def _adopt(self, owner: Object, obj: Object) -> None:
         references = [*(obj["metadata"].get("ownerReferences") or ()), owner_reference(owner, self._owner)]
-        await self._refer(owner, obj, references)
+        await self._refer(owner, obj, references, adopted=True)
 
     async def _release(self, owner: Object, obj: Object) -> None:
         uid = owner["metadata"]["uid"]
         references = [item for item in obj["metadata"].get("ownerReferences") or () if item["uid"] != uid]
-        await self._refer(owner, obj, references or None)
+        await self._refer(owner, obj, references, adopted=False)
 
-    async def _refer(self, owner: Object, obj: Object, references: list[Object] | None) -> None:
-        metadata = {"uid": obj["metadata"]["uid"], "ownerReferences": references}
+    async def _refer(self, owner: Object, obj: Object, references: list[Object], *, adopted: bool) -> None:
+        metadata = {"uid": obj["metadata"]["uid"], "ownerReferences": references or None}
+        if self._finalizer:
+            kept = [item for item in obj["metadata"].get("finalizers") or () if item != self._finalizer]
+            metadata["finalizers"] = [*kept, self._finalizer] if adopted else kept or None
+            # A merge patch replaces the list, so it must be the list of this version.
+            metadata["resourceVersion"] = obj["metadata"]["resourceVersion"]
         try:
             await self.change(owner, obj, {"metadata": metadata})
         except KubernetesError as error:

@@ -90,8 +90,8 @@ def from_template(template: Object, *, name: str | None = None, prefix: str = ""
 class OwnedPods(Owned):
     """Pods that owners control; each that is made or deleted is told of in an event of the owner."""
 
-    def __init__(self, context: Context, owner: Resource, component: str) -> None:
-        super().__init__(context, PODS, owner)
+    def __init__(self, context: Context, owner: Resource, component: str, *, finalizer: str = "") -> None:
+        super().__init__(context, PODS, owner, finalizer=finalizer)
         self._events = context.events(component)
 
     async def create(self, owner: Object, obj: Object) -> Object:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from cumulet.common.kubernetes import Client, KubernetesError, Resource, WorkQueue
+from cumulet.common.kubernetes import Client, Informer, KubernetesError, Resource, WorkQueue
 from cumulet.common.kubernetes.amounts import Amounts
 from cumulet.common.kubernetes.client import (
     CONFIGMAPS,
     DEPLOYMENTS,
     JOBS,
-    METADATA_LIST_ONLY,
     PERSISTENTVOLUMECLAIMS,
     PODS,
     REPLICASETS,
@@ -21,11 +20,12 @@ from cumulet.common.kubernetes.client import (
 )
 from cumulet.common.kubernetes.informer import Handler
 from cumulet.common.kubernetes.usage import covers, usage, written
+from cumulet.common.tasks import wait_for
 from cumulet.controllers.controller import Context, Key, Object, key_of
 from cumulet.controllers.discovery import discover
 from cumulet.controllers.pods import phase_of
 
-#: A change of one of these is counted at once, of any other at the next look.
+#: What is followed from the start; what else a quota counts is followed once one does.
 _WATCHED = (
     PODS,
     SERVICES,
@@ -38,6 +38,8 @@ _WATCHED = (
     JOBS,
 )
 _EVERY = 60.0
+#: Seconds for a first list of what is counted.
+_PATIENCE = 10.0
 
 
 class QuotaController:
@@ -46,10 +48,11 @@ class QuotaController:
     def __init__(self, context: Context) -> None:
         self.queue: WorkQueue[Key] = WorkQueue()
         self._client = context.client
+        self._context = context
         self._quotas = context.informer(RESOURCEQUOTAS)
         self._quotas.add_handler(lambda change, obj, old: self.queue.add(key_of(obj)))
         self._informers = {_name(resource): context.informer(resource) for resource in _WATCHED}
-        self._resources: dict[str, Resource] = {}
+        self._counted: dict[str, Informer] = {}
         for resource in _WATCHED:
             context.informer(resource).add_handler(self._handler(_name(resource)))
 
@@ -90,14 +93,16 @@ class QuotaController:
         """All objects of a resource, by their metadata where only their number matters."""
         if name in self._informers:
             return self._informers[name].indexed("namespace", namespace)
-        if name not in self._resources:
-            self._resources = await _namespaced(self._client)
-        resource = self._resources.get(name)
-        if resource is None:
-            return []  # not served: there are none
-        found = await self._client.list(resource, namespace, accept=METADATA_LIST_ONLY)
-        items: list[Object] = found["items"]
-        return items
+        informer = self._counted.get(name)
+        if informer is None or not self._context.has(informer.resource):
+            resource = (await _namespaced(self._client)).get(name)
+            if resource is None:
+                return []  # not served: there are none
+            informer = self._counted[name] = self._context.passing_informer(resource)
+            informer.add_handler(self._handler(name))
+        if not await wait_for(informer.synced, _PATIENCE):
+            raise TimeoutError(f"{name} cannot be listed")
+        return informer.indexed("namespace", namespace)
 
 
 async def _namespaced(client: Client) -> dict[str, Resource]:

@@ -19,7 +19,8 @@ from cumulet.controllers.disruption import DisruptionController
 from cumulet.controllers.endpoints import EndpointsController
 from cumulet.controllers.eviction import TaintEvictionController
 from cumulet.controllers.garbage import GarbageCollector
-from cumulet.controllers.job import ExpiryController, JobController
+from cumulet.controllers.job import ExpiryController, JobController, OrphanPodController
+from cumulet.controllers.mirroring import EndpointSliceMirroringController
 from cumulet.controllers.namespaces import NamespaceController, ServiceAccountController
 from cumulet.controllers.nodes import NodeLifecycleController
 from cumulet.controllers.podgc import PodGarbageCollector
@@ -27,6 +28,7 @@ from cumulet.controllers.protection import VolumeProtectionController
 from cumulet.controllers.quota import QuotaController
 from cumulet.controllers.replicaset import ReplicaSetController, ReplicationControllerController
 from cumulet.controllers.statefulset import StatefulSetController
+from cumulet.controllers.tokens import TokenController
 
 #: Each controller and how many of its keys are worked on at once.
 CONTROLLERS: tuple[tuple[Callable[[Context], Controller], int], ...] = (
@@ -37,11 +39,14 @@ CONTROLLERS: tuple[tuple[Callable[[Context], Controller], int], ...] = (
     (DaemonSetController, 2),
     (JobController, 4),
     (ExpiryController, 1),
+    (OrphanPodController, 1),
     (CronJobController, 2),
     (EndpointsController, 4),
+    (EndpointSliceMirroringController, 2),
     (GarbageCollector, 8),
     (NamespaceController, 2),
     (ServiceAccountController, 2),
+    (TokenController, 2),
     (NodeLifecycleController, 2),
     (TaintEvictionController, 4),
     (PodGarbageCollector, 1),

@@ -15,9 +15,9 @@ ENDPOINTS_MANAGER = "endpoint-controller"
 TRIGGER = "endpoints.kubernetes.io/last-change-trigger-time"
 OVER_CAPACITY = "endpoints.kubernetes.io/over-capacity"
 
-_NAME_LABEL = "kubernetes.io/service-name"
-_HEADLESS_LABEL = "service.kubernetes.io/headless"
-_RESERVED = (_NAME_LABEL, MANAGER_LABEL, _HEADLESS_LABEL)
+NAME_LABEL = "kubernetes.io/service-name"
+HEADLESS_LABEL = "service.kubernetes.io/headless"
+_RESERVED = (NAME_LABEL, MANAGER_LABEL, HEADLESS_LABEL)
 #: Endpoints hold no more addresses than this; the slices have them all.
 _MOST = 1000
 
@@ -47,7 +47,7 @@ def by_ports(service: Object, pods: Iterable[Object]) -> dict[Ports, list[Object
 def slice_labels(service: Object) -> dict[str, str]:
     """Those of the service, and whose slice it is."""
     labels = {key: value for key, value in _labels(service).items() if key not in _RESERVED}
-    return {**labels, **_headless(service), _NAME_LABEL: service["metadata"]["name"], MANAGER_LABEL: MANAGER}
+    return {**labels, **_headless(service), NAME_LABEL: service["metadata"]["name"], MANAGER_LABEL: MANAGER}
 
 
 def slice_endpoints(service: Object, pods: list[Object]) -> list[Object]:
@@ -177,7 +177,7 @@ def _labels(service: Object) -> dict[str, str]:
 
 
 def _headless(service: Object) -> dict[str, str]:
-    return {_HEADLESS_LABEL: ""} if service["spec"].get("clusterIP") in (None, "", "None") else {}
+    return {HEADLESS_LABEL: ""} if service["spec"].get("clusterIP") in (None, "", "None") else {}
 
 
 def _hostname(service: Object, pod: Object) -> Object:

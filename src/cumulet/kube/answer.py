@@ -64,6 +64,13 @@ def _form(accept: str, include: str) -> Form:
     return Form("", "Metadata")
 
 
+def check_plain(request: web.BaseRequest) -> None:
+    """Raises `ApiError` 406 where a client takes nothing but a table or metadata of what has neither."""
+    accept = request.headers.get("Accept", "")
+    if accept and all(";as=" in part.replace(" ", "") for part in accept.split(",")):
+        raise _unacceptable()
+
+
 def _checked(include: str, shape: str) -> Include:
     if shape == "Table" and include not in ("Metadata", "Object", "None"):
         why = "must be 'Metadata', 'Object', 'None', or empty"

@@ -29,6 +29,7 @@ from cumulet.kube.impersonate import impersonated
 from cumulet.kube.metrics import GROUP as METRICS
 from cumulet.kube.metrics import ResourceMetrics
 from cumulet.kube.objects import Objects
+from cumulet.kube.openapi_v2 import Swagger
 from cumulet.kube.options import check_write, delete_options
 from cumulet.kube.patching import patcher, unpatched
 from cumulet.kube.reading import Reading
@@ -95,6 +96,7 @@ class Api:
         self._audit = audit
         self._metrics = resource_metrics
         self._aggregation = aggregation
+        self._swagger = Swagger()
         self._applying = Applying(objects)
         self._requests, self._seconds = metrics
         self._series: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
@@ -216,9 +218,7 @@ class Api:
             case ["openapi", "v3", *rest] if (raw := openapi.document(rows, "/".join(rest))) is not None:
                 return respond(request, raw)
             case ["openapi", "v2"]:
-                return encode(
-                    request, {"swagger": "2.0", "info": {"title": "Kubernetes", "version": "v1.36.0"}, "paths": {}}
-                )
+                return await self._swagger.answer(request, rows)
         raise no_such_resource()
 
     def _group(self, rows: tuple[Row, ...], group: str) -> Object | None:

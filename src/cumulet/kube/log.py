@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 from typing import Any
 
 import aiohttp
@@ -9,6 +11,8 @@ from aiohttp import web
 from yarl import URL
 
 from cumulet.common import clock
+from cumulet.common.kubernetes.negotiation import accept_websocket
+from cumulet.common.tasks import until_one_ends
 from cumulet.kube.kubelet import Kubelet
 from cumulet.kube.options import is_set
 from cumulet.kube.status import ApiError, Cause, bad_request, invalid
@@ -33,6 +37,8 @@ async def log(kubelet: Kubelet, request: web.BaseRequest, pod: Object) -> web.St
         async with kubelet.session.get(url) as upstream:
             if upstream.status >= 400:
                 raise _failure(upstream.status, (await upstream.text())[:2048].strip())
+            if request.headers.get("Upgrade", "").lower() == "websocket":
+                return await _through_websocket(request, upstream)
             response = web.StreamResponse(headers={"Content-Type": "text/plain"})
             await response.prepare(request)
             async for chunk in upstream.content.iter_any():
@@ -41,6 +47,28 @@ async def log(kubelet: Kubelet, request: web.BaseRequest, pod: Object) -> web.St
             return response
     except aiohttp.ClientConnectionError as error:
         raise ApiError(500, "InternalError", f'Get "{url}": {error}', {}) from None
+
+
+async def _through_websocket(request: web.BaseRequest, upstream: aiohttp.ClientResponse) -> web.StreamResponse:
+    """A log as messages (apiserver, `wsstream.Reader`): bytes, or text in base64 where the client asks for that."""
+    try:
+        socket = await accept_websocket(request, ("binary.k8s.io", "base64.binary.k8s.io"))
+    except web.HTTPForbidden as error:
+        raise ApiError(403, "Forbidden", error.text or error.reason, {}) from None
+    in_text = (socket.ws_protocol or "").startswith("base64.")
+
+    async def send() -> None:
+        async for chunk in upstream.content.iter_any():
+            await (socket.send_str(base64.b64encode(chunk).decode()) if in_text else socket.send_bytes(chunk))
+
+    async def until_closed() -> None:
+        async for _ in socket:  # what a client says is not listened to
+            pass
+
+    with contextlib.suppress(ConnectionError):
+        await until_one_ends(send(), until_closed())
+        await socket.close()
+    return socket
 
 
 def _options(request: web.BaseRequest, name: str) -> dict[str, str]:

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -34,22 +34,45 @@ def index(rows: Rows) -> dict[str, Any]:
     """`/openapi/v3`: where each document is, under an address that changes with it."""
     return {
         "paths": {
-            path: {"serverRelativeURL": f"/openapi/v3/{path}?hash={_hash(rows, path)}"} for path in _paths(rows)
+            path: {"serverRelativeURL": f"/openapi/v3/{path}?hash={_hash(rows, path)}"} for path in paths_of(rows)
         }
     }
+
+
+class Parts(NamedTuple):
+    """What the document of one group and version is made of; `custom` names the schemas of custom resources."""
+
+    paths: dict[str, Any]
+    schemas: dict[str, msgspec.Raw]
+    custom: set[str]
 
 
 @functools.lru_cache(maxsize=4)
 def document(rows: Rows, path: str) -> bytes | None:
     """The document of `api/v1` or `apis/apps/v1`, or `None`."""
-    if path not in _paths(rows):
+    if path not in paths_of(rows):
         return None
-    parts = path.split("/")
-    group, version = ("", parts[1]) if parts[0] == "api" else (parts[1], parts[2])
+    found = parts(rows, path)
+    return msgspec.json.encode(
+        {
+            "openapi": "3.0.0",
+            "info": {"title": "Kubernetes", "version": "v1.36.0"},
+            "paths": found.paths,
+            "components": {"schemas": found.schemas},
+        }
+    )
+
+
+def parts(rows: Rows, path: str) -> Parts:
+    """The paths and schemas of `api/v1` or `apis/apps/v1`."""
+    steps = path.split("/")
+    group, version = ("", steps[1]) if steps[0] == "api" else (steps[1], steps[2])
     mine = [row for row in rows if (row.group, row.version) == (group, version)]
     schemas: dict[str, msgspec.Raw] = {}
+    custom: set[str] = set()
     for row in mine:
         if row.custom is not None:
+            custom.add(_component(row))
             schemas[_component(row)] = msgspec.Raw(msgspec.json.encode(_custom_schema(row)))
             continue
         found = definition(row.group, row.version, row.kind)
@@ -63,14 +86,8 @@ def document(rows: Rows, path: str) -> bytes | None:
                 _collect(sent.name, schemas)
     for name in ("APIResourceList", "DeleteOptions", "ObjectMeta", "Patch", "Status", "WatchEvent"):
         _collect(f"{_META}{name}", schemas)
-    return msgspec.json.encode(
-        {
-            "openapi": "3.0.0",
-            "info": {"title": "Kubernetes", "version": "v1.36.0"},
-            "paths": {f"/{path}/": _root(), **{name: item for row in mine for name, item in _items(row)}},
-            "components": {"schemas": schemas},
-        }
-    )
+    paths = {f"/{path}/": _root(), **{name: item for row in mine for name, item in _items(row)}}
+    return Parts(paths, schemas, custom)
 
 
 def _root() -> dict[str, Any]:
@@ -168,7 +185,8 @@ def _operations(row: Row, methods: tuple[str, ...], reference: dict[str, str]) -
 
 
 @functools.lru_cache(maxsize=2)
-def _paths(rows: Rows) -> tuple[str, ...]:
+def paths_of(rows: Rows) -> tuple[str, ...]:
+    """Every group and version that is served, as `api/v1` and `apis/apps/v1`."""
     return tuple(
         dict.fromkeys(f"apis/{row.group}/{row.version}" if row.group else f"api/{row.version}" for row in rows)
     )

@@ -9,6 +9,7 @@ from aiohttp import web
 from yarl import URL
 
 from cumulet.kube.endpoints import check_address, resolve
+from cumulet.kube.html_links import Place
 from cumulet.kube.kubelet import Kubelet
 from cumulet.kube.objects import Objects
 from cumulet.kube.relaying import forwarded, relay
@@ -66,7 +67,16 @@ class Proxy:
                 base = f"{scheme}://{address}:{number}"
         query = request.rel_url.raw_query_string
         url = URL(base + (target.path or "/") + (f"?{query}" if query else ""), encoded=True)
-        return await relay(session, request, url, forwarded(request))
+        return await relay(session, request, url, forwarded(request), _place(request, target, url))
+
+
+def _place(request: web.BaseRequest, target: Target, url: URL) -> Place:
+    """Where pages of what is behind the proxy are seen."""
+    path = request.rel_url.path
+    below = target.path or "/"
+    if not path.endswith("/"):
+        below = below.removesuffix("/")
+    return Place(path.removesuffix(below), request.host, url.authority)
 
 
 def _named(text: str) -> tuple[str, str, str]:

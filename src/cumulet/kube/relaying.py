@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import aiohttp
@@ -10,6 +11,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from cumulet.kube.body import read
+from cumulet.kube.html_links import Place, moved, rewritten
 from cumulet.kube.status import ApiError
 
 #: Headers that concern one connection (RFC 9110, section 7.6.1), and those that are the caller's secrets.
@@ -35,12 +37,24 @@ _OURS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 _IMPERSONATION = "impersonate-"
 
 
+#: Bytes of a page, at most, whose links are changed.
+_PAGE = 8 * 1024 * 1024
+#: How bytes are packed, as zlib calls it.
+_PACKED = {"gzip": 31, "deflate": 15}
+
+
 async def relay(
-    session: aiohttp.ClientSession, request: web.BaseRequest, url: URL, headers: CIMultiDict[str], **options: Any
+    session: aiohttp.ClientSession,
+    request: web.BaseRequest,
+    url: URL,
+    headers: CIMultiDict[str],
+    place: Place | None = None,
+    **options: Any,
 ) -> web.StreamResponse:
     """Send a request to a URL, and back what is answered. Raises `ApiError` 503 where nobody answers.
 
-    Where an answer breaks off, so does the one that is passed on.
+    Where an answer breaks off, so does the one that is passed on. With a `place`, links of pages and redirections to the
+    same server lead through the proxy.
     """
     body = await read(request) if request.can_read_body else None
     response: web.StreamResponse | None = None
@@ -55,8 +69,18 @@ async def relay(
             **options,
         ) as upstream:
             answer = CIMultiDict((key, value) for key, value in upstream.headers.items() if key.lower() not in _HOP)
+            if place is not None and "Location" in answer:
+                answer["Location"] = moved(answer["Location"], place)
+            first = b""
+            if place is not None and _has_links(upstream):
+                first = await _beginning(upstream)
+                if (page := _page(first, upstream, place)) is not None:
+                    answer.popall("Content-Encoding", None)
+                    return web.Response(status=upstream.status, reason=upstream.reason, headers=answer, body=page)
             response = web.StreamResponse(status=upstream.status, reason=upstream.reason, headers=answer)
             await response.prepare(request)
+            if first:
+                await response.write(first)
             async for chunk in upstream.content.iter_any():
                 await response.write(chunk)
             await response.write_eof()
@@ -67,6 +91,38 @@ async def relay(
                 request.transport.abort()
             return response
         raise ApiError(503, "ServiceUnavailable", f"error trying to reach service: {error}", {}) from None
+
+
+def _has_links(upstream: aiohttp.ClientResponse) -> bool:
+    encoding = upstream.headers.get("Content-Encoding", "").lower()
+    return upstream.content_type == "text/html" and encoding in ("", *_PACKED) and upstream.method != "HEAD"
+
+
+async def _beginning(upstream: aiohttp.ClientResponse) -> bytes:
+    """All of an answer, or as much as a page may have and a little more."""
+    found = bytearray()
+    async for chunk in upstream.content.iter_any():
+        found += chunk
+        if len(found) > _PAGE:
+            break
+    return bytes(found)
+
+
+def _page(raw: bytes, upstream: aiohttp.ClientResponse, place: Place) -> bytes | None:
+    """A page with its links changed, or `None` where it is too large, or not what it says."""
+    packed = _PACKED.get(upstream.headers.get("Content-Encoding", "").lower())
+    try:
+        if packed is not None and raw:
+            inflate = zlib.decompressobj(packed)
+            raw = inflate.decompress(raw, _PAGE + 1)
+            if not inflate.eof:
+                return None
+    except zlib.error:
+        return None
+    if len(raw) > _PAGE:
+        return None
+    # Bytes that are no UTF-8 come out as they were: in every encoding of the web, what is looked at is ASCII.
+    return rewritten(raw.decode(errors="surrogateescape"), place).encode(errors="surrogateescape")
 
 
 def forwarded(request: web.BaseRequest) -> CIMultiDict[str]:

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from cumulet.common import clock
 from cumulet.kube import kinds
-from cumulet.kube.answer import encode
+from cumulet.kube.answer import check_plain, encode
 from cumulet.kube.attributes import Attributes
 from cumulet.kube.authentication import Authenticator, TokenError
 from cumulet.kube.authorize import Authorizer
@@ -150,6 +150,7 @@ class Subresources:
 
     async def review(self, request: web.BaseRequest, user: User, target: Target, body: Object) -> web.Response:
         """Answer a question about who someone is or what they may do; nothing is stored."""
+        check_plain(request)
         spec = body.get("spec") or {}
         match target.row.kind:
             case "SelfSubjectReview":

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from cumulet.common import clock
 from cumulet.kube import schema
-from cumulet.kube.answer import encode
+from cumulet.kube.answer import check_plain, encode
 from cumulet.kube.body import manager, part
 from cumulet.kube.fields import Manager, shape_of, track
 from cumulet.kube.objects import Objects
@@ -34,6 +34,7 @@ class TokenRequests:
 
     async def create(self, request: web.BaseRequest, user: User, target: Target) -> web.Response:
         """Answer a request. Raises `ApiError` 400, 404, 409 and 422."""
+        check_plain(request)
         body = await part(request, _GROUP, "v1", _KIND)
         body = await self._objects.admit(target, "CREATE", body, None, Writer.of(request, user))
         spec: Object = body.get("spec") or {}

@@ -16,7 +16,16 @@ from cumulet.common.tasks import TaskSet
 from cumulet.node.aci import ContainerGroups
 from cumulet.node.deletions import Deletions
 from cumulet.node.references import MissingError, References, UnsupportedError
-from cumulet.node.status import NO_EPHEMERAL, failed_status, pod_status, waiting_status
+from cumulet.node.refusals import Refusals
+from cumulet.node.status import (
+    NO_EPHEMERAL,
+    failed_status,
+    has_failed,
+    is_restarted,
+    pending_status,
+    pod_status,
+    waiting_status,
+)
 from cumulet.node.translate import check, container_group, group_name
 
 log = logging.getLogger(__name__)
@@ -25,6 +34,8 @@ Object = dict[str, Any]
 Key = tuple[str, str]
 
 _ENDED = ("Succeeded", "Failed")
+#: What a group that is asked for in the same way again is answered again.
+_FINAL = (400, 413)
 
 
 class Pods:
@@ -43,6 +54,7 @@ class Pods:
         self.services = Informer(client, SERVICES)
         self._references = References(self.secrets, self.config_maps, self.services, self._token, self._host)
         self._deletions = Deletions(client, groups, tasks, lambda pod: self.queue.retry(_key(pod)))
+        self._refusals = Refusals()
         self._groups: dict[str, Object] = {}
         self._seen_groups = False
         self._sent: dict[str, bytes] = {}
@@ -58,6 +70,7 @@ class Pods:
         if change == "DELETED":
             self._sent.pop(pod["metadata"]["uid"], None)
             self._told.pop(pod["metadata"]["uid"], None)
+            self._refusals.forget(pod["metadata"]["uid"])
 
     def _referred_to(self, change: str, obj: Object, old: Object | None) -> None:
         """A secret or config map is new or another: the pods that name it are looked at again."""
@@ -154,21 +167,33 @@ class Pods:
             if group is None:
                 return
         elif phase not in _ENDED:
+            if has_failed(group) and is_restarted(pod):
+                self._tell(pod, group)
+                await self._aci.delete(group["name"], 0)
+                self._groups.pop(uid, None)
+                await self._refuse(pod, f"container group {group['name']} failed")
+                return
             await self._renew_credentials(pod)
         self._tell(pod, group)
         for container in pod["spec"].get("ephemeralContainers") or ():
             path = f"spec.ephemeralContainers{{{container['name']}}}"
             self._event_once(pod, path, "Warning", "Failed", f"Error: {NO_EPHEMERAL}")
-        await self._write_status(pod, pod_status(pod, group, self._host))
+        status = pod_status(pod, group, self._host)
+        if status["phase"] == "Running":
+            self._refusals.forget(uid)
+        await self._write_status(pod, status)
 
     async def _create(self, pod: Object) -> Object | None:
         """Make the group, or say why it cannot be made (yet)."""
+        if (seconds := self._refusals.due_in(pod["metadata"]["uid"])) > 0:
+            self.queue.add_after(_key(pod), seconds)
+            return None
         try:
             check(pod)
             body = await container_group(pod, self._references, self._config)
         except UnsupportedError as error:
             self.events.event(pod, "Warning", "ProviderCreateFailed", str(error))
-            await self._write_status(pod, failed_status(pod, "ProviderFailed", str(error)))
+            await self._refuse(pod, str(error))
             return None
         except MissingError as error:
             path = f"spec.containers{{{pod['spec']['containers'][0]['name']}}}"
@@ -186,14 +211,24 @@ class Pods:
             group = await self._aci.put(group_name(pod), body)
         except ArmError as error:
             self.events.event(pod, "Warning", "ProviderCreateFailed", f"{error.code}: {error}")
-            if error.status in (400, 413):
-                await self._write_status(pod, failed_status(pod, "ProviderFailed", f"{error.code}: {error}"))
-                return None
-            raise  # what can be mended is tried again, for ever
+            await self._refuse(pod, f"{error.code}: {error}", final=error.status in _FINAL)
+            return None
         uid = pod["metadata"]["uid"]
         self._sent[uid] = _encoded(body["properties"]["imageRegistryCredentials"])
         self._groups.setdefault(uid, group)
         return group
+
+    async def _refuse(self, pod: Object, reason: str, *, final: bool = True) -> None:
+        """Say why the pod has no container group, and try again after a while, as virtual-kubelet's `handleProviderError`.
+
+        Only a pod that is never restarted fails, where the refusal is `final`. The owner of any other would replace it
+        at once, and the next one too.
+        """
+        fails = final and not is_restarted(pod)
+        make = failed_status if fails else pending_status
+        await self._write_status(pod, make(pod, "ProviderFailed", reason))
+        if not fails:
+            self.queue.add_after(_key(pod), self._refusals.refused(pod["metadata"]["uid"]))
 
     async def _renew_credentials(self, pod: Object) -> None:
         """Put the group again where the pull secrets are others than those that it has."""
@@ -221,10 +256,11 @@ class Pods:
 
     async def _write_status(self, pod: Object, status: Object) -> None:
         old = pod.get("status") or {}
-        if {**old, **status} == old:
+        over = {name: None for name in ("reason", "message") if name in old and name not in status}
+        if {**old, **status, **over} == old:
             return
         metadata = pod["metadata"]
-        patch = {"metadata": {"uid": metadata["uid"]}, "status": status}
+        patch = {"metadata": {"uid": metadata["uid"]}, "status": {**status, **over}}
         try:
             await self._client.patch(
                 PODS,

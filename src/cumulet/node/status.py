@@ -79,13 +79,28 @@ def waiting_status(pod: Object, host: str, reason: str, message: str) -> Object:
         for container in pod["spec"]["containers"]
     ]
     return {
-        **old,
+        **{key: value for key, value in old.items() if key not in ("reason", "message")},
         "phase": "Pending",
         "hostIP": host,
         "hostIPs": [{"ip": host}],
         "startTime": old.get("startTime") or clock.rfc3339(),
         "containerStatuses": containers,
     }
+
+
+def has_failed(group: Object) -> bool:
+    """Whether a container group has ended otherwise than well."""
+    return _PHASES.get((group["properties"].get("instanceView") or {}).get("state", "")) == "Failed"
+
+
+def is_restarted(pod: Object) -> bool:
+    """Whether the containers of a pod are restarted when they fail."""
+    return bool(pod["spec"].get("restartPolicy", "Always") != "Never")
+
+
+def pending_status(pod: Object, reason: str, message: str) -> Object:
+    """The status of a pod that the provider refuses for now."""
+    return {**(pod.get("status") or {}), "phase": "Pending", "reason": reason, "message": message}
 
 
 def failed_status(pod: Object, reason: str, message: str) -> Object:

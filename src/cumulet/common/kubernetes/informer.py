@@ -97,6 +97,11 @@ class Informer:
     def __iter__(self) -> Iterator[Object]:
         return iter(list(self.items.values()))
 
+    def clear(self) -> None:
+        """Be rid of every object, as if each were deleted."""
+        for obj in self:
+            self._apply("DELETED", obj)
+
     async def resync(self, seconds: float) -> None:
         """Hand everything to the handlers again from time to time, until cancelled: what one overlooked is made good."""
         while True:

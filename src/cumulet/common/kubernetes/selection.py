@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 Labels = Mapping[str, str]
+
+_WHOLE = re.compile(r"[+-]?[0-9]{1,19}")
 
 
 def selects(selector: Mapping[str, Any] | None, labels: Labels) -> bool:
@@ -31,12 +34,19 @@ def meets(requirement: Mapping[str, Any], labels: Labels) -> bool:
         case "DoesNotExist":
             return not present
         case "Gt" | "Lt" as operator:
-            try:
-                mine, theirs = int(labels.get(key, "")), int(values[0])
-            except (ValueError, IndexError):
+            mine, theirs = _whole(labels.get(key)), _whole(values[0] if values else None)
+            if mine is None or theirs is None:
                 return False
             return mine > theirs if operator == "Gt" else mine < theirs
     return False
+
+
+def _whole(text: str | None) -> int | None:
+    """A decimal number of 64 bits, or `None`, as Go's `strconv.ParseInt`."""
+    if text is None or not _WHOLE.fullmatch(text):
+        return None
+    number = int(text)
+    return number if -(1 << 63) <= number < 1 << 63 else None
 
 
 def tolerates(tolerations: Iterable[Mapping[str, Any]], taint: Mapping[str, Any]) -> bool:

@@ -2,5 +2,6 @@
 
 from cumulet.controllers.job.controller import JobController
 from cumulet.controllers.job.expiry import ExpiryController
+from cumulet.controllers.job.orphans import OrphanPodController
 
-__all__ = ["ExpiryController", "JobController"]
+__all__ = ["ExpiryController", "JobController", "OrphanPodController"]

@@ -8,9 +8,9 @@ from typing import Any
 from cumulet.common import clock
 from cumulet.common.kubernetes import KubernetesError, WorkQueue
 from cumulet.common.kubernetes.client import JOBS
-from cumulet.controllers.controller import Context, Key, Object, controller_of, key_of
+from cumulet.controllers.controller import Context, Key, Object, key_of
 from cumulet.controllers.job import indexes
-from cumulet.controllers.job.account import FINALIZER, Account, failures_of, is_tracked, only_failed_are_replaced
+from cumulet.controllers.job.account import FINALIZER, Account, failures_of, only_failed_are_replaced
 from cumulet.controllers.job.policy import enough, judge
 from cumulet.controllers.owned import selector_of
 from cumulet.controllers.pods import (
@@ -42,15 +42,14 @@ class JobController:
         self._client = context.client
         self._events = context.events(_COMPONENT)
         self._jobs = context.informer(JOBS)
-        self._pods = OwnedPods(context, JOBS, _COMPONENT)
+        self._pods = OwnedPods(context, JOBS, _COMPONENT, finalizer=FINALIZER)
         self._jobs.add_handler(lambda change, obj, old: self.queue.add(key_of(obj)))
         self._pods.notify(self.queue)
 
     async def reconcile(self, key: Key) -> None:
-        """One step of a job; where it is gone, let its pods go."""
+        """One step of a job."""
         job = self._jobs.get(key[1], key[0])
         if job is None or job["metadata"].get("deletionTimestamp"):
-            await self._release_orphans(key)
             return
         if job["spec"].get("managedBy", _MANAGER) != _MANAGER:
             return
@@ -259,15 +258,6 @@ class JobController:
                 raise
             return False
         return True
-
-    async def _release_orphans(self, key: Key) -> None:
-        """Pods of a job that is gone or going are counted by nobody."""
-        for pod in self._pods.informer.indexed("namespace", key[0]):
-            owner = controller_of(pod)
-            if owner is not None and owner["kind"] == JOBS.kind and owner["name"] == key[1] and is_tracked(pod):
-                job = self._jobs.get(key[1], key[0])
-                if job is None or job["metadata"]["uid"] != owner["uid"] or job["metadata"].get("deletionTimestamp"):
-                    await self._untrack({"metadata": {**owner, "namespace": key[0]}}, pod)
 
 
 def _is_true(job: Object, kind: str) -> bool:

@@ -15,7 +15,10 @@ from typing import Any
 
 import msgspec
 
-from cumulet.kube.codec.protobuf import MAGIC, Field, ProtobufError, layout_of, message_name
+from cumulet.kube.codec.protobuf import MAGIC, SCHEMA, UNIONS, Field, ProtobufError, Union, layout_of, message_name
+from cumulet.kube.codec.wire import delimited as _bytes
+from cumulet.kube.codec.wire import double as _double
+from cumulet.kube.codec.wire import number as _number
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NUMBERS = frozenset(("int32", "int64", "uint32", "uint64"))
@@ -67,13 +70,24 @@ def _values(number: int, field: Field, value: Any) -> Iterator[bytes]:
 
 def _value(number: int, type_: str, value: Any) -> bytes:
     if type_ == "bool" or type_ in _NUMBERS:
-        return _varint(number << 3) + _varint(int(value) & 0xFFFF_FFFF_FFFF_FFFF)
+        return _number(number, int(value))
     if type_ == "string":
         return _bytes(number, str(value).encode())
     if type_ == "bytes":
         return _bytes(number, base64.b64decode(value))
+    if type_ == "double":
+        return _double(number, value)
+    if type_ in UNIONS:
+        return _bytes(number, _union(UNIONS[type_], value))
     special = _SPECIAL.get(type_)
     return _bytes(number, special(value) if special is not None else _message(type_, value))
+
+
+def _union(union: Union, value: Any) -> bytes:
+    if isinstance(value, dict):
+        return _value(union.schema, SCHEMA, value)
+    others = value if union.is_list else [value]
+    return b"".join(_value(union.others, union.other, item) for item in others)
 
 
 def _time(text: str) -> bytes:
@@ -99,19 +113,5 @@ _SPECIAL: dict[str, Callable[[Any], bytes]] = {
     "api.resource.Quantity": lambda value: _bytes(1, str(value).encode()),
     "util.intstr.IntOrString": _int_or_string,
     "runtime.RawExtension": _raw,
+    "apiextensions.v1.JSON": _raw,
 }
-
-
-def _bytes(number: int, value: bytes) -> bytes:
-    return _varint(number << 3 | 2) + _varint(len(value)) + value
-
-
-def _varint(value: int) -> bytes:
-    if value < 0x80:
-        return bytes((value,))
-    found = bytearray()
-    while value >= 0x80:
-        found.append(value & 0x7F | 0x80)
-        value >>= 7
-    found.append(value)
-    return bytes(found)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import base64
 import functools
+import math
+import struct
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from importlib import resources
 from typing import Any, NamedTuple
 
@@ -64,6 +66,24 @@ _ZERO_IS_ABSENT = frozenset(
 
 class ProtobufError(Exception):
     """The bytes are not what they should be."""
+
+
+class Union(NamedTuple):
+    """A message that JSON has as a schema or as something else: the numbers of the fields, and the type of the other."""
+
+    schema: int
+    others: int
+    other: str
+    is_list: bool
+
+
+SCHEMA = "apiextensions.v1.JSONSchemaProps"
+#: The structs that marshal themselves (apiextensions/v1, `marshal.go`).
+UNIONS = {
+    f"{SCHEMA}OrArray": Union(1, 2, SCHEMA, is_list=True),
+    f"{SCHEMA}OrBool": Union(2, 1, "bool", is_list=False),
+    f"{SCHEMA}OrStringArray": Union(1, 2, "string", is_list=True),
+}
 
 
 class Field(NamedTuple):
@@ -181,6 +201,10 @@ def _value(type_: str, value: int | bytes, depth: int) -> Any:
         return _text(raw)
     if type_ == "bytes":
         return base64.b64encode(raw).decode()
+    if type_ == "double":
+        return _double(raw)
+    if type_ in UNIONS:
+        return _union(UNIONS[type_], raw, depth + 1)
     special = _SPECIAL.get(type_)
     return special(raw) if special is not None else _message(type_, raw, depth + 1)
 
@@ -192,30 +216,52 @@ def _scalar(type_: str, value: int) -> int | bool:
     return value - (1 << 64) if value >= 1 << 63 and type_.startswith("int") else value
 
 
+def _double(raw: bytes) -> float:
+    if len(raw) != 8:
+        raise ProtobufError("a double has eight bytes")
+    number: float = struct.unpack("<d", raw)[0]
+    if not math.isfinite(number):
+        raise ProtobufError("a number is not finite")
+    return number
+
+
+def _union(union: Union, raw: bytes, depth: int) -> Any:
+    """What JSON has as one value of several types. Of a message that says nothing, the last of them is."""
+    if depth > _DEPTH:
+        raise ProtobufError("the object is nested too deeply")
+    fields = _fields(raw)
+    schemas = [_bytes(value) for number, value in fields if number == union.schema]
+    if schemas:
+        return _message(SCHEMA, schemas[-1], depth)
+    others = [_value(union.other, value, depth) for number, value in fields if number == union.others]
+    return others if union.is_list else bool(others and others[-1])
+
+
 def _by_number(raw: bytes) -> dict[int, int | bytes]:
     return dict(_fields(raw))
 
 
 def _time(raw: bytes) -> str | None:
-    fields = _by_number(raw)
-    return _moment(fields).strftime("%Y-%m-%dT%H:%M:%SZ") if fields else None
+    moment = _moment(_by_number(raw))
+    return f"{moment.isoformat(timespec='seconds')}Z" if moment is not None else None
 
 
 def _micro_time(raw: bytes) -> str | None:
-    fields = _by_number(raw)
-    return _moment(fields).strftime("%Y-%m-%dT%H:%M:%S.%fZ") if fields else None
+    moment = _moment(_by_number(raw))
+    return f"{moment.isoformat(timespec='microseconds')}Z" if moment is not None else None
 
 
-def _moment(fields: dict[int, int | bytes]) -> datetime:
+def _moment(fields: dict[int, int | bytes]) -> datetime | None:
+    """A time in UTC, without its zone; Go's zero time, in the year 1, is no time."""
     seconds, nanos = fields.get(1, 0), fields.get(2, 0)
     if not isinstance(seconds, int) or not isinstance(nanos, int):
         raise ProtobufError("a time has numbers")
     try:
-        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(
-            seconds=_scalar("int64", seconds), microseconds=nanos // 1000
-        )
+        passed = timedelta(seconds=_scalar("int64", seconds), microseconds=_scalar("int32", nanos) // 1000)
+        moment = datetime(1970, 1, 1) + passed  # noqa: DTZ001  (written with its zone)
     except OverflowError:
         raise ProtobufError("a time is out of range") from None
+    return moment if fields and moment != datetime.min else None  # noqa: DTZ901
 
 
 def _quantity(raw: bytes) -> str:
@@ -247,6 +293,7 @@ _SPECIAL: dict[str, Callable[[bytes], Any]] = {
     "api.resource.Quantity": _quantity,
     "util.intstr.IntOrString": _int_or_string,
     "runtime.RawExtension": _raw_json,
+    "apiextensions.v1.JSON": _raw_json,
 }
 
 

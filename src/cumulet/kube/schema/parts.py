@@ -35,7 +35,7 @@ def keep_but_part(obj: Object, old: Object, group: str, kind: str, subresource: 
     metadata = old["metadata"] | {
         key: obj["metadata"][key] for key in ("resourceVersion", "managedFields") if key in obj["metadata"]
     }
-    if subresource == "status" and (group, kind) in _WITH_METADATA:
+    if subresource in ("status", "approval") and (group, kind) in _WITH_METADATA:
         for key in _METADATA:
             if key not in _KEPT.get((group, kind), ()):
                 _replace(metadata, key, obj["metadata"].get(key))

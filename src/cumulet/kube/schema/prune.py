@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 import functools
+import re
 import string
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -24,7 +25,20 @@ _PYTHON: dict[str, tuple[type, ...]] = {
 }
 _EMPTY: dict[str, Any] = {"string": "", "integer": 0, "boolean": False, "number": 0}
 _BASE64 = frozenset(f"{string.ascii_letters}{string.digits}+/=".encode())
-_TIMES = frozenset(f"io.k8s.apimachinery.pkg.apis.meta.v1.{name}" for name in ("Time", "MicroTime"))
+_MOMENT = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d%s(?:Z|[+-]\d\d:\d\d)"
+#: By type, how a time is written (RFC 3339), Go's layout of it, and how exactly it is kept.
+_TIMES = {
+    "io.k8s.apimachinery.pkg.apis.meta.v1.Time": (
+        re.compile(_MOMENT % r"(?:[.,]\d+)?", re.ASCII),
+        "2006-01-02T15:04:05Z07:00",
+        "seconds",
+    ),
+    "io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime": (
+        re.compile(_MOMENT % r"[.,]\d{6}", re.ASCII),
+        "2006-01-02T15:04:05.000000Z07:00",
+        "microseconds",
+    ),
+}
 _DEPTH = 60
 #: Specs of so many templates are remembered, where they are not larger than this.
 _REMEMBERED = 128
@@ -205,7 +219,7 @@ def _element(value: Any, field: Field, wanted: str, path: str, unknown: list[str
         # Of resources no less than a thousandth is told.
         return rounded(_quantity(value)) if field.go_type == "v1.ResourceList" else _quantity(value)
     if field.ref in _TIMES:
-        return _time(value)
+        return _time(value, field.ref)
     python = _PYTHON.get(field.item_type)
     if python is None:
         return value
@@ -255,17 +269,21 @@ def _int_or_string(value: Any) -> Any:
     return value
 
 
-def _time(value: Any) -> Any:
+def _time(value: Any, ref: str) -> str | None:
+    """A time as upstream writes it: in UTC, to the second or the microsecond; the zero time of Go is none."""
     if value is None:
         return None
     if type(value) is not str:
         raise _mismatch(value, "string")
+    expression, layout, spec = _TIMES[ref]
     try:
-        datetime.fromisoformat(value)
-    except ValueError:
-        why = f'parsing time "{value}" as "2006-01-02T15:04:05Z07:00": cannot parse "{value}" as "2006"'
+        if expression.fullmatch(value) is None:
+            raise ValueError
+        moment = datetime.fromisoformat(value).astimezone(UTC).replace(tzinfo=None)
+    except (ValueError, OverflowError):
+        why = f'parsing time "{value}" as "{layout}": cannot parse "{value}" as "2006"'
         raise _WrongTypeError(why) from None
-    return value
+    return None if moment == datetime.min else f"{moment.isoformat(timespec=spec)}Z"  # noqa: DTZ901
 
 
 def _base64(value: str) -> None:
