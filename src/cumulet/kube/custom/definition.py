@@ -11,7 +11,7 @@ import msgspec
 
 from cumulet.common import clock
 from cumulet.kube import regexp
-from cumulet.kube.custom import paths, ruling
+from cumulet.kube.custom import paths, ruling, structural
 from cumulet.kube.custom.kind import Custom
 from cumulet.kube.resources import Row
 from cumulet.kube.schema.validation import forms
@@ -142,6 +142,8 @@ def _structural(schema: Any, field: str, depth: int) -> Iterator[Cause]:
         except regexp.PatternError as error:
             yield invalid(f"{field}.pattern", pattern, f"must be a valid regular expression, but isn't: {error}")
     yield from ruling.forms(schema, field)
+    if schema.get("default") is not None:
+        yield from structural.check_default(schema, f"{field}.default")
     properties = schema.get("properties") or {}
     for name, below in properties.items():
         yield from _structural(below, f"{field}.properties[{name}]", depth + 1)

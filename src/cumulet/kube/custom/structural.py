@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -108,24 +109,45 @@ def prune_metadata(metadata: Any, path: str, unknown: list[str]) -> None:
         del metadata[key]
 
 
-def set_defaults(value: Any, schema: Schema) -> None:
-    """Fill in defaults, in place."""
+def set_defaults(value: Any, schema: Schema) -> bool:
+    """Fill in defaults, in place; whether there were any to fill in."""
+    changed = False
     if isinstance(value, list):
         items = schema.get("items") or {}
         for item in value:
-            set_defaults(item, items)
+            changed |= set_defaults(item, items)
     elif isinstance(value, dict):
         properties = schema.get("properties") or {}
         for key, below in properties.items():
             if key not in value and "default" in below:
                 value[key] = copy.deepcopy(below["default"])
+                changed = True
             if key in value:
-                set_defaults(value[key], below)
+                changed |= set_defaults(value[key], below)
         others = schema.get("additionalProperties")
         if isinstance(others, dict):
             for key, item in value.items():
                 if key not in properties:
-                    set_defaults(item, others)
+                    changed |= set_defaults(item, others)
+    return changed
+
+
+def has_defaults(schema: Schema) -> bool:
+    """Whether a schema has a default anywhere."""
+    below = [*(schema.get("properties") or {}).values(), schema.get("additionalProperties"), schema.get("items")]
+    return "default" in schema or any(has_defaults(part) for part in below if isinstance(part, dict))
+
+
+def check_default(schema: Schema, path: str) -> list[Cause]:
+    """What is wrong with the default of a schema: it must be what the schema asks for (`defaulting/validation.go`)."""
+    default = schema["default"]
+    pruned = copy.deepcopy(default)
+    unknown: list[str] = []
+    _prune(pruned, schema, "", unknown)
+    if pruned != default:
+        why = "must not have unknown fields"
+        return [Cause(path, "FieldValueInvalid", f"Invalid value: {_shown(default)}: {why}")]
+    return list(itertools.islice(_validate(default, schema, path, _NONE), _CAUSES))
 
 
 def validate(obj: dict[str, Any], schema: Schema, old: dict[str, Any] | None = None) -> list[Cause]:
