@@ -16,7 +16,7 @@ SPEC: dict[str, Any] = {
     "type": "object",
     "x-kubernetes-validations": [
         {"rule": "self.low <= self.high", "message": "low is above high"},
-        {"rule": "self.high <= 100", "messageExpression": "'no more than 100, not ' + string(self.high)"},
+        {"rule": "self.high <= 100", "messageExpression": "'no more than 100, not %d'.format([self.high])"},
     ],
     "properties": {
         "low": {"type": "integer"},
@@ -93,7 +93,7 @@ def test_rules(server: Server, group: str, ranges: str) -> None:
         ),
         ({"low": 1, "memory": "2Gi"}, "spec.memory", None),
         ({"low": 1, "memory": "much"}, "spec.memory", None),
-        ({}, "spec", 'Invalid value: "object": rule evaluation error: no such key: low'),
+        ({}, "spec", 'Invalid value: "object": no such key: low evaluating rule: low is above high'),
     ):
         answer = server.call("POST", ranges, made(version, **spec))
         assert answer.status == 422, spec
@@ -136,4 +136,9 @@ def test_rules_that_cannot_be_read(server: Server) -> None:
     answer = server.call("POST", DEFINITIONS, body)
     assert answer.status == 422
     where = "spec.validation.openAPIV3Schema.properties[spec].x-kubernetes-validations"
+    assert [cause["field"] for cause in answer.body["details"]["causes"]] == [f"{where}[1].rule"]
+    spec["x-kubernetes-validations"] = [{"rule": "self.low <="}, {"rule": "self.lower > 1"}]
+    answer = server.call("POST", DEFINITIONS, body)
+    assert answer.status == 422
     assert [cause["field"] for cause in answer.body["details"]["causes"]] == [f"{where}[0].rule", f"{where}[1].rule"]
+    assert "undefined field 'lower'" in answer.body["message"]

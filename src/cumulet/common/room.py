@@ -143,7 +143,7 @@ class Room:
                 auto_decompress=False,  # nobody of ours takes `Content-Encoding`, and what is packed grows
             )
         else:
-            server = web.Server(handler, access_log=None, handler_cancellation=True)
+            server = web.Server(handler, access_log=None, handler_cancellation=True, auto_decompress=False)
             runner = web.ServerRunner(server, shutdown_timeout=2 * GRACE)
         await runner.setup()
         assert runner.server is not None

@@ -130,7 +130,7 @@ def _head(kind: str, api_version: str) -> bytes:
 def shaped(row: Row, stored: Stored, form: Form) -> bytes:
     """One object as JSON."""
     if form.shape == "Table":
-        table = to_table(row, [stored.load()], clock.now(), form.include)
+        table = to_table(row, [_loaded(row, stored)], clock.now(), form.include)
         table["metadata"]["resourceVersion"] = str(stored.revision)
         return msgspec.json.encode(table)
     if form.shape == "PartialObjectMetadata":
@@ -140,17 +140,21 @@ def shaped(row: Row, stored: Stored, form: Form) -> bytes:
     return head(row) + own_fields(row, stored)
 
 
+def _loaded(row: Row, stored: Stored) -> dict[str, Any]:
+    return stored.load() if row.custom is None else row.custom.filled(stored).load()
+
+
 def own_fields(row: Row, stored: Stored) -> bytes:
     """The JSON of an object after its kind and version, which it is stored in too where there are others."""
     if row.custom is not None and row.custom.is_form_of(stored):
-        return row.custom.fields_of(stored)
+        return row.custom.fields_of(row.custom.filled(stored))
     return stored.body[1:]
 
 
 def shaped_list(row: Row, items: Sequence[Stored], metadata: dict[str, Any], form: Form) -> bytes:
     """A list as JSON; the items of a plain one are joined as they are stored."""
     if form.shape == "Table":
-        table = to_table(row, [item.load() for item in items], clock.now(), form.include)
+        table = to_table(row, [_loaded(row, item) for item in items], clock.now(), form.include)
         table["metadata"] = metadata
         return msgspec.json.encode(table)
     if form.shape == "PartialObjectMetadata":

@@ -17,13 +17,14 @@ from cumulet.kube.aggregation.discovering import group_of, with_groups, with_ver
 from cumulet.kube.aggregation.servers import Aggregation
 from cumulet.kube.answer import encode, respond, respond_written
 from cumulet.kube.applying import Applying, is_apply
+from cumulet.kube.aside import LARGE, LARGE_YAML, aside
 from cumulet.kube.attributes import Attributes
 from cumulet.kube.audit import AuditLog
 from cumulet.kube.authentication import Authenticator
 from cumulet.kube.authorize import Authorizer
-from cumulet.kube.body import field_validation, read, whole
+from cumulet.kube.body import decoded, field_validation, read, whole
 from cumulet.kube.catalog import Catalog
-from cumulet.kube.codec import decode_body
+from cumulet.kube.codec import is_yaml
 from cumulet.kube.codec.repeated import as_one, repeated
 from cumulet.kube.flow import SEAT, Flows
 from cumulet.kube.impersonate import impersonated
@@ -277,11 +278,15 @@ class Api:
             await read(request),
             field_validation(request),
         )
-        obj = decode_body(media, raw, row.kind)
-        said = repeated(media, raw, obj) if validation != "Ignore" else []
-        if validation == "Strict":
-            said = as_one(media, said)
-        return obj, self._objects.decode(row, obj, validation, said)
+        obj = await decoded(media, raw, row.kind)
+
+        def checked() -> list[str]:
+            said = repeated(media, raw, obj) if validation != "Ignore" else []
+            if validation == "Strict":
+                said = as_one(media, said)
+            return self._objects.decode(row, obj, validation, said)
+
+        return obj, await aside(len(raw), checked, LARGE_YAML if is_yaml(media, raw) else LARGE)
 
     async def _create(self, request: web.BaseRequest, user: User, target: Target) -> web.StreamResponse:
         row = target.row

@@ -10,8 +10,8 @@ from aiohttp import web
 from cumulet.common.ascii import fold
 from cumulet.kube import kinds
 from cumulet.kube.answer import encode
-from cumulet.kube.body import field_validation, whole
-from cumulet.kube.codec import decode_body
+from cumulet.kube.aside import LARGE_YAML, aside
+from cumulet.kube.body import decoded, field_validation, whole
 from cumulet.kube.codec.repeated import as_one, repeated
 from cumulet.kube.fields import ApplyConflictError, Manager, apply, misfit
 from cumulet.kube.fields.walk import FieldsError
@@ -43,12 +43,12 @@ class Applying:
         """Answer an apply request. Raises `ApiError` 400, 409 and 422."""
         row = target.row
         check_write(request, is_apply=True)
-        config = decode_body(_MEDIA, raw, row.kind)
+        config = await decoded(_MEDIA, raw, row.kind)
         kind, version = config.get("kind") or "", config.get("apiVersion") or ""
         if (kind, version) != (row.kind, row.api_version):
             group, _, name = version.rpartition("/")
             raise bad_request(f"invalid object type: {group}/{name}, Kind={kind}")
-        said = repeated(_MEDIA, raw, config)
+        said = await aside(len(raw), lambda: repeated(_MEDIA, raw, config), LARGE_YAML)
         validation = field_validation(request)
         if said and validation == "Strict":
             why = "".join(as_one(_MEDIA, said))
@@ -56,7 +56,7 @@ class Applying:
         where = f"{_place(config)}; {row.api_version}, Kind={row.kind}"
         if why := misfit(config, kinds.definition(row)):
             raise failure(f"failed to create typed patch object ({where}): {why}")
-        unknown = self._objects.decode(row, config, "Warn", fill=False)
+        unknown = await aside(len(raw), lambda: self._objects.decode(row, config, "Warn", fill=False))
         if unknown:
             path = unknown[0].removeprefix('unknown field "').rstrip('"')
             raise failure(f"failed to create typed patch object ({where}): .{path}: field not declared in schema")
@@ -86,7 +86,8 @@ class Applying:
         version = config["metadata"].pop("resourceVersion", None)
 
         def changed(old: Object) -> Object:
-            obj = apply(from_stored(row, old), copy.deepcopy(config), kinds.shape(row), who, force=force)
+            before = from_stored(row, old) if old else {}
+            obj = apply(before, copy.deepcopy(config), kinds.shape(row), who, force=force)
             kinds.prune(row, obj)
             if version:
                 obj["metadata"]["resourceVersion"] = version
@@ -106,9 +107,7 @@ class Applying:
         if uid := config["metadata"].get("uid"):
             why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
             raise conflict(row.group, row.plural, target.name, why)
-        made = apply({}, copy.deepcopy(config), kinds.shape(row), who, force=force)
-        kinds.prune(row, made)
-        obj = to_stored(row, made)
+        obj = await aside(by.size, lambda: changed({}))
         return await self._objects.create(row.hub or row, target.namespace, obj, by, applied=True), 201
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from aiohttp import web
 
-from cumulet.kube.codec import decode_body
+from cumulet.kube.aside import LARGE_YAML, aside
+from cumulet.kube.codec import decode_body, is_yaml
 from cumulet.kube.resources import Row
 from cumulet.kube.schema import prune
 from cumulet.kube.status import ApiError, Cause, bad_request, invalid
@@ -28,12 +29,30 @@ async def read(request: web.BaseRequest) -> bytes:
         if len(body) > BODY_LIMIT:
             message = f"Request entity too large: limit is {BODY_LIMIT}"
             raise ApiError(413, "RequestEntityTooLarge", message, {})
+    request[_SIZE] = len(body)
     return bytes(body)
+
+
+#: Bytes of the body that was read.
+_SIZE = web.RequestKey("size", int)
+
+
+def size(request: web.BaseRequest) -> int:
+    """Bytes of the body of a request, as far as it was read."""
+    found: int = request.get(_SIZE, 0)
+    return found
+
+
+async def decoded(content_type: str, raw: bytes, kind: str) -> Object:
+    """The object in a body; YAML that is large is read aside. Raises `ApiError` 400 and 415."""
+    if is_yaml(content_type, raw):
+        return await aside(len(raw), lambda: decode_body(content_type, raw, kind), LARGE_YAML)
+    return decode_body(content_type, raw, kind)
 
 
 async def part(request: web.BaseRequest, group: str, version: str, kind: str) -> Object:
     """What is sent to a sub-resource that is no part of its object. Raises `ApiError` 400, 413 and 415."""
-    obj = decode_body(request.headers.get("Content-Type", ""), await read(request), kind)
+    obj = await decoded(request.headers.get("Content-Type", ""), await read(request), kind)
     for key in ("kind", "apiVersion"):
         obj.pop(key, None)
     prune(obj, group, version, kind)

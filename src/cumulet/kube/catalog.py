@@ -15,6 +15,8 @@ class Catalog:
     def __init__(self, store: Store) -> None:
         self._store = store
         self.rows: tuple[Row, ...] = ()
+        #: The rows of each definition, with the revision that they are of.
+        self._known: dict[str, tuple[int, list[Row]]] = {}
         #: Grows with each change, for what is derived from the rows and kept.
         self.generation = 0
         self._by_path: dict[tuple[str, str, str], Row] = {}
@@ -25,7 +27,14 @@ class Catalog:
 
     def refresh(self) -> None:
         """Read the definitions anew."""
-        found = [row for stored in self._store.list(custom.KEY) for row in custom.rows_of(stored.load())]
+        known, self._known = self._known, {}
+        found: list[Row] = []
+        for stored in self._store.list(custom.KEY):
+            before = known.get(stored.name)
+            # Only what changed is read.
+            rows = before[1] if before and before[0] == stored.revision else custom.rows_of(stored.load())
+            self._known[stored.name] = stored.revision, rows
+            found += rows
         self.rows = (*RESOURCES, *found)
         self._by_path = {(row.group, row.version, row.plural): row for row in reversed(self.rows)}
         self.generation += 1

@@ -14,7 +14,7 @@ Test = Callable[[Mapping[str, str]], bool]
 _TOKEN = re.compile(r"\s*(!=|==|[=!(),<>]|[^\s=!(),<>]+)", re.ASCII)
 _SYMBOLS = frozenset(("!=", "==", "=", "!", "(", ")", ",", "<", ">"))
 _OPERATORS = ("in", "notin", "=", "==", "!=", "<", ">")
-_WHOLE = re.compile(r"[+-]?\d{1,18}", re.ASCII)
+_WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 
 
 class LabelSelectorError(Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import re
 import uuid
 from collections.abc import Callable, Sequence
@@ -14,6 +15,9 @@ from cumulet.kube import custom, kinds, schema
 from cumulet.kube.admission import Admission
 from cumulet.kube.admission.webhooks import Question
 from cumulet.kube.allocate import Allocator
+from cumulet.kube.aside import LARGE, aside
+from cumulet.kube.cel import PER_REQUEST
+from cumulet.kube.cel.patience import within
 from cumulet.kube.codec.go import untyped
 from cumulet.kube.custom.conversion import Conversions
 from cumulet.kube.deletion import begin_deletion, check_preconditions, is_finished
@@ -24,7 +28,7 @@ from cumulet.kube.resources import BY_KEY, Row
 from cumulet.kube.schema.parts import PARTS
 from cumulet.kube.schema.prune import strict_error
 from cumulet.kube.schema.validation.causes import quoted
-from cumulet.kube.status import ApiError, already_exists, bad_request, conflict, failure, invalid, not_found
+from cumulet.kube.status import ApiError, Cause, already_exists, bad_request, conflict, failure, invalid, not_found
 from cumulet.kube.store import ConflictError, Store, Stored
 from cumulet.kube.target import Target
 from cumulet.kube.writer import SELF, Writer
@@ -46,6 +50,37 @@ _KEPT = (
 _OWN = (*_KEPT, "resourceVersion", "generation", "managedFields")
 #: Updates that webhooks are asked about: of the object, and of its parts.
 _SEEN = ("", *PARTS)
+#: What has expressions, of which many may have to be read.
+_WITH_EXPRESSIONS = frozenset(
+    (
+        custom.KEY,
+        *(
+            f"{name}.admissionregistration.k8s.io"
+            for name in (
+                "mutatingadmissionpolicies",
+                "mutatingwebhookconfigurations",
+                "validatingadmissionpolicies",
+                "validatingwebhookconfigurations",
+            )
+        ),
+    )
+)
+#: Bytes of such an object from which on it may take long to read them.
+_MANY_EXPRESSIONS = 8 * 1024
+#: What is wrong with an object so that its schema's rules are not asked (`customresource/strategy.go`, `hasBlockingErr`).
+_BLOCKING = frozenset(
+    (
+        "FieldValueNotSupported",
+        "FieldValueRequired",
+        "FieldValueTooLong",
+        "FieldValueTooMany",
+        "FieldValueTypeInvalid",
+    )
+)
+_UNCHECKED = (
+    "Invalid value: null: some validation rules were not checked because the object was invalid; "
+    "correct the existing errors to complete validation"
+)
 _OTHER_NAMESPACE = "the namespace of the provided object does not match the namespace sent on the request"
 
 
@@ -154,16 +189,15 @@ class Objects:
         metadata["creationTimestamp"] = clock.rfc3339()
         for key in ("deletionTimestamp", "deletionGracePeriodSeconds"):
             metadata.pop(key, None)
-        kinds.set_defaults(row, obj)
-        if not applied:
-            track(
-                {},
-                obj,
-                kinds.shape(row),
-                Manager(by.manager, row.api_version),
-                keeps_status="status" not in row.subresources,
-            )
-        kinds.prepare_for_create(row, obj)
+
+        def prepare() -> None:
+            kinds.set_defaults(row, obj)
+            if not applied:
+                who = Manager(by.manager, row.api_version)
+                track({}, obj, kinds.shape(row), who, keeps_status="status" not in row.subresources)
+            kinds.prepare_for_create(row, obj)
+
+        await aside(by.size, prepare)
         self._admission.admit(row, obj, by.user)
         question = Question("CREATE", row, namespace, metadata.get("name", ""), "", obj, None, by.user, by.dry_run)
         obj = await self._changed(question, by)
@@ -175,7 +209,7 @@ class Objects:
         kinds.label_after_name(row, obj)
         taken = self._allocator.complete(obj) if row.key == "services" else set()
         try:
-            self._check(row, obj, None)
+            await self._check(row, obj, None, by)
             if row.key == custom.KEY:
                 custom.establish(obj)
             await self._admission.validate(question._replace(obj=obj), by.warnings)
@@ -227,25 +261,31 @@ class Objects:
             if before is None:
                 raise not_found(row.group, row.plural, name)
             old = await self._conversions.load(row, before)
-            obj = change(before.load() if row.custom is None else copy.deepcopy(old))
+            start = before.load() if row.custom is None else copy.deepcopy(old)
+            obj = await aside(by.size, functools.partial(change, start))
             version = obj["metadata"].get("resourceVersion")
-            if version and not re.fullmatch(r"\d{1,20}", version, re.ASCII):
+            if version and not re.fullmatch(r"[0-9]{1,20}", version):
                 raise failure(f"strconv.ParseUint: parsing {quoted(version)}: invalid syntax")
             if version and version != str(before.revision):
                 raise conflict(row.group, row.plural, name)
-            obj = self._prepared(row, obj, old, subresource)
-            obj["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
-            if not applied:
-                keeps_status = bool(subresource) or "status" not in row.subresources
-                who = Manager(by.manager, row.api_version, subresource)
-                track(old, obj, kinds.shape(row), who, keeps_status=keeps_status)
+
+            def prepared(obj: Object = obj, old: Object = old) -> Object:
+                made = self._prepared(row, obj, old, subresource)
+                made["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
+                if not applied:
+                    keeps_status = bool(subresource) or "status" not in row.subresources
+                    who = Manager(by.manager, row.api_version, subresource)
+                    track(old, made, kinds.shape(row), who, keeps_status=keeps_status)
+                return made
+
+            obj = await aside(by.size, prepared)
             self._admission.admit_update(row, subresource, obj, old, by.user)
             question = Question("UPDATE", row, namespace, name, subresource, obj, old, by.user, by.dry_run)
             if subresource in _SEEN:
                 obj = await self._changed(question, by)
             taken = self._allocator.complete(obj, old) if row.key == "services" and not subresource else set()
             try:
-                self._check(row, obj, old, subresource)
+                await self._check(row, obj, old, by, subresource)
                 if row.key == custom.KEY and not subresource:
                     custom.establish(obj)
                 if subresource in _SEEN:
@@ -379,7 +419,15 @@ class Objects:
         assert changed is not None
         return changed
 
-    def _check(self, row: Row, obj: Object, old: Object | None, subresource: str = "") -> None:
-        causes = kinds.validate(row, obj, old, subresource)
+    async def _check(self, row: Row, obj: Object, old: Object | None, by: Writer, subresource: str = "") -> None:
+        least = _MANY_EXPRESSIONS if row.key in _WITH_EXPRESSIONS else LARGE
+        causes = await aside(by.size, lambda: kinds.validate(row, obj, old, subresource), least)
+        if (custom_kind := row.custom) is not None and custom_kind.has_rules:
+            if any(cause.reason in _BLOCKING for cause in causes):
+                causes.append(Cause("<nil>", "FieldValueInvalid", _UNCHECKED))
+            else:
+                broken, warnings = await within(PER_REQUEST, lambda budget: custom_kind.broken(obj, old, budget))
+                causes += broken
+                by.warnings += warnings
         if causes:
             raise invalid(row.group, row.kind, obj["metadata"].get("name", ""), causes)

@@ -23,7 +23,7 @@ _POLICIES = ("Foreground", "Background", "Orphan", "nil")
 _VALIDATIONS = ("", "Ignore", "Strict", "Warn")
 _MATCHES = ("Exact", "NotOlderThan", "")
 _SCHEME = "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27"
-_WHOLE = re.compile(r"[+-]?\d{1,18}", re.ASCII)
+_WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 
 
 def is_set(query: Mapping[str, str], name: str) -> bool:

@@ -9,6 +9,7 @@ import msgspec
 from aiohttp import web
 
 from cumulet.common.ascii import fold
+from cumulet.kube.codec import json_value
 from cumulet.kube.codec.go import KINDS, json_error
 from cumulet.kube.codec.repeated import of_json_patch, repeated
 from cumulet.kube.patch import json_patch, merge_patch, strategic_merge
@@ -32,7 +33,7 @@ def patcher(request: web.BaseRequest, row: Row, raw: bytes) -> tuple[Callable[[O
     if media not in (_JSON, _MERGE, _STRATEGIC):
         raise ApiError(415, "UnsupportedMediaType", "415: Unsupported Media Type", {})
     try:
-        patch = msgspec.json.decode(raw)
+        patch = json_value(raw)
     except (msgspec.DecodeError, RecursionError) as error:
         raise bad_request(f"error decoding patch: {json_error(raw, error)}") from None
     if row.custom is not None and media == _STRATEGIC:

@@ -17,7 +17,7 @@ from cumulet.kube.status import ApiError, bad_request
 from cumulet.kube.store import Store
 from cumulet.kube.target import Target
 
-_PORT = re.compile(r"[1-9]\d{0,4}", re.ASCII)
+_PORT = re.compile(r"[1-9][0-9]{0,4}")
 
 
 class Proxy:

@@ -11,7 +11,7 @@ from cumulet.common.ascii import fold
 from cumulet.kube import schema
 from cumulet.kube.answer import encode
 from cumulet.kube.body import read
-from cumulet.kube.codec import decode_body
+from cumulet.kube.codec import decode_body, json_value
 from cumulet.kube.objects import Objects
 from cumulet.kube.patch import json_patch, merge_patch
 from cumulet.kube.patch.json_patch import JsonPatchError
@@ -85,8 +85,8 @@ def _wanted(target: Target, media: str, raw: bytes, current: Object) -> Object:
         merged: Object = merge_patch(current, decode_body("application/json", raw, "Scale"))
         return merged
     try:
-        found: Object = json_patch(current, msgspec.json.decode(raw))
-    except msgspec.DecodeError as error:
+        found: Object = json_patch(current, json_value(raw))
+    except (msgspec.DecodeError, RecursionError) as error:
         raise bad_request(f"error decoding patch: {error}") from None
     except JsonPatchError:
         why = "the server rejected our request due to an error in our request"

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import time
 import uuid
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from cumulet.common import clock
 from cumulet.common.ascii import fold
 from cumulet.common.config import write_private
 from cumulet.kube.store import Store
@@ -20,6 +22,8 @@ from cumulet.kube.store import Store
 AUDIENCE = "https://kubernetes.default.svc"
 ISSUER = "https://kubernetes.default.svc.cluster.local"
 AUTHENTICATED = "system:authenticated"
+#: For so long, what is being deleted can finish what it does.
+_LEEWAY = timedelta(seconds=60)
 
 
 class User(NamedTuple):
@@ -118,5 +122,12 @@ class ServiceAccountTokens:
         return {"keys": [{**key, "use": "sig", "alg": "ES256", "kid": self._key_id}]}
 
     def _is_there(self, resource: str, namespace: str, reference: dict[str, Any]) -> bool:
+        """Whether it is, and is not on its way out for longer than a minute (`serviceaccount/claims.go`)."""
         stored = self._store.get(resource, namespace, reference["name"])
-        return stored is not None and stored.load()["metadata"]["uid"] == reference["uid"]
+        if stored is None:
+            return False
+        metadata = stored.load()["metadata"]
+        ends = metadata.get("deletionTimestamp")
+        if ends and clock.now() > clock.parse(ends) + _LEEWAY:
+            return False
+        return bool(metadata["uid"] == reference["uid"])

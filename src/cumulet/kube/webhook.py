@@ -73,7 +73,7 @@ class WebhookClient:
             raise CallError(f"{start}: {error}") from None
         try:
             return msgspec.json.decode(raw, type=dict[str, Any])
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise CallError(f"the answer cannot be read: {error}") from None
 
     def _where(self, config: Object) -> tuple[str, str, str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from cumulet.kube.body import dry_run, manager
+from cumulet.kube.body import dry_run, manager, size
 from cumulet.kube.users import User
 
 #: The server itself, for its own ends.
@@ -21,11 +21,13 @@ class Writer:
     manager: str = "kube-apiserver"
     dry_run: bool = False
     warnings: list[str] = field(default_factory=list)
+    #: Bytes that were sent.
+    size: int = 0
 
     @classmethod
     def of(cls, request: web.BaseRequest, user: User) -> Writer:
         """The writer of a request, which knows of the warnings. Raises `ApiError` 400 and 422."""
-        writer = request[_WRITER] = cls(user, manager(request), dry_run(request))
+        writer = request[_WRITER] = cls(user, manager(request), dry_run(request), size=size(request))
         return writer
 
 

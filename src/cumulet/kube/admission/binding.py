@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from cumulet.kube.admission.authority import authority, checking
+from cumulet.kube.admission.authority import checking
+from cumulet.kube.admission.programs import PolicyPrograms, holds
 from cumulet.kube.admission.webhooks import Question
 from cumulet.kube.admission.webhooks.asking import in_version, is_selected, review, wanted_as
 from cumulet.kube.authorize import Authorizer
-from cumulet.kube.cel import CelError, evaluate
+from cumulet.kube.cel import PER_CONDITIONS, Budget, admitting
 from cumulet.kube.custom.conversion import Conversions
 from cumulet.kube.resources import Row
 from cumulet.kube.schema.selecting import selects
@@ -17,7 +18,6 @@ from cumulet.kube.status import ApiError, forbidden
 from cumulet.kube.store import Store
 
 Object = dict[str, Any]
-Functions = dict[str, Callable[..., Any]]
 
 GROUP = "admissionregistration.k8s.io"
 _CODES = {"Unauthorized": 401, "Forbidden": 403, "Invalid": 422, "RequestEntityTooLarge": 413}
@@ -104,24 +104,15 @@ class BoundPolicies:
             return None
         return row
 
-    def functions(self, question: Question) -> Functions:
-        """Those that know who asks."""
-        return {"check": checking(self._authorizer, question.user)}
-
     def variables(self, matched: Matched) -> Iterator[Object]:
         """The variables of a policy's expressions, once for each parameter. Raises `ApiError` 403."""
         question = matched.question
         request = review(question, matched.row)["request"]
         namespace = self._store.get("namespaces", "", question.namespace) if question.namespace else None
-        common: Object = {
-            "object": request["object"],
-            "oldObject": request["oldObject"],
-            "request": request,
-            "namespaceObject": namespace.load() if namespace is not None else None,
-            "authorizer": authority(question),
-        }
+        loaded = namespace.load() if namespace is not None else None
+        common = admitting.variables(request, loaded, checking(self._authorizer, question.user))
         for params in self._params(matched.bound, question):
-            yield {**common, "params": params, "variables": {}}
+            yield {**common, "params": params}
 
     def _params(self, bound: Bound, question: Question) -> Iterator[Object | None]:
         """What a binding hands to its policy, one after the other. Raises `ApiError` 403 where it must be and is not."""
@@ -154,17 +145,12 @@ class BoundPolicies:
         return error
 
 
-def applies(spec: Object, variables: Object, functions: Functions) -> bool:
-    """Whether all conditions of a policy hold; its own variables are found then, in place. Raises `CelError`."""
-    for condition in spec.get("matchConditions") or ():
-        try:
-            if evaluate(condition["expression"], variables, functions) is not True:
-                return False
-        except CelError as error:
-            raise CelError(f"match condition failed: {error}") from None
-    for variable in spec.get("variables") or ():
-        try:
-            variables["variables"][variable["name"]] = evaluate(variable["expression"], variables, functions)
-        except CelError:
-            continue  # whoever uses it says so
-    return True
+def applies(programs: PolicyPrograms, variables: Object, budget: Budget) -> bool:
+    """Whether all conditions of a policy hold, which have a budget of their own. Raises `CelError`."""
+    if not programs.conditions:
+        return True
+    own = Budget(PER_CONDITIONS, budget.quick)
+    try:
+        return holds(programs.conditions, variables, own)
+    finally:
+        budget.quick = own.quick

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from cumulet.kube import kinds
-from cumulet.kube.admission.binding import BoundPolicies, Functions, Matched, applies
+from cumulet.kube.admission.binding import BoundPolicies, Matched, applies
+from cumulet.kube.admission.programs import of_policy
 from cumulet.kube.admission.webhooks import Question
 from cumulet.kube.admission.webhooks.asking import from_version
-from cumulet.kube.cel import CelError, evaluate
-from cumulet.kube.cel.structs import plain
+from cumulet.kube.cel import PER_REQUEST, Budget, CelError
+from cumulet.kube.cel.patience import within
+from cumulet.kube.cel.values import as_json
 from cumulet.kube.custom.conversion import Conversions
 from cumulet.kube.fields import Shape, shape_of
 from cumulet.kube.fields.shape import ANY
@@ -66,13 +66,16 @@ class Mutations(BoundPolicies):
         matched = await self.match(bound, question)
         if matched is None or question.obj is None:
             return question.obj
-        functions = self.functions(question)
         start = matched.question.obj
         assert start is not None
         obj = start = from_stored(matched.row, start) if question.kind is None else start
         for variables in self.variables(matched):
+
+            def mutated(budget: Budget, before: Object = obj, variables: Object = variables) -> Object:
+                return _mutated(matched, before, variables, budget)
+
             try:
-                obj = self._mutated(matched, obj, variables, functions)
+                obj = await within(PER_REQUEST, mutated)
             except CelError as error:
                 if bound.fails:
                     raise _refusal(matched, str(error)) from None
@@ -80,27 +83,23 @@ class Mutations(BoundPolicies):
             return question.obj
         return await from_version(self._conversions, question, matched.row, obj, complete)
 
-    def _mutated(self, matched: Matched, obj: Object, variables: Object, functions: Functions) -> Object:
-        """The object with all mutations of a policy, one upon the other. Raises `CelError`."""
-        spec, row = matched.bound.policy["spec"], matched.row
-        kind, api_version = variables["object"]["kind"], variables["object"]["apiVersion"]
-        if not applies(spec, variables, functions):
-            return obj
-        for mutation in spec.get("mutations") or ():
-            variables["object"] = {**obj, "kind": kind, "apiVersion": api_version}
-            by_merge = mutation["patchType"] == "ApplyConfiguration"
-            expression = mutation["applyConfiguration" if by_merge else "jsonPatch"]["expression"]
-            try:
-                patch = _as_json(evaluate(plain(expression), variables, functions))
-            except CelError as error:
-                raise CelError(f"expression '{expression}' resulted in error: {error}") from None
-            shape = _shape(matched.question, row)
-            obj = _merged(obj, patch, shape) if by_merge else _patched(obj, patch)
-            for key in ("kind", "apiVersion"):
-                obj.pop(key, None)
-            if matched.question.kind is None and not isinstance(obj.get("metadata"), dict):
-                raise CelError("what a mutation makes has no metadata")
+
+def _mutated(matched: Matched, obj: Object, variables: Object, budget: Budget) -> Object:
+    """The object with all mutations of a policy, one upon the other. Raises `CelError`."""
+    programs, row = of_policy(matched.bound.policy["spec"]), matched.row
+    kind, api_version = variables["object"]["kind"], variables["object"]["apiVersion"]
+    if not applies(programs, variables, budget):
         return obj
+    shape = _shape(matched.question, row)
+    for expression, merges in programs.mutations:
+        changed = {**variables, "object": {**obj, "kind": kind, "apiVersion": api_version}}
+        patch = as_json(expression.value(programs.known(changed, budget), budget))
+        obj = _merged(obj, patch, shape) if merges else _patched(obj, patch)
+        for key in ("kind", "apiVersion"):
+            obj.pop(key, None)
+        if matched.question.kind is None and not isinstance(obj.get("metadata"), dict):
+            raise CelError("what a mutation makes has no metadata")
+    return obj
 
 
 def _refusal(matched: Matched, said: str) -> ApiError:
@@ -114,13 +113,6 @@ def _shape(question: Question, row: Row) -> Shape:
         return kinds.shape(row)
     found = definition(*question.kind)
     return shape_of(found) if found is not None else ANY
-
-
-def _as_json(value: Any) -> Any:
-    try:
-        return msgspec.json.decode(msgspec.json.encode(value))
-    except (TypeError, ValueError) as error:
-        raise CelError(f"the value of the expression is none of JSON: {error}") from None
 
 
 def _merged(obj: Object, patch: Any, shape: Shape) -> Object:

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from cumulet.kube.admission.binding import BoundPolicies, Functions, Matched, applies
+from cumulet.kube.admission.binding import BoundPolicies, Matched, applies
+from cumulet.kube.admission.programs import PolicyPrograms, of_policy
 from cumulet.kube.admission.webhooks import Question
-from cumulet.kube.cel import CelError, evaluate, message
+from cumulet.kube.cel import PER_REQUEST, Budget, CelError, OutOfBudgetError
+from cumulet.kube.cel.patience import within
 from cumulet.kube.custom.conversion import Conversions
 from cumulet.kube.store import Store
 
@@ -29,37 +31,45 @@ class Policies(BoundPolicies):
         for bound in self.bound:
             matched = await self.match(bound, question)
             if matched is not None:
-                self._apply(matched, warnings)
+                await self._apply(matched, warnings)
 
-    def _apply(self, matched: Matched, warnings: list[str]) -> None:
+    async def _apply(self, matched: Matched, warnings: list[str]) -> None:
         bound, question = matched.bound, matched.question
-        functions = self.functions(question)
+        programs = of_policy(bound.policy["spec"])
         for variables in self.variables(matched):
-            for said, reason in _broken(bound.policy["spec"], variables, functions, fails=bound.fails):
+
+            def said(budget: Budget, variables: Object = variables) -> list[tuple[str, str]]:
+                return list(_broken(programs, variables, budget, fails=bound.fails))
+
+            for text, reason in await within(PER_REQUEST, said):
                 actions = bound.binding["spec"].get("validationActions") or ["Deny"]
                 if "Warn" in actions:
-                    warnings.append(f"Validation failed for ValidatingAdmissionPolicy {bound.names}: {said}")
+                    warnings.append(f"Validation failed for ValidatingAdmissionPolicy {bound.names}: {text}")
                 if "Deny" in actions:
-                    raise self.refusal(bound, question, said, reason)
+                    raise self.refusal(bound, question, text, reason)
 
 
-def _broken(spec: Object, variables: Object, functions: Functions, *, fails: bool) -> Iterator[tuple[str, str]]:
+def _broken(programs: PolicyPrograms, variables: Object, budget: Budget, *, fails: bool) -> Iterator[tuple[str, str]]:
     """What the validations of a policy say, each with its reason."""
     try:
-        if not applies(spec, variables, functions):
+        if not applies(programs, variables, budget):
             return
     except CelError as error:
         if fails:
             yield str(error), "Invalid"
         return
-    for validation in spec.get("validations") or ():
-        expression = validation["expression"]
+    known = programs.known(variables, budget)
+    for validation in programs.validations:
         try:
-            if evaluate(expression, variables, functions) is True:
+            if validation.expression.value(known, budget) is True:
                 continue
-            said = message(validation, variables, f"failed expression: {expression}", functions)
+            said = validation.said(known, budget)
+        except OutOfBudgetError as error:
+            if fails:
+                yield str(error), "Invalid"
+            return
         except CelError as error:
             if not fails:
                 continue
-            said = f"expression '{expression}' resulted in error: {error}"
-        yield said, validation.get("reason") or "Invalid"
+            said = str(error)
+        yield said, validation.reason

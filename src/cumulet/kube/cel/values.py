@@ -1,143 +1,394 @@
-"""The libraries of lists, sets, numbers and texts (`cel/library/lists.go`, `regex.go`; cel-go's `ext`)."""
+"""The values of expressions, and what they have in common (cel-go's `common/types`).
+
+JSON is as it is decoded: `int` is `int`, `float` is `double`, a `dict` is a map or an object. What JSON does not have
+are classes: `Uint`, `Timestamp`, `Duration`, `Optional`, `TypeValue`, and those of the libraries, which say of which
+`kind` they are.
+"""
 
 from __future__ import annotations
 
 import base64
-import itertools
 import math
 import re
-from collections.abc import Callable
-from datetime import timedelta
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any, ClassVar
 
-from cumulet.common.ascii import fold, raised
-from cumulet.kube import regexp
+from cumulet.kube.cel.errors import CelError
 
-SETS, MATH, BASE64, JSON_PATCH = "k8s.io/sets", "k8s.io/math", "k8s.io/base64", "k8s.io/jsonpatch"
-#: Digits that a text may be asked to have; each is memory.
-_PRECISION = 1000
-_FORM = re.compile(r"%(?:\.(\d+))?([sdfebxXo%])", re.ASCII)
-
-
-def _find(text: str, pattern: str) -> str:
-    return next(regexp.find(pattern, text), "")
-
-
-def _find_all(text: str, pattern: str, limit: int = -1) -> list[str]:
-    found = regexp.find(pattern, text)
-    return list(found if limit < 0 else itertools.islice(found, limit))
-
-
-def _index_of(where: Any, what: Any, start: int = 0) -> int:
-    if isinstance(where, str):
-        return where.find(what, start)
-    return where.index(what) if what in where else -1
-
-
-def _last_index_of(where: Any, what: Any) -> int:
-    if isinstance(where, str):
-        return where.rfind(what)
-    return len(where) - 1 - where[::-1].index(what) if what in where else -1
-
-
-def _contains(where: Any, *what: Any) -> bool:
-    """Of texts, and `sets.contains`."""
-    if where == SETS:
-        outer, inner = what
-        return all(item in outer for item in inner)
-    return what[0] in where
-
-
-def _equivalent(_: str, one: list[Any], other: list[Any]) -> bool:
-    return all(item in other for item in one) and all(item in one for item in other)
-
-
-def _sum(items: list[Any]) -> Any:
-    return sum(items, timedelta()) if items and isinstance(items[0], timedelta) else sum(items)
-
-
-def _numbers(arguments: tuple[Any, ...]) -> list[Any]:
-    """Of `math.greatest`, which takes several or a list."""
-    rest = arguments[1:]
-    return rest[0] if len(rest) == 1 and isinstance(rest[0], list) else list(rest)
-
-
-def _format(text: str, values: list[Any]) -> str:
-    """Raises `ValueError` where there are too few values, `TypeError` where one has another type."""
-    rest = iter(values)
-
-    def written(match: re.Match[str]) -> str:
-        precision, form = match[1], match[2]
-        if precision and (len(precision) > 4 or int(precision) > _PRECISION):
-            raise ValueError(f"format: a precision may be {_PRECISION} at most")
-        if form == "%":
-            return "%"
-        try:
-            value: Any = next(rest)
-        except StopIteration:
-            raise ValueError("format: index out of range") from None
-        match form:
-            case "s":
-                return _text(value)
-            case "f" | "e":
-                return f"{float(value):.{precision or 6}{form}}"
-            case "d":
-                return f"{value:d}"
-            case "b":
-                return f"{int(value):b}"
-        if isinstance(value, str | bytes):
-            shown = (value.encode() if isinstance(value, str) else value).hex()
-            return raised(shown) if form == "X" else shown
-        return f"{value:{form}}"
-
-    return _FORM.sub(written, text)
-
-
-def _text(value: Any) -> str:
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "true" if value else "false"
-        case list():
-            return f"[{', '.join(_text(item) for item in value)}]"
-        case dict():
-            return "{" + ", ".join(f"{_text(key)}: {_text(item)}" for key, item in sorted(value.items())) + "}"
-        case timedelta():
-            return f"{value.total_seconds():g}s"
-    return str(value)
-
-
-FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "sum": _sum,
-    "min": min,
-    "max": max,
-    "isSorted": lambda items: all(one <= other for one, other in itertools.pairwise(items)),
-    "indexOf": _index_of,
-    "lastIndexOf": _last_index_of,
-    "find": _find,
-    "findAll": _find_all,
-    "lowerAscii": fold,
-    "upperAscii": raised,
-    "replace": lambda text, old, new, count=-1: text.replace(old, new, count),
-    "split": lambda text, by, limit=-1: text.split(by, limit - 1 if limit > 0 else -1),
-    "join": lambda items, by="": by.join(items),
-    "substring": lambda text, start, end=None: text[start:end],
-    "trim": lambda text: text.strip(),
-    "charAt": lambda text, index: text[index : index + 1],
-    "reverse": lambda value: value[::-1],
-    "format": _format,
-    "contains": _contains,
-    "equivalent": _equivalent,
-    "intersects": lambda _, one, other: any(item in other for item in one),
-    "greatest": lambda *arguments: max(_numbers(arguments)),
-    "least": lambda *arguments: min(_numbers(arguments)),
-    "abs": lambda _, value: abs(value),
-    "ceil": lambda _, value: float(math.ceil(value)),
-    "floor": lambda _, value: float(math.floor(value)),
-    "round": lambda _, value: float(math.floor(abs(value) + 0.5)) * (1 if value >= 0 else -1),
-    "trunc": lambda _, value: float(math.trunc(value)),
-    "escapeKey": lambda _, key: key.replace("~", "~0").replace("/", "~1"),
-    "encode": lambda _, value: base64.b64encode(value).decode(),
-    "decode": lambda _, text: base64.b64decode(text + "=" * (-len(text) % 4)),
+_SECOND = 10**9
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST, _LAST = -62135596800 * _SECOND, 253402300800 * _SECOND - 1
+_UNITS = {
+    "ns": 1,
+    "us": 1000,
+    "µs": 1000,
+    "μs": 1000,
+    "ms": 10**6,
+    "s": _SECOND,
+    "m": 60 * _SECOND,
+    "h": 3600 * _SECOND,
 }
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
+_RFC3339 = re.compile(
+    r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,30}))?(Z|z|[+-][0-9]{2}:[0-9]{2})"
+)
+INT_MOST, INT_LEAST, UINT_MOST = 2**63 - 1, -(2**63), 2**64 - 1
+
+
+class Uint(int):
+    """A number without a sign."""
+
+    __slots__ = ()
+
+
+class Value:
+    """A value of a library's own type; `kind` is that type's name."""
+
+    kind: ClassVar[str]
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Timestamp(Value):
+    """A moment, in nanoseconds since 1970."""
+
+    kind: ClassVar[str] = "timestamp"
+    ns: int
+
+    @classmethod
+    def of(cls, ns: int) -> Timestamp:
+        """Raises `CelError` outside of the years 1 to 9999."""
+        if not _FIRST <= ns <= _LAST:
+            raise CelError("timestamp overflow")
+        return cls(ns)
+
+    @classmethod
+    def parse(cls, text: str) -> Timestamp:
+        """Of RFC 3339. Raises `CelError`."""
+        match = _RFC3339.fullmatch(text)
+        if match is not None:
+            *numbers, fraction, zone = match.groups()
+            try:
+                year, month, day, hour, minute, second = map(int, numbers)
+                made = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
+                offset = 0
+                if zone not in "Zz":
+                    hours, minutes = int(zone[1:3]), int(zone[4:])
+                    if hours > 23 or minutes > 59:
+                        raise ValueError
+                    offset = (hours * 60 + minutes) * (-60 if zone[0] == "-" else 60)
+                seconds = (made - _EPOCH) // timedelta(seconds=1) - offset
+                return cls.of(seconds * _SECOND + int((fraction or "0").ljust(9, "0")[:9]))
+            except ValueError:
+                pass
+        raise CelError(f'parsing time "{text[:100]}" as "2006-01-02T15:04:05Z07:00": cannot parse it')
+
+    @classmethod
+    def of_date(cls, text: str) -> Timestamp:
+        """Of a full date of RFC 3339. Raises `CelError`."""
+        return cls.parse(f"{text}T00:00:00Z")
+
+    def at(self, zone: str = "") -> datetime:
+        """The same in a time zone: a name of the database, or `+hh:mm`. Raises `CelError`."""
+        return (_EPOCH + timedelta(microseconds=self.ns // 1000)).astimezone(_zone(zone))
+
+    def __str__(self) -> str:
+        seconds, rest = divmod(self.ns, _SECOND)
+        whole = (_EPOCH + timedelta(seconds=seconds)).replace(tzinfo=None).isoformat()
+        return f"{whole}{_fraction(rest)}Z"
+
+
+def _fraction(ns: int) -> str:
+    return f".{ns:09d}".rstrip("0") if ns else ""
+
+
+def _zone(name: str) -> Any:
+    if not name or name == "UTC":
+        return UTC
+    if match := re.fullmatch(r"([+-]?)([0-9]{2}):([0-9]{2})", name):
+        minutes = int(match[2]) * 60 + int(match[3])
+        if minutes < 24 * 60:
+            return timezone(timedelta(minutes=-minutes if match[1] == "-" else minutes))
+    elif re.fullmatch(r"[A-Za-z0-9_+-]{1,40}(?:/[A-Za-z0-9_+-]{1,40}){0,2}", name):
+        import zoneinfo
+
+        try:
+            return zoneinfo.ZoneInfo(name)
+        except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+            pass
+    raise CelError(f"unknown time zone {name[:100]}")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Duration(Value):
+    """A length of time, in nanoseconds."""
+
+    kind: ClassVar[str] = "duration"
+    ns: int
+
+    @classmethod
+    def of(cls, ns: int) -> Duration:
+        """Raises `CelError` for what has more than 64 bits."""
+        if not INT_LEAST <= ns <= INT_MOST:
+            raise CelError("duration overflow")
+        return cls(ns)
+
+    @classmethod
+    def parse(cls, text: str) -> Duration:
+        """Of Go's form, `1h2m3.5s`. Raises `CelError`."""
+        sign, rest = (-1, text[1:]) if text.startswith("-") else (1, text.removeprefix("+"))
+        if rest == "0":
+            return cls(0)
+        total, position = 0, 0
+        for match in _DURATION.finditer(rest[:200]):
+            if match.start() != position:
+                break
+            whole, _, fraction = match[1].partition(".")
+            unit = _UNITS[match[2]]
+            total += int(whole or "0") * unit + int(fraction[:18] or "0") * unit // 10 ** len(fraction[:18])
+            position = match.end()
+        if not position or position != len(rest):
+            raise CelError(f'time: invalid duration "{text[:100]}"')
+        return cls.of(sign * total)
+
+    def __str__(self) -> str:
+        """In seconds, as the language writes it."""
+        seconds, rest = divmod(abs(self.ns), _SECOND)
+        return f"{'-' if self.ns < 0 else ''}{seconds}{_fraction(rest)}s"
+
+
+@dataclass(frozen=True, slots=True)
+class Optional(Value):
+    """A value that may be missing."""
+
+    kind: ClassVar[str] = "optional"
+    there: bool
+    value: Any = None
+
+
+NONE = Optional(False)
+
+
+@dataclass(frozen=True, slots=True)
+class TypeValue(Value):
+    """A type as a value: of `type(x)`, and of its name."""
+
+    kind: ClassVar[str] = "type"
+    name: str
+
+
+class Lazy(Value):
+    """An object whose fields are found when they are first asked for; one that cannot be found raises each time."""
+
+    kind: ClassVar[str] = "object"
+    __slots__ = ("_find", "_found", "names")
+
+    def __init__(self, find: Mapping[str, Callable[[], Any]]) -> None:
+        self._find = find
+        self._found: dict[str, Any] = {}
+        self.names = find.keys()
+
+    def get(self, name: str) -> Any:
+        """Raises `CelError`, and `KeyError` where there is no such field."""
+        if name not in self._found:
+            self._found[name] = self._find[name]()
+        return self._found[name]
+
+
+def _identity(value: Any) -> Any:
+    """What tells a value of JSON from all others, to be looked up by."""
+    if isinstance(value, list):
+        return ("list", *map(_identity, value))
+    if isinstance(value, dict):
+        return ("map", *sorted((key, _identity(item)) for key, item in value.items()))
+    return (isinstance(value, bool), value)
+
+
+class SetList(list[Any]):
+    """A list that is a set: the order of its elements does not count, and no element is in it twice."""
+
+    def matches(self, other: list[Any]) -> bool:
+        """Whether the other has the same elements."""
+        return len(self) == len(other) and set(map(_identity, self)) == set(map(_identity, other))
+
+    def __add__(self, other: list[Any]) -> SetList:
+        known = set(map(_identity, self))
+        return SetList([*self, *(item for item in other if _identity(item) not in known)])
+
+
+class MapList(list[Any]):
+    """A list of objects that some of their fields tell apart; the order does not count."""
+
+    def __init__(self, items: Iterable[Any], keys: tuple[str, ...]) -> None:
+        super().__init__(items)
+        self._keys = keys
+
+    def _key(self, item: Any) -> Any:
+        return _identity([item.get(key) for key in self._keys] if isinstance(item, dict) else item)
+
+    def matches(self, other: list[Any]) -> bool:
+        """Whether the other has the same elements."""
+        found = {self._key(item): item for item in other}
+        if len(self) != len(other) or len(found) != len(other):
+            return False
+        missing = object()
+        return all(equal(item, found.get(self._key(item), missing)) for item in self)
+
+    def __add__(self, other: list[Any]) -> MapList:
+        """Elements of the other take the places of those that have the same fields."""
+        made = {self._key(item): item for item in self}
+        made |= {self._key(item): item for item in other}
+        return MapList(made.values(), self._keys)
+
+
+_KINDS: dict[type, str] = {
+    bool: "bool",
+    int: "int",
+    Uint: "uint",
+    float: "double",
+    str: "string",
+    bytes: "bytes",
+    list: "list",
+    SetList: "list",
+    MapList: "list",
+    dict: "map",
+    type(None): "null",
+}
+
+
+def kind_of(value: Any) -> str:
+    """The kind of the type of a value."""
+    found = _KINDS.get(type(value))
+    return found if found is not None else str(value.kind)
+
+
+#: Names of types that differ from their kinds.
+_TYPE_NAMES = {
+    "null": "null_type",
+    "timestamp": "google.protobuf.Timestamp",
+    "duration": "google.protobuf.Duration",
+    "optional": "optional_type",
+}
+
+
+def type_of(value: Any) -> TypeValue:
+    """`type(value)`."""
+    kind = kind_of(value)
+    return TypeValue(_TYPE_NAMES.get(kind, kind))
+
+
+def size_of(value: Any) -> int:
+    """What the cost of a value goes by: its elements or characters, or one (`interpreter.actualSize`)."""
+    if isinstance(value, str | bytes | list | dict):
+        return len(value)
+    if isinstance(value, Optional) and value.there:
+        return size_of(value.value)
+    return 1
+
+
+def traversal(value: Any) -> int:
+    """The cost of going through all of a value (`library.traversalCost`)."""
+    if isinstance(value, str | bytes):
+        return len(value) // 10
+    if isinstance(value, list):
+        return sum(map(traversal, value))
+    if isinstance(value, dict):
+        return sum(traversal(key) + traversal(item) for key, item in value.items())
+    return 1
+
+
+def equal(one: Any, other: Any) -> bool:
+    """Whether two values are the same. Numbers are, whatever their types; values of other types never are."""
+    kind, second = type(one), type(other)
+    if kind in _UNORDERED and isinstance(other, list):
+        return bool(one.matches(other))
+    if second in _UNORDERED and isinstance(one, list):
+        return bool(other.matches(one))
+    if kind is second:
+        if kind is list:
+            return len(one) == len(other) and all(map(equal, one, other))
+        if kind is dict:
+            if len(one) != len(other):
+                return False
+            missing = object()
+            return all(equal(item, other.get(key, missing)) for key, item in one.items())
+        if kind is Optional:
+            return one.there == other.there and equal(one.value, other.value)
+        return bool(one == other)
+    if kind in _NUMBERS and second in _NUMBERS:
+        return bool(one == other)
+    return False
+
+
+_UNORDERED = frozenset((SetList, MapList))
+_NUMBERS = frozenset((int, Uint, float))
+
+
+def weight(value: Any, most: int = 10**9) -> int:
+    """How many values are within a value, itself counted, as far as that is no more than `most`."""
+    count, stack = 0, [value]
+    while stack and count < most:
+        found = stack.pop()
+        count += 1
+        if isinstance(found, list):
+            stack.extend(found)
+        elif isinstance(found, dict):
+            stack.extend(found.values())
+    return count
+
+
+def compare(one: Any, other: Any) -> int:
+    """-1, 0 or 1. Raises `CelError` for values that have no order."""
+    kind, second = type(one), type(other)
+    if (kind is second and kind in _ORDERED) or (kind in _NUMBERS and second in _NUMBERS):
+        if one != one or other != other:
+            raise CelError("NaN values cannot be ordered")
+        return int(one > other) - int(one < other)
+    raise no_overload()
+
+
+_ORDERED = frozenset((bool, int, Uint, float, str, bytes, Timestamp, Duration))
+
+
+def no_overload() -> CelError:
+    """A function does not take values of these types."""
+    return CelError("no such overload")
+
+
+def as_json(value: Any) -> Any:
+    """A value as JSON. Raises `CelError` for what has no form there."""
+    match value:
+        case None | bool() | str():
+            return value
+        case int():
+            return int(value)
+        case float():
+            if not math.isfinite(value):
+                raise CelError("unsupported JSON value: the number is not finite")
+            return value
+        case bytes():
+            return base64.b64encode(value).decode()
+        case list():
+            return [as_json(item) for item in value]
+        case dict():
+            return {_key(key): as_json(item) for key, item in value.items()}
+        case Timestamp() | Duration():
+            return str(value)
+        case Optional():
+            return as_json(value.value)
+    raise CelError(f"unsupported conversion to JSON of a value of type {type_of(value).name}")
+
+
+def _key(key: Any) -> str:
+    if isinstance(key, str):
+        return key
+    raise CelError("unsupported JSON value: the keys of a map must be strings")
+
+
+def items_of(value: Any) -> Iterable[Any]:
+    """What a fold with one variable goes over: the items of a list, the keys of a map."""
+    if isinstance(value, list | dict):
+        return value
+    raise no_overload()

@@ -33,6 +33,8 @@ class Cleanup:
             await self._wake.wait()
             self._wake.clear()
             for stored in list(self._store.list(KEY)):
+                if b'"deletionTimestamp"' not in stored.body:  # a definition may be large
+                    continue
                 definition = stored.load()
                 metadata = definition["metadata"]
                 if not metadata.get("deletionTimestamp") or FINALIZER not in (metadata.get("finalizers") or ()):

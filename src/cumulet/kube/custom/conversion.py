@@ -51,6 +51,7 @@ class Conversions:
         obj = (await self.shown(row, (stored,)))[0].load()
         if row.custom is not None:
             obj.pop("apiVersion", None)
+            row.custom.set_defaults(obj)
         return obj
 
     async def stored(self, row: Row, obj: Object) -> Object:

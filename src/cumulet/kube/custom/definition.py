@@ -12,7 +12,7 @@ import msgspec
 from cumulet.common import clock
 from cumulet.common.ascii import fold
 from cumulet.kube import regexp
-from cumulet.kube.custom import paths, rules
+from cumulet.kube.custom import paths, ruling, structural
 from cumulet.kube.custom.kind import Custom
 from cumulet.kube.resources import Row
 from cumulet.kube.schema.validation import forms
@@ -121,7 +121,10 @@ def _schema(part: Any, field: str) -> Iterator[Cause]:
         return
     if schema.get("type") != "object":
         yield invalid(f"{field}.type", schema.get("type", ""), "must be object at the root")
-    yield from _structural(schema, field, 0)
+    found = list(_structural(schema, field, 0))
+    yield from found
+    if not found:
+        yield from ruling.check(schema, field)
 
 
 def _structural(schema: Any, field: str, depth: int) -> Iterator[Cause]:
@@ -139,8 +142,9 @@ def _structural(schema: Any, field: str, depth: int) -> Iterator[Cause]:
             regexp.check(pattern)
         except regexp.PatternError as error:
             yield invalid(f"{field}.pattern", pattern, f"must be a valid regular expression, but isn't: {error}")
-    for where, value, why in rules.problems(schema, field):
-        yield invalid(where, value, why)
+    yield from ruling.forms(schema, field)
+    if schema.get("default") is not None:
+        yield from structural.check_default(schema, f"{field}.default")
     properties = schema.get("properties") or {}
     for name, below in properties.items():
         yield from _structural(below, f"{field}.properties[{name}]", depth + 1)
@@ -223,7 +227,7 @@ def _custom(version: bytes, group: str, storage: Custom | None, webhook: bytes) 
 
 def _priority(name: str) -> tuple[int, int, int, str]:
     """Stable versions before betas before alphas, the newest first (apimachinery, `CompareKubeAwareVersionStrings`)."""
-    match = re.fullmatch(r"v(\d{1,9})(?:(alpha|beta)(\d{1,9}))?", name, re.ASCII)
+    match = re.fullmatch(r"v([0-9]{1,9})(?:(alpha|beta)([0-9]{1,9}))?", name)
     if match is None:
         return 3, 0, 0, name
     stage = {None: 0, "beta": 1, "alpha": 2}[match[2]]

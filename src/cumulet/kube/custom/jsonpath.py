@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 _STEP = re.compile(
-    r"""\.(?P<field>(?:[\w-]|\\.)+) | \[(?P<index>-?\d{1,9})\] | \[(?P<quote>['"])(?P<quoted>[^'"]*)(?P=quote)\]
+    r"""\.(?P<field>(?:[\w-]|\\.)+) | \[(?P<index>-?[0-9]{1,9})\] | \[(?P<quote>['"])(?P<quoted>[^'"]*)(?P=quote)\]
     | (?P<all>\[\*\]|\.\*) | \[\?\(\s*@\.(?P<key>[\w./-]+)\s*(?P<operator>==|!=)\s*
       (?:(?P<mark>["'])(?P<text>[^"']*)(?P=mark) | (?P<plain>true|false|-?\d{1,18}))\s*\)\]""",
     re.VERBOSE | re.ASCII,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
+import functools
 import logging
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from cumulet.kube.custom import rules, structural
+import msgspec
+
+from cumulet.kube.cel.environment import Budget
+from cumulet.kube.custom import structural
 from cumulet.kube.custom.jsonpath import JsonPath, JsonPathError
+from cumulet.kube.custom.rules import Rules, has_rules
 from cumulet.kube.fields.shape import Shape, of_structural, shape_of
 from cumulet.kube.schema.definitions import definition
 from cumulet.kube.status import Cause
@@ -20,6 +24,8 @@ log = logging.getLogger(__name__)
 Object = dict[str, Any]
 
 _CAUSES = 100
+#: Revisions that are kept at once.
+_FILLED = 100_000
 _AGE = {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}
 _NAME = {"name": "Name", "type": "string", "format": "name", "description": "Name", "priority": 0}
 
@@ -45,7 +51,10 @@ class Custom:
             "x-kubernetes-preserve-unknown-fields": True
         }
         self.schema: Object = schema
-        self._has_rules = rules.has_rules(schema)
+        self._has_rules = has_rules(schema)
+        self._has_defaults = structural.has_defaults(schema)
+        #: Revisions of objects in which no default is missing.
+        self._filled: set[int] = set()
         self.shape: Shape = of_structural(schema, top=True)
         metadata = definition("", "v1", "ObjectMeta")
         assert metadata is not None
@@ -91,16 +100,40 @@ class Custom:
         """Remove what the schema does not have, in place; the strict decoding messages about it."""
         return structural.prune(obj, self.schema)
 
-    def set_defaults(self, obj: Object) -> None:
-        """Fill in the schema's defaults, in place."""
-        structural.set_defaults(obj, self.schema)
+    def set_defaults(self, obj: Object) -> bool:
+        """Fill in the schema's defaults, in place; whether there were any to fill in."""
+        return self._has_defaults and structural.set_defaults(obj, self.schema)
+
+    def filled(self, stored: Stored) -> Stored:
+        """An object in this version, with the defaults that the schema has by now."""
+        if not self._has_defaults or stored.revision in self._filled:
+            return stored
+        obj = stored.load()
+        if not self.set_defaults(obj):
+            if len(self._filled) >= _FILLED:
+                self._filled.clear()
+            self._filled.add(stored.revision)
+            return stored
+        api_version = obj.pop("apiVersion", self.api_version)
+        return stored._replace(body=msgspec.json.encode({"apiVersion": api_version, **obj}))
 
     def validate(self, obj: Object, old: Object | None = None) -> list[Cause]:
-        """Everything that the schema does not allow, and its rules of an object, or of its change from `old`."""
-        causes = structural.validate(obj, self.schema)
-        if not causes and self._has_rules:
-            causes = list(itertools.islice(rules.broken(obj, old, self.schema, ""), _CAUSES))
-        return causes
+        """Everything that the schema does not allow, but for its rules."""
+        return structural.validate(obj, self.schema, old)
+
+    @property
+    def has_rules(self) -> bool:
+        """Whether the schema has rules."""
+        return self._has_rules
+
+    @functools.cached_property
+    def _rules(self) -> Rules:
+        return Rules(self.schema)
+
+    def broken(self, obj: Object, old: Object | None, budget: Budget) -> tuple[list[Cause], list[str]]:
+        """What the rules do not allow of an object, or of its change, and what is only warned of."""
+        causes, warnings = self._rules.broken(obj, old, budget)
+        return causes[:_CAUSES], warnings[:_CAUSES]
 
     def prepare_for_create(self, obj: Object) -> None:
         """Begin to count generations, without a status where that has its own way."""
@@ -181,6 +214,4 @@ def _cell(kind: str, found: list[Any], now: datetime) -> Any:
 
 
 def _text(value: Any) -> str:
-    import msgspec
-
     return msgspec.json.encode(value).decode()

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
+from cumulet.common.ascii import fold
 from cumulet.kube import regexp
+from cumulet.kube.schema import formats
+from cumulet.kube.schema.definitions import definition
+from cumulet.kube.schema.validation import forms
 from cumulet.kube.status import Cause
 
 Schema = dict[str, Any]
@@ -19,6 +24,8 @@ _EMBEDDED = "x-kubernetes-embedded-resource"
 _INT_OR_STRING = "x-kubernetes-int-or-string"
 _META = ("apiVersion", "kind", "metadata")
 _CAUSES = 100
+#: What was not there before, or cannot be told.
+_NONE: Any = object()
 _TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
     "integer": (int,),
@@ -45,20 +52,28 @@ def prune(obj: dict[str, Any], schema: Schema) -> list[str]:
     return unknown
 
 
-def _prune(value: Any, schema: Schema, path: str, unknown: list[str], *, top: bool = False) -> None:
+def _prune(value: Any, schema: Schema | None, path: str, unknown: list[str], *, top: bool = False) -> None:
+    """Without a schema, nothing is known; where unknown fields are preserved, what is known below is pruned still."""
+    keeps = schema is not None and bool(schema.get(_PRESERVE))
     if isinstance(value, list):
-        items = schema.get("items") or {}
+        items = _schema_of(schema, "items")
         for index, item in enumerate(value):
-            _prune(item, items, f"{path}[{index}]", unknown)
+            where = f"{path}[{index}]"
+            if keeps:
+                _prune_kept(item, items, where, unknown)
+            else:
+                _prune(item, items, where, unknown)
         return
     if not isinstance(value, dict):
         return
-    properties = schema.get("properties") or {}
-    others = schema.get("additionalProperties")
-    kept = schema.get(_PRESERVE) or bool(others)
+    properties = (schema or {}).get("properties") or {}
+    others = (schema or {}).get("additionalProperties")
+    is_resource = top or bool((schema or {}).get(_EMBEDDED))
     for key in list(value):
         where = f"{path}.{key}" if path else key
-        if (top or schema.get(_EMBEDDED)) and key in _META:
+        if is_resource and key in _META:
+            if not top and key == "metadata":
+                prune_metadata(value[key], where, unknown)
             continue
         if key in properties:
             below = properties[key]
@@ -67,45 +82,88 @@ def _prune(value: Any, schema: Schema, path: str, unknown: list[str], *, top: bo
                 del value[key]
             else:
                 _prune(value[key], below, where, unknown)
-        elif isinstance(others, dict):
-            _prune(value[key], others, where, unknown)
-        elif not kept:
+        elif others:
+            _prune(value[key], others if isinstance(others, dict) else None, where, unknown)
+        elif not keeps:
             unknown.append(f'unknown field "{where}"')
             del value[key]
 
 
-def set_defaults(value: Any, schema: Schema) -> None:
-    """Fill in defaults, in place."""
+def _prune_kept(value: Any, schema: Schema | None, path: str, unknown: list[str]) -> None:
+    """Of what is in a list whose unknown fields are preserved (`pruning.skipPrune`)."""
+    if schema is not None:
+        _prune(value, {**schema, _PRESERVE: True}, path, unknown)
+
+
+def _schema_of(schema: Schema | None, key: str) -> Schema | None:
+    found = (schema or {}).get(key)
+    return found if isinstance(found, dict) else None
+
+
+def prune_metadata(metadata: Any, path: str, unknown: list[str]) -> None:
+    """Remove what no metadata of an object has, in place (`schema/objectmeta`, `Coerce`)."""
+    found = definition("", "v1", "ObjectMeta")
+    if not isinstance(metadata, dict) or found is None:
+        return
+    for key in [key for key in metadata if key not in found.fields]:
+        unknown.append(f'unknown field "{path}.{key}"')
+        del metadata[key]
+
+
+def set_defaults(value: Any, schema: Schema) -> bool:
+    """Fill in defaults, in place; whether there were any to fill in."""
+    changed = False
     if isinstance(value, list):
         items = schema.get("items") or {}
         for item in value:
-            set_defaults(item, items)
+            changed |= set_defaults(item, items)
     elif isinstance(value, dict):
         properties = schema.get("properties") or {}
         for key, below in properties.items():
             if key not in value and "default" in below:
                 value[key] = copy.deepcopy(below["default"])
+                changed = True
             if key in value:
-                set_defaults(value[key], below)
+                changed |= set_defaults(value[key], below)
         others = schema.get("additionalProperties")
         if isinstance(others, dict):
             for key, item in value.items():
                 if key not in properties:
-                    set_defaults(item, others)
+                    changed |= set_defaults(item, others)
+    return changed
 
 
-def validate(obj: dict[str, Any], schema: Schema) -> list[Cause]:
-    """What the schema does not allow, at most a hundred things."""
+def has_defaults(schema: Schema) -> bool:
+    """Whether a schema has a default anywhere."""
+    below = [*(schema.get("properties") or {}).values(), schema.get("additionalProperties"), schema.get("items")]
+    return "default" in schema or any(has_defaults(part) for part in below if isinstance(part, dict))
+
+
+def check_default(schema: Schema, path: str) -> list[Cause]:
+    """What is wrong with the default of a schema: it must be what the schema asks for (`defaulting/validation.go`)."""
+    default = schema["default"]
+    pruned = copy.deepcopy(default)
+    unknown: list[str] = []
+    _prune(pruned, schema, "", unknown)
+    if pruned != default:
+        why = "must not have unknown fields"
+        return [Cause(path, "FieldValueInvalid", f"Invalid value: {_shown(default)}: {why}")]
+    return list(itertools.islice(_validate(default, schema, path, _NONE), _CAUSES))
+
+
+def validate(obj: dict[str, Any], schema: Schema, old: dict[str, Any] | None = None) -> list[Cause]:
+    """What the schema does not allow, at most a hundred things; of a change, what is not as it was before."""
     causes: list[Cause] = []
-    for cause in _validate(obj, schema, "", top=True):
+    for cause in _validate(obj, schema, "", _NONE if old is None else old, top=True):
         causes.append(cause)
         if len(causes) >= _CAUSES:
             break
     return causes
 
 
-def _validate(value: Any, schema: Schema, path: str, *, top: bool = False) -> Iterator[Cause]:
-    if value is None and schema.get("nullable"):
+def _validate(value: Any, schema: Schema, path: str, old: Any, *, top: bool = False) -> Iterator[Cause]:
+    """Of a value, and what it was before where that can be told: what did not change is not looked at again."""
+    if (value is None and schema.get("nullable")) or (type(value) is type(old) and value == old):
         return
     kind = schema.get("type")
     if schema.get(_INT_OR_STRING):
@@ -124,9 +182,9 @@ def _validate(value: Any, schema: Schema, path: str, *, top: bool = False) -> It
     elif isinstance(value, int | float) and not isinstance(value, bool):
         yield from _number(value, schema, path)
     elif isinstance(value, list):
-        yield from _list(value, schema, path)
+        yield from _list(value, schema, path, old)
     elif isinstance(value, dict):
-        yield from _object(value, schema, path, top=top)
+        yield from _object(value, schema, path, old, top=top)
     yield from _combined(value, schema, path)
 
 
@@ -156,6 +214,10 @@ def _string(value: str, schema: Schema, path: str) -> Iterator[Cause]:
         if not is_found:
             yield _invalid(path, value, f"should match '{pattern}'")
 
+    name = schema.get("format")
+    if isinstance(name, str) and schema.get("type") in (None, "string") and not formats.fits(name, value):
+        yield _invalid(path, value, f"must be of type {name}: {_shown(value)}")
+
 
 def _number(value: float, schema: Schema, path: str) -> Iterator[Cause]:
     if (least := schema.get("minimum")) is not None:
@@ -183,27 +245,42 @@ def _is_multiple(value: float, step: float) -> bool:
     return math.isfinite(times) and math.isclose(times, round(times), rel_tol=1e-9)
 
 
-def _list(value: list[Any], schema: Schema, path: str) -> Iterator[Cause]:
+def _list(value: list[Any], schema: Schema, path: str, old: Any) -> Iterator[Cause]:
     if (most := schema.get("maxItems")) is not None and len(value) > most:
         yield Cause(path, "FieldValueTooMany", f"Too many: {len(value)}: must have at most {most} items")
     if (least := schema.get("minItems")) is not None and len(value) < least:
         yield _invalid(path, len(value), f"should have at least {least} items")
     items = schema.get("items") or {}
-    for index, item in enumerate(value):
-        yield from _validate(item, items, f"{path}[{index}]")
     keys = schema.get("x-kubernetes-list-map-keys")
+    before = _by_keys(old, keys) if keys and isinstance(old, list) else {}
+    for index, item in enumerate(value):
+        earlier = before.get(_own(item, keys), _NONE) if before else _NONE
+        yield from _validate(item, items, f"{path}[{index}]", earlier)
     if keys or schema.get("x-kubernetes-list-type") == "set":
         seen: set[bytes] = set()
         for index, item in enumerate(value):
             own = {key: item.get(key) for key in keys} if keys and isinstance(item, dict) else item
-            encoded = msgspec.json.encode(own, order="sorted")
+            encoded = _own(item, keys)
             if encoded in seen:
                 yield Cause(f"{path}[{index}]", "FieldValueDuplicate", f"Duplicate value: {_shown(own)}")
             seen.add(encoded)
 
 
-def _object(value: dict[str, Any], schema: Schema, path: str, *, top: bool) -> Iterator[Cause]:
+def _own(item: Any, keys: Any) -> bytes:
+    """What tells an element of a list from the others."""
+    own = {key: item.get(key) for key in keys} if keys and isinstance(item, dict) else item
+    return msgspec.json.encode(own, order="sorted")
+
+
+def _by_keys(items: list[Any], keys: Any) -> dict[bytes, Any]:
+    return {_own(item, keys): item for item in reversed(items)}
+
+
+def _object(value: dict[str, Any], schema: Schema, path: str, old: Any, *, top: bool) -> Iterator[Cause]:
     prefix = f"{path}." if path else ""
+    before = old if isinstance(old, dict) else {}
+    if schema.get(_EMBEDDED):
+        yield from _resource(value, prefix)
     for key in schema.get("required") or ():
         if key not in value and not (top and key in _META):
             yield Cause(prefix + key, "FieldValueRequired", "Required value")
@@ -217,14 +294,43 @@ def _object(value: dict[str, Any], schema: Schema, path: str, *, top: bool) -> I
         if top and key in _META:
             continue
         if key in properties:
-            yield from _validate(item, properties[key], prefix + key)
+            yield from _validate(item, properties[key], prefix + key, before.get(key, _NONE))
         elif isinstance(others, dict):
-            yield from _validate(item, others, prefix + key)
+            yield from _validate(item, others, prefix + key, before.get(key, _NONE))
+
+
+def _resource(value: dict[str, Any], prefix: str) -> Iterator[Cause]:
+    """What is asked of a resource within another (`schema/objectmeta/validation.go`)."""
+    for key in ("apiVersion", "kind"):
+        found = value.get(key)
+        if key not in value:
+            yield Cause(prefix + key, "FieldValueRequired", "Required value")
+        elif not isinstance(found, str):
+            yield Cause(prefix + key, "FieldValueInvalid", f"Invalid value: {_shown(found)}: must be a string")
+        elif not found:
+            yield Cause(prefix + key, "FieldValueInvalid", 'Invalid value: "": must not be empty')
+        elif key == "kind" and (faults := forms.dns_1035(fold(found))):
+            why = f"may have mixed case, but should otherwise match: {','.join(faults)}"
+            yield Cause(prefix + key, "FieldValueInvalid", f"Invalid value: {_shown(found)}: {why}")
+        elif key == "apiVersion" and found.count("/") > 1:
+            why = f"unexpected GroupVersion string: {found}"
+            yield Cause(prefix + key, "FieldValueInvalid", f"Invalid value: {_shown(found)}: {why}")
+    if "metadata" in value:
+        metadata = value["metadata"]
+        if not isinstance(metadata, dict):
+            yield Cause(
+                f"{prefix}metadata", "FieldValueInvalid", f"Invalid value: {_shown(metadata)}: must be an object"
+            )
+            return
+        name = metadata.get("name")
+        if isinstance(name, str) and name and (faults := forms.path_segment(name)):
+            shown = f"Invalid value: {_shown(name)}: {faults[0]}"
+            yield Cause(f"{prefix}metadata.name", "FieldValueInvalid", shown)
 
 
 def _combined(value: Any, schema: Schema, path: str) -> Iterator[Cause]:
     for part in schema.get("allOf") or ():
-        yield from _validate(value, part, path)
+        yield from _validate(value, part, path, _NONE)
     if (parts := schema.get("anyOf")) and not any(_fits(value, part) for part in parts):
         yield _invalid(path, _kind(value), "must validate at least one schema (anyOf)", plain=True)
     if parts := schema.get("oneOf"):
@@ -237,7 +343,7 @@ def _combined(value: Any, schema: Schema, path: str) -> Iterator[Cause]:
 
 
 def _fits(value: Any, schema: Schema) -> bool:
-    return next(_validate(value, schema, ""), None) is None
+    return next(_validate(value, schema, "", _NONE), None) is None
 
 
 def _kind(value: Any) -> str:

@@ -11,11 +11,13 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from cumulet.kube.admission.authority import authority, checking
+from cumulet.kube.admission.authority import checking
+from cumulet.kube.admission.programs import conditions, holds
 from cumulet.kube.admission.webhooks.asking import Question, from_version, in_version, is_selected, review, wanted_as
 from cumulet.kube.admission.webhooks.calling import ask
 from cumulet.kube.authorize import Authorizer
-from cumulet.kube.cel import CelError, evaluate
+from cumulet.kube.cel import PER_CONDITIONS, CelError, admitting
+from cumulet.kube.cel.patience import within
 from cumulet.kube.custom.conversion import Conversions
 from cumulet.kube.patch import json_patch
 from cumulet.kube.patch.json_patch import JsonPatchError
@@ -113,19 +115,16 @@ class Webhooks:
         if question.dry_run and webhook.get("sideEffects") not in ("None", "NoneOnDryRun"):
             raise bad_request(f'admission webhook "{webhook["name"]}" does not support dry run')
         question = await in_version(self._conversions, question, row)
-        request = review(question, row)["request"]
-        for condition in webhook.get("matchConditions") or ():
-            variables = {"object": request["object"], "oldObject": request["oldObject"], "request": request}
-            variables["authorizer"] = authority(question)
-            functions = {"check": checking(self._authorizer, question.user)}
+        if expressions := conditions(webhook):
+            check = checking(self._authorizer, question.user)
+            variables = admitting.variables(review(question, row)["request"], None, check)
             try:
-                if evaluate(condition["expression"], variables, functions) is not True:
+                if not await within(PER_CONDITIONS, lambda budget: holds(expressions, variables, budget)):
                     return None
             except CelError as error:
                 if webhook.get("failurePolicy") == "Ignore":
                     return None
-                name = webhook["name"]
-                why = f'admission webhook "{name}": match condition "{condition.get("name")}" failed: {error}'
+                why = f'admission webhook "{webhook["name"]}": match condition failed: {error}'
                 raise ApiError(403, "Forbidden", why, {}) from None
         return _Wanted(webhook, row, question)
 

@@ -64,7 +64,7 @@ def _unreadable(text: str) -> str:
         return "unexpected end of JSON input"
     try:
         found = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         first = raw.strip()[:1].decode("utf-8", "replace")
         return f"invalid character '{first}' looking for beginning of value"
     if found is not None and not isinstance(found, dict):

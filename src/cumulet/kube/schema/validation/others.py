@@ -246,7 +246,7 @@ def disruption_budget(obj: Object, old: Object | None) -> list[Cause]:
 
 
 def _share(value: Any, field: str) -> Causes:
-    if isinstance(value, str) and not re.fullmatch(r"\d{1,9}%", value, re.ASCII):
+    if isinstance(value, str) and not re.fullmatch(r"[0-9]{1,9}%", value):
         yield invalid(field, value, "a valid percent string must be a numeric string followed by an ending '%'")
     elif isinstance(value, str) and int(value[:-1]) > 100:
         yield invalid(field, value, "must not be greater than 100%")

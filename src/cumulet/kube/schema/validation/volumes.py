@@ -40,7 +40,7 @@ _TYPES = (
     "Socket",
 )
 _INITIATORS = {
-    "iqn": re.compile(r"iqn\.\d{4}-\d{2}\.([A-Za-z0-9-.]+)(:[^,;*&$|\s]+)$", re.ASCII),
+    "iqn": re.compile(r"iqn\.[0-9]{4}-[0-9]{2}\.([A-Za-z0-9-.]+)(:[^,;*&$|\s]+)$", re.ASCII),
     "eui": re.compile(r"eui.[A-Za-z0-9]{16}$"),
     "naa": re.compile(r"naa.[A-Za-z0-9]{32}$"),
 }

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
 from urllib.parse import urlsplit
 
-from cumulet.kube import cel
-from cumulet.kube.cel.structs import plain
+from cumulet.kube.schema.validation import expressions
 from cumulet.kube.schema.validation.causes import (
     Causes,
     Object,
@@ -22,9 +20,6 @@ from cumulet.kube.status import Cause
 _OPERATIONS = ("*", "CONNECT", "CREATE", "DELETE", "UPDATE")
 _REASONS = ("Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized")
 _ACTIONS = ("Audit", "Deny", "Warn")
-#: The variables of match conditions, and those of policies.
-_CONDITION = frozenset(("object", "oldObject", "request", "authorizer"))
-_POLICY = _CONDITION | {"namespaceObject", "params", "variables"}
 _MUTATED = ("*", "CREATE", "UPDATE")
 _PATCHES = {"ApplyConfiguration": "applyConfiguration", "JSONPatch": "jsonPatch"}
 _SCOPES = ("*", "Cluster", "Namespaced")
@@ -57,16 +52,14 @@ def admission_policy(obj: Object, old: Object | None) -> list[Cause]:
         causes.append(required("spec.validations", why))
     if spec.get("failurePolicy") not in (None, "Fail", "Ignore"):
         causes.append(unsupported("spec.failurePolicy", spec["failurePolicy"], ("Fail", "Ignore")))
-    names = _POLICY if spec.get("paramKind") else _POLICY - {"params"}
-    causes += conditions(spec.get("matchConditions"), "spec.matchConditions", names - {"variables"})
-    for index, variable in enumerate(spec.get("variables") or ()):
-        causes += expression(variable.get("expression", ""), f"spec.variables[{index}].expression", names)
+    policy = expressions.Policy(spec)
+    causes += expressions.conditions(spec, "spec.matchConditions")
+    causes += policy.variables("spec.variables")
     for index, validation in enumerate(spec.get("validations") or ()):
         where = f"spec.validations[{index}]"
-        causes += expression(validation.get("expression", ""), f"{where}.expression", names)
+        causes += policy.condition(validation.get("expression", ""), f"{where}.expression")
         if validation.get("messageExpression"):
-            said = names - {"authorizer"}
-            causes += expression(validation["messageExpression"], f"{where}.messageExpression", said)
+            causes += policy.message(validation["messageExpression"], f"{where}.messageExpression")
         if validation.get("reason") not in (None, *_REASONS):
             causes.append(unsupported(f"{where}.reason", validation["reason"], _REASONS))
     return causes
@@ -92,18 +85,17 @@ def mutating_policy(obj: Object, old: Object | None) -> list[Cause]:
         causes.append(required("spec.reinvocationPolicy"))
     elif again not in ("IfNeeded", "Never"):
         causes.append(unsupported("spec.reinvocationPolicy", again, ("IfNeeded", "Never")))
-    names = _POLICY if spec.get("paramKind") else _POLICY - {"params"}
-    causes += conditions(spec.get("matchConditions"), "spec.matchConditions", names - {"variables"})
-    for index, variable in enumerate(spec.get("variables") or ()):
-        causes += expression(variable.get("expression", ""), f"spec.variables[{index}].expression", names)
+    policy = expressions.Policy(spec, mutating=True)
+    causes += expressions.conditions(spec, "spec.matchConditions")
+    causes += policy.variables("spec.variables")
     if not spec.get("mutations"):
         causes.append(required("spec.mutations", "mutations must contain at least one item"))
     for index, mutation in enumerate(spec.get("mutations") or ()):
-        causes += _mutation(mutation, f"spec.mutations[{index}]", names)
+        causes += _mutation(mutation, f"spec.mutations[{index}]", policy)
     return causes
 
 
-def _mutation(mutation: Object, field: str, names: Collection[str]) -> Causes:
+def _mutation(mutation: Object, field: str, policy: expressions.Policy) -> Causes:
     kind = mutation.get("patchType")
     if not kind:
         yield required(f"{field}.patchType")
@@ -118,10 +110,7 @@ def _mutation(mutation: Object, field: str, names: Collection[str]) -> Causes:
             yield invalid(f"{field}.{key}", f"{{{key}}}", f"must not be specified when patchType is {kind}")
     if found := mutation.get(_PATCHES[kind]):
         where, text = f"{field}.{_PATCHES[kind]}.expression", found.get("expression", "")
-        try:
-            yield from expression(plain(text), where, names)
-        except cel.CelError as error:
-            yield invalid(where, text, str(error))
+        yield from policy.mutation(text, where, merging=kind == "ApplyConfiguration")
 
 
 def mutating_binding(obj: Object, old: Object | None) -> list[Cause]:
@@ -179,27 +168,7 @@ def _webhook(webhook: Object, field: str) -> Causes:
     yield from client_config(webhook.get("clientConfig") or {}, f"{field}.clientConfig")
     for index, rule in enumerate(webhook.get("rules") or ()):
         yield from _rule(rule, f"{field}.rules[{index}]")
-    yield from conditions(webhook.get("matchConditions"), f"{field}.matchConditions", _CONDITION)
-
-
-def conditions(found: list[Object] | None, field: str, names: Collection[str]) -> Causes:
-    """What is wrong with match conditions."""
-    for index, condition in enumerate(found or ()):
-        where = f"{field}[{index}]"
-        if not condition.get("name"):
-            yield required(f"{where}.name")
-        yield from expression(condition.get("expression", ""), f"{where}.expression", names)
-
-
-def expression(text: str, field: str, names: Collection[str]) -> Causes:
-    """What is wrong with an expression about variables of these names."""
-    if not text.strip():
-        yield required(field)
-        return
-    try:
-        cel.check(text, names)
-    except cel.CelError as error:
-        yield invalid(field, text, str(error))
+    yield from expressions.conditions(webhook, f"{field}.matchConditions")
 
 
 def client_config(config: Object, field: str) -> Causes:

@@ -1,0 +1,105 @@
+"""What expressions can speak of, programs made of them, and the budget that programs share."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from cumulet.kube.cel import checking, estimating, library, types
+from cumulet.kube.cel.checking import Checked
+from cumulet.kube.cel.errors import CompileError, CostLimitError, OutOfBudgetError
+from cumulet.kube.cel.evaluating import Compiled
+from cumulet.kube.cel.functions import Library
+from cumulet.kube.cel.parsing import parse
+from cumulet.kube.cel.syntax import Source
+from cumulet.kube.cel.types import Type
+
+#: What one evaluation may cost, and all for an object or a binding, and all match conditions of a webhook or policy
+#: (`apiserver/pkg/apis/cel/config.go`).
+PER_CALL, PER_REQUEST, PER_CONDITIONS = 1_000_000, 10_000_000, 2_500_000
+
+
+#: What reading an expression takes, in the time that so much of an evaluation takes.
+_READING = 1000
+
+
+class LengthyError(Exception):
+    """An evaluation takes longer than there is time for here; it is to be done again elsewhere, without that limit."""
+
+
+class Budget:
+    """What the evaluations for one request may cost together.
+
+    `quick` is what they may cost where nothing else can be done meanwhile: `LengthyError` is raised beyond that.
+    """
+
+    def __init__(self, left: int = PER_REQUEST, quick: int | None = None) -> None:
+        self.left = left
+        self.quick = quick
+
+    def charge_reading(self) -> None:
+        """Charge for reading an expression, which costs time alone. Raises `LengthyError`."""
+        if self.quick is not None:
+            self.quick -= _READING
+            if self.quick < 0:
+                raise LengthyError
+
+
+class Program:
+    """An expression that was read."""
+
+    def __init__(self, checked: Checked, variables: Mapping[str, Type], functions: Library) -> None:
+        self._checked = checked
+        self._functions = functions
+        self._variables = variables
+        self.result: Type = checked.result
+        self.names = frozenset(checked.names.values())
+
+    @functools.cached_property
+    def most(self) -> int:
+        """The most that an evaluation can cost, by the bounds of the variables' types."""
+        return estimating.estimate(self._checked, self._variables)
+
+    @functools.cached_property
+    def _compiled(self) -> Compiled:
+        return Compiled(self._checked, self._functions.functions)
+
+    def evaluate(self, variables: Mapping[str, Any], budget: Budget) -> Any:
+        """The value. Raises `CelError`: `CostLimitError` beyond the limit of one call, `OutOfBudgetError` beyond the budget."""
+        most = min(PER_CALL, budget.left)
+        run = self._compiled.start(variables, most, budget.quick)
+        try:
+            return self._compiled.finish(run)
+        except CostLimitError:
+            if budget.quick is not None and run.left >= 0:
+                raise LengthyError from None
+            if most < PER_CALL:
+                raise OutOfBudgetError from None
+            raise
+        finally:
+            spent = most - run.left
+            budget.left -= spent
+            if budget.quick is not None:
+                budget.quick -= max(spent - run.waited, 0)
+
+
+class Environment:
+    """Variables with their types, and functions."""
+
+    def __init__(self, variables: Mapping[str, Type], functions: Library = library.BASE) -> None:
+        self.variables = variables
+        self._functions = functions
+
+    def compile(self, text: str, result: Type | None = None) -> Program:
+        """Read an expression. Raises `CompileError`."""
+        try:
+            source = Source(text)
+            checked = checking.check(source, parse(source), self.variables, self._functions)
+        except CompileError as error:
+            raise CompileError(f"compilation failed: {error}") from None
+        except RecursionError:
+            raise CompileError("compilation failed: expression recursion limit exceeded") from None
+        if result is not None and checked.result not in (result, types.DYN):
+            raise CompileError(f"must evaluate to {result} but got {checked.result}")
+        return Program(checked, self.variables, self._functions)

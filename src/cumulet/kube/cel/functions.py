@@ -1,0 +1,105 @@
+"""Declarations of functions: what they take, what they make of it, and what that costs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cumulet.kube.cel import types
+from cumulet.kube.cel.sizes import Estimating
+from cumulet.kube.cel.types import Type
+
+#: What a call costs, by its arguments, before it is made.
+Cost = Callable[[Sequence[Any]], int]
+_SIGNATURE = re.compile(
+    r"(?:\((?P<target>[^)]+)\)\.)?(?P<name>[\w.@?:\[\]!&|<>=+*/%-]+)\((?P<args>[^)]*)\) (?P<result>.+)",
+    re.ASCII,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Overload:
+    """One form of a function. `is_method` are those whose first argument stands before the name."""
+
+    function: str
+    id: str
+    is_method: bool
+    args: tuple[Type, ...]
+    result: Type
+    call: Callable[..., Any]
+    cost: Cost | None
+    estimate: Estimating | None
+    #: Whether its cost is for asking others, not for work here.
+    waits: bool = False
+
+    def takes(self, kinds: Sequence[str]) -> bool:
+        """Whether values of these kinds will do, as far as that can be told without looking into them."""
+        return len(kinds) == len(self.args) and all(
+            wanted.kind in ("param", "dyn") or kind == (wanted.name or wanted.kind)
+            for wanted, kind in zip(self.args, kinds, strict=True)
+        )
+
+
+class Library:
+    """Functions by name."""
+
+    def __init__(self, *others: Library) -> None:
+        self.functions: dict[str, list[Overload]] = {}
+        for other in others:
+            for name, overloads in other.functions.items():
+                self.functions.setdefault(name, []).extend(overloads)
+
+    def add(
+        self,
+        signature: str,
+        call: Callable[..., Any],
+        cost: Cost | int | None = None,
+        estimate: Estimating | int | None = None,
+        *,
+        name: str = "",
+        waits: bool = False,
+    ) -> None:
+        """Declare a form: `(string).startsWith(string) bool` or `ip(string) net.IP`.
+
+        Without `estimate`, what it costs is what the language's own functions of this `name` cost, or one.
+        """
+        match = _SIGNATURE.fullmatch(signature)
+        assert match is not None, signature
+        target, own = match["target"], match["name"]
+        args = tuple(types.parsed(text) for text in [*([target] if target else []), *_split(match["args"])])
+        fixed = _fixed_cost(cost) if isinstance(cost, int) else cost
+        estimated = _fixed_estimate(estimate) if isinstance(estimate, int) else estimate
+        made = Overload(
+            own,
+            name or signature,
+            target is not None,
+            args,
+            types.parsed(match["result"]),
+            call,
+            fixed,
+            estimated,
+            waits,
+        )
+        self.functions.setdefault(own, []).append(made)
+
+
+def _split(text: str) -> list[str]:
+    """Arguments, between which are the commas that are in no brackets."""
+    found, depth = [""], 0
+    for char in text:
+        depth += (char == "<") - (char == ">")
+        if char == "," and not depth:
+            found.append("")
+        else:
+            found[-1] += char
+    return [item.strip() for item in found if item.strip()]
+
+
+def _fixed_cost(cost: int) -> Cost:
+    return lambda args: cost
+
+
+def _fixed_estimate(cost: int) -> Estimating:
+    return lambda target, args: (cost, None)

@@ -1,0 +1,111 @@
+"""The library of authorisation: whether someone may do something (`cel/library/authz.go`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from cumulet.kube.cel.functions import Library
+from cumulet.kube.cel.sizes import LIST, STRUCT, scan_cost
+from cumulet.kube.cel.values import Value
+
+LIBRARY = Library()
+_add = LIBRARY.add
+#: So much that two questions fit into one expression.
+_CHECK = 350_000
+
+#: Whether someone may do what is asked: the parts of the question, and the verb.
+Check = Callable[[dict[str, Any], str], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Authorizer(Value):
+    """Who is asked: `authorizer`."""
+
+    kind: ClassVar[str] = "kubernetes.authorization.Authorizer"
+    check: Check
+    account: tuple[str, str] | None = None
+
+    def asked(self, **parts: Any) -> dict[str, Any]:
+        """A question with these parts."""
+        return {"account": list(self.account), **parts} if self.account else parts
+
+
+@dataclass(frozen=True, slots=True)
+class PathCheck(Value):
+    """A question about a path."""
+
+    kind: ClassVar[str] = "kubernetes.authorization.PathCheck"
+    check: Check
+    asked: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupCheck(Value):
+    """A question about a group of resources."""
+
+    kind: ClassVar[str] = "kubernetes.authorization.GroupCheck"
+    check: Check
+    asked: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceCheck(Value):
+    """A question about a resource."""
+
+    kind: ClassVar[str] = "kubernetes.authorization.ResourceCheck"
+    check: Check
+    asked: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision(Value):
+    """An answer."""
+
+    kind: ClassVar[str] = "kubernetes.authorization.Decision"
+    allowed: bool
+
+
+def _with(part: str) -> Callable[[ResourceCheck, str], ResourceCheck]:
+    return lambda question, value: replace(question, asked={**question.asked, part: value})
+
+
+def _selector_cost(args: Sequence[Any]) -> int:
+    length = len(args[1])
+    return LIST + scan_cost(argument=1)(args) + (length + 1) // 2 * (LIST + STRUCT)
+
+
+def _selected(target: Any, args: Any) -> tuple[int, None]:
+    most = args[0].size.most
+    return min(LIST + most // 10 + 1 + (most + 1) // 2 * (LIST + STRUCT), 2**64 - 1), None
+
+
+_A, _P, _G, _R, _D = (
+    f"kubernetes.authorization.{name}"
+    for name in ("Authorizer", "PathCheck", "GroupCheck", "ResourceCheck", "Decision")
+)
+_add(f"({_A}).path(string) {_P}", lambda one, path: PathCheck(one.check, one.asked(path=path)))
+_add(f"({_A}).group(string) {_G}", lambda one, group: GroupCheck(one.check, one.asked(group=group)))
+_add(
+    f"({_A}).serviceAccount(string, string) {_A}",
+    lambda one, namespace, name: replace(one, account=(namespace, name)),
+)
+_add(f"({_G}).resource(string) {_R}", lambda one, name: ResourceCheck(one.check, {**one.asked, "resource": name}))
+for _part in ("subresource", "namespace", "name"):
+    _add(f"({_R}).{_part}(string) {_R}", _with(_part))
+for _part in ("fieldSelector", "labelSelector"):
+    # Authorisers that know selectors are told of them; RBAC does not.
+    _add(f"({_R}).{_part}(string) {_R}", lambda one, text: one, _selector_cost, _selected)
+for _kind in (_P, _R):
+    _add(
+        f"({_kind}).check(string) {_D}",
+        lambda one, verb: Decision(one.check(one.asked, verb)),
+        _CHECK,
+        _CHECK,
+        waits=True,
+    )
+_add(f"({_D}).allowed() bool", lambda one: one.allowed)
+_add(f"({_D}).reason() string", lambda one: "")
+_add(f"({_D}).errored() bool", lambda one: False)
+_add(f"({_D}).error() string", lambda one: "")

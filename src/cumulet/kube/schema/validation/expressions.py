@@ -1,0 +1,86 @@
+"""Expressions of webhooks and policies, when they are written."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from cumulet.kube.schema.validation.causes import Causes, Object, duplicate, invalid, required
+
+_CONDITIONS = 64
+
+
+def conditions(holder: Object, field: str) -> Causes:
+    """What is wrong with the match conditions of a webhook or a policy."""
+    # Most servers never see an expression.
+    from cumulet.kube.cel import admitting
+    from cumulet.kube.cel.types import BOOL
+
+    found = holder.get("matchConditions") or ()
+    if len(found) > _CONDITIONS:
+        yield invalid(field, len(found), f"must have at most {_CONDITIONS} items")
+        return
+    environment = admitting.conditions(params=bool(holder.get("paramKind")))
+    names: set[str] = set()
+    for index, condition in enumerate(found):
+        where = f"{field}[{index}]"
+        name = condition.get("name")
+        if not name:
+            yield required(f"{where}.name")
+        elif name in names:
+            yield duplicate(f"{where}.name", name)
+        names.add(name or "")
+        text = condition.get("expression", "")
+        yield from _expression(text, f"{where}.expression", lambda text: environment.compile(text, BOOL))
+
+
+def _expression(text: str, field: str, read: Callable[[str], Any]) -> Causes:
+    if not text.strip():
+        yield required(field)
+        return
+    from cumulet.kube.cel import CelError
+
+    try:
+        read(text)
+    except CelError as error:
+        yield invalid(field, text, str(error))
+
+
+class Policy:
+    """The expressions of a policy, each of which sees the variables before it."""
+
+    def __init__(self, spec: Object, *, mutating: bool = False) -> None:
+        from cumulet.kube.cel import admitting
+
+        self._spec = spec
+        self._policy = admitting.Policy(params=bool(spec.get("paramKind")), mutating=mutating)
+
+    def variables(self, field: str) -> Causes:
+        """What is wrong with the variables; those that can be read can be spoken of from then on."""
+        names: set[str] = set()
+        for index, variable in enumerate(self._spec.get("variables") or ()):
+            name, text = variable.get("name", ""), variable.get("expression", "")
+            where = f"{field}[{index}]"
+            if not name:
+                yield required(f"{where}.name", "name is not specified")
+            elif name in names:
+                yield duplicate(f"{where}.name", name)
+            names.add(name)
+            yield from _expression(text, f"{where}.expression", functools.partial(self._policy.declare, name))
+
+    def condition(self, text: str, field: str) -> Causes:
+        """What is wrong with an expression that holds or does not."""
+        from cumulet.kube.cel.types import BOOL
+
+        yield from _expression(text, field, lambda text: self._policy.compile(text, BOOL))
+
+    def message(self, text: str, field: str) -> Causes:
+        """What is wrong with an expression of a message."""
+        from cumulet.kube.cel.types import STRING
+
+        yield from _expression(text, field, lambda text: self._policy.compile(text, STRING, authorizer=False))
+
+    def mutation(self, text: str, field: str, *, merging: bool) -> Causes:
+        """What is wrong with an expression of a change."""
+        yield from _expression(text, field, lambda text: self._policy.mutation(text, merging=merging))
