@@ -50,7 +50,8 @@ async def serve(room: Room) -> None:
     """Serve until told to stop."""
     store = Store(room.data_dir / "kube.db", room.data_dir / "secrets.key")
     store.open()
-    webhooks = WebhookClient(store)
+    egress = room.config.egress(reach_pods=True)
+    webhooks = WebhookClient(store, egress)
     conversions = Conversions(webhooks)
     admission = Admission(store, webhooks, conversions)
     objects = Objects(store, admission, Allocator(store, room.config.service_cidr), conversions)
@@ -61,7 +62,7 @@ async def serve(room: Room) -> None:
     authenticator = Authenticator(tokens, verifier)
     authorizer = Authorizer(store)
     kubelet = Kubelet(store, room.client_tls(show_certificate=True))
-    proxy = Proxy(store, objects, kubelet, room.config.pod_cidr)
+    proxy = Proxy(store, objects, kubelet, egress)
     metrics = CollectorRegistry()
     ProcessCollector(registry=metrics)
     counters = (
@@ -71,7 +72,7 @@ async def serve(room: Room) -> None:
     catalog = Catalog(store)
     admission.serves(lambda: catalog.rows)
     certificate = room.config.certificate_files(room.name)
-    aggregation = Aggregation(store, objects, certificate, room.config.pod_cidr)
+    aggregation = Aggregation(store, objects, certificate, egress)
     catalog.is_remote = lambda group, version: aggregation.find(group, version) is not None
     audit = AuditLog(room.data_dir / "audit.log")
     audit.open()
