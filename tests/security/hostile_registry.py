@@ -43,8 +43,9 @@ def digest_of(content: bytes, algorithm: str = "sha256") -> str:
 class HostileRegistry:
     """`answers` holds what is answered by path, for GET; HEAD is answered with the same and no body."""
 
-    def __init__(self, port: int) -> None:
-        self.address = f"127.0.0.1:{port}"
+    def __init__(self, host: str, port: int) -> None:
+        self.address = f"{host}:{port}"
+        self.port = port
         self.answers: dict[str, Answer] = {}
         self.asked: list[Asked] = []
 
@@ -94,8 +95,8 @@ class HostileRegistry:
 
 
 @contextlib.contextmanager
-def hostile_registry(config: Config, folder: Path, port: int = 0) -> Iterator[HostileRegistry]:
-    """A running one, with a certificate of the installation's authority for 127.0.0.1."""
+def hostile_registry(config: Config, folder: Path, host: str = "127.0.0.1") -> Iterator[HostileRegistry]:
+    """A running one, with a certificate of the installation's authority for its address."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -118,15 +119,15 @@ def hostile_registry(config: Config, folder: Path, port: int = 0) -> Iterator[Ho
             """Not to the terminal."""
 
     authority = Authority.open(config.ca_file, config.ca_file.with_suffix(".key"))
-    certificate, key = authority.issue("hostile", hosts=["127.0.0.1", "localhost"])
+    certificate, key = authority.issue("hostile", hosts=[host, "localhost"])
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "hostile.crt").write_bytes(certificate)
     (folder / "hostile.key").write_bytes(key)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "hostile.crt", folder / "hostile.key")
-    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
+    with ThreadingHTTPServer((host, 0), Handler) as server:
         server.daemon_threads = True
-        registry = HostileRegistry(server.server_address[1])
+        registry = HostileRegistry(host, server.server_address[1])
         server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
         thread = threading.Thread(target=server.serve_forever)
         thread.start()

@@ -72,6 +72,7 @@ def up(
     """Start every room on this machine, and leave a kubeconfig."""
     began = time.monotonic()
     data_dir = settings.default_data_dir()
+    exempt = _exempt(allow_egress)
     try:
         lifecycle.refuse_second(data_dir)
         config = install.install(
@@ -83,7 +84,7 @@ def up(
             kubeconfig=kubeconfig,
             client_ca=client_ca,
             node_address=node_address,
-            allow_egress=_exempt(allow_egress),
+            allow_egress=exempt,
         )
         running = lifecycle.start(config)
     except lifecycle.StartError as error:

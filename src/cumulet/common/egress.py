@@ -22,7 +22,7 @@ import ipaddress
 import re
 import socket
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import aiohttp
@@ -57,6 +57,7 @@ _COMPATIBLE = ipaddress.IPv6Network("::/96")
 #: The unspecified and the loopback address, which are within the compatible ones.
 _NOBODY = ipaddress.IPv6Network("::/127")
 _WITH_PORT = re.compile(r"(?P<address>[0-9.]+|\[[0-9a-fA-F:.]+\])(?::(?P<port>[0-9]{1,5}))?")
+_UNPACKED: Mapping[str, str] = {"Accept-Encoding": "identity"}
 #: Any port: the kernel only looks for a route.
 _DISCARD = 9
 
@@ -150,11 +151,12 @@ class Egress:
         *,
         resolver: AbstractResolver | None = None,
         timeout: aiohttp.ClientTimeout | None = None,
+        headers: Mapping[str, str] = _UNPACKED,
     ) -> aiohttp.ClientSession:
         """A session whose every connection is checked.
 
         Nothing of one exchange is left for another: no cookies, no proxies and no logins from the environment. Bodies
-        come as they were sent, because what is packed may be a thousand times larger.
+        come as they were sent, because what is packed may be a thousand times larger; `headers` ask for unpacked ones.
         """
         connector = aiohttp.TCPConnector(ssl=trusted, resolver=resolver, limit=0, socket_factory=self.socket)
         return aiohttp.ClientSession(
@@ -163,7 +165,7 @@ class Egress:
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
             auto_decompress=False,
-            headers={"Accept-Encoding": "identity"},
+            headers=headers,
         )
 
 

@@ -30,7 +30,7 @@ class Proxy:
         self._egress = egress
         # What a pod serves is between it and its user: its certificate is nobody's that we know.
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)
-        self._session = egress.session(False, timeout=timeout)
+        self._session = egress.session(False, timeout=timeout, headers={})
 
     async def close(self) -> None:
         """Close the connections."""

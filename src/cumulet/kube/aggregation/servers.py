@@ -72,7 +72,7 @@ class Aggregation:
         self._resources: dict[str, list[Object]] = {}
         self._wake = asyncio.Event()
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)
-        self._session = egress.session(timeout=timeout)
+        self._session = egress.session(timeout=timeout, headers={})
         store.on_change(KEY, self._refresh)
         for key in _WATCHED:
             store.on_change(key, self._wake.set)
@@ -213,8 +213,9 @@ class Aggregation:
         url = URL(f"{base}/apis/{server.api_version}")
         why = f"failing or missing response from {url}"
         try:
+            headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
             async with self._session.get(
-                url, timeout=_PATIENCE, allow_redirects=False, **self._tls(server)
+                url, headers=headers, timeout=_PATIENCE, allow_redirects=False, **self._tls(server)
             ) as response:
                 raw = await bounded.read(response, _LIST_LIMIT)
                 if not 200 <= response.status < 300:
