@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from cumulet.common import config as settings
-from cumulet.common.config import DEFAULT_PORTS
+from cumulet.common.config import DEFAULT_PORTS, RoomName
 from cumulet.common.egress import Egress, Exempt, RefusedAddressError
 from cumulet.up.install import install
 from tests.cloud import PEERS, Answer, Cloud
@@ -64,7 +65,10 @@ def listener() -> Iterator[Listener]:
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     """The rooms that connect to what users name."""
-    made = Cloud(tmp_path_factory.mktemp("egress") / "data", "arm", "registry", "kube")
+    # Services get addresses of 127.0.0.0/8, all of which are this machine's.
+    external = f"127.{random.randrange(64, 128)}.{random.randrange(256)}.0/24"
+    rooms: tuple[RoomName, ...] = ("arm", "registry", "kube", "balancer")
+    made = Cloud(tmp_path_factory.mktemp("egress") / "data", *rooms, external_cidr=external)
     group = f"{made.subscription}/resourceGroups/group"
     assert made.arm("PUT", f"{group}?api-version=2024-03-01", {"location": "eastus"}).status == 201
     yield made
@@ -96,7 +100,7 @@ def server(cloud: Cloud) -> Server:
 def own_address() -> str:
     """An address of this machine that is not loopback."""
     listed = subprocess.run(["ip", "-j", "-4", "address"], capture_output=True, text=True, check=True).stdout
-    found = [item["local"] for link in json.loads(listed) for item in link["addr_info"]]
+    found: list[str] = [item["local"] for link in json.loads(listed) for item in link["addr_info"]]
     return next(address for address in found if not address.startswith("127."))
 
 
@@ -419,10 +423,11 @@ def test_a_webhook_of_the_api_server_does_not_tell_which_ports_are_open(
     assert REFUSED in told.pop()
 
 
-def test_a_service_s_endpoint_does_not_lead_a_webhook_to_this_machine(server: Server, listener: Listener) -> None:
+def leading(server: Server, listener: Listener, **spec: Any) -> str:
+    """A namespace with a service `s` whose endpoint is this machine."""
     name = f"s{uuid.uuid4().hex[:8]}"
     space = server.namespace(name)
-    server.make(f"{space}/services", {"metadata": {"name": "s"}, "spec": {"ports": [{"port": 443}]}})
+    server.make(f"{space}/services", {"metadata": {"name": "s"}, "spec": {"ports": [{"port": 443}], **spec}})
     slice_ = {
         "metadata": {"name": "s", "labels": {"kubernetes.io/service-name": "s"}},
         "addressType": "IPv4",
@@ -430,4 +435,18 @@ def test_a_service_s_endpoint_does_not_lead_a_webhook_to_this_machine(server: Se
         "ports": [{"port": listener.port}],
     }
     server.make(f"/apis/discovery.k8s.io/v1/namespaces/{name}/endpointslices", slice_)
+    return name
+
+
+def test_a_service_s_endpoint_does_not_lead_a_webhook_to_this_machine(server: Server, listener: Listener) -> None:
+    name = leading(server, listener)
     assert REFUSED in admission(server, {"service": {"namespace": name, "name": "s"}})
+
+
+def test_a_service_s_endpoint_does_not_lead_the_balancer_to_this_machine(server: Server, listener: Listener) -> None:
+    name = leading(server, listener, type="LoadBalancer")
+    path = f"/api/v1/namespaces/{name}/services/s"
+    while not (ingress := server.call("GET", path).body["status"]["loadBalancer"].get("ingress")):
+        pass
+    with socket.create_connection((ingress[0]["ip"], 443), timeout=30) as client:
+        assert client.recv(1) == b""

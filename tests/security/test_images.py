@@ -6,6 +6,7 @@ import gzip
 import io
 import os
 import shutil
+import socket
 import tarfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -417,3 +418,66 @@ async def test_a_redirect_stays_within_tls(door: FrontDoor, hostile: HostileRegi
     there = f"http://{other.address}/v2/downgrade/manifests/v1"
     hostile.answers["/v2/downgrade/manifests/v1"] = Answer(status=307, headers={"Location": there})
     assert "only https is allowed" in await refusal(door, "downgrade", f"{hostile.address}/downgrade:v1")
+
+
+# What is not connected to.
+
+
+@pytest.fixture
+def inside() -> Iterator[socket.socket]:
+    """A port of this machine that must not be reached."""
+    with socket.create_server(("127.0.0.1", 0)) as made:
+        made.setblocking(False)
+        yield made
+        with pytest.raises(BlockingIOError):
+            made.accept()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0", "127.1"])
+async def test_an_image_is_not_asked_for_at_this_machine(door: FrontDoor, inside: socket.socket, host: str) -> None:
+    port = inside.getsockname()[1]
+    told = {
+        (await refusal(door, "inside", f"{host}:{number}/a/b:v1")).replace(f":{number}", "") for number in (port, 1)
+    }
+    assert len(told) == 1, "which port is open was told"
+
+
+async def test_a_registry_sends_nobody_to_this_machine(
+    door: FrontDoor, hostile: HostileRegistry, inside: socket.socket
+) -> None:
+    path = "/v2/sends/manifests/v1"
+    for url in (f"https://127.0.0.1:{inside.getsockname()[1]}/", "https://169.254.169.254/", "https://10.0.0.1/"):
+        challenge = {"WWW-Authenticate": f'Bearer realm="{url}",service="x"'}
+        for answer in (Answer(status=307, headers={"Location": url}), Answer(status=401, headers=challenge)):
+            hostile.answers[path] = answer
+            reason = await refusal(door, "sends", f"{hostile.address}/sends:v1", **login(hostile))
+            assert "the address is not allowed" in reason
+
+
+async def test_a_cookie_is_not_for_the_next_tenant(door: FrontDoor, hostile: HostileRegistry) -> None:
+    hostile.answers["/v2/cookie/manifests/v1"] = Answer(status=404, headers={"Set-Cookie": "who=first; Path=/"})
+    await refusal(door, "cookie", f"{hostile.address}/cookie:v1")
+    hostile.asked.clear()
+    await refusal(door, "cookie", f"{hostile.address}/cookie:v1")
+    assert hostile.asked
+    assert not any("Cookie" in item.headers for item in hostile.asked)
+
+
+async def test_a_probe_asks_its_own_container_alone(
+    door: FrontDoor, hostile: HostileRegistry, inside: socket.socket
+) -> None:
+    """A scheme that holds a host would make the room ask that."""
+    hostile.image("probed", [busybox_layer()])
+    scheme = f"http://127.0.0.1:{inside.getsockname()[1]}/?"
+    probe = {"httpGet": {"port": 80, "path": "/", "scheme": scheme}, "periodSeconds": 1, "failureThreshold": 1}
+    properties = {
+        "image": f"{hostile.address}/probed:v1",
+        "command": ["/bin/sleep", "60"],
+        "resources": {"requests": {"cpu": 0.5, "memoryInGB": 0.5}},
+        "livenessProbe": probe,
+    }
+    body = group({"name": "web", "properties": properties}, restartPolicy="Never")
+    body["properties"]["imageRegistryCredentials"] = []
+    await door.call("PUT", "probed", body)
+    await door.until("probed", is_over)
+    await door.call("DELETE", "probed")
