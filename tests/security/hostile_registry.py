@@ -66,7 +66,9 @@ class HostileRegistry:
     ) -> dict[str, Any]:
         """Serve an image under the tag `v1`, its manifest's fields replaced by `changes`; the manifest."""
         kind = f"{_OCI}.layer.v1.tar+gzip" if packed else f"{_OCI}.layer.v1.tar"
-        served = [self.blob(repository, gzip.compress(item, 1, mtime=0) if packed else item, kind) for item in contents]
+        served = [
+            self.blob(repository, gzip.compress(item, 1, mtime=0) if packed else item, kind) for item in contents
+        ]
         config = {
             "architecture": "amd64",
             "os": "linux",

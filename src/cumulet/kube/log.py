@@ -8,7 +8,7 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from cumulet.common import clock
+from cumulet.common import bounded, clock
 from cumulet.kube.kubelet import Kubelet
 from cumulet.kube.options import is_set
 from cumulet.kube.status import ApiError, Cause, bad_request, invalid
@@ -32,7 +32,8 @@ async def log(kubelet: Kubelet, request: web.BaseRequest, pod: Object) -> web.St
     try:
         async with kubelet.session.get(url) as upstream:
             if upstream.status >= 400:
-                raise _failure(upstream.status, (await upstream.text())[:2048].strip())
+                said = (await bounded.beginning(upstream, 2048)).decode(errors="replace")
+                raise _failure(upstream.status, said.strip())
             response = web.StreamResponse(headers={"Content-Type": "text/plain"})
             await response.prepare(request)
             async for chunk in upstream.content.iter_any():
