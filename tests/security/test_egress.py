@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -380,6 +381,14 @@ def test_a_manifest_of_another_registry_is_read_to_its_end_and_no_further(
     assert imported(registry, peer.address, "long:v1").status == 200
     peer.answers["/v2/longer/manifests/v1"] = Answered(b" " * (cloud.config.registry_limits.manifest_bytes + 1))
     assert "larger than" in imported(registry, peer.address, "longer:v1").body["error"]["message"]
+
+
+def test_a_blob_of_another_registry_has_a_limit(cloud: Cloud, peer: HostileRegistry) -> None:
+    peer.image("big", [b"x" * 50_000], packed=False)
+    limits = msgspec.structs.replace(cloud.config.registry_limits, blob_bytes=40_000)
+    with cloud.changed("registry", registry_limits=limits):
+        message = imported(AcrRegistry(cloud, "acrsmall"), peer.address, "big:v1").body["error"]["message"]
+    assert "the blob is larger than 40000 bytes" in message
 
 
 # Webhooks and aggregated servers of the API server.

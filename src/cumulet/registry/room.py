@@ -74,7 +74,7 @@ async def serve(room: Room) -> None:
             copier = Copier(catalog, links, pushes)
 
             def elsewhere(server: str, credentials: tuple[str, str] | None) -> OtherRegistry:
-                upstream = Upstream(world, server, credentials, limits.manifest_bytes)
+                upstream = Upstream(world, server, credentials, limits)
                 return OtherRegistry(upstream, content, links)
 
             pull_through = PullThrough(catalog, links, pushes, gate.tokens, elsewhere)

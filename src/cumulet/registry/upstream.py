@@ -15,6 +15,7 @@ import msgspec
 from yarl import URL
 
 from cumulet.common import bounded, digests
+from cumulet.common.config import RegistryLimits
 from cumulet.common.digests import Digest
 from cumulet.common.egress import https_only
 from cumulet.registry import names
@@ -69,19 +70,19 @@ class Upstream:
     """One other registry, over TLS. `user` and `password` are shown to it, or to whom it sends us for a token, alone."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, server: str, credentials: tuple[str, str] | None, manifest_limit: int
+        self, session: aiohttp.ClientSession, server: str, credentials: tuple[str, str] | None, limits: RegistryLimits
     ) -> None:
         self.server = server
         self._session = session
         self._base = URL(f"https://{_HUB.get(server, server)}")
         self._credentials = credentials
-        self._manifest_limit = manifest_limit
+        self._limits = limits
         self._authorization: dict[str, str] = {}
 
     async def manifest(self, repository: str, reference: str) -> Fetched:
         """A manifest by a tag or digest. Raises `UpstreamError`."""
         async with self._get(f"/v2/{repository}/manifests/{reference}", repository) as response:
-            body = await bounded.read(response, self._manifest_limit)
+            body = await bounded.read(response, self._limits.manifest_bytes)
             media_type = response.headers.get("Content-Type", "")
         wanted = names.digest(reference) if names.is_digest(reference) else None
         digest = digests.of(body, digests.algorithm(wanted) if wanted else "sha256")
@@ -93,7 +94,15 @@ class Upstream:
     async def blob(self, repository: str, digest: Digest) -> AsyncIterator[AsyncIterator[bytes]]:
         """The bytes of a blob as they come, unchecked. Raises `UpstreamError`."""
         async with self._get(f"/v2/{repository}/blobs/{digest}", repository) as response:
-            yield response.content.iter_chunked(_CHUNK)
+            yield self._limited(response)
+
+    async def _limited(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        left = self._limits.blob_bytes
+        async for chunk in response.content.iter_chunked(_CHUNK):
+            left -= len(chunk)
+            if left < 0:
+                raise UpstreamError(self.server, 413, f"the blob is larger than {self._limits.blob_bytes} bytes")
+            yield chunk
 
     @asynccontextmanager
     async def _get(self, path: str, repository: str) -> AsyncIterator[aiohttp.ClientResponse]:
