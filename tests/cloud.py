@@ -22,9 +22,14 @@ import msgspec
 
 from cumulet.common import tls
 from cumulet.common.config import DEFAULT_PORTS, Address, Config, RoomName
+from cumulet.common.egress import Exempt
 from cumulet.common.entra import ARM_AUDIENCE, GRAPH_AUDIENCE, Credential, read_credential
 from cumulet.common.room import listen, run
 from cumulet.up.install import install
+
+#: Where servers of the tests listen that rooms may connect to at a user's word: an address of this machine, which is
+#: refused unless it is excepted, and not the one of the rooms.
+PEERS = "127.0.0.2"
 
 
 def _tell(pipe: int) -> None:
@@ -49,7 +54,7 @@ class Cloud:
     """An installation of which some rooms run; `settings` are those that differ from a new one's."""
 
     def __init__(self, data_dir: Path, *rooms: RoomName, **settings: Any) -> None:
-        installed = install(data_dir, ports=dict.fromkeys(DEFAULT_PORTS, 0))
+        installed = install(data_dir, ports=dict.fromkeys(DEFAULT_PORTS, 0), allow_egress=[Exempt(PEERS)])
         self.config: Config = msgspec.structs.replace(installed, **settings)
         self.subscription = f"/subscriptions/{self.config.subscription_id}"
         self.owner = read_credential(self.config.credential_file("owner"))

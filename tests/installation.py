@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.cloud import PEERS
+
 
 def free_pod_cidr() -> str:
     """A range of addresses for pods, /16, that this machine has no route to: other installations have theirs."""
@@ -81,7 +83,8 @@ class Installation:
 
     def first_options(self) -> tuple[str, ...]:
         """Of the first `cumulet up`, which keeps them."""
-        return ("--port", "all=0", "--pod-cidr", self.pod_cidr, "--external-cidr", self.external_cidr)
+        ranges = ("--pod-cidr", self.pod_cidr, "--external-cidr", self.external_cidr)
+        return ("--port", "all=0", *ranges, "--allow-egress", PEERS)
 
     def down(self) -> str:
         """Stop it."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.cloud import PEERS
 from tests.end_to_end.cluster import Cluster
 
 NO_TOLERATION = "0/1 nodes are available: 1 node(s) had untolerated taint(s)"
@@ -30,7 +31,7 @@ def pulls(cluster: Cluster) -> Cluster:
     cluster.pod("no-tag", "app3/acr-app3:v9", secret="good")
     cluster.pod("no-repository", "app3/other:v1", secret="good")
     cluster.pod("no-registry", "absent.azurecr.io/app3/acr-app3:v1", secret="good")
-    cluster.pod("registry-down", "127.0.0.1:1/app3/acr-app3:v1", secret="good")
+    cluster.pod("registry-down", f"{PEERS}:1/app3/acr-app3:v1", secret="good")
     return cluster
 
 
@@ -44,7 +45,7 @@ def pulls(cluster: Cluster) -> Cluster:
         ("no-tag", "manifest unknown", "push the image, or correct its name or tag"),
         ("no-repository", "name unknown", "push the image, or correct its name or tag"),
         ("no-registry", "there is no registry 'absent.azurecr.io'", "correct its name"),
-        ("registry-down", "failed to do request", "see whether 127.0.0.1:1 is up"),
+        ("registry-down", "failed to do request", f"see whether {PEERS}:1 is up"),
     ],
 )
 def test_a_pull_that_fails_names_the_reason_and_the_cure(pulls: Cluster, pod: str, reason: str, cure: str) -> None:

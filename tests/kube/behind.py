@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cumulet.common.tls import Authority
-from tests.cloud import Answer
+from tests.cloud import PEERS, Answer
 from tests.kube.conftest import Server
 
 Object = dict[str, Any]
@@ -64,7 +64,7 @@ class Behind:
         context.load_verify_locations(server.cloud.config.authority_file("front-proxy"))
         context.verify_mode = ssl.CERT_REQUIRED
         self.bundle = base64.b64encode((folder / "ca.crt").read_bytes()).decode()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http = ThreadingHTTPServer((PEERS, 0), Handler)
         self._http.daemon_threads = True
         self._http.socket = context.wrap_socket(self._http.socket, server_side=True)
         self._thread = threading.Thread(target=self._http.serve_forever)
@@ -121,7 +121,7 @@ class Behind:
         slice_ = {
             "metadata": {"name": "s", "labels": {"kubernetes.io/service-name": "s"}},
             "addressType": "IPv4",
-            "endpoints": [{"addresses": ["127.0.0.1"]}],
+            "endpoints": [{"addresses": [PEERS]}],
             "ports": [{"name": "https", "port": self._http.server_port}],
         }
         self.server.make(f"/apis/discovery.k8s.io/v1/namespaces/{self.namespace}/endpointslices", slice_)

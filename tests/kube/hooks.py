@@ -12,6 +12,8 @@ from typing import Any
 
 from cumulet.common import tls
 from cumulet.common.config import Config
+from cumulet.common.tls import Authority
+from tests.cloud import PEERS
 
 Object = dict[str, Any]
 #: From the request of a review to its response, without `uid`.
@@ -29,8 +31,16 @@ def patch(*operations: Object) -> Object:
     return {"allowed": True, "patchType": "JSONPatch", "patch": encoded}
 
 
+def _context(config: Config) -> ssl.SSLContext:
+    authority = Authority.load(config.authority_file("serving"), config.authority_key_file("serving"))
+    certificate, key = (config.data_dir / f"webhook.{suffix}" for suffix in ("crt", "key"))
+    for path, pem in zip((certificate, key), authority.issue("webhook", hosts=[PEERS]), strict=True):
+        path.write_bytes(pem)
+    return tls.server_context(certificate, key, client_ca=config.ca_file)
+
+
 class Webhook:
-    """Serves on a free port until closed, with a certificate of the installation's."""
+    """Serves on a free port until closed, with a certificate of its own."""
 
     def __init__(self, config: Config) -> None:
         self.answer: Answer = allow
@@ -51,14 +61,13 @@ class Webhook:
             def log_message(self, *_: Any) -> None:
                 """Not to the terminal."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer((PEERS, 0), Handler)
         self._server.daemon_threads = True
-        context: ssl.SSLContext = tls.server_context(*config.certificate_files("balancer"))
-        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self._server.socket = _context(config).wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever)
         self._thread.start()
         authority = base64.b64encode(config.ca_file.read_bytes()).decode()
-        self.config = {"url": f"https://127.0.0.1:{self._server.server_port}/review", "caBundle": authority}
+        self.config = {"url": f"https://{PEERS}:{self._server.server_port}/review", "caBundle": authority}
 
     def close(self) -> None:
         """Stop."""

@@ -79,10 +79,16 @@ def test_a_server_must_prove_who_it_is(server: Server, behind: Behind) -> None:
     authority = base64.b64encode(server.cloud.config.ca_file.read_bytes()).decode()
     assert behind.register(caBundle=authority).status == 201
     behind.condition("FailedDiscoveryCheck", "certificate")
-    path = f"{SERVICES}/v1.{behind.group}"
-    patch = {"spec": {"caBundle": None, "insecureSkipTLSVerify": True}}
-    assert server.call("PATCH", path, patch, content_type="application/merge-patch+json").status == 200
-    # Whoever need not prove it must not be of this machine.
+    assert not behind.asked
+
+
+@pytest.mark.parametrize("insecure", [True, False])
+def test_a_server_is_not_this_machine(server: Server, behind: Behind, insecure: bool) -> None:
+    behind.serve()
+    slice_ = f"/apis/discovery.k8s.io/v1/namespaces/{behind.namespace}/endpointslices/s"
+    patch = {"endpoints": [{"addresses": ["127.0.0.1"]}]}
+    assert server.call("PATCH", slice_, patch, content_type="application/merge-patch+json").status == 200
+    assert behind.register(**({"caBundle": None, "insecureSkipTLSVerify": True} if insecure else {})).status == 201
     behind.condition("FailedDiscoveryCheck", "address not allowed")
     assert not behind.asked
 

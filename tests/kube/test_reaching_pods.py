@@ -18,6 +18,7 @@ from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
 from cumulet.common import tls
+from cumulet.common.egress import Exempt
 from tests.cloud import Cloud
 from tests.kube.conftest import Program, Server, programs
 from tests.kube.kubelet import StandInKubelet
@@ -253,7 +254,7 @@ def test_what_comes_after_the_proxy_is_passed_on_as_it_is(server: Server, site: 
             "PATCH", f"{space}/pods/{name}/status", status, content_type="application/merge-patch+json"
         )
         assert patched.status == 200
-    with server.cloud.changed("kube", pod_cidr="127.0.0.0/8"):
+    with server.cloud.changed("kube", allow_egress=[Exempt("127.0.0.1")]):
         for name in ("proxy", "proxy-1"):
             for path, seen in (
                 ("", "/"),
@@ -291,7 +292,7 @@ def test_answers_that_break_off(server: Server) -> None:
     server.make(f"{space}/pods", {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "x"}]}})
     status = {"status": {"podIP": "127.0.0.1", "phase": "Running"}}
     server.call("PATCH", f"{space}/pods/p/status", status, content_type="application/merge-patch+json")
-    with server.cloud.changed("kube", pod_cidr="127.0.0.0/8"):
+    with server.cloud.changed("kube", allow_egress=[Exempt("127.0.0.1")]):
         pod = _Once(b"nothing that is HTTP\r\n\r\n")
         answer = server.call("GET", f"{space}/pods/p:{pod.port}/proxy/")
         pod.join()

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cumulet.common import tls
+from cumulet.common.digests import Digest
 from tests.cloud import Cloud
 
 IMAGE = "application/vnd.oci.image.manifest.v1+json"
@@ -202,9 +203,9 @@ def _context(ca_file: Path) -> ssl.SSLContext:
     return tls.client_context(ca_file)
 
 
-def digest_of(content: bytes, algorithm: str = "sha256") -> str:
+def digest_of(content: bytes, algorithm: str = "sha256") -> Digest:
     """The digest of some content."""
-    return f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}"
+    return Digest(f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}")
 
 
 def descriptor(content: bytes, media_type: str, **fields: Any) -> dict[str, Any]:

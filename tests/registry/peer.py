@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cumulet.common.tls import Authority
-from tests.cloud import Cloud
+from tests.cloud import PEERS, Cloud
 from tests.oci_layout import write_layout
 
 USER, PASSWORD = "somebody", "a-password"
@@ -59,7 +59,7 @@ def running(cloud: Cloud, folder: Path) -> Iterator[Peer]:
     """A peer that trusts nobody without the password, with a certificate of the installation's authority."""
     program = shutil.which("docker-registry") or str(Path(sys.executable).parent / "docker-registry")
     authority = Authority.load(cloud.config.authority_file("serving"), cloud.config.authority_key_file("serving"))
-    certificate, key = authority.issue("peer", hosts=["127.0.0.1"])
+    certificate, key = authority.issue("peer", hosts=[PEERS])
     (folder / "certs").mkdir()
     for name, content in (
         ("peer.crt", certificate),
@@ -71,8 +71,8 @@ def running(cloud: Cloud, folder: Path) -> Iterator[Peer]:
     hashed = subprocess.run(crypt, check=True, capture_output=True, text=True).stdout
     (folder / "htpasswd").write_text(f"{USER}:{hashed}\n")
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        server = f"127.0.0.1:{probe.getsockname()[1]}"
+        probe.bind((PEERS, 0))
+        server = f"{PEERS}:{probe.getsockname()[1]}"
     (folder / "config.yml").write_text(_CONFIG.format(folder=folder, server=server))
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 
+from tests.cloud import PEERS
+
 
 class Delivery(NamedTuple):
     """One request that came."""
@@ -57,8 +59,8 @@ def receiving() -> Iterator[Receiver]:
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        receiver = Receiver(f"http://127.0.0.1:{server.server_address[1]}/hook")
+    with ThreadingHTTPServer((PEERS, 0), Handler) as server:
+        receiver = Receiver(f"http://{PEERS}:{server.server_address[1]}/hook")
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from azure.mgmt.containerregistry import ContainerRegistryManagementClient
 
-from tests.cloud import Answer, Cloud
+from tests.cloud import PEERS, Answer, Cloud
 from tests.microsoft import management
 from tests.registry.acr import AcrRegistry
 from tests.registry.peer import PASSWORD, USER, Peer, running
@@ -95,7 +95,7 @@ def test_who_may_not_pull_makes_nothing_come(cloud: Cloud, registry: AcrRegistry
 
 def test_another_registry_that_is_away(cloud: Cloud) -> None:
     registry = AcrRegistry(cloud, "acraway", adminUserEnabled=True)
-    rule = {"sourceRepository": "127.0.0.1:9/app", "targetRepository": "app"}
+    rule = {"sourceRepository": f"{PEERS}:9/app", "targetRepository": "app"}
     assert registry.arm("PUT", "/cacheRules/nowhere", {"properties": rule}).status == 201
     away = pull(registry, "app")
     assert (away.status, away.body["errors"][0]["code"]) == (503, "UNAVAILABLE")

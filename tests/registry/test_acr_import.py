@@ -10,7 +10,7 @@ import pytest
 from azure.core.exceptions import HttpResponseError
 from azure.mgmt.containerregistry import ContainerRegistryManagementClient
 
-from tests.cloud import Answer, Cloud
+from tests.cloud import PEERS, Answer, Cloud
 from tests.microsoft import management
 from tests.registry.acr import AcrRegistry
 from tests.registry.peer import PASSWORD, USER, Peer, running
@@ -107,9 +107,9 @@ def test_a_source_that_refuses(
 
 
 def test_a_source_that_is_not_there(registry: AcrRegistry, client: ContainerRegistryManagementClient) -> None:
-    with pytest.raises(HttpResponseError, match=r"127\.0\.0\.1:9"):
+    with pytest.raises(HttpResponseError, match=r"127\.0\.0\.2:9"):
         client.registries.begin_import_image(
-            GROUP, registry.name, {"source": {"registryUri": "127.0.0.1:9", "sourceImage": "a:b"}}
+            GROUP, registry.name, {"source": {"registryUri": f"{PEERS}:9", "sourceImage": "a:b"}}
         ).result()
 
 

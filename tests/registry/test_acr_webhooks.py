@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from azure.mgmt.containerregistry import ContainerRegistryManagementClient
 
-from tests.cloud import Cloud
+from tests.cloud import PEERS, Cloud
 from tests.microsoft import management
 from tests.registry.acr import OCI_MANIFEST, AcrRegistry
 from tests.registry.receiver import Delivery, Receiver, receiving
@@ -188,13 +188,13 @@ def test_an_event_outlives_the_room(registry: AcrRegistry, receiver: Receiver, h
 
 
 def test_who_is_away_is_noted(registry: AcrRegistry, cloud: Cloud) -> None:
-    body = {"serviceUri": "http://127.0.0.1:9/", "actions": ["push"]}
+    body = {"serviceUri": f"http://{PEERS}:9/", "actions": ["push"]}
     assert registry.arm("PUT", "/webhooks/nobody", {"properties": body}).status == 201
     registry.arm("POST", "/webhooks/nobody/ping")
     while not (event := registry.arm("POST", "/webhooks/nobody/listEvents").body["value"][0])["eventResponseMessage"]:
         pass
     assert event["eventResponseMessage"]["statusCode"] == "0"
-    assert "127.0.0.1" in event["eventResponseMessage"]["reasonPhrase"]
+    assert PEERS in event["eventResponseMessage"]["reasonPhrase"]
     reader = cloud.principal("hook reader", Reader=registry.id)
     for verb in ("getCallbackConfig", "ping", "listEvents"):
         assert registry.arm("POST", f"/webhooks/nobody/{verb}", as_=reader).code == "AuthorizationFailed"

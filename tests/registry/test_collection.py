@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from cumulet.common import clock
 from cumulet.common.config import RegistryLimits
+from cumulet.common.digests import Digest
 from cumulet.registry.collection import Collector, Report
 from cumulet.registry.content import Part
 from cumulet.registry.filesystem import FileContent
@@ -57,7 +58,7 @@ class World:
         """Let time go by."""
         self.now += graces * GRACE
 
-    async def push_blob(self, name: str) -> str:
+    async def push_blob(self, name: str) -> Digest:
         digest = digest_of(name.encode())
         session = await self.content.start()
 
@@ -68,7 +69,7 @@ class World:
         await self.links.commit(session, *PLACE, digest)
         return digest
 
-    async def push_manifest(self, name: str, parts: list[str], *tags: str, subject: str | None = None) -> str:
+    async def push_manifest(self, name: str, parts: list[Digest], *tags: str, subject: str | None = None) -> Digest:
         digest = digest_of(f"manifest {name}".encode())
         await self.pushes.claim(PLACE, digest)
         manifest = Manifest(digest, IMAGE, name.encode(), subject, None, None, clock.rfc3339_micro())
@@ -85,7 +86,7 @@ class World:
                     f"UPDATE manifest SET {column} = ? WHERE digest = ?", (earlier, digest)
                 )
 
-    def has(self, digest: str) -> bool:
+    def has(self, digest: Digest) -> bool:
         """Whether the repository has a blob, and its bytes are there too."""
         linked = self.catalog.blob(*PLACE, digest) is not None
         assert linked == self.content.path(digest).exists()
@@ -313,7 +314,7 @@ class PushesAndCollections(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.here = World(Path(mkdtemp(prefix="collection-")))
         self.run(self.here.catalog.put_registry(self.here.registry))
-        self.clients: dict[str, tuple[list[str], float]] = {}
+        self.clients: dict[str, tuple[list[Digest], float]] = {}
         self.pushed = 0
         self.manifests: list[str] = []
 

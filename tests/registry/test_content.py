@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cumulet.common.digests import Digest
 from cumulet.registry.content import Content, DigestMismatchError, Part, UnknownUploadError
 from cumulet.registry.filesystem import FileContent
 from tests.registry.client import digest_of, noise
@@ -43,11 +43,11 @@ def pieces(*parts: bytes, breaks_off: bool = False) -> Part:
     return Part(made())
 
 
-async def read(content: Content, digest: str, first: int, after: int) -> bytes:
+async def read(content: Content, digest: Digest, first: int, after: int) -> bytes:
     return b"".join([piece async for piece in content.read(digest, first, after)])
 
 
-async def store(content: Content, data: bytes, algorithm: str = "sha256") -> str:
+async def store(content: Content, data: bytes, algorithm: str = "sha256") -> Digest:
     session = await content.start()
     await content.append(session, pieces(data), algorithm)
     digest = digest_of(data, algorithm)
@@ -186,7 +186,7 @@ def test_however_it_is_cut_the_whole_is_the_row_of_parts(
             if number in restarts:
                 content = make(root)
             await content.append(session, pieces(part), "sha256")
-        digest = "sha256:" + hashlib.sha256(whole + b"!" * wrong).hexdigest()
+        digest = digest_of(whole + b"!" * wrong)
         if wrong:
             with pytest.raises(DigestMismatchError):
                 await content.commit(session, digest)

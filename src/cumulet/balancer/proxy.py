@@ -12,6 +12,8 @@ import socket
 from collections.abc import Sequence
 from typing import NamedTuple, cast
 
+from cumulet.common.egress import Egress
+
 log = logging.getLogger(__name__)
 
 _CONNECT = 5.0
@@ -27,9 +29,13 @@ class Frontend(NamedTuple):
 
 
 class Backends:
-    """The ready end points of a frontend, taken in turns, or by the client's address where that is asked for."""
+    """The ready end points of a frontend, taken in turns, or by the client's address where that is asked for.
 
-    def __init__(self) -> None:
+    Users write their addresses: `egress` refuses this machine's and others that only this machine reaches.
+    """
+
+    def __init__(self, egress: Egress) -> None:
+        self.egress = egress
         self._endpoints: Sequence[Endpoint] = ()
         self._by_client = False
         self._next = 0
@@ -54,7 +60,8 @@ class Backends:
 class Proxy:
     """All frontends. `set` says what is wanted of one, `remove` ends it."""
 
-    def __init__(self) -> None:
+    def __init__(self, egress: Egress) -> None:
+        self._egress = egress
         self._backends: dict[Frontend, Backends] = {}
         self._servers: dict[Frontend, asyncio.Server] = {}
 
@@ -64,7 +71,7 @@ class Proxy:
 
     async def set(self, frontend: Frontend, endpoints: Sequence[Endpoint], *, by_client: bool = False) -> None:
         """Serve a frontend with these end points. Raises `OSError` where the address cannot be listened on."""
-        backends = self._backends.setdefault(frontend, Backends())
+        backends = self._backends.setdefault(frontend, Backends(self._egress))
         backends.set(endpoints, by_client=by_client)
         if endpoints and frontend not in self._servers:
             loop = asyncio.get_running_loop()
@@ -154,6 +161,7 @@ class _Client(_Pipe):
         for host, port in self._backends.candidates(str(peer[0]) if peer else ""):
             pipe = _Pipe()
             try:
+                self._backends.egress.check(host, port)
                 async with asyncio.timeout(_CONNECT):
                     transport, _ = await loop.create_connection(lambda pipe=pipe: pipe, host, port)  # type: ignore[misc]
             except (OSError, TimeoutError) as error:

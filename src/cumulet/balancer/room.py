@@ -7,6 +7,7 @@ import logging
 from typing import Any
 
 from cumulet.balancer.proxy import Endpoint, Frontend, Proxy
+from cumulet.common.egress import Egress
 from cumulet.common.kubernetes import Client, EventRecorder, Informer, KubernetesError, WorkQueue
 from cumulet.common.kubernetes.client import ENDPOINTSLICES, SERVICES
 from cumulet.common.kubernetes.component import client_of, health_app, run_informers
@@ -26,7 +27,7 @@ _CLASS = "loadBalancerClass"
 async def serve(room: Room) -> None:
     """Balance until told to stop."""
     async with client_of(room) as client, task_set() as tasks:
-        balancer = Balancer(client, room.config.external_cidr)
+        balancer = Balancer(client, room.config.external_cidr, room.config.egress(reach_pods=True))
         informers = [balancer.services, balancer.slices]
         async with room.serving(health_app(informers)):
             room.ready()
@@ -42,11 +43,11 @@ async def serve(room: Room) -> None:
 class Balancer:
     """Addresses are those in the services' status, so that they stay over a restart."""
 
-    def __init__(self, client: Client, cidr: str) -> None:
+    def __init__(self, client: Client, cidr: str, egress: Egress) -> None:
         self._client = client
         self._range = ipaddress.ip_network(cidr)
         self._addresses: dict[Key, str] = {}
-        self.proxy = Proxy()
+        self.proxy = Proxy(egress)
         self.events = EventRecorder(client, "service-controller")
         self.queue: WorkQueue[Key] = WorkQueue()
         self.services = Informer(client, SERVICES)

@@ -14,6 +14,7 @@ from cumulet.cli.output import fail
 from cumulet.common import config as settings
 from cumulet.common.ascii import is_digits
 from cumulet.common.config import Config, RoomName
+from cumulet.common.egress import Exempt
 from cumulet.common.room import run
 from cumulet.up import certificates, install, lifecycle, migration
 
@@ -28,6 +29,15 @@ ClientCa = Annotated[
 ]
 NodeAddress = Annotated[
     str | None, typer.Option(metavar="IP", help="Where the cluster's API server reaches the virtual node; 127.0.0.1.")
+]
+
+AllowEgress = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="CIDR|ADDRESS:PORT",
+        help="What registries, webhooks and API servers that users name may be at, although it is refused otherwise. "
+        "Replaces what was given before; 'none' for nothing.",
+    ),
 ]
 
 
@@ -58,10 +68,12 @@ def up(
     ] = None,
     client_ca: ClientCa = None,
     node_address: NodeAddress = None,
+    allow_egress: AllowEgress = None,
 ) -> None:
     """Start every room on this machine, and leave a kubeconfig."""
     began = time.monotonic()
     data_dir = settings.default_data_dir()
+    exempt = _exempt(allow_egress)
     try:
         lifecycle.refuse_second(data_dir)
         migrates = migration.is_needed(data_dir)
@@ -74,6 +86,7 @@ def up(
             kubeconfig=kubeconfig,
             client_ca=client_ca,
             node_address=node_address,
+            allow_egress=exempt,
         )
         if migrates:
             print(migration.notice(config, hosts))
@@ -152,6 +165,15 @@ def _room(text: str) -> RoomName:
             found: RoomName = name
             return found
     raise typer.BadParameter(f"there is no room {text!r}: it is one of {', '.join(get_args(RoomName))}")
+
+
+def _exempt(options: list[str] | None) -> list[Exempt] | None:
+    if options == ["none"]:
+        return []
+    try:
+        return [Exempt(option) for option in options] if options else None
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--allow-egress") from None
 
 
 def _ports(options: list[str]) -> dict[RoomName, int]:

@@ -17,6 +17,8 @@ from typing import Literal
 
 import msgspec
 
+from cumulet.common.egress import Egress, Exempt
+
 RoomName = Literal["identity", "registry", "arm", "kube", "scheduler", "controllers", "instances", "node", "balancer"]
 
 #: Every room in the order in which they are started, with the loopback port that it takes by default.
@@ -122,6 +124,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     pod_cidr: str = "10.241.0.0/16"
     service_cidr: str = "10.0.0.0/16"
     external_cidr: str = "127.10.0.0/24"
+    #: What rooms may connect to at a user's word although it is refused otherwise (`common.egress`).
+    allow_egress: list[Exempt] = []
     #: The kubeconfig of a Kubernetes that is not ours, in whose cluster the rooms then work, and who signs the
     #: certificates that its API server shows to nodes, where that is another than the kubeconfig says.
     kubeconfig: Path | None = None
@@ -145,6 +149,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     def listening(self, room: RoomName) -> list[Address]:
         """Every address on which a room listens, its own first."""
         return [self.addresses[room], *self.more_addresses.get(room, ())]
+
+    def egress(self, *, reach_pods: bool = False, reach_rooms: Collection[RoomName] = ()) -> Egress:
+        """The check of addresses that users name; pods, or public rooms of this installation, may be among them."""
+        ranges = [self.service_cidr, self.external_cidr, *(() if reach_pods else (self.pod_cidr,))]
+        ours = [
+            Exempt.of(socket.gethostbyname(address.host), address.port)
+            for room in reach_rooms
+            for address in self.listening(room)
+        ]
+        return Egress(ranges, [*self.allow_egress, *ours])
 
     # The files of an installation. Each is private to its owner (directories 0700, secrets 0600).
 

@@ -17,12 +17,16 @@ class LoginServerResolver(AbstractResolver):
         self._suffix = f".{config.registry_suffix}"
         self._registry = config.addresses["registry"]
 
+    def is_login_server(self, host: str) -> bool:
+        """Whether a host, perhaps with a port, is answered for with the registry room's address."""
+        return host.partition(":")[0].endswith(self._suffix)
+
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         """The addresses of a host. Raises `OSError`."""
         target = host
-        if host.endswith(self._suffix):
+        if self.is_login_server(host):
             # Login servers are written without a port; here the room's own stands for 443.
             target, port = self._registry.host, self._registry.port
         loop = asyncio.get_running_loop()

@@ -12,6 +12,7 @@ import aiohttp
 from cumulet.common import clock
 from cumulet.common.arm import ArmError, ResourceId
 from cumulet.common.config import Config
+from cumulet.common.resolver import LoginServerResolver
 from cumulet.common.tasks import TaskSet
 from cumulet.instances.group import Group, Services
 from cumulet.instances.images import Images
@@ -27,7 +28,14 @@ class Groups:
     """By resource id, without case."""
 
     def __init__(
-        self, config: Config, folder: Path, store: Store, meter: Meter, session: aiohttp.ClientSession, tasks: TaskSet
+        self,
+        config: Config,
+        folder: Path,
+        store: Store,
+        meter: Meter,
+        registries: aiohttp.ClientSession,
+        probes: aiohttp.ClientSession,
+        tasks: TaskSet,
     ) -> None:
         self._folder = folder / "sandboxes"
         self._before = folder / "groups"
@@ -43,11 +51,11 @@ class Groups:
         self._records = records
         self._services = Services(
             store,
-            Images(folder / "images", session),
+            Images(folder / "images", registries, LoginServerResolver(config).is_login_server),
             self._network,
             Runtime(folder / "state"),
             meter,
-            session,
+            probes,
             installation_id(config),
             self._note,
         )

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import threading
+from collections.abc import Callable
+from typing import Concatenate, ParamSpec, TypeVar
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 _AHEAD = 16
 
@@ -17,9 +23,10 @@ class HandoverAbortedError(OSError):
 
 
 class Handover:
-    """One writer on the event loop, one reader on a thread."""
+    """One writer on the event loop, one reader on a thread, which holds `working` except while it waits for a piece."""
 
-    def __init__(self) -> None:
+    def __init__(self, working: threading.Semaphore) -> None:
+        self._working = working
         self._loop = asyncio.get_running_loop()
         self._pieces: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._room = asyncio.Semaphore(_AHEAD)
@@ -45,9 +52,22 @@ class Handover:
         self._reader_ended = True
         self._room.release()
 
-    def read(self) -> bytes:
-        """For the thread: the next piece, nothing at the end. Raises `HandoverAbortedError`."""
-        piece = self._pieces.get()
+    def run(
+        self, read: Callable[Concatenate[Callable[[], bytes], _P], _T], *arguments: _P.args, **named: _P.kwargs
+    ) -> _T:
+        """For the thread: call the reader, whose first argument gives the next piece, and nothing at the end.
+
+        That argument raises `HandoverAbortedError`.
+        """
+        with self._working:
+            return read(self._read, *arguments, **named)
+
+    def _read(self) -> bytes:
+        self._working.release()
+        try:
+            piece = self._pieces.get()
+        finally:
+            self._working.acquire()
         if piece is None:
             raise HandoverAbortedError("the download was broken off")
         if piece:

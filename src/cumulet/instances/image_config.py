@@ -6,6 +6,10 @@ from typing import Annotated, Any
 
 import msgspec
 
+#: A string that a program can be given: it ends at a NUL.
+_Text = Annotated[str, msgspec.Meta(pattern=r"\A[^\x00]*\Z", max_length=1024 * 1024)]
+_Texts = Annotated[list[_Text], msgspec.Meta(max_length=10_000)]
+
 
 class ImageConfigError(ValueError):
     """The configuration is none; the message says where it is wrong."""
@@ -14,31 +18,11 @@ class ImageConfigError(ValueError):
 class Execution(msgspec.Struct, rename="pascal", frozen=True):
     """What a container of the image is started with where it is not asked for otherwise."""
 
-    user: str | None = None
-    env: list[str] | None = None
-    entrypoint: list[str] | None = None
-    cmd: list[str] | None = None
-    working_dir: str | None = None
-
-
-class RootFs(msgspec.Struct, frozen=True):
-    """The digests of the layers as they are unpacked, the lowest first."""
-
-    diff_ids: Annotated[list[str], msgspec.Meta(max_length=1000)] | None = None
-
-
-class _ImageConfig(msgspec.Struct, frozen=True):
-    config: Execution | None = None
-    rootfs: RootFs | None = None
-
-
-def parse_image_config(raw: bytes) -> dict[str, Any]:
-    """An image's configuration, whose `config` and `rootfs` are as they must be. Raises `ImageConfigError`."""
-    try:
-        found: dict[str, Any] = msgspec.to_builtins(msgspec.json.decode(raw, type=_ImageConfig))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ImageConfigError(f"the image's configuration is not valid: {error}") from None
-    return found
+    user: _Text | None = None
+    env: _Texts | None = None
+    entrypoint: _Texts | None = None
+    cmd: _Texts | None = None
+    working_dir: _Text | None = None
 
 
 def execution(configuration: dict[str, Any]) -> Execution:

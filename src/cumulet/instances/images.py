@@ -1,27 +1,38 @@
-"""Images on this machine: pulled once, layers shared by digest, never used before they are whole."""
+"""Images on this machine: pulled once, layers shared by digest, never used before they are whole.
+
+A layer that is here is used for an image only after the image's registry was asked for it, with the credentials of this pull.
+The word of a registry that a user names proves nothing: it may name the digest of a layer that it does not hold. It
+has to send the bytes once for each repository. The installation's own registry is believed.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import shutil
+import threading
 import time
-import uuid
+import weakref
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import aiohttp
 
-from cumulet.common.config import private_folder
+from cumulet.common import digests
+from cumulet.common.digests import Digest
 from cumulet.instances.handover import Handover, HandoverEndedError
-from cumulet.instances.pull import Image, Login, PullError, RegistryClient
+from cumulet.instances.layers import Known, Layers
+from cumulet.instances.manifest import IMAGE_LIMIT
+from cumulet.instances.pull import Layer, Login, PullError, RegistryClient
 from cumulet.instances.reference import parse
-from cumulet.instances.unpack import LayerError, unpack
+from cumulet.instances.unpack import Budget, LayerError, unpack
 
-#: Bytes that an image may unpack to, which is ACI's limit.
-_LIMIT = 15 * 1024**3
-#: Layers that are downloaded and unpacked side by side.
+#: Layers that are downloaded and unpacked side by side from one registry, and threads that unpack at the same time.
 _AT_ONCE = 4
+#: Downloads in all: each has a thread, which mostly waits.
+_DOWNLOADS = 64
+#: Characters of a reason that are kept.
+_SHOWN = 1000
 
 
 class Pulled(NamedTuple):
@@ -35,81 +46,114 @@ class Pulled(NamedTuple):
 
 
 class Images:
-    """Pulls of one layer at once are one pull."""
+    """Pulls of one layer from one repository at once are one pull. `is_own` tells the own registry's names."""
 
-    def __init__(self, folder: Path, session: aiohttp.ClientSession) -> None:
-        self._layers = folder / "layers"
-        self._partial = folder / "partial"
-        private_folder(self._layers)
-        shutil.rmtree(self._partial, ignore_errors=True)  # what a crash left half unpacked
-        self._partial.mkdir(mode=0o700)
+    def __init__(self, folder: Path, session: aiohttp.ClientSession, is_own: Callable[[str], bool]) -> None:
+        self._layers = Layers(folder)
         self._session = session
-        self._running: dict[str, asyncio.Task[Path]] = {}
-        # Threads of their own: one waits for its download, and must not keep others from working.
-        self._threads = ThreadPoolExecutor(_AT_ONCE, "unpack")
-        self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._is_own = is_own
+        self._running: dict[tuple[str, Digest], asyncio.Task[None]] = {}
+        self._threads = ThreadPoolExecutor(_DOWNLOADS, "unpack")
+        # A thread that waits for its registry keeps nobody from unpacking.
+        self._working = threading.Semaphore(_AT_ONCE)
+        # A registry that is slow keeps others from nothing.
+        self._slots: weakref.WeakValueDictionary[str, asyncio.Semaphore] = weakref.WeakValueDictionary()
 
     async def pull(self, text: str, login: Login | None) -> Pulled:
         """Ask the registry for an image, always, and move the layers that are not here. Raises `PullError`."""
         began = time.monotonic()
         try:
             reference = parse(text)
-        except ValueError as error:
-            raise PullError(str(error)) from None
-        client = RegistryClient(self._session, reference, login)
-        try:
+            client = RegistryClient(self._session, reference, login)
             image = await client.resolve()
-            diff_ids = (image.config.get("rootfs") or {}).get("diff_ids") or []
-            layers = await asyncio.gather(
-                *(
-                    self._layer(client, digest, diff_ids[index] if index < len(diff_ids) else None)
-                    for index, (digest, _, _) in enumerate(image.layers)
-                )
+            pull = _Pull(
+                client, self._is_own(reference.registry), self._slot(reference.registry), Budget(IMAGE_LIMIT)
             )
-        except (aiohttp.ClientError, TimeoutError, OSError, LayerError) as error:
-            raise PullError(str(error) or type(error).__name__) from error
-        return _pulled(image, layers, time.monotonic() - began)
+            layers = await asyncio.gather(*(self._layer(pull, layer) for layer in image.layers))
+        except (aiohttp.ClientError, TimeoutError, OSError, LayerError, ValueError) as error:
+            raise PullError((str(error) or type(error).__name__)[:_SHOWN]) from error
+        size = sum(known.size for known in layers)
+        if size > IMAGE_LIMIT:
+            raise PullError(f"the image unpacks to {size} bytes, and an image may have {IMAGE_LIMIT}")
+        paths = [self._layers.path(layer.blob.digest) for layer in image.layers]
+        return Pulled(image.digest, image.config, paths, image.size, time.monotonic() - began)
 
-    async def _layer(self, client: RegistryClient, digest: str, diff_id: str | None) -> Path:
-        running = self._running.get(digest)
-        if running is None:
-            running = asyncio.ensure_future(self._fetch(client, digest, diff_id))
-            self._running[digest] = running
-            running.add_done_callback(lambda _: self._running.pop(digest, None))
+    def _slot(self, registry: str) -> asyncio.Semaphore:
+        return self._slots.setdefault(registry, asyncio.Semaphore(_AT_ONCE))
+
+    async def _layer(self, pull: _Pull, layer: Layer) -> Known:
+        """Have a layer that these credentials may have. Raises `PullError`, `LayerError`, `aiohttp.ClientError`."""
+        digest, repository = layer.blob.digest, pull.client.repository
+        key = (repository, digest)
+        if key in self._running or self._is_proven(pull, digest):
+            # Others have it from this repository. Where they may not have it, the download below says why.
+            if await pull.client.has(layer.blob):
+                if running := self._running.get(key):
+                    await asyncio.shield(running)
+                return self._checked(layer)
+            await self._fetch(pull, layer)
+            return self._checked(layer)
+        running = asyncio.ensure_future(self._fetch(pull, layer))
+        self._running[key] = running
+        running.add_done_callback(lambda _: self._running.pop(key, None))
         # Another group's pull that ends must not end this one.
-        return await asyncio.shield(running)
+        await asyncio.shield(running)
+        return self._checked(layer)
 
-    async def _fetch(self, client: RegistryClient, digest: str, diff_id: str | None) -> Path:
-        target = self._layers / digest.replace(":", "-")
-        if target.exists():
-            return target
-        async with self._slots:
-            work = self._partial / str(uuid.uuid4())
-            work.mkdir(mode=0o755)
-            try:
-                await self._unpack(client, digest, diff_id, work)
-                work.rename(target)
-            finally:
-                await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
-        return target
+    def _is_proven(self, pull: _Pull, digest: Digest) -> bool:
+        known = self._layers.find(digest)
+        return known is not None and (pull.is_own or pull.client.repository in known.repositories)
 
-    async def _unpack(self, client: RegistryClient, digest: str, diff_id: str | None, root: Path) -> None:
-        """Download and unpack at the same time."""
-        handover = Handover()
+    def _checked(self, layer: Layer) -> Known:
+        known = self._layers.find(layer.blob.digest)
+        if known is None:
+            raise PullError(f"the layer {layer.blob.digest} was removed meanwhile")
+        same = digests.algorithm(known.diff_id) == digests.algorithm(layer.diff_id)
+        if known.diff_id != layer.diff_id:
+            why = f"the image says {layer.diff_id}" if same else "the image has its digest by another algorithm"
+            raise PullError(f"the layer {layer.blob.digest} unpacks to {known.diff_id}, and {why}")
+        return known
+
+    async def _fetch(self, pull: _Pull, layer: Layer) -> None:
+        """Download a layer, and unpack it where it is not here."""
+        digest, repository = layer.blob.digest, pull.client.repository
+        async with pull.slot:
+            if self._layers.find(digest) is None:
+                async with self._layers.work() as work:
+                    size = await self._unpack(pull, layer, work)
+                    known = Known(layer.diff_id, size, [repository])
+                    await asyncio.to_thread(self._layers.add, digest, known, work)
+            else:
+                # It is here, and the repository has not proven to hold it: its bytes do.
+                await pull.client.download(layer.blob, _discard)
+                await asyncio.to_thread(self._layers.add_repository, digest, repository)
+
+    async def _unpack(self, pull: _Pull, layer: Layer, root: Path) -> int:
+        """Download and unpack at the same time; the unpacked bytes."""
+        handover = Handover(self._working)
         loop = asyncio.get_running_loop()
-        unpacking = loop.run_in_executor(self._threads, unpack, handover.read, root, diff_id, _LIMIT)
+        unpacking = loop.run_in_executor(self._threads, handover.run, unpack, root, layer.diff_id, pull.budget)
         unpacking.add_done_callback(lambda _: handover.reader_ended())
         try:
-            await client.download(digest, handover.write)
+            await pull.client.download(layer.blob, handover.write)
             handover.close()
         except HandoverEndedError:
-            pass  # why, the thread says
+            pass  # the thread says why
         except BaseException:
             handover.abort()
             await asyncio.gather(unpacking, return_exceptions=True)
             raise
-        await unpacking
+        return await unpacking
 
 
-def _pulled(image: Image, layers: list[Path], seconds: float) -> Pulled:
-    return Pulled(image.digest, image.config, layers, image.size, seconds)
+class _Pull(NamedTuple):
+    """One pull: who asks, whether the registry's word is enough, whose turn it is, and what the image may take."""
+
+    client: RegistryClient
+    is_own: bool
+    slot: asyncio.Semaphore
+    budget: Budget
+
+
+async def _discard(_: bytes) -> None:
+    """The digest is all that is of interest."""

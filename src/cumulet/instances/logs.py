@@ -8,11 +8,13 @@ import os
 from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from cumulet.common.ascii import is_digits
 
 _IN_MODIFY = 2
+#: Bytes of a log that are read: a container writes as many as it likes. A kubelet keeps 10 MiB of it.
+_RECENT = 16 * 1024 * 1024
 _CHUNK = 256 * 1024
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -29,10 +31,10 @@ class Query(NamedTuple):
 def read(path: Path, query: Query) -> bytes:
     """The part of a log that is there."""
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            lines = _recent(file)
     except FileNotFoundError:
         return b""
-    lines = [line for line in raw.splitlines(keepends=True) if line.endswith(b"\n")]
     return _limited(_shown(_last(lines, query.tail), query), query.limit)
 
 
@@ -43,8 +45,7 @@ async def follow(path: Path, query: Query, ended: asyncio.Event) -> AsyncIterato
     waiting = asyncio.create_task(ended.wait())
     try:
         with path.open("rb") as file:
-            lines = [line for line in file.read().splitlines(keepends=True) if line.endswith(b"\n")]
-            file.seek(sum(len(line) for line in lines))
+            lines = _recent(file)
             if found := _shown(_last(lines, query.tail), query):
                 yield found
             pending = b""
@@ -66,6 +67,17 @@ async def follow(path: Path, query: Query, ended: asyncio.Event) -> AsyncIterato
         waiting.cancel()
         loop.remove_reader(descriptor)
         os.close(descriptor)
+
+
+def _recent(file: BinaryIO) -> list[bytes]:
+    """The last whole lines, `_RECENT` bytes of them at most; the file is then at what follows them."""
+    start = max(0, os.fstat(file.fileno()).st_size - _RECENT)
+    file.seek(start)
+    raw = file.read(_RECENT)
+    end = raw.rfind(b"\n") + 1
+    file.seek(start + end)
+    first = raw.find(b"\n") + 1 if start else 0
+    return [line + b"\n" for line in raw[first:end].split(b"\n")[:-1]]
 
 
 def _watch(path: Path) -> tuple[asyncio.Event, int]:

@@ -22,7 +22,8 @@ async def ask(probe: Probe, address: str, execute: Execute, session: aiohttp.Cli
             if probe.http_get is not None:
                 http = probe.http_get
                 headers = {item.name: item.value for item in http.http_headers}
-                url = f"{fold(http.scheme)}://{address}:{http.port}/{http.path.lstrip('/')}"
+                scheme = "https" if fold(http.scheme) == "https" else "http"
+                url = f"{scheme}://{address}:{http.port}/{http.path.lstrip('/')}"
                 # As the kubelet: whether the page is served is asked, not by whose certificate.
                 async with session.get(url, headers=headers, ssl=False, allow_redirects=False) as response:
                     return 200 <= response.status < 400

@@ -1,22 +1,30 @@
 """Pulling from a registry (OCI Distribution Specification 1.1, "Pull") with the credentials that are handed over.
 
-The registry's challenge says how to log in; its own words are what a failure tells.
+The registry's challenge says how to log in; its own words are what a failure tells. Credentials go to the registry, and to the
+token server that the registry itself names, as containerd and docker have it; both over TLS. A host that the registry
+redirects to is shown no credentials, and its challenges are not answered.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NamedTuple
 
 import aiohttp
 import msgspec
+from yarl import URL
 
+from cumulet.common import bounded, digests
 from cumulet.common.ascii import fold
+from cumulet.common.digests import Digest
+from cumulet.common.egress import https_only
+from cumulet.instances import manifest
 from cumulet.instances.architecture import GOARCH
-from cumulet.instances.image_config import ImageConfigError, parse_image_config
+from cumulet.instances.manifest import DOCUMENT_LIMIT, IMAGE_LIMIT, Configuration, Descriptor, Index
 from cumulet.instances.reference import Reference
 
 _MANIFESTS = (
@@ -25,10 +33,13 @@ _MANIFESTS = (
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
 )
-_LIMIT = 4 * 1024 * 1024
-_PARAMETER = re.compile(r'(\w+)="([^"]*)"', re.ASCII)
+_ERROR_LIMIT = 64 * 1024
+_TOKEN_LIMIT = 1024 * 1024
+_PARAMETER = re.compile(r'([a-zA-Z_]{1,40})="([^"]*)"')
 _CHUNK = 256 * 1024
 _TRIES = 3
+#: Characters of a registry's words that are passed on.
+_SHOWN = 500
 
 
 class PullError(Exception):
@@ -42,12 +53,19 @@ class Login(NamedTuple):
     password: str
 
 
-class Image(NamedTuple):
-    """A resolved image: its digest, configuration, and layers as (digest, size, media type)."""
+class Layer(NamedTuple):
+    """A layer: `blob` is what the registry has, `diff_id` the digest of what it unpacks to."""
 
-    digest: str
+    blob: Descriptor
+    diff_id: Digest
+
+
+class Image(NamedTuple):
+    """A resolved image: its digest, configuration, layers, the lowest first, and bytes in the registry."""
+
+    digest: Digest
     config: dict[str, Any]
-    layers: list[tuple[str, int, str]]
+    layers: list[Layer]
     size: int
 
 
@@ -60,103 +78,132 @@ class RegistryClient:
         self._login = login
         self._authorization: str | None = None
         host = "registry-1.docker.io" if reference.registry == "docker.io" else reference.registry
-        self._base = f"https://{host}/v2/{reference.repository}"
+        self._base = URL(f"https://{host}/v2/{reference.repository}")
+
+    @property
+    def repository(self) -> str:
+        """`registry/repository`, which knows a blob or does not."""
+        return f"{self._reference.registry}/{self._reference.repository}"
 
     async def resolve(self) -> Image:
-        """The image for this platform. Raises `PullError`."""
-        digest, manifest, raw = await self._manifest(self._reference.target)
+        """The image for this platform. Raises `PullError`, `DocumentError`, `aiohttp.ClientError`."""
+        digest, raw = await self._manifest(self._reference.target)
         size = len(raw)
-        if "manifests" in manifest:
-            chosen = _for_platform(manifest["manifests"])
+        found = manifest.read(raw)
+        if isinstance(found, Index):
+            chosen = found.for_this_machine()
             if chosen is None:
                 raise PullError(f"no matching manifest for linux/{GOARCH} in the manifest list entries")
-            _, manifest, raw = await self._manifest(chosen)
+            _, raw = await self._manifest(chosen)
             size += len(raw)
-        config = manifest.get("config") or {}
-        if not isinstance(config.get("digest"), str) or not isinstance(manifest.get("layers"), list):
-            raise PullError("the manifest is not an image")
-        async with self._get(f"/blobs/{config['digest']}") as response:
-            raw = await _body(response)
-        _check(raw, config["digest"])
-        layers = [
-            (item["digest"], int(item.get("size", 0)), item.get("mediaType", "")) for item in manifest["layers"]
-        ]
-        size += len(raw) + sum(item[1] for item in layers)
-        try:
-            return Image(digest, parse_image_config(raw), layers, size)
-        except ImageConfigError as error:
-            raise PullError(str(error)) from None
+            found = manifest.read(raw)
+            if isinstance(found, Index):
+                raise PullError("an entry of the index is an index itself")
+        configuration = manifest.read_configuration(await self._configuration(found.config), found)
+        size += found.config.size + sum(item.size for item in found.layers)
+        if size > IMAGE_LIMIT:
+            raise PullError(f"the image has {size} bytes, and an image may have {IMAGE_LIMIT}")
+        return Image(digest, configuration.defaults(), _layers(found.layers, configuration), size)
 
-    async def download(self, digest: str, write: Callable[[bytes], Awaitable[None]]) -> None:
+    async def _configuration(self, descriptor: Descriptor) -> bytes:
+        if descriptor.size > DOCUMENT_LIMIT:
+            raise PullError(f"the configuration is larger than {DOCUMENT_LIMIT} bytes")
+        async with self._answer("GET", f"blobs/{descriptor.digest}") as response:
+            raw = await bounded.read(response, DOCUMENT_LIMIT)
+        _check(raw, descriptor.digest)
+        return raw
+
+    async def has(self, blob: Descriptor) -> bool:
+        """Whether the registry says that these credentials may pull a blob, of this size. Raises `aiohttp.ClientError`."""
+        try:
+            async with self._answer("HEAD", f"blobs/{blob.digest}") as response:
+                return response.content_length in (None, blob.size)
+        except PullError:
+            return False
+
+    async def download(self, blob: Descriptor, write: Callable[[bytes], Awaitable[None]]) -> None:
         """Hand a blob to `write` piece by piece; a connection that breaks is taken up where it broke.
 
         What was handed over is good only once this has returned: the digest is known at the end. Raises `PullError`.
         """
-        algorithm, _, wanted = digest.partition(":")
-        if algorithm not in ("sha256", "sha512"):
-            raise PullError(f"the digest {digest} is not supported")
+        algorithm = digests.algorithm(blob.digest)
         computed = hashlib.new(algorithm)
         received = 0
         for attempt in range(_TRIES):
             headers = {"Range": f"bytes={received}-"} if received else {}
             try:
-                async with self._get(f"/blobs/{digest}", headers) as response:
+                async with self._answer("GET", f"blobs/{blob.digest}", headers) as response:
                     # A server that knows no ranges begins again: what is here already is passed over.
                     known = received if response.status != 206 else 0
                     async for chunk in response.content.iter_chunked(_CHUNK):
                         fresh, known = chunk[known:], max(0, known - len(chunk))
                         if fresh:
-                            computed.update(fresh)
                             received += len(fresh)
+                            if received > blob.size:
+                                raise PullError(
+                                    f"the registry sends more for {blob.digest} than the {blob.size} bytes of the manifest"
+                                )
+                            computed.update(fresh)
                             await write(fresh)
                 break
             except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError):
                 if attempt == _TRIES - 1:
                     raise
-        if computed.hexdigest() != wanted:
+        if computed.hexdigest() != digests.encoded(blob.digest):
             raise PullError(
-                f"what the registry sent for {digest} is something else: {algorithm}:{computed.hexdigest()}"
+                f"what the registry sent for {blob.digest} is something else: {algorithm}:{computed.hexdigest()}"
             )
+        if received != blob.size:
+            raise PullError(f"the registry has {received} bytes for {blob.digest}, and the manifest says {blob.size}")
 
-    async def _manifest(self, target: str) -> tuple[str, dict[str, Any], bytes]:
-        async with self._get(f"/manifests/{target}", {"Accept": ", ".join(_MANIFESTS)}) as response:
-            raw = await _body(response)
-        digest = f"sha256:{hashlib.sha256(raw).hexdigest()}"
-        if ":" in target:
-            _check(raw, target)
-            digest = target
+    async def _manifest(self, target: str) -> tuple[Digest, bytes]:
+        async with self._answer("GET", f"manifests/{target}", {"Accept": ", ".join(_MANIFESTS)}) as response:
+            raw = await bounded.read(response, DOCUMENT_LIMIT)
+        if digests.is_digest(target):
+            digest = digests.parse(target)
+            _check(raw, digest)
+            return digest, raw
+        return digests.of(raw), raw
+
+    @contextlib.asynccontextmanager
+    async def _answer(
+        self, method: str, path: str, headers: dict[str, str] | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """An answer below 400, logged in where the registry asks for it. Raises `PullError`, `aiohttp.ClientError`."""
+        response = await self._open(method, path, headers or {})
         try:
-            document = msgspec.json.decode(raw)
-        except msgspec.DecodeError as error:
-            raise PullError(f"the manifest is not valid JSON: {error}") from None
-        if not isinstance(document, dict):
-            raise PullError("the manifest is not an object")
-        return digest, document, raw
+            yield response
+        finally:
+            response.release()
 
-    def _get(self, path: str, headers: dict[str, str] | None = None) -> _Request:
-        return _Request(self, path, headers or {})
-
-    async def open(self, path: str, headers: dict[str, str]) -> aiohttp.ClientResponse:
-        """A GET, logged in where the registry asks for it. Raises `PullError`."""
+    async def _open(self, method: str, path: str, headers: dict[str, str]) -> aiohttp.ClientResponse:
+        url = self._base / path
         for attempt in (1, 2):
             if self._authorization is not None:
                 headers = {**headers, "Authorization": self._authorization}
-            try:
-                response = await self._session.get(self._base + path, headers=headers)
-            except aiohttp.ClientConnectorError as error:
-                raise PullError(
-                    f"failed to do request: Get {self._base}{path}: {error.os_error.strerror or error}"
-                ) from None
+            response = await self._request(method, url, f"failed to do request: {method.title()} {url}", headers)
             if response.status < 400:
                 return response
-            raw = await response.content.read(65536)
-            challenge = response.headers.get("WWW-Authenticate", "")
-            response.release()
-            if response.status == 401 and attempt == 1:
-                await self._log_in(challenge, raw)
+            try:
+                raw = await bounded.beginning(response, _ERROR_LIMIT)
+            finally:
+                response.release()
+            asked_here = response.url.origin() == url.origin()
+            if response.status == 401 and attempt == 1 and asked_here:
+                await self._log_in(response.headers.get("WWW-Authenticate", ""), raw)
                 continue
-            raise PullError(_reason(response.status, raw, path))
+            raise PullError(_reason(response.status, raw, f"/{path}"))
         raise PullError("unauthorized: the registry asks again after a log-in")
+
+    async def _request(self, method: str, url: URL, failure: str, headers: dict[str, str]) -> aiohttp.ClientResponse:
+        try:
+            return await self._session.request(
+                method, url, headers=headers, allow_redirects=True, middlewares=(https_only,)
+            )
+        except aiohttp.ClientConnectorError as error:
+            raise PullError(f"{failure}: {error.os_error.strerror or error}") from None
+        except aiohttp.InvalidURL as error:
+            raise PullError(f"{failure}: {str(error)[:_SHOWN]}") from None
 
     async def _log_in(self, challenge: str, raw: bytes) -> None:
         scheme, _, rest = challenge.partition(" ")
@@ -170,65 +217,41 @@ class RegistryClient:
             self._authorization = basic
             return
         parameters = dict(_PARAMETER.findall(rest))
-        realm = parameters.pop("realm", "")
-        if fold(scheme) != "bearer" or not realm.startswith("https://"):
+        if fold(scheme) != "bearer":
             raise PullError(_reason(401, raw, ""))
-        parameters = {
+        try:
+            realm = URL(parameters.get("realm", ""))
+            is_usable = realm.scheme == "https" and bool(realm.host) and not realm.user
+        except ValueError:
+            is_usable = False
+        if not is_usable:
+            raise PullError("failed to authorize: the registry names a token server that is not an https address")
+        query = {
             "service": parameters.get("service", ""),
             "scope": f"repository:{self._reference.repository}:pull",
         }
         headers = {"Authorization": basic} if basic else {}
+        response = await self._request("GET", realm.update_query(query), "failed to authorize", headers)
         try:
-            async with self._session.get(realm, params=parameters, headers=headers) as response:
-                answer = await response.content.read(1024 * 1024)
-                if response.status >= 400:
-                    raise PullError(f"failed to authorize: {_reason(response.status, answer, '')}")
-        except aiohttp.ClientConnectorError as error:
-            raise PullError(f"failed to authorize: {error.os_error.strerror or error}") from None
-        token = msgspec.json.decode(answer)
-        self._authorization = f"Bearer {token.get('access_token') or token.get('token')}"
+            if response.status >= 400:
+                answer = await bounded.beginning(response, _ERROR_LIMIT)
+                raise PullError(f"failed to authorize: {_reason(response.status, answer, '')}")
+            answer = await bounded.read(response, _TOKEN_LIMIT)
+        finally:
+            response.release()
+        found = manifest.decode(answer, manifest.Token, "the token server's answer")
+        token = found.access_token or found.token
+        if not token:
+            raise PullError("failed to authorize: the token server gave no token")
+        self._authorization = f"Bearer {token}"
 
 
-class _Request:
-    """An answer that is closed at the end of the block."""
-
-    def __init__(self, client: RegistryClient, path: str, headers: dict[str, str]) -> None:
-        self._client = client
-        self._path = path
-        self._headers = headers
-        self._response: aiohttp.ClientResponse | None = None
-
-    async def __aenter__(self) -> aiohttp.ClientResponse:
-        self._response = await self._client.open(self._path, self._headers)
-        return self._response
-
-    async def __aexit__(self, *exc: object) -> None:
-        if self._response is not None:
-            self._response.release()
+def _layers(blobs: list[Descriptor], configuration: Configuration) -> list[Layer]:
+    return [Layer(blob, diff_id) for blob, diff_id in zip(blobs, configuration.rootfs.diff_ids, strict=True)]
 
 
-async def _body(response: aiohttp.ClientResponse) -> bytes:
-    """The whole body, which has a bound. Raises `PullError`."""
-    found = bytearray()
-    async for chunk in response.content.iter_chunked(_CHUNK):
-        found += chunk
-        if len(found) > _LIMIT:
-            raise PullError(f"what the registry sent is larger than {_LIMIT} bytes")
-    return bytes(found)
-
-
-def _for_platform(entries: list[dict[str, Any]]) -> str | None:
-    for entry in entries:
-        platform = entry.get("platform") or {}
-        if platform.get("os", "linux") == "linux" and platform.get("architecture", GOARCH) == GOARCH:
-            digest: str = entry["digest"]
-            return digest
-    return None
-
-
-def _check(raw: bytes, digest: str) -> None:
-    algorithm, _, wanted = digest.partition(":")
-    if algorithm not in ("sha256", "sha512") or hashlib.new(algorithm, raw).hexdigest() != wanted:
+def _check(raw: bytes, digest: Digest) -> None:
+    if digests.of(raw, digests.algorithm(digest)) != digest:
         raise PullError(f"what the registry sent for {digest} is something else")
 
 
@@ -238,7 +261,7 @@ def _reason(status: int, raw: bytes, path: str) -> str:
         error = msgspec.json.decode(raw)["errors"][0]
         code = fold(str(error.get("code", ""))).replace("_", " ")
         message = str(error.get("message", ""))
-        return message if fold(message).startswith(code) else f"{code}: {message}"
-    except (msgspec.DecodeError, KeyError, IndexError, TypeError, AttributeError):
-        shown = raw[:200].decode(errors="replace").strip()
-        return f"unexpected status {status} from GET {path}: {shown}"
+        found = message if fold(message).startswith(code) else f"{code}: {message}"
+    except (msgspec.DecodeError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+        found = f"unexpected status {status} from GET {path}: {raw[:200].decode(errors='replace').strip()}"
+    return "".join(character if character.isprintable() else " " for character in found[:_SHOWN])

@@ -29,6 +29,8 @@ def explain(image: str, credential: Credential | None, reason: str) -> str:
     lower = fold(reason)
     if "manifest unknown" in lower or "name unknown" in lower:
         cure = "push the image, or correct its name or tag"
+    elif "address is not allowed" in lower:
+        cure = f"have the address of {registry} excepted with `cumulet up --allow-egress`, or use another registry"
     elif "failed to do request" in lower:
         cure = f"see whether {registry} is up and its name resolves; it is tried again"
     elif credential is None:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-_REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
-_HOST = re.compile(r"(?=.{1,255}\Z)[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:[0-9]{1,5})?")
-_TAG = re.compile(r"[\w][\w.-]{0,127}", re.ASCII)
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
-_LONGEST = 255
+from cumulet.common import digests
+from cumulet.common.ascii import fold
+
+_LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
+_REGISTRY = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])(?::[0-9]{{1,5}})?")
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
+_TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127}")
 _DEFAULT = "docker.io"
+_LIMIT = 255
 
 
 class Reference(NamedTuple):
-    """`registry` may have a port; `target` is the tag or digest that is asked for."""
+    """`registry` is in lower case and may have a port; `target` is the tag or digest that is asked for."""
 
     registry: str
     repository: str
@@ -27,15 +31,21 @@ class Reference(NamedTuple):
 
 def parse(text: str) -> Reference:
     """Raises `ValueError` where the text is no reference."""
-    rest, _, digest = text.partition("@")
+    rest, at, digest = text.partition("@")
     head, slash, tail = rest.partition("/")
     if slash and ("." in head or ":" in head or head == "localhost"):
         registry, path = head, tail
     else:
         registry, path = _DEFAULT, rest if slash else f"library/{rest}"
     path, _, tag = path.partition(":")
-    target = digest or tag or "latest"
-    valid = _DIGEST.fullmatch(target) if digest else _TAG.fullmatch(target)
-    if not _HOST.fullmatch(registry) or len(path) > _LONGEST or not _REPOSITORY.fullmatch(path) or not valid:
-        raise ValueError(f"couldn't parse image name {text[:_LONGEST]!r}: invalid reference format")
-    return Reference(registry, path, target)
+    target = digest if at else tag or "latest"
+    valid = (
+        _REGISTRY.fullmatch(registry)
+        and _REPOSITORY.fullmatch(path)
+        and (not tag or _TAG.fullmatch(tag))
+        and (not at or digests.is_digest(digest))
+        and len(registry) + len(path) < _LIMIT
+    )
+    if not valid:
+        raise ValueError(f"couldn't parse image name {text[:300]!r}: invalid reference format")
+    return Reference(fold(registry), path, target)

@@ -31,12 +31,16 @@ async def serve(room: Room) -> None:
     store.open()
     trusted = ssl.create_default_context()
     trusted.load_verify_locations(config.ca_file)
-    connector = aiohttp.TCPConnector(ssl=trusted, resolver=LoginServerResolver(config), limit=0)
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)
+    # A registry is whatever a user names; ours is among them, on loopback.
+    registries = config.egress(reach_rooms=["registry"]).session(
+        trusted,
+        resolver=LoginServerResolver(config),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60),
+    )
     try:
-        async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session, task_set() as tasks:
+        async with registries, aiohttp.ClientSession() as probes, task_set() as tasks:
             meter = Meter(store, config.location)
-            groups = Groups(config, room.data_dir, store, meter, session, tasks)
+            groups = Groups(config, room.data_dir, store, meter, registries, probes, tasks)
             streams = Streams(config.url("instances"), groups.runtime)
             app = web.Application(
                 middlewares=[arm_errors, behind_the_front_door(OPEN)], client_max_size=4 * 1024 * 1024

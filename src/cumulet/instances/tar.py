@@ -1,19 +1,33 @@
 """Reading a tar archive as it comes (POSIX.1-2017 pax and ustar, GNU's long names), for layers from strangers.
 
-The standard library's reader believes the sizes in extended headers and unfolds sparse files; here a header is bounded
-and a sparse file refused, so that what an archive costs is bounded by its own length.
+The standard library's reader believes the sizes in extended headers and unfolds sparse files. Here the extended headers of an
+entry and of an archive are bounded, and a sparse file is refused: time and memory grow with the length of the archive only.
 """
 
 from __future__ import annotations
 
+import re
 import tarfile
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 _BLOCK = 512
-#: Bytes of one extended header: long names and attributes, with much to spare.
+#: Bytes of the extended headers of one entry, and of a whole archive: long names and attributes, with much to spare.
 _HEADER_LIMIT = 1024 * 1024
+_HEADERS_LIMIT = 256 * 1024 * 1024
+#: Records of one extended header, and bytes of an entry's attributes, as many as Linux takes for one.
+_RECORDS = 1000
+_ATTRIBUTES_LIMIT = 64 * 1024
 _PAX, _PAX_GLOBAL = b"x", b"g"
+_GNU_SPARSE, _ATTRIBUTE = "GNU.sparse.", "SCHILY.xattr."
+#: What a header of the whole archive may not set for every entry.
+_OF_ONE_ENTRY = ("path", "linkpath", "size", _GNU_SPARSE, _ATTRIBUTE)
+#: What it may set and is read; the rest, such as a comment, says nothing about files.
+_OF_EVERY_ENTRY = ("uid", "gid", "mtime")
+_INTEGER = re.compile(rb"[0-9]{1,20}")
+_TIME = re.compile(rb"-?[0-9]{1,20}(?:\.[0-9]{1,20})?")
+#: The last user and group; the one above means "as it is" to `chown`.
+_LAST_ID = 2**32 - 2
 
 Read = Callable[[int], bytes]
 
@@ -43,23 +57,28 @@ class Archive:
         self._read = read
         self._left = 0  # of the body of the current entry
         self._padding = 0
+        self._extended = 0  # bytes of extended headers so far
 
     def __iter__(self) -> Iterator[Entry]:
         extended: dict[str, bytes] = {}
         common: dict[str, bytes] = {}
+        before = 0
         while (header := self._header()) is not None:
             kind = header.type
-            if kind in (_PAX, _PAX_GLOBAL):
-                (common if kind == _PAX_GLOBAL else extended).update(_records(self._extension(header)))
+            if kind == _PAX_GLOBAL:
+                common |= _of_all(_records(self._extension(header, before)))
+            elif kind == _PAX:
+                extended |= _records(self._extension(header, before))
             elif kind == tarfile.GNUTYPE_LONGNAME:
-                extended["path"] = self._extension(header).rstrip(b"\0")
+                extended["path"] = self._extension(header, before).rstrip(b"\0")
             elif kind == tarfile.GNUTYPE_LONGLINK:
-                extended["linkpath"] = self._extension(header).rstrip(b"\0")
+                extended["linkpath"] = self._extension(header, before).rstrip(b"\0")
             else:
-                entry = _entry(header, {**common, **extended})
+                entry = _entry(header, common | extended)
                 self._begin(entry.size)
                 yield entry
                 extended = {}
+                before = self._extended
 
     def body(self, most: int) -> bytes:
         """The next bytes of the current entry, at most so many; none at its end."""
@@ -89,39 +108,48 @@ class Archive:
             raise TarError("an entry has a negative size")
         return header
 
-    def _extension(self, header: tarfile.TarInfo) -> bytes:
-        if header.size > _HEADER_LIMIT:
-            raise TarError(f"an extended header of {header.size} bytes is larger than {_HEADER_LIMIT}")
+    def _extension(self, header: tarfile.TarInfo, before: int) -> bytes:
+        """An extended header; `before` counts those of the entries that came before this one."""
+        self._extended += _BLOCK + header.size
+        if self._extended - before > _HEADER_LIMIT:
+            raise TarError(f"the extended headers of an entry are larger than {_HEADER_LIMIT} bytes")
+        if self._extended > _HEADERS_LIMIT:
+            raise TarError(f"the extended headers are larger than {_HEADERS_LIMIT} bytes")
         self._begin(header.size)
-        found = b""
-        while len(found) < header.size:
-            found += self.body(header.size)
+        found = self.body(header.size) if header.size else b""
+        if len(found) < header.size:
+            raise TarError("the archive ends within an entry")
         return found
 
 
 def _entry(header: tarfile.TarInfo, extended: dict[str, bytes]) -> Entry:
-    if header.type == tarfile.GNUTYPE_SPARSE or any(key.startswith("GNU.sparse.") for key in extended):
+    if header.type == tarfile.GNUTYPE_SPARSE or any(key.startswith(_GNU_SPARSE) for key in extended):
         raise TarError(f"the entry {header.name!r} is a sparse file, which is not supported")
 
     def text(key: str, default: str) -> str:
         return extended[key].decode("utf-8", "surrogateescape") if key in extended else default
 
-    try:
-        size = int(extended.get("size", header.size))
-        uid, gid = int(extended.get("uid", header.uid)), int(extended.get("gid", header.gid))
-        time = float(extended.get("mtime", header.mtime))
-    except ValueError as error:
-        raise TarError(f"the entry {header.name!r} has a number that is none: {error}") from None
+    def number(key: str, default: int, last: int) -> int:
+        found = _number(key, extended[key], _INTEGER) if key in extended else default
+        if not 0 <= found <= last:
+            raise TarError(f"the entry {header.name!r} has the {key} {found}, which is out of range")
+        return int(found)
+
+    size = number("size", header.size, 2**63 - 1)
+    uid, gid = number("uid", header.uid, _LAST_ID), number("gid", header.gid, _LAST_ID)
+    time = _number("mtime", extended["mtime"], _TIME) if "mtime" in extended else float(header.mtime)
     with_body = header.type in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
     name = text("path", header.name)
     kind = header.type
     if kind == tarfile.AREGTYPE:
         kind = tarfile.DIRTYPE if name.endswith("/") else tarfile.REGTYPE
-    if size < 0 or (size and not with_body and header.type not in tarfile.SUPPORTED_TYPES):
-        raise TarError(f"the entry {name!r} is of a type that is not supported")
+    if size and not with_body and header.type not in tarfile.SUPPORTED_TYPES:
+        raise TarError(f"the entry {name[:200]!r} is of a type that is not supported")
     attributes = {
-        key.removeprefix("SCHILY.xattr."): value for key, value in extended.items() if key.startswith("SCHILY.xattr.")
+        key.removeprefix(_ATTRIBUTE): value for key, value in extended.items() if key.startswith(_ATTRIBUTE)
     }
+    if sum(len(key) + len(value) for key, value in attributes.items()) > _ATTRIBUTES_LIMIT:
+        raise TarError(f"the entry {name[:200]!r} has more than {_ATTRIBUTES_LIMIT} bytes of extended attributes")
     return Entry(
         name=name,
         kind=tarfile.REGTYPE if kind == tarfile.CONTTYPE else kind,
@@ -136,14 +164,34 @@ def _entry(header: tarfile.TarInfo, extended: dict[str, bytes]) -> Entry:
     )
 
 
-def _records(raw: bytes) -> Iterator[tuple[str, bytes]]:
+def _number(key: str, value: bytes, grammar: re.Pattern[bytes]) -> float:
+    if not grammar.fullmatch(value):
+        raise TarError(f"the {key} {value[:40]!r} of an extended header is not a number")
+    return float(value) if b"." in value else int(value)
+
+
+def _of_all(records: dict[str, bytes]) -> dict[str, bytes]:
+    """What a header sets for every entry that follows."""
+    for key in records:
+        if key.startswith(_OF_ONE_ENTRY):
+            raise TarError(f"the archive sets {key[:100]!r} for all its entries, which is not supported")
+    return {key: value for key, value in records.items() if key in _OF_EVERY_ENTRY}
+
+
+def _records(raw: bytes) -> dict[str, bytes]:
     """The records of a pax header: `<length> <key>=<value>\\n`."""
-    while raw:
-        length, _, _ = raw.partition(b" ")
-        if not length.isdigit() or not 0 < int(length) <= len(raw):
+    found: dict[str, bytes] = {}
+    start, count = 0, 0
+    while start < len(raw):
+        count += 1
+        space = raw.find(b" ", start, start + 21)
+        length = raw[start:space] if space > start else b""
+        if count > _RECORDS or not _INTEGER.fullmatch(length):
+            raise TarError("an extended header is not valid, or has too many records")
+        end = start + int(length)
+        key, separator, value = raw[space + 1 : end].partition(b"=")
+        if end > len(raw) or end <= space or not separator or not value.endswith(b"\n"):
             raise TarError("an extended header is not valid")
-        record, raw = raw[: int(length)], raw[int(length) :]
-        key, separator, value = record[len(length) + 1 :].partition(b"=")
-        if not separator or not value.endswith(b"\n"):
-            raise TarError("an extended header is not valid")
-        yield key.decode("utf-8", "surrogateescape"), value[:-1]
+        found[key.decode("utf-8", "surrogateescape")] = value[:-1]
+        start = end
+    return found

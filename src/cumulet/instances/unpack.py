@@ -12,17 +12,26 @@ import hashlib
 import os
 import stat
 import tarfile
+import threading
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from cumulet.common import digests
+from cumulet.common.digests import Digest
 from cumulet.instances.tar import Archive, Entry, TarError
 
 _OPAQUE = ".wh..wh..opq"
 _WHITEOUT = ".wh."
 _CHUNK = 1024 * 1024
-_FILES = 1_000_000
-#: Folders in one another; whoever removes a tree may do so by recursion.
+#: Files and folders of an image, and folders that are opened on the way to them.
+_FILES = 500_000
+_STEPS = 10_000_000
+#: Members of a gzip stream: some tools write one for each file. An empty member is nobody's.
+_MEMBERS, _EMPTY_MEMBERS = 1_000_000, 1000
+#: Bytes that are given to a new gzip member first; each further piece is twice as large.
+_FIRST_PIECE = 512
+#: Folders in one another; a tree may be removed by recursion.
 _DEPTH = 255
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 
@@ -31,20 +40,65 @@ class LayerError(Exception):
     """The archive is not one, or wants what no layer may."""
 
 
+class Budget:
+    """What the layers of one image may still take, all together. Its methods raise `LayerError`."""
+
+    def __init__(self, limit: int, files: int = _FILES) -> None:
+        self._lock = threading.Lock()
+        self._limit = limit
+        self._most_files = files
+        self._bytes = self._files = self._steps = 0
+
+    def add_bytes(self, count: int) -> None:
+        """Count unpacked bytes."""
+        with self._lock:
+            self._bytes += count
+        if self._bytes > self._limit:
+            raise LayerError(f"the image unpacks to more than {self._limit} bytes")
+
+    def add_file(self) -> None:
+        """Count a file or folder."""
+        with self._lock:
+            self._files += 1
+        if self._files > self._most_files:
+            raise LayerError(f"the image has more than {self._most_files} files and folders")
+
+    def add_steps(self, count: int) -> None:
+        """Count folders that are opened on the way to a file."""
+        with self._lock:
+            self._steps += count
+        if self._steps > _STEPS:
+            raise LayerError(f"the paths of the image have more than {_STEPS} steps")
+
+
 class _Inflated:
     """The bytes of a tar archive, decompressed piece by piece, counted, with their digest (the `diff_id`)."""
 
-    def __init__(self, source: Callable[[], bytes], limit: int) -> None:
+    def __init__(self, source: Callable[[], bytes], algorithm: str, budget: Budget) -> None:
         self._source = source
-        self._left = limit
-        self._raw = source()
-        while 0 < len(self._raw) < len(_ZSTD) and (more := source()):
-            self._raw += more
-        if self._raw.startswith(_ZSTD):
+        self._budget = budget
+        raw = source()
+        while 0 < len(raw) < len(_ZSTD) and (more := source()):
+            raw += more
+        if raw.startswith(_ZSTD):
             raise LayerError("zstd layers are not supported")
-        self._inflate = zlib.decompressobj(wbits=31) if self._raw.startswith(_GZIP) else None
+        self._raw = memoryview(raw)
+        self._inflate = zlib.decompressobj(wbits=31) if raw.startswith(_GZIP) else None
+        self._piece = _FIRST_PIECE
+        self._members = self._empty_members = 0
+        self._member_is_empty = True
         self._buffer = memoryview(b"")
-        self.digest = hashlib.sha256()
+        self._size = 0
+        self._digest = hashlib.new(algorithm)
+
+    @property
+    def size(self) -> int:
+        """Unpacked bytes so far."""
+        return self._size
+
+    def digest(self) -> Digest:
+        """The digest of what was unpacked."""
+        return Digest(f"{self._digest.name}:{self._digest.hexdigest()}")
 
     def read(self, size: int) -> bytes:
         """Exactly `size` bytes, fewer only at the end."""
@@ -62,102 +116,117 @@ class _Inflated:
             size -= len(part)
         return b"".join(parts)
 
-    def _next(self) -> bytes:
-        found = b""
+    def _next(self) -> bytes | memoryview:
+        found: bytes | memoryview = b""
         while not found:
             if not self._raw:
-                self._raw = self._source()
+                self._raw = memoryview(self._source())
                 if not self._raw:
                     if self._inflate is not None and not self._inflate.eof:
                         raise LayerError("the layer ends in the middle")
                     return b""
-            found = self._piece()
-        self._left -= len(found)
-        if self._left < 0:
-            raise LayerError("the layer is larger than an image may be")
-        self.digest.update(found)
+            if self._inflate is None:
+                found, self._raw = self._raw, memoryview(b"")
+            else:
+                found = self._inflated(self._inflate)
+        self._budget.add_bytes(len(found))
+        self._size += len(found)
+        self._digest.update(found)
         return found
 
-    def _piece(self) -> bytes:
-        if self._inflate is None:
-            found, self._raw = self._raw, b""
-            return found
-        if self._inflate.eof:  # gzip members may follow one another
-            self._inflate = zlib.decompressobj(wbits=31)
-        # A piece of a thousand times the size of what is read is a bomb's: it is taken bit by bit.
-        found = self._inflate.decompress(self._raw, _CHUNK)
-        self._raw = self._inflate.unused_data if self._inflate.eof else self._inflate.unconsumed_tail
+    def _inflated(self, inflate: zlib._Decompress) -> bytes:
+        """What the next piece unpacks to, at most `_CHUNK` bytes: some unpack to a thousand times their size.
+
+        zlib copies what it was given and does not use: what follows the end of a member. Members may be of a few bytes, so
+        a new one is given little, and more the longer it goes on. What is copied stays a few times what is read.
+        """
+        if inflate.eof:
+            inflate = self._inflate = self._next_member()
+        given = self._raw[: self._piece]
+        found = inflate.decompress(given, _CHUNK)
+        self._raw = self._raw[len(given) - len(inflate.unconsumed_tail) - len(inflate.unused_data) :]
+        self._piece = min(2 * self._piece, _CHUNK)
+        self._member_is_empty = self._member_is_empty and not found
         return found
 
+    def _next_member(self) -> zlib._Decompress:
+        self._members += 1
+        self._empty_members += self._member_is_empty
+        if self._members > _MEMBERS or self._empty_members > _EMPTY_MEMBERS:
+            raise LayerError("the layer has too many gzip members")
+        self._member_is_empty = True
+        self._piece = _FIRST_PIECE
+        return zlib.decompressobj(wbits=31)
 
-def unpack(source: Callable[[], bytes], root: Path, diff_id: str | None, limit: int) -> None:
-    """Unpack a layer into `root`, which must be empty, and check its `diff_id`. Raises `LayerError`.
 
-    `source` gives the next piece of the archive, as it is or gzipped, and nothing at its end; `limit` is the most
-    bytes that it may unpack to.
+def unpack(source: Callable[[], bytes], root: Path, diff_id: Digest, budget: Budget) -> int:
+    """Unpack a layer into `root`, which must be empty, and check its `diff_id`; the bytes. Raises `LayerError`.
+
+    `source` gives the next piece of the archive, as it is or gzipped, and nothing at its end.
     """
     anchor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        stream = _Inflated(source, limit)
+        stream = _Inflated(source, digests.algorithm(diff_id), budget)
         archive = Archive(stream.read)
-        for count, entry in enumerate(archive):
-            if count >= _FILES:
-                raise LayerError(f"the layer has more than {_FILES} files")
-            _place(archive, entry, anchor)
+        for entry in archive:
+            _place(archive, entry, anchor, budget)
         while stream.read(_CHUNK):
             pass  # what is behind the last entry belongs to the digest too
     except (TarError, zlib.error, OSError, OverflowError, ValueError) as error:
         raise LayerError(f"the layer cannot be unpacked: {error}") from error
     finally:
         os.close(anchor)
-    found = f"sha256:{stream.digest.hexdigest()}"
-    if diff_id is not None and found != diff_id:
-        raise LayerError(f"the layer unpacks to {found}, and the image says {diff_id}")
+    if stream.digest() != diff_id:
+        raise LayerError(f"the layer unpacks to {stream.digest()}, and the image says {diff_id}")
+    return stream.size
 
 
-def _place(archive: Archive, entry: Entry, anchor: int) -> None:
+def _place(archive: Archive, entry: Entry, anchor: int, budget: Budget) -> None:
     parts = _parts(entry.name)
+    budget.add_file()
     if not parts:
         if entry.kind == tarfile.DIRTYPE:
             os.fchmod(anchor, entry.mode)
         return
-    with _parent(anchor, parts[:-1]) as parent:
+    with _parent(anchor, parts[:-1], budget) as parent:
         name = parts[-1]
         if name == _OPAQUE:
             os.setxattr(parent, "trusted.overlay.opaque", b"y")
         elif name.startswith(_WHITEOUT):
             target = name.removeprefix(_WHITEOUT)
             if target in ("", ".", ".."):
-                raise LayerError(f"the layer has a whiteout of nothing: {entry.name!r}")
+                raise LayerError(f"the layer has a whiteout of nothing: {entry.name[:200]!r}")
             _clear(parent, target)
             os.mknod(target, stat.S_IFCHR, 0, dir_fd=parent)
         else:
-            _make(archive, entry, anchor, parent, name)
+            _make(archive, entry, anchor, parent, name, budget)
 
 
 def _parts(path: str) -> list[str]:
     """The steps of a path beneath the root."""
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if ".." in parts:
-        raise LayerError(f"the layer has a path outside its root: {path!r}")
+        raise LayerError(f"the layer has a path outside its root: {path[:200]!r}")
     if len(parts) > _DEPTH:
         raise LayerError(f"the layer has folders more than {_DEPTH} deep")
     return parts
 
 
 @contextlib.contextmanager
-def _parent(anchor: int, parts: list[str]) -> Iterator[int]:
+def _parent(anchor: int, parts: list[str], budget: Budget) -> Iterator[int]:
     """The folder of an entry, made where it is missing; a link on the way is not followed."""
+    budget.add_steps(len(parts))
     current = os.dup(anchor)
     try:
         for part in parts:
             try:
                 below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=current)
             except FileNotFoundError:
+                budget.add_file()
                 os.mkdir(part, 0o755, dir_fd=current)
                 below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=current)
             except OSError as error:
-                raise LayerError(f"the layer writes through {part!r}, which is not a folder") from error
+                raise LayerError(f"the layer writes through {part[:200]!r}, which is not a folder") from error
             os.close(current)
             current = below
         yield current
@@ -165,7 +234,7 @@ def _parent(anchor: int, parts: list[str]) -> Iterator[int]:
         os.close(current)
 
 
-def _make(archive: Archive, entry: Entry, anchor: int, parent: int, name: str) -> None:
+def _make(archive: Archive, entry: Entry, anchor: int, parent: int, name: str, budget: Budget) -> None:
     kind = entry.kind
     if kind == tarfile.DIRTYPE:
         _make_folder(parent, name)
@@ -176,7 +245,7 @@ def _make(archive: Archive, entry: Entry, anchor: int, parent: int, name: str) -
         _clear(parent, name)
         os.symlink(entry.link, name, dir_fd=parent)
     elif kind == tarfile.LNKTYPE:
-        _hard_link(entry, anchor, parent, name)
+        _hard_link(entry, anchor, parent, name, budget)
         return
     elif kind == tarfile.FIFOTYPE:
         _clear(parent, name)
@@ -212,13 +281,13 @@ def _write_file(archive: Archive, parent: int, name: str) -> None:
         os.close(descriptor)
 
 
-def _hard_link(entry: Entry, anchor: int, parent: int, name: str) -> None:
+def _hard_link(entry: Entry, anchor: int, parent: int, name: str, budget: Budget) -> None:
     parts = _parts(entry.link)
     if not parts:
-        raise LayerError(f"the layer links to its root: {entry.name!r}")
-    with _parent(anchor, parts[:-1]) as source:
+        raise LayerError(f"the layer links to its root: {entry.name[:200]!r}")
+    with _parent(anchor, parts[:-1], budget) as source:
         if os.path.samestat(os.fstat(source), os.fstat(parent)) and parts[-1] == name:
-            raise LayerError(f"the layer links {entry.name!r} to itself")
+            raise LayerError(f"the layer links {entry.name[:200]!r} to itself")
         _clear(parent, name)
         os.link(parts[-1], name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
 

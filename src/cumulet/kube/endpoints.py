@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 import random
 from typing import Any
 
+from cumulet.common.egress import Egress, RefusedAddressError
 from cumulet.kube.status import ApiError, bad_request, not_found
 from cumulet.kube.store import Store
 
@@ -54,16 +54,12 @@ def _ready(slice_: Object, port_name: str) -> list[tuple[str, int]]:
     ]
 
 
-def check_address(address: str, inside: str) -> None:
-    """Refuse to be sent to this machine itself: whoever may write an address may not reach what listens here only.
+def check_address(egress: Egress, address: str, port: int) -> None:
+    """Refuse to connect to this machine and to what only this machine reaches, because users write addresses.
 
-    Addresses in `inside`, the range of pods, are always good. Raises `ApiError` 400 as upstream does.
+    Raises `ApiError` 400 as upstream does.
     """
     try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        raise bad_request(f"address not allowed: {address!r} is no address") from None
-    if found in ipaddress.ip_network(inside):
-        return
-    if found.is_loopback or found.is_link_local or found.is_multicast or found.is_unspecified:
-        raise bad_request("address not allowed")
+        egress.check(address, port)
+    except RefusedAddressError:
+        raise bad_request("address not allowed") from None

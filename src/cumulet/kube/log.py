@@ -10,7 +10,7 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from cumulet.common import clock
+from cumulet.common import bounded, clock
 from cumulet.common.ascii import fold, is_digits
 from cumulet.common.kubernetes.negotiation import accept_websocket
 from cumulet.common.tasks import until_one_ends
@@ -37,7 +37,8 @@ async def log(kubelet: Kubelet, request: web.BaseRequest, pod: Object) -> web.St
     try:
         async with kubelet.session.get(url, allow_redirects=False) as upstream:
             if upstream.status >= 300:
-                raise _failure(upstream.status, (await upstream.text())[:2048].strip())
+                said = (await bounded.beginning(upstream, 2048)).decode(errors="replace")
+                raise _failure(upstream.status, said.strip())
             if fold(request.headers.get("Upgrade", "")) == "websocket":
                 return await _through_websocket(request, upstream)
             response = web.StreamResponse(headers={"Content-Type": "text/plain"})

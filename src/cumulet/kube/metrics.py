@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from typing import Any
 
 import aiohttp
+import msgspec
 from aiohttp import web
 
-from cumulet.common import clock
+from cumulet.common import bounded, clock
 from cumulet.kube.answer import encode, form_of
 from cumulet.kube.kubelet import Kubelet
 from cumulet.kube.selectors import Predicate, label_selector
@@ -25,6 +26,8 @@ _VERSION = f"{GROUP}/v1beta1"
 _TIMEOUT = aiohttp.ClientTimeout(total=10)
 #: Seconds that what a kubelet said is good for, so that a list is one question to each node.
 _FRESH = 5.0
+#: Bytes of a summary: some hundred pods with their containers.
+_SUMMARY_LIMIT = 32 * 1024 * 1024
 _WINDOW = "10s"
 _COLUMNS = (("Name", "string", "name"), ("CPU", "string", ""), ("Memory", "string", ""), ("Window", "string", ""))
 
@@ -102,8 +105,9 @@ class ResourceMetrics:
                 async with self._kubelet.session.get(url, timeout=_TIMEOUT, allow_redirects=False) as response:
                     if response.status != 200:
                         return None
-                    summary: Object = await response.json(content_type=None)
-            except (ApiError, aiohttp.ClientError, TimeoutError, ValueError):
+                    raw = await bounded.read(response, _SUMMARY_LIMIT)
+                    summary = msgspec.json.decode(raw, type=dict[str, Any])
+            except (ApiError, aiohttp.ClientError, TimeoutError, ValueError, RecursionError):
                 return None
             self._known[node] = (time.monotonic(), summary)
             return summary

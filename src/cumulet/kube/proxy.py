@@ -8,6 +8,7 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
+from cumulet.common.egress import Egress
 from cumulet.kube.endpoints import check_address, resolve
 from cumulet.kube.html_links import Place
 from cumulet.kube.kubelet import Kubelet
@@ -23,16 +24,14 @@ _PORT = re.compile(r"[1-9][0-9]{0,4}")
 class Proxy:
     """Relays requests and answers as they are."""
 
-    def __init__(self, store: Store, objects: Objects, kubelet: Kubelet, pod_cidr: str) -> None:
+    def __init__(self, store: Store, objects: Objects, kubelet: Kubelet, egress: Egress) -> None:
         self._store = store
         self._objects = objects
         self._kubelet = kubelet
-        self._pod_cidr = pod_cidr
+        self._egress = egress
         # What a pod serves is between it and its user: its certificate is nobody's that we know.
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=False, limit=0), timeout=timeout, auto_decompress=False
-        )
+        self._session = egress.session(False, timeout=timeout, headers={})
 
     async def close(self) -> None:
         """Close the connections."""
@@ -56,14 +55,15 @@ class Proxy:
                 address = (pod.get("status") or {}).get("podIP")
                 if not address:
                     raise ApiError(503, "ServiceUnavailable", f'pod "{name}" has no address yet', {})
-                check_address(address, self._pod_cidr)
                 ports = [
                     item["containerPort"] for one in pod["spec"]["containers"] for item in one.get("ports") or ()
                 ]
-                base = f"{scheme}://{address}:{port or (ports[0] if ports else 80)}"
+                number = int(port or (ports[0] if ports else 80))
+                check_address(self._egress, address, number)
+                base = f"{scheme}://{address}:{number}"
             case _:
                 address, number = resolve(self._store, target.namespace, name, port)
-                check_address(address, self._pod_cidr)
+                check_address(self._egress, address, number)
                 base = f"{scheme}://{address}:{number}"
         query = request.rel_url.raw_query_string
         url = URL(base + (target.path or "/") + (f"?{query}" if query else ""), encoded=True)

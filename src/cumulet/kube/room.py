@@ -50,7 +50,8 @@ async def serve(room: Room) -> None:
     """Serve until told to stop."""
     store = Store(room.data_dir / "kube.db", room.data_dir / "secrets.key")
     store.open()
-    webhooks = WebhookClient(store)
+    egress = room.config.egress(reach_pods=True)
+    webhooks = WebhookClient(store, egress)
     conversions = Conversions(webhooks)
     admission = Admission(store, webhooks, conversions)
     objects = Objects(store, admission, Allocator(store, room.config.service_cidr), conversions)
@@ -65,7 +66,7 @@ async def serve(room: Room) -> None:
         room.client_tls(trust="kubelet-serving", show=room.config.kubelet_client_files),
         room.config.addresses,
     )
-    proxy = Proxy(store, objects, kubelet, room.config.pod_cidr)
+    proxy = Proxy(store, objects, kubelet, egress)
     metrics = CollectorRegistry()
     ProcessCollector(registry=metrics)
     counters = (
@@ -74,7 +75,7 @@ async def serve(room: Room) -> None:
     )
     catalog = Catalog(store)
     admission.serves(lambda: catalog.rows)
-    aggregation = Aggregation(store, objects, room.config.front_proxy_files, room.config.pod_cidr)
+    aggregation = Aggregation(store, objects, room.config.front_proxy_files, egress)
     room.on_reload(aggregation.reload)
     catalog.is_remote = lambda group, version: aggregation.find(group, version) is not None
     audit = AuditLog(room.data_dir / "audit.log")

@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 import aiohttp
 import msgspec
 
+from cumulet.common import bounded
+from cumulet.common.egress import Egress
 from cumulet.kube.endpoints import resolve
 from cumulet.kube.status import ApiError
 from cumulet.kube.store import Store
@@ -27,14 +29,13 @@ class CallError(Exception):
 class WebhookClient:
     """Keeps connections to webhooks."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, egress: Egress) -> None:
         self._store = store
-        self._session: aiohttp.ClientSession | None = None
+        self._session = egress.session()
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._session is not None:
-            await self._session.close()
+        await self._session.close()
 
     async def post(self, config: Object, document: Object, seconds: int) -> Object:
         """What is answered, an object, to a document; `config` is a `WebhookClientConfig`. Raises `CallError`."""
@@ -45,8 +46,6 @@ class WebhookClient:
             raise CallError(str(error)) from None
         except (ValueError, ssl.SSLError) as error:
             raise CallError(f"unable to load root certificates: {error}") from None
-        if self._session is None:
-            self._session = aiohttp.ClientSession()
         start = f'Post "{shown}?timeout={seconds}s"'
         try:
             async with self._session.post(
@@ -59,16 +58,14 @@ class WebhookClient:
                 timeout=aiohttp.ClientTimeout(total=seconds),
                 allow_redirects=False,
             ) as response:
-                raw = await response.content.read(_ANSWER_LIMIT)
-                while not response.content.at_eof():
-                    raw += await response.content.read(_ANSWER_LIMIT)
-                    if len(raw) > _ANSWER_LIMIT:
-                        raise CallError(f"{start}: the answer is larger than {_ANSWER_LIMIT} bytes")
+                raw = await bounded.read(response, _ANSWER_LIMIT)
                 if response.status != 200:
                     said = raw[:1000].decode(errors="replace").strip()
                     raise CallError(f"the server responded with {response.status}: {said}")
         except TimeoutError:
             raise CallError(f"{start}: context deadline exceeded") from None
+        except aiohttp.ClientConnectorError as error:
+            raise CallError(f"{start}: {error.os_error.strerror or error.os_error}") from None
         except aiohttp.ClientError as error:
             raise CallError(f"{start}: {error}") from None
         try:

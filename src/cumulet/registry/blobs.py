@@ -19,9 +19,9 @@ class Blobs:
         self._content = content
         self._links = links
 
-    async def get(self, request: web.Request, registry: Registry, repository: str, digest: str) -> web.StreamResponse:
+    async def get(self, request: web.Request, registry: Registry, repository: str, text: str) -> web.StreamResponse:
         """GET and HEAD of a blob, whole or a range of it, unless the caller has it already."""
-        digest = names.digest(digest)
+        digest = names.digest(text)
         blob = self._links.find(registry.key, repository, digest)
         if blob is None:
             raise not_found("BLOB_UNKNOWN", f"blob {digest} is not known to {repository}")
@@ -54,9 +54,9 @@ class Blobs:
         await response.write_eof()
         return response
 
-    async def delete(self, request: web.Request, registry: Registry, repository: str, digest: str) -> web.Response:
+    async def delete(self, request: web.Request, registry: Registry, repository: str, text: str) -> web.Response:
         """Take a blob from a repository."""
-        digest = names.digest(digest)
+        digest = names.digest(text)
         if not await self._links.unlink(registry.key, repository, digest):
             raise not_found("BLOB_UNKNOWN", f"blob {digest} is not known to {repository}")
         return web.Response(status=202)

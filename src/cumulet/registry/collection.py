@@ -18,6 +18,7 @@ import msgspec
 
 from cumulet.common import clock
 from cumulet.common.config import RegistryLimits
+from cumulet.common.digests import Digest
 from cumulet.common.tasks import wait_for
 from cumulet.registry import garbage
 from cumulet.registry.garbage import Garbage
@@ -75,7 +76,7 @@ class Collector:
         """Collect in one registry or in all, or only see what there is to collect."""
         async with self._turn:
             report = Report(dry_run)
-            unlinked: Counter[str] = Counter()
+            unlinked: Counter[Digest] = Counter()
             for each in [registry] if registry is not None else self._catalog.registries():
                 for repository in self._catalog.all_repositories(each.key):
                     unlinked += await self._collect_repository(each, repository, report)
@@ -85,7 +86,7 @@ class Collector:
             self._pushes.forget()
             return report
 
-    async def _collect_repository(self, registry: Registry, repository: str, report: Report) -> Counter[str]:
+    async def _collect_repository(self, registry: Registry, repository: str, report: Report) -> Counter[Digest]:
         place: Place = (registry.key, repository)
         retention, soft_delete = registry.resource.retention, registry.resource.soft_delete
         policies = garbage.Policies(
@@ -121,7 +122,7 @@ class Collector:
             return found.garbage
         raise AssertionError("a search was not undone")
 
-    async def _collect_blobs(self, unlinked: Counter[str], report: Report, *, orphans: bool) -> None:
+    async def _collect_blobs(self, unlinked: Counter[Digest], report: Report, *, orphans: bool) -> None:
         if not report.dry_run:
             digests = set(unlinked)
             if orphans:

@@ -24,6 +24,8 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from pathlib import Path
 
+from cumulet.common.digests import Digest
+
 
 class DigestMismatchError(Exception):
     """What was uploaded has another digest; the message has the real one."""
@@ -79,23 +81,23 @@ class Content(ABC):
     # Blobs.
 
     @abstractmethod
-    async def size(self, digest: str) -> int | None:
+    async def size(self, digest: Digest) -> int | None:
         """Bytes of a blob, or `None` where there is no such blob."""
 
     @abstractmethod
-    def path(self, digest: str) -> Path | None:
+    def path(self, digest: Digest) -> Path | None:
         """A file that holds just this blob, for the kernel to send; `None` where the back end has no such files."""
 
     @abstractmethod
-    def read(self, digest: str, first: int, after: int) -> AsyncIterator[bytes]:
+    def read(self, digest: Digest, first: int, after: int) -> AsyncIterator[bytes]:
         """The bytes of a blob from `first` up to `after`, in pieces of at most a few MiB."""
 
     @abstractmethod
-    def digests(self) -> AsyncIterator[str]:
+    def digests(self) -> AsyncIterator[Digest]:
         """Every blob that is stored, in no order."""
 
     @abstractmethod
-    async def remove(self, digest: str) -> None:
+    async def remove(self, digest: Digest) -> None:
         """Delete a blob; one that is not there is fine."""
 
     # Uploads.
@@ -116,7 +118,7 @@ class Content(ABC):
         """
 
     @abstractmethod
-    async def commit(self, session: str, digest: str) -> int:
+    async def commit(self, session: str, digest: Digest) -> int:
         """Verify an upload and make it a blob; its size. Raises `DigestMismatchError`, `UnknownUploadError`."""
 
     @abstractmethod

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import msgspec
 
 from cumulet.common import clock
-from cumulet.registry import documents
+from cumulet.common.digests import Digest
+from cumulet.registry import documents, names
 from cumulet.registry.content import Content, DigestMismatchError, Part
 from cumulet.registry.links import Links
 from cumulet.registry.pushes import Pushes
@@ -27,7 +28,7 @@ class Origin(Protocol):
         """A manifest. Raises `UpstreamError`."""
         ...
 
-    async def blob(self, repository: str, digest: str, registry: Registry, target: str) -> None:
+    async def blob(self, repository: str, digest: Digest, registry: Registry, target: str) -> None:
         """Let the repository `target` have a blob. Raises `UpstreamError`."""
         ...
 
@@ -44,7 +45,7 @@ class OtherRegistry:
         """From the other registry."""
         return await self._upstream.manifest(repository, reference)
 
-    async def blob(self, repository: str, digest: str, registry: Registry, target: str) -> None:
+    async def blob(self, repository: str, digest: Digest, registry: Registry, target: str) -> None:
         """Bytes that do not have the digest are not kept."""
         session = await self._content.start()
         try:
@@ -70,9 +71,9 @@ class OwnRegistry:
         found = self._catalog.manifest(self._source.key, repository, reference)
         if found is None or not found.readable:
             raise UpstreamError(self._source.name, 404, f"404 MANIFEST_UNKNOWN: {repository} has no {reference}")
-        return Fetched(found.body, found.media_type, found.digest)
+        return Fetched(found.body, found.media_type, names.digest(found.digest))
 
-    async def blob(self, repository: str, digest: str, registry: Registry, target: str) -> None:
+    async def blob(self, repository: str, digest: Digest, registry: Registry, target: str) -> None:
         """A link more."""
         if not await self._links.mount(registry.key, repository, target, digest, of=self._source.key):
             raise UpstreamError(self._source.name, 404, f"404 BLOB_UNKNOWN: {repository} has no {digest}")
@@ -147,7 +148,7 @@ def read(fetched: Fetched) -> tuple[Manifest, Parts]:
     return documents.read(fetched.body, fetched.media_type, fetched.digest, clock.rfc3339_micro())
 
 
-def _split(manifest: Manifest, parts: Parts) -> tuple[list[str], dict[str, int]]:
+def _split(manifest: Manifest, parts: Parts) -> tuple[list[Digest], dict[Digest, int]]:
     """The manifests that one names, and the blobs with their sizes."""
     document = msgspec.json.decode(manifest.body)
     listed: list[dict[str, Any]] = document.get("manifests") or []

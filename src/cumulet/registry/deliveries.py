@@ -17,6 +17,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from cumulet.common import bounded
 from cumulet.common.database import Database
 from cumulet.common.tasks import TaskSet, wait_for
 
@@ -170,7 +171,7 @@ class Deliveries:
             async with self._session.post(
                 url, data=content, headers=headers, allow_redirects=False, timeout=_TIMEOUT
             ) as response:
-                text = (await response.content.read(_RESPONSE_LIMIT)).decode(errors="replace")
+                text = (await bounded.beginning(response, _RESPONSE_LIMIT)).decode(errors="replace")
                 return {
                     "content": text,
                     "headers": dict(response.headers),
@@ -179,7 +180,7 @@ class Deliveries:
                     "version": "1.1",
                 }
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            reason = str(error) or type(error).__name__
+            reason = _why(error)
             return {"content": "", "headers": {}, "reasonPhrase": reason[:300], "statusCode": "0", "version": "1.1"}
 
     async def _end(
@@ -194,3 +195,9 @@ class Deliveries:
             "UPDATE webhook_event SET request = ?, response = ?, attempts = ?, due = ? WHERE id = ?",
             (msgspec.json.encode(request), msgspec.json.encode(response), attempts, due, id_),
         )
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"cannot connect to {error.host}:{error.port}: {error.os_error.strerror or error.os_error}"
+    return str(error) or type(error).__name__

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from cumulet.common.digests import Digest
 from cumulet.registry import names
 from cumulet.registry.errors import OciError
 from cumulet.registry.records import Manifest, Parts
@@ -26,7 +27,7 @@ _NOT_DISTRIBUTABLE = (
 )
 
 
-def read(body: bytes, content_type: str, digest: str, created: str) -> tuple[Manifest, Parts]:
+def read(body: bytes, content_type: str, digest: Digest, created: str) -> tuple[Manifest, Parts]:
     """A manifest and the parts that it names. Raises `OciError` 400 `MANIFEST_INVALID` or `DIGEST_INVALID`."""
     document = _decode(body)
     media_type = _media_type(document, content_type)
@@ -74,7 +75,7 @@ def _descriptors(document: dict[str, Any], fields: tuple[str, ...]) -> Iterator[
             yield descriptor, where
 
 
-def _digest(descriptor: Any, where: str) -> str:
+def _digest(descriptor: Any, where: str) -> Digest:
     """The digest of a descriptor, whose other fields are right too."""
     if not isinstance(descriptor, dict) or not isinstance(descriptor.get("digest"), str):
         raise _invalid(f"{where} has no digest")

@@ -15,7 +15,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cumulet.common import digests
 from cumulet.common.config import private_folder
+from cumulet.common.digests import Digest
 from cumulet.registry.content import Content, DigestMismatchError, Part, UnknownUploadError
 
 _CHUNK = 1024 * 1024
@@ -44,29 +46,29 @@ class FileContent(Content):
         (root / "index.json").write_text('{"schemaVersion":2,"manifests":[]}')
         self._hashes: dict[str, _Hash] = {}
 
-    def path(self, digest: str) -> Path:
-        algorithm, _, value = digest.partition(":")
-        return self._blobs / algorithm / value
+    def path(self, digest: Digest) -> Path:
+        return self._blobs / digests.algorithm(digest) / digests.encoded(digest)
 
-    async def size(self, digest: str) -> int | None:
+    async def size(self, digest: Digest) -> int | None:
         try:
             return self.path(digest).stat().st_size
         except FileNotFoundError:
             return None
 
-    async def read(self, digest: str, first: int, after: int) -> AsyncIterator[bytes]:
+    async def read(self, digest: Digest, first: int, after: int) -> AsyncIterator[bytes]:
         with self.path(digest).open("rb", buffering=0) as file:
             file.seek(first)
             while first < after and (piece := await asyncio.to_thread(file.read, min(_CHUNK, after - first))):
                 first += len(piece)
                 yield piece
 
-    async def digests(self) -> AsyncIterator[str]:
+    async def digests(self) -> AsyncIterator[Digest]:
         for algorithm in _ALGORITHMS:
             for name in await asyncio.to_thread(os.listdir, self._blobs / algorithm):
-                yield f"{algorithm}:{name}"
+                if digests.is_digest(found := f"{algorithm}:{name}"):
+                    yield Digest(found)
 
-    async def remove(self, digest: str) -> None:
+    async def remove(self, digest: Digest) -> None:
         self.path(digest).unlink(missing_ok=True)
 
     async def start(self) -> str:
@@ -88,9 +90,9 @@ class FileContent(Content):
             self._hashes[session] = known._replace(offset=taker.offset)
         return taker.offset
 
-    async def commit(self, session: str, digest: str) -> int:
+    async def commit(self, session: str, digest: Digest) -> int:
         size = self._size(session)
-        algorithm = digest.partition(":")[0]
+        algorithm = digests.algorithm(digest)
         actual = f"{algorithm}:{(await self._hash(session, algorithm)).state.hexdigest()}"
         if actual != digest:
             raise DigestMismatchError(actual)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from cumulet.common.digests import Digest
 from cumulet.registry import transactions
 
 _HERE = "registry = :registry AND repository = :repository"
@@ -59,9 +60,9 @@ class Policies(msgspec.Struct, frozen=True):
 class Garbage(NamedTuple):
     """Digests: of manifests that expired, of soft-deleted ones to purge, and of blobs that no manifest names."""
 
-    untagged: set[str]
-    deleted: set[str]
-    blobs: set[str]
+    untagged: set[Digest]
+    deleted: set[Digest]
+    blobs: set[Digest]
 
     @property
     def empty(self) -> bool:
@@ -106,7 +107,7 @@ def remove(
 
 def _expired(
     connection: sqlite3.Connection, place: tuple[str, str], policies: Policies, counted_on: set[str] | None
-) -> set[str]:
+) -> set[Digest]:
     if not policies.untagged_before or counted_on is None:
         return set()
     return _query(
@@ -118,7 +119,7 @@ def _expired(
     )
 
 
-def _purgeable(connection: sqlite3.Connection, place: tuple[str, str], policies: Policies) -> set[str]:
+def _purgeable(connection: sqlite3.Connection, place: tuple[str, str], policies: Policies) -> set[Digest]:
     sql = f"SELECT digest FROM manifest WHERE {_HERE} AND deleted < :before"  # noqa: S608
     return _query(connection, sql, place, before=policies.deleted_before)
 
@@ -132,7 +133,7 @@ def _remove_manifests(connection: sqlite3.Connection, place: tuple[str, str], ga
     )
 
 
-def _query(connection: sqlite3.Connection, sql: str, place: tuple[str, str], **values: str) -> set[str]:
+def _query(connection: sqlite3.Connection, sql: str, place: tuple[str, str], **values: str) -> set[Digest]:
     return {digest for (digest,) in connection.execute(sql, {**_names(place), **values})}
 
 

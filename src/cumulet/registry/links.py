@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
+from cumulet.common.digests import Digest
 from cumulet.registry.content import Content
 from cumulet.registry.errors import OciError
 from cumulet.registry.pushes import Pushes
@@ -29,14 +30,14 @@ class Links:
         self._pushes = pushes
         self._digests = Serial()
 
-    def find(self, registry: str, repository: str, digest: str) -> Blob | None:
+    def find(self, registry: str, repository: str, digest: Digest) -> Blob | None:
         """A blob that a repository has, of which the caller is told by that."""
         blob = self._catalog.blob(registry, repository, digest)
         if blob is None or not self._pushes.tell((registry, repository), digest):
             return None
         return blob
 
-    async def commit(self, session: str, registry: str, repository: str, digest: str) -> None:
+    async def commit(self, session: str, registry: str, repository: str, digest: Digest) -> None:
         """Make an upload a blob of a repository.
 
         Raises `DigestMismatchError`, `UnknownUploadError`, and what `transactions.link_blob` raises.
@@ -49,7 +50,9 @@ class Links:
                 await self._remove_unlinked(digest)
                 raise
 
-    async def mount(self, registry: str, source: str, repository: str, digest: str, *, of: str | None = None) -> bool:
+    async def mount(
+        self, registry: str, source: str, repository: str, digest: Digest, *, of: str | None = None
+    ) -> bool:
         """Let `repository` have a blob of `source`, a repository of the same registry or of `of`; whether it is there."""
         async with self._digests.lock(digest):
             blob = self._catalog.blob(of or registry, source, digest)
@@ -58,14 +61,14 @@ class Links:
             await self._link(registry, repository, digest, blob.size)
             return True
 
-    async def unlink(self, registry: str, repository: str, digest: str) -> bool:
+    async def unlink(self, registry: str, repository: str, digest: Digest) -> bool:
         """Take a blob from a repository, and its bytes where no other has it; whether it was there."""
         if not await self._catalog.unlink_blob(registry, repository, digest):
             return False
         await self.remove_unlinked([digest])
         return True
 
-    async def remove_unlinked(self, digests: Iterable[str]) -> tuple[int, int]:
+    async def remove_unlinked(self, digests: Iterable[Digest]) -> tuple[int, int]:
         """Remove the bytes of those blobs that no repository has; how many that were, and their size."""
         blobs = freed = 0
         for digest in digests:
@@ -75,11 +78,11 @@ class Links:
                 blobs, freed = blobs + 1, freed + size
         return blobs, freed
 
-    async def stored_size(self, digests: Iterable[str]) -> int:
+    async def stored_size(self, digests: Iterable[Digest]) -> int:
         """The bytes that some blobs take."""
         return sum([await self._content.size(digest) or 0 for digest in digests])
 
-    async def orphans(self) -> list[str]:
+    async def orphans(self) -> list[Digest]:
         """The blobs that are stored and that no repository has."""
         found = []
         number = 0
@@ -91,11 +94,11 @@ class Links:
                 await asyncio.sleep(0)
         return found
 
-    async def _link(self, registry: str, repository: str, digest: str, size: int) -> None:
+    async def _link(self, registry: str, repository: str, digest: Digest, size: int) -> None:
         await self._pushes.claim((registry, repository), digest)
         await self._catalog.link_blob(registry, repository, digest, size)
 
-    async def _remove_unlinked(self, digest: str) -> int | None:
+    async def _remove_unlinked(self, digest: Digest) -> int | None:
         if self._catalog.is_linked(digest):
             return None
         size = await self._content.size(digest)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
@@ -10,7 +9,7 @@ from urllib.parse import urlencode
 import msgspec
 from aiohttp import web
 
-from cumulet.common import clock
+from cumulet.common import clock, digests
 from cumulet.common.ascii import is_digits
 from cumulet.common.config import RegistryLimits
 from cumulet.registry import bodies, conditional, documents, locks, names
@@ -65,9 +64,9 @@ class Manifests:
         if len(tags) > _TAGS_LIMIT:
             raise OciError(414, "TAG_INVALID", f"more than {_TAGS_LIMIT} tags at once")
         expected = reference if by_digest else request.query.get("digest")
-        algorithm = names.digest(expected).partition(":")[0] if expected is not None else "sha256"
+        algorithm = digests.algorithm(names.digest(expected)) if expected is not None else "sha256"
         body = await self._read(request)
-        digest = f"{algorithm}:{hashlib.new(algorithm, body).hexdigest()}"
+        digest = digests.of(body, algorithm)
         if expected not in (None, digest):
             raise OciError(
                 400, "DIGEST_INVALID", f"provided digest {expected} did not match uploaded content, {digest}"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote_to_bytes
 
+from cumulet.common import digests
+from cumulet.common.digests import Digest
 from cumulet.registry.errors import OciError
 
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
-_DIGESTS = {"sha256": re.compile(r"[a-f0-9]{64}"), "sha512": re.compile(r"[a-f0-9]{128}")}
+_ALGORITHMS = ("sha256", "sha512")
 #: RFC 6838, section 4.2.
 _MEDIA_TYPE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9!#$&^_.+-]{0,126}/[a-zA-Z0-9][a-zA-Z0-9!#$&^_.+-]{0,126}")
 
@@ -34,17 +36,17 @@ def reference(text: str) -> str:
     return digest(text) if is_digest(text) else tag(text)
 
 
-def digest(text: str) -> str:
+def digest(text: str) -> Digest:
     """A valid digest of an algorithm that is supported. Raises `DIGEST_INVALID`."""
-    algorithm, _, value = text.partition(":")
-    if algorithm not in _DIGESTS or not _DIGESTS[algorithm].fullmatch(value):
-        raise OciError(400, "DIGEST_INVALID", f"invalid or unsupported digest {text[:160]!r}")
-    return text
+    try:
+        return digests.parse(text)
+    except ValueError as error:
+        raise OciError(400, "DIGEST_INVALID", str(error)) from None
 
 
 def algorithm(text: str) -> str:
     """The name of a digest algorithm that is supported. Raises `DIGEST_INVALID`."""
-    if text not in _DIGESTS:
+    if text not in _ALGORITHMS:
         raise OciError(400, "DIGEST_INVALID", f"unsupported digest algorithm {text[:40]!r}")
     return text
 

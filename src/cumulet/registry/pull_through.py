@@ -127,13 +127,13 @@ class PullThrough:
                 )
             self._note(key)
 
-    async def blob(self, registry: Registry, repository: str, digest: str, principal: str) -> None:
+    async def blob(self, registry: Registry, repository: str, text: str, principal: str) -> None:
         """Have a blob here. Raises `OciError` where it is neither here nor to be had."""
         rule = self.rule(registry, repository)
         source = rule.source_of(repository) if rule is not None else None
         if rule is None or source is None:
             return
-        digest = names.digest(digest)
+        digest = names.digest(text)
         async with self._fetching.lock("\n".join((registry.key, repository, digest))):
             if self._catalog.blob(registry.key, repository, digest) is not None:
                 return

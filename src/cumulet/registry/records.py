@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
 
+from cumulet.common.digests import Digest
 from cumulet.registry.locks import Attributes
 
 
@@ -90,8 +92,8 @@ class Blob(NamedTuple):
 class Parts(msgspec.Struct, frozen=True):
     """The digests that a manifest names: all of them, and those that must be there before it is taken."""
 
-    named: tuple[str, ...] = ()
-    required: tuple[str, ...] = ()
+    named: tuple[Digest, ...] = ()
+    required: tuple[Digest, ...] = ()
 
 
 class Tag(NamedTuple):
@@ -131,6 +133,6 @@ class Upload(msgspec.Struct, frozen=True):
 class MissingPartsError(Exception):
     """A manifest names what its repository does not have: `digests`."""
 
-    def __init__(self, digests: list[str]) -> None:
+    def __init__(self, digests: Sequence[str]) -> None:
         super().__init__(", ".join(digests))
         self.digests = digests

@@ -60,12 +60,12 @@ async def serve(room: Room) -> None:
     collector = Collector(catalog, links, sessions, pushes, limits)
     access = AccessLog(room.name)
     connector = aiohttp.TCPConnector(ssl=room.client_tls(), limit=0)
-    # Whoever webhooks and images from elsewhere are with: trusted as this machine's other programs do.
-    outside = aiohttp.TCPConnector(ssl=tls.client_context(config.trust_bundle_file))
+    # The servers of webhooks, and other registries: users name them. They are trusted as by this machine's other programs.
+    outside = config.egress().session(tls.client_context(config.trust_bundle_file))
     try:
         async with (
             aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=30)) as session,
-            aiohttp.ClientSession(connector=outside, cookie_jar=aiohttp.DummyCookieJar()) as world,
+            outside as world,
             task_set() as tasks,
         ):
             gate = Gate(config, session, Tokens(room.data_dir), catalog.resources)
@@ -77,7 +77,7 @@ async def serve(room: Room) -> None:
             copier = Copier(catalog, links, pushes)
 
             def elsewhere(server: str, credentials: tuple[str, str] | None) -> OtherRegistry:
-                upstream = Upstream(world, server, credentials, limits.manifest_bytes)
+                upstream = Upstream(world, server, credentials, limits)
                 return OtherRegistry(upstream, content, links)
 
             pull_through = PullThrough(catalog, links, pushes, gate.tokens, elsewhere)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 from cumulet.common.config import RegistryLimits
+from cumulet.common.digests import Digest
 from cumulet.registry import bodies, names
 from cumulet.registry.content import Content, DigestMismatchError, UnknownUploadError
 from cumulet.registry.errors import OciError, not_found
@@ -103,7 +104,7 @@ class Uploads:
             raise _unknown(upload.repository, upload.session) from None
 
     async def _mount(
-        self, request: web.Request, registry: Registry, repository: str, digest: str, source: str | None
+        self, request: web.Request, registry: Registry, repository: str, digest: Digest, source: str | None
     ) -> bool:
         """Mount a blob of `source`, or where none is named of any repository, that the caller may read.
 
@@ -136,7 +137,7 @@ class Uploads:
             raise no_room(registry.name, held, quota)
 
     async def _append(
-        self, request: web.Request, registry: Registry, upload: Upload, offset: int, digest: str | None = None
+        self, request: web.Request, registry: Registry, upload: Upload, offset: int, digest: Digest | None = None
     ) -> int:
         """Take the body of a request; what came before it broke off is kept, and what is too large is forgotten."""
         expected = _expected(request, upload, offset)
@@ -174,7 +175,7 @@ class Uploads:
         finally:
             task.add_done_callback(self._finishing.discard)
 
-    async def _finish(self, upload: Upload, digest: str) -> web.Response:
+    async def _finish(self, upload: Upload, digest: Digest) -> web.Response:
         async with self._sessions.lock(upload.session):
             try:
                 await self._links.commit(upload.session, upload.registry, upload.repository, digest)
@@ -239,6 +240,6 @@ def _progress_headers(repository: str, session: str, offset: int) -> dict[str, s
     }
 
 
-def _created(repository: str, digest: str) -> web.Response:
+def _created(repository: str, digest: Digest) -> web.Response:
     headers = {"Location": f"/v2/{repository}/blobs/{digest}", "Docker-Content-Digest": digest}
     return web.Response(status=201, headers=headers)

@@ -1,18 +1,24 @@
-"""Pulling from another registry, as any OCI client does (OCI Distribution Specification 1.1; token authentication)."""
+"""Pulling from another registry, as any OCI client does (OCI Distribution Specification 1.1; token authentication).
+
+Credentials go to that registry, and to the token server that it names itself, as containerd and docker have it; over TLS only.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import NamedTuple
-from urllib.parse import urlsplit
+from typing import Annotated, NamedTuple
 
 import aiohttp
 import msgspec
+from yarl import URL
 
+from cumulet.common import bounded, digests
 from cumulet.common.ascii import fold
+from cumulet.common.config import RegistryLimits
+from cumulet.common.digests import Digest
+from cumulet.common.egress import https_only
 from cumulet.registry import names
 from cumulet.registry.errors import OciError
 
@@ -30,6 +36,11 @@ _ACCEPTED = ", ".join(
 _CHUNK = 1024 * 1024
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)
 _ERROR_LIMIT = 64 * 1024
+_TOKEN_LIMIT = 64 * 1024
+#: Characters of another registry's reason that are passed on.
+_REASON = 500
+#: What a token may be of, as it becomes part of a header.
+_VISIBLE = r"\A[\x21-\x7e]*\Z"
 
 #: Where Docker Hub's images are; its own name serves pages for people.
 _HUB = {"docker.io": "registry-1.docker.io", "index.docker.io": "registry-1.docker.io"}
@@ -48,71 +59,89 @@ class Fetched(NamedTuple):
 
     body: bytes
     media_type: str
-    digest: str
+    digest: Digest
+
+
+class _Token(msgspec.Struct, frozen=True):
+    token: Annotated[str, msgspec.Meta(pattern=_VISIBLE)] | None = None
+    access_token: Annotated[str, msgspec.Meta(pattern=_VISIBLE)] | None = None
 
 
 class Upstream:
     """One other registry, over TLS. `user` and `password` are shown to it, or to whom it sends us for a token, alone."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, server: str, credentials: tuple[str, str] | None, manifest_limit: int
+        self, session: aiohttp.ClientSession, server: str, credentials: tuple[str, str] | None, limits: RegistryLimits
     ) -> None:
         self.server = server
         self._session = session
-        self._base = f"https://{_HUB.get(server, server)}"
+        self._base = URL(f"https://{_HUB.get(server, server)}")
         self._credentials = credentials
-        self._manifest_limit = manifest_limit
+        self._limits = limits
         self._authorization: dict[str, str] = {}
 
     async def manifest(self, repository: str, reference: str) -> Fetched:
         """A manifest by a tag or digest. Raises `UpstreamError`."""
         async with self._get(f"/v2/{repository}/manifests/{reference}", repository) as response:
-            body = bytearray()
-            async for chunk in response.content.iter_any():
-                body += chunk
-                if len(body) > self._manifest_limit:
-                    raise UpstreamError(self.server, 413, f"the manifest is larger than {self._manifest_limit} bytes")
+            body = await bounded.read(response, self._limits.manifest_bytes)
             media_type = response.headers.get("Content-Type", "")
-        algorithm = reference.partition(":")[0] if names.is_digest(reference) else "sha256"
-        digest = f"{algorithm}:{hashlib.new(algorithm, body).hexdigest()}"
-        if names.is_digest(reference) and digest != reference:
-            raise UpstreamError(self.server, 502, f"what it sent as {reference} is {digest}")
-        return Fetched(bytes(body), media_type, digest)
+        wanted = names.digest(reference) if names.is_digest(reference) else None
+        digest = digests.of(body, digests.algorithm(wanted) if wanted else "sha256")
+        if wanted and digest != wanted:
+            raise UpstreamError(self.server, 502, f"what it sent as {wanted} is {digest}")
+        return Fetched(body, media_type, digest)
 
     @asynccontextmanager
-    async def blob(self, repository: str, digest: str) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def blob(self, repository: str, digest: Digest) -> AsyncIterator[AsyncIterator[bytes]]:
         """The bytes of a blob as they come, unchecked. Raises `UpstreamError`."""
         async with self._get(f"/v2/{repository}/blobs/{digest}", repository) as response:
-            yield response.content.iter_chunked(_CHUNK)
+            yield self._limited(response)
+
+    async def _limited(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        left = self._limits.blob_bytes
+        async for chunk in response.content.iter_chunked(_CHUNK):
+            left -= len(chunk)
+            if left < 0:
+                raise UpstreamError(self.server, 413, f"the blob is larger than {self._limits.blob_bytes} bytes")
+            yield chunk
 
     @asynccontextmanager
     async def _get(self, path: str, repository: str) -> AsyncIterator[aiohttp.ClientResponse]:
         try:
             async with self._ask(path, repository) as response:
-                if response.status != 401 or not await self._log_in(response, repository):
+                # A host that it redirects to is shown no credentials, and its challenges are not answered.
+                is_its_own = response.url.origin() == self._base.origin()
+                if response.status != 401 or not is_its_own or not await self._log_in(response, repository):
                     yield await self._checked(response)
                     return
             async with self._ask(path, repository) as response:
                 yield await self._checked(response)
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise UpstreamError(self.server, 0, str(error) or type(error).__name__) from None
+        except bounded.TooLargeError as error:
+            raise UpstreamError(self.server, 413, str(error)) from None
+        except aiohttp.ClientConnectorError as error:
+            why = f"cannot connect: {error.os_error.strerror or error.os_error}"
+            raise UpstreamError(self.server, 0, why) from None
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise UpstreamError(self.server, 0, (str(error) or type(error).__name__)[:_REASON]) from None
 
     def _ask(self, path: str, repository: str) -> aiohttp.client._RequestContextManager:
         headers = {"Accept": _ACCEPTED}
         if authorization := self._authorization.get(repository):
             headers["Authorization"] = authorization
-        return self._session.get(self._base + path, headers=headers, timeout=_TIMEOUT)
+        url = self._base.with_path(path)
+        return self._session.get(url, headers=headers, timeout=_TIMEOUT, middlewares=(https_only,))
 
     async def _checked(self, response: aiohttp.ClientResponse) -> aiohttp.ClientResponse:
         if response.status == 200:
             return response
-        text = await response.content.read(_ERROR_LIMIT)
+        text = await bounded.beginning(response, _ERROR_LIMIT)
         try:
             errors = msgspec.json.decode(text)["errors"]
             reason = f"{errors[0]['code']}: {errors[0]['message']}"
-        except (msgspec.DecodeError, KeyError, TypeError, IndexError):
+        except (msgspec.DecodeError, KeyError, TypeError, IndexError, RecursionError):
             reason = str(response.reason)
-        raise UpstreamError(self.server, response.status, f"{response.status} {reason}"[:500])
+        reason = "".join(character if character.isprintable() else " " for character in reason[:_REASON])
+        raise UpstreamError(self.server, response.status, f"{response.status} {reason}")
 
     async def _log_in(self, response: aiohttp.ClientResponse, repository: str) -> bool:
         """Answer a challenge; whether there was anything to answer with that had not been tried."""
@@ -128,17 +157,27 @@ class Upstream:
         return True
 
     async def _token(self, challenge: Mapping[str, str], repository: str) -> str:
-        realm = challenge.get("realm", "")
-        if urlsplit(realm).scheme != "https":
-            raise UpstreamError(self.server, 401, f"it sends for a token to '{realm[:200]}', which is not https")
+        try:
+            realm = URL(challenge.get("realm", ""))
+            is_usable = realm.scheme == "https" and bool(realm.host) and not realm.user
+        except ValueError:
+            is_usable = False
+        if not is_usable:
+            raise UpstreamError(self.server, 401, "it names a token server that is not an https address")
         query = {"scope": challenge.get("scope") or f"repository:{repository}:pull"}
         if service := challenge.get("service"):
             query["service"] = service
         auth = aiohttp.BasicAuth(*self._credentials, encoding="utf-8") if self._credentials is not None else None
-        async with self._session.get(realm, params=query, auth=auth, timeout=_TIMEOUT) as response:
-            answer = msgspec.json.decode(await (await self._checked(response)).content.read(_ERROR_LIMIT))
-        token = answer.get("token") or answer.get("access_token") if isinstance(answer, dict) else None
-        if not isinstance(token, str):
+        async with self._session.get(
+            realm.update_query(query), auth=auth, timeout=_TIMEOUT, middlewares=(https_only,)
+        ) as response:
+            raw = await bounded.read(await self._checked(response), _TOKEN_LIMIT)
+        try:
+            answer = msgspec.json.decode(raw, type=_Token)
+        except (msgspec.MsgspecError, RecursionError):
+            raise UpstreamError(self.server, 401, "its token server's answer is not valid") from None
+        token = answer.token or answer.access_token
+        if not token:
             raise UpstreamError(self.server, 401, "it gave no token")
         return token
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import secrets
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from cumulet.common import config as settings
 from cumulet.common.config import DEFAULT_PORTS, Address, Config, ConfigError, RoomName
+from cumulet.common.egress import Exempt
 from cumulet.common.entra import Credential
 from cumulet.common.kubernetes.kubeconfig import load_kubeconfig
 from cumulet.up import certificates, hosts, migration
@@ -29,11 +30,12 @@ def install(
     kubeconfig: Path | None = None,
     client_ca: Path | None = None,
     node_address: str | None = None,
+    allow_egress: Sequence[Exempt] | None = None,
 ) -> Config:
     """Make or complete the installation in `data_dir` and return its settings.
 
     `ports` says where rooms listen from now on; 0 picks a free port. `with_hosts` gives the
-    registry port 443 of an address for its login servers too. With `kubeconfig` and `client_ca` the rooms work in a
+    registry port 443 of an address for its login servers too. `allow_egress` replaces the exceptions that there were. With `kubeconfig` and `client_ca` the rooms work in a
     cluster that is not ours (`Config`), whose API server reaches the node at `node_address`. Raises `ConfigError`, `OSError`.
     """
     settings.private_folder(data_dir)
@@ -46,6 +48,7 @@ def install(
         addresses=config.addresses | {"node": Address(node_address or "127.0.0.1", config.addresses["node"].port)},
         kubeconfig=kubeconfig and kubeconfig.absolute(),
         client_ca=client_ca and client_ca.absolute(),
+        allow_egress=config.allow_egress if allow_egress is None else list(allow_egress),
     )
     settings.save(config)
     try:

@@ -20,8 +20,9 @@ import msgspec
 from aiohttp import web
 from yarl import URL
 
-from cumulet.common import clock
+from cumulet.common import bounded, clock
 from cumulet.common.ascii import fold
+from cumulet.common.egress import Egress
 from cumulet.kube.aggregation.definition import KEY
 from cumulet.kube.endpoints import check_address, resolve
 from cumulet.kube.flow import SEAT
@@ -38,6 +39,8 @@ log = logging.getLogger(__name__)
 Object = dict[str, Any]
 
 _EVERY = 30.0
+#: Bytes of an `APIResourceList`.
+_LIST_LIMIT = 16 * 1024 * 1024
 _PATIENCE = aiohttp.ClientTimeout(total=5)
 _WATCHED = (KEY, "services", "endpointslices.discovery.k8s.io")
 _REMOTE = "x-remote-"
@@ -61,18 +64,16 @@ class Server(NamedTuple):
 class Aggregation:
     """Follows the APIServices in the store; `run` looks after them."""
 
-    def __init__(self, store: Store, objects: Objects, certificate: tuple[Path, Path], pod_cidr: str) -> None:
+    def __init__(self, store: Store, objects: Objects, certificate: tuple[Path, Path], egress: Egress) -> None:
         self._store = store
         self._objects = objects
         self._certificate = certificate
-        self._pod_cidr = pod_cidr
+        self._egress = egress
         self._servers: dict[tuple[str, str], Server] = {}
         self._resources: dict[str, list[Object]] = {}
         self._wake = asyncio.Event()
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0), timeout=timeout, auto_decompress=False
-        )
+        self._session = egress.session(timeout=timeout, headers={})
         store.on_change(KEY, self._refresh)
         for key in _WATCHED:
             store.on_change(key, self._wake.set)
@@ -139,9 +140,7 @@ class Aggregation:
         """Raises `ApiError` 404 and 503."""
         service = server.spec["service"]
         address, port = resolve(self._store, service["namespace"], service["name"], service.get("port", 443))
-        if server.spec.get("insecureSkipTLSVerify"):
-            # Whoever answers is taken at their word, so it must be none of those that trust this machine.
-            check_address(address, self._pod_cidr)
+        check_address(self._egress, address, port)
         return f"https://{address}:{port}"
 
     def _tls(self, server: Server) -> dict[str, Any]:
@@ -219,10 +218,11 @@ class Aggregation:
         url = URL(f"{base}/apis/{server.api_version}")
         why = f"failing or missing response from {url}"
         try:
+            headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
             async with self._session.get(
-                url, timeout=_PATIENCE, allow_redirects=False, **self._tls(server)
+                url, headers=headers, timeout=_PATIENCE, allow_redirects=False, **self._tls(server)
             ) as response:
-                raw = await response.read()
+                raw = await bounded.read(response, _LIST_LIMIT)
                 if not 200 <= response.status < 300:
                     return "FailedDiscoveryCheck", f"{why}: bad status from {url}: {response.status}"
             found = msgspec.json.decode(raw, type=dict[str, Any])

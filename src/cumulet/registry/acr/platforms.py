@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from cumulet.common.digests import Digest
+from cumulet.registry import names
 from cumulet.registry.content import Content
 from cumulet.registry.store import Catalog, Manifest
 
@@ -32,9 +34,9 @@ class Platforms:
         """`architecture` and `os` of an image; nothing where it is another artifact."""
         document: dict[str, Any] = msgspec.json.decode(manifest.body)
         config = document.get("config")
-        digest = config.get("digest") if isinstance(config, dict) else None
-        if digest is None:
+        if not isinstance(config, dict) or "digest" not in config:
             return {}
+        digest = names.digest(config["digest"])
         if digest not in self._known:
             blob = self._catalog.blob(registry, repository, digest)
             if blob is None or blob.size > _CONFIG_LIMIT:
@@ -44,7 +46,7 @@ class Platforms:
                 self._known.popitem(last=False)
         return self._known[digest]
 
-    async def _read(self, digest: str, size: int) -> dict[str, str]:
+    async def _read(self, digest: Digest, size: int) -> dict[str, str]:
         text = b"".join([piece async for piece in self._content.read(digest, 0, size)])
         try:
             config = msgspec.json.decode(text, type=_Config)
