@@ -7,6 +7,7 @@ only. Putting the real cloud in a room's place is changing that address.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import random
 import socket
@@ -99,6 +100,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     cluster: str = "aksdemo2"
     cluster_resource_group: str = "aks-rg2"
     node_name: str = "virtual-node-aci-linux"
+    #: The resource id of the subnet that the virtual node puts its container groups in, where it is not the cluster's own.
+    node_subnet: str | None = None
     registry_suffix: str = "azurecr.io"
     registry_limits: RegistryLimits = RegistryLimits()
     pod_cidr: str = "10.241.0.0/16"
@@ -119,6 +122,17 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     def node_resource_group(self) -> str:
         """The resource group that holds the container groups, named as AKS names it."""
         return f"MC_{self.cluster_resource_group}_{self.cluster}_{self.location}"
+
+    @property
+    def node_subnet_id(self) -> str:
+        """The subnet of the virtual node's container groups: all of one cluster's reach each other, and no other cluster's."""
+        if self.node_subnet is not None:
+            return self.node_subnet
+        # AKS names a virtual network of its own making after the cluster.
+        number = int.from_bytes(hashlib.sha256(self.cluster.encode()).digest()[:4]) % 10**8
+        group = f"/subscriptions/{self.subscription_id}/resourceGroups/{self.node_resource_group}"
+        network = f"{group}/providers/Microsoft.Network/virtualNetworks/aks-vnet-{number:08}"
+        return f"{network}/subnets/virtual-node-aci"
 
     def url(self, room: RoomName) -> str:
         """The base URL of a room."""

@@ -17,7 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cumulet.common.config import Config
-from cumulet.instances.sandbox import installation_id, unmount
+from cumulet.instances.firewall import remove_tables
+from cumulet.instances.names import bridge_name, installation_id, link_prefix
+from cumulet.instances.sandbox import unmount
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _NAMESPACES = Path("/run/netns")
@@ -32,7 +34,8 @@ def cleanup(config: Config) -> list[str]:
     removed = [
         *_end_processes(folder, name),
         *_unmount_all(folder),
-        *_delete_network(name),
+        *_delete_network(config),
+        *remove_tables(config),
         *_delete_control_groups(f"cumulet-{name}"),
     ]
     # What a runtime knows of containers that are gone; the groups themselves are kept, to be run again.
@@ -103,18 +106,19 @@ def _unmount_all(folder: Path) -> list[str]:
     return [f"mount {point}" for point in found]
 
 
-def _delete_network(name: str) -> list[str]:
+def _delete_network(config: Config) -> list[str]:
+    bridge, name = bridge_name(config), installation_id(config)
     found = sorted(_NAMESPACES.glob(f"cumulet-{name}-*")) if _NAMESPACES.is_dir() else []
     removed = []
-    for link in sorted(Path("/sys/class/net").glob(f"cb{name}/brif/*")):
+    for link in sorted(Path("/sys/class/net").glob(f"{link_prefix(config)}*")):
         _ip("link", "delete", link.name)
         removed.append(f"link {link.name}")
     for path in found:
         _ip("netns", "delete", path.name)
         removed.append(f"network namespace {path.name}")
-    if Path(f"/sys/class/net/cb{name}").exists():
-        _ip("link", "delete", f"cb{name}")
-        removed.append(f"bridge cb{name}")
+    if Path(f"/sys/class/net/{bridge}").exists():
+        _ip("link", "delete", bridge)
+        removed.append(f"bridge {bridge}")
     # The first `ip netns add` of a machine made the folder and mounted it on itself.
     if _NAMESPACES.is_dir() and not any(_NAMESPACES.iterdir()):
         unmount(_NAMESPACES)

@@ -24,7 +24,7 @@ from cumulet.instances.bundle import BundleError, write_bundle
 from cumulet.instances.execute import run_in
 from cumulet.instances.images import Images, Pulled
 from cumulet.instances.meter import Meter
-from cumulet.instances.model import Container, Probe
+from cumulet.instances.model import Container, Probe, virtual_network
 from cumulet.instances.pull import Login, PullError
 from cumulet.instances.pulling import credential_for, explain, success
 from cumulet.instances.reference import parse
@@ -97,7 +97,7 @@ class Group:
             unmount(self.bundle(name) / "rootfs")
         self._volumes.remove()
         await self._services.meter.stop(self.record.uid)
-        await self._services.network.destroy(self.record.uid)
+        await self._services.network.destroy(self.record.uid, self.record.status.ip)
         self._services.network.release(self.record.status.ip)
         await self._services.store.remove(self.record.uid)
         await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
@@ -160,7 +160,8 @@ class Group:
         await self._save()
         try:
             network, *_ = await asyncio.gather(
-                services.network.create(self.record.uid, status.ip), asyncio.to_thread(self._volumes.make)
+                services.network.create(self.record.uid, status.ip, virtual_network(self.record.properties)),
+                asyncio.to_thread(self._volumes.make),
             )
             self._namespace = network
             for container in self.record.properties.init_containers:
@@ -178,7 +179,7 @@ class Group:
         self.record.status.state = state
         self.record.status.provisioning_state = "Succeeded"
         await self._services.meter.stop(self.record.uid)
-        await self._services.network.destroy(self.record.uid)
+        await self._services.network.destroy(self.record.uid, self.record.status.ip)
         await self._save()
 
     async def _run_init(self, container: Container) -> bool:

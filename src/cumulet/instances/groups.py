@@ -16,9 +16,10 @@ from cumulet.common.tasks import TaskSet
 from cumulet.instances.group import Group, Services
 from cumulet.instances.images import Images
 from cumulet.instances.meter import Meter
-from cumulet.instances.model import GroupProperties
+from cumulet.instances.model import GroupProperties, virtual_network
+from cumulet.instances.names import installation_id
 from cumulet.instances.runtime import Runtime
-from cumulet.instances.sandbox import Network, installation_id
+from cumulet.instances.sandbox import Network
 from cumulet.instances.store import GroupRecord, GroupStatus, Store
 
 
@@ -57,7 +58,13 @@ class Groups:
 
     async def open(self) -> None:
         """Make the bridge and go on with every group that there was."""
-        await self._network.open()
+        await self._network.open(
+            {
+                record.status.ip: virtual_network(record.properties)
+                for record in self._records
+                if record.status.ip and record.status.state not in ("Succeeded", "Failed")
+            }
+        )
         for record in self._records:
             group = Group(record, self._folder / record.uid, self._services)
             self._groups[record.key] = group
@@ -180,4 +187,4 @@ def _fixed(properties: GroupProperties) -> object:
         (item.name, item.properties.image, item.properties.command, item.properties.args, item.properties.resources)
         for item in [*properties.init_containers, *properties.containers]
     ]
-    return (containers, properties.restart_policy, properties.os_type)
+    return (containers, properties.restart_policy, properties.os_type, properties.subnet_ids)

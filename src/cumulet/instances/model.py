@@ -15,6 +15,12 @@ from cumulet.common.arm import ArmError
 
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _SERVER = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:\d{1,5})?")
+#: Microsoft.Network's names: letters, digits, underscores, periods and hyphens, to 80 characters.
+_WORD = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,78}[A-Za-z0-9_])?"
+_SUBNET = re.compile(
+    r"(?ai:(/subscriptions/[0-9a-f-]{36}/resourceGroups/[-A-Za-z0-9_.()]{1,90}"
+    rf"/providers/Microsoft\.Network/virtualNetworks/{_WORD})/subnets/{_WORD})"
+)
 
 _CONTAINERS, _VOLUMES = 60, 20
 
@@ -146,6 +152,13 @@ class IpAddress(_Base):
     dns_name_label: str | None = None
 
 
+class SubnetId(_Base):
+    """A subnet that the group is in."""
+
+    id: str
+    name: str | None = None
+
+
 class GroupProperties(_Base):
     """The whole group."""
 
@@ -161,6 +174,7 @@ class GroupProperties(_Base):
     priority: str | None = None
     termination_grace_period_seconds: int = 30
     hostname: str | None = None
+    subnet_ids: list[SubnetId] = []
 
 
 def parse(group: str, body: dict[str, Any]) -> GroupProperties:
@@ -205,6 +219,11 @@ def parse(group: str, body: dict[str, Any]) -> GroupProperties:
                 )
             if not mount.mount_path.startswith("/") or ".." in mount.mount_path.split("/"):
                 raise _invalid("volumeMounts", f"The mount path '{mount.mount_path}' must be absolute.")
+    if len(properties.subnet_ids) > 1:
+        raise _invalid("subnetIds", "A container group is in at most one subnet.")
+    for subnet in properties.subnet_ids:
+        if not _SUBNET.fullmatch(subnet.id):
+            raise _invalid("subnetIds.id", f"'{subnet.id}' is not the resource id of a subnet.")
     for credential in properties.image_registry_credentials:
         if not _SERVER.fullmatch(credential.server):
             raise ArmError(
@@ -214,6 +233,14 @@ def parse(group: str, body: dict[str, Any]) -> GroupProperties:
                 "should be a valid host name without protocol.",
             )
     return properties
+
+
+def virtual_network(properties: GroupProperties) -> str | None:
+    """The id, in lower case, of the virtual network that the group is in; ids are compared without case."""
+    for subnet in properties.subnet_ids:
+        if match := _SUBNET.fullmatch(subnet.id):
+            return match[1].lower()
+    return None
 
 
 def requested(properties: GroupProperties) -> tuple[float, float]:

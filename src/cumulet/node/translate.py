@@ -57,7 +57,8 @@ async def container_group(pod: Object, references: References, config: Config) -
         "restartPolicy": spec.get("restartPolicy", "Always"),
         "osType": "Linux",
         "volumes": volumes,
-        "ipAddress": {"type": "Public", "ports": ports},
+        "ipAddress": {"type": "Private", "ports": ports},
+        "subnetIds": [{"id": config.node_subnet_id}],
         "terminationGracePeriodSeconds": spec.get("terminationGracePeriodSeconds", 30),
         "hostname": (spec.get("hostname") or pod["metadata"]["name"])[:_NAME_LIMIT].rstrip("-."),
     }
