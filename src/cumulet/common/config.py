@@ -66,8 +66,8 @@ class Address(msgspec.Struct, frozen=True):
 class RegistryLimits(msgspec.Struct, frozen=True, kw_only=True):
     """The bounds within which the registry works: sizes in bytes, times in seconds.
 
-    `upload_stall` is how long the body of a request may stand still before the request is given up, and `upload_idle`
-    how long an upload may before it is forgotten. `collection_grace` is how long content
+    `upload_stall` is how long the body of a request may stand still before the request is given up, in which time it has
+    to bring `upload_rate` bytes a second on the average, and `upload_idle` how long an upload may before it is forgotten. `collection_grace` is how long content
     that nothing needs is kept after a client was told that it is there, which must be longer than any client pauses
     within a push. `collection_interval` is the time from one collection to the next. `login_wait` is how long identity and
     the front door may take to answer for a login, less than clients wait for a token.
@@ -77,10 +77,25 @@ class RegistryLimits(msgspec.Struct, frozen=True, kw_only=True):
     blob_bytes: int = 200 * 1024**3
     page_entries: int = 1000
     upload_stall: float = 120.0
+    upload_rate: float = 240.0
     upload_idle: float = 24 * 3600.0
     collection_grace: float = 3600.0
     collection_interval: float = 600.0
     login_wait: float = 10.0
+
+
+class HttpLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """How long a client of any room's HTTP server may take, in seconds.
+
+    `handshake` is for that of TLS, `head` for the head of a request as a whole, `idle` between two requests. Of a body
+    `body_rate` bytes a second must come, on the average of each `body` seconds in which the server reads.
+    """
+
+    handshake: float = 30.0
+    head: float = 30.0
+    idle: float = 90.0
+    body: float = 60.0
+    body_rate: float = 240.0
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,6 +119,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     node_subnet: str | None = None
     registry_suffix: str = "azurecr.io"
     registry_limits: RegistryLimits = RegistryLimits()
+    http_limits: HttpLimits = HttpLimits()
     pod_cidr: str = "10.241.0.0/16"
     service_cidr: str = "10.0.0.0/16"
     external_cidr: str = "127.10.0.0/24"

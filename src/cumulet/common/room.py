@@ -23,7 +23,8 @@ import uvloop
 from aiohttp import web
 
 from cumulet.common import logs, tls
-from cumulet.common.config import Address, Config, RoomName
+from cumulet.common.config import Address, Config, HttpLimits, RoomName
+from cumulet.common.connections import Connection, ConnectionOptions
 
 #: Bytes of a body that wait for their handler; bodies come in pieces of about that size.
 _READ_BUFFER = 512 * 1024
@@ -84,37 +85,50 @@ class Room:
         plain: bool = False,
         client_ca: bytes | None = None,
         around: Callable[[Handler], Handler] = lambda handler: handler,
+        limits: HttpLimits | None = None,
     ) -> AsyncIterator[None]:
         """Serve HTTP/1.1 on the room's listeners, or on others, over TLS unless `plain`, while the context is open.
 
         `client_ca` (PEM) signs the certificates of clients where that is not our own authority.
 
+        `limits` bounds what a connection may take where that is not what the settings say.
+
         `handler` is an aiohttp application, or for hot paths a bare coroutine from request to response; `around` puts
         something in front of it.
         """
         runner: web.AppRunner | web.ServerRunner
+        options: ConnectionOptions
         if isinstance(handler, web.Application):
-            runner = web.AppRunner(
-                handler,
-                access_log=None,
-                handler_cancellation=True,
-                shutdown_timeout=2 * GRACE,
-                read_bufsize=_READ_BUFFER,
-                auto_decompress=False,  # nobody of ours takes `Content-Encoding`, and what is packed grows
-            )
+            runner = web.AppRunner(handler, handler_cancellation=True, shutdown_timeout=2 * GRACE)
+            # Nobody of ours takes `Content-Encoding`, and what is packed grows.
+            options = {"read_bufsize": _READ_BUFFER, "auto_decompress": False}
         else:
-            server = web.Server(handler, access_log=None, handler_cancellation=True)
-            runner = web.ServerRunner(server, shutdown_timeout=2 * GRACE)
+            runner = web.ServerRunner(web.Server(handler, handler_cancellation=True), shutdown_timeout=2 * GRACE)
+            options = {}
         await runner.setup()
-        assert runner.server is not None
-        runner.server.request_handler = around(runner.server.request_handler)
+        server = runner.server
+        assert server is not None
+        server.request_handler = around(server.request_handler)
+        bounds = limits or self.config.http_limits
+        loop = asyncio.get_running_loop()
+        accepting: list[asyncio.AbstractServer] = []
         try:
             context = None if plain else self.server_tls(client_ca)
             for listener in listeners or self.listeners:
-                await web.SockSite(runner, listener, ssl_context=context, backlog=1024).start()
+                accepting.append(
+                    await loop.create_server(
+                        lambda: Connection(server, bounds, **options),
+                        sock=listener,
+                        ssl=context,
+                        ssl_handshake_timeout=None if plain else bounds.handshake,
+                        backlog=1024,
+                    )
+                )
             yield
         finally:
-            cut_off = asyncio.get_running_loop().call_later(GRACE, _cut_off, runner.server)
+            for each in accepting:
+                each.close()
+            cut_off = loop.call_later(GRACE, _cut_off, server)
             try:
                 await runner.cleanup()
             finally:
