@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import os
 import random
+import secrets
 import socket
 from collections.abc import Collection
 from pathlib import Path
@@ -225,8 +226,9 @@ def save(config: Config) -> None:
 def write_private(path: Path, content: bytes) -> None:
     """Write a file that only its owner can read, atomically and durably; parent folders are made 0700."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    # Nobody can know the name and put a link there.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
