@@ -12,6 +12,7 @@ import os
 import random
 import secrets
 import socket
+import stat
 from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
@@ -203,8 +204,30 @@ def default_data_dir() -> Path:
     return Path(base) / "cumulet"
 
 
+def demand_own(data_dir: Path) -> None:
+    """Raises `ConfigError` where somebody else may write in a data directory: root follows what is there.
+
+    Whoever ran `sudo` may, and so may root.
+    """
+    try:
+        found = data_dir.stat()
+    except FileNotFoundError:
+        return
+    trusted = {0, os.geteuid()}
+    if os.geteuid() == 0 and (caller := os.environ.get("SUDO_UID", "")).isdecimal():
+        trusted.add(int(caller))
+    if found.st_uid not in trusted:
+        raise ConfigError(
+            f"{data_dir} belongs to the user {found.st_uid}, who could have root write anywhere: "
+            "change its owner, or name another --data-dir"
+        )
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ConfigError(f"others may write in {data_dir}: chmod 0700 {data_dir}")
+
+
 def load(data_dir: Path) -> Config:
     """Read the settings of an installation. Raises `ConfigError` where there are none or they are not valid."""
+    demand_own(data_dir)
     path = data_dir / "config.json"
     try:
         config = msgspec.json.decode(path.read_bytes(), type=Config, dec_hook=lambda kind, value: kind(value))

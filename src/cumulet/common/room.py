@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import functools
 import gc
+import resource
 import signal
 import socket
 import ssl
@@ -28,6 +29,9 @@ from cumulet.common.connections import Connection, ConnectionOptions
 
 #: Bytes of a body that wait for their handler; bodies come in pieces of about that size.
 _READ_BUFFER = 512 * 1024
+
+#: How many descriptors a room has at most, if it may.
+_DESCRIPTORS = 65536
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -182,6 +186,14 @@ def listen(address: Address) -> socket.socket:
     return listener
 
 
+def _allow_connections() -> None:
+    """Have as many descriptors as may be: where there are no more, clients wait until another has been let go."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def run(
     name: RoomName,
     config: Config,
@@ -194,6 +206,7 @@ def run(
 ) -> None:
     """Run a room in this process until SIGTERM or SIGINT."""
     logs.configure(name, log_file)
+    _allow_connections()
 
     async def main() -> None:
         room = Room(name, config, listeners or [listen(address) for address in config.listening(name)], on_ready)

@@ -35,6 +35,8 @@ from cumulet.instances.volumes import Volumes
 
 log = logging.getLogger(__name__)
 
+#: How much of a group's uid is in the names of its containers; groups that are there at once differ in it.
+UID_PART = 13
 _STABLE = 600.0
 _ALWAYS, _NEVER = "Always", "Never"
 
@@ -111,7 +113,7 @@ class Group:
 
     def cid(self, name: str) -> str:
         """The runtime's id of the newest attempt of a container."""
-        return f"{self._services.installation}-{self.record.uid[:13]}-{name}-{self._status(name).attempt}"
+        return f"{self._services.installation}-{self.record.uid[:UID_PART]}-{name}-{self._status(name).attempt}"
 
     @property
     def control_group(self) -> str:

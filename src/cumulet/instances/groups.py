@@ -13,7 +13,7 @@ from cumulet.common import clock
 from cumulet.common.arm import ArmError, ResourceId
 from cumulet.common.config import Config
 from cumulet.common.tasks import TaskSet
-from cumulet.instances.group import Group, Services
+from cumulet.instances.group import UID_PART, Group, Services
 from cumulet.instances.images import Images
 from cumulet.instances.meter import Meter
 from cumulet.instances.model import GroupProperties, virtual_network
@@ -122,13 +122,20 @@ class Groups:
             existing.renew(record)
             self._note(record)
             return existing, False
-        record = GroupRecord(str(uuid.uuid4()), key, resource_id, location, tags, properties, GroupStatus())
+        record = GroupRecord(self._new_uid(), key, resource_id, location, tags, properties, GroupStatus())
         await self._store.put(record)
         group = Group(record, self._folder / record.uid, self._services)
         self._groups[key] = group
         self._note(record)
         group.start()
         return group, True
+
+    def _new_uid(self) -> str:
+        """One that differs from all others also in what of it is in the names of containers."""
+        taken = {group.record.uid[:UID_PART] for group in self._groups.values()}
+        while (uid := str(uuid.uuid4()))[:UID_PART] in taken:
+            pass
+        return uid
 
     async def put_tags(self, group: Group, tags: dict[str, str]) -> None:
         """Replace a group's tags."""

@@ -50,6 +50,7 @@ def install(
     cluster that is not ours (`Config`), whose API server reaches the node at `node_address`. Raises `ConfigError`, `OSError`.
     """
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    settings.demand_own(data_dir)
     if kubeconfig is not None:
         load_kubeconfig(kubeconfig)  # what cannot be used is told now and not in each room's log
     config = hosts.with_hosts(_settings(data_dir, ports or {}, pod_cidr, external_cidr), with_hosts)

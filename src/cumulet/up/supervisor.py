@@ -245,7 +245,8 @@ def pids_file(config: Config) -> Path:
 
 
 def take_lock(data_dir: Path) -> IO[bytes] | None:
-    """The lock that one supervisor of an installation holds while it lives, or `None` where another has it."""
+    """The lock that one supervisor of an installation holds while it lives, or `None` where another has it. Raises `ConfigError`."""
+    settings.demand_own(data_dir)
     path = data_dir / "run" / "lock"
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = path.open("ab")
