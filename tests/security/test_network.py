@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import select
 import socket
 import subprocess
 import uuid
@@ -15,6 +17,7 @@ import pytest
 
 from cumulet.common.config import DEFAULT_PORTS, Config
 from cumulet.instances import names
+from cumulet.instances.table_watch import TableWatch
 from cumulet.up.install import install
 from tests.cloud import Cloud
 from tests.installation import free_pod_cidr
@@ -76,9 +79,15 @@ async def outcome(door: FrontDoor, script: str, **properties: Any) -> int:
     return code
 
 
-def flush(config: Config) -> None:
+def flush(config: Config, family: str) -> None:
     """As `systemctl reload nftables` does."""
-    subprocess.run(["nft", "delete", "table", "bridge", names.table_name(config)], check=True)
+    subprocess.run(["nft", "delete", "table", family, names.table_name(config)], check=True)
+
+
+def is_loaded(config: Config, family: str) -> bool:
+    """Whether a table is there."""
+    command = ["nft", "list", "table", family, names.table_name(config)]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def fetch(host: str, port: int = 80) -> str:
@@ -118,12 +127,17 @@ async def test_a_network_lives_through_a_kill_of_the_room_and_stays_closed(
     assert await outcome(door, fetch(address(target))) != 0
 
 
-async def test_rules_that_somebody_flushed_are_there_again_with_the_next_group(
-    door: FrontDoor, room: RoomProcess
-) -> None:
+@pytest.mark.parametrize("family", ["bridge", "ip"])
+async def test_rules_that_somebody_flushed_are_there_again(door: FrontDoor, room: RoomProcess, family: str) -> None:
     target = await serving(door, subnetIds=network("flushed"))
-    flush(room.config)
+    with contextlib.closing(TableWatch(names.table_name(room.config))) as watch:
+        flush(room.config, family)
+        # It goes and comes.
+        while not is_loaded(room.config, family):
+            select.select([watch], [], [], 20)
+            watch.take()
     assert await outcome(door, fetch(address(target)), subnetIds=network("other")) != 0
+    assert await outcome(door, fetch(address(target)), subnetIds=network("flushed")) == 0
 
 
 async def test_what_the_machine_listens_on_is_not_for_groups(door: FrontDoor, room: RoomProcess) -> None:

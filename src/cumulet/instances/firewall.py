@@ -6,7 +6,7 @@ frames pass between two ports only where both groups are in the same virtual net
 groups answer to what the machine asked, and open nothing to it but what is in the set `services`.
 
 Both tables name links, which are the installation's own, and numbers; no text that came from outside is in a rule. The
-bridge table is replaced in one transaction whenever a group comes or goes, so it is whole also after somebody flushed it.
+bridge table is replaced in one transaction whenever a group comes or goes; both are loaded again when somebody flushes them.
 A port that has no rule yet passes nothing.
 """
 
@@ -14,12 +14,16 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import subprocess
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from cumulet.common.config import Config
 from cumulet.instances.names import bridge_name, link_name, link_prefix, mac_address, table_name
+from cumulet.instances.table_watch import TableWatch
+
+log = logging.getLogger(__name__)
 
 #: Seconds for which the answer to a datagram of the machine is let in, and how many such questions are remembered.
 _ANSWER_SECONDS, _QUESTIONS = 60, 65536
@@ -47,19 +51,54 @@ class Firewall:
         self._members: dict[ipaddress.IPv4Address, Member] = {}
         self._lock = asyncio.Lock()
         self._wanted = self._loaded = 0
+        self._watch: TableWatch | None = None
+        self._restoring: asyncio.Task[None] | None = None
 
     async def open(self, members: Iterable[Member]) -> None:
-        """Load both tables for the groups that there are. Raises `FirewallError`."""
+        """Load both tables for the groups that there are, and again whenever they go. Raises `FirewallError`."""
         self._members = {member.address: member for member in members}
-        self._wanted += 1
+        try:
+            self._watch = TableWatch(table_name(self._config))
+        except OSError as error:
+            raise FirewallError(f"the rules cannot be watched: {error.strerror}") from None
         async with self._lock:
             await self._load(machine_rules(self._config))
+        asyncio.get_running_loop().add_reader(self._watch.fileno(), self._changed)
+
+    def close(self) -> None:
+        """This process ends; the rules stay."""
+        if self._watch is not None:
+            asyncio.get_running_loop().remove_reader(self._watch.fileno())
+            self._watch.close()
+            self._watch = None
+        if self._restoring is not None:
+            self._restoring.cancel()
+
+    def _changed(self) -> None:
+        assert self._watch is not None
+        if self._watch.take() and (self._restoring is None or self._restoring.done()):
+            self._restoring = asyncio.create_task(self._restore(), name="restore the rules")
+
+    async def _restore(self) -> None:
+        async with self._lock:
+            # What this process replaces goes too, for a moment.
+            if self._watch is None or not self._watch.take():
+                return
+            log.warning("the rules between groups were removed from outside: they are loaded again")
+            try:
+                await self._load(machine_rules(self._config))
+            except FirewallError as error:
+                log.error("the rules between groups are not there: %s", error)
 
     async def add(self, member: Member) -> None:
         """Have the rules of a group, before its link is on the bridge. Raises `FirewallError`."""
         if self._members.get(member.address) != member:
             self._members[member.address] = member
-            await self._apply()
+            try:
+                await self._apply()
+            except FirewallError:
+                del self._members[member.address]
+                raise
 
     async def remove(self, address: ipaddress.IPv4Address) -> None:
         """Have the rules of a group no more, before another gets its address. Raises `FirewallError`."""

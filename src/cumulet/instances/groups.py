@@ -77,6 +77,7 @@ class Groups:
         """This process ends; the containers run on."""
         for group in self._groups.values():
             group.detach()
+        self._network.close()
 
     def all(self) -> list[Group]:
         """Every group, those that are being deleted among them."""

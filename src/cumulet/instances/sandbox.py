@@ -52,6 +52,10 @@ class Network:
             f"link set {self.bridge} up"
         )
 
+    def close(self) -> None:
+        """This process ends; the network stays."""
+        self._firewall.close()
+
     def allocate(self) -> str:
         """An address for a group. Raises `SandboxError` where none is left."""
         hosts = self._range.num_addresses - 2
