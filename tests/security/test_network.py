@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import json
 import os
 import select
+import shutil
 import socket
 import subprocess
 import uuid
@@ -13,12 +15,14 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from cumulet.common.config import DEFAULT_PORTS, Config
 from cumulet.instances import names
 from cumulet.instances.table_watch import TableWatch
 from cumulet.up.install import install
+from cumulet.up.preflight import problems
 from tests.cloud import Cloud
 from tests.installation import free_pod_cidr
 from tests.instances.door import FrontDoor, RoomProcess, front_door, group, is_over, is_running, running_room, shell
@@ -27,6 +31,7 @@ from tests.security.frames import BROADCAST, Host, arp, made_in, neighbour, othe
 
 _SERVE = "mkdir /w; echo hello > /w/index.html; exec httpd -f -p 80 -h /w"
 Group = dict[str, Any]
+FIRST, LAST = ipaddress.IPv4Address("10.240.0.2"), ipaddress.IPv4Address("10.255.255.254")
 
 
 @pytest.fixture(scope="module")
@@ -283,6 +288,36 @@ def test_nothing_is_left_in_the_kernel(tmp_path: Path) -> None:
         assert f"bridge {names.table_name(config)}" in shown
         assert f"ip {names.table_name(config)}" in shown
     assert names.table_name(config) not in subprocess.run(listed, capture_output=True, text=True, check=True).stdout
+
+
+def test_without_nftables_no_group_is_run(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = msgspec.structs.replace(config, pod_cidr=free_pod_cidr())
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in ("runc", "conmon", "ip"):
+        found = shutil.which(name)
+        assert found is not None
+        (programs / name).symlink_to(found)
+    assert problems(config) == []
+    monkeypatch.setenv("PATH", str(programs))
+    (missing,) = problems(config)
+    assert missing.what == "not on PATH: nft"
+    assert missing.cure.endswith(" nftables")
+    # One that is there and cannot do it.
+    (programs / "nft").write_text("#!/bin/sh\necho 'Operation not supported' >&2\nexit 1\n")
+    (programs / "nft").chmod(0o755)
+    (unable,) = problems(config)
+    assert "cannot be isolated" in unable.what
+    assert "Operation not supported" in unable.what
+
+
+def test_every_address_has_a_link_of_its_own_whose_name_the_kernel_takes(config: Config) -> None:
+    largest = msgspec.structs.replace(config, pod_cidr="10.240.0.0/12")
+    found = {names.link_name(largest, address) for address in (FIRST, FIRST + 1, LAST - 1, LAST)}
+    assert len(found) == 4
+    assert max(map(len, found)) <= 15
+    too_large = msgspec.structs.replace(config, pod_cidr="10.224.0.0/11")
+    assert any("larger than a /12" in problem.what for problem in problems(too_large))
 
 
 def test_who_may_not_join_a_subnet_cannot_put_a_group_in_it(tmp_path: Path) -> None:
