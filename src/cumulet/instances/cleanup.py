@@ -119,10 +119,12 @@ def _delete_network(config: Config) -> list[str]:
     if Path(f"/sys/class/net/{bridge}").exists():
         _ip("link", "delete", bridge)
         removed.append(f"bridge {bridge}")
-    # The first `ip netns add` of a machine made the folder and mounted it on itself.
+    # The first `ip netns add` of a machine made the folder and mounted it on itself. Somebody else may use it by now:
+    # then it is busy, and stays.
     if _NAMESPACES.is_dir() and not any(_NAMESPACES.iterdir()):
-        unmount(_NAMESPACES)
-        _NAMESPACES.rmdir()
+        subprocess.run(["umount", str(_NAMESPACES)], capture_output=True, check=False)
+        with contextlib.suppress(OSError):
+            _NAMESPACES.rmdir()
     return removed
 
 
