@@ -95,6 +95,13 @@ def is_loaded(config: Config, family: str) -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
+def listed_rules(config: Config) -> str:
+    """The rules between groups."""
+    command = ["nft", "list", "table", "bridge", names.table_name(config)]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return listed.replace(",", " ")
+
+
 def fetch(host: str, port: int = 80) -> str:
     """A script that ends well only where a page can be had."""
     return f"printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 2 {host} {port} | grep hello"
@@ -278,6 +285,20 @@ async def test_a_group_is_in_one_subnet_and_stays_there(door: FrontDoor) -> None
     moved = group(shell(_SERVE, image="box:v1"), subnetIds=network("elsewhere"))
     answer = await door.call("PUT", made["name"], moved, status=400)
     assert answer["error"]["code"] == "InvalidContainerGroupUpdate"
+
+
+async def test_an_address_has_no_rule_when_its_group_has_gone(door: FrontDoor, room: RoomProcess) -> None:
+    made = await serving(door, subnetIds=network("gone"))
+    mark = f" {address(made)} "
+    assert mark in listed_rules(room.config)
+    await door.call("DELETE", made["name"])
+    assert mark not in listed_rules(room.config)
+    # Of one that ended by itself nothing is left either, though it is still shown with its address.
+    name = f"e{uuid.uuid4().hex[:10]}"
+    body = group(shell("true", image="box:v1"), restartPolicy="Never", subnetIds=network("gone"))
+    await door.call("PUT", name, body)
+    ended = await door.until(name, is_over)
+    assert f" {address(ended)} " not in listed_rules(room.config)
 
 
 def test_nothing_is_left_in_the_kernel(tmp_path: Path) -> None:

@@ -178,10 +178,10 @@ class Group:
         await self._end("Succeeded" if all(code == 0 for code in codes) else "Failed")
 
     async def _end(self, state: str) -> None:
-        self.record.status.state = state
-        self.record.status.provisioning_state = "Succeeded"
         await self._services.meter.stop(self.record.uid)
         await self._services.network.destroy(self.record.uid, self.record.status.ip)
+        self.record.status.state = state
+        self.record.status.provisioning_state = "Succeeded"
         await self._save()
 
     async def _run_init(self, container: Container) -> bool:
