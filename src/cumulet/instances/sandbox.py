@@ -71,6 +71,10 @@ class Network:
         """The address may be used again: its group has been destroyed, and its rules with it."""
         self._taken.discard(address)
 
+    def namespace(self, uid: str) -> str:
+        """The name of a group's namespace."""
+        return names.namespace_name(self._config, uid)
+
     async def create(self, uid: str, address: str, network: str | None = None) -> Path:
         """Make a group's namespace with its address, or take the one that is there; the file that names it.
 
@@ -79,7 +83,7 @@ class Network:
         own = ipaddress.IPv4Address(address)
         if own not in self._range:
             raise SandboxError(f"{address} is not in the range of the pods, {self._range}")
-        name, link = names.namespace_name(self._config, uid), names.link_name(self._config, own)
+        name, link = self.namespace(uid), names.link_name(self._config, own)
         path = Path("/run/netns") / name
         try:
             await self._firewall.add(Member(own, network))
@@ -111,7 +115,7 @@ class Network:
         """Remove a group's namespace, and with it its link, and then its rules. Raises `SandboxError`."""
         if address:
             own = ipaddress.IPv4Address(address)
-            await self._delete(names.namespace_name(self._config, uid), own)
+            await self._delete(self.namespace(uid), own)
             try:
                 await self._firewall.remove(own)
             except FirewallError as error:
