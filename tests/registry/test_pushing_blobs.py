@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import select
 import threading
 from collections.abc import Callable
 
@@ -330,6 +331,24 @@ def test_a_large_body_that_stands_still_is_408_and_what_came_is_kept(strict: Reg
     assert strict.call("GET", location).headers["Range"] == "0-19999"
     assert strict.call("PATCH", location, data[20_000:], content_range="20000-98999").status == 202
     assert finish(strict, location, digest_of(data)).status == 201
+
+
+@pytest.mark.parametrize("length", [99_000, 9_000], ids=["by threads", "by the loop"])
+def test_a_body_of_which_a_byte_comes_now_and_then_is_408(strict: Registry, repository: str, length: int) -> None:
+    connection = strict.connect()
+    connection.putrequest("PATCH", strict.start(repository), skip_host=True)
+    for name, value in {"Host": strict.host, "Content-Length": str(length), **strict.authorization}.items():
+        connection.putheader(name, value)
+    connection.endheaders()
+    for _ in range(300):
+        connection.send(b"a")
+        if select.select([connection.sock], [], [], 0.1)[0]:
+            break
+    else:
+        pytest.fail("it is kept for ever")
+    response = connection.getresponse()
+    assert (response.status, b"SIZE_INVALID" in response.read()) == (408, True)
+    connection.close()
 
 
 def test_a_coding_of_the_body_is_not_taken_off(registry: Registry, repository: str) -> None:

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cumulet.common.config import Address, Config, write_private
+from cumulet.common.tls import Authority
 from cumulet.up.hosts import Hosts, Watch, address, is_wanted, with_hosts
 from tests.installation import Installation
 from tests.oci_layout import write_layout
@@ -100,7 +101,7 @@ def test_a_crash_before_the_files_were_made(config: Config, root: Path) -> None:
 
 def test_two_installations(config: Config, root: Path, tmp_path: Path) -> None:
     other = msgspec.structs.replace(config, data_dir=tmp_path / "other")
-    write_private(other.ca_file, b"another authority")
+    Authority.open(other.ca_file, other.ca_file.with_suffix(".key"))
     for each in (config, other):
         names(each, "same.azurecr.io")
         Hosts(each, root).update()

@@ -23,6 +23,8 @@ from cumulet.common.config import Config
 log = logging.getLogger(__name__)
 
 _IDENTITY_TYPE = "Microsoft.ManagedIdentity/userAssignedIdentities"
+_GROUP_WRITE = "microsoft.containerinstance/containergroups/write"
+_JOIN = "Microsoft.Network/virtualNetworks/subnets/join/action"
 _METHODS = frozenset({"GET", "HEAD", "PUT", "PATCH", "POST", "DELETE"})
 _READS = ("GET", "HEAD")
 _CORRELATION = "x-ms-correlation-request-id"
@@ -34,6 +36,18 @@ class _Identity(msgspec.Struct):
 
 class _Resource(msgspec.Struct):
     identity: _Identity | None = None
+
+
+class _Link(msgspec.Struct):
+    id: str
+
+
+class _Linked(msgspec.Struct):
+    subnet_ids: list[_Link] | None = msgspec.field(name="subnetIds", default=None)
+
+
+class _Group(msgspec.Struct):
+    properties: _Linked | None = None
 
 
 class Door:
@@ -205,6 +219,8 @@ class Door:
         if not target.is_access:
             if request.method in ("PUT", "PATCH"):
                 self._demand_identities(body, rights)
+            if fold(target.action) == _GROUP_WRITE:
+                self._demand_subnets(body, rights, target)
             return await self._providers.forward(request, target, caller, correlation, body)
         if request.method == "PUT":
             self._demand_scope(target)
@@ -245,6 +261,29 @@ class Door:
                     f"The client '{rights.caller.app_id}' does not have permission to perform action "
                     f"'{_IDENTITY_TYPE}/assign/action' on the linked scope '{name}', or the linked scope is invalid.",
                 )
+
+    @staticmethod
+    def _demand_subnets(body: bytes | None, rights: Rights, target: Target) -> None:
+        """Who puts a group in a subnet, where it reaches all that is in the virtual network, needs the right to join it."""
+        for subnet in _subnets(body):
+            if not rights.allow(_JOIN, subnet):
+                caller = rights.caller
+                raise ArmError(
+                    403,
+                    "LinkedAuthorizationFailed",
+                    f"The client '{caller.app_id}' with object id '{caller.object_id}' has permission to perform action "
+                    f"'{target.action}' on scope '{target.scope}'; however, it does not have permission to perform action "
+                    f"'{_JOIN}' on the linked scope '{subnet}', or the linked scope is invalid.",
+                )
+
+
+def _subnets(body: bytes | None) -> list[str]:
+    """The ids of the subnets that the body of a container group names. Raises `ArmError` 400."""
+    try:
+        properties = msgspec.json.decode(body or b"{}", type=_Group).properties
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ArmError(400, "InvalidRequestContent", f"The request content was invalid: {error}") from None
+    return [subnet.id for subnet in properties.subnet_ids or ()] if properties is not None else []
 
 
 def _identities(body: bytes | None) -> list[str]:

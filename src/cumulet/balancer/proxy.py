@@ -1,6 +1,8 @@
 """The data plane: a listener for each address and port of a service, and a pipe for each connection.
 
-Where no end point is ready the listener is closed, so that a client is refused at once and not left waiting.
+Where no end point is ready the listener is closed, so that a client is refused at once and not left waiting. As with
+Azure's load balancer, a connection on which nothing moves for some minutes is reset at both ends, unless it is kept
+alive by TCP (keep-alive probes count as well).
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import struct
 from collections.abc import Sequence
 from typing import NamedTuple, cast
 
@@ -17,6 +20,9 @@ from cumulet.common.egress import Egress
 log = logging.getLogger(__name__)
 
 _CONNECT = 5.0
+#: Where `tcpi_segs_in`, the number of segments that came, is in the kernel's `struct tcp_info` (tcp(7)).
+_SEGMENTS_IN = 140
+_RESET = struct.pack("ii", 1, 0)
 
 Endpoint = tuple[str, int]
 
@@ -39,11 +45,13 @@ class Backends:
         self._endpoints: Sequence[Endpoint] = ()
         self._by_client = False
         self._next = 0
+        self.idle: float | None = None
 
-    def set(self, endpoints: Sequence[Endpoint], *, by_client: bool) -> None:
+    def set(self, endpoints: Sequence[Endpoint], *, by_client: bool, idle: float | None) -> None:
         """From now on connections go to these; those that are open stay where they are."""
         self._endpoints = endpoints
         self._by_client = by_client
+        self.idle = idle
 
     def candidates(self, client: str) -> list[Endpoint]:
         """All end points, the one to try first in front."""
@@ -69,10 +77,20 @@ class Proxy:
         """Those that are known, listening or not."""
         return set(self._backends)
 
-    async def set(self, frontend: Frontend, endpoints: Sequence[Endpoint], *, by_client: bool = False) -> None:
-        """Serve a frontend with these end points. Raises `OSError` where the address cannot be listened on."""
+    async def set(
+        self,
+        frontend: Frontend,
+        endpoints: Sequence[Endpoint],
+        *,
+        by_client: bool = False,
+        idle: float | None = None,
+    ) -> None:
+        """Serve a frontend with these end points, and end connections that are idle for so many seconds.
+
+        Raises `OSError` where the address cannot be listened on.
+        """
         backends = self._backends.setdefault(frontend, Backends(self._egress))
-        backends.set(endpoints, by_client=by_client)
+        backends.set(endpoints, by_client=by_client, idle=idle)
         if endpoints and frontend not in self._servers:
             loop = asyncio.get_running_loop()
             self._servers[frontend] = await loop.create_server(
@@ -99,16 +117,24 @@ class _Pipe(asyncio.Protocol):
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
         self.peer: _Pipe | None = None
+        self.moved = False
+        self.ended = False
+        self._segments = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
+        self.moved = True
         if self.peer is not None and self.peer.transport is not None:
             self.peer.transport.write(data)
 
     def eof_received(self) -> bool:
-        """The other end may still have something to say."""
+        """The other end may still have something to say, unless it has said that it has not."""
+        self.ended = True
+        if self.peer is not None and self.peer.ended and self.peer.transport is not None:
+            self.peer.transport.close()
+            return False
         if self.peer is not None and self.peer.transport is not None:
             with contextlib.suppress(OSError, RuntimeError):
                 self.peer.transport.write_eof()
@@ -126,6 +152,25 @@ class _Pipe(asyncio.Protocol):
         if self.peer is not None and self.peer.transport is not None:
             self.peer.transport.close()
 
+    def has_moved(self) -> bool:
+        """Whether anything came since this was last asked, be it a probe that carries nothing."""
+        moved, before = self.moved, self._segments
+        self.moved = False
+        found = self.transport.get_extra_info("socket") if self.transport is not None else None
+        if found is not None:
+            with contextlib.suppress(OSError):
+                information = found.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _SEGMENTS_IN + 4)
+                (self._segments,) = struct.unpack_from("I", information, _SEGMENTS_IN)
+        return moved or self._segments != before
+
+    def reset(self) -> None:
+        """Tell the other end that the connection is no more."""
+        if self.transport is not None:
+            found = self.transport.get_extra_info("socket")
+            with contextlib.suppress(OSError):
+                found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            self.transport.abort()
+
 
 class _Client(_Pipe):
     """A client's half: it waits until an end point has taken the connection."""
@@ -136,6 +181,7 @@ class _Client(_Pipe):
         self._task: asyncio.Task[None] | None = None
         self._early: list[bytes] = []
         self._early_eof = False
+        self._idle: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -180,10 +226,25 @@ class _Client(_Pipe):
             if self._early_eof:
                 transport.write_eof()
             self.transport.resume_reading()
+            self._look()
             return
         self.transport.abort()
 
+    def _look(self) -> None:
+        """See from time to time whether anything moves."""
+        assert self.peer is not None
+        if (idle := self._backends.idle) is None or self.transport is None or self.transport.is_closing():
+            return
+        moved = [half.has_moved() for half in (self, self.peer)]
+        if self._idle is None or any(moved):
+            self._idle = asyncio.get_running_loop().call_later(idle, self._look)
+            return
+        self.peer.reset()
+        self.reset()
+
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        if self._idle is not None:
+            self._idle.cancel()
         if self._task is not None and self.peer is None:
             self._task.cancel()

@@ -7,6 +7,7 @@ import logging
 from typing import Any
 
 from cumulet.balancer.proxy import Endpoint, Frontend, Proxy
+from cumulet.common.ascii import whole_number
 from cumulet.common.egress import Egress
 from cumulet.common.kubernetes import Client, EventRecorder, Informer, KubernetesError, WorkQueue
 from cumulet.common.kubernetes.client import ENDPOINTSLICES, SERVICES
@@ -22,6 +23,9 @@ Key = tuple[str, str]
 _SERVICE_NAME = "kubernetes.io/service-name"
 _NODE_ADDRESS = "127.0.0.1"
 _CLASS = "loadBalancerClass"
+#: Minutes for which a connection may be idle, and Azure's bounds of it.
+_IDLE = "service.beta.kubernetes.io/azure-load-balancer-tcp-idle-timeout"
+_LEAST_IDLE, _MOST_IDLE = 4, 100
 
 
 async def serve(room: Room) -> None:
@@ -90,7 +94,9 @@ class Balancer:
         self._frontends[key] = set(wanted)
         for frontend, endpoints in wanted.items():
             try:
-                await self.proxy.set(frontend, endpoints, by_client=by_client)
+                # A node's port is the node's own, which has no load balancer before it.
+                idle = None if frontend.host == _NODE_ADDRESS else _idle(service)
+                await self.proxy.set(frontend, endpoints, by_client=by_client, idle=idle)
             except OSError as error:
                 assert service is not None
                 message = (
@@ -172,6 +178,13 @@ class Balancer:
 
 def _key(obj: Object) -> Key:
     return obj["metadata"]["namespace"], obj["metadata"]["name"]
+
+
+def _idle(service: Object | None) -> float:
+    """Seconds; what is not a number within the bounds is as if it were not there."""
+    text = ((service or {}).get("metadata", {}).get("annotations") or {}).get(_IDLE, "")
+    minutes = whole_number(text, 3) or 0
+    return 60.0 * (minutes if _LEAST_IDLE <= minutes <= _MOST_IDLE else _LEAST_IDLE)
 
 
 def _given(service: Object) -> str:

@@ -7,8 +7,10 @@ only. Putting the real cloud in a room's place is changing that address.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import random
+import secrets
 import socket
 import stat
 from collections.abc import Collection
@@ -17,6 +19,7 @@ from typing import Literal
 
 import msgspec
 
+from cumulet.common.ascii import is_digits
 from cumulet.common.egress import Egress, Exempt
 
 RoomName = Literal["identity", "registry", "arm", "kube", "scheduler", "controllers", "instances", "node", "balancer"]
@@ -85,8 +88,8 @@ class Address(msgspec.Struct, frozen=True):
 class RegistryLimits(msgspec.Struct, frozen=True, kw_only=True):
     """The bounds within which the registry works: sizes in bytes, times in seconds.
 
-    `upload_stall` is how long the body of a request may stand still before the request is given up, and `upload_idle`
-    how long an upload may before it is forgotten. `collection_grace` is how long content
+    `upload_stall` is how long the body of a request may stand still before the request is given up, in which time it has
+    to bring `upload_rate` bytes a second on the average, and `upload_idle` how long an upload may before it is forgotten. `collection_grace` is how long content
     that nothing needs is kept after a client was told that it is there, which must be longer than any client pauses
     within a push. `collection_interval` is the time from one collection to the next. `login_wait` is how long identity and
     the front door may take to answer for a login, less than clients wait for a token.
@@ -96,10 +99,25 @@ class RegistryLimits(msgspec.Struct, frozen=True, kw_only=True):
     blob_bytes: int = 200 * 1024**3
     page_entries: int = 1000
     upload_stall: float = 120.0
+    upload_rate: float = 240.0
     upload_idle: float = 24 * 3600.0
     collection_grace: float = 3600.0
     collection_interval: float = 600.0
     login_wait: float = 10.0
+
+
+class HttpLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """How long a client of any room's HTTP server may take, in seconds.
+
+    `handshake` is for that of TLS, `head` for the head of a request as a whole, `idle` between two requests. Of a body
+    `body_rate` bytes a second must come, on the average of each `body` seconds in which the server reads.
+    """
+
+    handshake: float = 30.0
+    head: float = 30.0
+    idle: float = 90.0
+    body: float = 60.0
+    body_rate: float = 240.0
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,8 +137,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     cluster: str = "aksdemo2"
     cluster_resource_group: str = "aks-rg2"
     node_name: str = "virtual-node-aci-linux"
+    #: The resource id of the subnet that the virtual node puts its container groups in, where it is not the cluster's own.
+    node_subnet: str | None = None
     registry_suffix: str = "azurecr.io"
     registry_limits: RegistryLimits = RegistryLimits()
+    http_limits: HttpLimits = HttpLimits()
     pod_cidr: str = "10.241.0.0/16"
     service_cidr: str = "10.0.0.0/16"
     external_cidr: str = "127.10.0.0/24"
@@ -141,6 +162,17 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     def node_resource_group(self) -> str:
         """The resource group that holds the container groups, named as AKS names it."""
         return f"MC_{self.cluster_resource_group}_{self.cluster}_{self.location}"
+
+    @property
+    def node_subnet_id(self) -> str:
+        """The subnet of the virtual node's container groups: all of one cluster's reach each other, and no other cluster's."""
+        if self.node_subnet is not None:
+            return self.node_subnet
+        # AKS names a virtual network of its own making after the cluster.
+        number = int.from_bytes(hashlib.sha256(self.cluster.encode()).digest()[:4]) % 10**8
+        group = f"/subscriptions/{self.subscription_id}/resourceGroups/{self.node_resource_group}"
+        network = f"{group}/providers/Microsoft.Network/virtualNetworks/aks-vnet-{number:08}"
+        return f"{network}/subnets/virtual-node-aci"
 
     def url(self, room: RoomName) -> str:
         """The base URL of a room."""
@@ -263,8 +295,30 @@ def default_data_dir() -> Path:
     return Path(base) / "cumulet"
 
 
+def demand_own(data_dir: Path) -> None:
+    """Raises `ConfigError` where somebody else may write in a data directory: root follows what is there.
+
+    Whoever ran `sudo` may, and so may root.
+    """
+    try:
+        found = data_dir.stat()
+    except FileNotFoundError:
+        return
+    trusted = {0, os.geteuid()}
+    if os.geteuid() == 0 and is_digits(caller := os.environ.get("SUDO_UID", "")):
+        trusted.add(int(caller))
+    if found.st_uid not in trusted:
+        raise ConfigError(
+            f"{data_dir} belongs to the user {found.st_uid}, who could have root write anywhere: "
+            "change its owner, or name another --data-dir"
+        )
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ConfigError(f"others may write in {data_dir}: chmod 0700 {data_dir}")
+
+
 def load(data_dir: Path) -> Config:
     """Read the settings of an installation. Raises `ConfigError` where there are none or they are not valid."""
+    demand_own(data_dir)
     path = data_dir / "config.json"
     try:
         config = msgspec.json.decode(path.read_bytes(), type=Config, dec_hook=lambda kind, value: kind(value))
@@ -286,8 +340,9 @@ def save(config: Config) -> None:
 def write_private(path: Path, content: bytes) -> None:
     """Write a file that only its owner can read, atomically and durably; missing folders are made private."""
     private_folder(path.parent)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    # Nobody can know the name and put a link there.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)

@@ -13,6 +13,7 @@ import contextlib
 import functools
 import gc
 import logging
+import resource
 import signal
 import socket
 import ssl
@@ -30,16 +31,21 @@ from cumulet.common.config import (
     AuthorityName,
     Config,
     ConfigError,
+    HttpLimits,
     RoomName,
     private_folder,
     room_id,
     scraper_id,
 )
+from cumulet.common.connections import Connection, ConnectionOptions
 
 log = logging.getLogger(__name__)
 
 #: Bytes of a body that wait for their handler; bodies come in pieces of about that size.
 _READ_BUFFER = 512 * 1024
+
+#: How many descriptors a room has at most, if it may.
+_DESCRIPTORS = 65536
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -124,37 +130,50 @@ class Room:
         plain: bool = False,
         clients: AuthorityName | bytes = "rooms",
         around: Callable[[Handler], Handler] = lambda handler: handler,
+        limits: HttpLimits | None = None,
     ) -> AsyncIterator[None]:
         """Serve HTTP/1.1 on the room's listeners, or on others, over TLS unless `plain`, while the context is open.
 
         `clients` is the authority of client certificates (`server_tls`).
 
+        `limits` bounds what a connection may take where that is not what the settings say.
+
         `handler` is an aiohttp application, or for hot paths a bare coroutine from request to response; `around` puts
         something in front of it.
         """
         runner: web.AppRunner | web.ServerRunner
+        options: ConnectionOptions
         if isinstance(handler, web.Application):
-            runner = web.AppRunner(
-                handler,
-                access_log=None,
-                handler_cancellation=True,
-                shutdown_timeout=2 * GRACE,
-                read_bufsize=_READ_BUFFER,
-                auto_decompress=False,  # nobody of ours takes `Content-Encoding`, and what is packed grows
-            )
+            runner = web.AppRunner(handler, handler_cancellation=True, shutdown_timeout=2 * GRACE)
+            # Nobody of ours takes `Content-Encoding`, and what is packed grows.
+            options = {"read_bufsize": _READ_BUFFER, "auto_decompress": False}
         else:
-            server = web.Server(handler, access_log=None, handler_cancellation=True, auto_decompress=False)
-            runner = web.ServerRunner(server, shutdown_timeout=2 * GRACE)
+            runner = web.ServerRunner(web.Server(handler, handler_cancellation=True), shutdown_timeout=2 * GRACE)
+            options = {"auto_decompress": False}
         await runner.setup()
-        assert runner.server is not None
-        runner.server.request_handler = around(runner.server.request_handler)
+        server = runner.server
+        assert server is not None
+        server.request_handler = around(server.request_handler)
+        bounds = limits or self.config.http_limits
+        loop = asyncio.get_running_loop()
+        accepting: list[asyncio.AbstractServer] = []
         try:
             context = None if plain else self.server_tls(clients)
             for listener in listeners or self.listeners:
-                await web.SockSite(runner, listener, ssl_context=context, backlog=1024).start()
+                accepting.append(
+                    await loop.create_server(
+                        lambda: Connection(server, bounds, **options),
+                        sock=listener,
+                        ssl=context,
+                        ssl_handshake_timeout=None if plain else bounds.handshake,
+                        backlog=1024,
+                    )
+                )
             yield
         finally:
-            cut_off = asyncio.get_running_loop().call_later(GRACE, _cut_off, runner.server)
+            for each in accepting:
+                each.close()
+            cut_off = loop.call_later(GRACE, _cut_off, server)
             try:
                 await runner.cleanup()
             finally:
@@ -252,6 +271,14 @@ def listen(address: Address) -> socket.socket:
     return listener
 
 
+def _allow_connections() -> None:
+    """Have as many descriptors as may be: where there are no more, clients wait until another has been let go."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def run(
     name: RoomName,
     config: Config,
@@ -264,6 +291,7 @@ def run(
 ) -> None:
     """Run a room in this process until SIGTERM or SIGINT. SIGHUP tells it that there are new certificates."""
     logs.configure(name, log_file)
+    _allow_connections()
 
     async def main() -> None:
         room = Room(name, config, listeners or [listen(address) for address in config.listening(name)], on_ready)

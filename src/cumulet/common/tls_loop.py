@@ -17,7 +17,7 @@ from typing import IO, Any
 import uvloop
 
 from cumulet.common.tls_threads import Threads
-from cumulet.common.tls_transport import Shared, TlsTransport
+from cumulet.common.tls_transport import HANDSHAKE_SECONDS, Shared, TlsTransport
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ _PAUSE_SECONDS = 1.0
 
 
 class Loop(uvloop.Loop):
-    """`create_server` with `ssl` and `sock`, and `sendfile` to the connections of such a server."""
+    """`create_server` with `ssl` and `sock`, with `ssl_handshake_timeout`, and `sendfile` to the connections of such a server."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +40,10 @@ class Loop(uvloop.Loop):
         """As asyncio's."""
         context, listener = options.get("ssl"), options.get("sock")
         if isinstance(context, ssl.SSLContext) and isinstance(listener, socket.socket):
-            return _Server(listener, Shared.make(self, context, self._threads, self._leaving), protocol_factory)
+            shared = Shared.make(
+                self, context, self._threads, self._leaving, options.get("ssl_handshake_timeout") or HANDSHAKE_SECONDS
+            )
+            return _Server(listener, shared, protocol_factory)
         return await super().create_server(protocol_factory, *args, **options)
 
     async def sendfile(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import math
 import os
 import socket
 import ssl
@@ -18,7 +19,8 @@ from typing import IO, Any, NamedTuple
 
 from cumulet.common.tls_threads import Incoming, Outgoing, Threads, Work
 
-_HANDSHAKE_SECONDS = 30.0
+#: What a client gets for the handshake where nothing else is said.
+HANDSHAKE_SECONDS = 30.0
 #: How long the other end gets to read the last of what it was sent, and to close.
 _LINGER_SECONDS = 5.0
 #: The most that one turn of the loop reads of one connection, and what a TLS record holds (RFC 8446, section 5.1).
@@ -39,6 +41,7 @@ class Shared(NamedTuple):
     leaving: set[socket.socket]
     #: Good for one turn of the loop.
     buffer: memoryview
+    handshake: float
 
     @classmethod
     def make(
@@ -47,9 +50,10 @@ class Shared(NamedTuple):
         context: ssl.SSLContext,
         threads: Threads,
         leaving: set[socket.socket],
+        handshake: float = HANDSHAKE_SECONDS,
     ) -> Shared:
-        """With a buffer."""
-        return cls(loop, context, threads, leaving, memoryview(bytearray(_READ)))
+        """With a buffer; `handshake` are the seconds that a client gets for it."""
+        return cls(loop, context, threads, leaving, memoryview(bytearray(_READ)), handshake)
 
 
 class TlsTransport(asyncio.Transport):
@@ -79,7 +83,7 @@ class TlsTransport(asyncio.Transport):
         self._connected = self._writing_paused = self._reading_paused = False
         self._lent = False  # a thread has the connection
         self._closing = self._lost = False
-        self._timer = self._loop.call_later(_HANDSHAKE_SECONDS, self.abort)
+        self._timer = self._loop.call_later(shared.handshake, self.abort)
         self._loop.add_reader(self._fd, self._handshake)
 
     # What a protocol asks of its transport.
@@ -191,19 +195,19 @@ class TlsTransport(asyncio.Transport):
             raise ConnectionResetError("the connection was lost") from error
         return count
 
-    async def receive(self, count: int, take: Callable[[memoryview], None], patience: float) -> None:
+    async def receive(self, count: int, take: Callable[[memoryview], None], patience: float, least: int = 1) -> None:
         """Hand the next `count` bytes to `take`, in a thread and past the protocol.
 
-        A piece is good only while `take` runs. What comes before the end of the connection, or before nothing comes for
-        `patience` seconds, is taken. Raises `ConnectionResetError`, `TimeoutError`, and what `take` raises.
+        A piece is good only while `take` runs. What comes before the end of the connection, or before `patience` seconds
+        bring less than `least` bytes, is taken. Raises `ConnectionResetError`, `TimeoutError`, and what `take` raises.
         """
         try:
-            await self._lend(Incoming(count, take), patience)
+            await self._lend(Incoming(count, take), patience, least)
         except ConnectionError as error:
             self._lose(error)
             raise
 
-    async def _lend(self, work: Work, patience: float | None = None) -> None:
+    async def _lend(self, work: Work, patience: float = math.inf, least: int = 1) -> None:
         """Let threads have the connection until some work is done. OpenSSL's are used by one thread at a time."""
         if self._queue:
             await self._wait()
@@ -212,16 +216,16 @@ class TlsTransport(asyncio.Transport):
         self._lent = True
         self._loop.remove_reader(self._fd)
         try:
+            left, until = work.left, self._loop.time() + patience
             while not await self._step(work):
-                left = work.left
-                try:
-                    async with asyncio.timeout(patience):
+                if left - work.left >= least:
+                    left, until = work.left, self._loop.time() + patience
+                elif self._loop.time() >= until:
+                    raise TimeoutError
+                # What comes up to then is taken also where it is less than was awaited.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout_at(None if until == math.inf else until):
                         await self._other_end(work.awaited)
-                except TimeoutError:
-                    if await self._step(work):  # less than was awaited has come
-                        break
-                    if work.left == left:
-                        raise
         except asyncio.CancelledError:
             self._lose(None)  # the work is half done
             raise

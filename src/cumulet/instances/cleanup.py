@@ -18,8 +18,9 @@ from pathlib import Path
 
 from cumulet.common.ascii import is_digits
 from cumulet.common.config import Config
+from cumulet.instances.firewall import remove_tables
 from cumulet.instances.mounts import unmount_beneath
-from cumulet.instances.sandbox import installation_id, unmount
+from cumulet.instances.names import bridge_name, installation_id, link_prefix
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _NAMESPACES = Path("/run/netns")
@@ -34,7 +35,8 @@ def cleanup(config: Config) -> list[str]:
     removed = [
         *_end_processes(folder, name),
         *(f"mount {point}" for point in unmount_beneath(folder)),
-        *_delete_network(name),
+        *_delete_network(config),
+        *remove_tables(config),
         *_delete_control_groups(f"cumulet-{name}"),
     ]
     # What a runtime knows of containers that are gone; the groups themselves are kept, to be run again.
@@ -91,22 +93,25 @@ def _kill(pids: list[int]) -> None:
             os.close(pidfd)
 
 
-def _delete_network(name: str) -> list[str]:
+def _delete_network(config: Config) -> list[str]:
+    bridge, name = bridge_name(config), installation_id(config)
     found = sorted(_NAMESPACES.glob(f"cumulet-{name}-*")) if _NAMESPACES.is_dir() else []
     removed = []
-    for link in sorted(Path("/sys/class/net").glob(f"cb{name}/brif/*")):
+    for link in sorted(Path("/sys/class/net").glob(f"{link_prefix(config)}*")):
         _ip("link", "delete", link.name)
         removed.append(f"link {link.name}")
     for path in found:
         _ip("netns", "delete", path.name)
         removed.append(f"network namespace {path.name}")
-    if Path(f"/sys/class/net/cb{name}").exists():
-        _ip("link", "delete", f"cb{name}")
-        removed.append(f"bridge cb{name}")
-    # The first `ip netns add` of a machine made the folder and mounted it on itself.
+    if Path(f"/sys/class/net/{bridge}").exists():
+        _ip("link", "delete", bridge)
+        removed.append(f"bridge {bridge}")
+    # The first `ip netns add` of a machine made the folder and mounted it on itself. Somebody else may use it by now:
+    # then it is busy, and stays.
     if _NAMESPACES.is_dir() and not any(_NAMESPACES.iterdir()):
-        unmount(_NAMESPACES)
-        _NAMESPACES.rmdir()
+        subprocess.run(["umount", str(_NAMESPACES)], capture_output=True, check=False)
+        with contextlib.suppress(OSError):
+            _NAMESPACES.rmdir()
     return removed
 
 

@@ -25,7 +25,7 @@ from cumulet.instances.bundle import BundleError, describe, forget_configuration
 from cumulet.instances.execute import run_in
 from cumulet.instances.images import Images, Pulled
 from cumulet.instances.meter import Meter
-from cumulet.instances.model import Container, Probe
+from cumulet.instances.model import Container, Probe, virtual_network
 from cumulet.instances.mounts import unmount_beneath
 from cumulet.instances.places import Places, remove_tree
 from cumulet.instances.pull import Login, PullError
@@ -38,6 +38,8 @@ from cumulet.instances.volumes import Volumes
 
 log = logging.getLogger(__name__)
 
+#: How much of a group's uid is in the names of its containers; groups that are there at once differ in it.
+UID_PART = 13
 _STABLE = 600.0
 _ALWAYS, _NEVER = "Always", "Never"
 #: In a container's folder: its volumes, until it has them.
@@ -100,7 +102,7 @@ class Group:
         for name in names:
             await self._services.runtime.remove(self.cid(name))
         await self._services.meter.stop(self.record.uid)
-        await self._services.network.destroy(self.record.uid)
+        await self._services.network.destroy(self.record.uid, self.record.status.ip)
         self._services.network.release(self.record.status.ip)
         for folder in (self._places.folder, self._places.before):
             await asyncio.to_thread(unmount_beneath, folder)
@@ -118,7 +120,7 @@ class Group:
         """The runtime's id of the newest attempt of a container."""
         status = self._status(name)
         mark = str(self._number(name)) if status.numbered else name
-        return f"{self._services.installation}-{self.record.uid[:13]}-{mark}-{status.attempt}"
+        return f"{self._services.installation}-{self.record.uid[:UID_PART]}-{mark}-{status.attempt}"
 
     @property
     def control_group(self) -> str:
@@ -194,7 +196,8 @@ class Group:
         status.provisioning_state = "Creating"
         await self._save()
         network, *_ = await asyncio.gather(
-            services.network.create(self.record.uid, status.ip), asyncio.to_thread(self._volumes.make)
+            services.network.create(self.record.uid, status.ip, virtual_network(self.record.properties)),
+            asyncio.to_thread(self._volumes.make),
         )
         self._namespace = network
         for container in self.record.properties.init_containers:
@@ -210,7 +213,7 @@ class Group:
         self.record.status.state = state
         self.record.status.provisioning_state = provisioning_state
         await self._durably(lambda: self._services.meter.stop(self.record.uid))
-        await self._services.network.destroy(self.record.uid)
+        await self._services.network.destroy(self.record.uid, self.record.status.ip)
         await self._save()
 
     async def _fail(self, reason: str) -> None:

@@ -14,13 +14,14 @@ from cumulet.common.arm import ArmError, ResourceId
 from cumulet.common.config import Config
 from cumulet.common.resolver import LoginServerResolver
 from cumulet.common.tasks import TaskSet
-from cumulet.instances.group import Group, Services
+from cumulet.instances.group import UID_PART, Group, Services
 from cumulet.instances.images import Images
 from cumulet.instances.meter import Meter
-from cumulet.instances.model import Container, GroupProperties
+from cumulet.instances.model import Container, GroupProperties, virtual_network
+from cumulet.instances.names import installation_id
 from cumulet.instances.places import Places
 from cumulet.instances.runtime import Runtime
-from cumulet.instances.sandbox import Network, installation_id
+from cumulet.instances.sandbox import Network
 from cumulet.instances.store import GroupRecord, GroupStatus, Store
 
 
@@ -67,7 +68,13 @@ class Groups:
 
     async def open(self) -> None:
         """Make the bridge and go on with every group that there was."""
-        await self._network.open()
+        await self._network.open(
+            {
+                record.status.ip: virtual_network(record.properties)
+                for record in self._records
+                if record.status.ip and record.status.state not in ("Succeeded", "Failed")
+            }
+        )
         for record in self._records:
             group = self._group(record)
             self._groups[record.key] = group
@@ -83,6 +90,7 @@ class Groups:
         """This process ends; the containers run on."""
         for group in self._groups.values():
             group.detach()
+        self._network.close()
 
     def all(self) -> list[Group]:
         """Every group, those that are being deleted among them."""
@@ -132,13 +140,20 @@ class Groups:
             existing.renew(record)
             self._note(record)
             return existing, False
-        record = GroupRecord(str(uuid.uuid4()), key, resource_id, location, tags, properties, GroupStatus())
+        record = GroupRecord(self._new_uid(), key, resource_id, location, tags, properties, GroupStatus())
         await self._store.put(record)
         group = self._group(record)
         self._groups[key] = group
         self._note(record)
         group.start()
         return group, True
+
+    def _new_uid(self) -> str:
+        """One that differs from all others also in what of it is in the names of containers."""
+        taken = {group.record.uid[:UID_PART] for group in self._groups.values()}
+        while (uid := str(uuid.uuid4()))[:UID_PART] in taken:
+            pass
+        return uid
 
     async def put_tags(self, group: Group, tags: dict[str, str]) -> None:
         """Replace a group's tags."""
@@ -212,4 +227,5 @@ def _fixed(properties: GroupProperties) -> object:
         [(volume.name, volume.kind) for volume in properties.volumes],
         properties.restart_policy,
         properties.os_type,
+        properties.subnet_ids,
     )

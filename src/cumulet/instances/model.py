@@ -7,9 +7,20 @@ Ours beside ACI's: `args` of a container, which follow `command` or, where that 
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
+
+from cumulet.common.ascii import fold
+
+#: Microsoft.Network's names: letters, digits, underscores, periods and hyphens, to 80 characters.
+_WORD = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,78}[A-Za-z0-9_])?"
+#: The id of a subnet, and in it that of its virtual network.
+SUBNET = re.compile(
+    r"(?ai:(/subscriptions/[0-9a-f-]{36}/resourceGroups/[-A-Za-z0-9_.()]{1,90}"
+    rf"/providers/Microsoft\.Network/virtualNetworks/{_WORD})/subnets/{_WORD})"
+)
 
 
 class _Base(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -205,12 +216,18 @@ class DnsConfig(_Base):
         return found
 
 
+class SubnetId(_Base):
+    """A subnet that the group is in."""
+
+    id: str
+    name: str | None = None
+
+
 class GroupProperties(_Base):
     """The whole group."""
 
     UNSUPPORTED = (
         "diagnostics",
-        "subnet_ids",
         "encryption_properties",
         "extensions",
         "confidential_compute_properties",
@@ -233,7 +250,7 @@ class GroupProperties(_Base):
     termination_grace_period_seconds: _Seconds = 30
     hostname: str | None = None
     diagnostics: Any = None
-    subnet_ids: Any = None
+    subnet_ids: list[SubnetId] = []
     encryption_properties: Any = None
     extensions: Any = None
     confidential_compute_properties: Any = None
@@ -246,6 +263,14 @@ class GroupProperties(_Base):
     def all_containers(self) -> list[Container]:
         """Every container, those that run first at the front."""
         return [*self.init_containers, *self.containers]
+
+
+def virtual_network(properties: GroupProperties) -> str | None:
+    """The id, in lower case, of the virtual network that the group is in; ids are compared without case."""
+    for subnet in properties.subnet_ids:
+        if match := SUBNET.fullmatch(subnet.id):
+            return fold(match[1])
+    return None
 
 
 def shown(properties: GroupProperties) -> dict[str, Any]:

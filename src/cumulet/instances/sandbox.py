@@ -4,45 +4,57 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import hashlib
 import ipaddress
 import os
 from asyncio.subprocess import PIPE
+from collections.abc import Mapping
 from pathlib import Path
 
 from cumulet.common.config import Config
+from cumulet.instances import names
+from cumulet.instances.firewall import Firewall, FirewallError, Member
 
 
 class SandboxError(Exception):
     """The kernel did not do what was asked."""
 
 
-def installation_id(config: Config) -> str:
-    """Eight characters that tell this installation's names in the kernel from another's."""
-    return hashlib.sha256(str(config.data_dir).encode()).hexdigest()[:8]
-
-
-def bridge_name(config: Config) -> str:
-    """The link that the groups of this installation hang on."""
-    return f"cb{installation_id(config)}"
-
-
 class Network:
-    """The bridge, and who has which address. An address is used again as late as can be."""
+    """The bridge, who has which address, and who reaches whom. An address is used again as late as can be."""
 
     def __init__(self, config: Config, taken: set[str]) -> None:
-        self._id = installation_id(config)
-        self.bridge = bridge_name(config)
-        self._range = ipaddress.ip_network(config.pod_cidr)
+        self._config = config
+        self.bridge = names.bridge_name(config)
+        self._range = ipaddress.IPv4Network(config.pod_cidr)
         self.gateway = str(self._range.network_address + 1)
         self._taken = set(taken) | {self.gateway}
         self._next = 1
+        self._firewall = Firewall(config)
 
-    async def open(self) -> None:
-        """Make the bridge where it is not there."""
+    async def open(self, members: Mapping[str, str | None]) -> None:
+        """Make the bridge where it is not there, and the rules for the groups that there are.
+
+        `members` says in which virtual network the group with an address is, if in any. Raises `SandboxError`.
+        """
+        found = {ipaddress.IPv4Address(address): network for address, network in members.items()}
+        try:
+            # Groups that run meanwhile keep what they may reach, and nothing else.
+            await self._firewall.open(
+                Member(address, network) for address, network in found.items() if address in self._range
+            )
+        except FirewallError as error:
+            raise SandboxError(str(error)) from None
         if not Path(f"/sys/class/net/{self.bridge}").exists():
             await _ip(f"link add {self.bridge} type bridge forward_delay 0")
-        await _ip(f"addr replace {self.gateway}/{self._range.prefixlen} dev {self.bridge}\nlink set {self.bridge} up")
+        await _ip(
+            f"link set {self.bridge} addrgenmode none\n"
+            f"addr replace {self.gateway}/{self._range.prefixlen} dev {self.bridge}\n"
+            f"link set {self.bridge} up"
+        )
+
+    def close(self) -> None:
+        """This process ends; the network stays."""
+        self._firewall.close()
 
     def allocate(self) -> str:
         """An address for a group. Raises `SandboxError` where none is left."""
@@ -56,39 +68,64 @@ class Network:
         raise SandboxError(f"no address is left in {self._range}")
 
     def release(self, address: str) -> None:
-        """The address may be used again."""
+        """The address may be used again: its group has been destroyed, and its rules with it."""
         self._taken.discard(address)
 
     def namespace(self, uid: str) -> str:
         """The name of a group's namespace."""
-        return f"cumulet-{self._id}-{uid[:12]}"
+        return names.namespace_name(self._config, uid)
 
-    async def create(self, uid: str, address: str) -> Path:
-        """Make a group's namespace with its address, or take the one that is there; the file that names it."""
-        name = self.namespace(uid)
+    async def create(self, uid: str, address: str, network: str | None = None) -> Path:
+        """Make a group's namespace with its address, or take the one that is there; the file that names it.
+
+        It reaches, and is reached by, the groups of the same virtual network; without one, none. Raises `SandboxError`.
+        """
+        own = ipaddress.IPv4Address(address)
+        if own not in self._range:
+            raise SandboxError(f"{address} is not in the range of the pods, {self._range}")
+        name, link = self.namespace(uid), names.link_name(self._config, own)
         path = Path("/run/netns") / name
+        try:
+            await self._firewall.add(Member(own, network))
+        except FirewallError as error:
+            raise SandboxError(str(error)) from None
         if path.exists():
             if await self._is_whole(name, address):
                 return path
-            await self.destroy(uid)
-        link = f"cv{uid.replace('-', '')[:12]}"
+            await self._delete(name, own)
         await _ip(
             f"netns add {name}\n"
-            f"link add {link} type veth peer name eth0 netns {name}\n"
-            f"link set {link} master {self.bridge} up"
+            f"link add {link} type veth peer name eth0 address {names.mac_address(own)} netns {name}\n"
+            # Ports that are isolated do not reach each other, also where there are no rules.
+            f"link set {link} addrgenmode none master {self.bridge}\n"
+            f"link set {link} type bridge_slave isolated {'off' if network else 'on'}\n"
+            f"link set {link} up"
         )
         await _ip(
             "link set lo up\n"
             f"addr add {address}/{self._range.prefixlen} dev eth0\n"
-            "link set eth0 up\n"
+            # IPv6 does not leave the group.
+            "link set eth0 addrgenmode none up\n"
             f"route add default via {self.gateway}",
             namespace=name,
         )
         return path
 
-    async def destroy(self, uid: str) -> None:
-        """Remove a group's namespace, and with it its link."""
-        name = self.namespace(uid)
+    async def destroy(self, uid: str, address: str) -> None:
+        """Remove a group's namespace, and with it its link, and then its rules. Raises `SandboxError`."""
+        if address:
+            own = ipaddress.IPv4Address(address)
+            await self._delete(self.namespace(uid), own)
+            try:
+                await self._firewall.remove(own)
+            except FirewallError as error:
+                raise SandboxError(str(error)) from None
+
+    async def _delete(self, name: str, address: ipaddress.IPv4Address) -> None:
+        # The kernel ends a namespace, and what is in it, some time after its name has gone.
+        link = names.link_name(self._config, address)
+        if Path(f"/sys/class/net/{link}").exists():
+            await _ip(f"link delete {link}")
         if (Path("/run/netns") / name).exists():
             await _ip(f"netns delete {name}")
 

@@ -21,6 +21,7 @@ from cumulet.common.arm import ArmError
 from cumulet.common.ascii import fold
 from cumulet.instances import amounts, security_context
 from cumulet.instances.model import (
+    SUBNET,
     Container,
     Credential,
     DnsConfig,
@@ -210,6 +211,13 @@ def check_group(group: str, properties: GroupProperties) -> None:
         _check_dns(properties.dns_config)
     if properties.ip_address is not None:
         _check_address(properties.ip_address)
+    if len(properties.subnet_ids) > 1:
+        raise _invalid("properties.subnetIds", "A container group is in at most one subnet.")
+    for number, subnet in enumerate(properties.subnet_ids):
+        if not SUBNET.fullmatch(subnet.id):
+            raise _invalid(
+                f"properties.subnetIds[{number}].id", f"'{said(subnet.id)}' is not the resource id of a subnet."
+            )
     if len(properties.image_registry_credentials) > _CREDENTIALS:
         raise _invalid(
             "properties.imageRegistryCredentials", f"A container group has at most {_CREDENTIALS} credentials."

@@ -76,7 +76,8 @@ async def container_group(pod: Object, references: References, config: Config) -
         "restartPolicy": spec.get("restartPolicy", "Always"),
         "osType": "Linux",
         "volumes": volumes,
-        "ipAddress": {"type": "Public", "ports": ports},
+        "ipAddress": {"type": "Private", "ports": ports},
+        "subnetIds": [{"id": config.node_subnet_id}],
         "terminationGracePeriodSeconds": min(spec.get("terminationGracePeriodSeconds", 30), 2**31 - 1),
         "hostname": (spec.get("hostname") or pod["metadata"]["name"])[:_NAME_LIMIT].rstrip("-."),
     }

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 import aiohttp
 from aiohttp import web
 
+from cumulet.common.config import RegistryLimits
 from cumulet.common.tls_transport import TlsTransport
 from cumulet.registry.content import Part, through
 from cumulet.registry.errors import OciError
@@ -22,21 +23,27 @@ class BrokenBodyError(OciError):
     """The body broke off, or is not what its headers say; what came before may still be of use."""
 
 
-async def pieces(request: web.BaseRequest, stall: float) -> AsyncIterator[bytes]:
+async def pieces(request: web.BaseRequest, limits: RegistryLimits) -> AsyncIterator[bytes]:
     """The body in pieces of at most 1 MiB.
 
-    Raises `BrokenBodyError`: 408 where nothing came for `stall` seconds, 400 where its encoding is wrong.
+    Raises `BrokenBodyError`: 408 where it came slower than the limits allow, 400 where its encoding is wrong.
     """
+    loop, least = asyncio.get_running_loop(), _least(limits)
+    waited, came = 0.0, 0
     while True:
+        began = loop.time()
         try:
-            async with asyncio.timeout(stall):
+            async with asyncio.timeout(limits.upload_stall - waited):
                 piece = await request.content.read(_PIECE)
         except TimeoutError:
-            raise _stalled(stall) from None
+            raise _stalled(limits) from None
         except aiohttp.ClientPayloadError as error:
             raise BrokenBodyError(400, "SIZE_INVALID", f"the body is broken: {error}") from None
         if not piece:
             return
+        waited, came = waited + loop.time() - began, came + len(piece)
+        if came >= least:
+            waited, came = 0.0, 0
         yield piece
 
 
@@ -46,15 +53,17 @@ class Body(Part):
     `check` is told how many bytes there are so far, and refuses what is too much; a known length has been checked before.
     """
 
-    def __init__(self, request: web.BaseRequest, stall: float, check: Callable[[int], None]) -> None:
-        super().__init__(self._checked(request, stall, check))
+    def __init__(self, request: web.BaseRequest, limits: RegistryLimits, check: Callable[[int], None]) -> None:
+        super().__init__(self._checked(request, limits, check))
         self._request = request
-        self._stall = stall
+        self._limits = limits
 
     @staticmethod
-    async def _checked(request: web.BaseRequest, stall: float, check: Callable[[int], None]) -> AsyncIterator[bytes]:
+    async def _checked(
+        request: web.BaseRequest, limits: RegistryLimits, check: Callable[[int], None]
+    ) -> AsyncIterator[bytes]:
         received = 0
-        async for piece in pieces(request, stall):
+        async for piece in pieces(request, limits):
             received += len(piece)
             check(received)
             yield piece
@@ -78,9 +87,9 @@ class Body(Part):
         try:
             if early:
                 await through(asyncio.get_running_loop().run_in_executor(None, take, early))
-            await transport.receive(left, count, self._stall)
+            await transport.receive(left, count, self._limits.upload_stall, _least(self._limits))
         except TimeoutError:
-            raise _stalled(self._stall) from None
+            raise _stalled(self._limits) from None
         except ConnectionError as error:
             raise BrokenBodyError(400, "SIZE_INVALID", f"the body broke off: {error}") from None
         finally:
@@ -98,5 +107,10 @@ def _count_on(request: web.BaseRequest, passed: int) -> None:
         passed -= len(nothing)
 
 
-def _stalled(seconds: float) -> BrokenBodyError:
-    return BrokenBodyError(408, "SIZE_INVALID", f"nothing came for {seconds} seconds")
+def _least(limits: RegistryLimits) -> int:
+    return max(1, int(limits.upload_stall * limits.upload_rate))
+
+
+def _stalled(limits: RegistryLimits) -> BrokenBodyError:
+    text = f"less than {_least(limits)} bytes came in {limits.upload_stall} seconds"
+    return BrokenBodyError(408, "SIZE_INVALID", text)

@@ -148,7 +148,7 @@ class Manifests:
         limit = self._limits.manifest_bytes
         body = bytearray()
         if (request.content_length or 0) <= limit:
-            async for piece in bodies.pieces(request, self._limits.upload_stall):
+            async for piece in bodies.pieces(request, self._limits):
                 body += piece
                 if len(body) > limit:
                     break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import aiohttp
+import msgspec
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
@@ -103,7 +104,9 @@ async def serve(room: Room) -> None:
                 ("/v2/{path:(?s:.*)}", distribution.handle),
             ):
                 app.router.add_route("*", path, observer.observed(handler))
-            async with room.serving(app, around=answers.around):
+            # Bodies are given up by whoever reads them, and in the registry's own words.
+            bounds = msgspec.structs.replace(config.http_limits, body=2 * config.registry_limits.upload_stall)
+            async with room.serving(app, around=answers.around, limits=bounds):
                 tasks.start_essential(collector.run(), "collection")
                 tasks.start_essential(deliveries.run(tasks), "deliveries")
                 room.ready()

@@ -152,7 +152,7 @@ class Uploads:
         algorithm = digest.partition(":")[0] if digest is not None else upload.algorithm
         try:
             self._demand_size(registry, offset, request.content_length or 0)
-            body = bodies.Body(request, self._limits.upload_stall, check)
+            body = bodies.Body(request, self._limits, check)
             after = await self._content.append(upload.session, body, algorithm)
             if expected not in (None, after - offset):
                 raise wrong

@@ -10,18 +10,22 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import hashlib
 import os
 import re
+import ssl
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import msgspec
 
 from cumulet.common import config as settings
 from cumulet.common.config import Address, Config
+from cumulet.up import etc
 
 _HTTPS = 443
 _CLIENTS = ("docker", "containers")
@@ -50,8 +54,34 @@ def is_wanted(config: Config) -> bool:
     return address(config) in config.more_addresses.get("registry", [])
 
 
-class _Made(msgspec.Struct):
+class _Place(NamedTuple):
+    """A client's folder for a server."""
+
+    client: str
+    server: str
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The folders on the way, from the root."""
+        return ("etc", self.client, "certs.d", self.server)
+
+
+class _File(NamedTuple):
+    """A certificate of ours."""
+
+    place: _Place
+    name: str
+
+
+class _Made(NamedTuple):
     """The files and folders that were made, in order."""
+
+    files: list[_File]
+    folders: list[tuple[str, ...]]
+
+
+class _Journal(msgspec.Struct):
+    """The same as paths, on disk."""
 
     files: list[str] = []
     folders: list[str] = []
@@ -63,8 +93,8 @@ class Hosts:
     def __init__(self, config: Config, root: Path = Path("/")) -> None:
         self._config = config
         self._address = address(config).host
+        self._root = root
         self._hosts = root / "etc" / "hosts"
-        self._folders = [root / "etc" / client / "certs.d" for client in _CLIENTS]
         self._journal = config.data_dir / "run" / "hosts.json"
         name = hashlib.sha256(os.fsencode(config.data_dir.absolute())).hexdigest()[:8]
         self._begin = f"# BEGIN cumulet {name}".encode()
@@ -76,17 +106,18 @@ class Hosts:
         servers = _servers(self._config)
         self._write_block(servers)
         made = self._made()
-        wanted = {str(folder / server) for folder in self._folders for server in servers}
-        for file in [file for file in made.files if str(Path(file).parent) not in wanted]:
+        wanted = [_Place(client, server) for client in _CLIENTS for server in servers]
+        for file in [file for file in made.files if file.place not in wanted]:
             self._remove(made, file)
-        for folder in sorted(wanted):
-            if not any(str(Path(file).parent) == folder for file in made.files):
-                self._add(made, Path(folder))
+        for place in wanted:
+            if not any(file.place == place for file in made.files):
+                self._add(made, place)
 
     def is_stale(self) -> bool:
         """Tell whether a client has an authority other than the current one."""
         authority = self._config.ca_file.read_bytes()
-        return any(Path(file).read_bytes() != authority for file in self._made().files if Path(file).exists())
+        files = (self._root.joinpath(*file.place.parts, file.name) for file in self._made().files)
+        return any(file.read_bytes() != authority for file in files if file.exists())
 
     def remove(self) -> list[str]:
         """Take everything away; what that was, a line a thing."""
@@ -96,10 +127,9 @@ class Hosts:
         made = self._made()
         for file in list(made.files):
             self._remove(made, file)
-            removed.append(f"certificate {file}")
-        for folder in reversed(made.folders):
-            with contextlib.suppress(OSError):  # somebody else put something there
-                Path(folder).rmdir()
+            removed.append(f"certificate {self._root.joinpath(*file.place.parts, file.name)}")
+        for parts in reversed(made.folders):
+            self._remove_folder(parts)
         self._journal.unlink(missing_ok=True)
         return removed
 
@@ -133,14 +163,26 @@ class Hosts:
 
     def _has_block(self) -> bool:
         try:
-            return self._begin in self._hosts.read_bytes()
+            with etc.folder(self._root, ("etc",)) as folder:
+                return self._begin in (etc.read(folder, "hosts") or b"")
         except FileNotFoundError:
             return False
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[BinaryIO]:
-        """The file, which other installations leave alone meanwhile."""
-        with os.fdopen(os.open(self._hosts, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644), "r+b", 0) as file:
+        """The file, which other installations leave alone meanwhile. Raises `OSError` where it is a link or no file."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        with etc.folder(self._root, ("etc",)) as folder:
+            try:
+                opened = os.open("hosts", flags, 0o644, dir_fd=folder)
+            except OSError as error:
+                if error.errno != errno.ELOOP:
+                    raise
+                why = "is a symbolic link, which is not followed: replace it by a file, or run without --hosts"
+                raise OSError(error.errno, f"{self._hosts} {why}") from None
+        with os.fdopen(opened, "r+b", 0) as file:
+            if not stat.S_ISREG(os.fstat(opened).st_mode):
+                raise OSError(errno.EINVAL, f"{self._hosts} is not a file")
             fcntl.flock(file, fcntl.LOCK_EX)
             yield file
 
@@ -162,38 +204,79 @@ class Hosts:
     # The folders of docker and containers/image.
 
     def _made(self) -> _Made:
+        """What the journal says, less what could not have been made here: its folder may be another user's."""
         try:
-            return msgspec.json.decode(self._journal.read_bytes(), type=_Made)
+            noted = msgspec.json.decode(self._journal.read_bytes(), type=_Journal)
         except FileNotFoundError:
-            return _Made()
+            return _Made([], [])
+        return _Made(
+            [file for text in noted.files if (file := self._parse(text)) is not None],
+            [parts for text in noted.folders if (parts := self._parse_folder(text)) is not None],
+        )
+
+    def _parse(self, text: str) -> _File | None:
+        match self._parts(text):
+            case ("etc", client, "certs.d", server, name) if client in _CLIENTS and _is_server(server):
+                return _File(_Place(client, server), name) if name in ("ca.crt", self._certificate) else None
+        return None
+
+    def _parse_folder(self, text: str) -> tuple[str, ...] | None:
+        match parts := self._parts(text):
+            case ("etc", client, *below) if client in _CLIENTS and below[:1] in ([], ["certs.d"]) and len(below) <= 2:
+                return parts if len(below) < 2 or _is_server(below[1]) else None
+        return None
+
+    def _parts(self, text: str) -> tuple[str, ...]:
+        try:
+            return Path(text).relative_to(self._root).parts
+        except ValueError:
+            return ()
 
     def _note(self, made: _Made) -> None:
-        settings.write_private(self._journal, msgspec.json.encode(made))
+        noted = _Journal(
+            [str(self._root.joinpath(*file.place.parts, file.name)) for file in made.files],
+            [str(self._root.joinpath(*parts)) for parts in made.folders],
+        )
+        settings.write_private(self._journal, msgspec.json.encode(noted))
 
-    def _add(self, made: _Made, folder: Path) -> None:
-        missing = [path for path in reversed([folder, *folder.parents]) if not path.exists()]
-        authority = self._config.ca_file.read_bytes()
-        file = folder / "ca.crt"
-        if file.exists():
-            if file.read_bytes() == authority:
-                return
-            file = folder / self._certificate  # somebody's own; every `*.crt` there is read
-        made.folders += [str(path) for path in missing]
-        made.files.append(str(file))
+    def _add(self, made: _Made, place: _Place) -> None:
+        authority = _authority(self._config)
+        missing, name = self._missing(place), "ca.crt"
+        if not missing:
+            with etc.folder(self._root, place.parts) as folder:
+                if etc.exists(folder, name):
+                    if etc.read(folder, name) == authority:
+                        return
+                    name = self._certificate  # somebody's own; every `*.crt` there is read
+        made.folders.extend(missing)
+        made.files.append(_File(place, name))
         self._note(made)
-        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-        file.write_bytes(authority)
-        file.chmod(0o644)
+        with etc.folder(self._root, place.parts, make=True) as folder:
+            etc.write(folder, name, authority)
 
-    def _remove(self, made: _Made, file: str) -> None:
-        Path(file).unlink(missing_ok=True)
-        folder = str(Path(file).parent)
+    def _missing(self, place: _Place) -> list[tuple[str, ...]]:
+        """The folders that are to be made, the outermost first."""
+        for length in range(1, len(place.parts) + 1):
+            try:
+                with etc.folder(self._root, place.parts[:length]):
+                    pass
+            except FileNotFoundError:
+                return [place.parts[:end] for end in range(length, len(place.parts) + 1)]
+        return []
+
+    def _remove(self, made: _Made, file: _File) -> None:
+        with contextlib.suppress(FileNotFoundError), etc.folder(self._root, file.place.parts) as folder:
+            os.unlink(file.name, dir_fd=folder)
         made.files.remove(file)
-        if folder in made.folders:
-            with contextlib.suppress(OSError):
-                Path(folder).rmdir()
-            made.folders.remove(folder)
+        if file.place.parts in made.folders:
+            self._remove_folder(file.place.parts)
+            made.folders.remove(file.place.parts)
         self._note(made)
+
+    def _remove_folder(self, parts: tuple[str, ...]) -> None:
+        # Somebody else may have put something there.
+        with contextlib.suppress(OSError), etc.folder(self._root, parts[:-1]) as folder:
+            os.rmdir(parts[-1], dir_fd=folder)
 
 
 class Watch:
@@ -231,4 +314,18 @@ def _servers(config: Config) -> list[str]:
         lines = config.login_servers_file.read_text().split()
     except FileNotFoundError:
         return []
-    return sorted({line for line in lines if _SERVER.fullmatch(line) and ".." not in line})
+    return sorted({line for line in lines if _is_server(line)})
+
+
+def _is_server(text: str) -> bool:
+    return _SERVER.fullmatch(text) is not None and ".." not in text
+
+
+def _authority(config: Config) -> bytes:
+    """The certificate of our authority. Raises `OSError` where the file is anything else, which is not for all to read."""
+    content = config.ca_file.read_bytes()
+    try:
+        ssl.PEM_cert_to_DER_cert(content.decode("ascii"))
+    except ValueError:
+        raise OSError(errno.EINVAL, f"{config.ca_file} is not a certificate") from None
+    return content

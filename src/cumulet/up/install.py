@@ -39,6 +39,7 @@ def install(
     cluster that is not ours (`Config`), whose API server reaches the node at `node_address`. Raises `ConfigError`, `OSError`.
     """
     settings.private_folder(data_dir)
+    settings.demand_own(data_dir)
     settings.close_folders(data_dir)
     if kubeconfig is not None:
         load_kubeconfig(kubeconfig)  # what cannot be used is told now and not in each room's log

@@ -125,7 +125,7 @@ def stop(config: Config) -> list[str]:
     """Stop the rooms and take away all that they made on this machine; what was left over and is now gone."""
     pids = _pids(config)
     supervisor = pids.get("supervisor")
-    if supervisor is not None and is_running(config.data_dir):
+    if supervisor is not None and is_running(config.data_dir) and _is_supervisor(supervisor, config):
         _end(supervisor, signal.SIGTERM)
     from cumulet.instances.cleanup import cleanup
 
@@ -191,6 +191,16 @@ def _pids(config: Config) -> dict[str, int]:
     except (FileNotFoundError, json.JSONDecodeError):
         return {}
     return pids
+
+
+def _is_supervisor(pid: int, config: Config) -> bool:
+    """Whether it is what the file says, which may be older than the process that has the number now."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    own = os.path.realpath(os.fsencode(config.data_dir))
+    return b"cumulet.up.supervisor" in words and own in map(os.path.realpath, words)
 
 
 def _end(pid: int, number: signal.Signals) -> None:

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cumulet.common.config import Config
-from cumulet.instances.sandbox import bridge_name
+from cumulet.instances import firewall
+from cumulet.instances.names import SHORTEST_PREFIX, bridge_name
 from cumulet.up.hosts import is_wanted
 
-_PROGRAMS = {"runc": "runc", "conmon": "conmon", "ip": "iproute2"}
+_PROGRAMS = {"runc": "runc", "conmon": "conmon", "ip": "iproute2", "nft": "nftables"}
 
 #: 5.3 brought pidfd_open(2) and 5.4 is the oldest long-term kernel that has it.
 _KERNEL = (5, 4)
@@ -45,6 +46,7 @@ def problems(config: Config) -> list[Problem]:
         found.append(Problem(f"not on PATH: {', '.join(missing)}", f"sudo apt-get install --yes {packages}"))
     else:
         found += _networks(config)
+        found += _firewall(config)
     found += _kernel()
     found += _ports(config)
     if is_wanted(config) and not os.access("/etc/hosts", os.W_OK):
@@ -80,7 +82,14 @@ def _kernel() -> list[Problem]:
 def _networks(config: Config) -> list[Problem]:
     """Whether the pods' addresses are routed to some other network of this machine."""
     own = bridge_name(config)
-    wanted = ipaddress.ip_network(config.pod_cidr)
+    wanted = ipaddress.IPv4Network(config.pod_cidr)
+    if wanted.prefixlen < SHORTEST_PREFIX:
+        return [
+            Problem(
+                f"the range of the pods, {wanted}, is larger than a /{SHORTEST_PREFIX}",
+                "choose a smaller one: cumulet up --pod-cidr 10.250.0.0/16",
+            )
+        ]
     listed = subprocess.run(["ip", "-4", "-json", "route", "show"], capture_output=True, check=True).stdout
     return [
         Problem(
@@ -91,6 +100,18 @@ def _networks(config: Config) -> list[Problem]:
         if route["dst"] != "default"
         and route.get("dev") != own
         and wanted.overlaps(ipaddress.ip_network(route["dst"]))
+    ]
+
+
+def _firewall(config: Config) -> list[Problem]:
+    """Whether groups can be kept from each other: without that none is run."""
+    if os.geteuid() != 0 or (why := firewall.check(config)) is None:
+        return []
+    return [
+        Problem(
+            f"container groups cannot be isolated from each other: nft says {why}",
+            "use a kernel with CONFIG_NF_TABLES_BRIDGE, as Debian's own has, and run as root with CAP_NET_ADMIN",
+        )
     ]
 
 

@@ -289,7 +289,8 @@ def pids_file(config: Config) -> Path:
 
 
 def take_lock(data_dir: Path) -> IO[bytes] | None:
-    """The lock that one supervisor of an installation holds while it lives, or `None` where another has it."""
+    """The lock that one supervisor of an installation holds while it lives, or `None` where another has it. Raises `ConfigError`."""
+    settings.demand_own(data_dir)
     path = data_dir / "run" / "lock"
     settings.private_folder(path.parent)
     file = path.open("ab")

@@ -1,0 +1,363 @@
+"""Container groups on one bridge: who reaches whom, and who cannot pretend to be another."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import json
+import os
+import select
+import shutil
+import socket
+import subprocess
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from cumulet.common.config import DEFAULT_PORTS, Config
+from cumulet.instances import names
+from cumulet.instances.table_watch import TableWatch
+from cumulet.up.install import install
+from cumulet.up.preflight import problems
+from tests.cloud import Cloud
+from tests.installation import free_pod_cidr
+from tests.instances.door import FrontDoor, RoomProcess, front_door, group, is_over, is_running, running_room, shell
+from tests.instances.images import busybox_layer, peer_registry
+from tests.security.frames import BROADCAST, Host, arp, made_in, neighbour, other, packets, received_before, udp
+
+_SERVE = "mkdir /w; echo hello > /w/index.html; exec httpd -f -p 80 -h /w"
+Group = dict[str, Any]
+FIRST, LAST = ipaddress.IPv4Address("10.240.0.2"), ipaddress.IPv4Address("10.255.255.254")
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RoomProcess]:
+    """A running room, and a registry with an image that has a shell."""
+    assert os.geteuid() == 0, "these tests run containers: they need root"
+    folder = tmp_path_factory.mktemp("network")
+    config = install(folder / "data", ports=dict.fromkeys(DEFAULT_PORTS, 0), pod_cidr=free_pod_cidr())
+    with peer_registry(config, folder / "registry") as peer:
+        peer.push("box:v1", [busybox_layer()])
+        with running_room(config) as running:
+            yield running
+
+
+@pytest.fixture
+async def door(room: RoomProcess) -> AsyncIterator[FrontDoor]:
+    """The front door of the room."""
+    async with front_door(room.config) as client:
+        yield client
+
+
+def network(name: str, subnet: str = "default") -> list[dict[str, str]]:
+    """The subnets of a group in a virtual network of that name."""
+    resource_group = f"/subscriptions/{uuid.UUID(int=1)}/resourceGroups/nets"
+    return [{"id": f"{resource_group}/providers/Microsoft.Network/virtualNetworks/{name}/subnets/{subnet}"}]
+
+
+async def serving(door: FrontDoor, **properties: Any) -> Group:
+    """A new group that serves a page."""
+    name = f"s{uuid.uuid4().hex[:10]}"
+    await door.call("PUT", name, group(shell(_SERVE, image="box:v1"), **properties))
+    made = await door.until(name, is_running)
+    assert await door.get_page(made) == b"hello\n"
+    return made
+
+
+def address(made: Group) -> str:
+    found: str = made["properties"]["ipAddress"]["ip"]
+    return found
+
+
+async def outcome(door: FrontDoor, script: str, **properties: Any) -> int:
+    """The exit code of a script in a group of its own."""
+    name = f"c{uuid.uuid4().hex[:10]}"
+    await door.call("PUT", name, group(shell(script, image="box:v1"), restartPolicy="Never", **properties))
+    ended = await door.until(name, is_over)
+    container = ended["properties"]["containers"][0]["properties"]["instanceView"]
+    await door.call("DELETE", name)
+    code: int = container["currentState"]["exitCode"]
+    return code
+
+
+def flush(config: Config, family: str) -> None:
+    """As `systemctl reload nftables` does."""
+    subprocess.run(["nft", "delete", "table", family, names.table_name(config)], check=True)
+
+
+def is_loaded(config: Config, family: str) -> bool:
+    """Whether a table is there."""
+    command = ["nft", "list", "table", family, names.table_name(config)]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def listed_rules(config: Config) -> str:
+    """The rules between groups."""
+    command = ["nft", "list", "table", "bridge", names.table_name(config)]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return listed.replace(",", " ")
+
+
+def fetch(host: str, port: int = 80) -> str:
+    """A script that ends well only where a page can be had."""
+    return f"printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 2 {host} {port} | grep hello"
+
+
+# Who reaches whom.
+
+
+async def test_groups_without_a_subnet_reach_no_other_group(door: FrontDoor) -> None:
+    target = await serving(door)
+    assert await outcome(door, fetch(address(target))) != 0
+    assert await outcome(door, f"ping -c 1 -W 2 {address(target)}") != 0
+    # Their own containers and the machine do.
+    assert await outcome(door, f"({_SERVE}) & until {fetch('127.0.0.1')}; do :; done") == 0
+    assert await door.get_page(target) == b"hello\n"
+
+
+async def test_groups_of_one_virtual_network_reach_each_other_and_no_other_network(door: FrontDoor) -> None:
+    target = await serving(door, subnetIds=network("inner"))
+    page = fetch(address(target))
+    assert await outcome(door, page, subnetIds=network("inner")) == 0
+    # Ids are compared without case, and subnets of a virtual network are routed to each other.
+    assert await outcome(door, page, subnetIds=network("INNER", "another")) == 0
+    assert await outcome(door, page, subnetIds=network("inner2")) != 0
+    assert await outcome(door, page) != 0
+
+
+async def test_a_network_lives_through_a_kill_of_the_room_and_stays_closed(
+    door: FrontDoor, room: RoomProcess
+) -> None:
+    target = await serving(door, subnetIds=network("kept"))
+    room.stop(kill=True)
+    room.start()
+    assert await outcome(door, fetch(address(target)), subnetIds=network("kept")) == 0
+    assert await outcome(door, fetch(address(target))) != 0
+
+
+@pytest.mark.parametrize("family", ["bridge", "ip"])
+async def test_rules_that_somebody_flushed_are_there_again(door: FrontDoor, room: RoomProcess, family: str) -> None:
+    target = await serving(door, subnetIds=network("flushed"))
+    with contextlib.closing(TableWatch(names.table_name(room.config))) as watch:
+        flush(room.config, family)
+        # It goes and comes.
+        while not is_loaded(room.config, family):
+            select.select([watch], [], [], 20)
+            watch.take()
+    assert await outcome(door, fetch(address(target)), subnetIds=network("other")) != 0
+    assert await outcome(door, fetch(address(target)), subnetIds=network("flushed")) == 0
+
+
+async def test_what_the_machine_listens_on_is_not_for_groups(door: FrontDoor, room: RoomProcess) -> None:
+    gateway = f"{room.config.pod_cidr.rsplit('.', 1)[0]}.1"
+    with socket.create_server(("0.0.0.0", 0)) as tcp, socket.socket(type=socket.SOCK_DGRAM) as datagrams:
+        tcp.setblocking(False)
+        datagrams.bind(("0.0.0.0", 0))
+        port, datagram_port = tcp.getsockname()[1], datagrams.getsockname()[1]
+        # The gateway answers to ping, so what is closed is the port.
+        assert await outcome(door, f"ping -c 1 -W 2 {gateway}") == 0
+        assert await outcome(door, f"nc -w 2 {gateway} {port} < /dev/null") != 0
+        assert await outcome(door, f"echo hello | nc -u -w 1 {gateway} {datagram_port}; true") == 0
+        datagrams.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            datagrams.recv(100)
+        with pytest.raises(BlockingIOError):
+            tcp.accept()
+
+
+async def test_the_machine_gets_the_answers_to_its_datagrams_and_no_others(
+    door: FrontDoor, room: RoomProcess
+) -> None:
+    made = await serving(door)
+    namespace, own = namespace_of(room.config, address(made))
+    with (
+        socket.socket(type=socket.SOCK_DGRAM) as asking,
+        made_in(namespace, lambda: socket.socket(type=socket.SOCK_DGRAM)) as answering,
+        made_in(namespace, lambda: socket.socket(type=socket.SOCK_DGRAM)) as meddling,
+    ):
+        answering.bind((own.address, 53))
+        asking.settimeout(20)
+        asking.sendto(b"question", (own.address, 53))
+        question, whence = answering.recvfrom(100)
+        assert question == b"question"
+        meddling.sendto(b"unasked", whence)
+        answering.sendto(b"answer", whence)
+        assert asking.recv(100) == b"answer"
+
+
+# Who pretends to be another.
+
+
+def namespace_of(config: Config, wanted: str) -> tuple[Path, Host]:
+    """The namespace of the group with an address, and who it is."""
+    for path in Path("/run/netns").glob(f"cumulet-{names.installation_id(config)}-*"):
+        shown = subprocess.run(["ip", "-n", path.name, "-j", "addr", "show", "eth0"], capture_output=True, check=True)
+        link = json.loads(shown.stdout)[0]
+        if any(item["local"] == wanted for item in link["addr_info"]):
+            return path, Host(bytes.fromhex(link["address"].replace(":", "")), wanted)
+    raise AssertionError(f"nobody has {wanted}")
+
+
+async def test_a_group_cannot_pretend_to_be_another(door: FrontDoor, room: RoomProcess) -> None:
+    config = room.config
+    made = [await serving(door, subnetIds=network("spoof")) for _ in range(3)]
+    (own_space, own), (peer_space, peer), (_, third) = [namespace_of(config, address(item)) for item in made]
+    bridge = names.bridge_name(config)
+    mac = Path(f"/sys/class/net/{bridge}/address").read_text().strip()
+    gateway = Host(bytes.fromhex(mac.replace(":", "")), f"{config.pod_cidr.rsplit('.', 1)[0]}.1")
+    last, forged = uuid.uuid4().bytes, uuid.uuid4().bytes
+    everybody = Host(BROADCAST, peer.address)
+    with (
+        packets("eth0", own_space) as sender,
+        packets("eth0", peer_space) as peers,
+        packets(bridge) as machine,
+    ):
+        for target, receiver in ((peer, peers), (gateway, machine)):
+            for frame in (
+                udp(Host(own.mac, third.address), target, forged),
+                udp(Host(third.mac, own.address), target, forged),
+                udp(Host(third.mac, third.address), target, forged),
+                udp(Host(own.mac, "0.0.0.0"), target, forged),
+                arp(Host(own.mac, third.address), target, frame_from=own.mac) + forged,
+                arp(Host(own.mac, gateway.address), target, frame_from=own.mac) + forged,
+                arp(Host(own.mac, gateway.address), everybody, frame_from=own.mac) + forged,
+                arp(third, target, frame_from=own.mac) + forged,
+                arp(Host(third.mac, own.address), target, frame_from=own.mac) + forged,
+                arp(Host(own.mac, own.address), target, frame_from=third.mac) + forged,
+                neighbour(own, forged),
+                other(own, target, 0x8100, b"\x00\x01\x08\x00" + udp(own, target, forged)[14:]),
+                other(own, target, 0x88CC, forged),
+                other(own, Host(b"\x01\x80\xc2\x00\x00\x0e", target.address), 0x88CC, forged),
+                arp(own, target, frame_from=own.mac) + last,
+            ):
+                sender.send(frame)
+            seen = received_before(receiver, last)
+            assert not [frame for frame in seen if forged in frame]
+
+
+async def test_the_machine_does_not_carry_from_one_network_to_another(door: FrontDoor, room: RoomProcess) -> None:
+    config = room.config
+    bridge = names.bridge_name(config)
+    made = [await serving(door, subnetIds=network(name)) for name in ("left", "right")]
+    (own_space, own), (other_space, target) = [namespace_of(config, address(item)) for item in made]
+    # As on a machine that is a router, such as one with Docker.
+    Path(f"/proc/sys/net/ipv4/conf/{bridge}/forwarding").write_text("1")
+    mac = bytes.fromhex(Path(f"/sys/class/net/{bridge}/address").read_text().strip().replace(":", ""))
+    last, carried = uuid.uuid4().bytes, uuid.uuid4().bytes
+    with packets("eth0", own_space) as sender, packets("eth0", other_space) as receiver:
+        sender.send(udp(own, Host(mac, target.address), carried))
+        # The machine itself may: what comes of this comes after.
+        with socket.socket(type=socket.SOCK_DGRAM) as machine:
+            machine.sendto(last, (target.address, 9))
+        assert not [frame for frame in received_before(receiver, last) if carried in frame]
+
+
+# What is in a request, and what is left behind.
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        "default",
+        "/subscriptions/x/resourceGroups/g/providers/Microsoft.Network/virtualNetworks/v/subnets/s",
+        network("a")[0]["id"] + "/..",
+        network('a" } add rule')[0]["id"],
+        network("v\n")[0]["id"],
+        network("ſ")[0]["id"],
+        network("a")[0]["id"].replace("virtualNetworks", "virtualNetworkſ"),
+    ],
+)
+async def test_what_is_not_a_subnet_is_refused(door: FrontDoor, wanted: str) -> None:
+    body = group(shell(_SERVE, image="box:v1"), subnetIds=[{"id": wanted}])
+    answer = await door.call("PUT", "refused", body, status=400)
+    assert answer["error"]["target"] == "properties.subnetIds.id"
+
+
+async def test_a_group_is_in_one_subnet_and_stays_there(door: FrontDoor) -> None:
+    body = group(shell(_SERVE, image="box:v1"), subnetIds=network("a") + network("b"))
+    assert (await door.call("PUT", "two", body, status=400))["error"]["target"] == "properties.subnetIds"
+    made = await serving(door, subnetIds=network("stays"))
+    assert made["properties"]["subnetIds"] == network("stays")
+    moved = group(shell(_SERVE, image="box:v1"), subnetIds=network("elsewhere"))
+    answer = await door.call("PUT", made["name"], moved, status=400)
+    assert answer["error"]["code"] == "InvalidContainerGroupUpdate"
+
+
+async def test_an_address_has_no_rule_when_its_group_has_gone(door: FrontDoor, room: RoomProcess) -> None:
+    made = await serving(door, subnetIds=network("gone"))
+    mark = f" {address(made)} "
+    assert mark in listed_rules(room.config)
+    await door.call("DELETE", made["name"])
+    assert mark not in listed_rules(room.config)
+    # Of one that ended by itself nothing is left either, though it is still shown with its address.
+    name = f"e{uuid.uuid4().hex[:10]}"
+    body = group(shell("true", image="box:v1"), restartPolicy="Never", subnetIds=network("gone"))
+    await door.call("PUT", name, body)
+    ended = await door.until(name, is_over)
+    assert f" {address(ended)} " not in listed_rules(room.config)
+
+
+def test_nothing_is_left_in_the_kernel(tmp_path: Path) -> None:
+    config = install(tmp_path / "data", ports=dict.fromkeys(DEFAULT_PORTS, 0), pod_cidr=free_pod_cidr())
+    listed = ["nft", "list", "tables"]
+    with running_room(config):
+        shown = subprocess.run(listed, capture_output=True, text=True, check=True).stdout
+        assert f"bridge {names.table_name(config)}" in shown
+        assert f"ip {names.table_name(config)}" in shown
+    assert names.table_name(config) not in subprocess.run(listed, capture_output=True, text=True, check=True).stdout
+
+
+def test_without_nftables_no_group_is_run(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = msgspec.structs.replace(config, pod_cidr=free_pod_cidr())
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in ("runc", "conmon", "ip"):
+        found = shutil.which(name)
+        assert found is not None
+        (programs / name).symlink_to(found)
+    assert problems(config) == []
+    monkeypatch.setenv("PATH", str(programs))
+    (missing,) = problems(config)
+    assert missing.what == "not on PATH: nft"
+    assert missing.cure.endswith(" nftables")
+    # One that is there and cannot do it.
+    (programs / "nft").write_text("#!/bin/sh\necho 'Operation not supported' >&2\nexit 1\n")
+    (programs / "nft").chmod(0o755)
+    (unable,) = problems(config)
+    assert "cannot be isolated" in unable.what
+    assert "Operation not supported" in unable.what
+
+
+def test_every_address_has_a_link_of_its_own_whose_name_the_kernel_takes(config: Config) -> None:
+    largest = msgspec.structs.replace(config, pod_cidr="10.240.0.0/12")
+    found = {names.link_name(largest, address) for address in (FIRST, FIRST + 1, LAST - 1, LAST)}
+    assert len(found) == 4
+    assert max(map(len, found)) <= 15
+    too_large = msgspec.structs.replace(config, pod_cidr="10.224.0.0/11")
+    assert any("larger than a /12" in problem.what for problem in problems(too_large))
+
+
+def test_who_may_not_join_a_subnet_cannot_put_a_group_in_it(tmp_path: Path) -> None:
+    cloud = Cloud(tmp_path / "data", "arm")
+    try:
+        scopes = [f"{cloud.subscription}/resourceGroups/{name}" for name in ("own", "theirs")]
+        for scope in scopes:
+            assert cloud.arm("PUT", scope, {"location": "eastus"}).status == 201
+        who = cloud.principal("joins", Contributor=scopes[0])
+        subnet = "providers/Microsoft.Network/virtualNetworks/v/subnets/s"
+        for scope, status, code in (
+            (scopes[1], 403, "LinkedAuthorizationFailed"),
+            ("", 403, "LinkedAuthorizationFailed"),
+            (scopes[0], 503, None),  # allowed, but the room does not run
+        ):
+            body = {"location": "eastus", "properties": {"subnetIds": [{"id": f"{scope}/{subnet}"}]}}
+            path = f"{scopes[0]}/providers/Microsoft.ContainerInstance/containerGroups/g"
+            answer = cloud.arm("PUT", path, body, as_=who)
+            assert answer.status == status, answer.body
+            assert code is None or answer.code == code
+    finally:
+        cloud.close()
