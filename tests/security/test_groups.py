@@ -6,17 +6,31 @@ Every case here once made something on the host, or left its group `Creating` fo
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import os
 import stat
 import tarfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from cumulet.common.config import DEFAULT_PORTS
+from cumulet.instances.cleanup import cleanup
+from cumulet.instances.group import Group as ContainerGroup
+from cumulet.instances.group import Services
+from cumulet.instances.images import Images
+from cumulet.instances.meter import Meter
+from cumulet.instances.places import Places
+from cumulet.instances.regions import Maximum
+from cumulet.instances.runtime import Runtime
+from cumulet.instances.sandbox import Network, installation_id
+from cumulet.instances.store import GroupRecord, GroupStatus, Store
+from cumulet.instances.validation import parse_group
 from cumulet.up.install import install
 from tests.installation import free_pod_cidr
 from tests.instances.conftest import door, machine, registry, room, shared_config  # noqa: F401
@@ -435,6 +449,45 @@ async def test_a_group_whose_folder_cannot_be_made_ends_and_says_why(small_room:
         assert "Not a directory" in found["properties"]["instanceView"]["events"][0]["message"]
         await door.call("DELETE", "nowhere")
         await door.call("GET", "nowhere", status=404)
+
+
+async def test_a_failure_that_nobody_foresaw_ends_the_group(tmp_path: Path) -> None:
+    """No request is known to lead to one; a folder that no path can be stands for it."""
+    config = install(tmp_path / "data", ports=dict.fromkeys(DEFAULT_PORTS, 0), pod_cidr=free_pod_cidr())
+    folder = config.room_dir("instances")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    store = Store(folder)
+    store.open()
+    network = Network(config, set())
+    try:
+        await network.open()
+        async with aiohttp.ClientSession() as session:
+            changed = asyncio.Event()
+            services = Services(
+                store,
+                Images(folder / "images", session),
+                network,
+                Runtime(folder / "state"),
+                Meter(store, "eastus"),
+                session,
+                installation_id(config),
+                lambda record: changed.set() if record.status.state == "Failed" else None,
+            )
+            asked = parse_group("odd", "eastus", group(container()), Maximum(4, 16))
+            record = GroupRecord(str(uuid.uuid4()), "/odd", "/s/s/r/g/odd", "eastus", {}, asked, GroupStatus())
+            await store.put(record)
+            running = ContainerGroup(record, Places(Path("no\0path"), Path("none")), services)
+            running.start()
+            await changed.wait()
+            (event,) = record.status.events
+            assert event.message == (
+                "Error: an internal error (ValueError); the log of the room 'instances' has more"
+            )
+            assert record.status.provisioning_state == "Failed"
+            assert record.status.containers["web"].current_state.state == "Terminated"
+    finally:
+        store.close()
+        cleanup(config)
 
 
 # Secrets.

@@ -11,6 +11,7 @@ import contextlib
 import datetime as dt
 import fcntl
 import ipaddress
+import os
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,7 +99,8 @@ def _maintain(config: Config, changed: set[AuthorityName]) -> None:
 @contextlib.contextmanager
 def _locked(config: Config) -> Iterator[None]:
     """Exclude other processes, so that a certificate and its key come from the same one."""
-    with (private_folder(config.pki_dir) / "lock").open("ab") as file:
+    path = private_folder(config.pki_dir) / "lock"
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600), "wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
