@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from typing import Any
 
 import pytest
 
@@ -71,7 +72,7 @@ def test_a_view_sees_no_secrets_and_proxies_nowhere(server: Server, space: str) 
     user = bound(server, space, "view")
     for path in ("secrets", "pods/p/proxy/", "services/s/proxy/", "serviceaccounts/default/token"):
         method = "POST" if path.endswith("token") else "GET"
-        body = {"spec": {}} if method == "POST" else None
+        body: dict[str, Any] | None = {"spec": {}} if method == "POST" else None
         assert server.call(method, f"{space}/{path}", body, impersonate_user=user).status == 403
 
 
