@@ -161,7 +161,10 @@ def test_the_same_as_in_json(server: Server, path: str, obj: dict[str, Any]) -> 
 
 def test_every_kind_that_is_served_is_shown_in_protobuf(server: Server) -> None:
     found = server.call("GET", "/apis").body["groups"]
-    versions = [version["groupVersion"] for group in found for version in group["versions"]]
+    # Custom kinds, of which other tests leave some, are shown in JSON and YAML alone.
+    definitions = server.call("GET", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions").body["items"]
+    custom = {item["spec"]["group"] for item in definitions}
+    versions = [item["groupVersion"] for group in found if group["name"] not in custom for item in group["versions"]]
     paths = ["/api/v1", *(f"/apis/{version}" for version in versions if not version.endswith("example/v1"))]
     lists = 0
     for path in paths:
