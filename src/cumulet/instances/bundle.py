@@ -9,73 +9,10 @@ from typing import Any
 import msgspec
 
 from cumulet.common.config import write_private
-from cumulet.instances.architecture import SECCOMP
 from cumulet.instances.model import Container, GroupProperties
+from cumulet.instances.seccomp import SeccompError, default_profile, parse_profile, restricted_profile
+from cumulet.instances.security_context import SecurityContext, stored
 
-#: What docker and containerd give a container that asks for nothing.
-_CAPABILITIES = [
-    f"CAP_{name}"
-    for name in (
-        "AUDIT_WRITE",
-        "CHOWN",
-        "DAC_OVERRIDE",
-        "FOWNER",
-        "FSETID",
-        "KILL",
-        "MKNOD",
-        "NET_BIND_SERVICE",
-        "NET_RAW",
-        "SETFCAP",
-        "SETGID",
-        "SETPCAP",
-        "SETUID",
-        "SYS_CHROOT",
-    )
-]
-#: System calls that reach beyond the container, refused whatever capabilities it has.
-_REFUSED_CALLS = [
-    "acct",
-    "add_key",
-    "bpf",
-    "clock_adjtime",
-    "clock_settime",
-    "delete_module",
-    "finit_module",
-    "fsconfig",
-    "fsmount",
-    "fsopen",
-    "fspick",
-    "init_module",
-    "ioperm",
-    "iopl",
-    "kcmp",
-    "kexec_file_load",
-    "kexec_load",
-    "keyctl",
-    "lookup_dcookie",
-    "mount",
-    "mount_setattr",
-    "move_mount",
-    "name_to_handle_at",
-    "open_by_handle_at",
-    "open_tree",
-    "perf_event_open",
-    "pivot_root",
-    "process_vm_readv",
-    "process_vm_writev",
-    "quotactl",
-    "reboot",
-    "request_key",
-    "setns",
-    "settimeofday",
-    "swapoff",
-    "swapon",
-    "umount",
-    "umount2",
-    "unshare",
-    "userfaultfd",
-    "vhangup",
-]
 _MASKED = [
     f"/proc/{name}"
     for name in (
@@ -114,11 +51,13 @@ def write_bundle(
     root = folder / "rootfs"
     defaults = image.get("config") or {}
     properties = container.properties
-    context = properties.security_context or {}
-    user = context.get("runAsUser")
+    context = stored(properties.security_context)
+    capabilities = context.capability_names()
+    user = context.run_as_user
     uid, gid, groups = _user(root, str(user) if user is not None else defaults.get("User") or "")
-    if context.get("runAsGroup") is not None:
-        gid = int(context["runAsGroup"])
+    if context.run_as_group is not None:
+        gid = context.run_as_group
+    groups = [*groups, *(number for number in context.supplemental_groups or () if number not in groups)]
     document = {
         "ociVersion": "1.0.2",
         "process": {
@@ -127,10 +66,11 @@ def write_bundle(
             "args": arguments(container, defaults),
             "env": _environment(container, defaults, hostname),
             "cwd": properties.working_dir or defaults.get("WorkingDir") or "/",
-            "capabilities": {kind: _capabilities(context) for kind in ("bounding", "effective", "permitted")},
-            "noNewPrivileges": True,
+            "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), capabilities),
+            # As Kubernetes has it: what is not said allows it.
+            "noNewPrivileges": context.allow_privilege_escalation is False,
         },
-        "root": {"path": str(root), "readonly": bool(context.get("readOnlyRootFilesystem", False))},
+        "root": {"path": str(root), "readonly": bool(context.read_only_root_filesystem)},
         "hostname": hostname,
         "mounts": [*_MOUNTS, *(_bind(*mount) for mount in mounts)],
         "linux": {
@@ -143,13 +83,11 @@ def write_bundle(
             ],
             "cgroupsPath": cgroup,
             "resources": _limits(group, container),
+            # Whoever is in the group's network may ping without a capability.
+            "sysctl": {"net.ipv4.ping_group_range": "0 65535"},
             "maskedPaths": _MASKED,
             "readonlyPaths": _READ_ONLY,
-            "seccomp": {
-                "defaultAction": "SCMP_ACT_ALLOW",
-                "architectures": SECCOMP,
-                "syscalls": [{"names": _REFUSED_CALLS, "action": "SCMP_ACT_ERRNO", "errnoRet": 1}],
-            },
+            "seccomp": _seccomp(context, capabilities),
         },
     }
     write_private(folder / "config.json", msgspec.json.encode(document))
@@ -217,12 +155,13 @@ def _environment(container: Container, defaults: dict[str, Any], hostname: str) 
     return [f"{name}={value}" for name, value in values.items()]
 
 
-def _capabilities(context: dict[str, Any]) -> list[str]:
-    wanted = context.get("capabilities") or {}
-    dropped = {str(name).upper().removeprefix("CAP_") for name in wanted.get("drop") or ()}
-    if "ALL" in dropped:
-        return []
-    return [name for name in _CAPABILITIES if name.removeprefix("CAP_") not in dropped]
+def _seccomp(context: SecurityContext, capabilities: list[str]) -> dict[str, Any]:
+    try:
+        if context.seccomp_profile is None:
+            return default_profile(capabilities)
+        return restricted_profile(parse_profile(context.seccomp_profile), capabilities)
+    except SeccompError as error:
+        raise BundleError(f"seccomp profile: {error}") from None
 
 
 def _limits(group: GroupProperties, container: Container) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from cumulet.common.arm import ArmError
+from cumulet.instances import security_context
 
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _SERVER = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:\d{1,5})?")
@@ -197,6 +198,7 @@ def parse(group: str, body: dict[str, Any]) -> GroupProperties:
         if container.name in names:
             raise _invalid("containers.name", f"The container name '{container.name}' stands twice.")
         names.add(container.name)
+        _check_security(container)
         for mount in container.properties.volume_mounts:
             if mount.name not in volumes:
                 raise _invalid(
@@ -214,6 +216,19 @@ def parse(group: str, body: dict[str, Any]) -> GroupProperties:
                 "should be a valid host name without protocol.",
             )
     return properties
+
+
+def _check_security(container: Container) -> None:
+    try:
+        security_context.parse(container.properties.security_context)
+    except security_context.SecurityContextError as error:
+        field = f"securityContext.{error.field}" if error.field else "securityContext"
+        raise ArmError(
+            400,
+            "InvalidSecurityContext",
+            f"The {field} of container '{container.name}' is not supported: {error}.",
+            target=f"properties.containers.{field}",
+        ) from None
 
 
 def requested(properties: GroupProperties) -> tuple[float, float]:

@@ -10,6 +10,7 @@ from typing import Any
 from cumulet.common.config import Config
 from cumulet.common.kubernetes.quantity import decimal
 from cumulet.node.references import References, UnsupportedError, expand
+from cumulet.node.security import check_security, security_context
 
 Object = dict[str, Any]
 
@@ -51,8 +52,10 @@ async def container_group(pod: Object, references: References, config: Config) -
         for port in container.get("ports") or ()
     ]
     properties: Object = {
-        "containers": [_container(pod, item, references, init=False) for item in spec["containers"]],
-        "initContainers": [_container(pod, item, references, init=True) for item in spec.get("initContainers") or ()],
+        "containers": [_container(pod, item, references, config, init=False) for item in spec["containers"]],
+        "initContainers": [
+            _container(pod, item, references, config, init=True) for item in spec.get("initContainers") or ()
+        ],
         "imageRegistryCredentials": credentials,
         "restartPolicy": spec.get("restartPolicy", "Always"),
         "osType": "Linux",
@@ -61,6 +64,8 @@ async def container_group(pod: Object, references: References, config: Config) -
         "terminationGracePeriodSeconds": spec.get("terminationGracePeriodSeconds", 30),
         "hostname": (spec.get("hostname") or pod["metadata"]["name"])[:_NAME_LIMIT].rstrip("-."),
     }
+    if spec.get("hostUsers") is False:
+        properties["hostUsers"] = False
     return {"location": config.location, "tags": tags_of(pod, config), "properties": properties}
 
 
@@ -74,15 +79,10 @@ def check(pod: Object) -> None:
                 f"pod {pod['metadata']['name']} requires volume {volume['name']} which is of an unsupported type"
                 f" ({', '.join(key for key in volume if key != 'name')}): virtual nodes run stateless workloads only"
             )
-    for name in ("hostNetwork", "hostPID", "hostIPC"):
-        if spec.get(name):
-            raise UnsupportedError(f"pod {pod['metadata']['name']} asks for {name}, which virtual nodes do not have")
-    for container in [*(spec.get("initContainers") or ()), *spec["containers"]]:
-        if (container.get("securityContext") or {}).get("privileged"):
-            raise UnsupportedError(f"container {container['name']} is privileged, which virtual nodes do not allow")
+    check_security(pod)
 
 
-def _container(pod: Object, container: Object, references: References, *, init: bool) -> Object:
+def _container(pod: Object, container: Object, references: References, config: Config, *, init: bool) -> Object:
     environment = references.environment(pod, container)
     values: dict[str, str] = {item["name"]: item.get("value", item.get("secureValue")) or "" for item in environment}
     properties: Object = {
@@ -103,8 +103,7 @@ def _container(pod: Object, container: Object, references: References, *, init: 
             properties[name] = [expand(word, values) for word in container[name]]
     if container.get("workingDir"):
         properties["workingDir"] = container["workingDir"]
-    context = {**_inherited(pod), **(container.get("securityContext") or {})}
-    if context:
+    if context := security_context(pod, container, config):
         properties["securityContext"] = context
     if not init:
         properties["ports"] = [
@@ -116,11 +115,6 @@ def _container(pod: Object, container: Object, references: References, *, init: 
             if container.get(kind):
                 properties[kind] = _probe(container, container[kind])
     return {"name": container["name"], "properties": properties}
-
-
-def _inherited(pod: Object) -> Object:
-    context = pod["spec"].get("securityContext") or {}
-    return {name: context[name] for name in ("runAsUser", "runAsGroup") if name in context}
 
 
 def _resources(container: Object) -> Object:
