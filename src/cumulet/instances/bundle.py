@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from cumulet.common.config import write_private
+from cumulet.instances.id_ranges import IDS
 from cumulet.instances.model import Container, GroupProperties
 from cumulet.instances.seccomp import SeccompError, default_profile, parse_profile, restricted_profile
 from cumulet.instances.security_context import SecurityContext, stored
@@ -36,19 +38,27 @@ class BundleError(Exception):
     """The image and what is asked of it do not go together; the message says how."""
 
 
+class UserMapping(NamedTuple):
+    """The user namespace of a container: the file that names it, and the id of its root on this machine."""
+
+    path: Path
+    start: int
+
+
 def write_bundle(
     folder: Path,
     group: GroupProperties,
     container: Container,
     image: dict[str, Any],
     *,
+    root: Path,
     namespace: Path,
+    users: UserMapping | None,
     hostname: str,
     cgroup: str,
     mounts: list[tuple[Path, str, bool]],
 ) -> None:
     """Write `config.json`. `mounts` are (source, path in the container, read only). Raises `BundleError`."""
-    root = folder / "rootfs"
     defaults = image.get("config") or {}
     properties = container.properties
     context = stored(properties.security_context)
@@ -58,6 +68,8 @@ def write_bundle(
     if context.run_as_group is not None:
         gid = context.run_as_group
     groups = [*groups, *(number for number in context.supplemental_groups or () if number not in groups)]
+    if users is not None and not max(uid, gid, *groups) < IDS:
+        raise BundleError(f"user {uid} and group {gid}: a container group has ids from 0 to {IDS - 1} only")
     document = {
         "ociVersion": "1.0.2",
         "process": {
@@ -79,8 +91,11 @@ def write_bundle(
                 {"type": "ipc"},
                 {"type": "uts"},
                 {"type": "mount"},
+                {"type": "cgroup"},
                 {"type": "network", "path": str(namespace)},
+                *([{"type": "user", "path": str(users.path)}] if users else ()),
             ],
+            **_mappings(users),
             "cgroupsPath": cgroup,
             "resources": _limits(group, container),
             # Whoever is in the group's network may ping without a capability.
@@ -91,6 +106,13 @@ def write_bundle(
         },
     }
     write_private(folder / "config.json", msgspec.json.encode(document))
+
+
+def _mappings(users: UserMapping | None) -> dict[str, Any]:
+    if users is None:
+        return {}
+    mapping = {"containerID": 0, "hostID": users.start, "size": IDS}
+    return {"uidMappings": [mapping], "gidMappings": [mapping]}
 
 
 def arguments(container: Container, defaults: dict[str, Any]) -> list[str]:
@@ -142,6 +164,8 @@ _MOUNTS: list[dict[str, Any]] = [
 
 def _bind(source: Path, destination: str, read_only: bool) -> dict[str, Any]:
     options = ["rbind", "rprivate", "nosuid", "nodev", "ro" if read_only else "rw"]
+    if os.statvfs(source).f_flag & os.ST_NOEXEC:
+        options.append("noexec")  # a user namespace cannot undo it, and the runtime would try
     return {"destination": destination, "type": "bind", "source": str(source), "options": options}
 
 

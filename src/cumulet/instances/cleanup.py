@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cumulet.common.config import Config
-from cumulet.instances.sandbox import installation_id, unmount
+from cumulet.instances.id_ranges import release_all
+from cumulet.instances.sandbox import STATE, installation_id, run_dir, unmount
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _NAMESPACES = Path("/run/netns")
@@ -32,11 +33,16 @@ def cleanup(config: Config) -> list[str]:
     removed = [
         *_end_processes(folder, name),
         *_unmount_all(folder),
+        *_unmount_all(run_dir(config)),
         *_delete_network(name),
         *_delete_control_groups(f"cumulet-{name}"),
     ]
     # What a runtime knows of containers that are gone; the groups themselves are kept, to be run again.
     shutil.rmtree(folder / "state", ignore_errors=True)
+    shutil.rmtree(run_dir(config), ignore_errors=True)
+    release_all(config)
+    with contextlib.suppress(OSError):  # another installation runs, or none ever did
+        STATE.rmdir()
     return removed
 
 

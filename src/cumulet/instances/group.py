@@ -12,6 +12,7 @@ import logging
 import shutil
 import signal
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ import aiohttp
 from cumulet.common import clock
 from cumulet.common.tasks import Backoff
 from cumulet.instances import probes
-from cumulet.instances.bundle import BundleError, write_bundle
+from cumulet.instances.bundle import BundleError, UserMapping, write_bundle
 from cumulet.instances.execute import run_in
 from cumulet.instances.images import Images, Pulled
 from cumulet.instances.meter import Meter
@@ -31,6 +32,7 @@ from cumulet.instances.reference import parse
 from cumulet.instances.runtime import Runtime, RuntimeFailure
 from cumulet.instances.sandbox import Network, SandboxError, mount_overlay, unmount
 from cumulet.instances.store import ContainerStatus, GroupRecord, State, Store
+from cumulet.instances.user_namespaces import UserNamespaces
 from cumulet.instances.volumes import Volumes
 
 log = logging.getLogger(__name__)
@@ -50,6 +52,7 @@ class Services(NamedTuple):
     session: aiohttp.ClientSession
     installation: str
     changed: Callable[[GroupRecord], None]
+    users: UserNamespaces
 
 
 class Group:
@@ -94,10 +97,11 @@ class Group:
             await asyncio.gather(self._task, return_exceptions=True)
         for name in names:
             await self._services.runtime.remove(self.cid(name))
-            unmount(self.bundle(name) / "rootfs")
+            unmount(self.root(name))
         self._volumes.remove()
         await self._services.meter.stop(self.record.uid)
         await self._services.network.destroy(self.record.uid)
+        self._services.users.destroy(self.record.uid, self.record.status.ids)
         self._services.network.release(self.record.status.ip)
         await self._services.store.remove(self.record.uid)
         await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
@@ -121,6 +125,13 @@ class Group:
     def bundle(self, name: str, attempt: int | None = None) -> Path:
         """The folder of an attempt of a container, the newest by default."""
         return self.folder / name / str(self._status(name).attempt if attempt is None else attempt)
+
+    def root(self, name: str) -> Path:
+        """Where the root of a container's newest attempt is mounted."""
+        if not self.record.status.ids:
+            return self.bundle(name) / "rootfs"
+        container = f"{name}-{self._status(name).attempt}"
+        return self._services.users.root(self.record.uid, self.record.status.ids, container)
 
     def log(self, name: str, *, previous: bool = False) -> Path:
         """The log of a container's newest attempt, or of the one before."""
@@ -157,10 +168,12 @@ class Group:
         if not status.ip:
             status.ip = services.network.allocate()
         status.provisioning_state = "Creating"
-        await self._save()
         try:
+            await self._isolate()
+            await self._save()
+            owner = services.users.network(self.record.uid, status.ids) if status.ids else None
             network, *_ = await asyncio.gather(
-                services.network.create(self.record.uid, status.ip), asyncio.to_thread(self._volumes.make)
+                services.network.create(self.record.uid, status.ip, owner), asyncio.to_thread(self._volumes.make)
             )
             self._namespace = network
             for container in self.record.properties.init_containers:
@@ -173,6 +186,16 @@ class Group:
             await self._end("Failed")
             return
         await self._end("Succeeded" if all(code == 0 for code in codes) else "Failed")
+
+    async def _isolate(self) -> None:
+        """Give the group a range of ids, where nothing of it runs yet, or no longer. Raises `SandboxError`."""
+        services, status, uid = self._services, self.record.status, self.record.uid
+        if services.network.is_there(uid):
+            if not status.ids or services.users.is_there(uid):
+                return  # it goes on as it was made: so does a group of an earlier version
+            await services.network.destroy(uid)
+        services.users.destroy(uid, status.ids)
+        status.ids = services.users.allocate(status.ids)
 
     async def _end(self, state: str) -> None:
         self.record.status.state = state
@@ -294,21 +317,29 @@ class Group:
         bundle = self.bundle(name)
         for part in ("rootfs", "upper", "work"):
             (bundle / part).mkdir(parents=True, exist_ok=True)
-        mount_overlay(image.layers, bundle / "upper", bundle / "work", bundle / "rootfs")
+        root, ids, users = self.root(name), self.record.status.ids, self._services.users
+        if ids:
+            await asyncio.to_thread(users.mount_root, self.record.uid, ids, image.layers, bundle, root)
+        else:
+            mount_overlay(image.layers, bundle / "upper", bundle / "work", root)
         hostname = self.record.properties.hostname or self.record.id.rsplit("/", 1)[-1]
         files = self._volumes.files(hostname, self.record.status.ip, self.record.properties.dns_config)
-        write_bundle(
-            bundle,
-            self.record.properties,
-            container,
-            image.config,
-            namespace=self._namespace,
-            hostname=hostname,
-            cgroup=f"/{self.control_group}/{self.cid(name)}",
-            mounts=[*files, *self._volumes.mounts(container)],
-        )
+        binds = [*files, *self._volumes.mounts(container)]
         runtime = self._services.runtime
-        await runtime.create(self.cid(name), bundle, self.log(name))
+        with users.mapped(self.record.uid, ids, binds, bundle) if ids else nullcontext(binds) as mounts:
+            write_bundle(
+                bundle,
+                self.record.properties,
+                container,
+                image.config,
+                root=root,
+                namespace=self._namespace,
+                users=UserMapping(users.path(self.record.uid), ids) if ids else None,
+                hostname=hostname,
+                cgroup=f"/{self.control_group}/{self.cid(name)}",
+                mounts=mounts,
+            )
+            await runtime.create(self.cid(name), bundle, self.log(name))
         status.note("Created", f"Created container: {name}")
         await runtime.start(self.cid(name))
         status.note("Started", f"Started container {name}")
@@ -319,7 +350,7 @@ class Group:
     async def _clear(self, name: str, attempt: int) -> None:
         """Remove an attempt that has ended, but for its log; the log before it goes."""
         await self._services.runtime.remove(self.cid(name))
-        unmount(self.bundle(name) / "rootfs")
+        unmount(self.root(name))
         await asyncio.to_thread(shutil.rmtree, self.bundle(name), ignore_errors=True)
         (self.folder / name / f"{attempt - 1}.log").unlink(missing_ok=True)
 

@@ -20,6 +20,7 @@ from cumulet.instances.model import GroupProperties
 from cumulet.instances.runtime import Runtime
 from cumulet.instances.sandbox import Network, installation_id
 from cumulet.instances.store import GroupRecord, GroupStatus, Store
+from cumulet.instances.user_namespaces import UserNamespaces
 
 
 class Groups:
@@ -48,6 +49,7 @@ class Groups:
             session,
             installation_id(config),
             self._note,
+            UserNamespaces(config, folder / "images"),
         )
 
     @property
@@ -58,6 +60,8 @@ class Groups:
     async def open(self) -> None:
         """Make the bridge and go on with every group that there was."""
         await self._network.open()
+        users = self._services.users
+        await users.open(record.status.ids for record in self._records if users.is_there(record.uid))
         for record in self._records:
             group = Group(record, self._folder / record.uid, self._services)
             self._groups[record.key] = group
@@ -115,6 +119,13 @@ class Groups:
             existing.renew(record)
             self._note(record)
             return existing, False
+        if properties.host_users is False and not self._services.users.support.on:
+            raise ArmError(
+                400,
+                "UserNamespacesNotSupported",
+                f"hostUsers is false, and user namespaces are {self._services.users.support}",
+                target="properties.hostUsers",
+            )
         record = GroupRecord(str(uuid.uuid4()), key, resource_id, location, tags, properties, GroupStatus())
         await self._store.put(record)
         group = Group(record, self._folder / record.uid, self._services)

@@ -1,7 +1,8 @@
 """A container group as it is asked for (REST reference 2023-05-01), checked and with its defaults.
 
 Ours beside ACI's: `args` of a container, which follow `command` or, where that is absent, the image's entrypoint; and
-`terminationGracePeriodSeconds` of a group.
+`terminationGracePeriodSeconds` and `hostUsers` of a group: false asks for a user namespace, which it has anyway where
+this machine can; true is refused.
 """
 
 from __future__ import annotations
@@ -162,6 +163,7 @@ class GroupProperties(_Base):
     priority: str | None = None
     termination_grace_period_seconds: int = 30
     hostname: str | None = None
+    host_users: bool | None = None
 
 
 def parse(group: str, body: dict[str, Any]) -> GroupProperties:
@@ -182,6 +184,8 @@ def parse(group: str, body: dict[str, Any]) -> GroupProperties:
         raise _invalid(
             "restartPolicy", f"The restart policy '{properties.restart_policy}' is not Always, OnFailure or Never."
         )
+    if properties.host_users:
+        raise _invalid("hostUsers", "A container group has no access to the user namespace of its machine.")
     volumes = {volume.name for volume in properties.volumes}
     for volume in properties.volumes:
         if volume.azure_file is not None or volume.git_repo is not None:

@@ -8,9 +8,13 @@ import hashlib
 import ipaddress
 import os
 from asyncio.subprocess import PIPE
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from cumulet.common.config import Config
+
+#: What this machine keeps of installations that run: links to namespaces, roots of containers. All users may pass through.
+STATE = Path("/run/cumulet")
 
 
 class SandboxError(Exception):
@@ -25,6 +29,11 @@ def installation_id(config: Config) -> str:
 def bridge_name(config: Config) -> str:
     """The link that the groups of this installation hang on."""
     return f"cb{installation_id(config)}"
+
+
+def run_dir(config: Config) -> Path:
+    """What is kept there of this installation."""
+    return STATE / installation_id(config)
 
 
 class Network:
@@ -63,8 +72,15 @@ class Network:
         """The name of a group's namespace."""
         return f"cumulet-{self._id}-{uid[:12]}"
 
-    async def create(self, uid: str, address: str) -> Path:
-        """Make a group's namespace with its address, or take the one that is there; the file that names it."""
+    def is_there(self, uid: str) -> bool:
+        """Whether a group has a namespace."""
+        return (Path("/run/netns") / self.namespace(uid)).exists()
+
+    async def create(self, uid: str, address: str, owned: AbstractAsyncContextManager[int] | None = None) -> Path:
+        """Make a group's namespace with its address, or take the one that is there; the file that names it.
+
+        `owned` is a process in a new network namespace of a user namespace, which becomes the group's.
+        """
         name = self.namespace(uid)
         path = Path("/run/netns") / name
         if path.exists():
@@ -72,11 +88,12 @@ class Network:
                 return path
             await self.destroy(uid)
         link = f"cv{uid.replace('-', '')[:12]}"
-        await _ip(
-            f"netns add {name}\n"
-            f"link add {link} type veth peer name eth0 netns {name}\n"
-            f"link set {link} master {self.bridge} up"
-        )
+        if owned is None:
+            await _ip(f"netns add {name}")
+        else:
+            async with owned as pid:
+                await _ip(f"netns attach {name} {pid}")
+        await _ip(f"link add {link} type veth peer name eth0 netns {name}\nlink set {link} master {self.bridge} up")
         await _ip(
             "link set lo up\n"
             f"addr add {address}/{self._range.prefixlen} dev eth0\n"
@@ -109,7 +126,7 @@ async def _ip(commands: str, namespace: str | None = None) -> None:
 
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
-_MNT_DETACH = 2
+_MNT_DETACH, _MS_BIND = 2, 4096
 _NOSUID_NODEV_NOEXEC = 2 | 4 | 8
 
 
@@ -128,6 +145,11 @@ def mount_tmpfs(target: Path, size: int | None = None, mode: int = 0o755) -> Non
     _mount("tmpfs", target, "tmpfs", _NOSUID_NODEV_NOEXEC, options)
 
 
+def bind(source: Path, target: Path) -> None:
+    """Mount a file or folder at another place too."""
+    _mount(str(source), target, "", _MS_BIND, "")
+
+
 def unmount(target: Path) -> None:
     """Unmount, also what is in use or is not mounted at all."""
     _LIBC.umount2(os.fsencode(target), _MNT_DETACH)
@@ -137,4 +159,4 @@ def _mount(source: str, target: Path, kind: str, flags: int, options: str) -> No
     result = _LIBC.mount(source.encode(), os.fsencode(target), kind.encode(), flags, options.encode())
     if result:
         error = ctypes.get_errno()
-        raise SandboxError(f"mounting {kind} on {target}: {os.strerror(error)}")
+        raise SandboxError(f"mounting {kind or source} on {target}: {os.strerror(error)}")

@@ -83,11 +83,15 @@ class ContainerStatus(msgspec.Struct, rename="camel"):
 
 
 class GroupStatus(msgspec.Struct, rename="camel"):
-    """What became of a group. `delete_by` is when its containers' grace is over, once it is being deleted."""
+    """What became of a group. `delete_by` is when its containers' grace is over, once it is being deleted.
+
+    `ids` is the first id of the range that its user namespace has, 0 without one, as groups of earlier versions are.
+    """
 
     state: str = "Pending"
     provisioning_state: str = "Pending"
     ip: str = ""
+    ids: int = 0
     stopped: bool = False
     delete_by: str | None = None
     containers: dict[str, ContainerStatus] = {}
