@@ -72,7 +72,7 @@ class FrontDoor:
     """Calls the provider as the front door does."""
 
     def __init__(self, session: aiohttp.ClientSession, config: Config) -> None:
-        self._session = session
+        self.session = session
         self._base = config.url("instances")
         self.subscription = f"/subscriptions/{config.subscription_id}"
         self.provider = f"{self.subscription}/resourceGroups/rg1/providers/Microsoft.ContainerInstance"
@@ -83,7 +83,7 @@ class FrontDoor:
             path = f"{self.provider}/containerGroups/{path}"
         separator = "&" if "?" in path else "?"
         headers = {"Referer": f"https://door.test{path}"}
-        async with self._session.request(
+        async with self.session.request(
             method, f"{self._base}{path}{separator}{API}", json=body, headers=headers
         ) as answer:
             text = await answer.text()
@@ -117,7 +117,7 @@ class FrontDoor:
         url = f"http://{group['properties']['ipAddress']['ip']}:{port}{path}"
         for _ in range(200):
             with contextlib.suppress(aiohttp.ClientConnectionError):
-                async with self._session.get(url) as answer:
+                async with self.session.get(url) as answer:
                     return await answer.read()
         raise AssertionError(f"{url} does not answer")
 

@@ -11,6 +11,7 @@ import msgspec
 
 from cumulet.common.config import write_private
 from cumulet.instances.id_ranges import IDS
+from cumulet.instances.limits import oom_score, resource_limits
 from cumulet.instances.model import Container, GroupProperties
 from cumulet.instances.seccomp import SeccompError, default_profile, parse_profile, restricted_profile
 from cumulet.instances.security_context import SecurityContext, stored
@@ -57,8 +58,11 @@ def write_bundle(
     hostname: str,
     cgroup: str,
     mounts: list[tuple[Path, str, bool]],
-) -> None:
-    """Write `config.json`. `mounts` are (source, path in the container, read only). Raises `BundleError`."""
+) -> tuple[int, int]:
+    """Write `config.json`; the user and group of the container's first process, as the machine has them.
+
+    `mounts` are (source, path in the container, read only). Raises `BundleError`.
+    """
     defaults = image.get("config") or {}
     properties = container.properties
     context = stored(properties.security_context)
@@ -78,6 +82,8 @@ def write_bundle(
             "args": arguments(container, defaults),
             "env": _environment(container, defaults, hostname),
             "cwd": properties.working_dir or defaults.get("WorkingDir") or "/",
+            "rlimits": resource_limits(),
+            "oomScoreAdj": oom_score(group, container),
             "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), capabilities),
             # As Kubernetes has it: what is not said allows it.
             "noNewPrivileges": context.allow_privilege_escalation is False,
@@ -106,6 +112,8 @@ def write_bundle(
         },
     }
     write_private(folder / "config.json", msgspec.json.encode(document))
+    start = users.start if users else 0
+    return start + uid, start + gid
 
 
 def _mappings(users: UserMapping | None) -> dict[str, Any]:
@@ -138,7 +146,7 @@ def process_of(bundle: Path, command: list[str], *, tty: bool) -> dict[str, Any]
 
 
 _MOUNTS: list[dict[str, Any]] = [
-    {"destination": "/proc", "type": "proc", "source": "proc"},
+    {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
     {
         "destination": "/dev",
         "type": "tmpfs",
@@ -159,6 +167,12 @@ _MOUNTS: list[dict[str, Any]] = [
     },
     {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"]},
     {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
+    {
+        "destination": "/sys/fs/cgroup",
+        "type": "cgroup",
+        "source": "cgroup",
+        "options": ["nosuid", "noexec", "nodev", "relatime", "ro"],
+    },
 ]
 
 

@@ -26,11 +26,13 @@ from cumulet.instances.execute import run_in
 from cumulet.instances.images import Images, Pulled
 from cumulet.instances.meter import Meter
 from cumulet.instances.model import Container, Probe
+from cumulet.instances.non_root import NonRootError, verify_non_root
 from cumulet.instances.pull import Login, PullError
 from cumulet.instances.pulling import credential_for, explain, success
 from cumulet.instances.reference import parse
 from cumulet.instances.runtime import Runtime, RuntimeFailure
 from cumulet.instances.sandbox import Network, SandboxError, mount_overlay, unmount
+from cumulet.instances.security_context import stored
 from cumulet.instances.store import ContainerStatus, GroupRecord, State, Store
 from cumulet.instances.user_namespaces import UserNamespaces
 from cumulet.instances.volumes import Volumes
@@ -248,7 +250,7 @@ class Group:
         if done and container in self.record.properties.init_containers:
             return 0
         if not adopted:
-            image = await self._pull(container)
+            image = await self._have(container)
             try:
                 await self._launch(container, image)
             except (BundleError, RuntimeFailure, SandboxError, OSError) as error:
@@ -270,6 +272,24 @@ class Group:
                 task.cancel()
         await self._exited(container, code)
         return status.current_state.exit_code or 0
+
+    async def _have(self, container: Container) -> Pulled:
+        """Have an image that the container may run."""
+        status, name = self._status(container.name), container.name
+        context = stored(container.properties.security_context)
+        backoff = Backoff(10, 300)
+        while True:
+            image = await self._pull(container)
+            user = (image.config.get("config") or {}).get("User") or ""
+            try:
+                verify_non_root(context, str(user), name, self.record.tags)
+            except NonRootError as error:
+                status.current_state = State("Waiting", "CreateContainerConfigError")
+                status.note("Failed", f"Error: {error}", warning=True)
+                await self._save()
+                await asyncio.sleep(backoff.next())
+            else:
+                return image
 
     async def _pull(self, container: Container) -> Pulled:
         """Have the image, however long it takes: what stands in the way can be mended meanwhile."""
@@ -327,7 +347,7 @@ class Group:
         binds = [*files, *self._volumes.mounts(container)]
         runtime = self._services.runtime
         with users.mapped(self.record.uid, ids, binds, bundle) if ids else nullcontext(binds) as mounts:
-            write_bundle(
+            owner = write_bundle(
                 bundle,
                 self.record.properties,
                 container,
@@ -340,6 +360,7 @@ class Group:
                 mounts=mounts,
             )
             await runtime.create(self.cid(name), bundle, self.log(name))
+        runtime.give_output(bundle, *owner)
         status.note("Created", f"Created container: {name}")
         await runtime.start(self.cid(name))
         status.note("Started", f"Started container {name}")

@@ -76,7 +76,7 @@ class UserNamespaces:
 
     def is_there(self, uid: str) -> bool:
         """Whether a group has its user namespace."""
-        return self.path(uid).is_mount()
+        return _is_mounted(self.path(uid))
 
     def destroy(self, uid: str, start: int) -> None:
         """Remove a group's user namespace, of which nothing runs, and let another group have its range."""
@@ -97,7 +97,7 @@ class UserNamespaces:
         Raises `SandboxError`.
         """
         path = self.path(uid)
-        if path.is_mount():
+        if _is_mounted(path):
             async with _held("nsenter", f"--user={path}", "unshare", "--net") as pid:
                 yield pid
             return
@@ -184,6 +184,14 @@ def _try_mounts(folder: Path, namespace: Path, start: int) -> Support:
         return _COPIED
     finally:
         os.close(descriptor)
+
+
+def _is_mounted(path: Path) -> bool:
+    """Whether something is mounted on a file."""
+    try:
+        return path.stat().st_dev != path.parent.stat().st_dev
+    except FileNotFoundError:
+        return False
 
 
 def _map(pid: int, start: int) -> None:
