@@ -14,7 +14,7 @@ from cumulet.cli.output import fail
 from cumulet.common import config as settings
 from cumulet.common.config import Config, RoomName
 from cumulet.common.room import run
-from cumulet.up import install, lifecycle
+from cumulet.up import install, lifecycle, preflight
 
 ClientCa = Annotated[
     Path | None,
@@ -100,8 +100,15 @@ def status() -> None:
         memory = f"{row.resident / 1e6:.1f} MB" if row.resident else ""
         print(f"{row.room:<12} {row.pid or '':>7} {memory:>9}  {row.url:<26} {row.health}")
     print(f"{'all':<12} {'':>7} {sum(row.resident or 0 for row in rows) / 1e6:>6.1f} MB")
+    print(f"user namespaces: {lifecycle.user_namespaces(config)}")
+    _print_warnings()
     if any(row.health != "ready" for row in rows):
         raise typer.Exit(1)
+
+
+def _print_warnings() -> None:
+    for problem in preflight.warnings():
+        print(f"warning: {problem.what}\n  {problem.cure}")
 
 
 def env() -> None:
