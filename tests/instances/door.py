@@ -25,13 +25,21 @@ Group = dict[str, Any]
 class RoomProcess:
     """The room as a process of its own, that can be killed and started again."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, before: str = "") -> None:
+        """`before` is Python that runs first, as on a machine that is another than this."""
         self.config = config
+        self._before = before
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
         """Start it and wait until it is ready."""
-        command = [sys.executable, "-c", "import cumulet.cli; cumulet.cli.main()", "serve", "instances"]
+        command = [
+            sys.executable,
+            "-c",
+            f"{self._before}\nimport cumulet.cli; cumulet.cli.main()",
+            "serve",
+            "instances",
+        ]
         self._process = subprocess.Popen(
             command,
             env={**os.environ, "CUMULET_DATA_DIR": str(self.config.data_dir)},

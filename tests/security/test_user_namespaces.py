@@ -390,3 +390,51 @@ async def test_after_everything_was_taken_down_groups_run_again_with_a_range(alo
                 await client.call("DELETE", "again?gracePeriodSeconds=0")
         finally:
             running.stop()
+
+
+async def test_without_idmapped_mounts_layers_are_copied(alone: Config, tmp_path: Path) -> None:
+    old_kernel = "import cumulet.instances.idmap as idmap; idmap._MOUNT_SETATTR = 4095"  # a call that no kernel has
+    running = RoomProcess(alone, old_kernel)
+    files = layer(
+        entry("data", b"x", uid=1001, gid=1002, mode=0o4755), entry("bin/stat", type=b"2", linkname="busybox")
+    )
+    with peer_registry(alone, tmp_path / "peer") as peer:
+        peer.push("web:v1", [busybox_layer(), files])
+        running.start()
+        try:
+            assert support_file(alone).read_text().startswith("on (copied layers")
+            script = "cat /proc/self/uid_map /secret/key /kept/file; stat -c '%u:%g %a' /data /secret/key /kept; echo x >/data"
+            volumes = [
+                {"name": "secret", "secret": {"key": base64.b64encode(b"hidden\n").decode()}, "defaultMode": 0o400},
+                {"name": "kept", "emptyDir": {}},
+            ]
+            mounts = [{"name": "secret", "mountPath": "/secret"}, {"name": "kept", "mountPath": "/kept"}]
+            first = shell("echo first >/kept/file", "first", volumeMounts=mounts, securityContext={"runAsUser": 1001})
+            asked = shell(script, volumeMounts=mounts)
+            async with front_door(alone) as client:
+                body = group(asked, initContainers=[first], volumes=volumes, restartPolicy="Never")
+                await client.call("PUT", "copied", body)
+                found = await client.until("copied", is_over)
+                said = (await client.call("GET", "copied/containers/web/logs"))["content"].splitlines()
+                assert state_of(found)["exitCode"] == 0, said
+                assert said[1:] == ["hidden", "first", "1001:1002 4755", "0:0 400", "0:0 777"]
+                assert int(said[0].split()[2]) == IDS
+                await client.call("DELETE", "copied")
+        finally:
+            running.stop()
+
+
+async def test_a_terminal_belongs_to_the_user_of_the_container(door: FrontDoor) -> None:  # noqa: F811
+    await door.call("PUT", "terminal", group(shell("sleep 811007 & wait", securityContext={"runAsUser": 1001})))
+    await door.until("terminal", is_running)
+    await appeared("811007")
+    offer = await door.call(
+        "POST", "terminal/containers/web/exec", {"command": "/bin/sh -c 'id -u; echo x >/dev/tty'"}
+    )
+    output = b""
+    async with door.session.ws_connect(offer["webSocketUri"]) as socket:
+        await socket.send_str(offer["password"])
+        async for message in socket:
+            output += message.data
+    assert output.split() == [b"1001", b"x"]
+    await door.call("DELETE", "terminal?gracePeriodSeconds=0")

@@ -115,7 +115,9 @@ class UserNamespaces:
             copies = [_copied(layer, bundle.parents[1] / "layers", start) for layer in layers]
             mount_overlay(copies, bundle / "upper", bundle / "work", root)
             return
-        with self._opened(uid) as namespace, _targets(bundle / "lower", len(layers)) as targets:
+        # Short paths: what a mount is told must fit into a page.
+        folder = Path(tempfile.mkdtemp(dir=self._folder, prefix=""))
+        with self._opened(uid) as namespace, _targets(folder, len(layers)) as targets:
             for layer, target in zip(layers, targets, strict=True):
                 target.mkdir()
                 mount_mapped(layer, target, namespace)
