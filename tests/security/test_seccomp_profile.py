@@ -25,7 +25,7 @@ def answer(profile: dict[str, Any], name: str, arguments: tuple[int, ...] = ()) 
     rules = [rule for rule in profile["syscalls"] if name in rule["names"]]
     for rule in sorted(rules, key=lambda rule: "args" in rule):
         if all(_holds(condition, arguments[condition["index"]]) for condition in rule.get("args", ())):
-            return ALLOWED if rule["action"] == "SCMP_ACT_ALLOW" else int(rule["errnoRet"])
+            return ALLOWED if rule["action"] in ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG") else int(rule["errnoRet"])
     assert profile["defaultAction"] == "SCMP_ACT_ERRNO"
     return int(profile["defaultErrnoRet"])
 
@@ -196,12 +196,28 @@ def test_a_profile_of_a_container_only_takes_from_the_default() -> None:
     assert answer(some, "read", (2,)) == errno.EPERM
 
 
+def test_a_profile_may_have_calls_logged() -> None:
+    allowed = {"names": ["write"], "action": "SCMP_ACT_ALLOW", "comment": "often"}
+    logged = narrowed({"defaultAction": "SCMP_ACT_LOG", "syscalls": [allowed]})
+    actions = {rule["action"] for rule in logged["syscalls"] if "read" in rule["names"]}
+    assert actions == {"SCMP_ACT_LOG"}
+    assert {rule["action"] for rule in logged["syscalls"] if "write" in rule["names"]} == {"SCMP_ACT_ALLOW"}
+    assert answer(logged, "mount") == answer(logged, "socket", (40, 1, 0)) == errno.EPERM
+
+
 @pytest.mark.parametrize(
     ("profile", "why"),
     [
         ({}, "defaultAction"),
         ({"defaultAction": "SCMP_ACT_TRACE"}, "defaultAction 'SCMP_ACT_TRACE' is not supported"),
-        ({"defaultAction": "SCMP_ACT_NOTIFY", "listenerPath": "/run/l"}, "listenerPath is not supported"),
+        ({"defaultAction": "SCMP_ACT_ERRNO", "listenerPath": "/run/l"}, "unknown field `listenerPath`"),
+        (
+            {
+                "defaultAction": "SCMP_ACT_ERRNO",
+                "syscalls": [{"names": ["read"], "action": "SCMP_ACT_ALLOW", "excludes": {"caps": ["CAP_CHOWN"]}}],
+            },
+            "unknown field `excludes`",
+        ),
         ({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": ["a/b"], "action": "SCMP_ACT_ALLOW"}]}, "names"),
         ({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": ["read"], "action": "NO"}]}, "action 'NO'"),
         (

@@ -23,7 +23,8 @@ import msgspec
 #: Bytes of JSON that a container's own profile may have; docker's whole default has a fifth of them.
 PROFILE_LIMIT = 64 * 1024
 
-_ALLOW, _ERRNO = "SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO"
+_ALLOW, _LOG, _ERRNO = "SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_ERRNO"
+_PERMITS = (_ALLOW, _LOG)
 _REFUSALS = (_ERRNO, "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_KILL_THREAD", "SCMP_ACT_TRAP")
 _COMPARISONS = ("SCMP_CMP_NE", "SCMP_CMP_LT", "SCMP_CMP_LE", "SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT",
                 "SCMP_CMP_MASKED_EQ")  # fmt: skip
@@ -122,20 +123,24 @@ class _Argument(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fiel
     value_two: int = 0
 
 
-class _Call(msgspec.Struct, frozen=True, rename="camel"):
+class _Call(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     names: list[str]
     action: str
     errno_ret: int | None = None
     args: list[_Argument] | None = None
+    comment: str = ""
 
 
-class Profile(msgspec.Struct, frozen=True, rename="camel"):
-    """A profile that a container brings, in the form of the OCI runtime configuration."""
+class Profile(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """A profile that a container brings, in the form of the OCI runtime configuration.
+
+    Its `architectures` are not needed: it holds for every architecture of the default.
+    """
 
     default_action: str
     default_errno_ret: int | None = None
+    architectures: list[str] = []
     syscalls: list[_Call] = []
-    listener_path: str | None = None
 
 
 def parse_profile(text: str) -> Profile:
@@ -146,13 +151,11 @@ def parse_profile(text: str) -> Profile:
         profile = msgspec.json.decode(base64.b64decode(text, validate=True), type=Profile)
     except (binascii.Error, ValueError) as error:
         raise SeccompError(f"it is not base64 of a seccomp profile in JSON: {error}") from None
-    if profile.listener_path is not None:
-        raise SeccompError("listenerPath is not supported")
-    if profile.default_action not in (_ALLOW, *_REFUSALS):
+    if profile.default_action not in (*_PERMITS, *_REFUSALS):
         raise SeccompError(f"the defaultAction {profile.default_action!r} is not supported")
-    permits = profile.default_action == _ALLOW
+    permits = profile.default_action in _PERMITS
     for call in profile.syscalls:
-        if call.action not in (_ALLOW, *_REFUSALS):
+        if call.action not in (*_PERMITS, *_REFUSALS):
             raise SeccompError(f"the action {call.action!r} is not supported")
         if not all(re.fullmatch(r"[a-z0-9_]{1,64}", name, re.ASCII) for name in call.names):
             raise SeccompError("names has a name that is not a system call's")
@@ -161,7 +164,7 @@ def parse_profile(text: str) -> Profile:
                 raise SeccompError("args has a condition that is not valid")
             if not 0 <= min(argument.value, argument.value_two) <= max(argument.value, argument.value_two) < 2**64:
                 raise SeccompError("args has a value that does not fit into 64 bits")
-        if call.args and (permits or call.action != _ALLOW):
+        if call.args and (permits or call.action not in _PERMITS):
             raise SeccompError("args can only narrow a call that is allowed, below a defaultAction that refuses")
         if call.errno_ret is not None and not 0 < call.errno_ret < 4096:
             raise SeccompError("errnoRet is not an error number")
@@ -173,28 +176,38 @@ def restricted_profile(
 ) -> dict[str, Any]:
     """`linux.seccomp` that allows what both the default and the profile allow. Raises `SeccompError`."""
     found = default_profile(capabilities, machine=machine)
-    permits = profile.default_action == _ALLOW
-    refused = [call for call in profile.syscalls if call.action != _ALLOW]
+    permits = profile.default_action in _PERMITS
+    refused = [call for call in profile.syscalls if call.action in _REFUSALS]
     never = {name for call in refused for name in call.names}
-    plain = {name for call in profile.syscalls if call.action == _ALLOW and not call.args for name in call.names}
-    narrowed = [call for call in profile.syscalls if call.action == _ALLOW and call.args]
+    said = {
+        name: call.action
+        for call in profile.syscalls
+        if call.action in _PERMITS and not call.args
+        for name in call.names
+    }
+    narrowed = [call for call in profile.syscalls if call.action in _PERMITS and call.args]
+
+    def action_of(name: str) -> str | None:
+        return None if name in never else said.get(name, profile.default_action if permits else None)
+
     rules: list[Rule] = []
     unconditional: set[str] = set()
     for rule in found["syscalls"]:
-        if rule["action"] == _ALLOW:
-            names = [name for name in rule["names"] if name not in never and (permits or name in plain)]
-            if "args" not in rule:
-                unconditional = set(rule["names"])
-        else:
-            names = [name for name in rule["names"] if name not in never]
-        if names:
-            rules.append({**rule, "names": names})
+        if rule["action"] != _ALLOW:
+            rules.append({**rule, "names": [name for name in rule["names"] if name not in never]})
+            continue
+        if "args" not in rule:
+            unconditional = set(rule["names"])
+        rules += (
+            {**rule, "names": [name for name in rule["names"] if action_of(name) == action], "action": action}
+            for action in _PERMITS
+        )
     conditional = {name for rule in found["syscalls"] if "args" in rule for name in rule["names"]}
     for call in narrowed:
-        if both := sorted(conditional & set(call.names) - plain - never):
+        if both := sorted(conditional & set(call.names) - said.keys() - never):
             raise SeccompError(f"args of {', '.join(both)} cannot be joined with the default's: leave them out")
-        if names := sorted(unconditional & set(call.names) - plain - never):
-            rules.append({"names": names, "action": _ALLOW, "args": [_argument(item) for item in call.args or ()]})
+        names = sorted(unconditional & set(call.names) - said.keys() - never)
+        rules.append({"names": names, "action": call.action, "args": [_argument(item) for item in call.args or ()]})
     for call in refused:
         default = (call.action, call.errno_ret) == (profile.default_action, profile.default_errno_ret)
         if not default:
@@ -205,7 +218,7 @@ def restricted_profile(
         found.pop("defaultErrnoRet")
         if profile.default_action == _ERRNO:
             found["defaultErrnoRet"] = profile.default_errno_ret or errno.EPERM
-    return {**found, "syscalls": rules}
+    return {**found, "syscalls": [rule for rule in rules if rule["names"]]}
 
 
 def _argument(argument: _Argument) -> Rule:
