@@ -12,7 +12,6 @@ import logging
 import shutil
 import signal
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -339,14 +338,15 @@ class Group:
             (bundle / part).mkdir(parents=True, exist_ok=True)
         root, ids, users = self.root(name), self.record.status.ids, self._services.users
         if ids:
-            await asyncio.to_thread(users.mount_root, self.record.uid, ids, image.layers, bundle, root)
+            copies = self.folder / ".layers"
+            await asyncio.to_thread(users.mount_root, self.record.uid, ids, image.layers, bundle, root, copies)
         else:
             mount_overlay(image.layers, bundle / "upper", bundle / "work", root)
         hostname = self.record.properties.hostname or self.record.id.rsplit("/", 1)[-1]
         files = self._volumes.files(hostname, self.record.status.ip, self.record.properties.dns_config)
         binds = [*files, *self._volumes.mounts(container)]
-        runtime = self._services.runtime
-        with users.mapped(self.record.uid, ids, binds, bundle) if ids else nullcontext(binds) as mounts:
+        runtime, folder = self._services.runtime, bundle / "mounts"
+        try:
             owner = write_bundle(
                 bundle,
                 self.record.properties,
@@ -357,9 +357,13 @@ class Group:
                 users=UserMapping(users.path(self.record.uid), ids) if ids else None,
                 hostname=hostname,
                 cgroup=f"/{self.control_group}/{self.cid(name)}",
-                mounts=mounts,
+                mounts=users.map_binds(self.record.uid, ids, binds, folder) if ids else binds,
             )
             await runtime.create(self.cid(name), bundle, self.log(name))
+        finally:
+            # The container has what is mounted there, in a mount namespace of its own.
+            for target in folder.iterdir() if folder.exists() else ():
+                unmount(target)
         runtime.give_output(bundle, *owner)
         status.note("Created", f"Created container: {name}")
         await runtime.start(self.cid(name))

@@ -108,12 +108,17 @@ class UserNamespaces:
             bind(Path(f"/proc/{pid}/ns/user"), path)
             yield pid
 
-    def mount_root(self, uid: str, start: int, layers: Sequence[Path], bundle: Path, root: Path) -> None:
-        """Mount a container's root over layers whose owners are the group's. Raises `SandboxError`, `OSError`."""
+    def mount_root(
+        self, uid: str, start: int, layers: Sequence[Path], bundle: Path, root: Path, copies: Path
+    ) -> None:
+        """Mount a container's root over layers whose owners are the group's. Raises `SandboxError`, `OSError`.
+
+        `bundle` has the folders `upper` and `work`; `copies` is where the group has its copies of layers.
+        """
         os.chown(bundle / "upper", start, start)
         if self.support == _COPIED:
-            copies = [_copied(layer, bundle.parents[1] / "layers", start) for layer in layers]
-            mount_overlay(copies, bundle / "upper", bundle / "work", root)
+            copied = [_copied(layer, copies, start) for layer in layers]
+            mount_overlay(copied, bundle / "upper", bundle / "work", root)
             return
         # Short paths: what a mount is told must fit into a page.
         folder = Path(tempfile.mkdtemp(dir=self._folder, prefix=""))
@@ -123,12 +128,16 @@ class UserNamespaces:
                 mount_mapped(layer, target, namespace)
             mount_overlay(targets, bundle / "upper", bundle / "work", root)  # it keeps what it needs of them
 
-    @contextlib.contextmanager
-    def mapped(self, uid: str, start: int, binds: Sequence[Bind], bundle: Path) -> Iterator[list[Bind]]:
-        """The same binds of a container with mapped owners, for as long as its creation takes. Raises `SandboxError`."""
-        with self._opened(uid) as namespace, _targets(bundle / "mounts", len(binds)) as targets:
-            found = []
-            for (source, path, read_only), target in zip(binds, targets, strict=True):
+    def map_binds(self, uid: str, start: int, binds: Sequence[Bind], folder: Path) -> list[Bind]:
+        """The same binds of a container with mapped owners, mounted in a folder of ours. Raises `SandboxError`, `OSError`.
+
+        They are to be unmounted once the container has them.
+        """
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = []
+        with self._opened(uid) as namespace:
+            for number, (source, path, read_only) in enumerate(binds):
+                target = folder / str(number)
                 if source.is_dir():
                     target.mkdir()
                 else:
@@ -140,7 +149,7 @@ class UserNamespaces:
                     found.append((source, path, read_only))
                 else:
                     found.append((target, path, read_only))
-            yield found
+        return found
 
     def _group(self, uid: str, start: int) -> Path:
         folder = self._folder / uid
@@ -233,13 +242,21 @@ def _targets(folder: Path, count: int) -> Iterator[list[Path]]:
 
 
 def _copied(layer: Path, folder: Path, start: int) -> Path:
-    """A copy of a layer that belongs to a group; made once for all containers of the group."""
-    target = folder / layer.name
-    if not target.exists():
-        folder.mkdir(mode=0o700, exist_ok=True)
-        partial = folder / f"partial-{layer.name}"
-        shutil.rmtree(partial, ignore_errors=True)
-        subprocess.run(["cp", "--archive", "--reflink=auto", "--", layer, partial], check=True, capture_output=True)
+    """A copy of a layer that belongs to a group; made once, whichever of its containers needs it first."""
+    target = folder / f"{layer.name}-{start}"
+    if target.exists():
+        return target
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix="partial-") as name:
+        partial = Path(name) / "layer"
+        command = ["cp", "--archive", "--reflink=auto", "--", str(layer), str(partial)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SandboxError(f"copying the layer {layer.name}: {done.stderr.strip()}")
         give_away(partial, start, IDS)
-        partial.rename(target)
+        try:
+            partial.rename(target)
+        except OSError:
+            if not target.exists():  # another container's copy, that was there first, is as good
+                raise
     return target
