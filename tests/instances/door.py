@@ -28,13 +28,21 @@ Group = dict[str, Any]
 class RoomProcess:
     """The room as a process of its own, that can be killed and started again."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, before: str = "") -> None:
+        """`before` is Python that runs first, as on a machine that is another than this."""
         self.config = config
+        self._before = before
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
         """Start it and wait until it is ready."""
-        command = [sys.executable, "-c", "import cumulet.cli; cumulet.cli.main()", "serve", "instances"]
+        command = [
+            sys.executable,
+            "-c",
+            f"{self._before}\nimport cumulet.cli; cumulet.cli.main()",
+            "serve",
+            "instances",
+        ]
         self._process = subprocess.Popen(
             command,
             env={**os.environ, "CUMULET_DATA_DIR": str(self.config.data_dir)},
@@ -82,7 +90,7 @@ class FrontDoor:
     """Calls the provider as the front door does."""
 
     def __init__(self, session: aiohttp.ClientSession, config: Config) -> None:
-        self._session = session
+        self.session = session
         self._base = config.url("instances")
         self.subscription = f"/subscriptions/{config.subscription_id}"
         self.provider = f"{self.subscription}/resourceGroups/rg1/providers/Microsoft.ContainerInstance"
@@ -94,7 +102,7 @@ class FrontDoor:
         separator = "&" if "?" in path else "?"
         headers = {"Referer": f"https://door.test{path}", "Content-Type": "application/json"}
         data = None if body is None else io.BytesIO(json.dumps(body).encode())
-        async with self._session.request(
+        async with self.session.request(
             method, f"{self._base}{path}{separator}{API}", data=data, headers=headers
         ) as answer:
             text = await answer.text()
@@ -128,7 +136,7 @@ class FrontDoor:
         url = f"http://{group['properties']['ipAddress']['ip']}:{port}{path}"
         for _ in range(200):
             with contextlib.suppress(aiohttp.ClientConnectionError):
-                async with self._session.get(url) as answer:
+                async with self.session.get(url) as answer:
                     return await answer.read()
         raise AssertionError(f"{url} does not answer")
 

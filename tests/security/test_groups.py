@@ -25,11 +25,13 @@ from cumulet.instances.group import Group as ContainerGroup
 from cumulet.instances.group import Services
 from cumulet.instances.images import Images
 from cumulet.instances.meter import Meter
+from cumulet.instances.names import installation_id
 from cumulet.instances.places import Places
 from cumulet.instances.regions import Maximum
 from cumulet.instances.runtime import Runtime
-from cumulet.instances.sandbox import Network, installation_id
+from cumulet.instances.sandbox import Network
 from cumulet.instances.store import GroupRecord, GroupStatus, Store
+from cumulet.instances.user_namespaces import UserNamespaces
 from cumulet.instances.validation import parse_group
 from cumulet.up.install import install
 from tests.installation import free_pod_cidr
@@ -460,18 +462,19 @@ async def test_a_failure_that_nobody_foresaw_ends_the_group(tmp_path: Path) -> N
     store.open()
     network = Network(config, set())
     try:
-        await network.open()
+        await network.open({})
         async with aiohttp.ClientSession() as session:
             changed = asyncio.Event()
             services = Services(
                 store,
-                Images(folder / "images", session),
+                Images(folder / "images", session, lambda _: False),
                 network,
                 Runtime(folder / "state"),
                 Meter(store, "eastus"),
                 session,
                 installation_id(config),
                 lambda record: changed.set() if record.status.state == "Failed" else None,
+                UserNamespaces(config, folder / "images"),
             )
             asked = parse_group("odd", "eastus", group(container()), Maximum(4, 16))
             record = GroupRecord(str(uuid.uuid4()), "/odd", "/s/s/r/g/odd", "eastus", {}, asked, GroupStatus())

@@ -16,7 +16,7 @@ from cumulet.common.ascii import is_digits
 from cumulet.common.config import Config, RoomName
 from cumulet.common.egress import Exempt
 from cumulet.common.room import run
-from cumulet.up import certificates, install, lifecycle, migration
+from cumulet.up import certificates, install, lifecycle, migration, preflight
 
 ClientCa = Annotated[
     Path | None,
@@ -121,8 +121,15 @@ def status() -> None:
     print(f"{'AUTHORITY':<16} {'ENDS':<12} FIRST CERTIFICATE ENDS")
     for name, (own, first) in certificates.expiry(config).items():
         print(f"{name:<16} {own:%Y-%m-%d}   {first:%Y-%m-%d}")
+    print(f"user namespaces: {lifecycle.user_namespaces(config)}")
+    _print_warnings()
     if any(row.health != "ready" for row in rows):
         raise typer.Exit(1)
+
+
+def _print_warnings() -> None:
+    for problem in preflight.warnings():
+        print(f"warning: {problem.what}\n  {problem.cure}")
 
 
 def env() -> None:

@@ -2,87 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
-from cumulet.common.ascii import raised
 from cumulet.common.config import write_private
 from cumulet.instances import amounts
 from cumulet.instances.accounts import AccountError, Files
-from cumulet.instances.architecture import SECCOMP
+from cumulet.instances.id_ranges import IDS
 from cumulet.instances.image_config import Execution, ImageConfigError, execution
+from cumulet.instances.limits import oom_score, resource_limits
 from cumulet.instances.model import Amount, Container, GroupProperties
-from cumulet.instances.security_context import Capabilities, SecurityContext, stored
+from cumulet.instances.seccomp import SeccompError, default_profile, parse_profile, restricted_profile
+from cumulet.instances.security_context import SecurityContext, stored
 from cumulet.instances.volumes import Bind
 from cumulet.instances.words import WordsError, check_words
 
-#: What docker and containerd give a container that asks for nothing.
-_CAPABILITIES = [
-    f"CAP_{name}"
-    for name in (
-        "AUDIT_WRITE",
-        "CHOWN",
-        "DAC_OVERRIDE",
-        "FOWNER",
-        "FSETID",
-        "KILL",
-        "MKNOD",
-        "NET_BIND_SERVICE",
-        "NET_RAW",
-        "SETFCAP",
-        "SETGID",
-        "SETPCAP",
-        "SETUID",
-        "SYS_CHROOT",
-    )
-]
-#: System calls that reach beyond the container, refused whatever capabilities it has.
-_REFUSED_CALLS = [
-    "acct",
-    "add_key",
-    "bpf",
-    "clock_adjtime",
-    "clock_settime",
-    "delete_module",
-    "finit_module",
-    "fsconfig",
-    "fsmount",
-    "fsopen",
-    "fspick",
-    "init_module",
-    "ioperm",
-    "iopl",
-    "kcmp",
-    "kexec_file_load",
-    "kexec_load",
-    "keyctl",
-    "lookup_dcookie",
-    "mount",
-    "mount_setattr",
-    "move_mount",
-    "name_to_handle_at",
-    "open_by_handle_at",
-    "open_tree",
-    "perf_event_open",
-    "pivot_root",
-    "process_vm_readv",
-    "process_vm_writev",
-    "quotactl",
-    "reboot",
-    "request_key",
-    "setns",
-    "settimeofday",
-    "swapoff",
-    "swapon",
-    "umount",
-    "umount2",
-    "unshare",
-    "userfaultfd",
-    "vhangup",
-]
 _MASKED = [
     f"/proc/{name}"
     for name in (
@@ -108,6 +46,13 @@ class BundleError(Exception):
     """The image and what is asked of it do not go together; the message says how."""
 
 
+class UserMapping(NamedTuple):
+    """The user namespace of a container: the file that names it, and the id of its root on this machine."""
+
+    path: Path
+    start: int
+
+
 def describe(
     root: Path,
     group: GroupProperties,
@@ -118,6 +63,7 @@ def describe(
     hostname: str,
     cgroup: str,
     mounts: list[Bind],
+    users: UserMapping | None = None,
 ) -> dict[str, Any]:
     """The configuration of a container whose root is mounted at a path; it has secure values in it.
 
@@ -125,24 +71,28 @@ def describe(
     """
     properties = container.properties
     context = stored(properties.security_context)
+    capabilities = context.capability_names()
     try:
         defaults = execution(image)
         user = defaults.user or "" if context.run_as_user is None else str(context.run_as_user)
         account = Files(root).find(user)
     except (AccountError, ImageConfigError) as error:
         raise BundleError(str(error)) from None
+    uid, gid = account.uid, account.gid if context.run_as_group is None else context.run_as_group
+    groups = [*account.groups, *(item for item in context.supplemental_groups or () if item not in account.groups)]
+    if users is not None and not max(uid, gid, *groups) < IDS:
+        raise BundleError(f"user {uid} and group {gid}: a container group has ids from 0 to {IDS - 1} only")
     process: dict[str, Any] = {
         "terminal": False,
-        "user": {
-            "uid": account.uid,
-            "gid": account.gid if context.run_as_group is None else context.run_as_group,
-            "additionalGids": account.groups,
-        },
+        "user": {"uid": uid, "gid": gid, "additionalGids": groups},
         "args": arguments(container, defaults),
         "env": _environment(container, defaults, hostname),
         "cwd": _working_folder(container, defaults),
-        "capabilities": {kind: _capabilities(context) for kind in ("bounding", "effective", "permitted")},
-        "noNewPrivileges": True,
+        "rlimits": resource_limits(),
+        "oomScoreAdj": oom_score(group, container),
+        "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), capabilities),
+        # As Kubernetes has it: what is not said allows it.
+        "noNewPrivileges": context.allow_privilege_escalation is False,
     }
     try:
         check_words([*process["args"], *process["env"]])
@@ -160,19 +110,33 @@ def describe(
                 {"type": "ipc"},
                 {"type": "uts"},
                 {"type": "mount"},
+                {"type": "cgroup"},
                 {"type": "network", "path": str(namespace)},
+                *([{"type": "user", "path": str(users.path)}] if users else ()),
             ],
+            **_mappings(users),
             "cgroupsPath": cgroup,
             "resources": _limits(group, container),
+            # Whoever is in the group's network may ping without a capability.
+            "sysctl": {"net.ipv4.ping_group_range": "0 65535"},
             "maskedPaths": _MASKED,
             "readonlyPaths": _READ_ONLY,
-            "seccomp": {
-                "defaultAction": "SCMP_ACT_ALLOW",
-                "architectures": SECCOMP,
-                "syscalls": [{"names": _REFUSED_CALLS, "action": "SCMP_ACT_ERRNO", "errnoRet": 1}],
-            },
+            "seccomp": _seccomp(context, capabilities),
         },
     }
+
+
+def owner_of(process: dict[str, Any], users: UserMapping | None) -> tuple[int, int]:
+    """The user and group of a container's process, as the machine has them."""
+    start = users.start if users else 0
+    return start + process["user"]["uid"], start + process["user"]["gid"]
+
+
+def _mappings(users: UserMapping | None) -> dict[str, Any]:
+    if users is None:
+        return {}
+    mapping = {"containerID": 0, "hostID": users.start, "size": IDS}
+    return {"uidMappings": [mapping], "gidMappings": [mapping]}
 
 
 def arguments(container: Container, defaults: Execution) -> list[str]:
@@ -230,7 +194,7 @@ def _secure_names(container: Container) -> set[str]:
 
 
 _MOUNTS: list[dict[str, Any]] = [
-    {"destination": "/proc", "type": "proc", "source": "proc"},
+    {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
     {
         "destination": "/dev",
         "type": "tmpfs",
@@ -251,11 +215,19 @@ _MOUNTS: list[dict[str, Any]] = [
     },
     {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"]},
     {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
+    {
+        "destination": "/sys/fs/cgroup",
+        "type": "cgroup",
+        "source": "cgroup",
+        "options": ["nosuid", "noexec", "nodev", "relatime", "ro"],
+    },
 ]
 
 
 def _bind(source: Path, destination: str, read_only: bool) -> dict[str, Any]:
     options = ["rbind", "rprivate", "nosuid", "nodev", "ro" if read_only else "rw"]
+    if os.statvfs(source).f_flag & os.ST_NOEXEC:
+        options.append("noexec")  # a user namespace cannot undo it, and the runtime would try
     return {"destination": destination, "type": "bind", "source": str(source), "options": options}
 
 
@@ -269,11 +241,13 @@ def _environment(container: Container, defaults: Execution, hostname: str) -> li
     return [f"{name}={value}" for name, value in values.items()]
 
 
-def _capabilities(context: SecurityContext) -> list[str]:
-    dropped = {raised(name).removeprefix("CAP_") for name in (context.capabilities or Capabilities()).drop}
-    if "ALL" in dropped:
-        return []
-    return [name for name in _CAPABILITIES if name.removeprefix("CAP_") not in dropped]
+def _seccomp(context: SecurityContext, capabilities: list[str]) -> dict[str, Any]:
+    try:
+        if context.seccomp_profile is None:
+            return default_profile(capabilities)
+        return restricted_profile(parse_profile(context.seccomp_profile), capabilities)
+    except SeccompError as error:
+        raise BundleError(f"seccomp profile: {error}") from None
 
 
 def _limits(group: GroupProperties, container: Container) -> dict[str, Any]:

@@ -19,8 +19,10 @@ from pathlib import Path
 from cumulet.common.ascii import is_digits
 from cumulet.common.config import Config
 from cumulet.instances.firewall import remove_tables
+from cumulet.instances.id_ranges import release_all
 from cumulet.instances.mounts import unmount_beneath
 from cumulet.instances.names import bridge_name, installation_id, link_prefix
+from cumulet.instances.sandbox import STATE, run_dir
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _NAMESPACES = Path("/run/netns")
@@ -35,12 +37,17 @@ def cleanup(config: Config) -> list[str]:
     removed = [
         *_end_processes(folder, name),
         *(f"mount {point}" for point in unmount_beneath(folder)),
+        *(f"mount {point}" for point in unmount_beneath(run_dir(config))),
         *_delete_network(config),
         *remove_tables(config),
         *_delete_control_groups(f"cumulet-{name}"),
     ]
     # What a runtime knows of containers that are gone; the groups themselves are kept, to be run again.
     shutil.rmtree(folder / "state", ignore_errors=True)
+    shutil.rmtree(run_dir(config), ignore_errors=True)
+    release_all(config)
+    with contextlib.suppress(OSError):  # another installation runs, or none ever did
+        STATE.rmdir()
     return removed
 
 

@@ -21,19 +21,30 @@ import msgspec
 from cumulet.common import clock
 from cumulet.common.tasks import Backoff
 from cumulet.instances import probes
-from cumulet.instances.bundle import BundleError, describe, forget_configuration, keep_process, process_of
+from cumulet.instances.bundle import (
+    BundleError,
+    UserMapping,
+    describe,
+    forget_configuration,
+    keep_process,
+    owner_of,
+    process_of,
+)
 from cumulet.instances.execute import run_in
 from cumulet.instances.images import Images, Pulled
 from cumulet.instances.meter import Meter
 from cumulet.instances.model import Container, Probe, virtual_network
 from cumulet.instances.mounts import unmount_beneath
+from cumulet.instances.non_root import NonRootError, verify_non_root
 from cumulet.instances.places import Places, remove_tree
 from cumulet.instances.pull import Login, PullError
 from cumulet.instances.pulling import credential_for, explain, success
 from cumulet.instances.reference import parse
 from cumulet.instances.runtime import Runtime, RuntimeFailure
-from cumulet.instances.sandbox import Network, SandboxError, mount_overlay
+from cumulet.instances.sandbox import Network, SandboxError, mount_overlay, unmount
+from cumulet.instances.security_context import stored
 from cumulet.instances.store import ContainerStatus, GroupRecord, State, Store
+from cumulet.instances.user_namespaces import UserNamespaces
 from cumulet.instances.volumes import Volumes
 
 log = logging.getLogger(__name__)
@@ -57,6 +68,7 @@ class Services(NamedTuple):
     session: aiohttp.ClientSession
     installation: str
     changed: Callable[[GroupRecord], None]
+    users: UserNamespaces
 
 
 class Group:
@@ -101,8 +113,10 @@ class Group:
             await asyncio.gather(self._task, return_exceptions=True)
         for name in names:
             await self._services.runtime.remove(self.cid(name))
+            unmount(self.root(name))
         await self._services.meter.stop(self.record.uid)
         await self._services.network.destroy(self.record.uid, self.record.status.ip)
+        self._services.users.destroy(self.record.uid, self.record.status.ids)
         self._services.network.release(self.record.status.ip)
         for folder in (self._places.folder, self._places.before):
             await asyncio.to_thread(unmount_beneath, folder)
@@ -133,6 +147,13 @@ class Group:
         if not status.numbered:
             return self._places.attempt_before(name, status.attempt)
         return self._places.attempt(self._number(name), status.attempt)
+
+    def root(self, name: str) -> Path:
+        """Where the root of a container's newest attempt is mounted."""
+        if not self.record.status.ids:
+            return self.bundle(name) / "rootfs"
+        container = f"{name}-{self._status(name).attempt}"
+        return self._services.users.root(self.record.uid, self.record.status.ids, container)
 
     def log(self, name: str, *, previous: bool = False) -> Path:
         """The log of a container's newest attempt, or of the one before."""
@@ -194,9 +215,11 @@ class Group:
         if not status.ip:
             status.ip = services.network.allocate()
         status.provisioning_state = "Creating"
+        await self._isolate()
         await self._save()
+        owner = services.users.network(self.record.uid, status.ids) if status.ids else None
         network, *_ = await asyncio.gather(
-            services.network.create(self.record.uid, status.ip, virtual_network(self.record.properties)),
+            services.network.create(self.record.uid, status.ip, virtual_network(self.record.properties), owner),
             asyncio.to_thread(self._volumes.make),
         )
         self._namespace = network
@@ -208,6 +231,16 @@ class Group:
         async with asyncio.TaskGroup() as tasks:
             keeping = [tasks.create_task(self._keep(item)) for item in self.record.properties.containers]
         await self._end("Succeeded" if all(task.result() == 0 for task in keeping) else "Failed")
+
+    async def _isolate(self) -> None:
+        """Give the group a range of ids, where nothing of it runs yet, or no longer. Raises `SandboxError`."""
+        services, status, uid = self._services, self.record.status, self.record.uid
+        if services.network.is_there(uid):
+            if not status.ids or services.users.is_there(uid):
+                return  # it goes on as it was made: so does a group of an earlier version
+            await services.network.destroy(uid, status.ip)
+        services.users.destroy(uid, status.ids)
+        status.ids = services.users.allocate(status.ids)
 
     async def _end(self, state: str, provisioning_state: str = "Succeeded") -> None:
         self.record.status.state = state
@@ -279,7 +312,7 @@ class Group:
         if done and container in self.record.properties.init_containers:
             return 0
         if not adopted:
-            image = await self._pull(container)
+            image = await self._have(container)
             try:
                 await self._launch(container, image)
             except (BundleError, RuntimeFailure, SandboxError, OSError) as error:
@@ -301,6 +334,24 @@ class Group:
                 task.cancel()
         await self._exited(container, code)
         return status.current_state.exit_code or 0
+
+    async def _have(self, container: Container) -> Pulled:
+        """Have an image that the container may run."""
+        status, name = self._status(container.name), container.name
+        context = stored(container.properties.security_context)
+        backoff = Backoff(10, 300)
+        while True:
+            image = await self._pull(container)
+            user = (image.config.get("config") or {}).get("User") or ""
+            try:
+                verify_non_root(context, str(user), name, self.record.tags)
+            except NonRootError as error:
+                status.current_state = State("Waiting", "CreateContainerConfigError")
+                status.note("Failed", f"Error: {error}", warning=True)
+                await self._save()
+                await asyncio.sleep(backoff.next())
+            else:
+                return image
 
     async def _pull(self, container: Container) -> Pulled:
         """Have the image, however long it takes: what stands in the way can be mended meanwhile."""
@@ -346,13 +397,14 @@ class Group:
         status.attempt, status.numbered = status.attempt + 1, True
         await self._save()  # the number is on disk before anything has it in its name
         bundle, log = self.bundle(name), self.log(name)
-        configuration = await asyncio.to_thread(self._prepare, container, image, bundle)
+        configuration, owner = await asyncio.to_thread(self._prepare, container, image, bundle)
         runtime = self._services.runtime
         try:
             await runtime.create(self.cid(name), bundle, log, configuration)
         finally:
             # The container has what is mounted there, in a mount namespace of its own.
             await asyncio.to_thread(unmount_beneath, bundle / _MOUNTS)
+        runtime.give_output(bundle, *owner)
         status.note("Created", f"Created container: {name}")
         await runtime.start(self.cid(name))
         status.note("Started", f"Started container {name}")
@@ -360,30 +412,44 @@ class Group:
         status.ready = container.properties.readiness_probe is None
         await self._save()
 
-    def _prepare(self, container: Container, image: Pulled, bundle: Path) -> bytes:
-        """Make a container's root and mounts, on a thread; its configuration. Raises `BundleError`, `SandboxError`, `OSError`."""
+    def _prepare(self, container: Container, image: Pulled, bundle: Path) -> tuple[bytes, tuple[int, int]]:
+        """Make a container's root and mounts, on a thread; its configuration, and the owner of its process on this machine.
+
+        Raises `BundleError`, `SandboxError`, `OSError`.
+        """
         for part in ("rootfs", "upper", "work"):
             (bundle / part).mkdir(parents=True, exist_ok=True)
-        mount_overlay(image.layers, bundle / "upper", bundle / "work", bundle / "rootfs")
+        uid, ids, users = self.record.uid, self.record.status.ids, self._services.users
+        root = self.root(container.name)
+        if ids:
+            users.mount_root(uid, ids, image.layers, bundle, root, self._places.folder / "layers")
+        else:
+            mount_overlay(image.layers, bundle / "upper", bundle / "work", root)
         hostname = self.record.properties.hostname or self.record.id.rsplit("/", 1)[-1]
         files = self._volumes.files(hostname, self.record.status.ip, self.record.properties.dns_config)
+        binds = [*files, *self._volumes.mount(container, bundle / _MOUNTS)]
+        if ids:
+            binds = users.map_binds(uid, ids, binds, bundle / _MOUNTS / "mapped")
+        mapping = UserMapping(users.path(uid), ids) if ids else None
         document = describe(
-            bundle / "rootfs",
+            root,
             self.record.properties,
             container,
             image.config,
             namespace=self._namespace,
             hostname=hostname,
             cgroup=f"/{self.control_group}/{self.cid(container.name)}",
-            mounts=[*files, *self._volumes.mount(container, bundle / _MOUNTS)],
+            mounts=binds,
+            users=mapping,
         )
         keep_process(bundle, document["process"], container)
-        return msgspec.json.encode(document)
+        return msgspec.json.encode(document), owner_of(document["process"], mapping)
 
     async def _clear(self, name: str, status: ContainerStatus) -> None:
         """Remove an attempt that has ended, but for its log; the log before it goes."""
         await self._services.runtime.remove(self.cid(name))
         bundle = self.bundle(name)
+        unmount(self.root(name))
         await asyncio.to_thread(unmount_beneath, bundle)
         await remove_tree(bundle)
         self.log(name, previous=True).unlink(missing_ok=True)

@@ -23,6 +23,7 @@ from cumulet.instances.places import Places
 from cumulet.instances.runtime import Runtime
 from cumulet.instances.sandbox import Network
 from cumulet.instances.store import GroupRecord, GroupStatus, Store
+from cumulet.instances.user_namespaces import UserNamespaces
 
 
 class Groups:
@@ -59,6 +60,7 @@ class Groups:
             probes,
             installation_id(config),
             self._note,
+            UserNamespaces(config, folder / "images"),
         )
 
     @property
@@ -75,6 +77,8 @@ class Groups:
                 if record.status.ip and record.status.state not in ("Succeeded", "Failed")
             }
         )
+        users = self._services.users
+        await users.open(record.status.ids for record in self._records if users.is_there(record.uid))
         for record in self._records:
             group = self._group(record)
             self._groups[record.key] = group
@@ -140,6 +144,13 @@ class Groups:
             existing.renew(record)
             self._note(record)
             return existing, False
+        if properties.host_users is False and not self._services.users.support.on:
+            raise ArmError(
+                400,
+                "UserNamespacesNotSupported",
+                f"hostUsers is false, and user namespaces are {self._services.users.support}",
+                target="properties.hostUsers",
+            )
         record = GroupRecord(self._new_uid(), key, resource_id, location, tags, properties, GroupStatus())
         await self._store.put(record)
         group = self._group(record)

@@ -1,8 +1,9 @@
 """A container group as it is asked for (REST reference 2023-05-01), with its defaults; `validation` says what is valid.
 
 Ours beside ACI's: `args` of a container, which follow `command` or, where that is absent, the image's entrypoint;
-`workingDir`, `subPath`, probes by TCP, an emptyDir in memory, a secret volume's `defaultMode`, and
-`terminationGracePeriodSeconds` and `hostname` of a group.
+`workingDir`, `subPath`, probes by TCP, an emptyDir in memory, a secret volume's `defaultMode`; `hostname`,
+`terminationGracePeriodSeconds` and `hostUsers` of a group: false asks for a user namespace, which it has anyway where
+this machine can; true is refused.
 """
 
 from __future__ import annotations
@@ -249,6 +250,7 @@ class GroupProperties(_Base):
     priority: Literal["Regular", "Spot"] | None = None
     termination_grace_period_seconds: _Seconds = 30
     hostname: str | None = None
+    host_users: bool | None = None
     diagnostics: Any = None
     subnet_ids: list[SubnetId] = []
     encryption_properties: Any = None

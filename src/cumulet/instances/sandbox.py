@@ -8,15 +8,24 @@ import ipaddress
 import os
 from asyncio.subprocess import PIPE
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from cumulet.common.config import Config
 from cumulet.instances import names
 from cumulet.instances.firewall import Firewall, FirewallError, Member
 
+#: What this machine keeps of installations that run: links to namespaces, roots of containers. All users may pass through.
+STATE = Path("/run/cumulet")
+
 
 class SandboxError(Exception):
     """The kernel did not do what was asked."""
+
+
+def run_dir(config: Config) -> Path:
+    """What is kept there of this installation."""
+    return STATE / names.installation_id(config)
 
 
 class Network:
@@ -75,10 +84,21 @@ class Network:
         """The name of a group's namespace."""
         return names.namespace_name(self._config, uid)
 
-    async def create(self, uid: str, address: str, network: str | None = None) -> Path:
+    def is_there(self, uid: str) -> bool:
+        """Whether a group has a namespace."""
+        return (Path("/run/netns") / self.namespace(uid)).exists()
+
+    async def create(
+        self,
+        uid: str,
+        address: str,
+        network: str | None = None,
+        owned: AbstractAsyncContextManager[int] | None = None,
+    ) -> Path:
         """Make a group's namespace with its address, or take the one that is there; the file that names it.
 
-        It reaches, and is reached by, the groups of the same virtual network; without one, none. Raises `SandboxError`.
+        It reaches, and is reached by, the groups of the same virtual network; without one, none.
+        `owned` is a process in a new network namespace of a user namespace, which becomes the group's. Raises `SandboxError`.
         """
         own = ipaddress.IPv4Address(address)
         if own not in self._range:
@@ -93,8 +113,12 @@ class Network:
             if await self._is_whole(name, address):
                 return path
             await self._delete(name, own)
+        if owned is None:
+            await _ip(f"netns add {name}")
+        else:
+            async with owned as pid:
+                await _ip(f"netns attach {name} {pid}")
         await _ip(
-            f"netns add {name}\n"
             f"link add {link} type veth peer name eth0 address {names.mac_address(own)} netns {name}\n"
             # Ports that are isolated do not reach each other, also where there are no rules.
             f"link set {link} addrgenmode none master {self.bridge}\n"
@@ -146,7 +170,7 @@ async def _ip(commands: str, namespace: str | None = None) -> None:
 
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
-_MNT_DETACH = 2
+_MNT_DETACH, _MS_BIND = 2, 4096
 _NOSUID_NODEV_NOEXEC = 2 | 4 | 8
 
 
@@ -165,6 +189,11 @@ def mount_tmpfs(target: Path, size: int | None = None, mode: int = 0o755) -> Non
     _mount("tmpfs", target, "tmpfs", _NOSUID_NODEV_NOEXEC, options)
 
 
+def bind(source: Path, target: Path) -> None:
+    """Mount a file or folder at another place too."""
+    _mount(str(source), target, "", _MS_BIND, "")
+
+
 def unmount(target: Path) -> None:
     """Unmount, also what is in use or is not mounted at all."""
     _LIBC.umount2(os.fsencode(target), _MNT_DETACH)
@@ -174,4 +203,4 @@ def _mount(source: str, target: Path, kind: str, flags: int, options: str) -> No
     result = _LIBC.mount(source.encode(), os.fsencode(target), kind.encode(), flags, options.encode())
     if result:
         error = ctypes.get_errno()
-        raise SandboxError(f"mounting {kind} on {target}: {os.strerror(error)}")
+        raise SandboxError(f"mounting {kind or source} on {target}: {os.strerror(error)}")

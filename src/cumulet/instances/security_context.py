@@ -1,57 +1,107 @@
-"""As whom a container runs, and with which rights: ACI's securityContext, and of Kubernetes' what a group can have.
+"""What a container may do, as its `securityContext` asks for it: checked when it enters, refused by name otherwise.
 
-Beside ACI's properties: `readOnlyRootFilesystem`, `runAsNonRoot`, and a `seccompProfile` that is an object as Kubernetes
-has it; ACI's, a profile in base64, is refused.
+The fields are ACI's (REST reference 2023-05-01, `SecurityContextDefinition`), with `seccompProfile` as base64 of JSON.
+Ours beside ACI's: `readOnlyRootFilesystem`, `runAsNonRoot` and `supplementalGroups`, as Kubernetes has them.
 """
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
-_Id = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
-_CAPABILITY = re.compile(r"[A-Za-z][A-Za-z0-9_]{1,39}")
+from cumulet.common.ascii import raised
+from cumulet.instances.seccomp import SeccompError, parse_profile
+
+#: What containerd and docker give a container that asks for nothing, but for NET_RAW: `ping` needs none of it.
+DEFAULT_CAPABILITIES = frozenset(
+    {
+        "AUDIT_WRITE",
+        "CHOWN",
+        "DAC_OVERRIDE",
+        "FOWNER",
+        "FSETID",
+        "KILL",
+        "MKNOD",
+        "NET_BIND_SERVICE",
+        "SETFCAP",
+        "SETGID",
+        "SETPCAP",
+        "SETUID",
+        "SYS_CHROOT",
+    }
+)
+#: What a container may ask for: they reach no further than its group's own network and processes.
+ADDABLE_CAPABILITIES = DEFAULT_CAPABILITIES | {"NET_RAW", "SYS_PTRACE"}
+#: Every capability of Linux (capabilities(7)), so that a misspelt one is not taken for one that is dropped.
+_KNOWN_CAPABILITIES = ADDABLE_CAPABILITIES | {
+    "AUDIT_CONTROL",
+    "AUDIT_READ",
+    "BLOCK_SUSPEND",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+    "DAC_READ_SEARCH",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "LEASE",
+    "LINUX_IMMUTABLE",
+    "MAC_ADMIN",
+    "MAC_OVERRIDE",
+    "NET_ADMIN",
+    "NET_BROADCAST",
+    "PERFMON",
+    "SYSLOG",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_MODULE",
+    "SYS_NICE",
+    "SYS_PACCT",
+    "SYS_RAWIO",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "WAKE_ALARM",
+}
+#: As Kubernetes bounds ids.
+_IDS = 2**31
+_GROUPS = 32
 
 
 class SecurityContextError(ValueError):
-    """A security context that no container here can have; `field` is what is wrong with it."""
+    """A field that cannot be honoured; `field` is its name below `securityContext`."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
         self.field = field
 
 
-class _Base(msgspec.Struct, rename="camel", kw_only=True, forbid_unknown_fields=True):
-    pass
+class Capabilities(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Names without `CAP_`, or `ALL`; what is dropped is dropped first where that is `ALL`."""
+
+    add: list[str] | None = None
+    drop: list[str] | None = None
 
 
-class Capabilities(_Base):
-    """Capabilities beside the usual ones, and those of the usual ones that are not had; `ALL` is all."""
+class SecurityContext(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """See the module; ids are below 2**31."""
 
-    add: list[str] = []
-    drop: list[str] = []
-
-
-class SeccompProfile(_Base):
-    """The system calls that are allowed, as Kubernetes has it."""
-
-    type: str
-    localhost_profile: str | None = None
-
-
-class SecurityContext(_Base):
-    """See the module."""
-
-    run_as_user: _Id | None = None
-    run_as_group: _Id | None = None
-    run_as_non_root: bool | None = None
-    allow_privilege_escalation: bool | None = None
     privileged: bool | None = None
-    read_only_root_filesystem: bool | None = None
+    allow_privilege_escalation: bool | None = None
     capabilities: Capabilities | None = None
-    seccomp_profile: SeccompProfile | str | None = None
+    run_as_user: int | None = None
+    run_as_group: int | None = None
+    run_as_non_root: bool | None = None
+    supplemental_groups: list[int] | None = None
+    read_only_root_filesystem: bool | None = None
+    seccomp_profile: str | None = None
+
+    def capability_names(self) -> list[str]:
+        """`CAP_…`, sorted, as Kubernetes puts them together."""
+        asked = self.capabilities or Capabilities()
+        added = {_plain(name) for name in asked.add or ()}
+        dropped = {_plain(name) for name in asked.drop or ()}
+        kept = frozenset() if "ALL" in dropped else DEFAULT_CAPABILITIES
+        return sorted(f"CAP_{name}" for name in (kept | added) - dropped)
 
 
 def parse(document: dict[str, Any] | None) -> SecurityContext:
@@ -62,21 +112,28 @@ def parse(document: dict[str, Any] | None) -> SecurityContext:
         raise SecurityContextError("", str(error)) from None
     if context.privileged:
         raise SecurityContextError("privileged", "privileged containers are not allowed on this platform")
-    profile = context.seccomp_profile
-    if isinstance(profile, str) or (profile is not None and profile.type != "RuntimeDefault"):
-        raise SecurityContextError("seccompProfile", "the only profile here is RuntimeDefault")
-    asked = context.capabilities or Capabilities()
-    if not all(_CAPABILITY.fullmatch(name) for name in (*asked.add, *asked.drop)):
-        raise SecurityContextError("capabilities", "a name is not that of a capability")
+    _check_capabilities(context.capabilities or Capabilities())
+    _check_id("runAsUser", context.run_as_user)
+    _check_id("runAsGroup", context.run_as_group)
+    for number in context.supplemental_groups or ():
+        _check_id("supplementalGroups", number)
+    if len(context.supplemental_groups or ()) > _GROUPS:
+        raise SecurityContextError("supplementalGroups", f"more than {_GROUPS} groups")
+    if context.seccomp_profile is not None:
+        try:
+            parse_profile(context.seccomp_profile)
+        except SeccompError as error:
+            raise SecurityContextError("seccompProfile", str(error)) from None
     return context
 
 
 def stored(document: dict[str, Any] | None) -> SecurityContext:
-    """That of a group which an earlier version took without a check: what would be refused is left out."""
+    """The security context of a group that an earlier version stored without a check: what it would refuse is left out."""
     try:
         return parse(document)
     except SecurityContextError:
-        return parse({name: value for name, value in (document or {}).items() if _is_good(name, value)})
+        known = {name: value for name, value in (document or {}).items() if _is_good(name, value)}
+        return parse(known)
 
 
 def _is_good(name: str, value: Any) -> bool:
@@ -85,3 +142,25 @@ def _is_good(name: str, value: Any) -> bool:
     except SecurityContextError:
         return False
     return True
+
+
+def _check_capabilities(asked: Capabilities) -> None:
+    for name in (_plain(name) for name in asked.drop or ()):
+        if name != "ALL" and name not in _KNOWN_CAPABILITIES:
+            raise SecurityContextError("capabilities.drop", f"{name!r} is not a capability")
+    for name in (_plain(name) for name in asked.add or ()):
+        if name not in ADDABLE_CAPABILITIES:
+            allowed = ", ".join(sorted(ADDABLE_CAPABILITIES))
+            raise SecurityContextError(
+                "capabilities.add", f"the capability {name!r} is not allowed; it is one of {allowed}"
+            )
+
+
+def _check_id(field: str, number: int | None) -> None:
+    if number is not None and not 0 <= number < _IDS:
+        raise SecurityContextError(field, f"{number} is not an id from 0 to {_IDS - 1}")
+
+
+def _plain(name: str) -> str:
+    """A capability as it is written here."""
+    return raised(name).removeprefix("CAP_")

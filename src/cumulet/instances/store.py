@@ -90,11 +90,15 @@ def _note(events: list[Event], name: str, message: str, warning: bool) -> None:
 
 
 class GroupStatus(msgspec.Struct, rename="camel"):
-    """What became of a group. `delete_by` is when its containers' grace is over, once it is being deleted."""
+    """What became of a group. `delete_by` is when its containers' grace is over, once it is being deleted.
+
+    `ids` is the first id of the range that its user namespace has, 0 without one, as groups of earlier versions are.
+    """
 
     state: str = "Pending"
     provisioning_state: str = "Pending"
     ip: str = ""
+    ids: int = 0
     stopped: bool = False
     delete_by: str | None = None
     containers: dict[str, ContainerStatus] = {}

@@ -180,6 +180,10 @@ def _state(current: Object, view: Object, kind: str) -> Object:
         long = [message for message in messages if not message.startswith("Error: ")]
         if long:
             waiting["message"] = long[-1]
+    elif detail == "CreateContainerConfigError":
+        failed = [event["message"] for event in view.get("events") or () if event["name"] == "Failed"]
+        if failed:
+            waiting["message"] = failed[-1].removeprefix("Error: ")
     return {"waiting": waiting}
 
 

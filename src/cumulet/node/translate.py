@@ -11,6 +11,7 @@ from cumulet.common.ascii import fold
 from cumulet.common.config import Config
 from cumulet.common.kubernetes.quantity import decimal
 from cumulet.node.references import References, UnsupportedError, expand
+from cumulet.node.security import check_security, security_context
 
 Object = dict[str, Any]
 
@@ -70,8 +71,10 @@ async def container_group(pod: Object, references: References, config: Config) -
         for port in container.get("ports") or ()
     ]
     properties: Object = {
-        "containers": [_container(pod, item, references, init=False) for item in spec["containers"]],
-        "initContainers": [_container(pod, item, references, init=True) for item in spec.get("initContainers") or ()],
+        "containers": [_container(pod, item, references, config, init=False) for item in spec["containers"]],
+        "initContainers": [
+            _container(pod, item, references, config, init=True) for item in spec.get("initContainers") or ()
+        ],
         "imageRegistryCredentials": credentials,
         "restartPolicy": spec.get("restartPolicy", "Always"),
         "osType": "Linux",
@@ -81,6 +84,8 @@ async def container_group(pod: Object, references: References, config: Config) -
         "terminationGracePeriodSeconds": min(spec.get("terminationGracePeriodSeconds", 30), 2**31 - 1),
         "hostname": (spec.get("hostname") or pod["metadata"]["name"])[:_NAME_LIMIT].rstrip("-."),
     }
+    if spec.get("hostUsers") is False:
+        properties["hostUsers"] = False
     return {"location": config.location, "tags": tags_of(pod, config), "properties": properties}
 
 
@@ -94,18 +99,8 @@ def check(pod: Object) -> None:
                 f"pod {pod['metadata']['name']} requires volume {volume['name']} which is of an unsupported type"
                 f" ({', '.join(key for key in volume if key != 'name')}): virtual nodes run stateless workloads only"
             )
-    for name in ("hostNetwork", "hostPID", "hostIPC"):
-        if spec.get(name):
-            raise UnsupportedError(f"pod {pod['metadata']['name']} asks for {name}, which virtual nodes do not have")
+    check_security(pod)
     for container in [*(spec.get("initContainers") or ()), *spec["containers"]]:
-        context = container.get("securityContext") or {}
-        if context.get("privileged"):
-            raise UnsupportedError(f"container {container['name']} is privileged, which virtual nodes do not allow")
-        for name, harmless in _NO_CONTEXT.items():
-            if context.get(name) not in (None, *harmless):
-                raise UnsupportedError(
-                    f"container {container['name']} asks for {name}, which virtual nodes do not have"
-                )
         for mount in container.get("volumeMounts") or ():
             for name, harmless in _NO_MOUNT.items():
                 if mount.get(name) not in (None, *harmless):
@@ -115,7 +110,7 @@ def check(pod: Object) -> None:
                     )
 
 
-def _container(pod: Object, container: Object, references: References, *, init: bool) -> Object:
+def _container(pod: Object, container: Object, references: References, config: Config, *, init: bool) -> Object:
     environment = references.environment(pod, container)
     values: dict[str, str] = {item["name"]: item.get("value", item.get("secureValue")) or "" for item in environment}
     properties: Object = {
@@ -128,7 +123,7 @@ def _container(pod: Object, container: Object, references: References, *, init: 
             properties[name] = [expand(word, values) for word in container[name]]
     if container.get("workingDir"):
         properties["workingDir"] = container["workingDir"]
-    if context := _security_context(pod, container):
+    if context := security_context(pod, container, config):
         properties["securityContext"] = context
     if not init:
         properties["ports"] = [
@@ -152,12 +147,6 @@ def _mount(mount: Object, values: dict[str, str]) -> Object:
     if path := mount.get("subPath") or expand(mount.get("subPathExpr") or "", values):
         found["subPath"] = path
     return found
-
-
-def _security_context(pod: Object, container: Object) -> Object:
-    """What a container runs as: its own context before the pod's; `check` has refused what is not in it."""
-    whole = {**(pod["spec"].get("securityContext") or {}), **(container.get("securityContext") or {})}
-    return {name: whole[name] for name in _CONTEXT if whole.get(name) is not None}
 
 
 def _resources(container: Object) -> Object:

@@ -19,6 +19,7 @@ import msgspec
 
 from cumulet.common import tls
 from cumulet.common.config import Config, RoomName, private_folder
+from cumulet.instances.user_namespaces import support_file
 from cumulet.up.hosts import Hosts
 from cumulet.up.preflight import Problem, problems
 from cumulet.up.provision import ProvisionError, provision
@@ -149,6 +150,14 @@ async def status(config: Config) -> list[RoomStatus]:
             return RoomStatus(room, config.url(room), pid, health, resident_bytes(pid) if pid else None)
 
         return list(await asyncio.gather(*(look(room) for room in config.rooms)))
+
+
+def user_namespaces(config: Config) -> str:
+    """Whether containers have user namespaces, or why not, as the running room found it."""
+    try:
+        return support_file(config).read_text().strip()
+    except OSError:
+        return "not known: the room instances does not run, or this user may not see it"
 
 
 def resident_bytes(pid: int) -> int | None:

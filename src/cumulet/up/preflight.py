@@ -17,6 +17,7 @@ from cumulet.common.config import Config
 from cumulet.instances import firewall
 from cumulet.instances.names import SHORTEST_PREFIX, bridge_name
 from cumulet.up.hosts import is_wanted
+from cumulet.up.runtime_version import missing_fixes
 
 _PROGRAMS = {"runc": "runc", "conmon": "conmon", "ip": "iproute2", "nft": "nftables"}
 
@@ -58,6 +59,20 @@ def problems(config: Config) -> list[Problem]:
             )
         )
     return found
+
+
+def warnings() -> list[Problem]:
+    """What is wrong with this machine and stops nothing."""
+    found = missing_fixes()
+    if found is None:
+        return []
+    version, lacking = found
+    return [
+        Problem(
+            f"runc {version} lacks the fixes of {', '.join(lacking)}, by which a container can get out",
+            "install runc 1.2.8, 1.3.3, 1.4.0 or newer, or a package of the distribution that has them",
+        )
+    ]
 
 
 def _kernel() -> list[Problem]:

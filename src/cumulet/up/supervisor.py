@@ -7,6 +7,7 @@ containers that they run do not, and are adopted at the next start, or taken awa
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import gc
@@ -42,6 +43,8 @@ _PR_SET_NAME = 15
 _STABLE = 10.0
 #: Seconds that rooms have to stop before they are killed.
 _STOP_GRACE = 8.0
+#: As a kubelet has it (proc(5), oom_score_adj).
+_OOM_SCORE = -999
 
 Report = Callable[[dict[str, object]], None]
 
@@ -320,6 +323,10 @@ def main(arguments: list[str]) -> None:
     if lock is None:
         report({"event": "failed", "message": "it is running already: see `cumulet status`"})
         sys.exit(1)
+    # Containers go before the rooms when the machine has no memory left. Without the privilege to say so, their own
+    # scores, which are higher, say it.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE))
     try:
         Supervisor(config, report).run()
     except OSError as error:

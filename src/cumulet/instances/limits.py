@@ -1,0 +1,65 @@
+"""What bounds the processes of a container beside its control group: resource limits (setrlimit(2)), and who goes first
+when the machine has no memory left (proc(5), oom_score_adj; the kubelet's `qos` policy)."""
+
+from __future__ import annotations
+
+import os
+import resource
+from pathlib import Path
+from typing import Any
+
+from cumulet.instances.model import Container, GroupProperties
+
+#: (soft, hard) at most; the limits of this process bound them.
+_LIMITS = {
+    "RLIMIT_CORE": (0, 0),
+    "RLIMIT_NOFILE": (65_536, 1_048_576),
+    "RLIMIT_NPROC": (32_768, 32_768),
+}
+_GUARANTEED, _LEAST, _MOST = -997, 3, 999
+_CAP_SYS_RESOURCE = 24
+
+
+def resource_limits() -> list[dict[str, Any]]:
+    """`process.rlimits`: nothing is raised above what this process has, which needs a privilege."""
+    found = []
+    for name, (soft, hard) in _LIMITS.items():
+        _, most = resource.getrlimit(getattr(resource, name))
+        bound = hard if most == resource.RLIM_INFINITY else min(hard, most)
+        found.append({"type": name, "soft": min(soft, bound), "hard": bound})
+    return found
+
+
+def oom_score(group: GroupProperties, container: Container) -> int:
+    """-997 where every limit of the group equals its request, else from 999 to 3, less for who asked for more memory.
+
+    Where this process may not lower its score, no container has less than it.
+    """
+    score = _GUARANTEED if _is_guaranteed(group) else _share(container)
+    return max(score, lowest_oom_score())
+
+
+def lowest_oom_score() -> int:
+    """The least score that this process can give."""
+    status = Path("/proc/self/status").read_text()
+    effective = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff:"))
+    if effective >> _CAP_SYS_RESOURCE & 1:
+        return -1000
+    return int(Path("/proc/self/oom_score_adj").read_text())
+
+
+def _is_guaranteed(group: GroupProperties) -> bool:
+    resources = [item.properties.resources for item in [*group.init_containers, *group.containers]]
+    return all(
+        item.limits is not None
+        and item.requests.cpu is not None
+        and item.requests.memory_in_gb is not None
+        and (item.limits.cpu, item.limits.memory_in_gb) == (item.requests.cpu, item.requests.memory_in_gb)
+        for item in resources
+    )
+
+
+def _share(container: Container) -> int:
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    asked = (container.properties.resources.requests.memory_in_gb or 1.5) * 1_000_000_000
+    return max(_LEAST, min(_MOST, 1000 - int(1000 * asked / total)))
