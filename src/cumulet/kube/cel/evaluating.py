@@ -9,42 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from cumulet.kube.cel import folding
 from cumulet.kube.cel.checking import Checked
 from cumulet.kube.cel.errors import CelError, CostLimitError
 from cumulet.kube.cel.functions import Overload
+from cumulet.kube.cel.running import Run, Step
 from cumulet.kube.cel.sizes import LIST, MAP, STRUCT
 from cumulet.kube.cel.syntax import RESULT, Bind, Call, Fold, Ident, ListOf, Literal, MapOf, Node, Select
 from cumulet.kube.cel.types import Type
-from cumulet.kube.cel.values import NONE, Lazy, Optional, TypeValue, items_of, kind_of, no_overload
-
-
-class Run:
-    """One evaluation: its variables, and what it may cost yet; it stops where less than `floor` is left."""
-
-    __slots__ = ("floor", "left", "locals", "variables", "waited")
-
-    def __init__(self, variables: Mapping[str, Any], most: int, quick: int | None, count: int) -> None:
-        self.variables = variables
-        self.left = most
-        self.floor = 0 if quick is None else max(most - quick, 0)
-        #: What was charged for asking others, which takes no such time.
-        self.waited = 0
-        self.locals: list[Any] = [None] * count
-
-    def charge(self, cost: int) -> None:
-        """Raises `CostLimitError` where that is more than is left."""
-        self.left -= cost
-        if self.left < self.floor:
-            raise CostLimitError
-
-    def charge_waiting(self, cost: int) -> None:
-        """Charge for asking others. Raises `CostLimitError`."""
-        self.waited += cost
-        self.floor = max(self.floor - cost, 0)
-        self.charge(cost)
-
-
-Step = Callable[[Run], Any]
+from cumulet.kube.cel.values import NONE, Lazy, Optional, TypeValue, kind_of, no_overload
 
 
 class Compiled:
@@ -184,11 +157,13 @@ class _Compiler:
             made = self._collecting(node, over, first, second)
         else:
             condition, step = self.step(node.condition), self.step(node.step)
-            stop = _stop(node)
-            made = _folding(over, start, condition, step, (result, first, second), stop)
+            # The accumulator with which a fold need not go on.
+            start_value = node.start.value if isinstance(node.start, Literal) else None
+            stop = not start_value if isinstance(start_value, bool) else None
+            made = folding.folding(over, start, condition, step, (result, first, second), stop)
         self._slots.pop()
         if not node.collects:
-            made = _finished(made, result, self.step(node.result))
+            made = folding.finished(made, result, self.step(node.result))
         self._slots.pop()
         return made
 
@@ -203,15 +178,8 @@ class _Compiler:
         if isinstance(node.start, ListOf):
             (made,) = added
             assert isinstance(made, ListOf)
-            return _collected(over, first, second, test, self.step(made.items[0]))
-        return _mapped(over, first, second, test, [self.step(item) for item in added])
-
-
-def _stop(node: Fold) -> bool | None:
-    """The accumulator with which a fold need not go on."""
-    if isinstance(node.start, Literal) and type(node.start.value) is bool:
-        return not node.start.value
-    return None
+            return folding.collected(over, first, second, test, self.step(made.items[0]))
+        return folding.mapped(over, first, second, test, [self.step(item) for item in added])
 
 
 def _constant(value: Any) -> Step:
@@ -510,114 +478,5 @@ def _bound(slot: int, value: Step, body: Step) -> Step:
         run.left -= LIST
         run.locals[slot] = value(run)
         return body(run)
-
-    return step
-
-
-#: What an element of a fold costs beside what is asked of it: the condition and the step name the accumulator.
-_EACH = 2
-
-
-def _elements(value: Any, *, pairs: bool) -> Any:
-    if not pairs:
-        return items_of(value)
-    if isinstance(value, dict):
-        return value.items()
-    return enumerate(items_of(value))
-
-
-def _folding(
-    over: Step, start: Step, condition: Step, step: Step, slots: tuple[int, int, int], stop: bool | None
-) -> Step:
-    result, first, second = slots
-    pairs = second >= 0
-
-    def fold(run: Run) -> Any:
-        names = run.locals
-        elements = _elements(over(run), pairs=pairs)
-        so_far: Any = start(run)
-        for element in elements:
-            run.charge(_EACH)
-            if pairs:
-                names[first], names[second] = element
-            else:
-                names[first] = element
-            # An error is kept, as a later element may decide.
-            names[result] = so_far
-            try:
-                so_far = step(run)
-            except CostLimitError:
-                raise
-            except CelError as error:
-                if stop is None:
-                    raise
-                so_far = error
-            if so_far is stop:
-                break
-        names[result] = so_far
-        return None
-
-    return fold
-
-
-def _finished(fold: Step, slot: int, result: Step) -> Step:
-    def step(run: Run) -> Any:
-        fold(run)
-        return result(run)
-
-    return step
-
-
-def _passes(test: Step | None, run: Run) -> bool:
-    if test is None:
-        return True
-    found = test(run)
-    if not isinstance(found, bool):
-        raise no_overload()
-    return found
-
-
-def _collected(over: Step, first: int, second: int, test: Step | None, item: Step) -> Step:
-    pairs = second >= 0
-
-    def step(run: Run) -> Any:
-        names = run.locals
-        found: list[Any] = []
-        run.left -= LIST
-        for element in _elements(over(run), pairs=pairs):
-            if pairs:
-                names[first], names[second] = element
-            else:
-                names[first] = element
-            if _passes(test, run):
-                run.charge(_EACH + LIST)
-                found.append(item(run))
-            else:
-                run.charge(_EACH)
-        return found
-
-    return step
-
-
-def _mapped(over: Step, first: int, second: int, test: Step | None, added: Sequence[Step]) -> Step:
-    def step(run: Run) -> Any:
-        names = run.locals
-        found: dict[Any, Any] = {}
-        run.left -= MAP
-        for element in _elements(over(run), pairs=True):
-            names[first], names[second] = element
-            run.charge(_EACH)
-            if not _passes(test, run):
-                continue
-            made = [item(run) for item in added]
-            entries = made[0] if len(made) == 1 else {made[0]: made[1]}
-            if not isinstance(entries, dict):
-                raise no_overload()
-            run.charge(len(entries))
-            for key, value in entries.items():
-                if key in found:
-                    raise CelError(f"insert failed: key '{key}' already exists")
-                found[key] = value
-        return found
 
     return step

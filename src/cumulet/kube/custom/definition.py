@@ -54,8 +54,11 @@ def check(obj: Object, old: Object | None) -> list[Cause]:
         why = "must have exactly one version marked as storage version"
         causes.append(invalid("spec.versions", labels, why))
     causes += _conversion(spec.get("conversion") or {})
+    kept = [version.get("schema") for version in ((old or {}).get("spec") or {}).get("versions") or ()]
     for where, part in _parts(versions, "schema", "validation"):
-        causes += _schema(part, f"{where}.openAPIV3Schema")
+        # What was accepted before, perhaps under other limits, is not read again.
+        if part not in kept or part is None:
+            causes += _schema(part, f"{where}.openAPIV3Schema")
     for (where, part), version in zip(_parts(versions, "selectableFields"), versions, strict=False):
         causes += paths.selectable(part, where, (version.get("schema") or {}).get("openAPIV3Schema"))
     for where, part in _parts(versions, "additionalPrinterColumns"):
