@@ -18,15 +18,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from cumulet.common import clock
 from cumulet.common.config import RegistryLimits
 from cumulet.common.digests import Digest
-from cumulet.registry.collection import Collector, Report
-from cumulet.registry.content import Part
-from cumulet.registry.filesystem import FileContent
-from cumulet.registry.links import Links
-from cumulet.registry.locks import AttributeChanges
-from cumulet.registry.pushes import Pushes
-from cumulet.registry.records import Manifest, MissingPartsError, Parts, Policy, Registry, Resource
-from cumulet.registry.sessions import Sessions
-from cumulet.registry.store import Catalog
+from cumulet.registry.catalog.blob_links import Links
+from cumulet.registry.catalog.locks import AttributeChanges
+from cumulet.registry.catalog.records import Manifest, MissingPartsError, Parts, Policy, Registry, Resource
+from cumulet.registry.catalog.running_pushes import Pushes
+from cumulet.registry.catalog.store import Catalog
+from cumulet.registry.content.filesystem import FileContent
+from cumulet.registry.content.store import Part
+from cumulet.registry.distribution.upload_sessions import Sessions
+from cumulet.registry.garbage_collection import Collector, Report
 from tests.registry.client import IMAGE, digest_of
 
 T = TypeVar("T")

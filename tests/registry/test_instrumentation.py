@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from tests.registry.acr import AcrRegistry
+from tests.registry.login_server import AcrRegistry
 
 
 def test_the_access_log_says_who_did_what_and_has_no_secret(acr: AcrRegistry, repository: str) -> None:

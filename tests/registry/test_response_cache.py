@@ -13,11 +13,11 @@ from prometheus_client import CollectorRegistry
 
 from cumulet.common.database import Database
 from cumulet.common.logs import AccessLog
-from cumulet.registry import caller
-from cumulet.registry.answers import Answers
-from cumulet.registry.observe import Observer
-from cumulet.registry.pushes import Pushes
-from tests.registry.acr import AcrRegistry
+from cumulet.registry.access import request_context
+from cumulet.registry.catalog.running_pushes import Pushes
+from cumulet.registry.instrumentation import Observer
+from cumulet.registry.response_cache import Answers
+from tests.registry.login_server import AcrRegistry
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ async def handled(tmp_path: Path, unused_tcp_port: int) -> AsyncIterator[tuple[s
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         reached.append(request.path)
-        noted = caller.of(request)
+        noted = request_context.of(request)
         noted.token_ends, noted.scope, noted.place = 1060.0, "repository:a:pull", ("r", "a")
         return web.Response(body=b"x" * int(request.path.rpartition("/")[2]), headers={"Docker-Content-Digest": "d"})
 

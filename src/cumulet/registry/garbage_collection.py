@@ -1,7 +1,7 @@
 """Garbage collection beside running pushes: expired uploads and manifests, and the blobs that nothing names any more.
 
 Repository by repository: what is garbage is found in a transaction that is rolled back; what running pushes count on
-(`pushes`) is left out; and the rest is condemned, so that nobody is told any more that it is there, and removed in a
+(`running_pushes`) is left out; and the rest is condemned, so that nobody is told any more that it is there, and removed in a
 second transaction that looks again. What a push does in between either comes before that transaction, which then sees
 a manifest that names the blob and keeps it, or after it, and is told that the blob is missing, and uploads it.
 """
@@ -20,12 +20,12 @@ from cumulet.common import clock
 from cumulet.common.config import RegistryLimits
 from cumulet.common.digests import Digest
 from cumulet.common.tasks import wait_for
-from cumulet.registry import garbage
-from cumulet.registry.garbage import Garbage
-from cumulet.registry.links import Links
-from cumulet.registry.pushes import Place, Pushes
-from cumulet.registry.sessions import Sessions
-from cumulet.registry.store import Catalog, Registry
+from cumulet.registry.catalog import garbage
+from cumulet.registry.catalog.blob_links import Links
+from cumulet.registry.catalog.garbage import Garbage
+from cumulet.registry.catalog.running_pushes import Place, Pushes
+from cumulet.registry.catalog.store import Catalog, Registry
+from cumulet.registry.distribution.upload_sessions import Sessions
 
 log = logging.getLogger(__name__)
 

@@ -21,9 +21,9 @@ from prometheus_client.registry import Collector
 
 from cumulet.common.database import Database
 from cumulet.common.logs import AccessLine, AccessLog
-from cumulet.registry import caller
-from cumulet.registry.errors import Handler, answer_errors
-from cumulet.registry.files import FileResponse
+from cumulet.registry.access import request_context
+from cumulet.registry.distribution.file_responses import FileResponse
+from cumulet.registry.oci.errors import Handler, answer_errors
 
 #: Upper bounds in seconds.
 _BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -65,7 +65,7 @@ class Observer(Collector):
             def seen(complete: bool) -> None:
                 took = time.perf_counter() - began
                 size = 0 if request.method == "HEAD" else response.content_length or 0
-                noted = caller.of(request)
+                noted = request_context.of(request)
                 self.record(request, response.status, took, size, noted.principal, noted.scope, at, complete)
 
             if isinstance(response, FileResponse):

@@ -21,10 +21,10 @@ from typing import NamedTuple
 from aiohttp import HttpVersion11, hdrs, web
 
 from cumulet.common.database import Database
-from cumulet.registry import caller
-from cumulet.registry.files import FileResponse, ReadyResponse
-from cumulet.registry.observe import Observer
-from cumulet.registry.pushes import Place, Pushes
+from cumulet.registry.access import request_context
+from cumulet.registry.catalog.running_pushes import Place, Pushes
+from cumulet.registry.distribution.file_responses import FileResponse, ReadyResponse
+from cumulet.registry.instrumentation import Observer
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -111,7 +111,7 @@ class Answers:
 
     def _keep(self, request: web.BaseRequest, response: web.StreamResponse, state: int) -> None:
         """Remember an answer that a token alone gave the right to, and that right."""
-        noted = caller.of(request)
+        noted = request_context.of(request)
         if noted.token_ends is None or request.query_string or state != self._state:
             return
         body, path, size = b"", None, 0

@@ -13,7 +13,7 @@ import pytest
 
 from tests.kube.behind import SERVICES, Behind
 from tests.kube.conftest import Program, Server, programs
-from tests.kube.test_flow_and_audit import as_user
+from tests.kube.flow.test_flow_and_audit import as_user
 
 Object = dict[str, Any]
 

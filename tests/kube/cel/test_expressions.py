@@ -19,7 +19,7 @@ from cumulet.kube.cel import (
     types,
 )
 from cumulet.kube.cel.functions import Library
-from cumulet.kube.cel.library.authorizing import Authorizer
+from cumulet.kube.cel.library.authorizer import Authorizer
 
 #: Expressions that hold: together they call every form of every function.
 HOLDS = """

@@ -13,7 +13,7 @@ import pytest
 
 from tests.kube.conftest import Server
 
-LINES = [json.loads(line) for line in (Path(__file__).parent / "data" / "served.jsonl").read_text().splitlines()]
+LINES = [json.loads(line) for line in (Path(__file__).parents[1] / "data" / "served.jsonl").read_text().splitlines()]
 
 #: Resources that are not served, and why.
 NOT_SERVED = {

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cumulet.kube.resources import RESOURCES, Row
+from cumulet.kube.catalog.resources import RESOURCES, Row
 from cumulet.kube.schema.definitions import Definition, Field, definition
 from tests.kube.conftest import Server
 

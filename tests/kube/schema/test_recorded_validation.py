@@ -19,7 +19,7 @@ import pytest
 from tests.kube.conftest import Server
 from tests.kube.test_recorded_cases import normal
 
-_DATA = json.loads((Path(__file__).parent / "data" / "validation.json").read_text())
+_DATA = json.loads((Path(__file__).parents[1] / "data" / "validation.json").read_text())
 BASES: dict[str, Any] = _DATA["bases"]
 CASES = {of: list(cases) for of, cases in groupby(_DATA["cases"], key=lambda case: case["of"])}
 _UID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.cloud import Cloud
-from tests.registry.acr import AcrRegistry, granted
+from tests.registry.login_server import AcrRegistry, granted
 
 ACTIONS = "pull,push,delete,metadata_read,metadata_write,sign"
 REPOSITORIES = ("team-a/app", "team-b/app")

@@ -14,10 +14,10 @@ import pytest
 
 from cumulet.common.config import RoomName
 from cumulet.common.entra import ARM_AUDIENCE, GRAPH_AUDIENCE, REGISTRY_AUDIENCE, Credential
-from cumulet.registry.tokens import REFRESH_LIFE
+from cumulet.registry.access.tokens import REFRESH_LIFE
 from tests.cloud import Answer, Cloud
-from tests.registry.acr import AcrRegistry, basic, claims_of, granted
 from tests.registry.client import Registry
+from tests.registry.login_server import AcrRegistry, basic, claims_of, granted
 
 NULL_GUID = "00000000-0000-0000-0000-000000000000"
 PULL = "repository:base/image:pull"

@@ -8,7 +8,7 @@ from pathlib import Path
 import jwt
 import pytest
 
-from cumulet.registry.tokens import REFRESH_LIFE, SealError, Tokens, Unauthorized
+from cumulet.registry.access.tokens import REFRESH_LIFE, SealError, Tokens, Unauthorized
 
 
 class Clock:

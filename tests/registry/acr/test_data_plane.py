@@ -18,7 +18,7 @@ from azure.containerregistry import (
 from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, ResourceNotFoundError
 
 from tests.cloud import Answer, Cloud
-from tests.registry.acr import OCI_MANIFEST, AcrRegistry
+from tests.registry.login_server import OCI_MANIFEST, AcrRegistry
 from tests.registry.microsoft import anonymous, data_plane
 
 TAGS = [f"v{number}" for number in range(5)]

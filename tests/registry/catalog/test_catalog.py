@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from cumulet.common.database import Database
-from cumulet.registry.errors import OciError
-from cumulet.registry.records import Manifest, Parts, Upload
-from cumulet.registry.schema import MIGRATIONS
-from cumulet.registry.store import Catalog
+from cumulet.registry.catalog.records import Manifest, Parts, Upload
+from cumulet.registry.catalog.schema import MIGRATIONS
+from cumulet.registry.catalog.store import Catalog
+from cumulet.registry.oci.errors import OciError
 from tests.registry.client import IMAGE, INDEX, descriptor, digest_of
 
 TIME = "2026-11-25T00:00:00.000000Z"

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from cumulet.registry.locks import AttributeChanges, Attributes
+from cumulet.registry.catalog.locks import AttributeChanges, Attributes
 from tests.registry.client import Answer, Registry, digest_of, image
 
 DISALLOWED = (405, "REGISTRY_DISALLOWED_OPERATION")

@@ -1,4 +1,4 @@
-"""The contract of the content store (`registry/content.py`), which every back end passes."""
+"""The contract of the content store (`registry/content/store.py`), which every back end passes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cumulet.common.digests import Digest
-from cumulet.registry.content import Content, DigestMismatchError, Part, UnknownUploadError
-from cumulet.registry.filesystem import FileContent
+from cumulet.registry.content.filesystem import FileContent
+from cumulet.registry.content.store import Content, DigestMismatchError, Part, UnknownUploadError
 from tests.registry.client import digest_of, noise
 
 #: Opens a store anew, as a process does that starts again.

@@ -11,7 +11,7 @@ from azure.mgmt.containerregistry import ContainerRegistryManagementClient
 
 from tests.cloud import Cloud
 from tests.microsoft import management
-from tests.registry.acr import AcrRegistry, granted
+from tests.registry.login_server import AcrRegistry, granted
 
 GROUP = "group"
 

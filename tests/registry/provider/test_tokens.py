@@ -12,7 +12,7 @@ from azure.mgmt.containerregistry import ContainerRegistryManagementClient
 
 from tests.cloud import Cloud
 from tests.microsoft import management
-from tests.registry.acr import AcrRegistry, basic, granted
+from tests.registry.login_server import AcrRegistry, basic, granted
 
 GROUP = "group"
 FAR = "2099-01-01T00:00:00Z"

@@ -11,7 +11,7 @@ from azure.mgmt.containerregistry import ContainerRegistryManagementClient
 
 from tests.cloud import PEERS, Answer, Cloud
 from tests.microsoft import management
-from tests.registry.acr import AcrRegistry
+from tests.registry.login_server import AcrRegistry
 from tests.registry.peer import PASSWORD, USER, Peer, running
 
 GROUP = "group"

@@ -12,7 +12,7 @@ from azure.mgmt.containerregistry import ContainerRegistryManagementClient
 
 from tests.cloud import PEERS, Cloud
 from tests.microsoft import management
-from tests.registry.acr import OCI_MANIFEST, AcrRegistry
+from tests.registry.login_server import OCI_MANIFEST, AcrRegistry
 from tests.registry.receiver import Delivery, Receiver, receiving
 
 GROUP = "group"

@@ -12,8 +12,8 @@ from aiohttp import web
 from cumulet.common.ascii import fold
 from cumulet.common.entra import AuthenticationError, TokenVerifier
 from cumulet.common.room import peer_certificate
-from cumulet.kube.status import ApiError
-from cumulet.kube.users import ANONYMOUS, AUTHENTICATED, ISSUER, ServiceAccountTokens, User
+from cumulet.kube.access.users import ANONYMOUS, AUTHENTICATED, ISSUER, ServiceAccountTokens, User
+from cumulet.kube.apimachinery.status import ApiError
 
 log = logging.getLogger(__name__)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from cumulet.kube.attributes import Attributes
-from cumulet.kube.node_access import NODES, NodeAuthorizer
+from cumulet.kube.access.attributes import Attributes
+from cumulet.kube.access.node_authorization import NODES, NodeAuthorizer
+from cumulet.kube.access.users import User
 from cumulet.kube.store import Store
-from cumulet.kube.users import User
 
 _GROUP = "rbac.authorization.k8s.io"
 _ROLES = f"roles.{_GROUP}"
@@ -112,7 +112,7 @@ _REVIEWS = _rule(
     ["authentication.k8s.io", "authorization.k8s.io"], ["tokenreviews", "subjectaccessreviews"], ["create"]
 )
 
-#: What every node may do; what its pods need is for `node_access` to say.
+#: What every node may do; what its pods need is for `node_authorization` to say.
 NODE_RULES = [
     _rule([""], ["pods"], [*READ, "create", "delete"]),
     _rule([""], ["pods/eviction"], ["create"]),

@@ -7,11 +7,11 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from cumulet.common.ascii import fold
-from cumulet.kube.attributes import Attributes
-from cumulet.kube.authorize import Authorizer
-from cumulet.kube.body import readable
-from cumulet.kube.status import bad_request, forbidden
-from cumulet.kube.users import User
+from cumulet.kube.access.attributes import Attributes
+from cumulet.kube.access.authorization import Authorizer
+from cumulet.kube.access.users import User
+from cumulet.kube.apimachinery.headers import readable
+from cumulet.kube.apimachinery.status import bad_request, forbidden
 
 _AUTHENTICATION = "authentication.k8s.io"
 _ACCOUNT = "system:serviceaccount:"

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from cumulet.kube.attributes import Attributes
-from cumulet.kube.resources import Row
-from cumulet.kube.status import forbidden
+from cumulet.kube.access.attributes import Attributes
+from cumulet.kube.access.users import User
+from cumulet.kube.apimachinery.status import forbidden
+from cumulet.kube.catalog.resources import Row
 from cumulet.kube.store import Store
-from cumulet.kube.users import User
 
 Object = dict[str, Any]
 

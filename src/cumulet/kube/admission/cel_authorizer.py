@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from cumulet.kube.attributes import Attributes
-from cumulet.kube.authorize import Authorizer
+from cumulet.kube.access.attributes import Attributes
+from cumulet.kube.access.authorization import Authorizer
+from cumulet.kube.access.users import AUTHENTICATED, User
 from cumulet.kube.cel.patience import from_loop
-from cumulet.kube.users import AUTHENTICATED, User
 
 Value = dict[str, Any]
 

@@ -12,12 +12,12 @@ import msgspec
 from aiohttp import web
 
 from cumulet.common import bounded, clock
-from cumulet.kube.answer import encode, form_of
-from cumulet.kube.kubelet import Kubelet
-from cumulet.kube.selectors import Predicate, label_selector
-from cumulet.kube.status import ApiError, not_found
+from cumulet.kube.apimachinery.status import ApiError, not_found
+from cumulet.kube.clients.kubelet import Kubelet
+from cumulet.kube.http.negotiation import encode, form_of
+from cumulet.kube.http.request_info import Target
+from cumulet.kube.objects.selectors import Predicate, label_selector
 from cumulet.kube.store import Store, Stored
-from cumulet.kube.target import Target
 
 Object = dict[str, Any]
 

@@ -14,7 +14,7 @@ from datetime import date
 from urllib.parse import urlsplit
 
 from cumulet.common.ascii import is_digits
-from cumulet.kube.schema.validation import forms
+from cumulet.kube.apimachinery import name_formats
 
 #: Characters that are looked at: no text of a format is longer, but for URIs and bytes.
 _LENGTH = 4096
@@ -165,8 +165,8 @@ _CHECKS: dict[str, Callable[[str], bool]] = {
     "date": _is_date,
     "datetime": _is_moment,
     "duration": _is_duration,
-    "k8sshortname": lambda text: not forms.dns_label(text),
-    "k8slongname": lambda text: not forms.dns_subdomain(text),
+    "k8sshortname": lambda text: not name_formats.dns_label(text),
+    "k8slongname": lambda text: not name_formats.dns_subdomain(text),
 }
 
 

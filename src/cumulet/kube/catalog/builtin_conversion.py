@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from cumulet.kube.resources import Row
+from cumulet.kube.catalog.resources import Row
 
 Object = dict[str, Any]
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import msgspec
 
-from cumulet.kube.resources import Row
-from cumulet.kube.status import ApiError
+from cumulet.kube.apimachinery.status import ApiError
+from cumulet.kube.catalog.resources import Row
+from cumulet.kube.clients.webhooks import CallError, WebhookClient
 from cumulet.kube.store import Stored
-from cumulet.kube.webhook import CallError, WebhookClient
 
 Object = dict[str, Any]
 

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from cumulet.kube.schema.validation.causes import duplicate, invalid, required
-from cumulet.kube.status import Cause
+from cumulet.kube.apimachinery.status import Cause
+from cumulet.kube.schema.validation.field_errors import duplicate, invalid, required
 
 _TYPES = ("boolean", "date", "integer", "number", "string")
 _FORMATS = ("byte", "date", "date-time", "double", "float", "int32", "int64", "password")

@@ -11,14 +11,14 @@ import msgspec
 
 from cumulet.common import clock
 from cumulet.common.ascii import fold
-from cumulet.kube import regexp
-from cumulet.kube.custom import paths, ruling, structural
+from cumulet.kube.apimachinery import name_formats, regexp
+from cumulet.kube.apimachinery.status import Cause
+from cumulet.kube.catalog import custom_definition_paths
+from cumulet.kube.catalog.resources import Row
+from cumulet.kube.custom import rule_checks, structural_schema
 from cumulet.kube.custom.kind import Custom
-from cumulet.kube.resources import Row
-from cumulet.kube.schema.validation import forms
-from cumulet.kube.schema.validation.causes import all_invalid, forbidden, invalid, required, unsupported
+from cumulet.kube.schema.validation.field_errors import all_invalid, forbidden, invalid, required, unsupported
 from cumulet.kube.schema.validation.webhooks import client_config
-from cumulet.kube.status import Cause
 
 Object = dict[str, Any]
 
@@ -47,7 +47,7 @@ def check(obj: Object, old: Object | None) -> list[Cause]:
     versions = spec.get("versions") or []
     labels = [version.get("name", "") for version in versions]
     for index, label in enumerate(labels):
-        causes += all_invalid(f"spec.versions[{index}].name", label, forms.dns_1035(label))
+        causes += all_invalid(f"spec.versions[{index}].name", label, name_formats.dns_1035(label))
     if len(set(labels)) < len(labels):
         causes.append(invalid("spec.versions", labels, "must contain unique version names"))
     if sum(bool(version.get("storage")) for version in versions) != 1:
@@ -60,9 +60,11 @@ def check(obj: Object, old: Object | None) -> list[Cause]:
         if part not in kept or part is None:
             causes += _schema(part, f"{where}.openAPIV3Schema")
     for (where, part), version in zip(_parts(versions, "selectableFields"), versions, strict=False):
-        causes += paths.selectable(part, where, (version.get("schema") or {}).get("openAPIV3Schema"))
+        causes += custom_definition_paths.selectable(
+            part, where, (version.get("schema") or {}).get("openAPIV3Schema")
+        )
     for where, part in _parts(versions, "additionalPrinterColumns"):
-        causes += paths.columns(part, where)
+        causes += custom_definition_paths.columns(part, where)
     if old is not None:
         before = old.get("spec") or {}
         for field in ("group", "scope"):
@@ -127,7 +129,7 @@ def _schema(part: Any, field: str) -> Iterator[Cause]:
     found = list(_structural(schema, field, 0))
     yield from found
     if not found:
-        yield from ruling.check(schema, field)
+        yield from rule_checks.check(schema, field)
 
 
 def _structural(schema: Any, field: str, depth: int) -> Iterator[Cause]:
@@ -145,9 +147,9 @@ def _structural(schema: Any, field: str, depth: int) -> Iterator[Cause]:
             regexp.check(pattern)
         except regexp.PatternError as error:
             yield invalid(f"{field}.pattern", pattern, f"must be a valid regular expression, but isn't: {error}")
-    yield from ruling.forms(schema, field)
+    yield from rule_checks.forms(schema, field)
     if schema.get("default") is not None:
-        yield from structural.check_default(schema, f"{field}.default")
+        yield from structural_schema.check_default(schema, f"{field}.default")
     properties = schema.get("properties") or {}
     for name, below in properties.items():
         yield from _structural(below, f"{field}.properties[{name}]", depth + 1)

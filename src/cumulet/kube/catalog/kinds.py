@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from cumulet.kube import custom, schema
-from cumulet.kube.aggregation import definition as aggregation
+from cumulet.kube import schema
+from cumulet.kube.apimachinery.status import Cause, bad_request
+from cumulet.kube.catalog import custom_definitions
+from cumulet.kube.catalog.resources import RESOURCES, Row
 from cumulet.kube.fields import Shape, shape_of
 from cumulet.kube.fields.shape import ANY
-from cumulet.kube.resources import Row
-from cumulet.kube.status import Cause, bad_request
+from cumulet.kube.schema.validation import api_services
 
 Object = dict[str, Any]
 
+#: Groups whose finalizers have a domain. Custom resources and their definitions need none.
+_GROUPS = frozenset(row.group for row in RESOURCES) - {"apiextensions.k8s.io"}
 #: Where upstream keeps its kinds, which is what it says of one that it does not have.
 _SCHEME = "k8s.io/kubernetes/pkg/api/legacyscheme/scheme.go:30"
 
@@ -67,13 +70,14 @@ def prepare_for_update(row: Row, obj: Object, old: Object, subresource: str) -> 
 
 def validate(row: Row, obj: Object, old: Object | None, subresource: str = "") -> list[Cause]:
     """Everything that is wrong with an object, or with its change from `old`."""
-    causes = schema.validate(obj, old, row.group, row.kind, subresource)
+    has_domains = row.group in _GROUPS
+    causes = schema.validate(obj, old, row.group, row.kind, subresource, has_domains=has_domains)
     if row.custom is not None:
         causes += row.custom.validate(obj, old)
-    elif row.key == custom.KEY and not subresource:
-        causes += custom.check(obj, old)
-    elif row.key == aggregation.KEY and not subresource:
-        causes += aggregation.check(obj, old)
+    elif row.key == custom_definitions.KEY and not subresource:
+        causes += custom_definitions.check(obj, old)
+    elif row.key == api_services.KEY and not subresource:
+        causes += api_services.check(obj, old)
     return causes
 
 

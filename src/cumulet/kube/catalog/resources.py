@@ -26,7 +26,7 @@ class Row(NamedTuple):
     verbs: tuple[str, ...] = ALL_VERBS
     #: The schema and the rest of what a custom resource brings with it.
     custom: Custom | None = None
-    #: The row in whose form objects are stored, where that is another than this one's (`versions`).
+    #: The row in whose form objects are stored, where that is another than this one's (`builtin_conversion`).
     hub: Row | None = None
 
     @property

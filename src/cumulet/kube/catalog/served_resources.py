@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cumulet.kube import custom
-from cumulet.kube.resources import RESOURCES, Row
+from cumulet.kube.catalog import custom_definitions
+from cumulet.kube.catalog.resources import RESOURCES, Row
 from cumulet.kube.store import Store
 
 
@@ -23,16 +23,16 @@ class Catalog:
         #: Whether another server serves a version of a group.
         self.is_remote: Callable[[str, str], bool] = lambda group, version: False
         self.refresh()
-        store.on_change(custom.KEY, self.refresh)
+        store.on_change(custom_definitions.KEY, self.refresh)
 
     def refresh(self) -> None:
         """Read the definitions anew."""
         known, self._known = self._known, {}
         found: list[Row] = []
-        for stored in self._store.list(custom.KEY):
+        for stored in self._store.list(custom_definitions.KEY):
             before = known.get(stored.name)
             # Only what changed is read.
-            rows = before[1] if before and before[0] == stored.revision else custom.rows_of(stored.load())
+            rows = before[1] if before and before[0] == stored.revision else custom_definitions.rows_of(stored.load())
             self._known[stored.name] = stored.revision, rows
             found += rows
         self.rows = (*RESOURCES, *found)

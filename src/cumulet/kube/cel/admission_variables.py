@@ -9,7 +9,7 @@ from typing import Any
 from cumulet.kube.cel import library
 from cumulet.kube.cel.environment import Budget, Environment, Program
 from cumulet.kube.cel.errors import CelError, CompileError
-from cumulet.kube.cel.library.authorizing import Authorizer, ResourceCheck
+from cumulet.kube.cel.library.authorizer import Authorizer, ResourceCheck
 from cumulet.kube.cel.types import BOOL, DYN, INT, STRING, TIMESTAMP, Type, list_of, map_of, object_type
 from cumulet.kube.cel.values import Lazy, Timestamp
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from cumulet.kube.cel.checking import Checked, constant
+from cumulet.kube.cel.checker import Checked, constant
 from cumulet.kube.cel.sizes import LIST, MAP, STRUCT, UNKNOWN, Argument, Size, clip
 from cumulet.kube.cel.syntax import Bind, Call, Fold, Ident, ListOf, Literal, MapOf, Node, Select
 from cumulet.kube.cel.types import Type, is_scalar

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cumulet.kube.cel import folding
-from cumulet.kube.cel.checking import Checked
+from cumulet.kube.cel.checker import Checked
 from cumulet.kube.cel.errors import CelError, CostLimitError
 from cumulet.kube.cel.functions import Overload
 from cumulet.kube.cel.running import Run, Step

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from cumulet.kube.cel import lexing, macros
+from cumulet.kube.cel import lexer, macros
 from cumulet.kube.cel.errors import CompileError
-from cumulet.kube.cel.lexing import RESERVED, Number, Token
+from cumulet.kube.cel.lexer import RESERVED, Number, Token
 from cumulet.kube.cel.syntax import Call, Entry, Ident, ListOf, Literal, MapOf, Node, Select, Source, children
 
 #: Characters of an expression, as upstream has it.
@@ -51,7 +51,7 @@ def _depth(root: Node) -> int:
 class _Parser:
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._tokens = lexing.tokens(source)
+        self._tokens = lexer.tokens(source)
         self._index = 0
         self._depth = 0
 
@@ -142,7 +142,7 @@ class _Parser:
                 token = self._next()
                 if isinstance(token.value, float):
                     return Literal(start.at, -token.value)
-                return Literal(start.at, lexing.integer(self._source, token.value, start.at, negative=True))
+                return Literal(start.at, lexer.integer(self._source, token.value, start.at, negative=True))
         found = self._member()
         # Twice the same changes nothing.
         return Call(start.at, "!_" if start.kind == "!" else "-_", None, [found]) if count % 2 else found
@@ -191,7 +191,7 @@ class _Parser:
             case "literal":
                 value = token.value
                 if isinstance(value, Number):
-                    value = lexing.integer(self._source, value, token.at)
+                    value = lexer.integer(self._source, value, token.at)
                 return Literal(token.at, value)
             case "(":
                 found = self._expression()

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from cumulet.common.addresses import is_of_one_machine_elsewhere, parse
 from cumulet.common.config import Address, RoomName
-from cumulet.kube.status import ApiError, bad_request, not_found
+from cumulet.kube.apimachinery.status import ApiError, bad_request, not_found
 from cumulet.kube.store import Store
 
 Object = dict[str, Any]

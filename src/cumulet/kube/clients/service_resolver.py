@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 from cumulet.common.egress import Egress, RefusedAddressError
-from cumulet.kube.status import ApiError, bad_request, not_found
+from cumulet.kube.apimachinery.status import ApiError, bad_request, not_found
 from cumulet.kube.store import Store
 
 Object = dict[str, Any]

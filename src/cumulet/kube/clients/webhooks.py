@@ -13,8 +13,8 @@ import msgspec
 
 from cumulet.common import bounded
 from cumulet.common.egress import Egress
-from cumulet.kube.endpoints import resolve
-from cumulet.kube.status import ApiError
+from cumulet.kube.apimachinery.status import ApiError
+from cumulet.kube.clients.service_resolver import resolve
 from cumulet.kube.store import Store
 
 Object = dict[str, Any]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from cumulet.kube.cel.lexing import RESERVED
+from cumulet.kube.cel.lexer import RESERVED
 from cumulet.kube.cel.types import BOOL, DYN, STRING, Type, list_of, map_of, object_type
 
 Schema = dict[str, Any]

@@ -13,7 +13,7 @@ from typing import Any
 
 from cumulet.kube.cel import CelError
 from cumulet.kube.cel.values import Duration, MapList, SetList, Timestamp
-from cumulet.kube.custom.declaring import escaped
+from cumulet.kube.custom.expression_types import escaped
 
 Schema = dict[str, Any]
 View = Callable[[Any], Any]

@@ -10,12 +10,12 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from cumulet.kube.apimachinery.status import Cause
 from cumulet.kube.cel import CompileError
 from cumulet.kube.cel.types import BOOL, STRING, Type
-from cumulet.kube.custom.declaring import REQUEST, declared, escaped
-from cumulet.kube.custom.rules import RULES, Environments, has_rules
-from cumulet.kube.schema.validation.causes import forbidden, invalid, required, unsupported
-from cumulet.kube.status import Cause
+from cumulet.kube.custom.expression_types import REQUEST, declared, escaped
+from cumulet.kube.custom.validation_rules import RULES, Environments, has_rules
+from cumulet.kube.schema.validation.field_errors import forbidden, invalid, required, unsupported
 
 Schema = dict[str, Any]
 

@@ -11,11 +11,9 @@ from typing import Any
 import msgspec
 
 from cumulet.common.ascii import fold
-from cumulet.kube import regexp
-from cumulet.kube.schema import formats
+from cumulet.kube.apimachinery import name_formats, regexp, string_formats
+from cumulet.kube.apimachinery.status import Cause
 from cumulet.kube.schema.definitions import definition
-from cumulet.kube.schema.validation import forms
-from cumulet.kube.status import Cause
 
 Schema = dict[str, Any]
 
@@ -215,7 +213,7 @@ def _string(value: str, schema: Schema, path: str) -> Iterator[Cause]:
             yield _invalid(path, value, f"should match '{pattern}'")
 
     name = schema.get("format")
-    if isinstance(name, str) and schema.get("type") in (None, "string") and not formats.fits(name, value):
+    if isinstance(name, str) and schema.get("type") in (None, "string") and not string_formats.fits(name, value):
         yield _invalid(path, value, f"must be of type {name}: {_shown(value)}")
 
 
@@ -309,7 +307,7 @@ def _resource(value: dict[str, Any], prefix: str) -> Iterator[Cause]:
             yield Cause(prefix + key, "FieldValueInvalid", f"Invalid value: {_shown(found)}: must be a string")
         elif not found:
             yield Cause(prefix + key, "FieldValueInvalid", 'Invalid value: "": must not be empty')
-        elif key == "kind" and (faults := forms.dns_1035(fold(found))):
+        elif key == "kind" and (faults := name_formats.dns_1035(fold(found))):
             why = f"may have mixed case, but should otherwise match: {','.join(faults)}"
             yield Cause(prefix + key, "FieldValueInvalid", f"Invalid value: {_shown(found)}: {why}")
         elif key == "apiVersion" and found.count("/") > 1:
@@ -323,7 +321,7 @@ def _resource(value: dict[str, Any], prefix: str) -> Iterator[Cause]:
             )
             return
         name = metadata.get("name")
-        if isinstance(name, str) and name and (faults := forms.path_segment(name)):
+        if isinstance(name, str) and name and (faults := name_formats.path_segment(name)):
             shown = f"Invalid value: {_shown(name)}: {faults[0]}"
             yield Cause(f"{prefix}metadata.name", "FieldValueInvalid", shown)
 

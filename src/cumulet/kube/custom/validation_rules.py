@@ -10,13 +10,13 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from cumulet.kube.apimachinery.status import Cause
 from cumulet.kube.cel import PER_REQUEST, Budget, CelError, CompileError, CostLimitError, OutOfBudgetError, Program
 from cumulet.kube.cel.environment import Environment
 from cumulet.kube.cel.types import BOOL, STRING, Type, optional
 from cumulet.kube.cel.values import NONE, Optional
-from cumulet.kube.custom.declaring import declared, escaped
-from cumulet.kube.custom.viewing import View, view
-from cumulet.kube.status import Cause
+from cumulet.kube.custom.expression_types import declared, escaped
+from cumulet.kube.custom.expression_values import View, view
 
 Schema = dict[str, Any]
 

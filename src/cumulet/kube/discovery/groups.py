@@ -6,7 +6,7 @@ import platform
 from collections.abc import Sequence
 from typing import Any
 
-from cumulet.kube.resources import Row
+from cumulet.kube.catalog.resources import Row
 
 Rows = Sequence[Row]
 

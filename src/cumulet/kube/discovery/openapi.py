@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from cumulet.common.ascii import raised
-from cumulet.kube import discovery
-from cumulet.kube.resources import Row
+from cumulet.kube.catalog.resources import Row
+from cumulet.kube.discovery import groups
 from cumulet.kube.schema.definitions import definition, raw_definitions
 
 Rows = tuple[Row, ...]
@@ -81,7 +81,7 @@ def parts(rows: Rows, path: str) -> Parts:
             _collect(found.name, schemas)
             _collect(f"{found.name}List", schemas)
         for subresource in row.subresources:
-            group_of, version_of, kind = discovery.subresource_kind(row, subresource)
+            group_of, version_of, kind = groups.subresource_kind(row, subresource)
             sent = definition(group_of, version_of, kind)
             if sent is not None:
                 _collect(sent.name, schemas)
@@ -134,9 +134,9 @@ def _items(row: Row) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _subresource_items(row: Row, path: str, subresource: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    group, version, kind = discovery.subresource_kind(row, subresource)
+    group, version, kind = groups.subresource_kind(row, subresource)
     named = row._replace(group=group, version=version, kind=kind)
-    verbs = discovery.subresource_verbs(subresource)
+    verbs = groups.subresource_verbs(subresource)
     methods = tuple(method for method, verb in _SUBRESOURCE_METHODS if verb in verbs)
     if subresource == "proxy":
         methods = (*methods, "head", "options")

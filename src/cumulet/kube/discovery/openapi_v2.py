@@ -17,11 +17,11 @@ import msgspec
 from aiohttp import web
 
 from cumulet.common.ascii import fold
-from cumulet.kube import openapi
+from cumulet.kube.apimachinery.status import ApiError
 from cumulet.kube.codec.openapi import SCHEMA_KEYWORDS, encode_openapi
-from cumulet.kube.openapi import Rows
+from cumulet.kube.discovery import openapi
+from cumulet.kube.discovery.openapi import Rows
 from cumulet.kube.schema.definitions import INT_OR_STRING, QUANTITY
-from cumulet.kube.status import ApiError
 
 Schema = dict[str, Any]
 

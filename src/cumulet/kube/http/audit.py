@@ -14,9 +14,9 @@ from aiohttp import web
 
 from cumulet.common import clock
 from cumulet.common.ascii import fold
-from cumulet.kube.body import readable
-from cumulet.kube.target import Target
-from cumulet.kube.users import User, user_info
+from cumulet.kube.access.users import User, user_info
+from cumulet.kube.apimachinery.headers import readable
+from cumulet.kube.http.request_info import Target
 
 _SIZE = 16 * 1024 * 1024
 _KEPT = 3

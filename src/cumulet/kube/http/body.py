@@ -6,12 +6,13 @@ from typing import Any
 
 from aiohttp import web
 
-from cumulet.kube.aside import LARGE_YAML, aside
+from cumulet.kube.apimachinery.headers import readable
+from cumulet.kube.apimachinery.status import ApiError, Cause, bad_request, invalid
+from cumulet.kube.catalog.builtin_conversion import from_stored
+from cumulet.kube.catalog.resources import Row
 from cumulet.kube.codec import decode_body, is_yaml
-from cumulet.kube.resources import Row
+from cumulet.kube.http.worker_threads import LARGE_YAML, aside
 from cumulet.kube.schema import prune
-from cumulet.kube.status import ApiError, Cause, bad_request, invalid
-from cumulet.kube.versions import from_stored
 
 #: Upstream's own limit on a request's body.
 BODY_LIMIT = 3 * 1024 * 1024
@@ -84,11 +85,6 @@ def manager(request: web.BaseRequest) -> str:
         cause = Cause("fieldManager", "FieldValueTooLong", "Too long: may not be more than 128 bytes")
         raise invalid("meta.k8s.io", _OPTIONS.get(request.method, "UpdateOptions"), "", [cause])
     return given or readable(request.headers.get("User-Agent", "")).partition("/")[0][:128] or "unknown"
-
-
-def readable(text: str) -> str:
-    """The value of a header, without bytes that are no text."""
-    return text if text.isascii() else text.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def whole(row: Row, obj: Object) -> Object:

@@ -14,13 +14,13 @@ from aiohttp import HttpVersion11, web
 
 from cumulet.common import clock
 from cumulet.common.ascii import fold
+from cumulet.kube.apimachinery.status import ApiError, bad_request
+from cumulet.kube.catalog.builtin_conversion import from_stored
+from cumulet.kube.catalog.resources import Row
 from cumulet.kube.codec import PROTOBUF, YAML, ProtobufError, encode_protobuf
-from cumulet.kube.resources import Row
-from cumulet.kube.schema.validation.causes import quoted
-from cumulet.kube.status import ApiError, bad_request
+from cumulet.kube.schema.validation.field_errors import quoted
 from cumulet.kube.store import Stored
 from cumulet.kube.tables import Include, to_table
-from cumulet.kube.versions import from_stored
 
 _JSON = "application/json"
 _WARNINGS = 16

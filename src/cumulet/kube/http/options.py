@@ -9,12 +9,12 @@ from typing import Any
 from aiohttp import web
 
 from cumulet.common.ascii import fold
-from cumulet.kube.body import read
+from cumulet.kube.apimachinery.status import ApiError, Cause, bad_request, invalid
 from cumulet.kube.codec import decode_body
+from cumulet.kube.http.body import read
 from cumulet.kube.schema import prune
-from cumulet.kube.schema.validation.causes import forbidden, quoted, required, too_long, unsupported
-from cumulet.kube.schema.validation.causes import invalid as invalid_value
-from cumulet.kube.status import ApiError, Cause, bad_request, invalid
+from cumulet.kube.schema.validation.field_errors import forbidden, quoted, required, too_long, unsupported
+from cumulet.kube.schema.validation.field_errors import invalid as invalid_value
 
 Object = dict[str, Any]
 

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from cumulet.kube.catalog import Catalog
-from cumulet.kube.options import is_set
-from cumulet.kube.resources import Row
-from cumulet.kube.status import method_not_allowed, no_such_resource
+from cumulet.kube.apimachinery.status import method_not_allowed, no_such_resource
+from cumulet.kube.catalog.resources import Row
+from cumulet.kube.catalog.served_resources import Catalog
+from cumulet.kube.http.options import is_set
 
 _VERBS = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 

@@ -11,9 +11,9 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from cumulet.common.ascii import fold
-from cumulet.kube.body import read
-from cumulet.kube.html_links import Place, moved, rewritten
-from cumulet.kube.status import ApiError
+from cumulet.kube.apimachinery.status import ApiError
+from cumulet.kube.http.body import read
+from cumulet.kube.http.html_links import Place, moved, rewritten
 
 #: Headers that concern one connection (RFC 9110, section 7.6.1), and those that are the caller's secrets.
 _HOP = frozenset(

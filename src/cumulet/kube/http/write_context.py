@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from cumulet.kube.body import dry_run, manager, size
-from cumulet.kube.users import User
+from cumulet.kube.access.users import User
+from cumulet.kube.http.body import dry_run, manager, size
 
 #: The server itself, for its own ends.
 SELF = User("system:apiserver", ("system:masters", "system:authenticated"))

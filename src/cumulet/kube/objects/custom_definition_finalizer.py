@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from cumulet.kube.catalog import Catalog
-from cumulet.kube.custom.definition import FINALIZER, KEY
-from cumulet.kube.objects import Object, Objects
-from cumulet.kube.resources import BY_KEY
-from cumulet.kube.status import ApiError
+from cumulet.kube.apimachinery.status import ApiError
+from cumulet.kube.catalog.custom_definitions import FINALIZER, KEY
+from cumulet.kube.catalog.resources import BY_KEY
+from cumulet.kube.catalog.served_resources import Catalog
+from cumulet.kube.objects.write import Object, Objects
 from cumulet.kube.store import Store
 
 log = logging.getLogger(__name__)

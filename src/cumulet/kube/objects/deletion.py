@@ -6,8 +6,8 @@ from datetime import timedelta
 from typing import Any
 
 from cumulet.common import clock
-from cumulet.kube.resources import Row
-from cumulet.kube.status import ApiError, conflict
+from cumulet.kube.apimachinery.status import ApiError, conflict
+from cumulet.kube.catalog.resources import Row
 
 Object = dict[str, Any]
 

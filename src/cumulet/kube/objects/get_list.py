@@ -10,16 +10,16 @@ import msgspec
 from aiohttp import web
 
 from cumulet.common.ascii import is_digits
-from cumulet.kube.answer import form_of, respond, respond_object, shaped_list
+from cumulet.kube.apimachinery.status import ApiError, bad_request
+from cumulet.kube.catalog.custom_conversion import Conversions
+from cumulet.kube.catalog.resources import Row
 from cumulet.kube.codec import PROTOBUF
-from cumulet.kube.custom.conversion import Conversions
-from cumulet.kube.options import check_list, is_set, whole_number
-from cumulet.kube.resources import Row
-from cumulet.kube.schema.validation.causes import quoted
-from cumulet.kube.selectors import Predicate, Selection, field_selector, label_selector
-from cumulet.kube.status import ApiError, bad_request
+from cumulet.kube.http.negotiation import form_of, respond, respond_object, shaped_list
+from cumulet.kube.http.options import check_list, is_set, whole_number
+from cumulet.kube.objects.selectors import Predicate, Selection, field_selector, label_selector
+from cumulet.kube.objects.watch import Watching
+from cumulet.kube.schema.validation.field_errors import quoted
 from cumulet.kube.store import GoneError, Store, Stored
-from cumulet.kube.watching import Watching
 
 _TOO_OLD = (
     "The provided continue parameter is too old to display a consistent list result. You can start a new list without "

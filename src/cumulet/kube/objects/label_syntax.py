@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from cumulet.kube.schema.validation.causes import quoted
-from cumulet.kube.schema.validation.forms import label_value, qualified_name
+from cumulet.kube.apimachinery.name_formats import label_value, qualified_name
+from cumulet.kube.schema.validation.field_errors import quoted
 
 Test = Callable[[Mapping[str, str]], bool]
 

@@ -9,15 +9,15 @@ import msgspec
 from aiohttp import web
 
 from cumulet.common.ascii import fold
+from cumulet.kube.apimachinery.status import ApiError, bad_request, failure
+from cumulet.kube.catalog.resources import Row
 from cumulet.kube.codec import json_value
-from cumulet.kube.codec.go import KINDS, json_error
+from cumulet.kube.codec.go_messages import KINDS, json_error
 from cumulet.kube.codec.repeated import of_json_patch, repeated
 from cumulet.kube.patch import json_patch, merge_patch, strategic_merge
 from cumulet.kube.patch.json_patch import JsonPatchError
 from cumulet.kube.patch.strategic import StrategicPatchError
-from cumulet.kube.resources import Row
-from cumulet.kube.schema.validation.causes import quoted
-from cumulet.kube.status import ApiError, bad_request, failure
+from cumulet.kube.schema.validation.field_errors import quoted
 
 Object = dict[str, Any]
 

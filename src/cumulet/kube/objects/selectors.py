@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from cumulet.kube.label_syntax import LabelSelectorError, parse
-from cumulet.kube.status import bad_request
+from cumulet.kube.apimachinery.status import bad_request
+from cumulet.kube.objects.label_syntax import LabelSelectorError, parse
 from cumulet.kube.store import Stored
 
 Predicate = Callable[[Stored], bool]

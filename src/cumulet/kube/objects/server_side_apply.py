@@ -8,20 +8,20 @@ from typing import Any
 from aiohttp import web
 
 from cumulet.common.ascii import fold
-from cumulet.kube import kinds
-from cumulet.kube.answer import encode
-from cumulet.kube.aside import LARGE_YAML, aside
-from cumulet.kube.body import decoded, field_validation, whole
+from cumulet.kube.access.users import User
+from cumulet.kube.apimachinery.status import ApiError, bad_request, conflict, failure
+from cumulet.kube.catalog import kinds
+from cumulet.kube.catalog.builtin_conversion import from_stored, to_stored
 from cumulet.kube.codec.repeated import as_one, repeated
 from cumulet.kube.fields import ApplyConflictError, Manager, apply, misfit
-from cumulet.kube.fields.walk import FieldsError
-from cumulet.kube.objects import Objects
-from cumulet.kube.options import check_write
-from cumulet.kube.status import ApiError, bad_request, conflict, failure
-from cumulet.kube.target import Target
-from cumulet.kube.users import User
-from cumulet.kube.versions import from_stored, to_stored
-from cumulet.kube.writer import Writer
+from cumulet.kube.fields.merge import FieldsError
+from cumulet.kube.http.body import decoded, field_validation, whole
+from cumulet.kube.http.negotiation import encode
+from cumulet.kube.http.options import check_write
+from cumulet.kube.http.request_info import Target
+from cumulet.kube.http.worker_threads import LARGE_YAML, aside
+from cumulet.kube.http.write_context import Writer
+from cumulet.kube.objects.write import Objects
 
 Object = dict[str, Any]
 

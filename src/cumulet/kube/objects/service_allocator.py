@@ -6,10 +6,10 @@ import ipaddress
 import secrets
 from typing import Any
 
+from cumulet.kube.apimachinery.status import Cause, invalid
 from cumulet.kube.schema.services import NODE_PORTS, is_checked, keep_allotted, normalize
-from cumulet.kube.schema.validation.causes import invalid as invalid_value
+from cumulet.kube.schema.validation.field_errors import invalid as invalid_value
 from cumulet.kube.schema.validation.services import cluster_ips
-from cumulet.kube.status import Cause, invalid
 from cumulet.kube.store import Store
 
 Object = dict[str, Any]

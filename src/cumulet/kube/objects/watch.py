@@ -13,13 +13,13 @@ from collections.abc import Iterable, Iterator
 import msgspec
 from aiohttp import HttpVersion11, web
 
-from cumulet.kube.answer import Form
-from cumulet.kube.channels import Channel, Feed, Seen, Watcher
+from cumulet.kube.catalog.custom_conversion import Conversions
+from cumulet.kube.catalog.resources import Row
 from cumulet.kube.codec import PROTOBUF, encode_event
-from cumulet.kube.custom.conversion import Conversions
 from cumulet.kube.flow import SEAT
-from cumulet.kube.resources import Row
-from cumulet.kube.selectors import Selection
+from cumulet.kube.http.negotiation import Form
+from cumulet.kube.objects.selectors import Selection
+from cumulet.kube.objects.watch_broadcast import Channel, Feed, Seen, Watcher
 from cumulet.kube.store import Store
 
 _BOOKMARK = 60.0

@@ -17,12 +17,12 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 from aiohttp import web
 
-from cumulet.kube.answer import Form, shaped
+from cumulet.kube.apimachinery.status import ApiError
+from cumulet.kube.catalog.custom_conversion import Conversions
+from cumulet.kube.catalog.resources import Row
 from cumulet.kube.codec import PROTOBUF, encode_event
-from cumulet.kube.custom.conversion import Conversions
-from cumulet.kube.resources import Row
-from cumulet.kube.selectors import Selection
-from cumulet.kube.status import ApiError
+from cumulet.kube.http.negotiation import Form, shaped
+from cumulet.kube.objects.selectors import Selection
 from cumulet.kube.store import Event, Stored
 
 log = logging.getLogger(__name__)

@@ -11,27 +11,37 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from cumulet.common import clock
-from cumulet.kube import custom, kinds, schema
+from cumulet.kube import schema
 from cumulet.kube.admission import Admission
 from cumulet.kube.admission.webhooks import Question
-from cumulet.kube.allocate import Allocator
-from cumulet.kube.aside import LARGE, aside
+from cumulet.kube.apimachinery.names import generate
+from cumulet.kube.apimachinery.status import (
+    ApiError,
+    Cause,
+    already_exists,
+    bad_request,
+    conflict,
+    failure,
+    invalid,
+    not_found,
+)
+from cumulet.kube.catalog import custom_definitions, kinds
+from cumulet.kube.catalog.custom_conversion import Conversions
+from cumulet.kube.catalog.resources import BY_KEY, Row
 from cumulet.kube.cel import PER_REQUEST
 from cumulet.kube.cel.patience import within
-from cumulet.kube.codec.go import untyped
-from cumulet.kube.custom.conversion import Conversions
-from cumulet.kube.deletion import begin_deletion, check_preconditions, is_finished
-from cumulet.kube.discovery import subresource_kind
+from cumulet.kube.codec.go_messages import untyped
+from cumulet.kube.discovery.groups import subresource_kind
 from cumulet.kube.fields import Manager, track
-from cumulet.kube.names import generate
-from cumulet.kube.resources import BY_KEY, Row
-from cumulet.kube.schema.parts import PARTS
+from cumulet.kube.http.request_info import Target
+from cumulet.kube.http.worker_threads import LARGE, aside
+from cumulet.kube.http.write_context import SELF, Writer
+from cumulet.kube.objects.deletion import begin_deletion, check_preconditions, is_finished
+from cumulet.kube.objects.service_allocator import Allocator
 from cumulet.kube.schema.prune import strict_error
-from cumulet.kube.schema.validation.causes import quoted
-from cumulet.kube.status import ApiError, Cause, already_exists, bad_request, conflict, failure, invalid, not_found
+from cumulet.kube.schema.subresource_updates import PARTS
+from cumulet.kube.schema.validation.field_errors import quoted
 from cumulet.kube.store import ConflictError, Store, Stored
-from cumulet.kube.target import Target
-from cumulet.kube.writer import SELF, Writer
 
 Object = dict[str, Any]
 Change = Callable[[Object], Object]
@@ -53,7 +63,7 @@ _SEEN = ("", *PARTS)
 #: What has expressions, of which many may have to be read.
 _WITH_EXPRESSIONS = frozenset(
     (
-        custom.KEY,
+        custom_definitions.KEY,
         *(
             f"{name}.admissionregistration.k8s.io"
             for name in (
@@ -210,8 +220,8 @@ class Objects:
         taken = self._allocator.complete(obj) if row.key == "services" else set()
         try:
             await self._check(row, obj, None, by)
-            if row.key == custom.KEY:
-                custom.establish(obj)
+            if row.key == custom_definitions.KEY:
+                custom_definitions.establish(obj)
             await self._admission.validate(question._replace(obj=obj), by.warnings)
             stored = await self._conversions.stored(row, obj)
             self._admission.charge(row, obj)
@@ -286,8 +296,8 @@ class Objects:
             taken = self._allocator.complete(obj, old) if row.key == "services" and not subresource else set()
             try:
                 await self._check(row, obj, old, by, subresource)
-                if row.key == custom.KEY and not subresource:
-                    custom.establish(obj)
+                if row.key == custom_definitions.KEY and not subresource:
+                    custom_definitions.establish(obj)
                 if subresource in _SEEN:
                     await self._admission.validate(question._replace(obj=obj), by.warnings)
                 stored = await self._conversions.stored(row, obj)

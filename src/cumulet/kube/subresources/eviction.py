@@ -8,16 +8,16 @@ from aiohttp import web
 
 from cumulet.common import clock
 from cumulet.kube import schema
-from cumulet.kube.answer import encode
-from cumulet.kube.body import part
-from cumulet.kube.objects import Objects
-from cumulet.kube.options import check_deletion, check_named
-from cumulet.kube.resources import BY_KEY
-from cumulet.kube.status import ApiError, bad_request
+from cumulet.kube.access.users import User
+from cumulet.kube.apimachinery.status import ApiError, bad_request
+from cumulet.kube.catalog.resources import BY_KEY
+from cumulet.kube.http.body import part
+from cumulet.kube.http.negotiation import encode
+from cumulet.kube.http.options import check_deletion, check_named
+from cumulet.kube.http.request_info import Target
+from cumulet.kube.http.write_context import Writer
+from cumulet.kube.objects.write import Objects
 from cumulet.kube.store import Store
-from cumulet.kube.target import Target
-from cumulet.kube.users import User
-from cumulet.kube.writer import Writer
 
 Object = dict[str, Any]
 

@@ -14,9 +14,9 @@ from cumulet.common import bounded, clock
 from cumulet.common.ascii import fold, is_digits
 from cumulet.common.kubernetes.negotiation import accept_websocket
 from cumulet.common.tasks import until_one_ends
-from cumulet.kube.kubelet import Kubelet
-from cumulet.kube.options import is_set
-from cumulet.kube.status import ApiError, Cause, bad_request, invalid
+from cumulet.kube.apimachinery.status import ApiError, Cause, bad_request, invalid
+from cumulet.kube.clients.kubelet import Kubelet
+from cumulet.kube.http.options import is_set
 
 Object = dict[str, Any]
 

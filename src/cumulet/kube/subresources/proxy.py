@@ -9,14 +9,14 @@ from aiohttp import web
 from yarl import URL
 
 from cumulet.common.egress import Egress
-from cumulet.kube.endpoints import check_address, resolve
-from cumulet.kube.html_links import Place
-from cumulet.kube.kubelet import Kubelet
-from cumulet.kube.objects import Objects
-from cumulet.kube.relaying import forwarded, relay
-from cumulet.kube.status import ApiError, bad_request
+from cumulet.kube.apimachinery.status import ApiError, bad_request
+from cumulet.kube.clients.kubelet import Kubelet
+from cumulet.kube.clients.service_resolver import check_address, resolve
+from cumulet.kube.http.html_links import Place
+from cumulet.kube.http.request_info import Target
+from cumulet.kube.http.reverse_proxy import forwarded, relay
+from cumulet.kube.objects.write import Objects
 from cumulet.kube.store import Store
-from cumulet.kube.target import Target
 
 _PORT = re.compile(r"[1-9][0-9]{0,4}")
 

@@ -8,27 +8,27 @@ from aiohttp import web
 
 from cumulet.common import clock
 from cumulet.common.ascii import fold, is_digits
-from cumulet.kube import kinds
-from cumulet.kube.answer import check_plain, encode
-from cumulet.kube.attributes import Attributes
-from cumulet.kube.authentication import Authenticator, TokenError
-from cumulet.kube.authorize import Authorizer
-from cumulet.kube.body import dry_run, manager, part, whole
-from cumulet.kube.eviction import Evictions
+from cumulet.kube.access.attributes import Attributes
+from cumulet.kube.access.authentication import Authenticator, TokenError
+from cumulet.kube.access.authorization import Authorizer
+from cumulet.kube.access.users import AUDIENCE, ServiceAccountTokens, User, user_info
+from cumulet.kube.apimachinery.status import bad_request, conflict, forbidden, invalid, method_not_allowed
+from cumulet.kube.catalog import kinds
+from cumulet.kube.catalog.resources import BY_KEY
+from cumulet.kube.clients.kubelet import Kubelet
 from cumulet.kube.fields import Manager, track
-from cumulet.kube.kubelet import Kubelet
-from cumulet.kube.log import log
-from cumulet.kube.objects import Objects
-from cumulet.kube.options import check_named
-from cumulet.kube.proxy import Proxy
-from cumulet.kube.resources import BY_KEY
-from cumulet.kube.scaling import Scales
-from cumulet.kube.status import bad_request, conflict, forbidden, invalid, method_not_allowed
-from cumulet.kube.streams import Streams
-from cumulet.kube.target import Target
-from cumulet.kube.tokens import TokenRequests
-from cumulet.kube.users import AUDIENCE, ServiceAccountTokens, User, user_info
-from cumulet.kube.writer import Writer
+from cumulet.kube.http.body import dry_run, manager, part, whole
+from cumulet.kube.http.negotiation import check_plain, encode
+from cumulet.kube.http.options import check_named
+from cumulet.kube.http.request_info import Target
+from cumulet.kube.http.write_context import Writer
+from cumulet.kube.objects.write import Objects
+from cumulet.kube.subresources.eviction import Evictions
+from cumulet.kube.subresources.log import log
+from cumulet.kube.subresources.proxy import Proxy
+from cumulet.kube.subresources.scale import Scales
+from cumulet.kube.subresources.streams import Streams
+from cumulet.kube.subresources.token_requests import TokenRequests
 
 Object = dict[str, Any]
 

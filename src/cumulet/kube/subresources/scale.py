@@ -9,19 +9,19 @@ from aiohttp import web
 
 from cumulet.common.ascii import fold
 from cumulet.kube import schema
-from cumulet.kube.answer import encode
-from cumulet.kube.body import read
+from cumulet.kube.access.users import User
+from cumulet.kube.apimachinery.status import ApiError, bad_request, conflict, failure, invalid
 from cumulet.kube.codec import decode_body, json_value
-from cumulet.kube.objects import Objects
+from cumulet.kube.http.body import read
+from cumulet.kube.http.negotiation import encode
+from cumulet.kube.http.request_info import Target
+from cumulet.kube.http.write_context import Writer
+from cumulet.kube.objects.patch import unpatched
+from cumulet.kube.objects.write import Objects
 from cumulet.kube.patch import json_patch, merge_patch
 from cumulet.kube.patch.json_patch import JsonPatchError
-from cumulet.kube.patching import unpatched
-from cumulet.kube.schema.validation.causes import invalid as invalid_value
-from cumulet.kube.status import ApiError, bad_request, conflict, failure, invalid
+from cumulet.kube.schema.validation.field_errors import invalid as invalid_value
 from cumulet.kube.tables.text import selector_text
-from cumulet.kube.target import Target
-from cumulet.kube.users import User
-from cumulet.kube.writer import Writer
 
 Object = dict[str, Any]
 

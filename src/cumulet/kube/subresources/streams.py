@@ -39,9 +39,9 @@ from cumulet.common.kubernetes.negotiation import (
 from cumulet.common.spdy import PROTOCOL, Session
 from cumulet.common.tasks import until_one_ends
 from cumulet.common.upgrade import RefusedError, Upgraded, upgrade
-from cumulet.kube.kubelet import Kubelet
-from cumulet.kube.options import is_set
-from cumulet.kube.status import ApiError, bad_request
+from cumulet.kube.apimachinery.status import ApiError, bad_request
+from cumulet.kube.clients.kubelet import Kubelet
+from cumulet.kube.http.options import is_set
 
 Object = dict[str, Any]
 

@@ -8,15 +8,15 @@ from aiohttp import web
 
 from cumulet.common import clock
 from cumulet.kube import schema
-from cumulet.kube.answer import check_plain, encode
-from cumulet.kube.body import manager, part
+from cumulet.kube.access.users import AUDIENCE, ServiceAccountTokens, User
+from cumulet.kube.apimachinery.status import Cause, bad_request, conflict, invalid
+from cumulet.kube.catalog.resources import BY_KEY
 from cumulet.kube.fields import Manager, shape_of, track
-from cumulet.kube.objects import Objects
-from cumulet.kube.resources import BY_KEY
-from cumulet.kube.status import Cause, bad_request, conflict, invalid
-from cumulet.kube.target import Target
-from cumulet.kube.users import AUDIENCE, ServiceAccountTokens, User
-from cumulet.kube.writer import Writer
+from cumulet.kube.http.body import manager, part
+from cumulet.kube.http.negotiation import check_plain, encode
+from cumulet.kube.http.request_info import Target
+from cumulet.kube.http.write_context import Writer
+from cumulet.kube.objects.write import Objects
 
 Object = dict[str, Any]
 

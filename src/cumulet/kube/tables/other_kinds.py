@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from cumulet.kube.tables.text import age, duration, join, selector_text
+from cumulet.kube.apimachinery.duration import age, duration
+from cumulet.kube.tables.text import join, selector_text
 
 Object = dict[str, Any]
 

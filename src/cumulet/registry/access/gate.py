@@ -28,10 +28,8 @@ from cumulet.common.entra import (
 )
 from cumulet.common.rbac import BUILT_IN_ROLES, RoleAssignment, RoleDefinition
 from cumulet.common.secrets import Guard, Known, TooManyFailuresError
-from cumulet.registry.errors import OciError
-from cumulet.registry.repository_tokens import RepositoryToken
-from cumulet.registry.resources import Resources
-from cumulet.registry.rights import (
+from cumulet.registry.access.repository_tokens import RepositoryToken
+from cumulet.registry.access.rights import (
     REPOSITORY_ACTIONS,
     AllRights,
     PullRights,
@@ -39,9 +37,11 @@ from cumulet.registry.rights import (
     RoleRights,
     ScopeMapRights,
 )
-from cumulet.registry.scope_maps import SYSTEM_SCOPE_MAPS, ScopeMap
-from cumulet.registry.store import Registry
-from cumulet.registry.tokens import ACCESS_LIFE, REFRESH_LIFE, SealError, Tokens, Unauthorized
+from cumulet.registry.access.scope_maps import SYSTEM_SCOPE_MAPS, ScopeMap
+from cumulet.registry.access.tokens import ACCESS_LIFE, REFRESH_LIFE, SealError, Tokens, Unauthorized
+from cumulet.registry.catalog.child_resources import Resources
+from cumulet.registry.catalog.store import Registry
+from cumulet.registry.oci.errors import OciError
 
 #: The user name that goes with an ACR refresh token.
 NULL_GUID = "00000000-0000-0000-0000-000000000000"

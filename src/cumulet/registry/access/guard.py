@@ -10,11 +10,11 @@ from typing import Any
 from aiohttp import web
 
 from cumulet.common.ascii import fold
-from cumulet.registry import caller
-from cumulet.registry.access import Access, Gate, Principal
-from cumulet.registry.errors import OciError
-from cumulet.registry.store import Catalog, Registry
-from cumulet.registry.tokens import Unauthorized
+from cumulet.registry.access import request_context
+from cumulet.registry.access.gate import Access, Gate, Principal
+from cumulet.registry.access.tokens import Unauthorized
+from cumulet.registry.catalog.store import Catalog, Registry
+from cumulet.registry.oci.errors import OciError
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Guard:
         are good and the right is not there.
         """
         scope = {"type": kind, "name": name, "actions": list(actions)}
-        noted = caller.of(request)
+        noted = request_context.of(request)
         noted.place, noted.scope = (registry.key, name), f"{kind}:{name}:{','.join(actions)}"
         scheme, _, value = request.headers.get("Authorization", "").partition(" ")
         try:
@@ -81,10 +81,10 @@ class Guard:
     def _check_bearer(self, request: web.BaseRequest, registry: Registry, scope: dict[str, Any], token: str) -> str:
         claims = self._gate.tokens.verify(token, self._gate.login_server(registry), "access_token")
         name: str = claims["sub"]
-        caller.of(request).principal = name
+        request_context.of(request).principal = name
         missing = set(scope["actions"]) - _actions(claims["access"], scope)
         if not missing or not scope["name"]:
-            caller.of(request).token_ends = claims["exp"]
+            request_context.of(request).token_ends = claims["exp"]
             return name
         if missing <= _actions(claims["refused"], scope):
             raise _denied(registry, scope, name)

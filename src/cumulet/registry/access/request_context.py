@@ -5,11 +5,11 @@ from __future__ import annotations
 import msgspec
 from aiohttp import web
 
-from cumulet.registry.pushes import Place
+from cumulet.registry.catalog.running_pushes import Place
 
 
 class Caller(msgspec.Struct):
-    """Noted by whoever checks the right to something, for the access log and for `answers`.
+    """Noted by whoever checks the right to something, for the access log and for `response_cache`.
 
     `place` is the registry and the name that the right was asked for, `scope` that with the actions, as tokens have it;
     `token_ends` is when the access token ends that alone gave it, in seconds since 1970.

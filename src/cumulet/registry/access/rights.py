@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 from cumulet.common.ascii import fold
 from cumulet.common.rbac import DELETE, PULL, PUSH, SIGN, RoleAssignment, RoleDefinition, allowed
-from cumulet.registry.scope_maps import Grant
+from cumulet.registry.access.scope_maps import Grant
 
 _REGISTRIES = "Microsoft.ContainerRegistry/registries"
 #: The attribute by which the condition of an assignment names a repository.

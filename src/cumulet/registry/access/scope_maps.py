@@ -12,8 +12,8 @@ from typing import ClassVar, NamedTuple
 import msgspec
 
 from cumulet.common.patterns import like
-from cumulet.registry import names
-from cumulet.registry.errors import OciError
+from cumulet.registry.oci import names
+from cumulet.registry.oci.errors import OciError
 
 _WORDS = ("content/read", "content/write", "content/delete", "metadata/read", "metadata/write")
 _LINE = re.compile(rf"repositories/(?P<name>.+)/(?P<word>{'|'.join(_WORDS)})")

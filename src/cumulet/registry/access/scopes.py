@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from cumulet.registry import names
-from cumulet.registry.access import Access
-from cumulet.registry.errors import OciError
-from cumulet.registry.rights import REGISTRY_NAMES
+from cumulet.registry.access.gate import Access
+from cumulet.registry.access.rights import REGISTRY_NAMES
+from cumulet.registry.oci import names
+from cumulet.registry.oci.errors import OciError
 
 _SCOPE = re.compile(r"(?P<type>repository|registry)(?:\([a-z]+\))?:(?P<name>.+):(?P<actions>[a-z_*]+(?:,[a-z_*]+)*)")
 _MOST = 100

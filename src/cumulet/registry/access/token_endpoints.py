@@ -8,12 +8,12 @@ from aiohttp import web
 
 from cumulet.common.arm import json_response
 from cumulet.common.ascii import fold
-from cumulet.registry.access import Gate, Principal
-from cumulet.registry.errors import OciError
-from cumulet.registry.guard import Guard, decode_basic
-from cumulet.registry.scopes import parse_scopes
-from cumulet.registry.store import Registry
-from cumulet.registry.tokens import ACCESS_LIFE, Unauthorized
+from cumulet.registry.access.gate import Gate, Principal
+from cumulet.registry.access.guard import Guard, decode_basic
+from cumulet.registry.access.scopes import parse_scopes
+from cumulet.registry.access.tokens import ACCESS_LIFE, Unauthorized
+from cumulet.registry.catalog.store import Registry
+from cumulet.registry.oci.errors import OciError
 
 _FORM = "application/x-www-form-urlencoded"
 _FIELDS = 200

@@ -10,8 +10,8 @@ import msgspec
 from aiohttp import web
 
 from cumulet.common.ascii import fold
-from cumulet.registry.errors import OciError
-from cumulet.registry.manifests import page
+from cumulet.registry.distribution.manifests import page
+from cumulet.registry.oci.errors import OciError
 
 _ORDERS = {"": "", "none": "", "timeasc": "timeasc", "timedesc": "timedesc"}
 

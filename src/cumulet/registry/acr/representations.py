@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from cumulet.registry.store import DeletedTag, Manifest, Repository, Tag
+from cumulet.registry.catalog.store import DeletedTag, Manifest, Repository, Tag
 
 
 def repository(item: Repository) -> dict[str, Any]:

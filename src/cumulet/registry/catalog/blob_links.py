@@ -11,12 +11,12 @@ import asyncio
 from collections.abc import Iterable
 
 from cumulet.common.digests import Digest
-from cumulet.registry.content import Content
-from cumulet.registry.errors import OciError
-from cumulet.registry.pushes import Pushes
-from cumulet.registry.records import Blob
-from cumulet.registry.serial import Serial
-from cumulet.registry.store import Catalog
+from cumulet.registry.catalog.records import Blob
+from cumulet.registry.catalog.running_pushes import Pushes
+from cumulet.registry.catalog.store import Catalog
+from cumulet.registry.content.keyed_lock import Serial
+from cumulet.registry.content.store import Content
+from cumulet.registry.oci.errors import OciError
 
 _YIELD_EVERY = 256
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from cumulet.common.digests import Digest
-from cumulet.registry import transactions
+from cumulet.registry.catalog import transactions
 
 _HERE = "registry = :registry AND repository = :repository"
 

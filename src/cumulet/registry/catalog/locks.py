@@ -10,7 +10,7 @@ import sqlite3
 
 import msgspec
 
-from cumulet.registry.errors import OciError
+from cumulet.registry.oci.errors import OciError
 
 DELETE, WRITE, LIST, READ = 1, 2, 4, 8
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from cumulet.common.digests import Digest
-from cumulet.registry import names
-from cumulet.registry.errors import OciError
-from cumulet.registry.records import Manifest, Parts
+from cumulet.registry.catalog.records import Manifest, Parts
+from cumulet.registry.oci import names
+from cumulet.registry.oci.errors import OciError
 
 INDEX = "application/vnd.oci.image.index.v1+json"
 IMAGE = "application/vnd.oci.image.manifest.v1+json"

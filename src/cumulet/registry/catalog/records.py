@@ -8,7 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from cumulet.common.digests import Digest
-from cumulet.registry.locks import Attributes
+from cumulet.registry.catalog.locks import Attributes
 
 
 class Policy(msgspec.Struct, frozen=True):

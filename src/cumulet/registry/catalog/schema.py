@@ -7,7 +7,18 @@ have it, and `usage` sums it; triggers keep both, so that they cannot be forgott
 
 from __future__ import annotations
 
-from cumulet.registry import deliveries, resources
+from cumulet.registry.catalog import child_resources
+
+#: Goes with the registry that it belongs to. `due` is the time of the next attempt; nothing where there is none.
+_WEBHOOK_EVENTS = """
+    CREATE TABLE webhook_event (
+        id TEXT PRIMARY KEY, registry TEXT NOT NULL REFERENCES registry (key) ON DELETE CASCADE,
+        webhook TEXT NOT NULL COLLATE NOCASE, sequence INTEGER NOT NULL, content BLOB NOT NULL,
+        request BLOB, response BLOB, attempts INTEGER NOT NULL DEFAULT 0, due REAL
+    );
+    CREATE INDEX webhook_event_due ON webhook_event (due) WHERE due IS NOT NULL;
+    CREATE INDEX webhook_event_webhook ON webhook_event (registry, webhook, sequence);
+    """
 
 MIGRATIONS = [
     """
@@ -114,6 +125,6 @@ MIGRATIONS = [
         UPDATE usage SET bytes = bytes - length(old.body) WHERE registry = old.registry;
     END;
     """,
-    resources.SCHEMA,
-    deliveries.SCHEMA,
+    child_resources.SCHEMA,
+    _WEBHOOK_EVENTS,
 ]

@@ -10,9 +10,10 @@ from typing import Any
 import msgspec
 
 from cumulet.common.database import Database
-from cumulet.registry import locks, transactions
-from cumulet.registry.locks import AttributeChanges, Attributes
-from cumulet.registry.records import (
+from cumulet.registry.catalog import locks, transactions
+from cumulet.registry.catalog.child_resources import Resources
+from cumulet.registry.catalog.locks import AttributeChanges, Attributes
+from cumulet.registry.catalog.records import (
     Blob,
     DeletedTag,
     Manifest,
@@ -25,8 +26,7 @@ from cumulet.registry.records import (
     Tag,
     Upload,
 )
-from cumulet.registry.resources import Resources
-from cumulet.registry.schema import MIGRATIONS
+from cumulet.registry.catalog.schema import MIGRATIONS
 
 __all__ = [
     "Catalog",

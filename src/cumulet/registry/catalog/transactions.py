@@ -13,9 +13,9 @@ from collections.abc import Sequence
 import msgspec
 
 from cumulet.common import clock
-from cumulet.registry import locks
-from cumulet.registry.errors import OciError
-from cumulet.registry.records import Manifest, MissingPartsError, Parts, Resource, Upload
+from cumulet.registry.catalog import locks
+from cumulet.registry.catalog.records import Manifest, MissingPartsError, Parts, Resource, Upload
+from cumulet.registry.oci.errors import OciError
 
 _HERE = "registry = ? AND repository = ?"
 _THIS = f"{_HERE} AND digest = ?"

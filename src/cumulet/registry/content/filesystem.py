@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from cumulet.common import digests
 from cumulet.common.config import private_folder
 from cumulet.common.digests import Digest
-from cumulet.registry.content import Content, DigestMismatchError, Part, UnknownUploadError
+from cumulet.registry.content.store import Content, DigestMismatchError, Part, UnknownUploadError
 
 _CHUNK = 1024 * 1024
 #: How much is written before the disk is to begin with it, so that little is left for the end.

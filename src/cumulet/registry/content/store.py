@@ -1,6 +1,6 @@
 """The store of bytes that a back end provides: blobs under their digests, and uploads that become blobs.
 
-The contract, which `tests/registry/test_content.py` holds every back end to:
+The contract, which `tests/registry/content/test_content.py` holds every back end to:
 
 - **A blob** has a digest, never changes, and is visible only when it is whole, verified and durable. It is one blob however
   often it is committed, from whichever repository.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from cumulet.registry import conditional, locks, names
-from cumulet.registry.content import Content
-from cumulet.registry.errors import not_found
-from cumulet.registry.files import FileResponse
-from cumulet.registry.links import Links
-from cumulet.registry.records import Registry
+from cumulet.registry.catalog import locks
+from cumulet.registry.catalog.blob_links import Links
+from cumulet.registry.catalog.records import Registry
+from cumulet.registry.content.store import Content
+from cumulet.registry.distribution import conditional_requests
+from cumulet.registry.distribution.file_responses import FileResponse
+from cumulet.registry.oci import names
+from cumulet.registry.oci.errors import not_found
 
 
 class Blobs:
@@ -35,9 +37,9 @@ class Blobs:
             "Accept-Ranges": "bytes",
             "Cache-Control": "max-age=31536000",
         }
-        if conditional.is_fresh(request, digest):
+        if conditional_requests.is_fresh(request, digest):
             return web.Response(status=304, headers=headers)
-        part = conditional.byte_range(request, digest, size)
+        part = conditional_requests.byte_range(request, digest, size)
         first, after = part or (0, size)
         headers["Content-Length"] = str(after - first)
         if part is not None:

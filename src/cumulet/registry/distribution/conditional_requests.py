@@ -6,7 +6,7 @@ import re
 
 from aiohttp import web
 
-from cumulet.registry.errors import OciError
+from cumulet.registry.oci.errors import OciError
 
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 

@@ -12,11 +12,13 @@ from aiohttp import web
 from cumulet.common import clock, digests
 from cumulet.common.ascii import is_digits
 from cumulet.common.config import RegistryLimits
-from cumulet.registry import bodies, conditional, documents, locks, names
-from cumulet.registry.errors import OciError, not_found
-from cumulet.registry.pushes import Pushes
-from cumulet.registry.store import Catalog, Manifest, MissingPartsError, Registry
-from cumulet.registry.webhooks import Events
+from cumulet.registry.catalog import locks, manifest_parser
+from cumulet.registry.catalog.running_pushes import Pushes
+from cumulet.registry.catalog.store import Catalog, Manifest, MissingPartsError, Registry
+from cumulet.registry.distribution import conditional_requests, request_bodies
+from cumulet.registry.oci import names
+from cumulet.registry.oci.errors import OciError, not_found
+from cumulet.registry.webhooks.events import Events
 
 _PAGE = 1000
 _TAGS_LIMIT = 10
@@ -48,7 +50,7 @@ class Manifests:
             "Docker-Content-Digest": manifest.digest,
             "ETag": f'"{manifest.digest}"',
         }
-        if conditional.is_fresh(request, manifest.digest):
+        if conditional_requests.is_fresh(request, manifest.digest):
             return web.Response(status=304, headers=headers)
         return web.Response(body=manifest.body, headers=headers)
 
@@ -72,7 +74,7 @@ class Manifests:
                 400, "DIGEST_INVALID", f"provided digest {expected} did not match uploaded content, {digest}"
             )
         content_type = request.headers.get("Content-Type", "")
-        manifest, parts = documents.read(body, content_type, digest, clock.rfc3339_micro())
+        manifest, parts = manifest_parser.read(body, content_type, digest, clock.rfc3339_micro())
         await self._pushes.claim((registry.key, repository), digest)
         try:
             await self._catalog.put_manifest(registry.key, repository, manifest, parts, tags)
@@ -127,12 +129,12 @@ class Manifests:
         found = self._catalog.referrers(registry.key, repository, subject, wanted, after, count + 1)
         index = {
             "schemaVersion": 2,
-            "mediaType": documents.INDEX,
+            "mediaType": manifest_parser.INDEX,
             "manifests": [_descriptor(manifest) for manifest in found[:count]],
         }
         path = f"/v2/{repository}/referrers/{subject}"
         response = paged(index, [manifest.digest for manifest in found], count, path, {"artifactType": wanted})
-        response.content_type = documents.INDEX
+        response.content_type = manifest_parser.INDEX
         if wanted is not None:
             response.headers["OCI-Filters-Applied"] = "artifactType"
         return response
@@ -148,7 +150,7 @@ class Manifests:
         limit = self._limits.manifest_bytes
         body = bytearray()
         if (request.content_length or 0) <= limit:
-            async for piece in bodies.pieces(request, self._limits):
+            async for piece in request_bodies.pieces(request, self._limits):
                 body += piece
                 if len(body) > limit:
                     break

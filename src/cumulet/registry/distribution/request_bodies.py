@@ -10,8 +10,8 @@ from aiohttp import web
 
 from cumulet.common.config import RegistryLimits
 from cumulet.common.tls_transport import TlsTransport
-from cumulet.registry.content import Part, through
-from cumulet.registry.errors import OciError
+from cumulet.registry.content.store import Part, through
+from cumulet.registry.oci.errors import OciError
 
 _PIECE = 1024 * 1024
 #: For less than that it is not worth while to hand a connection to a thread.

@@ -6,15 +6,16 @@ import re
 
 from aiohttp import web
 
-from cumulet.registry import caller, names
-from cumulet.registry.blobs import Blobs
-from cumulet.registry.errors import OciError
-from cumulet.registry.guard import Guard
-from cumulet.registry.manifests import Manifests
-from cumulet.registry.pull_through import PullThrough
-from cumulet.registry.pushes import Pushes
-from cumulet.registry.store import Registry
-from cumulet.registry.uploads import Uploads
+from cumulet.registry.access import request_context
+from cumulet.registry.access.guard import Guard
+from cumulet.registry.catalog.running_pushes import Pushes
+from cumulet.registry.catalog.store import Registry
+from cumulet.registry.distribution.blobs import Blobs
+from cumulet.registry.distribution.manifests import Manifests
+from cumulet.registry.distribution.uploads import Uploads
+from cumulet.registry.oci import names
+from cumulet.registry.oci.errors import OciError
+from cumulet.registry.upstream.pull_through_cache import PullThrough
 
 _PATH = re.compile(
     r"/v2/(?P<name>.+)/(?:"
@@ -65,7 +66,9 @@ class Distribution:
         actions = ("pull", "push") if is_upload else _ACTIONS.get(request.method, ("pull", "push"))
         principal = await self._guard.demand(request, registry, "repository", name, *actions)
         if request.method in _READS and self._pull_through.rule(registry, name) is not None:
-            caller.of(request).token_ends = None  # what the other registry has may change with nothing written here
+            request_context.of(
+                request
+            ).token_ends = None  # what the other registry has may change with nothing written here
             if match["manifest"]:
                 await self._pull_through.manifest(registry, name, match["manifest"], principal)
             elif match["blob"]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from cumulet.common import clock
-from cumulet.registry.content import Content
-from cumulet.registry.records import Upload
-from cumulet.registry.serial import Serial
-from cumulet.registry.store import Catalog
+from cumulet.registry.catalog.records import Upload
+from cumulet.registry.catalog.store import Catalog
+from cumulet.registry.content.keyed_lock import Serial
+from cumulet.registry.content.store import Content
 
 
 class Sessions:

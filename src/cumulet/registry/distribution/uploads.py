@@ -12,14 +12,15 @@ from aiohttp import web
 
 from cumulet.common.config import RegistryLimits
 from cumulet.common.digests import Digest
-from cumulet.registry import bodies, names
-from cumulet.registry.content import Content, DigestMismatchError, UnknownUploadError
-from cumulet.registry.errors import OciError, not_found
-from cumulet.registry.guard import Guard
-from cumulet.registry.links import Links
-from cumulet.registry.sessions import Sessions
-from cumulet.registry.store import Catalog, Registry, Upload
-from cumulet.registry.transactions import no_room
+from cumulet.registry.access.guard import Guard
+from cumulet.registry.catalog.blob_links import Links
+from cumulet.registry.catalog.store import Catalog, Registry, Upload
+from cumulet.registry.catalog.transactions import no_room
+from cumulet.registry.content.store import Content, DigestMismatchError, UnknownUploadError
+from cumulet.registry.distribution import request_bodies
+from cumulet.registry.distribution.upload_sessions import Sessions
+from cumulet.registry.oci import names
+from cumulet.registry.oci.errors import OciError, not_found
 
 log = logging.getLogger(__name__)
 
@@ -152,11 +153,11 @@ class Uploads:
         algorithm = digest.partition(":")[0] if digest is not None else upload.algorithm
         try:
             self._demand_size(registry, offset, request.content_length or 0)
-            body = bodies.Body(request, self._limits, check)
+            body = request_bodies.Body(request, self._limits, check)
             after = await self._content.append(upload.session, body, algorithm)
             if expected not in (None, after - offset):
                 raise wrong
-        except bodies.BrokenBodyError:
+        except request_bodies.BrokenBodyError:
             raise
         except OciError:
             await self._sessions.forget(upload.session)

@@ -7,7 +7,7 @@ from urllib.parse import unquote_to_bytes
 
 from cumulet.common import digests
 from cumulet.common.digests import Digest
-from cumulet.registry.errors import OciError
+from cumulet.registry.oci.errors import OciError
 
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")

@@ -11,9 +11,9 @@ from aiohttp import web
 
 from cumulet.common.arm import ArmError, json_response, read_json
 from cumulet.common.ascii import fold
+from cumulet.registry.catalog.child_resources import Resource
+from cumulet.registry.catalog.store import Catalog, Registry
 from cumulet.registry.provider import paths
-from cumulet.registry.resources import Resource
-from cumulet.registry.store import Catalog, Registry
 
 R = TypeVar("R", bound=Resource)
 

@@ -19,8 +19,8 @@ from cumulet.common.ascii import fold
 from cumulet.common.config import RegistryLimits
 from cumulet.common.digests import Digest
 from cumulet.common.egress import https_only
-from cumulet.registry import names
-from cumulet.registry.errors import OciError
+from cumulet.registry.oci import names
+from cumulet.registry.oci.errors import OciError
 
 _SERVER = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?(?::\d{1,5})?", re.ASCII)
 _CHALLENGE = re.compile(r'([a-z_]+)="([^"]*)"')

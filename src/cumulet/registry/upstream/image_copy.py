@@ -9,13 +9,14 @@ import msgspec
 
 from cumulet.common import clock
 from cumulet.common.digests import Digest
-from cumulet.registry import documents, names
-from cumulet.registry.content import Content, DigestMismatchError, Part
-from cumulet.registry.links import Links
-from cumulet.registry.pushes import Pushes
-from cumulet.registry.records import Manifest, Parts, Registry
-from cumulet.registry.store import Catalog
-from cumulet.registry.upstream import Fetched, Upstream, UpstreamError
+from cumulet.registry.catalog import manifest_parser
+from cumulet.registry.catalog.blob_links import Links
+from cumulet.registry.catalog.records import Manifest, Parts, Registry
+from cumulet.registry.catalog.running_pushes import Pushes
+from cumulet.registry.catalog.store import Catalog
+from cumulet.registry.content.store import Content, DigestMismatchError, Part
+from cumulet.registry.oci import names
+from cumulet.registry.upstream.client import Fetched, Upstream, UpstreamError
 
 #: An index in an index in an index; deeper ones are somebody's bomb.
 _DEEPEST = 4
@@ -145,7 +146,7 @@ class Copier:
 
 def read(fetched: Fetched) -> tuple[Manifest, Parts]:
     """A manifest from elsewhere, held to the same rules as one that is pushed. Raises `OciError` 400."""
-    return documents.read(fetched.body, fetched.media_type, fetched.digest, clock.rfc3339_micro())
+    return manifest_parser.read(fetched.body, fetched.media_type, fetched.digest, clock.rfc3339_micro())
 
 
 def _split(manifest: Manifest, parts: Parts) -> tuple[list[Digest], dict[Digest, int]]:

@@ -14,16 +14,16 @@ from typing import ClassVar
 import msgspec
 
 from cumulet.common.ascii import fold
-from cumulet.registry import names
-from cumulet.registry.copying import Elsewhere, read
-from cumulet.registry.errors import OciError
-from cumulet.registry.links import Links
-from cumulet.registry.pushes import Pushes
-from cumulet.registry.records import Parts, Registry
-from cumulet.registry.serial import Serial
-from cumulet.registry.store import Catalog
-from cumulet.registry.tokens import Tokens
-from cumulet.registry.upstream import UpstreamError, as_oci
+from cumulet.registry.access.tokens import Tokens
+from cumulet.registry.catalog.blob_links import Links
+from cumulet.registry.catalog.records import Parts, Registry
+from cumulet.registry.catalog.running_pushes import Pushes
+from cumulet.registry.catalog.store import Catalog
+from cumulet.registry.content.keyed_lock import Serial
+from cumulet.registry.oci import names
+from cumulet.registry.oci.errors import OciError
+from cumulet.registry.upstream.client import UpstreamError, as_oci
+from cumulet.registry.upstream.image_copy import Elsewhere, read
 
 log = logging.getLogger(__name__)
 

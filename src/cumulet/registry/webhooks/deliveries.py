@@ -23,16 +23,6 @@ from cumulet.common.tasks import TaskSet, wait_for
 
 log = logging.getLogger(__name__)
 
-#: Goes with the registry that it belongs to. `due` is the time of the next attempt; nothing where there is none.
-SCHEMA = """
-    CREATE TABLE webhook_event (
-        id TEXT PRIMARY KEY, registry TEXT NOT NULL REFERENCES registry (key) ON DELETE CASCADE,
-        webhook TEXT NOT NULL COLLATE NOCASE, sequence INTEGER NOT NULL, content BLOB NOT NULL,
-        request BLOB, response BLOB, attempts INTEGER NOT NULL DEFAULT 0, due REAL
-    );
-    CREATE INDEX webhook_event_due ON webhook_event (due) WHERE due IS NOT NULL;
-    CREATE INDEX webhook_event_webhook ON webhook_event (registry, webhook, sequence);
-    """
 
 SIGNATURE = "X-Hub-Signature-256"
 

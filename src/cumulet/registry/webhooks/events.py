@@ -11,10 +11,10 @@ from aiohttp import web
 
 from cumulet.common import clock
 from cumulet.common.patterns import like
-from cumulet.registry import caller
-from cumulet.registry.deliveries import Deliveries
-from cumulet.registry.resources import Resources
-from cumulet.registry.store import Manifest, Registry
+from cumulet.registry.access import request_context
+from cumulet.registry.catalog.child_resources import Resources
+from cumulet.registry.catalog.store import Manifest, Registry
+from cumulet.registry.webhooks.deliveries import Deliveries
 
 #: Those that can be subscribed to; charts are artifacts like any other, so theirs do not come, as in ACR today.
 ACTIONS = ("push", "delete", "chart_push", "chart_delete")
@@ -121,6 +121,6 @@ class Events:
                 "useragent": request.headers.get("User-Agent", "")[:300].encode(errors="replace").decode(),
             },
         }
-        if principal := caller.of(request).principal:
+        if principal := request_context.of(request).principal:
             content["actor"] = {"name": principal}
         return content

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cumulet.kube.webhook import CallError, WebhookClient
+from cumulet.kube.clients.webhooks import CallError, WebhookClient
 
 Object = dict[str, Any]
 

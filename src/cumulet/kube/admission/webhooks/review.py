@@ -6,13 +6,13 @@ import uuid
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from cumulet.kube import kinds
-from cumulet.kube.custom.conversion import Conversions
-from cumulet.kube.resources import Row
-from cumulet.kube.schema.selecting import selects
+from cumulet.kube.access.users import User, user_info
+from cumulet.kube.catalog import kinds
+from cumulet.kube.catalog.builtin_conversion import from_stored, to_stored
+from cumulet.kube.catalog.custom_conversion import Conversions
+from cumulet.kube.catalog.resources import Row
+from cumulet.kube.schema.label_selectors import selects
 from cumulet.kube.store import Store
-from cumulet.kube.users import User, user_info
-from cumulet.kube.versions import from_stored, to_stored
 
 Object = dict[str, Any]
 

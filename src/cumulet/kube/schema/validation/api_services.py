@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cumulet.kube.schema.validation.causes import Causes, invalid, required
+from cumulet.kube.schema.validation.field_errors import Causes, invalid, required
 
 Object = dict[str, Any]
 

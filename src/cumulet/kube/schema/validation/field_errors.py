@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from cumulet.kube.status import Cause
+from cumulet.kube.apimachinery.status import Cause
 
 Object = dict[str, Any]
 Causes = Iterator[Cause]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from cumulet.kube.schema.validation import forms
+from cumulet.kube.apimachinery import name_formats
+from cumulet.kube.apimachinery.name_formats import SUBDOMAIN
+from cumulet.kube.apimachinery.status import Cause
 from cumulet.kube.schema.validation.addresses import is_network, parsed
-from cumulet.kube.schema.validation.causes import (
+from cumulet.kube.schema.validation.field_errors import (
     Causes,
     Object,
     duplicate,
@@ -16,10 +18,8 @@ from cumulet.kube.schema.validation.causes import (
     required,
     unsupported,
 )
-from cumulet.kube.schema.validation.forms import SUBDOMAIN
 from cumulet.kube.schema.validation.metadata import finalizer_name, label_key, labels, standard_finalizer
 from cumulet.kube.schema.validation.resources import amount
-from cumulet.kube.status import Cause
 
 _EFFECTS = ("NoExecute", "NoSchedule", "PreferNoSchedule")
 _NETWORK = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
@@ -91,7 +91,7 @@ def ingress(obj: Object, old: Object | None) -> list[Cause]:
         if host and parsed(host) is not None:
             causes.append(invalid(f"{where}.host", host, "must be a DNS name, not an IP address"))
         elif host and not re.fullmatch(rf"(\*\.)?{SUBDOMAIN}", host):
-            causes.append(invalid(f"{where}.host", host, forms.dns_subdomain(host)[0]))
+            causes.append(invalid(f"{where}.host", host, name_formats.dns_subdomain(host)[0]))
         http = rule.get("http")
         if http is None:
             continue
