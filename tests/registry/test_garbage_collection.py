@@ -21,7 +21,7 @@ from cumulet.common.digests import Digest
 from cumulet.registry.catalog.blob_links import Links
 from cumulet.registry.catalog.locks import AttributeChanges
 from cumulet.registry.catalog.records import Manifest, MissingPartsError, Parts, Policy, Registry, Resource
-from cumulet.registry.catalog.running_pushes import Pushes
+from cumulet.registry.catalog.running_pushes import RunningPushes
 from cumulet.registry.catalog.store import Catalog
 from cumulet.registry.content.filesystem import FileContent
 from cumulet.registry.content.store import Part
@@ -49,7 +49,7 @@ class World:
     def start(self) -> None:
         """What a new process has."""
         self.content = FileContent(self.root)
-        self.pushes = Pushes(GRACE, lambda: self.now)
+        self.pushes = RunningPushes(GRACE, lambda: self.now)
         self.links = Links(self.catalog, self.content, self.pushes)
         self.sessions = Sessions(self.catalog, self.content)
         self.collector = Collector(self.catalog, self.links, self.sessions, self.pushes, RegistryLimits())

@@ -14,9 +14,9 @@ from prometheus_client import CollectorRegistry
 from cumulet.common.database import Database
 from cumulet.common.logs import AccessLog
 from cumulet.registry.access import request_context
-from cumulet.registry.catalog.running_pushes import Pushes
+from cumulet.registry.catalog.running_pushes import RunningPushes
 from cumulet.registry.instrumentation import Observer
-from cumulet.registry.response_cache import Answers
+from cumulet.registry.response_cache import ResponseCache
 from tests.registry.login_server import AcrRegistry
 
 
@@ -98,13 +98,13 @@ class _Clock:
 
 @pytest.fixture
 async def handled(tmp_path: Path, unused_tcp_port: int) -> AsyncIterator[tuple[str, list[str], _Clock]]:
-    """A server behind `Answers` that notes what reaches it; a token there ends at 1060."""
+    """A server behind `ResponseCache` that notes what reaches it; a token there ends at 1060."""
     reached: list[str] = []
     clock = _Clock()
     database = Database(tmp_path / "db", ["CREATE TABLE t (a)"])
     database.open()
     access = AccessLog("registry")
-    answers = Answers(database, Pushes(60.0), Observer(CollectorRegistry(), access), clock)
+    answers = ResponseCache(database, RunningPushes(60.0), Observer(CollectorRegistry(), access), clock)
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         reached.append(request.path)

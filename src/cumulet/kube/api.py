@@ -36,10 +36,10 @@ from cumulet.kube.http.negotiation import encode, respond, respond_written
 from cumulet.kube.http.options import check_write, delete_options
 from cumulet.kube.http.request_info import Target, parse, selected_name
 from cumulet.kube.http.worker_threads import LARGE, LARGE_YAML, aside
-from cumulet.kube.http.write_context import Writer, warned
-from cumulet.kube.objects.get_list import Reading
+from cumulet.kube.http.write_context import WriteContext, warned
+from cumulet.kube.objects.get_list import Reads
 from cumulet.kube.objects.patch import patcher, unpatched
-from cumulet.kube.objects.server_side_apply import Applying, is_apply
+from cumulet.kube.objects.server_side_apply import ServerSideApply, is_apply
 from cumulet.kube.objects.write import Objects
 from cumulet.kube.subresources.routes import Subresources
 
@@ -80,7 +80,7 @@ class Api:
         self,
         catalog: Catalog,
         objects: Objects,
-        reading: Reading,
+        reading: Reads,
         subresources: Subresources,
         authorizer: Authorizer,
         tokens: ServiceAccountTokens,
@@ -105,7 +105,7 @@ class Api:
         self._metrics = resource_metrics
         self._aggregation = aggregation
         self._swagger = Swagger()
-        self._applying = Applying(objects)
+        self._applying = ServerSideApply(objects)
         self._requests, self._seconds = metrics
         self._exposition = exposition
         self._series: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
@@ -297,13 +297,13 @@ class Api:
             return await self._subresources.bind(request, user, bound, obj)
         if row.verbs == ("create",):
             return await self._subresources.review(request, user, target, obj)
-        by = Writer.of(request, user)
+        by = WriteContext.of(request, user)
         by.warnings += warnings
         made = await self._objects.create(row.hub or row, target.namespace, to_stored(row, obj), by)
         return self._written(request, target, made, 201, by)
 
     def _written(
-        self, request: web.BaseRequest, target: Target, made: Object, status: int, by: Writer
+        self, request: web.BaseRequest, target: Target, made: Object, status: int, by: WriteContext
     ) -> web.StreamResponse:
         stored = None if by.dry_run else self._objects.find(target.row, target.namespace, made["metadata"]["name"])
         return respond_written(request, target.row, made, stored, status, by.warnings)
@@ -312,7 +312,7 @@ class Api:
         row = target.row
         check_write(request)
         obj, warnings = await self._decoded(request, row)
-        by = Writer.of(request, user)
+        by = WriteContext.of(request, user)
         by.warnings += warnings
         is_made = row.key in _MADE_BY_UPDATE and not target.subresource
         if is_made and not self._objects.exists(row, target.namespace, target.name):
@@ -338,7 +338,7 @@ class Api:
         change, said = patcher(request, row, raw)
         check_write(request)
         validation = field_validation(request)
-        by = Writer.of(request, user)
+        by = WriteContext.of(request, user)
 
         def changed(old: Object) -> Object:
             before = from_stored(row, old)
@@ -365,7 +365,7 @@ class Api:
     async def _delete(self, request: web.BaseRequest, user: User, target: Target) -> web.Response:
         row = target.row
         options = await delete_options(request)
-        by = Writer.of(request, user)
+        by = WriteContext.of(request, user)
         by.dry_run = by.dry_run or bool(options.get("dryRun"))
         obj, finished = await self._objects.delete(row, target.namespace, target.name, options, by)
         if finished and row.key != "pods":
@@ -379,7 +379,7 @@ class Api:
     async def _delete_collection(self, request: web.BaseRequest, user: User, target: Target) -> web.Response:
         row = target.row
         options = await delete_options(request)
-        by = Writer.of(request, user)
+        by = WriteContext.of(request, user)
         by.dry_run = by.dry_run or bool(options.get("dryRun"))
         items = []
         metadata = {"resourceVersion": str(self._reading.revision)}

@@ -30,9 +30,9 @@ from cumulet.kube.clients.kubelet import Kubelet
 from cumulet.kube.clients.webhooks import WebhookClient
 from cumulet.kube.flow import Flows
 from cumulet.kube.http.audit import AuditLog
-from cumulet.kube.objects.custom_definition_finalizer import Cleanup
-from cumulet.kube.objects.get_list import Reading
-from cumulet.kube.objects.service_allocator import Allocator
+from cumulet.kube.objects.custom_definition_finalizer import CustomDefinitionFinalizer
+from cumulet.kube.objects.get_list import Reads
+from cumulet.kube.objects.service_allocator import ServiceAllocator
 from cumulet.kube.objects.write import Objects
 from cumulet.kube.store import Store
 from cumulet.kube.subresources.eviction import Evictions
@@ -54,7 +54,7 @@ async def serve(room: Room) -> None:
     webhooks = WebhookClient(store, egress)
     conversions = Conversions(webhooks)
     admission = Admission(store, webhooks, conversions)
-    objects = Objects(store, admission, Allocator(store, room.config.service_cidr), conversions)
+    objects = Objects(store, admission, ServiceAllocator(store, room.config.service_cidr), conversions)
     await bootstrap(objects, room.config, str(next(ipaddress.ip_network(room.config.service_cidr).hosts())))
     tokens = ServiceAccountTokens(room.data_dir / "service-accounts.key", store)
     session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=room.client_tls()), timeout=_ENTRA_TIMEOUT)
@@ -80,11 +80,11 @@ async def serve(room: Room) -> None:
     catalog.is_remote = lambda group, version: aggregation.find(group, version) is not None
     audit = AuditLog(room.data_dir / "audit.log")
     audit.open()
-    cleanup = asyncio.create_task(Cleanup(store, objects, catalog).run())
+    cleanup = asyncio.create_task(CustomDefinitionFinalizer(store, objects, catalog).run())
     api = Api(
         catalog,
         objects,
-        Reading(store, room.stopping, conversions),
+        Reads(store, room.stopping, conversions),
         Subresources(objects, Evictions(store, objects), authorizer, tokens, authenticator, kubelet, proxy),
         authorizer,
         tokens,

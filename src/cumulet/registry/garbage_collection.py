@@ -23,7 +23,7 @@ from cumulet.common.tasks import wait_for
 from cumulet.registry.catalog import garbage
 from cumulet.registry.catalog.blob_links import Links
 from cumulet.registry.catalog.garbage import Garbage
-from cumulet.registry.catalog.running_pushes import Place, Pushes
+from cumulet.registry.catalog.running_pushes import Place, RunningPushes
 from cumulet.registry.catalog.store import Catalog, Registry
 from cumulet.registry.distribution.upload_sessions import Sessions
 
@@ -50,7 +50,7 @@ class Collector:
     """Collects now and then, and when asked; one collection at a time."""
 
     def __init__(
-        self, catalog: Catalog, links: Links, sessions: Sessions, pushes: Pushes, limits: RegistryLimits
+        self, catalog: Catalog, links: Links, sessions: Sessions, pushes: RunningPushes, limits: RegistryLimits
     ) -> None:
         self._catalog = catalog
         self._links = links

@@ -22,7 +22,7 @@ from aiohttp import HttpVersion11, hdrs, web
 
 from cumulet.common.database import Database
 from cumulet.registry.access import request_context
-from cumulet.registry.catalog.running_pushes import Place, Pushes
+from cumulet.registry.catalog.running_pushes import Place, RunningPushes
 from cumulet.registry.distribution.file_responses import FileResponse, ReadyResponse
 from cumulet.registry.instrumentation import Observer
 
@@ -50,11 +50,11 @@ class _Right(NamedTuple):
     principal: str
 
 
-class Answers:
+class ResponseCache:
     """Goes round the handler of all requests."""
 
     def __init__(
-        self, database: Database, pushes: Pushes, observer: Observer, clock: Callable[[], float] = time.time
+        self, database: Database, pushes: RunningPushes, observer: Observer, clock: Callable[[], float] = time.time
     ) -> None:
         """`clock` tells the time in seconds since 1970."""
         self._database = database

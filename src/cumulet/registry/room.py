@@ -20,7 +20,7 @@ from cumulet.registry.access.token_endpoints import Login
 from cumulet.registry.access.tokens import Tokens
 from cumulet.registry.acr.routes import Acr
 from cumulet.registry.catalog.blob_links import Links
-from cumulet.registry.catalog.running_pushes import Pushes
+from cumulet.registry.catalog.running_pushes import RunningPushes
 from cumulet.registry.catalog.store import Catalog
 from cumulet.registry.content.filesystem import FileContent
 from cumulet.registry.distribution.blobs import Blobs
@@ -34,7 +34,7 @@ from cumulet.registry.provider import routes
 from cumulet.registry.provider.imports import Imports
 from cumulet.registry.provider.registries import Registries
 from cumulet.registry.provider.webhooks import Addresses
-from cumulet.registry.response_cache import Answers
+from cumulet.registry.response_cache import ResponseCache
 from cumulet.registry.upstream.client import Upstream
 from cumulet.registry.upstream.image_copy import Copier, OtherRegistry
 from cumulet.registry.upstream.pull_through_cache import PullThrough
@@ -55,7 +55,7 @@ async def serve(room: Room) -> None:
     catalog.open()
     limits = config.registry_limits
     content = FileContent(room.data_dir / "content")
-    pushes = Pushes(limits.collection_grace)
+    pushes = RunningPushes(limits.collection_grace)
     links = Links(catalog, content, pushes)
     sessions = Sessions(catalog, content)
     collector = Collector(catalog, links, sessions, pushes, limits)
@@ -87,7 +87,7 @@ async def serve(room: Room) -> None:
             login = Login(gate, guard)
             metrics = CollectorRegistry()
             observer = Observer(metrics, access)
-            answers = Answers(catalog.database, pushes, observer)
+            answers = ResponseCache(catalog.database, pushes, observer)
             app = web.Application(middlewares=[arm_errors, behind_the_front_door(OPEN)])
             app.add_routes(health_routes(metrics, lambda: unready(catalog.database, room.data_dir)))
             registries = Registries(catalog, gate, collector, config.login_servers_file)

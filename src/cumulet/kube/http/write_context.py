@@ -14,7 +14,7 @@ SELF = User("system:apiserver", ("system:masters", "system:authenticated"))
 
 
 @dataclass(slots=True)
-class Writer:
+class WriteContext:
     """One write; `warnings` grows while it goes on."""
 
     user: User = SELF
@@ -25,13 +25,13 @@ class Writer:
     size: int = 0
 
     @classmethod
-    def of(cls, request: web.BaseRequest, user: User) -> Writer:
+    def of(cls, request: web.BaseRequest, user: User) -> WriteContext:
         """The writer of a request, which knows of the warnings. Raises `ApiError` 400 and 422."""
         writer = request[_WRITER] = cls(user, manager(request), dry_run(request), size=size(request))
         return writer
 
 
-_WRITER = web.RequestKey("writer", Writer)
+_WRITER = web.RequestKey("writer", WriteContext)
 
 
 def warned(request: web.BaseRequest) -> list[str]:

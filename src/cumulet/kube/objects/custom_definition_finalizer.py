@@ -15,7 +15,7 @@ from cumulet.kube.store import Store
 log = logging.getLogger(__name__)
 
 
-class Cleanup:
+class CustomDefinitionFinalizer:
     """Runs beside the server; what was left undone is taken up again at the next start."""
 
     def __init__(self, store: Store, objects: Objects, catalog: Catalog) -> None:

@@ -17,7 +17,7 @@ from cumulet.kube.codec import PROTOBUF
 from cumulet.kube.http.negotiation import form_of, respond, respond_object, shaped_list
 from cumulet.kube.http.options import check_list, is_set, whole_number
 from cumulet.kube.objects.selectors import Predicate, Selection, field_selector, label_selector
-from cumulet.kube.objects.watch import Watching
+from cumulet.kube.objects.watch import Watches
 from cumulet.kube.schema.validation.field_errors import quoted
 from cumulet.kube.store import GoneError, Store, Stored
 
@@ -80,13 +80,13 @@ _UNSUPPORTED = {"jobs.batch": 'field label "{}" not supported for Job'}
 _COMMON = frozenset({"metadata.name", "metadata.namespace"})
 
 
-class Reading:
+class Reads:
     """Answers from memory."""
 
     def __init__(self, store: Store, stopping: asyncio.Event, conversions: Conversions) -> None:
         self._store = store
         self._conversions = conversions
-        self._watching = Watching(store, stopping, conversions)
+        self._watching = Watches(store, stopping, conversions)
 
     async def get(self, request: web.BaseRequest, row: Row, stored: Stored) -> web.StreamResponse:
         """One object."""

@@ -20,7 +20,7 @@ from cumulet.kube.http.negotiation import encode
 from cumulet.kube.http.options import check_write
 from cumulet.kube.http.request_info import Target
 from cumulet.kube.http.worker_threads import LARGE_YAML, aside
-from cumulet.kube.http.write_context import Writer
+from cumulet.kube.http.write_context import WriteContext
 from cumulet.kube.objects.write import Objects
 
 Object = dict[str, Any]
@@ -33,7 +33,7 @@ def is_apply(request: web.BaseRequest) -> bool:
     return fold(request.headers.get("Content-Type", "").partition(";")[0].strip()) == _MEDIA
 
 
-class Applying:
+class ServerSideApply:
     """Applies configurations to what is stored."""
 
     def __init__(self, objects: Objects) -> None:
@@ -68,7 +68,7 @@ class Applying:
                 f"the name of the object ({metadata['name']}) does not match the name on the URL ({target.name})"
             )
         who = Manager(request.query["fieldManager"], row.api_version, target.subresource)
-        by = Writer.of(request, user)
+        by = WriteContext.of(request, user)
         by.warnings += said if validation == "Warn" else []
         force = fold(request.query.get("force", "")) in ("true", "1")
         try:
@@ -80,7 +80,7 @@ class Applying:
         return encode(request, whole(row, made), code, by.warnings)
 
     async def _store(
-        self, target: Target, config: Object, who: Manager, by: Writer, *, force: bool
+        self, target: Target, config: Object, who: Manager, by: WriteContext, *, force: bool
     ) -> tuple[Object, int]:
         row = target.row
         version = config["metadata"].pop("resourceVersion", None)

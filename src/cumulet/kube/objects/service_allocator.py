@@ -18,7 +18,7 @@ _PORTS = range(30000, 32768)
 _FAMILIES = ("IPv4", "IPv6")
 
 
-class Allocator:
+class ServiceAllocator:
     """What is given out is what the stored services have; a service on its way to the store holds its own."""
 
     def __init__(self, store: Store, cidr: str) -> None:

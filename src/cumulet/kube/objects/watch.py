@@ -27,7 +27,7 @@ _BOOKMARK = 60.0
 _PART = 256 * 1024
 
 
-class Watching:
+class Watches:
     """`serve` answers one watch."""
 
     def __init__(self, store: Store, stopping: asyncio.Event, conversions: Conversions) -> None:

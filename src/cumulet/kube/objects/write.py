@@ -35,9 +35,9 @@ from cumulet.kube.discovery.groups import subresource_kind
 from cumulet.kube.fields import Manager, track
 from cumulet.kube.http.request_info import Target
 from cumulet.kube.http.worker_threads import LARGE, aside
-from cumulet.kube.http.write_context import SELF, Writer
+from cumulet.kube.http.write_context import SELF, WriteContext
 from cumulet.kube.objects.deletion import begin_deletion, check_preconditions, is_finished
-from cumulet.kube.objects.service_allocator import Allocator
+from cumulet.kube.objects.service_allocator import ServiceAllocator
 from cumulet.kube.schema.prune import strict_error
 from cumulet.kube.schema.subresource_updates import PARTS
 from cumulet.kube.schema.validation.field_errors import quoted
@@ -97,7 +97,9 @@ _OTHER_NAMESPACE = "the namespace of the provided object does not match the name
 class Objects:
     """Every method answers with the whole object, as stored. All raise `ApiError`."""
 
-    def __init__(self, store: Store, admission: Admission, allocator: Allocator, conversions: Conversions) -> None:
+    def __init__(
+        self, store: Store, admission: Admission, allocator: ServiceAllocator, conversions: Conversions
+    ) -> None:
         self._store = store
         self._conversions = conversions
         self._admission = admission
@@ -125,7 +127,7 @@ class Objects:
         """An object as it is on disk, if it is there."""
         return self._store.get(row.key, namespace, name)
 
-    def _warn(self, row: Row, obj: Object, old: Object | None, by: Writer) -> None:
+    def _warn(self, row: Row, obj: Object, old: Object | None, by: WriteContext) -> None:
         by.warnings += kinds.warnings(row, obj, old) + self._admission.warnings(row, obj)
 
     def exists(self, row: Row, namespace: str, name: str) -> bool:
@@ -163,7 +165,9 @@ class Objects:
         metadata.pop("selfLink", None)
         return unknown if validation != "Ignore" else []
 
-    async def admit(self, target: Target, operation: str, obj: Object, old: Object | None, by: Writer) -> Object:
+    async def admit(
+        self, target: Target, operation: str, obj: Object, old: Object | None, by: WriteContext
+    ) -> Object:
         """What is sent to a sub-resource that is no part of its object, as admission wants it."""
         kind = subresource_kind(target.row, target.subresource) if target.subresource else None
         place = (target.row, target.namespace, target.name, target.subresource)
@@ -180,12 +184,12 @@ class Objects:
         row: Row,
         namespace: str,
         obj: Object,
-        by: Writer | None = None,
+        by: WriteContext | None = None,
         *,
         applied: bool = False,
     ) -> Object:
         """Store a new object; one that is `applied` has its managed fields already."""
-        by = by or Writer()
+        by = by or WriteContext()
         metadata = obj["metadata"]
         if row.namespaced:
             if metadata.get("namespace", namespace) != namespace:
@@ -256,7 +260,7 @@ class Objects:
         namespace: str,
         name: str,
         change: Change,
-        by: Writer | None = None,
+        by: WriteContext | None = None,
         *,
         subresource: str = "",
         applied: bool = False,
@@ -265,7 +269,7 @@ class Objects:
 
         A `resourceVersion` that `change` sets is a precondition. What is `applied` has its managed fields already.
         """
-        by = by or Writer()
+        by = by or WriteContext()
         for _ in range(_TRIES):
             before = self._store.newest(row.key, namespace, name)
             if before is None:
@@ -344,7 +348,7 @@ class Objects:
         namespace: str,
         name: str,
         options: Object,
-        by: Writer | None = None,
+        by: WriteContext | None = None,
         *,
         is_asked: bool = False,
     ) -> tuple[Object, bool]:
@@ -352,7 +356,7 @@ class Objects:
 
         Policies and webhooks are asked, but where they have been `is_asked`, about what leads to the deletion.
         """
-        by = by or Writer()
+        by = by or WriteContext()
         for _ in range(_TRIES):
             before = self._store.newest(row.key, namespace, name)
             if before is None:
@@ -378,7 +382,7 @@ class Objects:
                 continue
         raise conflict(row.group, row.plural, name)
 
-    def check_deletion(self, row: Row, obj: Object, by: Writer) -> None:
+    def check_deletion(self, row: Row, obj: Object, by: WriteContext) -> None:
         """Whether one may delete an object at all. Raises `ApiError` 403."""
         self._admission.admit_deletion(row, obj, by.user)
 
@@ -412,7 +416,7 @@ class Objects:
         kinds.prepare_for_update(row, obj, old, subresource)
         return obj
 
-    async def _changed(self, question: Question, by: Writer) -> Object:
+    async def _changed(self, question: Question, by: WriteContext) -> Object:
         """What webhooks make of an object; nothing else of it is theirs to change than what a client may write."""
         row, obj = question.row, question.obj
         assert obj is not None
@@ -429,7 +433,9 @@ class Objects:
         assert changed is not None
         return changed
 
-    async def _check(self, row: Row, obj: Object, old: Object | None, by: Writer, subresource: str = "") -> None:
+    async def _check(
+        self, row: Row, obj: Object, old: Object | None, by: WriteContext, subresource: str = ""
+    ) -> None:
         least = _MANY_EXPRESSIONS if row.key in _WITH_EXPRESSIONS else LARGE
         causes = await aside(by.size, lambda: kinds.validate(row, obj, old, subresource), least)
         if (custom_kind := row.custom) is not None and custom_kind.has_rules:

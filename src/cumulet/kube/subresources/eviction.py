@@ -15,7 +15,7 @@ from cumulet.kube.http.body import part
 from cumulet.kube.http.negotiation import encode
 from cumulet.kube.http.options import check_deletion, check_named
 from cumulet.kube.http.request_info import Target
-from cumulet.kube.http.write_context import Writer
+from cumulet.kube.http.write_context import WriteContext
 from cumulet.kube.objects.write import Objects
 from cumulet.kube.store import Store
 
@@ -36,11 +36,11 @@ class Evictions:
         """Answer a request on `eviction`. Raises `ApiError` 404, 409, and 429 where it cannot be just now."""
         eviction = await part(request, "policy", "v1", "Eviction")
         check_named(target.name, eviction, "Eviction")
-        eviction = await self._objects.admit(target, "CREATE", eviction, None, Writer.of(request, user))
+        eviction = await self._objects.admit(target, "CREATE", eviction, None, WriteContext.of(request, user))
         options = eviction.get("deleteOptions") or {}
         check_deletion(options)
         pod = self._objects.get(target.row, target.namespace, target.name).load()
-        by = Writer.of(request, user)
+        by = WriteContext.of(request, user)
         self._objects.check_deletion(target.row, pod, by)
         by.dry_run = by.dry_run or options.get("dryRun") == ["All"]
         phase = (pod.get("status") or {}).get("phase")

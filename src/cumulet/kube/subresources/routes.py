@@ -21,7 +21,7 @@ from cumulet.kube.http.body import dry_run, manager, part, whole
 from cumulet.kube.http.negotiation import check_plain, encode
 from cumulet.kube.http.options import check_named
 from cumulet.kube.http.request_info import Target
-from cumulet.kube.http.write_context import Writer
+from cumulet.kube.http.write_context import WriteContext
 from cumulet.kube.objects.write import Objects
 from cumulet.kube.subresources.eviction import Evictions
 from cumulet.kube.subresources.log import log
@@ -89,7 +89,7 @@ class Subresources:
     async def _connect(self, request: web.BaseRequest, user: User, target: Target) -> None:
         """Ask whether a connection may be made."""
         asked = _CONNECT_OPTIONS[target.subresource](request, target)
-        await self._objects.admit(target, "CONNECT", asked, None, Writer(user))
+        await self._objects.admit(target, "CONNECT", asked, None, WriteContext(user))
 
     def _check_create(self, user: User, target: Target) -> None:
         """WebSockets begin with GET, and need the right to create like SPDY, which begins with POST."""
@@ -101,7 +101,7 @@ class Subresources:
 
     async def bind(self, request: web.BaseRequest, user: User, target: Target, binding: Object) -> web.Response:
         """Put a pod on a node. Raises `ApiError` 400, 404 and 409."""
-        binding = await self._objects.admit(target, "CREATE", binding, None, Writer.of(request, user))
+        binding = await self._objects.admit(target, "CREATE", binding, None, WriteContext.of(request, user))
         node = (binding.get("target") or {}).get("name")
         if not node:
             raise bad_request("target.name must name a node")

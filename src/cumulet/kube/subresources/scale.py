@@ -15,7 +15,7 @@ from cumulet.kube.codec import decode_body, json_value
 from cumulet.kube.http.body import read
 from cumulet.kube.http.negotiation import encode
 from cumulet.kube.http.request_info import Target
-from cumulet.kube.http.write_context import Writer
+from cumulet.kube.http.write_context import WriteContext
 from cumulet.kube.objects.patch import unpatched
 from cumulet.kube.objects.write import Objects
 from cumulet.kube.patch import json_patch, merge_patch
@@ -44,7 +44,7 @@ class Scales:
         """Set how many are wanted, by an update or a patch; done again where another writer was quicker."""
         raw = await read(request)
         media = fold(request.headers.get("Content-Type", "").partition(";")[0].strip())
-        by = Writer.of(request, user)
+        by = WriteContext.of(request, user)
         for _ in range(_TRIES):
             obj = await self._objects.latest(target.row, target.namespace, target.name)
             version, current = obj["metadata"]["resourceVersion"], _scale(target, obj)

@@ -15,7 +15,7 @@ from cumulet.kube.fields import Manager, shape_of, track
 from cumulet.kube.http.body import manager, part
 from cumulet.kube.http.negotiation import check_plain, encode
 from cumulet.kube.http.request_info import Target
-from cumulet.kube.http.write_context import Writer
+from cumulet.kube.http.write_context import WriteContext
 from cumulet.kube.objects.write import Objects
 
 Object = dict[str, Any]
@@ -36,7 +36,7 @@ class TokenRequests:
         """Answer a request. Raises `ApiError` 400, 404, 409 and 422."""
         check_plain(request)
         body = await part(request, _GROUP, "v1", _KIND)
-        body = await self._objects.admit(target, "CREATE", body, None, Writer.of(request, user))
+        body = await self._objects.admit(target, "CREATE", body, None, WriteContext.of(request, user))
         spec: Object = body.get("spec") or {}
         account = self._objects.get(target.row, target.namespace, target.name).load()
         seconds = spec.get("expirationSeconds") or _DEFAULT

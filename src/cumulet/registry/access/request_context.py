@@ -8,7 +8,7 @@ from aiohttp import web
 from cumulet.registry.catalog.running_pushes import Place
 
 
-class Caller(msgspec.Struct):
+class RequestContext(msgspec.Struct):
     """Noted by whoever checks the right to something, for the access log and for `response_cache`.
 
     `place` is the registry and the name that the right was asked for, `scope` that with the actions, as tokens have it;
@@ -21,12 +21,12 @@ class Caller(msgspec.Struct):
     token_ends: float | None = None
 
 
-_KEY = web.RequestKey("caller", Caller)
+_KEY = web.RequestKey("caller", RequestContext)
 
 
-def of(request: web.BaseRequest) -> Caller:
+def of(request: web.BaseRequest) -> RequestContext:
     """What is known by now."""
     caller = request.get(_KEY)
     if caller is None:
-        caller = request[_KEY] = Caller()
+        caller = request[_KEY] = RequestContext()
     return caller

@@ -12,9 +12,9 @@ from collections.abc import Iterable
 
 from cumulet.common.digests import Digest
 from cumulet.registry.catalog.records import Blob
-from cumulet.registry.catalog.running_pushes import Pushes
+from cumulet.registry.catalog.running_pushes import RunningPushes
 from cumulet.registry.catalog.store import Catalog
-from cumulet.registry.content.keyed_lock import Serial
+from cumulet.registry.content.keyed_lock import KeyedLock
 from cumulet.registry.content.store import Content
 from cumulet.registry.oci.errors import OciError
 
@@ -24,11 +24,11 @@ _YIELD_EVERY = 256
 class Links:
     """The only writer of blobs' bytes and links."""
 
-    def __init__(self, catalog: Catalog, content: Content, pushes: Pushes) -> None:
+    def __init__(self, catalog: Catalog, content: Content, pushes: RunningPushes) -> None:
         self._catalog = catalog
         self._content = content
         self._pushes = pushes
-        self._digests = Serial()
+        self._digests = KeyedLock()
 
     def find(self, registry: str, repository: str, digest: Digest) -> Blob | None:
         """A blob that a repository has, of which the caller is told by that."""

@@ -38,7 +38,7 @@ class _Push:
     requests: int = 0
 
 
-class Pushes:
+class RunningPushes:
     """Kept in memory, by a clock that never goes back; `grace` is in seconds."""
 
     def __init__(self, grace: float, clock: Callable[[], float] = time.monotonic) -> None:

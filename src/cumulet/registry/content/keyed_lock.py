@@ -6,7 +6,7 @@ import asyncio
 from weakref import WeakValueDictionary
 
 
-class Serial:
+class KeyedLock:
     """Locks by name, which are there only as long as somebody holds or awaits them."""
 
     def __init__(self) -> None:

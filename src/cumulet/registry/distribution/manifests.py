@@ -13,7 +13,7 @@ from cumulet.common import clock, digests
 from cumulet.common.ascii import is_digits
 from cumulet.common.config import RegistryLimits
 from cumulet.registry.catalog import locks, manifest_parser
-from cumulet.registry.catalog.running_pushes import Pushes
+from cumulet.registry.catalog.running_pushes import RunningPushes
 from cumulet.registry.catalog.store import Catalog, Manifest, MissingPartsError, Registry
 from cumulet.registry.distribution import conditional_requests, request_bodies
 from cumulet.registry.oci import names
@@ -27,7 +27,7 @@ _TAGS_LIMIT = 10
 class Manifests:
     """Handlers; the caller's right has been checked by then."""
 
-    def __init__(self, catalog: Catalog, pushes: Pushes, limits: RegistryLimits, events: Events) -> None:
+    def __init__(self, catalog: Catalog, pushes: RunningPushes, limits: RegistryLimits, events: Events) -> None:
         self._catalog = catalog
         self._events = events
         self._pushes = pushes

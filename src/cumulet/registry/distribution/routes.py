@@ -8,7 +8,7 @@ from aiohttp import web
 
 from cumulet.registry.access import request_context
 from cumulet.registry.access.guard import Guard
-from cumulet.registry.catalog.running_pushes import Pushes
+from cumulet.registry.catalog.running_pushes import RunningPushes
 from cumulet.registry.catalog.store import Registry
 from cumulet.registry.distribution.blobs import Blobs
 from cumulet.registry.distribution.manifests import Manifests
@@ -36,7 +36,7 @@ class Distribution:
         blobs: Blobs,
         uploads: Uploads,
         manifests: Manifests,
-        pushes: Pushes,
+        pushes: RunningPushes,
         pull_through: PullThrough,
     ) -> None:
         self._guard = guard

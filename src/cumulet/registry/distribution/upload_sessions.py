@@ -7,7 +7,7 @@ import asyncio
 from cumulet.common import clock
 from cumulet.registry.catalog.records import Upload
 from cumulet.registry.catalog.store import Catalog
-from cumulet.registry.content.keyed_lock import Serial
+from cumulet.registry.content.keyed_lock import KeyedLock
 from cumulet.registry.content.store import Content
 
 
@@ -17,7 +17,7 @@ class Sessions:
     def __init__(self, catalog: Catalog, content: Content) -> None:
         self._catalog = catalog
         self._content = content
-        self._locks = Serial()
+        self._locks = KeyedLock()
 
     def lock(self, session: str) -> asyncio.Lock:
         """To be held by whoever changes the upload."""

@@ -12,7 +12,7 @@ from cumulet.common.digests import Digest
 from cumulet.registry.catalog import manifest_parser
 from cumulet.registry.catalog.blob_links import Links
 from cumulet.registry.catalog.records import Manifest, Parts, Registry
-from cumulet.registry.catalog.running_pushes import Pushes
+from cumulet.registry.catalog.running_pushes import RunningPushes
 from cumulet.registry.catalog.store import Catalog
 from cumulet.registry.content.store import Content, DigestMismatchError, Part
 from cumulet.registry.oci import names
@@ -96,7 +96,7 @@ class Progress:
 class Copier:
     """Copies whole images: with an index, everything that it names."""
 
-    def __init__(self, catalog: Catalog, links: Links, pushes: Pushes) -> None:
+    def __init__(self, catalog: Catalog, links: Links, pushes: RunningPushes) -> None:
         self._catalog = catalog
         self._links = links
         self._pushes = pushes

@@ -17,9 +17,9 @@ from cumulet.common.ascii import fold
 from cumulet.registry.access.tokens import Tokens
 from cumulet.registry.catalog.blob_links import Links
 from cumulet.registry.catalog.records import Parts, Registry
-from cumulet.registry.catalog.running_pushes import Pushes
+from cumulet.registry.catalog.running_pushes import RunningPushes
 from cumulet.registry.catalog.store import Catalog
-from cumulet.registry.content.keyed_lock import Serial
+from cumulet.registry.content.keyed_lock import KeyedLock
 from cumulet.registry.oci import names
 from cumulet.registry.oci.errors import OciError
 from cumulet.registry.upstream.client import UpstreamError, as_oci
@@ -76,7 +76,7 @@ class PullThrough:
         self,
         catalog: Catalog,
         links: Links,
-        pushes: Pushes,
+        pushes: RunningPushes,
         tokens: Tokens,
         elsewhere: Elsewhere,
         now: Callable[[], float] = time.monotonic,
@@ -89,7 +89,7 @@ class PullThrough:
         self._now = now
         self._rules: dict[tuple[str, str], list[CacheRule]] = {}
         self._checked: dict[tuple[str, str, str], float] = {}
-        self._fetching = Serial()
+        self._fetching = KeyedLock()
 
     def changed(self) -> None:
         """Rules or credentials were: read them again."""
