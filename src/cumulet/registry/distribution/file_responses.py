@@ -1,4 +1,8 @@
-"""Answers whose body is a file, which the kernel or a thread sends (`common.tls_transport`), or a body that is at hand."""
+"""Responses whose body is a file or is in memory already.
+
+With TLS of our own a thread sends the file (`common.tls_transport`). With the event loop's, pieces of it are read in a
+thread and written on the loop.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,13 @@ import time
 from collections.abc import Callable, Mapping
 from email.utils import formatdate
 from pathlib import Path
+from typing import IO
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
+
+#: Bytes of a file that are written at once.
+_PIECE = 256 * 1024
 
 #: Told at the end of an answer, with whether all of it went.
 Sent = Callable[[bool], None]
@@ -90,7 +98,24 @@ async def _send(request: web.BaseRequest, path: Path, first: int, after: int) ->
     if transport is None:
         raise ConnectionResetError("the connection was lost")
     with path.open("rb", buffering=0) as file:
-        await asyncio.get_running_loop().sendfile(transport, file, first, after - first)
+        try:
+            await asyncio.get_running_loop().sendfile(transport, file, first, after - first)
+        except NotImplementedError:  # the event loop's own TLS
+            await _write(request, file, first, after)
+
+
+async def _write(request: web.BaseRequest, file: IO[bytes], first: int, after: int) -> None:
+    """Send a part of a file in pieces. Raises `ConnectionResetError`."""
+    file.seek(first)
+    left = after - first
+    while left:
+        piece = await asyncio.to_thread(file.read, min(_PIECE, left))
+        transport = request.transport
+        if not piece or transport is None or transport.is_closing():
+            raise ConnectionResetError("the connection was lost" if piece else "the file is shorter than it was")
+        transport.write(piece)
+        await request.writer.drain()
+        left -= len(piece)
 
 
 _shown: tuple[int, bytes] = (0, b"")
