@@ -10,7 +10,7 @@ from typing import Any
 import jwt
 import pytest
 
-from cumulet.identity.keys import TOKEN_LIFE, SigningKeys
+from cumulet.identity.signing_keys import TOKEN_LIFE, SigningKeys
 from cumulet.identity.store import Directory
 from tests.cloud import Cloud
 

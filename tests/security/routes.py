@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 from aiohttp import web
 
-from cumulet.arm.door import Door
+from cumulet.arm.request_handler import Door
 from cumulet.common.config import RoomName
 from cumulet.common.room import Room
 from cumulet.registry import distribution

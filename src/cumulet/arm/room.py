@@ -9,9 +9,9 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from cumulet.arm.access import Access
-from cumulet.arm.door import Door
-from cumulet.arm.groups import Groups
-from cumulet.arm.provider import Providers
+from cumulet.arm.providers import Providers
+from cumulet.arm.request_handler import Door
+from cumulet.arm.resource_groups import Groups
 from cumulet.arm.store import Index
 from cumulet.common.arm import arm_errors
 from cumulet.common.entra import arm_audiences

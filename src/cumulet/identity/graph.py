@@ -21,9 +21,9 @@ from cumulet.common.ascii import fold
 from cumulet.common.entra import GRAPH_AUDIENCE, bearer_token
 from cumulet.common.odata import FilterError, Term, conjunction, page
 from cumulet.common.rbac import allowed
-from cumulet.identity import objects, secrets
-from cumulet.identity.keys import SigningKeys
-from cumulet.identity.objects import Item
+from cumulet.identity import client_secrets, graph_objects
+from cumulet.identity.graph_objects import Item
+from cumulet.identity.signing_keys import SigningKeys
 from cumulet.identity.store import Application, Directory, Principal
 
 #: The routes of Graph, each of which asks for a token: `Graph.routes` makes no other.
@@ -148,7 +148,7 @@ class Graph:
         indexed = {"id": "id", "appid": "app_id", "serviceprincipalnames": "app_id"}
         key = next((term for term in terms if term.operator == "eq" and term.name in indexed), None)
         found = find(indexed[key.name], fold(key.value)) if key is not None else find("", "")
-        return [item for item in found if objects.fits(terms, item)]
+        return [item for item in found if graph_objects.fits(terms, item)]
 
     async def _unknown(self, request: web.Request) -> web.Response:
         """What there is no route for, in Graph's words."""
@@ -173,7 +173,7 @@ class Graph:
         return [*self._directory.principals(column, value), *self._directory.applications(column, value)]
 
     def _show(self, item: Item) -> dict[str, Any]:
-        return objects.show(item, self._directory)
+        return graph_objects.show(item, self._directory)
 
     # Changing.
 
@@ -196,10 +196,12 @@ class Graph:
     async def _create_application(self, request: web.Request) -> web.Response:
         self._demand_change(request)
         body = await read_json(request)
-        application = Application(str(uuid.uuid4()), str(uuid.uuid4()), objects.read_name(body), clock.rfc3339())
+        application = Application(
+            str(uuid.uuid4()), str(uuid.uuid4()), graph_objects.read_name(body), clock.rfc3339()
+        )
         certificates = []
         if body.get("keyCredentials"):
-            certificates = objects.read_certificates(body, [], application.id, None)
+            certificates = graph_objects.read_certificates(body, [], application.id, None)
         try:
             await self._directory.add(application, *certificates)
         except sqlite3.IntegrityError:
@@ -227,13 +229,13 @@ class Graph:
 
     async def _patch(self, item: Item, body: dict[str, Any]) -> web.Response:
         """The name and the certificates; other fields mean nothing here and are left."""
-        name = objects.read_name(body) if "displayName" in body else item.display_name
+        name = graph_objects.read_name(body) if "displayName" in body else item.display_name
         if "keyCredentials" in body:
-            application_id = objects.application_of(item, self._directory)
+            application_id = graph_objects.application_of(item, self._directory)
             principal_id = item.id if isinstance(item, Principal) else None
             known = self._directory.certificates(application_id)
             mine = [certificate for certificate in known if certificate.principal_id == principal_id]
-            wanted = objects.read_certificates(body, mine, application_id, principal_id)
+            wanted = graph_objects.read_certificates(body, mine, application_id, principal_id)
             if len(known) - len(mine) + len(wanted) > _CREDENTIALS:
                 raise _too_many()
             try:
@@ -257,13 +259,13 @@ class Graph:
         wanted = {} if wanted is None else wanted
         if not isinstance(wanted, dict):
             raise ArmError(400, "Request_BadRequest", "passwordCredential must be an object.")
-        starts, ends = objects.read_life(wanted)
-        name = objects.read_name(wanted) if wanted.get("displayName") is not None else None
-        application_id = objects.application_of(item, self._directory)
+        starts, ends = graph_objects.read_life(wanted)
+        name = graph_objects.read_name(wanted) if wanted.get("displayName") is not None else None
+        application_id = graph_objects.application_of(item, self._directory)
         if len(self._directory.secrets(application_id)) >= _CREDENTIALS:
             raise _too_many()
-        text = secrets.new_text()
-        secret = await secrets.new_secret(
+        text = client_secrets.new_text()
+        secret = await client_secrets.new_secret(
             application_id,
             text,
             principal_id=item.id if isinstance(item, Principal) else None,
@@ -275,12 +277,12 @@ class Graph:
             await self._directory.add(secret)
         except sqlite3.IntegrityError:
             raise _not_found(item.id) from None  # it was deleted just now
-        return json_response(objects.show_secret(secret, text))
+        return json_response(graph_objects.show_secret(secret, text))
 
     async def _remove_password(self, item: Item, body: dict[str, Any]) -> web.Response:
         key_id = fold(str(body.get("keyId", "")))
         principal_id = item.id if isinstance(item, Principal) else None
-        for secret in self._directory.secrets(objects.application_of(item, self._directory)):
+        for secret in self._directory.secrets(graph_objects.application_of(item, self._directory)):
             if secret.key_id == key_id and secret.principal_id == principal_id:
                 await self._directory.remove_secret(key_id)
                 return web.Response(status=204)

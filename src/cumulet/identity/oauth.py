@@ -22,8 +22,8 @@ from cumulet.common.ascii import fold
 from cumulet.common.config import Address
 from cumulet.common.entra import ARM_AUDIENCE, GRAPH_AUDIENCE, arm_audiences
 from cumulet.common.room import peer_room
-from cumulet.identity.clients import Client, Clients, OAuthError
-from cumulet.identity.keys import TOKEN_LIFE, SigningKeys
+from cumulet.identity.client_authentication import Client, Clients, OAuthError
+from cumulet.identity.signing_keys import TOKEN_LIFE, SigningKeys
 from cumulet.identity.store import Directory
 
 log = logging.getLogger(__name__)

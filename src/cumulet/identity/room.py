@@ -15,13 +15,13 @@ from cumulet.common.health import HEALTH, health_routes
 from cumulet.common.rbac import BUILT_IN_ROLES, RoleAssignment
 from cumulet.common.room import Room
 from cumulet.common.tasks import task_set, wait_for
-from cumulet.identity import graph, oauth, secrets
-from cumulet.identity.assignments import RoleAssignments
-from cumulet.identity.definitions import RoleDefinitions
+from cumulet.identity import client_secrets, graph, oauth
 from cumulet.identity.graph import Graph
-from cumulet.identity.keys import SigningKeys
-from cumulet.identity.managed import ManagedIdentities
+from cumulet.identity.managed_identities import ManagedIdentities
 from cumulet.identity.oauth import TokenEndpoint
+from cumulet.identity.role_assignments import RoleAssignments
+from cumulet.identity.role_definitions import RoleDefinitions
+from cumulet.identity.signing_keys import SigningKeys
 from cumulet.identity.store import Application, Directory, Principal
 
 #: What is open to others than the front door: Graph asks for a token itself, and the token end points for credentials.
@@ -74,7 +74,7 @@ async def _take_in(room: Room, directory: Directory) -> None:
         await directory.add(
             application,
             Principal(credential.object_id, credential.client_id, credential.display_name),
-            await secrets.new_secret(application.id, credential.client_secret),
+            await client_secrets.new_secret(application.id, credential.client_secret),
             *(
                 RoleAssignment(str(uuid.uuid4()), credential.object_id, roles[role], scope)
                 for role, scope in credential.roles

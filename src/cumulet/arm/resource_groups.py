@@ -12,7 +12,7 @@ import msgspec
 from aiohttp import web
 
 from cumulet.arm.access import Rights
-from cumulet.arm.provider import Providers, Revoke
+from cumulet.arm.providers import Providers, Revoke
 from cumulet.arm.store import Deletion, Group, Index, Tracked, no_group
 from cumulet.common.arm import ArmError, authority, json_response, read_json, read_tags
 from cumulet.common.ascii import fold

@@ -10,12 +10,12 @@ import msgspec
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter
 
-from cumulet.arm import delegation, tenant
+from cumulet.arm import condition_attributes, subscriptions
 from cumulet.arm.access import Access, Caller, Rights
-from cumulet.arm.groups import GROUP_TYPE, Groups
-from cumulet.arm.provider import Providers, read_body
+from cumulet.arm.providers import Providers, read_body
+from cumulet.arm.request_path import Target, verb
+from cumulet.arm.resource_groups import GROUP_TYPE, Groups
 from cumulet.arm.store import Index
-from cumulet.arm.target import Target, verb
 from cumulet.common.arm import ArmError, ResourceId, json_response
 from cumulet.common.ascii import fold
 from cumulet.common.config import Config
@@ -90,7 +90,7 @@ class Door:
         target = Target(request.method, request.rel_url.raw_path)
         if target.words == ["metadata", "endpoints"]:
             _demand_method(request, *_READS)
-            return json_response(tenant.metadata(self._config, request.query.get("api-version", "")))
+            return json_response(subscriptions.metadata(self._config, request.query.get("api-version", "")))
         caller = await self._access.authenticate(request)
         try:
             response = await self._dispatch(request, target, caller, correlation)
@@ -126,11 +126,11 @@ class Door:
         if words in (["tenants"], ["subscriptions"]):
             _demand_method(request, *_READS)
         if words == ["tenants"]:
-            return json_response(tenant.tenants(self._config))
+            return json_response(subscriptions.tenants(self._config))
         if words == ["subscriptions"]:
             rights = await self._access.rights(caller)
             seen = rights.below(f"/subscriptions/{self._config.subscription_id}")
-            return json_response({"value": [tenant.subscription(self._config)] if seen else []})
+            return json_response({"value": [subscriptions.subscription(self._config)] if seen else []})
         if target.subscription is not None and target.subscription != fold(self._config.subscription_id):
             raise ArmError(
                 404, "SubscriptionNotFound", f"The subscription '{target.segments[1]}' could not be found."
@@ -155,10 +155,10 @@ class Door:
         match target.words[2:]:
             case []:
                 rights.demand("Microsoft.Resources/subscriptions/read", subscription)
-                return json_response(tenant.subscription(self._config))
+                return json_response(subscriptions.subscription(self._config))
             case ["locations"]:
                 rights.demand("Microsoft.Resources/subscriptions/locations/read", subscription)
-                return json_response(tenant.locations(self._config))
+                return json_response(subscriptions.locations(self._config))
             case ["operationresults", _]:
                 # Its name cannot be guessed, and whoever started it may ask.
                 return await self._groups.operation(request, target.segments[3])
@@ -186,10 +186,12 @@ class Door:
         action = "register/action" if registers else "read"
         rights.demand(f"Microsoft.Resources/subscriptions/providers/{action}", scope)
         if len(target.segments) == 3:
-            return json_response({"value": [tenant.provider(self._config, name) for name in tenant.PROVIDERS]})
-        for name in tenant.PROVIDERS:
+            return json_response(
+                {"value": [subscriptions.provider(self._config, name) for name in subscriptions.PROVIDERS]}
+            )
+        for name in subscriptions.PROVIDERS:
             if fold(name) == target.words[3]:
-                return json_response(tenant.provider(self._config, name))
+                return json_response(subscriptions.provider(self._config, name))
         raise ArmError(404, "InvalidResourceNamespace", f"The resource namespace '{target.segments[3]}' is invalid.")
 
     async def _provider(
@@ -203,12 +205,12 @@ class Door:
             )
         rights = await self._access.rights(caller)
         body, attributes = None, None
-        if delegation.changes_assignment(target, request.method):
+        if condition_attributes.changes_assignment(target, request.method):
             body = await read_body(request)
             if request.method == "PUT":
-                attributes = delegation.requested(body)
+                attributes = condition_attributes.requested(body)
             else:
-                attributes = delegation.existing(await self._access.assignment(target.path))
+                attributes = condition_attributes.existing(await self._access.assignment(target.path))
         if not self._is_open(target) and not rights.allow(target.action, target.scope, attributes):
             # A list at a scope that the caller does not have shows what of it the caller does have.
             if not (target.is_list and rights.below(target.scope)):

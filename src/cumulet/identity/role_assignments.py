@@ -13,7 +13,7 @@ from cumulet.common.ascii import fold
 from cumulet.common.conditions import ConditionError, parse
 from cumulet.common.rbac import CONDITION_VERSION, RoleAssignment, RoleDefinition, covers
 from cumulet.identity.authorization import filter_of, guid_of, routes, scope_of
-from cumulet.identity.definitions import find_role
+from cumulet.identity.role_definitions import find_role
 from cumulet.identity.store import Directory
 
 

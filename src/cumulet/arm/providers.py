@@ -20,8 +20,8 @@ from aiohttp import web
 from yarl import URL
 
 from cumulet.arm.access import Caller, Rights
+from cumulet.arm.request_path import Target
 from cumulet.arm.store import Index
-from cumulet.arm.target import Target
 from cumulet.common.arm import ArmError, ResourceId, authority, json_response
 from cumulet.common.ascii import fold
 from cumulet.common.tasks import Backoff, TaskSet

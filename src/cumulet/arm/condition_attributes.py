@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from cumulet.arm.target import Target
+from cumulet.arm.request_path import Target
 from cumulet.common.arm import ArmError
 from cumulet.common.ascii import fold
 from cumulet.common.rbac import RoleAssignment
