@@ -1,14 +1,20 @@
-"""What a client asks before it does anything: the cloud's metadata, tenants, subscriptions, locations, providers."""
+"""The static documents of a subscription: tenants, subscriptions, locations and provider registrations.
+
+Source: the REST references of Subscriptions 2022-12-01 and Resources 2024-03-01.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Generic, TypeVar
+
+import msgspec
 
 from cumulet.common.config import Config
-from cumulet.common.entra import ARM_AUDIENCE
 from cumulet.common.regions import REGIONS
 
-#: The namespaces that are provided, with their resource types and the API versions named to those who ask.
+T = TypeVar("T")
+
+#: The provided namespaces, with their resource types and the API versions that are announced.
 PROVIDERS: dict[str, dict[str, list[str]]] = {
     "Microsoft.Authorization": {"roleAssignments": ["2022-04-01"], "roleDefinitions": ["2022-04-01"]},
     "Microsoft.ContainerInstance": {"containerGroups": ["2024-05-01-preview", "2023-05-01"]},
@@ -18,76 +24,120 @@ PROVIDERS: dict[str, dict[str, list[str]]] = {
 }
 
 
-def metadata(config: Config, api_version: str) -> Any:
-    """The cloud's description (`/metadata/endpoints`); versions up to 2019 answered with a list of clouds."""
-    arm, identity = config.url("arm"), config.url("identity")
-    cloud = {
-        "name": "Cumulet",
-        "resourceManager": arm,
-        "authentication": {
-            "loginEndpoint": identity,
-            "audiences": [ARM_AUDIENCE, arm],
-            "tenant": "common",
-            "identityProvider": "AAD",
-        },
-        "portal": arm,
-        "graph": identity,
-        "graphAudience": identity,
-        "microsoftGraphResourceId": identity,
-        "suffixes": {
-            "acrLoginServer": config.registry_suffix,
-            "keyVaultDns": "vault.azure.net",
-            "storage": "core.windows.net",
-        },
-    }
-    return [cloud] if api_version.startswith("2019") else cloud
+class ListResult(msgspec.Struct, Generic[T], rename="camel", frozen=True, omit_defaults=True):
+    """A page of a list; `next_link` is the address of the next page."""
+
+    value: list[T]
+    next_link: str | None = None
 
 
-def tenants(config: Config) -> dict[str, Any]:
-    """The one tenant."""
-    tenant = {"id": f"/tenants/{config.tenant_id}", "tenantId": config.tenant_id, "displayName": "Cumulet"}
-    return {"value": [{**tenant, "tenantCategory": "Home"}]}
+class Tenant(msgspec.Struct, rename="camel", frozen=True):
+    """`TenantIdDescription`."""
+
+    id: str
+    tenant_id: str
+    display_name: str
+    tenant_category: str
 
 
-def subscription(config: Config) -> dict[str, Any]:
-    """The one subscription."""
-    return {
-        "id": f"/subscriptions/{config.subscription_id}",
-        "subscriptionId": config.subscription_id,
-        "tenantId": config.tenant_id,
-        "displayName": "Cumulet",
-        "state": "Enabled",
-        "subscriptionPolicies": {"quotaId": "PayAsYouGo_2014-09-01", "spendingLimit": "Off"},
-        "authorizationSource": "RoleBased",
-    }
+class SubscriptionPolicies(msgspec.Struct, rename="camel", frozen=True):
+    """`SubscriptionPolicies`."""
+
+    quota_id: str
+    spending_limit: str
 
 
-def locations(config: Config) -> dict[str, Any]:
-    """The regions."""
-    return {
-        "value": [
-            {
-                "id": f"/subscriptions/{config.subscription_id}/locations/{name}",
-                "name": name,
-                "displayName": display,
-                "regionalDisplayName": display,
-                "type": "Region",
-                "metadata": {"regionType": "Physical", "physicalLocation": display},
-            }
+class Subscription(msgspec.Struct, rename="camel", frozen=True):
+    """`Subscription`."""
+
+    id: str
+    subscription_id: str
+    tenant_id: str
+    display_name: str
+    state: str
+    subscription_policies: SubscriptionPolicies
+    authorization_source: str
+
+
+class LocationMetadata(msgspec.Struct, rename="camel", frozen=True):
+    """`LocationMetadata`."""
+
+    region_type: str
+    physical_location: str
+
+
+class Location(msgspec.Struct, rename="camel", frozen=True):
+    """`Location`."""
+
+    id: str
+    name: str
+    display_name: str
+    regional_display_name: str
+    type: str
+    metadata: LocationMetadata
+
+
+class ResourceType(msgspec.Struct, rename="camel", frozen=True):
+    """`ProviderResourceType`."""
+
+    resource_type: str
+    locations: list[str]
+    api_versions: list[str]
+
+
+class Provider(msgspec.Struct, rename="camel", frozen=True):
+    """`Provider`."""
+
+    id: str
+    namespace: str
+    registration_state: str
+    registration_policy: str
+    resource_types: list[ResourceType]
+
+
+def tenants(config: Config) -> ListResult[Tenant]:
+    """Return the list of tenants, which has one entry."""
+    return ListResult([Tenant(f"/tenants/{config.tenant_id}", config.tenant_id, "Cumulet", "Home")])
+
+
+def subscription(config: Config) -> Subscription:
+    """Return the one subscription."""
+    return Subscription(
+        id=f"/subscriptions/{config.subscription_id}",
+        subscription_id=config.subscription_id,
+        tenant_id=config.tenant_id,
+        display_name="Cumulet",
+        state="Enabled",
+        subscription_policies=SubscriptionPolicies("PayAsYouGo_2014-09-01", "Off"),
+        authorization_source="RoleBased",
+    )
+
+
+def locations(config: Config) -> ListResult[Location]:
+    """Return the list of regions."""
+    return ListResult(
+        [
+            Location(
+                id=f"/subscriptions/{config.subscription_id}/locations/{name}",
+                name=name,
+                display_name=display,
+                regional_display_name=display,
+                type="Region",
+                metadata=LocationMetadata("Physical", display),
+            )
             for name, display in REGIONS.items()
         ]
-    }
+    )
 
 
-def provider(config: Config, namespace: str) -> dict[str, Any]:
-    """One resource provider, registered."""
-    return {
-        "id": f"/subscriptions/{config.subscription_id}/providers/{namespace}",
-        "namespace": namespace,
-        "registrationState": "Registered",
-        "registrationPolicy": "RegistrationRequired",
-        "resourceTypes": [
-            {"resourceType": kind, "locations": list(REGIONS.values()), "apiVersions": versions}
-            for kind, versions in PROVIDERS[namespace].items()
+def provider(config: Config, namespace: str) -> Provider:
+    """Return a resource provider of `PROVIDERS`, registered."""
+    return Provider(
+        id=f"/subscriptions/{config.subscription_id}/providers/{namespace}",
+        namespace=namespace,
+        registration_state="Registered",
+        registration_policy="RegistrationRequired",
+        resource_types=[
+            ResourceType(kind, list(REGIONS.values()), versions) for kind, versions in PROVIDERS[namespace].items()
         ],
-    }
+    )

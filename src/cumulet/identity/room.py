@@ -1,4 +1,4 @@
-"""The room's life: take in the first principals, then serve OAuth2, Graph and two resource providers on one address."""
+"""The room's process: registers the first principals, then serves OAuth2, Graph and two resource providers."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from cumulet.identity.role_definitions import RoleDefinitions
 from cumulet.identity.signing_keys import SigningKeys
 from cumulet.identity.store import Application, Directory, Principal
 
-#: What is open to others than the front door: Graph asks for a token itself, and the token end points for credentials.
+#: The routes that clients besides the front door can call. Graph requires a token, the token endpoint credentials.
 OPEN = HEALTH | graph.OPEN | oauth.OPEN
 
-#: Seconds between two looks at the age of the signing keys.
+#: Seconds between two checks of the age of the signing keys.
 _MAINTENANCE = 1800.0
 
 
 async def serve(room: Room) -> None:
-    """Serve until told to stop."""
+    """Serve until the room is stopped."""
     config = room.config
     directory = Directory(room.data_dir / "identity.db")
     directory.open()
     try:
         keys = SigningKeys(directory)
         await keys.maintain()
-        await _take_in(room, directory)
+        await _register_first_principals(room, directory)
         base_url = config.url("identity")
         metrics = CollectorRegistry()
         tokens = TokenEndpoint(directory, keys, base_url, config.tenant_id, config.addresses["arm"], metrics)
@@ -63,8 +63,8 @@ async def _maintain(keys: SigningKeys, stopping: asyncio.Event) -> None:
         await keys.maintain()
 
 
-async def _take_in(room: Room, directory: Directory) -> None:
-    """Register the principals that the installation was made with, each once."""
+async def _register_first_principals(room: Room, directory: Directory) -> None:
+    """Register the principals of the installation's credential files that are not registered yet."""
     roles = {role.role_name: role.name for role in BUILT_IN_ROLES.values()}
     for path in sorted((room.config.data_dir / "credentials").glob("*.json")):
         credential = read_credential(path)
