@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import jwt
 import pytest
@@ -42,7 +41,7 @@ def kid_of(token: str) -> str:
 
 
 def published(keys: SigningKeys) -> set[str]:
-    return {key["kid"] for key in keys.public()["keys"]}
+    return {key.kid for key in keys.public().keys}
 
 
 async def test_rotation_logs_nobody_out(directory: Directory) -> None:
@@ -70,11 +69,10 @@ async def test_rotation_logs_nobody_out(directory: Directory) -> None:
 async def test_keys_outlive_the_process(directory: Directory) -> None:
     first = SigningKeys(directory)
     await first.maintain()
-    claims: dict[str, Any] = {"aud": AUDIENCE, "iss": ISSUER, "oid": "o", "exp": 4102444800}
-    token = first.sign(claims)
+    token = first.sign({"aud": AUDIENCE, "iss": ISSUER, "oid": "o", "exp": 4102444800})
     second = SigningKeys(directory)
     await second.maintain()
-    assert second.verify(token, [AUDIENCE], ISSUER)["oid"] == "o"
+    assert second.verify(token, [AUDIENCE], ISSUER).oid == "o"
     assert published(first) == published(second)
 
 
