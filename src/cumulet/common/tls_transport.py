@@ -17,12 +17,12 @@ import ssl
 from collections.abc import Callable
 from typing import IO, Any, NamedTuple
 
+from cumulet.common.tls_linger import linger
 from cumulet.common.tls_threads import Incoming, Outgoing, Threads, Work
 
 #: The default time limit of a handshake.
 HANDSHAKE_SECONDS = 30.0
-#: The time for the peer to read the last data and to close.
-_LINGER_SECONDS = 5.0
+
 #: The maximum that one iteration of the loop reads from a connection, and the size of a TLS record (RFC 8446, section 5.1).
 _READ, _RECORD = 256 * 1024, 16 * 1024
 #: Longer data is sent in full segments only.
@@ -357,36 +357,14 @@ class TlsTransport(asyncio.Transport):
                 self._shut_down()
 
     def _shut_down(self) -> None:
-        """Close so that the peer can read all data. Closing a socket with unread data would reset the connection."""
+        """End TLS, and close the socket when the peer has read all data."""
         with contextlib.suppress(OSError, ValueError):
             self._socket.unwrap()
         self._lost = True
         self._loop.remove_writer(self._fd)
         self._timer.cancel()
         self._loop.call_soon(self._protocol.connection_lost, None)
-        plain = socket.socket(fileno=self._socket.detach())
-        self._leaving.add(plain)
-        with contextlib.suppress(OSError):
-            plain.shutdown(socket.SHUT_WR)
-
-        def drain() -> None:
-            try:
-                while plain.recv_into(self._buffer):
-                    pass
-            except BlockingIOError:
-                return
-            except OSError:
-                pass
-            end()
-
-        def end() -> None:
-            timer.cancel()
-            self._loop.remove_reader(plain.fileno())
-            self._leaving.discard(plain)
-            plain.close()
-
-        timer = self._loop.call_later(_LINGER_SECONDS, end)
-        self._loop.add_reader(plain.fileno(), drain)
+        linger(self._loop, socket.socket(fileno=self._socket.detach()), self._leaving, self._buffer)
 
     def _lose(self, error: OSError | None) -> None:
         if self._lost:
