@@ -36,7 +36,7 @@ class KeyCredentialRequest(msgspec.Struct, rename="camel", frozen=True):
 
 
 class PasswordCredentialRequest(msgspec.Struct, rename="camel", frozen=True):
-    """The wanted properties of a client secret; times are RFC 3339."""
+    """The properties of a requested client secret; times are RFC 3339."""
 
     display_name: str | None = None
     start_date_time: str | None = None
