@@ -140,7 +140,7 @@ class RequestHandler:
             return await self._resource(request, path, caller, correlation)
         if path.subscription is not None:
             return await self._subscription(request, path, caller)
-        raise ArmError(404, "NotFound", f"There is nothing at '{path.normalized}'.")
+        raise ArmError(404, "NotFound", f"No resource exists at '{path.normalized}'.")
 
     async def _subscription(self, request: web.Request, path: RequestPath, caller: Caller) -> web.Response:
         rights = await self._access.rights(caller)
@@ -174,7 +174,7 @@ class RequestHandler:
                     raise rights.denied(f"{GROUP_TYPE}/resources/read", scope)
                 self._groups.existing(path.segments[3])
                 return self._groups.list_resources(request, rights, path.segments[3])
-        raise ArmError(404, "NotFound", f"There is nothing at '{path.normalized}'.")
+        raise ArmError(404, "NotFound", f"No resource exists at '{path.normalized}'.")
 
     async def _registrations(self, request: web.Request, path: RequestPath, caller: Caller) -> web.Response:
         rights = await self._access.rights(caller)

@@ -126,7 +126,7 @@ def _segments(raw_path: str) -> list[str]:
     for segment in segments:
         if segment in (".", "..") or not segment.isprintable() or set(segment) & set("/\\%?#<>"):
             raise ArmError(
-                400, "InvalidRequestUri", "The request URI has a segment with characters that no name has."
+                400, "InvalidRequestUri", "The request URI has a segment with characters that are not allowed."
             )
     _demand_ascii(segments)
     return segments

@@ -35,7 +35,7 @@ _MIGRATIONS = [
     """,
 ]
 
-#: How many ended deletions are kept for clients that still poll them.
+#: The number of ended deletions that are stored, for clients that still poll them.
 _ENDED = 1000
 
 

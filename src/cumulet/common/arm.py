@@ -225,7 +225,7 @@ async def read_json(request: web.BaseRequest) -> dict[str, Any]:
 async def read_body(request: web.BaseRequest, kind: type[B], code: str = "InvalidRequestContent") -> B:
     """Return the request's body as a `kind`. Raises `ArmError` 400, with `code` where a property has another type.
 
-    A property for whose type Azure has an error of its own is an `object` in the struct, and its reader checks it.
+    If Azure has a special error for the type of a property, the struct has an `object`, and its reader checks the type.
     """
     document = await read_json(request)
     try:

@@ -50,8 +50,8 @@ KUBELET_CLIENT = "kube-apiserver-kubelet-client"
 SCRAPER = "metrics"
 FRONT_PROXY_CLIENT = "front-proxy-client"
 
-#: The range of automatically chosen ports. It is below the node ports of Services and below the ephemeral ports, of which
-#: the kernel could use one between its choice and its use.
+#: The range of automatically chosen ports. It is below the node ports of Services and below the ephemeral ports. The
+#: kernel could take an ephemeral port between its choice and its use.
 _FREE_PORTS = range(20000, 30000)
 
 
@@ -90,7 +90,7 @@ class RegistryLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     - A request whose body brings less than `upload_rate` on average over `upload_stall` is aborted.
     - An upload without a request for `upload_idle` is removed.
-    - Unreferenced content is kept for `collection_grace` after a client last learned that it exists. This must be longer
+    - Unreferenced content is deleted `collection_grace` after a client last learned that it exists. This must be longer
       than the pauses of a client in a push.
     - `collection_interval` is the time between two garbage collections.
     - A login waits `login_wait` for identity and the front door, less than clients wait for a token.
@@ -166,7 +166,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def node_subnet_id(self) -> str:
-        """The subnet of the virtual node's container groups, which only those of the same cluster can reach."""
+        """The subnet of the virtual node's container groups. Only groups of the same cluster can reach each other."""
         if self.node_subnet is not None:
             return self.node_subnet
         # AKS derives the name of the virtual network that it creates from the cluster.
@@ -341,7 +341,7 @@ def save(config: Config) -> None:
 def write_private(path: Path, content: bytes) -> None:
     """Write a file that only its owner can read, atomically and durably. Missing folders are created private."""
     private_folder(path.parent)
-    # The name cannot be guessed, so nobody can create a link there.
+    # The name cannot be guessed, so no other user can create a link there.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
@@ -369,7 +369,7 @@ def private_folder(path: Path) -> Path:
 def close_folders(data_dir: Path) -> list[Path]:
     """Set the mode of an installation's folders to 0700, and return the changed ones.
 
-    Folders that containers or container engines use keep their mode: those below `instances` and those of no room.
+    Folders that containers or container engines use keep their mode: below `instances`, and folders of no room.
     """
     changed = []
     pending = [data_dir]

@@ -58,7 +58,7 @@ class Connection(web.RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Process data, and start or stop the timer by what is still missing."""
+        """Process data, and start or stop the timer, depending on whether a part of a request is still missing."""
         requests, in_body = self._request_count, not self._body.is_eof()
         super().data_received(data)
         if self._request_count != requests:

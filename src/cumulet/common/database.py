@@ -1,8 +1,8 @@
 """A SQLite file in WAL mode with group commit: every acknowledged write is on disk, and many share one fsync.
 
 Reads run immediately on the caller's thread, on a read-only connection, and see the last commit. Writes are functions of
-a connection. One thread takes all waiting writes, runs each in a savepoint of its own, commits once, and only then
-returns their results. A write that fails undoes only itself.
+a connection. One thread runs all waiting writes, each in its own savepoint, commits once, and only then returns their
+results. A write that fails undoes only itself.
 """
 
 from __future__ import annotations

@@ -69,14 +69,14 @@ class RefusedAddressError(OSError):
         super().__init__(
             errno.EACCES,
             "the address is not allowed: it is of this machine, of the cluster, link-local or reserved"
-            " (`cumulet up --allow-egress` names exceptions)",
+            " (`cumulet up --allow-egress` sets exceptions)",
         )
 
 
 class Exempt:
     """An exception, written `CIDR`, `ADDRESS` or `ADDRESS:PORT` (an IPv6 address with a port in brackets).
 
-    Host names are not accepted, because others control what they resolve to. Raises `ValueError`.
+    Host names are not accepted, because others control their resolution. Raises `ValueError`.
     """
 
     def __init__(self, text: str) -> None:
@@ -121,7 +121,7 @@ class Exempt:
 
 
 class Egress:
-    """The check of addresses: refuses the ranges above and those in `refused` (CIDR), except `exempt`."""
+    """The check of addresses: refuses the ranges above and the ranges in `refused` (CIDR), except `exempt`."""
 
     def __init__(self, refused: Iterable[str] = (), exempt: Iterable[Exempt] = ()) -> None:
         self._refused = (*_NEVER, *(ipaddress.ip_network(text) for text in refused))

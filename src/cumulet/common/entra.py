@@ -1,7 +1,7 @@
 """The client of Microsoft Entra ID: gets access tokens, and verifies the tokens of others.
 
-Follows OAuth 2.0 client credentials (RFC 6749, section 4.4) as in the v2.0 endpoint of the Microsoft identity platform,
-and OpenID Connect Discovery 1.0 for the keys.
+Tokens follow OAuth 2.0 client credentials (RFC 6749, section 4.4), with the v2.0 endpoint of the Microsoft identity
+platform. Keys follow OpenID Connect Discovery 1.0.
 """
 
 from __future__ import annotations

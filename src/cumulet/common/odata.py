@@ -1,7 +1,7 @@
 """The supported part of OData in queries to Azure Resource Manager and Microsoft Graph: `$filter`, `$top`, `$skiptoken`.
 
-A `$filter` is a conjunction (OData 4.01, part 2, section 5.1) of `field eq 'value'`, `startswith(field,'value')`,
-`field/any(x:x eq 'value')`, and functions with at most one string, such as `assignedTo('…')` and `atScope()`.
+A `$filter` is a conjunction (OData 4.01, part 2, section 5.1). Its terms are `field eq 'value'`,
+`startswith(field,'value')`, `field/any(x:x eq 'value')`, and functions with at most one string, such as `atScope()`.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _term(text: str, at: int) -> tuple[Term, int]:
 
 
 def _not_understood(text: str, at: int) -> FilterError:
-    return FilterError(f"The filter '{text}' is not understood from '{text[at : at + 40]}' on.")
+    return FilterError(f"The filter '{text}' is not supported from '{text[at : at + 40]}' on.")
 
 
 def page(items: Sequence[T], query: Mapping[str, str]) -> tuple[Sequence[T], str | None]:

@@ -138,7 +138,7 @@ class Room:
         - `handler` is an aiohttp application, or for hot paths a coroutine from request to response.
         - `clients` is the authority of client certificates (`server_tls`).
         - `around` wraps the handler.
-        - `limits` are the time limits of connections, by default those of the settings.
+        - `limits` are the time limits of connections, by default from the settings.
         """
         runner: web.AppRunner | web.ServerRunner
         options: ConnectionOptions

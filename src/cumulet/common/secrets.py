@@ -68,8 +68,8 @@ S = TypeVar("S", bound=Known)
 class Guard:
     """Verifies secrets, with a token bucket of failed attempts for each client.
 
-    A keyed digest in this process's memory identifies a text that was right before. It needs no hash and no token, so an
-    attacker who guesses does not lock out the client. `now` is a monotonic clock in seconds.
+    A keyed digest in this process's memory identifies a text that was right before. It needs no hash and no token, so guesses
+    of an attacker do not lock out the client. `now` is a monotonic clock in seconds.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:

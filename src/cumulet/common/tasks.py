@@ -1,4 +1,4 @@
-"""Background tasks that are kept and whose failures are logged, and waiting with a back-off."""
+"""Background tasks that are referenced until they end and whose failures are logged, and waiting with a back-off."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ def subject(common_name: str, organizations: Sequence[str] = ()) -> x509.Name:
 
 
 def alternatives(certificate: x509.Certificate) -> set[str]:
-    """Return the hosts and the URI in a certificate, as `issue` takes them."""
+    """Return the hosts and the URI in a certificate, in the form of the parameters of `issue`."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
@@ -171,7 +171,7 @@ def renewal(certificate: x509.Certificate) -> dt.datetime:
 
 
 class ServerContext(ssl.SSLContext):
-    """A server's context that records what its client certificates identify.
+    """A server's context that records the kind of its client certificates.
 
     With a `trust_domain` they identify the rooms of that SPIFFE trust domain; otherwise Kubernetes users, by subject.
     """

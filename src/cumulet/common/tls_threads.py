@@ -136,7 +136,7 @@ class Incoming(Work):
 class Threads:
     """The threads of one event loop.
 
-    `concurrent.futures` needs about 0.2 ms for each call, which is as long as sending a megabyte takes.
+    `concurrent.futures` adds about 0.2 ms to each call, as much as the time to send a megabyte.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:

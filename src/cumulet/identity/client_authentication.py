@@ -3,8 +3,8 @@
 - A client secret (RFC 6749, section 2.3.1).
 - A signed assertion (RFC 7521, RFC 7523), valid once, with `x5t` or `x5t#S256` to identify the certificate, as Entra ID
   accepts it.
-- Mutual TLS for a managed identity (RFC 8705, section 2.1). The identity has no credential of its own: the platform that
-  runs its workload authenticates for it.
+- Mutual TLS for a managed identity (RFC 8705, section 2.1). The identity has no credential: the platform that runs its
+  workload authenticates for it.
 """
 
 from __future__ import annotations
