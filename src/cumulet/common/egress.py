@@ -23,7 +23,6 @@ import re
 import socket
 import ssl
 from collections.abc import Iterable, Mapping
-from typing import Any, cast
 
 import aiohttp
 from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
@@ -139,7 +138,7 @@ class Egress:
             if any(each in network for network in self._refused) or _is_local(each):
                 raise RefusedAddressError
 
-    def socket(self, info: tuple[Any, ...]) -> socket.socket:
+    def socket(self, info: tuple[int, int, int, str, tuple[str | int, ...]]) -> socket.socket:
         """Return a socket for an address (`socket_factory` of `aiohttp.TCPConnector`). Raises `RefusedAddressError`."""
         family, kind, protocol, _, address = info
         self.check(str(address[0]), int(address[1]))
@@ -197,7 +196,7 @@ def _is_local(address: IpAddress) -> bool:
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.connect((str(address), _DISCARD))
-            source = cast("tuple[Any, ...]", probe.getsockname())[0]
+            source = probe.getsockname()[0]
     except OSError as error:
         # EACCES is a broadcast address. Without a route, the connection itself fails later.
         return error.errno == errno.EACCES

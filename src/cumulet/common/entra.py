@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 import jwt
 import msgspec
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from cumulet.common.ascii import fold
 from cumulet.common.config import Address
@@ -111,7 +112,7 @@ class TokenVerifier:
         self._session = session
         self._discovery = f"{authority}/{tenant}/v2.0/.well-known/openid-configuration"
         self._issuer = ""
-        self._keys: dict[str, Any] = {}
+        self._keys: dict[str, rsa.RSAPublicKey] = {}
         self._fetched = -_REFETCH
         self._lock = asyncio.Lock()
 
@@ -137,7 +138,7 @@ class TokenVerifier:
         except jwt.InvalidTokenError as error:
             raise AuthenticationError(str(error)) from None
 
-    async def _key(self, kid: str) -> Any:
+    async def _key(self, kid: str) -> rsa.RSAPublicKey:
         if kid not in self._keys:
             async with self._lock:
                 if kid not in self._keys and time.monotonic() - self._fetched >= _REFETCH:
@@ -151,6 +152,7 @@ class TokenVerifier:
             document = await response.json(content_type=None)
         async with self._session.get(document["jwks_uri"], raise_for_status=True) as response:
             keys = await response.json(content_type=None)
-        self._keys = {entry["kid"]: jwt.PyJWK(entry, "RS256").key for entry in keys["keys"]}
+        parsed = {entry["kid"]: jwt.PyJWK(entry, "RS256").key for entry in keys["keys"]}
+        self._keys = {kid: key for kid, key in parsed.items() if isinstance(key, rsa.RSAPublicKey)}
         self._issuer = document["issuer"]
         self._fetched = time.monotonic()

@@ -20,7 +20,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 import uvloop
 from aiohttp import web
@@ -196,6 +196,13 @@ class Peer(NamedTuple):
     groups: tuple[str, ...]
 
 
+class _Certificate(TypedDict, total=False):
+    """The fields of `ssl.SSLSocket.getpeercert` that identify a client."""
+
+    subject: tuple[tuple[tuple[str, str], ...], ...]
+    subjectAltName: tuple[tuple[str, str], ...]
+
+
 def peer_certificate(request: web.BaseRequest) -> Peer | None:
     """Return the user that the client authenticated as in the TLS handshake, or `None`.
 
@@ -232,7 +239,7 @@ def shows_certificate(request: web.BaseRequest) -> bool:
     return bool(_shown(request)[0])
 
 
-def _shown(request: web.BaseRequest) -> tuple[dict[str, Any] | None, tls.ServerContext | None]:
+def _shown(request: web.BaseRequest) -> tuple[_Certificate | None, tls.ServerContext | None]:
     """Return the client's verified certificate and the context that verified it."""
     transport = request.transport
     if transport is None:
