@@ -1,4 +1,4 @@
-"""The front door with identity and a resource provider behind it, for the whole suite."""
+"""The front door with identity and a resource provider, for the whole suite."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.cloud import Cloud
 
 @pytest.fixture(scope="session")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    """The rooms, running, trusted by Microsoft's libraries too."""
+    """The running rooms, which Microsoft's libraries trust."""
     made = Cloud(tmp_path_factory.mktemp("arm") / "data", "arm", "registry")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REQUESTS_CA_BUNDLE", str(made.config.ca_file))

@@ -1,9 +1,8 @@
-"""Resource groups and generic lists, as Microsoft's client and any other of Azure Resource Manager sees them."""
+"""Resource groups and generic lists, with Microsoft's client of Azure Resource Manager and with plain requests."""
 
 from __future__ import annotations
 
 import uuid
-from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -77,7 +76,7 @@ def test_its_life_with_microsofts_client(cloud: Cloud) -> None:
         ("bad", {"location": "eastus", "tags": {"a": None}}, 400, "InvalidRequestContent"),
     ],
 )
-def test_bad_groups(cloud: Cloud, name: str, body: Any, status: int, code: str) -> None:
+def test_bad_groups(cloud: Cloud, name: str, body: object, status: int, code: str) -> None:
     path = f"{cloud.subscription}/resourceGroups/{quote(name)}"
     answer = cloud.arm("PUT", path, body)
     assert (answer.status, answer.code) == (status, code)
@@ -177,7 +176,7 @@ def test_a_group_goes_with_everything_in_it(cloud: Cloud) -> None:
     given = f"{cloud.subscription}/providers/Microsoft.Authorization/roleAssignments"
     filter_ = quote(f"principalId eq '{who.object_id}'")
     assert cloud.arm("GET", f"{given}?$filter={filter_}").body["value"] == []
-    # A new group of the same name is not the old one: no right on that comes back.
+    # Rights on a deleted group do not apply to a new group of the same name.
     assert cloud.arm("GET", group, as_=who).code == "AuthorizationFailed"
 
 

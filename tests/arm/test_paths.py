@@ -1,4 +1,4 @@
-"""Addresses as clients write them, and as nobody should: read in one way or refused, and never a way round a right."""
+"""Unusual and ambiguous request paths: each is parsed in one way or refused, and none bypasses a right."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def test_no_address_breaks_it_and_none_opens_it(cloud: Cloud, method: str, below
 
 
 def _nobody(cloud: Cloud) -> Credential:
-    """A principal without a role, made once."""
+    """A principal without a role, created once."""
     if cloud not in _MADE:
         _MADE[cloud] = cloud.principal("nobody")
     return _MADE[cloud]

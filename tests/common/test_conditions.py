@@ -1,4 +1,4 @@
-"""Conditions of role assignments: a table of cases, and that no condition makes an assignment grant more."""
+"""Conditions of role assignments: a table of cases, and the property that no condition makes an assignment grant more."""
 
 from __future__ import annotations
 

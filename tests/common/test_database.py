@@ -1,4 +1,4 @@
-"""The SQL file: durable writes, one failure undoing only itself, migrations."""
+"""The SQLite file: durable writes, isolated failures, migrations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The end of a room: what becomes of those whom it still serves."""
+"""The shutdown of a room while it serves clients."""
 
 from __future__ import annotations
 

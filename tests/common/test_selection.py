@@ -66,7 +66,7 @@ def test_what_is_no_number_is_neither_greater_nor_less(value: str) -> None:
     ],
 )
 def test_the_parts_of_a_selector_all_count(
-    selector: dict[str, Any] | None, labels: dict[str, str], wanted: bool
+    selector: dict[str, object] | None, labels: dict[str, str], wanted: bool
 ) -> None:
     assert selects(selector, labels) is wanted
 

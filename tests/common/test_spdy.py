@@ -1,4 +1,4 @@
-"""SPDY sessions: what goes through, what is held up, and what strangers send."""
+"""SPDY sessions: streams, flow control, and invalid input."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Seen = tuple[Kind | None, int, bytes]
 
 
 class Server:
-    """A server's session to which a test writes frames."""
+    """A server's session that a test sends frames to."""
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []
@@ -50,7 +50,7 @@ class Server:
         return self.streams[-1]
 
     def frames(self) -> list[Seen]:
-        """What the session has sent since it was last asked."""
+        """Return the frames that the session has sent since the last call."""
         found: list[Seen] = []
         for raw in self.sent:
             first, rest = struct.unpack_from(">II", raw)
@@ -64,14 +64,14 @@ class Server:
         return found
 
     def status(self) -> Away:
-        """The reason of the farewell, which must be the last that was sent."""
+        """Return the reason of the GOAWAY, which must be the last frame that was sent."""
         kind, _, payload = self.frames()[-1]
         assert kind is Kind.GOAWAY
         return Away(struct.unpack(">II", payload)[1])
 
 
 def pair() -> tuple[Session, Session, list[Stream]]:
-    """A client's session and a server's that are connected, and the streams that are opened."""
+    """The connected sessions of a client and a server, and the opened streams."""
     opened: list[Stream] = []
 
     def take(stream: Stream) -> bool:
@@ -116,7 +116,7 @@ async def test_two_sessions_understand_each_other() -> None:
     await first.write(large)
     await first.close()
     assert await reading == large
-    # The other half goes on.
+    # The other half stays open.
     await there.write(b"back")
     await there.close()
     assert await read_all(first) == b"back"
@@ -219,7 +219,7 @@ async def test_streams_that_nobody_reads_are_bounded_together() -> None:
     await asyncio.sleep(0)
     assert not receiving.done()
     assert sum(stream.held for stream in streams) <= 4_500_000
-    # Those that are broken off make room.
+    # Reset streams do not count.
     for stream in streams:
         await stream.reset()
     await receiving
@@ -250,7 +250,7 @@ async def test_data_of_no_stream_is_told_of_or_dropped() -> None:
 
 
 def _block(*texts: bytes) -> bytes:
-    """A header block as one writes it who does not mean well."""
+    """Return a header block with invalid content."""
     compressor = zlib.compressobj(zdict=DICTIONARY)
     return compressor.compress(b"".join(texts)) + compressor.flush(zlib.Z_SYNC_FLUSH)
 

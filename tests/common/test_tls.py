@@ -1,4 +1,4 @@
-"""Certificates of our authorities, as OpenSSL and a real handshake see them."""
+"""Certificates of the installation's authorities, verified by OpenSSL and in real handshakes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import ssl
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 from aiohttp import ClientSession, TCPConnector, web
@@ -79,8 +78,8 @@ def test_a_renewed_authority_is_the_same_to_those_who_have_the_old_one(tmp_path:
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
-async def _answers(config: Config, clients: AuthorityName, *shown: tuple[Path, Path]) -> list[Any]:
-    """Which user and which room a server took each of its clients for."""
+async def _answers(config: Config, clients: AuthorityName, *shown: tuple[Path, Path]) -> list[object]:
+    """Return the user and the room that a server identified for each of its clients."""
 
     async def who(request: web.Request) -> web.Response:
         peer = peer_certificate(request)
@@ -146,7 +145,7 @@ async def test_new_certificates_are_taken_in_by_those_that_run(config: Config) -
 
 
 def _handshake(serving: ssl.SSLContext, showing: ssl.SSLContext) -> tuple[str, str]:
-    """The serial numbers of the certificates of server and client."""
+    """Return the serial numbers of the certificates of the server and the client."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     server = serving.wrap_bio(to_server, to_client, server_side=True)
     client = showing.wrap_bio(to_client, to_server, server_hostname="localhost")

@@ -1,4 +1,4 @@
-"""Files over TLS from an event loop of ours, to curl and to clients that behave badly."""
+"""Sending files over TLS from the rooms' event loop, to curl and to clients that misbehave."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class _File(web.FileResponse):
 
 
 class _Server:
-    """Serves one file, and counts what is sent to it, in a thread of its own."""
+    """A server in its own thread, which serves one file and counts the bytes that it receives."""
 
     def __init__(self, folder: Path) -> None:
         authority = tls.Authority.open(folder / "ca.crt", folder / "ca.key")
@@ -110,7 +110,7 @@ class _Server:
         return response
 
     async def _drop(self, request: web.Request) -> web.Response:
-        """Give up taking when something has been taken, while more has come."""
+        """Cancel receiving after the first piece, while more data has arrived."""
         transport, length = request.transport, request.content_length
         assert isinstance(transport, TlsTransport)
         assert length is not None
@@ -138,23 +138,23 @@ class _Server:
         return response
 
     def connect(self) -> ssl.SSLSocket:
-        """A connection of a client that reads what it likes."""
+        """Return a connection for a client that controls its own reading."""
         plain = socket.create_connection(("127.0.0.1", self.port), timeout=20)
         return tls.client_context(self.ca).wrap_socket(plain, server_hostname="127.0.0.1")
 
     def curl(self, *options: str) -> bytes:
-        """What curl printed; it must be content."""
+        """Run curl, which must succeed, and return its output."""
         command = ["curl", "--silent", "--show-error", "--cacert", str(self.ca), *options]
         done = subprocess.run(command, capture_output=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     def url(self, path: str) -> str:
-        """Of this server."""
+        """Return a URL of this server."""
         return f"https://127.0.0.1:{self.port}/{path}"
 
     def close(self) -> None:
-        """Stop."""
+        """Stop the server."""
         assert self._stopping is not None
         self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join()
@@ -196,7 +196,7 @@ def test_a_reader_that_goes_away_ends_its_own_request_only(server: _Server) -> N
         connection.recv(100_000)
         connection.close()
     assert len(server.curl(server.url("file"))) == _SIZE
-    while len(server.lost) < 3:  # the test's own time limit ends this
+    while len(server.lost) < 3:  # the test's time limit ends this loop
         server.curl("--head", server.url("file"))
 
 
@@ -215,7 +215,7 @@ def test_what_threads_receive_arrives_whole_and_in_order(server: _Server) -> Non
 def test_who_sends_slowly_is_taken_in_and_who_sends_nothing_is_not_waited_for(server: _Server) -> None:
     with server.connect() as connection:
         connection.sendall(b"PUT /take HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
-        for number in range(2):  # each is much less than what is awaited
+        for number in range(2):  # each is much less than the awaited size
             connection.sendall(bytes([number]) * 1000)
             assert _taken(server, 1000) == bytes([number]) * 1000
         assert server.taken.get(timeout=20) == b"TimeoutError"

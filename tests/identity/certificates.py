@@ -1,4 +1,4 @@
-"""A client with a certificate of its own, and the assertions that it signs."""
+"""A client with its own certificate, and the assertions that it signs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import base64
 import datetime as dt
 import time
 import uuid
-from typing import Any
 
 import jwt
 from cryptography import x509
@@ -35,19 +34,19 @@ class Signer:
 
     @property
     def der(self) -> str:
-        """Base64 of the certificate, as `keyCredentials` takes it."""
+        """Return the certificate in base64, for `keyCredentials`."""
         return base64.b64encode(self.certificate.public_bytes(serialization.Encoding.DER)).decode()
 
     @property
     def pem(self) -> bytes:
-        """Key and certificate."""
+        """Return the key and the certificate, PEM."""
         key = self.key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         return key + self.certificate.public_bytes(serialization.Encoding.PEM)
 
-    def assertion(self, client_id: str, audience: str, algorithm: str = "PS256", **changed: Any) -> str:
-        """A client assertion (RFC 7523), with claims changed, or left out where they are `None`."""
+    def assertion(self, client_id: str, audience: str, algorithm: str = "PS256", **changed: object) -> str:
+        """Return a client assertion (RFC 7523) with changed claims. A claim that is `None` is omitted."""
         now = int(time.time())
         claims = {
             "aud": audience,

@@ -1,4 +1,4 @@
-"""Identity with the front door before it, for the whole suite."""
+"""Identity behind the front door, for the whole suite."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.identity.certificates import Signer
 
 @pytest.fixture(scope="session")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    """The rooms, running, trusted by Microsoft's libraries too."""
+    """The running rooms, which Microsoft's libraries trust."""
     made = Cloud(tmp_path_factory.mktemp("identity") / "data", "arm")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REQUESTS_CA_BUNDLE", str(made.config.ca_file))
@@ -22,5 +22,5 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
 
 @pytest.fixture(scope="session")
 def signer() -> Signer:
-    """A client's key and self-signed certificate that is valid now."""
+    """A client's key and valid self-signed certificate."""
     return Signer()

@@ -1,10 +1,9 @@
-"""Whatever is sent to Graph and to the providers of roles and managed identities, the answer is an error of theirs or a success."""
+"""Graph and the providers of roles and managed identities answer any request with success or an error in their own form."""
 
 from __future__ import annotations
 
 import json
 import uuid
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -36,8 +35,8 @@ anything = st.recursive(
 )
 
 
-def like(**fields: Any) -> st.SearchStrategy[Any]:
-    """Documents with some of these fields, each as it should be or anything else, or no such documents at all."""
+def like(**fields: object) -> st.SearchStrategy[object]:
+    """Generate documents with some of these fields, each with a valid or an arbitrary value, and arbitrary documents."""
     return (
         st.fixed_dictionaries({}, optional={key: st.just(value) | anything for key, value in fields.items()})
         | anything

@@ -1,4 +1,4 @@
-"""Access tokens that must not be taken: the front door and Graph say 401, in their own forms, whatever comes."""
+"""Invalid access tokens: the front door and Graph answer 401, each in its own form."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import hmac
 import json
 import sqlite3
 import time
-from typing import Any
 
 import jwt
 import pytest
@@ -28,7 +27,7 @@ def ask(cloud: Cloud, room: str, token: str) -> Answer:
 
 
 def signing_key(cloud: Cloud) -> tuple[str, str]:
-    """The id and the PEM of the key that signs, from the room's own file: no client can have it."""
+    """Return the id and the PEM of the signing key, from the room's own file, which no client can read."""
     connection = sqlite3.connect(f"file:{cloud.config.data_dir}/identity/identity.db?mode=ro", uri=True)
     try:
         kid, pem = connection.execute("SELECT kid, pem FROM signing_key").fetchone()
@@ -37,8 +36,8 @@ def signing_key(cloud: Cloud) -> tuple[str, str]:
         connection.close()
 
 
-def signed(cloud: Cloud, room: str, **changed: Any) -> str:
-    """A token as the room would sign it, with claims changed, or left out where they are `None`."""
+def signed(cloud: Cloud, room: str, **changed: object) -> str:
+    """Return a token with the room's own signature and changed claims. A claim that is `None` is omitted."""
     now = int(time.time())
     claims = {
         "aud": ARM_AUDIENCE if room == "arm" else GRAPH_AUDIENCE,
@@ -54,7 +53,7 @@ def signed(cloud: Cloud, room: str, **changed: Any) -> str:
     return jwt.encode(sent, pem, "RS256", headers={"kid": kid})
 
 
-def part(value: Any) -> str:
+def part(value: object) -> str:
     return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
 
 
@@ -94,7 +93,7 @@ def test_forged_and_stale_tokens(cloud: Cloud, room: str) -> None:
         "of an endless life": signed(cloud, room, exp=float("inf")),
         "a kid that is no text": f"{part({'alg': 'RS256', 'kid': {}})}.{body}.{signature}",
         "a header that is no object": f"{part([])}.{body}.{signature}",
-        "deep": f"{base64.urlsafe_b64encode(b'[' * 4000).decode()}.{body}.{signature}",
+        "deep": f"{base64.urlsafe_b64encode(b'[' * 3999).decode()}.{body}.{signature}",
         "crit": f"{part({'alg': 'RS256', 'kid': kid, 'crit': ['x'], 'x': 1})}.{body}.{signature}",
         "dots": "....",
         "nothing": "x",
@@ -104,8 +103,8 @@ def test_forged_and_stale_tokens(cloud: Cloud, room: str) -> None:
     assert {answer.code for answer in answers.values()} == {"InvalidAuthenticationToken"}
 
 
-def hmac_with(secret: bytes, header: dict[str, Any], body: str) -> str:
-    """What a verifier would take that lets the token choose the algorithm."""
+def hmac_with(secret: bytes, header: dict[str, object], body: str) -> str:
+    """Return a token that a verifier accepts if it lets the token choose the algorithm."""
     signed_part = f"{part(header)}.{body}"
     digest = hmac.digest(secret, signed_part.encode(), hashlib.sha256)
     return f"{signed_part}.{base64.urlsafe_b64encode(digest).rstrip(b'=').decode()}"
@@ -133,7 +132,7 @@ def test_a_token_of_a_principal_that_was_deleted_opens_nothing(cloud: Cloud) -> 
     assert cloud.graph("DELETE", f"/applications(appId='{who.client_id}')").status == 204
     assert ask(cloud, "graph", tokens["graph"]).status == 401
     assert cloud.ask_token(client_id=who.client_id, client_secret=who.client_secret).status == 400
-    # A change of roles by the door is seen there at once; another one makes it look again.
+    # A change of roles through the front door is effective immediately and clears its cache.
     cloud.principal("another", Reader=cloud.subscription)
     assert ask(cloud, "arm", tokens["arm"]).status == 403
 

@@ -1,4 +1,4 @@
-"""How clients prove who they are: with Microsoft's own libraries, with curl, and with what should be refused."""
+"""Client authentication: with Microsoft's own libraries, with curl, and with invalid credentials."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def with_certificate(cloud: Cloud, signer: Signer) -> Credential:
     return made
 
 
-def assert_token(cloud: Cloud, token: str, who: Credential) -> dict[str, Any]:
-    """Check a token against the published keys, as any verifier does."""
+def assert_token(cloud: Cloud, token: str, who: Credential) -> dict[str, object]:
+    """Verify a token with the published keys, as any client does, and return its claims."""
     found = cloud.call("identity", "GET", f"/{cloud.config.tenant_id}/discovery/v2.0/keys").body
     keys = jwt.PyJWKSet.from_dict(found)
     key = keys[jwt.get_unverified_header(token)["kid"]]
@@ -196,7 +196,7 @@ def test_no_form_breaks_it(cloud: Cloud, fuzzed: Credential, form: dict[str, str
 
 @pytest.fixture(scope="module")
 def fuzzed(cloud: Cloud) -> Credential:
-    """A principal that may be shut out."""
+    """A principal that a test may lock out."""
     return cloud.principal("fuzzed")
 
 

@@ -1,4 +1,4 @@
-"""The one decision function of Azure RBAC: a table of cases, and what must hold for every role and every assignment."""
+"""The decision function of Azure RBAC: a table of cases, and properties that hold for every role and assignment."""
 
 from __future__ import annotations
 

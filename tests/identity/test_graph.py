@@ -14,11 +14,11 @@ from tests.cloud import Answer, Cloud
 from tests.identity.certificates import Signer
 
 
-def find(cloud: Cloud, collection: str, filter_: str, **more: str) -> list[Any]:
+def find(cloud: Cloud, collection: str, filter_: str, **more: str) -> list[dict[str, object]]:
     query = "&".join([f"$filter={quote(filter_)}", *(f"${key}={quote(value)}" for key, value in more.items())])
     answer = cloud.graph("GET", f"/{collection}?{query}")
     assert answer.status == 200, answer.body
-    found: list[Any] = answer.body["value"]
+    found: list[dict[str, object]] = answer.body["value"]
     return found
 
 
@@ -101,7 +101,7 @@ def test_a_service_principal_has_credentials_of_its_own(cloud: Cloud, signer: Si
     assert len(application["passwordCredentials"]) == 1
     assert application["keyCredentials"] == []
     assert cloud.ask_token(client_id=who.client_id, client_secret=secret["secretText"]).status == 200
-    # What is the application's is not the principal's to take away.
+    # A principal cannot remove a credential of its application.
     other = application["passwordCredentials"][0]["keyId"]
     assert cloud.graph("POST", f"{path}/removePassword", {"keyId": other}).status == 400
     assert cloud.graph("DELETE", path).status == 204
@@ -191,7 +191,7 @@ def test_there_are_no_users_and_nobody_is_me(cloud: Cloud) -> None:
         ("/{id}/removePassword", {"keyId": {"a": 1}}),
     ],
 )
-def test_bad_bodies(cloud: Cloud, path: str, body: Any) -> None:
+def test_bad_bodies(cloud: Cloud, path: str, body: object) -> None:
     made = cloud.graph("POST", "/applications", {"displayName": "bad-bodies"}).body
     answer = cloud.graph("POST", f"/applications{path.format(id=made['id'])}", body)
     assert answer.status == 400
@@ -238,7 +238,7 @@ fields = st.sampled_from(
     ),
     st.dictionaries(fields, values, max_size=3),
 )
-def test_no_body_breaks_it(cloud: Cloud, target: str, method: str, path: str, body: Any) -> None:
+def test_no_body_breaks_it(cloud: Cloud, target: str, method: str, path: str, body: object) -> None:
     assert cloud.graph(method, path.format(id=target), body).status < 500
 
 

@@ -1,4 +1,4 @@
-"""User-assigned managed identities: as resources, as principals, and the tokens that only their platform gets."""
+"""User-assigned managed identities: as resources, as principals, and their tokens, which only the platform gets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def client(cloud: Cloud) -> Iterator[ManagedServiceIdentityClient]:
 
 
 def make(cloud: Cloud, group: str = "identities") -> dict[str, Any]:
-    """A managed identity in a resource group."""
+    """Create a managed identity in a resource group."""
     path = f"{cloud.subscription}/resourceGroups/{group}"
     assert cloud.arm("PUT", path, {"location": "eastus"}).status in (200, 201)
     answer = cloud.arm("PUT", f"{path}/{TYPE}/id-{uuid.uuid4()}", {"location": "eastus"})
@@ -78,7 +78,7 @@ def test_only_its_platform_gets_its_tokens(cloud: Cloud) -> None:
     for room in (None, "registry", "arm", "node"):
         refused = ask(cloud, client_id, room, client_secret="x")
         assert (refused.status, refused.body["error"]) == (401, "invalid_client")
-    # The platform's certificate speaks for managed identities and for nobody else.
+    # The platform's certificate authenticates managed identities and no other client.
     assert ask(cloud, cloud.owner.client_id, "instances").status == 401
 
 
@@ -140,7 +140,7 @@ def test_a_workload_runs_as_it_by_leave_of_who_may_assign_it(cloud: Cloud) -> No
         ("abc", {"location": "eastus", "tags": {"a": 1}}, "InvalidRequestContent"),
     ],
 )
-def test_bad_identities(cloud: Cloud, name: str, body: dict[str, Any], code: str) -> None:
+def test_bad_identities(cloud: Cloud, name: str, body: dict[str, object], code: str) -> None:
     group = make(cloud)["id"].rpartition("/providers/")[0]
     answer = cloud.arm("PUT", f"{group}/{TYPE}/{name}", body)
     assert (answer.status, answer.code) == (400, code)

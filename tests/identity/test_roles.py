@@ -1,10 +1,9 @@
-"""Role definitions and role assignments, through the front door, by Microsoft's own client and by hand."""
+"""Role definitions and role assignments through the front door, with Microsoft's own client and with plain requests."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -34,8 +33,10 @@ def client(cloud: Cloud) -> Iterator[AuthorizationManagementClient]:
         yield made
 
 
-def custom(cloud: Cloud, scopes: list[str], as_: Credential | None = None, at: str = "", **permission: Any) -> Answer:
-    """Make a custom role."""
+def custom(
+    cloud: Cloud, scopes: list[str], as_: Credential | None = None, at: str = "", **permission: object
+) -> Answer:
+    """Create a custom role."""
     properties = {
         "roleName": f"custom {uuid.uuid4()}",
         "description": "for a test",
@@ -104,7 +105,7 @@ def test_rights_are_inherited_and_end_with_the_assignment(cloud: Cloud, group: s
     assert cloud.arm("DELETE", principals[here.object_id]["id"]).status == 200
     assert cloud.arm("DELETE", principals[here.object_id]["id"]).status == 204
     assert cloud.arm("GET", group, as_=here).status == 403
-    # What is inherited cannot be taken away from below.
+    # An inherited assignment cannot be deleted at a lower scope.
     below = f"{group}/{AUTHORIZATION}/roleAssignments/{principals[above.object_id]['name']}"
     assert cloud.arm("DELETE", below).status == 204
     assert cloud.arm("GET", below).code == "RoleAssignmentNotFound"
@@ -153,7 +154,7 @@ def test_data_actions_open_no_door(cloud: Cloud, group: str) -> None:
 
 
 def test_nobody_grants_himself_more(cloud: Cloud, group: str) -> None:
-    """The right to change roles in one place is none in another."""
+    """The right to change roles at one scope does not apply to another."""
     contributor = cloud.principal("climber", Contributor=cloud.subscription)
     local = cloud.principal("local-owner", Owner=group)
     reader = f"{cloud.subscription}/{AUTHORIZATION}/roleDefinitions/{READER}"
@@ -164,7 +165,7 @@ def test_nobody_grants_himself_more(cloud: Cloud, group: str) -> None:
     assert custom(cloud, [group], contributor, at=group, actions=["*"]).code == "AuthorizationFailed"
     assert custom(cloud, [group], local, at=group, actions=["*/read"]).status == 201
     assert custom(cloud, [cloud.subscription], local, at=group, actions=["*"]).code == "LinkedAuthorizationFailed"
-    # A role of the whole subscription is not changed, nor deleted, from within a group.
+    # A role of the whole subscription cannot be changed or deleted through a group.
     whole = custom(cloud, [cloud.subscription, group], actions=["*/read"]).body
     from_within = f"{group}/{AUTHORIZATION}/roleDefinitions/{whole['name']}"
     changed = {**whole["properties"], "assignableScopes": [group], "permissions": [{"actions": ["*"]}]}
@@ -198,7 +199,7 @@ def test_a_role_is_given_once_and_never_turned_into_another(cloud: Cloud, group:
         ({"principalType": "User"}, "UnmatchedPrincipalType"),
     ],
 )
-def test_bad_assignments(cloud: Cloud, group: str, changed: dict[str, Any], code: str) -> None:
+def test_bad_assignments(cloud: Cloud, group: str, changed: dict[str, object], code: str) -> None:
     properties = {"roleDefinitionId": READER, "principalId": cloud.owner.object_id, **changed}
     path = f"{group}/{AUTHORIZATION}/roleAssignments/{uuid.uuid4()}"
     answer = cloud.arm("PUT", path, {"properties": properties})
@@ -238,7 +239,7 @@ def test_where_a_role_can_be_given(cloud: Cloud, group: str) -> None:
         ({"assignableScopes": "x"}, "InvalidRequestContent"),
     ],
 )
-def test_bad_roles(cloud: Cloud, changed: dict[str, Any], code: str) -> None:
+def test_bad_roles(cloud: Cloud, changed: dict[str, object], code: str) -> None:
     properties = {"roleName": f"bad {uuid.uuid4()}", "permissions": [{"actions": ["*/read"]}], **changed}
     path = f"{cloud.subscription}/{AUTHORIZATION}/roleDefinitions/{uuid.uuid4()}"
     answer = cloud.arm("PUT", path, {"properties": properties})

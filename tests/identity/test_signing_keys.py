@@ -1,16 +1,15 @@
-"""Signing keys through their life: nobody is logged out by a rotation, and every key was published before it signed."""
+"""Rotation of signing keys: it invalidates no token, and every key is published before it signs."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import jwt
 import pytest
 
-from cumulet.identity.keys import TOKEN_LIFE, SigningKeys
+from cumulet.identity.signing_keys import TOKEN_LIFE, SigningKeys
 from cumulet.identity.store import Directory
 from tests.cloud import Cloud
 
@@ -19,7 +18,7 @@ STEP = timedelta(hours=6)
 
 
 class Clock:
-    """A clock that the test turns."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = datetime(2026, 11, 24, tzinfo=UTC)
@@ -42,7 +41,7 @@ def kid_of(token: str) -> str:
 
 
 def published(keys: SigningKeys) -> set[str]:
-    return {key["kid"] for key in keys.public()["keys"]}
+    return {key.kid for key in keys.public().keys}
 
 
 async def test_rotation_logs_nobody_out(directory: Directory) -> None:
@@ -57,7 +56,7 @@ async def test_rotation_logs_nobody_out(directory: Directory) -> None:
             since.setdefault(kid, clock.now)
         kid = kid_of(keys.sign({"aud": AUDIENCE}))
         if signed_with and kid not in signed_with:
-            # Whoever read the keys less than a day ago knows this one already.
+            # A client that read the keys within the last day has this one.
             assert clock.now - since[kid] >= timedelta(days=1)
         signed_with.add(kid)
         tokens.append((clock.now + timedelta(seconds=TOKEN_LIFE), kid))
@@ -70,16 +69,15 @@ async def test_rotation_logs_nobody_out(directory: Directory) -> None:
 async def test_keys_outlive_the_process(directory: Directory) -> None:
     first = SigningKeys(directory)
     await first.maintain()
-    claims: dict[str, Any] = {"aud": AUDIENCE, "iss": ISSUER, "oid": "o", "exp": 4102444800}
-    token = first.sign(claims)
+    token = first.sign({"aud": AUDIENCE, "iss": ISSUER, "oid": "o", "exp": 4102444800})
     second = SigningKeys(directory)
     await second.maintain()
-    assert second.verify(token, [AUDIENCE], ISSUER)["oid"] == "o"
+    assert second.verify(token, [AUDIENCE], ISSUER).oid == "o"
     assert published(first) == published(second)
 
 
 async def test_an_old_key_signs_until_the_new_one_is_known(directory: Directory) -> None:
-    """The machine was off for months: the next key is made, and signs only after it was published for a day."""
+    """After months without a run, the next key is created, and signs only after it was published for a day."""
     clock = Clock()
     keys = SigningKeys(directory, clock)
     await keys.maintain()

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 from aiohttp import web
 
-from cumulet.arm.door import Door
+from cumulet.arm.request_handler import RequestHandler
 from cumulet.common.config import RoomName
 from cumulet.common.room import Room
 from cumulet.registry.acr import routes as acr
@@ -113,9 +113,9 @@ def of_the_door(subscription: str) -> Iterator[str]:
         f"{subscription}/providers",
         f"{subscription}/providers/Microsoft.Resources",
     )
-    tree = ast.parse(textwrap.dedent(inspect.getsource(Door._subscription)))
+    tree = ast.parse(textwrap.dedent(inspect.getsource(RequestHandler._subscription)))
     cases = [node.pattern for node in ast.walk(tree) if isinstance(node, ast.match_case)]
-    assert len(cases) > 4, "the front door's own paths are no longer in a match of Door._subscription"
+    assert len(cases) > 4, "the front door's own paths are no longer in a match of RequestHandler._subscription"
     for case in cases:
         assert isinstance(case, ast.MatchSequence)
         words = [

@@ -23,7 +23,7 @@ _CLASSES = ("\\d", "\\D", "\\w", "\\W", "\\s", "\\S", "\\b")
 _EXCEPTIONS = {
     "common/ascii.py": "the helpers themselves",
     "instances/tar.py": "bytes, of which Python knows ASCII only",
-    "arm/groups.py": "names of resource groups have letters of any script, as Azure's",
+    "arm/resource_groups.py": "names of resource groups have letters of any script, as Azure's",
 }
 
 

@@ -54,7 +54,8 @@ def connected(config: Config, room: RoomName) -> ssl.SSLSocket:
     address = config.addresses[room]
     plain = socket.create_connection((address.host, address.port))
     plain.settimeout(_PATIENCE)
-    return tls.client_context(config.ca_file).wrap_socket(plain, server_hostname=address.host)
+    authority = config.authority_file(config.serving_authority(room))
+    return tls.client_context(authority).wrap_socket(plain, server_hostname=address.host)
 
 
 def rest(connection: socket.socket) -> bytes:

@@ -1,5 +1,5 @@
-"""The front door: Azure Resource Manager's REST, for az, the Azure SDKs, Terraform and the virtual node.
+"""The front door: Azure Resource Manager's REST API, for az, the Azure SDKs, Terraform and the virtual node.
 
-It knows who calls (an Entra token) and what they may do (their roles), keeps resource groups, and hands the rest to
-the room that is the resource provider.
+It authenticates the caller by an Entra token and authorises it by Azure roles. It keeps the resource groups, and
+forwards every other request to the room that is the resource provider.
 """

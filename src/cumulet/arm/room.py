@@ -1,4 +1,4 @@
-"""The room's life: open the index, connect to identity and the providers, serve the door."""
+"""The room's process: opens the index, connects to identity and the providers, and serves requests."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from cumulet.arm.access import Access
-from cumulet.arm.door import Door
-from cumulet.arm.groups import Groups
-from cumulet.arm.provider import Providers
+from cumulet.arm.providers import Providers
+from cumulet.arm.request_handler import RequestHandler
+from cumulet.arm.resource_groups import Groups
 from cumulet.arm.store import Index
 from cumulet.common.arm import arm_errors
 from cumulet.common.entra import arm_audiences
@@ -21,7 +21,7 @@ from cumulet.common.tasks import task_set
 
 
 async def serve(room: Room) -> None:
-    """Serve until told to stop."""
+    """Serve until the room is stopped."""
     config = room.config
     index = Index(room.data_dir / "arm.db")
     index.open()
@@ -38,7 +38,7 @@ async def serve(room: Room) -> None:
                 "microsoft.authorization": config.url("identity"),
                 "microsoft.containerinstance": config.url("instances"),
                 "microsoft.containerregistry": config.url("registry"),
-                # Container groups are all that there are metrics of.
+                # Only container groups have metrics.
                 "microsoft.insights": config.url("instances"),
                 "microsoft.managedidentity": config.url("identity"),
             }
@@ -61,10 +61,10 @@ async def serve(room: Room) -> None:
                 access.revoke_below,
             )
             metrics = CollectorRegistry()
-            door = Door(config, access, groups, providers, index, metrics)
+            handler = RequestHandler(config, access, groups, providers, index, metrics)
             app = web.Application(middlewares=[arm_errors])
             app.add_routes(health_routes(metrics))
-            app.router.add_route("*", r"/{path:[\s\S]*}", door.handle)
+            app.router.add_route("*", r"/{path:[\s\S]*}", handler.handle)
             groups.resume()
             async with room.serving(app):
                 room.ready()

@@ -1,16 +1,16 @@
-"""Resource groups, the index of what is in them, and the deletions that are under way, in one SQL file."""
+"""Resource groups, the index of their resources, and the deletions of groups, in one SQLite file."""
 
 from __future__ import annotations
 
 import sqlite3
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import msgspec
 
 from cumulet.common import clock
-from cumulet.common.arm import ArmError, ResourceId
+from cumulet.common.arm import ArmError, ErrorResponse, ResourceId
 from cumulet.common.ascii import fold
 from cumulet.common.database import Database
 
@@ -35,7 +35,7 @@ _MIGRATIONS = [
     """,
 ]
 
-#: How many deletions that have ended are remembered for those who ask late.
+#: The number of ended deletions that are stored, for clients that still poll them.
 _ENDED = 1000
 
 
@@ -49,7 +49,7 @@ class Group(msgspec.Struct, frozen=True):
 
 
 class Tracked(msgspec.Struct, frozen=True):
-    """A resource that a provider has, as generic lists show it."""
+    """A resource of a provider, with the properties that generic lists show."""
 
     id: str
     type: str
@@ -59,16 +59,38 @@ class Tracked(msgspec.Struct, frozen=True):
 
 
 class Deletion(msgspec.Struct, frozen=True):
-    """The deletion of a resource group; `status` is InProgress, Succeeded or Failed, `error` ARM's error body."""
+    """The deletion of a resource group; `status` is InProgress, Succeeded or Failed."""
 
     id: str
     group: str
     status: str
-    error: dict[str, Any] | None
+    error: ErrorResponse | None
+
+
+class _GroupRow(NamedTuple):
+    name: str
+    location: str
+    tags: bytes | str
+    state: str
+
+
+class _ResourceRow(NamedTuple):
+    id: str
+    type: str
+    name: str
+    location: str
+    tags: bytes | str
+
+
+class _DeletionRow(NamedTuple):
+    id: str
+    group: str
+    status: str
+    error: bytes | None
 
 
 class Index:
-    """Names are compared without case, as Azure does."""
+    """The index of resources and their groups. Names are compared without case, as Azure does."""
 
     def __init__(self, path: Path) -> None:
         self._database = Database(path, _MIGRATIONS)
@@ -84,21 +106,18 @@ class Index:
     # Resource groups.
 
     def groups(self) -> list[Group]:
-        """Every resource group."""
-        return [
-            _group(row)
-            for row in self._database.read("SELECT name, location, tags, state FROM resource_group ORDER BY key")
-        ]
+        """Return every resource group."""
+        sql = "SELECT name, location, tags, state FROM resource_group ORDER BY key"
+        return [_group(_GroupRow(*row)) for row in self._database.read(sql)]
 
     def group(self, name: str) -> Group | None:
-        """A resource group, or `None`."""
-        rows = self._database.read(
-            "SELECT name, location, tags, state FROM resource_group WHERE key = ?", (fold(name),)
-        )
-        return _group(rows[0]) if rows else None
+        """Return a resource group, or `None`."""
+        sql = "SELECT name, location, tags, state FROM resource_group WHERE key = ?"
+        rows = self._database.read(sql, (fold(name),))
+        return _group(_GroupRow(*rows[0])) if rows else None
 
     def demand_open(self, name: str) -> None:
-        """Raises `ArmError` where a resource group is not there, or is being deleted."""
+        """Raises `ArmError` if a resource group does not exist or is being deleted."""
         group = self.group(name)
         if group is None:
             raise no_group(name)
@@ -106,7 +125,7 @@ class Index:
             raise being_deleted(name)
 
     async def put_group(self, group: Group) -> None:
-        """Add a resource group, or change its tags, leaving what is in it.
+        """Add a resource group, or change its tags and keep its resources.
 
         Raises `ArmError` 409 while the group is being deleted.
         """
@@ -124,33 +143,33 @@ class Index:
 
         await self._database.write(job)
 
-    # What is in them.
+    # Resources.
 
     def resources(self, group: str | None = None) -> list[Tracked]:
-        """What is in a resource group, or everywhere."""
+        """Return the resources of a resource group, or of all groups."""
         return [_tracked(row) for row in self._rows("promised = 0", group)]
 
     def everything_in(self, group: str) -> list[str]:
-        """The ids of what is in a resource group, and of what a provider may have made without our knowing."""
-        return [row[0] for row in self._rows("1", group)]
+        """Return the ids of all resources of a resource group, also of expected ones that a provider may have created."""
+        return [row.id for row in self._rows("1", group)]
 
     def has(self, resource: ResourceId) -> bool:
-        """Whether a resource is known, or promised."""
+        """Return whether a resource exists or is expected."""
         return bool(self._database.read("SELECT 1 FROM resource WHERE key = ?", (_key(resource),)))
 
-    async def promise(self, resource: ResourceId) -> None:
-        """Note that a provider is about to be asked for a resource, so that no crash makes us forget it.
+    async def expect(self, resource: ResourceId) -> None:
+        """Record a resource before its provider is called, so that the index has it after a crash.
 
-        Raises `ArmError` where its group is not there, or is being deleted.
+        Raises `ArmError` if its group does not exist or is being deleted.
         """
         assert resource.resource_group is not None
         group = resource.resource_group
 
         def job(connection: sqlite3.Connection) -> None:
-            found = connection.execute("SELECT state FROM resource_group WHERE key = ?", (fold(group),)).fetchone()
-            if found is None:
+            row = connection.execute("SELECT state FROM resource_group WHERE key = ?", (fold(group),)).fetchone()
+            if row is None:
                 raise no_group(group)
-            if found[0] == "Deleting":
+            if row[0] == "Deleting":
                 raise being_deleted(group)
             connection.execute(
                 "INSERT OR IGNORE INTO resource VALUES (?, ?, ?, ?, ?, '', '{}', 1)",
@@ -159,34 +178,34 @@ class Index:
 
         await self._database.write(job)
 
-    async def break_promise(self, resource: ResourceId) -> None:
-        """The provider refused."""
+    async def cancel_expected(self, resource: ResourceId) -> None:
+        """Remove the record of an expected resource, which its provider refused. An existing resource stays."""
         await self._database.execute("DELETE FROM resource WHERE key = ? AND promised", (_key(resource),))
 
     async def track(self, resource: ResourceId, location: str, tags: dict[str, str]) -> None:
-        """Note that a resource exists."""
+        """Record that a resource exists."""
         await self._database.execute(
             "UPDATE resource SET location = ?, tags = ?, promised = 0 WHERE key = ?",
             (location, msgspec.json.encode(tags), _key(resource)),
         )
 
     async def untrack(self, resource: ResourceId) -> None:
-        """Note that a resource is gone."""
+        """Remove a resource."""
         await self._database.execute("DELETE FROM resource WHERE key = ?", (_key(resource),))
 
-    # Deletions of whole groups.
+    # Deletions of groups.
 
     async def start_deletion(self, group: str) -> Deletion:
-        """Close a resource group for writing; the deletion, which may be one that was started before."""
+        """Close a resource group to writes, and return its deletion, which may have been started before."""
 
         def job(connection: sqlite3.Connection) -> Deletion:
             key = fold(group)
             connection.execute("UPDATE resource_group SET state = 'Deleting' WHERE key = ?", (key,))
-            under_way = connection.execute(
+            running = connection.execute(
                 "SELECT id FROM deletion WHERE resource_group = ? AND status = 'InProgress'", (key,)
             ).fetchone()
-            if under_way is not None:
-                return Deletion(under_way[0], group, "InProgress", None)
+            if running is not None:
+                return Deletion(running[0], group, "InProgress", None)
             connection.execute(
                 "DELETE FROM deletion WHERE status != 'InProgress' AND id NOT IN "
                 "(SELECT id FROM deletion ORDER BY started DESC LIMIT ?)",
@@ -200,8 +219,8 @@ class Index:
 
         return await self._database.write(job)
 
-    async def end_deletion(self, deletion: Deletion, error: dict[str, Any] | None = None) -> None:
-        """Remove the group with its deletion done, or open it again where that failed."""
+    async def end_deletion(self, deletion: Deletion, error: ErrorResponse | None = None) -> None:
+        """Remove the group, or open it to writes again if its deletion failed with `error`."""
 
         def job(connection: sqlite3.Connection) -> None:
             key = fold(deletion.group)
@@ -217,31 +236,32 @@ class Index:
         await self._database.write(job)
 
     def deletion(self, deletion_id: str) -> Deletion | None:
-        """A deletion, or `None`."""
-        rows = self._database.read(
-            "SELECT id, resource_group, status, error FROM deletion WHERE id = ?", (deletion_id,)
-        )
-        return _deletion(rows[0]) if rows else None
+        """Return a deletion, or `None`."""
+        sql = "SELECT id, resource_group, status, error FROM deletion WHERE id = ?"
+        rows = self._database.read(sql, (deletion_id,))
+        return _deletion(_DeletionRow(*rows[0])) if rows else None
 
-    def deletions_under_way(self) -> list[Deletion]:
-        """What is to be gone on with after a stop."""
+    def running_deletions(self) -> list[Deletion]:
+        """Return the deletions that have not ended, which a start of the room resumes."""
         sql = "SELECT id, resource_group, status, error FROM deletion WHERE status = 'InProgress'"
-        return [_deletion(row) for row in self._database.read(sql)]
+        return [_deletion(_DeletionRow(*row)) for row in self._database.read(sql)]
 
-    def _rows(self, condition: str, group: str | None) -> list[Any]:
+    def _rows(self, condition: str, group: str | None) -> list[_ResourceRow]:
         sql = f"SELECT id, type, name, location, tags FROM resource WHERE {condition}"  # noqa: S608
         if group is None:
-            return self._database.read(f"{sql} ORDER BY key")
-        return self._database.read(f"{sql} AND resource_group = ? ORDER BY key", (fold(group),))
+            rows = self._database.read(f"{sql} ORDER BY key")
+        else:
+            rows = self._database.read(f"{sql} AND resource_group = ? ORDER BY key", (fold(group),))
+        return [_ResourceRow(*row) for row in rows]
 
 
 def no_group(name: str) -> ArmError:
-    """404 `ResourceGroupNotFound`."""
+    """Return the error 404 `ResourceGroupNotFound`."""
     return ArmError(404, "ResourceGroupNotFound", f"Resource group '{name}' could not be found.")
 
 
 def being_deleted(name: str) -> ArmError:
-    """409 `ResourceGroupBeingDeleted`."""
+    """Return the error 409 `ResourceGroupBeingDeleted`."""
     return ArmError(
         409,
         "ResourceGroupBeingDeleted",
@@ -253,16 +273,18 @@ def _key(resource: ResourceId) -> str:
     return fold(str(resource))
 
 
-def _group(row: Any) -> Group:
-    name, location, tags, state = row
-    return Group(name, location, msgspec.json.decode(tags), state)
+def _group(row: _GroupRow) -> Group:
+    return Group(row.name, row.location, _tags(row.tags), row.state)
 
 
-def _tracked(row: Any) -> Tracked:
-    resource_id, kind, name, location, tags = row
-    return Tracked(resource_id, kind, name, location, msgspec.json.decode(tags))
+def _tracked(row: _ResourceRow) -> Tracked:
+    return Tracked(row.id, row.type, row.name, row.location, _tags(row.tags))
 
 
-def _deletion(row: Any) -> Deletion:
-    deletion_id, group, status, error = row
-    return Deletion(deletion_id, group, status, msgspec.json.decode(error) if error else None)
+def _tags(stored: bytes | str) -> dict[str, str]:
+    return msgspec.json.decode(stored, type=dict[str, str])
+
+
+def _deletion(row: _DeletionRow) -> Deletion:
+    error = msgspec.json.decode(row.error, type=ErrorResponse) if row.error else None
+    return Deletion(row.id, row.group, row.status, error)

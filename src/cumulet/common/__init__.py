@@ -1,4 +1,4 @@
-"""What several rooms need and no room owns: serving, TLS, the SQL file, logging, and the clients of the protocols.
+"""Code that several rooms need: serving, TLS, the SQLite file, logging, and the clients of the protocols.
 
-Nothing here knows a room. A room imports from here and never from another room; `import-linter` holds that.
+Rooms import from here and never from each other. This package imports no room. `import-linter` checks both.
 """

@@ -1,9 +1,12 @@
-"""Azure Resource Manager's common forms: resource ids, the error body, and a client.
+"""The common parts of Azure Resource Manager's protocol: resource ids, bodies, errors, and a client.
 
-The front door (`arm`) authenticates and authorises a call and forwards it to the room that is the resource provider,
-as the Resource Provider Contract has it: the same method, path and query; mutual TLS, where the front door's
-certificate names the room `arm` (`peer_room`); the caller in `x-ms-client-object-id` and `x-ms-client-app-id`; and in
-`referer` the address that the caller used, from which links such as `Azure-AsyncOperation` are made.
+The front door (`arm`) authenticates and authorises a call. It then forwards the call to the room that is the resource
+provider, following the Resource Provider Contract:
+
+- the same method, path and query;
+- mutual TLS, with a certificate that identifies the room `arm` (`peer_room`);
+- the caller in `x-ms-client-object-id` and `x-ms-client-app-id`;
+- in `Referer` the address that the caller used. Links such as `Azure-AsyncOperation` are built from it.
 """
 
 from __future__ import annotations
@@ -11,8 +14,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable, Collection
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -29,45 +32,46 @@ log = logging.getLogger(__name__)
 FRONT_DOOR = "arm"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+B = TypeVar("B", bound=msgspec.Struct)
 
-#: A host name or address as URLs have it, with or without a port (RFC 3986, 3.2.2).
+#: A host name or address in a URL, with or without a port (RFC 3986, section 3.2.2).
 _AUTHORITY = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,255}")
 
 
-class ArmError(Exception):
-    """An error in ARM's form: `{"error": {"code", "message", "target"?, "details"?}}` with an HTTP status."""
+class ErrorDetail(msgspec.Struct, frozen=True, omit_defaults=True):
+    """ARM's `ErrorDetail`: a code for programs, a message for people, and the property that it is about."""
 
-    def __init__(
-        self,
-        status: int,
-        code: str,
-        message: str,
-        *,
-        target: str | None = None,
-        details: list[dict[str, Any]] | None = None,
-    ) -> None:
+    code: str
+    message: str
+    target: str | None = None
+
+
+class ErrorResponse(msgspec.Struct, frozen=True):
+    """ARM's `ErrorResponse`, the body of every failed request."""
+
+    error: ErrorDetail
+
+
+class ArmError(Exception):
+    """An error in ARM's form, with an HTTP status."""
+
+    def __init__(self, status: int, code: str, message: str, *, target: str | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.message = message
         self.target = target
-        self.details = details
 
-    def body(self) -> dict[str, Any]:
-        """The JSON body."""
-        error: dict[str, Any] = {"code": self.code, "message": self.message}
-        if self.target is not None:
-            error["target"] = self.target
-        if self.details:
-            error["details"] = self.details
-        return {"error": error}
+    def body(self) -> ErrorResponse:
+        """Return the body of the response."""
+        return ErrorResponse(ErrorDetail(self.code, self.message, self.target))
 
 
 class ResourceId:
     """`/subscriptions/{s}[/resourceGroups/{g}][/providers/{namespace}/{type}/{name}…]`, compared without ASCII case.
 
-    Raises `ArmError` 400 `InvalidResourceId` for every other text.
+    Raises `ArmError` 400 `InvalidResourceId` for any other text.
     """
 
     def __init__(self, text: str) -> None:
@@ -91,7 +95,7 @@ class ResourceId:
 
     @property
     def type(self) -> str:
-        """Such as `Microsoft.ContainerRegistry/registries`."""
+        """The resource type, such as `Microsoft.ContainerRegistry/registries`."""
         return "/".join([self.namespace or "", *self.types])
 
     @property
@@ -119,7 +123,7 @@ class ResourceId:
 
     @property
     def key(self) -> str:
-        """The id with A to Z in lower case: what two spellings of one id have in common."""
+        """The id with A to Z in lower case, which is equal for all spellings of one id."""
         return fold(str(self))
 
 
@@ -129,12 +133,12 @@ def _not_an_id(text: str) -> ArmError:
 
 
 def fixed(text: str, label: str) -> str:
-    """A segment of a route that is matched without ASCII case, such as `resourceGroups`."""
+    """Return a segment of a route that matches without ASCII case, such as `resourceGroups`."""
     return f"{{{label}:(?ai:{re.escape(text)})}}"
 
 
-def json_response(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    """A JSON answer."""
+def json_response(body: object, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    """Return a JSON response with any body that `msgspec` encodes."""
     return web.Response(
         body=msgspec.json.encode(body),
         status=status,
@@ -155,7 +159,7 @@ _CODES = {
 
 @web.middleware
 async def arm_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer every failure in ARM's form; what we did not foresee is logged and tells the caller no detail."""
+    """Return every failure in ARM's form. An unexpected one is logged, and its details are not returned."""
     try:
         return await handler(request)
     except ArmError as error:
@@ -171,7 +175,7 @@ async def arm_errors(request: web.Request, handler: Handler) -> web.StreamRespon
 
 
 def require_front_door(request: web.BaseRequest) -> None:
-    """Raises `ArmError` 403 unless the other end showed the front door's certificate."""
+    """Raises `ArmError` 403 unless the client presented the front door's certificate."""
     if peer_room(request) != FRONT_DOOR:
         raise ArmError(
             403, "Forbidden", "Resource providers answer the front door only: call Azure Resource Manager."
@@ -179,10 +183,10 @@ def require_front_door(request: web.BaseRequest) -> None:
 
 
 def behind_the_front_door(open_routes: Collection[str]) -> Middleware:
-    """A middleware that lets the front door alone call what is not on a list.
+    """Return a middleware that accepts only the front door, except on `open_routes`, which have guards of their own.
 
-    `open_routes` are routes as they were added (`AbstractResource.canonical`), which guard themselves. The decision is by
-    the route that was found and never by the path: no spelling of a path is read twice, and a new route is closed.
+    `open_routes` are canonical routes (`AbstractResource.canonical`). The middleware decides by the route that aiohttp
+    matched, never by the path: no path is parsed twice, and a new route is closed by default.
     """
     known = frozenset(open_routes)
 
@@ -197,18 +201,18 @@ def behind_the_front_door(open_routes: Collection[str]) -> Middleware:
 
 
 def front_door_url(request: web.BaseRequest) -> str:
-    """The base URL that the caller of the front door used, for links in a resource provider's answers."""
+    """Return the base URL that the caller of the front door used, for links in a resource provider's responses."""
     referer = urlsplit(request.headers.get("Referer", ""))
     return f"https://{authority(referer.netloc, authority(request.host, 'localhost'))}"
 
 
 def authority(text: str, otherwise: str) -> str:
-    """A host and port that came from outside, where they are that and nothing else; if not, `otherwise`."""
+    """Return `text` if it is a host with an optional port, and `otherwise` if it is not."""
     return text if _AUTHORITY.fullmatch(text) else otherwise
 
 
 async def read_json(request: web.BaseRequest) -> dict[str, Any]:
-    """The request's body as a JSON object. Raises `ArmError` 400 `InvalidRequestContent`."""
+    """Return the request's body as a JSON object. Raises `ArmError` 400 `InvalidRequestContent`."""
     try:
         body = msgspec.json.decode(await request.read() or b"{}")
     except (msgspec.DecodeError, RecursionError) as error:
@@ -218,14 +222,30 @@ async def read_json(request: web.BaseRequest) -> dict[str, Any]:
     return body
 
 
+async def read_body(request: web.BaseRequest, kind: type[B], code: str = "InvalidRequestContent") -> B:
+    """Return the request's body as a `kind`. Raises `ArmError` 400, with `code` where a property has another type.
+
+    If Azure has a special error for the type of a property, the struct has an `object`, and its reader checks the type.
+    """
+    document = await read_json(request)
+    try:
+        return msgspec.convert(document, kind)
+    except msgspec.ValidationError as error:
+        raise ArmError(400, code, f"The request content was invalid: {error}") from None
+
+
 #: Azure's limits of tags (Resource Manager, "Use tags to organize your Azure resources").
 _TAGS, _TAG_NAME, _TAG_VALUE = 50, 512, 256
 _NOT_IN_TAGS = frozenset("<>%&\\?/")
 
 
-def read_tags(body: dict[str, Any]) -> dict[str, str]:
-    """The `tags` of a resource in a request, none where it has none. Raises `ArmError` 400."""
-    given = body.get("tags")
+def read_tags(body: Mapping[str, object]) -> dict[str, str]:
+    """Return the `tags` of a resource in a request, empty if there are none. Raises `ArmError` 400."""
+    return checked_tags(body.get("tags"))
+
+
+def checked_tags(given: object) -> dict[str, str]:
+    """Return the value of a `tags` property, empty for null. Raises `ArmError` 400."""
     try:
         tags = msgspec.convert({} if given is None else given, dict[str, str])
     except msgspec.ValidationError as error:
@@ -253,8 +273,23 @@ def read_tags(body: dict[str, Any]) -> dict[str, str]:
     return tags
 
 
+class ArmAnswer(NamedTuple):
+    """A successful response: status, headers, and the decoded JSON body, `None` if it is empty."""
+
+    status: int
+    headers: dict[str, str]
+    body: Any
+
+
+class _Operation(msgspec.Struct):
+    """The state of a long-running operation (Resource Provider Contract, "Asynchronous Operations")."""
+
+    status: str | None = None
+    error: ErrorDetail | None = None
+
+
 class ArmClient:
-    """Calls Azure Resource Manager, ours or the real one, with an Entra token."""
+    """A client of Azure Resource Manager, ours or the real one, with an Entra token."""
 
     def __init__(self, session: aiohttp.ClientSession, base_url: str, tokens: TokenSource) -> None:
         self._session = session
@@ -262,9 +297,9 @@ class ArmClient:
         self._tokens = tokens
 
     async def call(
-        self, method: str, path: str, body: Any = None, *, api_version: str, query: dict[str, str] | None = None
-    ) -> tuple[int, dict[str, str], Any]:
-        """One request: status, headers and decoded body (`None` where empty). Raises `ArmError` from 400 on."""
+        self, method: str, path: str, body: object = None, *, api_version: str, query: dict[str, str] | None = None
+    ) -> ArmAnswer:
+        """Send one request. Raises `ArmError` for a status of 400 or more, `aiohttp.ClientError`, `AuthenticationError`."""
         url = path if path.startswith("https://") else self._base_url + path
         headers = {"Authorization": f"Bearer {await self._tokens.token(ARM_AUDIENCE)}"}
         data = None
@@ -276,33 +311,36 @@ class ArmClient:
             raw = await response.read()
             if response.status >= 400:
                 raise _error(response.status, raw)
-            return response.status, dict(response.headers), msgspec.json.decode(raw) if raw else None
+            return ArmAnswer(response.status, dict(response.headers), msgspec.json.decode(raw) if raw else None)
 
-    async def finish(self, answer: tuple[int, dict[str, str], Any], *, api_version: str) -> Any:
-        """Follow `Azure-AsyncOperation` or `Location` of an answer until the operation ended.
+    async def finish(self, answer: ArmAnswer, *, api_version: str) -> Any:
+        """Poll `Azure-AsyncOperation` or `Location` until the operation ends, and return the last body.
 
-        Returns the operation's last body. Raises `ArmError` where the operation failed.
+        Returns the body of `answer` if it started no operation. Raises `ArmError` if the operation failed.
         """
-        status, headers, body = answer
-        url = headers.get("Azure-AsyncOperation") or (headers.get("Location") if status == 202 else None)
+        url = answer.headers.get("Azure-AsyncOperation")
+        if url is None and answer.status == 202:
+            url = answer.headers.get("Location")
         while url is not None:
-            # The server says when to ask again; there is no event to wait on over this protocol.
-            await asyncio.sleep(float(headers.get("Retry-After", "1")))
-            status, headers, body = await self.call("GET", url, api_version=api_version)
-            state = (body or {}).get("status", "Succeeded" if status != 202 else "InProgress")
+            # The server sets the interval: this protocol has no event to wait on.
+            await asyncio.sleep(float(answer.headers.get("Retry-After", "1")))
+            answer = await self.call("GET", url, api_version=api_version)
+            try:
+                operation = msgspec.convert(answer.body or {}, _Operation)
+            except msgspec.ValidationError as error:
+                raise ArmError(answer.status, "UnexpectedResponse", str(error)) from None
+            state = operation.status or ("Succeeded" if answer.status != 202 else "InProgress")
             if state in ("Failed", "Canceled"):
-                error = (body or {}).get("error") or {}
-                raise ArmError(409, error.get("code", state), error.get("message", "The operation failed."))
+                failure = operation.error or ErrorDetail(state, "The operation failed.")
+                raise ArmError(409, failure.code, failure.message)
             if state == "Succeeded":
                 break
-        return body
+        return answer.body
 
 
 def _error(status: int, raw: bytes) -> ArmError:
     try:
-        error = msgspec.json.decode(raw)["error"]
-        return ArmError(
-            status, error["code"], error["message"], target=error.get("target"), details=error.get("details")
-        )
-    except (msgspec.DecodeError, KeyError, TypeError):
+        error = msgspec.json.decode(raw, type=ErrorResponse).error
+    except msgspec.DecodeError:
         return ArmError(status, "UnexpectedResponse", raw[:500].decode(errors="replace"))
+    return ArmError(status, error.code, error.message, target=error.target)

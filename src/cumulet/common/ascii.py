@@ -1,7 +1,7 @@
-r"""Comparing and counting in ASCII, for everything that a decision rests on.
+r"""Comparing texts and parsing numbers in ASCII, for every text that a decision depends on.
 
-Python's `str.lower`, `casefold`, `\d`, `\w`, `str.isdecimal` and `int` know all of Unicode: U+017F is an `s` to a pattern
-without case, U+212A becomes a `k`, and U+0661 is the digit 1. The protocols here know the letters and digits of ASCII.
+Python's `str.lower`, `casefold`, `\d`, `\w`, `str.isdecimal` and `int` accept all of Unicode: a pattern without case
+matches U+017F as `s`, U+212A becomes `k`, and U+0661 is the digit 1. The protocols here use the letters and digits of ASCII.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ _DIGITS = re.compile(r"[0-9]+")
 
 
 def fold(text: str) -> str:
-    """A text with A to Z in lower case and every other character as it is, for comparing without case."""
+    """Return a text with A to Z in lower case and every other character unchanged, to compare without case."""
     return text.lower() if text.isascii() else text.translate(_LOWER)
 
 
 def raised(text: str) -> str:
-    """A text with a to z in upper case and every other character as it is."""
+    """Return a text with a to z in upper case and every other character unchanged."""
     return text.upper() if text.isascii() else text.translate(_UPPER)
 
 
 def same(one: str, other: str) -> bool:
-    """Whether two texts differ in the case of A to Z alone."""
+    """Return whether two texts are equal except for the case of A to Z."""
     return fold(one) == fold(other)
 
 
 def is_digits(text: str) -> bool:
-    """Whether a text is one or more of 0 to 9."""
+    """Return whether a text is one or more of the digits 0 to 9."""
     return _DIGITS.fullmatch(text) is not None
 
 
 def whole_number(text: str, longest: int = 18) -> int | None:
-    """The number that 1 to `longest` digits make; `None` for every other text."""
+    """Return the number that 1 to `longest` digits represent, and `None` for any other text."""
     return int(text) if len(text) <= longest and is_digits(text) else None

@@ -1,4 +1,4 @@
-"""Reading bodies from peers that may send more than fits."""
+"""Reading response bodies up to a limit."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ class TooLargeError(aiohttp.ClientError):
 
 
 async def read(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """The whole body. Raises `TooLargeError` as soon as it is larger than `limit` bytes, and `aiohttp.ClientError`.
+    """Return the whole body. Raises `TooLargeError` as soon as it exceeds `limit` bytes, and `aiohttp.ClientError`.
 
-    `response.content.read(n)` alone returns what has arrived, which may be fewer than `n` bytes of a longer body.
+    `response.content.read(n)` alone returns the bytes that have arrived, which can be fewer than `n` of a longer body.
     """
     body = bytearray()
     async for piece in response.content.iter_any():
@@ -24,11 +24,11 @@ async def read(response: aiohttp.ClientResponse, limit: int) -> bytes:
 
 
 async def beginning(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """The first `limit` bytes of a body that is only shown, or all of a shorter one. Raises `aiohttp.ClientError`."""
+    """Return at most the first `limit` bytes of a body, for example to show it. Raises `aiohttp.ClientError`."""
     body = bytearray()
     async for piece in response.content.iter_any():
         body += piece
         if len(body) >= limit:
-            response.close()  # the rest is not waited for
+            response.close()  # do not wait for the rest
             break
     return bytes(body[:limit])

@@ -1,4 +1,4 @@
-"""Time as the protocols write it: RFC 3339 in UTC."""
+"""Times in the form of the protocols: RFC 3339 in UTC."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 
 
 def now() -> datetime:
-    """The present moment, in UTC."""
+    """Return the current time, in UTC."""
     return datetime.now(UTC)
 
 
 def rfc3339(moment: datetime | None = None) -> str:
-    """Whole seconds, as Kubernetes' `metav1.Time` writes it: `2026-11-23T19:50:21Z`."""
+    """Format a time, by default the current one, in seconds as `metav1.Time` does: `2026-11-23T19:50:21Z`."""
     return _second(int(time.time())) if moment is None else _in_utc(moment, "seconds")
 
 
@@ -27,15 +27,15 @@ def _in_utc(moment: datetime, precision: str) -> str:
 
 
 def rfc3339_micro(moment: datetime | None = None) -> str:
-    """Microseconds, as Kubernetes' `metav1.MicroTime` and Azure write it: `2026-11-23T19:50:21.123456Z`."""
+    """Format a time in microseconds, as `metav1.MicroTime` and Azure do: `2026-11-23T19:50:21.123456Z`."""
     return _in_utc(moment or now(), "microseconds")
 
 
 def parse(text: str) -> datetime:
-    """The reverse of both. Raises `ValueError` for anything else."""
+    """Parse RFC 3339 into UTC. Raises `ValueError` for any other text."""
     return datetime.fromisoformat(text).astimezone(UTC)
 
 
 def from_epoch(seconds: int) -> str:
-    """RFC 3339 of seconds since 1970."""
+    """Format seconds since 1970 as RFC 3339."""
     return rfc3339(datetime.fromtimestamp(seconds, UTC))

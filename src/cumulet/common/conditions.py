@@ -1,12 +1,15 @@
-"""Conditions of role assignments (Azure ABAC, condition version 2.0): read once, then asked for each action.
+"""Conditions of role assignments (Azure ABAC, condition version 2.0): parsed once, evaluated for each action.
 
-What is understood: `AND`, `OR`, `!`, parentheses, `ActionMatches{'…'}`, and comparisons of `@Request[…]` or
-`@Resource[…]` with `StringEquals`, `StringLike`, `StringStartsWith` and their `Not` and `IgnoreCase` forms, and with
-`GuidEquals` and `GuidNotEquals`, with one value or a set: `ForAnyOfAnyValues:` asks for one of them that fits,
-`ForAnyOfAllValues:` for all. Attributes here have one value, so `ForAll…` says the same as `ForAny…`.
+The supported part of the language:
 
-What is said of an attribute that is not there is neither true nor false (Kleene's logic), and a condition that comes
-out so does not hold: nothing is granted because a value is missing, whatever `!` stands before it.
+- `AND`, `OR`, `!`, parentheses, and `ActionMatches{'…'}`;
+- comparisons of `@Request[…]` or `@Resource[…]` by `StringEquals`, `StringLike`, `StringStartsWith` with their `Not` and
+  `IgnoreCase` forms, `GuidEquals` and `GuidNotEquals`;
+- one value, or a set: with `ForAnyOfAnyValues:` one value must match, with `ForAnyOfAllValues:` all must. An attribute
+  has one value here, so `ForAll…` is equivalent to `ForAny…`.
+
+A comparison with a missing attribute is neither true nor false (Kleene's three-valued logic). A condition with that result
+does not hold. So a missing value never grants anything, also not behind a `!`.
 """
 
 from __future__ import annotations
@@ -20,8 +23,8 @@ import msgspec
 from cumulet.common.ascii import fold
 from cumulet.common.patterns import like
 
-#: What says yes or no to an action, given the attributes of the request: by their names in lower case, or where they are
-#: of one source only as `@request[name]` or `@resource[name]`.
+#: Returns whether the condition holds for an action and the attributes of a request. The keys of the attributes are names
+#: in lower case, or `@request[name]` and `@resource[name]` for an attribute of one source.
 Condition = Callable[[str, Mapping[str, str]], bool]
 
 _Term = Callable[[str, Mapping[str, str]], bool | None]
@@ -40,12 +43,12 @@ _OPERATOR = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 _END = ("end", "")
-#: A text in quotes, or a GUID as it is.
+#: A string in quotes, or a GUID without quotes.
 _VALUES = ("text", "guid")
 
 
 class ConditionError(Exception):
-    """A condition is not of the form that is understood; the message says where."""
+    """A condition is not valid or not supported; the message shows the position."""
 
 
 class _Comparison(msgspec.Struct, frozen=True):
@@ -61,10 +64,10 @@ class _Comparison(msgspec.Struct, frozen=True):
         actual = attributes.get(f"{self.source}[{self.name}]", attributes.get(self.name))
         if actual is None:
             return None
-        said = (self._fits(value, actual) is not self.negated for value in self.values)
-        return all(said) if self.all_values else any(said)
+        results = (self._matches(value, actual) is not self.negated for value in self.values)
+        return all(results) if self.all_values else any(results)
 
-    def _fits(self, value: str, actual: str) -> bool:
+    def _matches(self, value: str, actual: str) -> bool:
         if self.caseless:
             value, actual = fold(value), fold(actual)
         match self.kind:
@@ -77,24 +80,24 @@ class _Comparison(msgspec.Struct, frozen=True):
 
 @functools.lru_cache(maxsize=256)
 def parse(text: str) -> Condition:
-    """The condition that a text is. Raises `ConditionError`."""
+    """Parse a condition. Raises `ConditionError`."""
     if len(text) > _LONGEST:
         raise ConditionError(f"it is longer than {_LONGEST} characters")
     condition = _Parser(text).whole()
     return lambda action, attributes: condition(action, attributes) is True
 
 
-def _any(said: Iterable[bool | None]) -> bool | None:
+def _any(results: Iterable[bool | None]) -> bool | None:
     unknown = False
-    for each in said:
+    for each in results:
         if each:
             return True
         unknown = unknown or each is None
     return None if unknown else False
 
 
-def _not(said: bool | None) -> bool | None:
-    return None if said is None else not said
+def _not(result: bool | None) -> bool | None:
+    return None if result is None else not result
 
 
 class _Parser:
@@ -134,8 +137,8 @@ class _Parser:
     def _term(self) -> _Term:
         kind, text = self._next()
         if text == "!" or (kind == "word" and fold(text) == "not"):
-            denied = self._one()
-            return lambda action, has: _not(denied(action, has))
+            negated = self._one()
+            return lambda action, has: _not(negated(action, has))
         if text == "(":
             inside = self._either()
             self._expect("sign", ")")
@@ -182,7 +185,7 @@ class _Parser:
             if text != ",":
                 raise ConditionError(f"',' or '}}' is expected, not '{text or 'the end'}'")
         if single and len(values) > 1:
-            raise ConditionError("several values take an operator that begins with ForAnyOfAnyValues: or its like")
+            raise ConditionError("several values need an operator with a prefix such as ForAnyOfAnyValues:")
         return tuple(values)
 
     def _next(self) -> tuple[str, str]:
@@ -199,22 +202,22 @@ class _Parser:
         return False
 
     def _expect(self, kind: str, text: str = "") -> None:
-        found = self._next()
-        if found[0] != kind or (text and found[1] != text):
-            raise ConditionError(f"'{found[1] or 'the end'}' is not expected there")
+        token = self._next()
+        if token[0] != kind or (text and token[1] != text):
+            raise ConditionError(f"'{token[1] or 'the end'}' is not expected there")
 
 
 def _tokens(text: str) -> list[tuple[str, str]]:
-    found = []
+    tokens = []
     at = 0
     text = text.rstrip()
     while at < len(text):
         match = _TOKEN.match(text, at)
         if match is None or match.lastgroup is None:
-            raise ConditionError(f"'{text[at : at + 20].strip()}' is not understood")
-        found.append((match.lastgroup, match[match.lastgroup]))
+            raise ConditionError(f"'{text[at : at + 20].strip()}' is not valid there")
+        tokens.append((match.lastgroup, match[match.lastgroup]))
         at = match.end()
-    return found
+    return tokens
 
 
 def _unquote(text: str) -> str:

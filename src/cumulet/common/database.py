@@ -1,8 +1,8 @@
 """A SQLite file in WAL mode with group commit: every acknowledged write is on disk, and many share one fsync.
 
-Reads run at once on the caller's thread, on a read-only connection, and see the last commit. Writes are functions of
-a connection; a single thread takes all that wait, runs each in a savepoint of its own (so that one that fails
-undoes only itself), commits once, and only then answers.
+Reads run immediately on the caller's thread, on a read-only connection, and see the last commit. Writes are functions of
+a connection. One thread runs all waiting writes, each in its own savepoint, commits once, and only then returns their
+results. A write that fails undoes only itself.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _Job = tuple[Callable[[sqlite3.Connection], Any], "asyncio.Future[Any]"]
 
 
 class DatabaseError(Exception):
-    """The file cannot be used by this version; the message says why."""
+    """This version cannot use the file; the message has the reason."""
 
 
 def _connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
@@ -44,8 +44,8 @@ def _connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
 class Database:
     """One SQLite file, opened by one process.
 
-    `migrations` is the history of the schema: each is a script, applied once, in order, in a transaction with the
-    version that it brings (`PRAGMA user_version`). Only append to it.
+    `migrations` is the history of the schema. Each script is applied once, in order, in a transaction that also sets the
+    new version (`PRAGMA user_version`). Only append to it.
     """
 
     def __init__(self, path: Path, migrations: Sequence[str]) -> None:
@@ -54,16 +54,16 @@ class Database:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._reader: sqlite3.Connection | None = None
-        #: How often this process has committed: what was read is as it was while this is.
+        #: The number of commits of this process. While it is the same, reads return the same.
         self.commits = 0
 
     def open(self) -> None:
-        """Open the file, bring its schema up to date and start the writer. Raises `DatabaseError`."""
+        """Open the file, migrate its schema and start the writer. Raises `DatabaseError`."""
         private_folder(self._path.parent)
         writer = _connect(self._path)
         self._path.chmod(0o600)
         writer.execute("PRAGMA journal_mode = WAL")
-        # FULL: a commit is on disk before it is acknowledged, also through a power cut.
+        # FULL: a commit is on disk before it is acknowledged, so it survives a power failure.
         writer.execute("PRAGMA synchronous = FULL")
         writer.execute("PRAGMA journal_size_limit = 16777216")
         self._migrate(writer)
@@ -72,7 +72,7 @@ class Database:
         self._thread.start()
 
     def close(self) -> None:
-        """Let the writes that wait go through, then close the file."""
+        """Complete the waiting writes, then close the file."""
         if self._thread is not None:
             self._jobs.put(None)
             self._thread.join()
@@ -82,29 +82,29 @@ class Database:
             self._reader = None
 
     def read(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> list[Any]:
-        """All rows of a query, as tuples. It runs on the caller's thread: keep it to an indexed look-up."""
+        """Return all rows of a query, as tuples. It blocks the caller's thread, so use it for indexed look-ups only."""
         assert self._reader is not None, "the database is not open"
         return self._reader.execute(sql, parameters).fetchall()
 
     async def write(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `job` in a transaction and return what it returns once that is durable.
+        """Run `job` in a transaction, and return its result when the transaction is durable.
 
-        What `job` raises is raised here, and nothing of it is kept. It runs on another thread, so it must not touch
-        what the event loop's thread uses.
+        An exception of `job` undoes its changes and is raised here. `job` runs on another thread, so it must not use the
+        state of the event loop's thread.
         """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._jobs.put((job, future))
         return await future
 
     async def execute(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> int:
-        """Run one statement durably; the number of rows that it changed."""
+        """Run one statement durably, and return the number of rows that it changed."""
         return await self.write(lambda connection: connection.execute(sql, parameters).rowcount)
 
     def _migrate(self, connection: sqlite3.Connection) -> None:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version > len(self._migrations):
             raise DatabaseError(
-                f"{self._path} was written by a newer version of cumulet (schema {version}, this one knows "
+                f"{self._path} was written by a newer version of cumulet (schema {version}, this version supports "
                 f"{len(self._migrations)}): use that version, or another --data-dir"
             )
         for number, script in enumerate(self._migrations[version:], start=version + 1):
@@ -137,7 +137,7 @@ _Outcome = tuple["asyncio.Future[Any]", Any, BaseException | None]
 
 
 def _commit(connection: sqlite3.Connection, batch: list[_Job]) -> list[_Outcome]:
-    """Run a batch in one transaction; a failed commit is the failure of every job in it."""
+    """Run a batch in one transaction. If the commit fails, every job in it fails."""
     outcomes: list[_Outcome] = []
     try:
         connection.execute("BEGIN IMMEDIATE")
@@ -160,7 +160,7 @@ def _commit(connection: sqlite3.Connection, batch: list[_Job]) -> list[_Outcome]
 
 
 def _deliver(outcomes: list[_Outcome]) -> None:
-    """Hand the results to their event loops with one wake-up each."""
+    """Pass the results to their event loops, with one wake-up for each loop."""
     for loop in {future.get_loop() for future, _, _ in outcomes}:
         mine = [outcome for outcome in outcomes if outcome[0].get_loop() is loop]
         if not loop.is_closed():
@@ -169,7 +169,7 @@ def _deliver(outcomes: list[_Outcome]) -> None:
 
 def _resolve(outcomes: list[_Outcome]) -> None:
     for future, result, error in outcomes:
-        if future.done():  # its caller went away
+        if future.done():  # its caller was cancelled
             continue
         if error is None:
             future.set_result(result)

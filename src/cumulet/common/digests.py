@@ -1,6 +1,6 @@
 """Content digests (OCI Image Specification 1.1, "Descriptor", "Digests"): the two registered algorithms.
 
-A digest that comes from outside is parsed where it enters. Paths and SQL are built from `Digest` values only.
+A digest from outside is parsed where it enters. Paths and SQL are built only from `Digest` values.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ Digest = NewType("Digest", str)
 _GRAMMAR = r"\A(?:sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128})\Z"
 _PATTERN = re.compile(_GRAMMAR)
 
-#: A digest as the field of a `msgspec.Struct`: decoding refuses anything else.
+#: A digest as a field of a `msgspec.Struct`. Decoding refuses any other text.
 DigestField = Annotated[Digest, msgspec.Meta(pattern=_GRAMMAR)]
 
 
 def is_digest(text: str) -> bool:
-    """Whether a text is a digest of a supported algorithm."""
+    """Return whether a text is a digest of a supported algorithm."""
     return _PATTERN.match(text) is not None
 
 
 def parse(text: str) -> Digest:
-    """A digest of a supported algorithm. Raises `ValueError`."""
+    """Parse a digest of a supported algorithm. Raises `ValueError`."""
     if not is_digest(text):
         raise ValueError(f"invalid or unsupported digest {text[:160]!r}")
     return Digest(text)
 
 
 def algorithm(digest: Digest) -> str:
-    """`sha256` or `sha512`."""
+    """Return the algorithm of a digest: `sha256` or `sha512`."""
     return digest.partition(":")[0]
 
 
 def encoded(digest: Digest) -> str:
-    """The hexadecimal digits."""
+    """Return the hexadecimal digits of a digest."""
     return digest.partition(":")[2]
 
 
 def of(content: bytes | bytearray, algorithm: str = "sha256") -> Digest:
-    """The digest of some bytes."""
+    """Return the digest of bytes."""
     return Digest(f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}")

@@ -1,18 +1,18 @@
-"""Connections to addresses that users name: what is refused, checked on the address that is connected to.
+"""Connections to addresses that users choose: some are refused, by a check of the IP address of each connection.
 
-A user may name a registry, a webhook or an API server. Its name may resolve to this machine, to a cloud's metadata
-service, or to another tenant's pod, and may resolve to something else the next time. The check is part of making the
-socket, so it covers IP literals, redirects and every resolution of a name. It comes before the connection, so a refused
-address gives the same answer whether or not something listens there.
+A user can name a registry, a webhook or an API server. The name may resolve to this machine, to a cloud's metadata
+service or to another tenant's pod, and to another address the next time. The check is part of creating the socket, so it
+covers IP literals, redirects and every resolution of a name. It precedes the connection, so a refused address gives the
+same error whether or not a server listens there.
 
 Refused by default, after an IPv6 address that carries an IPv4 address is reduced to it:
 
 - this machine: loopback, the unspecified address, and every address that the kernel delivers locally;
-- link-local and multicast addresses, broadcast, and reserved ranges;
-- metadata services of clouds that are at other addresses;
-- the pods', the Services' and the external range of the installation.
+- link-local, multicast, broadcast and reserved addresses;
+- metadata services of clouds at other addresses;
+- the installation's ranges of pods, Services and external addresses.
 
-Private ranges (RFC 1918, RFC 4193) are allowed otherwise: registries on a user's premises are there.
+Other private addresses (RFC 1918, RFC 4193) are allowed, because on-premises registries have them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ import re
 import socket
 import ssl
 from collections.abc import Iterable, Mapping
-from typing import Any, cast
 
 import aiohttp
 from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
@@ -32,8 +31,8 @@ from aiohttp.abc import AbstractResolver
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-#: IANA's special-purpose registries (RFC 6890), where nobody's service is; and the metadata services of Azure (the
-#: platform's own address), Alibaba Cloud and AWS that are not link-local.
+#: Special-purpose addresses (RFC 6890) where no service can be, and metadata services that are not link-local: Azure's
+#: platform address, Alibaba Cloud's and AWS's.
 _NEVER = tuple(
     ipaddress.ip_network(text)
     for text in (
@@ -54,29 +53,29 @@ _NEVER = tuple(
 )
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _COMPATIBLE = ipaddress.IPv6Network("::/96")
-#: The unspecified and the loopback address, which are within the compatible ones.
+#: The unspecified and the loopback address, which are in the range of IPv4-compatible addresses.
 _NOBODY = ipaddress.IPv6Network("::/127")
 _WITH_PORT = re.compile(r"(?P<address>[0-9.]+|\[[0-9a-fA-F:.]+\])(?::(?P<port>[0-9]{1,5}))?")
 _UNPACKED: Mapping[str, str] = {"Accept-Encoding": "identity"}
-#: Any port: the kernel only looks for a route.
+#: An arbitrary port: the kernel only selects a route.
 _DISCARD = 9
 
 
 class RefusedAddressError(OSError):
-    """A connection to this address is refused. The message names no address: it goes to whoever named the host."""
+    """A connection to this address is refused. The message has no address, because the user who named the host sees it."""
 
     def __init__(self) -> None:
         super().__init__(
             errno.EACCES,
             "the address is not allowed: it is of this machine, of the cluster, link-local or reserved"
-            " (`cumulet up --allow-egress` names exceptions)",
+            " (`cumulet up --allow-egress` sets exceptions)",
         )
 
 
 class Exempt:
     """An exception, written `CIDR`, `ADDRESS` or `ADDRESS:PORT` (an IPv6 address with a port in brackets).
 
-    Names are not accepted: what a name resolves to is decided by others. Raises `ValueError`.
+    Host names are not accepted, because others control their resolution. Raises `ValueError`.
     """
 
     def __init__(self, text: str) -> None:
@@ -85,19 +84,19 @@ class Exempt:
             if "/" in text:
                 self.network: IpNetwork = ipaddress.ip_network(text)
             else:
-                found = _WITH_PORT.fullmatch(text)
-                if found is not None and found["port"] is not None:
-                    self.port = int(found["port"])
+                match = _WITH_PORT.fullmatch(text)
+                if match is not None and match["port"] is not None:
+                    self.port = int(match["port"])
                     if not 0 < self.port < 65536:
-                        raise ValueError("the port is not a port")
-                    text = found["address"].strip("[]")
+                        raise ValueError("the port is not between 1 and 65535")
+                    text = match["address"].strip("[]")
                 self.network = ipaddress.ip_network(ipaddress.ip_address(text))
         except ValueError as error:
             raise ValueError(f"{text[:100]!r} is not CIDR, ADDRESS or ADDRESS:PORT: {error}") from None
 
     @classmethod
     def of(cls, address: str, port: int) -> Exempt:
-        """One port of an address. Raises `ValueError`."""
+        """Return the exception for one port of an address. Raises `ValueError`."""
         return cls(f"[{address}]:{port}" if ":" in address else f"{address}:{port}")
 
     def __str__(self) -> str:
@@ -116,31 +115,31 @@ class Exempt:
         return hash((self.network, self.port))
 
     def covers(self, address: IpAddress, port: int) -> bool:
-        """Whether a connection is excepted."""
+        """Return whether the exception covers a connection."""
         return address in self.network and self.port in (None, port)
 
 
 class Egress:
-    """Which addresses may be connected to: all but those above, those in `refused`, and with those in `exempt`."""
+    """The check of addresses: refuses the ranges above and the ranges in `refused` (CIDR), except `exempt`."""
 
     def __init__(self, refused: Iterable[str] = (), exempt: Iterable[Exempt] = ()) -> None:
         self._refused = (*_NEVER, *(ipaddress.ip_network(text) for text in refused))
         self._exempt = tuple(exempt)
 
     def check(self, address: str, port: int) -> None:
-        """Raises `RefusedAddressError` where the address is refused or is not an IP address."""
+        """Raises `RefusedAddressError` if the address is refused or is not an IP address."""
         try:
-            found = ipaddress.ip_address(address.partition("%")[0])
+            parsed = ipaddress.ip_address(address.partition("%")[0])
         except ValueError:
             raise RefusedAddressError from None
-        for meant in _meant(found):
-            if any(exempt.covers(meant, port) for exempt in self._exempt):
+        for each in _carried(parsed):
+            if any(exempt.covers(each, port) for exempt in self._exempt):
                 continue
-            if any(meant in network for network in self._refused) or _is_local(meant):
+            if any(each in network for network in self._refused) or _is_local(each):
                 raise RefusedAddressError
 
-    def socket(self, info: tuple[Any, ...]) -> socket.socket:
-        """A socket to connect to an address (`socket_factory` of `aiohttp.TCPConnector`). Raises `RefusedAddressError`."""
+    def socket(self, info: tuple[int, int, int, str, tuple[str | int, ...]]) -> socket.socket:
+        """Return a socket for an address (`socket_factory` of `aiohttp.TCPConnector`). Raises `RefusedAddressError`."""
         family, kind, protocol, _, address = info
         self.check(str(address[0]), int(address[1]))
         return socket.socket(family, kind, protocol)
@@ -153,10 +152,10 @@ class Egress:
         timeout: aiohttp.ClientTimeout | None = None,
         headers: Mapping[str, str] = _UNPACKED,
     ) -> aiohttp.ClientSession:
-        """A session whose every connection is checked.
+        """Return a session that checks each of its connections.
 
-        Nothing of one exchange is left for another: no cookies, no proxies and no logins from the environment. Bodies
-        come as they were sent, because what is packed may be a thousand times larger; `headers` ask for unpacked ones.
+        It has no state between requests: no cookies, and no proxies or credentials from the environment. It does not
+        decompress bodies, which could grow a thousandfold; the default `headers` request uncompressed ones.
         """
         connector = aiohttp.TCPConnector(ssl=trusted, resolver=resolver, limit=0, socket_factory=self.socket)
         return aiohttp.ClientSession(
@@ -170,35 +169,35 @@ class Egress:
 
 
 async def https_only(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
-    """A client middleware: neither a request nor a redirect leaves TLS. Raises `aiohttp.InvalidURL`."""
+    """Refuse a request or a redirect without TLS (a client middleware). Raises `aiohttp.InvalidURL`."""
     if request.url.scheme != "https":
         raise aiohttp.InvalidURL(request.url, "only https is allowed")
     return await handler(request)
 
 
-def _meant(address: IpAddress) -> list[IpAddress]:
-    """The addresses that an address stands for: an IPv6 address may carry IPv4 ones (RFC 4291, 3056, 4380, 6052)."""
+def _carried(address: IpAddress) -> list[IpAddress]:
+    """Return the addresses that an address reaches: IPv6 can carry IPv4 addresses (RFC 4291, 3056, 4380, 6052)."""
     if isinstance(address, ipaddress.IPv4Address):
         return [address]
     if address.ipv4_mapped is not None:
         return [address.ipv4_mapped]
     if address in _NAT64 or (address in _COMPATIBLE and address not in _NOBODY):
         return [ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)]
-    carried = [address.sixtofour, *(address.teredo or ())]
-    return [address, *(item for item in carried if item is not None)]
+    tunnelled = [address.sixtofour, *(address.teredo or ())]
+    return [address, *(item for item in tunnelled if item is not None)]
 
 
 def _is_local(address: IpAddress) -> bool:
-    """Whether the kernel delivers what is sent to an address on this machine.
+    """Return whether the kernel delivers packets to an address on this machine.
 
-    It then takes the address itself as the source. Nothing is sent.
+    If so, the kernel selects the address itself as the source. No packet is sent.
     """
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.connect((str(address), _DISCARD))
-            source = cast("tuple[Any, ...]", probe.getsockname())[0]
+            source = probe.getsockname()[0]
     except OSError as error:
-        # Without a route the connection itself fails. A broadcast address is refused to whoever did not ask for it.
+        # EACCES is a broadcast address. Without a route, the connection itself fails later.
         return error.errno == errno.EACCES
     return ipaddress.ip_address(str(source)) == address

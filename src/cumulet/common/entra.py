@@ -1,7 +1,7 @@
-"""Microsoft Entra ID as its clients see it: getting tokens, and checking those of others.
+"""The client of Microsoft Entra ID: gets access tokens, and verifies the tokens of others.
 
-Follows OAuth 2.0 client credentials (RFC 6749, section 4.4) as the Microsoft identity platform's v2.0 end point has
-it, and OpenID Connect Discovery 1.0 for the keys.
+Tokens follow OAuth 2.0 client credentials (RFC 6749, section 4.4), with the v2.0 endpoint of the Microsoft identity
+platform. Keys follow OpenID Connect Discovery 1.0.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ from typing import Any
 import aiohttp
 import jwt
 import msgspec
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from cumulet.common.ascii import fold
 from cumulet.common.config import Address
 
-#: What a token is for: the `aud` of the front door, of a registry's data plane and of Microsoft Graph.
+#: Audiences (`aud`) of tokens: for the front door, the data plane of registries, and Microsoft Graph.
 ARM_AUDIENCE = "https://management.azure.com"
 REGISTRY_AUDIENCE = "https://containerregistry.azure.net"
 GRAPH_AUDIENCE = "https://graph.microsoft.com"
 
 
 def arm_audiences(address: Address) -> tuple[str, ...]:
-    """Every name of Azure Resource Manager: the cloud's two, and ours, as a user may write this machine's name."""
+    """Return every audience of Azure Resource Manager: the public cloud's two, and the names of this machine."""
     hosts = dict.fromkeys((address.host, "localhost", "127.0.0.1"))
     own = (f"https://{host}:{address.port}" for host in hosts)
     return (ARM_AUDIENCE, "https://management.core.windows.net", *own)
@@ -38,9 +39,9 @@ _REFETCH = 10.0
 
 
 class Credential(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
-    """A service principal of a room or of the owner, as `cumulet up` makes it and the identity room takes it in.
+    """A service principal of a room or of the owner, which `cumulet up` creates and the identity room registers.
 
-    `roles` are the assignments that it is given at first start, as (role name, scope).
+    `roles` are its role assignments at the first start, as (role name, scope).
     """
 
     tenant_id: str
@@ -57,18 +58,18 @@ def read_credential(path: Path) -> Credential:
 
 
 def bearer_token(authorization: str) -> str:
-    """The token in an `Authorization` header (RFC 6750, 2.1), or an empty string where there is none of that form."""
+    """Return the token in an `Authorization` header (RFC 6750, section 2.1), empty if the header has another form."""
     scheme, _, token = authorization.partition(" ")
     token = token.strip(" ")
     return token if fold(scheme) == "bearer" and _BEARER.fullmatch(token) else ""
 
 
 class AuthenticationError(Exception):
-    """A token was refused, or could not be had; the message is the authority's own reason."""
+    """A token was refused or not issued; the message is the authority's reason."""
 
 
 class TokenSource:
-    """Access tokens for one service principal, kept until shortly before they end."""
+    """Access tokens for one service principal, cached until shortly before they expire."""
 
     def __init__(self, session: aiohttp.ClientSession, authority: str, credential: Credential) -> None:
         self._session = session
@@ -78,7 +79,7 @@ class TokenSource:
         self._lock = asyncio.Lock()
 
     async def token(self, audience: str) -> str:
-        """A token for an audience such as `ARM_AUDIENCE`. Raises `AuthenticationError`, `aiohttp.ClientError`."""
+        """Return a token for an audience such as `ARM_AUDIENCE`. Raises `AuthenticationError`, `aiohttp.ClientError`."""
         async with self._lock:
             token, ends = self._tokens.get(audience, ("", 0.0))
             if ends - _EARLY <= time.monotonic():
@@ -101,26 +102,26 @@ class TokenSource:
 
 
 class TokenVerifier:
-    """Checks access tokens of one tenant against the keys that its authority publishes.
+    """Verifies access tokens of one tenant with the keys that its authority publishes.
 
-    The keys are fetched when first needed and again when a token names one that is not known, at most once in ten
-    seconds, so that rotating keys logs nobody out and a forger cannot make us ask.
+    The keys are fetched when they are first needed, and again for a token with an unknown key. So a rotation of keys
+    invalidates no token. Fetches are at least ten seconds apart, so forged tokens cause no load.
     """
 
     def __init__(self, session: aiohttp.ClientSession, authority: str, tenant: str) -> None:
         self._session = session
         self._discovery = f"{authority}/{tenant}/v2.0/.well-known/openid-configuration"
         self._issuer = ""
-        self._keys: dict[str, Any] = {}
+        self._keys: dict[str, rsa.RSAPublicKey] = {}
         self._fetched = -_REFETCH
         self._lock = asyncio.Lock()
 
     async def verify(self, token: str, *audiences: str) -> dict[str, Any]:
-        """The claims of a valid token for any of `audiences`. Raises `AuthenticationError`."""
+        """Return the claims of a valid token for any of `audiences`. Raises `AuthenticationError`, `aiohttp.ClientError`."""
         try:
             header = jwt.get_unverified_header(token)
             key = await self._key(str(header.get("kid", "")))
-            # Clients ask for an audience with and without a trailing slash, and get what they asked for.
+            # Clients request an audience with or without a trailing slash, and `aud` is the requested one.
             names = [name for audience in audiences for name in (audience, f"{audience}/")]
             claims: dict[str, Any] = jwt.decode(
                 token,
@@ -132,12 +133,12 @@ class TokenVerifier:
                 options={"require": ["exp", "aud", "iss", "oid"]},
             )
             return claims
-        except UnicodeEncodeError:  # bytes of a header that are not UTF-8
+        except UnicodeEncodeError:  # the header had bytes that are not UTF-8
             raise AuthenticationError("the token is not ASCII") from None
         except jwt.InvalidTokenError as error:
             raise AuthenticationError(str(error)) from None
 
-    async def _key(self, kid: str) -> Any:
+    async def _key(self, kid: str) -> rsa.RSAPublicKey:
         if kid not in self._keys:
             async with self._lock:
                 if kid not in self._keys and time.monotonic() - self._fetched >= _REFETCH:
@@ -151,6 +152,7 @@ class TokenVerifier:
             document = await response.json(content_type=None)
         async with self._session.get(document["jwks_uri"], raise_for_status=True) as response:
             keys = await response.json(content_type=None)
-        self._keys = {entry["kid"]: jwt.PyJWK(entry, "RS256").key for entry in keys["keys"]}
+        parsed = {entry["kid"]: jwt.PyJWK(entry, "RS256").key for entry in keys["keys"]}
+        self._keys = {kid: key for kid, key in parsed.items() if isinstance(key, rsa.RSAPublicKey)}
         self._issuer = document["issuer"]
         self._fetched = time.monotonic()

@@ -1,7 +1,7 @@
-"""What every room answers about itself: `/healthz`, `/readyz` and `/metrics` (Prometheus' text format).
+"""The health endpoints of every room: `/healthz`, `/readyz` and `/metrics` (Prometheus' text format).
 
-The probes are open to anybody and say whether the room is well, and nothing else. Metrics tell who calls and how often:
-they are for the scraper, which shows the certificate `metrics` of the installation.
+Anyone can call the probes, which report only whether the room is healthy. Metrics show who calls and how often. They
+are only for the scraper, which presents the certificate `metrics` of the installation.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from cumulet.common.room import is_scraper, shows_certificate
 
 log = logging.getLogger(__name__)
 
-#: The routes that need no further guard: the probes are open, and metrics ask for the scraper.
+#: The routes that need no other guard: the probes are open, and `/metrics` requires the scraper's certificate.
 PROBES = frozenset({"/healthz", "/readyz"})
 HEALTH = PROBES | {"/metrics"}
 
 
 def require_scraper(request: web.BaseRequest) -> None:
-    """Raises `HTTPUnauthorized` where no certificate was shown, `HTTPForbidden` where it is not the scraper's."""
+    """Raises `HTTPUnauthorized` without a certificate, and `HTTPForbidden` if it is not the scraper's."""
     if not shows_certificate(request):
-        raise web.HTTPUnauthorized(text="Metrics are for the scraper: show its certificate.")
+        raise web.HTTPUnauthorized(text="Metrics are for the scraper. Present its certificate.")
     if not is_scraper(request):
-        raise web.HTTPForbidden(text="Metrics are for the scraper: this certificate is another's.")
+        raise web.HTTPForbidden(text="Metrics are for the scraper. This is another certificate.")
 
 
 def metrics_response(metrics: CollectorRegistry) -> web.Response:
-    """The metrics as Prometheus reads them."""
+    """Return the metrics in Prometheus' text format."""
     return web.Response(body=generate_latest(metrics), headers={"Content-Type": "text/plain; version=0.0.4"})
 
 
@@ -39,21 +39,21 @@ def health_routes(
     unready: Callable[[], str | None] = lambda: None,
     demand_scraper: Callable[[web.BaseRequest], None] = require_scraper,
 ) -> list[web.RouteDef]:
-    """`unready` gives the reason why requests are not served in full just now, or `None`. It is for the log and for the
-    scraper; others hear that the room is not ready.
+    """Return the routes of the health endpoints.
 
-    `demand_scraper` raises where the caller may not read metrics.
+    `unready` returns the reason why the room cannot serve all requests, or `None`. The log and the scraper get the
+    reason, and other clients only that the room is not ready. `demand_scraper` raises if the caller may not read metrics.
     """
     ProcessCollector(registry=metrics)
-    said: list[str | None] = [None]
+    logged: list[str | None] = [None]
 
     async def healthz(_: web.Request) -> web.Response:
         return web.Response(text="ok")
 
     async def readyz(request: web.Request) -> web.Response:
         reason = unready()
-        if reason != said[0]:
-            said[0] = reason
+        if reason != logged[0]:
+            logged[0] = reason
             log.info("not ready: %s", reason) if reason else log.info("ready")
         if reason is None:
             return web.Response(text="ok")

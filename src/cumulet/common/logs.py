@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line, with the room's name, never with a secret in it."""
+"""Structured logs: one JSON object a line, with the room's name and without secrets."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from cumulet.common import clock
 from cumulet.common.ascii import fold
 from cumulet.common.config import private_folder
 
-#: What `logging` itself puts on every record; anything else came in by `extra=` and belongs in the line.
+#: The attributes that `logging` sets on every record. All others come from `extra=` and are written.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _ENCODER = msgspec.json.Encoder(enc_hook=str)
 
 
 class AccessLine(msgspec.Struct, frozen=True):
-    """One request: when it came (seconds since 1970), its method and path, and what became of it.
+    """One request: its time in seconds since 1970, its method and path (`message`), and its outcome.
 
-    `bytes` is the length of the answer's body; where `complete` is false the other end did not take all of it.
+    `bytes` is the length of the response's body. If `complete` is false, the client did not receive all of it.
     """
 
     time: float
@@ -42,9 +42,9 @@ class AccessLine(msgspec.Struct, frozen=True):
 
 
 class AccessLog:
-    """Lines that are too many to be handled one by one: they are collected, and written together soon after.
+    """The access log, written in batches because single lines would cost too much.
 
-    They go where this process's log goes. What was added is written by `close` at the latest.
+    Its lines go to this process's log. `close` writes the last batch.
     """
 
     _SECONDS = 0.1
@@ -56,7 +56,7 @@ class AccessLog:
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, line: AccessLine) -> None:
-        """Write this soon. On the event loop's thread."""
+        """Add a line to the next batch. Call this on the event loop's thread."""
         self._lines.append(line)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._SECONDS, self._write)
@@ -64,7 +64,7 @@ class AccessLog:
             self._write()
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write the last batch."""
         if self._lines:
             self._write()
 
@@ -109,7 +109,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def _without_detail(record: logging.LogRecord) -> bool:
-    """Of what is not even HTTP note no more than that: its error quotes headers, and so secrets."""
+    """Remove the error from the record of a malformed HTTP request, because it quotes headers, and so secrets."""
     if record.exc_info and isinstance(record.exc_info[1], HttpProcessingError):
         record.levelno, record.levelname = logging.INFO, "INFO"
         record.msg, record.args = "%s; it was %s", (record.getMessage(), type(record.exc_info[1]).__name__)
@@ -118,7 +118,7 @@ def _without_detail(record: logging.LogRecord) -> bool:
 
 
 def _encode(line: dict[str, object]) -> str:
-    """One line of JSON. What is no text, such as bytes of a header that are not UTF-8, is escaped."""
+    """Return one line of JSON. Bytes that are not UTF-8, as in some headers, are escaped."""
     try:
         return _ENCODER.encode(line).decode()
     except UnicodeEncodeError:
@@ -126,7 +126,7 @@ def _encode(line: dict[str, object]) -> str:
 
 
 def configure(room: str, file: Path | None, level: int = logging.INFO) -> None:
-    """Send this process's logs to `file` (rotated at 10 MB, three kept), or to standard error where it is `None`."""
+    """Write this process's logs to `file` (rotated at 10 MB, three kept), or to standard error if it is `None`."""
     handler: logging.Handler
     if file is None:
         handler = logging.StreamHandler(sys.stderr)

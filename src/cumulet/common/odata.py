@@ -1,7 +1,7 @@
-"""The part of OData that Azure Resource Manager and Microsoft Graph take in a query: `$filter`, `$top`, pages.
+"""The supported part of OData in queries to Azure Resource Manager and Microsoft Graph: `$filter`, `$top`, `$skiptoken`.
 
-Of OData 4.01, part 2, section 5.1: conjunctions of `field eq 'value'`, `startswith(field,'value')`,
-`field/any(x:x eq 'value')`, and functions of one or no text such as `assignedTo('…')` and `atScope()`.
+A `$filter` is a conjunction (OData 4.01, part 2, section 5.1). Its terms are `field eq 'value'`,
+`startswith(field,'value')`, `field/any(x:x eq 'value')`, and functions with at most one string, such as `atScope()`.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ _LARGEST_PAGE = 1000
 
 
 class FilterError(ValueError):
-    """The query is not one that is understood; the message says which part."""
+    """The query is not supported; the message shows the part."""
 
 
 class Term(NamedTuple):
-    """One condition: `operator` is `eq`, `startswith` or `call`; `name` is in lower case."""
+    """A term of a filter: `operator` is `eq`, `startswith` or `call`, and `name` is in lower case."""
 
     operator: str
     name: str
     value: str
 
     def holds(self, actual: str | None) -> bool:
-        """Whether a field's value, compared without case, is what is asked for."""
+        """Return whether a field's value satisfies the term, compared without case."""
         actual = fold(actual or "")
-        wanted = fold(self.value)
-        return actual.startswith(wanted) if self.operator == "startswith" else actual == wanted
+        value = fold(self.value)
+        return actual.startswith(value) if self.operator == "startswith" else actual == value
 
 
 def conjunction(text: str) -> list[Term]:
-    """The terms of a `$filter` that are joined by `and`; none where it is empty. Raises `FilterError`."""
+    """Return the terms of a `$filter`, which `and` joins; none if it is empty. Raises `FilterError`."""
     terms: list[Term] = []
     text = text.strip()
     at, end = 0, len(text)
@@ -61,7 +61,7 @@ def conjunction(text: str) -> list[Term]:
 
 
 def _term(text: str, at: int) -> tuple[Term, int]:
-    """The term that begins at a place, and where it ends."""
+    """Return the term that starts at an index, and the index of its end."""
     for operator, pattern in _TERMS:
         match = pattern.match(text, at)
         if match is not None:
@@ -71,20 +71,20 @@ def _term(text: str, at: int) -> tuple[Term, int]:
 
 
 def _not_understood(text: str, at: int) -> FilterError:
-    return FilterError(f"The filter '{text}' is not understood from '{text[at : at + 40]}' on.")
+    return FilterError(f"The filter '{text}' is not supported from '{text[at : at + 40]}' on.")
 
 
 def page(items: Sequence[T], query: Mapping[str, str]) -> tuple[Sequence[T], str | None]:
-    """The part of a list that `$top` and `$skiptoken` ask for, and the `$skiptoken` of the next, if there is more.
+    """Return the page that `$top` and `$skiptoken` select, and the `$skiptoken` of the next page if there is one.
 
-    Raises `FilterError` where either is not a number that can be meant.
+    Raises `FilterError` if either is not a valid number.
     """
     top = query.get("$top", str(_LARGEST_PAGE))
     start = query.get("$skiptoken", "0")
     if not (is_digits(top) and len(top) < 10 and int(top) > 0):
         raise FilterError(f"$top must be a positive number, not '{top}'.")
     if not (is_digits(start) and len(start) < 10):
-        raise FilterError(f"$skiptoken is not one that was given out: '{start}'.")
+        raise FilterError(f"$skiptoken is not valid: '{start}'.")
     first = int(start)
     last = first + min(int(top), _LARGEST_PAGE)
     return items[first:last], str(last) if last < len(items) else None

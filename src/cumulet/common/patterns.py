@@ -1,4 +1,4 @@
-"""Patterns in which `*` is any run of characters, as Azure writes actions and repositories."""
+"""Patterns in which `*` matches any run of characters, as in Azure's actions and repository names."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ import functools
 
 
 def like(pattern: str, text: str) -> bool:
-    """Whether `text` is the pattern's parts with anything between them.
-
-    With case; in a time that a hostile pattern cannot blow up.
-    """
+    """Return whether a pattern matches the whole text, with case. The time is linear for each part of the pattern."""
     parts = _parts(pattern)
     if len(parts) == 1:
         return text == parts[0]

@@ -1,13 +1,12 @@
-"""Azure role-based access control: who may do what where, decided in one place for the front door and the registry.
+"""Azure role-based access control: the decision, shared by the front door and the registry.
 
-Follows Azure RBAC's model: a role definition grants its `actions` less its `notActions` (and the same for data); an
-assignment gives a role to a principal on a scope and everything below it; grants add up and nothing else denies.
+Follows Azure RBAC's model. A role definition grants its `actions` except its `notActions`, and the same for data actions.
+An assignment gives a role to a principal on a scope and everything below it. Assignments are additive: none of them denies.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import msgspec
 
@@ -20,15 +19,17 @@ PUSH = "Microsoft.ContainerRegistry/registries/push/write"
 DELETE = "Microsoft.ContainerRegistry/registries/artifacts/delete"
 SIGN = "Microsoft.ContainerRegistry/registries/sign/write"
 
-#: Of the conditions of assignments.
+#: The supported version of the language of conditions.
 CONDITION_VERSION = "2.0"
+_ASSIGNMENTS = "Microsoft.Authorization/roleAssignments"
+_DEFINITIONS = "Microsoft.Authorization/roleDefinitions"
 
 _REPOSITORIES = "Microsoft.ContainerRegistry/registries/repositories"
 _CATALOG = "Microsoft.ContainerRegistry/registries/catalog/read"
 
 
 class Permission(msgspec.Struct, rename="camel", frozen=True):
-    """What a role grants. Actions are `Provider/type/…/verb` with `*` for any run of characters, without case."""
+    """The actions that a role grants: `Provider/type/…/verb`, where `*` matches any run of characters, without case."""
 
     actions: tuple[str, ...] = ()
     not_actions: tuple[str, ...] = ()
@@ -36,13 +37,73 @@ class Permission(msgspec.Struct, rename="camel", frozen=True):
     not_data_actions: tuple[str, ...] = ()
 
     def grants(self, action: str, *, data: bool = False) -> bool:
-        """Whether an action, or a data action, is among them."""
-        granted, taken = (self.data_actions, self.not_data_actions) if data else (self.actions, self.not_actions)
-        return _matches(granted, action) and not _matches(taken, action)
+        """Return whether the role grants an action, or a data action."""
+        granted, excluded = (self.data_actions, self.not_data_actions) if data else (self.actions, self.not_actions)
+        return _matches(granted, action) and not _matches(excluded, action)
+
+
+class DefinitionProperties(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
+    """`properties` of a role definition."""
+
+    role_name: str
+    type: str = "CustomRole"
+    description: str | None = ""
+    assignable_scopes: tuple[str, ...] | None = None
+    permissions: tuple[Permission, ...]
+
+
+class DefinitionResource(msgspec.Struct, frozen=True):
+    """A role definition as `Microsoft.Authorization/roleDefinitions` shows it (REST reference 2022-04-01)."""
+
+    id: str
+    type: str
+    name: str
+    properties: DefinitionProperties
+
+
+class AssignmentProperties(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
+    """`properties` of a role assignment."""
+
+    role_definition_id: str
+    principal_id: str
+    principal_type: str | None = "ServicePrincipal"
+    scope: str
+    condition: str | None = None
+    condition_version: str | None = None
+
+
+class AssignmentResource(msgspec.Struct, frozen=True):
+    """A role assignment as `Microsoft.Authorization/roleAssignments` shows it (REST reference 2022-04-01)."""
+
+    id: str
+    type: str
+    name: str
+    properties: AssignmentProperties
+
+
+class AssignmentRequestProperties(msgspec.Struct, rename="camel", frozen=True):
+    """`properties` of a request for a role assignment; `identity` checks the types, with Azure's errors for each."""
+
+    role_definition_id: object = ""
+    principal_id: object = ""
+    principal_type: object = None
+    condition: object = None
+    condition_version: object = None
+
+    @property
+    def role(self) -> str:
+        """The GUID of the role, or another text that is the id of no role."""
+        return str(self.role_definition_id).rsplit("/", 1)[-1]
+
+
+class AssignmentRequest(msgspec.Struct, frozen=True):
+    """The body of a request for a role assignment."""
+
+    properties: AssignmentRequestProperties
 
 
 class RoleDefinition(msgspec.Struct, frozen=True):
-    """A role: `name` is its GUID, `role_name` what people call it."""
+    """A role: `name` is its GUID, `role_name` its display name."""
 
     name: str
     role_name: str
@@ -51,37 +112,38 @@ class RoleDefinition(msgspec.Struct, frozen=True):
     assignable_scopes: tuple[str, ...] = ("/",)
     custom: bool = False
 
-    def to_arm(self, scope: str = "") -> dict[str, Any]:
-        """The resource as `Microsoft.Authorization/roleDefinitions` shows it."""
-        return {
-            "id": f"{subscription_of(scope)}/providers/Microsoft.Authorization/roleDefinitions/{self.name}",
-            "type": "Microsoft.Authorization/roleDefinitions",
-            "name": self.name,
-            "properties": {
-                "roleName": self.role_name,
-                "type": "CustomRole" if self.custom else "BuiltInRole",
-                "description": self.description,
-                "assignableScopes": list(self.assignable_scopes),
-                "permissions": msgspec.to_builtins(list(self.permissions)),
-            },
-        }
+    def to_arm(self, scope: str = "") -> DefinitionResource:
+        """Return the resource, with the id that it has in the subscription of `scope`."""
+        return DefinitionResource(
+            f"{subscription_of(scope)}/providers/{_DEFINITIONS}/{self.name}",
+            _DEFINITIONS,
+            self.name,
+            DefinitionProperties(
+                role_name=self.role_name,
+                type="CustomRole" if self.custom else "BuiltInRole",
+                description=self.description,
+                assignable_scopes=self.assignable_scopes,
+                permissions=self.permissions,
+            ),
+        )
 
     @classmethod
-    def from_arm(cls, resource: Mapping[str, Any]) -> RoleDefinition:
-        """The reverse. Raises `msgspec.ValidationError` where the permissions have another shape."""
-        properties = resource["properties"]
+    def from_arm(cls, resource: object) -> RoleDefinition:
+        """Return the role that a resource is, a `DefinitionResource` or decoded JSON. Raises `msgspec.ValidationError`."""
+        shown = msgspec.convert(resource, DefinitionResource)
+        properties = shown.properties
         return cls(
-            name=resource["name"],
-            role_name=properties["roleName"],
-            permissions=msgspec.convert(properties["permissions"], tuple[Permission, ...]),
-            description=properties.get("description") or "",
-            assignable_scopes=tuple(properties.get("assignableScopes") or ("/",)),
-            custom=properties.get("type") == "CustomRole",
+            name=shown.name,
+            role_name=properties.role_name,
+            permissions=properties.permissions,
+            description=properties.description or "",
+            assignable_scopes=properties.assignable_scopes or ("/",),
+            custom=properties.type == "CustomRole",
         )
 
 
 class RoleAssignment(msgspec.Struct, frozen=True):
-    """A role given to a principal (its object id) on a scope and all below it, where its condition holds."""
+    """A role that a principal (its object id) has on a scope and everything below it, while its condition holds."""
 
     name: str
     principal_id: str
@@ -89,33 +151,32 @@ class RoleAssignment(msgspec.Struct, frozen=True):
     scope: str
     condition: str = ""
 
-    def to_arm(self) -> dict[str, Any]:
-        """The resource as `Microsoft.Authorization/roleAssignments` shows it."""
-        subscription = subscription_of(self.scope)
-        return {
-            "id": f"{self.scope.rstrip('/')}/providers/Microsoft.Authorization/roleAssignments/{self.name}",
-            "type": "Microsoft.Authorization/roleAssignments",
-            "name": self.name,
-            "properties": {
-                "roleDefinitionId": (f"{subscription}/providers/Microsoft.Authorization/roleDefinitions/{self.role}"),
-                "principalId": self.principal_id,
-                "principalType": "ServicePrincipal",
-                "scope": self.scope,
-                "condition": self.condition or None,
-                "conditionVersion": CONDITION_VERSION if self.condition else None,
-            },
-        }
+    def to_arm(self) -> AssignmentResource:
+        """Return the resource."""
+        return AssignmentResource(
+            f"{self.scope.rstrip('/')}/providers/{_ASSIGNMENTS}/{self.name}",
+            _ASSIGNMENTS,
+            self.name,
+            AssignmentProperties(
+                role_definition_id=f"{subscription_of(self.scope)}/providers/{_DEFINITIONS}/{self.role}",
+                principal_id=self.principal_id,
+                scope=self.scope,
+                condition=self.condition or None,
+                condition_version=CONDITION_VERSION if self.condition else None,
+            ),
+        )
 
     @classmethod
-    def from_arm(cls, resource: Mapping[str, Any]) -> RoleAssignment:
-        """The reverse."""
-        properties = resource["properties"]
+    def from_arm(cls, resource: object) -> RoleAssignment:
+        """Return the assignment that a resource is, as `RoleDefinition.from_arm` does. Raises `msgspec.ValidationError`."""
+        shown = msgspec.convert(resource, AssignmentResource)
+        properties = shown.properties
         return cls(
-            name=resource["name"],
-            principal_id=properties["principalId"],
-            role=properties["roleDefinitionId"].rsplit("/", 1)[-1],
-            scope=properties["scope"],
-            condition=properties.get("condition") or "",
+            name=shown.name,
+            principal_id=properties.principal_id,
+            role=properties.role_definition_id.rsplit("/", 1)[-1],
+            scope=properties.scope,
+            condition=properties.condition or "",
         )
 
 
@@ -128,10 +189,10 @@ def allowed(
     data: bool = False,
     attributes: Mapping[str, str] | None = None,
 ) -> bool:
-    """Whether one principal's assignments let it do `action` on the resource with the id `scope`.
+    """Return whether one principal's assignments allow `action` on the resource with the id `scope`.
 
-    `definitions` are by GUID; an assignment of a role that is not among them grants nothing, and so does one whose
-    condition does not hold for the request's `attributes`, by their names in lower case.
+    `definitions` maps GUIDs to roles, and `attributes` names in lower case to values of the request. An assignment grants
+    nothing if its role is not in `definitions`, or if its condition does not hold.
     """
     return any(
         covers(assignment.scope, scope)
@@ -146,18 +207,18 @@ def _holds(condition: str, action: str, attributes: Mapping[str, str]) -> bool:
     try:
         return conditions.parse(condition)(action, attributes)
     except conditions.ConditionError:
-        return False  # none is taken in that cannot be read; one from elsewhere that we cannot read grants nothing
+        return False  # a condition from elsewhere that cannot be parsed grants nothing
 
 
 def covers(scope: str, resource: str) -> bool:
-    """Whether a resource is at or below a scope: whole segments, without case."""
+    """Return whether a resource is at or below a scope, by whole segments and without case."""
     outer = fold(scope.strip("/"))
     inner = fold(resource.strip("/"))
     return not outer or inner == outer or inner.startswith(f"{outer}/")
 
 
 def subscription_of(scope: str) -> str:
-    """The `/subscriptions/{id}` that a scope is in, or an empty string."""
+    """Return the `/subscriptions/{id}` that a scope is in, or an empty string."""
     parts = scope.strip("/").split("/")
     return f"/subscriptions/{parts[1]}" if len(parts) > 1 and fold(parts[0]) == "subscriptions" else ""
 
@@ -174,7 +235,7 @@ def _role(name: str, role_name: str, description: str, **permission: tuple[str, 
 _READ_DATA = (f"{_REPOSITORIES}/content/read", f"{_REPOSITORIES}/metadata/read")
 _WRITE_DATA = (*_READ_DATA, f"{_REPOSITORIES}/content/write", f"{_REPOSITORIES}/metadata/write")
 
-#: Azure's built-in roles that matter here, under Azure's own ids, by id.
+#: The supported built-in roles of Azure, with Azure's own GUIDs, by GUID.
 BUILT_IN_ROLES: dict[str, RoleDefinition] = {
     role.name: role
     for role in (

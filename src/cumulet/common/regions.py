@@ -1,13 +1,12 @@
 """Azure's regions, and the location of a resource in a request.
 
-Source: Azure's "List of Azure regions" (public cloud). Azure Resource Manager takes a display name as well as a name, in
-any case: `East US` is `eastus`.
+Source: Azure's "List of Azure regions" (public cloud). Azure Resource Manager accepts a name or a display name, in any
+case: `East US` is `eastus`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from cumulet.common.arm import ArmError
 from cumulet.common.ascii import fold
@@ -78,13 +77,17 @@ REGIONS: dict[str, str] = {
 }
 
 
-def read_location(body: Mapping[str, Any], kind: str, existing: str | None = None) -> str:
-    """The name of the region in the `location` of a request for a resource of type `kind`.
+def read_location(body: Mapping[str, object], kind: str, existing: str | None = None) -> str:
+    """Return the region in the `location` of a request for a resource of type `kind`, as `checked_location` does."""
+    return checked_location(body.get("location"), kind, existing)
 
-    A resource that is there stays where it is: its region is `existing`, which a request may leave out. Raises `ArmError`:
+
+def checked_location(given: object, kind: str, existing: str | None = None) -> str:
+    """Return the name of the region that a `location` property names, for a resource of type `kind`.
+
+    A resource cannot move: `existing` is its region, which a request may leave out. Raises `ArmError`:
     400 `LocationRequired`, 400 `LocationNotAvailableForResourceType`, 409 `InvalidResourceLocation`.
     """
-    given = body.get("location")
     if given is None and existing is not None:
         return existing
     if not isinstance(given, str) or not given:

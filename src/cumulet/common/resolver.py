@@ -1,4 +1,4 @@
-"""Name resolution for our clients: login servers are where the registry room is, the rest as the machine says."""
+"""Name resolution for clients of registries: login servers resolve to the registry room, other names as usual."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from cumulet.common.config import Config
 
 
 class LoginServerResolver(AbstractResolver):
-    """Answers for `*.azurecr.io` with the registry room's address and port; the name stays for TLS and Host."""
+    """Resolves `*.azurecr.io` to the registry room's address and port. TLS and `Host` keep the name."""
 
     def __init__(self, config: Config) -> None:
         self._suffix = f".{config.registry_suffix}"
         self._registry = config.addresses["registry"]
 
     def is_login_server(self, host: str) -> bool:
-        """Whether a host, perhaps with a port, is answered for with the registry room's address."""
+        """Return whether a host, with or without a port, is a login server."""
         return host.partition(":")[0].endswith(self._suffix)
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """The addresses of a host. Raises `OSError`."""
+        """Return the addresses of a host. Raises `OSError`."""
         target = host
         if self.is_login_server(host):
-            # Login servers are written without a port; here the room's own stands for 443.
+            # Login servers have no port in image references; the room's port replaces 443.
             target, port = self._registry.host, self._registry.port
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(target, port, family=socket.AF_INET, type=socket.SOCK_STREAM)
@@ -37,4 +37,4 @@ class LoginServerResolver(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: the resolver has no resources."""

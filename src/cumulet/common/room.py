@@ -1,9 +1,10 @@
-"""The life of a room's process: settings, logs, event loop, listening socket, ready, stop.
+"""The process of a room: settings, logs, event loop, listening sockets, readiness, shutdown.
 
-A room is a package with a module `room` that has `async def serve(room: Room) -> None`. It builds what it serves,
-enters `room.serving(app)`, says `room.ready()`, and returns when `room.stopping` is set. The listening socket is
-bound by whoever started the process and may be older than it (socket activation, as in systemd's `sd_listen_fds(3)`):
-while a room is starting, or starting again after a crash, its clients wait in the backlog and are not refused.
+A room is a package with a module `room` that has `async def serve(room: Room) -> None`. This function builds the
+application, enters `room.serving(app)`, calls `room.ready()`, and returns when `room.stopping` is set.
+
+The parent process binds the listening sockets, which may be older than the room's process (socket activation, as in
+systemd's `sd_listen_fds(3)`). While a room starts or restarts, its clients wait in the backlog and are not refused.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 import uvloop
 from aiohttp import web
@@ -41,21 +42,21 @@ from cumulet.common.connections import Connection, ConnectionOptions
 
 log = logging.getLogger(__name__)
 
-#: Bytes of a body that wait for their handler; bodies come in pieces of about that size.
+#: Buffered bytes of a body at which reading pauses. Handlers get bodies in pieces of about this size.
 _READ_BUFFER = 512 * 1024
 
-#: How many descriptors a room has at most, if it may.
+#: The number of file descriptors that a room allows itself, if the hard limit permits.
 _DESCRIPTORS = 65536
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
-#: Seconds that open connections get to end after a room was told to stop. Then they are cut off, and as long again is the
-#: most that whoever serves them may take to tidy up.
+#: Seconds for open connections to end after the signal to stop. Then they are aborted, and their handlers have the same
+#: time again to clean up.
 GRACE = 2.0
 
 
 class Room:
-    """What a room is given by its surroundings."""
+    """The environment of a room: its name, settings, listening sockets, TLS contexts and signals."""
 
     def __init__(
         self,
@@ -73,13 +74,13 @@ class Room:
 
     @property
     def data_dir(self) -> Path:
-        """The room's own folder, made 0700 when it is first asked for."""
+        """The folder of the room's state, created with mode 0700 if it is missing."""
         return private_folder(self.config.room_dir(self.name))
 
     def ready(self) -> None:
-        """Say that requests are served from now on."""
+        """Report that the room serves requests."""
         gc.collect()
-        gc.freeze()  # what was made up to now stays, and is not looked through again and again
+        gc.freeze()  # existing objects stay, so later collections can skip them
         self._on_ready()
 
     def on_reload(self, callback: Callable[[], object]) -> None:
@@ -96,7 +97,7 @@ class Room:
         log.info("certificates were read again")
 
     def server_tls(self, clients: AuthorityName | bytes = "rooms") -> tls.ServerContext:
-        """Serve with the room's certificate, and accept client certificates that `clients` signed.
+        """Return a context with the room's certificate that accepts client certificates signed by `clients`.
 
         `clients` is an authority of the installation, or PEM. `peer_room` reads the certificates of `rooms`,
         `peer_certificate` those of any other authority.
@@ -113,7 +114,7 @@ class Room:
     def client_tls(
         self, *, trust: AuthorityName = "serving", show: tuple[Path, Path] | None = None
     ) -> ssl.SSLContext:
-        """Trust one authority of the installation, and show the certificate in `show` if it is given."""
+        """Return a context that trusts one authority of the installation, and presents the certificate files in `show`."""
         trusted = self.config.authority_file(trust)
         context = tls.client_context(trusted, *(show or ()))
         self.on_reload(functools.partial(context.load_verify_locations, trusted))
@@ -134,18 +135,16 @@ class Room:
     ) -> AsyncIterator[None]:
         """Serve HTTP/1.1 on the room's listeners, or on others, over TLS unless `plain`, while the context is open.
 
-        `clients` is the authority of client certificates (`server_tls`).
-
-        `limits` bounds what a connection may take where that is not what the settings say.
-
-        `handler` is an aiohttp application, or for hot paths a bare coroutine from request to response; `around` puts
-        something in front of it.
+        - `handler` is an aiohttp application, or for hot paths a coroutine from request to response.
+        - `clients` is the authority of client certificates (`server_tls`).
+        - `around` wraps the handler.
+        - `limits` are the time limits of connections, by default from the settings.
         """
         runner: web.AppRunner | web.ServerRunner
         options: ConnectionOptions
         if isinstance(handler, web.Application):
             runner = web.AppRunner(handler, handler_cancellation=True, shutdown_timeout=2 * GRACE)
-            # Nobody of ours takes `Content-Encoding`, and what is packed grows.
+            # No room supports `Content-Encoding`, and a compressed body could grow without limit.
             options = {"read_bufsize": _READ_BUFFER, "auto_decompress": False}
         else:
             runner = web.ServerRunner(web.Server(handler, handler_cancellation=True), shutdown_timeout=2 * GRACE)
@@ -181,9 +180,9 @@ class Room:
 
 
 def _cut_off(server: web.Server) -> None:
-    """Lose all connections, which cancels their handlers.
+    """Abort all connections, which cancels their handlers.
 
-    aiohttp alone would first break off the bodies that come by its own parser and wait again.
+    aiohttp alone would first end only the bodies that its own parser receives, and then wait again.
     """
     for connection in server.connections:
         if connection.transport is not None:
@@ -197,10 +196,17 @@ class Peer(NamedTuple):
     groups: tuple[str, ...]
 
 
+class _Certificate(TypedDict, total=False):
+    """The fields of `ssl.SSLSocket.getpeercert` that identify a client."""
+
+    subject: tuple[tuple[tuple[str, str], ...], ...]
+    subjectAltName: tuple[tuple[str, str], ...]
+
+
 def peer_certificate(request: web.BaseRequest) -> Peer | None:
     """Return the user that the client authenticated as in the TLS handshake, or `None`.
 
-    It is always `None` on a listener that accepts certificates of rooms.
+    The result is always `None` on a listener that accepts certificates of rooms.
     """
     certificate, context = _shown(request)
     if not certificate or context is None or context.trust_domain is not None:
@@ -220,7 +226,7 @@ def peer_room(request: web.BaseRequest) -> RoomName | None:
 
 
 def is_scraper(request: web.BaseRequest) -> bool:
-    """Tell whether the client authenticated as what reads metrics, by a certificate that `rooms` signed."""
+    """Return whether the client authenticated as the scraper of metrics, by a certificate that `rooms` signed."""
     certificate, context = _shown(request)
     if not certificate or context is None or context.trust_domain is None:
         return False
@@ -229,11 +235,11 @@ def is_scraper(request: web.BaseRequest) -> bool:
 
 
 def shows_certificate(request: web.BaseRequest) -> bool:
-    """Tell whether the client showed a certificate that was verified."""
+    """Return whether the client presented a certificate that was verified."""
     return bool(_shown(request)[0])
 
 
-def _shown(request: web.BaseRequest) -> tuple[dict[str, Any] | None, tls.ServerContext | None]:
+def _shown(request: web.BaseRequest) -> tuple[_Certificate | None, tls.ServerContext | None]:
     """Return the client's verified certificate and the context that verified it."""
     transport = request.transport
     if transport is None:
@@ -258,7 +264,7 @@ def _room(names: tuple[tuple[str, str], ...], trust_domain: str) -> RoomName | N
 
 
 def listen(address: Address) -> socket.socket:
-    """Bind and listen. Raises `OSError`, which names the address, where the port is taken or not permitted."""
+    """Bind and listen. Raises `OSError` with the address if the port is in use or not permitted."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -272,11 +278,11 @@ def listen(address: Address) -> socket.socket:
 
 
 def _allow_connections() -> None:
-    """Have as many descriptors as may be: where there are no more, clients wait until another has been let go."""
+    """Raise the limit of file descriptors. Without a free one, new clients wait until a connection ends."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    limit = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
 def run(
@@ -289,7 +295,7 @@ def run(
     log_file: Path | None = None,
     new_event_loop: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop,
 ) -> None:
-    """Run a room in this process until SIGTERM or SIGINT. SIGHUP tells it that there are new certificates."""
+    """Run a room in this process until SIGTERM or SIGINT. SIGHUP makes it read its certificates again."""
     logs.configure(name, log_file)
     _allow_connections()
 

@@ -1,4 +1,4 @@
-"""Background tasks that are neither lost nor silent, and waiting with a back-off."""
+"""Background tasks that are referenced until they end and whose failures are logged, and waiting with a back-off."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ log = logging.getLogger(__name__)
 
 
 class TaskSet:
-    """Tasks that live as long as the context; one that fails is logged, and the rest go on."""
+    """Tasks that run until the set is closed. The failure of a task is logged, and the others continue."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def start(self, work: Coroutine[Any, Any, Any], name: str | None = None) -> asyncio.Task[Any]:
-        """Run `work` in the background."""
+        """Run `work` in the background, and return its task."""
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
 
     def start_essential(self, work: Coroutine[Any, Any, Any], name: str) -> None:
-        """Run `work`, without which the process is of no use: where it fails the process stops, to be started anew."""
+        """Run `work` that the process cannot do without. If it fails, the process stops, and its supervisor restarts it."""
         self.start(work, name).add_done_callback(_stop_where_failed)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
@@ -36,7 +36,7 @@ class TaskSet:
             log.error("background task %s failed", task.get_name(), exc_info=error)
 
     async def close(self) -> None:
-        """Cancel what still runs and wait for it to end."""
+        """Cancel the running tasks and wait until they end."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -50,7 +50,7 @@ def _stop_where_failed(task: asyncio.Task[Any]) -> None:
 
 @contextlib.asynccontextmanager
 async def task_set() -> AsyncIterator[TaskSet]:
-    """A `TaskSet` closed at the end of the block."""
+    """Yield a `TaskSet`, which is closed at the end of the block."""
     tasks = TaskSet()
     try:
         yield tasks
@@ -59,7 +59,7 @@ async def task_set() -> AsyncIterator[TaskSet]:
 
 
 async def until_one_ends(*works: Coroutine[Any, Any, Any]) -> None:
-    """Run all of `works` until one of them ends, and cancel the others. Raises what any of them failed with."""
+    """Run all of `works` until one of them ends, and cancel the others. Raises the first failure among them."""
     tasks = [asyncio.create_task(work) for work in works]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -83,7 +83,7 @@ class Backoff:
         self._next = first
 
     def next(self) -> float:
-        """The delay to wait now; the one after it is longer."""
+        """Return the next delay. The one after it is longer."""
         delay = self._next
         self._next = min(self._next * self._factor, self._ceiling)
         return delay * (1 + random.random() * self._jitter)
@@ -98,7 +98,7 @@ class Backoff:
 
 
 async def wait_for(event: asyncio.Event, seconds: float) -> bool:
-    """Wait until `event` is set, at most `seconds`; whether it was."""
+    """Wait until `event` is set, at most `seconds`. Returns whether it is set."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()

@@ -1,7 +1,7 @@
 """Certificates: authorities for one purpose each, and the TLS contexts of servers and clients.
 
-Certificates live for months and are renewed after two thirds of their life, those of authorities for years. RFC 5280's
-name constraints are not used: clients such as docker refuse them as critical.
+Certificates are valid for months and authorities for years. Both are renewed after two thirds of that period. RFC 5280's
+name constraints are not used, because clients such as docker refuse them if they are critical.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ Key = ec.EllipticCurvePrivateKey
 class Authority:
     """A certificate authority in two PEM files, which signs for one purpose.
 
-    Its own certificate states the purpose as extended key usage. OpenSSL, Go and others then reject whatever it signed
-    for another purpose (RFC 5280, section 4.2.1.12, applied to the chain).
+    Its own certificate states the purpose as extended key usage. OpenSSL, Go and others then reject every certificate
+    that it signed for another purpose (RFC 5280, section 4.2.1.12, applied to the chain).
     """
 
     def __init__(self, certificate: x509.Certificate, key: Key) -> None:
@@ -80,7 +80,7 @@ class Authority:
 
     @property
     def pem(self) -> bytes:
-        """The certificate."""
+        """The certificate, PEM."""
         return self.certificate.public_bytes(serialization.Encoding.PEM)
 
     def renewed(self) -> Authority:
@@ -88,7 +88,7 @@ class Authority:
         return Authority(_root(self.certificate.subject, self._key, self.purpose), self._key)
 
     def signed(self, certificate: x509.Certificate) -> bool:
-        """Tell whether this authority signed a certificate."""
+        """Return whether this authority signed a certificate."""
         try:
             certificate.verify_directly_issued_by(self.certificate)
         except (ValueError, TypeError, InvalidSignature):
@@ -118,7 +118,7 @@ class Authority:
         return self._sign(builder), _key_pem(key)
 
     def sign(self, request: x509.CertificateSigningRequest, seconds: int) -> bytes:
-        """Sign a request: its subject, alternative names and key. Returns PEM that is valid for so many seconds."""
+        """Sign a request's subject, alternative names and key. Returns a PEM certificate that is valid for `seconds`."""
         key = request.public_key()
         builder = self._leaf(request.subject, key, clock.now() + dt.timedelta(seconds=seconds))
         with contextlib.suppress(x509.ExtensionNotFound):
@@ -148,7 +148,7 @@ def subject(common_name: str, organizations: Sequence[str] = ()) -> x509.Name:
 
 
 def alternatives(certificate: x509.Certificate) -> set[str]:
-    """Return the hosts and the URI in a certificate, as `issue` takes them."""
+    """Return the hosts and the URI in a certificate, in the form of the parameters of `issue`."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
@@ -171,7 +171,7 @@ def renewal(certificate: x509.Certificate) -> dt.datetime:
 
 
 class ServerContext(ssl.SSLContext):
-    """A server's context that records what its client certificates identify.
+    """A server's context that records the kind of its client certificates.
 
     With a `trust_domain` they identify the rooms of that SPIFFE trust domain; otherwise Kubernetes users, by subject.
     """
@@ -182,15 +182,15 @@ class ServerContext(ssl.SSLContext):
 def server_context(
     certificate: Path, key: Path, client_ca: Path | bytes | None = None, trust_domain: str | None = None
 ) -> ServerContext:
-    """A server's context, TLS 1.2 or newer.
+    """Return a server's context, TLS 1.2 or newer.
 
-    With `client_ca`, a file or PEM, a client may (not must) show a certificate.
+    With `client_ca`, a file or PEM, a client may present a certificate, but need not.
     """
     context = ServerContext(ssl.PROTOCOL_TLS_SERVER)
     context.trust_domain = trust_domain
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(certificate, key)
-    # Of ciphers that are all good the client knows which its processor has instructions for.
+    # All ciphers are strong, and the client prefers the one that its processor accelerates.
     context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
     context.set_alpn_protocols(["http/1.1"])
     if client_ca is not None:
@@ -203,7 +203,7 @@ def server_context(
 
 
 def client_context(ca: Path, certificate: Path | None = None, key: Path | None = None) -> ssl.SSLContext:
-    """A client's context that trusts `ca` and nothing else, showing `certificate` where one is given."""
+    """Return a client's context that trusts only `ca`, and presents `certificate` if it is given."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_verify_locations(ca)

@@ -1,6 +1,6 @@
 """uvloop with `tls_transport` for its TLS servers, for rooms that send files.
 
-aiohttp's `FileResponse` asks the event loop to send a file; there it is sent by threads, with no change to it.
+aiohttp's `FileResponse` calls `sendfile` of the event loop, and threads send the file. aiohttp itself is unchanged.
 """
 
 from __future__ import annotations
@@ -21,13 +21,16 @@ from cumulet.common.tls_transport import HANDSHAKE_SECONDS, Shared, TlsTransport
 
 log = logging.getLogger(__name__)
 
-#: No descriptor or no memory is left for a connection: the others go on, and it is tried again.
+#: No descriptor or memory is left for a new connection. The existing ones continue, and the server retries.
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _PAUSE_SECONDS = 1.0
 
 
 class Loop(uvloop.Loop):
-    """`create_server` with `ssl` and `sock`, with `ssl_handshake_timeout`, and `sendfile` to the connections of such a server."""
+    """uvloop's event loop with its own TLS servers.
+
+    `create_server` with `ssl` and `sock` returns a server of `TlsTransport` connections, which `sendfile` supports.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,7 +40,7 @@ class Loop(uvloop.Loop):
     async def create_server(  # type: ignore[override]
         self, protocol_factory: Callable[[], asyncio.Protocol], *args: Any, **options: Any
     ) -> asyncio.AbstractServer:
-        """As asyncio's."""
+        """Create a server, with asyncio's parameters. A TLS server ignores all but `ssl`, `sock` and the handshake's limit."""
         context, listener = options.get("ssl"), options.get("sock")
         if isinstance(context, ssl.SSLContext) and isinstance(listener, socket.socket):
             shared = Shared.make(
@@ -55,14 +58,14 @@ class Loop(uvloop.Loop):
         *,
         fallback: bool = True,
     ) -> int:
-        """As asyncio's."""
+        """Send a part of a file, with asyncio's parameters. Returns the number of bytes."""
         if isinstance(transport, TlsTransport):
             size = os.fstat(file.fileno()).st_size - offset
             return await transport.sendfile(file, offset, size if count is None else min(size, count))
         return await super().sendfile(transport, file, offset, count, fallback=fallback)
 
     def close(self) -> None:
-        """As asyncio's."""
+        """Close the loop, its threads and the sockets whose peers have not closed yet."""
         self._threads.close()
         for connection in list(self._leaving):
             self.remove_reader(connection.fileno())
@@ -72,7 +75,7 @@ class Loop(uvloop.Loop):
 
 
 class _Server(asyncio.AbstractServer):
-    """Accepts connections from a listening socket until it is closed; the connections live on."""
+    """Accepts connections from a listening socket until it is closed. Open connections continue after that."""
 
     def __init__(
         self,
@@ -106,29 +109,29 @@ class _Server(asyncio.AbstractServer):
                 return
             try:
                 TlsTransport(connection, self._shared, self._protocol_factory())
-            except OSError:  # the other end has gone
+            except OSError:  # the client has disconnected
                 connection.close()
 
     def close(self) -> None:
-        """Accept no more."""
+        """Stop accepting connections."""
         if self._listener.fileno() >= 0:
             self._loop.remove_reader(self._listener.fileno())
             self._listener.close()
 
     async def wait_closed(self) -> None:
-        """There is nothing to wait for."""
+        """Return immediately: the server has no state to wait for."""
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
-        """The loop."""
+        """Return the event loop."""
         return self._loop
 
     async def start_serving(self) -> None:
-        """It does from the beginning."""
+        """Do nothing: the server accepts connections from its creation on."""
 
     async def serve_forever(self) -> None:
-        """A room has its own way to wait for its end."""
+        """Not supported: a room waits for its own signal to stop."""
         raise NotImplementedError
 
     def is_serving(self) -> bool:
-        """Whether connections are accepted."""
+        """Return whether the server accepts connections."""
         return self._listener.fileno() >= 0

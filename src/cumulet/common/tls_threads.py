@@ -1,4 +1,4 @@
-"""What threads do with a TLS connection that they are lent: send a part of a file, or take in a body."""
+"""Threads that transfer data over the TLS connections of an event loop: send a part of a file, or receive a body."""
 
 from __future__ import annotations
 
@@ -14,21 +14,23 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
-#: How much of a file is mapped at once: mapping costs, and what is mapped counts as the process's memory.
+T = TypeVar("T")
+
+#: The part of a file that is mapped at once. Mapping has a cost, and mapped pages count as the process's memory.
 _WINDOW = 8 * 1024 * 1024
-#: What is taken in at once: much enough that a call for it does not count, and it stays in a processor's cache.
+#: The size of a received piece: large compared to the cost of a call, small enough for a processor's cache.
 _PIECE = 256 * 1024
-#: Seconds that a thread waits for a slow peer before it serves another connection, and works for a fast one.
+#: Seconds that a thread waits for a slow peer, and that it works for a fast one, before it serves another connection.
 _PATIENCE, _TURN = 0.02, 0.5
 
 
 class Work(ABC):
-    """Something long to do with one connection, in steps.
+    """A long transfer over one connection, in steps.
 
-    `left` are the bytes to go. Between two steps the other end is waited for: until it has sent `awaited` bytes, or where
-    that is 0, until it has read something.
+    `left` is the number of remaining bytes. Between two steps, the event loop waits until the peer has sent `awaited`
+    bytes, or if that is 0, until it has read data.
     """
 
     left: int
@@ -36,20 +38,20 @@ class Work(ABC):
 
     @abstractmethod
     def step(self, connection: ssl.SSLSocket) -> bool:
-        """In a thread: go on until all is done, or the other end is slow; whether all is done.
+        """Continue in a thread until the transfer is complete or the peer is slow. Returns whether it is complete.
 
-        Raises `ConnectionError` where the connection is lost.
+        Raises `ConnectionError` if the connection is lost.
         """
 
 
 class Outgoing(Work):
-    """A part of a file that is to be sent. Of it only a window is mapped, and only while a thread sends."""
+    """Sends a part of a file. Only a window of it is mapped, and only while a thread sends."""
 
     def __init__(self, descriptor: int, start: int, length: int) -> None:
         self.left = length
         self._descriptor = descriptor
         self._end = start + length
-        self._begun = False  # OpenSSL is to be offered the same again
+        self._begun = False  # whether OpenSSL must get the same window again
 
     def step(self, connection: ssl.SSLSocket) -> bool:
         ends = time.monotonic() + _TURN
@@ -71,24 +73,24 @@ class Outgoing(Work):
         with (
             mmap.mmap(self._descriptor, length + skip, **where) as mapped,
             memoryview(mapped) as view,
-            view[skip:] as wanted,
+            view[skip:] as window,
         ):
             while True:
                 try:
-                    connection.send(wanted)
+                    connection.send(window)
                 except ssl.SSLWantWriteError:
                     if not _ready(connection, select.POLLOUT, _PATIENCE):
                         return False
                 except OSError as error:
-                    raise ConnectionResetError("the other end does not read on") from error
+                    raise ConnectionResetError("the peer has stopped reading") from error
                 else:
                     return True
 
 
 class Incoming(Work):
-    """The next `length` bytes of a connection. They go to `take`, in pieces that are good only while it runs.
+    """Receives the next `length` bytes and passes them to `take`, in pieces that are valid only while it runs.
 
-    Who sends slowly is waited for on the event loop, until half a piece is there, and holds no thread.
+    A slow peer occupies no thread: the event loop waits until half a piece has arrived.
     """
 
     def __init__(self, length: int, take: Callable[[memoryview], None]) -> None:
@@ -98,31 +100,31 @@ class Incoming(Work):
         self._patience = _PATIENCE
 
     def step(self, connection: ssl.SSLSocket) -> bool:
-        """Besides raises what `take` raises; what came before the end of a connection has been taken."""
+        """Receive. Also raises the exceptions of `take`. Data before the end of the connection is passed to `take`."""
         before, began = self.left, time.monotonic()
         while self.left:
             if not self._fill(connection, began + self._patience) or time.monotonic() > began + _TURN:
                 self._patience = _PATIENCE if before - self.left >= _PIECE else 0.0
-                # That much is still to come, also where OpenSSL has some of a record already.
+                # At least this much is outstanding, even if OpenSSL has buffered a part of a record.
                 self.awaited = _PIECE // 2 if self.left > _PIECE else 1
                 return not self.left
         return True
 
     def _fill(self, connection: ssl.SSLSocket, until: float) -> bool:
-        """Take a piece; whether it was a full one."""
-        filled, wanted = 0, min(self.left, len(self._buffer))
+        """Receive one piece. Returns whether it is complete."""
+        filled, size = 0, min(self.left, len(self._buffer))
         try:
-            while filled < wanted:
+            while filled < size:
                 try:
-                    read = connection.recv_into(self._buffer[filled:wanted])
+                    read = connection.recv_into(self._buffer[filled:size])
                 except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
                     if not _ready(connection, select.POLLIN, until - time.monotonic()):
                         return False
                 except OSError as error:
-                    raise ConnectionResetError("the other end does not send on") from error
+                    raise ConnectionResetError("the peer has stopped sending") from error
                 else:
                     if not read:
-                        raise ConnectionResetError("the other end has sent less than it said")
+                        raise ConnectionResetError("the peer has sent less than it announced")
                     filled += read
         finally:
             self.left -= filled
@@ -132,9 +134,9 @@ class Incoming(Work):
 
 
 class Threads:
-    """Threads that work for one event loop.
+    """The threads of one event loop.
 
-    `concurrent.futures` does the same, at some 0.2 ms for each handing over and back, which is what sending a megabyte takes.
+    `concurrent.futures` adds about 0.2 ms to each call, as much as the time to send a megabyte.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -143,7 +145,7 @@ class Threads:
         self._threads: list[threading.Thread] = []
 
     def step(self, work: Work, connection: ssl.SSLSocket) -> asyncio.Future[bool]:
-        """Do a step; the future must not be cancelled."""
+        """Run one step of a transfer in a thread. The future must not be cancelled."""
         if not self._threads:
             self._start()
         done: asyncio.Future[bool] = self._loop.create_future()
@@ -151,12 +153,12 @@ class Threads:
         return done
 
     def close(self) -> None:
-        """Let the threads end."""
+        """Stop the threads after the queued steps."""
         for _ in self._threads:
             self._steps.put(None)
 
     def _start(self) -> None:
-        """More threads than processors, since some wait for the other end."""
+        """Start more threads than processors, because some wait for their peers."""
         for number in range(min(4 * (os.cpu_count() or 1), 32)):
             self._threads.append(threading.Thread(target=self._run, name=f"tls-{number}", daemon=True))
             self._threads[-1].start()
@@ -167,14 +169,14 @@ class Threads:
             try:
                 result = work.step(connection)
             except BaseException as error:
-                self._tell(done.set_exception, error)
+                self._report(done.set_exception, error)
             else:
-                self._tell(done.set_result, result)
+                self._report(done.set_result, result)
             del step, work, connection, done
 
-    def _tell(self, tell: Callable[[Any], None], what: object) -> None:
+    def _report(self, callback: Callable[[T], None], value: T) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has been closed
-            self._loop.call_soon_threadsafe(tell, what)
+            self._loop.call_soon_threadsafe(callback, value)
 
 
 def _ready(connection: ssl.SSLSocket, event: int, seconds: float) -> bool:

@@ -1,8 +1,8 @@
-"""A server's TLS connection that is lent to threads for what is large: `asyncio.Transport` right on an OpenSSL socket.
+"""A server's TLS connection as an `asyncio.Transport` directly on an OpenSSL socket. Threads transfer large bodies.
 
-The event loops' own TLS encrypts in memory, on the loop's thread, and copies each byte several times. Here OpenSSL
-reads and writes the socket itself. `sendfile` hands it pages of the mapped file in a thread, without the interpreter's
-lock, and `receive` what comes to whoever is to have it: as many processors encrypt as there are, and the loop is free.
+The TLS of event loops encrypts in memory, on the loop's thread, and copies each byte several times. Here OpenSSL reads
+and writes the socket itself. `sendfile` passes it pages of the mapped file in a thread, without the interpreter's lock.
+`receive` passes received data to a callback in a thread. All processors can encrypt, and the loop stays free.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ import ssl
 from collections.abc import Callable
 from typing import IO, Any, NamedTuple
 
+from cumulet.common.tls_linger import linger
 from cumulet.common.tls_threads import Incoming, Outgoing, Threads, Work
 
-#: What a client gets for the handshake where nothing else is said.
+#: The default time limit of a handshake.
 HANDSHAKE_SECONDS = 30.0
-#: How long the other end gets to read the last of what it was sent, and to close.
-_LINGER_SECONDS = 5.0
-#: The most that one turn of the loop reads of one connection, and what a TLS record holds (RFC 8446, section 5.1).
+
+#: The maximum that one iteration of the loop reads from a connection, and the size of a TLS record (RFC 8446, section 5.1).
 _READ, _RECORD = 256 * 1024, 16 * 1024
-#: More than this is sent in full segments.
+#: Longer data is sent in full segments only.
 _LONG = 2 * _RECORD
 
 _HIGH_WATER, _LOW_WATER = 64 * 1024, 16 * 1024
 
 
 class Shared(NamedTuple):
-    """What the connections of one server have together."""
+    """The state that the connections of one server share."""
 
     loop: asyncio.AbstractEventLoop
     context: ssl.SSLContext
     threads: Threads
-    #: Sockets whose other end may still read; whoever closes the loop closes them.
+    #: Sockets whose peers may still read. The loop closes them when it closes.
     leaving: set[socket.socket]
-    #: Good for one turn of the loop.
+    #: A buffer for received data, which is valid for one callback of the loop.
     buffer: memoryview
     handshake: float
 
@@ -52,24 +52,24 @@ class Shared(NamedTuple):
         leaving: set[socket.socket],
         handshake: float = HANDSHAKE_SECONDS,
     ) -> Shared:
-        """With a buffer; `handshake` are the seconds that a client gets for it."""
+        """Return the state with a new buffer; `handshake` is the time limit of a handshake, in seconds."""
         return cls(loop, context, threads, leaving, memoryview(bytearray(_READ)), handshake)
 
 
 class TlsTransport(asyncio.Transport):
-    """One accepted connection. `protocol` hears of it when the handshake is done.
+    """One accepted connection. `protocol.connection_made` is called after the handshake.
 
-    Errors of the connection reach the protocol by `connection_lost`, and whoever awaits `sendfile` as
-    `ConnectionResetError`. A write that OpenSSL could not finish must be offered again unchanged, hence the queue.
+    The protocol gets an error of the connection by `connection_lost`, and a caller of `sendfile` or `receive` as
+    `ConnectionResetError`. OpenSSL requires that an unfinished write is repeated unchanged, so there is a queue.
     """
 
     def __init__(self, connection: socket.socket, shared: Shared, protocol: asyncio.Protocol) -> None:
-        """Raises `OSError` where the other end has gone."""
+        """Raises `OSError` if the client has disconnected."""
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         names = {"sockname": connection.getsockname(), "peername": connection.getpeername()}
-        self._facts: dict[str, Any] = {"sslcontext": shared.context, **names}
-        super().__init__(self._facts)
+        self._info: dict[str, object] = {"sslcontext": shared.context, **names}
+        super().__init__(self._info)
         self._socket = shared.context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
         self._fd = self._socket.fileno()
         self._loop = shared.loop
@@ -81,15 +81,15 @@ class TlsTransport(asyncio.Transport):
         self._queued = 0
         self._awaited: asyncio.Future[None] | None = None
         self._connected = self._writing_paused = self._reading_paused = False
-        self._lent = False  # a thread has the connection
+        self._lent = False  # whether a thread uses the connection
         self._closing = self._lost = False
         self._timer = self._loop.call_later(shared.handshake, self.abort)
         self._loop.add_reader(self._fd, self._handshake)
 
-    # What a protocol asks of its transport.
+    # The interface of `asyncio.Transport`.
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """As of the event loop's own transports."""
+        """Return information about the connection, with the names of asyncio's transports."""
         if self._lost:
             return super().get_extra_info(name, default)
         if name in ("socket", "ssl_object"):
@@ -99,39 +99,39 @@ class TlsTransport(asyncio.Transport):
         return super().get_extra_info(name, default)
 
     def get_protocol(self) -> asyncio.BaseProtocol:
-        """Who hears of the connection."""
+        """Return the protocol of the connection."""
         return self._protocol
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        """Another hears of it from now on, as after an upgrade to another protocol."""
+        """Replace the protocol of the connection, as after an HTTP upgrade."""
         assert isinstance(protocol, asyncio.Protocol)
         self._protocol = protocol
 
     def is_closing(self) -> bool:
-        """Whether nothing more can be written."""
+        """Return whether the transport is closing, so that nothing can be written."""
         return self._closing
 
     def is_reading(self) -> bool:
-        """Whether data is read."""
+        """Return whether the transport reads data."""
         return self._connected and not self._reading_paused and not self._closing
 
     def pause_reading(self) -> None:
-        """Read no more."""
+        """Pause reading."""
         self._reading_paused = True
         if not self._lost:
             self._loop.remove_reader(self._fd)
 
     def resume_reading(self) -> None:
-        """Read on."""
+        """Resume reading."""
         self._reading_paused = False
-        self._read_on()
+        self._start_reading()
 
     def get_write_buffer_size(self) -> int:
-        """Bytes that wait."""
+        """Return the number of bytes in the queue."""
         return self._queued
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Send, now if possible."""
+        """Send data, immediately if possible."""
         if self._closing or not data:
             return None
         if not self._queue and not self._lent:
@@ -150,11 +150,11 @@ class TlsTransport(asyncio.Transport):
         return None
 
     def _send(self, data: bytes | bytearray | memoryview) -> None:
-        """Send all of it, as OpenSSL is not asked for partial writes. Raises `OSError`."""
+        """Send all data, because partial writes are not enabled in OpenSSL. Raises `OSError`."""
         if len(data) <= _LONG:
             self._socket.send(data)
             return
-        # Of many records few segments are made. Each that goes wakes the other end.
+        # The kernel joins the records into few segments. Each segment wakes the peer.
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
         try:
             self._socket.send(data)
@@ -162,44 +162,41 @@ class TlsTransport(asyncio.Transport):
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
 
     def can_write_eof(self) -> bool:
-        """TLS has no half-closed connection that clients of HTTP know how to take."""
+        """Return false: HTTP clients do not support half-closed TLS connections."""
         return False
 
     def close(self) -> None:
-        """Send what waits, then say good-bye."""
+        """Send the queue, then close the connection."""
         if self._closing:
             return
         self._closing = True
         self._loop.remove_reader(self._fd)
         if not self._queue and not self._lent:
-            self._say_goodbye()
+            self._shut_down()
 
     def abort(self) -> None:
-        """Close at once."""
+        """Close the connection immediately."""
         self._lose(None)
 
-    # What threads do.
+    # Transfers by threads.
 
     async def sendfile(self, file: IO[bytes], offset: int, count: int) -> int:
-        """Send `count` bytes of a regular file from `offset`, after all that was written before.
-
-        Raises `ConnectionResetError`.
-        """
+        """Send `count` bytes of a regular file from `offset`, after all earlier writes. Raises `ConnectionResetError`."""
         try:
-            # Records are 16 KiB and the kernel's segments 64 KiB: only full ones are sent.
+            # Records are 16 KiB and the kernel's segments 64 KiB: send full segments only.
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
             await self._lend(Outgoing(file.fileno(), offset, count))
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
         except OSError as error:
-            self._lose(error)  # a part of the file may have gone out, so nothing else can
+            self._lose(error)  # a part of the file may have been sent, so nothing can follow
             raise ConnectionResetError("the connection was lost") from error
         return count
 
     async def receive(self, count: int, take: Callable[[memoryview], None], patience: float, least: int = 1) -> None:
-        """Hand the next `count` bytes to `take`, in a thread and past the protocol.
+        """Pass the next `count` bytes to `take`, in a thread, instead of to the protocol.
 
-        A piece is good only while `take` runs. What comes before the end of the connection, or before `patience` seconds
-        bring less than `least` bytes, is taken. Raises `ConnectionResetError`, `TimeoutError`, and what `take` raises.
+        A piece is valid only while `take` runs. Raises `ConnectionResetError` at the end of the connection, `TimeoutError`
+        if `patience` seconds bring less than `least` bytes, and the exceptions of `take`. The data before that is passed.
         """
         try:
             await self._lend(Incoming(count, take), patience, least)
@@ -208,7 +205,7 @@ class TlsTransport(asyncio.Transport):
             raise
 
     async def _lend(self, work: Work, patience: float = math.inf, least: int = 1) -> None:
-        """Let threads have the connection until some work is done. OpenSSL's are used by one thread at a time."""
+        """Let threads use the connection until the work is done, one thread at a time as OpenSSL requires."""
         if self._queue:
             await self._wait()
         if self._closing:
@@ -222,10 +219,10 @@ class TlsTransport(asyncio.Transport):
                     left, until = work.left, self._loop.time() + patience
                 elif self._loop.time() >= until:
                     raise TimeoutError
-                # What comes up to then is taken also where it is less than was awaited.
+                # After the time-out, another step takes data that is less than `awaited`.
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout_at(None if until == math.inf else until):
-                        await self._other_end(work.awaited)
+                        await self._await_peer(work.awaited)
         except asyncio.CancelledError:
             self._lose(None)  # the work is half done
             raise
@@ -235,7 +232,7 @@ class TlsTransport(asyncio.Transport):
                 self._socket.close()
             else:
                 self._flush()
-                self._read_on()
+                self._start_reading()
         if self._lost:
             raise ConnectionResetError("the connection was lost")
 
@@ -244,15 +241,15 @@ class TlsTransport(asyncio.Transport):
         try:
             return await asyncio.shield(step)
         except asyncio.CancelledError:
-            self._lose(None)  # which wakes the thread
+            self._lose(None)  # this wakes the thread
             while not step.done():
                 with contextlib.suppress(asyncio.CancelledError):
                     await asyncio.wait([step])
-            step.exception()  # nobody asks for it any more
+            step.exception()  # mark it as retrieved
             raise
 
-    async def _other_end(self, awaited: int) -> None:
-        """Wait until it has sent so many bytes, or where that is 0 read something, or the connection is lost."""
+    async def _await_peer(self, awaited: int) -> None:
+        """Wait until the peer has sent `awaited` bytes, or for 0 has read data, or until the connection is lost."""
         if awaited:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, awaited)
             self._loop.add_reader(self._fd, self._wake)
@@ -279,7 +276,7 @@ class TlsTransport(asyncio.Transport):
         if self._awaited is not None and not self._awaited.done():
             self._awaited.set_result(None)
 
-    # The life of the connection.
+    # Handshake, reading, writing, closing.
 
     def _handshake(self) -> None:
         self._loop.remove_writer(self._fd)
@@ -295,17 +292,17 @@ class TlsTransport(asyncio.Transport):
             return
         self._timer.cancel()
         self._connected = True
-        # OpenSSL decodes it each time it is asked, and every request asks who the client is.
-        self._facts["peercert"] = self._socket.getpeercert()
+        # Every request needs the certificate, and OpenSSL would decode it each time.
+        self._info["peercert"] = self._socket.getpeercert()
         self._loop.add_reader(self._fd, self._read)
         self._protocol.connection_made(self)
         if self._socket.pending():
             self._loop.call_soon(self._read)
 
-    def _read_on(self) -> None:
+    def _start_reading(self) -> None:
         if self.is_reading() and not self._lent:
             self._loop.add_reader(self._fd, self._read)
-            if self._socket.pending():  # the kernel does not know of what OpenSSL holds
+            if self._socket.pending():  # the kernel does not report the data in OpenSSL's buffer
                 self._loop.call_soon(self._read)
 
     def _read(self) -> None:
@@ -325,7 +322,7 @@ class TlsTransport(asyncio.Transport):
             failure = error
         if size:
             self._protocol.data_received(bytes(self._buffer[:size]))
-        # uvloop tells a reset only once, perhaps of a connection that still has data to read, and then nothing more.
+        # uvloop reports a reset only once, possibly while there is still data to read.
         if (
             failure is None
             and not self._lost
@@ -338,7 +335,7 @@ class TlsTransport(asyncio.Transport):
             self.close()
 
     def _flush(self) -> None:
-        """Send what waits, as much as goes."""
+        """Send as much of the queue as the socket accepts."""
         if self._lent:
             return
         try:
@@ -357,39 +354,17 @@ class TlsTransport(asyncio.Transport):
             self._loop.remove_writer(self._fd)
             self._wake()
             if self._closing and not self._lost:
-                self._say_goodbye()
+                self._shut_down()
 
-    def _say_goodbye(self) -> None:
-        """Close so that the other end can read all: a socket closed with unread data would reset the connection."""
+    def _shut_down(self) -> None:
+        """End TLS, and close the socket when the peer has read all data."""
         with contextlib.suppress(OSError, ValueError):
             self._socket.unwrap()
         self._lost = True
         self._loop.remove_writer(self._fd)
         self._timer.cancel()
         self._loop.call_soon(self._protocol.connection_lost, None)
-        plain = socket.socket(fileno=self._socket.detach())
-        self._leaving.add(plain)
-        with contextlib.suppress(OSError):
-            plain.shutdown(socket.SHUT_WR)
-
-        def drain() -> None:
-            try:
-                while plain.recv_into(self._buffer):
-                    pass
-            except BlockingIOError:
-                return
-            except OSError:
-                pass
-            end()
-
-        def end() -> None:
-            timer.cancel()
-            self._loop.remove_reader(plain.fileno())
-            self._leaving.discard(plain)
-            plain.close()
-
-        timer = self._loop.call_later(_LINGER_SECONDS, end)
-        self._loop.add_reader(plain.fileno(), drain)
+        linger(self._loop, socket.socket(fileno=self._socket.detach()), self._leaving, self._buffer)
 
     def _lose(self, error: OSError | None) -> None:
         if self._lost:
@@ -404,7 +379,7 @@ class TlsTransport(asyncio.Transport):
             self._loop.call_soon(self._protocol.connection_lost, error)
         if self._lent:
             with contextlib.suppress(OSError):
-                # Wakes the thread, which is to let go first. That of `SSLSocket` would have the thread go on without TLS.
+                # This wakes the thread, which must finish first. `SSLSocket.shutdown` would let it continue without TLS.
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
         else:
             self._socket.close()

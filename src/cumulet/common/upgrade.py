@@ -1,6 +1,6 @@
-"""HTTP connections that become something else (RFC 9110, section 7.8), as the bytes that they then carry.
+"""Upgrading HTTP connections to other protocols (RFC 9110, section 7.8), for servers and clients.
 
-For WebSockets there is aiohttp; its parser leaves other upgrades to whoever takes the connection over.
+aiohttp itself handles WebSockets. Its parser leaves the bytes of other protocols to the code that takes the connection over.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import http.client
 import io
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from aiohttp import web
 from multidict import CIMultiDict
@@ -19,7 +19,7 @@ from yarl import URL
 
 from cumulet.common.ascii import fold
 
-#: Bytes that wait for a reader before the connection is read no more.
+#: Buffered bytes at which reading from the connection pauses.
 _BUFFER = 128 * 1024
 _HEAD_LIMIT = 64 * 1024
 _BODY_LIMIT = 64 * 1024
@@ -36,18 +36,18 @@ class Carrier(NamedTuple):
     writer: asyncio.StreamWriter
 
     async def read(self) -> bytes:
-        """What comes next; nothing at the end. Raises `ConnectionError`."""
+        """Return the next bytes, empty at the end. Raises `ConnectionError`."""
         return await self.reader.read(_CHUNK)
 
     async def send(self, data: bytes) -> None:
-        """Send, and wait while the other end is slow. Raises `ConnectionError`."""
+        """Send data, and wait while the peer is slow. Raises `ConnectionError`."""
         if self.writer.is_closing():
             raise ConnectionResetError("the connection is closed")
         self.writer.write(data)
         await self.writer.drain()
 
     async def close(self) -> None:
-        """Send what waits, and close; an end that takes too long over that is left."""
+        """Send the buffered data and close. A connection that does not end in time is aborted."""
         self.writer.close()
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):
@@ -57,7 +57,7 @@ class Carrier(NamedTuple):
 
 
 class RefusedError(Exception):
-    """The server does not upgrade; what it answered instead."""
+    """The server refused the upgrade, with this response."""
 
     def __init__(self, status: int, content_type: str, body: bytes) -> None:
         super().__init__(
@@ -69,14 +69,14 @@ class RefusedError(Exception):
 
 
 class Upgraded(web.StreamResponse):
-    """The answer 101 to a request, after which its connection carries other bytes."""
+    """The response 101 to a request, after which its connection carries another protocol."""
 
     def __init__(self, protocol: str, headers: Mapping[str, str]) -> None:
         super().__init__(status=101, headers={"Connection": "Upgrade", "Upgrade": protocol, **headers})
         self.force_close()
 
     async def take(self, request: web.BaseRequest) -> Carrier:
-        """Send the answer, and take the connection over. Raises `ConnectionError`."""
+        """Send the response, and take the connection over. Raises `ConnectionError`."""
         transport = request.transport
         if transport is None:
             raise ConnectionResetError("the client is gone")
@@ -90,27 +90,27 @@ class Upgraded(web.StreamResponse):
 
 
 class _Takeover(asyncio.StreamReaderProtocol):
-    """Tells the one before it, whose connection it was, when that is lost: it cancels the handler.
+    """Reports the loss of the connection to aiohttp's protocol, which then cancels the handler.
 
-    A handler that has closed the connection itself is let go on to its end, with whatever it has to return or to raise.
+    If the handler closed the connection itself, the report waits until the handler has ended.
     """
 
     def __init__(self, reader: asyncio.StreamReader, request: web.BaseRequest) -> None:
         super().__init__(reader)
         self._before = request.protocol
         self._handler = request.task
-        self.left = False
+        self.closed_here = False
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        if self.left:
+        if self.closed_here:
             self._handler.add_done_callback(lambda _: self._before.connection_lost(exc))
         else:
             self._before.connection_lost(exc)
 
 
 class _Writer(asyncio.StreamWriter):
-    """Notes that this end has closed the connection."""
+    """Records that this end has closed the connection."""
 
     def __init__(
         self,
@@ -123,7 +123,7 @@ class _Writer(asyncio.StreamWriter):
         self._takeover = protocol
 
     def close(self) -> None:
-        self._takeover.left = True
+        self._takeover.closed_here = True
         super().close()
 
 
@@ -131,9 +131,9 @@ class _Writer(asyncio.StreamWriter):
 async def upgrade(
     url: URL, protocol: str, headers: CIMultiDict[str], context: ssl.SSLContext
 ) -> AsyncIterator[tuple[Carrier, Mapping[str, str]]]:
-    """Ask a server by POST to upgrade: the connection, and the headers of the answer.
+    """Request an upgrade by POST. Yields the connection and the headers of the response.
 
-    Raises `RefusedError` where it does not, `ConnectionError`, `OSError` and `TimeoutError` where it cannot be asked.
+    Raises `RefusedError` if the server refuses, and `ConnectionError`, `OSError` or `TimeoutError` if there is no response.
     """
     async with asyncio.timeout(_CONNECT_SECONDS):
         reader, writer = await asyncio.open_connection(url.host, url.port, ssl=context, limit=_HEAD_LIMIT)
@@ -144,28 +144,29 @@ async def upgrade(
         lines += [f"{name}: {value}" for name, value in headers.items()]
         writer.write("\r\n".join([*lines, "", ""]).encode())
         async with asyncio.timeout(_ANSWER_SECONDS):
-            status, answered = await _head(reader)
+            status, received = await _head(reader)
             if status != 101:
-                raise RefusedError(status, answered.get("Content-Type", "text/plain"), await _body(reader, answered))
-        yield carrier, answered
+                raise RefusedError(status, received.get("Content-Type", "text/plain"), await _body(reader, received))
+        yield carrier, received
     finally:
         await carrier.close()
 
 
-async def _head(reader: asyncio.StreamReader) -> tuple[int, Any]:
+async def _head(reader: asyncio.StreamReader) -> tuple[int, CIMultiDict[str]]:
+    """Read the status and the headers of a response. Raises `ConnectionResetError`."""
     try:
         raw = await reader.readuntil(b"\r\n\r\n")
         first, _, rest = raw.partition(b"\r\n")
         version, status, *_ = first.decode().split(" ")
         if not version.startswith("HTTP/1."):
-            raise ValueError("it is no HTTP")
-        return int(status), http.client.parse_headers(io.BytesIO(rest))
+            raise ValueError("it is not HTTP/1")
+        return int(status), CIMultiDict(http.client.parse_headers(io.BytesIO(rest)).items())
     except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError, http.client.HTTPException) as error:
-        raise ConnectionResetError(f"the answer cannot be read: {error}") from None
+        raise ConnectionResetError(f"the response is not valid: {error}") from None
 
 
 async def _body(reader: asyncio.StreamReader, headers: Mapping[str, str]) -> bytes:
-    """A short body, in one of the ways in which its length is told (RFC 9112, section 6)."""
+    """Read a short body of any framing (RFC 9112, section 6). A body that ends early is returned as far as it arrived."""
     body = b""
     try:
         if fold(headers.get("Transfer-Encoding", "")) == "chunked":
@@ -176,5 +177,5 @@ async def _body(reader: asyncio.StreamReader, headers: Mapping[str, str]) -> byt
             while len(body) < min(length, _BODY_LIMIT) and (piece := await reader.read(length - len(body))):
                 body += piece
     except (asyncio.IncompleteReadError, ValueError):
-        pass  # what has come says why, if anything does
+        pass  # the received part may contain the reason of the refusal
     return body

@@ -1,6 +1,6 @@
-"""Stands in for Microsoft Entra ID, for everyone who needs a token.
+"""Stands in for Microsoft Entra ID, for every client that needs an access token.
 
-It keeps applications, service principals, their secrets and the roles that they are given. It issues and publishes
-the keys of OAuth2 access tokens, answers Microsoft Graph, and is the front door's provider of
-`Microsoft.Authorization`.
+It stores applications, service principals, their credentials and their role assignments. It issues OAuth2 access tokens
+and publishes the keys that verify them. It serves Microsoft Graph, and to the front door the resource providers
+`Microsoft.Authorization` and `Microsoft.ManagedIdentity`.
 """

@@ -1,6 +1,6 @@
-"""What role definitions and role assignments have in common as resources of `Microsoft.Authorization`.
+"""Routes and parameters that role definitions and role assignments share as resources of `Microsoft.Authorization`.
 
-Both are on a scope of any depth, named by a GUID, and served to the front door alone, which has authorised the call.
+Both are on a scope of any depth and named by a GUID. Only the front door can call them, after it has authorised the call.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ _GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE |
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
-def routes(kind: str, listed: Handler, got: Handler, put: Handler, deleted: Handler) -> list[web.RouteDef]:
-    """The paths of a type of resource, at every scope."""
-    provided = f"{fixed('providers', 'providers')}/{fixed('Microsoft.Authorization', 'namespace')}"
-    every = f"/{{scope:(?:.*/)?}}{provided}/{fixed(kind, 'type')}"
-    one = f"{every}/{{name}}"
-    return [web.get(every, listed), web.get(one, got), web.put(one, put), web.delete(one, deleted)]
+def routes(kind: str, list_: Handler, get: Handler, put: Handler, delete: Handler) -> list[web.RouteDef]:
+    """Return the routes of a type of resource, at every scope."""
+    provider = f"{fixed('providers', 'providers')}/{fixed('Microsoft.Authorization', 'namespace')}"
+    collection = f"/{{scope:(?:.*/)?}}{provider}/{fixed(kind, 'type')}"
+    item = f"{collection}/{{name}}"
+    return [web.get(collection, list_), web.get(item, get), web.put(item, put), web.delete(item, delete)]
 
 
 def scope_of(request: web.Request) -> str:
-    """The scope in a path, `/` where it has none."""
+    """Return the scope in a path, `/` if it has none."""
     return "/" + request.match_info["scope"].strip("/")
 
 
 def guid_of(request: web.Request) -> str:
-    """The name in a path, in lower case. Raises `ArmError` 400 where it is not a GUID."""
+    """Return the name in a path, in lower case. Raises `ArmError` 400 if it is not a GUID."""
     name = request.match_info["name"]
     if not _GUID.fullmatch(name):
         raise ArmError(400, "InvalidRequestUri", f"The name '{name[:100]}' in the request URI must be a GUID.")
@@ -41,12 +41,12 @@ def guid_of(request: web.Request) -> str:
 
 
 def caller_of(request: web.Request) -> str:
-    """The object id of who called the front door."""
+    """Return the object id of the front door's caller."""
     return request.headers.get("x-ms-client-object-id", "")
 
 
 def filter_of(request: web.Request, fields: Collection[str], functions: Collection[str]) -> list[Term]:
-    """The terms of `$filter`. Raises `ArmError` 400 where one is not on these."""
+    """Return the terms of `$filter`. Raises `ArmError` 400 for any other field or function."""
     try:
         terms = conjunction(request.query.get("$filter", ""))
     except FilterError as error:

@@ -1,7 +1,7 @@
 """Microsoft Graph v1.0: applications, service principals and their credentials, as `az ad` uses them.
 
-Any principal of the tenant may read. Changing the directory asks for the right to assign roles on the subscription
-(Owner has it); an application's own principal may also renew its own secrets.
+Every principal of the tenant can read. Changes need the right to assign roles on the subscription, which Owner has. The
+principal of an application can also renew the application's secrets.
 """
 
 from __future__ import annotations
@@ -9,24 +9,32 @@ from __future__ import annotations
 import sqlite3
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
 
 import jwt
 import msgspec
 from aiohttp import web
 
 from cumulet.common import clock
-from cumulet.common.arm import ArmError, json_response, read_json
+from cumulet.common.arm import ArmError, json_response, read_body
 from cumulet.common.ascii import fold
 from cumulet.common.entra import GRAPH_AUDIENCE, bearer_token
 from cumulet.common.odata import FilterError, Term, conjunction, page
 from cumulet.common.rbac import allowed
-from cumulet.identity import objects, secrets
-from cumulet.identity.keys import SigningKeys
-from cumulet.identity.objects import Item
+from cumulet.identity import client_secrets, graph_objects
+from cumulet.identity.graph_objects import (
+    AddPasswordRequest,
+    ApplicationRequest,
+    DirectoryObject,
+    Item,
+    ObjectPatch,
+    PasswordCredentialRequest,
+    RemovePasswordRequest,
+    ServicePrincipalRequest,
+)
+from cumulet.identity.signing_keys import SigningKeys
 from cumulet.identity.store import Application, Directory, Principal
 
-#: The routes of Graph, each of which asks for a token: `Graph.routes` makes no other.
+#: The routes of Graph, all that `Graph.routes` returns. Each requires a token.
 OPEN = frozenset(
     {
         *(
@@ -46,15 +54,31 @@ OPEN = frozenset(
 
 _WRITE = "Microsoft.Authorization/roleAssignments/write"
 
-#: Credentials that one application may have.
+#: The maximum number of credentials of an application, of each kind.
 _CREDENTIALS = 50
 
 _IDS = 1000
+_BAD_REQUEST = "Request_BadRequest"
 
-Caller = dict[str, Any]
 _Handler = Callable[[web.Request], Awaitable[web.Response]]
 _Find = Callable[[str, str], Sequence[Item]]
-_Change = Callable[[Item, dict[str, Any]], Awaitable[web.Response]]
+_Change = Callable[[Item, web.Request], Awaitable[web.Response]]
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """The service principal that a token identifies."""
+
+    object_id: str
+    app_id: str
+
+
+class _Ids(msgspec.Struct):
+    ids: list[str]
+
+
+class _List(msgspec.Struct, omit_defaults=True):
+    value: list[DirectoryObject | dict[str, object]]
+    next_link: str | None = msgspec.field(name="@odata.nextLink", default=None)
 
 
 class Graph:
@@ -71,7 +95,7 @@ class Graph:
         self._subscription = f"/subscriptions/{subscription}"
 
     def routes(self) -> list[web.RouteDef]:
-        """What is served; `(appId='…')` is an alternate key for the object id."""
+        """Return the routes; `(appId='…')` is an alternate key for the object id."""
         return [
             *self._collection("applications", self._directory.applications, self._create_application),
             *self._collection("servicePrincipals", self._directory.principals, self._create_principal),
@@ -95,22 +119,22 @@ class Graph:
             ]
         return routes
 
-    # Who calls.
+    # Authentication and authorization.
 
     def _caller(self, request: web.Request) -> Caller:
         token = bearer_token(request.headers.get("Authorization", ""))
         if not token:
             raise ArmError(401, "InvalidAuthenticationToken", "Access token is empty.")
         try:
-            caller = self._keys.verify(token, self._audiences, self._issuer)
+            claims = self._keys.verify(token, self._audiences, self._issuer)
         except jwt.InvalidTokenError as error:
             raise ArmError(401, "InvalidAuthenticationToken", f"Access token validation failure. {error}.") from None
-        if not self._directory.principals("id", caller["oid"]):
+        if not self._directory.principals("id", claims.oid):
             raise ArmError(401, "InvalidAuthenticationToken", "The principal of the access token was deleted.")
-        return caller
+        return Caller(claims.oid, claims.appid)
 
     def _may_change(self, caller: Caller) -> bool:
-        assignments = self._directory.role_assignments("principal_id", caller["oid"])
+        assignments = self._directory.role_assignments("principal_id", caller.object_id)
         return allowed(_WRITE, self._subscription, assignments, self._directory.role_definitions())
 
     def _demand_change(self, request: web.Request) -> None:
@@ -131,27 +155,25 @@ class Graph:
             self._caller(request)
             try:
                 terms = conjunction(request.query.get("$filter", ""))
-                found, more = page(self._fitting(find, terms), request.query)
+                items, token = page(self._matching(find, terms), request.query)
             except FilterError as error:
                 raise ArmError(400, "Request_UnsupportedQuery", str(error)) from None
-            answer: dict[str, Any] = {"value": [_selected(self._show(item), request) for item in found]}
-            if more is not None:
-                answer["@odata.nextLink"] = (
-                    f"{self._base_url}{request.rel_url.update_query({'$skiptoken': more}).raw_path_qs}"
-                )
-            return json_response(answer)
+            link = None
+            if token is not None:
+                link = f"{self._base_url}{request.rel_url.update_query({'$skiptoken': token}).raw_path_qs}"
+            return json_response(_List([_selected(self._show(item), request) for item in items], link))
 
         return handler
 
     @staticmethod
-    def _fitting(find: _Find, terms: Sequence[Term]) -> list[Item]:
+    def _matching(find: _Find, terms: Sequence[Term]) -> list[Item]:
         indexed = {"id": "id", "appid": "app_id", "serviceprincipalnames": "app_id"}
         key = next((term for term in terms if term.operator == "eq" and term.name in indexed), None)
-        found = find(indexed[key.name], fold(key.value)) if key is not None else find("", "")
-        return [item for item in found if objects.fits(terms, item)]
+        items = find(indexed[key.name], fold(key.value)) if key is not None else find("", "")
+        return [item for item in items if graph_objects.matches(terms, item)]
 
     async def _unknown(self, request: web.Request) -> web.Response:
-        """What there is no route for, in Graph's words."""
+        """Raises `ArmError` 404 in Graph's words, for a path without a route."""
         self._caller(request)
         segment = request.match_info["rest"].partition("/")[0][:100]
         raise ArmError(404, "Request_ResourceNotFound", f"Resource not found for the segment '{segment}'.")
@@ -162,18 +184,17 @@ class Graph:
 
     async def _get_by_ids(self, request: web.Request) -> web.Response:
         self._caller(request)
-        body = await read_json(request)
-        ids = body.get("ids")
-        if not isinstance(ids, list) or len(ids) > _IDS or not all(isinstance(id_, str) for id_ in ids):
-            raise ArmError(400, "Request_BadRequest", f"ids must be a list of at most {_IDS} strings.")
-        found = [item for id_ in dict.fromkeys(ids) for item in self._objects("id", fold(id_))]
-        return json_response({"value": [self._show(item) for item in found]})
+        ids = (await read_body(request, _Ids, _BAD_REQUEST)).ids
+        if len(ids) > _IDS:
+            raise ArmError(400, _BAD_REQUEST, f"ids must be a list of at most {_IDS} strings.")
+        items = [item for id_ in dict.fromkeys(ids) for item in self._objects("id", fold(id_))]
+        return json_response(_List([self._show(item) for item in items]))
 
     def _objects(self, column: str, value: str) -> Sequence[Item]:
         return [*self._directory.principals(column, value), *self._directory.applications(column, value)]
 
-    def _show(self, item: Item) -> dict[str, Any]:
-        return objects.show(item, self._directory)
+    def _show(self, item: Item) -> DirectoryObject:
+        return graph_objects.show(item, self._directory)
 
     # Changing.
 
@@ -181,7 +202,7 @@ class Graph:
         async def handler(request: web.Request) -> web.Response:
             caller = self._caller(request)
             item = _one(find, request)
-            if not (self._may_change(caller) or (own and caller["appid"] == item.app_id)):
+            if not (self._may_change(caller) or (own and caller.app_id == item.app_id)):
                 raise _denied()
             if self._directory.managed_identities("app_id", item.app_id):
                 raise ArmError(
@@ -189,17 +210,16 @@ class Graph:
                     "Authorization_RequestDenied",
                     "A managed identity is changed and deleted by its resource, and has no credentials.",
                 )
-            return await change(item, await read_json(request))
+            return await change(item, request)
 
         return handler
 
     async def _create_application(self, request: web.Request) -> web.Response:
         self._demand_change(request)
-        body = await read_json(request)
-        application = Application(str(uuid.uuid4()), str(uuid.uuid4()), objects.read_name(body), clock.rfc3339())
-        certificates = []
-        if body.get("keyCredentials"):
-            certificates = objects.read_certificates(body, [], application.id, None)
+        body = await read_body(request, ApplicationRequest, _BAD_REQUEST)
+        name = graph_objects.check_name(body.display_name)
+        application = Application(str(uuid.uuid4()), str(uuid.uuid4()), name, clock.rfc3339())
+        certificates = graph_objects.certificates(body.key_credentials or (), [], application.id, None)
         try:
             await self._directory.add(application, *certificates)
         except sqlite3.IntegrityError:
@@ -208,13 +228,11 @@ class Graph:
 
     async def _create_principal(self, request: web.Request) -> web.Response:
         self._demand_change(request)
-        app_id = fold(str((await read_json(request)).get("appId", "")))
-        found = self._directory.applications("app_id", app_id)
-        if not found:
-            raise ArmError(
-                400, "Request_BadRequest", f"The appId '{app_id}' does not reference a valid application object."
-            )
-        principal = Principal(str(uuid.uuid4()), app_id, found[0].display_name)
+        app_id = fold((await read_body(request, ServicePrincipalRequest, _BAD_REQUEST)).app_id)
+        applications = self._directory.applications("app_id", app_id)
+        if not applications:
+            raise ArmError(400, _BAD_REQUEST, f"The appId '{app_id}' does not reference a valid application object.")
+        principal = Principal(str(uuid.uuid4()), app_id, applications[0].display_name)
         try:
             await self._directory.add(principal)
         except sqlite3.IntegrityError:
@@ -225,45 +243,46 @@ class Graph:
             ) from None
         return json_response(self._show(principal), 201)
 
-    async def _patch(self, item: Item, body: dict[str, Any]) -> web.Response:
-        """The name and the certificates; other fields mean nothing here and are left."""
-        name = objects.read_name(body) if "displayName" in body else item.display_name
-        if "keyCredentials" in body:
-            application_id = objects.application_of(item, self._directory)
+    async def _patch(self, item: Item, request: web.Request) -> web.Response:
+        """Change the name and the certificates. Other properties are not supported and are ignored."""
+        body = await read_body(request, ObjectPatch, _BAD_REQUEST)
+        name = item.display_name
+        if body.display_name is not msgspec.UNSET:
+            name = graph_objects.check_name(body.display_name)
+        if body.key_credentials is not msgspec.UNSET:
+            application_id = graph_objects.application_of(item, self._directory)
             principal_id = item.id if isinstance(item, Principal) else None
-            known = self._directory.certificates(application_id)
-            mine = [certificate for certificate in known if certificate.principal_id == principal_id]
-            wanted = objects.read_certificates(body, mine, application_id, principal_id)
-            if len(known) - len(mine) + len(wanted) > _CREDENTIALS:
+            existing = self._directory.certificates(application_id)
+            old = [certificate for certificate in existing if certificate.principal_id == principal_id]
+            new = graph_objects.certificates(body.key_credentials, old, application_id, principal_id)
+            if len(existing) - len(old) + len(new) > _CREDENTIALS:
                 raise _too_many()
             try:
-                await self._directory.replace_certificates(mine, wanted)
+                await self._directory.replace_certificates(old, new)
             except sqlite3.IntegrityError:
                 raise _key_id_taken() from None
         if name != item.display_name:
             await self._directory.put(msgspec.structs.replace(item, display_name=name))
         return web.Response(status=204)
 
-    async def _delete(self, item: Item, _: dict[str, Any]) -> web.Response:
-        """An application goes with its principal; a principal goes alone."""
+    async def _delete(self, item: Item, _: web.Request) -> web.Response:
+        """Delete an application with its principal, or a principal alone."""
         if isinstance(item, Application):
             await self._directory.remove_application(item.app_id)
         else:
             await self._directory.remove_principal(item.id)
         return web.Response(status=204)
 
-    async def _add_password(self, item: Item, body: dict[str, Any]) -> web.Response:
-        wanted = body.get("passwordCredential")
-        wanted = {} if wanted is None else wanted
-        if not isinstance(wanted, dict):
-            raise ArmError(400, "Request_BadRequest", "passwordCredential must be an object.")
-        starts, ends = objects.read_life(wanted)
-        name = objects.read_name(wanted) if wanted.get("displayName") is not None else None
-        application_id = objects.application_of(item, self._directory)
+    async def _add_password(self, item: Item, request: web.Request) -> web.Response:
+        body = await read_body(request, AddPasswordRequest, _BAD_REQUEST)
+        requested = body.password_credential or PasswordCredentialRequest()
+        starts, ends = graph_objects.validity(requested)
+        name = graph_objects.check_name(requested.display_name) if requested.display_name is not None else None
+        application_id = graph_objects.application_of(item, self._directory)
         if len(self._directory.secrets(application_id)) >= _CREDENTIALS:
             raise _too_many()
-        text = secrets.new_text()
-        secret = await secrets.new_secret(
+        text = client_secrets.new_text()
+        secret = await client_secrets.new_secret(
             application_id,
             text,
             principal_id=item.id if isinstance(item, Principal) else None,
@@ -274,39 +293,40 @@ class Graph:
         try:
             await self._directory.add(secret)
         except sqlite3.IntegrityError:
-            raise _not_found(item.id) from None  # it was deleted just now
-        return json_response(objects.show_secret(secret, text))
+            raise _not_found(item.id) from None  # another request has deleted it
+        return json_response(graph_objects.show_secret(secret, text))
 
-    async def _remove_password(self, item: Item, body: dict[str, Any]) -> web.Response:
-        key_id = fold(str(body.get("keyId", "")))
+    async def _remove_password(self, item: Item, request: web.Request) -> web.Response:
+        key_id = fold((await read_body(request, RemovePasswordRequest, _BAD_REQUEST)).key_id)
         principal_id = item.id if isinstance(item, Principal) else None
-        for secret in self._directory.secrets(objects.application_of(item, self._directory)):
+        for secret in self._directory.secrets(graph_objects.application_of(item, self._directory)):
             if secret.key_id == key_id and secret.principal_id == principal_id:
                 await self._directory.remove_secret(key_id)
                 return web.Response(status=204)
-        raise ArmError(400, "Request_BadRequest", f"No password credential found with keyId '{key_id[:100]}'.")
+        raise ArmError(400, _BAD_REQUEST, f"No password credential found with keyId '{key_id[:100]}'.")
 
 
 def _none(_column: str, _value: str) -> Sequence[Item]:
-    """The tenant has no users and no groups."""
+    """Return nothing: the tenant has no users and no groups."""
     return []
 
 
 def _one(find: _Find, request: web.Request) -> Item:
     by_app_id = "app_id" in request.match_info
     value = request.match_info["app_id" if by_app_id else "id"]
-    found = find("app_id" if by_app_id else "id", fold(value))
-    if not found:
+    items = find("app_id" if by_app_id else "id", fold(value))
+    if not items:
         raise _not_found(value)
-    return found[0]
+    return items[0]
 
 
-def _selected(shown: dict[str, Any], request: web.Request) -> dict[str, Any]:
-    """The fields that `$select` asks for, and the id."""
+def _selected(shown: DirectoryObject, request: web.Request) -> DirectoryObject | dict[str, object]:
+    """Return the properties that `$select` names and the id, or the whole object without `$select`."""
     if not request.query.get("$select"):
         return shown
-    wanted = {fold(name.strip()) for name in request.query["$select"].split(",")} | {"id"}
-    return {name: value for name, value in shown.items() if fold(name) in wanted}
+    names = {fold(name.strip()) for name in request.query["$select"].split(",")} | {"id"}
+    properties: dict[str, object] = msgspec.to_builtins(shown)
+    return {name: value for name, value in properties.items() if fold(name) in names}
 
 
 def _not_found(value: str) -> ArmError:
@@ -322,8 +342,8 @@ def _denied() -> ArmError:
 
 
 def _too_many() -> ArmError:
-    return ArmError(400, "KeyLimitReached", f"An application has at most {_CREDENTIALS} credentials of a kind.")
+    return ArmError(400, "KeyLimitReached", f"An application can have at most {_CREDENTIALS} credentials of a kind.")
 
 
 def _key_id_taken() -> ArmError:
-    return ArmError(400, "Request_BadRequest", "keyCredentials: a 'keyId' is in use.")
+    return ArmError(400, _BAD_REQUEST, "keyCredentials: a 'keyId' is already in use.")

@@ -1,6 +1,6 @@
-"""The Microsoft identity platform's v2.0 end points: OpenID discovery, keys, and client credentials (RFC 6749, 4.4).
+"""The Microsoft identity platform's v2.0 endpoints: OpenID discovery, keys, and client credentials (RFC 6749, section 4.4).
 
-Errors have OAuth2's form with Entra's own codes in their description.
+Errors have OAuth2's form, with Entra's own codes in their description.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable
-from typing import Any
 from urllib.parse import parse_qsl, unquote_plus
 
+import msgspec
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter
 
@@ -22,8 +22,8 @@ from cumulet.common.ascii import fold
 from cumulet.common.config import Address
 from cumulet.common.entra import ARM_AUDIENCE, GRAPH_AUDIENCE, arm_audiences
 from cumulet.common.room import peer_room
-from cumulet.identity.clients import Client, Clients, OAuthError
-from cumulet.identity.keys import TOKEN_LIFE, SigningKeys
+from cumulet.identity.client_authentication import Client, ClientAuthentication, OAuthError
+from cumulet.identity.signing_keys import TOKEN_LIFE, SigningKeys
 from cumulet.identity.store import Directory
 
 log = logging.getLogger(__name__)
@@ -32,20 +32,64 @@ _FORM = "application/x-www-form-urlencoded"
 _FIELDS = 50
 _LONGEST_AUDIENCE = 1024
 
-#: RFC 6749, 5.1: nobody on the way keeps an answer with a token in it.
-_NOT_KEPT = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+#: A response with a token must not be cached (RFC 6749, section 5.1).
+_NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 
 _DISCOVERY = "/{tenant}/v2.0/.well-known/openid-configuration"
 _KEYS = "/{tenant}/discovery/v2.0/keys"
 _TOKEN = "/{tenant}/oauth2/v2.0/token"  # noqa: S105
-#: Routes that anybody may call: what is published, and where credentials are checked.
+#: The routes that need no token: public documents, and the token endpoint, which checks credentials itself.
 OPEN = frozenset({_DISCOVERY, _KEYS, _TOKEN})
 
 _Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
+class OpenIdConfiguration(msgspec.Struct, frozen=True, kw_only=True):
+    """The metadata of the provider (OpenID Connect Discovery 1.0, section 3), with Entra's additions."""
+
+    issuer: str
+    token_endpoint: str
+    #: MSAL requires it, also for grants that never use it.
+    authorization_endpoint: str
+    jwks_uri: str
+    token_endpoint_auth_methods_supported: tuple[str, ...] = (
+        "client_secret_post",
+        "client_secret_basic",
+        "private_key_jwt",
+        "tls_client_auth",
+    )
+    token_endpoint_auth_signing_alg_values_supported: tuple[str, ...] = ("RS256", "PS256")
+    response_types_supported: tuple[str, ...] = ("token",)
+    grant_types_supported: tuple[str, ...] = ("client_credentials",)
+    subject_types_supported: tuple[str, ...] = ("pairwise",)
+    id_token_signing_alg_values_supported: tuple[str, ...] = ("RS256",)
+    scopes_supported: tuple[str, ...] = ("openid",)
+    tenant_region_scope: str = "WW"
+    cloud_instance_name: str
+
+
+class TokenResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """An access token (RFC 6749, section 5.1), with Entra's `ext_expires_in`; times are in seconds."""
+
+    token_type: str = "Bearer"  # noqa: S105
+    expires_in: int = TOKEN_LIFE
+    ext_expires_in: int = TOKEN_LIFE
+    access_token: str
+
+
+class TokenError(msgspec.Struct, frozen=True):
+    """An error of the token endpoint (RFC 6749, section 5.2), with Entra's codes and ids."""
+
+    error: str
+    error_description: str
+    error_codes: list[int]
+    timestamp: str
+    trace_id: str
+    correlation_id: str
+
+
 class TokenEndpoint:
-    """Serves `/{tenant}/…`; `issuer` is the base URL that tokens name, `arm` where the front door listens."""
+    """Serves `/{tenant}/…`. `issuer` is the `iss` of its tokens, and `arm` the address of the front door."""
 
     def __init__(
         self,
@@ -62,14 +106,14 @@ class TokenEndpoint:
         self._token_url = f"{base_url}/{tenant}/oauth2/v2.0/token"
         self.issuer = f"{base_url}/{tenant}/v2.0"
         names = {fold(name): ARM_AUDIENCE for name in arm_audiences(arm)} | {fold(base_url): GRAPH_AUDIENCE}
-        self._clients = Clients(directory, tenant, [self._token_url, self.issuer], names)
-        self._issued = Counter("identity_tokens_issued", "Access tokens given out.", registry=metrics)
+        self._clients = ClientAuthentication(directory, tenant, [self._token_url, self.issuer], names)
+        self._issued = Counter("identity_tokens_issued", "Access tokens issued.", registry=metrics)
         self._refused = Counter(
-            "identity_requests_refused", "Requests refused, by OAuth2's error.", ["error"], registry=metrics
+            "identity_requests_refused", "Refused requests by OAuth2's error.", ["error"], registry=metrics
         )
 
     def routes(self) -> list[web.RouteDef]:
-        """What is served."""
+        """Return the routes."""
         return [
             web.get(_DISCOVERY, self._in_tenant(self._discovery)),
             web.get(_KEYS, self._in_tenant(self._jwks)),
@@ -77,9 +121,9 @@ class TokenEndpoint:
         ]
 
     def _in_tenant(self, handler: _Handler) -> _Handler:
-        """Answer for the one tenant, by any of the names that it goes by, and failures in OAuth2's form."""
+        """Return a handler that accepts the names of the one tenant, and returns errors in OAuth2's form."""
 
-        async def answer(request: web.Request) -> web.Response:
+        async def guarded(request: web.Request) -> web.Response:
             try:
                 tenant = request.match_info["tenant"]
                 if fold(tenant) not in (self._tenant, "common", "organizations"):
@@ -93,32 +137,18 @@ class TokenEndpoint:
             except OAuthError as error:
                 return self._refusal(error, request)
 
-        return answer
+        return guarded
 
     async def _discovery(self, _: web.Request) -> web.Response:
         base = f"{self._base_url}/{self._tenant}"
         return json_response(
-            {
-                "issuer": self.issuer,
-                "token_endpoint": self._token_url,
-                # MSAL wants to read this one, also for grants that never use it.
-                "authorization_endpoint": f"{base}/oauth2/v2.0/authorize",
-                "jwks_uri": f"{base}/discovery/v2.0/keys",
-                "token_endpoint_auth_methods_supported": [
-                    "client_secret_post",
-                    "client_secret_basic",
-                    "private_key_jwt",
-                    "tls_client_auth",
-                ],
-                "token_endpoint_auth_signing_alg_values_supported": ["RS256", "PS256"],
-                "response_types_supported": ["token"],
-                "grant_types_supported": ["client_credentials"],
-                "subject_types_supported": ["pairwise"],
-                "id_token_signing_alg_values_supported": ["RS256"],
-                "scopes_supported": ["openid"],
-                "tenant_region_scope": "WW",
-                "cloud_instance_name": self._base_url.removeprefix("https://"),
-            }
+            OpenIdConfiguration(
+                issuer=self.issuer,
+                token_endpoint=self._token_url,
+                authorization_endpoint=f"{base}/oauth2/v2.0/authorize",
+                jwks_uri=f"{base}/discovery/v2.0/keys",
+                cloud_instance_name=self._base_url.removeprefix("https://"),
+            )
         )
 
     async def _jwks(self, _: web.Request) -> web.Response:
@@ -137,12 +167,12 @@ class TokenEndpoint:
         audience = _audience(form.get("scope", ""))
         client = await self._clients.authenticate(form, audience, peer_room(request))
         self._issued.inc()
-        return json_response(self._issue(client, audience), headers=_NOT_KEPT)
+        return json_response(self._issue(client, audience), headers=_NO_STORE)
 
-    def _issue(self, client: Client, audience: str) -> dict[str, Any]:
+    def _issue(self, client: Client, audience: str) -> TokenResponse:
         now = int(time.time())
         principal = client.principal
-        claims: dict[str, Any] = {
+        claims: dict[str, str | int] = {
             "aud": audience,
             "iss": self.issuer,
             "iat": now,
@@ -160,36 +190,32 @@ class TokenEndpoint:
         }
         if client.resource_id is not None:
             claims["xms_mirid"] = client.resource_id
-        return {
-            "token_type": "Bearer",
-            "expires_in": TOKEN_LIFE,
-            "ext_expires_in": TOKEN_LIFE,
-            "access_token": self._keys.sign(claims),
-        }
+        return TokenResponse(access_token=self._keys.sign(claims))
 
     def _refusal(self, error: OAuthError, request: web.Request) -> web.Response:
         trace = str(uuid.uuid4())
         moment = clock.now().strftime("%Y-%m-%d %H:%M:%SZ")
         correlation = request.headers.get("client-request-id", "")
-        body = {
-            "error": error.error,
-            "error_description": f"AADSTS{error.code}: {error} Trace ID: {trace} Timestamp: {moment}",
-            "error_codes": [error.code],
-            "timestamp": moment,
-            "trace_id": trace,
-            "correlation_id": correlation if correlation.isprintable() and 0 < len(correlation) <= 64 else trace,
-        }
-        headers = dict(_NOT_KEPT)
+        body = TokenError(
+            error=error.error,
+            error_description=f"AADSTS{error.code}: {error} Trace ID: {trace} Timestamp: {moment}",
+            error_codes=[error.code],
+            timestamp=moment,
+            trace_id=trace,
+            correlation_id=correlation if correlation.isprintable() and 0 < len(correlation) <= 64 else trace,
+        )
+        headers = dict(_NO_STORE)
         if error.retry_after is not None:
             headers["Retry-After"] = str(error.retry_after)
         if error.status == 401 and "Authorization" in request.headers:
-            headers["WWW-Authenticate"] = f'Basic realm="{self._tenant}"'  # RFC 6749, 5.2
+            headers["WWW-Authenticate"] = f'Basic realm="{self._tenant}"'  # RFC 6749, section 5.2
         self._refused.labels(error.error).inc()
         log.info("token refused: AADSTS%d: %s", error.code, error, extra={"trace": trace})
         return json_response(body, error.status, headers)
 
 
 async def _form(request: web.Request) -> dict[str, str]:
+    """Return the parameters of a form, each of which may be given once. Raises `OAuthError`."""
     if request.content_type != _FORM:
         raise _bad(f"The content type must be {_FORM}.")
     try:
@@ -206,7 +232,7 @@ async def _form(request: web.Request) -> dict[str, str]:
 
 
 def _basic(authorization: str) -> dict[str, str]:
-    """Client id and secret in a Basic header, each form-encoded (RFC 6749, 2.3.1)."""
+    """Return the client id and secret in a Basic header, each form-encoded (RFC 6749, section 2.3.1)."""
     scheme, _, encoded = authorization.partition(" ")
     if fold(scheme) != "basic":
         return {}
@@ -218,7 +244,7 @@ def _basic(authorization: str) -> dict[str, str]:
 
 
 def _audience(scope: str) -> str:
-    """What a token is asked for: the one scope, less its `/.default`."""
+    """Return the audience of the one requested scope, which is the scope without `/.default`. Raises `OAuthError`."""
     audience = scope.removesuffix("/.default")
     if (
         audience == scope

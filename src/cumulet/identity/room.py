@@ -1,4 +1,4 @@
-"""The room's life: take in the first principals, then serve OAuth2, Graph and two resource providers on one address."""
+"""The room's process: registers the first principals, then serves OAuth2, Graph and two resource providers."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from cumulet.common.health import HEALTH, health_routes
 from cumulet.common.rbac import BUILT_IN_ROLES, RoleAssignment
 from cumulet.common.room import Room
 from cumulet.common.tasks import task_set, wait_for
-from cumulet.identity import graph, oauth, secrets
-from cumulet.identity.assignments import RoleAssignments
-from cumulet.identity.definitions import RoleDefinitions
+from cumulet.identity import client_secrets, graph, oauth
 from cumulet.identity.graph import Graph
-from cumulet.identity.keys import SigningKeys
-from cumulet.identity.managed import ManagedIdentities
+from cumulet.identity.managed_identities import ManagedIdentities
 from cumulet.identity.oauth import TokenEndpoint
+from cumulet.identity.role_assignments import RoleAssignments
+from cumulet.identity.role_definitions import RoleDefinitions
+from cumulet.identity.signing_keys import SigningKeys
 from cumulet.identity.store import Application, Directory, Principal
 
-#: What is open to others than the front door: Graph asks for a token itself, and the token end points for credentials.
+#: The routes that clients besides the front door can call. Graph requires a token, the token endpoint credentials.
 OPEN = HEALTH | graph.OPEN | oauth.OPEN
 
-#: Seconds between two looks at the age of the signing keys.
+#: Seconds between two checks of the age of the signing keys.
 _MAINTENANCE = 1800.0
 
 
 async def serve(room: Room) -> None:
-    """Serve until told to stop."""
+    """Serve until the room is stopped."""
     config = room.config
     directory = Directory(room.data_dir / "identity.db")
     directory.open()
     try:
         keys = SigningKeys(directory)
         await keys.maintain()
-        await _take_in(room, directory)
+        await _register_first_principals(room, directory)
         base_url = config.url("identity")
         metrics = CollectorRegistry()
         tokens = TokenEndpoint(directory, keys, base_url, config.tenant_id, config.addresses["arm"], metrics)
@@ -63,8 +63,8 @@ async def _maintain(keys: SigningKeys, stopping: asyncio.Event) -> None:
         await keys.maintain()
 
 
-async def _take_in(room: Room, directory: Directory) -> None:
-    """Register the principals that the installation was made with, each once."""
+async def _register_first_principals(room: Room, directory: Directory) -> None:
+    """Register the principals of the installation's credential files that are not registered yet."""
     roles = {role.role_name: role.name for role in BUILT_IN_ROLES.values()}
     for path in sorted((room.config.data_dir / "credentials").glob("*.json")):
         credential = read_credential(path)
@@ -74,7 +74,7 @@ async def _take_in(room: Room, directory: Directory) -> None:
         await directory.add(
             application,
             Principal(credential.object_id, credential.client_id, credential.display_name),
-            await secrets.new_secret(application.id, credential.client_secret),
+            await client_secrets.new_secret(application.id, credential.client_secret),
             *(
                 RoleAssignment(str(uuid.uuid4()), credential.object_id, roles[role], scope)
                 for role, scope in credential.roles

@@ -1,10 +1,10 @@
-"""The directory's state: applications, service principals, secrets, roles and signing keys, in one SQL file."""
+"""The directory's state: applications, service principals, credentials, roles and signing keys, in one SQLite file."""
 
 from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -63,7 +63,7 @@ _MIGRATIONS = [
 
 
 class Application(msgspec.Struct, frozen=True):
-    """An application registration; `app_id` is what clients call the client id."""
+    """An application registration; `app_id` is its client id."""
 
     id: str
     app_id: str
@@ -72,7 +72,7 @@ class Application(msgspec.Struct, frozen=True):
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """The service principal of an application in the tenant; `id` is what roles are given to."""
+    """The service principal of an application in the tenant; role assignments refer to its `id`."""
 
     id: str
     app_id: str
@@ -80,9 +80,9 @@ class Principal(msgspec.Struct, frozen=True):
 
 
 class Secret(msgspec.Struct, frozen=True):
-    """A client secret: its hash, the three characters that remind of it, and its life in RFC 3339.
+    """A client secret: its hash, its first three characters (`hint`), and its validity period in RFC 3339.
 
-    `principal_id` is set where it was given to the service principal and not to the application itself.
+    `principal_id` is set if the secret belongs to the service principal and not to the application.
     """
 
     key_id: str
@@ -96,9 +96,9 @@ class Secret(msgspec.Struct, frozen=True):
 
 
 class Certificate(msgspec.Struct, frozen=True):
-    """A certificate that an application may sign assertions with; the thumbprint is base64url of its SHA-1.
+    """A certificate whose key signs client assertions; the thumbprint is base64url of its SHA-1.
 
-    `principal_id` is as a secret's.
+    `principal_id` is set if the certificate belongs to the service principal and not to the application.
     """
 
     key_id: str
@@ -111,7 +111,7 @@ class Certificate(msgspec.Struct, frozen=True):
 
 
 class ManagedIdentity(msgspec.Struct, frozen=True):
-    """A user-assigned managed identity: a principal without a secret, kept as a resource with the id `id`."""
+    """A user-assigned managed identity: a principal without a credential, stored as the resource `id`."""
 
     key: str
     id: str
@@ -139,31 +139,31 @@ class Directory:
         self._database.close()
 
     def applications(self, column: str = "", value: str = "") -> list[Application]:
-        """Those whose `id` or `app_id` is `value`, or all; not those of managed identities."""
+        """Return the applications whose `id` or `app_id` is `value`, or all, without those of managed identities."""
         return self._select(Application, column, value, "app_id NOT IN (SELECT app_id FROM managed_identity)")
 
     def principals(self, column: str = "", value: str = "") -> list[Principal]:
-        """Those whose `id` or `app_id` is `value`, or all."""
+        """Return the principals whose `id` or `app_id` is `value`, or all."""
         return self._select(Principal, column, value)
 
     def managed_identities(self, column: str = "", value: str = "") -> list[ManagedIdentity]:
-        """Those whose `key` (the id in lower case) or `app_id` is `value`, or all."""
+        """Return the identities whose `key` (the id in lower case) or `app_id` is `value`, or all."""
         return self._select(ManagedIdentity, column, value)
 
     def secrets(self, application_id: str) -> list[Secret]:
-        """The secrets of an application and of its service principal."""
+        """Return the secrets of an application and of its service principal."""
         return self._select(Secret, "application_id", application_id)
 
     def certificates(self, application_id: str) -> list[Certificate]:
-        """The certificates of an application and of its service principal."""
+        """Return the certificates of an application and of its service principal."""
         return self._select(Certificate, "application_id", application_id)
 
     def signing_keys(self) -> list[tuple[str, str, str]]:
-        """(kid, PEM, the time from which it signs) of every signing key, the newest first."""
+        """Return every signing key as (kid, PEM, the time from which it signs), the newest first."""
         return self._database.read("SELECT kid, pem, starts FROM signing_key ORDER BY starts DESC, kid")
 
     def role_definitions(self) -> dict[str, RoleDefinition]:
-        """The built-in roles and the custom ones, by GUID."""
+        """Return the built-in and the custom roles, by GUID."""
         custom = (
             msgspec.json.decode(resource, type=RoleDefinition)
             for (resource,) in self._database.read("SELECT resource FROM role_definition")
@@ -171,11 +171,11 @@ class Directory:
         return {**BUILT_IN_ROLES, **{role.name: role for role in custom}}
 
     def role_assignments(self, column: str = "", value: str = "") -> list[RoleAssignment]:
-        """Those whose `name`, `principal_id` or `role` is `value`, or all."""
+        """Return the assignments whose `name`, `principal_id` or `role` is `value`, or all."""
         return self._select(RoleAssignment, column, value)
 
     async def add(self, *records: Record) -> None:
-        """Add records in one transaction. Raises `sqlite3.IntegrityError` where one is there already."""
+        """Add records in one transaction. Raises `sqlite3.IntegrityError` if one of them exists."""
 
         def job(connection: sqlite3.Connection) -> None:
             for record in records:
@@ -184,16 +184,16 @@ class Directory:
         await self._database.write(job)
 
     async def put(self, record: Application | Principal | RoleAssignment | ManagedIdentity) -> None:
-        """Change a record that is there, leaving what hangs on it."""
+        """Change an existing record. Records that refer to it stay."""
         (key, *columns), (first, *rest) = record.__struct_fields__, _values(record)
         changes = ", ".join(f"{column} = ?" for column in columns)
         sql = f"UPDATE {_TABLES[type(record)]} SET {changes} WHERE {key} = ?"  # noqa: S608
         await self._database.execute(sql, (*rest, first))
 
     async def use_assertion(self, id_: bytes, ends: int, now: int) -> bool:
-        """Note that a client assertion was used, until it ends; whether it was used for the first time.
+        """Record the use of a client assertion until it expires. Returns whether it was the first use.
 
-        Times are in seconds since 1970. Those that have ended are forgotten.
+        Times are in seconds since 1970. Deletes the records of expired assertions.
         """
 
         def job(connection: sqlite3.Connection) -> bool:
@@ -211,11 +211,11 @@ class Directory:
         await self._database.execute("DELETE FROM role_definition WHERE name = ?", (name,))
 
     async def remove_role_assignment(self, name: str) -> None:
-        """Take a role away."""
+        """Delete a role assignment."""
         await self._database.execute("DELETE FROM role_assignment WHERE name = ?", (name,))
 
     async def remove_application(self, app_id: str) -> None:
-        """Delete an application with its principal, its credentials and the roles that it was given."""
+        """Delete an application with its principal, its credentials and its role assignments."""
 
         def job(connection: sqlite3.Connection) -> None:
             for (principal_id,) in connection.execute(
@@ -227,11 +227,11 @@ class Directory:
         await self._database.write(job)
 
     async def remove_principal(self, principal_id: str) -> None:
-        """Delete a principal with the roles that it was given."""
+        """Delete a principal with its role assignments."""
         await self._database.write(lambda connection: _remove_principal(connection, principal_id))
 
     async def replace_certificates(self, old: list[Certificate], new: list[Certificate]) -> None:
-        """Put certificates in the place of others. Raises `sqlite3.IntegrityError` where a `key_id` is taken."""
+        """Replace certificates by others. Raises `sqlite3.IntegrityError` if a `key_id` is in use."""
 
         def job(connection: sqlite3.Connection) -> None:
             connection.executemany(
@@ -249,7 +249,7 @@ class Directory:
         )
 
     async def change_signing_keys(self, add: tuple[str, str, str] | None, remove: list[str]) -> None:
-        """Add a signing key as (kid, PEM, the time from which it signs), and remove others by their kid."""
+        """Add a signing key as (kid, PEM, the time from which it signs), and delete others by their kid."""
 
         def job(connection: sqlite3.Connection) -> None:
             if add is not None:
@@ -281,11 +281,11 @@ def _remove_principal(connection: sqlite3.Connection, principal_id: str) -> None
 
 
 def _columns(kind: type[Record]) -> str:
-    """The columns of a table, which have the names of the record's fields."""
+    """Return the columns of a table, which have the names of the record's fields."""
     return ", ".join(kind.__struct_fields__)
 
 
-def _values(record: Record) -> list[Any]:
+def _values(record: Record) -> list[object]:
     return [
         msgspec.json.encode(value) if isinstance(value, dict) else value for value in msgspec.structs.astuple(record)
     ]

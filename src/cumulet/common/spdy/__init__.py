@@ -1,8 +1,8 @@
 """SPDY/3.1 (draft-mbelshe-httpbis-spdy-00 with the session window of 3.1), as Kubernetes carries its streams in it.
 
-Kubernetes' own ends (client-go, the kubelet) use streams that either end ends for itself, resets, pings and the farewell, and
-no flow control: they neither send nor heed window updates. Here what was read is always given back to the window of the
-other end, and the window of one that has shown that it keeps one is heeded.
+Kubernetes' own clients and servers (client-go, the kubelet) use half-closed streams, resets, pings and GOAWAY. They do not
+use flow control: they neither send window updates nor respect windows. This implementation returns read data to the
+peer's window. It respects the window of a peer that has used flow control.
 """
 
 from cumulet.common.spdy.session import Send, Session, Stream

@@ -1,4 +1,4 @@
-"""The frames of SPDY/3 as bytes: draft-mbelshe-httpbis-spdy-00, section 2.2 (framing) and 2.6 (control frames)."""
+"""Encoding and decoding the frames of SPDY/3: draft-mbelshe-httpbis-spdy-00, sections 2.2 (framing) and 2.6 (control)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from cumulet.common.ascii import fold
 VERSION = 3
 CONTROL = 0x8000_0000
 ID = 0x7FFF_FFFF
-#: Flags: the sender ends its half of the stream; the receiver's half is ended from the beginning.
+#: Flags: the sender closes its half of the stream; the receiver's half is closed from the start.
 FIN, UNIDIRECTIONAL = 1, 2
-#: What a window holds before anything was said about it (section 2.6.8).
+#: The default size of a window (section 2.6.8).
 WINDOW = 64 * 1024
-#: The setting that says otherwise for the streams (section 2.6.4).
+#: The id of the setting for the initial window of streams (section 2.6.4).
 INITIAL_WINDOW_SIZE = 7
 _HEADERS_LIMIT = 64 * 1024
 
@@ -35,7 +35,7 @@ class Kind(IntEnum):
 
 
 class Reset(IntEnum):
-    """Why a stream is no more (section 2.6.3)."""
+    """The reason for the reset of a stream (section 2.6.3)."""
 
     PROTOCOL_ERROR = 1
     INVALID_STREAM = 2
@@ -46,14 +46,14 @@ class Reset(IntEnum):
 
 
 class Away(IntEnum):
-    """Why a session is no more (section 2.6.6)."""
+    """The reason for the end of a session (section 2.6.6)."""
 
     OK = 0
     PROTOCOL_ERROR = 1
 
 
 class SpdyError(Exception):
-    """The other end does not speak SPDY as it should; the session cannot go on."""
+    """The peer violates the protocol, and the session must end."""
 
 
 _WORDS = [
@@ -124,7 +124,7 @@ _TAIL = (
     "application/xhtml+xml,text/plain,text/javascript,publicprivatemax-age=gzip,deflate,sdchcharset=utf-8"
     "charset=iso-8859-1,utf-,*,enq=0."
 )
-#: What both ends begin to compress headers with.
+#: The initial dictionary of the compression of headers (section 2.6.10.1).
 DICTIONARY = (
     b"".join(struct.pack(">I", len(word)) + word.encode() for word in [*_WORDS, "200 OK", *_MORE_WORDS])
     + _TAIL.encode()
@@ -132,68 +132,68 @@ DICTIONARY = (
 
 
 def control(kind: Kind, payload: bytes, flags: int = 0) -> bytes:
-    """A control frame."""
+    """Return a control frame."""
     return struct.pack(">HHI", 0x8000 | VERSION, kind, flags << 24 | len(payload)) + payload
 
 
 def data(number: int, payload: bytes, flags: int = 0) -> bytes:
-    """A data frame, whose payload is smaller than 16 MiB."""
+    """Return a data frame. The payload must be smaller than 16 MiB."""
     return struct.pack(">II", number, flags << 24 | len(payload)) + payload
 
 
 def numbers(payload: bytes, count: int) -> tuple[int, ...]:
-    """The 32-bit numbers that are all of a payload. Raises `SpdyError`."""
+    """Return the 32-bit numbers of a payload. Raises `SpdyError` if it has another length."""
     if len(payload) != 4 * count:
         raise SpdyError("a control frame has the wrong length")
     return struct.unpack(f">{count}I", payload)
 
 
 def settings(payload: bytes) -> dict[int, int]:
-    """The values of a SETTINGS frame by their id. Raises `SpdyError`."""
+    """Return the values of a SETTINGS frame by their id. Raises `SpdyError`."""
     if len(payload) < 4 or len(payload) != 4 + 8 * int.from_bytes(payload[:4]):
         raise SpdyError("a SETTINGS frame has the wrong length")
     return {name & 0xFF_FFFF: value for name, value in struct.iter_unpack(">II", payload[4:])}
 
 
 class HeaderBlocks:
-    """Name/value header blocks (section 2.6.10). All those of a direction are one compressed stream."""
+    """Name/value header blocks (section 2.6.10). All blocks of a direction form one compressed stream."""
 
     def __init__(self) -> None:
         self._inflate = zlib.decompressobj(zdict=DICTIONARY)
         self._deflate = zlib.compressobj(zdict=DICTIONARY)
 
     def encode(self, headers: Mapping[str, str]) -> bytes:
-        """A block, to be sent before the next one is made."""
+        """Return a block. It must be sent before the next one is encoded."""
         parts = [struct.pack(">I", len(headers))]
         for pair in headers.items():
             parts += [struct.pack(">I", len(text)) + text for text in (fold(pair[0]).encode(), pair[1].encode())]
         return self._deflate.compress(b"".join(parts)) + self._deflate.flush(zlib.Z_SYNC_FLUSH)
 
     def decode(self, block: bytes) -> dict[str, str]:
-        """The headers of the next block, names in lower case. Raises `SpdyError`."""
+        """Return the headers of the next block, with names in lower case. Raises `SpdyError`."""
         try:
             raw = self._inflate.decompress(block, _HEADERS_LIMIT)
             if self._inflate.unconsumed_tail or self._inflate.eof:
                 raise SpdyError("the headers are too long")
             return _headers(raw)
         except (struct.error, zlib.error, UnicodeDecodeError) as error:
-            raise SpdyError(f"headers cannot be read: {error}") from None
+            raise SpdyError(f"the headers are not valid: {error}") from None
 
 
 def _headers(raw: bytes) -> dict[str, str]:
     (count,) = struct.unpack_from(">I", raw)
     position = 4
-    found: dict[str, str] = {}
+    headers: dict[str, str] = {}
     for _ in range(count):
         texts = []
         for _ in range(2):
             (length,) = struct.unpack_from(">I", raw, position)
             position += 4
             if length > len(raw) - position:
-                raise SpdyError("headers are cut short")
+                raise SpdyError("the headers end early")
             texts.append(raw[position : position + length].decode())
             position += length
-        if fold(texts[0]) in found:
-            raise SpdyError(f"the header {texts[0]!r} is there twice")
-        found[fold(texts[0])] = texts[1]
-    return found
+        if fold(texts[0]) in headers:
+            raise SpdyError(f"the header {texts[0]!r} is repeated")
+        headers[fold(texts[0])] = texts[1]
+    return headers

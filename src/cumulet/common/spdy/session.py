@@ -1,4 +1,4 @@
-"""A session at either end, and its streams."""
+"""A SPDY session, of a client or a server, and its streams."""
 
 from __future__ import annotations
 
@@ -16,55 +16,55 @@ log = logging.getLogger(__name__)
 _CONTROL_LIMIT = 64 * 1024
 _STREAMS_LIMIT = 1000
 _CHUNK = 32 * 1024
-#: Bytes that wait for the readers of one stream, and of all, before the whole session does: the ends that heed no window
-#: are held up by the connection alone.
+#: Buffered bytes of one stream, and of all streams, at which the session pauses. Only the connection itself can slow down a
+#: peer that does not respect windows.
 _STREAM_BUFFER, _SESSION_BUFFER = 1024 * 1024, 4 * 1024 * 1024
 _WINDOW_LIMIT = 0x7FFF_FFFF
-#: Bytes after which what was taken is given back to the other end's window.
+#: Read bytes after which the peer's window is updated.
 _RETURN = frames.WINDOW // 2
 _ANSWER_SECONDS = 30.0
 
-#: Sends bytes in the order of its calls, and returns when more may be sent. Raises `ConnectionError`.
+#: Sends bytes in the order of the calls, and returns when more can be sent. Raises `ConnectionError`.
 Send = Callable[[bytes], Awaitable[None]]
-#: Whether a stream that the other end opens is welcome.
+#: Returns whether to accept a stream that the peer opens.
 Opened = Callable[["Stream"], bool]
 
 
 class Stream:
-    """A stream, with the headers that opened it."""
+    """A stream, with the headers of its SYN_STREAM frame."""
 
     def __init__(self, session: Session, number: int, headers: Mapping[str, str]) -> None:
         self.number = number
         self.headers = headers
-        #: Set when the stream, or its session, was broken off.
+        #: Whether the stream was reset, or its session has ended.
         self.broken = False
         self._session = session
-        self._waiting = bytearray()
+        self._received = bytearray()
         self._theirs_ended = self._ours_ended = False
         self._changed = asyncio.Event()
         self._taken = 0
-        #: What may still be sent, where the other end keeps a window.
+        #: The number of bytes that may be sent, if the peer uses flow control.
         self.window = session.initial_window
         self.replied = asyncio.Event()
 
     async def read(self) -> bytes:
-        """What has come; empty at the end, which is also that of a broken stream."""
-        while not self._waiting and not self._theirs_ended:
+        """Return the received data, empty at the end of the stream, also of a broken one."""
+        while not self._received and not self._theirs_ended:
             self._changed.clear()
             await self._changed.wait()
-        found = bytes(self._waiting)
-        self._waiting.clear()
-        # Where the connection is gone by now, what had come is none the worse.
+        data = bytes(self._received)
+        self._received.clear()
+        # The data is valid even if the connection is lost by now.
         with contextlib.suppress(ConnectionError):
-            await self._session.taken(len(found))
-            self._taken += len(found)
+            await self._session.taken(len(data))
+            self._taken += len(data)
             if self._taken >= _RETURN and not self._theirs_ended:
-                back, self._taken = self._taken, 0
-                await self._session.send_window(self.number, back)
-        return found
+                size, self._taken = self._taken, 0
+                await self._session.send_window(self.number, size)
+        return data
 
     async def write(self, data: bytes) -> None:
-        """Send data. Raises `ConnectionResetError` where the stream is broken."""
+        """Send data. Raises `ConnectionResetError` if the stream is broken or closed."""
         while data:
             if self.broken or self._ours_ended:
                 raise ConnectionResetError(f"stream {self.number} is closed")
@@ -75,75 +75,75 @@ class Stream:
             data = data[size:]
 
     async def close(self) -> None:
-        """Say that no more data will be sent."""
+        """Close this end's half of the stream."""
         if not self.broken and not self._ours_ended:
             self._ours_ended = True
             self._session.settle(self)
             await self._session.send(frames.data(self.number, b"", frames.FIN))
 
     async def reset(self, why: Reset = Reset.CANCEL) -> None:
-        """Break the stream off, both ways, unless both ends have ended it; what has come is dropped."""
-        size = len(self._waiting)
-        self._waiting.clear()
+        """Reset the stream, unless both ends have closed it. Received data is discarded."""
+        size = len(self._received)
+        self._received.clear()
         await self._session.taken(size)
         if not self.over:
             self.abort()
             self._session.settle(self)
             await self._session.send(frames.control(Kind.RST_STREAM, struct.pack(">II", self.number, why)))
 
-    # What the session tells.
+    # Called by the session.
 
     @property
     def over(self) -> bool:
-        """Whether both ends have ended it."""
+        """Whether both ends have closed the stream, or it is broken."""
         return self.broken or (self._theirs_ended and self._ours_ended)
 
     @property
     def theirs_ended(self) -> bool:
-        """Whether no more data can come."""
+        """Whether the peer has closed its half."""
         return self._theirs_ended
 
     @property
     def held(self) -> int:
-        """Bytes that wait for the reader."""
-        return len(self._waiting)
+        """The number of buffered bytes."""
+        return len(self._received)
 
     def feed(self, data: bytes, *, end: bool = False) -> None:
-        """Data has come."""
-        self._waiting += data
+        """Add received data, and with `end` close the peer's half."""
+        self._received += data
         self._theirs_ended = self._theirs_ended or end
         self._changed.set()
 
     def refuse_data(self) -> None:
-        """Nothing can be sent: the other end opened it so."""
+        """Close this end's half without a frame, because the peer opened the stream as unidirectional."""
         self._ours_ended = True
 
     def abort(self) -> None:
-        """The stream is no more, and nobody waits for it; what has come can still be read."""
+        """Mark the stream as broken, and wake everything that waits for it. Received data can still be read."""
         self.broken = True
         self.replied.set()
         self.feed(b"", end=True)
 
 
 class Session:
-    """Takes in the bytes that something carries, and answers by `send`.
+    """A session: receives the bytes of a connection, and sends frames by `send`.
 
-    A server's session has `opened`, which is told of each stream that the client opens; a client's opens them itself.
-    Bad input ends the session with a GOAWAY, and is no error of the caller's: see `over`.
+    A server's session calls `opened` for each stream that the client opens; a client opens streams itself. Invalid input
+    ends the session with a GOAWAY and raises no error: see `over`.
     """
 
     def __init__(self, send: Send, opened: Opened | None = None) -> None:
         self.send = send
-        #: Set when nothing more is to be received.
+        #: Set when the session receives no more.
         self.ended = asyncio.Event()
         self.initial_window = frames.WINDOW
         self._opened = opened
         self._raw = bytearray()
         self._streams: dict[int, Stream] = {}
         self._blocks = frames.HeaderBlocks()
-        self._last = 0  # of the streams that the other end opened
+        self._last = 0  # the number of the last stream that the peer opened
         self._next = 1
-        #: What is left of the data frame that is coming in, its stream, and whether it ends that.
+        #: The remaining bytes of the current data frame, its stream, and whether it closes the peer's half.
         self._left = 0
         self._into: Stream | None = None
         self._ends = False
@@ -156,11 +156,11 @@ class Session:
 
     @property
     def over(self) -> bool:
-        """Whether nothing more is to be received."""
+        """Whether the session receives no more."""
         return self.ended.is_set()
 
     async def run(self, read: Callable[[], Awaitable[bytes]]) -> None:
-        """Receive what `read` gets, until that is nothing or fails with a `ConnectionError`."""
+        """Receive the bytes that `read` returns, until they are empty or `read` raises `ConnectionError`."""
         try:
             with contextlib.suppress(ConnectionError):
                 while not self.over and (raw := await read()):
@@ -169,7 +169,7 @@ class Session:
             self.close()
 
     async def receive(self, raw: bytes) -> None:
-        """Bytes have come. Waits while readers lag behind. Raises what `send` does."""
+        """Process received bytes. Waits while the buffers are full. Raises the exceptions of `send`."""
         if self.over:
             return
         self._raw += raw
@@ -177,11 +177,11 @@ class Session:
             while not self.over and await self._frame():
                 pass
         except SpdyError as error:
-            log.info("a SPDY session ends: %s", error)
+            log.info("invalid SPDY input ends the session: %s", error)
             await self.leave(Away.PROTOCOL_ERROR)
 
     async def open(self, headers: Mapping[str, str]) -> Stream:
-        """Open a stream, and wait until the other end has taken it. Raises `ConnectionError`."""
+        """Open a stream, and wait until the peer has accepted it. Raises `ConnectionError`."""
         if self.over:
             raise ConnectionResetError("the session is over")
         stream = Stream(self, self._next, headers)
@@ -195,17 +195,17 @@ class Session:
         except TimeoutError:
             stream.abort()
         if stream.broken:
-            raise ConnectionResetError(f"stream {stream.number} was not taken")
+            raise ConnectionResetError(f"stream {stream.number} was not accepted")
         return stream
 
     async def leave(self, why: Away = Away.OK) -> None:
-        """Say that this end leaves, after which nothing is received. Raises what `send` does."""
+        """End the session with a GOAWAY. Raises the exceptions of `send`."""
         if not self.over:
             self.close()
             await self.send(frames.control(Kind.GOAWAY, struct.pack(">II", self._last, why)))
 
     def close(self) -> None:
-        """Whatever carried this is gone."""
+        """End the session and its streams without a frame, because the connection has ended."""
         self.ended.set()
         for stream in self._streams.values():
             stream.abort()
@@ -214,24 +214,24 @@ class Session:
         self._room.set()
         self._window_changed.set()
 
-    # What streams ask for.
+    # Called by streams.
 
     async def taken(self, size: int) -> None:
-        """Data that was held is held no more."""
+        """Record that `size` buffered bytes were read or discarded."""
         self._held -= size
         self._room.set()
         self._taken += size
         if self._taken >= _RETURN:
-            back, self._taken = self._taken, 0
-            await self.send_window(0, back)
+            total, self._taken = self._taken, 0
+            await self.send_window(0, total)
 
     async def send_window(self, number: int, size: int) -> None:
-        """Let the other end send so much more, on a stream or (0) on all together."""
+        """Enlarge the peer's window by `size`, for a stream, or for the session if `number` is 0."""
         if not self.over:
             await self.send(frames.control(Kind.WINDOW_UPDATE, struct.pack(">II", number, size)))
 
     def may_send(self, stream: Stream, size: int) -> int:
-        """How much of `size` bytes the windows let through; it is counted as sent."""
+        """Return how many of `size` bytes the windows allow, and count them as sent."""
         if self._streams_have_windows:
             size = max(0, min(size, stream.window))
         if self._session_has_window:
@@ -241,21 +241,21 @@ class Session:
         return size
 
     async def window_opens(self) -> None:
-        """Wait until a window has opened, or a stream has ended."""
+        """Wait until a window was enlarged, or a stream has ended."""
         self._window_changed.clear()
         await self._window_changed.wait()
 
     def settle(self, stream: Stream) -> None:
-        """Forget a stream that is over."""
+        """Remove a stream that both ends have closed, or that is broken."""
         if stream.over:
             self._streams.pop(stream.number, None)
             self._room.set()
             self._window_changed.set()
 
-    # What comes in.
+    # Received frames.
 
     async def _frame(self) -> bool:
-        """Take in the next frame, or a part of one with data; whether there was one."""
+        """Process the next frame, or a part of a data frame. Returns whether there was one."""
         if self._left:
             return await self._data()
         if len(self._raw) < 8:
@@ -267,7 +267,7 @@ class Session:
             await self._begin_data(first, length, end=bool(flags & frames.FIN))
             return True
         if first >> 16 & 0x7FFF != frames.VERSION:
-            raise SpdyError(f"version {first >> 16 & 0x7FFF} is not spoken here")
+            raise SpdyError(f"version {first >> 16 & 0x7FFF} is not supported")
         if length > _CONTROL_LIMIT:
             raise SpdyError("a control frame is too long")
         if len(self._raw) < 8 + length:
@@ -280,7 +280,7 @@ class Session:
     async def _begin_data(self, number: int, length: int, *, end: bool) -> None:
         self._left, self._ends, self._into = length, end, self._streams.get(number)
         if self._into is None:
-            # What was under way while the stream was reset is dropped.
+            # Data that was in transit when the stream was reset is discarded.
             if not 0 < number <= max(self._last, self._next - 2):
                 await self._reset(number, Reset.INVALID_STREAM)
         elif self._into.theirs_ended:
@@ -316,7 +316,7 @@ class Session:
             case Kind.SYN_STREAM:
                 await self._syn_stream(flags, payload)
             case Kind.SYN_REPLY | Kind.HEADERS:
-                # The headers must be read in any case: the next ones build on them.
+                # Decode the headers in any case, because the compression of later ones depends on them.
                 self._blocks.decode(payload[4:])
                 stream = self._streams.get(int.from_bytes(payload[:4]) & frames.ID)
                 if stream is not None:
@@ -330,18 +330,18 @@ class Session:
                     self.settle(stream)
             case Kind.PING:
                 (number,) = frames.numbers(payload, 1)
-                # A client's have odd numbers; the others are answers, to what was not asked here.
+                # The ids of a client's pings are odd. Others are responses, and this end sends no pings.
                 if number % 2 == (1 if self._opened is not None else 0):
                     await self.send(frames.control(Kind.PING, payload))
             case Kind.GOAWAY:
-                # No more streams are opened; those that there are go on.
+                # The peer accepts no new streams; existing streams continue.
                 frames.numbers(payload, 2)
             case Kind.SETTINGS:
                 self._settings(frames.settings(payload))
             case Kind.WINDOW_UPDATE:
                 await self._window_update(*frames.numbers(payload, 2))
             case _:
-                raise SpdyError(f"control frames of type {kind} are not known")
+                raise SpdyError(f"control frames of type {kind} are not supported")
 
     async def _syn_stream(self, flags: int, payload: bytes) -> None:
         if len(payload) < 10:
@@ -363,7 +363,7 @@ class Session:
         if not self._opened(stream):
             await stream.reset(Reset.REFUSED_STREAM)
             return
-        # Tasks that `opened` has started run only when this has been sent.
+        # Tasks that `opened` has started run only after this was sent.
         await self.send(frames.control(Kind.SYN_REPLY, struct.pack(">I", number) + self._blocks.encode({})))
 
     def _settings(self, values: dict[int, int]) -> None:
@@ -386,7 +386,7 @@ class Session:
             self._session_has_window = True
             self._window += size
             if self._window > _WINDOW_LIMIT or not size:
-                raise SpdyError("the session's window is not opened as it should be")
+                raise SpdyError("the update of the session's window is not valid")
         elif stream is not None:
             self._streams_have_windows = True
             stream.window += size

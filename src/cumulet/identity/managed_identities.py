@@ -1,7 +1,7 @@
 """The resource provider `Microsoft.ManagedIdentity`: user-assigned identities (REST reference 2023-01-31).
 
-Each is a principal without a credential. Whoever may assign it lets a workload run as it, and the platform that runs
-the workload gets the tokens.
+Each identity is a service principal without a credential. A caller with the right to assign it can let a workload run as
+it. The platform that runs the workload gets the tokens.
 """
 
 from __future__ import annotations
@@ -10,15 +10,14 @@ import re
 import sqlite3
 import uuid
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 from aiohttp import web
 
 from cumulet.common import clock
-from cumulet.common.arm import ArmError, fixed, json_response, read_json, read_tags
+from cumulet.common.arm import ArmError, checked_tags, fixed, json_response, read_body
 from cumulet.common.ascii import fold
-from cumulet.common.regions import read_location
+from cumulet.common.regions import checked_location
 from cumulet.identity.store import Application, Directory, ManagedIdentity, Principal
 
 TYPE = "Microsoft.ManagedIdentity/userAssignedIdentities"
@@ -30,6 +29,42 @@ _NAMESPACE, _TYPE = TYPE.split("/")
 _PROVIDED = f"/{fixed('providers', 'providers')}/{fixed(_NAMESPACE, 'namespace')}/{fixed(_TYPE, 'type')}"
 
 
+class IdentityRequest(msgspec.Struct, frozen=True):
+    """The body of a request for an identity; the readers check the types, with Azure's errors for each."""
+
+    location: object = None
+    tags: object = None
+
+
+class IdentityPatch(msgspec.Struct, frozen=True):
+    """The body of a PATCH of an identity; without `tags`, the tags stay."""
+
+    tags: object = msgspec.UNSET
+
+
+class IdentityProperties(msgspec.Struct, rename="camel", frozen=True):
+    """`UserAssignedIdentityProperties`."""
+
+    tenant_id: str
+    principal_id: str
+    client_id: str
+
+
+class IdentityResource(msgspec.Struct, frozen=True):
+    """`Identity`."""
+
+    id: str
+    name: str
+    type: str
+    location: str
+    tags: dict[str, str]
+    properties: IdentityProperties
+
+
+class _List(msgspec.Struct):
+    value: list[IdentityResource]
+
+
 class ManagedIdentities:
     """Serves `…/providers/Microsoft.ManagedIdentity/userAssignedIdentities`."""
 
@@ -38,7 +73,7 @@ class ManagedIdentities:
         self._tenant = tenant
 
     def routes(self) -> list[web.RouteDef]:
-        """What is served; the application takes these paths from the front door only."""
+        """Return the routes, which only the front door can call."""
         one = f"{_GROUP}{_PROVIDED}/{{name}}"
         return [
             web.get(f"{_SUBSCRIPTION}{_PROVIDED}", self._list),
@@ -53,10 +88,8 @@ class ManagedIdentities:
         start = f"/subscriptions/{request.match_info['subscription']}/"
         if "group" in request.match_info:
             start += f"resourceGroups/{request.match_info['group']}/"
-        found = [
-            identity for identity in self._directory.managed_identities() if identity.key.startswith(fold(start))
-        ]
-        return json_response({"value": [self._show(identity) for identity in found]})
+        identities = self._directory.managed_identities()
+        return json_response(_List([self._show(each) for each in identities if each.key.startswith(fold(start))]))
 
     async def _get(self, request: web.Request) -> web.Response:
         found = self._find(request)
@@ -67,9 +100,9 @@ class ManagedIdentities:
         return json_response(self._show(found[0]))
 
     async def _put(self, request: web.Request) -> web.Response:
-        body = await read_json(request)
-        tags, existing = read_tags(body), self._find(request)
-        location = read_location(body, TYPE, existing[0].location if existing else None)
+        body = await read_body(request, IdentityRequest)
+        tags, existing = checked_tags(body.tags), self._find(request)
+        location = checked_location(body.location, TYPE, existing[0].location if existing else None)
         if existing:
             return await self._change(existing[0], tags)
         name = request.match_info["name"]
@@ -87,15 +120,15 @@ class ManagedIdentities:
                 identity,
             )
         except sqlite3.IntegrityError:
-            raise ArmError(409, "Conflict", "Another request is making this resource: try again.") from None
+            raise ArmError(409, "Conflict", "Another request is creating this resource. Try again.") from None
         return json_response(self._show(identity), 201)
 
     async def _patch(self, request: web.Request) -> web.Response:
         found = self._find(request)
         if not found:
             return await self._get(request)
-        body = await read_json(request)
-        return await self._change(found[0], read_tags(body) if "tags" in body else found[0].tags)
+        tags = (await read_body(request, IdentityPatch)).tags
+        return await self._change(found[0], found[0].tags if tags is msgspec.UNSET else checked_tags(tags))
 
     async def _change(self, identity: ManagedIdentity, tags: dict[str, str]) -> web.Response:
         changed = msgspec.structs.replace(identity, tags=tags)
@@ -112,16 +145,16 @@ class ManagedIdentities:
     def _find(self, request: web.Request) -> Sequence[ManagedIdentity]:
         return self._directory.managed_identities("key", fold(_id(request)))
 
-    def _show(self, identity: ManagedIdentity) -> dict[str, Any]:
+    def _show(self, identity: ManagedIdentity) -> IdentityResource:
         (principal,) = self._directory.principals("app_id", identity.app_id)
-        return {
-            "id": identity.id,
-            "name": identity.id.rsplit("/", 1)[-1],
-            "type": TYPE,
-            "location": identity.location,
-            "tags": identity.tags,
-            "properties": {"tenantId": self._tenant, "principalId": principal.id, "clientId": identity.app_id},
-        }
+        return IdentityResource(
+            id=identity.id,
+            name=identity.id.rsplit("/", 1)[-1],
+            type=TYPE,
+            location=identity.location,
+            tags=identity.tags,
+            properties=IdentityProperties(self._tenant, principal.id, identity.app_id),
+        )
 
 
 def _id(request: web.Request) -> str:

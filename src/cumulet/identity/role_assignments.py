@@ -1,110 +1,123 @@
-"""`Microsoft.Authorization/roleAssignments`: who has which role on what (REST reference 2022-04-01)."""
+"""The resource type `Microsoft.Authorization/roleAssignments` (REST reference 2022-04-01)."""
 
 from __future__ import annotations
 
 import sqlite3
-from typing import Any
 
 import msgspec
 from aiohttp import web
 
-from cumulet.common.arm import ArmError, json_response, read_json
+from cumulet.common.arm import ArmError, json_response, read_body
 from cumulet.common.ascii import fold
 from cumulet.common.conditions import ConditionError, parse
-from cumulet.common.rbac import CONDITION_VERSION, RoleAssignment, RoleDefinition, covers
+from cumulet.common.rbac import (
+    CONDITION_VERSION,
+    AssignmentRequest,
+    AssignmentRequestProperties,
+    AssignmentResource,
+    RoleAssignment,
+    RoleDefinition,
+    covers,
+)
 from cumulet.identity.authorization import filter_of, guid_of, routes, scope_of
-from cumulet.identity.definitions import find_role
+from cumulet.identity.role_definitions import find_role
 from cumulet.identity.store import Directory
 
 
+class _List(msgspec.Struct):
+    value: list[AssignmentResource]
+
+
 class RoleAssignments:
-    """Serves them; a principal has a role on a scope once."""
+    """Serves role assignments. A principal can have a role on a scope only once."""
 
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
 
     def routes(self) -> list[web.RouteDef]:
-        """What is served."""
+        """Return the routes."""
         return routes("roleAssignments", self._list, self._get, self._put, self._delete)
 
     async def _list(self, request: web.Request) -> web.Response:
-        """Those at, above and below the scope; `atScope()` leaves out those below it."""
+        """Return the assignments at, above and below the scope; `atScope()` omits those below it."""
         scope = scope_of(request)
         terms = filter_of(request, {"principalid"}, {"atscope", "assignedto"})
         principals = {fold(term.value) for term in terms if term.name != "atscope"}
         at_scope = any(term.name == "atscope" for term in terms)
         if len(principals) == 1:
-            found = self._directory.role_assignments("principal_id", *principals)
+            assignments = self._directory.role_assignments("principal_id", *principals)
         else:
-            found = [] if principals else self._directory.role_assignments()
-        shown = [
+            assignments = [] if principals else self._directory.role_assignments()
+        items = [
             assignment.to_arm()
-            for assignment in found
+            for assignment in assignments
             if covers(assignment.scope, scope) or (not at_scope and covers(scope, assignment.scope))
         ]
-        return json_response({"value": shown})
+        return json_response(_List(items))
 
     async def _get(self, request: web.Request) -> web.Response:
-        found = self._find(request)
-        if found is None:
+        assignment = self._find(request)
+        if assignment is None:
             raise ArmError(
                 404,
                 "RoleAssignmentNotFound",
                 f"The role assignment '{request.match_info['name'][:100]}' is not found on '{scope_of(request)}'.",
             )
-        return json_response(found.to_arm())
+        return json_response(assignment.to_arm())
 
     async def _put(self, request: web.Request) -> web.Response:
         name, scope = guid_of(request), scope_of(request)
-        properties = (await read_json(request)).get("properties")
-        if not isinstance(properties, dict):
-            raise ArmError(400, "InvalidRequestContent", "properties must be an object.", target="properties")
+        properties = (await read_body(request, AssignmentRequest)).properties
         role = self._role(properties, scope)
-        wanted = RoleAssignment(name, self._principal(properties), role.name, scope, _condition(properties))
-        return await self._keep(wanted)
+        requested = RoleAssignment(name, self._principal(properties), role.name, scope, _condition(properties))
+        return await self._store(requested)
 
-    async def _keep(self, wanted: RoleAssignment) -> web.Response:
-        for existing in self._directory.role_assignments("name", wanted.name):
-            if _given(existing) != _given(wanted):
+    async def _store(self, requested: RoleAssignment) -> web.Response:
+        """Add an assignment, or change the condition of the existing one. Raises `ArmError` 400, 409."""
+        for existing in self._directory.role_assignments("name", requested.name):
+            if _identity(existing) != _identity(requested):
                 raise ArmError(
                     400,
                     "RoleAssignmentUpdateNotPermitted",
                     "Tenant ID, application ID, principal ID, and scope are not allowed to be updated.",
                 )
-            changed = msgspec.structs.replace(existing, condition=wanted.condition)
+            changed = msgspec.structs.replace(existing, condition=requested.condition)
             await self._directory.put(changed)
             return json_response(changed.to_arm())
         try:
-            await self._directory.add(wanted)
+            await self._directory.add(requested)
         except sqlite3.IntegrityError:
             same = next(
                 other.name
-                for other in self._directory.role_assignments("principal_id", wanted.principal_id)
-                if _given(other) == _given(wanted)
+                for other in self._directory.role_assignments("principal_id", requested.principal_id)
+                if _identity(other) == _identity(requested)
             )
             raise ArmError(
                 409,
                 "RoleAssignmentExists",
                 f"The role assignment already exists. The ID of the existing role assignment is {same.replace('-', '')}.",
             ) from None
-        return json_response(wanted.to_arm(), 201)
+        return json_response(requested.to_arm(), 201)
 
     async def _delete(self, request: web.Request) -> web.Response:
-        found = self._find(request)
-        if found is None:
+        assignment = self._find(request)
+        if assignment is None:
             return web.Response(status=204)
-        await self._directory.remove_role_assignment(found.name)
-        return json_response(found.to_arm())
+        await self._directory.remove_role_assignment(assignment.name)
+        return json_response(assignment.to_arm())
 
     def _find(self, request: web.Request) -> RoleAssignment | None:
-        """The one of that name on that very scope: a right on a scope is none on those above it."""
-        for found in self._directory.role_assignments("name", fold(request.match_info["name"])):
-            if fold(found.scope) == fold(scope_of(request)):
-                return found
+        """Return the assignment with the name and exactly the scope of a path, or `None`.
+
+        The caller was authorised for that scope only, so an assignment above it must not be found.
+        """
+        for assignment in self._directory.role_assignments("name", fold(request.match_info["name"])):
+            if fold(assignment.scope) == fold(scope_of(request)):
+                return assignment
         return None
 
-    def _role(self, properties: dict[str, Any], scope: str) -> RoleDefinition:
-        role = find_role(self._directory, str(properties.get("roleDefinitionId", "")).rsplit("/", 1)[-1])
+    def _role(self, properties: AssignmentRequestProperties, scope: str) -> RoleDefinition:
+        role = find_role(self._directory, properties.role)
         if not any(covers(above, scope) for above in role.assignable_scopes):
             raise ArmError(
                 400,
@@ -113,15 +126,15 @@ class RoleAssignments:
             )
         return role
 
-    def _principal(self, properties: dict[str, Any]) -> str:
-        principal_id = fold(str(properties.get("principalId", "")))
+    def _principal(self, properties: AssignmentRequestProperties) -> str:
+        principal_id = fold(str(properties.principal_id))
         if not self._directory.principals("id", principal_id):
             raise ArmError(
                 400,
                 "PrincipalNotFound",
                 f"Principal {principal_id[:100]} does not exist in the directory of this tenant.",
             )
-        kind = properties.get("principalType")
+        kind = properties.principal_type
         if kind not in (None, "", "ServicePrincipal"):
             raise ArmError(
                 400,
@@ -131,13 +144,12 @@ class RoleAssignments:
         return principal_id
 
 
-def _condition(properties: dict[str, Any]) -> str:
-    """The condition of an assignment. Raises `ArmError` 400 where it cannot be read."""
-    text = properties.get("condition")
+def _condition(properties: AssignmentRequestProperties) -> str:
+    """Return the condition of an assignment, empty for none. Raises `ArmError` 400 if it cannot be parsed."""
+    text = properties.condition
     if text is None or text == "":
         return ""
-    version = properties.get("conditionVersion")
-    if not isinstance(text, str) or version not in (None, CONDITION_VERSION):
+    if not isinstance(text, str) or properties.condition_version not in (None, CONDITION_VERSION):
         raise ArmError(
             400, "InvalidConditionVersion", f"The condition must be a string of version {CONDITION_VERSION}."
         )
@@ -145,11 +157,11 @@ def _condition(properties: dict[str, Any]) -> str:
         parse(text)
     except ConditionError as error:
         raise ArmError(
-            400, "InvalidCondition", f"The condition cannot be read: {error}.", target="properties.condition"
+            400, "InvalidCondition", f"The condition cannot be parsed: {error}.", target="properties.condition"
         ) from None
     return text
 
 
-def _given(assignment: RoleAssignment) -> tuple[str, str, str]:
-    """What makes two assignments the same."""
+def _identity(assignment: RoleAssignment) -> tuple[str, str, str]:
+    """Return the values that no two assignments share."""
     return assignment.principal_id, assignment.role, fold(assignment.scope)

@@ -1,4 +1,4 @@
-"""The record of a client secret: when it is good, and what is kept of its text."""
+"""Creating the record of a client secret: its validity period, its hash and its hint."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def new_secret(
     starts: datetime | None = None,
     ends: datetime | None = None,
 ) -> Secret:
-    """The record of a secret; by default it is good for a year from now."""
+    """Return the record of a secret. By default it is valid for a year from now."""
     starts = starts or clock.now()
     return Secret(
         key_id=str(uuid.uuid4()),

@@ -1,8 +1,10 @@
-"""Proof that a client is who it says: a secret, an assertion signed with its certificate, or the platform's TLS.
+"""Client authentication at the token endpoint, in one of three ways.
 
-Secrets follow RFC 6749 (2.3.1), assertions RFC 7521 and 7523 as Entra ID takes them (`x5t` or `x5t#S256` in the
-header name the certificate) and each good once, and a managed identity has mutual TLS (RFC 8705, 2.1): it has no
-credential of its own, the platform that runs its workload answers for it.
+- A client secret (RFC 6749, section 2.3.1).
+- A signed assertion (RFC 7521, RFC 7523), valid once, with `x5t` or `x5t#S256` to identify the certificate, as Entra ID
+  accepts it.
+- Mutual TLS for a managed identity (RFC 8705, section 2.1). The identity has no credential: the platform that runs its
+  workload authenticates for it.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jwt
 import msgspec
@@ -26,10 +28,10 @@ from cumulet.identity.store import Application, Certificate, Directory, Principa
 
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
-#: The room that runs workloads, whose certificate speaks for their managed identities.
+#: The room that runs workloads. It authenticates for their managed identities.
 _PLATFORM = "instances"
 
-#: The longest that an assertion may be good for, and the most that clocks may differ, in seconds.
+#: The maximum validity of an assertion, and the maximum difference between two clocks, in seconds.
 _ASSERTION_LIFE = 24 * 3600
 _LEEWAY = 60
 _LONGEST_ASSERTION = 16 * 1024
@@ -37,7 +39,7 @@ _LONGEST_JTI = 1024
 
 
 class OAuthError(Exception):
-    """An error of the token end point (RFC 6749, 5.2) with Entra's numeric code; `retry_after` is in seconds."""
+    """An error of the token endpoint (RFC 6749, section 5.2) with Entra's numeric code; `retry_after` is in seconds."""
 
     def __init__(self, status: int, error: str, code: int, description: str, retry_after: int | None = None) -> None:
         super().__init__(description)
@@ -48,14 +50,28 @@ class OAuthError(Exception):
 
 
 class Client(NamedTuple):
-    """An authenticated client; `resource_id` is a managed identity's."""
+    """An authenticated client; `resource_id` is that of a managed identity."""
 
     principal: Principal
     resource_id: str | None = None
 
 
-class Clients:
-    """`audiences` are what an assertion may be addressed to; `names` says by what other name an audience goes, in lower case."""
+class AssertionClaims(NamedTuple):
+    """The claims of an assertion with a valid signature: its end in seconds since 1970, and its id if it has one.
+
+    See RFC 7519, section 4.1. The type of `jti` is not checked yet.
+    """
+
+    exp: int
+    jti: object
+
+
+class ClientAuthentication:
+    """Authenticates clients.
+
+    An assertion must have an `aud` in `audiences`. `names` maps the aliases of a resource, in lower case, to the name
+    that its assertions are counted under.
+    """
 
     def __init__(self, directory: Directory, tenant: str, audiences: list[str], names: Mapping[str, str]) -> None:
         self._directory = directory
@@ -65,7 +81,7 @@ class Clients:
         self._guard = Guard()
 
     async def authenticate(self, form: Mapping[str, str], audience: str, peer: RoomName | None) -> Client:
-        """The client that a request for a token for `audience` comes from. Raises `OAuthError`."""
+        """Return the client that requests a token for `audience`. Raises `OAuthError`."""
         client_id = fold(form.get("client_id", ""))
         if not client_id:
             raise OAuthError(
@@ -75,11 +91,11 @@ class Clients:
             if peer != _PLATFORM:
                 raise _invalid(
                     7000218,
-                    f"'{client_id}' is a managed identity: only the platform that runs its workload speaks for it.",
+                    f"'{client_id}' is a managed identity. Only the platform that runs its workload can get its tokens.",
                 )
             return Client(self._principal(client_id), identity.id)
-        found = self._directory.applications("app_id", client_id)
-        if not found:
+        applications = self._directory.applications("app_id", client_id)
+        if not applications:
             raise OAuthError(
                 400,
                 "unauthorized_client",
@@ -87,9 +103,9 @@ class Clients:
                 f"Application with identifier '{client_id[:100]}' was not found in the directory '{self._tenant}'.",
             )
         if "client_assertion" in form:
-            await self._check_assertion(found[0], form, audience)
+            await self._check_assertion(applications[0], form, audience)
         elif form.get("client_secret"):
-            await self._check_secret(found[0], form["client_secret"])
+            await self._check_secret(applications[0], form["client_secret"])
         else:
             raise _invalid(
                 7000218,
@@ -98,20 +114,19 @@ class Clients:
         return Client(self._principal(client_id))
 
     def _principal(self, client_id: str) -> Principal:
-        found = self._directory.principals("app_id", client_id)
-        if not found:
+        principals = self._directory.principals("app_id", client_id)
+        if not principals:
             raise OAuthError(
                 400,
                 "unauthorized_client",
                 7000229,
                 f"The client application '{client_id}' is missing service principal in the tenant '{self._tenant}'.",
             )
-        return found[0]
+        return principals[0]
 
     async def _check_secret(self, application: Application, text: str) -> None:
-        known = self._directory.secrets(application.id)
         try:
-            secret = await self._guard.find(application.app_id, known, text)
+            secret = await self._guard.find(application.app_id, self._directory.secrets(application.id), text)
         except TooManyFailuresError as error:
             raise OAuthError(
                 429, "temporarily_unavailable", 50196, str(error), retry_after=error.retry_after
@@ -130,7 +145,8 @@ class Clients:
             )
         if now < secret.starts:
             raise _invalid(
-                7000215, f"The client secret provided for app '{application.app_id}' is good from {secret.starts} on."
+                7000215,
+                f"The client secret provided for app '{application.app_id}' is not valid before {secret.starts}.",
             )
 
     async def _check_assertion(self, application: Application, form: Mapping[str, str], audience: str) -> None:
@@ -142,7 +158,7 @@ class Clients:
         now = clock.now().timestamp()
         try:
             key = _signer(jwt.get_unverified_header(assertion), self._directory.certificates(application.id))
-            claims: dict[str, Any] = jwt.decode(
+            decoded = jwt.decode(
                 assertion,
                 key,
                 algorithms=["RS256", "PS256"],
@@ -152,56 +168,56 @@ class Clients:
                 leeway=_LEEWAY,
                 options={"require": ["exp", "aud", "iss", "sub"]},
             )
-            ends = int(claims["exp"])
+            claims = AssertionClaims(int(decoded["exp"]), decoded.get("jti"))
         except (jwt.ExpiredSignatureError, jwt.ImmatureSignatureError) as error:
             raise _invalid(700024, f"Client assertion is not within its valid time range: {error}.") from None
         except (jwt.InvalidTokenError, ValueError, OverflowError, TypeError) as error:
             raise _invalid(700027, f"Client assertion failed signature or claim validation: {error}.") from None
-        if ends > now + _ASSERTION_LIFE:
+        if claims.exp > now + _ASSERTION_LIFE:
             raise _invalid(
-                700024, "Client assertion is not within its valid time range: it is good for more than a day."
+                700024, "Client assertion is not within its valid time range: it is valid for more than a day."
             )
         resource = fold(audience.rstrip("/"))
-        used = _use(application, claims, assertion, self._names.get(resource, resource))
-        if not await self._directory.use_assertion(used, ends + _LEEWAY + 1, int(now)):
+        use = _use(application, claims, assertion, self._names.get(resource, resource))
+        if not await self._directory.use_assertion(use, claims.exp + _LEEWAY + 1, int(now)):
             raise _invalid(
                 700027,
-                "Client assertion was used before: each is good for one token of a resource. Sign a new one with another 'jti'.",
+                "Client assertion was used before. It is valid for one token of a resource. Sign a new one with another 'jti'.",
             )
 
 
-def _use(application: Application, claims: dict[str, Any], assertion: str, resource: str) -> bytes:
-    """What an assertion is used for, and is then used up for: RFC 7523, section 3, on `jti`.
+def _use(application: Application, claims: AssertionClaims, assertion: str, resource: str) -> bytes:
+    """Return the digest of the one use that an assertion is valid for (RFC 7523, section 3, on `jti`).
 
-    Microsoft's library for Python keeps an assertion for minutes and asks with it for a token of each resource that is
-    called. So it is good once for each. One without a `jti` is known by what was signed, which no one else can change.
+    Microsoft's library for Python caches an assertion for minutes, and gets a token of each resource with it. An assertion
+    is therefore valid once for each resource. Without a `jti`, its signed part identifies it, which nobody else can change.
     Raises `OAuthError`.
     """
-    identifier = claims.get("jti")
+    identifier = claims.jti
     if identifier is not None and not (isinstance(identifier, str) and 0 < len(identifier) <= _LONGEST_JTI):
         raise _invalid(
             700027, f"Client assertion failed claim validation: 'jti' must be 1 to {_LONGEST_JTI} characters."
         )
-    known = ("jti", identifier) if identifier is not None else ("signed", assertion.rpartition(".")[0])
-    parts = [application.id, resource, *known]
+    unique = ("jti", identifier) if identifier is not None else ("signed", assertion.rpartition(".")[0])
+    parts = [application.id, resource, *unique]
     return hashlib.sha256(msgspec.json.encode(parts)).digest()
 
 
-def _signer(header: dict[str, Any], certificates: list[Certificate]) -> rsa.RSAPublicKey:
-    """The key of the certificate that a header names. Raises `jwt.InvalidTokenError`."""
+def _signer(header: Mapping[str, object], certificates: list[Certificate]) -> rsa.RSAPublicKey:
+    """Return the key of the certificate that a header identifies. Raises `jwt.InvalidTokenError`."""
     now = clock.rfc3339()
-    # MSAL keeps base64's padding, which RFC 7515 leaves out.
-    named = {kind: str(header.get(kind, "")).rstrip("=") for kind in ("x5t", "x5t#S256")}
-    for known in certificates:
-        certificate = x509.load_pem_x509_certificate(known.pem.encode())
+    # MSAL sends base64 with padding, which RFC 7515 omits.
+    thumbprints = {kind: str(header.get(kind, "")).rstrip("=") for kind in ("x5t", "x5t#S256")}
+    for registered in certificates:
+        certificate = x509.load_pem_x509_certificate(registered.pem.encode())
         digest = hashlib.sha256(certificate.public_bytes(Encoding.DER)).digest()
         sha256 = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
-        if named["x5t#S256"] != sha256 and named["x5t"] != known.thumbprint:
+        if thumbprints["x5t#S256"] != sha256 and thumbprints["x5t"] != registered.thumbprint:
             continue
-        if not known.starts <= now < known.ends:
+        if not registered.starts <= now < registered.ends:
             raise jwt.InvalidTokenError("its certificate is not valid now")
         key = certificate.public_key()
-        assert isinstance(key, rsa.RSAPublicKey)  # no other is taken in
+        assert isinstance(key, rsa.RSAPublicKey)  # only RSA certificates are registered
         return key
     raise jwt.InvalidTokenError("its certificate is not registered for the application")
 

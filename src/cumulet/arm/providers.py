@@ -1,7 +1,7 @@
-"""Handing a call to the room that is the resource provider, as the Resource Provider Contract has it.
+"""Forwarding requests to the rooms that are resource providers, following the Resource Provider Contract.
 
-The index of resources is kept true by what passes: a resource is promised before its provider is asked to make it,
-so neither a crash of ours nor of the provider's leaves one that the deletion of its group would not find.
+Every forwarded write updates the index of resources. A resource is recorded as expected before its provider is called.
+After a crash of either side, the deletion of its resource group therefore still finds it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -20,31 +19,44 @@ from aiohttp import web
 from yarl import URL
 
 from cumulet.arm.access import Caller, Rights
+from cumulet.arm.request_path import RequestPath
 from cumulet.arm.store import Index
-from cumulet.arm.target import Target
 from cumulet.common.arm import ArmError, ResourceId, authority, json_response
 from cumulet.common.ascii import fold
 from cumulet.common.tasks import Backoff, TaskSet
 
 log = logging.getLogger(__name__)
 
-_SENT_BACK = ("Content-Type", "Location", "Azure-AsyncOperation", "Retry-After", "ETag", "x-ms-request-id")
+#: The headers of a provider's response that the caller gets.
+_RETURNED = ("Content-Type", "Location", "Azure-AsyncOperation", "Retry-After", "ETag", "x-ms-request-id")
 _BODY_LIMIT = 4 * 1024 * 1024
 _WRITES = ("PUT", "PATCH")
 
 
 class _List(msgspec.Struct):
-    """What a provider answers to a question for a list; `revision` is that of our container groups."""
+    """A list of resources as a provider returns it; `revision` is that of our container groups."""
 
-    value: list[dict[str, Any]]
+    value: list[dict[str, object]]
     revision: int | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Written(msgspec.Struct):
+    """The properties of a resource that the index keeps, from a provider's response to a write."""
+
+    id: str | msgspec.UnsetType = msgspec.UNSET
+    location: str | None = None
+    tags: dict[str, str] | None = None
 
 
 Revoke = Callable[[str], Awaitable[None]]
 
 
 class Providers:
-    """`addresses` says where the room of a namespace (in lower case) is; `revoke` takes away roles on what is gone."""
+    """A client of the resource providers.
+
+    `addresses` maps a namespace in lower case to the base URL of its room. `revoke` deletes the role assignments on a
+    resource that no longer exists. `own_url` is the front door's base URL.
+    """
 
     def __init__(
         self,
@@ -67,81 +79,74 @@ class Providers:
     async def forward(
         self,
         request: web.BaseRequest,
-        target: Target,
+        path: RequestPath,
         caller: Caller,
         correlation: str,
         body: bytes | None = None,
     ) -> web.StreamResponse:
-        """Answer with what the provider answers, bit by bit where it has no end yet. Raises `ArmError`.
+        """Return the provider's response, as a stream if its length is not known yet. Raises `ArmError`.
 
-        For callers that have the right to all of it.
+        The caller must have the right to the whole response.
         """
-        return await self._call(request, target, caller, correlation, body, streams=True)
+        return await self._call(request, path, caller, correlation, body, streams=True)
 
     async def readable(
-        self, request: web.BaseRequest, target: Target, caller: Caller, correlation: str, rights: Rights
+        self, request: web.BaseRequest, path: RequestPath, caller: Caller, correlation: str, rights: Rights
     ) -> web.Response:
-        """A list, less what the caller may not read. Raises `ArmError`."""
-        response = await self._call(request, target, caller, correlation, None, streams=False)
+        """Return the items of a list that the caller may read. Raises `ArmError`."""
+        response = await self._call(request, path, caller, correlation, None, streams=False)
         assert isinstance(response, web.Response)
         if response.status != 200:
             return response
         try:
             answer = msgspec.json.decode(response.body or b"", type=_List)  # type: ignore[arg-type]
         except msgspec.DecodeError as error:
-            log.error("%s answered with no list: %s", target.path, error)
-            raise ArmError(
-                502, "BadGateway", f"The provider of '{target.namespace}' answered with no list."
-            ) from None
-        shown = [item for item in answer.value if rights.allow(target.action, str(item.get("id", "")))]
-        body: dict[str, Any] = {"value": shown}
-        if answer.revision is not msgspec.UNSET:
-            body["revision"] = answer.revision
-        return json_response(body)
+            log.error("%s did not return a list: %s", path.normalized, error)
+            raise ArmError(502, "BadGateway", f"The provider of '{path.namespace}' did not return a list.") from None
+        readable = [item for item in answer.value if rights.allow(path.action, str(item.get("id", "")))]
+        return json_response(_List(readable, answer.revision))
 
     async def _call(
         self,
         request: web.BaseRequest,
-        target: Target,
+        path: RequestPath,
         caller: Caller,
         correlation: str,
         body: bytes | None,
         *,
         streams: bool,
     ) -> web.StreamResponse:
-        url = self._url(target, request.rel_url.raw_query_string)
+        url = self._url(path, request.rel_url.raw_query_string)
         headers = {
             "Content-Type": request.headers.get("Content-Type", "application/json"),
-            "Referer": f"https://{authority(request.host, urlsplit(self._own_url).netloc)}{target.path}",
+            "Referer": f"https://{authority(request.host, urlsplit(self._own_url).netloc)}{path.normalized}",
             "x-ms-client-object-id": caller.object_id,
             "x-ms-client-app-id": caller.app_id,
             "x-ms-correlation-request-id": correlation,
         }
         try:
             async with (
-                self._promised(request.method, target) as outcome,
+                self._expected(request.method, path) as outcome,
                 self._session.request(request.method, url, data=body, headers=headers) as response,
             ):
-                sent_back = {name: response.headers[name] for name in _SENT_BACK if name in response.headers}
+                returned = {name: response.headers[name] for name in _RETURNED if name in response.headers}
                 if streams and "Content-Length" not in response.headers and response.status == 200:
-                    return await _stream(request, response, sent_back)
+                    return await _stream(request, response, returned)
                 raw = await response.read()
                 await outcome(response.status, raw)
-                return web.Response(status=response.status, body=raw, headers=sent_back)
+                return web.Response(status=response.status, body=raw, headers=returned)
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
-            log.warning("%s is away: %s", target.namespace, error)
+            log.warning("the provider of %s is not available: %s", path.namespace, error)
             raise ArmError(
-                503,
-                "ServiceUnavailable",
-                f"The provider of '{target.namespace}' does not answer just now: try again.",
+                503, "ServiceUnavailable", f"The provider of '{path.namespace}' is not available. Try again."
             ) from None
 
     async def delete(self, resource_id: str) -> None:
-        """Delete a resource at its provider, waiting for it to be gone and for a provider that is away.
+        """Delete a resource at its provider and wait until it is gone. Retries until the provider answers.
 
-        Raises `ArmError` 409 where the provider refuses.
+        Raises `ArmError` 409 if the provider refuses.
         """
-        url = self._url(Target("DELETE", resource_id), "")
+        url = self._url(RequestPath("DELETE", resource_id), "")
         status, answer = await self._insist("DELETE", url)
         if status >= 400 and status != 404:
             raise ArmError(
@@ -150,66 +155,73 @@ class Providers:
                 f"Deletion of the resource '{resource_id}' failed: {answer.decode(errors='replace')}",
                 target=resource_id,
             )
-        await self._gone(ResourceId(resource_id), url, at_once=status != 202)
+        await self._remove(ResourceId(resource_id), url, at_once=status != 202)
 
     async def quiet(self, group: str) -> None:
-        """Wait until no write in a resource group is under way."""
+        """Wait until no write in a resource group is running."""
         async with self._idle:
             await self._idle.wait_for(lambda: not self._writing[fold(group)])
             del self._writing[fold(group)]
 
-    def _url(self, target: Target, query: str) -> URL:
-        base = self._addresses.get(fold(target.namespace or ""))
+    def _url(self, path: RequestPath, query: str) -> URL:
+        base = self._addresses.get(fold(path.namespace or ""))
         if base is None:
             raise ArmError(
                 404,
                 "InvalidResourceNamespace",
-                f"The resource namespace '{target.namespace}' is invalid: nothing here provides it.",
+                f"The resource namespace '{path.namespace}' is invalid: nothing here provides it.",
             )
-        return URL(f"{base}{target.path}" + (f"?{query}" if query else ""), encoded=True)
+        return URL(f"{base}{path.normalized}" + (f"?{query}" if query else ""), encoded=True)
 
     @asynccontextmanager
-    async def _promised(self, method: str, target: Target) -> AsyncIterator[Callable[[int, bytes], Awaitable[None]]]:
-        """Around a call: what is told its outcome keeps the index true."""
-        resource = ResourceId(target.resource) if target.resource is not None else None
-        group = fold(target.resource_group or "")
+    async def _expected(
+        self, method: str, path: RequestPath
+    ) -> AsyncIterator[Callable[[int, bytes], Awaitable[None]]]:
+        """Record the resource of a write for the time of a call. Yields a function that records the response."""
+        resource = ResourceId(path.resource) if path.resource is not None else None
+        group = fold(path.resource_group or "")
         writes = bool(group) and method in _WRITES
         if not writes:
-            yield lambda status, raw: self._note(method, resource, status, raw)
+            yield lambda status, raw: self._record(method, resource, status, raw)
             return
         self._writing[group] += 1
         try:
             if resource is not None:
-                await self._index.promise(resource)
-            else:  # a part of a resource, or a role on one
+                await self._index.expect(resource)
+            else:  # a child resource, or a role on a resource
                 self._index.demand_open(group)
-            yield lambda status, raw: self._note(method, resource, status, raw)
+            yield lambda status, raw: self._record(method, resource, status, raw)
         finally:
             async with self._idle:
                 self._writing[group] -= 1
                 self._idle.notify_all()
 
-    async def _note(self, method: str, resource: ResourceId | None, status: int, raw: bytes) -> None:
+    async def _record(self, method: str, resource: ResourceId | None, status: int, raw: bytes) -> None:
+        """Update the index with the provider's response to a request for a resource."""
         if resource is None:
             return
         if method in _WRITES:
             if status >= 300:
-                await self._index.break_promise(resource)
+                await self._index.cancel_expected(resource)
                 return
-            shown: Any = msgspec.json.decode(raw) if raw else None
-            if isinstance(shown, dict) and "id" in shown:
-                await self._index.track(resource, shown.get("location") or "", shown.get("tags") or {})
+            try:
+                written = msgspec.json.decode(raw or b"{}", type=_Written)
+            except msgspec.ValidationError as error:
+                log.error("the response to %s %s is not a resource: %s", method, resource, error)
+                return  # it stays expected
+            if written.id is not msgspec.UNSET:
+                await self._index.track(resource, written.location or "", written.tags or {})
         elif method == "DELETE" and status < 300:
-            url = self._url(Target("GET", str(resource)), "")
+            url = self._url(RequestPath("GET", str(resource)), "")
             if status == 202:
-                self._tasks.start(self._gone(resource, url, at_once=False), f"await the end of {resource}")
+                self._tasks.start(self._remove(resource, url, at_once=False), f"await the deletion of {resource}")
             else:
-                await self._gone(resource, url, at_once=True)
+                await self._remove(resource, url, at_once=True)
         elif method == "GET" and status == 404 and self._index.has(resource):
-            await self._gone(resource, self._url(Target("GET", str(resource)), ""), at_once=True)
+            await self._remove(resource, self._url(RequestPath("GET", str(resource)), ""), at_once=True)
 
-    async def _gone(self, resource: ResourceId, url: URL, *, at_once: bool) -> None:
-        """Forget a resource, with the roles given on it, once its provider has it no more."""
+    async def _remove(self, resource: ResourceId, url: URL, *, at_once: bool) -> None:
+        """Remove a resource and its role assignments once its provider returns 404, or without asking (`at_once`)."""
         backoff = Backoff(0.05, 2)
         while not at_once and (await self._insist("GET", url))[0] != 404:
             await backoff.wait()
@@ -217,7 +229,7 @@ class Providers:
         await self._index.untrack(resource)
 
     async def _insist(self, method: str, url: URL) -> tuple[int, bytes]:
-        """One call of our own, made again until the provider answers."""
+        """Send a request of the front door itself. Retries until the provider answers."""
         backoff = Backoff(0.1, 5)
         headers = {"Referer": f"{self._own_url}{url.raw_path}"}
         while True:
@@ -230,7 +242,7 @@ class Providers:
 
 
 async def read_body(request: web.BaseRequest) -> bytes | None:
-    """The content of a request, `None` where it has none. Raises `ArmError` 413."""
+    """Return the content of a request, `None` if there is none. Raises `ArmError` 413."""
     if not request.can_read_body:
         return None
     body = b""
