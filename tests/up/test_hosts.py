@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cumulet.common.config import Address, Config, write_private
 from cumulet.common.tls import Authority
-from cumulet.up.hosts import Hosts, Watch, address, is_wanted, with_hosts
+from cumulet.up.hosts import Hosts, Watch, address, is_enabled, with_hosts
 from tests.installation import Installation
 from tests.oci_layout import write_layout
 
@@ -171,10 +171,10 @@ def test_the_settings(config: Config) -> None:
     mine = Address("127.0.0.9", 8443)
     plain = msgspec.structs.replace(config, more_addresses={"registry": [mine], "arm": [mine]})
     wanted = with_hosts(with_hosts(plain, wanted=True), wanted=True)
-    assert is_wanted(wanted)
+    assert is_enabled(wanted)
     assert wanted.listening("registry")[1:] == [mine, address(config)]
     assert with_hosts(wanted, wanted=False) == plain
-    assert not is_wanted(plain)
+    assert not is_enabled(plain)
 
 
 _SCRIPT = """
