@@ -90,13 +90,14 @@ def up(
     """Start all rooms on this machine and write a kubeconfig. Creates the installation if there is none."""
     began = time.monotonic()
     data_dir = settings.default_data_dir()
+    ports = _ports(port or [])
     exempt = _exempt(allow_egress)
     try:
         lifecycle.refuse_second(data_dir)
         migrates = migration.is_needed(data_dir)
         config = install.install(
             data_dir,
-            ports=_ports(port or []),
+            ports=ports,
             pod_cidr=pod_cidr,
             external_cidr=external_cidr,
             with_hosts=hosts,
