@@ -170,10 +170,10 @@ def test_the_watch_tells_of_the_list_only(config: Config) -> None:
 def test_the_settings(config: Config) -> None:
     mine = Address("127.0.0.9", 8443)
     plain = msgspec.structs.replace(config, more_addresses={"registry": [mine], "arm": [mine]})
-    wanted = with_hosts(with_hosts(plain, wanted=True), wanted=True)
+    wanted = with_hosts(with_hosts(plain, enabled=True), enabled=True)
     assert is_enabled(wanted)
     assert wanted.listening("registry")[1:] == [mine, address(config)]
-    assert with_hosts(wanted, wanted=False) == plain
+    assert with_hosts(wanted, enabled=False) == plain
     assert not is_enabled(plain)
 
 
