@@ -1,10 +1,10 @@
-"""Load on an API server from a process of its own, so that what the client costs is seen apart from the server.
+"""Sends load to an API server from a separate process, so that the client's cost is measured separately.
 
     python -m benchmarks.kube_load < JOB
 
-The job is a JSON object: where to (`host`, `port`, `ca`, `certificate`, `key`) and `requests`, `changes` or `watch`. What
-was measured is printed as a JSON object. Connections are kept alive, over TLS, with a client certificate. One thread
-waits for all of them; it takes a few tens of microseconds a request.
+The job is a JSON object: the server (`host`, `port`, `ca`, `certificate`, `key`) and `requests`, `changes` or `watch`.
+The figures are printed as a JSON object. Connections are kept alive, over TLS, with a client certificate. One thread
+waits for all of them and takes a few tens of microseconds per request.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ import sys
 import time
 from typing import Any
 
-Job = dict[str, Any]
+Job = dict[str, Any]  # JSON
 
 _CHUNK = 1 << 18
-#: What a TLS record holds (RFC 8446, section 5.1).
+#: Size of a TLS record (RFC 8446, section 5.1).
 _RECORD = 1 << 14
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
-#: How an answer in chunks ends, of which the length is not told before.
+#: The end of a response in chunks, whose length is unknown.
 _LAST_CHUNK = b"\r\n0\r\n\r\n"
-#: When the writer sent the change that is seen, in nanoseconds of the machine's monotonic clock.
+#: Before the time at which the writer sent a change, in nanoseconds of the monotonic clock.
 _MARK, _DIGITS = b'"bench/sent":"', 20
 _OVERLAP = 64
-#: More than one change takes.
+#: More than the size of a change.
 _TAIL = 8192
 _PATIENCE = 5.0
 
 
 def main() -> None:
-    """Do the job that standard input describes; standard input's second line ends a watch."""
+    """Run the job on standard input. The second line of standard input ends a watch."""
     job = json.loads(sys.stdin.readline())
     client = _Client(job)
     (do,) = (name for name in _JOBS if name in job)
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 class _Client:
-    """Makes connections; their handshakes are resumed where the server gives tickets, as client-go's are."""
+    """Opens connections."""
 
     def __init__(self, job: Job) -> None:
         self._address = (job["host"], job["port"])
@@ -61,7 +61,7 @@ class _Client:
 
 
 def request(method: str, path: str, body: bytes = b"", media: str = "application/json", encoding: str = "") -> bytes:
-    """One request as it is sent, with the headers that client-go sends."""
+    """Return the bytes of a request with the headers of client-go."""
     head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: bench/1.0\r\nAccept: application/json\r\n"
     if encoding:
         head += f"Accept-Encoding: {encoding}\r\n"
@@ -71,44 +71,44 @@ def request(method: str, path: str, body: bytes = b"", media: str = "application
 
 
 class _Exchange:
-    """A connection with one request under way."""
+    """A connection with one request in flight."""
 
     def __init__(self, connection: ssl.SSLSocket) -> None:
         self.socket = connection
         self.began = 0
-        self._got = bytearray()
-        self._wanted = -1
+        self._received = bytearray()
+        self._length = -1
 
     def send(self, data: bytes) -> None:
-        self._got.clear()
-        self._wanted = -1
+        self._received.clear()
+        self._length = -1
         self.began = time.perf_counter_ns()
         self.socket.sendall(data)
 
     def receive(self) -> bool:
-        """Take what there is; whether that was all."""
+        """Read what has arrived, and return whether the response is complete."""
         while True:
             data = self.socket.recv(_CHUNK)
             if not data:
                 raise SystemExit("the server closed the connection")
-            self._got += data
-            if self._wanted < 0:
-                end = self._got.find(b"\r\n\r\n")
+            self._received += data
+            if self._length < 0:
+                end = self._received.find(b"\r\n\r\n")
                 if end < 0:
                     continue
-                head = bytes(self._got[:end])
+                head = bytes(self._received[:end])
                 if not head.startswith(b"HTTP/1.1 2"):
-                    raise SystemExit(f"refused: {bytes(self._got[:2000]).decode(errors='replace')}")
+                    raise SystemExit(f"refused: {bytes(self._received[:2000]).decode(errors='replace')}")
                 length = _LENGTH.search(head)
-                self._wanted = end + 4 + int(length[1]) if length else 0
-            if self._got.endswith(_LAST_CHUNK) if not self._wanted else len(self._got) >= self._wanted:
+                self._length = end + 4 + int(length[1]) if length else 0
+            if self._received.endswith(_LAST_CHUNK) if not self._length else len(self._received) >= self._length:
                 return True
             if not self.socket.pending():
                 return False
 
 
 def _requests(client: _Client, job: Job) -> Job:
-    """`count` requests over `connections`; each `%d` in path and body is the number of the request."""
+    """Send `count` requests over `connections`. `%d` in path and body stands for the number of the request."""
     left = iter(range(job["first"], job["first"] + job["count"]))
     path, body = job["path"], job.get("body", "")
     numbered = "%d" in path or "%d" in body
@@ -155,9 +155,9 @@ def _requests(client: _Client, job: Job) -> Job:
 
 
 def _changes(client: _Client, job: Job) -> Job:
-    """`count` patches, `rate` a second, each of another object and with its own mark: `%d` and `%m` in path and body.
+    """Send `count` patches, `rate` per second. `%d` in the path is the object's number, `%m` in the body the mark.
 
-    The last of them is sent when all others are answered, so that whoever sees its mark has seen theirs.
+    The last is sent after all other responses, so that a watcher that receives its mark has received all.
     """
     selector = selectors.EpollSelector()
     idle = [_Exchange(client.connect()) for _ in range(job["connections"])]
@@ -186,9 +186,9 @@ def _changes(client: _Client, job: Job) -> Job:
 
 
 def _watch(client: _Client, job: Job) -> Job:
-    """`watchers` watches of `path` at once: how long changes took to come, for one watcher in 25.
+    """Open `watchers` watches of `path`, and measure the delay of changes for one watcher in 25.
 
-    Standard input names the mark of the last change; who has seen that has seen all before it.
+    Standard input has the mark of the last change. A watcher that has received it has received all before it.
     """
     ask = request("GET", job["path"])
     watchers = [_Watcher(client.connect(), ask, is_timed=number % 25 == 0) for number in range(job["watchers"])]
@@ -219,7 +219,7 @@ def _watch(client: _Client, job: Job) -> Job:
 
 
 class _Watcher:
-    """One watch; `tail` is the end of what has come."""
+    """A watch. `tail` is the end of the received bytes."""
 
     def __init__(self, connection: ssl.SSLSocket, ask: bytes, *, is_timed: bool) -> None:
         self.socket = connection
@@ -232,7 +232,7 @@ class _Watcher:
         connection.setblocking(False)
 
     def take(self, buffer: memoryview) -> None:
-        """Read records, until one that is not full: after such a one there rarely is another."""
+        """Read records up to one that is not full, which is rarely followed by another."""
         now = time.monotonic_ns()
         size = 0
         try:
