@@ -190,8 +190,8 @@ def _watch(client: _Client, job: Job) -> Job:
 
     Standard input has the mark of the last change. A watcher that has received it has received all before it.
     """
-    ask = request("GET", job["path"])
-    watchers = [_Watcher(client.connect(), ask, is_timed=number % 25 == 0) for number in range(job["watchers"])]
+    opening = request("GET", job["path"])
+    watchers = [_Watcher(client.connect(), opening, is_timed=number % 25 == 0) for number in range(job["watchers"])]
     takes = {watcher.socket.fileno(): watcher.take for watcher in watchers}
     poll = select.epoll()
     for number in (*takes, sys.stdin.fileno()):
@@ -221,12 +221,12 @@ def _watch(client: _Client, job: Job) -> Job:
 class _Watcher:
     """A watch. `tail` is the end of the received bytes."""
 
-    def __init__(self, connection: ssl.SSLSocket, ask: bytes, *, is_timed: bool) -> None:
+    def __init__(self, connection: ssl.SSLSocket, opening: bytes, *, is_timed: bool) -> None:
         self.socket = connection
         self.delays: list[int] = []
         self.tail = b""
         self._is_timed = is_timed
-        connection.sendall(ask)
+        connection.sendall(opening)
         while b"\r\n\r\n" not in self.tail:
             self.tail += connection.recv(4096)
         connection.setblocking(False)

@@ -69,7 +69,7 @@ class Balanced:
         return str(ingress(found)[0]["ip"])
 
     def connect(self, host: str, port: int) -> str | None:
-        """Return what the endpoint behind an address sends, or `None` if the connection is refused."""
+        """Return the name that the endpoint behind an address sends, or `None` if the connection is refused."""
         try:
             with socket.create_connection((host, port), timeout=WAIT) as connection:
                 return connection.makefile().read()

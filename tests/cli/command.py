@@ -58,7 +58,7 @@ class Verb(NamedTuple):
 
 
 def run_script(*arguments: str, data_dir: Path, environment: Mapping[str, str] | None = None) -> Result:
-    """Run the script as a process of its own, with a data directory."""
+    """Run the script as a new process, with a data directory."""
     done = subprocess.run(
         [SCRIPT, *arguments],
         env=_environment(data_dir, environment),

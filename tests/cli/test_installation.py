@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,6 +66,15 @@ def test_env_of_a_stopped_installation(stopped: Config) -> None:
     result = run("env", data_dir=stopped.data_dir)
     assert (result.code, result.error) == (0, "")
     assert f"export KUBECONFIG='{stopped.kubeconfig_file()}'" in result.output.splitlines()
+
+
+def test_env_quotes_a_data_directory_with_an_apostrophe(tmp_path: Path) -> None:
+    config = install(tmp_path / "o'clock", ports=dict.fromkeys(DEFAULT_PORTS, 0))
+    exports = run("env", data_dir=config.data_dir).output
+    shell = subprocess.run(
+        ["sh", "-c", f'{exports}printf %s "$CUMULET_DATA_DIR"'], capture_output=True, text=True, check=True
+    )
+    assert shell.stdout == str(config.data_dir)
 
 
 def test_up_lists_missing_requirements_with_their_fixes(tmp_path: Path) -> None:

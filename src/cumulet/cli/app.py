@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def describe(error: Exception) -> str:
-    """Return one line that names what is wrong and what to do."""
+    """Return one line with the error and the next step."""
     match error:
         case ArmError():
             return f"({error.code}) {error}"

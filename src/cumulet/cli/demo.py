@@ -28,7 +28,7 @@ def demo(
         ),
     ] = None,
 ) -> None:
-    """Run the whole path in an installation of its own: build, push, deploy, serve, bill, and clean up."""
+    """Run the whole path in a separate installation: build, push, deploy, serve, bill, and clean up."""
     data_dir = settings.default_data_dir() / "demo"
     options = tuple(f"--port {option}" for option in port or ())
     try:

@@ -166,7 +166,8 @@ def env() -> None:
         "REQUESTS_CA_BUNDLE": bundle,
     }
     for name, value in values.items():
-        print(f"export {name}='{value}'")
+        quoted = str(value).replace("'", "'\\''")
+        print(f"export {name}='{quoted}'")
 
 
 def serve(

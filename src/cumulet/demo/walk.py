@@ -114,7 +114,7 @@ class _Walk:
         self._image = f"{registry}/{_REPOSITORY}:v1"
 
     def _build(self) -> None:
-        """Build and test the image. What the engine creates meanwhile is its own, not of the rooms."""
+        """Build and test the image. Objects that the engine creates meanwhile are not the rooms'."""
         idle = machine.traces(self._data_dir)
         self._try_image()
         for kind, names in machine.traces(self._data_dir).items():

@@ -51,7 +51,7 @@ def _enter(descriptor: int, part: str, path: Path, make: bool) -> int:
 
 
 def write(descriptor: int, name: str, content: bytes) -> None:
-    """Write a file with mode 0644 and replace what has the name. A link is replaced, not followed."""
+    """Write a file with mode 0644 and replace an existing file. A link is replaced, not followed."""
     temporary = f".{name}.{secrets.token_hex(8)}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with os.fdopen(os.open(temporary, flags, 0o600, dir_fd=descriptor), "wb") as file:
