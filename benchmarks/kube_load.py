@@ -17,9 +17,8 @@ import socket
 import ssl
 import sys
 import time
-from typing import Any
 
-Job = dict[str, Any]  # JSON
+import msgspec
 
 _CHUNK = 1 << 18
 #: Size of a TLS record (RFC 8446, section 5.1).
@@ -34,13 +33,65 @@ _OVERLAP = 64
 _TAIL = 8192
 _PATIENCE = 5.0
 
+Figures = dict[str, float | str]
+
+
+class Requests(msgspec.Struct, frozen=True):
+    """`count` requests from number `first` over `connections`. `%d` in path and body stands for the number."""
+
+    first: int
+    count: int
+    connections: int
+    method: str
+    path: str
+    body: str = ""
+    media: str = "application/json"
+    encoding: str = ""
+
+
+class Changes(msgspec.Struct, frozen=True):
+    """`count` patches, `rate` per second. `%d` in the path is the object's number, `%m` in the body the mark."""
+
+    count: int
+    rate: int
+    connections: int
+    path: str
+    body: str
+    media: str
+
+
+class Watch(msgspec.Struct, frozen=True):
+    """`watchers` watches of a path."""
+
+    path: str
+    watchers: int
+
+
+class Job(msgspec.Struct, frozen=True):
+    """The server and one of the three loads. Files are PEM."""
+
+    host: str
+    port: int
+    ca: str
+    certificate: str
+    key: str
+    requests: Requests | None = None
+    changes: Changes | None = None
+    watch: Watch | None = None
+
 
 def main() -> None:
     """Run the job on standard input. The second line of standard input ends a watch."""
-    job = json.loads(sys.stdin.readline())
+    job = msgspec.json.decode(sys.stdin.readline(), type=Job)
     client = _Client(job)
-    (do,) = (name for name in _JOBS if name in job)
-    found = _JOBS[do](client, job[do])
+    if job.requests is not None:
+        found = _requests(client, job.requests)
+    elif job.changes is not None:
+        found = _changes(client, job.changes)
+    elif job.watch is not None:
+        found = _watch(client, job.watch)
+    else:
+        raise SystemExit("the job has no requests, changes or watch")
     found["cpu"] = time.process_time()
     print(json.dumps(found), flush=True)
 
@@ -49,10 +100,10 @@ class _Client:
     """Opens connections."""
 
     def __init__(self, job: Job) -> None:
-        self._address = (job["host"], job["port"])
+        self._address = (job.host, job.port)
         self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self._tls.load_verify_locations(job["ca"])
-        self._tls.load_cert_chain(job["certificate"], job["key"])
+        self._tls.load_verify_locations(job.ca)
+        self._tls.load_cert_chain(job.certificate, job.key)
 
     def connect(self) -> ssl.SSLSocket:
         plain = socket.create_connection(self._address)
@@ -107,13 +158,13 @@ class _Exchange:
                 return False
 
 
-def _requests(client: _Client, job: Job) -> Job:
-    """Send `count` requests over `connections`. `%d` in path and body stands for the number of the request."""
-    left = iter(range(job["first"], job["first"] + job["count"]))
-    path, body = job["path"], job.get("body", "")
+def _requests(client: _Client, job: Requests) -> Figures:
+    """Send the requests, and return their seconds, rate and latencies in seconds."""
+    left = iter(range(job.first, job.first + job.count))
+    path, body = job.path, job.body
     numbered = "%d" in path or "%d" in body
-    method, media = job["method"], job.get("media", "application/json")
-    fixed = request(method, path, body.encode(), media, job.get("encoding", ""))
+    method, media = job.method, job.media
+    fixed = request(method, path, body.encode(), media, job.encoding)
 
     def data(number: int) -> bytes:
         if not numbered:
@@ -122,7 +173,7 @@ def _requests(client: _Client, job: Job) -> Job:
         return request(method, path.replace("%d", word), body.replace("%d", word).encode(), media)
 
     selector = selectors.EpollSelector()
-    exchanges = [_Exchange(client.connect()) for _ in range(job["connections"])]
+    exchanges = [_Exchange(client.connect()) for _ in range(job.connections)]
     times: list[int] = []
     began = time.perf_counter()
     open_connections = 0
@@ -154,13 +205,13 @@ def _requests(client: _Client, job: Job) -> Job:
     }
 
 
-def _changes(client: _Client, job: Job) -> Job:
-    """Send `count` patches, `rate` per second. `%d` in the path is the object's number, `%m` in the body the mark.
+def _changes(client: _Client, job: Changes) -> Figures:
+    """Send the patches, and return the mark of the last and the seconds.
 
     The last is sent after all other responses, so that a watcher that receives its mark has received all.
     """
     selector = selectors.EpollSelector()
-    idle = [_Exchange(client.connect()) for _ in range(job["connections"])]
+    idle = [_Exchange(client.connect()) for _ in range(job.connections)]
 
     def answered(patience: float | None) -> None:
         for key, _ in selector.select(patience):
@@ -169,29 +220,29 @@ def _changes(client: _Client, job: Job) -> Job:
                 idle.append(key.data)
 
     began = time.monotonic()
-    for number in range(job["count"]):
-        is_last = number == job["count"] - 1
-        while (early := began + number / job["rate"] - time.monotonic()) > 0:
+    for number in range(job.count):
+        is_last = number == job.count - 1
+        while (early := began + number / job.rate - time.monotonic()) > 0:
             answered(early)
-        while len(idle) < (job["connections"] if is_last else 1):
+        while len(idle) < (job.connections if is_last else 1):
             answered(None)
         mark = f"{time.monotonic_ns():0{_DIGITS}}"
-        path, body = job["path"].replace("%d", str(number)), job["body"].replace("%m", mark)
+        path, body = job.path.replace("%d", str(number)), job.body.replace("%m", mark)
         exchange = idle.pop()
-        exchange.send(request("PATCH", path, body.encode(), job["media"]))
+        exchange.send(request("PATCH", path, body.encode(), job.media))
         selector.register(exchange.socket, selectors.EVENT_READ, exchange)
-    while len(idle) < job["connections"]:
+    while len(idle) < job.connections:
         answered(None)
     return {"mark": mark, "seconds": time.monotonic() - began}
 
 
-def _watch(client: _Client, job: Job) -> Job:
-    """Open `watchers` watches of `path`, and measure the delay of changes for one watcher in 25.
+def _watch(client: _Client, job: Watch) -> Figures:
+    """Open the watches, and measure the delay of changes for one watcher in 25.
 
     Standard input has the mark of the last change. A watcher that has received it has received all before it.
     """
-    opening = request("GET", job["path"])
-    watchers = [_Watcher(client.connect(), opening, is_timed=number % 25 == 0) for number in range(job["watchers"])]
+    opening = request("GET", job.path)
+    watchers = [_Watcher(client.connect(), opening, is_timed=number % 25 == 0) for number in range(job.watchers)]
     takes = {watcher.socket.fileno(): watcher.take for watcher in watchers}
     poll = select.epoll()
     for number in (*takes, sys.stdin.fileno()):
@@ -258,8 +309,6 @@ class _Watcher:
             if len(before) < end <= len(text):
                 self.delays.append(now - int(text[start + len(_MARK) : end]))
 
-
-_JOBS = {"requests": _requests, "changes": _changes, "watch": _watch}
 
 if __name__ == "__main__":
     main()
