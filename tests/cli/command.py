@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import runpy
 import signal
 import subprocess
 import sys
 import tempfile
 import traceback
+import types
 import warnings
+import zoneinfo
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -19,6 +20,8 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from cumulet.cli.app import app
 
+#: msgspec imports it on first use, when the user of a test may not be able to read the interpreter's files.
+_PRELOADED = zoneinfo
 SCRIPT = Path(sys.executable).with_name("cumulet")
 #: Verbs that create an installation if there is none, or run in the foreground.
 LONG = {("up",), ("demo",), ("serve",), ("scheduler",), ("controllers",), ("node",), ("balancer",)}
@@ -71,12 +74,18 @@ def run_script(*arguments: str, data_dir: Path, environment: Mapping[str, str] |
     return Result(done.returncode, done.stdout, done.stderr)
 
 
-def run(*arguments: str, data_dir: Path, environment: Mapping[str, str] | None = None) -> Result:
-    """Run the script like `run_script`, in a fork of this process: its modules are imported already."""
+def run(
+    *arguments: str, data_dir: Path, environment: Mapping[str, str] | None = None, user: int | None = None
+) -> Result:
+    """Run the script like `run_script`, in a fork of this process: its modules are imported already.
+
+    `user` is the id of the user and group that run it.
+    """
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as error:
         process = os.fork()
         if process == 0:
-            _become([str(SCRIPT), *arguments], _environment(data_dir, environment), output.fileno(), error.fileno())
+            words = [str(SCRIPT), *arguments]
+            _become(words, _environment(data_dir, environment), output.fileno(), error.fileno(), user)
         _, status = os.waitpid(process, 0)
         output.seek(0)
         error.seek(0)
@@ -87,7 +96,7 @@ def _environment(data_dir: Path, more: Mapping[str, str] | None) -> dict[str, st
     return {**os.environ, "CUMULET_DATA_DIR": str(data_dir), "COLUMNS": "200", **(more or {})}
 
 
-def _become(words: list[str], environment: Mapping[str, str], output: int, error: int) -> NoReturn:
+def _become(words: list[str], environment: Mapping[str, str], output: int, error: int, user: int | None) -> NoReturn:
     code = 1
     try:
         signal.alarm(60)
@@ -98,7 +107,14 @@ def _become(words: list[str], environment: Mapping[str, str], output: int, error
         os.environ.clear()
         os.environ.update(environment)
         sys.argv = words
-        runpy.run_path(words[0], run_name="__main__")
+        script = compile(Path(words[0]).read_text(), words[0], "exec")
+        if user is not None:
+            os.setgroups([])
+            os.setgid(user)
+            os.setuid(user)
+        module = types.ModuleType("__main__")
+        sys.modules["__main__"] = module
+        exec(script, module.__dict__)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     except BaseException:

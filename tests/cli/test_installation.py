@@ -45,6 +45,16 @@ def test_a_stopped_installation(verb: Verb, stopped: Config) -> None:
     assert "`cumulet up`" in line
 
 
+@pytest.mark.parametrize("words", [*(verb.words for verb in _VERBS), ("up",), ("serve",)], ids=" ".join)
+def test_another_user_is_refused(words: Words, stopped: Config) -> None:
+    arguments = next(verb.arguments for verb in verbs() if verb.words == words)
+    if words == ("serve",):
+        arguments = ("kube",)
+    line = run(*words, *arguments, data_dir=stopped.data_dir, user=65534).is_one_line()
+    assert "permission denied" in line
+    assert str(stopped.data_dir) in line
+
+
 def test_the_script_as_a_process_of_its_own(stopped: Config) -> None:
     assert "Connection refused" in run_script("group", "list", data_dir=stopped.data_dir).is_one_line()
 

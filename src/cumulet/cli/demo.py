@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -30,7 +31,7 @@ def demo(
 ) -> None:
     """Run the whole path in a separate installation: build, push, deploy, serve, bill, and clean up."""
     data_dir = settings.default_data_dir() / "demo"
-    options = tuple(f"--port {option}" for option in port or ())
+    options = tuple(f"--port {shlex.quote(option)}" for option in port or ())
     try:
         succeeded = walk(data_dir, keep=keep, pause=pause, up_options=options)
     except StepError as reason:
