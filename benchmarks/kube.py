@@ -1,12 +1,11 @@
-"""The API server alone, against its bounds and a kube-apiserver 1.36 with etcd: `make bench-kube`.
+"""Measures the API server against its bounds and against a kube-apiserver 1.36 with etcd: `make bench-kube`.
 
-The peer's figures are those that were recorded once, on a machine of two processors. Where CUMULET_KUBERNETES_BIN names a
-folder with its programs, it is measured right after ours (`kube_peer`): then its own figures are shown, and what is asked
-of a rate is as many times its rate as it was once.
+The peer's figures were recorded on a machine with two processors. If CUMULET_KUBERNETES_BIN names a folder with its
+programs, it is measured after ours (`kube_peer`), its current figures are shown, and bounds scale with them.
 
-Clients are processes of their own (`kube_load`) on the same machine. Everything goes over TLS with a client certificate;
-every create is durable before it is answered. Processor time is that of the server for one request, of all its threads:
-it tells more than the rate does on a machine that is shared.
+Clients are separate processes (`kube_load`) on the same machine. They use TLS with a client certificate. Every create is
+durable before the response. Processor time is the server's per request, of all its threads. On a shared machine it is a
+better measure than the rate.
 """
 
 from __future__ import annotations
@@ -21,11 +20,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+import msgspec
 
 from benchmarks import kube_peer
+from benchmarks.kube_objects import node, pod
 from cumulet.common import tls
 from cumulet.common.config import DEFAULT_PORTS, Config, RoomName
 from cumulet.up.install import install
@@ -40,7 +42,7 @@ room = importlib.import_module(f"cumulet.{sys.argv[2]}.room")
 loop = {"new_event_loop": room.new_event_loop} if hasattr(room, "new_event_loop") else {}
 run(sys.argv[2], load(Path(sys.argv[1])), room.serve, **loop)
 """
-#: The cipher that client-go offers first; Python's own clients offer another.
+#: client-go's first cipher. Python's clients offer another.
 _OPENSSL = """
 openssl_conf = settings
 [settings]
@@ -60,7 +62,7 @@ _WATCHED = "1,000 watchers, 100 changes/s, p99"
 
 
 class Bound(NamedTuple):
-    """What is asked of a figure, and what the peer had once."""
+    """The bound of a figure, and the peer's recorded figure."""
 
     limit: float
     at_least: bool
@@ -76,24 +78,24 @@ _BOUNDS = {
     "list of 4,083 pods": Bound(0.25, False, "s", 0.51),
     "memory with 5,000 pods": Bound(250, False, "MB", 650),
     _WATCHED: Bound(0.1, False, "s"),
-    "create p99 at 10,000 pods to that of an empty store": Bound(2.0, False, "x"),
+    "ratio of create p99 at 10,000 pods to that of an empty store": Bound(2.0, False, "x"),
     "10,000 pods scheduled": Bound(800, True, "/s"),
 }
 
 
 def main() -> None:
-    """Measure and print; ends with 1 where a bound is missed and `--check` is given."""
+    """Measure and print. Exit with 1 if a bound is missed and `--check` is given."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="fail where a bound is missed")
-    parser.add_argument("--only", default="", help="a part alone: requests, watch, schedule")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a bound is missed")
+    parser.add_argument("--only", default="", help="measure one part: requests, watch or schedule")
     arguments = parser.parse_args()
     found: dict[str, float] = {}
     peer: dict[str, float] = {}
     if arguments.only in ("", "requests", "watch"):
         with _installation() as config, _room(config, "kube") as process:
             found |= _measure(_Server(config, process.pid), arguments.only)
-    if arguments.only in ("", "requests", "watch") and kube_peer.is_there():
-        print(f"the same of {kube_peer.NAME}:")
+    if arguments.only in ("", "requests", "watch") and kube_peer.is_installed():
+        print(f"{kube_peer.NAME}:")
         with (
             tempfile.TemporaryDirectory(prefix="cumulet-bench-") as name,
             kube_peer.running(Path(name)) as (
@@ -102,7 +104,7 @@ def main() -> None:
             ),
         ):
             peer = _compared(_Server(config, *processes), arguments.only)
-            peer.pop("ready from a cold start", None)  # it was ready before
+            peer.pop("ready from a cold start", None)  # it was started before
     if arguments.only in ("", "schedule"):
         with _installation() as config, _room(config, "kube") as process:
             found["10,000 pods scheduled"] = _schedule(_Server(config, process.pid), config)
@@ -126,8 +128,18 @@ def _room(config: Config, name: RoomName) -> Iterator[subprocess.Popen[bytes]]:
         process.wait()
 
 
+class _Metadata(msgspec.Struct, frozen=True, rename="camel"):
+    resource_version: str = ""
+
+
+class _Object(msgspec.Struct, frozen=True):
+    """The fields of a response that are read here."""
+
+    metadata: _Metadata = _Metadata()
+
+
 class _Server:
-    """The room as its clients see it, and what it spends."""
+    """An API server for clients, with its memory and processor time."""
 
     def __init__(self, config: Config, *processes: int) -> None:
         self._processes = processes
@@ -143,11 +155,11 @@ class _Server:
         }
 
     def megabytes(self) -> float:
-        """Resident memory."""
+        """Return the resident memory in megabytes."""
         return sum(resident_bytes(process) or 0 for process in self._processes) / 1e6
 
     def spent(self) -> float:
-        """Processor seconds so far, of user and system."""
+        """Return the processor time so far in seconds, user and system."""
         ticks = 0
         for process in self._processes:
             fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
@@ -155,38 +167,38 @@ class _Server:
         return ticks / os.sysconf("SC_CLK_TCK")
 
     def connection(self) -> http.client.HTTPSConnection:
-        """A connection to call on."""
+        """Return a new connection."""
         return http.client.HTTPSConnection(self._address.host, self._address.port, context=self._tls, timeout=60)
 
-    def call(self, method: str, path: str, body: Any = None) -> Any:
-        """One request on a connection of its own. Raises `OSError` where it is not answered with success."""
+    def call(self, method: str, path: str, body: object = None) -> _Object:
+        """Send a request on a new connection. Raises `OSError` if it does not succeed."""
         connection = self.connection()
         try:
             return send(connection, method, path, body)
         finally:
             connection.close()
 
-    def load(self, name: str, count: int, *, connections: int = _CONNECTIONS, **job: Any) -> dict[str, float]:
-        """So many requests; prints what one took of the server and of the client."""
+    def load(self, name: str, count: int, *, connections: int = _CONNECTIONS, **job: str | int) -> dict[str, float]:
+        """Send `count` requests, print the server's and the client's time per request, and return the client's figures."""
         given = {"first": 0, "count": count, "connections": connections, **job}
         before = self.spent()
         found = self._run({**self._job, "requests": given})
         server = (self.spent() - before) / count * 1e3
         print(
             f"  {name}: {found['rate']:,.0f}/s, p50 {found['p50'] * 1e3:.1f} ms, p99 {found['p99'] * 1e3:.1f} ms; "
-            f"processor: server {server:.3f} ms, client {found['cpu'] / count * 1e3:.3f} ms a request",
+            f"processor: server {server:.3f} ms, client {found['cpu'] / count * 1e3:.3f} ms per request",
             flush=True,
         )
         return found
 
-    def _run(self, job: Any) -> dict[str, Any]:
+    def _run(self, job: Mapping[str, object]) -> dict[str, float]:
         with self._client(job) as process:
             assert process.stdout is not None
-            found: dict[str, Any] = json.loads(process.stdout.readline())
+            found: dict[str, float] = json.loads(process.stdout.readline())
             return found
 
     @contextlib.contextmanager
-    def _client(self, job: Any) -> Iterator[subprocess.Popen[str]]:
+    def _client(self, job: Mapping[str, object]) -> Iterator[subprocess.Popen[str]]:
         command = [sys.executable, "-m", "benchmarks.kube_load"]
         pipe = subprocess.PIPE
         with tempfile.NamedTemporaryFile("w", suffix=".cnf") as settings:
@@ -203,8 +215,8 @@ class _Server:
             raise SystemExit(process.returncode)
 
     def watched(self, rate: int, seconds: int) -> float:
-        """The 99th percentile of the time until each of the watchers sees a change."""
-        version = self.call("GET", f"{_PODS}?limit=1")["metadata"]["resourceVersion"]
+        """Return the 99th percentile of the seconds until a watcher receives a change."""
+        version = self.call("GET", f"{_PODS}?limit=1").metadata.resource_version
         watch = {"path": f"{_PODS}?watch=true&resourceVersion={version}", "watchers": _WATCHERS}
         changes = {
             "count": rate * seconds,
@@ -226,26 +238,27 @@ class _Server:
             found = json.loads(process.stdout.readline())
             server = self.spent() - before
         print(
-            f"  {rate * seconds} changes in {changed['seconds']:.1f} s, all seen by {found['complete']:,} of {_WATCHERS:,}, "
+            f"  {rate * seconds} changes in {changed['seconds']:.1f} s, complete at {found['complete']:,} of {_WATCHERS:,}, "
             f"p50 {found['p50'] * 1e3:.0f} ms, p99 {found['p99'] * 1e3:.0f} ms; "
             f"processor: server {server:.2f} s, client {found['watching']:.2f} s"
         )
         return float(found["p99"]) if found["complete"] == _WATCHERS else float("inf")
 
 
-def send(connection: http.client.HTTPSConnection, method: str, path: str, body: Any = None) -> Any:
-    """One request. Raises `OSError` where it is not answered with success."""
+def send(connection: http.client.HTTPSConnection, method: str, path: str, body: object = None) -> _Object:
+    """Send a request and return the decoded object, empty if the response is not JSON. Raises `OSError` if it does not succeed."""
     kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
     connection.request(method, path, None if body is None else json.dumps(body), {"Content-Type": kind})
     response = connection.getresponse()
     data = response.read()
     if response.status >= 300:
         raise OSError(data.decode())
-    return json.loads(data) if response.headers.get_content_type() == "application/json" else data
+    is_json = response.headers.get_content_type() == "application/json"
+    return msgspec.json.decode(data, type=_Object) if is_json else _Object()
 
 
 def _namespace(server: _Server) -> float:
-    """Wait until the server is ready, make a namespace, and tell how long the wait was."""
+    """Wait until the server is ready, create a namespace, and return the seconds of the wait."""
     began = time.perf_counter()
     while True:
         try:
@@ -265,12 +278,12 @@ def _measure(server: _Server, only: str) -> dict[str, float]:
         return found
     _create(server, "creates", 5000, first=5000)
     last = _create(server, "creates at 10,000 pods", 1000, first=10_000)
-    found["create p99 at 10,000 pods to that of an empty store"] = last["p99"] / found.pop("first p99")
+    found["ratio of create p99 at 10,000 pods to that of an empty store"] = last["p99"] / found.pop("first p99")
     return found
 
 
 def _compared(server: _Server, only: str) -> dict[str, float]:
-    """What the peer is measured by too."""
+    """Return the figures that are measured for the peer too."""
     if only == "watch":
         _namespace(server)
         _create(server, "creates", 1000)
@@ -284,7 +297,7 @@ def _compared(server: _Server, only: str) -> dict[str, float]:
 
 
 def _watched(server: _Server) -> dict[str, float]:
-    """The middle one of three, as both processors are full, so that whatever else the machine does counts."""
+    """Return the median of three: both processors are busy, so other work on the machine changes the result."""
     return {_WATCHED: statistics.median(server.watched(_CHANGES, _SECONDS) for _ in range(3))}
 
 
@@ -302,24 +315,24 @@ def _requests(server: _Server) -> dict[str, float]:
         lists.append(time.perf_counter() - start)
     connection.close()
     found["list of 4,083 pods"] = statistics.median(lists)
-    print(f"  a list of {size / 1e6:.1f} MB")
-    server.load("lists that are compressed", 4, connections=1, method="GET", path=_PODS, encoding="gzip")
+    print(f"  size of a list: {size / 1e6:.1f} MB")
+    server.load("compressed lists", 4, connections=1, method="GET", path=_PODS, encoding="gzip")
     found["pod GETs"] = server.load("GETs", 20_000, method="GET", path=f"{_PODS}/pod-2000")["rate"]
     return found
 
 
 def _create(server: _Server, name: str, count: int, first: int = 0) -> dict[str, float]:
-    return server.load(name, count, first=first, method="POST", path=_PODS, body=json.dumps(_pod()))
+    return server.load(name, count, first=first, method="POST", path=_PODS, body=json.dumps(pod()))
 
 
 def _schedule(server: _Server, config: Config) -> float:
-    """Pods a second that our scheduler places, from the first placed to the last."""
+    """Return the pods per second that the scheduler binds, from the first to the last."""
     _namespace(server)
     for number in range(_NODES):
-        server.call("POST", "/api/v1/nodes", _node(number))
+        server.call("POST", "/api/v1/nodes", node(number))
     _create(server, "creates", _TO_SCHEDULE)
     connection = server.connection()
-    version = server.call("GET", f"{_PODS}?limit=1")["metadata"]["resourceVersion"]
+    version = server.call("GET", f"{_PODS}?limit=1").metadata.resource_version
     selector = f"watch=true&resourceVersion={version}&fieldSelector=spec.nodeName!="
     accept = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
     connection.request("GET", f"{_PODS}?{selector}", headers={"Accept": accept})
@@ -334,7 +347,7 @@ def _schedule(server: _Server, config: Config) -> float:
                 placed += 1
         seconds = time.perf_counter() - began
     connection.close()
-    print(f"  {placed:,} pods placed; processor: server {(server.spent() - before) / placed * 1e3:.3f} ms a pod")
+    print(f"  {placed:,} pods bound; processor: server {(server.spent() - before) / placed * 1e3:.3f} ms per pod")
     return placed / seconds
 
 
@@ -346,57 +359,20 @@ def _print(found: dict[str, float], live: dict[str, float]) -> int:
         value, limit, once = found[name], bound.limit, bound.peer
         beside = live.get(name, once)
         word = "at least" if bound.at_least else "at most"
-        asked = f"{word} {limit:g}"
+        text = f"{word} {limit:g}"
         if name in live and once and bound.unit != "MB":
-            # A machine that is slower for the peer too is no fault of ours.
+            # A slower machine is slower for the peer too.
             limit *= live[name] / once
-            asked += f", here {limit:.4g}"
+            text += f", on this machine {limit:.4g}"
         holds = value >= limit if bound.at_least else value <= limit
         missed += not holds
         peer = (
-            f"; {'peer' if name in live else 'peer once'} {beside:,.4g}, {value / beside:.2f} of it" if beside else ""
+            f"; {'peer' if name in live else 'recorded peer'} {beside:,.4g}, ratio {value / beside:.2f}"
+            if beside
+            else ""
         )
-        print(f"{name}: {value:,.2f} {bound.unit} ({asked}{peer}){'' if holds else '  MISSED'}")
+        print(f"{name}: {value:,.2f} {bound.unit} ({text}{peer}){'' if holds else '  MISSED'}")
     return missed
-
-
-def _pod() -> dict[str, Any]:
-    """A pod as a deployment's template makes them; `%d` is its number. Stored it is of some 4.9 kB."""
-    containers = []
-    for name, port in (("web", 8080), ("proxy", 9090)):
-        probe = {"httpGet": {"path": "/healthz", "port": port}, "initialDelaySeconds": 3, "periodSeconds": 15}
-        containers.append(
-            {
-                "name": name,
-                "image": f"acrdemo2ss.azurecr.io/app3/{name}:v1",
-                "args": [f"--listen=:{port}", "--log-format=json", "--graceful-shutdown=20s"],
-                "ports": [{"name": "http", "containerPort": port}],
-                "env": [
-                    {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
-                    {"name": "LEVEL", "value": "info"},
-                ],
-                "resources": {
-                    "requests": {"cpu": "10m", "memory": "16Mi"},
-                    "limits": {"cpu": "500m", "memory": "128Mi"},
-                },
-                "readinessProbe": probe,
-                "securityContext": {"allowPrivilegeEscalation": False, "runAsNonRoot": True, "runAsUser": 1000},
-            }
-        )
-    labels = {"app.kubernetes.io/name": "web", "app.kubernetes.io/instance": "bench", "number": "n-%d"}
-    annotations = {"prometheus.io/scrape": "true", "prometheus.io/port": "9090"}
-    metadata = {"name": "pod-%d", "labels": labels, "annotations": annotations}
-    toleration = {"key": "virtual-kubelet.io/provider", "operator": "Exists", "effect": "NoSchedule"}
-    spec = {"containers": containers, "tolerations": [toleration], "nodeSelector": {"kubernetes.io/os": "linux"}}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
-
-
-def _node(number: int) -> dict[str, Any]:
-    room = {"cpu": "64", "memory": "256Gi", "pods": "250"}
-    return {
-        "metadata": {"name": f"node-{number}", "labels": {"kubernetes.io/os": "linux"}},
-        "status": {"capacity": room, "allocatable": room, "conditions": [{"type": "Ready", "status": "True"}]},
-    }
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Load on an API server from a process of its own, so that what the client costs is seen apart from the server.
+"""Sends load to an API server from a separate process, so that the client's cost is measured separately.
 
     python -m benchmarks.kube_load < JOB
 
-The job is a JSON object: where to (`host`, `port`, `ca`, `certificate`, `key`) and `requests`, `changes` or `watch`. What
-was measured is printed as a JSON object. Connections are kept alive, over TLS, with a client certificate. One thread
-waits for all of them; it takes a few tens of microseconds a request.
+The job is a JSON object: the server (`host`, `port`, `ca`, `certificate`, `key`) and `requests`, `changes` or `watch`.
+The figures are printed as a JSON object. Connections are kept alive, over TLS, with a client certificate. One thread
+waits for all of them and takes a few tens of microseconds per request.
 """
 
 from __future__ import annotations
@@ -17,42 +17,93 @@ import socket
 import ssl
 import sys
 import time
-from typing import Any
 
-Job = dict[str, Any]
+import msgspec
 
 _CHUNK = 1 << 18
-#: What a TLS record holds (RFC 8446, section 5.1).
+#: Size of a TLS record (RFC 8446, section 5.1).
 _RECORD = 1 << 14
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
-#: How an answer in chunks ends, of which the length is not told before.
+#: The end of a response in chunks, whose length is unknown.
 _LAST_CHUNK = b"\r\n0\r\n\r\n"
-#: When the writer sent the change that is seen, in nanoseconds of the machine's monotonic clock.
+#: Before the time at which the writer sent a change, in nanoseconds of the monotonic clock.
 _MARK, _DIGITS = b'"bench/sent":"', 20
 _OVERLAP = 64
-#: More than one change takes.
+#: More than the size of a change.
 _TAIL = 8192
 _PATIENCE = 5.0
 
+Figures = dict[str, float | str]
+
+
+class Requests(msgspec.Struct, frozen=True):
+    """`count` requests from number `first` over `connections`. `%d` in path and body stands for the number."""
+
+    first: int
+    count: int
+    connections: int
+    method: str
+    path: str
+    body: str = ""
+    media: str = "application/json"
+    encoding: str = ""
+
+
+class Changes(msgspec.Struct, frozen=True):
+    """`count` patches, `rate` per second. `%d` in the path is the object's number, `%m` in the body the mark."""
+
+    count: int
+    rate: int
+    connections: int
+    path: str
+    body: str
+    media: str
+
+
+class Watch(msgspec.Struct, frozen=True):
+    """`watchers` watches of a path."""
+
+    path: str
+    watchers: int
+
+
+class Job(msgspec.Struct, frozen=True):
+    """The server and one of the three loads. Files are PEM."""
+
+    host: str
+    port: int
+    ca: str
+    certificate: str
+    key: str
+    requests: Requests | None = None
+    changes: Changes | None = None
+    watch: Watch | None = None
+
 
 def main() -> None:
-    """Do the job that standard input describes; standard input's second line ends a watch."""
-    job = json.loads(sys.stdin.readline())
+    """Run the job on standard input. The second line of standard input ends a watch."""
+    job = msgspec.json.decode(sys.stdin.readline(), type=Job)
     client = _Client(job)
-    (do,) = (name for name in _JOBS if name in job)
-    found = _JOBS[do](client, job[do])
+    if job.requests is not None:
+        found = _requests(client, job.requests)
+    elif job.changes is not None:
+        found = _changes(client, job.changes)
+    elif job.watch is not None:
+        found = _watch(client, job.watch)
+    else:
+        raise SystemExit("the job has no requests, changes or watch")
     found["cpu"] = time.process_time()
     print(json.dumps(found), flush=True)
 
 
 class _Client:
-    """Makes connections; their handshakes are resumed where the server gives tickets, as client-go's are."""
+    """Opens connections."""
 
     def __init__(self, job: Job) -> None:
-        self._address = (job["host"], job["port"])
+        self._address = (job.host, job.port)
         self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self._tls.load_verify_locations(job["ca"])
-        self._tls.load_cert_chain(job["certificate"], job["key"])
+        self._tls.load_verify_locations(job.ca)
+        self._tls.load_cert_chain(job.certificate, job.key)
 
     def connect(self) -> ssl.SSLSocket:
         plain = socket.create_connection(self._address)
@@ -61,7 +112,7 @@ class _Client:
 
 
 def request(method: str, path: str, body: bytes = b"", media: str = "application/json", encoding: str = "") -> bytes:
-    """One request as it is sent, with the headers that client-go sends."""
+    """Return the bytes of a request with the headers of client-go."""
     head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: bench/1.0\r\nAccept: application/json\r\n"
     if encoding:
         head += f"Accept-Encoding: {encoding}\r\n"
@@ -71,49 +122,49 @@ def request(method: str, path: str, body: bytes = b"", media: str = "application
 
 
 class _Exchange:
-    """A connection with one request under way."""
+    """A connection with one request in flight."""
 
     def __init__(self, connection: ssl.SSLSocket) -> None:
         self.socket = connection
         self.began = 0
-        self._got = bytearray()
-        self._wanted = -1
+        self._received = bytearray()
+        self._length = -1
 
     def send(self, data: bytes) -> None:
-        self._got.clear()
-        self._wanted = -1
+        self._received.clear()
+        self._length = -1
         self.began = time.perf_counter_ns()
         self.socket.sendall(data)
 
     def receive(self) -> bool:
-        """Take what there is; whether that was all."""
+        """Read what has arrived, and return whether the response is complete."""
         while True:
             data = self.socket.recv(_CHUNK)
             if not data:
                 raise SystemExit("the server closed the connection")
-            self._got += data
-            if self._wanted < 0:
-                end = self._got.find(b"\r\n\r\n")
+            self._received += data
+            if self._length < 0:
+                end = self._received.find(b"\r\n\r\n")
                 if end < 0:
                     continue
-                head = bytes(self._got[:end])
+                head = bytes(self._received[:end])
                 if not head.startswith(b"HTTP/1.1 2"):
-                    raise SystemExit(f"refused: {bytes(self._got[:2000]).decode(errors='replace')}")
+                    raise SystemExit(f"refused: {bytes(self._received[:2000]).decode(errors='replace')}")
                 length = _LENGTH.search(head)
-                self._wanted = end + 4 + int(length[1]) if length else 0
-            if self._got.endswith(_LAST_CHUNK) if not self._wanted else len(self._got) >= self._wanted:
+                self._length = end + 4 + int(length[1]) if length else 0
+            if self._received.endswith(_LAST_CHUNK) if not self._length else len(self._received) >= self._length:
                 return True
             if not self.socket.pending():
                 return False
 
 
-def _requests(client: _Client, job: Job) -> Job:
-    """`count` requests over `connections`; each `%d` in path and body is the number of the request."""
-    left = iter(range(job["first"], job["first"] + job["count"]))
-    path, body = job["path"], job.get("body", "")
+def _requests(client: _Client, job: Requests) -> Figures:
+    """Send the requests, and return their seconds, rate and latencies in seconds."""
+    left = iter(range(job.first, job.first + job.count))
+    path, body = job.path, job.body
     numbered = "%d" in path or "%d" in body
-    method, media = job["method"], job.get("media", "application/json")
-    fixed = request(method, path, body.encode(), media, job.get("encoding", ""))
+    method, media = job.method, job.media
+    fixed = request(method, path, body.encode(), media, job.encoding)
 
     def data(number: int) -> bytes:
         if not numbered:
@@ -122,7 +173,7 @@ def _requests(client: _Client, job: Job) -> Job:
         return request(method, path.replace("%d", word), body.replace("%d", word).encode(), media)
 
     selector = selectors.EpollSelector()
-    exchanges = [_Exchange(client.connect()) for _ in range(job["connections"])]
+    exchanges = [_Exchange(client.connect()) for _ in range(job.connections)]
     times: list[int] = []
     began = time.perf_counter()
     open_connections = 0
@@ -154,13 +205,13 @@ def _requests(client: _Client, job: Job) -> Job:
     }
 
 
-def _changes(client: _Client, job: Job) -> Job:
-    """`count` patches, `rate` a second, each of another object and with its own mark: `%d` and `%m` in path and body.
+def _changes(client: _Client, job: Changes) -> Figures:
+    """Send the patches, and return the mark of the last and the seconds.
 
-    The last of them is sent when all others are answered, so that whoever sees its mark has seen theirs.
+    The last is sent after all other responses, so that a watcher that receives its mark has received all.
     """
     selector = selectors.EpollSelector()
-    idle = [_Exchange(client.connect()) for _ in range(job["connections"])]
+    idle = [_Exchange(client.connect()) for _ in range(job.connections)]
 
     def answered(patience: float | None) -> None:
         for key, _ in selector.select(patience):
@@ -169,29 +220,29 @@ def _changes(client: _Client, job: Job) -> Job:
                 idle.append(key.data)
 
     began = time.monotonic()
-    for number in range(job["count"]):
-        is_last = number == job["count"] - 1
-        while (early := began + number / job["rate"] - time.monotonic()) > 0:
+    for number in range(job.count):
+        is_last = number == job.count - 1
+        while (early := began + number / job.rate - time.monotonic()) > 0:
             answered(early)
-        while len(idle) < (job["connections"] if is_last else 1):
+        while len(idle) < (job.connections if is_last else 1):
             answered(None)
         mark = f"{time.monotonic_ns():0{_DIGITS}}"
-        path, body = job["path"].replace("%d", str(number)), job["body"].replace("%m", mark)
+        path, body = job.path.replace("%d", str(number)), job.body.replace("%m", mark)
         exchange = idle.pop()
-        exchange.send(request("PATCH", path, body.encode(), job["media"]))
+        exchange.send(request("PATCH", path, body.encode(), job.media))
         selector.register(exchange.socket, selectors.EVENT_READ, exchange)
-    while len(idle) < job["connections"]:
+    while len(idle) < job.connections:
         answered(None)
     return {"mark": mark, "seconds": time.monotonic() - began}
 
 
-def _watch(client: _Client, job: Job) -> Job:
-    """`watchers` watches of `path` at once: how long changes took to come, for one watcher in 25.
+def _watch(client: _Client, job: Watch) -> Figures:
+    """Open the watches, and measure the delay of changes for one watcher in 25.
 
-    Standard input names the mark of the last change; who has seen that has seen all before it.
+    Standard input has the mark of the last change. A watcher that has received it has received all before it.
     """
-    ask = request("GET", job["path"])
-    watchers = [_Watcher(client.connect(), ask, is_timed=number % 25 == 0) for number in range(job["watchers"])]
+    opening = request("GET", job.path)
+    watchers = [_Watcher(client.connect(), opening, is_timed=number % 25 == 0) for number in range(job.watchers)]
     takes = {watcher.socket.fileno(): watcher.take for watcher in watchers}
     poll = select.epoll()
     for number in (*takes, sys.stdin.fileno()):
@@ -219,20 +270,20 @@ def _watch(client: _Client, job: Job) -> Job:
 
 
 class _Watcher:
-    """One watch; `tail` is the end of what has come."""
+    """A watch. `tail` is the end of the received bytes."""
 
-    def __init__(self, connection: ssl.SSLSocket, ask: bytes, *, is_timed: bool) -> None:
+    def __init__(self, connection: ssl.SSLSocket, opening: bytes, *, is_timed: bool) -> None:
         self.socket = connection
         self.delays: list[int] = []
         self.tail = b""
         self._is_timed = is_timed
-        connection.sendall(ask)
+        connection.sendall(opening)
         while b"\r\n\r\n" not in self.tail:
             self.tail += connection.recv(4096)
         connection.setblocking(False)
 
     def take(self, buffer: memoryview) -> None:
-        """Read records, until one that is not full: after such a one there rarely is another."""
+        """Read records up to one that is not full, which is rarely followed by another."""
         now = time.monotonic_ns()
         size = 0
         try:
@@ -258,8 +309,6 @@ class _Watcher:
             if len(before) < end <= len(text):
                 self.delays.append(now - int(text[start + len(_MARK) : end]))
 
-
-_JOBS = {"requests": _requests, "changes": _changes, "watch": _watch}
 
 if __name__ == "__main__":
     main()

@@ -1,4 +1,4 @@
-"""A kube-apiserver with etcd, on the machine and with the certificates of an installation, to be measured beside ours."""
+"""Runs a kube-apiserver with etcd, with the certificates of an installation, for comparison."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tests.clients.control_plane import FOLDER, PROGRAMS, ControlPlane, find
 NAME = "kube-apiserver with etcd"
 
 
-def is_there() -> bool:
-    """Whether the programs are in the folder that the environment names, or on the path."""
+def is_installed() -> bool:
+    """Return whether the programs are in the folder that the environment names, or on PATH."""
     return bool(os.environ.get(FOLDER)) and None not in (find(PROGRAMS["kube"]), find("etcd"))
 
 
 @contextlib.contextmanager
 def running(folder: Path) -> Iterator[tuple[Config, tuple[int, int]]]:
-    """Ready, with everything durable before it is answered; the installation and the processes."""
+    """Start it with durable writes, and yield the installation and the process ids."""
     plane = ControlPlane(folder / "data", "kube", theirs=frozenset({"kube"}), is_durable=True)
     try:
         yield plane.config, plane.api_server

@@ -1,6 +1,6 @@
-"""The path against its bounds, and a Docker Engine beside it where one is installed: `make bench`.
+"""Measures the path against its bounds, and against a Docker Engine if one is installed: `make bench`.
 
-Printed are medians. Each round pulls an image none of whose layers was seen before.
+It prints medians. Each round pulls an image with new layers.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _EXAMPLE = Path(__file__).parents[1] / "examples" / "app3"
 _PEER_PORT = 18080
 _LIMIT = 60.0
 
-#: What the path may take: seconds from nothing to ready, megabytes of all rooms idle, seconds from apply to a page.
+#: Bounds: seconds from nothing to ready, megabytes of all idle rooms, seconds from apply to a page.
 _UP, _MEMORY, _APPLY = 3.0, 350.0, 1.5
 
 
@@ -39,12 +39,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="cumulet-bench-") as name:
         folder = Path(name)
         up = statistics.median(_measure_up(folder / f"up-{number}") for number in range(rounds))
-        _print("nothing to every room ready", up, _UP, "s")
+        _print("from nothing to all rooms ready", up, _UP, "s")
         installation = Installation(folder / "data")
         try:
             installation.up()
             memory = sum(resident_bytes(pid) or 0 for pid in installation.pids().values()) / 1e6
-            _print("all rooms idle, resident", memory, _MEMORY, "MB")
+            _print("resident memory of all idle rooms", memory, _MEMORY, "MB")
             _measure_path(installation, folder, rounds)
         finally:
             installation.down()
@@ -82,16 +82,16 @@ def _measure_path(installation: Installation, folder: Path, rounds: int) -> None
             if docker:
                 theirs.append(_docker_run(installation, docker, image))
     mine = statistics.median(ours)
-    _print("kubectl apply to the first 200, image absent", mine, _APPLY, "s")
+    _print("from kubectl apply to the first 200, image absent", mine, _APPLY, "s")
     if theirs:
         peer = statistics.median(theirs)
-        print(f"  docker run to the first 200, image absent: {peer:.2f} s; ratio {mine / peer:.2f}")
+        print(f"  from docker run to the first 200, image absent: {peer:.2f} s; ratio {mine / peer:.2f}")
     else:
-        print("  no Docker Engine to compare with: install docker.io")
+        print("  no Docker Engine to compare with; install docker.io")
 
 
 def _push(installation: Installation, context: Path, credentials: str, image: str) -> None:
-    """An image with a binary that no other has: what follows a program's own bytes does not matter to it."""
+    """Push an image with a unique binary. A program ignores bytes after its own."""
     shutil.copytree(_EXAMPLE / "docker-manifests", context)
     program = Path(shutil.which("busybox") or "").read_bytes() + os.urandom(64)
     (context / "busybox").write_bytes(program)
@@ -101,7 +101,7 @@ def _push(installation: Installation, context: Path, credentials: str, image: st
 
 
 def _apply(installation: Installation, folder: Path, tag: str) -> float:
-    """Seconds from `kubectl apply` of the example to its page; everything is deleted again."""
+    """Return the seconds from `kubectl apply` of the example to its page. Deletes it again."""
     manifests = folder / f"manifests-{tag}"
     shutil.copytree(_EXAMPLE / "kube-manifests", manifests)
     for file in manifests.iterdir():
@@ -142,7 +142,7 @@ def _first_page(host: str, port: int, began: float) -> None:
 
 @contextlib.contextmanager
 def _docker(installation: Installation, folder: Path) -> Iterator[tuple[str, ...]]:
-    """The command line of a Docker Engine of the benchmark's own; empty where none is installed."""
+    """Start a separate Docker Engine and yield its command line; empty if none is installed."""
     if shutil.which("dockerd") is None or shutil.which("docker") is None:
         yield ()
         return
@@ -169,12 +169,12 @@ def _docker(installation: Installation, folder: Path) -> Iterator[tuple[str, ...
     finally:
         engine.terminate()
         engine.wait()
-        # The engine leaves the name of the machine's own network mounted.
+        # The engine leaves the mount of the host's network namespace.
         subprocess.run(["umount", f"{folder}/exec/netns/default"], stderr=subprocess.DEVNULL, check=False)
 
 
-def _print(what: str, value: float, bound: float, unit: str) -> None:
-    print(f"{what}: {value:.2f} {unit}; bound {bound:g} {unit}, ratio {value / bound:.2f}", flush=True)
+def _print(name: str, value: float, bound: float, unit: str) -> None:
+    print(f"{name}: {value:.2f} {unit}; bound {bound:g} {unit}, ratio {value / bound:.2f}", flush=True)
 
 
 if __name__ == "__main__":

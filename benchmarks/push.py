@@ -1,6 +1,6 @@
-"""An image made of noise and a client that pushes it as the OCI Distribution Specification 1.1 says, layers at once.
+"""An image of random bytes, and a client that pushes its layers in parallel (OCI Distribution Specification 1.1).
 
-Digests are known before, and threads do nothing but encrypt and send, so that the time is the server's.
+Digests are computed before. Threads only encrypt and send, so that the measured time is the server's.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, NamedTuple
 
 _AT_ONCE = 4
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 
 
 class Target(NamedTuple):
-    """A registry's address, the authority that its certificate is of, and a bearer token or nothing."""
+    """A registry's address, the CA of its certificate, and a bearer token, which may be empty."""
 
     host: str
     port: int
@@ -35,11 +35,11 @@ class Target(NamedTuple):
 
     @property
     def headers(self) -> dict[str, str]:
-        """What goes with each request."""
+        """The headers of each request."""
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}
 
     def connect(self) -> http.client.HTTPSConnection:
-        """A new connection."""
+        """Open a connection."""
         context = ssl.create_default_context(cafile=self.ca)
         connection = http.client.HTTPSConnection(
             self.host, self.port, context=context, timeout=120, blocksize=1 << 20
@@ -48,11 +48,16 @@ class Target(NamedTuple):
         return connection
 
     def call(
-        self, connection: http.client.HTTPSConnection, method: str, path: str, body: Any = None, kind: str = ""
+        self,
+        connection: http.client.HTTPSConnection,
+        method: str,
+        path: str,
+        body: IO[bytes] | bytes | None = None,
+        kind: str = "",
     ) -> str:
-        """One request; the `Location` of its answer. Raises `OSError` where it is none of success."""
+        """Send a request and return the `Location` of the response. Raises `OSError` if it does not succeed."""
         headers = self.headers | {"Content-Type": kind or "application/octet-stream"}
-        if hasattr(body, "fileno"):
+        if body is not None and not isinstance(body, bytes):
             headers["Content-Length"] = str(os.fstat(body.fileno()).st_size)
         connection.request(method, path, body, headers)
         response = connection.getresponse()
@@ -63,7 +68,7 @@ class Target(NamedTuple):
 
 
 class Image:
-    """`layers` are the digests of files that lie in `folder`."""
+    """An image whose blobs are files in `folder`, named by their digests. `layers` are digests."""
 
     def __init__(self, folder: Path, layers: list[str], manifest: bytes) -> None:
         self._folder = folder
@@ -72,10 +77,10 @@ class Image:
 
     @classmethod
     def make(cls, folder: Path, sizes: Sequence[int]) -> Image:
-        """An image with layers of these many random bytes."""
+        """Create an image with layers of random bytes of these sizes."""
         folder.mkdir()
 
-        def blob(content: bytes, kind: str) -> dict[str, Any]:
+        def blob(content: bytes, kind: str) -> dict[str, str | int]:
             digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
             (folder / digest).write_bytes(content)
             return {"mediaType": f"application/vnd.oci.image.{kind}", "digest": digest, "size": len(content)}
@@ -87,10 +92,10 @@ class Image:
             "config": blob(b"{}", "config.v1+json"),
             "layers": layers,
         }
-        return cls(folder, [layer["digest"] for layer in layers], json.dumps(manifest).encode())
+        return cls(folder, [str(layer["digest"]) for layer in layers], json.dumps(manifest).encode())
 
     def push(self, target: Target, repository: str, tag: str) -> float:
-        """Push it; the seconds that it took."""
+        """Push the image and return the duration in seconds."""
         began = time.perf_counter()
         with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
             list(pool.map(lambda file: _push_blob(target, repository, file), sorted(self._folder.iterdir())))
@@ -100,18 +105,18 @@ class Image:
         return time.perf_counter() - began
 
     def push_many(self, target: Callable[[Sequence[str]], Target], repositories: Sequence[str]) -> None:
-        """Push an image without layers to many repositories; `target` gives a token for some of them."""
+        """Push an image without layers to many repositories. `target` returns a token for some of them."""
         batches = [repositories[start : start + _FEW] for start in range(0, len(repositories), _FEW)]
 
         def push(batch: Sequence[str]) -> None:
-            here = target(batch)
-            connection = here.connect()
+            registry = target(batch)
+            connection = registry.connect()
             for repository in batch:
                 for file in self._folder.iterdir():
-                    here.call(
+                    registry.call(
                         connection, "POST", f"/v2/{repository}/blobs/uploads/?digest={file.name}", file.read_bytes()
                     )
-                here.call(connection, "PUT", f"/v2/{repository}/manifests/v1", self._manifest, MANIFEST_TYPE)
+                registry.call(connection, "PUT", f"/v2/{repository}/manifests/v1", self._manifest, MANIFEST_TYPE)
             connection.close()
 
         with concurrent.futures.ThreadPoolExecutor(16) as pool:
@@ -123,11 +128,11 @@ _FEW = 20
 
 def _push_blob(target: Target, repository: str, file: Path) -> None:
     connection = target.connect()
-    place = target.call(connection, "POST", f"/v2/{repository}/blobs/uploads/")
+    location = target.call(connection, "POST", f"/v2/{repository}/blobs/uploads/")
     with file.open("rb") as body:
-        place = target.call(connection, "PATCH", _path(place), body)
-    place = _path(place)
-    target.call(connection, "PUT", f"{place}{'&' if '?' in place else '?'}digest={file.name}")
+        location = target.call(connection, "PATCH", _path(location), body)
+    location = _path(location)
+    target.call(connection, "PUT", f"{location}{'&' if '?' in location else '?'}digest={file.name}")
     connection.close()
 
 

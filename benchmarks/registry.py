@@ -1,10 +1,10 @@
-"""The registry and Debian's docker-registry side by side: `make bench-registry`.
+"""Compares the registry with Debian's docker-registry: `make bench-registry`.
 
-Both serve HTTPS with the installation's own certificate from folders on the same disk, and are measured in turns
-(ours, peer, ours, peer …); printed are medians and their ratio. Both encrypt with AES-128-GCM (`openssl.cnf`): left to
-themselves, OpenSSL's clients would have AES-256 of ours, and AES-128 of the peer, which chooses. Ours checks a bearer token with every request and
-writes its access log; the peer checks nobody and logs errors only, which is generous to it. Reads are driven by `wrk`,
-pushes by processes of `benchmarks.push`, the same for both; they share the machine with the server.
+Both serve HTTPS with the installation's certificate from folders on the same disk, and are measured in turns (ours, peer,
+ours, peer …). It prints medians and their ratio. Both encrypt with AES-128-GCM (`openssl.cnf`). By default OpenSSL's
+clients would get AES-256 from ours, and AES-128 from the peer, which chooses the cipher. Ours checks a bearer token with
+each request and writes its access log; the peer does neither. `wrk` reads from both, and `benchmarks.push` pushes to
+both, on the same machine as the server.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _FEW, _MANY = 10, 10_000
 
 
 class Bound(NamedTuple):
-    """What is asked of a figure."""
+    """The bound of a figure."""
 
     limit: float
     at_least: bool
@@ -58,40 +58,40 @@ class Bound(NamedTuple):
 
 
 _BOUNDS = {
-    "manifest GET by tag, rate to the peer's": Bound(4.0, True, "x"),
-    "10 MB blob GET, throughput to the peer's": Bound(1.2, True, "x"),
-    "push of a 400 MB image, time to the peer's": Bound(0.8, False, "x"),
+    "manifest GET by tag, ratio of rate to the peer's": Bound(4.0, True, "x"),
+    "10 MB blob GET, ratio of throughput to the peer's": Bound(1.2, True, "x"),
+    "push of a 400 MB image, ratio of time to the peer's": Bound(0.8, False, "x"),
     "memory, idle": Bound(120, False, "MB"),
-    "memory, most under that load": Bound(200, False, "MB"),
-    "manifest GET, median latency at 10,000 repositories to that at 10": Bound(1.25, False, "x"),
+    "memory, peak under that load": Bound(200, False, "MB"),
+    "manifest GET, ratio of median latency at 10,000 repositories to that at 10": Bound(1.25, False, "x"),
 }
 
 
 class _Cloud(Cloud):
-    """Rooms in processes that share no memory with this one, so that theirs can be measured."""
+    """Rooms in processes that share no memory with this one, so that their memory can be measured."""
 
     def start(self, name: RoomName) -> None:
         """Start a room and wait until it is ready."""
-        ready, told = os.pipe()
+        ready, ready_write = os.pipe()
         sockets = [listener.fileno() for listener in self._listeners[name]]
         process = subprocess.Popen(
-            [sys.executable, "-c", _ROOM, name, str(self.config.data_dir), str(told), *map(str, sockets)],
-            pass_fds=[told, *sockets],
+            [sys.executable, "-c", _ROOM, name, str(self.config.data_dir), str(ready_write), *map(str, sockets)],
+            pass_fds=[ready_write, *sockets],
         )
         self._running[name] = process.pid
-        os.close(told)
+        os.close(ready_write)
         with open(ready, "rb") as file:  # noqa: PTH123
             file.read()
 
     def processes(self, name: RoomName) -> list[int]:
-        """A room's process and those that it started."""
+        """Return the process of a room and its children."""
         pid = self._running[name]
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         return [pid, *map(int, children)]
 
 
 class _Ours:
-    """Our registry, with a registry in it."""
+    """The room `registry` with one registry."""
 
     name = "ours"
 
@@ -107,7 +107,7 @@ class _Ours:
         self.port = self.cloud.config.addresses["registry"].port
 
     def target(self, *repositories: str) -> Target:
-        """Where to go to, with a new token for these repositories."""
+        """Return the address with a new token for these repositories."""
         form = {"grant_type": "password", "service": "bench1.azurecr.io", "username": "bench1"}
         form |= {
             "password": self._password,
@@ -117,7 +117,7 @@ class _Ours:
         return Target("127.0.0.1", self.port, str(self.cloud.config.ca_file), answer.body["access_token"])
 
     def memory(self) -> float:
-        """Megabytes of the room."""
+        """Return the memory of the room in megabytes."""
         return sum(resident_bytes(pid) or 0 for pid in self.cloud.processes("registry")) / 1e6
 
 
@@ -148,11 +148,11 @@ class _Peer:
         wait_for_port("127.0.0.1", port, self.process)
 
     def target(self, *repositories: str) -> Target:
-        """Where to go to."""
+        """Return the address."""
         return Target("127.0.0.1", self.port, self._ca, "")
 
     def memory(self) -> float:
-        """Megabytes of the process."""
+        """Return the memory of the process in megabytes."""
         return (resident_bytes(self.process.pid) or 0) / 1e6
 
 
@@ -160,7 +160,7 @@ _Server = _Ours | _Peer
 
 
 class _Wrk(NamedTuple):
-    """What `wrk` measured: requests a second, median and 99th percentile of the latency in milliseconds."""
+    """Figures of `wrk`: requests per second, median and 99th percentile of the latency in milliseconds."""
 
     rate: float
     median: float
@@ -168,15 +168,15 @@ class _Wrk(NamedTuple):
 
 
 def main() -> None:
-    """Measure and print; ends with 1 where a bound is missed and `--check` is given."""
+    """Measure and print. Exit with 1 if a bound is missed and `--check` is given."""
     if "OPENSSL_CONF" not in os.environ:
         settings = {"OPENSSL_CONF": str(Path(__file__).with_name("openssl.cnf"))}
         os.execve(sys.executable, [sys.executable, "-m", __spec__.name, *sys.argv[1:]], os.environ | settings)  # noqa: S606
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=5, help="how long each reading takes")
-    parser.add_argument("--only", choices=["manifest", "blob", "push", "many"], help="measure one thing")
-    parser.add_argument("--check", action="store_true", help="fail where a bound is missed")
+    parser.add_argument("--seconds", type=int, default=5, help="duration of each reading")
+    parser.add_argument("--only", choices=["manifest", "blob", "push", "many"], help="measure one part")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a bound is missed")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="cumulet-bench-") as name, _servers(Path(name)) as (ours, peer):
         found = _measure(ours, peer, options, Path(name))
@@ -201,31 +201,33 @@ def _servers(folder: Path) -> Iterator[tuple[_Ours, _Peer]]:
 def _measure(ours: _Ours, peer: _Peer, options: argparse.Namespace, folder: Path) -> dict[str, float]:
     found: dict[str, float] = {"memory, idle": ours.memory()}
     servers: tuple[_Server, ...] = (ours, peer)
-    wanted = {options.only} if options.only else {"manifest", "blob", "push", "many"}
+    parts = {options.only} if options.only else {"manifest", "blob", "push", "many"}
     small = Image.make(folder / "small", [_BLOB])
     for server in servers:
         small.push(server.target("bench/app"), "bench/app", "v1")
     with _watch_memory(ours) as memory:
-        if "manifest" in wanted:
+        if "manifest" in parts:
             rates = _in_turn(servers, options, "manifest GET by tag, requests/s", "bench/app/manifests/v1")
-            found["manifest GET by tag, rate to the peer's"] = rates["ours"] / rates["peer"]
-        if "blob" in wanted:
+            found["manifest GET by tag, ratio of rate to the peer's"] = rates["ours"] / rates["peer"]
+        if "blob" in parts:
             rates = _in_turn(servers, options, "10 MB blob GET, requests/s", f"bench/app/blobs/{small.layers[0]}")
-            found["10 MB blob GET, throughput to the peer's"] = rates["ours"] / rates["peer"]
-        if "push" in wanted:
-            found["push of a 400 MB image, time to the peer's"] = _pushes(servers, options, folder)
-    found["memory, most under that load"] = max(memory)
-    if "many" in wanted:
-        found["manifest GET, median latency at 10,000 repositories to that at 10"] = _grow(ours, options, folder)
+            found["10 MB blob GET, ratio of throughput to the peer's"] = rates["ours"] / rates["peer"]
+        if "push" in parts:
+            found["push of a 400 MB image, ratio of time to the peer's"] = _pushes(servers, options, folder)
+    found["memory, peak under that load"] = max(memory)
+    if "many" in parts:
+        found["manifest GET, ratio of median latency at 10,000 repositories to that at 10"] = _grow(
+            ours, options, folder
+        )
     return found
 
 
-def _in_turn(servers: tuple[_Server, ...], options: argparse.Namespace, what: str, path: str) -> dict[str, float]:
+def _in_turn(servers: tuple[_Server, ...], options: argparse.Namespace, name: str, path: str) -> dict[str, float]:
     rates: dict[str, list[float]] = {server.name: [] for server in servers}
     for _ in range(options.rounds):
         for server in servers:
             rates[server.name].append(_wrk(server.target("bench/app"), [f"/v2/{path}"], options.seconds).rate)
-    return _medians(what, rates)
+    return _medians(name, rates)
 
 
 def _pushes(servers: tuple[_Server, ...], options: argparse.Namespace, folder: Path) -> float:
@@ -233,7 +235,7 @@ def _pushes(servers: tuple[_Server, ...], options: argparse.Namespace, folder: P
     for number in range(options.rounds):
         image = Image.make(folder / "large", [_LAYER] * _LAYERS)
         for server in servers:
-            os.sync()  # what the one left to be written is not written in the other's time
+            os.sync()  # pending writes of one must not run in the other's time
             repository = f"bench/large{number}"
             times[server.name].append(image.push(server.target(repository), repository, "v1"))
         shutil.rmtree(folder / "large")
@@ -242,7 +244,7 @@ def _pushes(servers: tuple[_Server, ...], options: argparse.Namespace, folder: P
 
 
 def _grow(ours: _Ours, options: argparse.Namespace, folder: Path) -> float:
-    """Latency of reading from repositories spread over all that there are."""
+    """Return the ratio of read latencies with many and with few repositories. Reads are spread over all."""
     image = Image.make(folder / "tiny", [])
     latencies: list[float] = []
     made = 0
@@ -259,10 +261,12 @@ def _grow(ours: _Ours, options: argparse.Namespace, folder: Path) -> float:
     return latencies[1] / latencies[0]
 
 
-def _medians(what: str, values: dict[str, list[float]]) -> dict[str, float]:
-    medians = {name: statistics.median(several) for name, several in values.items()}
-    shown = "; ".join(f"{name} {medians[name]:,.2f} ({min(v):,.2f} to {max(v):,.2f})" for name, v in values.items())
-    print(f"  {what}: {shown}", flush=True)
+def _medians(name: str, values: dict[str, list[float]]) -> dict[str, float]:
+    medians = {server: statistics.median(several) for server, several in values.items()}
+    shown = "; ".join(
+        f"{server} {medians[server]:,.2f} ({min(v):,.2f} to {max(v):,.2f})" for server, v in values.items()
+    )
+    print(f"  {name}: {shown}", flush=True)
     return medians
 
 
@@ -276,7 +280,7 @@ end
 
 
 def _wrk(target: Target, paths: list[str], seconds: int) -> _Wrk:
-    """Read these paths in turn. Two threads: one would be the bottleneck where much is decrypted."""
+    """Read the paths in turn. Two threads, because one would be the bottleneck in decryption."""
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(_SCRIPT % ",".join(f'"{path}"' for path in paths))
         script.flush()
@@ -289,7 +293,7 @@ def _wrk(target: Target, paths: list[str], seconds: int) -> _Wrk:
             [*command, f"{target.url}{paths[0]}"], capture_output=True, text=True, check=True
         ).stdout
     if "Non-2xx" in output or "Socket errors" in output:
-        sys.exit(f"{target.url}{paths[0]} was not answered well:\n{output}")
+        sys.exit(f"{target.url}{paths[0]} failed:\n{output}")
     return _Wrk(
         float(re.findall(r"Requests/sec:\s+([\d.]+)", output)[0]),
         _milliseconds(re.findall(r"50%\s+([\d.]+)(\w+)", output)[0]),
@@ -303,7 +307,7 @@ def _milliseconds(measured: tuple[str, str]) -> float:
 
 @contextlib.contextmanager
 def _watch_memory(server: _Server) -> Iterator[list[float]]:
-    """The server's memory, ten times a second."""
+    """Yield a list that receives the server's memory ten times per second."""
     seen = [server.memory()]
     done = threading.Event()
 

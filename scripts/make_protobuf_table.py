@@ -1,9 +1,9 @@
-"""Makes `src/cumulet/kube/codec/messages.json`: python scripts/make_protobuf_table.py FOLDER.
+"""Generates `src/cumulet/kube/codec/messages.json`: python scripts/make_protobuf_table.py FOLDER.
 
-FOLDER has Kubernetes' `generated.proto` files somewhere below it, such as the staging repositories `api`, `apimachinery`,
-`apiextensions-apiserver`, `kube-aggregator` and `metrics` at one version. Of each served group and version the
-table gets every message: facts of the protocol, a line a field, `number name kind type`. Names are those of JSON, from the
-published schemas; a struct that JSON has without a level of its own is `inline`.
+FOLDER contains Kubernetes' `generated.proto` files, such as the staging repositories `api`, `apimachinery`,
+`apiextensions-apiserver`, `kube-aggregator` and `metrics` at one version. The table has every message of each served
+group and version, one line per field: `number name kind type`. Names are those of JSON, from the published schemas. A
+struct whose fields JSON has at the level of its parent is `inline`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cumulet.kube.schema.definitions import named
 
 _TARGET = Path(__file__).parents[1] / "src" / "cumulet" / "kube" / "codec" / "messages.json"
 _SCALARS = ("string", "bool", "bytes", "int32", "int64", "uint32", "uint64", "double")
-#: What every group uses, beside those of the table of resources.
+#: Packages that every group uses, besides those in the table of resources.
 _COMMON = (
     "meta.v1",
     "api.resource",
@@ -39,7 +39,7 @@ _FIELD = re.compile(
 
 
 class Message(NamedTuple):
-    """A message by its full name, and the text between its braces."""
+    """A message: its package, its name, and the text between its braces."""
 
     package: str
     name: str
@@ -47,7 +47,7 @@ class Message(NamedTuple):
 
 
 def messages(folder: Path) -> Iterator[Message]:
-    """Every message of the files below a folder."""
+    """Yield each message of the files below a folder."""
     for file in sorted(folder.rglob("generated.proto")):
         text = file.read_text()
         package = _PACKAGE.search(text)
@@ -57,12 +57,12 @@ def messages(folder: Path) -> Iterator[Message]:
 
 
 def short(package: str) -> str:
-    """The last two parts of a package: `core.v1`, `meta.v1`, `util.intstr`; the table calls the runtime's so."""
+    """Return the last two parts of a package, such as `core.v1` or `util.intstr`. `pkg.runtime` becomes `runtime`."""
     return {"pkg.runtime": "runtime"}.get(name := ".".join(package.split(".")[-2:]), name)
 
 
 def properties(message: Message) -> dict[str, str] | None:
-    """The names that JSON has for the fields of a message, by those of protobuf; `None` where no schema is published."""
+    """Return the JSON name of each field by its normalized name, or `None` if no schema is published."""
     package = message.package.removeprefix("k8s.io.").replace("_", "-")
     definition = named(f"io.k8s.{package}.{message.name}")
     if definition is None or not definition.fields:
@@ -71,12 +71,12 @@ def properties(message: Message) -> dict[str, str] | None:
 
 
 def _plain(name: str) -> str:
-    """What the two names of a field share: `$ref` and `ref`, `x-kubernetes-map-type` and `xKubernetesMapType`, `name` and `Name`."""
+    """Normalize a field name: `$ref` and `ref`, `x-kubernetes-map-type` and `xKubernetesMapType` become equal."""
     return name.removeprefix("$").replace("-", "").lower()
 
 
 def rows(message: Message) -> list[str]:
-    """The fields of a message."""
+    """Return the lines of a message's fields, by number."""
     known = properties(message)
     found = []
     for label, of_map, of_field, name, number in _FIELD.findall(message.body):
@@ -101,11 +101,11 @@ def _named(message: Message, type_: str) -> str:
 def main(folder: Path) -> None:
     """Write the table."""
     groups = {(row.group or "core", row.version) for row in RESOURCES}
-    wanted = {f"{group.partition('.')[0]}.{version}" for group, version in groups} | set(_COMMON)
+    packages = {f"{group.partition('.')[0]}.{version}" for group, version in groups} | set(_COMMON)
     table = {
         f"{short(message.package)}.{message.name}": rows(message)
         for message in messages(folder)
-        if ".".join(message.package.split(".")[-2:]) in wanted and "testapigroup" not in message.package
+        if ".".join(message.package.split(".")[-2:]) in packages and "testapigroup" not in message.package
     }
     lines = ",\n".join(f'"{name}":{msgspec.json.encode(fields).decode()}' for name, fields in sorted(table.items()))
     _TARGET.write_text(f"{{\n{lines}\n}}\n")

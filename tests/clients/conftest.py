@@ -1,4 +1,4 @@
-"""A registry that the clients of others push to and pull from with each kind of credential."""
+"""A registry to which third-party clients push and from which they pull, with each kind of credential."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tests.instances.images import busybox_layer, layer, write_layout
 
 KINDS = ("service principal", "admin user", "repository token", "refresh token")
 
-#: Runs a command that must succeed, with settings of its own; what it printed.
+#: Runs a command with its own environment and returns its output. The command must succeed.
 Run = Callable[..., str]
 
 
 @pytest.fixture(scope="session")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    """The registry, with the rooms that it asks about its callers."""
+    """The registry, with the rooms that authenticate and authorize its callers."""
     folder = tmp_path_factory.mktemp("clients")
     cloud = Cloud(folder / "data", "arm", "registry")
     try:
@@ -33,13 +33,13 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 
 @pytest.fixture(params=KINDS)
 def login(request: pytest.FixtureRequest, registry: Registry) -> Login:
-    """Each kind of credential in turn."""
+    """Each kind of credential."""
     return registry.login(request.param)
 
 
 @pytest.fixture
 def anonymous(registry: Registry) -> Iterator[None]:
-    """Meanwhile anybody may pull."""
+    """Allow anonymous pull during the test."""
     registry.allow_anonymous_pull(True)
     yield
     registry.allow_anonymous_pull(False)
@@ -55,7 +55,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """Commands keep images and log-ins in the test's own folder and away from the user's own."""
+    """Run commands that keep images and credentials in the test's folder, separate from the user's."""
     settings = {**os.environ, **private_settings(tmp_path / "settings")}
 
     def run(*command: str | Path, environment: Mapping[str, str] | None = None) -> str:

@@ -1,6 +1,6 @@
-"""Kubernetes' own API server, scheduler and controller manager in the place of ours, as the same users.
+"""Kubernetes' own API server, scheduler and controller manager in place of Cumulet's rooms, as the same users.
 
-They are programs of a folder that the environment variable CUMULET_KUBERNETES_BIN names; etcd is there or on the path.
+The environment variable CUMULET_KUBERNETES_BIN names the folder of the programs. etcd is there or on PATH.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ PROGRAMS: dict[RoomName, str] = {
     "scheduler": "kube-scheduler",
     "controllers": "kube-controller-manager",
 }
-#: Seconds in which a program has to be ready.
+#: Seconds in which a program must be ready.
 _PATIENCE = 60
 
 
 def needed(*names: str) -> None:
-    """Skip the test where the programs are not there."""
+    """Skip the test if a program is missing."""
     folder = os.environ.get(FOLDER)
     if not folder:
         pytest.skip(f"{FOLDER} names no folder with the programs of Kubernetes")
@@ -48,15 +48,15 @@ def needed(*names: str) -> None:
 
 
 def find(name: str) -> str | None:
-    """Where a program is, in the folder or on the path."""
+    """Return the path of a program in the folder or on PATH."""
     return shutil.which(name, path=f"{os.environ.get(FOLDER, '')}{os.pathsep}{os.environ['PATH']}")
 
 
 class ControlPlane(Cloud):
-    """An installation in which some rooms are those of Kubernetes itself.
+    """An installation in which programs of Kubernetes replace some rooms.
 
-    What is written through their API server is on disk at once only where it is to be durable. It verifies the kubelets'
-    certificates where it knows the nodes, which are then this installation's.
+    Writes through Kubernetes' API server are durable only with `is_durable`. It verifies kubelet certificates if the nodes
+    are this installation's.
     """
 
     def __init__(
@@ -80,14 +80,14 @@ class ControlPlane(Cloud):
 
     @property
     def api_server(self) -> tuple[int, int]:
-        """The processes of their API server and its store."""
+        """The processes of Kubernetes' API server and of etcd."""
         return self._running["kube"], self._etcd
 
     def _listen(self, name: RoomName) -> list[socket.socket]:
         return [] if name in self.theirs else super()._listen(name)
 
     def start(self, name: RoomName) -> None:
-        """Start a room, or the program in its place."""
+        """Start a room, or the program that replaces it."""
         if name not in self.theirs:
             super().start(name)
             return
@@ -98,11 +98,11 @@ class ControlPlane(Cloud):
             self._give_rights()
 
     def _give_rights(self) -> None:
-        """Those of our rooms that Kubernetes gives nobody by itself, as in docs/own-cluster.md."""
+        """Grant the rights that Kubernetes does not have by default, as in docs/own-cluster.md."""
         manifest = Path(__file__).parents[2] / "examples" / "own-cluster" / "roles.yaml"
         command = ["kubectl", "--kubeconfig", self.config.kubeconfig_file("admin"), "apply", "-f", manifest]
         subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL)
-        # A kubelet asks what the API server may, by the name of the certificate that it shows.
+        # A kubelet authorizes the API server by the name in its client certificate.
         binding = [
             *command[:3],
             "create",
@@ -143,7 +143,7 @@ class ControlPlane(Cloud):
         return os.posix_spawn(path, [path, *command], os.environ, file_actions=files)
 
     def _wait(self, address: Address, path: str, process: int, what: str) -> None:
-        """These programs tell of their readiness only when they are asked."""
+        """Poll until a program is ready, because it does not signal readiness."""
         context = ssl.create_default_context(cafile=str(self.config.ca_file))
         pause = threading.Event()
         for _ in range(_PATIENCE * 10):
@@ -194,7 +194,7 @@ class ControlPlane(Cloud):
             *("--service-account-key-file", signing, "--service-account-signing-key-file", signing),
             *("--service-cluster-ip-range", self.config.service_cidr),
             *("--endpoint-reconciler-type", "none"),
-            # Its watch cache asks for what etcd has since 3.4.31 and 3.5.13; without, it reads what etcd has.
+            # The watch cache requires etcd 3.4.31 or 3.5.13. Without it, every etcd works.
             "--watch-cache=false",
         ]
 
@@ -232,7 +232,7 @@ class ControlPlane(Cloud):
         return [*(word for kind in kinds for word in (kind, kubeconfig)), *shown]
 
     def _signing_key(self) -> Path:
-        """The key that service accounts' tokens are signed with: our room's own, or one for theirs."""
+        """Return the key that signs service account tokens: the room's, or a new one for Kubernetes' API server."""
         path = self.config.room_dir("kube") / "service-accounts.key"
         if "kube" in self.theirs and not path.exists():
             made = ec.generate_private_key(ec.SECP256R1()).private_bytes(
@@ -245,7 +245,7 @@ class ControlPlane(Cloud):
 
     @contextlib.contextmanager
     def another(self, name: RoomName) -> Iterator[None]:
-        """A second copy of a room or program beside the first."""
+        """Run a second copy of a room or program."""
         if name not in self.theirs:
             with super().another(name):
                 yield

@@ -1,4 +1,4 @@
-"""Every kind of credential that a registry takes, each good to push and to pull."""
+"""Each kind of credential that a registry accepts. Each allows push and pull."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ _API = "api-version=2023-07-01"
 
 
 class Login(NamedTuple):
-    """What a client is told."""
+    """The credentials of a client."""
 
     user: str
     password: str
 
     @property
     def colon(self) -> str:
-        """`user:password`."""
+        """Return `user:password`."""
         return f"{self.user}:{self.password}"
 
 
 class Registry:
-    """A running registry, at an address, with our authority's certificate in a folder as docker wants it."""
+    """A running registry, with the CA certificate in a folder in docker's layout."""
 
     def __init__(self, cloud: Cloud, folder: Path) -> None:
         self.cloud = cloud
@@ -41,7 +41,7 @@ class Registry:
         self._pusher = cloud.principal("pusher", AcrPush=self.id)
 
     def login(self, kind: str) -> Login:
-        """A credential of that kind."""
+        """Return a credential of a kind."""
         match kind:
             case "service principal":
                 return Login(self._pusher.client_id, self._pusher.client_secret)
@@ -66,7 +66,7 @@ class Registry:
         raise ValueError(kind)
 
     def allow_anonymous_pull(self, allowed: bool) -> None:
-        """Let anybody pull, or nobody without credentials."""
+        """Enable or disable anonymous pull."""
         self._arm("PATCH", self.id, {"properties": {"anonymousPullEnabled": allowed}})
 
     def _arm(self, method: str, path: str, body: Any = None) -> Any:

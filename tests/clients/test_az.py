@@ -1,6 +1,6 @@
-"""az, unmodified: a cloud of one's own, logged in to as a service principal, and the commands of a registry's owner.
+"""Unmodified az: a registered cloud, a login as a service principal, and the commands of a registry's owner.
 
-Everything runs beside a copy of /etc, where `cumulet up --hosts` makes the login server known.
+Everything uses a copy of /etc, in which `cumulet up --hosts` adds the login server.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ NULL_GUID = "00000000-0000-0000-0000-000000000000"
 
 
 class Apart(Installation):
-    """An installation whose commands see a copy of /etc in its place."""
+    """An installation whose commands see a copy of /etc."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder / "data")
@@ -43,27 +43,27 @@ class Apart(Installation):
         assert self._holder.stdout.readline() == b"ready\n"
 
     def run(self, *command: str, **options: Any) -> str:
-        """As any installation's, in the other file system."""
+        """Run a command in the mount namespace with the copy."""
         return super().run("nsenter", f"--mount=/proc/{self._holder.pid}/ns/mnt", *command, **options)
 
     def az(self, *arguments: str, code: int = 0) -> Any:
-        """An `az` command: the JSON that it printed, or its error where it fails with `code`."""
+        """Run an `az` command and return its JSON, or its error if it fails with `code`."""
         output = self.run(str(AZ), *arguments, code=code)
         return output if code else json.loads(output or "null")
 
     def skopeo(self, *arguments: str, code: int = 0) -> str:
-        """A `skopeo` command."""
+        """Run a `skopeo` command."""
         return self.run("skopeo", *arguments, code=code)
 
     def close(self) -> None:
-        """Stop it, and forget the copy."""
+        """Stop the installation and delete the copy."""
         self.down()
         self._holder.communicate(b"\n")
 
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Apart]:
-    """The cloud that az is logged in to, with a registry and an image in it."""
+    """The cloud in which az is logged in, with a registry and an image."""
     folder = tmp_path_factory.mktemp("az")
     write_layout(folder / "image")
     made = Apart(folder)
@@ -147,7 +147,7 @@ def test_a_token_reads_its_repository(cloud: Apart) -> None:
 
 
 def test_a_principal_for_a_pull_secret(cloud: Apart) -> None:
-    """The commands of the Azure documentation on pull secrets, word for word."""
+    """The commands of the Azure documentation on pull secrets, unchanged."""
     registry = cloud.az("acr", "show", "--name", NAME, "--query", "id")
     make = ("ad", "sp", "create-for-rbac", "--name", "acr-sp-demo", "--role", "AcrPull", "--scopes", registry)
     password = cloud.az(*make, "--query", "password")

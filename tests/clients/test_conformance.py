@@ -1,7 +1,7 @@
 """The OCI Distribution Specification's own conformance program, as the admin user.
 
-The environment variable CUMULET_OCI_CONFORMANCE names it; it is built from the specification's `conformance` folder by
-`go build`.
+The environment variable CUMULET_OCI_CONFORMANCE names the program. `go build` builds it in the specification's folder
+`conformance`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tests.clients.conftest import Run
 from tests.clients.logins import Registry
 
 PROGRAM = os.environ.get("CUMULET_OCI_CONFORMANCE", "")
-#: Mounts that name no repository to mount from: the program's token is for one repository, where the blob is not.
+#: Mounts without `from`: the program's token is for one repository, which does not have the blob.
 SKIPPED = 6
 
 pytestmark = pytest.mark.clients

@@ -1,4 +1,4 @@
-"""The Docker Engine, started by hand with everything of its own."""
+"""The Docker Engine, started separately from the machine's."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _UNPACKED = Path(sys.prefix) / "docker" / "usr"
 
 @pytest.fixture(scope="module")
 def endpoint(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The socket of an engine that trusts our authority at both names of the registry."""
+    """The socket of an engine that trusts the CA for both names of the registry."""
     folder = tmp_path_factory.mktemp("docker")
     path = f"{_UNPACKED / 'sbin'}:{_UNPACKED / 'bin'}:/usr/sbin:/usr/bin:/sbin:/bin"
     socket = folder / "docker.sock"
     port = registry.address.rpartition(":")[2]
     trusted = [Path("/etc/docker/certs.d") / f"{host}:{port}" for host in ("127.0.0.1", "localhost")]
     made = [*trusted, *(parent for parent in (trusted[0].parent, trusted[0].parents[1]) if not parent.exists())]
-    key = Path("/etc/docker/key.json")  # older engines put one there
+    key = Path("/etc/docker/key.json")  # older engines create it
     has_key = key.exists()
     for where in trusted:
         where.mkdir(parents=True)
@@ -50,7 +50,7 @@ def endpoint(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> It
     finally:
         engine.terminate()
         engine.wait()
-        # The engine leaves the name of the machine's own network mounted.
+        # The engine leaves the mount of the host's network namespace.
         subprocess.run(["umount", f"{folder}/exec/netns/default"], stderr=subprocess.DEVNULL, check=False)
         for where in trusted:
             (where / "ca.crt").unlink()
@@ -74,7 +74,7 @@ def _client() -> str:
 
 @pytest.fixture
 def docker(endpoint: str, run: Run) -> Run:
-    """docker with that engine, and its log-ins in the test's own folder."""
+    """docker with that engine and with credentials in the test's folder."""
 
     def docker(*command: str | Path) -> str:
         return run(_client(), "--host", endpoint, *command)
@@ -109,6 +109,6 @@ def test_pulls_anonymously(registry: Registry, anonymous: None, docker: Run, tmp
 
 
 def _import(docker: Run, folder: Path, image: str) -> str:
-    """An image of one file that no other test's has; its id."""
+    """Create an image with a unique file and return its id."""
     (folder / "root.tar").write_bytes(layer())
     return docker("import", "--message", str(folder), folder / "root.tar", image).strip()

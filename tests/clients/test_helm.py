@@ -1,4 +1,4 @@
-"""Helm's charts as OCI artifacts."""
+"""Helm charts as OCI artifacts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.clients.logins import Login, Registry
 
 @pytest.fixture
 def helm(run: Run, tmp_path: Path) -> Run:
-    """helm with its files in the test's own folder."""
+    """helm with its files in the test's folder."""
     folders = {f"HELM_{kind}_HOME": str(tmp_path / kind) for kind in ("CACHE", "CONFIG", "DATA")}
     (tmp_path / "back").mkdir()
     folders["HELM_REGISTRY_CONFIG"] = str(tmp_path / "registry.json")

@@ -1,4 +1,4 @@
-"""Both lines of Helm that are kept, 3 and 4; `scripts/setup clients` gets them."""
+"""Helm 3 and 4; `scripts/setup clients` installs them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["cluster", "kubectl"]
 
 _LINES = ("v3", "v4")
 
-#: What a chart may have beside the one of the fast suite: hooks after the fact, a test, notes, and what it looks up.
+#: Chart files that the fast suite does not have: post-install hooks, a test, notes and lookups.
 _MORE = {
     "templates/after.yaml": """
 apiVersion: v1
@@ -41,7 +41,7 @@ pytestmark = [pytest.mark.clients, pytest.mark.parametrize("line", _LINES)]
 
 @pytest.fixture
 def helm(line: str, cluster: Cloud, kubectl: Program, tmp_path: Path) -> Program:
-    """Helm, with a chart in `web` beside it."""
+    """Helm, in a folder with a chart in `web`."""
     for name, text in {**CHART, **_MORE}.items():
         file = tmp_path / "web" / name
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Every kubectl of the range, with everything that a deployer does with it; `scripts/setup clients` gets them."""
+"""All tested kubectl versions with the commands of a deployer; `scripts/setup clients` installs them."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ pytestmark = [
     pytest.mark.parametrize("kubectl", _PATHS, indirect=True, ids=[f"1.{minor}" for minor in _MINORS]),
 ]
 
-# What the fast suite does with the versions on the path is done with all of them here.
+# The fast suite runs these tests with the versions on PATH. Here they run with all versions.
 for _module in (test_kubectl, test_nodes_and_pods):
     globals().update({name: value for name, value in vars(_module).items() if name.startswith("test_")})
 
 
 def _finish(kubectl: Program, selector: str) -> None:
-    """Make pods run, as their node would."""
+    """Set pods to running, like their node."""
     ready = {"type": "Ready", "status": "True"}
     for name in kubectl("get", "pods", "-l", selector, "-o", "name").split():
         status = {"phase": "Running", "conditions": [ready], "podIP": "10.0.0.9"}
@@ -101,7 +101,7 @@ def test_a_rollout_to_its_end(kubectl: Program) -> None:
 
 def test_replacing_and_diffing(kubectl: Program) -> None:
     kubectl("create", "-f", "-", stdin=WEB)
-    # The controllers write to it too, for as long as they have something to say.
+    # The controllers write to the object too, until they have reconciled it.
     kubectl("wait", "deploy/web", "--for=jsonpath={.status.unavailableReplicas}=2", "--timeout=10s")
     reason = '{.status.conditions[?(@.type=="Progressing")].reason}=ReplicaSetUpdated'
     kubectl("wait", "deploy/web", f"--for=jsonpath={reason}", "--timeout=10s")

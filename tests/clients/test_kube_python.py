@@ -1,4 +1,4 @@
-"""Clients in Python: the official one, lightkube and kr8s, in a virtual environment of theirs (`scripts/setup clients`)."""
+"""Python clients in a separate virtual environment (`scripts/setup clients`): the official one, lightkube and kr8s."""
 
 from __future__ import annotations
 

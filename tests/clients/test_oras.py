@@ -1,4 +1,4 @@
-"""oras, as its Python library has it."""
+"""The Python library of oras."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tests.clients.logins import Login, Registry
 
 @pytest.fixture
 def client(registry: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> OrasClient:
-    """A client that trusts our authority, and keeps its log-ins in the test's own folder.
+    """A client that trusts the CA and keeps credentials in the test's folder.
 
-    It sends Basic: with tokens it asks for one that may pull, and never for another that may push.
+    It uses Basic authentication: with tokens it requests one for pull only, also for a push.
     """
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(registry.ca))
     monkeypatch.setenv("HOME", str(tmp_path))

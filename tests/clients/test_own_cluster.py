@@ -1,4 +1,4 @@
-"""The whole path in a cluster whose API server is Kubernetes' own, with rooms that are started as docs/own-cluster.md says."""
+"""The whole path in a cluster with Kubernetes' API server, with rooms started as in docs/own-cluster.md."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ = ["cluster"]
 
 pytestmark = pytest.mark.clients
 
-#: Which of the control plane are Kubernetes' own; the other parts are our rooms, each alone.
+#: The components of the control plane that are Kubernetes'. The others are Cumulet's rooms, started one by one.
 _THEIRS: dict[str, frozenset[RoomName]] = {
     "our-scheduler-and-controllers": frozenset({"kube"}),
     "their-control-plane": frozenset({"kube", "scheduler", "controllers"}),
 }
-#: Steps of the path that are about an installation's own control plane.
+#: Steps that test an installation's own control plane.
 _OWN = ("test_every_room_is_ready", "test_a_room_that_is_killed_is_started_again", "test_what_it_uses")
 
 globals().update(
@@ -33,28 +33,28 @@ globals().update(
 
 
 class Guest(Installation):
-    """An installation in a cluster that is not its own."""
+    """An installation in another cluster."""
 
     def __init__(self, data_dir: Path, plane: ControlPlane) -> None:
         super().__init__(data_dir)
         self.plane = plane
 
     def up(self, *options: str) -> str:
-        """Start it, as the service account of examples/own-cluster/roles.yaml."""
+        """Start the installation as the service account of examples/own-cluster/roles.yaml."""
         output = super().up(*options, "--kubeconfig", str(self._kubeconfig()), *self._authority())
-        # The person has the rights of an administrator.
+        # The user is an administrator.
         self.environment["KUBECONFIG"] = str(self.plane.config.kubeconfig_file("admin"))
         return output
 
     def _authority(self) -> tuple[str, str]:
-        """Who signs the certificate that the API server shows to kubelets."""
+        """Return the option for the CA of the API server's client certificate for kubelets."""
         return "--client-ca", str(self.plane.config.authority_file("kubelet-client"))
 
     def _kubeconfig(self) -> Path:
         admin = self.plane.config.kubeconfig_file("admin")
         kubectl = ("kubectl", "--kubeconfig", str(admin))
         token = self.run(*kubectl, "--namespace=kube-system", "create", "token", "cumulet").strip()
-        # A person's own kubeconfig has both users: the rooms take the current one.
+        # The kubeconfig has both users. The rooms use the current context.
         document = json.loads(self.run(*kubectl, "config", "view", "--raw", "-o", "json"))
         document["users"] = [{"name": document["users"][0]["name"], "user": {"token": token}}]
         path = self.data_dir.with_name("cumulet.kubeconfig")
@@ -64,7 +64,7 @@ class Guest(Installation):
 
 @pytest.fixture(scope="module", params=_THEIRS.values(), ids=list(_THEIRS))
 def installation(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    """The rooms beside a control plane that is not ours."""
+    """The rooms with another control plane."""
     theirs: frozenset[RoomName] = request.param
     needed(*(PROGRAMS[name] for name in theirs), "etcd")
     folder = tmp_path_factory.mktemp("own-cluster")
@@ -85,7 +85,7 @@ def installation(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 
 
 def _start(installation: Guest, room: str, folder: Path) -> subprocess.Popen[bytes]:
-    """A room alone, by the kubeconfig of the user that Kubernetes knows for its part."""
+    """Run one room with the kubeconfig of its Kubernetes user."""
     kubeconfig = installation.plane.config.kubeconfig_file("scheduler" if room == "scheduler" else "controllers")
     command = ["cumulet", "--data-dir", str(folder / room), room, "--kubeconfig", str(kubeconfig), "--port", "0"]
     with (folder / f"{room}.log").open("wb") as log:

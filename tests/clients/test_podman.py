@@ -1,4 +1,4 @@
-"""podman, on a machine where nothing but podman is configured."""
+"""podman in its default configuration."""
 
 from __future__ import annotations
 

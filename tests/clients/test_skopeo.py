@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.clients.conftest import Run
 from tests.clients.logins import Login, Registry
 
-# Else it puts a blob in another's place that it remembers to have the same content.
+# Without the option, skopeo may substitute a blob that it remembers as equal.
 _COPY = ("skopeo", "copy", "--preserve-digests")
 
 

@@ -1,4 +1,4 @@
-"""Kubernetes' own controller manager on our API server, ours on Kubernetes' own, and as the measure Kubernetes alone."""
+"""Kubernetes' controller manager on Cumulet's API server, Cumulet's on Kubernetes', and Kubernetes alone as reference."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ _COMBINATIONS: dict[str, frozenset[RoomName]] = {
 
 for _module in (test_daemonsets, test_deployments, test_garbage, test_housekeeping, test_jobs, test_statefulsets):
     globals().update({name: value for name, value in vars(_module).items() if name.startswith("test_")})
-# Theirs leave short slices as they are.
+# Upstream does not join short slices.
 del globals()["test_short_slices_are_joined"]
-# Theirs count in nanoseconds, of which 64 bits hold 292 years.
+# Upstream counts nanoseconds in 64 bits, which end after 292 years.
 del globals()["test_a_deadline_beyond_all_time_is_none"]
-# Theirs take the time of what triggered them away with the next look, which may come before the test's.
+# Upstream removes the trigger time at the next sync, which may precede the test's read.
 del globals()["test_end_points_by_their_own_ports"]
 
 
@@ -52,7 +52,7 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     podgc.QUARANTINE = 0.5
     endpoints.PER_SLICE = 4
     health.GRACE = 16.0
-    before, waiting.WAIT = waiting.WAIT, 110  # they look only now and then for what is left over
+    before, waiting.WAIT = waiting.WAIT, 110  # upstream searches for orphans at long intervals
     folder = tmp_path_factory.mktemp("plane") / "data"
     made = ControlPlane(folder, "kube", "scheduler", "controllers", theirs=theirs)
     yield made

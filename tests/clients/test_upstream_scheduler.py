@@ -1,4 +1,4 @@
-"""Kubernetes' own scheduler on our API server, ours on Kubernetes' own, and as the measure of both Kubernetes alone."""
+"""Kubernetes' scheduler on Cumulet's API server, Cumulet's on Kubernetes', and Kubernetes alone as reference."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _COMBINATIONS: dict[str, frozenset[RoomName]] = {
 
 for _module in (test_messages, test_placing):
     globals().update({name: value for name, value in vars(_module).items() if name.startswith("test_")})
-# A scheduler of Kubernetes is another one after each start.
+# Kubernetes' scheduler has a new identity after each start.
 del globals()["test_a_successor_goes_on_with_the_lease"]
 
 

@@ -323,7 +323,7 @@ def test_without_nftables_no_group_is_run(config: Config, tmp_path: Path, monkey
     monkeypatch.setenv("PATH", str(programs))
     (missing,) = problems(config)
     assert missing.what == "not on PATH: nft"
-    assert missing.cure.endswith(" nftables")
+    assert missing.fix.endswith(" nftables")
     # One that is there and cannot do it.
     (programs / "nft").write_text("#!/bin/sh\necho 'Operation not supported' >&2\nexit 1\n")
     (programs / "nft").chmod(0o755)

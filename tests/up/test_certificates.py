@@ -1,4 +1,4 @@
-"""The certificates of an installation over its life: renewed while it runs, brought over from the layout of before."""
+"""The certificates of an installation: renewal while it runs, and migration of a single authority."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from tests.installation import Installation
 from tests.security.certificates import Admin, authority, status
 
 REGISTRIES = "/subscriptions/{}/providers/Microsoft.ContainerRegistry/registries?api-version=2023-07-01"
-#: How long a new certificate is waited for.
+#: Seconds to wait for a new certificate.
 _PATIENCE = 30
 
 
 def _served(config: Config, room: RoomName) -> str:
-    """The serial number of the certificate that a room serves with."""
+    """Return the serial number of a room's server certificate."""
     context = tls.client_context(config.authority_file(config.serving_authority(room)))
     address = config.addresses[room]
     with (
@@ -50,14 +50,14 @@ def _served(config: Config, room: RoomName) -> str:
 
 
 def _wait_for_another(config: Config, room: RoomName, before: str) -> None:
-    """Until a room serves with another certificate: it tells nobody."""
+    """Poll until a room serves another certificate, because it does not signal that."""
     until = time.monotonic() + _PATIENCE
     while _served(config, room) == before:
         assert time.monotonic() < until, f"{room} still serves with the old certificate"
 
 
 def _due_in(seconds: int) -> dt.timedelta:
-    """The life of a certificate that is due to be renewed then: after two thirds of it, five minutes of which are over."""
+    """Return the lifetime of a certificate that is due for renewal in `seconds`: after two thirds, five minutes of which are past."""
     return dt.timedelta(seconds=(3 * seconds + 300) / 2)
 
 
@@ -87,7 +87,7 @@ def test_lives_are_months_and_those_of_authorities_years(config: Config) -> None
 
 
 def test_a_key_that_is_not_the_certificates_is_replaced(config: Config) -> None:
-    """As where a crash came between the two."""
+    """A crash between the two writes has this effect."""
     other = config.room_files("registry")[1].read_bytes()
     config.room_files("arm")[1].write_bytes(other)
     assert certificates.maintain(config) == {"rooms"}
@@ -161,11 +161,11 @@ async def test_clients_of_the_cluster_take_new_certificates(cloud: Cloud) -> Non
         assert (await client.request("GET", "/api"))["kind"] == "APIVersions"
 
 
-# The layout of before.
+# Migration.
 
 
 def _old_layout(data_dir: Path) -> tuple[Config, bytes]:
-    """A data directory in which one authority signed everything, as its first versions made it; that authority."""
+    """Create a data directory with a single authority, as the first versions did, and return the authority."""
     addresses = {room: Address("127.0.0.1", 0).free() for room in DEFAULT_PORTS}
     config = Config(data_dir=data_dir, addresses=addresses, tenant_id="t-1", subscription_id="s-1")
     data_dir.mkdir(parents=True)
@@ -263,7 +263,7 @@ def _copy(file: Path, folder: Path) -> Path:
 
 
 def test_a_crash_while_it_is_brought_over_is_made_good(tmp_path: Path) -> None:
-    """The old key goes last, and the new certificates are there before."""
+    """The old key is deleted last, after the new certificates are created."""
     data = tmp_path / "data"
     _, root = _old_layout(data)
     installed = install(data)
@@ -298,7 +298,7 @@ def _folders(data_dir: Path) -> list[Path]:
     return [data_dir, *(path for path in data_dir.rglob("*") if path.is_dir())]
 
 
-# The whole.
+# End to end.
 
 
 def test_up_says_what_it_changed_and_renews_while_it_runs(tmp_path: Path) -> None:

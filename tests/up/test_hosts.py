@@ -1,4 +1,4 @@
-"""Login servers in /etc/hosts and in the folders of docker and containers/image, and that all of it goes again."""
+"""Login servers in /etc/hosts and in certs.d of docker and containers/image, and the removal of all of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cumulet.common.config import Address, Config, write_private
 from cumulet.common.tls import Authority
-from cumulet.up.hosts import Hosts, Watch, address, is_wanted, with_hosts
+from cumulet.up.hosts import Hosts, Watch, address, is_enabled, with_hosts
 from tests.installation import Installation
 from tests.oci_layout import write_layout
 
@@ -25,13 +25,13 @@ def names(config: Config, *servers: str) -> None:
 
 
 def snapshot(root: Path) -> dict[str, bytes | None]:
-    """Every file and folder below, with what is in the files."""
+    """Return every file and folder below a path, with the content of files."""
     return {str(path.relative_to(root)): path.read_bytes() if path.is_file() else None for path in root.rglob("*")}
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A file system with an /etc/hosts and nothing of docker."""
+    """A file system with an /etc/hosts and without docker's folders."""
     made = tmp_path / "root"
     (made / "etc").mkdir(parents=True)
     (made / "etc/hosts").write_bytes(PLAIN)
@@ -65,7 +65,7 @@ def test_login_servers_come_and_go(config: Config, root: Path) -> None:
 
 
 def test_what_was_there_stays(config: Config, root: Path) -> None:
-    """Folders of others, a certificate of the user's, and lines that were added meanwhile."""
+    """Other folders, the user's certificate, and lines that were added later stay."""
     theirs = root / "etc/docker/certs.d/one.azurecr.io/ca.crt"
     theirs.parent.mkdir(parents=True)
     theirs.write_text("theirs")
@@ -110,7 +110,7 @@ def test_two_installations(config: Config, root: Path, tmp_path: Path) -> None:
     Hosts(config, root).remove()
     assert (root / "etc/hosts").read_bytes().count(b"same.azurecr.io") == 1
     Hosts(other, root).remove()
-    # The folder that the first one made was the second one's too when the first went; nothing is in it any more.
+    # Both used the folder that the first one created. It stays, empty.
     assert {path: text for path, text in snapshot(root).items() if text is not None} == {"etc/hosts": PLAIN}
 
 
@@ -170,11 +170,11 @@ def test_the_watch_tells_of_the_list_only(config: Config) -> None:
 def test_the_settings(config: Config) -> None:
     mine = Address("127.0.0.9", 8443)
     plain = msgspec.structs.replace(config, more_addresses={"registry": [mine], "arm": [mine]})
-    wanted = with_hosts(with_hosts(plain, wanted=True), wanted=True)
-    assert is_wanted(wanted)
+    wanted = with_hosts(with_hosts(plain, enabled=True), enabled=True)
+    assert is_enabled(wanted)
     assert wanted.listening("registry")[1:] == [mine, address(config)]
-    assert with_hosts(wanted, wanted=False) == plain
-    assert not is_wanted(plain)
+    assert with_hosts(wanted, enabled=False) == plain
+    assert not is_enabled(plain)
 
 
 _SCRIPT = """
@@ -215,7 +215,7 @@ skopeo inspect --authfile "$WORK/auth.json" docker://acrdemo2ss.azurecr.io/copy/
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts and port 443 take root")
 @pytest.mark.parametrize("end", [_CRASH, pytest.param(_VERBS, marks=pytest.mark.clients)], ids=["crash", "down"])
 def test_literally(tmp_path: Path, end: str) -> None:
-    """`skopeo login acrdemo2ss.azurecr.io`, with a copy of /etc, so that the machine's own stays as it is."""
+    """`skopeo login acrdemo2ss.azurecr.io` works literally. A copy of /etc keeps the machine's unchanged."""
     installation = Installation(tmp_path / "data")
     write_layout(tmp_path / "image")
     ranges = {"POD_CIDR": installation.pod_cidr, "EXTERNAL_CIDR": installation.external_cidr}

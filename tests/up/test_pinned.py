@@ -1,4 +1,4 @@
-"""What set-up fetches is pinned: each package by the hashes of its files, each program by its own."""
+"""Set-up pins its downloads: each package by the hashes of its files, each program by its own hash."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _REQUIREMENT = re.compile(
 
 
 def pinned(name: str) -> dict[str, str]:
-    """Package → version of a list; there is nothing else in it."""
+    """Return the version of each package in a list. The list has nothing else."""
     text = (_ROOT / "requirements" / f"{name}.txt").read_text()
     body = re.sub(r"^#.*\n", "", text, flags=re.MULTILINE)
     assert _REQUIREMENT.sub("", body) == ""
@@ -28,7 +28,7 @@ def pinned(name: str) -> dict[str, str]:
 
 
 def normal(name: str) -> str:
-    """A package's name as indexes compare it."""
+    """Return the normalized name of a package."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
@@ -53,7 +53,7 @@ def test_set_up_installs_nothing_without_a_hash() -> None:
 
 
 def get_program() -> Any:
-    """The script as a module."""
+    """Return the script as a module."""
     spec = importlib.util.spec_from_file_location("get_program", _ROOT / "scripts" / "get_program.py")
     assert spec is not None
     assert spec.loader is not None
@@ -73,7 +73,7 @@ def test_every_program_is_pinned_and_another_is_refused() -> None:
 
 
 def test_pip_refuses_a_file_of_another_hash(tmp_path: Path) -> None:
-    """The option does what set-up relies on, with the pip that a virtual environment has."""
+    """The option has the effect that set-up relies on, with the pip of a virtual environment."""
     package = tmp_path / "cumulet_sample-1.0"
     package.mkdir()
     (package / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: cumulet-sample\nVersion: 1.0\n")

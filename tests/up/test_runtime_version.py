@@ -1,4 +1,4 @@
-"""Which runc is reported as one that lets containers out."""
+"""The versions of runc that are reported as vulnerable."""
 
 from __future__ import annotations
 

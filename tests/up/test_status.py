@@ -1,4 +1,4 @@
-"""What a room says of itself: to anybody whether it is well, and to `cumulet status` why it is not."""
+"""The state of a room: readiness for every caller, and the reason for `cumulet status`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.cloud import Cloud
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    """A scheduler whose API server is away."""
+    """A scheduler without an API server."""
     made = Cloud(tmp_path_factory.mktemp("status") / "data", "scheduler")
     yield made
     made.close()
@@ -31,7 +31,7 @@ async def test_a_room_says_why_it_is_not_ready_to_those_who_may_know(cloud: Clou
 
 
 async def test_status_without_the_scrapers_certificate(cloud: Cloud) -> None:
-    """As in a data directory of an earlier version that was not started since."""
+    """The data directory of an earlier version that was not started since has none."""
     files = cloud.config.scraper_files
     kept = [file.read_bytes() for file in files]
     for file in files:

@@ -172,6 +172,19 @@ class _Pipe(asyncio.Protocol):
             self.transport.abort()
 
 
+class _Server(_Pipe):
+    """An end point's half. It joins the client's as soon as it is connected: an end point may speak first."""
+
+    def __init__(self, client: _Client) -> None:
+        super().__init__()
+        self._client = client
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        assert self.transport is not None
+        self._client.attach(self, self.transport)
+
+
 class _Client(_Pipe):
     """A client's half: it waits until an end point has taken the connection."""
 
@@ -197,7 +210,9 @@ class _Client(_Pipe):
             super().data_received(data)
 
     def eof_received(self) -> bool:
-        self._early_eof = self.peer is None
+        if self.peer is None:
+            self._early_eof = True
+            return True
         return super().eof_received()
 
     async def _connect(self) -> None:
@@ -205,30 +220,36 @@ class _Client(_Pipe):
         peer = self.transport.get_extra_info("peername")
         loop = asyncio.get_running_loop()
         for host, port in self._backends.candidates(str(peer[0]) if peer else ""):
-            pipe = _Pipe()
             try:
                 self._backends.egress.check(host, port)
                 async with asyncio.timeout(_CONNECT):
-                    transport, _ = await loop.create_connection(lambda pipe=pipe: pipe, host, port)  # type: ignore[misc]
+                    await loop.create_connection(lambda: _Server(self), host, port)
             except (OSError, TimeoutError) as error:
                 log.info("end point %s:%s does not answer: %s", host, port, error or "timeout")
-                continue
-            if (found := transport.get_extra_info("socket")) is not None:
-                with contextlib.suppress(OSError):
-                    found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            pipe.peer, self.peer = self, pipe
-            if self.transport.is_closing():
-                transport.close()
-                return
-            for data in self._early:
-                transport.write(data)
-            self._early.clear()
-            if self._early_eof:
-                transport.write_eof()
-            self.transport.resume_reading()
-            self._look()
+                if self.peer is None:
+                    continue
             return
         self.transport.abort()
+
+    def attach(self, server: _Pipe, transport: asyncio.Transport) -> None:
+        """Join the halves, before anything is read from the end point, and send what the client sent early."""
+        if (found := transport.get_extra_info("socket")) is not None:
+            with contextlib.suppress(OSError):
+                found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        server.peer, self.peer = self, server
+        assert self.transport is not None
+        if self.transport.is_closing():
+            transport.close()
+            return
+        for data in self._early:
+            transport.write(data)
+        self._early.clear()
+        if self._early_eof:
+            self.ended = True
+            transport.write_eof()
+        else:
+            self.transport.resume_reading()
+        self._look()
 
     def _look(self) -> None:
         """See from time to time whether anything moves."""

@@ -57,7 +57,7 @@ class Balancer:
         self.services = Informer(client, SERVICES)
         self.slices = Informer(client, ENDPOINTSLICES)
         self._frontends: dict[Key, set[Frontend]] = {}
-        self.services.add_handler(lambda change, obj, old: self.queue.add(_key(obj)))
+        self.services.add_handler(self._service_changed)
         self.slices.add_handler(self._slice_changed)
 
     def adopt(self) -> None:
@@ -66,6 +66,18 @@ class Balancer:
             address = _given(service)
             if service["spec"].get("type") == "LoadBalancer" and address:
                 self._addresses[_key(service)] = address
+
+    def _service_changed(self, change: str, obj: Object, old: Object | None) -> None:
+        self.queue.add(_key(obj))
+        spec = obj["spec"]
+        if change != "DELETED" and spec.get("type") == "LoadBalancer" and not spec.get(_CLASS):
+            for port in spec.get("ports") or ():
+                if port.get("protocol", "TCP") != "TCP" and (old is None or port not in old["spec"].get("ports", ())):
+                    message = (
+                        f"Error syncing load balancer: port {port['port']} is not served: "
+                        f"the protocol {port['protocol']} is not supported, only TCP is"
+                    )
+                    self.events.event(obj, "Warning", "SyncLoadBalancerFailed", message)
 
     def _slice_changed(self, change: str, obj: Object, old: Object | None) -> None:
         name = (obj["metadata"].get("labels") or {}).get(_SERVICE_NAME)

@@ -1,8 +1,6 @@
-"""`cumulet cost`: what the container groups cost, from the first pull to the stop."""
+"""`cumulet cost`: the cost of the container groups."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import typer
 
@@ -16,12 +14,12 @@ def add_to(app: typer.Typer) -> None:
 
 
 def cost(output: FormatOption = Format.TABLE, query: QueryOption = None) -> None:
-    """Show seconds, vCPU-seconds, GB-seconds and money for each container group."""
+    """Show the seconds, vCPU-seconds, GB-seconds and cost of each container group."""
 
-    async def work(azure: Azure) -> Any:
-        place = f"Microsoft.ContainerInstance/locations/{azure.config.location}"
-        return await azure.arm(
-            "GET", f"{azure.subscription}/providers/{place}/usageDetails", api_version=CONTAINER_INSTANCE
+    async def work(azure: Azure) -> list[dict[str, object]]:
+        provider = f"Microsoft.ContainerInstance/locations/{azure.config.location}"
+        return await azure.items(
+            f"{azure.subscription}/providers/{provider}/usageDetails", api_version=CONTAINER_INSTANCE
         )
 
-    show([row.get("properties", row) for row in run(work)["value"]], output, query)
+    show([row.get("properties", row) for row in run(work)], output, query)

@@ -1,7 +1,8 @@
-"""`cumulet demo`: the whole path, shown."""
+"""`cumulet demo`: the whole path as a demonstration."""
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -18,18 +19,22 @@ def add_to(app: typer.Typer) -> None:
 
 
 def demo(
-    keep: Annotated[bool, typer.Option("--keep", help="Leave everything running at the end.")] = False,
-    pause: Annotated[bool, typer.Option("--pause", help="Wait for Enter between the steps.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the installation running at the end.")] = False,
+    pause: Annotated[bool, typer.Option("--pause", help="Wait for Enter between steps.")] = False,
     port: Annotated[
-        list[str] | None, typer.Option(metavar="ROOM=PORT", help="As for `cumulet up`; all=0 picks free ports.")
+        list[str] | None,
+        typer.Option(
+            metavar="ROOM=PORT",
+            help="Same as for `cumulet up`. `all=0` picks a free port for every room. Repeatable.",
+        ),
     ] = None,
 ) -> None:
-    """Walk the path: build, push, grant, deploy, pull, run, serve, look, bill, clean up."""
+    """Run the whole path in a separate installation: build, push, deploy, serve, bill, and clean up."""
     data_dir = settings.default_data_dir() / "demo"
-    options = tuple(f"--port {option}" for option in port or ())
+    options = tuple(f"--port {shlex.quote(option)}" for option in port or ())
     try:
-        well = walk(data_dir, keep=keep, pause=pause, up_options=options)
+        succeeded = walk(data_dir, keep=keep, pause=pause, up_options=options)
     except StepError as reason:
         raise typer.Exit(fail(str(reason))) from None
-    if not well:
+    if not succeeded:
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""`cumulet group`: resource groups, as `az group`."""
+"""`cumulet group`: resource groups, like `az group`."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import typer
 from cumulet.cli.azure import RESOURCES, run
 from cumulet.cli.output import Format, FormatOption, QueryOption, show
 
-app = typer.Typer(help="Resource groups.", no_args_is_help=True)
+app = typer.Typer(help="Manage resource groups.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="Name of the resource group.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the resource group.")]
 
 
 @app.command()
 def create(
     name: Name,
-    location: Annotated[str, typer.Option("--location", "-l")] = "eastus",
+    location: Annotated[str, typer.Option("--location", "-l", help="Azure region.")] = "eastus",
     output: FormatOption = Format.JSON,
     query: QueryOption = None,
 ) -> None:
-    """Create a resource group, or leave it as it is."""
+    """Create a resource group. If it exists, leave it unchanged."""
     show(
         run(lambda azure: azure.arm("PUT", azure.group_id(name), {"location": location}, api_version=RESOURCES)),
         output,
@@ -37,13 +37,11 @@ def show_(name: Name, output: FormatOption = Format.JSON, query: QueryOption = N
 
 @app.command("list")
 def list_(output: FormatOption = Format.JSON, query: QueryOption = None) -> None:
-    """List the resource groups."""
-    path = "/resourceGroups"
-    found = run(lambda azure: azure.arm("GET", azure.subscription + path, api_version=RESOURCES))
-    show(found["value"], output, query)
+    """List resource groups."""
+    show(run(lambda azure: azure.items(f"{azure.subscription}/resourceGroups", api_version=RESOURCES)), output, query)
 
 
 @app.command()
 def delete(name: Name) -> None:
-    """Delete a resource group with everything in it."""
+    """Delete a resource group and all resources in it."""
     run(lambda azure: azure.arm("DELETE", azure.group_id(name), api_version=RESOURCES))

@@ -22,21 +22,28 @@ ClientCa = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Who signs the certificate that the cluster's API server shows to nodes, PEM; else as the kubeconfig has it.",
+        help="CA certificate (PEM) that verifies the API server's client certificate at the virtual node. "
+        "The default is the CA in the kubeconfig.",
         exists=True,
         dir_okay=False,
     ),
 ]
 NodeAddress = Annotated[
-    str | None, typer.Option(metavar="IP", help="Where the cluster's API server reaches the virtual node; 127.0.0.1.")
+    str | None,
+    typer.Option(
+        metavar="IP",
+        help="IPv4 address at which the API server reaches the virtual node. The default is 127.0.0.1.",
+    ),
 ]
-
+ExternalCidr = Annotated[
+    str | None, typer.Option(metavar="CIDR", help="Range of EXTERNAL-IPs. A new installation has 127.10.0.0/24.")
+]
 AllowEgress = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="CIDR|ADDRESS:PORT",
-        help="What registries, webhooks and API servers that users name may be at, although it is refused otherwise. "
-        "Replaces what was given before; 'none' for nothing.",
+        metavar="CIDR|ADDRESS[:PORT]",
+        help="Allow connections to a refused address of a registry, webhook or API server that users name. "
+        "Repeatable. Replaces earlier exceptions; 'none' removes them.",
     ),
 ]
 
@@ -48,20 +55,30 @@ def add_to(app: typer.Typer) -> None:
 
 
 def up(
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once everything is ready.")] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Return when all rooms are ready. They run in the background.")
+    ] = False,
     port: Annotated[
-        list[str] | None, typer.Option(metavar="ROOM=PORT", help="Where a room listens; 0 picks a free port.")
+        list[str] | None,
+        typer.Option(
+            metavar="ROOM=PORT",
+            help="Port of a room. 0 picks a free port, and all=0 does so for every room. Repeatable.",
+        ),
     ] = None,
-    pod_cidr: Annotated[str | None, typer.Option(help="Range of the pods' addresses.")] = None,
-    external_cidr: Annotated[str | None, typer.Option(help="Range of the EXTERNAL-IPs.")] = None,
+    pod_cidr: Annotated[
+        str | None,
+        typer.Option(metavar="CIDR", help="Range of pod addresses. A new installation has 10.241.0.0/16."),
+    ] = None,
+    external_cidr: ExternalCidr = None,
     hosts: Annotated[
-        bool, typer.Option("--hosts", help="Make login servers known to this machine: /etc/hosts, docker's certs.d.")
+        bool,
+        typer.Option("--hosts", help="Add login servers to /etc/hosts, and the CA to certs.d of docker and podman."),
     ] = False,
     kubeconfig: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Work in the cluster of this kubeconfig: its control plane takes the place of ours.",
+            help="Use the Kubernetes cluster of this kubeconfig in place of Cumulet's own control plane.",
             exists=True,
             dir_okay=False,
         ),
@@ -70,16 +87,17 @@ def up(
     node_address: NodeAddress = None,
     allow_egress: AllowEgress = None,
 ) -> None:
-    """Start every room on this machine, and leave a kubeconfig."""
+    """Start all rooms on this machine and write a kubeconfig. Creates the installation if there is none."""
     began = time.monotonic()
     data_dir = settings.default_data_dir()
+    ports = _ports(port or [])
     exempt = _exempt(allow_egress)
     try:
         lifecycle.refuse_second(data_dir)
         migrates = migration.is_needed(data_dir)
         config = install.install(
             data_dir,
-            ports=_ports(port or []),
+            ports=ports,
             pod_cidr=pod_cidr,
             external_cidr=external_cidr,
             with_hosts=hosts,
@@ -92,24 +110,24 @@ def up(
             print(migration.notice(config, hosts))
         running = lifecycle.start(config)
     except lifecycle.StartError as error:
-        wanting = "".join(f"\n  - {problem.what}\n      {problem.cure}" for problem in error.problems)
-        raise typer.Exit(fail(f"{error}{wanting}")) from None
+        details = "".join(f"\n  - {problem.what}\n    Fix: {problem.fix}" for problem in error.problems)
+        raise typer.Exit(fail(f"{error}{details}")) from None
     for room in config.rooms:
         print(f"{room:<12} {config.url(room)}")
     print(f"kubeconfig   {config.kubeconfig_file()}")
-    print(f'\nReady in {time.monotonic() - began:.1f} s. To use it: eval "$(cumulet env)"', flush=True)
+    print(f'\nReady in {time.monotonic() - began:.1f} s. Use it: eval "$(cumulet env)"', flush=True)
     if not detach:
         raise typer.Exit(running.wait())
 
 
 def down() -> None:
-    """Stop every room and take away every container, mount, network and address that was made."""
+    """Stop all rooms. Remove every container, mount, network and address that they created."""
     for removed in lifecycle.stop(settings.load(settings.default_data_dir())):
         print(f"removed {removed}")
 
 
 def status() -> None:
-    """Tell, room by room, what is up. Exits with 1 where something is not."""
+    """Show the state of each room and the expiry of certificates. Exit with 1 if a room is not ready."""
     config = settings.load(settings.default_data_dir())
     migration.refuse(config)
     rows = asyncio.run(lifecycle.status(config))
@@ -129,11 +147,11 @@ def status() -> None:
 
 def _print_warnings() -> None:
     for problem in preflight.warnings():
-        print(f"warning: {problem.what}\n  {problem.cure}")
+        print(f"warning: {problem.what}\n  Fix: {problem.fix}")
 
 
 def env() -> None:
-    """Print what to export so that kubectl, docker, curl, az and the Azure SDKs find and trust this installation."""
+    """Print shell exports that point kubectl, docker, curl, az and the Azure SDKs at this installation."""
     config = settings.load(settings.default_data_dir())
     bundle = config.trust_bundle_file
     registry = config.addresses["registry"]
@@ -148,30 +166,37 @@ def env() -> None:
         "REQUESTS_CA_BUNDLE": bundle,
     }
     for name, value in values.items():
-        print(f"export {name}='{value}'")
+        quoted = str(value).replace("'", "'\\''")
+        print(f"export {name}='{quoted}'")
 
 
-def serve(room: Annotated[str, typer.Argument(help=f"One of {', '.join(get_args(RoomName))}.")]) -> None:
-    """Run one room alone in the foreground, logging to standard error."""
+def serve(
+    room: Annotated[str, typer.Argument(metavar="ROOM", help=f"One of {', '.join(get_args(RoomName))}.")],
+) -> None:
+    """Run one room in the foreground. It logs to standard error."""
+    name = _room(room, "ROOM")
     config = settings.load(settings.default_data_dir())
     migration.refuse(config)
     certificates.maintain(config)
-    foreground(_room(room), config)
+    foreground(name, config)
 
 
 def foreground(name: RoomName, config: Config) -> None:
-    """Be a room until SIGTERM or SIGINT."""
+    """Run a room until SIGTERM or SIGINT."""
     module = importlib.import_module(f"cumulet.{name}.room")
     loop = {"new_event_loop": module.new_event_loop} if hasattr(module, "new_event_loop") else {}
     run(name, config, module.serve, on_ready=lambda: print(f"{name} {config.url(name)}", flush=True), **loop)
 
 
-def _room(text: str) -> RoomName:
+def _room(text: str, parameter: str) -> RoomName:
+    """Parse the name of a room. Raises `BadParameter`."""
     for name in get_args(RoomName):
         if name == text:
             found: RoomName = name
             return found
-    raise typer.BadParameter(f"there is no room {text!r}: it is one of {', '.join(get_args(RoomName))}")
+    raise typer.BadParameter(
+        f"{text!r} is not a room. Rooms are {', '.join(get_args(RoomName))}", param_hint=parameter
+    )
 
 
 def _exempt(options: list[str] | None) -> list[Exempt] | None:
@@ -188,7 +213,7 @@ def _ports(options: list[str]) -> dict[RoomName, int]:
     for option in options:
         room, _, number = option.partition("=")
         if not is_digits(number) or int(number) > 65535:
-            raise typer.BadParameter(f"{option!r} is not ROOM=PORT", param_hint="--port")
-        for name in get_args(RoomName) if room == "all" and number == "0" else [_room(room)]:
+            raise typer.BadParameter(f"{option!r} is not ROOM=PORT, with a port from 0 to 65535", param_hint="--port")
+        for name in get_args(RoomName) if room == "all" and number == "0" else [_room(room, "--port")]:
             ports[name] = int(number)
     return ports

@@ -1,11 +1,11 @@
-"""Showing results as `az` does: JSON unless asked otherwise, `--query` in JMESPath, errors on standard error."""
+"""Output in the forms of `az`: JSON by default, `--query` in JMESPath, errors on standard error."""
 
 from __future__ import annotations
 
 import json
 import sys
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -13,19 +13,21 @@ from cumulet.common.ascii import raised
 
 
 class Format(StrEnum):
-    """Forms of output."""
+    """Output formats."""
 
     JSON = "json"
     TSV = "tsv"
     TABLE = "table"
 
 
-FormatOption = Annotated[Format, typer.Option("--output", "-o", help="Form of output.")]
-QueryOption = Annotated[str | None, typer.Option("--query", help="JMESPath query, applied first.")]
+FormatOption = Annotated[Format, typer.Option("--output", "-o", help="Output format.")]
+QueryOption = Annotated[
+    str | None, typer.Option("--query", metavar="JMESPATH", help="JMESPath query to apply to the result.")
+]
 
 
-def show(result: Any, form: Format = Format.JSON, query: str | None = None) -> None:
-    """Print a result. An invalid query is a usage error."""
+def show(result: object, form: Format = Format.JSON, query: str | None = None) -> None:
+    """Print a result that is JSON. Raises `BadParameter` if the query is not valid."""
     if query is not None:
         import jmespath
         from jmespath.exceptions import JMESPathError
@@ -45,12 +47,12 @@ def show(result: Any, form: Format = Format.JSON, query: str | None = None) -> N
 
 
 def fail(message: str) -> int:
-    """Print an error; the exit code to leave with."""
+    """Print an error and return the exit code."""
     print(f"ERROR: {message}", file=sys.stderr)
     return 1
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, dict | list):
@@ -58,10 +60,10 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
-def _table(result: Any) -> None:
-    """The plain fields of each object, in columns."""
-    rows = result if isinstance(result, list) else [result]
-    rows = [row if isinstance(row, dict) else {"Result": row} for row in rows]
+def _table(result: object) -> None:
+    """Print the scalar fields of each object in columns."""
+    items = result if isinstance(result, list) else [result]
+    rows: list[dict[str, object]] = [item if isinstance(item, dict) else {"Result": item} for item in items]
     names = list(
         dict.fromkeys(name for row in rows for name, value in row.items() if not isinstance(value, dict | list))
     )

@@ -1,33 +1,50 @@
-"""`cumulet registry`: private registries, as `az acr`."""
+"""`cumulet registry`: private registries, like `az acr`."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
+import msgspec
 import typer
 
-from cumulet.cli.azure import REGISTRIES, Azure, run
+from cumulet.cli.azure import REGISTRIES, Azure, Registry, run
 from cumulet.cli.output import Format, FormatOption, QueryOption, show
 
-app = typer.Typer(help="Private registries.", no_args_is_help=True)
+app = typer.Typer(help="Manage private registries.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="Name of the registry, such as acrdemo2ss.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the registry, such as acrdemo2ss.")]
+
+
+class _Tag(msgspec.Struct, frozen=True):
+    name: str
+
+
+class _Tags(msgspec.Struct, frozen=True):
+    """A page of `GET /acr/v1/{name}/_tags`."""
+
+    tags: list[_Tag] | None = None
+
+
+class _Catalog(msgspec.Struct, frozen=True):
+    """A page of `GET /acr/v1/_catalog`."""
+
+    repositories: list[str] | None = None
 
 
 @app.command()
 def create(
     name: Name,
-    group: Annotated[str, typer.Option("--resource-group", "-g")],
-    sku: Annotated[str, typer.Option(help="Basic, Standard or Premium.")] = "Basic",
-    admin_enabled: Annotated[bool, typer.Option(help="Switch the admin user on.")] = False,
-    location: Annotated[str, typer.Option("--location", "-l")] = "eastus",
+    group: Annotated[str, typer.Option("--resource-group", "-g", metavar="NAME", help="Name of the resource group.")],
+    sku: Annotated[str, typer.Option(help="SKU: Basic, Standard or Premium.")] = "Basic",
+    admin_enabled: Annotated[bool, typer.Option(help="Enable the admin user.")] = False,
+    location: Annotated[str, typer.Option("--location", "-l", help="Azure region.")] = "eastus",
     output: FormatOption = Format.JSON,
     query: QueryOption = None,
 ) -> None:
     """Create a registry in a resource group."""
     body = {"location": location, "sku": {"name": sku}, "properties": {"adminUserEnabled": admin_enabled}}
 
-    async def work(azure: Azure) -> Any:
+    async def work(azure: Azure) -> object:
         path = f"{azure.group_id(group)}/providers/Microsoft.ContainerRegistry/registries/{name}"
         return await azure.arm("PUT", path, body, api_version=REGISTRIES)
 
@@ -43,37 +60,35 @@ def show_(name: Name, output: FormatOption = Format.JSON, query: QueryOption = N
 @app.command("list")
 def list_(output: FormatOption = Format.JSON, query: QueryOption = None) -> None:
     """List the registries of the subscription."""
-    path = "/providers/Microsoft.ContainerRegistry/registries"
-    found = run(lambda azure: azure.arm("GET", azure.subscription + path, api_version=REGISTRIES))
-    show(found["value"], output, query)
+    show(run(lambda azure: azure.registries()), output, query)
 
 
 @app.command()
 def update(
     name: Name,
-    admin_enabled: Annotated[bool | None, typer.Option(help="Switch the admin user on or off.")] = None,
-    anonymous_pull: Annotated[bool | None, typer.Option(help="Let everyone pull, or not.")] = None,
+    admin_enabled: Annotated[bool | None, typer.Option(help="Enable or disable the admin user.")] = None,
+    anonymous_pull: Annotated[bool | None, typer.Option(help="Allow or deny anonymous pull.")] = None,
     output: FormatOption = Format.JSON,
     query: QueryOption = None,
 ) -> None:
-    """Change a registry."""
-    wanted = {"adminUserEnabled": admin_enabled, "anonymousPullEnabled": anonymous_pull}
-    properties = {key: value for key, value in wanted.items() if value is not None}
+    """Update a registry."""
+    given = {"adminUserEnabled": admin_enabled, "anonymousPullEnabled": anonymous_pull}
+    properties = {key: value for key, value in given.items() if value is not None}
 
-    async def work(azure: Azure) -> Any:
-        registry = await azure.find_registry(name)
-        return await azure.arm("PATCH", registry["id"], {"properties": properties}, api_version=REGISTRIES)
+    async def work(azure: Azure) -> object:
+        registry = await azure.registry(name)
+        return await azure.arm("PATCH", registry.id, {"properties": properties}, api_version=REGISTRIES)
 
     show(run(work), output, query)
 
 
 @app.command()
 def credential(name: Name, output: FormatOption = Format.JSON, query: QueryOption = None) -> None:
-    """Show the admin user's name and passwords."""
+    """Show the user name and passwords of the admin user."""
 
-    async def work(azure: Azure) -> Any:
-        registry = await azure.find_registry(name)
-        return await azure.arm("POST", f"{registry['id']}/listCredentials", api_version=REGISTRIES)
+    async def work(azure: Azure) -> object:
+        registry = await azure.registry(name)
+        return await azure.arm("POST", f"{registry.id}/listCredentials", api_version=REGISTRIES)
 
     show(run(work), output, query)
 
@@ -82,50 +97,57 @@ def credential(name: Name, output: FormatOption = Format.JSON, query: QueryOptio
 def repositories(name: Name, output: FormatOption = Format.JSON, query: QueryOption = None) -> None:
     """List the repositories of a registry."""
 
-    async def work(azure: Azure) -> Any:
-        registry = await azure.find_registry(name)
-        return await azure.registry_data(registry, "/acr/v1/_catalog", "registry:catalog:*")
+    async def work(azure: Azure) -> list[str]:
+        registry = await azure.registry(name)
+        page = await azure.registry_data(registry, "/acr/v1/_catalog", "registry:catalog:*", _Catalog)
+        return page.repositories or []
 
-    show(run(work).get("repositories") or [], output, query)
+    show(run(work), output, query)
 
 
 @app.command()
 def tags(
     name: Name,
-    repository: Annotated[str, typer.Argument(help="Name of the repository, such as app3/acr-app3.")],
+    repository: Annotated[
+        str, typer.Argument(metavar="REPOSITORY", help="Name of the repository, such as app3/acr-app3.")
+    ],
     output: FormatOption = Format.JSON,
     query: QueryOption = None,
 ) -> None:
     """List the tags of a repository."""
 
-    async def work(azure: Azure) -> Any:
-        registry = await azure.find_registry(name)
+    async def work(azure: Azure) -> list[str]:
+        registry = await azure.registry(name)
         scope = f"repository:{repository}:metadata_read,pull"
-        return await azure.registry_data(registry, f"/acr/v1/{repository}/_tags", scope)
+        page = await azure.registry_data(registry, f"/acr/v1/{repository}/_tags", scope, _Tags)
+        return [tag.name for tag in page.tags or []]
 
-    show([tag["name"] for tag in run(work).get("tags") or []], output, query)
+    show(run(work), output, query)
 
 
 @app.command()
 def gc(
-    name: Annotated[str | None, typer.Argument(help="Name of the registry; all of them by default.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be removed.")] = False,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Name of the registry. The default is all registries.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Report what would be removed without removing it.")
+    ] = False,
     output: FormatOption = Format.TABLE,
     query: QueryOption = None,
 ) -> None:
-    """Remove what nothing needs any more, beside whatever is being pushed."""
+    """Remove unreferenced content. Safe while clients push."""
 
-    async def work(azure: Azure) -> Any:
+    async def work(azure: Azure) -> list[dict[str, object]]:
         if name is not None:
-            registries = [await azure.find_registry(name)]
+            registries = [await azure.registry(name)]
         else:
-            path = "/providers/Microsoft.ContainerRegistry/registries"
-            registries = (await azure.arm("GET", azure.subscription + path, api_version=REGISTRIES))["value"]
+            registries = msgspec.convert(await azure.registries(), list[Registry])
         rows = []
         for registry in registries:
-            path = f"{registry['id']}/collectGarbage"
+            path = f"{registry.id}/collectGarbage"
             report = await azure.arm("POST", path, {"dryRun": dry_run}, api_version=REGISTRIES)
-            rows.append({"registry": registry["name"], **report})
+            rows.append({"registry": registry.name, **msgspec.convert(report, dict[str, object])})
         return rows
 
     show(run(work), output, query)
@@ -134,24 +156,29 @@ def gc(
 @app.command("import")
 def import_(
     name: Name,
-    source: Annotated[str, typer.Option(help="The image, as server/repository:tag.")],
-    image: Annotated[list[str] | None, typer.Option(help="Repository and tag to have it under.")] = None,
-    username: Annotated[str | None, typer.Option("--username", "-u", help="For the source.")] = None,
-    password: Annotated[str | None, typer.Option("--password", "-p", help="For the source.")] = None,
-    force: Annotated[bool, typer.Option(help="Move tags that are there.")] = False,
+    source: Annotated[str, typer.Option(metavar="IMAGE", help="Source image as SERVER/REPOSITORY:TAG.")],
+    image: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="REPOSITORY:TAG", help="Target repository and tag. The default is the source's. Repeatable."
+        ),
+    ] = None,
+    username: Annotated[str | None, typer.Option("--username", "-u", help="User name for the source.")] = None,
+    password: Annotated[str | None, typer.Option("--password", "-p", help="Password for the source.")] = None,
+    force: Annotated[bool, typer.Option(help="Overwrite existing target tags.")] = False,
 ) -> None:
-    """Take an image over from another registry, without pulling it here first."""
-    server, _, what = source.partition("/")
+    """Import an image from another registry, without a local pull and push."""
+    server, _, reference = source.partition("/")
     credentials = {"username": username or "", "password": password} if password is not None else None
     body = {
-        "source": {"registryUri": server, "sourceImage": what, "credentials": credentials},
+        "source": {"registryUri": server, "sourceImage": reference, "credentials": credentials},
         "targetTags": image,
         "mode": "Force" if force else "NoForce",
     }
 
-    async def work(azure: Azure) -> Any:
-        registry = await azure.find_registry(name)
-        return await azure.arm("POST", f"{registry['id']}/importImage", body, api_version=REGISTRIES)
+    async def work(azure: Azure) -> object:
+        registry = await azure.registry(name)
+        return await azure.arm("POST", f"{registry.id}/importImage", body, api_version=REGISTRIES)
 
     run(work)
 
@@ -162,23 +189,25 @@ def token(
     token_name: Annotated[str, typer.Argument(metavar="TOKEN", help="Name of the token.")],
     allow: Annotated[
         list[str] | None,
-        typer.Option(metavar="REPOSITORY:ACTION", help="Such as app3/*:content/read; several times."),
+        typer.Option(metavar="REPOSITORY:ACTION", help="Permission, such as app3/*:content/read. Repeatable."),
     ] = None,
-    scope_map: Annotated[str | None, typer.Option(help="Name of a scope map, such as _repositories_pull.")] = None,
-    expiry: Annotated[str | None, typer.Option(help="When its password ends, in RFC 3339.")] = None,
+    scope_map: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name of a scope map, such as _repositories_pull.")
+    ] = None,
+    expiry: Annotated[str | None, typer.Option(metavar="TIME", help="Expiry of the password, in RFC 3339.")] = None,
     output: FormatOption = Format.JSON,
     query: QueryOption = None,
 ) -> None:
-    """Make a token for some repositories, or give it other rights, and show its new password, which is kept nowhere."""
+    """Create or update a repository token and generate a password. The password is shown once."""
     if (allow is None) is (scope_map is None):
-        raise typer.BadParameter("give either what it is allowed or a scope map", param_hint="--allow, --scope-map")
+        raise typer.BadParameter("set exactly one of them", param_hint="--allow, --scope-map")
+    actions = [_action(permission) for permission in allow or ()]
 
-    async def work(azure: Azure) -> Any:
-        registry = (await azure.find_registry(name))["id"]
+    async def work(azure: Azure) -> object:
+        registry = (await azure.registry(name)).id
         used = scope_map or f"{token_name}-scope-map"
         if allow is not None:
-            lines = [f"repositories/{line.rpartition(':')[0]}/{line.rpartition(':')[2]}" for line in allow]
-            body: dict[str, Any] = {"properties": {"actions": lines}}
+            body: dict[str, object] = {"properties": {"actions": actions}}
             await azure.arm("PUT", f"{registry}/scopeMaps/{used}", body, api_version=REGISTRIES)
         body = {"properties": {"scopeMapId": f"{registry}/scopeMaps/{used}"}}
         await azure.arm("PUT", f"{registry}/tokens/{token_name}", body, api_version=REGISTRIES)
@@ -188,12 +217,20 @@ def token(
     show(run(work), output, query)
 
 
+def _action(permission: str) -> str:
+    """Return the scope map's action for REPOSITORY:ACTION. Raises `BadParameter`."""
+    repository, colon, action = permission.rpartition(":")
+    if not colon or not repository or not action:
+        raise typer.BadParameter(f"{permission!r} is not REPOSITORY:ACTION", param_hint="--allow")
+    return f"repositories/{repository}/{action}"
+
+
 @app.command()
 def delete(name: Name) -> None:
-    """Delete a registry with all that was pushed to it."""
+    """Delete a registry and all its images."""
 
-    async def work(azure: Azure) -> Any:
-        registry = await azure.find_registry(name)
-        return await azure.arm("DELETE", registry["id"], api_version=REGISTRIES)
+    async def work(azure: Azure) -> object:
+        registry = await azure.registry(name)
+        return await azure.arm("DELETE", registry.id, api_version=REGISTRIES)
 
     run(work)

@@ -1,30 +1,30 @@
-"""`cumulet scheduler`, `controllers`, `node` and `balancer`: one room alone, as a client of any Kubernetes cluster."""
+"""`cumulet scheduler`, `controllers`, `node` and `balancer`: run one room in any Kubernetes cluster."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import typer
 
-from cumulet.cli.lifecycle import ClientCa, NodeAddress, foreground
+from cumulet.cli.lifecycle import ClientCa, ExternalCidr, NodeAddress, foreground
 from cumulet.common import config as settings
 from cumulet.common.config import Address, Config, RoomName
 from cumulet.common.kubernetes.kubeconfig import load_kubeconfig
 from cumulet.up import certificates, migration
-from cumulet.up.install import install
+from cumulet.up.install import install, node_host, with_ranges
 
 Kubeconfig = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Whose cluster to work in, and as whom; else the installation's own.",
+        help="Kubeconfig of the cluster. The default is the installation's own.",
         exists=True,
         dir_okay=False,
     ),
 ]
-Port = Annotated[int | None, typer.Option(help="Where it listens; 0 picks a free port.", min=0, max=65535)]
+Port = Annotated[int | None, typer.Option(help="Port to listen on. 0 picks a free port.", min=0, max=65535)]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -34,54 +34,53 @@ def add_to(app: typer.Typer) -> None:
 
 
 def scheduler(kubeconfig: Kubeconfig = None, port: Port = None) -> None:
-    """Give a cluster's pods their nodes, in the foreground."""
-    _run("scheduler", kubeconfig, port)
+    """Run the scheduler in the foreground: assign pods to nodes."""
+    _run("scheduler", _installation(), kubeconfig, port)
 
 
 def controllers(kubeconfig: Kubeconfig = None, port: Port = None) -> None:
-    """Run a cluster's controllers, in the foreground."""
-    _run("controllers", kubeconfig, port)
+    """Run the controllers in the foreground."""
+    _run("controllers", _installation(), kubeconfig, port)
 
 
 def balancer(
     kubeconfig: Kubeconfig = None,
     port: Port = None,
-    external_cidr: Annotated[str | None, typer.Option(help="Range of the EXTERNAL-IPs.")] = None,
+    external_cidr: ExternalCidr = None,
 ) -> None:
-    """Give a cluster's Services of type LoadBalancer their addresses on this machine, in the foreground."""
-    _run("balancer", kubeconfig, port, **({"external_cidr": external_cidr} if external_cidr else {}))
+    """Run the balancer in the foreground: serve Services of type LoadBalancer on this machine."""
+    config = _installation()
+    _run("balancer", with_ranges(config, external_cidr=external_cidr), kubeconfig, port)
 
 
 def node(
     kubeconfig: Kubeconfig = None,
     port: Port = None,
-    name: Annotated[str | None, typer.Option(help="Of the node; virtual-node-aci-linux.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the node. The default is virtual-node-aci-linux.")] = None,
     client_ca: ClientCa = None,
     node_address: NodeAddress = None,
 ) -> None:
-    """Be a cluster's virtual node, in the foreground; its pods run in this installation, which must be up."""
-    changed: dict[str, Any] = {"client_ca": client_ca and client_ca.absolute()}
-    if name:
-        changed["node_name"] = name
-    _run("node", kubeconfig, port, node_address, **changed)
-
-
-def _run(
-    room: RoomName, kubeconfig: Path | None, port: int | None, address: str | None = None, **changed: Any
-) -> None:
+    """Run the virtual node in the foreground. Its pods run in this installation, which must be up."""
     config = _installation()
+    config = msgspec.structs.replace(
+        config, client_ca=client_ca and client_ca.absolute(), node_name=name or config.node_name
+    )
+    _run("node", config, kubeconfig, port, node_address)
+
+
+def _run(room: RoomName, config: Config, kubeconfig: Path | None, port: int | None, host: str | None = None) -> None:
     if kubeconfig is not None:
         load_kubeconfig(kubeconfig)
-        changed["kubeconfig"] = kubeconfig.absolute()
+        config = msgspec.structs.replace(config, kubeconfig=kubeconfig.absolute())
     own = config.addresses[room]
-    listening = Address(address or own.host, own.port if port is None else port)
+    listening = Address(node_host(host) if host else own.host, own.port if port is None else port)
     if listening.port == 0:
         listening = listening.free()
-    foreground(room, msgspec.structs.replace(config, addresses=config.addresses | {room: listening}, **changed))
+    foreground(room, msgspec.structs.replace(config, addresses=config.addresses | {room: listening}))
 
 
 def _installation() -> Config:
-    """Load the settings and renew certificates that are due; make both if there are none."""
+    """Load the settings and renew due certificates. Create an installation if there is none. Raises `ConfigError`."""
     data_dir = settings.default_data_dir()
     try:
         config = settings.load(data_dir)

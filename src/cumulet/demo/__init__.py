@@ -1,5 +1,5 @@
-"""The main job, walked step by step with the commands that a user would type, each shown with what it printed.
+"""Demonstrates the whole path with the commands that a user would type, and shows the output of each.
 
-Nothing here calls a room: every step runs `cumulet`, kubectl, docker or buildah, and curl, and looks at what came
-out. The first thing that is not as it should be stops the walk.
+Each step runs `cumulet`, kubectl, docker or buildah, and curl, and checks their output. No room is called directly. The
+first failed check stops the demonstration.
 """

@@ -1,4 +1,4 @@
-"""Building, trying out and pushing an image: with docker where an engine answers, else with buildah."""
+"""Commands that build, test and push an image: docker's if its engine responds, otherwise buildah's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cumulet.common.config import write_private
 
 
 class Engine(NamedTuple):
-    """The commands of an image engine, with places for the registry and the names of the shell's variables."""
+    """The commands of an image engine. Placeholders: `port`, `registry`, `image`, and `who`, a prefix of shell variables."""
 
     name: str
     build: str
@@ -34,7 +34,7 @@ _DOCKER = Engine(
     forget="docker rmi acr-app3:v1 {image}",
 )
 
-# chroot isolation and the vfs driver ask nothing of the machine, and the image is small.
+# chroot isolation and the vfs driver work on every machine. The image is small, so vfs is fast enough.
 _BUILDAH = Engine(
     name="buildah",
     build="buildah build --tag acr-app3:v1 .",
@@ -52,19 +52,19 @@ _BUILDAH = Engine(
 
 
 def choose(environment: Mapping[str, str]) -> Engine:
-    """Docker where its engine answers, else buildah."""
+    """Return docker's commands if its engine responds, otherwise buildah's."""
     try:
-        answers = subprocess.run(["docker", "info"], capture_output=True, env=environment, check=False, timeout=10)
+        result = subprocess.run(["docker", "info"], capture_output=True, env=environment, check=False, timeout=10)
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return _BUILDAH
-    return _DOCKER if answers.returncode == 0 else _BUILDAH
+    return _DOCKER if result.returncode == 0 else _BUILDAH
 
 
 def private_settings(folder: Path) -> dict[str, str]:
-    """The environment that keeps the engines' images and log-ins in `folder` and away from the user's own."""
+    """Return the environment that keeps images and credentials in `folder`, separate from the user's."""
     storage = f'[storage]\ndriver = "vfs"\nrunroot = "{folder}/run"\ngraphroot = "{folder}/images"\n'
     write_private(folder / "storage.conf", storage.encode())
-    write_private(folder / "auth.json", b"{}")  # buildah wants the file that it is told of to be there
+    write_private(folder / "auth.json", b"{}")  # buildah requires the file to exist
     return {
         "CONTAINERS_STORAGE_CONF": str(folder / "storage.conf"),
         "REGISTRY_AUTH_FILE": str(folder / "auth.json"),

@@ -1,4 +1,4 @@
-"""What a program can leave behind on a Linux machine, so that before and after can be compared."""
+"""Lists what a program can leave on a Linux machine, to compare the state before and after."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def traces(data_dir: Path) -> dict[str, set[str]]:
-    """Processes of an installation, and all mounts, network namespaces, links, rules, cgroups and files nearby.
+    """Return the names of objects by kind: processes, mounts, network namespaces, links, rules, cgroups and files.
 
-    Processes are those that name the data directory in their command or environment: others come and go.
+    Processes are those with the data directory in their command or environment. The others are not of the installation.
     """
     return {
         "process": set(_processes(data_dir)),
@@ -30,7 +30,7 @@ def traces(data_dir: Path) -> dict[str, set[str]]:
 
 
 def left_behind(before: dict[str, set[str]], after: dict[str, set[str]]) -> list[str]:
-    """What is there now and was not before."""
+    """Return the objects that exist now and did not before, one line each."""
     return [f"{kind} {name}" for kind, names in after.items() for name in sorted(names - before[kind])]
 
 
@@ -44,12 +44,12 @@ def _processes(data_dir: Path) -> Iterable[str]:
             if mark in command or mark in (entry / "environ").read_bytes():
                 yield f"{entry.name} {command.replace(bytes(1), b' ').decode(errors='replace')[:80]}"
         except (FileNotFoundError, ProcessLookupError, PermissionError):
-            continue  # it ended, or is another user's
+            continue  # it has ended, or belongs to another user
 
 
 def _names(folder: str) -> list[str]:
     try:
-        return os.listdir(folder)  # noqa: PTH208  (names are wanted, not paths)
+        return os.listdir(folder)  # noqa: PTH208  (returns names, not paths)
     except FileNotFoundError:
         return []
 

@@ -1,4 +1,4 @@
-"""Running commands before the user's eyes, and saying what is right and what is not."""
+"""Runs commands visibly on a terminal and reports checks."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-#: A command that says nothing for so long, in seconds, will not say anything any more.
+#: Seconds after which a command without output has failed.
 _LIMIT = 120.0
 
 
 class StepError(Exception):
-    """Something was not as it should be; the message says what was expected and what was seen."""
+    """A check failed. The message names the expectation and the result."""
 
 
 class Terminal:
-    """The screen, and the shell behind it. `variables` are what commands refer to as `$NAME`, secrets among them."""
+    """A terminal and a shell. `variables` are the environment of commands, including secrets."""
 
     def __init__(self, folder: Path, environment: Mapping[str, str], *, pause: bool = False) -> None:
         self.folder = folder
@@ -34,9 +34,9 @@ class Terminal:
         self._console = Console(highlight=False, soft_wrap=True)
 
     def step(self, number: int, total: int, title: str) -> None:
-        """Begin a step."""
+        """Print the heading of a step."""
         if self._pause and number > 1:
-            self._console.input("[dim]Enter for the next step [/dim]")
+            self._console.input("[dim]Press Enter for the next step [/dim]")
         line = Table.grid(padding=(0, 1))
         line.add_row(
             ProgressBar(total=total, completed=number, width=20),
@@ -48,14 +48,14 @@ class Terminal:
         self._console.print(line)
 
     def say(self, text: str) -> None:
-        """A word of explanation."""
+        """Print an explanation."""
         self._console.print(Text(text, "italic"))
 
     def run(self, command: str, *, code: int | None = 0, quiet: bool = False) -> str:
-        """Run a bash command, show it with its output, and return that.
+        """Run a bash command, print it and its output, and return the output.
 
-        `code` is the exit code that it must have (`None`: any). `quiet` shows the command without its output, for
-        one that prints a secret. Raises `StepError`.
+        `code` is the expected exit code (`None`: any). `quiet` hides the output of a command that prints a secret.
+        Raises `StepError`.
         """
         self._console.print(Text.assemble(("$ ", "bold green"), (command, "bold")))
         try:
@@ -72,21 +72,21 @@ class Terminal:
                 check=False,
             )
         except subprocess.TimeoutExpired as late:
-            raise StepError(f"`{command}` did not end in {_LIMIT:.0f} s. It said: {late.output!r}") from None
+            raise StepError(f"`{command}` did not end in {_LIMIT:.0f} s. Its output: {late.output!r}") from None
         output = done.stdout.rstrip("\n")
         if quiet and done.returncode == code:
-            self._console.print(Text("(its output is a secret and is not shown)", "dim"))
+            self._console.print(Text("(output hidden: it contains a secret)", "dim"))
         elif output:
             self._console.print(Text(output, "dim"))
         if code is not None and done.returncode != code:
-            raise StepError(f"`{command}` ended with {done.returncode} where {code} was expected")
+            raise StepError(f"`{command}` ended with exit code {done.returncode}, expected {code}")
         return output
 
     @contextmanager
     def following(self, command: str) -> Iterator[Iterator[str]]:
-        """Lines of a bash command's output as they come, while others run; it is ended with the block.
+        """Run a bash command in the background and yield its output lines. It is terminated at the end of the block.
 
-        The lines raise `StepError` where none comes.
+        The iterator raises `StepError` if no line comes.
         """
         self._console.print(Text.assemble(("$ ", "bold green"), (f"{command} &", "bold")))
         process = subprocess.Popen(
@@ -106,21 +106,21 @@ class Terminal:
             process.stdout.close()
 
     def show(self, line: str) -> None:
-        """A line that a started command printed."""
+        """Print a line of a background command."""
         self._console.print(Text(line.rstrip("\n"), "dim"))
 
-    def check(self, what: str, right: bool, seen: str = "") -> None:
-        """Say that something is as it should be. Raises `StepError` where it is not."""
-        if not right:
-            raise StepError(f"not so: {what}" + (f". Seen: {seen}" if seen else ""))
-        self._console.print(Text.assemble(("✓ ", "bold green"), what))
+    def check(self, expectation: str, holds: bool, output: str = "") -> None:
+        """Print that an expectation holds. Raises `StepError` if it does not."""
+        if not holds:
+            raise StepError(f"check failed: {expectation}" + (f". Output: {output}" if output else ""))
+        self._console.print(Text.assemble(("✓ ", "bold green"), expectation))
 
     def failed(self, reason: str) -> None:
-        """The walk ends here."""
+        """Print why the demonstration failed."""
         self._console.print(Text.assemble(("✗ ", "bold red"), (reason, "red")))
 
     def done(self, text: str) -> None:
-        """The walk is over."""
+        """Print that the demonstration has succeeded."""
         self._console.print()
         self._console.print(Text(text, "bold green"))
 
@@ -137,4 +137,4 @@ def _lines(stream: IO[bytes], command: str) -> Iterator[str]:
         elif data := os.read(stream.fileno(), 65536):
             pending += data
         else:
-            raise StepError(f"`{command}` ended, where more was expected of it")
+            raise StepError(f"`{command}` ended before its output was complete")

@@ -1,4 +1,4 @@
-"""The steps of the path, from an empty machine to an empty machine."""
+"""The steps of the demonstration, from an empty machine to an empty machine."""
 
 from __future__ import annotations
 
@@ -26,12 +26,11 @@ _WAITING = "jsonpath='{.status.containerStatuses[0].state.waiting.reason}'=Image
 
 
 def walk(data_dir: Path, *, keep: bool = False, pause: bool = False, up_options: tuple[str, ...] = ()) -> bool:
-    """Walk the path with an installation of its own in `data_dir`, and remove it after.
+    """Run the demonstration with its own installation in `data_dir`, and remove that at the end.
 
-    What an earlier walk that failed left there is removed first. Raises `StepError` where one still runs.
-
-    `keep` leaves everything running at the end. Returns whether every step was as it should be; after a failure
-    the rooms are stopped, and the data directory with their logs stays.
+    The remains of an earlier failed run are removed first. `keep` leaves the installation running. Return whether every
+    step succeeded. After a failure the rooms are stopped and the data directory with the logs stays. Raises `StepError`
+    if an earlier run is still running.
     """
     _remove_earlier(data_dir)
     return _Walk(data_dir, keep=keep, pause=pause, up_options=up_options).run()
@@ -47,7 +46,7 @@ class _Walk:
         shutil.copytree(_example(), work / "app3")
         environment = {
             **os.environ,
-            # The commands that came with this Python are found first.
+            # The commands of this Python environment take precedence.
             "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
             "CUMULET_DATA_DIR": str(data_dir),
             "COLUMNS": "200",
@@ -59,16 +58,16 @@ class _Walk:
 
     def run(self) -> bool:
         steps: list[tuple[str, Callable[[], None]]] = [
-            ("The rooms, a resource group and a private registry", self._rooms),
-            (f"Build the image with {self._engine.name}, and try it out", self._build),
-            ("Who may push and who may pull", self._principals),
-            ("Push", self._push),
-            ("Deploy without the pull secret: the virtual node's pull fails, and says why", self._refused),
-            ("Create the pull secret: the pod runs, with nothing deleted", self._secret),
+            ("Start the rooms; create a resource group and a private registry", self._rooms),
+            (f"Build the image with {self._engine.name} and test it", self._build),
+            ("Create service principals: one may push, one may pull", self._principals),
+            ("Push the image", self._push),
+            ("Deploy without the pull secret: the pull fails, and an event gives the reason", self._refused),
+            ("Create the pull secret: the pod starts", self._secret),
             ("The EXTERNAL-IP serves the page", self._serve),
-            ("Look at it", self._look),
-            ("What it costs", self._cost),
-            ("Clean up, and look that nothing is left", self._clean_up),
+            ("Inspect: logs, exec, scale", self._look),
+            ("Show the cost", self._cost),
+            ("Clean up, and check that nothing is left", self._clean_up),
         ]
         if self._keep:
             del steps[-1]
@@ -79,7 +78,7 @@ class _Walk:
         except StepError as reason:
             self._terminal.failed(str(reason))
             self._terminal.run("cumulet down", code=None)
-            self._terminal.say(f"The rooms' logs are in {self._data_dir / 'logs'}.")
+            self._terminal.say(f"Logs of the rooms: {self._data_dir / 'logs'}")
             return False
         except KeyboardInterrupt:
             self._terminal.failed("interrupted")
@@ -87,11 +86,11 @@ class _Walk:
             return False
         if self._keep:
             self._terminal.done(
-                f'It goes on running. To use it: eval "$(cumulet --data-dir {self._data_dir} env)"; to stop it: '
+                f'The installation is running. Use it: eval "$(cumulet --data-dir {self._data_dir} env)". Stop it: '
                 f"cumulet --data-dir {self._data_dir} down"
             )
         else:
-            self._terminal.done("The whole path ran, and nothing is left of it.")
+            self._terminal.done("The whole path ran, and nothing is left on this machine.")
         return True
 
     def _rooms(self) -> None:
@@ -107,7 +106,7 @@ class _Walk:
         terminal.run("kubectl get nodes -o wide")
 
     def _adopt_environment(self) -> None:
-        """What `eval "$(cumulet env)"` does in a shell."""
+        """Apply the exports of `cumulet env`."""
         for line in self._terminal.run("cumulet env").splitlines():
             name, _, value = line.removeprefix("export ").partition("=")
             self._terminal.variables[name] = value.strip("'")
@@ -115,7 +114,7 @@ class _Walk:
         self._image = f"{registry}/{_REPOSITORY}:v1"
 
     def _build(self) -> None:
-        """Nothing of the rooms changes meanwhile: what the engine makes for its first container is its own."""
+        """Build and test the image. Objects that the engine creates meanwhile are not the rooms'."""
         idle = machine.traces(self._data_dir)
         self._try_image()
         for kind, names in machine.traces(self._data_dir).items():
@@ -146,7 +145,7 @@ class _Walk:
             principal = json.loads(made)
             terminal.variables[f"{prefix}_ID"] = principal["appId"]
             terminal.variables[f"{prefix}_SECRET"] = principal["password"]
-            terminal.say(f"{name} is ${prefix}_ID={principal['appId']}, its secret ${prefix}_SECRET.")
+            terminal.say(f"{name}: id ${prefix}_ID={principal['appId']}, secret ${prefix}_SECRET")
         terminal.run(f"cumulet registry update {_REGISTRY} --admin-enabled --query properties.adminUserEnabled")
         admin = json.loads(terminal.run(f"cumulet registry credential {_REGISTRY}", quiet=True))
         terminal.variables["ADMIN_ID"] = admin["username"]
@@ -154,17 +153,15 @@ class _Walk:
         upload = f"https://$CUMULET_REGISTRY/v2/{_REPOSITORY}/blobs/uploads/"
         curl = "curl --silent --show-error --write-out '\\n%{http_code}' --request POST"
         answer = terminal.run(f'{curl} --user "$PULL_ID:$PULL_SECRET" {upload}')
-        terminal.check(
-            "AcrPull alone cannot push: 403, DENIED", "DENIED" in answer and answer.endswith("403"), answer
-        )
+        terminal.check("AcrPull alone cannot push: 403 DENIED", "DENIED" in answer and answer.endswith("403"), answer)
         answer = terminal.run(f'{curl} --user "$PULL_ID:not-the-secret" {upload}')
-        terminal.check("a wrong secret is 401", answer.endswith("401"), answer)
+        terminal.check("a wrong secret is refused: 401", answer.endswith("401"), answer)
 
     def _push(self) -> None:
         terminal, engine = self._terminal, self._engine
         registry = terminal.variables["CUMULET_REGISTRY"]
         terminal.run(engine.login.format(registry=registry, who="ADMIN"))
-        terminal.say("The admin user can log in. The push is the AcrPush principal's.")
+        terminal.say("The admin user can log in. The AcrPush principal pushes.")
         terminal.run(engine.login.format(registry=registry, who="PUSH"))
         terminal.run(engine.push.format(image=self._image))
         repositories = terminal.run(f"cumulet registry repositories {_REGISTRY}")
@@ -179,7 +176,7 @@ class _Walk:
         terminal.run(f"kubectl wait pod -l app=acrdemo2ss --for={_WAITING} --timeout=60s")
         terminal.run("kubectl get pods -o wide")
         events = terminal.run("kubectl get events --field-selector type=Warning")
-        terminal.check("the event names the registry and its reason", "acrdemo2ss.azurecr.io" in events, events)
+        terminal.check("the event names the registry and the reason", "acrdemo2ss.azurecr.io" in events, events)
 
     def _secret(self) -> None:
         terminal = self._terminal
@@ -201,7 +198,7 @@ class _Walk:
         page = terminal.run(
             f"curl --silent --show-error --max-time 20 --retry 5 --retry-connrefused http://{address}/"
         )
-        terminal.check(f"http://{address}/ gives the page", _PAGE in page, page)
+        terminal.check(f"http://{address}/ serves the page", _PAGE in page, page)
         terminal.variables["EXTERNAL_IP"] = address
 
     def _look(self) -> None:
@@ -223,11 +220,11 @@ class _Walk:
         terminal = self._terminal
         with terminal.following(f"kubectl logs --follow --tail=1 deployment/{_DEPLOYMENT}") as lines:
             terminal.show(next(lines))
-            # The line that was there has come, so what comes next was written after the follower connected.
+            # The existing line has arrived, so the next one is written after the follower connected.
             terminal.run("curl --silent --output /dev/null http://$EXTERNAL_IP/")
             line = next(lines)
             terminal.show(line)
-            terminal.check("the log can be followed", "url:/" in line, line)
+            terminal.check("the log follows new lines", "url:/" in line, line)
 
     def _cost(self) -> None:
         table = self._terminal.run("cumulet cost")
@@ -254,15 +251,17 @@ def _remove_earlier(data_dir: Path) -> None:
     try:
         config = load(data_dir)
     except ConfigError:
-        pass  # broken off before the rooms were up
+        pass  # interrupted before the settings were written
     else:
         if is_running(config.data_dir):
-            raise StepError(f"an earlier walk is still running: `cumulet --data-dir {data_dir} down` ends it")
+            raise StepError(
+                f"an earlier demonstration is still running. Stop it with `cumulet --data-dir {data_dir} down`"
+            )
         stop(config)
     shutil.rmtree(data_dir)
 
 
 def _example() -> Path:
-    """The example application: beside an installed package, or in the checkout that it runs from."""
+    """Return the folder of the example application, in the installed package or in the checkout."""
     installed = Path(__file__).parent / "app3"
     return installed if installed.exists() else Path(__file__).parents[3] / "examples" / "app3"

@@ -1,5 +1,5 @@
-"""Starts, supervises and stops the rooms on one machine, and makes what they need before they start.
+"""Starts, supervises and stops the rooms on one machine, and prepares the installation.
 
-It serves the person at the terminal: certificates, ports, kubeconfigs and the first principals are made here, once;
-rooms are started together, started again when they die, and stopped without leaving anything behind.
+It serves the command line. Input: options, and the data directory. Output: running rooms, and their certificates,
+ports, kubeconfigs and first principals. It restarts rooms that die. Stopping removes everything that they created.
 """

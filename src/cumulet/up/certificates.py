@@ -69,7 +69,7 @@ class Leaf(NamedTuple):
 
 
 def maintain(config: Config) -> set[AuthorityName]:
-    """Create what is missing, renew what is due, and return the authorities that were affected.
+    """Create missing certificates, renew due ones, and return the affected authorities.
 
     Raises `OSError`, and `ValueError` if the file of an authority is not valid.
     """
@@ -98,7 +98,7 @@ def _maintain(config: Config, changed: set[AuthorityName]) -> None:
 
 @contextlib.contextmanager
 def _locked(config: Config) -> Iterator[None]:
-    """Exclude other processes, so that a certificate and its key come from the same one."""
+    """Exclude other processes, so that a certificate and its key match."""
     path = private_folder(config.pki_dir) / "lock"
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600), "wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -124,7 +124,7 @@ def expiry(config: Config) -> dict[AuthorityName, tuple[dt.datetime, dt.datetime
 
 
 def leaves(config: Config) -> Iterator[Leaf]:
-    """The specifications of all certificates of an installation."""
+    """Yield the specification of each certificate of an installation."""
     node = (f"system:node:{config.node_name}", ("system:nodes",))
     for room in DEFAULT_PORTS:
         files = config.certificate_files(room)
@@ -154,7 +154,7 @@ def _authority(config: Config, name: AuthorityName, changed: set[AuthorityName])
 
 
 def _is_good(leaf: Leaf, authority: Authority) -> bool:
-    """Tell whether a certificate exists, matches its specification, and is not due for renewal."""
+    """Return whether a certificate exists, matches its specification, and is not due for renewal."""
     certificate_file, key_file = leaf.files
     try:
         certificate = x509.load_pem_x509_certificate(certificate_file.read_bytes())
@@ -215,7 +215,7 @@ def _kubeconfig(config: Config, user: str, authority: bytes, certificate: bytes,
                 "cluster": {
                     "server": config.url("kube"),
                     "certificate-authority-data": _base64(authority),
-                    "disable-compression": True,  # it is on this machine
+                    "disable-compression": True,  # the server is on this machine
                 },
             }
         ],

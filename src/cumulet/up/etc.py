@@ -1,7 +1,7 @@
-"""Files in folders that others may write in too, as root makes and removes them: no link is followed on the way.
+"""Reads and writes files as root in folders that others may write too. It follows no symbolic link.
 
-Each step goes by a descriptor of the folder before it, so that what is checked is what is used, also where somebody
-puts a link in its place meanwhile. A file appears whole or not at all.
+Each step uses a descriptor of the parent folder. A link that somebody creates between check and use therefore has no
+effect. A file appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 @contextlib.contextmanager
 def folder(root: Path, parts: Sequence[str], *, make: bool = False) -> Iterator[int]:
-    """A descriptor of the folder `parts` beneath `root`; those that are not there are made, 0755, where wanted.
+    """Open the folder `parts` below `root` and yield its descriptor. `make` creates missing folders with mode 0755.
 
-    Raises `FileNotFoundError`, and `OSError` that names the path where a part is a link or no folder.
+    Raises `FileNotFoundError`, and `OSError` with the path if a part is a link or not a folder.
     """
     descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -45,13 +45,13 @@ def _enter(descriptor: int, part: str, path: Path, make: bool) -> int:
         return os.open(part, _FOLDER, dir_fd=descriptor)
     except OSError as error:
         if error.errno in (errno.ENOTDIR, errno.ELOOP):
-            why = "is not a folder, or is a symbolic link, which is not followed: remove it, or run without --hosts"
+            why = "is a symbolic link or not a folder, and links are not followed: remove it, or omit --hosts"
             raise OSError(error.errno, f"{path} {why}") from None
         raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from None
 
 
 def write(descriptor: int, name: str, content: bytes) -> None:
-    """Put a file, 0644, in a folder; what has the name goes, and where that is a link, only the link."""
+    """Write a file with mode 0644 and replace an existing file. A link is replaced, not followed."""
     temporary = f".{name}.{secrets.token_hex(8)}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with os.fdopen(os.open(temporary, flags, 0o600, dir_fd=descriptor), "wb") as file:
@@ -67,9 +67,9 @@ def write(descriptor: int, name: str, content: bytes) -> None:
 
 
 def read(descriptor: int, name: str) -> bytes | None:
-    """What is in a file of a folder; nothing where it is a link or no file. Raises `FileNotFoundError`."""
+    """Return the content of a file, or `None` if it is a link or not a regular file. Raises `FileNotFoundError`."""
     try:
-        # What is no file, such as a pipe, is not waited for.
+        # Opening a pipe must not block.
         opened = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=descriptor)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO):
@@ -80,7 +80,7 @@ def read(descriptor: int, name: str) -> bytes | None:
 
 
 def exists(descriptor: int, name: str) -> bool:
-    """Whether anything has the name, be it a link to nothing."""
+    """Return whether the name exists, also as a dangling link."""
     try:
         os.stat(name, dir_fd=descriptor, follow_symlinks=False)
     except FileNotFoundError:

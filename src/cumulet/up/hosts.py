@@ -1,9 +1,9 @@
-"""Login servers by their names on this machine: `cumulet up --hosts`.
+"""Makes login servers resolvable and trusted on this machine: `cumulet up --hosts`.
 
-The registry then listens on port 443 of a loopback address of the installation's own too; a marked block of /etc/hosts
-gives that address to each login server, and docker and containers/image find our authority in their folders for it
-(`certs.d/<server>/ca.crt`). What was made is noted before it is made, so that `down`, or the next `up` or `down` after
-a crash, takes away exactly that. Everything else in /etc/hosts stays byte for byte.
+The registry also listens on port 443 of a loopback address. A marked block in /etc/hosts maps each login server to that
+address. docker and containers/image read the CA from `certs.d/<server>/ca.crt`. A journal records each file before it
+is created, so that `down`, or the next `up` or `down` after a crash, removes exactly those files. The rest of
+/etc/hosts stays unchanged.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ _IN_NONBLOCK = os.O_NONBLOCK
 
 
 def address(config: Config) -> Address:
-    """Port 443 of the loopback address that login servers get: each installation has one of its own."""
+    """Return port 443 of the loopback address for login servers. It is derived from the data directory."""
     digest = hashlib.sha256(os.fsencode(config.data_dir.absolute())).digest()
     return Address(f"127.44.{digest[0]}.{digest[1] % 254 + 1}", _HTTPS)
 
 
-def with_hosts(config: Config, wanted: bool) -> Config:
-    """The settings with that address among the registry's, or without it."""
+def with_hosts(config: Config, enabled: bool) -> Config:
+    """Return the settings with that address among the registry's, or without it."""
     others = [given for given in config.more_addresses.get("registry", []) if given != address(config)]
-    addresses = [*others, address(config)] if wanted else others
+    addresses = [*others, address(config)] if enabled else others
     more = {room: given for room, given in config.more_addresses.items() if room != "registry"}
     return msgspec.structs.replace(config, more_addresses={**more, "registry": addresses} if addresses else more)
 
 
-def is_wanted(config: Config) -> bool:
-    """Whether the settings say so."""
+def is_enabled(config: Config) -> bool:
+    """Return whether the settings have that address."""
     return address(config) in config.more_addresses.get("registry", [])
 
 
@@ -62,33 +62,33 @@ class _Place(NamedTuple):
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The folders on the way, from the root."""
+        """The path components from the root."""
         return ("etc", self.client, "certs.d", self.server)
 
 
 class _File(NamedTuple):
-    """A certificate of ours."""
+    """A certificate file that this module created."""
 
     place: _Place
     name: str
 
 
 class _Made(NamedTuple):
-    """The files and folders that were made, in order."""
+    """The files and folders that were created, in order."""
 
     files: list[_File]
     folders: list[tuple[str, ...]]
 
 
 class _Journal(msgspec.Struct):
-    """The same as paths, on disk."""
+    """The created files and folders as paths, as JSON on disk."""
 
     files: list[str] = []
     folders: list[str] = []
 
 
 class Hosts:
-    """The block and the folders of one installation; `root` is where `etc` is. All raise `OSError`."""
+    """The block and the folders of one installation. `root` is the parent of `etc`. All methods raise `OSError`."""
 
     def __init__(self, config: Config, root: Path = Path("/")) -> None:
         self._config = config
@@ -102,25 +102,25 @@ class Hosts:
         self._certificate = f"cumulet-{name}.crt"
 
     def update(self) -> None:
-        """Make the block and the folders those of the login servers that there are now."""
+        """Update the block and the folders to the current login servers."""
         servers = _servers(self._config)
         self._write_block(servers)
         made = self._made()
-        wanted = [_Place(client, server) for client in _CLIENTS for server in servers]
-        for file in [file for file in made.files if file.place not in wanted]:
+        places = [_Place(client, server) for client in _CLIENTS for server in servers]
+        for file in [file for file in made.files if file.place not in places]:
             self._remove(made, file)
-        for place in wanted:
+        for place in places:
             if not any(file.place == place for file in made.files):
                 self._add(made, place)
 
     def is_stale(self) -> bool:
-        """Tell whether a client has an authority other than the current one."""
+        """Return whether a client has another CA certificate than the current one."""
         authority = self._config.ca_file.read_bytes()
         files = (self._root.joinpath(*file.place.parts, file.name) for file in self._made().files)
         return any(file.read_bytes() != authority for file in files if file.exists())
 
     def remove(self) -> list[str]:
-        """Take everything away; what that was, a line a thing."""
+        """Remove everything, and return a line for each thing removed."""
         removed = []
         if self._write_block([]):
             removed.append(f"login servers in {self._hosts}")
@@ -136,10 +136,10 @@ class Hosts:
     # /etc/hosts.
 
     def _write_block(self, servers: Iterable[str]) -> bool:
-        """Put the block in, at the end where it was not there, or take it out; whether it was there.
+        """Write the block, or remove it if there are no servers. Return whether the file had one.
 
-        The file is written in place: it may be a mount of its own, as in a container. What comes before the block is
-        never written, so a crash cannot lose it.
+        The file is written in place, because it is a mount in a container. Bytes before the block are never written,
+        so a crash cannot lose them.
         """
         lines = [f"{self._address} {server}\n".encode() for server in servers]
         if not lines and not self._has_block():
@@ -150,10 +150,10 @@ class Hosts:
             before, after = content[:begin], content[end:]
             block = b""
             if lines:
-                # A last line without an end gets one, which belongs to the block and goes with it.
+                # A newline after an unterminated last line belongs to the block and is removed with it.
                 gap = b"\n" if before and not before.endswith(b"\n") else b""
                 note = b" after a line without an end" if gap else b""
-                note += b": `cumulet down` takes this away\n"
+                note += b": `cumulet down` removes this block\n"
                 block = gap + self._begin + note + b"".join(lines) + self._end + b"\n"
             if content[begin:] != block + after:
                 os.pwrite(file.fileno(), block + after, begin)
@@ -170,7 +170,7 @@ class Hosts:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[BinaryIO]:
-        """The file, which other installations leave alone meanwhile. Raises `OSError` where it is a link or no file."""
+        """Open the file and lock out other installations. Raises `OSError` if it is a link or not a regular file."""
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         with etc.folder(self._root, ("etc",)) as folder:
             try:
@@ -178,16 +178,16 @@ class Hosts:
             except OSError as error:
                 if error.errno != errno.ELOOP:
                     raise
-                why = "is a symbolic link, which is not followed: replace it by a file, or run without --hosts"
+                why = "is a symbolic link, and links are not followed: replace it with a file, or omit --hosts"
                 raise OSError(error.errno, f"{self._hosts} {why}") from None
         with os.fdopen(opened, "r+b", 0) as file:
             if not stat.S_ISREG(os.fstat(opened).st_mode):
-                raise OSError(errno.EINVAL, f"{self._hosts} is not a file")
+                raise OSError(errno.EINVAL, f"{self._hosts} is not a regular file")
             fcntl.flock(file, fcntl.LOCK_EX)
             yield file
 
     def _find(self, content: bytes) -> tuple[int, int]:
-        """Where the block is; the end where there is none, or where somebody has written into it."""
+        """Return start and end of the block. Both are the end of the file if there is none or it was edited."""
         ours = re.escape(self._address.encode())
         match = re.search(
             rb"^" + re.escape(self._begin) + rb"(?P<gap> after[^:\n]*)?:[^\n]*\n"
@@ -197,21 +197,21 @@ class Hosts:
         )
         if match is None:
             return len(content), len(content)
-        # The end of line that was added goes too, unless it now parts two lines.
+        # The added newline is removed too, unless it now separates two lines.
         gap = match["gap"] is not None and match.end() == len(content)
         return match.start() - gap, match.end()
 
     # The folders of docker and containers/image.
 
     def _made(self) -> _Made:
-        """What the journal says, less what could not have been made here: its folder may be another user's."""
+        """Read the journal. Skip paths that this module cannot have created, because another user may own its folder."""
         try:
-            noted = msgspec.json.decode(self._journal.read_bytes(), type=_Journal)
+            journal = msgspec.json.decode(self._journal.read_bytes(), type=_Journal)
         except FileNotFoundError:
             return _Made([], [])
         return _Made(
-            [file for text in noted.files if (file := self._parse(text)) is not None],
-            [parts for text in noted.folders if (parts := self._parse_folder(text)) is not None],
+            [file for text in journal.files if (file := self._parse(text)) is not None],
+            [parts for text in journal.folders if (parts := self._parse_folder(text)) is not None],
         )
 
     def _parse(self, text: str) -> _File | None:
@@ -232,12 +232,12 @@ class Hosts:
         except ValueError:
             return ()
 
-    def _note(self, made: _Made) -> None:
-        noted = _Journal(
+    def _record(self, made: _Made) -> None:
+        journal = _Journal(
             [str(self._root.joinpath(*file.place.parts, file.name)) for file in made.files],
             [str(self._root.joinpath(*parts)) for parts in made.folders],
         )
-        settings.write_private(self._journal, msgspec.json.encode(noted))
+        settings.write_private(self._journal, msgspec.json.encode(journal))
 
     def _add(self, made: _Made, place: _Place) -> None:
         authority = _authority(self._config)
@@ -247,15 +247,15 @@ class Hosts:
                 if etc.exists(folder, name):
                     if etc.read(folder, name) == authority:
                         return
-                    name = self._certificate  # somebody's own; every `*.crt` there is read
+                    name = self._certificate  # ca.crt is the user's; clients read every `*.crt`
         made.folders.extend(missing)
         made.files.append(_File(place, name))
-        self._note(made)
+        self._record(made)
         with etc.folder(self._root, place.parts, make=True) as folder:
             etc.write(folder, name, authority)
 
     def _missing(self, place: _Place) -> list[tuple[str, ...]]:
-        """The folders that are to be made, the outermost first."""
+        """Return the missing folders, outermost first."""
         for length in range(1, len(place.parts) + 1):
             try:
                 with etc.folder(self._root, place.parts[:length]):
@@ -271,16 +271,16 @@ class Hosts:
         if file.place.parts in made.folders:
             self._remove_folder(file.place.parts)
             made.folders.remove(file.place.parts)
-        self._note(made)
+        self._record(made)
 
     def _remove_folder(self, parts: tuple[str, ...]) -> None:
-        # Somebody else may have put something there.
+        # The folder may have other files by now.
         with contextlib.suppress(OSError), etc.folder(self._root, parts[:-1]) as folder:
             os.rmdir(parts[-1], dir_fd=folder)
 
 
 class Watch:
-    """Tells when the registry has changed its list of login servers (inotify(7))."""
+    """Watches the registry's list of login servers (inotify(7))."""
 
     def __init__(self, config: Config) -> None:
         self._name = os.fsencode(config.login_servers_file.name)
@@ -292,24 +292,24 @@ class Watch:
             raise OSError(ctypes.get_errno(), "inotify")
 
     def fileno(self) -> int:
-        """Readable when there is something to `take`."""
+        """Return the descriptor, which is readable when there is an event to `take`."""
         return self._descriptor
 
     def take(self) -> bool:
-        """Take in what happened; whether the list was among it."""
+        """Read the events, and return whether the list has changed."""
         try:
-            # An event is a header and the name, padded with NUL.
+            # An event is a header and the name, padded with NUL bytes.
             return self._name + b"\0" in os.read(self._descriptor, 65536)
         except BlockingIOError:
             return False
 
     def close(self) -> None:
-        """Watch no more."""
+        """Close the descriptor."""
         os.close(self._descriptor)
 
 
 def _servers(config: Config) -> list[str]:
-    """The login servers that there are; nothing that could be more than a name in /etc/hosts or a path."""
+    """Return the current login servers. Skips lines that are not host names."""
     try:
         lines = config.login_servers_file.read_text().split()
     except FileNotFoundError:
@@ -322,7 +322,7 @@ def _is_server(text: str) -> bool:
 
 
 def _authority(config: Config) -> bytes:
-    """The certificate of our authority. Raises `OSError` where the file is anything else, which is not for all to read."""
+    """Return the CA certificate. Raises `OSError` if the file is not one, because the copy is world-readable."""
     content = config.ca_file.read_bytes()
     try:
         ssl.PEM_cert_to_DER_cert(content.decode("ascii"))

@@ -1,10 +1,13 @@
-"""Makes an installation: the data directory with its settings, certificates, kubeconfigs and first principals.
+"""Creates an installation: the data directory with settings, certificates, kubeconfigs and the first principals.
 
-Everything is made once and kept; running it again makes what is missing or due, and follows changed ports.
+Running it again creates missing files, renews due certificates and applies changed settings. Settings are checked
+before they are saved.
 """
 
 from __future__ import annotations
 
+import ipaddress
+import itertools
 import secrets
 import uuid
 from collections.abc import Mapping, Sequence
@@ -32,21 +35,22 @@ def install(
     node_address: str | None = None,
     allow_egress: Sequence[Exempt] | None = None,
 ) -> Config:
-    """Make or complete the installation in `data_dir` and return its settings.
+    """Create or update the installation in `data_dir` and return its settings.
 
-    `ports` says where rooms listen from now on; 0 picks a free port. `with_hosts` gives the
-    registry port 443 of an address for its login servers too. `allow_egress` replaces the exceptions that there were. With `kubeconfig` and `client_ca` the rooms work in a
-    cluster that is not ours (`Config`), whose API server reaches the node at `node_address`. Raises `ConfigError`, `OSError`.
+    `ports` are the rooms' new ports; 0 picks a free port. Ranges are CIDR. `with_hosts` also gives the registry port
+    443 of an address for its login servers. `allow_egress` replaces the saved exceptions. With `kubeconfig` and
+    `client_ca` the rooms use another cluster (`Config`), whose API server reaches the node at the IPv4 address
+    `node_address`. Raises `ConfigError`, `OSError`.
     """
     settings.private_folder(data_dir)
     settings.demand_own(data_dir)
     settings.close_folders(data_dir)
     if kubeconfig is not None:
-        load_kubeconfig(kubeconfig)  # what cannot be used is told now and not in each room's log
+        load_kubeconfig(kubeconfig)  # an unusable file is reported here and not in the log of each room
     config = hosts.with_hosts(_settings(data_dir, ports or {}, pod_cidr, external_cidr), with_hosts)
     config = msgspec.structs.replace(
         config,
-        addresses=config.addresses | {"node": Address(node_address or "127.0.0.1", config.addresses["node"].port)},
+        addresses=config.addresses | {"node": Address(node_host(node_address), config.addresses["node"].port)},
         kubeconfig=kubeconfig and kubeconfig.absolute(),
         client_ca=client_ca and client_ca.absolute(),
         allow_egress=config.allow_egress if allow_egress is None else list(allow_egress),
@@ -77,19 +81,47 @@ def _settings(
     for room, port in ports.items():
         address = Address(addresses[room].host, port)
         addresses[room] = address if port else address.free({other.port for other in addresses.values()})
+    config = msgspec.structs.replace(config, data_dir=data_dir, addresses=addresses)
+    return with_ranges(config, pod_cidr=pod_cidr, external_cidr=external_cidr)
+
+
+def with_ranges(config: Config, *, pod_cidr: str | None = None, external_cidr: str | None = None) -> Config:
+    """Return the settings with other ranges, in canonical form.
+
+    Raises `ConfigError` if a range is not an IPv4 network, or if two of them overlap.
+    """
+    ranges = {
+        "--pod-cidr": _network("--pod-cidr", pod_cidr or config.pod_cidr),
+        "--external-cidr": _network("--external-cidr", external_cidr or config.external_cidr),
+        "service_cidr in config.json": _network("service_cidr in config.json", config.service_cidr),
+    }
+    for (one, first), (other, second) in itertools.combinations(ranges.items(), 2):
+        if first.overlaps(second):
+            raise ConfigError(f"{one} {first} and {other} {second} overlap. Set separate ranges")
     return msgspec.structs.replace(
-        config,
-        data_dir=data_dir,
-        addresses=addresses,
-        pod_cidr=pod_cidr or config.pod_cidr,
-        external_cidr=external_cidr or config.external_cidr,
+        config, pod_cidr=str(ranges["--pod-cidr"]), external_cidr=str(ranges["--external-cidr"])
     )
 
 
+def _network(option: str, text: str) -> ipaddress.IPv4Network:
+    try:
+        return ipaddress.IPv4Network(text)
+    except ValueError as error:
+        raise ConfigError(f"{option}: {error}. Set an IPv4 network, such as 10.250.0.0/16") from None
+
+
+def node_host(text: str | None) -> str:
+    """Return the IPv4 address of the virtual node, 127.0.0.1 by default. Raises `ConfigError`."""
+    try:
+        return str(ipaddress.IPv4Address(text or "127.0.0.1"))
+    except ValueError as error:
+        raise ConfigError(f"--node-address: {error}. Set an IPv4 address") from None
+
+
 def _principals(config: Config) -> None:
-    """The first service principals; the identity room takes them in when it starts."""
+    """Create the first service principals. The identity room imports them at its start."""
     subscription = f"/subscriptions/{config.subscription_id}"
-    wanted = {
+    principals = {
         "owner": ("cumulet-owner", "Owner", subscription),
         "virtual-node": (
             f"aciconnectorlinux-{config.cluster}",
@@ -98,7 +130,7 @@ def _principals(config: Config) -> None:
         ),
         "registry": ("cumulet-registry", "Reader", subscription),
     }
-    for file, (display_name, role, scope) in wanted.items():
+    for file, (display_name, role, scope) in principals.items():
         path = config.credential_file(file)
         if path.exists():
             continue

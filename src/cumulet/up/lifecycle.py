@@ -1,4 +1,4 @@
-"""Starting, stopping and looking at an installation from the outside, as the command line does."""
+"""Starts, stops and inspects an installation from outside its processes, for the command line."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from cumulet.up.preflight import Problem, problems
 from cumulet.up.provision import ProvisionError, provision
 from cumulet.up.supervisor import log_file, pids_file, take_lock
 
-#: Seconds that the rooms get to become ready before `start` gives up on them.
+#: Seconds in which the rooms have to become ready.
 _READY_LIMIT = 30.0
 
 
 class StartError(Exception):
-    """The rooms did not start; `problems` says what is missing where that is known."""
+    """The rooms did not start. `problems` lists missing requirements, if that is the reason."""
 
     def __init__(self, message: str, found: list[Problem] | None = None) -> None:
         super().__init__(message)
@@ -38,7 +38,7 @@ class StartError(Exception):
 
 
 class RoomStatus(msgspec.Struct, frozen=True):
-    """One room as `cumulet status` shows it; `resident` is in bytes, proportional (shared pages are split)."""
+    """The state of a room. `resident` is its proportional set size in bytes: shared pages are divided by their users."""
 
     room: RoomName
     url: str
@@ -48,20 +48,20 @@ class RoomStatus(msgspec.Struct, frozen=True):
 
 
 class Running:
-    """A supervisor that was just started: its process, until whoever started it lets go."""
+    """A supervisor that was just started, as a child process."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
 
     def wait(self) -> int:
-        """Wait until the supervisor has ended and cleaned up; SIGINT and SIGTERM are handed on to it."""
+        """Wait until the supervisor has ended and cleaned up, and return its exit code. Forwards SIGINT and SIGTERM."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: self._process.terminate())
         return self._process.wait()
 
 
 def is_running(data_dir: Path) -> bool:
-    """Whether a supervisor of the installation in this folder lives."""
+    """Return whether a supervisor of the installation in this directory runs. Raises `ConfigError`."""
     lock = take_lock(data_dir)
     if lock is None:
         return True
@@ -70,19 +70,19 @@ def is_running(data_dir: Path) -> bool:
 
 
 def refuse_second(data_dir: Path) -> None:
-    """Raises `StartError` where the installation in this folder runs: its settings are not to change beneath it."""
+    """Raise `StartError` if the installation in this directory runs, because its settings must not change meanwhile."""
     if is_running(data_dir):
-        raise StartError("it is running already: see `cumulet status`, stop it with `cumulet down`")
+        raise StartError("already running. Check it with `cumulet status`, or stop it with `cumulet down`")
 
 
 def start(config: Config) -> Running:
-    """Start the rooms and wait until every one is ready and the cluster's resource group is there.
+    """Start the rooms, wait until all are ready, and provision the cluster.
 
-    Raises `StartError`, with what was started stopped again.
+    Raises `StartError` after stopping the rooms that were started.
     """
     refuse_second(config.data_dir)
     if found := problems(config):
-        raise StartError("this machine lacks something that the rooms need", found)
+        raise StartError("missing requirements:", found)
     began = time.monotonic()
     reads, writes = os.pipe()
     output = log_file(config, "supervisor").with_suffix(".out")
@@ -94,7 +94,7 @@ def start(config: Config) -> Running:
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,
-            start_new_session=True,  # a Ctrl-C at the terminal is for us, who hand it on
+            start_new_session=True,  # Ctrl-C reaches this process only, which forwards it
         )
     os.close(writes)
     missing: set[str] = set(config.rooms)
@@ -108,7 +108,7 @@ def start(config: Config) -> Running:
                 break
         if missing:
             logs = ", ".join(str(log_file(config, room)) for room in sorted(missing))
-            raise StartError(f"not ready: {', '.join(sorted(missing))}; why is in {logs}")
+            raise StartError(f"not ready: {', '.join(sorted(missing))}. Read the reason in {logs}")
         try:
             asyncio.run(provision(config))
         except ProvisionError as error:
@@ -123,45 +123,45 @@ def start(config: Config) -> Running:
 
 
 def stop(config: Config) -> list[str]:
-    """Stop the rooms and take away all that they made on this machine; what was left over and is now gone."""
+    """Stop the rooms, remove everything that they left on this machine, and return a line for each thing removed."""
     pids = _pids(config)
     supervisor = pids.get("supervisor")
     if supervisor is not None and is_running(config.data_dir) and _is_supervisor(supervisor, config):
         _end(supervisor, signal.SIGTERM)
     from cumulet.instances.cleanup import cleanup
 
-    # After an orderly stop nothing is left to find; after a supervisor that was killed there is.
+    # An orderly stop leaves nothing. A killed supervisor does.
     return [*Hosts(config).remove(), *cleanup(config)]
 
 
 async def status(config: Config) -> list[RoomStatus]:
-    """Every room: whether it answers, as whom it runs and what it holds."""
+    """Return the state of every room."""
     pids = _pids(config)
-    # To the scraper a room says why it is not ready; the API server and the node know it by other certificates.
+    # A room returns the reason why it is not ready to the scraper only. `kube` and `node` do not accept its certificate.
     scraper = config.scraper_files if all(file.exists() for file in config.scraper_files) else ()
     timeout = aiohttp.ClientTimeout(total=3)
     async with aiohttp.ClientSession(timeout=timeout) as session:
 
-        async def look(room: RoomName) -> RoomStatus:
+        async def check(room: RoomName) -> RoomStatus:
             pid = pids.get(room)
             shown = () if room in ("kube", "node") else scraper
             context = tls.client_context(config.authority_file(config.serving_authority(room)), *shown)
             health = await _health(session, f"{config.url(room)}/readyz", context)
             return RoomStatus(room, config.url(room), pid, health, resident_bytes(pid) if pid else None)
 
-        return list(await asyncio.gather(*(look(room) for room in config.rooms)))
+        return list(await asyncio.gather(*(check(room) for room in config.rooms)))
 
 
 def user_namespaces(config: Config) -> str:
-    """Whether containers have user namespaces, or why not, as the running room found it."""
+    """Return whether containers have user namespaces, or why not, as the room `instances` reported it."""
     try:
         return support_file(config).read_text().strip()
     except OSError:
-        return "not known: the room instances does not run, or this user may not see it"
+        return "unknown: the room instances is not running, or this user cannot read its state"
 
 
 def resident_bytes(pid: int) -> int | None:
-    """The proportional set size of a process (`proc(5)`, smaps_rollup), or `None` where it has gone."""
+    """Return the proportional set size of a process in bytes (proc(5), smaps_rollup), or `None` if it has ended."""
     try:
         rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
     except OSError:
@@ -175,13 +175,15 @@ async def _health(session: aiohttp.ClientSession, url: str, context: ssl.SSLCont
             text = (await response.text())[:200]
             return "ready" if response.status == 200 else f"not ready: {text.removeprefix('not ready')}".rstrip(": ")
     except TimeoutError:
-        return "no answer in 3 s"
+        return "no response in 3 s"
+    except aiohttp.ClientConnectorError as error:
+        return f"down: {os.strerror(error.errno) if error.errno else error}"
     except aiohttp.ClientError as error:
         return f"down: {error}"
 
 
 def _lines(descriptor: int, until: float) -> Iterator[dict[str, str]]:
-    """The supervisor's reports, until it ends or the time is over."""
+    """Yield the supervisor's reports until it ends or the monotonic time `until`."""
     pending = b""
     while (patience := until - time.monotonic()) > 0:
         if not select.select([descriptor], [], [], patience)[0]:
@@ -203,7 +205,7 @@ def _pids(config: Config) -> dict[str, int]:
 
 
 def _is_supervisor(pid: int, config: Config) -> bool:
-    """Whether it is what the file says, which may be older than the process that has the number now."""
+    """Return whether a process is the supervisor of this installation. The pid may have been reused."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
@@ -213,7 +215,7 @@ def _is_supervisor(pid: int, config: Config) -> bool:
 
 
 def _end(pid: int, number: signal.Signals) -> None:
-    """Signal a process that need not be our child and wait until it has ended."""
+    """Signal a process, which may not be a child, and wait until it has ended."""
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:

@@ -1,6 +1,6 @@
 """Migrates a data directory in which a single authority signed everything.
 
-Nothing of the installation trusts that authority any more, because whatever the cluster's signers signed with it was valid
+Nothing trusts that authority any more, because the cluster's signers used it too and their certificates were valid
 everywhere. The new certificates are created first and the old key is deleted last, so that a crash repeats the migration.
 """
 
@@ -12,14 +12,16 @@ from cumulet.common.config import DEFAULT_PORTS, Config, ConfigError
 
 
 def is_needed(data_dir: Path) -> bool:
-    """Tell whether the data directory still has the single authority."""
+    """Return whether the data directory still has the single authority."""
     return _key(data_dir).exists()
 
 
 def refuse(config: Config) -> None:
-    """Raises `ConfigError` if the data directory has to be migrated first."""
+    """Raise `ConfigError` if the data directory must be migrated first."""
     if is_needed(config.data_dir):
-        raise ConfigError(f"the certificates in {config.pki_dir} are of an older version: run `cumulet up`")
+        raise ConfigError(
+            f"the certificates in {config.pki_dir} are of an older version: run `cumulet up` to migrate them"
+        )
 
 
 def finish(config: Config) -> None:
@@ -33,7 +35,7 @@ def finish(config: Config) -> None:
 
 
 def notice(config: Config, with_hosts: bool) -> str:
-    """Describe what has changed and what users have to do, in one line."""
+    """Return one line that describes the change and the steps for users."""
     docker = "docker's certs.d is rewritten" if with_hosts else "copy ca.crt again to where docker has it (certs.d)"
     return (
         f"The single certificate authority of this installation was replaced by one for each purpose. {config.ca_file} and "

@@ -1,4 +1,4 @@
-"""What this machine must have before the rooms can run, and the command that mends what it lacks."""
+"""Checks the requirements of the rooms on this machine, with a fix for each that is missing."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from typing import NamedTuple
 from cumulet.common.config import Config
 from cumulet.instances import firewall
 from cumulet.instances.names import SHORTEST_PREFIX, bridge_name
-from cumulet.up.hosts import is_wanted
+from cumulet.up.hosts import is_enabled
 from cumulet.up.runtime_version import missing_fixes
 
 _PROGRAMS = {"runc": "runc", "conmon": "conmon", "ip": "iproute2", "nft": "nftables"}
 
-#: 5.3 brought pidfd_open(2) and 5.4 is the oldest long-term kernel that has it.
+#: Linux 5.3 added pidfd_open(2). 5.4 is the oldest long-term kernel with it.
 _KERNEL = (5, 4)
 
 
 class Problem(NamedTuple):
-    """Something that stops the rooms, and what mends it."""
+    """A missing requirement, and how to fix it."""
 
     what: str
-    cure: str
+    fix: str
 
 
 def problems(config: Config) -> list[Problem]:
-    """Everything that is missing, so that it can be mended in one go; empty where the rooms can run."""
+    """Return all missing requirements, so that they can be fixed together."""
     found: list[Problem] = []
     if os.geteuid() != 0:
         found.append(
             Problem(
-                "root is needed to run containers and to give them a network",
-                "run the same command with `sudo --preserve-env=HOME,CUMULET_DATA_DIR`",
+                "root, to run containers and configure their network",
+                f"run the same command with `sudo --preserve-env=HOME,CUMULET_DATA_DIR {shutil.which('cumulet') or 'cumulet'}`",
             )
         )
     if missing := [program for program in _PROGRAMS if shutil.which(program) is None]:
@@ -50,27 +50,27 @@ def problems(config: Config) -> list[Problem]:
         found += _firewall(config)
     found += _kernel()
     found += _ports(config)
-    if is_wanted(config) and not os.access("/etc/hosts", os.W_OK):
+    if is_enabled(config) and not os.access("/etc/hosts", os.W_OK):
         found.append(
             Problem(
-                "--hosts writes the names of login servers to /etc/hosts, which is not allowed",
-                f"run it as root, or without --hosts: docker login {config.addresses['registry'].host}:"
-                f"{config.addresses['registry'].port} works too",
+                "permission to write /etc/hosts, for --hosts",
+                f"run as root, or omit --hosts and use docker login {config.addresses['registry'].host}:"
+                f"{config.addresses['registry'].port}",
             )
         )
     return found
 
 
 def warnings() -> list[Problem]:
-    """What is wrong with this machine and stops nothing."""
+    """Return problems of this machine that do not stop the rooms."""
     found = missing_fixes()
     if found is None:
         return []
     version, lacking = found
     return [
         Problem(
-            f"runc {version} lacks the fixes of {', '.join(lacking)}, by which a container can get out",
-            "install runc 1.2.8, 1.3.3, 1.4.0 or newer, or a package of the distribution that has them",
+            f"runc {version} lacks the fixes of {', '.join(lacking)}, which allow container escapes",
+            "install runc 1.2.8, 1.3.3, 1.4.0 or newer, or a distribution package with the fixes",
         )
     ]
 
@@ -80,52 +80,44 @@ def _kernel() -> list[Problem]:
     match = re.match(r"(\d+)\.(\d+)", platform.release(), re.ASCII)
     if match is None or (int(match[1]), int(match[2])) < _KERNEL:
         needed = ".".join(map(str, _KERNEL))
-        found.append(
-            Problem(
-                f"Linux {platform.release()} is too old, {needed} or newer is needed", "sudo apt-get dist-upgrade"
-            )
-        )
+        found.append(Problem(f"Linux {needed} or newer; this is {platform.release()}", "sudo apt-get dist-upgrade"))
     if "overlay" not in Path("/proc/filesystems").read_text().split():
-        found.append(Problem("the kernel has no overlay file system", "sudo modprobe overlay"))
+        found.append(Problem("the overlay file system in the kernel", "sudo modprobe overlay"))
     if not Path("/proc/self/ns/net").exists():
-        found.append(
-            Problem("the kernel has no network namespaces", "use a kernel with CONFIG_NET_NS, as Debian's own has")
-        )
+        found.append(Problem("network namespaces in the kernel", "use a kernel with CONFIG_NET_NS, such as Debian's"))
     return found
 
 
 def _networks(config: Config) -> list[Problem]:
-    """Whether the pods' addresses are routed to some other network of this machine."""
+    """Check that the pod range is not too large and is not routed to another network of this machine."""
     own = bridge_name(config)
-    wanted = ipaddress.IPv4Network(config.pod_cidr)
-    if wanted.prefixlen < SHORTEST_PREFIX:
+    pods = ipaddress.IPv4Network(config.pod_cidr)
+    if pods.prefixlen < SHORTEST_PREFIX:
         return [
             Problem(
-                f"the range of the pods, {wanted}, is larger than a /{SHORTEST_PREFIX}",
-                "choose a smaller one: cumulet up --pod-cidr 10.250.0.0/16",
+                f"the pod range {pods} is larger than a /{SHORTEST_PREFIX}",
+                "cumulet up --pod-cidr 10.250.0.0/16, or another smaller range",
             )
         ]
     listed = subprocess.run(["ip", "-4", "-json", "route", "show"], capture_output=True, check=True).stdout
     return [
         Problem(
-            f"the range of the pods, {wanted}, is routed to {route['dev']} as {route['dst']}",
-            "choose a free range: cumulet up --pod-cidr 10.250.0.0/16",
+            f"the pod range {pods} is in use: {route['dst']} is routed to {route['dev']}",
+            "cumulet up --pod-cidr 10.250.0.0/16, or another free range",
         )
         for route in json.loads(listed)
-        if route["dst"] != "default"
-        and route.get("dev") != own
-        and wanted.overlaps(ipaddress.ip_network(route["dst"]))
+        if route["dst"] != "default" and route.get("dev") != own and pods.overlaps(ipaddress.ip_network(route["dst"]))
     ]
 
 
 def _firewall(config: Config) -> list[Problem]:
-    """Whether groups can be kept from each other: without that none is run."""
+    """Check that nftables can isolate container groups. None runs without that."""
     if os.geteuid() != 0 or (why := firewall.check(config)) is None:
         return []
     return [
         Problem(
-            f"container groups cannot be isolated from each other: nft says {why}",
-            "use a kernel with CONFIG_NF_TABLES_BRIDGE, as Debian's own has, and run as root with CAP_NET_ADMIN",
+            f"container groups cannot be isolated from each other: nft reports {why}",
+            "use a kernel with CONFIG_NF_TABLES_BRIDGE, such as Debian's, and run as root with CAP_NET_ADMIN",
         )
     ]
 
@@ -141,12 +133,12 @@ def _ports(config: Config) -> list[Problem]:
                 except OSError as error:
                     found.append(
                         Problem(
-                            f"{address.host}:{address.port}, where the room {room} listens: {error.strerror}",
-                            f"see who has it with `ss -ltnp 'sport = :{address.port}'`, or "
+                            f"{address.host}:{address.port} for the room {room}: {error.strerror}",
+                            f"find the process with `ss -ltnp 'sport = :{address.port}'`, or "
                             + (
-                                f"choose another port: cumulet up --port {room}=0"
+                                f"use another port: cumulet up --port {room}=0"
                                 if address == config.addresses[room]
-                                else f"do without: cumulet up without --hosts, and docker login {config.addresses[room].host}:{config.addresses[room].port}"
+                                else f"omit --hosts and use docker login {config.addresses[room].host}:{config.addresses[room].port}"
                             ),
                         )
                     )

@@ -1,9 +1,8 @@
-"""What AKS gives a cluster beyond Kubernetes: the resource group of its container groups, and classes of storage."""
+"""Creates the objects that AKS adds to a cluster: the resource group of container groups, and storage classes."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import aiohttp
 
@@ -16,7 +15,7 @@ from cumulet.common.kubernetes.client import Resource
 from cumulet.common.kubernetes.kubeconfig import load_kubeconfig
 
 _STORAGE_CLASSES = Resource("storage.k8s.io", "v1", "storageclasses", "StorageClass", namespaced=False)
-#: Managed disks. A virtual node has none, so its pods' claims are never bound.
+#: Classes of managed disks. A virtual node has no disks, so its pods' claims are never bound.
 _DISKS: dict[str, dict[str, str]] = {
     "default": {"storageclass.kubernetes.io/is-default-class": "true"},
     "managed-csi": {},
@@ -24,13 +23,13 @@ _DISKS: dict[str, dict[str, str]] = {
 
 
 class ProvisionError(Exception):
-    """Something could not be made; the message says what and why."""
+    """An object could not be created. The message names it and the reason."""
 
 
 async def provision(config: Config) -> None:
-    """Make what is missing of it; the rooms must be up. Raises `ProvisionError`."""
+    """Create missing objects. The rooms must be ready. Raises `ProvisionError`."""
     await _resource_group(config)
-    if config.kubeconfig is None:  # another cluster has classes of its own
+    if config.kubeconfig is None:  # another cluster has its own classes
         await _storage_classes(config)
 
 
@@ -44,25 +43,24 @@ async def _resource_group(config: Config) -> None:
             await arm.call("PUT", path, {"location": config.location}, api_version="2024-03-01")
         except (ArmError, AuthenticationError, aiohttp.ClientError) as error:
             raise ProvisionError(
-                f"the resource group {config.node_resource_group} could not be made: {error}"
+                f"the resource group {config.node_resource_group} could not be created: {error}"
             ) from error
 
 
 async def _storage_classes(config: Config) -> None:
     async with Client(load_kubeconfig(config.kubeconfig_file()), user_agent="cumulet-up") as client:
-        await asyncio.gather(*(_ensure(client, _disk_class(name, notes)) for name, notes in _DISKS.items()))
+        await asyncio.gather(*(_ensure(client, name, annotations) for name, annotations in _DISKS.items()))
 
 
-async def _ensure(client: Client, storage_class: dict[str, Any]) -> None:
+async def _ensure(client: Client, name: str, annotations: dict[str, str]) -> None:
     try:
-        await client.create(_STORAGE_CLASSES, storage_class)
+        await client.create(_STORAGE_CLASSES, _disk_class(name, annotations))
     except (KubernetesError, aiohttp.ClientError) as error:
-        if not isinstance(error, KubernetesError) or error.code != 409:  # it is there from an earlier start
-            name = storage_class["metadata"]["name"]
-            raise ProvisionError(f"the storage class {name} could not be made: {error}") from error
+        if not isinstance(error, KubernetesError) or error.code != 409:  # it exists since an earlier start
+            raise ProvisionError(f"the storage class {name} could not be created: {error}") from error
 
 
-def _disk_class(name: str, annotations: dict[str, str]) -> dict[str, Any]:
+def _disk_class(name: str, annotations: dict[str, str]) -> dict[str, object]:
     return {
         "metadata": {"name": name, "annotations": annotations},
         "provisioner": "disk.csi.azure.com",

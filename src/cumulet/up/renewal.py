@@ -69,7 +69,7 @@ class Timer:
 
 
 def start(config: Config) -> int:
-    """Renew what is due in a new process and return its id."""
+    """Renew due certificates in a new process and return its id."""
     process = os.fork()
     if process == 0:
         _become(config)

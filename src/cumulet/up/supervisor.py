@@ -1,8 +1,8 @@
-"""Runs the rooms as processes of their own: starts them together, starts one again when it dies, stops them all.
+"""Runs each room as a process: starts all, restarts those that die, and stops all.
 
-It holds every listening socket and hands it down, so a room that is starting again refuses nobody. It has one thread
-and forks, so that a room starts with the common modules loaded and shares their memory. Rooms end when it ends; the
-containers that they run do not, and are adopted at the next start, or taken away by `cleanup`.
+It holds every listening socket and passes it to the rooms, so that a restarting room refuses no connection. It forks
+from a single thread, so that rooms share the memory of common modules. Rooms end with it. Their containers do not: the
+next start adopts them, or `cleanup` removes them.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ from cumulet.up import hosts, renewal
 
 log = logging.getLogger(__name__)
 
-#: Loaded once here and shared with every room.
+#: Modules that are loaded once and shared with every room.
 _PRELOADED = ("aiohttp.web", "cumulet.common.database", "jwt", "msgspec", "ssl", "uvloop", "cryptography.x509")
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 
-#: A room that lived for as long as this, in seconds, is started again without delay when it dies.
+#: A room that ran for this long, in seconds, is restarted without back-off.
 _STABLE = 10.0
-#: Seconds that rooms have to stop before they are killed.
+#: Seconds in which rooms have to stop before SIGKILL.
 _STOP_GRACE = 8.0
-#: As a kubelet has it (proc(5), oom_score_adj).
+#: The kubelet's value (proc(5), oom_score_adj).
 _OOM_SCORE = -999
 
 Report = Callable[[dict[str, object]], None]
 
 
 class Child:
-    """One room: its sockets, and its process while it runs."""
+    """A room: its listening sockets, and its process while it runs. `restart_at` is monotonic time."""
 
     def __init__(self, name: RoomName, listeners: list[socket.socket]) -> None:
         self.name = name
@@ -64,7 +64,7 @@ class Child:
 
 
 class Supervisor:
-    """See the module. `run` returns when SIGTERM or SIGINT came and every room has ended."""
+    """Runs the rooms of one installation. `run` returns after SIGTERM or SIGINT, when every room has ended."""
 
     def __init__(self, config: Config, report: Report) -> None:
         self._config = config
@@ -75,13 +75,13 @@ class Supervisor:
         self._renewed = 0.0
 
     def run(self) -> None:
-        """Start the rooms and keep them running. Raises `OSError` where an address cannot be listened on."""
+        """Start the rooms and keep them running. Raises `OSError` if an address cannot be bound."""
         for name in self._config.rooms:
             self._children.append(Child(name, [listen(address) for address in self._config.listening(name)]))
         for module in _PRELOADED:
             importlib.import_module(module)
         gc.collect()
-        gc.freeze()  # keeps the collector off the shared pages, so that they stay shared
+        gc.freeze()  # the collector must not write to shared pages
         self._watch_signals()
         self._watch_login_servers()
         self._watch_certificates()
@@ -103,25 +103,25 @@ class Supervisor:
         self._wake = (wake, signalled)
 
     def _watch_login_servers(self) -> None:
-        """Keep /etc/hosts true to them, where that is wanted."""
-        found = hosts.Hosts(self._config)
-        for removed in found.remove():
-            log.info("removed %s, left over from before", removed)
-        if not hosts.is_wanted(self._config):
+        """Keep /etc/hosts up to date with the login servers, if `--hosts` is set."""
+        entries = hosts.Hosts(self._config)
+        for removed in entries.remove():
+            log.info("removed orphan: %s", removed)
+        if not hosts.is_enabled(self._config):
             return
         watch = hosts.Watch(self._config)
-        found.update()
-        self._selector.register(watch, selectors.EVENT_READ, lambda: self._update_hosts(found, watch))
+        entries.update()
+        self._selector.register(watch, selectors.EVENT_READ, lambda: self._update_hosts(entries, watch))
 
-    def _update_hosts(self, found: hosts.Hosts, watch: hosts.Watch) -> None:
+    def _update_hosts(self, entries: hosts.Hosts, watch: hosts.Watch) -> None:
         if watch.take():
             try:
-                found.update()
-            except OSError:  # such as a full disk: the rooms go on without
-                log.exception("the login servers cannot be written to /etc/hosts")
+                entries.update()
+            except OSError:  # such as a full disk; rooms continue without it
+                log.exception("cannot write login servers to /etc/hosts")
 
     def _watch_certificates(self) -> None:
-        """Renew certificates when they are due, and tell the rooms."""
+        """Renew certificates when they are due, and make the rooms reload them."""
         timer = renewal.Timer()
         timer.set(renewal.due(self._config))
         self._selector.register(timer, selectors.EVENT_READ, lambda: self._renew(timer))
@@ -138,27 +138,27 @@ class Supervisor:
             timer.set(renewal.due(self._config, after=clock.now()))
             self._renewed = time.monotonic()
             for child in self._children:
-                self._tell_of_renewal(child)
+                self._reload(child)
             self._renew_hosts()
 
         self._selector.register(pidfd, selectors.EVENT_READ, ended)
 
-    def _tell_of_renewal(self, child: Child) -> None:
-        """Make a room read its certificates again. A room that is not ready yet is told when it is."""
+    def _reload(self, child: Child) -> None:
+        """Make a room reload its certificates. A room that is not ready yet reloads when it is."""
         if child.pid and child.ready_fd < 0 and self._stop_by is None:
             signal.pidfd_send_signal(child.pidfd, signal.SIGHUP)
 
     def _renew_hosts(self) -> None:
-        """Give docker and containers/image the current authority."""
-        if not hosts.is_wanted(self._config):
+        """Update the CA certificate of docker and containers/image."""
+        if not hosts.is_enabled(self._config):
             return
         try:
-            found = hosts.Hosts(self._config)
-            if found.is_stale():
-                found.remove()
-                found.update()
-        except OSError:  # such as a full disk: the rooms go on without
-            log.exception("the authority cannot be written to the folders of docker and containers/image")
+            entries = hosts.Hosts(self._config)
+            if entries.is_stale():
+                entries.remove()
+                entries.update()
+        except OSError:  # such as a full disk; rooms continue without it
+            log.exception("cannot write the CA certificate to certs.d of docker and containers/image")
 
     def _stop(self) -> None:
         if self._stop_by is None:
@@ -171,7 +171,7 @@ class Supervisor:
                 signal.pidfd_send_signal(child.pidfd, number)
 
     def _patience(self) -> float | None:
-        """Seconds until something is due that no descriptor announces."""
+        """Return the seconds until the next deadline that no descriptor signals."""
         if self._stop_by is not None:
             return max(self._stop_by - time.monotonic(), 0.1)
         due = [child.restart_at for child in self._children if child.restart_at is not None]
@@ -191,20 +191,20 @@ class Supervisor:
     def _start(self, child: Child) -> None:
         child.restart_at = None
         child.started = time.monotonic()
-        ready, says_ready = os.pipe()
+        ready, ready_write = os.pipe()
         parent = os.getpid()
         child.pid = os.fork()
         if child.pid == 0:
             os.close(ready)
-            self._become(child, says_ready, parent)
-        os.close(says_ready)
+            self._become(child, ready_write, parent)
+        os.close(ready_write)
         child.pidfd = os.pidfd_open(child.pid)
         child.ready_fd = ready
         self._selector.register(child.pidfd, selectors.EVENT_READ, lambda: self._ended(child))
         self._selector.register(ready, selectors.EVENT_READ, lambda: self._is_ready(child))
 
-    def _become(self, child: Child, says_ready: int, parent: int) -> NoReturn:
-        """In the new process: be the room."""
+    def _become(self, child: Child, ready_write: int, parent: int) -> NoReturn:
+        """Run the room in the forked process."""
         code = 1
         try:
             signal.set_wakeup_fd(-1)
@@ -213,7 +213,7 @@ class Supervisor:
             libc = ctypes.CDLL(None, use_errno=True)
             libc.prctl(_PR_SET_NAME, f"cumulet:{child.name}"[:15].encode(), 0, 0, 0)
             libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-            if os.getppid() != parent:  # it died before we asked to be told
+            if os.getppid() != parent:  # the supervisor died before prctl took effect
                 os._exit(1)
             self._selector.close()
             for other in self._children:
@@ -226,7 +226,7 @@ class Supervisor:
                 self._config,
                 module.serve,
                 listeners=child.listeners,
-                on_ready=lambda: _say_ready(says_ready),
+                on_ready=lambda: _report_ready(ready_write),
                 log_file=log_file(self._config, child.name),
                 **({"new_event_loop": module.new_event_loop} if hasattr(module, "new_event_loop") else {}),
             )
@@ -244,7 +244,7 @@ class Supervisor:
             self._report({"room": child.name, "event": "ready"})
         self._close_ready(child)
         if child.started < self._renewed:
-            self._tell_of_renewal(child)
+            self._reload(child)
 
     def _close_ready(self, child: Child) -> None:
         if child.ready_fd >= 0:
@@ -265,34 +265,32 @@ class Supervisor:
             child.backoff.reset()
         delay = child.backoff.next()
         child.restart_at = time.monotonic() + delay
-        log.warning(
-            "room %s ended, starting it again", child.name, extra={"exit_code": code, "delay": round(delay, 2)}
-        )
+        log.warning("room %s ended and is restarted", child.name, extra={"exit_code": code, "delay": round(delay, 2)})
         self._report({"room": child.name, "event": "ended", "code": code})
 
     def _record(self) -> None:
-        """Say which process is which room, for `cumulet status`."""
+        """Write the process id of each room, for `cumulet status`."""
         pids = {"supervisor": os.getpid()} | {child.name: child.pid for child in self._children if child.pid}
         settings.write_private(pids_file(self._config), json.dumps(pids).encode())
 
 
-def _say_ready(descriptor: int) -> None:
+def _report_ready(descriptor: int) -> None:
     os.write(descriptor, b"1")
     os.close(descriptor)
 
 
 def log_file(config: Config, name: str) -> Path:
-    """Where a room's log is."""
+    """Return the log file of a room."""
     return config.data_dir / "logs" / f"{name}.log"
 
 
 def pids_file(config: Config) -> Path:
-    """JSON: the process id of the supervisor and of each room."""
+    """Return the file with the process ids of the supervisor and the rooms, a JSON object."""
     return config.data_dir / "run" / "pids.json"
 
 
 def take_lock(data_dir: Path) -> IO[bytes] | None:
-    """The lock that one supervisor of an installation holds while it lives, or `None` where another has it. Raises `ConfigError`."""
+    """Take the supervisor's lock on an installation. Return `None` if another process holds it. Raises `ConfigError`."""
     settings.demand_own(data_dir)
     path = data_dir / "run" / "lock"
     settings.private_folder(path.parent)
@@ -306,7 +304,7 @@ def take_lock(data_dir: Path) -> IO[bytes] | None:
 
 
 def main(arguments: list[str]) -> None:
-    """`python -m cumulet.up.supervisor DATA_DIR [REPORT_FD]`: supervise until told to stop, then clean up."""
+    """`python -m cumulet.up.supervisor DATA_DIR [REPORT_FD]`: supervise until SIGTERM, then clean up."""
     config = settings.load(Path(arguments[0]))
     logs.configure("supervisor", log_file(config, "supervisor"))
     reports = os.fdopen(int(arguments[1]), "w", buffering=1) if len(arguments) > 1 else None
@@ -316,15 +314,15 @@ def main(arguments: list[str]) -> None:
         if reports is not None:
             try:
                 print(json.dumps(line), file=reports, flush=True)
-            except BrokenPipeError:  # whoever asked has gone; the logs have it all
+            except BrokenPipeError:  # the reader has ended; the logs have the reports
                 reports = None
 
     lock = take_lock(config.data_dir)
     if lock is None:
-        report({"event": "failed", "message": "it is running already: see `cumulet status`"})
+        report({"event": "failed", "message": "already running. Check it with `cumulet status`"})
         sys.exit(1)
-    # Containers go before the rooms when the machine has no memory left. Without the privilege to say so, their own
-    # scores, which are higher, say it.
+    # The kernel must kill containers before rooms when memory is short. Without the privilege to set this, the higher
+    # scores of the containers have the same effect.
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE))
     try:
