@@ -21,18 +21,18 @@ import pytest
 
 from cumulet.common.config import DEFAULT_PORTS
 from cumulet.instances.cleanup import cleanup
-from cumulet.instances.group import Group as ContainerGroup
-from cumulet.instances.group import Services
-from cumulet.instances.images import Images
-from cumulet.instances.meter import Meter
-from cumulet.instances.names import installation_id
-from cumulet.instances.places import Places
-from cumulet.instances.regions import Maximum
-from cumulet.instances.runtime import Runtime
-from cumulet.instances.sandbox import Network
-from cumulet.instances.store import GroupRecord, GroupStatus, Store
-from cumulet.instances.user_namespaces import UserNamespaces
-from cumulet.instances.validation import parse_group
+from cumulet.instances.groups.group import Group as ContainerGroup
+from cumulet.instances.groups.group import Services
+from cumulet.instances.groups.places import Places
+from cumulet.instances.images.cache import Images
+from cumulet.instances.metering.meter import Meter
+from cumulet.instances.model.regions import Maximum
+from cumulet.instances.runtime.conmon import Runtime
+from cumulet.instances.sandbox.names import installation_id
+from cumulet.instances.sandbox.network import Network
+from cumulet.instances.sandbox.user_namespaces import UserNamespaces
+from cumulet.instances.store.store import GroupRecord, GroupStatus, Store
+from cumulet.instances.validation.group import parse_group
 from cumulet.up.install import install
 from tests.installation import free_pod_cidr
 from tests.instances.conftest import door, machine, registry, room, shared_config  # noqa: F401

@@ -17,7 +17,7 @@ import pytest
 from cumulet.common import digests
 from cumulet.common.config import DEFAULT_PORTS, Config
 from cumulet.common.egress import Exempt
-from cumulet.instances.unpack import Budget, LayerError, unpack
+from cumulet.instances.images.unpack import Budget, LayerError, unpack
 from cumulet.up.install import install
 from tests.installation import free_pod_cidr
 from tests.instances.door import FrontDoor, front_door, group, is_over, running_room, state_of

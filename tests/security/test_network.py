@@ -19,8 +19,8 @@ import msgspec
 import pytest
 
 from cumulet.common.config import DEFAULT_PORTS, Config
-from cumulet.instances import names
-from cumulet.instances.table_watch import TableWatch
+from cumulet.instances.sandbox import names
+from cumulet.instances.sandbox.table_watch import TableWatch
 from cumulet.up.install import install
 from cumulet.up.preflight import problems
 from tests.cloud import Cloud

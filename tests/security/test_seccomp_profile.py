@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cumulet.instances.seccomp import (
+from cumulet.instances.security.seccomp import (
     SeccompError,
     default_profile,
     parse_profile,

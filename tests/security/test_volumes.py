@@ -17,12 +17,19 @@ from typing import Any
 
 import pytest
 
-from cumulet.instances import beneath
-from cumulet.instances.model import Container, ContainerProperties, EmptyDir, GroupProperties, Mount, Volume
-from cumulet.instances.mounts import unmount_beneath
-from cumulet.instances.sandbox import SandboxError
-from cumulet.instances.store import ContainerStatus, GroupRecord, GroupStatus, State, Store
-from cumulet.instances.volumes import Volumes
+from cumulet.instances.model.properties import (
+    Container,
+    ContainerProperties,
+    EmptyDir,
+    GroupProperties,
+    Mount,
+    Volume,
+)
+from cumulet.instances.sandbox import beneath
+from cumulet.instances.sandbox.mounts import unmount_beneath
+from cumulet.instances.sandbox.network import SandboxError
+from cumulet.instances.sandbox.volumes import Volumes
+from cumulet.instances.store.store import ContainerStatus, GroupRecord, GroupStatus, State, Store
 from tests.instances.conftest import door, machine, registry, room, shared_config  # noqa: F401
 from tests.instances.door import (
     FrontDoor,

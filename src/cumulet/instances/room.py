@@ -13,12 +13,12 @@ from cumulet.common.health import HEALTH, health_routes
 from cumulet.common.resolver import LoginServerResolver
 from cumulet.common.room import Room
 from cumulet.common.tasks import task_set
-from cumulet.instances.groups import Groups
-from cumulet.instances.meter import Meter
-from cumulet.instances.provider import Provider
-from cumulet.instances.store import Store
-from cumulet.instances.streams import Streams
-from cumulet.instances.usage import Usage
+from cumulet.instances.groups.collection import Groups
+from cumulet.instances.metering.meter import Meter
+from cumulet.instances.provider.metrics import Usage
+from cumulet.instances.provider.resources import Provider
+from cumulet.instances.provider.websockets import Streams
+from cumulet.instances.store.store import Store
 
 #: What is open to others than the front door: a stream has a name that cannot be guessed and asks for its password.
 OPEN = HEALTH | {"/streams/{id}"}

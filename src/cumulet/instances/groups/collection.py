@@ -14,16 +14,16 @@ from cumulet.common.arm import ArmError, ResourceId
 from cumulet.common.config import Config
 from cumulet.common.resolver import LoginServerResolver
 from cumulet.common.tasks import TaskSet
-from cumulet.instances.group import UID_PART, Group, Services
-from cumulet.instances.images import Images
-from cumulet.instances.meter import Meter
-from cumulet.instances.model import Container, GroupProperties, virtual_network
-from cumulet.instances.names import installation_id
-from cumulet.instances.places import Places
-from cumulet.instances.runtime import Runtime
-from cumulet.instances.sandbox import Network
-from cumulet.instances.store import GroupRecord, GroupStatus, Store
-from cumulet.instances.user_namespaces import UserNamespaces
+from cumulet.instances.groups.group import UID_PART, Group, Services
+from cumulet.instances.groups.places import Places
+from cumulet.instances.images.cache import Images
+from cumulet.instances.metering.meter import Meter
+from cumulet.instances.model.properties import Container, GroupProperties, virtual_network
+from cumulet.instances.runtime.conmon import Runtime
+from cumulet.instances.sandbox.names import installation_id
+from cumulet.instances.sandbox.network import Network
+from cumulet.instances.sandbox.user_namespaces import UserNamespaces
+from cumulet.instances.store.store import GroupRecord, GroupStatus, Store
 
 
 class Groups:

@@ -20,8 +20,15 @@ import msgspec
 
 from cumulet.common import clock
 from cumulet.common.tasks import Backoff
-from cumulet.instances import probes
-from cumulet.instances.bundle import (
+from cumulet.instances.groups import probes
+from cumulet.instances.groups.places import Places, remove_tree
+from cumulet.instances.groups.pulls import credential_for, explain, success
+from cumulet.instances.images.cache import Images, Pulled
+from cumulet.instances.images.reference import parse
+from cumulet.instances.images.registry import Login, PullError
+from cumulet.instances.metering.meter import Meter
+from cumulet.instances.model.properties import Container, Probe, virtual_network
+from cumulet.instances.runtime.bundle import (
     BundleError,
     UserMapping,
     describe,
@@ -30,22 +37,15 @@ from cumulet.instances.bundle import (
     owner_of,
     process_of,
 )
-from cumulet.instances.execute import run_in
-from cumulet.instances.images import Images, Pulled
-from cumulet.instances.meter import Meter
-from cumulet.instances.model import Container, Probe, virtual_network
-from cumulet.instances.mounts import unmount_beneath
-from cumulet.instances.non_root import NonRootError, verify_non_root
-from cumulet.instances.places import Places, remove_tree
-from cumulet.instances.pull import Login, PullError
-from cumulet.instances.pulling import credential_for, explain, success
-from cumulet.instances.reference import parse
-from cumulet.instances.runtime import Runtime, RuntimeFailure
-from cumulet.instances.sandbox import Network, SandboxError, mount_overlay, unmount
-from cumulet.instances.security_context import stored
-from cumulet.instances.store import ContainerStatus, GroupRecord, State, Store
-from cumulet.instances.user_namespaces import UserNamespaces
-from cumulet.instances.volumes import Volumes
+from cumulet.instances.runtime.conmon import Runtime, RuntimeFailure
+from cumulet.instances.sandbox.mounts import unmount_beneath
+from cumulet.instances.sandbox.network import Network, SandboxError, mount_overlay, unmount
+from cumulet.instances.sandbox.user_namespaces import UserNamespaces
+from cumulet.instances.sandbox.volumes import Volumes
+from cumulet.instances.security.context import stored
+from cumulet.instances.security.non_root import NonRootError, verify_non_root
+from cumulet.instances.store.store import ContainerStatus, GroupRecord, State, Store
+from cumulet.instances.streams.execution import run_in
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import aiohttp
 
 from cumulet.common.ascii import fold
-from cumulet.instances.model import Probe
+from cumulet.instances.model.properties import Probe
 
 Execute = Callable[[list[str]], Awaitable[int]]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cumulet.common.ascii import fold
-from cumulet.instances.images import Pulled
-from cumulet.instances.model import Credential
-from cumulet.instances.reference import parse
+from cumulet.instances.images.cache import Pulled
+from cumulet.instances.images.reference import parse
+from cumulet.instances.model.properties import Credential
 
 
 def credential_for(image: str, credentials: Sequence[Credential]) -> Credential | None:

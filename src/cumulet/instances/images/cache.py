@@ -20,12 +20,12 @@ import aiohttp
 
 from cumulet.common import digests
 from cumulet.common.digests import Digest
-from cumulet.instances.handover import Handover, HandoverEndedError
-from cumulet.instances.layers import Known, Layers
-from cumulet.instances.manifest import IMAGE_LIMIT
-from cumulet.instances.pull import Layer, Login, PullError, RegistryClient
-from cumulet.instances.reference import parse
-from cumulet.instances.unpack import Budget, LayerError, unpack
+from cumulet.instances.images.handover import Handover, HandoverEndedError
+from cumulet.instances.images.layers import Known, Layers
+from cumulet.instances.images.manifest import IMAGE_LIMIT
+from cumulet.instances.images.reference import parse
+from cumulet.instances.images.registry import Layer, Login, PullError, RegistryClient
+from cumulet.instances.images.unpack import Budget, LayerError, unpack
 
 #: Layers that are downloaded and unpacked side by side from one registry, and threads that unpack at the same time.
 _AT_ONCE = 4

@@ -11,8 +11,8 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from cumulet.common.digests import Digest, DigestField
-from cumulet.instances.architecture import GOARCH
-from cumulet.instances.image_config import Execution
+from cumulet.instances.images.architecture import GOARCH
+from cumulet.instances.images.image_config import Execution
 
 #: Bytes of a manifest, an index or a configuration; registries take no more of a manifest.
 DOCUMENT_LIMIT = 4 * 1024 * 1024

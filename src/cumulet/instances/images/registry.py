@@ -22,10 +22,10 @@ from cumulet.common import bounded, digests
 from cumulet.common.ascii import fold
 from cumulet.common.digests import Digest
 from cumulet.common.egress import https_only
-from cumulet.instances import manifest
-from cumulet.instances.architecture import GOARCH
-from cumulet.instances.manifest import DOCUMENT_LIMIT, IMAGE_LIMIT, Configuration, Descriptor, Index
-from cumulet.instances.reference import Reference
+from cumulet.instances.images import manifest
+from cumulet.instances.images.architecture import GOARCH
+from cumulet.instances.images.manifest import DOCUMENT_LIMIT, IMAGE_LIMIT, Configuration, Descriptor, Index
+from cumulet.instances.images.reference import Reference
 
 _MANIFESTS = (
     "application/vnd.oci.image.manifest.v1+json",

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from cumulet.common import digests
 from cumulet.common.digests import Digest
-from cumulet.instances.tar import Archive, Entry, TarError
+from cumulet.instances.images.tar import Archive, Entry, TarError
 
 _OPAQUE = ".wh..wh..opq"
 _WHITEOUT = ".wh."

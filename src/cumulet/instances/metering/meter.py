@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 
 from cumulet.common import clock
-from cumulet.instances.amounts import billed
-from cumulet.instances.regions import sheet
-from cumulet.instances.store import GroupRecord, Store
+from cumulet.instances.model.amounts import billed
+from cumulet.instances.model.regions import sheet
+from cumulet.instances.store.store import GroupRecord, Store
 
 _HEARTBEAT = 10.0
 

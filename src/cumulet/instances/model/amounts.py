@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from cumulet.common.arm import ArmError
-from cumulet.instances.model import Amount, GroupProperties
-from cumulet.instances.regions import Maximum
+from cumulet.instances.model.properties import Amount, GroupProperties
+from cumulet.instances.model.regions import Maximum
 
 #: What a container is taken to ask for where it says nothing.
 CPU, MEMORY = 1.0, 1.5

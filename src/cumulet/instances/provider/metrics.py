@@ -15,8 +15,8 @@ from aiohttp import web
 from cumulet.common import clock
 from cumulet.common.arm import ArmError, fixed, json_response
 from cumulet.common.ascii import fold
-from cumulet.instances.group import Group
-from cumulet.instances.groups import Groups
+from cumulet.instances.groups.collection import Groups
+from cumulet.instances.groups.group import Group
 
 Object = dict[str, Any]
 

@@ -21,16 +21,16 @@ from cumulet.common import clock
 from cumulet.common.arm import ArmError, fixed, front_door_url, json_response, read_json, read_tags
 from cumulet.common.ascii import fold, is_digits
 from cumulet.common.regions import read_location
-from cumulet.instances import logs
-from cumulet.instances.group import Group
-from cumulet.instances.groups import Groups
-from cumulet.instances.meter import Meter
-from cumulet.instances.model import shown
-from cumulet.instances.regions import sheet
-from cumulet.instances.store import ContainerStatus
-from cumulet.instances.streams import Streams
-from cumulet.instances.usage import Usage
-from cumulet.instances.validation import check_name, parse_group
+from cumulet.instances.groups.collection import Groups
+from cumulet.instances.groups.group import Group
+from cumulet.instances.metering.meter import Meter
+from cumulet.instances.model.properties import shown
+from cumulet.instances.model.regions import sheet
+from cumulet.instances.provider.metrics import Usage
+from cumulet.instances.provider.websockets import Streams
+from cumulet.instances.store.store import ContainerStatus
+from cumulet.instances.streams import logs
+from cumulet.instances.validation.group import check_name, parse_group
 
 _TYPE = f"{fixed('providers', 'providers')}/{fixed('Microsoft.ContainerInstance', 'namespace')}"
 _RESOURCE = "Microsoft.ContainerInstance/containerGroups"

@@ -20,11 +20,11 @@ from aiohttp import WSMsgType, web
 
 from cumulet.common.arm import ArmError
 from cumulet.common.tasks import until_one_ends
-from cumulet.instances import logs
-from cumulet.instances.execute import Session
-from cumulet.instances.group import Group
-from cumulet.instances.runtime import Runtime, RuntimeFailure
-from cumulet.instances.words import check_words
+from cumulet.instances.groups.group import Group
+from cumulet.instances.model.arguments import check_words
+from cumulet.instances.runtime.conmon import Runtime, RuntimeFailure
+from cumulet.instances.streams import logs
+from cumulet.instances.streams.execution import Session
 
 CHANNELS = "v5.channel.k8s.io"
 _ERROR, _RESIZE, _CLOSE = 3, 4, 255

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from cumulet.instances import beneath
+from cumulet.instances.sandbox import beneath
 
 #: Bytes of a file, and of a line, that are read at most.
 _FILE, _LINE = 4 * 1024 * 1024, 64 * 1024

@@ -10,16 +10,16 @@ from typing import Any, NamedTuple
 import msgspec
 
 from cumulet.common.config import write_private
-from cumulet.instances import amounts
-from cumulet.instances.accounts import AccountError, Files
-from cumulet.instances.id_ranges import IDS
-from cumulet.instances.image_config import Execution, ImageConfigError, execution
-from cumulet.instances.limits import oom_score, resource_limits
-from cumulet.instances.model import Amount, Container, GroupProperties
-from cumulet.instances.seccomp import SeccompError, default_profile, parse_profile, restricted_profile
-from cumulet.instances.security_context import SecurityContext, stored
-from cumulet.instances.volumes import Bind
-from cumulet.instances.words import WordsError, check_words
+from cumulet.instances.images.image_config import Execution, ImageConfigError, execution
+from cumulet.instances.model import amounts
+from cumulet.instances.model.arguments import WordsError, check_words
+from cumulet.instances.model.properties import Amount, Container, GroupProperties
+from cumulet.instances.runtime.accounts import AccountError, Files
+from cumulet.instances.runtime.limits import oom_score, resource_limits
+from cumulet.instances.sandbox.id_ranges import IDS
+from cumulet.instances.sandbox.volumes import Bind
+from cumulet.instances.security.context import SecurityContext, stored
+from cumulet.instances.security.seccomp import SeccompError, default_profile, parse_profile, restricted_profile
 
 _MASKED = [
     f"/proc/{name}"

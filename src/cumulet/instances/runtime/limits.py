@@ -8,7 +8,7 @@ import resource
 from pathlib import Path
 from typing import Any
 
-from cumulet.instances.model import Container, GroupProperties
+from cumulet.instances.model.properties import Container, GroupProperties
 
 #: (soft, hard) at most; the limits of this process bound them.
 _LIMITS = {

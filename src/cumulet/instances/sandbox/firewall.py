@@ -20,8 +20,8 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from cumulet.common.config import Config
-from cumulet.instances.names import bridge_name, link_name, link_prefix, mac_address, table_name
-from cumulet.instances.table_watch import TableWatch
+from cumulet.instances.sandbox.names import bridge_name, link_name, link_prefix, mac_address, table_name
+from cumulet.instances.sandbox.table_watch import TableWatch
 
 log = logging.getLogger(__name__)
 

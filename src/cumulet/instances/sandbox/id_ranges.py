@@ -14,8 +14,8 @@ from pathlib import Path
 
 from cumulet.common.ascii import is_digits
 from cumulet.common.config import Config
-from cumulet.instances.names import installation_id
-from cumulet.instances.sandbox import STATE, SandboxError
+from cumulet.instances.sandbox.names import installation_id
+from cumulet.instances.sandbox.network import STATE, SandboxError
 
 #: Ids of a group.
 IDS = 65_536

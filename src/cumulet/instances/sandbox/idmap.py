@@ -13,8 +13,8 @@ import stat
 import struct
 from pathlib import Path
 
-from cumulet.instances.mounts import attach, clone
-from cumulet.instances.sandbox import SandboxError
+from cumulet.instances.sandbox.mounts import attach, clone
+from cumulet.instances.sandbox.network import SandboxError
 
 #: The same on every architecture.
 _MOUNT_SETATTR = 442

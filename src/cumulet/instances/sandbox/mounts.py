@@ -11,7 +11,7 @@ import os
 import re
 from pathlib import Path
 
-from cumulet.instances.sandbox import SandboxError, unmount
+from cumulet.instances.sandbox.network import SandboxError, unmount
 
 #: The numbers of the system calls and of their flags are the same on every architecture.
 _OPEN_TREE, _MOVE_MOUNT = 428, 429

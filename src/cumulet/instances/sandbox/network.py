@@ -12,8 +12,8 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from cumulet.common.config import Config
-from cumulet.instances import names
-from cumulet.instances.firewall import Firewall, FirewallError, Member
+from cumulet.instances.sandbox import names
+from cumulet.instances.sandbox.firewall import Firewall, FirewallError, Member
 
 #: What this machine keeps of installations that run: links to namespaces, roots of containers. All users may pass through.
 STATE = Path("/run/cumulet")

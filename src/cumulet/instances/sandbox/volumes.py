@@ -11,10 +11,10 @@ import os
 import stat
 from pathlib import Path
 
-from cumulet.instances import beneath
-from cumulet.instances.model import Container, DnsConfig, GroupProperties, Mount, Volume
-from cumulet.instances.mounts import attach, clone
-from cumulet.instances.sandbox import SandboxError, mount_tmpfs, unmount
+from cumulet.instances.model.properties import Container, DnsConfig, GroupProperties, Mount, Volume
+from cumulet.instances.sandbox import beneath
+from cumulet.instances.sandbox.mounts import attach, clone
+from cumulet.instances.sandbox.network import SandboxError, mount_tmpfs, unmount
 
 #: (source on this machine, path in the container, read only).
 Bind = tuple[Path, str, bool]

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from cumulet.common.ascii import raised
-from cumulet.instances.seccomp import SeccompError, parse_profile
+from cumulet.instances.security.seccomp import SeccompError, parse_profile
 
 #: What containerd and docker give a container that asks for nothing, but for NET_RAW: `ping` needs none of it.
 DEFAULT_CAPABILITIES = frozenset(

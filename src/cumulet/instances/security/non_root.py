@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cumulet.common.ascii import is_digits
-from cumulet.instances.security_context import SecurityContext
+from cumulet.instances.security.context import SecurityContext
 
 
 class NonRootError(Exception):

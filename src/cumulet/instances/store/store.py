@@ -11,8 +11,8 @@ from cryptography.fernet import Fernet
 from cumulet.common import clock
 from cumulet.common.config import write_private
 from cumulet.common.database import Database
-from cumulet.instances.model import GroupProperties
-from cumulet.instances.restoring import restore
+from cumulet.instances.model.properties import GroupProperties
+from cumulet.instances.store.restoring import restore
 
 _MIGRATIONS = [
     """

@@ -13,7 +13,7 @@ import termios
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Awaitable, Callable
 
-from cumulet.instances.runtime import Runtime, in_memory
+from cumulet.instances.runtime.conmon import Runtime, in_memory
 
 _CHUNK = 64 * 1024
 

@@ -19,8 +19,10 @@ import msgspec
 
 from cumulet.common.arm import ArmError
 from cumulet.common.ascii import fold
-from cumulet.instances import amounts, security_context
-from cumulet.instances.model import (
+from cumulet.instances.images.reference import parse
+from cumulet.instances.model import amounts
+from cumulet.instances.model.arguments import WordsError, check_words, is_variable_name
+from cumulet.instances.model.properties import (
     SUBNET,
     Container,
     Credential,
@@ -31,9 +33,8 @@ from cumulet.instances.model import (
     Probe,
     Volume,
 )
-from cumulet.instances.reference import parse
-from cumulet.instances.regions import Maximum
-from cumulet.instances.words import WordsError, check_words, is_variable_name
+from cumulet.instances.model.regions import Maximum
+from cumulet.instances.security import context as security_context
 
 #: Names of groups, containers and volumes: labels of DNS, as ACI has them.
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
