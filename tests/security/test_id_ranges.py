@@ -8,8 +8,8 @@ import pytest
 
 from cumulet.common.config import DEFAULT_PORTS, Config
 from cumulet.instances.sandbox import id_ranges
+from cumulet.instances.sandbox.errors import SandboxError
 from cumulet.instances.sandbox.id_ranges import IDS, IdRanges, release_all
-from cumulet.instances.sandbox.network import SandboxError
 from cumulet.up.install import install
 
 

@@ -16,7 +16,7 @@ import pytest
 from cumulet.common.config import DEFAULT_PORTS, Config
 from cumulet.instances.cleanup import cleanup
 from cumulet.instances.sandbox.id_ranges import IDS
-from cumulet.instances.sandbox.network import run_dir
+from cumulet.instances.sandbox.names import run_dir
 from cumulet.instances.sandbox.user_namespaces import support_file
 from cumulet.up.install import install
 from tests.installation import free_pod_cidr

@@ -26,8 +26,8 @@ from cumulet.instances.model.properties import (
     Volume,
 )
 from cumulet.instances.sandbox import beneath
+from cumulet.instances.sandbox.errors import SandboxError
 from cumulet.instances.sandbox.mounts import unmount_beneath
-from cumulet.instances.sandbox.network import SandboxError
 from cumulet.instances.sandbox.volumes import Volumes
 from cumulet.instances.store.store import ContainerStatus, GroupRecord, GroupStatus, State, Store
 from tests.instances.conftest import door, machine, registry, room, shared_config  # noqa: F401

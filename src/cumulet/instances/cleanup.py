@@ -21,8 +21,7 @@ from cumulet.common.config import Config
 from cumulet.instances.sandbox.firewall import remove_tables
 from cumulet.instances.sandbox.id_ranges import release_all
 from cumulet.instances.sandbox.mounts import unmount_beneath
-from cumulet.instances.sandbox.names import bridge_name, installation_id, link_prefix
-from cumulet.instances.sandbox.network import STATE, run_dir
+from cumulet.instances.sandbox.names import STATE, bridge_name, installation_id, link_prefix, run_dir
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _NAMESPACES = Path("/run/netns")

@@ -38,8 +38,9 @@ from cumulet.instances.runtime.bundle import (
     process_of,
 )
 from cumulet.instances.runtime.conmon import Runtime, RuntimeFailure
-from cumulet.instances.sandbox.mounts import unmount_beneath
-from cumulet.instances.sandbox.network import Network, SandboxError, mount_overlay, unmount
+from cumulet.instances.sandbox.errors import SandboxError
+from cumulet.instances.sandbox.mounts import mount_overlay, unmount, unmount_beneath
+from cumulet.instances.sandbox.network import Network
 from cumulet.instances.sandbox.user_namespaces import UserNamespaces
 from cumulet.instances.sandbox.volumes import Volumes
 from cumulet.instances.security.context import stored

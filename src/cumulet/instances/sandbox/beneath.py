@@ -14,11 +14,12 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
+from cumulet.instances.sandbox import syscalls
+
 #: The numbers of the system call and of its flags are the same on every architecture.
 _OPENAT2 = 437
 _NO_XDEV, _NO_MAGICLINKS, _NO_SYMLINKS, _BENEATH, _IN_ROOT = 1, 2, 4, 8, 16
 _TRIES = 16
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class _How(ctypes.Structure):
@@ -110,17 +111,10 @@ def open_in_root(root: int, path: str) -> int | None:
 def _openat2(folder: int, path: str, flags: int, resolve: int) -> int:
     how = _How(flags | os.O_CLOEXEC, 0, resolve)
     for _ in range(_TRIES):
-        found: int = _LIBC.syscall(
-            ctypes.c_long(_OPENAT2),
-            ctypes.c_long(folder),
-            os.fsencode(path),
-            ctypes.byref(how),
-            ctypes.c_size_t(ctypes.sizeof(how)),
-        )
-        if found >= 0:
-            return found
-        number = ctypes.get_errno()
-        # The kernel saw a rename on the way and could not tell whether `..` stays inside.
-        if number != errno.EAGAIN:
-            break
-    raise OSError(number, os.strerror(number), path)
+        try:
+            return syscalls.call(_OPENAT2, folder, os.fsencode(path), how, ctypes.sizeof(how))
+        except OSError as error:
+            # The kernel saw a rename during the call and cannot tell whether `..` stays inside.
+            if error.errno != errno.EAGAIN:
+                raise OSError(error.errno, error.strerror, path) from None
+    raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN), path)

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from cumulet.common.ascii import is_digits
 from cumulet.common.config import Config
-from cumulet.instances.sandbox.names import installation_id
-from cumulet.instances.sandbox.network import STATE, SandboxError
+from cumulet.instances.sandbox.errors import SandboxError
+from cumulet.instances.sandbox.names import STATE, installation_id
 
 #: Ids of a group.
 IDS = 65_536

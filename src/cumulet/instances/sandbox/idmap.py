@@ -6,21 +6,20 @@ A file of user 0 on disk is one of the namespace's root, without a change on dis
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 import stat
 import struct
 from pathlib import Path
 
+from cumulet.instances.sandbox import syscalls
+from cumulet.instances.sandbox.errors import SandboxError
 from cumulet.instances.sandbox.mounts import attach, clone
-from cumulet.instances.sandbox.network import SandboxError
 
 #: The same on every architecture.
 _MOUNT_SETATTR = 442
 _AT_EMPTY_PATH = 0x1000
 _IDMAP = 0x00100000
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class NotMappableError(SandboxError):
@@ -39,7 +38,7 @@ def mount_mapped(source: Path, target: Path, namespace: int) -> None:
         os.close(descriptor)
     attributes = struct.pack("=QQQQ", _IDMAP, 0, 0, namespace)
     try:
-        _call("mount_setattr", _MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH, attributes, len(attributes))
+        syscalls.call(_MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH, attributes, len(attributes))
     except OSError as error:
         os.close(tree)
         if error.errno in (errno.EINVAL, errno.ENOSYS):
@@ -70,12 +69,3 @@ def _give(
     os.chown(path or name, uid, gid, dir_fd=folder, follow_symlinks=False)
     if stat.S_ISREG(found.st_mode) and found.st_mode & (stat.S_ISUID | stat.S_ISGID):
         os.chmod(path or name, stat.S_IMODE(found.st_mode), dir_fd=folder)  # the kernel cleared them
-
-
-def _call(what: str, number: int, *arguments: int | bytes) -> int:
-    whole = [ctypes.c_long(item) if isinstance(item, int) else item for item in (number, *arguments)]
-    result: int = _LIBC.syscall(*whole)
-    if result < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code), what)
-    return result

@@ -7,16 +7,24 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+from pathlib import Path
 
 from cumulet.common.config import Config
 
 #: The shortest prefix of a range of pods, whose every address has a link name.
 SHORTEST_PREFIX = 12
+#: The machine's folder for running installations: links to namespaces, roots of containers. Every user may pass through.
+STATE = Path("/run/cumulet")
 
 
 def installation_id(config: Config) -> str:
     """Eight characters that tell this installation's names in the kernel from another's."""
     return hashlib.sha256(str(config.data_dir).encode()).hexdigest()[:8]
+
+
+def run_dir(config: Config) -> Path:
+    """The folder of this installation in `STATE`."""
+    return STATE / installation_id(config)
 
 
 def bridge_name(config: Config) -> str:

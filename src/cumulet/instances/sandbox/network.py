@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import ipaddress
-import os
 from asyncio.subprocess import PIPE
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
@@ -13,19 +11,8 @@ from pathlib import Path
 
 from cumulet.common.config import Config
 from cumulet.instances.sandbox import names
+from cumulet.instances.sandbox.errors import SandboxError
 from cumulet.instances.sandbox.firewall import Firewall, FirewallError, Member
-
-#: What this machine keeps of installations that run: links to namespaces, roots of containers. All users may pass through.
-STATE = Path("/run/cumulet")
-
-
-class SandboxError(Exception):
-    """The kernel did not do what was asked."""
-
-
-def run_dir(config: Config) -> Path:
-    """What is kept there of this installation."""
-    return STATE / names.installation_id(config)
 
 
 class Network:
@@ -167,40 +154,3 @@ async def _ip(commands: str, namespace: str | None = None) -> None:
     _, errors = await process.communicate(commands.encode())
     if process.returncode:
         raise SandboxError(f"ip: {errors.decode().strip()}")
-
-
-_LIBC = ctypes.CDLL(None, use_errno=True)
-_MNT_DETACH, _MS_BIND = 2, 4096
-_NOSUID_NODEV_NOEXEC = 2 | 4 | 8
-
-
-def mount_overlay(layers: list[Path], upper: Path, work: Path, target: Path) -> None:
-    """Mount a container's root: its own folder over the image's layers, the lowest first in `layers`."""
-    lower = ":".join(str(layer) for layer in reversed(layers))
-    options = f"lowerdir={lower},upperdir={upper},workdir={work}"
-    if len(options) >= os.sysconf("SC_PAGE_SIZE"):
-        raise SandboxError("the image has more layers than can be mounted")
-    _mount("overlay", target, "overlay", 0, options)
-
-
-def mount_tmpfs(target: Path, size: int | None = None, mode: int = 0o755) -> None:
-    """Mount memory."""
-    options = f"mode={mode:o}" + (f",size={size}" if size else "")
-    _mount("tmpfs", target, "tmpfs", _NOSUID_NODEV_NOEXEC, options)
-
-
-def bind(source: Path, target: Path) -> None:
-    """Mount a file or folder at another place too."""
-    _mount(str(source), target, "", _MS_BIND, "")
-
-
-def unmount(target: Path) -> None:
-    """Unmount, also what is in use or is not mounted at all."""
-    _LIBC.umount2(os.fsencode(target), _MNT_DETACH)
-
-
-def _mount(source: str, target: Path, kind: str, flags: int, options: str) -> None:
-    result = _LIBC.mount(source.encode(), os.fsencode(target), kind.encode(), flags, options.encode())
-    if result:
-        error = ctypes.get_errno()
-        raise SandboxError(f"mounting {kind or source} on {target}: {os.strerror(error)}")

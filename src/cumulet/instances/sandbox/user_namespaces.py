@@ -19,9 +19,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cumulet.common.config import Config
+from cumulet.instances.sandbox.errors import SandboxError
 from cumulet.instances.sandbox.id_ranges import IDS, IdRanges
 from cumulet.instances.sandbox.idmap import NotMappableError, give_away, mount_mapped
-from cumulet.instances.sandbox.network import SandboxError, bind, mount_overlay, run_dir, unmount
+from cumulet.instances.sandbox.mounts import bind, mount_overlay, unmount
+from cumulet.instances.sandbox.names import run_dir
 
 #: Says that the namespaces are made, and keeps them until they are held by their names.
 _HOLD = ("sh", "-c", "echo && read _")

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from cumulet.instances.model.properties import Container, DnsConfig, GroupProperties, Mount, Volume
 from cumulet.instances.sandbox import beneath
-from cumulet.instances.sandbox.mounts import attach, clone
-from cumulet.instances.sandbox.network import SandboxError, mount_tmpfs, unmount
+from cumulet.instances.sandbox.errors import SandboxError
+from cumulet.instances.sandbox.mounts import attach, clone, mount_tmpfs, unmount
 
 #: (source on this machine, path in the container, read only).
 Bind = tuple[Path, str, bool]
