@@ -21,9 +21,9 @@ import pytest
 
 from cumulet.common.config import DEFAULT_PORTS
 from cumulet.instances.cleanup import cleanup
+from cumulet.instances.groups.folders import Folders
 from cumulet.instances.groups.group import Group as ContainerGroup
-from cumulet.instances.groups.group import Services
-from cumulet.instances.groups.places import Places
+from cumulet.instances.groups.services import Services
 from cumulet.instances.images.cache import Images
 from cumulet.instances.metering.meter import Meter
 from cumulet.instances.model.regions import Maximum
@@ -31,8 +31,9 @@ from cumulet.instances.runtime.conmon import Runtime
 from cumulet.instances.sandbox.names import installation_id
 from cumulet.instances.sandbox.network import Network
 from cumulet.instances.sandbox.user_namespaces import UserNamespaces
-from cumulet.instances.store.store import GroupRecord, GroupStatus, Store
-from cumulet.instances.validation.group import parse_group
+from cumulet.instances.store.records import GroupRecord, GroupStatus
+from cumulet.instances.store.store import Store
+from cumulet.instances.validation.request import parse_group
 from cumulet.up.install import install
 from tests.installation import free_pod_cidr
 from tests.instances.conftest import door, machine, registry, room, shared_config  # noqa: F401
@@ -479,7 +480,7 @@ async def test_a_failure_that_nobody_foresaw_ends_the_group(tmp_path: Path) -> N
             asked = parse_group("odd", "eastus", group(container()), Maximum(4, 16))
             record = GroupRecord(str(uuid.uuid4()), "/odd", "/s/s/r/g/odd", "eastus", {}, asked, GroupStatus())
             await store.put(record)
-            running = ContainerGroup(record, Places(Path("no\0path"), Path("none")), services)
+            running = ContainerGroup(record, Folders(Path("no\0path"), Path("none")), services)
             running.start()
             await changed.wait()
             (event,) = record.status.events

@@ -29,7 +29,8 @@ from cumulet.instances.sandbox import beneath
 from cumulet.instances.sandbox.errors import SandboxError
 from cumulet.instances.sandbox.mounts import unmount_beneath
 from cumulet.instances.sandbox.volumes import Volumes
-from cumulet.instances.store.store import ContainerStatus, GroupRecord, GroupStatus, State, Store
+from cumulet.instances.store.records import ContainerStatus, GroupRecord, GroupStatus, State
+from cumulet.instances.store.store import Store
 from tests.instances.conftest import door, machine, registry, room, shared_config  # noqa: F401
 from tests.instances.door import (
     FrontDoor,

@@ -21,10 +21,9 @@ from cumulet.common.config import Config
 from cumulet.instances.sandbox.firewall import remove_tables
 from cumulet.instances.sandbox.id_ranges import release_all
 from cumulet.instances.sandbox.mounts import unmount_beneath
-from cumulet.instances.sandbox.names import STATE, bridge_name, installation_id, link_prefix, run_dir
+from cumulet.instances.sandbox.names import NAMESPACES, STATE, bridge_name, installation_id, link_prefix, run_dir
 
 _CGROUPS = Path("/sys/fs/cgroup")
-_NAMESPACES = Path("/run/netns")
 #: Seconds that killed processes get to be gone.
 _PATIENCE = 10.0
 
@@ -101,7 +100,7 @@ def _kill(pids: list[int]) -> None:
 
 def _delete_network(config: Config) -> list[str]:
     bridge, name = bridge_name(config), installation_id(config)
-    found = sorted(_NAMESPACES.glob(f"cumulet-{name}-*")) if _NAMESPACES.is_dir() else []
+    found = sorted(NAMESPACES.glob(f"cumulet-{name}-*")) if NAMESPACES.is_dir() else []
     removed = []
     for link in sorted(Path("/sys/class/net").glob(f"{link_prefix(config)}*")):
         _ip("link", "delete", link.name)
@@ -114,10 +113,10 @@ def _delete_network(config: Config) -> list[str]:
         removed.append(f"bridge {bridge}")
     # The first `ip netns add` of a machine made the folder and mounted it on itself. Somebody else may use it by now:
     # then it is busy, and stays.
-    if _NAMESPACES.is_dir() and not any(_NAMESPACES.iterdir()):
-        subprocess.run(["umount", str(_NAMESPACES)], capture_output=True, check=False)
+    if NAMESPACES.is_dir() and not any(NAMESPACES.iterdir()):
+        subprocess.run(["umount", str(NAMESPACES)], capture_output=True, check=False)
         with contextlib.suppress(OSError):
-            _NAMESPACES.rmdir()
+            NAMESPACES.rmdir()
     return removed
 
 

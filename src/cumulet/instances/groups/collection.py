@@ -14,8 +14,10 @@ from cumulet.common.arm import ArmError, ResourceId
 from cumulet.common.config import Config
 from cumulet.common.resolver import LoginServerResolver
 from cumulet.common.tasks import TaskSet
-from cumulet.instances.groups.group import UID_PART, Group, Services
-from cumulet.instances.groups.places import Places
+from cumulet.instances.groups.attempts import UID_PART
+from cumulet.instances.groups.folders import Folders
+from cumulet.instances.groups.group import Group
+from cumulet.instances.groups.services import Services
 from cumulet.instances.images.cache import Images
 from cumulet.instances.metering.meter import Meter
 from cumulet.instances.model.properties import Container, GroupProperties, virtual_network
@@ -23,7 +25,8 @@ from cumulet.instances.runtime.conmon import Runtime
 from cumulet.instances.sandbox.names import installation_id
 from cumulet.instances.sandbox.network import Network
 from cumulet.instances.sandbox.user_namespaces import UserNamespaces
-from cumulet.instances.store.store import GroupRecord, GroupStatus, Store
+from cumulet.instances.store.records import GroupRecord, GroupStatus
+from cumulet.instances.store.store import Store
 
 
 class Groups:
@@ -59,7 +62,7 @@ class Groups:
             meter,
             probes,
             installation_id(config),
-            self._note,
+            self._publish,
             UserNamespaces(config, folder / "images"),
         )
 
@@ -88,7 +91,7 @@ class Groups:
                 self._begin_deletion(group)
 
     def _group(self, record: GroupRecord) -> Group:
-        return Group(record, Places(self._folder / record.uid, self._before / record.uid), self._services)
+        return Group(record, Folders(self._folder / record.uid, self._before / record.uid), self._services)
 
     def close(self) -> None:
         """This process ends; the containers run on."""
@@ -141,8 +144,8 @@ class Groups:
                 )
             record.tags, record.properties = tags, properties
             await self._store.put(record)
-            existing.renew(record)
-            self._note(record)
+            existing.renew()
+            self._publish(record)
             return existing, False
         if properties.host_users is False and not self._services.users.support.on:
             raise ArmError(
@@ -155,7 +158,7 @@ class Groups:
         await self._store.put(record)
         group = self._group(record)
         self._groups[key] = group
-        self._note(record)
+        self._publish(record)
         group.start()
         return group, True
 
@@ -170,7 +173,7 @@ class Groups:
         """Replace a group's tags."""
         group.record.tags = tags
         await self._store.put(group.record)
-        self._note(group.record)
+        self._publish(group.record)
 
     async def delete(self, group: Group, grace: int) -> None:
         """Take a group away, its containers given `grace` seconds to end; a second call can but shorten that.
@@ -209,9 +212,9 @@ class Groups:
             self._groups.pop(key, None)
         finally:
             self._deleting.pop(key, None)
-        self._note(group.record)
+        self._publish(group.record)
 
-    def _note(self, _: GroupRecord) -> None:
+    def _publish(self, _: GroupRecord) -> None:
         self.revision += 1
         self._changed.set()
         self._changed = asyncio.Event()

@@ -1,4 +1,4 @@
-"""Asking a container whether all is well: a command, a page, or a port (ACI's probes, and TCP beside them)."""
+"""Probes of a container: a command, an HTTP request, or a TCP connection (ACI's probes, and TCP in addition)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import aiohttp
 from cumulet.common.ascii import fold
 from cumulet.instances.model.properties import Probe
 
+#: Runs a command in the container and returns its exit code.
 Execute = Callable[[list[str]], Awaitable[int]]
 
 
-async def ask(probe: Probe, address: str, execute: Execute, session: aiohttp.ClientSession) -> bool:
-    """One question; no answer in time is a no."""
+async def probe_once(probe: Probe, address: str, execute: Execute, session: aiohttp.ClientSession) -> bool:
+    """Return whether a probe succeeds; a timeout is a failure."""
     try:
         async with asyncio.timeout(max(probe.timeout_seconds, 1)):
             if probe.exec is not None:
@@ -24,7 +25,7 @@ async def ask(probe: Probe, address: str, execute: Execute, session: aiohttp.Cli
                 headers = {item.name: item.value for item in http.http_headers}
                 scheme = "https" if fold(http.scheme) == "https" else "http"
                 url = f"{scheme}://{address}:{http.port}/{http.path.lstrip('/')}"
-                # As the kubelet: whether the page is served is asked, not by whose certificate.
+                # The certificate is not verified, as in the kubelet: the probe checks the page, not the server's name.
                 async with session.get(url, headers=headers, ssl=False, allow_redirects=False) as response:
                     return 200 <= response.status < 400
             if probe.tcp_socket is not None:
@@ -32,23 +33,23 @@ async def ask(probe: Probe, address: str, execute: Execute, session: aiohttp.Cli
                 writer.close()
                 return True
     except (TimeoutError, OSError, ValueError, aiohttp.ClientError):
-        return False  # `ValueError` is how the client refuses what cannot be sent
+        return False  # the client raises `ValueError` for a request that cannot be sent
     return True
 
 
-async def keep_asking(
-    probe: Probe, address: str, execute: Execute, session: aiohttp.ClientSession, heard: Callable[[bool], None]
+async def repeat(
+    probe: Probe, address: str, execute: Execute, session: aiohttp.ClientSession, report: Callable[[bool], None]
 ) -> None:
-    """Ask until cancelled; `heard` is told each time that the answer has settled."""
+    """Probe until cancelled; call `report` with each result that reaches its threshold."""
     await asyncio.sleep(probe.initial_delay_seconds)
-    well = sick = 0
+    successes = failures = 0
     while True:
-        if await ask(probe, address, execute, session):
-            well, sick = well + 1, 0
-            if well >= probe.success_threshold:
-                heard(True)
+        if await probe_once(probe, address, execute, session):
+            successes, failures = successes + 1, 0
+            if successes >= probe.success_threshold:
+                report(True)
         else:
-            well, sick = 0, sick + 1
-            if sick >= probe.failure_threshold:
-                heard(False)
+            successes, failures = 0, failures + 1
+            if failures >= probe.failure_threshold:
+                report(False)
         await asyncio.sleep(max(probe.period_seconds, 1))

@@ -15,7 +15,8 @@ import msgspec
 from cumulet.common import clock
 from cumulet.instances.model.amounts import billed
 from cumulet.instances.model.regions import sheet
-from cumulet.instances.store.store import GroupRecord, Store
+from cumulet.instances.store.records import GroupRecord
+from cumulet.instances.store.store import Store
 
 _HEARTBEAT = 10.0
 

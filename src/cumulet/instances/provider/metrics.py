@@ -49,7 +49,7 @@ class Usage:
         group = self._groups.get(path)
         now = clock.now()
         running = [
-            (name, group.cid(name))
+            (name, group.attempts.cid(name))
             for name, status in group.record.status.containers.items()
             if status.current_state.state == "Running"
         ]

@@ -28,9 +28,9 @@ from cumulet.instances.model.properties import shown
 from cumulet.instances.model.regions import sheet
 from cumulet.instances.provider.metrics import Usage
 from cumulet.instances.provider.websockets import Streams
-from cumulet.instances.store.store import ContainerStatus
+from cumulet.instances.store.records import ContainerStatus
 from cumulet.instances.streams import logs
-from cumulet.instances.validation.group import check_name, parse_group
+from cumulet.instances.validation.request import check_name, parse_group
 
 _TYPE = f"{fixed('providers', 'providers')}/{fixed('Microsoft.ContainerInstance', 'namespace')}"
 _RESOURCE = "Microsoft.ContainerInstance/containerGroups"
@@ -134,7 +134,7 @@ class Provider:
             timestamps=fold(query.get("timestamps", "")) == "true",
             limit=_number(query.get("limitBytes"), "limitBytes"),
         )
-        path = group.log(name, previous=query.get("previous") == "true")
+        path = group.attempts.log(name, previous=query.get("previous") == "true")
         if query.get("previous") == "true" and not path.exists():
             raise ArmError(404, "PreviousContainerNotFound", f'previous terminated container "{name}" was not found')
         if query.get("stream") != "true":
@@ -185,7 +185,7 @@ class Provider:
     def _container(self, request: web.Request) -> tuple[Group, str]:
         group = self._groups.get(request.path.rsplit("/", 3)[0])  # without `containers`, its name and what is asked
         name = request.match_info["container"]
-        if not group.has(name):
+        if not group.attempts.has(name):
             raise ArmError(404, "ContainerNotFound", f"The container '{name}' is not a container of the group.")
         group.record.status.containers.setdefault(name, ContainerStatus())
         return group, name

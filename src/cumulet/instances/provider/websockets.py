@@ -107,7 +107,7 @@ class Streams:
         return socket
 
     async def _attach(self, socket: web.WebSocketResponse, offer: _Offer) -> None:
-        path = offer.group.log(offer.container)
+        path = offer.group.attempts.log(offer.container)
 
         async def show() -> None:
             with contextlib.suppress(ConnectionError):
@@ -129,7 +129,7 @@ class Streams:
             if offer.channels:
                 await send(_ERROR, msgspec.json.encode(_failure(str(error))))
             return
-        session = Session(self._runtime, group.cid(name), description, stdin=offer.stdin, tty=offer.tty)
+        session = Session(self._runtime, group.attempts.cid(name), description, stdin=offer.stdin, tty=offer.tty)
         running = asyncio.create_task(session.run(send))
         reading = asyncio.create_task(_read(socket, session, channels=offer.channels))
         try:

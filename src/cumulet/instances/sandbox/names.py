@@ -15,6 +15,8 @@ from cumulet.common.config import Config
 SHORTEST_PREFIX = 12
 #: The machine's folder for running installations: links to namespaces, roots of containers. Every user may pass through.
 STATE = Path("/run/cumulet")
+#: The machine's folder of named network namespaces (ip-netns(8)).
+NAMESPACES = Path("/run/netns")
 
 
 def installation_id(config: Config) -> str:

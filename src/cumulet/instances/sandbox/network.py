@@ -1,11 +1,12 @@
-"""A group's own network: a namespace with one address on the installation's bridge, shared by its containers."""
+"""A group's network: a namespace with one address on the installation's bridge, shared by the group's containers."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 from asyncio.subprocess import PIPE
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from cumulet.instances.sandbox.firewall import Firewall, FirewallError, Member
 
 
 class Network:
-    """The bridge, who has which address, and who reaches whom. An address is used again as late as can be."""
+    """The bridge, its addresses, and the rules between groups. A released address is reused as late as possible."""
 
     def __init__(self, config: Config, taken: set[str]) -> None:
         self._config = config
@@ -28,18 +29,16 @@ class Network:
         self._firewall = Firewall(config)
 
     async def open(self, members: Mapping[str, str | None]) -> None:
-        """Make the bridge where it is not there, and the rules for the groups that there are.
+        """Create the bridge if it is missing, and the rules for existing groups.
 
-        `members` says in which virtual network the group with an address is, if in any. Raises `SandboxError`.
+        `members` maps the address of each group to its virtual network, or to `None`. Raises `SandboxError`.
         """
-        found = {ipaddress.IPv4Address(address): network for address, network in members.items()}
-        try:
-            # Groups that run meanwhile keep what they may reach, and nothing else.
+        networks = {ipaddress.IPv4Address(address): network for address, network in members.items()}
+        with _firewall_errors():
+            # Before the bridge: running groups keep the reach they have, and no more.
             await self._firewall.open(
-                Member(address, network) for address, network in found.items() if address in self._range
+                Member(address, network) for address, network in networks.items() if address in self._range
             )
-        except FirewallError as error:
-            raise SandboxError(str(error)) from None
         if not Path(f"/sys/class/net/{self.bridge}").exists():
             await _ip(f"link add {self.bridge} type bridge forward_delay 0")
         await _ip(
@@ -49,11 +48,11 @@ class Network:
         )
 
     def close(self) -> None:
-        """This process ends; the network stays."""
+        """Stop watching the rules because this process ends; the network stays."""
         self._firewall.close()
 
     def allocate(self) -> str:
-        """An address for a group. Raises `SandboxError` where none is left."""
+        """Return an address for a group. Raises `SandboxError` when none is left."""
         hosts = self._range.num_addresses - 2
         for _ in range(hosts):
             self._next = self._next % hosts + 1
@@ -64,16 +63,16 @@ class Network:
         raise SandboxError(f"no address is left in {self._range}")
 
     def release(self, address: str) -> None:
-        """The address may be used again: its group has been destroyed, and its rules with it."""
+        """Allow an address to be reused: its group is destroyed, and so are the group's rules."""
         self._taken.discard(address)
 
-    def namespace(self, uid: str) -> str:
-        """The name of a group's namespace."""
-        return names.namespace_name(self._config, uid)
+    def path(self, uid: str) -> Path:
+        """Return the file that names a group's namespace."""
+        return names.NAMESPACES / names.namespace_name(self._config, uid)
 
     def is_there(self, uid: str) -> bool:
-        """Whether a group has a namespace."""
-        return (Path("/run/netns") / self.namespace(uid)).exists()
+        """Return whether a group has a namespace."""
+        return self.path(uid).exists()
 
     async def create(
         self,
@@ -82,62 +81,69 @@ class Network:
         network: str | None = None,
         owned: AbstractAsyncContextManager[int] | None = None,
     ) -> Path:
-        """Make a group's namespace with its address, or take the one that is there; the file that names it.
+        """Create a group's namespace with its address, or keep an existing one; return the file that names it.
 
-        It reaches, and is reached by, the groups of the same virtual network; without one, none.
-        `owned` is a process in a new network namespace of a user namespace, which becomes the group's. Raises `SandboxError`.
+        The group reaches the groups of the same virtual network, and they reach it; without a network it reaches none.
+        `owned` yields the id of a process in a new network namespace of a user namespace, which becomes the group's.
+        Raises `SandboxError`.
         """
         own = ipaddress.IPv4Address(address)
         if own not in self._range:
             raise SandboxError(f"{address} is not in the range of the pods, {self._range}")
-        name, link = self.namespace(uid), names.link_name(self._config, own)
-        path = Path("/run/netns") / name
-        try:
-            await self._firewall.add(Member(own, network))
-        except FirewallError as error:
-            raise SandboxError(str(error)) from None
+        path, member = self.path(uid), Member(own, network)
         if path.exists():
-            if await self._is_whole(name, address):
+            await self._add_rules(member)
+            if await self._is_whole(path.name, address):
                 return path
-            await self._delete(name, own)
-        if owned is None:
-            await _ip(f"netns add {name}")
-        else:
-            async with owned as pid:
-                await _ip(f"netns attach {name} {pid}")
-        await _ip(
-            f"link add {link} type veth peer name eth0 address {names.mac_address(own)} netns {name}\n"
-            # Ports that are isolated do not reach each other, also where there are no rules.
-            f"link set {link} addrgenmode none master {self.bridge}\n"
-            f"link set {link} type bridge_slave isolated {'off' if network else 'on'}\n"
-            f"link set {link} up"
-        )
+            await self._delete(path.name, own)
+        async with contextlib.AsyncExitStack() as stack:
+            # The namespace is made while nft runs. The link is added to the bridge after both.
+            outcomes = await asyncio.gather(
+                self._add_rules(member),
+                stack.enter_async_context(owned or _nothing()),
+                return_exceptions=True,
+            )
+            for outcome in outcomes:
+                if isinstance(outcome, BaseException):
+                    raise outcome
+            pid = outcomes[1]
+            link = names.link_name(self._config, own)
+            await _ip(
+                (f"netns attach {path.name} {pid}\n" if pid else f"netns add {path.name}\n")
+                + f"link add {link} type veth peer name eth0 address {names.mac_address(own)} netns {path.name}\n"
+                # Isolated ports do not reach each other, even without rules.
+                f"link set {link} addrgenmode none master {self.bridge}\n"
+                f"link set {link} type bridge_slave isolated {'off' if network else 'on'}\n"
+                f"link set {link} up"
+            )
         await _ip(
             "link set lo up\n"
             f"addr add {address}/{self._range.prefixlen} dev eth0\n"
             # IPv6 does not leave the group.
             "link set eth0 addrgenmode none up\n"
             f"route add default via {self.gateway}",
-            namespace=name,
+            namespace=path.name,
         )
         return path
 
     async def destroy(self, uid: str, address: str) -> None:
-        """Remove a group's namespace, and with it its link, and then its rules. Raises `SandboxError`."""
+        """Remove a group's namespace, its link, and then its rules. Raises `SandboxError`."""
         if address:
             own = ipaddress.IPv4Address(address)
-            await self._delete(self.namespace(uid), own)
-            try:
+            await self._delete(self.path(uid).name, own)
+            with _firewall_errors():
                 await self._firewall.remove(own)
-            except FirewallError as error:
-                raise SandboxError(str(error)) from None
+
+    async def _add_rules(self, member: Member) -> None:
+        with _firewall_errors():
+            await self._firewall.add(member)
 
     async def _delete(self, name: str, address: ipaddress.IPv4Address) -> None:
-        # The kernel ends a namespace, and what is in it, some time after its name has gone.
+        # The kernel removes the content of a namespace some time after its name is gone.
         link = names.link_name(self._config, address)
         if Path(f"/sys/class/net/{link}").exists():
             await _ip(f"link delete {link}")
-        if (Path("/run/netns") / name).exists():
+        if (names.NAMESPACES / name).exists():
             await _ip(f"netns delete {name}")
 
     async def _is_whole(self, name: str, address: str) -> bool:
@@ -147,7 +153,22 @@ class Network:
         return process.returncode == 0 and f" {address}/" in output.decode()
 
 
+@contextlib.contextmanager
+def _firewall_errors() -> Iterator[None]:
+    try:
+        yield
+    except FirewallError as error:
+        raise SandboxError(str(error)) from None
+
+
+@contextlib.asynccontextmanager
+async def _nothing() -> AsyncIterator[int]:
+    """Stand in for the process of a user namespace, where groups have none."""
+    yield 0
+
+
 async def _ip(commands: str, namespace: str | None = None) -> None:
+    """Run commands of ip(8), one per line, in a network namespace or this one. Raises `SandboxError`."""
     where = ["-n", namespace] if namespace else []
     command = ("ip", *where, "-batch", "-")
     process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, stderr=PIPE)

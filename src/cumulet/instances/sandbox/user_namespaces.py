@@ -232,7 +232,7 @@ async def _held(*command: str) -> AsyncIterator[int]:
 
 @contextlib.contextmanager
 def _targets(folder: Path, count: int) -> Iterator[list[Path]]:
-    """Places for mounts that are only needed in the context."""
+    """Folders for mounts that are only needed in the context."""
     folder.mkdir(mode=0o700, exist_ok=True)
     targets = [folder / str(number) for number in range(count)]
     try:
