@@ -15,7 +15,7 @@ from cumulet.common.room import Room
 from cumulet.common.tasks import task_set
 from cumulet.instances.groups.collection import Groups
 from cumulet.instances.metering.meter import Meter
-from cumulet.instances.provider.metrics import Usage
+from cumulet.instances.provider.metrics import Metrics
 from cumulet.instances.provider.resources import Provider
 from cumulet.instances.provider.websockets import Streams
 from cumulet.instances.store.store import Store
@@ -46,7 +46,7 @@ async def serve(room: Room) -> None:
                 middlewares=[arm_errors, behind_the_front_door(OPEN)], client_max_size=4 * 1024 * 1024
             )
             app.add_routes(health_routes(CollectorRegistry()))
-            app.add_routes(Provider(groups, meter, streams, Usage(groups, config.location)).routes())
+            app.add_routes(Provider(groups, meter, streams, Metrics(groups, config.location)).routes())
             app.router.add_get("/streams/{id}", streams.handle)
             tasks.start(meter.run(), "meter")
             await groups.open()

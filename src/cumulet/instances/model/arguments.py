@@ -15,24 +15,24 @@ _POINTER = 8
 _NAME = re.compile(r"[ -<>-~]{1,1024}")
 
 
-class WordsError(ValueError):
+class ArgumentsError(ValueError):
     """The words are no command line or environment; the message says why, and has no value in it."""
 
 
-def check_words(words: Iterable[str]) -> None:
-    """Raises `WordsError` where no process can be started with these words."""
+def check_arguments(words: Iterable[str]) -> None:
+    """Raises `ArgumentsError` where no process can be started with these words."""
     count = size = 0
     for count, word in enumerate(words, start=1):
         length = len(word.encode()) + 1
         if "\0" in word:
-            raise WordsError("a word has a NUL in it")
+            raise ArgumentsError("a word has a NUL in it")
         if length > _LONGEST:
-            raise WordsError(f"a word is longer than {_LONGEST - 1} bytes")
+            raise ArgumentsError(f"a word is longer than {_LONGEST - 1} bytes")
         size += length + _POINTER
         if size > _LARGEST:
-            raise WordsError(f"the command line and the environment are larger than {_LARGEST} bytes")
+            raise ArgumentsError(f"the command line and the environment are larger than {_LARGEST} bytes")
         if count > _COUNT:
-            raise WordsError(f"the command line and the environment have more than {_COUNT} words")
+            raise ArgumentsError(f"the command line and the environment have more than {_COUNT} words")
 
 
 def is_variable_name(name: str) -> bool:

@@ -26,7 +26,7 @@ from cumulet.instances.groups.group import Group
 from cumulet.instances.metering.meter import Meter
 from cumulet.instances.model.properties import shown
 from cumulet.instances.model.regions import sheet
-from cumulet.instances.provider.metrics import Usage
+from cumulet.instances.provider.metrics import Metrics
 from cumulet.instances.provider.websockets import Streams
 from cumulet.instances.store.records import ContainerStatus
 from cumulet.instances.streams import logs
@@ -42,11 +42,11 @@ _LARGEST = 2**31 - 1
 class Provider:
     """Serves groups as resources."""
 
-    def __init__(self, groups: Groups, meter: Meter, streams: Streams, usage: Usage) -> None:
+    def __init__(self, groups: Groups, meter: Meter, streams: Streams, metrics: Metrics) -> None:
         self._groups = groups
         self._meter = meter
         self._streams = streams
-        self._usage = usage
+        self._metrics = metrics
 
     def routes(self) -> list[web.RouteDef]:
         """What is served; ids are compared without case."""
@@ -66,7 +66,7 @@ class Provider:
             web.get(f"{container}/{fixed('logs', 'verb')}", self._logs),
             web.post(f"{container}/{fixed('exec', 'verb')}", self._exec),
             web.post(f"{container}/{fixed('attach', 'verb')}", self._attach),
-            self._usage.route(one),
+            self._metrics.route(one),
             web.get(f"{locations}/{fixed('usageDetails', 'verb')}", self._usage_details),
             web.get(f"{locations}/{fixed('usages', 'verb')}", self._usages),
             web.get(f"{locations}/{fixed('operations', 'verb')}/{{operation}}", self._operation),

@@ -21,7 +21,7 @@ from aiohttp import WSMsgType, web
 from cumulet.common.arm import ArmError
 from cumulet.common.tasks import until_one_ends
 from cumulet.instances.groups.group import Group
-from cumulet.instances.model.arguments import check_words
+from cumulet.instances.model.arguments import check_arguments
 from cumulet.instances.runtime.conmon import Runtime, RuntimeFailure
 from cumulet.instances.streams import logs
 from cumulet.instances.streams.execution import Session
@@ -60,7 +60,7 @@ class Streams:
                 command = shlex.split(command)
             if not isinstance(command, list) or not command or not all(isinstance(word, str) for word in command):
                 raise ValueError("it must be a command line or a list of words")
-            check_words(command)
+            check_arguments(command)
         except ValueError as error:
             raise ArmError(
                 400, "InvalidRequestContent", f"The command is not valid: {error}.", target="command"

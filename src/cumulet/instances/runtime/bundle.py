@@ -12,7 +12,7 @@ import msgspec
 from cumulet.common.config import write_private
 from cumulet.instances.images.image_config import Execution, ImageConfigError, execution
 from cumulet.instances.model import amounts
-from cumulet.instances.model.arguments import WordsError, check_words
+from cumulet.instances.model.arguments import ArgumentsError, check_arguments
 from cumulet.instances.model.properties import Amount, Container, GroupProperties
 from cumulet.instances.runtime.accounts import AccountError, Files
 from cumulet.instances.runtime.limits import oom_score, resource_limits
@@ -95,8 +95,8 @@ def describe(
         "noNewPrivileges": context.allow_privilege_escalation is False,
     }
     try:
-        check_words([*process["args"], *process["env"]])
-    except WordsError as error:
+        check_arguments([*process["args"], *process["env"]])
+    except ArgumentsError as error:
         raise BundleError(f"the process cannot be started: {error}") from None
     return {
         "ociVersion": "1.0.2",

@@ -8,6 +8,7 @@ import resource
 from pathlib import Path
 from typing import Any
 
+from cumulet.instances.model.amounts import MEMORY
 from cumulet.instances.model.properties import Container, GroupProperties
 
 #: (soft, hard) at most; the limits of this process bound them.
@@ -61,5 +62,5 @@ def _is_guaranteed(group: GroupProperties) -> bool:
 
 def _share(container: Container) -> int:
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    asked = (container.properties.resources.requests.memory_in_gb or 1.5) * 1_000_000_000
+    asked = (container.properties.resources.requests.memory_in_gb or MEMORY) * 1_000_000_000
     return max(_LEAST, min(_MOST, 1000 - int(1000 * asked / total)))

@@ -7,10 +7,11 @@ from typing import Any
 import msgspec
 
 from cumulet.common.arm import ArmError
-from cumulet.instances.model import amounts
 from cumulet.instances.model.properties import Container, ContainerProperties, EmptyDir, GroupProperties
 from cumulet.instances.security.context import stored
-from cumulet.instances.validation.request import NAME, check_group
+from cumulet.instances.validation import amounts
+from cumulet.instances.validation.group import check_group
+from cumulet.instances.validation.text import NAME
 
 
 def restore(group: str, document: dict[str, Any]) -> tuple[GroupProperties, str | None]:
