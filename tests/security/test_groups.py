@@ -169,7 +169,6 @@ async def test_a_property_that_nobody_knows_is_refused_by_name(door: FrontDoor, 
 
 @pytest.mark.parametrize(("path", "value"), [
     ("diagnostics", {"logAnalytics": {"workspaceId": "a", "workspaceKey": "b"}}),
-    ("subnetIds", [{"id": "/subscriptions/s/subnets/a"}]),
     ("encryptionProperties", {"keyName": "a"}),
     ("extensions", [{"name": "a"}]),
     ("confidentialComputeProperties", {"ccePolicy": "a"}),
