@@ -42,9 +42,8 @@ class Pulls:
         backoff = Backoff(_FIRST, _LONGEST)
         while True:
             image = await self._pull(container)
-            user = (image.config.get("config") or {}).get("User") or ""
             try:
-                verify_non_root(context, str(user), name, self._record.tags)
+                verify_non_root(context, image.config.user or "", name, self._record.tags)
             except NonRootError as error:
                 status.current_state = State("Waiting", "CreateContainerConfigError")
                 status.add_event("Failed", f"Error: {error}", warning=True)

@@ -6,5 +6,5 @@ import platform
 
 _KNOWN = {"x86_64": "amd64", "aarch64": "arm64"}
 
-#: What an image index has for this machine.
+#: This machine's architecture in an image index.
 GOARCH = _KNOWN.get(platform.machine(), platform.machine())

@@ -1,8 +1,8 @@
-"""Images on this machine: pulled once, layers shared by digest, never used before they are whole.
+"""The image cache: layers are downloaded once, shared by digest, and used only when they are complete.
 
-A layer that is here is used for an image only after the image's registry was asked for it, with the credentials of this pull.
-The word of a registry that a user names proves nothing: it may name the digest of a layer that it does not hold. It
-has to send the bytes once for each repository. The installation's own registry is believed.
+A cached layer is used only after the image's registry confirmed access to it with the credentials of this pull. The
+confirmation of a registry that a user names proves nothing: it can name the digest of a layer that it does not have. Such a
+registry has to send the bytes once for each repository. The installation's own registry is trusted.
 """
 
 from __future__ import annotations
@@ -14,39 +14,41 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import aiohttp
 
 from cumulet.common import digests
 from cumulet.common.digests import Digest
 from cumulet.instances.images.handover import Handover, HandoverEndedError
+from cumulet.instances.images.image_config import Execution
 from cumulet.instances.images.layers import Known, Layers
 from cumulet.instances.images.manifest import IMAGE_LIMIT
 from cumulet.instances.images.reference import parse
 from cumulet.instances.images.registry import Layer, Login, PullError, RegistryClient
 from cumulet.instances.images.unpack import Budget, LayerError, unpack
 
-#: Layers that are downloaded and unpacked side by side from one registry, and threads that unpack at the same time.
+#: Concurrent downloads from one registry, and threads that unpack at the same time.
 _AT_ONCE = 4
-#: Downloads in all: each has a thread, which mostly waits.
+#: Concurrent downloads in all. Each has a thread, which waits most of the time.
 _DOWNLOADS = 64
 #: Characters of a reason that are kept.
 _SHOWN = 1000
 
 
 class Pulled(NamedTuple):
-    """An image that is there: its layers' folders, the lowest first, and how long it took to have it, in seconds."""
+    """A pulled image: its configuration, the folders of its layers, the lowest first, its bytes in the registry, and the
+    seconds of the pull."""
 
     digest: str
-    config: dict[str, Any]
+    config: Execution
     layers: list[Path]
     size: int
     seconds: float
 
 
 class Images:
-    """Pulls of one layer from one repository at once are one pull. `is_own` tells the own registry's names."""
+    """Concurrent pulls of a layer from a repository share one download. `is_own` recognizes the own registry's names."""
 
     def __init__(self, folder: Path, session: aiohttp.ClientSession, is_own: Callable[[str], bool]) -> None:
         self._layers = Layers(folder)
@@ -54,13 +56,13 @@ class Images:
         self._is_own = is_own
         self._running: dict[tuple[str, Digest], asyncio.Task[None]] = {}
         self._threads = ThreadPoolExecutor(_DOWNLOADS, "unpack")
-        # A thread that waits for its registry keeps nobody from unpacking.
+        # A thread that waits for its registry does not count.
         self._working = threading.Semaphore(_AT_ONCE)
-        # A registry that is slow keeps others from nothing.
+        # By registry, so that a slow one does not delay others.
         self._slots: weakref.WeakValueDictionary[str, asyncio.Semaphore] = weakref.WeakValueDictionary()
 
     async def pull(self, text: str, login: Login | None) -> Pulled:
-        """Ask the registry for an image, always, and move the layers that are not here. Raises `PullError`."""
+        """Resolve an image at its registry, always, and download missing layers. Raises `PullError`."""
         began = time.monotonic()
         try:
             reference = parse(text)
@@ -82,11 +84,11 @@ class Images:
         return self._slots.setdefault(registry, asyncio.Semaphore(_AT_ONCE))
 
     async def _layer(self, pull: _Pull, layer: Layer) -> Known:
-        """Have a layer that these credentials may have. Raises `PullError`, `LayerError`, `aiohttp.ClientError`."""
+        """Return a layer that these credentials may read. Raises `PullError`, `LayerError`, `aiohttp.ClientError`."""
         digest, repository = layer.blob.digest, pull.client.repository
         key = (repository, digest)
         if key in self._running or self._is_proven(pull, digest):
-            # Others have it from this repository. Where they may not have it, the download below says why.
+            # Another pull has proven this repository. Without access, the download below fails with the reason.
             if await pull.client.has(layer.blob):
                 if running := self._running.get(key):
                     await asyncio.shield(running)
@@ -96,7 +98,7 @@ class Images:
         running = asyncio.ensure_future(self._fetch(pull, layer))
         self._running[key] = running
         running.add_done_callback(lambda _: self._running.pop(key, None))
-        # Another group's pull that ends must not end this one.
+        # The end of another group's pull must not end this one.
         await asyncio.shield(running)
         return self._checked(layer)
 
@@ -107,7 +109,7 @@ class Images:
     def _checked(self, layer: Layer) -> Known:
         known = self._layers.find(layer.blob.digest)
         if known is None:
-            raise PullError(f"the layer {layer.blob.digest} was removed meanwhile")
+            raise PullError(f"the layer {layer.blob.digest} was removed in the meantime")
         same = digests.algorithm(known.diff_id) == digests.algorithm(layer.diff_id)
         if known.diff_id != layer.diff_id:
             why = f"the image says {layer.diff_id}" if same else "the image has its digest by another algorithm"
@@ -115,7 +117,7 @@ class Images:
         return known
 
     async def _fetch(self, pull: _Pull, layer: Layer) -> None:
-        """Download a layer, and unpack it where it is not here."""
+        """Download a layer, and unpack it if it is not cached."""
         digest, repository = layer.blob.digest, pull.client.repository
         async with pull.slot:
             if self._layers.find(digest) is None:
@@ -124,12 +126,12 @@ class Images:
                     known = Known(layer.diff_id, size, [repository])
                     await asyncio.to_thread(self._layers.add, digest, known, work)
             else:
-                # It is here, and the repository has not proven to hold it: its bytes do.
+                # The layer is cached; the download proves that the repository has it.
                 await pull.client.download(layer.blob, _discard)
                 await asyncio.to_thread(self._layers.add_repository, digest, repository)
 
     async def _unpack(self, pull: _Pull, layer: Layer, root: Path) -> int:
-        """Download and unpack at the same time; the unpacked bytes."""
+        """Download and unpack at the same time; return the number of unpacked bytes."""
         handover = Handover(self._working)
         loop = asyncio.get_running_loop()
         unpacking = loop.run_in_executor(self._threads, handover.run, unpack, root, layer.diff_id, pull.budget)
@@ -138,7 +140,7 @@ class Images:
             await pull.client.download(layer.blob, handover.write)
             handover.close()
         except HandoverEndedError:
-            pass  # the thread says why
+            pass  # the thread raises the reason
         except BaseException:
             handover.abort()
             await asyncio.gather(unpacking, return_exceptions=True)
@@ -147,7 +149,7 @@ class Images:
 
 
 class _Pull(NamedTuple):
-    """One pull: who asks, whether the registry's word is enough, whose turn it is, and what the image may take."""
+    """One pull: the client, whether the registry is trusted, the registry's slots, and the limits of the image."""
 
     client: RegistryClient
     is_own: bool
@@ -156,4 +158,4 @@ class _Pull(NamedTuple):
 
 
 async def _discard(_: bytes) -> None:
-    """The digest is all that is of interest."""
+    """Ignore a piece: only the digest of the download matters."""

@@ -1,4 +1,4 @@
-"""Handing bytes from the event loop to a thread that reads them as a file, with no more than a few pieces between."""
+"""Passes bytes from the event loop to a thread, through a bounded queue."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _AHEAD = 16
 
 
 class HandoverEndedError(Exception):
-    """The reader has ended before the writer."""
+    """The reader ended before the writer."""
 
 
 class HandoverAbortedError(OSError):
-    """The writer gave up; what was read is not all."""
+    """The writer stopped early; the reader has a part of the data only."""
 
 
 class Handover:
-    """One writer on the event loop, one reader on a thread, which holds `working` except while it waits for a piece."""
+    """One writer on the event loop, one reader on a thread. The reader holds `working` except while it waits for data."""
 
     def __init__(self, working: threading.Semaphore) -> None:
         self._working = working
@@ -33,29 +33,29 @@ class Handover:
         self._reader_ended = False
 
     async def write(self, piece: bytes) -> None:
-        """Hand over a piece, waiting while the reader is behind. Raises `HandoverEndedError`."""
+        """Pass a piece, and wait while the queue is full. Raises `HandoverEndedError`."""
         await self._room.acquire()
         if self._reader_ended:
             raise HandoverEndedError
         self._pieces.put(piece)
 
     def close(self) -> None:
-        """That was all."""
+        """End the data."""
         self._pieces.put(b"")
 
     def abort(self) -> None:
-        """That was not all, and there is no more."""
+        """End the data early; the reader gets an error."""
         self._pieces.put(None)
 
     def reader_ended(self) -> None:
-        """Nobody reads any more."""
+        """Record that the reader has ended."""
         self._reader_ended = True
         self._room.release()
 
     def run(
         self, read: Callable[Concatenate[Callable[[], bytes], _P], _T], *arguments: _P.args, **named: _P.kwargs
     ) -> _T:
-        """For the thread: call the reader, whose first argument gives the next piece, and nothing at the end.
+        """Call the reader, on the thread. Its first argument returns the next piece, and `b""` at the end.
 
         That argument raises `HandoverAbortedError`.
         """
@@ -73,5 +73,5 @@ class Handover:
         if piece:
             self._loop.call_soon_threadsafe(self._room.release)
         else:
-            self._pieces.put(b"")  # the end stays the end, however often it is asked for
+            self._pieces.put(b"")  # later reads return the end again
         return piece

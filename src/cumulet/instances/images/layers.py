@@ -1,7 +1,7 @@
-"""The layers that are on this machine, and what is known of each.
+"""The layers on this machine, and a record of each.
 
-A layer is a folder named by its digest. It is shared by the images of all tenants, so beside it is kept which repositories
-have proven that they hold it: by sending its bytes, or by a registry's word where that registry is trusted.
+A layer is a folder named by its digest. The images of all tenants share it. The record names the repositories that have
+proven to have the layer, by sending its bytes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cumulet.common.digests import Digest, DigestField, algorithm, encoded
 
 
 class Known(msgspec.Struct, frozen=True):
-    """What is known of a layer: the digest and number of the bytes that it unpacks to, and who has proven to hold it."""
+    """The record of a layer: digest and size in bytes when unpacked, and the repositories that have proven to have it."""
 
     diff_id: DigestField
     size: int
@@ -28,20 +28,20 @@ class Known(msgspec.Struct, frozen=True):
 
 
 class Layers:
-    """A layer is there once it is whole: a crash leaves nothing that looks like one."""
+    """A layer appears when it is complete: a crash leaves nothing that looks like one."""
 
     def __init__(self, folder: Path) -> None:
         self._whole, self._known, self._partial = folder / "layers", folder / "known", folder / "partial"
-        shutil.rmtree(self._partial, ignore_errors=True)  # what a crash left half unpacked
+        shutil.rmtree(self._partial, ignore_errors=True)  # a crash left it
         for part in (self._whole, self._known, self._partial):
             private_folder(part)
 
     def path(self, digest: Digest) -> Path:
-        """The folder of a layer."""
+        """Return the folder of a layer."""
         return self._whole / _name(digest)
 
     def find(self, digest: Digest) -> Known | None:
-        """A layer that is here, or `None`. One of which nothing is known counts as not here."""
+        """Return the record of a cached layer, or `None`. A layer without a record does not count."""
         with contextlib.suppress(FileNotFoundError, msgspec.MsgspecError):
             known = msgspec.json.decode(self._file(digest).read_bytes(), type=Known)
             if self.path(digest).is_dir():
@@ -50,7 +50,7 @@ class Layers:
 
     @contextlib.asynccontextmanager
     async def work(self) -> AsyncIterator[Path]:
-        """An empty folder to unpack into; what is left of it at the end is removed."""
+        """Yield an empty folder to unpack into; remove it at the end unless it became a layer."""
         folder = self._partial / str(uuid.uuid4())
         folder.mkdir(mode=0o755)
         try:
@@ -59,7 +59,7 @@ class Layers:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     def add(self, digest: Digest, known: Known, work: Path) -> None:
-        """Make an unpacked folder a layer; where another was faster, or nothing was known of the layer, that one stays."""
+        """Make an unpacked folder a layer. An existing folder, for example of a faster pull, stays."""
         write_private(self._file(digest), msgspec.json.encode(known))
         try:
             work.rename(self.path(digest))
@@ -68,7 +68,7 @@ class Layers:
                 raise
 
     def add_repository(self, digest: Digest, repository: str) -> None:
-        """Note that a repository holds a layer."""
+        """Record that a repository has proven to have a layer."""
         known = self.find(digest)
         if known is not None and repository not in known.repositories:
             known = msgspec.structs.replace(known, repositories=[*known.repositories, repository])

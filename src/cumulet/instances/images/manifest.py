@@ -1,12 +1,11 @@
-"""What a registry says of an image, checked as it is decoded (OCI Image Specification 1.1; Docker Image Manifest V2.2).
+"""The documents of a registry about an image, checked while decoded (OCI Image Specification 1.1; Docker Image Manifest V2.2).
 
-A registry is whoever a user names. Every digest is a `Digest`, every size is within bounds, and every list has a limit, before
-anything is done with them.
+Users name registries, so none is trusted. Decoding makes every digest a `Digest`, and bounds every size and list.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -14,11 +13,11 @@ from cumulet.common.digests import Digest, DigestField
 from cumulet.instances.images.architecture import GOARCH
 from cumulet.instances.images.image_config import Execution
 
-#: Bytes of a manifest, an index or a configuration; registries take no more of a manifest.
+#: Bytes of a manifest, an index or a configuration; registries accept no larger manifests.
 DOCUMENT_LIMIT = 4 * 1024 * 1024
-#: Bytes that an image may have, packed or unpacked, which is ACI's limit.
+#: Bytes of an image, packed or unpacked: ACI's limit.
 IMAGE_LIMIT = 15 * 1024**3
-#: Layers of an image, as many as docker stores.
+#: Layers of an image: docker's limit.
 _LAYERS = 127
 _MANIFESTS = 1024
 _ANNOTATIONS = 1024
@@ -36,7 +35,7 @@ _Annotations = Annotated[
 
 
 class DocumentError(ValueError):
-    """A document of a registry is not what it should be; the message says which and why."""
+    """A document of a registry is not valid; the message names the document and the reason."""
 
 
 class _Document(msgspec.Struct, frozen=True, rename="camel"):
@@ -74,13 +73,13 @@ class _Entry(_Document, frozen=True):
 
 
 class Index(_Document, frozen=True):
-    """The same image for several platforms."""
+    """An image for several platforms."""
 
     manifests: Annotated[list[_Entry], msgspec.Meta(max_length=_MANIFESTS)]
     annotations: _Annotations | None = None
 
     def for_this_machine(self) -> Digest | None:
-        """The manifest of the first entry for this machine's platform."""
+        """Return the digest of the first manifest for this machine's platform, or `None`."""
         for entry in self.manifests:
             platform = entry.platform or _Platform()
             if (platform.os, platform.architecture) == ("linux", GOARCH):
@@ -93,24 +92,25 @@ class _RootFs(msgspec.Struct, frozen=True):
 
 
 class Configuration(msgspec.Struct, frozen=True):
-    """What an image's containers are started with, and the digests of its layers as they are unpacked."""
+    """The configuration of an image: the defaults of its containers, and the digests of its unpacked layers."""
 
     rootfs: _RootFs
     config: Execution | None = None
 
-    def defaults(self) -> dict[str, Any]:
-        """`config`, in the specification's names."""
-        return {"config": msgspec.to_builtins(self.config or Execution())}
+    @property
+    def execution(self) -> Execution:
+        """The defaults of the image's containers."""
+        return self.config or Execution()
 
 
 class _Shape(msgspec.Struct, frozen=True):
-    """What tells an index from a manifest."""
+    """The property that distinguishes an index from a manifest."""
 
     manifests: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 class Token(msgspec.Struct, frozen=True):
-    """What a token server answers (distribution's token authentication); either name holds the token."""
+    """The answer of a token server (distribution's token authentication); the token has either name."""
 
     token: Annotated[str, msgspec.Meta(pattern=r"\A[\x21-\x7e]*\Z", max_length=_TOKEN)] | None = None
     access_token: Annotated[str, msgspec.Meta(pattern=r"\A[\x21-\x7e]*\Z", max_length=_TOKEN)] | None = None
@@ -120,7 +120,7 @@ _T = TypeVar("_T")
 
 
 def decode(raw: bytes, kind: type[_T], what: str) -> _T:
-    """A document. Raises `DocumentError`."""
+    """Decode a document; `what` names it in errors. Raises `DocumentError`."""
     try:
         return msgspec.json.decode(raw, type=kind)
     except (msgspec.MsgspecError, RecursionError) as error:
@@ -128,17 +128,17 @@ def decode(raw: bytes, kind: type[_T], what: str) -> _T:
 
 
 def read(raw: bytes) -> Manifest | Index:
-    """A manifest or an index. Raises `DocumentError`."""
+    """Decode a manifest or an index. Raises `DocumentError`."""
     if decode(raw, _Shape, "the manifest").manifests is not msgspec.UNSET:
         return decode(raw, Index, "the index")
     return decode(raw, Manifest, "the manifest")
 
 
 def read_configuration(raw: bytes, manifest: Manifest) -> Configuration:
-    """The configuration of an image, which must have one `diff_id` for each layer. Raises `DocumentError`."""
-    found = decode(raw, Configuration, "the configuration")
-    if len(found.rootfs.diff_ids) != len(manifest.layers):
+    """Decode the configuration of an image, which must have one `diff_id` per layer. Raises `DocumentError`."""
+    configuration = decode(raw, Configuration, "the configuration")
+    if len(configuration.rootfs.diff_ids) != len(manifest.layers):
         raise DocumentError(
-            f"the configuration is of {len(found.rootfs.diff_ids)} layers, and the manifest has {len(manifest.layers)}"
+            f"the configuration has {len(configuration.rootfs.diff_ids)} layers, and the manifest has {len(manifest.layers)}"
         )
-    return found
+    return configuration

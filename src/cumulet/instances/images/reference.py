@@ -1,4 +1,4 @@
-"""Image references as docker reads them (distribution's reference grammar): registry, repository, tag or digest."""
+"""Image references, by the grammar of the distribution project: registry, repository, tag or digest."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LIMIT = 255
 
 
 class Reference(NamedTuple):
-    """`registry` is in lower case and may have a port; `target` is the tag or digest that is asked for."""
+    """A parsed reference. `registry` is in lower case and may have a port; `target` is a tag or digest."""
 
     registry: str
     repository: str
@@ -30,7 +30,7 @@ class Reference(NamedTuple):
 
 
 def parse(text: str) -> Reference:
-    """Raises `ValueError` where the text is no reference."""
+    """Parse a reference. Raises `ValueError`."""
     rest, at, digest = text.partition("@")
     head, slash, tail = rest.partition("/")
     if slash and ("." in head or ":" in head or head == "localhost"):

@@ -1,8 +1,8 @@
-"""Pulling from a registry (OCI Distribution Specification 1.1, "Pull") with the credentials that are handed over.
+"""A client that pulls from a registry (OCI Distribution Specification 1.1, "Pull") with the credentials of a group.
 
-The registry's challenge says how to log in; its own words are what a failure tells. Credentials go to the registry, and to the
-token server that the registry itself names, as containerd and docker have it; both over TLS. A host that the registry
-redirects to is shown no credentials, and its challenges are not answered.
+The registry's challenge selects the authentication; errors quote the registry's message. Credentials are sent to the
+registry, and to the token server that the registry itself names, as in containerd and docker, over TLS only. A host that the
+registry redirects to gets no credentials, and its challenges are ignored.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import aiohttp
 import msgspec
@@ -24,6 +24,7 @@ from cumulet.common.digests import Digest
 from cumulet.common.egress import https_only
 from cumulet.instances.images import manifest
 from cumulet.instances.images.architecture import GOARCH
+from cumulet.instances.images.image_config import Execution
 from cumulet.instances.images.manifest import DOCUMENT_LIMIT, IMAGE_LIMIT, Configuration, Descriptor, Index
 from cumulet.instances.images.reference import Reference
 
@@ -38,23 +39,23 @@ _TOKEN_LIMIT = 1024 * 1024
 _PARAMETER = re.compile(r'([a-zA-Z_]{1,40})="([^"]*)"')
 _CHUNK = 256 * 1024
 _TRIES = 3
-#: Characters of a registry's words that are passed on.
+#: Characters of a registry's message that are quoted.
 _SHOWN = 500
 
 
 class PullError(Exception):
-    """The image cannot be had; the message is the registry's own reason."""
+    """The pull failed; the message is the registry's own reason."""
 
 
 class Login(NamedTuple):
-    """Who pulls."""
+    """A user name and password."""
 
     username: str
     password: str
 
 
 class Layer(NamedTuple):
-    """A layer: `blob` is what the registry has, `diff_id` the digest of what it unpacks to."""
+    """A layer: `blob` is its archive in the registry, `diff_id` the digest of the unpacked archive."""
 
     blob: Descriptor
     diff_id: Digest
@@ -64,7 +65,7 @@ class Image(NamedTuple):
     """A resolved image: its digest, configuration, layers, the lowest first, and bytes in the registry."""
 
     digest: Digest
-    config: dict[str, Any]
+    config: Execution
     layers: list[Layer]
     size: int
 
@@ -82,11 +83,11 @@ class RegistryClient:
 
     @property
     def repository(self) -> str:
-        """`registry/repository`, which knows a blob or does not."""
+        """`registry/repository`, the scope in which a blob is proven."""
         return f"{self._reference.registry}/{self._reference.repository}"
 
     async def resolve(self) -> Image:
-        """The image for this platform. Raises `PullError`, `DocumentError`, `aiohttp.ClientError`."""
+        """Return the image for this platform. Raises `PullError`, `DocumentError`, `aiohttp.ClientError`."""
         digest, raw = await self._manifest(self._reference.target)
         size = len(raw)
         found = manifest.read(raw)
@@ -103,7 +104,7 @@ class RegistryClient:
         size += found.config.size + sum(item.size for item in found.layers)
         if size > IMAGE_LIMIT:
             raise PullError(f"the image has {size} bytes, and an image may have {IMAGE_LIMIT}")
-        return Image(digest, configuration.defaults(), _layers(found.layers, configuration), size)
+        return Image(digest, configuration.execution, _layers(found.layers, configuration), size)
 
     async def _configuration(self, descriptor: Descriptor) -> bytes:
         if descriptor.size > DOCUMENT_LIMIT:
@@ -114,7 +115,7 @@ class RegistryClient:
         return raw
 
     async def has(self, blob: Descriptor) -> bool:
-        """Whether the registry says that these credentials may pull a blob, of this size. Raises `aiohttp.ClientError`."""
+        """Return whether the registry confirms a blob of this size, for these credentials. Raises `aiohttp.ClientError`."""
         try:
             async with self._answer("HEAD", f"blobs/{blob.digest}") as response:
                 return response.content_length in (None, blob.size)
@@ -122,9 +123,9 @@ class RegistryClient:
             return False
 
     async def download(self, blob: Descriptor, write: Callable[[bytes], Awaitable[None]]) -> None:
-        """Hand a blob to `write` piece by piece; a connection that breaks is taken up where it broke.
+        """Pass a blob to `write` in pieces; resume when the connection breaks.
 
-        What was handed over is good only once this has returned: the digest is known at the end. Raises `PullError`.
+        The data is verified only when this returns, because the digest is known at the end. Raises `PullError`.
         """
         algorithm = digests.algorithm(blob.digest)
         computed = hashlib.new(algorithm)
@@ -133,7 +134,7 @@ class RegistryClient:
             headers = {"Range": f"bytes={received}-"} if received else {}
             try:
                 async with self._answer("GET", f"blobs/{blob.digest}", headers) as response:
-                    # A server that knows no ranges begins again: what is here already is passed over.
+                    # A server without ranges starts again: skip the bytes that were received already.
                     known = received if response.status != 206 else 0
                     async for chunk in response.content.iter_chunked(_CHUNK):
                         fresh, known = chunk[known:], max(0, known - len(chunk))
@@ -150,9 +151,7 @@ class RegistryClient:
                 if attempt == _TRIES - 1:
                     raise
         if computed.hexdigest() != digests.encoded(blob.digest):
-            raise PullError(
-                f"what the registry sent for {blob.digest} is something else: {algorithm}:{computed.hexdigest()}"
-            )
+            raise PullError(f"the registry sent other content for {blob.digest}: {algorithm}:{computed.hexdigest()}")
         if received != blob.size:
             raise PullError(f"the registry has {received} bytes for {blob.digest}, and the manifest says {blob.size}")
 
@@ -169,7 +168,7 @@ class RegistryClient:
     async def _answer(
         self, method: str, path: str, headers: dict[str, str] | None = None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """An answer below 400, logged in where the registry asks for it. Raises `PullError`, `aiohttp.ClientError`."""
+        """Yield a response below 400, after authentication if the registry demands it. Raises `PullError`, `aiohttp.ClientError`."""
         response = await self._open(method, path, headers or {})
         try:
             yield response
@@ -188,12 +187,12 @@ class RegistryClient:
                 raw = await bounded.beginning(response, _ERROR_LIMIT)
             finally:
                 response.release()
-            asked_here = response.url.origin() == url.origin()
-            if response.status == 401 and attempt == 1 and asked_here:
+            is_registry = response.url.origin() == url.origin()
+            if response.status == 401 and attempt == 1 and is_registry:
                 await self._log_in(response.headers.get("WWW-Authenticate", ""), raw)
                 continue
             raise PullError(_reason(response.status, raw, f"/{path}"))
-        raise PullError("unauthorized: the registry asks again after a log-in")
+        raise PullError("unauthorized: the registry demands authentication again")
 
     async def _request(self, method: str, url: URL, failure: str, headers: dict[str, str]) -> aiohttp.ClientResponse:
         try:
@@ -252,11 +251,11 @@ def _layers(blobs: list[Descriptor], configuration: Configuration) -> list[Layer
 
 def _check(raw: bytes, digest: Digest) -> None:
     if digests.of(raw, digests.algorithm(digest)) != digest:
-        raise PullError(f"what the registry sent for {digest} is something else")
+        raise PullError(f"the registry sent other content for {digest}")
 
 
 def _reason(status: int, raw: bytes, path: str) -> str:
-    """The registry's words: `denied: …`, `manifest unknown: …`."""
+    """Return the registry's message: `denied: …`, `manifest unknown: …`."""
     try:
         error = msgspec.json.decode(raw)["errors"][0]
         code = fold(str(error.get("code", ""))).replace("_", " ")

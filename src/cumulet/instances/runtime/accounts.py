@@ -1,7 +1,7 @@
-"""Users and groups of an image, looked up in its own `/etc/passwd` and `/etc/group` (passwd(5), group(5)).
+"""The users and groups of an image, from its `/etc/passwd` and `/etc/group` (passwd(5), group(5)).
 
-The files are the image's and may be anything: they are opened within the image's root, read line by line and only so
-far, and a line that is none is passed over.
+The files are not trusted: they are opened within the image's root and read line by line up to a limit. Invalid lines are
+skipped.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from typing import NamedTuple
 
 from cumulet.instances.sandbox import beneath
 
-#: Bytes of a file, and of a line, that are read at most.
+#: The most bytes of a file and of a line that are read.
 _FILE, _LINE = 4 * 1024 * 1024, 64 * 1024
-#: Groups that a process may have beside its first; Linux has room for 65536.
+#: Supplementary groups of a process; Linux allows 65536.
 _GROUPS = 1024
-#: What the runtime takes as a number of a user or group.
+#: The largest id that the runtime accepts.
 _LARGEST = 2**31 - 1
 _NUMBER = re.compile(r"[0-9]{1,10}")
 
 
 class AccountError(Exception):
-    """There is no such user or group, or the image's files cannot be read; the message says which."""
+    """The user or group does not exist, or the image's files cannot be read."""
 
 
 class Account(NamedTuple):
-    """As whom a process runs; `groups` has the first group at its front, as containerd has it."""
+    """The ids of a process. `groups` starts with `gid`, as in containerd."""
 
     uid: int
     gid: int
@@ -36,13 +36,13 @@ class Account(NamedTuple):
 
 
 class Files:
-    """The two files of an image whose root is at a path."""
+    """The account files of an image whose root is at a path."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     def find(self, text: str) -> Account:
-        """The account that `user[:group]` means, each a name or a number. Raises `AccountError`, `OSError`."""
+        """Return the account of `user[:group]`, each a name or a number. Raises `AccountError`, `OSError`."""
         name, _, group = text.partition(":")
         account, uid, gid = self._user(name or "0")
         if group:
@@ -71,17 +71,17 @@ class Files:
         raise AccountError(f"unable to find group {name[:100]}: no matching entries in group file")
 
     def _groups_of(self, account: str) -> set[int]:
-        found: set[int] = set()
+        groups: set[int] = set()
         for row in self._rows("group", 4):
             gid = _number(row[2])
             if gid is not None and account in re.split(r"[,\s]+", row[3], flags=re.ASCII):
-                found.add(gid)
-            if len(found) > _GROUPS:
+                groups.add(gid)
+            if len(groups) > _GROUPS:
                 raise AccountError(f"the user {account[:100]} is in more than {_GROUPS} groups")
-        return found
+        return groups
 
     def _rows(self, name: str, fields: int) -> Iterator[list[str]]:
-        """The rows of a file with at least so many fields; none where there is no such file."""
+        """Yield the rows with at least `fields` fields; none if the file is missing."""
         root = beneath.open_folder(self._root)
         try:
             descriptor = beneath.open_in_root(root, f"etc/{name}")

@@ -1,25 +1,32 @@
-"""What a container is to the runtime: the OCI runtime configuration (Runtime Specification 1.0, `config.json`)."""
+"""Builds the configuration of a container for the runtime, and the description of further processes in it."""
 
 from __future__ import annotations
 
 import os
 import posixpath
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from cumulet.common.config import write_private
-from cumulet.instances.images.image_config import Execution, ImageConfigError, execution
+from cumulet.instances.images.image_config import Execution
 from cumulet.instances.model import amounts
 from cumulet.instances.model.arguments import ArgumentsError, check_arguments
 from cumulet.instances.model.properties import Amount, Container, GroupProperties
 from cumulet.instances.runtime.accounts import AccountError, Files
+from cumulet.instances.runtime.configuration import Configuration, IdMapping, MountPoint, Process, Resources
 from cumulet.instances.runtime.limits import oom_score, resource_limits
 from cumulet.instances.sandbox.id_ranges import IDS
-from cumulet.instances.sandbox.volumes import Bind
+from cumulet.instances.sandbox.mounts import Bind
 from cumulet.instances.security.context import SecurityContext, stored
-from cumulet.instances.security.seccomp import SeccompError, default_profile, parse_profile, restricted_profile
+from cumulet.instances.security.seccomp import (
+    SeccompError,
+    SeccompProfile,
+    default_profile,
+    parse_profile,
+    restricted_profile,
+)
 
 _MASKED = [
     f"/proc/{name}"
@@ -38,16 +45,16 @@ _MASKED = [
 _READ_ONLY = [f"/proc/{name}" for name in ("bus", "fs", "irq", "sys", "sysrq-trigger")]
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _CPU_PERIOD = 100_000
-#: In a container's folder: how its process is started.
+#: The file, in a container's folder, that describes its process.
 _PROCESS = "process.json"
 
 
 class BundleError(Exception):
-    """The image and what is asked of it do not go together; the message says how."""
+    """The properties of the container do not fit its image; the message has the reason."""
 
 
 class UserMapping(NamedTuple):
-    """The user namespace of a container: the file that names it, and the id of its root on this machine."""
+    """The user namespace of a container: the file that names it, and its root's id on this machine."""
 
     path: Path
     start: int
@@ -57,41 +64,40 @@ def describe(
     root: Path,
     group: GroupProperties,
     container: Container,
-    image: dict[str, Any],
+    image: Execution,
     *,
     namespace: Path,
     hostname: str,
     cgroup: str,
     mounts: list[Bind],
     users: UserMapping | None = None,
-) -> dict[str, Any]:
-    """The configuration of a container whose root is mounted at a path; it has secure values in it.
+) -> Configuration:
+    """Return the configuration of a container whose root is mounted at a path. It contains secure values.
 
-    It reads files of the image: call it on a thread. Raises `BundleError`, `OSError`.
+    It reads files of the image, so call it on a thread. Raises `BundleError`, `OSError`.
     """
     properties = container.properties
     context = stored(properties.security_context)
     capabilities = context.capability_names()
     try:
-        defaults = execution(image)
-        user = defaults.user or "" if context.run_as_user is None else str(context.run_as_user)
+        user = image.user or "" if context.run_as_user is None else str(context.run_as_user)
         account = Files(root).find(user)
-    except (AccountError, ImageConfigError) as error:
+    except AccountError as error:
         raise BundleError(str(error)) from None
     uid, gid = account.uid, account.gid if context.run_as_group is None else context.run_as_group
     groups = [*account.groups, *(item for item in context.supplemental_groups or () if item not in account.groups)]
     if users is not None and not max(uid, gid, *groups) < IDS:
         raise BundleError(f"user {uid} and group {gid}: a container group has ids from 0 to {IDS - 1} only")
-    process: dict[str, Any] = {
+    process: Process = {
         "terminal": False,
         "user": {"uid": uid, "gid": gid, "additionalGids": groups},
-        "args": arguments(container, defaults),
-        "env": _environment(container, defaults, hostname),
-        "cwd": _working_folder(container, defaults),
+        "args": arguments(container, image),
+        "env": _environment(container, image, hostname),
+        "cwd": _working_folder(container, image),
         "rlimits": resource_limits(),
         "oomScoreAdj": oom_score(group, container),
         "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), capabilities),
-        # As Kubernetes has it: what is not said allows it.
+        # As in Kubernetes, the default allows escalation.
         "noNewPrivileges": context.allow_privilege_escalation is False,
     }
     try:
@@ -114,10 +120,11 @@ def describe(
                 {"type": "network", "path": str(namespace)},
                 *([{"type": "user", "path": str(users.path)}] if users else ()),
             ],
-            **_mappings(users),
+            "uidMappings": _mappings(users),
+            "gidMappings": _mappings(users),
             "cgroupsPath": cgroup,
             "resources": _limits(group, container),
-            # Whoever is in the group's network may ping without a capability.
+            # Every process in the group's network can ping without a capability.
             "sysctl": {"net.ipv4.ping_group_range": "0 65535"},
             "maskedPaths": _MASKED,
             "readonlyPaths": _READ_ONLY,
@@ -126,51 +133,48 @@ def describe(
     }
 
 
-def owner_of(process: dict[str, Any], users: UserMapping | None) -> tuple[int, int]:
-    """The user and group of a container's process, as the machine has them."""
+def owner_of(process: Process, users: UserMapping | None) -> tuple[int, int]:
+    """Return the user and group of a container's process on this machine."""
     start = users.start if users else 0
     return start + process["user"]["uid"], start + process["user"]["gid"]
 
 
-def _mappings(users: UserMapping | None) -> dict[str, Any]:
-    if users is None:
-        return {}
-    mapping = {"containerID": 0, "hostID": users.start, "size": IDS}
-    return {"uidMappings": [mapping], "gidMappings": [mapping]}
+def _mappings(users: UserMapping | None) -> list[IdMapping]:
+    return [] if users is None else [{"containerID": 0, "hostID": users.start, "size": IDS}]
 
 
 def arguments(container: Container, defaults: Execution) -> list[str]:
-    """The command line: `command` replaces entry point and command of the image, `args` only the latter."""
+    """Return the command line: `command` replaces the image's entry point and command, `args` only the latter."""
     properties = container.properties
     if properties.command:
-        found = [*properties.command, *(properties.args or ())]
+        line = [*properties.command, *(properties.args or ())]
     else:
-        found = [
+        line = [
             *(defaults.entrypoint or ()),
             *(properties.args if properties.args is not None else defaults.cmd or ()),
         ]
-    if not found:
+    if not line:
         raise BundleError("no command specified: the image has no entry point, and the container no command")
-    return found
+    return line
 
 
 def _working_folder(container: Container, defaults: Execution) -> str:
     folder = container.properties.working_dir or defaults.working_dir or "/"
-    # A descriptor of the runtime's own, reached by this path, was once a way out (CVE-2024-21626).
+    # A path in /proc could reach a descriptor of the runtime's own, and escape (CVE-2024-21626).
     if not folder.startswith("/") or f"{posixpath.normpath(folder)}/".lstrip("/").startswith("proc/"):
         raise BundleError(f"the working folder {folder[:100]!r} is not an absolute path outside /proc")
     return folder
 
 
-def keep_process(folder: Path, process: dict[str, Any], container: Container) -> None:
-    """Keep how a container's process is started, for further ones in it; its secure values are left out."""
+def keep_process(folder: Path, process: Process, container: Container) -> None:
+    """Write the description of a container's process, without secure values, for further processes in it."""
     secure = _secure_names(container)
     env = [item for item in process["env"] if item.partition("=")[0] not in secure]
     write_private(folder / _PROCESS, msgspec.json.encode({**process, "env": env}))
 
 
 def forget_configuration(folder: Path, container: Container) -> None:
-    """Take the place of an earlier version, which left a container's whole configuration in its folder."""
+    """Remove the configuration that an earlier version left in a container's folder, secure values included."""
     file = folder / "config.json"
     if file.exists():
         if not (folder / _PROCESS).exists():
@@ -179,8 +183,11 @@ def forget_configuration(folder: Path, container: Container) -> None:
 
 
 def process_of(folder: Path, container: Container, command: list[str], *, tty: bool) -> bytes:
-    """A further process in a running container, as the same user with the same environment; it has secure values."""
-    process: dict[str, Any] = msgspec.json.decode((folder / _PROCESS).read_bytes())
+    """Return the description of a further process in a container, with the same user and environment.
+
+    It contains secure values. Raises `OSError`.
+    """
+    process: Process = msgspec.json.decode((folder / _PROCESS).read_bytes())
     secure = _secure_names(container)
     values = {item.name: item.text for item in container.properties.environment_variables if item.name in secure}
     env = [*process["env"], *(f"{name}={value}" for name, value in values.items())]
@@ -193,7 +200,7 @@ def _secure_names(container: Container) -> set[str]:
     return {item.name for item in container.properties.environment_variables if item.secure_value is not None}
 
 
-_MOUNTS: list[dict[str, Any]] = [
+_MOUNTS: list[MountPoint] = [
     {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
     {
         "destination": "/dev",
@@ -224,10 +231,10 @@ _MOUNTS: list[dict[str, Any]] = [
 ]
 
 
-def _bind(source: Path, destination: str, read_only: bool) -> dict[str, Any]:
+def _bind(source: Path, destination: str, read_only: bool) -> MountPoint:
     options = ["rbind", "rprivate", "nosuid", "nodev", "ro" if read_only else "rw"]
     if os.statvfs(source).f_flag & os.ST_NOEXEC:
-        options.append("noexec")  # a user namespace cannot undo it, and the runtime would try
+        options.append("noexec")  # the runtime would clear it, which a user namespace cannot
     return {"destination": destination, "type": "bind", "source": str(source), "options": options}
 
 
@@ -241,7 +248,7 @@ def _environment(container: Container, defaults: Execution, hostname: str) -> li
     return [f"{name}={value}" for name, value in values.items()]
 
 
-def _seccomp(context: SecurityContext, capabilities: list[str]) -> dict[str, Any]:
+def _seccomp(context: SecurityContext, capabilities: list[str]) -> SeccompProfile:
     try:
         if context.seccomp_profile is None:
             return default_profile(capabilities)
@@ -250,8 +257,8 @@ def _seccomp(context: SecurityContext, capabilities: list[str]) -> dict[str, Any
         raise BundleError(f"seccomp profile: {error}") from None
 
 
-def _limits(group: GroupProperties, container: Container) -> dict[str, Any]:
-    """What a container may have: its limit, or what the whole group asked for, as ACI shares it."""
+def _limits(group: GroupProperties, container: Container) -> Resources:
+    """Return the limits of a container; without its own, it shares the requests of the whole group, as in ACI."""
     limits = container.properties.resources.limits or Amount()
     whole_cpu, whole_memory = amounts.total(group)
     cpu = whole_cpu if limits.cpu is None else limits.cpu

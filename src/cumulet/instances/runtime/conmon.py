@@ -1,7 +1,7 @@
-"""Running a container with runc under conmon, a supervisor of its own that outlives this process.
+"""Runs containers with runc, each under conmon, a supervisor that outlives this process.
 
-conmon keeps the log and writes the exit code, so that a room that was away finds both. It is watched by a descriptor
-of its process, which says when it has ended.
+conmon writes the log and the exit code, so that both exist when the room restarts. A descriptor of its process reports its
+end.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from cumulet.common.config import private_folder
 
 
 class RuntimeFailure(Exception):  # noqa: N818  (a failure of the OCI runtime, whose name it has)
-    """The runtime did not do it; the message is its own."""
+    """The runtime failed; the message is its own."""
 
 
 class Runtime:
-    """All containers of an installation; a container is named by its id and has a folder of its own."""
+    """All containers of an installation. A container is named by its id and has its own folder, the bundle."""
 
     def __init__(self, state: Path) -> None:
         self._root = state / "runc"
@@ -36,9 +36,9 @@ class Runtime:
         self._runc = shutil.which("runc") or "runc"
 
     async def create(self, cid: str, bundle: Path, log: Path, configuration: bytes) -> None:
-        """Create a container, not yet started, in its folder. Raises `RuntimeFailure`.
+        """Create a container in its folder without starting it. Raises `RuntimeFailure`.
 
-        The configuration has secrets in it: the runtime reads it from memory, and it is never on disk.
+        The configuration contains secrets: the runtime reads it from memory, and it is never on disk.
         """
         with in_memory(configuration) as path:
             link = bundle / "config.json"
@@ -66,7 +66,7 @@ class Runtime:
                 stderr=DEVNULL,
                 pass_fds=[writes],
                 env={"PATH": os.environ.get("PATH", os.defpath), "_OCI_SYNCPIPE": str(writes)},
-                cwd=bundle,  # it leaves a file where it is when the kernel ends a container for its memory
+                cwd=bundle,  # conmon writes a file here when the kernel kills a container for its memory use
             )
             os.close(writes)
             writes = -1
@@ -77,13 +77,13 @@ class Runtime:
             if writes >= 0:
                 os.close(writes)
         if not answer:
-            raise RuntimeFailure("conmon ended without a word of the container")
-        told = msgspec.json.decode(answer)
-        if told.get("data", -1) <= 0:
-            raise RuntimeFailure(str(told.get("message") or "the runtime failed").strip())
+            raise RuntimeFailure("conmon ended without reporting the container")
+        report = msgspec.json.decode(answer)
+        if report.get("data", -1) <= 0:
+            raise RuntimeFailure(str(report.get("message") or "the runtime failed").strip())
 
     def give_output(self, bundle: Path, uid: int, gid: int) -> None:
-        """Let a created container's user open its own output by name (`/dev/stdout`), as runc does without a user namespace."""
+        """Give a container's output to its user, who can then open `/dev/stdout`, as runc does without a user namespace."""
         pid = int((bundle / "pid").read_text())
         for number in (1, 2):
             output = Path(f"/proc/{pid}/fd/{number}")
@@ -91,22 +91,22 @@ class Runtime:
                 os.chown(output, uid, gid)
 
     async def start(self, cid: str) -> None:
-        """Let a created container run. Raises `RuntimeFailure`."""
+        """Start a created container. Raises `RuntimeFailure`."""
         await self._call("start", cid)
 
     async def kill(self, cid: str, number: int = signal.SIGKILL) -> None:
-        """Signal a container; one that has ended is fine."""
+        """Send a signal to a container, unless it has ended."""
         with contextlib.suppress(RuntimeFailure):
             await self._call("kill", cid, str(number))
 
     async def remove(self, cid: str) -> None:
-        """Remove what is left of a container; one that is not there is fine."""
+        """Remove the runtime's state of a container, if there is any."""
         with contextlib.suppress(RuntimeFailure):
             await self._call("delete", "--force", cid)
         (self._exits / cid).unlink(missing_ok=True)
 
     async def wait(self, cid: str, bundle: Path) -> int | None:
-        """Wait until a container has ended; its exit code, or `None` where nobody saw it end."""
+        """Wait for the end of a container; return its exit code, or `None` when conmon could not record it."""
         pidfd = self._open(bundle)
         if pidfd is not None:
             loop = asyncio.get_running_loop()
@@ -123,7 +123,7 @@ class Runtime:
             return None
 
     def is_known(self, cid: str, bundle: Path) -> bool:
-        """Whether a container runs, or has ended and its exit code is there."""
+        """Return whether a container is running, or has ended with a recorded exit code."""
         pidfd = self._open(bundle)
         if pidfd is not None:
             os.close(pidfd)
@@ -131,15 +131,15 @@ class Runtime:
         return (self._exits / cid).exists()
 
     def was_killed_for_memory(self, bundle: Path) -> bool:
-        """Whether the kernel killed it for using more memory than it may."""
+        """Return whether the kernel killed a container for its memory use."""
         return (bundle / "oom").exists()
 
     def exec_command(self, cid: str, process: Path) -> list[str]:
-        """The command that runs a further process, described in a file, in a container."""
+        """Return the command that runs a further process, described in a file, in a container."""
         return [self._runc, "--root", str(self._root), "exec", "--process", str(process), cid]
 
     def _open(self, bundle: Path) -> int | None:
-        """A descriptor of conmon's process, or `None` where it has ended. Numbers are used again: it is looked at."""
+        """Return a descriptor of conmon's process, or `None`. Process ids are reused, so its command line is checked."""
         try:
             pid = int((bundle / "conmon.pid").read_text())
             pidfd = os.pidfd_open(pid)
@@ -169,7 +169,7 @@ class Runtime:
 
 @contextlib.contextmanager
 def in_memory(content: bytes) -> Iterator[Path]:
-    """The path of a file in memory, which processes of the same user can read while the block lasts."""
+    """Yield the path of a file in memory, which processes of the same user can read inside the block."""
     descriptor = os.memfd_create("cumulet", os.MFD_CLOEXEC)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
@@ -178,7 +178,7 @@ def in_memory(content: bytes) -> Iterator[Path]:
 
 
 async def _first_line(descriptor: int) -> bytes:
-    """What a pipe gives until its first line feed, or its end."""
+    """Read a pipe up to its first line feed or its end."""
     loop = asyncio.get_running_loop()
     found = b""
     while not found.endswith(b"\n"):

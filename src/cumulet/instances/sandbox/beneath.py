@@ -1,7 +1,7 @@
-"""Opening and making files beneath a folder whose content belongs to somebody else, so that nothing leads out of it.
+"""Opens and creates files beneath a folder with untrusted content, so that no path leads out of it.
 
-Every path is resolved by the kernel (openat2(2)) from the folder's descriptor. A check of a path before its use would
-be worth nothing, since a container may put a link in a folder's place in between: what is used is the descriptor.
+The kernel resolves every path from the folder's descriptor (openat2(2)). A check before the use would not help: in
+between, a container can replace a folder by a link. The descriptor stays the same.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from pathlib import Path
 
 from cumulet.instances.sandbox import syscalls
 
-#: The numbers of the system call and of its flags are the same on every architecture.
 _OPENAT2 = 437
 _NO_XDEV, _NO_MAGICLINKS, _NO_SYMLINKS, _BENEATH, _IN_ROOT = 1, 2, 4, 8, 16
 _TRIES = 16
@@ -29,27 +28,27 @@ class _How(ctypes.Structure):
 
 
 def open_folder(path: Path) -> int:
-    """A descriptor (`O_PATH`) of a folder of ours; the last name is no link. Raises `OSError`."""
+    """Return a descriptor (`O_PATH`) of a trusted folder whose last name is not a link. Raises `OSError`."""
     return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
 def open_beneath(folder: int, parts: Sequence[str]) -> int:
-    """A descriptor (`O_PATH`) of what is there, over no link and no mount. Raises `OSError` (`ELOOP`, `EXDEV`)."""
+    """Return a descriptor (`O_PATH`) of a path without links and mounts. Raises `OSError` (`ELOOP`, `EXDEV`)."""
     return _openat2(folder, "/".join(parts) or ".", os.O_PATH, _BENEATH | _NO_SYMLINKS | _NO_MAGICLINKS | _NO_XDEV)
 
 
 def make_folders(folder: int, parts: Sequence[str], mode: int) -> int:
-    """The same of a folder, which is made where it is not there, step by step. Raises `OSError`."""
-    found = os.dup(folder)
+    """Return a descriptor (`O_PATH`) of a folder, and create missing ones on the way. Raises `OSError`."""
+    current = os.dup(folder)
     try:
         for part in parts:
-            step = _make_folder(found, part, mode)
-            os.close(found)
-            found = step
+            step = _make_folder(current, part, mode)
+            os.close(current)
+            current = step
     except BaseException:
-        os.close(found)
+        os.close(current)
         raise
-    return found
+    return current
 
 
 def _make_folder(folder: int, name: str, mode: int) -> int:
@@ -62,7 +61,7 @@ def _make_folder(folder: int, name: str, mode: int) -> int:
             os.mkdir(name, mode, dir_fd=folder)
         except FileExistsError:
             continue
-        # The mode is meant as it is, without the process's umask.
+        # mkdir applied the umask of this process.
         made = _openat2(
             folder, name, os.O_RDONLY | os.O_DIRECTORY, _BENEATH | _NO_SYMLINKS | _NO_MAGICLINKS | _NO_XDEV
         )
@@ -70,11 +69,11 @@ def _make_folder(folder: int, name: str, mode: int) -> int:
             os.fchmod(made, mode)
         finally:
             os.close(made)
-    raise OSError(errno.EBUSY, "it is made and removed all the time", name)
+    raise OSError(errno.EBUSY, "it is created and removed repeatedly", name)
 
 
 def write_file(folder: int, parts: Sequence[str], content: bytes, mode: int) -> None:
-    """Write a file anew, and the folders that it is in. Raises `OSError`."""
+    """Create or replace a file, and create the folders above it. Raises `OSError`."""
     *above, name = parts
     parent = make_folders(folder, above, 0o755)
     try:
@@ -89,23 +88,22 @@ def write_file(folder: int, parts: Sequence[str], content: bytes, mode: int) -> 
 
 
 def open_in_root(root: int, path: str) -> int | None:
-    """A descriptor to read a regular file of a tree with, whose links are followed as if the folder were `/`.
+    """Return a descriptor to read a regular file in a tree, where links are followed as if the folder were `/`.
 
-    `None` where there is no such file, or something else has its name: nothing but a file is opened, as a device or a
-    pipe might answer to that. Raises `OSError`.
+    Returns `None` if the path is not a regular file: to open a device or a pipe can have effects. Raises `OSError`.
     """
     try:
-        found = _openat2(root, path, os.O_PATH, _IN_ROOT | _NO_MAGICLINKS)
+        descriptor = _openat2(root, path, os.O_PATH, _IN_ROOT | _NO_MAGICLINKS)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             return None
         raise
     try:
-        if not stat.S_ISREG(os.fstat(found).st_mode):
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             return None
-        return os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_CLOEXEC)
+        return os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
     finally:
-        os.close(found)
+        os.close(descriptor)
 
 
 def _openat2(folder: int, path: str, flags: int, resolve: int) -> int:

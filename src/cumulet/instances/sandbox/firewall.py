@@ -1,13 +1,13 @@
-"""Who reaches whom on the installation's bridge: nftables rules of the installation's own (nft(8)).
+"""The nftables rules of the installation's bridge (nft(8)).
 
-Two tables, named with the installation's id. The `bridge` table sees each frame at the port by which it comes: one whose
-source address, MAC or ARP sender is not the port's own is dropped, and so is all that is neither IPv4 nor ARP. It lets
-frames pass between two ports only where both groups are in the same virtual network. The `ip` table guards the machine:
-groups answer to what the machine asked, and open nothing to it but what is in the set `services`.
+Two tables are named with the installation's id. The `bridge` table checks each frame at its port: it drops a frame whose
+source address, MAC or ARP sender is not the port's own, and every frame that is neither IPv4 nor ARP. It forwards frames
+between two ports only if both groups are in the same virtual network. The `ip` table protects the machine: groups can reply to
+the machine, and open connections only to destinations in the set `services`.
 
-Both tables name links, which are the installation's own, and numbers; no text that came from outside is in a rule. The
-bridge table is replaced in one transaction whenever a group comes or goes; both are loaded again when somebody flushes them.
-A port that has no rule yet passes nothing.
+The rules contain names of links, which are the installation's own, and numbers, but no text from outside. The bridge
+table is replaced in one transaction when a group is added or removed. Both tables are loaded again when another program
+removes them. A port without rules forwards nothing.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from cumulet.instances.sandbox.table_watch import TableWatch
 
 log = logging.getLogger(__name__)
 
-#: Seconds for which the answer to a datagram of the machine is let in, and how many such questions are remembered.
-_ANSWER_SECONDS, _QUESTIONS = 60, 65536
+#: Seconds for which the reply to a datagram of the machine is accepted, and the number of datagrams that are tracked.
+_REPLY_SECONDS, _DATAGRAMS = 60, 65536
 
 
 class FirewallError(Exception):
-    """nft did not do what was asked; the message is what it said."""
+    """nft failed; the message is its own."""
 
 
 class Member(NamedTuple):
     """A group's port on the bridge.
 
-    `network` names the virtual network whose members reach each other; a group without one reaches no other group.
+    `network` names the virtual network, whose members reach each other. A group without one reaches no other group.
     """
 
     address: ipaddress.IPv4Address
@@ -44,18 +44,18 @@ class Member(NamedTuple):
 
 
 class Firewall:
-    """The rules of one installation, as of now."""
+    """The current rules of one installation."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self._members: dict[ipaddress.IPv4Address, Member] = {}
         self._lock = asyncio.Lock()
-        self._wanted = self._loaded = 0
+        self._requested = self._loaded = 0
         self._watch: TableWatch | None = None
         self._restoring: asyncio.Task[None] | None = None
 
     async def open(self, members: Iterable[Member]) -> None:
-        """Load both tables for the groups that there are, and again whenever they go. Raises `FirewallError`."""
+        """Load both tables for existing groups, and again whenever they are removed. Raises `FirewallError`."""
         self._members = {member.address: member for member in members}
         try:
             self._watch = TableWatch(table_name(self._config))
@@ -66,7 +66,7 @@ class Firewall:
         asyncio.get_running_loop().add_reader(self._watch.fileno(), self._changed)
 
     def close(self) -> None:
-        """This process ends; the rules stay."""
+        """Stop watching because this process ends; the rules stay."""
         if self._watch is not None:
             asyncio.get_running_loop().remove_reader(self._watch.fileno())
             self._watch.close()
@@ -81,17 +81,17 @@ class Firewall:
 
     async def _restore(self) -> None:
         async with self._lock:
-            # What this process replaces goes too, for a moment.
+            # A replacement by this process removes the table for a moment, too.
             if self._watch is None or not self._watch.take():
                 return
-            log.warning("the rules between groups were removed from outside: they are loaded again")
+            log.warning("another program removed the rules between groups: loading them again")
             try:
                 await self._load(machine_rules(self._config))
             except FirewallError as error:
-                log.error("the rules between groups are not there: %s", error)
+                log.error("the rules between groups are missing: %s", error)
 
     async def add(self, member: Member) -> None:
-        """Have the rules of a group, before its link is on the bridge. Raises `FirewallError`."""
+        """Add the rules of a group, before its link is on the bridge. Raises `FirewallError`."""
         if self._members.get(member.address) != member:
             self._members[member.address] = member
             try:
@@ -101,20 +101,20 @@ class Firewall:
                 raise
 
     async def remove(self, address: ipaddress.IPv4Address) -> None:
-        """Have the rules of a group no more, before another gets its address. Raises `FirewallError`."""
+        """Remove the rules of a group, before another group gets its address. Raises `FirewallError`."""
         if self._members.pop(address, None) is not None:
             await self._apply()
 
     async def _apply(self) -> None:
-        """Load what is wanted now; changes that come while nft runs are loaded together."""
-        self._wanted += 1
-        wanted = self._wanted
+        """Load the current rules; changes that arrive while nft runs are loaded together."""
+        self._requested += 1
+        requested = self._requested
         async with self._lock:
-            if self._loaded < wanted:
+            if self._loaded < requested:
                 await self._load("")
 
     async def _load(self, more: str) -> None:
-        wanted = self._wanted
+        requested = self._requested
         script = more + group_rules(self._config, list(self._members.values()))
         try:
             process = await asyncio.create_subprocess_exec(
@@ -125,18 +125,18 @@ class Firewall:
         _, errors = await process.communicate(script.encode())
         if process.returncode:
             raise FirewallError(f"nft: {errors.decode(errors='replace').strip()}")
-        self._loaded = wanted
+        self._loaded = requested
 
 
 def check(config: Config) -> str | None:
-    """Why this kernel or this user cannot have the rules, if so; nothing is changed. Raises `FileNotFoundError`."""
+    """Return why this kernel or user cannot load the rules, or `None`; change nothing. Raises `FileNotFoundError`."""
     script = machine_rules(config) + group_rules(config, [])
     done = subprocess.run(["nft", "-c", "-f", "-"], input=script, capture_output=True, text=True, check=False)
     return done.stderr.strip().partition("\n")[0] if done.returncode else None
 
 
 def remove_tables(config: Config) -> list[str]:
-    """Delete the tables of an installation, whose room does not run, and say which there were. Raises `OSError`."""
+    """Delete the tables of an installation whose room is stopped; return their names. Raises `OSError`."""
     removed = []
     for family in ("bridge", "ip"):
         table = f"{family} {table_name(config)}"
@@ -194,7 +194,7 @@ table {table} {{
 
 
 def machine_rules(config: Config) -> str:
-    """The script that makes the ip table: what groups may open to this machine, and other bridges to groups."""
+    """The script that makes the ip table: connections of groups to this machine, and of other bridges to groups."""
     gateway = ipaddress.IPv4Network(config.pod_cidr).network_address + 1
     table, bridge = f"ip {table_name(config)}", f'"{bridge_name(config)}"'
     return f"""
@@ -204,7 +204,7 @@ table {table} {{
   set services {{ type ipv4_addr . inet_proto . inet_service; }}
   set asked {{
     type ipv4_addr . inet_service . inet_service
-    flags dynamic, timeout; timeout {_ANSWER_SECONDS}s; size {_QUESTIONS}
+    flags dynamic, timeout; timeout {_REPLY_SECONDS}s; size {_DATAGRAMS}
   }}
   chain entering {{
     type filter hook input priority -10; policy accept;

@@ -1,7 +1,7 @@
-"""Ranges of user and group ids, which no two groups of a machine have at once.
+"""Ranges of user and group ids, each held by one group of the machine.
 
-Who has which is told by symbolic links in a folder of the machine: from the number of a range to the data directory of
-the installation that holds it. A range whose installation is gone is free.
+Symbolic links in a folder of the machine record the holders: from the first id of a range to the data directory of the
+installation. A range is free when its installation is gone.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from cumulet.common.config import Config
 from cumulet.instances.sandbox.errors import SandboxError
 from cumulet.instances.sandbox.names import STATE, installation_id
 
-#: Ids of a group.
+#: The number of ids of a group.
 IDS = 65_536
-#: What Linux distributions and systemd give to nobody: above the ids of systemd's containers, below those that not every
-#: program can read (systemd, "Users, Groups, UIDs and GIDs on systemd Systems").
+#: Ids that Linux distributions and systemd do not use: above those of systemd's containers, below those that some
+#: programs cannot parse (systemd, "Users, Groups, UIDs and GIDs on systemd Systems").
 _FIRST, _END = 0x7000_0000, 0x7FFE_0000
 _RANGES = (_END - _FIRST) // IDS
 _HELD = STATE / "ids"
@@ -28,7 +28,7 @@ _SUBORDINATE = (Path("/etc/subuid"), Path("/etc/subgid"))
 
 
 class IdRanges:
-    """Those that this installation holds, told by their first ids."""
+    """The ranges of this installation, named by their first ids."""
 
     def __init__(self, config: Config) -> None:
         self._owner = str(config.data_dir)
@@ -37,25 +37,25 @@ class IdRanges:
 
     @property
     def first(self) -> int:
-        """An id of a range; nothing is held by it."""
+        """The first id of all ranges, for probes; it is not reserved."""
         return _FIRST
 
     def open(self, taken: Iterable[int]) -> None:
-        """Hold the ranges of groups that there are."""
+        """Reserve the ranges of existing groups."""
         with _lock():
             for start in taken:
                 if self._take(start):
                     self._held.add(start)
 
     def allocate(self, before: int) -> int:
-        """Hold a range, that of `before` where it is free. Raises `SandboxError` where none is."""
-        reserved = [*_reserved()]
+        """Reserve a range, if possible `before`; return its first id. Raises `SandboxError` when none is free."""
+        subordinate = [*_subordinate()]
         candidates = [_FIRST + (self._next + step) % _RANGES * IDS for step in range(_RANGES)]
         with _lock():
             for start in ([before] if before else []) + candidates:
                 if start in self._held:
                     continue
-                if any(first < start + IDS and start < end for first, end in reserved):
+                if any(first < start + IDS and start < end for first, end in subordinate):
                     continue
                 if self._take(start):
                     self._held.add(start)
@@ -65,13 +65,13 @@ class IdRanges:
         raise SandboxError("no range of user ids is left on this machine")
 
     def release(self, start: int) -> None:
-        """Another group may have the range."""
+        """Release a range."""
         if start in self._held:
             self._held.discard(start)
             _link(start).unlink(missing_ok=True)
 
     def _take(self, start: int) -> bool:
-        """Whether the range is ours now; called with the lock."""
+        """Reserve a range if it is free; return whether this installation holds it. The caller has the lock."""
         link = _link(start)
         holder = _holder(link)
         if holder is not None and holder != self._owner and Path(holder).exists():
@@ -83,14 +83,14 @@ class IdRanges:
 
 
 def release_all(config: Config) -> None:
-    """Give back all that an installation holds; nothing of it runs."""
+    """Release all ranges of an installation whose groups are gone."""
     if not _HELD.is_dir():
         return
     with _lock():
         for link in _HELD.iterdir():
             if _holder(link) == str(config.data_dir):
                 link.unlink()
-        with contextlib.suppress(OSError):  # another installation has some
+        with contextlib.suppress(OSError):  # another installation holds ranges
             _HELD.rmdir()
 
 
@@ -107,13 +107,13 @@ def _holder(link: Path) -> str | None:
 
 @contextlib.contextmanager
 def _lock() -> Iterator[None]:
-    """One installation at a time."""
+    """Exclude other installations."""
     while True:
         _HELD.mkdir(mode=0o711, parents=True, exist_ok=True)
         descriptor = os.open(_HELD, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            # The one before may have removed the folder, and another have made it again.
+            # The previous holder of the lock may have removed the folder.
             if _HELD.exists() and os.path.samestat(os.fstat(descriptor), _HELD.stat()):
                 yield
                 return
@@ -121,8 +121,8 @@ def _lock() -> Iterator[None]:
             os.close(descriptor)
 
 
-def _reserved() -> Iterator[tuple[int, int]]:
-    """What subuid(5) and subgid(5) give to users: the first id and the one after the last."""
+def _subordinate() -> Iterator[tuple[int, int]]:
+    """Yield the ranges of subuid(5) and subgid(5): the first id, and the one after the last."""
     for file in _SUBORDINATE:
         try:
             lines = file.read_text(errors="replace").splitlines()

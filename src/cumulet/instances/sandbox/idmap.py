@@ -1,6 +1,6 @@
-"""Mounts that show files with other owners (mount_setattr(2), `MOUNT_ATTR_IDMAP`): as a user namespace maps them.
+"""Mounts whose files have the owners of a user namespace (mount_setattr(2), `MOUNT_ATTR_IDMAP`).
 
-A file of user 0 on disk is one of the namespace's root, without a change on disk.
+A file of user 0 on disk belongs to the namespace's root there. Nothing changes on disk.
 """
 
 from __future__ import annotations
@@ -16,18 +16,17 @@ from cumulet.instances.sandbox import syscalls
 from cumulet.instances.sandbox.errors import SandboxError
 from cumulet.instances.sandbox.mounts import attach, clone
 
-#: The same on every architecture.
 _MOUNT_SETATTR = 442
 _AT_EMPTY_PATH = 0x1000
 _IDMAP = 0x00100000
 
 
 class NotMappableError(SandboxError):
-    """The kernel cannot map the owners of files of this file system."""
+    """The kernel cannot map the owners of files on this file system."""
 
 
 def mount_mapped(source: Path, target: Path, namespace: int) -> None:
-    """Mount `source` at `target` with its owners mapped as in a user namespace, which is an open file.
+    """Mount `source` at `target` with owners mapped as in a user namespace, given by its open file.
 
     Raises `NotMappableError`, `SandboxError`.
     """
@@ -47,21 +46,21 @@ def mount_mapped(source: Path, target: Path, namespace: int) -> None:
     attach(tree, target)
 
 
-def give_away(root: Path, start: int, ids: int) -> None:
-    """Give what is beneath `root`, and it, to the ids from `start` on, where it has ids below `ids`; links are not followed.
+def shift_owners(root: Path, start: int, ids: int) -> None:
+    """Add `start` to the owners of a tree that are below `ids`; links are not followed.
 
-    For the file systems that cannot map: what is in them was put there by us.
+    For file systems without mapped mounts, and for trees that this room made.
     """
     if not root.is_dir():
-        _give(root.name, root.stat(), start, ids, path=root)
+        _shift(root.name, root.stat(), start, ids, path=root)
         return
     for _, folders, files, folder in os.fwalk(root, follow_symlinks=False):
         for name in (".", *folders, *files):
             with contextlib.suppress(FileNotFoundError):
-                _give(name, os.stat(name, dir_fd=folder, follow_symlinks=False), start, ids, folder=folder)
+                _shift(name, os.stat(name, dir_fd=folder, follow_symlinks=False), start, ids, folder=folder)
 
 
-def _give(
+def _shift(
     name: str, found: os.stat_result, start: int, ids: int, *, folder: int | None = None, path: Path | None = None
 ) -> None:
     uid = found.st_uid + start if found.st_uid < ids else -1

@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 from cumulet.instances.sandbox import syscalls
 from cumulet.instances.sandbox.errors import SandboxError
@@ -21,6 +22,14 @@ _FROM_EMPTY_PATH = 4
 _MNT_DETACH, _MS_BIND = 2, 4096
 _NOSUID_NODEV_NOEXEC = 2 | 4 | 8
 _OCTAL = re.compile(rb"\\([0-7]{3})")
+
+
+class Bind(NamedTuple):
+    """A path of this machine, and the path in the container where it is mounted."""
+
+    source: Path
+    path: str
+    read_only: bool
 
 
 def mount_overlay(layers: list[Path], upper: Path, work: Path, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""Tells when nftables tables go, as with `nft flush ruleset` or a reload of the machine's own rules (netlink(7))."""
+"""Reports the removal of nftables tables, for example by `nft flush ruleset` (netlink(7))."""
 
 from __future__ import annotations
 
@@ -20,45 +20,45 @@ _HEAD, _GENERIC, _ATTRIBUTE = struct.Struct("=IHHII"), struct.Struct("=BBH"), st
 
 
 class TableWatch:
-    """Follows the tables of one name in some families (`NFPROTO_…`). Raises `OSError` where it is not permitted."""
+    """Watches the tables of one name in some families (`NFPROTO_…`). Raises `OSError` without permission."""
 
     def __init__(self, name: str, families: Collection[int] = (IPV4, BRIDGE)) -> None:
         self._name = name.encode()
         self._families = families
-        self._gone: set[int] = set()
+        self._missing: set[int] = set()
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
         self._socket.setblocking(False)
         self._socket.bind((0, 1 << (_GROUP_NFTABLES - 1)))
 
     def fileno(self) -> int:
-        """Readable when there is something to `take`."""
+        """Return the descriptor, which is readable when `take` has events to read."""
         return self._socket.fileno()
 
     def take(self) -> bool:
-        """Take in what happened; whether one of the tables has gone, or may have, and is not there again."""
+        """Read all events; return whether one of the tables is missing, or may be."""
         while True:
             try:
                 data = self._socket.recv(1 << 20)
             except BlockingIOError:
-                return bool(self._gone)
+                return bool(self._missing)
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-                self._gone.update(self._families)  # more happened than could be told
+                self._missing.update(self._families)  # the kernel dropped events
                 continue
             for kind, family, name in _events(data):
                 if name == self._name and kind == _DELETE_TABLE:
-                    self._gone.add(family)
+                    self._missing.add(family)
                 elif name == self._name and kind == _NEW_TABLE:
-                    self._gone.discard(family)
+                    self._missing.discard(family)
 
     def close(self) -> None:
-        """Watch no more."""
+        """Close the socket."""
         self._socket.close()
 
 
 def _events(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """What each message is: its type, the family and name of the table."""
+    """Yield the type, the family and the table name of each message."""
     at = 0
     with contextlib.suppress(struct.error):
         while at + _HEAD.size <= len(data):

@@ -1,8 +1,8 @@
-"""A user namespace for each group (user_namespaces(7)): its root, and every other of its users, is nobody on this machine.
+"""The user namespaces of groups (user_namespaces(7)): the users of a group, root included, have no rights on this machine.
 
-A group has 65,536 ids of its own while it is there. Its network belongs to its user namespace, or its containers could
-not mount /sys. Layers and volumes are mounted with mapped owners, so they are the same on disk for every group; where
-the kernel cannot map the owners of files, layers are copied for each group and the copies given to its ids.
+A group has 65,536 ids of its own. Its network belongs to its user namespace, because its containers could not mount /sys
+otherwise. Layers and volumes are mounted with mapped owners, so that all groups share them on disk. If the kernel cannot map
+owners, each group gets copies of the layers with its own ids as owners.
 """
 
 from __future__ import annotations
@@ -21,19 +21,16 @@ from typing import NamedTuple
 from cumulet.common.config import Config
 from cumulet.instances.sandbox.errors import SandboxError
 from cumulet.instances.sandbox.id_ranges import IDS, IdRanges
-from cumulet.instances.sandbox.idmap import NotMappableError, give_away, mount_mapped
-from cumulet.instances.sandbox.mounts import bind, mount_overlay, unmount
+from cumulet.instances.sandbox.idmap import NotMappableError, mount_mapped, shift_owners
+from cumulet.instances.sandbox.mounts import Bind, bind, mount_overlay, unmount
 from cumulet.instances.sandbox.names import run_dir
 
-#: Says that the namespaces are made, and keeps them until they are held by their names.
+#: Reports that the namespaces exist, and keeps them until they are bound to files.
 _HOLD = ("sh", "-c", "echo && read _")
-
-#: (source, path in the container, read only).
-Bind = tuple[Path, str, bool]
 
 
 class Support(NamedTuple):
-    """Whether groups get user namespaces, and how or why not, as `cumulet status` shows it."""
+    """Whether groups get user namespaces, and the method or the reason, as `cumulet status` shows them."""
 
     on: bool
     how: str
@@ -47,56 +44,59 @@ _COPIED = Support(True, "copied layers: this kernel or file system has no idmapp
 
 
 def support_file(config: Config) -> Path:
-    """Where the running room says what `Support` it found."""
+    """Return the file where the running room records its `Support`."""
     return run_dir(config) / "user-namespaces"
 
 
 class UserNamespaces:
-    """See the module. `images` is the folder of the images. A group is named by its uid and its first id."""
+    """The user namespaces of an installation. `images` is the folder of the image cache.
+
+    A group is identified by its uid, and `start` is the first id of its range.
+    """
 
     def __init__(self, config: Config, images: Path) -> None:
         self._folder = run_dir(config)
         self._file = support_file(config)
         self._images = images
         self.ranges = IdRanges(config)
-        self.support = Support(False, "not looked at yet")
+        self.support = Support(False, "not determined yet")
 
     async def open(self, taken: Iterable[int]) -> None:
-        """See what the kernel can, and hold the ranges of groups, told by their first ids."""
+        """Determine the support of the kernel, and reserve the ranges of existing groups by their first ids."""
         self._folder.mkdir(mode=0o711, parents=True, exist_ok=True)
         self.ranges.open(taken)
         self.support = await self._probe()
         self._file.write_text(f"{self.support}\n")
 
     def allocate(self, before: int) -> int:
-        """The first id of a range for a group, that of `before` where it is free; 0 where user namespaces are off."""
+        """Reserve a range, if possible `before`; return its first id, or 0 when user namespaces are off."""
         return self.ranges.allocate(before) if self.support.on else 0
 
     def path(self, uid: str) -> Path:
-        """The file that names a group's user namespace."""
+        """Return the file that names a group's user namespace."""
         return self._folder / uid / "user"
 
     def is_there(self, uid: str) -> bool:
-        """Whether a group has its user namespace."""
+        """Return whether a group has its user namespace."""
         return _is_mounted(self.path(uid))
 
     def destroy(self, uid: str, start: int) -> None:
-        """Remove a group's user namespace, of which nothing runs, and let another group have its range."""
+        """Remove the user namespace of a group without processes, and release its range."""
         unmount(self.path(uid))
         shutil.rmtree(self._folder / uid, ignore_errors=True)
         self.ranges.release(start)
 
     def root(self, uid: str, start: int, container: str) -> Path:
-        """Where a container's root is mounted: in a folder that the group's root may pass through, and no other user."""
+        """Create and return the mount point of a container's root, in a folder that only the group's root can enter."""
         folder = self._group(uid, start) / container
         folder.mkdir(mode=0o755, exist_ok=True)
         return folder
 
     @contextlib.asynccontextmanager
     async def network(self, uid: str, start: int) -> AsyncIterator[int]:
-        """A process in a new network namespace of the group's user namespace, which is made where it is not there.
+        """Yield the id of a process in a new network namespace of the group's user namespace.
 
-        Raises `SandboxError`.
+        The user namespace is created if it is missing. Raises `SandboxError`.
         """
         path = self.path(uid)
         if _is_mounted(path):
@@ -113,45 +113,45 @@ class UserNamespaces:
     def mount_root(
         self, uid: str, start: int, layers: Sequence[Path], bundle: Path, root: Path, copies: Path
     ) -> None:
-        """Mount a container's root over layers whose owners are the group's. Raises `SandboxError`, `OSError`.
+        """Mount a container's root over layers with the group's owners. Raises `SandboxError`, `OSError`.
 
-        `bundle` has the folders `upper` and `work`; `copies` is where the group has its copies of layers.
+        `bundle` contains the folders `upper` and `work`; `copies` is the folder of the group's copies of layers.
         """
         os.chown(bundle / "upper", start, start)
         if self.support == _COPIED:
             copied = [_copied(layer, copies, start) for layer in layers]
             mount_overlay(copied, bundle / "upper", bundle / "work", root)
             return
-        # Short paths: what a mount is told must fit into a page.
+        # Short paths, because the options of a mount must fit into a page.
         folder = Path(tempfile.mkdtemp(dir=self._folder, prefix=""))
         with self._opened(uid) as namespace, _targets(folder, len(layers)) as targets:
             for layer, target in zip(layers, targets, strict=True):
                 target.mkdir()
                 mount_mapped(layer, target, namespace)
-            mount_overlay(targets, bundle / "upper", bundle / "work", root)  # it keeps what it needs of them
+            mount_overlay(targets, bundle / "upper", bundle / "work", root)  # the overlay keeps references to them
 
     def map_binds(self, uid: str, start: int, binds: Sequence[Bind], folder: Path) -> list[Bind]:
-        """The same binds of a container with mapped owners, mounted in a folder of ours. Raises `SandboxError`, `OSError`.
+        """Mount the sources of binds with mapped owners in a trusted folder; return the binds from there.
 
-        They are to be unmounted once the container has them.
+        The caller unmounts them when the container has been created. Raises `SandboxError`, `OSError`.
         """
         folder.mkdir(mode=0o700, exist_ok=True)
-        found = []
+        mapped = []
         with self._opened(uid) as namespace:
-            for number, (source, path, read_only) in enumerate(binds):
+            for number, bind_ in enumerate(binds):
                 target = folder / str(number)
-                if source.is_dir():
+                if bind_.source.is_dir():
                     target.mkdir()
                 else:
                     target.touch()
                 try:
-                    mount_mapped(source, target, namespace)
+                    mount_mapped(bind_.source, target, namespace)
                 except NotMappableError:
-                    give_away(source, start, IDS)
-                    found.append((source, path, read_only))
+                    shift_owners(bind_.source, start, IDS)
+                    mapped.append(bind_)
                 else:
-                    found.append((target, path, read_only))
-        return found
+                    mapped.append(bind_._replace(source=target))
+        return mapped
 
     def _group(self, uid: str, start: int) -> Path:
         folder = self._folder / uid
@@ -168,7 +168,7 @@ class UserNamespaces:
             os.close(descriptor)
 
     async def _probe(self) -> Support:
-        """Do what a group will need, and see whether it works."""
+        """Try the operations that a group needs, and return which work."""
         for program in ("unshare", "nsenter"):
             if shutil.which(program) is None:
                 return Support(False, f"{program} is not on PATH: sudo apt-get install --yes util-linux")
@@ -200,7 +200,7 @@ def _try_mounts(folder: Path, namespace: Path, start: int) -> Support:
 
 
 def _is_mounted(path: Path) -> bool:
-    """Whether something is mounted on a file."""
+    """Return whether a file is a mount point."""
     try:
         return path.stat().st_dev != path.parent.stat().st_dev
     except FileNotFoundError:
@@ -214,7 +214,7 @@ def _map(pid: int, start: int) -> None:
 
 @contextlib.asynccontextmanager
 async def _held(*command: str) -> AsyncIterator[int]:
-    """A process that has new namespaces, until the end of the context. Raises `SandboxError`."""
+    """Yield the id of a process in new namespaces, which ends with the context. Raises `SandboxError`."""
     process = await asyncio.create_subprocess_exec(*command, *_HOLD, stdin=PIPE, stdout=PIPE, stderr=PIPE)
     assert process.stdin is not None
     assert process.stdout is not None
@@ -244,7 +244,7 @@ def _targets(folder: Path, count: int) -> Iterator[list[Path]]:
 
 
 def _copied(layer: Path, folder: Path, start: int) -> Path:
-    """A copy of a layer that belongs to a group; made once, whichever of its containers needs it first."""
+    """Return a group's copy of a layer; the first container that needs it makes it."""
     target = folder / f"{layer.name}-{start}"
     if target.exists():
         return target
@@ -255,10 +255,10 @@ def _copied(layer: Path, folder: Path, start: int) -> Path:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SandboxError(f"copying the layer {layer.name}: {done.stderr.strip()}")
-        give_away(partial, start, IDS)
+        shift_owners(partial, start, IDS)
         try:
             partial.rename(target)
         except OSError:
-            if not target.exists():  # another container's copy, that was there first, is as good
+            if not target.exists():  # unless another container's copy was faster
                 raise
     return target

@@ -1,7 +1,7 @@
-"""A group's volumes, and the three files that every container has of its group: hosts, hostname, resolv.conf.
+"""A group's volumes, and the three files that all its containers share: hosts, hostname, resolv.conf.
 
-A volume's folder has the volume's number as its name. What a container mounts is opened beneath that folder and
-mounted by its descriptor, so that a path within a volume ends within the volume.
+A volume's folder is named by the volume's number. A mounted path is opened beneath that folder and mounted by its
+descriptor, so that it ends within the volume.
 """
 
 from __future__ import annotations
@@ -14,18 +14,15 @@ from pathlib import Path
 from cumulet.instances.model.properties import Container, DnsConfig, GroupProperties, Mount, Volume
 from cumulet.instances.sandbox import beneath
 from cumulet.instances.sandbox.errors import SandboxError
-from cumulet.instances.sandbox.mounts import attach, clone, mount_tmpfs, unmount
-
-#: (source on this machine, path in the container, read only).
-Bind = tuple[Path, str, bool]
+from cumulet.instances.sandbox.mounts import Bind, attach, clone, mount_tmpfs, unmount
 
 _OPEN = 0o777
 
 
 class Volumes:
-    """Empty folders on disk or in memory; secrets in memory only.
+    """Empty folders on disk or in memory, and secrets, which are in memory only.
 
-    `folder` is for nothing else. `before` is where an earlier version kept volumes, by their names.
+    `folder` is the group's own. `before` is the one of earlier versions, where names of volumes name folders.
     """
 
     def __init__(self, folder: Path, group: GroupProperties, before: Path) -> None:
@@ -36,12 +33,12 @@ class Volumes:
         self._numbers = {volume.name: number for number, volume in enumerate(group.volumes)}
 
     def make(self) -> None:
-        """Make those that are not there. Raises `SandboxError`, `OSError`."""
+        """Create missing volumes. Raises `SandboxError`, `OSError`."""
         self._folder.mkdir(mode=0o711, parents=True, exist_ok=True)
         for volume in self._volumes:
             path = self._path(volume.name)
             if not path.exists():
-                self._take_over(volume, path)
+                self._adopt(volume, path)
             path.mkdir(mode=0o755, exist_ok=True)
             if volume.secret is not None:
                 if not path.is_mount():
@@ -55,8 +52,8 @@ class Volumes:
     def _path(self, name: str) -> Path:
         return self._folder / str(self._numbers[name])
 
-    def _take_over(self, volume: Volume, path: Path) -> None:
-        """Keep what an earlier version's containers have put in a volume."""
+    def _adopt(self, volume: Volume, path: Path) -> None:
+        """Move the content of a volume that an earlier version made."""
         old = self._before / volume.name
         try:
             descriptor = beneath.open_folder(old)
@@ -73,13 +70,13 @@ class Volumes:
             os.close(descriptor)
 
     def mount(self, container: Container, folder: Path) -> list[Bind]:
-        """Mount a container's volumes in a folder of ours, each at its number; what to bind from there.
+        """Mount a container's volumes in a trusted folder, each at its number; return the binds from there.
 
-        The binds' sources are to be unmounted once the container has them. Raises `SandboxError`.
+        The caller unmounts their sources when the container has been created. Raises `SandboxError`.
         """
         folder.mkdir(mode=0o700, exist_ok=True)
         secrets = {volume.name for volume in self._volumes if volume.secret is not None}
-        found = []
+        binds = []
         for number, mount in enumerate(container.properties.volume_mounts):
             target = folder / str(number)
             try:
@@ -102,11 +99,11 @@ class Volumes:
                 attach(clone(source), target)
             finally:
                 os.close(source)
-            found.append((target, mount.mount_path, mount.read_only or mount.name in secrets))
-        return found
+            binds.append(Bind(target, mount.mount_path, mount.read_only or mount.name in secrets))
+        return binds
 
     def _open(self, mount: Mount) -> int:
-        """A descriptor of what is mounted. A folder that is not there is made as open as its volume, as a kubelet does."""
+        """Return a descriptor of the mounted path. A missing folder is created with the volume's mode, as in a kubelet."""
         volume = beneath.open_folder(self._path(mount.name))
         if mount.sub_path is None:
             return volume
@@ -120,18 +117,18 @@ class Volumes:
             os.close(volume)
 
     def files(self, hostname: str, address: str, dns: DnsConfig | None) -> list[Bind]:
-        """Write the group's own files; their mounts."""
+        """Write the shared files; return their binds."""
         hosts = f"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{address}\t{hostname}\n"
         if dns is not None:
             resolv = "".join(f"{line}\n" for line in dns.lines())
         else:
             resolv = Path("/etc/resolv.conf").read_text() if Path("/etc/resolv.conf").exists() else ""
         self._files.mkdir(mode=0o755, parents=True, exist_ok=True)
-        found = []
+        binds = []
         for name, text in (("hosts", hosts), ("hostname", f"{hostname}\n"), ("resolv.conf", resolv)):
             (self._files / name).write_text(text)
-            found.append((self._files / name, f"/etc/{name}", False))
-        return found
+            binds.append(Bind(self._files / name, f"/etc/{name}", False))
+        return binds
 
 
 def _write(path: Path, files: dict[str, str], mode: int | None) -> None:

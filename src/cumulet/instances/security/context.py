@@ -1,19 +1,19 @@
-"""What a container may do, as its `securityContext` asks for it: checked when it enters, refused by name otherwise.
+"""The `securityContext` of a container: every field is checked, and refused by name unless it can be honoured.
 
 The fields are ACI's (REST reference 2023-05-01, `SecurityContextDefinition`), with `seccompProfile` as base64 of JSON.
-Ours beside ACI's: `readOnlyRootFilesystem`, `runAsNonRoot` and `supplementalGroups`, as Kubernetes has them.
+Extensions to ACI's API: Kubernetes' `readOnlyRootFilesystem`, `runAsNonRoot` and `supplementalGroups`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 import msgspec
 
 from cumulet.common.ascii import raised
 from cumulet.instances.security.seccomp import SeccompError, parse_profile
 
-#: What containerd and docker give a container that asks for nothing, but for NET_RAW: `ping` needs none of it.
+#: The default of containerd and docker without NET_RAW: `ping` works without it.
 DEFAULT_CAPABILITIES = frozenset(
     {
         "AUDIT_WRITE",
@@ -31,9 +31,9 @@ DEFAULT_CAPABILITIES = frozenset(
         "SYS_CHROOT",
     }
 )
-#: What a container may ask for: they reach no further than its group's own network and processes.
+#: The capabilities that a container can add: they are limited to its group's network and processes.
 ADDABLE_CAPABILITIES = DEFAULT_CAPABILITIES | {"NET_RAW", "SYS_PTRACE"}
-#: Every capability of Linux (capabilities(7)), so that a misspelt one is not taken for one that is dropped.
+#: All capabilities of Linux (capabilities(7)), so that a misspelt one in `drop` is refused.
 _KNOWN_CAPABILITIES = ADDABLE_CAPABILITIES | {
     "AUDIT_CONTROL",
     "AUDIT_READ",
@@ -62,13 +62,13 @@ _KNOWN_CAPABILITIES = ADDABLE_CAPABILITIES | {
     "SYS_TTY_CONFIG",
     "WAKE_ALARM",
 }
-#: As Kubernetes bounds ids.
+#: Kubernetes' bound of ids.
 _IDS = 2**31
 _GROUPS = 32
 
 
 class SecurityContextError(ValueError):
-    """A field that cannot be honoured; `field` is its name below `securityContext`."""
+    """A field cannot be honoured; `field` is its path in the `securityContext`."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
@@ -76,14 +76,14 @@ class SecurityContextError(ValueError):
 
 
 class Capabilities(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Names without `CAP_`, or `ALL`; what is dropped is dropped first where that is `ALL`."""
+    """Names without `CAP_`, or `ALL`. `ALL` in `drop` takes effect before `add`."""
 
     add: list[str] | None = None
     drop: list[str] | None = None
 
 
 class SecurityContext(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """See the module; ids are below 2**31."""
+    """A security context; ids are below 2**31."""
 
     privileged: bool | None = None
     allow_privilege_escalation: bool | None = None
@@ -96,16 +96,16 @@ class SecurityContext(msgspec.Struct, frozen=True, rename="camel", forbid_unknow
     seccomp_profile: str | None = None
 
     def capability_names(self) -> list[str]:
-        """`CAP_…`, sorted, as Kubernetes puts them together."""
-        asked = self.capabilities or Capabilities()
-        added = {_plain(name) for name in asked.add or ()}
-        dropped = {_plain(name) for name in asked.drop or ()}
+        """Return the effective capabilities as `CAP_…`, sorted, combined as in Kubernetes."""
+        requested = self.capabilities or Capabilities()
+        added = {_plain(name) for name in requested.add or ()}
+        dropped = {_plain(name) for name in requested.drop or ()}
         kept = frozenset() if "ALL" in dropped else DEFAULT_CAPABILITIES
         return sorted(f"CAP_{name}" for name in (kept | added) - dropped)
 
 
-def parse(document: dict[str, Any] | None) -> SecurityContext:
-    """A checked security context; of none, the defaults. Raises `SecurityContextError`."""
+def parse(document: Mapping[str, object] | None) -> SecurityContext:
+    """Return a checked security context; the defaults for `None`. Raises `SecurityContextError`."""
     try:
         context = msgspec.convert(document or {}, SecurityContext)
     except msgspec.ValidationError as error:
@@ -127,16 +127,16 @@ def parse(document: dict[str, Any] | None) -> SecurityContext:
     return context
 
 
-def stored(document: dict[str, Any] | None) -> SecurityContext:
-    """The security context of a group that an earlier version stored without a check: what it would refuse is left out."""
+def stored(document: Mapping[str, object] | None) -> SecurityContext:
+    """Return the security context of a stored group, without fields that only an earlier version accepted."""
     try:
         return parse(document)
     except SecurityContextError:
-        known = {name: value for name, value in (document or {}).items() if _is_good(name, value)}
-        return parse(known)
+        valid = {name: value for name, value in (document or {}).items() if _is_valid(name, value)}
+        return parse(valid)
 
 
-def _is_good(name: str, value: Any) -> bool:
+def _is_valid(name: str, value: object) -> bool:
     try:
         parse({name: value})
     except SecurityContextError:
@@ -144,11 +144,11 @@ def _is_good(name: str, value: Any) -> bool:
     return True
 
 
-def _check_capabilities(asked: Capabilities) -> None:
-    for name in (_plain(name) for name in asked.drop or ()):
+def _check_capabilities(capabilities: Capabilities) -> None:
+    for name in (_plain(name) for name in capabilities.drop or ()):
         if name != "ALL" and name not in _KNOWN_CAPABILITIES:
             raise SecurityContextError("capabilities.drop", f"{name!r} is not a capability")
-    for name in (_plain(name) for name in asked.add or ()):
+    for name in (_plain(name) for name in capabilities.add or ()):
         if name not in ADDABLE_CAPABILITIES:
             allowed = ", ".join(sorted(ADDABLE_CAPABILITIES))
             raise SecurityContextError(
@@ -162,5 +162,5 @@ def _check_id(field: str, number: int | None) -> None:
 
 
 def _plain(name: str) -> str:
-    """A capability as it is written here."""
+    """Return a capability in upper case, without `CAP_`."""
     return raised(name).removeprefix("CAP_")

@@ -1,4 +1,4 @@
-"""`runAsNonRoot`, as the kubelet verifies it before it makes a container (`pkg/kubelet/kuberuntime/security_context.go`)."""
+"""Verifies `runAsNonRoot` as the kubelet does (`pkg/kubelet/kuberuntime/security_context.go`)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from cumulet.instances.security.context import SecurityContext
 
 
 class NonRootError(Exception):
-    """The container would run as root, or might; the message is the kubelet's."""
+    """The container would run as root, or could; the message is the kubelet's."""
 
 
 def verify_non_root(context: SecurityContext, image_user: str, container: str, tags: Mapping[str, str]) -> None:
-    """Raises `NonRootError`. `image_user` is `config.User` of the image, `tags` those of the group."""
+    """Raise `NonRootError` if the container can run as root.
+
+    `image_user` is `config.User` of the image, `tags` are those of the group.
+    """
     if not context.run_as_non_root:
         return
     who = f"container: {container}"

@@ -1,9 +1,9 @@
-"""Which system calls a container may make: an allow list (OCI Runtime Specification 1.0, "Seccomp").
+"""The allow list of system calls of a container (OCI Runtime Specification 1.0, "Seccomp").
 
 The list is in `seccomp.json`: the calls that containerd and docker allow by default. Two rules are stricter than theirs.
-The family in `socket` is compared as the kernel reads it, 32 bits wide. `socketcall`, whose arguments no filter sees,
-answers as if the kernel had none: 32-bit programs have `socket` itself since Linux 4.3. A profile that a container
-brings can only make the list shorter.
+The family in `socket` is compared as the kernel reads it, 32 bits wide. `socketcall`, whose arguments no filter can read,
+fails as if the kernel lacked it: 32-bit programs can call `socket` since Linux 4.3. A container's own profile can only
+shorten the list.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import re
 from collections.abc import Collection
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Required, TypedDict
 
 import msgspec
 
-#: Bytes of JSON that a container's own profile may have; docker's whole default has a fifth of them.
+#: Bytes of JSON of a container's own profile; docker's default has a fifth of them.
 PROFILE_LIMIT = 64 * 1024
 
 _ALLOW, _LOG, _ERRNO = "SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_ERRNO"
@@ -29,11 +29,36 @@ _REFUSALS = (_ERRNO, "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_KILL_TH
 _COMPARISONS = ("SCMP_CMP_NE", "SCMP_CMP_LT", "SCMP_CMP_LE", "SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT",
                 "SCMP_CMP_MASKED_EQ")  # fmt: skip
 
-Rule = dict[str, Any]
+
+class Argument(TypedDict, total=False):
+    """A condition on an argument."""
+
+    index: int
+    value: int
+    valueTwo: int
+    op: str
+
+
+class Rule(TypedDict, total=False):
+    """An action for system calls, under the conditions in `args`."""
+
+    names: Required[list[str]]
+    action: Required[str]
+    errnoRet: int
+    args: list[Argument]
+
+
+class SeccompProfile(TypedDict, total=False):
+    """`linux.seccomp` of the runtime configuration."""
+
+    defaultAction: Required[str]
+    defaultErrnoRet: int
+    architectures: Required[list[str]]
+    syscalls: Required[list[Rule]]
 
 
 class SeccompError(ValueError):
-    """A profile that cannot be used; the message says why."""
+    """A profile is not valid; the message has the reason."""
 
 
 class _Condition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,7 +68,7 @@ class _Condition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     value: str
     mask: str | None = None
 
-    def rule(self) -> Rule:
+    def rule(self) -> Argument:
         if self.mask is None:
             return {"index": self.argument, "value": int(self.value, 16), "op": "SCMP_CMP_EQ"}
         return {
@@ -60,7 +85,7 @@ class _Architecture(msgspec.Struct, frozen=True):
 
 
 class _Without(msgspec.Struct, frozen=True):
-    """Of a container without a capability: calls with a condition, and calls that answer as if the kernel had none."""
+    """For a container without a capability: conditional calls, and calls that fail as if the kernel lacked them."""
 
     conditions: list[str]
     not_there: list[str]
@@ -79,10 +104,10 @@ class _Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def default_profile(
     capabilities: Collection[str], *, machine: str | None = None, kernel: str | None = None
-) -> dict[str, Any]:
-    """`linux.seccomp` of a container with these capabilities (`CAP_…`), `RuntimeDefault` in Kubernetes.
+) -> SeccompProfile:
+    """Return the filter of a container with these capabilities (`CAP_…`): `RuntimeDefault` in Kubernetes.
 
-    Raises `SeccompError` on a processor that the list does not have: no container runs unconfined by omission.
+    Raises `SeccompError` on a processor without a list, so that no container runs unconfined.
     """
     facts = _facts()
     machine = machine or platform.machine()
@@ -99,7 +124,7 @@ def default_profile(
     optional = {name for found in facts.without_capability.values() for name in found.conditions}
     conditional = (facts.conditions.keys() - optional) | {name for found in lacking for name in found.conditions}
     missing = sorted({*facts.never, *(name for found in lacking for name in found.not_there)})
-    # It comes first: of `socket`, libseccomp makes a rule for `socketcall` too, and an earlier one without arguments wins.
+    # First, because libseccomp derives a rule for `socketcall` from the one for `socket`, and the earlier one wins.
     rules: list[Rule] = [
         {"names": missing, "action": _ERRNO, "errnoRet": errno.ENOSYS},
         {"names": sorted(allowed - conditional), "action": _ALLOW},
@@ -132,9 +157,9 @@ class _Call(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=T
 
 
 class Profile(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """A profile that a container brings, in the form of the OCI runtime configuration.
+    """A container's own profile, in the form of the OCI runtime configuration.
 
-    Its `architectures` are not needed: it holds for every architecture of the default.
+    Its `architectures` are ignored: it applies to every architecture of the default.
     """
 
     default_action: str
@@ -144,7 +169,7 @@ class Profile(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields
 
 
 def parse_profile(text: str) -> Profile:
-    """ACI's `seccompProfile`: base64 of JSON. Raises `SeccompError` that says what is wrong with it."""
+    """Parse ACI's `seccompProfile`, base64 of JSON. Raises `SeccompError`."""
     if len(text) > PROFILE_LIMIT * 4 // 3 + 4:
         raise SeccompError(f"it is larger than {PROFILE_LIMIT} bytes")
     try:
@@ -173,13 +198,13 @@ def parse_profile(text: str) -> Profile:
 
 def restricted_profile(
     profile: Profile, capabilities: Collection[str], *, machine: str | None = None
-) -> dict[str, Any]:
-    """`linux.seccomp` that allows what both the default and the profile allow. Raises `SeccompError`."""
+) -> SeccompProfile:
+    """Return the filter that allows a call only if both the default and the profile do. Raises `SeccompError`."""
     found = default_profile(capabilities, machine=machine)
     permits = profile.default_action in _PERMITS
     refused = [call for call in profile.syscalls if call.action in _REFUSALS]
     never = {name for call in refused for name in call.names}
-    said = {
+    allowed = {
         name: call.action
         for call in profile.syscalls
         if call.action in _PERMITS and not call.args
@@ -188,7 +213,7 @@ def restricted_profile(
     narrowed = [call for call in profile.syscalls if call.action in _PERMITS and call.args]
 
     def action_of(name: str) -> str | None:
-        return None if name in never else said.get(name, profile.default_action if permits else None)
+        return None if name in never else allowed.get(name, profile.default_action if permits else None)
 
     rules: list[Rule] = []
     unconditional: set[str] = set()
@@ -204,15 +229,17 @@ def restricted_profile(
         )
     conditional = {name for rule in found["syscalls"] if "args" in rule for name in rule["names"]}
     for call in narrowed:
-        if both := sorted(conditional & set(call.names) - said.keys() - never):
+        if both := sorted(conditional & set(call.names) - allowed.keys() - never):
             raise SeccompError(f"args of {', '.join(both)} cannot be joined with the default's: leave them out")
-        names = sorted(unconditional & set(call.names) - said.keys() - never)
+        names = sorted(unconditional & set(call.names) - allowed.keys() - never)
         rules.append({"names": names, "action": call.action, "args": [_argument(item) for item in call.args or ()]})
     for call in refused:
         default = (call.action, call.errno_ret) == (profile.default_action, profile.default_errno_ret)
         if not default:
-            number = {"errnoRet": call.errno_ret} if call.errno_ret is not None else {}
-            rules.append({"names": sorted(set(call.names)), "action": call.action, **number})
+            refusal: Rule = {"names": sorted(set(call.names)), "action": call.action}
+            if call.errno_ret is not None:
+                refusal["errnoRet"] = call.errno_ret
+            rules.append(refusal)
     if not permits:
         found["defaultAction"] = profile.default_action
         found.pop("defaultErrnoRet")
@@ -221,7 +248,7 @@ def restricted_profile(
     return {**found, "syscalls": [rule for rule in rules if rule["names"]]}
 
 
-def _argument(argument: _Argument) -> Rule:
+def _argument(argument: _Argument) -> Argument:
     return {"index": argument.index, "value": argument.value, "valueTwo": argument.value_two, "op": argument.op}
 
 

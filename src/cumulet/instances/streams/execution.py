@@ -1,4 +1,4 @@
-"""Further processes in a running container: for probes, and for whoever asks for a shell."""
+"""Runs further processes in a running container, for probes and for exec."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Send = Callable[[int, bytes], Awaitable[None]]
 
 
 async def run_in(runtime: Runtime, cid: str, description_of_process: bytes) -> int:
-    """Run a process to its end, without input or output; its exit code."""
+    """Run a process without input and output; return its exit code."""
     with in_memory(description_of_process) as description:
         process = await asyncio.create_subprocess_exec(
             *runtime.exec_command(cid, description), stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL
@@ -34,7 +34,7 @@ async def run_in(runtime: Runtime, cid: str, description_of_process: bytes) -> i
 
 
 class Session:
-    """One process with its streams: input by `write`, output by the `send` that it is given (1 stdout, 2 stderr)."""
+    """One process with its streams: `write` is its input, `send` receives its output (1 stdout, 2 stderr)."""
 
     def __init__(self, runtime: Runtime, cid: str, description: bytes, *, stdin: bool, tty: bool) -> None:
         self._runtime = runtime
@@ -47,7 +47,7 @@ class Session:
         self._started = asyncio.Event()
 
     async def run(self, send: Send) -> int:
-        """Run it to its end; the exit code."""
+        """Run the process; return its exit code."""
         with in_memory(self._description) as description:
             command = self._runtime.exec_command(self._cid, description)
             try:
@@ -58,14 +58,14 @@ class Session:
                     await self._process.wait()
 
     async def write(self, data: bytes) -> None:
-        """Input; none at all ends it."""
+        """Write input; empty data closes it."""
         await self._started.wait()
         if self._tty:
             if data:
                 await asyncio.to_thread(os.write, self._master, data)
             return
         stdin = self._process.stdin if self._process is not None else None
-        # The process may have ended, or closed its input, with more of it under way.
+        # The process may have ended or closed its input while more data is in transit.
         if stdin is None or stdin.is_closing():
             return
         with contextlib.suppress(ConnectionError):
@@ -76,7 +76,7 @@ class Session:
                 stdin.close()
 
     async def resize(self, columns: int, rows: int) -> None:
-        """The terminal has another size."""
+        """Set the size of the terminal."""
         await self._started.wait()
         if self._tty and self._process is not None:
             fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
@@ -107,7 +107,7 @@ class Session:
                 try:
                     data = await asyncio.to_thread(os.read, self._master, _CHUNK)
                 except OSError:
-                    break  # the other end of a terminal is closed: EIO
+                    break  # EIO: the other end of the terminal is closed
                 if not data:
                     break
                 await send(1, data)

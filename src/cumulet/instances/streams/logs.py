@@ -1,4 +1,4 @@
-"""A container's log as conmon writes it (the kubelet's format: time, stream, `F` or `P`, text), read and followed."""
+"""Reads and follows a container's log, which conmon writes in the kubelet's format: time, stream, `F` or `P`, text."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import BinaryIO, NamedTuple
 from cumulet.common.ascii import is_digits
 
 _IN_MODIFY = 2
-#: Bytes of a log that are read: a container writes as many as it likes. A kubelet keeps 10 MiB of it.
+#: The most bytes of a log that are read, because its size is not limited. A kubelet keeps 10 MiB.
 _RECENT = 16 * 1024 * 1024
 _CHUNK = 256 * 1024
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class Query(NamedTuple):
-    """What of a log is wanted."""
+    """The selected part of a log: the last `tail` lines, since a time, at most `limit` bytes."""
 
     tail: int | None = None
     since: datetime | None = None
@@ -29,7 +29,7 @@ class Query(NamedTuple):
 
 
 def read(path: Path, query: Query) -> bytes:
-    """The part of a log that is there."""
+    """Return the selected part of a log."""
     try:
         with path.open("rb") as file:
             lines = _recent(file)
@@ -39,15 +39,15 @@ def read(path: Path, query: Query) -> bytes:
 
 
 async def follow(path: Path, query: Query, ended: asyncio.Event) -> AsyncIterator[bytes]:
-    """The log, and what is written to it until `ended` is set and everything was read."""
+    """Yield the selected part of a log, then what is written to it, until `ended` is set and everything is read."""
     changed, descriptor = _watch(path)
     loop = asyncio.get_running_loop()
     waiting = asyncio.create_task(ended.wait())
     try:
         with path.open("rb") as file:
             lines = _recent(file)
-            if found := _shown(_last(lines, query.tail), query):
-                yield found
+            if shown := _shown(_last(lines, query.tail), query):
+                yield shown
             pending = b""
             while True:
                 done = ended.is_set()
@@ -55,8 +55,8 @@ async def follow(path: Path, query: Query, ended: asyncio.Event) -> AsyncIterato
                 raw = file.read(_CHUNK)
                 if raw:
                     *whole, pending = (pending + raw).split(b"\n")
-                    if found := _shown((line + b"\n" for line in whole), query):
-                        yield found
+                    if shown := _shown((line + b"\n" for line in whole), query):
+                        yield shown
                 elif done:
                     return
                 else:
@@ -70,7 +70,7 @@ async def follow(path: Path, query: Query, ended: asyncio.Event) -> AsyncIterato
 
 
 def _recent(file: BinaryIO) -> list[bytes]:
-    """The last whole lines, `_RECENT` bytes of them at most; the file is then at what follows them."""
+    """Return the last complete lines, up to `_RECENT` bytes, and leave the file behind them."""
     start = max(0, os.fstat(file.fileno()).st_size - _RECENT)
     file.seek(start)
     raw = file.read(_RECENT)
@@ -81,7 +81,7 @@ def _recent(file: BinaryIO) -> list[bytes]:
 
 
 def _watch(path: Path) -> tuple[asyncio.Event, int]:
-    """An event that is set when the file grows (inotify(7)), and the descriptor to close."""
+    """Return an event that is set when the file grows (inotify(7)), and the descriptor to close."""
     descriptor = _LIBC.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
     if _LIBC.inotify_add_watch(descriptor, os.fsencode(path), _IN_MODIFY) < 0:
         error = ctypes.get_errno()
@@ -98,7 +98,7 @@ def _watch(path: Path) -> tuple[asyncio.Event, int]:
 
 
 def _last(lines: list[bytes], count: int | None) -> list[bytes]:
-    """The last `count` lines of output; one that was written in parts counts once."""
+    """Return the last `count` lines of output; a line in several parts counts once."""
     if count is None:
         return lines
     if count <= 0:
@@ -116,7 +116,8 @@ def _is_part(line: bytes) -> bool:
 
 
 def _shown(lines: Iterable[bytes], query: Query) -> bytes:
-    found: list[bytes] = []
+    """Return the text of the lines that the query selects, with their times if it asks for them."""
+    output: list[bytes] = []
     for line in lines:
         moment, _, rest = line.partition(b" ")
         _, _, rest = rest.partition(b" ")
@@ -125,14 +126,14 @@ def _shown(lines: Iterable[bytes], query: Query) -> bytes:
             continue
         if kind == b"P":
             text = text.removesuffix(b"\n")
-        found.append(moment.replace(b"+00:00", b"Z") + b" " + text if query.timestamps else text)
-    return b"".join(found)
+        output.append(moment.replace(b"+00:00", b"Z") + b" " + text if query.timestamps else text)
+    return b"".join(output)
 
 
 def _time(text: bytes) -> datetime:
-    """conmon writes nanoseconds, which are more than a `datetime` has."""
-    shown = text.decode(errors="replace")
-    head, _, tail = shown.partition(".")
+    """Parse a time of conmon, which has nanoseconds, to the microseconds of a `datetime`."""
+    decoded = text.decode(errors="replace")
+    head, _, tail = decoded.partition(".")
     digits = "".join(char for char in tail[:9] if is_digits(char))
     zone = tail[len(digits) :] or "Z"
     try:
