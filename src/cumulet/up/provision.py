@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import aiohttp
 
@@ -12,10 +11,10 @@ from cumulet.common.arm import ArmClient, ArmError
 from cumulet.common.config import Config
 from cumulet.common.entra import AuthenticationError, TokenSource, read_credential
 from cumulet.common.kubernetes import Client, KubernetesError
-from cumulet.common.kubernetes.client import Resource
+from cumulet.common.kubernetes.client import STORAGECLASSES
 from cumulet.common.kubernetes.kubeconfig import load_kubeconfig
+from cumulet.common.kubernetes.objects import StorageClass
 
-_STORAGE_CLASSES = Resource("storage.k8s.io", "v1", "storageclasses", "StorageClass", namespaced=False)
 #: Managed disks. A virtual node has none, so its pods' claims are never bound.
 _DISKS: dict[str, dict[str, str]] = {
     "default": {"storageclass.kubernetes.io/is-default-class": "true"},
@@ -53,16 +52,16 @@ async def _storage_classes(config: Config) -> None:
         await asyncio.gather(*(_ensure(client, _disk_class(name, notes)) for name, notes in _DISKS.items()))
 
 
-async def _ensure(client: Client, storage_class: dict[str, Any]) -> None:
+async def _ensure(client: Client, storage_class: StorageClass) -> None:
     try:
-        await client.create(_STORAGE_CLASSES, storage_class)
+        await client.create(STORAGECLASSES, storage_class)
     except (KubernetesError, aiohttp.ClientError) as error:
         if not isinstance(error, KubernetesError) or error.code != 409:  # it is there from an earlier start
             name = storage_class["metadata"]["name"]
             raise ProvisionError(f"the storage class {name} could not be made: {error}") from error
 
 
-def _disk_class(name: str, annotations: dict[str, str]) -> dict[str, Any]:
+def _disk_class(name: str, annotations: dict[str, str]) -> StorageClass:
     return {
         "metadata": {"name": name, "annotations": annotations},
         "provisioner": "disk.csi.azure.com",

@@ -22,6 +22,7 @@ from cumulet.common.kubernetes.objects import (
     Endpoints,
     EndpointSlice,
     Event,
+    Fields,
     HorizontalPodAutoscaler,
     Job,
     Lease,
@@ -247,6 +248,13 @@ class Client:
         metadata = obj["metadata"]
         path = resource.path(metadata.get("namespace"), metadata["name"], subresource)
         updated: T = await self.request("PUT", path, body=_typed(resource, obj))
+        return updated
+
+    async def update_status(self, resource: Resource[T], obj: T, status: Fields) -> T:
+        """Replace the `status` of an object. A stale `resourceVersion` is a conflict."""
+        metadata = obj["metadata"]
+        path = resource.path(metadata.get("namespace"), metadata["name"], "status")
+        updated: T = await self.request("PUT", path, body={**_typed(resource, obj), "status": status})
         return updated
 
     async def patch(
