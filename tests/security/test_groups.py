@@ -256,6 +256,12 @@ async def test_more_than_there_is_is_refused_in_azures_words(
     )
 
 
+async def test_a_subnet_is_named_by_its_resource_id(door: FrontDoor) -> None:
+    asked = with_value("subnetIds", [{"id": "/subscriptions/s/subnets/a"}])
+    answer = await door.call("PUT", "subnet", asked, status=400)
+    assert answer["error"]["target"] == "properties.subnetIds[0].id"
+
+
 @pytest.mark.parametrize(("limits", "code"), [
     ({"cpu": 0.4}, "ResourceLimitsLessThanRequests"), ({"memoryInGB": 0.4}, "ResourceLimitsLessThanRequests"),
     ({"cpu": 1e308}, "ContainerLimitGreaterThanContainerGroupTotalRequest"),
@@ -327,8 +333,8 @@ async def test_an_image_whose_configuration_is_none_says_so(
     ({"Cmd": ["/bin/true"], "User": "0:nobody"}, "unable to find group nobody"),
     ({"Cmd": ["/bin/true"], "User": "9" * 5000}, "unable to find user 999"),
     ({"Cmd": ["/bin/true"], "User": "\u0661"}, "unable to find user"),
-    ({"Cmd": ["/bin/true\0"]}, "a word has a NUL in it"),
-    ({"Cmd": ["/bin/true"], "Env": ["A=" + "b" * 200_000]}, "a word is longer than"),
+    ({"Cmd": ["/bin/true\0"]}, "a string contains a NUL"),
+    ({"Cmd": ["/bin/true"], "Env": ["A=" + "b" * 200_000]}, "a string is longer than"),
     ({"Cmd": ["/bin/true"], "Env": ["A=b"] * 20_000, "Labels": {}}, None),
     ({"Cmd": ["/bin/true"], "Env": [f"A{number}=" + "b" * 1000 for number in range(2000)]}, "larger than"),
     ({"Cmd": ["/bin/true"], "WorkingDir": "/proc/self/fd/7"}, "is not an absolute path outside /proc"),

@@ -362,7 +362,7 @@ async def _an_earlier_group_that_is_not_valid(room: RoomProcess, host_folder: Pa
             room.start()
             found = await door.until("hostile", is_over)
             (event,) = found["properties"]["instanceView"]["events"]
-            assert "was made by an earlier version and is not valid: The volume name" in event["message"]
+            assert "was created by an earlier version and is not valid: The volume name" in event["message"]
             assert found["properties"]["provisioningState"] == "Failed"
             await door.call("DELETE", "hostile")
             await door.call("GET", "hostile", status=404)

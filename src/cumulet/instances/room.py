@@ -1,4 +1,4 @@
-"""The room's life: take up every group that there was, serve the provider, leave the containers running."""
+"""Starts the room: resumes all groups and serves the provider. Containers keep running when it stops."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from cumulet.instances.provider.resources import Provider
 from cumulet.instances.provider.websockets import Streams
 from cumulet.instances.store.store import Store
 
-#: What is open to others than the front door: a stream has a name that cannot be guessed and asks for its password.
+#: Routes without the front door's certificate: a stream has an unguessable name, and demands its password.
 OPEN = HEALTH | {"/streams/{id}"}
 
 
 async def serve(room: Room) -> None:
-    """Serve until told to stop."""
+    """Serve until the room is stopped."""
     config = room.config
     store = Store(room.data_dir)
     store.open()
     trusted = ssl.create_default_context()
     trusted.load_verify_locations(config.ca_file)
-    # A registry is whatever a user names; ours is among them, on loopback.
+    # Users name registries; the installation's own is on loopback.
     registries = config.egress(reach_rooms=["registry"]).session(
         trusted,
         resolver=LoginServerResolver(config),

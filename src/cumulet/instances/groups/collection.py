@@ -1,4 +1,4 @@
-"""All groups of the room: made, found, put again, taken away; and a revision that grows with every change."""
+"""All container groups of the room: creation, update, deletion, and a revision that grows with every change."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from cumulet.instances.store.store import Store
 
 
 class Groups:
-    """By resource id, without case."""
+    """The groups by resource id, which is compared without case."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Groups:
         self._groups: dict[str, Group] = {}
         self._deleting: dict[str, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
-        # It begins anew with the process, at a number that no earlier process gave out.
+        # It starts at a number that no earlier process used.
         self.revision = int(asyncio.get_running_loop().time() * 1000)
         records = store.groups()
         self._network = Network(config, {record.status.ip for record in records if record.status.ip})
@@ -68,11 +68,11 @@ class Groups:
 
     @property
     def runtime(self) -> Runtime:
-        """What runs the containers."""
+        """The runtime of the containers."""
         return self._services.runtime
 
     async def open(self) -> None:
-        """Make the bridge and go on with every group that there was."""
+        """Create the bridge and resume all groups."""
         await self._network.open(
             {
                 record.status.ip: virtual_network(record.properties)
@@ -94,21 +94,21 @@ class Groups:
         return Group(record, Folders(self._folder / record.uid, self._before / record.uid), self._services)
 
     def close(self) -> None:
-        """This process ends; the containers run on."""
+        """Stop the tasks because this process ends; the containers continue to run."""
         for group in self._groups.values():
             group.detach()
         self._network.close()
 
     def all(self) -> list[Group]:
-        """Every group, those that are being deleted among them."""
+        """Return all groups, including those that are being deleted."""
         return list(self._groups.values())
 
     def find(self, resource_id: str) -> Group | None:
-        """A group, or `None` where there is none of that id."""
+        """Return the group of that id, or `None`."""
         return self._groups.get(ResourceId(resource_id).key)
 
     def get(self, resource_id: str) -> Group:
-        """A group. Raises `ArmError` `ResourceNotFound`."""
+        """Return the group of that id. Raises `ArmError` `ResourceNotFound`."""
         resource = ResourceId(resource_id)
         group = self.find(resource_id)
         if group is None:
@@ -123,9 +123,9 @@ class Groups:
     async def put(
         self, resource_id: str, location: str, tags: dict[str, str], properties: GroupProperties
     ) -> tuple[Group, bool]:
-        """Make a group, or give one new credentials and tags; and whether it is new.
+        """Create a group, or replace the credentials and tags of an existing one; return it, and whether it is new.
 
-        What runs is not changed in place: other properties of a group that is there must be the same. Raises `ArmError`.
+        Running containers are not changed in place: other properties must stay the same. Raises `ArmError`.
         """
         key = ResourceId(resource_id).key
         if key in self._deleting:
@@ -163,7 +163,7 @@ class Groups:
         return group, True
 
     def _new_uid(self) -> str:
-        """One that differs from all others also in what of it is in the names of containers."""
+        """Return a uid that is unique, also in the part that is in the ids of containers."""
         taken = {group.record.uid[:UID_PART] for group in self._groups.values()}
         while (uid := str(uuid.uuid4()))[:UID_PART] in taken:
             pass
@@ -176,9 +176,9 @@ class Groups:
         self._publish(group.record)
 
     async def delete(self, group: Group, grace: int) -> None:
-        """Take a group away, its containers given `grace` seconds to end; a second call can but shorten that.
+        """Delete a group; its containers have `grace` seconds to end. A second call can only shorten that.
 
-        It is carried on, within the same time, where this process ends meanwhile.
+        After a restart of the room the deletion continues, with the same deadline.
         """
         status = group.record.status
         by = clock.rfc3339_micro(clock.now() + timedelta(seconds=grace))
@@ -190,7 +190,7 @@ class Groups:
         await asyncio.shield(task)
 
     async def wait_for_change(self, since: int, seconds: float) -> None:
-        """Wait until anything is newer than a revision, at most that long."""
+        """Wait until the revision is greater than `since`, for at most `seconds`."""
         try:
             async with asyncio.timeout(seconds):
                 while self.revision <= since:
@@ -221,7 +221,7 @@ class Groups:
 
 
 def _fixed(properties: GroupProperties) -> object:
-    """What of a group cannot change while it is there; environment and mounts are those of a container's next start."""
+    """Return the properties that an update cannot change. Others, such as the environment, apply at the next start."""
 
     def fixed(containers: list[Container]) -> object:
         return [

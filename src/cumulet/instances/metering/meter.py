@@ -1,14 +1,14 @@
-"""The bill: from the start of a group's first pull to its stop, by the second, on what the group asked for.
+"""The usage records: from the start of a group's first pull to its stop, by the second, by the requested resources.
 
-A row is written when that begins and when it ends. In between the time is noted now and then, so that a crash is
-billed to the last time that the group was seen, and a group that is seen again goes on in the row that it had.
+A row is written at the start and at the stop. In between, a heartbeat updates it, so that a crash is billed up to the last
+heartbeat. A group that resumes continues its row.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from typing import Any
+from typing import Literal
 
 import msgspec
 
@@ -21,8 +21,24 @@ from cumulet.instances.store.store import Store
 _HEARTBEAT = 10.0
 
 
+class UsageRow(msgspec.Struct, frozen=True, rename="camel"):
+    """The usage of a group. `cost` is decimal, in `currency`; `start` and `end` are RFC 3339 times."""
+
+    name: str
+    seconds: int
+    vcpu_seconds: float
+    gb_seconds: float
+    cost: str
+    currency: str
+    state: Literal["running", "stopped", "interrupted"]
+    start: str = msgspec.field(name="from")
+    end: str = msgspec.field(name="to")
+    resource_group: str
+    tags: dict[str, str]
+
+
 class Meter:
-    """Writes and reads the ledger."""
+    """Writes and reads the usage records."""
 
     def __init__(self, store: Store, region: str) -> None:
         self._database = store.database
@@ -31,7 +47,7 @@ class Meter:
         self._running: set[str] = set()
 
     async def start(self, group: GroupRecord) -> None:
-        """The first pull of a group begins; one that is billed already goes on."""
+        """Start a group's record, or continue it."""
         self._running.add(group.uid)
         cpu, memory = billed(group.properties)
         now = clock.rfc3339_micro()
@@ -52,13 +68,13 @@ class Meter:
         )
 
     async def stop(self, uid: str) -> None:
-        """A group has stopped; a second word of it changes nothing."""
+        """Record the stop of a group; a second call has no effect."""
         self._running.discard(uid)
         now = clock.rfc3339_micro()
         await self._database.execute("UPDATE usage SET stopped = ? WHERE uid = ? AND stopped IS NULL", (now, uid))
 
     async def run(self) -> None:
-        """Note the time, until cancelled."""
+        """Write heartbeats until cancelled."""
         while True:
             await asyncio.sleep(_HEARTBEAT)
             for uid in [*self._running]:
@@ -66,8 +82,8 @@ class Meter:
                     "UPDATE usage SET heard = ? WHERE uid = ? AND stopped IS NULL", (clock.rfc3339_micro(), uid)
                 )
 
-    def rows(self) -> list[dict[str, Any]]:
-        """Every group that was ever billed, the oldest first."""
+    def rows(self) -> list[UsageRow]:
+        """Return a row for every group that was ever billed, the oldest first."""
         return [self._row(*row) for row in self._database.read("SELECT * FROM usage ORDER BY started")]
 
     def _row(
@@ -82,21 +98,21 @@ class Meter:
         started: str,
         heard: str,
         stopped: str | None,
-    ) -> dict[str, Any]:
+    ) -> UsageRow:
         end = stopped or (clock.rfc3339_micro() if uid in self._running else heard)
         seconds = max(1, math.ceil((clock.parse(end) - clock.parse(started)).total_seconds()))
         price = self._region.spot if spot else self._region.regular
         cost = seconds / 3600 * (vcpu * price.vcpu_hour + gb * price.gb_hour)
-        return {
-            "name": name,
-            "seconds": seconds,
-            "vcpuSeconds": round(seconds * vcpu, 2),
-            "gbSeconds": round(seconds * gb, 2),
-            "cost": f"{cost:.6f}",
-            "currency": self._currency,
-            "state": "stopped" if stopped else "running" if uid in self._running else "interrupted",
-            "from": clock.rfc3339(clock.parse(started)),
-            "to": clock.rfc3339(clock.parse(end)),
-            "resourceGroup": resource_group,
-            "tags": msgspec.json.decode(tags),
-        }
+        return UsageRow(
+            name=name,
+            seconds=seconds,
+            vcpu_seconds=round(seconds * vcpu, 2),
+            gb_seconds=round(seconds * gb, 2),
+            cost=f"{cost:.6f}",
+            currency=self._currency,
+            state="stopped" if stopped else "running" if uid in self._running else "interrupted",
+            start=clock.rfc3339(clock.parse(started)),
+            end=clock.rfc3339(clock.parse(end)),
+            resource_group=resource_group,
+            tags=msgspec.json.decode(tags),
+        )

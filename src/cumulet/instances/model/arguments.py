@@ -1,13 +1,13 @@
-"""The words that a process is started with, its command line and its environment, within what execve(2) takes."""
+"""The limits of execve(2) for the command line and the environment of a process."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 
-#: Bytes of one word with the NUL at its end (`MAX_ARG_STRLEN`).
+#: Bytes of one string with its final NUL (`MAX_ARG_STRLEN`).
 _LONGEST = 128 * 1024
-#: Bytes of all, each with its NUL and its pointer: half of what Linux allows where the stack may have 8 MiB.
+#: Bytes of all strings with their NULs and pointers: half of Linux's limit for a stack of 8 MiB.
 _LARGEST = 1024 * 1024
 _COUNT = 10_000
 _POINTER = 8
@@ -16,25 +16,25 @@ _NAME = re.compile(r"[ -<>-~]{1,1024}")
 
 
 class ArgumentsError(ValueError):
-    """The words are no command line or environment; the message says why, and has no value in it."""
+    """A command line or environment is not valid; the message has the reason, without values."""
 
 
-def check_arguments(words: Iterable[str]) -> None:
-    """Raises `ArgumentsError` where no process can be started with these words."""
+def check_arguments(strings: Iterable[str]) -> None:
+    """Raise `ArgumentsError` if no process can start with these strings."""
     count = size = 0
-    for count, word in enumerate(words, start=1):
-        length = len(word.encode()) + 1
-        if "\0" in word:
-            raise ArgumentsError("a word has a NUL in it")
+    for count, string in enumerate(strings, start=1):
+        length = len(string.encode()) + 1
+        if "\0" in string:
+            raise ArgumentsError("a string contains a NUL")
         if length > _LONGEST:
-            raise ArgumentsError(f"a word is longer than {_LONGEST - 1} bytes")
+            raise ArgumentsError(f"a string is longer than {_LONGEST - 1} bytes")
         size += length + _POINTER
         if size > _LARGEST:
             raise ArgumentsError(f"the command line and the environment are larger than {_LARGEST} bytes")
         if count > _COUNT:
-            raise ArgumentsError(f"the command line and the environment have more than {_COUNT} words")
+            raise ArgumentsError(f"the command line and the environment have more than {_COUNT} strings")
 
 
 def is_variable_name(name: str) -> bool:
-    """Whether a variable may have that name: printable ASCII without `=`, as Kubernetes has it."""
+    """Return whether a variable can have that name: printable ASCII without `=`, as in Kubernetes."""
     return _NAME.fullmatch(name) is not None

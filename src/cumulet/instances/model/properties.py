@@ -1,9 +1,9 @@
-"""A container group as it is asked for (REST reference 2023-05-01), with its defaults; `validation` says what is valid.
+"""The properties of a container group (REST reference 2023-05-01), with their defaults.
 
-Ours beside ACI's: `args` of a container, which follow `command` or, where that is absent, the image's entrypoint;
+Extensions to ACI's API: `args` of a container, which follow `command` or, without it, the image's entry point;
 `workingDir`, `subPath`, probes by TCP, an emptyDir in memory, a secret volume's `defaultMode`; `hostname`,
-`terminationGracePeriodSeconds` and `hostUsers` of a group: false asks for a user namespace, which it has anyway where
-this machine can; true is refused.
+`terminationGracePeriodSeconds` and `hostUsers` of a group. `hostUsers: false` demands a user namespace, which a group has by
+default if the machine supports it; `true` is refused.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 
 from cumulet.common.ascii import fold
+from cumulet.common.kubernetes.objects import Object
 
 #: Microsoft.Network's names: letters, digits, underscores, periods and hyphens, to 80 characters.
 _WORD = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,78}[A-Za-z0-9_])?"
-#: The id of a subnet, and in it that of its virtual network.
+#: The id of a subnet; the first group is the id of its virtual network.
 SUBNET = re.compile(
     r"(?ai:(/subscriptions/[0-9a-f-]{36}/resourceGroups/[-A-Za-z0-9_.()]{1,90}"
     rf"/providers/Microsoft\.Network/virtualNetworks/{_WORD})/subnets/{_WORD})"
@@ -25,7 +26,7 @@ SUBNET = re.compile(
 
 
 class _Base(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    #: Properties that Azure's schema has and no group here can have; they are refused by name.
+    #: Properties of Azure's schema that are not supported here, and refused by name.
     UNSUPPORTED: ClassVar[tuple[str, ...]] = ()
 
 
@@ -35,7 +36,7 @@ _PortNumber = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
 
 class Variable(_Base):
-    """An environment variable; a secure value is never shown."""
+    """An environment variable; a secure value is never returned."""
 
     UNSUPPORTED = ("secure_value_reference",)
 
@@ -46,7 +47,7 @@ class Variable(_Base):
 
     @property
     def text(self) -> str:
-        """Its value, secure or not."""
+        """The value, secure or not."""
         return self.secure_value if self.secure_value is not None else self.value or ""
 
 
@@ -68,7 +69,7 @@ class Amount(_Base):
 
 
 class Resources(_Base):
-    """What a container asks for, and what it may have at most."""
+    """The requests and limits of a container."""
 
     requests: Amount = msgspec.field(default_factory=Amount)
     limits: Amount | None = None
@@ -84,20 +85,20 @@ class Mount(_Base):
 
 
 class ExecAction(_Base):
-    """A command that succeeds where all is well."""
+    """A command; exit code 0 is success."""
 
     command: list[str] = []
 
 
 class HttpHeader(_Base):
-    """A header of a request."""
+    """A header of an HTTP request."""
 
     name: str
     value: str = ""
 
 
 class HttpGet(_Base):
-    """A page that answers 200 to 399 where all is well."""
+    """An HTTP request; a status from 200 to 399 is success."""
 
     port: _PortNumber
     path: str = "/"
@@ -106,13 +107,13 @@ class HttpGet(_Base):
 
 
 class TcpSocket(_Base):
-    """A port that can be connected to where all is well."""
+    """A TCP connection; an established one is success."""
 
     port: _PortNumber
 
 
 class Probe(_Base):
-    """When and how to ask whether all is well."""
+    """A probe of a container, and its schedule."""
 
     exec: ExecAction | None = None
     http_get: HttpGet | None = None
@@ -125,7 +126,7 @@ class Probe(_Base):
 
 
 class ContainerProperties(_Base):
-    """One container."""
+    """The properties of a container."""
 
     UNSUPPORTED = ("config_map",)
 
@@ -138,7 +139,7 @@ class ContainerProperties(_Base):
     volume_mounts: list[Mount] = []
     liveness_probe: Probe | None = None
     readiness_probe: Probe | None = None
-    security_context: dict[str, Any] | None = None
+    security_context: dict[str, object] | None = None
     working_dir: str | None = None
     config_map: Any = None
 
@@ -151,7 +152,7 @@ class Container(_Base):
 
 
 class Credential(_Base):
-    """Who pulls from a registry; the password is never shown."""
+    """The credential for a registry; the password is never returned."""
 
     UNSUPPORTED = ("identity", "identity_url", "password_reference")
 
@@ -164,13 +165,13 @@ class Credential(_Base):
 
 
 class EmptyDir(_Base):
-    """A folder that is empty at first, on disk or, with the medium `Memory`, in memory."""
+    """An initially empty folder, on disk or, with the medium `Memory`, in memory."""
 
     medium: Literal["", "Memory"] = ""
 
 
 class Volume(_Base):
-    """A volume of the group: `emptyDir`, `secret` (file name to base64), or one of those that are refused."""
+    """A volume of the group: `emptyDir`, `secret` (path to base64), or a type that is refused."""
 
     UNSUPPORTED = ("secret_reference",)
 
@@ -184,14 +185,14 @@ class Volume(_Base):
 
     @property
     def kind(self) -> str:
-        """Which of them it is."""
+        """The type of the volume."""
         return (
             "secret" if self.secret is not None else self.empty_dir.medium if self.empty_dir is not None else "none"
         )
 
 
 class IpAddress(_Base):
-    """The ports that are open, and how. The address is given, not chosen."""
+    """The open ports. The room allocates the address."""
 
     UNSUPPORTED = ("auto_generated_domain_name_label_scope",)
 
@@ -202,30 +203,30 @@ class IpAddress(_Base):
 
 
 class DnsConfig(_Base):
-    """Which servers names are looked up at, and how; domains and options are words with spaces between."""
+    """The DNS configuration; search domains and options are separated by spaces."""
 
     name_servers: list[str]
     search_domains: str | None = None
     options: str | None = None
 
     def lines(self) -> list[str]:
-        """As resolv.conf(5) has it."""
-        found = [f"nameserver {server}" for server in self.name_servers]
+        """Return the lines of resolv.conf(5)."""
+        lines = [f"nameserver {server}" for server in self.name_servers]
         for key, words in (("search", self.search_domains), ("options", self.options)):
             if words and words.strip(" "):
-                found.append(f"{key} {words.strip(' ')}")
-        return found
+                lines.append(f"{key} {words.strip(' ')}")
+        return lines
 
 
 class SubnetId(_Base):
-    """A subnet that the group is in."""
+    """A subnet of the group."""
 
     id: str
     name: str | None = None
 
 
 class GroupProperties(_Base):
-    """The whole group."""
+    """The properties of a group."""
 
     UNSUPPORTED = (
         "diagnostics",
@@ -263,21 +264,21 @@ class GroupProperties(_Base):
 
     @property
     def all_containers(self) -> list[Container]:
-        """Every container, those that run first at the front."""
+        """All containers, the init containers first."""
         return [*self.init_containers, *self.containers]
 
 
 def virtual_network(properties: GroupProperties) -> str | None:
-    """The id, in lower case, of the virtual network that the group is in; ids are compared without case."""
+    """Return the id of the group's virtual network in lower case, or `None`; ids are compared without case."""
     for subnet in properties.subnet_ids:
         if match := SUBNET.fullmatch(subnet.id):
             return fold(match[1])
     return None
 
 
-def shown(properties: GroupProperties) -> dict[str, Any]:
-    """The properties as they are answered: without passwords and secure values."""
-    document: dict[str, Any] = msgspec.to_builtins(properties)
+def shown(properties: GroupProperties) -> Object:
+    """Return the properties as JSON, without passwords, secure values and the content of secrets."""
+    document: Object = msgspec.to_builtins(properties)
     for credential in document.get("imageRegistryCredentials") or ():
         credential.pop("password", None)
     for container in [*(document.get("containers") or ()), *(document.get("initContainers") or ())]:

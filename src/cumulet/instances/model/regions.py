@@ -1,4 +1,4 @@
-"""What a region sells: prices, and the most that a group may ask for there (`prices.json`)."""
+"""The prices of regions, and the most that one group can request there (`prices.json`)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import msgspec
 
 
 class Price(msgspec.Struct, frozen=True, rename="camel"):
-    """By the hour, in the sheet's currency."""
+    """Prices per hour, in the currency of the sheet."""
 
     vcpu_hour: float
     gb_hour: float
 
 
 class Maximum(msgspec.Struct, frozen=True):
-    """The most that one group may ask for: vCPUs and decimal gigabytes."""
+    """The most that one group can request: vCPUs and decimal gigabytes."""
 
     vcpu: float
     gb: float
@@ -31,18 +31,18 @@ class Region(msgspec.Struct, frozen=True):
 
 
 class Sheet(msgspec.Struct, frozen=True):
-    """All regions."""
+    """The prices and limits of all regions."""
 
     source: str
     currency: str
     regions: dict[str, Region]
 
     def region(self, name: str) -> Region:
-        """A region; one that is not on the sheet is like the first."""
+        """Return a region; an unknown one is like the first."""
         return self.regions.get(name) or next(iter(self.regions.values()))
 
 
 @functools.cache
 def sheet() -> Sheet:
-    """The sheet that this version has."""
+    """Return the sheet of this version."""
     return msgspec.json.decode(resources.files(__package__).joinpath("prices.json").read_bytes(), type=Sheet)

@@ -151,7 +151,7 @@ def remove_tables(config: Config) -> list[str]:
 
 
 def group_rules(config: Config, members: Sequence[Member]) -> str:
-    """The script that makes the bridge table what it is for these groups, in one transaction."""
+    """Return the nft script that replaces the bridge table for these groups in one transaction."""
     pods = ipaddress.IPv4Network(config.pod_cidr)
     numbers = {name: number for number, name in enumerate(sorted({m.network for m in members if m.network}), 1)}
     links = {member: link_name(config, member.address) for member in members}
@@ -194,7 +194,7 @@ table {table} {{
 
 
 def machine_rules(config: Config) -> str:
-    """The script that makes the ip table: connections of groups to this machine, and of other bridges to groups."""
+    """Return the nft script that replaces the ip table: connections of groups to this machine, and of other bridges to groups."""
     gateway = ipaddress.IPv4Network(config.pod_cidr).network_address + 1
     table, bridge = f"ip {table_name(config)}", f'"{bridge_name(config)}"'
     return f"""

@@ -7,12 +7,12 @@ import msgspec
 from cumulet.common import clock
 from cumulet.instances.model.properties import GroupProperties
 
-#: How many events of a container are kept.
+#: The number of events that are kept, of a container and of a group.
 _EVENTS = 50
 
 
 class State(msgspec.Struct, rename="camel", omit_defaults=True):
-    """One state of a container, as `instanceView` has it."""
+    """One state of a container, as in `instanceView`."""
 
     state: str
     detail_status: str = ""
@@ -22,14 +22,14 @@ class State(msgspec.Struct, rename="camel", omit_defaults=True):
 
     @property
     def lived(self) -> float:
-        """Seconds from the start to the end, where both are known."""
+        """The seconds from start to end, 0 unless both are known."""
         if not self.start_time or not self.finish_time:
             return 0.0
         return (clock.parse(self.finish_time) - clock.parse(self.start_time)).total_seconds()
 
 
 class Event(msgspec.Struct, rename="camel"):
-    """Something that happened to a container, and how often."""
+    """An event, and the number of times it happened."""
 
     name: str
     message: str
@@ -40,7 +40,7 @@ class Event(msgspec.Struct, rename="camel"):
 
 
 class ContainerStatus(msgspec.Struct, rename="camel"):
-    """What became of a container. `attempt` counts its starts and names its files; `ready` is the probe's word."""
+    """The status of a container. `attempt` counts its starts; `ready` is the result of the readiness probe."""
 
     restart_count: int = 0
     current_state: State = msgspec.field(default_factory=lambda: State("Waiting"))
@@ -49,11 +49,11 @@ class ContainerStatus(msgspec.Struct, rename="camel"):
     ready: bool = False
     image_id: str = ""
     attempt: int = 0
-    #: Whether the newest attempt's files are at the container's number; an earlier version had them at its name.
+    #: Whether the folder of the newest attempt is named by the container's number; earlier versions used its name.
     numbered: bool = False
 
     def add_event(self, name: str, message: str, *, warning: bool = False) -> None:
-        """Add an event, or count one that came before; of many the last ones are kept."""
+        """Add an event, or count a repeated one; the newest events are kept."""
         _add_event(self.events, name, message, warning)
 
 
@@ -69,9 +69,9 @@ def _add_event(events: list[Event], name: str, message: str, warning: bool) -> N
 
 
 class GroupStatus(msgspec.Struct, rename="camel"):
-    """What became of a group. `delete_by` is when its containers' grace is over, once it is being deleted.
+    """The status of a group. `delete_by` is the end of its containers' grace period while it is being deleted.
 
-    `ids` is the first id of the range that its user namespace has, 0 without one, as groups of earlier versions are.
+    `ids` is the first id of its user namespace, 0 without one, as in groups of earlier versions.
     """
 
     state: str = "Pending"
@@ -83,14 +83,14 @@ class GroupStatus(msgspec.Struct, rename="camel"):
     events: list[Event] = []
 
     def add_event(self, name: str, message: str, *, warning: bool = False) -> None:
-        """Add an event of the whole group, or count one that came before; of many the last ones are kept."""
+        """Add an event of the whole group, or count a repeated one; the newest events are kept."""
         _add_event(self.events, name, message, warning)
 
 
 class GroupRecord(msgspec.Struct):
-    """A group; `uid` names it on this machine, `key` is its resource id in lower case.
+    """A group. `uid` identifies it on this machine, `key` is its resource id in lower case.
 
-    `flaw` says why a group that an earlier version took is not valid any more.
+    `flaw` is the reason why a group of an earlier version is not valid any more.
     """
 
     uid: str

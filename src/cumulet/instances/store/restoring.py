@@ -1,12 +1,11 @@
-"""Groups that an earlier version took and stored: read again, and checked again by today's rules."""
+"""Checks stored groups, which earlier versions may have accepted by other rules."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import msgspec
 
 from cumulet.common.arm import ArmError
+from cumulet.common.kubernetes.objects import Object
 from cumulet.instances.model.properties import Container, ContainerProperties, EmptyDir, GroupProperties
 from cumulet.instances.security.context import stored
 from cumulet.instances.validation import amounts
@@ -14,20 +13,22 @@ from cumulet.instances.validation.group import check_group
 from cumulet.instances.validation.text import NAME
 
 
-def restore(group: str, document: dict[str, Any]) -> tuple[GroupProperties, str | None]:
-    """The properties of a stored group, and what is wrong with them; of those that are wrong only the names are kept."""
+def restore(group: str, document: Object) -> tuple[GroupProperties, str | None]:
+    """Return the properties of a stored group and, if they are not valid, the reason; then only names are kept."""
     try:
         properties = msgspec.convert(_without_ignored(document), GroupProperties)
         check_group(group, properties)
         amounts.check_numbers(group, properties)
     except (msgspec.ValidationError, ArmError) as error:
-        flaw = f"The container group was made by an earlier version and is not valid: {error} Delete it and make it again."
+        flaw = (
+            f"The container group was created by an earlier version and is not valid: {error} Delete and recreate it."
+        )
         return _names_only(document), flaw
     return properties, None
 
 
-def _without_ignored(document: dict[str, Any]) -> dict[str, Any]:
-    """Without what earlier versions took and did not look at."""
+def _without_ignored(document: Object) -> Object:
+    """Remove the properties that earlier versions accepted and ignored."""
     known = {field.encode_name for field in msgspec.structs.fields(EmptyDir)}
     for container in [*document.get("initContainers", ()), *document.get("containers", ())]:
         context = stored(container["properties"].get("securityContext"))
@@ -40,7 +41,7 @@ def _without_ignored(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-def _names_only(document: dict[str, Any]) -> GroupProperties:
+def _names_only(document: Object) -> GroupProperties:
     def containers(kind: str) -> list[Container]:
         return [
             Container(name=item["name"], properties=ContainerProperties(image=item["properties"]["image"]))

@@ -1,9 +1,8 @@
-"""The groups and what became of them, in one SQL file. What a group asks for is sealed: it has passwords in it."""
+"""The database of container groups. Properties are encrypted, because they contain passwords."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from cryptography.fernet import Fernet
@@ -29,7 +28,7 @@ _MIGRATIONS = [
 
 
 class Store:
-    """Reads everything once at the start; each change is durable when it returns."""
+    """Reads all groups once at the start. A change is durable when its method returns."""
 
     def __init__(self, folder: Path) -> None:
         self.database = Database(folder / "instances.db", _MIGRATIONS)
@@ -39,25 +38,25 @@ class Store:
         self._seal = Fernet(key_file.read_bytes())
 
     def open(self) -> None:
-        """Open the file."""
+        """Open the database."""
         self.database.open()
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the database."""
         self.database.close()
 
     def groups(self) -> list[GroupRecord]:
-        """Every group."""
-        found = []
+        """Return all groups."""
+        records = []
         for uid, key, id_, location, tags, sealed, status in self.database.read("SELECT * FROM container_group"):
             properties, flaw = restore(id_.rsplit("/", 1)[-1], msgspec.json.decode(self._seal.decrypt(sealed)))
             decoded = msgspec.json.decode(status, type=GroupStatus)
-            found.append(GroupRecord(uid, key, id_, location, msgspec.json.decode(tags), properties, decoded, flaw))
-        return found
+            records.append(GroupRecord(uid, key, id_, location, msgspec.json.decode(tags), properties, decoded, flaw))
+        return records
 
     async def put(self, group: GroupRecord) -> None:
         """Add or replace a group."""
-        values: tuple[Any, ...] = (
+        values = (
             group.uid,
             group.key,
             group.id,
@@ -69,11 +68,11 @@ class Store:
         await self.database.execute("INSERT OR REPLACE INTO container_group VALUES (?, ?, ?, ?, ?, ?, ?)", values)
 
     async def put_status(self, group: GroupRecord) -> None:
-        """Write what became of a group."""
+        """Write the status of a group."""
         await self.database.execute(
             "UPDATE container_group SET status = ? WHERE uid = ?", (msgspec.json.encode(group.status), group.uid)
         )
 
     async def remove(self, uid: str) -> None:
-        """Forget a group; its bill stays."""
+        """Delete a group; its usage record stays."""
         await self.database.execute("DELETE FROM container_group WHERE uid = ?", (uid,))

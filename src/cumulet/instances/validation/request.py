@@ -1,14 +1,12 @@
-"""What a container group may ask for: every string and number of a PUT is checked here, before anything is made of it.
+"""Parses the body of a request: no unknown, read-only or unsupported property is left.
 
-Errors have ARM's form; `target` is the path of the property. Where Azure Container Instances has words for a refusal
-they are used.
+Errors have ARM's form, and Azure Container Instances' messages if there are any; `target` is the path of the property.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -28,8 +26,8 @@ _GROUP_READ_ONLY = ("provisioningState", "instanceView", "isCreatedFromStandbyPo
 _ADDRESS_READ_ONLY = ("ip", "fqdn")
 
 
-def parse_group(group: str, location: str, body: dict[str, Any], maximum: Maximum) -> GroupProperties:
-    """The properties in a request. Raises `ArmError` that names the property and what is wrong with it."""
+def parse_group(group: str, location: str, body: Mapping[str, object], maximum: Maximum) -> GroupProperties:
+    """Return the properties in a request. Raises `ArmError` with the property and the reason."""
     _check_resource(group, body)
     try:
         properties = msgspec.convert(_settable(body.get("properties")), GroupProperties)
@@ -44,14 +42,14 @@ def parse_group(group: str, location: str, body: dict[str, Any], maximum: Maximu
 
 
 def check_name(name: str) -> None:
-    """Raises `ArmError` 400 unless a group may have that name, in letters of either case."""
+    """Raise `ArmError` 400 unless a group can have that name, in letters of either case."""
     if not NAME.fullmatch(fold(name)):
         raise ArmError(
             400, "InvalidContainerGroupName", f"The container group name '{quoted(name)}' is invalid.", target="name"
         )
 
 
-def _check_resource(group: str, body: dict[str, Any]) -> None:
+def _check_resource(group: str, body: Mapping[str, object]) -> None:
     for name, value in body.items():
         if name in _RESOURCE_UNSUPPORTED:
             if value and value != {"type": "None"}:
@@ -60,29 +58,30 @@ def _check_resource(group: str, body: dict[str, Any]) -> None:
             raise invalid(quoted(name), f"The property '{quoted(name)}' is not a property of a container group.")
 
 
-def _settable(properties: Any) -> Any:
-    """Properties without those that a client that puts what it got sends back, and without nulls, which are absent."""
-    found = _present(properties)
-    if isinstance(found, dict):
-        found = _without(found, _GROUP_READ_ONLY)
-        if isinstance(found.get("ipAddress"), dict):
-            found["ipAddress"] = _without(found["ipAddress"], _ADDRESS_READ_ONLY)
-        for kind in ("containers", "initContainers"):
-            for container in found[kind] if isinstance(found.get(kind), list) else ():
-                if isinstance(container, dict) and isinstance(container.get("properties"), dict):
-                    container["properties"] = _without(container["properties"], ("instanceView",))
-    return found
+def _settable(properties: object) -> object:
+    """Remove read-only properties, which clients send back after a GET, and nulls, which mean absent."""
+    present = _present(properties)
+    if not isinstance(present, dict):
+        return present
+    settable = _without(present, _GROUP_READ_ONLY)
+    if isinstance(address := settable.get("ipAddress"), dict):
+        settable["ipAddress"] = _without(address, _ADDRESS_READ_ONLY)
+    for kind in ("containers", "initContainers"):
+        for container in containers if isinstance(containers := settable.get(kind), list) else ():
+            if isinstance(container, dict) and isinstance(container.get("properties"), dict):
+                container["properties"] = _without(container["properties"], ("instanceView",))
+    return settable
 
 
-def _without(document: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+def _without(document: Mapping[str, object], names: Sequence[str]) -> dict[str, object]:
     return {name: value for name, value in document.items() if name not in names}
 
 
-def _present(value: Any) -> Any:
-    """A copy without nulls. Raises `ArmError` where there is more in it than any group has."""
+def _present(value: object) -> object:
+    """Return a copy without nulls. Raises `ArmError` for more values than any group has."""
     left = _VALUES
 
-    def copy(value: Any) -> Any:
+    def copy(value: object) -> object:
         nonlocal left
         if not isinstance(value, (dict, list)):
             return value
@@ -113,7 +112,7 @@ def _refuse_unsupported(group: str, value: msgspec.Struct, path: str) -> None:
 
 @functools.cache
 def _fields(kind: type[msgspec.Struct]) -> tuple[tuple[str, str, bool], ...]:
-    """The name, the name in JSON, and whether it is unsupported, of each field that may have or be a structure."""
+    """Return the fields that can be structures: name, name in JSON, and whether the field is unsupported."""
     plain = (str, int, bool, float)
     unsupported = getattr(kind, "UNSUPPORTED", ())
     return tuple(
@@ -127,6 +126,6 @@ def _unsupported(group: str, path: str) -> ArmError:
     return ArmError(
         400,
         "UnsupportedProperty",
-        f"The property '{path}' of container group '{group}' is not supported here: remove it.",
+        f"The property '{path}' of container group '{group}' is not supported: remove it.",
         target=path,
     )
