@@ -1,7 +1,7 @@
-"""Reading a tar archive as it comes (POSIX.1-2017 pax and ustar, GNU's long names), for layers from strangers.
+"""Reads untrusted tar archives as streams (POSIX.1-2017 pax and ustar, GNU's long names).
 
-The standard library's reader believes the sizes in extended headers and unfolds sparse files. Here the extended headers of an
-entry and of an archive are bounded, and a sparse file is refused: time and memory grow with the length of the archive only.
+The standard library's reader trusts the sizes in extended headers and expands sparse files. Here, extended headers are
+bounded and sparse files are refused, so that time and memory grow only with the length of the archive.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 _BLOCK = 512
-#: Bytes of the extended headers of one entry, and of a whole archive: long names and attributes, with much to spare.
+#: Bytes of the extended headers of one entry, and of a whole archive.
 _HEADER_LIMIT = 1024 * 1024
 _HEADERS_LIMIT = 256 * 1024 * 1024
-#: Records of one extended header, and bytes of an entry's attributes, as many as Linux takes for one.
+#: Records of one extended header, and bytes of an entry's attributes: Linux's limit for one attribute.
 _RECORDS = 1000
 _ATTRIBUTES_LIMIT = 64 * 1024
 _PAX, _PAX_GLOBAL = b"x", b"g"
 _GNU_SPARSE, _ATTRIBUTE = "GNU.sparse.", "SCHILY.xattr."
-#: What a header of the whole archive may not set for every entry.
+#: Keys that a global header must not set.
 _OF_ONE_ENTRY = ("path", "linkpath", "size", _GNU_SPARSE, _ATTRIBUTE)
-#: What it may set and is read; the rest, such as a comment, says nothing about files.
+#: Keys of a global header that are used; others, such as a comment, do not concern files.
 _OF_EVERY_ENTRY = ("uid", "gid", "mtime")
 _INTEGER = re.compile(rb"[0-9]{1,20}")
 _TIME = re.compile(rb"-?[0-9]{1,20}(?:\.[0-9]{1,20})?")
-#: The last user and group; the one above means "as it is" to `chown`.
+#: The last user and group id; the next one means "unchanged" to chown(2).
 _LAST_ID = 2**32 - 2
 
 Read = Callable[[int], bytes]
 
 
 class TarError(Exception):
-    """The archive is not one, or has what is not read; the message says what."""
+    """The archive is not valid, or uses an unsupported feature."""
 
 
 class Entry(NamedTuple):
@@ -55,9 +55,9 @@ class Archive:
 
     def __init__(self, read: Read) -> None:
         self._read = read
-        self._left = 0  # of the body of the current entry
+        self._left = 0  # bytes of the current entry's body
         self._padding = 0
-        self._extended = 0  # bytes of extended headers so far
+        self._extended = 0  # bytes of extended headers
 
     def __iter__(self) -> Iterator[Entry]:
         extended: dict[str, bytes] = {}
@@ -81,7 +81,7 @@ class Archive:
                 before = self._extended
 
     def body(self, most: int) -> bytes:
-        """The next bytes of the current entry, at most so many; none at its end."""
+        """Return the next bytes of the current entry, at most `most`; none at its end."""
         data = self._read(min(most, self._left))
         if not data and self._left:
             raise TarError("the archive ends within an entry")
@@ -94,7 +94,7 @@ class Archive:
 
     def _header(self) -> tarfile.TarInfo | None:
         while self.body(_BLOCK * 128):
-            pass  # what nobody asked for
+            pass  # skip the rest of the body
         self._read(self._padding)
         self._padding = 0
         block = self._read(_BLOCK)
@@ -109,17 +109,17 @@ class Archive:
         return header
 
     def _extension(self, header: tarfile.TarInfo, before: int) -> bytes:
-        """An extended header; `before` counts those of the entries that came before this one."""
+        """Return an extended header; `before` counts the bytes of those of earlier entries."""
         self._extended += _BLOCK + header.size
         if self._extended - before > _HEADER_LIMIT:
             raise TarError(f"the extended headers of an entry are larger than {_HEADER_LIMIT} bytes")
         if self._extended > _HEADERS_LIMIT:
             raise TarError(f"the extended headers are larger than {_HEADERS_LIMIT} bytes")
         self._begin(header.size)
-        found = self.body(header.size) if header.size else b""
-        if len(found) < header.size:
+        content = self.body(header.size) if header.size else b""
+        if len(content) < header.size:
             raise TarError("the archive ends within an entry")
-        return found
+        return content
 
 
 def _entry(header: tarfile.TarInfo, extended: dict[str, bytes]) -> Entry:
@@ -130,10 +130,10 @@ def _entry(header: tarfile.TarInfo, extended: dict[str, bytes]) -> Entry:
         return extended[key].decode("utf-8", "surrogateescape") if key in extended else default
 
     def number(key: str, default: int, last: int) -> int:
-        found = _number(key, extended[key], _INTEGER) if key in extended else default
-        if not 0 <= found <= last:
-            raise TarError(f"the entry {header.name!r} has the {key} {found}, which is out of range")
-        return int(found)
+        value = _number(key, extended[key], _INTEGER) if key in extended else default
+        if not 0 <= value <= last:
+            raise TarError(f"the entry {header.name!r} has the {key} {value}, which is out of range")
+        return int(value)
 
     size = number("size", header.size, 2**63 - 1)
     uid, gid = number("uid", header.uid, _LAST_ID), number("gid", header.gid, _LAST_ID)
@@ -158,7 +158,7 @@ def _entry(header: tarfile.TarInfo, extended: dict[str, bytes]) -> Entry:
         uid=uid,
         gid=gid,
         time=time,
-        # A link may tell the size of what it links to, without having a body (POSIX: "shall be ignored").
+        # A link can have the size of its target, but has no body (POSIX: "shall be ignored").
         size=size if with_body else 0,
         attributes=attributes,
     )
@@ -171,7 +171,7 @@ def _number(key: str, value: bytes, grammar: re.Pattern[bytes]) -> float:
 
 
 def _of_all(records: dict[str, bytes]) -> dict[str, bytes]:
-    """What a header sets for every entry that follows."""
+    """Return the values that a global header sets for all later entries."""
     for key in records:
         if key.startswith(_OF_ONE_ENTRY):
             raise TarError(f"the archive sets {key[:100]!r} for all its entries, which is not supported")
@@ -179,8 +179,8 @@ def _of_all(records: dict[str, bytes]) -> dict[str, bytes]:
 
 
 def _records(raw: bytes) -> dict[str, bytes]:
-    """The records of a pax header: `<length> <key>=<value>\\n`."""
-    found: dict[str, bytes] = {}
+    """Parse the records of a pax header: `<length> <key>=<value>\\n`."""
+    records: dict[str, bytes] = {}
     start, count = 0, 0
     while start < len(raw):
         count += 1
@@ -192,6 +192,6 @@ def _records(raw: bytes) -> dict[str, bytes]:
         key, separator, value = raw[space + 1 : end].partition(b"=")
         if end > len(raw) or end <= space or not separator or not value.endswith(b"\n"):
             raise TarError("an extended header is not valid")
-        found[key.decode("utf-8", "surrogateescape")] = value[:-1]
+        records[key.decode("utf-8", "surrogateescape")] = value[:-1]
         start = end
-    return found
+    return records

@@ -1,8 +1,7 @@
-"""Unpacking layers (OCI Image Specification 1.1, "Image Layer Filesystem Changeset") where nothing can get out.
+"""Unpacks untrusted layers (OCI Image Specification 1.1, "Image Layer Filesystem Changeset").
 
-Every step of a path is opened beneath the layer's root without following links, so that no name, no link and no order
-of entries reaches outside. Whiteouts become overlayfs's own. Devices are left out: the runtime makes those that are
-allowed.
+Every step of a path is opened beneath the layer's root without following links, so that no name, link or order of entries
+reaches outside. Whiteouts become those of overlayfs. Devices are skipped: the runtime creates the allowed ones.
 """
 
 from __future__ import annotations
@@ -24,24 +23,24 @@ from cumulet.instances.images.tar import Archive, Entry, TarError
 _OPAQUE = ".wh..wh..opq"
 _WHITEOUT = ".wh."
 _CHUNK = 1024 * 1024
-#: Files and folders of an image, and folders that are opened on the way to them.
+#: Files and folders of an image, and steps of the paths to them.
 _FILES = 500_000
 _STEPS = 10_000_000
-#: Members of a gzip stream: some tools write one for each file. An empty member is nobody's.
+#: Members of a gzip stream, which some tools write for each file, and empty members.
 _MEMBERS, _EMPTY_MEMBERS = 1_000_000, 1000
-#: Bytes that are given to a new gzip member first; each further piece is twice as large.
+#: Bytes of the first piece that a new gzip member gets; each further piece is twice as large.
 _FIRST_PIECE = 512
-#: Folders in one another; a tree may be removed by recursion.
+#: Nested folders, because a tree may be removed by recursion.
 _DEPTH = 255
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 
 
 class LayerError(Exception):
-    """The archive is not one, or wants what no layer may."""
+    """The layer is not valid or exceeds a limit."""
 
 
 class Budget:
-    """What the layers of one image may still take, all together. Its methods raise `LayerError`."""
+    """The limits of all layers of an image together. The methods raise `LayerError` above a limit."""
 
     def __init__(self, limit: int, files: int = _FILES) -> None:
         self._lock = threading.Lock()
@@ -64,7 +63,7 @@ class Budget:
             raise LayerError(f"the image has more than {self._most_files} files and folders")
 
     def add_steps(self, count: int) -> None:
-        """Count folders that are opened on the way to a file."""
+        """Count the steps of a path."""
         with self._lock:
             self._steps += count
         if self._steps > _STEPS:
@@ -72,7 +71,7 @@ class Budget:
 
 
 class _Inflated:
-    """The bytes of a tar archive, decompressed piece by piece, counted, with their digest (the `diff_id`)."""
+    """A tar archive, decompressed in pieces, with its size and digest (the `diff_id`)."""
 
     def __init__(self, source: Callable[[], bytes], algorithm: str, budget: Budget) -> None:
         self._source = source
@@ -93,15 +92,15 @@ class _Inflated:
 
     @property
     def size(self) -> int:
-        """Unpacked bytes so far."""
+        """The number of unpacked bytes."""
         return self._size
 
     def digest(self) -> Digest:
-        """The digest of what was unpacked."""
+        """Return the digest of the unpacked bytes."""
         return Digest(f"{self._digest.name}:{self._digest.hexdigest()}")
 
     def read(self, size: int) -> bytes:
-        """Exactly `size` bytes, fewer only at the end."""
+        """Return exactly `size` bytes, fewer only at the end."""
         if size <= len(self._buffer):
             found, self._buffer = self._buffer[:size], self._buffer[size:]
             return bytes(found)
@@ -135,16 +134,16 @@ class _Inflated:
         return found
 
     def _inflated(self, inflate: zlib._Decompress) -> bytes:
-        """What the next piece unpacks to, at most `_CHUNK` bytes: some unpack to a thousand times their size.
+        """Decompress the next piece, to at most `_CHUNK` bytes: the ratio can be a thousand.
 
-        zlib copies what it was given and does not use: what follows the end of a member. Members may be of a few bytes, so
-        a new one is given little, and more the longer it goes on. What is copied stays a few times what is read.
+        zlib copies the input behind the end of a member. Members can have a few bytes, so a new one gets a small piece, and
+        then larger ones. That bounds the copies to a few times the input.
         """
         if inflate.eof:
             inflate = self._inflate = self._next_member()
-        given = self._raw[: self._piece]
-        found = inflate.decompress(given, _CHUNK)
-        self._raw = self._raw[len(given) - len(inflate.unconsumed_tail) - len(inflate.unused_data) :]
+        piece = self._raw[: self._piece]
+        found = inflate.decompress(piece, _CHUNK)
+        self._raw = self._raw[len(piece) - len(inflate.unconsumed_tail) - len(inflate.unused_data) :]
         self._piece = min(2 * self._piece, _CHUNK)
         self._member_is_empty = self._member_is_empty and not found
         return found
@@ -160,9 +159,9 @@ class _Inflated:
 
 
 def unpack(source: Callable[[], bytes], root: Path, diff_id: Digest, budget: Budget) -> int:
-    """Unpack a layer into `root`, which must be empty, and check its `diff_id`; the bytes. Raises `LayerError`.
+    """Unpack a layer into the empty folder `root`, verify its `diff_id`, and return its bytes. Raises `LayerError`.
 
-    `source` gives the next piece of the archive, as it is or gzipped, and nothing at its end.
+    `source` returns the next piece of the archive, plain or gzipped, and nothing at its end.
     """
     anchor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -171,7 +170,7 @@ def unpack(source: Callable[[], bytes], root: Path, diff_id: Digest, budget: Bud
         for entry in archive:
             _place(archive, entry, anchor, budget)
         while stream.read(_CHUNK):
-            pass  # what is behind the last entry belongs to the digest too
+            pass  # the digest includes what follows the last entry
     except (TarError, zlib.error, OSError, OverflowError, ValueError) as error:
         raise LayerError(f"the layer cannot be unpacked: {error}") from error
     finally:
@@ -203,7 +202,7 @@ def _place(archive: Archive, entry: Entry, anchor: int, budget: Budget) -> None:
 
 
 def _parts(path: str) -> list[str]:
-    """The steps of a path beneath the root."""
+    """Return the steps of a path beneath the root. Raises `LayerError`."""
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if ".." in parts:
         raise LayerError(f"the layer has a path outside its root: {path[:200]!r}")
@@ -214,7 +213,7 @@ def _parts(path: str) -> list[str]:
 
 @contextlib.contextmanager
 def _parent(anchor: int, parts: list[str], budget: Budget) -> Iterator[int]:
-    """The folder of an entry, made where it is missing; a link on the way is not followed."""
+    """Yield a descriptor of an entry's folder, which is created if missing; links are not followed."""
     budget.add_steps(len(parts))
     current = os.dup(anchor)
     try:
@@ -256,7 +255,7 @@ def _make(archive: Archive, entry: Entry, anchor: int, parent: int, name: str, b
     if kind != tarfile.SYMTYPE:
         descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=parent)
         try:
-            os.fchmod(descriptor, entry.mode)  # after the owner, whose change takes the setuid bit away
+            os.fchmod(descriptor, entry.mode)  # after chown, which clears the setuid bit
             _set_attributes(descriptor, entry)
         finally:
             os.close(descriptor)
@@ -294,13 +293,13 @@ def _hard_link(entry: Entry, anchor: int, parent: int, name: str, budget: Budget
 
 def _set_attributes(descriptor: int, entry: Entry) -> None:
     for key, value in entry.attributes.items():
-        # Only what a program needs to run with; `trusted` would be an order to overlayfs.
+        # Only attributes that programs use: overlayfs interprets those in `trusted`.
         if key == "security.capability" or key.startswith("user."):
             os.setxattr(descriptor, key, value)
 
 
 def _clear(parent: int, name: str) -> None:
-    """An entry replaces what an earlier one of that name made."""
+    """Remove the file of an earlier entry of that name. Raises `LayerError` for a folder."""
     try:
         found = os.stat(name, dir_fd=parent, follow_symlinks=False)
     except FileNotFoundError:

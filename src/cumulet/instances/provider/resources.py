@@ -1,17 +1,17 @@
 """The resource provider `Microsoft.ContainerInstance` (REST reference 2023-05-01).
 
-Ours beside ACI's, for a virtual node that wants more than ACI gives; a client that does not ask for it sees none of it:
-`GET …/containerGroups?watch=true&since=N` answers when something is newer than revision N, at the latest after 25 s, with
-`instanceView`s and the new `revision`; `DELETE …?gracePeriodSeconds=N`; logs with `follow`, `previous`, `sinceSeconds`
-and `limitBytes`, answered as plain text where `stream=true`; `exec` with a list as `command` and `protocol`
-`v5.channel.k8s.io`; and `locations/{l}/usageDetails`, the bill.
+Extensions to ACI's API, for the virtual node; other clients are not affected. `GET …/containerGroups?watch=true&since=N`
+returns when the revision is greater than N, at the latest after 25 s, with `instanceView`s and the new `revision`.
+`DELETE …?gracePeriodSeconds=N`. Logs with `follow`, `previous`, `sinceSeconds` and `limitBytes`, as plain text with
+`stream=true`. `exec` with a list as `command` and the `protocol` `v5.channel.k8s.io`. `locations/{l}/usageDetails`
+returns the usage records.
 """
 
 from __future__ import annotations
 
 import uuid
-from datetime import timedelta
-from typing import Any
+from collections.abc import Mapping
+from datetime import datetime, timedelta
 from urllib.parse import quote
 
 import msgspec
@@ -20,6 +20,7 @@ from aiohttp import web
 from cumulet.common import clock
 from cumulet.common.arm import ArmError, fixed, front_door_url, json_response, read_json, read_tags
 from cumulet.common.ascii import fold, is_digits
+from cumulet.common.kubernetes.objects import Object
 from cumulet.common.regions import read_location
 from cumulet.instances.groups.collection import Groups
 from cumulet.instances.groups.group import Group
@@ -40,7 +41,7 @@ _LARGEST = 2**31 - 1
 
 
 class Provider:
-    """Serves groups as resources."""
+    """Serves container groups as resources."""
 
     def __init__(self, groups: Groups, meter: Meter, streams: Streams, metrics: Metrics) -> None:
         self._groups = groups
@@ -49,7 +50,7 @@ class Provider:
         self._metrics = metrics
 
     def routes(self) -> list[web.RouteDef]:
-        """What is served; ids are compared without case."""
+        """Return all routes; ids are compared without case."""
         subscription = f"/{fixed('subscriptions', 'subscriptions')}/{{subscription}}"
         locations = f"{subscription}/{_TYPE}/{fixed('locations', 'locations')}/{{location}}"
         groups = fixed("containerGroups", "type")
@@ -78,26 +79,26 @@ class Provider:
             since = request.query.get("since", "0")
             if not is_digits(since) or len(since) > 18:
                 raise ArmError(400, "InvalidParameter", "since must be a revision.", target="since")
-            # A revision of another process is no revision of this one: it is answered at once.
+            # A greater revision is of another process: answer at once.
             if int(since) <= self._groups.revision:
                 await self._groups.wait_for_change(int(since), _WATCH)
         group = fold(request.match_info.get("group", ""))
-        found = [
-            _show(item, view=watching)
+        resources = [
+            _resource(item, view=watching)
             for item in self._groups.all()
             if not group or item.record.key.split("/")[4] == group
         ]
-        return json_response({"value": found, **({"revision": self._groups.revision} if watching else {})})
+        return json_response({"value": resources, **({"revision": self._groups.revision} if watching else {})})
 
     async def _get(self, request: web.Request) -> web.Response:
-        return json_response(_show(self._groups.get(request.path), view=True))
+        return json_response(_resource(self._groups.get(request.path), view=True))
 
     async def _put(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
         check_name(name)
         body = await read_json(request)
-        there = self._groups.find(request.path)
-        location = read_location(body, _RESOURCE, there.record.location if there is not None else None)
+        existing = self._groups.find(request.path)
+        location = read_location(body, _RESOURCE, existing.record.location if existing is not None else None)
         properties = parse_group(name, location, body, sheet().region(location).maximum)
         group, new = await self._groups.put(request.path, location, read_tags(body), properties)
         headers = {}
@@ -106,12 +107,12 @@ class Provider:
             path = f"/subscriptions/{quote(subscription)}/providers/Microsoft.ContainerInstance/locations/{location}"
             operation = f"{path}/operations/{group.record.uid}?api-version=2023-05-01"
             headers = {"Azure-AsyncOperation": front_door_url(request) + operation, "Retry-After": "1"}
-        return json_response(_show(group, view=True), 201 if new else 200, headers)
+        return json_response(_resource(group, view=True), 201 if new else 200, headers)
 
     async def _patch(self, request: web.Request) -> web.Response:
         group = self._groups.get(request.path)
         await self._groups.put_tags(group, read_tags(await read_json(request)))
-        return json_response(_show(group, view=True))
+        return json_response(_resource(group, view=True))
 
     async def _delete(self, request: web.Request) -> web.Response:
         try:
@@ -121,14 +122,14 @@ class Provider:
         grace = _number(request.query.get("gracePeriodSeconds"), "gracePeriodSeconds")
         if grace is None:
             grace = group.record.properties.termination_grace_period_seconds
-        answer = _show(group, view=True)
+        answer = _resource(group, view=True)
         await self._groups.delete(group, grace)
         return json_response(answer)
 
     async def _logs(self, request: web.Request) -> web.StreamResponse:
         group, name = self._container(request)
         query = request.query
-        wanted = logs.Query(
+        selection = logs.Query(
             tail=_number(query.get("tail"), "tail"),
             since=_since(query),
             timestamps=fold(query.get("timestamps", "")) == "true",
@@ -138,13 +139,13 @@ class Provider:
         if query.get("previous") == "true" and not path.exists():
             raise ArmError(404, "PreviousContainerNotFound", f'previous terminated container "{name}" was not found')
         if query.get("stream") != "true":
-            content = logs.read(path, wanted)[-_LOG_LIMIT:]
+            content = logs.read(path, selection)[-_LOG_LIMIT:]
             return json_response({"content": content.decode(errors="replace")})
         if query.get("follow") != "true" or not path.exists():
-            return web.Response(body=logs.read(path, wanted), content_type="text/plain")
+            return web.Response(body=logs.read(path, selection), content_type="text/plain")
         response = web.StreamResponse(headers={"Content-Type": "text/plain"})
         await response.prepare(request)
-        async for chunk in logs.follow(path, wanted, group.ended(name)):
+        async for chunk in logs.follow(path, selection, group.ended(name)):
             await response.write(chunk)
         await response.write_eof()
         return response
@@ -174,7 +175,7 @@ class Provider:
                 state = group.record.status.provisioning_state
                 ended = state in ("Succeeded", "Failed")
                 headers = {} if ended else {"Retry-After": "1"}
-                answer: dict[str, Any] = {"id": operation, "status": state if ended else "InProgress"}
+                answer: Object = {"id": operation, "status": state if ended else "InProgress"}
                 if state == "Failed":
                     events = group.record.status.events
                     message = events[-1].message if events else "The container group failed."
@@ -183,7 +184,7 @@ class Provider:
         raise ArmError(404, "NotFound", f"There is no operation '{operation[:100]}'.")
 
     def _container(self, request: web.Request) -> tuple[Group, str]:
-        group = self._groups.get(request.path.rsplit("/", 3)[0])  # without `containers`, its name and what is asked
+        group = self._groups.get(request.path.rsplit("/", 3)[0])  # without `containers`, the name and the action
         name = request.match_info["container"]
         if not group.attempts.has(name):
             raise ArmError(404, "ContainerNotFound", f"The container '{name}' is not a container of the group.")
@@ -191,7 +192,8 @@ class Provider:
         return group, name
 
 
-def _show(group: Group, *, view: bool) -> dict[str, Any]:
+def _resource(group: Group, *, view: bool) -> Object:
+    """Return the resource of a group, with its instance views if `view`."""
     record = group.record
     properties = shown(record.properties)
     properties["provisioningState"] = record.status.provisioning_state
@@ -215,12 +217,13 @@ def _show(group: Group, *, view: bool) -> dict[str, Any]:
     }
 
 
-def _without_internal(view: dict[str, Any]) -> dict[str, Any]:
+def _without_internal(view: Object) -> Object:
     view.pop("numbered", None)
     return view
 
 
 def _number(text: str | None, name: str) -> int | None:
+    """Parse the number of a query parameter. Raises `ArmError` 400."""
     if text is None:
         return None
     if not is_digits(text) or len(text) > 18 or int(text) > _LARGEST:
@@ -228,7 +231,8 @@ def _number(text: str | None, name: str) -> int | None:
     return int(text)
 
 
-def _since(query: Any) -> Any:
+def _since(query: Mapping[str, str]) -> datetime | None:
+    """Return the start time of logs. Raises `ArmError` 400."""
     seconds = _number(query.get("sinceSeconds"), "sinceSeconds")
     if seconds is not None:
         return clock.now() - timedelta(seconds=seconds)

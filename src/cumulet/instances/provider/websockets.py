@@ -1,8 +1,8 @@
-"""Exec and attach: a WebSocket that is offered by a call of the provider, with a password that is good once.
+"""The WebSockets of exec and attach: an action of the provider offers one, with a password for one use.
 
-ACI's way: the first frame is the password, then raw bytes. Kubernetes' way, where the call asks for the protocol
-`v5.channel.k8s.io`: after the password each frame begins with its channel, 0 to 2 for the streams, 3 for the `Status` at
-the end, 4 for the terminal's size, 255 for a channel that is closed.
+In ACI's protocol, the first frame is the password, and the others are raw bytes. In `v5.channel.k8s.io`, if exec requests
+it, each frame after the password starts with its channel: 0 to 2 for the streams, 3 for the final `Status`, 4 for the size of
+the terminal, 255 to close a channel.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ import hmac
 import secrets
 import shlex
 import uuid
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import msgspec
 from aiohttp import WSMsgType, web
 
 from cumulet.common.arm import ArmError
+from cumulet.common.kubernetes.objects import Status
 from cumulet.common.tasks import until_one_ends
 from cumulet.instances.groups.group import Group
 from cumulet.instances.model.arguments import check_arguments
@@ -28,9 +30,8 @@ from cumulet.instances.streams.execution import Session
 
 CHANNELS = "v5.channel.k8s.io"
 _ERROR, _RESIZE, _CLOSE = 3, 4, 255
-_LIFE = 60.0
-#: Seconds that the password of a stream may take to come.
-_PATIENCE = 10.0
+#: Seconds for which an offer is valid, and to wait for its password.
+_OFFER_SECONDS, _PASSWORD_SECONDS = 60.0, 10.0
 _MESSAGE_LIMIT = 4 * 1024 * 1024
 
 
@@ -52,14 +53,14 @@ class Streams:
         self._runtime = runtime
         self._offers: dict[str, _Offer] = {}
 
-    def offer_exec(self, group: Group, container: str, body: dict[str, Any]) -> dict[str, str]:
-        """Where a command can be run: `webSocketUri` and `password`. Raises `ArmError` 400."""
+    def offer_exec(self, group: Group, container: str, body: Mapping[str, object]) -> dict[str, str]:
+        """Offer a WebSocket that runs a command: `webSocketUri` and `password`. Raises `ArmError` 400."""
         command = body.get("command")
         try:
             if isinstance(command, str):
                 command = shlex.split(command)
             if not isinstance(command, list) or not command or not all(isinstance(word, str) for word in command):
-                raise ValueError("it must be a command line or a list of words")
+                raise ValueError("it must be a command line or a list of strings")
             check_arguments(command)
         except ValueError as error:
             raise ArmError(
@@ -72,7 +73,7 @@ class Streams:
         return self._offer(group, container, command, stdin=stdin, tty=tty, channels=channels)
 
     def offer_attach(self, group: Group, container: str) -> dict[str, str]:
-        """Where a container's output can be read as it comes."""
+        """Offer a WebSocket with the output of a container from now on."""
         return self._offer(group, container, None, stdin=False, tty=False, channels=False)
 
     def _offer(
@@ -80,24 +81,24 @@ class Streams:
     ) -> dict[str, str]:
         name, password = str(uuid.uuid4()), secrets.token_urlsafe(24)
         self._offers[name] = _Offer(password, group, container, command, stdin, tty, channels)
-        asyncio.get_running_loop().call_later(_LIFE, self._offers.pop, name, None)
+        asyncio.get_running_loop().call_later(_OFFER_SECONDS, self._offers.pop, name, None)
         return {"webSocketUri": f"{self._base_url}/streams/{name}", "password": password}
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Serve an offer, once."""
+        """Serve an offer. A second request for it gets 404."""
         offer = self._offers.pop(request.match_info["id"], None)
         if offer is None:
             raise web.HTTPNotFound
         socket = web.WebSocketResponse(max_msg_size=_MESSAGE_LIMIT)
         await socket.prepare(request)
         try:
-            first = await socket.receive(timeout=_PATIENCE)
+            first = await socket.receive(timeout=_PASSWORD_SECONDS)
         except TimeoutError:
-            await socket.close(code=1008, message=b"the password did not come")
+            await socket.close(code=1008, message=b"no password was received")
             return socket
         given = first.data if isinstance(first.data, str) else ""
         if not hmac.compare_digest(offer.password.encode(), given.encode()):
-            await socket.close(code=1008, message=b"the password is wrong, or was used already")
+            await socket.close(code=1008, message=b"the password is wrong or was used before")
             return socket
         if offer.command is None:
             await self._attach(socket, offer)
@@ -109,12 +110,12 @@ class Streams:
     async def _attach(self, socket: web.WebSocketResponse, offer: _Offer) -> None:
         path = offer.group.attempts.log(offer.container)
 
-        async def show() -> None:
+        async def send_log() -> None:
             with contextlib.suppress(ConnectionError):
                 async for chunk in logs.follow(path, logs.Query(tail=0), offer.group.ended(offer.container)):
                     await socket.send_bytes(chunk)
 
-        await until_one_ends(show(), _until_closed(socket))
+        await until_one_ends(send_log(), _until_closed(socket))
 
     async def _execute(self, socket: web.WebSocketResponse, offer: _Offer, command: list[str]) -> None:
         group, name = offer.group, offer.container
@@ -125,7 +126,7 @@ class Streams:
 
         try:
             description = group.process(name, command, tty=offer.tty)
-        except OSError as error:  # the container has gone meanwhile
+        except OSError as error:  # the container was removed in the meantime
             if offer.channels:
                 await send(_ERROR, msgspec.json.encode(_failure(str(error))))
             return
@@ -135,7 +136,7 @@ class Streams:
         try:
             await asyncio.wait([running, reading], return_when=asyncio.FIRST_COMPLETED)
             if not running.done():
-                return  # the client went away: the process is ended below
+                return  # the client disconnected: the process is ended below
             try:
                 status = _status(running.result())
             except (RuntimeFailure, OSError) as error:
@@ -172,7 +173,8 @@ async def _until_closed(socket: web.WebSocketResponse) -> None:
         pass
 
 
-def _status(code: int) -> dict[str, Any]:
+def _status(code: int) -> Status:
+    """Return the status of a command by its exit code, as in the API server."""
     if code == 0:
         return {"metadata": {}, "status": "Success"}
     return {
@@ -184,5 +186,5 @@ def _status(code: int) -> dict[str, Any]:
     }
 
 
-def _failure(message: str) -> dict[str, Any]:
+def _failure(message: str) -> Status:
     return {"metadata": {}, "status": "Failure", "message": message, "reason": "InternalError", "code": 500}

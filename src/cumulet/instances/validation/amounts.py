@@ -14,7 +14,7 @@ _LEAST_CPU, _LEAST_MEMORY = 0.01, 0.01
 
 
 def check(group: str, location: str, properties: GroupProperties, maximum: Maximum) -> None:
-    """Raises `ArmError` where an amount is none, or is more than there is."""
+    """Raise `ArmError` for an amount that is not valid or more than the region's maximum."""
     check_numbers(group, properties)
     for container in properties.all_containers:
         resources = container.properties.resources
@@ -33,7 +33,7 @@ def check(group: str, location: str, properties: GroupProperties, maximum: Maxim
 
 
 def check_numbers(group: str, properties: GroupProperties) -> None:
-    """Raises `ArmError` where an amount is none."""
+    """Raise `ArmError` for an amount that is not valid."""
     for container in properties.all_containers:
         resources = container.properties.resources
         for kind, amount in (("requests", resources.requests), ("limits", resources.limits)):

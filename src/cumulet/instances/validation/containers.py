@@ -19,6 +19,7 @@ _SHARED_MEMORY = "/dev/shm"  # noqa: S108  (a container's own)
 
 
 def check_container(container: Container, path: str, volumes: set[str]) -> None:
+    """Raise `ArmError` for a property that is not valid; `volumes` are the names of the group's volumes."""
     properties = container.properties
     try:
         parse(properties.image)
@@ -29,7 +30,7 @@ def check_container(container: Container, path: str, volumes: set[str]) -> None:
             f"The image '{quoted(properties.image)}' in container '{container.name}' is not a valid image reference.",
             target=f"{path}.image",
         ) from None
-    _check_arguments(container, path)
+    _check_process(container, path)
     if len(properties.ports) > _PORTS:
         raise invalid(f"{path}.ports", f"The container '{container.name}' has more than {_PORTS} ports.")
     if properties.working_dir is not None and (
@@ -49,7 +50,7 @@ def check_container(container: Container, path: str, volumes: set[str]) -> None:
     _check_security(container, f"{path}.securityContext")
 
 
-def _check_arguments(container: Container, path: str) -> None:
+def _check_process(container: Container, path: str) -> None:
     properties = container.properties
     for number, variable in enumerate(properties.environment_variables):
         if not is_variable_name(variable.name):
@@ -88,7 +89,7 @@ def _check_mounts(container: Container, path: str, volumes: set[str]) -> None:
         if normal == "/" or (is_within(normal, KERNEL) and normal != _SHARED_MEMORY):
             raise invalid(target, f"The mount path '{quoted(where)}' cannot be replaced by a volume.")
         if normal in taken:
-            raise invalid(target, f"The mount path '{quoted(where)}' of container '{container.name}' stands twice.")
+            raise invalid(target, f"The mount path '{quoted(where)}' of container '{container.name}' is used twice.")
         taken.add(normal)
         if mount.sub_path is not None and not is_relative(mount.sub_path):
             raise invalid(

@@ -19,7 +19,7 @@ _CONTAINERS, _VOLUMES, _CREDENTIALS = 60, 20, 500
 
 
 def check_group(group: str, properties: GroupProperties) -> None:
-    """Raises `ArmError` where a property is not valid; what a number may be at most is `amounts`' part."""
+    """Raise `ArmError` for a property that is not valid. `amounts` checks the maximum of numbers."""
     if not properties.containers or len(properties.all_containers) > _CONTAINERS:
         raise invalid("properties.containers", f"A container group has 1 to {_CONTAINERS} containers.")
     if len(properties.volumes) > _VOLUMES:
@@ -28,13 +28,11 @@ def check_group(group: str, properties: GroupProperties) -> None:
         raise ArmError(
             400,
             "UnsupportedOsType",
-            f"The osType '{quoted(properties.os_type)}' is not supported: only Linux runs here.",
+            f"The osType '{quoted(properties.os_type)}' is not supported: use Linux.",
             target="properties.osType",
         )
     if properties.sku not in (None, "Standard"):
-        raise invalid(
-            "properties.sku", f"The SKU '{quoted(properties.sku or '')}' is not supported here: use Standard."
-        )
+        raise invalid("properties.sku", f"The SKU '{quoted(properties.sku or '')}' is not supported: use Standard.")
     if properties.hostname is not None and not _HOSTNAME.fullmatch(properties.hostname):
         raise invalid("properties.hostname", f"The host name '{quoted(properties.hostname)}' is not valid.")
     volumes: set[str] = set()
@@ -46,7 +44,7 @@ def check_group(group: str, properties: GroupProperties) -> None:
         if not NAME.fullmatch(container.name):
             raise invalid(f"{path}.name", f"The container name '{quoted(container.name)}' is not valid.")
         if container.name in names:
-            raise invalid(f"{path}.name", f"The container name '{container.name}' stands twice.")
+            raise invalid(f"{path}.name", f"The container name '{container.name}' is used twice.")
         names.add(container.name)
         check_container(container, f"{path}.properties", volumes)
     if properties.dns_config is not None:
@@ -63,6 +61,6 @@ def check_group(group: str, properties: GroupProperties) -> None:
 
 
 def _containers(properties: GroupProperties) -> Iterator[tuple[str, Container]]:
-    for kind, found in (("initContainers", properties.init_containers), ("containers", properties.containers)):
-        for number, container in enumerate(found):
+    for kind, containers in (("initContainers", properties.init_containers), ("containers", properties.containers)):
+        for number, container in enumerate(containers):
             yield f"properties.{kind}[{number}]", container

@@ -22,12 +22,13 @@ _LONGEST = 64 * 1024
 
 
 def check_dns(config: DnsConfig) -> None:
+    """Raise `ArmError` for a value that is not valid; write addresses in their normal form."""
     path = "properties.dnsConfig"
     if not 0 < len(config.name_servers) <= _SERVERS:
         raise invalid(f"{path}.nameServers", f"A dnsConfig has 1 to {_SERVERS} name servers.")
     for number, server in enumerate(config.name_servers):
         try:
-            # The scope of an IPv6 address may be any text, line feeds among it.
+            # The scope of an IPv6 address can be any text, including line feeds.
             if "%" in server:
                 raise ValueError(server)
             config.name_servers[number] = str(ipaddress.ip_address(server.strip(" ")))
@@ -39,19 +40,20 @@ def check_dns(config: DnsConfig) -> None:
     if len(domains) > _SEARCHES or not all(not name or _SEARCH.fullmatch(name) for name in domains):
         raise invalid(
             f"{path}.searchDomains",
-            f"The search domains '{quoted(config.search_domains or '')}' are not at most {_SEARCHES} domain names with spaces "
-            "between.",
+            f"The search domains '{quoted(config.search_domains or '')}' are not at most {_SEARCHES} domain names, separated by "
+            "spaces.",
         )
     options = (config.options or "").split(" ")
     if len(options) > _OPTIONS or not all(not option or _OPTION.fullmatch(option) for option in options):
         raise invalid(
             f"{path}.options",
-            f"The options '{quoted(config.options or '')}' are not at most {_OPTIONS} options with spaces between, such as "
+            f"The options '{quoted(config.options or '')}' are not at most {_OPTIONS} options, separated by spaces, such as "
             "ndots:5.",
         )
 
 
 def check_address(address: IpAddress) -> None:
+    """Raise `ArmError` for ports or a DNS name label that is not valid."""
     path = "properties.ipAddress"
     if len(address.ports) > _PORTS:
         raise invalid(f"{path}.ports", f"A container group has at most {_PORTS} ports.")
@@ -60,7 +62,7 @@ def check_address(address: IpAddress) -> None:
 
 
 def check_subnets(subnets: Sequence[SubnetId]) -> None:
-    """Raises `ArmError` unless there is at most one subnet, named by its resource id."""
+    """Raise `ArmError` unless there is at most one subnet, named by its resource id."""
     if len(subnets) > 1:
         raise invalid("properties.subnetIds", "A container group is in at most one subnet.")
     for number, subnet in enumerate(subnets):
@@ -71,6 +73,7 @@ def check_subnets(subnets: Sequence[SubnetId]) -> None:
 
 
 def check_credential(group: str, credential: Credential, path: str) -> None:
+    """Raise `ArmError` for a server name, user name or password that is not valid."""
     if not _SERVER.fullmatch(credential.server):
         raise ArmError(
             400,

@@ -14,6 +14,7 @@ _FILES, _DEPTH = 10_000, 32
 
 
 def check_volume(volume: Volume, path: str, names: set[str]) -> None:
+    """Raise `ArmError` for a volume that is not valid; `names` are those of the volumes before it."""
     if not NAME.fullmatch(volume.name):
         raise invalid(
             f"{path}.name",
@@ -21,13 +22,13 @@ def check_volume(volume: Volume, path: str, names: set[str]) -> None:
             "and a letter or digit at each end.",
         )
     if volume.name in names:
-        raise invalid(f"{path}.name", f"The volume name '{volume.name}' stands twice.")
+        raise invalid(f"{path}.name", f"The volume name '{volume.name}' is used twice.")
     if volume.azure_file is not None or volume.git_repo is not None:
         kind = "azureFile" if volume.azure_file is not None else "gitRepo"
         raise ArmError(
             400,
             "UnsupportedVolume",
-            f"The volume '{volume.name}' of type {kind} is not supported here: use emptyDir or secret.",
+            f"The volume '{volume.name}' of type {kind} is not supported: use emptyDir or secret.",
             target=f"{path}.{kind}",
         )
     if (volume.empty_dir is None) == (volume.secret is None):
