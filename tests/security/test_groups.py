@@ -312,7 +312,8 @@ async def test_what_is_asked_of_logs_and_exec_is_checked(door: FrontDoor) -> Non
 CONFIGURATIONS: list[Any] = [
     None, [], 5, "a", {"config": 5}, {"config": []}, {"config": {"User": 5}}, {"config": {"Env": {"A": "b"}}},
     {"config": {"Env": [5]}}, {"config": {"Entrypoint": "/bin/true"}}, {"config": {"Cmd": 5}}, {"config": {"WorkingDir": 5}},
-    {"rootfs": 5}, {"rootfs": {"diff_ids": 5}}, {"rootfs": {"diff_ids": [5]}},
+    {"rootfs": 5}, {"rootfs": {"diff_ids": 5}}, {"rootfs": {"diff_ids": [5]}}, {"config": {"Cmd": ["/bin/true\0"]}},
+    {"config": {"Env": ["A=b"] * 20_000}},
 ]  # fmt: skip
 
 
@@ -333,9 +334,8 @@ async def test_an_image_whose_configuration_is_none_says_so(
     ({"Cmd": ["/bin/true"], "User": "0:nobody"}, "unable to find group nobody"),
     ({"Cmd": ["/bin/true"], "User": "9" * 5000}, "unable to find user 999"),
     ({"Cmd": ["/bin/true"], "User": "\u0661"}, "unable to find user"),
-    ({"Cmd": ["/bin/true\0"]}, "a string contains a NUL"),
     ({"Cmd": ["/bin/true"], "Env": ["A=" + "b" * 200_000]}, "a string is longer than"),
-    ({"Cmd": ["/bin/true"], "Env": ["A=b"] * 20_000, "Labels": {}}, None),
+    ({"Cmd": ["/bin/true"], "Env": ["A=b"] * 9_000, "Labels": {}}, None),
     ({"Cmd": ["/bin/true"], "Env": [f"A{number}=" + "b" * 1000 for number in range(2000)]}, "larger than"),
     ({"Cmd": ["/bin/true"], "WorkingDir": "/proc/self/fd/7"}, "is not an absolute path outside /proc"),
     ({"Cmd": ["/bin/true"], "WorkingDir": "www"}, "is not an absolute path outside /proc"),

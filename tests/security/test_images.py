@@ -158,7 +158,7 @@ async def test_a_configuration_that_is_none_is_refused(
     door: FrontDoor, hostile: HostileRegistry, configuration: bytes
 ) -> None:
     hostile.image("configured", [busybox_layer()], config=hostile.blob("configured", configuration, "x/y"))
-    assert "the configuration is not valid" in await refusal(door, "configured", f"{hostile.address}/configured:v1")
+    assert "the image's configuration is not valid" in await refusal(door, "configured", f"{hostile.address}/configured:v1")
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ def read(raw: bytes) -> Manifest | Index:
 
 def read_configuration(raw: bytes, manifest: Manifest) -> Configuration:
     """Decode the configuration of an image, which must have one `diff_id` per layer. Raises `DocumentError`."""
-    configuration = decode(raw, Configuration, "the configuration")
+    configuration = decode(raw, Configuration, "the image's configuration")
     if len(configuration.rootfs.diff_ids) != len(manifest.layers):
         raise DocumentError(
             f"the configuration has {len(configuration.rootfs.diff_ids)} layers, and the manifest has {len(manifest.layers)}"
