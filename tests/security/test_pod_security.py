@@ -18,8 +18,8 @@ from tests.installation import free_pod_cidr
 from tests.kube.conftest import Server
 
 _REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
-    "host-users": ({"hostUsers": True}, {}, "pod host-users asks for hostUsers, which virtual nodes do not have"),
-    "host-pid": ({"hostPID": True}, {}, "pod host-pid asks for hostPID"),
+    "host-users": ({"hostUsers": True}, {}, "pod host-users sets hostUsers, which virtual nodes do not support"),
+    "host-pid": ({"hostPID": True}, {}, "pod host-pid sets hostPID"),
     "privileged": ({}, {"privileged": True}, "container web is privileged"),
     "unconfined": (
         {},
