@@ -158,7 +158,9 @@ async def test_a_configuration_that_is_none_is_refused(
     door: FrontDoor, hostile: HostileRegistry, configuration: bytes
 ) -> None:
     hostile.image("configured", [busybox_layer()], config=hostile.blob("configured", configuration, "x/y"))
-    assert "the image's configuration is not valid" in await refusal(door, "configured", f"{hostile.address}/configured:v1")
+    assert "the image's configuration is not valid" in await refusal(
+        door, "configured", f"{hostile.address}/configured:v1"
+    )
 
 
 @pytest.mark.parametrize(
@@ -221,7 +223,7 @@ async def test_a_layer_that_is_here_has_the_image_s_diff_id(door: FrontDoor, hos
     await runs(door, "diff", f"{hostile.address}/diff:v1")
     wrong = [digest_of(layers[0]), digest_of(b"another")]
     hostile.image("diff", layers, configuration={"rootfs": {"type": "layers", "diff_ids": wrong}})
-    assert "and the image says" in await refusal(door, "diff", f"{hostile.address}/diff:v1")
+    assert "but the image's configuration has" in await refusal(door, "diff", f"{hostile.address}/diff:v1")
 
 
 # How much is read.

@@ -172,7 +172,7 @@ class Group:
         services, status, uid = self._services, self.record.status, self.record.uid
         if services.network.is_there(uid):
             if not status.ids or services.users.is_there(uid):
-                return  # it continues as it was made: a group of an earlier version has no user namespace
+                return  # it keeps its namespaces; a group of an earlier version has no user namespace
             await services.network.destroy(uid, status.ip)
         services.users.destroy(uid, status.ids)
         status.ids = services.users.allocate(status.ids)

@@ -58,7 +58,7 @@ class Launcher:
             await self._clear(name)
             status.restart_count += 1
         status.attempt, status.numbered = status.attempt + 1, True
-        await self._save()  # the number is on disk before anything has it in its name
+        await self._save()  # the number must be on disk before it is part of a name
         await self.sandbox_ready.wait()
         bundle, log, cid = self._attempts.bundle(name), self._attempts.log(name), self._attempts.cid(name)
         configuration, owner = await asyncio.to_thread(self._prepare, container, image, bundle)

@@ -112,8 +112,12 @@ class Images:
             raise PullError(f"the layer {layer.blob.digest} was removed in the meantime")
         same = digests.algorithm(known.diff_id) == digests.algorithm(layer.diff_id)
         if known.diff_id != layer.diff_id:
-            why = f"the image says {layer.diff_id}" if same else "the image has its digest by another algorithm"
-            raise PullError(f"the layer {layer.blob.digest} unpacks to {known.diff_id}, and {why}")
+            why = (
+                f"the image's configuration has {layer.diff_id}"
+                if same
+                else "the image has its digest by another algorithm"
+            )
+            raise PullError(f"the layer {layer.blob.digest} unpacks to {known.diff_id}, but {why}")
         return known
 
     async def _fetch(self, pull: _Pull, layer: Layer) -> None:

@@ -153,7 +153,7 @@ class RegistryClient:
         if computed.hexdigest() != digests.encoded(blob.digest):
             raise PullError(f"the registry sent other content for {blob.digest}: {algorithm}:{computed.hexdigest()}")
         if received != blob.size:
-            raise PullError(f"the registry has {received} bytes for {blob.digest}, and the manifest says {blob.size}")
+            raise PullError(f"the registry has {received} bytes for {blob.digest}, but the manifest has {blob.size}")
 
     async def _manifest(self, target: str) -> tuple[Digest, bytes]:
         async with self._answer("GET", f"manifests/{target}", {"Accept": ", ".join(_MANIFESTS)}) as response:

@@ -51,7 +51,7 @@ class Entry(NamedTuple):
 
 
 class Archive:
-    """`read(n)` gives exactly `n` bytes of the archive, fewer only at its end."""
+    """`read(n)` returns exactly `n` bytes of the archive, fewer only at its end."""
 
     def __init__(self, read: Read) -> None:
         self._read = read

@@ -176,7 +176,7 @@ def unpack(source: Callable[[], bytes], root: Path, diff_id: Digest, budget: Bud
     finally:
         os.close(anchor)
     if stream.digest() != diff_id:
-        raise LayerError(f"the layer unpacks to {stream.digest()}, and the image says {diff_id}")
+        raise LayerError(f"the layer unpacks to {stream.digest()}, but the image's configuration has {diff_id}")
     return stream.size
 
 

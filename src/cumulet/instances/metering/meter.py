@@ -96,10 +96,10 @@ class Meter:
         gb: float,
         spot: int,
         started: str,
-        heard: str,
+        heartbeat: str,
         stopped: str | None,
     ) -> UsageRow:
-        end = stopped or (clock.rfc3339_micro() if uid in self._running else heard)
+        end = stopped or (clock.rfc3339_micro() if uid in self._running else heartbeat)
         seconds = max(1, math.ceil((clock.parse(end) - clock.parse(started)).total_seconds()))
         price = self._region.spot if spot else self._region.regular
         cost = seconds / 3600 * (vcpu * price.vcpu_hour + gb * price.gb_hour)

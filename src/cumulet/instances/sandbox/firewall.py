@@ -202,7 +202,7 @@ add table {table}
 delete table {table}
 table {table} {{
   set services {{ type ipv4_addr . inet_proto . inet_service; }}
-  set asked {{
+  set expected {{
     type ipv4_addr . inet_service . inet_service
     flags dynamic, timeout; timeout {_REPLY_SECONDS}s; size {_DATAGRAMS}
   }}
@@ -212,7 +212,7 @@ table {table} {{
     ip daddr . meta l4proto . th dport @services accept
     tcp flags & (syn | ack) == syn drop
     meta l4proto tcp accept
-    ip saddr . udp sport . udp dport @asked accept
+    ip saddr . udp sport . udp dport @expected accept
     icmp type {{ echo-reply, destination-unreachable, time-exceeded }} accept
     ip daddr {gateway} icmp type echo-request accept
     drop
@@ -224,7 +224,7 @@ table {table} {{
   chain leaving {{
     type filter hook output priority 0; policy accept;
     oifname != {bridge} accept
-    meta l4proto udp update @asked {{ ip daddr . udp dport . udp sport }}
+    meta l4proto udp update @expected {{ ip daddr . udp dport . udp sport }}
   }}
 }}
 """

@@ -1,6 +1,6 @@
 """The allow list of system calls of a container (OCI Runtime Specification 1.0, "Seccomp").
 
-The list is in `seccomp.json`: the calls that containerd and docker allow by default. Two rules are stricter than theirs.
+The list is in `seccomp.json`: the calls that containerd and docker allow by default. Two rules are stricter.
 The family in `socket` is compared as the kernel reads it, 32 bits wide. `socketcall`, whose arguments no filter can read,
 fails as if the kernel lacked it: 32-bit programs can call `socket` since Linux 4.3. A container's own profile can only
 shorten the list.

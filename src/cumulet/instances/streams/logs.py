@@ -116,7 +116,7 @@ def _is_part(line: bytes) -> bool:
 
 
 def _shown(lines: Iterable[bytes], query: Query) -> bytes:
-    """Return the text of the lines that the query selects, with their times if it asks for them."""
+    """Return the text of the lines that the query selects, with their times if selected."""
     output: list[bytes] = []
     for line in lines:
         moment, _, rest = line.partition(b" ")

@@ -1,4 +1,4 @@
-"""What all checks share: names, control characters, and errors that quote a request safely."""
+"""The common parts of all checks: names, control characters, and errors that quote a request safely."""
 
 from __future__ import annotations
 
