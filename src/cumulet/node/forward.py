@@ -1,7 +1,7 @@
 """Port-forward: TCP to a pod's ports over SPDY, over SPDY in a WebSocket, or over a WebSocket with channels.
 
-In SPDY (`portforward.k8s.io`) a connection has a stream of type `error` and one of type `data`, whose headers contain the
-port and the id of the request. kubectl tunnels that in a WebSocket since 1.31 (`SPDY/3.1+portforward.k8s.io`). Other
+In SPDY (`portforward.k8s.io`) a connection has an `error` stream and a `data` stream. Their headers contain the port and
+the id of the request. kubectl tunnels that in a WebSocket since 1.31 (`SPDY/3.1+portforward.k8s.io`). Other
 clients use `v4.channel.k8s.io`: two channels per port, data and error, each starting with the port as two bytes.
 """
 

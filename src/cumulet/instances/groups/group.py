@@ -1,7 +1,7 @@
 """The life of a container group: network, volumes, init containers, containers, and its removal.
 
-The group's task sets up the network and the volumes, runs the init containers one after the other, then all other
-containers at the same time. When the room restarts, it adopts a container that is running already, or that has ended
+The group's task sets up the network and the volumes. It runs the init containers in turn, then all other containers at
+the same time. When the room restarts, it adopts a container that is running already, or that has ended
 in the meantime, instead of running it again.
 """
 
