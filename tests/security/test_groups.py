@@ -256,12 +256,6 @@ async def test_more_than_there_is_is_refused_in_azures_words(
     )
 
 
-async def test_a_subnet_is_named_by_its_resource_id(door: FrontDoor) -> None:
-    asked = with_value("subnetIds", [{"id": "/subscriptions/s/subnets/a"}])
-    answer = await door.call("PUT", "subnet", asked, status=400)
-    assert answer["error"]["target"] == "properties.subnetIds[0].id"
-
-
 @pytest.mark.parametrize(("limits", "code"), [
     ({"cpu": 0.4}, "ResourceLimitsLessThanRequests"), ({"memoryInGB": 0.4}, "ResourceLimitsLessThanRequests"),
     ({"cpu": 1e308}, "ContainerLimitGreaterThanContainerGroupTotalRequest"),
