@@ -20,6 +20,7 @@ from cumulet.instances.groups.launch import Launcher
 from cumulet.instances.groups.pulls import Pulls
 from cumulet.instances.groups.services import Services
 from cumulet.instances.model.properties import Container, virtual_network
+from cumulet.instances.sandbox.completion import to_completion
 from cumulet.instances.sandbox.errors import SandboxError
 from cumulet.instances.sandbox.mounts import unmount, unmount_beneath
 from cumulet.instances.sandbox.volumes import Volumes
@@ -61,12 +62,11 @@ class Group:
     async def destroy(self, grace: float) -> None:
         """Stop all containers, with `grace` seconds to end, and remove everything except the usage record."""
         services, status, uid = self._services, self.record.status, self.record.uid
-        started = [name for name in self._lives if self.attempts.status(name).attempt]
         await asyncio.gather(*(life.stop(grace) for life in self._lives.values()))
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        for name in started:
+        for name in [name for name in self._lives if self.attempts.status(name).attempt]:
             await services.runtime.remove(self.attempts.cid(name))
             unmount(self.attempts.root(name))
         await services.meter.stop(uid)
@@ -151,7 +151,7 @@ class Group:
         """Create the network namespace and the volumes, which every launch waits for."""
         services, status, uid = self._services, self.record.status, self.record.uid
         owner = services.users.network(uid, status.ids) if status.ids else None
-        await asyncio.gather(
+        await to_completion(
             services.network.create(uid, status.ip, virtual_network(self.record.properties), owner),
             asyncio.to_thread(self._volumes.make),
         )

@@ -14,6 +14,7 @@ from cumulet.instances.groups.services import Save, Services
 from cumulet.instances.images.cache import Pulled
 from cumulet.instances.model.properties import Container
 from cumulet.instances.runtime.bundle import UserMapping, describe, keep_process, owner_of
+from cumulet.instances.sandbox.completion import to_completion
 from cumulet.instances.sandbox.mounts import mount_overlay, unmount, unmount_beneath
 from cumulet.instances.sandbox.volumes import Volumes
 from cumulet.instances.store.records import GroupRecord, State
@@ -53,13 +54,24 @@ class Launcher:
 
         Raises `BundleError`, `RuntimeFailure`, `SandboxError`, `OSError`.
         """
-        name, status, runtime = container.name, self._attempts.status(container.name), self._services.runtime
+        name, status = container.name, self._attempts.status(container.name)
         if status.attempt:
             await self._clear(name)
             status.restart_count += 1
         status.attempt, status.numbered = status.attempt + 1, True
         await self._save()  # the number must be on disk before it is part of a name
         await self.sandbox_ready.wait()
+        await to_completion(self._create(container, image))
+        status.add_event("Created", f"Created container: {name}")
+        await to_completion(self._services.runtime.start(self._attempts.cid(name)))
+        status.add_event("Started", f"Started container {name}")
+        status.current_state = State("Running", "", start_time=clock.rfc3339_micro())
+        status.ready = container.properties.readiness_probe is None
+        await self._save()
+
+    async def _create(self, container: Container, image: Pulled) -> None:
+        """Create the container at the runtime, without starting it."""
+        name, runtime = container.name, self._services.runtime
         bundle, log, cid = self._attempts.bundle(name), self._attempts.log(name), self._attempts.cid(name)
         configuration, owner = await asyncio.to_thread(self._prepare, container, image, bundle)
         try:
@@ -68,12 +80,6 @@ class Launcher:
             # The container has its own copies of these mounts, in its mount namespace.
             await asyncio.to_thread(unmount_beneath, bundle / _MOUNTS)
         runtime.give_output(bundle, *owner)
-        status.add_event("Created", f"Created container: {name}")
-        await runtime.start(cid)
-        status.add_event("Started", f"Started container {name}")
-        status.current_state = State("Running", "", start_time=clock.rfc3339_micro())
-        status.ready = container.properties.readiness_probe is None
-        await self._save()
 
     def _prepare(self, container: Container, image: Pulled, bundle: Path) -> tuple[bytes, tuple[int, int]]:
         """Mount a container's root and volumes, on a thread.

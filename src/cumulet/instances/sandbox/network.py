@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cumulet.common.config import Config
 from cumulet.instances.sandbox import names
+from cumulet.instances.sandbox.completion import to_completion
 from cumulet.instances.sandbox.errors import SandboxError
 from cumulet.instances.sandbox.firewall import Firewall, FirewallError, Member
 
@@ -98,15 +99,7 @@ class Network:
             await self._delete(path.name, own)
         async with contextlib.AsyncExitStack() as stack:
             # The namespace is made while nft runs. The link is added to the bridge after both.
-            outcomes = await asyncio.gather(
-                self._add_rules(member),
-                stack.enter_async_context(owned or _nothing()),
-                return_exceptions=True,
-            )
-            for outcome in outcomes:
-                if isinstance(outcome, BaseException):
-                    raise outcome
-            pid = outcomes[1]
+            _, pid = await to_completion(self._add_rules(member), stack.enter_async_context(owned or _nothing()))
             link = names.link_name(self._config, own)
             await _ip(
                 (f"netns attach {path.name} {pid}\n" if pid else f"netns add {path.name}\n")

@@ -33,6 +33,11 @@ def check_group(group: str, properties: GroupProperties) -> None:
         )
     if properties.sku not in (None, "Standard"):
         raise invalid("properties.sku", f"The SKU '{quoted(properties.sku or '')}' is not supported: use Standard.")
+    if properties.host_users:
+        raise invalid(
+            "properties.hostUsers",
+            "The hostUsers 'true' is not supported: a container group has no access to the user namespace of its machine.",
+        )
     if properties.hostname is not None and not _HOSTNAME.fullmatch(properties.hostname):
         raise invalid("properties.hostname", f"The host name '{quoted(properties.hostname)}' is not valid.")
     volumes: set[str] = set()
