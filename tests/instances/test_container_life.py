@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from pathlib import Path
 
 import aiohttp
 import pytest
 
-from cumulet.instances.sandbox.names import installation_id
 from tests.instances.door import (
     FrontDoor,
     RoomProcess,
@@ -163,13 +161,3 @@ async def test_a_room_that_is_killed_takes_up_its_containers_again(door: FrontDo
     assert after["properties"]["ipAddress"]["ip"] == before["properties"]["ipAddress"]["ip"]
     assert events_of(after) == events_of(before)
     await door.call("DELETE", "kept?gracePeriodSeconds=0")
-
-
-async def test_a_deletion_while_the_network_is_made_leaves_nothing(door: FrontDoor, room: RoomProcess) -> None:
-    for number in range(8):
-        name = f"brief{number}"
-        await door.call("PUT", name, group(shell("sleep 1000")))
-        await door.until(name, lambda found: found["properties"]["provisioningState"] == "Creating")
-        await door.call("DELETE", f"{name}?gracePeriodSeconds=0")
-    installation = installation_id(room.config)
-    assert not [path for path in Path("/run/netns").glob(f"cumulet-{installation}-*") if path.exists()]
