@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
+from cumulet.common.kubernetes.objects import (
+    LabelSelector,
+    LabelSelectorRequirement,
+    NodeSelector,
+    NodeSelectorRequirement,
+    NodeSelectorTerm,
+    PodSpec,
+    Toleration,
+)
 from cumulet.common.kubernetes.selection import selects, selects_node, term_selects, tolerates
 
 #: Operator and values against an object without the label, and with it as `a`, `b`, empty, `5` and `07`.
@@ -31,19 +38,22 @@ TABLE: list[tuple[str, list[str] | None, tuple[int, ...]]] = [
 
 @pytest.mark.parametrize(("operator", "values", "wanted"), TABLE)
 def test_each_operator(operator: str, values: list[str] | None, wanted: tuple[int, ...]) -> None:
-    requirement: dict[str, Any] = {"key": "k", "operator": operator, **({} if values is None else {"values": values})}
-    assert tuple(int(selects({"matchExpressions": [requirement]}, labels)) for labels in LABELS) == wanted
-    assert tuple(int(term_selects({"matchExpressions": [requirement]}, labels, "n")) for labels in LABELS) == wanted
-    required = {"nodeSelectorTerms": [{"matchExpressions": [requirement]}]}
-    spec = {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}}
+    of_labels: LabelSelectorRequirement = {"key": "k", "operator": operator}
+    of_nodes: NodeSelectorRequirement = {"key": "k", "operator": operator}
+    if values is not None:
+        of_labels["values"] = of_nodes["values"] = values
+    assert tuple(int(selects({"matchExpressions": [of_labels]}, labels)) for labels in LABELS) == wanted
+    assert tuple(int(term_selects({"matchExpressions": [of_nodes]}, labels, "n")) for labels in LABELS) == wanted
+    required: NodeSelector = {"nodeSelectorTerms": [{"matchExpressions": [of_nodes]}]}
+    spec: PodSpec = {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}}
     assert tuple(int(selects_node(spec, labels, "n")) for labels in LABELS) == wanted
 
 
 @pytest.mark.parametrize("value", ["٥", "5_0", " 5", "5.0", "0x5", "9" * 30])
 def test_what_is_no_number_is_neither_greater_nor_less(value: str) -> None:
     for operator in ("Gt", "Lt"):
-        one = {"key": "k", "operator": operator, "values": ["1"]}
-        other = {"key": "k", "operator": operator, "values": [value]}
+        one: LabelSelectorRequirement = {"key": "k", "operator": operator, "values": ["1"]}
+        other: LabelSelectorRequirement = {"key": "k", "operator": operator, "values": [value]}
         assert not selects({"matchExpressions": [one]}, {"k": value})
         assert not selects({"matchExpressions": [other]}, {"k": "1"})
 
@@ -66,14 +76,14 @@ def test_what_is_no_number_is_neither_greater_nor_less(value: str) -> None:
     ],
 )
 def test_the_parts_of_a_selector_all_count(
-    selector: dict[str, object] | None, labels: dict[str, str], wanted: bool
+    selector: LabelSelector | None, labels: dict[str, str], wanted: bool
 ) -> None:
     assert selects(selector, labels) is wanted
 
 
 def test_terms_of_nodes() -> None:
     assert not term_selects({}, {"k": "a"}, "n")
-    by_name = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n"]}]}
+    by_name: NodeSelectorTerm = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n"]}]}
     assert term_selects(by_name, {}, "n")
     assert not term_selects(by_name, {}, "m")
     assert selects_node({}, {}, "n")
@@ -94,6 +104,6 @@ def test_terms_of_nodes() -> None:
         ({"value": "a"}, False),
     ],
 )
-def test_tolerations(toleration: dict[str, str], wanted: bool) -> None:
+def test_tolerations(toleration: Toleration, wanted: bool) -> None:
     assert tolerates([toleration], {"key": "k", "value": "a", "effect": "NoSchedule"}) is wanted
     assert not tolerates([], {"key": "k", "value": "a", "effect": "NoSchedule"})

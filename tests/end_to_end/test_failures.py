@@ -39,13 +39,13 @@ def pulls(cluster: Cluster) -> Cluster:
     ("pod", "reason", "cure"),
     [
         ("no-secret", "credentials are missing", "create one and name it in imagePullSecrets"),
-        ("wrong-password", "AADSTS7000215: Invalid client secret", "renew the secret of the principal"),
-        ("expired", "AADSTS7000222: The provided client secret keys", "renew the secret of the principal"),
+        ("wrong-password", "AADSTS7000215: Invalid client secret", "reset the secret of the principal"),
+        ("expired", "AADSTS7000222: The provided client secret keys", "reset the secret of the principal"),
         ("wrong-principal", "denied: requested access to the resource is denied", "assign the role AcrPull"),
         ("no-tag", "manifest unknown", "push the image, or correct its name or tag"),
         ("no-repository", "name unknown", "push the image, or correct its name or tag"),
         ("no-registry", "there is no registry 'absent.azurecr.io'", "correct its name"),
-        ("registry-down", "failed to do request", f"see whether {PEERS}:1 is up"),
+        ("registry-down", "failed to do request", f"check that {PEERS}:1 is running"),
     ],
 )
 def test_a_pull_that_fails_names_the_reason_and_the_cure(pulls: Cluster, pod: str, reason: str, cure: str) -> None:

@@ -81,7 +81,7 @@ def test_without_its_secret_the_pod_waits_and_says_why(cluster: Cluster) -> None
     cluster.wait_reason(pod, "ImagePullBackOff")
     message = cluster.events(pod, "Failed")
     assert "from registry acrdemo2ss.azurecr.io without credentials" in message
-    assert "virtual nodes need a pull secret for acrdemo2ss.azurecr.io" in message
+    assert "create a pull secret for acrdemo2ss.azurecr.io" in message
     assert "acrdemo2ss-secret" in cluster.events(pod, "FailedToRetrieveImagePullSecret")
     said = cluster.kubectl("logs", pod, code=1)
     assert f'container "acrdemo2ss-vn" in pod "{pod}" is waiting to start: trying and failing to pull image' in said

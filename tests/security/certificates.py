@@ -35,7 +35,9 @@ class Admin:
 
     def __init__(self, cloud: Cloud, folder: Path) -> None:
         self._kubeconfig = cloud.config.kubeconfig_file("admin")
-        self._context: ssl.SSLContext = load_kubeconfig(self._kubeconfig).ssl_context
+        context = load_kubeconfig(self._kubeconfig).ssl_context
+        assert context is not None
+        self._context = context
         self._address = cloud.config.addresses["kube"]
         self._folder = folder
 

@@ -16,7 +16,10 @@ from tests.instances.images import PASSWORD, USERNAME, Registry
 def push_with_configuration(
     registry: Registry, repository: str, tag: str, layers: list[bytes], configuration: Any
 ) -> None:
-    """Push an image of uncompressed layers whose configuration is whatever it is said to be."""
+    """Push an image of uncompressed layers with that configuration; an object gets the layers' digests if it has none."""
+    if isinstance(configuration, dict):
+        diff_ids = [f"sha256:{hashlib.sha256(content).hexdigest()}" for content in layers]
+        configuration = {"rootfs": {"type": "layers", "diff_ids": diff_ids}, **configuration}
     manifest = {
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",

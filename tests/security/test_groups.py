@@ -21,18 +21,19 @@ import pytest
 
 from cumulet.common.config import DEFAULT_PORTS
 from cumulet.instances.cleanup import cleanup
-from cumulet.instances.group import Group as ContainerGroup
-from cumulet.instances.group import Services
-from cumulet.instances.images import Images
-from cumulet.instances.meter import Meter
-from cumulet.instances.names import installation_id
-from cumulet.instances.places import Places
-from cumulet.instances.regions import Maximum
-from cumulet.instances.runtime import Runtime
-from cumulet.instances.sandbox import Network
-from cumulet.instances.store import GroupRecord, GroupStatus, Store
-from cumulet.instances.user_namespaces import UserNamespaces
-from cumulet.instances.validation import parse_group
+from cumulet.instances.groups.folders import Folders
+from cumulet.instances.groups.group import Group as ContainerGroup
+from cumulet.instances.groups.services import Services
+from cumulet.instances.images.cache import Images
+from cumulet.instances.metering.meter import Meter
+from cumulet.instances.model.regions import Maximum
+from cumulet.instances.runtime.conmon import Runtime
+from cumulet.instances.sandbox.names import installation_id
+from cumulet.instances.sandbox.network import Network
+from cumulet.instances.sandbox.user_namespaces import UserNamespaces
+from cumulet.instances.store.records import GroupRecord, GroupStatus
+from cumulet.instances.store.store import Store
+from cumulet.instances.validation.request import parse_group
 from cumulet.up.install import install
 from tests.installation import free_pod_cidr
 from tests.instances.conftest import door, machine, registry, room, shared_config  # noqa: F401
@@ -168,7 +169,6 @@ async def test_a_property_that_nobody_knows_is_refused_by_name(door: FrontDoor, 
 
 @pytest.mark.parametrize(("path", "value"), [
     ("diagnostics", {"logAnalytics": {"workspaceId": "a", "workspaceKey": "b"}}),
-    ("subnetIds", [{"id": "/subscriptions/s/subnets/a"}]),
     ("encryptionProperties", {"keyName": "a"}),
     ("extensions", [{"name": "a"}]),
     ("confidentialComputeProperties", {"ccePolicy": "a"}),
@@ -306,7 +306,8 @@ async def test_what_is_asked_of_logs_and_exec_is_checked(door: FrontDoor) -> Non
 CONFIGURATIONS: list[Any] = [
     None, [], 5, "a", {"config": 5}, {"config": []}, {"config": {"User": 5}}, {"config": {"Env": {"A": "b"}}},
     {"config": {"Env": [5]}}, {"config": {"Entrypoint": "/bin/true"}}, {"config": {"Cmd": 5}}, {"config": {"WorkingDir": 5}},
-    {"rootfs": 5}, {"rootfs": {"diff_ids": 5}}, {"rootfs": {"diff_ids": [5]}},
+    {"rootfs": 5}, {"rootfs": {"diff_ids": 5}}, {"rootfs": {"diff_ids": [5]}}, {"config": {"Cmd": ["/bin/true\0"]}},
+    {"config": {"Env": ["A=b"] * 20_000}},
 ]  # fmt: skip
 
 
@@ -327,9 +328,8 @@ async def test_an_image_whose_configuration_is_none_says_so(
     ({"Cmd": ["/bin/true"], "User": "0:nobody"}, "unable to find group nobody"),
     ({"Cmd": ["/bin/true"], "User": "9" * 5000}, "unable to find user 999"),
     ({"Cmd": ["/bin/true"], "User": "\u0661"}, "unable to find user"),
-    ({"Cmd": ["/bin/true\0"]}, "a word has a NUL in it"),
-    ({"Cmd": ["/bin/true"], "Env": ["A=" + "b" * 200_000]}, "a word is longer than"),
-    ({"Cmd": ["/bin/true"], "Env": ["A=b"] * 20_000, "Labels": {}}, None),
+    ({"Cmd": ["/bin/true"], "Env": ["A=" + "b" * 200_000]}, "a string is longer than"),
+    ({"Cmd": ["/bin/true"], "Env": ["A=b"] * 9_000, "Labels": {}}, None),
     ({"Cmd": ["/bin/true"], "Env": [f"A{number}=" + "b" * 1000 for number in range(2000)]}, "larger than"),
     ({"Cmd": ["/bin/true"], "WorkingDir": "/proc/self/fd/7"}, "is not an absolute path outside /proc"),
     ({"Cmd": ["/bin/true"], "WorkingDir": "www"}, "is not an absolute path outside /proc"),
@@ -479,7 +479,7 @@ async def test_a_failure_that_nobody_foresaw_ends_the_group(tmp_path: Path) -> N
             asked = parse_group("odd", "eastus", group(container()), Maximum(4, 16))
             record = GroupRecord(str(uuid.uuid4()), "/odd", "/s/s/r/g/odd", "eastus", {}, asked, GroupStatus())
             await store.put(record)
-            running = ContainerGroup(record, Places(Path("no\0path"), Path("none")), services)
+            running = ContainerGroup(record, Folders(Path("no\0path"), Path("none")), services)
             running.start()
             await changed.wait()
             (event,) = record.status.events

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from cumulet.common.config import DEFAULT_PORTS, Config
-from cumulet.instances import id_ranges
-from cumulet.instances.id_ranges import IDS, IdRanges, release_all
-from cumulet.instances.sandbox import SandboxError
+from cumulet.instances.sandbox import id_ranges
+from cumulet.instances.sandbox.errors import SandboxError
+from cumulet.instances.sandbox.id_ranges import IDS, IdRanges, release_all
 from cumulet.up.install import install
 
 

@@ -214,5 +214,5 @@ async def test_what_a_container_may_not_have_is_refused_by_name(
     answer = await door.call("PUT", "refused", group(container(securityContext=context)), status=400)
     assert answer["error"]["code"] == "InvalidSecurityContext"
     assert why in answer["error"]["message"]
-    assert answer["error"]["target"] == f"properties.containers.securityContext.{field}".rstrip(".")
+    assert answer["error"]["target"] == f"properties.containers[0].properties.securityContext.{field}".rstrip(".")
     await door.call("GET", "refused", status=404)

@@ -19,8 +19,8 @@ import msgspec
 import pytest
 
 from cumulet.common.config import DEFAULT_PORTS, Config
-from cumulet.instances import names
-from cumulet.instances.table_watch import TableWatch
+from cumulet.instances.sandbox import names
+from cumulet.instances.sandbox.table_watch import TableWatch
 from cumulet.up.install import install
 from cumulet.up.preflight import problems
 from tests.cloud import Cloud
@@ -74,9 +74,11 @@ def address(made: Group) -> str:
 
 
 async def outcome(door: FrontDoor, script: str, **properties: Any) -> int:
-    """The exit code of a script in a group of its own."""
+    """The exit code of a script in a group of its own, whose container has raw sockets: busybox's `ping` needs one."""
     name = f"c{uuid.uuid4().hex[:10]}"
-    await door.call("PUT", name, group(shell(script, image="box:v1"), restartPolicy="Never", **properties))
+    raw = {"capabilities": {"add": ["NET_RAW"]}}
+    box = shell(script, image="box:v1", securityContext=raw)
+    await door.call("PUT", name, group(box, restartPolicy="Never", **properties))
     ended = await door.until(name, is_over)
     container = ended["properties"]["containers"][0]["properties"]["instanceView"]
     await door.call("DELETE", name)
@@ -274,7 +276,7 @@ async def test_the_machine_does_not_carry_from_one_network_to_another(door: Fron
 async def test_what_is_not_a_subnet_is_refused(door: FrontDoor, wanted: str) -> None:
     body = group(shell(_SERVE, image="box:v1"), subnetIds=[{"id": wanted}])
     answer = await door.call("PUT", "refused", body, status=400)
-    assert answer["error"]["target"] == "properties.subnetIds.id"
+    assert answer["error"]["target"] == "properties.subnetIds[0].id"
 
 
 async def test_a_group_is_in_one_subnet_and_stays_there(door: FrontDoor) -> None:

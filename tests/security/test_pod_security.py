@@ -10,16 +10,18 @@ from typing import Any
 import pytest
 
 from cumulet.common.config import Config
+from cumulet.common.kubernetes.objects import Pod, PodSecurityContext, SecurityContext
 from cumulet.instances.cleanup import cleanup
 from cumulet.node.references import MissingError, UnsupportedError
+from cumulet.node.resource import GroupSecurityContext
 from cumulet.node.security import security_context
 from tests.cloud import Cloud
 from tests.installation import free_pod_cidr
 from tests.kube.conftest import Server
 
 _REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
-    "host-users": ({"hostUsers": True}, {}, "pod host-users asks for hostUsers, which virtual nodes do not have"),
-    "host-pid": ({"hostPID": True}, {}, "pod host-pid asks for hostPID"),
+    "host-users": ({"hostUsers": True}, {}, "pod host-users sets hostUsers, which virtual nodes do not support"),
+    "host-pid": ({"hostPID": True}, {}, "pod host-pid sets hostPID"),
     "privileged": ({}, {"privileged": True}, "container web is privileged"),
     "unconfined": (
         {},
@@ -82,20 +84,25 @@ def test_what_no_virtual_node_has_is_refused_by_name(server: Server) -> None:
                 waiting.discard(name)
 
 
-def translated(config: Config, pod: dict[str, Any], container: dict[str, Any]) -> dict[str, Any]:
-    """The `securityContext` of a container in a group."""
-    return security_context(
-        {"metadata": {"name": "p"}, "spec": {"securityContext": pod}}, {"securityContext": container}, config
-    )
+def translated(config: Config, pod: PodSecurityContext, container: SecurityContext) -> GroupSecurityContext:
+    """Return the `securityContext` of a container in a group."""
+    above: Pod = {"metadata": {"name": "p"}, "spec": {"securityContext": pod}}
+    return security_context(above, {"name": "web", "securityContext": container}, config)
 
 
 def test_what_a_container_says_goes_before_what_its_pod_says(server: Server) -> None:
     config = server.cloud.config
-    pod = {"runAsUser": 1, "runAsGroup": 2, "runAsNonRoot": True, "fsGroup": 0, "supplementalGroups": [5]}
+    pod: PodSecurityContext = {
+        "runAsUser": 1,
+        "runAsGroup": 2,
+        "runAsNonRoot": True,
+        "fsGroup": 0,
+        "supplementalGroups": [5],
+    }
     assert translated(config, pod, {}) == {
         "runAsUser": 1, "runAsGroup": 2, "runAsNonRoot": True, "supplementalGroups": [5, 0],
     }  # fmt: skip
-    own = {
+    own: SecurityContext = {
         "runAsUser": 0,
         "runAsNonRoot": False,
         "allowPrivilegeEscalation": False,
@@ -110,7 +117,7 @@ def test_a_local_profile_is_a_file_of_the_node(server: Server, tmp_path: Path) -
     folder = config.data_dir / "seccomp" / "own"
     folder.mkdir(parents=True)
     (folder / "fine.json").write_text('{"defaultAction": "SCMP_ACT_ERRNO"}')
-    above = {"seccompProfile": {"type": "Localhost", "localhostProfile": "own/fine.json"}}
+    above: PodSecurityContext = {"seccompProfile": {"type": "Localhost", "localhostProfile": "own/fine.json"}}
     encoded = base64.b64encode(b'{"defaultAction": "SCMP_ACT_ERRNO"}').decode()
     assert translated(config, above, {}) == {"seccompProfile": encoded}
     assert translated(config, above, {"seccompProfile": {"type": "RuntimeDefault"}}) == {}

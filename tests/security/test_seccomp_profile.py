@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from cumulet.instances.seccomp import (
+from cumulet.instances.security.seccomp import (
+    Argument,
     SeccompError,
+    SeccompProfile,
     default_profile,
     parse_profile,
     restricted_profile,
@@ -20,7 +22,7 @@ ALLOWED = 0
 _MACHINES = ("x86_64", "aarch64")
 
 
-def answer(profile: dict[str, Any], name: str, arguments: tuple[int, ...] = ()) -> int:
+def answer(profile: SeccompProfile, name: str, arguments: tuple[int, ...] = ()) -> int:
     """0 where the call is allowed, else the error number: the first unconditional rule wins, then any that matches."""
     rules = [rule for rule in profile["syscalls"] if name in rule["names"]]
     for rule in sorted(rules, key=lambda rule: "args" in rule):
@@ -30,7 +32,7 @@ def answer(profile: dict[str, Any], name: str, arguments: tuple[int, ...] = ()) 
     return int(profile["defaultErrnoRet"])
 
 
-def _holds(condition: dict[str, Any], value: int) -> bool:
+def _holds(condition: Argument, value: int) -> bool:
     match condition["op"]:
         case "SCMP_CMP_EQ":
             return value == int(condition["value"])
@@ -169,7 +171,7 @@ def encoded(profile: dict[str, Any]) -> str:
     return base64.b64encode(json.dumps(profile).encode()).decode()
 
 
-def narrowed(profile: dict[str, Any]) -> dict[str, Any]:
+def narrowed(profile: dict[str, Any]) -> SeccompProfile:
     """What becomes of a profile that a container brings."""
     return restricted_profile(parse_profile(encoded(profile)), [], machine="x86_64")
 

@@ -15,9 +15,9 @@ import pytest
 
 from cumulet.common.config import DEFAULT_PORTS, Config
 from cumulet.instances.cleanup import cleanup
-from cumulet.instances.id_ranges import IDS
-from cumulet.instances.sandbox import run_dir
-from cumulet.instances.user_namespaces import support_file
+from cumulet.instances.sandbox.id_ranges import IDS
+from cumulet.instances.sandbox.names import run_dir
+from cumulet.instances.sandbox.user_namespaces import support_file
 from cumulet.up.install import install
 from tests.installation import free_pod_cidr
 from tests.instances.conftest import door, machine, registry, room, shared_config  # noqa: F401
@@ -393,7 +393,9 @@ async def test_after_everything_was_taken_down_groups_run_again_with_a_range(alo
 
 
 async def test_without_idmapped_mounts_layers_are_copied(alone: Config, tmp_path: Path) -> None:
-    old_kernel = "import cumulet.instances.idmap as idmap; idmap._MOUNT_SETATTR = 4095"  # a call that no kernel has
+    old_kernel = (
+        "import cumulet.instances.sandbox.idmap as idmap; idmap._MOUNT_SETATTR = 4095"  # a call that no kernel has
+    )
     running = RoomProcess(alone, old_kernel)
     files = layer(
         entry("data", b"x", uid=1001, gid=1002, mode=0o4755), entry("bin/stat", type=b"2", linkname="busybox")

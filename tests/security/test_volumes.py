@@ -17,12 +17,20 @@ from typing import Any
 
 import pytest
 
-from cumulet.instances import beneath
-from cumulet.instances.model import Container, ContainerProperties, EmptyDir, GroupProperties, Mount, Volume
-from cumulet.instances.mounts import unmount_beneath
-from cumulet.instances.sandbox import SandboxError
-from cumulet.instances.store import ContainerStatus, GroupRecord, GroupStatus, State, Store
-from cumulet.instances.volumes import Volumes
+from cumulet.instances.model.properties import (
+    Container,
+    ContainerProperties,
+    EmptyDir,
+    GroupProperties,
+    Mount,
+    Volume,
+)
+from cumulet.instances.sandbox import beneath
+from cumulet.instances.sandbox.errors import SandboxError
+from cumulet.instances.sandbox.mounts import unmount_beneath
+from cumulet.instances.sandbox.volumes import Volumes
+from cumulet.instances.store.records import ContainerStatus, GroupRecord, GroupStatus, State
+from cumulet.instances.store.store import Store
 from tests.instances.conftest import door, machine, registry, room, shared_config  # noqa: F401
 from tests.instances.door import (
     FrontDoor,
@@ -354,7 +362,7 @@ async def _an_earlier_group_that_is_not_valid(room: RoomProcess, host_folder: Pa
             room.start()
             found = await door.until("hostile", is_over)
             (event,) = found["properties"]["instanceView"]["events"]
-            assert "was made by an earlier version and is not valid: The volume name" in event["message"]
+            assert "was created by an earlier version and is not valid: The volume name" in event["message"]
             assert found["properties"]["provisioningState"] == "Failed"
             await door.call("DELETE", "hostile")
             await door.call("GET", "hostile", status=404)

@@ -1,4 +1,5 @@
-"""Gives Services of type LoadBalancer a public address, and carries their traffic to the pods that are ready.
+"""Gives Services of type LoadBalancer an address, and forwards their TCP connections to ready pods.
 
-It is a client of the Kubernetes API, as a cloud's controller manager is, and a load balancer, as the cloud's own.
+In come Services and EndpointSlices of a Kubernetes API, and connections of clients. Out go the addresses in the status of
+Services, events, and connections to pods. It stands in for a cloud's service controller and load balancer.
 """

@@ -1,8 +1,7 @@
-"""The data plane: a listener for each address and port of a service, and a pipe for each connection.
+"""The data plane: a listener for each address and port of a service, and two connected streams per connection.
 
-Where no end point is ready the listener is closed, so that a client is refused at once and not left waiting. As with
-Azure's load balancer, a connection on which nothing moves for some minutes is reset at both ends, unless it is kept
-alive by TCP (keep-alive probes count as well).
+Without a ready endpoint the listener is closed, so that a client is refused at once. As in Azure's load balancer, an idle
+connection is reset at both ends after some minutes. TCP keep-alive probes count as traffic.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from cumulet.common.egress import Egress
 log = logging.getLogger(__name__)
 
 _CONNECT = 5.0
-#: Where `tcpi_segs_in`, the number of segments that came, is in the kernel's `struct tcp_info` (tcp(7)).
+#: The offset of `tcpi_segs_in`, the number of received segments, in the kernel's `struct tcp_info` (tcp(7)).
 _SEGMENTS_IN = 140
 _RESET = struct.pack("ii", 1, 0)
 
@@ -28,16 +27,16 @@ Endpoint = tuple[str, int]
 
 
 class Frontend(NamedTuple):
-    """Where clients connect."""
+    """The address and port that clients connect to."""
 
     host: str
     port: int
 
 
 class Backends:
-    """The ready end points of a frontend, taken in turns, or by the client's address where that is asked for.
+    """The ready endpoints of a frontend, used in turn, or by the client's address (session affinity).
 
-    Users write their addresses: `egress` refuses this machine's and others that only this machine reaches.
+    Users can write the addresses: `egress` refuses those of this machine, and others that only this machine reaches.
     """
 
     def __init__(self, egress: Egress) -> None:
@@ -48,13 +47,13 @@ class Backends:
         self.idle: float | None = None
 
     def set(self, endpoints: Sequence[Endpoint], *, by_client: bool, idle: float | None) -> None:
-        """From now on connections go to these; those that are open stay where they are."""
+        """Replace the endpoints for new connections. `idle` is the idle timeout in seconds."""
         self._endpoints = endpoints
         self._by_client = by_client
         self.idle = idle
 
     def candidates(self, client: str) -> list[Endpoint]:
-        """All end points, the one to try first in front."""
+        """Return all endpoints, in the order to try them."""
         if not self._endpoints:
             return []
         if self._by_client:
@@ -66,7 +65,7 @@ class Backends:
 
 
 class Proxy:
-    """All frontends. `set` says what is wanted of one, `remove` ends it."""
+    """All frontends. `set` configures one, `remove` closes it."""
 
     def __init__(self, egress: Egress) -> None:
         self._egress = egress
@@ -74,7 +73,7 @@ class Proxy:
         self._servers: dict[Frontend, asyncio.Server] = {}
 
     def frontends(self) -> set[Frontend]:
-        """Those that are known, listening or not."""
+        """Return all configured frontends, listening or not."""
         return set(self._backends)
 
     async def set(
@@ -85,9 +84,9 @@ class Proxy:
         by_client: bool = False,
         idle: float | None = None,
     ) -> None:
-        """Serve a frontend with these end points, and end connections that are idle for so many seconds.
+        """Forward a frontend to these endpoints, and reset connections that are idle for `idle` seconds.
 
-        Raises `OSError` where the address cannot be listened on.
+        Raises `OSError` when the proxy cannot listen on the address.
         """
         backends = self._backends.setdefault(frontend, Backends(self._egress))
         backends.set(endpoints, by_client=by_client, idle=idle)
@@ -100,24 +99,24 @@ class Proxy:
             self._servers.pop(frontend).close()
 
     def remove(self, frontend: Frontend) -> None:
-        """Take no more connections; those that are open go on to their end."""
+        """Accept no more connections; open ones continue."""
         self._backends.pop(frontend, None)
         if (server := self._servers.pop(frontend, None)) is not None:
             server.close()
 
     def close(self) -> None:
-        """End every frontend."""
+        """Close all frontends."""
         for frontend in self.frontends():
             self.remove(frontend)
 
 
 class _Pipe(asyncio.Protocol):
-    """One half of a connection: what comes in here goes out at `peer`, no faster than that takes it."""
+    """One half of a connection: forwards received data to `peer`, no faster than the peer accepts it."""
 
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
         self.peer: _Pipe | None = None
-        self.moved = False
+        self.received = False
         self.ended = False
         self._segments = 0
 
@@ -125,12 +124,12 @@ class _Pipe(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        self.moved = True
+        self.received = True
         if self.peer is not None and self.peer.transport is not None:
             self.peer.transport.write(data)
 
     def eof_received(self) -> bool:
-        """The other end may still have something to say, unless it has said that it has not."""
+        """Forward the end of the stream; the other direction stays open until its own end."""
         self.ended = True
         if self.peer is not None and self.peer.ended and self.peer.transport is not None:
             self.peer.transport.close()
@@ -152,28 +151,28 @@ class _Pipe(asyncio.Protocol):
         if self.peer is not None and self.peer.transport is not None:
             self.peer.transport.close()
 
-    def has_moved(self) -> bool:
-        """Whether anything came since this was last asked, be it a probe that carries nothing."""
-        moved, before = self.moved, self._segments
-        self.moved = False
-        found = self.transport.get_extra_info("socket") if self.transport is not None else None
-        if found is not None:
+    def had_traffic(self) -> bool:
+        """Return whether a segment arrived since the last call, including keep-alive probes."""
+        received, before = self.received, self._segments
+        self.received = False
+        sock = self.transport.get_extra_info("socket") if self.transport is not None else None
+        if sock is not None:
             with contextlib.suppress(OSError):
-                information = found.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _SEGMENTS_IN + 4)
+                information = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _SEGMENTS_IN + 4)
                 (self._segments,) = struct.unpack_from("I", information, _SEGMENTS_IN)
-        return moved or self._segments != before
+        return received or self._segments != before
 
     def reset(self) -> None:
-        """Tell the other end that the connection is no more."""
+        """Reset the connection."""
         if self.transport is not None:
-            found = self.transport.get_extra_info("socket")
+            sock = self.transport.get_extra_info("socket")
             with contextlib.suppress(OSError):
-                found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self.transport.abort()
 
 
 class _Server(_Pipe):
-    """An end point's half. It joins the client's as soon as it is connected: an end point may speak first."""
+    """An endpoint's half. It joins the client's as soon as it is connected: an endpoint may speak first."""
 
     def __init__(self, client: _Client) -> None:
         super().__init__()
@@ -186,7 +185,7 @@ class _Server(_Pipe):
 
 
 class _Client(_Pipe):
-    """A client's half: it waits until an end point has taken the connection."""
+    """The client's half: it waits until an endpoint accepts the connection."""
 
     def __init__(self, backends: Backends) -> None:
         super().__init__()
@@ -202,7 +201,7 @@ class _Client(_Pipe):
 
     def data_received(self, data: bytes) -> None:
         if self.peer is None:
-            # A loop may begin to read only after `connection_made`, so what comes early is kept, and no more of it read.
+            # An event loop may start to read before the endpoint accepts: keep that data, and pause reading.
             self._early.append(data)
             assert self.transport is not None
             self.transport.pause_reading()
@@ -225,14 +224,14 @@ class _Client(_Pipe):
                 async with asyncio.timeout(_CONNECT):
                     await loop.create_connection(lambda: _Server(self), host, port)
             except (OSError, TimeoutError) as error:
-                log.info("end point %s:%s does not answer: %s", host, port, error or "timeout")
+                log.info("endpoint %s:%s does not answer: %s", host, port, error or "timeout")
                 if self.peer is None:
                     continue
             return
         self.transport.abort()
 
     def attach(self, server: _Pipe, transport: asyncio.Transport) -> None:
-        """Join the halves, before anything is read from the end point, and send what the client sent early."""
+        """Join the halves, before anything is read from the endpoint, and send what the client sent early."""
         if (found := transport.get_extra_info("socket")) is not None:
             with contextlib.suppress(OSError):
                 found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -249,16 +248,16 @@ class _Client(_Pipe):
             transport.write_eof()
         else:
             self.transport.resume_reading()
-        self._look()
+        self._check_idle()
 
-    def _look(self) -> None:
-        """See from time to time whether anything moves."""
+    def _check_idle(self) -> None:
+        """Check periodically whether the connection is idle."""
         assert self.peer is not None
         if (idle := self._backends.idle) is None or self.transport is None or self.transport.is_closing():
             return
-        moved = [half.has_moved() for half in (self, self.peer)]
-        if self._idle is None or any(moved):
-            self._idle = asyncio.get_running_loop().call_later(idle, self._look)
+        active = [half.had_traffic() for half in (self, self.peer)]
+        if self._idle is None or any(active):
+            self._idle = asyncio.get_running_loop().call_later(idle, self._check_idle)
             return
         self.peer.reset()
         self.reset()

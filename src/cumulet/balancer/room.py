@@ -1,10 +1,10 @@
-"""The room's life: watch services and end points, give out addresses, keep the proxy in line."""
+"""Watches services and endpoints, allocates addresses, and configures the proxy."""
 
 from __future__ import annotations
 
 import ipaddress
 import logging
-from typing import Any
+from typing import Any, Literal
 
 from cumulet.balancer.proxy import Endpoint, Frontend, Proxy
 from cumulet.common.ascii import whole_number
@@ -12,27 +12,27 @@ from cumulet.common.egress import Egress
 from cumulet.common.kubernetes import Client, EventRecorder, Informer, KubernetesError, WorkQueue
 from cumulet.common.kubernetes.client import ENDPOINTSLICES, SERVICES
 from cumulet.common.kubernetes.component import client_of, health_app, run_informers
+from cumulet.common.kubernetes.objects import EndpointSlice, PartialObjectMetadata, Service
 from cumulet.common.room import Room
 from cumulet.common.tasks import task_set
 
 log = logging.getLogger(__name__)
 
-Object = dict[str, Any]
 Key = tuple[str, str]
 
 _SERVICE_NAME = "kubernetes.io/service-name"
 _NODE_ADDRESS = "127.0.0.1"
 _CLASS = "loadBalancerClass"
-#: Minutes for which a connection may be idle, and Azure's bounds of it.
+#: The annotation of the idle timeout in minutes, and Azure's bounds.
 _IDLE = "service.beta.kubernetes.io/azure-load-balancer-tcp-idle-timeout"
 _LEAST_IDLE, _MOST_IDLE = 4, 100
 
 
 async def serve(room: Room) -> None:
-    """Balance until told to stop."""
+    """Run the load balancer until the room is stopped."""
     async with client_of(room) as client, task_set() as tasks:
         balancer = Balancer(client, room.config.external_cidr, room.config.egress(reach_pods=True))
-        informers = [balancer.services, balancer.slices]
+        informers: list[Informer[Any]] = [balancer.services, balancer.slices]
         async with room.serving(health_app(informers)):
             room.ready()
             tasks.start_essential(balancer.events.run(), "events")
@@ -45,7 +45,7 @@ async def serve(room: Room) -> None:
 
 
 class Balancer:
-    """Addresses are those in the services' status, so that they stay over a restart."""
+    """The addresses are in the status of the services, so that a restart keeps them."""
 
     def __init__(self, client: Client, cidr: str, egress: Egress) -> None:
         self._client = client
@@ -61,13 +61,13 @@ class Balancer:
         self.slices.add_handler(self._slice_changed)
 
     def adopt(self) -> None:
-        """Take up the addresses that were given out before."""
+        """Keep the addresses that a previous process allocated."""
         for service in self.services:
-            address = _given(service)
+            address = _allocated(service)
             if service["spec"].get("type") == "LoadBalancer" and address:
                 self._addresses[_key(service)] = address
 
-    def _service_changed(self, change: str, obj: Object, old: Object | None) -> None:
+    def _service_changed(self, change: str, obj: Service, old: Service | None) -> None:
         self.queue.add(_key(obj))
         spec = obj["spec"]
         if change != "DELETED" and spec.get("type") == "LoadBalancer" and not spec.get(_CLASS):
@@ -79,34 +79,34 @@ class Balancer:
                     )
                     self.events.event(obj, "Warning", "SyncLoadBalancerFailed", message)
 
-    def _slice_changed(self, change: str, obj: Object, old: Object | None) -> None:
+    def _slice_changed(self, change: str, obj: EndpointSlice, old: EndpointSlice | None) -> None:
         name = (obj["metadata"].get("labels") or {}).get(_SERVICE_NAME)
         if name:
             self.queue.add((obj["metadata"]["namespace"], name))
 
     async def reconcile(self, key: Key) -> None:
-        """Bring one service's address and frontends about."""
+        """Reconcile the address and the frontends of one service."""
         service = self.services.get(key[1], key[0])
-        wanted: dict[Frontend, list[Endpoint]] = {}
+        desired: dict[Frontend, list[Endpoint]] = {}
         if service is not None and not service["metadata"].get("deletionTimestamp"):
             kind = service["spec"].get("type")
             if kind == "LoadBalancer" and not service["spec"].get(_CLASS):
                 address = await self._ensure_address(key, service)
                 if address is not None:
-                    wanted |= self._wanted(service, address, "port")
+                    desired |= self._frontends_of(service, address, "port")
             if kind in ("NodePort", "LoadBalancer"):
-                wanted |= self._wanted(service, _NODE_ADDRESS, "nodePort")
-            if kind != "LoadBalancer" and _given(service):
+                desired |= self._frontends_of(service, _NODE_ADDRESS, "nodePort")
+            if kind != "LoadBalancer" and _allocated(service):
                 await self._write_status(key, None)
         if service is None or service["spec"].get("type") != "LoadBalancer":
             self._addresses.pop(key, None)
-        for frontend in self._frontends.get(key, set()) - wanted.keys():
+        for frontend in self._frontends.get(key, set()) - desired.keys():
             self.proxy.remove(frontend)
         by_client = service is not None and service["spec"].get("sessionAffinity") == "ClientIP"
-        self._frontends[key] = set(wanted)
-        for frontend, endpoints in wanted.items():
+        self._frontends[key] = set(desired)
+        for frontend, endpoints in desired.items():
             try:
-                # A node's port is the node's own, which has no load balancer before it.
+                # A node port is on the node itself, without a load balancer in front.
                 idle = None if frontend.host == _NODE_ADDRESS else _idle(service)
                 await self.proxy.set(frontend, endpoints, by_client=by_client, idle=idle)
             except OSError as error:
@@ -116,38 +116,38 @@ class Balancer:
                 )
                 self.events.event(service, "Warning", "SyncLoadBalancerFailed", message)
                 self.queue.add_after(key, 10)
-        if not wanted:
+        if not desired:
             self._frontends.pop(key, None)
 
-    async def _ensure_address(self, key: Key, service: Object) -> str | None:
-        given = _given(service)
-        address: str | None = self._addresses.get(key) or given
-        if not address or (given and given != address):
+    async def _ensure_address(self, key: Key, service: Service) -> str | None:
+        current = _allocated(service)
+        address: str | None = self._addresses.get(key) or current
+        if not address or (current and current != address):
             address = self._choose(key, service)
             if address is None:
                 return None
         self._addresses[key] = address
-        if given != address:
+        if current != address:
             self.events.event(service, "Normal", "EnsuringLoadBalancer", "Ensuring load balancer")
             await self._write_status(key, address)
             self.events.event(service, "Normal", "EnsuredLoadBalancer", "Ensured load balancer")
         return address
 
-    def _choose(self, key: Key, service: Object) -> str | None:
-        """The address that the service asks for, or the first that is free."""
+    def _choose(self, key: Key, service: Service) -> str | None:
+        """Return the address that the service requests, or the first free one; `None` when there is none."""
         taken = set(self._addresses.values())
-        asked = service["spec"].get("loadBalancerIP")
-        if asked:
+        requested = service["spec"].get("loadBalancerIP")
+        if requested:
             try:
-                inside = ipaddress.ip_address(asked) in self._range
+                inside = ipaddress.ip_address(requested) in self._range
             except ValueError:
                 inside = False
-            if not inside or asked in taken:
+            if not inside or requested in taken:
                 why = "is in use" if inside else f"is not in the range {self._range}"
-                message = f"Error syncing load balancer: the requested address {asked} {why}"
+                message = f"Error syncing load balancer: the requested address {requested} {why}"
                 self.events.event(service, "Warning", "SyncLoadBalancerFailed", message)
                 return None
-            return str(asked)
+            return requested
         for host in self._range.hosts():
             if str(host) not in taken:
                 return str(host)
@@ -165,17 +165,20 @@ class Balancer:
             if error.code != 404:
                 raise
 
-    def _wanted(self, service: Object, address: str, field: str) -> dict[Frontend, list[Endpoint]]:
-        """The frontends at an address, each with the ready end points of its port."""
-        found: dict[Frontend, list[Endpoint]] = {}
+    def _frontends_of(
+        self, service: Service, address: str, field: Literal["port", "nodePort"]
+    ) -> dict[Frontend, list[Endpoint]]:
+        """Return the frontends of a service at an address, each with the ready endpoints of its port."""
+        frontends: dict[Frontend, list[Endpoint]] = {}
         for port in service["spec"].get("ports") or ():
-            if port.get(field) and port.get("protocol", "TCP") == "TCP":
-                found[Frontend(address, port[field])] = self._endpoints(service, port.get("name", ""))
-        return found
+            number = port["port"] if field == "port" else port.get("nodePort")
+            if number and port.get("protocol", "TCP") == "TCP":
+                frontends[Frontend(address, number)] = self._endpoints(service, port.get("name", ""))
+        return frontends
 
-    def _endpoints(self, service: Object, port_name: str) -> list[Endpoint]:
+    def _endpoints(self, service: Service, port_name: str) -> list[Endpoint]:
         namespace, name = _key(service)
-        found: set[Endpoint] = set()
+        endpoints: set[Endpoint] = set()
         for item in self.slices:
             labels = item["metadata"].get("labels") or {}
             if item["metadata"]["namespace"] != namespace or labels.get(_SERVICE_NAME) != name:
@@ -184,22 +187,24 @@ class Balancer:
                 if (port.get("name") or "") == port_name and port.get("port"):
                     for endpoint in item.get("endpoints") or ():
                         if (endpoint.get("conditions") or {}).get("ready", True):
-                            found |= {(address, port["port"]) for address in endpoint["addresses"]}
-        return sorted(found)
+                            endpoints |= {(address, port["port"]) for address in endpoint["addresses"]}
+        return sorted(endpoints)
 
 
-def _key(obj: Object) -> Key:
+def _key(obj: PartialObjectMetadata) -> Key:
     return obj["metadata"]["namespace"], obj["metadata"]["name"]
 
 
-def _idle(service: Object | None) -> float:
-    """Seconds; what is not a number within the bounds is as if it were not there."""
-    text = ((service or {}).get("metadata", {}).get("annotations") or {}).get(_IDLE, "")
+def _idle(service: Service | None) -> float:
+    """Return the idle timeout in seconds. A value that is not a number within Azure's bounds is ignored."""
+    annotations = service["metadata"].get("annotations") if service is not None else None
+    text = (annotations or {}).get(_IDLE, "")
     minutes = whole_number(text, 3) or 0
     return 60.0 * (minutes if _LEAST_IDLE <= minutes <= _MOST_IDLE else _LEAST_IDLE)
 
 
-def _given(service: Object) -> str:
+def _allocated(service: Service) -> str:
+    """Return the address in a service's status, or an empty string."""
     ingress = ((service.get("status") or {}).get("loadBalancer") or {}).get("ingress") or []
     address: str = ingress[0].get("ip", "") if ingress else ""
     return address

@@ -1,5 +1,5 @@
-"""The controllers of a cluster, one module each: from what is wanted to what is.
+"""The controllers of a cluster, one module each. They bring the actual state of objects to the desired state.
 
-They are clients of the Kubernetes API and of nothing else, and can stand beside or in for upstream's controller
-manager. Each reconciles one object at a time, as often as it likes, to the same end.
+They are clients of the Kubernetes API and use nothing else. They can run beside upstream's controller manager or replace it.
+Each of them reconciles one object at a time. Repeated reconciliations have the same result.
 """

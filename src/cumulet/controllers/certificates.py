@@ -1,6 +1,6 @@
-"""Certificate signing requests: those of nodes are approved, those that are approved signed, old ones deleted.
+"""Approves the certificate signing requests of nodes, signs approved requests, and deletes old ones.
 
-Follows `pkg/controller/certificates`. In a cluster that is not ours nothing is signed: it has signers of its own.
+Follows `pkg/controller/certificates`. In the cluster of another installation, which has its own signers, it signs nothing.
 """
 
 from __future__ import annotations
@@ -14,18 +14,27 @@ from cryptography.x509.oid import NameOID
 from cumulet.common import clock
 from cumulet.common.kubernetes import KubernetesError, WorkQueue
 from cumulet.common.kubernetes.client import NODES, SIGNINGREQUESTS
-from cumulet.controllers.controller import Context, Key, Object, key_of
-from cumulet.controllers.pods import condition_of
+from cumulet.common.kubernetes.objects import (
+    CertificateSigningRequest,
+    CertificateSigningRequestCondition,
+    CertificateSigningRequestSpec,
+    CertificateSigningRequestStatus,
+    Node,
+    ResourceAttributes,
+    SubjectAccessReview,
+)
+from cumulet.controllers.conditions import condition_of
+from cumulet.controllers.controller import Context, Key, key_of
 from cumulet.controllers.signers import NODE_CLIENT, NODE_SERVING, Signers, attributes, fault, is_signer, node_name
 
 _YEAR, _LEAST = 365 * 24 * 3600, 600
-#: How long requests are kept: decided ones, and those that nobody decides on.
+#: The time for which requests are kept: decided ones, and pending ones.
 _DECIDED, _PENDING = timedelta(hours=1), timedelta(hours=24)
 _REVIEW = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 
 
 class CertificateController:
-    """See the module."""
+    """The controller of certificate signing requests."""
 
     def __init__(self, context: Context) -> None:
         self.queue: WorkQueue[Key] = WorkQueue()
@@ -35,19 +44,19 @@ class CertificateController:
         self._requests.add_handler(lambda change, obj, old: self.queue.add(key_of(obj)))
 
     async def reconcile(self, key: Key) -> None:
-        """One step of a request."""
+        """Take one step of a request."""
         request = self._requests.get(key[1])
         if request is None or request["metadata"].get("deletionTimestamp"):
             return
         if await self._clean(key, request):
             return
-        decided = any(condition_of(request, kind) for kind in ("Approved", "Denied", "Failed"))
+        decided = any(condition_of(request, kind) is not None for kind in ("Approved", "Denied", "Failed"))
         try:
             if not decided and request["spec"]["signerName"] == NODE_CLIENT:
                 await self._approve(request)
             elif (
-                condition_of(request, "Approved")
-                and not condition_of(request, "Failed")
+                condition_of(request, "Approved") is not None
+                and condition_of(request, "Failed") is None
                 and not (request.get("status") or {}).get("certificate")
                 and is_signer(request["spec"]["signerName"])
                 and self._signers is not None
@@ -57,7 +66,7 @@ class CertificateController:
             if error.code not in (404, 409):
                 raise
 
-    async def _clean(self, key: Key, request: Object) -> bool:
+    async def _clean(self, key: Key, request: CertificateSigningRequest) -> bool:
         moments = [
             clock.parse(item.get("lastUpdateTime") or request["metadata"]["creationTimestamp"])
             for item in (request.get("status") or {}).get("conditions") or ()
@@ -76,8 +85,8 @@ class CertificateController:
                 raise
         return True
 
-    async def _approve(self, request: Object) -> None:
-        """A node's request for its client certificate, where whoever asks may ask for that."""
+    async def _approve(self, request: CertificateSigningRequest) -> None:
+        """Approve the request of a node for its client certificate, if its user is authorized for that."""
         spec = request["spec"]
         csr = _load(spec)
         if csr is None or fault(NODE_CLIENT, csr, spec["usages"]) is not None:
@@ -88,48 +97,48 @@ class CertificateController:
                 0, ("selfnodeclient", "Auto approving self kubelet client certificate after SubjectAccessReview.")
             )
         for kind, message in kinds:
-            if await self._may(spec, kind):
-                approved = _condition("Approved", "AutoApproved", message)
-                await self._write(request, {"conditions": [approved]}, "approval")
+            if await self._is_authorized(spec, kind):
+                await self._add_condition(request, "Approved", "AutoApproved", message, "approval")
                 return
 
-    async def _may(self, spec: Object, kind: str) -> bool:
-        attributes = {
+    async def _is_authorized(self, spec: CertificateSigningRequestSpec, kind: str) -> bool:
+        attributes: ResourceAttributes = {
             "group": "certificates.k8s.io",
             "version": "*",
             "resource": "certificatesigningrequests",
             "subresource": kind,
             "verb": "create",
         }
-        review = {
+        review: SubjectAccessReview = {
             "apiVersion": "authorization.k8s.io/v1",
             "kind": "SubjectAccessReview",
             "spec": {
-                "user": spec.get("username"),
-                "uid": spec.get("uid"),
-                "groups": spec.get("groups"),
-                "extra": spec.get("extra"),
+                "user": spec.get("username", ""),
+                "uid": spec.get("uid", ""),
+                "groups": spec.get("groups", []),
+                "extra": spec.get("extra", {}),
                 "resourceAttributes": attributes,
             },
         }
-        answer = await self._client.request("POST", _REVIEW, body=review)
-        return bool((answer.get("status") or {}).get("allowed"))
+        answer: SubjectAccessReview = await self._client.request("POST", _REVIEW, body=review)
+        return (answer.get("status") or {}).get("allowed", False)
 
-    async def _sign(self, request: Object, signers: Signers) -> None:
+    async def _sign(self, request: CertificateSigningRequest, signers: Signers) -> None:
         spec = request["spec"]
         signer, csr = spec["signerName"], _load(spec)
-        why = "the request cannot be read" if csr is None else fault(signer, csr, spec["usages"])
-        if csr is not None and why is None and signer == NODE_SERVING:
-            why = signers.fault_of_names(csr, await self._node(node_name(csr)))
-        if csr is None or why is not None:
-            failed = _condition("Failed", "SignerValidationFailure", why or "")
-            await self._write(request, {"conditions": [failed]}, "status")
+        reason = "the request cannot be read" if csr is None else fault(signer, csr, spec["usages"])
+        if csr is not None and reason is None and signer == NODE_SERVING:
+            reason = signers.fault_of_names(csr, await self._node(node_name(csr)))
+        if csr is None or reason is not None:
+            await self._add_condition(request, "Failed", "SignerValidationFailure", reason or "", "status")
             return
         seconds = min(max(spec.get("expirationSeconds", _YEAR), _LEAST), _YEAR)
         certificate = signers.authority(signer).sign(csr, seconds)
-        await self._write(request, {"certificate": base64.b64encode(certificate).decode()}, "status")
+        status: CertificateSigningRequestStatus = {**(request.get("status") or {})}
+        status["certificate"] = base64.b64encode(certificate).decode()
+        await self._client.update_status(SIGNINGREQUESTS, request, status)
 
-    async def _node(self, name: str) -> Object | None:
+    async def _node(self, name: str) -> Node | None:
         """Read a node, or return `None` if it does not exist."""
         try:
             return await self._client.get(NODES, name)
@@ -138,22 +147,29 @@ class CertificateController:
                 raise
             return None
 
-    async def _write(self, request: Object, status: Object, subresource: str) -> None:
+    async def _add_condition(
+        self, request: CertificateSigningRequest, kind: str, reason: str, message: str, subresource: str
+    ) -> None:
+        now = clock.rfc3339()
+        condition: CertificateSigningRequestCondition = {
+            "type": kind,
+            "status": "True",
+            "reason": reason,
+            "message": message,
+            "lastUpdateTime": now,
+            "lastTransitionTime": now,
+        }
         old = request.get("status") or {}
-        conditions = [*(old.get("conditions") or ()), *status.pop("conditions", ())]
-        changed = {**request, "status": {**old, **status, "conditions": conditions}}
+        changed: CertificateSigningRequest = {
+            **request,
+            "status": {**old, "conditions": [*(old.get("conditions") or ()), condition]},
+        }
         await self._client.update(SIGNINGREQUESTS, changed, subresource)
 
 
-def _load(spec: Object) -> x509.CertificateSigningRequest | None:
+def _load(spec: CertificateSigningRequestSpec) -> x509.CertificateSigningRequest | None:
     try:
         csr = x509.load_pem_x509_csr(base64.b64decode(spec["request"]))
         return csr if csr.is_signature_valid else None
     except ValueError:
         return None
-
-
-def _condition(kind: str, reason: str, message: str) -> Object:
-    now = clock.rfc3339()
-    times = {"lastUpdateTime": now, "lastTransitionTime": now}
-    return {"type": kind, "status": "True", "reason": reason, "message": message, **times}

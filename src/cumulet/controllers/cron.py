@@ -1,7 +1,7 @@
-"""Schedules of cron jobs: five fields, `@daily` and its like, `@every 1h30m`, in any time zone.
+"""Schedules of cron jobs: five fields, macros such as `@daily`, or `@every 1h30m`, in any time zone.
 
-Follows crontab(5) as upstream's parser (robfig/cron) does: where both the day of the month and the day of the week are
-restricted, either is enough; Sunday is 0; names of months and days are three letters.
+Follows crontab(5) as upstream's parser (robfig/cron) does. If both the day of the month and the day of the week are
+restricted, either of them is enough. Sunday is 0. Names of months and days have three letters.
 """
 
 from __future__ import annotations
@@ -36,28 +36,28 @@ _FIELDS: tuple[tuple[str, int, int, dict[str, int]], ...] = (
     ("day of the week", 0, 6, _DAYS),
 )
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
-#: No schedule that ever fires waits longer than for the 29 February after a century without one.
+#: The longest interval of a schedule: from one 29 February to the next around a year such as 2100.
 _YEARS = 9
 
 
 class Schedule(NamedTuple):
-    """When to start: the values that each field allows, or an interval."""
+    """A schedule: the values that each field allows, or an interval."""
 
     minutes: frozenset[int]
     hours: frozenset[int]
     days: frozenset[int]
     months: frozenset[int]
     weekdays: frozenset[int]
-    #: Both day fields are restricted: either may match.
+    #: Whether both day fields are restricted, so that either can match.
     either_day: bool
     zone: tzinfo
     every: timedelta | None = None
 
     def after(self, moment: datetime) -> datetime | None:
-        """The first time after `moment`, in UTC; `None` where there is none for years."""
+        """The first time after `moment`, in UTC. `None` if there is none within `_YEARS` years."""
         if self.every is not None:
             return moment.replace(microsecond=0) + self.every
-        # The search goes by the clock on the wall, and what the wall shows twice or never is settled at the end.
+        # Search by local time. The end handles local times that occur twice or never.
         wall = moment.astimezone(self.zone).replace(tzinfo=None, second=0, microsecond=0) + timedelta(minutes=1)
         limit = wall.year + _YEARS
         while wall.year <= limit:
@@ -70,10 +70,10 @@ class Schedule(NamedTuple):
             elif wall.minute not in self.minutes:
                 wall += timedelta(minutes=1)
             else:
-                found = wall.replace(tzinfo=self.zone).astimezone(UTC)
-                exists = found.astimezone(self.zone).replace(tzinfo=None) == wall
-                if exists and found > moment:
-                    return found
+                time = wall.replace(tzinfo=self.zone).astimezone(UTC)
+                exists = time.astimezone(self.zone).replace(tzinfo=None) == wall
+                if exists and time > moment:
+                    return time
                 wall += timedelta(minutes=1)
         return None
 
@@ -83,7 +83,7 @@ class Schedule(NamedTuple):
 
 
 def parse(text: str, zone: tzinfo = UTC) -> Schedule:
-    """Read a schedule. Raises `ValueError` saying what is wrong with it."""
+    """Parse a schedule. Raises `ValueError` with the fault."""
     text = text.strip()
     if text.startswith("@every "):
         return _EVERY._replace(zone=zone, every=_interval(text.removeprefix("@every ")))
@@ -100,7 +100,7 @@ def parse(text: str, zone: tzinfo = UTC) -> Schedule:
     return Schedule(minutes, hours, days, months, weekdays, either, zone)
 
 
-def _field(text: str, what: str, least: int, most: int, names: dict[str, int]) -> frozenset[int]:
+def _field(text: str, label: str, least: int, most: int, names: dict[str, int]) -> frozenset[int]:
     allowed: set[int] = set()
     for part in text.split(","):
         span, _, step = part.partition("/")
@@ -108,20 +108,20 @@ def _field(text: str, what: str, least: int, most: int, names: dict[str, int]) -
         if span in ("*", "?"):
             begin, end = least, most
         else:
-            begin = _number(first, what, names)
-            end = _number(last, what, names) if dash else (most if step else begin)
-        width = _number(step, what, {}) if "/" in part else 1
+            begin = _number(first, label, names)
+            end = _number(last, label, names) if dash else (most if step else begin)
+        width = _number(step, label, {}) if "/" in part else 1
         if begin < least or end > most or begin > end or width < 1:
-            raise ValueError(f"{part!r} is not valid for the {what}: from {least} to {most}")
+            raise ValueError(f"{part!r} is not valid for the {label}: from {least} to {most}")
         allowed.update(range(begin, end + 1, width))
     return frozenset(allowed)
 
 
-def _number(text: str, what: str, names: dict[str, int]) -> int:
+def _number(text: str, label: str, names: dict[str, int]) -> int:
     if (name := fold(text)) in names:
         return names[name]
     if not is_digits(text):
-        raise ValueError(f"failed to parse {text!r} of the {what}")
+        raise ValueError(f"failed to parse {text!r} of the {label}")
     return int(text)
 
 

@@ -1,4 +1,4 @@
-"""Cron jobs: a job at each time of a schedule (`pkg/controller/cronjob`, version 2)."""
+"""Cron jobs create a job at each time of a schedule (`pkg/controller/cronjob`, version 2)."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from cumulet.common import clock
 from cumulet.common.kubernetes import KubernetesError, WorkQueue
 from cumulet.common.kubernetes.client import CRONJOBS, JOBS
-from cumulet.controllers.controller import Context, Key, Object, controller_of, key_of
+from cumulet.common.kubernetes.objects import CronJob, CronJobStatus, Job, Object, ObjectReference
+from cumulet.controllers.conditions import status_of
+from cumulet.controllers.controller import Context, Key, controller_of, key_of
 from cumulet.controllers.cron import Schedule, parse
 from cumulet.controllers.owned import Owned
-from cumulet.controllers.pods import condition_of
 
 _SCHEDULED_AT = "batch.kubernetes.io/cronjob-scheduled-timestamp"
-#: More missed times than this are told of: the clock may have jumped, or the controller been away.
+#: More missed times than this are reported, because of a jump of the clock or a long outage.
 _MANY = 100
-#: What is due is started a moment later, so that the clock has reached the time for certain.
+#: The seconds after the scheduled time at which a job is created, so that the clock has reached the time.
 _LITTLE = 0.1
 _CENTURY = 100 * 366 * 86_400
 
 
 class CronJobController:
-    """See the module."""
+    """The controller of cron jobs."""
 
     def __init__(self, context: Context) -> None:
         self.queue: WorkQueue[Key] = WorkQueue()
@@ -33,41 +34,41 @@ class CronJobController:
         self._cronjobs.add_handler(lambda change, obj, old: self.queue.add(key_of(obj)))
         self._jobs.informer.add_handler(self._job_changed)
 
-    def _job_changed(self, change: str, job: Object, old: Object | None) -> None:
+    def _job_changed(self, change: str, job: Job, old: Job | None) -> None:
         owner = controller_of(job)
         if owner is not None and owner["kind"] == CRONJOBS.kind:
             self.queue.add((job["metadata"]["namespace"], owner["name"]))
 
     async def reconcile(self, key: Key) -> None:
-        """Note what ended, forget old jobs, start what is due, come back when the next is."""
+        """Record ended jobs, delete old ones, create the job that is due, and queue the next time."""
         cronjob = self._cronjobs.get(key[1], key[0])
         if cronjob is None:
             return
-        status = dict(cronjob.get("status") or {})
+        status: CronJobStatus = {**(cronjob.get("status") or {})}
         jobs = self._jobs.of(cronjob)
-        await self._note(cronjob, jobs, status)
-        await self._forget_old(cronjob, jobs)
+        await self._record(cronjob, jobs, status)
+        await self._delete_old(cronjob, jobs)
         try:
             if not cronjob["metadata"].get("deletionTimestamp") and not cronjob["spec"].get("suspend"):
                 await self._run(cronjob, status)
         finally:
             await self._write_status(cronjob, status)
 
-    async def _note(self, cronjob: Object, jobs: list[Object], status: Object) -> None:
-        """Which of the active jobs have ended or are gone; others that run are told of and do not count."""
+    async def _record(self, cronjob: CronJob, jobs: list[Job], status: CronJobStatus) -> None:
+        """Update the list of active jobs in the status. Running jobs that are not listed are reported and do not count."""
         if unexpected := _unlisted(jobs, status):
-            # This process may have begun them a moment ago, and not have heard of its own status yet.
+            # This process may have created them just now, before the watch delivered its own status.
             newest = await self._newest(cronjob)
             status["active"] = (newest.get("status") or {}).get("active") or []
             unexpected = _unlisted(jobs, status)
         for job in unexpected:
             message = f"Saw a job that the controller did not create or forgot: {job['metadata']['name']}"
             self._events.event(cronjob, "Warning", "UnexpectedJob", message)
-        found = {job["metadata"]["uid"]: job for job in jobs}
+        by_uid = {job["metadata"]["uid"]: job for job in jobs}
         active = []
         for item in status.get("active") or ():
-            known = found.get(item["uid"])
-            if known is None and not await self._is_there(item):
+            known = by_uid.get(item["uid"])
+            if known is None and not await self._exists(item):
                 self._events.event(cronjob, "Normal", "MissingJob", f"Active job went missing: {item['name']}")
             elif known is not None and (ended := ended_as(known)):
                 message = f"Saw completed job: {item['name']}, condition: {ended}"
@@ -78,7 +79,7 @@ class CronJobController:
         done = [(job.get("status") or {}).get("completionTime") or "" for job in jobs if ended_as(job) == "Complete"]
         status["lastSuccessfulTime"] = max([*done, status.get("lastSuccessfulTime", "")])
 
-    async def _newest(self, cronjob: Object) -> Object:
+    async def _newest(self, cronjob: CronJob) -> CronJob:
         try:
             return await self._client.get(CRONJOBS, cronjob["metadata"]["name"], cronjob["metadata"]["namespace"])
         except KubernetesError as error:
@@ -86,17 +87,17 @@ class CronJobController:
                 raise
             return cronjob
 
-    async def _is_there(self, reference: Object) -> bool:
-        """Ask for a job that the informer does not know, which may not have heard of it yet."""
+    async def _exists(self, reference: ObjectReference) -> bool:
+        """Whether a job exists that the informer does not have, perhaps because it is new."""
         try:
             job = await self._client.get(JOBS, reference["name"], reference["namespace"])
         except KubernetesError as error:
             if error.code != 404:
                 raise
             return False
-        return bool(job["metadata"]["uid"] == reference["uid"])
+        return job["metadata"]["uid"] == reference["uid"]
 
-    async def _forget_old(self, cronjob: Object, jobs: list[Object]) -> None:
+    async def _delete_old(self, cronjob: CronJob, jobs: list[Job]) -> None:
         spec = cronjob["spec"]
         for outcome, limit in (
             ("Complete", spec.get("successfulJobsHistoryLimit", 3)),
@@ -106,12 +107,12 @@ class CronJobController:
             for job in ended[: max(len(ended) - limit, 0)]:
                 await self._delete(cronjob, job)
 
-    async def _delete(self, cronjob: Object, job: Object) -> None:
+    async def _delete(self, cronjob: CronJob, job: Job) -> None:
         if await self._jobs.delete(cronjob, job):
             message = f"Deleted job {job['metadata']['name']}"
             self._events.event(cronjob, "Normal", "SuccessfulDelete", message)
 
-    async def _run(self, cronjob: Object, status: Object) -> None:
+    async def _run(self, cronjob: CronJob, status: CronJobStatus) -> None:
         schedule = self._schedule(cronjob)
         if schedule is None:
             return
@@ -130,9 +131,9 @@ class CronJobController:
             message = f"Missed scheduled time to start a job: {due.strftime('%a, %d %b %Y %H:%M:%S +0000')}"
             self._events.event(cronjob, "Warning", "MissSchedule", message)
             return
-        wanted = _job(cronjob, due)
+        desired = _job(cronjob, due)
         if status.get("lastScheduleTime") == clock.rfc3339(due) or any(
-            item["name"] == wanted["metadata"]["name"] for item in status["active"]
+            item["name"] == desired["metadata"]["name"] for item in status["active"]
         ):
             return
         policy = cronjob["spec"].get("concurrencyPolicy", "Allow")
@@ -141,31 +142,32 @@ class CronJobController:
             self._events.event(cronjob, "Normal", "JobAlreadyActive", message)
             return
         if policy == "Replace":
-            going = {item["uid"] for item in status["active"]}
+            active = {item["uid"] for item in status["active"]}
             for job in self._jobs.of(cronjob):
-                if job["metadata"]["uid"] in going:
+                if job["metadata"]["uid"] in active:
                     await self._delete(cronjob, job)
             status["active"] = []
         try:
-            job = await self._jobs.create(cronjob, wanted)
+            job = await self._jobs.create(cronjob, desired)
         except KubernetesError as error:
             if error.reason != "AlreadyExists":
                 self._events.event(cronjob, "Warning", "FailedCreate", f"Error creating job: {error}")
                 raise
-            job = await self._client.get(JOBS, wanted["metadata"]["name"], cronjob["metadata"]["namespace"])
-            if (controller_of(job) or {}).get("uid") == cronjob["metadata"]["uid"]:
-                # This controller began it and was stopped before it could say so.
-                self._begun(status, job, due)
+            job = await self._client.get(JOBS, desired["metadata"]["name"], cronjob["metadata"]["namespace"])
+            owner = controller_of(job)
+            if owner is not None and owner["uid"] == cronjob["metadata"]["uid"]:
+                # This controller created it and stopped before it wrote the status.
+                self._add_active(status, job, due)
             return
         self._events.event(cronjob, "Normal", "SuccessfulCreate", f"Created job {job['metadata']['name']}")
-        self._begun(status, job, due)
+        self._add_active(status, job, due)
 
-    def _begun(self, status: Object, job: Object, due: datetime) -> None:
+    def _add_active(self, status: CronJobStatus, job: Job, due: datetime) -> None:
         status["lastScheduleTime"] = clock.rfc3339(due)
         if not ended_as(job):
             status["active"] = [*status["active"], _reference(job)]
 
-    def _schedule(self, cronjob: Object) -> Schedule | None:
+    def _schedule(self, cronjob: CronJob) -> Schedule | None:
         spec = cronjob["spec"]
         zone = spec.get("timeZone")
         try:
@@ -178,12 +180,12 @@ class CronJobController:
             self._events.event(cronjob, "Warning", "UnparseableSchedule", message)
         return None
 
-    async def _write_status(self, cronjob: Object, status: Object) -> None:
-        status = {name: value for name, value in status.items() if value}
-        if status == (cronjob.get("status") or {}):
+    async def _write_status(self, cronjob: CronJob, status: CronJobStatus) -> None:
+        written: Object = {name: value for name, value in status.items() if value}
+        if written == (cronjob.get("status") or {}):
             return
         try:
-            await self._client.update(CRONJOBS, {**cronjob, "status": status}, "status")
+            await self._client.update_status(CRONJOBS, cronjob, written)
         except KubernetesError as error:
             if error.code == 409:
                 self.queue.add(key_of(cronjob))
@@ -191,25 +193,25 @@ class CronJobController:
                 raise
 
 
-def _unlisted(jobs: list[Object], status: Object) -> list[Object]:
-    """Jobs that run and are not said to."""
+def _unlisted(jobs: list[Job], status: CronJobStatus) -> list[Job]:
+    """The running jobs that the status does not list."""
     listed = {item["uid"] for item in status.get("active") or ()}
     return [job for job in jobs if job["metadata"]["uid"] not in listed and not ended_as(job)]
 
 
-def ended_as(job: Object) -> str:
-    """`Complete` or `Failed` where a job has ended."""
-    return next((kind for kind in ("Complete", "Failed") if condition_of(job, kind).get("status") == "True"), "")
+def ended_as(job: Job) -> str:
+    """`Complete` or `Failed` for a job that has ended, or else empty."""
+    return next((kind for kind in ("Complete", "Failed") if status_of(job, kind) == "True"), "")
 
 
-def _deadline(cronjob: Object) -> timedelta | None:
-    """How late a job may start, where that is said; the field takes more seconds than there are in all time."""
+def _deadline(cronjob: CronJob) -> timedelta | None:
+    """The starting deadline, limited to a century because the field allows more than a `timedelta` can hold."""
     seconds = cronjob["spec"].get("startingDeadlineSeconds")
     return None if seconds is None else timedelta(seconds=min(seconds, _CENTURY))
 
 
-def _due(cronjob: Object, schedule: Schedule, now: datetime) -> tuple[datetime | None, int]:
-    """The last time that has passed and was not acted on, and how many such there are."""
+def _due(cronjob: CronJob, schedule: Schedule, now: datetime) -> tuple[datetime | None, int]:
+    """The last time that has passed without a job, and the number of such times."""
     status = cronjob.get("status") or {}
     since = clock.parse(status.get("lastScheduleTime") or cronjob["metadata"]["creationTimestamp"])
     deadline = _deadline(cronjob)
@@ -221,7 +223,7 @@ def _due(cronjob: Object, schedule: Schedule, now: datetime) -> tuple[datetime |
     second = schedule.after(first)
     if second is None or second > now:
         return first, 1
-    # However many were missed, only the last counts: look for it from now back, ever further.
+    # Only the last missed time counts. Search for it backwards from now in growing steps.
     missed = int((now - first) / (second - first)) + 1
     back = second - first
     last: datetime | None = None
@@ -233,8 +235,8 @@ def _due(cronjob: Object, schedule: Schedule, now: datetime) -> tuple[datetime |
     return last, missed
 
 
-def _job(cronjob: Object, due: datetime) -> Object:
-    """The job of one time; its name has the minute, so that no time is acted on twice."""
+def _job(cronjob: CronJob, due: datetime) -> Job:
+    """The job of one time. Its name contains the minute, so that no time gets two jobs."""
     template = cronjob["spec"]["jobTemplate"]
     metadata = template.get("metadata") or {}
     annotations = {**(metadata.get("annotations") or {})}
@@ -250,12 +252,11 @@ def _job(cronjob: Object, due: datetime) -> Object:
     }
 
 
-def _started(job: Object) -> str:
-    found: str = (job.get("status") or {}).get("startTime") or job["metadata"]["creationTimestamp"]
-    return found
+def _started(job: Job) -> str:
+    return (job.get("status") or {}).get("startTime") or job["metadata"]["creationTimestamp"]
 
 
-def _reference(job: Object) -> Object:
+def _reference(job: Job) -> ObjectReference:
     metadata = job["metadata"]
     return {
         "apiVersion": JOBS.api_version,

@@ -1,51 +1,54 @@
-"""Which resources a server has, as it says itself; custom ones too."""
+"""Discovery of the resources that a server serves, including custom ones."""
 
 from __future__ import annotations
 
 import logging
 from typing import NamedTuple
 
-from cumulet.common.kubernetes import Client, KubernetesError, Resource
+from cumulet.common.kubernetes import Client, KubernetesError
+from cumulet.common.kubernetes.client import AnyResource, Resource
 
 log = logging.getLogger(__name__)
 
 
 class Served(NamedTuple):
-    """A resource and what can be done with it."""
+    """A resource and its verbs."""
 
-    resource: Resource
+    resource: AnyResource
     verbs: frozenset[str]
 
 
 class Discovered(NamedTuple):
-    """What a server has, and the groups that did not say: of these nothing is known."""
+    """The resources of a server, and the groups whose resources could not be read."""
 
     served: list[Served]
-    silent: frozenset[str]
+    failed: frozenset[str]
 
 
 async def discover(client: Client) -> list[Served]:
-    """Every resource in the preferred version of its group. A group that does not answer is left out, and logged."""
-    return (await look(client)).served
+    """Every resource in the preferred version of its group. A group that fails is logged and omitted."""
+    return (await discover_all(client)).served
 
 
-async def look(client: Client) -> Discovered:
-    """The same, with the groups that did not answer."""
+async def discover_all(client: Client) -> Discovered:
+    """The same, with the groups that failed."""
     groups = await client.request("GET", "/apis")
     versions = ["v1", *(group["preferredVersion"]["groupVersion"] for group in groups["groups"])]
-    found: list[Served] = []
-    silent: set[str] = set()
+    served: list[Served] = []
+    failed: set[str] = set()
     for version in versions:
         group = version.rpartition("/")[0]
         path = f"/apis/{version}" if group else f"/api/{version}"
         try:
             listed = await client.request("GET", path)
         except KubernetesError as error:
-            log.warning("resources of %s not known: %s", path, error)
-            silent.add(group)
+            log.warning("resources of %s not read: %s", path, error)
+            failed.add(group)
             continue
         for item in listed["resources"]:
             if "/" not in item["name"]:
-                resource = Resource(group, version.rpartition("/")[2], item["name"], item["kind"], item["namespaced"])
-                found.append(Served(resource, frozenset(item["verbs"])))
-    return Discovered(found, frozenset(silent))
+                resource: AnyResource = Resource(
+                    group, version.rpartition("/")[2], item["name"], item["kind"], item["namespaced"]
+                )
+                served.append(Served(resource, frozenset(item["verbs"])))
+    return Discovered(served, frozenset(failed))

@@ -1,4 +1,4 @@
-"""How many pods of each disruption budget may be evicted just now (`pkg/controller/disruption`)."""
+"""Calculates the number of pods of each disruption budget that can be evicted now (`pkg/controller/disruption`)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import timedelta
 from urllib.parse import quote
 
 from cumulet.common import clock
-from cumulet.common.kubernetes import KubernetesError, Resource, WorkQueue
+from cumulet.common.kubernetes import KubernetesError, WorkQueue
 from cumulet.common.kubernetes.client import (
     DEPLOYMENTS,
     DISRUPTIONBUDGETS,
@@ -15,16 +15,32 @@ from cumulet.common.kubernetes.client import (
     REPLICASETS,
     REPLICATIONCONTROLLERS,
     STATEFULSETS,
+    AnyResource,
+    Resource,
+)
+from cumulet.common.kubernetes.informer import AnyInformer
+from cumulet.common.kubernetes.objects import (
+    Condition,
+    Deployment,
+    LabelSelector,
+    OwnerReference,
+    Pod,
+    PodDisruptionBudget,
+    PodDisruptionBudgetStatus,
+    ReplicaSet,
+    ReplicationController,
+    Scale,
+    StatefulSet,
 )
 from cumulet.common.kubernetes.selection import selects
-from cumulet.controllers.controller import Context, Key, Object, controller_of, key_of
-from cumulet.controllers.pods import condition_of, is_ready, is_terminating, phase_of
+from cumulet.controllers.conditions import condition_of
+from cumulet.controllers.controller import Context, Key, controller_of, key_of
+from cumulet.controllers.pods import is_ready, is_terminating, phase_of
 
-#: An eviction that was allowed and of which nothing came is forgotten after this.
+#: An allowed eviction that did not happen is dropped after this time.
 _DISRUPTED = timedelta(minutes=2)
-_SCALED: dict[str, Resource] = {
-    resource.kind: resource for resource in (DEPLOYMENTS, REPLICASETS, REPLICATIONCONTROLLERS, STATEFULSETS)
-}
+#: An object with `spec.replicas`.
+_Scalable = Deployment | ReplicaSet | ReplicationController | StatefulSet
 
 
 _UNMANAGED = (
@@ -35,11 +51,11 @@ _UNMANAGED = (
 
 
 class UnknownSizeError(Exception):
-    """A budget as a share needs to know how many pods there should be."""
+    """The desired number of pods is not known, which a budget in percent requires."""
 
 
 class DisruptionController:
-    """See the module."""
+    """The controller of disruption budgets."""
 
     def __init__(self, context: Context) -> None:
         self.queue: WorkQueue[Key] = WorkQueue()
@@ -48,26 +64,28 @@ class DisruptionController:
         self._events = context.events("controllermanager")
         self._budgets = context.informer(DISRUPTIONBUDGETS)
         self._pods = context.informer(PODS)
-        self._scaled = {kind: context.informer(resource) for kind, resource in _SCALED.items()}
+        self._scaled: dict[str, AnyInformer] = {}
+        for resource in (DEPLOYMENTS, REPLICASETS, REPLICATIONCONTROLLERS, STATEFULSETS):
+            self._scaled[resource.kind] = context.informer(resource)
         self._budgets.add_handler(lambda change, obj, old: self.queue.add(key_of(obj)))
         self._pods.add_handler(self._pod_changed)
         for informer in self._scaled.values():
             informer.add_handler(self._scale_changed)
 
-    def _pod_changed(self, change: str, pod: Object, old: Object | None) -> None:
+    def _pod_changed(self, change: str, pod: Pod, old: Pod | None) -> None:
         if change == "MODIFIED" and old is not None and _matters(old) == _matters(pod):
             return
         for budget in self._budgets.indexed("namespace", pod["metadata"]["namespace"]):
             if any(_selects(budget, item) for item in (pod, old) if item is not None):
                 self.queue.add(key_of(budget))
 
-    def _scale_changed(self, change: str, obj: Object, old: Object | None) -> None:
+    def _scale_changed(self, change: str, obj: _Scalable, old: _Scalable | None) -> None:
         if old is None or old["spec"].get("replicas") != obj["spec"].get("replicas"):
             for budget in self._budgets.indexed("namespace", obj["metadata"]["namespace"]):
                 self.queue.add(key_of(budget))
 
     async def reconcile(self, key: Key) -> None:
-        """Count the healthy, and what may go."""
+        """Count the healthy pods, and write the number of allowed disruptions."""
         budget = self._budgets.get(key[1], key[0])
         if budget is None or budget["metadata"].get("deletionTimestamp"):
             return
@@ -79,16 +97,15 @@ class DisruptionController:
         except UnknownSizeError as error:
             message = f"Failed to calculate the number of expected pods: {error}"
             self._events.event(budget, "Warning", "CalculateExpectedPodCountFailed", message)
-            await self._write(
-                budget, {**(budget.get("status") or {}), "disruptionsAllowed": 0}, "SyncFailed", str(error)
-            )
+            failed: PodDisruptionBudgetStatus = {**(budget.get("status") or {}), "disruptionsAllowed": 0}
+            await self._write(budget, failed, "SyncFailed", str(error))
             return
         disrupted = self._disrupted(key, budget, pods)
         healthy = sum(
             is_ready(pod) and not is_terminating(pod) and pod["metadata"]["name"] not in disrupted for pod in pods
         )
         allowed = max(healthy - desired, 0) if expected else 0
-        status: Object = {
+        status: PodDisruptionBudgetStatus = {
             "currentHealthy": healthy,
             "desiredHealthy": desired,
             "expectedPods": expected,
@@ -98,8 +115,8 @@ class DisruptionController:
             status["disruptedPods"] = disrupted
         await self._write(budget, status, "SufficientPods" if allowed else "InsufficientPods", "")
 
-    def _disrupted(self, key: Key, budget: Object, pods: list[Object]) -> dict[str, str]:
-        """Pods whose eviction was allowed a moment ago and that are still there."""
+    def _disrupted(self, key: Key, budget: PodDisruptionBudget, pods: list[Pod]) -> dict[str, str]:
+        """The pods with a recently allowed eviction that still exist, with the times of the evictions."""
         alive = {pod["metadata"]["name"] for pod in pods if not is_terminating(pod)}
         kept = {}
         for name, moment in ((budget.get("status") or {}).get("disruptedPods") or {}).items():
@@ -109,8 +126,8 @@ class DisruptionController:
                 self.queue.add_after(key, left)
         return kept
 
-    async def _expected(self, budget: Object, pods: list[Object]) -> tuple[int, int]:
-        """How many pods there should be, and how many of them healthy."""
+    async def _expected(self, budget: PodDisruptionBudget, pods: list[Pod]) -> tuple[int, int]:
+        """The expected number of pods, and the desired number of healthy ones. Raises `UnknownSizeError`."""
         spec = budget["spec"]
         unavailable, available = spec.get("maxUnavailable"), spec.get("minAvailable")
         if unavailable is None and not isinstance(available, str):
@@ -130,33 +147,37 @@ class DisruptionController:
         expected = sum(sizes.values())
         if unavailable is not None:
             return expected, max(expected - _share(unavailable, expected), 0)
-        return expected, _share(available, expected)
+        return expected, _share(available or 0, expected)
 
-    async def _size(self, pod: Object, reference: Object) -> tuple[str, int]:
-        """Who in the end controls a pod, and how many such pods that is to have. Raises `UnknownSizeError`."""
+    def _is_scaled(self, reference: OwnerReference) -> bool:
+        informer = self._scaled.get(reference["kind"])
+        return informer is not None and reference["apiVersion"].rpartition("/")[0] == informer.resource.group
+
+    async def _size(self, pod: Pod, reference: OwnerReference) -> tuple[str, int]:
+        """The UID of the topmost controller of a pod, and its desired number of pods. Raises `UnknownSizeError`."""
         where = pod["metadata"]["namespace"]
-        found = None
-        owner: Object | None = reference
-        while owner is not None and _is_scaled(owner):
-            obj = self._scaled[owner["kind"]].get(owner["name"], where)
+        topmost: _Scalable | None = None
+        owner: OwnerReference | None = reference
+        while owner is not None and self._is_scaled(owner):
+            obj: _Scalable | None = self._scaled[owner["kind"]].get(owner["name"], where)
             if obj is None or obj["metadata"]["uid"] != owner["uid"]:
                 break
-            found, owner = obj, controller_of(obj)
-        if found is not None:
-            return found["metadata"]["uid"], found["spec"].get("replicas", 1)
-        if _is_scaled(reference):
+            topmost, owner = obj, controller_of(obj)
+        if topmost is not None:
+            return topmost["metadata"]["uid"], topmost["spec"].get("replicas", 1)
+        if self._is_scaled(reference):
             raise UnknownSizeError(f'found no controllers for pod "{pod["metadata"]["name"]}"')
         return await self._scale(pod, reference)
 
-    async def _scale(self, pod: Object, reference: Object) -> tuple[str, int]:
-        """The same of a controller that is served with a scale, such as a custom resource."""
+    async def _scale(self, pod: Pod, reference: OwnerReference) -> tuple[str, int]:
+        """The same for a controller with a scale subresource, such as a custom resource."""
         resource = await self._served(reference)
         if resource is None:
-            wanted = f'no matches for kind "{reference["kind"]}" in version "{reference["apiVersion"]}"'
-            raise UnknownSizeError(wanted)
+            message = f'no matches for kind "{reference["kind"]}" in version "{reference["apiVersion"]}"'
+            raise UnknownSizeError(message)
         try:
             path = resource.path(pod["metadata"]["namespace"], reference["name"], "scale")
-            scale = await self._client.request("GET", path)
+            scale: Scale = await self._client.request("GET", path)
         except KubernetesError as error:
             if error.code != 404:
                 raise
@@ -166,8 +187,8 @@ class DisruptionController:
             raise UnknownSizeError(f'found no controllers for pod "{pod["metadata"]["name"]}"')
         return reference["uid"], (scale.get("spec") or {}).get("replicas", 0)
 
-    async def _served(self, reference: Object) -> Resource | None:
-        """The resource of an owner's kind."""
+    async def _served(self, reference: OwnerReference) -> AnyResource | None:
+        """The resource of the kind of an owner, or `None` if it is not served."""
         group, _, version = (quote(part, safe="") for part in reference["apiVersion"].rpartition("/"))
         try:
             listed = await self._client.request("GET", f"/apis/{group}/{version}" if group else f"/api/{version}")
@@ -180,32 +201,34 @@ class DisruptionController:
                 return Resource(group, version, item["name"], item["kind"], item["namespaced"])
         return None
 
-    async def _write(self, budget: Object, status: Object, reason: str, message: str) -> None:
+    async def _write(
+        self, budget: PodDisruptionBudget, status: PodDisruptionBudgetStatus, reason: str, message: str
+    ) -> None:
         generation = budget["metadata"].get("generation", 0)
         old = condition_of(budget, "DisruptionAllowed")
         holds = "True" if status.get("disruptionsAllowed") else "False"
-        same = old.get("status") == holds
-        condition = {
+        same = old is not None and old["status"] == holds
+        condition: Condition = {
             "type": "DisruptionAllowed",
             "status": holds,
             "reason": reason,
             "message": message,
             "observedGeneration": generation,
-            "lastTransitionTime": old["lastTransitionTime"] if same else clock.rfc3339(),
+            "lastTransitionTime": old["lastTransitionTime"] if old is not None and same else clock.rfc3339(),
         }
         status = {**status, "conditions": [condition], "observedGeneration": generation}
         if status == budget.get("status"):
             return
         try:
-            # An eviction counts in the same status: a conflict says that it was quicker.
-            await self._client.update(DISRUPTIONBUDGETS, {**budget, "status": status}, "status")
+            # An eviction updates the same status. A conflict means that it was first.
+            await self._client.update_status(DISRUPTIONBUDGETS, budget, status)
         except KubernetesError as error:
             if error.code not in (404, 409):
                 raise
 
 
-def _written(selector: Object) -> str:
-    """A selector as the API's own types print one."""
+def _written(selector: LabelSelector) -> str:
+    """A selector in the format of the API's Go types."""
     labels = "".join(f"{key}: {value}," for key, value in sorted((selector.get("matchLabels") or {}).items()))
     terms = "".join(
         f"LabelSelectorRequirement{{Key:{term['key']},Operator:{term['operator']},"
@@ -218,20 +241,15 @@ def _written(selector: Object) -> str:
     )
 
 
-def _is_scaled(reference: Object) -> bool:
-    resource = _SCALED.get(reference["kind"])
-    return resource is not None and reference["apiVersion"].rpartition("/")[0] == resource.group
-
-
-def _selects(budget: Object, pod: Object) -> bool:
+def _selects(budget: PodDisruptionBudget, pod: Pod) -> bool:
     return selects(budget["spec"].get("selector"), pod["metadata"].get("labels") or {})
 
 
-def _counts(pod: Object) -> bool:
+def _counts(pod: Pod) -> bool:
     return phase_of(pod) not in ("Succeeded", "Failed")
 
 
-def _matters(pod: Object) -> tuple[object, ...]:
+def _matters(pod: Pod) -> tuple[object, ...]:
     return is_ready(pod), phase_of(pod), is_terminating(pod), pod["metadata"].get("labels")
 
 

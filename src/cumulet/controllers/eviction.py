@@ -1,4 +1,4 @@
-"""Pods leave nodes whose taints they do not tolerate, at once or after a time (`pkg/controller/tainteviction`)."""
+"""Evicts pods from nodes whose taints they do not tolerate, at once or after a time (`pkg/controller/tainteviction`)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from datetime import datetime
 from cumulet.common import clock
 from cumulet.common.kubernetes import KubernetesError, WorkQueue
 from cumulet.common.kubernetes.client import NODES, PODS, STRATEGIC_MERGE_PATCH
+from cumulet.common.kubernetes.objects import Node, Pod, PodCondition, PodSpec, Taint, Toleration
 from cumulet.common.kubernetes.selection import tolerates
-from cumulet.controllers.controller import Context, Key, Object, key_of
+from cumulet.controllers.controller import Context, Key, key_of
 from cumulet.controllers.pods import is_terminating, phase_of
 
 
 class TaintEvictionController:
-    """Keys are those of pods."""
+    """The controller of taint-based evictions. Its keys are those of pods."""
 
     def __init__(self, context: Context) -> None:
         self.queue: WorkQueue[Key] = WorkQueue()
@@ -21,13 +22,13 @@ class TaintEvictionController:
         self._events = context.events("taint-eviction-controller")
         self._nodes = context.informer(NODES)
         self._pods = context.informer(PODS)
-        #: When taints were first seen that do not say since when they are there: by node, key and value.
+        #: The first observation of taints without `timeAdded`, by node, key and value.
         self._seen: dict[tuple[str, str, str], datetime] = {}
         self._pods.add_index("node", lambda pod: (pod["spec"].get("nodeName") or "",))
         self._nodes.add_handler(self._node_changed)
         self._pods.add_handler(self._pod_changed)
 
-    def _node_changed(self, change: str, node: Object, old: Object | None) -> None:
+    def _node_changed(self, change: str, node: Node, old: Node | None) -> None:
         name = node["metadata"]["name"]
         present = (
             {(name, taint["key"], taint.get("value", "")) for taint in _taints(node)}
@@ -40,18 +41,16 @@ class TaintEvictionController:
             for pod in self._pods.indexed("node", node["metadata"]["name"]):
                 self.queue.add(key_of(pod))
 
-    def _pod_changed(self, change: str, pod: Object, old: Object | None) -> None:
+    def _pod_changed(self, change: str, pod: Pod, old: Pod | None) -> None:
         node = self._nodes.get(pod["spec"].get("nodeName") or "")
         if change != "DELETED" and node is not None and _taints(node):
-            before = old["spec"] if old is not None else {}
+            before: PodSpec = old["spec"] if old is not None else {}
             now = pod["spec"]
-            if [before.get(part) for part in ("nodeName", "tolerations")] != [
-                now.get(part) for part in ("nodeName", "tolerations")
-            ]:
+            if (before.get("nodeName"), before.get("tolerations")) != (now.get("nodeName"), now.get("tolerations")):
                 self.queue.add(key_of(pod))
 
     async def reconcile(self, key: Key) -> None:
-        """Evict a pod whose time is over, or come back then."""
+        """Evict a pod whose toleration has expired, or queue it again for that time."""
         pod = self._pods.get(key[1], key[0])
         if pod is None or is_terminating(pod) or phase_of(pod) in ("Succeeded", "Failed"):
             return
@@ -67,8 +66,8 @@ class TaintEvictionController:
             return
         await self._evict(pod)
 
-    def _left(self, tolerations: list[Object], taints: list[Object], node: str) -> float | None:
-        """Seconds for which a pod may stay; `None` where it may for ever."""
+    def _left(self, tolerations: list[Toleration], taints: list[Taint], node: str) -> float | None:
+        """The seconds for which a pod can stay, or `None` without a limit."""
         lefts = []
         for taint in taints:
             tolerating = [item for item in tolerations if tolerates([item], taint)]
@@ -79,14 +78,14 @@ class TaintEvictionController:
                 lefts.append(min(limits) - (clock.now() - self._since(taint, node)).total_seconds())
         return min(lefts) if lefts else None
 
-    def _since(self, taint: Object, node: str) -> datetime:
+    def _since(self, taint: Taint, node: str) -> datetime:
         if taint.get("timeAdded"):
             return clock.parse(taint["timeAdded"])
         return self._seen.setdefault((node, taint["key"], taint.get("value", "")), clock.now())
 
-    async def _evict(self, pod: Object) -> None:
+    async def _evict(self, pod: Pod) -> None:
         metadata = pod["metadata"]
-        condition = {
+        condition: PodCondition = {
             "type": "DisruptionTarget",
             "status": "True",
             "reason": "DeletionByTaintManager",
@@ -111,6 +110,6 @@ class TaintEvictionController:
         self._events.event(pod, "Normal", "TaintManagerEviction", message)
 
 
-def _taints(node: Object) -> list[Object]:
+def _taints(node: Node) -> list[Taint]:
     taints = (node.get("spec") or {}).get("taints") or ()
     return [taint for taint in taints if taint.get("effect") == "NoExecute"]

@@ -1,16 +1,14 @@
-"""Short names for templates (upstream: FNV-1a of an object's dump, written in letters that make no words)."""
+"""Short names for templates (upstream: FNV-1a of the dump of an object, in letters that form no words)."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import msgspec
 
 _ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 
 
-def name_of(content: Any, collisions: int = 0) -> str:
-    """A name for JSON content; with `collisions`, another one for the same."""
+def name_of(content: object, collisions: int = 0) -> str:
+    """A name for JSON content. Each number of `collisions` gives another name for the same content."""
     value = 0x811C9DC5
     text = msgspec.json.encode(content, order="deterministic") + (str(collisions).encode() if collisions else b"")
     for byte in text:

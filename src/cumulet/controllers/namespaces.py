@@ -1,22 +1,41 @@
-"""Namespaces: what a new one needs, and what becomes of all that is in one that is deleted."""
+"""Namespaces: the default objects of a new one, and the deletion of the content of a terminating one."""
 
 from __future__ import annotations
 
 from cumulet.common import clock
-from cumulet.common.kubernetes import KubernetesError, Resource, WorkQueue
-from cumulet.common.kubernetes.client import CONFIGMAPS, METADATA_LIST_ONLY, NAMESPACES, PODS, SERVICEACCOUNTS
+from cumulet.common.kubernetes import KubernetesError, WorkQueue
+from cumulet.common.kubernetes.client import (
+    CONFIGMAPS,
+    METADATA_LIST_ONLY,
+    NAMESPACES,
+    PODS,
+    SERVICEACCOUNTS,
+    AnyResource,
+    Resource,
+    T,
+)
 from cumulet.common.kubernetes.informer import Handler
-from cumulet.controllers.controller import Context, Key, Object, key_of
+from cumulet.common.kubernetes.objects import (
+    ConfigMap,
+    Namespace,
+    NamespaceCondition,
+    NamespaceStatus,
+    ObjectMeta,
+    PartialObjectMetadata,
+    Pod,
+    ServiceAccount,
+)
+from cumulet.controllers.conditions import condition_of
+from cumulet.controllers.controller import Context, Key, key_of
 from cumulet.controllers.discovery import discover
-from cumulet.controllers.pods import condition_of
 
-#: Seconds until a namespace that is not empty yet is looked at again.
+#: The seconds until a namespace that is not empty yet is checked again.
 _AGAIN = 0.2
 _KUBERNETES = "kubernetes"
 
 
 class NamespaceController:
-    """Empties a namespace that is being deleted, then lets it go (`pkg/controller/namespace`)."""
+    """Deletes the content of a terminating namespace, then removes its finalizer (`pkg/controller/namespace`)."""
 
     def __init__(self, context: Context) -> None:
         self.queue: WorkQueue[Key] = WorkQueue(first_delay=_AGAIN, ceiling=30)
@@ -25,14 +44,14 @@ class NamespaceController:
         self._namespaces.add_handler(lambda change, obj, old: self.queue.add(key_of(obj)))
         context.informer(PODS).add_handler(self._pod_gone)
 
-    def _pod_gone(self, change: str, pod: Object, _: Object | None) -> None:
-        namespace = pod["metadata"]["namespace"]
-        found = self._namespaces.get(namespace)
-        if change == "DELETED" and found is not None and found["metadata"].get("deletionTimestamp"):
-            self.queue.add(("", namespace))
+    def _pod_gone(self, change: str, pod: Pod, _: Pod | None) -> None:
+        name = pod["metadata"]["namespace"]
+        namespace = self._namespaces.get(name)
+        if change == "DELETED" and namespace is not None and namespace["metadata"].get("deletionTimestamp"):
+            self.queue.add(("", name))
 
     async def reconcile(self, key: Key) -> None:
-        """Delete what is in it; once nothing is, take the finalizer away."""
+        """Delete the content of a terminating namespace. Once it is empty, remove the finalizer."""
         namespace = self._namespaces.get(key[1])
         if (
             namespace is None
@@ -51,11 +70,11 @@ class NamespaceController:
                 except KubernetesError as error:
                     failures.append(str(error))
         if left or failures:
-            await self._tell(namespace, left, finalizers, failures)
+            await self._report(namespace, left, finalizers, failures)
             self.queue.retry(key)
             return
         remaining = [item for item in namespace["spec"]["finalizers"] if item != _KUBERNETES]
-        body = {
+        body: Namespace = {
             "apiVersion": "v1",
             "kind": "Namespace",
             "metadata": {"name": key[1]},
@@ -68,28 +87,34 @@ class NamespaceController:
                 raise
 
     async def _empty(
-        self, resource: Resource, namespace: str, left: dict[str, int], finalizers: dict[str, int], *, can_all: bool
+        self,
+        resource: AnyResource,
+        namespace: str,
+        left: dict[str, int],
+        finalizers: dict[str, int],
+        *,
+        can_all: bool,
     ) -> None:
-        found = await self._client.list(resource, namespace, accept=METADATA_LIST_ONLY)
-        if not found["items"]:
+        listed = await self._client.list(resource, namespace, accept=METADATA_LIST_ONLY)
+        if not listed["items"]:
             return
         if can_all:
             path = resource.path(namespace)
             await self._client.request("DELETE", path, params={"propagationPolicy": "Background"})
         else:
-            for item in found["items"]:
+            for item in listed["items"]:
                 await self._client.delete(resource, item["metadata"]["name"], namespace)
-        found = await self._client.list(resource, namespace, accept=METADATA_LIST_ONLY)
-        if found["items"]:
-            left[f"{resource.plural}.{resource.group}"] = len(found["items"])
-        for item in found["items"]:
+        listed = await self._client.list(resource, namespace, accept=METADATA_LIST_ONLY)
+        if listed["items"]:
+            left[f"{resource.plural}.{resource.group}"] = len(listed["items"])
+        for item in listed["items"]:
             for name in item["metadata"].get("finalizers") or ():
                 finalizers[name] = finalizers.get(name, 0) + 1
 
-    async def _tell(
-        self, namespace: Object, left: dict[str, int], finalizers: dict[str, int], failures: list[str]
+    async def _report(
+        self, namespace: Namespace, left: dict[str, int], finalizers: dict[str, int], failures: list[str]
     ) -> None:
-        """What holds it up, as conditions of the namespace."""
+        """Write the obstacles of the deletion to the conditions of the namespace."""
         content = ", ".join(f"{name} has {count} resource instances" for name, count in sorted(left.items()))
         held = ", ".join(f"{name} in {count} resource instances" for name, count in sorted(finalizers.items()))
         conditions = [
@@ -132,19 +157,22 @@ class NamespaceController:
         if [*others, *conditions] == status.get("conditions"):
             return
         try:
-            changed = {**namespace, "status": {**status, "conditions": [*others, *conditions]}}
-            await self._client.update(NAMESPACES, changed, "status")
+            changed: NamespaceStatus = {**status, "conditions": [*others, *conditions]}
+            await self._client.update_status(NAMESPACES, namespace, changed)
         except KubernetesError as error:
             if error.code not in (404, 409):
                 raise
 
 
-def _condition(namespace: Object, kind: str, holds: tuple[str, str] | None, else_: tuple[str, str]) -> Object:
+def _condition(
+    namespace: Namespace, kind: str, holds: tuple[str, str] | None, else_: tuple[str, str]
+) -> NamespaceCondition:
+    """A condition, with the reason and message for True (`holds`) or for False (`else_`)."""
     old = condition_of(namespace, kind)
     status = "True" if holds is not None else "False"
     reason, message = holds or else_
-    same = old.get("status") == status
-    since = old["lastTransitionTime"] if same else clock.rfc3339()
+    same = old is not None and old["status"] == status
+    since = old["lastTransitionTime"] if old is not None and same else clock.rfc3339()
     return {"type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": since}
 
 
@@ -157,20 +185,20 @@ _DESCRIPTION = (
 
 
 class ServiceAccountController:
-    """Gives every namespace its default account and the cluster's authority."""
+    """Creates the default service account and the authority of the cluster in every namespace."""
 
     def __init__(self, context: Context) -> None:
         self.queue: WorkQueue[Key] = WorkQueue()
         self._client = context.client
         self._namespaces = context.informer(NAMESPACES)
         self._namespaces.add_handler(lambda change, obj, old: self.queue.add(key_of(obj)))
-        for resource, name in ((SERVICEACCOUNTS, "default"), (CONFIGMAPS, _ROOT)):
-            context.informer(resource).add_handler(self._restore(name))
         self._accounts = context.informer(SERVICEACCOUNTS)
+        self._accounts.add_handler(self._restore("default"))
         self._maps = context.informer(CONFIGMAPS)
+        self._maps.add_handler(self._restore(_ROOT))
 
-    def _restore(self, name: str) -> Handler:
-        def changed(change: str, obj: Object, old: Object | None) -> None:
+    def _restore(self, name: str) -> Handler[PartialObjectMetadata]:
+        def changed(change: str, obj: PartialObjectMetadata, old: PartialObjectMetadata | None) -> None:
             namespace = obj["metadata"]["namespace"]
             if obj["metadata"]["name"] == name and change != "ADDED":
                 self.queue.add(("", namespace))
@@ -178,24 +206,26 @@ class ServiceAccountController:
         return changed
 
     async def reconcile(self, key: Key) -> None:
-        """Make what is missing."""
+        """Create the missing objects."""
         namespace = self._namespaces.get(key[1])
         if namespace is None or namespace["metadata"].get("deletionTimestamp"):
             return
         if self._accounts.get("default", key[1]) is None:
-            await self._create(SERVICEACCOUNTS, {"metadata": {"name": "default", "namespace": key[1]}})
+            account: ServiceAccount = {"metadata": {"name": "default", "namespace": key[1]}}
+            await self._create(SERVICEACCOUNTS, account)
         known = self._maps.get(_ROOT, key[1])
         authority = self._client.kubeconfig.authority
         if authority is None:
             return
         data = {"ca.crt": authority.decode()}
-        metadata = {"name": _ROOT, "namespace": key[1], "annotations": {_DESCRIBED: _DESCRIPTION}}
+        metadata: ObjectMeta = {"name": _ROOT, "namespace": key[1], "annotations": {_DESCRIBED: _DESCRIPTION}}
         if known is None:
-            await self._create(CONFIGMAPS, {"metadata": metadata, "data": data})
+            config_map: ConfigMap = {"metadata": metadata, "data": data}
+            await self._create(CONFIGMAPS, config_map)
         elif known.get("data") != data:
             await self._client.patch(CONFIGMAPS, _ROOT, {"data": data}, key[1])
 
-    async def _create(self, resource: Resource, obj: Object) -> None:
+    async def _create(self, resource: Resource[T], obj: T) -> None:
         try:
             await self._client.create(resource, obj)
         except KubernetesError as error:

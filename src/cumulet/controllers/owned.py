@@ -1,55 +1,74 @@
-"""The objects that owners control: who has which, and what was just written and is not yet seen by the watch.
+"""The objects that owners control, including writes that the watch has not delivered yet.
 
-A controller that looks at its informer alone looks at the past, and would create what it has created a moment ago.
+A controller that reads only its informer sees an outdated state, and would create the same object twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import copy
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Generic, TypedDict, TypeVar
 
-from cumulet.common.kubernetes import KubernetesError, Resource, WorkQueue
-from cumulet.common.kubernetes.client import MERGE_PATCH
+from cumulet.common.kubernetes import KubernetesError, WorkQueue
+from cumulet.common.kubernetes.client import MERGE_PATCH, Resource, T
 from cumulet.common.kubernetes.informer import Handler
+from cumulet.common.kubernetes.objects import LabelSelector, Object, ObjectMeta, OwnerReference, PartialObjectMetadata
 from cumulet.common.kubernetes.selection import selects
-from cumulet.controllers.controller import Context, Key, Object, controller_of, key_of, owner_reference
+from cumulet.controllers.controller import Context, Key, controller_of, key_of, owner_reference
 
-#: The label selector of an owner, or `None` where it selects nothing.
-Selector = Callable[[Object], Mapping[str, Any] | None]
+if TYPE_CHECKING:
+    from typing_extensions import ReadOnly
+
+    class _Spec(TypedDict, total=False):
+        selector: LabelSelector
+
+    class Selecting(TypedDict, total=False):
+        """An object of any kind whose `spec.selector` is a label selector."""
+
+        spec: ReadOnly[_Spec]
 
 
-def selector_of(owner: Object) -> Mapping[str, Any] | None:
+O = TypeVar("O", bound=PartialObjectMetadata)  # noqa: E741
+
+#: Returns the label selector of an owner, or `None` if it selects nothing.
+Selector = Callable[[O], LabelSelector | None]
+
+
+def selector_of(owner: Selecting) -> LabelSelector | None:
     """`spec.selector`, a `metav1.LabelSelector`."""
-    found: Mapping[str, Any] | None = owner["spec"].get("selector")
-    return found
+    return owner["spec"].get("selector")
 
 
-class Owned:
-    """The objects of one resource that owners of another control.
+def _everything(obj: PartialObjectMetadata) -> bool:
+    return True
 
-    With a `finalizer`, an object gets it with its owner and loses it with it (`PodControllerRefManager`).
+
+class Owned(Generic[O, T]):
+    """The objects of one resource that owners of another resource control.
+
+    With a `finalizer`, an object gets and loses the finalizer together with its owner (`PodControllerRefManager`).
     """
 
-    def __init__(self, context: Context, resource: Resource, owner: Resource, *, finalizer: str = "") -> None:
+    def __init__(self, context: Context, resource: Resource[T], owner: Resource[O], *, finalizer: str = "") -> None:
         self.informer = context.informer(resource)
         self._client = context.client
         self._resource = resource
         self._owner = owner
         self._finalizer = finalizer
         self._owners = context.informer(owner)
-        self._written: dict[str, dict[Key, Object]] = {}
+        self._written: dict[str, dict[Key, T]] = {}
         self._deleted: set[str] = set()
-        # While a request is on its way the watch may tell of the end of what its answer will tell the beginning of.
+        # During a request, the watch can report the end of an object before the response reports its creation.
         self._in_flight = 0
         self._gone: set[str] = set()
-        self.informer.add_handler(self._seen)
+        self.informer.add_handler(self._observe)
 
-    def notify(self, queue: WorkQueue[Key], selector: Selector = selector_of) -> None:
-        """Put owners in a queue when what they control changes, or what they could take."""
+    def notify(self, queue: WorkQueue[Key], selector: Selector[O]) -> None:
+        """Queue owners when an object changes that they control or could adopt."""
         self.informer.add_handler(self._handler(queue, selector))
 
-    def _handler(self, queue: WorkQueue[Key], selector: Selector) -> Handler:
-        def changed(change: str, obj: Object, old: Object | None) -> None:
+    def _handler(self, queue: WorkQueue[Key], selector: Selector[O]) -> Handler[T]:
+        def changed(change: str, obj: T, old: T | None) -> None:
             namespace = obj["metadata"].get("namespace", "")
             controller = controller_of(obj)
             before = controller_of(old) if old is not None else None
@@ -64,23 +83,23 @@ class Owned:
 
         return changed
 
-    def _is_owner(self, reference: Object) -> bool:
+    def _is_owner(self, reference: OwnerReference) -> bool:
         group = reference["apiVersion"].rpartition("/")[0]
         return (reference["kind"], group) == (self._owner.kind, self._owner.group)
 
-    def of(self, owner: Object) -> list[Object]:
-        """What an owner controls, with what is on its way."""
+    def of(self, owner: O) -> list[T]:
+        """The objects that an owner controls, including recent writes."""
         uid = owner["metadata"]["uid"]
-        found = {key_of(obj): obj for obj in self.informer.indexed("controller", uid)}
-        found.update(self._written.get(uid, {}))
-        return [obj for obj in found.values() if obj["metadata"]["uid"] not in self._deleted]
+        controlled = {key_of(obj): obj for obj in self.informer.indexed("controller", uid)}
+        controlled.update(self._written.get(uid, {}))
+        return [obj for obj in controlled.values() if obj["metadata"]["uid"] not in self._deleted]
 
     async def claim(
-        self, owner: Object, selector: Mapping[str, Any] | None, wanted: Callable[[Object], bool] = lambda obj: True
-    ) -> list[Object]:
-        """The same, after taking what is selected and nobody's, and letting go what is not selected any more.
+        self, owner: O, selector: LabelSelector | None, adoptable: Callable[[T], bool] = _everything
+    ) -> list[T]:
+        """The same, after adopting selected orphans and releasing objects that the selector no longer matches.
 
-        `wanted` is asked of what could be taken.
+        Only orphans for which `adoptable` is true are adopted. Raises `KubernetesError`.
         """
         if owner["metadata"].get("deletionTimestamp"):
             return self.of(owner)
@@ -93,52 +112,54 @@ class Owned:
             if (
                 selects(selector, obj["metadata"].get("labels") or {})
                 and not obj["metadata"].get("deletionTimestamp")
-                and wanted(obj)
+                and adoptable(obj)
             ):
                 await self._adopt(owner, obj)
         uid = owner["metadata"]["uid"]
-        return [obj for obj in self.of(owner) if (controller_of(obj) or {}).get("uid") == uid]
+        return [obj for obj in self.of(owner) if _uid(controller_of(obj)) == uid]
 
-    async def _adopt(self, owner: Object, obj: Object) -> None:
+    async def _adopt(self, owner: O, obj: T) -> None:
         references = [*(obj["metadata"].get("ownerReferences") or ()), owner_reference(owner, self._owner)]
         await self._refer(owner, obj, references, adopted=True)
 
-    async def _release(self, owner: Object, obj: Object) -> None:
+    async def _release(self, owner: O, obj: T) -> None:
         uid = owner["metadata"]["uid"]
         references = [item for item in obj["metadata"].get("ownerReferences") or () if item["uid"] != uid]
         await self._refer(owner, obj, references, adopted=False)
 
-    async def _refer(self, owner: Object, obj: Object, references: list[Object], *, adopted: bool) -> None:
-        metadata = {"uid": obj["metadata"]["uid"], "ownerReferences": references or None}
+    async def _refer(self, owner: O, obj: T, references: list[OwnerReference], *, adopted: bool) -> None:
+        metadata: Object = {"uid": obj["metadata"]["uid"], "ownerReferences": references or None}
         if self._finalizer:
             kept = [item for item in obj["metadata"].get("finalizers") or () if item != self._finalizer]
             metadata["finalizers"] = [*kept, self._finalizer] if adopted else kept or None
-            # A merge patch replaces the list, so it must be the list of this version.
+            # A merge patch replaces the list, so it must apply to the version that has this list.
             metadata["resourceVersion"] = obj["metadata"]["resourceVersion"]
         try:
             await self.change(owner, obj, {"metadata": metadata})
         except KubernetesError as error:
-            if error.code not in (404, 409, 422):  # it went, or another was quicker
+            if error.code not in (404, 409, 422):  # deleted or changed by another client
                 raise
 
-    async def create(self, owner: Object, obj: Object) -> Object:
-        """Create an object of an owner's; `metadata.ownerReferences` is added. Raises `KubernetesError`."""
-        metadata = {
-            **obj.get("metadata", {}),
+    async def create(self, owner: O, obj: T) -> T:
+        """Create an object of an owner, with `metadata.ownerReferences` added. Raises `KubernetesError`."""
+        metadata: ObjectMeta = {
+            **obj["metadata"],
             "namespace": owner["metadata"]["namespace"],
             "ownerReferences": [owner_reference(owner, self._owner)],
         }
-        return await self._write(owner, self._client.create(self._resource, {**obj, "metadata": metadata}))
+        obj = copy.copy(obj)
+        _set_metadata(obj, metadata)
+        return await self._write(owner, self._client.create(self._resource, obj))
 
     async def change(
         self,
-        owner: Object,
-        obj: Object,
+        owner: O,
+        obj: T,
         patch: Object,
         *,
         content_type: str = MERGE_PATCH,
         subresource: str | None = None,
-    ) -> Object:
+    ) -> T:
         """Patch an object. Raises `KubernetesError`."""
         metadata = obj["metadata"]
         request = self._client.patch(
@@ -151,20 +172,20 @@ class Owned:
         )
         return await self._write(owner, request)
 
-    async def delete(self, owner: Object, obj: Object) -> bool:
-        """Delete that very object, in the background; whether it was there. Raises `KubernetesError`."""
+    async def delete(self, owner: O, obj: T) -> bool:
+        """Delete an object with this UID, in the background. Returns whether it existed. Raises `KubernetesError`."""
         metadata = obj["metadata"]
         self._in_flight += 1
         try:
-            answer = await self._client.delete(
+            terminating = await self._client.delete(
                 self._resource,
                 metadata["name"],
                 metadata.get("namespace"),
                 uid=metadata["uid"],
                 propagation_policy="Background",
             )
-            if answer.get("kind") == self._resource.kind and answer["metadata"].get("deletionTimestamp"):
-                self._note(owner, answer)
+            if terminating is not None:
+                self._record(owner, terminating)
             elif metadata["uid"] not in self._gone and key_of(obj) in self.informer.items:
                 self._deleted.add(metadata["uid"])
         except KubernetesError as error:
@@ -172,30 +193,32 @@ class Owned:
                 raise
             return False
         finally:
-            self._landed()
+            self._land()
         return True
 
-    async def _write(self, owner: Object, request: Any) -> Object:
+    async def _write(self, owner: O, request: Awaitable[T]) -> T:
         self._in_flight += 1
         try:
-            written: Object = await request
-            self._note(owner, written)
+            written = await request
+            self._record(owner, written)
         finally:
-            self._landed()
+            self._land()
         return written
 
-    def _landed(self) -> None:
+    def _land(self) -> None:
         self._in_flight -= 1
         if not self._in_flight:
             self._gone.clear()
 
-    def _note(self, owner: Object, written: Object) -> None:
+    def _record(self, owner: O, written: T) -> None:
+        """Keep the result of a write until the watch has delivered it."""
         known = self.informer.items.get(key_of(written))
         if written["metadata"]["uid"] in self._gone or (known is not None and _version(known) >= _version(written)):
             return
         self._written.setdefault(owner["metadata"]["uid"], {})[key_of(written)] = written
 
-    def _seen(self, change: str, obj: Object, old: Object | None) -> None:
+    def _observe(self, change: str, obj: T, old: T | None) -> None:
+        """Drop recorded writes that the watch has delivered."""
         uid, key = obj["metadata"]["uid"], key_of(obj)
         if change == "DELETED":
             self._deleted.discard(uid)
@@ -210,6 +233,14 @@ class Owned:
                     del self._written[owner["uid"]]
 
 
-def _version(obj: Object) -> int:
-    """Resource versions of one resource can be compared (Kubernetes API concepts, since 1.35)."""
+def _uid(reference: OwnerReference | None) -> str | None:
+    return reference["uid"] if reference is not None else None
+
+
+def _set_metadata(obj: PartialObjectMetadata, metadata: ObjectMeta) -> None:
+    obj["metadata"] = metadata
+
+
+def _version(obj: PartialObjectMetadata) -> int:
+    """The resource version. Versions of one resource are comparable (Kubernetes API concepts, since 1.35)."""
     return int(obj["metadata"]["resourceVersion"])

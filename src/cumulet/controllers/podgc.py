@@ -1,24 +1,25 @@
-"""Pods that nobody else would ever delete: of nodes that are gone, and too many that have ended (`pkg/controller/podgc`)."""
+"""Deletes pods of nodes that are gone, and the oldest of too many ended pods (`pkg/controller/podgc`)."""
 
 from __future__ import annotations
 
 from cumulet.common import clock
 from cumulet.common.kubernetes import KubernetesError, WorkQueue
 from cumulet.common.kubernetes.client import NODES, PODS, STRATEGIC_MERGE_PATCH
-from cumulet.controllers.controller import Context, Key, Object
+from cumulet.common.kubernetes.objects import Node, Pod, PodCondition
+from cumulet.controllers.controller import Context, Key
 from cumulet.controllers.pods import is_terminating, phase_of
 
-#: Seconds for which a node may be away before its pods are taken for lost.
+#: The seconds for which a node can be missing before its pods are lost.
 QUARANTINE = 40.0
-#: Pods that have ended are kept up to this number.
+#: The number of ended pods that are kept.
 KEPT = 12_500
 _ENDED: Key = ("ended", "")
-_LOOK_EVERY = 20.0
+_INTERVAL = 20.0
 _OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 
 
 class PodGarbageCollector:
-    """Keys are ("node", name), ("pod", "namespace/name") and the one for pods that have ended."""
+    """The garbage collector of pods. Its keys are ("node", name), ("pod", "namespace/name"), and one for all ended pods."""
 
     def __init__(self, context: Context) -> None:
         self.queue: WorkQueue[Key] = WorkQueue()
@@ -30,14 +31,14 @@ class PodGarbageCollector:
         self._pods.add_handler(self._pod_changed)
         self.queue.add(_ENDED)
 
-    def _node_changed(self, change: str, node: Object, old: Object | None) -> None:
+    def _node_changed(self, change: str, node: Node, old: Node | None) -> None:
         key = "node", node["metadata"]["name"]
         if change == "DELETED":
             self.queue.add_after(key, QUARANTINE)
         elif _is_out_of_service(node):
             self.queue.add(key)
 
-    def _pod_changed(self, change: str, pod: Object, old: Object | None) -> None:
+    def _pod_changed(self, change: str, pod: Pod, old: Pod | None) -> None:
         if change == "DELETED":
             return
         node = pod["spec"].get("nodeName")
@@ -48,7 +49,7 @@ class PodGarbageCollector:
             self.queue.add_after(("node", node), QUARANTINE)
 
     async def reconcile(self, key: Key) -> None:
-        """Delete what is lost."""
+        """Delete the lost pods of one key."""
         kind, name = key
         if kind == "ended":
             await self._ended()
@@ -69,7 +70,7 @@ class PodGarbageCollector:
                 if error.code != 404:
                     raise
             else:
-                return  # it is back, and the watch is about to say so
+                return  # the node is back, before the watch reported it
             for pod in self._pods.indexed("node", name):
                 await self._delete(pod, "PodGC: node no longer exists")
         elif _is_out_of_service(node):
@@ -78,24 +79,24 @@ class PodGarbageCollector:
                     await self._delete(pod, "PodGC: node is out of service")
 
     async def _ended(self) -> None:
-        self.queue.add_after(_ENDED, _LOOK_EVERY)
+        self.queue.add_after(_ENDED, _INTERVAL)
         ended = [pod for pod in self._pods if phase_of(pod) in ("Succeeded", "Failed")]
         surplus = len(ended) - KEPT
         if surplus > 0:
-            ended.sort(key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
+            ended.sort(key=lambda pod: pod["metadata"]["creationTimestamp"])
             for pod in ended[:surplus]:
                 await self._delete(pod, "")
 
-    async def _delete(self, pod: Object, why: str) -> None:
-        """Delete a pod at once; one that had not ended is marked as failed first, so that its owner counts it."""
+    async def _delete(self, pod: Pod, message: str) -> None:
+        """Delete a pod at once. A pod that has not ended is first marked as failed, so that its owner counts it."""
         metadata = pod["metadata"]
         try:
             if phase_of(pod) not in ("Succeeded", "Failed"):
-                condition = {
+                condition: PodCondition = {
                     "type": "DisruptionTarget",
                     "status": "True",
                     "reason": "DeletionByPodGC",
-                    "message": why,
+                    "message": message,
                     "lastTransitionTime": clock.rfc3339(),
                 }
                 await self._client.patch(
@@ -114,5 +115,5 @@ class PodGarbageCollector:
                 raise
 
 
-def _is_out_of_service(node: Object) -> bool:
+def _is_out_of_service(node: Node) -> bool:
     return any(taint["key"] == _OUT_OF_SERVICE for taint in (node.get("spec") or {}).get("taints") or ())

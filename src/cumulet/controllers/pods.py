@@ -1,66 +1,68 @@
-"""Pods as their controllers see them: which count, which go first, how they are made from a template."""
+"""Pods from the view of their controllers: their state, their order of deletion, their creation from templates."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from cumulet.common import clock
 from cumulet.common.ascii import is_digits
-from cumulet.common.kubernetes import KubernetesError, Resource
-from cumulet.common.kubernetes.client import PODS
-from cumulet.controllers.controller import Context, Object
-from cumulet.controllers.owned import Owned
+from cumulet.common.kubernetes import KubernetesError
+from cumulet.common.kubernetes.client import PODS, Resource
+from cumulet.common.kubernetes.objects import ObjectMeta, Pod, PodTemplateSpec
+from cumulet.controllers.conditions import condition_of, status_of
+from cumulet.controllers.controller import Context
+from cumulet.controllers.owned import O, Owned
+
+#: Sorts pods for deletion.
+_Rank = tuple[bool, int, bool, int, list[int], int, list[int]]
 
 
-def phase_of(pod: Object) -> str:
+def phase_of(pod: Pod) -> str:
     """`status.phase`."""
-    found: str = (pod.get("status") or {}).get("phase", "")
-    return found
+    return (pod.get("status") or {}).get("phase", "")
 
 
-def is_active(pod: Object) -> bool:
-    """Neither ended nor being deleted."""
+def is_active(pod: Pod) -> bool:
+    """Whether a pod has neither ended nor is terminating."""
     return phase_of(pod) not in ("Succeeded", "Failed") and not is_terminating(pod)
 
 
-def is_terminating(pod: Object) -> bool:
-    """It is being deleted."""
+def is_terminating(pod: Pod) -> bool:
+    """Whether a pod is being deleted."""
     return bool(pod["metadata"].get("deletionTimestamp"))
 
 
-def is_ready(pod: Object) -> bool:
-    """Its condition Ready is true."""
-    return condition_of(pod, "Ready").get("status") == "True"
+def is_ready(pod: Pod) -> bool:
+    """Whether the condition Ready is true."""
+    return status_of(pod, "Ready") == "True"
 
 
-def available_in(pod: Object, least: int) -> float | None:
-    """Seconds until a pod counts as available: 0 where it does, `None` where it is not ready."""
+def ready_since(pod: Pod) -> str:
+    """The time of the last transition of the condition Ready, or empty."""
+    ready = condition_of(pod, "Ready")
+    return ready.get("lastTransitionTime") or "" if ready is not None else ""
+
+
+def available_in(pod: Pod, least: int) -> float | None:
+    """The seconds until a pod is available: 0 if it is available, `None` if it is not ready.
+
+    A pod is available once it has been ready for `least` seconds.
+    """
     if not is_ready(pod):
         return None
-    since = condition_of(pod, "Ready").get("lastTransitionTime")
+    since = ready_since(pod)
     if not least or not since:
         return 0.0
     return max(0.0, least - (clock.now() - clock.parse(since)).total_seconds())
 
 
-def condition_of(obj: Object, kind: str) -> Object:
-    """A condition by its type, empty where there is none."""
-    for condition in (obj.get("status") or {}).get("conditions") or ():
-        if condition["type"] == kind:
-            found: Object = condition
-            return found
-    return {}
-
-
-def deletion_rank(pod: Object) -> tuple[Any, ...]:
-    """The order in which pods go: not placed, not running, not ready, cheaper, restarted more often, younger.
+def deletion_rank(pod: Pod) -> _Rank:
+    """The sort key for deletion. First are pods that are unassigned, not running, not ready, cheap, often restarted, young.
 
     Follows `controller.ActivePodsWithRanks`, without its rank by node.
     """
     cost = (pod["metadata"].get("annotations") or {}).get("controller.kubernetes.io/pod-deletion-cost", "0")
-    ready_since = condition_of(pod, "Ready").get("lastTransitionTime") or ""
     restarts = max(
         (item.get("restartCount", 0) for item in (pod.get("status") or {}).get("containerStatuses") or ()), default=0
     )
@@ -69,7 +71,7 @@ def deletion_rank(pod: Object) -> tuple[Any, ...]:
         {"Pending": 0, "Unknown": 1}.get(phase_of(pod), 2),
         is_ready(pod),
         int(cost) if is_digits(cost.lstrip("-")) else 0,
-        _younger_first(ready_since) if is_ready(pod) else [],
+        _younger_first(ready_since(pod)) if is_ready(pod) else [],
         -restarts,
         _younger_first(pod["metadata"].get("creationTimestamp", "")),
     )
@@ -79,24 +81,28 @@ def _younger_first(moment: str) -> list[int]:
     return [-ord(char) for char in moment]
 
 
-def from_template(template: Object, *, name: str | None = None, prefix: str = "") -> Object:
-    """A pod of a template, with that name or one that begins with `prefix`."""
-    metadata: Object = {"name": name} if name is not None else {"generateName": prefix}
-    for part in ("labels", "annotations", "finalizers"):
-        if value := (template.get("metadata") or {}).get(part):
-            metadata[part] = value
+def from_template(template: PodTemplateSpec, *, name: str | None = None, prefix: str = "") -> Pod:
+    """A pod of a template, with that name or with a generated name that begins with `prefix`."""
+    metadata: ObjectMeta = {"name": name} if name is not None else {"generateName": prefix}
+    given = template.get("metadata") or {}
+    if given.get("labels"):
+        metadata["labels"] = given["labels"]
+    if given.get("annotations"):
+        metadata["annotations"] = given["annotations"]
+    if given.get("finalizers"):
+        metadata["finalizers"] = given["finalizers"]
     return {"metadata": metadata, "spec": template["spec"]}
 
 
-class OwnedPods(Owned):
-    """Pods that owners control; each that is made or deleted is told of in an event of the owner."""
+class OwnedPods(Owned[O, Pod]):
+    """Pods that owners control. Each creation and deletion is recorded as an event of the owner."""
 
-    def __init__(self, context: Context, owner: Resource, component: str, *, finalizer: str = "") -> None:
+    def __init__(self, context: Context, owner: Resource[O], component: str, *, finalizer: str = "") -> None:
         super().__init__(context, PODS, owner, finalizer=finalizer)
         self._events = context.events(component)
 
-    async def create(self, owner: Object, obj: Object) -> Object:
-        """Create a pod. Raises `KubernetesError`, after an event that tells of it."""
+    async def create(self, owner: O, obj: Pod) -> Pod:
+        """Create a pod. Raises `KubernetesError` after an event about the failure."""
         try:
             made = await super().create(owner, obj)
         except KubernetesError as error:
@@ -106,8 +112,8 @@ class OwnedPods(Owned):
         self._events.event(owner, "Normal", "SuccessfulCreate", f"Created pod: {made['metadata']['name']}")
         return made
 
-    async def delete(self, owner: Object, obj: Object) -> bool:
-        """Delete a pod; whether it was there."""
+    async def delete(self, owner: O, obj: Pod) -> bool:
+        """Delete a pod. Returns whether it existed. Raises `KubernetesError` after an event about the failure."""
         try:
             deleted = await super().delete(owner, obj)
         except KubernetesError as error:
@@ -119,7 +125,7 @@ class OwnedPods(Owned):
 
 
 def is_going(error: KubernetesError) -> bool:
-    """The namespace is being deleted: nothing can be made in it, and nobody needs to hear of it."""
+    """Whether an error is due to a terminating namespace, in which nothing can be created."""
     causes = (error.status.get("details") or {}).get("causes") or ()
     return error.code == 403 and (
         any(cause.get("reason") == "NamespaceTerminating" for cause in causes)
@@ -127,8 +133,8 @@ def is_going(error: KubernetesError) -> bool:
     )
 
 
-async def in_batches(count: int, one: Callable[[int], Awaitable[Any]]) -> None:
-    """Do `one` for each number below `count`, in batches that double: what is refused is refused once, not a thousand times."""
+async def in_batches(count: int, one: Callable[[int], Awaitable[object]]) -> None:
+    """Call `one` for each number below `count`, in batches of doubling size, so that a refusal is not repeated for all."""
     done, batch = 0, 1
     while done < count:
         numbers = range(done, min(done + batch, count))

@@ -1,10 +1,10 @@
-"""What of each resource quota is used, as its status tells (`pkg/controller/resourcequota`)."""
+"""Calculates the usage of each resource quota, and writes it to the status (`pkg/controller/resourcequota`)."""
 
 from __future__ import annotations
 
 from decimal import Decimal
 
-from cumulet.common.kubernetes import Client, Informer, KubernetesError, Resource, WorkQueue
+from cumulet.common.kubernetes import Client, KubernetesError, WorkQueue
 from cumulet.common.kubernetes.amounts import Amounts
 from cumulet.common.kubernetes.client import (
     CONFIGMAPS,
@@ -17,16 +17,18 @@ from cumulet.common.kubernetes.client import (
     RESOURCEQUOTAS,
     SERVICES,
     STATEFULSETS,
+    AnyResource,
 )
-from cumulet.common.kubernetes.informer import Handler
+from cumulet.common.kubernetes.informer import AnyInformer
+from cumulet.common.kubernetes.objects import Fields, PartialObjectMetadata, Pod, ResourceQuotaStatus
 from cumulet.common.kubernetes.usage import covers, usage, written
 from cumulet.common.tasks import wait_for
-from cumulet.controllers.controller import Context, Key, Object, key_of
+from cumulet.controllers.controller import Context, Key, key_of
 from cumulet.controllers.discovery import discover
 from cumulet.controllers.pods import phase_of
 
-#: What is followed from the start; what else a quota counts is followed once one does.
-_WATCHED = (
+#: The resources that are watched from the start. Others are watched once a quota counts them.
+_WATCHED: tuple[AnyResource, ...] = (
     PODS,
     SERVICES,
     PERSISTENTVOLUMECLAIMS,
@@ -38,12 +40,12 @@ _WATCHED = (
     JOBS,
 )
 _EVERY = 60.0
-#: Seconds for a first list of what is counted.
-_PATIENCE = 10.0
+#: The seconds to wait for the first list of a counted resource.
+_LIST_TIMEOUT = 10.0
 
 
 class QuotaController:
-    """See the module."""
+    """The controller of resource quotas."""
 
     def __init__(self, context: Context) -> None:
         self.queue: WorkQueue[Key] = WorkQueue()
@@ -52,60 +54,62 @@ class QuotaController:
         self._quotas = context.informer(RESOURCEQUOTAS)
         self._quotas.add_handler(lambda change, obj, old: self.queue.add(key_of(obj)))
         self._informers = {_name(resource): context.informer(resource) for resource in _WATCHED}
-        self._counted: dict[str, Informer] = {}
+        self._counted: dict[str, AnyInformer] = {}
         for resource in _WATCHED:
-            context.informer(resource).add_handler(self._handler(_name(resource)))
+            context.informer(resource).add_handler(self._pod_changed if resource == PODS else self._changed)
 
-    def _handler(self, name: str) -> Handler:
-        def changed(change: str, obj: Object, old: Object | None) -> None:
-            if change == "MODIFIED" and old is not None and name == "pods" and phase_of(old) == phase_of(obj):
-                return
-            for quota in self._quotas.indexed("namespace", obj["metadata"]["namespace"]):
-                self.queue.add(key_of(quota))
+    def _pod_changed(self, change: str, pod: Pod, old: Pod | None) -> None:
+        if change != "MODIFIED" or old is None or phase_of(old) != phase_of(pod):
+            self._changed(change, pod, old)
 
-        return changed
+    def _changed(self, change: str, obj: PartialObjectMetadata, old: PartialObjectMetadata | None) -> None:
+        for quota in self._quotas.indexed("namespace", obj["metadata"]["namespace"]):
+            self.queue.add(key_of(quota))
 
     async def reconcile(self, key: Key) -> None:
-        """Count, and write what changed."""
+        """Calculate the usage of a quota, and write it if it changed."""
         quota = self._quotas.get(key[1], key[0])
         if quota is None or quota["metadata"].get("deletionTimestamp"):
             return
-        hard: dict[str, str] = (quota.get("spec") or {}).get("hard") or {}
+        hard = (quota.get("spec") or {}).get("hard") or {}
         used: Amounts = dict.fromkeys(hard, Decimal(0))
         names = {_resource_of(name) for name in hard}
         for name in names:
             for obj in await self._objects(name, key[0]):
                 if covers(quota, name, obj):
-                    for what, value in usage(name, obj).items():
-                        if what in used:
-                            used[what] += value
+                    for amount, value in usage(name, obj).items():
+                        if amount in used:
+                            used[amount] += value
         self.queue.add_after(key, _EVERY)
-        status = {"hard": hard, "used": {name: written(value, hard[name]) for name, value in used.items()}}
+        status: ResourceQuotaStatus = {
+            "hard": hard,
+            "used": {name: written(value, hard[name]) for name, value in used.items()},
+        }
         if status == quota.get("status"):
             return
         try:
-            await self._client.update(RESOURCEQUOTAS, {**quota, "status": status}, "status")
+            await self._client.update_status(RESOURCEQUOTAS, quota, status)
         except KubernetesError as error:
             if error.code not in (404, 409):
                 raise
 
-    async def _objects(self, name: str, namespace: str) -> list[Object]:
-        """All objects of a resource, by their metadata where only their number matters."""
+    async def _objects(self, name: str, namespace: str) -> list[Fields]:
+        """All objects of a resource in a namespace. Of resources that are only counted, only the metadata."""
         if name in self._informers:
             return self._informers[name].indexed("namespace", namespace)
         informer = self._counted.get(name)
         if informer is None or not self._context.has(informer.resource):
             resource = (await _namespaced(self._client)).get(name)
             if resource is None:
-                return []  # not served: there are none
+                return []  # it is not served, so there are no objects
             informer = self._counted[name] = self._context.passing_informer(resource)
-            informer.add_handler(self._handler(name))
-        if not await wait_for(informer.synced, _PATIENCE):
+            informer.add_handler(self._changed)
+        if not await wait_for(informer.synced, _LIST_TIMEOUT):
             raise TimeoutError(f"{name} cannot be listed")
         return informer.indexed("namespace", namespace)
 
 
-async def _namespaced(client: Client) -> dict[str, Resource]:
+async def _namespaced(client: Client) -> dict[str, AnyResource]:
     return {
         _name(served.resource): served.resource
         for served in await discover(client)
@@ -113,12 +117,12 @@ async def _namespaced(client: Client) -> dict[str, Resource]:
     }
 
 
-def _name(resource: Resource) -> str:
+def _name(resource: AnyResource) -> str:
     return f"{resource.plural}.{resource.group}" if resource.group else resource.plural
 
 
 def _resource_of(amount: str) -> str:
-    """Which objects an amount is counted from."""
+    """The resource from whose objects an amount is calculated."""
     if amount.startswith("count/"):
         return amount.removeprefix("count/")
     if amount.startswith("services"):

@@ -1,20 +1,27 @@
-"""Replica sets and replication controllers: as many pods of a template as are wanted (`pkg/controller/replicaset`)."""
+"""Replica sets and replication controllers keep the desired number of pods of a template (`pkg/controller/replicaset`)."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any
+from typing import Generic, TypeVar
 
 from cumulet.common import clock
-from cumulet.common.kubernetes import KubernetesError, Resource, WorkQueue
-from cumulet.common.kubernetes.client import REPLICASETS, REPLICATIONCONTROLLERS
-from cumulet.controllers.controller import Context, Key, Object, key_of
-from cumulet.controllers.owned import selector_of
+from cumulet.common.kubernetes import Informer, KubernetesError, WorkQueue
+from cumulet.common.kubernetes.client import REPLICASETS, REPLICATIONCONTROLLERS, Resource
+from cumulet.common.kubernetes.objects import (
+    LabelSelector,
+    Object,
+    Pod,
+    ReplicaSet,
+    ReplicaSetCondition,
+    ReplicaSetStatus,
+    ReplicationController,
+)
+from cumulet.controllers.controller import Context, Key, key_of
+from cumulet.controllers.owned import Selector, selector_of
 from cumulet.controllers.pods import (
     OwnedPods,
     available_in,
-    condition_of,
     deletion_rank,
     from_template,
     in_batches,
@@ -26,32 +33,28 @@ from cumulet.controllers.pods import (
 
 _BURST = 500
 
+S = TypeVar("S", ReplicaSet, ReplicationController)
 
-class ReplicaSetController:
-    """See the module."""
 
-    resource: Resource = REPLICASETS
-    component = "replicaset-controller"
+class _Controller(Generic[S]):
+    """Creates and deletes the pods of one of the two kinds."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, resource: Resource[S], component: str, selector: Selector[S]) -> None:
         self.queue: WorkQueue[Key] = WorkQueue()
         self._client = context.client
-        self._sets = context.informer(self.resource)
-        self._pods = OwnedPods(context, self.resource, self.component)
+        self._resource: Resource[S] = resource
+        self._selector: Selector[S] = selector
+        self._sets: Informer[S] = context.informer(resource)
+        self._pods: OwnedPods[S] = OwnedPods(context, resource, component)
         self._sets.add_handler(lambda change, obj, old: self.queue.add(key_of(obj)))
-        self._pods.notify(self.queue, self.selector)
-
-    @staticmethod
-    def selector(owner: Object) -> Mapping[str, Any] | None:
-        """What of pods is the owner's."""
-        return selector_of(owner)
+        self._pods.notify(self.queue, selector)
 
     async def reconcile(self, key: Key) -> None:
-        """Create or delete pods, then tell in the status what is there."""
+        """Create or delete pods, then write the status."""
         owner = self._sets.get(key[1], key[0])
         if owner is None:
             return
-        pods = await self._pods.claim(owner, self.selector(owner), is_active)
+        pods = await self._pods.claim(owner, self._selector(owner), is_active)
         active = [pod for pod in pods if is_active(pod)]
         failure: KubernetesError | None = None
         if not owner["metadata"].get("deletionTimestamp"):
@@ -63,7 +66,7 @@ class ReplicaSetController:
         if failure is not None and not is_going(failure):
             raise failure
 
-    async def _manage(self, owner: Object, active: list[Object]) -> None:
+    async def _manage(self, owner: S, active: list[Pod]) -> None:
         missing = owner["spec"].get("replicas", 1) - len(active)
         if missing > 0:
             pod = from_template(owner["spec"]["template"], prefix=f"{owner['metadata']['name']}-")
@@ -71,18 +74,16 @@ class ReplicaSetController:
             if missing > _BURST:
                 self.queue.add(key_of(owner))
         elif missing < 0:
-            going = sorted(active, key=deletion_rank)[:-missing][:_BURST]
-            await asyncio.gather(*(self._pods.delete(owner, pod) for pod in going))
+            surplus = sorted(active, key=deletion_rank)[:-missing][:_BURST]
+            await asyncio.gather(*(self._pods.delete(owner, pod) for pod in surplus))
 
-    async def _write_status(
-        self, owner: Object, pods: list[Object], failure: KubernetesError | None, missing: int
-    ) -> None:
+    async def _write_status(self, owner: S, pods: list[Pod], failure: KubernetesError | None, missing: int) -> None:
         active = [pod for pod in pods if is_active(pod)]
         waits = [available_in(pod, owner["spec"].get("minReadySeconds", 0)) for pod in active]
         if soon := [wait for wait in waits if wait]:
             self.queue.add_after(key_of(owner), min(soon))
         labels = (owner["spec"]["template"].get("metadata") or {}).get("labels") or {}
-        status: dict[str, Any] = {
+        counts: ReplicaSetStatus = {
             "replicas": len(active),
             "fullyLabeledReplicas": sum(
                 labels.items() <= (pod["metadata"].get("labels") or {}).items() for pod in active
@@ -91,36 +92,50 @@ class ReplicaSetController:
             "availableReplicas": sum(wait == 0 for wait in waits),
             "observedGeneration": owner["metadata"].get("generation", 0),
         }
-        if self.resource is REPLICASETS:
-            status["terminatingReplicas"] = sum(is_terminating(pod) for pod in pods)
+        if self._resource.kind == REPLICASETS.kind:
+            counts["terminatingReplicas"] = sum(is_terminating(pod) for pod in pods)
         kept = ("replicas", "observedGeneration", "terminatingReplicas")
-        status = {name: value for name, value in status.items() if value or name in kept}
+        status: Object = {name: value for name, value in counts.items() if value or name in kept}
         if failure is not None:
             status["conditions"] = [_failure(owner, failure, "FailedCreate" if missing > 0 else "FailedDelete")]
         if status == owner.get("status"):
             return
-        # The spec that was observed is this one: a newer object has another status to get, and a conflict says so.
+        # The status describes this version of the spec. For a newer version, the update ends in a conflict.
         try:
-            await self._client.update(self.resource, {**owner, "status": status}, "status")
+            await self._client.update_status(self._resource, owner, status)
         except KubernetesError as error:
             if error.code not in (404, 409):
                 raise
 
 
-class ReplicationControllerController(ReplicaSetController):
-    """The same for the older kind, whose selector is a map of labels."""
+class ReplicaSetController(_Controller[ReplicaSet]):
+    """The controller of replica sets."""
 
-    resource = REPLICATIONCONTROLLERS
-    component = "replication-controller"
-
-    @staticmethod
-    def selector(owner: Object) -> Mapping[str, Any] | None:
-        """What of pods is the owner's."""
-        labels = owner["spec"].get("selector")
-        return {"matchLabels": labels} if labels else None
+    def __init__(self, context: Context) -> None:
+        super().__init__(context, REPLICASETS, "replicaset-controller", selector_of)
 
 
-def _failure(owner: Object, error: KubernetesError, reason: str) -> Object:
-    old = condition_of(owner, "ReplicaFailure")
-    found = {"type": "ReplicaFailure", "status": "True", "reason": reason, "message": str(error)}
-    return {**found, "lastTransitionTime": old.get("lastTransitionTime") or clock.rfc3339()}
+class ReplicationControllerController(_Controller[ReplicationController]):
+    """The controller of replication controllers, whose selector is a map of labels."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context, REPLICATIONCONTROLLERS, "replication-controller", _labels_selector)
+
+
+def _labels_selector(owner: ReplicationController) -> LabelSelector | None:
+    labels = owner["spec"].get("selector")
+    return {"matchLabels": labels} if labels else None
+
+
+def _failure(owner: ReplicaSet | ReplicationController, error: KubernetesError, reason: str) -> ReplicaSetCondition:
+    found: ReplicaSetCondition = {
+        "type": "ReplicaFailure",
+        "status": "True",
+        "reason": reason,
+        "message": str(error),
+        "lastTransitionTime": clock.rfc3339(),
+    }
+    for condition in (owner.get("status") or {}).get("conditions") or ():
+        if condition["type"] == found["type"] and condition.get("lastTransitionTime"):
+            found["lastTransitionTime"] = condition["lastTransitionTime"]
+    return found

@@ -1,4 +1,4 @@
-"""The room's life: one informer a resource, one queue and a few workers a controller."""
+"""The life cycle of the room: one informer for each resource, one queue and a few workers for each controller."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from cumulet.controllers.signers import Signers
 from cumulet.controllers.statefulset import StatefulSetController
 from cumulet.controllers.tokens import TokenController
 
-#: Each controller and how many of its keys are worked on at once.
+#: The controllers and the numbers of their workers.
 CONTROLLERS: tuple[tuple[Callable[[Context], Controller], int], ...] = (
     (DeploymentController, 4),
     (ReplicaSetController, 4),
@@ -61,7 +61,7 @@ CONTROLLERS: tuple[tuple[Callable[[Context], Controller], int], ...] = (
 
 
 async def serve(room: Room) -> None:
-    """Control until told to stop."""
+    """Run the controllers until the room stops."""
     async with client_of(room) as client, task_set() as tasks:
         context = Context(client, tasks, Signers(room.config) if room.config.kubeconfig is None else None)
         controllers = [(make(context), workers) for make, workers in CONTROLLERS]

@@ -1,12 +1,22 @@
-"""What pods serve of a service, in the forms of EndpointSlice and of the older Endpoints (`endpointslice`, `endpoint`)."""
+"""The endpoints of a service in the forms of EndpointSlice and of the older Endpoints (`endpointslice`, `endpoint`)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from cumulet.controllers.controller import Object
-from cumulet.controllers.pods import is_ready, is_terminating, phase_of
+from cumulet.common.kubernetes.objects import (
+    DiscoveryEndpointPort,
+    Endpoint,
+    EndpointAddress,
+    EndpointConditions,
+    EndpointPort,
+    EndpointSubset,
+    ObjectReference,
+    Pod,
+    Service,
+)
+from cumulet.controllers.pods import is_ready, is_terminating, phase_of, ready_since
 
 MANAGER_LABEL = "endpointslice.kubernetes.io/managed-by"
 MANAGER = "endpointslice-controller.k8s.io"
@@ -18,181 +28,197 @@ OVER_CAPACITY = "endpoints.kubernetes.io/over-capacity"
 NAME_LABEL = "kubernetes.io/service-name"
 HEADLESS_LABEL = "service.kubernetes.io/headless"
 _RESERVED = (NAME_LABEL, MANAGER_LABEL, HEADLESS_LABEL)
-#: Endpoints hold no more addresses than this; the slices have them all.
+#: The most addresses in one Endpoints object. Slices hold all of them.
 _MOST = 1000
 
 #: Name, number, protocol and application protocol of each port.
 Ports = tuple[tuple[str, int, str, str], ...]
 
 
-def address_of(pod: Object) -> str:
-    """The pod's address, or nothing."""
-    address: str = (pod.get("status") or {}).get("podIP") or ""
-    return address
+def address_of(pod: Pod) -> str:
+    """The address of a pod, or empty."""
+    return (pod.get("status") or {}).get("podIP") or ""
 
 
-def serves(pod: Object) -> bool:
-    """Whether a pod is an end point, ready or not."""
+def serves(pod: Pod) -> bool:
+    """Whether a pod is an endpoint, ready or not."""
     return bool(address_of(pod)) and phase_of(pod) not in ("Succeeded", "Failed")
 
 
-def by_ports(service: Object, pods: Iterable[Object]) -> dict[Ports, list[Object]]:
-    """The pods by the ports that they have for the service: of ports that are named each may have others."""
-    found: dict[Ports, list[Object]] = {}
-    for pod in sorted(pods, key=lambda pod: str(pod["metadata"]["name"])):
-        found.setdefault(_ports(service, pod), []).append(pod)
-    return dict(sorted(found.items(), reverse=True))
+def by_ports(service: Service, pods: Iterable[Pod]) -> dict[Ports, list[Pod]]:
+    """The pods by their ports for the service. A named port can have another number in each pod."""
+    groups: dict[Ports, list[Pod]] = {}
+    for pod in sorted(pods, key=lambda pod: pod["metadata"]["name"]):
+        groups.setdefault(_ports(service, pod), []).append(pod)
+    return dict(sorted(groups.items(), reverse=True))
 
 
-def slice_labels(service: Object) -> dict[str, str]:
-    """Those of the service, and whose slice it is."""
+def slice_labels(service: Service) -> dict[str, str]:
+    """The labels of a slice: those of the service, its name, and the manager."""
     labels = {key: value for key, value in _labels(service).items() if key not in _RESERVED}
     return {**labels, **_headless(service), NAME_LABEL: service["metadata"]["name"], MANAGER_LABEL: MANAGER}
 
 
-def slice_endpoints(service: Object, pods: list[Object]) -> list[Object]:
+def slice_endpoints(service: Service, pods: list[Pod]) -> list[Endpoint]:
     """`endpoints` of a slice."""
     always = bool(service["spec"].get("publishNotReadyAddresses"))
-    found = []
+    endpoints: list[Endpoint] = []
     for pod in pods:
         serving, terminating = is_ready(pod), is_terminating(pod)
-        conditions = {
+        conditions: EndpointConditions = {
             "ready": always or (serving and not terminating),
             "serving": serving,
             "terminating": terminating,
         }
-        endpoint: Object = {"addresses": [address_of(pod)], "conditions": conditions}
-        found.append({**endpoint, **_hostname(service, pod), **_where(pod)})
-    return found
+        endpoint: Endpoint = {"addresses": [address_of(pod)], "conditions": conditions}
+        if hostname := _hostname(service, pod):
+            endpoint["hostname"] = hostname
+        if node := pod["spec"].get("nodeName"):
+            endpoint["nodeName"] = node
+        endpoint["targetRef"] = _reference(pod)
+        endpoints.append(endpoint)
+    return endpoints
 
 
-def slice_ports(ports: Ports) -> list[Object]:
+def slice_ports(ports: Ports) -> list[DiscoveryEndpointPort]:
     """`ports` of a slice."""
-    return [
-        {"name": name, "port": number, "protocol": protocol, **({"appProtocol": app} if app else {})}
-        for name, number, protocol, app in ports
-    ]
+    listed: list[DiscoveryEndpointPort] = []
+    for name, number, protocol, app in ports:
+        port: DiscoveryEndpointPort = {"name": name, "port": number, "protocol": protocol}
+        if app:
+            port["appProtocol"] = app
+        listed.append(port)
+    return listed
 
 
 class Whole(NamedTuple):
-    """What the Endpoints of a service should have."""
+    """The desired content of the Endpoints of a service."""
 
-    subsets: list[Object]
+    subsets: list[EndpointSubset]
     labels: dict[str, str]
-    #: More end points than they can hold.
+    #: Whether there are more endpoints than the object can hold.
     over: bool
 
 
-def endpoints(service: Object, pods: list[Object]) -> Whole:
-    """The older form, of all pods."""
+def endpoints(service: Service, pods: list[Pod]) -> Whole:
+    """The older form, with all pods in one object."""
     always = bool(service["spec"].get("publishNotReadyAddresses"))
     pods = [pod for pod in pods if always or not is_terminating(pod)]
-    subsets: list[Object] = []
+    subsets: list[EndpointSubset] = []
     for ports, some in _by_pods(service, pods[:_MOST]):
         ready = [pod for pod in some if always or is_ready(pod)]
         waiting = [pod for pod in some if not (always or is_ready(pod))]
-        subset: Object = {}
-        for name, part in (("addresses", ready), ("notReadyAddresses", waiting)):
-            if part:
-                addresses = [{"ip": address_of(pod), **_hostname(service, pod), **_where(pod)} for pod in part]
-                subset[name] = sorted(addresses, key=lambda address: str(address["ip"]))
+        subset: EndpointSubset = {}
+        if ready:
+            subset["addresses"] = _addresses(service, ready)
+        if waiting:
+            subset["notReadyAddresses"] = _addresses(service, waiting)
         if ports:
-            subset["ports"] = [_without_empty_name(port) for port in slice_ports(ports)]
+            subset["ports"] = _subset_ports(ports)
         subsets.append(subset)
     labels = {**_labels(service), **_headless(service), ENDPOINTS_MANAGER_LABEL: ENDPOINTS_MANAGER}
     return Whole(subsets, labels, len(pods) > _MOST)
 
 
-def _by_pods(service: Object, pods: list[Object]) -> list[tuple[Ports, list[Object]]]:
-    """Ports that the same pods have, together (`endpoints.RepackSubsets`); of a headless service there may be none."""
+def _by_pods(service: Service, pods: list[Pod]) -> list[tuple[Ports, list[Pod]]]:
+    """Group the ports that the same pods have (`endpoints.RepackSubsets`). A headless service can have no ports."""
     if not service["spec"].get("ports"):
         return [((), pods)] if pods else []
-    having: dict[tuple[str, int, str, str], list[Object]] = {}
+    by_port: dict[tuple[str, int, str, str], list[Pod]] = {}
     for pod in pods:
         for port in _ports(service, pod):
-            having.setdefault(port, []).append(pod)
-    groups: dict[tuple[str, ...], tuple[Ports, list[Object]]] = {}
-    for port, some in having.items():
-        names = tuple(str(pod["metadata"]["name"]) for pod in some)
+            by_port.setdefault(port, []).append(pod)
+    groups: dict[tuple[str, ...], tuple[Ports, list[Pod]]] = {}
+    for port, some in by_port.items():
+        names = tuple(pod["metadata"]["name"] for pod in some)
         ports = groups[names][0] if names in groups else ()
         groups[names] = (*ports, port), some
     return sorted(groups.values(), key=lambda group: group[0])
 
 
 class Triggers:
-    """When that happened which changed a service's end points (`util.TriggerTimeTracker`)."""
+    """The times of the changes that affect the endpoints of services (`util.TriggerTimeTracker`)."""
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[str, dict[str, str]]] = {}
 
-    def of(self, service: Object, pods: Iterable[Object]) -> str:
-        """The earliest time among what is new since the last call, or nothing."""
+    def of(self, service: Service, pods: Iterable[Pod]) -> str:
+        """The earliest time of the changes since the last call, or empty."""
         uid, made = service["metadata"]["uid"], service["metadata"]["creationTimestamp"]
-        times = {pod["metadata"]["name"]: _ready_since(pod) for pod in pods}
+        times = {pod["metadata"]["name"]: ready_since(pod) for pod in pods}
         known = self._known.get(uid)
         self._known[uid] = made, times
         if known is None:
-            return str(made)
+            return made
         before = known[1]
         return min((moment for name, moment in times.items() if moment > before.get(name, "")), default="")
 
-    def forget(self, service: Object) -> None:
-        """The service is gone."""
+    def forget(self, service: Service) -> None:
+        """Drop the times of a service that is gone."""
         self._known.pop(service["metadata"]["uid"], None)
 
 
-def _ready_since(pod: Object) -> str:
-    for condition in (pod.get("status") or {}).get("conditions") or ():
-        if condition["type"] == "Ready":
-            moment: str = condition.get("lastTransitionTime") or ""
-            return moment
-    return ""
-
-
-def _ports(service: Object, pod: Object) -> Ports:
-    found = []
+def _ports(service: Service, pod: Pod) -> Ports:
+    ports: list[tuple[str, int, str, str]] = []
     for port in service["spec"].get("ports") or ():
         protocol = port.get("protocol", "TCP")
         number = _number(port.get("targetPort") or port["port"], protocol, pod)
         if number is not None:
-            found.append((port.get("name", ""), number, protocol, port.get("appProtocol", "")))
-    return tuple(found)
+            ports.append((port.get("name", ""), number, protocol, port.get("appProtocol", "")))
+    return tuple(ports)
 
 
-def _number(target: int | str, protocol: str, pod: Object) -> int | None:
-    """A port that is named is looked up in the pod."""
+def _number(target: int | str, protocol: str, pod: Pod) -> int | None:
+    """The number of a target port. A name is resolved with the container ports of the pod."""
     if isinstance(target, int):
         return target
     sidecars = [item for item in pod["spec"].get("initContainers") or () if item.get("restartPolicy") == "Always"]
     for container in (*pod["spec"]["containers"], *sidecars):
         for port in container.get("ports") or ():
             if port.get("name") == target and port.get("protocol", "TCP") == protocol:
-                number: int = port["containerPort"]
-                return number
+                return port["containerPort"]
     return None
 
 
-def _labels(service: Object) -> dict[str, str]:
+def _labels(service: Service) -> dict[str, str]:
     return service["metadata"].get("labels") or {}
 
 
-def _headless(service: Object) -> dict[str, str]:
+def _headless(service: Service) -> dict[str, str]:
     return {HEADLESS_LABEL: ""} if service["spec"].get("clusterIP") in (None, "", "None") else {}
 
 
-def _hostname(service: Object, pod: Object) -> Object:
+def _hostname(service: Service, pod: Pod) -> str:
+    """The host name of a pod within the domain of the service, or empty."""
     spec = pod["spec"]
-    if spec.get("hostname") and spec.get("subdomain") == service["metadata"]["name"]:
-        return {"hostname": spec["hostname"]}
-    return {}
+    return spec.get("hostname", "") if spec.get("subdomain") == service["metadata"]["name"] else ""
 
 
-def _where(pod: Object) -> Object:
+def _reference(pod: Pod) -> ObjectReference:
     metadata = pod["metadata"]
-    reference = {"kind": "Pod", "name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"]}
-    node = pod["spec"].get("nodeName")
-    return {**({"nodeName": node} if node else {}), "targetRef": reference}
+    return {"kind": "Pod", "name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"]}
 
 
-def _without_empty_name(port: Object) -> Object:
-    return {key: value for key, value in port.items() if key != "name" or value}
+def _addresses(service: Service, pods: list[Pod]) -> list[EndpointAddress]:
+    addresses: list[EndpointAddress] = []
+    for pod in pods:
+        address: EndpointAddress = {"ip": address_of(pod)}
+        if hostname := _hostname(service, pod):
+            address["hostname"] = hostname
+        if node := pod["spec"].get("nodeName"):
+            address["nodeName"] = node
+        address["targetRef"] = _reference(pod)
+        addresses.append(address)
+    return sorted(addresses, key=lambda address: address["ip"])
+
+
+def _subset_ports(ports: Ports) -> list[EndpointPort]:
+    listed: list[EndpointPort] = []
+    for name, number, protocol, app in ports:
+        port: EndpointPort = {"port": number, "protocol": protocol}
+        if name:
+            port["name"] = name
+        if app:
+            port["appProtocol"] = app
+        listed.append(port)
+    return listed

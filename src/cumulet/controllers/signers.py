@@ -1,14 +1,13 @@
 """The rules of Kubernetes' own signers (`pkg/apis/certificates/v1/helpers.go`), and the authorities that they sign with.
 
-The authority `cluster` signs client certificates, `kubelet-serving` server certificates of nodes. Stricter than upstream,
-`kubelet-serving` signs a node's own names and addresses only, and none of this installation's. There is no `legacy-unknown`:
-certificates.k8s.io/v1 refuses such requests.
+The authority `cluster` signs client certificates, `kubelet-serving` the server certificates of nodes. Stricter than upstream,
+`kubelet-serving` signs only the names and addresses of the node itself, and none of this installation. There is no signer
+`legacy-unknown`, because certificates.k8s.io/v1 refuses such requests.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from typing import Any
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
@@ -16,9 +15,8 @@ from cryptography.x509.oid import NameOID
 from cumulet.common.addresses import Address, is_of_one_machine_elsewhere, parse
 from cumulet.common.ascii import fold
 from cumulet.common.config import AuthorityName, Config
+from cumulet.common.kubernetes.objects import Node
 from cumulet.common.tls import Authority
-
-Object = dict[str, Any]
 
 CLIENT = "kubernetes.io/kube-apiserver-client"
 NODE_CLIENT = "kubernetes.io/kube-apiserver-client-kubelet"
@@ -32,7 +30,7 @@ _USAGES = {
 }
 _AUTHORITIES: dict[str, AuthorityName] = {CLIENT: "cluster", NODE_CLIENT: "cluster", NODE_SERVING: "kubelet-serving"}
 _NAMES, _ADDRESSES = ("Hostname", "InternalDNS", "ExternalDNS"), ("InternalIP", "ExternalIP")
-#: Names of this machine, its API server and services, with everything below them.
+#: The domains of this machine, its API server and its services.
 _HERE = ("localhost", "kubernetes", "kubernetes.default", "svc", "cluster.local")
 
 
@@ -47,8 +45,8 @@ class Signers:
         name = _AUTHORITIES[signer]
         return Authority.load(self._config.authority_file(name), self._config.authority_key_file(name))
 
-    def fault_of_names(self, csr: x509.CertificateSigningRequest, node: Object | None) -> str | None:
-        """Return why `kubelet-serving` refuses the alternative names, or `None`: each must belong to the node alone."""
+    def fault_of_names(self, csr: x509.CertificateSigningRequest, node: Node | None) -> str | None:
+        """Return why `kubelet-serving` refuses the alternative names, or `None`. Each must belong to this node only."""
         if node is None:
             return f"there is no node {node_name(csr)}"
         listed = (node.get("status") or {}).get("addresses") or ()
@@ -80,8 +78,8 @@ class Signers:
 
 def fault(signer: str, csr: x509.CertificateSigningRequest, usages: list[str]) -> str | None:
     """Return why a signer refuses a request, or `None`."""
-    wanted = set(usages)
-    if not wanted <= _USAGES[signer] or not wanted & {"client auth", "server auth"}:
+    requested = set(usages)
+    if not requested <= _USAGES[signer] or not requested & {"client auth", "server auth"}:
         return f"usages did not match {sorted(_USAGES[signer])}"
     if signer == CLIENT:
         return None
@@ -100,7 +98,7 @@ def fault(signer: str, csr: x509.CertificateSigningRequest, usages: list[str]) -
 
 
 def is_signer(name: str) -> bool:
-    """Tell whether there is such a signer here."""
+    """Return whether the signer exists."""
     return name in _AUTHORITIES
 
 

@@ -1,7 +1,7 @@
-"""Taking away everything that an installation's container groups made in the kernel, also when the room is dead.
+"""Removes everything that an installation's container groups made in the kernel, also after a crash of the room.
 
-Nothing is believed but the kernel: processes, mounts, namespaces, links and control groups are found by the
-installation's names in them.
+The kernel is the only source: processes, mounts, namespaces, links and control groups are found by the installation's id in
+their names.
 """
 
 from __future__ import annotations
@@ -18,20 +18,18 @@ from pathlib import Path
 
 from cumulet.common.ascii import is_digits
 from cumulet.common.config import Config
-from cumulet.instances.firewall import remove_tables
-from cumulet.instances.id_ranges import release_all
-from cumulet.instances.mounts import unmount_beneath
-from cumulet.instances.names import bridge_name, installation_id, link_prefix
-from cumulet.instances.sandbox import STATE, run_dir
+from cumulet.instances.sandbox.firewall import remove_tables
+from cumulet.instances.sandbox.id_ranges import release_all
+from cumulet.instances.sandbox.mounts import unmount_beneath
+from cumulet.instances.sandbox.names import NAMESPACES, STATE, bridge_name, installation_id, link_prefix, run_dir
 
 _CGROUPS = Path("/sys/fs/cgroup")
-_NAMESPACES = Path("/run/netns")
-#: Seconds that killed processes get to be gone.
+#: Seconds to wait for the end of killed processes.
 _PATIENCE = 10.0
 
 
 def cleanup(config: Config) -> list[str]:
-    """Remove it all and say what that was, a line a thing; nothing where nothing is left."""
+    """Remove everything; return a line for each removed object."""
     folder = config.room_dir("instances")
     name = installation_id(config)
     removed = [
@@ -42,17 +40,17 @@ def cleanup(config: Config) -> list[str]:
         *remove_tables(config),
         *_delete_control_groups(f"cumulet-{name}"),
     ]
-    # What a runtime knows of containers that are gone; the groups themselves are kept, to be run again.
+    # The runtime's state of containers; the groups stay in the store, and run again at the next start.
     shutil.rmtree(folder / "state", ignore_errors=True)
     shutil.rmtree(run_dir(config), ignore_errors=True)
     release_all(config)
-    with contextlib.suppress(OSError):  # another installation runs, or none ever did
+    with contextlib.suppress(OSError):  # another installation runs, or the folder does not exist
         STATE.rmdir()
     return removed
 
 
 def _end_processes(folder: Path, name: str) -> list[str]:
-    """Kill the containers' processes and then their supervisors."""
+    """Kill the processes of containers, then their supervisors."""
     inside = sorted({pid for group in _control_groups(f"cumulet-{name}") for pid in _members(group)})
     monitors = [pid for pid, command in _processes() if _is_monitor(command, folder)]
     _kill(inside)
@@ -64,19 +62,19 @@ def _end_processes(folder: Path, name: str) -> list[str]:
 def _processes() -> Iterator[tuple[int, list[bytes]]]:
     for entry in Path("/proc").iterdir():
         if is_digits(entry.name):
-            with contextlib.suppress(OSError):  # it ended meanwhile
+            with contextlib.suppress(OSError):  # it ended in the meantime
                 yield int(entry.name), (entry / "cmdline").read_bytes().split(b"\0")
 
 
 def _is_monitor(command: list[bytes], folder: Path) -> bool:
-    """Whether a process is a conmon or runc that works on a bundle or state of the installation."""
+    """Return whether a process is a conmon or runc of this installation, by the paths in its command line."""
     program = command[0].rpartition(b"/")[2]
     inside = os.fsencode(folder) + b"/"
     return program in (b"conmon", b"runc") and any(word.startswith(inside) for word in command)
 
 
 def _kill(pids: list[int]) -> None:
-    """Kill processes and wait until they are gone."""
+    """Kill processes and wait for their end."""
     poll = select.poll()
     waiting: set[int] = set()
     for pid in pids:
@@ -102,7 +100,7 @@ def _kill(pids: list[int]) -> None:
 
 def _delete_network(config: Config) -> list[str]:
     bridge, name = bridge_name(config), installation_id(config)
-    found = sorted(_NAMESPACES.glob(f"cumulet-{name}-*")) if _NAMESPACES.is_dir() else []
+    found = sorted(NAMESPACES.glob(f"cumulet-{name}-*")) if NAMESPACES.is_dir() else []
     removed = []
     for link in sorted(Path("/sys/class/net").glob(f"{link_prefix(config)}*")):
         _ip("link", "delete", link.name)
@@ -113,12 +111,12 @@ def _delete_network(config: Config) -> list[str]:
     if Path(f"/sys/class/net/{bridge}").exists():
         _ip("link", "delete", bridge)
         removed.append(f"bridge {bridge}")
-    # The first `ip netns add` of a machine made the folder and mounted it on itself. Somebody else may use it by now:
-    # then it is busy, and stays.
-    if _NAMESPACES.is_dir() and not any(_NAMESPACES.iterdir()):
-        subprocess.run(["umount", str(_NAMESPACES)], capture_output=True, check=False)
+    # The first `ip netns add` on a machine creates this folder and mounts it on itself. If another program uses it, it is
+    # busy, and stays.
+    if NAMESPACES.is_dir() and not any(NAMESPACES.iterdir()):
+        subprocess.run(["umount", str(NAMESPACES)], capture_output=True, check=False)
         with contextlib.suppress(OSError):
-            _NAMESPACES.rmdir()
+            NAMESPACES.rmdir()
     return removed
 
 
@@ -129,7 +127,7 @@ def _ip(*arguments: str) -> None:
 
 
 def _control_groups(name: str) -> list[Path]:
-    """The folder of that name in every hierarchy (version 1 has one a controller), and all folders in it, inner first."""
+    """Return the control groups of that name in every hierarchy of version 1 or 2, and those inside, innermost first."""
     tops = [_CGROUPS / name, *_CGROUPS.glob(f"*/{name}")]
     return [Path(path) for top in tops for path, _, _ in os.walk(top, topdown=False)]
 
@@ -138,13 +136,13 @@ def _members(group: Path) -> list[int]:
     try:
         return [int(line) for line in (group / "cgroup.procs").read_text().split()]
     except OSError:
-        return []  # it went away, or its processes are threads
+        return []  # it was removed, or is threaded
 
 
 def _delete_control_groups(name: str) -> list[str]:
     removed = []
     for group in _control_groups(name):
-        # The kernel lets go of killed processes a moment after they are gone.
+        # The kernel releases killed processes shortly after their end.
         until = time.monotonic() + _PATIENCE
         while True:
             try:

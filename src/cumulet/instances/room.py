@@ -1,4 +1,4 @@
-"""The room's life: take up every group that there was, serve the provider, leave the containers running."""
+"""Starts the room: resumes all groups and serves the provider. Containers keep running when it stops."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from cumulet.common.health import HEALTH, health_routes
 from cumulet.common.resolver import LoginServerResolver
 from cumulet.common.room import Room
 from cumulet.common.tasks import task_set
-from cumulet.instances.groups import Groups
-from cumulet.instances.meter import Meter
-from cumulet.instances.provider import Provider
-from cumulet.instances.store import Store
-from cumulet.instances.streams import Streams
-from cumulet.instances.usage import Usage
+from cumulet.instances.groups.collection import Groups
+from cumulet.instances.metering.meter import Meter
+from cumulet.instances.provider.metrics import Metrics
+from cumulet.instances.provider.resources import Provider
+from cumulet.instances.provider.websockets import Streams
+from cumulet.instances.store.store import Store
 
-#: What is open to others than the front door: a stream has a name that cannot be guessed and asks for its password.
+#: Routes without the front door's certificate: a stream has an unguessable name, and demands its password.
 OPEN = HEALTH | {"/streams/{id}"}
 
 
 async def serve(room: Room) -> None:
-    """Serve until told to stop."""
+    """Serve until the room is stopped."""
     config = room.config
     store = Store(room.data_dir)
     store.open()
     trusted = ssl.create_default_context()
     trusted.load_verify_locations(config.ca_file)
-    # A registry is whatever a user names; ours is among them, on loopback.
+    # Users name registries; the installation's own is on loopback.
     registries = config.egress(reach_rooms=["registry"]).session(
         trusted,
         resolver=LoginServerResolver(config),
@@ -46,7 +46,7 @@ async def serve(room: Room) -> None:
                 middlewares=[arm_errors, behind_the_front_door(OPEN)], client_max_size=4 * 1024 * 1024
             )
             app.add_routes(health_routes(CollectorRegistry()))
-            app.add_routes(Provider(groups, meter, streams, Usage(groups, config.location)).routes())
+            app.add_routes(Provider(groups, meter, streams, Metrics(groups, config.location)).routes())
             app.router.add_get("/streams/{id}", streams.handle)
             tasks.start(meter.run(), "meter")
             await groups.open()

@@ -1,5 +1,5 @@
 """The virtual kubelet: a node without a machine, whose pods are container groups.
 
-To Kubernetes it is a kubelet, through a kubeconfig and nothing else; to Azure Resource Manager it is a client with a
-service principal. Either can be the real one.
+In come pods from a Kubernetes API, through a kubeconfig only. Out go container groups through Azure Resource Manager,
+with a service principal, and the status, events, logs and streams of pods. Both ends can be the real ones.
 """

@@ -1,8 +1,8 @@
-"""Who may use the kubelet's API: the API server, as itself or for whom it says (kubelet `--authorization-mode=Webhook`).
+"""Authorizes clients of the kubelet's API (kubelet `--authorization-mode=Webhook`).
 
-A client shows a certificate. The API server of the installation's own cluster, which an authority of its own certifies, and
-members of `system:masters` may do everything. For others the API server is asked, as a kubelet does, by a SubjectAccessReview
-on `nodes` and a sub-resource.
+A client presents a certificate. Full access have the API server of the installation's own cluster, which a separate
+authority certifies, and members of `system:masters`. For others, as a kubelet does, the node sends a SubjectAccessReview on
+`nodes` and a sub-resource to the API server.
 """
 
 from __future__ import annotations
@@ -21,24 +21,28 @@ log = logging.getLogger(__name__)
 _VERBS = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _SUBRESOURCES = {"stats": "stats", "metrics": "metrics", "logs": "log"}
 _REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
-#: Seconds for which an answer is remembered, yes or no, and of how many.
-_REMEMBERED = {True: 300.0, False: 30.0}
-_KNOWN = 1024
+#: Seconds for which decisions are cached, allowed or not, and the size of the cache.
+_LIFETIMES = {True: 300.0, False: 30.0}
+_CACHED = 1024
 
-_Question = tuple[Peer, str, str]
+#: A client, the verb and the sub-resource.
+_Request = tuple[Peer, str, str]
 
 
 class Access:
-    """See the module. `api_server` is the API server's user name, given if no one else can have such a certificate."""
+    """Decides by review, and caches decisions.
+
+    `api_server` is the user name of the API server. Give it only if no other client can have such a certificate.
+    """
 
     def __init__(self, client: Client, node_name: str, api_server: str | None = None) -> None:
         self._client = client
         self._api_server = api_server
         self._node_name = node_name
-        self._known: dict[_Question, tuple[bool, float]] = {}
+        self._decisions: dict[_Request, tuple[bool, float]] = {}
 
     async def refusal(self, peer: Peer, request: web.Request) -> str:
-        """Why the request is forbidden, or nothing where it is not. Raises `HTTPServiceUnavailable`."""
+        """Return why the request is forbidden, or an empty string. Raises `HTTPServiceUnavailable`."""
         if peer.user == self._api_server or "system:masters" in peer.groups:
             return ""
         verb = _VERBS.get(request.method, "proxy")
@@ -49,11 +53,11 @@ class Access:
             return ""
         return f"Forbidden (user={peer.user}, verb={verb}, resource=nodes, subresource={subresource})"
 
-    async def _allowed(self, question: _Question) -> bool:
-        known = self._known.get(question)
-        if known is not None and known[1] > time.monotonic():
-            return known[0]
-        peer, verb, subresource = question
+    async def _allowed(self, review: _Request) -> bool:
+        cached = self._decisions.get(review)
+        if cached is not None and cached[1] > time.monotonic():
+            return cached[0]
+        peer, verb, subresource = review
         attributes = {
             "group": "",
             "version": "v1",
@@ -70,10 +74,10 @@ class Access:
         try:
             answer = await self._client.request("POST", _REVIEWS, body=body)
         except (KubernetesError, aiohttp.ClientError, TimeoutError) as error:
-            log.warning("whether %s may %s nodes/%s: %s", peer.user, verb, subresource, error)
+            log.warning("access review of %s for %s nodes/%s failed: %s", peer.user, verb, subresource, error)
             raise web.HTTPServiceUnavailable(text=f"Authorization error (user={peer.user}): {error}") from None
         allowed = bool((answer.get("status") or {}).get("allowed"))
-        if len(self._known) >= _KNOWN:
-            self._known.clear()
-        self._known[question] = allowed, time.monotonic() + _REMEMBERED[allowed]
+        if len(self._decisions) >= _CACHED:
+            self._decisions.clear()
+        self._decisions[review] = allowed, time.monotonic() + _LIFETIMES[allowed]
         return allowed

@@ -1,11 +1,11 @@
-"""Container groups by Azure Resource Manager, ours or the real one."""
+"""A client of container groups in Azure Resource Manager, this project's or Azure's."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TypedDict
 
 import aiohttp
 
@@ -13,10 +13,10 @@ from cumulet.common.arm import ArmClient, ArmError
 from cumulet.common.ascii import fold
 from cumulet.common.entra import ARM_AUDIENCE, AuthenticationError, TokenSource
 from cumulet.common.tasks import Backoff
+from cumulet.node.resource import ContainerGroup
 
 log = logging.getLogger(__name__)
 
-Object = dict[str, Any]
 
 API_VERSION = "2023-05-01"
 METRICS_VERSION = "2018-01-01"
@@ -24,8 +24,24 @@ _POLL = 5.0
 _LONGEST_GRACE = 2**31 - 1
 
 
+class ExecRequest(TypedDict, total=False):
+    """The body of exec. `stdin`, `tty` and `protocol` are extensions of this project; attach has no body."""
+
+    command: list[str]
+    stdin: bool
+    tty: bool
+    protocol: str
+
+
+class StreamOffer(TypedDict):
+    """The answer to exec and attach: a WebSocket, and the password that is its first message."""
+
+    webSocketUri: str
+    password: str
+
+
 class ContainerGroups:
-    """The groups of one resource group. All raise `ArmError`, `AuthenticationError`, `aiohttp.ClientError`."""
+    """The container groups of one resource group. All methods raise `ArmError`, `AuthenticationError`, `aiohttp.ClientError`."""
 
     def __init__(
         self, session: aiohttp.ClientSession, base_url: str, tokens: TokenSource, subscription: str, group: str
@@ -36,41 +52,41 @@ class ContainerGroups:
         self._arm = ArmClient(session, base_url, tokens)
         self._path = f"/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.ContainerInstance/containerGroups"
 
-    async def put(self, name: str, body: Object) -> Object:
-        """Make a group, or give one new credentials."""
+    async def put(self, name: str, body: ContainerGroup) -> ContainerGroup:
+        """Create a group, or replace the credentials of an existing one; return it."""
         _, _, answer = await self._arm.call("PUT", f"{self._path}/{name}", body, api_version=API_VERSION)
-        found: Object = answer
-        return found
+        created: ContainerGroup = answer
+        return created
 
     async def delete(self, name: str, grace: int) -> None:
-        """Delete a group, and return when it is gone; a grace of a lifetime and more is that of a lifetime."""
+        """Delete a group, and return when it is gone. `grace` is in seconds; ARM accepts at most 2**31 - 1."""
         query = {"gracePeriodSeconds": str(min(max(grace, 0), _LONGEST_GRACE))}
         answer = await self._arm.call("DELETE", f"{self._path}/{name}", api_version=API_VERSION, query=query)
         await self._arm.finish(answer, api_version=API_VERSION)
 
-    async def post(self, path: str, body: Object) -> Object:
-        """A call on a container, such as `name/containers/web/exec`."""
+    async def post(self, path: str, body: ExecRequest) -> StreamOffer:
+        """Call an action of a container, such as `name/containers/web/exec`; return where its WebSocket is."""
         _, _, answer = await self._arm.call("POST", f"{self._path}/{path}", body, api_version=API_VERSION)
-        found: Object = answer
-        return found
+        offer: StreamOffer = answer
+        return offer
 
     async def usage(self, name: str) -> dict[str, dict[str, float]]:
-        """By container: `CpuUsage` in millicores and `MemoryUsage` in bytes, as Azure Monitor has them."""
+        """Return, by container, Azure Monitor's `CpuUsage` in millicores and `MemoryUsage` in bytes."""
         path = f"{self._path}/{name}/providers/Microsoft.Insights/metrics"
         query = {"metricnames": "CpuUsage,MemoryUsage", "aggregation": "average", "interval": "PT1M"}
         query["$filter"] = "containerName eq '*'"
         _, _, answer = await self._arm.call("GET", path, api_version=METRICS_VERSION, query=query)
-        found: dict[str, dict[str, float]] = {}
+        usage: dict[str, dict[str, float]] = {}
         for metric in answer["value"]:
             for series in metric.get("timeseries") or ():
                 labels = {fold(item["name"]["value"]): item["value"] for item in series.get("metadatavalues") or ()}
                 values = [point["average"] for point in series.get("data") or () if "average" in point]
                 if values and "containername" in labels:
-                    found.setdefault(labels["containername"], {})[metric["name"]["value"]] = values[-1]
-        return found
+                    usage.setdefault(labels["containername"], {})[metric["name"]["value"]] = values[-1]
+        return usage
 
     async def stream(self, path: str, query: dict[str, str]) -> AsyncIterator[bytes]:
-        """An answer as it comes."""
+        """Yield the body of a GET as it arrives."""
         headers = {"Authorization": f"Bearer {await self._tokens.token(ARM_AUDIENCE)}"}
         url = f"{self._base_url}{self._path}/{path}"
         async with self._session.get(url, params={"api-version": API_VERSION, **query}, headers=headers) as response:
@@ -80,10 +96,10 @@ class ContainerGroups:
             async for chunk in response.content.iter_any():
                 yield chunk
 
-    async def changes(self) -> AsyncIterator[list[Object]]:
-        """All groups with their `instanceView`, again whenever something changed, for ever.
+    async def changes(self) -> AsyncIterator[list[ContainerGroup]]:
+        """Yield all groups with their `instanceView`, again after each change.
 
-        Ours says when that is; another is asked now and then, group by group, since its lists have no views.
+        This project's provider answers a watch. Azure's is polled, group by group, because its lists have no views.
         """
         since = "0"
         backoff = Backoff(0.1, 10)
@@ -92,7 +108,7 @@ class ContainerGroups:
                 _, _, answer = await self._arm.call(
                     "GET", self._path, api_version=API_VERSION, query={"watch": "true", "since": since}
                 )
-                groups: list[Object] = answer["value"]
+                groups: list[ContainerGroup] = answer["value"]
                 if "revision" in answer:
                     since = str(answer["revision"])
                 else:

@@ -1,10 +1,9 @@
-"""Pods on their way out: their groups are ended with the pods' grace, all of them at the same time."""
+"""Deletes the container groups of terminating pods, at the same time, each with its pod's grace period."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
 
 import aiohttp
 
@@ -12,20 +11,19 @@ from cumulet.common.arm import ArmError
 from cumulet.common.entra import AuthenticationError
 from cumulet.common.kubernetes import Client, KubernetesError
 from cumulet.common.kubernetes.client import PODS
+from cumulet.common.kubernetes.objects import Pod
 from cumulet.common.tasks import TaskSet
 from cumulet.node.aci import ContainerGroups
 from cumulet.node.translate import group_name
 
 log = logging.getLogger(__name__)
 
-Object = dict[str, Any]
-
 
 class Deletions:
-    """One deletion a pod, and one more where its grace is made shorter. `failed` is called with a pod to try again."""
+    """One deletion per pod, and another when its grace period is shortened. `failed` is called with a pod to retry."""
 
     def __init__(
-        self, client: Client, groups: ContainerGroups, tasks: TaskSet, failed: Callable[[Object], object]
+        self, client: Client, groups: ContainerGroups, tasks: TaskSet, failed: Callable[[Pod], object]
     ) -> None:
         self._client = client
         self._aci = groups
@@ -33,8 +31,8 @@ class Deletions:
         self._failed = failed
         self._grace: dict[str, int] = {}
 
-    def begin(self, pod: Object) -> None:
-        """End a pod's group and then the pod, in the background; nothing where that is under way already."""
+    def begin(self, pod: Pod) -> None:
+        """Delete a pod's group and then the pod, in the background, unless that is in progress."""
         metadata = pod["metadata"]
         uid = metadata["uid"]
         grace: int = metadata.get("deletionGracePeriodSeconds", 30)
@@ -42,20 +40,20 @@ class Deletions:
             self._grace[uid] = grace
             self._tasks.start(self._end(pod, grace), f"delete pod {metadata['name']}")
 
-    async def _end(self, pod: Object, grace: int) -> None:
+    async def _end(self, pod: Pod, grace: int) -> None:
         metadata = pod["metadata"]
         uid = metadata["uid"]
         try:
             await self._aci.delete(group_name(pod), grace)
             await self._client.delete(PODS, metadata["name"], metadata["namespace"], grace_period_seconds=0, uid=uid)
         except KubernetesError as error:
-            if error.code not in (404, 409):  # it has gone, or is another pod by now
+            if error.code not in (404, 409):  # it is gone, or a new pod has its name
                 self._try_again(pod, error)
         except (ArmError, AuthenticationError, aiohttp.ClientError, TimeoutError) as error:
             self._try_again(pod, error)
         finally:
             self._grace.pop(uid, None)
 
-    def _try_again(self, pod: Object, error: Exception) -> None:
+    def _try_again(self, pod: Pod, error: Exception) -> None:
         log.warning("pod %s is not deleted yet: %s", pod["metadata"]["name"], error or "timeout")
         self._failed(pod)

@@ -1,8 +1,8 @@
-"""Port-forward: TCP to a pod's ports, over SPDY, itself or in a WebSocket, or over a WebSocket with channels.
+"""Port-forward: TCP to a pod's ports over SPDY, over SPDY in a WebSocket, or over a WebSocket with channels.
 
-Over SPDY (`portforward.k8s.io`) each connection is a stream of type `error` and one of type `data`, with the port and a number
-of the request in their headers. kubectl from 1.31 on tunnels that in a WebSocket (`SPDY/3.1+portforward.k8s.io`). Other
-clients speak `v4.channel.k8s.io`: a pair of channels a port, data and error, each beginning with the port as two bytes.
+In SPDY (`portforward.k8s.io`) a connection has an `error` stream and a `data` stream. Their headers contain the port and
+the id of the request. kubectl tunnels that in a WebSocket since 1.31 (`SPDY/3.1+portforward.k8s.io`). Other
+clients use `v4.channel.k8s.io`: two channels per port, data and error, each starting with the port as two bytes.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ TUNNEL = f"{PROTOCOL}+{VERSION}"
 CHANNELS = ("v4.channel.k8s.io", "channel.k8s.io")
 _CHUNK = 64 * 1024
 _CONNECT = 10.0
-#: Channels are numbered by a byte, and a port has two.
+#: The number of a channel is a byte, and a port has two channels.
 _PORTS = 128
-#: So many seconds the second stream of a pair may take after the first.
+#: Seconds in which the second stream of a pair must follow the first.
 _SECOND = 30.0
 
 
@@ -41,7 +41,7 @@ class _Pair(NamedTuple):
 
 
 async def serve(request: web.Request, address: str) -> web.StreamResponse:
-    """Answer a request for ports of a pod at that address. Raises `web.HTTPException`, `ConnectionError`."""
+    """Serve a request for ports of a pod at that address. Raises `web.HTTPException`, `ConnectionError`."""
     async with task_set() as tasks:
         if fold(request.headers.get("Upgrade", "")) == "websocket":
             ports = [port for item in request.query.getall("port", []) for port in item.split(",")]
@@ -66,12 +66,13 @@ async def serve(request: web.Request, address: str) -> web.StreamResponse:
 
 
 def _session(send: Send, address: str, tasks: TaskSet) -> Session:
-    """A session in which each pair of streams becomes a TCP connection to the pod."""
-    alone: dict[str, tuple[str, Stream, asyncio.Task[None]]] = {}  # the first of each pair, and what gives it up
+    """Return a session in which each pair of streams becomes a TCP connection to the pod."""
+    # The first stream of each incomplete pair, and the task that resets it after the timeout.
+    incomplete: dict[str, tuple[str, Stream, asyncio.Task[None]]] = {}
 
-    async def give_up(request: str, stream: Stream) -> None:
+    async def expire(request: str, stream: Stream) -> None:
         await asyncio.sleep(_SECOND)
-        del alone[request]
+        del incomplete[request]
         with contextlib.suppress(ConnectionError):
             await stream.reset()
 
@@ -79,16 +80,20 @@ def _session(send: Send, address: str, tasks: TaskSet) -> Session:
         kind, headers = stream.headers.get("streamtype", ""), stream.headers
         if kind not in ("error", "data") or not _is_port(headers.get("port", "")):
             return False
-        # Clients of old number no requests: they open a pair's streams one right after the other, error first.
+        # Old clients send no request id: they open the streams of a pair in sequence, the error stream first.
         request = headers.get("requestid") or f"stream {stream.number - (2 if kind == 'data' else 0)}"
-        if request not in alone:
-            alone[request] = kind, stream, tasks.start(give_up(request, stream), f"half of port-forward {request}")
+        if request not in incomplete:
+            incomplete[request] = (
+                kind,
+                stream,
+                tasks.start(expire(request, stream), f"half of port-forward {request}"),
+            )
             return True
-        first, other, patience = alone[request]
+        first, other, timeout = incomplete[request]
         if first == kind:
             return False
-        patience.cancel()
-        del alone[request]
+        timeout.cancel()
+        del incomplete[request]
         tasks.start(_connection(_Pair(**{first: other, kind: stream}), address), f"port-forward {request}")
         return True
 
@@ -96,7 +101,7 @@ def _session(send: Send, address: str, tasks: TaskSet) -> Session:
 
 
 async def _connection(pair: _Pair, address: str) -> None:
-    """One TCP connection to the pod. Where it fails, the error says why, and both streams are broken off."""
+    """Run one TCP connection to the pod. On failure, send the reason on the error stream, and reset both streams."""
     port = pair.data.headers["port"]
     try:
         reader, writer = await _connect(address, int(port))
@@ -145,7 +150,7 @@ async def _channels(socket: web.WebSocketResponse, address: str, ports: list[int
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(_CHUNK):
                 await socket.send_bytes(bytes([2 * index]) + data)
-        # There is no word for the end of one channel: the end of all is that of the first.
+        # The protocol cannot close one channel: the first end closes the WebSocket.
         await socket.close()
 
     try:

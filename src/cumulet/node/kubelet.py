@@ -1,9 +1,8 @@
-"""The kubelet's HTTP API, for the API server and nobody else: pods, statistics, logs; the streams are in `streams`."""
+"""The kubelet's HTTP API, for the API server only: pods, statistics, logs. `streams` has the streams."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import aiohttp
 import msgspec
@@ -22,16 +21,15 @@ from cumulet.node.status import NO_EPHEMERAL
 from cumulet.node.streams import Streams
 from cumulet.node.translate import group_name
 
-Object = dict[str, Any]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-#: What upstream's kubelet says of a container without a log, instead of the reason.
+#: The text of upstream's kubelet for a container without a log, by the reason.
 _PULL_FAILED = {"ErrImagePull": "image can't be pulled", "ImagePullBackOff": "trying and failing to pull image"}
 ACCESS = web.AppKey("access", Access)
 
 
 class Kubelet:
-    """Finds the group of a pod and hands over what it has."""
+    """Serves the logs, streams and statistics of pods from their groups."""
 
     def __init__(self, pods: Pods, groups: ContainerGroups, stats: Stats, streams: Streams) -> None:
         self._pods = pods
@@ -40,9 +38,9 @@ class Kubelet:
         self._streams = streams
 
     def app(self, unready: Callable[[], str | None]) -> web.Application:
-        """The application."""
-        app = web.Application(middlewares=[_only_the_api_server])
-        app.add_routes(health_routes(CollectorRegistry(), unready, _asked_already))
+        """Return the application. `unready` returns why the node is not ready, or `None`."""
+        app = web.Application(middlewares=[_authorize])
+        app.add_routes(health_routes(CollectorRegistry(), unready, _access_checked))
         container = "{namespace}/{pod}/{container}"
         app.add_routes(
             [
@@ -53,7 +51,7 @@ class Kubelet:
                 web.get(f"/containerLogs/{container}", self._logs),
             ]
         )
-        # WebSockets begin with GET, SPDY with POST.
+        # WebSockets start with GET, SPDY with POST.
         for add in (web.get, web.post):
             app.router.add_routes([add(f"/exec/{container}", self._streams.execute)])
             app.router.add_routes([add(f"/attach/{container}", self._streams.attach)])
@@ -72,7 +70,7 @@ class Kubelet:
         return web.Response(body=await self._stats.metrics(), headers=text)
 
     def _container(self, request: web.Request) -> str:
-        """`{group}/containers/{container}`. Raises `HTTPNotFound`."""
+        """Return `{group}/containers/{container}`. Raises `HTTPNotFound`, `HTTPBadRequest`."""
         info = request.match_info
         pod = self._pods.pods.get(info["pod"], info["namespace"])
         if pod is None:
@@ -92,7 +90,7 @@ class Kubelet:
     async def _logs(self, request: web.Request) -> web.StreamResponse:
         path = self._container(request)
         query = {"stream": "true"}
-        for name, theirs in (
+        for name, parameter in (
             ("follow", "follow"),
             ("previous", "previous"),
             ("sinceSeconds", "sinceSeconds"),
@@ -102,7 +100,7 @@ class Kubelet:
             ("limitBytes", "limitBytes"),
         ):
             if name in request.query:
-                query[theirs] = request.query[name]
+                query[parameter] = request.query[name]
         response = web.StreamResponse(headers={"Content-Type": "text/plain"})
         try:
             async for chunk in self._groups.stream(f"{path}/logs", query):
@@ -121,12 +119,12 @@ class Kubelet:
         return response
 
 
-def _asked_already(_: web.BaseRequest) -> None:
-    """Metrics take a right on the node, which the API server was asked for."""
+def _access_checked(_: web.BaseRequest) -> None:
+    """Return at once: the middleware has checked the right to read the node's metrics."""
 
 
 @web.middleware
-async def _only_the_api_server(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def _authorize(request: web.Request, handler: Handler) -> web.StreamResponse:
     resource = request.match_info.route.resource
     if resource is None or resource.canonical not in PROBES:
         peer = peer_certificate(request)

@@ -1,10 +1,10 @@
-"""Keeps the pods of the node and their container groups in line, in both directions."""
+"""Reconciles the pods of the node with their container groups, in both directions."""
 
 from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from typing import Any
+from typing import Literal
 
 import msgspec
 
@@ -12,11 +12,21 @@ from cumulet.common.arm import ArmError
 from cumulet.common.config import Config
 from cumulet.common.kubernetes import Client, EventRecorder, Informer, KubernetesError, WorkQueue
 from cumulet.common.kubernetes.client import CONFIGMAPS, EVENTS, MERGE_PATCH, PODS, SECRETS, SERVICES
+from cumulet.common.kubernetes.objects import (
+    Object,
+    ObjectReference,
+    PartialObjectMetadata,
+    Pod,
+    PodStatus,
+    ServiceAccountTokenProjection,
+    TokenRequest,
+)
 from cumulet.common.tasks import TaskSet
 from cumulet.node.aci import ContainerGroups
 from cumulet.node.deletions import Deletions
 from cumulet.node.references import MissingError, References, UnsupportedError
 from cumulet.node.refusals import Refusals
+from cumulet.node.resource import ContainerGroup, GroupCredential
 from cumulet.node.status import (
     NO_EPHEMERAL,
     failed_status,
@@ -30,16 +40,18 @@ from cumulet.node.translate import check, container_group, group_name
 
 log = logging.getLogger(__name__)
 
-Object = dict[str, Any]
 Key = tuple[str, str]
+EventType = Literal["Normal", "Warning"]
+#: The field path, reason and message of an event.
+EventKey = tuple[str, str, str]
 
 _ENDED = ("Succeeded", "Failed")
-#: What a group that is asked for in the same way again is answered again.
+#: Statuses of refusals that the same request gets again.
 _FINAL = (400, 413)
 
 
 class Pods:
-    """One key a pod. Everything is done from what is there now, so that it can be done again at any time."""
+    """One key per pod. A reconciliation starts from the current state, so that it can be repeated at any time."""
 
     def __init__(self, client: Client, groups: ContainerGroups, config: Config, tasks: TaskSet) -> None:
         self._client = client
@@ -55,33 +67,33 @@ class Pods:
         self._references = References(self.secrets, self.config_maps, self.services, self._token, self._host)
         self._deletions = Deletions(client, groups, tasks, lambda pod: self.queue.retry(_key(pod)))
         self._refusals = Refusals()
-        self._groups: dict[str, Object] = {}
+        self._groups: dict[str, ContainerGroup] = {}
         self._seen_groups = False
         self._sent: dict[str, bytes] = {}
-        self._told: defaultdict[str, dict[tuple[str, str, str], int]] = defaultdict(dict)
+        self._recorded: defaultdict[str, dict[EventKey, int]] = defaultdict(dict)
         self.pods.add_handler(self._pod_changed)
-        self.secrets.add_handler(self._referred_to)
-        self.config_maps.add_handler(self._referred_to)
+        self.secrets.add_handler(self._reference_changed)
+        self.config_maps.add_handler(self._reference_changed)
 
-    # What comes in.
+    # Changes.
 
-    def _pod_changed(self, change: str, pod: Object, old: Object | None) -> None:
+    def _pod_changed(self, change: str, pod: Pod, old: Pod | None) -> None:
         self.queue.add(_key(pod))
         if change == "DELETED":
             self._sent.pop(pod["metadata"]["uid"], None)
-            self._told.pop(pod["metadata"]["uid"], None)
+            self._recorded.pop(pod["metadata"]["uid"], None)
             self._refusals.forget(pod["metadata"]["uid"])
 
-    def _referred_to(self, change: str, obj: Object, old: Object | None) -> None:
-        """A secret or config map is new or another: the pods that name it are looked at again."""
+    def _reference_changed(self, change: str, obj: PartialObjectMetadata, old: PartialObjectMetadata | None) -> None:
+        """Reconcile the pods that refer to a secret or config map that changed."""
         namespace, name = obj["metadata"]["namespace"], obj["metadata"]["name"]
         for pod in self.pods:
             if pod["metadata"]["namespace"] == namespace and name in _names(pod):
                 self.queue.add(_key(pod))
 
     async def watch(self) -> None:
-        """Follow the groups until cancelled."""
-        await self._recall()
+        """Watch the groups until cancelled."""
+        await self._list_recorded()
         async for groups in self._aci.changes():
             mine = {
                 group["tags"]["UID"]: group
@@ -105,18 +117,18 @@ class Pods:
                 for pod in self.pods:
                     self.queue.add(_key(pod))
 
-    async def _recall(self) -> None:
-        """What was told of the pods before this process began, so that nothing is told twice."""
+    async def _list_recorded(self) -> None:
+        """Read the events that a previous process recorded, so that none is recorded twice."""
         found = await self._client.list(EVENTS, None, {"fieldSelector": "source=kubelet"})
         for event in found["items"]:
             involved = event["involvedObject"]
-            told = self._told[involved.get("uid", "")]
+            recorded = self._recorded[involved.get("uid", "")]
             key = (involved.get("fieldPath", ""), event["reason"], event["message"])
-            told[key] = told.get(key, 0) + (event.get("count") or 1)
+            recorded[key] = recorded.get(key, 0) + (event.get("count") or 1)
 
-    async def _token(self, pod: Object, source: Object) -> str:
+    async def _token(self, pod: Pod, source: ServiceAccountTokenProjection) -> str:
         metadata, spec = pod["metadata"], pod["spec"]
-        body: Object = {
+        body: TokenRequest = {
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenRequest",
             "spec": {
@@ -140,14 +152,14 @@ class Pods:
         token: str = answer["status"]["token"]
         return token
 
-    # What is done about it.
+    # Reconciliation.
 
     async def reconcile(self, key: Key) -> None:
-        """Bring one pod and its group in line."""
+        """Reconcile one pod and its group."""
         if not self._seen_groups:
             return
         pod = self.pods.get(key[1], key[0])
-        await self._remove_strays(key, pod)
+        await self._remove_orphans(key, pod)
         if pod is None:
             return
         uid = pod["metadata"]["uid"]
@@ -168,13 +180,13 @@ class Pods:
                 return
         elif phase not in _ENDED:
             if has_failed(group) and is_restarted(pod):
-                self._tell(pod, group)
+                self._record_events(pod, group)
                 await self._aci.delete(group["name"], 0)
                 self._groups.pop(uid, None)
                 await self._refuse(pod, f"container group {group['name']} failed")
                 return
             await self._renew_credentials(pod)
-        self._tell(pod, group)
+        self._record_events(pod, group)
         for container in pod["spec"].get("ephemeralContainers") or ():
             path = f"spec.ephemeralContainers{{{container['name']}}}"
             self._event_once(pod, path, "Warning", "Failed", f"Error: {NO_EPHEMERAL}")
@@ -183,8 +195,8 @@ class Pods:
             self._refusals.forget(uid)
         await self._write_status(pod, status)
 
-    async def _create(self, pod: Object) -> Object | None:
-        """Make the group, or say why it cannot be made (yet)."""
+    async def _create(self, pod: Pod) -> ContainerGroup | None:
+        """Create the group and return it, or record why it cannot be created."""
         if (seconds := self._refusals.due_in(pod["metadata"]["uid"])) > 0:
             self.queue.add_after(_key(pod), seconds)
             return None
@@ -218,11 +230,11 @@ class Pods:
         self._groups.setdefault(uid, group)
         return group
 
-    async def _refuse(self, pod: Object, reason: str, *, final: bool = True) -> None:
-        """Say why the pod has no container group, and try again after a while, as virtual-kubelet's `handleProviderError`.
+    async def _refuse(self, pod: Pod, reason: str, *, final: bool = True) -> None:
+        """Record why the pod has no container group, and retry with a back-off (virtual-kubelet's `handleProviderError`).
 
-        Only a pod that is never restarted fails, where the refusal is `final`. The owner of any other would replace it
-        at once, and the next one too.
+        A pod with restartPolicy Never fails when the refusal is `final`. If another pod failed, its owner would replace
+        it at once, and then the replacement.
         """
         fails = final and not is_restarted(pod)
         make = failed_status if fails else pending_status
@@ -230,8 +242,8 @@ class Pods:
         if not fails:
             self.queue.add_after(_key(pod), self._refusals.refused(pod["metadata"]["uid"]))
 
-    async def _renew_credentials(self, pod: Object) -> None:
-        """Put the group again where the pull secrets are others than those that it has."""
+    async def _renew_credentials(self, pod: Pod) -> None:
+        """Update the group when its pull secrets have changed."""
         uid = pod["metadata"]["uid"]
         credentials, _ = self._references.credentials(pod)
         encoded = _encoded(credentials)
@@ -241,12 +253,12 @@ class Pods:
             body = await container_group(pod, self._references, self._config)
             await self._aci.put(group_name(pod), body)
         except (MissingError, UnsupportedError) as error:
-            log.info("pod %s keeps the credentials that it has: %s", pod["metadata"]["name"], error)
+            log.info("pod %s keeps its credentials: %s", pod["metadata"]["name"], error)
             return
         self._sent[uid] = encoded
 
-    async def _remove_strays(self, key: Key, pod: Object | None) -> None:
-        """Groups of that pod's name whose pod is gone, or is another now: they would be billed for ever."""
+    async def _remove_orphans(self, key: Key, pod: Pod | None) -> None:
+        """Delete the groups of that name whose pod is gone or replaced: they would be billed for ever."""
         for uid, group in [*self._groups.items()]:
             tags = group["tags"]
             if (tags["Namespace"], tags["PodName"]) == key and (pod is None or pod["metadata"]["uid"] != uid):
@@ -254,13 +266,14 @@ class Pods:
                 await self._aci.delete(group["name"], 0)
                 self._groups.pop(uid, None)
 
-    async def _write_status(self, pod: Object, status: Object) -> None:
-        old = pod.get("status") or {}
-        over = {name: None for name in ("reason", "message") if name in old and name not in status}
-        if {**old, **status, **over} == old:
+    async def _write_status(self, pod: Pod, status: PodStatus) -> None:
+        old: Object = {**(pod.get("status") or {})}
+        removed: Object = {name: None for name in ("reason", "message") if name in old and name not in status}
+        changed: Object = {**status, **removed}
+        if {**old, **changed} == old:
             return
         metadata = pod["metadata"]
-        patch = {"metadata": {"uid": metadata["uid"]}, "status": {**status, **over}}
+        patch: Object = {"metadata": {"uid": metadata["uid"]}, "status": changed}
         try:
             await self._client.patch(
                 PODS,
@@ -276,38 +289,41 @@ class Pods:
 
     # Events.
 
-    def _tell(self, pod: Object, group: Object) -> None:
-        """Pass on what happened to the group's containers and was not told yet."""
+    def _record_events(self, pod: Pod, group: ContainerGroup) -> None:
+        """Record the new events of the group's containers as events of the pod."""
         properties = group["properties"]
-        told = self._told[pod["metadata"]["uid"]]
-        for kind in ("initContainers", "containers"):
-            for container in properties.get(kind) or ():
+        recorded = self._recorded[pod["metadata"]["uid"]]
+        for kind, containers in (
+            ("initContainers", properties.get("initContainers") or ()),
+            ("containers", properties["containers"]),
+        ):
+            for container in containers:
                 view = container["properties"].get("instanceView") or {}
                 for event in view.get("events") or ():
                     path = f"spec.{kind}{{{container['name']}}}"
                     key = (path, event["name"], event["message"])
-                    fresh = event["count"] - told.get(key, 0)
+                    fresh = event["count"] - recorded.get(key, 0)
                     if fresh > 0:
-                        told[key] = event["count"]
+                        recorded[key] = event["count"]
                         for _ in range(min(fresh, 10)):
                             self.events.event_about(
                                 _involved(pod, path), event["type"], event["name"], event["message"]
                             )
 
-    def _event_once(self, pod: Object, path: str, kind: str, reason: str, message: str) -> None:
-        told, key = self._told[pod["metadata"]["uid"]], (path, reason, message)
-        if key not in told:
-            told[key] = 1
-            self.events.event_about(_involved(pod, path), kind, reason, message)  # type: ignore[arg-type]
+    def _event_once(self, pod: Pod, path: str, kind: EventType, reason: str, message: str) -> None:
+        recorded, key = self._recorded[pod["metadata"]["uid"]], (path, reason, message)
+        if key not in recorded:
+            recorded[key] = 1
+            self.events.event_about(_involved(pod, path), kind, reason, message)
 
 
-def _key(pod: Object) -> Key:
+def _key(pod: PartialObjectMetadata) -> Key:
     return pod["metadata"]["namespace"], pod["metadata"]["name"]
 
 
-def _involved(pod: Object, path: str) -> Object:
+def _involved(pod: Pod, path: str) -> ObjectReference:
     metadata = pod["metadata"]
-    involved = {
+    involved: ObjectReference = {
         "apiVersion": "v1",
         "kind": "Pod",
         "name": metadata["name"],
@@ -315,11 +331,13 @@ def _involved(pod: Object, path: str) -> Object:
         "uid": metadata["uid"],
         "resourceVersion": metadata["resourceVersion"],
     }
-    return {**involved, "fieldPath": path} if path else involved
+    if path:
+        involved["fieldPath"] = path
+    return involved
 
 
-def _names(pod: Object) -> set[str]:
-    """The names of the secrets and config maps that a pod refers to."""
+def _names(pod: Pod) -> set[str]:
+    """Return the names of the secrets and config maps that a pod refers to."""
     spec = pod["spec"]
     names = {item.get("name", "") for item in spec.get("imagePullSecrets") or ()}
     for container in [*(spec.get("initContainers") or ()), *spec["containers"]]:
@@ -338,10 +356,10 @@ def _names(pod: Object) -> set[str]:
     return names - {""}
 
 
-def _was_running(pod: Object) -> bool:
+def _was_running(pod: Pod) -> bool:
     statuses = (pod.get("status") or {}).get("containerStatuses") or ()
     return any(item.get("containerID") for item in statuses)
 
 
-def _encoded(value: Any) -> bytes:
+def _encoded(value: list[GroupCredential]) -> bytes:
     return msgspec.json.encode(value, order="deterministic")

@@ -1,39 +1,65 @@
-"""What a pod refers to: environment from fields, secrets and config maps, files of volumes, pull secrets."""
+"""Resolves the references of a pod: environment from fields, secrets and config maps, files of volumes, pull secrets."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import re
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import Literal
 
 import msgspec
 
 from cumulet.common.ascii import fold, raised
 from cumulet.common.kubernetes import Informer
+from cumulet.common.kubernetes.objects import (
+    ConfigMap,
+    ConfigMapKeySelector,
+    ConfigMapProjection,
+    ConfigMapVolumeSource,
+    Container,
+    DownwardAPIVolumeFile,
+    EnvVarSource,
+    KeyToPath,
+    Pod,
+    ResourceFieldSelector,
+    Secret,
+    SecretKeySelector,
+    SecretProjection,
+    Service,
+    ServiceAccountTokenProjection,
+    Volume,
+)
 from cumulet.common.kubernetes.quantity import decimal
+from cumulet.node.resource import GroupCredential, GroupVariable, GroupVolume
 
-Object = dict[str, Any]
-TokenOf = Callable[[Object, Object], Awaitable[str]]
+#: Returns a service account token for a pod.
+TokenOf = Callable[[Pod, ServiceAccountTokenProjection], Awaitable[str]]
+
+Kind = Literal["configMap", "secret"]
 
 _VARIABLE = re.compile(r"\$(\$|\((\w[\w.-]*)\))", re.ASCII)
 _DOCKER = ("index.docker.io", "registry-1.docker.io")
 
 
 class MissingError(Exception):
-    """Something that the pod needs is not there (yet); the message is the kubelet's."""
+    """An object that the pod refers to does not exist yet; the message is the kubelet's."""
 
 
 class UnsupportedError(Exception):
-    """Something that no container group can have; the message says what."""
+    """The pod uses a feature that no container group supports; the message names it."""
 
 
 class References:
-    """Looks things up in the informers of secrets, config maps and services."""
+    """Reads the informers of secrets, config maps and services."""
 
     def __init__(
-        self, secrets: Informer, config_maps: Informer, services: Informer, token_of: TokenOf, address: str
+        self,
+        secrets: Informer[Secret],
+        config_maps: Informer[ConfigMap],
+        services: Informer[Service],
+        token_of: TokenOf,
+        address: str,
     ) -> None:
         self._secrets = secrets
         self._config_maps = config_maps
@@ -43,8 +69,8 @@ class References:
 
     # Environment.
 
-    def environment(self, pod: Object, container: Object) -> list[Object]:
-        """`environmentVariables` of a container; what comes from a secret is secure. Raises `MissingError`."""
+    def environment(self, pod: Pod, container: Container) -> list[GroupVariable]:
+        """Return the environment of a container; values from secrets are secure values. Raises `MissingError`."""
         namespace = pod["metadata"]["namespace"]
         plain: dict[str, str] = {}
         secure: set[str] = set()
@@ -52,26 +78,28 @@ class References:
             plain |= dict(self._service_links(namespace))
         for source in container.get("envFrom") or ():
             prefix = source.get("prefix", "")
-            for kind in ("configMapRef", "secretRef"):
-                if reference := source.get(kind):
-                    values = self._values(kind.removesuffix("Ref"), namespace, reference)
-                    plain |= {prefix + key: value.decode(errors="replace") for key, value in values.items()}
-                    if kind == "secretRef":
-                        secure |= {prefix + key for key in values}
+            if config_map := source.get("configMapRef"):
+                values = self._values("configMap", namespace, config_map.get("name"), config_map.get("optional"))
+                plain |= {prefix + key: value.decode(errors="replace") for key, value in values.items()}
+            if secret := source.get("secretRef"):
+                values = self._values("secret", namespace, secret.get("name"), secret.get("optional"))
+                plain |= {prefix + key: value.decode(errors="replace") for key, value in values.items()}
+                secure |= {prefix + key for key in values}
         for variable in container.get("env") or ():
             name = variable["name"]
             secure.discard(name)
             if "valueFrom" in variable:
-                found = self._value_from(pod, container, variable["valueFrom"])
-                if found is None:
+                resolved = self._value_from(pod, container, variable["valueFrom"])
+                if resolved is None:
                     continue
-                plain[name] = found
+                plain[name] = resolved
                 if "secretKeyRef" in variable["valueFrom"]:
                     secure.add(name)
             else:
                 plain[name] = expand(variable.get("value", ""), plain)
         return [
-            {"name": name, ("secureValue" if name in secure else "value"): value} for name, value in plain.items()
+            {"name": name, "secureValue": value} if name in secure else {"name": name, "value": value}
+            for name, value in plain.items()
         ]
 
     def _service_links(self, namespace: str) -> Iterator[tuple[str, str]]:
@@ -98,28 +126,35 @@ class References:
                 yield f"{base}_PORT", str(port["port"])
                 yield f"{base}_ADDR", address
 
-    def _value_from(self, pod: Object, container: Object, source: Object) -> str | None:
+    def _value_from(self, pod: Pod, container: Container, source: EnvVarSource) -> str | None:
+        """Return the value of a variable, or `None` when an optional key is missing."""
         namespace = pod["metadata"]["namespace"]
-        if reference := source.get("fieldRef"):
-            return self.field(pod, reference["fieldPath"])
-        if reference := source.get("resourceFieldRef"):
-            return resource_field(pod, container, reference)
-        for kind in ("configMapKeyRef", "secretKeyRef"):
-            if reference := source.get(kind):
-                values = self._values(kind.removesuffix("KeyRef"), namespace, reference)
-                if reference["key"] in values:
-                    return values[reference["key"]].decode(errors="replace")
-                if reference.get("optional"):
-                    return None
-                what = "ConfigMap" if kind.startswith("config") else "Secret"
-                raise MissingError(f"couldn't find key {reference['key']} in {what} {namespace}/{reference['name']}")
+        if field := source.get("fieldRef"):
+            return self.field(pod, field["fieldPath"])
+        if resource := source.get("resourceFieldRef"):
+            return resource_field(container, resource)
+        if config_map := source.get("configMapKeyRef"):
+            return self._value("configMap", namespace, config_map)
+        if secret := source.get("secretKeyRef"):
+            return self._value("secret", namespace, secret)
         return None
 
-    def field(self, pod: Object, path: str) -> str:
-        """The value of a field of the pod, as the downward API has it."""
+    def _value(self, kind: Kind, namespace: str, reference: ConfigMapKeySelector | SecretKeySelector) -> str | None:
+        """Return one value of a config map or secret, or `None` when it is missing and optional."""
+        values = self._values(kind, namespace, reference.get("name"), reference.get("optional"))
+        key = reference["key"]
+        if key in values:
+            return values[key].decode(errors="replace")
+        if reference.get("optional"):
+            return None
+        what = "ConfigMap" if kind == "configMap" else "Secret"
+        raise MissingError(f"couldn't find key {key} in {what} {namespace}/{reference['name']}")
+
+    def field(self, pod: Pod, path: str) -> str:
+        """Return a field of the pod, as the downward API formats it. Raises `UnsupportedError`."""
         metadata, spec, status = pod["metadata"], pod["spec"], pod.get("status") or {}
         if match := re.fullmatch(r"metadata\.(labels|annotations)(?:\['([^']+)'\])?", path):
-            values = metadata.get(match[1]) or {}
+            values = (metadata.get("labels") if match[1] == "labels" else metadata.get("annotations")) or {}
             if match[2]:
                 return str(values.get(match[2], ""))
             return "\n".join(f"{key}={msgspec.json.encode(value).decode()}" for key, value in sorted(values.items()))
@@ -138,24 +173,27 @@ class References:
             raise UnsupportedError(f"the field path {path} is not supported")
         return str(simple[path])
 
-    def _values(self, kind: str, namespace: str, reference: Object) -> dict[str, bytes]:
-        """The data of a config map or secret; nothing where it is missing and optional."""
-        name = reference.get("name", "")
-        informer = self._config_maps if kind == "configMap" else self._secrets
-        found = informer.get(name, namespace)
-        if found is None:
-            if reference.get("optional"):
-                return {}
-            raise MissingError(f'{fold(kind)} "{name}" not found')
-        values = {key: base64.b64decode(value) for key, value in (found.get("binaryData") or {}).items()}
-        for key, value in (found.get("data") or {}).items():
-            values[key] = value.encode() if kind == "configMap" else base64.b64decode(value)
-        return values
+    def _values(self, kind: Kind, namespace: str, name: str | None, optional: bool | None) -> dict[str, bytes]:
+        """Return the data of a config map or secret, empty when it is missing and optional. Raises `MissingError`."""
+        name = name or ""
+        if kind == "configMap":
+            config_map = self._config_maps.get(name, namespace)
+            if config_map is not None:
+                binary = (config_map.get("binaryData") or {}).items()
+                values = {key: base64.b64decode(value) for key, value in binary}
+                return values | {key: value.encode() for key, value in (config_map.get("data") or {}).items()}
+        else:
+            secret = self._secrets.get(name, namespace)
+            if secret is not None:
+                return {key: base64.b64decode(value) for key, value in (secret.get("data") or {}).items()}
+        if optional:
+            return {}
+        raise MissingError(f'{fold(kind)} "{name}" not found')
 
     # Volumes.
 
-    async def volume(self, pod: Object, volume: Object) -> Object:
-        """A volume of the group. Raises `MissingError`, `UnsupportedError`."""
+    async def volume(self, pod: Pod, volume: Volume) -> GroupVolume:
+        """Return a volume of the group. Raises `MissingError`, `UnsupportedError`."""
         name = volume["name"]
         if (source := volume.get("emptyDir")) is not None:
             return {"name": name, "emptyDir": {"medium": source["medium"]} if source.get("medium") else {}}
@@ -164,61 +202,73 @@ class References:
             raise UnsupportedError(
                 f"pod {pod['metadata']['name']} requires volume {name} which is of an unsupported type"
             )
-        mode = next(
-            (
-                volume[kind].get("defaultMode")
-                for kind in ("secret", "configMap", "projected", "downwardAPI")
-                if kind in volume
-            ),
-            None,
+        modes = (
+            source.get("defaultMode")
+            for source in (
+                volume.get("secret"),
+                volume.get("configMap"),
+                volume.get("projected"),
+                volume.get("downwardAPI"),
+            )
+            if source is not None
         )
+        mode = next(modes, None)
         secret = {path: base64.b64encode(content).decode() for path, content in files.items()}
         return {"name": name, "secret": secret, "defaultMode": mode if mode is not None else 420}
 
-    async def _files(self, pod: Object, volume: Object) -> dict[str, bytes] | None:
-        namespace = pod["metadata"]["namespace"]
+    async def _files(self, pod: Pod, volume: Volume) -> dict[str, bytes] | None:
+        """Return the content of a volume's files by path, or `None` for a type without files."""
         if source := volume.get("secret"):
-            reference = {"name": source["secretName"], "optional": source.get("optional")}
-            return _chosen(self._values("secret", namespace, reference), source.get("items"))
-        if source := volume.get("configMap"):
-            return _chosen(self._values("configMap", namespace, source), source.get("items"))
-        if source := volume.get("downwardAPI"):
-            return self._downward(pod, source)
-        if source := volume.get("projected"):
+            values = self._values(
+                "secret", pod["metadata"]["namespace"], source["secretName"], source.get("optional")
+            )
+            return _selected(values, source.get("items"))
+        if config_map := volume.get("configMap"):
+            return self._projection("configMap", pod, config_map)
+        if downward := volume.get("downwardAPI"):
+            return self._downward(pod, downward.get("items") or ())
+        if projected := volume.get("projected"):
             files: dict[str, bytes] = {}
-            for part in source.get("sources") or ():
-                for kind in ("secret", "configMap"):
-                    if reference := part.get(kind):
-                        files |= _chosen(self._values(kind, namespace, reference), reference.get("items"))
-                if reference := part.get("downwardAPI"):
-                    files |= self._downward(pod, reference)
-                if reference := part.get("serviceAccountToken"):
-                    files[reference["path"]] = (await self._token_of(pod, reference)).encode()
+            for part in projected.get("sources") or ():
+                if secret := part.get("secret"):
+                    files |= self._projection("secret", pod, secret)
+                if map_ := part.get("configMap"):
+                    files |= self._projection("configMap", pod, map_)
+                if fields := part.get("downwardAPI"):
+                    files |= self._downward(pod, fields.get("items") or ())
+                if token := part.get("serviceAccountToken"):
+                    files[token["path"]] = (await self._token_of(pod, token)).encode()
             return files
         return None
 
-    def _downward(self, pod: Object, source: Object) -> dict[str, bytes]:
+    def _projection(
+        self, kind: Kind, pod: Pod, source: ConfigMapProjection | ConfigMapVolumeSource | SecretProjection
+    ) -> dict[str, bytes]:
+        values = self._values(kind, pod["metadata"]["namespace"], source.get("name"), source.get("optional"))
+        return _selected(values, source.get("items"))
+
+    def _downward(self, pod: Pod, items: Sequence[DownwardAPIVolumeFile]) -> dict[str, bytes]:
         files = {}
-        for item in source.get("items") or ():
-            if reference := item.get("fieldRef"):
-                files[item["path"]] = self.field(pod, reference["fieldPath"]).encode()
-            elif reference := item.get("resourceFieldRef"):
+        for item in items:
+            if field := item.get("fieldRef"):
+                files[item["path"]] = self.field(pod, field["fieldPath"]).encode()
+            elif resource := item.get("resourceFieldRef"):
                 named = next(
                     (
                         container
                         for container in pod["spec"]["containers"]
-                        if container["name"] == reference.get("containerName")
+                        if container["name"] == resource.get("containerName")
                     ),
                     pod["spec"]["containers"][0],
                 )
-                files[item["path"]] = resource_field(pod, named, reference).encode()
+                files[item["path"]] = resource_field(named, resource).encode()
         return files
 
     # Pull secrets.
 
-    def credentials(self, pod: Object) -> tuple[list[Object], list[str]]:
-        """`imageRegistryCredentials`, and the pull secrets that are not there or cannot be used."""
-        found: dict[str, Object] = {}
+    def credentials(self, pod: Pod) -> tuple[list[GroupCredential], list[str]]:
+        """Return `imageRegistryCredentials`, and the names of pull secrets that are missing or not valid."""
+        credentials: dict[str, GroupCredential] = {}
         missing: list[str] = []
         for reference in pod["spec"].get("imagePullSecrets") or ():
             name = reference.get("name", "")
@@ -232,12 +282,12 @@ class References:
                 missing.append(name)
                 continue
             for server, username, password in entries:
-                found.setdefault(server, {"server": server, "username": username, "password": password})
-        return list(found.values()), missing
+                credentials.setdefault(server, {"server": server, "username": username, "password": password})
+        return list(credentials.values()), missing
 
 
-def _entries(secret: Object) -> Iterator[tuple[str, str, str]]:
-    """(server, user, password) of a pull secret of either type. Raises `ValueError`."""
+def _entries(secret: Secret) -> Iterator[tuple[str, str, str]]:
+    """Yield (server, user name, password) of a pull secret of either type. Raises `ValueError`."""
     data = secret.get("data") or {}
     if secret.get("type") == "kubernetes.io/dockerconfigjson":
         document = msgspec.json.decode(base64.b64decode(data.get(".dockerconfigjson", "")))
@@ -259,13 +309,13 @@ def _entries(secret: Object) -> Iterator[tuple[str, str, str]]:
 
 
 def normal_server(text: str) -> str:
-    """The host of a registry, however it was written: `https://index.docker.io/v1/` is `docker.io`."""
+    """Return the host of a registry: of `https://index.docker.io/v1/`, for example, `docker.io`."""
     host = fold(re.sub(r"^\w+://", "", text.strip(), flags=re.ASCII).partition("/")[0])
     return "docker.io" if host in _DOCKER else host
 
 
-def expand(text: str, values: dict[str, str]) -> str:
-    """`$(NAME)` by what was defined before; `$$` is a dollar, and what is not defined stays as it is."""
+def expand(text: str, values: Mapping[str, str]) -> str:
+    """Replace `$(NAME)` by the variable's value and `$$` by a dollar sign; undefined references stay."""
 
     def replace(match: re.Match[str]) -> str:
         if match[1] == "$":
@@ -275,16 +325,18 @@ def expand(text: str, values: dict[str, str]) -> str:
     return _VARIABLE.sub(replace, text)
 
 
-def resource_field(pod: Object, container: Object, reference: Object) -> str:
-    """A container's request or limit in units of the divisor, rounded up."""
+def resource_field(container: Container, reference: ResourceFieldSelector) -> str:
+    """Return a container's request or limit in units of the divisor, rounded up."""
     kind, _, name = reference["resource"].partition(".")
-    value = ((container.get("resources") or {}).get(kind) or {}).get(name, "0")
+    resources = container.get("resources") or {}
+    amounts = resources.get("limits") if kind == "limits" else resources.get("requests") if kind == "requests" else {}
+    value = (amounts or {}).get(name, "0")
     divisor = decimal(reference.get("divisor") or "1") or 1
     quotient = decimal(value) / divisor
     return str(int(quotient) + (quotient > int(quotient)))
 
 
-def _chosen(values: dict[str, bytes], items: list[Object] | None) -> dict[str, bytes]:
+def _selected(values: dict[str, bytes], items: list[KeyToPath] | None) -> dict[str, bytes]:
     if not items:
         return values
     return {item["path"]: values[item["key"]] for item in items if item["key"] in values}

@@ -10,20 +10,21 @@ import aiohttp
 from cumulet.common import clock
 from cumulet.common.config import Config
 from cumulet.common.kubernetes import Client, KubernetesError
-from cumulet.common.kubernetes.client import LEASES, NODES, Object
+from cumulet.common.kubernetes.client import LEASES, NODES
+from cumulet.common.kubernetes.objects import Lease, LeaseSpec, Node, NodeCondition, NodeStatus, Taint
 
 log = logging.getLogger(__name__)
 
 VERSION = "v1.25.0-vk-azure-aci-1.6.4"
-TAINT = {"key": "virtual-kubelet.io/provider", "value": "azure", "effect": "NoSchedule"}
+TAINT: Taint = {"key": "virtual-kubelet.io/provider", "value": "azure", "effect": "NoSchedule"}
 _CAPACITY = {"cpu": "10000", "memory": "4Ti", "pods": "5000"}
 _LEASE_SECONDS = 40
 _LEASE_EVERY = 10.0
-_STATUS_EVERY = 6  # in leases, so each minute
+_STATUS_EVERY = 6  # lease renewals: once a minute
 
 
 class Registration:
-    """Makes the node and keeps it heard of."""
+    """Creates the node and sends its heartbeats."""
 
     def __init__(self, client: Client, config: Config) -> None:
         self._client = client
@@ -31,7 +32,7 @@ class Registration:
         self._name = config.node_name
 
     async def register(self) -> None:
-        """Make the node, or bring the one that is there up to date. Raises `KubernetesError`, `aiohttp.ClientError`."""
+        """Create the node, or update the existing one. Raises `KubernetesError`, `aiohttp.ClientError`."""
         name = self._name
         labels = {
             "alpha.service-controller.kubernetes.io/exclude-balancer": "true",
@@ -43,7 +44,11 @@ class Registration:
             "node.kubernetes.io/exclude-from-external-load-balancers": "true",
             "type": "virtual-kubelet",
         }
-        node = {"metadata": {"name": name, "labels": labels}, "spec": {"taints": [TAINT]}, "status": self._status({})}
+        node: Node = {
+            "metadata": {"name": name, "labels": labels},
+            "spec": {"taints": [TAINT]},
+            "status": self._status({}),
+        }
         try:
             await self._client.create(NODES, node)
         except KubernetesError as error:
@@ -54,7 +59,7 @@ class Registration:
         await self._renew()
 
     async def run(self) -> None:
-        """Renew lease and status until cancelled."""
+        """Renew the lease and the status until cancelled."""
         beats = 0
         while True:
             await asyncio.sleep(_LEASE_EVERY)
@@ -65,7 +70,7 @@ class Registration:
                     await self._write_status()
             except KubernetesError as error:
                 if error.code == 404:
-                    # Somebody deleted the node: as a kubelet would, it registers anew.
+                    # The node was deleted: register again, as a kubelet does.
                     await self.register()
                 else:
                     log.warning("heartbeat: %s", error)
@@ -77,7 +82,7 @@ class Registration:
         conditions = {item["type"]: item for item in (node.get("status") or {}).get("conditions") or ()}
         await self._client.patch(NODES, self._name, {"status": self._status(conditions)}, subresource="status")
 
-    def _status(self, before: dict[str, Object]) -> Object:
+    def _status(self, before: dict[str, NodeCondition]) -> NodeStatus:
         address = self._config.addresses["node"]
         return {
             "capacity": _CAPACITY,
@@ -124,20 +129,20 @@ class Registration:
 
     async def _renew(self) -> None:
         now = clock.rfc3339_micro()
-        spec = {"holderIdentity": self._name, "leaseDurationSeconds": _LEASE_SECONDS, "renewTime": now}
+        spec: LeaseSpec = {"holderIdentity": self._name, "leaseDurationSeconds": _LEASE_SECONDS, "renewTime": now}
         try:
             await self._client.patch(LEASES, self._name, {"spec": spec}, "kube-node-lease")
         except KubernetesError as error:
             if error.code != 404:
                 raise
-            lease = {"metadata": {"name": self._name, "namespace": "kube-node-lease"}, "spec": spec}
+            lease: Lease = {"metadata": {"name": self._name, "namespace": "kube-node-lease"}, "spec": spec}
             await self._client.create(LEASES, lease)
 
 
-def _condition(before: dict[str, Object], kind: str, status: str, reason: str, message: str) -> Object:
-    old = before.get(kind) or {}
+def _condition(before: dict[str, NodeCondition], kind: str, status: str, reason: str, message: str) -> NodeCondition:
+    old = before.get(kind)
     now = clock.rfc3339()
-    since = old.get("lastTransitionTime") if old.get("status") == status else now
+    since = old.get("lastTransitionTime") if old is not None and old["status"] == status else now
     return {
         "type": kind,
         "status": status,

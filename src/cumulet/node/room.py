@@ -1,15 +1,16 @@
-"""The room's life: register the node, follow pods and groups, serve the kubelet's API."""
+"""Starts the room: registers the node, watches pods and groups, serves the kubelet's API."""
 
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import aiohttp
 import msgspec
 
 from cumulet.common.config import KUBELET_CLIENT, ConfigError
 from cumulet.common.entra import TokenSource, read_credential
-from cumulet.common.kubernetes import Kubeconfig, KubernetesError
+from cumulet.common.kubernetes import Informer, Kubeconfig, KubernetesError
 from cumulet.common.kubernetes.component import client_of, run_informers
 from cumulet.common.room import Room
 from cumulet.common.tasks import Backoff, task_set
@@ -27,7 +28,7 @@ _WORKERS = 16
 
 
 async def serve(room: Room) -> None:
-    """Be the node until told to stop."""
+    """Run the node until the room is stopped."""
     config = room.config
     context = room.client_tls()
     connector = aiohttp.TCPConnector(ssl=context, limit=0)
@@ -43,10 +44,10 @@ async def serve(room: Room) -> None:
             session, config.url("arm"), tokens, config.subscription_id, config.node_resource_group
         )
         if config.kubeconfig is not None:
-            # Another cluster's virtual node may have the same name in the same resource group.
+            # The virtual node of another cluster can have the same name in the same resource group.
             config = msgspec.structs.replace(config, cluster=f"{config.cluster} {client.kubeconfig.server}")
         pods = Pods(client, groups, config, tasks)
-        informers = [pods.pods, pods.secrets, pods.config_maps, pods.services]
+        informers: list[Informer[Any]] = [pods.pods, pods.secrets, pods.config_maps, pods.services]
         registration = Registration(client, config)
         registered = False
 
@@ -81,9 +82,12 @@ async def serve(room: Room) -> None:
 
 
 def _client_ca(room: Room, kubeconfig: Kubeconfig) -> bytes:
-    """The authority, PEM, of the certificate that another cluster's API server shows to nodes. Raises `ConfigError`."""
+    """Return the authority, in PEM, of the certificate that another cluster's API server presents to nodes.
+
+    Raises `ConfigError`.
+    """
     if room.config.client_ca is not None:
         return room.config.client_ca.read_bytes()
     if kubeconfig.authority is None:
-        raise ConfigError(f"{room.config.kubeconfig} names no certificate-authority: give one with --client-ca")
+        raise ConfigError(f"{room.config.kubeconfig} has no certificate-authority: specify one with --client-ca")
     return kubeconfig.authority

@@ -1,7 +1,7 @@
-"""From a pod's security fields to a container group's `securityContext`: honoured, or refused by name.
+"""Translates a pod's security fields to a container group's `securityContext`: honoured, or refused by name.
 
-Seccomp profiles of the type Localhost are files of the node, beneath `seccomp` in the data directory, as a kubelet has
-them beneath `/var/lib/kubelet/seccomp`. ACI takes a profile as base64 of JSON.
+Seccomp profiles of the type Localhost are files beneath `seccomp` in the data directory. In a kubelet they are beneath
+`/var/lib/kubelet/seccomp`. ACI accepts a profile as base64 of JSON.
 """
 
 from __future__ import annotations
@@ -9,90 +9,110 @@ from __future__ import annotations
 import base64
 import re
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from cumulet.common.config import Config
+from cumulet.common.kubernetes.objects import Container, Pod, PodSecurityContext, SecurityContext
 from cumulet.node.references import MissingError, UnsupportedError
-
-Object = dict[str, Any]
+from cumulet.node.resource import GroupSecurityContext
 
 _SEGMENT = re.compile(r"[A-Za-z0-9_][-A-Za-z0-9._]{0,127}", re.ASCII)
-#: Bytes of a profile; larger ones are refused by the container group.
+#: Bytes of a profile; container groups refuse larger ones.
 _PROFILE_LIMIT = 64 * 1024
 
-#: Passed on as they are; those in the second list may stand in the pod's own security context too.
-_PASSED = ("allowPrivilegeEscalation", "capabilities", "readOnlyRootFilesystem")
-_INHERITED = ("runAsUser", "runAsGroup", "runAsNonRoot")
-_POD = {*_INHERITED, "fsGroup", "fsGroupChangePolicy", "supplementalGroups", "supplementalGroupsPolicy", "sysctls",
+#: Numeric fields of both security contexts; the container's take precedence.
+_IDS: tuple[Literal["runAsUser", "runAsGroup"], ...] = ("runAsUser", "runAsGroup")
+_POD = {*_IDS, "runAsNonRoot", "fsGroup", "fsGroupChangePolicy", "supplementalGroups", "supplementalGroupsPolicy", "sysctls",
         "seccompProfile", "appArmorProfile", "seLinuxOptions", "seLinuxChangePolicy", "windowsOptions"}  # fmt: skip
-_CONTAINER = {*_PASSED, *_INHERITED, "privileged", "procMount", "seccompProfile", "appArmorProfile", "seLinuxOptions",
+_CONTAINER = {*_IDS, "runAsNonRoot", "allowPrivilegeEscalation", "capabilities", "readOnlyRootFilesystem", "privileged", "procMount", "seccompProfile", "appArmorProfile", "seLinuxOptions",
               "windowsOptions"}  # fmt: skip
 
 
-def check_security(pod: Object) -> None:
-    """Raises `UnsupportedError` for what no container group can have."""
+def check_security(pod: Pod) -> None:
+    """Raises `UnsupportedError` for fields that no container group supports."""
     spec = pod["spec"]
     name = pod["metadata"]["name"]
     for field in ("hostNetwork", "hostPID", "hostIPC", "hostUsers"):
         if spec.get(field):
-            raise UnsupportedError(f"pod {name} asks for {field}, which virtual nodes do not have")
+            raise UnsupportedError(f"pod {name} sets {field}, which virtual nodes do not support")
     context = spec.get("securityContext") or {}
-    _check(f"pod {name}", context, _POD)
-    if context.get("sysctls"):
-        names = ", ".join(item["name"] for item in context["sysctls"])
+    _check_common(f"pod {name}", context, _POD)
+    if sysctls := context.get("sysctls"):
+        names = ", ".join(item["name"] for item in sysctls)
         raise UnsupportedError(f"pod {name} sets sysctls ({names}), which virtual nodes do not allow")
     if context.get("supplementalGroupsPolicy") == "Strict":
         raise UnsupportedError(
-            f"pod {name} has the supplementalGroupsPolicy Strict, which virtual nodes do not have: leave it out"
+            f"pod {name} has the supplementalGroupsPolicy Strict, which virtual nodes do not support: remove it"
         )
     for container in [*(spec.get("initContainers") or ()), *spec["containers"]]:
-        _check(f"container {container['name']}", container.get("securityContext") or {}, _CONTAINER)
+        if (own := container.get("securityContext")) is not None:
+            _check_container(f"container {container['name']}", own)
 
 
-def security_context(pod: Object, container: Object, config: Config) -> Object:
-    """The container's `securityContext`, empty where neither it nor its pod has one.
+def security_context(pod: Pod, container: Container, config: Config) -> GroupSecurityContext:
+    """Return the container's `securityContext`, empty when neither the container nor its pod has one.
 
-    Raises `MissingError` where the node lacks a profile, `UnsupportedError` where its name is not one.
+    Raises `MissingError` when the node lacks the seccomp profile, `UnsupportedError` when its name is not valid.
     """
     above = pod["spec"].get("securityContext") or {}
     own = container.get("securityContext") or {}
-    found: Object = {name: own[name] for name in _PASSED if own.get(name) is not None}
-    for name in _INHERITED:
-        value = own[name] if own.get(name) is not None else above.get(name)
-        if value is not None:
-            found[name] = value
+    translated: GroupSecurityContext = {}
+    if (escalation := own.get("allowPrivilegeEscalation")) is not None:
+        translated["allowPrivilegeEscalation"] = escalation
+    if (capabilities := own.get("capabilities")) is not None:
+        translated["capabilities"] = capabilities
+    if (read_only := own.get("readOnlyRootFilesystem")) is not None:
+        translated["readOnlyRootFilesystem"] = read_only
+    for name in _IDS:
+        number = own.get(name) if own.get(name) is not None else above.get(name)
+        if number is not None:
+            translated[name] = number
+    non_root = own.get("runAsNonRoot") if own.get("runAsNonRoot") is not None else above.get("runAsNonRoot")
+    if non_root is not None:
+        translated["runAsNonRoot"] = non_root
     groups = [*(above.get("supplementalGroups") or ()), *([above["fsGroup"]] if "fsGroup" in above else ())]
     if groups:
-        found["supplementalGroups"] = groups
+        translated["supplementalGroups"] = groups
     profile = own.get("seccompProfile") or above.get("seccompProfile") or {}
     if profile.get("type") == "Localhost":
-        found["seccompProfile"] = _local(config.data_dir / "seccomp", profile.get("localhostProfile") or "")
-    return found
+        translated["seccompProfile"] = _local(config.data_dir / "seccomp", profile.get("localhostProfile") or "")
+    return translated
 
 
-def _check(who: str, context: Object, known: set[str]) -> None:
+def _check_container(subject: str, context: SecurityContext) -> None:
     if context.get("privileged"):
-        raise UnsupportedError(f"{who} is privileged, which virtual nodes do not allow")
+        raise UnsupportedError(f"{subject} is privileged, which virtual nodes do not allow")
+    _check_common(subject, context, _CONTAINER)
+    if context.get("procMount", "Default") != "Default":
+        raise UnsupportedError(
+            f"{subject} has the procMount {context['procMount']}, which virtual nodes do not allow"
+        )
+
+
+def _check_common(subject: str, context: PodSecurityContext | SecurityContext, known: set[str]) -> None:
+    """Check the fields that a pod and its containers share, and refuse unknown ones."""
     if (context.get("seccompProfile") or {}).get("type") == "Unconfined":
         raise UnsupportedError(
-            f"{who} has the seccomp profile Unconfined, which virtual nodes do not allow: use RuntimeDefault or Localhost"
+            f"{subject} has the seccomp profile Unconfined, which virtual nodes do not allow: use RuntimeDefault or Localhost"
         )
     if (context.get("appArmorProfile") or {}).get("type", "Unconfined") != "Unconfined":
         raise UnsupportedError(
-            f"Cannot enforce AppArmor: {who} has a profile, and AppArmor is not enabled on the node"
+            f"Cannot enforce AppArmor: {subject} has a profile, and AppArmor is not enabled on the node"
         )
-    if context.get("procMount", "Default") != "Default":
-        raise UnsupportedError(f"{who} has the procMount {context['procMount']}, which virtual nodes do not allow")
-    for field in ("seLinuxOptions", "windowsOptions"):
-        if context.get(field):
-            raise UnsupportedError(f"{who} has {field}, which virtual nodes do not have")
+    for field, value in (
+        ("seLinuxOptions", context.get("seLinuxOptions")),
+        ("windowsOptions", context.get("windowsOptions")),
+    ):
+        if value:
+            raise UnsupportedError(f"{subject} has {field}, which virtual nodes do not support")
     if unknown := sorted(context.keys() - known):
         raise UnsupportedError(
-            f"{who} has a securityContext with {', '.join(unknown)}, which virtual nodes do not know"
+            f"{subject} has a securityContext with {', '.join(unknown)}, which virtual nodes do not support"
         )
 
 
 def _local(folder: Path, name: str) -> str:
+    """Return the base64 of a profile of the node."""
     parts = name.split("/")
     if not all(_SEGMENT.fullmatch(part) for part in parts):
         raise UnsupportedError(f"the seccomp profile {name!r} is not the path of a file beneath the node's profiles")

@@ -1,15 +1,27 @@
-"""From a container group back to a pod's status."""
+"""Derives the status of a pod from its container group."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Literal
 
 from cumulet.common import clock
+from cumulet.common.kubernetes.objects import (
+    Container,
+    ContainerState,
+    ContainerStateTerminated,
+    ContainerStateWaiting,
+    ContainerStatus,
+    Pod,
+    PodCondition,
+    PodStatus,
+)
+from cumulet.node.resource import ContainerGroup, ContainerView, GroupContainer, GroupContainerState
 
-Object = dict[str, Any]
-
-#: Container groups have the containers that they were made with.
+#: The containers of a container group cannot change.
 NO_EPHEMERAL = "a container group takes no ephemeral containers; use exec, or kubectl debug with --copy-to"
+
+Kind = Literal["initContainers", "containers"]
 
 _PHASES = {
     "Running": "Running",
@@ -20,19 +32,20 @@ _PHASES = {
 }
 
 
-def pod_status(pod: Object, group: Object, host: str) -> Object:
-    """The status of a pod whose group is that."""
+def pod_status(pod: Pod, group: ContainerGroup, host: str) -> PodStatus:
+    """Return the status of a pod that has that group."""
     properties = group["properties"]
     view = properties.get("instanceView") or {}
     old = pod.get("status") or {}
-    inits = _statuses(pod, "initContainers", properties.get("initContainers"), old.get("initContainerStatuses"))
-    containers = _statuses(pod, "containers", properties.get("containers"), old.get("containerStatuses"))
+    uid, spec = pod["metadata"]["uid"], pod["spec"]
+    inits = _statuses(spec.get("initContainers") or (), "initContainers", properties.get("initContainers"), uid)
+    containers = _statuses(spec["containers"], "containers", properties.get("containers"), uid)
     phase = _PHASES.get(view.get("state", ""), "Pending")
     if phase == "Running" and not any("running" in item["state"] or item["restartCount"] for item in containers):
         phase = "Pending"
     initialized = all((item["state"].get("terminated") or {}).get("exitCode") == 0 for item in inits)
     ready = phase == "Running" and all(item["ready"] for item in containers)
-    status: Object = {
+    status: PodStatus = {
         "phase": phase,
         "hostIP": host,
         "hostIPs": [{"ip": host}],
@@ -61,11 +74,13 @@ def pod_status(pod: Object, group: Object, host: str) -> Object:
     return status
 
 
-def waiting_status(pod: Object, host: str, reason: str, message: str) -> Object:
-    """The status of a pod that has no group yet, and why."""
+def waiting_status(pod: Pod, host: str, reason: str, message: str) -> PodStatus:
+    """Return the status of a pod that has no group yet, with the reason."""
     old = pod.get("status") or {}
-    waiting = {"reason": reason, **({"message": message} if message else {})}
-    containers = [
+    waiting: ContainerStateWaiting = {"reason": reason}
+    if message:
+        waiting["message"] = message
+    containers: list[ContainerStatus] = [
         {
             "name": container["name"],
             "image": container["image"],
@@ -78,32 +93,35 @@ def waiting_status(pod: Object, host: str, reason: str, message: str) -> Object:
         }
         for container in pod["spec"]["containers"]
     ]
-    return {
-        **{key: value for key, value in old.items() if key not in ("reason", "message")},
+    status: PodStatus = {
+        **old,
         "phase": "Pending",
         "hostIP": host,
         "hostIPs": [{"ip": host}],
         "startTime": old.get("startTime") or clock.rfc3339(),
         "containerStatuses": containers,
     }
+    status.pop("reason", None)
+    status.pop("message", None)
+    return status
 
 
-def has_failed(group: Object) -> bool:
-    """Whether a container group has ended otherwise than well."""
+def has_failed(group: ContainerGroup) -> bool:
+    """Return whether a container group has failed."""
     return _PHASES.get((group["properties"].get("instanceView") or {}).get("state", "")) == "Failed"
 
 
-def is_restarted(pod: Object) -> bool:
-    """Whether the containers of a pod are restarted when they fail."""
+def is_restarted(pod: Pod) -> bool:
+    """Return whether the containers of a pod are restarted when they fail."""
     return bool(pod["spec"].get("restartPolicy", "Always") != "Never")
 
 
-def pending_status(pod: Object, reason: str, message: str) -> Object:
+def pending_status(pod: Pod, reason: str, message: str) -> PodStatus:
     """The status of a pod that the provider refuses for now."""
     return {**(pod.get("status") or {}), "phase": "Pending", "reason": reason, "message": message}
 
 
-def failed_status(pod: Object, reason: str, message: str) -> Object:
+def failed_status(pod: Pod, reason: str, message: str) -> PodStatus:
     """The status of a pod that cannot run here, or whose group is gone."""
     old = pod.get("status") or {}
     return {
@@ -115,11 +133,11 @@ def failed_status(pod: Object, reason: str, message: str) -> Object:
     }
 
 
-def _never_run(pod: Object, old: list[Object]) -> list[Object]:
-    """Ephemeral containers, which whoever waits for them is told of at once."""
+def _never_run(pod: Pod, old: Sequence[ContainerStatus]) -> list[ContainerStatus]:
+    """Return the statuses of ephemeral containers: terminated, so that clients do not wait for them."""
     known = {item["name"]: item for item in old}
     now = clock.rfc3339()
-    ended = {
+    ended: ContainerStateTerminated = {
         "exitCode": 128,
         "reason": "ContainerCannotRun",
         "message": NO_EPHEMERAL,
@@ -141,17 +159,19 @@ def _never_run(pod: Object, old: list[Object]) -> list[Object]:
     ]
 
 
-def _statuses(pod: Object, kind: str, items: list[Object] | None, old: list[Object] | None) -> list[Object]:
-    views = {item["name"]: item["properties"].get("instanceView") or {} for item in items or ()}
-    found = []
-    for container in pod["spec"].get(kind) or ():
+def _statuses(
+    specs: Sequence[Container], kind: Kind, items: Sequence[GroupContainer] | None, uid: str
+) -> list[ContainerStatus]:
+    views = {item["name"]: item["properties"].get("instanceView") for item in items or ()}
+    statuses = []
+    for container in specs:
         name = container["name"]
-        view = views.get(name) or {}
-        current = view.get("currentState") or {}
+        view: ContainerView = views.get(name) or {}
+        current: GroupContainerState = view.get("currentState") or {}
         running = current.get("state") == "Running"
-        # A real ACI says nothing of readiness: there, what runs is ready.
+        # Azure's view has no readiness: there, a running container is ready.
         ready = running and bool(view.get("ready", True))
-        status: Object = {
+        status: ContainerStatus = {
             "name": name,
             "image": container["image"],
             "imageID": view.get("imageId", ""),
@@ -162,19 +182,19 @@ def _statuses(pod: Object, kind: str, items: list[Object] | None, old: list[Obje
             "lastState": _terminated(view.get("previousState")),
         }
         if view.get("attempt"):
-            status["containerID"] = f"aci://{pod['metadata']['uid']}/{name}/{view['attempt']}"
-        found.append(status)
-    return found
+            status["containerID"] = f"aci://{uid}/{name}/{view['attempt']}"
+        statuses.append(status)
+    return statuses
 
 
-def _state(current: Object, view: Object, kind: str) -> Object:
+def _state(current: GroupContainerState, view: ContainerView, kind: Kind) -> ContainerState:
     match current.get("state"):
         case "Running":
-            return {"running": {"startedAt": _seconds(current.get("startTime"))}}
+            return {"running": {"startedAt": _seconds(current["startTime"])}}
         case "Terminated":
             return _terminated(current)
     detail = current.get("detailStatus") or ("PodInitializing" if kind == "initContainers" else "ContainerCreating")
-    waiting: Object = {"reason": detail}
+    waiting: ContainerStateWaiting = {"reason": detail}
     if detail in ("ErrImagePull", "ImagePullBackOff", "CrashLoopBackOff"):
         messages = [event["message"] for event in view.get("events") or () if event["name"] in ("Failed", "BackOff")]
         long = [message for message in messages if not message.startswith("Error: ")]
@@ -187,33 +207,38 @@ def _state(current: Object, view: Object, kind: str) -> Object:
     return {"waiting": waiting}
 
 
-def _terminated(state: Object | None) -> Object:
+def _terminated(state: GroupContainerState | None) -> ContainerState:
     if not state or state.get("state") != "Terminated":
         return {}
     code = state.get("exitCode")
-    found: Object = {"exitCode": code if code is not None else 0, "reason": state.get("detailStatus") or "Completed"}
-    for name, source in (("startedAt", "startTime"), ("finishedAt", "finishTime")):
-        if state.get(source):
-            found[name] = _seconds(state[source])
-    return {"terminated": found}
+    terminated: ContainerStateTerminated = {
+        "exitCode": code if code is not None else 0,
+        "reason": state.get("detailStatus") or "Completed",
+    }
+    if started := state.get("startTime"):
+        terminated["startedAt"] = _seconds(started)
+    if finished := state.get("finishTime"):
+        terminated["finishedAt"] = _seconds(finished)
+    return {"terminated": terminated}
 
 
-def _seconds(moment: str | None) -> str | None:
-    return clock.rfc3339(clock.parse(moment)) if moment else None
+def _seconds(moment: str) -> str:
+    """Return an RFC 3339 time without fractions of a second."""
+    return clock.rfc3339(clock.parse(moment))
 
 
-def _condition(old: Object, kind: str, true: bool, reason: str, message: str) -> Object:
+def _condition(old: PodStatus, kind: str, true: bool, reason: str, message: str) -> PodCondition:
     status = "True" if true else "False"
     before = next((item for item in old.get("conditions") or () if item["type"] == kind), None)
     same = before is not None and before["status"] == status
-    found: Object = {
+    condition: PodCondition = {
         "type": kind,
         "status": status,
-        "lastProbeTime": None,
+        "lastProbeTime": None,  # type: ignore[typeddict-item]  # upstream writes null
         "lastTransitionTime": before["lastTransitionTime"] if same and before is not None else clock.rfc3339(),
     }
     if reason:
-        found["reason"] = reason
+        condition["reason"] = reason
     if message:
-        found["message"] = message
-    return found
+        condition["message"] = message
+    return condition

@@ -1,8 +1,6 @@
-"""Exec, attach and port-forward of the kubelet's API, by SPDY and by WebSockets."""
+"""Exec, attach and port-forward of the kubelet's API, over SPDY and WebSockets."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import aiohttp
 from aiohttp import WSMsgType, web
@@ -10,16 +8,15 @@ from aiohttp import WSMsgType, web
 from cumulet.common.arm import ArmError
 from cumulet.common.kubernetes.channels import ERROR, STDOUT, V5, Deliver, Options, failure, relay, success
 from cumulet.common.kubernetes.negotiation import MESSAGE_LIMIT, ClientLeftError, accept
+from cumulet.common.kubernetes.objects import Pod
 from cumulet.node import forward
-from cumulet.node.aci import ContainerGroups
+from cumulet.node.aci import ContainerGroups, ExecRequest
 from cumulet.node.pods import Pods
 from cumulet.node.translate import group_name
 
-Object = dict[str, Any]
-
 
 class Streams:
-    """Connects clients with what the provider offers, and with the ports of pods."""
+    """Connects clients to the WebSockets of the provider and to the ports of pods."""
 
     def __init__(self, pods: Pods, groups: ContainerGroups, session: aiohttp.ClientSession) -> None:
         self._pods = pods
@@ -30,7 +27,7 @@ class Streams:
         """Run a command in a container."""
         options = _options(request)
         path = self._container(request)
-        body = {
+        body: ExecRequest = {
             "command": request.query.getall("command", []),
             "stdin": options.stdin,
             "tty": options.tty,
@@ -39,11 +36,11 @@ class Streams:
         return await self._relay(request, options, f"{path}/exec", body)
 
     async def attach(self, request: web.Request) -> web.StreamResponse:
-        """Show what a container writes from now on; it has no input, as container groups give it none."""
+        """Stream the output of a container from now on; the containers of a group have no input."""
         options = _options(request)
         path = self._container(request)
         if options.stdin:
-            # No colon: some clients take such a text for YAML.
+            # Without a colon: some clients parse text with one as YAML.
             why = "the containers of a container group have no standard input; attach without -i, or use exec"
             raise web.HTTPBadRequest(text=why)
         return await self._relay(request, options, f"{path}/attach", {})
@@ -56,7 +53,7 @@ class Streams:
             raise web.HTTPNotFound(text=f'pod "{request.match_info["pod"]}" has no address')
         return await forward.serve(request, address)
 
-    def _pod(self, request: web.Request) -> Object:
+    def _pod(self, request: web.Request) -> Pod:
         info = request.match_info
         pod = self._pods.pods.get(info["pod"], info["namespace"])
         if pod is None:
@@ -64,14 +61,16 @@ class Streams:
         return pod
 
     def _container(self, request: web.Request) -> str:
-        """`{group}/containers/{container}` of one that runs. Raises `web.HTTPException` in upstream's words."""
+        """Return `{group}/containers/{container}` of a running container. Raises `web.HTTPException` with upstream's text."""
         pod, name = self._pod(request), request.match_info["container"]
         statuses = (pod.get("status") or {}).get("containerStatuses") or ()
         if not any(item["name"] == name and "running" in item["state"] for item in statuses):
             raise web.HTTPInternalServerError(text=f'container not found ("{name}")')
         return f"{group_name(pod)}/containers/{name}"
 
-    async def _relay(self, request: web.Request, options: Options, path: str, body: Object) -> web.StreamResponse:
+    async def _relay(
+        self, request: web.Request, options: Options, path: str, body: ExecRequest
+    ) -> web.StreamResponse:
         try:
             offer = await self._groups.post(path, body)
         except ArmError as error:
@@ -89,7 +88,7 @@ class Streams:
 
 
 class _Group:
-    """The WebSocket of a container group; in a `plain` one all is output, and nothing tells why it ends."""
+    """The WebSocket of a container group. A `plain` one carries output only, without a final status."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse, *, plain: bool) -> None:
         self._socket = socket
@@ -102,7 +101,7 @@ class _Group:
 
     async def run(self, deliver: Deliver) -> None:
         """As `Channels`."""
-        told = False
+        reported = False
         async for message in self._socket:
             if message.type not in (WSMsgType.BINARY, WSMsgType.TEXT):
                 continue
@@ -110,8 +109,8 @@ class _Group:
             if not data:
                 continue
             await deliver(bytes([STDOUT]) + data if self._plain else data)
-            told = told or (not self._plain and data[:1] == bytes([ERROR]))
-        if not told:
+            reported = reported or (not self._plain and data[:1] == bytes([ERROR]))
+        if not reported:
             await deliver(bytes([ERROR]) + (success() if self._plain else failure("the container group went away")))
 
     async def close(self) -> None:
@@ -120,8 +119,7 @@ class _Group:
 
 
 def _options(request: web.Request) -> Options:
-    asked = [request.query.get(name) == "1" for name in ("input", "output", "error", "tty")]
-    stdin, stdout, stderr, tty = asked
+    stdin, stdout, stderr, tty = (request.query.get(name) == "1" for name in ("input", "output", "error", "tty"))
     if not (stdin or stdout or stderr):
         raise web.HTTPBadRequest(text="you must specify at least 1 of stdin, stdout, stderr")
     return Options(stdin, stdout, stderr and not tty, tty)

@@ -1,53 +1,53 @@
-"""From a pod to a container group, as the ACI provider of the virtual kubelet has it, without its defects."""
+"""Translates a pod to a container group, as the ACI provider of the virtual kubelet does, without its defects."""
 
 from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Literal
 
 from cumulet.common.ascii import fold
 from cumulet.common.config import Config
+from cumulet.common.kubernetes.objects import Container, Pod, Probe, VolumeMount
 from cumulet.common.kubernetes.quantity import decimal
 from cumulet.node.references import References, UnsupportedError, expand
+from cumulet.node.resource import (
+    ContainerGroup,
+    GroupAmount,
+    GroupContainer,
+    GroupContainerProperties,
+    GroupMount,
+    GroupPort,
+    GroupProbe,
+    GroupProperties,
+    GroupResources,
+)
 from cumulet.node.security import check_security, security_context
-
-Object = dict[str, Any]
 
 _CPU, _MEMORY = Decimal(1), Decimal("1.5")
 _GB = Decimal(1_000_000_000)
 _NAME_LIMIT = 63
-#: Of a security context, what a container group has.
-_CONTEXT = (
-    "runAsUser",
-    "runAsGroup",
-    "runAsNonRoot",
-    "allowPrivilegeEscalation",
-    "readOnlyRootFilesystem",
-    "capabilities",
-    "seccompProfile",
-)
-#: What it has not, and the values that ask for nothing.
-_NO_CONTEXT: dict[str, tuple[Any, ...]] = {
-    "procMount": ("Default",),
-    "seLinuxOptions": ({},),
-    "windowsOptions": ({},),
-    "appArmorProfile": ({"type": "Unconfined"},),
-}
+#: Fields of a mount that no container group has, and the values that have no effect.
 _NO_MOUNT = {"mountPropagation": ("None",), "recursiveReadOnly": ("Disabled", "IfPossible")}
 
 
-def group_name(pod: Object) -> str:
-    """`<namespace>-<pod>-<part of the uid>`: no two pods have the same, and a new pod of the old name has another."""
+_PROBE_NUMBERS: tuple[
+    Literal["initialDelaySeconds", "periodSeconds", "failureThreshold", "successThreshold", "timeoutSeconds"], ...
+] = ("initialDelaySeconds", "periodSeconds", "failureThreshold", "successThreshold", "timeoutSeconds")
+
+
+def group_name(pod: Pod) -> str:
+    """Return `<namespace>-<pod>-<part of the uid>`, which no other pod has, not even a later one of the same name."""
     metadata = pod["metadata"]
     mark = hashlib.sha256(metadata["uid"].encode()).hexdigest()[:8]
     base = fold(f"{metadata['namespace']}-{metadata['name']}".replace(".", "-"))
     return f"{base[: _NAME_LIMIT - len(mark) - 1].rstrip('-')}-{mark}"
 
 
-def tags_of(pod: Object, config: Config) -> dict[str, str]:
-    """What says whose a group is; the cluster's own id keeps another cluster's node away from it."""
+def tags_of(pod: Pod, config: Config) -> dict[str, str]:
+    """Return the tags that identify the pod of a group; `ClusterName` tells the groups of clusters apart."""
     metadata = pod["metadata"]
     return {
         "PodName": metadata["name"],
@@ -59,18 +59,14 @@ def tags_of(pod: Object, config: Config) -> dict[str, str]:
     }
 
 
-async def container_group(pod: Object, references: References, config: Config) -> Object:
-    """The body of the PUT. Raises `MissingError`, `UnsupportedError`; then nothing was made."""
+async def container_group(pod: Pod, references: References, config: Config) -> ContainerGroup:
+    """Return the container group of a pod. Raises `MissingError`, `UnsupportedError`."""
     spec = pod["spec"]
     check(pod)
     credentials, _ = references.credentials(pod)
     volumes = [await references.volume(pod, volume) for volume in spec.get("volumes") or ()]
-    ports = [
-        {"port": port["containerPort"], "protocol": port.get("protocol", "TCP")}
-        for container in spec["containers"]
-        for port in container.get("ports") or ()
-    ]
-    properties: Object = {
+    ports = [port for container in spec["containers"] for port in _ports(container)]
+    properties: GroupProperties = {
         "containers": [_container(pod, item, references, config, init=False) for item in spec["containers"]],
         "initContainers": [
             _container(pod, item, references, config, init=True) for item in spec.get("initContainers") or ()
@@ -89,8 +85,8 @@ async def container_group(pod: Object, references: References, config: Config) -
     return {"location": config.location, "tags": tags_of(pod, config), "properties": properties}
 
 
-def check(pod: Object) -> None:
-    """Raises `UnsupportedError` for what no container group can have."""
+def check(pod: Pod) -> None:
+    """Raises `UnsupportedError` for features that no container group supports."""
     spec = pod["spec"]
     known = {"emptyDir", "secret", "configMap", "projected", "downwardAPI"}
     for volume in spec.get("volumes") or ():
@@ -106,61 +102,69 @@ def check(pod: Object) -> None:
                 if mount.get(name) not in (None, *harmless):
                     raise UnsupportedError(
                         f"container {container['name']} mounts {mount['name']} with {name} {mount[name]}, which virtual nodes do "
-                        "not have"
+                        "not support"
                     )
 
 
-def _container(pod: Object, container: Object, references: References, config: Config, *, init: bool) -> Object:
+def _container(
+    pod: Pod, container: Container, references: References, config: Config, *, init: bool
+) -> GroupContainer:
     environment = references.environment(pod, container)
     values: dict[str, str] = {item["name"]: item.get("value", item.get("secureValue")) or "" for item in environment}
-    properties: Object = {
+    properties: GroupContainerProperties = {
         "image": container["image"],
         "environmentVariables": environment,
         "volumeMounts": [_mount(mount, values) for mount in container.get("volumeMounts") or ()],
     }
-    for name in ("command", "args"):
-        if container.get(name):
-            properties[name] = [expand(word, values) for word in container[name]]
-    if container.get("workingDir"):
-        properties["workingDir"] = container["workingDir"]
+    if command := container.get("command"):
+        properties["command"] = [expand(word, values) for word in command]
+    if args := container.get("args"):
+        properties["args"] = [expand(word, values) for word in args]
+    if folder := container.get("workingDir"):
+        properties["workingDir"] = folder
     if context := security_context(pod, container, config):
         properties["securityContext"] = context
     if not init:
-        properties["ports"] = [
-            {"port": port["containerPort"], "protocol": port.get("protocol", "TCP")}
-            for port in container.get("ports") or ()
-        ]
+        properties["ports"] = _ports(container)
         properties["resources"] = _resources(container)
-        for kind in ("livenessProbe", "readinessProbe"):
-            if container.get(kind):
-                properties[kind] = _probe(container, container[kind])
+        if probe := container.get("livenessProbe"):
+            properties["livenessProbe"] = _probe(container, probe)
+        if probe := container.get("readinessProbe"):
+            properties["readinessProbe"] = _probe(container, probe)
     return {"name": container["name"], "properties": properties}
 
 
-def _mount(mount: Object, values: dict[str, str]) -> Object:
-    """A mount path that is relative is taken from the root, as a kubelet takes it."""
-    found: Object = {
+def _ports(container: Container) -> list[GroupPort]:
+    return [
+        {"port": port["containerPort"], "protocol": port.get("protocol", "TCP")}
+        for port in container.get("ports") or ()
+    ]
+
+
+def _mount(mount: VolumeMount, values: Mapping[str, str]) -> GroupMount:
+    """Translate a mount; a relative mount path starts at the root, as in a kubelet."""
+    translated: GroupMount = {
         "name": mount["name"],
         "mountPath": mount["mountPath"] if mount["mountPath"].startswith("/") else f"/{mount['mountPath']}",
         "readOnly": bool(mount.get("readOnly")),
     }
     if path := mount.get("subPath") or expand(mount.get("subPathExpr") or "", values):
-        found["subPath"] = path
-    return found
+        translated["subPath"] = path
+    return translated
 
 
-def _resources(container: Object) -> Object:
-    """CPU to hundredths and memory to tenths of a decimal GB; a limit that is missing equals the request."""
+def _resources(container: Container) -> GroupResources:
+    """Round CPU down to hundredths and memory to tenths of a decimal GB; a missing limit equals the request."""
     resources = container.get("resources") or {}
     requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
-    asked = {"cpu": _cpu(requests.get("cpu")), "memoryInGB": _memory(requests.get("memory"))}
-    found: Object = {"requests": asked}
+    requested: GroupAmount = {"cpu": _cpu(requests.get("cpu")), "memoryInGB": _memory(requests.get("memory"))}
+    translated: GroupResources = {"requests": requested}
     if limits:
-        found["limits"] = {
-            "cpu": _cpu(limits["cpu"]) if "cpu" in limits else asked["cpu"],
-            "memoryInGB": _memory(limits["memory"]) if "memory" in limits else asked["memoryInGB"],
+        translated["limits"] = {
+            "cpu": _cpu(limits["cpu"]) if "cpu" in limits else requested["cpu"],
+            "memoryInGB": _memory(limits["memory"]) if "memory" in limits else requested["memoryInGB"],
         }
-    return found
+    return translated
 
 
 def _cpu(text: str | None) -> float:
@@ -173,33 +177,31 @@ def _memory(text: str | None) -> float:
     return float(max(Decimal(math.floor(value * 10)) / 10, Decimal("0.1")))
 
 
-def _probe(container: Object, probe: Object) -> Object:
-    found: Object = {
-        name: probe[name]
-        for name in ("initialDelaySeconds", "periodSeconds", "failureThreshold", "successThreshold", "timeoutSeconds")
-        if name in probe
-    }
-    if action := probe.get("exec"):
-        found["exec"] = {"command": action.get("command") or []}
+def _probe(container: Container, probe: Probe) -> GroupProbe:
+    translated: GroupProbe = {}
+    for name in _PROBE_NUMBERS:
+        if name in probe:
+            translated[name] = probe[name]
+    if execution := probe.get("exec"):
+        translated["exec"] = {"command": execution.get("command") or []}
     elif action := probe.get("httpGet"):
-        found["httpGet"] = {
+        translated["httpGet"] = {
             "path": action.get("path", "/"),
             "port": _port(container, action["port"]),
             "scheme": fold(action.get("scheme", "HTTP")),
             "httpHeaders": action.get("httpHeaders") or [],
         }
-    elif action := probe.get("tcpSocket"):
-        found["tcpSocket"] = {"port": _port(container, action["port"])}
+    elif connection := probe.get("tcpSocket"):
+        translated["tcpSocket"] = {"port": _port(container, connection["port"])}
     else:
         raise UnsupportedError('probe must specify one of "exec" and "httpGet"')
-    return found
+    return translated
 
 
-def _port(container: Object, port: int | str) -> int:
+def _port(container: Container, port: int | str) -> int:
     if isinstance(port, int):
         return port
     for item in container.get("ports") or ():
         if item.get("name") == port:
-            number: int = item["containerPort"]
-            return number
+            return item["containerPort"]
     raise UnsupportedError(f"unable to find named port: {port}")

@@ -1,4 +1,4 @@
-"""Gives every pod a node, for pods that name `default-scheduler`.
+"""Assigns a node to every pod whose scheduler is `default-scheduler`.
 
-It is a client of the Kubernetes API and of nothing else, and can stand beside or in for upstream's scheduler.
+It is a client of the Kubernetes API and uses nothing else. It can run beside upstream's scheduler or replace it.
 """

@@ -1,4 +1,4 @@
-"""Chooses a node for one pod, at once and in memory."""
+"""Selects a node for one pod in memory, without waiting."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from cumulet.scheduler.framework import Judge, Profile, Refusal
 from cumulet.scheduler.requests import PodInfo
 from cumulet.scheduler.state import Cluster, NodeState
 
-#: How many kinds of pods are remembered, each with what it found out about every node.
+#: The number of pod signatures whose results are cached, each with a row for every node.
 _KINDS = 128
-#: Of more nodes than this not all are looked at (`numFeasibleNodesToFind`).
+#: With more nodes than this the search stops at a share of them (`numFeasibleNodesToFind`).
 _ENOUGH = 100
 
 
 class Decision(NamedTuple):
-    """The node, or why there is none: each node's refusal, or one that goes for all."""
+    """The selected node, or the reasons why there is none: a refusal for each node, or one for all."""
 
     node: NodeState | None
     refusals: dict[str, Refusal]
@@ -25,7 +25,7 @@ class Decision(NamedTuple):
 
 
 class _Row(NamedTuple):
-    """What local plug-ins said of a node, good for its generation."""
+    """The results of the local plug-ins for a node, valid for its generation."""
 
     generation: int
     refusal: Refusal | None
@@ -34,7 +34,7 @@ class _Row(NamedTuple):
 
 
 class Decider:
-    """One profile's decisions."""
+    """Makes the decisions of one profile."""
 
     def __init__(self, cluster: Cluster, profile: Profile) -> None:
         self._cluster = cluster
@@ -52,52 +52,52 @@ class Decider:
         """The best node for a pod."""
         judges: list[Judge] = []
         for prepare in self._wide:
-            found = prepare(pod, self._cluster)
-            if isinstance(found, Refusal):
-                return Decision(None, {}, found)
-            if found is not None:
-                judges.append(found)
+            prepared = prepare(pod, self._cluster)
+            if isinstance(prepared, Refusal):
+                return Decision(None, {}, prepared)
+            if prepared is not None:
+                judges.append(prepared)
         rows = self._rows(pod.sign())
         nodes = self._nodes()
         enough = _enough(len(nodes))
         possible: list[NodeState] = []
-        seen: list[_Row] = []
+        possible_rows: list[_Row] = []
         refusals: dict[str, Refusal] = {}
-        looked_at = 0
+        examined = 0
         nominated = self._cluster.nominated
         for node in chain(nodes[self._start :], nodes[: self._start]):
             name = node.name
             row = rows.get(name)
             if row is None or row.generation != node.generation:
-                row = rows[name] = self._look(pod, node)
+                row = rows[name] = self._examine(pod, node)
             refusal = row.refusal
             if refusal is None and judges:
                 refusal = _first(judges, node)
             if refusal is None and name in nominated:
                 refusal = self._with_nominated(pod, node)
-            looked_at += 1
+            examined += 1
             if refusal is not None:
                 refusals[node.name] = refusal
                 continue
             possible.append(node)
-            seen.append(row)
+            possible_rows.append(row)
             if len(possible) >= enough:
                 break
-        # The next one begins where this one ended, so that all nodes have their turn.
-        self._start = (self._start + looked_at) % len(nodes) if len(nodes) > _ENOUGH else 0
-        return Decision(self._best(pod, possible, seen), refusals)
+        # The next search starts where this one ended, so that all nodes get their turn.
+        self._start = (self._start + examined) % len(nodes) if len(nodes) > _ENOUGH else 0
+        return Decision(self._best(pod, possible, possible_rows), refusals)
 
     def refusal(self, pod: PodInfo, node: NodeState) -> Refusal | None:
-        """Why one node cannot take a pod, found out anew."""
+        """The reason why one node cannot take a pod, without the cache."""
         for test in self._filters:
             refusal = test(pod, node)
             if refusal is not None:
                 return refusal
         for prepare in self._wide:
-            found = prepare(pod, self._cluster)
-            if isinstance(found, Refusal):
-                return found
-            if found is not None and (refusal := found(node)) is not None:
+            prepared = prepare(pod, self._cluster)
+            if isinstance(prepared, Refusal):
+                return prepared
+            if prepared is not None and (refusal := prepared(node)) is not None:
                 return refusal
         return None
 
@@ -110,7 +110,7 @@ class Decider:
         else:
             self._known.move_to_end(signature)
             if len(rows) > 2 * len(self._cluster) + 8:
-                rows.clear()  # most are of nodes that are gone
+                rows.clear()  # most belong to nodes that are gone
         return rows
 
     def _nodes(self) -> list[NodeState]:
@@ -119,7 +119,7 @@ class Decider:
             self._ordered = self._cluster.generation
         return self._order
 
-    def _look(self, pod: PodInfo, node: NodeState) -> _Row:
+    def _examine(self, pod: PodInfo, node: NodeState) -> _Row:
         for test in self._filters:
             refusal = test(pod, node)
             if refusal is not None:
@@ -128,7 +128,7 @@ class Decider:
         return _Row(node.generation, None, points, tuple(item.score(pod, node) for item in self._scaled))
 
     def _with_nominated(self, pod: PodInfo, node: NodeState) -> Refusal | None:
-        """Whether there is room also once those of the same or a higher priority are there that wait for it."""
+        """The refusal once the nominated pods of at least the same priority are on the node too."""
         waiting = [
             other
             for uid, other in self._cluster.nominated[node.name].items()
@@ -163,7 +163,7 @@ class Decider:
             for place, value in enumerate(points or ()):
                 totals[place] += weight * value
         best = max(totals)
-        # Among equals the one with the fewest pods, so that they take turns.
+        # Of equal nodes, select the one with the fewest pods, so that they take turns.
         equal = [node for node, total in zip(nodes, totals, strict=True) if total == best]
         return min(equal, key=lambda node: len(node.pods))
 
@@ -177,7 +177,7 @@ def _first(judges: list[Judge], node: NodeState) -> Refusal | None:
 
 
 def _enough(nodes: int) -> int:
-    """How many nodes that can take a pod are enough to choose from."""
+    """The number of feasible nodes after which the search stops."""
     if nodes <= _ENOUGH:
         return nodes
     percentage = max(50 - nodes // 125, 5)

@@ -1,51 +1,49 @@
-"""The forms of plug-ins, and the tables of those that there are.
+"""The types of plug-ins, and the profile that lists them.
 
-A *local* filter or score looks at one pod and one node; what it says holds for every pod with the same signature until the
-node changes. A *wide* one looks at all nodes: it prepares something for a pod and then judges nodes by that.
+A *local* filter or score depends on one pod and one node. Its result is valid for every pod with the same signature until
+the node changes. A *wide* one depends on all nodes: it prepares data for a pod and then judges each node by them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from cumulet.scheduler.requests import PodInfo
 from cumulet.scheduler.state import Cluster, NodeState
 
-Object = dict[str, Any]
-
 
 class Refusal(NamedTuple):
-    """Why a node cannot take a pod; `resolvable` where evicting others could help."""
+    """The reasons why a node cannot take a pod. `resolvable` if the eviction of other pods could help."""
 
     plugin: str
     reasons: tuple[str, ...]
     resolvable: bool = False
 
 
-#: Why not, or `None` where it can.
+#: Returns the refusal, or `None` if the node can take the pod.
 LocalFilter = Callable[[PodInfo, NodeState], Refusal | None]
-#: The same, of what was prepared.
+#: The same, with the prepared data of a wide filter.
 Judge = Callable[[NodeState], Refusal | None]
-#: `None` where a plug-in has nothing to say about a pod; a refusal where no node can take it, whichever.
+#: Returns `None` if the plug-in does not apply to the pod, and a refusal if no node can take it.
 WideFilter = Callable[[PodInfo, Cluster], Judge | Refusal | None]
-#: Any number, put on the scale from 0 to 100 later.
+#: Returns any number, which is scaled to the range from 0 to 100 later.
 LocalScore = Callable[[PodInfo, NodeState], float]
-#: Points for each of the nodes that can take the pod, already on the scale; `None` where it has no preference.
+#: Returns points from 0 to 100 for each feasible node, or `None` if the pod has no preference.
 WideScore = Callable[[PodInfo, list[NodeState], Cluster], list[float] | None]
 
 
 class Scoring(NamedTuple):
-    """A local score, how it comes on the scale, and its weight."""
+    """A local score, its scale, and its weight."""
 
     score: LocalScore
-    #: `as-is`; `most`, where the highest gets 100; `fewest`, where the highest gets 0.
+    #: `as-is`; `most`: the highest gets 100; `fewest`: the highest gets 0.
     scale: str
     weight: float
 
 
 class Profile(NamedTuple):
-    """What the scheduler of one name asks, in the order in which the first refusal counts."""
+    """The plug-ins of one scheduler name. The first refusal in this order counts."""
 
     local_filters: dict[str, LocalFilter]
     wide_filters: dict[str, WideFilter]

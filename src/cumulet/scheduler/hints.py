@@ -1,45 +1,44 @@
-"""Which event could let a pod be placed that a plug-in refused: only then is it looked at again (upstream's queueing hints)."""
+"""The events that can make a refused pod schedulable. Only they return it to the queue (upstream's queueing hints)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from cumulet.common.kubernetes.objects import Node
 from cumulet.scheduler.framework import Refusal
 from cumulet.scheduler.plugins import affinity, nodes, resources, spread, volumes
 from cumulet.scheduler.requests import PodInfo
 from cumulet.scheduler.state import Cluster, NodeState
 
-Object = dict[str, Any]
-
 
 class NodeChanged(NamedTuple):
-    """A node is new, or something of it changed that matters."""
+    """A node is new, or a relevant field of it changed."""
 
     node: NodeState
-    old: Object | None
+    old: Node | None
 
 
 class NodeGone(NamedTuple):
     """A node was deleted."""
 
-    node: Object
+    node: Node
 
 
 class PodPlaced(NamedTuple):
-    """A pod was bound, or one that is bound changed."""
+    """A pod was bound, or a bound pod changed."""
 
     pod: PodInfo
 
 
 class PodGone(NamedTuple):
-    """A pod that was bound has ended or is gone."""
+    """A bound pod has ended or is gone."""
 
     pod: PodInfo
 
 
 class VolumeChanged(NamedTuple):
-    """A claim, a volume or a storage class is new or changed; of a claim, its namespace and name."""
+    """A claim, a volume or a storage class is new or changed. For a claim: its namespace and name."""
 
     claim: tuple[str, str] | None
 
@@ -49,12 +48,12 @@ Hint = Callable[[PodInfo, Event, Cluster], bool]
 
 
 def could_help(pod: PodInfo, plugins: Iterable[str], event: Event, cluster: Cluster) -> bool:
-    """Whether any plug-in that refused a pod could now say otherwise."""
+    """Whether any of the plug-ins that refused a pod could accept it after the event."""
     return any(HINTS[name](pod, event, cluster) for name in plugins)
 
 
 def _node(test: Callable[[PodInfo, NodeState], Refusal | None]) -> Hint:
-    """A plug-in that looks at the node alone: a node that it accepts helps."""
+    """The hint of a plug-in that depends on the node only: a node that it accepts helps."""
 
     def hint(pod: PodInfo, event: Event, _: Cluster) -> bool:
         return isinstance(event, NodeChanged) and test(pod, event.node) is None

@@ -1,10 +1,11 @@
-"""Whom to evict so that a pod of a higher priority finds room (`plugins/defaultpreemption`)."""
+"""Selects pods to evict for a pod of a higher priority (`plugins/defaultpreemption`)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from cumulet.common.kubernetes.objects import PodDisruptionBudget
 from cumulet.common.kubernetes.selection import selects
 from cumulet.scheduler import words
 from cumulet.scheduler.decide import Decider
@@ -12,11 +13,12 @@ from cumulet.scheduler.framework import Refusal
 from cumulet.scheduler.requests import PodInfo
 from cumulet.scheduler.state import Cluster, NodeState
 
-Object = dict[str, Any]
+#: Compares candidates: violations, highest priority, sum of priorities, victims, start of the first victim.
+_Rank = tuple[int, int, int, int, list[int]]
 
 
 class Candidate(NamedTuple):
-    """A node and whom to evict there, the most important first; `violations` are of disruption budgets."""
+    """A node and its victims, the most important first. `violations` counts those that a disruption budget protects."""
 
     node: NodeState
     victims: list[PodInfo]
@@ -24,14 +26,14 @@ class Candidate(NamedTuple):
 
 
 class Preemption:
-    """See the module."""
+    """Finds the best candidate for preemption."""
 
-    def __init__(self, cluster: Cluster, budgets: Callable[[], Iterable[Object]]) -> None:
+    def __init__(self, cluster: Cluster, budgets: Callable[[], Iterable[PodDisruptionBudget]]) -> None:
         self._cluster = cluster
         self._budgets = budgets
 
     def attempt(self, pod: PodInfo, refusals: dict[str, Refusal], decider: Decider) -> Candidate | str:
-        """The best candidate, or in upstream's words why there is none."""
+        """The best candidate, or the reason in upstream's words why there is none."""
         if pod.spec.get("preemptionPolicy") == "Never":
             return words.NEVER
         nominated = (pod.pod.get("status") or {}).get("nominatedNodeName")
@@ -45,26 +47,26 @@ class Preemption:
             if refusal is None or not refusal.resolvable:
                 reasons.append(words.NOT_HELPFUL)
                 continue
-            found = self._on(pod, node, budgets, decider)
-            if isinstance(found, Candidate):
-                candidates.append(found)
+            outcome = self._on(pod, node, budgets, decider)
+            if isinstance(outcome, Candidate):
+                candidates.append(outcome)
             else:
-                reasons += found
+                reasons += outcome
         if not candidates:
             return words.histogram(len(self._cluster), reasons)
         return min(candidates, key=_rank)
 
     def _is_emptying(self, pod: PodInfo, name: str, refusal: Refusal | None) -> bool:
-        """Whether somebody less important is still on the way out of the node that the pod waits for."""
+        """Whether a pod of a lower priority is still terminating on the nominated node."""
         node = self._cluster.nodes.get(name)
         if node is None or (refusal is not None and not refusal.resolvable):
             return False
         return any(other.terminating and other.priority < pod.priority for other in node.pods.values())
 
     def _on(
-        self, pod: PodInfo, node: NodeState, budgets: list[Object], decider: Decider
+        self, pod: PodInfo, node: NodeState, budgets: list[PodDisruptionBudget], decider: Decider
     ) -> Candidate | tuple[str, ...]:
-        """Take away all that are less important, then give back whom there is room for."""
+        """Remove all pods of a lower priority, then add back those that fit, and restore the node."""
         lower = [other for other in node.pods.values() if other.priority < pod.priority]
         if not lower:
             return (words.NO_VICTIMS,)
@@ -90,8 +92,8 @@ class Preemption:
                 self._cluster.place(other, node.name)
 
 
-def _by_budget(pods: list[PodInfo], budgets: list[Object]) -> tuple[list[PodInfo], list[PodInfo]]:
-    """Those whose eviction a disruption budget does not allow, and the others."""
+def _by_budget(pods: list[PodInfo], budgets: list[PodDisruptionBudget]) -> tuple[list[PodInfo], list[PodInfo]]:
+    """Split pods into those that a disruption budget protects, and the others."""
     allowed = {id(budget): (budget.get("status") or {}).get("disruptionsAllowed", 0) for budget in budgets}
     protected: list[PodInfo] = []
     others: list[PodInfo] = []
@@ -103,7 +105,7 @@ def _by_budget(pods: list[PodInfo], budgets: list[Object]) -> tuple[list[PodInfo
             if not selects(budget["spec"].get("selector"), pod.labels):
                 continue
             if pod.name in ((budget.get("status") or {}).get("disruptedPods") or {}):
-                continue  # it is on its way out and counted already
+                continue  # its eviction was already counted
             allowed[id(budget)] -= 1
             violates = violates or allowed[id(budget)] < 0
         (protected if violates else others).append(pod)
@@ -111,22 +113,21 @@ def _by_budget(pods: list[PodInfo], budgets: list[Object]) -> tuple[list[PodInfo
 
 
 def _importance(pod: PodInfo) -> tuple[int, str]:
-    """The more important first: by priority, then those that run for longer."""
+    """The sort key of importance: the higher priority first, then the earlier start."""
     return -pod.priority, _started(pod)
 
 
 def _started(pod: PodInfo) -> str:
-    found: str = (pod.pod.get("status") or {}).get("startTime") or "9999"
-    return found
+    return (pod.pod.get("status") or {}).get("startTime") or "9999"
 
 
-def _rank(candidate: Candidate) -> tuple[Any, ...]:
-    """Fewest violations, then the least important victims, by several measures (`pickOneNodeForPreemption`)."""
+def _rank(candidate: Candidate) -> _Rank:
+    """The sort key of candidates: the fewest violations, then the least important victims (`pickOneNodeForPreemption`)."""
     victims = candidate.victims
     if not victims:
         return (candidate.violations, -(2**40), 0, 0, [])
     highest = victims[0].priority
     first = min(_started(pod) for pod in victims if pod.priority == highest)
-    # Priorities may be below zero: each victim counts, whatever its priority.
+    # Priorities can be negative. The offset makes each victim count.
     total = sum(pod.priority + 2**31 for pod in victims)
     return candidate.violations, highest, total, len(victims), [-ord(char) for char in first]

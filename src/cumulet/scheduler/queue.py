@@ -1,8 +1,8 @@
-"""The pods that wait for a node: those to look at now, those that failed a moment ago, those that nothing can help yet.
+"""The pods that wait for a node: active, in back-off, or unschedulable.
 
-Follows upstream's `backend/queue`: the highest priority first, then the oldest. A pod that no node could take waits until an
-event could help it; one whose binding failed waits for its back-off. A pod that was helped while its back-off runs is taken
-when there is nothing else to do.
+Follows upstream's `backend/queue`: the highest priority first, then the oldest. A pod that no node could take waits for an
+event that could help it. A pod whose binding failed waits for its back-off. A pod that an event helped during its back-off
+is taken when the queue has no active pods.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterable, Iterator
 from cumulet.scheduler.requests import PodInfo
 
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 10.0
-#: Whatever happens, a pod is looked at again after this many seconds.
+#: A pod returns to the queue after this many seconds in any case.
 _FLUSH = 300.0
 
 
 class Entry:
-    """A pod that waits."""
+    """A waiting pod."""
 
     __slots__ = ("arrived", "attempts", "info", "number", "place", "plugins", "ready_at")
 
@@ -28,17 +28,17 @@ class Entry:
         self.info = info
         self.arrived = arrived
         self.attempts = 0
-        #: Which plug-ins refused it.
+        #: The plug-ins that refused it.
         self.plugins: frozenset[str] = frozenset()
-        #: `active`, `backoff` (helped, or failed), `waiting`, `gated`, or `out` while it is decided on.
+        #: `active`, `backoff` (helped, or failed), `waiting`, `gated`, or `out` during its decision.
         self.place = "out"
         self.ready_at = 0.0
-        #: Of its place in a heap; an older one is void.
+        #: The number of its current item in a heap. Items with an older number are void.
         self.number = 0
 
 
 class SchedulingQueue:
-    """All methods belong to one event loop."""
+    """The queue of pods to schedule. All methods belong to one event loop."""
 
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}
@@ -55,7 +55,7 @@ class SchedulingQueue:
         return iter(self._entries.values())
 
     def add(self, info: PodInfo) -> None:
-        """A pod is new, or its object changed in a way that may matter."""
+        """Add a pod that is new or whose object changed."""
         entry = self._entries.get(info.uid)
         if entry is None:
             entry = self._entries[info.uid] = Entry(info, _now())
@@ -69,14 +69,14 @@ class SchedulingQueue:
             self._activate(entry)
 
     def discard(self, uid: str) -> None:
-        """A pod was bound, has ended or is gone."""
+        """Remove a pod that was bound, has ended or is gone."""
         entry = self._entries.pop(uid, None)
         if entry is not None:
             self._waiting.pop(uid, None)
             entry.place, entry.number = "out", 0
 
     def reject(self, entry: Entry, plugins: Iterable[str]) -> None:
-        """No node could take the pod: it waits for an event that helps."""
+        """Keep a pod that no node could take until an event helps it."""
         if entry.info.uid not in self._entries:
             return
         entry.plugins = frozenset(plugins)
@@ -85,7 +85,7 @@ class SchedulingQueue:
         entry.ready_at = _now() + self._wait(entry)
 
     def fail(self, entry: Entry) -> None:
-        """It could not be bound: it comes back after its back-off."""
+        """Return a pod that could not be bound after its back-off."""
         if entry.info.uid not in self._entries:
             return
         entry.ready_at = _now() + self._wait(entry)
@@ -93,7 +93,7 @@ class SchedulingQueue:
         self._hold(entry)
 
     def help(self, could: Callable[[Entry], bool]) -> None:
-        """Something changed: those that it could help are looked at again."""
+        """Return the pods that an event could help to the queue."""
         now = _now()
         for entry in list(self._waiting.values()):
             if could(entry):
@@ -103,14 +103,14 @@ class SchedulingQueue:
                     self._hold(entry)
 
     def flush(self) -> None:
-        """Look again at all that have waited for long."""
+        """Return all pods to the queue that have waited for `_FLUSH` seconds."""
         limit = _now() - _FLUSH
         for entry in list(self._waiting.values()):
             if entry.ready_at < limit:
                 self._activate(entry)
 
     async def pop(self) -> Entry:
-        """The next pod to decide on; it stays known until `discard`."""
+        """Wait for the next pod to decide on. It remains in the queue until `discard`."""
         while True:
             entry = self._next()
             if entry is not None:
@@ -135,7 +135,7 @@ class SchedulingQueue:
             *_, number, entry = heapq.heappop(self._active)
             if entry.number == number:
                 return entry
-        # Nothing else to do: one that was helped need not wait for the end of its back-off.
+        # Without active pods, one that an event helped need not wait for the end of its back-off.
         helped = [item for item in self._backoff if item[2].number == item[1] and item[2].plugins]
         return min(helped, key=lambda item: (-item[2].info.priority, item[2].arrived))[2] if helped else None
 

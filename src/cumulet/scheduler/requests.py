@@ -1,37 +1,42 @@
-"""What a pod asks for, read once from its object: amounts, ports, affinity, priority, and a signature.
+"""The requests of a pod, read once from its object: amounts, ports, affinity, priority, and a signature.
 
-Pods with the same signature get the same answer from everything that looks at one pod and one node, so a thousand pods of
-one template are judged once for each node and not a thousand times.
+Pods with the same signature get the same result from every local plug-in. A thousand pods of one template are therefore
+judged once for each node, not a thousand times.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Final
 
 import msgspec
 
+from cumulet.common.kubernetes.objects import (
+    Container,
+    Pod,
+    PodAffinityTerm,
+    PodSpec,
+    Toleration,
+    TopologySpreadConstraint,
+)
 from cumulet.common.kubernetes.quantity import milli
 
-Object = dict[str, Any]
-#: Thousandths of each resource's unit by its name; `pods` is one of them.
+#: Amounts in thousandths by the names of resources. `pods` is one of them.
 Amounts = dict[str, int]
 
-#: What selectors see of a pod: its namespace, its labels, and whether it is on its way out.
+#: The properties that selectors evaluate: the namespace, the labels, and whether the pod is terminating.
 Group = tuple[str, frozenset[tuple[str, str]], bool]
 
-#: What a container that asks for nothing counts as in scores (upstream's `DefaultMilliCPURequest`, `DefaultMemoryRequest`).
+#: The amounts for containers without requests in scores (upstream's `DefaultMilliCPURequest`, `DefaultMemoryRequest`).
 _LITTLE_CPU, _LITTLE_MEMORY = 100, 200 * 1024 * 1024 * 1000
 
-_REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
-_PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
-#: What of a pod's specification decides which nodes suit it; names of volumes, for one, are no part of it.
-_DECIDES = ("nodeName", "nodeSelector", "affinity", "tolerations", "resourceClaims")
+_REQUIRED: Final = "requiredDuringSchedulingIgnoredDuringExecution"
+_PREFERRED: Final = "preferredDuringSchedulingIgnoredDuringExecution"
 _encoder = msgspec.json.Encoder()
 
 
 class PodInfo:
-    """One pod as the scheduler sees it."""
+    """One pod with the properties that decide where it can run."""
 
     __slots__ = (
         "controller",
@@ -56,22 +61,22 @@ class PodInfo:
         "uid",
     )
 
-    def __init__(self, pod: Object) -> None:
+    def __init__(self, pod: Pod) -> None:
         metadata, spec = pod["metadata"], pod["spec"]
         self.pod = pod
         self.uid: str = metadata["uid"]
         self.name: str = metadata["name"]
         self.namespace: str = metadata["namespace"]
         self.labels: dict[str, str] = metadata.get("labels") or {}
-        self.spec: Object = spec
+        self.spec: PodSpec = spec
         self.priority: int = spec.get("priority") or 0
-        self.tolerations: list[Object] = spec.get("tolerations") or []
-        self.spread: list[Object] = spec.get("topologySpreadConstraints") or []
+        self.tolerations: list[Toleration] = spec.get("tolerations") or []
+        self.spread: list[TopologySpreadConstraint] = spec.get("topologySpreadConstraints") or []
         self.ports = frozenset(host_ports(spec))
         affinity = spec.get("affinity") or {}
         together, apart = affinity.get("podAffinity") or {}, affinity.get("podAntiAffinity") or {}
-        self.required_affinity: list[Object] = together.get(_REQUIRED) or []
-        self.required_anti_affinity: list[Object] = apart.get(_REQUIRED) or []
+        self.required_affinity: list[PodAffinityTerm] = together.get(_REQUIRED) or []
+        self.required_anti_affinity: list[PodAffinityTerm] = apart.get(_REQUIRED) or []
         self.has_preferences = bool(together.get(_PREFERRED) or apart.get(_PREFERRED) or self.required_affinity)
         owners = metadata.get("ownerReferences") or ()
         self.controller: str = next((owner["uid"] for owner in owners if owner.get("controller")), "")
@@ -81,18 +86,25 @@ class PodInfo:
         self.signature: bytes = b""
 
     def sign(self) -> bytes:
-        """The signature, made when it is first asked for."""
+        """The signature, computed at the first call."""
         if not self.signature:
             spec = self.spec
             containers = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
             images = [container.get("image") for container in containers]
-            decides = [spec.get(name) for name in _DECIDES]
+            # The fields that decide which nodes suit the pod. The names of volumes, for example, do not.
+            decides = [
+                spec.get("nodeName"),
+                spec.get("nodeSelector"),
+                spec.get("affinity"),
+                spec.get("tolerations"),
+                spec.get("resourceClaims"),
+            ]
             amounts = [self.requests, self.cpu, self.memory]
             self.signature = _encoder.encode([self.controller, decides, amounts, sorted(self.ports), images])
         return self.signature
 
     def same(self, other: PodInfo) -> bool:
-        """Whether two states of a pod mean the same to everybody else."""
+        """Whether two states of a pod are equal for the placement of all other pods."""
         return (
             self.group == other.group
             and self.requests == other.requests
@@ -100,16 +112,17 @@ class PodInfo:
             and self.required_anti_affinity == other.required_anti_affinity
         )
 
-    def preferences(self) -> Iterable[tuple[int, Object]]:
-        """Weighted terms about pods nearby: more than zero to be near, less to be away."""
+    def preferences(self) -> Iterable[tuple[int, PodAffinityTerm]]:
+        """The weighted terms about other pods. A positive weight attracts, a negative weight repels."""
         affinity = self.spec.get("affinity") or {}
-        for part, sign in (("podAffinity", 1), ("podAntiAffinity", -1)):
-            for item in (affinity.get(part) or {}).get(_PREFERRED) or ():
-                yield sign * item["weight"], item["podAffinityTerm"]
+        for item in (affinity.get("podAffinity") or {}).get(_PREFERRED) or ():
+            yield item["weight"], item["podAffinityTerm"]
+        for item in (affinity.get("podAntiAffinity") or {}).get(_PREFERRED) or ():
+            yield -item["weight"], item["podAffinityTerm"]
 
 
-def host_ports(spec: Object) -> Iterable[tuple[str, str, int]]:
-    """The address (empty for all), protocol and number of each port of the node that a pod takes."""
+def host_ports(spec: PodSpec) -> Iterable[tuple[str, str, int]]:
+    """The address (empty for all), protocol and number of each host port of a pod."""
     for container in [*(spec.get("containers") or ()), *_sidecars(spec)]:
         for port in container.get("ports") or ():
             if port.get("hostPort"):
@@ -117,20 +130,20 @@ def host_ports(spec: Object) -> Iterable[tuple[str, str, int]]:
 
 
 def _address(text: str | None) -> str:
-    """Empty where it is every address."""
-    return "" if text in (None, "0.0.0.0", "::") else text  # noqa: S104
+    """The address of a port, empty for all addresses."""
+    return "" if text is None or text in ("0.0.0.0", "::") else text  # noqa: S104
 
 
-def _sidecars(spec: Object) -> Iterable[Object]:
+def _sidecars(spec: PodSpec) -> Iterable[Container]:
     return (item for item in spec.get("initContainers") or () if item.get("restartPolicy") == "Always")
 
 
-def _sums(spec: Object) -> tuple[Amounts, int, int]:
+def _sums(spec: PodSpec) -> tuple[Amounts, int, int]:
     requests = _total([_requested(container) for container in spec.get("containers") or ()], spec, ())
     little = [_with_little(container) for container in spec.get("containers") or ()]
     scored = _total(little, spec, ("cpu", "memory"))
     for name, value in ((spec.get("resources") or {}).get("requests") or {}).items():
-        requests[name] = milli(value)  # of the pod as a whole
+        requests[name] = milli(value)  # of the whole pod
     for name, value in (spec.get("overhead") or {}).items():
         requests[name] = requests.get(name, 0) + milli(value)
         scored[name] = scored.get(name, 0) + milli(value)
@@ -138,8 +151,8 @@ def _sums(spec: Object) -> tuple[Amounts, int, int]:
     return requests, scored.get("cpu", 0), scored.get("memory", 0)
 
 
-def _total(containers: list[Amounts], spec: Object, scored: tuple[str, ...]) -> Amounts:
-    """Containers run together; each init container alone, beside the sidecars that were started before it."""
+def _total(containers: list[Amounts], spec: PodSpec, scored: tuple[str, ...]) -> Amounts:
+    """The largest sum at any time: all containers, or an init container with the sidecars that started before it."""
     total: Amounts = {}
     for amounts in containers:
         _add(total, amounts)
@@ -163,9 +176,9 @@ def _add(total: Amounts, amounts: Amounts) -> None:
         total[name] = total.get(name, 0) + value
 
 
-def _requested(container: Object) -> Amounts:
+def _requested(container: Container) -> Amounts:
     return {name: milli(value) for name, value in ((container.get("resources") or {}).get("requests") or {}).items()}
 
 
-def _with_little(container: Object) -> Amounts:
+def _with_little(container: Container) -> Amounts:
     return {"cpu": _LITTLE_CPU, "memory": _LITTLE_MEMORY} | _requested(container)

@@ -1,4 +1,4 @@
-"""The room's life: watch, stand for election, schedule."""
+"""The life cycle of the room: watch, take part in the election, schedule."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cumulet.scheduler.scheduler import Scheduler
 
 
 async def serve(room: Room) -> None:
-    """Schedule until told to stop."""
+    """Schedule until the room stops."""
     async with client_of(room) as client, task_set() as tasks:
         scheduler = Scheduler(client)
         async with room.serving(health_app(scheduler.informers)):

@@ -1,10 +1,9 @@
-"""Keeps the picture of the cluster, decides on one pod after the other, and binds several at a time."""
+"""Keeps the state of the cluster, decides on one pod after the other, and binds several pods concurrently."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
 
 from cumulet.common.kubernetes import Client, EventRecorder, Informer, KubernetesError
 from cumulet.common.kubernetes.client import (
@@ -15,6 +14,13 @@ from cumulet.common.kubernetes.client import (
     PERSISTENTVOLUMES,
     PODS,
     STORAGECLASSES,
+)
+from cumulet.common.kubernetes.informer import AnyInformer
+from cumulet.common.kubernetes.objects import (
+    Namespace,
+    Node,
+    PartialObjectMetadata,
+    Pod,
 )
 from cumulet.common.tasks import TaskSet
 from cumulet.scheduler import words
@@ -30,20 +36,18 @@ from cumulet.scheduler.writes import FAILURES, Writer, quietly
 
 log = logging.getLogger(__name__)
 
-Object = dict[str, Any]
-
 NAME = "default-scheduler"
 _BINDERS = 64
 _FLUSH_EVERY = 30.0
-#: Pods that have ended take no room: they are not even watched.
+#: Pods that have ended take no room and are not watched.
 _LIVING = "status.phase!=Succeeded,status.phase!=Failed"
 
 
 class Scheduler:
-    """See the module. Informers keep it up to date also while another copy leads."""
+    """One scheduler. Its informers keep its state current also while another copy leads."""
 
     def __init__(self, client: Client) -> None:
-        # As upstream's scheduler, which writes events of the newer form.
+        # As upstream's scheduler, whose newer events API does not combine events.
         self.events = EventRecorder(client, NAME, correlated=False)
         self.nodes = Informer(client, NODES)
         self.pods = Informer(client, PODS, field_selector=_LIVING)
@@ -62,24 +66,32 @@ class Scheduler:
         self._handle()
 
     @property
-    def informers(self) -> list[Informer]:
-        """All that must be in step before anything is decided."""
-        stores = [self._budgets, self._namespaces, self._claims, self._volumes, self._classes]
-        return [self.nodes, self.pods, *stores]
+    def informers(self) -> list[AnyInformer]:
+        """All informers. Each needs its first list before the first decision."""
+        return [
+            self.nodes,
+            self.pods,
+            self._budgets,
+            self._namespaces,
+            self._claims,
+            self._volumes,
+            self._classes,
+        ]
 
-    # What changes.
+    # Changes of the cluster.
 
     def _handle(self) -> None:
         self.nodes.add_handler(self._node_changed)
         self.pods.add_handler(self._pod_changed)
         self._namespaces.add_handler(self._namespace_changed)
-        for informer in (self._claims, self._volumes, self._classes):
-            informer.add_handler(self._volume_changed)
+        self._claims.add_handler(self._volume_changed)
+        self._volumes.add_handler(self._volume_changed)
+        self._classes.add_handler(self._volume_changed)
 
     def _help(self, event: Event) -> None:
         self._queue.help(lambda entry: could_help(entry.info, entry.plugins, event, self._cluster))
 
-    def _node_changed(self, change: str, node: Object, old: Object | None) -> None:
+    def _node_changed(self, change: str, node: Node, old: Node | None) -> None:
         name = node["metadata"]["name"]
         if change == "DELETED":
             self._cluster.remove_node(name)
@@ -90,7 +102,7 @@ class Scheduler:
         self._cluster.set_node(node)
         self._help(NodeChanged(self._cluster.nodes[name], old))
 
-    def _pod_changed(self, change: str, pod: Object, old: Object | None) -> None:
+    def _pod_changed(self, change: str, pod: Pod, old: Pod | None) -> None:
         uid, node = pod["metadata"]["uid"], pod["spec"].get("nodeName")
         if change == "DELETED" or (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
             self._queue.discard(uid)
@@ -115,23 +127,23 @@ class Scheduler:
             elif self._cluster.node_of(uid) is None:
                 self._queue.add(info)
 
-    def _namespace_changed(self, change: str, namespace: Object, old: Object | None) -> None:
+    def _namespace_changed(self, change: str, namespace: Namespace, old: Namespace | None) -> None:
         metadata = namespace["metadata"]
         if change == "DELETED":
             self._cluster.namespaces.pop(metadata["name"], None)
         else:
             self._cluster.namespaces[metadata["name"]] = metadata.get("labels") or {}
 
-    def _volume_changed(self, change: str, obj: Object, old: Object | None) -> None:
+    def _volume_changed(self, change: str, obj: PartialObjectMetadata, old: PartialObjectMetadata | None) -> None:
         metadata = obj["metadata"]
         claim = (metadata["namespace"], metadata["name"]) if obj["kind"] == PERSISTENTVOLUMECLAIMS.kind else None
         if change != "DELETED":
             self._help(VolumeChanged(claim))
 
-    # What is decided.
+    # Decisions.
 
     def work(self, tasks: TaskSet) -> None:
-        """Begin to schedule."""
+        """Start to schedule."""
         tasks.start_essential(self._run(tasks), "schedule")
         tasks.start_essential(self._flush(), "flush")
 
@@ -144,7 +156,7 @@ class Scheduler:
         while True:
             entry = await self._queue.pop()
             await self._binders.acquire()
-            # Meanwhile it may have been bound by somebody else, or deleted.
+            # Another client can have bound or deleted it in the meantime.
             node = self._decide(entry, tasks) if self._is_waiting(entry) else None
             if node is None:
                 self._binders.release()
@@ -157,12 +169,12 @@ class Scheduler:
         return pod is not None and pod["metadata"]["uid"] == entry.info.uid and not pod["spec"].get("nodeName")
 
     def _decide(self, entry: Entry, tasks: TaskSet) -> str | None:
-        """The node to bind a pod to; where there is none, that is told and the pod waits."""
+        """Select the node of a pod. If there is none, report it and keep the pod waiting."""
         info = entry.info
         decider = self._deciders[info.spec.get("schedulerName", NAME)]
         decision = decider.decide(info)
         if decision.node is not None:
-            # From here on the room on the node is taken, also for the pods that are decided before this one is bound.
+            # The pod takes its room on the node now, before it is bound, so that later decisions see it.
             self._cluster.place(info, decision.node.name)
             return decision.node.name
         nominated: str | None = None
@@ -176,31 +188,33 @@ class Scheduler:
             plugins = {refusal.plugin for refusal in decision.refusals.values()}
         self._queue.reject(entry, plugins)
         self.events.event(info.pod, "Warning", "FailedScheduling", message)
-        tasks.start(quietly(self._writer.tell(info, "Unschedulable", message, nominated), "condition"), "tell")
+        condition = self._writer.report(info, "Unschedulable", message, nominated)
+        tasks.start(quietly(condition, "condition"), "report")
         return None
 
     def _preempt(self, info: PodInfo, decision: Decision, decider: Decider, tasks: TaskSet) -> tuple[str, str | None]:
-        """What is told of the pod, and the node that it is to wait for, empty for none any more."""
+        """Try preemption. Returns the message for the pod, and its nominated node: empty for none, `None` for no change."""
         refusals = decision.refusals
-        found = self._preemption.attempt(info, refusals, decider)
-        message = words.unplaced(len(self._cluster), refusals.values(), found if isinstance(found, str) else None)
-        if isinstance(found, str):
-            if found == words.STILL_GOING:
+        outcome = self._preemption.attempt(info, refusals, decider)
+        reason = outcome if isinstance(outcome, str) else None
+        message = words.unplaced(len(self._cluster), refusals.values(), reason)
+        if isinstance(outcome, str):
+            if outcome == words.STILL_GOING:
                 return message, None
             self._cluster.nominate(info, None)
             return message, ""
-        self._cluster.nominate(info, found.node.name)
-        tasks.start(self._evict(info, found), "evict")
-        return message, found.node.name
+        self._cluster.nominate(info, outcome.node.name)
+        tasks.start(self._evict(info, outcome), "evict")
+        return message, outcome.node.name
 
     async def _evict(self, info: PodInfo, candidate: Candidate) -> None:
         node = candidate.node.name
         lower = [other for other in self._cluster.nominated.get(node, {}).values() if other.priority < info.priority]
         for other in lower:
-            # The room that it waits for is another's now.
+            # The room that it waits for now belongs to the preemptor.
             self._cluster.nominate(other, None)
             reason, message = "Unschedulable", _message(other)
-            await quietly(self._writer.tell(other, reason, message, ""), "nomination")
+            await quietly(self._writer.report(other, reason, message, ""), "nomination")
         evictions = (self._writer.evict(victim, info, node) for victim in candidate.victims)
         await asyncio.gather(*(quietly(eviction, "eviction") for eviction in evictions))
 
@@ -225,8 +239,8 @@ class Scheduler:
             self._binders.release()
 
 
-def _matters(node: Object) -> tuple[Any, ...]:
-    """What of a node decides who may go there."""
+def _matters(node: Node) -> tuple[object, ...]:
+    """The fields of a node that decide which pods it can take."""
     spec, status = node.get("spec") or {}, node.get("status") or {}
     return (
         spec.get("taints"),
@@ -240,6 +254,5 @@ def _matters(node: Object) -> tuple[Any, ...]:
 def _message(pod: PodInfo) -> str:
     for condition in (pod.pod.get("status") or {}).get("conditions") or ():
         if condition["type"] == "PodScheduled":
-            message: str = condition.get("message", "")
-            return message
+            return condition.get("message", "")
     return ""

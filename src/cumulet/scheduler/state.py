@@ -1,44 +1,45 @@
-"""The nodes and what runs on them, as the scheduler sees them: with its own decisions that are on their way."""
+"""The nodes and their pods, including the decisions of the scheduler that are not bound yet."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import Any
+from typing import TypeVar
 
+from cumulet.common.kubernetes.objects import Node, Taint
 from cumulet.common.kubernetes.quantity import milli
 from cumulet.scheduler.requests import Amounts, Group, PodInfo
 
-Object = dict[str, Any]
+_K = TypeVar("_K")
 
 _generations = itertools.count(1)
 
 
 class NodeState:
-    """A node, the pods on it, and the sums of what they ask for, in thousandths of each resource's unit.
+    """A node, its pods, and the sums of their requests in thousandths of the unit of each resource.
 
-    `generation` is another after every change, so that what was found out about a node can be kept until then.
+    Every change sets a new `generation`, so that results about a node can be cached until then.
     """
 
-    def __init__(self, node: Object) -> None:
+    def __init__(self, node: Node) -> None:
         self.pods: dict[str, PodInfo] = {}
         self.requested: Amounts = {}
-        #: The same for scores: what asks for nothing counts as a little.
+        #: The same for scores, with default amounts for containers without requests.
         self.cpu = 0
         self.memory = 0
-        #: How many pods there are of each controller.
+        #: The number of pods of each controller.
         self.controllers: dict[str, int] = {}
-        #: How many there are of each kind that a selector can tell apart.
+        #: The number of pods of each group that selectors can distinguish.
         self.groups: dict[Group, int] = {}
         self.set_node(node)
 
-    def set_node(self, node: Object) -> None:
-        """The node is new or changed."""
+    def set_node(self, node: Node) -> None:
+        """Read a node that is new or changed."""
         spec, status = node.get("spec") or {}, node.get("status") or {}
         self.node = node
         self.name: str = node["metadata"]["name"]
         self.labels: dict[str, str] = node["metadata"].get("labels") or {}
-        self.taints: list[Object] = spec.get("taints") or []
+        self.taints: list[Taint] = spec.get("taints") or []
         self.unschedulable: bool = bool(spec.get("unschedulable"))
         self.allocatable: Amounts = {name: milli(value) for name, value in (status.get("allocatable") or {}).items()}
         self.images: dict[str, int] = {
@@ -49,14 +50,14 @@ class NodeState:
         self.generation = next(_generations)
 
     def add(self, info: PodInfo) -> None:
-        """A pod is on the node, or will be."""
+        """Add a pod that is on the node, or will be."""
         if info.uid in self.pods:
             self.remove(info.uid)
         self.pods[info.uid] = info
         self._count(info, 1)
 
     def remove(self, uid: str) -> PodInfo | None:
-        """A pod is no longer on the node."""
+        """Remove a pod from the node. Returns it if it was there."""
         info = self.pods.pop(uid, None)
         if info is not None:
             self._count(info, -1)
@@ -75,22 +76,22 @@ class NodeState:
 
 
 class Cluster:
-    """All nodes by name. A pod is where it was bound, or assumed to be until the API says so."""
+    """All nodes by name. A pod is on the node to which it was bound, or to which the scheduler is binding it."""
 
     def __init__(self) -> None:
         self.nodes: dict[str, NodeState] = {}
-        #: Pods that refuse others near them: all new pods have to ask them.
+        #: Pods with required anti-affinity, which every new pod must respect.
         self.refusing: dict[str, tuple[PodInfo, NodeState]] = {}
-        #: Pods that would rather have others near them, or away.
+        #: Pods with preferences about other pods.
         self.preferring: dict[str, tuple[PodInfo, NodeState]] = {}
-        #: Another after every change of a node itself, rather than of its pods.
+        #: New after every change of a node itself, but not of its pods.
         self.generation = 0
-        #: Where pods that wait for room are meant to go, and what they will take there.
+        #: The pods that are nominated for each node and wait for room there.
         self.nominated: dict[str, dict[str, PodInfo]] = {}
-        #: The labels of namespaces, which terms of affinity may select.
+        #: The labels of namespaces, which affinity terms can select.
         self.namespaces: dict[str, dict[str, str]] = {}
         self._where: dict[str, str] = {}
-        #: Pods of nodes that are not known yet.
+        #: Pods of nodes that are not in the cluster yet.
         self._waiting: dict[str, tuple[PodInfo, str]] = {}
 
     def __iter__(self) -> Iterator[NodeState]:
@@ -99,8 +100,8 @@ class Cluster:
     def __len__(self) -> int:
         return len(self.nodes)
 
-    def set_node(self, node: Object) -> None:
-        """A node is new or changed."""
+    def set_node(self, node: Node) -> None:
+        """Add a node that is new, or update one that changed."""
         name = node["metadata"]["name"]
         self.generation += 1
         known = self.nodes.get(name)
@@ -113,7 +114,7 @@ class Cluster:
                 self.place(info, name)
 
     def remove_node(self, name: str) -> None:
-        """A node is gone; its pods are kept in mind, in case it comes back."""
+        """Remove a node. Its pods are kept in case it returns."""
         self.generation += 1
         state = self.nodes.pop(name, None)
         for info in state.pods.values() if state is not None else ():
@@ -123,11 +124,11 @@ class Cluster:
             self._waiting[info.uid] = info, name
 
     def node_of(self, uid: str) -> str | None:
-        """Where a pod is."""
+        """The name of the node of a pod."""
         return self._where.get(uid)
 
     def place(self, info: PodInfo, node: str) -> None:
-        """A pod is on a node, or is assumed to be."""
+        """Put a pod on a node, bound or assumed."""
         where = self._where.get(info.uid)
         if where == node and self.nodes[node].pods[info.uid].same(info):
             return
@@ -144,7 +145,7 @@ class Cluster:
             self.preferring[info.uid] = info, state
 
     def nominate(self, info: PodInfo, node: str | None) -> None:
-        """A pod is meant for a node once there is room, or for none."""
+        """Nominate a pod for a node, or for none."""
         for name, pods in list(self.nominated.items()):
             if name != node and pods.pop(info.uid, None) is not None and not pods:
                 del self.nominated[name]
@@ -152,7 +153,7 @@ class Cluster:
             self.nominated.setdefault(node, {})[info.uid] = info
 
     def forget(self, uid: str) -> None:
-        """A pod has ended or is gone, or was not bound after all."""
+        """Remove a pod that has ended, is gone, or could not be bound."""
         self._waiting.pop(uid, None)
         self.refusing.pop(uid, None)
         self.preferring.pop(uid, None)
@@ -161,7 +162,7 @@ class Cluster:
             self.nodes[node].remove(uid)
 
 
-def _change(counts: dict[Any, int], key: Any, by: int) -> None:
+def _change(counts: dict[_K, int], key: _K, by: int) -> None:
     left = counts.get(key, 0) + by
     if left:
         counts[key] = left

@@ -1,4 +1,4 @@
-"""What a user reads when a pod cannot be placed, in upstream's words (`framework.FitError`, `preemption.Preempt`)."""
+"""The messages for pods that cannot be placed, in upstream's words (`framework.FitError`, `preemption.Preempt`)."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ def histogram(total: int, reasons: Iterable[str]) -> str:
     counts: dict[str, int] = {}
     for reason in reasons:
         counts[reason] = counts.get(reason, 0) + 1
-    told = ", ".join(sorted(f"{count} {reason}" for reason, count in counts.items()))
-    return f"0/{total} nodes are available:" + (f" {told}." if told else "")
+    listed = ", ".join(sorted(f"{count} {reason}" for reason, count in counts.items()))
+    return f"0/{total} nodes are available:" + (f" {listed}." if listed else "")
 
 
 def unplaced(total: int, refusals: Iterable[Refusal], preemption: str | None) -> str:
-    """No node can take the pod; `preemption` says why evicting does not help, `None` where it does."""
+    """The message if no node can take the pod. `preemption` is the reason why eviction cannot help, or `None` if it can."""
     message = histogram(total, (reason for refusal in refusals for reason in refusal.reasons))
     if preemption is None:
         return message
-    # The first words are those of the plug-in for resource claims, which no pod here has.
+    # Upstream starts with the result of its plug-in for resource claims.
     return f"{message} no new claims to deallocate, preemption: {preemption}"
 
 
 def refused(total: int, refusal: Refusal) -> str:
-    """The pod cannot be placed whatever the node. The last words are upstream's, whose next plug-in finds no state."""
+    """The message if a reason applies to all nodes. Upstream ends it with an error of its next plug-in, `not found`."""
     return f"0/{total} nodes are available: {', '.join(refusal.reasons)}. not found"

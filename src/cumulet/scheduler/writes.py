@@ -1,67 +1,72 @@
-"""What the scheduler writes: bindings, the condition PodScheduled, evictions. Several at a time, never more than a bound."""
+"""The writes of the scheduler: bindings, the condition PodScheduled, evictions."""
 
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Awaitable
 
 import aiohttp
 
 from cumulet.common import clock
 from cumulet.common.kubernetes import Client, EventRecorder, KubernetesError
 from cumulet.common.kubernetes.client import PERSISTENTVOLUMECLAIMS, PODS, STRATEGIC_MERGE_PATCH
+from cumulet.common.kubernetes.objects import Binding, Object, PersistentVolumeClaim, PodCondition
 from cumulet.scheduler.plugins.volumes import SELECTED_NODE
 from cumulet.scheduler.requests import PodInfo
 
 log = logging.getLogger(__name__)
 
-Object = dict[str, Any]
-
 FAILURES = (KubernetesError, aiohttp.ClientError, TimeoutError, OSError)
 
 
 class Writer:
-    """One scheduler's writes."""
+    """Writes the results of one scheduler."""
 
     def __init__(self, client: Client, events: EventRecorder) -> None:
         self._client = client
         self._events = events
 
-    async def bind(self, pod: PodInfo, node: str, claims: list[Object]) -> None:
-        """Give a pod its node, after telling the provisioners of its claims. Raises `FAILURES`."""
+    async def bind(self, pod: PodInfo, node: str, claims: list[PersistentVolumeClaim]) -> None:
+        """Bind a pod to a node, after writing the node to its claims for their provisioners. Raises `FAILURES`."""
         for claim in claims:
             metadata = {"annotations": {SELECTED_NODE: node}, "resourceVersion": claim["metadata"]["resourceVersion"]}
             name = claim["metadata"]["name"]
             await self._client.patch(PERSISTENTVOLUMECLAIMS, name, {"metadata": metadata}, pod.namespace)
-        body = {
+        binding: Binding = {
             "apiVersion": "v1",
             "kind": "Binding",
             "metadata": {"name": pod.name, "namespace": pod.namespace, "uid": pod.uid},
             "target": {"apiVersion": "v1", "kind": "Node", "name": node},
         }
-        await self._client.request("POST", PODS.path(pod.namespace, pod.name, "binding"), body=body)
+        await self._client.request("POST", PODS.path(pod.namespace, pod.name, "binding"), body=binding)
         message = f"Successfully assigned {pod.namespace}/{pod.name} to {node}"
         self._events.event(pod.pod, "Normal", "Scheduled", message)
 
-    async def tell(self, pod: PodInfo, reason: str, message: str, nominated: str | None = None) -> None:
-        """Write why a pod has no node; `nominated` is the node that it waits for, empty for none any more."""
+    async def report(self, pod: PodInfo, reason: str, message: str, nominated: str | None = None) -> None:
+        """Write the reason why a pod has no node. An empty `nominated` clears the nominated node, `None` keeps it."""
         status = pod.pod.get("status") or {}
-        conditions = status.get("conditions") or ()
-        known: Object = next((item for item in conditions if item["type"] == "PodScheduled"), {})
+        known: PodCondition = {"type": "PodScheduled", "status": "Unknown"}
+        known = next((item for item in status.get("conditions") or () if item["type"] == "PodScheduled"), known)
         changed: Object = {}
-        if (known.get("status"), known.get("reason"), known.get("message")) != ("False", reason, message):
-            since = known.get("lastTransitionTime") if known.get("status") == "False" else None
-            condition = {"type": "PodScheduled", "status": "False", "reason": reason, "message": message}
-            changed["conditions"] = [{**condition, "lastTransitionTime": since or clock.rfc3339()}]
+        if (known["status"], known.get("reason"), known.get("message")) != ("False", reason, message):
+            since = known.get("lastTransitionTime") if known["status"] == "False" else None
+            condition: PodCondition = {
+                "type": "PodScheduled",
+                "status": "False",
+                "reason": reason,
+                "message": message,
+                "lastTransitionTime": since or clock.rfc3339(),
+            }
+            changed["conditions"] = [condition]
         if nominated is not None and nominated != status.get("nominatedNodeName", ""):
             changed["nominatedNodeName"] = nominated or None
         if changed:
             await self._patch_status(pod, changed)
 
     async def evict(self, victim: PodInfo, preemptor: PodInfo, node: str) -> None:
-        """Delete a pod that is less important. Raises `FAILURES`."""
+        """Evict a pod of a lower priority. Raises `FAILURES`."""
         name = preemptor.spec.get("schedulerName", "default-scheduler")
-        condition = {
+        condition: PodCondition = {
             "type": "DisruptionTarget",
             "status": "True",
             "reason": "PreemptionByScheduler",
@@ -93,9 +98,9 @@ class Writer:
                 raise
 
 
-async def quietly(work: Any, what: str) -> None:
-    """Do what is a courtesy to the user: where it fails it is logged, and done again with the next attempt."""
+async def quietly(work: Awaitable[None], name: str) -> None:
+    """Do optional work. A failure is logged, and the next attempt to schedule repeats the work."""
     try:
         await work
     except FAILURES as error:
-        log.warning("%s: %s: %s", what, type(error).__name__, error)
+        log.warning("%s: %s: %s", name, type(error).__name__, error)

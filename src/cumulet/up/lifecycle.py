@@ -19,7 +19,7 @@ import msgspec
 
 from cumulet.common import tls
 from cumulet.common.config import Config, RoomName, private_folder
-from cumulet.instances.user_namespaces import support_file
+from cumulet.instances.sandbox.user_namespaces import support_file
 from cumulet.up.hosts import Hosts
 from cumulet.up.preflight import Problem, problems
 from cumulet.up.provision import ProvisionError, provision

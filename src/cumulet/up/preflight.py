@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cumulet.common.config import Config
-from cumulet.instances import firewall
-from cumulet.instances.names import SHORTEST_PREFIX, bridge_name
+from cumulet.instances.sandbox import firewall
+from cumulet.instances.sandbox.names import SHORTEST_PREFIX, bridge_name
 from cumulet.up.hosts import is_enabled
 from cumulet.up.runtime_version import missing_fixes
 

@@ -11,11 +11,10 @@ from cumulet.common.arm import ArmClient, ArmError
 from cumulet.common.config import Config
 from cumulet.common.entra import AuthenticationError, TokenSource, read_credential
 from cumulet.common.kubernetes import Client, KubernetesError
-from cumulet.common.kubernetes.client import Resource
+from cumulet.common.kubernetes.client import STORAGECLASSES
 from cumulet.common.kubernetes.kubeconfig import load_kubeconfig
 
-_STORAGE_CLASSES = Resource("storage.k8s.io", "v1", "storageclasses", "StorageClass", namespaced=False)
-#: Classes of managed disks. A virtual node has no disks, so its pods' claims are never bound.
+#: Managed disks. A virtual node has none, so its pods' claims are never bound.
 _DISKS: dict[str, dict[str, str]] = {
     "default": {"storageclass.kubernetes.io/is-default-class": "true"},
     "managed-csi": {},
@@ -54,13 +53,13 @@ async def _storage_classes(config: Config) -> None:
 
 async def _ensure(client: Client, name: str, annotations: dict[str, str]) -> None:
     try:
-        await client.create(_STORAGE_CLASSES, _disk_class(name, annotations))
+        await client.create(STORAGECLASSES, _disk_class(name, annotations))
     except (KubernetesError, aiohttp.ClientError) as error:
         if not isinstance(error, KubernetesError) or error.code != 409:  # it exists since an earlier start
             raise ProvisionError(f"the storage class {name} could not be created: {error}") from error
 
 
-def _disk_class(name: str, annotations: dict[str, str]) -> dict[str, object]:
+def _disk_class(name: str, annotations: dict[str, str]) -> StorageClass:
     return {
         "metadata": {"name": name, "annotations": annotations},
         "provisioner": "disk.csi.azure.com",

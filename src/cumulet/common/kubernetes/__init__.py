@@ -1,8 +1,7 @@
-"""A small Kubernetes client on plain JSON objects: what the scheduler, controllers, node and balancer are made of.
+"""A small Kubernetes client on plain JSON objects, used by the scheduler, the controllers, the node and the balancer.
 
-It works against any API server that a kubeconfig names. Objects are `dict`s as the API has them and are never
-changed in place once an informer holds them. Beside it, for those at either end of a pod's streams: `channels`, and how they
-are agreed upon, `negotiation`.
+It works with any API server that a kubeconfig names. Objects are `dict`s with the types of `objects`. Never change an object
+that an informer holds. The streams of pods are here too: `channels` carries them, `negotiation` selects their protocol.
 """
 
 from cumulet.common.kubernetes.client import Client, KubernetesError, Resource

@@ -1,28 +1,29 @@
-"""What pods ask for, added up (upstream's `resource.PodRequests`), in exact numbers."""
+"""The sums of the requests and limits of pods in exact numbers (`k8s.io/component-helpers/resource`, `PodRequests`)."""
 
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any
 
+from cumulet.common.kubernetes.objects import Fields
 from cumulet.common.kubernetes.quantity import decimal
 
-Object = dict[str, Any]
+#: Amounts by the names of resources, in the unit of each: cores, bytes.
 Amounts = dict[str, Decimal]
 
 
-def container_amounts(container: Object, kind: str) -> Amounts:
-    """The `requests` or `limits` of a container, or of anything else that has `resources`."""
+def container_amounts(container: Fields, kind: str) -> Amounts:
+    """The `requests` or `limits` of a container, or of any other part that has `resources`. Raises `ValueError`."""
     return {name: decimal(value) for name, value in ((container.get("resources") or {}).get(kind) or {}).items()}
 
 
-#: What a pod may say for all its containers together.
+#: The resources that a pod can declare for all its containers together.
 POD_LEVEL = ("cpu", "memory")
 
 
-def pod_amounts(spec: Object, kind: str) -> Amounts:
-    """The `requests` or `limits` of a pod: all containers together, or the largest init container, or what the pod itself
-    says, and overhead.
+def pod_amounts(spec: Fields, kind: str) -> Amounts:
+    """The `requests` or `limits` of a pod: the sum of its containers or the largest init container, plus overhead.
+
+    Amounts at pod level replace those of the containers. Raises `ValueError` for a malformed quantity.
     """
     total: Amounts = {}
     for container in spec.get("containers") or ():
@@ -42,7 +43,7 @@ def pod_amounts(spec: Object, kind: str) -> Amounts:
         if name in POD_LEVEL or name.startswith("hugepages-"):
             total[name] = value
     for name, text in (spec.get("overhead") or {}).items():
-        # What is not limited is not limited by what the sandbox takes.
+        # Overhead must not put a limit on a resource that has none.
         if kind == "requests" or total.get(name):
             total[name] = total.get(name, Decimal(0)) + decimal(text)
     return total

@@ -1,9 +1,11 @@
-"""The streams of a command in a container, as WebSockets and as SPDY carry them (`remotecommand`, versions 1 to 5).
+"""The streams of a command in a container over WebSockets and SPDY (`remotecommand`, versions 1 to 5).
 
-Inside they are frames as version 5 has them: a byte for the channel, and data; 0 to 2 are those of the process, 3 is the
-`Status` at the end, 4 the terminal's size (`{"Width": 80, "Height": 24}`), 255 the end of the channel that follows it.
-Version 4 has no such end over WebSockets, versions before it tell a failure as text and no exit code, and versions before 3
-no terminal's size. Over SPDY each channel is a stream, whose header `streamType` tells which.
+Internally the streams are the frames of version 5: one byte for the channel, then data. Channels 0 to 2 are those of the
+process. Channel 3 is the final `Status`, and 4 the size of the terminal (`{"Width": 80, "Height": 24}`). Channel 255 closes
+the channel in its data.
+
+Version 4 over WebSockets has no channel 255. Versions before 4 report a failure as text without an exit code, versions
+before 3 have no terminal size. Over SPDY each channel is a stream with its name in the header `streamType`.
 """
 
 from __future__ import annotations
@@ -14,30 +16,31 @@ import binascii
 import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 from aiohttp import WSMsgType, web
 
+from cumulet.common.kubernetes.objects import Status
 from cumulet.common.spdy import Session, Stream
 from cumulet.common.tasks import until_one_ends
 
 STDIN, STDOUT, STDERR, ERROR, RESIZE = range(5)
 CLOSE = 255
 V5 = "v5.channel.k8s.io"
-#: What is spoken over SPDY: a stream has an end of its own, so that there is nothing for a version 5 to add.
+#: The versions over SPDY. SPDY closes single streams, which is all that version 5 would add.
 SPDY_VERSIONS = ("v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io")
-#: What is spoken over WebSockets before version 5.
+#: The versions over WebSockets before version 5.
 WEBSOCKET_VERSIONS = ("v4.channel.k8s.io", "v4.base64.channel.k8s.io", "channel.k8s.io", "base64.channel.k8s.io")
 
 
 def success() -> bytes:
-    """The `Status` of what ended well."""
+    """The encoded `Status` of success."""
     return msgspec.json.encode({"metadata": {}, "status": "Success"})
 
 
 def failure(message: str) -> bytes:
-    """The `Status` of what failed for no reason of the command's own."""
+    """The encoded `Status` of a failure that the command did not cause."""
     status = {
         "metadata": {},
         "status": "Failure",
@@ -59,7 +62,7 @@ Deliver = Callable[[bytes], Awaitable[None]]
 
 
 class Options(NamedTuple):
-    """Which streams there are."""
+    """The streams that a client requested."""
 
     stdin: bool
     stdout: bool
@@ -67,26 +70,26 @@ class Options(NamedTuple):
     tty: bool
 
     def streams(self, *, resizes: bool) -> list[str]:
-        """Their types, in the order in which clients open them."""
-        wanted = {"error": True, "stdin": self.stdin, "stdout": self.stdout, "stderr": self.stderr}
-        return [name for name, there in {**wanted, "resize": self.tty and resizes}.items() if there]
+        """The types of the streams, in the order in which clients open them."""
+        requested = {"error": True, "stdin": self.stdin, "stdout": self.stdout, "stderr": self.stderr}
+        return [name for name, there in {**requested, "resize": self.tty and resizes}.items() if there]
 
 
 class Channels(Protocol):
-    """One end's streams."""
+    """The streams of one end of a connection."""
 
     async def send(self, frame: bytes) -> None:
-        """Send a frame; one of a channel that is not there is dropped. Raises `ConnectionError`."""
+        """Send a frame. A frame for a channel that the end did not request is dropped. Raises `ConnectionError`."""
 
     async def run(self, deliver: Deliver) -> None:
-        """Hand over frames as they come, until no more can come."""
+        """Deliver frames as they arrive, until the end of the connection."""
 
     async def close(self) -> None:
-        """End all, after what was sent."""
+        """Close all streams after the frames that were sent."""
 
 
 class WebSocketChannels:
-    """A client's WebSocket, with the streams that it asked for."""
+    """The WebSocket of a client, with the streams that it requested."""
 
     def __init__(self, socket: web.WebSocketResponse, options: Options) -> None:
         self._socket = socket
@@ -97,7 +100,7 @@ class WebSocketChannels:
         self._text = "base64" in self._version
 
     async def send(self, frame: bytes) -> None:
-        """As `Channels`."""
+        """See `Channels`."""
         if frame[0] == ERROR and not self._version.startswith(("v4", "v5")):
             frame = frame[:1] + failure_text(frame[1:])
         elif frame[0] in self._unwanted or (frame[0] == CLOSE and self._version != V5):
@@ -108,7 +111,7 @@ class WebSocketChannels:
             await self._socket.send_bytes(frame)
 
     async def run(self, deliver: Deliver) -> None:
-        """As `Channels`."""
+        """See `Channels`."""
         async for message in self._socket:
             if message.type is WSMsgType.BINARY and not self._text:
                 frame = message.data
@@ -123,13 +126,13 @@ class WebSocketChannels:
                 await deliver(frame)
 
     async def close(self) -> None:
-        """As `Channels`."""
+        """See `Channels`."""
         with contextlib.suppress(ConnectionError):
             await self._socket.close()
 
 
 class SpdyChannels:
-    """The streams of a SPDY session, of a client's or of a server's; `reads` are the types that the other end sends."""
+    """The streams of a SPDY session with a client or a server. `reads` are the types that the other end sends."""
 
     def __init__(
         self, session: Session, streams: Mapping[str, Stream], reads: Iterable[str], version: str = SPDY_VERSIONS[0]
@@ -140,7 +143,7 @@ class SpdyChannels:
         self._version = version
 
     async def send(self, frame: bytes) -> None:
-        """As `Channels`."""
+        """See `Channels`."""
         number, data = frame[0], frame[1:]
         if number == CLOSE:
             stream = self._streams.get(data[0]) if data else None
@@ -155,12 +158,12 @@ class SpdyChannels:
         try:
             await stream.write(data)
         except ConnectionResetError:
-            # What is sent to a process that reads no more is nobody's loss.
+            # Data for a process that no longer reads is dropped, as upstream does.
             if self._session.over:
                 raise
 
     async def run(self, deliver: Deliver) -> None:
-        """As `Channels`. The `Status` is handed over in one piece, after everything else."""
+        """See `Channels`. Delivers the `Status` in one frame, after all others."""
         status = self._streams[ERROR]
         others = [_copy(number, self._streams[number], deliver) for number in self._reads if number != ERROR]
         if ERROR not in self._reads:
@@ -173,7 +176,7 @@ class SpdyChannels:
         await deliver(bytes([ERROR]) + (whole or _NO_STATUS))
 
     async def close(self) -> None:
-        """As `Channels`."""
+        """See `Channels`."""
         with contextlib.suppress(ConnectionError):
             for stream in self._streams.values():
                 await stream.close()
@@ -193,7 +196,7 @@ async def _copy(number: int, stream: Stream, deliver: Deliver) -> None:
 
 
 async def _sizes(stream: Stream) -> AsyncIterator[bytes]:
-    """The JSON documents of a stream, one by one, until there is something else."""
+    """Yield the JSON documents of a stream one by one. Ends at data that is not JSON."""
     decoder, text = json.JSONDecoder(), ""
     async for data in _all(stream):
         text = (text + data.decode(errors="replace")).lstrip()
@@ -209,20 +212,20 @@ async def _sizes(stream: Stream) -> AsyncIterator[bytes]:
 
 
 def failure_text(status: bytes) -> bytes:
-    """What versions before 4 say for a `Status`: nothing where it tells of success."""
+    """The text that versions before 4 send for a `Status`. It is empty for a success."""
     try:
-        decoded: Any = msgspec.json.decode(status)
-        return b"" if decoded.get("status") == "Success" else str(decoded.get("message", "")).encode()
-    except (msgspec.DecodeError, AttributeError):
+        decoded = msgspec.json.decode(status, type=Status)
+    except msgspec.DecodeError:
         return status
+    return b"" if decoded.get("status") == "Success" else str(decoded.get("message", "")).encode()
 
 
 async def relay(one: Channels, other: Channels) -> None:
-    """Between two ends, until either has no more to say; then both are ended."""
+    """Copy frames between two ends until one of them ends, then close both."""
 
     def to(end: Channels) -> Deliver:
         async def deliver(frame: bytes) -> None:
-            # An end that is gone ends its own run, after what it had still to say.
+            # An end that is gone ends its own `run`, after the frames that it has still to deliver.
             with contextlib.suppress(ConnectionError):
                 await end.send(frame)
 

@@ -1,4 +1,4 @@
-"""What every room that is a Kubernetes client does alike: its client, its health, its informers kept running."""
+"""The parts that rooms share as clients of Kubernetes: the client, the health checks, the running informers."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from prometheus_client import CollectorRegistry
 
 from cumulet.common.health import health_routes
 from cumulet.common.kubernetes.client import Client
-from cumulet.common.kubernetes.informer import Informer
+from cumulet.common.kubernetes.informer import AnyInformer
 from cumulet.common.kubernetes.kubeconfig import load_kubeconfig
 from cumulet.common.room import Room
 from cumulet.common.tasks import TaskSet
 
-#: Seconds between two times at which handlers are given everything again.
+#: Seconds between two resyncs, at which handlers receive every object again.
 RESYNC = 1800.0
 
 
 @contextlib.asynccontextmanager
 async def client_of(room: Room) -> AsyncIterator[Client]:
-    """An open client as the room's own user."""
+    """Open a client with the credentials of the room. It reads its kubeconfig again when the room reloads."""
     file = room.config.kubeconfig_file(room.name)
     async with Client(load_kubeconfig(file), user_agent=f"cumulet-{room.name}") as client:
         room.on_reload(lambda: client.use(load_kubeconfig(file)))
         yield client
 
 
-def health_app(informers: Sequence[Informer]) -> web.Application:
-    """Health and metrics; ready once every informer has its first list."""
+def health_app(informers: Sequence[AnyInformer]) -> web.Application:
+    """The endpoints of health and metrics. The room is ready once every informer has its first list."""
 
     def unready() -> str | None:
         waiting = [informer.resource.plural for informer in informers if not informer.synced.is_set()]
@@ -42,9 +42,9 @@ def health_app(informers: Sequence[Informer]) -> web.Application:
     return app
 
 
-async def run_informers(informers: Sequence[Informer], tasks: TaskSet, stopping: asyncio.Event) -> None:
-    """Start them all and wait until each has its first list, or the room is to stop."""
-    # Objects come by the thousand and are trees: looking for cycles among them finds none and takes long.
+async def run_informers(informers: Sequence[AnyInformer], tasks: TaskSet, stopping: asyncio.Event) -> None:
+    """Start all informers and wait until each has its first list, or until the room stops."""
+    # Objects are numerous and have no cycles, so that the search for cycles is slow and finds nothing.
     gc.set_threshold(50_000, 20, 50)
     for informer in informers:
         tasks.start_essential(informer.run(), f"informer {informer.resource.plural}")

@@ -1,22 +1,22 @@
-"""Keeps a component from flooding the cluster with events (client-go, `tools/record.EventCorrelator`).
+"""Limits the events of a component (client-go, `tools/record.EventCorrelator`).
 
-Of an object, many events of one reason with different messages become one that is counted, and beyond a burst there is
-no more than one in five minutes.
+Many events about one object with the same reason and different messages become one event with a count. After a burst, an
+object gets at most one event in five minutes.
 """
 
 from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
-Object = dict[str, Any]
+from cumulet.common.kubernetes.objects import Event, ObjectReference
 
-#: Different messages of one reason within `_WITHIN` seconds before they are combined.
+#: The number of different messages of one reason within `_WITHIN` seconds after which they are combined.
 _SIMILAR = 10
 _WITHIN = 600.0
 _COMBINED = "(combined from similar events): "
-#: Events about one object: so many at once, then one in so many seconds.
+#: Events about one object: the burst, and the seconds after which one more is allowed.
 _BURST = 25
 _REFILL = 300.0
 _REMEMBERED = 4096
@@ -25,14 +25,14 @@ _Value = TypeVar("_Value")
 
 
 class Correlator:
-    """What one component says."""
+    """The recent events of one component."""
 
     def __init__(self) -> None:
         self._similar: _Recent[tuple[set[str], float]] = _Recent()
         self._tokens: _Recent[tuple[float, float]] = _Recent()
 
-    def combined(self, event: Object) -> bool:
-        """Whether an event is one of many that are alike; its message then says so."""
+    def combined(self, event: Event) -> bool:
+        """Whether an event is one of many similar ones. If so, marks its message as combined."""
         now = time.monotonic()
         involved = event["involvedObject"]
         key = (*_identity(involved), event["type"], event["reason"])
@@ -47,8 +47,8 @@ class Correlator:
         self._similar.put(key, (messages, now))
         return many
 
-    def spare(self, event: Object) -> bool:
-        """Whether another event about the object would be too many."""
+    def exceeds(self, event: Event) -> bool:
+        """Whether the event exceeds the rate that its object is allowed."""
         now = time.monotonic()
         key = _identity(event["involvedObject"])
         tokens, last = self._tokens.get(key) or (float(_BURST), now)
@@ -59,7 +59,7 @@ class Correlator:
 
 
 class _Recent(Generic[_Value]):
-    """Those that were put last."""
+    """The values of the `_REMEMBERED` keys that were set last."""
 
     def __init__(self) -> None:
         self._values: OrderedDict[tuple[str, ...], _Value] = OrderedDict()
@@ -74,5 +74,11 @@ class _Recent(Generic[_Value]):
             self._values.popitem(last=False)
 
 
-def _identity(involved: Object) -> tuple[str, ...]:
-    return tuple(involved.get(field, "") for field in ("apiVersion", "kind", "namespace", "name", "uid"))
+def _identity(involved: ObjectReference) -> tuple[str, ...]:
+    return (
+        involved.get("apiVersion", ""),
+        involved.get("kind", ""),
+        involved.get("namespace", ""),
+        involved.get("name", ""),
+        involved.get("uid", ""),
+    )

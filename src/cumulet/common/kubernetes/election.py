@@ -1,10 +1,10 @@
-"""Leader election by a Lease (coordination.k8s.io/v1), as client-go's `leaderelection`: of several copies one works.
+"""Leader election by a Lease (coordination.k8s.io/v1), as in client-go's `leaderelection`: one of several copies works.
 
-The holder renews the lease every `RETRY` seconds. Another takes it once the holder has given it up, or has not renewed it
-for as long as the lease itself says. A holder that could not renew for `DEADLINE` seconds stops before that.
+The holder renews the lease every `RETRY` seconds. Another copy takes it once the holder has released it, or has not renewed
+it for the duration in the lease. A holder that cannot renew it for `DEADLINE` seconds stops before that.
 
-A copy is known by its host and the address on which it listens, which only one process can have. So the successor of a
-copy that was killed goes on at once, with the lease of its predecessor.
+The identity of a copy is its host and the address on which it listens, which only one process can have. A copy that replaces
+a killed one therefore continues at once with the same lease.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ import aiohttp
 
 from cumulet.common import clock
 from cumulet.common.config import Address
-from cumulet.common.kubernetes.client import LEASES, Client, KubernetesError, Object
+from cumulet.common.kubernetes.client import LEASES, Client, KubernetesError
 from cumulet.common.kubernetes.informer import Informer
+from cumulet.common.kubernetes.objects import Lease, LeaseSpec
 from cumulet.common.room import Room
 from cumulet.common.tasks import TaskSet, task_set, wait_for
 
@@ -29,18 +30,18 @@ log = logging.getLogger(__name__)
 
 NAMESPACE = "kube-system"
 
-#: Seconds, upstream's: for which a lease is good, within which it must be renewed, and between two renewals.
+#: Seconds, as upstream: the duration of a lease, the deadline of its renewal, the interval of renewals.
 DURATION = 15
 DEADLINE = 10.0
 RETRY = 2.0
 
 
 class LostError(Exception):
-    """The lease could not be renewed in time, or another has it: this copy must stop."""
+    """The lease was not renewed in time, or another copy holds it: this copy must stop."""
 
 
 class Election:
-    """One copy's part in the election of one component."""
+    """The participation of one copy in the election of one component."""
 
     def __init__(self, client: Client, component: str, address: Address) -> None:
         self.identity = f"{socket.gethostname()}_{address.host}:{address.port}"
@@ -52,14 +53,14 @@ class Election:
         self._informer.add_handler(self._seen)
         self._seen_at = 0.0
 
-    def _seen(self, change: str, lease: Object, old: Object | None) -> None:
-        # When the holder renewed is judged by this machine's clock: those of two machines may differ.
+    def _seen(self, change: str, lease: Lease, old: Lease | None) -> None:
+        # The time of a renewal is taken from the local clock, because the clocks of two machines may differ.
         if old is None or _renewal(lease) != _renewal(old):
             self._seen_at = time.monotonic()
         self._changed.set()
 
     async def run(self) -> None:
-        """Become the leader when it is possible and stay it until cancelled. Raises `LostError` where that fails."""
+        """Become the leader when possible, and remain it until cancelled. Raises `LostError`."""
         async with task_set() as tasks:
             tasks.start_essential(self._informer.run(), f"lease {self._component}")
             await self._informer.synced.wait()
@@ -72,7 +73,7 @@ class Election:
                 await self._release()
                 raise
 
-    async def _acquire(self) -> Object:
+    async def _acquire(self) -> Lease:
         while True:
             self._changed.clear()
             lease = self._informer.get(self._component, NAMESPACE)
@@ -91,31 +92,28 @@ class Election:
                 left = RETRY
             await wait_for(self._changed, left)
 
-    def _left(self, lease: Object) -> float:
-        """Seconds for which the lease is another's."""
+    def _left(self, lease: Lease) -> float:
+        """The seconds for which another copy still holds the lease."""
         spec = lease.get("spec") or {}
         holder = spec.get("holderIdentity")
         if not holder or holder == self.identity:
             return 0.0
         return self._seen_at + float(spec.get("leaseDurationSeconds") or DURATION) - time.monotonic()
 
-    async def _create(self) -> Object:
-        now = clock.rfc3339_micro()
-        spec = self._spec({"acquireTime": now, "leaseTransitions": 0})
+    async def _create(self) -> Lease:
+        spec = self._spec({"acquireTime": clock.rfc3339_micro(), "leaseTransitions": 0})
         return await self._client.create(
             LEASES, {"metadata": {"name": self._component, "namespace": NAMESPACE}, "spec": spec}
         )
 
-    async def _take(self, lease: Object) -> Object:
-        spec = dict(lease.get("spec") or {})
+    async def _take(self, lease: Lease) -> Lease:
+        spec: LeaseSpec = {**(lease.get("spec") or {})}
         if spec.get("holderIdentity") != self.identity:
-            spec |= {
-                "acquireTime": clock.rfc3339_micro(),
-                "leaseTransitions": spec.get("leaseTransitions", 0) + 1,
-            }
+            spec["acquireTime"] = clock.rfc3339_micro()
+            spec["leaseTransitions"] = spec.get("leaseTransitions", 0) + 1
         return await self._client.update(LEASES, {**lease, "spec": self._spec(spec)})
 
-    def _spec(self, spec: Object) -> Object:
+    def _spec(self, spec: LeaseSpec) -> LeaseSpec:
         return {
             **spec,
             "holderIdentity": self.identity,
@@ -123,7 +121,7 @@ class Election:
             "renewTime": clock.rfc3339_micro(),
         }
 
-    async def _keep(self, held: Object) -> None:
+    async def _keep(self, held: Lease) -> None:
         renewed = time.monotonic()
         while True:
             await asyncio.sleep(RETRY)
@@ -134,7 +132,7 @@ class Election:
                 continue
             except KubernetesError as error:
                 if error.code in (404, 409):
-                    held = await self._again(held, error)
+                    held = await self._again(error)
                     continue
                 failure: Exception = error
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -143,8 +141,8 @@ class Election:
             if time.monotonic() - renewed > DEADLINE:
                 raise LostError(f"the lease {self._component} could not be renewed for {DEADLINE:.0f} s")
 
-    async def _again(self, held: Object, error: KubernetesError) -> Object:
-        """The lease was changed or deleted by somebody: it is still ours, or lost."""
+    async def _again(self, error: KubernetesError) -> Lease:
+        """Hold the lease again after another client changed or deleted it. Raises `LostError` if it has another holder."""
         if error.code == 404:
             return await self._create()
         lease = await self._client.get(LEASES, self._component, NAMESPACE)
@@ -153,25 +151,26 @@ class Election:
         return await self._take(lease)
 
     async def _release(self) -> None:
-        """Give the lease up, so that another need not wait until it has run out."""
+        """Release the lease, so that another copy need not wait for its expiry."""
         with contextlib.suppress(KubernetesError, aiohttp.ClientError, TimeoutError, OSError):
             async with asyncio.timeout(1):
                 lease = await self._client.get(LEASES, self._component, NAMESPACE)
                 if (lease.get("spec") or {}).get("holderIdentity") == self.identity:
-                    spec = {**lease["spec"], "holderIdentity": "", "leaseDurationSeconds": 1}
-                    await self._client.update(LEASES, {**lease, "spec": spec})
+                    spec: LeaseSpec = {**lease["spec"], "holderIdentity": "", "leaseDurationSeconds": 1}
+                    released: Lease = {**lease, "spec": spec}
+                    await self._client.update(LEASES, released)
 
 
-def _renewal(lease: Object) -> tuple[object, object]:
+def _renewal(lease: Lease) -> tuple[object, object]:
     spec = lease.get("spec") or {}
     return spec.get("holderIdentity"), spec.get("renewTime")
 
 
 async def lead(client: Client, component: str, room: Room, work: Callable[[TaskSet], None]) -> None:
-    """Stand for election until the room is to stop; once this copy leads, run what `work` starts.
+    """Take part in the election until the room stops. `work` starts the tasks that run while this copy leads.
 
-    The work ends before the lease is given up. Where the lead is lost the process stops, so that whoever supervises it
-    starts it anew as one that waits.
+    The tasks end before the lease is released. If the lease is lost the process stops, and its supervisor restarts it as
+    a candidate.
     """
     host, port = room.listeners[0].getsockname()[:2]
     election = Election(client, component, Address(host, port))

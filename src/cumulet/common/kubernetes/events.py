@@ -1,6 +1,6 @@
-"""Writing Events (core v1) about objects; the same event again raises its count, as client-go's recorder does.
+"""Recording of Events (core v1) about objects. A repeated event increases its count, as in client-go's recorder.
 
-Many that are alike are combined and bounded (`correlation`), but those of a component that says not to.
+Similar events are combined and limited (`correlation`), unless a component disables that.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import Literal
 import aiohttp
 
 from cumulet.common import clock
-from cumulet.common.kubernetes.client import EVENTS, Client, KubernetesError, Object
+from cumulet.common.kubernetes.client import EVENTS, Client, KubernetesError
 from cumulet.common.kubernetes.correlation import Correlator
+from cumulet.common.kubernetes.objects import Event, EventSource, ObjectReference, PartialObjectMetadata
 
 log = logging.getLogger(__name__)
 
@@ -26,21 +27,25 @@ _Key = tuple[str, str, str, str]
 
 
 class EventRecorder:
-    """Writes events in the background, in order. `run` it in a task; `event` never waits and never fails."""
+    """Writes events in the background, in order. `run` it in a task; `event` never blocks and never fails."""
 
     def __init__(self, client: Client, component: str, host: str = "", *, correlated: bool = True) -> None:
         self._client = client
         self._correlator = Correlator() if correlated else None
-        self._source = {"component": component} | ({"host": host} if host else {})
+        self._source: EventSource = {"component": component}
+        if host:
+            self._source["host"] = host
         self._component = component
         self._stamp = 0
-        self._queue: asyncio.Queue[tuple[_Key, Object]] = asyncio.Queue()
-        self._known: OrderedDict[_Key, Object] = OrderedDict()
+        self._queue: asyncio.Queue[tuple[_Key, Event]] = asyncio.Queue()
+        self._known: OrderedDict[_Key, Event] = OrderedDict()
 
-    def event(self, obj: Object, type_: Literal["Normal", "Warning"], reason: str, message: str) -> None:
-        """Record that `reason` happened to `obj`."""
+    def event(
+        self, obj: PartialObjectMetadata, type_: Literal["Normal", "Warning"], reason: str, message: str
+    ) -> None:
+        """Record an event about `obj`."""
         metadata = obj["metadata"]
-        involved = {
+        involved: ObjectReference = {
             "apiVersion": obj.get("apiVersion", "v1"),
             "kind": obj["kind"],
             "name": metadata["name"],
@@ -51,13 +56,15 @@ class EventRecorder:
             involved["namespace"] = namespace
         self.event_about(involved, type_, reason, message)
 
-    def event_about(self, involved: Object, type_: Literal["Normal", "Warning"], reason: str, message: str) -> None:
-        """The same for an object reference, which may have a `fieldPath` such as `spec.containers{web}`."""
+    def event_about(
+        self, involved: ObjectReference, type_: Literal["Normal", "Warning"], reason: str, message: str
+    ) -> None:
+        """Record an event about a reference, which can have a `fieldPath` such as `spec.containers{web}`."""
         moment = clock.rfc3339()
-        # In the name, the time in nanoseconds: kubectl keeps the order of names among events of one second.
+        # The name contains the time in nanoseconds, because kubectl sorts events of one second by their names.
         self._stamp = max(self._stamp + 1, time.time_ns())
         message = message[:_MESSAGE_LIMIT]
-        event: Object = {
+        event: Event = {
             "metadata": {
                 "name": f"{involved['name']}.{self._stamp:x}",
                 "namespace": involved.get("namespace", "default"),
@@ -74,29 +81,29 @@ class EventRecorder:
             "count": 1,
         }
         combined = self._correlator is not None and self._correlator.combined(event)
-        if self._correlator is not None and self._correlator.spare(event):
+        if self._correlator is not None and self._correlator.exceeds(event):
             return
-        what = ("", "") if combined else (involved.get("fieldPath", ""), message)
-        key = (involved.get("uid") or involved["name"], reason, *what)
+        detail = ("", "") if combined else (involved.get("fieldPath", ""), message)
+        key = (involved.get("uid") or involved["name"], reason, *detail)
         self._queue.put_nowait((key, event))
 
     async def run(self) -> None:
-        """Write what is recorded until cancelled."""
+        """Write the recorded events until cancelled."""
         while True:
             key, event = await self._queue.get()
             try:
                 await self._write(key, event)
             except (KubernetesError, aiohttp.ClientError, TimeoutError) as error:
-                # An event is a courtesy: losing one must never hold up the work that it tells of.
+                # Events are best effort: a lost event must never delay the work that it describes.
                 log.warning("event %s about %s not written: %s", event["reason"], event["involvedObject"], error)
             finally:
                 self._queue.task_done()
 
     async def flush(self) -> None:
-        """Wait until everything recorded so far is written."""
+        """Wait until all events recorded so far are written."""
         await self._queue.join()
 
-    async def _write(self, key: _Key, event: Object) -> None:
+    async def _write(self, key: _Key, event: Event) -> None:
         known = self._known.get(key)
         if known is not None:
             count = known["count"] + 1
@@ -108,7 +115,7 @@ class EventRecorder:
                 self._known.move_to_end(key)
                 return
             except KubernetesError as error:
-                if error.code != 404:  # gone after an hour, or with its namespace: write it anew
+                if error.code != 404:  # expired after an hour, or deleted with its namespace: create it again
                     raise
         self._known[key] = await self._client.create(EVENTS, event)
         self._known.move_to_end(key)

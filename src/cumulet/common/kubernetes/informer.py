@@ -1,8 +1,7 @@
-"""A local, always current copy of a list of objects: list, then watch, and list again when the server says so.
+"""A local copy of a list of objects, kept current: list, then watch, and list again when the server requires it.
 
-Follows client-go's reflector: after `410 Gone` or a broken watch it goes on from the last resource version it saw,
-or lists anew; every difference reaches the handlers as an event, so that nothing is missed and nothing is seen
-twice in the same state.
+Follows client-go's reflector. After a broken watch it continues from the last resource version, after `410 Gone` it lists
+again. Handlers receive every difference as an event: none is lost, and no state is reported twice.
 """
 
 from __future__ import annotations
@@ -11,45 +10,54 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from typing import Literal
+from typing import Any, Generic, Literal
 
 import aiohttp
 
 from cumulet.common.kubernetes.client import (
     METADATA_LIST_ONLY,
     METADATA_ONLY,
+    AnyResource,
     Client,
     KubernetesError,
-    Object,
     Resource,
+    T,
 )
+from cumulet.common.kubernetes.objects import PartialObjectMetadata
 from cumulet.common.tasks import Backoff
 
 log = logging.getLogger(__name__)
 
 Change = Literal["ADDED", "MODIFIED", "DELETED"]
-Handler = Callable[[Change, Object, Object | None], None]
+_CHANGES: dict[str, Change] = {"ADDED": "ADDED", "MODIFIED": "MODIFIED", "DELETED": "DELETED"}
+Handler = Callable[[Change, T, T | None], None]
 Key = tuple[str, str]
-IndexKeys = Callable[[Object], Iterable[Hashable]]
+IndexKeys = Callable[[T], Iterable[Hashable]]
 
 
-def key_of(obj: Object) -> Key:
-    """(namespace, name); the namespace of a cluster's object is empty."""
+def key_of(obj: PartialObjectMetadata) -> Key:
+    """(namespace, name); the namespace of a cluster-scoped object is empty."""
     metadata = obj["metadata"]
     return metadata.get("namespace", ""), metadata["name"]
 
 
-class Informer:
-    """Keeps `items` equal to what the server has. `run` it in a task; handlers are called in order, on the loop.
+def _complete(item: PartialObjectMetadata, resource: AnyResource) -> None:
+    """Add the fields that the items of a list lack."""
+    item.setdefault("apiVersion", resource.api_version)
+    item.setdefault("kind", resource.kind)
 
-    A handler gets the change, the object, and the one that was there before. It must not wait and must not raise;
-    it usually puts a key in a work queue.
+
+class Informer(Generic[T]):
+    """Keeps `items` equal to the objects on the server. `run` it in a task; handlers run in order, on the event loop.
+
+    A handler receives the change, the object, and its previous state. It must not block and must not raise. Usually it adds
+    a key to a work queue.
     """
 
     def __init__(
         self,
         client: Client,
-        resource: Resource,
+        resource: Resource[T],
         namespace: str | None = None,
         *,
         label_selector: str | None = None,
@@ -57,28 +65,28 @@ class Informer:
         metadata_only: bool = False,
     ) -> None:
         self.resource = resource
-        self.items: dict[Key, Object] = {}
+        self.items: dict[Key, T] = {}
         self.synced = asyncio.Event()
         self._client = client
         self._list_accept = METADATA_LIST_ONLY if metadata_only else None
         self._watch_accept = METADATA_ONLY if metadata_only else None
         self._namespace = namespace
-        self._handlers: list[Handler] = []
-        self._indexes: dict[str, tuple[IndexKeys, dict[Hashable, dict[Key, Object]]]] = {}
+        self._handlers: list[Handler[T]] = []
+        self._indexes: dict[str, tuple[IndexKeys[T], dict[Hashable, dict[Key, T]]]] = {}
         self._selectors: dict[str, str] = {}
         if label_selector:
             self._selectors["labelSelector"] = label_selector
         if field_selector:
             self._selectors["fieldSelector"] = field_selector
 
-    def add_handler(self, handler: Handler) -> None:
-        """Call `handler` for every change from now on; what is already here is handed over at once."""
+    def add_handler(self, handler: Handler[T]) -> None:
+        """Call `handler` for every change from now on, and at once for every object that is already here."""
         self._handlers.append(handler)
         for obj in list(self.items.values()):
             handler("ADDED", obj, None)
 
-    def add_index(self, name: str, keys: IndexKeys) -> None:
-        """Have `indexed(name, key)` find what `keys` gives that key; a name that is taken is left as it is."""
+    def add_index(self, name: str, keys: IndexKeys[T]) -> None:
+        """Index the objects by the keys that `keys` returns, for `indexed`. An index of that name stays as it is."""
         if name in self._indexes:
             return
         self._indexes[name] = keys, {}
@@ -86,24 +94,24 @@ class Informer:
             for value in keys(obj):
                 self._indexes[name][1].setdefault(value, {})[key] = obj
 
-    def indexed(self, name: str, key: Hashable) -> list[Object]:
+    def indexed(self, name: str, key: Hashable) -> list[T]:
         """The objects under one key of an index."""
         return list(self._indexes[name][1].get(key, {}).values())
 
-    def get(self, name: str, namespace: str = "") -> Object | None:
+    def get(self, name: str, namespace: str = "") -> T | None:
         """The object of that name, or `None`."""
         return self.items.get((namespace, name))
 
-    def __iter__(self) -> Iterator[Object]:
+    def __iter__(self) -> Iterator[T]:
         return iter(list(self.items.values()))
 
     def clear(self) -> None:
-        """Be rid of every object, as if each were deleted."""
+        """Remove every object, as if each were deleted."""
         for obj in self:
             self._apply("DELETED", obj)
 
     async def resync(self, seconds: float) -> None:
-        """Hand everything to the handlers again from time to time, until cancelled: what one overlooked is made good."""
+        """Report every object to the handlers again at intervals, until cancelled, so that one can repair an omission."""
         while True:
             await asyncio.sleep(seconds * (1 + random.random() / 10))
             for obj in self:
@@ -111,7 +119,7 @@ class Informer:
                     handler("MODIFIED", obj, obj)
 
     async def run(self) -> None:
-        """List and watch until cancelled; the server being away is waited out."""
+        """List and watch until cancelled. Retries while the server is unavailable."""
         backoff = Backoff(0.05, 5)
         version: str | None = None
         while True:
@@ -135,10 +143,9 @@ class Informer:
 
     async def _list(self) -> str:
         answer = await self._client.list(self.resource, self._namespace, self._selectors, accept=self._list_accept)
-        found: dict[Key, Object] = {}
+        found: dict[Key, T] = {}
         for item in answer["items"]:
-            item.setdefault("apiVersion", self.resource.api_version)
-            item.setdefault("kind", self.resource.kind)
+            _complete(item, self.resource)
             found[key_of(item)] = item
         for key, old in list(self.items.items()):
             new = found.get(key)
@@ -151,21 +158,22 @@ class Informer:
         return version
 
     async def _watch(self, version: str) -> str:
-        # Spread the ends, so that many watches do not come back at one moment.
+        # Random ends keep many watches from restarting at the same moment.
         params = {
             **self._selectors,
             "resourceVersion": version,
             "timeoutSeconds": str(random.randint(300, 600)),
         }
-        async for change, obj in self._client.watch(
+        async for type_, obj in self._client.watch(
             self.resource, self._namespace, params=params, accept=self._watch_accept
         ):
             version = obj["metadata"]["resourceVersion"]
-            if change in ("ADDED", "MODIFIED", "DELETED"):
-                self._apply(change, obj)  # type: ignore[arg-type]
+            change = _CHANGES.get(type_)
+            if change is not None:
+                self._apply(change, obj)
         return version
 
-    def _apply(self, change: Change, obj: Object) -> None:
+    def _apply(self, change: Change, obj: T) -> None:
         key = key_of(obj)
         old = self.items.get(key)
         if change == "DELETED":
@@ -182,7 +190,7 @@ class Informer:
         for handler in self._handlers:
             handler(change, obj, old)
 
-    def _reindex(self, key: Key, old: Object | None, new: Object | None) -> None:
+    def _reindex(self, key: Key, old: T | None, new: T | None) -> None:
         for keys, found in self._indexes.values():
             before = set(keys(old)) if old is not None else set()
             after = set(keys(new)) if new is not None else set()
@@ -191,5 +199,10 @@ class Informer:
                 del entry[key]
                 if not entry:
                     del found[value]
-            for value in after:
-                found.setdefault(value, {})[key] = new  # type: ignore[assignment]
+            if new is not None:
+                for value in after:
+                    found.setdefault(value, {})[key] = new
+
+
+#: An informer of any kind of objects.
+AnyInformer = Informer[Any]

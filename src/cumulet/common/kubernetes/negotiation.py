@@ -1,4 +1,4 @@
-"""How a client and a server agree on what carries the streams of a command, or of a port: SPDY or WebSockets, and a version."""
+"""Negotiation of the transport (SPDY or WebSocket) and the version for the streams of a command or a port."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ from cumulet.common.spdy import PROTOCOL, Session, Stream
 from cumulet.common.tasks import wait_for
 from cumulet.common.upgrade import Upgraded
 
-#: The header in which versions are offered and chosen where SPDY is upgraded to.
+#: The header that offers and selects versions in an upgrade to SPDY.
 VERSION_HEADER = "X-Stream-Protocol-Version"
-#: The largest message of a WebSocket that is taken.
+#: The largest message that a WebSocket accepts, in bytes.
 MESSAGE_LIMIT = 16 * 1024 * 1024
 _CREATION_SECONDS = 30.0
 
 
 class ClientLeftError(Exception):
-    """The client went away, or did nothing for too long, before it had opened the streams that it asked for."""
+    """The client disconnected or timed out before it opened the streams that it requested."""
 
     def __init__(self, response: web.StreamResponse) -> None:
-        super().__init__("the client has not opened its streams")
+        super().__init__("the client did not open its streams")
         self.response = response
 
 
 @contextlib.asynccontextmanager
 async def accept(request: web.BaseRequest, options: Options) -> AsyncIterator[tuple[web.StreamResponse, Channels]]:
-    """A client's streams, by WebSocket or by SPDY: the answer, which the handler is to return, and the channels.
+    """Accept the streams of a client over WebSocket or SPDY. Yields the response, which the handler returns, and the channels.
 
-    Raises `web.HTTPException` where the client asks for nothing that is spoken here, `ClientLeftError` where it opens no
-    streams, `ConnectionError` where it is gone.
+    Raises `web.HTTPException` if no version is common, `ClientLeftError` if the client opens no streams, and
+    `ConnectionError` if it is gone.
     """
     if fold(request.headers.get("Upgrade", "")) == "websocket":
         socket = await accept_websocket(request, (V5, *WEBSOCKET_VERSIONS))
         channels = WebSocketChannels(socket, options)
-        # A first frame without data tells the client that the other end is there.
+        # A first empty frame shows the client that the stream is open.
         await channels.send(bytes([STDOUT if options.stdout else STDERR if options.stderr else ERROR]))
         yield socket, channels
         return
@@ -59,7 +59,7 @@ async def accept(request: web.BaseRequest, options: Options) -> AsyncIterator[tu
     response = Upgraded(PROTOCOL, {VERSION_HEADER: version})
     carrier = await response.take(request)
     streams: dict[str, Stream] = {}
-    wanted = set(options.streams(resizes=version in SPDY_VERSIONS[:2]))
+    requested = set(options.streams(resizes=version in SPDY_VERSIONS[:2]))
     settled = asyncio.Event()
 
     def opened(stream: Stream) -> bool:
@@ -67,7 +67,7 @@ async def accept(request: web.BaseRequest, options: Options) -> AsyncIterator[tu
         if name not in TYPES or name in streams:
             return False
         streams[name] = stream
-        if wanted <= streams.keys():
+        if requested <= streams.keys():
             settled.set()
         return True
 
@@ -76,7 +76,7 @@ async def accept(request: web.BaseRequest, options: Options) -> AsyncIterator[tu
     running.add_done_callback(lambda _: settled.set())
     try:
         await wait_for(settled, _CREATION_SECONDS)
-        if not wanted <= streams.keys():
+        if not requested <= streams.keys():
             raise ClientLeftError(response)
         yield response, SpdyChannels(session, streams, ("stdin", "resize"), version)
     finally:
@@ -84,13 +84,13 @@ async def accept(request: web.BaseRequest, options: Options) -> AsyncIterator[tu
         await asyncio.gather(running, return_exceptions=True)
         await carrier.close()
     if not running.cancelled():
-        running.result()  # what was not foreseen must not go unseen
+        running.result()  # raise an unexpected error
 
 
 async def accept_websocket(request: web.BaseRequest, known: Sequence[str]) -> web.WebSocketResponse:
-    """A client's WebSocket with the first of its protocols that is known, or none where it asks for none.
+    """Accept a WebSocket with the first protocol of the client that is known, or without one if it offers none.
 
-    Raises `web.HTTPForbidden` where it knows no known one.
+    Raises `web.HTTPForbidden` if none of the offered protocols is known.
     """
     offered = websocket_protocols(request)
     common = [name for name in offered if name in known]
@@ -103,13 +103,13 @@ async def accept_websocket(request: web.BaseRequest, known: Sequence[str]) -> we
 
 
 def websocket_protocols(request: web.BaseRequest) -> list[str]:
-    """What a client offers: joined with commas, in one header or in several."""
+    """The protocols that a client offers, in one header with commas or in several headers."""
     lines = request.headers.getall("Sec-WebSocket-Protocol", [])
     return [name for line in lines for item in line.split(",") if (name := item.strip())]
 
 
 async def tunnelled(socket: web.WebSocketResponse) -> bytes:
-    """What comes next through a WebSocket that carries bytes; nothing at the end."""
+    """The next bytes from a WebSocket that carries a byte stream. Empty at the end."""
     while True:
         message = await socket.receive()
         if message.type is not WSMsgType.BINARY:
@@ -120,12 +120,12 @@ async def tunnelled(socket: web.WebSocketResponse) -> bytes:
 
 
 def negotiate(request: web.BaseRequest, known: Sequence[str]) -> str:
-    """The first version that a client offers for SPDY and that is known.
+    """The first known version that a client offers for SPDY.
 
-    Raises `web.HTTPBadRequest` where it does not ask for SPDY, `web.HTTPForbidden` where no version is known.
+    Raises `web.HTTPBadRequest` if it does not request SPDY, and `web.HTTPForbidden` if no version is known.
     """
     if fold(request.headers.get("Upgrade", "")) != fold(PROTOCOL):
-        raise web.HTTPBadRequest(text=f"unable to upgrade: {PROTOCOL} and WebSockets are spoken here")
+        raise web.HTTPBadRequest(text=f"unable to upgrade: {PROTOCOL} and WebSockets are supported")
     lines = request.headers.getall(VERSION_HEADER, [])
     offered = [name for line in lines for item in line.split(",") if (name := item.strip())]
     if not offered:

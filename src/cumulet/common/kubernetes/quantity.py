@@ -1,4 +1,4 @@
-"""Resource quantities (apimachinery, `resource.Quantity`), exactly: whole thousandths of a unit."""
+"""Resource quantities (apimachinery, `resource.Quantity`) as exact numbers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def decimal(text: str | int | float) -> Decimal:
 
 @functools.lru_cache(maxsize=4096)
 def milli(text: str | int | float) -> int:
-    """The value in thousandths, rounded up as upstream does. Raises `ValueError`."""
+    """The value in thousandths, rounded up as `Quantity.MilliValue` does. Raises `ValueError`."""
     value = decimal(text) * 1000
     whole = int(value)
     return whole + (value > whole)

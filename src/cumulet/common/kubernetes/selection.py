@@ -1,18 +1,27 @@
-"""Label selectors and taints as controllers and schedulers evaluate them."""
+"""Label selectors, node selectors and taints, evaluated as in apimachinery (`labels`, `component-helpers/scheduling`)."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterable, Mapping
-from typing import Any
+
+from cumulet.common.kubernetes.objects import (
+    LabelSelector,
+    LabelSelectorRequirement,
+    NodeSelectorRequirement,
+    NodeSelectorTerm,
+    PodSpec,
+    Taint,
+    Toleration,
+)
 
 Labels = Mapping[str, str]
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,19}")
 
 
-def selects(selector: Mapping[str, Any] | None, labels: Labels) -> bool:
-    """Whether a `metav1.LabelSelector` matches; none matches nothing, an empty one everything."""
+def selects(selector: LabelSelector | None, labels: Labels) -> bool:
+    """Whether a `metav1.LabelSelector` matches. `None` matches nothing, an empty selector everything."""
     if selector is None:
         return False
     if any(labels.get(key) != value for key, value in (selector.get("matchLabels") or {}).items()):
@@ -20,7 +29,7 @@ def selects(selector: Mapping[str, Any] | None, labels: Labels) -> bool:
     return all(meets(requirement, labels) for requirement in selector.get("matchExpressions") or ())
 
 
-def meets(requirement: Mapping[str, Any], labels: Labels) -> bool:
+def meets(requirement: LabelSelectorRequirement | NodeSelectorRequirement, labels: Labels) -> bool:
     """Whether labels meet one requirement of a label or node selector."""
     key, values = requirement["key"], requirement.get("values") or []
     present = key in labels
@@ -49,8 +58,8 @@ def _whole(text: str | None) -> int | None:
     return number if -(1 << 63) <= number < 1 << 63 else None
 
 
-def tolerates(tolerations: Iterable[Mapping[str, Any]], taint: Mapping[str, Any]) -> bool:
-    """Whether any toleration is for that taint (core v1, `Toleration.ToleratesTaint`)."""
+def tolerates(tolerations: Iterable[Toleration], taint: Taint) -> bool:
+    """Whether any of the tolerations matches the taint (core v1, `Toleration.ToleratesTaint`)."""
     for toleration in tolerations:
         if toleration.get("effect") not in (None, "", taint.get("effect")):
             continue
@@ -64,17 +73,17 @@ def tolerates(tolerations: Iterable[Mapping[str, Any]], taint: Mapping[str, Any]
 
 
 def untolerated(
-    taints: Iterable[Mapping[str, Any]], tolerations: Iterable[Mapping[str, Any]], effects: Container[object]
-) -> Mapping[str, Any] | None:
-    """The first taint with one of the effects that is not tolerated."""
+    taints: Iterable[Taint], tolerations: Iterable[Toleration], effects: Container[object]
+) -> Taint | None:
+    """The first taint that has one of the effects and is not tolerated."""
     for taint in taints:
         if taint.get("effect") in effects and not tolerates(tolerations, taint):
             return taint
     return None
 
 
-def term_selects(term: Mapping[str, Any], labels: Labels, name: str) -> bool:
-    """Whether a node of that name matches one term of a node selector; an empty term matches none."""
+def term_selects(term: NodeSelectorTerm, labels: Labels, name: str) -> bool:
+    """Whether a node of that name matches one term of a node selector. An empty term matches no node."""
     expressions, fields = term.get("matchExpressions") or (), term.get("matchFields") or ()
     if not expressions and not fields:
         return False
@@ -83,7 +92,7 @@ def term_selects(term: Mapping[str, Any], labels: Labels, name: str) -> bool:
     )
 
 
-def selects_node(pod_spec: Mapping[str, Any], labels: Labels, name: str) -> bool:
+def selects_node(pod_spec: PodSpec, labels: Labels, name: str) -> bool:
     """Whether a pod's `nodeSelector` and required node affinity allow a node."""
     if any(labels.get(key) != value for key, value in (pod_spec.get("nodeSelector") or {}).items()):
         return False

@@ -1,18 +1,16 @@
-"""What an object counts for in resource quotas, by upstream's names (`pkg/quota/v1/evaluator`)."""
+"""The usage of resource quotas by objects, with upstream's names (`pkg/quota/v1/evaluator`)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
 from decimal import ROUND_CEILING, Decimal
-from typing import Any
 
 from cumulet.common import clock
 from cumulet.common.kubernetes.amounts import POD_LEVEL, Amounts, container_amounts, pod_amounts
+from cumulet.common.kubernetes.objects import Fields, LabelSelector
 from cumulet.common.kubernetes.quantity import decimal
 from cumulet.common.kubernetes.selection import selects
-
-Object = dict[str, Any]
 
 _COUNTED = frozenset(
     (
@@ -25,14 +23,14 @@ _COUNTED = frozenset(
         "services",
     )
 )
-#: Amounts that are counted in both forms, without `requests.` before them too.
+#: Resources that are counted under two names, with and without the prefix `requests.`.
 _COMPUTE = (*POD_LEVEL, "ephemeral-storage")
 _CLASS = "volume.beta.kubernetes.io/storage-class"
 _PER_CLASS = ".storageclass.storage.k8s.io/"
 
 
-def usage(key: str, obj: Object) -> Amounts:
-    """What one object counts for."""
+def usage(key: str, obj: Fields) -> Amounts:
+    """The usage of one object. `key` is its resource, such as `pods` or `deployments.apps`."""
     found: Amounts = {f"count/{key}": Decimal(1)}
     if key in _COUNTED:
         found[key] = Decimal(1)
@@ -46,7 +44,7 @@ def usage(key: str, obj: Object) -> Amounts:
 
 
 def written(value: Decimal, like: str) -> str:
-    """A quantity, in powers of two where `like` is written so."""
+    """Write a quantity, with a binary suffix if `like` has one."""
     if value == (whole := int(value)):
         for suffix, size in (("Gi", 2**30), ("Mi", 2**20), ("Ki", 2**10)):
             if like.endswith("i") and whole and whole % size == 0:
@@ -55,8 +53,8 @@ def written(value: Decimal, like: str) -> str:
     return f"{int((value * 1000).to_integral_value())}m"
 
 
-def _pod(pod: Object) -> Amounts:
-    """One that has ended, or should have by now, uses nothing any more."""
+def _pod(pod: Fields) -> Amounts:
+    """The usage of a pod. One that has ended, or has exceeded its grace period, uses nothing."""
     metadata, spec = pod.get("metadata") or {}, pod.get("spec") or {}
     grace = metadata.get("deletionGracePeriodSeconds")
     overdue = (
@@ -79,8 +77,8 @@ def _pod(pod: Object) -> Amounts:
     return found
 
 
-def _service(spec: Object) -> Amounts:
-    """Ports of nodes are counted before they are given, so it is by what is asked for."""
+def _service(spec: Fields) -> Amounts:
+    """The usage of a service. Node ports are counted by the request, because that precedes their allocation."""
     kind, ports = spec.get("type"), spec.get("ports") or ()
     if kind not in ("NodePort", "LoadBalancer"):
         return {}
@@ -92,25 +90,25 @@ def _service(spec: Object) -> Amounts:
     }
 
 
-def _claim(claim: Object) -> Amounts:
+def _claim(claim: Fields) -> Amounts:
     metadata, spec, status = (claim.get(part) or {} for part in ("metadata", "spec", "status"))
     found: Amounts = {}
     named = (metadata.get("annotations") or {}).get(_CLASS) or spec.get("storageClassName")
     if named:
         found[f"{named}{_PER_CLASS}persistentvolumeclaims"] = Decimal(1)
-    asked = container_amounts(spec, "requests").get("storage")
-    if asked is not None:
-        # An expansion that did not go well is counted until it is given up.
-        given = decimal((status.get("allocatedResources") or {}).get("storage", "0"))
-        size = max(asked, given).to_integral_value(ROUND_CEILING)
+    requested = container_amounts(spec, "requests").get("storage")
+    if requested is not None:
+        # A failed expansion counts until it is withdrawn.
+        allocated = decimal((status.get("allocatedResources") or {}).get("storage", "0"))
+        size = max(requested, allocated).to_integral_value(ROUND_CEILING)
         found["requests.storage"] = size
         if named:
             found[f"{named}{_PER_CLASS}requests.storage"] = size
     return found
 
 
-def covers(quota: Object, key: str, obj: Object) -> bool:
-    """Whether an object is within the scopes of a quota; scopes are about pods, and one is about claims."""
+def covers(quota: Fields, key: str, obj: Fields) -> bool:
+    """Whether an object is within the scopes of a quota. One scope applies to claims, all others to pods."""
     spec = quota.get("spec") or {}
     scopes: list[tuple[str, str, list[str]]] = [(name, "Exists", []) for name in spec.get("scopes") or ()]
     for item in (spec.get("scopeSelector") or {}).get("matchExpressions") or ():
@@ -118,7 +116,7 @@ def covers(quota: Object, key: str, obj: Object) -> bool:
     return all(_in_scope(*scope, key, obj) for scope in scopes)
 
 
-def _in_scope(name: str, operator: str, values: list[str], key: str, obj: Object) -> bool:
+def _in_scope(name: str, operator: str, values: list[str], key: str, obj: Fields) -> bool:
     spec = obj.get("spec") or {}
     if key == "persistentvolumeclaims" and name == "VolumeAttributesClass":
         return _is_named(spec.get("volumeAttributesClassName"), operator, values)
@@ -128,7 +126,7 @@ def _in_scope(name: str, operator: str, values: list[str], key: str, obj: Object
         case "Terminating" | "NotTerminating":
             return is_bounded(obj) is (name == "Terminating")
         case "BestEffort" | "NotBestEffort":
-            return _makes_an_effort(spec) is (name == "NotBestEffort")
+            return _has_amounts(spec) is (name == "NotBestEffort")
         case "PriorityClass":
             return _is_named(spec.get("priorityClassName"), operator, values)
         case "CrossNamespacePodAffinity":
@@ -136,18 +134,19 @@ def _in_scope(name: str, operator: str, values: list[str], key: str, obj: Object
     return False
 
 
-def is_bounded(pod: Object) -> bool:
-    """Whether a pod has a time after which it ends, in the words of scopes: `Terminating`."""
+def is_bounded(pod: Fields) -> bool:
+    """Whether a pod has a deadline, for the scope `Terminating`."""
     return (pod.get("spec") or {}).get("activeDeadlineSeconds") is not None
 
 
 def _is_named(name: str | None, operator: str, values: list[str]) -> bool:
     labels = {"class": name} if name else {}
-    return selects({"matchExpressions": [{"key": "class", "operator": operator, "values": values}]}, labels)
+    selector: LabelSelector = {"matchExpressions": [{"key": "class", "operator": operator, "values": values}]}
+    return selects(selector, labels)
 
 
-def _makes_an_effort(spec: Object) -> bool:
-    """Whether a pod is of another class of service than BestEffort."""
+def _has_amounts(spec: Fields) -> bool:
+    """Whether a pod has another QoS class than BestEffort."""
     parts = [spec, *(spec.get("initContainers") or ()), *(spec.get("containers") or ())]
     return any(container_amounts(part, kind).get(name) for part in parts for kind in _KINDS for name in POD_LEVEL)
 
@@ -155,7 +154,7 @@ def _makes_an_effort(spec: Object) -> bool:
 _KINDS = ("requests", "limits")
 
 
-def _affinity_terms(spec: Object) -> Iterator[Object]:
+def _affinity_terms(spec: Fields) -> Iterator[Fields]:
     for kind in ("podAffinity", "podAntiAffinity"):
         affinity = (spec.get("affinity") or {}).get(kind) or {}
         yield from affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or ()

@@ -1,7 +1,7 @@
-"""A queue of keys to reconcile, as client-go's `workqueue`: no key twice in the queue, none in two hands at once.
+"""A queue of keys to reconcile, as client-go's `workqueue`: each key is queued once and has one worker at a time.
 
-A key added while it is being worked on is handed out again afterwards. A key that failed comes back after a
-delay that doubles from 5 ms to a ceiling, until `forget`.
+A key that is added while a worker has it is queued again afterwards. A key that failed returns after a delay that doubles
+from 5 ms up to a ceiling, until `forget`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ K = TypeVar("K", bound=Hashable)
 
 
 class WorkQueue(Generic[K]):
-    """See the module. All methods belong to one event loop."""
+    """A work queue with back-off. All methods belong to one event loop."""
 
     def __init__(self, *, first_delay: float = 0.005, ceiling: float = 60.0) -> None:
         self._first_delay = first_delay
@@ -34,7 +34,7 @@ class WorkQueue(Generic[K]):
         return len(self._queue)
 
     def add(self, key: K) -> None:
-        """Have `key` worked on soon."""
+        """Queue `key`, unless it is queued already."""
         if key in self._waiting:
             return
         self._waiting.add(key)
@@ -43,7 +43,7 @@ class WorkQueue(Generic[K]):
             self._ready.set()
 
     def add_after(self, key: K, seconds: float) -> None:
-        """Have `key` worked on after a while; an earlier time that was asked for stands."""
+        """Queue `key` after a delay in seconds. An earlier pending time is kept."""
         loop = asyncio.get_running_loop()
         timer = self._timers.get(key)
         if timer is not None:
@@ -53,7 +53,7 @@ class WorkQueue(Generic[K]):
         self._timers[key] = loop.call_later(seconds, self._due, key)
 
     def retry(self, key: K) -> float:
-        """Have a key that failed worked on again after its back-off, in seconds, which is returned."""
+        """Queue a failed key again after its back-off. Returns the back-off in seconds."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         delay = min(self._first_delay * 2.0 ** min(failures, 30), self._ceiling)
@@ -61,11 +61,11 @@ class WorkQueue(Generic[K]):
         return delay
 
     def forget(self, key: K) -> None:
-        """The key is well: its next failure starts from the first delay."""
+        """Reset the back-off of a key that succeeded."""
         self._failures.pop(key, None)
 
     async def get(self) -> K:
-        """The next key; give it back with `done`."""
+        """Wait for the next key. Call `done` after the work on it."""
         while not self._queue:
             self._ready.clear()
             await self._ready.wait()
@@ -75,16 +75,16 @@ class WorkQueue(Generic[K]):
         return key
 
     def done(self, key: K) -> None:
-        """The work on `key` ended, well or not."""
+        """End the work on `key`, whether it succeeded or failed."""
         self._working.discard(key)
         if key in self._waiting:
             self._queue.append(key)
             self._ready.set()
 
     async def work(self, reconcile: Callable[[K], Awaitable[None]]) -> None:
-        """Reconcile keys until cancelled; run several of it for several at a time.
+        """Reconcile keys until cancelled. Run several such tasks for several workers.
 
-        An exception of `reconcile` is logged and the key tried again after its back-off.
+        An exception of `reconcile` is logged, and the key is retried after its back-off.
         """
         while True:
             key = await self.get()

@@ -1,4 +1,4 @@
-"""Horizontal pod autoscaling by what pods use (`pkg/controller/podautoscaler`, autoscaling/v2)."""
+"""Horizontal pod autoscaling by metrics (`pkg/controller/podautoscaler`, autoscaling/v2)."""
 
 from cumulet.controllers.autoscaling.controller import AutoscalingController
 

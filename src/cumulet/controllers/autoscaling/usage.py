@@ -1,30 +1,31 @@
-"""How many pods there should be for what they use: the arithmetic of one resource metric (`replica_calculator.go`)."""
+"""Calculates the number of pods for one resource metric (`replica_calculator.go`)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import NamedTuple
 
 from cumulet.common import clock
+from cumulet.common.kubernetes.objects import Fields, MetricTarget, Pod
 from cumulet.common.kubernetes.quantity import milli
-from cumulet.controllers.controller import Object
-from cumulet.controllers.pods import condition_of, is_terminating, phase_of
+from cumulet.controllers.conditions import condition_of
+from cumulet.controllers.pods import is_terminating, phase_of
 
-#: A change of less than this share is none.
+#: A change by less than this share is ignored.
 TOLERANCE = 0.1
-#: For how long after its start a pod's use of cpu may be that of starting.
+#: After its start, the CPU usage of a pod is ignored for this time unless it is ready.
 _STARTING = timedelta(minutes=5)
 _READY_DELAY = timedelta(seconds=30)
 
 
 class MetricError(Exception):
-    """The metric cannot be had; the message says why, in upstream's words."""
+    """The metric is not available. The message has upstream's words."""
 
 
 class Proposal(NamedTuple):
-    """How many pods one metric asks for, and what it measured, in thousandths."""
+    """The number of pods that one metric requires, and the measured amounts in thousandths."""
 
     replicas: int
     average: int
@@ -32,9 +33,9 @@ class Proposal(NamedTuple):
     about: str
 
 
-def usage_of(samples: list[Object], resource: str, container: str | None) -> dict[str, int]:
-    """Each pod's use of a resource, in thousandths; a pod without a sample of every container is left out."""
-    found: dict[str, int] = {}
+def usage_of(samples: Iterable[Fields], resource: str, container: str | None) -> dict[str, int]:
+    """The usage of a resource by pod, in thousandths. Pods without a sample are omitted."""
+    usage: dict[str, int] = {}
     for sample in samples:
         used = [
             item["usage"][resource]
@@ -42,20 +43,20 @@ def usage_of(samples: list[Object], resource: str, container: str | None) -> dic
             if container in (None, item["name"]) and resource in item["usage"]
         ]
         if used:
-            found[sample["metadata"]["name"]] = sum(milli(value) for value in used)
-    return found
+            usage[sample["metadata"]["name"]] = sum(milli(value) for value in used)
+    return usage
 
 
 def propose(
     resource: str,
     container: str | None,
-    target: Object,
+    target: MetricTarget,
     current: int,
-    pods: list[Object],
+    pods: list[Pod],
     used: Mapping[str, int],
     tolerances: tuple[float, float] = (TOLERANCE, TOLERANCE),
 ) -> Proposal:
-    """What one resource metric asks for; `tolerances` are those of fewer and of more. Raises `MetricError`."""
+    """The proposal for one resource metric. `tolerances` apply to scaling down and up. Raises `MetricError`."""
     alive = [pod for pod in pods if not is_terminating(pod) and phase_of(pod) != "Failed"]
     if not alive:
         raise MetricError("no pods returned by selector while calculating replica count")
@@ -74,8 +75,8 @@ def propose(
 
     def ratio(values: Mapping[str, int]) -> float:
         if by_share:
-            asked = sum(requests[name] for name in values)
-            return 100 * sum(values.values()) / asked / float(target["averageUtilization"])
+            requested = sum(requests[name] for name in values)
+            return 100 * sum(values.values()) / requested / float(target["averageUtilization"])
         return sum(values.values()) / len(values) / milli(target["averageValue"])
 
     first = ratio(measured)
@@ -90,7 +91,7 @@ def propose(
 
     if not missing and not (unready and first > 1):
         return outcome(current if is_near(first, tolerances) else math.ceil(round(first * len(measured), 6)))
-    # Those of which nothing is known are taken to speak against a change.
+    # Pods without a sample are assumed to have the usage that argues against a change.
     assumed = dict(measured)
     for name in missing:
         full = requests[name] if by_share else milli(target["averageValue"])
@@ -107,12 +108,12 @@ def propose(
 
 
 def is_near(ratio: float, tolerances: tuple[float, float]) -> bool:
-    """Whether a change would be too small."""
+    """Whether the ratio is within the tolerances, so that the size stays."""
     down, up = tolerances
     return 1 - down <= ratio <= 1 + up
 
 
-def _request(pod: Object, resource: str, container: str | None) -> int:
+def _request(pod: Pod, resource: str, container: str | None) -> int:
     total = 0
     for item in pod["spec"]["containers"]:
         if container not in (None, item["name"]):
@@ -125,17 +126,17 @@ def _request(pod: Object, resource: str, container: str | None) -> int:
     return total
 
 
-def _is_unready(pod: Object, resource: str) -> bool:
-    """Whether what a pod uses says nothing yet."""
+def _is_unready(pod: Pod, resource: str) -> bool:
+    """Whether the usage of a pod is not meaningful yet."""
     if phase_of(pod) == "Pending":
         return True
     if resource != "cpu":
         return False
     ready, started = condition_of(pod, "Ready"), (pod.get("status") or {}).get("startTime")
-    if not ready or not started:
+    if ready is None or not started:
         return True
     began = clock.parse(started)
     if began + _STARTING > clock.now():
-        return bool(ready["status"] == "False")
+        return ready["status"] == "False"
     changed = ready.get("lastTransitionTime")
     return bool(ready["status"] == "False" and changed and began + _READY_DELAY > clock.parse(changed))

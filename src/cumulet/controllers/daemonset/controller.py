@@ -1,4 +1,4 @@
-"""Makes and deletes the pods of daemon sets as nodes come and go, and rolls them to a new template."""
+"""Creates and deletes the pods of daemon sets as nodes come and go, and updates them to a new template."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import math
 
 from cumulet.common.kubernetes import KubernetesError, WorkQueue
 from cumulet.common.kubernetes.client import DAEMONSETS, NODES
-from cumulet.controllers.controller import Context, Key, Object, key_of
+from cumulet.common.kubernetes.objects import DaemonSet, DaemonSetStatus, Node, Pod, RollingUpdateDaemonSet
+from cumulet.controllers.controller import Context, Key, key_of
 from cumulet.controllers.daemonset.placing import judge, make_pod, node_of
 from cumulet.controllers.owned import selector_of
 from cumulet.controllers.pods import OwnedPods, available_in, in_batches, is_ready, is_terminating, phase_of
@@ -16,12 +17,12 @@ from cumulet.controllers.revisions import HASH_LABEL, Revisions
 _COMPONENT = "daemonset-controller"
 _GENERATION_LABEL = "pod-template-generation"
 _GENERATION = "deprecated.daemonset.template.generation"
-#: Seconds after which a pod that failed is made anew: the first time, and at most.
+#: The seconds before a failed pod is replaced: the first time, and at most.
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 900.0
 
 
 class DaemonSetController:
-    """See the module."""
+    """The controller of daemon sets."""
 
     def __init__(self, context: Context) -> None:
         self.queue: WorkQueue[Key] = WorkQueue()
@@ -31,20 +32,20 @@ class DaemonSetController:
         self._nodes = context.informer(NODES)
         self._pods = OwnedPods(context, DAEMONSETS, _COMPONENT)
         self._revisions = Revisions(context, DAEMONSETS)
-        # By set and node: how often a pod failed there, and when the next may be made.
+        # By set and node: the number of failures of pods there, and the earliest time of the next pod.
         self._failures: dict[tuple[str, str], tuple[int, float]] = {}
         self._sets.add_handler(self._set_changed)
         self._nodes.add_handler(self._node_changed)
-        self._pods.notify(self.queue)
-        self._revisions.owned.notify(self.queue)
+        self._pods.notify(self.queue, selector_of)
+        self._revisions.owned.notify(self.queue, selector_of)
 
-    def _set_changed(self, change: str, obj: Object, old: Object | None) -> None:
+    def _set_changed(self, change: str, daemonset: DaemonSet, old: DaemonSet | None) -> None:
         if change == "DELETED":
-            uid = obj["metadata"]["uid"]
+            uid = daemonset["metadata"]["uid"]
             self._failures = {key: value for key, value in self._failures.items() if key[0] != uid}
-        self.queue.add(key_of(obj))
+        self.queue.add(key_of(daemonset))
 
-    def _node_changed(self, change: str, node: Object, old: Object | None) -> None:
+    def _node_changed(self, change: str, node: Node, old: Node | None) -> None:
         if change == "MODIFIED" and old is not None and old is not node:
             if _matters(old) == _matters(node):
                 return
@@ -56,7 +57,7 @@ class DaemonSetController:
             self.queue.add(key_of(item))
 
     async def reconcile(self, key: Key) -> None:
-        """Place what is missing, take away what is too much or out of date."""
+        """Create missing pods, and delete surplus and outdated ones."""
         daemonset = self._sets.get(key[1], key[0])
         if daemonset is None:
             return
@@ -84,18 +85,18 @@ class DaemonSetController:
             for item in revisions
             if (item["metadata"].get("labels") or {}).get(HASH_LABEL) in hashes
         }
-        await self._revisions.forget_old(daemonset, revisions, used)
+        await self._revisions.delete_old(daemonset, revisions, used)
 
-    def _by_node(self, daemonset: Object) -> dict[str, list[Object]]:
-        found: dict[str, list[Object]] = {}
+    def _by_node(self, daemonset: DaemonSet) -> dict[str, list[Pod]]:
+        by_node: dict[str, list[Pod]] = {}
         for pod in self._pods.of(daemonset):
-            found.setdefault(node_of(pod), []).append(pod)
-        return found
+            by_node.setdefault(node_of(pod), []).append(pod)
+        return by_node
 
-    async def _place(self, daemonset: Object, label: str) -> None:
+    async def _place(self, daemonset: DaemonSet, label: str) -> None:
         by_node = self._by_node(daemonset)
-        wanted: list[str] = []
-        going: list[Object] = []
+        missing: list[str] = []
+        going: list[Pod] = []
         for node in self._nodes:
             name = node["metadata"]["name"]
             should_run, may_stay = judge(daemonset, node)
@@ -109,8 +110,10 @@ class DaemonSetController:
                     continue
                 if phase_of(pod) == "Failed":
                     if self._may_replace(daemonset, name):
-                        what = f"Found failed daemon pod {'/'.join(key_of(pod))} on node {name}, will try to kill it"
-                        self._events.event(daemonset, "Warning", "FailedDaemonPod", what)
+                        message = (
+                            f"Found failed daemon pod {'/'.join(key_of(pod))} on node {name}, will try to kill it"
+                        )
+                        self._events.event(daemonset, "Warning", "FailedDaemonPod", message)
                         going.append(pod)
                     else:
                         alive.append(pod)
@@ -118,17 +121,17 @@ class DaemonSetController:
                     alive.append(pod)
             if should_run and not alive:
                 if not any(is_terminating(pod) for pod in pods):
-                    wanted.append(name)
+                    missing.append(name)
             elif len(alive) > (1 + bool(_surge(daemonset, len(self._nodes.items)))):
                 alive.sort(key=lambda pod: (not is_ready(pod), pod["metadata"].get("creationTimestamp", "")))
                 going += alive[1:]
-        # Their nodes are gone: nobody else will delete those that never got there.
+        # Pods whose node is gone before they were bound have no other controller to delete them.
         going += [pod for pods in by_node.values() for pod in pods if not pod["spec"].get("nodeName")]
         await asyncio.gather(*(self._pods.delete(daemonset, pod) for pod in going if not is_terminating(pod)))
-        await self._create(daemonset, wanted, label)
+        await self._create(daemonset, missing, label)
 
-    def _may_replace(self, daemonset: Object, node: str) -> bool:
-        """Whether the back-off of a node where pods fail is over; if not, it is looked at again then."""
+    def _may_replace(self, daemonset: DaemonSet, node: str) -> bool:
+        """Whether the back-off of a node with failing pods is over. If not, queues the set again for its end."""
         key = daemonset["metadata"]["uid"], node
         failures, until = self._failures.get(key, (0, 0.0))
         now = asyncio.get_running_loop().time()
@@ -138,7 +141,7 @@ class DaemonSetController:
         self._failures[key] = failures + 1, now + min(_FIRST_WAIT * 2.0 ** min(failures, 30), _LONGEST_WAIT)
         return True
 
-    async def _create(self, daemonset: Object, nodes: list[str], label: str) -> None:
+    async def _create(self, daemonset: DaemonSet, nodes: list[str], label: str) -> None:
         labels = {HASH_LABEL: label}
         if generation := (daemonset["metadata"].get("annotations") or {}).get(_GENERATION):
             labels[_GENERATION_LABEL] = generation
@@ -146,15 +149,15 @@ class DaemonSetController:
             len(nodes), lambda number: self._pods.create(daemonset, make_pod(daemonset, nodes[number], labels))
         )
 
-    async def _roll(self, daemonset: Object, label: str) -> None:
-        """Replace pods of older templates, as many at a time as may be out of service, or as may be more."""
+    async def _roll(self, daemonset: DaemonSet, label: str) -> None:
+        """Replace pods of older templates, within `maxUnavailable` or `maxSurge`."""
         by_node = {
             name: [pod for pod in pods if not is_terminating(pod)] for name, pods in self._by_node(daemonset).items()
         }
         nodes = [node["metadata"]["name"] for node in self._nodes if judge(daemonset, node)[0]]
         surge = _surge(daemonset, len(nodes))
-        old_pods: list[Object] = []
-        more: list[str] = []
+        old_pods: list[Pod] = []
+        outdated: list[str] = []
         unavailable = surging = 0
         for name in nodes:
             new, old = None, None
@@ -163,104 +166,105 @@ class DaemonSetController:
                     new = pod
                 else:
                     old = pod
-            well = {id(pod) for pod in (new, old) if pod is not None and self._available(daemonset, pod)}
+            available = {id(pod) for pod in (new, old) if pod is not None and self._available(daemonset, pod)}
             if surge:
                 if old is not None and new is not None:
                     surging += 1
-                    if id(new) in well:
+                    if id(new) in available:
                         old_pods.append(old)
                 elif old is not None:
-                    more.append(name)
+                    outdated.append(name)
             else:
-                if not well:
+                if not available:
                     unavailable += 1
                     if old is not None and new is None:
-                        old_pods.append(old)  # it serves nobody: it can go at once
+                        old_pods.append(old)  # it is unavailable and can be deleted at once
                 elif old is not None and new is None:
-                    more.append(name)
+                    outdated.append(name)
         if surge:
             await asyncio.gather(*(self._pods.delete(daemonset, pod) for pod in old_pods))
-            await self._create(daemonset, more[: max(surge - surging, 0)], label)
+            await self._create(daemonset, outdated[: max(surge - surging, 0)], label)
             return
         room = max(_unavailable(daemonset, len(nodes)) - unavailable, 0)
-        healthy = [pod for name in more for pod in by_node[name] if _label(pod) != label]
+        healthy = [pod for name in outdated for pod in by_node[name] if _label(pod) != label]
         await asyncio.gather(*(self._pods.delete(daemonset, pod) for pod in [*old_pods, *healthy[:room]]))
 
-    def _available(self, daemonset: Object, pod: Object) -> bool:
+    def _available(self, daemonset: DaemonSet, pod: Pod) -> bool:
         wait = available_in(pod, daemonset["spec"].get("minReadySeconds", 0))
         if wait:
             self.queue.add_after(key_of(daemonset), wait)
         return wait == 0
 
-    async def _write_status(self, daemonset: Object, label: str, collisions: int) -> None:
+    async def _write_status(self, daemonset: DaemonSet, label: str, collisions: int) -> None:
         by_node = self._by_node(daemonset)
-        counts = dict.fromkeys(("current", "desired", "misscheduled", "ready", "available", "updated"), 0)
+        current = desired = misscheduled = ready = available = updated = 0
         for node in self._nodes:
             pods = [pod for pod in by_node.get(node["metadata"]["name"], ()) if not is_terminating(pod)]
             if not judge(daemonset, node)[0]:
-                counts["misscheduled"] += bool(pods)
+                misscheduled += bool(pods)
                 continue
-            counts["desired"] += 1
+            desired += 1
             if not pods:
                 continue
-            counts["current"] += 1
+            current += 1
             oldest = min(pods, key=_age)
-            counts["ready"] += is_ready(oldest)
-            counts["available"] += is_ready(oldest) and self._available(daemonset, oldest)
-            counts["updated"] += _label(oldest) == label
+            ready += is_ready(oldest)
+            available += is_ready(oldest) and self._available(daemonset, oldest)
+            updated += _label(oldest) == label
         old = daemonset.get("status") or {}
-        optional = {
-            "updatedNumberScheduled": counts["updated"],
-            "numberAvailable": counts["available"],
-            "numberUnavailable": counts["desired"] - counts["available"],
-            "collisionCount": collisions,
-        }
-        status: Object = {
-            "currentNumberScheduled": counts["current"],
-            "numberMisscheduled": counts["misscheduled"],
-            "desiredNumberScheduled": counts["desired"],
-            "numberReady": counts["ready"],
+        status: DaemonSetStatus = {
+            "currentNumberScheduled": current,
+            "numberMisscheduled": misscheduled,
+            "desiredNumberScheduled": desired,
+            "numberReady": ready,
             "observedGeneration": daemonset["metadata"].get("generation", 0),
-            **{name: value for name, value in optional.items() if value},
         }
+        if updated:
+            status["updatedNumberScheduled"] = updated
+        if available:
+            status["numberAvailable"] = available
+        if desired != available:
+            status["numberUnavailable"] = desired - available
+        if collisions:
+            status["collisionCount"] = collisions
         if "conditions" in old:
             status["conditions"] = old["conditions"]
         if status == old:
             return
         try:
-            await self._client.update(DAEMONSETS, {**daemonset, "status": status}, "status")
+            await self._client.update_status(DAEMONSETS, daemonset, status)
         except KubernetesError as error:
             if error.code not in (404, 409):
                 raise
 
 
-def _age(pod: Object) -> tuple[bool, str, str]:
-    """The first is the one that counts on its node (`podByCreationTimestampAndPhase`)."""
+def _age(pod: Pod) -> tuple[bool, str, str]:
+    """The sort key of pods on one node, of which the first counts (`podByCreationTimestampAndPhase`)."""
     metadata = pod["metadata"]
     return not pod["spec"].get("nodeName"), metadata.get("creationTimestamp", ""), metadata["name"]
 
 
-def _label(pod: Object) -> str:
-    found: str = (pod["metadata"].get("labels") or {}).get(HASH_LABEL, "")
-    return found
+def _label(pod: Pod) -> str:
+    return (pod["metadata"].get("labels") or {}).get(HASH_LABEL, "")
 
 
-def _matters(node: Object) -> tuple[object, object]:
+def _matters(node: Node) -> tuple[object, object]:
     return node["metadata"].get("labels"), (node.get("spec") or {}).get("taints")
 
 
-def _share(daemonset: Object, name: str, default: int, nodes: int) -> int:
-    value = ((daemonset["spec"].get("updateStrategy") or {}).get("rollingUpdate") or {}).get(name, default)
-    if isinstance(value, str):
-        return math.ceil(int(value.rstrip("%")) * nodes / 100)
-    return int(value)
+def _rolling(daemonset: DaemonSet) -> RollingUpdateDaemonSet:
+    return (daemonset["spec"].get("updateStrategy") or {}).get("rollingUpdate") or {}
 
 
-def _surge(daemonset: Object, nodes: int) -> int:
-    return _share(daemonset, "maxSurge", 0, nodes)
+def _share(value: int | str, nodes: int) -> int:
+    return math.ceil(int(value.rstrip("%")) * nodes / 100) if isinstance(value, str) else value
 
 
-def _unavailable(daemonset: Object, nodes: int) -> int:
-    # Neither more nor fewer would never end: then one may be missing.
-    found = _share(daemonset, "maxUnavailable", 1, nodes)
-    return found if found or _surge(daemonset, nodes) else 1
+def _surge(daemonset: DaemonSet, nodes: int) -> int:
+    return _share(_rolling(daemonset).get("maxSurge", 0), nodes)
+
+
+def _unavailable(daemonset: DaemonSet, nodes: int) -> int:
+    # If both are 0 the update cannot proceed, so one pod can be unavailable.
+    share = _share(_rolling(daemonset).get("maxUnavailable", 1), nodes)
+    return share if share or _surge(daemonset, nodes) else 1

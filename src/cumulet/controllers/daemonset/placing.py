@@ -1,30 +1,42 @@
-"""Which nodes a daemon set wants a pod on, and what binds a pod to its node."""
+"""The nodes on which a daemon set runs pods, and the affinity of a pod to its node."""
 
 from __future__ import annotations
 
+from typing import Final
+
+from cumulet.common.kubernetes.objects import (
+    Affinity,
+    DaemonSet,
+    Node,
+    NodeAffinity,
+    NodeSelector,
+    NodeSelectorRequirement,
+    Pod,
+    PodTemplateSpec,
+    Toleration,
+)
 from cumulet.common.kubernetes.selection import selects_node, untolerated
-from cumulet.controllers.controller import Object
 from cumulet.controllers.pods import from_template
 
 _NODE = "node.kubernetes.io/"
-_REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+_REQUIRED: Final = "requiredDuringSchedulingIgnoredDuringExecution"
 
 
-def tolerations_of(template: Object) -> list[Object]:
-    """Those of the template and those of every daemon (`util.AddOrUpdateDaemonPodTolerations`)."""
+def tolerations_of(template: PodTemplateSpec) -> list[Toleration]:
+    """The tolerations of the template and of every daemon (`util.AddOrUpdateDaemonPodTolerations`)."""
     spec = template["spec"]
     always = [("not-ready", "NoExecute"), ("unreachable", "NoExecute")]
-    always += [(f"{what}-pressure", "NoSchedule") for what in ("disk", "memory", "pid")]
+    always += [(f"{resource}-pressure", "NoSchedule") for resource in ("disk", "memory", "pid")]
     always.append(("unschedulable", "NoSchedule"))
     if spec.get("hostNetwork"):
         always.append(("network-unavailable", "NoSchedule"))
-    added = [{"key": _NODE + key, "operator": "Exists", "effect": effect} for key, effect in always]
+    added: list[Toleration] = [{"key": _NODE + key, "operator": "Exists", "effect": effect} for key, effect in always]
     own = [item for item in spec.get("tolerations") or () if item not in added]
     return own + added
 
 
-def judge(daemonset: Object, node: Object) -> tuple[bool, bool]:
-    """Whether a pod should be made on a node, and whether one that is there may stay."""
+def judge(daemonset: DaemonSet, node: Node) -> tuple[bool, bool]:
+    """Whether a node should run a pod, and whether an existing pod can stay."""
     template = daemonset["spec"]["template"]
     name, labels = node["metadata"]["name"], node["metadata"].get("labels") or {}
     if template["spec"].get("nodeName") not in (None, "", name):
@@ -38,32 +50,31 @@ def judge(daemonset: Object, node: Object) -> tuple[bool, bool]:
     return not untolerated(taints, tolerations, ("NoSchedule",)), True
 
 
-def node_of(pod: Object) -> str:
-    """The node that a pod runs on or is meant for."""
+def node_of(pod: Pod) -> str:
+    """The node on which a pod runs, or for which it was created."""
     spec = pod["spec"]
     if spec.get("nodeName"):
-        name: str = spec["nodeName"]
-        return name
+        return spec["nodeName"]
     required = ((spec.get("affinity") or {}).get("nodeAffinity") or {}).get(_REQUIRED) or {}
     for term in required.get("nodeSelectorTerms") or ():
         for field in term.get("matchFields") or ():
             if field["key"] == "metadata.name" and field["operator"] == "In" and len(field["values"]) == 1:
-                chosen: str = field["values"][0]
-                return chosen
+                return field["values"][0]
     return ""
 
 
-def make_pod(daemonset: Object, node: str, labels: dict[str, str]) -> Object:
-    """A pod for a node; the scheduler places it there and nowhere else."""
+def make_pod(daemonset: DaemonSet, node: str, labels: dict[str, str]) -> Pod:
+    """A pod for a node, with an affinity that allows only this node."""
     template = daemonset["spec"]["template"]
     pod = from_template(template, prefix=f"{daemonset['metadata']['name']}-")
     pod["metadata"]["labels"] = {**pod["metadata"].get("labels", {}), **labels}
-    affinity = dict(template["spec"].get("affinity") or {})
-    fields = [{"key": "metadata.name", "operator": "In", "values": [node]}]
-    chosen = dict(affinity.get("nodeAffinity") or {})
-    terms = (chosen.get(_REQUIRED) or {}).get("nodeSelectorTerms") or [{}]
-    # Each term is another way to be chosen; the node is meant in all of them.
-    chosen[_REQUIRED] = {"nodeSelectorTerms": [{**term, "matchFields": fields} for term in terms]}
-    affinity["nodeAffinity"] = chosen
+    affinity: Affinity = {**(template["spec"].get("affinity") or {})}
+    fields: list[NodeSelectorRequirement] = [{"key": "metadata.name", "operator": "In", "values": [node]}]
+    node_affinity: NodeAffinity = {**(affinity.get("nodeAffinity") or {})}
+    terms = (node_affinity.get(_REQUIRED) or {}).get("nodeSelectorTerms") or [{}]
+    # The terms are alternatives, so each of them must require the node.
+    required: NodeSelector = {"nodeSelectorTerms": [{**term, "matchFields": fields} for term in terms]}
+    node_affinity[_REQUIRED] = required
+    affinity["nodeAffinity"] = node_affinity
     pod["spec"] = {**template["spec"], "affinity": affinity, "tolerations": tolerations_of(template)}
     return pod

@@ -1,4 +1,4 @@
-"""Deployments: from one replica set to the next without being out of service (`pkg/controller/deployment`)."""
+"""Deployments replace one replica set by the next without an outage (`pkg/controller/deployment`)."""
 
 from cumulet.controllers.deployment.controller import DeploymentController
 

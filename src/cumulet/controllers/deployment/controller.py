@@ -1,10 +1,11 @@
-"""Moves the replica sets of deployments; the change that a step makes brings the next step."""
+"""Scales the replica sets of deployments step by step. The change of each step triggers the next one."""
 
 from __future__ import annotations
 
 from cumulet.common.kubernetes import KubernetesError, WorkQueue
 from cumulet.common.kubernetes.client import DEPLOYMENTS, PODS, REPLICASETS
-from cumulet.controllers.controller import Context, Key, Object, controller_of, key_of
+from cumulet.common.kubernetes.objects import Deployment, DeploymentStatus, Object, Pod, ReplicaSet
+from cumulet.controllers.controller import Context, Key, controller_of, key_of
 from cumulet.controllers.deployment import rollout
 from cumulet.controllers.deployment.sets import (
     REVISION,
@@ -24,11 +25,11 @@ from cumulet.controllers.pods import phase_of
 
 
 class CollisionError(Exception):
-    """Another template has the same hash; the count of collisions is raised and the name made anew."""
+    """Another template has the same hash. The next attempt uses a higher collision count, which gives another name."""
 
 
 class DeploymentController:
-    """See the module."""
+    """The controller of deployments."""
 
     def __init__(self, context: Context) -> None:
         self.queue: WorkQueue[Key] = WorkQueue()
@@ -38,11 +39,11 @@ class DeploymentController:
         self._sets = Owned(context, REPLICASETS, DEPLOYMENTS)
         self._pods = context.informer(PODS)
         self._deployments.add_handler(lambda change, obj, old: self.queue.add(key_of(obj)))
-        self._sets.notify(self.queue)
+        self._sets.notify(self.queue, selector_of)
         self._pods.add_handler(self._pod_changed)
 
-    def _pod_changed(self, change: str, pod: Object, old: Object | None) -> None:
-        """One that recreates waits until the last old pod is gone."""
+    def _pod_changed(self, change: str, pod: Pod, old: Pod | None) -> None:
+        """Queue the deployment of a pod that is gone, because the strategy Recreate waits for the last old pod."""
         owner = controller_of(pod)
         if owner is None or owner["kind"] != REPLICASETS.kind or (change != "DELETED" and phase_of(pod) != "Failed"):
             return
@@ -52,7 +53,7 @@ class DeploymentController:
             self.queue.add((pod["metadata"]["namespace"], deployment["name"]))
 
     async def reconcile(self, key: Key) -> None:
-        """One step of the rollout."""
+        """Take one step of the rollout, then write the status."""
         deployment = self._deployments.get(key[1], key[0])
         if deployment is None:
             return
@@ -67,7 +68,7 @@ class DeploymentController:
             return
         failure: KubernetesError | None = None
         try:
-            await self._act(deployment, sets)
+            await self._roll_out(deployment, sets)
         except KubernetesError as error:
             if error.code == 409:
                 raise
@@ -77,11 +78,11 @@ class DeploymentController:
         if failure is not None:
             raise failure
 
-    async def _act(self, deployment: Object, sets: list[Object]) -> None:
+    async def _roll_out(self, deployment: Deployment, sets: list[ReplicaSet]) -> None:
         current = current_of(deployment, sets)
         if deployment["spec"].get("paused"):
             await self._resize(deployment, sets, rollout.rescale(deployment, current, sets))
-            await self._forget_old(deployment, sets)
+            await self._delete_old(deployment, sets)
             return
         if current is None and not is_rolling(deployment) and (any(map(size, sets)) or self._has_pods(sets)):
             await self._resize(deployment, sets, rollout.recreate(deployment, None, sets))
@@ -98,24 +99,26 @@ class DeploymentController:
             await self._resize(deployment, sets, rollout.recreate(deployment, None, others))
         else:
             await self._resize(deployment, sets, rollout.recreate(deployment, current, others))
-        await self._forget_old(deployment, _oldest_first(self._sets.of(deployment)))
+        await self._delete_old(deployment, _oldest_first(self._sets.of(deployment)))
 
-    def _has_pods(self, sets: list[Object]) -> bool:
+    def _has_pods(self, sets: list[ReplicaSet]) -> bool:
         return any(
             phase_of(pod) not in ("Succeeded", "Failed")
             for item in sets
             for pod in self._pods.indexed("controller", item["metadata"]["uid"])
         )
 
-    async def _current(self, deployment: Object, sets: list[Object], current: Object | None) -> Object:
-        """The replica set of the current template with the newest revision, made where there is none."""
+    async def _current(
+        self, deployment: Deployment, sets: list[ReplicaSet], current: ReplicaSet | None
+    ) -> ReplicaSet:
+        """The replica set of the current template with the newest revision, created if there is none."""
         newest = max((revision_of(item) for item in sets if item is not current), default=0)
         revision = max(newest + 1, revision_of(current) if current is not None else 0)
         if current is None:
             current = await self._create(deployment, sets, revision)
         else:
             annotations = set_annotations(deployment, current, revision)
-            # The size that a set was made for stays until it is sized anew.
+            # The annotations of the size stay until the set is resized.
             for name in size_annotations(deployment):
                 annotations.pop(name)
             patch: Object = {}
@@ -128,17 +131,17 @@ class DeploymentController:
         if annotations_of(deployment).get(REVISION) != str(revision):
             metadata = deployment["metadata"]
             patch = {"metadata": {"annotations": {REVISION: str(revision)}}}
-            # With the status, as upstream does, so that it counts as no change of the deployment.
+            # Patch the status subresource, as upstream does, so that the generation of the deployment stays.
             await self._client.patch(
                 DEPLOYMENTS, metadata["name"], patch, metadata["namespace"], subresource="status"
             )
         return current
 
-    async def _create(self, deployment: Object, sets: list[Object], revision: int) -> Object:
-        wanted = make_set(deployment, sets, revision)
-        name, namespace = wanted["metadata"]["name"], deployment["metadata"]["namespace"]
+    async def _create(self, deployment: Deployment, sets: list[ReplicaSet], revision: int) -> ReplicaSet:
+        desired = make_set(deployment, sets, revision)
+        name, namespace = desired["metadata"]["name"], deployment["metadata"]["namespace"]
         try:
-            made = await self._sets.create(deployment, wanted)
+            made = await self._sets.create(deployment, desired)
         except KubernetesError as error:
             if error.reason != "AlreadyExists":
                 self._events.event(
@@ -152,15 +155,15 @@ class DeploymentController:
             owner = controller_of(made)
             if owner is None or owner["uid"] != deployment["metadata"]["uid"] or not same_template(made, deployment):
                 collisions = (deployment.get("status") or {}).get("collisionCount") or 0
-                status = {**(deployment.get("status") or {}), "collisionCount": collisions + 1}
-                await self._client.update(DEPLOYMENTS, {**deployment, "status": status}, "status")
-                raise CollisionError(f"{namespace}/{name} is of another template") from error
+                status: DeploymentStatus = {**(deployment.get("status") or {}), "collisionCount": collisions + 1}
+                await self._client.update_status(DEPLOYMENTS, deployment, status)
+                raise CollisionError(f"{namespace}/{name} has another template") from error
             return made
         if replicas := size(made):
-            self._tell(deployment, made, 0, replicas)
+            self._report(deployment, made, 0, replicas)
         return made
 
-    async def _resize(self, deployment: Object, sets: list[Object], sizes: rollout.Sizes) -> None:
+    async def _resize(self, deployment: Deployment, sets: list[ReplicaSet], sizes: rollout.Sizes) -> None:
         for item in sets:
             replicas = sizes.get(item["metadata"]["uid"], size(item))
             annotations = size_annotations(deployment)
@@ -170,19 +173,19 @@ class DeploymentController:
             patch: Object = {"metadata": {"annotations": annotations}}
             if replicas != size(item):
                 patch["spec"] = {"replicas": replicas}
-                # Only from the size that was counted with: another may have changed it meanwhile.
+                # Only from this version: another client can have changed the size in the meantime.
                 patch["metadata"]["resourceVersion"] = item["metadata"]["resourceVersion"]
             await self._sets.change(deployment, item, patch)
             if replicas != size(item):
-                self._tell(deployment, item, size(item), replicas)
+                self._report(deployment, item, size(item), replicas)
 
-    def _tell(self, deployment: Object, item: Object, before: int, now: int) -> None:
+    def _report(self, deployment: Deployment, item: ReplicaSet, before: int, now: int) -> None:
         name = item["metadata"]["name"]
         message = f"Scaled {'up' if now > before else 'down'} replica set {name} from {before} to {now}"
         self._events.event(deployment, "Normal", "ScalingReplicaSet", message)
 
-    async def _forget_old(self, deployment: Object, sets: list[Object]) -> None:
-        """Delete the oldest sets that have no pods, beyond `revisionHistoryLimit`."""
+    async def _delete_old(self, deployment: Deployment, sets: list[ReplicaSet]) -> None:
+        """Delete the oldest sets without pods beyond `revisionHistoryLimit`."""
         limit = deployment["spec"].get("revisionHistoryLimit", 10)
         old = [
             item
@@ -192,15 +195,15 @@ class DeploymentController:
         surplus = len(old) - limit
         for item in sorted(old, key=revision_of)[: max(surplus, 0)]:
             status = item.get("status") or {}
-            seen = status.get("observedGeneration", 0) >= item["metadata"].get("generation", 1)
-            if not size(item) and not status.get("replicas") and seen:
+            observed = status.get("observedGeneration", 0) >= item["metadata"].get("generation", 1)
+            if not size(item) and not status.get("replicas") and observed:
                 await self._sets.delete(deployment, item)
 
     async def _write_status(
         self,
-        deployment: Object,
-        sets: list[Object],
-        current: Object | None,
+        deployment: Deployment,
+        sets: list[ReplicaSet],
+        current: ReplicaSet | None,
         failure: KubernetesError | None = None,
     ) -> None:
         status = make_status(deployment, sets, current, failure)
@@ -210,11 +213,11 @@ class DeploymentController:
         if status == deployment.get("status"):
             return
         try:
-            await self._client.update(DEPLOYMENTS, {**deployment, "status": status}, "status")
+            await self._client.update_status(DEPLOYMENTS, deployment, status)
         except KubernetesError as error:
             if error.code not in (404, 409):
                 raise
 
 
-def _oldest_first(sets: list[Object]) -> list[Object]:
+def _oldest_first(sets: list[ReplicaSet]) -> list[ReplicaSet]:
     return sorted(sets, key=lambda item: (item["metadata"]["creationTimestamp"], item["metadata"]["name"]))

@@ -1,9 +1,9 @@
-"""How many pods each replica set of a deployment should have now: pure arithmetic over what is there."""
+"""Calculates the next size of each replica set of a deployment, from the current sizes alone."""
 
 from __future__ import annotations
 
 from cumulet.common.ascii import is_digits
-from cumulet.controllers.controller import Object
+from cumulet.common.kubernetes.objects import Deployment, ReplicaSet
 from cumulet.controllers.deployment.sets import (
     DESIRED,
     MAXIMUM,
@@ -16,12 +16,12 @@ from cumulet.controllers.deployment.sets import (
     total,
 )
 
-#: Replica sets by uid and how many pods each should have.
+#: The desired number of pods by the UIDs of replica sets.
 Sizes = dict[str, int]
 
 
-def was_rescaled(deployment: Object, sets: list[Object]) -> bool:
-    """Whether the deployment's size changed since its sets were sized (`isScalingEvent`)."""
+def was_rescaled(deployment: Deployment, sets: list[ReplicaSet]) -> bool:
+    """Whether the size of the deployment changed since its sets were sized (`isScalingEvent`)."""
     return any(
         annotations_of(item).get(DESIRED) not in (None, str(deployment["spec"]["replicas"]))
         for item in sets
@@ -29,8 +29,8 @@ def was_rescaled(deployment: Object, sets: list[Object]) -> bool:
     )
 
 
-def recreate(deployment: Object, current: Object | None, others: list[Object]) -> Sizes:
-    """The old ones go first; the caller sees that none of their pods is left before the new ones come."""
+def recreate(deployment: Deployment, current: ReplicaSet | None, others: list[ReplicaSet]) -> Sizes:
+    """Scale the old sets to zero first. The caller passes `current` once none of the old pods is left."""
     sizes = {_uid(item): 0 for item in others}
     gone = not any(size(item) or (item.get("status") or {}).get("replicas") for item in others)
     if current is not None and gone:
@@ -38,8 +38,8 @@ def recreate(deployment: Object, current: Object | None, others: list[Object]) -
     return sizes
 
 
-def roll(deployment: Object, current: Object, others: list[Object]) -> Sizes:
-    """Grow the new one within the surge; where it cannot grow, shrink the old within what may be unavailable."""
+def roll(deployment: Deployment, current: ReplicaSet, others: list[ReplicaSet]) -> Sizes:
+    """Scale the new set up within `maxSurge`, or else the old sets down within `maxUnavailable`."""
     wanted = deployment["spec"]["replicas"]
     surge, unavailable = bounds(deployment)
     mine = size(current)
@@ -51,13 +51,13 @@ def roll(deployment: Object, current: Object, others: list[Object]) -> Sizes:
     return _shrink(deployment, current, others, wanted - unavailable)
 
 
-def _shrink(deployment: Object, current: Object, others: list[Object], least: int) -> Sizes:
+def _shrink(deployment: Deployment, current: ReplicaSet, others: list[ReplicaSet], least: int) -> Sizes:
     lacking = size(current) - available(current)
     spare = total([current, *others]) - least - max(lacking, 0)
     if spare <= 0:
         return {}
     sizes: Sizes = {}
-    # Those that do not serve are missed by nobody: they go first, the oldest sets' before others.
+    # Remove unavailable pods first, beginning with the oldest sets.
     for item in others:
         step = min(spare, max(size(item) - available(item), 0))
         if step:
@@ -73,8 +73,8 @@ def _shrink(deployment: Object, current: Object, others: list[Object], least: in
     return sizes
 
 
-def rescale(deployment: Object, current: Object | None, sets: list[Object]) -> Sizes:
-    """A new size while several sets have pods, or while paused: each gets its share (`deploymentutil.GetReplicaSetProportion`)."""
+def rescale(deployment: Deployment, current: ReplicaSet | None, sets: list[ReplicaSet]) -> Sizes:
+    """Distribute a new size over several sets in proportion (`deploymentutil.GetReplicaSetProportion`)."""
     wanted = deployment["spec"]["replicas"]
     active = [item for item in sets if size(item) > 0]
     latest = current if current is not None and current in sets else (sets[-1] if sets else None)
@@ -87,7 +87,7 @@ def rescale(deployment: Object, current: Object | None, sets: list[Object]) -> S
         return {}
     allowed = wanted + bounds(deployment)[0] if wanted else 0
     left = to_add = allowed - total(active)
-    # Larger ones first; of equals, the newer where there is to add, the older where there is to take.
+    # Larger sets first. Of equal sets, the newer one first to scale up, and the older one first to scale down.
     ordered = list(reversed(active)) if to_add > 0 else list(active)
     ordered.sort(key=size, reverse=True)
     sizes: Sizes = {}
@@ -101,7 +101,7 @@ def rescale(deployment: Object, current: Object | None, sets: list[Object]) -> S
     return sizes
 
 
-def _proportion(item: Object, deployment: Object, to_add: int, left: int) -> int:
+def _proportion(item: ReplicaSet, deployment: Deployment, to_add: int, left: int) -> int:
     if not size(item) or not left:
         return 0
     before = annotations_of(item).get(MAXIMUM, "")
@@ -111,6 +111,5 @@ def _proportion(item: Object, deployment: Object, to_add: int, left: int) -> int
     return min(share, left) if to_add > 0 else max(share, left)
 
 
-def _uid(item: Object) -> str:
-    uid: str = item["metadata"]["uid"]
-    return uid
+def _uid(item: ReplicaSet) -> str:
+    return item["metadata"]["uid"]

@@ -1,14 +1,12 @@
-"""The replica sets of a deployment: which is the current one, of which revision, how many pods each should have."""
+"""The replica sets of a deployment: their templates, revisions, annotations and sizes."""
 
 from __future__ import annotations
 
+import copy
 import math
-from typing import Any
-
-import msgspec
 
 from cumulet.common.ascii import is_digits
-from cumulet.controllers.controller import Object
+from cumulet.common.kubernetes.objects import Deployment, Object, PartialObjectMetadata, PodTemplateSpec, ReplicaSet
 from cumulet.controllers.hashing import name_of
 
 HASH_LABEL = "pod-template-hash"
@@ -26,58 +24,57 @@ _NOT_COPIED = (
 )
 
 
-def same_template(replica_set: Object, deployment: Object) -> bool:
-    """Whether a replica set is of the deployment's template, whatever its hash label."""
+def same_template(replica_set: ReplicaSet, deployment: Deployment) -> bool:
+    """Whether a replica set has the template of the deployment, apart from the hash label."""
     return _plain(replica_set["spec"]["template"]) == _plain(deployment["spec"]["template"])
 
 
-def _plain(template: Object) -> Object:
-    metadata = dict(template.get("metadata") or {})
+def _plain(template: PodTemplateSpec) -> Object:
+    """A template without empty metadata and the hash label, to compare."""
+    metadata: Object = {**(template.get("metadata") or {})}
     labels = {name: value for name, value in (metadata.pop("labels", None) or {}).items() if name != HASH_LABEL}
     metadata.pop("creationTimestamp", None)
     return {**template, "metadata": {**{key: value for key, value in metadata.items() if value}, "labels": labels}}
 
 
-def current_of(deployment: Object, sets: list[Object]) -> Object | None:
-    """The replica set of the deployment's template, the oldest where there are several."""
+def current_of(deployment: Deployment, sets: list[ReplicaSet]) -> ReplicaSet | None:
+    """The replica set with the template of the deployment, the oldest of several."""
     return next((item for item in sets if same_template(item, deployment)), None)
 
 
-def size(replica_set: Object) -> int:
+def size(replica_set: ReplicaSet) -> int:
     """`spec.replicas`."""
-    found: int = replica_set["spec"].get("replicas", 1)
-    return found
+    return replica_set["spec"].get("replicas", 1)
 
 
-def available(replica_set: Object) -> int:
+def available(replica_set: ReplicaSet) -> int:
     """`status.availableReplicas`."""
-    found: int = (replica_set.get("status") or {}).get("availableReplicas", 0)
-    return found
+    return (replica_set.get("status") or {}).get("availableReplicas", 0)
 
 
-def total(sets: list[Object]) -> int:
-    """All that they should have."""
+def total(sets: list[ReplicaSet]) -> int:
+    """The sum of the sizes."""
     return sum(size(item) for item in sets)
 
 
-def annotations_of(obj: Object) -> dict[str, str]:
-    """The annotations."""
+def annotations_of(obj: PartialObjectMetadata) -> dict[str, str]:
+    """`metadata.annotations`."""
     return obj["metadata"].get("annotations") or {}
 
 
-def revision_of(obj: Object) -> int:
+def revision_of(obj: PartialObjectMetadata) -> int:
     """The revision of a replica set or deployment."""
     text = annotations_of(obj).get(REVISION, "0")
     return int(text) if is_digits(text) else 0
 
 
-def is_rolling(deployment: Object) -> bool:
-    """Its strategy is RollingUpdate."""
-    return bool(deployment["spec"]["strategy"].get("type", "RollingUpdate") == "RollingUpdate")
+def is_rolling(deployment: Deployment) -> bool:
+    """Whether the strategy is RollingUpdate."""
+    return deployment["spec"]["strategy"].get("type", "RollingUpdate") == "RollingUpdate"
 
 
-def bounds(deployment: Object) -> tuple[int, int]:
-    """How many more and how many fewer than wanted there may be (`deploymentutil.ResolveFenceposts`)."""
+def bounds(deployment: Deployment) -> tuple[int, int]:
+    """`maxSurge` and `maxUnavailable` in pods (`deploymentutil.ResolveFenceposts`)."""
     if not is_rolling(deployment):
         return 0, 0
     wanted = deployment["spec"]["replicas"]
@@ -96,32 +93,32 @@ def _share(value: int | str, of: int, *, up: bool) -> int:
     return math.ceil(part) if up else math.floor(part)
 
 
-def size_annotations(deployment: Object) -> dict[str, str]:
-    """By which a later look knows for which size of the deployment a set was sized."""
+def size_annotations(deployment: Deployment) -> dict[str, str]:
+    """The annotations that record the size of the deployment for which a set was sized."""
     wanted = deployment["spec"]["replicas"]
     return {DESIRED: str(wanted), MAXIMUM: str(wanted + bounds(deployment)[0])}
 
 
-def set_annotations(deployment: Object, current: Object | None, revision: int) -> dict[str, str]:
-    """The annotations of the current set: the deployment's, its size and its revision, with those it had before."""
-    found = {name: value for name, value in annotations_of(deployment).items() if name not in _NOT_COPIED}
-    found |= size_annotations(deployment) | {REVISION: str(revision)}
+def set_annotations(deployment: Deployment, current: ReplicaSet | None, revision: int) -> dict[str, str]:
+    """The annotations of the current set: those of the deployment, its size, and its revisions up to now."""
+    annotations = {name: value for name, value in annotations_of(deployment).items() if name not in _NOT_COPIED}
+    annotations |= size_annotations(deployment) | {REVISION: str(revision)}
     if current is not None and 0 < revision_of(current) < revision:
         before = annotations_of(current).get(HISTORY)
-        found[HISTORY] = f"{before},{revision_of(current)}" if before else str(revision_of(current))
-    return found
+        annotations[HISTORY] = f"{before},{revision_of(current)}" if before else str(revision_of(current))
+    return annotations
 
 
-def make_set(deployment: Object, sets: list[Object], revision: int) -> Object:
-    """The replica set of the current template, as large as may be added to the others."""
+def make_set(deployment: Deployment, sets: list[ReplicaSet], revision: int) -> ReplicaSet:
+    """The new replica set for the current template, with the size that `maxSurge` allows beside the others."""
     metadata, spec = deployment["metadata"], deployment["spec"]
     label = template_hash(spec["template"], (deployment.get("status") or {}).get("collisionCount") or 0)
-    template = _copy(spec["template"])
+    template = copy.deepcopy(spec["template"])
     labels = template.setdefault("metadata", {}).setdefault("labels", {})
     labels[HASH_LABEL] = label
-    selector = _copy(spec["selector"])
+    selector = copy.deepcopy(spec["selector"])
     selector.setdefault("matchLabels", {})[HASH_LABEL] = label
-    wanted: Object = {
+    replica_set: ReplicaSet = {
         "metadata": {
             "name": f"{metadata['name']}-{label}",
             "labels": labels,
@@ -130,22 +127,18 @@ def make_set(deployment: Object, sets: list[Object], revision: int) -> Object:
         "spec": {"replicas": first_size(deployment, sets), "selector": selector, "template": template},
     }
     if spec.get("minReadySeconds"):
-        wanted["spec"]["minReadySeconds"] = spec["minReadySeconds"]
-    return wanted
+        replica_set["spec"]["minReadySeconds"] = spec["minReadySeconds"]
+    return replica_set
 
 
-def first_size(deployment: Object, sets: list[Object]) -> int:
-    """How many pods a new set gets at once."""
-    wanted: int = deployment["spec"]["replicas"]
+def first_size(deployment: Deployment, sets: list[ReplicaSet]) -> int:
+    """The initial size of a new set."""
+    wanted = deployment["spec"]["replicas"]
     if is_rolling(deployment):
         return min(wanted, max(0, wanted + bounds(deployment)[0] - total(sets)))
-    return wanted  # the pods of the others are gone before one that recreates has its new set made
+    return wanted  # with the strategy Recreate, the new set is created after the old pods are gone
 
 
-def template_hash(template: Object, collisions: int = 0) -> str:
-    """The name of a template."""
+def template_hash(template: PodTemplateSpec, collisions: int = 0) -> str:
+    """The hash of a template, for names and labels."""
     return name_of(template, collisions)
-
-
-def _copy(value: Any) -> Any:
-    return msgspec.json.decode(msgspec.json.encode(value))

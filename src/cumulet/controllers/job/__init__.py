@@ -1,4 +1,4 @@
-"""Jobs: pods that are run until enough of them have succeeded (`pkg/controller/job`)."""
+"""Jobs run pods until enough of them have succeeded (`pkg/controller/job`)."""
 
 from cumulet.controllers.job.controller import JobController
 from cumulet.controllers.job.expiry import ExpiryController

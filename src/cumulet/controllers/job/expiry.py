@@ -5,12 +5,13 @@ from __future__ import annotations
 from cumulet.common import clock
 from cumulet.common.kubernetes import KubernetesError, WorkQueue
 from cumulet.common.kubernetes.client import JOBS
-from cumulet.controllers.controller import Context, Key, Object, key_of
-from cumulet.controllers.pods import condition_of
+from cumulet.common.kubernetes.objects import Job
+from cumulet.controllers.conditions import condition_of
+from cumulet.controllers.controller import Context, Key, key_of
 
 
 class ExpiryController:
-    """See the module."""
+    """The controller of the time to live of jobs."""
 
     def __init__(self, context: Context) -> None:
         self.queue: WorkQueue[Key] = WorkQueue()
@@ -18,12 +19,12 @@ class ExpiryController:
         self._jobs = context.informer(JOBS)
         self._jobs.add_handler(self._job_changed)
 
-    def _job_changed(self, change: str, job: Object, old: Object | None) -> None:
+    def _job_changed(self, change: str, job: Job, old: Job | None) -> None:
         if change != "DELETED" and job["spec"].get("ttlSecondsAfterFinished") is not None:
             self.queue.add(key_of(job))
 
     async def reconcile(self, key: Key) -> None:
-        """Delete a job whose time is over, or come back then."""
+        """Delete a job whose time to live is over, or queue it again for that time."""
         job = self._jobs.get(key[1], key[0])
         if job is None or job["metadata"].get("deletionTimestamp"):
             return
@@ -32,7 +33,7 @@ class ExpiryController:
             (
                 condition["lastTransitionTime"]
                 for condition in (condition_of(job, "Complete"), condition_of(job, "Failed"))
-                if condition.get("status") == "True"
+                if condition is not None and condition["status"] == "True"
             ),
             None,
         )

@@ -1,27 +1,27 @@
-"""Completion indexes: sets of numbers as a job's status writes them, `0-2,5`, and the index of a pod."""
+"""Completion indexes: sets of numbers in the notation of the status of jobs, `0-2,5`, and the index of a pod."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from cumulet.common.ascii import is_digits
-from cumulet.controllers.controller import Object
+from cumulet.common.kubernetes.objects import Pod
 
 LABEL = "batch.kubernetes.io/job-completion-index"
 
 
 def parse(text: str | None) -> set[int]:
     """The numbers of `0-2,5`. Raises `ValueError`."""
-    found: set[int] = set()
+    numbers: set[int] = set()
     for part in (text or "").split(","):
         if part:
             first, dash, last = part.partition("-")
-            found.update(range(int(first), int(last if dash else first) + 1))
-    return found
+            numbers.update(range(int(first), int(last if dash else first) + 1))
+    return numbers
 
 
 def render(numbers: Iterable[int]) -> str:
-    """The reverse; three or more in a row are written as a range."""
+    """The notation of a set of numbers. Three or more consecutive numbers form a range."""
     spans: list[list[int]] = []
     for number in sorted(numbers):
         if spans and number == spans[-1][1] + 1:
@@ -34,7 +34,7 @@ def render(numbers: Iterable[int]) -> str:
     return ",".join(texts)
 
 
-def index_of(pod: Object) -> int | None:
-    """The completion index of a pod, where it has one."""
+def index_of(pod: Pod) -> int | None:
+    """The completion index of a pod, if it has one."""
     text = (pod["metadata"].get("annotations") or {}).get(LABEL, "")
     return int(text) if is_digits(text) else None

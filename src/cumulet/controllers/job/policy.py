@@ -1,33 +1,32 @@
-"""What a failed pod means for its job, and when enough has succeeded (`podFailurePolicy`, `successPolicy`)."""
+"""The effect of a failed pod on its job (`podFailurePolicy`), and the criteria of success (`successPolicy`)."""
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from cumulet.controllers.controller import Object
+from cumulet.common.kubernetes.objects import Job, Pod, PodFailurePolicyRule
 from cumulet.controllers.job import indexes
 from cumulet.controllers.pods import phase_of
 
-Action = Literal["Count", "Ignore", "FailIndex", "FailJob"]
-
 
 class Verdict(NamedTuple):
-    """What to do about a failed pod, and for `FailJob` the message of the job's condition."""
+    """The action for a failed pod: `Count`, `Ignore`, `FailIndex` or `FailJob`, with the message for `FailJob`."""
 
-    action: Action
+    action: str
     message: str = ""
 
 
-def judge(job: Object, pod: Object) -> Verdict:
-    """The first rule of the failure policy that matches a failed pod; without one it counts."""
+def judge(job: Job, pod: Pod) -> Verdict:
+    """The verdict of the first matching rule of the failure policy. Without a match, the failure counts."""
     for number, rule in enumerate((job["spec"].get("podFailurePolicy") or {}).get("rules") or ()):
-        what = _matches(rule, pod)
-        if what is not None:
-            return Verdict(rule["action"], f"{what} matching {rule['action']} rule at index {number}")
+        reason = _match(rule, pod)
+        if reason is not None:
+            return Verdict(rule["action"], f"{reason} matching {rule['action']} rule at index {number}")
     return Verdict("Count")
 
 
-def _matches(rule: Object, pod: Object) -> str | None:
+def _match(rule: PodFailurePolicyRule, pod: Pod) -> str | None:
+    """The reason why a rule matches a pod, or `None` if it does not."""
     where = f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
     status = pod.get("status") or {}
     if (codes := rule.get("onExitCodes")) is not None:
@@ -42,19 +41,19 @@ def _matches(rule: Object, pod: Object) -> str | None:
             if (terminated["exitCode"] in codes["values"]) is (codes["operator"] == "In"):
                 return f"Container {container['name']} for pod {where} failed with exit code {terminated['exitCode']}"
         return None
-    for wanted in rule.get("onPodConditions") or ():
+    for pattern in rule.get("onPodConditions") or ():
         for condition in status.get("conditions") or ():
-            if condition["type"] == wanted["type"] and condition["status"] == wanted.get("status", "True"):
+            if condition["type"] == pattern["type"] and condition["status"] == pattern.get("status", "True"):
                 return f"Pod {where} has condition {condition['type']}"
     return None
 
 
-def enough(job: Object, succeeded: set[int]) -> int | None:
-    """The number of the first rule of the success policy that is met, of an indexed job."""
+def enough(job: Job, succeeded: set[int]) -> int | None:
+    """The number of the first rule of the success policy that an indexed job meets."""
     for number, rule in enumerate((job["spec"].get("successPolicy") or {}).get("rules") or ()):
-        wanted = indexes.parse(rule["succeededIndexes"]) if rule.get("succeededIndexes") else None
-        counted = succeeded if wanted is None else succeeded & wanted
-        needed = rule.get("succeededCount", len(wanted or ()))
-        if needed and len(counted) >= needed:
+        allowed = indexes.parse(rule["succeededIndexes"]) if rule.get("succeededIndexes") else None
+        counted = succeeded if allowed is None else succeeded & allowed
+        required = rule.get("succeededCount", len(allowed or ()))
+        if required and len(counted) >= required:
             return number
     return None

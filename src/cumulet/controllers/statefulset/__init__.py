@@ -1,4 +1,4 @@
-"""Stateful sets: pods with names, an order and claims of their own (`pkg/controller/statefulset`)."""
+"""Stateful sets: pods with stable names, an order, and their own claims (`pkg/controller/statefulset`)."""
 
 from cumulet.controllers.statefulset.controller import StatefulSetController
 

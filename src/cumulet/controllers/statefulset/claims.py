@@ -1,23 +1,30 @@
-"""The claims of a stateful set's pods: made before the pod, and kept or deleted as the retention policy says."""
+"""The claims of the pods of stateful sets: created before the pod, and retained or deleted by the retention policy."""
 
 from __future__ import annotations
 
 from cumulet.common.kubernetes import EventRecorder, KubernetesError
-from cumulet.common.kubernetes.client import PERSISTENTVOLUMECLAIMS, PODS, STATEFULSETS, Resource
-from cumulet.controllers.controller import Context, Object
+from cumulet.common.kubernetes.client import PERSISTENTVOLUMECLAIMS, PODS, STATEFULSETS, AnyResource
+from cumulet.common.kubernetes.objects import (
+    OwnerReference,
+    PartialObjectMetadata,
+    Pod,
+    StatefulSet,
+    StatefulSetPersistentVolumeClaimRetentionPolicy,
+)
+from cumulet.controllers.controller import Context
 from cumulet.controllers.statefulset.identity import make_claims
 
 
 class Claims:
-    """See the module."""
+    """Creates claims, and transfers their ownership."""
 
     def __init__(self, context: Context, events: EventRecorder) -> None:
         self._client = context.client
         self._events = events
         self._claims = context.informer(PERSISTENTVOLUMECLAIMS)
 
-    async def ensure(self, statefulset: Object, pod_name: str) -> None:
-        """Make the claims that a pod lacks. Raises `KubernetesError`, after an event."""
+    async def ensure(self, statefulset: StatefulSet, pod_name: str) -> None:
+        """Create the missing claims of a pod. Raises `KubernetesError` after an event, `ClaimGoingError`."""
         about = f"Pod {pod_name} in StatefulSet {statefulset['metadata']['name']}"
         for claim in make_claims(statefulset, pod_name):
             metadata = claim["metadata"]
@@ -26,7 +33,7 @@ class Claims:
                 if known["metadata"].get("deletionTimestamp"):
                     raise ClaimGoingError(f"the claim {metadata['name']} is being deleted")
                 continue
-            if _policy(statefulset, "whenDeleted") == "Delete":
+            if _policy(statefulset).get("whenDeleted") == "Delete":
                 metadata["ownerReferences"] = [_reference(statefulset, STATEFULSETS)]
             try:
                 await self._client.create(PERSISTENTVOLUMECLAIMS, claim)
@@ -39,9 +46,9 @@ class Claims:
             message = f"Create Claim {metadata['name']} {about} success"
             self._events.event(statefulset, "Normal", "SuccessfulCreate", message)
 
-    async def hand_to(self, statefulset: Object, pod: Object) -> None:
-        """Before a pod is scaled away: let its claims go with it, where the policy says so."""
-        if _policy(statefulset, "whenScaled") != "Delete":
+    async def transfer(self, statefulset: StatefulSet, pod: Pod) -> None:
+        """Make a pod that is scaled down the owner of its claims, if the retention policy is Delete."""
+        if _policy(statefulset).get("whenScaled") != "Delete":
             return
         for claim in make_claims(statefulset, pod["metadata"]["name"]):
             known = self._claims.get(claim["metadata"]["name"], claim["metadata"]["namespace"])
@@ -64,15 +71,14 @@ class Claims:
 
 
 class ClaimGoingError(Exception):
-    """A claim of the wanted name is still on its way out: the pod waits for a new one."""
+    """A claim with the name is still terminating. The pod waits for a new one."""
 
 
-def _policy(statefulset: Object, when: str) -> str:
-    found: str = (statefulset["spec"].get("persistentVolumeClaimRetentionPolicy") or {}).get(when, "Retain")
-    return found
+def _policy(statefulset: StatefulSet) -> StatefulSetPersistentVolumeClaimRetentionPolicy:
+    return statefulset["spec"].get("persistentVolumeClaimRetentionPolicy") or {}
 
 
-def _reference(owner: Object, resource: Resource) -> Object:
+def _reference(owner: PartialObjectMetadata, resource: AnyResource) -> OwnerReference:
     metadata = owner["metadata"]
     return {
         "apiVersion": resource.api_version,

@@ -1,39 +1,37 @@
-"""What makes a stateful set's pod that pod: its ordinal, its name, its revision, its claims."""
+"""The identity of the pods of a stateful set: ordinal, name, revision, claims."""
 
 from __future__ import annotations
 
 import re
 
-from cumulet.controllers.controller import Object
+from cumulet.common.kubernetes.objects import ControllerRevision, ObjectMeta, PersistentVolumeClaim, Pod, StatefulSet
 from cumulet.controllers.pods import from_template
 from cumulet.controllers.revisions import HASH_LABEL, template_of
 
 _NAME = re.compile(r"(.*)-(\d+)", re.ASCII)
 
 
-def ordinal_of(statefulset: Object, pod: Object) -> int | None:
-    """The number in a pod's name, where it is a name of that set's."""
+def ordinal_of(statefulset: StatefulSet, pod: Pod) -> int | None:
+    """The ordinal in the name of a pod, or `None` if the name is not one of the set."""
     match = _NAME.fullmatch(pod["metadata"]["name"])
     return int(match[2]) if match is not None and match[1] == statefulset["metadata"]["name"] else None
 
 
-def start_of(statefulset: Object) -> int:
+def start_of(statefulset: StatefulSet) -> int:
     """The first ordinal."""
-    found: int = (statefulset["spec"].get("ordinals") or {}).get("start", 0)
-    return found
+    return (statefulset["spec"].get("ordinals") or {}).get("start", 0)
 
 
-def revision_of(pod: Object) -> str:
-    """The name of the ControllerRevision that a pod was made from."""
-    found: str = (pod["metadata"].get("labels") or {}).get(HASH_LABEL, "")
-    return found
+def revision_of(pod: Pod) -> str:
+    """The name of the ControllerRevision from which a pod was created."""
+    return (pod["metadata"].get("labels") or {}).get(HASH_LABEL, "")
 
 
-def make_pod(statefulset: Object, ordinal: int, revision: Object) -> Object:
+def make_pod(statefulset: StatefulSet, ordinal: int, revision: ControllerRevision) -> Pod:
     """The pod of an ordinal, from the template of a revision."""
     name = f"{statefulset['metadata']['name']}-{ordinal}"
     pod = from_template(template_of(revision), name=name)
-    # Nothing is generated of it; upstream's pods have it all the same.
+    # The name is not generated, but upstream sets this field too.
     pod["metadata"]["generateName"] = f"{statefulset['metadata']['name']}-"
     pod["metadata"]["labels"] = {
         **pod["metadata"].get("labels", {}),
@@ -54,20 +52,21 @@ def make_pod(statefulset: Object, ordinal: int, revision: Object) -> Object:
 
 
 def claim_name(template: str, pod: str) -> str:
-    """The name of the claim that a pod has by a template."""
+    """The name of the claim of a pod for a claim template."""
     return f"{template}-{pod}"
 
 
-def make_claims(statefulset: Object, pod_name: str) -> list[Object]:
+def make_claims(statefulset: StatefulSet, pod_name: str) -> list[PersistentVolumeClaim]:
     """The claims of a pod."""
     labels = (statefulset["spec"].get("selector") or {}).get("matchLabels") or {}
-    claims = []
+    claims: list[PersistentVolumeClaim] = []
     for template in statefulset["spec"].get("volumeClaimTemplates") or ():
-        metadata = {
-            **{name: template["metadata"][name] for name in ("annotations",) if template["metadata"].get(name)},
+        metadata: ObjectMeta = {
             "name": claim_name(template["metadata"]["name"], pod_name),
             "namespace": statefulset["metadata"]["namespace"],
             "labels": {**(template["metadata"].get("labels") or {}), **labels},
         }
+        if template["metadata"].get("annotations"):
+            metadata["annotations"] = template["metadata"]["annotations"]
         claims.append({"metadata": metadata, "spec": template["spec"]})
     return claims

@@ -1,6 +1,6 @@
-"""The plug-ins by name, and the profiles that are made of them.
+"""The plug-ins by name, and the profiles that they form.
 
-Upstream's default order and weights (`pkg/scheduler/apis/config/v1/default_plugins.go`).
+Order and weights are upstream's defaults (`pkg/scheduler/apis/config/v1/default_plugins.go`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from cumulet.scheduler.plugins.volumes import Volumes
 
 
 def profiles(claims: Volumes) -> dict[str, Profile]:
-    """Every profile by the scheduler's name in `spec.schedulerName`."""
+    """The profiles by the name in `spec.schedulerName`."""
     default = Profile(
         local_filters={
             "NodeAffinityNames": nodes.named_nodes,

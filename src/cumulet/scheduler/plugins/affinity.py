@@ -1,27 +1,25 @@
-"""Plug-in InterPodAffinity: near some pods, away from others, and what those that are there say themselves."""
+"""Plug-in InterPodAffinity: affinity and anti-affinity of the pod, and of the pods that are on nodes already."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
+from cumulet.common.kubernetes.objects import LabelSelector, LabelSelectorRequirement, PodAffinityTerm
 from cumulet.common.kubernetes.selection import selects
 from cumulet.scheduler.framework import Judge, Refusal
 from cumulet.scheduler.requests import Group, PodInfo
 from cumulet.scheduler.state import Cluster, NodeState
 
-Object = dict[str, Any]
-
 NAME = "InterPodAffinity"
 _TOGETHER = Refusal(NAME, ("node(s) didn't match pod affinity rules",))
 _APART = Refusal(NAME, ("node(s) didn't match pod anti-affinity rules",), resolvable=True)
 _THEIRS = Refusal(NAME, ("node(s) didn't satisfy existing pods anti-affinity rules",), resolvable=True)
-#: The topology key and a value of it.
+#: A topology key and one of its values.
 Place = tuple[str, str]
 
 
 def rules(pod: PodInfo, cluster: Cluster) -> Judge | None:
-    """What the pod requires of its neighbours, and those of it."""
+    """The judge of the required terms, of the pod and of the pods on nodes."""
     forbidden = {
         (term["topologyKey"], value)
         for other, node in cluster.refusing.values()
@@ -34,7 +32,7 @@ def rules(pod: PodInfo, cluster: Cluster) -> Judge | None:
         return None
     apart = _places(pod, pod.required_anti_affinity, cluster)
     near = [(term["topologyKey"], _places(pod, [term], cluster)) for term in pod.required_affinity]
-    # The first of a group that wants to be together may go anywhere.
+    # The first pod of a group with affinity to itself can run anywhere.
     first = not any(places for _, places in near) and all(
         term_selects(term, pod, pod.namespace, pod.labels, cluster) for term in pod.required_affinity
     )
@@ -55,20 +53,20 @@ def rules(pod: PodInfo, cluster: Cluster) -> Judge | None:
     return judge
 
 
-def _places(pod: PodInfo, terms: list[Object], cluster: Cluster) -> set[Place]:
-    """Where there are pods that a term selects."""
-    found: set[Place] = set()
+def _places(pod: PodInfo, terms: list[PodAffinityTerm], cluster: Cluster) -> set[Place]:
+    """The places of the pods that any of the terms selects."""
+    places: set[Place] = set()
     for term in terms:
         key, matches = term["topologyKey"], matcher(term, pod, cluster)
         for node in cluster:
             value = node.labels.get(key)
-            if value is not None and (key, value) not in found and any(matches(group) for group in node.groups):
-                found.add((key, value))
-    return found
+            if value is not None and (key, value) not in places and any(matches(group) for group in node.groups):
+                places.add((key, value))
+    return places
 
 
 def preferences(pod: PodInfo, nodes: list[NodeState], cluster: Cluster) -> list[float] | None:
-    """Points for neighbours that the pod likes, and that like the pod."""
+    """Points by the preferred terms of the pod and of the pods on nodes."""
     weights: dict[Place, float] = {}
     for weight, term in pod.preferences():
         key, matches = term["topologyKey"], matcher(term, pod, cluster)
@@ -78,7 +76,7 @@ def preferences(pod: PodInfo, nodes: list[NodeState], cluster: Cluster) -> list[
                 count = sum(number for group, number in node.groups.items() if matches(group))
                 weights[key, value] = weights.get((key, value), 0) + weight * count
     for other, node in cluster.preferring.values():
-        # Those that must be near the pod count as if they liked it a little (`hardPodAffinityWeight`).
+        # A required affinity term counts with a weight of 1 (`hardPodAffinityWeight`).
         terms = [*other.preferences(), *((1, term) for term in other.required_affinity)]
         for weight, term in terms:
             value = node.labels.get(term["topologyKey"])
@@ -92,8 +90,8 @@ def preferences(pod: PodInfo, nodes: list[NodeState], cluster: Cluster) -> list[
     return [100.0 * (points - low) / (high - low) if high > low else 0.0 for points in raw]
 
 
-def matcher(term: Object, owner: PodInfo, cluster: Cluster) -> Callable[[Group], bool]:
-    """Whether a term selects pods of a group; each group is looked at once."""
+def matcher(term: PodAffinityTerm, owner: PodInfo, cluster: Cluster) -> Callable[[Group], bool]:
+    """A function that returns whether a term selects the pods of a group. It evaluates each group once."""
     known: dict[Group, bool] = {}
 
     def matches(group: Group) -> bool:
@@ -104,7 +102,9 @@ def matcher(term: Object, owner: PodInfo, cluster: Cluster) -> Callable[[Group],
     return matches
 
 
-def term_selects(term: Object, owner: PodInfo, namespace: str, labels: dict[str, str], cluster: Cluster) -> bool:
+def term_selects(
+    term: PodAffinityTerm, owner: PodInfo, namespace: str, labels: dict[str, str], cluster: Cluster
+) -> bool:
     """Whether a term of `owner` selects a pod with those labels in that namespace."""
     named, selector = term.get("namespaces") or [], term.get("namespaceSelector")
     if not named and selector is None:
@@ -116,13 +116,14 @@ def term_selects(term: Object, owner: PodInfo, namespace: str, labels: dict[str,
     return inside and selects(_with_keys(term, owner), labels)
 
 
-def _with_keys(term: Object, owner: PodInfo) -> Object | None:
-    """The term's selector, with the pod's own values of `matchLabelKeys` and not those of `mismatchLabelKeys`."""
-    selector: Object | None = term.get("labelSelector")
-    more = [
+def _with_keys(term: PodAffinityTerm, owner: PodInfo) -> LabelSelector | None:
+    """The selector of the term with requirements for `matchLabelKeys` and `mismatchLabelKeys` by the labels of `owner`."""
+    selector = term.get("labelSelector")
+    keys = [(key, "In") for key in term.get("matchLabelKeys") or ()]
+    keys += [(key, "NotIn") for key in term.get("mismatchLabelKeys") or ()]
+    more: list[LabelSelectorRequirement] = [
         {"key": key, "operator": operator, "values": [owner.labels[key]]}
-        for part, operator in (("matchLabelKeys", "In"), ("mismatchLabelKeys", "NotIn"))
-        for key in term.get(part) or ()
+        for key, operator in keys
         if key in owner.labels
     ]
     if not more or selector is None:

@@ -1,7 +1,8 @@
-"""Plug-ins that look at the node itself: its name, labels, taints, ports and images."""
+"""Plug-ins for the properties of the node: its name, labels, taints, ports and images."""
 
 from __future__ import annotations
 
+from cumulet.common.kubernetes.objects import Taint
 from cumulet.common.kubernetes.selection import selects_node, term_selects, tolerates, untolerated
 from cumulet.scheduler.framework import Refusal
 from cumulet.scheduler.requests import PodInfo
@@ -15,9 +16,9 @@ _NAMES = Refusal("NodeAffinity", ("node(s) didn't satisfy plugin(s) [NodeAffinit
 _CLAIMS = Refusal("DynamicResources", ("cannot allocate all claims",))
 _PORTS = Refusal("NodePorts", ("node(s) didn't have free ports for the requested pod ports",), resolvable=True)
 
-_UNSCHEDULABLE_TAINT = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
+_UNSCHEDULABLE_TAINT: Taint = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
 _REPELLING = ("NoSchedule", "NoExecute")
-#: Images of less than 23 MB are of no account, those of 1,000 MB for each container give all points (upstream's bounds).
+#: The bounds of image sizes (upstream's): up to 23 MB give no points, 1,000 MB for each container give all points.
 _SMALL, _LARGE = 23 * 1024 * 1024, 1000 * 1024 * 1024
 
 
@@ -29,7 +30,7 @@ def unschedulable(pod: PodInfo, node: NodeState) -> Refusal | None:
 
 
 def named_nodes(pod: PodInfo, node: NodeState) -> Refusal | None:
-    """What plug-in NodeAffinity says before all others, of pods that ask for nodes by name, as those of daemon sets do."""
+    """The first part of plug-in NodeAffinity, for pods that require nodes by name, as those of daemon sets do."""
     affinity = (pod.spec.get("affinity") or {}).get("nodeAffinity") or {}
     terms = (affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}).get("nodeSelectorTerms") or ()
     for term in terms:
@@ -40,14 +41,14 @@ def named_nodes(pod: PodInfo, node: NodeState) -> Refusal | None:
 
 
 def claims(pod: PodInfo, node: NodeState) -> Refusal | None:
-    """Plug-in DynamicResources, where no driver has devices to give."""
+    """Plug-in DynamicResources without any driver, so that no claim can be allocated."""
     return _CLAIMS if pod.spec.get("resourceClaims") else None
 
 
 def node_name(pod: PodInfo, node: NodeState) -> Refusal | None:
     """Plug-in NodeName."""
-    wanted = pod.spec.get("nodeName")
-    return None if not wanted or wanted == node.name else _NAME
+    required = pod.spec.get("nodeName")
+    return None if not required or required == node.name else _NAME
 
 
 def taints(pod: PodInfo, node: NodeState) -> Refusal | None:
@@ -56,19 +57,19 @@ def taints(pod: PodInfo, node: NodeState) -> Refusal | None:
 
 
 def node_affinity(pod: PodInfo, node: NodeState) -> Refusal | None:
-    """Plug-in NodeAffinity, which also looks at `nodeSelector`."""
+    """Plug-in NodeAffinity, which also evaluates `nodeSelector`."""
     return None if selects_node(pod.spec, node.labels, node.name) else _AFFINITY
 
 
 def ports(pod: PodInfo, node: NodeState) -> Refusal | None:
-    """Plug-in NodePorts: the same number of the same protocol, on the same address or on all."""
+    """Plug-in NodePorts: ports conflict with the same number, protocol and address, or with all addresses."""
     if pod.ports and any(clash(pod, other) for other in node.pods.values()):
         return _PORTS
     return None
 
 
 def clash(pod: PodInfo, other: PodInfo) -> bool:
-    """Whether two pods want the same port of a node."""
+    """Whether two pods request the same port of a node."""
     return any(
         (protocol, number) == (their_protocol, their_number) and (address == theirs or "" in (address, theirs))
         for address, protocol, number in pod.ports
@@ -77,14 +78,14 @@ def clash(pod: PodInfo, other: PodInfo) -> bool:
 
 
 def preferred_taints(pod: PodInfo, node: NodeState) -> float:
-    """How many taints the pod would rather not have."""
+    """The number of taints with the effect PreferNoSchedule that the pod does not tolerate."""
     relevant = [item for item in pod.tolerations if item.get("effect") in (None, "", "PreferNoSchedule")]
-    wishes = (taint for taint in node.taints if taint.get("effect") == "PreferNoSchedule")
-    return float(len([taint for taint in wishes if not tolerates(relevant, taint)]))
+    soft = (taint for taint in node.taints if taint.get("effect") == "PreferNoSchedule")
+    return float(len([taint for taint in soft if not tolerates(relevant, taint)]))
 
 
 def preferred_affinity(pod: PodInfo, node: NodeState) -> float:
-    """The weights of the preferences that the node meets."""
+    """The sum of the weights of the preferred terms that select the node."""
     affinity = (pod.spec.get("affinity") or {}).get("nodeAffinity") or {}
     preferred = affinity.get("preferredDuringSchedulingIgnoredDuringExecution") or ()
     return float(
@@ -93,7 +94,7 @@ def preferred_affinity(pod: PodInfo, node: NodeState) -> float:
 
 
 def image_locality(pod: PodInfo, node: NodeState) -> float:
-    """More for a node that has the pod's images, by their size."""
+    """From 0 to 100 points by the size of the images of the pod that the node has."""
     containers = [*(pod.spec.get("containers") or ()), *(pod.spec.get("initContainers") or ())]
     if not node.images or not containers:
         return 0.0
@@ -107,5 +108,5 @@ def _tagged(image: str) -> str:
 
 
 def siblings(pod: PodInfo, node: NodeState) -> float:
-    """How many pods of the same controller are there already."""
+    """The number of pods of the same controller on the node."""
     return float(node.controllers.get(pod.controller, 0)) if pod.controller else 0.0

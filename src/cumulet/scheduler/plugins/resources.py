@@ -1,4 +1,4 @@
-"""Plug-ins NodeResourcesFit and NodeResourcesBalancedAllocation: what a node has left."""
+"""Plug-ins NodeResourcesFit and NodeResourcesBalancedAllocation: the free resources of a node."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ NAME = "NodeResourcesFit"
 
 
 def fits(pod: PodInfo, node: NodeState) -> Refusal | None:
-    """Every amount that is not left is told of; one that the node never had is not helped by evicting."""
+    """Plug-in NodeResourcesFit. Reports every missing resource. Eviction cannot free more than the node has."""
     allocatable, requested = node.allocatable, node.requested
     missing: list[str] = []
     never = False
-    for name, wanted in pod.requests.items():
-        has = allocatable.get(name, 0)
-        if wanted > has - requested.get(name, 0) and wanted > 0:
+    for name, amount in pod.requests.items():
+        total = allocatable.get(name, 0)
+        if amount > total - requested.get(name, 0) and amount > 0:
             missing.append(name)
-            never = never or wanted > has
+            never = never or amount > total
     if not missing:
         return None
     reasons = tuple("Too many pods" if name == "pods" else f"Insufficient {name}" for name in missing)
@@ -26,26 +26,26 @@ def fits(pod: PodInfo, node: NodeState) -> Refusal | None:
 
 
 def could_ever_fit(pod: PodInfo, node: NodeState) -> bool:
-    """Whether an empty node of that size could take the pod."""
-    return all(wanted <= node.allocatable.get(name, 0) for name, wanted in pod.requests.items() if wanted > 0)
+    """Whether the node could take the pod if it were empty."""
+    return all(amount <= node.allocatable.get(name, 0) for name, amount in pod.requests.items() if amount > 0)
 
 
 def least_allocated(pod: PodInfo, node: NodeState) -> float:
-    """More for a node that has more left."""
+    """From 0 to 100 points: more for a node with more free resources."""
     shares = [max(1.0 - used, 0.0) for used in _used(pod, node)]
     return 100.0 * sum(shares) / len(shares) if shares else 0.0
 
 
 def balanced(pod: PodInfo, node: NodeState) -> float:
-    """More for a node whose resources are used to the same degree: 100 less the deviation of two shares."""
+    """From 0 to 100 points: more for a node whose CPU and memory are used to the same degree."""
     shares = [min(used, 1.0) for used in _used(pod, node)]
     return 100.0 * (1.0 - abs(shares[0] - shares[1]) / 2) if len(shares) == 2 else 100.0
 
 
 def _used(pod: PodInfo, node: NodeState) -> list[float]:
-    """The shares of cpu and memory in use with the pod there."""
-    found = []
+    """The used shares of CPU and memory with the pod on the node."""
+    shares = []
     for name, used in (("cpu", node.cpu + pod.cpu), ("memory", node.memory + pod.memory)):
-        if has := node.allocatable.get(name):
-            found.append(used / has)
-    return found
+        if total := node.allocatable.get(name):
+            shares.append(used / total)
+    return shares

@@ -1,16 +1,14 @@
-"""Plug-in PodTopologySpread: no place may have many more of some pods than another."""
+"""Plug-in PodTopologySpread: limits how unevenly pods spread over topology domains."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
+from cumulet.common.kubernetes.objects import LabelSelector, TopologySpreadConstraint
 from cumulet.common.kubernetes.selection import selects, selects_node, untolerated
 from cumulet.scheduler.framework import Judge, Refusal
 from cumulet.scheduler.requests import Group, PodInfo
 from cumulet.scheduler.state import Cluster, NodeState
-
-Object = dict[str, Any]
 
 NAME = "PodTopologySpread"
 _SKEWED = Refusal(NAME, ("node(s) didn't match pod topology spread constraints",), resolvable=True)
@@ -18,7 +16,7 @@ _NOWHERE = Refusal(NAME, ("node(s) didn't match pod topology spread constraints 
 
 
 def constraints(pod: PodInfo, cluster: Cluster) -> Judge | None:
-    """The constraints that must be met."""
+    """The judge of the required constraints (`DoNotSchedule`)."""
     hard = [item for item in pod.spread if item.get("whenUnsatisfiable", "DoNotSchedule") == "DoNotSchedule"]
     if not hard:
         return None
@@ -42,7 +40,7 @@ def constraints(pod: PodInfo, cluster: Cluster) -> Judge | None:
 
 
 def preferences(pod: PodInfo, nodes: list[NodeState], cluster: Cluster) -> list[float] | None:
-    """Points for places with fewer of the pods, where the constraints are wishes."""
+    """Points for domains with fewer of the pods, by the preferred constraints (`ScheduleAnyway`)."""
     soft = [item for item in pod.spread if item.get("whenUnsatisfiable") == "ScheduleAnyway"]
     if not soft:
         return None
@@ -51,7 +49,7 @@ def preferences(pod: PodInfo, nodes: list[NodeState], cluster: Cluster) -> list[
     lacking = [any(key not in node.labels for key in keys) for node in nodes]
     for item in soft:
         counts = _count(item, pod, cluster, keys)
-        # Many places spread each of them thinner: then one pod more or less counts for more.
+        # With more domains there are fewer pods in each, so that the weight of a pod increases.
         weight = math.log(len(counts) + 2)
         for number, node in enumerate(nodes):
             if not lacking[number]:
@@ -64,8 +62,8 @@ def preferences(pod: PodInfo, nodes: list[NodeState], cluster: Cluster) -> list[
     ]
 
 
-def _count(item: Object, pod: PodInfo, cluster: Cluster, keys: list[str]) -> dict[str, int]:
-    """How many pods that the constraint selects each place has, of the nodes that the pod may use at all."""
+def _count(item: TopologySpreadConstraint, pod: PodInfo, cluster: Cluster, keys: list[str]) -> dict[str, int]:
+    """The number of selected pods in each domain, on the nodes that the constraint includes."""
     counts: dict[str, int] = {}
     known: dict[Group, bool] = {}
     selector = _selector(item, pod)
@@ -83,7 +81,7 @@ def _count(item: Object, pod: PodInfo, cluster: Cluster, keys: list[str]) -> dic
     return counts
 
 
-def _included(item: Object, pod: PodInfo, node: NodeState) -> bool:
+def _included(item: TopologySpreadConstraint, pod: PodInfo, node: NodeState) -> bool:
     if item.get("nodeAffinityPolicy", "Honor") == "Honor" and not selects_node(pod.spec, node.labels, node.name):
         return False
     if item.get("nodeTaintsPolicy", "Ignore") == "Honor":
@@ -91,10 +89,11 @@ def _included(item: Object, pod: PodInfo, node: NodeState) -> bool:
     return True
 
 
-def _selector(item: Object, pod: PodInfo) -> Object | None:
-    selector: Object | None = item.get("labelSelector")
+def _selector(item: TopologySpreadConstraint, pod: PodInfo) -> LabelSelector | None:
+    selector = item.get("labelSelector")
     keys = [key for key in item.get("matchLabelKeys") or () if key in pod.labels]
     if not keys:
         return selector
     labels = {key: pod.labels[key] for key in keys}
-    return {**(selector or {}), "matchLabels": {**((selector or {}).get("matchLabels") or {}), **labels}}
+    base: LabelSelector = selector or {}
+    return {**base, "matchLabels": {**(base.get("matchLabels") or {}), **labels}}

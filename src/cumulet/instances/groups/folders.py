@@ -1,0 +1,52 @@
+"""The folders of a container group. They are named by numbers, never by text from a request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from asyncio.subprocess import DEVNULL, PIPE
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+
+class Folders:
+    """The folders of one group. `folder` is its own; `before` is the one of earlier versions, which used names."""
+
+    def __init__(self, folder: Path, before: Path) -> None:
+        self.folder = folder
+        self.before = before
+
+    def attempt(self, number: int, attempt: int) -> Path:
+        """Return the folder of an attempt of the container with that number."""
+        return self._container(number) / str(attempt)
+
+    def log(self, number: int, attempt: int) -> Path:
+        """Return the path of the log of that attempt."""
+        return self._container(number) / f"{attempt}.log"
+
+    def attempt_before(self, name: str, attempt: int) -> Path:
+        """Return the folder of an attempt that an earlier version made."""
+        return self.before / name / str(attempt)
+
+    def log_before(self, name: str, attempt: int) -> Path:
+        """Return the path of the log of that attempt."""
+        return self.before / name / f"{attempt}.log"
+
+    @property
+    def layers(self) -> Path:
+        """The folder of the group's own copies of layers, where the kernel cannot map owners."""
+        return self.folder / "layers"
+
+    def _container(self, number: int) -> Path:
+        return self.folder / "containers" / str(number)
+
+
+async def remove_tree(folder: Path) -> None:
+    """Remove a folder and its content at any depth: a container can nest folders deeper than a recursion can follow."""
+    process = await asyncio.create_subprocess_exec(
+        "rm", "--recursive", "--force", "--one-file-system", "--", folder, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE
+    )
+    _, errors = await process.communicate()
+    if process.returncode:
+        log.error("%s is not removed: %s", folder, errors[:1000].decode(errors="replace").strip())

@@ -1,0 +1,127 @@
+"""Starts an attempt of a container: numbers it, mounts its root and volumes, and hands it to the runtime."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+
+from cumulet.common import clock
+from cumulet.instances.groups.attempts import Attempts
+from cumulet.instances.groups.folders import Folders, remove_tree
+from cumulet.instances.groups.services import Save, Services
+from cumulet.instances.images.cache import Pulled
+from cumulet.instances.model.properties import Container
+from cumulet.instances.runtime.bundle import UserMapping, describe, keep_process, owner_of
+from cumulet.instances.sandbox.completion import to_completion
+from cumulet.instances.sandbox.mounts import mount_overlay, unmount, unmount_beneath
+from cumulet.instances.sandbox.volumes import Volumes
+from cumulet.instances.store.records import GroupRecord, State
+
+#: In a container's folder: its volumes, until the container has mounted them.
+_MOUNTS = "mounts"
+
+
+class Launcher:
+    """Starts the attempts of one group."""
+
+    def __init__(
+        self,
+        record: GroupRecord,
+        attempts: Attempts,
+        folders: Folders,
+        volumes: Volumes,
+        services: Services,
+        save: Save,
+    ) -> None:
+        self._record = record
+        self._attempts = attempts
+        self._folders = folders
+        self._volumes = volumes
+        self._services = services
+        self._save = save
+        #: Set when the network namespace and the volumes exist.
+        self.sandbox_ready = asyncio.Event()
+
+    @property
+    def control_group(self) -> str:
+        """The control group that contains those of all containers of the installation."""
+        return f"cumulet-{self._services.installation}"
+
+    async def launch(self, container: Container, image: Pulled) -> None:
+        """Replace the newest attempt of a container with a running one.
+
+        Raises `BundleError`, `RuntimeFailure`, `SandboxError`, `OSError`.
+        """
+        name, status = container.name, self._attempts.status(container.name)
+        if status.attempt:
+            await self._clear(name)
+            status.restart_count += 1
+        status.attempt, status.numbered = status.attempt + 1, True
+        await self._save()  # the number must be on disk before it is part of a name
+        await self.sandbox_ready.wait()
+        await to_completion(self._create(container, image))
+        status.add_event("Created", f"Created container: {name}")
+        await to_completion(self._services.runtime.start(self._attempts.cid(name)))
+        status.add_event("Started", f"Started container {name}")
+        status.current_state = State("Running", "", start_time=clock.rfc3339_micro())
+        status.ready = container.properties.readiness_probe is None
+        await self._save()
+
+    async def _create(self, container: Container, image: Pulled) -> None:
+        """Create the container at the runtime, without starting it."""
+        name, runtime = container.name, self._services.runtime
+        bundle, log, cid = self._attempts.bundle(name), self._attempts.log(name), self._attempts.cid(name)
+        configuration, owner = await asyncio.to_thread(self._prepare, container, image, bundle)
+        try:
+            await runtime.create(cid, bundle, log, configuration)
+        finally:
+            # The container has its own copies of these mounts, in its mount namespace.
+            await asyncio.to_thread(unmount_beneath, bundle / _MOUNTS)
+        runtime.give_output(bundle, *owner)
+
+    def _prepare(self, container: Container, image: Pulled, bundle: Path) -> tuple[bytes, tuple[int, int]]:
+        """Mount a container's root and volumes, on a thread.
+
+        Returns the configuration for the runtime, and the owner of the container's process on this machine. Raises
+        `BundleError`, `SandboxError`, `OSError`.
+        """
+        for part in ("rootfs", "upper", "work"):
+            (bundle / part).mkdir(parents=True, exist_ok=True)
+        uid, ids, users = self._record.uid, self._record.status.ids, self._services.users
+        root = self._attempts.root(container.name)
+        if ids:
+            users.mount_root(uid, ids, image.layers, bundle, root, self._folders.layers)
+        else:
+            mount_overlay(image.layers, bundle / "upper", bundle / "work", root)
+        properties = self._record.properties
+        hostname = properties.hostname or self._record.id.rsplit("/", 1)[-1]
+        files = self._volumes.files(hostname, self._record.status.ip, properties.dns_config)
+        binds = [*files, *self._volumes.mount(container, bundle / _MOUNTS)]
+        if ids:
+            binds = users.map_binds(uid, ids, binds, bundle / _MOUNTS / "mapped")
+        mapping = UserMapping(users.path(uid), ids) if ids else None
+        document = describe(
+            root,
+            properties,
+            container,
+            image.config,
+            namespace=self._services.network.path(uid),
+            hostname=hostname,
+            cgroup=f"/{self.control_group}/{self._attempts.cid(container.name)}",
+            mounts=binds,
+            users=mapping,
+        )
+        keep_process(bundle, document["process"], container)
+        return msgspec.json.encode(document), owner_of(document["process"], mapping)
+
+    async def _clear(self, name: str) -> None:
+        """Remove an attempt that has ended, except its log; the log before it is deleted."""
+        await self._services.runtime.remove(self._attempts.cid(name))
+        bundle = self._attempts.bundle(name)
+        unmount(self._attempts.root(name))
+        await asyncio.to_thread(unmount_beneath, bundle)
+        await remove_tree(bundle)
+        self._attempts.log(name, previous=True).unlink(missing_ok=True)
+        self._attempts.keep_log(name)

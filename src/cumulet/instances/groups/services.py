@@ -1,0 +1,33 @@
+"""The services of the room that every group uses."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+import aiohttp
+
+from cumulet.instances.images.cache import Images
+from cumulet.instances.metering.meter import Meter
+from cumulet.instances.runtime.conmon import Runtime
+from cumulet.instances.sandbox.network import Network
+from cumulet.instances.sandbox.user_namespaces import UserNamespaces
+from cumulet.instances.store.records import GroupRecord
+from cumulet.instances.store.store import Store
+
+#: Writes the status of a group and publishes it.
+Save = Callable[[], Awaitable[None]]
+
+
+class Services(NamedTuple):
+    """`changed` is called when the status of a group has changed; `session` sends probes."""
+
+    store: Store
+    images: Images
+    network: Network
+    runtime: Runtime
+    meter: Meter
+    session: aiohttp.ClientSession
+    installation: str
+    changed: Callable[[GroupRecord], None]
+    users: UserNamespaces

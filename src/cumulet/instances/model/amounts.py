@@ -1,0 +1,23 @@
+"""The amounts of resources that a group requests, and those that it pays for."""
+
+from __future__ import annotations
+
+from cumulet.instances.model.properties import GroupProperties
+
+#: The request of a container that names none: vCPUs and decimal gigabytes.
+CPU, MEMORY = 1.0, 1.5
+_DIGITS = 6
+
+
+def total(properties: GroupProperties) -> tuple[float, float]:
+    """Return the vCPUs and decimal gigabytes that the containers of a group request together."""
+    requests = [item.properties.resources.requests for item in properties.containers]
+    cpu = sum(CPU if item.cpu is None else item.cpu for item in requests)
+    memory = sum(MEMORY if item.memory_in_gb is None else item.memory_in_gb for item in requests)
+    return round(cpu, _DIGITS), round(memory, _DIGITS)
+
+
+def billed(properties: GroupProperties) -> tuple[float, float]:
+    """Return the amounts that are billed: the requests, but at least one of each, which is ACI's minimum."""
+    cpu, memory = total(properties)
+    return max(cpu, 1.0), max(memory, 1.0)

@@ -1,0 +1,290 @@
+"""The properties of a container group (REST reference 2023-05-01), with their defaults.
+
+Extensions to ACI's API: `args` of a container, which follow `command` or, without it, the image's entry point;
+`workingDir`, `subPath`, probes by TCP, an emptyDir in memory, a secret volume's `defaultMode`; `hostname`,
+`terminationGracePeriodSeconds` and `hostUsers` of a group. `hostUsers: false` demands a user namespace, which a group has by
+default if the machine supports it; `true` is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, ClassVar, Literal
+
+import msgspec
+
+from cumulet.common.ascii import fold
+from cumulet.common.kubernetes.objects import Object
+
+#: Microsoft.Network's names: letters, digits, underscores, periods and hyphens, to 80 characters.
+_WORD = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,78}[A-Za-z0-9_])?"
+#: The id of a subnet; the first group is the id of its virtual network.
+SUBNET = re.compile(
+    r"(?ai:(/subscriptions/[0-9a-f-]{36}/resourceGroups/[-A-Za-z0-9_.()]{1,90}"
+    rf"/providers/Microsoft\.Network/virtualNetworks/{_WORD})/subnets/{_WORD})"
+)
+
+
+class _Base(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    #: Properties of Azure's schema that are not supported here, and refused by name.
+    UNSUPPORTED: ClassVar[tuple[str, ...]] = ()
+
+
+_Count = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+_Seconds = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+_PortNumber = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+
+
+class Variable(_Base):
+    """An environment variable; a secure value is never returned."""
+
+    UNSUPPORTED = ("secure_value_reference",)
+
+    name: str
+    value: str | None = None
+    secure_value: str | None = None
+    secure_value_reference: Any = None
+
+    @property
+    def text(self) -> str:
+        """The value, secure or not."""
+        return self.secure_value if self.secure_value is not None else self.value or ""
+
+
+class Port(_Base):
+    """A port that a container listens on."""
+
+    port: _PortNumber
+    protocol: Literal["TCP", "UDP"] = "TCP"
+
+
+class Amount(_Base):
+    """vCPUs and decimal gigabytes."""
+
+    UNSUPPORTED = ("gpu",)
+
+    cpu: float | None = None
+    memory_in_gb: float | None = msgspec.field(default=None, name="memoryInGB")
+    gpu: Any = None
+
+
+class Resources(_Base):
+    """The requests and limits of a container."""
+
+    requests: Amount = msgspec.field(default_factory=Amount)
+    limits: Amount | None = None
+
+
+class Mount(_Base):
+    """A volume in a container."""
+
+    name: str
+    mount_path: str
+    read_only: bool = False
+    sub_path: str | None = None
+
+
+class ExecAction(_Base):
+    """A command; exit code 0 is success."""
+
+    command: list[str] = []
+
+
+class HttpHeader(_Base):
+    """A header of an HTTP request."""
+
+    name: str
+    value: str = ""
+
+
+class HttpGet(_Base):
+    """An HTTP request; a status from 200 to 399 is success."""
+
+    port: _PortNumber
+    path: str = "/"
+    scheme: Literal["http", "https", "HTTP", "HTTPS"] = "http"
+    http_headers: list[HttpHeader] = []
+
+
+class TcpSocket(_Base):
+    """A TCP connection; an established one is success."""
+
+    port: _PortNumber
+
+
+class Probe(_Base):
+    """A probe of a container, and its schedule."""
+
+    exec: ExecAction | None = None
+    http_get: HttpGet | None = None
+    tcp_socket: TcpSocket | None = None
+    initial_delay_seconds: _Seconds = 0
+    period_seconds: _Seconds = 10
+    failure_threshold: _Count = 3
+    success_threshold: _Count = 1
+    timeout_seconds: _Seconds = 1
+
+
+class ContainerProperties(_Base):
+    """The properties of a container."""
+
+    UNSUPPORTED = ("config_map",)
+
+    image: str
+    command: list[str] | None = None
+    args: list[str] | None = None
+    ports: list[Port] = []
+    environment_variables: list[Variable] = []
+    resources: Resources = msgspec.field(default_factory=Resources)
+    volume_mounts: list[Mount] = []
+    liveness_probe: Probe | None = None
+    readiness_probe: Probe | None = None
+    security_context: dict[str, object] | None = None
+    working_dir: str | None = None
+    config_map: Any = None
+
+
+class Container(_Base):
+    """A named container."""
+
+    name: str
+    properties: ContainerProperties
+
+
+class Credential(_Base):
+    """The credential for a registry; the password is never returned."""
+
+    UNSUPPORTED = ("identity", "identity_url", "password_reference")
+
+    server: str
+    username: str = ""
+    password: str | None = None
+    identity: str | None = None
+    identity_url: Any = None
+    password_reference: Any = None
+
+
+class EmptyDir(_Base):
+    """An initially empty folder, on disk or, with the medium `Memory`, in memory."""
+
+    medium: Literal["", "Memory"] = ""
+
+
+class Volume(_Base):
+    """A volume of the group: `emptyDir`, `secret` (path to base64), or a type that is refused."""
+
+    UNSUPPORTED = ("secret_reference",)
+
+    name: str
+    empty_dir: EmptyDir | None = None
+    secret: dict[str, str] | None = None
+    git_repo: Any = None
+    azure_file: Any = None
+    secret_reference: Any = None
+    default_mode: Annotated[int, msgspec.Meta(ge=0, le=0o777)] | None = None
+
+    @property
+    def kind(self) -> str:
+        """The type of the volume."""
+        return (
+            "secret" if self.secret is not None else self.empty_dir.medium if self.empty_dir is not None else "none"
+        )
+
+
+class IpAddress(_Base):
+    """The open ports. The room allocates the address."""
+
+    UNSUPPORTED = ("auto_generated_domain_name_label_scope",)
+
+    ports: list[Port] = []
+    type: Literal["Public", "Private"] = "Public"
+    dns_name_label: str | None = None
+    auto_generated_domain_name_label_scope: Any = None
+
+
+class DnsConfig(_Base):
+    """The DNS configuration; search domains and options are separated by spaces."""
+
+    name_servers: list[str]
+    search_domains: str | None = None
+    options: str | None = None
+
+    def lines(self) -> list[str]:
+        """Return the lines of resolv.conf(5)."""
+        lines = [f"nameserver {server}" for server in self.name_servers]
+        for key, words in (("search", self.search_domains), ("options", self.options)):
+            if words and words.strip(" "):
+                lines.append(f"{key} {words.strip(' ')}")
+        return lines
+
+
+class SubnetId(_Base):
+    """A subnet of the group."""
+
+    id: str
+    name: str | None = None
+
+
+class GroupProperties(_Base):
+    """The properties of a group."""
+
+    UNSUPPORTED = (
+        "diagnostics",
+        "encryption_properties",
+        "extensions",
+        "confidential_compute_properties",
+        "container_group_profile",
+        "standby_pool_profile",
+        "identity_acls",
+        "secret_references",
+    )
+
+    containers: list[Container]
+    init_containers: list[Container] = []
+    image_registry_credentials: list[Credential] = []
+    restart_policy: Literal["Always", "OnFailure", "Never"] = "Always"
+    ip_address: IpAddress | None = None
+    os_type: str = "Linux"
+    volumes: list[Volume] = []
+    dns_config: DnsConfig | None = None
+    sku: str | None = None
+    priority: Literal["Regular", "Spot"] | None = None
+    termination_grace_period_seconds: _Seconds = 30
+    hostname: str | None = None
+    host_users: bool | None = None
+    diagnostics: Any = None
+    subnet_ids: list[SubnetId] = []
+    encryption_properties: Any = None
+    extensions: Any = None
+    confidential_compute_properties: Any = None
+    container_group_profile: Any = None
+    standby_pool_profile: Any = None
+    identity_acls: Any = None
+    secret_references: Any = None
+
+    @property
+    def all_containers(self) -> list[Container]:
+        """All containers, the init containers first."""
+        return [*self.init_containers, *self.containers]
+
+
+def virtual_network(properties: GroupProperties) -> str | None:
+    """Return the id of the group's virtual network in lower case, or `None`; ids are compared without case."""
+    for subnet in properties.subnet_ids:
+        if match := SUBNET.fullmatch(subnet.id):
+            return fold(match[1])
+    return None
+
+
+def shown(properties: GroupProperties) -> Object:
+    """Return the properties as JSON, without passwords, secure values and the content of secrets."""
+    document: Object = msgspec.to_builtins(properties)
+    for credential in document.get("imageRegistryCredentials") or ():
+        credential.pop("password", None)
+    for container in [*(document.get("containers") or ()), *(document.get("initContainers") or ())]:
+        for variable in container["properties"].get("environmentVariables") or ():
+            variable.pop("secureValue", None)
+    for volume in document.get("volumes") or ():
+        if "secret" in volume:
+            volume["secret"] = dict.fromkeys(volume["secret"], "")
+    return document

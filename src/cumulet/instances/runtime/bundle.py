@@ -1,0 +1,272 @@
+"""Builds the configuration of a container for the runtime, and the description of further processes in it."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from cumulet.common.config import write_private
+from cumulet.instances.images.image_config import Execution
+from cumulet.instances.model import amounts
+from cumulet.instances.model.arguments import ArgumentsError, check_arguments
+from cumulet.instances.model.properties import Amount, Container, GroupProperties
+from cumulet.instances.runtime.accounts import AccountError, Files
+from cumulet.instances.runtime.configuration import Configuration, IdMapping, MountPoint, Process, Resources
+from cumulet.instances.runtime.limits import oom_score, resource_limits
+from cumulet.instances.sandbox.id_ranges import IDS
+from cumulet.instances.sandbox.mounts import Bind
+from cumulet.instances.security.context import SecurityContext, stored
+from cumulet.instances.security.seccomp import (
+    SeccompError,
+    SeccompProfile,
+    default_profile,
+    parse_profile,
+    restricted_profile,
+)
+
+_MASKED = [
+    f"/proc/{name}"
+    for name in (
+        "acpi",
+        "asound",
+        "kcore",
+        "keys",
+        "latency_stats",
+        "timer_list",
+        "timer_stats",
+        "sched_debug",
+        "scsi",
+    )
+] + ["/sys/firmware", "/sys/devices/virtual/powercap"]
+_READ_ONLY = [f"/proc/{name}" for name in ("bus", "fs", "irq", "sys", "sysrq-trigger")]
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_CPU_PERIOD = 100_000
+#: The file, in a container's folder, that describes its process.
+_PROCESS = "process.json"
+
+
+class BundleError(Exception):
+    """The properties of the container do not fit its image; the message has the reason."""
+
+
+class UserMapping(NamedTuple):
+    """The user namespace of a container: the file that names it, and its root's id on this machine."""
+
+    path: Path
+    start: int
+
+
+def describe(
+    root: Path,
+    group: GroupProperties,
+    container: Container,
+    image: Execution,
+    *,
+    namespace: Path,
+    hostname: str,
+    cgroup: str,
+    mounts: list[Bind],
+    users: UserMapping | None = None,
+) -> Configuration:
+    """Return the configuration of a container whose root is mounted at a path. It contains secure values.
+
+    It reads files of the image, so call it on a thread. Raises `BundleError`, `OSError`.
+    """
+    properties = container.properties
+    context = stored(properties.security_context)
+    capabilities = context.capability_names()
+    try:
+        user = image.user or "" if context.run_as_user is None else str(context.run_as_user)
+        account = Files(root).find(user)
+    except AccountError as error:
+        raise BundleError(str(error)) from None
+    uid, gid = account.uid, account.gid if context.run_as_group is None else context.run_as_group
+    groups = [*account.groups, *(item for item in context.supplemental_groups or () if item not in account.groups)]
+    if users is not None and not max(uid, gid, *groups) < IDS:
+        raise BundleError(f"user {uid} and group {gid}: a container group has ids from 0 to {IDS - 1} only")
+    process: Process = {
+        "terminal": False,
+        "user": {"uid": uid, "gid": gid, "additionalGids": groups},
+        "args": arguments(container, image),
+        "env": _environment(container, image, hostname),
+        "cwd": _working_folder(container, image),
+        "rlimits": resource_limits(),
+        "oomScoreAdj": oom_score(group, container),
+        "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), capabilities),
+        # As in Kubernetes, the default allows escalation.
+        "noNewPrivileges": context.allow_privilege_escalation is False,
+    }
+    try:
+        check_arguments([*process["args"], *process["env"]])
+    except ArgumentsError as error:
+        raise BundleError(f"the process cannot be started: {error}") from None
+    return {
+        "ociVersion": "1.0.2",
+        "process": process,
+        "root": {"path": str(root), "readonly": bool(context.read_only_root_filesystem)},
+        "hostname": hostname,
+        "mounts": [*_MOUNTS, *(_bind(*mount) for mount in mounts)],
+        "linux": {
+            "namespaces": [
+                {"type": "pid"},
+                {"type": "ipc"},
+                {"type": "uts"},
+                {"type": "mount"},
+                {"type": "cgroup"},
+                {"type": "network", "path": str(namespace)},
+                *([{"type": "user", "path": str(users.path)}] if users else ()),
+            ],
+            "uidMappings": _mappings(users),
+            "gidMappings": _mappings(users),
+            "cgroupsPath": cgroup,
+            "resources": _limits(group, container),
+            # Every process in the group's network can ping without a capability.
+            "sysctl": {"net.ipv4.ping_group_range": "0 65535"},
+            "maskedPaths": _MASKED,
+            "readonlyPaths": _READ_ONLY,
+            "seccomp": _seccomp(context, capabilities),
+        },
+    }
+
+
+def owner_of(process: Process, users: UserMapping | None) -> tuple[int, int]:
+    """Return the user and group of a container's process on this machine."""
+    start = users.start if users else 0
+    return start + process["user"]["uid"], start + process["user"]["gid"]
+
+
+def _mappings(users: UserMapping | None) -> list[IdMapping]:
+    return [] if users is None else [{"containerID": 0, "hostID": users.start, "size": IDS}]
+
+
+def arguments(container: Container, defaults: Execution) -> list[str]:
+    """Return the command line: `command` replaces the image's entry point and command, `args` only the latter."""
+    properties = container.properties
+    if properties.command:
+        line = [*properties.command, *(properties.args or ())]
+    else:
+        line = [
+            *(defaults.entrypoint or ()),
+            *(properties.args if properties.args is not None else defaults.cmd or ()),
+        ]
+    if not line:
+        raise BundleError("no command specified: the image has no entry point, and the container no command")
+    return line
+
+
+def _working_folder(container: Container, defaults: Execution) -> str:
+    folder = container.properties.working_dir or defaults.working_dir or "/"
+    # A path in /proc could reach a descriptor of the runtime's own, and escape (CVE-2024-21626).
+    if not folder.startswith("/") or f"{posixpath.normpath(folder)}/".lstrip("/").startswith("proc/"):
+        raise BundleError(f"the working folder {folder[:100]!r} is not an absolute path outside /proc")
+    return folder
+
+
+def keep_process(folder: Path, process: Process, container: Container) -> None:
+    """Write the description of a container's process, without secure values, for further processes in it."""
+    secure = _secure_names(container)
+    env = [item for item in process["env"] if item.partition("=")[0] not in secure]
+    write_private(folder / _PROCESS, msgspec.json.encode({**process, "env": env}))
+
+
+def forget_configuration(folder: Path, container: Container) -> None:
+    """Remove the configuration that an earlier version left in a container's folder, secure values included."""
+    file = folder / "config.json"
+    if file.exists():
+        if not (folder / _PROCESS).exists():
+            keep_process(folder, msgspec.json.decode(file.read_bytes())["process"], container)
+        file.unlink()
+
+
+def process_of(folder: Path, container: Container, command: list[str], *, tty: bool) -> bytes:
+    """Return the description of a further process in a container, with the same user and environment.
+
+    It contains secure values. Raises `OSError`.
+    """
+    process: Process = msgspec.json.decode((folder / _PROCESS).read_bytes())
+    secure = _secure_names(container)
+    values = {item.name: item.text for item in container.properties.environment_variables if item.name in secure}
+    env = [*process["env"], *(f"{name}={value}" for name, value in values.items())]
+    if tty:
+        env.append("TERM=xterm")
+    return msgspec.json.encode({**process, "args": command, "terminal": tty, "env": env})
+
+
+def _secure_names(container: Container) -> set[str]:
+    return {item.name for item in container.properties.environment_variables if item.secure_value is not None}
+
+
+_MOUNTS: list[MountPoint] = [
+    {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
+    {
+        "destination": "/dev",
+        "type": "tmpfs",
+        "source": "tmpfs",
+        "options": ["nosuid", "strictatime", "mode=755", "size=65536k"],
+    },
+    {
+        "destination": "/dev/pts",
+        "type": "devpts",
+        "source": "devpts",
+        "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+    },
+    {
+        "destination": "/dev/shm",  # noqa: S108  (the container's own)
+        "type": "tmpfs",
+        "source": "shm",
+        "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"],
+    },
+    {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"]},
+    {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
+    {
+        "destination": "/sys/fs/cgroup",
+        "type": "cgroup",
+        "source": "cgroup",
+        "options": ["nosuid", "noexec", "nodev", "relatime", "ro"],
+    },
+]
+
+
+def _bind(source: Path, destination: str, read_only: bool) -> MountPoint:
+    options = ["rbind", "rprivate", "nosuid", "nodev", "ro" if read_only else "rw"]
+    if os.statvfs(source).f_flag & os.ST_NOEXEC:
+        options.append("noexec")  # the runtime would clear it, which a user namespace cannot
+    return {"destination": destination, "type": "bind", "source": str(source), "options": options}
+
+
+def _environment(container: Container, defaults: Execution, hostname: str) -> list[str]:
+    values: dict[str, str] = {"PATH": _PATH, "HOSTNAME": hostname}
+    for item in defaults.env or ():
+        name, _, value = item.partition("=")
+        values[name] = value
+    for variable in container.properties.environment_variables:
+        values[variable.name] = variable.text
+    return [f"{name}={value}" for name, value in values.items()]
+
+
+def _seccomp(context: SecurityContext, capabilities: list[str]) -> SeccompProfile:
+    try:
+        if context.seccomp_profile is None:
+            return default_profile(capabilities)
+        return restricted_profile(parse_profile(context.seccomp_profile), capabilities)
+    except SeccompError as error:
+        raise BundleError(f"seccomp profile: {error}") from None
+
+
+def _limits(group: GroupProperties, container: Container) -> Resources:
+    """Return the limits of a container; without its own, it shares the requests of the whole group, as in ACI."""
+    limits = container.properties.resources.limits or Amount()
+    whole_cpu, whole_memory = amounts.total(group)
+    cpu = whole_cpu if limits.cpu is None else limits.cpu
+    memory = whole_memory if limits.memory_in_gb is None else limits.memory_in_gb
+    total = int(memory * 1_000_000_000)
+    return {
+        "cpu": {"period": _CPU_PERIOD, "quota": max(int(cpu * _CPU_PERIOD), 1000)},
+        "memory": {"limit": total, "swap": total},
+        "pids": {"limit": 4096},
+        "devices": [{"allow": False, "access": "rwm"}],
+    }

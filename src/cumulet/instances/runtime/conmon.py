@@ -1,0 +1,195 @@
+"""Runs containers with runc, each under conmon, a supervisor that outlives this process.
+
+conmon writes the log and the exit code, so that both exist when the room restarts. A descriptor of its process reports its
+end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+from asyncio.subprocess import DEVNULL, PIPE
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from cumulet.common.config import private_folder
+
+
+class RuntimeFailure(Exception):  # noqa: N818  (a failure of the OCI runtime, whose name it has)
+    """The runtime failed; the message is its own."""
+
+
+class Runtime:
+    """All containers of an installation. A container is named by its id and has its own folder, the bundle."""
+
+    def __init__(self, state: Path) -> None:
+        self._root = state / "runc"
+        self._exits = state / "exits"
+        for folder in (self._root, self._exits):
+            private_folder(folder)
+        self._conmon = shutil.which("conmon") or "conmon"
+        self._runc = shutil.which("runc") or "runc"
+
+    async def create(self, cid: str, bundle: Path, log: Path, configuration: bytes) -> None:
+        """Create a container in its folder without starting it. Raises `RuntimeFailure`.
+
+        The configuration contains secrets: the runtime reads it from memory, and it is never on disk.
+        """
+        with in_memory(configuration) as path:
+            link = bundle / "config.json"
+            link.unlink(missing_ok=True)
+            link.symlink_to(path)
+            try:
+                await self._create(cid, bundle, log)
+            finally:
+                link.unlink()
+
+    async def _create(self, cid: str, bundle: Path, log: Path) -> None:
+        (self._exits / cid).unlink(missing_ok=True)
+        reads, writes = os.pipe()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                self._conmon,
+                *("--api-version", "1", "--cid", cid, "--cuuid", cid, "--name", cid),
+                *("--runtime", self._runc, "--runtime-arg", "--root", "--runtime-arg", str(self._root)),
+                *("--bundle", str(bundle), "--container-pidfile", str(bundle / "pid")),
+                *("--conmon-pidfile", str(bundle / "conmon.pid"), "--log-path", f"k8s-file:{log}"),
+                *("--exit-dir", str(self._exits), "--persist-dir", str(bundle)),
+                *("--full-attach", "--no-sync-log", "--log-level", "error"),
+                stdin=DEVNULL,
+                stdout=DEVNULL,
+                stderr=DEVNULL,
+                pass_fds=[writes],
+                env={"PATH": os.environ.get("PATH", os.defpath), "_OCI_SYNCPIPE": str(writes)},
+                cwd=bundle,  # conmon writes a file here when the kernel kills a container for its memory use
+            )
+            os.close(writes)
+            writes = -1
+            answer = await _first_line(reads)
+            await process.wait()
+        finally:
+            os.close(reads)
+            if writes >= 0:
+                os.close(writes)
+        if not answer:
+            raise RuntimeFailure("conmon ended without reporting the container")
+        report = msgspec.json.decode(answer)
+        if report.get("data", -1) <= 0:
+            raise RuntimeFailure(str(report.get("message") or "the runtime failed").strip())
+
+    def give_output(self, bundle: Path, uid: int, gid: int) -> None:
+        """Give a container's output to its user, who can then open `/dev/stdout`, as runc does without a user namespace."""
+        pid = int((bundle / "pid").read_text())
+        for number in (1, 2):
+            output = Path(f"/proc/{pid}/fd/{number}")
+            if output.is_fifo():
+                os.chown(output, uid, gid)
+
+    async def start(self, cid: str) -> None:
+        """Start a created container. Raises `RuntimeFailure`."""
+        await self._call("start", cid)
+
+    async def kill(self, cid: str, number: int = signal.SIGKILL) -> None:
+        """Send a signal to a container, unless it has ended."""
+        with contextlib.suppress(RuntimeFailure):
+            await self._call("kill", cid, str(number))
+
+    async def remove(self, cid: str) -> None:
+        """Remove the runtime's state of a container, if there is any."""
+        with contextlib.suppress(RuntimeFailure):
+            await self._call("delete", "--force", cid)
+        (self._exits / cid).unlink(missing_ok=True)
+
+    async def wait(self, cid: str, bundle: Path) -> int | None:
+        """Wait for the end of a container; return its exit code, or `None` when conmon could not record it."""
+        pidfd = self._open(bundle)
+        if pidfd is not None:
+            loop = asyncio.get_running_loop()
+            ended = asyncio.Event()
+            loop.add_reader(pidfd, ended.set)
+            try:
+                await ended.wait()
+            finally:
+                loop.remove_reader(pidfd)
+                os.close(pidfd)
+        try:
+            return int((self._exits / cid).read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def is_known(self, cid: str, bundle: Path) -> bool:
+        """Return whether a container is running, or has ended with a recorded exit code."""
+        pidfd = self._open(bundle)
+        if pidfd is not None:
+            os.close(pidfd)
+            return True
+        return (self._exits / cid).exists()
+
+    def was_killed_for_memory(self, bundle: Path) -> bool:
+        """Return whether the kernel killed a container for its memory use."""
+        return (bundle / "oom").exists()
+
+    def exec_command(self, cid: str, process: Path) -> list[str]:
+        """Return the command that runs a further process, described in a file, in a container."""
+        return [self._runc, "--root", str(self._root), "exec", "--process", str(process), cid]
+
+    def _open(self, bundle: Path) -> int | None:
+        """Return a descriptor of conmon's process, or `None`. Process ids are reused, so its command line is checked."""
+        try:
+            pid = int((bundle / "conmon.pid").read_text())
+            pidfd = os.pidfd_open(pid)
+        except (FileNotFoundError, ValueError, ProcessLookupError):
+            return None
+        try:
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            command = b""
+        if os.fsencode(bundle) not in command:
+            os.close(pidfd)
+            return None
+        return pidfd
+
+    async def _call(self, *arguments: str) -> None:
+        command: Sequence[str] = [self._runc, "--root", str(self._root), *arguments]
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=DEVNULL,
+            stdout=DEVNULL,
+            stderr=PIPE,
+        )
+        _, errors = await process.communicate()
+        if process.returncode:
+            raise RuntimeFailure(errors.decode(errors="replace").strip())
+
+
+@contextlib.contextmanager
+def in_memory(content: bytes) -> Iterator[Path]:
+    """Yield the path of a file in memory, which processes of the same user can read inside the block."""
+    descriptor = os.memfd_create("cumulet", os.MFD_CLOEXEC)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        yield Path(f"/proc/{os.getpid()}/fd/{descriptor}")
+
+
+async def _first_line(descriptor: int) -> bytes:
+    """Read a pipe up to its first line feed or its end."""
+    loop = asyncio.get_running_loop()
+    found = b""
+    while not found.endswith(b"\n"):
+        readable = asyncio.Event()
+        loop.add_reader(descriptor, readable.set)
+        try:
+            await readable.wait()
+        finally:
+            loop.remove_reader(descriptor)
+        chunk = os.read(descriptor, 65536)
+        if not chunk:
+            break
+        found += chunk
+    return found

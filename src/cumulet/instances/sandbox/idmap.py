@@ -1,0 +1,70 @@
+"""Mounts whose files have the owners of a user namespace (mount_setattr(2), `MOUNT_ATTR_IDMAP`).
+
+A file of user 0 on disk belongs to the namespace's root there. Nothing changes on disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import struct
+from pathlib import Path
+
+from cumulet.instances.sandbox import syscalls
+from cumulet.instances.sandbox.errors import SandboxError
+from cumulet.instances.sandbox.mounts import attach, clone
+
+_MOUNT_SETATTR = 442
+_AT_EMPTY_PATH = 0x1000
+_IDMAP = 0x00100000
+
+
+class NotMappableError(SandboxError):
+    """The kernel cannot map the owners of files on this file system."""
+
+
+def mount_mapped(source: Path, target: Path, namespace: int) -> None:
+    """Mount `source` at `target` with owners mapped as in a user namespace, given by its open file.
+
+    Raises `NotMappableError`, `SandboxError`.
+    """
+    descriptor = os.open(source, os.O_PATH | os.O_CLOEXEC)
+    try:
+        tree = clone(descriptor)
+    finally:
+        os.close(descriptor)
+    attributes = struct.pack("=QQQQ", _IDMAP, 0, 0, namespace)
+    try:
+        syscalls.call(_MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH, attributes, len(attributes))
+    except OSError as error:
+        os.close(tree)
+        if error.errno in (errno.EINVAL, errno.ENOSYS):
+            raise NotMappableError(f"{source} is on a file system without mapped mounts") from None
+        raise SandboxError(f"mounting {source} with mapped owners: {error.strerror}") from None
+    attach(tree, target)
+
+
+def shift_owners(root: Path, start: int, ids: int) -> None:
+    """Add `start` to the owners of a tree that are below `ids`; links are not followed.
+
+    For file systems without mapped mounts, and for trees that this room made.
+    """
+    if not root.is_dir():
+        _shift(root.name, root.stat(), start, ids, path=root)
+        return
+    for _, folders, files, folder in os.fwalk(root, follow_symlinks=False):
+        for name in (".", *folders, *files):
+            with contextlib.suppress(FileNotFoundError):
+                _shift(name, os.stat(name, dir_fd=folder, follow_symlinks=False), start, ids, folder=folder)
+
+
+def _shift(
+    name: str, found: os.stat_result, start: int, ids: int, *, folder: int | None = None, path: Path | None = None
+) -> None:
+    uid = found.st_uid + start if found.st_uid < ids else -1
+    gid = found.st_gid + start if found.st_gid < ids else -1
+    os.chown(path or name, uid, gid, dir_fd=folder, follow_symlinks=False)
+    if stat.S_ISREG(found.st_mode) and found.st_mode & (stat.S_ISUID | stat.S_ISGID):
+        os.chmod(path or name, stat.S_IMODE(found.st_mode), dir_fd=folder)  # the kernel cleared them

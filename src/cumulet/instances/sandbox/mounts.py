@@ -1,0 +1,96 @@
+"""Mounts: overlays, memory, binds by path and by descriptor, and their removal.
+
+`attach(clone(descriptor), target)` is a bind mount whose source is a descriptor and not a path: between the two calls
+the mount is detached, visible to no process, and may be given attributes (mount_setattr(2)).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from cumulet.instances.sandbox import syscalls
+from cumulet.instances.sandbox.errors import SandboxError
+
+_OPEN_TREE, _MOVE_MOUNT = 428, 429
+_AT_FDCWD, _AT_EMPTY_PATH = -100, 0x1000
+_CLONE = 1
+_FROM_EMPTY_PATH = 4
+_MNT_DETACH, _MS_BIND = 2, 4096
+_NOSUID_NODEV_NOEXEC = 2 | 4 | 8
+_OCTAL = re.compile(rb"\\([0-7]{3})")
+
+
+class Bind(NamedTuple):
+    """A path of this machine, and the path in the container where it is mounted."""
+
+    source: Path
+    path: str
+    read_only: bool
+
+
+def mount_overlay(layers: list[Path], upper: Path, work: Path, target: Path) -> None:
+    """Mount a container's root: its own folder over the image's layers, the lowest layer first. Raises `SandboxError`."""
+    lower = ":".join(str(layer) for layer in reversed(layers))
+    options = f"lowerdir={lower},upperdir={upper},workdir={work}"
+    if len(options) >= os.sysconf("SC_PAGE_SIZE"):
+        raise SandboxError("the image has more layers than can be mounted")
+    _mount("overlay", target, "overlay", 0, options)
+
+
+def mount_tmpfs(target: Path, mode: int = 0o755) -> None:
+    """Mount a file system in memory. Raises `SandboxError`."""
+    _mount("tmpfs", target, "tmpfs", _NOSUID_NODEV_NOEXEC, f"mode={mode:o}")
+
+
+def bind(source: Path, target: Path) -> None:
+    """Mount a file or folder at a second path. Raises `SandboxError`."""
+    _mount(str(source), target, "", _MS_BIND, "")
+
+
+def clone(descriptor: int) -> int:
+    """Return a detached mount of the file or folder of a descriptor, without the mounts beneath it. Raises `SandboxError`."""
+    try:
+        return syscalls.call(_OPEN_TREE, descriptor, b"", _CLONE | _AT_EMPTY_PATH | os.O_CLOEXEC)
+    except OSError as error:
+        raise SandboxError(f"cloning a mount: {error.strerror}") from None
+
+
+def attach(tree: int, target: Path) -> None:
+    """Attach a detached mount at a path, and close its descriptor. Raises `SandboxError`."""
+    try:
+        syscalls.call(_MOVE_MOUNT, tree, b"", _AT_FDCWD, os.fsencode(target), _FROM_EMPTY_PATH)
+    except OSError as error:
+        raise SandboxError(f"attaching a mount: {error.strerror}") from None
+    finally:
+        os.close(tree)
+
+
+def unmount(target: Path) -> None:
+    """Unmount a path, also while it is in use; a path that is no mount is left as it is."""
+    with contextlib.suppress(OSError):
+        syscalls.unmount(os.fsencode(target), _MNT_DETACH)
+
+
+def unmount_beneath(folder: Path) -> list[str]:
+    """Unmount everything beneath a folder, by the kernel's own list, the innermost first; return the paths."""
+    inside = os.fsencode(folder) + b"/"
+    # Space, tab, line feed and backslash are written in octal (proc(5)).
+    points = [
+        _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), line.split()[4])
+        for line in Path("/proc/self/mountinfo").read_bytes().splitlines()
+    ]
+    mounted = [os.fsdecode(point) for point in points if point.startswith(inside)]
+    for point in reversed(mounted):
+        unmount(Path(point))
+    return mounted
+
+
+def _mount(source: str, target: Path, kind: str, flags: int, options: str) -> None:
+    try:
+        syscalls.mount(os.fsencode(source), os.fsencode(target), kind.encode(), flags, os.fsencode(options))
+    except OSError as error:
+        raise SandboxError(f"mounting {kind or source} on {target}: {error.strerror}") from None

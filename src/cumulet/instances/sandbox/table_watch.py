@@ -1,0 +1,79 @@
+"""Reports the removal of nftables tables, for example by `nft flush ruleset` (netlink(7))."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import struct
+from collections.abc import Collection, Iterator
+
+#: Families of tables, as the kernel numbers them.
+IPV4, BRIDGE = 2, 7
+
+_NETLINK_NETFILTER, _GROUP_NFTABLES = 12, 7
+_SUBSYSTEM = 10 << 8
+_NEW_TABLE, _DELETE_TABLE = _SUBSYSTEM | 0, _SUBSYSTEM | 2
+_TABLE_NAME = 1
+#: `nlmsghdr`, `nfgenmsg` and `nlattr`.
+_HEAD, _GENERIC, _ATTRIBUTE = struct.Struct("=IHHII"), struct.Struct("=BBH"), struct.Struct("=HH")
+
+
+class TableWatch:
+    """Watches the tables of one name in some families (`NFPROTO_…`). Raises `OSError` without permission."""
+
+    def __init__(self, name: str, families: Collection[int] = (IPV4, BRIDGE)) -> None:
+        self._name = name.encode()
+        self._families = families
+        self._missing: set[int] = set()
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
+        self._socket.setblocking(False)
+        self._socket.bind((0, 1 << (_GROUP_NFTABLES - 1)))
+
+    def fileno(self) -> int:
+        """Return the descriptor, which is readable when `take` has events to read."""
+        return self._socket.fileno()
+
+    def take(self) -> bool:
+        """Read all events; return whether one of the tables is missing, or may be."""
+        while True:
+            try:
+                data = self._socket.recv(1 << 20)
+            except BlockingIOError:
+                return bool(self._missing)
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                self._missing.update(self._families)  # the kernel dropped events
+                continue
+            for kind, family, name in _events(data):
+                if name == self._name and kind == _DELETE_TABLE:
+                    self._missing.add(family)
+                elif name == self._name and kind == _NEW_TABLE:
+                    self._missing.discard(family)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+
+def _events(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Yield the type, the family and the table name of each message."""
+    at = 0
+    with contextlib.suppress(struct.error):
+        while at + _HEAD.size <= len(data):
+            length, kind, *_ = _HEAD.unpack_from(data, at)
+            if kind in (_NEW_TABLE, _DELETE_TABLE):
+                family, *_ = _GENERIC.unpack_from(data, at + _HEAD.size)
+                yield kind, family, _table(data[at + _HEAD.size + _GENERIC.size : at + length])
+            at += max((length + 3) & ~3, _HEAD.size)
+
+
+def _table(attributes: bytes) -> bytes:
+    at = 0
+    while at + _ATTRIBUTE.size <= len(attributes):
+        length, kind = _ATTRIBUTE.unpack_from(attributes, at)
+        if kind == _TABLE_NAME:
+            return attributes[at + _ATTRIBUTE.size : at + length].rstrip(b"\0")
+        at += max((length + 3) & ~3, _ATTRIBUTE.size)
+    return b""

@@ -1,0 +1,141 @@
+"""A group's volumes, and the three files that all its containers share: hosts, hostname, resolv.conf.
+
+A volume's folder is named by the volume's number. A mounted path is opened beneath that folder and mounted by its
+descriptor, so that it ends within the volume.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import stat
+from pathlib import Path
+
+from cumulet.instances.model.properties import Container, DnsConfig, GroupProperties, Mount, Volume
+from cumulet.instances.sandbox import beneath
+from cumulet.instances.sandbox.errors import SandboxError
+from cumulet.instances.sandbox.mounts import Bind, attach, clone, mount_tmpfs, unmount
+
+_OPEN = 0o777
+
+
+class Volumes:
+    """Empty folders on disk or in memory, and secrets, which are in memory only.
+
+    `folder` is the group's own. `before` is the one of earlier versions, where names of volumes name folders.
+    """
+
+    def __init__(self, folder: Path, group: GroupProperties, before: Path) -> None:
+        self._folder = folder / "volumes"
+        self._files = folder / "files"
+        self._before = before / "volumes"
+        self._volumes = group.volumes
+        self._numbers = {volume.name: number for number, volume in enumerate(group.volumes)}
+
+    def make(self) -> None:
+        """Create missing volumes. Raises `SandboxError`, `OSError`."""
+        self._folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+        for volume in self._volumes:
+            path = self._path(volume.name)
+            if not path.exists():
+                self._adopt(volume, path)
+            path.mkdir(mode=0o755, exist_ok=True)
+            if volume.secret is not None:
+                if not path.is_mount():
+                    mount_tmpfs(path)
+                _write(path, volume.secret, volume.default_mode)
+            elif volume.empty_dir is not None:
+                if volume.empty_dir.medium == "Memory" and not path.is_mount():
+                    mount_tmpfs(path, mode=_OPEN)
+                path.chmod(_OPEN)
+
+    def _path(self, name: str) -> Path:
+        return self._folder / str(self._numbers[name])
+
+    def _adopt(self, volume: Volume, path: Path) -> None:
+        """Move the content of a volume that an earlier version made."""
+        old = self._before / volume.name
+        try:
+            descriptor = beneath.open_folder(old)
+        except FileNotFoundError:
+            return
+        try:
+            if old.is_mount():
+                path.mkdir(mode=0o755)
+                attach(clone(descriptor), path)
+                unmount(old)
+            else:
+                old.rename(path)
+        finally:
+            os.close(descriptor)
+
+    def mount(self, container: Container, folder: Path) -> list[Bind]:
+        """Mount a container's volumes in a trusted folder, each at its number; return the binds from there.
+
+        The caller unmounts their sources when the container has been created. Raises `SandboxError`.
+        """
+        folder.mkdir(mode=0o700, exist_ok=True)
+        secrets = {volume.name for volume in self._volumes if volume.secret is not None}
+        binds = []
+        for number, mount in enumerate(container.properties.volume_mounts):
+            target = folder / str(number)
+            try:
+                source = self._open(mount)
+            except OSError as error:
+                raise SandboxError(
+                    f"the subPath {mount.sub_path!r} of volume '{mount.name}' is not a folder or file of the volume: "
+                    f"{os.strerror(error.errno or 0)}"
+                ) from None
+            try:
+                kind = stat.S_IFMT(os.fstat(source).st_mode)
+                if kind == stat.S_IFDIR:
+                    target.mkdir()
+                elif kind == stat.S_IFREG:
+                    target.touch()
+                else:
+                    raise SandboxError(
+                        f"the subPath {mount.sub_path!r} of volume '{mount.name}' is neither folder nor file"
+                    )
+                attach(clone(source), target)
+            finally:
+                os.close(source)
+            binds.append(Bind(target, mount.mount_path, mount.read_only or mount.name in secrets))
+        return binds
+
+    def _open(self, mount: Mount) -> int:
+        """Return a descriptor of the mounted path. A missing folder is created with the volume's mode, as in a kubelet."""
+        volume = beneath.open_folder(self._path(mount.name))
+        if mount.sub_path is None:
+            return volume
+        parts = [part for part in mount.sub_path.split("/") if part not in ("", ".")]
+        try:
+            try:
+                return beneath.open_beneath(volume, parts)
+            except FileNotFoundError:
+                return beneath.make_folders(volume, parts, stat.S_IMODE(os.fstat(volume).st_mode))
+        finally:
+            os.close(volume)
+
+    def files(self, hostname: str, address: str, dns: DnsConfig | None) -> list[Bind]:
+        """Write the shared files; return their binds."""
+        hosts = f"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{address}\t{hostname}\n"
+        if dns is not None:
+            resolv = "".join(f"{line}\n" for line in dns.lines())
+        else:
+            resolv = Path("/etc/resolv.conf").read_text() if Path("/etc/resolv.conf").exists() else ""
+        self._files.mkdir(mode=0o755, parents=True, exist_ok=True)
+        binds = []
+        for name, text in (("hosts", hosts), ("hostname", f"{hostname}\n"), ("resolv.conf", resolv)):
+            (self._files / name).write_text(text)
+            binds.append(Bind(self._files / name, f"/etc/{name}", False))
+        return binds
+
+
+def _write(path: Path, files: dict[str, str], mode: int | None) -> None:
+    folder = beneath.open_folder(path)
+    try:
+        for name, content in files.items():
+            data = base64.b64decode(content)
+            beneath.write_file(folder, name.split("/"), data, mode if mode is not None else 0o644)
+    finally:
+        os.close(folder)

@@ -1,0 +1,166 @@
+"""The `securityContext` of a container: every field is checked, and refused by name unless it can be honoured.
+
+The fields are ACI's (REST reference 2023-05-01, `SecurityContextDefinition`), with `seccompProfile` as base64 of JSON.
+Extensions to ACI's API: Kubernetes' `readOnlyRootFilesystem`, `runAsNonRoot` and `supplementalGroups`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from cumulet.common.ascii import raised
+from cumulet.instances.security.seccomp import SeccompError, parse_profile
+
+#: The default of containerd and docker without NET_RAW: `ping` works without it.
+DEFAULT_CAPABILITIES = frozenset(
+    {
+        "AUDIT_WRITE",
+        "CHOWN",
+        "DAC_OVERRIDE",
+        "FOWNER",
+        "FSETID",
+        "KILL",
+        "MKNOD",
+        "NET_BIND_SERVICE",
+        "SETFCAP",
+        "SETGID",
+        "SETPCAP",
+        "SETUID",
+        "SYS_CHROOT",
+    }
+)
+#: The capabilities that a container can add: they are limited to its group's network and processes.
+ADDABLE_CAPABILITIES = DEFAULT_CAPABILITIES | {"NET_RAW", "SYS_PTRACE"}
+#: All capabilities of Linux (capabilities(7)), so that a misspelt one in `drop` is refused.
+_KNOWN_CAPABILITIES = ADDABLE_CAPABILITIES | {
+    "AUDIT_CONTROL",
+    "AUDIT_READ",
+    "BLOCK_SUSPEND",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+    "DAC_READ_SEARCH",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "LEASE",
+    "LINUX_IMMUTABLE",
+    "MAC_ADMIN",
+    "MAC_OVERRIDE",
+    "NET_ADMIN",
+    "NET_BROADCAST",
+    "PERFMON",
+    "SYSLOG",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_MODULE",
+    "SYS_NICE",
+    "SYS_PACCT",
+    "SYS_RAWIO",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "WAKE_ALARM",
+}
+#: Kubernetes' bound of ids.
+_IDS = 2**31
+_GROUPS = 32
+
+
+class SecurityContextError(ValueError):
+    """A field cannot be honoured; `field` is its path in the `securityContext`."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class Capabilities(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Names without `CAP_`, or `ALL`. `ALL` in `drop` takes effect before `add`."""
+
+    add: list[str] | None = None
+    drop: list[str] | None = None
+
+
+class SecurityContext(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """A security context; ids are below 2**31."""
+
+    privileged: bool | None = None
+    allow_privilege_escalation: bool | None = None
+    capabilities: Capabilities | None = None
+    run_as_user: int | None = None
+    run_as_group: int | None = None
+    run_as_non_root: bool | None = None
+    supplemental_groups: list[int] | None = None
+    read_only_root_filesystem: bool | None = None
+    seccomp_profile: str | None = None
+
+    def capability_names(self) -> list[str]:
+        """Return the effective capabilities as `CAP_…`, sorted, combined as in Kubernetes."""
+        requested = self.capabilities or Capabilities()
+        added = {_plain(name) for name in requested.add or ()}
+        dropped = {_plain(name) for name in requested.drop or ()}
+        kept = frozenset() if "ALL" in dropped else DEFAULT_CAPABILITIES
+        return sorted(f"CAP_{name}" for name in (kept | added) - dropped)
+
+
+def parse(document: Mapping[str, object] | None) -> SecurityContext:
+    """Return a checked security context; the defaults for `None`. Raises `SecurityContextError`."""
+    try:
+        context = msgspec.convert(document or {}, SecurityContext)
+    except msgspec.ValidationError as error:
+        raise SecurityContextError("", str(error)) from None
+    if context.privileged:
+        raise SecurityContextError("privileged", "privileged containers are not allowed on this platform")
+    _check_capabilities(context.capabilities or Capabilities())
+    _check_id("runAsUser", context.run_as_user)
+    _check_id("runAsGroup", context.run_as_group)
+    for number in context.supplemental_groups or ():
+        _check_id("supplementalGroups", number)
+    if len(context.supplemental_groups or ()) > _GROUPS:
+        raise SecurityContextError("supplementalGroups", f"more than {_GROUPS} groups")
+    if context.seccomp_profile is not None:
+        try:
+            parse_profile(context.seccomp_profile)
+        except SeccompError as error:
+            raise SecurityContextError("seccompProfile", str(error)) from None
+    return context
+
+
+def stored(document: Mapping[str, object] | None) -> SecurityContext:
+    """Return the security context of a stored group, without fields that only an earlier version accepted."""
+    try:
+        return parse(document)
+    except SecurityContextError:
+        valid = {name: value for name, value in (document or {}).items() if _is_valid(name, value)}
+        return parse(valid)
+
+
+def _is_valid(name: str, value: object) -> bool:
+    try:
+        parse({name: value})
+    except SecurityContextError:
+        return False
+    return True
+
+
+def _check_capabilities(capabilities: Capabilities) -> None:
+    for name in (_plain(name) for name in capabilities.drop or ()):
+        if name != "ALL" and name not in _KNOWN_CAPABILITIES:
+            raise SecurityContextError("capabilities.drop", f"{name!r} is not a capability")
+    for name in (_plain(name) for name in capabilities.add or ()):
+        if name not in ADDABLE_CAPABILITIES:
+            allowed = ", ".join(sorted(ADDABLE_CAPABILITIES))
+            raise SecurityContextError(
+                "capabilities.add", f"the capability {name!r} is not allowed; it is one of {allowed}"
+            )
+
+
+def _check_id(field: str, number: int | None) -> None:
+    if number is not None and not 0 <= number < _IDS:
+        raise SecurityContextError(field, f"{number} is not an id from 0 to {_IDS - 1}")
+
+
+def _plain(name: str) -> str:
+    """Return a capability in upper case, without `CAP_`."""
+    return raised(name).removeprefix("CAP_")

@@ -1,0 +1,103 @@
+"""The records of container groups and of what has happened to them."""
+
+from __future__ import annotations
+
+import msgspec
+
+from cumulet.common import clock
+from cumulet.instances.model.properties import GroupProperties
+
+#: The number of events that are kept, of a container and of a group.
+_EVENTS = 50
+
+
+class State(msgspec.Struct, rename="camel", omit_defaults=True):
+    """One state of a container, as in `instanceView`."""
+
+    state: str
+    detail_status: str = ""
+    start_time: str | None = None
+    finish_time: str | None = None
+    exit_code: int | None = None
+
+    @property
+    def lived(self) -> float:
+        """The seconds from start to end, 0 unless both are known."""
+        if not self.start_time or not self.finish_time:
+            return 0.0
+        return (clock.parse(self.finish_time) - clock.parse(self.start_time)).total_seconds()
+
+
+class Event(msgspec.Struct, rename="camel"):
+    """An event, and the number of times it happened."""
+
+    name: str
+    message: str
+    type: str
+    first_timestamp: str
+    last_timestamp: str
+    count: int = 1
+
+
+class ContainerStatus(msgspec.Struct, rename="camel"):
+    """The status of a container. `attempt` counts its starts; `ready` is the result of the readiness probe."""
+
+    restart_count: int = 0
+    current_state: State = msgspec.field(default_factory=lambda: State("Waiting"))
+    previous_state: State | None = None
+    events: list[Event] = []
+    ready: bool = False
+    image_id: str = ""
+    attempt: int = 0
+    #: Whether the folder of the newest attempt is named by the container's number; earlier versions used its name.
+    numbered: bool = False
+
+    def add_event(self, name: str, message: str, *, warning: bool = False) -> None:
+        """Add an event, or count a repeated one; the newest events are kept."""
+        _add_event(self.events, name, message, warning)
+
+
+def _add_event(events: list[Event], name: str, message: str, warning: bool) -> None:
+    now = clock.rfc3339_micro()
+    for event in events:
+        if (event.name, event.message) == (name, message):
+            event.count += 1
+            event.last_timestamp = now
+            return
+    events.append(Event(name, message, "Warning" if warning else "Normal", now, now))
+    del events[:-_EVENTS]
+
+
+class GroupStatus(msgspec.Struct, rename="camel"):
+    """The status of a group. `delete_by` is the end of its containers' grace period while it is being deleted.
+
+    `ids` is the first id of its user namespace, 0 without one, as in groups of earlier versions.
+    """
+
+    state: str = "Pending"
+    provisioning_state: str = "Pending"
+    ip: str = ""
+    ids: int = 0
+    delete_by: str | None = None
+    containers: dict[str, ContainerStatus] = {}
+    events: list[Event] = []
+
+    def add_event(self, name: str, message: str, *, warning: bool = False) -> None:
+        """Add an event of the whole group, or count a repeated one; the newest events are kept."""
+        _add_event(self.events, name, message, warning)
+
+
+class GroupRecord(msgspec.Struct):
+    """A group. `uid` identifies it on this machine, `key` is its resource id in lower case.
+
+    `flaw` is the reason why a group of an earlier version is not valid any more.
+    """
+
+    uid: str
+    key: str
+    id: str
+    location: str
+    tags: dict[str, str]
+    properties: GroupProperties
+    status: GroupStatus
+    flaw: str | None = None

@@ -1,0 +1,89 @@
+"""Checks of a group's network: address, subnets, DNS, and the credentials of registries."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Sequence
+
+from cumulet.common.arm import ArmError
+from cumulet.instances.model.properties import SUBNET, Credential, DnsConfig, IpAddress, SubnetId
+from cumulet.instances.validation.text import CONTROL, NAME, invalid, quoted
+
+_SERVER = re.compile(r"(?=.{1,255}\Z)[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:[0-9]{1,5})?")
+_SEARCH = re.compile(
+    r"(?=.{1,253}\Z)(?:\.|[A-Za-z0-9_](?:[-A-Za-z0-9_]*[A-Za-z0-9_])?(?:\.[A-Za-z0-9_](?:[-A-Za-z0-9_]*[A-Za-z0-9_])?)*\.?)"
+)
+_OPTION = re.compile(r"[a-z][-a-z0-9]{0,31}(:[0-9]{1,5})?")
+_PORTS = 1000
+_SERVERS, _SEARCHES, _OPTIONS = 3, 32, 32
+#: Characters of a user name or password.
+_LONGEST = 64 * 1024
+
+
+def check_dns(config: DnsConfig) -> None:
+    """Raise `ArmError` for a value that is not valid; write addresses in their normal form."""
+    path = "properties.dnsConfig"
+    if not 0 < len(config.name_servers) <= _SERVERS:
+        raise invalid(f"{path}.nameServers", f"A dnsConfig has 1 to {_SERVERS} name servers.")
+    for number, server in enumerate(config.name_servers):
+        try:
+            # The scope of an IPv6 address can be any text, including line feeds.
+            if "%" in server:
+                raise ValueError(server)
+            config.name_servers[number] = str(ipaddress.ip_address(server.strip(" ")))
+        except ValueError:
+            raise invalid(
+                f"{path}.nameServers[{number}]", f"The name server '{quoted(server)}' is not an IP address."
+            ) from None
+    domains = (config.search_domains or "").split(" ")
+    if len(domains) > _SEARCHES or not all(not name or _SEARCH.fullmatch(name) for name in domains):
+        raise invalid(
+            f"{path}.searchDomains",
+            f"The search domains '{quoted(config.search_domains or '')}' are not at most {_SEARCHES} domain names, separated by "
+            "spaces.",
+        )
+    options = (config.options or "").split(" ")
+    if len(options) > _OPTIONS or not all(not option or _OPTION.fullmatch(option) for option in options):
+        raise invalid(
+            f"{path}.options",
+            f"The options '{quoted(config.options or '')}' are not at most {_OPTIONS} options, separated by spaces, such as "
+            "ndots:5.",
+        )
+
+
+def check_address(address: IpAddress) -> None:
+    """Raise `ArmError` for ports or a DNS name label that is not valid."""
+    path = "properties.ipAddress"
+    if len(address.ports) > _PORTS:
+        raise invalid(f"{path}.ports", f"A container group has at most {_PORTS} ports.")
+    if address.dns_name_label is not None and not NAME.fullmatch(address.dns_name_label):
+        raise invalid(f"{path}.dnsNameLabel", f"The DNS name label '{quoted(address.dns_name_label)}' is not valid.")
+
+
+def check_subnets(subnets: Sequence[SubnetId]) -> None:
+    """Raise `ArmError` unless there is at most one subnet, named by its resource id."""
+    if len(subnets) > 1:
+        raise invalid("properties.subnetIds", "A container group is in at most one subnet.")
+    for number, subnet in enumerate(subnets):
+        if not SUBNET.fullmatch(subnet.id):
+            raise invalid(
+                f"properties.subnetIds[{number}].id", f"'{quoted(subnet.id)}' is not the resource id of a subnet."
+            )
+
+
+def check_credential(group: str, credential: Credential, path: str) -> None:
+    """Raise `ArmError` for a server name, user name or password that is not valid."""
+    if not _SERVER.fullmatch(credential.server):
+        raise ArmError(
+            400,
+            "InvalidImageRegistryServer",
+            f"The server '{quoted(credential.server)}' in the 'imageRegistryCredentials' of container group '{group}' is invalid. "
+            "It should be a valid host name without protocol.",
+            target=f"{path}.server",
+        )
+    for name, text in (("username", credential.username), ("password", credential.password or "")):
+        if len(text) > _LONGEST or CONTROL.search(text):
+            raise invalid(
+                f"{path}.{name}", f"The {name} for '{credential.server}' has control characters or is too long."
+            )

@@ -1,0 +1,184 @@
+"""The resource of a container group (REST reference 2023-05-01), with the properties that the node writes and reads."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Required, TypedDict
+
+from cumulet.common.kubernetes.objects import Capabilities
+
+
+class GroupEvent(TypedDict):
+    """An event of a container."""
+
+    name: str
+    message: str
+    type: Literal["Normal", "Warning"]
+    count: int
+
+
+class GroupContainerState(TypedDict, total=False):
+    """One state of a container; times are RFC 3339."""
+
+    state: str
+    detailStatus: str
+    startTime: str
+    finishTime: str
+    exitCode: int
+
+
+class ContainerView(TypedDict, total=False):
+    """The instance view of a container. `ready`, `imageId` and `attempt` are extensions of this project to ACI's API."""
+
+    restartCount: int
+    currentState: GroupContainerState
+    previousState: GroupContainerState | None
+    events: list[GroupEvent]
+    ready: bool
+    imageId: str
+    attempt: int
+
+
+class GroupPort(TypedDict):
+    """A port of a container or group."""
+
+    port: int
+    protocol: str
+
+
+class GroupVariable(TypedDict, total=False):
+    """An environment variable; `secureValue` is never returned."""
+
+    name: Required[str]
+    value: str
+    secureValue: str
+
+
+class GroupMount(TypedDict, total=False):
+    """A volume in a container."""
+
+    name: Required[str]
+    mountPath: Required[str]
+    readOnly: bool
+    subPath: str
+
+
+class GroupAmount(TypedDict):
+    """vCPUs and decimal gigabytes."""
+
+    cpu: float
+    memoryInGB: float
+
+
+class GroupResources(TypedDict, total=False):
+    """The requests and limits of a container."""
+
+    requests: Required[GroupAmount]
+    limits: GroupAmount
+
+
+class GroupProbe(TypedDict, total=False):
+    """A probe; exactly one of `exec`, `httpGet` and `tcpSocket` is set."""
+
+    exec: dict[str, list[str]]
+    httpGet: dict[str, Any]
+    tcpSocket: dict[str, int]
+    initialDelaySeconds: int
+    periodSeconds: int
+    failureThreshold: int
+    successThreshold: int
+    timeoutSeconds: int
+
+
+class GroupSecurityContext(TypedDict, total=False):
+    """The security context of a container; `seccompProfile` is base64 of JSON."""
+
+    allowPrivilegeEscalation: bool
+    capabilities: Capabilities
+    readOnlyRootFilesystem: bool
+    runAsUser: int
+    runAsGroup: int
+    runAsNonRoot: bool
+    supplementalGroups: list[int]
+    seccompProfile: str
+
+
+class GroupContainerProperties(TypedDict, total=False):
+    """The properties of a container."""
+
+    image: Required[str]
+    command: list[str]
+    args: list[str]
+    workingDir: str
+    ports: list[GroupPort]
+    environmentVariables: list[GroupVariable]
+    volumeMounts: list[GroupMount]
+    resources: GroupResources
+    livenessProbe: GroupProbe
+    readinessProbe: GroupProbe
+    securityContext: GroupSecurityContext
+    instanceView: ContainerView
+
+
+class GroupContainer(TypedDict):
+    """A container of a group."""
+
+    name: str
+    properties: GroupContainerProperties
+
+
+class GroupVolume(TypedDict, total=False):
+    """A volume; `secret` maps paths to base64."""
+
+    name: Required[str]
+    emptyDir: dict[str, str]
+    secret: dict[str, str]
+    defaultMode: int
+
+
+class GroupCredential(TypedDict):
+    """The credential of a registry."""
+
+    server: str
+    username: str
+    password: str
+
+
+class GroupAddress(TypedDict, total=False):
+    """The address and the ports of a group."""
+
+    type: str
+    ports: list[GroupPort]
+    ip: str
+
+
+class GroupView(TypedDict, total=False):
+    """The instance view of a group."""
+
+    state: str
+
+
+class GroupProperties(TypedDict, total=False):
+    """The properties of a group."""
+
+    containers: Required[list[GroupContainer]]
+    initContainers: list[GroupContainer]
+    imageRegistryCredentials: list[GroupCredential]
+    restartPolicy: str
+    osType: str
+    volumes: list[GroupVolume]
+    ipAddress: GroupAddress
+    subnetIds: list[dict[str, str]]
+    terminationGracePeriodSeconds: int
+    hostname: str
+    hostUsers: bool
+    instanceView: GroupView
+
+
+class ContainerGroup(TypedDict, total=False):
+    """A container group."""
+
+    id: str
+    name: str
+    location: str
+    tags: dict[str, str]
+    properties: Required[GroupProperties]
