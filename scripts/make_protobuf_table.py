@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from cumulet.kube.resources import RESOURCES
+from cumulet.kube.catalog.resources import RESOURCES
 from cumulet.kube.schema.definitions import named
 
 _TARGET = Path(__file__).parents[1] / "src" / "cumulet" / "kube" / "codec" / "messages.json"

@@ -55,6 +55,7 @@ class Cloud:
 
     def __init__(self, data_dir: Path, *rooms: RoomName, **settings: Any) -> None:
         installed = install(data_dir, ports=dict.fromkeys(DEFAULT_PORTS, 0), allow_egress=[Exempt(PEERS)])
+        settings = {"tls": os.environ.get("CUMULET_TEST_TLS", "own"), **settings}
         self.config: Config = msgspec.structs.replace(installed, **settings)
         self.subscription = f"/subscriptions/{self.config.subscription_id}"
         self.owner = read_credential(self.config.credential_file("owner"))

@@ -17,9 +17,9 @@ from cryptography.x509.oid import NameOID
 
 from tests.kube import test_kubectl, test_nodes_and_pods
 from tests.kube.conftest import Program, cluster, kubectl
+from tests.kube.subresources.test_reaching_pods import Forwarded, site
 from tests.kube.test_kubectl import WEB
 from tests.kube.test_nodes_and_pods import kubelet, node, run
-from tests.kube.test_reaching_pods import Forwarded, site
 
 __all__ = ["cluster", "kubectl", "kubelet", "node", "site"]
 

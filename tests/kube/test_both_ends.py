@@ -10,9 +10,9 @@ import pytest
 
 from tests.kube.conftest import Program
 from tests.kube.kubelet import StandInKubelet
+from tests.kube.subresources.test_reaching_pods import Forwarded, site
 from tests.kube.test_kubectl import WEB
 from tests.kube.test_nodes_and_pods import kubelet, node, run
-from tests.kube.test_reaching_pods import Forwarded, site
 
 __all__ = ["kubelet", "node", "site"]
 

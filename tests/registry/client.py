@@ -136,7 +136,7 @@ class Registry:
         sent |= {name.replace("_", "-").title(): value for name, value in headers.items()}
         if isinstance(body, bytes | None) and (kept := self._idle.pop(threading.get_ident(), None)) is not None:
             # The registry may have closed it meanwhile, before it saw this request.
-            with contextlib.suppress(ConnectionError, http.client.RemoteDisconnected):
+            with contextlib.suppress(ConnectionError, http.client.RemoteDisconnected, ssl.SSLEOFError):
                 return self._ask(kept, method, path, body, sent)
         return self._ask(self.connect(), method, path, body, sent)
 

@@ -11,8 +11,8 @@ import pytest
 
 from cumulet.common.config import RegistryLimits
 from tests.cloud import Cloud
-from tests.registry.acr import AcrRegistry
 from tests.registry.client import Registry
+from tests.registry.login_server import AcrRegistry
 
 _numbers = itertools.count()
 

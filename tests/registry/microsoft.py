@@ -9,7 +9,7 @@ from azure.containerregistry import ContainerRegistryClient
 
 from cumulet.common.entra import ARM_AUDIENCE, Credential
 from tests.microsoft import log_in
-from tests.registry.acr import AcrRegistry
+from tests.registry.login_server import AcrRegistry
 
 
 @contextmanager

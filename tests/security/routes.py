@@ -17,8 +17,8 @@ from aiohttp import web
 from cumulet.arm.door import Door
 from cumulet.common.config import RoomName
 from cumulet.common.room import Room
-from cumulet.registry import distribution
 from cumulet.registry.acr import routes as acr
+from cumulet.registry.distribution import routes as distribution
 from tests.cloud import Cloud
 
 _FIXED = re.compile(r"\(\?P<(\w+)>\(\?ai:((?:[^()\\]|\\.)+)\)\)")

@@ -26,7 +26,7 @@ from cumulet.common.egress import Egress, Exempt, RefusedAddressError
 from cumulet.up.install import install
 from tests.cloud import PEERS, Answer, Cloud
 from tests.kube.conftest import Server
-from tests.registry.acr import AcrRegistry
+from tests.registry.login_server import AcrRegistry
 from tests.security.hostile_registry import Answer as Answered
 from tests.security.hostile_registry import HostileRegistry, hostile_registry
 

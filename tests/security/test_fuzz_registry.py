@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from tests.registry.acr import AcrRegistry
+from tests.registry.login_server import AcrRegistry
 from tests.security.fuzzing import Reply, Request, Stream, Wire, check
 from tests.security.routes import RecordingCloud
 

@@ -211,6 +211,14 @@ def test_policies_have_budgets(server: Server, policy: Any, spec: dict[str, Any]
     assert said in answer.body["message"]
 
 
+def test_authorisation_is_asked_also_from_a_thread(server: Server, policy: Any) -> None:
+    space = server.namespace(f"b{uuid.uuid4().hex[:8]}")
+    asked = "authorizer.group('').resource('secrets').check('get').allowed()"
+    slow = f"lists.range(60000).all(a, a >= 0) && {asked}"
+    assert policy({"validations": [{"expression": slow}]}, space.rpartition("/")[2]).status == 201
+    server.make(f"{space}/configmaps", {"metadata": {"name": "a"}})
+
+
 def test_a_variable_that_nobody_uses_costs_nothing(server: Server, policy: Any) -> None:
     space = server.namespace(f"b{uuid.uuid4().hex[:8]}")
     spec = {

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import pytest
 
-from cumulet.kube.resources import RESOURCES, Row
+from cumulet.kube.catalog.resources import RESOURCES, Row
 from tests.kube.conftest import Server, cloud, server
 
 __all__ = ["cloud", "server"]

@@ -11,7 +11,7 @@ import pytest
 
 from cumulet.common.entra import ARM_AUDIENCE, REGISTRY_AUDIENCE
 from tests.cloud import Cloud
-from tests.registry.acr import AcrRegistry, basic
+from tests.registry.login_server import AcrRegistry, basic
 
 
 @pytest.fixture(scope="module")

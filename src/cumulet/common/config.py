@@ -134,6 +134,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     tenant_id: str
     subscription_id: str
     location: str = "eastus"
+    #: TLS of the rooms that send files and watches: `own` lets OpenSSL write to the socket (`common.tls_loop`), `asyncio`
+    #: is the event loop's own.
+    tls: Literal["own", "asyncio"] = "own"
     cluster: str = "aksdemo2"
     cluster_resource_group: str = "aks-rg2"
     node_name: str = "virtual-node-aci-linux"

@@ -301,5 +301,6 @@ def run(
         loop.add_signal_handler(signal.SIGHUP, room.reload)
         await serve(room)
 
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+    # The loop that the room asks for brings TLS of our own, unless the settings ask for the event loop's.
+    with asyncio.Runner(loop_factory=new_event_loop if config.tls == "own" else uvloop.new_event_loop) as runner:
         runner.run(main())

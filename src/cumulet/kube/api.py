@@ -12,36 +12,36 @@ from aiohttp import web
 from prometheus_client import Counter, Histogram
 
 from cumulet.common.ascii import fold
-from cumulet.kube import discovery, openapi
-from cumulet.kube.aggregation.discovering import group_of, with_groups, with_versions
+from cumulet.kube.access.attributes import Attributes
+from cumulet.kube.access.authentication import Authenticator
+from cumulet.kube.access.authorization import Authorizer
+from cumulet.kube.access.impersonation import impersonated
+from cumulet.kube.access.users import ServiceAccountTokens, User
+from cumulet.kube.aggregation.discovery import group_of, with_groups, with_versions
+from cumulet.kube.aggregation.resource_metrics import GROUP as METRICS
+from cumulet.kube.aggregation.resource_metrics import ResourceMetrics
 from cumulet.kube.aggregation.servers import Aggregation
-from cumulet.kube.answer import encode, respond, respond_written
-from cumulet.kube.applying import Applying, is_apply
-from cumulet.kube.aside import LARGE, LARGE_YAML, aside
-from cumulet.kube.attributes import Attributes
-from cumulet.kube.audit import AuditLog
-from cumulet.kube.authentication import Authenticator
-from cumulet.kube.authorize import Authorizer
-from cumulet.kube.body import decoded, field_validation, read, whole
-from cumulet.kube.catalog import Catalog
+from cumulet.kube.apimachinery.status import ApiError, bad_request, forbidden, method_not_allowed, no_such_resource
+from cumulet.kube.catalog.builtin_conversion import from_stored, to_stored
+from cumulet.kube.catalog.resources import Row
+from cumulet.kube.catalog.served_resources import Catalog
 from cumulet.kube.codec import is_yaml
 from cumulet.kube.codec.repeated import as_one, repeated
+from cumulet.kube.discovery import groups, openapi
+from cumulet.kube.discovery.openapi_v2 import Swagger
 from cumulet.kube.flow import SEAT, Flows
-from cumulet.kube.impersonate import impersonated
-from cumulet.kube.metrics import GROUP as METRICS
-from cumulet.kube.metrics import ResourceMetrics
-from cumulet.kube.objects import Objects
-from cumulet.kube.openapi_v2 import Swagger
-from cumulet.kube.options import check_write, delete_options
-from cumulet.kube.patching import patcher, unpatched
-from cumulet.kube.reading import Reading
-from cumulet.kube.resources import Row
-from cumulet.kube.status import ApiError, bad_request, forbidden, method_not_allowed, no_such_resource
-from cumulet.kube.subresources import Subresources
-from cumulet.kube.target import Target, parse, selected_name
-from cumulet.kube.users import ServiceAccountTokens, User
-from cumulet.kube.versions import from_stored, to_stored
-from cumulet.kube.writer import Writer, warned
+from cumulet.kube.http.audit import AuditLog
+from cumulet.kube.http.body import decoded, field_validation, read, whole
+from cumulet.kube.http.negotiation import encode, respond, respond_written
+from cumulet.kube.http.options import check_write, delete_options
+from cumulet.kube.http.request_info import Target, parse, selected_name
+from cumulet.kube.http.worker_threads import LARGE, LARGE_YAML, aside
+from cumulet.kube.http.write_context import WriteContext, warned
+from cumulet.kube.objects.get_list import Reads
+from cumulet.kube.objects.patch import patcher, unpatched
+from cumulet.kube.objects.server_side_apply import ServerSideApply, is_apply
+from cumulet.kube.objects.write import Objects
+from cumulet.kube.subresources.routes import Subresources
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class Api:
         self,
         catalog: Catalog,
         objects: Objects,
-        reading: Reading,
+        reading: Reads,
         subresources: Subresources,
         authorizer: Authorizer,
         tokens: ServiceAccountTokens,
@@ -105,7 +105,7 @@ class Api:
         self._metrics = resource_metrics
         self._aggregation = aggregation
         self._swagger = Swagger()
-        self._applying = Applying(objects)
+        self._applying = ServerSideApply(objects)
         self._requests, self._seconds = metrics
         self._exposition = exposition
         self._series: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
@@ -194,7 +194,7 @@ class Api:
             raise method_not_allowed()
         wants_aggregated = "as=APIGroupDiscoveryList" in request.headers.get("Accept", "")
         if path in ("/api", "/apis") and wants_aggregated:
-            document = discovery.aggregated(rows, core=path == "/api")
+            document = groups.aggregated(rows, core=path == "/api")
             if path == "/apis":
                 document = with_versions(document, self._aggregation)
             response = encode(request, document)
@@ -205,12 +205,12 @@ class Api:
             case ["metrics"]:
                 return self._exposition()
             case ["version"]:
-                return encode(request, discovery.version())
+                return encode(request, groups.version())
             case ["healthz" | "livez" | "readyz" as check, *_]:
                 verbose = "verbose" in request.query and len(parts) == 1
                 return web.Response(text=f"[+]ping ok\n[+]store ok\n{check} check passed\n" if verbose else "ok")
             case [""]:
-                return encode(request, {"paths": discovery.paths(rows)})
+                return encode(request, {"paths": groups.paths(rows)})
             case [".well-known", "openid-configuration"]:
                 return encode(request, self._tokens.discovery())
             case ["openid", "v1", "jwks"]:
@@ -218,12 +218,12 @@ class Api:
             case ["api"]:
                 return encode(request, {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []})
             case ["apis"]:
-                return encode(request, with_groups(discovery.group_list(rows), self._aggregation))
-            case ["api", version] if (found := discovery.resource_list(rows, "", version)) is not None:
+                return encode(request, with_groups(groups.group_list(rows), self._aggregation))
+            case ["api", version] if (found := groups.resource_list(rows, "", version)) is not None:
                 return encode(request, found)
             case ["apis", group] if group and (info := self._group(rows, group)) is not None:
                 return encode(request, info)
-            case ["apis", group, version] if (found := discovery.resource_list(rows, group, version)) is not None:
+            case ["apis", group, version] if (found := groups.resource_list(rows, group, version)) is not None:
                 return encode(request, found)
             case ["apis", group, version] if (server := self._aggregation.find(group, version)) is not None:
                 return await self._aggregation.answer(request, user, server)
@@ -236,7 +236,7 @@ class Api:
         raise no_such_resource()
 
     def _group(self, rows: tuple[Row, ...], group: str) -> Object | None:
-        here = discovery.group_info(rows, group) if any(row.group == group for row in rows) else None
+        here = groups.group_info(rows, group) if any(row.group == group for row in rows) else None
         return group_of(here, group, self._aggregation)
 
     async def _dispatch(self, request: web.BaseRequest, user: User, target: Target) -> web.StreamResponse:
@@ -297,13 +297,13 @@ class Api:
             return await self._subresources.bind(request, user, bound, obj)
         if row.verbs == ("create",):
             return await self._subresources.review(request, user, target, obj)
-        by = Writer.of(request, user)
+        by = WriteContext.of(request, user)
         by.warnings += warnings
         made = await self._objects.create(row.hub or row, target.namespace, to_stored(row, obj), by)
         return self._written(request, target, made, 201, by)
 
     def _written(
-        self, request: web.BaseRequest, target: Target, made: Object, status: int, by: Writer
+        self, request: web.BaseRequest, target: Target, made: Object, status: int, by: WriteContext
     ) -> web.StreamResponse:
         stored = None if by.dry_run else self._objects.find(target.row, target.namespace, made["metadata"]["name"])
         return respond_written(request, target.row, made, stored, status, by.warnings)
@@ -312,7 +312,7 @@ class Api:
         row = target.row
         check_write(request)
         obj, warnings = await self._decoded(request, row)
-        by = Writer.of(request, user)
+        by = WriteContext.of(request, user)
         by.warnings += warnings
         is_made = row.key in _MADE_BY_UPDATE and not target.subresource
         if is_made and not self._objects.exists(row, target.namespace, target.name):
@@ -338,7 +338,7 @@ class Api:
         change, said = patcher(request, row, raw)
         check_write(request)
         validation = field_validation(request)
-        by = Writer.of(request, user)
+        by = WriteContext.of(request, user)
 
         def changed(old: Object) -> Object:
             before = from_stored(row, old)
@@ -365,7 +365,7 @@ class Api:
     async def _delete(self, request: web.BaseRequest, user: User, target: Target) -> web.Response:
         row = target.row
         options = await delete_options(request)
-        by = Writer.of(request, user)
+        by = WriteContext.of(request, user)
         by.dry_run = by.dry_run or bool(options.get("dryRun"))
         obj, finished = await self._objects.delete(row, target.namespace, target.name, options, by)
         if finished and row.key != "pods":
@@ -379,7 +379,7 @@ class Api:
     async def _delete_collection(self, request: web.BaseRequest, user: User, target: Target) -> web.Response:
         row = target.row
         options = await delete_options(request)
-        by = Writer.of(request, user)
+        by = WriteContext.of(request, user)
         by.dry_run = by.dry_run or bool(options.get("dryRun"))
         items = []
         metadata = {"resourceVersion": str(self._reading.revision)}

@@ -9,12 +9,12 @@ from typing import Any
 
 from cumulet.common import clock
 from cumulet.common.config import FRONT_PROXY_CLIENT, Config
+from cumulet.kube.access.default_roles import GROUP as RBAC
+from cumulet.kube.access.default_roles import brought_up_to_date, default_roles
 from cumulet.kube.admission import SYSTEM_NAMESPACES
+from cumulet.kube.catalog.resources import BY_KEY, RESOURCES
 from cumulet.kube.flow import GROUP, LEVELS, SCHEMAS
-from cumulet.kube.objects import Change, Objects
-from cumulet.kube.resources import BY_KEY, RESOURCES
-from cumulet.kube.roles import GROUP as RBAC
-from cumulet.kube.roles import brought_up_to_date, default_roles
+from cumulet.kube.objects.write import Change, Objects
 
 _PRIORITIES = (
     ("system-cluster-critical", 2_000_000_000, "run in the cluster, but can be moved to another node if necessary"),

@@ -16,28 +16,28 @@ from cumulet.common.entra import TokenVerifier
 from cumulet.common.health import metrics_response
 from cumulet.common.room import Room
 from cumulet.common.tls_loop import Loop
+from cumulet.kube.access.authentication import Authenticator
+from cumulet.kube.access.authorization import Authorizer
+from cumulet.kube.access.users import ServiceAccountTokens
 from cumulet.kube.admission import Admission
+from cumulet.kube.aggregation.resource_metrics import ResourceMetrics
 from cumulet.kube.aggregation.servers import Aggregation
-from cumulet.kube.allocate import Allocator
 from cumulet.kube.api import Api
-from cumulet.kube.audit import AuditLog
-from cumulet.kube.authentication import Authenticator
-from cumulet.kube.authorize import Authorizer
 from cumulet.kube.bootstrap import bootstrap
-from cumulet.kube.catalog import Catalog
-from cumulet.kube.custom.cleanup import Cleanup
-from cumulet.kube.custom.conversion import Conversions
-from cumulet.kube.eviction import Evictions
+from cumulet.kube.catalog.custom_conversion import Conversions
+from cumulet.kube.catalog.served_resources import Catalog
+from cumulet.kube.clients.kubelet import Kubelet
+from cumulet.kube.clients.webhooks import WebhookClient
 from cumulet.kube.flow import Flows
-from cumulet.kube.kubelet import Kubelet
-from cumulet.kube.metrics import ResourceMetrics
-from cumulet.kube.objects import Objects
-from cumulet.kube.proxy import Proxy
-from cumulet.kube.reading import Reading
+from cumulet.kube.http.audit import AuditLog
+from cumulet.kube.objects.custom_definition_finalizer import CustomDefinitionFinalizer
+from cumulet.kube.objects.get_list import Reads
+from cumulet.kube.objects.service_allocator import ServiceAllocator
+from cumulet.kube.objects.write import Objects
 from cumulet.kube.store import Store
-from cumulet.kube.subresources import Subresources
-from cumulet.kube.users import ServiceAccountTokens
-from cumulet.kube.webhook import WebhookClient
+from cumulet.kube.subresources.eviction import Evictions
+from cumulet.kube.subresources.proxy import Proxy
+from cumulet.kube.subresources.routes import Subresources
 
 #: Seconds between compactions, and how far back the history then goes, as upstream's.
 _COMPACTION = 300.0
@@ -54,7 +54,7 @@ async def serve(room: Room) -> None:
     webhooks = WebhookClient(store, egress)
     conversions = Conversions(webhooks)
     admission = Admission(store, webhooks, conversions)
-    objects = Objects(store, admission, Allocator(store, room.config.service_cidr), conversions)
+    objects = Objects(store, admission, ServiceAllocator(store, room.config.service_cidr), conversions)
     await bootstrap(objects, room.config, str(next(ipaddress.ip_network(room.config.service_cidr).hosts())))
     tokens = ServiceAccountTokens(room.data_dir / "service-accounts.key", store)
     session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=room.client_tls()), timeout=_ENTRA_TIMEOUT)
@@ -80,11 +80,11 @@ async def serve(room: Room) -> None:
     catalog.is_remote = lambda group, version: aggregation.find(group, version) is not None
     audit = AuditLog(room.data_dir / "audit.log")
     audit.open()
-    cleanup = asyncio.create_task(Cleanup(store, objects, catalog).run())
+    cleanup = asyncio.create_task(CustomDefinitionFinalizer(store, objects, catalog).run())
     api = Api(
         catalog,
         objects,
-        Reading(store, room.stopping, conversions),
+        Reads(store, room.stopping, conversions),
         Subresources(objects, Evictions(store, objects), authorizer, tokens, authenticator, kubelet, proxy),
         authorizer,
         tokens,

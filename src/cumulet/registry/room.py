@@ -14,32 +14,32 @@ from cumulet.common.logs import AccessLog
 from cumulet.common.room import Room
 from cumulet.common.tasks import task_set
 from cumulet.common.tls_loop import Loop
-from cumulet.registry.access import Gate
+from cumulet.registry.access.gate import Gate
+from cumulet.registry.access.guard import Guard
+from cumulet.registry.access.token_endpoints import Login
+from cumulet.registry.access.tokens import Tokens
 from cumulet.registry.acr.routes import Acr
-from cumulet.registry.answers import Answers
-from cumulet.registry.blobs import Blobs
-from cumulet.registry.collection import Collector
-from cumulet.registry.copying import Copier, OtherRegistry
-from cumulet.registry.deliveries import Deliveries
-from cumulet.registry.distribution import Distribution
-from cumulet.registry.filesystem import FileContent
-from cumulet.registry.guard import Guard
-from cumulet.registry.links import Links
-from cumulet.registry.login import Login
-from cumulet.registry.manifests import Manifests
-from cumulet.registry.observe import Observer, unready
+from cumulet.registry.catalog.blob_links import Links
+from cumulet.registry.catalog.running_pushes import RunningPushes
+from cumulet.registry.catalog.store import Catalog
+from cumulet.registry.content.filesystem import FileContent
+from cumulet.registry.distribution.blobs import Blobs
+from cumulet.registry.distribution.manifests import Manifests
+from cumulet.registry.distribution.routes import Distribution
+from cumulet.registry.distribution.upload_sessions import Sessions
+from cumulet.registry.distribution.uploads import Uploads
+from cumulet.registry.garbage_collection import Collector
+from cumulet.registry.instrumentation import Observer, unready
 from cumulet.registry.provider import routes
 from cumulet.registry.provider.imports import Imports
 from cumulet.registry.provider.registries import Registries
 from cumulet.registry.provider.webhooks import Addresses
-from cumulet.registry.pull_through import PullThrough
-from cumulet.registry.pushes import Pushes
-from cumulet.registry.sessions import Sessions
-from cumulet.registry.store import Catalog
-from cumulet.registry.tokens import Tokens
-from cumulet.registry.uploads import Uploads
-from cumulet.registry.upstream import Upstream
-from cumulet.registry.webhooks import Events
+from cumulet.registry.response_cache import ResponseCache
+from cumulet.registry.upstream.client import Upstream
+from cumulet.registry.upstream.image_copy import Copier, OtherRegistry
+from cumulet.registry.upstream.pull_through_cache import PullThrough
+from cumulet.registry.webhooks.deliveries import Deliveries
+from cumulet.registry.webhooks.events import Events
 
 #: What is open to others than the front door: the data plane, whose every request `Guard` and `Login` look at.
 OPEN = HEALTH | {"/oauth2/token", "/oauth2/exchange", "/acr/v1/{path}", "/v2", "/v2/{path}"}
@@ -55,7 +55,7 @@ async def serve(room: Room) -> None:
     catalog.open()
     limits = config.registry_limits
     content = FileContent(room.data_dir / "content")
-    pushes = Pushes(limits.collection_grace)
+    pushes = RunningPushes(limits.collection_grace)
     links = Links(catalog, content, pushes)
     sessions = Sessions(catalog, content)
     collector = Collector(catalog, links, sessions, pushes, limits)
@@ -87,7 +87,7 @@ async def serve(room: Room) -> None:
             login = Login(gate, guard)
             metrics = CollectorRegistry()
             observer = Observer(metrics, access)
-            answers = Answers(catalog.database, pushes, observer)
+            answers = ResponseCache(catalog.database, pushes, observer)
             app = web.Application(middlewares=[arm_errors, behind_the_front_door(OPEN)])
             app.add_routes(health_routes(metrics, lambda: unready(catalog.database, room.data_dir)))
             registries = Registries(catalog, gate, collector, config.login_servers_file)

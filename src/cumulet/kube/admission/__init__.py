@@ -1,10 +1,16 @@
-"""What is looked at and added before an object is stored (upstream's admission plug-ins that are on by default)."""
+"""Admission: the plug-ins that complete or refuse an object before it is stored, upstream's default set.
+
+A write (`Question`) comes in with its object, its predecessor and its user. The object is changed in place by the
+mutating plug-ins and webhooks, then judged by the validating ones; a refusal is a 403 `Status` or the webhook's own.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from cumulet.kube.access.node_authorization import restrict
+from cumulet.kube.access.users import User
 from cumulet.kube.admission import certificates, escalation
 from cumulet.kube.admission.limits import LimitRanges
 from cumulet.kube.admission.mutations import Mutations
@@ -15,14 +21,12 @@ from cumulet.kube.admission.runtime import RuntimeClasses
 from cumulet.kube.admission.security import PodSecurity
 from cumulet.kube.admission.storage import complete_claim
 from cumulet.kube.admission.webhooks import Question, Webhooks
-from cumulet.kube.custom.conversion import Conversions
-from cumulet.kube.names import unnamed
-from cumulet.kube.node_access import restrict
-from cumulet.kube.resources import Row
-from cumulet.kube.status import ApiError, forbidden, not_found
+from cumulet.kube.apimachinery.names import unnamed
+from cumulet.kube.apimachinery.status import ApiError, forbidden, not_found
+from cumulet.kube.catalog.custom_conversion import Conversions
+from cumulet.kube.catalog.resources import Row
+from cumulet.kube.clients.webhooks import WebhookClient
 from cumulet.kube.store import Store
-from cumulet.kube.users import User
-from cumulet.kube.webhook import WebhookClient
 
 Object = dict[str, Any]
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from cumulet.kube.admission.authority import checking
+from cumulet.kube.access.authorization import Authorizer
+from cumulet.kube.admission.cel_authorizer import checking
 from cumulet.kube.admission.programs import PolicyPrograms, holds
 from cumulet.kube.admission.webhooks import Question
-from cumulet.kube.admission.webhooks.asking import in_version, is_selected, review, wanted_as
-from cumulet.kube.authorize import Authorizer
-from cumulet.kube.cel import PER_CONDITIONS, Budget, admitting
-from cumulet.kube.custom.conversion import Conversions
-from cumulet.kube.resources import Row
-from cumulet.kube.schema.selecting import selects
-from cumulet.kube.status import ApiError, forbidden
+from cumulet.kube.admission.webhooks.review import in_version, is_selected, review, wanted_as
+from cumulet.kube.apimachinery.status import ApiError, forbidden
+from cumulet.kube.catalog.custom_conversion import Conversions
+from cumulet.kube.catalog.resources import Row
+from cumulet.kube.cel import PER_CONDITIONS, Budget, admission_variables
+from cumulet.kube.schema.label_selectors import selects
 from cumulet.kube.store import Store
 
 Object = dict[str, Any]
@@ -110,7 +110,7 @@ class BoundPolicies:
         request = review(question, matched.row)["request"]
         namespace = self._store.get("namespaces", "", question.namespace) if question.namespace else None
         loaded = namespace.load() if namespace is not None else None
-        common = admitting.variables(request, loaded, checking(self._authorizer, question.user))
+        common = admission_variables.variables(request, loaded, checking(self._authorizer, question.user))
         for params in self._params(matched.bound, question):
             yield {**common, "params": params}
 

@@ -9,12 +9,12 @@ from typing import Any
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from cumulet.kube.attributes import Attributes
-from cumulet.kube.authorize import Authorizer
-from cumulet.kube.names import unnamed
-from cumulet.kube.status import forbidden
+from cumulet.kube.access.attributes import Attributes
+from cumulet.kube.access.authorization import Authorizer
+from cumulet.kube.access.users import User, user_info
+from cumulet.kube.apimachinery.names import unnamed
+from cumulet.kube.apimachinery.status import forbidden
 from cumulet.kube.store import Store
-from cumulet.kube.users import User, user_info
 
 Object = dict[str, Any]
 

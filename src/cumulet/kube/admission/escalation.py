@@ -9,11 +9,11 @@ import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from cumulet.kube.access.attributes import Attributes
+from cumulet.kube.access.authorization import Authorizer, covers
 from cumulet.kube.admission.webhooks import Question
-from cumulet.kube.attributes import Attributes
-from cumulet.kube.authorize import Authorizer, covers
-from cumulet.kube.schema.validation.causes import quoted
-from cumulet.kube.status import forbidden, not_found
+from cumulet.kube.apimachinery.status import forbidden, not_found
+from cumulet.kube.schema.validation.field_errors import quoted
 from cumulet.kube.store import Store
 
 Object = dict[str, Any]

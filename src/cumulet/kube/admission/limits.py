@@ -9,7 +9,7 @@ from typing import Any
 from cumulet.common.kubernetes.amounts import Amounts, container_amounts, pod_amounts
 from cumulet.common.kubernetes.quantity import decimal
 from cumulet.common.kubernetes.usage import written
-from cumulet.kube.status import forbidden
+from cumulet.kube.apimachinery.status import forbidden
 from cumulet.kube.store import Store
 
 Object = dict[str, Any]

@@ -10,25 +10,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from cumulet.kube import kinds
 from cumulet.kube.admission.binding import BoundPolicies, Matched, applies
 from cumulet.kube.admission.programs import of_policy
 from cumulet.kube.admission.webhooks import Question
-from cumulet.kube.admission.webhooks.asking import from_version
+from cumulet.kube.admission.webhooks.review import from_version
+from cumulet.kube.apimachinery.status import ApiError
+from cumulet.kube.catalog import kinds
+from cumulet.kube.catalog.builtin_conversion import from_stored
+from cumulet.kube.catalog.custom_conversion import Conversions
+from cumulet.kube.catalog.resources import Row
 from cumulet.kube.cel import PER_REQUEST, Budget, CelError
 from cumulet.kube.cel.patience import within
 from cumulet.kube.cel.values import as_json
-from cumulet.kube.custom.conversion import Conversions
 from cumulet.kube.fields import Shape, shape_of
+from cumulet.kube.fields.merge import merge
 from cumulet.kube.fields.shape import ANY
-from cumulet.kube.fields.walk import merge
 from cumulet.kube.patch import json_patch
 from cumulet.kube.patch.json_patch import FailedTestError, JsonPatchError
-from cumulet.kube.resources import Row
 from cumulet.kube.schema import definition
-from cumulet.kube.status import ApiError
 from cumulet.kube.store import Store
-from cumulet.kube.versions import from_stored
 
 Object = dict[str, Any]
 Complete = Callable[[Object], None]

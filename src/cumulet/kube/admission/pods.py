@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from cumulet.kube.names import suffix, unnamed
-from cumulet.kube.node_access import MIRROR, references
-from cumulet.kube.status import forbidden
+from cumulet.kube.access.node_authorization import MIRROR, references
+from cumulet.kube.apimachinery.names import suffix, unnamed
+from cumulet.kube.apimachinery.status import forbidden
 from cumulet.kube.store import Store
 
 Object = dict[str, Any]

@@ -11,9 +11,9 @@ from typing import Any
 from cumulet.kube.admission.binding import BoundPolicies, Matched, applies
 from cumulet.kube.admission.programs import PolicyPrograms, of_policy
 from cumulet.kube.admission.webhooks import Question
+from cumulet.kube.catalog.custom_conversion import Conversions
 from cumulet.kube.cel import PER_REQUEST, Budget, CelError, OutOfBudgetError
 from cumulet.kube.cel.patience import within
-from cumulet.kube.custom.conversion import Conversions
 from cumulet.kube.store import Store
 
 Object = dict[str, Any]

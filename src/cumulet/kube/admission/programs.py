@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from cumulet.kube.cel import Budget, CelError, CompileError, OutOfBudgetError, Program, admitting
+from cumulet.kube.cel import Budget, CelError, CompileError, OutOfBudgetError, Program, admission_variables
 from cumulet.kube.cel.types import BOOL, STRING
 
 Object = dict[str, Any]
@@ -26,7 +26,7 @@ class Expression(NamedTuple):
     def value(self, variables: Mapping[str, Any], budget: Budget) -> Any:
         """Raises `CelError`, which says of which expression it is, and `OutOfBudgetError`."""
         try:
-            return admitting.evaluated(self.program, variables, budget)
+            return admission_variables.evaluated(self.program, variables, budget)
         except OutOfBudgetError:
             raise
         except CelError as error:
@@ -69,14 +69,14 @@ class PolicyPrograms:
     def __init__(self, spec: Object) -> None:
         self.conditions = conditions(spec)
         mutations = spec.get("mutations")
-        policy = admitting.Policy(params=bool(spec.get("paramKind")), mutating=mutations is not None)
+        policy = admission_variables.Policy(params=bool(spec.get("paramKind")), mutating=mutations is not None)
         self.variables = [
-            (item["name"], admitting.read(policy.declare, item["name"], item["expression"]))
+            (item["name"], admission_variables.read(policy.declare, item["name"], item["expression"]))
             for item in spec.get("variables") or ()
         ]
 
         def made(text: str, **how: Any) -> Expression:
-            return Expression(text, admitting.read(policy.compile, text, **how))
+            return Expression(text, admission_variables.read(policy.compile, text, **how))
 
         self.validations = [
             Validation(
@@ -93,12 +93,12 @@ class PolicyPrograms:
         for item in mutations or ():
             merges = item["patchType"] == "ApplyConfiguration"
             text = item["applyConfiguration" if merges else "jsonPatch"]["expression"]
-            program = admitting.read(policy.mutation, text, merging=merges)
+            program = admission_variables.read(policy.mutation, text, merging=merges)
             self.mutations.append(Mutation(Expression(text, program), merges))
 
     def known(self, variables: dict[str, Any], budget: Budget) -> dict[str, Any]:
         """Variables, with the policy's own."""
-        return admitting.lazy(self.variables, variables, budget)
+        return admission_variables.lazy(self.variables, variables, budget)
 
 
 def of_policy(spec: Object) -> PolicyPrograms:
@@ -124,8 +124,8 @@ def conditions(holder: Object) -> tuple[Expression, ...]:
 
 @functools.lru_cache(maxsize=256)
 def _conditions(texts: tuple[str, ...], params: bool) -> tuple[Expression, ...]:
-    environment = admitting.conditions(params=params)
-    return tuple(Expression(text, admitting.read(environment.compile, text, BOOL)) for text in texts)
+    environment = admission_variables.conditions(params=params)
+    return tuple(Expression(text, admission_variables.read(environment.compile, text, BOOL)) for text in texts)
 
 
 def holds(expressions: tuple[Expression, ...], variables: Mapping[str, Any], budget: Budget) -> bool:

@@ -12,8 +12,8 @@ from typing import Any
 from cumulet.common.kubernetes.amounts import POD_LEVEL, Amounts, container_amounts
 from cumulet.common.kubernetes.quantity import decimal
 from cumulet.common.kubernetes.usage import covers, is_bounded, usage, written
-from cumulet.kube.resources import Row
-from cumulet.kube.status import forbidden
+from cumulet.kube.apimachinery.status import forbidden
+from cumulet.kube.catalog.resources import Row
 from cumulet.kube.store import Store
 
 Object = dict[str, Any]

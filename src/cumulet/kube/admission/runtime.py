@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from cumulet.kube.names import unnamed
-from cumulet.kube.status import ApiError, forbidden
+from cumulet.kube.apimachinery.names import unnamed
+from cumulet.kube.apimachinery.status import ApiError, forbidden
 from cumulet.kube.store import Store
 
 Object = dict[str, Any]

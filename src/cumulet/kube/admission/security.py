@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from cumulet.kube.resources import Row
+from cumulet.kube.apimachinery.status import forbidden
+from cumulet.kube.catalog.resources import Row
 from cumulet.kube.schema.strategy import pod_template
-from cumulet.kube.status import forbidden
 from cumulet.kube.store import Store
 
 Object = dict[str, Any]

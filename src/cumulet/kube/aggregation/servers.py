@@ -23,16 +23,16 @@ from yarl import URL
 from cumulet.common import bounded, clock
 from cumulet.common.ascii import fold
 from cumulet.common.egress import Egress
-from cumulet.kube.aggregation.definition import KEY
-from cumulet.kube.endpoints import check_address, resolve
+from cumulet.kube.access.users import User
+from cumulet.kube.apimachinery.status import ApiError, bad_request
+from cumulet.kube.catalog.resources import BY_KEY
+from cumulet.kube.clients.service_resolver import check_address, resolve
 from cumulet.kube.flow import SEAT
-from cumulet.kube.objects import Objects
-from cumulet.kube.options import is_set
-from cumulet.kube.relaying import forwarded, relay
-from cumulet.kube.resources import BY_KEY
-from cumulet.kube.status import ApiError, bad_request
+from cumulet.kube.http.options import is_set
+from cumulet.kube.http.reverse_proxy import forwarded, relay
+from cumulet.kube.objects.write import Objects
+from cumulet.kube.schema.validation.api_services import KEY
 from cumulet.kube.store import Store
-from cumulet.kube.users import User
 
 log = logging.getLogger(__name__)
 

@@ -1,8 +1,8 @@
-"""Expressions of the Common Expression Language, with the functions that Kubernetes adds (`k8s.io/apiserver/pkg/cel`).
+"""The Common Expression Language, with the functions that Kubernetes adds (`k8s.io/apiserver/pkg/cel`).
 
-An expression is read and checked against the types of its variables, which say what it can cost at most. It is
-evaluated within a budget: each step is charged before it is done, as upstream charges it, and so is what is within a
-macro. Whoever may write an expression can thereby not hold up the server.
+An expression and its variables come in; a plain value or a `CelError` goes out. Optional fields (`a.?b`), macros of two
+variables, `cel.bind`, named formats and semantic versions are not supported: an expression that uses them is refused
+when it is written.
 """
 
 from cumulet.kube.cel.environment import (

@@ -6,12 +6,12 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from cumulet.kube.cel import checking, estimating, library, types
-from cumulet.kube.cel.checking import Checked
+from cumulet.kube.cel import checker, cost_estimates, library, types
+from cumulet.kube.cel.checker import Checked
 from cumulet.kube.cel.errors import CompileError, CostLimitError, OutOfBudgetError
-from cumulet.kube.cel.evaluating import Compiled
 from cumulet.kube.cel.functions import Library
-from cumulet.kube.cel.parsing import parse
+from cumulet.kube.cel.interpreter import Compiled
+from cumulet.kube.cel.parser import parse
 from cumulet.kube.cel.syntax import Source
 from cumulet.kube.cel.types import Type
 
@@ -59,7 +59,7 @@ class Program:
     @functools.cached_property
     def most(self) -> int:
         """The most that an evaluation can cost, by the bounds of the variables' types."""
-        return estimating.estimate(self._checked, self._variables)
+        return cost_estimates.estimate(self._checked, self._variables)
 
     @functools.cached_property
     def _compiled(self) -> Compiled:
@@ -95,7 +95,7 @@ class Environment:
         """Read an expression. Raises `CompileError`."""
         try:
             source = Source(text)
-            checked = checking.check(source, parse(source), self.variables, self._functions)
+            checked = checker.check(source, parse(source), self.variables, self._functions)
         except CompileError as error:
             raise CompileError(f"compilation failed: {error}") from None
         except RecursionError:

@@ -17,6 +17,8 @@ from cumulet.kube.cel.environment import Budget, LengthyError
 T = TypeVar("T")
 #: What is evaluated at once: some ten milliseconds.
 _QUICK = 20_000
+#: Seconds until the loop is taken to have ended.
+_ANSWER = 30
 _THREAD = ThreadPoolExecutor(1, "expressions")
 
 
@@ -44,6 +46,6 @@ def from_loop(call: Callable[..., Any]) -> Callable[..., Any]:
                 answer.set_exception(error)
 
         loop.call_soon_threadsafe(answering)
-        return answer.result()
+        return answer.result(_ANSWER)
 
     return called

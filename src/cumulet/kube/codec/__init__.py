@@ -1,4 +1,8 @@
-"""Bodies: JSON, YAML and Kubernetes' protobuf to plain JSON objects, and back for those that take no JSON."""
+"""The encodings of bodies: JSON, YAML and Kubernetes' protobuf.
+
+The bytes of a request come in and a plain JSON object goes out; for clients that take no JSON, an object comes in and
+YAML or protobuf goes out. A body that cannot be decoded is refused in upstream's words.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,11 @@ from typing import Any
 import msgspec
 
 from cumulet.common.ascii import fold
+from cumulet.kube.apimachinery.status import ApiError, bad_request
 from cumulet.kube.codec.encode import encode_event, encode_protobuf
-from cumulet.kube.codec.go import untyped
+from cumulet.kube.codec.go_messages import untyped
 from cumulet.kube.codec.media import PROTOBUF, YAML, YAML_TYPES
 from cumulet.kube.codec.protobuf import ProtobufError, decode_protobuf
-from cumulet.kube.status import ApiError, bad_request
 
 __all__ = [
     "PROTOBUF",

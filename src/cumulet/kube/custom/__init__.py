@@ -1,6 +1,5 @@
-"""Custom resources: kinds that a CustomResourceDefinition adds while the server runs (apiextensions.k8s.io/v1)."""
+"""One version of a custom kind: its structural schema, validation rules, columns and sub-resources.
 
-from cumulet.kube.custom.definition import KEY, check, establish, rows_of
-from cumulet.kube.custom.kind import Custom
-
-__all__ = ["KEY", "Custom", "check", "establish", "rows_of"]
+A version of a CustomResourceDefinition comes in and becomes a `Custom`, which prunes, defaults and validates objects and
+makes the cells of a table. The definitions themselves, and the rows that they add, are in `catalog`.
+"""

@@ -9,15 +9,15 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from cumulet.kube.apimachinery.duration import age
+from cumulet.kube.apimachinery.status import Cause
 from cumulet.kube.cel.environment import Budget
-from cumulet.kube.custom import structural
+from cumulet.kube.custom import structural_schema
 from cumulet.kube.custom.jsonpath import JsonPath, JsonPathError
-from cumulet.kube.custom.rules import Rules, has_rules
+from cumulet.kube.custom.validation_rules import Rules, has_rules
 from cumulet.kube.fields.shape import Shape, of_structural, shape_of
 from cumulet.kube.schema.definitions import definition
-from cumulet.kube.status import Cause
 from cumulet.kube.store import Stored
-from cumulet.kube.tables.text import age
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Custom:
         }
         self.schema: Object = schema
         self._has_rules = has_rules(schema)
-        self._has_defaults = structural.has_defaults(schema)
+        self._has_defaults = structural_schema.has_defaults(schema)
         #: Revisions of objects in which no default is missing.
         self._filled: set[int] = set()
         self.shape: Shape = of_structural(schema, top=True)
@@ -98,11 +98,11 @@ class Custom:
 
     def prune(self, obj: Object) -> list[str]:
         """Remove what the schema does not have, in place; the strict decoding messages about it."""
-        return structural.prune(obj, self.schema)
+        return structural_schema.prune(obj, self.schema)
 
     def set_defaults(self, obj: Object) -> bool:
         """Fill in the schema's defaults, in place; whether there were any to fill in."""
-        return self._has_defaults and structural.set_defaults(obj, self.schema)
+        return self._has_defaults and structural_schema.set_defaults(obj, self.schema)
 
     def filled(self, stored: Stored) -> Stored:
         """An object in this version, with the defaults that the schema has by now."""
@@ -119,7 +119,7 @@ class Custom:
 
     def validate(self, obj: Object, old: Object | None = None) -> list[Cause]:
         """Everything that the schema does not allow, but for its rules."""
-        return structural.validate(obj, self.schema, old)
+        return structural_schema.validate(obj, self.schema, old)
 
     @property
     def has_rules(self) -> bool:

@@ -1,10 +1,11 @@
-"""Who set which field: `metadata.managedFields`, and what server-side apply makes of it.
+"""Field ownership: `metadata.managedFields`, and the merge of server-side apply.
 
-The rules are those of structured-merge-diff v6: a writer owns what it set, by update or by apply; an apply that would
-change what another owns is a conflict; what only the applier owned and no longer names is taken away.
+An object before and after a write, its shape and a manager come in; the object with its new owners goes out, or a
+conflict. The rules are those of structured-merge-diff v6: a writer owns what it set, by update or by apply; an apply that
+would change what another owns is a conflict; what only the applier owned and no longer names is removed.
 """
 
-from cumulet.kube.fields.fitting import misfit
+from cumulet.kube.fields.conformance import misfit
 from cumulet.kube.fields.managers import ApplyConflictError, Manager, apply, track
 from cumulet.kube.fields.shape import Shape, shape_of
 

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from cumulet.common import clock
 from cumulet.kube.fields import sets
+from cumulet.kube.fields.merge import abandoned, compare, field_set, made, merge, take_away
 from cumulet.kube.fields.sets import Node
 from cumulet.kube.fields.shape import Shape
-from cumulet.kube.fields.walk import abandoned, compare, field_set, made, merge, take_away
 
 Object = dict[str, Any]
 

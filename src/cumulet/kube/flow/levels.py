@@ -6,7 +6,7 @@ import asyncio
 from collections import OrderedDict, deque
 from contextvars import ContextVar
 
-from cumulet.kube.status import ApiError
+from cumulet.kube.apimachinery.status import ApiError
 
 #: The seat of the request that is being answered, for those that go on when they have been.
 SEAT: ContextVar[Seat] = ContextVar("seat")

@@ -6,10 +6,10 @@ import math
 from collections import OrderedDict
 from typing import Any, NamedTuple
 
-from cumulet.kube.attributes import Attributes
+from cumulet.kube.access.attributes import Attributes
+from cumulet.kube.access.users import User
 from cumulet.kube.flow.levels import EXEMPT, Level, Seat
 from cumulet.kube.store import Store
-from cumulet.kube.users import User
 
 Object = dict[str, Any]
 

@@ -1,6 +1,6 @@
-"""Changing an object by a patch: JSON Patch (RFC 6902), merge patch (RFC 7386), strategic merge patch.
+"""The patch formats: JSON Patch (RFC 6902), merge patch (RFC 7386), strategic merge patch.
 
-All are functions of plain JSON; what they are given is left as it was.
+A plain object and a patch come in; a new object goes out. The arguments are left as they were.
 """
 
 from cumulet.kube.patch.json_patch import json_patch

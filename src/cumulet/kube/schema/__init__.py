@@ -1,9 +1,13 @@
-"""What the published schemas say of each kind: which fields there are, of what type, how lists merge, what is asked."""
+"""The published schemas of the built-in kinds, and the rules that upstream's code adds to them.
+
+An object and the name of its kind come in. Pruning, defaults, validation, warnings and the preparation for create and
+update work on the object in place or return causes. Nothing here knows of storage, requests or custom kinds.
+"""
 
 from cumulet.kube.schema.defaults import set_defaults
 from cumulet.kube.schema.definitions import Definition, definition
+from cumulet.kube.schema.label_selectors import selects
 from cumulet.kube.schema.prune import prune
-from cumulet.kube.schema.selecting import selects
 from cumulet.kube.schema.strategy import label_after_name, prepare_for_create, prepare_for_update
 from cumulet.kube.schema.validation import validate
 from cumulet.kube.schema.warnings import warnings

@@ -12,10 +12,10 @@ from typing import Any
 
 import msgspec
 
-from cumulet.kube.codec.go import KINDS
+from cumulet.kube.apimachinery.quantity import canonical, rounded
+from cumulet.kube.apimachinery.status import ApiError, bad_request
+from cumulet.kube.codec.go_messages import KINDS
 from cumulet.kube.schema.definitions import INT_OR_STRING, QUANTITY, Definition, Field, definition, empty
-from cumulet.kube.schema.quantity import canonical, rounded
-from cumulet.kube.status import ApiError, bad_request
 
 _PYTHON: dict[str, tuple[type, ...]] = {
     "string": (str,),

@@ -1,6 +1,6 @@
-"""Where the objects are: durable in one SQL file, read and watched from memory.
+"""The storage of objects: durable in one SQL file, read and watched from memory.
 
-The contract, as `tests/kube/test_store.py` holds it:
+The contract, as `tests/kube/store/test_store.py` holds it:
 
 - There is one order of all changes of the cluster; each change gets the next `revision`, which is the object's
   `resourceVersion`. Whoever reads or watches sees changes in that order and never one that is not on disk.
@@ -12,6 +12,8 @@ The contract, as `tests/kube/test_store.py` holds it:
   history no longer has them, as after a start, it raises `GoneError`: the client lists anew.
 - History is bounded in number and bytes, and `compact` takes out what has had its time. The file keeps the present
   state only: updates do not make it grow.
+
+Whole objects come in as JSON; `Stored` objects and `Event`s go out. Nothing here knows what a kind is.
 """
 
 from cumulet.kube.store.store import ConflictError, GoneError, Store

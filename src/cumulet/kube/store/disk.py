@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from cumulet.common.database import Database
-from cumulet.kube.sealing import Sealer
+from cumulet.kube.store.encryption import Sealer
 from cumulet.kube.store.stored import Stored, make
 
 MIGRATIONS = [

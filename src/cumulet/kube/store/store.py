@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 
 from cumulet.kube.store.disk import Change, Disk
-from cumulet.kube.store.history import History
 from cumulet.kube.store.stored import Event, Stored, make
+from cumulet.kube.store.watch_cache import History
 
 log = logging.getLogger(__name__)
 

@@ -1,15 +1,18 @@
-"""What `kubectl get` prints: the columns of each resource and the cells of each object (`pkg/printers/internalversion`)."""
+"""The output of `kubectl get`: the columns of each resource and the cells of each object.
+
+Objects of one resource come in; a `meta.k8s.io/v1` Table goes out (`pkg/printers/internalversion`).
+"""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Any, Literal
 
-from cumulet.kube.resources import Row
+from cumulet.kube.catalog.resources import Row
 from cumulet.kube.tables.cells import CELLS, generic_cells
 from cumulet.kube.tables.columns import columns_of
 from cumulet.kube.tables.common import Cells, Object
-from cumulet.kube.tables.rare import RARE
+from cumulet.kube.tables.other_kinds import RARE
 
 Include = Literal["Metadata", "Object", "None"]
 

@@ -6,12 +6,12 @@ from datetime import datetime
 from typing import Any
 
 from cumulet.common.ascii import fold
+from cumulet.kube.apimachinery.duration import age
 from cumulet.kube.tables.common import NONE as _NONE
 from cumulet.kube.tables.common import Cells, Object, age_of, name_of, spec_of, status_of
 from cumulet.kube.tables.network import NETWORK
 from cumulet.kube.tables.pod import pod_cells
 from cumulet.kube.tables.storage import STORAGE
-from cumulet.kube.tables.text import age
 from cumulet.kube.tables.workloads import WORKLOADS
 
 

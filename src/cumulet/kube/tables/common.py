@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from cumulet.kube.tables.text import age
+from cumulet.kube.apimachinery.duration import age
 
 Object = dict[str, Any]
 Cells = Callable[[Object, datetime], list[Any]]

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from cumulet.common import clock
-from cumulet.kube.tables.text import age, duration
+from cumulet.kube.apimachinery.duration import age, duration
 
 Object = dict[str, Any]
 

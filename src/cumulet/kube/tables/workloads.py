@@ -7,9 +7,10 @@ from typing import Any
 
 from cumulet.common import clock
 from cumulet.common.ascii import fold
+from cumulet.kube.apimachinery.duration import age, duration
 from cumulet.kube.tables.common import NONE as _NONE
 from cumulet.kube.tables.common import Cells, Object, age_of, name_of, spec_of, status_of
-from cumulet.kube.tables.text import age, duration, join, selector_text
+from cumulet.kube.tables.text import join, selector_text
 
 
 def _template(obj: Object) -> list[Any]:

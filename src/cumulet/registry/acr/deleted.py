@@ -10,12 +10,12 @@ from aiohttp import web
 
 from cumulet.common.arm import json_response
 from cumulet.common.ascii import fold
-from cumulet.registry import names
-from cumulet.registry.acr import forms
-from cumulet.registry.acr.listing import Page, link
-from cumulet.registry.errors import OciError, not_found
-from cumulet.registry.guard import Guard
-from cumulet.registry.store import Catalog, Registry
+from cumulet.registry.access.guard import Guard
+from cumulet.registry.acr import representations
+from cumulet.registry.acr.pagination import Page, link
+from cumulet.registry.catalog.store import Catalog, Registry
+from cumulet.registry.oci import names
+from cumulet.registry.oci.errors import OciError, not_found
 
 _PATH = re.compile(r"(?P<name>.+?)/(?P<kind>_tags|_manifests)(?:/(?P<digest>[^/]+))?")
 
@@ -50,10 +50,10 @@ class Deleted:
         await self._guard.demand(request, registry, "repository", name, "deleted_read")
         if match["kind"] == "_tags":
             tags = self._catalog.deleted_tags(registry.key, name, wanted.last, wanted.count + 1)
-            shown = [forms.deleted_tag(item) for item in tags]
+            shown = [representations.deleted_tag(item) for item in tags]
             return _answer(request, wanted, "tags", shown, [item.name for item in tags])
         manifests = self._catalog.deleted_manifests(registry.key, name, wanted.last, wanted.count + 1)
-        shown = [forms.deleted_manifest(item) for item in manifests]
+        shown = [representations.deleted_manifest(item) for item in manifests]
         return _answer(request, wanted, "manifests", shown, [item.digest for item in manifests])
 
     async def _restore(self, request: web.Request, registry: Registry, name: str, digest: str) -> web.Response:

@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 
 from cumulet.common.digests import Digest
-from cumulet.registry import names
-from cumulet.registry.content import Content
-from cumulet.registry.store import Catalog, Manifest
+from cumulet.registry.catalog.store import Catalog, Manifest
+from cumulet.registry.content.store import Content
+from cumulet.registry.oci import names
 
 #: A config that is larger is none that says this.
 _CONFIG_LIMIT = 1024 * 1024

@@ -10,17 +10,17 @@ import msgspec
 from aiohttp import web
 
 from cumulet.common.arm import json_response
-from cumulet.registry import names
-from cumulet.registry.acr import forms
+from cumulet.registry.access.guard import Guard
+from cumulet.registry.acr import representations
 from cumulet.registry.acr.deleted import Deleted
-from cumulet.registry.acr.listing import Page, by_time, link
+from cumulet.registry.acr.pagination import Page, by_time, link
 from cumulet.registry.acr.platforms import Platforms
-from cumulet.registry.content import Content
-from cumulet.registry.errors import OciError, not_found
-from cumulet.registry.guard import Guard
-from cumulet.registry.locks import AttributeChanges
-from cumulet.registry.store import Catalog, Manifest, Registry, Tag
-from cumulet.registry.webhooks import Events
+from cumulet.registry.catalog.locks import AttributeChanges
+from cumulet.registry.catalog.store import Catalog, Manifest, Registry, Tag
+from cumulet.registry.content.store import Content
+from cumulet.registry.oci import names
+from cumulet.registry.oci.errors import OciError, not_found
+from cumulet.registry.webhooks.events import Events
 
 _PATH = re.compile(r"/acr/v1/(?P<name>.+?)(?:/(?P<kind>_tags|_manifests)(?:/(?P<reference>[^/]+))?)?")
 _DELETED = "/acr/v1/_deleted/"
@@ -83,14 +83,14 @@ class Acr:
             raise not_found("NAME_UNKNOWN", f"repository {name} is not found")
         head = self._head(registry, name)
         if kind is None:
-            return json_response({**head, **forms.repository(repository)})
+            return json_response({**head, **representations.repository(repository)})
         if reference is not None:
             one = "tag" if kind == "_tags" else "manifest"
             return json_response({**head, one: await self._show(registry, name, reference)})
         wanted = Page.of(request)
         if kind == "_tags":
             tags = self._page_of_tags(request, registry, name, wanted)
-            body = {**head, "tags": [forms.tag(item) for item in tags[: wanted.count]]}
+            body = {**head, "tags": [representations.tag(item) for item in tags[: wanted.count]]}
             return json_response(body, headers=link(request, wanted, [item.name for item in tags]))
         manifests = self._page_of_manifests(registry, name, wanted)
         shown = await self._forms(registry, name, manifests[: wanted.count])
@@ -120,7 +120,7 @@ class Acr:
         """One tag or manifest. Raises `OciError` 404."""
         if not names.is_digest(reference):
             for tag in self._catalog.tags(registry.key, name, name=reference):
-                return forms.tag(tag)
+                return representations.tag(tag)
             raise not_found("TAG_UNKNOWN", f"the specified tag {reference} does not exist")
         manifest = self._catalog.manifest(registry.key, name, reference)
         if manifest is None:
@@ -132,7 +132,9 @@ class Acr:
         for tag in self._catalog.tags(registry.key, name):
             tags.setdefault(tag.digest, []).append(tag.name)
         return [
-            forms.manifest(item, tags.get(item.digest, []), await self._platforms.of(registry.key, name, item))
+            representations.manifest(
+                item, tags.get(item.digest, []), await self._platforms.of(registry.key, name, item)
+            )
             for item in manifests
         ]
 

@@ -1,1 +1,4 @@
-"""The resource provider `Microsoft.ContainerRegistry`: registries and what is below them, for the front door."""
+"""The resource provider `Microsoft.ContainerRegistry`: registries and their child resources, for the front door.
+
+ARM requests come in from the front door, which has authorized them; resources in ARM's JSON form go out.
+"""

@@ -10,13 +10,13 @@ import msgspec
 from cumulet.common import clock
 from cumulet.common.arm import ArmError
 from cumulet.common.ascii import fold
-from cumulet.registry import names
-from cumulet.registry.errors import OciError
-from cumulet.registry.provider.children import Body, Children
-from cumulet.registry.pull_through import CacheRule, CredentialSet, PullThrough, seal_credentials
-from cumulet.registry.store import Catalog, Registry
-from cumulet.registry.tokens import Tokens
-from cumulet.registry.upstream import is_server
+from cumulet.registry.access.tokens import Tokens
+from cumulet.registry.catalog.store import Catalog, Registry
+from cumulet.registry.oci import names
+from cumulet.registry.oci.errors import OciError
+from cumulet.registry.provider.child_resources import Body, Children
+from cumulet.registry.upstream.client import is_server
+from cumulet.registry.upstream.pull_through_cache import CacheRule, CredentialSet, PullThrough, seal_credentials
 
 
 class _Login(msgspec.Struct, rename="camel"):

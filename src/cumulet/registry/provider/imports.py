@@ -14,17 +14,17 @@ from cumulet.common import clock
 from cumulet.common.arm import ArmError, ResourceId, front_door_url, json_response, read_json
 from cumulet.common.ascii import fold
 from cumulet.common.tasks import TaskSet
-from cumulet.registry import names
-from cumulet.registry.access import Gate
-from cumulet.registry.copying import Copier, Elsewhere, Origin, OwnRegistry, Progress
-from cumulet.registry.errors import OciError
-from cumulet.registry.links import Links
+from cumulet.registry.access.gate import Gate
+from cumulet.registry.access.tokens import Unauthorized
+from cumulet.registry.catalog.blob_links import Links
+from cumulet.registry.catalog.records import MissingPartsError, Registry
+from cumulet.registry.catalog.store import Catalog
+from cumulet.registry.oci import names
+from cumulet.registry.oci.errors import OciError
 from cumulet.registry.provider import paths
-from cumulet.registry.records import MissingPartsError, Registry
-from cumulet.registry.store import Catalog
-from cumulet.registry.tokens import Unauthorized
-from cumulet.registry.upstream import UpstreamError, is_server, parse_image
-from cumulet.registry.webhooks import Events
+from cumulet.registry.upstream.client import UpstreamError, is_server, parse_image
+from cumulet.registry.upstream.image_copy import Copier, Elsewhere, Origin, OwnRegistry, Progress
+from cumulet.registry.webhooks.events import Events
 
 #: Seconds that an import gets before its caller is told to ask again.
 _AT_ONCE = 1.0

@@ -9,9 +9,9 @@ from __future__ import annotations
 from aiohttp import web
 
 from cumulet.common.arm import ArmError, json_response, read_json
-from cumulet.registry.collection import Collector
+from cumulet.registry.catalog.store import Catalog
+from cumulet.registry.garbage_collection import Collector
 from cumulet.registry.provider import paths
-from cumulet.registry.store import Catalog
 
 
 class Maintenance:
@@ -26,7 +26,7 @@ class Maintenance:
         return [web.post(f"{paths.REGISTRY}/{paths.word('collectGarbage')}", self._collect)]
 
     async def _collect(self, request: web.Request) -> web.Response:
-        """Collect in one registry, with `{"dryRun": true}` only in thought; answers what (`collection.Report`)."""
+        """Collect in one registry, with `{"dryRun": true}` only in thought; answers what (`garbage_collection.Report`)."""
         registry = paths.existing(self._catalog, request)
         dry_run = (await read_json(request)).get("dryRun", False)
         if not isinstance(dry_run, bool):

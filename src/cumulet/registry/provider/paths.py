@@ -6,7 +6,7 @@ from aiohttp import web
 
 from cumulet.common.arm import ArmError, ResourceId, fixed
 from cumulet.common.ascii import fold
-from cumulet.registry.store import Catalog, Registry
+from cumulet.registry.catalog.store import Catalog, Registry
 
 _TYPE = f"{fixed('providers', 'providers')}/{fixed('Microsoft.ContainerRegistry', 'namespace')}"
 _SUBSCRIPTION = f"/{fixed('subscriptions', 'subscriptions')}/{{subscription}}"

@@ -9,7 +9,7 @@ from typing import Any
 
 from cumulet.common.arm import ArmError
 from cumulet.common.ascii import fold
-from cumulet.registry.store import Policy, Resource
+from cumulet.registry.catalog.store import Policy, Resource
 
 _DAYS = {"retentionPolicy": ("days", 365), "softDeletePolicy": ("retentionDays", 90)}
 _QUOTA = "quotaPolicy"

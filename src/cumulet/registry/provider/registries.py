@@ -13,13 +13,13 @@ from cumulet.common.arm import ArmError, ResourceId, json_response, read_json, r
 from cumulet.common.ascii import fold
 from cumulet.common.config import write_private
 from cumulet.common.regions import read_location
-from cumulet.registry.access import ABAC, Gate
-from cumulet.registry.collection import Collector
+from cumulet.registry.access.gate import ABAC, Gate
+from cumulet.registry.access.repository_tokens import RepositoryToken
+from cumulet.registry.access.scope_maps import ScopeMap
+from cumulet.registry.catalog.store import Catalog, Registry, Resource
+from cumulet.registry.garbage_collection import Collector
 from cumulet.registry.provider import paths, policies
-from cumulet.registry.repository_tokens import RepositoryToken
-from cumulet.registry.scope_maps import ScopeMap
-from cumulet.registry.store import Catalog, Registry, Resource
-from cumulet.registry.webhooks import Webhook
+from cumulet.registry.webhooks.events import Webhook
 
 _TYPE = "Microsoft.ContainerRegistry/registries"
 _NAME = re.compile(r"[a-zA-Z0-9]{5,50}")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from cumulet.registry.access import Gate
-from cumulet.registry.collection import Collector
-from cumulet.registry.deliveries import Deliveries
+from cumulet.registry.access.gate import Gate
+from cumulet.registry.catalog.store import Catalog
+from cumulet.registry.garbage_collection import Collector
 from cumulet.registry.provider.cache import CacheRules, CredentialSets
 from cumulet.registry.provider.imports import Imports
 from cumulet.registry.provider.maintenance import Maintenance
@@ -14,9 +14,9 @@ from cumulet.registry.provider.registries import Registries
 from cumulet.registry.provider.scope_maps import ScopeMaps
 from cumulet.registry.provider.tokens import RepositoryTokens
 from cumulet.registry.provider.webhooks import Addresses, Webhooks
-from cumulet.registry.pull_through import PullThrough
-from cumulet.registry.store import Catalog
-from cumulet.registry.webhooks import Events
+from cumulet.registry.upstream.pull_through_cache import PullThrough
+from cumulet.registry.webhooks.deliveries import Deliveries
+from cumulet.registry.webhooks.events import Events
 
 
 def routes(

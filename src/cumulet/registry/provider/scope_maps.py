@@ -7,9 +7,9 @@ from typing import Any
 from cumulet.common import clock
 from cumulet.common.arm import ArmError
 from cumulet.common.ascii import fold
-from cumulet.registry.provider.children import Body, Children
-from cumulet.registry.scope_maps import SYSTEM_SCOPE_MAPS, ScopeMap, grant
-from cumulet.registry.store import Registry
+from cumulet.registry.access.scope_maps import SYSTEM_SCOPE_MAPS, ScopeMap, grant
+from cumulet.registry.catalog.store import Registry
+from cumulet.registry.provider.child_resources import Body, Children
 
 _MOST = 500
 #: Characters of a description (REST reference, `ScopeMapProperties`).

@@ -11,11 +11,11 @@ from aiohttp import web
 from cumulet.common import clock
 from cumulet.common.arm import ArmError, json_response, read_json
 from cumulet.common.ascii import fold
+from cumulet.registry.access.repository_tokens import PASSWORDS, Password, RepositoryToken, new_password
+from cumulet.registry.access.scope_maps import SYSTEM_SCOPE_MAPS, ScopeMap
+from cumulet.registry.catalog.store import Registry
 from cumulet.registry.provider import paths
-from cumulet.registry.provider.children import Body, Children
-from cumulet.registry.repository_tokens import PASSWORDS, Password, RepositoryToken, new_password
-from cumulet.registry.scope_maps import SYSTEM_SCOPE_MAPS, ScopeMap
-from cumulet.registry.store import Registry
+from cumulet.registry.provider.child_resources import Body, Children
 
 _GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 _STATES = ("enabled", "disabled")

@@ -13,12 +13,12 @@ from cumulet.common import clock
 from cumulet.common.arm import ArmError, json_response, read_tags
 from cumulet.common.ascii import fold
 from cumulet.common.regions import read_location
-from cumulet.registry.deliveries import SIGNATURE, Deliveries, Target
+from cumulet.registry.access.tokens import Tokens
+from cumulet.registry.catalog.store import Catalog, Registry
 from cumulet.registry.provider import paths
-from cumulet.registry.provider.children import Body, Children
-from cumulet.registry.store import Catalog, Registry
-from cumulet.registry.tokens import Tokens
-from cumulet.registry.webhooks import ACTIONS, Events, Webhook
+from cumulet.registry.provider.child_resources import Body, Children
+from cumulet.registry.webhooks.deliveries import SIGNATURE, Deliveries, Target
+from cumulet.registry.webhooks.events import ACTIONS, Events, Webhook
 
 _STATES = ("enabled", "disabled")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")

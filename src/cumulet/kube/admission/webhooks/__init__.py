@@ -1,6 +1,9 @@
-"""Admission webhooks: others are asked about each write that they have asked to see (admissionregistration.k8s.io/v1)."""
+"""Admission webhooks (admissionregistration.k8s.io/v1).
 
-from cumulet.kube.admission.webhooks.asking import Question
+A write comes in; it is sent as an AdmissionReview to each webhook that selects it, and a patch or a refusal comes back.
+"""
+
 from cumulet.kube.admission.webhooks.plugin import Webhooks
+from cumulet.kube.admission.webhooks.review import Question
 
 __all__ = ["Question", "Webhooks"]

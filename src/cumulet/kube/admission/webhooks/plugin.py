@@ -11,20 +11,20 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from cumulet.kube.admission.authority import checking
+from cumulet.kube.access.authorization import Authorizer
+from cumulet.kube.admission.cel_authorizer import checking
 from cumulet.kube.admission.programs import conditions, holds
-from cumulet.kube.admission.webhooks.asking import Question, from_version, in_version, is_selected, review, wanted_as
-from cumulet.kube.admission.webhooks.calling import ask
-from cumulet.kube.authorize import Authorizer
-from cumulet.kube.cel import PER_CONDITIONS, CelError, admitting
+from cumulet.kube.admission.webhooks.call import ask
+from cumulet.kube.admission.webhooks.review import Question, from_version, in_version, is_selected, review, wanted_as
+from cumulet.kube.apimachinery.status import ApiError, bad_request
+from cumulet.kube.catalog.custom_conversion import Conversions
+from cumulet.kube.catalog.resources import Row
+from cumulet.kube.cel import PER_CONDITIONS, CelError, admission_variables
 from cumulet.kube.cel.patience import within
-from cumulet.kube.custom.conversion import Conversions
+from cumulet.kube.clients.webhooks import CallError, WebhookClient
 from cumulet.kube.patch import json_patch
 from cumulet.kube.patch.json_patch import JsonPatchError
-from cumulet.kube.resources import Row
-from cumulet.kube.status import ApiError, bad_request
 from cumulet.kube.store import Store
-from cumulet.kube.webhook import CallError, WebhookClient
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ class Webhooks:
         question = await in_version(self._conversions, question, row)
         if expressions := conditions(webhook):
             check = checking(self._authorizer, question.user)
-            variables = admitting.variables(review(question, row)["request"], None, check)
+            variables = admission_variables.variables(review(question, row)["request"], None, check)
             try:
                 if not await within(PER_CONDITIONS, lambda budget: holds(expressions, variables, budget)):
                     return None

@@ -2,7 +2,7 @@
 
 from cumulet.kube.cel.functions import Library
 from cumulet.kube.cel.library import (
-    authorizing,
+    authorizer,
     formats,
     lists,
     network,
@@ -24,7 +24,7 @@ BASE = Library(
     quantities.LIBRARY,
     versions.LIBRARY,
     formats.LIBRARY,
-    authorizing.LIBRARY,
+    authorizer.LIBRARY,
 )
 #: What expressions that change objects have beside that.
 MUTATING = Library(BASE, patches.LIBRARY)

@@ -7,13 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from cumulet.kube.apimachinery import name_formats, string_formats
 from cumulet.kube.cel.errors import CelError
 from cumulet.kube.cel.functions import Library
 from cumulet.kube.cel.library.network import _or_error, _parse_url
 from cumulet.kube.cel.sizes import REGEX, TRAVERSAL, Argument, Estimate, clip, scaled
 from cumulet.kube.cel.values import NONE, Optional, Value
-from cumulet.kube.schema import formats
-from cumulet.kube.schema.validation import forms
 
 LIBRARY = Library()
 _add = LIBRARY.add
@@ -37,7 +36,7 @@ def _prefix(check: Callable[[str], list[str]]) -> Callable[[str], list[str]]:
 
 
 def _named(name: str, why: str) -> Callable[[str], list[str]]:
-    return lambda text: [] if formats.fits(name, text) else [why]
+    return lambda text: [] if string_formats.fits(name, text) else [why]
 
 
 def _uri(text: str) -> list[str]:
@@ -49,14 +48,14 @@ def _uri(text: str) -> list[str]:
 
 
 _FORMATS = {
-    "dns1123Label": Format("DNS1123Label", forms.dns_label, 30),
-    "dns1123Subdomain": Format("DNS1123Subdomain", forms.dns_subdomain, 60),
-    "dns1035Label": Format("DNS1035Label", forms.dns_1035, 30),
-    "qualifiedName": Format("QualifiedName", forms.qualified_name, 60),
-    "dns1123LabelPrefix": Format("DNS1123LabelPrefix", _prefix(forms.dns_label), 30),
-    "dns1123SubdomainPrefix": Format("DNS1123SubdomainPrefix", _prefix(forms.dns_subdomain), 60),
-    "dns1035LabelPrefix": Format("DNS1035LabelPrefix", _prefix(forms.dns_1035), 30),
-    "labelValue": Format("LabelValue", forms.label_value, 40),
+    "dns1123Label": Format("DNS1123Label", name_formats.dns_label, 30),
+    "dns1123Subdomain": Format("DNS1123Subdomain", name_formats.dns_subdomain, 60),
+    "dns1035Label": Format("DNS1035Label", name_formats.dns_1035, 30),
+    "qualifiedName": Format("QualifiedName", name_formats.qualified_name, 60),
+    "dns1123LabelPrefix": Format("DNS1123LabelPrefix", _prefix(name_formats.dns_label), 30),
+    "dns1123SubdomainPrefix": Format("DNS1123SubdomainPrefix", _prefix(name_formats.dns_subdomain), 60),
+    "dns1035LabelPrefix": Format("DNS1035LabelPrefix", _prefix(name_formats.dns_1035), 30),
+    "labelValue": Format("LabelValue", name_formats.label_value, 40),
     "uri": Format("URI", _uri, 1103),
     "uuid": Format("uuid", _named("uuid", "does not match the UUID format"), 77),
     "byte": Format("byte", _named("byte", "invalid base64"), 84),

@@ -7,11 +7,11 @@ from decimal import Decimal
 from typing import Any, ClassVar
 
 from cumulet.common.kubernetes.quantity import decimal
+from cumulet.kube.apimachinery.quantity import canonical
 from cumulet.kube.cel.errors import CelError
 from cumulet.kube.cel.functions import Library
 from cumulet.kube.cel.sizes import scan, scan_cost
 from cumulet.kube.cel.values import INT_LEAST, INT_MOST, Value
-from cumulet.kube.schema.quantity import canonical
 
 LIBRARY = Library()
 _add = LIBRARY.add

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from cumulet.common.ascii import fold
-from cumulet.kube import regexp
+from cumulet.kube.apimachinery import regexp
 from cumulet.kube.cel.errors import CelError
 from cumulet.kube.cel.functions import Library
 from cumulet.kube.cel.library.numbers import shortest

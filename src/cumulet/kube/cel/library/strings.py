@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from cumulet.kube import regexp
+from cumulet.kube.apimachinery import regexp
 from cumulet.kube.cel.errors import CelError
 from cumulet.kube.cel.functions import Library
 from cumulet.kube.cel.library.standard import matching_cost

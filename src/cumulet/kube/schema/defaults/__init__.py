@@ -1,4 +1,7 @@
-"""What an object says when it says nothing: upstream's defaulting (`defaults.go` of each API group)."""
+"""The defaults of the built-in kinds (upstream's `defaults.go` of each API group).
+
+An object comes in and is completed in place.
+"""
 
 from __future__ import annotations
 

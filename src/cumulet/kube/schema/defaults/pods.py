@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
+from cumulet.kube.apimachinery.quantity import total
 from cumulet.kube.schema.defaults.storage import claim_spec
 from cumulet.kube.schema.defaults.values import Object, default
-from cumulet.kube.schema.quantity import total
 
 _PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
 _SHARED = ("cpu", "memory")

@@ -1,16 +1,20 @@
-"""Validation of the kinds of the path, field by field, in upstream's words (`pkg/apis/*/validation`)."""
+"""The validation of the built-in kinds, field by field, in upstream's words (`pkg/apis/*/validation`).
+
+An object, and on update its predecessor, come in; the causes of a 422 go out.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from cumulet.kube.resources import RESOURCES
-from cumulet.kube.schema.validation import forms, others, statuses
+from cumulet.kube.apimachinery import name_formats
+from cumulet.kube.apimachinery.status import Cause
+from cumulet.kube.schema.validation import other_kinds, statuses
 from cumulet.kube.schema.validation.bounds import limit_range, resource_quota
-from cumulet.kube.schema.validation.causes import Object
 from cumulet.kube.schema.validation.certificates import certificate_request, decision
 from cumulet.kube.schema.validation.claims import claim
 from cumulet.kube.schema.validation.contents import config_map, secret
+from cumulet.kube.schema.validation.field_errors import Object
 from cumulet.kube.schema.validation.jobs import cron_job, job
 from cumulet.kube.schema.validation.metadata import Form, metadata, metadata_update
 from cumulet.kube.schema.validation.pod_updates import ephemeral_containers, pod_status, pod_update, resize
@@ -34,7 +38,6 @@ from cumulet.kube.schema.validation.workloads import (
     replication_controller,
     stateful_set,
 )
-from cumulet.kube.status import Cause
 
 Rule = Callable[[Object, Object | None], list[Cause]]
 PartRule = Callable[[Object, Object], list[Cause]]
@@ -44,13 +47,13 @@ _CERTIFICATES = "certificates.k8s.io"
 _RBAC = "rbac.authorization.k8s.io"
 
 
-#: Those whose finalizers have a domain; custom resources and their definitions need none.
-_GROUPS = frozenset(row.group for row in RESOURCES) - {"apiextensions.k8s.io"}
+def validate(
+    obj: Object, old: Object | None, group: str, kind: str, subresource: str = "", *, has_domains: bool
+) -> list[Cause]:
+    """Everything that is wrong with an object, or with its change from `old`, through a sub-resource if one is named.
 
-
-def validate(obj: Object, old: Object | None, group: str, kind: str, subresource: str = "") -> list[Cause]:
-    """Everything that is wrong with an object, or with its change from `old`, through a sub-resource where one is named."""
-    has_domains = group in _GROUPS
+    `has_domains` says whether a finalizer of this kind must have a domain.
+    """
     if old is None:
         causes = list(metadata(obj["metadata"], _form(group, kind), has_domains=has_domains))
     else:
@@ -70,16 +73,16 @@ def validate(obj: Object, old: Object | None, group: str, kind: str, subresource
 def _form(group: str, kind: str) -> Form:
     """How an object of a kind may be called."""
     if group == _RBAC:
-        return forms.path_segment
-    return _FORMS.get((group, kind), forms.dns_subdomain)
+        return name_formats.path_segment
+    return _FORMS.get((group, kind), name_formats.dns_subdomain)
 
 
 _FORMS: dict[tuple[str, str], Form] = {
-    ("", "Namespace"): forms.dns_label,
-    ("", "Service"): forms.dns_label,
-    ("apps", "StatefulSet"): forms.dns_label,
-    ("policy", "PodDisruptionBudget"): forms.path_segment,
-    ("", "Event"): forms.path_segment,
+    ("", "Namespace"): name_formats.dns_label,
+    ("", "Service"): name_formats.dns_label,
+    ("apps", "StatefulSet"): name_formats.dns_label,
+    ("policy", "PodDisruptionBudget"): name_formats.path_segment,
+    ("", "Event"): name_formats.path_segment,
 }
 #: Whose own rules say everything.
 _OF_THE_PATH = frozenset(
@@ -127,19 +130,19 @@ _RULES: dict[tuple[str, str], Rule] = {
     ("apps", "ControllerRevision"): controller_revision,
     ("batch", "Job"): job,
     ("batch", "CronJob"): cron_job,
-    ("", "Namespace"): others.namespace,
-    ("", "Node"): others.node,
-    ("autoscaling", "HorizontalPodAutoscaler"): others.autoscaler,
-    ("networking.k8s.io", "Ingress"): others.ingress,
+    ("", "Namespace"): other_kinds.namespace,
+    ("", "Node"): other_kinds.node,
+    ("autoscaling", "HorizontalPodAutoscaler"): other_kinds.autoscaler,
+    ("networking.k8s.io", "Ingress"): other_kinds.ingress,
     ("networking.k8s.io", "NetworkPolicy"): network_policy,
     ("", "ResourceQuota"): resource_quota,
     ("", "LimitRange"): limit_range,
-    ("policy", "PodDisruptionBudget"): others.disruption_budget,
-    ("scheduling.k8s.io", "PriorityClass"): others.priority_class,
-    (_RBAC, "Role"): others.role,
-    (_RBAC, "ClusterRole"): others.role,
-    (_RBAC, "RoleBinding"): others.role_binding,
-    (_RBAC, "ClusterRoleBinding"): others.role_binding,
+    ("policy", "PodDisruptionBudget"): other_kinds.disruption_budget,
+    ("scheduling.k8s.io", "PriorityClass"): other_kinds.priority_class,
+    (_RBAC, "Role"): other_kinds.role,
+    (_RBAC, "ClusterRole"): other_kinds.role,
+    (_RBAC, "RoleBinding"): other_kinds.role_binding,
+    (_RBAC, "ClusterRoleBinding"): other_kinds.role_binding,
     (_CERTIFICATES, "CertificateSigningRequest"): certificate_request,
     (_ADMISSION, "MutatingWebhookConfiguration"): webhook_configuration,
     (_ADMISSION, "ValidatingWebhookConfiguration"): webhook_configuration,

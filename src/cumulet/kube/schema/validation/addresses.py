@@ -6,7 +6,7 @@ import ipaddress
 import re
 from collections.abc import Sequence
 
-from cumulet.kube.schema.validation.causes import Causes, invalid
+from cumulet.kube.schema.validation.field_errors import Causes, invalid
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 

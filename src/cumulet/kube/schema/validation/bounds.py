@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from cumulet.common.kubernetes.quantity import decimal
-from cumulet.kube.schema.validation import forms
-from cumulet.kube.schema.validation.causes import (
+from cumulet.kube.apimachinery import name_formats
+from cumulet.kube.apimachinery.status import Cause
+from cumulet.kube.schema.validation.field_errors import (
     Causes,
     Object,
     all_invalid,
@@ -21,7 +22,6 @@ from cumulet.kube.schema.validation.resources import (
     quota_resource,
     resource_name,
 )
-from cumulet.kube.status import Cause
 
 _SCOPES = (
     "Terminating",
@@ -63,7 +63,7 @@ def limit_range(obj: Object, old: Object | None) -> list[Cause]:
 
 
 def _type(kind: str, field: str) -> Causes:
-    if messages := forms.qualified_name(kind):
+    if messages := name_formats.qualified_name(kind):
         yield from all_invalid(field, kind, messages)
     elif "/" not in kind and kind not in _TYPES:
         yield invalid(field, kind, "must be a standard limit type or fully qualified")

@@ -8,7 +8,8 @@ import binascii
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
-from cumulet.kube.schema.validation.causes import (
+from cumulet.kube.apimachinery.status import Cause
+from cumulet.kube.schema.validation.field_errors import (
     Causes,
     Object,
     as_json,
@@ -18,7 +19,6 @@ from cumulet.kube.schema.validation.causes import (
     unsupported,
 )
 from cumulet.kube.schema.validation.signers import signer_name
-from cumulet.kube.status import Cause
 
 _USAGES = [
     "signing",

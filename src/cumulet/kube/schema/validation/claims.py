@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from cumulet.common.kubernetes.quantity import decimal
-from cumulet.kube.schema.validation import forms
-from cumulet.kube.schema.validation.causes import (
+from cumulet.kube.apimachinery import name_formats
+from cumulet.kube.apimachinery.status import Cause
+from cumulet.kube.schema.validation.field_errors import (
     Causes,
     Object,
     all_invalid,
@@ -15,7 +16,6 @@ from cumulet.kube.schema.validation.causes import (
 )
 from cumulet.kube.schema.validation.metadata import annotation_map, immutable, labels
 from cumulet.kube.schema.validation.selectors import label_selector
-from cumulet.kube.status import Cause
 
 MODES = ("ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod")
 _OF_A_TEMPLATE = ("labels", "annotations")
@@ -77,16 +77,16 @@ def claim_spec(spec: Object, field: str) -> Causes:
     if size is None:
         yield required(f"{field}.resources[storage]")
     elif decimal(size) <= 0:
-        yield invalid(f"{field}.resources[storage]", size, forms.NOT_POSITIVE)
+        yield invalid(f"{field}.resources[storage]", size, name_formats.NOT_POSITIVE)
     if name := spec.get("storageClassName"):
-        yield from all_invalid(f"{field}.storageClassName", name, forms.dns_subdomain(name))
+        yield from all_invalid(f"{field}.storageClassName", name, name_formats.dns_subdomain(name))
     if spec.get("volumeMode") not in (None, "Block", "Filesystem"):
         yield unsupported(f"{field}.volumeMode", spec["volumeMode"], ("Block", "Filesystem"))
     for key in ("dataSource", "dataSourceRef"):
         if (source := spec.get(key)) is not None:
             yield from _source(source, f"{field}.{key}")
     if name := spec.get("volumeAttributesClassName"):
-        yield from all_invalid(f"{field}.volumeAttributesClassName", name, forms.dns_subdomain(name))
+        yield from all_invalid(f"{field}.volumeAttributesClassName", name, name_formats.dns_subdomain(name))
 
 
 def _source(source: Object, field: str) -> Causes:
@@ -98,6 +98,6 @@ def _source(source: Object, field: str) -> Causes:
         why = "must be 'PersistentVolumeClaim' when referencing the default apiGroup"
         yield invalid(field, source.get("kind", ""), why)
     if group:
-        yield from all_invalid(f"{field}.apiGroup", group, forms.dns_subdomain(group))
+        yield from all_invalid(f"{field}.apiGroup", group, name_formats.dns_subdomain(group))
     if namespace := source.get("namespace"):
-        yield from all_invalid(f"{field}.namespace", namespace, forms.dns_label(namespace))
+        yield from all_invalid(f"{field}.namespace", namespace, name_formats.dns_label(namespace))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from cumulet.kube.schema.validation import forms
-from cumulet.kube.schema.validation.causes import (
+from cumulet.kube.apimachinery import name_formats
+from cumulet.kube.schema.validation.environment import environment, environment_sources
+from cumulet.kube.schema.validation.field_errors import (
     Causes,
     Object,
     all_invalid,
@@ -18,7 +19,6 @@ from cumulet.kube.schema.validation.causes import (
     too_many,
     unsupported,
 )
-from cumulet.kube.schema.validation.environment import environment, environment_sources
 from cumulet.kube.schema.validation.paths import descending, no_backsteps
 from cumulet.kube.schema.validation.probes import PROBES, lifecycle, probes
 from cumulet.kube.schema.validation.resources import container_resources
@@ -96,7 +96,7 @@ def common(container: Object, around: Surroundings, field: str) -> Causes:
     if not (name := container.get("name", "")):
         yield required(f"{field}.name")
     else:
-        yield from all_invalid(f"{field}.name", name, forms.dns_label(name))
+        yield from all_invalid(f"{field}.name", name, name_formats.dns_label(name))
     if not container.get("image"):
         yield required(f"{field}.image")
     policies = ("File", "FallbackToLogsOnError")
@@ -130,7 +130,7 @@ def _ports(ports: Iterable[Object], field: str) -> Causes:
     for index, port in enumerate(ports):
         where = f"{field}[{index}]"
         if name := port.get("name"):
-            messages = forms.port_name(name)
+            messages = name_formats.port_name(name)
             yield from all_invalid(f"{where}.name", name, messages)
             if not messages and name in names:
                 yield duplicate(f"{where}.name", name)
@@ -139,9 +139,9 @@ def _ports(ports: Iterable[Object], field: str) -> Causes:
         if not (number := port.get("containerPort", 0)):
             yield required(f"{where}.containerPort")
         else:
-            yield from all_invalid(f"{where}.containerPort", number, forms.port_number(number))
+            yield from all_invalid(f"{where}.containerPort", number, name_formats.port_number(number))
         if number := port.get("hostPort", 0):
-            yield from all_invalid(f"{where}.hostPort", number, forms.port_number(number))
+            yield from all_invalid(f"{where}.hostPort", number, name_formats.port_number(number))
         if (protocol := port.get("protocol", "")) not in PROTOCOLS:
             yield _one_of(f"{where}.protocol", protocol, PROTOCOLS)
 

@@ -7,11 +7,19 @@ import binascii
 
 import msgspec
 
-from cumulet.kube.codec.go import KINDS
-from cumulet.kube.schema.validation import forms
-from cumulet.kube.schema.validation.causes import Causes, Object, all_invalid, forbidden, invalid, required, too_long
+from cumulet.kube.apimachinery import name_formats
+from cumulet.kube.apimachinery.status import Cause
+from cumulet.kube.codec.go_messages import KINDS
+from cumulet.kube.schema.validation.field_errors import (
+    Causes,
+    Object,
+    all_invalid,
+    forbidden,
+    invalid,
+    required,
+    too_long,
+)
 from cumulet.kube.schema.validation.metadata import immutable
-from cumulet.kube.status import Cause
 
 _LIMIT = 1024 * 1024
 _ACCOUNT = "kubernetes.io/service-account.name"
@@ -77,7 +85,7 @@ def config_map(obj: Object, old: Object | None) -> list[Cause]:
     causes = [] if old is None else list(_immutable(obj, old, ("data", "binaryData")))
     data, binary = obj.get("data") or {}, obj.get("binaryData") or {}
     for key in sorted(data):
-        causes += all_invalid(f"data[{key}]", key, forms.config_key(key))
+        causes += all_invalid(f"data[{key}]", key, name_formats.config_key(key))
         if key in binary:
             causes.append(invalid(f"data[{key}]", key, "duplicate of key present in binaryData"))
     causes += _keys(binary, "binaryData")
@@ -87,7 +95,7 @@ def config_map(obj: Object, old: Object | None) -> list[Cause]:
 
 def _keys(data: Object, field: str) -> Causes:
     for key in sorted(data):
-        yield from all_invalid(f"{field}[{key}]", key, forms.config_key(key))
+        yield from all_invalid(f"{field}[{key}]", key, name_formats.config_key(key))
 
 
 def _immutable(obj: Object, old: Object, fields: tuple[str, ...]) -> Causes:

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 from cumulet.common.ascii import fold
 from cumulet.common.kubernetes.quantity import decimal
-from cumulet.kube.schema.validation import forms
-from cumulet.kube.schema.validation.causes import Causes, Object, all_invalid, invalid, required, unsupported
+from cumulet.kube.apimachinery import name_formats
+from cumulet.kube.schema.validation.field_errors import Causes, Object, all_invalid, invalid, required, unsupported
 from cumulet.kube.schema.validation.paths import no_backsteps
 
 _SOURCES = ("fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef")
@@ -42,7 +42,7 @@ def environment(variables: Iterable[Object], field: str) -> Causes:
         if not (name := variable.get("name", "")):
             yield required(f"{where}.name")
         else:
-            yield from all_invalid(f"{where}.name", name, forms.variable_name(name))
+            yield from all_invalid(f"{where}.name", name, name_formats.variable_name(name))
         if (source := variable.get("valueFrom")) is not None:
             yield from _value_from(source, variable.get("value", ""), f"{where}.valueFrom")
 
@@ -70,14 +70,14 @@ def _value_from(source: Object, value: str, field: str) -> Causes:
 
 
 def _name(reference: Object) -> list[str]:
-    return forms.dns_subdomain(reference.get("name", ""))
+    return name_formats.dns_subdomain(reference.get("name", ""))
 
 
 def _key(key: str, field: str) -> Causes:
     if not key:
         yield required(field)
     else:
-        yield from all_invalid(field, key, forms.config_key(key))
+        yield from all_invalid(field, key, name_formats.config_key(key))
 
 
 def _file_key(reference: Object, field: str) -> Causes:
@@ -85,11 +85,11 @@ def _file_key(reference: Object, field: str) -> Causes:
     if not key:
         yield required(f"{field}.key")
     else:
-        yield from all_invalid(f"{field}.key", key, forms.variable_name(key))
+        yield from all_invalid(f"{field}.key", key, name_formats.variable_name(key))
     if not volume:
         yield required(f"{field}.volumeName")
     else:
-        yield from all_invalid(f"{field}.volumeName", volume, forms.dns_label(volume))
+        yield from all_invalid(f"{field}.volumeName", volume, name_formats.dns_label(volume))
     if not path:
         yield required(f"{field}.path")
     else:
@@ -117,7 +117,7 @@ def object_field(reference: Object, fields: tuple[str, ...], field: str) -> Caus
         yield invalid(f"{field}.fieldPath", path, why)
     elif subscripted:
         key = fold(subscripted[2]) if plain == "metadata.annotations" else subscripted[2]
-        yield from all_invalid(field, key, forms.qualified_name(key))
+        yield from all_invalid(field, key, name_formats.qualified_name(key))
     elif path not in fields:
         yield unsupported(f"{field}.fieldPath", path, fields)
 
@@ -154,13 +154,15 @@ def environment_sources(sources: Iterable[Object], field: str) -> Causes:
     for index, source in enumerate(sources):
         where = f"{field}[{index}]"
         if prefix := source.get("prefix"):
-            yield from all_invalid(f"{where}.prefix", prefix, forms.variable_name(prefix))
+            yield from all_invalid(f"{where}.prefix", prefix, name_formats.variable_name(prefix))
         given = [key for key in ("configMapRef", "secretRef") if key in source]
         for key in given:
             if not (name := source[key].get("name", "")):
                 yield required(f"{where}.{key}.name")
             else:
-                yield from all_invalid(f"{where}.{key}.name", name, forms.dns_subdomain(forms.base_of(name)))
+                yield from all_invalid(
+                    f"{where}.{key}.name", name, name_formats.dns_subdomain(name_formats.base_of(name))
+                )
         if not given:
             yield invalid(field, "", "must specify one of: `configMapRef` or `secretRef`")
         elif len(given) > 1:

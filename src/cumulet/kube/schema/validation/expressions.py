@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from cumulet.kube.schema.validation.causes import Causes, Object, duplicate, invalid, required
+from cumulet.kube.schema.validation.field_errors import Causes, Object, duplicate, invalid, required
 
 _CONDITIONS = 64
 
@@ -14,14 +14,14 @@ _CONDITIONS = 64
 def conditions(holder: Object, field: str) -> Causes:
     """What is wrong with the match conditions of a webhook or a policy."""
     # Most servers never see an expression.
-    from cumulet.kube.cel import admitting
+    from cumulet.kube.cel import admission_variables
     from cumulet.kube.cel.types import BOOL
 
     found = holder.get("matchConditions") or ()
     if len(found) > _CONDITIONS:
         yield invalid(field, len(found), f"must have at most {_CONDITIONS} items")
         return
-    environment = admitting.conditions(params=bool(holder.get("paramKind")))
+    environment = admission_variables.conditions(params=bool(holder.get("paramKind")))
     names: set[str] = set()
     for index, condition in enumerate(found):
         where = f"{field}[{index}]"
@@ -51,10 +51,10 @@ class Policy:
     """The expressions of a policy, each of which sees the variables before it."""
 
     def __init__(self, spec: Object, *, mutating: bool = False) -> None:
-        from cumulet.kube.cel import admitting
+        from cumulet.kube.cel import admission_variables
 
         self._spec = spec
-        self._policy = admitting.Policy(params=bool(spec.get("paramKind")), mutating=mutating)
+        self._policy = admission_variables.Policy(params=bool(spec.get("paramKind")), mutating=mutating)
 
     def variables(self, field: str) -> Causes:
         """What is wrong with the variables; those that can be read can be spoken of from then on."""

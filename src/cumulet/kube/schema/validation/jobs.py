@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from cumulet.kube.schema.selecting import selects
-from cumulet.kube.schema.validation import forms
-from cumulet.kube.schema.validation.causes import (
+from cumulet.kube.apimachinery import name_formats
+from cumulet.kube.apimachinery.status import Cause
+from cumulet.kube.schema.label_selectors import selects
+from cumulet.kube.schema.validation.field_errors import (
     Causes,
     Object,
     all_invalid,
@@ -24,7 +25,6 @@ from cumulet.kube.schema.validation.pods import template
 from cumulet.kube.schema.validation.schedules import schedule, time_zone
 from cumulet.kube.schema.validation.selectors import label_selector
 from cumulet.kube.schema.validation.workloads import not_negative
-from cumulet.kube.status import Cause
 
 _NUMBERS = (
     "parallelism",
@@ -59,7 +59,7 @@ def job(obj: Object, old: Object | None) -> list[Cause]:
         return [*causes, *_update(spec, old)]
     if spec.get("completionMode") == "Indexed" and (count := spec.get("completions") or 0) > 0:
         name = obj["metadata"].get("name", "")
-        if forms.dns_label(f"{name}-{count - 1}"):
+        if name_formats.dns_label(f"{name}-{count - 1}"):
             why = f"will not able to create pod with invalid DNS label: {name}-{count - 1}"
             causes.append(invalid("metadata.name", name, why))
     return causes
@@ -102,7 +102,7 @@ def _update(spec: Object, old: Object) -> Causes:
     if suspended:
         yield from immutable(new.get("spec"), _with_resources(was, new).get("spec"), "spec.template.spec")
     elif new != was:
-        yield invalid("spec.template", new, forms.IMMUTABLE)
+        yield invalid("spec.template", new, name_formats.IMMUTABLE)
     for key in _IMMUTABLE:
         yield from immutable(spec.get(key), before.get(key), f"spec.{key}")
 
@@ -178,8 +178,8 @@ def _domain_path(text: str, field: str) -> Causes:
     elif not host or not path:
         yield invalid(field, text, 'must be a domain-prefixed path (such as "acme.io/foo")')
     else:
-        yield from all_invalid(field, host, forms.dns_subdomain(host))
-        yield from all_invalid(field, path, forms.path_characters(path))
+        yield from all_invalid(field, host, name_formats.dns_subdomain(host))
+        yield from all_invalid(field, path, name_formats.path_characters(path))
 
 
 def _completion(spec: Object, field: str) -> Causes:
@@ -245,7 +245,7 @@ def _failure_rule(rule: Object, spec: Object, names: set[Any], field: str) -> Ca
         yield too_many(f"{field}.onPodConditions", len(conditions), _RULES_LIMIT)
     for index, pattern in enumerate(conditions):
         where, kind, status = f"{field}.onPodConditions[{index}]", pattern.get("type", ""), pattern.get("status", "")
-        yield from all_invalid(f"{where}.type", kind, forms.qualified_name(kind))
+        yield from all_invalid(f"{where}.type", kind, name_formats.qualified_name(kind))
         if not status:
             yield required(f"{where}.status", f"valid values: {_listed(_STATUSES)}")
         elif status not in _STATUSES:
@@ -312,7 +312,7 @@ def _success_rule(rule: Object, completions: int, field: str) -> Causes:
         return
     where = f"{field}.succeededCount"
     if count < 0:
-        yield invalid(where, count, forms.NEGATIVE)
+        yield invalid(where, count, name_formats.NEGATIVE)
     if count > completions:
         why = f"must be less than or equal to {completions} (the number of specified completions)"
         yield invalid(where, count, why)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from cumulet.common.ascii import fold
-from cumulet.kube.schema.validation import forms
-from cumulet.kube.schema.validation.causes import (
+from cumulet.kube.apimachinery import name_formats
+from cumulet.kube.schema.validation.field_errors import (
     Causes,
     Object,
     all_invalid,
@@ -35,13 +35,13 @@ def metadata(found: Object, form: Form, *, has_domains: bool = True) -> Causes:
     `has_domains` says that finalizers of such objects have a domain, if they are none of Kubernetes' own.
     """
     if base := found.get("generateName"):
-        yield from all_invalid("metadata.generateName", base, form(forms.base_of(base)))
+        yield from all_invalid("metadata.generateName", base, form(name_formats.base_of(base)))
     if not (name := found.get("name")):
         yield required("metadata.name", "name or generateName is required")
     else:
         yield from all_invalid("metadata.name", name, form(name))
     if namespace := found.get("namespace"):
-        yield from all_invalid("metadata.namespace", namespace, forms.dns_label(namespace))
+        yield from all_invalid("metadata.namespace", namespace, name_formats.dns_label(namespace))
     yield from labels(found.get("labels"), "metadata.labels")
     yield from annotation_map(found.get("annotations"), "metadata.annotations")
     yield from _owners(found.get("ownerReferences") or [])
@@ -61,7 +61,7 @@ def metadata_update(found: Object, old: Object, *, has_domains: bool = True) -> 
             yield forbidden("metadata.finalizers", f"{why} []string{{{told}}}")
     for key in _UNCHANGING:
         if found.get(key) != old.get(key):
-            yield invalid(f"metadata.{key}", found.get(key), forms.IMMUTABLE)
+            yield invalid(f"metadata.{key}", found.get(key), name_formats.IMMUTABLE)
     yield from labels(found.get("labels"), "metadata.labels")
     yield from annotation_map(found.get("annotations"), "metadata.annotations")
     yield from _owners(found.get("ownerReferences") or [])
@@ -75,17 +75,17 @@ def labels(found: dict[str, str] | None, field: str) -> Causes:
     for key, value in sorted(found.items()) if found else ():
         if not _is_label(key, value):
             yield from label_key(key, field)
-            yield from all_invalid(field, value, forms.label_value(value))
+            yield from all_invalid(field, value, name_formats.label_value(value))
 
 
 @functools.lru_cache(1024)
 def _is_label(key: str, value: str) -> bool:
-    return not forms.qualified_name(key) and not forms.label_value(value)
+    return not name_formats.qualified_name(key) and not name_formats.label_value(value)
 
 
 def label_key(key: str, field: str) -> Causes:
     """What is wrong with the key of a label."""
-    return all_invalid(field, key, forms.qualified_name(key))
+    return all_invalid(field, key, name_formats.qualified_name(key))
 
 
 def annotation_map(found: dict[str, str] | None, field: str) -> Causes:
@@ -94,7 +94,7 @@ def annotation_map(found: dict[str, str] | None, field: str) -> Causes:
         return
     for key in sorted(found):
         if not _is_label(fold(key), ""):
-            yield from all_invalid(field, key, forms.qualified_name(fold(key)))
+            yield from all_invalid(field, key, name_formats.qualified_name(fold(key)))
     if sum(len(key) + len(value) for key, value in found.items()) > _ANNOTATIONS_LIMIT // 4:
         size = sum(len(key.encode()) + len(value.encode()) for key, value in found.items())
         if size > _ANNOTATIONS_LIMIT:
@@ -123,7 +123,7 @@ def _owners(found: list[Object]) -> Causes:
 
 def finalizer_name(name: str, field: str) -> Causes:
     """What is wrong with the name of a finalizer."""
-    return all_invalid(field, name, forms.qualified_name(name))
+    return all_invalid(field, name, name_formats.qualified_name(name))
 
 
 def standard_finalizer(name: str, field: str) -> Causes:
@@ -172,4 +172,4 @@ def field_manager(name: str, field: str) -> Causes:
 def immutable(new: Any, old: Any, field: str) -> Causes:
     """What is wrong with the change of a field that has none."""
     if new != old:
-        yield invalid(field, new, forms.IMMUTABLE)
+        yield invalid(field, new, name_formats.IMMUTABLE)

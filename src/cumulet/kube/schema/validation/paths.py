@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cumulet.kube.schema.validation.causes import Causes, invalid
+from cumulet.kube.schema.validation.field_errors import Causes, invalid
 
 
 def no_backsteps(path: str, field: str) -> Causes:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from cumulet.kube.schema.validation import forms
-from cumulet.kube.schema.validation.causes import (
+from cumulet.kube.apimachinery import name_formats
+from cumulet.kube.schema.validation.field_errors import (
     Causes,
     Object,
     all_invalid,
@@ -53,7 +53,7 @@ def _pod_term(term: Object, field: str) -> Causes:
     yield from label_selector(selector, f"{field}.labelSelector")
     yield from label_selector(term.get("namespaceSelector"), f"{field}.namespaceSelector")
     for name in term.get("namespaces") or ():
-        yield from all_invalid(f"{field}.namespace", name, forms.dns_label(name))
+        yield from all_invalid(f"{field}.namespace", name, name_formats.dns_label(name))
     keys = term.get("matchLabelKeys") or [], term.get("mismatchLabelKeys") or []
     yield from match_label_keys(selector, field, *keys)
     key = term.get("topologyKey", "")
@@ -72,7 +72,7 @@ def _spread(constraint: Object, others: Iterable[Object], field: str) -> Causes:
     skew, key = constraint.get("maxSkew", 0), constraint.get("topologyKey", "")
     way = constraint.get("whenUnsatisfiable", "")
     if skew <= 0:
-        yield invalid(f"{field}.maxSkew", skew, forms.NOT_POSITIVE)
+        yield invalid(f"{field}.maxSkew", skew, name_formats.NOT_POSITIVE)
     if not key:
         yield required(f"{field}.topologyKey", "can not be empty")
     if way not in _WAYS:
@@ -81,7 +81,7 @@ def _spread(constraint: Object, others: Iterable[Object], field: str) -> Causes:
         yield duplicate(f"{field}.{{topologyKey, whenUnsatisfiable}}", f"{{{key}, {way}}}")
     if (domains := constraint.get("minDomains")) is not None:
         if domains <= 0:
-            yield invalid(f"{field}.minDomains", domains, forms.NOT_POSITIVE)
+            yield invalid(f"{field}.minDomains", domains, name_formats.NOT_POSITIVE)
         if way != "DoNotSchedule":
             why = f"can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {way}"
             yield invalid(f"{field}.minDomains", domains, why)
@@ -110,7 +110,7 @@ def _toleration(toleration: Object, field: str) -> Causes:
     if toleration.get("tolerationSeconds") is not None and effect != "NoExecute":
         yield invalid(f"{field}.effect", effect, "effect must be 'NoExecute' when `tolerationSeconds` is set")
     if operator in ("", "Equal"):
-        if messages := forms.label_value(value):
+        if messages := name_formats.label_value(value):
             yield invalid(f"{field}.operator", value, ";".join(messages))
     elif operator == "Exists":
         if value:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from cumulet.kube.apimachinery import name_formats
+from cumulet.kube.apimachinery.status import Cause
 from cumulet.kube.schema.qos import qos_class
-from cumulet.kube.schema.validation import forms
 from cumulet.kube.schema.validation.addresses import address, is_dual_stack
-from cumulet.kube.schema.validation.causes import Causes, Object, all_invalid, forbidden, invalid, required
+from cumulet.kube.schema.validation.field_errors import Causes, Object, all_invalid, forbidden, invalid, required
 from cumulet.kube.schema.validation.placement import tolerations
 from cumulet.kube.schema.validation.pods import pod_and_spec
-from cumulet.kube.status import Cause
 
 _MAX_INT32 = 2**31 - 1
 _MUTABLE = (
@@ -214,12 +214,12 @@ def _status(status: Object, old: Object, spec: Object) -> Causes:
     for index, condition in enumerate(status.get("conditions") or ()):
         kind = condition.get("type", "")
         if kind not in _SYSTEM_CONDITIONS:
-            yield from all_invalid(f"status.conditions[{index}].Type", kind, forms.qualified_name(kind))
+            yield from all_invalid(f"status.conditions[{index}].Type", kind, name_formats.qualified_name(kind))
     name = status.get("nominatedNodeName")
     if name and name != old.get("nominatedNodeName"):
-        yield from all_invalid("status.nominatedNodeName", name, forms.dns_subdomain(name))
+        yield from all_invalid("status.nominatedNodeName", name, name_formats.dns_subdomain(name))
     if status.get("qosClass", "") != old.get("qosClass", ""):
-        yield invalid("status.qosClass", status.get("qosClass", ""), forms.IMMUTABLE)
+        yield invalid("status.qosClass", status.get("qosClass", ""), name_formats.IMMUTABLE)
     policy = spec.get("restartPolicy")
     for key in ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"):
         yield from _ended(status.get(key) or [], old.get(key) or [], policy, spec, key)

@@ -9,10 +9,18 @@ from collections.abc import Mapping
 import msgspec
 
 from cumulet.common.ascii import raised
-from cumulet.kube.schema.likeness import likeness
-from cumulet.kube.schema.validation import forms
+from cumulet.kube.apimachinery import name_formats
+from cumulet.kube.apimachinery.status import Cause
+from cumulet.kube.schema.pod_fingerprint import likeness
 from cumulet.kube.schema.validation.addresses import address
-from cumulet.kube.schema.validation.causes import (
+from cumulet.kube.schema.validation.containers import (
+    Surroundings,
+    common,
+    containers,
+    image_without_space,
+    init_containers,
+)
+from cumulet.kube.schema.validation.field_errors import (
     Causes,
     Object,
     all_invalid,
@@ -23,13 +31,6 @@ from cumulet.kube.schema.validation.causes import (
     required,
     too_long,
     unsupported,
-)
-from cumulet.kube.schema.validation.containers import (
-    Surroundings,
-    common,
-    containers,
-    image_without_space,
-    init_containers,
 )
 from cumulet.kube.schema.validation.metadata import annotation_map, labels
 from cumulet.kube.schema.validation.placement import affinity, spread, tolerations
@@ -42,7 +43,6 @@ from cumulet.kube.schema.validation.security import (
     pod_security,
 )
 from cumulet.kube.schema.validation.volumes import volumes
-from cumulet.kube.status import Cause
 
 RESTART_POLICIES = ("Always", "OnFailure", "Never")
 _DNS = ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")
@@ -182,10 +182,10 @@ def pod_spec(spec: Object, field: str, name: str = "", *, is_pod: bool = False) 
         where = f"{field}.hostAliases[{index}]"
         yield from address(alias.get("ip", ""), f"{where}.ip")
         for number, host in enumerate(alias.get("hostnames") or ()):
-            yield from all_invalid(f"{where}.hostnames[{number}]", host, forms.dns_subdomain(host))
+            yield from all_invalid(f"{where}.hostnames[{number}]", host, name_formats.dns_subdomain(host))
     for key in ("priorityClassName", "runtimeClassName"):
         if (value := spec.get(key)) is not None and (value or key == "runtimeClassName"):
-            yield from all_invalid(f"{field}.{key}", value, forms.dns_subdomain(value))
+            yield from all_invalid(f"{field}.{key}", value, name_formats.dns_subdomain(value))
     if (preemption := spec.get("preemptionPolicy")) not in (None, "Never", "PreemptLowerPriority"):
         ways = ("PreemptLowerPriority", "Never")
         yield unsupported(f"{field}.preemptionPolicy", preemption, ways, in_order=True)
@@ -196,7 +196,7 @@ def pod_spec(spec: Object, field: str, name: str = "", *, is_pod: bool = False) 
 
 
 def _names(spec: Object, field: str) -> Causes:
-    for key, form in (("serviceAccountName", forms.dns_subdomain), ("nodeName", forms.dns_subdomain)):
+    for key, form in (("serviceAccountName", name_formats.dns_subdomain), ("nodeName", name_formats.dns_subdomain)):
         if value := spec.get(key):
             yield from all_invalid(f"{field}.{key}", value, form(value))
     deadline = spec.get("activeDeadlineSeconds")
@@ -204,7 +204,7 @@ def _names(spec: Object, field: str) -> Causes:
         yield invalid(f"{field}.activeDeadlineSeconds", deadline, "must be between 1 and 2147483647, inclusive")
     for key in ("hostname", "subdomain"):
         if value := spec.get(key):
-            yield from all_invalid(f"{field}.{key}", value, forms.dns_label(value))
+            yield from all_invalid(f"{field}.{key}", value, name_formats.dns_label(value))
 
 
 def _host_name(spec: Object, field: str) -> Causes:
@@ -217,7 +217,7 @@ def _host_name(spec: Object, field: str) -> Causes:
         yield forbidden(where, "may not be specified when hostNetwork is true")
     if len(name) > 64:
         yield too_long(where, 64)
-    yield from all_invalid(where, name, forms.dns_subdomain(name))
+    yield from all_invalid(where, name, name_formats.dns_subdomain(name))
 
 
 def _claims(found: list[Object], field: str) -> Causes:
@@ -229,7 +229,7 @@ def _claims(found: list[Object], field: str) -> Causes:
         elif name in names:
             yield duplicate(f"{where}.name", name)
         else:
-            yield from all_invalid(f"{where}.name", name, forms.dns_label(name))
+            yield from all_invalid(f"{where}.name", name, name_formats.dns_label(name))
             names.add(name)
         keys = ("resourceClaimName", "resourceClaimTemplateName")
         given = [key for key in keys if claim.get(key) is not None]
@@ -241,7 +241,7 @@ def _claims(found: list[Object], field: str) -> Causes:
             why = "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`"
             yield invalid(where, shown, why)
         for key in given:
-            yield from all_invalid(f"{where}.{key}", claim[key], forms.dns_subdomain(claim[key]))
+            yield from all_invalid(f"{where}.{key}", claim[key], name_formats.dns_subdomain(claim[key]))
 
 
 def _ephemeral(spec: Object, around: Surroundings, field: str) -> Causes:
@@ -299,7 +299,7 @@ def _dns(config: Object | None, policy: str, field: str) -> Causes:
     for index, search in enumerate(searches):
         if search != ".":
             domain = search.removesuffix(".")
-            yield from all_invalid(f"{field}.searches[{index}]", domain, forms.dns_underscored(domain))
+            yield from all_invalid(f"{field}.searches[{index}]", domain, name_formats.dns_underscored(domain))
     for index, option in enumerate(config.get("options") or ()):
         if not option.get("name"):
             yield required(f"{field}.options[{index}]", "must not be empty")
@@ -308,11 +308,13 @@ def _dns(config: Object | None, policy: str, field: str) -> Causes:
 def _gates(spec: Object, field: str) -> Causes:
     for index, gate in enumerate(spec.get("readinessGates") or ()):
         kind = gate.get("conditionType", "")
-        yield from all_invalid(f"{field}.readinessGates[{index}].conditionType", kind, forms.qualified_name(kind))
+        yield from all_invalid(
+            f"{field}.readinessGates[{index}].conditionType", kind, name_formats.qualified_name(kind)
+        )
     seen: set[str] = set()
     for index, gate in enumerate(spec.get("schedulingGates") or ()):
         where, name = f"{field}.schedulingGates[{index}]", gate.get("name", "")
-        yield from all_invalid(where, name, forms.qualified_name(name))
+        yield from all_invalid(where, name, name_formats.qualified_name(name))
         if name in seen:
             yield duplicate(where, name)
         seen.add(name)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from cumulet.kube.schema.validation import forms
-from cumulet.kube.schema.validation.causes import (
+from cumulet.kube.apimachinery import name_formats
+from cumulet.kube.schema.validation.field_errors import (
     Causes,
     Object,
     all_invalid,
@@ -77,7 +77,7 @@ def probes(container: Object, grace: int | None, field: str) -> Causes:
         yield from _handler(probe, _OF_PROBES, grace, where)
         for name in _COUNTS:
             if probe.get(name, 0) < 0:
-                yield invalid(f"{where}.{name}", probe[name], forms.NEGATIVE)
+                yield invalid(f"{where}.{name}", probe[name], name_formats.NEGATIVE)
         seconds = probe.get("terminationGracePeriodSeconds")
         if seconds is not None and seconds <= 0:
             yield invalid(f"{where}.terminationGracePeriodSeconds", seconds, "must be greater than 0")
@@ -125,7 +125,7 @@ def _action(kind: str, action: Object, grace: int | None, field: str) -> Causes:
                 yield unsupported(f"{field}.scheme", action.get("scheme", ""), ("HTTP", "HTTPS"))
             for header in action.get("httpHeaders") or ():
                 name = header.get("name", "")
-                yield from all_invalid(f"{field}.httpHeaders", name, forms.header_name(name))
+                yield from all_invalid(f"{field}.httpHeaders", name, name_formats.header_name(name))
         case "tcpSocket" | "grpc":
             yield from port(action.get("port", 0), f"{field}.port")
         case "sleep":
@@ -138,5 +138,5 @@ def _action(kind: str, action: Object, grace: int | None, field: str) -> Causes:
 def port(value: Any, field: str) -> Causes:
     """What is wrong with a port by its number or name."""
     if isinstance(value, str):
-        return all_invalid(field, value, forms.port_name(value))
-    return all_invalid(field, value, forms.port_number(value))
+        return all_invalid(field, value, name_formats.port_name(value))
+    return all_invalid(field, value, name_formats.port_number(value))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cumulet.kube.schema.validation import forms
-from cumulet.kube.schema.validation.causes import (
+from cumulet.kube.apimachinery import name_formats
+from cumulet.kube.schema.validation.environment import VOLUME_FIELDS, object_field, resource_field
+from cumulet.kube.schema.validation.field_errors import (
     Causes,
     Object,
     all_invalid,
@@ -14,7 +15,6 @@ from cumulet.kube.schema.validation.causes import (
     required,
     unsupported,
 )
-from cumulet.kube.schema.validation.environment import VOLUME_FIELDS, object_field, resource_field
 from cumulet.kube.schema.validation.paths import unreserved
 from cumulet.kube.schema.validation.selectors import label_selector
 from cumulet.kube.schema.validation.signers import is_kubernetes_signer, signer_name
@@ -126,7 +126,7 @@ def _bundle(found: Object, field: str, whole: str, taken: set[str]) -> Causes:
             yield required(f"{field}.name", "must be a valid object name")
         said = (
             f"not a valid clustertrustbundlename: {message}"
-            for message in forms.dns_subdomain(name.rpartition(":")[2])
+            for message in name_formats.dns_subdomain(name.rpartition(":")[2])
         )
         yield from all_invalid(f"{field}.name", name, said)
         if selector is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cumulet.kube.schema.definitions import Definition, definition
-from cumulet.kube.schema.validation.causes import Causes, Object, required
+from cumulet.kube.schema.validation.field_errors import Causes, Object, required
 
 #: What the server itself writes, and what says nothing of its own.
 _SKIPPED = frozenset(("metadata", "status"))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 
 from cumulet.common.kubernetes.quantity import decimal, milli
-from cumulet.kube.schema.quantity import canonical, total
-from cumulet.kube.schema.validation import forms
-from cumulet.kube.schema.validation.causes import (
+from cumulet.kube.apimachinery import name_formats
+from cumulet.kube.apimachinery.quantity import canonical, total
+from cumulet.kube.schema.validation.field_errors import (
     Causes,
     Object,
     all_invalid,
@@ -64,7 +64,7 @@ def is_extended(name: str) -> bool:
     """Whether a resource is one that somebody added."""
     if is_native(name) or name.startswith("requests."):
         return False
-    return not forms.qualified_name(f"requests.{name}")
+    return not name_formats.qualified_name(f"requests.{name}")
 
 
 def _is_whole(name: str) -> bool:
@@ -73,7 +73,7 @@ def _is_whole(name: str) -> bool:
 
 def resource_name(name: str, field: str) -> Causes:
     """What is wrong with the name of a resource."""
-    if messages := forms.qualified_name(name):
+    if messages := name_formats.qualified_name(name):
         yield from all_invalid(field, name, messages)
     elif "/" not in name and name not in _STANDARD and not is_quota_name(name):
         yield invalid(field, name, "must be a standard resource type or fully qualified")
@@ -106,7 +106,7 @@ def quota_resource(name: str, field: str) -> Causes:
 def amount(name: str, value: str, field: str) -> Causes:
     """What is wrong with so much of a resource."""
     if decimal(value) < 0:
-        yield invalid(field, value, forms.NEGATIVE)
+        yield invalid(field, value, name_formats.NEGATIVE)
     if _is_whole(name) and milli(value) % 1000:
         yield invalid(field, value, "must be an integer")
 
@@ -168,7 +168,7 @@ def _claims(found: Iterable[Object], field: str, claims: Collection[str]) -> Cau
         else:
             key = f"{name}/{request}" if request else name
             if request:
-                yield from all_invalid(f"{where}.request", request, forms.dns_label(request))
+                yield from all_invalid(f"{where}.request", request, name_formats.dns_label(request))
             if key in names:
                 yield duplicate(where, key)
             elif not request:

@@ -7,7 +7,7 @@ import zoneinfo
 from typing import NamedTuple
 
 from cumulet.common.ascii import fold
-from cumulet.kube.schema.validation.causes import Causes, Object, invalid, quoted, required
+from cumulet.kube.schema.validation.field_errors import Causes, Object, invalid, quoted, required
 
 
 class _Bounds(NamedTuple):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from cumulet.kube.schema.validation import forms
-from cumulet.kube.schema.validation.causes import (
+from cumulet.kube.apimachinery import name_formats
+from cumulet.kube.schema.validation.field_errors import (
     Causes,
     Object,
     all_invalid,
@@ -79,9 +79,9 @@ def pod_security(spec: Object, field: str) -> Causes:
     context = spec.get("securityContext") or {}
     for name in ("fsGroup", "runAsUser", "runAsGroup"):
         if (number := context.get(name)) is not None:
-            yield from all_invalid(f"{field}.{name}", number, forms.user_id(number))
+            yield from all_invalid(f"{field}.{name}", number, name_formats.user_id(number))
     for index, number in enumerate(context.get("supplementalGroups") or ()):
-        yield from all_invalid(f"{field}.supplementalGroups[{index}]", number, forms.user_id(number))
+        yield from all_invalid(f"{field}.supplementalGroups[{index}]", number, name_formats.user_id(number))
     if spec.get("shareProcessNamespace") and spec.get("hostPID"):
         why = "ShareProcessNamespace and HostPID cannot both be enabled"
         yield invalid(f"{field}.shareProcessNamespace", True, why)
@@ -121,7 +121,7 @@ def container_security(context: Object, host_users: bool, field: str) -> Causes:
     """What is wrong with the security context of a container."""
     for name in ("runAsUser", "runAsGroup"):
         if (number := context.get(name)) is not None:
-            yield from all_invalid(f"{field}.{name}", number, forms.user_id(number))
+            yield from all_invalid(f"{field}.{name}", number, name_formats.user_id(number))
     if (mount := context.get("procMount")) is not None:
         if mount not in ("Default", "Unmasked"):
             yield unsupported(f"{field}.procMount", mount, ("Default", "Unmasked"))
@@ -186,7 +186,7 @@ def _windows(options: Object | None, field: str) -> Causes:
     if options is None:
         return
     if (name := options.get("gmsaCredentialSpecName")) is not None:
-        yield from all_invalid(f"{field}.gmsaCredentialSpecName", name, forms.dns_subdomain(name))
+        yield from all_invalid(f"{field}.gmsaCredentialSpecName", name, name_formats.dns_subdomain(name))
     if (text := options.get("gmsaCredentialSpec")) is not None:
         if not text:
             yield invalid(f"{field}.gmsaCredentialSpec", text, "gmsaCredentialSpec cannot be an empty string")

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from cumulet.kube.schema.validation import forms
-from cumulet.kube.schema.validation.causes import Causes, Object, all_invalid, duplicate, forbidden, invalid, required
+from cumulet.kube.apimachinery import name_formats
+from cumulet.kube.schema.validation.field_errors import (
+    Causes,
+    Object,
+    all_invalid,
+    duplicate,
+    forbidden,
+    invalid,
+    required,
+)
 from cumulet.kube.schema.validation.metadata import label_key, labels
 
 _OPERATOR = "not a valid selector operator"
@@ -36,7 +44,7 @@ def _expression(expression: Object, field: str, *, values: bool, ordered: bool =
     yield from label_key(expression.get("key", ""), f"{field}.key")
     if values:
         for index, value in enumerate(given):
-            yield from all_invalid(f"{field}.values[{index}]", value, forms.label_value(value))
+            yield from all_invalid(f"{field}.values[{index}]", value, name_formats.label_value(value))
 
 
 def node_selector(selector: Object, field: str) -> Causes:
@@ -67,7 +75,7 @@ def _node_field(expression: Object, field: str) -> Causes:
         yield invalid(f"{field}.key", expression.get("key", ""), "not a valid field selector key")
     else:
         for index, value in enumerate(given):
-            yield from all_invalid(f"{field}.values[{index}]", value, forms.dns_subdomain(value))
+            yield from all_invalid(f"{field}.values[{index}]", value, name_formats.dns_subdomain(value))
 
 
 def match_label_keys(

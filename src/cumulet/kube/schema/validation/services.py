@@ -6,10 +6,12 @@ from collections.abc import Iterable
 
 import msgspec
 
+from cumulet.kube.apimachinery import name_formats
+from cumulet.kube.apimachinery.status import Cause
 from cumulet.kube.schema.services import NODE_PORTS, is_checked, is_outside
-from cumulet.kube.schema.validation import forms
 from cumulet.kube.schema.validation.addresses import address, endpoint, is_dual_stack, network, parsed
-from cumulet.kube.schema.validation.causes import (
+from cumulet.kube.schema.validation.containers import PROTOCOLS
+from cumulet.kube.schema.validation.field_errors import (
     Causes,
     Object,
     all_invalid,
@@ -19,10 +21,8 @@ from cumulet.kube.schema.validation.causes import (
     required,
     unsupported,
 )
-from cumulet.kube.schema.validation.containers import PROTOCOLS
 from cumulet.kube.schema.validation.metadata import labels
 from cumulet.kube.schema.validation.probes import port as port_reference
-from cumulet.kube.status import Cause
 
 _TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
 _FAMILIES = ("IPv4", "IPv6")
@@ -79,7 +79,7 @@ def _by_type(spec: Object) -> Causes:
                 yield forbidden(f"spec.{key}", "may not be set for ExternalName services")
         name = spec.get("externalName", "").removesuffix(".")
         if name:
-            yield from all_invalid("spec.externalName", name, forms.dns_subdomain(name))
+            yield from all_invalid("spec.externalName", name, name_formats.dns_subdomain(name))
         else:
             yield required("spec.externalName")
 
@@ -87,18 +87,18 @@ def _by_type(spec: Object) -> Causes:
 def _port(port: Object, field: str, names: set[str], *, is_one: bool) -> Causes:
     name, protocol = port.get("name", ""), port.get("protocol", "")
     if name:
-        yield from all_invalid(f"{field}.name", name, forms.dns_label(name))
+        yield from all_invalid(f"{field}.name", name, name_formats.dns_label(name))
         if name in names:
             yield duplicate(f"{field}.name", name)
         names.add(name)
     elif not is_one:
         yield required(f"{field}.name")
-    yield from all_invalid(f"{field}.port", port.get("port", 0), forms.port_number(port.get("port", 0)))
+    yield from all_invalid(f"{field}.port", port.get("port", 0), name_formats.port_number(port.get("port", 0)))
     if protocol not in PROTOCOLS:
         yield unsupported(f"{field}.protocol", protocol, PROTOCOLS)
     yield from port_reference(port.get("targetPort", 0), f"{field}.targetPort")
     if (application := port.get("appProtocol")) is not None:
-        yield from all_invalid(f"{field}.appProtocol", application, forms.qualified_name(application))
+        yield from all_invalid(f"{field}.appProtocol", application, name_formats.qualified_name(application))
 
 
 def _affinity(spec: Object) -> Causes:
@@ -222,7 +222,7 @@ def _balancer_class(spec: Object, before: Object | None) -> Causes:
     if name is None:
         return
     if balanced:
-        yield from all_invalid("spec.loadBalancerClass", name, forms.qualified_name(name))
+        yield from all_invalid("spec.loadBalancerClass", name, name_formats.qualified_name(name))
     else:
         yield forbidden("spec.loadBalancerClass", _ONLY_BALANCED)
 
@@ -241,7 +241,7 @@ def _traffic(spec: Object) -> Causes:
             why = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'"
             yield invalid("spec.healthCheckNodePort", number, why)
     elif number:
-        yield from all_invalid("spec.healthCheckNodePort", number, forms.port_number(number))
+        yield from all_invalid("spec.healthCheckNodePort", number, name_formats.port_number(number))
     if spec.get("internalTrafficPolicy") not in (None, "Cluster", "Local"):
         yield unsupported("spec.internalTrafficPolicy", spec["internalTrafficPolicy"], ("Cluster", "Local"))
     if spec.get("trafficDistribution") not in (None, *_DISTRIBUTIONS):
@@ -258,7 +258,7 @@ def _update(spec: Object, before: Object) -> Causes:
     yield from _balancer_class(spec, before)
     checked = is_checked(spec) and is_checked(before)
     if checked and spec.get("healthCheckNodePort") != before.get("healthCheckNodePort"):
-        yield forbidden("spec.healthCheckNodePort", forms.IMMUTABLE)
+        yield forbidden("spec.healthCheckNodePort", name_formats.IMMUTABLE)
 
 
 def _changed_addresses(spec: Object, before: Object) -> Causes:

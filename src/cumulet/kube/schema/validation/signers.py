@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cumulet.kube.schema.validation import forms
-from cumulet.kube.schema.validation.causes import Causes, all_invalid, invalid, required, too_long
+from cumulet.kube.apimachinery import name_formats
+from cumulet.kube.schema.validation.field_errors import Causes, all_invalid, invalid, required, too_long
 
 _DOMAIN, _WHOLE = 253, 253 + 1 + 253 + 63 + 1
 
@@ -27,10 +27,10 @@ def signer_name(name: str, field: str) -> Causes:
     domain, path = parts
     if len(domain) > _DOMAIN:
         yield too_long(field, _DOMAIN)
-    yield from _labels(domain, field, forms.dns_label)
+    yield from _labels(domain, field, name_formats.dns_label)
     if "." not in domain:
         yield invalid(field, domain, "should be a domain with at least two segments separated by dots")
-    yield from _labels(path, field, forms.dns_subdomain)
+    yield from _labels(path, field, name_formats.dns_subdomain)
     if len(name) > _WHOLE:
         yield too_long(field, _WHOLE)
 

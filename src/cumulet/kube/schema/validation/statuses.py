@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cumulet.common.kubernetes.quantity import decimal
-from cumulet.kube.schema.validation import forms
+from cumulet.kube.apimachinery import name_formats
+from cumulet.kube.apimachinery.status import Cause
 from cumulet.kube.schema.validation.addresses import address, parsed
-from cumulet.kube.schema.validation.causes import (
+from cumulet.kube.schema.validation.field_errors import (
     Causes,
     Object,
     all_invalid,
@@ -17,7 +18,6 @@ from cumulet.kube.schema.validation.causes import (
     unsupported,
 )
 from cumulet.kube.schema.validation.workloads import not_negative
-from cumulet.kube.status import Cause
 
 Rule = Callable[[Object, Object], list[Cause]]
 
@@ -120,7 +120,7 @@ def _ingress(item: Object, known: list[str], field: str) -> Causes:
     elif mode not in ("Proxy", "VIP"):
         yield unsupported(f"{field}.ipMode", mode, ("Proxy", "VIP"))
     if host:
-        yield from all_invalid(f"{field}.hostname", host, forms.dns_subdomain(host))
+        yield from all_invalid(f"{field}.hostname", host, name_formats.dns_subdomain(host))
         if parsed(host) is not None:
             yield invalid(f"{field}.hostname", host, "must be a DNS name, not an IP address")
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ipaddress
 from typing import Any
 
-from cumulet.kube.schema.validation import forms
+from cumulet.kube.apimachinery import name_formats
+from cumulet.kube.apimachinery.status import Cause
 from cumulet.kube.schema.validation.addresses import is_network, network
-from cumulet.kube.schema.validation.causes import (
+from cumulet.kube.schema.validation.field_errors import (
     Causes,
     Object,
     all_invalid,
@@ -17,7 +18,6 @@ from cumulet.kube.schema.validation.causes import (
     unsupported,
 )
 from cumulet.kube.schema.validation.selectors import label_selector
-from cumulet.kube.status import Cause
 
 _PROTOCOLS = ("SCTP", "TCP", "UDP")
 _TYPES = ("Egress", "Ingress")
@@ -48,17 +48,17 @@ def _port(port: Object, field: str) -> Causes:
     if protocol is not None and protocol not in _PROTOCOLS:
         yield unsupported(f"{field}.protocol", protocol, _PROTOCOLS)
     if isinstance(number, int):
-        yield from all_invalid(f"{field}.port", number, forms.port_number(number))
+        yield from all_invalid(f"{field}.port", number, name_formats.port_number(number))
         if end is not None:
             if end < number:
                 yield invalid(f"{field}.endPort", number, "must be greater than or equal to `port`")
-            yield from all_invalid(f"{field}.endPort", end, forms.port_number(end))
+            yield from all_invalid(f"{field}.endPort", end, name_formats.port_number(end))
         return
     if end is not None:
         how = "not specified" if number is None else "non-numeric"
         yield invalid(f"{field}.endPort", end, f"may not be specified when `port` is {how}")
     if number is not None:
-        yield from all_invalid(f"{field}.port", number, forms.port_name(number))
+        yield from all_invalid(f"{field}.port", number, name_formats.port_name(number))
 
 
 def _peer(peer: Object, field: str) -> Causes:

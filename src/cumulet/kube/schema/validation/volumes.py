@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterable
 
 from cumulet.common.ascii import fold
 from cumulet.common.kubernetes.quantity import decimal
-from cumulet.kube.schema.validation import forms
-from cumulet.kube.schema.validation.causes import (
+from cumulet.kube.apimachinery import name_formats
+from cumulet.kube.apimachinery.status import Cause
+from cumulet.kube.schema.validation.claims import claim_template
+from cumulet.kube.schema.validation.containers import pull_policy
+from cumulet.kube.schema.validation.field_errors import (
     Causes,
     Object,
     all_invalid,
@@ -19,11 +22,8 @@ from cumulet.kube.schema.validation.causes import (
     too_long,
     unsupported,
 )
-from cumulet.kube.schema.validation.claims import claim_template
-from cumulet.kube.schema.validation.containers import pull_policy
 from cumulet.kube.schema.validation.paths import descending, no_backsteps
 from cumulet.kube.schema.validation.projections import items_to_paths, mode, projected, volume_items
-from cumulet.kube.status import Cause
 
 Source = Callable[[Object, str], Causes]
 
@@ -61,7 +61,7 @@ def volumes(found: Iterable[Object], name: str, field: str) -> tuple[dict[str, O
         if not own:
             wrong.append(required(f"{where}.name"))
         else:
-            wrong += all_invalid(f"{where}.name", own, forms.dns_label(own))
+            wrong += all_invalid(f"{where}.name", own, name_formats.dns_label(own))
         if own in good:
             wrong.append(duplicate(f"{where}.name", own))
         if wrong:
@@ -85,7 +85,7 @@ def _volume(volume: Object, pod: str, field: str) -> Causes:
     name = volume.get("name", "")
     if first == "ephemeral" and pod and name:
         claim = f"{pod}-{name}"
-        said = (f'PVC name "{claim}": {message}' for message in forms.dns_subdomain(claim))
+        said = (f'PVC name "{claim}": {message}' for message in name_formats.dns_subdomain(claim))
         yield from all_invalid(f"{field}.name", name, said)
     for extra in given[1:]:
         yield forbidden(f"{field}.{_SAID_EXTRA.get(extra, extra)}", _MORE)
@@ -247,9 +247,9 @@ def _storage_os(source: Object, field: str) -> Causes:
     if not (name := source.get("volumeName", "")):
         yield required(f"{field}.volumeName")
     else:
-        yield from all_invalid(f"{field}.volumeName", name, forms.dns_label(name))
+        yield from all_invalid(f"{field}.volumeName", name, name_formats.dns_label(name))
     if name := source.get("volumeNamespace", ""):
-        yield from all_invalid(f"{field}.volumeNamespace", name, forms.dns_label(name))
+        yield from all_invalid(f"{field}.volumeNamespace", name, name_formats.dns_label(name))
     yield from _secret_name(source, field)
 
 
@@ -264,7 +264,7 @@ def _csi(source: Object, field: str) -> Causes:
         if not (name := reference.get("name", "")):
             yield required(f"{field}.nodePublishSecretRef.name")
         else:
-            yield from all_invalid(f"{field}.name", name, forms.dns_subdomain(name))
+            yield from all_invalid(f"{field}.name", name, name_formats.dns_subdomain(name))
 
 
 def driver_name(name: str, field: str) -> Causes:
@@ -274,7 +274,7 @@ def driver_name(name: str, field: str) -> Causes:
         return
     if len(name) > 63:
         yield too_long(field, 63)
-    yield from all_invalid(field, name, forms.dns_subdomain(fold(name)))
+    yield from all_invalid(field, name, name_formats.dns_subdomain(fold(name)))
 
 
 def _ephemeral(source: Object, field: str) -> Causes:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from cumulet.common.ascii import is_digits, raised
-from cumulet.kube.schema.selecting import selects
-from cumulet.kube.schema.validation import forms
-from cumulet.kube.schema.validation.causes import (
+from cumulet.kube.apimachinery import name_formats
+from cumulet.kube.apimachinery.status import Cause
+from cumulet.kube.schema.label_selectors import selects
+from cumulet.kube.schema.validation.claims import claim_spec
+from cumulet.kube.schema.validation.field_errors import (
     Causes,
     Object,
     all_invalid,
@@ -17,11 +19,9 @@ from cumulet.kube.schema.validation.causes import (
     shown,
     unsupported,
 )
-from cumulet.kube.schema.validation.claims import claim_spec
 from cumulet.kube.schema.validation.metadata import annotation_map, immutable, labels
 from cumulet.kube.schema.validation.pods import pod_annotations, template
 from cumulet.kube.schema.validation.selectors import label_selector
-from cumulet.kube.status import Cause
 
 _STATEFUL_MUTABLE = frozenset(
     (
@@ -143,14 +143,14 @@ def _struct(value: Object | None, *names: str) -> Object | None:
 def share(value: Any, field: str) -> Causes:
     """What is wrong with a number of pods, or with so many in a hundred."""
     if isinstance(value, str):
-        yield from all_invalid(field, value, forms.percent(value))
+        yield from all_invalid(field, value, name_formats.percent(value))
     elif value < 0:
-        yield invalid(field, value, forms.NEGATIVE)
+        yield invalid(field, value, name_formats.NEGATIVE)
 
 
 def at_most_all(value: Any, field: str) -> Causes:
     """What is wrong with more than all."""
-    if isinstance(value, str) and not forms.percent(value) and int(value[:-1]) > 100:
+    if isinstance(value, str) and not name_formats.percent(value) and int(value[:-1]) > 100:
         yield invalid(field, value, "must not be greater than 100%")
 
 
@@ -188,7 +188,7 @@ def _stateful_spec(spec: Object, *, is_new: bool) -> Causes:
     yield from not_negative(spec, "spec", "replicas", "minReadySeconds")
     yield from not_negative({"ordinals.start": (spec.get("ordinals") or {}).get("start")}, "spec", "ordinals.start")
     if is_new and (name := spec.get("serviceName")):
-        yield from all_invalid("spec.serviceName", name, forms.dns_label(name))
+        yield from all_invalid("spec.serviceName", name, name_formats.dns_label(name))
     selector, found = spec.get("selector"), spec.get("template") or {}
     yield from _selector(selector, "statefulset")
     if selector is not None and _is_broken(selector):
@@ -319,4 +319,4 @@ def not_negative(spec: Object, field: str, *names: str) -> Causes:
     """What is wrong with numbers that may be zero and no less."""
     for name in names:
         if (spec.get(name) or 0) < 0:
-            yield invalid(f"{field}.{name}" if field else name, spec[name], forms.NEGATIVE)
+            yield invalid(f"{field}.{name}" if field else name, spec[name], name_formats.NEGATIVE)

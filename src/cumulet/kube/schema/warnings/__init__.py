@@ -1,12 +1,15 @@
-"""What a server warns of when an object is written (`pkg/api/*` and the strategies' warnings)."""
+"""The warnings that a server sends when an object is written (`pkg/api/*` and the strategies' warnings).
+
+An object, and on update its predecessor, come in; the texts of `Warning` headers go out.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from cumulet.kube.apimachinery.name_formats import dns_label
 from cumulet.kube.schema.strategy import counts_generations, pod_template
-from cumulet.kube.schema.validation.forms import dns_label
-from cumulet.kube.schema.warnings.others import Object, claim, claim_spec, driver, ingress, secret, volume
+from cumulet.kube.schema.warnings.other_kinds import Object, claim, claim_spec, driver, ingress, secret, volume
 from cumulet.kube.schema.warnings.pods import pod_warnings
 from cumulet.kube.schema.warnings.services import service
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from cumulet.kube.schema.validation.forms import label_value
+from cumulet.kube.apimachinery.name_formats import label_value
 
 _NEWER = {
     "beta.kubernetes.io/arch": "kubernetes.io/arch",

@@ -8,11 +8,11 @@ from typing import Any
 
 import msgspec
 
-from cumulet.kube.schema.likeness import STAND_IN, likeness
+from cumulet.kube.schema.pod_fingerprint import STAND_IN, likeness
 from cumulet.kube.schema.validation.security import all_containers
 from cumulet.kube.schema.warnings.addresses import address
 from cumulet.kube.schema.warnings.labels import deprecated, node_term
-from cumulet.kube.schema.warnings.others import is_fraction
+from cumulet.kube.schema.warnings.other_kinds import is_fraction
 from cumulet.kube.schema.warnings.volumes import overlaps, sources
 
 Object = dict[str, Any]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from cumulet.kube.schema.warnings.others import GONE, claim_spec
+from cumulet.kube.schema.warnings.other_kinds import GONE, claim_spec
 
 Object = dict[str, Any]
 

@@ -1,0 +1,124 @@
+"""Macros over lists and maps, as they are evaluated: each element is charged before it is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from cumulet.kube.cel.errors import CelError, CostLimitError
+from cumulet.kube.cel.running import Run, Step
+from cumulet.kube.cel.sizes import LIST, MAP
+from cumulet.kube.cel.values import items_of, no_overload
+
+#: What an element of a fold costs beside what is asked of it: the condition and the step name the accumulator.
+_EACH = 2
+
+
+def _elements(value: Any, *, pairs: bool) -> Any:
+    if not pairs:
+        return items_of(value)
+    if isinstance(value, dict):
+        return value.items()
+    return enumerate(items_of(value))
+
+
+def folding(
+    over: Step, start: Step, condition: Step, step: Step, slots: tuple[int, int, int], stop: bool | None
+) -> Step:
+    """An accumulator that each element changes, until it is `stop`; an error is kept, as a later element may decide."""
+    result, first, second = slots
+    pairs = second >= 0
+
+    def fold(run: Run) -> Any:
+        names = run.locals
+        elements = _elements(over(run), pairs=pairs)
+        so_far: Any = start(run)
+        for element in elements:
+            run.charge(_EACH)
+            if pairs:
+                names[first], names[second] = element
+            else:
+                names[first] = element
+            names[result] = so_far
+            try:
+                so_far = step(run)
+            except CostLimitError:
+                raise
+            except CelError as error:
+                if stop is None:
+                    raise
+                so_far = error
+            if so_far is stop:
+                break
+        names[result] = so_far
+        return None
+
+    return fold
+
+
+def finished(fold: Step, slot: int, result: Step) -> Step:
+    """What is made of the accumulator in the end."""
+
+    def step(run: Run) -> Any:
+        fold(run)
+        return result(run)
+
+    return step
+
+
+def _passes(test: Step | None, run: Run) -> bool:
+    if test is None:
+        return True
+    found = test(run)
+    if not isinstance(found, bool):
+        raise no_overload()
+    return found
+
+
+def collected(over: Step, first: int, second: int, test: Step | None, item: Step) -> Step:
+    """A list of what is made of each element that passes a test."""
+    pairs = second >= 0
+
+    def step(run: Run) -> Any:
+        names = run.locals
+        found: list[Any] = []
+        run.left -= LIST
+        for element in _elements(over(run), pairs=pairs):
+            if pairs:
+                names[first], names[second] = element
+            else:
+                names[first] = element
+            if _passes(test, run):
+                run.charge(_EACH + LIST)
+                found.append(item(run))
+            else:
+                run.charge(_EACH)
+        return found
+
+    return step
+
+
+def mapped(over: Step, first: int, second: int, test: Step | None, added: Sequence[Step]) -> Step:
+    """A map of the entries that are made of each element that passes a test."""
+
+    def step(run: Run) -> Any:
+        names = run.locals
+        found: dict[Any, Any] = {}
+        run.left -= MAP
+        for element in _elements(over(run), pairs=True):
+            names[first], names[second] = element
+            run.charge(_EACH)
+            if not _passes(test, run):
+                continue
+            made = [item(run) for item in added]
+            entries = made[0] if len(made) == 1 else {made[0]: made[1]}
+            if not isinstance(entries, dict):
+                raise no_overload()
+            run.charge(len(entries))
+            for key, value in entries.items():
+                if key in found:
+                    raise CelError(f"insert failed: key '{key}' already exists")
+                found[key] = value
+        return found
+
+    return step

@@ -1,0 +1,65 @@
+"""Where a service's pods are reached, from its endpoint slices (as upstream's service resolver and proxy do)."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from cumulet.common.egress import Egress, RefusedAddressError
+from cumulet.kube.apimachinery.status import ApiError, bad_request, not_found
+from cumulet.kube.store import Store
+
+Object = dict[str, Any]
+
+_SLICES = "endpointslices.discovery.k8s.io"
+_OF = "kubernetes.io/service-name"
+
+
+def resolve(store: Store, namespace: str, name: str, port: str | int = "") -> tuple[str, int]:
+    """Address and port of one ready endpoint, chosen at random; `port` is the service's, by number or name.
+
+    Raises `ApiError` 404 where there is no such service or port, 503 where nothing is ready.
+    """
+    stored = store.get("services", namespace, name)
+    if stored is None:
+        raise not_found("", "services", name)
+    ports = (stored.load().get("spec") or {}).get("ports") or []
+    if port in ("", 0) and len(ports) == 1:
+        chosen = ports[0]
+    else:
+        wanted = str(port)
+        chosen = next((item for item in ports if wanted in (str(item.get("port")), item.get("name") or None)), None)
+        if chosen is None:
+            raise ApiError(503, "ServiceUnavailable", f'no service port "{wanted}" found for service "{name}"', {})
+    found = [
+        (address, number)
+        for slice_ in store.list(_SLICES, namespace)
+        if slice_.labels.get(_OF) == name
+        for address, number in _ready(slice_.load(), chosen.get("name") or "")
+    ]
+    if not found:
+        raise ApiError(503, "ServiceUnavailable", f'no endpoints available for service "{name}"', {})
+    return random.choice(found)
+
+
+def _ready(slice_: Object, port_name: str) -> list[tuple[str, int]]:
+    numbers = [port["port"] for port in slice_.get("ports") or () if (port.get("name") or "") == port_name]
+    return [
+        (address, number)
+        for endpoint in slice_.get("endpoints") or ()
+        if (endpoint.get("conditions") or {}).get("ready", True)
+        for address in endpoint.get("addresses") or ()
+        for number in numbers
+        if number
+    ]
+
+
+def check_address(egress: Egress, address: str, port: int) -> None:
+    """Refuse to connect to this machine and to what only this machine reaches, because users write addresses.
+
+    Raises `ApiError` 400 as upstream does.
+    """
+    try:
+        egress.check(address, port)
+    except RefusedAddressError:
+        raise bad_request("address not allowed") from None

@@ -1,0 +1,317 @@
+"""Validation rules of custom resources: `x-kubernetes-validations`, expressions over a value and what it was before.
+
+Follows upstream's `apiextensions-apiserver/pkg/apiserver/schema/cel`: a rule about `oldSelf` is asked of changes alone,
+what is wrong with a value that did not change is a warning, and all rules of an object share a budget.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from cumulet.kube.apimachinery.status import Cause
+from cumulet.kube.cel import PER_REQUEST, Budget, CelError, CompileError, CostLimitError, OutOfBudgetError, Program
+from cumulet.kube.cel.environment import Environment
+from cumulet.kube.cel.types import BOOL, STRING, Type, optional
+from cumulet.kube.cel.values import NONE, Optional
+from cumulet.kube.custom.expression_types import declared, escaped
+from cumulet.kube.custom.expression_values import View, view
+
+Schema = dict[str, Any]
+
+RULES = "x-kubernetes-validations"
+_MESSAGE = 5 * 1024
+_CANCELLED = "operation cancelled: actual cost limit exceeded"
+
+
+class Read(NamedTuple):
+    """The expressions of a rule: whether it holds, and a message where it does not."""
+
+    program: Program | CompileError
+    messages: Program | None
+    #: Whether it speaks of what was before.
+    is_transition: bool
+
+
+class Rule:
+    """A rule, which is read when it is first asked."""
+
+    def __init__(self, rule: Schema, kind: Type | None) -> None:
+        self._rule = rule
+        self._kind = kind
+        self._read: Read | None = None
+        self.text: str = rule["rule"]
+        self.message: str = rule.get("message") or ""
+        self.reason: str = rule.get("reason") or "FieldValueInvalid"
+        self.path: str = rule.get("fieldPath") or ""
+        #: Whether what was before may be missing.
+        self.optional_before = bool(rule.get("optionalOldSelf"))
+
+    @property
+    def shown(self) -> str:
+        """As errors name it."""
+        return (self.message or self.text).strip()
+
+    def read(self, budget: Budget) -> Read:
+        """Its expressions. Raises `LengthyError`."""
+        if self._read is None:
+            budget.charge_reading()
+            self._read = self._expressions()
+        return self._read
+
+    def _expressions(self) -> Read:
+        if self._kind is None:
+            why = "failed to convert to declType for CEL validation rules"
+            return Read(CompileError(why), None, is_transition=False)
+        environments = Environments.of(self._kind)
+        messages: Program | None = None
+        try:
+            program = environments.read(self._rule, "rule", BOOL)
+            if self._rule.get("messageExpression"):
+                messages = environments.read(self._rule, "messageExpression", STRING)
+        except CompileError as error:  # accepted by another version
+            return Read(error, None, is_transition=False)
+        return Read(program, messages, "oldSelf" in program.names)
+
+
+class RuleNode(NamedTuple):
+    """The rules of a schema, and of the schemas below it that have any."""
+
+    rules: tuple[Rule, ...]
+    kind: str
+    properties: Mapping[str, RuleNode]
+    others: RuleNode | None
+    items: RuleNode | None
+    parts: tuple[RuleNode, ...]
+    keys: tuple[str, ...]
+
+
+def has_rules(schema: Schema) -> bool:
+    """Whether a schema has a rule anywhere."""
+    parts = (part for part in schema.get("allOf") or () if isinstance(part, dict))
+    return bool(schema.get(RULES)) or any(has_rules(below) for below in [*_below(schema), *parts])
+
+
+def _below(schema: Schema) -> Iterator[Schema]:
+    yield from (item for item in (schema.get("properties") or {}).values() if isinstance(item, dict))
+    for key in ("additionalProperties", "items"):
+        if isinstance(schema.get(key), dict):
+            yield schema[key]
+
+
+class Environments(NamedTuple):
+    """What rules of a schema speak of: `oldSelf` is a value, or one that may be missing."""
+
+    plain: Environment
+    optional: Environment
+
+    @classmethod
+    def of(cls, kind: Type) -> Environments:
+        """Of values of a type."""
+        return cls(
+            Environment({"self": kind, "oldSelf": kind}), Environment({"self": kind, "oldSelf": optional(kind)})
+        )
+
+    def read(self, rule: Schema, key: str, result: Type) -> Program:
+        """An expression of a rule. Raises `CompileError`."""
+        environment = self.optional if rule.get("optionalOldSelf") else self.plain
+        program = environment.compile(rule[key])
+        if program.result != result:
+            what = (
+                "cel expression must evaluate to a bool"
+                if key == "rule"
+                else "messageExpression must evaluate to a string"
+            )
+            raise CompileError(what)
+        return program
+
+
+class Rules:
+    """All rules of a schema."""
+
+    def __init__(self, schema: Schema) -> None:
+        root = declared(schema, is_resource=True)
+        self._root = _node(schema, schema, root, is_resource=True)
+        self._view: View | None = view(schema)
+
+    def broken(self, obj: Any, old: Any, budget: Budget | None = None) -> tuple[list[Cause], list[str]]:
+        """What the rules do not allow of an object, or of its change; and what is told as a warning alone."""
+        if self._root is None:
+            return [], []
+        walk = _Walk(budget or Budget(PER_REQUEST))
+        shown, before = obj, old
+        if self._view is not None:
+            shown, before = self._view(obj), None if old is None else self._view(old)
+        with contextlib.suppress(_StopError):
+            walk.check(self._root, (obj, shown), (old, before), "", is_same=old is not None and obj == old)
+        return walk.causes, walk.warnings
+
+
+def _node(schema: Schema, types: Schema, kind: Type | None, *, is_resource: bool) -> RuleNode | None:
+    """The rules of one schema for values of the type that another, which it may be a part of, declares."""
+    rules = tuple(Rule(rule, kind) for rule in schema.get(RULES) or () if (rule.get("rule") or "").strip())
+    properties: dict[str, RuleNode] = {}
+    for name, below in (schema.get("properties") or {}).items():
+        spine = (types.get("properties") or {}).get(name)
+        if not isinstance(below, dict) or not isinstance(spine, dict):
+            continue
+        identifier = escaped(name)
+        if identifier is None:
+            found = declared(spine, is_resource=bool(spine.get("x-kubernetes-embedded-resource")))
+        else:
+            found = (kind.fields or {}).get(identifier) if kind is not None else None
+        if found is not None and (made := _node(below, spine, found, is_resource=False)) is not None:
+            properties[name] = made
+    item = kind.params[-1] if kind is not None and kind.kind in ("list", "map") else None
+    made_below: dict[str, RuleNode | None] = {}
+    for key in ("items", "additionalProperties"):
+        below, spine = schema.get(key), types.get(key)
+        is_there = isinstance(below, dict) and isinstance(spine, dict)
+        made_below[key] = _node(below, spine, item, is_resource=False) if is_there else None  # type: ignore[arg-type]
+    parts = tuple(
+        made
+        for part in schema.get("allOf") or ()
+        if isinstance(part, dict) and (made := _node(part, types, kind, is_resource=is_resource)) is not None
+    )
+    if not (rules or properties or parts or any(made_below.values())):
+        return None
+    keys = (
+        tuple(types.get("x-kubernetes-list-map-keys") or ()) if types.get("x-kubernetes-list-type") == "map" else ()
+    )
+    return RuleNode(
+        rules, types.get("type", ""), properties, made_below["additionalProperties"], made_below["items"], parts, keys
+    )
+
+
+class _StopError(Exception):
+    """No further rule is asked."""
+
+
+class _Walk:
+    """One object against all rules."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self.causes: list[Cause] = []
+        self.warnings: list[str] = []
+
+    def check(self, node: RuleNode, new: tuple[Any, Any], old: tuple[Any, Any], path: str, *, is_same: bool) -> None:
+        """Values come in pairs: as they are stored, and as expressions see them."""
+        value, shown = new
+        if value is None:
+            return
+        self._ask(node, shown, old, path, is_same=is_same)
+        for part in node.parts:
+            self.check(part, new, old, path, is_same=is_same)
+        before, shown_before = old
+        if isinstance(value, list) and node.items is not None:
+            found = _by_keys(before, node.keys)
+            for index, item in enumerate(value):
+                place = found.get(_key(item, node.keys)) if node.keys else None
+                earlier = (None, None) if place is None else (before[place], shown_before[place])
+                same = is_same or (place is not None and item == earlier[0])
+                self.check(node.items, (item, shown[index]), earlier, f"{path}[{index}]", is_same=same)
+        elif isinstance(value, dict):
+            for key, item in value.items():
+                below = node.properties.get(key, node.others)
+                if below is None:
+                    continue
+                name = key if node.others is below else (escaped(key) or key)
+                is_known = isinstance(before, dict) and key in before
+                earlier = (before[key], shown_before[name]) if is_known else (None, None)
+                same = is_same or (is_known and item == earlier[0])
+                where = f"{path}[{key}]" if node.others is below else (f"{path}.{key}" if path else key)
+                self.check(below, (item, shown[name]), earlier, where, is_same=same)
+
+    def _ask(self, node: RuleNode, shown: Any, old: tuple[Any, Any], path: str, *, is_same: bool) -> None:
+        if not node.rules:
+            return
+        before, shown_before = old
+        plain = {"self": shown} if before is None else {"self": shown, "oldSelf": shown_before}
+        with_optional = {"self": shown, "oldSelf": NONE if before is None else Optional(True, shown_before)}
+        for rule in node.rules:
+            read = rule.read(self._budget)
+            if read.is_transition and before is None and not rule.optional_before:
+                continue
+            if isinstance(read.program, CompileError):
+                self._add(node, path, f"rule compile error: {read.program}")
+                continue
+            variables = with_optional if rule.optional_before else plain
+            try:
+                if read.program.evaluate(variables, self._budget) is True:
+                    continue
+            except OutOfBudgetError as error:
+                self._add(node, path, str(error))
+                raise _StopError from None
+            except CostLimitError:
+                why = "no further validation rules will be run due to call cost exceeds limit for rule"
+                self._add(node, path, f"'{_CANCELLED}': {why}: {rule.shown}")
+                raise _StopError from None
+            except CelError as error:
+                self._add(node, path, _failed(str(error), rule))
+                continue
+            self._refuse(node, rule, variables, path, is_same=is_same)
+
+    def _add(self, node: RuleNode, path: str, why: str) -> None:
+        self.causes.append(Cause(path, "FieldValueInvalid", f'Invalid value: "{node.kind}": {why}'))
+
+    def _refuse(self, node: RuleNode, rule: Rule, variables: Mapping[str, Any], path: str, *, is_same: bool) -> None:
+        read = rule.read(self._budget)
+        said, stops = self._said(rule, read, variables)
+        where = f"{path}{rule.path}" if path else rule.path.removeprefix(".")
+        if stops:
+            cause = Cause(where, "FieldValueInvalid", f'Invalid value: "{node.kind}": {said}')
+        else:
+            start = {
+                "FieldValueForbidden": "Forbidden",
+                "FieldValueRequired": "Required value",
+                "FieldValueDuplicate": f'Duplicate value: "{node.kind}"',
+            }.get(rule.reason, f'Invalid value: "{node.kind}"')
+            cause = Cause(where, rule.reason, f"{start}: {said}")
+        if is_same and not read.is_transition:
+            self.warnings.append(f"{cause.field}: {cause.message}")
+        else:
+            self.causes.append(cause)
+        if stops:
+            raise _StopError
+
+    def _said(self, rule: Rule, read: Read, variables: Mapping[str, Any]) -> tuple[str, bool]:
+        """What a rule says where it does not hold, and whether no further rule is asked."""
+        if read.messages is not None:
+            try:
+                found = read.messages.evaluate(variables, self._budget)
+            except OutOfBudgetError:
+                why = "messageExpression evaluation failed due to running out of cost budget"
+                return f"{why}, no further validation rules will be run", True
+            except CostLimitError:
+                return (
+                    "no further validation rules will be run due to call cost exceeds limit for messageExpression",
+                    True,
+                )
+            except CelError:
+                found = ""  # then what is written is said
+            text = found.strip() if isinstance(found, str) else ""
+            if text and "\n" not in text and len(text.encode(errors="replace")) <= _MESSAGE:
+                return text, False
+        return rule.message.strip() or f"failed rule: {rule.text.strip()}", False
+
+
+def _failed(why: str, rule: Rule) -> str:
+    if why.startswith("no such overload"):
+        did_not = "call arguments did not match a supported operator, function or macro signature for rule"
+        return f"'{why}': {did_not}: {rule.shown}"
+    return f"{why} evaluating rule: {rule.shown}"
+
+
+def _key(item: Any, keys: tuple[str, ...]) -> Any:
+    if not isinstance(item, dict):
+        return None
+    return tuple((key in item, str(item.get(key)), type(item.get(key)).__name__) for key in keys)
+
+
+def _by_keys(items: Any, keys: tuple[str, ...]) -> dict[Any, int]:
+    """The places of the elements of a list, by what tells them apart."""
+    if not keys or not isinstance(items, list):
+        return {}
+    return {_key(item, keys): index for index, item in reversed(list(enumerate(items))) if isinstance(item, dict)}

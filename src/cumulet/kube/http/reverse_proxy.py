@@ -1,0 +1,141 @@
+"""Passing on a request of HTTP and its answer as they are."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+from multidict import CIMultiDict
+from yarl import URL
+
+from cumulet.common.ascii import fold
+from cumulet.kube.apimachinery.status import ApiError
+from cumulet.kube.http.body import read
+from cumulet.kube.http.html_links import Place, moved, rewritten
+
+#: Headers that concern one connection (RFC 9110, section 7.6.1), and those that are the caller's secrets.
+_HOP = frozenset(
+    (
+        "authorization",
+        "connection",
+        "content-length",
+        "cookie",
+        "host",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    )
+)
+#: Headers that are the caller's to send, or not.
+_OURS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
+_IMPERSONATION = "impersonate-"
+
+
+#: Bytes of a page, at most, whose links are changed.
+_PAGE = 8 * 1024 * 1024
+#: How bytes are packed, as zlib calls it.
+_PACKED = {"gzip": 31, "deflate": 15}
+
+
+async def relay(
+    session: aiohttp.ClientSession,
+    request: web.BaseRequest,
+    url: URL,
+    headers: CIMultiDict[str],
+    place: Place | None = None,
+    **options: Any,
+) -> web.StreamResponse:
+    """Send a request to a URL, and back what is answered. Raises `ApiError` 503 where nobody answers.
+
+    Where an answer breaks off, so does the one that is passed on. With a `place`, links of pages and redirections to the
+    same server lead through the proxy.
+    """
+    body = await read(request) if request.can_read_body else None
+    response: web.StreamResponse | None = None
+    try:
+        async with session.request(
+            request.method,
+            url,
+            data=body,
+            headers=headers,
+            allow_redirects=False,
+            skip_auto_headers=_OURS,
+            **options,
+        ) as upstream:
+            answer = CIMultiDict((key, value) for key, value in upstream.headers.items() if fold(key) not in _HOP)
+            if place is not None and "Location" in answer:
+                answer["Location"] = moved(answer["Location"], place)
+            first = b""
+            if place is not None and _has_links(upstream):
+                first = await _beginning(upstream)
+                if (page := _page(first, upstream, place)) is not None:
+                    answer.popall("Content-Encoding", None)
+                    return web.Response(status=upstream.status, reason=upstream.reason, headers=answer, body=page)
+            response = web.StreamResponse(status=upstream.status, reason=upstream.reason, headers=answer)
+            await response.prepare(request)
+            if first:
+                await response.write(first)
+            async for chunk in upstream.content.iter_any():
+                await response.write(chunk)
+            await response.write_eof()
+            return response
+    except (aiohttp.ClientError, TimeoutError) as error:
+        if response is not None and response.prepared:
+            if request.transport is not None:
+                request.transport.abort()
+            return response
+        raise ApiError(503, "ServiceUnavailable", f"error trying to reach service: {error}", {}) from None
+
+
+def _has_links(upstream: aiohttp.ClientResponse) -> bool:
+    encoding = fold(upstream.headers.get("Content-Encoding", ""))
+    return upstream.content_type == "text/html" and encoding in ("", *_PACKED) and upstream.method != "HEAD"
+
+
+async def _beginning(upstream: aiohttp.ClientResponse) -> bytes:
+    """All of an answer, or as much as a page may have and a little more."""
+    found = bytearray()
+    async for chunk in upstream.content.iter_any():
+        found += chunk
+        if len(found) > _PAGE:
+            break
+    return bytes(found)
+
+
+def _page(raw: bytes, upstream: aiohttp.ClientResponse, place: Place) -> bytes | None:
+    """A page with its links changed, or `None` where it is too large, or not what it says."""
+    packed = _PACKED.get(fold(upstream.headers.get("Content-Encoding", "")))
+    try:
+        if packed is not None and raw:
+            inflate = zlib.decompressobj(packed)
+            raw = inflate.decompress(raw, _PAGE + 1)
+            if not inflate.eof:
+                return None
+    except zlib.error:
+        return None
+    if len(raw) > _PAGE:
+        return None
+    # Bytes that are no UTF-8 come out as they were: in every encoding of the web, what is looked at is ASCII.
+    return rewritten(raw.decode(errors="surrogateescape"), place).encode(errors="surrogateescape")
+
+
+def forwarded(request: web.BaseRequest) -> CIMultiDict[str]:
+    """The headers that are passed on: nothing of this connection, and no secret of the caller's."""
+    headers = CIMultiDict(
+        (key, value)
+        for key, value in request.headers.items()
+        if fold(key) not in _HOP and not fold(key).startswith(_IMPERSONATION)
+    )
+    peer = request.transport.get_extra_info("peername") if request.transport else None
+    if peer:
+        headers["X-Forwarded-For"] = peer[0]
+    headers["X-Forwarded-Uri"] = request.path
+    headers["X-Forwarded-Proto"] = "https"
+    return headers

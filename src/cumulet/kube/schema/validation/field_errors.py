@@ -1,0 +1,126 @@
+"""What can be wrong with a field, in upstream's words (apimachinery, `field.Error`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from cumulet.kube.apimachinery.status import Cause
+
+Object = dict[str, Any]
+Causes = Iterator[Cause]
+
+_ESCAPES = {
+    '"': '\\"',
+    "\\": "\\\\",
+    **{chr(code): f"\\{letter}" for letter, code in zip("abtnvfr", range(7, 14), strict=True)},
+}
+
+
+def required(field: str, detail: str = "") -> Cause:
+    """A field that must be there."""
+    return Cause(field, "FieldValueRequired", f"Required value: {detail}" if detail else "Required value")
+
+
+def invalid(field: str, value: Any, detail: str) -> Cause:
+    """A value that is not good."""
+    return Cause(field, "FieldValueInvalid", f"Invalid value: {shown(value)}: {detail}")
+
+
+def all_invalid(field: str, value: Any, details: Iterable[str]) -> Causes:
+    """A value that is not good, once for each thing that is said of it."""
+    for detail in details:
+        yield invalid(field, value, detail)
+
+
+def duplicate(field: str, value: Any) -> Cause:
+    """A value that stands twice where it may once."""
+    return Cause(field, "FieldValueDuplicate", f"Duplicate value: {shown(value)}")
+
+
+def unsupported(field: str, value: Any, supported: Sequence[str], *, in_order: bool = False) -> Cause:
+    """A value that is not one of a few, which are told sorted, or in the order that they are given in."""
+    told = ", ".join(f'"{item}"' for item in (supported if in_order else sorted(supported)))
+    return Cause(field, "FieldValueNotSupported", f"Unsupported value: {shown(value)}: supported values: {told}")
+
+
+def forbidden(field: str, detail: str) -> Cause:
+    """A field that may not be there, or not change."""
+    return Cause(field, "FieldValueForbidden", f"Forbidden: {detail}")
+
+
+def not_found(field: str, value: Any, detail: str = "") -> Cause:
+    """A reference to what is not there."""
+    return Cause(
+        field,
+        "FieldValueNotFound",
+        f"Not found: {shown(value)}: {detail}" if detail else f"Not found: {shown(value)}",
+    )
+
+
+def too_long(field: str, limit: int) -> Cause:
+    """A text, or several together, of more than so many bytes."""
+    return Cause(field, "FieldValueTooLong", f"Too long: may not be more than {limit} bytes")
+
+
+def too_many(field: str, count: int, limit: int) -> Cause:
+    """A list of more than so many items."""
+    items = "item" if limit == 1 else "items"
+    return Cause(field, "FieldValueTooMany", f"Too many: {count}: must have at most {limit} {items}")
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it: a text quoted as Go does, anything else as JSON."""
+    if isinstance(value, str):
+        return quoted(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return as_json(value)
+
+
+def quoted(text: str) -> str:
+    """A text in quotes (Go's `strconv.Quote`)."""
+    if text.isprintable() and '"' not in text and "\\" not in text:
+        return f'"{text}"'
+    return f'"{"".join(map(_escaped, text))}"'
+
+
+def _escaped(char: str) -> str:
+    if char in _ESCAPES:
+        return _ESCAPES[char]
+    if char.isprintable():
+        return char
+    code = ord(char)
+    if code < 0x80:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+#: The fields of structs that messages show, in their order; those of maps are in the order of the alphabet.
+_ORDER = {
+    name: index
+    for names in (
+        ("matchLabels", "matchExpressions"),
+        ("key", "operator", "values"),
+        ("apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion"),
+        ("Type", "LocalhostProfile", "RollingUpdate"),
+        ("Partition", "MaxUnavailable", "MaxSurge"),
+        ("Key", "Value", "Effect", "TimeAdded"),
+        ("Name", "ResourceClaimName", "ResourceClaimTemplateName"),
+    )
+    for index, name in enumerate(names)
+}
+
+
+def as_json(value: Any) -> str:
+    """A value as JSON, with its keys in order and what HTML takes for its own escaped, as Go writes it."""
+    text = msgspec.json.encode(_in_order(value)).decode()
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _in_order(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _in_order(value[key]) for key in sorted(value, key=lambda name: (_ORDER.get(name, 0), name))}
+    return [_in_order(item) for item in value] if isinstance(value, list) else value

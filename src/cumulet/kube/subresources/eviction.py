@@ -1,0 +1,100 @@
+"""Eviction: a deletion that asks the disruption budgets first (policy/v1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+
+from cumulet.common import clock
+from cumulet.kube import schema
+from cumulet.kube.access.users import User
+from cumulet.kube.apimachinery.status import ApiError, bad_request
+from cumulet.kube.catalog.resources import BY_KEY
+from cumulet.kube.http.body import part
+from cumulet.kube.http.negotiation import encode
+from cumulet.kube.http.options import check_deletion, check_named
+from cumulet.kube.http.request_info import Target
+from cumulet.kube.http.write_context import WriteContext
+from cumulet.kube.objects.write import Objects
+from cumulet.kube.store import Store
+
+Object = dict[str, Any]
+
+_BUDGETS = "poddisruptionbudgets.policy"
+_PODS_ON_THEIR_WAY = 2000
+
+
+class Evictions:
+    """Evicts pods."""
+
+    def __init__(self, store: Store, objects: Objects) -> None:
+        self._store = store
+        self._objects = objects
+
+    async def evict(self, request: web.BaseRequest, user: User, target: Target) -> web.Response:
+        """Answer a request on `eviction`. Raises `ApiError` 404, 409, and 429 where it cannot be just now."""
+        eviction = await part(request, "policy", "v1", "Eviction")
+        check_named(target.name, eviction, "Eviction")
+        eviction = await self._objects.admit(target, "CREATE", eviction, None, WriteContext.of(request, user))
+        options = eviction.get("deleteOptions") or {}
+        check_deletion(options)
+        pod = self._objects.get(target.row, target.namespace, target.name).load()
+        by = WriteContext.of(request, user)
+        self._objects.check_deletion(target.row, pod, by)
+        by.dry_run = by.dry_run or options.get("dryRun") == ["All"]
+        phase = (pod.get("status") or {}).get("phase")
+        # One that does not run, or is going already, is no disruption.
+        if phase not in ("Succeeded", "Failed", "Pending") and not pod["metadata"].get("deletionTimestamp"):
+            await self._ask(pod, dry=by.dry_run)
+        await self._objects.delete(target.row, target.namespace, target.name, options, by, is_asked=True)
+        status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
+        return encode(request, status, 201)
+
+    async def _ask(self, pod: Object, *, dry: bool) -> None:
+        metadata = pod["metadata"]
+        labels = metadata.get("labels") or {}
+        found = [
+            budget
+            for budget in (stored.load() for stored in self._store.list(_BUDGETS, metadata["namespace"]))
+            if schema.selects((budget.get("spec") or {}).get("selector") or _NOTHING, labels)
+        ]
+        if len(found) > 1:
+            raise bad_request(
+                "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."
+            )
+        for budget in found:
+            name = budget["metadata"]["name"]
+
+            def use(current: Object) -> Object:
+                _check(current)
+                status = current["status"]
+                status["disruptionsAllowed"] -= 1
+                status.setdefault("disruptedPods", {})[metadata["name"]] = clock.rfc3339()
+                return current
+
+            if dry:
+                _check(budget)
+            else:
+                await self._objects.rewrite(BY_KEY[_BUDGETS], metadata["namespace"], name, use)
+
+
+_NOTHING: Object = {"matchExpressions": [{"key": "", "operator": "Exists"}]}
+
+
+def _check(budget: Object) -> None:
+    metadata, status = budget["metadata"], budget.get("status") or {}
+    name = metadata["name"]
+    if status.get("observedGeneration", 0) < metadata.get("generation", 0):
+        raise _too_many(f"The disruption budget {name} is still being processed by the server.")
+    if len(status.get("disruptedPods") or ()) > _PODS_ON_THEIR_WAY:
+        raise _too_many(f"The disruption budget {name} has too many evictions on their way")
+    if status.get("disruptionsAllowed", 0) < 1:
+        wanted, healthy = status.get("desiredHealthy", 0), status.get("currentHealthy", 0)
+        raise _too_many(f"The disruption budget {name} needs {wanted} healthy pods and has {healthy} currently")
+
+
+def _too_many(why: str) -> ApiError:
+    causes = [{"reason": "DisruptionBudget", "message": why}]
+    message = "Cannot evict pod as it would violate the pod's disruption budget."
+    return ApiError(429, "TooManyRequests", message, {"causes": causes})

@@ -1,0 +1,334 @@
+"""Who calls: Basic and Bearer, the admin user, service principals, repository tokens and ACR's refresh tokens.
+
+A principal's secret is checked by asking the identity room for a token with it, and its rights by reading its role
+assignments from the front door, each time that a token is given out. Access tokens then live for minutes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import aiohttp
+import msgspec
+
+from cumulet.common.arm import ArmClient, ArmError
+from cumulet.common.ascii import fold
+from cumulet.common.config import Config
+from cumulet.common.entra import (
+    ARM_AUDIENCE,
+    REGISTRY_AUDIENCE,
+    AuthenticationError,
+    TokenSource,
+    TokenVerifier,
+    read_credential,
+)
+from cumulet.common.rbac import BUILT_IN_ROLES, RoleAssignment, RoleDefinition
+from cumulet.common.secrets import Guard, Known, TooManyFailuresError
+from cumulet.registry.access.repository_tokens import RepositoryToken
+from cumulet.registry.access.rights import (
+    REPOSITORY_ACTIONS,
+    AllRights,
+    PullRights,
+    Rights,
+    RoleRights,
+    ScopeMapRights,
+)
+from cumulet.registry.access.scope_maps import SYSTEM_SCOPE_MAPS, ScopeMap
+from cumulet.registry.access.tokens import ACCESS_LIFE, REFRESH_LIFE, SealError, Tokens, Unauthorized
+from cumulet.registry.catalog.child_resources import Resources
+from cumulet.registry.catalog.store import Registry
+from cumulet.registry.oci.errors import OciError
+
+#: The user name that goes with an ACR refresh token.
+NULL_GUID = "00000000-0000-0000-0000-000000000000"
+
+ABAC = "AbacRepositoryPermissions"
+
+_API_VERSION = "2022-04-01"
+#: A longer token would not fit into a header that servers take.
+_LONGEST_TOKEN = 7 * 1024
+
+S = TypeVar("S", bound=Known)
+
+#: The `access` claim: `[{type, name, actions}]`.
+Access = list[dict[str, Any]]
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """A verified caller: `name` is what errors and logs call it.
+
+    `bound` are the claims by which a refresh token is tied to what its owner showed, so that it ends with that.
+    """
+
+    name: str
+    rights: Rights
+    bound: Mapping[str, str] = {}
+
+
+class _AdminPassword(msgspec.Struct, frozen=True):
+    key_id: str
+    hint: str
+    hash: str
+
+
+class Gate:
+    """Checks credentials and gives out tokens."""
+
+    def __init__(self, config: Config, session: aiohttp.ClientSession, tokens: Tokens, resources: Resources) -> None:
+        self._config = config
+        self._wait = config.registry_limits.login_wait
+        self._session = session
+        self._resources = resources
+        self.tokens = tokens
+        identity = config.url("identity")
+        self._token_url = f"{identity}/{config.tenant_id}/oauth2/v2.0/token"
+        own = TokenSource(session, identity, read_credential(config.credential_file("registry")))
+        self._arm = ArmClient(session, config.url("arm"), own)
+        self._verifier = TokenVerifier(session, identity, config.tenant_id)
+        self._secrets = Guard()
+
+    def login_server(self, registry: Registry) -> str:
+        """`name.azurecr.io`."""
+        return f"{registry.key}.{self._config.registry_suffix}"
+
+    def admin_passwords(self, registry: Registry) -> list[str]:
+        """The admin user's two passwords: derived and not stored, since they can be shown again."""
+        return [
+            hashlib.sha256(
+                self.tokens.derive(f"{fold(registry.id)}|{registry.created}|{number}|{generation}")
+            ).hexdigest()[:52]
+            for number, generation in enumerate(registry.resource.password_generations)
+        ]
+
+    # Whose credentials these are. All raise `Unauthorized`, and `OciError` 429 after too many failures or 503 where
+    # identity or the front door does not answer.
+
+    async def check_password(self, registry: Registry, user: str, password: str) -> Principal:
+        """Whose user name and password these are."""
+        if user == NULL_GUID:
+            return await self.check_refresh_token(registry, password)
+        if fold(user) == registry.key:
+            return await self._check_admin(registry, password)
+        token = self._resources.find(registry.key, RepositoryToken, user)
+        if token is not None:
+            return await self._check_repository_token(registry, token, password)
+        return await self._check_secret(registry, user, password)
+
+    async def check_refresh_token(self, registry: Registry, token: str) -> Principal:
+        """Whose ACR refresh token this is; that it still may be used, and its rights, are looked up anew."""
+        claims = self.tokens.verify(token, self.login_server(registry), "refresh_token")
+        subject = str(claims["sub"])
+        match claims.get("kind"):
+            case "admin":
+                keys = [password.key_id for password in self._admin_keys(registry)]
+                if registry.resource.admin_user_enabled and claims.get("key_id") in keys:
+                    return _admin(registry, str(claims["key_id"]))
+            case "token":
+                found = self._resources.find(registry.key, RepositoryToken, subject)
+                if found is not None and self._is_good(found, str(claims.get("key_id"))):
+                    return self._holder(registry, found, str(claims["key_id"]))
+            case "secret":
+                return await self._check_secret(registry, subject, self._unsealed(registry, claims))
+            case "principal":
+                return await self.principal(registry, subject, str(claims.get("oid")))
+        raise Unauthorized(f"the credential of '{subject}' that the token came from is no longer good")
+
+    async def check_entra_token(self, registry: Registry, token: str) -> Principal:
+        """Whose Entra access token this is."""
+        audiences = (ARM_AUDIENCE, REGISTRY_AUDIENCE, "https://management.core.windows.net", self._config.url("arm"))
+        try:
+            async with asyncio.timeout(self._wait):
+                claims = await self._verifier.verify(token, *audiences)
+        except AuthenticationError as error:
+            raise Unauthorized(f"the Entra token is not valid: {error}") from None
+        except (aiohttp.ClientError, TimeoutError):
+            raise _away("identity") from None
+        return await self.principal(registry, str(claims.get("appid", claims["oid"])), str(claims["oid"]))
+
+    def anonymous(self, registry: Registry) -> Principal:
+        """Nobody, where anonymous pull is switched on."""
+        if not registry.resource.anonymous_pull_enabled:
+            raise Unauthorized("credentials are missing")
+        return Principal("anonymous", PullRights())
+
+    # What they are given.
+
+    def refresh_token(self, registry: Registry, principal: Principal) -> str:
+        """An ACR refresh token, which names its principal and carries no right of its own."""
+        named = {"read": "pull", "write": "push", "delete": "delete", "sign": "sign"}
+        actions = [word for word, action in named.items() if principal.rights.allow(action, "repository", "")]
+        return self.tokens.issue(
+            self.login_server(registry),
+            principal.name,
+            REFRESH_LIFE,
+            grant_type="refresh_token",
+            tenant=self._config.tenant_id,
+            permissions={"actions": actions, "notActions": None},
+            roles=[],
+            **principal.bound,
+        )
+
+    def access_token(self, registry: Registry, principal: Principal, asked: Access) -> str:
+        """An access token with the part of what was asked that the principal may do, which may be nothing.
+
+        What was asked in vain is kept too: the answer to that is then a plain 403, and not another challenge.
+        Raises `OciError` 400 where so much was asked that no header could carry it.
+        """
+        granted, refused = [], []
+        for scope in asked:
+            kind, name = scope["type"], scope["name"]
+            actions = _expanded(kind, scope["actions"])
+            held = [action for action in actions if principal.rights.allow(action, kind, name)]
+            granted.append({**scope, "actions": held})
+            if len(held) < len(actions):
+                refused.append({**scope, "actions": [action for action in actions if action not in held]})
+        token = self.tokens.issue(
+            self.login_server(registry),
+            principal.name,
+            ACCESS_LIFE,
+            grant_type="access_token",
+            access=granted,
+            refused=refused,
+            tenant=self._config.tenant_id,
+        )
+        if len(token) > _LONGEST_TOKEN:
+            raise OciError(400, "UNSUPPORTED", "too many scopes, or too long ones, for one token: ask for fewer")
+        return token
+
+    # The kinds of credentials.
+
+    async def _check_admin(self, registry: Registry, password: str) -> Principal:
+        if not registry.resource.admin_user_enabled:
+            raise Unauthorized(
+                f"the admin user '{registry.key}' is not enabled: enable it, or use a service principal"
+            )
+        known = self._admin_keys(registry)
+        found = await self._throttled(f"{registry.key}\nadmin", known, password, _same)
+        if found is None:
+            raise Unauthorized(f"the password of the admin user '{registry.key}' is wrong")
+        return _admin(registry, found.key_id)
+
+    def _admin_keys(self, registry: Registry) -> list[_AdminPassword]:
+        generations = registry.resource.password_generations
+        return [
+            _AdminPassword(f"{registry.created}.{number}.{generation}", text[:3], text)
+            for number, (generation, text) in enumerate(zip(generations, self.admin_passwords(registry), strict=True))
+        ]
+
+    async def _check_repository_token(self, registry: Registry, token: RepositoryToken, text: str) -> Principal:
+        found = await self._throttled(f"{registry.key}\n{token.name}", token.passwords, text)
+        if found is None:
+            raise Unauthorized(f"the password of the token '{token.name}' is wrong")
+        if not token.enabled:
+            raise Unauthorized(f"the token '{token.name}' is disabled")
+        if not found.is_good():
+            raise Unauthorized(f"{found.name} of the token '{token.name}' has expired")
+        return self._holder(registry, token, found.key_id)
+
+    @staticmethod
+    def _is_good(token: RepositoryToken, key_id: str) -> bool:
+        return token.enabled and any(known.key_id == key_id and known.is_good() for known in token.passwords)
+
+    def _holder(self, registry: Registry, token: RepositoryToken, key_id: str) -> Principal:
+        scope_map = SYSTEM_SCOPE_MAPS.get(token.scope_map)
+        scope_map = scope_map or self._resources.find(registry.key, ScopeMap, token.scope_map)
+        rights = ScopeMapRights(scope_map.grants() if scope_map is not None else [])
+        return Principal(token.name, rights, {"kind": "token", "key_id": key_id})
+
+    async def _throttled(
+        self, client: str, known: Sequence[S], text: str, matches: Callable[[str, str], Awaitable[bool]] | None = None
+    ) -> S | None:
+        try:
+            return await self._secrets.find(client, known, text, matches)
+        except TooManyFailuresError as error:
+            raise _too_many(str(error), str(error.retry_after)) from None
+
+    async def _check_secret(self, registry: Registry, user: str, secret: str) -> Principal:
+        """A service principal's: good where the identity room gives a token for it."""
+        form = {
+            "grant_type": "client_credentials",
+            "client_id": user,
+            "client_secret": secret,
+            "scope": f"{REGISTRY_AUDIENCE}/.default",
+        }
+        try:
+            async with asyncio.timeout(self._wait), self._session.post(self._token_url, data=form) as response:
+                body = msgspec.json.decode(await response.read())
+                if response.status == 429:
+                    raise _too_many("Too many failed attempts.", response.headers.get("Retry-After", "1"))
+                if response.status != 200:
+                    reason = str(body["error_description"]).split(" Trace ID:")[0]
+                    raise Unauthorized(f"the credentials of '{user[:100]}' were refused: {reason}")
+            claims = await self._verifier.verify(body["access_token"], REGISTRY_AUDIENCE)
+        except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError, KeyError, AuthenticationError):
+            raise _away("identity") from None
+        # What the identity room calls it: user names are compared without case.
+        principal = await self.principal(registry, str(claims["appid"]), str(claims["oid"]))
+        sealed = self.tokens.seal(self._place(registry, principal.name), secret)
+        return msgspec.structs.replace(principal, bound={"kind": "secret", "sealed": sealed})
+
+    def _unsealed(self, registry: Registry, claims: Mapping[str, Any]) -> str:
+        try:
+            return self.tokens.open(self._place(registry, str(claims["sub"])), str(claims.get("sealed")))
+        except SealError:
+            raise Unauthorized("the token is not valid") from None
+
+    def _place(self, registry: Registry, subject: str) -> str:
+        return f"refresh token\n{registry.key}\n{subject}"
+
+    async def principal(self, registry: Registry, name: str, object_id: str) -> Principal:
+        """A service principal that somebody else has verified, with the rights that it has now."""
+        path = f"{registry.id}/providers/Microsoft.Authorization/roleAssignments"
+        query = {"$filter": f"assignedTo('{object_id}')"}
+        try:
+            async with asyncio.timeout(self._wait):
+                _, _, answer = await self._arm.call("GET", path, api_version=_API_VERSION, query=query)
+                assignments = [RoleAssignment.from_arm(item) for item in answer["value"]]
+                definitions = await self._definitions({assignment.role for assignment in assignments})
+        except (aiohttp.ClientError, TimeoutError, ArmError, AuthenticationError):
+            raise _away("the front door") from None
+        rights = RoleRights(
+            registry.id,
+            assignments,
+            definitions,
+            repository_roles_only=registry.resource.role_assignment_mode == ABAC,
+        )
+        return Principal(name, rights, {"kind": "principal", "oid": object_id})
+
+    async def _definitions(self, roles: Iterable[str]) -> dict[str, RoleDefinition]:
+        async def read(role: str) -> RoleDefinition | None:
+            path = f"/subscriptions/{self._config.subscription_id}/providers/Microsoft.Authorization/roleDefinitions/{role}"
+            try:
+                return RoleDefinition.from_arm((await self._arm.call("GET", path, api_version=_API_VERSION))[2])
+            except ArmError as error:
+                if error.status == 404:  # deleted meanwhile: it grants nothing
+                    return None
+                raise
+
+        custom = await asyncio.gather(*(read(role) for role in roles if role not in BUILT_IN_ROLES))
+        return {**BUILT_IN_ROLES, **{role.name: role for role in custom if role is not None}}
+
+
+def _admin(registry: Registry, key_id: str) -> Principal:
+    return Principal(registry.key, AllRights(), {"kind": "admin", "key_id": key_id})
+
+
+def _expanded(kind: str, actions: list[str]) -> list[str]:
+    """What `*` means on a repository: every action."""
+    return list(REPOSITORY_ACTIONS) if kind == "repository" and "*" in actions else actions
+
+
+async def _same(known: str, text: str) -> bool:
+    return hmac.compare_digest(known.encode(), text.encode())
+
+
+def _too_many(message: str, retry_after: str) -> OciError:
+    return OciError(429, "TOOMANYREQUESTS", message, headers={"Retry-After": retry_after})
+
+
+def _away(what: str) -> OciError:
+    return OciError(503, "UNAVAILABLE", f"{what} does not answer just now: try again", headers={"Retry-After": "1"})

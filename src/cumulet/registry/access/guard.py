@@ -1,0 +1,130 @@
+"""What stands before every request: which registry it is for, who calls, and whether the action is theirs."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import re
+from typing import Any
+
+from aiohttp import web
+
+from cumulet.common.ascii import fold
+from cumulet.registry.access import request_context
+from cumulet.registry.access.gate import Access, Gate, Principal
+from cumulet.registry.access.tokens import Unauthorized
+from cumulet.registry.catalog.store import Catalog, Registry
+from cumulet.registry.oci.errors import OciError
+
+log = logging.getLogger(__name__)
+
+_HOST = re.compile(r"[A-Za-z0-9._-]+(?::\d{1,5})?|\[[0-9A-Fa-f:.]+\](?::\d{1,5})?", re.ASCII)
+
+
+class Guard:
+    """Finds the registry by host name and checks the right to an action."""
+
+    def __init__(self, catalog: Catalog, gate: Gate, suffix: str) -> None:
+        self._catalog = catalog
+        self._gate = gate
+        self._suffix = suffix
+
+    def registry(self, request: web.BaseRequest) -> Registry:
+        """The registry of the host name; an address or another name means the oldest. Raises `OciError` 404."""
+        host = request.host.rpartition(":")[0] if ":" in request.host else request.host
+        registries = self._catalog.registries()
+        if fold(host).endswith(f".{self._suffix}"):
+            key = fold(host).removesuffix(f".{self._suffix}")
+            registries = [registry for registry in registries if registry.key == key]
+        if not registries:
+            raise OciError(404, "NAME_UNKNOWN", f"there is no registry '{host}': create it first")
+        return registries[0]
+
+    async def demand(self, request: web.BaseRequest, registry: Registry, kind: str, name: str, *actions: str) -> str:
+        """Who may do all `actions`; the principal's name. Without a name it is enough to be known.
+
+        Raises `OciError`: 401 with a challenge where credentials are missing or not good, 403 `DENIED` where they
+        are good and the right is not there.
+        """
+        scope = {"type": kind, "name": name, "actions": list(actions)}
+        noted = request_context.of(request)
+        noted.place, noted.scope = (registry.key, name), f"{kind}:{name}:{','.join(actions)}"
+        scheme, _, value = request.headers.get("Authorization", "").partition(" ")
+        try:
+            match fold(scheme):
+                case "bearer":
+                    return self._check_bearer(request, registry, scope, value.strip())
+                case "basic":
+                    principal = await self._gate.check_password(registry, *decode_basic(value))
+                    noted.principal = principal.name
+                    return _check_rights(registry, scope, principal)
+        except Unauthorized as reason:
+            error = "invalid_token" if fold(scheme) == "bearer" else ""
+            raise self.challenge(request, registry, scope, str(reason), error) from None
+        raise self.challenge(request, registry, scope, "")
+
+    def challenge(
+        self, request: web.BaseRequest, registry: Registry, scope: dict[str, Any] | None, reason: str, error: str = ""
+    ) -> OciError:
+        """401, saying where a token is to be had, and why what came was not good."""
+        server = self._gate.login_server(registry)
+        host = request.host if _HOST.fullmatch(request.host) else server
+        parts = [f'realm="https://{host}/oauth2/token"', f'service="{server}"']
+        if scope is not None and scope["name"]:
+            parts.append(f'scope="{scope["type"]}:{scope["name"]}:{",".join(scope["actions"])}"')
+        if error:
+            parts.append(f'error="{error}"')
+        detail = [{"Type": scope["type"], "Name": scope["name"], "Action": scope["actions"][0]}] if scope else None
+        message = f"authentication required: {reason}" if reason else "authentication required"
+        return OciError(401, "UNAUTHORIZED", message, detail, {"WWW-Authenticate": f"Bearer {','.join(parts)}"})
+
+    def _check_bearer(self, request: web.BaseRequest, registry: Registry, scope: dict[str, Any], token: str) -> str:
+        claims = self._gate.tokens.verify(token, self._gate.login_server(registry), "access_token")
+        name: str = claims["sub"]
+        request_context.of(request).principal = name
+        missing = set(scope["actions"]) - _actions(claims["access"], scope)
+        if not missing or not scope["name"]:
+            request_context.of(request).token_ends = claims["exp"]
+            return name
+        if missing <= _actions(claims["refused"], scope):
+            raise _denied(registry, scope, name)
+        raise self.challenge(request, registry, scope, "the token does not cover this", "insufficient_scope")
+
+
+def _check_rights(registry: Registry, scope: dict[str, Any], principal: Principal) -> str:
+    kind, name = scope["type"], scope["name"]
+    if name and not all(principal.rights.allow(action, kind, name) for action in scope["actions"]):
+        raise _denied(registry, scope, principal.name)
+    return principal.name
+
+
+def decode_basic(value: str) -> tuple[str, str]:
+    """User and password of a Basic header. Raises `Unauthorized`."""
+    try:
+        user, colon, password = base64.b64decode(value.strip(), validate=True).decode().partition(":")
+    except ValueError:
+        raise Unauthorized("the Authorization header is not valid Basic") from None
+    if not colon:
+        raise Unauthorized("the Authorization header is not valid Basic")
+    return user, password
+
+
+def _actions(access: Access, scope: dict[str, Any]) -> set[str]:
+    return {
+        action
+        for entry in access
+        if entry["type"] == scope["type"] and entry["name"] == scope["name"]
+        for action in entry["actions"]
+    }
+
+
+def _denied(registry: Registry, scope: dict[str, Any], name: str) -> OciError:
+    actions = " and ".join(scope["actions"])
+    detail = [{"Type": scope["type"], "Name": scope["name"], "Action": action} for action in scope["actions"]]
+    return OciError(
+        403,
+        "DENIED",
+        f"requested access to the resource is denied: principal '{name}' has no role on registry '{registry.name}' "
+        f"that grants {actions} on {scope['type']} '{scope['name']}'",
+        detail,
+    )

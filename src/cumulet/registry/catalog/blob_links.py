@@ -1,0 +1,106 @@
+"""Blobs as repositories have them: the bytes in the content store and the links in the catalog, kept consistent.
+
+For one digest, these come one after the other: storing its bytes and linking them; linking them elsewhere; and seeing that no
+repository has it and removing its bytes. So a link is never to bytes that are gone. A crash in between leaves at most bytes
+without a link, which `orphans` finds. What is begun here must not be cancelled half-way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from cumulet.common.digests import Digest
+from cumulet.registry.catalog.records import Blob
+from cumulet.registry.catalog.running_pushes import RunningPushes
+from cumulet.registry.catalog.store import Catalog
+from cumulet.registry.content.keyed_lock import KeyedLock
+from cumulet.registry.content.store import Content
+from cumulet.registry.oci.errors import OciError
+
+_YIELD_EVERY = 256
+
+
+class Links:
+    """The only writer of blobs' bytes and links."""
+
+    def __init__(self, catalog: Catalog, content: Content, pushes: RunningPushes) -> None:
+        self._catalog = catalog
+        self._content = content
+        self._pushes = pushes
+        self._digests = KeyedLock()
+
+    def find(self, registry: str, repository: str, digest: Digest) -> Blob | None:
+        """A blob that a repository has, of which the caller is told by that."""
+        blob = self._catalog.blob(registry, repository, digest)
+        if blob is None or not self._pushes.tell((registry, repository), digest):
+            return None
+        return blob
+
+    async def commit(self, session: str, registry: str, repository: str, digest: Digest) -> None:
+        """Make an upload a blob of a repository.
+
+        Raises `DigestMismatchError`, `UnknownUploadError`, and what `transactions.link_blob` raises.
+        """
+        async with self._digests.lock(digest):
+            size = await self._content.commit(session, digest)
+            try:
+                await self._link(registry, repository, digest, size)
+            except OciError:
+                await self._remove_unlinked(digest)
+                raise
+
+    async def mount(
+        self, registry: str, source: str, repository: str, digest: Digest, *, of: str | None = None
+    ) -> bool:
+        """Let `repository` have a blob of `source`, a repository of the same registry or of `of`; whether it is there."""
+        async with self._digests.lock(digest):
+            blob = self._catalog.blob(of or registry, source, digest)
+            if blob is None or not blob.readable:
+                return False
+            await self._link(registry, repository, digest, blob.size)
+            return True
+
+    async def unlink(self, registry: str, repository: str, digest: Digest) -> bool:
+        """Take a blob from a repository, and its bytes where no other has it; whether it was there."""
+        if not await self._catalog.unlink_blob(registry, repository, digest):
+            return False
+        await self.remove_unlinked([digest])
+        return True
+
+    async def remove_unlinked(self, digests: Iterable[Digest]) -> tuple[int, int]:
+        """Remove the bytes of those blobs that no repository has; how many that were, and their size."""
+        blobs = freed = 0
+        for digest in digests:
+            async with self._digests.lock(digest):
+                size = await self._remove_unlinked(digest)
+            if size is not None:
+                blobs, freed = blobs + 1, freed + size
+        return blobs, freed
+
+    async def stored_size(self, digests: Iterable[Digest]) -> int:
+        """The bytes that some blobs take."""
+        return sum([await self._content.size(digest) or 0 for digest in digests])
+
+    async def orphans(self) -> list[Digest]:
+        """The blobs that are stored and that no repository has."""
+        found = []
+        number = 0
+        async for digest in self._content.digests():
+            number += 1
+            if not self._catalog.is_linked(digest):
+                found.append(digest)
+            if number % _YIELD_EVERY == 0:
+                await asyncio.sleep(0)
+        return found
+
+    async def _link(self, registry: str, repository: str, digest: Digest, size: int) -> None:
+        await self._pushes.claim((registry, repository), digest)
+        await self._catalog.link_blob(registry, repository, digest, size)
+
+    async def _remove_unlinked(self, digest: Digest) -> int | None:
+        if self._catalog.is_linked(digest):
+            return None
+        size = await self._content.size(digest)
+        await self._content.remove(digest)
+        return size

@@ -1,0 +1,199 @@
+"""Pulling, pushing and deleting manifests and tags, and referrers (OCI Distribution Specification 1.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+import msgspec
+from aiohttp import web
+
+from cumulet.common import clock, digests
+from cumulet.common.ascii import is_digits
+from cumulet.common.config import RegistryLimits
+from cumulet.registry.catalog import locks, manifest_parser
+from cumulet.registry.catalog.running_pushes import RunningPushes
+from cumulet.registry.catalog.store import Catalog, Manifest, MissingPartsError, Registry
+from cumulet.registry.distribution import conditional_requests, request_bodies
+from cumulet.registry.oci import names
+from cumulet.registry.oci.errors import OciError, not_found
+from cumulet.registry.webhooks.events import Events
+
+_PAGE = 1000
+_TAGS_LIMIT = 10
+
+
+class Manifests:
+    """Handlers; the caller's right has been checked by then."""
+
+    def __init__(self, catalog: Catalog, pushes: RunningPushes, limits: RegistryLimits, events: Events) -> None:
+        self._catalog = catalog
+        self._events = events
+        self._pushes = pushes
+        self._limits = limits
+
+    async def get(self, request: web.Request, registry: Registry, repository: str, reference: str) -> web.Response:
+        """GET and HEAD, by tag or digest, byte for byte as pushed."""
+        reference = names.reference(reference)
+        manifest = self._catalog.manifest(registry.key, repository, reference)
+        if manifest is not None and request.method == "HEAD":  # as a client does that is about to name it in an index
+            told = self._pushes.tell((registry.key, repository), manifest.digest)
+            manifest = manifest if told else None
+        if manifest is None:
+            self._demand_repository(registry, repository)
+            raise not_found("MANIFEST_UNKNOWN", f"manifest unknown: {repository} has no {_kind(reference)}")
+        if not manifest.readable:
+            raise locks.disallowed(f"{repository}: {_kind(reference)}")
+        headers = {
+            "Content-Type": manifest.media_type,
+            "Docker-Content-Digest": manifest.digest,
+            "ETag": f'"{manifest.digest}"',
+        }
+        if conditional_requests.is_fresh(request, manifest.digest):
+            return web.Response(status=304, headers=headers)
+        return web.Response(body=manifest.body, headers=headers)
+
+    async def put(self, request: web.Request, registry: Registry, repository: str, reference: str) -> web.Response:
+        """Push a manifest whose parts are all there, under its digest and perhaps tags.
+
+        The digest's algorithm is that of the reference or of `digest` in the query, else sha256; `tag` in the query
+        names further tags of a push by digest.
+        """
+        reference = names.reference(reference)
+        by_digest = names.is_digest(reference)
+        tags = [names.tag(tag) for tag in request.query.getall("tag", [])] if by_digest else [reference]
+        if len(tags) > _TAGS_LIMIT:
+            raise OciError(414, "TAG_INVALID", f"more than {_TAGS_LIMIT} tags at once")
+        expected = reference if by_digest else request.query.get("digest")
+        algorithm = digests.algorithm(names.digest(expected)) if expected is not None else "sha256"
+        body = await self._read(request)
+        digest = digests.of(body, algorithm)
+        if expected not in (None, digest):
+            raise OciError(
+                400, "DIGEST_INVALID", f"provided digest {expected} did not match uploaded content, {digest}"
+            )
+        content_type = request.headers.get("Content-Type", "")
+        manifest, parts = manifest_parser.read(body, content_type, digest, clock.rfc3339_micro())
+        await self._pushes.claim((registry.key, repository), digest)
+        try:
+            await self._catalog.put_manifest(registry.key, repository, manifest, parts, tags)
+        except MissingPartsError as missing:
+            raise OciError(
+                404,
+                "MANIFEST_BLOB_UNKNOWN",
+                f"the manifest names what {repository} does not have: {str(missing)[:500]}",
+                [{"digest": part} for part in missing.digests],
+            ) from None
+        await self._events.pushed(request, registry, repository, manifest, tags)
+        headers = {"Location": f"/v2/{repository}/manifests/{digest}", "Docker-Content-Digest": digest}
+        if manifest.subject is not None:
+            headers["OCI-Subject"] = manifest.subject
+        if by_digest and tags:
+            headers["OCI-Tag"] = ", ".join(tags)
+        return web.Response(status=201, headers=headers)
+
+    async def delete(self, request: web.Request, registry: Registry, repository: str, reference: str) -> web.Response:
+        """Delete a tag, or a manifest with the tags that name it; collection takes the blobs that nothing needs."""
+        reference = names.reference(reference)
+        digest, tag = (reference, None) if names.is_digest(reference) else (None, reference)
+        remove = self._catalog.remove_manifest if digest is not None else self._catalog.remove_tag
+        if not await remove(registry.key, repository, reference):
+            self._demand_repository(registry, repository)
+            raise not_found("MANIFEST_UNKNOWN", f"manifest unknown: {repository} has no {_kind(reference)}")
+        await self._events.deleted(request, registry, repository, digest, tag)
+        return web.Response(status=202)
+
+    async def tags(self, request: web.Request, registry: Registry, repository: str) -> web.Response:
+        """The tags in order, in pages."""
+        self._demand_repository(registry, repository)
+        if self._catalog.repository_locks(registry.key, repository) & locks.READ:
+            raise locks.disallowed(f"Repository {repository}")
+        count, after = self._page(request)
+        found = [tag.name for tag in self._catalog.tags(registry.key, repository, after, count + 1)]
+        return paged({"name": repository, "tags": found[:count]}, found, count, f"/v2/{repository}/tags/list")
+
+    async def catalog(self, request: web.Request, registry: Registry) -> web.Response:
+        """The repositories in order, in pages."""
+        count, after = self._page(request)
+        found = self._catalog.repositories(registry.key, after, count + 1)
+        return paged({"repositories": found[:count]}, found, count, "/v2/_catalog")
+
+    async def referrers(self, request: web.Request, registry: Registry, repository: str, digest: str) -> web.Response:
+        """An index of the manifests whose subject is `digest`, narrowed by artifact type."""
+        subject = names.digest(digest)
+        if self._catalog.repository_locks(registry.key, repository) & locks.READ:
+            raise locks.disallowed(f"Repository {repository}")
+        wanted = request.query.get("artifactType")
+        count, after = self._page(request)
+        found = self._catalog.referrers(registry.key, repository, subject, wanted, after, count + 1)
+        index = {
+            "schemaVersion": 2,
+            "mediaType": manifest_parser.INDEX,
+            "manifests": [_descriptor(manifest) for manifest in found[:count]],
+        }
+        path = f"/v2/{repository}/referrers/{subject}"
+        response = paged(index, [manifest.digest for manifest in found], count, path, {"artifactType": wanted})
+        response.content_type = manifest_parser.INDEX
+        if wanted is not None:
+            response.headers["OCI-Filters-Applied"] = "artifactType"
+        return response
+
+    def _page(self, request: web.Request) -> tuple[int, str]:
+        return page(request, self._limits.page_entries)
+
+    def _demand_repository(self, registry: Registry, repository: str) -> None:
+        if not self._catalog.repository_exists(registry.key, repository):
+            raise not_found("NAME_UNKNOWN", f"repository {repository} is not known to registry {registry.name}")
+
+    async def _read(self, request: web.Request) -> bytes:
+        limit = self._limits.manifest_bytes
+        body = bytearray()
+        if (request.content_length or 0) <= limit:
+            async for piece in request_bodies.pieces(request, self._limits):
+                body += piece
+                if len(body) > limit:
+                    break
+            else:
+                return bytes(body)
+        raise OciError(413, "SIZE_INVALID", f"the manifest is larger than {limit} bytes")
+
+
+def page(request: web.BaseRequest, most: int = _PAGE) -> tuple[int, str]:
+    """`n`, at most `most`, and `last` of a request for a page. Raises `OciError` `PAGINATION_NUMBER_INVALID`."""
+    text = request.query.get("n", str(most))
+    if not is_digits(text) or len(text) > 9:
+        raise OciError(400, "PAGINATION_NUMBER_INVALID", f"invalid number of results requested: n={text[:20]}")
+    last = request.query.get("last", "")
+    if not last.isascii() or not last.isprintable():
+        raise OciError(400, "NAME_INVALID", "last is neither a name, nor a tag, nor a digest")
+    return min(int(text), most), last
+
+
+def paged(
+    body: dict[str, Any], found: list[str], count: int, path: str, query: Mapping[str, str | None] | None = None
+) -> web.Response:
+    """A page, with a link to the next one where there is one, which keeps what else of the `query` was given."""
+    headers = {"Content-Type": "application/json"}
+    if len(found) > count > 0:
+        kept = {name: value for name, value in (query or {}).items() if value is not None}
+        following = urlencode({**kept, "last": found[count - 1], "n": count}, safe="/:")
+        headers["Link"] = f'<{path}?{following}>; rel="next"'
+    return web.Response(body=msgspec.json.encode(body), headers=headers)
+
+
+def _descriptor(manifest: Manifest) -> dict[str, Any]:
+    descriptor: dict[str, Any] = {
+        "mediaType": manifest.media_type,
+        "digest": manifest.digest,
+        "size": len(manifest.body),
+    }
+    if manifest.artifact_type:
+        descriptor["artifactType"] = manifest.artifact_type
+    if manifest.annotations:
+        descriptor["annotations"] = manifest.annotations
+    return descriptor
+
+
+def _kind(reference: str) -> str:
+    return f"digest {reference}" if names.is_digest(reference) else f"tag {reference}"
