@@ -218,34 +218,34 @@ def _zero(field: Field, kind: str) -> Any:
     return _ZERO.get(_full(field), {}) if kind == "struct" else _SCALARS.get(kind)
 
 
-def _reached() -> set[str]:
+def reached() -> set[str]:
     """The full names of the served kinds and of everything that they are made of."""
     waiting = list(_REQUESTS)
     for row in RESOURCES:
         kind = definition(row.group, row.version, row.kind)
         if kind is not None:
             waiting.append(kind.name)
-    reached: set[str] = set()
+    names: set[str] = set()
     while waiting:
         name = waiting.pop()
-        if name not in reached:
-            reached.add(name)
+        if name not in names:
+            names.add(name)
             reference = named(name)
             if reference is not None:
                 waiting += [field.ref for field in reference.fields.values() if field.ref]
-    return reached
+    return names
 
 
 def source(folder: Path) -> str:
     """The text of the table."""
     sources = Sources(folder)
-    reached = _reached()
+    kinds = reached()
     table: dict[str, dict[str, Any]] = {}
     for path in _PACKAGES:
         package = sources.package(path)
         for struct in package.structs:
             name = f"io.k8s.{path.removeprefix('k8s.io/').replace('/', '.')}.{struct}"
-            if name in reached and (entry := declaration(name, package, struct)):
+            if name in kinds and (entry := declaration(name, package, struct)):
                 table[name] = entry
     lines = ",\n".join(f'"{name}":{msgspec.json.encode(entry).decode()}' for name, entry in sorted(table.items()))
     return f"{{\n{lines}\n}}\n"
