@@ -38,9 +38,9 @@ class Context:
         return self.informers[resource]
 
     def passing_informer(self, resource: Resource[T]) -> Informer[T]:
-        """The informer of a resource that can disappear. It holds only metadata unless another controller needs the objects.
+        """The informer of a resource that can disappear.
 
-        It runs from the first call until `forget`.
+        It holds only metadata unless another controller needs the whole objects. It runs from the first call until `forget`.
         """
         if resource in self.informers:
             return self.informers[resource]

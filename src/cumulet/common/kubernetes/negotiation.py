@@ -43,7 +43,9 @@ class ClientLeftError(Exception):
 
 @contextlib.asynccontextmanager
 async def accept(request: web.BaseRequest, options: Options) -> AsyncIterator[tuple[web.StreamResponse, Channels]]:
-    """Accept the streams of a client over WebSocket or SPDY. Yields the response, which the handler returns, and the channels.
+    """Accept the streams of a client over WebSocket or SPDY.
+
+    Yields the response, which the handler returns, and the channels.
 
     Raises `web.HTTPException` if no version is common, `ClientLeftError` if the client opens no streams, and
     `ConnectionError` if it is gone.

@@ -40,15 +40,15 @@ def recreate(deployment: Deployment, current: ReplicaSet | None, others: list[Re
 
 def roll(deployment: Deployment, current: ReplicaSet, others: list[ReplicaSet]) -> Sizes:
     """Scale the new set up within `maxSurge`, or else the old sets down within `maxUnavailable`."""
-    wanted = deployment["spec"]["replicas"]
+    desired = deployment["spec"]["replicas"]
     surge, unavailable = bounds(deployment)
     mine = size(current)
     everyone = total([current, *others])
-    if mine > wanted:
-        return {_uid(current): wanted}
-    if mine < wanted and everyone < wanted + surge:
-        return {_uid(current): min(wanted, mine + wanted + surge - everyone)}
-    return _shrink(deployment, current, others, wanted - unavailable)
+    if mine > desired:
+        return {_uid(current): desired}
+    if mine < desired and everyone < desired + surge:
+        return {_uid(current): min(desired, mine + desired + surge - everyone)}
+    return _shrink(deployment, current, others, desired - unavailable)
 
 
 def _shrink(deployment: Deployment, current: ReplicaSet, others: list[ReplicaSet], least: int) -> Sizes:
@@ -75,17 +75,17 @@ def _shrink(deployment: Deployment, current: ReplicaSet, others: list[ReplicaSet
 
 def rescale(deployment: Deployment, current: ReplicaSet | None, sets: list[ReplicaSet]) -> Sizes:
     """Distribute a new size over several sets in proportion (`deploymentutil.GetReplicaSetProportion`)."""
-    wanted = deployment["spec"]["replicas"]
+    desired = deployment["spec"]["replicas"]
     active = [item for item in sets if size(item) > 0]
     latest = current if current is not None and current in sets else (sets[-1] if sets else None)
     if len(active) <= 1:
         only = active[0] if active else latest
-        return {_uid(only): wanted} if only is not None else {}
-    if current is not None and size(current) == available(current) == wanted:
+        return {_uid(only): desired} if only is not None else {}
+    if current is not None and size(current) == available(current) == desired:
         return {_uid(item): 0 for item in active if item is not current}
     if not is_rolling(deployment):
         return {}
-    allowed = wanted + bounds(deployment)[0] if wanted else 0
+    allowed = desired + bounds(deployment)[0] if desired else 0
     left = to_add = allowed - total(active)
     # Larger sets first. Of equal sets, the newer one first to scale up, and the older one first to scale down.
     ordered = list(reversed(active)) if to_add > 0 else list(active)

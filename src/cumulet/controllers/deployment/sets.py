@@ -77,13 +77,13 @@ def bounds(deployment: Deployment) -> tuple[int, int]:
     """`maxSurge` and `maxUnavailable` in pods (`deploymentutil.ResolveFenceposts`)."""
     if not is_rolling(deployment):
         return 0, 0
-    wanted = deployment["spec"]["replicas"]
+    desired = deployment["spec"]["replicas"]
     rolling = deployment["spec"]["strategy"].get("rollingUpdate") or {}
-    surge = _share(rolling.get("maxSurge", "25%"), wanted, up=True)
-    unavailable = _share(rolling.get("maxUnavailable", "25%"), wanted, up=False)
+    surge = _share(rolling.get("maxSurge", "25%"), desired, up=True)
+    unavailable = _share(rolling.get("maxUnavailable", "25%"), desired, up=False)
     if surge == 0 and unavailable == 0:
         unavailable = 1
-    return surge, min(unavailable, wanted)
+    return surge, min(unavailable, desired)
 
 
 def _share(value: int | str, of: int, *, up: bool) -> int:
@@ -95,8 +95,8 @@ def _share(value: int | str, of: int, *, up: bool) -> int:
 
 def size_annotations(deployment: Deployment) -> dict[str, str]:
     """The annotations that record the size of the deployment for which a set was sized."""
-    wanted = deployment["spec"]["replicas"]
-    return {DESIRED: str(wanted), MAXIMUM: str(wanted + bounds(deployment)[0])}
+    desired = deployment["spec"]["replicas"]
+    return {DESIRED: str(desired), MAXIMUM: str(desired + bounds(deployment)[0])}
 
 
 def set_annotations(deployment: Deployment, current: ReplicaSet | None, revision: int) -> dict[str, str]:
@@ -133,10 +133,10 @@ def make_set(deployment: Deployment, sets: list[ReplicaSet], revision: int) -> R
 
 def first_size(deployment: Deployment, sets: list[ReplicaSet]) -> int:
     """The initial size of a new set."""
-    wanted = deployment["spec"]["replicas"]
+    desired = deployment["spec"]["replicas"]
     if is_rolling(deployment):
-        return min(wanted, max(0, wanted + bounds(deployment)[0] - total(sets)))
-    return wanted  # with the strategy Recreate, the new set is created after the old pods are gone
+        return min(desired, max(0, desired + bounds(deployment)[0] - total(sets)))
+    return desired  # with the strategy Recreate, the new set is created after the old pods are gone
 
 
 def template_hash(template: PodTemplateSpec, collisions: int = 0) -> str:

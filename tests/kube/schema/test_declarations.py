@@ -1,0 +1,33 @@
+"""Empty fields and the names of types, as the declarations of the Go types have them."""
+
+from __future__ import annotations
+
+from tests.kube.conftest import Server
+
+_POLICIES = "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicies"
+_CLASSES = "/apis/scheduling.k8s.io/v1/priorityclasses"
+
+
+def test_empty_fields_of_mutating_policies_are_omitted(server: Server) -> None:
+    name = "empty-fields"
+    spec = {
+        "matchConstraints": {
+            "resourceRules": [
+                {"apiGroups": [""], "apiVersions": ["v1"], "resources": ["secrets"], "operations": ["CREATE"]}
+            ]
+        },
+        "matchConditions": [],
+        "variables": [],
+        "reinvocationPolicy": "Never",
+        "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": "[]"}}],
+    }
+    made = server.make(_POLICIES, {"metadata": {"name": name}, "spec": spec})
+    assert not made["spec"].keys() & {"matchConditions", "variables"}
+    server.call("DELETE", f"{_POLICIES}/{name}")
+
+
+def test_a_message_names_the_package_of_a_type(server: Server) -> None:
+    body = {"metadata": {"name": "wrong-type"}, "value": 1, "preemptionPolicy": 5}
+    answer = server.call("POST", _CLASSES, body)
+    assert answer.status == 400
+    assert "of type v1.PreemptionPolicy" in answer.body["message"]
