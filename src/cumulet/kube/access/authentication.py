@@ -1,9 +1,11 @@
-"""Who calls: client certificates of the cluster's authority, tokens of service accounts and of Entra ID, or nobody in particular."""
+"""Authentication by client certificates, service account tokens and Entra ID's tokens.
+
+A request without credentials is anonymous.
+"""
 
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 import aiohttp
 import jwt
@@ -11,31 +13,32 @@ from aiohttp import web
 
 from cumulet.common.ascii import fold
 from cumulet.common.entra import AuthenticationError, TokenVerifier
+from cumulet.common.kubernetes.objects import Object
 from cumulet.common.room import peer_certificate
 from cumulet.kube.access.users import ANONYMOUS, AUTHENTICATED, ISSUER, ServiceAccountTokens, User
 from cumulet.kube.apimachinery.status import ApiError
 
 log = logging.getLogger(__name__)
 
-#: The application that Entra ID knows Azure's managed clusters by: the audience of tokens that `kubelogin` gets.
+#: The Entra ID application of Azure's managed clusters: the audience of the tokens that `kubelogin` gets.
 AKS_SERVER = "6dae42f8-4368-4678-94ff-3960e28e3630"
 _RESERVED = "system:"
 _TOKEN_LIMIT = 64 * 1024
 
 
 class TokenError(Exception):
-    """A token is not good; the message says why."""
+    """A token is invalid; the message gives the reason."""
 
 
 class Authenticator:
-    """Asks each of the ways in turn."""
+    """Tries each kind of credentials in turn."""
 
     def __init__(self, tokens: ServiceAccountTokens, entra: TokenVerifier) -> None:
         self._tokens = tokens
         self._entra = entra
 
     async def caller(self, request: web.BaseRequest) -> User:
-        """The caller of a request. Raises `ApiError` 401 where credentials were shown and are not good."""
+        """Return the caller of a request. Raises `ApiError` 401 where its credentials are invalid."""
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if fold(scheme) == "bearer":
             try:
@@ -49,7 +52,7 @@ class Authenticator:
         return ANONYMOUS
 
     async def whose(self, token: str, audiences: list[str] | None = None) -> User:
-        """Whose token it is. Raises `TokenError`."""
+        """Return the user that a token stands for. Raises `TokenError`."""
         if len(token) > _TOKEN_LIMIT:
             raise TokenError("the token is too long")
         try:
@@ -63,8 +66,11 @@ class Authenticator:
             raise TokenError(f"the authority that issued the token does not answer: {error}") from None
 
 
-def _principal(claims: dict[str, Any]) -> User:
-    """A user by their name, a service principal by its object id, with the object ids of their groups, as AKS does."""
+def _principal(claims: Object) -> User:
+    """Return the user of an Entra ID token: by name, or for a service principal by object id.
+
+    The groups are object ids, as in AKS.
+    """
     name, groups = claims.get("upn") or claims["oid"], claims.get("groups") or []
     names = [name, *groups] if isinstance(groups, list) else [None]
     if any(not isinstance(item, str) or item.startswith(_RESERVED) for item in names):

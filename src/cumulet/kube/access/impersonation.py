@@ -1,4 +1,4 @@
-"""Acting as somebody else, who may (apiserver, `filters.WithImpersonation`)."""
+"""Impersonation, for callers that have the right (apiserver, `filters.WithImpersonation`)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _EXTRA = "impersonate-extra-"
 
 
 def impersonated(request: web.BaseRequest, user: User, authorizer: Authorizer) -> User:
-    """The user to go on as. Raises `ApiError` 400, and 403 where the caller may not."""
+    """Return the user to continue as. Raises `ApiError` 400, and 403 where the caller lacks the right."""
     if not any(fold(key[:12]) == "impersonate-" for key in request.headers):
         return user
     for key, value in request.headers.items():

@@ -1,10 +1,11 @@
-"""Policies with their bindings: which of them are about a write, with which parameters and variables."""
+"""Policies and their bindings: which of them match a write, with which parameters and variables."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.access.authorization import Authorizer
 from cumulet.kube.admission.cel_authorizer import checking
 from cumulet.kube.admission.programs import PolicyPrograms, holds
@@ -17,8 +18,6 @@ from cumulet.kube.cel import PER_CONDITIONS, Budget, admission_variables
 from cumulet.kube.schema.label_selectors import selects
 from cumulet.kube.store import Store
 
-Object = dict[str, Any]
-
 GROUP = "admissionregistration.k8s.io"
 _CODES = {"Unauthorized": 401, "Forbidden": 403, "Invalid": 422, "RequestEntityTooLarge": 413}
 _EVERYTHING = [
@@ -28,24 +27,24 @@ _EVERYTHING = [
 
 
 class Bound(NamedTuple):
-    """A policy by one of its bindings."""
+    """A policy with one of its bindings."""
 
     policy: Object
     binding: Object
 
     @property
     def names(self) -> str:
-        """As they are told of."""
+        """Both names, as in messages."""
         return f"'{self.policy['metadata']['name']}' with binding '{self.binding['metadata']['name']}'"
 
     @property
     def fails(self) -> bool:
-        """Whether what cannot be evaluated is refused."""
+        """Return whether an evaluation error refuses the write."""
         return bool(self.policy["spec"].get("failurePolicy", "Fail") == "Fail")
 
 
 class Matched(NamedTuple):
-    """A policy that is about a write, and the write in the form that it is about."""
+    """A policy that matches a write, and the write in the matching form."""
 
     bound: Bound
     row: Row
@@ -53,7 +52,7 @@ class Matched(NamedTuple):
 
 
 class BoundPolicies:
-    """Every policy of one kind with its bindings, as the store has them."""
+    """The policies of one kind with their bindings, kept up to date with the store."""
 
     def __init__(self, store: Store, conversions: Conversions, policies: str, bindings: str, *, title: str) -> None:
         self._store = store
@@ -62,7 +61,7 @@ class BoundPolicies:
         self._keys = f"{policies}.{GROUP}", f"{bindings}.{GROUP}"
         self._title = title
         self.bound: list[Bound] = []
-        #: What is served, for kinds that have several versions and for parameters.
+        #: The served resources, to match other versions and to find parameters.
         self.rows: Callable[[], Iterable[Row]] = tuple
         for key in self._keys:
             store.on_change(key, self._refresh)
@@ -71,15 +70,15 @@ class BoundPolicies:
     def _refresh(self) -> None:
         policies, bindings = ([stored.load() for stored in self._store.list(key)] for key in self._keys)
         by_name = {policy["metadata"]["name"]: policy for policy in policies}
-        found = [
+        bound = [
             Bound(by_name[name], binding)
             for binding in bindings
             if (name := (binding.get("spec") or {}).get("policyName")) in by_name
         ]
-        self.bound = sorted(found, key=lambda bound: bound.policy["metadata"]["name"])
+        self.bound = sorted(bound, key=lambda item: item.policy["metadata"]["name"])
 
     async def match(self, bound: Bound, question: Question) -> Matched | None:
-        """The write as a policy sees it, or `None` where it does not."""
+        """Return the write in the form that a policy matches, or `None`."""
         if question.row.group == GROUP:
             return None
         row = self._row(bound.policy["spec"].get("matchConstraints") or {}, question)
@@ -89,7 +88,7 @@ class BoundPolicies:
         return Matched(bound, row, await in_version(self._conversions, question, row))
 
     def _row(self, match: Object, question: Question) -> Row | None:
-        """In the form of which row a match sees a write, or `None` where it does not."""
+        """Return the resource in whose form the constraints match a write, or `None`."""
         rules = [
             rule
             for rule in match.get("resourceRules") or ()
@@ -105,7 +104,7 @@ class BoundPolicies:
         return row
 
     def variables(self, matched: Matched) -> Iterator[Object]:
-        """The variables of a policy's expressions, once for each parameter. Raises `ApiError` 403."""
+        """Yield the variables of a policy's expressions, once for each parameter. Raises `ApiError` 403."""
         question = matched.question
         request = review(question, matched.row)["request"]
         namespace = self._store.get("namespaces", "", question.namespace) if question.namespace else None
@@ -115,7 +114,7 @@ class BoundPolicies:
             yield {**common, "params": params}
 
     def _params(self, bound: Bound, question: Question) -> Iterator[Object | None]:
-        """What a binding hands to its policy, one after the other. Raises `ApiError` 403 where it must be and is not."""
+        """Yield the parameters of a binding. Raises `ApiError` where it requires one and there is none."""
         kind, reference = bound.policy["spec"].get("paramKind"), bound.binding["spec"].get("paramRef")
         if not kind or not reference:
             yield None
@@ -123,22 +122,22 @@ class BoundPolicies:
         row = next(
             (row for row in self.rows() if (row.api_version, row.kind) == (kind["apiVersion"], kind["kind"])), None
         )
-        found: list[Object] = []
+        params: list[Object] = []
         if row is not None:
             namespace = (reference.get("namespace") or question.namespace) if row.namespaced else ""
             for stored in self._store.list(row.key, namespace):
                 by_name = reference.get("name") == stored.name
                 selector = reference.get("selector")
                 if by_name or (selector is not None and selects(selector, stored.labels)):
-                    found.append({**stored.load(), "kind": row.kind, "apiVersion": row.api_version})
-        if not found and reference.get("parameterNotFoundAction", "Deny") == "Deny":
+                    params.append({**stored.load(), "kind": row.kind, "apiVersion": row.api_version})
+        if not params and reference.get("parameterNotFoundAction", "Deny") == "Deny":
             why = "no params found for policy binding with `Deny` parameterNotFoundAction"
             raise self.refusal(bound, question, why, "Invalid")
-        yield from found
+        yield from params
 
-    def refusal(self, bound: Bound, question: Question, said: str, reason: str) -> ApiError:
-        """The answer to a write that a policy does not let be."""
-        text = f"{self._title} {bound.names} denied request: {said}"
+    def refusal(self, bound: Bound, question: Question, message: str, reason: str) -> ApiError:
+        """Return the error for a write that a policy refuses."""
+        text = f"{self._title} {bound.names} denied request: {message}"
         error = forbidden(question.row.group, question.row.plural, question.name, text)
         error.reason, error.code = reason, _CODES.get(reason, 422)
         error.details = {**(error.details or {}), "causes": [{"message": text}]}
@@ -146,7 +145,7 @@ class BoundPolicies:
 
 
 def applies(programs: PolicyPrograms, variables: Object, budget: Budget) -> bool:
-    """Whether all conditions of a policy hold, which have a budget of their own. Raises `CelError`."""
+    """Return whether all conditions of a policy hold; they have a budget of their own. Raises `CelError`."""
     if not programs.conditions:
         return True
     own = Budget(PER_CONDITIONS, budget.quick)

@@ -1,22 +1,21 @@
-"""Nobody gives rights that they do not have (`pkg/registry/rbac`, "Privilege escalation prevention and bootstrapping").
+"""No user grants rights that they do not have (RBAC, "Privilege escalation prevention and bootstrapping").
 
-Who writes a role must have its rules, or the right to `escalate` it; who binds one, or the right to `bind` it.
+A writer of a role must have its rules, or the right to `escalate` it. A writer of a binding must have the rules of its
+role, or the right to `bind` it.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
-from typing import Any
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.access.attributes import Attributes
 from cumulet.kube.access.authorization import Authorizer, covers
 from cumulet.kube.admission.webhooks import Question
 from cumulet.kube.apimachinery.status import forbidden, not_found
 from cumulet.kube.schema.validation.field_errors import quoted
 from cumulet.kube.store import Store
-
-Object = dict[str, Any]
 
 _GROUP = "rbac.authorization.k8s.io"
 _ROLES, _CLUSTER_ROLES = f"roles.{_GROUP}", f"clusterroles.{_GROUP}"
@@ -26,7 +25,7 @@ _EVERYTHING = [
     {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]},
     {"nonResourceURLs": ["*"], "verbs": ["*"]},
 ]
-#: What the garbage collector writes, and the server with it.
+#: Fields that the garbage collector and the server write.
 _COLLECTED = frozenset(("finalizers", "ownerReferences", "managedFields", "resourceVersion", "generation"))
 _SHOWN = {
     "apiGroups": "APIGroups",
@@ -38,14 +37,14 @@ _SHOWN = {
 
 
 class Escalations:
-    """Asks what who writes roles and bindings may do."""
+    """Checks the rights of users that write roles and bindings."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._authorizer = Authorizer(store)
 
     def check(self, question: Question) -> None:
-        """Raises `ApiError` 403, and 404 where a role that is bound is not there to be looked at."""
+        """Check a write. Raises `ApiError` 403, and 404 where the bound role does not exist."""
         obj, old = question.obj, question.old
         if obj is None or "system:masters" in question.user.groups:
             return
@@ -59,12 +58,12 @@ class Escalations:
         if self._authorizer.allows(question.user, wanted):
             return
         if any(item is not None and item.get("aggregationRule") for item in (obj, old)):
-            # It can gather anything.
+            # An aggregated role can gather any rule.
             self._confirm(question, _EVERYTHING, "must have cluster-admin privileges to use an aggregationRule: ")
         self._confirm(question, obj.get("rules") or [])
 
     def _bound(self, question: Question, reference: Object) -> list[Object]:
-        """The rules that a binding gives, where it needs them to be those of its writer."""
+        """Return the rules of a bound role that its writer must have."""
         plural = "roles" if reference["kind"] == "Role" else "clusterroles"
         wanted = Attributes("bind", _GROUP, plural, "", question.namespace, reference["name"])
         if self._authorizer.allows(question.user, wanted):
@@ -96,7 +95,7 @@ def _uncollected(obj: Object) -> Object:
 
 
 def _single(rules: Iterable[Object]) -> Iterator[Attributes]:
-    """The rights that rules give, one by one."""
+    """Yield the single rights of rules."""
     for rule in rules:
         verbs = rule.get("verbs") or ()
         for group, resource, verb, name in itertools.product(
@@ -109,7 +108,7 @@ def _single(rules: Iterable[Object]) -> Iterator[Attributes]:
 
 
 def _compact(rights: Iterable[Attributes]) -> Iterator[Object]:
-    """Rules that give them: of the same resource one, unless it is about one object."""
+    """Merge rights into rules: one for each resource, but one for each named object."""
     by_resource: dict[tuple[str, str], list[str]] = {}
     for right in rights:
         resource = f"{right.resource}/{right.subresource}" if right.subresource else right.resource

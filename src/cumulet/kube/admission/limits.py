@@ -1,48 +1,46 @@
-"""Plug-in LimitRanger: defaults and bounds of what a container, a pod or a claim may ask for in a namespace."""
+"""Plug-in LimitRanger: defaults and bounds of the resources of containers, pods and claims in a namespace."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from decimal import Decimal
-from typing import Any
 
 from cumulet.common.kubernetes.amounts import Amounts, container_amounts, pod_amounts
+from cumulet.common.kubernetes.objects import Object
 from cumulet.common.kubernetes.quantity import decimal
 from cumulet.common.kubernetes.usage import written
 from cumulet.kube.apimachinery.status import forbidden
 from cumulet.kube.store import Store
-
-Object = dict[str, Any]
 
 _ANNOTATION = "kubernetes.io/limit-ranger"
 _CONTAINERS = (("containers", "container"), ("initContainers", "init container"))
 
 
 class LimitRanges:
-    """The limit ranges of each namespace."""
+    """Applies the limit ranges of each namespace."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def complete(self, pod: Object) -> None:
-        """Fill in what containers do not say, in place."""
+        """Set the default requests and limits of containers, in place."""
         for limits in self._of(pod["metadata"]["namespace"]):
             _default(pod, [limit for limit in limits if limit.get("type") == "Container"])
 
     def check_pod(self, pod: Object) -> None:
-        """Raises `ApiError` 403 where a pod or a container asks for too little or too much."""
+        """Check a pod and its containers. Raises `ApiError` 403."""
         for limits in self._of(pod["metadata"]["namespace"]):
             _refuse("pods", pod, [text for limit in limits for text in _violations(pod, limit)])
 
     def check_claim(self, claim: Object) -> None:
-        """Raises `ApiError` 403 where a claim asks for too little or too much."""
-        asked = container_amounts(claim["spec"], "requests")
+        """Check a claim. Raises `ApiError` 403."""
+        requested = container_amounts(claim["spec"], "requests")
         for limits in self._of(claim["metadata"]["namespace"]):
             refusals = [
                 text
                 for limit in limits
                 if limit.get("type") == "PersistentVolumeClaim"
-                for text in (*_below(limit, asked, {}), *_above_requested(limit, asked))
+                for text in (*_below(limit, requested, {}), *_above_requested(limit, requested))
             ]
             _refuse("persistentvolumeclaims", claim, refusals)
 
@@ -59,7 +57,7 @@ def _refuse(plural: str, obj: Object, refusals: list[str]) -> None:
 
 
 def _default(pod: Object, limits: list[Object]) -> None:
-    told: list[str] = []
+    defaulted: list[str] = []
     for key, what in _CONTAINERS:
         for container in pod["spec"].get(key) or ():
             for kind, source, word in (("requests", "defaultRequest", "request"), ("limits", "default", "limit")):
@@ -67,10 +65,10 @@ def _default(pod: Object, limits: list[Object]) -> None:
                 own = (container.get("resources") or {}).get(kind) or {}
                 if missing := {name: value for name, value in sorted(defaults.items()) if name not in own}:
                     container.setdefault("resources", {})[kind] = {**own, **missing}
-                    told.append(f"{', '.join(missing)} {word} for {what} {container['name']}")
-    if told:
+                    defaulted.append(f"{', '.join(missing)} {word} for {what} {container['name']}")
+    if defaulted:
         annotations = pod["metadata"].setdefault("annotations", {})
-        annotations[_ANNOTATION] = f"LimitRanger plugin set: {'; '.join(told)}"
+        annotations[_ANNOTATION] = f"LimitRanger plugin set: {'; '.join(defaulted)}"
 
 
 def _violations(pod: Object, limit: Object) -> Iterator[str]:
@@ -112,7 +110,7 @@ def _above(limit: Object, requests: Amounts, limits: Amounts) -> Iterator[str]:
 
 
 def _above_requested(limit: Object, requests: Amounts) -> Iterator[str]:
-    """Of what has no limits, such as claims."""
+    """Yield the violations of a maximum by an object without limits, such as a claim."""
     for name, text in (limit.get("max") or {}).items():
         start = f"maximum {name} usage per {limit['type']} is {text}"
         if name not in requests:
@@ -124,10 +122,10 @@ def _above_requested(limit: Object, requests: Amounts) -> Iterator[str]:
 def _apart(limit: Object, requests: Amounts, limits: Amounts) -> Iterator[str]:
     for name, text in (limit.get("maxLimitRequestRatio") or {}).items():
         start = f"{name} max limit to request ratio per {limit['type']} is {text}, but"
-        asked, allowed = requests.get(name, Decimal(0)), limits.get(name, Decimal(0))
-        if not asked:
+        requested, allowed = requests.get(name, Decimal(0)), limits.get(name, Decimal(0))
+        if not requested:
             yield f"{start} no request is specified or request is 0"
         elif not allowed:
             yield f"{start} no limit is specified or limit is 0"
-        elif allowed / asked > decimal(text):
-            yield f"{start} provided ratio is {allowed / asked:.6f}"
+        elif allowed / requested > decimal(text):
+            yield f"{start} provided ratio is {allowed / requested:.6f}"

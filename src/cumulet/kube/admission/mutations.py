@@ -1,15 +1,14 @@
-"""Plug-in MutatingAdmissionPolicy: changes that expressions make to what is about to be stored.
+"""Plug-in MutatingAdmissionPolicy: expressions change an object before it is stored.
 
-An `ApplyConfiguration` is merged as server-side apply merges, by the lists' and maps' own rules, and nobody owns what
-it says; it must not name a list or a map that is replaced as a whole. A `JSONPatch` is a list of operations, none of
-which is done where a `test` among them fails.
+An `ApplyConfiguration` is merged as in server-side apply, but no manager owns its fields. It must not name an atomic
+list or map. A `JSONPatch` is a list of operations; where a `test` among them fails, none is applied.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.admission.binding import BoundPolicies, Matched, applies
 from cumulet.kube.admission.programs import of_policy
 from cumulet.kube.admission.webhooks import Question
@@ -30,7 +29,6 @@ from cumulet.kube.patch.json_patch import FailedTestError, JsonPatchError
 from cumulet.kube.schema import definition
 from cumulet.kube.store import Store
 
-Object = dict[str, Any]
 Complete = Callable[[Object], None]
 
 
@@ -42,9 +40,9 @@ class Mutations(BoundPolicies):
         super().__init__(store, conversions, *names, title="policy")
 
     async def change(self, question: Question, complete: Complete, *, again: bool = False) -> Object | None:
-        """The object as the policies want it, the second time as those do that want to see it `again`.
+        """Return the object as the policies change it; with `again`, only as those with reinvocation do.
 
-        `complete` makes whole what one has changed. Raises `ApiError`.
+        `complete` runs after each change. Raises `ApiError`.
         """
         last = -1
         for index, bound in enumerate(self.bound):
@@ -55,7 +53,7 @@ class Mutations(BoundPolicies):
                 question, last = question._replace(obj=found), index
         if again:
             return question.obj
-        # Those that want to see again what others have changed after them.
+        # Reinvoke the policies whose object later policies changed.
         for index, bound in enumerate(self.bound[: max(last, 0)]):
             if bound.policy["spec"].get("reinvocationPolicy") == "IfNeeded":
                 question = question._replace(obj=await self._one(index, question, complete))
@@ -85,7 +83,7 @@ class Mutations(BoundPolicies):
 
 
 def _mutated(matched: Matched, obj: Object, variables: Object, budget: Budget) -> Object:
-    """The object with all mutations of a policy, one upon the other. Raises `CelError`."""
+    """Return the object with all mutations of a policy, one after the other. Raises `CelError`."""
     programs, row = of_policy(matched.bound.policy["spec"]), matched.row
     kind, api_version = variables["object"]["kind"], variables["object"]["apiVersion"]
     if not applies(programs, variables, budget):
@@ -98,12 +96,12 @@ def _mutated(matched: Matched, obj: Object, variables: Object, budget: Budget) -
         for key in ("kind", "apiVersion"):
             obj.pop(key, None)
         if matched.question.kind is None and not isinstance(obj.get("metadata"), dict):
-            raise CelError("what a mutation makes has no metadata")
+            raise CelError("the mutated object has no metadata")
     return obj
 
 
-def _refusal(matched: Matched, said: str) -> ApiError:
-    text = f"policy {matched.bound.names} denied request: {said}"
+def _refusal(matched: Matched, message: str) -> ApiError:
+    text = f"policy {matched.bound.names} denied request: {message}"
     details = {"name": matched.question.name, "kind": matched.row.plural, "causes": [{"message": text}]}
     return ApiError(403, "Invalid", text, details | ({"group": matched.row.group} if matched.row.group else {}))
 
@@ -115,7 +113,7 @@ def _shape(question: Question, row: Row) -> Shape:
     return shape_of(found) if found is not None else ANY
 
 
-def _merged(obj: Object, patch: Any, shape: Shape) -> Object:
+def _merged(obj: Object, patch: object, shape: Shape) -> Object:
     if not isinstance(patch, dict):
         raise CelError("type mismatch: ApplyConfiguration expression should evaluate to Object")
     if atomic := list(_atomics(patch, shape, "")):
@@ -127,29 +125,31 @@ def _merged(obj: Object, patch: Any, shape: Shape) -> Object:
     return merged
 
 
-def _atomics(value: Any, shape: Shape, path: str) -> list[str]:
-    """The paths of lists and maps that would be replaced as a whole."""
+def _atomics(value: object, shape: Shape, path: str) -> list[str]:
+    """Return the paths of lists and maps that would be replaced as a whole."""
     if isinstance(value, list):
         if not shape.keys and not shape.is_set:
             return [path]
         items = enumerate(value)
-        return [found for index, item in items for found in _atomics(item, shape.element or ANY, f"{path}[{index}]")]
+        return [
+            atomic for index, item in items for atomic in _atomics(item, shape.element or ANY, f"{path}[{index}]")
+        ]
     if not isinstance(value, dict):
         return []
     if shape.atomic:
         return [path]
-    return [found for key, item in value.items() for found in _atomics(item, shape.field(key), f"{path}.{key}")]
+    return [atomic for key, item in value.items() for atomic in _atomics(item, shape.field(key), f"{path}.{key}")]
 
 
-def _patched(obj: Object, patch: Any) -> Object:
+def _patched(obj: Object, patch: object) -> Object:
     if not isinstance(patch, list) or not all(isinstance(item, dict) for item in patch):
         raise CelError("type mismatch: JSONPatchType.expression should evaluate to array of JSONPatch")
     try:
-        found = json_patch(obj, patch)
+        patched = json_patch(obj, patch)
     except FailedTestError:
         return obj
     except JsonPatchError as error:
         raise CelError(f"JSON Patch: {error}") from None
-    if not isinstance(found, dict):
-        raise CelError("JSON Patch: what it makes is no object")
-    return found
+    if not isinstance(patched, dict):
+        raise CelError("JSON Patch: the patched value is not an object")
+    return patched

@@ -1,16 +1,14 @@
-"""What a pod gets that its author did not write: an account with its token, tolerations, a priority."""
+"""Defaults of a pod that depend on other objects: service account and token, tolerations, priority."""
 
 from __future__ import annotations
 
 import random
-from typing import Any
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.access.node_authorization import MIRROR, references
 from cumulet.kube.apimachinery.names import suffix, unnamed
 from cumulet.kube.apimachinery.status import forbidden
 from cumulet.kube.store import Store
-
-Object = dict[str, Any]
 
 _MOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 _NOT_READY = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
@@ -51,7 +49,7 @@ class PodDefaults:
             _mount_token(spec)
 
     def tolerate(self, pod: Object) -> None:
-        """Give a pod some time on a node that is not well; what an update left out comes back."""
+        """Add the default tolerations of a node that is not ready or unreachable; an update gets them back."""
         tolerations = pod["spec"].setdefault("tolerations", [])
         for key in _NOT_READY:
             if not any(
@@ -91,13 +89,13 @@ class PodDefaults:
         spec |= {"priority": value, "preemptionPolicy": policy}
 
     def keep(self, pod: Object, old: Object) -> None:
-        """What was added to a pod stays where an update leaves it out, in place."""
+        """Keep priority and preemption policy where an update leaves them out, in place."""
         for key in ("priority", "preemptionPolicy"):
             if pod["spec"].get(key) is None and key in old["spec"]:
                 pod["spec"][key] = old["spec"][key]
 
     def check_class(self, priority_class: Object) -> None:
-        """Raises `ApiError` 403 where a second class would be the one of pods that name none."""
+        """Refuse a second default class. Raises `ApiError` 403."""
         name = priority_class["metadata"]["name"]
         default = default_class(self._store) if priority_class.get("globalDefault") else None
         if default is not None and default["metadata"]["name"] != name:
@@ -106,7 +104,7 @@ class PodDefaults:
 
 
 def _check_mirror(pod: Object) -> None:
-    """A pod that a node shows runs there already, with nothing of the cluster's. Raises `ApiError` 403."""
+    """Check a mirror pod: it runs already, and uses no objects of the cluster. Raises `ApiError` 403."""
     spec, why = pod["spec"], ""
     if spec.get("serviceAccountName"):
         why = "a mirror pod may not reference service accounts"
@@ -123,7 +121,7 @@ def _check_mirror(pod: Object) -> None:
 
 
 def default_class(store: Store) -> Object | None:
-    """The class of pods that name none; where there are several, the lowest."""
+    """Return the default class of pods; of several, the one with the lowest value."""
     classes = (stored.load() for stored in store.list(_CLASSES))
     return min((item for item in classes if item.get("globalDefault")), key=_value, default=None)
 
@@ -134,14 +132,14 @@ def _value(priority_class: Object) -> int:
 
 
 def _mount_token(spec: Object) -> None:
-    """The projected volume with the account's token, the cluster's authority and the namespace."""
-    wanting = [
+    """Mount the projected volume with the account's token, the cluster's authority and the namespace."""
+    unmounted = [
         container
         for name in ("initContainers", "containers")
         for container in spec.get(name) or ()
         if not any(mount.get("mountPath") == _MOUNT for mount in container.get("volumeMounts") or ())
     ]
-    if not wanting:
+    if not unmounted:
         return
     name = f"kube-api-access-{suffix(random.randrange)}"
     sources = [
@@ -154,5 +152,5 @@ def _mount_token(spec: Object) -> None:
         },
     ]
     spec.setdefault("volumes", []).append({"name": name, "projected": {"sources": sources, "defaultMode": 420}})
-    for container in wanting:
+    for container in unmounted:
         container.setdefault("volumeMounts", []).append({"name": name, "readOnly": True, "mountPath": _MOUNT})

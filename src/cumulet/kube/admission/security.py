@@ -1,16 +1,15 @@
-"""Plug-in PodSecurity: the Pod Security Standards, by the labels of the namespace (`baseline`, `restricted`)."""
+"""Plug-in PodSecurity: the Pod Security Standards `baseline` and `restricted`, by the labels of the namespace."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery.status import forbidden
 from cumulet.kube.catalog.resources import Row
 from cumulet.kube.schema.strategy import pod_template
 from cumulet.kube.store import Store
 
-Object = dict[str, Any]
 Check = Callable[[Object], Iterator[str]]
 
 _PREFIX = "pod-security.kubernetes.io/"
@@ -61,13 +60,13 @@ _SYSCTLS = frozenset(
 
 
 class PodSecurity:
-    """Refuses pods and warns of workloads by the level that their namespace asks for."""
+    """Refuses pods, and warns of workloads, that violate the level of their namespace."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def check(self, pod: Object) -> None:
-        """Raises `ApiError` 403 where a pod is beyond the level that is enforced."""
+        """Check a pod against the enforced level. Raises `ApiError` 403."""
         level, version = self._level(pod["metadata"]["namespace"], "enforce")
         found = violations(pod.get("spec") or {}, level)
         if found:
@@ -75,7 +74,7 @@ class PodSecurity:
             raise forbidden("", "pods", pod["metadata"]["name"], why)
 
     def check_update(self, pod: Object, old: Object) -> None:
-        """Check a pod whose images change or that gets a container; no other change of a pod makes it less safe.
+        """Check a pod with a new image or container; no other change makes a pod less safe.
 
         Raises `ApiError` 403.
         """
@@ -83,17 +82,17 @@ class PodSecurity:
             self.check(pod)
 
     def warnings(self, row: Row, obj: Object) -> list[str]:
-        """What is beyond the level that is warned of, for pods and what makes pods."""
+        """Return the violations of the warned level, for pods and for kinds with a pod template."""
         template, _ = pod_template(obj, row.group, row.kind)
         spec = (template or {}).get("spec")
         if not spec:
             return []
-        found = []
+        warnings = []
         for mode in ("warn",) if row.key == "pods" else ("warn", "enforce"):
             level, version = self._level(obj["metadata"]["namespace"], mode)
             if texts := violations(spec, level):
-                found.append(f'would violate PodSecurity "{level}:{version}": {", ".join(texts)}')
-        return found[:1]
+                warnings.append(f'would violate PodSecurity "{level}:{version}": {", ".join(texts)}')
+        return warnings[:1]
 
     def _level(self, namespace: str, mode: str) -> tuple[str, str]:
         stored = self._store.get("namespaces", "", namespace)
@@ -102,7 +101,7 @@ class PodSecurity:
 
 
 def violations(spec: Object, level: str) -> list[str]:
-    """What of a pod is beyond a level; nothing is beyond `privileged`, or where none is asked for."""
+    """Return a pod's violations of a level; `privileged` and no level have none."""
     checks: tuple[Check, ...] = ()
     if level in ("baseline", "restricted"):
         checks = _BASELINE
@@ -140,7 +139,7 @@ def _privileged(spec: Object) -> Iterator[str]:
 
 
 def _capabilities(spec: Object) -> Iterator[str]:
-    found: dict[str, list[str]] = {}
+    added: dict[str, list[str]] = {}
     for name, context in _containers(spec):
         extra = [
             item
@@ -148,10 +147,10 @@ def _capabilities(spec: Object) -> Iterator[str]:
             if item not in _BASELINE_CAPABILITIES
         ]
         if extra:
-            found[name] = extra
-    if found:
-        quoted = ", ".join(sorted({f'"{item}"' for items in found.values() for item in items}))
-        yield f"non-default capabilities ({_named(list(found))} must not include {quoted} in securityContext.capabilities.add)"
+            added[name] = extra
+    if added:
+        quoted = ", ".join(sorted({f'"{item}"' for items in added.values() for item in items}))
+        yield f"non-default capabilities ({_named(list(added))} must not include {quoted} in securityContext.capabilities.add)"
 
 
 def _host_paths(spec: Object) -> Iterator[str]:
@@ -161,17 +160,17 @@ def _host_paths(spec: Object) -> Iterator[str]:
 
 
 def _host_ports(spec: Object) -> Iterator[str]:
-    found: dict[str, list[int]] = {}
+    used: dict[str, list[int]] = {}
     for key in ("initContainers", "containers", "ephemeralContainers"):
         for container in spec.get(key) or ():
             ports = [port["hostPort"] for port in container.get("ports") or () if port.get("hostPort")]
             if ports:
-                found[container.get("name", "")] = ports
-    if found:
-        ports = sorted({port for used in found.values() for port in used})
+                used[container.get("name", "")] = ports
+    if used:
+        ports = sorted({port for numbers in used.values() for port in numbers})
         word = "hostPort" if len(ports) == 1 else "hostPorts"
-        verb = "uses" if len(found) == 1 else "use"
-        yield f"hostPort ({_named(list(found))} {verb} {word} {', '.join(map(str, ports))})"
+        verb = "uses" if len(used) == 1 else "use"
+        yield f"hostPort ({_named(list(used))} {verb} {word} {', '.join(map(str, ports))})"
 
 
 def _proc_mount(spec: Object) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Kinds that are served in a second form beside the one that they are stored in (upstream's conversions)."""
+"""Built-in kinds that are served in a second form beside the stored one (upstream's conversions)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import Any
 
 import msgspec
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.catalog.resources import Row
-
-Object = dict[str, Any]
 
 _METRICS = "autoscaling.alpha.kubernetes.io/metrics"
 _BEHAVIOR = "autoscaling.alpha.kubernetes.io/behavior"
@@ -27,12 +26,12 @@ _EVENT = {
 
 
 def to_stored(row: Row, obj: Object) -> Object:
-    """The form that is stored, of an object as a client wrote it."""
+    """Convert an object from the form of a row to the stored form."""
     return _CONVERSIONS[row.api_version][0](obj) if row.hub is not None else obj
 
 
 def from_stored(row: Row, obj: Object) -> Object:
-    """The form that this row serves, of an object as it is stored."""
+    """Convert an object from the stored form to the form of a row."""
     return _CONVERSIONS[row.api_version][1](obj) if row.hub is not None else obj
 
 
@@ -100,7 +99,7 @@ def _autoscaler_from_stored(obj: Object) -> Object:
 
 
 def _kept(text: str, kind: type) -> Any:
-    """What this server wrote into an annotation; anything else is not taken for that."""
+    """Decode an annotation that this server wrote; an empty value of the kind for any other text."""
     try:
         found = msgspec.json.decode(text) if text else kind()
     except msgspec.DecodeError:

@@ -1,4 +1,4 @@
-"""Walks over values by their shapes: the paths of one, the difference of two, merging and taking away."""
+"""Functions on values by their shapes: the paths of a value, the difference of two, merging and removal."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.fields.sets import Node, children, is_member, node
 from cumulet.kube.fields.shape import ANY, Shape
 
@@ -16,18 +17,18 @@ _KEY_DEFAULTS = {"protocol": "TCP", "name": ""}
 
 
 class FieldsError(Exception):
-    """A value does not have the form that its schema asks for; the message names the path."""
+    """A value does not have the form that its schema requires; the message names the path."""
 
 
 def field_set(value: Any, shape: Shape) -> Node:
-    """The paths that an applied configuration names. Raises `FieldsError`."""
+    """Return the paths of an applied configuration. Raises `FieldsError`."""
     return _set(value, shape, "")[1]
 
 
 def _set(value: Any, shape: Shape, path: str) -> tuple[bool, Node]:
     if shape.atomic or not isinstance(value, dict | list) or (isinstance(value, list) and not _is_granular(shape)):
         return True, {}
-    found: Node = {}
+    paths: Node = {}
     if isinstance(value, dict):
         for key, item in value.items():
             member, below = _set(item, shape.field(key), f"{path}.{key}")
@@ -35,38 +36,38 @@ def _set(value: Any, shape: Shape, path: str) -> tuple[bool, Node]:
                 member = True
             made = node(member, below)
             if made is not None:
-                found[f"f:{key}"] = made
-        return False, found
+                paths[f"f:{key}"] = made
+        return False, paths
     elements = _elements(value, shape)
     if elements is None:
         raise FieldsError(f"{path}: element 0: associative list with keys has an element that omits key field")
     for key, item in elements.items():
         made = node(True, _set(item, shape.element or ANY, f"{path}[{key}]")[1])
         assert made is not None
-        found[key] = made
-    return False, found
+        paths[key] = made
+    return False, paths
 
 
 _LEAF: Node = {}
-#: Specs of so many templates are remembered, where they are not larger than this.
+#: The paths of so many specs are cached, up to this size.
 _REMEMBERED = 128
 _REMEMBERED_BYTES = 16_384
 
 
-def made(new: dict[str, Any], shape: Shape) -> Node:
-    """The paths of a new object that somebody wrote: what `compare` says of the difference to nothing."""
-    found: Node = {}
+def made(new: Object, shape: Shape) -> Node:
+    """Return the paths that the writer of a new object owns: its difference to nothing, as by `compare`."""
+    paths: Node = {}
     for key, value in new.items():
         of = shape.field(key)
         embedded = key in shape.embedded
-        paths = _remembered(value, of, embedded) if key == "spec" else _made(value, of, embedded)
-        if paths is not None:
-            found[f"f:{key}"] = paths
-    return found
+        below = _remembered(value, of, embedded) if key == "spec" else _made(value, of, embedded)
+        if below is not None:
+            paths[f"f:{key}"] = below
+    return paths
 
 
 def _remembered(value: Any, shape: Shape, embedded: bool) -> Node | None:
-    """As `_made`. Many objects have the spec of one template, so what came of one is kept."""
+    """Return the same as `_made`, from a cache: many objects have the spec of one template."""
     raw = msgspec.json.encode(value)
     return _made(value, shape, embedded) if len(raw) > _REMEMBERED_BYTES else _made_of(raw, shape, embedded)
 
@@ -77,7 +78,7 @@ def _made_of(raw: bytes, shape: Shape, embedded: bool) -> Node | None:
 
 
 def _made(new: Any, shape: Shape, embedded: bool) -> Node | None:
-    """`embedded` says that the value is an empty one also where nobody wrote it."""
+    """Return the paths of a new value; an `embedded` struct is always present, so an empty one has no owner."""
     if not new:
         return None if embedded else _LEAF
     if not isinstance(new, dict | list):
@@ -103,7 +104,7 @@ def _made(new: Any, shape: Shape, embedded: bool) -> Node | None:
         if found is not None:
             below[key] = found
     if len(elements) != len(new):
-        # What stands twice is owned as a whole.
+        # Duplicate elements are owned as a whole.
         below |= dict.fromkeys(_twice(new, shape), _LEAF)
     return node(not embedded, below)
 
@@ -114,7 +115,7 @@ def _twice(items: list[Any], shape: Shape) -> list[str]:
 
 
 def compare(old: Any, new: Any, shape: Shape) -> tuple[Node, Node]:
-    """The paths that were added or changed, and those that were removed, between two objects."""
+    """Return the added or changed paths, and the removed paths, between two objects."""
     changed, removed = _compare(old, new, shape)
     return changed or {}, removed or {}
 
@@ -136,7 +137,7 @@ def _compare(old: Any, new: Any, shape: Shape) -> tuple[Node | None, Node | None
     else:
         before = {} if old is _MISSING else old
         after = {} if new is _MISSING else new
-        # A struct that is embedded in one that is not there is not there either.
+        # An embedded struct of an absent struct is absent too.
         embedded = frozenset() if old is _MISSING or new is _MISSING else shape.embedded
         pairs = [
             (f"f:{key}", _given(before, key, embedded), _given(after, key, embedded), shape.field(key))
@@ -156,12 +157,12 @@ def _compare(old: Any, new: Any, shape: Shape) -> tuple[Node | None, Node | None
 _EMBEDDED: Any = object()
 
 
-def _given(of: dict[str, Any], key: str, embedded: frozenset[str]) -> Any:
+def _given(of: Object, key: str, embedded: frozenset[str]) -> Any:
     return of.get(key, _EMBEDDED if key in embedded else _MISSING)
 
 
 def _like(value: Any, other: Any) -> Any:
-    """What is written always and is not there is empty."""
+    """Return a value, or for an absent embedded struct an empty one."""
     if value is _EMBEDDED:
         return type(other)() if other is not None and other is not _EMBEDDED else None
     return value
@@ -185,12 +186,12 @@ def _is_granular(shape: Shape) -> bool:
     return bool(shape.keys) or shape.is_set
 
 
-def _elements(items: list[Any], shape: Shape) -> dict[str, Any] | None:
-    """The elements of a list by their path elements, or `None` where one lacks its keys."""
-    found: dict[str, Any] = {}
+def _elements(items: list[Any], shape: Shape) -> Object | None:
+    """Return the elements of a list by their path elements, or `None` where an element lacks its keys."""
+    by_path: Object = {}
     for item in items:
         if shape.is_set:
-            found[f"v:{msgspec.json.encode(item).decode()}"] = item
+            by_path[f"v:{msgspec.json.encode(item).decode()}"] = item
             continue
         if not isinstance(item, dict):
             return None
@@ -198,12 +199,12 @@ def _elements(items: list[Any], shape: Shape) -> dict[str, Any] | None:
         keys = {name: value for name, value in keys.items() if value is not None}
         if not keys:
             return None
-        found[f"k:{msgspec.json.encode(keys).decode()}"] = item
-    return found
+        by_path[f"k:{msgspec.json.encode(keys).decode()}"] = item
+    return by_path
 
 
 def merge(live: Any, config: Any, shape: Shape) -> Any:
-    """The live value with what the configuration names put over it."""
+    """Return the live value merged with the configuration."""
     if shape.atomic or type(live) is not type(config):
         return config
     if isinstance(live, dict):
@@ -219,8 +220,8 @@ def merge(live: Any, config: Any, shape: Shape) -> Any:
     return _interleave(mine, theirs, shape.element or ANY)
 
 
-def _interleave(live: dict[str, Any], config: dict[str, Any], shape: Shape) -> list[Any]:
-    """The configuration's order for what it names; others keep their place between."""
+def _interleave(live: Object, config: Object, shape: Shape) -> list[Any]:
+    """Return the elements in the configuration's order; the others keep their place between them."""
     ours, theirs = list(live), list(config)
     shared = [key for key in theirs if key in live]
     result: list[Any] = []
@@ -233,7 +234,7 @@ def _interleave(live: dict[str, Any], config: dict[str, Any], shape: Shape) -> l
                 mine += 1
                 continue
             if other >= len(theirs) or key not in shared[met : met + 1]:
-                mine += 1  # it comes, or came, where the configuration has it
+                mine += 1  # the configuration has the place of this element
                 continue
         key = theirs[other]
         other += 1
@@ -246,24 +247,24 @@ def _interleave(live: dict[str, Any], config: dict[str, Any], shape: Shape) -> l
 
 
 def abandoned(last: Node, now: Node, shape: Shape) -> Node:
-    """The paths of the applier's last configuration that nobody owns now."""
-    found: Node = {}
+    """Return the paths of the applier's last configuration that have no owner now."""
+    paths: Node = {}
     for key, mine in children(last):
         name = key[2:] if key.startswith("f:") else None
-        # Who owns a field of a struct owns the struct too, as far as staying there goes.
+        # The owner of a field in a struct also keeps the struct.
         declared = name is not None and name in shape.fields
         theirs = now.get(key)
         if (is_member(mine) or declared) and (theirs is None or not (is_member(theirs) or declared)):
-            found[key] = {}
+            paths[key] = {}
         elif theirs is not None:
             below = abandoned(mine, theirs, shape.field(name) if name is not None else shape.element or ANY)
             if below:
-                found[key] = below
-    return found
+                paths[key] = below
+    return paths
 
 
 def take_away(value: Any, gone: Node, shape: Shape) -> Any:
-    """A value without some of its paths; a map or list that becomes empty goes too, as `None`."""
+    """Return a value without some paths; a map or list that becomes empty is removed too, as `None`."""
     if isinstance(value, dict):
         left = dict(value)
         for key, below in gone.items():

@@ -1,4 +1,7 @@
-"""The audit log: who wrote, or read secrets, or was refused, a line of JSON each (audit.k8s.io/v1, level Metadata)."""
+"""The audit log: one line of JSON for each write, each read of a secret and each refusal.
+
+The format is audit.k8s.io/v1 at level Metadata.
+"""
 
 from __future__ import annotations
 
@@ -7,28 +10,28 @@ import random
 import uuid
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from aiohttp import web
 
 from cumulet.common import clock
 from cumulet.common.ascii import fold
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.access.users import User, user_info
 from cumulet.kube.apimachinery.headers import readable
 from cumulet.kube.http.request_info import Target
 
 _SIZE = 16 * 1024 * 1024
 _KEPT = 3
-#: Reading these is worth a line too.
+#: Reads of these resources are logged too.
 _SENSITIVE = frozenset(("secrets", "serviceaccounts/token", "pods/exec", "pods/attach", "pods/portforward"))
-#: Heartbeats and their like are written all the time and tell nothing.
+#: Heartbeats and events are written all the time; their lines would only fill the log.
 _CHATTER = frozenset(("leases.coordination.k8s.io", "events"))
 _READS = frozenset(("get", "list", "watch"))
 
 
 class AuditLog:
-    """Appends to a file, which is set aside when it has grown; a line is written before its request is answered."""
+    """Appends to a file and rotates it by size; a line is written before its request is answered."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -36,7 +39,7 @@ class AuditLog:
         self._size = 0
 
     def open(self) -> None:
-        """Open the file, for its owner alone."""
+        """Open the file, readable by its owner only."""
         self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._size = os.fstat(self._file).st_size
 
@@ -45,7 +48,7 @@ class AuditLog:
         os.close(self._file)
 
     def wants(self, target: Target, status: int) -> bool:
-        """Whether a request leaves a line."""
+        """Return whether a request is logged."""
         if status in (401, 403):
             return True
         if target.verb in _READS:
@@ -56,8 +59,9 @@ class AuditLog:
     def write(
         self, request: web.BaseRequest, real: User, user: User, target: Target, status: int, seconds: float
     ) -> None:
-        """Write the line of a request that was answered; `user` is another than `real` where that one impersonates; `seconds` is
-        how long the answer took.
+        """Write the line of an answered request.
+
+        `user` differs from `real` where the caller impersonates. `seconds` is how long the answer took.
         """
         event = _event(request, target, status, seconds) | {"stage": "ResponseComplete", "user": user_info(real)}
         if user is not real:
@@ -65,12 +69,12 @@ class AuditLog:
         self._append(event)
 
     def refused(self, request: web.BaseRequest, target: Target | None, seconds: float) -> None:
-        """Write the line of a request whose sender showed credentials that are not good, so that it is nobody's."""
+        """Write the line of a request whose credentials were refused; the line has no user."""
         event = _event(request, target, 401, seconds) | {"stage": "ResponseStarted", "user": {}}
         event["responseStatus"]["message"] = "Authentication failed, attempted: bearer"
         self._append(event)
 
-    def _append(self, event: dict[str, Any]) -> None:
+    def _append(self, event: Object) -> None:
         line = msgspec.json.encode(event) + b"\n"
         if self._size + len(line) > _SIZE:
             self._set_aside()
@@ -86,14 +90,14 @@ class AuditLog:
         self.open()
 
 
-def _event(request: web.BaseRequest, target: Target | None, status: int, seconds: float) -> dict[str, Any]:
+def _event(request: web.BaseRequest, target: Target | None, status: int, seconds: float) -> Object:
     now = clock.now()
     peer = request.transport.get_extra_info("peername") if request.transport else None
-    event: dict[str, Any] = {
+    event: Object = {
         "kind": "Event",
         "apiVersion": "audit.k8s.io/v1",
         "level": "Metadata",
-        "auditID": str(uuid.UUID(int=random.getrandbits(128), version=4)),  # told apart, not kept secret
+        "auditID": str(uuid.UUID(int=random.getrandbits(128), version=4)),  # an identifier, not a secret
         "requestURI": request.raw_path,
         "verb": target.verb if target is not None else fold(request.method),
         "sourceIPs": [peer[0]] if peer else [],

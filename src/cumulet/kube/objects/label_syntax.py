@@ -1,4 +1,4 @@
-"""The language of label selectors: words and symbols, read as apimachinery's `labels.Parse` reads them."""
+"""The syntax of label selectors, as apimachinery's `labels.Parse` reads it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 
 
 class LabelSelectorError(Exception):
-    """What is wrong, in upstream's words."""
+    """A selector is invalid; the message has upstream's words."""
 
 
 class _Requirement(NamedTuple):
@@ -27,7 +27,7 @@ class _Requirement(NamedTuple):
     values: frozenset[str]
 
     def check(self) -> None:
-        """Raises `LabelSelectorError`."""
+        """Check the values. Raises `LabelSelectorError`."""
         wrong: list[str] = []
         if self.operator in ("in", "notin") and not self.values:
             wrong.append("values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty")
@@ -42,7 +42,7 @@ class _Requirement(NamedTuple):
             raise LabelSelectorError(wrong[0] if len(wrong) == 1 else f"[{', '.join(wrong)}]")
 
     def test(self) -> Test:
-        """What it asks of labels."""
+        """Return the requirement as a predicate on labels."""
         key, values = self.key, self.values
         match self.operator:
             case "exists":
@@ -71,7 +71,7 @@ def _is_beyond(value: str, bound: int, *, above: bool) -> bool:
 
 
 def parse(text: str) -> list[Test]:
-    """What a selector asks, each by itself. Raises `LabelSelectorError`."""
+    """Return a predicate for each requirement of a selector. Raises `LabelSelectorError`."""
     return [requirement.test() for requirement in _Parser(text).requirements()]
 
 

@@ -1,4 +1,4 @@
-"""Writing objects: create, update, patch and delete, with what every kind goes through on the way to the store."""
+"""Writes: create, update, patch and delete, with the steps that every kind takes on the way to the store."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import functools
 import re
 import uuid
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from cumulet.common import clock
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube import schema
 from cumulet.kube.admission import Admission
 from cumulet.kube.admission.webhooks import Question
@@ -43,7 +43,6 @@ from cumulet.kube.schema.subresource_updates import PARTS
 from cumulet.kube.schema.validation.field_errors import quoted
 from cumulet.kube.store import ConflictError, Store, Stored
 
-Object = dict[str, Any]
 Change = Callable[[Object], Object]
 
 _TRIES = 16
@@ -56,11 +55,11 @@ _KEPT = (
     "name",
     "generateName",
 )
-#: What the server itself writes into the metadata.
+#: The metadata that the server itself writes.
 _OWN = (*_KEPT, "resourceVersion", "generation", "managedFields")
-#: Updates that webhooks are asked about: of the object, and of its parts.
+#: Updates that go to webhooks and policies: of the object and of its parts.
 _SEEN = ("", *PARTS)
-#: What has expressions, of which many may have to be read.
+#: Kinds with expressions, which may take long to parse.
 _WITH_EXPRESSIONS = frozenset(
     (
         custom_definitions.KEY,
@@ -75,9 +74,9 @@ _WITH_EXPRESSIONS = frozenset(
         ),
     )
 )
-#: Bytes of such an object from which on it may take long to read them.
+#: The bytes of such an object from which on parsing may take long.
 _MANY_EXPRESSIONS = 8 * 1024
-#: What is wrong with an object so that its schema's rules are not asked (`customresource/strategy.go`, `hasBlockingErr`).
+#: Errors that keep validation rules from being evaluated (`customresource/strategy.go`, `hasBlockingErr`).
 _BLOCKING = frozenset(
     (
         "FieldValueNotSupported",
@@ -95,7 +94,7 @@ _OTHER_NAMESPACE = "the namespace of the provided object does not match the name
 
 
 class Objects:
-    """Every method answers with the whole object, as stored. All raise `ApiError`."""
+    """Reads and writes objects. Methods return the whole object, as stored, and raise `ApiError`."""
 
     def __init__(
         self, store: Store, admission: Admission, allocator: ServiceAllocator, conversions: Conversions
@@ -106,32 +105,32 @@ class Objects:
         self._allocator = allocator
 
     def get(self, row: Row, namespace: str, name: str) -> Stored:
-        """An object as it is on disk."""
+        """Return an object from disk. Raises `ApiError` 404."""
         stored = self.find(row, namespace, name)
         if stored is None:
             raise not_found(row.group, row.plural, name)
         return stored
 
     async def load(self, row: Row, namespace: str, name: str) -> Object:
-        """A copy of an object in the version of a row."""
+        """Return a copy of an object in the row's version. Raises `ApiError` 404."""
         return await self._conversions.load(row, self.get(row, namespace, name))
 
     async def latest(self, row: Row, namespace: str, name: str) -> Object:
-        """The same as its last writer left it, on disk or on the way there: what a change begins with."""
+        """Return the newest state of an object, on disk or on its way there: the start of a change. Raises `ApiError` 404."""
         stored = self._store.newest(row.key, namespace, name)
         if stored is None:
             raise not_found(row.group, row.plural, name)
         return await self._conversions.load(row, stored)
 
     def find(self, row: Row, namespace: str, name: str) -> Stored | None:
-        """An object as it is on disk, if it is there."""
+        """Return an object from disk, or `None`."""
         return self._store.get(row.key, namespace, name)
 
     def _warn(self, row: Row, obj: Object, old: Object | None, by: WriteContext) -> None:
         by.warnings += kinds.warnings(row, obj, old) + self._admission.warnings(row, obj)
 
     def exists(self, row: Row, namespace: str, name: str) -> bool:
-        """Whether there is such an object, or one on its way to disk."""
+        """Return whether an object exists, on disk or on its way there."""
         return self._store.newest(row.key, namespace, name) is not None
 
     def decode(
@@ -144,14 +143,15 @@ class Objects:
         fill: bool = True,
         before: Object | None = None,
     ) -> list[str]:
-        """Check kind and types of what a client sent and remove what the kind does not have.
+        """Check the kind and the types of a client's object, prune unknown fields, and return warnings about them.
 
-        Warnings about that, after those about fields that are `repeated`. A configuration that is to be applied is not
-        filled, as it says no more than what is in it. What a patch left of the object `before` it was decoded before.
+        The warnings about `repeated` fields come first. Without `fill` required fields stay absent, as an applied
+        configuration has only the fields that its manager owns. With `before`, the object that was patched, fields that the
+        patch left alone are not decoded again.
         """
         if reason := untyped(obj):
             raise bad_request(f"couldn't get version/kind; json parse error: {reason}")
-        # What is left out is what is expected.
+        # Kind and version may be left out.
         kind, api_version = obj.pop("kind", None) or row.kind, obj.pop("apiVersion", None) or row.api_version
         if (kind, api_version) != (row.kind, row.api_version):
             raise bad_request(
@@ -168,7 +168,7 @@ class Objects:
     async def admit(
         self, target: Target, operation: str, obj: Object, old: Object | None, by: WriteContext
     ) -> Object:
-        """What is sent to a sub-resource that is no part of its object, as admission wants it."""
+        """Return the body of a sub-resource with a kind of its own, as admission leaves it. Raises `ApiError`."""
         kind = subresource_kind(target.row, target.subresource) if target.subresource else None
         place = (target.row, target.namespace, target.name, target.subresource)
         question = Question(operation, *place, obj, old, by.user, by.dry_run, kind)
@@ -188,7 +188,7 @@ class Objects:
         *,
         applied: bool = False,
     ) -> Object:
-        """Store a new object; one that is `applied` has its managed fields already."""
+        """Store a new object; with `applied` it has its managed fields already."""
         by = by or WriteContext()
         metadata = obj["metadata"]
         if row.namespaced:
@@ -216,7 +216,7 @@ class Objects:
         question = Question("CREATE", row, namespace, metadata.get("name", ""), "", obj, None, by.user, by.dry_run)
         obj = await self._changed(question, by)
         metadata = obj["metadata"]
-        # Admission changes what has no name yet, and refuses what has one.
+        # Admission may change the name while it is only generated.
         if not metadata.get("name") and metadata.get("generateName"):
             metadata["name"] = generate(metadata["generateName"])
         question = question._replace(name=metadata.get("name", ""))
@@ -237,21 +237,23 @@ class Objects:
             made = await self._store.create(row.key, namespace, metadata["name"], stored)
             metadata["resourceVersion"] = str(made.revision)
             for name, used in self._admission.used(row, obj).items():
-                await self._tell(namespace, name, used)
+                await self._write_used(namespace, name, used)
         except ConflictError:
             raise already_exists(row.group, row.plural, metadata["name"]) from None
         finally:
             self._allocator.release(taken)
         return obj
 
-    async def _tell(self, namespace: str, quota: str, used: dict[str, str]) -> None:
-        """Write into a quota's status what is used."""
+    async def _write_used(self, namespace: str, quota: str, used: dict[str, str]) -> None:
+        """Write the used amounts into a quota's status."""
 
         def change(obj: Object) -> Object:
             obj["status"]["used"] = (obj["status"].get("used") or {}) | used
             return obj
 
-        with contextlib.suppress(ApiError):  # it is gone, or others are quicker each time: its controller counts too
+        with contextlib.suppress(
+            ApiError
+        ):  # the quota is gone, or other writers are faster each time: its controller counts too
             await self.rewrite(BY_KEY["resourcequotas"], namespace, quota, change)
 
     async def change(
@@ -265,9 +267,9 @@ class Objects:
         subresource: str = "",
         applied: bool = False,
     ) -> Object:
-        """Replace an object by what `change` makes of it; done again where another writer was quicker.
+        """Replace an object by the result of `change`, and try again where another writer was faster.
 
-        A `resourceVersion` that `change` sets is a precondition. What is `applied` has its managed fields already.
+        A `resourceVersion` that `change` sets is a precondition. With `applied` the object has its managed fields already.
         """
         by = by or WriteContext()
         for _ in range(_TRIES):
@@ -305,7 +307,7 @@ class Objects:
                 if subresource in _SEEN:
                     await self._admission.validate(question._replace(obj=obj), by.warnings)
                 stored = await self._conversions.stored(row, obj)
-                # What is stored in another version than is stored now is written, as storage migration wants it.
+                # An object stored in an old version is written even if nothing changed, as storage migration needs.
                 is_same = obj == old and (
                     row.custom is None or stored["apiVersion"] == before.load().get("apiVersion")
                 )
@@ -326,7 +328,7 @@ class Objects:
         raise conflict(row.group, row.plural, name)
 
     async def rewrite(self, row: Row, namespace: str, name: str, change: Change) -> Object:
-        """Replace an object by what `change` makes of it, with no rule of updates between: for the server's own ends."""
+        """Replace an object by the result of `change`, without the rules of updates: for the server's own writes."""
         for _ in range(_TRIES):
             before = self._store.newest(row.key, namespace, name)
             if before is None:
@@ -350,11 +352,11 @@ class Objects:
         options: Object,
         by: WriteContext | None = None,
         *,
-        is_asked: bool = False,
+        is_validated: bool = False,
     ) -> tuple[Object, bool]:
-        """Delete an object, or begin to; the object, and whether it is gone.
+        """Delete an object, or mark it as terminating; return the object, and whether it was removed.
 
-        Policies and webhooks are asked, but where they have been `is_asked`, about what leads to the deletion.
+        With `is_validated`, policies and webhooks have already decided on the request that leads to the deletion.
         """
         by = by or WriteContext()
         for _ in range(_TRIES):
@@ -366,7 +368,7 @@ class Objects:
             self.check_deletion(row, obj, by)
             shown = await self._conversions.load(row, before) if by.user is not SELF else obj
             question = Question("DELETE", row, namespace, name, "", None, shown, by.user, by.dry_run)
-            if not is_asked:
+            if not is_validated:
                 await self._admission.validate(question, by.warnings)
             finished = begin_deletion(row, obj, options)
             answer = obj if row.custom is None else {**shown, "metadata": obj["metadata"]}
@@ -383,7 +385,7 @@ class Objects:
         raise conflict(row.group, row.plural, name)
 
     def check_deletion(self, row: Row, obj: Object, by: WriteContext) -> None:
-        """Whether one may delete an object at all. Raises `ApiError` 403."""
+        """Check whether an object may be deleted at all. Raises `ApiError` 403."""
         self._admission.admit_deletion(row, obj, by.user)
 
     def _prepared(self, row: Row, obj: Object, old: Object, subresource: str) -> Object:
@@ -417,7 +419,7 @@ class Objects:
         return obj
 
     async def _changed(self, question: Question, by: WriteContext) -> Object:
-        """What webhooks make of an object; nothing else of it is theirs to change than what a client may write."""
+        """Return an object as webhooks and policies change it; fields that the server writes stay."""
         row, obj = question.row, question.obj
         assert obj is not None
         if not self._admission.changes:

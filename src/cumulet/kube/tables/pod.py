@@ -1,4 +1,4 @@
-"""The line of a pod, whose status column tells the most that can be said in a word."""
+"""The cells of a pod, with its state in one word."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ from datetime import datetime
 from typing import Any
 
 from cumulet.common import clock
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery.duration import age, duration
-
-Object = dict[str, Any]
 
 _NONE = "<none>"
 
 
-def pod_cells(pod: Object, now: datetime) -> list[Any]:
-    """The cells of a pod."""
+def pod_cells(pod: Object, now: datetime) -> list[Cell]:
+    """Return the cells of a pod."""
     spec, status = pod.get("spec") or {}, pod.get("status") or {}
     containers = status.get("containerStatuses") or []
     sidecars = _sidecars(spec)
@@ -42,7 +41,7 @@ def _sidecars(spec: Object) -> set[str]:
 
 
 def _counted(spec: Object, status: Object) -> list[Object]:
-    """The init containers that were begun, while one of them is waited for."""
+    """Return the started init containers, while one of them is still running."""
     index = _init_index(spec, status)
     return [] if index is None else (status.get("initContainerStatuses") or [])[: index + 1]
 
@@ -78,7 +77,7 @@ def _reason(pod: Object, spec: Object, status: Object) -> str:
 
 
 def _init_index(spec: Object, status: Object) -> int | None:
-    """Which init container is waited for, or `None` where they are done."""
+    """Return the index of the first unfinished init container, or `None`."""
     sidecars = _sidecars(spec)
     for index, item in enumerate(status.get("initContainerStatuses") or []):
         ended = (item.get("state") or {}).get("terminated")
@@ -88,7 +87,7 @@ def _init_index(spec: Object, status: Object) -> int | None:
 
 
 def _init_reason(spec: Object, status: Object) -> str | None:
-    """What the init containers wait for, or `None` where they are done."""
+    """Return the state of the init containers in one word, or `None` where they are done."""
     index = _init_index(spec, status)
     if index is None:
         return None

@@ -1,4 +1,4 @@
-"""The lines of volumes, claims and their classes."""
+"""The cells of volumes, claims and their classes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from cumulet.kube.tables.common import Cells, Object, age_of, name_of, spec_of, status_of
+from cumulet.common.kubernetes.objects import Object
+from cumulet.kube.tables.common import Cells, age_of, name_of, spec_of, status_of
 
 _MODES = {"ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX", "ReadWriteOncePod": "RWOP"}
 
@@ -15,7 +16,7 @@ def _modes(modes: Iterable[str] | None) -> str:
     return ",".join(_MODES.get(mode, mode) for mode in modes or ())
 
 
-def _claim(obj: Object, now: datetime) -> list[Any]:
+def _claim(obj: Object, now: datetime) -> list[Cell]:
     spec, status = spec_of(obj), status_of(obj)
     phase = "Terminating" if obj["metadata"].get("deletionTimestamp") else status.get("phase", "")
     bound = bool(spec.get("volumeName"))
@@ -32,7 +33,7 @@ def _claim(obj: Object, now: datetime) -> list[Any]:
     ]
 
 
-def _volume(obj: Object, now: datetime) -> list[Any]:
+def _volume(obj: Object, now: datetime) -> list[Cell]:
     spec, claim = spec_of(obj), spec_of(obj).get("claimRef") or {}
     return [
         name_of(obj),
@@ -49,7 +50,7 @@ def _volume(obj: Object, now: datetime) -> list[Any]:
     ]
 
 
-def _storage_class(obj: Object, now: datetime) -> list[Any]:
+def _storage_class(obj: Object, now: datetime) -> list[Cell]:
     name = name_of(obj)
     if (obj["metadata"].get("annotations") or {}).get("storageclass.kubernetes.io/is-default-class") == "true":
         name += " (default)"

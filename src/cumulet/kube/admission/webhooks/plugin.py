@@ -7,10 +7,11 @@ import base64
 import binascii
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.access.authorization import Authorizer
 from cumulet.kube.admission.cel_authorizer import checking
 from cumulet.kube.admission.programs import conditions, holds
@@ -28,12 +29,11 @@ from cumulet.kube.store import Store
 
 log = logging.getLogger(__name__)
 
-Object = dict[str, Any]
 
 _GROUP = "admissionregistration.k8s.io"
 _MUTATING = f"mutatingwebhookconfigurations.{_GROUP}"
 _VALIDATING = f"validatingwebhookconfigurations.{_GROUP}"
-#: Writes that webhooks could otherwise make impossible for good.
+#: Webhooks that saw these writes could make their own removal impossible.
 _EXEMPT = frozenset(
     f"{name}.{_GROUP}"
     for name in (
@@ -47,15 +47,15 @@ _EXEMPT = frozenset(
 )
 
 
-class _Wanted(NamedTuple):
+class _Matched(NamedTuple):
     webhook: Object
-    #: The form that it wants to see, and the question in that.
+    #: The form of the write that the webhook matches, and the write in that form.
     row: Row
     question: Question
 
 
 class Webhooks:
-    """The webhooks of every configuration, by the names of configurations."""
+    """The webhooks of every configuration, in the order of the configurations' names."""
 
     def __init__(self, store: Store, client: WebhookClient, conversions: Conversions) -> None:
         self._store = store
@@ -64,7 +64,7 @@ class Webhooks:
         self._authorizer = Authorizer(store)
         self._mutating: list[Object] = []
         self._validating: list[Object] = []
-        #: What is served, for kinds that have several versions.
+        #: The served resources, to match other versions.
         self.rows: Callable[[], Iterable[Row]] = tuple
         for key in (_MUTATING, _VALIDATING):
             store.on_change(key, self._refresh)
@@ -79,13 +79,13 @@ class Webhooks:
 
     @property
     def mutate(self) -> bool:
-        """Whether there is any that changes objects."""
+        """Return whether any webhook changes objects."""
         return bool(self._mutating)
 
     async def change(
         self, question: Question, warnings: list[str], complete: Callable[[Object], None]
     ) -> Object | None:
-        """The object as the webhooks want it; `complete` makes whole what one has patched. Raises `ApiError`."""
+        """Return the object as the webhooks change it; `complete` runs after each patch. Raises `ApiError`."""
         if question.row.key in _EXEMPT:
             return question.obj
         last = -1
@@ -93,22 +93,22 @@ class Webhooks:
             found = await self._one(webhook, question, warnings, complete)
             if found != question.obj:
                 question, last = question._replace(obj=found), index
-        # Those that want to see again what others have changed after them.
+        # Reinvoke the webhooks whose object later webhooks changed.
         for webhook in self._mutating[: max(last, 0)]:
             if webhook.get("reinvocationPolicy") == "IfNeeded":
                 question = question._replace(obj=await self._one(webhook, question, warnings, complete))
         return question.obj
 
     async def check(self, question: Question, warnings: list[str]) -> None:
-        """Ask those that may refuse, all at once. Raises `ApiError`."""
+        """Call the validating webhooks, all at once. Raises `ApiError`."""
         if not self._validating or question.row.key in _EXEMPT:
             return
-        wanted = [
-            found for webhook in self._validating if (found := await self._wants(webhook, question)) is not None
+        matches = [
+            match for webhook in self._validating if (match := await self._match(webhook, question)) is not None
         ]
-        await asyncio.gather(*(self._ask(found, review(found.question, found.row), warnings) for found in wanted))
+        await asyncio.gather(*(self._call(match, review(match.question, match.row), warnings) for match in matches))
 
-    async def _wants(self, webhook: Object, question: Question) -> _Wanted | None:
+    async def _match(self, webhook: Object, question: Question) -> _Matched | None:
         row = wanted_as(webhook, question, self.rows())
         if row is None or not is_selected(webhook, question, self._store):
             return None
@@ -126,16 +126,16 @@ class Webhooks:
                     return None
                 why = f'admission webhook "{webhook["name"]}": match condition failed: {error}'
                 raise ApiError(403, "Forbidden", why, {}) from None
-        return _Wanted(webhook, row, question)
+        return _Matched(webhook, row, question)
 
     async def _one(
         self, webhook: Object, question: Question, warnings: list[str], complete: Callable[[Object], None]
     ) -> Object | None:
-        wanted = await self._wants(webhook, question)
-        if wanted is None:
+        matched = await self._match(webhook, question)
+        if matched is None:
             return question.obj
-        asked = review(wanted.question, wanted.row)
-        response = await self._ask(wanted, asked, warnings)
+        document = review(matched.question, matched.row)
+        response = await self._call(matched, document, warnings)
         patch = response.get("patch")
         if not patch or question.obj is None:
             return question.obj
@@ -144,28 +144,28 @@ class Webhooks:
             raise _failed(name, f"invalid patch type {response.get('patchType')!r}")
         try:
             operations = msgspec.json.decode(base64.b64decode(patch))
-            found = json_patch(asked["request"]["object"], operations)
+            patched = json_patch(document["request"]["object"], operations)
             whole = question.kind is None
-            if not isinstance(found, dict) or (whole and not isinstance(found.get("metadata"), dict)):
-                raise _failed(name, "what the patch makes is not an object")
+            if not isinstance(patched, dict) or (whole and not isinstance(patched.get("metadata"), dict)):
+                raise _failed(name, "the patched value is not an object")
         except (JsonPatchError, msgspec.DecodeError, binascii.Error, RecursionError, TypeError, ValueError) as error:
             raise _failed(name, f"the patch cannot be applied: {error}") from None
         for key in ("kind", "apiVersion"):
-            found.pop(key, None)
-        return await from_version(self._conversions, question, wanted.row, found, complete)
+            patched.pop(key, None)
+        return await from_version(self._conversions, question, matched.row, patched, complete)
 
-    async def _ask(self, wanted: _Wanted, asked: Object, warnings: list[str]) -> Object:
-        webhook = wanted.webhook
+    async def _call(self, matched: _Matched, document: Object, warnings: list[str]) -> Object:
+        webhook = matched.webhook
         name = webhook["name"]
         try:
-            response = await ask(self._client, webhook, asked)
+            response = await ask(self._client, webhook, document)
         except CallError as error:
             if webhook.get("failurePolicy") == "Ignore":
-                log.warning("webhook %s was left out: %s", name, error)
+                log.warning("ignored the failure of webhook %s: %s", name, error)
                 return {"allowed": True}
             raise _failed(name, str(error)) from None
-        said, status = response.get("warnings"), response.get("status")
-        warnings += [str(text) for text in said] if isinstance(said, list) else []
+        texts, status = response.get("warnings"), response.get("status")
+        warnings += [str(text) for text in texts] if isinstance(texts, list) else []
         if not response["allowed"]:
             raise _denied(name, status if isinstance(status, dict) else {})
         return response
@@ -178,12 +178,12 @@ def _failed(name: str, why: str) -> ApiError:
 
 def _denied(name: str, status: Object) -> ApiError:
     denied = f'admission webhook "{name}" denied the request'
-    said = status.get("message") or status.get("reason")
+    why = status.get("message") or status.get("reason")
     code = status.get("code")
     error = ApiError(
         code if isinstance(code, int) and 400 <= code < 600 else 400,
         str(status.get("reason") or ""),
-        f"{denied}: {said}" if said else f"{denied} without explanation",
+        f"{denied}: {why}" if why else f"{denied} without explanation",
     )
     details = status.get("details")
     error.details = details if isinstance(details, dict) else None

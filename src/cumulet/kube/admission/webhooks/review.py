@@ -1,11 +1,12 @@
-"""What a webhook is asked: the review that is sent, and which questions a webhook wants (`generic.ShouldCallHook`)."""
+"""Admission reviews, and the writes that a webhook matches (`generic.ShouldCallHook`)."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.access.users import User, user_info
 from cumulet.kube.catalog import kinds
 from cumulet.kube.catalog.builtin_conversion import from_stored, to_stored
@@ -14,11 +15,9 @@ from cumulet.kube.catalog.resources import Row
 from cumulet.kube.schema.label_selectors import selects
 from cumulet.kube.store import Store
 
-Object = dict[str, Any]
-
 
 class Question(NamedTuple):
-    """One write: `obj` is what is to be stored and `old` what is, without kind and version, as they are stored."""
+    """One write: `obj` is the new object and `old` the stored one, both without kind and version."""
 
     operation: str
     row: Row
@@ -29,7 +28,7 @@ class Question(NamedTuple):
     old: Object | None
     user: User
     dry_run: bool
-    #: Group, version and kind of the objects, where they are others than the row's.
+    #: Group, version and kind of the objects, where they differ from the row's.
     kind: tuple[str, str, str] | None = None
 
     @property
@@ -39,14 +38,14 @@ class Question(NamedTuple):
 
 
 def rows_alike(row: Row, rows: Iterable[Row]) -> list[Row]:
-    """The rows of the same objects in every version, the one that was asked for first."""
+    """Return the rows of the same objects in every version, the requested one first."""
     return [row, *(other for other in rows if other.key == row.key and other != row)]
 
 
 def wanted_as(webhook: Object, question: Question, rows: Iterable[Row]) -> Row | None:
-    """In the form of which row a webhook wants to see a write, or `None` where it does not."""
-    found = [question.row] if webhook.get("matchPolicy") == "Exact" else rows_alike(question.row, rows)
-    for row in found:
+    """Return the row in whose form a webhook matches a write, or `None`."""
+    candidates = [question.row] if webhook.get("matchPolicy") == "Exact" else rows_alike(question.row, rows)
+    for row in candidates:
         if any(_rule_matches(rule, question, row) for rule in webhook.get("rules") or ()):
             return row
     return None
@@ -73,7 +72,7 @@ def _is_resource(pattern: str, plural: str, subresource: str) -> bool:
 
 
 def is_selected(webhook: Object, question: Question, store: Store) -> bool:
-    """Whether the selectors of a webhook take in what a write is about."""
+    """Return whether the selectors of a webhook match a write."""
     namespaces = webhook.get("namespaceSelector") or {}
     placed = question.row.namespaced or question.row.key == "namespaces"
     if namespaces and placed and not selects(namespaces, _namespace_labels(question, store)):
@@ -95,7 +94,7 @@ def _namespace_labels(question: Question, store: Store) -> dict[str, str]:
 
 
 async def in_version(conversions: Conversions, question: Question, row: Row) -> Question:
-    """A question with its objects in the version of a row, where they are custom ones. Raises `ApiError` 500."""
+    """Return a write with its custom objects converted to the version of a row. Raises `ApiError` 500."""
     if question.kind is not None:
         return question
     return question._replace(
@@ -107,7 +106,7 @@ async def in_version(conversions: Conversions, question: Question, row: Row) -> 
 async def from_version(
     conversions: Conversions, question: Question, row: Row, obj: Object, complete: Callable[[Object], None]
 ) -> Object:
-    """What somebody made of an object in the version of a row, as the question has it, made whole. Raises `ApiError`."""
+    """Return an object changed in the version of a row, converted back and completed. Raises `ApiError`."""
     if question.kind is None:
         if row.hub is not None:
             kinds.prune(row, obj)
@@ -119,14 +118,14 @@ async def from_version(
 
 
 def review(question: Question, row: Row) -> Object:
-    """The `AdmissionReview` v1 that asks a question in the form of a row."""
-    asked = question.row
+    """Return the `AdmissionReview` v1 of a write, in the form of a row."""
+    requested = question.row
     request: Object = {
         "uid": str(uuid.uuid4()),
         "kind": _kind(question, row),
         "resource": _resource(row),
-        "requestKind": _kind(question, asked),
-        "requestResource": _resource(asked),
+        "requestKind": _kind(question, requested),
+        "requestResource": _resource(requested),
         "name": question.name,
         "operation": question.operation,
         "userInfo": user_info(question.user),
