@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.access.attributes import Attributes
 from cumulet.kube.access.node_authorization import NODES, NodeAuthorizer
 from cumulet.kube.access.users import User
 from cumulet.kube.store import Store
+
+if TYPE_CHECKING:
+    from cumulet.common.kubernetes.objects import PolicyRule
 
 _GROUP = "rbac.authorization.k8s.io"
 _ROLES = f"roles.{_GROUP}"
@@ -28,7 +32,7 @@ class Authorizer:
         self._store = store
         self._nodes = NodeAuthorizer(store)
         #: The rules by user and namespace, until a role or a binding changes.
-        self._known: dict[tuple[str, tuple[str, ...], str], list[Object]] = {}
+        self._known: dict[tuple[str, tuple[str, ...], str], list[PolicyRule]] = {}
         for key in (_ROLES, _CLUSTER_ROLES, _BINDINGS, _CLUSTER_BINDINGS):
             store.on_change(key, self._known.clear)
 
@@ -42,7 +46,7 @@ class Authorizer:
             return True
         return any(covers(rule, attributes) for rule in self.rules(user, attributes.namespace))
 
-    def rules(self, user: User, namespace: str) -> list[Object]:
+    def rules(self, user: User, namespace: str) -> list[PolicyRule]:
         """Return a user's rules in the cluster, and in `namespace` unless it is empty. Read only."""
         key = (user.name, user.groups, namespace)
         found = self._known.get(key)
@@ -52,14 +56,14 @@ class Authorizer:
             found = self._known[key] = list(self._find(user, namespace))
         return found
 
-    def _find(self, user: User, namespace: str) -> Iterator[Object]:
+    def _find(self, user: User, namespace: str) -> Iterator[PolicyRule]:
         for stored in self._store.list(_CLUSTER_BINDINGS):
             yield from self._of(stored.load(), user, "")
         if namespace:
             for stored in self._store.list(_BINDINGS, namespace):
                 yield from self._of(stored.load(), user, namespace)
 
-    def _of(self, binding: Object, user: User, namespace: str) -> Iterator[Object]:
+    def _of(self, binding: Object, user: User, namespace: str) -> Iterator[PolicyRule]:
         if not any(_is(subject, user, namespace) for subject in binding.get("subjects") or ()):
             return
         reference = binding["roleRef"]
@@ -83,7 +87,7 @@ def _is(subject: Object, user: User, namespace: str) -> bool:
     return False
 
 
-def covers(rule: Object, wanted: Attributes) -> bool:
+def covers(rule: PolicyRule, wanted: Attributes) -> bool:
     """Return whether a rule gives a right."""
     verbs = rule.get("verbs") or ()
     if "*" not in verbs and wanted.verb not in verbs:
@@ -103,7 +107,7 @@ def covers(rule: Object, wanted: Attributes) -> bool:
     return not rule.get("resourceNames") or wanted.name in rule["resourceNames"]
 
 
-def _rule(groups: list[str], resources: list[str], verbs: list[str]) -> Object:
+def _rule(groups: list[str], resources: list[str], verbs: list[str]) -> PolicyRule:
     return {"apiGroups": groups, "resources": resources, "verbs": verbs}
 
 

@@ -6,10 +6,14 @@
 from __future__ import annotations
 
 from importlib import resources
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from cumulet.common.kubernetes.objects import Object
+
+if TYPE_CHECKING:
+    from cumulet.common.kubernetes.objects import PolicyRule
 
 GROUP = "rbac.authorization.k8s.io"
 READ = ["get", "list", "watch"]
@@ -65,10 +69,10 @@ def brought_up_to_date(old: Object, default: Object) -> Object:
     return {**old, "subjects": [*subjects, *missing]} if missing else old
 
 
-def _aggregated(role: Object, roles: list[Object]) -> list[Object]:
+def _aggregated(role: Object, roles: list[Object]) -> list[PolicyRule]:
     """Return the rules of an aggregated role, so that a new cluster need not wait for the controllers."""
     wanted = [selector["matchLabels"].items() for selector in role["aggregationRule"]["clusterRoleSelectors"]]
-    rules: list[Object] = []
+    rules: list[PolicyRule] = []
     for other in roles:
         labels = (other["metadata"].get("labels") or {}).items()
         if other["kind"] == role["kind"] and any(selector <= labels for selector in wanted):
@@ -77,7 +81,7 @@ def _aggregated(role: Object, roles: list[Object]) -> list[Object]:
     return rules
 
 
-def _cluster_role(name: str, *rules: Object) -> Object:
+def _cluster_role(name: str, *rules: PolicyRule) -> Object:
     return {"kind": "ClusterRole", "metadata": {"name": name}, "rules": list(rules)}
 
 
@@ -90,5 +94,5 @@ def _binding(name: str, role: str, user: str) -> Object:
     }
 
 
-def _rule(groups: list[str], kinds: list[str], verbs: list[str]) -> Object:
+def _rule(groups: list[str], kinds: list[str], verbs: list[str]) -> PolicyRule:
     return {"apiGroups": groups, "resources": kinds, "verbs": verbs}

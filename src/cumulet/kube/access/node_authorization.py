@@ -6,6 +6,7 @@ Follows upstream's authorizer "Node" and admission plug-in "NodeRestriction".
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.access.attributes import Attributes
@@ -13,6 +14,9 @@ from cumulet.kube.access.users import User
 from cumulet.kube.apimachinery.status import forbidden
 from cumulet.kube.catalog.resources import Row
 from cumulet.kube.store import Store
+
+if TYPE_CHECKING:
+    from cumulet.common.kubernetes.objects import Taint
 
 NODES = "system:nodes"
 #: The annotation of a mirror pod: a static pod that a node shows in the API.
@@ -147,5 +151,5 @@ def _node(node: str, operation: str, name: str, obj: Object | None, old: Object 
     return ""
 
 
-def _taints(node: Object) -> list[Object]:
+def _taints(node: Object) -> list[Taint]:
     return (node.get("spec") or {}).get("taints") or []

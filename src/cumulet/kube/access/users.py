@@ -8,7 +8,7 @@ import time
 import uuid
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jwt
 from cryptography.hazmat.primitives import serialization
@@ -18,6 +18,9 @@ from cumulet.common import clock
 from cumulet.common.ascii import fold
 from cumulet.common.config import write_private
 from cumulet.kube.store import Store
+
+if TYPE_CHECKING:
+    from cumulet.common.kubernetes.objects import BoundObjectReference, UserInfo
 
 AUDIENCE = "https://kubernetes.default.svc"
 ISSUER = "https://kubernetes.default.svc.cluster.local"
@@ -35,9 +38,9 @@ class User(NamedTuple):
     extra: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
-def user_info(user: User) -> dict[str, Any]:
+def user_info(user: User) -> UserInfo:
     """Return a user as a `UserInfo` of authentication.k8s.io/v1."""
-    info: dict[str, Any] = {"username": user.name, "groups": list(user.groups)}
+    info: UserInfo = {"username": user.name, "groups": list(user.groups)}
     if user.extra:
         info["extra"] = {key: list(values) for key, values in user.extra}
     if user.uid:
@@ -67,11 +70,17 @@ class ServiceAccountTokens:
         self._store = store
 
     def issue(
-        self, namespace: str, name: str, uid: str, audiences: list[str], seconds: int, bound: dict[str, Any] | None
+        self,
+        namespace: str,
+        name: str,
+        uid: str,
+        audiences: list[str],
+        seconds: int,
+        bound: BoundObjectReference | None,
     ) -> tuple[str, int]:
         """Return a token, and its end in seconds since the epoch."""
         now = int(time.time())
-        about: dict[str, Any] = {"namespace": namespace, "serviceaccount": {"name": name, "uid": uid}}
+        about: dict[str, object] = {"namespace": namespace, "serviceaccount": {"name": name, "uid": uid}}
         if bound:
             about[fold(bound.get("kind", "Pod"))] = {"name": bound.get("name", ""), "uid": bound.get("uid", "")}
         claims = {
@@ -106,7 +115,7 @@ class ServiceAccountTokens:
         groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", AUTHENTICATED)
         return User(claims["sub"], groups, account["uid"], tuple(extra.items()))
 
-    def discovery(self) -> dict[str, Any]:
+    def discovery(self) -> dict[str, str | list[str]]:
         """Return OpenID Connect discovery, for verifiers elsewhere."""
         return {
             "issuer": ISSUER,
@@ -116,12 +125,12 @@ class ServiceAccountTokens:
             "id_token_signing_alg_values_supported": ["ES256"],
         }
 
-    def key_set(self) -> dict[str, Any]:
+    def key_set(self) -> dict[str, list[dict[str, str]]]:
         """Return the public key (RFC 7517)."""
         key = jwt.algorithms.ECAlgorithm.to_jwk(self._key.public_key(), as_dict=True)
         return {"keys": [{**key, "use": "sig", "alg": "ES256", "kid": self._key_id}]}
 
-    def _is_there(self, resource: str, namespace: str, reference: dict[str, Any]) -> bool:
+    def _is_there(self, resource: str, namespace: str, reference: BoundObjectReference) -> bool:
         """Return whether the object exists and its deletion began less than a minute ago (`serviceaccount/claims.go`)."""
         stored = self._store.get(resource, namespace, reference["name"])
         if stored is None:

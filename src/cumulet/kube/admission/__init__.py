@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-
 from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.access.node_authorization import restrict
 from cumulet.kube.access.users import User

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Literal
 
 from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.access.attributes import Attributes
@@ -17,23 +18,26 @@ from cumulet.kube.apimachinery.status import forbidden, not_found
 from cumulet.kube.schema.validation.field_errors import quoted
 from cumulet.kube.store import Store
 
+if TYPE_CHECKING:
+    from cumulet.common.kubernetes.objects import PolicyRule
+
 _GROUP = "rbac.authorization.k8s.io"
 _ROLES, _CLUSTER_ROLES = f"roles.{_GROUP}", f"clusterroles.{_GROUP}"
 _BINDINGS = (f"rolebindings.{_GROUP}", f"clusterrolebindings.{_GROUP}")
 KEYS = (_ROLES, _CLUSTER_ROLES, *_BINDINGS)
-_EVERYTHING = [
+_EVERYTHING: list[PolicyRule] = [
     {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]},
     {"nonResourceURLs": ["*"], "verbs": ["*"]},
 ]
 #: Fields that the garbage collector and the server write.
 _COLLECTED = frozenset(("finalizers", "ownerReferences", "managedFields", "resourceVersion", "generation"))
-_SHOWN = {
-    "apiGroups": "APIGroups",
-    "resources": "Resources",
-    "nonResourceURLs": "NonResourceURLs",
-    "resourceNames": "ResourceNames",
-    "verbs": "Verbs",
-}
+_SHOWN: tuple[tuple[Literal["apiGroups", "resources", "nonResourceURLs", "resourceNames", "verbs"], str], ...] = (
+    ("apiGroups", "APIGroups"),
+    ("resources", "Resources"),
+    ("nonResourceURLs", "NonResourceURLs"),
+    ("resourceNames", "ResourceNames"),
+    ("verbs", "Verbs"),
+)
 
 
 class Escalations:
@@ -62,7 +66,7 @@ class Escalations:
             self._confirm(question, _EVERYTHING, "must have cluster-admin privileges to use an aggregationRule: ")
         self._confirm(question, obj.get("rules") or [])
 
-    def _bound(self, question: Question, reference: Object) -> list[Object]:
+    def _bound(self, question: Question, reference: Object) -> list[PolicyRule]:
         """Return the rules of a bound role that its writer must have."""
         plural = "roles" if reference["kind"] == "Role" else "clusterroles"
         wanted = Attributes("bind", _GROUP, plural, "", question.namespace, reference["name"])
@@ -74,7 +78,7 @@ class Escalations:
             raise not_found(_GROUP, plural, reference["name"])
         return stored.load().get("rules") or []
 
-    def _confirm(self, question: Question, rules: list[Object], start: str = "") -> None:
+    def _confirm(self, question: Question, rules: list[PolicyRule], start: str = "") -> None:
         user = question.user
         own = self._authorizer.rules(user, question.namespace)
         missing = [right for right in _single(rules) if not any(covers(rule, right) for rule in own)]
@@ -94,7 +98,7 @@ def _uncollected(obj: Object) -> Object:
     return {**obj, "metadata": metadata}
 
 
-def _single(rules: Iterable[Object]) -> Iterator[Attributes]:
+def _single(rules: Iterable[PolicyRule]) -> Iterator[Attributes]:
     """Yield the single rights of rules."""
     for rule in rules:
         verbs = rule.get("verbs") or ()
@@ -107,7 +111,7 @@ def _single(rules: Iterable[Object]) -> Iterator[Attributes]:
             yield Attributes(verb, path=path)
 
 
-def _compact(rights: Iterable[Attributes]) -> Iterator[Object]:
+def _compact(rights: Iterable[Attributes]) -> Iterator[PolicyRule]:
     """Merge rights into rules: one for each resource, but one for each named object."""
     by_resource: dict[tuple[str, str], list[str]] = {}
     for right in rights:
@@ -115,14 +119,18 @@ def _compact(rights: Iterable[Attributes]) -> Iterator[Object]:
         if right.path:
             yield {"nonResourceURLs": [right.path], "verbs": [right.verb]}
         elif right.name:
-            rule = {"apiGroups": [right.group], "resources": [resource]}
-            yield {**rule, "resourceNames": [right.name], "verbs": [right.verb]}
+            yield {
+                "apiGroups": [right.group],
+                "resources": [resource],
+                "resourceNames": [right.name],
+                "verbs": [right.verb],
+            }
         else:
             by_resource.setdefault((right.group, resource), []).append(right.verb)
     for (group, resource), verbs in by_resource.items():
         yield {"apiGroups": [group], "resources": [resource], "verbs": list(dict.fromkeys(verbs))}
 
 
-def _shown(rule: Object) -> str:
-    parts = [f"{name}:[{' '.join(map(quoted, rule[key]))}]" for key, name in _SHOWN.items() if rule.get(key)]
+def _shown(rule: PolicyRule) -> str:
+    parts = [f"{name}:[{' '.join(map(quoted, rule[key]))}]" for key, name in _SHOWN if rule.get(key)]
     return f"{{{', '.join(parts)}}}"

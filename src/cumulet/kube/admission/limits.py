@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from decimal import Decimal
+from typing import TYPE_CHECKING, Literal
 
 from cumulet.common.kubernetes.amounts import Amounts, container_amounts, pod_amounts
 from cumulet.common.kubernetes.objects import Object
@@ -12,7 +13,14 @@ from cumulet.common.kubernetes.usage import written
 from cumulet.kube.apimachinery.status import forbidden
 from cumulet.kube.store import Store
 
+if TYPE_CHECKING:
+    from cumulet.common.kubernetes.objects import LimitRangeItem
+
 _ANNOTATION = "kubernetes.io/limit-ranger"
+_DEFAULTS: tuple[tuple[str, Literal["defaultRequest", "default"], str], ...] = (
+    ("requests", "defaultRequest", "request"),
+    ("limits", "default", "limit"),
+)
 _CONTAINERS = (("containers", "container"), ("initContainers", "init container"))
 
 
@@ -44,7 +52,7 @@ class LimitRanges:
             ]
             _refuse("persistentvolumeclaims", claim, refusals)
 
-    def _of(self, namespace: str) -> Iterator[list[Object]]:
+    def _of(self, namespace: str) -> Iterator[list[LimitRangeItem]]:
         for stored in self._store.list("limitranges", namespace):
             yield (stored.load().get("spec") or {}).get("limits") or []
 
@@ -56,11 +64,11 @@ def _refuse(plural: str, obj: Object, refusals: list[str]) -> None:
         raise forbidden("", plural, obj["metadata"]["name"], why)
 
 
-def _default(pod: Object, limits: list[Object]) -> None:
+def _default(pod: Object, limits: list[LimitRangeItem]) -> None:
     defaulted: list[str] = []
     for key, what in _CONTAINERS:
         for container in pod["spec"].get(key) or ():
-            for kind, source, word in (("requests", "defaultRequest", "request"), ("limits", "default", "limit")):
+            for kind, source, word in _DEFAULTS:
                 defaults = {name: value for limit in limits for name, value in (limit.get(source) or {}).items()}
                 own = (container.get("resources") or {}).get(kind) or {}
                 if missing := {name: value for name, value in sorted(defaults.items()) if name not in own}:
@@ -71,7 +79,7 @@ def _default(pod: Object, limits: list[Object]) -> None:
         annotations[_ANNOTATION] = f"LimitRanger plugin set: {'; '.join(defaulted)}"
 
 
-def _violations(pod: Object, limit: Object) -> Iterator[str]:
+def _violations(pod: Object, limit: LimitRangeItem) -> Iterator[str]:
     spec = pod["spec"]
     if limit.get("type") == "Pod":
         yield from _outside(limit, pod_amounts(spec, "requests"), pod_amounts(spec, "limits"))
@@ -81,13 +89,13 @@ def _violations(pod: Object, limit: Object) -> Iterator[str]:
                 yield from _outside(limit, *(container_amounts(container, kind) for kind in ("requests", "limits")))
 
 
-def _outside(limit: Object, requests: Amounts, limits: Amounts) -> Iterator[str]:
+def _outside(limit: LimitRangeItem, requests: Amounts, limits: Amounts) -> Iterator[str]:
     yield from _below(limit, requests, limits)
     yield from _above(limit, requests, limits)
     yield from _apart(limit, requests, limits)
 
 
-def _below(limit: Object, requests: Amounts, limits: Amounts) -> Iterator[str]:
+def _below(limit: LimitRangeItem, requests: Amounts, limits: Amounts) -> Iterator[str]:
     for name, text in (limit.get("min") or {}).items():
         start, least = f"minimum {name} usage per {limit['type']} is {text}", decimal(text)
         if name not in requests:
@@ -98,7 +106,7 @@ def _below(limit: Object, requests: Amounts, limits: Amounts) -> Iterator[str]:
             yield f"{start}, but limit is {written(limits[name], text)}"
 
 
-def _above(limit: Object, requests: Amounts, limits: Amounts) -> Iterator[str]:
+def _above(limit: LimitRangeItem, requests: Amounts, limits: Amounts) -> Iterator[str]:
     for name, text in (limit.get("max") or {}).items():
         start, most = f"maximum {name} usage per {limit['type']} is {text}", decimal(text)
         if name not in limits:
@@ -109,7 +117,7 @@ def _above(limit: Object, requests: Amounts, limits: Amounts) -> Iterator[str]:
             yield f"{start}, but request is {written(requests[name], text)}"
 
 
-def _above_requested(limit: Object, requests: Amounts) -> Iterator[str]:
+def _above_requested(limit: LimitRangeItem, requests: Amounts) -> Iterator[str]:
     """Yield the violations of a maximum by an object without limits, such as a claim."""
     for name, text in (limit.get("max") or {}).items():
         start = f"maximum {name} usage per {limit['type']} is {text}"
@@ -119,7 +127,7 @@ def _above_requested(limit: Object, requests: Amounts) -> Iterator[str]:
             yield f"{start}, but request is {written(requests[name], text)}"
 
 
-def _apart(limit: Object, requests: Amounts, limits: Amounts) -> Iterator[str]:
+def _apart(limit: LimitRangeItem, requests: Amounts, limits: Amounts) -> Iterator[str]:
     for name, text in (limit.get("maxLimitRequestRatio") or {}).items():
         start = f"{name} max limit to request ratio per {limit['type']} is {text}, but"
         requested, allowed = requests.get(name, Decimal(0)), limits.get(name, Decimal(0))

@@ -7,6 +7,7 @@ list or map. A `JSONPatch` is a list of operations; where a `test` among them fa
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.admission.binding import BoundPolicies, Matched, applies
@@ -28,6 +29,9 @@ from cumulet.kube.patch import json_patch
 from cumulet.kube.patch.json_patch import FailedTestError, JsonPatchError
 from cumulet.kube.schema import definition
 from cumulet.kube.store import Store
+
+if TYPE_CHECKING:
+    from cumulet.common.kubernetes.objects import StatusDetails
 
 Complete = Callable[[Object], None]
 
@@ -102,8 +106,14 @@ def _mutated(matched: Matched, obj: Object, variables: Object, budget: Budget) -
 
 def _refusal(matched: Matched, message: str) -> ApiError:
     text = f"policy {matched.bound.names} denied request: {message}"
-    details = {"name": matched.question.name, "kind": matched.row.plural, "causes": [{"message": text}]}
-    return ApiError(403, "Invalid", text, details | ({"group": matched.row.group} if matched.row.group else {}))
+    details: StatusDetails = {
+        "name": matched.question.name,
+        "kind": matched.row.plural,
+        "causes": [{"message": text}],
+    }
+    if matched.row.group:
+        details["group"] = matched.row.group
+    return ApiError(403, "Invalid", text, details)
 
 
 def _shape(question: Question, row: Row) -> Shape:

@@ -131,10 +131,10 @@ class Aggregation:
             seat.release()
         url = URL(self._base(server) + request.rel_url.raw_path_qs, encoded=True)
         try:
-            tls = self._tls(server)
+            context, hostname = self._tls(server)
         except (ValueError, ssl.SSLError) as error:
             raise ApiError(503, "ServiceUnavailable", f"error trying to reach service: {error}", {}) from None
-        return await relay(self._session, request, url, headers, **tls)
+        return await relay(self._session, request, url, headers, tls=context, server_hostname=hostname)
 
     def _base(self, server: Server) -> str:
         """Return the base URL of a server. Raises `ApiError` 400, 404 and 503."""
@@ -143,12 +143,12 @@ class Aggregation:
         check_address(self._egress, address, port)
         return f"https://{address}:{port}"
 
-    def _tls(self, server: Server) -> Object:
+    def _tls(self, server: Server) -> tuple[ssl.SSLContext, str]:
         service = server.spec["service"]
         context = _context(
             server.spec.get("caBundle") or "", self._certificate, bool(server.spec.get("insecureSkipTLSVerify"))
         )
-        return {"ssl": context, "server_hostname": f"{service['name']}.{service['namespace']}.svc"}
+        return context, f"{service['name']}.{service['namespace']}.svc"
 
     async def run(self) -> None:
         """Check the servers, after each change and every half minute, until cancelled."""
@@ -219,8 +219,14 @@ class Aggregation:
         why = f"failing or missing response from {url}"
         try:
             headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+            context, hostname = self._tls(server)
             async with self._session.get(
-                url, headers=headers, timeout=_PATIENCE, allow_redirects=False, **self._tls(server)
+                url,
+                headers=headers,
+                timeout=_PATIENCE,
+                allow_redirects=False,
+                ssl=context,
+                server_hostname=hostname,
             ) as response:
                 raw = await bounded.read(response, _LIST_LIMIT)
                 if not 200 <= response.status < 300:

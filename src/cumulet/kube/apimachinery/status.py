@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from cumulet.common.kubernetes.objects import Object
+
+if TYPE_CHECKING:
+    from cumulet.common.kubernetes.objects import Status, StatusDetails
 
 
 class Cause(NamedTuple):
@@ -19,16 +22,16 @@ class Cause(NamedTuple):
 class ApiError(Exception):
     """A failure `Status` with its HTTP code."""
 
-    def __init__(self, code: int, reason: str, message: str, details: Object | None = None) -> None:
+    def __init__(self, code: int, reason: str, message: str, details: StatusDetails | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.reason = reason
         self.details = details
         self.metadata: Object = {}
 
-    def status(self) -> Object:
+    def status(self) -> Status:
         """Return the `Status` object."""
-        status: Object = {
+        status: Status = {
             "kind": "Status",
             "apiVersion": "v1",
             "metadata": self.metadata,
@@ -96,13 +99,13 @@ def invalid(group: str, kind: str, name: str, causes: Sequence[Cause]) -> ApiErr
     texts = list(dict.fromkeys(f"{cause.field}: {cause.message}" for cause in causes))
     joined = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
     qualified = f"{kind}.{group}" if group else kind
-    details: Object = _details(group, kind, name)
+    details = _details(group, kind, name)
     details["causes"] = [{"reason": cause.reason, "message": cause.message, "field": cause.field} for cause in causes]
     return ApiError(422, "Invalid", f'{qualified} "{name}" is invalid: {joined}', details)
 
 
-def _details(group: str, kind: str, name: str) -> Object:
-    details: Object = {"name": name} if name else {}
+def _details(group: str, kind: str, name: str) -> StatusDetails:
+    details: StatusDetails = {"name": name} if name else {}
     if group:
         details["group"] = group
     details["kind"] = kind

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 import msgspec
 
 from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.catalog.resources import Row
+
+T = TypeVar("T", list[Object], Object)
 
 _METRICS = "autoscaling.alpha.kubernetes.io/metrics"
 _BEHAVIOR = "autoscaling.alpha.kubernetes.io/behavior"
@@ -98,13 +100,13 @@ def _autoscaler_from_stored(obj: Object) -> Object:
     return {**obj, "metadata": metadata, "spec": spec, "status": status}
 
 
-def _kept(text: str, kind: type) -> Any:
+def _kept(text: str, kind: type[T]) -> T:
     """Decode an annotation that this server wrote; an empty value of the kind for any other text."""
     try:
-        found = msgspec.json.decode(text) if text else kind()
+        value = msgspec.json.decode(text) if text else kind()
     except msgspec.DecodeError:
         return kind()
-    return found if isinstance(found, kind) else kind()
+    return value if isinstance(value, kind) else kind()
 
 
 _CONVERSIONS: dict[str, tuple[Callable[[Object], Object], Callable[[Object], Object]]] = {

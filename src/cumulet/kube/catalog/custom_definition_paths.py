@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery.status import Cause
@@ -16,7 +15,7 @@ _SELECTABLE = ("string", "boolean", "integer")
 _NOT_SELECTABLE = "must point to a field of type string, boolean or integer. Enum string fields and strings with formats are allowed."
 
 
-def columns(found: Any, field: str) -> Iterator[Cause]:
+def columns(found: list[Object] | None, field: str) -> Iterator[Cause]:
     """Yield the errors of printer columns.
 
     Upstream checks no more of a path than its start, and a column with an invalid path shows no value.
@@ -39,7 +38,7 @@ def columns(found: Any, field: str) -> Iterator[Cause]:
             yield invalid(f"{where}.JSONPath", path, "must be a simple json path starting with .")
 
 
-def selectable(found: Any, field: str, schema: Any) -> Iterator[Cause]:
+def selectable(found: list[Object] | None, field: str, schema: object) -> Iterator[Cause]:
     """Yield the errors of selectable fields: each must be a plain value in the schema of its version."""
     seen: set[str] = set()
     for index, item in enumerate(found or ()):
@@ -65,7 +64,7 @@ def _unreadable(path: str) -> str:
     return "unexpected end of JSON path" if path.endswith(".") else ""
 
 
-def _below(schema: Any, names: list[str]) -> Object | None:
+def _below(schema: object, names: list[str]) -> Object | None:
     """Return the schema of a field, or `None`; fields that every object has are excluded."""
     for depth, name in enumerate(names):
         if not isinstance(schema, dict) or (depth == 0 and name in ("apiVersion", "kind", "metadata")):

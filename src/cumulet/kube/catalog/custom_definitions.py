@@ -118,7 +118,7 @@ def _parts(versions: list[Object], key: str, alone: str = "") -> Iterator[tuple[
         yield from ((f"spec.versions[{index}].{key}", part) for index, part in enumerate(found))
 
 
-def _schema(part: Any, field: str) -> Iterator[Cause]:
+def _schema(part: Object | None, field: str) -> Iterator[Cause]:
     schema = (part or {}).get("openAPIV3Schema")
     if schema is None:
         yield required(field)
@@ -131,7 +131,7 @@ def _schema(part: Any, field: str) -> Iterator[Cause]:
         yield from rule_checks.check(schema, field)
 
 
-def _structural(schema: Any, field: str, depth: int) -> Iterator[Cause]:
+def _structural(schema: object, field: str, depth: int) -> Iterator[Cause]:
     if not isinstance(schema, dict) or depth > _DEPTH:
         yield invalid(field, "", "must be a schema that is not nested too deeply")
         return

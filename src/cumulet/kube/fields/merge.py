@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -20,12 +21,12 @@ class FieldsError(Exception):
     """A value does not have the form that its schema requires; the message names the path."""
 
 
-def field_set(value: Any, shape: Shape) -> Node:
+def field_set(value: object, shape: Shape) -> Node:
     """Return the paths of an applied configuration. Raises `FieldsError`."""
     return _set(value, shape, "")[1]
 
 
-def _set(value: Any, shape: Shape, path: str) -> tuple[bool, Node]:
+def _set(value: object, shape: Shape, path: str) -> tuple[bool, Node]:
     if shape.atomic or not isinstance(value, dict | list) or (isinstance(value, list) and not _is_granular(shape)):
         return True, {}
     paths: Node = {}
@@ -66,7 +67,7 @@ def made(new: Object, shape: Shape) -> Node:
     return paths
 
 
-def _remembered(value: Any, shape: Shape, embedded: bool) -> Node | None:
+def _remembered(value: object, shape: Shape, embedded: bool) -> Node | None:
     """Return the same as `_made`, from a cache: many objects have the spec of one template."""
     raw = msgspec.json.encode(value)
     return _made(value, shape, embedded) if len(raw) > _REMEMBERED_BYTES else _made_of(raw, shape, embedded)
@@ -77,7 +78,7 @@ def _made_of(raw: bytes, shape: Shape, embedded: bool) -> Node | None:
     return _made(msgspec.json.decode(raw), shape, embedded)
 
 
-def _made(new: Any, shape: Shape, embedded: bool) -> Node | None:
+def _made(new: object, shape: Shape, embedded: bool) -> Node | None:
     """Return the paths of a new value; an `embedded` struct is always present, so an empty one has no owner."""
     if not new:
         return None if embedded else _LEAF
@@ -109,12 +110,12 @@ def _made(new: Any, shape: Shape, embedded: bool) -> Node | None:
     return node(not embedded, below)
 
 
-def _twice(items: list[Any], shape: Shape) -> list[str]:
+def _twice(items: list[object], shape: Shape) -> list[str]:
     keys = [key for item in items for key in _elements([item], shape) or ()]
     return [key for key in keys if keys.count(key) > 1]
 
 
-def compare(old: Any, new: Any, shape: Shape) -> tuple[Node, Node]:
+def compare(old: object, new: object, shape: Shape) -> tuple[Node, Node]:
     """Return the added or changed paths, and the removed paths, between two objects."""
     changed, removed = _compare(old, new, shape)
     return changed or {}, removed or {}
@@ -161,14 +162,14 @@ def _given(of: Object, key: str, embedded: frozenset[str]) -> Any:
     return of.get(key, _EMBEDDED if key in embedded else _MISSING)
 
 
-def _like(value: Any, other: Any) -> Any:
+def _like(value: object, other: object) -> object:
     """Return a value, or for an absent embedded struct an empty one."""
     if value is _EMBEDDED:
         return type(other)() if other is not None and other is not _EMBEDDED else None
     return value
 
 
-def _descends(old: Any, new: Any, shape: Shape) -> bool:
+def _descends(old: object, new: object, shape: Shape) -> bool:
     for kind in (dict, list):
         if all(value is _MISSING or isinstance(value, kind) for value in (old, new)):
             empty = all(value is _MISSING or not value for value in (old, new))
@@ -176,7 +177,7 @@ def _descends(old: Any, new: Any, shape: Shape) -> bool:
     return False
 
 
-def _leaf(old: Any, new: Any) -> tuple[Node | None, Node | None]:
+def _leaf(old: object, new: object) -> tuple[Node | None, Node | None]:
     if new is _MISSING:
         return None, {}
     return ({}, None) if old is _MISSING or old != new else (None, None)
@@ -186,9 +187,9 @@ def _is_granular(shape: Shape) -> bool:
     return bool(shape.keys) or shape.is_set
 
 
-def _elements(items: list[Any], shape: Shape) -> Object | None:
+def _elements(items: list[Any], shape: Shape) -> dict[str, Any] | None:
     """Return the elements of a list by their path elements, or `None` where an element lacks its keys."""
-    by_path: Object = {}
+    by_path: dict[str, Any] = {}
     for item in items:
         if shape.is_set:
             by_path[f"v:{msgspec.json.encode(item).decode()}"] = item
@@ -220,11 +221,11 @@ def merge(live: Any, config: Any, shape: Shape) -> Any:
     return _interleave(mine, theirs, shape.element or ANY)
 
 
-def _interleave(live: Object, config: Object, shape: Shape) -> list[Any]:
+def _interleave(live: Mapping[str, object], config: Mapping[str, object], shape: Shape) -> list[object]:
     """Return the elements in the configuration's order; the others keep their place between them."""
     ours, theirs = list(live), list(config)
     shared = [key for key in theirs if key in live]
-    result: list[Any] = []
+    result: list[object] = []
     mine = other = met = 0
     while mine < len(ours) or other < len(theirs):
         if mine < len(ours):

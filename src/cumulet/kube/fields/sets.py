@@ -7,9 +7,9 @@ children is one if it also has the key `.`. Operations share nodes and change no
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TypeAlias
 
-Node = dict[str, Any]
+Node: TypeAlias = "dict[str, Node]"
 
 
 def node(member: bool, children: Node) -> Node | None:
@@ -39,7 +39,9 @@ def union(one: Node, other: Node) -> Node:
         elif key != ".":
             member = is_member(mine) or is_member(theirs)
             below = union(_below(mine), _below(theirs))
-            result[key] = node(member, below)
+            both = node(member, below)
+            assert both is not None, "every node of a set holds a path"
+            result[key] = both
     return result
 
 

@@ -85,5 +85,5 @@ EXEMPT = Seat(None)
 
 
 def _too_many() -> ApiError:
-    details = {"retryAfterSeconds": 1}
-    return ApiError(429, "TooManyRequests", "Too many requests, please try again later.", details)
+    why = "Too many requests, please try again later."
+    return ApiError(429, "TooManyRequests", why, {"retryAfterSeconds": 1})

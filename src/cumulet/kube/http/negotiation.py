@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import gzip
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from email.utils import formatdate
 from typing import NamedTuple
 
@@ -152,7 +152,7 @@ def own_fields(row: Row, stored: Stored) -> bytes:
     return stored.body[1:]
 
 
-def shaped_list(row: Row, items: Sequence[Stored], metadata: Object, form: Form) -> bytes:
+def shaped_list(row: Row, items: Sequence[Stored], metadata: Mapping[str, object], form: Form) -> bytes:
     """Return a list as JSON; the items of a plain one are joined as they are stored."""
     if form.shape == "Table":
         table = to_table(row, [_loaded(row, item) for item in items], clock.now(), form.include)
@@ -280,7 +280,9 @@ def _warning_values(warnings: Sequence[str]) -> Iterator[str]:
         yield f'299 - "{escaped}"'
 
 
-def encode(request: web.BaseRequest, obj: Object, status: int = 200, warnings: Sequence[str] = ()) -> web.Response:
+def encode(
+    request: web.BaseRequest, obj: Mapping[str, object], status: int = 200, warnings: Sequence[str] = ()
+) -> web.Response:
     """Return a whole object."""
     return respond(request, msgspec.json.encode(obj), status, warnings)
 

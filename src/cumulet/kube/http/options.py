@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from aiohttp import web
 
@@ -60,7 +59,7 @@ def check_write(request: web.BaseRequest, *, is_apply: bool = False) -> None:
         raise invalid("meta.k8s.io", kind, "", causes)
 
 
-def _dry_run(given: Any) -> list[Cause]:
+def _dry_run(given: object) -> list[Cause]:
     return [] if given in (None, [], ["All"]) else [unsupported("dryRun", given, ["All"])]
 
 

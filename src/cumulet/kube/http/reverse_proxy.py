@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
 import zlib
-from typing import Any
 
 import aiohttp
 from aiohttp import web
@@ -50,12 +50,14 @@ async def relay(
     url: URL,
     headers: CIMultiDict[str],
     place: Place | None = None,
-    **options: Any,
+    *,
+    tls: ssl.SSLContext | bool = True,
+    server_hostname: str | None = None,
 ) -> web.StreamResponse:
     """Send a request to a URL and return the response. Raises `ApiError` 503 where the server cannot be reached.
 
     A response that breaks off is broken off here too. With a `place`, links in pages, and redirects to the same server,
-    lead through the proxy.
+    lead through the proxy. `tls` and `server_hostname` are those of aiohttp.
     """
     body = await read(request) if request.can_read_body else None
     response: web.StreamResponse | None = None
@@ -67,7 +69,8 @@ async def relay(
             headers=headers,
             allow_redirects=False,
             skip_auto_headers=_OURS,
-            **options,
+            ssl=tls,
+            server_hostname=server_hostname,
         ) as upstream:
             answer = CIMultiDict((key, value) for key, value in upstream.headers.items() if fold(key) not in _HOP)
             if place is not None and "Location" in answer:

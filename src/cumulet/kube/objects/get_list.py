@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
 from aiohttp import web
@@ -20,6 +21,9 @@ from cumulet.kube.objects.selectors import Predicate, Selection, field_selector,
 from cumulet.kube.objects.watch import Watches
 from cumulet.kube.schema.validation.field_errors import quoted
 from cumulet.kube.store import GoneError, Store, Stored
+
+if TYPE_CHECKING:
+    from cumulet.common.kubernetes.objects import StatusCause
 
 _TOO_OLD = (
     "The provided continue parameter is too old to display a consistent list result. You can start a new list without "
@@ -140,8 +144,8 @@ class Reads:
         """Refuse a revision of the future. Raises `ApiError` 504."""
         if revision > self._store.revision:
             why = f"Timeout: Too large resource version: {revision}, current: {self._store.revision}"
-            causes = [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]
-            raise ApiError(504, "Timeout", why, {"causes": causes, "retryAfterSeconds": 1})
+            cause: StatusCause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
+            raise ApiError(504, "Timeout", why, {"causes": [cause], "retryAfterSeconds": 1})
 
     def _expired(self, token: str, after: tuple[str, str]) -> ApiError:
         if not token:

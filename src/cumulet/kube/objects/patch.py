@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import msgspec
 from aiohttp import web
@@ -18,6 +19,9 @@ from cumulet.kube.patch import json_patch, merge_patch, strategic_merge
 from cumulet.kube.patch.json_patch import JsonPatchError
 from cumulet.kube.patch.strategic import StrategicPatchError
 from cumulet.kube.schema.validation.field_errors import quoted
+
+if TYPE_CHECKING:
+    from cumulet.common.kubernetes.objects import StatusCause
 
 _JSON = "application/json-patch+json"
 _MERGE = "application/merge-patch+json"
@@ -83,8 +87,8 @@ def unpatched(text: bytes, error: ApiError) -> ApiError:
 
 def _invalid(value: str, why: str) -> ApiError:
     message = f"Invalid value: {quoted(value)}: {why}"
-    causes = [{"reason": "FieldValueInvalid", "message": message, "field": "patch"}]
-    return ApiError(422, "Invalid", f' "" is invalid: patch: {message}', {"causes": causes})
+    cause: StatusCause = {"reason": "FieldValueInvalid", "message": message, "field": "patch"}
+    return ApiError(422, "Invalid", f' "" is invalid: patch: {message}', {"causes": [cause]})
 
 
 def go_map(value: object) -> str:

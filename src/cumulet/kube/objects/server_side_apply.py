@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -22,6 +23,9 @@ from cumulet.kube.http.request_info import Target
 from cumulet.kube.http.worker_threads import LARGE_YAML, aside
 from cumulet.kube.http.write_context import WriteContext
 from cumulet.kube.objects.write import Objects
+
+if TYPE_CHECKING:
+    from cumulet.common.kubernetes.objects import StatusCause
 
 _MEDIA = "application/apply-patch+yaml"
 
@@ -117,7 +121,7 @@ def _place(config: Object) -> str:
 
 
 def _conflict(conflicts: list[tuple[str, str]]) -> ApiError:
-    causes = [
+    causes: list[StatusCause] = [
         {"reason": "FieldManagerConflict", "message": f"conflict with {who}", "field": path}
         for who, path in conflicts
     ]

@@ -23,7 +23,7 @@ class FailedTestError(JsonPatchError):
     """The value of a `test` operation differs."""
 
 
-def json_patch(target: Any, operations: Any) -> Any:
+def json_patch(target: object, operations: object) -> Any:
     """Return the patched `target`, which stays unchanged. Raises `JsonPatchError`."""
     if not isinstance(operations, list):
         raise JsonPatchError("a JSON patch is a list of operations")
@@ -127,6 +127,6 @@ def _remove(document: object, path: list[str]) -> object:
     _get(parent, path[-1:])
     if isinstance(parent, dict):
         del parent[path[-1]]
-    else:
+    elif isinstance(parent, list):
         del parent[_index(path[-1], len(parent), adding=False)]
     return document

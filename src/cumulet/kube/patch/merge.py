@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-def merge_patch(target: Any, patch: Any) -> Any:
+def merge_patch(target: object, patch: object) -> Any:
     """Return the patched `target`."""
     if not isinstance(patch, dict):
         return patch

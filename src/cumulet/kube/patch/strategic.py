@@ -106,7 +106,7 @@ def _map(target: object, patch: Object, field: Field | None) -> Object:
     return _object(current, patch, item)
 
 
-def _list(target: Any, patch: list[Any], field: Field | None, order: list[Any] | None) -> list[Any]:
+def _list(target: object, patch: list[object], field: Field | None, order: list[object] | None) -> list[object]:
     current = list(target) if isinstance(target, list) else []
     merges = field is not None and "merge" in field.patch_strategy.split(",")
     if field is None or not merges:
@@ -117,11 +117,13 @@ def _list(target: Any, patch: list[Any], field: Field | None, order: list[Any] |
     return _list_of_maps(current, patch, field, order)
 
 
-def _list_of_maps(current: list[Any], patch: list[Any], field: Field, order: list[Any] | None) -> list[Any]:
+def _list_of_maps(
+    current: list[object], patch: list[object], field: Field, order: list[object] | None
+) -> list[object]:
     key = field.merge_key
-    if any(_is_directive(item) and item.get("$patch") == "replace" for item in patch):
+    if {"$patch": "replace"} in patch:
         return [item for item in patch if not _is_directive(item)]
-    merged = {_name(item, key): item for item in current}
+    merged: dict[str | bytes, Any] = {_name(item, key): item for item in current}
     for item in patch:
         if not isinstance(item, dict):
             raise StrategicPatchError("list element types are not identical", is_upstreams=True)
@@ -143,14 +145,14 @@ def _name(item: object, key: str) -> str | bytes:
     return name if isinstance(name, str) else msgspec.json.encode(name, order="sorted")
 
 
-def _in_order(items: list[Any], order: list[Any], before: list[Any], key: str) -> list[Any]:
+def _in_order(items: list[object], order: list[object], before: list[object], key: str) -> list[object]:
     """Return the items with those of `order` in its order, between the others in their old order; new ones early."""
     wanted = {_name(item, key): index for index, item in enumerate(order)}
     places = {_name(item, key): index for index, item in enumerate(before)}
     named = [item for item in items if _name(item, key) in wanted]
     named.sort(key=lambda item: wanted[_name(item, key)])
     others = [item for item in items if _name(item, key) not in wanted]
-    result: list[Any] = []
+    result: list[object] = []
     one = other = 0
     while one < len(others) and other < len(named):
         left, right = places.get(_name(others[one], key)), places.get(_name(named[other], key))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from aiohttp import web
 
 from cumulet.common import clock
@@ -17,6 +19,9 @@ from cumulet.kube.http.request_info import Target
 from cumulet.kube.http.write_context import WriteContext
 from cumulet.kube.objects.write import Objects
 from cumulet.kube.store import Store
+
+if TYPE_CHECKING:
+    from cumulet.common.kubernetes.objects import StatusCause
 
 _BUDGETS = "poddisruptionbudgets.policy"
 _PODS_ON_THEIR_WAY = 2000
@@ -92,6 +97,6 @@ def _check(budget: Object) -> None:
 
 
 def _too_many(why: str) -> ApiError:
-    causes = [{"reason": "DisruptionBudget", "message": why}]
+    cause: StatusCause = {"reason": "DisruptionBudget", "message": why}
     message = "Cannot evict pod as it would violate the pod's disruption budget."
-    return ApiError(429, "TooManyRequests", message, {"causes": causes})
+    return ApiError(429, "TooManyRequests", message, {"causes": [cause]})

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 from aiohttp import web
 
@@ -125,7 +123,7 @@ def _scale(target: Target, obj: Object) -> Object:
     }
 
 
-def _at(obj: object, path: tuple[str, ...]) -> Any:
+def _at(obj: object, path: tuple[str, ...]) -> object:
     for name in path:
         obj = obj.get(name) if isinstance(obj, dict) else None
     return obj if path else None

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
 
 import aiohttp
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -43,6 +42,8 @@ from cumulet.common.upgrade import RefusedError, Upgraded, upgrade
 from cumulet.kube.apimachinery.status import ApiError, bad_request
 from cumulet.kube.clients.kubelet import Kubelet
 from cumulet.kube.http.options import is_set
+
+_Socket = web.WebSocketResponse | aiohttp.ClientWebSocketResponse
 
 _TUNNEL = f"{PROTOCOL}+"
 _QUERY = {"stdin": "input", "stdout": "output", "stderr": "error", "tty": "tty"}
@@ -169,7 +170,7 @@ async def _both(*ways: tuple[Callable[[], Awaitable[bytes]], Callable[[bytes], A
 async def _messages(one: web.WebSocketResponse, other: aiohttp.ClientWebSocketResponse) -> None:
     """Copy messages both ways until either end closes; then close the other."""
 
-    async def copy(source: Any, target: Any) -> None:
+    async def copy(source: _Socket, target: _Socket) -> None:
         code = WSCloseCode.OK
         while True:
             message = await source.receive()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
 from cumulet.common.ascii import fold
 from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery.duration import age
 from cumulet.kube.tables.common import NONE as _NONE
-from cumulet.kube.tables.common import Cells, age_of, name_of, spec_of, status_of
+from cumulet.kube.tables.common import Cell, Cells, age_of, name_of, spec_of, status_of
 from cumulet.kube.tables.network import NETWORK
 from cumulet.kube.tables.pod import pod_cells
 from cumulet.kube.tables.storage import STORAGE

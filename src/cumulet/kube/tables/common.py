@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
 
 from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery.duration import age
 
+#: The value of a cell: a string, an integer or a boolean, as the type of its column; `None` for an absent time.
+Cell = str | int | None
 Cells = Callable[[Object, datetime], list[Cell]]
 
 NONE = "<none>"

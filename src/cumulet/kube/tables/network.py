@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
 from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.tables.common import NONE as _NONE
-from cumulet.kube.tables.common import Cells, age_of, few, name_of, spec_of, status_of
+from cumulet.kube.tables.common import Cell, Cells, age_of, few, name_of, spec_of, status_of
 from cumulet.kube.tables.text import selector_text
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery.duration import age, duration
+from cumulet.kube.tables.common import Cell, Cells
 from cumulet.kube.tables.text import join, selector_text
 
 
@@ -120,7 +121,7 @@ def _slice(obj: Object, now: datetime) -> list[Cell]:
 _ADMISSION = "admissionregistration.k8s.io"
 
 #: The cells after the name.
-RARE = {
+RARE: dict[str, Cells] = {
     "podtemplates": _pod_template,
     "resourcequotas": _quota,
     "certificatesigningrequests.certificates.k8s.io": _signing_request,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
 from cumulet.common import clock
 from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery.duration import age, duration
+from cumulet.kube.tables.common import Cell
 
 _NONE = "<none>"
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
 
 from cumulet.common.kubernetes.objects import Object
-from cumulet.kube.tables.common import Cells, age_of, name_of, spec_of, status_of
+from cumulet.kube.tables.common import Cell, Cells, age_of, name_of, spec_of, status_of
 
 _MODES = {"ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX", "ReadWriteOncePod": "RWOP"}
 

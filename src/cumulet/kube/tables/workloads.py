@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
 from cumulet.common import clock
 from cumulet.common.ascii import fold
 from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery.duration import age, duration
 from cumulet.kube.tables.common import NONE as _NONE
-from cumulet.kube.tables.common import Cells, age_of, name_of, spec_of, status_of
+from cumulet.kube.tables.common import Cell, Cells, age_of, name_of, spec_of, status_of
 from cumulet.kube.tables.text import join, selector_text
 
 

@@ -185,6 +185,5 @@ def _denied(name: str, status: Object) -> ApiError:
         str(status.get("reason") or ""),
         f"{denied}: {why}" if why else f"{denied} without explanation",
     )
-    details = status.get("details")
-    error.details = details if isinstance(details, dict) else None
+    error.details = status["details"] if isinstance(status.get("details"), dict) else None
     return error
