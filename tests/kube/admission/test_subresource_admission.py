@@ -1,4 +1,4 @@
-"""Webhooks and policies are asked about sub-resources: scale, binding, eviction, token, and what connects to a pod."""
+"""Webhooks and policies for sub-resources: scale, binding, eviction, token, and connections to a pod."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ MERGE = "application/merge-patch+json"
 
 @pytest.fixture
 def space(server: Server) -> str:
-    """A namespace's path."""
+    """The path of a namespace."""
     return server.namespace(f"s{uuid.uuid4().hex[:8]}")
 
 
 @pytest.fixture
 def hook(server: Server, space: str) -> Iterator[Webhook]:
-    """A webhook that hears of every sub-resource of the namespace, first to change it and then to refuse it."""
+    """A webhook for every sub-resource of the namespace, first to change the body and then to refuse it."""
     made = Webhook(server.cloud.config)
     name = space.rpartition("/")[2]
     operations = ["CREATE", "UPDATE", "DELETE", "CONNECT"]

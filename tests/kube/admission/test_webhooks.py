@@ -1,4 +1,4 @@
-"""Admission webhooks: changed and refused by others, called over TLS."""
+"""Admission webhooks: changes and refusals by servers that are called over TLS."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def hook(cloud: Cloud) -> Iterator[Webhook]:
 
 @pytest.fixture
 def space(server: Server) -> str:
-    """A namespace's path."""
+    """The path of a namespace."""
     return server.namespace(f"h{uuid.uuid4().hex[:8]}")
 
 
 @pytest.fixture
 def configure(server: Server) -> Iterator[Any]:
-    """Makes configurations, and takes them away."""
+    """Creates configurations, and removes them after the test."""
     made: list[str] = []
 
     def make(kind: str, *webhooks: Object) -> Object:
@@ -133,7 +133,7 @@ def test_answers_that_make_no_sense(
     assert found.status < 500 or "failed calling webhook" in found.body["message"]
 
 
-def test_who_is_asked(server: Server, hook: Webhook, configure: Any, space: str) -> None:
+def test_which_webhooks_are_called(server: Server, hook: Webhook, configure: Any, space: str) -> None:
     selector = {"matchLabels": {"look": "yes"}}
     condition = {"name": "not-b", "expression": "object.metadata.name != 'b' && request.operation == 'CREATE'"}
     rule = hook.rule("a.example.com", "configmaps", space.rpartition("/")[2])
