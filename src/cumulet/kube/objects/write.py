@@ -6,10 +6,8 @@ import contextlib
 import copy
 import functools
 import re
-import uuid
 from collections.abc import Callable, Sequence
 
-from cumulet.common import clock
 from cumulet.common.kubernetes.objects import Object
 from cumulet.kube import schema
 from cumulet.kube.admission import Admission
@@ -17,27 +15,25 @@ from cumulet.kube.admission.webhooks import Question
 from cumulet.kube.apimachinery.names import generate
 from cumulet.kube.apimachinery.status import (
     ApiError,
-    Cause,
     already_exists,
     bad_request,
     conflict,
     failure,
-    invalid,
     not_found,
 )
 from cumulet.kube.catalog import custom_definitions, kinds
 from cumulet.kube.catalog.custom_conversion import Conversions
 from cumulet.kube.catalog.resources import BY_KEY, Row
-from cumulet.kube.cel import PER_REQUEST
-from cumulet.kube.cel.patience import within
 from cumulet.kube.codec.go_messages import untyped
 from cumulet.kube.discovery.groups import subresource_kind
 from cumulet.kube.fields import Manager, track
 from cumulet.kube.http.request_info import Target
-from cumulet.kube.http.worker_threads import LARGE, aside
+from cumulet.kube.http.worker_threads import aside
 from cumulet.kube.http.write_context import SELF, WriteContext
 from cumulet.kube.objects.deletion import begin_deletion, check_preconditions, is_finished
+from cumulet.kube.objects.metadata import WRITTEN_BY_SERVER, carry_over, start_metadata
 from cumulet.kube.objects.service_allocator import ServiceAllocator
+from cumulet.kube.objects.validation import validate
 from cumulet.kube.schema.prune import strict_error
 from cumulet.kube.schema.subresource_updates import PARTS
 from cumulet.kube.schema.validation.field_errors import quoted
@@ -46,51 +42,8 @@ from cumulet.kube.store import ConflictError, Store, Stored
 Change = Callable[[Object], Object]
 
 _TRIES = 16
-_KEPT = (
-    "uid",
-    "creationTimestamp",
-    "deletionTimestamp",
-    "deletionGracePeriodSeconds",
-    "namespace",
-    "name",
-    "generateName",
-)
-#: The metadata that the server itself writes.
-_OWN = (*_KEPT, "resourceVersion", "generation", "managedFields")
 #: Updates that go to webhooks and policies: of the object and of its parts.
 _SEEN = ("", *PARTS)
-#: Kinds with expressions, which may take long to parse.
-_WITH_EXPRESSIONS = frozenset(
-    (
-        custom_definitions.KEY,
-        *(
-            f"{name}.admissionregistration.k8s.io"
-            for name in (
-                "mutatingadmissionpolicies",
-                "mutatingwebhookconfigurations",
-                "validatingadmissionpolicies",
-                "validatingwebhookconfigurations",
-            )
-        ),
-    )
-)
-#: The bytes of such an object from which on parsing may take long.
-_MANY_EXPRESSIONS = 8 * 1024
-#: Errors that keep validation rules from being evaluated (`customresource/strategy.go`, `hasBlockingErr`).
-_BLOCKING = frozenset(
-    (
-        "FieldValueNotSupported",
-        "FieldValueRequired",
-        "FieldValueTooLong",
-        "FieldValueTooMany",
-        "FieldValueTypeInvalid",
-    )
-)
-_UNCHECKED = (
-    "Invalid value: null: some validation rules were not checked because the object was invalid; "
-    "correct the existing errors to complete validation"
-)
-_OTHER_NAMESPACE = "the namespace of the provided object does not match the namespace sent on the request"
 
 
 class Objects:
@@ -191,18 +144,7 @@ class Objects:
         """Store a new object; with `applied` it has its managed fields already."""
         by = by or WriteContext()
         metadata = obj["metadata"]
-        if row.namespaced:
-            if metadata.get("namespace", namespace) != namespace:
-                raise bad_request(_OTHER_NAMESPACE)
-            metadata["namespace"] = namespace
-        else:
-            metadata.pop("namespace", None)
-        if metadata.get("resourceVersion"):
-            raise failure("resourceVersion should not be set on objects to be created")
-        metadata["uid"] = str(uuid.uuid4())
-        metadata["creationTimestamp"] = clock.rfc3339()
-        for key in ("deletionTimestamp", "deletionGracePeriodSeconds"):
-            metadata.pop(key, None)
+        start_metadata(row, namespace, metadata)
 
         def prepare() -> None:
             kinds.set_defaults(row, obj)
@@ -223,7 +165,7 @@ class Objects:
         kinds.label_after_name(row, obj)
         taken = self._allocator.complete(obj) if row.key == "services" else set()
         try:
-            await self._check(row, obj, None, by)
+            await validate(row, obj, None, by)
             if row.key == custom_definitions.KEY:
                 custom_definitions.establish(obj)
             await self._admission.validate(question._replace(obj=obj), by.warnings)
@@ -301,7 +243,7 @@ class Objects:
                 obj = await self._changed(question, by)
             taken = self._allocator.complete(obj, old) if row.key == "services" and not subresource else set()
             try:
-                await self._check(row, obj, old, by, subresource)
+                await validate(row, obj, old, by, subresource)
                 if row.key == custom_definitions.KEY and not subresource:
                     custom_definitions.establish(obj)
                 if subresource in _SEEN:
@@ -389,30 +331,7 @@ class Objects:
         self._admission.admit_deletion(row, obj, by.user)
 
     def _prepared(self, row: Row, obj: Object, old: Object, subresource: str) -> Object:
-        metadata = obj["metadata"]
-        if metadata.get("name") != old["metadata"]["name"]:
-            if not metadata.get("name"):
-                name = old["metadata"]["name"]
-                raise bad_request(
-                    f"the name of the object ({name} based on URL) was undeterminable: name must be provided"
-                )
-            raise bad_request(
-                f"the name of the object ({metadata['name']}) does not match the name on the URL ({old['metadata']['name']})"
-            )
-        if metadata.get("namespace", old["metadata"].get("namespace")) != old["metadata"].get("namespace"):
-            raise bad_request(_OTHER_NAMESPACE)
-        if metadata.get("uid") not in (None, "", old["metadata"]["uid"]):
-            raise conflict(
-                row.group,
-                row.plural,
-                metadata["name"],
-                f"Precondition failed: UID in precondition: {metadata['uid']}, UID in object meta: {old['metadata']['uid']}",
-            )
-        for key in _KEPT:
-            if key in old["metadata"]:
-                metadata[key] = old["metadata"][key]
-            else:
-                metadata.pop(key, None)
+        carry_over(row, obj["metadata"], old["metadata"])
         kinds.set_defaults(row, obj)
         self._admission.complete_update(row, subresource, obj)
         kinds.prepare_for_update(row, obj, old, subresource)
@@ -424,7 +343,7 @@ class Objects:
         assert obj is not None
         if not self._admission.changes:
             return obj
-        kept = {key: obj["metadata"][key] for key in _OWN if key in obj["metadata"]}
+        kept = {key: obj["metadata"][key] for key in WRITTEN_BY_SERVER if key in obj["metadata"]}
 
         def complete(found: Object) -> None:
             kinds.prune(row, found)
@@ -434,18 +353,3 @@ class Objects:
         changed = await self._admission.change(question, by.warnings, complete)
         assert changed is not None
         return changed
-
-    async def _check(
-        self, row: Row, obj: Object, old: Object | None, by: WriteContext, subresource: str = ""
-    ) -> None:
-        least = _MANY_EXPRESSIONS if row.key in _WITH_EXPRESSIONS else LARGE
-        causes = await aside(by.size, lambda: kinds.validate(row, obj, old, subresource), least)
-        if (custom_kind := row.custom) is not None and custom_kind.has_rules:
-            if any(cause.reason in _BLOCKING for cause in causes):
-                causes.append(Cause("<nil>", "FieldValueInvalid", _UNCHECKED))
-            else:
-                broken, warnings = await within(PER_REQUEST, lambda budget: custom_kind.broken(obj, old, budget))
-                causes += broken
-                by.warnings += warnings
-        if causes:
-            raise invalid(row.group, row.kind, obj["metadata"].get("name", ""), causes)
