@@ -54,6 +54,22 @@ class Server:
         self.make(f"/api/v1/namespaces/{name}/serviceaccounts", {"metadata": {"name": "default"}})
         return f"/api/v1/namespaces/{name}"
 
+    def remove(self, path: str, name: str) -> None:
+        """Delete an object, and wait until it is gone."""
+        deleted = self.call("DELETE", f"{path}/{name}").body
+        if deleted["kind"] == "Status":
+            return
+        selected = f"fieldSelector=metadata.name={name}&resourceVersion={deleted['metadata']['resourceVersion']}"
+        address = self.cloud.config.addresses["kube"]
+        connection = http.client.HTTPSConnection(address.host, address.port, context=self.tls, timeout=30)
+        try:
+            connection.request("GET", f"{path}?watch=true&{selected}")
+            response = connection.getresponse()
+            while json.loads(response.readline())["type"] != "DELETED":
+                pass
+        finally:
+            connection.close()
+
     def make(self, path: str, body: Any) -> Any:
         """Create an object."""
         answer = self.call("POST", path, body)

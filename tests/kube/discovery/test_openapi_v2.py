@@ -128,7 +128,7 @@ def test_custom_resources_come_and_go(server: Server) -> None:
     assert answer.status == 200
     published = server.call("GET", "/openapi/v2").body["definitions"]
     assert published[name]["properties"]["spec"]["properties"] == {"weight": {"type": "number"}}
-    server.call("DELETE", f"{path}/widgets.swagger.example")
+    server.remove(path, "widgets.swagger.example")
     document = server.call("GET", "/openapi/v2").body
     assert name not in document["definitions"]
     assert not [path for path in document["paths"] if "swagger.example" in path]
