@@ -49,12 +49,12 @@ class Authorizer:
     def rules(self, user: User, namespace: str) -> list[PolicyRule]:
         """Return a user's rules in the cluster, and in `namespace` unless it is empty. Read only."""
         key = (user.name, user.groups, namespace)
-        found = self._known.get(key)
-        if found is None:
+        known = self._known.get(key)
+        if known is None:
             if len(self._known) >= _KNOWN:
                 self._known.clear()
-            found = self._known[key] = list(self._find(user, namespace))
-        return found
+            known = self._known[key] = list(self._find(user, namespace))
+        return known
 
     def _find(self, user: User, namespace: str) -> Iterator[PolicyRule]:
         for stored in self._store.list(_CLUSTER_BINDINGS):

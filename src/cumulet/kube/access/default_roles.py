@@ -25,11 +25,11 @@ _CLOUD, _VIRTUAL_NODE = "system:cloud-controller-manager", "virtual-kubelet"
 
 def default_roles(node_name: str) -> list[Object]:
     """Return roles, cluster roles and bindings, with `kind`, and with `metadata.namespace` where they have one."""
-    found: list[Object] = msgspec.json.decode(resources.files(__package__).joinpath("roles.json").read_bytes())
-    for role in found:
+    objects: list[Object] = msgspec.json.decode(resources.files(__package__).joinpath("roles.json").read_bytes())
+    for role in objects:
         if "aggregationRule" in role:
-            role["rules"] = _aggregated(role, found)
-    found += [
+            role["rules"] = _aggregated(role, objects)
+    objects += [
         _cluster_role(
             _CLOUD,
             _rule([""], ["services", "endpoints", "nodes", "pods"], READ),
@@ -47,13 +47,13 @@ def default_roles(node_name: str) -> list[Object]:
         # All our controllers share one user; upstream has an account for each.
         _binding("cumulet:controllers", "cluster-admin", "system:kube-controller-manager"),
     ]
-    for item in found:
+    for item in objects:
         item["metadata"] = {
             **item["metadata"],
             "labels": {**_LABELS, **(item["metadata"].get("labels") or {})},
             "annotations": _ANNOTATIONS,
         }
-    return found
+    return objects
 
 
 def brought_up_to_date(old: Object, default: Object) -> Object:

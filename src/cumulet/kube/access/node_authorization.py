@@ -70,10 +70,10 @@ def references(pod: Object) -> Iterator[tuple[str, str]]:
         yield "secrets", secret.get("name", "")
     for volume in spec.get("volumes") or ():
         for source in (volume, *((volume.get("projected") or {}).get("sources") or ())):
-            if found := source.get("secret"):
-                yield "secrets", found.get("secretName") or found.get("name", "")
-            if found := source.get("configMap"):
-                yield "configmaps", found.get("name", "")
+            if secret_source := source.get("secret"):
+                yield "secrets", secret_source.get("secretName") or secret_source.get("name", "")
+            if config_map := source.get("configMap"):
+                yield "configmaps", config_map.get("name", "")
         if claim := volume.get("persistentVolumeClaim"):
             yield "persistentvolumeclaims", claim.get("claimName", "")
         for kind in volume.values():

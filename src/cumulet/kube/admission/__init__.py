@@ -72,14 +72,17 @@ class Admission:
     async def change(
         self, question: Question, warnings: list[str], complete: Callable[[Object], None]
     ) -> Object | None:
-        """Return the object as policies and webhooks change it; `complete` runs after each change. Raises `ApiError`."""
+        """Return the object as policies and webhooks change it; `complete` runs after each change.
+
+        Raises `ApiError`.
+        """
         question = question._replace(obj=await self._mutations.change(question, complete))
         if not self.webhooks.mutate:
             return question.obj
-        found = await self.webhooks.change(question, warnings, complete)
-        if found == question.obj or not self._mutations.bound:
-            return found
-        return await self._mutations.change(question._replace(obj=found), complete, again=True)
+        changed = await self.webhooks.change(question, warnings, complete)
+        if changed == question.obj or not self._mutations.bound:
+            return changed
+        return await self._mutations.change(question._replace(obj=changed), complete, again=True)
 
     def serves(self, rows: Callable[[], Iterable[Row]]) -> None:
         """Set the function that lists the served resources, for matches in every version."""

@@ -1,7 +1,7 @@
 """No user grants rights that they do not have (RBAC, "Privilege escalation prevention and bootstrapping").
 
-A writer of a role must have its rules, or the right to `escalate` it. A writer of a binding must have the rules of its
-role, or the right to `bind` it.
+A writer of a role must have its rules, or the right to `escalate` it. A writer of a binding must have the rules of
+its role, or the right to `bind` it.
 """
 
 from __future__ import annotations

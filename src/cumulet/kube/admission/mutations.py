@@ -52,9 +52,9 @@ class Mutations(BoundPolicies):
         for index, bound in enumerate(self.bound):
             if again and bound.policy["spec"].get("reinvocationPolicy") != "IfNeeded":
                 continue
-            found = await self._one(index, question, complete)
-            if found != question.obj:
-                question, last = question._replace(obj=found), index
+            changed = await self._one(index, question, complete)
+            if changed != question.obj:
+                question, last = question._replace(obj=changed), index
         if again:
             return question.obj
         # Reinvoke the policies whose object later policies changed.
@@ -119,8 +119,8 @@ def _refusal(matched: Matched, message: str) -> ApiError:
 def _shape(question: Question, row: Row) -> Shape:
     if question.kind is None:
         return kinds.shape(row)
-    found = definition(*question.kind)
-    return shape_of(found) if found is not None else ANY
+    published = definition(*question.kind)
+    return shape_of(published) if published is not None else ANY
 
 
 def _merged(obj: Object, patch: object, shape: Shape) -> Object:

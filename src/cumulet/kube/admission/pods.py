@@ -64,22 +64,22 @@ class PodDefaults:
 
     def _priority(self, pod: Object) -> None:
         spec, name = pod["spec"], unnamed(pod)
-        found: Object = {}
+        priority_class: Object = {}
         if chosen := spec.get("priorityClassName"):
             stored = self._store.get(_CLASSES, "", chosen)
             if stored is None:
                 raise forbidden("", "pods", name, f"no PriorityClass with name {chosen} was found")
-            found = stored.load()
+            priority_class = stored.load()
         elif default := default_class(self._store):
-            found, spec["priorityClassName"] = default, default["metadata"]["name"]
-        value = _value(found)
+            priority_class, spec["priorityClassName"] = default, default["metadata"]["name"]
+        value = _value(priority_class)
         if spec.get("priority") not in (None, value):
             why = (
                 f"the integer value of priority ({spec['priority']}) must not be provided in pod spec; "
                 f"priority admission controller computed {value} from the given PriorityClass name"
             )
             raise forbidden("", "pods", name, why)
-        policy = found.get("preemptionPolicy") or "PreemptLowerPriority"
+        policy = priority_class.get("preemptionPolicy") or "PreemptLowerPriority"
         if spec.get("preemptionPolicy") not in (None, policy):
             why = (
                 f"the string value of PreemptionPolicy ({spec['preemptionPolicy']}) must not be provided in pod spec; "

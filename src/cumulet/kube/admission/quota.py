@@ -1,7 +1,7 @@
 """Plug-in ResourceQuota: bounds on the resources of a namespace.
 
-The used amounts count stored objects and those on their way to disk, so that two concurrent creates cannot both take
-the last of a quota.
+The used amounts count stored objects and those on their way to disk. So two concurrent creates cannot both take the
+last of a quota.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def _grows(row: Row, obj: Object, old: Object, subresource: str) -> bool:
 
 
 def _demand(row: Row, pod: Object, quota: str, hard: dict[str, str]) -> None:
-    """Require resources: where a quota bounds cpu or memory, each container, or the pod for all of them, must set them."""
+    """Require cpu and memory where a quota bounds them, of each container or of the pod. Raises `ApiError` 403."""
     spec = pod["spec"]
     if any(container_amounts(spec, kind) for kind in ("requests", "limits")):
         return

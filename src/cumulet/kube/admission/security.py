@@ -68,9 +68,9 @@ class PodSecurity:
     def check(self, pod: Object) -> None:
         """Check a pod against the enforced level. Raises `ApiError` 403."""
         level, version = self._level(pod["metadata"]["namespace"], "enforce")
-        found = violations(pod.get("spec") or {}, level)
-        if found:
-            why = f'violates PodSecurity "{level}:{version}": {", ".join(found)}'
+        broken = violations(pod.get("spec") or {}, level)
+        if broken:
+            why = f'violates PodSecurity "{level}:{version}": {", ".join(broken)}'
             raise forbidden("", "pods", pod["metadata"]["name"], why)
 
     def check_update(self, pod: Object, old: Object) -> None:

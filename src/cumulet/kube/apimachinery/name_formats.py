@@ -56,65 +56,65 @@ def _length(value: str, limit: int, unit: str = "characters") -> list[str]:
 
 def dns_label(value: str) -> list[str]:
     """Check a DNS label (RFC 1123)."""
-    found = _length(value, 63)
+    errors = _length(value, 63)
     if not is_label(value):
         if is_subdomain(value):
-            found.append("must not contain dots")
+            errors.append("must not contain dots")
         else:
             words = (
                 "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start "
                 "and end with an alphanumeric character"
             )
-            found.append(_pattern(words, LABEL, "my-name", "123-abc"))
-    return found
+            errors.append(_pattern(words, LABEL, "my-name", "123-abc"))
+    return errors
 
 
 def dns_subdomain(value: str) -> list[str]:
     """Check a domain name (RFC 1123)."""
-    found = _length(value, 253)
+    errors = _length(value, 253)
     if not is_subdomain(value):
         words = (
             "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must "
             "start and end with an alphanumeric character"
         )
-        found.append(_pattern(words, SUBDOMAIN, "example.com"))
-    return found
+        errors.append(_pattern(words, SUBDOMAIN, "example.com"))
+    return errors
 
 
 def dns_underscored(value: str) -> list[str]:
     """Check a domain name that may have underscores."""
-    found = _length(value, 253)
+    errors = _length(value, 253)
     if not _is_underscored(value):
         words = (
             "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and "
             "must start and end with an alphanumeric character"
         )
-        found.append(_pattern(words, _SUBDOMAIN_UNDERSCORED, "example.com"))
-    return found
+        errors.append(_pattern(words, _SUBDOMAIN_UNDERSCORED, "example.com"))
+    return errors
 
 
 def dns_wildcard(value: str) -> list[str]:
     """Check a domain name whose first label is `*`."""
-    found = _length(value, 253)
+    errors = _length(value, 253)
     if not _is_wildcard(value):
         words = (
             "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist "
             "of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character"
         )
-        found.append(_pattern(words, rf"\*\.{SUBDOMAIN}", "*.example.com"))
-    return found
+        errors.append(_pattern(words, rf"\*\.{SUBDOMAIN}", "*.example.com"))
+    return errors
 
 
 def dns_1035(value: str) -> list[str]:
     """Check a DNS label (RFC 1035)."""
-    found = _length(value, 63)
+    errors = _length(value, 63)
     if not _is_1035(value):
         words = (
             "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic "
             "character, and end with an alphanumeric character"
         )
-        found.append(_pattern(words, _DNS_1035, "my-name", "abc-123"))
-    return found
+        errors.append(_pattern(words, _DNS_1035, "my-name", "abc-123"))
+    return errors
 
 
 def qualified_name(value: str) -> list[str]:
@@ -125,32 +125,32 @@ def qualified_name(value: str) -> list[str]:
     if "/" in name:
         words = f"a valid label key {_pattern(_KEY_WORDS, _KEY, *_NAME_EXAMPLES)}"
         return [f"{words} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"]
-    found: list[str] = []
+    errors: list[str] = []
     if not slash:
         name = prefix
     elif not prefix:
-        found.append("prefix part must be non-empty")
+        errors.append("prefix part must be non-empty")
     else:
-        found += [f"prefix part {message}" for message in _bytes(dns_subdomain(prefix))]
+        errors += [f"prefix part {message}" for message in _bytes(dns_subdomain(prefix))]
     if not name:
-        found.append("name part must be non-empty")
+        errors.append("name part must be non-empty")
     else:
-        found += [f"name part {message}" for message in _length(name, 63, "bytes")]
+        errors += [f"name part {message}" for message in _length(name, 63, "bytes")]
     if not _is_key(name):
-        found.append(f"name part {_pattern(_KEY_WORDS, _KEY, *_NAME_EXAMPLES)}")
-    return found
+        errors.append(f"name part {_pattern(_KEY_WORDS, _KEY, *_NAME_EXAMPLES)}")
+    return errors
 
 
 def label_value(value: str) -> list[str]:
     """Check the value of a label."""
-    found = _length(value, 63, "bytes")
+    errors = _length(value, 63, "bytes")
     if not _is_value(value):
         words = (
             "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must "
             "start and end with an alphanumeric character"
         )
-        found.append(_pattern(words, _VALUE, "MyValue", "my_value", "12345"))
-    return found
+        errors.append(_pattern(words, _VALUE, "MyValue", "my_value", "12345"))
+    return errors
 
 
 def _bytes(messages: list[str]) -> list[str]:
@@ -175,16 +175,16 @@ def port_number(value: int) -> list[str]:
 
 def port_name(value: str) -> list[str]:
     """Check a port name."""
-    found = _length(value, 15)
+    errors = _length(value, 15)
     if not re.fullmatch(r"[-a-z0-9]+", value):
-        found.append("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)")
+        errors.append("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)")
     if not re.search(r"[a-z]", value):
-        found.append("must contain at least one letter (a-z)")
+        errors.append("must contain at least one letter (a-z)")
     if "--" in value:
-        found.append("must not contain consecutive hyphens")
+        errors.append("must not contain consecutive hyphens")
     if value.startswith("-") or value.endswith("-"):
-        found.append("must not begin or end with a hyphen")
-    return found
+        errors.append("must not begin or end with a hyphen")
+    return errors
 
 
 def user_id(value: int) -> list[str]:
@@ -218,15 +218,15 @@ def variable_name(value: str) -> list[str]:
 
 def config_key(value: str) -> list[str]:
     """Check a key of a config map or secret."""
-    found = _length(value, 253)
+    errors = _length(value, 253)
     if not _is_config_key(value):
         words = "a valid config key must consist of alphanumeric characters, '-', '_' or '.'"
-        found.append(_pattern(words, _CONFIG_KEY, "key.name", "KEY_NAME", "key-name"))
+        errors.append(_pattern(words, _CONFIG_KEY, "key.name", "KEY_NAME", "key-name"))
     if value in (".", ".."):
-        found.append(f"must not be '{value}'")
+        errors.append(f"must not be '{value}'")
     elif value.startswith(".."):
-        found.append("must not start with '..'")
-    return found
+        errors.append("must not start with '..'")
+    return errors
 
 
 def path_characters(value: str) -> list[str]:

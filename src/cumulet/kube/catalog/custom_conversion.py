@@ -60,17 +60,17 @@ class Conversions:
         wanted = storage.api_version
         if storage is row.custom:
             return {"apiVersion": wanted, **obj}
-        found = (await self._converted(row, [{"apiVersion": row.api_version, **copy.deepcopy(obj)}], wanted))[0]
-        del found["apiVersion"]
-        storage.prune(found)
-        return {"apiVersion": wanted, **found}
+        converted = (await self._converted(row, [{"apiVersion": row.api_version, **copy.deepcopy(obj)}], wanted))[0]
+        del converted["apiVersion"]
+        storage.prune(converted)
+        return {"apiVersion": wanted, **converted}
 
     async def between(self, row: Row, other: Row, obj: Object | None) -> Object | None:
         """Return an object of one row's version in the version of another row. Raises `ApiError` 500."""
         if obj is None or row.custom is None or row.api_version == other.api_version:
             return obj
-        found = (await self._converted(row, [{"apiVersion": row.api_version, **obj}], other.api_version))[0]
-        return {key: value for key, value in found.items() if key != "apiVersion"}
+        converted = (await self._converted(row, [{"apiVersion": row.api_version, **obj}], other.api_version))[0]
+        return {key: value for key, value in converted.items() if key != "apiVersion"}
 
     async def _converted(self, row: Row, objects: list[Object], wanted: str) -> list[Object]:
         assert row.custom is not None
@@ -89,17 +89,17 @@ class Conversions:
         }
         try:
             answer = await self._client.post(webhook.get("clientConfig") or {}, review, _TIMEOUT)
-            found = _objects(answer, review)
+            converted = _objects(answer, review)
         except CallError as error:
             raise _failed(f"conversion webhook for {kind} failed: {error}") from None
-        if len(found) != len(objects):
-            raise _failed(f"conversion webhook for {kind} returned {len(found)} objects, expected {len(objects)}")
-        for index, (before, after) in enumerate(zip(sent, found, strict=True)):
+        if len(converted) != len(objects):
+            raise _failed(f"conversion webhook for {kind} returned {len(converted)} objects, expected {len(objects)}")
+        for index, (before, after) in enumerate(zip(sent, converted, strict=True)):
             if why := _fault(before, after, wanted):
                 raise _failed(f"conversion webhook for {kind} returned invalid object at index {index}: {why}")
             after["metadata"] = _metadata(before["metadata"], after["metadata"])
             del after["kind"]
-        return found
+        return converted
 
 
 def _encoded(api_version: str, obj: Object) -> bytes:
@@ -127,10 +127,10 @@ def _objects(answer: Object, review: Object) -> list[Object]:
         raise CallError(
             result.get("message") or f"response.result.status was '{result.get('status') or ''}', not 'Success'"
         )
-    found = response.get("convertedObjects") or []
-    if not isinstance(found, list):
+    converted = response.get("convertedObjects") or []
+    if not isinstance(converted, list):
         raise CallError("convertedObjects is not a list")
-    return found
+    return converted
 
 
 def _fault(before: Object, after: object, wanted: str) -> str:
@@ -146,8 +146,8 @@ def _fault(before: Object, after: object, wanted: str) -> str:
         if one != other:
             return f"must have the same {shown}: {one} != {other}"
     for key in _METADATA:
-        found = after["metadata"].get(key) or {}
-        if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        texts = after["metadata"].get(key) or {}
+        if not isinstance(texts, dict) or not all(isinstance(value, str) for value in texts.values()):
             return f"invalid metadata.{key} in converted object"
     return ""
 

@@ -15,12 +15,12 @@ _SELECTABLE = ("string", "boolean", "integer")
 _NOT_SELECTABLE = "must point to a field of type string, boolean or integer. Enum string fields and strings with formats are allowed."
 
 
-def columns(found: list[Object] | None, field: str) -> Iterator[Cause]:
+def columns(items: list[Object] | None, field: str) -> Iterator[Cause]:
     """Yield the errors of printer columns.
 
     Upstream checks no more of a path than its start, and a column with an invalid path shows no value.
     """
-    for index, column in enumerate(found or ()):
+    for index, column in enumerate(items or ()):
         where = f"{field}[{index}]"
         if not column.get("name"):
             yield required(f"{where}.name")
@@ -38,10 +38,10 @@ def columns(found: list[Object] | None, field: str) -> Iterator[Cause]:
             yield invalid(f"{where}.JSONPath", path, "must be a simple json path starting with .")
 
 
-def selectable(found: list[Object] | None, field: str, schema: object) -> Iterator[Cause]:
+def selectable(items: list[Object] | None, field: str, schema: object) -> Iterator[Cause]:
     """Yield the errors of selectable fields: each must be a plain value in the schema of its version."""
     seen: set[str] = set()
-    for index, item in enumerate(found or ()):
+    for index, item in enumerate(items or ()):
         where, path = f"{field}[{index}].jsonPath", item.get("jsonPath", "")
         if not path:
             yield required(where)

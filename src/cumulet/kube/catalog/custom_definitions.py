@@ -107,15 +107,15 @@ def _conversion(conversion: Object) -> Iterator[Cause]:
 
 
 def _parts(versions: list[Object], key: str, alone: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield a part of each version with its path; once, below the spec, where all versions have the same, as upstream does.
+    """Yield a part of each version with its path; as upstream, equal parts once and below the spec.
 
     `alone` is the name of the part there, if it differs.
     """
-    found = [version.get(key) for version in versions]
-    if found and found[0] and all(part == found[0] for part in found):
-        yield f"spec.{alone or key}", found[0]
+    parts = [version.get(key) for version in versions]
+    if parts and parts[0] and all(part == parts[0] for part in parts):
+        yield f"spec.{alone or key}", parts[0]
     else:
-        yield from ((f"spec.versions[{index}].{key}", part) for index, part in enumerate(found))
+        yield from ((f"spec.versions[{index}].{key}", part) for index, part in enumerate(parts))
 
 
 def _schema(part: Object | None, field: str) -> Iterator[Cause]:
@@ -230,7 +230,10 @@ def _custom(version: bytes, group: str, storage: Custom | None, webhook: bytes) 
 
 
 def _priority(name: str) -> tuple[int, int, int, str]:
-    """Sort stable versions before betas before alphas, newest first (apimachinery, `CompareKubeAwareVersionStrings`)."""
+    """Return the sort key of a version (apimachinery, `CompareKubeAwareVersionStrings`).
+
+    Stable versions come before betas and alphas, the newest first.
+    """
     match = re.fullmatch(r"v([0-9]{1,9})(?:(alpha|beta)([0-9]{1,9}))?", name)
     if match is None:
         return 3, 0, 0, name

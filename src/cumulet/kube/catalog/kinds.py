@@ -20,8 +20,8 @@ _SCHEME = "k8s.io/kubernetes/pkg/api/legacyscheme/scheme.go:30"
 def prune(row: Row, obj: Object, *, fill: bool = True, pruned: Object | None = None) -> list[str]:
     """Remove unknown fields, in place, and return strict decoding's messages about them. Raises `ApiError` 400.
 
-    With `fill`, fields that are always written are added, and fields that are omitted when empty are removed. Parts that
-    an object shares with the already pruned object `pruned` are skipped.
+    With `fill`, fields that are always written are added, and fields that are omitted when empty are removed. Parts
+    that an object shares with the already pruned object `pruned` are skipped.
     """
     if row.custom is None:
         shared = frozenset(key for key, value in obj.items() if pruned.get(key) is value) if pruned else frozenset()
@@ -103,5 +103,5 @@ def shape(row: Row) -> Shape:
     """Return the shape of a kind, for field ownership."""
     if row.custom is not None:
         return row.custom.shape
-    found = schema.definition(row.group, row.version, row.kind)
-    return shape_of(found) if found is not None else ANY
+    published = schema.definition(row.group, row.version, row.kind)
+    return shape_of(published) if published is not None else ANY

@@ -36,7 +36,10 @@ class WebhookClient:
         await self._session.close()
 
     async def post(self, config: Object, document: Object, seconds: int) -> Object:
-        """Post a document and return the response, an object; `config` is a `WebhookClientConfig`. Raises `CallError`."""
+        """Post a document and return the response, an object; `config` is a `WebhookClientConfig`.
+
+        Raises `CallError`.
+        """
         try:
             url, name, shown = self._where(config)
             context = _context(config.get("caBundle") or "")

@@ -93,17 +93,17 @@ def _made(new: object, shape: Shape, embedded: bool) -> Node | None:
             of = fields.get(key)
             if of.__class__ is not Shape:
                 of = shape.field(key)
-            found = _made(value, of, embedded and key in shape.embedded)
-            if found is not None:
-                below["f:" + key] = found
+            paths = _made(value, of, embedded and key in shape.embedded)
+            if paths is not None:
+                below["f:" + key] = paths
         return node(not embedded, below)
     elements = _elements(new, shape) if _is_granular(shape) else None
     if elements is None:
         return _LEAF
     for key, value in elements.items():
-        found = _made(value, shape.element or ANY, False)
-        if found is not None:
-            below[key] = found
+        paths = _made(value, shape.element or ANY, False)
+        if paths is not None:
+            below[key] = paths
     if len(elements) != len(new):
         # Duplicate elements are owned as a whole.
         below |= dict.fromkeys(_twice(new, shape), _LEAF)

@@ -1,7 +1,7 @@
 """Sets of field paths in the form of `FieldsV1`, and their algebra.
 
-A node maps path elements (`f:name`, `k:{"name":"c"}`, `v:"x"`) to nodes. An empty node is a path of the set. A node with
-children is one if it also has the key `.`. Operations share nodes and change none.
+A node maps path elements (`f:name`, `k:{"name":"c"}`, `v:"x"`) to nodes. An empty node is a path of the set. A node
+with children is one if it also has the key `.`. Operations share nodes and change none.
 """
 
 from __future__ import annotations

@@ -34,11 +34,11 @@ class Shape:
 
     def field(self, name: str) -> Shape:
         """Return the shape of a field or of a map's value."""
-        found = self.fields.get(name)
-        if isinstance(found, Shape):
-            return found
-        if found is not None:
-            shape = self.fields[name] = _of_field(found)
+        field_or_shape = self.fields.get(name)
+        if isinstance(field_or_shape, Shape):
+            return field_or_shape
+        if field_or_shape is not None:
+            shape = self.fields[name] = _of_field(field_or_shape)
             return shape
         return self.element or ANY
 

@@ -85,13 +85,13 @@ class Flows:
     def _of(self, user: User, wanted: Attributes) -> tuple[Level | None, str]:
         # The object's name, and the user's extra, decide nothing.
         key = (user[:3], wanted[:5], wanted.path)
-        found = self._known.get(key)
-        if found is None:
-            found = self._find(user, wanted)
-            self._known[key] = found
+        assigned = self._known.get(key)
+        if assigned is None:
+            assigned = self._find(user, wanted)
+            self._known[key] = assigned
             if len(self._known) > _KNOWN:
                 self._known.popitem(last=False)
-        return found
+        return assigned
 
     def _find(self, user: User, wanted: Attributes) -> tuple[Level | None, str]:
         for schema in self._schemas:

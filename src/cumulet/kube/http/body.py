@@ -37,8 +37,8 @@ _SIZE = web.RequestKey("size", int)
 
 def size(request: web.BaseRequest) -> int:
     """Return the bytes of a request's body that were read."""
-    found: int = request.get(_SIZE, 0)
-    return found
+    count: int = request.get(_SIZE, 0)
+    return count
 
 
 async def decoded(content_type: str, raw: bytes, kind: str) -> Object:

@@ -72,11 +72,11 @@ def rewritten(page: str, place: Place) -> str:
     parser = _Links(page, place)
     parser.feed(page)
     parser.close()
-    found, at = [], 0
+    pieces, at = [], 0
     for start, end, text in parser.changes:
-        found += [page[at:start], text]
+        pieces += [page[at:start], text]
         at = end
-    return "".join([*found, page[at:]])
+    return "".join([*pieces, page[at:]])
 
 
 class _Links(HTMLParser):

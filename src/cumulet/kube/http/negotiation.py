@@ -1,4 +1,4 @@
-"""The form of a response: plain, table, partial metadata, or another media type; compressed where the client accepts that."""
+"""The form of a response: plain, table, partial metadata or another media type, compressed if accepted."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _form(accept: str, include: str) -> Form:
 
 
 def check_plain(request: web.BaseRequest) -> None:
-    """Raises `ApiError` 406 where the client accepts only a table or partial metadata, and the resource has neither."""
+    """Refuse a client that accepts only a table or partial metadata. Raises `ApiError` 406."""
     accept = request.headers.get("Accept", "")
     if accept and all(";as=" in part.replace(" ", "") for part in accept.split(",")):
         raise _unacceptable()

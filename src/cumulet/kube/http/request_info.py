@@ -102,5 +102,5 @@ def _remote(request: web.BaseRequest, row: Row, namespace: str, rest: list[str],
 def _behind(request: web.BaseRequest, count: int) -> str:
     """Return the path after `count` segments. Escapes stay, as only the backend may decode them."""
     path = request.rel_url.raw_path
-    found = re.match(rf"(?:/+[^/]+){{{count}}}", path)
-    return path[found.end() :] if found else ""
+    start = re.match(rf"(?:/+[^/]+){{{count}}}", path)
+    return path[start.end() :] if start else ""

@@ -56,8 +56,8 @@ async def relay(
 ) -> web.StreamResponse:
     """Send a request to a URL and return the response. Raises `ApiError` 503 where the server cannot be reached.
 
-    A response that breaks off is broken off here too. With a `place`, links in pages, and redirects to the same server,
-    lead through the proxy. `tls` and `server_hostname` are those of aiohttp.
+    A response that breaks off is broken off here too. With a `place`, links in pages, and redirects to the same
+    server, lead through the proxy. `tls` and `server_hostname` are those of aiohttp.
     """
     body = await read(request) if request.can_read_body else None
     response: web.StreamResponse | None = None
@@ -104,12 +104,12 @@ def _has_links(upstream: aiohttp.ClientResponse) -> bool:
 
 async def _beginning(upstream: aiohttp.ClientResponse) -> bytes:
     """Read a whole response, or the first bytes of one that is too large to rewrite."""
-    found = bytearray()
+    beginning = bytearray()
     async for chunk in upstream.content.iter_any():
-        found += chunk
-        if len(found) > _PAGE:
+        beginning += chunk
+        if len(beginning) > _PAGE:
             break
-    return bytes(found)
+    return bytes(beginning)
 
 
 def _page(raw: bytes, upstream: aiohttp.ClientResponse, place: Place) -> bytes | None:

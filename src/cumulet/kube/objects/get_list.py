@@ -129,7 +129,10 @@ class Reads:
         return respond(request, shaped_list(row, shown, metadata, form_of(request)))
 
     def _start(self, request: web.BaseRequest, row: Row, namespace: str) -> tuple[tuple[str, str], int]:
-        """Return the key that a list starts after, and its revision, where 0 is the current one. Raises `ApiError`."""
+        """Return the key that a list starts after, and its revision, where 0 is the current one.
+
+        Raises `ApiError`.
+        """
         query = request.query
         wanted = _revision(query.get("resourceVersion", ""))
         match = query.get("resourceVersionMatch", "")

@@ -81,12 +81,12 @@ class _Parser:
         self._at = 0
 
     def requirements(self) -> list[_Requirement]:
-        found: list[_Requirement] = []
+        parsed: list[_Requirement] = []
         while word := self._peek():
             if word in _SYMBOLS and word != "!":
                 raise LabelSelectorError(f"found '{word}', expected: !, identifier, or 'end of string'")
             try:
-                found.append(self._requirement())
+                parsed.append(self._requirement())
             except LabelSelectorError as error:
                 raise LabelSelectorError(f"unable to parse requirement: {error}") from None
             after = self._next()
@@ -96,7 +96,7 @@ class _Parser:
                 raise LabelSelectorError(f"found '{after}', expected: ',' or 'end of string'")
             if not self._is_word(self._peek()) and self._peek() != "!":
                 raise LabelSelectorError(f"found '{self._peek()}', expected: identifier after ','")
-        return found
+        return parsed
 
     def _peek(self) -> str:
         return self._tokens[self._at] if self._at < len(self._tokens) else ""
@@ -141,16 +141,16 @@ class _Parser:
         opening = self._next()
         if opening != "(":
             raise LabelSelectorError(f"found '{opening}' expected: '('")
-        found: set[str] = set()
+        values: set[str] = set()
         if not self._is_word(self._peek()) and self._peek() not in (",", ")"):
             raise LabelSelectorError(f"found '{self._peek()}', expected: ',', ')' or identifier")
         while True:
             word = ""
             if self._is_word(self._peek()):
                 word = self._next()
-            found.add(word)
+            values.add(word)
             after = self._next()
             if after == ")":
-                return found
+                return values
             if after != ",":
                 raise LabelSelectorError(f"found '{after}', expected: ',' or ')'")

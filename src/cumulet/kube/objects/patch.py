@@ -30,7 +30,10 @@ _CUSTOM = (_JSON, _MERGE, "application/apply-patch+yaml")
 
 
 def patcher(request: web.BaseRequest, row: Row, raw: bytes) -> tuple[Callable[[Object], Object], list[str]]:
-    """Return the function that applies a request's patch, and the warnings of strict decoding. Raises `ApiError` 400 and 415."""
+    """Return the function that applies a request's patch, and the warnings of strict decoding.
+
+    Raises `ApiError` 400 and 415.
+    """
     media = fold(request.headers.get("Content-Type", "").partition(";")[0].strip())
     if media not in (_JSON, _MERGE, _STRATEGIC):
         raise ApiError(415, "UnsupportedMediaType", "415: Unsupported Media Type", {})
@@ -79,8 +82,8 @@ def _strategic(old: Object, patch: Object, row: Row) -> Object:
 
 def unpatched(text: bytes, error: ApiError) -> ApiError:
     """Return the error for a patched object that cannot be decoded."""
-    _, found, why = str(error).partition(" cannot be handled as a ")
-    if error.code != 400 or not found or 'no kind "' in why or "unknown conversion" in why:
+    _, separator, why = str(error).partition(" cannot be handled as a ")
+    if error.code != 400 or not separator or 'no kind "' in why or "unknown conversion" in why:
         return error
     return _invalid(text.decode(), why.partition(": ")[2])
 

@@ -75,8 +75,8 @@ def _plain(value: str) -> str:
 def _all_fit(stored: Stored, wanted: list[tuple[str, str, bool]], paths: Mapping[str, tuple[str, ...]]) -> bool:
     obj = stored.load()
     for field, value, equal in wanted:
-        found = _text_at(obj, paths[field]) if field in paths else stored.fields.get(field, "")
-        if (found == value) is not equal:
+        actual = _text_at(obj, paths[field]) if field in paths else stored.fields.get(field, "")
+        if (actual == value) is not equal:
             return False
     return True
 

@@ -116,8 +116,8 @@ class ServerSideApply:
 def _place(config: Object) -> str:
     """Return namespace and name of a configuration that is not checked yet."""
     metadata = config.get("metadata")
-    found = [metadata.get(key) if isinstance(metadata, dict) else "" for key in ("namespace", "name")]
-    return "/".join(value if isinstance(value, str) else "" for value in found)
+    parts = [metadata.get(key) if isinstance(metadata, dict) else "" for key in ("namespace", "name")]
+    return "/".join(value if isinstance(value, str) else "" for value in parts)
 
 
 def _conflict(conflicts: list[tuple[str, str]]) -> ApiError:

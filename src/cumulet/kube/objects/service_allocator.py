@@ -62,8 +62,8 @@ class ServiceAllocator:
             raise _refused(service, causes)
         policy, families = spec["ipFamilyPolicy"], list(spec.get("ipFamilies") or ())
         addresses = spec.get("clusterIPs") or []
-        for found, word in ((addresses, "cluster IPs"), (families, "IP families")):
-            if policy == "SingleStack" and len(found) == 2:
+        for items, word in ((addresses, "cluster IPs"), (families, "IP families")):
+            if policy == "SingleStack" and len(items) == 2:
                 why = f"must be 'RequireDualStack' or 'PreferDualStack' when multiple {word} are specified"
                 causes.append(invalid_value("spec.ipFamilyPolicy", policy, why))
         for index, text in enumerate(addresses):

@@ -51,8 +51,8 @@ class Watches:
     ) -> web.StreamResponse:
         """Send changes for `seconds`: after the revision `since`, or with `None` after the current state.
 
-        `initial` marks the end of the current state with a bookmark. Raises `GoneError`, and `ApiError` 500 where the state
-        cannot be converted to the requested version.
+        `initial` marks the end of the current state with a bookmark. Raises `GoneError`, and `ApiError` 500 where the
+        state cannot be converted to the requested version.
         """
         with self._channel(row, selection, form) as channel:
             return await self._serve(
@@ -114,18 +114,18 @@ class Watches:
     def _channel(self, row: Row, selection: Selection, form: Form) -> Iterator[Channel]:
         """Return the channel of equal watches; it follows the store as long as it has a user."""
         key = (id(row), selection.key, form)
-        found = self._channels.get(key)
-        if found is None or found.failure is not None:
-            found = self._channels[key] = Channel(row, selection, form, self._feed, self._conversions)
-            self._store.watch(row.key, self._store.revision, found.push)
-        found.users += 1
+        channel = self._channels.get(key)
+        if channel is None or channel.failure is not None:
+            channel = self._channels[key] = Channel(row, selection, form, self._feed, self._conversions)
+            self._store.watch(row.key, self._store.revision, channel.push)
+        channel.users += 1
         try:
-            yield found
+            yield channel
         finally:
-            found.users -= 1
-            if not found.users:
-                self._store.unwatch(row.key, found.push)
-                if self._channels.get(key) is found:
+            channel.users -= 1
+            if not channel.users:
+                self._store.unwatch(row.key, channel.push)
+                if self._channels.get(key) is channel:
                     del self._channels[key]
 
     def _there(self, row: Row, selection: Selection) -> Iterable[Seen]:

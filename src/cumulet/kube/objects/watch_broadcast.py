@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 _KEPT = 16 * 2**20
 #: The seconds of one turn of the feed; then other requests are served.
 _TURN = 0.001
-# The seconds between the starts of two rounds of a channel: a multiple of the duration of the last round, and a limit.
+# The seconds between the starts of two rounds of a channel: a multiple of the last round's duration, and a limit.
 # A write costs about as much as the bytes of two changes. With many watchers some changes therefore wait and go out
 # together, and the feed never takes all of the processor.
 _PACE = 2.0
@@ -148,7 +148,7 @@ class Channel:
         self._converting = None
 
     def _fail(self, error: ApiError) -> None:
-        """End every watch with the error: an object that cannot be converted would be missed, so clients must list again."""
+        """End every watch with the error, as clients would miss an object that cannot be converted."""
         self.failure = error
         self._unconverted.clear()
         self._add((b'{"type":"ERROR","object":' + msgspec.json.encode(error.status()) + b"}\n",))
@@ -180,7 +180,7 @@ class Channel:
         return (_line(kind, self.row, stored, self.form) for kind, stored in seen)
 
     def seen(self, events: Iterable[Event]) -> Iterator[Seen]:
-        """Yield the changes that the selection sees: an object that begins to match is added, one that ceases to is deleted."""
+        """Yield the changes as the selection sees them: an object may begin or cease to match."""
         selection = self._selection
         for event in events:
             if selection.namespace and event.stored.namespace != selection.namespace:

@@ -69,7 +69,10 @@ class Objects:
         return await self._conversions.load(row, self.get(row, namespace, name))
 
     async def latest(self, row: Row, namespace: str, name: str) -> Object:
-        """Return the newest state of an object, on disk or on its way there: the start of a change. Raises `ApiError` 404."""
+        """Return the newest state of an object, on disk or on its way there: the start of a change.
+
+        Raises `ApiError` 404.
+        """
         stored = self._store.newest(row.key, namespace, name)
         if stored is None:
             raise not_found(row.group, row.plural, name)
@@ -99,8 +102,8 @@ class Objects:
         """Check the kind and the types of a client's object, prune unknown fields, and return warnings about them.
 
         The warnings about `repeated` fields come first. Without `fill` required fields stay absent, as an applied
-        configuration has only the fields that its manager owns. With `before`, the object that was patched, fields that the
-        patch left alone are not decoded again.
+        configuration has only the fields that its manager owns. With `before`, the object that was patched, fields
+        that the patch left alone are not decoded again.
         """
         if reason := untyped(obj):
             raise bad_request(f"couldn't get version/kind; json parse error: {reason}")
@@ -126,9 +129,9 @@ class Objects:
         place = (target.row, target.namespace, target.name, target.subresource)
         question = Question(operation, *place, obj, old, by.user, by.dry_run, kind)
 
-        def complete(found: Object) -> None:
+        def complete(changed: Object) -> None:
             if kind is not None:
-                schema.prune(found, *kind)
+                schema.prune(changed, *kind)
 
         return await self._admission.admit_part(question, by.warnings, complete)
 
@@ -211,7 +214,8 @@ class Objects:
     ) -> Object:
         """Replace an object by the result of `change`, and try again where another writer was faster.
 
-        A `resourceVersion` that `change` sets is a precondition. With `applied` the object has its managed fields already.
+        A `resourceVersion` that `change` sets is a precondition. With `applied` the object has its managed fields
+        already.
         """
         by = by or WriteContext()
         for _ in range(_TRIES):
@@ -345,10 +349,10 @@ class Objects:
             return obj
         kept = {key: obj["metadata"][key] for key in WRITTEN_BY_SERVER if key in obj["metadata"]}
 
-        def complete(found: Object) -> None:
-            kinds.prune(row, found)
-            kinds.set_defaults(row, found)
-            found["metadata"].update(kept)
+        def complete(completed: Object) -> None:
+            kinds.prune(row, completed)
+            kinds.set_defaults(row, completed)
+            completed["metadata"].update(kept)
 
         changed = await self._admission.change(question, by.warnings, complete)
         assert changed is not None

@@ -36,7 +36,10 @@ class Sealer:
         return _PREFIX + nonce + self._cipher.encrypt(nonce, body, _place(resource, namespace, name))
 
     def open(self, resource: str, namespace: str, name: str, sealed: bytes) -> bytes:
-        """Return a decrypted body; unencrypted ones of older versions are returned as they are. Raises `SealError`."""
+        """Return a decrypted body; unencrypted ones of older versions are returned as they are.
+
+        Raises `SealError`.
+        """
         if not sealed.startswith(_PREFIX):
             return sealed
         nonce, rest = sealed[len(_PREFIX) :][:_NONCE], sealed[len(_PREFIX) + _NONCE :]

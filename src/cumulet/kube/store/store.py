@@ -177,7 +177,10 @@ class Store:
         self._collection(resource).hooks.append(hook)
 
     def watch(self, resource: str, since: int, receiver: Receiver) -> Sequence[Event]:
-        """Pass every later change to `receiver`, until `unwatch`; return the changes after `since`. Raises `GoneError`."""
+        """Pass every later change to `receiver`, until `unwatch`; return the changes after `since`.
+
+        Raises `GoneError`.
+        """
         collection = self._collection(resource)
         missed = self.missed(resource, since)
         collection.receivers[receiver] = None
@@ -296,11 +299,11 @@ class Store:
                 self._log_failure(change)
 
     def _log_failure(self, change: Change) -> None:
-        """Log a hook's or receiver's failure: the change is on disk, so its writer and the others must still see it."""
+        """Log the failure of a hook or receiver; the change is on disk, so the others must still see it."""
         log.exception("a watcher of %s failed on the change of %s", change.resource, change.stored.name)
 
     def _collection(self, resource: str) -> _Collection:
-        found = self._collections.get(resource)
-        if found is None:
-            found = self._collections[resource] = _Collection(self._opened)
-        return found
+        collection = self._collections.get(resource)
+        if collection is None:
+            collection = self._collections[resource] = _Collection(self._opened)
+        return collection

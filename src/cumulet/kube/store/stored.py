@@ -26,8 +26,8 @@ class Stored(NamedTuple):
 
     def load(self) -> Object:
         """Return a copy of the object."""
-        found: Object = msgspec.json.decode(self.body)
-        return found
+        obj: Object = msgspec.json.decode(self.body)
+        return obj
 
 
 class Event(NamedTuple):

@@ -1,7 +1,7 @@
 """Exec, attach and port-forward: joins a client's connection with one to the pod's kubelet.
 
-A kubelet accepts SPDY, and WebSockets of versions before 5. The newer protocols end here, as in upstream's API server:
-the channels of version 5 become streams of a SPDY session, and SPDY tunnelled in a WebSocket is unwrapped.
+A kubelet accepts SPDY, and WebSockets of versions before 5. The newer protocols end here, as in upstream's API
+server: the channels of version 5 become streams of a SPDY session, and SPDY tunnelled in a WebSocket is unwrapped.
 """
 
 from __future__ import annotations

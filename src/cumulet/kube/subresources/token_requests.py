@@ -1,4 +1,4 @@
-"""The `token` sub-resource of service accounts: tokens with an end and an audience, bound to a pod, secret or node."""
+"""The `token` sub-resource of service accounts: tokens with an end, an audience and a bound object."""
 
 from __future__ import annotations
 

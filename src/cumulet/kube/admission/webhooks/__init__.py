@@ -1,6 +1,7 @@
 """Admission webhooks (admissionregistration.k8s.io/v1).
 
-A write comes in; it is sent as an AdmissionReview to each webhook that selects it, and a patch or a refusal comes back.
+A write comes in; it is sent as an AdmissionReview to each webhook that selects it, and a patch or a refusal comes
+back.
 """
 
 from cumulet.kube.admission.webhooks.plugin import Webhooks

@@ -90,9 +90,9 @@ class Webhooks:
             return question.obj
         last = -1
         for index, webhook in enumerate(self._mutating):
-            found = await self._one(webhook, question, warnings, complete)
-            if found != question.obj:
-                question, last = question._replace(obj=found), index
+            changed = await self._one(webhook, question, warnings, complete)
+            if changed != question.obj:
+                question, last = question._replace(obj=changed), index
         # Reinvoke the webhooks whose object later webhooks changed.
         for webhook in self._mutating[: max(last, 0)]:
             if webhook.get("reinvocationPolicy") == "IfNeeded":
