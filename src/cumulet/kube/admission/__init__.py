@@ -1,7 +1,8 @@
 """Admission: plug-ins that complete or refuse an object before it is stored. The set is upstream's default.
 
-A write (`Question`) comes in with its object, its predecessor and its user. The mutating plug-ins and webhooks change
-the object in place, then the validating ones decide. A refusal is a 403 `Status` or the webhook's own.
+A write (`AdmissionRequest`) comes in with its object, its predecessor and its user. The mutating plug-ins and
+webhooks change the object in place, then the validating ones decide. A refusal is a 403 `Status` or the webhook's
+own.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from cumulet.kube.admission.quota import Quotas
 from cumulet.kube.admission.runtime import RuntimeClasses
 from cumulet.kube.admission.security import PodSecurity
 from cumulet.kube.admission.storage import complete_claim
-from cumulet.kube.admission.webhooks import Question, Webhooks
+from cumulet.kube.admission.webhooks import AdmissionRequest, Webhooks
 from cumulet.kube.apimachinery.names import unnamed
 from cumulet.kube.apimachinery.status import ApiError, forbidden, not_found
 from cumulet.kube.catalog.custom_conversion import Conversions
@@ -70,44 +71,46 @@ class Admission:
         return bool(self._mutations.bound) or self.webhooks.mutate
 
     async def change(
-        self, question: Question, warnings: list[str], complete: Callable[[Object], None]
+        self, request: AdmissionRequest, warnings: list[str], complete: Callable[[Object], None]
     ) -> Object | None:
         """Return the object as policies and webhooks change it; `complete` runs after each change.
 
         Raises `ApiError`.
         """
-        question = question._replace(obj=await self._mutations.change(question, complete))
+        request = request._replace(obj=await self._mutations.change(request, complete))
         if not self.webhooks.mutate:
-            return question.obj
-        changed = await self.webhooks.change(question, warnings, complete)
-        if changed == question.obj or not self._mutations.bound:
+            return request.obj
+        changed = await self.webhooks.change(request, warnings, complete)
+        if changed == request.obj or not self._mutations.bound:
             return changed
-        return await self._mutations.change(question._replace(obj=changed), complete, again=True)
+        return await self._mutations.change(request._replace(obj=changed), complete, again=True)
 
     def serves(self, rows: Callable[[], Iterable[Row]]) -> None:
         """Set the function that lists the served resources, for matches in every version."""
         self.webhooks.rows = self._policies.rows = self._mutations.rows = rows
 
-    async def validate(self, question: Question, warnings: list[str]) -> None:
+    async def validate(self, request: AdmissionRequest, warnings: list[str]) -> None:
         """Let plug-ins, policies and webhooks decide on the final form of a write. Raises `ApiError`."""
-        self._check(question)
-        await self._policies.check(question, warnings)
-        await self.webhooks.check(question, warnings)
+        self._check(request)
+        await self._policies.check(request, warnings)
+        await self.webhooks.check(request, warnings)
 
-    async def admit_part(self, question: Question, warnings: list[str], complete: Callable[[Object], None]) -> Object:
+    async def admit_part(
+        self, request: AdmissionRequest, warnings: list[str], complete: Callable[[Object], None]
+    ) -> Object:
         """Mutate and validate the body of a sub-resource. Raises `ApiError`."""
-        obj = question.obj
+        obj = request.obj
         assert obj is not None
         if self.changes:
-            obj = await self.change(question, warnings, complete) or obj
-        await self.validate(question._replace(obj=obj), warnings)
+            obj = await self.change(request, warnings, complete) or obj
+        await self.validate(request._replace(obj=obj), warnings)
         return obj
 
-    def _check(self, question: Question) -> None:
-        obj, old, part = question.obj, question.old, question.subresource
-        if obj is None or question.kind is not None:
+    def _check(self, request: AdmissionRequest) -> None:
+        obj, old, part = request.obj, request.old, request.subresource
+        if obj is None or request.kind is not None:
             return
-        match question.row.key:
+        match request.row.key:
             case "pods":
                 if old is None or part == "resize":
                     self._limits.check_pod(obj)
@@ -120,7 +123,7 @@ class Admission:
                 if old is None or not old["metadata"].get("deletionTimestamp"):
                     self._limits.check_claim(obj)
             case key if key in escalation.KEYS:
-                self._escalations.check(question)
+                self._escalations.check(request)
             case "priorityclasses.scheduling.k8s.io":
                 self._pods.check_class(obj)
 

@@ -9,7 +9,7 @@ from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.access.authorization import Authorizer
 from cumulet.kube.admission.cel_authorizer import checking
 from cumulet.kube.admission.programs import PolicyPrograms, holds
-from cumulet.kube.admission.webhooks import Question
+from cumulet.kube.admission.webhooks import AdmissionRequest
 from cumulet.kube.admission.webhooks.review import in_version, is_selected, review, wanted_as
 from cumulet.kube.apimachinery.status import ApiError, forbidden
 from cumulet.kube.catalog.custom_conversion import Conversions
@@ -48,7 +48,7 @@ class Matched(NamedTuple):
 
     bound: Bound
     row: Row
-    question: Question
+    request: AdmissionRequest
 
 
 class BoundPolicies:
@@ -77,43 +77,43 @@ class BoundPolicies:
         ]
         self.bound = sorted(bound, key=lambda item: item.policy["metadata"]["name"])
 
-    async def match(self, bound: Bound, question: Question) -> Matched | None:
+    async def match(self, bound: Bound, request: AdmissionRequest) -> Matched | None:
         """Return the write in the form that a policy matches, or `None`."""
-        if question.row.group == GROUP:
+        if request.row.group == GROUP:
             return None
-        row = self._row(bound.policy["spec"].get("matchConstraints") or {}, question)
+        row = self._row(bound.policy["spec"].get("matchConstraints") or {}, request)
         extra = bound.binding["spec"].get("matchResources")
-        if row is None or (extra and self._row(extra, question) is None):
+        if row is None or (extra and self._row(extra, request) is None):
             return None
-        return Matched(bound, row, await in_version(self._conversions, question, row))
+        return Matched(bound, row, await in_version(self._conversions, request, row))
 
-    def _row(self, match: Object, question: Question) -> Row | None:
+    def _row(self, match: Object, request: AdmissionRequest) -> Row | None:
         """Return the resource in whose form the constraints match a write, or `None`."""
         rules = [
             rule
             for rule in match.get("resourceRules") or ()
-            if not rule.get("resourceNames") or question.name in rule["resourceNames"]
+            if not rule.get("resourceNames") or request.name in rule["resourceNames"]
         ]
         policy = match.get("matchPolicy", "Equivalent")
         as_webhook = {"rules": rules or _EVERYTHING, "matchPolicy": policy}
         excluded = {"rules": match.get("excludeResourceRules") or [], "matchPolicy": policy}
         rows = self.rows()
-        row = wanted_as(as_webhook, question, rows)
-        if row is None or wanted_as(excluded, question, rows) or not is_selected(match, question, self._store):
+        row = wanted_as(as_webhook, request, rows)
+        if row is None or wanted_as(excluded, request, rows) or not is_selected(match, request, self._store):
             return None
         return row
 
     def variables(self, matched: Matched) -> Iterator[Object]:
         """Yield the variables of a policy's expressions, once for each parameter. Raises `ApiError` 403."""
-        question = matched.question
-        request = review(question, matched.row)["request"]
-        namespace = self._store.get("namespaces", "", question.namespace) if question.namespace else None
+        request = matched.request
+        document = review(request, matched.row)["request"]
+        namespace = self._store.get("namespaces", "", request.namespace) if request.namespace else None
         loaded = namespace.load() if namespace is not None else None
-        common = admission_variables.variables(request, loaded, checking(self._authorizer, question.user))
-        for params in self._params(matched.bound, question):
+        common = admission_variables.variables(document, loaded, checking(self._authorizer, request.user))
+        for params in self._params(matched.bound, request):
             yield {**common, "params": params}
 
-    def _params(self, bound: Bound, question: Question) -> Iterator[Object | None]:
+    def _params(self, bound: Bound, request: AdmissionRequest) -> Iterator[Object | None]:
         """Yield the parameters of a binding. Raises `ApiError` where it requires one and there is none."""
         kind, reference = bound.policy["spec"].get("paramKind"), bound.binding["spec"].get("paramRef")
         if not kind or not reference:
@@ -124,7 +124,7 @@ class BoundPolicies:
         )
         params: list[Object] = []
         if row is not None:
-            namespace = (reference.get("namespace") or question.namespace) if row.namespaced else ""
+            namespace = (reference.get("namespace") or request.namespace) if row.namespaced else ""
             for stored in self._store.list(row.key, namespace):
                 by_name = reference.get("name") == stored.name
                 selector = reference.get("selector")
@@ -132,13 +132,13 @@ class BoundPolicies:
                     params.append({**stored.load(), "kind": row.kind, "apiVersion": row.api_version})
         if not params and reference.get("parameterNotFoundAction", "Deny") == "Deny":
             why = "no params found for policy binding with `Deny` parameterNotFoundAction"
-            raise self.refusal(bound, question, why, "Invalid")
+            raise self.refusal(bound, request, why, "Invalid")
         yield from params
 
-    def refusal(self, bound: Bound, question: Question, message: str, reason: str) -> ApiError:
+    def refusal(self, bound: Bound, request: AdmissionRequest, message: str, reason: str) -> ApiError:
         """Return the error for a write that a policy refuses."""
         text = f"{self._title} {bound.names} denied request: {message}"
-        error = forbidden(question.row.group, question.row.plural, question.name, text)
+        error = forbidden(request.row.group, request.row.plural, request.name, text)
         error.reason, error.code = reason, _CODES.get(reason, 422)
         error.details = {**(error.details or {}), "causes": [{"message": text}]}
         return error

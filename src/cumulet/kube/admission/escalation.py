@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.access.attributes import Attributes
 from cumulet.kube.access.authorization import Authorizer, covers
-from cumulet.kube.admission.webhooks import Question
+from cumulet.kube.admission.webhooks import AdmissionRequest
 from cumulet.kube.apimachinery.status import forbidden, not_found
 from cumulet.kube.schema.validation.field_errors import quoted
 from cumulet.kube.store import Store
@@ -47,40 +47,40 @@ class Escalations:
         self._store = store
         self._authorizer = Authorizer(store)
 
-    def check(self, question: Question) -> None:
+    def check(self, request: AdmissionRequest) -> None:
         """Check a write. Raises `ApiError` 403, and 404 where the bound role does not exist."""
-        obj, old = question.obj, question.old
-        if obj is None or "system:masters" in question.user.groups:
+        obj, old = request.obj, request.old
+        if obj is None or "system:masters" in request.user.groups:
             return
         if old is not None and _uncollected(obj) == _uncollected(old):
             return
-        if question.row.key in _BINDINGS:
-            self._confirm(question, self._bound(question, obj["roleRef"]))
+        if request.row.key in _BINDINGS:
+            self._confirm(request, self._bound(request, obj["roleRef"]))
             return
         name = obj["metadata"].get("name", "")
-        wanted = Attributes("escalate", _GROUP, question.row.plural, "", question.namespace, name)
-        if self._authorizer.allows(question.user, wanted):
+        wanted = Attributes("escalate", _GROUP, request.row.plural, "", request.namespace, name)
+        if self._authorizer.allows(request.user, wanted):
             return
         if any(item is not None and item.get("aggregationRule") for item in (obj, old)):
             # An aggregated role can gather any rule.
-            self._confirm(question, _EVERYTHING, "must have cluster-admin privileges to use an aggregationRule: ")
-        self._confirm(question, obj.get("rules") or [])
+            self._confirm(request, _EVERYTHING, "must have cluster-admin privileges to use an aggregationRule: ")
+        self._confirm(request, obj.get("rules") or [])
 
-    def _bound(self, question: Question, reference: Object) -> list[PolicyRule]:
+    def _bound(self, request: AdmissionRequest, reference: Object) -> list[PolicyRule]:
         """Return the rules of a bound role that its writer must have."""
         plural = "roles" if reference["kind"] == "Role" else "clusterroles"
-        wanted = Attributes("bind", _GROUP, plural, "", question.namespace, reference["name"])
-        if self._authorizer.allows(question.user, wanted):
+        wanted = Attributes("bind", _GROUP, plural, "", request.namespace, reference["name"])
+        if self._authorizer.allows(request.user, wanted):
             return []
-        namespace = question.namespace if plural == "roles" else ""
+        namespace = request.namespace if plural == "roles" else ""
         stored = self._store.get(f"{plural}.{_GROUP}", namespace, reference["name"])
         if stored is None:
             raise not_found(_GROUP, plural, reference["name"])
         return stored.load().get("rules") or []
 
-    def _confirm(self, question: Question, rules: list[PolicyRule], start: str = "") -> None:
-        user = question.user
-        own = self._authorizer.rules(user, question.namespace)
+    def _confirm(self, request: AdmissionRequest, rules: list[PolicyRule], start: str = "") -> None:
+        user = request.user
+        own = self._authorizer.rules(user, request.namespace)
         missing = [right for right in _single(rules) if not any(covers(rule, right) for rule in own)]
         if missing:
             shown = sorted({_shown(rule) for rule in _compact(missing)})
@@ -89,8 +89,8 @@ class Escalations:
                 f"{start}user {quoted(user.name)} (groups=[{groups}]) is attempting to grant RBAC permissions not "
                 "currently held:\n" + "\n".join(shown)
             )
-            assert question.obj is not None
-            raise forbidden(_GROUP, question.row.plural, question.obj["metadata"].get("name", ""), why)
+            assert request.obj is not None
+            raise forbidden(_GROUP, request.row.plural, request.obj["metadata"].get("name", ""), why)
 
 
 def _uncollected(obj: Object) -> Object:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.admission.binding import BoundPolicies, Matched, applies
 from cumulet.kube.admission.programs import of_policy
-from cumulet.kube.admission.webhooks import Question
+from cumulet.kube.admission.webhooks import AdmissionRequest
 from cumulet.kube.admission.webhooks.review import from_version
 from cumulet.kube.apimachinery.status import ApiError
 from cumulet.kube.catalog import kinds
@@ -43,7 +43,7 @@ class Mutations(BoundPolicies):
         names = "mutatingadmissionpolicies", "mutatingadmissionpolicybindings"
         super().__init__(store, conversions, *names, title="policy")
 
-    async def change(self, question: Question, complete: Complete, *, again: bool = False) -> Object | None:
+    async def change(self, request: AdmissionRequest, complete: Complete, *, again: bool = False) -> Object | None:
         """Return the object as the policies change it; with `again`, only as those with reinvocation do.
 
         `complete` runs after each change. Raises `ApiError`.
@@ -52,25 +52,25 @@ class Mutations(BoundPolicies):
         for index, bound in enumerate(self.bound):
             if again and bound.policy["spec"].get("reinvocationPolicy") != "IfNeeded":
                 continue
-            changed = await self._one(index, question, complete)
-            if changed != question.obj:
-                question, last = question._replace(obj=changed), index
+            changed = await self._one(index, request, complete)
+            if changed != request.obj:
+                request, last = request._replace(obj=changed), index
         if again:
-            return question.obj
+            return request.obj
         # Reinvoke the policies whose object later policies changed.
         for index, bound in enumerate(self.bound[: max(last, 0)]):
             if bound.policy["spec"].get("reinvocationPolicy") == "IfNeeded":
-                question = question._replace(obj=await self._one(index, question, complete))
-        return question.obj
+                request = request._replace(obj=await self._one(index, request, complete))
+        return request.obj
 
-    async def _one(self, index: int, question: Question, complete: Complete) -> Object | None:
+    async def _one(self, index: int, request: AdmissionRequest, complete: Complete) -> Object | None:
         bound = self.bound[index]
-        matched = await self.match(bound, question)
-        if matched is None or question.obj is None:
-            return question.obj
-        start = matched.question.obj
+        matched = await self.match(bound, request)
+        if matched is None or request.obj is None:
+            return request.obj
+        start = matched.request.obj
         assert start is not None
-        obj = start = from_stored(matched.row, start) if question.kind is None else start
+        obj = start = from_stored(matched.row, start) if request.kind is None else start
         for variables in self.variables(matched):
 
             def mutated(budget: Budget, before: Object = obj, variables: Object = variables) -> Object:
@@ -82,8 +82,8 @@ class Mutations(BoundPolicies):
                 if bound.fails:
                     raise _refusal(matched, str(error)) from None
         if obj == start:
-            return question.obj
-        return await from_version(self._conversions, question, matched.row, obj, complete)
+            return request.obj
+        return await from_version(self._conversions, request, matched.row, obj, complete)
 
 
 def _mutated(matched: Matched, obj: Object, variables: Object, budget: Budget) -> Object:
@@ -92,14 +92,14 @@ def _mutated(matched: Matched, obj: Object, variables: Object, budget: Budget) -
     kind, api_version = variables["object"]["kind"], variables["object"]["apiVersion"]
     if not applies(programs, variables, budget):
         return obj
-    shape = _shape(matched.question, row)
+    shape = _shape(matched.request, row)
     for expression, merges in programs.mutations:
         changed = {**variables, "object": {**obj, "kind": kind, "apiVersion": api_version}}
         patch = as_json(expression.value(programs.known(changed, budget), budget))
         obj = _merged(obj, patch, shape) if merges else _patched(obj, patch)
         for key in ("kind", "apiVersion"):
             obj.pop(key, None)
-        if matched.question.kind is None and not isinstance(obj.get("metadata"), dict):
+        if matched.request.kind is None and not isinstance(obj.get("metadata"), dict):
             raise CelError("the mutated object has no metadata")
     return obj
 
@@ -107,7 +107,7 @@ def _mutated(matched: Matched, obj: Object, variables: Object, budget: Budget) -
 def _refusal(matched: Matched, message: str) -> ApiError:
     text = f"policy {matched.bound.names} denied request: {message}"
     details: StatusDetails = {
-        "name": matched.question.name,
+        "name": matched.request.name,
         "kind": matched.row.plural,
         "causes": [{"message": text}],
     }
@@ -116,10 +116,10 @@ def _refusal(matched: Matched, message: str) -> ApiError:
     return ApiError(403, "Invalid", text, details)
 
 
-def _shape(question: Question, row: Row) -> Shape:
-    if question.kind is None:
+def _shape(request: AdmissionRequest, row: Row) -> Shape:
+    if request.kind is None:
         return kinds.shape(row)
-    published = definition(*question.kind)
+    published = definition(*request.kind)
     return shape_of(published) if published is not None else ANY
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.admission.binding import BoundPolicies, Matched, applies
 from cumulet.kube.admission.programs import PolicyPrograms, of_policy
-from cumulet.kube.admission.webhooks import Question
+from cumulet.kube.admission.webhooks import AdmissionRequest
 from cumulet.kube.catalog.custom_conversion import Conversions
 from cumulet.kube.cel import PER_REQUEST, Budget, CelError, OutOfBudgetError
 from cumulet.kube.cel.patience import within
@@ -24,15 +24,15 @@ class Policies(BoundPolicies):
         names = "validatingadmissionpolicies", "validatingadmissionpolicybindings"
         super().__init__(store, conversions, *names, title="ValidatingAdmissionPolicy")
 
-    async def check(self, question: Question, warnings: list[str]) -> None:
+    async def check(self, request: AdmissionRequest, warnings: list[str]) -> None:
         """Refuse, or warn of, a write that violates a policy. Raises `ApiError`."""
         for bound in self.bound:
-            matched = await self.match(bound, question)
+            matched = await self.match(bound, request)
             if matched is not None:
                 await self._apply(matched, warnings)
 
     async def _apply(self, matched: Matched, warnings: list[str]) -> None:
-        bound, question = matched.bound, matched.question
+        bound, request = matched.bound, matched.request
         programs = of_policy(bound.policy["spec"])
         for variables in self.variables(matched):
 
@@ -44,7 +44,7 @@ class Policies(BoundPolicies):
                 if "Warn" in actions:
                     warnings.append(f"Validation failed for ValidatingAdmissionPolicy {bound.names}: {text}")
                 if "Deny" in actions:
-                    raise self.refusal(bound, question, text, reason)
+                    raise self.refusal(bound, request, text, reason)
 
 
 def _broken(programs: PolicyPrograms, variables: Object, budget: Budget, *, fails: bool) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from cumulet.common.kubernetes.objects import Object
 from cumulet.kube import schema
 from cumulet.kube.admission import Admission
-from cumulet.kube.admission.webhooks import Question
+from cumulet.kube.admission.webhooks import AdmissionRequest
 from cumulet.kube.apimachinery.names import generate
 from cumulet.kube.apimachinery.status import (
     ApiError,
@@ -127,13 +127,13 @@ class Objects:
         """Return the body of a sub-resource with a kind of its own, as admission leaves it. Raises `ApiError`."""
         kind = subresource_kind(target.row, target.subresource) if target.subresource else None
         place = (target.row, target.namespace, target.name, target.subresource)
-        question = Question(operation, *place, obj, old, by.user, by.dry_run, kind)
+        request = AdmissionRequest(operation, *place, obj, old, by.user, by.dry_run, kind)
 
         def complete(changed: Object) -> None:
             if kind is not None:
                 schema.prune(changed, *kind)
 
-        return await self._admission.admit_part(question, by.warnings, complete)
+        return await self._admission.admit_part(request, by.warnings, complete)
 
     async def create(
         self,
@@ -158,20 +158,22 @@ class Objects:
 
         await aside(by.size, prepare)
         self._admission.admit(row, obj, by.user)
-        question = Question("CREATE", row, namespace, metadata.get("name", ""), "", obj, None, by.user, by.dry_run)
-        obj = await self._changed(question, by)
+        request = AdmissionRequest(
+            "CREATE", row, namespace, metadata.get("name", ""), "", obj, None, by.user, by.dry_run
+        )
+        obj = await self._changed(request, by)
         metadata = obj["metadata"]
         # Admission may change the name while it is only generated.
         if not metadata.get("name") and metadata.get("generateName"):
             metadata["name"] = generate(metadata["generateName"])
-        question = question._replace(name=metadata.get("name", ""))
+        request = request._replace(name=metadata.get("name", ""))
         kinds.label_after_name(row, obj)
         taken = self._allocator.complete(obj) if row.key == "services" else set()
         try:
             await validate(row, obj, None, by)
             if row.key == custom_definitions.KEY:
                 custom_definitions.establish(obj)
-            await self._admission.validate(question._replace(obj=obj), by.warnings)
+            await self._admission.validate(request._replace(obj=obj), by.warnings)
             stored = await self._conversions.stored(row, obj)
             self._admission.charge(row, obj)
             self._warn(row, obj, None, by)
@@ -242,16 +244,16 @@ class Objects:
 
             obj = await aside(by.size, prepared)
             self._admission.admit_update(row, subresource, obj, old, by.user)
-            question = Question("UPDATE", row, namespace, name, subresource, obj, old, by.user, by.dry_run)
+            request = AdmissionRequest("UPDATE", row, namespace, name, subresource, obj, old, by.user, by.dry_run)
             if subresource in _SEEN:
-                obj = await self._changed(question, by)
+                obj = await self._changed(request, by)
             taken = self._allocator.complete(obj, old) if row.key == "services" and not subresource else set()
             try:
                 await validate(row, obj, old, by, subresource)
                 if row.key == custom_definitions.KEY and not subresource:
                     custom_definitions.establish(obj)
                 if subresource in _SEEN:
-                    await self._admission.validate(question._replace(obj=obj), by.warnings)
+                    await self._admission.validate(request._replace(obj=obj), by.warnings)
                 stored = await self._conversions.stored(row, obj)
                 # An object stored in an old version is written even if nothing changed, as storage migration needs.
                 is_same = obj == old and (
@@ -313,9 +315,9 @@ class Objects:
             check_preconditions(row, name, obj, options)
             self.check_deletion(row, obj, by)
             shown = await self._conversions.load(row, before) if by.user is not SELF else obj
-            question = Question("DELETE", row, namespace, name, "", None, shown, by.user, by.dry_run)
+            request = AdmissionRequest("DELETE", row, namespace, name, "", None, shown, by.user, by.dry_run)
             if not is_validated:
-                await self._admission.validate(question, by.warnings)
+                await self._admission.validate(request, by.warnings)
             finished = begin_deletion(row, obj, options)
             answer = obj if row.custom is None else {**shown, "metadata": obj["metadata"]}
             if by.dry_run:
@@ -341,9 +343,9 @@ class Objects:
         kinds.prepare_for_update(row, obj, old, subresource)
         return obj
 
-    async def _changed(self, question: Question, by: WriteContext) -> Object:
+    async def _changed(self, request: AdmissionRequest, by: WriteContext) -> Object:
         """Return an object as webhooks and policies change it; fields that the server writes stay."""
-        row, obj = question.row, question.obj
+        row, obj = request.row, request.obj
         assert obj is not None
         if not self._admission.changes:
             return obj
@@ -354,6 +356,6 @@ class Objects:
             kinds.set_defaults(row, completed)
             completed["metadata"].update(kept)
 
-        changed = await self._admission.change(question, by.warnings, complete)
+        changed = await self._admission.change(request, by.warnings, complete)
         assert changed is not None
         return changed

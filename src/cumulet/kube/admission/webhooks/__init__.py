@@ -5,6 +5,6 @@ back.
 """
 
 from cumulet.kube.admission.webhooks.plugin import Webhooks
-from cumulet.kube.admission.webhooks.review import Question
+from cumulet.kube.admission.webhooks.review import AdmissionRequest
 
-__all__ = ["Question", "Webhooks"]
+__all__ = ["AdmissionRequest", "Webhooks"]

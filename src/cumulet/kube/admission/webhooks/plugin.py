@@ -16,7 +16,14 @@ from cumulet.kube.access.authorization import Authorizer
 from cumulet.kube.admission.cel_authorizer import checking
 from cumulet.kube.admission.programs import conditions, holds
 from cumulet.kube.admission.webhooks.call import ask
-from cumulet.kube.admission.webhooks.review import Question, from_version, in_version, is_selected, review, wanted_as
+from cumulet.kube.admission.webhooks.review import (
+    AdmissionRequest,
+    from_version,
+    in_version,
+    is_selected,
+    review,
+    wanted_as,
+)
 from cumulet.kube.apimachinery.status import ApiError, bad_request
 from cumulet.kube.catalog.custom_conversion import Conversions
 from cumulet.kube.catalog.resources import Row
@@ -51,7 +58,7 @@ class _Matched(NamedTuple):
     webhook: Object
     #: The form of the write that the webhook matches, and the write in that form.
     row: Row
-    question: Question
+    request: AdmissionRequest
 
 
 class Webhooks:
@@ -83,41 +90,41 @@ class Webhooks:
         return bool(self._mutating)
 
     async def change(
-        self, question: Question, warnings: list[str], complete: Callable[[Object], None]
+        self, request: AdmissionRequest, warnings: list[str], complete: Callable[[Object], None]
     ) -> Object | None:
         """Return the object as the webhooks change it; `complete` runs after each patch. Raises `ApiError`."""
-        if question.row.key in _EXEMPT:
-            return question.obj
+        if request.row.key in _EXEMPT:
+            return request.obj
         last = -1
         for index, webhook in enumerate(self._mutating):
-            changed = await self._one(webhook, question, warnings, complete)
-            if changed != question.obj:
-                question, last = question._replace(obj=changed), index
+            changed = await self._one(webhook, request, warnings, complete)
+            if changed != request.obj:
+                request, last = request._replace(obj=changed), index
         # Reinvoke the webhooks whose object later webhooks changed.
         for webhook in self._mutating[: max(last, 0)]:
             if webhook.get("reinvocationPolicy") == "IfNeeded":
-                question = question._replace(obj=await self._one(webhook, question, warnings, complete))
-        return question.obj
+                request = request._replace(obj=await self._one(webhook, request, warnings, complete))
+        return request.obj
 
-    async def check(self, question: Question, warnings: list[str]) -> None:
+    async def check(self, request: AdmissionRequest, warnings: list[str]) -> None:
         """Call the validating webhooks, all at once. Raises `ApiError`."""
-        if not self._validating or question.row.key in _EXEMPT:
+        if not self._validating or request.row.key in _EXEMPT:
             return
         matches = [
-            match for webhook in self._validating if (match := await self._match(webhook, question)) is not None
+            match for webhook in self._validating if (match := await self._match(webhook, request)) is not None
         ]
-        await asyncio.gather(*(self._call(match, review(match.question, match.row), warnings) for match in matches))
+        await asyncio.gather(*(self._call(match, review(match.request, match.row), warnings) for match in matches))
 
-    async def _match(self, webhook: Object, question: Question) -> _Matched | None:
-        row = wanted_as(webhook, question, self.rows())
-        if row is None or not is_selected(webhook, question, self._store):
+    async def _match(self, webhook: Object, request: AdmissionRequest) -> _Matched | None:
+        row = wanted_as(webhook, request, self.rows())
+        if row is None or not is_selected(webhook, request, self._store):
             return None
-        if question.dry_run and webhook.get("sideEffects") not in ("None", "NoneOnDryRun"):
+        if request.dry_run and webhook.get("sideEffects") not in ("None", "NoneOnDryRun"):
             raise bad_request(f'admission webhook "{webhook["name"]}" does not support dry run')
-        question = await in_version(self._conversions, question, row)
+        request = await in_version(self._conversions, request, row)
         if expressions := conditions(webhook):
-            check = checking(self._authorizer, question.user)
-            variables = admission_variables.variables(review(question, row)["request"], None, check)
+            check = checking(self._authorizer, request.user)
+            variables = admission_variables.variables(review(request, row)["request"], None, check)
             try:
                 if not await within(PER_CONDITIONS, lambda budget: holds(expressions, variables, budget)):
                     return None
@@ -126,33 +133,33 @@ class Webhooks:
                     return None
                 why = f'admission webhook "{webhook["name"]}": match condition failed: {error}'
                 raise ApiError(403, "Forbidden", why, {}) from None
-        return _Matched(webhook, row, question)
+        return _Matched(webhook, row, request)
 
     async def _one(
-        self, webhook: Object, question: Question, warnings: list[str], complete: Callable[[Object], None]
+        self, webhook: Object, request: AdmissionRequest, warnings: list[str], complete: Callable[[Object], None]
     ) -> Object | None:
-        matched = await self._match(webhook, question)
+        matched = await self._match(webhook, request)
         if matched is None:
-            return question.obj
-        document = review(matched.question, matched.row)
+            return request.obj
+        document = review(matched.request, matched.row)
         response = await self._call(matched, document, warnings)
         patch = response.get("patch")
-        if not patch or question.obj is None:
-            return question.obj
+        if not patch or request.obj is None:
+            return request.obj
         name = webhook["name"]
         if response.get("patchType") != "JSONPatch":
             raise _failed(name, f"invalid patch type {response.get('patchType')!r}")
         try:
             operations = msgspec.json.decode(base64.b64decode(patch))
             patched = json_patch(document["request"]["object"], operations)
-            whole = question.kind is None
+            whole = request.kind is None
             if not isinstance(patched, dict) or (whole and not isinstance(patched.get("metadata"), dict)):
                 raise _failed(name, "the patched value is not an object")
         except (JsonPatchError, msgspec.DecodeError, binascii.Error, RecursionError, TypeError, ValueError) as error:
             raise _failed(name, f"the patch cannot be applied: {error}") from None
         for key in ("kind", "apiVersion"):
             patched.pop(key, None)
-        return await from_version(self._conversions, question, matched.row, patched, complete)
+        return await from_version(self._conversions, request, matched.row, patched, complete)
 
     async def _call(self, matched: _Matched, document: Object, warnings: list[str]) -> Object:
         webhook = matched.webhook
