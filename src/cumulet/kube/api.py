@@ -35,7 +35,7 @@ from cumulet.kube.http.body import decoded, field_validation, read, whole
 from cumulet.kube.http.negotiation import encode, respond, respond_written
 from cumulet.kube.http.options import check_write, delete_options
 from cumulet.kube.http.request_info import Target, parse, selected_name
-from cumulet.kube.http.worker_threads import LARGE, LARGE_YAML, aside
+from cumulet.kube.http.worker_threads import LARGE, LARGE_YAML, offload
 from cumulet.kube.http.write_context import WriteContext, warned
 from cumulet.kube.objects.get_list import Reads
 from cumulet.kube.objects.patch import patcher, unpatched
@@ -137,7 +137,7 @@ class Api:
             response = encode(request, ApiError(500, "InternalError", "an internal error occurred", {}).status(), 500)
         if real is None:
             self._audit.refused(request, self._target(request), time.perf_counter() - began)
-        elif target is not None and user is not None and self._audit.wants(target, response.status):
+        elif target is not None and user is not None and self._audit.is_logged(target, response.status):
             self._audit.write(request, real, user, target, response.status, time.perf_counter() - began)
         self._count(verb, response.status, time.perf_counter() - began)
         return response
@@ -285,7 +285,7 @@ class Api:
                 messages = as_one(media, messages)
             return self._objects.decode(row, obj, validation, messages)
 
-        return obj, await aside(len(raw), checked, LARGE_YAML if is_yaml(media, raw) else LARGE)
+        return obj, await offload(len(raw), checked, LARGE_YAML if is_yaml(media, raw) else LARGE)
 
     async def _create(self, request: web.BaseRequest, user: User, target: Target) -> web.StreamResponse:
         row = target.row

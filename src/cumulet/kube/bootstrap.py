@@ -10,7 +10,7 @@ from cumulet.common import clock
 from cumulet.common.config import FRONT_PROXY_CLIENT, Config
 from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.access.default_roles import GROUP as RBAC
-from cumulet.kube.access.default_roles import brought_up_to_date, default_roles
+from cumulet.kube.access.default_roles import default_roles, with_current_rules
 from cumulet.kube.admission import SYSTEM_NAMESPACES
 from cumulet.kube.catalog.resources import BY_KEY, RESOURCES
 from cumulet.kube.flow import GROUP, LEVELS, SCHEMAS
@@ -67,7 +67,7 @@ def _begin(tasks: asyncio.TaskGroup, objects: Objects, config: Config, service_a
         # A role may have other rules in this version than in the one that created it.
         # An object of a list has no kind of its own.
         made = {name: value for name, value in role.items() if name != "kind"}
-        ensure(_KEYS[role["kind"]], namespace, made, functools.partial(brought_up_to_date, default=made))
+        ensure(_KEYS[role["kind"]], namespace, made, functools.partial(with_current_rules, default=made))
     for name, value, what in _PRIORITIES:
         description = f"Used for system critical pods that must {what}."
         priority = {"metadata": {"name": name}, "value": value, "description": description}

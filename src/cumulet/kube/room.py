@@ -74,7 +74,7 @@ async def serve(room: Room) -> None:
         Histogram("apiserver_request_duration_seconds", "Time to answer", ["verb"], registry=metrics),
     )
     catalog = Catalog(store)
-    admission.serves(lambda: catalog.rows)
+    admission.list_rows_with(lambda: catalog.rows)
     aggregation = Aggregation(store, objects, room.config.front_proxy_files, egress)
     room.on_reload(aggregation.reload)
     catalog.is_remote = lambda group, version: aggregation.find(group, version) is not None

@@ -42,7 +42,7 @@ class Authenticator:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if fold(scheme) == "bearer":
             try:
-                return await self.whose(token.strip())
+                return await self.user_of(token.strip())
             except TokenError as error:
                 log.info("a bearer token was refused: %s", error)
                 raise ApiError(401, "Unauthorized", "Unauthorized") from None
@@ -51,7 +51,7 @@ class Authenticator:
             return User(peer.user, (*peer.groups, AUTHENTICATED))
         return ANONYMOUS
 
-    async def whose(self, token: str, audiences: list[str] | None = None) -> User:
+    async def user_of(self, token: str, audiences: list[str] | None = None) -> User:
         """Return the user that a token stands for. Raises `TokenError`."""
         if len(token) > _TOKEN_LIMIT:
             raise TokenError("the token is too long")

@@ -56,7 +56,7 @@ def default_roles(node_name: str) -> list[Object]:
     return objects
 
 
-def brought_up_to_date(old: Object, default: Object) -> Object:
+def with_current_rules(old: Object, default: Object) -> Object:
     """Return an existing object with the rules, or the additional subjects, of this version."""
     if (old["metadata"].get("annotations") or {}).get(next(iter(_ANNOTATIONS)), "true") == "false":
         return old

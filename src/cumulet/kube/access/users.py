@@ -131,7 +131,7 @@ class ServiceAccountTokens:
         return {"keys": [{**key, "use": "sig", "alg": "ES256", "kid": self._key_id}]}
 
     def _is_there(self, resource: str, namespace: str, reference: BoundObjectReference) -> bool:
-        """Return whether an object exists; one that is terminating exists for a minute (`serviceaccount/claims.go`)."""
+        """Return whether an object exists, or is terminating for less than a minute (`serviceaccount/claims.go`)."""
         stored = self._store.get(resource, namespace, reference["name"])
         if stored is None:
             return False

@@ -85,7 +85,7 @@ class Admission:
             return changed
         return await self._mutations.change(request._replace(obj=changed), complete, again=True)
 
-    def serves(self, rows: Callable[[], Iterable[Row]]) -> None:
+    def list_rows_with(self, rows: Callable[[], Iterable[Row]]) -> None:
         """Set the function that lists the served resources, for matches in every version."""
         self.webhooks.rows = self._policies.rows = self._mutations.rows = rows
 

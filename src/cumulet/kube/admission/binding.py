@@ -10,7 +10,7 @@ from cumulet.kube.access.authorization import Authorizer
 from cumulet.kube.admission.cel_authorizer import checking
 from cumulet.kube.admission.programs import PolicyPrograms, holds
 from cumulet.kube.admission.webhooks import AdmissionRequest
-from cumulet.kube.admission.webhooks.review import in_version, is_selected, review, wanted_as
+from cumulet.kube.admission.webhooks.review import in_version, is_selected, matching_row, review
 from cumulet.kube.apimachinery.status import ApiError, forbidden
 from cumulet.kube.catalog.custom_conversion import Conversions
 from cumulet.kube.catalog.resources import Row
@@ -98,8 +98,8 @@ class BoundPolicies:
         as_webhook = {"rules": rules or _EVERYTHING, "matchPolicy": policy}
         excluded = {"rules": match.get("excludeResourceRules") or [], "matchPolicy": policy}
         rows = self.rows()
-        row = wanted_as(as_webhook, request, rows)
-        if row is None or wanted_as(excluded, request, rows) or not is_selected(match, request, self._store):
+        row = matching_row(as_webhook, request, rows)
+        if row is None or matching_row(excluded, request, rows) or not is_selected(match, request, self._store):
             return None
         return row
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from cumulet.common import clock
 from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.fields import sets
-from cumulet.kube.fields.merge import abandoned, compare, field_set, made, merge, take_away
+from cumulet.kube.fields.merge import abandoned, compare, field_set, made, merge, without_paths
 from cumulet.kube.fields.sets import Node
 from cumulet.kube.fields.shape import Shape
 
@@ -119,7 +119,7 @@ def apply(live: Object, config: Object, shape: Shape, manager: Manager, *, force
     owned: Node = {}
     for entry in entries:
         owned = sets.union(owned, entry.fields)
-    merged = take_away(merged, abandoned(last, owned, shape), shape) or {}
+    merged = without_paths(merged, abandoned(last, owned, shape), shape) or {}
     changed, removed = compare(before, merged, shape)
     hits = [(entry, sets.intersection(entry.fields, changed)) for entry in entries if entry is not mine]
     conflicts = [(entry.shown(), path) for entry, hit in hits for path in sets.paths(hit)]

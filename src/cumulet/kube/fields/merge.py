@@ -106,11 +106,11 @@ def _made(new: object, shape: Shape, embedded: bool) -> Node | None:
             below[key] = paths
     if len(elements) != len(new):
         # Duplicate elements are owned as a whole.
-        below |= dict.fromkeys(_twice(new, shape), _LEAF)
+        below |= dict.fromkeys(_duplicates(new, shape), _LEAF)
     return node(not embedded, below)
 
 
-def _twice(items: list[object], shape: Shape) -> list[str]:
+def _duplicates(items: list[object], shape: Shape) -> list[str]:
     keys = [key for item in items for key in _elements([item], shape) or ()]
     return [key for key in keys if keys.count(key) > 1]
 
@@ -264,7 +264,7 @@ def abandoned(last: Node, now: Node, shape: Shape) -> Node:
     return paths
 
 
-def take_away(value: Any, gone: Node, shape: Shape) -> Any:
+def without_paths(value: Any, gone: Node, shape: Shape) -> Any:
     """Return a value without some paths; a map or list that becomes empty is removed too, as `None`."""
     if isinstance(value, dict):
         left = dict(value)
@@ -272,7 +272,7 @@ def take_away(value: Any, gone: Node, shape: Shape) -> Any:
             name = key[2:]
             if name not in left:
                 continue
-            kept = None if is_member(below) else take_away(left[name], below, shape.field(name))
+            kept = None if is_member(below) else without_paths(left[name], below, shape.field(name))
             if kept is None:
                 del left[name]
             else:
@@ -284,7 +284,7 @@ def take_away(value: Any, gone: Node, shape: Shape) -> Any:
     items = []
     for key, item in elements.items():
         hit = gone.get(key)
-        kept = item if hit is None else None if is_member(hit) else take_away(item, hit, shape.element or ANY)
+        kept = item if hit is None else None if is_member(hit) else without_paths(item, hit, shape.element or ANY)
         if kept is not None:
             items.append(kept)
     return items or None

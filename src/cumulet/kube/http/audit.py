@@ -85,7 +85,7 @@ class AuditLog:
         """Close the file."""
         os.close(self._file)
 
-    def wants(self, target: Target, status: int) -> bool:
+    def is_logged(self, target: Target, status: int) -> bool:
         """Return whether a request is logged."""
         if status in (401, 403):
             return True

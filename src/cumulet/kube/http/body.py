@@ -10,7 +10,7 @@ from cumulet.kube.apimachinery.status import ApiError, Cause, bad_request, inval
 from cumulet.kube.catalog.builtin_conversion import from_stored
 from cumulet.kube.catalog.resources import Row
 from cumulet.kube.codec import decode_body, is_yaml
-from cumulet.kube.http.worker_threads import LARGE_YAML, aside
+from cumulet.kube.http.worker_threads import LARGE_YAML, offload
 from cumulet.kube.schema import prune
 
 #: Upstream's own limit on a request's body.
@@ -44,7 +44,7 @@ def size(request: web.BaseRequest) -> int:
 async def decoded(content_type: str, raw: bytes, kind: str) -> Object:
     """Decode the object in a body; large YAML is decoded in a thread. Raises `ApiError` 400 and 415."""
     if is_yaml(content_type, raw):
-        return await aside(len(raw), lambda: decode_body(content_type, raw, kind), LARGE_YAML)
+        return await offload(len(raw), lambda: decode_body(content_type, raw, kind), LARGE_YAML)
     return decode_body(content_type, raw, kind)
 
 

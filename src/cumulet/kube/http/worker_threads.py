@@ -15,7 +15,7 @@ LARGE_YAML = 16 * 1024
 _THREADS = ThreadPoolExecutor(2, "large")
 
 
-async def aside(size: int, work: Callable[[], T], least: int = LARGE) -> T:
+async def offload(size: int, work: Callable[[], T], least: int = LARGE) -> T:
     """Return the result of `work` on a body of `size` bytes: run at once, or in a thread from `least` bytes on."""
     if size < least:
         return work()

@@ -20,7 +20,7 @@ from cumulet.kube.http.body import decoded, field_validation, whole
 from cumulet.kube.http.negotiation import encode
 from cumulet.kube.http.options import check_write
 from cumulet.kube.http.request_info import Target
-from cumulet.kube.http.worker_threads import LARGE_YAML, aside
+from cumulet.kube.http.worker_threads import LARGE_YAML, offload
 from cumulet.kube.http.write_context import WriteContext
 from cumulet.kube.objects.write import Objects
 
@@ -50,7 +50,7 @@ class ServerSideApply:
         if (kind, version) != (row.kind, row.api_version):
             group, _, name = version.rpartition("/")
             raise bad_request(f"invalid object type: {group}/{name}, Kind={kind}")
-        warnings = await aside(len(raw), lambda: repeated(_MEDIA, raw, config), LARGE_YAML)
+        warnings = await offload(len(raw), lambda: repeated(_MEDIA, raw, config), LARGE_YAML)
         validation = field_validation(request)
         if warnings and validation == "Strict":
             why = "".join(as_one(_MEDIA, warnings))
@@ -58,7 +58,7 @@ class ServerSideApply:
         where = f"{_place(config)}; {row.api_version}, Kind={row.kind}"
         if why := misfit(config, kinds.definition(row)):
             raise failure(f"failed to create typed patch object ({where}): {why}")
-        unknown = await aside(len(raw), lambda: self._objects.decode(row, config, "Warn", fill=False))
+        unknown = await offload(len(raw), lambda: self._objects.decode(row, config, "Warn", fill=False))
         if unknown:
             path = unknown[0].removeprefix('unknown field "').rstrip('"')
             raise failure(f"failed to create typed patch object ({where}): .{path}: field not declared in schema")
@@ -109,7 +109,7 @@ class ServerSideApply:
         if uid := config["metadata"].get("uid"):
             why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
             raise conflict(row.group, row.plural, target.name, why)
-        obj = await aside(by.size, lambda: changed({}))
+        obj = await offload(by.size, lambda: changed({}))
         return await self._objects.create(row.hub or row, target.namespace, obj, by, applied=True), 201
 
 

@@ -8,7 +8,7 @@ from cumulet.kube.catalog import custom_definitions, kinds
 from cumulet.kube.catalog.resources import Row
 from cumulet.kube.cel import PER_REQUEST
 from cumulet.kube.cel.patience import within
-from cumulet.kube.http.worker_threads import LARGE, aside
+from cumulet.kube.http.worker_threads import LARGE, offload
 from cumulet.kube.http.write_context import WriteContext
 
 #: Kinds with expressions, which may take long to parse.
@@ -47,7 +47,7 @@ _UNCHECKED = (
 async def validate(row: Row, obj: Object, old: Object | None, by: WriteContext, subresource: str = "") -> None:
     """Validate an object, and its change from `old`; add warnings to `by`. Raises `ApiError` 422."""
     least = _MANY_EXPRESSIONS if row.key in _WITH_EXPRESSIONS else LARGE
-    causes = await aside(by.size, lambda: kinds.validate(row, obj, old, subresource), least)
+    causes = await offload(by.size, lambda: kinds.validate(row, obj, old, subresource), least)
     if (custom_kind := row.custom) is not None and custom_kind.has_rules:
         if any(cause.reason in _BLOCKING for cause in causes):
             causes.append(Cause("<nil>", "FieldValueInvalid", _UNCHECKED))

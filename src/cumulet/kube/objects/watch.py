@@ -1,6 +1,7 @@
-"""Watches (Kubernetes API concepts, "Efficient detection of changes"): the current state, then changes from a channel.
+"""Watches: the current state, then changes from a channel.
 
-Equal watches share a channel. A client whose watch was cut off watches again.
+Source: Kubernetes API concepts, "Efficient detection of changes". Equal watches share a channel. A client whose watch
+was cut off watches again.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from cumulet.kube.codec.go_messages import untyped
 from cumulet.kube.discovery.groups import subresource_kind
 from cumulet.kube.fields import Manager, track
 from cumulet.kube.http.request_info import Target
-from cumulet.kube.http.worker_threads import aside
+from cumulet.kube.http.worker_threads import offload
 from cumulet.kube.http.write_context import SELF, WriteContext
 from cumulet.kube.objects.deletion import begin_deletion, check_preconditions, is_finished
 from cumulet.kube.objects.metadata import WRITTEN_BY_SERVER, carry_over, start_metadata
@@ -156,7 +156,7 @@ class Objects:
                 track({}, obj, kinds.shape(row), who, keeps_status="status" not in row.subresources)
             kinds.prepare_for_create(row, obj)
 
-        await aside(by.size, prepare)
+        await offload(by.size, prepare)
         self._admission.admit(row, obj, by.user)
         request = AdmissionRequest(
             "CREATE", row, namespace, metadata.get("name", ""), "", obj, None, by.user, by.dry_run
@@ -226,7 +226,7 @@ class Objects:
                 raise not_found(row.group, row.plural, name)
             old = await self._conversions.load(row, before)
             start = before.load() if row.custom is None else copy.deepcopy(old)
-            obj = await aside(by.size, functools.partial(change, start))
+            obj = await offload(by.size, functools.partial(change, start))
             version = obj["metadata"].get("resourceVersion")
             if version and not re.fullmatch(r"[0-9]{1,20}", version):
                 raise failure(f"strconv.ParseUint: parsing {quoted(version)}: invalid syntax")
@@ -242,7 +242,7 @@ class Objects:
                     track(old, made, kinds.shape(row), who, keeps_status=keeps_status)
                 return made
 
-            obj = await aside(by.size, prepared)
+            obj = await offload(by.size, prepared)
             self._admission.admit_update(row, subresource, obj, old, by.user)
             request = AdmissionRequest("UPDATE", row, namespace, name, subresource, obj, old, by.user, by.dry_run)
             if subresource in _SEEN:

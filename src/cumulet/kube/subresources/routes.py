@@ -183,7 +183,7 @@ class Subresources:
 
     async def _review_token(self, spec: Object) -> Object:
         try:
-            user = await self._authenticator.whose(str(spec.get("token", "")), spec.get("audiences"))
+            user = await self._authenticator.user_of(str(spec.get("token", "")), spec.get("audiences"))
         except TokenError as error:
             return {"authenticated": False, "error": str(error)}
         return {"authenticated": True, "user": user_info(user), "audiences": spec.get("audiences") or [AUDIENCE]}

@@ -21,8 +21,8 @@ from cumulet.kube.admission.webhooks.review import (
     from_version,
     in_version,
     is_selected,
+    matching_row,
     review,
-    wanted_as,
 )
 from cumulet.kube.apimachinery.status import ApiError, bad_request
 from cumulet.kube.catalog.custom_conversion import Conversions
@@ -116,7 +116,7 @@ class Webhooks:
         await asyncio.gather(*(self._call(match, review(match.request, match.row), warnings) for match in matches))
 
     async def _match(self, webhook: Object, request: AdmissionRequest) -> _Matched | None:
-        row = wanted_as(webhook, request, self.rows())
+        row = matching_row(webhook, request, self.rows())
         if row is None or not is_selected(webhook, request, self._store):
             return None
         if request.dry_run and webhook.get("sideEffects") not in ("None", "NoneOnDryRun"):

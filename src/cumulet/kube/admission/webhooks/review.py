@@ -42,7 +42,7 @@ def rows_alike(row: Row, rows: Iterable[Row]) -> list[Row]:
     return [row, *(other for other in rows if other.key == row.key and other != row)]
 
 
-def wanted_as(webhook: Object, request: AdmissionRequest, rows: Iterable[Row]) -> Row | None:
+def matching_row(webhook: Object, request: AdmissionRequest, rows: Iterable[Row]) -> Row | None:
     """Return the row in whose form a webhook matches a write, or `None`."""
     candidates = [request.row] if webhook.get("matchPolicy") == "Exact" else rows_alike(request.row, rows)
     for row in candidates:
