@@ -63,7 +63,7 @@ class Authenticator:
         except (jwt.InvalidTokenError, AuthenticationError, KeyError, TypeError, ValueError) as error:
             raise TokenError(str(error)) from None
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise TokenError(f"the authority that issued the token does not answer: {error}") from None
+            raise TokenError(f"the issuer of the token cannot be reached: {error}") from None
 
 
 def _principal(claims: Object) -> User:
@@ -74,6 +74,6 @@ def _principal(claims: Object) -> User:
     name, groups = claims.get("upn") or claims["oid"], claims.get("groups") or []
     names = [name, *groups] if isinstance(groups, list) else [None]
     if any(not isinstance(item, str) or item.startswith(_RESERVED) for item in names):
-        raise TokenError("the token names a user or group that is the cluster's own")
+        raise TokenError("the token names a user or group with the reserved prefix system:")
     extra = {key: (str(claims[key]),) for key in ("oid", "tid", "appid", "azp") if key in claims}
     return User(name, (*groups, AUTHENTICATED), str(claims["oid"]), tuple(extra.items()))

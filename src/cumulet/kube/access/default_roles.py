@@ -1,4 +1,4 @@
-"""The roles and bindings of a new cluster: those of the Kubernetes 1.36 API server, and a few of ours.
+"""The roles and bindings of a new cluster: those of the Kubernetes 1.36 API server, and those of Cumulet.
 
 `roles.json` lists them, one a line. A role that aggregates others has no rules there, as controllers fill it in.
 """

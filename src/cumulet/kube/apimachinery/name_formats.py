@@ -154,7 +154,7 @@ def label_value(value: str) -> list[str]:
 
 
 def _bytes(messages: list[str]) -> list[str]:
-    """Return the messages with the words of upstream's newer package, which says bytes instead of characters."""
+    """Return the messages with the words of upstream's newer package, which counts bytes instead of characters."""
     return [
         message.replace(" characters", " bytes") if message.endswith(" characters") else message
         for message in messages

@@ -75,7 +75,7 @@ class WebhookClient:
             raise CallError(f"cannot decode the response: {error}") from None
 
     def _where(self, config: Object) -> tuple[str, str, str]:
-        """Return the URL to call, the value of `Host`, and the URL that a user knows. Raises `ApiError`."""
+        """Return the URL to call, the value of `Host`, and the URL for messages. Raises `ApiError`."""
         if url := config.get("url"):
             return url, urlsplit(url).netloc, url
         service = config.get("service") or {}

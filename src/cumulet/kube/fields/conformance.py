@@ -24,7 +24,7 @@ _KEY_DEFAULTS = {"protocol": "TCP"}
 
 
 def misfit(config: Object, of: Definition | None) -> str:
-    """Return what does not fit the schema, or an empty string."""
+    """Return the errors of a configuration, or an empty string."""
     texts = list(_object(config, of, "")) if of is not None else []
     if len(texts) > 1:
         return "errors:\n" + "\n".join(f"  {text}" for text in texts)

@@ -50,7 +50,7 @@ def _set(value: object, shape: Shape, path: str) -> tuple[bool, Node]:
 
 
 _LEAF: Node = {}
-#: The paths of so many specs are cached, up to this size.
+#: The number of specs whose paths are cached, and the largest size of one in bytes of JSON.
 _REMEMBERED = 128
 _REMEMBERED_BYTES = 16_384
 

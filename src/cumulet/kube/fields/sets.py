@@ -82,7 +82,7 @@ def paths(of: Node, prefix: str = "") -> Iterator[str]:
 
 
 def is_set(value: object, depth: int = 0) -> bool:
-    """Return whether a client's JSON is such a set."""
+    """Return whether a client's JSON is a valid set."""
     return (
         depth < 100
         and isinstance(value, dict)

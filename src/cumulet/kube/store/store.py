@@ -19,7 +19,7 @@ from cumulet.kube.store.watch_cache import History
 
 log = logging.getLogger(__name__)
 
-#: Events are kept for an hour, as in upstream (`--event-ttl`), and no more than so many.
+#: Events are kept for an hour, as in upstream (`--event-ttl`), and at most 20,000 of them.
 _EVENT_SECONDS = 3600
 _EVENTS_KEPT = 20_000
 

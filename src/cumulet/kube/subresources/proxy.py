@@ -29,7 +29,7 @@ class Proxy:
         self._objects = objects
         self._kubelet = kubelet
         self._egress = egress
-        # Only the pod and its user need to trust the pod's certificate, and no authority of ours signed it.
+        # Only the pod and its user need to trust the pod's certificate, and no authority of the installation signed it.
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)
         self._session = egress.session(False, timeout=timeout, headers={})
 
