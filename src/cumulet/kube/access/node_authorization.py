@@ -6,7 +6,7 @@ Follows upstream's authorizer "Node" and admission plug-in "NodeRestriction".
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.access.attributes import Attributes
@@ -16,8 +16,13 @@ from cumulet.kube.catalog.resources import Row
 from cumulet.kube.store import Store
 
 if TYPE_CHECKING:
-    from cumulet.common.kubernetes.objects import Taint
+    from cumulet.common.kubernetes.objects import PodSpec, Taint
 
+_CONTAINERS: tuple[Literal["initContainers", "containers", "ephemeralContainers"], ...] = (
+    "initContainers",
+    "containers",
+    "ephemeralContainers",
+)
 NODES = "system:nodes"
 #: The annotation of a mirror pod: a static pod that a node shows in the API.
 MIRROR = "kubernetes.io/config.mirror"
@@ -65,7 +70,7 @@ class NodeAuthorizer:
 
 def references(pod: Object) -> Iterator[tuple[str, str]]:
     """Yield resource and name of every namespaced object that a pod refers to."""
-    spec = pod["spec"]
+    spec: PodSpec = pod["spec"]
     for secret in spec.get("imagePullSecrets") or ():
         yield "secrets", secret.get("name", "")
     for volume in spec.get("volumes") or ():
@@ -83,7 +88,7 @@ def references(pod: Object) -> Iterator[tuple[str, str]]:
                     yield "secrets", kind[key].get("name", "")
         if share := volume.get("azureFile"):
             yield "secrets", share.get("secretName", "")
-    for key in ("initContainers", "containers", "ephemeralContainers"):
+    for key in _CONTAINERS:
         for container in spec.get(key) or ():
             for variable in container.get("env") or ():
                 source = variable.get("valueFrom") or {}

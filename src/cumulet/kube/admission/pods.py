@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import TYPE_CHECKING, Literal
 
 from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.access.node_authorization import MIRROR, references
@@ -10,6 +11,10 @@ from cumulet.kube.apimachinery.names import suffix, unnamed
 from cumulet.kube.apimachinery.status import forbidden
 from cumulet.kube.store import Store
 
+if TYPE_CHECKING:
+    from cumulet.common.kubernetes.objects import ObjectMeta, PodSpec, VolumeProjection
+
+_CONTAINERS: tuple[Literal["initContainers", "containers"], ...] = ("initContainers", "containers")
 _MOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 _NOT_READY = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 _CLASSES = "priorityclasses.scheduling.k8s.io"
@@ -28,7 +33,8 @@ class PodDefaults:
         self._priority(pod)
 
     def _service_account(self, pod: Object) -> None:
-        spec, metadata = pod["spec"], pod["metadata"]
+        spec: PodSpec = pod["spec"]
+        metadata: ObjectMeta = pod["metadata"]
         if MIRROR in (metadata.get("annotations") or {}):
             _check_mirror(pod)
             return
@@ -50,7 +56,8 @@ class PodDefaults:
 
     def tolerate(self, pod: Object) -> None:
         """Add the default tolerations of a node that is not ready or unreachable; an update gets them back."""
-        tolerations = pod["spec"].setdefault("tolerations", [])
+        spec: PodSpec = pod["spec"]
+        tolerations = spec.setdefault("tolerations", [])
         for key in _NOT_READY:
             if not any(
                 item.get("key") in (key, None, "")
@@ -63,7 +70,8 @@ class PodDefaults:
                 )
 
     def _priority(self, pod: Object) -> None:
-        spec, name = pod["spec"], unnamed(pod)
+        spec: PodSpec = pod["spec"]
+        name = unnamed(pod)
         priority_class: Object = {}
         if chosen := spec.get("priorityClassName"):
             stored = self._store.get(_CLASSES, "", chosen)
@@ -105,7 +113,8 @@ class PodDefaults:
 
 def _check_mirror(pod: Object) -> None:
     """Check a mirror pod: it runs already, and uses no objects of the cluster. Raises `ApiError` 403."""
-    spec, why = pod["spec"], ""
+    spec: PodSpec = pod["spec"]
+    why = ""
     if spec.get("serviceAccountName"):
         why = "a mirror pod may not reference service accounts"
     elif any(kind == "secrets" and name for kind, name in references(pod)):
@@ -131,18 +140,18 @@ def _value(priority_class: Object) -> int:
     return value
 
 
-def _mount_token(spec: Object) -> None:
+def _mount_token(spec: PodSpec) -> None:
     """Mount the projected volume with the account's token, the cluster's authority and the namespace."""
     unmounted = [
         container
-        for name in ("initContainers", "containers")
+        for name in _CONTAINERS
         for container in spec.get(name) or ()
         if not any(mount.get("mountPath") == _MOUNT for mount in container.get("volumeMounts") or ())
     ]
     if not unmounted:
         return
     name = f"kube-api-access-{suffix(random.randrange)}"
-    sources = [
+    sources: list[VolumeProjection] = [
         {"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}},
         {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
         {

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery.names import unnamed
 from cumulet.kube.apimachinery.status import ApiError, forbidden
 from cumulet.kube.store import Store
+
+if TYPE_CHECKING:
+    from cumulet.common.kubernetes.objects import PodSpec
 
 _CLASSES = "runtimeclasses.node.k8s.io"
 _OTHER = "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead"
@@ -23,7 +28,7 @@ class RuntimeClasses:
 
         Raises `ApiError` 403 where the class does not exist, or the pod contradicts it.
         """
-        spec = pod["spec"]
+        spec: PodSpec = pod["spec"]
         if spec.get("runtimeClassName") is None:
             return
         runtime_class = self._of(pod)
@@ -46,7 +51,7 @@ class RuntimeClasses:
 
     def check(self, pod: Object) -> None:
         """Check that a pod has the overhead of its class. Raises `ApiError` 403."""
-        spec = pod["spec"]
+        spec: PodSpec = pod["spec"]
         if spec.get("overhead") is None and spec.get("runtimeClassName") is None:
             return
         runtime_class = self._of(pod) if spec.get("runtimeClassName") is not None else {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
 
 import aiohttp
 from aiohttp import web
@@ -14,7 +15,14 @@ from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery.status import ApiError, bad_request, not_found
 from cumulet.kube.store import Store
 
-_CONTAINERS = ("initContainers", "containers", "ephemeralContainers")
+if TYPE_CHECKING:
+    from cumulet.common.kubernetes.objects import NodeStatus, PodSpec
+
+_CONTAINERS: tuple[Literal["initContainers", "containers", "ephemeralContainers"], ...] = (
+    "initContainers",
+    "containers",
+    "ephemeralContainers",
+)
 
 
 class Kubelet:
@@ -37,7 +45,8 @@ class Kubelet:
 
     def container(self, request: web.BaseRequest, pod: Object) -> str:
         """Return the container that a request selects. Raises `ApiError` 400."""
-        spec, name = pod["spec"], pod["metadata"]["name"]
+        spec: PodSpec = pod["spec"]
+        name = pod["metadata"]["name"]
         names = [item["name"] for key in _CONTAINERS for item in spec.get(key) or ()]
         wanted = request.query.get("container")
         if wanted:
@@ -64,7 +73,7 @@ class Kubelet:
         stored = self._store.get("nodes", "", name)
         if stored is None:
             raise not_found("", "nodes", name)
-        status = stored.load().get("status") or {}
+        status: NodeStatus = stored.load().get("status") or {}
         addresses = {item.get("type", ""): item.get("address", "") for item in status.get("addresses") or ()}
         port = ((status.get("daemonEndpoints") or {}).get("kubeletEndpoint") or {}).get("Port")
         if "InternalIP" not in addresses or not port:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import random
+from typing import TYPE_CHECKING
 
 from cumulet.common.egress import Egress, RefusedAddressError
 from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery.status import ApiError, bad_request, not_found
 from cumulet.kube.store import Store
+
+if TYPE_CHECKING:
+    from cumulet.common.kubernetes.objects import DiscoveryEndpointPort, Endpoint, ServicePort
 
 _SLICES = "endpointslices.discovery.k8s.io"
 _OF = "kubernetes.io/service-name"
@@ -21,19 +25,20 @@ def resolve(store: Store, namespace: str, name: str, port: str | int = "") -> tu
     stored = store.get("services", namespace, name)
     if stored is None:
         raise not_found("", "services", name)
-    ports = (stored.load().get("spec") or {}).get("ports") or []
+    ports: list[ServicePort] = (stored.load().get("spec") or {}).get("ports") or []
     if port in ("", 0) and len(ports) == 1:
-        chosen = ports[0]
+        chosen: ServicePort | None = ports[0]
     else:
         wanted = str(port)
         chosen = next((item for item in ports if wanted in (str(item.get("port")), item.get("name") or None)), None)
         if chosen is None:
             raise ApiError(503, "ServiceUnavailable", f'no service port "{wanted}" found for service "{name}"', {})
+    port_name = chosen.get("name") or ""
     endpoints = [
         (address, number)
         for slice_ in store.list(_SLICES, namespace)
         if slice_.labels.get(_OF) == name
-        for address, number in _ready(slice_.load(), chosen.get("name") or "")
+        for address, number in _ready(slice_.load(), port_name)
     ]
     if not endpoints:
         raise ApiError(503, "ServiceUnavailable", f'no endpoints available for service "{name}"', {})
@@ -41,10 +46,12 @@ def resolve(store: Store, namespace: str, name: str, port: str | int = "") -> tu
 
 
 def _ready(slice_: Object, port_name: str) -> list[tuple[str, int]]:
-    numbers = [port["port"] for port in slice_.get("ports") or () if (port.get("name") or "") == port_name]
+    ports: list[DiscoveryEndpointPort] = slice_.get("ports") or []
+    endpoints: list[Endpoint] = slice_.get("endpoints") or []
+    numbers = [port["port"] for port in ports if (port.get("name") or "") == port_name]
     return [
         (address, number)
-        for endpoint in slice_.get("endpoints") or ()
+        for endpoint in endpoints
         if (endpoint.get("conditions") or {}).get("ready", True)
         for address in endpoint.get("addresses") or ()
         for number in numbers

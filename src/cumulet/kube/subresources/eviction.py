@@ -21,7 +21,7 @@ from cumulet.kube.objects.write import Objects
 from cumulet.kube.store import Store
 
 if TYPE_CHECKING:
-    from cumulet.common.kubernetes.objects import StatusCause
+    from cumulet.common.kubernetes.objects import ObjectMeta, PodDisruptionBudgetStatus, StatusCause
 
 _BUDGETS = "poddisruptionbudgets.policy"
 _PODS_ON_THEIR_WAY = 2000
@@ -85,7 +85,8 @@ _NOTHING: Object = {"matchExpressions": [{"key": "", "operator": "Exists"}]}
 
 
 def _check(budget: Object) -> None:
-    metadata, status = budget["metadata"], budget.get("status") or {}
+    metadata: ObjectMeta = budget["metadata"]
+    status: PodDisruptionBudgetStatus = budget.get("status") or {}
     name = metadata["name"]
     if status.get("observedGeneration", 0) < metadata.get("generation", 0):
         raise _too_many(f"The disruption budget {name} is still being processed by the server.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from aiohttp import web
 
 from cumulet.common import clock
@@ -16,6 +18,9 @@ from cumulet.kube.http.negotiation import check_plain, encode
 from cumulet.kube.http.request_info import Target
 from cumulet.kube.http.write_context import WriteContext
 from cumulet.kube.objects.write import Objects
+
+if TYPE_CHECKING:
+    from cumulet.common.kubernetes.objects import BoundObjectReference, TokenRequestSpec
 
 _GROUP, _KIND = "authentication.k8s.io", "TokenRequest"
 _LEAST, _DEFAULT, _MOST = 600, 3600, 2**32
@@ -34,7 +39,7 @@ class TokenRequests:
         check_plain(request)
         body = await part(request, _GROUP, "v1", _KIND)
         body = await self._objects.admit(target, "CREATE", body, None, WriteContext.of(request, user))
-        spec: Object = body.get("spec") or {}
+        spec: TokenRequestSpec = body.get("spec") or {}
         account = self._objects.get(target.row, target.namespace, target.name).load()
         seconds = spec.get("expirationSeconds") or _DEFAULT
         if seconds < _LEAST:
@@ -63,7 +68,7 @@ class TokenRequests:
         }
         return encode(request, answer, 201)
 
-    def _check(self, target: Target, bound: Object) -> None:
+    def _check(self, target: Target, bound: BoundObjectReference) -> None:
         """Check that the bound object exists, and that a pod uses this account. Raises `ApiError`."""
         kind, name = bound.get("kind", ""), bound.get("name", "")
         if kind not in _BOUND:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from cumulet.common.ascii import fold
 from cumulet.common.kubernetes.objects import Object
@@ -13,6 +15,9 @@ from cumulet.kube.tables.network import NETWORK
 from cumulet.kube.tables.pod import pod_cells
 from cumulet.kube.tables.storage import STORAGE
 from cumulet.kube.tables.workloads import WORKLOADS
+
+if TYPE_CHECKING:
+    from cumulet.common.kubernetes.objects import NodeStatus
 
 
 def generic_cells(obj: Object, now: datetime) -> list[Cell]:
@@ -53,7 +58,8 @@ def _namespace(obj: Object, now: datetime) -> list[Cell]:
 
 
 def _node(obj: Object, now: datetime) -> list[Cell]:
-    conditions = {item["type"]: item["status"] for item in status_of(obj).get("conditions") or ()}
+    status: NodeStatus = status_of(obj)
+    conditions = {item["type"]: item["status"] for item in status.get("conditions") or ()}
     ready = {"True": "Ready", "False": "NotReady"}.get(
         conditions.get("Ready", ""), "NotReady" if conditions else "Unknown"
     )
@@ -66,9 +72,9 @@ def _node(obj: Object, now: datetime) -> list[Cell]:
         | {value for label, value in labels.items() if label == "kubernetes.io/role" and value}
     )
     addresses: dict[str, str] = {}
-    for item in status_of(obj).get("addresses") or ():
+    for item in status.get("addresses") or ():
         addresses.setdefault(item["type"], item["address"])
-    info = status_of(obj).get("nodeInfo") or {}
+    info: Mapping[str, str] = status_of(obj).get("nodeInfo") or {}
     kernel = info.get("kernelVersion") or "<unknown>"
     if architecture := info.get("architecture"):
         kernel += f" ({architecture})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 
 from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery.duration import age
@@ -26,13 +27,13 @@ def age_of(obj: Object, now: datetime) -> str:
     return age(obj["metadata"].get("creationTimestamp"), now)
 
 
-def spec_of(obj: Object) -> Object:
-    """Return the spec, or an empty one."""
+def spec_of(obj: Object) -> Any:
+    """Return the spec, or an empty one; its type is that of the kind's spec."""
     return obj.get("spec") or {}
 
 
-def status_of(obj: Object) -> Object:
-    """Return the status, or an empty one."""
+def status_of(obj: Object) -> Any:
+    """Return the status, or an empty one; its type is that of the kind's status."""
     return obj.get("status") or {}
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.tables.common import NONE as _NONE
 from cumulet.kube.tables.common import Cell, Cells, age_of, few, name_of, spec_of, status_of
 from cumulet.kube.tables.text import selector_text
 
+if TYPE_CHECKING:
+    from cumulet.common.kubernetes.objects import ServiceSpec, ServiceStatus
+
 
 def _service(obj: Object, now: datetime) -> list[Cell]:
-    spec = spec_of(obj)
+    spec: ServiceSpec = spec_of(obj)
     ports = [
         f"{port['port']}{':' + str(port['nodePort']) if port.get('nodePort') else ''}/{port.get('protocol', 'TCP')}"
         for port in spec.get("ports") or ()
@@ -27,12 +31,11 @@ def _service(obj: Object, now: datetime) -> list[Cell]:
     ]
 
 
-def _external(spec: Object, status: Object) -> str:
+def _external(spec: ServiceSpec, status: ServiceStatus) -> str:
     extra = spec.get("externalIPs") or []
     match spec.get("type"):
         case "ExternalName":
-            name: str = spec.get("externalName", "")
-            return name
+            return spec.get("externalName", "")
         case "LoadBalancer":
             ingress = (status.get("loadBalancer") or {}).get("ingress") or []
             addresses = [item.get("ip") or item.get("hostname") or "" for item in ingress] + extra

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.tables.common import Cell, Cells, age_of, name_of, spec_of, status_of
+
+if TYPE_CHECKING:
+    from cumulet.common.kubernetes.objects import (
+        PersistentVolumeClaimSpec,
+        PersistentVolumeClaimStatus,
+        PersistentVolumeSpec,
+    )
 
 _MODES = {"ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX", "ReadWriteOncePod": "RWOP"}
 
@@ -16,7 +24,8 @@ def _modes(modes: Iterable[str] | None) -> str:
 
 
 def _claim(obj: Object, now: datetime) -> list[Cell]:
-    spec, status = spec_of(obj), status_of(obj)
+    spec: PersistentVolumeClaimSpec = spec_of(obj)
+    status: PersistentVolumeClaimStatus = status_of(obj)
     phase = "Terminating" if obj["metadata"].get("deletionTimestamp") else status.get("phase", "")
     bound = bool(spec.get("volumeName"))
     return [
@@ -33,7 +42,8 @@ def _claim(obj: Object, now: datetime) -> list[Cell]:
 
 
 def _volume(obj: Object, now: datetime) -> list[Cell]:
-    spec, claim = spec_of(obj), spec_of(obj).get("claimRef") or {}
+    spec: PersistentVolumeSpec = spec_of(obj)
+    claim = spec.get("claimRef") or {}
     return [
         name_of(obj),
         (spec.get("capacity") or {}).get("storage", ""),

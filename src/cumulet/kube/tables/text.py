@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from cumulet.common.kubernetes.objects import Object
 
-
-def selector_text(selector: Object | None) -> str:
+def selector_text(selector: Mapping[str, Any] | None) -> str:
     """Return a label selector, or a plain map of labels, in one line."""
     if not selector:
         return "<none>"

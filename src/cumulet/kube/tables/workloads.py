@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from cumulet.common import clock
 from cumulet.common.ascii import fold
@@ -11,6 +12,19 @@ from cumulet.kube.apimachinery.duration import age, duration
 from cumulet.kube.tables.common import NONE as _NONE
 from cumulet.kube.tables.common import Cell, Cells, age_of, name_of, spec_of, status_of
 from cumulet.kube.tables.text import join, selector_text
+
+if TYPE_CHECKING:
+    from cumulet.common.kubernetes.objects import (
+        CronJobSpec,
+        CronJobStatus,
+        DeploymentSpec,
+        DeploymentStatus,
+        JobSpec,
+        JobStatus,
+        PodDisruptionBudgetSpec,
+        ReplicaSetSpec,
+        ReplicaSetStatus,
+    )
 
 
 def _template(obj: Object) -> list[Cell]:
@@ -43,7 +57,8 @@ def _daemon_set(obj: Object, now: datetime) -> list[Cell]:
 
 
 def _deployment(obj: Object, now: datetime) -> list[Cell]:
-    spec, status = spec_of(obj), status_of(obj)
+    spec: DeploymentSpec = spec_of(obj)
+    status: DeploymentStatus = status_of(obj)
     return [
         name_of(obj),
         f"{status.get('readyReplicas') or 0}/{spec.get('replicas', 0)}",
@@ -56,7 +71,8 @@ def _deployment(obj: Object, now: datetime) -> list[Cell]:
 
 
 def _replica_set(obj: Object, now: datetime) -> list[Cell]:
-    spec, status = spec_of(obj), status_of(obj)
+    spec: ReplicaSetSpec = spec_of(obj)
+    status: ReplicaSetStatus = status_of(obj)
     return [
         name_of(obj),
         spec.get("replicas") or 0,
@@ -112,7 +128,8 @@ def _metric(metric: Object, seen: Object) -> str:
 
 
 def _job(obj: Object, now: datetime) -> list[Cell]:
-    spec, status = spec_of(obj), status_of(obj)
+    spec: JobSpec = spec_of(obj)
+    status: JobStatus = status_of(obj)
     conditions = {item["type"] for item in status.get("conditions") or () if item.get("status") == "True"}
     text = next(
         (
@@ -145,7 +162,8 @@ def _job(obj: Object, now: datetime) -> list[Cell]:
 
 
 def _cron_job(obj: Object, now: datetime) -> list[Cell]:
-    spec, status = spec_of(obj), status_of(obj)
+    spec: CronJobSpec = spec_of(obj)
+    status: CronJobStatus = status_of(obj)
     job = {"spec": (spec.get("jobTemplate") or {}).get("spec") or {}}
     last = status.get("lastScheduleTime")
     return [
@@ -168,7 +186,7 @@ def _revision(obj: Object, now: datetime) -> list[Cell]:
 
 
 def _budget(obj: Object, now: datetime) -> list[Cell]:
-    spec = spec_of(obj)
+    spec: PodDisruptionBudgetSpec = spec_of(obj)
     least, most = spec.get("minAvailable"), spec.get("maxUnavailable")
     return [
         name_of(obj),
