@@ -26,14 +26,12 @@ def resolve(store: Store, namespace: str, name: str, port: str | int = "") -> tu
     if stored is None:
         raise not_found("", "services", name)
     ports: list[ServicePort] = (stored.load().get("spec") or {}).get("ports") or []
-    if port in ("", 0) and len(ports) == 1:
-        chosen: ServicePort | None = ports[0]
-    else:
+    if port not in ("", 0) or len(ports) != 1:
         wanted = str(port)
-        chosen = next((item for item in ports if wanted in (str(item.get("port")), item.get("name") or None)), None)
-        if chosen is None:
+        ports = [item for item in ports if wanted in (str(item.get("port")), item.get("name") or None)]
+        if not ports:
             raise ApiError(503, "ServiceUnavailable", f'no service port "{wanted}" found for service "{name}"', {})
-    port_name = chosen.get("name") or ""
+    port_name = ports[0].get("name") or ""
     endpoints = [
         (address, number)
         for slice_ in store.list(_SLICES, namespace)
