@@ -32,7 +32,7 @@ class Behind:
         self.server = server
         self.namespace = space.rpartition("/")[2]
         self.space = space
-        self.asked: list[tuple[str, str, dict[str, str], Object]] = []
+        self.requests: list[tuple[str, str, dict[str, str], Object]] = []
         behind = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -42,7 +42,7 @@ class Behind:
                 peer = dict(item for names in self.connection.getpeercert()["subject"] for item in names)
                 headers = {**self.headers, "peer": peer["commonName"]}
                 headers["groups"] = ",".join(self.headers.get_all("X-Remote-Group") or ())
-                behind.asked.append((self.command, self.path, headers, body))
+                behind.requests.append((self.command, self.path, headers, body))
                 found = json.dumps(behind.answer(self.path)).encode()
                 self.send_response(200)
                 self.send_header("Content-Type", "application/json")

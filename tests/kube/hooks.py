@@ -44,13 +44,13 @@ class Webhook:
 
     def __init__(self, config: Config) -> None:
         self.answer: Answer = allow
-        self.asked: list[Object] = []
+        self.requests: list[Object] = []
         hook = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                hook.asked.append(review["request"])
+                hook.requests.append(review["request"])
                 response = {"uid": review["request"]["uid"], **hook.answer(review["request"])}
                 body = json.dumps({**review, "response": response}).encode()
                 self.send_response(200)

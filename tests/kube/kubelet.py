@@ -23,7 +23,7 @@ class StandInKubelet:
 
     def __init__(self, config: Config) -> None:
         self.port = config.addresses["node"].port
-        self.asked: list[str] = []
+        self.paths: list[str] = []
         #: The protocol of each upgraded connection.
         self.spoken: list[str] = []
         self.summary: dict[str, object] = {}
@@ -81,7 +81,7 @@ class StandInKubelet:
         await runner.cleanup()
 
     async def _log(self, request: web.Request) -> web.Response:
-        self.asked.append(request.path_qs)
+        self.paths.append(request.path_qs)
         return web.Response(text="one\ntwo\n")
 
     async def _summary(self, request: web.Request) -> web.Response:
@@ -89,7 +89,7 @@ class StandInKubelet:
 
     async def _port_forward(self, request: web.Request) -> web.StreamResponse:
         """As the node's own, with every pod at the address of this machine."""
-        self.asked.append(request.path_qs)
+        self.paths.append(request.path_qs)
         return await forward.serve(request, "127.0.0.1")
 
     async def _exec(self, request: web.Request) -> web.StreamResponse:
@@ -100,11 +100,11 @@ class StandInKubelet:
         return await self._run_in(request, ["cat"] if request.query.get("input") else ["echo", "on its own"])
 
     async def _run_in(self, request: web.Request, command: list[str]) -> web.StreamResponse:
-        self.asked.append(request.path_qs)
+        self.paths.append(request.path_qs)
         if command[0] == "refused":
             raise web.HTTPInternalServerError(text='container not found ("c")')
-        asked = [request.query.get(name) == "1" for name in ("input", "output", "error", "tty")]
-        async with accept(request, Options(*asked)) as (response, client):
+        options = [request.query.get(name) == "1" for name in ("input", "output", "error", "tty")]
+        async with accept(request, Options(*options)) as (response, client):
             self.spoken.append(request.headers.get("Upgrade", ""))
             process = await asyncio.create_subprocess_exec(
                 *command,

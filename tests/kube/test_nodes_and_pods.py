@@ -74,8 +74,8 @@ def run(kubectl: Program, node: str, name: str, **labels: str) -> None:
 def test_logs_and_exec(kubectl: Program, node: str, kubelet: StandInKubelet) -> None:
     run(kubectl, node, "p")
     assert kubectl("logs", "p", "--tail=2", "--timestamps") == "one\ntwo\n"
-    assert "tailLines=2" in kubelet.asked[-1]
-    assert "timestamps=true" in kubelet.asked[-1]
+    assert "tailLines=2" in kubelet.paths[-1]
+    assert "timestamps=true" in kubelet.paths[-1]
     assert kubectl("exec", "p", "--", "echo", "hello") == "hello\n"
     assert kubectl("exec", "-i", "p", "--", "cat", stdin="to and fro") == "to and fro"
     assert "exit code 3" in kubectl("exec", "p", "--", "sh", "-c", "exit 3", code=3)

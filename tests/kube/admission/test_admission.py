@@ -41,8 +41,8 @@ def refusal(server: Server, path: str, body: Any) -> str:
 
 
 def test_quantities_are_canonical(server: Server, path: str) -> None:
-    asked = {"cpu": 0.5, "memory": "2048Mi", "ephemeral-storage": "1000k"}
-    made = server.make(f"{path}/pods", pod("p", resources={"requests": asked}))
+    quantities = {"cpu": 0.5, "memory": "2048Mi", "ephemeral-storage": "1000k"}
+    made = server.make(f"{path}/pods", pod("p", resources={"requests": quantities}))
     requests = made["spec"]["containers"][0]["resources"]["requests"]
     assert requests == {"cpu": "500m", "memory": "2Gi", "ephemeral-storage": "1M"}
     much = server.make(f"{path}/pods", sized("much", requests={"memory": "8Ei", "ephemeral-storage": "10E"}))

@@ -38,21 +38,21 @@ def test_a_server_is_discovered_and_answers(server: Server, behind: Behind) -> N
     assert (answer.status, answer.body["message"]) == (503, "service unavailable")
     behind.serve()
     assert behind.condition("Passed")["status"] == "True"
-    behind.asked.clear()
+    behind.requests.clear()
     answer = server.call("GET", f"{things}?limit=5", x_remote_user="root", authorization="")
     assert (answer.status, answer.body["items"][0]["metadata"]["name"]) == (200, "one")
-    (method, path, headers, _), *_ = [item for item in behind.asked if "limit" in item[1]]
+    (method, path, headers, _), *_ = [item for item in behind.requests if "limit" in item[1]]
     assert (method, path) == ("GET", f"{things}?limit=5")
     assert (headers["X-Remote-User"], headers["peer"]) == ("kubernetes-admin", "front-proxy-client")
     assert "system:masters" in headers["groups"].split(",")
     server.call("POST", f"{things}/one/size/of/it", {"a": 1})
-    assert behind.asked[-1][3] == {"a": 1}
+    assert behind.requests[-1][3] == {"a": 1}
     # A request that is not allowed is not forwarded.
-    behind.asked.clear()
+    behind.requests.clear()
     refused = as_user(server, "stranger", "GET", things)
     assert refused.status == 403
     assert f'cannot list resource "things" in API group "{behind.group}"' in refused.body["message"]
-    assert not [item for item in behind.asked if item[1] == things]
+    assert not [item for item in behind.requests if item[1] == things]
 
 
 def test_discovery(server: Server, behind: Behind, tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_server_must_prove_who_it_is(server: Server, behind: Behind) -> None:
     authority = base64.b64encode(server.cloud.config.ca_file.read_bytes()).decode()
     assert behind.register(caBundle=authority).status == 201
     behind.condition("FailedDiscoveryCheck", "certificate")
-    assert not behind.asked
+    assert not behind.requests
 
 
 @pytest.mark.parametrize("insecure", [True, False])
@@ -90,7 +90,7 @@ def test_a_server_is_not_this_machine(server: Server, behind: Behind, insecure: 
     assert server.call("PATCH", slice_, patch, content_type="application/merge-patch+json").status == 200
     assert behind.register(**({"caBundle": None, "insecureSkipTLSVerify": True} if insecure else {})).status == 201
     behind.condition("FailedDiscoveryCheck", "address not allowed")
-    assert not behind.asked
+    assert not behind.requests
 
 
 @pytest.mark.parametrize(
@@ -158,4 +158,4 @@ def test_a_request_that_names_the_server(server: Server, behind: Behind) -> None
     behind.condition("Passed")
     things = f"/apis/{behind.group}/v1/namespaces/{behind.namespace}/things"
     assert server.call("GET", f"https://u@elsewhere:1{things}?limit=1").status == 200
-    assert behind.asked[-1][1] == f"{things}?limit=1"
+    assert behind.requests[-1][1] == f"{things}?limit=1"

@@ -127,15 +127,15 @@ def test_a_webhook_converts_what_is_read_and_written(kind: Kind) -> None:
     made = server.make(kind.path("v2"), server_of(kind, "v2", "a", host="h", port="1"))
     assert (made["apiVersion"], made["spec"]) == (f"{kind.group}/v2", {"host": "h", "port": "1"})
     server.make(kind.path("v1"), server_of(kind, "v1", "b", address="i:2"))
-    asked = len(kind.hook.asked)
+    calls = len(kind.hook.requests)
     shown = kind.get("v1", "a").body
     assert shown["spec"] == {"address": "h:1"}
     assert shown["metadata"]["labels"] == {"converted": "yes"}
-    assert len(kind.hook.asked) == asked  # stored in this version
+    assert len(kind.hook.requests) == calls  # stored in this version
     items = kind.get("v2").body["items"]
     assert [item["spec"] for item in items] == [{"host": "h", "port": "1"}, {"host": "i", "port": "2"}]
     assert {(item["apiVersion"], item["kind"]) for item in items} == {(f"{kind.group}/v2", "Server")}
-    assert len(kind.hook.asked) == asked + 1  # one call for a whole list
+    assert len(kind.hook.requests) == calls + 1  # one call for a whole list
     answer = server.call("PATCH", kind.path("v2", "b"), {"spec": {"port": "3"}}, content_type=MERGE)
     assert answer.body["spec"] == {"host": "i", "port": "3"}
     assert kind.get("v1", "b").body["spec"] == {"address": "i:3"}
@@ -332,8 +332,8 @@ def test_admission_webhooks_see_the_version_that_they_know(kind: Kind, server: S
     server.make(configurations, {"metadata": {"name": kind.group}, "webhooks": [rule]})
     try:
         server.make(kind.path("v2"), server_of(kind, "v2", "a", host="h", port="1"))
-        assert hook.asked[0]["object"]["spec"] == {"address": "h:1"}
-        assert hook.asked[0]["requestKind"]["version"] == "v2"
+        assert hook.requests[0]["object"]["spec"] == {"address": "h:1"}
+        assert hook.requests[0]["requestKind"]["version"] == "v2"
     finally:
         server.call("DELETE", f"{configurations}/{kind.group}")
         hook.close()

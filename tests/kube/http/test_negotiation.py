@@ -83,8 +83,12 @@ def test_a_client_that_takes_json_too_gets_json(server: Server, space: str) -> N
 def test_an_empty_text_that_means_something_comes_back_in_protobuf(server: Server, space: str) -> None:
     """Controllers write a claim without a class like this, and it must stay unchanged."""
     claims = f"/api/v1/namespaces/{space}/persistentvolumeclaims"
-    asked = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}, "storageClassName": ""}
-    server.make(claims, {"metadata": {"name": "c"}, "spec": asked})
+    claim_spec = {
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": "1Gi"}},
+        "storageClassName": "",
+    }
+    server.make(claims, {"metadata": {"name": "c"}, "spec": claim_spec})
     written = server.call("GET", f"{claims}/c", accept=PROTOBUF).body
     answer = server.call("PUT", f"{claims}/c", written, content_type=PROTOBUF)
     assert answer.status == 200, answer.body

@@ -273,14 +273,14 @@ class _Once:
         self._answer = answer
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
-        self.asked = b""
+        self.request = b""
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
     def _run(self) -> None:
         with self._listener, self._listener.accept()[0] as connection:
-            while not self.asked.endswith(b"\r\n\r\n"):
-                self.asked += connection.recv(4096)
+            while not self.request.endswith(b"\r\n\r\n"):
+                self.request += connection.recv(4096)
             connection.sendall(self._answer)
 
     def join(self) -> None:
@@ -312,7 +312,7 @@ def test_answers_that_break_off(server: Server) -> None:
             client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
             assert client.recv(65536).startswith(b"HTTP/1.1 200")
         pod.join()
-        names = {line.partition(b":")[0].lower() for line in pod.asked.splitlines()[1:] if line}
+        names = {line.partition(b":")[0].lower() for line in pod.request.splitlines()[1:] if line}
         assert names == {b"host", b"x-forwarded-for", b"x-forwarded-uri", b"x-forwarded-proto"}
 
 

@@ -138,9 +138,9 @@ async def test_a_stranger_on_a_spdy_connection_is_sent_away(
 )
 async def test_websockets_in_every_version(pod: URL, context: ssl.SSLContext, protocol: str | None) -> None:
     url = str((pod / "exec").with_query(_FAILING)).replace("https:", "wss:")
-    asked = [Subprotocol(protocol)] if protocol else None
+    protocols = [Subprotocol(protocol)] if protocol else None
     frames: dict[int, bytes] = {}
-    async with connect(url, ssl=context, subprotocols=asked, proxy=None) as connection:
+    async with connect(url, ssl=context, subprotocols=protocols, proxy=None) as connection:
         assert connection.subprotocol == protocol
         async for message in connection:
             if isinstance(message, str):
