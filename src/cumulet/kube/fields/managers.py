@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from cumulet.common import clock
 from cumulet.common.kubernetes.objects import Object
@@ -10,6 +10,9 @@ from cumulet.kube.fields import sets
 from cumulet.kube.fields.merge import abandoned, compare, field_set, made, merge, without_paths
 from cumulet.kube.fields.sets import Node
 from cumulet.kube.fields.shape import Shape
+
+if TYPE_CHECKING:
+    from cumulet.common.kubernetes.objects import ManagedFieldsEntry
 
 _UPDATERS = 10
 _BEFORE = "before-first-apply"
@@ -32,6 +35,14 @@ _STRIPPED = frozenset(
 )
 
 
+_IN_ORDER: tuple[Literal["manager", "operation", "apiVersion", "time"], ...] = (
+    "manager",
+    "operation",
+    "apiVersion",
+    "time",
+)
+
+
 class Manager(NamedTuple):
     """A writer: its manager name, the version of its object, and the sub-resource."""
 
@@ -51,7 +62,7 @@ class ApplyConflictError(Exception):
 class _Entry:
     """The fields of one manager."""
 
-    def __init__(self, raw: Object) -> None:
+    def __init__(self, raw: ManagedFieldsEntry) -> None:
         self.raw = raw
         self.fields: Node = raw.get("fieldsV1") or {}
 
@@ -137,7 +148,12 @@ def apply(live: Object, config: Object, shape: Shape, manager: Manager, *, force
 
 def _unknown(live: Object, shape: Shape, manager: Manager) -> _Entry:
     """Return the owner of the fields that existed before the first apply."""
-    raw = {"manager": _BEFORE, "operation": "Update", "apiVersion": manager.api_version, "time": clock.rfc3339()}
+    raw: ManagedFieldsEntry = {
+        "manager": _BEFORE,
+        "operation": "Update",
+        "apiVersion": manager.api_version,
+        "time": clock.rfc3339(),
+    }
     entry = _Entry(raw)
     entry.fields = _owned(made(live, shape), keeps_status=False)
     return entry
@@ -156,14 +172,14 @@ def _entries(new: Object, live: Object, manager: Manager) -> list[_Entry]:
     given = None if manager.subresource else (new.get("metadata") or {}).get("managedFields")
     if given == [{}]:
         return []  # requests a reset
-    own = (live.get("metadata") or {}).get("managedFields") or []
+    own: list[ManagedFieldsEntry] = (live.get("metadata") or {}).get("managedFields") or []
     # Entries that the server wrote need no check.
     if given and given != own and all(_is_good(entry) for entry in given):
         own = given
-    return [_Entry(dict(entry)) for entry in own]
+    return [_Entry(entry.copy()) for entry in own]
 
 
-def _is_good(entry: Object) -> bool:
+def _is_good(entry: ManagedFieldsEntry) -> bool:
     is_named = bool(entry.get("manager")) and entry.get("operation") in ("Apply", "Update")
     return is_named and sets.is_set(entry.get("fieldsV1") or {})
 
@@ -175,7 +191,7 @@ def _find(entries: list[_Entry], operation: str, manager: Manager) -> _Entry | N
 
 
 def _new(entries: list[_Entry], operation: str, manager: Manager) -> _Entry:
-    raw: Object = {"manager": manager.name, "operation": operation, "apiVersion": manager.api_version}
+    raw: ManagedFieldsEntry = {"manager": manager.name, "operation": operation, "apiVersion": manager.api_version}
     if manager.subresource:
         raw["subresource"] = manager.subresource
     entry = _Entry(raw)
@@ -226,10 +242,13 @@ def _write(obj: Object, entries: list[_Entry]) -> None:
         metadata["managedFields"] = [_raw(entry) for entry in entries]
 
 
-def _raw(entry: _Entry) -> Object:
+def _raw(entry: _Entry) -> ManagedFieldsEntry:
     raw = entry.raw
-    made: Object = {key: raw[key] for key in ("manager", "operation", "apiVersion", "time") if key in raw}
-    made |= {"fieldsType": "FieldsV1", "fieldsV1": entry.fields}
+    made: ManagedFieldsEntry = {}
+    for key in _IN_ORDER:
+        if key in raw:
+            made[key] = raw[key]
+    made["fieldsType"], made["fieldsV1"] = "FieldsV1", entry.fields
     if raw.get("subresource"):
         made["subresource"] = raw["subresource"]
     return made

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from cumulet.common import clock
 from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery.status import ApiError, conflict
 from cumulet.kube.catalog.resources import Row
 
+if TYPE_CHECKING:
+    from cumulet.common.kubernetes.objects import ObjectMeta
+
 _FINALIZERS = {"Foreground": "foregroundDeletion", "Orphan": "orphan"}
 
 
 def is_finished(obj: Object) -> bool:
     """Return whether a terminating object has nothing left to wait for."""
-    metadata = obj["metadata"]
+    metadata: ObjectMeta = obj["metadata"]
     return (
         bool(metadata.get("deletionTimestamp"))
         and not metadata.get("finalizers")
@@ -40,7 +44,7 @@ def check_preconditions(row: Row, name: str, obj: Object, options: Object) -> No
 
 def begin_deletion(row: Row, obj: Object, options: Object) -> bool:
     """Mark an object as terminating, in place, and return whether it can be removed at once."""
-    metadata = obj["metadata"]
+    metadata: ObjectMeta = obj["metadata"]
     finalizer = _FINALIZERS.get(options.get("propagationPolicy") or "")
     if finalizer and finalizer not in (metadata.get("finalizers") or ()) and not metadata.get("deletionTimestamp"):
         metadata["finalizers"] = [*(metadata.get("finalizers") or ()), finalizer]
