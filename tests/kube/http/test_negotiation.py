@@ -117,7 +117,7 @@ def test_yaml(server: Server, space: str) -> None:
     assert yaml.safe_load(answer.body) == server.call("GET", f"/api/v1/namespaces/{space}").body
 
 
-def test_unknown_media_types(server: Server) -> None:
+def test_unknown_media_types(server: Server, space: str) -> None:
     answer = server.call("GET", f"/api/v1/namespaces/{space}", accept="text/html")
     assert (answer.status, answer.body["reason"]) == (406, "NotAcceptable")
     assert answer.body["message"].startswith("only the following media types are accepted: application/json")
