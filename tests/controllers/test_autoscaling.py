@@ -139,7 +139,7 @@ def test_what_adapters_measure(space: Space, adapters: tuple[Behind, Behind]) ->
     one = {"type": "External", "external": {**queue, "target": {"type": "AverageValue", "averageValue": "10"}}}
     space.make(SCALERS, _scaler(**_metrics(one)["spec"]))
     space.wait_status("deployments", "web", availableReplicas=4)
-    assert "labelSelector=app%3Dweb" in next(path for _, path, _, _ in external.asked if "queue" in path)
+    assert "labelSelector=app%3Dweb" in next(path for _, path, _, _ in external.requests if "queue" in path)
     scaled = space.wait(SCALERS, "web", lambda obj: (obj["status"].get("currentMetrics") or [{}])[0].get("external"))
     assert condition(scaled, "ScalingActive")["reason"] == "ValidMetricFound"
     # An amount by itself, in proportion to the pods that are ready.

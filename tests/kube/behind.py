@@ -1,4 +1,4 @@
-"""An API server to stand behind another."""
+"""An API server to aggregate."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ SERVICES = "/apis/apiregistration.k8s.io/v1/apiservices"
 
 
 class Behind:
-    """A server of `things`, with a certificate of an authority of its own for `s` in a namespace."""
+    """A server of `things`, with a certificate of its own authority for the service `s` in a namespace."""
 
     def __init__(self, server: Server, space: str, folder: Path, group: str = "", version: str = "v1") -> None:
         self.group = group or f"g{uuid.uuid4().hex[:8]}.example.com"
         self.version = version
-        #: What is answered, by path, beside what it is made to serve.
+        #: Responses by path, beside the resources that it serves.
         self.answers: dict[str, Object] = {}
         self.server = server
         self.namespace = space.rpartition("/")[2]
         self.space = space
-        self.asked: list[tuple[str, str, dict[str, str], Object]] = []
+        self.requests: list[tuple[str, str, dict[str, str], Object]] = []
         behind = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -42,7 +42,7 @@ class Behind:
                 peer = dict(item for names in self.connection.getpeercert()["subject"] for item in names)
                 headers = {**self.headers, "peer": peer["commonName"]}
                 headers["groups"] = ",".join(self.headers.get_all("X-Remote-Group") or ())
-                behind.asked.append((self.command, self.path, headers, body))
+                behind.requests.append((self.command, self.path, headers, body))
                 found = json.dumps(behind.answer(self.path)).encode()
                 self.send_response(200)
                 self.send_header("Content-Type", "application/json")
@@ -54,7 +54,7 @@ class Behind:
                 self.do_GET()
 
             def log_message(self, *_: Any) -> None:
-                """Not to the terminal."""
+                """Do not log to the terminal."""
 
         authority = Authority.open(folder / "ca.crt", folder / "ca.key")
         for suffix, pem in zip(("crt", "key"), authority.issue("s", hosts=[f"s.{self.namespace}.svc"]), strict=True):
@@ -115,7 +115,7 @@ class Behind:
         return self.server.call("POST", SERVICES, {key: value for key, value in body.items() if value is not None})
 
     def serve(self) -> None:
-        """Make the service with an end point."""
+        """Create the service with an endpoint."""
         ports = [{"name": "https", "port": 443}]
         self.server.make(f"{self.space}/services", {"metadata": {"name": "s"}, "spec": {"ports": ports}})
         slice_ = {
@@ -127,7 +127,7 @@ class Behind:
         self.server.make(f"/apis/discovery.k8s.io/v1/namespaces/{self.namespace}/endpointslices", slice_)
 
     def condition(self, reason: str, text: str = "") -> Object:
-        """The condition, once it has this reason and its message this text."""
+        """Return the condition once it has this reason and its message contains this text."""
         query = f"watch=true&timeoutSeconds=10&fieldSelector=metadata.name={self.version}.{self.group}"
         connection = self.server.cloud.config.addresses["kube"]
         client = http.client.HTTPSConnection(connection.host, connection.port, context=self.server.tls, timeout=15)

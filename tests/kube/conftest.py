@@ -1,4 +1,4 @@
-"""The API server for the whole suite, as its administrator and as others see it."""
+"""The API server for the whole suite, as its administrator and as other users see it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Server:
         self.tls = tls.client_context(cloud.config.ca_file, *cloud.config.user_files())
 
     def call(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
-        """One request; header names are written with underscores. A watch is answered with the list of its events."""
+        """Send one request; header names are written with underscores. A watch returns the list of its events."""
         sent = {"Content-Type": "application/json"} if body is not None else {}
         sent |= {name.replace("_", "-").title(): value for name, value in headers.items()}
         if body is not None and not isinstance(body, str | bytes):
@@ -49,10 +49,26 @@ class Server:
         return Answer(response.status, headers, json.loads(raw) if is_json else raw)
 
     def namespace(self, name: str) -> str:
-        """A new namespace with its default account, and the path of what is in it."""
+        """Create a namespace with its default account, and return the path of its resources."""
         self.make("/api/v1/namespaces", {"metadata": {"name": name}})
         self.make(f"/api/v1/namespaces/{name}/serviceaccounts", {"metadata": {"name": "default"}})
         return f"/api/v1/namespaces/{name}"
+
+    def remove(self, path: str, name: str) -> None:
+        """Delete an object, and wait until it is gone."""
+        deleted = self.call("DELETE", f"{path}/{name}").body
+        if deleted["kind"] == "Status":
+            return
+        selected = f"fieldSelector=metadata.name={name}&resourceVersion={deleted['metadata']['resourceVersion']}"
+        address = self.cloud.config.addresses["kube"]
+        connection = http.client.HTTPSConnection(address.host, address.port, context=self.tls, timeout=30)
+        try:
+            connection.request("GET", f"{path}?watch=true&{selected}")
+            response = connection.getresponse()
+            while json.loads(response.readline())["type"] != "DELETED":
+                pass
+        finally:
+            connection.close()
 
     def make(self, path: str, body: Any) -> Any:
         """Create an object."""
@@ -82,11 +98,11 @@ class Program:
         self.path = path
         self.namespace = namespace
         self.home = home
-        # Caches and editors of the user's own stay out of it.
+        # Keep the user's caches and editors out.
         self.environment = {"PATH": os.environ["PATH"], "HOME": str(home), "KUBECONFIG": str(kubeconfig)}
 
     def __call__(self, *words: str, stdin: str | None = None, code: int = 0, **environment: str) -> str:
-        """Run it and return what it printed; its exit code must be `code`."""
+        """Run it and return its output; its exit code must be `code`."""
         done = subprocess.run(
             [self.path, "--namespace", self.namespace, *words],
             env=self.environment | environment,
@@ -101,7 +117,7 @@ class Program:
         return done.stdout
 
     def start(self, *words: str) -> subprocess.Popen[str]:
-        """Run it in the background; whoever asked for it ends it."""
+        """Start it in the background; the caller ends it."""
         return subprocess.Popen(
             [self.path, "--namespace", self.namespace, *words],
             env=self.environment,
@@ -111,12 +127,12 @@ class Program:
         )
 
     def json(self, *words: str) -> Any:
-        """What it prints, as JSON."""
+        """Return its output, decoded from JSON."""
         return json.loads(self(*words, "-o", "json"))
 
 
 def programs(name: str) -> list[str]:
-    """Every version on the path: `kubectl`, `kubectl-v30`…"""
+    """Return every version on the path: `kubectl`, `kubectl-v30`…"""
     found: dict[str, str] = {}
     for folder in [str(Path(sys.executable).parent), *os.environ["PATH"].split(os.pathsep)]:
         for path in sorted(Path(folder).glob(f"{name}*")):
@@ -127,7 +143,7 @@ def programs(name: str) -> list[str]:
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    """The room with the controllers beside it."""
+    """The room, with the controllers."""
     made = Cloud(tmp_path_factory.mktemp("cluster") / "data", "kube", "controllers")
     yield made
     made.close()
@@ -135,7 +151,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
 
 @pytest.fixture
 def kubectl(request: pytest.FixtureRequest, cluster: Cloud, tmp_path: Path) -> Program:
-    """kubectl in a namespace of the test's own; every version on the path where the test is marked so."""
+    """kubectl in a namespace of the test's own; in every version on the path where the test is marked so."""
     path = getattr(request, "param", None) or programs("kubectl")[0]
     namespace = f"t{uuid.uuid4().hex[:10]}"
     made = Program(path, cluster.config.kubeconfig_file("admin"), namespace, tmp_path)

@@ -1,4 +1,4 @@
-"""A webhook over TLS: answers admission reviews, and says what it was asked."""
+"""A webhook over TLS: answers admission reviews, and keeps its requests."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from cumulet.common.tls import Authority
 from tests.cloud import PEERS
 
 Object = dict[str, Any]
-#: From the request of a review to its response, without `uid`.
+#: A function from the request of a review to its response, without `uid`.
 Answer = Callable[[Object], Object]
 
 
 def allow(request: Object) -> Object:
-    """Everything is good."""
+    """Allow every request."""
     return {"allowed": True}
 
 
 def patch(*operations: Object) -> Object:
-    """A response that changes the object."""
+    """Return a response that changes the object."""
     encoded = base64.b64encode(json.dumps(operations).encode()).decode()
     return {"allowed": True, "patchType": "JSONPatch", "patch": encoded}
 
@@ -44,13 +44,13 @@ class Webhook:
 
     def __init__(self, config: Config) -> None:
         self.answer: Answer = allow
-        self.asked: list[Object] = []
+        self.requests: list[Object] = []
         hook = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                hook.asked.append(review["request"])
+                hook.requests.append(review["request"])
                 response = {"uid": review["request"]["uid"], **hook.answer(review["request"])}
                 body = json.dumps({**review, "response": response}).encode()
                 self.send_response(200)
@@ -59,7 +59,7 @@ class Webhook:
                 self.wfile.write(body)
 
             def log_message(self, *_: Any) -> None:
-                """Not to the terminal."""
+                """Do not log to the terminal."""
 
         self._server = ThreadingHTTPServer((PEERS, 0), Handler)
         self._server.daemon_threads = True
@@ -76,7 +76,7 @@ class Webhook:
         self._server.server_close()
 
     def rule(self, name: str, resource: str, namespace: str, **more: Any) -> Object:
-        """A webhook of a configuration, for one namespace."""
+        """Return a webhook of a configuration, for one namespace."""
         rule = {"operations": ["CREATE", "UPDATE", "DELETE"], "apiGroups": ["*"], "apiVersions": ["v1"]}
         return {
             "name": name,

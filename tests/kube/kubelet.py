@@ -1,4 +1,4 @@
-"""A stand-in for a node's kubelet, with commands that run on this machine."""
+"""A stand-in for a node's kubelet; its commands run on this machine."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from cumulet.node import forward
 
 
 class StandInKubelet:
-    """Serves where the node's does, until closed, and shows its certificate."""
+    """Serves at the address of the node's kubelet, until closed, with that kubelet's certificate."""
 
     def __init__(self, config: Config) -> None:
         self.port = config.addresses["node"].port
-        self.asked: list[str] = []
-        #: What was upgraded to, one for each command.
+        self.paths: list[str] = []
+        #: The protocol of each upgraded connection.
         self.spoken: list[str] = []
         self.summary: dict[str, object] = {}
         self._config = config
         self._listener = listen(config.addresses["node"])
-        # As the rooms: asyncio's own leaves a connection behind whose farewell over TLS was asked for twice.
+        # The rooms' event loop: asyncio's own leaves a connection open that is closed twice over TLS.
         self._loop = uvloop.new_event_loop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -38,7 +38,7 @@ class StandInKubelet:
 
     def close(self) -> None:
         """Stop."""
-        # Rooms that were forked meanwhile have it too, and would keep the address.
+        # Rooms that were forked meanwhile have the socket too, and would keep the address in use.
         self._listener.shutdown(socket.SHUT_RDWR)
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
@@ -75,36 +75,36 @@ class StandInKubelet:
         await self._stop.wait()
         assert runner.server is not None
         for connection in runner.server.connections:
-            # The other end keeps its connections, and would take its time to take leave.
+            # The other end keeps its connections open, and a graceful close would wait for them.
             if connection.transport is not None:
                 connection.transport.abort()
         await runner.cleanup()
 
     async def _log(self, request: web.Request) -> web.Response:
-        self.asked.append(request.path_qs)
+        self.paths.append(request.path_qs)
         return web.Response(text="one\ntwo\n")
 
     async def _summary(self, request: web.Request) -> web.Response:
         return web.json_response(self.summary)
 
     async def _port_forward(self, request: web.Request) -> web.StreamResponse:
-        """As the node's own, with every pod at this machine's own address."""
-        self.asked.append(request.path_qs)
+        """As the node's own, with every pod at the address of this machine."""
+        self.paths.append(request.path_qs)
         return await forward.serve(request, "127.0.0.1")
 
     async def _exec(self, request: web.Request) -> web.StreamResponse:
         return await self._run_in(request, request.query.getall("command"))
 
     async def _attach(self, request: web.Request) -> web.StreamResponse:
-        """The container's own process gives back what it reads."""
+        """The container's own process writes back its input."""
         return await self._run_in(request, ["cat"] if request.query.get("input") else ["echo", "on its own"])
 
     async def _run_in(self, request: web.Request, command: list[str]) -> web.StreamResponse:
-        self.asked.append(request.path_qs)
+        self.paths.append(request.path_qs)
         if command[0] == "refused":
             raise web.HTTPInternalServerError(text='container not found ("c")')
-        asked = [request.query.get(name) == "1" for name in ("input", "output", "error", "tty")]
-        async with accept(request, Options(*asked)) as (response, client):
+        options = [request.query.get(name) == "1" for name in ("input", "output", "error", "tty")]
+        async with accept(request, Options(*options)) as (response, client):
             self.spoken.append(request.headers.get("Upgrade", ""))
             process = await asyncio.create_subprocess_exec(
                 *command,
@@ -117,7 +117,7 @@ class StandInKubelet:
 
 
 class _Process:
-    """A process as one end of a remote command; sizes of a terminal are written out."""
+    """A process as one end of a remote command; terminal sizes are written to its output."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process

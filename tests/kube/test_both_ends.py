@@ -1,4 +1,4 @@
-"""The oldest kubectl of the range and the newest, with what every deployer does; `make test-clients` has all between."""
+"""The oldest and the newest supported kubectl in the usual workflows; `make test-clients` tests all versions between."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_deployment(kubectl: Program) -> None:
     watched = kubectl("get", "deploy", "-w", "--output-watch-events", "--request-timeout=1s").split("\n")
     assert watched[1].startswith("ADDED")
     assert "FIELDS:" in kubectl("explain", "deployment.spec.strategy")
-    # Of lists, and of what the server made for itself.
+    # Lists, and objects that the server created.
     assert "aggregate-to-view" in kubectl("describe", "clusterroles")
     assert "deleted" in kubectl("delete", "deploy", "web", "--cascade=foreground", "--timeout=20s")
     assert "not found" in kubectl("get", "deploy", "web", code=1)
@@ -42,7 +42,7 @@ def test_a_deployment(kubectl: Program) -> None:
 
 @pytest.mark.parametrize("carrier", ["WebSockets", "SPDY"])
 def test_a_pod(kubectl: Program, node: str, kubelet: StandInKubelet, site: int, tmp_path: Path, carrier: str) -> None:
-    # What 1.30 and clients before it have by default is SPDY, for some verbs or for all.
+    # By default kubectl 1.30 and older clients use SPDY, for some verbs or for all.
     for verb in ("REMOTE_COMMAND", "PORT_FORWARD"):
         kubectl.environment[f"KUBECTL_{verb}_WEBSOCKETS"] = str(carrier == "WebSockets").lower()
     run(kubectl, node, "p")

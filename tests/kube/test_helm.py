@@ -1,4 +1,4 @@
-"""A chart with hooks, a custom resource and its definition, through its life, with every Helm on the path."""
+"""A chart with hooks, a custom resource and its definition: install to uninstall, with every Helm on the path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a deployer does with kubectl, at every version on the path."""
+"""Usual workflows with kubectl, in every version on the path."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_apply_diff_and_apply_again(kubectl: Program) -> None:
 
 def test_apply_on_the_servers_side(kubectl: Program) -> None:
     kubectl("apply", "-f", "-", stdin=WEB)
-    # The first apply of this kind takes the fields over from the other kind, without a word.
+    # The first server-side apply takes the fields over from client-side apply, without a conflict.
     assert kubectl("apply", "--server-side", "-f", "-", stdin=WEB) == "deployment.apps/web serverside-applied\n"
     newer = WEB.replace("web:1", "web:2")
     refused = kubectl("apply", "--server-side", "--field-manager=other", "-f", "-", stdin=newer, code=1)
@@ -48,7 +48,7 @@ def test_apply_on_the_servers_side(kubectl: Program) -> None:
         "get", "deploy", "web", "--show-managed-fields", "-o", "jsonpath={.metadata.managedFields[*].manager}"
     )
     assert "other" in managers.split()
-    # A field that its last owner no longer names goes.
+    # A field that its last owner omits is removed.
     kubectl(*forced, stdin=newer.replace("labels: {app: web}}\nspec", "labels: {app: web, tier: front}}\nspec"))
     assert kubectl("get", "deploy", "web", "-o", "jsonpath={.metadata.labels.tier}") == "front"
     kubectl(*forced, stdin=newer)
@@ -154,7 +154,7 @@ def test_deleting(kubectl: Program) -> None:
     kubectl("delete", "namespace", kubectl.namespace, "--timeout=20s")
 
 
-def test_questions(kubectl: Program) -> None:
+def test_reviews(kubectl: Program) -> None:
     assert kubectl("auth", "can-i", "create", "pods") == "yes\n"
     assert kubectl("auth", "can-i", "list", "secrets", "--as=system:serviceaccount:x:y", code=1) == "no\n"
     assert "[*]" in kubectl("auth", "can-i", "--list")
@@ -189,7 +189,7 @@ def test_watching_and_waiting(kubectl: Program) -> None:
     assert kubectl("get", "configmap", "c", "-w", "--request-timeout=1s", code=0).splitlines()[1].startswith("c ")
 
 
-def test_bad_input_is_told_apart(kubectl: Program) -> None:
+def test_messages_for_bad_input(kubectl: Program) -> None:
     assert 'unknown field "spec.template.spec.foo"' in kubectl(
         "apply", "-f", "-", stdin=WEB.replace("    spec:", "    spec:\n      foo: 1"), code=1
     )

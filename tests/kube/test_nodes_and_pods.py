@@ -1,4 +1,4 @@
-"""What kubectl does with nodes, and with pods through their node."""
+"""kubectl's commands for nodes, and for pods through their node."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def node(kubectl: Program, kubelet: StandInKubelet) -> Iterator[str]:
 
 
 def own_address() -> str:
-    """An address of this machine that is not its loopback's."""
+    """Return an address of this machine that is not loopback."""
     listed = subprocess.run(
         ["ip", "-j", "-4", "address", "show", "up", "scope", "global"], capture_output=True, check=True
     )
@@ -46,7 +46,7 @@ def own_address() -> str:
 
 
 def ready_node(kubectl: Program, port: int, address: str = "127.0.0.1") -> str:
-    """Make a node with a kubelet there; its name."""
+    """Create a node with a kubelet at that address, and return its name."""
     name = f"n{uuid.uuid4().hex[:8]}"
     made = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}
     kubectl("create", "-f", "-", stdin=json.dumps(made))
@@ -74,8 +74,8 @@ def run(kubectl: Program, node: str, name: str, **labels: str) -> None:
 def test_logs_and_exec(kubectl: Program, node: str, kubelet: StandInKubelet) -> None:
     run(kubectl, node, "p")
     assert kubectl("logs", "p", "--tail=2", "--timestamps") == "one\ntwo\n"
-    assert "tailLines=2" in kubelet.asked[-1]
-    assert "timestamps=true" in kubelet.asked[-1]
+    assert "tailLines=2" in kubelet.paths[-1]
+    assert "timestamps=true" in kubelet.paths[-1]
     assert kubectl("exec", "p", "--", "echo", "hello") == "hello\n"
     assert kubectl("exec", "-i", "p", "--", "cat", stdin="to and fro") == "to and fro"
     assert "exit code 3" in kubectl("exec", "p", "--", "sh", "-c", "exit 3", code=3)
@@ -109,7 +109,7 @@ def test_cordon_taint_and_drain(kubectl: Program, node: str) -> None:
     assert "Cannot evict pod as it would violate the pod's disruption budget." in refused
     kubectl("patch", "pdb", "keep", "--type=merge", "-p", '{"spec":{"minAvailable":0}}')
     kubectl("wait", "pdb/keep", "--for=jsonpath={.status.disruptionsAllowed}=1", "--timeout=30s")
-    # Who may not delete the pod uses nothing of the budget.
+    # A caller without the right to delete the pod uses nothing of the budget.
     stranger = ("--as=system:node:other", "--as-group=system:nodes")
     assert "orbidden" in kubectl("create", "--raw", path, "-f", "-", *stranger, stdin=eviction, code=1)
     assert f"node/{node} drained" in kubectl("drain", node, "--force", "--timeout=10s")

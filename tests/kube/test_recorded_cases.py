@@ -1,7 +1,7 @@
-"""Requests that a Kubernetes 1.36 API server answered once, asked again of ours, in the same order.
+"""Requests with the recorded answers of a Kubernetes 1.36 API server, sent to this one in the same order.
 
-`data/cases.jsonl` has the requests and the recorded answers. What cannot be equal is replaced on both sides (names
-that a server makes up, times, addresses). What differs beyond that is named in `DIFFERENCES`, with the reason.
+`data/cases.jsonl` has the requests and the answers. Generated names, times and addresses are replaced on both sides.
+Other differences are listed in `DIFFERENCES`, with the reason.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.kube.conftest import Server
 
 CASES = [json.loads(line) for line in (Path(__file__).parent / "data" / "cases.jsonl").read_text().splitlines()]
 
-#: Where answers differ: case, paths (a regular expression), reason.
+#: Differences between the answers: case, paths (a regular expression), reason.
 _ALONE = "the recorded server had a scheduler and controllers beside it, this one is alone"
 DIFFERENCES: dict[str, tuple[str, str]] = {
     "pod immutable update": (
@@ -57,7 +57,7 @@ _MADE_UP = {
 
 
 def normal(value: Any, key: str = "") -> Any:
-    """A value with what a server makes up replaced."""
+    """Return a value with generated values replaced."""
     if key in _MADE_UP and value not in (None, "None", ["None"]):
         return f"<{key}>"
     if isinstance(value, dict):
@@ -71,7 +71,7 @@ def normal(value: Any, key: str = "") -> Any:
 
 
 def _of_its_surroundings(item: Any) -> bool:
-    """What the recorded server's distribution and its controllers added."""
+    """Return whether the recorded server's distribution or controllers added an item."""
     if not isinstance(item, dict):
         return False
     authority = (item.get("configMap") or {}).get("name") == "openshift-service-ca.crt"
@@ -79,7 +79,7 @@ def _of_its_surroundings(item: Any) -> bool:
 
 
 def differences(wanted: Any, got: Any, path: str = "") -> list[str]:
-    """Where two values differ, one line each."""
+    """Return the differences between two values, one line each."""
     if isinstance(wanted, dict) and isinstance(got, dict):
         found = []
         for key in {**wanted, **got}:
@@ -101,7 +101,7 @@ def differences(wanted: Any, got: Any, path: str = "") -> list[str]:
 
 @pytest.fixture(scope="module")
 def answers(server: Server) -> dict[str, tuple[int, Any]]:
-    """What ours answers to each case."""
+    """Return this server's answer to each case."""
     server.namespace("shop")
     found = {}
     for case in CASES:

@@ -299,7 +299,7 @@ def test_a_server_behind_is_shown_the_front_proxys_certificate(cloud: Cloud, tmp
         behind.serve()
         assert behind.register().status == 201
         behind.condition("Passed")
-        assert {headers["peer"] for _, _, headers, _ in behind.asked} == {"front-proxy-client"}
+        assert {headers["peer"] for _, _, headers, _ in behind.requests} == {"front-proxy-client"}
     finally:
         behind.close()
 

@@ -1,17 +1,17 @@
-"""The front of the server: what a path and a method ask for, who asks, whether they may, and who answers."""
+"""The entry of the API server: authenticate, authorize and dispatch each request."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
 from aiohttp import web
 from prometheus_client import Counter, Histogram
 
 from cumulet.common.ascii import fold
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.access.attributes import Attributes
 from cumulet.kube.access.authentication import Authenticator
 from cumulet.kube.access.authorization import Authorizer
@@ -35,7 +35,7 @@ from cumulet.kube.http.body import decoded, field_validation, read, whole
 from cumulet.kube.http.negotiation import encode, respond, respond_written
 from cumulet.kube.http.options import check_write, delete_options
 from cumulet.kube.http.request_info import Target, parse, selected_name
-from cumulet.kube.http.worker_threads import LARGE, LARGE_YAML, aside
+from cumulet.kube.http.worker_threads import LARGE, LARGE_YAML, offload
 from cumulet.kube.http.write_context import WriteContext, warned
 from cumulet.kube.objects.get_list import Reads
 from cumulet.kube.objects.patch import patcher, unpatched
@@ -47,10 +47,10 @@ log = logging.getLogger(__name__)
 
 _LONG = ("watch", "log", "exec", "attach", "portforward", "proxy")
 
-#: The whole object, of which an update changes a part.
+#: Sub-resources that are part of the object itself.
 _WHOLE = ("", "status", "approval", "ephemeralcontainers", "resize")
 
-#: Kinds that a replacement makes where there is nothing to replace.
+#: Kinds that an update creates where they do not exist.
 _MADE_BY_UPDATE = frozenset(
     (
         "services",
@@ -66,15 +66,14 @@ _MADE_BY_UPDATE = frozenset(
     )
 )
 
-Object = dict[str, Any]
 
 _READS = ("GET", "HEAD")
-#: What others call a method is not for anybody who calls to make up: each is a series of the metrics.
+#: Other methods share one label: each label is a series of the metrics, and clients must not create series.
 _METHODS = frozenset({*_READS, "POST", "PUT", "PATCH", "DELETE"})
 
 
 class Api:
-    """`handle` answers every request."""
+    """Answers every request with `handle`."""
 
     def __init__(
         self,
@@ -92,7 +91,7 @@ class Api:
         metrics: tuple[Counter, Histogram],
         exposition: Callable[[], web.Response],
     ) -> None:
-        """`exposition` answers with the metrics as Prometheus reads them."""
+        """Build the API; `exposition` returns the metrics in Prometheus' format."""
         self._catalog = catalog
         self._objects = objects
         self._reading = reading
@@ -111,7 +110,7 @@ class Api:
         self._series: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer one request; what was not foreseen is logged and tells the caller no detail."""
+        """Answer a request; an unexpected exception is logged, and the client gets no detail of it."""
         began = time.perf_counter()
         verb = request.method if request.method in _METHODS else "other"
         target = real = user = None
@@ -129,7 +128,7 @@ class Api:
             if error.details and isinstance(seconds := error.details.get("retryAfterSeconds"), int) and seconds:
                 response.headers["Retry-After"] = str(seconds)
         except RecursionError:
-            # Nothing of ours is as deep as that, so the caller's is.
+            # No data of the server is that deep, so the request's is.
             response = encode(request, bad_request("exceeded max depth").status(), 400)
         except (ConnectionError, web.HTTPException):
             raise
@@ -137,30 +136,30 @@ class Api:
             log.exception("%s %s failed", request.method, request.path)
             response = encode(request, ApiError(500, "InternalError", "an internal error occurred", {}).status(), 500)
         if real is None:
-            self._audit.refused(request, self._asked(request), time.perf_counter() - began)
-        elif target is not None and user is not None and self._audit.wants(target, response.status):
+            self._audit.refused(request, self._target(request), time.perf_counter() - began)
+        elif target is not None and user is not None and self._audit.is_logged(target, response.status):
             self._audit.write(request, real, user, target, response.status, time.perf_counter() - began)
         self._count(verb, response.status, time.perf_counter() - began)
         return response
 
-    def _asked(self, request: web.BaseRequest) -> Target | None:
+    def _target(self, request: web.BaseRequest) -> Target | None:
         try:
             return parse(request, self._catalog)
         except ApiError:
             return None
 
     def _count(self, verb: str, status: int, seconds: float) -> None:
-        found = self._series.get((verb, status))
-        if found is None:
-            found = self._series[verb, status] = (self._requests.labels(verb, status), self._seconds.labels(verb))
-        counter, histogram = found
+        series = self._series.get((verb, status))
+        if series is None:
+            series = self._series[verb, status] = (self._requests.labels(verb, status), self._seconds.labels(verb))
+        counter, histogram = series
         counter.inc()
         if verb not in _LONG:
             histogram.observe(seconds)
 
     async def _in_turn(self, request: web.BaseRequest, user: User, target: Target) -> web.StreamResponse:
-        """Answer who may ask, when it is their turn."""
-        # Of what is read alone a selector may name the one object.
+        """Authorize a request and answer it when it has a seat."""
+        # For reads, a field selector may name the one object.
         reads = target.verb in ("list", "watch")
         wanted = self._authorize(user, target, target.name or (selected_name(request) if reads else ""))
         if target.subresource in _LONG:
@@ -183,7 +182,7 @@ class Api:
         return wanted
 
     async def _about(self, request: web.BaseRequest, user: User) -> web.StreamResponse:
-        """Paths that name no object: discovery, OpenAPI, health, version."""
+        """Answer on paths that are not resources: discovery, OpenAPI, health, version."""
         path = request.path.rstrip("/") or "/"
         rows = self._catalog.rows
         verb = "get" if request.method in _READS else request.method
@@ -219,12 +218,12 @@ class Api:
                 return encode(request, {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []})
             case ["apis"]:
                 return encode(request, with_groups(groups.group_list(rows), self._aggregation))
-            case ["api", version] if (found := groups.resource_list(rows, "", version)) is not None:
-                return encode(request, found)
+            case ["api", version] if (resources := groups.resource_list(rows, "", version)) is not None:
+                return encode(request, resources)
             case ["apis", group] if group and (info := self._group(rows, group)) is not None:
                 return encode(request, info)
-            case ["apis", group, version] if (found := groups.resource_list(rows, group, version)) is not None:
-                return encode(request, found)
+            case ["apis", group, version] if (resources := groups.resource_list(rows, group, version)) is not None:
+                return encode(request, resources)
             case ["apis", group, version] if (server := self._aggregation.find(group, version)) is not None:
                 return await self._aggregation.answer(request, user, server)
             case ["openapi", "v3"]:
@@ -272,7 +271,7 @@ class Api:
         raise method_not_allowed()
 
     async def _decoded(self, request: web.BaseRequest, row: Row) -> tuple[Object, list[str]]:
-        """The object that a request brings, and warnings about it."""
+        """Return the object in a request's body, and warnings about it."""
         media, raw, validation = (
             request.headers.get("Content-Type", ""),
             await read(request),
@@ -281,12 +280,12 @@ class Api:
         obj = await decoded(media, raw, row.kind)
 
         def checked() -> list[str]:
-            said = repeated(media, raw, obj) if validation != "Ignore" else []
+            messages = repeated(media, raw, obj) if validation != "Ignore" else []
             if validation == "Strict":
-                said = as_one(media, said)
-            return self._objects.decode(row, obj, validation, said)
+                messages = as_one(media, messages)
+            return self._objects.decode(row, obj, validation, messages)
 
-        return obj, await aside(len(raw), checked, LARGE_YAML if is_yaml(media, raw) else LARGE)
+        return obj, await offload(len(raw), checked, LARGE_YAML if is_yaml(media, raw) else LARGE)
 
     async def _create(self, request: web.BaseRequest, user: User, target: Target) -> web.StreamResponse:
         row = target.row
@@ -335,7 +334,7 @@ class Api:
         raw = await read(request)
         if is_apply(request):
             return await self._applying.apply(request, user, target, raw)
-        change, said = patcher(request, row, raw)
+        change, warnings = patcher(request, row, raw)
         check_write(request)
         validation = field_validation(request)
         by = WriteContext.of(request, user)
@@ -347,7 +346,7 @@ class Api:
                 raise bad_request("the patched object is not an object")
             text = msgspec.json.encode(whole(row, obj)) if validation == "Strict" else b""
             try:
-                by.warnings[:] = sorted(self._objects.decode(row, obj, validation, said, before=before))
+                by.warnings[:] = sorted(self._objects.decode(row, obj, validation, warnings, before=before))
             except ApiError as error:
                 raise unpatched(text or msgspec.json.encode(whole(row, obj)), error) from None
             return to_stored(row, obj)
@@ -391,5 +390,5 @@ class Api:
                     raise
             else:
                 items.append(from_stored(row, stored.load()))
-        found = {"kind": f"{row.kind}List", "apiVersion": row.api_version, "metadata": metadata, "items": items}
-        return encode(request, found)
+        items_list = {"kind": f"{row.kind}List", "apiVersion": row.api_version, "metadata": metadata, "items": items}
+        return encode(request, items_list)

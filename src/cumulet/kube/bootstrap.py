@@ -1,16 +1,16 @@
-"""What a new cluster has from the start, and what is made good at each start where it is missing."""
+"""The objects of a new cluster, which each start creates where they are missing."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
 import json
-from typing import Any
 
 from cumulet.common import clock
 from cumulet.common.config import FRONT_PROXY_CLIENT, Config
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.access.default_roles import GROUP as RBAC
-from cumulet.kube.access.default_roles import brought_up_to_date, default_roles
+from cumulet.kube.access.default_roles import default_roles, with_current_rules
 from cumulet.kube.admission import SYSTEM_NAMESPACES
 from cumulet.kube.catalog.resources import BY_KEY, RESOURCES
 from cumulet.kube.flow import GROUP, LEVELS, SCHEMAS
@@ -20,7 +20,7 @@ _PRIORITIES = (
     ("system-cluster-critical", 2_000_000_000, "run in the cluster, but can be moved to another node if necessary"),
     ("system-node-critical", 2_000_001_000, "not be moved from their current node"),
 )
-#: How a server behind this one knows who has asked.
+#: How aggregated API servers learn the user of a forwarded request.
 _PASSED_ON = {
     "requestheader-allowed-names": json.dumps([FRONT_PROXY_CLIENT]),
     "requestheader-username-headers": '["X-Remote-User"]',
@@ -31,23 +31,23 @@ _KEYS = {row.kind: row.key for row in RESOURCES if row.group == RBAC}
 
 
 async def bootstrap(objects: Objects, config: Config, service_address: str) -> None:
-    """Make namespaces, default accounts, roles and the `kubernetes` service."""
+    """Create namespaces, default accounts, roles and the `kubernetes` service."""
     await asyncio.gather(
         *(_ensure(objects, "namespaces", "", {"metadata": {"name": name}}) for name in SYSTEM_NAMESPACES)
     )
-    # What follows is written at once, with few commits.
+    # The rest is written at once, with few commits.
     async with asyncio.TaskGroup() as tasks:
         _begin(tasks, objects, config, service_address)
 
 
 def _begin(tasks: asyncio.TaskGroup, objects: Objects, config: Config, service_address: str) -> None:
-    def ensure(key: str, namespace: str, obj: dict[str, Any], change: Change | None = None) -> None:
+    def ensure(key: str, namespace: str, obj: Object, change: Change | None = None) -> None:
         tasks.create_task(_ensure(objects, key, namespace, obj, change))
 
-    # The authority of this server's own certificate. It is updated, as a migration replaces it.
+    # The authority of this server's certificate. It is updated, as a migration replaces it.
     authority = {"ca.crt": config.authority_file("serving").read_text()}
     for namespace in SYSTEM_NAMESPACES:
-        # So that the first pod need not wait for the controllers.
+        # The first pod need not wait for the controllers.
         ensure("serviceaccounts", namespace, {"metadata": {"name": "default"}})
         root = {"metadata": {"name": "kube-root-ca.crt"}, "data": authority}
         ensure("configmaps", namespace, root, lambda old: {**old, "data": authority})
@@ -59,15 +59,15 @@ def _begin(tasks: asyncio.TaskGroup, objects: Objects, config: Config, service_a
     }
     trust = {"metadata": {"name": "extension-apiserver-authentication"}, "data": trusted}
     ensure("configmaps", "kube-system", trust, lambda old: {**old, "data": {**(old.get("data") or {}), **trusted}})
-    # What the cleaner of old tokens reads: since when their use is told. None is older than this cluster.
+    # The cleaner of old tokens reads here since when their use is recorded. No token is older than this cluster.
     since = {"metadata": {"name": "kube-apiserver-legacy-service-account-token-tracking"}}
     ensure("configmaps", "kube-system", {**since, "data": {"since": clock.rfc3339()[:10]}})
     for role in default_roles(config.node_name):
         namespace = role["metadata"].get("namespace", "")
-        # A role may have other rules in this version than in the one that made it.
+        # A role may have other rules in this version than in the one that created it.
         # An object of a list has no kind of its own.
         made = {name: value for name, value in role.items() if name != "kind"}
-        ensure(_KEYS[role["kind"]], namespace, made, functools.partial(brought_up_to_date, default=made))
+        ensure(_KEYS[role["kind"]], namespace, made, functools.partial(with_current_rules, default=made))
     for name, value, what in _PRIORITIES:
         description = f"Used for system critical pods that must {what}."
         priority = {"metadata": {"name": name}, "value": value, "description": description}
@@ -92,10 +92,8 @@ def _begin(tasks: asyncio.TaskGroup, objects: Objects, config: Config, service_a
     ensure("endpointslices.discovery.k8s.io", "default", endpoints)
 
 
-async def _ensure(
-    objects: Objects, key: str, namespace: str, obj: dict[str, Any], change: Change | None = None
-) -> None:
-    """Make an object where it is missing, else make `change` to it."""
+async def _ensure(objects: Objects, key: str, namespace: str, obj: Object, change: Change | None = None) -> None:
+    """Create an object where it is missing, else apply `change` to it."""
     row, name = BY_KEY[key], obj["metadata"]["name"]
     if not objects.exists(row, namespace, name):
         await objects.create(row, namespace, obj)

@@ -1,4 +1,4 @@
-"""The room's life: open the store, make what a cluster has, serve the API."""
+"""The life of the room: open the store, create the objects of a new cluster, serve the API."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ from cumulet.kube.subresources.eviction import Evictions
 from cumulet.kube.subresources.proxy import Proxy
 from cumulet.kube.subresources.routes import Subresources
 
-#: Seconds between compactions, and how far back the history then goes, as upstream's.
+#: The seconds between compactions, which also bound the history, as in upstream.
 _COMPACTION = 300.0
-#: Watches are written to by the thousand, which costs half where OpenSSL has the socket itself.
+#: Thousands of watchers are written to; that costs half where OpenSSL writes to the socket itself.
 new_event_loop = Loop
 _ENTRA_TIMEOUT = aiohttp.ClientTimeout(total=10)
 
 
 async def serve(room: Room) -> None:
-    """Serve until told to stop."""
+    """Serve until the room stops."""
     store = Store(room.data_dir / "kube.db", room.data_dir / "secrets.key")
     store.open()
     egress = room.config.egress(reach_pods=True)
@@ -74,7 +74,7 @@ async def serve(room: Room) -> None:
         Histogram("apiserver_request_duration_seconds", "Time to answer", ["verb"], registry=metrics),
     )
     catalog = Catalog(store)
-    admission.serves(lambda: catalog.rows)
+    admission.list_rows_with(lambda: catalog.rows)
     aggregation = Aggregation(store, objects, room.config.front_proxy_files, egress)
     room.on_reload(aggregation.reload)
     catalog.is_remote = lambda group, version: aggregation.find(group, version) is not None
@@ -129,6 +129,6 @@ async def _compact(store: Store, stopping: asyncio.Event) -> None:
 
 
 def _settle() -> None:
-    """Collect garbage less often than an interpreter does, and let the thread that commits come on soon."""
+    """Tune the interpreter: collect garbage less often, and let the committing thread continue soon."""
     gc.set_threshold(20_000, 20, 100)
     sys.setswitchinterval(0.001)

@@ -1,4 +1,4 @@
-"""Who callers are, and what nodes may do: Entra ID's tokens, the node authoriser."""
+"""Authentication with Entra ID's tokens, the node authorizer, and the limits on granting rights."""
 
 from __future__ import annotations
 
@@ -229,7 +229,7 @@ def test_a_node_shows_no_pods_that_give_it_rights(server: Server, spec: dict[str
     assert f'node "{node}" can not create pods that reference {why}' in answer.body["message"]
     made = server.call("POST", f"{space}/pods", {"metadata": metadata, "spec": plain}, **who)
     assert made.status == 201
-    # Nor is anything added that would.
+    # No other rights are added.
     assert "serviceAccountName" not in made.body["spec"]
     assert "volumes" not in made.body["spec"]
     token = server.call("POST", f"{space}/serviceaccounts/default/token", {"spec": {}}, **who)
@@ -247,7 +247,7 @@ def test_a_node_shows_no_pods_that_give_it_rights(server: Server, spec: dict[str
         ),
     ],
 )
-def test_mirror_pods_refer_to_nothing(server: Server, spec: dict[str, Any], why: str) -> None:
+def test_mirror_pods_refer_to_no_objects(server: Server, spec: dict[str, Any], why: str) -> None:
     space = server.namespace(f"m{uuid.uuid4().hex[:8]}")
     metadata = {"name": "p", "annotations": {"kubernetes.io/config.mirror": "x"}}
     spec = {"nodeName": "n", "containers": [{"name": "c", "image": "x"}], **spec}
@@ -257,7 +257,7 @@ def test_mirror_pods_refer_to_nothing(server: Server, spec: dict[str, Any], why:
 
 
 class Grants:
-    """A namespace with a user who may write its roles and bindings, and read its config maps."""
+    """A namespace with a user that may write its roles and bindings, and read its config maps."""
 
     def __init__(self, server: Server, *more: dict[str, Any]) -> None:
         self.server = server
@@ -284,7 +284,7 @@ def rule(resource: str, *verbs: str, **more: list[str]) -> dict[str, Any]:
     return {"apiGroups": [""], "resources": [resource], "verbs": list(verbs), **more}
 
 
-def test_nobody_gives_what_they_do_not_have(server: Server) -> None:
+def test_a_user_cannot_grant_rights_that_it_lacks(server: Server) -> None:
     grants = Grants(server)
     roles = f"{grants.path}/roles"
     rules = [rule("secrets", "get", "list"), rule("configmaps", "list")]
@@ -307,7 +307,7 @@ def test_nobody_gives_what_they_do_not_have(server: Server) -> None:
     ):
         name = f"r{uuid.uuid4().hex[:8]}"
         assert grants.call("POST", f"{RBAC}/clusterroles", {"metadata": {"name": name}, "rules": rules}).status == 403
-    # Nor by and by.
+    # Updates cannot add them either.
     patch = {"rules": [rule("secrets", "get")]}
     merge = {"content_type": "application/merge-patch+json"}
     server.make(roles, {"metadata": {"name": "mine"}, "rules": []})
@@ -317,14 +317,14 @@ def test_nobody_gives_what_they_do_not_have(server: Server) -> None:
     assert grants.call("PATCH", f"{roles}/theirs", labels, **merge).status == 403
     assert grants.call("PATCH", f"{roles}/theirs", {"metadata": {"finalizers": ["a/b"]}}, **merge).status == 200
     server.call("PATCH", f"{roles}/theirs", {"metadata": {"finalizers": None}}, **merge)
-    # What gathers others may come to have anything.
+    # An aggregated role can gather any rule.
     selector = {"clusterRoleSelectors": [{"matchLabels": {"a": "b"}}]}
     gathers = {"metadata": {"name": f"r{uuid.uuid4().hex[:8]}"}, "aggregationRule": selector}
     refused = grants.call("POST", f"{RBAC}/clusterroles", gathers)
     assert (refused.status, "must have cluster-admin privileges" in refused.body["message"]) == (403, True)
 
 
-def test_nobody_binds_what_they_do_not_have(server: Server) -> None:
+def test_a_user_cannot_bind_rights_that_it_lacks(server: Server) -> None:
     grants = Grants(server)
     bindings = f"{grants.path}/rolebindings"
     for name, status in (("cluster-admin", 403), ("none", 404), (grants.user, 201)):
@@ -337,7 +337,7 @@ def test_nobody_binds_what_they_do_not_have(server: Server) -> None:
     assert grants.call("GET", f"/api/v1/namespaces/{grants.space}/secrets", None).status == 403
 
 
-def test_who_may_escalate_and_bind(server: Server) -> None:
+def test_escalate_and_bind_are_rights(server: Server) -> None:
     group = {"apiGroups": ["rbac.authorization.k8s.io"]}
     may = [
         {**group, "resources": ["roles"], "verbs": ["escalate"], "resourceNames": ["r"]},
@@ -376,7 +376,7 @@ _TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
         ("/api/v1/namespaces/default/serviceaccounts/default/token", {"spec": {}}),
     ],
 )
-def test_what_has_no_table_is_not_answered_as_one(server: Server, path: str, body: Any) -> None:
+def test_a_resource_without_a_table_is_not_acceptable_as_one(server: Server, path: str, body: Any) -> None:
     refused = server.call("POST", path, body, accept=_TABLE)
     assert (refused.status, refused.body["reason"]) == (406, "NotAcceptable")
     assert server.call("POST", path, body, accept=f"{_TABLE},application/json").status == 201

@@ -1,4 +1,4 @@
-"""What is added to objects, and what is refused, on their way to the store."""
+"""Plug-ins that complete or refuse objects on their way to the store."""
 
 from __future__ import annotations
 
@@ -41,15 +41,18 @@ def refusal(server: Server, path: str, body: Any) -> str:
 
 
 def test_quantities_are_canonical(server: Server, path: str) -> None:
-    asked = {"cpu": 0.5, "memory": "2048Mi", "ephemeral-storage": "1000k"}
-    made = server.make(f"{path}/pods", pod("p", resources={"requests": asked}))
+    quantities = {"cpu": 0.5, "memory": "2048Mi", "ephemeral-storage": "1000k"}
+    made = server.make(f"{path}/pods", pod("p", resources={"requests": quantities}))
     requests = made["spec"]["containers"][0]["resources"]["requests"]
     assert requests == {"cpu": "500m", "memory": "2Gi", "ephemeral-storage": "1M"}
     much = server.make(f"{path}/pods", sized("much", requests={"memory": "8Ei", "ephemeral-storage": "10E"}))
     requests = much["spec"]["containers"][0]["resources"]["requests"]
-    assert requests == {"memory": "9223372036854775807", "ephemeral-storage": "10E"}  # the one is counted in 64 bits
+    assert requests == {
+        "memory": "9223372036854775807",
+        "ephemeral-storage": "10E",
+    }  # the former is bounded to 64 bits
     sign = server.make(f"{path}/pods", sized("sign", requests={"cpu": "-"}))
-    assert sign["spec"]["containers"][0]["resources"]["requests"] == {"cpu": "0"}  # as upstream's parser has it
+    assert sign["spec"]["containers"][0]["resources"]["requests"] == {"cpu": "0"}  # as in upstream's parser
     for bad in ("a", "1e99999999", "9" * 100, "", "1 Gi", "-x"):
         assert server.call("POST", f"{path}/pods", sized("bad", requests={"cpu": bad})).status == 400
 
@@ -87,7 +90,7 @@ def test_limit_ranges_want_what_they_bound(server: Server, path: str) -> None:
     ]
     server.make(f"{path}/limitranges", {"metadata": {"name": "l"}, "spec": {"limits": limits}})
     message = refusal(server, f"{path}/pods", pod("p"))
-    # What is the most is also what is set where nothing is said.
+    # The maximum is also the default where there is none.
     assert message == (
         'pods "p" is forbidden: cpu max limit to request ratio per Container is 2, but no request is specified or '
         "request is 0"
@@ -145,7 +148,7 @@ def test_quotas_are_charged_for_what_grows(server: Server, path: str) -> None:
                 "requested: limits.memory=1536Mi, used: limits.memory=512Mi, limited: limits.memory=1Gi"
                 in (answer.body["message"])
             )
-    # What does not grow is not asked about, however full it is.
+    # An update that uses no more is not checked, even if the quota is full.
     answer = server.call("PATCH", f"{path}/pods/p", {"metadata": {"labels": {"a": "b"}}}, content_type=MERGE)
     assert answer.status == 200
 
@@ -168,12 +171,12 @@ def test_quotas_count_what_is_there(server: Server, path: str) -> None:
     assert "count/configmaps=1" in refusal(server, f"{path}/configmaps", {"metadata": {"name": "two"}})
     service = {"metadata": {"name": "s"}, "spec": {"type": "LoadBalancer", "ports": [{"port": 80}]}}
     assert "services.loadbalancers=1" in refusal(server, f"{path}/services", service)
-    # What is gone, or has ended, counts no more.
+    # Deleted and finished objects do not count.
     server.call("DELETE", f"{path}/pods/a")
     server.make(f"{path}/pods", sized("c", requests={"cpu": "1m"}))
 
 
-def test_a_quota_tells_at_once_what_is_used(server: Server, path: str) -> None:
+def test_a_quota_shows_at_once_what_is_used(server: Server, path: str) -> None:
     hard = {"pods": "5", "requests.memory": "1Gi", "secrets": "2"}
     server.make(f"{path}/resourcequotas", {"metadata": {"name": "q"}, "spec": {"hard": hard}})
     started = {"status": {"hard": hard, "used": {"pods": "0", "requests.memory": "0", "secrets": "0"}}}
@@ -253,7 +256,7 @@ def test_priority(server: Server, path: str) -> None:
     made["spec"] = {**pod("q")["spec"], "priorityClassName": "high", "preemptionPolicy": "PreemptLowerPriority"}
     message = refusal(server, f"{path}/pods", made)
     assert message.endswith("priority admission controller computed Never from the given PriorityClass name")
-    # A client that does not know of them leaves out what was added.
+    # A client that does not know these fields omits them.
     whole = server.call("GET", f"{path}/pods/p").body
     for key in ("priority", "preemptionPolicy"):
         del whole["spec"][key]
@@ -297,7 +300,7 @@ def test_a_namespace_that_ends_takes_nothing(server: Server, path: str) -> None:
 
 
 def test_names_are_made_after_what_is_added(server: Server, path: str) -> None:
-    """What is refused before an object has its name is told by the beginning of it; labels have the whole name."""
+    """Errors before an object has its name show the `generateName`; labels have the whole name."""
     unnamed = {**pod(""), "metadata": {"generateName": "p-"}}
     unnamed["spec"] |= {"serviceAccountName": "none"}
     assert refusal(server, f"{path}/pods", unnamed).startswith('pods "p-" is forbidden: error looking up service')
@@ -313,7 +316,7 @@ def test_names_are_made_after_what_is_added(server: Server, path: str) -> None:
 
 
 def test_runtime_classes(server: Server, path: str) -> None:
-    """In the words and to the effect of a Kubernetes 1.36.2."""
+    """With the messages and the effect of Kubernetes 1.36.2."""
     classes = "/apis/node.k8s.io/v1/runtimeclasses"
     here, tolerated = {"runtime": "there"}, {"key": "runtime", "operator": "Exists"}
     costly, plain = (f"{kind}-{uuid.uuid4().hex[:8]}" for kind in ("costly", "plain"))

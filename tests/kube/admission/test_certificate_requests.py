@@ -1,4 +1,4 @@
-"""Certificate signing requests: who asks, who approves, who signs."""
+"""Certificate signing requests: the requesting user, and the rights to approve and to sign."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def body(**spec: Any) -> dict[str, Any]:
     return {"metadata": {"name": f"r{uuid.uuid4().hex[:8]}"}, "spec": made}
 
 
-def test_who_asks_is_noted(server: Server) -> None:
+def test_the_requesting_user_is_recorded(server: Server) -> None:
     role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"}
     subject = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "csr-ann"}
     binding = {"metadata": {"name": "csr-ann"}, "roleRef": role, "subjects": [subject]}
@@ -65,7 +65,7 @@ def test_approval_and_denial(kubectl: Program) -> None:
         assert condition["lastTransitionTime"]
 
 
-def test_who_may_approve_and_sign(server: Server) -> None:
+def test_approving_and_signing_are_rights(server: Server) -> None:
     made = server.make(PATH, body(signerName="example.com/signer"))
     path = f"{PATH}/{made['metadata']['name']}"
     rules = [
@@ -93,7 +93,7 @@ def test_who_may_approve_and_sign(server: Server) -> None:
     assert answer.status == 403
     assert 'user not permitted to approve requests with signerName "example.com/signer"' in answer.body["message"]
     assert server.call("PUT", f"{path}/approval", approved).status == 200
-    # The status proper leaves the approval alone, and the approval the certificate.
+    # A write of the status leaves the approval alone, and an approval the certificate.
     current = server.call("GET", path).body
     signed = {**current, "status": {"certificate": base64.b64encode(b"certificate").decode()}}
     assert server.call("PUT", f"{path}/status", signed, impersonate_user="csr-bob").status == 403
@@ -121,7 +121,7 @@ def test_bad_requests(server: Server, spec: dict[str, Any], field: str) -> None:
     assert [cause["field"] for cause in answer.body["details"]["causes"]] == [field]
 
 
-def test_nobody_asks_to_be_everybody(server: Server) -> None:
+def test_no_certificate_has_all_rights(server: Server) -> None:
     answer = server.call("POST", PATH, body(request=signing_request("system:masters")))
     assert answer.status == 403
     assert "signer with system:masters group is not allowed" in answer.body["message"]

@@ -1,4 +1,4 @@
-"""Policies that change what is about to be stored."""
+"""Policies that change an object before it is stored."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ BASE = "/apis/admissionregistration.k8s.io/v1"
 
 @pytest.fixture
 def space(server: Server) -> str:
-    """A namespace's path."""
+    """The path of a namespace."""
     return server.namespace(f"m{uuid.uuid4().hex[:8]}")
 
 
 @pytest.fixture
 def policy(server: Server, space: str) -> Iterator[Policy]:
-    """Makes a policy about a resource of the namespace, with its binding."""
+    """Creates a policy for a resource of the namespace, with its binding."""
     made: list[str] = []
 
     def make(resource: str, *mutations: Object, group: str = "", **spec: Any) -> str:
@@ -82,9 +82,9 @@ def test_a_sidecar_is_added(server: Server, space: str, policy: Policy) -> None:
     assert made["metadata"]["labels"] == {"team": space.rpartition("/")[2]}
     (sidecar,) = made["spec"]["initContainers"]
     assert sidecar["env"] == [{"name": "FOR", "value": "p"}]
-    assert sidecar["terminationMessagePath"] == "/dev/termination-log"  # defaults come after
+    assert sidecar["terminationMessagePath"] == "/dev/termination-log"  # defaults are set afterwards
     assert [container["name"] for container in made["spec"]["containers"]] == ["c"]
-    # Nobody owns what a policy adds.
+    # No manager owns the fields that a policy adds.
     assert "proxy" not in str(made["metadata"]["managedFields"])
     columns = server.call("GET", f"{BASE}/mutatingadmissionpolicies/{name}").body
     assert columns["spec"]["failurePolicy"] == "Fail"
@@ -102,8 +102,8 @@ def test_operations(server: Server, space: str, policy: Policy) -> None:
         ),
     )
     made = server.make(f"{space}/configmaps", {"metadata": {"name": "m"}, "data": {"a": "1"}})
-    assert made["data"] == {"a": "2", "b": "2!"}  # each sees what those before it did
-    # Where a test fails, nothing of the patch is done; the next one is another.
+    assert made["data"] == {"a": "2", "b": "2!"}  # each sees the changes of those before it
+    # Where a test fails, no operation of that patch is applied; the next patch is.
     made = server.make(f"{space}/configmaps", {"metadata": {"name": "n"}, "data": {"a": "0"}})
     assert made["data"] == {"a": "0", "b": "0!"}
     name = policy("secrets", patching("[JSONPatch{op: 'remove', path: '/data/' + object.type + 'z'}]"))
@@ -112,13 +112,13 @@ def test_operations(server: Server, space: str, policy: Policy) -> None:
     assert answer.body["message"].startswith(f"policy '{name}' with binding '{name}' denied request: JSON Patch: ")
 
 
-def test_those_that_fail_may_be_left_out(server: Server, space: str, policy: Policy) -> None:
+def test_failing_policies_may_be_ignored(server: Server, space: str, policy: Policy) -> None:
     policy("configmaps", merging("Object{data: {'x': object.data.none}}"), failurePolicy="Ignore")
     made = server.make(f"{space}/configmaps", {"metadata": {"name": "m"}, "data": {"a": "1"}})
     assert made["data"] == {"a": "1"}
 
 
-def test_what_is_replaced_as_a_whole_is_left_alone(server: Server, space: str, policy: Policy) -> None:
+def test_atomic_values_are_not_merged(server: Server, space: str, policy: Policy) -> None:
     name = policy(
         "pods", merging("Object{spec: Object.spec{containers: [Object.spec.containers{name: 'c', args: ['a']}]}}")
     )
@@ -130,7 +130,7 @@ def test_what_is_replaced_as_a_whole_is_left_alone(server: Server, space: str, p
     )
 
 
-def test_policies_see_again_what_later_ones_change(server: Server, space: str, policy: Policy) -> None:
+def test_policies_are_reinvoked(server: Server, space: str, policy: Policy) -> None:
     count = "string(int(object.data.n) + 1)"
     policy("configmaps", merging("Object{data: {'seen': object.data.n}}"), reinvocationPolicy="IfNeeded")
     policy("configmaps", merging(f"Object{{data: {{'n': {count}}}}}"))

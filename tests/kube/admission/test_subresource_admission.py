@@ -1,4 +1,4 @@
-"""Webhooks and policies are asked about sub-resources: scale, binding, eviction, token, and what connects to a pod."""
+"""Webhooks and policies for sub-resources: scale, binding, eviction, token, and connections to a pod."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ MERGE = "application/merge-patch+json"
 
 @pytest.fixture
 def space(server: Server) -> str:
-    """A namespace's path."""
+    """The path of a namespace."""
     return server.namespace(f"s{uuid.uuid4().hex[:8]}")
 
 
 @pytest.fixture
 def hook(server: Server, space: str) -> Iterator[Webhook]:
-    """A webhook that hears of every sub-resource of the namespace, first to change it and then to refuse it."""
+    """A webhook for every sub-resource of the namespace, first to change the body and then to refuse it."""
     made = Webhook(server.cloud.config)
     name = space.rpartition("/")[2]
     operations = ["CREATE", "UPDATE", "DELETE", "CONNECT"]
@@ -58,18 +58,18 @@ def workload(server: Server, space: str) -> str:
 
 def test_scale(server: Server, space: str, hook: Webhook) -> None:
     path = workload(server, space)
-    hook.asked.clear()
+    hook.requests.clear()
     change = {"spec": {"replicas": 3}}
     assert server.call("PATCH", f"{path}/scale", change, content_type=MERGE).body["spec"] == {"replicas": 3}
-    asked = hook.asked[0]
-    assert (asked["operation"], asked["subResource"], asked["resource"]["resource"]) == (
+    review = hook.requests[0]
+    assert (review["operation"], review["subResource"], review["resource"]["resource"]) == (
         "UPDATE",
         "scale",
         "deployments",
     )
-    assert asked["kind"] == {"group": "autoscaling", "version": "v1", "kind": "Scale"}
-    assert (asked["object"]["kind"], asked["object"]["spec"]["replicas"]) == ("Scale", 3)
-    assert asked["oldObject"]["spec"]["replicas"] == 1
+    assert review["kind"] == {"group": "autoscaling", "version": "v1", "kind": "Scale"}
+    assert (review["object"]["kind"], review["object"]["spec"]["replicas"]) == ("Scale", 3)
+    assert review["oldObject"]["spec"]["replicas"] == 1
     hook.answer = lambda request: patch({"op": "replace", "path": "/spec/replicas", "value": 2})
     whole = server.call("GET", f"{path}/scale").body
     whole["spec"]["replicas"] = 9
@@ -86,13 +86,13 @@ def test_binding_and_eviction(server: Server, space: str, hook: Webhook) -> None
         ({"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n"}}, "binding", "", "Binding"),
         ({"metadata": {"name": "p"}}, "eviction", "policy", "Eviction"),
     ):
-        hook.asked.clear()
+        hook.requests.clear()
         hook.answer = lambda request: {"allowed": False, "status": {"message": "no"}}
         assert server.call("POST", f"{path}/{name}", body).status == 400
-        asked = hook.asked[0]
-        assert (asked["operation"], asked["subResource"], asked["name"]) == ("CREATE", name, "p")
-        assert asked["kind"] == {"group": group, "version": "v1", "kind": kind}
-        assert asked["object"]["metadata"]["name"] == "p"
+        review = hook.requests[0]
+        assert (review["operation"], review["subResource"], review["name"]) == ("CREATE", name, "p")
+        assert review["kind"] == {"group": group, "version": "v1", "kind": kind}
+        assert review["object"]["metadata"]["name"] == "p"
         assert "nodeName" not in server.call("GET", path).body["spec"]
     hook.answer = lambda request: {"allowed": True}
     assert server.call("POST", f"{path}/eviction", {"metadata": {"name": "p"}}).status == 201
@@ -108,18 +108,18 @@ def test_connecting(server: Server, space: str, hook: Webhook) -> None:
         ("portforward?ports=80", "portforward", "PodPortForwardOptions", {"ports": [80]}),
         ("proxy/metrics", "proxy", "PodProxyOptions", {"path": "/metrics"}),
     ):
-        hook.asked.clear()
+        hook.requests.clear()
         assert server.call("GET", f"{path}/{query}").status == 403
-        asked = hook.asked[0]
-        assert (asked["operation"], asked["subResource"], asked["options"]) == ("CONNECT", name, None)
-        assert (asked["kind"]["kind"], asked["object"]["kind"]) == (kind, kind)
-        assert options.items() <= asked["object"].items()
+        review = hook.requests[0]
+        assert (review["operation"], review["subResource"], review["options"]) == ("CONNECT", name, None)
+        assert (review["kind"]["kind"], review["object"]["kind"]) == (kind, kind)
+        assert options.items() <= review["object"].items()
 
 
 def test_tokens(server: Server, space: str, hook: Webhook) -> None:
     hook.answer = lambda request: {"allowed": False, "status": {"message": "no", "code": 403}}
     assert server.call("POST", f"{space}/serviceaccounts/default/token", {"spec": {}}).status == 403
-    assert hook.asked[0]["kind"]["kind"] == "TokenRequest"
+    assert hook.requests[0]["kind"]["kind"] == "TokenRequest"
 
 
 def test_policies(server: Server, space: str) -> None:

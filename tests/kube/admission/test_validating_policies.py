@@ -16,13 +16,13 @@ Policy = Callable[..., str]
 
 @pytest.fixture
 def space(server: Server) -> str:
-    """A namespace's path."""
+    """The path of a namespace."""
     return server.namespace(f"v{uuid.uuid4().hex[:8]}")
 
 
 @pytest.fixture
 def policy(server: Server, space: str) -> Iterator[Policy]:
-    """Makes a policy about config maps of the namespace, with its binding of the same name."""
+    """Creates a policy for config maps of the namespace, with its binding of the same name."""
     made: list[str] = []
 
     def make(*validations: dict[str, str], binding: dict[str, Any] | None = None, **spec: Any) -> str:
@@ -55,7 +55,7 @@ def config_map(name: str, **data: str) -> dict[str, Any]:
     return {"metadata": {"name": name}, "data": data}
 
 
-def test_what_is_denied(server: Server, space: str, policy: Policy) -> None:
+def test_denials(server: Server, space: str, policy: Policy) -> None:
     name = policy(
         {
             "expression": "size(object.data) <= variables.most",
@@ -113,7 +113,7 @@ def test_failing_expressions(server: Server, space: str, policy: Policy) -> None
     assert "resulted in error: no such key: none" in answer.body["message"]
 
 
-def test_policies_that_cannot_be(server: Server) -> None:
+def test_invalid_policies(server: Server) -> None:
     spec = {
         "matchConstraints": {"resourceRules": []},
         "validations": [{"expression": "1 +"}],

@@ -1,4 +1,4 @@
-"""Admission webhooks: changed and refused by others, called over TLS."""
+"""Admission webhooks: changes and refusals by servers that are called over TLS."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def hook(cloud: Cloud) -> Iterator[Webhook]:
 
 @pytest.fixture
 def space(server: Server) -> str:
-    """A namespace's path."""
+    """The path of a namespace."""
     return server.namespace(f"h{uuid.uuid4().hex[:8]}")
 
 
 @pytest.fixture
 def configure(server: Server) -> Iterator[Any]:
-    """Makes configurations, and takes them away."""
+    """Creates configurations, and removes them after the test."""
     made: list[str] = []
 
     def make(kind: str, *webhooks: Object) -> Object:
@@ -71,15 +71,15 @@ def test_an_object_is_changed(server: Server, hook: Webhook, configure: Any, spa
     assert answer.body["data"] == {"a": "1", "b": "2"}
     assert "nonsense" not in answer.body
     assert answer.headers["Warning"] == '299 - "mind the gap"'
-    asked = hook.asked[-1]
-    assert asked["operation"] == "CREATE"
-    assert asked["object"]["kind"] == "ConfigMap"
-    assert asked["oldObject"] is None
-    assert asked["resource"] == {"group": "", "version": "v1", "resource": "configmaps"}
-    assert asked["userInfo"]["username"] == "kubernetes-admin"
-    assert asked["dryRun"] is False
+    review = hook.requests[-1]
+    assert review["operation"] == "CREATE"
+    assert review["object"]["kind"] == "ConfigMap"
+    assert review["oldObject"] is None
+    assert review["resource"] == {"group": "", "version": "v1", "resource": "configmaps"}
+    assert review["userInfo"]["username"] == "kubernetes-admin"
+    assert review["dryRun"] is False
     server.call("DELETE", f"{space}/configmaps/m")
-    assert [request["operation"] for request in hook.asked] == ["CREATE"], "those that change do not see deletions"
+    assert [request["operation"] for request in hook.requests] == ["CREATE"], "those that change do not see deletions"
 
 
 def test_an_object_is_refused(server: Server, hook: Webhook, configure: Any, space: str) -> None:
@@ -129,11 +129,11 @@ def test_answers_that_make_no_sense(
     path = f"/apis/autoscaling/{version}/namespaces/{space.rpartition('/')[2]}/horizontalpodautoscalers"
     spec = {"maxReplicas": 3, "scaleTargetRef": {"kind": "Deployment", "name": "d"}}
     found = server.call("POST", path, {"metadata": {"name": "h"}, "spec": spec})
-    assert hook.asked
+    assert hook.requests
     assert found.status < 500 or "failed calling webhook" in found.body["message"]
 
 
-def test_who_is_asked(server: Server, hook: Webhook, configure: Any, space: str) -> None:
+def test_which_webhooks_are_called(server: Server, hook: Webhook, configure: Any, space: str) -> None:
     selector = {"matchLabels": {"look": "yes"}}
     condition = {"name": "not-b", "expression": "object.metadata.name != 'b' && request.operation == 'CREATE'"}
     rule = hook.rule("a.example.com", "configmaps", space.rpartition("/")[2])
@@ -141,14 +141,14 @@ def test_who_is_asked(server: Server, hook: Webhook, configure: Any, space: str)
     for name, labels in (("a", {"look": "yes"}), ("b", {"look": "yes"}), ("c", {"look": "no"})):
         server.make(f"{space}/configmaps", config_map(name, **labels))
     server.make(f"{space}/secrets", {"metadata": {"name": "s", "labels": {"look": "yes"}}})
-    assert [request["name"] for request in hook.asked] == ["a"]
+    assert [request["name"] for request in hook.requests] == ["a"]
 
 
 def test_dry_run(server: Server, hook: Webhook, configure: Any, space: str) -> None:
     rule = hook.rule("a.example.com", "configmaps", space.rpartition("/")[2])
     configure("Validating", rule)
     assert server.call("POST", f"{space}/configmaps?dryRun=All", config_map()).status == 201
-    assert hook.asked[-1]["dryRun"] is True
+    assert hook.requests[-1]["dryRun"] is True
     configure("Validating", {**rule, "name": "effects.example.com", "sideEffects": "NoneOnDryRun"})
     assert server.call("POST", f"{space}/configmaps?dryRun=All", config_map()).status == 201
 

@@ -1,4 +1,4 @@
-"""API servers behind this one: registered, found, asked, and told who has asked."""
+"""Aggregated API servers: registration, discovery, and requests with the user in headers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def behind(server: Server, tmp_path: Path) -> Iterator[Behind]:
     made.close()
 
 
-def test_a_server_is_found_and_asked(server: Server, behind: Behind) -> None:
+def test_a_server_is_discovered_and_answers(server: Server, behind: Behind) -> None:
     assert behind.register().status == 201
     things = f"/apis/{behind.group}/v1/namespaces/{behind.namespace}/things"
     missing = behind.condition("ServiceNotFound")
@@ -38,21 +38,21 @@ def test_a_server_is_found_and_asked(server: Server, behind: Behind) -> None:
     assert (answer.status, answer.body["message"]) == (503, "service unavailable")
     behind.serve()
     assert behind.condition("Passed")["status"] == "True"
-    behind.asked.clear()
+    behind.requests.clear()
     answer = server.call("GET", f"{things}?limit=5", x_remote_user="root", authorization="")
     assert (answer.status, answer.body["items"][0]["metadata"]["name"]) == (200, "one")
-    (method, path, headers, _), *_ = [item for item in behind.asked if "limit" in item[1]]
+    (method, path, headers, _), *_ = [item for item in behind.requests if "limit" in item[1]]
     assert (method, path) == ("GET", f"{things}?limit=5")
     assert (headers["X-Remote-User"], headers["peer"]) == ("kubernetes-admin", "front-proxy-client")
     assert "system:masters" in headers["groups"].split(",")
     server.call("POST", f"{things}/one/size/of/it", {"a": 1})
-    assert behind.asked[-1][3] == {"a": 1}
-    # Who may not is not passed on.
-    behind.asked.clear()
+    assert behind.requests[-1][3] == {"a": 1}
+    # A request that is not allowed is not forwarded.
+    behind.requests.clear()
     refused = as_user(server, "stranger", "GET", things)
     assert refused.status == 403
     assert f'cannot list resource "things" in API group "{behind.group}"' in refused.body["message"]
-    assert not [item for item in behind.asked if item[1] == things]
+    assert not [item for item in behind.requests if item[1] == things]
 
 
 def test_discovery(server: Server, behind: Behind, tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_server_must_prove_who_it_is(server: Server, behind: Behind) -> None:
     authority = base64.b64encode(server.cloud.config.ca_file.read_bytes()).decode()
     assert behind.register(caBundle=authority).status == 201
     behind.condition("FailedDiscoveryCheck", "certificate")
-    assert not behind.asked
+    assert not behind.requests
 
 
 @pytest.mark.parametrize("insecure", [True, False])
@@ -90,7 +90,7 @@ def test_a_server_is_not_this_machine(server: Server, behind: Behind, insecure: 
     assert server.call("PATCH", slice_, patch, content_type="application/merge-patch+json").status == 200
     assert behind.register(**({"caBundle": None, "insecureSkipTLSVerify": True} if insecure else {})).status == 201
     behind.condition("FailedDiscoveryCheck", "address not allowed")
-    assert not behind.asked
+    assert not behind.requests
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_registrations_that_are_refused(behind: Behind, spec: Object, field: str
     assert field in [cause["field"] for cause in answer.body["details"]["causes"]]
 
 
-def test_what_servers_behind_read(server: Server) -> None:
+def test_configuration_that_aggregated_servers_read(server: Server) -> None:
     data = server.call("GET", "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication").body[
         "data"
     ]
@@ -117,7 +117,7 @@ def test_what_servers_behind_read(server: Server) -> None:
     assert data["requestheader-client-ca-file"].startswith("-----BEGIN CERTIFICATE")
 
 
-def test_a_status_that_says_nothing(server: Server, behind: Behind) -> None:
+def test_an_empty_status(server: Server, behind: Behind) -> None:
     behind.serve()
     assert behind.register().status == 201
     behind.condition("Passed")
@@ -129,7 +129,7 @@ def test_a_status_that_says_nothing(server: Server, behind: Behind) -> None:
 
 
 @pytest.mark.parametrize("resources", [5, "x", [5, None], {"a": 1}], ids=str)
-def test_discovery_that_is_none(server: Server, behind: Behind, resources: Any) -> None:
+def test_invalid_discovery(server: Server, behind: Behind, resources: Any) -> None:
     behind.answers[f"/apis/{behind.group}/v1"] = {"kind": "APIResourceList", "resources": resources}
     behind.serve()
     assert behind.register().status == 201
@@ -140,11 +140,11 @@ def test_discovery_that_is_none(server: Server, behind: Behind, resources: Any) 
     assert version["resources"] == []
 
 
-def test_a_bundle_that_is_none(server: Server, behind: Behind) -> None:
+def test_an_invalid_bundle(server: Server, behind: Behind) -> None:
     behind.serve()
     assert behind.register(caBundle=base64.b64encode(b"x").decode()).status == 201
     behind.condition("FailedDiscoveryCheck")
-    # It may be that another says that it is available.
+    # A client may write that the server is available.
     path = f"{SERVICES}/v1.{behind.group}/status"
     status = {"status": {"conditions": [{"type": "Available", "status": "True"}]}}
     things = f"/apis/{behind.group}/v1/namespaces/{behind.namespace}/things"
@@ -158,4 +158,4 @@ def test_a_request_that_names_the_server(server: Server, behind: Behind) -> None
     behind.condition("Passed")
     things = f"/apis/{behind.group}/v1/namespaces/{behind.namespace}/things"
     assert server.call("GET", f"https://u@elsewhere:1{things}?limit=1").status == 200
-    assert behind.asked[-1][1] == f"{things}?limit=1"
+    assert behind.requests[-1][1] == f"{things}?limit=1"

@@ -1,4 +1,4 @@
-"""Custom resources with several versions: what is stored in one is shown in another."""
+"""Custom resources with several versions: stored in one, returned in another."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def version(name: str, *fields: str, storage: bool = False) -> Object:
 
 
 class Kind:
-    """A kind of servers, which in `v1` have an `address` and in `v2` a `host` and a `port`."""
+    """A kind of servers, which has an `address` in `v1`, and a `host` and a `port` in `v2`."""
 
     def __init__(self, server: Server, hook: Webhook) -> None:
         self.group = f"g{uuid.uuid4().hex[:8]}.example.com"
@@ -85,7 +85,7 @@ class Kind:
 
 @pytest.fixture
 def kind(server: Server) -> Iterator[Kind]:
-    """The kind, not made yet."""
+    """The kind, not created yet."""
     hook = Webhook(server.cloud.config)
     kind = Kind(server, hook)
     yield kind
@@ -127,23 +127,23 @@ def test_a_webhook_converts_what_is_read_and_written(kind: Kind) -> None:
     made = server.make(kind.path("v2"), server_of(kind, "v2", "a", host="h", port="1"))
     assert (made["apiVersion"], made["spec"]) == (f"{kind.group}/v2", {"host": "h", "port": "1"})
     server.make(kind.path("v1"), server_of(kind, "v1", "b", address="i:2"))
-    asked = len(kind.hook.asked)
+    calls = len(kind.hook.requests)
     shown = kind.get("v1", "a").body
     assert shown["spec"] == {"address": "h:1"}
     assert shown["metadata"]["labels"] == {"converted": "yes"}
-    assert len(kind.hook.asked) == asked  # that is how it is stored
+    assert len(kind.hook.requests) == calls  # stored in this version
     items = kind.get("v2").body["items"]
     assert [item["spec"] for item in items] == [{"host": "h", "port": "1"}, {"host": "i", "port": "2"}]
     assert {(item["apiVersion"], item["kind"]) for item in items} == {(f"{kind.group}/v2", "Server")}
-    assert len(kind.hook.asked) == asked + 1  # once for all of a list
+    assert len(kind.hook.requests) == calls + 1  # one call for a whole list
     answer = server.call("PATCH", kind.path("v2", "b"), {"spec": {"port": "3"}}, content_type=MERGE)
     assert answer.body["spec"] == {"host": "i", "port": "3"}
     assert kind.get("v1", "b").body["spec"] == {"address": "i:3"}
     assert kind.get("v1", "b").body["metadata"]["resourceVersion"] == answer.body["metadata"]["resourceVersion"]
-    # Nothing is written that is no change.
+    # An update without changes writes nothing.
     again = server.call("PATCH", kind.path("v2", "b"), {"spec": {"port": "3"}}, content_type=MERGE)
     assert again.body["metadata"]["resourceVersion"] == answer.body["metadata"]["resourceVersion"]
-    # Everybody who applies owns the fields of the version that they spoke of.
+    # A manager owns the fields of the version that it applied.
     applied = server_of(kind, "v2", "b", port="4")
     path = f"{kind.path('v2', 'b')}?fieldManager=me&force=true"
     answer = server.call("PATCH", path, applied, content_type="application/apply-patch+yaml")
@@ -160,7 +160,7 @@ def test_what_was_stored_before_is_converted_when_it_is_written(kind: Kind) -> N
     assert definition["status"]["storedVersions"] == ["v1", "v2"]
     assert kind.get("v2", "a").body["spec"] == {"host": "h", "port": "1"}
     assert kind.get("v1", "a").body["spec"] == {"address": "h:1"}
-    # An update that changes nothing stores it anew, which is how stored versions are migrated.
+    # An update without changes stores the object in the new version, as storage migration needs.
     whole = kind.get("v2", "a").body
     migrated = server.call("PUT", kind.path("v2", "a"), whole).body
     assert migrated["metadata"]["resourceVersion"] != old["metadata"]["resourceVersion"]
@@ -218,7 +218,7 @@ def deep(depth: int) -> Object:
     ],
     ids=lambda fault: str(fault)[:30],
 )
-def test_a_watch_ends_where_it_cannot_go_on(kind: Kind, fault: Object) -> None:
+def test_a_watch_ends_when_conversion_fails(kind: Kind, fault: Object) -> None:
     kind.make()
     server = kind.server
     server.make(kind.path("v1"), server_of(kind, "v1", "a", address="h:1"))
@@ -268,7 +268,7 @@ def test_a_watch_goes_on_when_the_one_beside_it_ends(kind: Kind) -> None:
         ({"result": {}}, "failed: response.result.status was '', not 'Success'"),
         ({"result": "Success"}, "failed: response.result.status was '', not 'Success'"),
         ({"result": {"status": 1, "message": 2}}, "failed: 2"),
-        ({"convertedObjects": {"a": 1}}, "failed: convertedObjects is no list"),
+        ({"convertedObjects": {"a": 1}}, "failed: convertedObjects is not a list"),
         ({"convertedObjects": []}, "returned 0 objects, expected 1"),
         ({"convertedObjects": [{}]}, "returned invalid object at index 0: missing metadata in converted object"),
     ],
@@ -332,8 +332,8 @@ def test_admission_webhooks_see_the_version_that_they_know(kind: Kind, server: S
     server.make(configurations, {"metadata": {"name": kind.group}, "webhooks": [rule]})
     try:
         server.make(kind.path("v2"), server_of(kind, "v2", "a", host="h", port="1"))
-        assert hook.asked[0]["object"]["spec"] == {"address": "h:1"}
-        assert hook.asked[0]["requestKind"]["version"] == "v2"
+        assert hook.requests[0]["object"]["spec"] == {"address": "h:1"}
+        assert hook.requests[0]["requestKind"]["version"] == "v2"
     finally:
         server.call("DELETE", f"{configurations}/{kind.group}")
         hook.close()

@@ -1,4 +1,4 @@
-"""OpenAPI v2, as kubectl reads it: in protobuf, for lists, for explanations, and for kinds that it does not know."""
+"""OpenAPI v2, as kubectl reads it: in protobuf, for lists, for `kubectl explain`, and for kinds unknown to kubectl."""
 
 from __future__ import annotations
 
@@ -84,11 +84,11 @@ def test_items_of_a_list_are_validated(kubectl: Program) -> None:
 
 @both_ends
 @pytest.mark.usefixtures("gadgets")
-def test_what_v2_cannot_say_is_let_through(kubectl: Program) -> None:
+def test_keywords_that_v2_lacks_are_not_checked(kubectl: Program) -> None:
     spec = {"any": {"a": 1, "b": {"c": [1]}}, "port": "http", "maybe": None, "loose": ["a"]}
     gadget = {"apiVersion": "swagger.example/v1", "kind": "Gadget", "metadata": {"name": "free"}, "spec": spec}
     manifest = json.dumps({"apiVersion": "v1", "kind": "List", "items": [gadget]})
-    # The server, which knows more, has the last word.
+    # The server has the whole schema and validates the rest.
     answered = kubectl("apply", "-f", "-", stdin=manifest, code=1)
     assert "error validating data" not in answered
     assert "spec.any.a: Invalid value" in answered
@@ -128,7 +128,7 @@ def test_custom_resources_come_and_go(server: Server) -> None:
     assert answer.status == 200
     published = server.call("GET", "/openapi/v2").body["definitions"]
     assert published[name]["properties"]["spec"]["properties"] == {"weight": {"type": "number"}}
-    server.call("DELETE", f"{path}/widgets.swagger.example")
+    server.remove(path, "widgets.swagger.example")
     document = server.call("GET", "/openapi/v2").body
     assert name not in document["definitions"]
     assert not [path for path in document["paths"] if "swagger.example" in path]
@@ -163,7 +163,7 @@ def test_the_same_paths_as_v3(server: Server) -> None:
 
 
 @pytest.mark.parametrize("accept", ["application/json", _PROTOBUF, _DEPRECATED, "*/*"])
-def test_what_a_client_has_is_not_sent_again(server: Server, accept: str) -> None:
+def test_a_client_does_not_get_an_unchanged_document(server: Server, accept: str) -> None:
     first = server.call("GET", "/openapi/v2", accept=accept)
     assert first.status == 200
     assert first.headers["Content-Type"] == {"*/*": "application/json", _DEPRECATED: _PROTOBUF}.get(accept, accept)
@@ -174,6 +174,6 @@ def test_what_a_client_has_is_not_sent_again(server: Server, accept: str) -> Non
     assert (other.status, other.headers["ETag"]) == (200, etag)
 
 
-def test_a_form_that_there_is_not(server: Server) -> None:
+def test_an_unknown_media_type(server: Server) -> None:
     answer = server.call("GET", "/openapi/v2", accept="text/html")
     assert (answer.status, answer.body["reason"]) == (406, "NotAcceptable")

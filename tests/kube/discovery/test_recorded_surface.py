@@ -1,6 +1,6 @@
-"""What is served, against what a Kubernetes 1.36 API server serves: discovery, columns of tables, paths of OpenAPI.
+"""The served resources, compared with a Kubernetes 1.36 API server: discovery, columns of tables, paths of OpenAPI.
 
-`data/served.jsonl` has the recording. What differs is named here, with the reason.
+`data/served.jsonl` has the recording. Differences are listed here, with the reason.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tests.kube.conftest import Server
 
 LINES = [json.loads(line) for line in (Path(__file__).parents[1] / "data" / "served.jsonl").read_text().splitlines()]
 
-#: Resources that are not served, and why.
+#: Resources that are not served, with the reason.
 NOT_SERVED = {
     "v1/componentstatuses": "deprecated since 1.19; components tell how they are under /healthz",
 }
@@ -60,7 +60,7 @@ def test_columns(server: Server) -> None:
         group_version, _, plural = line["columns"].rpartition("/")
         base = "/api" if group_version == "v1" else "/apis"
         table = server.call("GET", f"{base}/{group_version}/{plural}", accept=accept).body
-        # Descriptions are upstream's documentation of its own code, and not repeated.
+        # Upstream's descriptions document its own code; they are not repeated here.
         found = [[item[key] for key in ("name", "type", "format", "priority")] for item in table["columnDefinitions"]]
         assert found == line["are"], line["columns"]
 

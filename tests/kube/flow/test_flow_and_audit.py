@@ -26,7 +26,7 @@ def as_user(server: Server, user: str, method: str, path: str, body: Any = None)
 
 @pytest.fixture
 def held(cloud: Cloud, server: Server) -> Iterator[tuple[str, threading.Semaphore, threading.Event]]:
-    """A namespace in which every write waits until the event is set; the semaphore counts those that do."""
+    """A namespace in which every write waits for the event; the semaphore counts waiting writes."""
     name = f"f{uuid.uuid4().hex[:8]}"
     space = server.namespace(name)
     role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit"}
@@ -52,7 +52,7 @@ def held(cloud: Cloud, server: Server) -> Iterator[tuple[str, threading.Semaphor
 
 @pytest.fixture
 def level(server: Server) -> Iterator[str]:
-    """A level with one seat for the user `storm`, of which nobody waits."""
+    """A level with one seat for the user `storm`, and no queue."""
     name = f"l{uuid.uuid4().hex[:8]}"
     limited = {"nominalConcurrencyShares": 1, "limitResponse": {"type": "Reject"}}
     spec: dict[str, Any] = {"type": "Limited", "limited": limited}
@@ -71,7 +71,7 @@ def test_a_storm_takes_the_seats_of_its_level_alone(
 ) -> None:
     space, waits, go = held
     with ThreadPoolExecutor() as pool:
-        # 256 seats in 246 shares are two for one share.
+        # 256 seats for 246 shares: one share gets two seats.
         first = [pool.submit(as_user, server, "storm", "POST", f"{space}/configmaps", CONFIG_MAP) for _ in range(2)]
         waits.acquire()
         waits.acquire()
@@ -87,7 +87,7 @@ def test_a_storm_takes_the_seats_of_its_level_alone(
     assert as_user(server, "storm", "GET", f"{space}/configmaps").status == 200
 
 
-def test_those_that_wait_get_their_turn(
+def test_waiting_requests_get_their_turn(
     server: Server, held: tuple[str, threading.Semaphore, threading.Event]
 ) -> None:
     space, waits, go = held
@@ -107,7 +107,7 @@ def audited(cloud: Cloud, name: str) -> list[dict[str, Any]]:
     return [event for line in lines if name in line for event in [json.loads(line)]]
 
 
-def test_credentials_that_are_not_good_are_audited(cloud: Cloud, server: Server) -> None:
+def test_invalid_credentials_are_audited(cloud: Cloud, server: Server) -> None:
     name = f"a{uuid.uuid4().hex[:8]}"
     path = f"/api/v1/namespaces/{name}/secrets/s"
     assert server.call("GET", path, authorization="Bearer not-a-token").status == 401

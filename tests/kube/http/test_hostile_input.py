@@ -1,4 +1,4 @@
-"""Bad input is answered with a client's error, and others go on being served."""
+"""Invalid input gets a client's error, and other requests are still served."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def is_a_refusal(answer: Any) -> bool:
 
 
 def is_foreseen(answer: Any) -> bool:
-    """Upstream says 500, of no reason, where a patch does not fit the kind; what nobody foresaw has a reason."""
+    """Upstream reports 500 without a reason where a patch does not fit the kind; an unexpected error has a reason."""
     return answer.status < 500 or (answer.status == 500 and "reason" not in answer.body)
 
 
@@ -85,7 +85,7 @@ def test_configurations_with_no_metadata(server: Server, metadata: Any) -> None:
     path = "/apis/apps/v1/namespaces/default/deployments/d?fieldManager=m&dryRun=All"
     body = json.dumps({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata})
     answer = server.call("PATCH", path, body, content_type="application/apply-patch+yaml")
-    # Upstream takes it for its own failure too.
+    # Upstream reports this as its own failure too.
     start = "failed to create typed patch object (/; apps/v1, Kind=Deployment): .metadata"
     assert (answer.status, answer.body["message"].startswith(start)) == (500, True)
 
@@ -122,7 +122,7 @@ def test_other_media(server: Server, media: str) -> None:
 
 @pytest.fixture(scope="module")
 def deployment(server: Server) -> str:
-    """The path of a deployment to be patched."""
+    """The path of a deployment to patch."""
     container = {"name": "c", "image": "x", "ports": [{"containerPort": 80}], "env": [{"name": "A", "value": "1"}]}
     labels = {"app": "x"}
     template = {"metadata": {"labels": labels}, "spec": {"containers": [container]}}
@@ -314,7 +314,7 @@ def test_queries_that_make_no_sense(server: Server, query: str) -> None:
     assert 400 <= server.call(method, f"{path}?{query}").status < 500
 
 
-def test_paths_that_are_none(server: Server) -> None:
+def test_unknown_paths(server: Server) -> None:
     for path in (
         "/apis//v1/pods",
         "/api/v1/namespaces//pods",
@@ -352,7 +352,7 @@ def test_a_watch_that_nobody_reads_ends_with_its_time(server: Server) -> None:
     ) as slow:
         slow.sendall(f"GET {path}?watch=true&timeoutSeconds=1 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         read = len(slow.recv(1))
-        # Begun later, over later.
+        # It started later, so it ends later.
         version = server.call("GET", f"{path}?limit=1").body["metadata"]["resourceVersion"]
         server.call("GET", f"{path}?watch=true&timeoutSeconds=2&resourceVersion={version}")
         with contextlib.suppress(OSError):
@@ -459,7 +459,7 @@ def test_any_object_with_anything_in_any_place(server: Server, data: st.DataObje
 
 
 class Garbage:
-    """Objects of a kind by its schema, with anything in any place and much of it missing."""
+    """Objects of a kind by its schema, with any value in any place, and many fields missing."""
 
     _TEXTS = (
         "",
@@ -539,11 +539,11 @@ class Garbage:
 
 @pytest.mark.parametrize("seed", range(1))
 def test_any_kind_with_anything(server: Server, seed: int) -> None:
-    """Whatever is taken can also be shown, and written again."""
+    """Every accepted object can be read, and written again."""
     garbage = Garbage(seed)
     name = f"g{uuid.uuid4().hex[:8]}"
     server.namespace(name)
-    flow = "flowcontrol.apiserver.k8s.io"  # what is made there stays, and holds for everybody
+    flow = "flowcontrol.apiserver.k8s.io"  # flow control objects stay and affect all requests
     rows = [row for row in RESOURCES if definition(row.group, row.version, row.kind) and row.group != flow]
     for row in rows:
         base = f"/apis/{row.api_version}" if row.group else "/api/v1"

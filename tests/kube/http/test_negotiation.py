@@ -1,4 +1,4 @@
-"""Answers in the form that a client asks for: protobuf where it takes nothing else, YAML, gzip."""
+"""Responses in the form that a client accepts: protobuf where it takes nothing else, YAML, gzip."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def space(server: Server) -> str:
 
 
 def plain(document: Any) -> Any:
-    """Without what protobuf does not tell apart from nothing."""
+    """Return a document without the values that protobuf cannot tell from absent ones."""
     if isinstance(document, dict):
         found = {key: plain(value) for key, value in document.items()}
         return {key: value for key, value in found.items() if value not in (None, "", {}, [], False, 0)}
@@ -57,7 +57,7 @@ def plain(document: Any) -> Any:
 
 
 def test_objects_in_protobuf(server: Server, space: str) -> None:
-    """What is decoded is what JSON says; the decoder is the one that reads what client-go sends."""
+    """The decoded object equals the JSON; the decoder is the one for client-go's requests."""
     server.make(f"/apis/apps/v1/namespaces/{space}/deployments", DEPLOYMENT)
     server.make(f"/api/v1/namespaces/{space}/secrets", {"metadata": {"name": "s"}, "stringData": {"k": "value"}})
     for path in (
@@ -81,10 +81,14 @@ def test_a_client_that_takes_json_too_gets_json(server: Server, space: str) -> N
 
 
 def test_an_empty_text_that_means_something_comes_back_in_protobuf(server: Server, space: str) -> None:
-    """As controllers write a claim that names no class, and must not be changed."""
+    """Controllers write a claim without a class like this, and it must stay unchanged."""
     claims = f"/api/v1/namespaces/{space}/persistentvolumeclaims"
-    asked = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}, "storageClassName": ""}
-    server.make(claims, {"metadata": {"name": "c"}, "spec": asked})
+    claim_spec = {
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": "1Gi"}},
+        "storageClassName": "",
+    }
+    server.make(claims, {"metadata": {"name": "c"}, "spec": claim_spec})
     written = server.call("GET", f"{claims}/c", accept=PROTOBUF).body
     answer = server.call("PUT", f"{claims}/c", written, content_type=PROTOBUF)
     assert answer.status == 200, answer.body
@@ -113,7 +117,7 @@ def test_yaml(server: Server, space: str) -> None:
     assert yaml.safe_load(answer.body) == server.call("GET", f"/api/v1/namespaces/{space}").body
 
 
-def test_what_there_is_not(server: Server, space: str) -> None:
+def test_unknown_media_types(server: Server, space: str) -> None:
     answer = server.call("GET", f"/api/v1/namespaces/{space}", accept="text/html")
     assert (answer.status, answer.body["reason"]) == (406, "NotAcceptable")
     assert answer.body["message"].startswith("only the following media types are accepted: application/json")

@@ -64,7 +64,7 @@ def test_a_list_of_the_past_and_of_the_future(server: Server, path: str) -> None
         ("half", [f"c{number}" for number in range(10)]),
         ("!half", []),
         ("half=1,half in (0)", []),
-        # Of a label that no object has.
+        # A label that no object has.
         ("none=1", []),
         ("none!=1", [f"c{number}" for number in range(10)]),
         ("none in (1)", []),
@@ -99,7 +99,7 @@ def test_a_watch_takes_up_where_a_list_ended(server: Server, path: str) -> None:
     ]
     versions = [int(event["object"]["metadata"]["resourceVersion"]) for event in events]
     assert versions == sorted(versions)
-    # What ceases to be selected is gone for who selected it.
+    # An object that ceases to match is deleted for the watcher.
     events = server.call("GET", f"{path}?{query}&labelSelector=half%3D1").body
     assert [(event["type"], event["object"]["metadata"]["name"]) for event in events] == [
         ("DELETED", "c1"),

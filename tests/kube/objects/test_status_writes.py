@@ -1,4 +1,4 @@
-"""What Kubernetes' controllers and kubelets write through `/status` beside the status itself."""
+"""Metadata that Kubernetes' controllers and kubelets write through `/status` beside the status."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Object = dict[str, Any]
 
 @pytest.fixture
 def space(server: Server) -> str:
-    """A namespace's name."""
+    """The name of a namespace."""
     name = f"s{uuid.uuid4().hex[:8]}"
     server.namespace(name)
     return name
 
 
-def _noted(server: Server, path: str) -> Object:
-    """The object's metadata after its status was written with a label and an annotation more, as client-go does it."""
+def _annotated(server: Server, path: str) -> Object:
+    """Write a status with one more label and annotation, as client-go does, and return the object's metadata."""
     obj = server.call("GET", path).body
     obj["metadata"].setdefault("annotations", {})["example.com/revision"] = "1"
     obj["metadata"].setdefault("labels", {})["example.com/label"] = "1"
@@ -38,21 +38,21 @@ def test_the_revision_of_a_deployment(server: Server, space: str) -> None:
     template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "x"}]}}
     spec = {"selector": {"matchLabels": labels}, "template": template}
     server.make(path, {"metadata": {"name": "web"}, "spec": spec})
-    metadata = _noted(server, f"{path}/web")
+    metadata = _annotated(server, f"{path}/web")
     assert metadata["annotations"] == {"example.com/revision": "1"}
-    assert "labels" not in metadata  # those of a deployment are its user's
+    assert "labels" not in metadata  # only users write the labels of a deployment
 
 
 def test_labels_of_a_job_and_nothing_of_a_policy(server: Server, space: str) -> None:
     jobs = f"/apis/batch/v1/namespaces/{space}/jobs"
     template = {"spec": {"containers": [{"name": "c", "image": "x"}], "restartPolicy": "Never"}}
     server.make(jobs, {"metadata": {"name": "j"}, "spec": {"template": template}})
-    assert _noted(server, f"{jobs}/j")["labels"]["example.com/label"] == "1"
+    assert _annotated(server, f"{jobs}/j")["labels"]["example.com/label"] == "1"
     policies = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies"
     rules = [{"apiGroups": ["example.com"], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["none"]}]
     spec = {"matchConstraints": {"resourceRules": rules}, "validations": [{"expression": "true"}]}
     server.make(policies, {"metadata": {"name": space}, "spec": spec})
-    assert {"labels", "annotations"} & _noted(server, f"{policies}/{space}").keys() == set()
+    assert {"labels", "annotations"} & _annotated(server, f"{policies}/{space}").keys() == set()
     server.call("DELETE", f"{policies}/{space}")
 
 

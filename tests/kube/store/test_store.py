@@ -1,4 +1,4 @@
-"""The contract of the store: what is acknowledged is on disk, one order of all changes, a bounded history and file."""
+"""The contract of the store: acknowledged writes are durable, all changes have one order, history and file are bounded."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def test_watchers_see_every_change_in_order(store: Store) -> None:
     store.unwatch("configmaps", events.append)
 
 
-async def test_who_cannot_follow_keeps_nobody_waiting(store: Store) -> None:
+async def test_a_failing_watcher_holds_up_no_other(store: Store) -> None:
     def fail(*_: object) -> None:
         raise KeyError("x")
 
@@ -106,7 +106,7 @@ async def test_what_was_acknowledged_is_there_after_a_crash(store: Store, tmp_pa
         for number in range(20)
     ]
     await store.delete("secrets", made[3], obj("a3"))
-    # The files as they are at this moment, with nothing closed: what a kill would leave.
+    # The files at this moment, with nothing closed: the state that a kill would leave.
     left = tmp_path / "left"
     left.mkdir()
     for file in tmp_path.glob("kube.db*"):
@@ -169,7 +169,7 @@ def test_a_kill_in_the_middle_of_writes_loses_nothing_acknowledged(tmp_path: Pat
     again.close()
     for name, what in acknowledged.items():
         number = int(name.partition("-")[2])
-        # What came after the last that was acknowledged may be there, or not.
+        # Changes after the last acknowledged one may be on disk or not.
         if what == "deleted":
             assert name not in found
         elif what == "changed":
@@ -181,7 +181,7 @@ def test_a_kill_in_the_middle_of_writes_loses_nothing_acknowledged(tmp_path: Pat
 
 
 async def test_the_file_is_bounded_by_what_is_live(store: Store, tmp_path: Path) -> None:
-    """The schedule of an hour, shortened: some objects change all the time, others come and go; 40 MB in all."""
+    """An hour's writes in short: some objects change all the time, others are created and deleted; 40 MB in all."""
     lasting = [await store.create("configmaps", "n", f"a{number}", obj(f"a{number}")) for number in range(50)]
 
     async def change(index: int) -> None:
@@ -196,7 +196,7 @@ async def test_the_file_is_bounded_by_what_is_live(store: Store, tmp_path: Path)
     assert sum(file.stat().st_size for file in tmp_path.glob("kube.db*")) < 2 * live + 20 * 2**20
 
 
-async def test_events_of_the_cluster_have_their_time(store: Store) -> None:
+async def test_events_of_the_cluster_expire(store: Store) -> None:
     await store.create("events", "n", "old", obj("old"))
     await store.create("configmaps", "n", "c", obj("c"))
     seen: list[Event] = []
@@ -217,7 +217,7 @@ async def test_compaction_forgets_the_past_and_not_the_present(store: Store) -> 
     assert [event.stored.revision for event in store.missed("configmaps", made.revision)] == [newer.revision]
     with pytest.raises(GoneError):
         store.missed("configmaps", made.revision - 1)
-    # Of what did not happen there is nothing to forget.
+    # No change happened, so none is dropped.
     assert [event.stored for event in store.missed("secrets", made.revision)] == [other]
     assert store.get("configmaps", "n", "a") is newer
 
@@ -261,7 +261,7 @@ async def test_lists_are_in_order_and_of_their_namespace(store: Store) -> None:
     assert [stored.name for stored in store.list("configmaps", "a")] == ["x", "y"]
 
 
-async def test_a_file_of_the_first_schema_is_taken_over(tmp_path: Path) -> None:
+async def test_a_file_of_the_first_schema_is_migrated(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "kube.db")) as old:
         old.executescript(MIGRATIONS[0])
         old.execute("INSERT INTO object VALUES ('configmaps', 'n', 'a', 7, ?)", (b'{"metadata":{"name":"a"}}',))

@@ -1,4 +1,4 @@
-"""Pages through the proxy of a pod: their links lead through it too."""
+"""Pages through the proxy of a pod: their links lead through the proxy too."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from cumulet.common.egress import Exempt
 from tests.cloud import Answer
 from tests.kube.conftest import Server
 
@@ -58,7 +59,7 @@ class _Pages(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Not to the terminal."""
+        """Do not log to the terminal."""
 
 
 @pytest.fixture(scope="module")
@@ -82,23 +83,23 @@ class Proxy:
         self.path = path
 
     def get(self, path: str) -> Answer:
-        """One page, with redirections as they are."""
+        """Get one page, without following redirects."""
         return self._server.call("GET", f"{self.path}{path}")
 
 
 @pytest.fixture(scope="module")
 def proxy(server: Server, site: int) -> Iterator[Proxy]:
-    """The pod of that site, which counts as a pod's for the time of the tests."""
+    """The pod of that site; connections to its address are allowed during the tests."""
     space = server.namespace(f"p{uuid.uuid4().hex[:8]}")
     server.make(f"{space}/pods", {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "x"}]}})
     status = {"status": {"podIP": "127.0.0.1", "phase": "Running"}}
     server.call("PATCH", f"{space}/pods/p/status", status, content_type="application/merge-patch+json")
-    with server.cloud.changed("kube", pod_cidr="127.0.0.0/8"):
+    with server.cloud.changed("kube", allow_egress=[Exempt("127.0.0.1")]):
         yield Proxy(server, f"{space}/pods/p:{site}/proxy")
 
 
 def expected(proxy: Proxy, site: int) -> str:
-    """The page as it is to be seen."""
+    """Return the page as the client should see it."""
     at = proxy.path
     changes = {
         '<link rel="stylesheet" href="/style.css?a=1&amp;b=2">': f'<link rel="stylesheet" href="{at}/style.css?a=1&amp;b=2">',
@@ -124,7 +125,7 @@ def test_links_lead_through_the_proxy(proxy: Proxy, site: int, path: str) -> Non
 
 
 @pytest.mark.parametrize("path", ["/text", "/page-odd", "/large"])
-def test_what_is_no_page_stays_as_it_is(proxy: Proxy, site: int, path: str) -> None:
+def test_other_content_is_unchanged(proxy: Proxy, site: int, path: str) -> None:
     body = proxy.get(path).body
     assert body[: len(PAGE)].decode(errors="ignore").startswith(PAGE[:200])
     assert b'href="/style.css' in body

@@ -1,4 +1,4 @@
-"""Ways into pods: port-forward, the proxies, ephemeral containers, resizing."""
+"""Access to pods: port-forward, the proxies, ephemeral containers, resizing."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class _Site(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Not to the terminal."""
+        """Do not log to the terminal."""
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_port_forward(kubectl: Program, pod: str, site: int) -> None:
         for _ in range(3):
             assert urlopen(f"http://127.0.0.1:{port}/hello").read() == b"/hello None"
         assert len(urlopen(f"http://127.0.0.1:{port}/large").read()) == 300_000
-        # Connections at the same time do not disturb one another.
+        # Concurrent connections do not disturb one another.
         sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(5)]
         for index, one in enumerate(sockets):
             one.sendall(b"POST / HTTP/1.1\r\nContent-Length: 400000\r\nConnection: close\r\n\r\n")
@@ -130,7 +130,7 @@ def test_port_forward(kubectl: Program, pod: str, site: int) -> None:
 
 
 @every_kubectl
-def test_port_forward_to_where_nothing_listens(kubectl: Program, pod: str) -> None:
+def test_port_forward_to_a_closed_port(kubectl: Program, pod: str) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         number = free.getsockname()[1]
@@ -143,12 +143,12 @@ def test_port_forward_to_where_nothing_listens(kubectl: Program, pod: str) -> No
 
 @every_kubectl
 async def test_port_forward_over_channels(kubectl: Program, cluster: Cloud, pod: str, site: int) -> None:
-    """As the Python clients do it."""
+    """With the protocol of the Python clients."""
     config = cluster.config
     context: ssl.SSLContext = tls.client_context(config.ca_file, *config.user_files())
     address = config.url("kube").replace("https://", "wss://")
     url = f"{address}/api/v1/namespaces/{kubectl.namespace}/pods/{pod}/portforward?ports={site}"
-    # Its client with threads writes and reads a TLS connection at once, at which some are lost.
+    # The client's threads write and read a TLS connection at the same time, which loses data.
     async with connect(url, ssl=context, subprotocols=[Subprotocol("v4.channel.k8s.io")], proxy=None) as connection:
         begun = [await connection.recv() for _ in range(2)]
         assert begun == [bytes([channel]) + site.to_bytes(2, "little") for channel in (0, 1)]
@@ -243,7 +243,7 @@ def test_services_and_pods_are_not_proxied_to_this_machine(server: Server, site:
     assert server.call("GET", f"{space}/services/a:b:c:d/proxy/").status == 400
 
 
-def test_what_comes_after_the_proxy_is_passed_on_as_it_is(server: Server, site: int) -> None:
+def test_the_path_after_proxy_is_forwarded_unchanged(server: Server, site: int) -> None:
     space = server.namespace(f"p{uuid.uuid4().hex[:8]}")
     for name in ("proxy", "proxy-1"):
         server.make(
@@ -267,20 +267,20 @@ def test_what_comes_after_the_proxy_is_passed_on_as_it_is(server: Server, site: 
 
 
 class _Once:
-    """A pod that answers one connection with bytes, and what it was asked."""
+    """A pod that answers one connection with fixed bytes, and keeps the request."""
 
     def __init__(self, answer: bytes) -> None:
         self._answer = answer
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
-        self.asked = b""
+        self.request = b""
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
     def _run(self) -> None:
         with self._listener, self._listener.accept()[0] as connection:
-            while not self.asked.endswith(b"\r\n\r\n"):
-                self.asked += connection.recv(4096)
+            while not self.request.endswith(b"\r\n\r\n"):
+                self.request += connection.recv(4096)
             connection.sendall(self._answer)
 
     def join(self) -> None:
@@ -302,7 +302,7 @@ def test_answers_that_break_off(server: Server) -> None:
         with pytest.raises((http.client.HTTPException, ConnectionError)):
             server.call("GET", f"{space}/pods/p:{pod.port}/proxy/")
         pod.join()
-        # Nobody asks for what the caller did not ask for.
+        # The proxy adds no Accept header of its own.
         pod = _Once(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi")
         address = server.cloud.config.addresses["kube"]
         with server.tls.wrap_socket(
@@ -312,7 +312,7 @@ def test_answers_that_break_off(server: Server) -> None:
             client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
             assert client.recv(65536).startswith(b"HTTP/1.1 200")
         pod.join()
-        names = {line.partition(b":")[0].lower() for line in pod.asked.splitlines()[1:] if line}
+        names = {line.partition(b":")[0].lower() for line in pod.request.splitlines()[1:] if line}
         assert names == {b"host", b"x-forwarded-for", b"x-forwarded-uri", b"x-forwarded-proto"}
 
 

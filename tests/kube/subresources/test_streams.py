@@ -1,4 +1,4 @@
-"""Streams as clients of every age ask for them, and as those do who mean no good."""
+"""Streams as clients of every version open them, and as attackers do."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _FAILING = [("command", word) for word in ("sh", "-c", "echo out; exit 3")] + [(
 
 @pytest.fixture(scope="module")
 def kubectl(cluster: Cloud, kubelet: StandInKubelet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
-    """kubectl in a namespace with a pod, `p`, that runs."""
+    """kubectl in a namespace with a running pod, `p`."""
     name = f"t{uuid.uuid4().hex[:10]}"
     kubeconfig = cluster.config.kubeconfig_file("admin")
     made = Program(programs("kubectl")[0], kubeconfig, name, tmp_path_factory.mktemp("home"))
@@ -51,7 +51,7 @@ def pod(kubectl: Program, cluster: Cloud) -> URL:
 
 @pytest.fixture
 def context(cluster: Cloud) -> ssl.SSLContext:
-    """The administrator's."""
+    """The administrator's TLS context."""
     return tls.client_context(cluster.config.ca_file, *cluster.config.user_files())
 
 
@@ -89,7 +89,7 @@ async def test_the_size_of_a_terminal(pod: URL, context: ssl.SSLContext) -> None
         session = Session(carrier.send)
         running = asyncio.create_task(session.run(carrier.read))
         streams = {name: await session.open({"streamType": name}) for name in ("error", "stdin", "stdout", "resize")}
-        # However sizes are cut into frames, each is one.
+        # A size counts as one, however it is cut into frames.
         await streams["resize"].write(b'{"Width":80,"Height":24}\n{"Width":81,"Hei')
         await streams["resize"].write(b'ght":25}\n{"Width":82,"Height":26}\n')
         assert await _whole(streams["stdout"]) == (
@@ -98,7 +98,7 @@ async def test_the_size_of_a_terminal(pod: URL, context: ssl.SSLContext) -> None
         await running
 
 
-async def test_what_is_not_spoken_is_refused(pod: URL, context: ssl.SSLContext) -> None:
+async def test_unknown_protocols_are_refused(pod: URL, context: ssl.SSLContext) -> None:
     url = (pod / "exec").with_query("command=true&stdout=true")
     with pytest.raises(RefusedError, match="unable to negotiate protocol: client supports") as refused:
         async with upgrade(url, PROTOCOL, _offer("v9.channel.k8s.io"), context):
@@ -138,9 +138,9 @@ async def test_a_stranger_on_a_spdy_connection_is_sent_away(
 )
 async def test_websockets_in_every_version(pod: URL, context: ssl.SSLContext, protocol: str | None) -> None:
     url = str((pod / "exec").with_query(_FAILING)).replace("https:", "wss:")
-    asked = [Subprotocol(protocol)] if protocol else None
+    protocols = [Subprotocol(protocol)] if protocol else None
     frames: dict[int, bytes] = {}
-    async with connect(url, ssl=context, subprotocols=asked, proxy=None) as connection:
+    async with connect(url, ssl=context, subprotocols=protocols, proxy=None) as connection:
         assert connection.subprotocol == protocol
         async for message in connection:
             if isinstance(message, str):
@@ -156,7 +156,7 @@ async def test_websockets_in_every_version(pod: URL, context: ssl.SSLContext, pr
 
 
 def test_a_right_to_get_is_none_to_run_commands(kubectl: Program) -> None:
-    """Whatever carries it: WebSockets begin with GET."""
+    """With every protocol: WebSockets begin with GET."""
     kubectl("create", "role", "looker", "--verb=get", "--resource=pods,pods/exec")
     kubectl("create", "rolebinding", "looker", "--role=looker", "--user=eve")
     for switch in ("true", "false"):
@@ -205,7 +205,7 @@ def test_options_of_logs(kubectl: Program) -> None:
 
 
 def test_a_node_that_does_not_answer(kubectl: Program) -> None:
-    node = ready_node(kubectl, 1, own_address())  # nobody listens there
+    node = ready_node(kubectl, 1, own_address())  # no server listens there
     try:
         run(kubectl, node, "q")
         for switch in ("true", "false"):

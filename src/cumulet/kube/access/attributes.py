@@ -1,13 +1,13 @@
-"""What is asked for, as it is authorised: on a resource, or on a path that is none."""
+"""The attributes of a request that authorization decides on: of a resource, or of a path that is none."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 
 class Attributes(NamedTuple):
-    """See the module."""
+    """A verb, with a resource or with a path that is none."""
 
     verb: str
     group: str = ""
@@ -18,6 +18,6 @@ class Attributes(NamedTuple):
     path: str = ""
 
     @classmethod
-    def about(cls, verb: str, asked: Mapping[str, Any]) -> Attributes:
-        """Of what is asked for by the names of the fields here, as access reviews and expressions do."""
-        return cls(verb, **{name: asked[name] for name in cls._fields[1:] if name in asked})
+    def about(cls, verb: str, requested: Mapping[str, str]) -> Attributes:
+        """Read the attributes from a mapping with the same names, as access reviews and expressions have."""
+        return cls(verb, **{name: requested[name] for name in cls._fields[1:] if name in requested})

@@ -1,14 +1,18 @@
-"""What a caller may do: RBAC over the roles and bindings in the store."""
+"""Authorization: RBAC over the roles and bindings in the store."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.access.attributes import Attributes
 from cumulet.kube.access.node_authorization import NODES, NodeAuthorizer
 from cumulet.kube.access.users import User
 from cumulet.kube.store import Store
+
+if TYPE_CHECKING:
+    from cumulet.common.kubernetes.objects import PolicyRule
 
 _GROUP = "rbac.authorization.k8s.io"
 _ROLES = f"roles.{_GROUP}"
@@ -17,7 +21,7 @@ _BINDINGS = f"rolebindings.{_GROUP}"
 _CLUSTER_BINDINGS = f"clusterrolebindings.{_GROUP}"
 
 READ = ["get", "list", "watch"]
-#: Users and namespaces whose rules are remembered.
+#: The number of users and namespaces whose rules are cached.
 _KNOWN = 2048
 
 
@@ -28,12 +32,12 @@ class Authorizer:
         self._store = store
         self._nodes = NodeAuthorizer(store)
         #: The rules by user and namespace, until a role or a binding changes.
-        self._known: dict[tuple[str, tuple[str, ...], str], list[dict[str, Any]]] = {}
+        self._known: dict[tuple[str, tuple[str, ...], str], list[PolicyRule]] = {}
         for key in (_ROLES, _CLUSTER_ROLES, _BINDINGS, _CLUSTER_BINDINGS):
             store.on_change(key, self._known.clear)
 
     def allows(self, user: User, attributes: Attributes) -> bool:
-        """Whether a user may do that; members of system:masters may do everything."""
+        """Return whether a user has a right; members of system:masters have all rights."""
         if "system:masters" in user.groups:
             return True
         if NODES in user.groups and (
@@ -42,24 +46,24 @@ class Authorizer:
             return True
         return any(covers(rule, attributes) for rule in self.rules(user, attributes.namespace))
 
-    def rules(self, user: User, namespace: str) -> list[dict[str, Any]]:
-        """The rules that hold for a user in the cluster, and in a namespace where one is given; to be read only."""
+    def rules(self, user: User, namespace: str) -> list[PolicyRule]:
+        """Return a user's rules in the cluster, and in `namespace` unless it is empty. Read only."""
         key = (user.name, user.groups, namespace)
-        found = self._known.get(key)
-        if found is None:
+        known = self._known.get(key)
+        if known is None:
             if len(self._known) >= _KNOWN:
                 self._known.clear()
-            found = self._known[key] = list(self._find(user, namespace))
-        return found
+            known = self._known[key] = list(self._find(user, namespace))
+        return known
 
-    def _find(self, user: User, namespace: str) -> Iterator[dict[str, Any]]:
+    def _find(self, user: User, namespace: str) -> Iterator[PolicyRule]:
         for stored in self._store.list(_CLUSTER_BINDINGS):
             yield from self._of(stored.load(), user, "")
         if namespace:
             for stored in self._store.list(_BINDINGS, namespace):
                 yield from self._of(stored.load(), user, namespace)
 
-    def _of(self, binding: dict[str, Any], user: User, namespace: str) -> Iterator[dict[str, Any]]:
+    def _of(self, binding: Object, user: User, namespace: str) -> Iterator[PolicyRule]:
         if not any(_is(subject, user, namespace) for subject in binding.get("subjects") or ()):
             return
         reference = binding["roleRef"]
@@ -71,7 +75,7 @@ class Authorizer:
             yield from stored.load().get("rules") or ()
 
 
-def _is(subject: dict[str, Any], user: User, namespace: str) -> bool:
+def _is(subject: Object, user: User, namespace: str) -> bool:
     match subject.get("kind"):
         case "User":
             return bool(subject["name"] == user.name)
@@ -83,8 +87,8 @@ def _is(subject: dict[str, Any], user: User, namespace: str) -> bool:
     return False
 
 
-def covers(rule: dict[str, Any], wanted: Attributes) -> bool:
-    """Whether a rule gives a right."""
+def covers(rule: PolicyRule, wanted: Attributes) -> bool:
+    """Return whether a rule gives a right."""
     verbs = rule.get("verbs") or ()
     if "*" not in verbs and wanted.verb not in verbs:
         return False
@@ -103,7 +107,7 @@ def covers(rule: dict[str, Any], wanted: Attributes) -> bool:
     return not rule.get("resourceNames") or wanted.name in rule["resourceNames"]
 
 
-def _rule(groups: list[str], resources: list[str], verbs: list[str]) -> dict[str, Any]:
+def _rule(groups: list[str], resources: list[str], verbs: list[str]) -> PolicyRule:
     return {"apiGroups": groups, "resources": resources, "verbs": verbs}
 
 
@@ -112,7 +116,7 @@ _REVIEWS = _rule(
     ["authentication.k8s.io", "authorization.k8s.io"], ["tokenreviews", "subjectaccessreviews"], ["create"]
 )
 
-#: What every node may do; what its pods need is for `node_authorization` to say.
+#: The rights of every node; `node_authorization` adds those that its pods need.
 NODE_RULES = [
     _rule([""], ["pods"], [*READ, "create", "delete"]),
     _rule([""], ["pods/eviction"], ["create"]),

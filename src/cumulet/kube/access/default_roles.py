@@ -1,16 +1,19 @@
-"""The roles and bindings of a new cluster: Kubernetes 1.36's own, as its API server makes them, and a few of ours.
+"""The roles and bindings of a new cluster: those of the Kubernetes 1.36 API server, and those of Cumulet.
 
-`roles.json` is a list of them, one a line. A role that aggregates others has no rules there: the controllers fill it in.
+`roles.json` lists them, one a line. A role that aggregates others has no rules there, as controllers fill it in.
 """
 
 from __future__ import annotations
 
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
-Object = dict[str, Any]
+from cumulet.common.kubernetes.objects import Object
+
+if TYPE_CHECKING:
+    from cumulet.common.kubernetes.objects import PolicyRule
 
 GROUP = "rbac.authorization.k8s.io"
 READ = ["get", "list", "watch"]
@@ -21,12 +24,12 @@ _CLOUD, _VIRTUAL_NODE = "system:cloud-controller-manager", "virtual-kubelet"
 
 
 def default_roles(node_name: str) -> list[Object]:
-    """Roles, cluster roles and bindings, with their `kind` and their `metadata.namespace` where they have one."""
-    found: list[Object] = msgspec.json.decode(resources.files(__package__).joinpath("roles.json").read_bytes())
-    for role in found:
+    """Return roles, cluster roles and bindings, with `kind`, and with `metadata.namespace` where they have one."""
+    objects: list[Object] = msgspec.json.decode(resources.files(__package__).joinpath("roles.json").read_bytes())
+    for role in objects:
         if "aggregationRule" in role:
-            role["rules"] = _aggregated(role, found)
-    found += [
+            role["rules"] = _aggregated(role, objects)
+    objects += [
         _cluster_role(
             _CLOUD,
             _rule([""], ["services", "endpoints", "nodes", "pods"], READ),
@@ -35,27 +38,26 @@ def default_roles(node_name: str) -> list[Object]:
             _rule(["", "events.k8s.io"], ["events"], ["create", "patch", "update"]),
         ),
         _binding(_CLOUD, _CLOUD, _CLOUD),
-        # What Azure's connector is given by its chart beside a node's rights: it watches what its pods may come to
-        # refer to.
+        # The chart of Azure's connector adds these to a node's rights, to watch everything that pods may refer to.
         _cluster_role(
             _VIRTUAL_NODE,
             _rule([""], ["configmaps", "secrets", "serviceaccounts", "persistentvolumeclaims", "events"], READ),
         ),
         _binding(_VIRTUAL_NODE, _VIRTUAL_NODE, f"system:node:{node_name}"),
-        # All controllers of ours are one user; upstream's are an account each.
+        # All our controllers share one user; upstream has an account for each.
         _binding("cumulet:controllers", "cluster-admin", "system:kube-controller-manager"),
     ]
-    for item in found:
+    for item in objects:
         item["metadata"] = {
             **item["metadata"],
             "labels": {**_LABELS, **(item["metadata"].get("labels") or {})},
             "annotations": _ANNOTATIONS,
         }
-    return found
+    return objects
 
 
-def brought_up_to_date(old: Object, default: Object) -> Object:
-    """An object that is there already, with the rules, or the further subjects, of this version."""
+def with_current_rules(old: Object, default: Object) -> Object:
+    """Return an existing object with the rules, or the additional subjects, of this version."""
     if (old["metadata"].get("annotations") or {}).get(next(iter(_ANNOTATIONS)), "true") == "false":
         return old
     if "aggregationRule" in default:
@@ -67,10 +69,10 @@ def brought_up_to_date(old: Object, default: Object) -> Object:
     return {**old, "subjects": [*subjects, *missing]} if missing else old
 
 
-def _aggregated(role: Object, roles: list[Object]) -> list[Object]:
-    """Its rules, so that nobody has to wait for the controllers."""
+def _aggregated(role: Object, roles: list[Object]) -> list[PolicyRule]:
+    """Return the rules of an aggregated role, so that a new cluster need not wait for the controllers."""
     wanted = [selector["matchLabels"].items() for selector in role["aggregationRule"]["clusterRoleSelectors"]]
-    rules: list[Object] = []
+    rules: list[PolicyRule] = []
     for other in roles:
         labels = (other["metadata"].get("labels") or {}).items()
         if other["kind"] == role["kind"] and any(selector <= labels for selector in wanted):
@@ -79,7 +81,7 @@ def _aggregated(role: Object, roles: list[Object]) -> list[Object]:
     return rules
 
 
-def _cluster_role(name: str, *rules: Object) -> Object:
+def _cluster_role(name: str, *rules: PolicyRule) -> Object:
     return {"kind": "ClusterRole", "metadata": {"name": name}, "rules": list(rules)}
 
 
@@ -92,5 +94,5 @@ def _binding(name: str, role: str, user: str) -> Object:
     }
 
 
-def _rule(groups: list[str], kinds: list[str], verbs: list[str]) -> Object:
+def _rule(groups: list[str], kinds: list[str], verbs: list[str]) -> PolicyRule:
     return {"apiGroups": groups, "resources": kinds, "verbs": verbs}

@@ -1,4 +1,4 @@
-"""Acting as somebody else, who may (apiserver, `filters.WithImpersonation`)."""
+"""Impersonation, for callers that have the right (apiserver, `filters.WithImpersonation`)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _EXTRA = "impersonate-extra-"
 
 
 def impersonated(request: web.BaseRequest, user: User, authorizer: Authorizer) -> User:
-    """The user to go on as. Raises `ApiError` 400, and 403 where the caller may not."""
+    """Return the user to continue as. Raises `ApiError` 400, and 403 where the caller lacks the right."""
     if not any(fold(key[:12]) == "impersonate-" for key in request.headers):
         return user
     for key, value in request.headers.items():
@@ -39,19 +39,19 @@ def impersonated(request: web.BaseRequest, user: User, authorizer: Authorizer) -
         return user
     if name.startswith(_ACCOUNT) and name.count(":") == 3:
         namespace, account = name.removeprefix(_ACCOUNT).split(":")
-        asked = [Attributes("impersonate", "", "serviceaccounts", "", namespace, account)]
+        required = [Attributes("impersonate", "", "serviceaccounts", "", namespace, account)]
         groups = groups or ["system:serviceaccounts", f"system:serviceaccounts:{namespace}"]
     else:
-        asked = [Attributes("impersonate", "", "users", name=name)]
-    asked += [Attributes("impersonate", "", "groups", name=group) for group in groups]
+        required = [Attributes("impersonate", "", "users", name=name)]
+    required += [Attributes("impersonate", "", "groups", name=group) for group in groups]
     if uid:
-        asked.append(Attributes("impersonate", _AUTHENTICATION, "uids", name=uid))
-    asked += [
+        required.append(Attributes("impersonate", _AUTHENTICATION, "uids", name=uid))
+    required += [
         Attributes("impersonate", _AUTHENTICATION, "userextras", key, name=value)
         for key, values in extra.items()
         for value in values
     ]
-    for attributes in asked:
+    for attributes in required:
         if not authorizer.allows(user, attributes):
             where = f' in the namespace "{attributes.namespace}"' if attributes.namespace else " at the cluster scope"
             full = "/".join(filter(None, (attributes.resource, attributes.subresource)))

@@ -1,23 +1,30 @@
-"""What a node's kubelet may do beyond its role: what the pods that run on it need, and its own objects, no others.
+"""The rights of a node's kubelet beyond its role: the objects that its pods need, and its own objects.
 
-Follows upstream's authoriser "Node" and admission plug-in "NodeRestriction".
+Follows upstream's authorizer "Node" and admission plug-in "NodeRestriction".
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.access.attributes import Attributes
 from cumulet.kube.access.users import User
 from cumulet.kube.apimachinery.status import forbidden
 from cumulet.kube.catalog.resources import Row
 from cumulet.kube.store import Store
 
-Object = dict[str, Any]
+if TYPE_CHECKING:
+    from cumulet.common.kubernetes.objects import PodSpec, Taint
 
+_CONTAINERS: tuple[Literal["initContainers", "containers", "ephemeralContainers"], ...] = (
+    "initContainers",
+    "containers",
+    "ephemeralContainers",
+)
 NODES = "system:nodes"
-#: The annotation of a pod that a node shows, which runs there by no order of the cluster.
+#: The annotation of a mirror pod: a static pod that a node shows in the API.
 MIRROR = "kubernetes.io/config.mirror"
 _PREFIX = "system:node:"
 _LEASES = "kube-node-lease"
@@ -26,18 +33,18 @@ _RESTRICTED = "node-restriction.kubernetes.io/"
 
 
 def node_of(user: User) -> str:
-    """The name of the node that a user is, or nothing."""
+    """Return the name of the node that a user is, or an empty string."""
     return user.name.removeprefix(_PREFIX) if NODES in user.groups and user.name.startswith(_PREFIX) else ""
 
 
 class NodeAuthorizer:
-    """Allows a node what its pods refer to."""
+    """Allows a node to read the objects that its pods refer to."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def allows(self, user: User, wanted: Attributes) -> bool:
-        """Whether the wanted object is needed by a pod on the user's node, or is the node's own lease."""
+        """Return whether a pod on the user's node needs the object, or it is the node's own lease."""
         node = node_of(user)
         if not node:
             return False
@@ -62,26 +69,26 @@ class NodeAuthorizer:
 
 
 def references(pod: Object) -> Iterator[tuple[str, str]]:
-    """Resource and name of everything in the namespace that a pod refers to."""
-    spec = pod["spec"]
+    """Yield resource and name of every namespaced object that a pod refers to."""
+    spec: PodSpec = pod["spec"]
     for secret in spec.get("imagePullSecrets") or ():
         yield "secrets", secret.get("name", "")
     for volume in spec.get("volumes") or ():
         for source in (volume, *((volume.get("projected") or {}).get("sources") or ())):
-            if found := source.get("secret"):
-                yield "secrets", found.get("secretName") or found.get("name", "")
-            if found := source.get("configMap"):
-                yield "configmaps", found.get("name", "")
+            if secret_source := source.get("secret"):
+                yield "secrets", secret_source.get("secretName") or secret_source.get("name", "")
+            if config_map := source.get("configMap"):
+                yield "configmaps", config_map.get("name", "")
         if claim := volume.get("persistentVolumeClaim"):
             yield "persistentvolumeclaims", claim.get("claimName", "")
         for kind in volume.values():
-            # Drivers name their secrets in the same way.
+            # Drivers name their secrets by the same two fields.
             for key in ("secretRef", "nodePublishSecretRef"):
                 if isinstance(kind, dict) and isinstance(kind.get(key), dict):
                     yield "secrets", kind[key].get("name", "")
         if share := volume.get("azureFile"):
             yield "secrets", share.get("secretName", "")
-    for key in ("initContainers", "containers", "ephemeralContainers"):
+    for key in _CONTAINERS:
         for container in spec.get(key) or ():
             for variable in container.get("env") or ():
                 source = variable.get("valueFrom") or {}
@@ -93,7 +100,7 @@ def references(pod: Object) -> Iterator[tuple[str, str]]:
 
 
 def restrict(user: User, operation: str, row: Row, subresource: str, obj: Object | None, old: Object | None) -> None:
-    """Refuse what a node writes of others. Raises `ApiError` 403."""
+    """Refuse a node's writes to objects of other nodes. Raises `ApiError` 403."""
     node = node_of(user)
     if not node or row.key not in ("nodes", "pods", "leases.coordination.k8s.io"):
         return
@@ -117,7 +124,7 @@ def _pod(node: str, operation: str, subresource: str, pod: Object) -> str:
             return f'pod does not have "{MIRROR}" annotation, node "{node}" can only create mirror pods'
         if pod["spec"].get("nodeName") != node:
             return f'node "{node}" can only create pods with spec.nodeName set to itself'
-        # Else a node would come to be allowed whatever it names.
+        # Otherwise a node could get access to any object by referring to it.
         if pod["spec"].get("serviceAccountName"):
             return f'node "{node}" can not create pods that reference a service account'
         return next(
@@ -149,5 +156,5 @@ def _node(node: str, operation: str, name: str, obj: Object | None, old: Object 
     return ""
 
 
-def _taints(node: Object) -> list[Object]:
+def _taints(node: Object) -> list[Taint]:
     return (node.get("spec") or {}).get("taints") or []

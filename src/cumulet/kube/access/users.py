@@ -1,4 +1,4 @@
-"""Users, and the tokens of those that are service accounts."""
+"""Users, and the tokens of service accounts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 import uuid
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jwt
 from cryptography.hazmat.primitives import serialization
@@ -19,15 +19,18 @@ from cumulet.common.ascii import fold
 from cumulet.common.config import write_private
 from cumulet.kube.store import Store
 
+if TYPE_CHECKING:
+    from cumulet.common.kubernetes.objects import BoundObjectReference, UserInfo
+
 AUDIENCE = "https://kubernetes.default.svc"
 ISSUER = "https://kubernetes.default.svc.cluster.local"
 AUTHENTICATED = "system:authenticated"
-#: For so long, what is being deleted can finish what it does.
+#: Tokens stay valid this long after the deletion of their object began, so that it can finish its work.
 _LEEWAY = timedelta(seconds=60)
 
 
 class User(NamedTuple):
-    """A caller: name and groups, as RBAC knows them."""
+    """A caller: name, groups, uid and extra, as RBAC uses them."""
 
     name: str
     groups: tuple[str, ...]
@@ -35,9 +38,9 @@ class User(NamedTuple):
     extra: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
-def user_info(user: User) -> dict[str, Any]:
-    """A user as `authentication.k8s.io/v1` writes one."""
-    info: dict[str, Any] = {"username": user.name, "groups": list(user.groups)}
+def user_info(user: User) -> UserInfo:
+    """Return a user as a `UserInfo` of authentication.k8s.io/v1."""
+    info: UserInfo = {"username": user.name, "groups": list(user.groups)}
     if user.extra:
         info["extra"] = {key: list(values) for key, values in user.extra}
     if user.uid:
@@ -49,7 +52,7 @@ ANONYMOUS = User("system:anonymous", ("system:unauthenticated",))
 
 
 class ServiceAccountTokens:
-    """Signs the tokens of service accounts (ES256) and checks them; one whose account is gone is refused."""
+    """Signs and verifies service account tokens (ES256); refuses the tokens of deleted accounts."""
 
     def __init__(self, key_file: Path, store: Store) -> None:
         if not key_file.exists():
@@ -67,11 +70,17 @@ class ServiceAccountTokens:
         self._store = store
 
     def issue(
-        self, namespace: str, name: str, uid: str, audiences: list[str], seconds: int, bound: dict[str, Any] | None
+        self,
+        namespace: str,
+        name: str,
+        uid: str,
+        audiences: list[str],
+        seconds: int,
+        bound: BoundObjectReference | None,
     ) -> tuple[str, int]:
-        """A token, and when it ends in seconds since the epoch."""
+        """Return a token, and its end in seconds since the epoch."""
         now = int(time.time())
-        about: dict[str, Any] = {"namespace": namespace, "serviceaccount": {"name": name, "uid": uid}}
+        about: dict[str, object] = {"namespace": namespace, "serviceaccount": {"name": name, "uid": uid}}
         if bound:
             about[fold(bound.get("kind", "Pod"))] = {"name": bound.get("name", ""), "uid": bound.get("uid", "")}
         claims = {
@@ -87,7 +96,7 @@ class ServiceAccountTokens:
         return jwt.encode(claims, self._key, "ES256", headers={"kid": self._key_id}), now + seconds
 
     def verify(self, token: str, audiences: list[str] | None = None) -> User:
-        """Whose token it is. Raises `jwt.InvalidTokenError`."""
+        """Return the user of a token. Raises `jwt.InvalidTokenError`."""
         claims = jwt.decode(
             token, self._key.public_key(), algorithms=["ES256"], audience=audiences or [AUDIENCE], issuer=ISSUER
         )
@@ -106,8 +115,8 @@ class ServiceAccountTokens:
         groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", AUTHENTICATED)
         return User(claims["sub"], groups, account["uid"], tuple(extra.items()))
 
-    def discovery(self) -> dict[str, Any]:
-        """OpenID Connect discovery, for those who check these tokens elsewhere."""
+    def discovery(self) -> dict[str, str | list[str]]:
+        """Return OpenID Connect discovery, for verifiers elsewhere."""
         return {
             "issuer": ISSUER,
             "jwks_uri": f"{ISSUER}/openid/v1/jwks",
@@ -116,13 +125,13 @@ class ServiceAccountTokens:
             "id_token_signing_alg_values_supported": ["ES256"],
         }
 
-    def key_set(self) -> dict[str, Any]:
-        """The public key (RFC 7517)."""
+    def key_set(self) -> dict[str, list[dict[str, str]]]:
+        """Return the public key (RFC 7517)."""
         key = jwt.algorithms.ECAlgorithm.to_jwk(self._key.public_key(), as_dict=True)
         return {"keys": [{**key, "use": "sig", "alg": "ES256", "kid": self._key_id}]}
 
-    def _is_there(self, resource: str, namespace: str, reference: dict[str, Any]) -> bool:
-        """Whether it is, and is not on its way out for longer than a minute (`serviceaccount/claims.go`)."""
+    def _is_there(self, resource: str, namespace: str, reference: BoundObjectReference) -> bool:
+        """Return whether an object exists, or is terminating for less than a minute (`serviceaccount/claims.go`)."""
         stored = self._store.get(resource, namespace, reference["name"])
         if stored is None:
             return False

@@ -1,14 +1,15 @@
-"""Admission: the plug-ins that complete or refuse an object before it is stored, upstream's default set.
+"""Admission: plug-ins that complete or refuse an object before it is stored. The set is upstream's default.
 
-A write (`Question`) comes in with its object, its predecessor and its user. The object is changed in place by the
-mutating plug-ins and webhooks, then judged by the validating ones; a refusal is a 403 `Status` or the webhook's own.
+A write (`AdmissionRequest`) comes in with its object, its predecessor and its user. The mutating plug-ins and
+webhooks change the object in place, then the validating ones decide. A refusal is a 403 `Status` or the webhook's
+own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.access.node_authorization import restrict
 from cumulet.kube.access.users import User
 from cumulet.kube.admission import certificates, escalation
@@ -20,7 +21,7 @@ from cumulet.kube.admission.quota import Quotas
 from cumulet.kube.admission.runtime import RuntimeClasses
 from cumulet.kube.admission.security import PodSecurity
 from cumulet.kube.admission.storage import complete_claim
-from cumulet.kube.admission.webhooks import Question, Webhooks
+from cumulet.kube.admission.webhooks import AdmissionRequest, Webhooks
 from cumulet.kube.apimachinery.names import unnamed
 from cumulet.kube.apimachinery.status import ApiError, forbidden, not_found
 from cumulet.kube.catalog.custom_conversion import Conversions
@@ -28,14 +29,12 @@ from cumulet.kube.catalog.resources import Row
 from cumulet.kube.clients.webhooks import WebhookClient
 from cumulet.kube.store import Store
 
-Object = dict[str, Any]
-
 SYSTEM_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 _DEFINITIONS = "customresourcedefinitions.apiextensions.k8s.io"
 
 
 class Admission:
-    """The plug-ins, in upstream's order: those that change an object, those that refuse it, quotas at the end."""
+    """The plug-ins, in upstream's order: mutating, validating, and quotas last."""
 
     def __init__(self, store: Store, client: WebhookClient, conversions: Conversions) -> None:
         self._store = store
@@ -68,45 +67,50 @@ class Admission:
 
     @property
     def changes(self) -> bool:
-        """Whether there are policies or webhooks that change objects."""
+        """Return whether there are policies or webhooks that change objects."""
         return bool(self._mutations.bound) or self.webhooks.mutate
 
     async def change(
-        self, question: Question, warnings: list[str], complete: Callable[[Object], None]
+        self, request: AdmissionRequest, warnings: list[str], complete: Callable[[Object], None]
     ) -> Object | None:
-        """The object as policies and then webhooks want it; `complete` makes whole what one changed. Raises `ApiError`."""
-        question = question._replace(obj=await self._mutations.change(question, complete))
-        if not self.webhooks.mutate:
-            return question.obj
-        found = await self.webhooks.change(question, warnings, complete)
-        if found == question.obj or not self._mutations.bound:
-            return found
-        return await self._mutations.change(question._replace(obj=found), complete, again=True)
+        """Return the object as policies and webhooks change it; `complete` runs after each change.
 
-    def serves(self, rows: Callable[[], Iterable[Row]]) -> None:
-        """Say what is served, for those who must know it in every version."""
+        Raises `ApiError`.
+        """
+        request = request._replace(obj=await self._mutations.change(request, complete))
+        if not self.webhooks.mutate:
+            return request.obj
+        changed = await self.webhooks.change(request, warnings, complete)
+        if changed == request.obj or not self._mutations.bound:
+            return changed
+        return await self._mutations.change(request._replace(obj=changed), complete, again=True)
+
+    def list_rows_with(self, rows: Callable[[], Iterable[Row]]) -> None:
+        """Set the function that lists the served resources, for matches in every version."""
         self.webhooks.rows = self._policies.rows = self._mutations.rows = rows
 
-    async def validate(self, question: Question, warnings: list[str]) -> None:
-        """Ask plug-ins, policies and webhooks whether a write may be, as it is by now. Raises `ApiError`."""
-        self._check(question)
-        await self._policies.check(question, warnings)
-        await self.webhooks.check(question, warnings)
+    async def validate(self, request: AdmissionRequest, warnings: list[str]) -> None:
+        """Let plug-ins, policies and webhooks decide on the final form of a write. Raises `ApiError`."""
+        self._check(request)
+        await self._policies.check(request, warnings)
+        await self.webhooks.check(request, warnings)
 
-    async def admit_part(self, question: Question, warnings: list[str], complete: Callable[[Object], None]) -> Object:
-        """What is sent to a sub-resource as webhooks want it, if policies and webhooks let it be. Raises `ApiError`."""
-        obj = question.obj
+    async def admit_part(
+        self, request: AdmissionRequest, warnings: list[str], complete: Callable[[Object], None]
+    ) -> Object:
+        """Mutate and validate the body of a sub-resource. Raises `ApiError`."""
+        obj = request.obj
         assert obj is not None
         if self.changes:
-            obj = await self.change(question, warnings, complete) or obj
-        await self.validate(question._replace(obj=obj), warnings)
+            obj = await self.change(request, warnings, complete) or obj
+        await self.validate(request._replace(obj=obj), warnings)
         return obj
 
-    def _check(self, question: Question) -> None:
-        obj, old, part = question.obj, question.old, question.subresource
-        if obj is None or question.kind is not None:
+    def _check(self, request: AdmissionRequest) -> None:
+        obj, old, part = request.obj, request.old, request.subresource
+        if obj is None or request.kind is not None:
             return
-        match question.row.key:
+        match request.row.key:
             case "pods":
                 if old is None or part == "resize":
                     self._limits.check_pod(obj)
@@ -119,25 +123,25 @@ class Admission:
                 if old is None or not old["metadata"].get("deletionTimestamp"):
                     self._limits.check_claim(obj)
             case key if key in escalation.KEYS:
-                self._escalations.check(question)
+                self._escalations.check(request)
             case "priorityclasses.scheduling.k8s.io":
                 self._pods.check_class(obj)
 
     def charge(self, row: Row, obj: Object, old: Object | None = None, subresource: str = "") -> None:
-        """Refuse what a quota does not allow; the last thing before an object is stored. Raises `ApiError` 403."""
+        """Charge quotas, as the last step before an object is stored. Raises `ApiError` 403."""
         if row.namespaced:
             self._quotas.check(row, obj, old, subresource)
 
     def used(self, row: Row, obj: Object) -> dict[str, dict[str, str]]:
-        """What quotas, by name, are to say of what is used now that a new object is stored."""
-        return self._quotas.told(row, obj) if row.namespaced else {}
+        """Return the used amounts of each quota, by name, after a new object is stored."""
+        return self._quotas.used(row, obj) if row.namespaced else {}
 
     def warnings(self, row: Row, obj: Object) -> list[str]:
-        """What a writer is to be told of an object that was taken."""
+        """Return warnings for the writer of an admitted object."""
         return self._security.warnings(row, obj) if row.namespaced else []
 
     def admit_update(self, row: Row, subresource: str, obj: Object, old: Object, user: User) -> None:
-        """Check and complete a change, in place. Raises `ApiError` 403."""
+        """Check and complete an update, in place. Raises `ApiError` 403."""
         restrict(user, "UPDATE", row, subresource, obj, old)
         if row.key == "pods" and subresource in ("", "resize"):
             self._pods.keep(obj, old)
@@ -147,12 +151,12 @@ class Admission:
             self._certificates.admit_update(subresource, obj, old, user)
 
     def complete_update(self, row: Row, subresource: str, obj: Object) -> None:
-        """Give back what an update left out, before it is looked at what changed; in place."""
+        """Restore what an update left out, before the changes are computed; in place."""
         if row.key == "pods" and not subresource:
             self._pods.tolerate(obj)
 
     def admit_deletion(self, row: Row, obj: Object, user: User) -> None:
-        """Raises `ApiError` 403 for what is not the caller's, and for what a cluster cannot be without."""
+        """Check a deletion: rights of nodes, and namespaces that a cluster needs. Raises `ApiError` 403."""
         restrict(user, "DELETE", row, "", None, obj)
         name = obj["metadata"]["name"]
         if row.key == "namespaces" and name in ("default", "kube-public", "kube-system"):
@@ -172,7 +176,7 @@ class Admission:
             )
 
     def _definition(self, row: Row) -> None:
-        """Nothing new comes of a kind that is on its way out."""
+        """Refuse new objects of a terminating definition. Raises `ApiError` 405."""
         stored = self._store.get(_DEFINITIONS, "", row.key)
         is_named = stored is not None and b'"deletionTimestamp"' in stored.body  # a definition may be large
         if stored is not None and is_named and stored.load()["metadata"].get("deletionTimestamp"):

@@ -1,14 +1,14 @@
-"""Plug-ins CertificateApproval, CertificateSigning and CertificateSubjectRestriction, and who a request is from."""
+"""Plug-ins CertificateApproval, CertificateSigning and CertificateSubjectRestriction, and the requesting user."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-from typing import Any
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.access.attributes import Attributes
 from cumulet.kube.access.authorization import Authorizer
 from cumulet.kube.access.users import User, user_info
@@ -16,21 +16,19 @@ from cumulet.kube.apimachinery.names import unnamed
 from cumulet.kube.apimachinery.status import forbidden
 from cumulet.kube.store import Store
 
-Object = dict[str, Any]
-
 KEY = "certificatesigningrequests.certificates.k8s.io"
 _GROUP, _PLURAL = "certificates.k8s.io", "certificatesigningrequests"
 _CLIENT_SIGNER = "kubernetes.io/kube-apiserver-client"
 
 
 class CertificateRequests:
-    """Looks at certificate signing requests."""
+    """Checks and completes certificate signing requests."""
 
     def __init__(self, store: Store) -> None:
         self._authorizer = Authorizer(store)
 
     def admit(self, obj: Object, user: User) -> None:
-        """Note who asks, in place. Raises `ApiError` 403."""
+        """Write the requesting user into the spec, in place. Raises `ApiError` 403."""
         spec = obj.setdefault("spec", {})
         for key in ("username", "uid", "groups", "extra"):
             spec.pop(key, None)
@@ -42,7 +40,7 @@ class CertificateRequests:
             )
 
     def admit_update(self, subresource: str, obj: Object, old: Object, user: User) -> None:
-        """Who approves must be allowed to for the signer, and so who signs. Raises `ApiError` 403."""
+        """Require the right to `approve` or `sign` for the signer. Raises `ApiError` 403."""
         if subresource == "approval":
             self._demand("approve", obj, user)
         elif subresource == "status":
@@ -60,7 +58,7 @@ class CertificateRequests:
 
 def _organizations(request: str) -> list[str]:
     try:
-        found = x509.load_pem_x509_csr(base64.b64decode(request))
-        return [str(item.value) for item in found.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)]
+        csr = x509.load_pem_x509_csr(base64.b64decode(request))
+        return [str(item.value) for item in csr.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)]
     except (ValueError, binascii.Error):
-        return []  # validation says so
+        return []  # validation refuses the request

@@ -1,83 +1,86 @@
-"""Nobody gives rights that they do not have (`pkg/registry/rbac`, "Privilege escalation prevention and bootstrapping").
+"""No user grants rights that they do not have (RBAC, "Privilege escalation prevention and bootstrapping").
 
-Who writes a role must have its rules, or the right to `escalate` it; who binds one, or the right to `bind` it.
+A writer of a role must have its rules, or the right to `escalate` it. A writer of a binding must have the rules of
+its role, or the right to `bind` it.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.access.attributes import Attributes
 from cumulet.kube.access.authorization import Authorizer, covers
-from cumulet.kube.admission.webhooks import Question
+from cumulet.kube.admission.webhooks import AdmissionRequest
 from cumulet.kube.apimachinery.status import forbidden, not_found
 from cumulet.kube.schema.validation.field_errors import quoted
 from cumulet.kube.store import Store
 
-Object = dict[str, Any]
+if TYPE_CHECKING:
+    from cumulet.common.kubernetes.objects import PolicyRule
 
 _GROUP = "rbac.authorization.k8s.io"
 _ROLES, _CLUSTER_ROLES = f"roles.{_GROUP}", f"clusterroles.{_GROUP}"
 _BINDINGS = (f"rolebindings.{_GROUP}", f"clusterrolebindings.{_GROUP}")
 KEYS = (_ROLES, _CLUSTER_ROLES, *_BINDINGS)
-_EVERYTHING = [
+_EVERYTHING: list[PolicyRule] = [
     {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]},
     {"nonResourceURLs": ["*"], "verbs": ["*"]},
 ]
-#: What the garbage collector writes, and the server with it.
+#: Fields that the garbage collector and the server write.
 _COLLECTED = frozenset(("finalizers", "ownerReferences", "managedFields", "resourceVersion", "generation"))
-_SHOWN = {
-    "apiGroups": "APIGroups",
-    "resources": "Resources",
-    "nonResourceURLs": "NonResourceURLs",
-    "resourceNames": "ResourceNames",
-    "verbs": "Verbs",
-}
+_SHOWN: tuple[tuple[Literal["apiGroups", "resources", "nonResourceURLs", "resourceNames", "verbs"], str], ...] = (
+    ("apiGroups", "APIGroups"),
+    ("resources", "Resources"),
+    ("nonResourceURLs", "NonResourceURLs"),
+    ("resourceNames", "ResourceNames"),
+    ("verbs", "Verbs"),
+)
 
 
 class Escalations:
-    """Asks what who writes roles and bindings may do."""
+    """Checks the rights of users that write roles and bindings."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._authorizer = Authorizer(store)
 
-    def check(self, question: Question) -> None:
-        """Raises `ApiError` 403, and 404 where a role that is bound is not there to be looked at."""
-        obj, old = question.obj, question.old
-        if obj is None or "system:masters" in question.user.groups:
+    def check(self, request: AdmissionRequest) -> None:
+        """Check a write. Raises `ApiError` 403, and 404 where the bound role does not exist."""
+        obj, old = request.obj, request.old
+        if obj is None or "system:masters" in request.user.groups:
             return
         if old is not None and _uncollected(obj) == _uncollected(old):
             return
-        if question.row.key in _BINDINGS:
-            self._confirm(question, self._bound(question, obj["roleRef"]))
+        if request.row.key in _BINDINGS:
+            self._confirm(request, self._bound(request, obj["roleRef"]))
             return
         name = obj["metadata"].get("name", "")
-        wanted = Attributes("escalate", _GROUP, question.row.plural, "", question.namespace, name)
-        if self._authorizer.allows(question.user, wanted):
+        wanted = Attributes("escalate", _GROUP, request.row.plural, "", request.namespace, name)
+        if self._authorizer.allows(request.user, wanted):
             return
         if any(item is not None and item.get("aggregationRule") for item in (obj, old)):
-            # It can gather anything.
-            self._confirm(question, _EVERYTHING, "must have cluster-admin privileges to use an aggregationRule: ")
-        self._confirm(question, obj.get("rules") or [])
+            # An aggregated role can gather any rule.
+            self._confirm(request, _EVERYTHING, "must have cluster-admin privileges to use an aggregationRule: ")
+        self._confirm(request, obj.get("rules") or [])
 
-    def _bound(self, question: Question, reference: Object) -> list[Object]:
-        """The rules that a binding gives, where it needs them to be those of its writer."""
+    def _bound(self, request: AdmissionRequest, reference: Object) -> list[PolicyRule]:
+        """Return the rules of a bound role that its writer must have."""
         plural = "roles" if reference["kind"] == "Role" else "clusterroles"
-        wanted = Attributes("bind", _GROUP, plural, "", question.namespace, reference["name"])
-        if self._authorizer.allows(question.user, wanted):
+        wanted = Attributes("bind", _GROUP, plural, "", request.namespace, reference["name"])
+        if self._authorizer.allows(request.user, wanted):
             return []
-        namespace = question.namespace if plural == "roles" else ""
+        namespace = request.namespace if plural == "roles" else ""
         stored = self._store.get(f"{plural}.{_GROUP}", namespace, reference["name"])
         if stored is None:
             raise not_found(_GROUP, plural, reference["name"])
         return stored.load().get("rules") or []
 
-    def _confirm(self, question: Question, rules: list[Object], start: str = "") -> None:
-        user = question.user
-        own = self._authorizer.rules(user, question.namespace)
+    def _confirm(self, request: AdmissionRequest, rules: list[PolicyRule], start: str = "") -> None:
+        user = request.user
+        own = self._authorizer.rules(user, request.namespace)
         missing = [right for right in _single(rules) if not any(covers(rule, right) for rule in own)]
         if missing:
             shown = sorted({_shown(rule) for rule in _compact(missing)})
@@ -86,8 +89,8 @@ class Escalations:
                 f"{start}user {quoted(user.name)} (groups=[{groups}]) is attempting to grant RBAC permissions not "
                 "currently held:\n" + "\n".join(shown)
             )
-            assert question.obj is not None
-            raise forbidden(_GROUP, question.row.plural, question.obj["metadata"].get("name", ""), why)
+            assert request.obj is not None
+            raise forbidden(_GROUP, request.row.plural, request.obj["metadata"].get("name", ""), why)
 
 
 def _uncollected(obj: Object) -> Object:
@@ -95,8 +98,8 @@ def _uncollected(obj: Object) -> Object:
     return {**obj, "metadata": metadata}
 
 
-def _single(rules: Iterable[Object]) -> Iterator[Attributes]:
-    """The rights that rules give, one by one."""
+def _single(rules: Iterable[PolicyRule]) -> Iterator[Attributes]:
+    """Yield the single rights of rules."""
     for rule in rules:
         verbs = rule.get("verbs") or ()
         for group, resource, verb, name in itertools.product(
@@ -108,22 +111,26 @@ def _single(rules: Iterable[Object]) -> Iterator[Attributes]:
             yield Attributes(verb, path=path)
 
 
-def _compact(rights: Iterable[Attributes]) -> Iterator[Object]:
-    """Rules that give them: of the same resource one, unless it is about one object."""
+def _compact(rights: Iterable[Attributes]) -> Iterator[PolicyRule]:
+    """Merge rights into rules: one for each resource, but one for each named object."""
     by_resource: dict[tuple[str, str], list[str]] = {}
     for right in rights:
         resource = f"{right.resource}/{right.subresource}" if right.subresource else right.resource
         if right.path:
             yield {"nonResourceURLs": [right.path], "verbs": [right.verb]}
         elif right.name:
-            rule = {"apiGroups": [right.group], "resources": [resource]}
-            yield {**rule, "resourceNames": [right.name], "verbs": [right.verb]}
+            yield {
+                "apiGroups": [right.group],
+                "resources": [resource],
+                "resourceNames": [right.name],
+                "verbs": [right.verb],
+            }
         else:
             by_resource.setdefault((right.group, resource), []).append(right.verb)
     for (group, resource), verbs in by_resource.items():
         yield {"apiGroups": [group], "resources": [resource], "verbs": list(dict.fromkeys(verbs))}
 
 
-def _shown(rule: Object) -> str:
-    parts = [f"{name}:[{' '.join(map(quoted, rule[key]))}]" for key, name in _SHOWN.items() if rule.get(key)]
+def _shown(rule: PolicyRule) -> str:
+    parts = [f"{name}:[{' '.join(map(quoted, rule[key]))}]" for key, name in _SHOWN if rule.get(key)]
     return f"{{{', '.join(parts)}}}"

@@ -1,18 +1,18 @@
-"""Plug-in MutatingAdmissionPolicy: changes that expressions make to what is about to be stored.
+"""Plug-in MutatingAdmissionPolicy: expressions change an object before it is stored.
 
-An `ApplyConfiguration` is merged as server-side apply merges, by the lists' and maps' own rules, and nobody owns what
-it says; it must not name a list or a map that is replaced as a whole. A `JSONPatch` is a list of operations, none of
-which is done where a `test` among them fails.
+An `ApplyConfiguration` is merged as in server-side apply, but no manager owns its fields. It must not name an atomic
+list or map. A `JSONPatch` is a list of operations; where a `test` among them fails, none is applied.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.admission.binding import BoundPolicies, Matched, applies
 from cumulet.kube.admission.programs import of_policy
-from cumulet.kube.admission.webhooks import Question
+from cumulet.kube.admission.webhooks import AdmissionRequest
 from cumulet.kube.admission.webhooks.review import from_version
 from cumulet.kube.apimachinery.status import ApiError
 from cumulet.kube.catalog import kinds
@@ -30,7 +30,9 @@ from cumulet.kube.patch.json_patch import FailedTestError, JsonPatchError
 from cumulet.kube.schema import definition
 from cumulet.kube.store import Store
 
-Object = dict[str, Any]
+if TYPE_CHECKING:
+    from cumulet.common.kubernetes.objects import StatusDetails
+
 Complete = Callable[[Object], None]
 
 
@@ -41,34 +43,34 @@ class Mutations(BoundPolicies):
         names = "mutatingadmissionpolicies", "mutatingadmissionpolicybindings"
         super().__init__(store, conversions, *names, title="policy")
 
-    async def change(self, question: Question, complete: Complete, *, again: bool = False) -> Object | None:
-        """The object as the policies want it, the second time as those do that want to see it `again`.
+    async def change(self, request: AdmissionRequest, complete: Complete, *, again: bool = False) -> Object | None:
+        """Return the object as the policies change it; with `again`, only as those with reinvocation do.
 
-        `complete` makes whole what one has changed. Raises `ApiError`.
+        `complete` runs after each change. Raises `ApiError`.
         """
         last = -1
         for index, bound in enumerate(self.bound):
             if again and bound.policy["spec"].get("reinvocationPolicy") != "IfNeeded":
                 continue
-            found = await self._one(index, question, complete)
-            if found != question.obj:
-                question, last = question._replace(obj=found), index
+            changed = await self._one(index, request, complete)
+            if changed != request.obj:
+                request, last = request._replace(obj=changed), index
         if again:
-            return question.obj
-        # Those that want to see again what others have changed after them.
+            return request.obj
+        # Reinvoke the policies whose object later policies changed.
         for index, bound in enumerate(self.bound[: max(last, 0)]):
             if bound.policy["spec"].get("reinvocationPolicy") == "IfNeeded":
-                question = question._replace(obj=await self._one(index, question, complete))
-        return question.obj
+                request = request._replace(obj=await self._one(index, request, complete))
+        return request.obj
 
-    async def _one(self, index: int, question: Question, complete: Complete) -> Object | None:
+    async def _one(self, index: int, request: AdmissionRequest, complete: Complete) -> Object | None:
         bound = self.bound[index]
-        matched = await self.match(bound, question)
-        if matched is None or question.obj is None:
-            return question.obj
-        start = matched.question.obj
+        matched = await self.match(bound, request)
+        if matched is None or request.obj is None:
+            return request.obj
+        start = matched.request.obj
         assert start is not None
-        obj = start = from_stored(matched.row, start) if question.kind is None else start
+        obj = start = from_stored(matched.row, start) if request.kind is None else start
         for variables in self.variables(matched):
 
             def mutated(budget: Budget, before: Object = obj, variables: Object = variables) -> Object:
@@ -80,42 +82,48 @@ class Mutations(BoundPolicies):
                 if bound.fails:
                     raise _refusal(matched, str(error)) from None
         if obj == start:
-            return question.obj
-        return await from_version(self._conversions, question, matched.row, obj, complete)
+            return request.obj
+        return await from_version(self._conversions, request, matched.row, obj, complete)
 
 
 def _mutated(matched: Matched, obj: Object, variables: Object, budget: Budget) -> Object:
-    """The object with all mutations of a policy, one upon the other. Raises `CelError`."""
+    """Return the object with all mutations of a policy, one after the other. Raises `CelError`."""
     programs, row = of_policy(matched.bound.policy["spec"]), matched.row
     kind, api_version = variables["object"]["kind"], variables["object"]["apiVersion"]
     if not applies(programs, variables, budget):
         return obj
-    shape = _shape(matched.question, row)
+    shape = _shape(matched.request, row)
     for expression, merges in programs.mutations:
         changed = {**variables, "object": {**obj, "kind": kind, "apiVersion": api_version}}
         patch = as_json(expression.value(programs.known(changed, budget), budget))
         obj = _merged(obj, patch, shape) if merges else _patched(obj, patch)
         for key in ("kind", "apiVersion"):
             obj.pop(key, None)
-        if matched.question.kind is None and not isinstance(obj.get("metadata"), dict):
-            raise CelError("what a mutation makes has no metadata")
+        if matched.request.kind is None and not isinstance(obj.get("metadata"), dict):
+            raise CelError("the mutated object has no metadata")
     return obj
 
 
-def _refusal(matched: Matched, said: str) -> ApiError:
-    text = f"policy {matched.bound.names} denied request: {said}"
-    details = {"name": matched.question.name, "kind": matched.row.plural, "causes": [{"message": text}]}
-    return ApiError(403, "Invalid", text, details | ({"group": matched.row.group} if matched.row.group else {}))
+def _refusal(matched: Matched, message: str) -> ApiError:
+    text = f"policy {matched.bound.names} denied request: {message}"
+    details: StatusDetails = {
+        "name": matched.request.name,
+        "kind": matched.row.plural,
+        "causes": [{"message": text}],
+    }
+    if matched.row.group:
+        details["group"] = matched.row.group
+    return ApiError(403, "Invalid", text, details)
 
 
-def _shape(question: Question, row: Row) -> Shape:
-    if question.kind is None:
+def _shape(request: AdmissionRequest, row: Row) -> Shape:
+    if request.kind is None:
         return kinds.shape(row)
-    found = definition(*question.kind)
-    return shape_of(found) if found is not None else ANY
+    published = definition(*request.kind)
+    return shape_of(published) if published is not None else ANY
 
 
-def _merged(obj: Object, patch: Any, shape: Shape) -> Object:
+def _merged(obj: Object, patch: object, shape: Shape) -> Object:
     if not isinstance(patch, dict):
         raise CelError("type mismatch: ApplyConfiguration expression should evaluate to Object")
     if atomic := list(_atomics(patch, shape, "")):
@@ -127,29 +135,31 @@ def _merged(obj: Object, patch: Any, shape: Shape) -> Object:
     return merged
 
 
-def _atomics(value: Any, shape: Shape, path: str) -> list[str]:
-    """The paths of lists and maps that would be replaced as a whole."""
+def _atomics(value: object, shape: Shape, path: str) -> list[str]:
+    """Return the paths of lists and maps that would be replaced as a whole."""
     if isinstance(value, list):
         if not shape.keys and not shape.is_set:
             return [path]
         items = enumerate(value)
-        return [found for index, item in items for found in _atomics(item, shape.element or ANY, f"{path}[{index}]")]
+        return [
+            atomic for index, item in items for atomic in _atomics(item, shape.element or ANY, f"{path}[{index}]")
+        ]
     if not isinstance(value, dict):
         return []
     if shape.atomic:
         return [path]
-    return [found for key, item in value.items() for found in _atomics(item, shape.field(key), f"{path}.{key}")]
+    return [atomic for key, item in value.items() for atomic in _atomics(item, shape.field(key), f"{path}.{key}")]
 
 
-def _patched(obj: Object, patch: Any) -> Object:
+def _patched(obj: Object, patch: object) -> Object:
     if not isinstance(patch, list) or not all(isinstance(item, dict) for item in patch):
         raise CelError("type mismatch: JSONPatchType.expression should evaluate to array of JSONPatch")
     try:
-        found = json_patch(obj, patch)
+        patched = json_patch(obj, patch)
     except FailedTestError:
         return obj
     except JsonPatchError as error:
         raise CelError(f"JSON Patch: {error}") from None
-    if not isinstance(found, dict):
-        raise CelError("JSON Patch: what it makes is no object")
-    return found
+    if not isinstance(patched, dict):
+        raise CelError("JSON Patch: the patched value is not an object")
+    return patched

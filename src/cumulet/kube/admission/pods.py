@@ -1,17 +1,20 @@
-"""What a pod gets that its author did not write: an account with its token, tolerations, a priority."""
+"""Defaults of a pod that depend on other objects: service account and token, tolerations, priority."""
 
 from __future__ import annotations
 
 import random
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.access.node_authorization import MIRROR, references
 from cumulet.kube.apimachinery.names import suffix, unnamed
 from cumulet.kube.apimachinery.status import forbidden
 from cumulet.kube.store import Store
 
-Object = dict[str, Any]
+if TYPE_CHECKING:
+    from cumulet.common.kubernetes.objects import ObjectMeta, PodSpec, VolumeProjection
 
+_CONTAINERS: tuple[Literal["initContainers", "containers"], ...] = ("initContainers", "containers")
 _MOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 _NOT_READY = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 _CLASSES = "priorityclasses.scheduling.k8s.io"
@@ -30,7 +33,8 @@ class PodDefaults:
         self._priority(pod)
 
     def _service_account(self, pod: Object) -> None:
-        spec, metadata = pod["spec"], pod["metadata"]
+        spec: PodSpec = pod["spec"]
+        metadata: ObjectMeta = pod["metadata"]
         if MIRROR in (metadata.get("annotations") or {}):
             _check_mirror(pod)
             return
@@ -51,8 +55,9 @@ class PodDefaults:
             _mount_token(spec)
 
     def tolerate(self, pod: Object) -> None:
-        """Give a pod some time on a node that is not well; what an update left out comes back."""
-        tolerations = pod["spec"].setdefault("tolerations", [])
+        """Add the default tolerations of a node that is not ready or unreachable; an update gets them back."""
+        spec: PodSpec = pod["spec"]
+        tolerations = spec.setdefault("tolerations", [])
         for key in _NOT_READY:
             if not any(
                 item.get("key") in (key, None, "")
@@ -65,23 +70,24 @@ class PodDefaults:
                 )
 
     def _priority(self, pod: Object) -> None:
-        spec, name = pod["spec"], unnamed(pod)
-        found: Object = {}
+        spec: PodSpec = pod["spec"]
+        name = unnamed(pod)
+        priority_class: Object = {}
         if chosen := spec.get("priorityClassName"):
             stored = self._store.get(_CLASSES, "", chosen)
             if stored is None:
                 raise forbidden("", "pods", name, f"no PriorityClass with name {chosen} was found")
-            found = stored.load()
+            priority_class = stored.load()
         elif default := default_class(self._store):
-            found, spec["priorityClassName"] = default, default["metadata"]["name"]
-        value = _value(found)
+            priority_class, spec["priorityClassName"] = default, default["metadata"]["name"]
+        value = _value(priority_class)
         if spec.get("priority") not in (None, value):
             why = (
                 f"the integer value of priority ({spec['priority']}) must not be provided in pod spec; "
                 f"priority admission controller computed {value} from the given PriorityClass name"
             )
             raise forbidden("", "pods", name, why)
-        policy = found.get("preemptionPolicy") or "PreemptLowerPriority"
+        policy = priority_class.get("preemptionPolicy") or "PreemptLowerPriority"
         if spec.get("preemptionPolicy") not in (None, policy):
             why = (
                 f"the string value of PreemptionPolicy ({spec['preemptionPolicy']}) must not be provided in pod spec; "
@@ -91,13 +97,13 @@ class PodDefaults:
         spec |= {"priority": value, "preemptionPolicy": policy}
 
     def keep(self, pod: Object, old: Object) -> None:
-        """What was added to a pod stays where an update leaves it out, in place."""
+        """Keep priority and preemption policy where an update leaves them out, in place."""
         for key in ("priority", "preemptionPolicy"):
             if pod["spec"].get(key) is None and key in old["spec"]:
                 pod["spec"][key] = old["spec"][key]
 
     def check_class(self, priority_class: Object) -> None:
-        """Raises `ApiError` 403 where a second class would be the one of pods that name none."""
+        """Refuse a second default class. Raises `ApiError` 403."""
         name = priority_class["metadata"]["name"]
         default = default_class(self._store) if priority_class.get("globalDefault") else None
         if default is not None and default["metadata"]["name"] != name:
@@ -106,8 +112,9 @@ class PodDefaults:
 
 
 def _check_mirror(pod: Object) -> None:
-    """A pod that a node shows runs there already, with nothing of the cluster's. Raises `ApiError` 403."""
-    spec, why = pod["spec"], ""
+    """Check a mirror pod: it runs already, and uses no objects of the cluster. Raises `ApiError` 403."""
+    spec: PodSpec = pod["spec"]
+    why = ""
     if spec.get("serviceAccountName"):
         why = "a mirror pod may not reference service accounts"
     elif any(kind == "secrets" and name for kind, name in references(pod)):
@@ -123,7 +130,7 @@ def _check_mirror(pod: Object) -> None:
 
 
 def default_class(store: Store) -> Object | None:
-    """The class of pods that name none; where there are several, the lowest."""
+    """Return the default class of pods; of several, the one with the lowest value."""
     classes = (stored.load() for stored in store.list(_CLASSES))
     return min((item for item in classes if item.get("globalDefault")), key=_value, default=None)
 
@@ -133,18 +140,18 @@ def _value(priority_class: Object) -> int:
     return value
 
 
-def _mount_token(spec: Object) -> None:
-    """The projected volume with the account's token, the cluster's authority and the namespace."""
-    wanting = [
+def _mount_token(spec: PodSpec) -> None:
+    """Mount the projected volume with the account's token, the cluster's authority and the namespace."""
+    unmounted = [
         container
-        for name in ("initContainers", "containers")
+        for name in _CONTAINERS
         for container in spec.get(name) or ()
         if not any(mount.get("mountPath") == _MOUNT for mount in container.get("volumeMounts") or ())
     ]
-    if not wanting:
+    if not unmounted:
         return
     name = f"kube-api-access-{suffix(random.randrange)}"
-    sources = [
+    sources: list[VolumeProjection] = [
         {"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}},
         {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
         {
@@ -154,5 +161,5 @@ def _mount_token(spec: Object) -> None:
         },
     ]
     spec.setdefault("volumes", []).append({"name": name, "projected": {"sources": sources, "defaultMode": 420}})
-    for container in wanting:
+    for container in unmounted:
         container.setdefault("volumeMounts", []).append({"name": name, "readOnly": True, "mountPath": _MOUNT})

@@ -1,56 +1,54 @@
-"""Plug-in ValidatingAdmissionPolicy: rules in CEL, bound to what they are asked about (admissionregistration.k8s.io/v1).
+"""Plug-in ValidatingAdmissionPolicy: rules in CEL with bindings (admissionregistration.k8s.io/v1).
 
-Audit annotations are not kept.
+Audit annotations are not recorded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.admission.binding import BoundPolicies, Matched, applies
 from cumulet.kube.admission.programs import PolicyPrograms, of_policy
-from cumulet.kube.admission.webhooks import Question
+from cumulet.kube.admission.webhooks import AdmissionRequest
 from cumulet.kube.catalog.custom_conversion import Conversions
 from cumulet.kube.cel import PER_REQUEST, Budget, CelError, OutOfBudgetError
 from cumulet.kube.cel.patience import within
 from cumulet.kube.store import Store
 
-Object = dict[str, Any]
-
 
 class Policies(BoundPolicies):
-    """The policies that refuse."""
+    """The policies that refuse writes."""
 
     def __init__(self, store: Store, conversions: Conversions) -> None:
         names = "validatingadmissionpolicies", "validatingadmissionpolicybindings"
         super().__init__(store, conversions, *names, title="ValidatingAdmissionPolicy")
 
-    async def check(self, question: Question, warnings: list[str]) -> None:
-        """Refuse, or warn of, what a policy does not allow. Raises `ApiError`."""
+    async def check(self, request: AdmissionRequest, warnings: list[str]) -> None:
+        """Refuse, or warn of, a write that violates a policy. Raises `ApiError`."""
         for bound in self.bound:
-            matched = await self.match(bound, question)
+            matched = await self.match(bound, request)
             if matched is not None:
                 await self._apply(matched, warnings)
 
     async def _apply(self, matched: Matched, warnings: list[str]) -> None:
-        bound, question = matched.bound, matched.question
+        bound, request = matched.bound, matched.request
         programs = of_policy(bound.policy["spec"])
         for variables in self.variables(matched):
 
-            def said(budget: Budget, variables: Object = variables) -> list[tuple[str, str]]:
+            def violations(budget: Budget, variables: Object = variables) -> list[tuple[str, str]]:
                 return list(_broken(programs, variables, budget, fails=bound.fails))
 
-            for text, reason in await within(PER_REQUEST, said):
+            for text, reason in await within(PER_REQUEST, violations):
                 actions = bound.binding["spec"].get("validationActions") or ["Deny"]
                 if "Warn" in actions:
                     warnings.append(f"Validation failed for ValidatingAdmissionPolicy {bound.names}: {text}")
                 if "Deny" in actions:
-                    raise self.refusal(bound, question, text, reason)
+                    raise self.refusal(bound, request, text, reason)
 
 
 def _broken(programs: PolicyPrograms, variables: Object, budget: Budget, *, fails: bool) -> Iterator[tuple[str, str]]:
-    """What the validations of a policy say, each with its reason."""
+    """Yield the message and the reason of each validation that does not hold."""
     try:
         if not applies(programs, variables, budget):
             return
@@ -63,7 +61,7 @@ def _broken(programs: PolicyPrograms, variables: Object, budget: Budget, *, fail
         try:
             if validation.expression.value(known, budget) is True:
                 continue
-            said = validation.said(known, budget)
+            message = validation.failure(known, budget)
         except OutOfBudgetError as error:
             if fails:
                 yield str(error), "Invalid"
@@ -71,5 +69,5 @@ def _broken(programs: PolicyPrograms, variables: Object, budget: Budget, *, fail
         except CelError as error:
             if not fails:
                 continue
-            said = str(error)
-        yield said, validation.reason
+            message = str(error)
+        yield message, validation.reason

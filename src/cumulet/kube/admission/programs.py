@@ -1,30 +1,29 @@
-"""The expressions of webhooks and policies as programs, each read once, and what is decided by them."""
+"""The expressions of webhooks and policies as programs, each compiled once, and their evaluation."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.cel import Budget, CelError, CompileError, OutOfBudgetError, Program, admission_variables
-from cumulet.kube.cel.types import BOOL, STRING
+from cumulet.kube.cel.types import BOOL, STRING, Type
 
-Object = dict[str, Any]
-
-#: Bytes of a message that an expression makes; a longer one is not shown.
+#: The bytes of a message expression's longest result; a longer one is not used.
 _MESSAGE = 5 * 1024
 
 
 class Expression(NamedTuple):
-    """An expression, and what was made of it."""
+    """The text of an expression and its program, or the error of its compilation."""
 
     text: str
     program: Program | CompileError
 
-    def value(self, variables: Mapping[str, Any], budget: Budget) -> Any:
-        """Raises `CelError`, which says of which expression it is, and `OutOfBudgetError`."""
+    def value(self, variables: Mapping[str, object], budget: Budget) -> object:
+        """Evaluate the expression. Raises `CelError`, which names the expression, and `OutOfBudgetError`."""
         try:
             return admission_variables.evaluated(self.program, variables, budget)
         except OutOfBudgetError:
@@ -34,30 +33,30 @@ class Expression(NamedTuple):
 
 
 class Validation(NamedTuple):
-    """What a policy asks for, and what it says where that is not so."""
+    """A rule of a policy, and the message where it does not hold."""
 
     expression: Expression
     message: str
     messages: Expression | None
     reason: str
 
-    def said(self, variables: Mapping[str, Any], budget: Budget) -> str:
-        """The message of its expression, or its own. Raises `OutOfBudgetError`."""
+    def failure(self, variables: Mapping[str, object], budget: Budget) -> str:
+        """Return the result of the message expression, or the fixed message. Raises `OutOfBudgetError`."""
         if self.messages is not None:
             try:
-                found = self.messages.value(variables, budget)
+                result = self.messages.value(variables, budget)
             except OutOfBudgetError as error:
                 return f"failed messageExpression: {error}"
             except CelError:
-                found = ""  # then what is written is said
-            text = found.strip() if isinstance(found, str) else ""
+                result = ""  # then the fixed message is used
+            text = result.strip() if isinstance(result, str) else ""
             if text and len(text.encode(errors="replace")) <= _MESSAGE and "\n" not in text:
                 return text
         return self.message.strip() or f"failed expression: {self.expression.text.strip()}"
 
 
 class Mutation(NamedTuple):
-    """A change that a policy makes."""
+    """A change that a policy makes; `merges` is true for an `ApplyConfiguration`."""
 
     expression: Expression
     merges: bool
@@ -75,14 +74,14 @@ class PolicyPrograms:
             for item in spec.get("variables") or ()
         ]
 
-        def made(text: str, **how: Any) -> Expression:
-            return Expression(text, admission_variables.read(policy.compile, text, **how))
+        def compiled(text: str, result: Type, *, authorizer: bool = True) -> Expression:
+            return Expression(text, admission_variables.read(policy.compile, text, result, authorizer=authorizer))
 
         self.validations = [
             Validation(
-                made(item["expression"], result=BOOL),
+                compiled(item["expression"], BOOL),
                 item.get("message") or "",
-                made(item["messageExpression"], result=STRING, authorizer=False)
+                compiled(item["messageExpression"], STRING, authorizer=False)
                 if item.get("messageExpression")
                 else None,
                 item.get("reason") or "Invalid",
@@ -96,13 +95,13 @@ class PolicyPrograms:
             program = admission_variables.read(policy.mutation, text, merging=merges)
             self.mutations.append(Mutation(Expression(text, program), merges))
 
-    def known(self, variables: dict[str, Any], budget: Budget) -> dict[str, Any]:
-        """Variables, with the policy's own."""
+    def known(self, variables: Object, budget: Budget) -> Object:
+        """Return the variables with the policy's own, which are evaluated when used."""
         return admission_variables.lazy(self.variables, variables, budget)
 
 
 def of_policy(spec: Object) -> PolicyPrograms:
-    """The programs of a policy."""
+    """Return the programs of a policy."""
     parts = {
         key: spec[key]
         for key in ("paramKind", "matchConditions", "variables", "validations", "mutations")
@@ -117,7 +116,7 @@ def _of_policy(spec: bytes) -> PolicyPrograms:
 
 
 def conditions(holder: Object) -> tuple[Expression, ...]:
-    """The match conditions of a webhook or a policy."""
+    """Return the match conditions of a webhook or a policy."""
     texts = tuple(item.get("expression", "") for item in holder.get("matchConditions") or ())
     return _conditions(texts, bool(holder.get("paramKind")))
 
@@ -128,8 +127,11 @@ def _conditions(texts: tuple[str, ...], params: bool) -> tuple[Expression, ...]:
     return tuple(Expression(text, admission_variables.read(environment.compile, text, BOOL)) for text in texts)
 
 
-def holds(expressions: tuple[Expression, ...], variables: Mapping[str, Any], budget: Budget) -> bool:
-    """Whether all conditions hold: one that does not decides, whatever fails. Raises `CelError`."""
+def holds(expressions: tuple[Expression, ...], variables: Mapping[str, object], budget: Budget) -> bool:
+    """Return whether all conditions hold.
+
+    One that is false decides, even if others fail. Raises `CelError`.
+    """
     failed: list[str] = []
     for expression in expressions:
         try:

@@ -1,24 +1,22 @@
-"""Plug-in ResourceQuota: how much of what a namespace may have.
+"""Plug-in ResourceQuota: bounds on the resources of a namespace.
 
-What is used is counted from what is stored, with what is on its way there, so that two creates at the same time do
-not both take the last of it.
+The used amounts count stored objects and those on their way to disk. So two concurrent creates cannot both take the
+last of a quota.
 """
 
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any
 
 from cumulet.common.kubernetes.amounts import POD_LEVEL, Amounts, container_amounts
+from cumulet.common.kubernetes.objects import Object
 from cumulet.common.kubernetes.quantity import decimal
 from cumulet.common.kubernetes.usage import covers, is_bounded, usage, written
 from cumulet.kube.apimachinery.status import forbidden
 from cumulet.kube.catalog.resources import Row
 from cumulet.kube.store import Store
 
-Object = dict[str, Any]
-
-#: Updates that can grow what an object counts for; all others leave it as it is.
+#: Resources whose updates can use more of a quota.
 _GROWING = ("services", "persistentvolumeclaims")
 
 
@@ -29,7 +27,7 @@ class Quotas:
         self._store = store
 
     def check(self, row: Row, obj: Object, old: Object | None = None, subresource: str = "") -> None:
-        """Raises `ApiError` 403 where a quota has not enough left for a new object, or for what one grows by."""
+        """Check that every quota has enough left for a new or growing object. Raises `ApiError` 403."""
         if old is not None and not _grows(row, obj, old, subresource):
             return
         metadata = obj["metadata"]
@@ -40,32 +38,32 @@ class Quotas:
                 continue
             if row.key == "pods":
                 _demand(row, obj, stored.name, hard)
-            asked = {key: value for key, value in usage(row.key, obj).items() if key in hard}
+            requested = {key: value for key, value in usage(row.key, obj).items() if key in hard}
             if old is not None and covers(quota, row.key, old):
                 before = usage(row.key, old)
-                grown = {key: value - before.get(key, Decimal(0)) for key, value in asked.items()}
-                asked = {key: value for key, value in grown.items() if value > 0}
-            if not asked:
+                grown = {key: value - before.get(key, Decimal(0)) for key, value in requested.items()}
+                requested = {key: value for key, value in grown.items() if value > 0}
+            if not requested:
                 continue
             used = self._used(quota, row.key)
             over = sorted(
-                key for key, value in asked.items() if used.get(key, Decimal(0)) + value > decimal(hard[key])
+                key for key, value in requested.items() if used.get(key, Decimal(0)) + value > decimal(hard[key])
             )
             if over:
-                requested, in_use = (
+                demand, in_use = (
                     ",".join(f"{key}={written(amounts.get(key, Decimal(0)), hard[key])}" for key in over)
-                    for amounts in (asked, used)
+                    for amounts in (requested, used)
                 )
                 limited = ",".join(f"{key}={hard[key]}" for key in over)
-                why = f"exceeded quota: {stored.name}, requested: {requested}, used: {in_use}, limited: {limited}"
+                why = f"exceeded quota: {stored.name}, requested: {demand}, used: {in_use}, limited: {limited}"
                 raise forbidden(row.group, row.plural, metadata["name"], why)
 
-    def told(self, row: Row, obj: Object) -> dict[str, dict[str, str]]:
-        """What the quotas of its namespace, by name, are to say of what is used now that an object is stored.
+    def used(self, row: Row, obj: Object) -> dict[str, dict[str, str]]:
+        """Return the used amounts of the namespace's quotas, by name, now that an object is stored.
 
-        As upstream's plug-in tells it at once; a controller tells of what is given back.
+        Upstream's plug-in also updates them at once; a controller counts what deletions free.
         """
-        found: dict[str, dict[str, str]] = {}
+        changed: dict[str, dict[str, str]] = {}
         for stored in self._store.list_newest("resourcequotas", obj["metadata"]["namespace"]):
             quota = stored.load()
             status = quota.get("status") or {}
@@ -75,11 +73,11 @@ class Quotas:
             used = self._used(quota, row.key)
             now = {key: written(used.get(key, Decimal(0)), hard[key]) for key in usage(row.key, obj) if key in hard}
             if now.items() - (status.get("used") or {}).items():
-                found[stored.name] = now
-        return found
+                changed[stored.name] = now
+        return changed
 
     def _used(self, quota: Object, key: str) -> Amounts:
-        """What the objects of a resource use of what a quota bounds."""
+        """Return the amounts that the objects of a resource use of a quota."""
         total: Amounts = {}
         for stored in self._store.list_newest(key, quota["metadata"]["namespace"]):
             obj = stored.load()
@@ -90,14 +88,14 @@ class Quotas:
 
 
 def _grows(row: Row, obj: Object, old: Object, subresource: str) -> bool:
-    """Whether an update is one that quotas are asked about."""
+    """Return whether quotas apply to an update."""
     if row.key == "pods":
         return subresource == "resize" or (not subresource and is_bounded(obj) != is_bounded(old))
     return row.key in _GROWING and not subresource
 
 
 def _demand(row: Row, pod: Object, quota: str, hard: dict[str, str]) -> None:
-    """Where a quota bounds cpu or memory, each container must say how much it wants, or the pod for all of them."""
+    """Require cpu and memory where a quota bounds them, of each container or of the pod. Raises `ApiError` 403."""
     spec = pod["spec"]
     if any(container_amounts(spec, kind) for kind in ("requests", "limits")):
         return

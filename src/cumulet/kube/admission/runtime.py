@@ -1,14 +1,16 @@
-"""Plug-in RuntimeClass: what the runtime of a pod costs, and where it is (`plugin/pkg/admission/runtimeclass`)."""
+"""Plug-in RuntimeClass: the overhead and the scheduling of a pod's runtime (`plugin/pkg/admission/runtimeclass`)."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery.names import unnamed
 from cumulet.kube.apimachinery.status import ApiError, forbidden
 from cumulet.kube.store import Store
 
-Object = dict[str, Any]
+if TYPE_CHECKING:
+    from cumulet.common.kubernetes.objects import PodSpec
 
 _CLASSES = "runtimeclasses.node.k8s.io"
 _OTHER = "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead"
@@ -16,7 +18,7 @@ _NO_CLASS = "pod rejected: Pod Overhead set without corresponding RuntimeClass d
 
 
 class RuntimeClasses:
-    """The runtimes that pods may name."""
+    """The runtime classes that pods may name."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -24,17 +26,17 @@ class RuntimeClasses:
     def complete(self, pod: Object) -> None:
         """Give a new pod the overhead, the node selector and the tolerations of its class, in place.
 
-        Raises `ApiError` 403 where there is no such class, or the pod says something else.
+        Raises `ApiError` 403 where the class does not exist, or the pod contradicts it.
         """
-        spec = pod["spec"]
+        spec: PodSpec = pod["spec"]
         if spec.get("runtimeClassName") is None:
             return
-        found = self._of(pod)
-        if (overhead := (found.get("overhead") or {}).get("podFixed")) is not None:
+        runtime_class = self._of(pod)
+        if (overhead := (runtime_class.get("overhead") or {}).get("podFixed")) is not None:
             if spec.get("overhead") not in (None, overhead):
                 raise _refused(pod, _OTHER)
             spec["overhead"] = dict(overhead)
-        scheduling = found.get("scheduling") or {}
+        scheduling = runtime_class.get("scheduling") or {}
         selector = spec.get("nodeSelector") or {}
         for key, value in (scheduling.get("nodeSelector") or {}).items():
             if selector.setdefault(key, value) != value:
@@ -48,12 +50,12 @@ class RuntimeClasses:
             spec["tolerations"] = [*tolerations, *added]
 
     def check(self, pod: Object) -> None:
-        """Raises `ApiError` 403 for an overhead that is not that of the pod's class."""
-        spec = pod["spec"]
+        """Check that a pod has the overhead of its class. Raises `ApiError` 403."""
+        spec: PodSpec = pod["spec"]
         if spec.get("overhead") is None and spec.get("runtimeClassName") is None:
             return
-        found = self._of(pod) if spec.get("runtimeClassName") is not None else {}
-        overhead = (found.get("overhead") or {}).get("podFixed")
+        runtime_class = self._of(pod) if spec.get("runtimeClassName") is not None else {}
+        overhead = (runtime_class.get("overhead") or {}).get("podFixed")
         if overhead is None and spec.get("overhead") is not None:
             raise _refused(pod, _NO_CLASS)
         if overhead != spec.get("overhead"):

@@ -1,17 +1,15 @@
-"""Discovery of what registered servers serve, beside what is served here."""
+"""Discovery with the resources of aggregated API servers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.aggregation.servers import Aggregation, Server
-
-Object = dict[str, Any]
 
 
 def with_versions(document: Object, aggregation: Aggregation) -> Object:
-    """An `APIGroupDiscoveryList` with the versions of registered servers."""
+    """Return an `APIGroupDiscoveryList` with the versions of aggregated servers."""
     groups = {item["metadata"].get("name", ""): item for item in document["items"]}
     for server in aggregation.servers:
         group = groups.setdefault(server.group, {"metadata": {"name": server.group}, "versions": []})
@@ -21,16 +19,16 @@ def with_versions(document: Object, aggregation: Aggregation) -> Object:
 
 
 def with_groups(document: Object, aggregation: Aggregation) -> Object:
-    """An `APIGroupList` with the groups of registered servers."""
+    """Return an `APIGroupList` with the groups of aggregated servers."""
     groups = {item["name"]: item for item in document["groups"]}
     for name in dict.fromkeys(server.group for server in aggregation.servers):
-        if (found := group_of(groups.get(name), name, aggregation)) is not None:
-            groups[name] = found
+        if (group := group_of(groups.get(name), name, aggregation)) is not None:
+            groups[name] = group
     return {**document, "groups": list(groups.values())}
 
 
 def group_of(here: Object | None, name: str, aggregation: Aggregation) -> Object | None:
-    """An `APIGroup`, of which `here` is what is served here; `None` where there is none."""
+    """Return an `APIGroup`; `here` has the versions served here. `None` where the group does not exist."""
     versions = list(here["versions"]) if here is not None else []
     for server in aggregation.servers:
         version = {"groupVersion": server.api_version, "version": server.version}
@@ -43,21 +41,21 @@ def group_of(here: Object | None, name: str, aggregation: Aggregation) -> Object
 
 
 def _version(server: Server, resources: Iterable[Object]) -> Object:
-    """What a server serves, as `APIVersionDiscovery`."""
-    found: dict[str, Object] = {}
+    """Return a server's resources as `APIVersionDiscovery`."""
+    entries: dict[str, Object] = {}
     for item in resources:
         name, _, part = str(item.get("name", "")).partition("/")
         kind = {"group": item.get("group", ""), "version": item.get("version", ""), "kind": item.get("kind", "")}
         scope = "Namespaced" if item.get("namespaced") else "Cluster"
-        shown = found.setdefault(name, {"resource": name, "scope": scope, "singularResource": "", "verbs": []})
+        entry = entries.setdefault(name, {"resource": name, "scope": scope, "singularResource": "", "verbs": []})
         verbs = item.get("verbs") or []
         if part:
-            shown.setdefault("subresources", []).append({"subresource": part, "responseKind": kind, "verbs": verbs})
+            entry.setdefault("subresources", []).append({"subresource": part, "responseKind": kind, "verbs": verbs})
             continue
-        shown |= {"responseKind": kind, "singularResource": item.get("singularName", ""), "verbs": verbs}
-        shown |= {key: item[key] for key in ("shortNames", "categories") if item.get(key)}
+        entry |= {"responseKind": kind, "singularResource": item.get("singularName", ""), "verbs": verbs}
+        entry |= {key: item[key] for key in ("shortNames", "categories") if item.get(key)}
     return {
         "version": server.version,
         "freshness": "Current" if server.is_available else "Stale",
-        "resources": list(found.values()),
+        "resources": list(entries.values()),
     }

@@ -1,17 +1,17 @@
-"""metrics.k8s.io: what nodes and pods use just now, asked of the nodes' kubelets (`/stats/summary`) when it is wanted."""
+"""metrics.k8s.io: the current usage of nodes and pods, from the summaries of the kubelets (`/stats/summary`)."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Iterable
-from typing import Any
 
 import aiohttp
 import msgspec
 from aiohttp import web
 
 from cumulet.common import bounded, clock
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery.status import ApiError, not_found
 from cumulet.kube.clients.kubelet import Kubelet
 from cumulet.kube.http.negotiation import encode, form_of
@@ -19,21 +19,19 @@ from cumulet.kube.http.request_info import Target
 from cumulet.kube.objects.selectors import Predicate, label_selector
 from cumulet.kube.store import Store, Stored
 
-Object = dict[str, Any]
-
 GROUP = "metrics.k8s.io"
 _VERSION = f"{GROUP}/v1beta1"
 _TIMEOUT = aiohttp.ClientTimeout(total=10)
-#: Seconds that what a kubelet said is good for, so that a list is one question to each node.
+#: The seconds for which a summary is reused, so that a list sends one request to each node.
 _FRESH = 5.0
-#: Bytes of a summary: some hundred pods with their containers.
+#: The largest summary in bytes: some hundred pods with their containers.
 _SUMMARY_LIMIT = 32 * 1024 * 1024
 _WINDOW = "10s"
 _COLUMNS = (("Name", "string", "name"), ("CPU", "string", ""), ("Memory", "string", ""), ("Window", "string", ""))
 
 
 class ResourceMetrics:
-    """Answers what is asked under `/apis/metrics.k8s.io`."""
+    """Answers requests under `/apis/metrics.k8s.io`."""
 
     def __init__(self, store: Store, kubelet: Kubelet) -> None:
         self._store = store
@@ -42,30 +40,30 @@ class ResourceMetrics:
         self._locks: dict[str, asyncio.Lock] = {}
 
     async def answer(self, request: web.BaseRequest, target: Target) -> web.Response:
-        """Answer a request. Raises `ApiError` 400, 404; a node that says nothing is left out of lists."""
+        """Answer a request; a node without a summary is not listed. Raises `ApiError` 400 and 404."""
         kind = target.row.kind
         selects = label_selector(request.query.get("labelSelector", "")) or _everything
-        found = await (self._nodes(selects) if kind == "NodeMetrics" else self._pods(target, selects))
+        items = await (self._nodes(selects) if kind == "NodeMetrics" else self._pods(target, selects))
         if target.verb == "get":
-            wanted = [obj for obj in found if obj["metadata"]["name"] == target.name]
-            if not wanted:
+            named = [obj for obj in items if obj["metadata"]["name"] == target.name]
+            if not named:
                 raise not_found(GROUP, target.row.plural, target.name)
-            return encode(request, wanted[0])
+            return encode(request, named[0])
         if form_of(request).shape == "Table":
-            return encode(request, _table(found))
-        for obj in found:
+            return encode(request, _table(items))
+        for obj in items:
             del obj["kind"], obj["apiVersion"]
-        return encode(request, {"kind": f"{kind}List", "apiVersion": _VERSION, "metadata": {}, "items": found})
+        return encode(request, {"kind": f"{kind}List", "apiVersion": _VERSION, "metadata": {}, "items": items})
 
     async def _nodes(self, selects: Predicate) -> list[Object]:
         nodes = [node for node in self._store.list("nodes") if selects(node)]
         summaries = await self._summaries(node.name for node in nodes)
-        found = []
+        metrics = []
         for node in nodes:
             usage = (summaries.get(node.name) or {}).get("node") or {}
             if "cpu" in usage and "memory" in usage:
-                found.append({**_metrics("NodeMetrics", node, usage), "usage": _usage(usage)})
-        return found
+                metrics.append({**_metrics("NodeMetrics", node, usage), "usage": _usage(usage)})
+        return metrics
 
     async def _pods(self, target: Target, selects: Predicate) -> list[Object]:
         pods = [
@@ -82,18 +80,18 @@ class ResourceMetrics:
             for summary in summaries.values()
             for item in summary.get("pods") or ()
         }
-        found = []
+        metrics = []
         for pod in pods:
             containers = [item for item in used.get((pod.namespace, pod.name), ()) if "cpu" in item]
             if containers:
                 usages = [{"name": item["name"], "usage": _usage(item)} for item in containers]
-                found.append({**_metrics("PodMetrics", pod, containers[0]), "containers": usages})
-        return found
+                metrics.append({**_metrics("PodMetrics", pod, containers[0]), "containers": usages})
+        return metrics
 
     async def _summaries(self, names: Iterable[str]) -> dict[str, Object]:
-        wanted = list(names)
-        answers = await asyncio.gather(*(self._summary(name) for name in wanted))
-        return {name: answer for name, answer in zip(wanted, answers, strict=True) if answer is not None}
+        nodes = list(names)
+        answers = await asyncio.gather(*(self._summary(name) for name in nodes))
+        return {name: answer for name, answer in zip(nodes, answers, strict=True) if answer is not None}
 
     async def _summary(self, node: str) -> Object | None:
         async with self._locks.setdefault(node, asyncio.Lock()):
@@ -106,7 +104,7 @@ class ResourceMetrics:
                     if response.status != 200:
                         return None
                     raw = await bounded.read(response, _SUMMARY_LIMIT)
-                    summary = msgspec.json.decode(raw, type=dict[str, Any])
+                    summary = msgspec.json.decode(raw, type=Object)
             except (ApiError, aiohttp.ClientError, TimeoutError, ValueError, RecursionError):
                 return None
             self._known[node] = (time.monotonic(), summary)
@@ -133,13 +131,13 @@ def _usage(item: Object) -> Object:
     return {"cpu": f"{cpu}n" if cpu else "0", "memory": f"{-(-memory // 1024)}Ki" if memory else "0"}
 
 
-def _table(found: list[Object]) -> Object:
+def _table(items: list[Object]) -> Object:
     columns = [
         {"name": name, "type": kind, "format": form, "description": name, "priority": 0}
         for name, kind, form in _COLUMNS
     ]
     rows = []
-    for obj in found:
+    for obj in items:
         usages = [obj["usage"]] if "usage" in obj else [item["usage"] for item in obj["containers"]]
         cpu = sum(int(usage["cpu"].removesuffix("n")) for usage in usages)
         memory = sum(int(usage["memory"].removesuffix("Ki")) for usage in usages)

@@ -1,7 +1,7 @@
-"""The servers that are registered: whether they are there, what they serve, and requests that are theirs.
+"""Aggregated API servers: their availability, their resources, and the requests that they answer.
 
-A request is authenticated and authorised here and passed on over TLS with the front proxy's certificate, by which the
-other one believes who its headers say has asked (`X-Remote-User`; "Configure the Aggregation Layer"). Nobody else is shown it.
+A request is authenticated and authorized here and forwarded over TLS. The front proxy's certificate makes the server
+trust the user in `X-Remote-User` ("Configure the Aggregation Layer"). No other server is shown that certificate.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import logging
 import ssl
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import aiohttp
 import msgspec
@@ -23,6 +23,7 @@ from yarl import URL
 from cumulet.common import bounded, clock
 from cumulet.common.ascii import fold
 from cumulet.common.egress import Egress
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.access.users import User
 from cumulet.kube.apimachinery.status import ApiError, bad_request
 from cumulet.kube.catalog.resources import BY_KEY
@@ -36,10 +37,9 @@ from cumulet.kube.store import Store
 
 log = logging.getLogger(__name__)
 
-Object = dict[str, Any]
 
 _EVERY = 30.0
-#: Bytes of an `APIResourceList`.
+#: The largest `APIResourceList` in bytes.
 _LIST_LIMIT = 16 * 1024 * 1024
 _PATIENCE = aiohttp.ClientTimeout(total=5)
 _WATCHED = (KEY, "services", "endpointslices.discovery.k8s.io")
@@ -47,7 +47,7 @@ _REMOTE = "x-remote-"
 
 
 class Server(NamedTuple):
-    """A server of one version of a group, as its APIService has it."""
+    """The server of one version of a group, from its APIService."""
 
     name: str
     group: str
@@ -62,7 +62,7 @@ class Server(NamedTuple):
 
 
 class Aggregation:
-    """Follows the APIServices in the store; `run` looks after them."""
+    """Follows the APIServices in the store; `run` checks their servers."""
 
     def __init__(self, store: Store, objects: Objects, certificate: tuple[Path, Path], egress: Egress) -> None:
         self._store = store
@@ -88,7 +88,7 @@ class Aggregation:
         _context.cache_clear()
 
     def _refresh(self) -> None:
-        found = []
+        servers = []
         for stored in self._store.list(KEY):
             obj = stored.load()
             spec, conditions = obj["spec"], (obj.get("status") or {}).get("conditions") or ()
@@ -96,27 +96,27 @@ class Aggregation:
                 is_available = any(
                     (item.get("type"), item.get("status")) == ("Available", "True") for item in conditions
                 )
-                found.append(Server(stored.name, spec.get("group", ""), spec["version"], spec, is_available))
-        found.sort(
+                servers.append(Server(stored.name, spec.get("group", ""), spec["version"], spec, is_available))
+        servers.sort(
             key=lambda server: (-server.spec["groupPriorityMinimum"], server.group, -server.spec["versionPriority"])
         )
-        self._servers = {(server.group, server.version): server for server in found}
+        self._servers = {(server.group, server.version): server for server in servers}
 
     @property
     def servers(self) -> Sequence[Server]:
-        """All of them, those that are to come first in discovery at the front."""
+        """All servers, in the order of discovery."""
         return tuple(self._servers.values())
 
     def find(self, group: str, version: str) -> Server | None:
-        """The server of a version of a group."""
+        """Return the server of a version of a group, or `None`."""
         return self._servers.get((group, version))
 
     def resources(self, server: Server) -> list[Object]:
-        """What a server last said that it serves, each an `APIResource`."""
+        """Return the resources of a server's last discovery document, each an `APIResource`."""
         return self._resources.get(server.name, [])
 
     async def answer(self, request: web.BaseRequest, user: User, server: Server) -> web.StreamResponse:
-        """Pass on a request. Raises `ApiError` 400, and 503 where the server is not there."""
+        """Forward a request. Raises `ApiError` 400, and 503 where the server is unavailable."""
         if request.headers.get("Upgrade"):
             raise bad_request("connections to aggregated API servers are not upgraded")
         if not server.is_available:
@@ -131,34 +131,34 @@ class Aggregation:
             seat.release()
         url = URL(self._base(server) + request.rel_url.raw_path_qs, encoded=True)
         try:
-            tls = self._tls(server)
+            context, hostname = self._tls(server)
         except (ValueError, ssl.SSLError) as error:
             raise ApiError(503, "ServiceUnavailable", f"error trying to reach service: {error}", {}) from None
-        return await relay(self._session, request, url, headers, **tls)
+        return await relay(self._session, request, url, headers, tls=context, server_hostname=hostname)
 
     def _base(self, server: Server) -> str:
-        """Raises `ApiError` 404 and 503."""
+        """Return the base URL of a server. Raises `ApiError` 400, 404 and 503."""
         service = server.spec["service"]
         address, port = resolve(self._store, service["namespace"], service["name"], service.get("port", 443))
         check_address(self._egress, address, port)
         return f"https://{address}:{port}"
 
-    def _tls(self, server: Server) -> dict[str, Any]:
+    def _tls(self, server: Server) -> tuple[ssl.SSLContext, str]:
         service = server.spec["service"]
         context = _context(
             server.spec.get("caBundle") or "", self._certificate, bool(server.spec.get("insecureSkipTLSVerify"))
         )
-        return {"ssl": context, "server_hostname": f"{service['name']}.{service['namespace']}.svc"}
+        return context, f"{service['name']}.{service['namespace']}.svc"
 
     async def run(self) -> None:
-        """Look whether the servers are there, whenever something changes and every half minute, until cancelled."""
+        """Check the servers, after each change and every half minute, until cancelled."""
         while True:
             self._wake.clear()
             stored = list(self._store.list(KEY))
-            looks = (self._look(item.name, item.load()["spec"]) for item in stored)
-            for item, failure in zip(stored, await asyncio.gather(*looks, return_exceptions=True), strict=True):
+            checks = (self._check(item.name, item.load()["spec"]) for item in stored)
+            for item, failure in zip(stored, await asyncio.gather(*checks, return_exceptions=True), strict=True):
                 if isinstance(failure, Exception):
-                    # One of them keeps nobody from looking after the others.
+                    # A failure with one server must not keep the others from being checked.
                     log.error("APIService %s", item.name, exc_info=failure)
             try:
                 async with asyncio.timeout(_EVERY):
@@ -166,12 +166,12 @@ class Aggregation:
             except TimeoutError:
                 continue
 
-    async def _look(self, name: str, spec: Object) -> None:
+    async def _check(self, name: str, spec: Object) -> None:
         reason, message = "Local", "Local APIServices are always available"
         if spec.get("service"):
             server = Server(name, spec.get("group", ""), spec["version"], spec, is_available=True)
             reason, message = await self._try(server)
-        told = {
+        condition = {
             "type": "Available",
             "status": "True" if reason in ("Local", "Passed") else "False",
             "reason": reason,
@@ -181,9 +181,9 @@ class Aggregation:
         def change(obj: Object) -> Object:
             conditions = (obj.get("status") or {}).get("conditions") or []
             old: Object = next((item for item in conditions if item.get("type") == "Available"), {})
-            since = old.get("lastTransitionTime") if old.get("status") == told["status"] else None
+            since = old.get("lastTransitionTime") if old.get("status") == condition["status"] else None
             others = [item for item in conditions if item.get("type") != "Available"]
-            new = {**told, "lastTransitionTime": since or clock.rfc3339()}
+            new = {**condition, "lastTransitionTime": since or clock.rfc3339()}
             if new == old:
                 raise _SameError
             obj["status"] = {"conditions": [*others, new]}
@@ -194,10 +194,10 @@ class Aggregation:
         except _SameError:
             pass
         except ApiError as error:
-            log.info("APIService %s: %s", name, error)  # it is gone, or is changed by others all the time
+            log.info("APIService %s: %s", name, error)  # it is gone, or other writers were faster
 
     async def _try(self, server: Server) -> tuple[str, str]:
-        """Whether a server answers, as the reason and the message of its condition."""
+        """Return whether a server answers, as reason and message of its condition."""
         service = server.spec["service"]
         namespace, name, port = service["namespace"], service["name"], service.get("port", 443)
         stored = self._store.get("services", namespace, name)
@@ -219,14 +219,20 @@ class Aggregation:
         why = f"failing or missing response from {url}"
         try:
             headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+            context, hostname = self._tls(server)
             async with self._session.get(
-                url, headers=headers, timeout=_PATIENCE, allow_redirects=False, **self._tls(server)
+                url,
+                headers=headers,
+                timeout=_PATIENCE,
+                allow_redirects=False,
+                ssl=context,
+                server_hostname=hostname,
             ) as response:
                 raw = await bounded.read(response, _LIST_LIMIT)
                 if not 200 <= response.status < 300:
                     return "FailedDiscoveryCheck", f"{why}: bad status from {url}: {response.status}"
-            found = msgspec.json.decode(raw, type=dict[str, Any])
-            resources = found.get("resources")
+            document = msgspec.json.decode(raw, type=Object)
+            resources = document.get("resources")
             self._resources[server.name] = (
                 [item for item in resources if isinstance(item, dict)] if isinstance(resources, list) else []
             )
@@ -238,7 +244,7 @@ class Aggregation:
 
 
 class _SameError(Exception):
-    """There is nothing to write."""
+    """The condition is unchanged."""
 
 
 @functools.lru_cache(64)

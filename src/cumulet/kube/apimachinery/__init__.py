@@ -1,5 +1,5 @@
-"""The terms that every folder uses and none owns, as in upstream's `k8s.io/apimachinery`.
+"""Terms that every folder uses, as in upstream's `k8s.io/apimachinery`.
 
 Text comes in (quantities, durations, regular expressions, names, header values); typed values and text go out.
-`status` holds the errors of the API: what a lower layer raises is what the client reads.
+`status` has the errors of the API: the client reads what a lower layer raises.
 """

@@ -1,4 +1,4 @@
-"""Lengths of time as kubectl prints them (apimachinery, `duration.HumanDuration`)."""
+"""Durations as kubectl prints them (apimachinery, `duration.HumanDuration`)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _MINUTE, _HOUR, _DAY, _YEAR = 60, 3600, 86400, 365 * 86400
 
 
 def age(moment: str | None, now: datetime) -> str:
-    """How long ago a moment was."""
+    """Return the time since a time stamp, as kubectl prints it."""
     return duration((now - clock.parse(moment)).total_seconds()) if moment else "<unknown>"
 
 
 def duration(seconds: float) -> str:
-    """A length of time with as much detail as it deserves: `12s`, `3m20s`, `5h12m`, `2d3h`, `40d`, `2y10d`."""
+    """Return a duration in its two largest useful units: `12s`, `3m20s`, `5h12m`, `2d3h`, `40d`, `2y10d`."""
     whole = int(seconds)
     if whole < -1:
         return "<invalid>"

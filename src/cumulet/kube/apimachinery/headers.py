@@ -4,5 +4,5 @@ from __future__ import annotations
 
 
 def readable(text: str) -> str:
-    """The value of a header, without bytes that are no text."""
+    """Return a header's value as text; invalid bytes become replacement characters."""
     return text if text.isascii() else text.encode(errors="surrogateescape").decode(errors="replace")

@@ -1,6 +1,6 @@
-"""The forms of names and values (apimachinery, `util/validation` and `api/validate/content`): what is wrong with one.
+"""The formats of names and values (apimachinery, `util/validation` and `api/validate/content`).
 
-Each function answers with messages, none where the value is good. Lengths are of bytes, as upstream's are.
+Each function returns error messages, none for a valid value. Lengths are in bytes, as in upstream.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ _KEY_WORDS = (
 def _pattern(words: str, pattern: str, *examples: str) -> str:
     if not examples:
         return f"{words} (regex used for validation is '{pattern}')"
-    told = " or ".join(f"'{example}', " for example in examples)
-    return f"{words} (e.g. {told}regex used for validation is '{pattern}')"
+    shown = " or ".join(f"'{example}', " for example in examples)
+    return f"{words} (e.g. {shown}regex used for validation is '{pattern}')"
 
 
 def _length(value: str, limit: int, unit: str = "characters") -> list[str]:
@@ -55,106 +55,106 @@ def _length(value: str, limit: int, unit: str = "characters") -> list[str]:
 
 
 def dns_label(value: str) -> list[str]:
-    """A label of a domain name, RFC 1123's."""
-    found = _length(value, 63)
+    """Check a DNS label (RFC 1123)."""
+    errors = _length(value, 63)
     if not is_label(value):
         if is_subdomain(value):
-            found.append("must not contain dots")
+            errors.append("must not contain dots")
         else:
             words = (
                 "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start "
                 "and end with an alphanumeric character"
             )
-            found.append(_pattern(words, LABEL, "my-name", "123-abc"))
-    return found
+            errors.append(_pattern(words, LABEL, "my-name", "123-abc"))
+    return errors
 
 
 def dns_subdomain(value: str) -> list[str]:
-    """A domain name, RFC 1123's."""
-    found = _length(value, 253)
+    """Check a domain name (RFC 1123)."""
+    errors = _length(value, 253)
     if not is_subdomain(value):
         words = (
             "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must "
             "start and end with an alphanumeric character"
         )
-        found.append(_pattern(words, SUBDOMAIN, "example.com"))
-    return found
+        errors.append(_pattern(words, SUBDOMAIN, "example.com"))
+    return errors
 
 
 def dns_underscored(value: str) -> list[str]:
-    """A domain name in which underscores may be."""
-    found = _length(value, 253)
+    """Check a domain name that may have underscores."""
+    errors = _length(value, 253)
     if not _is_underscored(value):
         words = (
             "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and "
             "must start and end with an alphanumeric character"
         )
-        found.append(_pattern(words, _SUBDOMAIN_UNDERSCORED, "example.com"))
-    return found
+        errors.append(_pattern(words, _SUBDOMAIN_UNDERSCORED, "example.com"))
+    return errors
 
 
 def dns_wildcard(value: str) -> list[str]:
-    """A domain name of which the first label is a star."""
-    found = _length(value, 253)
+    """Check a domain name whose first label is `*`."""
+    errors = _length(value, 253)
     if not _is_wildcard(value):
         words = (
             "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist "
             "of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character"
         )
-        found.append(_pattern(words, rf"\*\.{SUBDOMAIN}", "*.example.com"))
-    return found
+        errors.append(_pattern(words, rf"\*\.{SUBDOMAIN}", "*.example.com"))
+    return errors
 
 
 def dns_1035(value: str) -> list[str]:
-    """A label of a domain name, RFC 1035's."""
-    found = _length(value, 63)
+    """Check a DNS label (RFC 1035)."""
+    errors = _length(value, 63)
     if not _is_1035(value):
         words = (
             "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic "
             "character, and end with an alphanumeric character"
         )
-        found.append(_pattern(words, _DNS_1035, "my-name", "abc-123"))
-    return found
+        errors.append(_pattern(words, _DNS_1035, "my-name", "abc-123"))
+    return errors
 
 
 def qualified_name(value: str) -> list[str]:
-    """The key of a label: a name, with or without a domain before it."""
+    """Check the key of a label: a name, optionally with a domain and a slash in front."""
     if len(value) <= 63 and _is_key(value):
         return []
     prefix, slash, name = value.partition("/")
     if "/" in name:
         words = f"a valid label key {_pattern(_KEY_WORDS, _KEY, *_NAME_EXAMPLES)}"
         return [f"{words} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"]
-    found: list[str] = []
+    errors: list[str] = []
     if not slash:
         name = prefix
     elif not prefix:
-        found.append("prefix part must be non-empty")
+        errors.append("prefix part must be non-empty")
     else:
-        found += [f"prefix part {message}" for message in _bytes(dns_subdomain(prefix))]
+        errors += [f"prefix part {message}" for message in _bytes(dns_subdomain(prefix))]
     if not name:
-        found.append("name part must be non-empty")
+        errors.append("name part must be non-empty")
     else:
-        found += [f"name part {message}" for message in _length(name, 63, "bytes")]
+        errors += [f"name part {message}" for message in _length(name, 63, "bytes")]
     if not _is_key(name):
-        found.append(f"name part {_pattern(_KEY_WORDS, _KEY, *_NAME_EXAMPLES)}")
-    return found
+        errors.append(f"name part {_pattern(_KEY_WORDS, _KEY, *_NAME_EXAMPLES)}")
+    return errors
 
 
 def label_value(value: str) -> list[str]:
-    """The value of a label."""
-    found = _length(value, 63, "bytes")
+    """Check the value of a label."""
+    errors = _length(value, 63, "bytes")
     if not _is_value(value):
         words = (
             "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must "
             "start and end with an alphanumeric character"
         )
-        found.append(_pattern(words, _VALUE, "MyValue", "my_value", "12345"))
-    return found
+        errors.append(_pattern(words, _VALUE, "MyValue", "my_value", "12345"))
+    return errors
 
 
 def _bytes(messages: list[str]) -> list[str]:
-    """The same in the words of the newer package, which counts bytes in its message too."""
+    """Return the messages with the words of upstream's newer package, which counts bytes instead of characters."""
     return [
         message.replace(" characters", " bytes") if message.endswith(" characters") else message
         for message in messages
@@ -162,38 +162,38 @@ def _bytes(messages: list[str]) -> list[str]:
 
 
 def path_segment(value: str) -> list[str]:
-    """A part of a path."""
+    """Check a segment of a path."""
     if value in (".", ".."):
         return [f"may not be '{value}'"]
     return [f"may not contain '{char}'" for char in "/%" if char in value]
 
 
 def port_number(value: int) -> list[str]:
-    """A port by its number."""
+    """Check a port number."""
     return [] if 1 <= value <= 65535 else [PORT_RANGE]
 
 
 def port_name(value: str) -> list[str]:
-    """A port by its name."""
-    found = _length(value, 15)
+    """Check a port name."""
+    errors = _length(value, 15)
     if not re.fullmatch(r"[-a-z0-9]+", value):
-        found.append("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)")
+        errors.append("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)")
     if not re.search(r"[a-z]", value):
-        found.append("must contain at least one letter (a-z)")
+        errors.append("must contain at least one letter (a-z)")
     if "--" in value:
-        found.append("must not contain consecutive hyphens")
+        errors.append("must not contain consecutive hyphens")
     if value.startswith("-") or value.endswith("-"):
-        found.append("must not begin or end with a hyphen")
-    return found
+        errors.append("must not begin or end with a hyphen")
+    return errors
 
 
 def user_id(value: int) -> list[str]:
-    """A user's or a group's number."""
+    """Check a user or group id."""
     return [] if 0 <= value <= 2**31 - 1 else [ID_RANGE]
 
 
 def percent(value: str) -> list[str]:
-    """A share in hundredths."""
+    """Check a percentage."""
     if _is_percent(value):
         return []
     words = "a valid percent string must be a numeric string followed by an ending '%'"
@@ -201,14 +201,14 @@ def percent(value: str) -> list[str]:
 
 
 def header_name(value: str) -> list[str]:
-    """A header of HTTP."""
+    """Check the name of an HTTP header."""
     if _is_header(value):
         return []
     return [_pattern("a valid HTTP header must consist of alphanumeric characters or '-'", _HEADER, "X-Header-Name")]
 
 
 def variable_name(value: str) -> list[str]:
-    """A variable of an environment."""
+    """Check the name of an environment variable."""
     if not value:
         return ["environment variable name must be non-empty"]
     if _is_printable(value):
@@ -217,30 +217,30 @@ def variable_name(value: str) -> list[str]:
 
 
 def config_key(value: str) -> list[str]:
-    """A key in a config map or a secret."""
-    found = _length(value, 253)
+    """Check a key of a config map or secret."""
+    errors = _length(value, 253)
     if not _is_config_key(value):
         words = "a valid config key must consist of alphanumeric characters, '-', '_' or '.'"
-        found.append(_pattern(words, _CONFIG_KEY, "key.name", "KEY_NAME", "key-name"))
+        errors.append(_pattern(words, _CONFIG_KEY, "key.name", "KEY_NAME", "key-name"))
     if value in (".", ".."):
-        found.append(f"must not be '{value}'")
+        errors.append(f"must not be '{value}'")
     elif value.startswith(".."):
-        found.append("must not start with '..'")
-    return found
+        errors.append("must not start with '..'")
+    return errors
 
 
 def path_characters(value: str) -> list[str]:
-    """A path of a URL."""
+    """Check the path of a URL."""
     return [] if _is_path(value) else [_pattern("Invalid path", _PATH)]
 
 
 def decimal_integer(value: str) -> list[str]:
-    """A whole number as text."""
+    """Check a decimal integer."""
     if not value:
         return ["must be non-empty"]
     return [] if re.fullmatch(r"0|-?[1-9][0-9]*", value) else ["must be a valid decimal integer in canonical form"]
 
 
 def base_of(prefix: str) -> str:
-    """What a generated name's beginning is checked as: a dash at its end is not the end of the name."""
+    """Return a `generateName` in the form in which it is checked: a trailing dash is not the end of the name."""
     return f"{prefix[:-2]}a" if len(prefix) > 1 and prefix.endswith("-") else prefix

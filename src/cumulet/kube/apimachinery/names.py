@@ -1,28 +1,29 @@
-"""Names that the server makes (apiserver, `names.SimpleNameGenerator`), and what has none yet."""
+"""Generated names (apiserver, `names.SimpleNameGenerator`), and the names of objects in errors."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from typing import Any
 
-#: No vowels and no look-alikes, so that no word comes about.
+from cumulet.common.kubernetes.objects import Object
+
+#: No vowels and no characters that look alike, so that no words are formed.
 _ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 _LENGTH = 5
 _BASE_LIMIT = 58
 
 
 def suffix(below: Callable[[int], int] = secrets.randbelow) -> str:
-    """Five random characters."""
+    """Return five random characters."""
     return "".join(_ALPHABET[below(len(_ALPHABET))] for _ in range(_LENGTH))
 
 
 def generate(base: str) -> str:
-    """A name from `generateName`."""
+    """Return a name for a `generateName`."""
     return base[:_BASE_LIMIT] + suffix()
 
 
-def unnamed(obj: dict[str, Any]) -> str:
-    """How an object is called that may have no name yet (`extractResourceName`)."""
+def unnamed(obj: Object) -> str:
+    """Return the name of an object for an error; it may not have one yet (`extractResourceName`)."""
     metadata = obj["metadata"]
     return metadata.get("name") or metadata.get("generateName") or "Unknown"

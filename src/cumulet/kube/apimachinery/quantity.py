@@ -1,4 +1,4 @@
-"""Quantities as the server writes them: no fraction, the largest suffix (apimachinery, `resource.Quantity`)."""
+"""Quantities in canonical form: no fraction, the largest suffix (apimachinery, `resource.Quantity`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cumulet.common.kubernetes.quantity import decimal, milli
 
 _FORM = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?\d{1,2})?", re.ASCII)
 _LENGTH = 64
-#: More of what is counted in powers of two counts as this.
+#: Larger quantities with a binary suffix are lowered to this.
 _MOST = Decimal(2**63 - 1)
 _DECIMAL = ("n", "u", "m", "", "k", "M", "G", "T", "P", "E")
 _BINARY = ("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
@@ -21,10 +21,10 @@ PATTERN = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinum
 
 @functools.lru_cache(maxsize=4096)
 def canonical(text: str) -> str:
-    """The canonical form. Raises `ValueError`."""
+    """Return the canonical form. Raises `ValueError`."""
     if len(text) > _LENGTH:
         raise ValueError(PATTERN)
-    return "0" if text in ("+", "-") else _canonical(text)  # as Go's parser has it
+    return "0" if text in ("+", "-") else _canonical(text)  # as in Go's parser
 
 
 def _canonical(text: str) -> str:
@@ -55,19 +55,19 @@ def _canonical(text: str) -> str:
 
 
 def rounded(text: str) -> str:
-    """A canonical amount without what is less than a thousandth, rounded up."""
+    """Return a canonical quantity rounded up to thousandths."""
     return canonical(f"{milli(text)}m") if text.endswith(("n", "u")) else text
 
 
 def total(amounts: Iterable[str]) -> str:
-    """Several amounts together, in the canonical form, with the suffixes of the first. Raises `ValueError`."""
-    found = list(amounts)
-    whole = sum(map(milli, found))
-    if found and found[0].endswith("i") and whole % 1000 == 0:
+    """Return the sum in canonical form, with the suffixes of the first amount. Raises `ValueError`."""
+    items = list(amounts)
+    whole = sum(map(milli, items))
+    if items and items[0].endswith("i") and whole % 1000 == 0:
         whole //= 1000
         index = 0
         while whole and whole % 1024 == 0 and index < len(_BINARY) - 1:
             whole, index = whole // 1024, index + 1
         return f"{whole}{_BINARY[index]}"
-    thousandths = "e-3" if found and "e" in found[0] else "m"
-    return _canonical(f"{whole}{thousandths}")  # which may be longer than what a client may write
+    thousandths = "e-3" if items and "e" in items[0] else "m"
+    return _canonical(f"{whole}{thousandths}")  # the sum may be longer than a client's quantity

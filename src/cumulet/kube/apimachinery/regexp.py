@@ -1,7 +1,7 @@
-"""Regular expressions as Go has them: the syntax of RE2, and time linear in the text, whatever the expression is.
+"""Regular expressions as in Go: the syntax of RE2, and time linear in the text.
 
-Whoever defines a resource or a policy writes expressions that are then tried on what others write: with an engine that tracks
-back, a thoughtless one would let a single object stop the server.
+Users write the expressions in definitions and policies, and other users the text. With a backtracking engine, one
+careless expression would let a single object stop the server.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: RE2's own words where Go has others (`regexp/syntax/parse.go`).
+#: RE2's messages and Go's, where they differ (`regexp/syntax/parse.go`).
 _WORDS = {
     "missing )": "missing closing )",
     "missing ]": "missing closing ]",
@@ -25,27 +25,27 @@ _WORDS = {
 
 
 class PatternError(ValueError):
-    """Not a regular expression; the text is Go's."""
+    """Not a regular expression; the message is Go's."""
 
 
 def check(pattern: str) -> None:
-    """Raises `PatternError`."""
+    """Check an expression. Raises `PatternError`."""
     _compiled(pattern)
 
 
 def is_found(pattern: str, text: str) -> bool:
-    """Whether a part of a text matches. Raises `PatternError`."""
+    """Return whether a part of the text matches. Raises `PatternError`."""
     return _compiled(pattern).search(text) is not None
 
 
 def find(pattern: str, text: str) -> Iterator[str]:
-    """The parts of a text that match, from the left, none within another. Raises `PatternError`."""
+    """Yield the matching parts of a text, from left to right, without overlaps. Raises `PatternError`."""
     return (match.group(0) for match in _compiled(pattern).finditer(text))
 
 
 @functools.lru_cache(256)
 def _compiled(pattern: str) -> Any:
-    import re2  # most servers never see an expression
+    import re2  # loaded at the first use, as most servers need none
 
     options = re2.Options()
     options.log_errors = False
@@ -59,6 +59,6 @@ def _in_gos_words(message: str, pattern: str) -> str:
     if message.startswith("trailing \\"):
         return "trailing backslash at end of expression: ``"
     what, _, where = message.partition(": ")
-    if where.startswith(("(?<=", "(?<!")):  # Go takes it for the beginning of a name, and shows all that follows
+    if where.startswith(("(?<=", "(?<!")):  # Go reads it as a name, and shows the rest
         return f"invalid named capture: `{pattern[pattern.index(where) :]}`"
     return f"{_WORDS.get(what, what)}: `{where}`"

@@ -1,13 +1,18 @@
-"""Failures as Kubernetes says them: `Status` objects (API conventions, "Response Status Kind")."""
+"""Errors as Kubernetes `Status` objects (API conventions, "Response Status Kind")."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from cumulet.common.kubernetes.objects import Object
+
+if TYPE_CHECKING:
+    from cumulet.common.kubernetes.objects import Status, StatusDetails
 
 
 class Cause(NamedTuple):
-    """One thing that is wrong with one field."""
+    """One error in one field."""
 
     field: str
     reason: str
@@ -15,18 +20,18 @@ class Cause(NamedTuple):
 
 
 class ApiError(Exception):
-    """A `Status` of failure with its HTTP code."""
+    """A failure `Status` with its HTTP code."""
 
-    def __init__(self, code: int, reason: str, message: str, details: dict[str, Any] | None = None) -> None:
+    def __init__(self, code: int, reason: str, message: str, details: StatusDetails | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.reason = reason
         self.details = details
-        self.metadata: dict[str, Any] = {}
+        self.metadata: Object = {}
 
-    def status(self) -> dict[str, Any]:
-        """The object to answer with."""
-        status: dict[str, Any] = {
+    def status(self) -> Status:
+        """Return the `Status` object."""
+        status: Status = {
             "kind": "Status",
             "apiVersion": "v1",
             "metadata": self.metadata,
@@ -42,39 +47,39 @@ class ApiError(Exception):
 
 
 def bad_request(message: str) -> ApiError:
-    """400."""
+    """Return an error 400."""
     return ApiError(400, "BadRequest", message)
 
 
 def failure(message: str) -> ApiError:
-    """500 for what upstream takes for its own failure, and is the client's."""
+    """Return an error 500 for a client's mistake that upstream reports as its own failure."""
     return ApiError(500, "", message)
 
 
 def not_found(group: str, plural: str, name: str) -> ApiError:
-    """404 for an object."""
+    """Return an error 404 for an object."""
     qualified = f"{plural}.{group}" if group else plural
     return ApiError(404, "NotFound", f'{qualified} "{name}" not found', _details(group, plural, name))
 
 
 def no_such_resource() -> ApiError:
-    """404 for a path that names no resource."""
+    """Return an error 404 for a path that is not a resource."""
     return ApiError(404, "NotFound", "the server could not find the requested resource", {})
 
 
 def method_not_allowed() -> ApiError:
-    """405."""
+    """Return an error 405."""
     return ApiError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource", {})
 
 
 def already_exists(group: str, plural: str, name: str) -> ApiError:
-    """409 for a create."""
+    """Return an error 409 for a create."""
     qualified = f"{plural}.{group}" if group else plural
     return ApiError(409, "AlreadyExists", f'{qualified} "{name}" already exists', _details(group, plural, name))
 
 
 def conflict(group: str, plural: str, name: str, why: str = "") -> ApiError:
-    """409 for an update."""
+    """Return an error 409 for an update."""
     qualified = f"{plural}.{group}" if group else plural
     why = why or "the object has been modified; please apply your changes to the latest version and try again"
     message = f'Operation cannot be fulfilled on {qualified} "{name}": {why}'
@@ -82,25 +87,25 @@ def conflict(group: str, plural: str, name: str, why: str = "") -> ApiError:
 
 
 def forbidden(group: str, plural: str, name: str, why: str) -> ApiError:
-    """403, by authorisation or admission."""
+    """Return an error 403 of authorization or admission."""
     qualified = f"{plural}.{group}" if group else plural
     named = f' "{name}"' if name else ""
     return ApiError(403, "Forbidden", f"{qualified}{named} is forbidden: {why}", _details(group, plural, name))
 
 
 def invalid(group: str, kind: str, name: str, causes: Sequence[Cause]) -> ApiError:
-    """422 with every field that is wrong."""
-    # The message says once what several causes say alike.
+    """Return an error 422 with every invalid field."""
+    # Equal messages of several causes are shown once.
     texts = list(dict.fromkeys(f"{cause.field}: {cause.message}" for cause in causes))
     joined = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
     qualified = f"{kind}.{group}" if group else kind
-    details: dict[str, Any] = _details(group, kind, name)
+    details = _details(group, kind, name)
     details["causes"] = [{"reason": cause.reason, "message": cause.message, "field": cause.field} for cause in causes]
     return ApiError(422, "Invalid", f'{qualified} "{name}" is invalid: {joined}', details)
 
 
-def _details(group: str, kind: str, name: str) -> dict[str, Any]:
-    details: dict[str, Any] = {"name": name} if name else {}
+def _details(group: str, kind: str, name: str) -> StatusDetails:
+    details: StatusDetails = {"name": name} if name else {}
     if group:
         details["group"] = group
     details["kind"] = kind

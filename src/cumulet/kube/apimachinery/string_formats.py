@@ -1,6 +1,6 @@
-"""Formats of texts that schemas name (`kube-openapi/pkg/validation/strfmt`, `apiextensions-apiserver`'s `formats.go`).
+"""String formats of schemas (`kube-openapi/pkg/validation/strfmt`, `apiextensions-apiserver`'s `formats.go`).
 
-A format that is not among them asks for nothing, as upstream has it.
+An unknown format accepts every text, as in upstream.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from cumulet.common.ascii import is_digits
 from cumulet.kube.apimachinery import name_formats
 
-#: Characters that are looked at: no text of a format is longer, but for URIs and bytes.
+#: The characters of the longest text with a format, except URIs and bytes.
 _LENGTH = 4096
 _LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,62}[a-zA-Z0-9])?"
 _HEX = "[0-9a-fA-F]"
@@ -40,10 +40,10 @@ def _is_uri(text: str) -> bool:
 def _is_address(version: int) -> Callable[[str], bool]:
     def test(text: str) -> bool:
         try:
-            found = ipaddress.ip_address(text if text.isascii() and "%" not in text else "")
+            address = ipaddress.ip_address(text if text.isascii() and "%" not in text else "")
         except ValueError:
             return False
-        return found.version == version
+        return address.version == version
 
     return test
 
@@ -108,26 +108,26 @@ def _digits(text: str) -> str:
 
 
 def _is_isbn10(text: str) -> bool:
-    found = _digits(text)
-    if not re.fullmatch(r"[0-9]{9}[0-9Xx]", found):
+    digits = _digits(text)
+    if not re.fullmatch(r"[0-9]{9}[0-9Xx]", digits):
         return False
-    total = sum((10 - index) * (10 if char in "Xx" else int(char)) for index, char in enumerate(found))
+    total = sum((10 - index) * (10 if char in "Xx" else int(char)) for index, char in enumerate(digits))
     return total % 11 == 0
 
 
 def _is_isbn13(text: str) -> bool:
-    found = _digits(text)
-    if not re.fullmatch(r"[0-9]{13}", found):
+    digits = _digits(text)
+    if not re.fullmatch(r"[0-9]{13}", digits):
         return False
-    return sum(int(char) * (3 if index % 2 else 1) for index, char in enumerate(found)) % 10 == 0
+    return sum(int(char) * (3 if index % 2 else 1) for index, char in enumerate(digits)) % 10 == 0
 
 
 def _is_card(text: str) -> bool:
-    found = _digits(text)
-    if not re.fullmatch(r"[0-9]{13,19}", found):
+    digits = _digits(text)
+    if not re.fullmatch(r"[0-9]{13,19}", digits):
         return False
     total = 0
-    for index, char in enumerate(reversed(found)):
+    for index, char in enumerate(reversed(digits)):
         number = int(char) * (1 + index % 2)
         total += number - 9 * (number > 9)
     return total % 10 == 0
@@ -171,6 +171,6 @@ _CHECKS: dict[str, Callable[[str], bool]] = {
 
 
 def fits(name: str, text: str) -> bool:
-    """Whether a text has a format. Hyphens in the name of a format do not count."""
+    """Return whether a text has a format. Hyphens in the name of a format are ignored."""
     check = _CHECKS.get(name.replace("-", ""))
     return check is None or check(text)

@@ -1,5 +1,5 @@
-"""The resources that are served: the built-in table, and the custom resources that definitions add.
+"""The served resources: the built-in table, and the custom resources of definitions.
 
-A group, version and resource come in; a `Row` goes out, which drives routing, discovery and storage. What is done to an
-object of a kind on its way to the store (`kinds`), and its conversion between versions, are here for all kinds alike.
+A group, version and resource come in; a `Row` goes out, which drives routing, discovery and storage. The steps of an
+object on its way to the store (`kinds`), and conversion between versions, are here for all kinds.
 """

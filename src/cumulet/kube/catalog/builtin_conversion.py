@@ -1,15 +1,16 @@
-"""Kinds that are served in a second form beside the one that they are stored in (upstream's conversions)."""
+"""Built-in kinds that are served in a second form beside the stored one (upstream's conversions)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 import msgspec
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.catalog.resources import Row
 
-Object = dict[str, Any]
+T = TypeVar("T", list[Object], Object)
 
 _METRICS = "autoscaling.alpha.kubernetes.io/metrics"
 _BEHAVIOR = "autoscaling.alpha.kubernetes.io/behavior"
@@ -27,12 +28,12 @@ _EVENT = {
 
 
 def to_stored(row: Row, obj: Object) -> Object:
-    """The form that is stored, of an object as a client wrote it."""
+    """Convert an object from the form of a row to the stored form."""
     return _CONVERSIONS[row.api_version][0](obj) if row.hub is not None else obj
 
 
 def from_stored(row: Row, obj: Object) -> Object:
-    """The form that this row serves, of an object as it is stored."""
+    """Convert an object from the stored form to the form of a row."""
     return _CONVERSIONS[row.api_version][1](obj) if row.hub is not None else obj
 
 
@@ -99,13 +100,13 @@ def _autoscaler_from_stored(obj: Object) -> Object:
     return {**obj, "metadata": metadata, "spec": spec, "status": status}
 
 
-def _kept(text: str, kind: type) -> Any:
-    """What this server wrote into an annotation; anything else is not taken for that."""
+def _kept(text: str, kind: type[T]) -> T:
+    """Decode an annotation that this server wrote; an empty value of the kind for any other text."""
     try:
-        found = msgspec.json.decode(text) if text else kind()
+        value = msgspec.json.decode(text) if text else kind()
     except msgspec.DecodeError:
         return kind()
-    return found if isinstance(found, kind) else kind()
+    return value if isinstance(value, kind) else kind()
 
 
 _CONVERSIONS: dict[str, tuple[Callable[[Object], Object], Callable[[Object], Object]]] = {

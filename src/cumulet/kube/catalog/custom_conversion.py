@@ -1,8 +1,8 @@
-"""Custom objects in the versions of their definition (`apiextensions-apiserver/pkg/apiserver/conversion`).
+"""Conversion of custom objects between versions (`apiextensions-apiserver/pkg/apiserver/conversion`).
 
-An object is stored in the storage version of the moment when it was written, which is the first of its fields, and is
-shown in the version that is asked for. Between two versions its definition's strategy decides: `None` changes the
-version alone, `Webhook` asks; what the schema of the version shown does not have is not shown.
+An object is stored in the storage version of the time of the write, as its first field, and returned in the requested
+version. The strategy `None` changes only `apiVersion`; `Webhook` calls a webhook. Fields that the schema of the
+returned version does not have are pruned.
 """
 
 from __future__ import annotations
@@ -10,29 +10,27 @@ from __future__ import annotations
 import copy
 import uuid
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery.status import ApiError
 from cumulet.kube.catalog.resources import Row
 from cumulet.kube.clients.webhooks import CallError, WebhookClient
 from cumulet.kube.store import Stored
-
-Object = dict[str, Any]
 
 _TIMEOUT = 30
 _METADATA = ("labels", "annotations")
 
 
 class Conversions:
-    """Between what is stored and what rows show. Objects of other resources are shown as they are stored."""
+    """Converts between the stored form and the form of rows. Other than custom objects stay as they are."""
 
     def __init__(self, client: WebhookClient) -> None:
         self._client = client
 
     async def shown(self, row: Row, items: Sequence[Stored]) -> Sequence[Stored]:
-        """Objects in the version of a row; a webhook is asked once for all. Raises `ApiError` 500."""
+        """Return objects in the version of a row, with one webhook call for all. Raises `ApiError` 500."""
         if row.custom is None or all(row.custom.is_form_of(item) for item in items):
             return items
         wrong = [item for item in items if not row.custom.is_form_of(item)]
@@ -47,7 +45,7 @@ class Conversions:
         ]
 
     async def load(self, row: Row, stored: Stored) -> Object:
-        """A copy of an object in the version of a row, without that. Raises `ApiError` 500."""
+        """Return a copy of an object in the version of a row, without `apiVersion`. Raises `ApiError` 500."""
         obj = (await self.shown(row, (stored,)))[0].load()
         if row.custom is not None:
             obj.pop("apiVersion", None)
@@ -55,24 +53,24 @@ class Conversions:
         return obj
 
     async def stored(self, row: Row, obj: Object) -> Object:
-        """What is to be stored of an object in the version of a row. Raises `ApiError` 500."""
+        """Return an object of a row's version in the stored form. Raises `ApiError` 500."""
         if row.custom is None:
             return obj
         storage = row.custom.storage
         wanted = storage.api_version
         if storage is row.custom:
             return {"apiVersion": wanted, **obj}
-        found = (await self._converted(row, [{"apiVersion": row.api_version, **copy.deepcopy(obj)}], wanted))[0]
-        del found["apiVersion"]
-        storage.prune(found)
-        return {"apiVersion": wanted, **found}
+        converted = (await self._converted(row, [{"apiVersion": row.api_version, **copy.deepcopy(obj)}], wanted))[0]
+        del converted["apiVersion"]
+        storage.prune(converted)
+        return {"apiVersion": wanted, **converted}
 
     async def between(self, row: Row, other: Row, obj: Object | None) -> Object | None:
-        """An object in the version of a row in that of another. Raises `ApiError` 500."""
+        """Return an object of one row's version in the version of another row. Raises `ApiError` 500."""
         if obj is None or row.custom is None or row.api_version == other.api_version:
             return obj
-        found = (await self._converted(row, [{"apiVersion": row.api_version, **obj}], other.api_version))[0]
-        return {key: value for key, value in found.items() if key != "apiVersion"}
+        converted = (await self._converted(row, [{"apiVersion": row.api_version, **obj}], other.api_version))[0]
+        return {key: value for key, value in converted.items() if key != "apiVersion"}
 
     async def _converted(self, row: Row, objects: list[Object], wanted: str) -> list[Object]:
         assert row.custom is not None
@@ -91,17 +89,17 @@ class Conversions:
         }
         try:
             answer = await self._client.post(webhook.get("clientConfig") or {}, review, _TIMEOUT)
-            found = _objects(answer, review)
+            converted = _objects(answer, review)
         except CallError as error:
             raise _failed(f"conversion webhook for {kind} failed: {error}") from None
-        if len(found) != len(objects):
-            raise _failed(f"conversion webhook for {kind} returned {len(found)} objects, expected {len(objects)}")
-        for index, (before, after) in enumerate(zip(sent, found, strict=True)):
+        if len(converted) != len(objects):
+            raise _failed(f"conversion webhook for {kind} returned {len(converted)} objects, expected {len(objects)}")
+        for index, (before, after) in enumerate(zip(sent, converted, strict=True)):
             if why := _fault(before, after, wanted):
                 raise _failed(f"conversion webhook for {kind} returned invalid object at index {index}: {why}")
             after["metadata"] = _metadata(before["metadata"], after["metadata"])
             del after["kind"]
-        return found
+        return converted
 
 
 def _encoded(api_version: str, obj: Object) -> bytes:
@@ -110,7 +108,7 @@ def _encoded(api_version: str, obj: Object) -> bytes:
 
 
 def _objects(answer: Object, review: Object) -> list[Object]:
-    """The objects of an answer. Raises `CallError`."""
+    """Return the objects of a webhook's answer. Raises `CallError`."""
     response = answer.get("response")
     if not isinstance(response, dict):
         raise CallError("no response provided")
@@ -129,14 +127,14 @@ def _objects(answer: Object, review: Object) -> list[Object]:
         raise CallError(
             result.get("message") or f"response.result.status was '{result.get('status') or ''}', not 'Success'"
         )
-    found = response.get("convertedObjects") or []
-    if not isinstance(found, list):
-        raise CallError("convertedObjects is no list")
-    return found
+    converted = response.get("convertedObjects") or []
+    if not isinstance(converted, list):
+        raise CallError("convertedObjects is not a list")
+    return converted
 
 
-def _fault(before: Object, after: Any, wanted: str) -> str:
-    """What is wrong with a converted object; nothing where it will do."""
+def _fault(before: Object, after: object, wanted: str) -> str:
+    """Return the error of a converted object, or an empty string."""
     if not isinstance(after, dict) or not isinstance(after.get("metadata"), dict):
         return "missing metadata in converted object"
     if after.get("apiVersion") != wanted:
@@ -148,14 +146,14 @@ def _fault(before: Object, after: Any, wanted: str) -> str:
         if one != other:
             return f"must have the same {shown}: {one} != {other}"
     for key in _METADATA:
-        found = after["metadata"].get(key) or {}
-        if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        texts = after["metadata"].get(key) or {}
+        if not isinstance(texts, dict) or not all(isinstance(value, str) for value in texts.values()):
             return f"invalid metadata.{key} in converted object"
     return ""
 
 
 def _metadata(before: Object, after: Object) -> Object:
-    """Of the metadata, labels and annotations alone are a webhook's to change."""
+    """Return the metadata of a converted object: a webhook may change labels and annotations only."""
     kept = {key: value for key, value in before.items() if key not in _METADATA}
     return kept | {key: after[key] for key in _METADATA if after.get(key)}
 

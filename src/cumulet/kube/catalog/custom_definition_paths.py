@@ -1,11 +1,11 @@
-"""What is asked of a definition's printer columns and selectable fields (`apiextensions/validation/validation.go`)."""
+"""Validation of a definition's printer columns and selectable fields (`apiextensions/validation/validation.go`)."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery.status import Cause
 from cumulet.kube.schema.validation.field_errors import duplicate, invalid, required
 
@@ -15,9 +15,12 @@ _SELECTABLE = ("string", "boolean", "integer")
 _NOT_SELECTABLE = "must point to a field of type string, boolean or integer. Enum string fields and strings with formats are allowed."
 
 
-def columns(found: Any, field: str) -> Iterator[Cause]:
-    """Upstream looks at no more of a path than its beginning, and shows what has one that it cannot read as if it had none."""
-    for index, column in enumerate(found or ()):
+def columns(items: list[Object] | None, field: str) -> Iterator[Cause]:
+    """Yield the errors of printer columns.
+
+    Upstream checks no more of a path than its start, and a column with an invalid path shows no value.
+    """
+    for index, column in enumerate(items or ()):
         where = f"{field}[{index}]"
         if not column.get("name"):
             yield required(f"{where}.name")
@@ -35,10 +38,10 @@ def columns(found: Any, field: str) -> Iterator[Cause]:
             yield invalid(f"{where}.JSONPath", path, "must be a simple json path starting with .")
 
 
-def selectable(found: Any, field: str, schema: Any) -> Iterator[Cause]:
-    """A selectable field is in the schema of its version, and a plain value."""
+def selectable(items: list[Object] | None, field: str, schema: object) -> Iterator[Cause]:
+    """Yield the errors of selectable fields: each must be a plain value in the schema of its version."""
     seen: set[str] = set()
-    for index, item in enumerate(found or ()):
+    for index, item in enumerate(items or ()):
         where, path = f"{field}[{index}].jsonPath", item.get("jsonPath", "")
         if not path:
             yield required(where)
@@ -61,8 +64,8 @@ def _unreadable(path: str) -> str:
     return "unexpected end of JSON path" if path.endswith(".") else ""
 
 
-def _below(schema: Any, names: list[str]) -> dict[str, Any] | None:
-    """What a schema says of a field; nothing of the fields that every object has."""
+def _below(schema: object, names: list[str]) -> Object | None:
+    """Return the schema of a field, or `None`; fields that every object has are excluded."""
     for depth, name in enumerate(names):
         if not isinstance(schema, dict) or (depth == 0 and name in ("apiVersion", "kind", "metadata")):
             return None

@@ -1,4 +1,4 @@
-"""CustomResourceDefinitions: what is asked of one, what it becomes when it is accepted, and the rows that it adds."""
+"""CustomResourceDefinitions: validation, the fields that acceptance sets, and the rows of a definition."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import msgspec
 
 from cumulet.common import clock
 from cumulet.common.ascii import fold
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery import name_formats, regexp
 from cumulet.kube.apimachinery.status import Cause
 from cumulet.kube.catalog import custom_definition_paths
@@ -20,8 +21,6 @@ from cumulet.kube.custom.kind import Custom
 from cumulet.kube.schema.validation.field_errors import all_invalid, forbidden, invalid, required, unsupported
 from cumulet.kube.schema.validation.webhooks import client_config
 
-Object = dict[str, Any]
-
 KEY = "customresourcedefinitions.apiextensions.k8s.io"
 FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
 _DEPTH = 50
@@ -29,7 +28,7 @@ _TYPES = ("array", "boolean", "integer", "number", "object", "string")
 
 
 def check(obj: Object, old: Object | None) -> list[Cause]:
-    """Everything that is wrong with a definition."""
+    """Return every error of a definition."""
     spec = obj.get("spec") or {}
     names, group = spec.get("names") or {}, spec.get("group", "")
     causes: list[Cause] = []
@@ -56,7 +55,7 @@ def check(obj: Object, old: Object | None) -> list[Cause]:
     causes += _conversion(spec.get("conversion") or {})
     kept = [version.get("schema") for version in ((old or {}).get("spec") or {}).get("versions") or ()]
     for where, part in _parts(versions, "schema", "validation"):
-        # What was accepted before, perhaps under other limits, is not read again.
+        # Accepted schemas stay valid, even if the limits were different then.
         if part not in kept or part is None:
             causes += _schema(part, f"{where}.openAPIV3Schema")
     for (where, part), version in zip(_parts(versions, "selectableFields"), versions, strict=False):
@@ -108,31 +107,31 @@ def _conversion(conversion: Object) -> Iterator[Cause]:
 
 
 def _parts(versions: list[Object], key: str, alone: str = "") -> Iterator[tuple[str, Any]]:
-    """A part of each version and where upstream sees it: where all versions have the same, once and under the spec.
+    """Yield a part of each version with its path; as upstream, equal parts once and below the spec.
 
-    `alone` is its name there, if that is another.
+    `alone` is the name of the part there, if it differs.
     """
-    found = [version.get(key) for version in versions]
-    if found and found[0] and all(part == found[0] for part in found):
-        yield f"spec.{alone or key}", found[0]
+    parts = [version.get(key) for version in versions]
+    if parts and parts[0] and all(part == parts[0] for part in parts):
+        yield f"spec.{alone or key}", parts[0]
     else:
-        yield from ((f"spec.versions[{index}].{key}", part) for index, part in enumerate(found))
+        yield from ((f"spec.versions[{index}].{key}", part) for index, part in enumerate(parts))
 
 
-def _schema(part: Any, field: str) -> Iterator[Cause]:
+def _schema(part: Object | None, field: str) -> Iterator[Cause]:
     schema = (part or {}).get("openAPIV3Schema")
     if schema is None:
         yield required(field)
         return
     if schema.get("type") != "object":
         yield invalid(f"{field}.type", schema.get("type", ""), "must be object at the root")
-    found = list(_structural(schema, field, 0))
-    yield from found
-    if not found:
+    causes = list(_structural(schema, field, 0))
+    yield from causes
+    if not causes:
         yield from rule_checks.check(schema, field)
 
 
-def _structural(schema: Any, field: str, depth: int) -> Iterator[Cause]:
+def _structural(schema: object, field: str, depth: int) -> Iterator[Cause]:
     if not isinstance(schema, dict) or depth > _DEPTH:
         yield invalid(field, "", "must be a schema that is not nested too deeply")
         return
@@ -163,7 +162,7 @@ def _structural(schema: Any, field: str, depth: int) -> Iterator[Cause]:
 
 
 def establish(obj: Object) -> None:
-    """Complete an accepted definition, in place: names, the finalizer that guards its objects, conditions."""
+    """Complete an accepted definition, in place: names, the finalizer that protects its objects, conditions."""
     spec = obj["spec"]
     names = spec["names"]
     names.setdefault("singular", fold(names["kind"]))
@@ -196,7 +195,7 @@ def establish(obj: Object) -> None:
 
 
 def rows_of(definition: Object) -> list[Row]:
-    """A row for each version that is served, the preferred first."""
+    """Return a row for each served version, the preferred one first."""
     spec = definition["spec"]
     names = spec["names"]
     served = [version for version in spec["versions"] if version.get("served")]
@@ -226,12 +225,15 @@ def rows_of(definition: Object) -> list[Row]:
 
 @functools.lru_cache(maxsize=512)
 def _custom(version: bytes, group: str, storage: Custom | None, webhook: bytes) -> Custom:
-    """Kept, as most definitions stay as they are when one changes."""
+    """Cached, as most definitions stay the same when one changes."""
     return Custom(msgspec.json.decode(version), group, storage, msgspec.json.decode(webhook))
 
 
 def _priority(name: str) -> tuple[int, int, int, str]:
-    """Stable versions before betas before alphas, the newest first (apimachinery, `CompareKubeAwareVersionStrings`)."""
+    """Return the sort key of a version (apimachinery, `CompareKubeAwareVersionStrings`).
+
+    Stable versions come before betas and alphas, the newest first.
+    """
     match = re.fullmatch(r"v([0-9]{1,9})(?:(alpha|beta)([0-9]{1,9}))?", name)
     if match is None:
         return 3, 0, 0, name

@@ -1,9 +1,8 @@
-"""What is done to objects of a kind on their way to the store, by its published or its custom schema."""
+"""The steps of an object on its way to the store, by the published or the custom schema of its kind."""
 
 from __future__ import annotations
 
-from typing import Any
-
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube import schema
 from cumulet.kube.apimachinery.status import Cause, bad_request
 from cumulet.kube.catalog import custom_definitions
@@ -12,19 +11,17 @@ from cumulet.kube.fields import Shape, shape_of
 from cumulet.kube.fields.shape import ANY
 from cumulet.kube.schema.validation import api_services
 
-Object = dict[str, Any]
-
-#: Groups whose finalizers have a domain. Custom resources and their definitions need none.
+#: Groups whose finalizers must have a domain. Custom resources and their definitions need none.
 _GROUPS = frozenset(row.group for row in RESOURCES) - {"apiextensions.k8s.io"}
-#: Where upstream keeps its kinds, which is what it says of one that it does not have.
+#: The place of upstream's scheme, as its errors show it.
 _SCHEME = "k8s.io/kubernetes/pkg/api/legacyscheme/scheme.go:30"
 
 
 def prune(row: Row, obj: Object, *, fill: bool = True, pruned: Object | None = None) -> list[str]:
-    """Remove unknown fields, in place; the strict decoding messages about them. Raises `ApiError` 400.
+    """Remove unknown fields, in place, and return strict decoding's messages about them. Raises `ApiError` 400.
 
-    Where it is to be filled, what is always written is written, and what is not written when it is empty is not. What
-    an object shares with one that was `pruned` is not looked at again.
+    With `fill`, fields that are always written are added, and fields that are omitted when empty are removed. Parts
+    that an object shares with the already pruned object `pruned` are skipped.
     """
     if row.custom is None:
         shared = frozenset(key for key, value in obj.items() if pruned.get(key) is value) if pruned else frozenset()
@@ -39,7 +36,7 @@ def prune(row: Row, obj: Object, *, fill: bool = True, pruned: Object | None = N
 
 
 def set_defaults(row: Row, obj: Object) -> None:
-    """Fill in defaults, in place."""
+    """Set defaults, in place."""
     if row.custom is not None:
         row.custom.set_defaults(obj)
     else:
@@ -47,7 +44,7 @@ def set_defaults(row: Row, obj: Object) -> None:
 
 
 def prepare_for_create(row: Row, obj: Object) -> None:
-    """Drop what a client may not set, in place."""
+    """Remove fields that a client may not set, in place."""
     if row.custom is not None:
         row.custom.prepare_for_create(obj)
     else:
@@ -61,7 +58,7 @@ def label_after_name(row: Row, obj: Object) -> None:
 
 
 def prepare_for_update(row: Row, obj: Object, old: Object, subresource: str) -> None:
-    """Keep what this way of updating may not change, in place."""
+    """Keep the fields that this kind of update may not change, in place."""
     if row.custom is not None:
         row.custom.prepare_for_update(obj, old, subresource)
     else:
@@ -69,7 +66,7 @@ def prepare_for_update(row: Row, obj: Object, old: Object, subresource: str) -> 
 
 
 def validate(row: Row, obj: Object, old: Object | None, subresource: str = "") -> list[Cause]:
-    """Everything that is wrong with an object, or with its change from `old`."""
+    """Return every error of an object, and of its change from `old`."""
     has_domains = row.group in _GROUPS
     causes = schema.validate(obj, old, row.group, row.kind, subresource, has_domains=has_domains)
     if row.custom is not None:
@@ -82,19 +79,19 @@ def validate(row: Row, obj: Object, old: Object | None, subresource: str = "") -
 
 
 def warnings(row: Row, obj: Object, old: Object | None) -> list[str]:
-    """What a server warns of when such an object is written."""
+    """Return the warnings about a written object."""
     if row.custom is not None:
         return [row.custom.warning] if row.custom.warning else []
     return schema.warnings(obj, row.group, row.kind, old)
 
 
 def definition(row: Row) -> schema.Definition | None:
-    """What is published of a kind that is no custom one."""
+    """Return the published definition of a built-in kind, else `None`."""
     return None if row.custom is not None else schema.definition(row.group, row.version, row.kind)
 
 
 def mismatch(row: Row, kind: str, api_version: str) -> str:
-    """Why an object of another kind or version cannot be taken for one of this."""
+    """Return why an object of another kind or version is not accepted."""
     group, _, version = api_version.rpartition("/")
     if (group, version, kind) != (row.group, row.version, row.kind) and schema.definition(group, version, kind):
         own = row.group.partition(".")[0] or "core"
@@ -103,8 +100,8 @@ def mismatch(row: Row, kind: str, api_version: str) -> str:
 
 
 def shape(row: Row) -> Shape:
-    """How the fields of a kind are owned."""
+    """Return the shape of a kind, for field ownership."""
     if row.custom is not None:
         return row.custom.shape
-    found = schema.definition(row.group, row.version, row.kind)
-    return shape_of(found) if found is not None else ANY
+    published = schema.definition(row.group, row.version, row.kind)
+    return shape_of(published) if published is not None else ANY

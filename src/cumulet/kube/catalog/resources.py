@@ -1,4 +1,4 @@
-"""The table of resources: everything that is served, a row a kind. Routing, discovery and storage are driven by it."""
+"""The table of resources, one row a kind. It drives routing, discovery and storage."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "up
 
 
 class Row(NamedTuple):
-    """One resource; `subresources` beside `status` are served by code of their own."""
+    """One resource. Each of the `subresources` but `status` has its own handler."""
 
     group: str
     version: str
@@ -24,9 +24,9 @@ class Row(NamedTuple):
     categories: tuple[str, ...] = ()
     subresources: tuple[str, ...] = ()
     verbs: tuple[str, ...] = ALL_VERBS
-    #: The schema and the rest of what a custom resource brings with it.
+    #: The schema and the other parts of a custom resource.
     custom: Custom | None = None
-    #: The row in whose form objects are stored, where that is another than this one's (`builtin_conversion`).
+    #: The row in whose form objects are stored, if not this one (`builtin_conversion`).
     hub: Row | None = None
 
     @property
@@ -36,7 +36,7 @@ class Row(NamedTuple):
 
     @property
     def is_remote(self) -> bool:
-        """Whether another server serves this, which alone knows of what kind it is."""
+        """Whether an aggregated server serves the resource; only that server knows its kind."""
         return not self.kind
 
     @property
@@ -46,7 +46,7 @@ class Row(NamedTuple):
 
     @property
     def key(self) -> str:
-        """`pods` or `deployments.apps`: what storage and rules call it."""
+        """The name in the store and in rules: `pods` or `deployments.apps`."""
         if self.hub is not None:
             return self.hub.key
         return f"{self.plural}.{self.group}" if self.group else self.plural
@@ -184,10 +184,10 @@ RESOURCES: tuple[Row, ...] = (
     Row(_RESOURCE, "v1", "ResourceClaim", "resourceclaims", subresources=_STATUS),
     Row(_RESOURCE, "v1", "ResourceClaimTemplate", "resourceclaimtemplates"),
     Row(_RESOURCE, "v1", "ResourceSlice", "resourceslices", False),
-    # What is used just now: asked of the nodes and not kept.
+    # Current usage: read from the nodes, not stored.
     Row("metrics.k8s.io", "v1beta1", "NodeMetrics", "nodes", False, verbs=("get", "list")),
     Row("metrics.k8s.io", "v1beta1", "PodMetrics", "pods", verbs=("get", "list")),
-    # Questions: they are answered and not kept.
+    # Reviews: answered, not stored.
     Row("authentication.k8s.io", "v1", "SelfSubjectReview", "selfsubjectreviews", False, verbs=("create",)),
     Row("authentication.k8s.io", "v1", "TokenReview", "tokenreviews", False, verbs=("create",)),
     Row("authorization.k8s.io", "v1", "LocalSubjectAccessReview", "localsubjectaccessreviews", verbs=("create",)),

@@ -1,5 +1,5 @@
-"""The connections that the API server opens: to webhooks, to the endpoints of services, to kubelets.
+"""The connections that the API server opens: to webhooks, endpoints of services, and kubelets.
 
-A name or reference comes in (a service and port, a client configuration, a pod); an address, an answer or a stream goes
-out. Failures become `Status` errors or `CallError`, which name what was called.
+A reference comes in (a service and port, a client configuration, a pod); an address, a response or a stream goes out.
+Failures become `Status` errors or `CallError`, which name the called server.
 """

@@ -1,22 +1,28 @@
-"""The way to a pod's node: the address of its kubelet's API, and what is known of it before it is asked."""
+"""Kubelets: the addresses of their API, and the client for it."""
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
 import aiohttp
 from aiohttp import web
 
 from cumulet.common.addresses import is_of_one_machine_elsewhere, parse
 from cumulet.common.config import Address, RoomName
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery.status import ApiError, bad_request, not_found
 from cumulet.kube.store import Store
 
-Object = dict[str, Any]
+if TYPE_CHECKING:
+    from cumulet.common.kubernetes.objects import NodeStatus, PodSpec
 
-_CONTAINERS = ("initContainers", "containers", "ephemeralContainers")
+_CONTAINERS: tuple[Literal["initContainers", "containers", "ephemeralContainers"], ...] = (
+    "initContainers",
+    "containers",
+    "ephemeralContainers",
+)
 
 
 class Kubelet:
@@ -38,8 +44,9 @@ class Kubelet:
         await self.session.close()
 
     def container(self, request: web.BaseRequest, pod: Object) -> str:
-        """The container that a request means. Raises `ApiError` 400."""
-        spec, name = pod["spec"], pod["metadata"]["name"]
+        """Return the container that a request selects. Raises `ApiError` 400."""
+        spec: PodSpec = pod["spec"]
+        name = pod["metadata"]["name"]
         names = [item["name"] for key in _CONTAINERS for item in spec.get(key) or ()]
         wanted = request.query.get("container")
         if wanted:
@@ -52,18 +59,21 @@ class Kubelet:
         return str(spec["containers"][0]["name"])
 
     def address(self, pod: Object) -> str:
-        """The base URL of the kubelet of a pod's node. Raises `ApiError` 400, 404, 500."""
+        """Return the base URL of the kubelet of a pod's node. Raises `ApiError` 400, 404 and 500."""
         name = pod["spec"].get("nodeName")
         if not name:
             raise bad_request(f"pod {pod['metadata']['name']} does not have a host assigned")
         return self.node_address(name)
 
     def node_address(self, name: str) -> str:
-        """The base URL of a node's kubelet. Raises `ApiError` 404, 500 if it has none, 400 if the address is not allowed."""
+        """Return the base URL of a node's kubelet.
+
+        Raises `ApiError` 404; 500 if the node has no address; 400 if the address is not allowed.
+        """
         stored = self._store.get("nodes", "", name)
         if stored is None:
             raise not_found("", "nodes", name)
-        status = stored.load().get("status") or {}
+        status: NodeStatus = stored.load().get("status") or {}
         addresses = {item.get("type", ""): item.get("address", "") for item in status.get("addresses") or ()}
         port = ((status.get("daemonEndpoints") or {}).get("kubeletEndpoint") or {}).get("Port")
         if "InternalIP" not in addresses or not port:
@@ -73,14 +83,14 @@ class Kubelet:
         return self._checked(addresses["InternalIP"], port)
 
     def _checked(self, text: str, port: int) -> str:
-        """Check the address from a node's status, which anyone with access to nodes/status chooses."""
+        """Check the address in a node's status, which everyone with access to nodes/status can write."""
         if (text, port) == (self._own.host, self._own.port):
             return self._own.url
         try:
             address = parse(text)
         except ValueError:
-            raise bad_request(f"address not allowed: {text!r} is no address") from None
+            raise bad_request(f"address not allowed: {text!r} is not an IP address") from None
         if not is_of_one_machine_elsewhere(address) or port in self._taken or port not in range(1, 65536):
-            raise bad_request("address not allowed: a node must not lead back to this machine")
+            raise bad_request("address not allowed: the address of a node must not be on this machine")
         host = f"[{address}]" if address.version == 6 else str(address)
         return f"https://{host}:{port}"

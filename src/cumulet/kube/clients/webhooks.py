@@ -1,11 +1,10 @@
-"""Calling webhooks: over TLS that their own authority vouches for, at an address or at a service, for a time."""
+"""The client for webhooks: TLS with the webhook's own authority, a URL or a service, a timeout."""
 
 from __future__ import annotations
 
 import base64
 import functools
 import ssl
-from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -13,21 +12,20 @@ import msgspec
 
 from cumulet.common import bounded
 from cumulet.common.egress import Egress
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery.status import ApiError
 from cumulet.kube.clients.service_resolver import resolve
 from cumulet.kube.store import Store
-
-Object = dict[str, Any]
 
 _ANSWER_LIMIT = 64 * 1024 * 1024
 
 
 class CallError(Exception):
-    """A webhook could not be asked, or its answer is not one."""
+    """The call of a webhook failed, or its response is invalid."""
 
 
 class WebhookClient:
-    """Keeps connections to webhooks."""
+    """Calls webhooks, and keeps their connections."""
 
     def __init__(self, store: Store, egress: Egress) -> None:
         self._store = store
@@ -38,7 +36,10 @@ class WebhookClient:
         await self._session.close()
 
     async def post(self, config: Object, document: Object, seconds: int) -> Object:
-        """What is answered, an object, to a document; `config` is a `WebhookClientConfig`. Raises `CallError`."""
+        """Post a document and return the response, an object; `config` is a `WebhookClientConfig`.
+
+        Raises `CallError`.
+        """
         try:
             url, name, shown = self._where(config)
             context = _context(config.get("caBundle") or "")
@@ -60,8 +61,8 @@ class WebhookClient:
             ) as response:
                 raw = await bounded.read(response, _ANSWER_LIMIT)
                 if response.status != 200:
-                    said = raw[:1000].decode(errors="replace").strip()
-                    raise CallError(f"the server responded with {response.status}: {said}")
+                    text = raw[:1000].decode(errors="replace").strip()
+                    raise CallError(f"the server responded with {response.status}: {text}")
         except TimeoutError:
             raise CallError(f"{start}: context deadline exceeded") from None
         except aiohttp.ClientConnectorError as error:
@@ -69,12 +70,12 @@ class WebhookClient:
         except aiohttp.ClientError as error:
             raise CallError(f"{start}: {error}") from None
         try:
-            return msgspec.json.decode(raw, type=dict[str, Any])
+            return msgspec.json.decode(raw, type=Object)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise CallError(f"the answer cannot be read: {error}") from None
+            raise CallError(f"cannot decode the response: {error}") from None
 
     def _where(self, config: Object) -> tuple[str, str, str]:
-        """The URL to call, the host that it is, and the URL as a user knows it. Raises `ApiError`."""
+        """Return the URL to call, the value of `Host`, and the URL for messages. Raises `ApiError`."""
         if url := config.get("url"):
             return url, urlsplit(url).netloc, url
         service = config.get("service") or {}

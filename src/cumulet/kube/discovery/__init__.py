@@ -1,4 +1,5 @@
-"""Discovery and OpenAPI: the documents that tell clients what is served.
+"""Discovery and OpenAPI: the documents about the served resources.
 
-The rows of the catalog and the published schemas come in; discovery documents, OpenAPI v3 and the version go out.
+The rows of the catalog and the published schemas come in; discovery documents, OpenAPI v2 and v3, and the version go
+out.
 """

@@ -1,11 +1,11 @@
-"""What is served here, said in both forms of discovery, and the server's version."""
+"""Discovery in its older and its aggregated form, and the server's version."""
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from typing import Any
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.catalog.resources import Row
 
 Rows = Sequence[Row]
@@ -14,7 +14,7 @@ GIT_VERSION = "v1.36.0+cumulet"
 
 
 def version() -> dict[str, str]:
-    """`/version`."""
+    """Return `/version`."""
     return {
         "major": "1",
         "minor": "36",
@@ -28,9 +28,9 @@ def version() -> dict[str, str]:
     }
 
 
-def aggregated(rows: Rows, core: bool) -> dict[str, Any]:
-    """`APIGroupDiscoveryList` v2 of the core group, or of all others."""
-    items: list[dict[str, Any]] = []
+def aggregated(rows: Rows, core: bool) -> Object:
+    """Return the `APIGroupDiscoveryList` v2 of the core group, or of all others."""
+    items: list[Object] = []
     for group in _groups(rows):
         if bool(group) is core:
             continue
@@ -46,8 +46,8 @@ def aggregated(rows: Rows, core: bool) -> dict[str, Any]:
     return {"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items}
 
 
-def _resource(row: Row) -> dict[str, Any]:
-    found: dict[str, Any] = {
+def _resource(row: Row) -> Object:
+    entry: Object = {
         "resource": row.plural,
         "responseKind": _kind_beside(row, row.group, row.version, row.kind),
         "scope": "Namespaced" if row.namespaced else "Cluster",
@@ -55,11 +55,11 @@ def _resource(row: Row) -> dict[str, Any]:
         "verbs": list(row.verbs),
     }
     if row.short_names:
-        found["shortNames"] = list(row.short_names)
+        entry["shortNames"] = list(row.short_names)
     if row.categories:
-        found["categories"] = list(row.categories)
+        entry["categories"] = list(row.categories)
     if row.subresources:
-        found["subresources"] = [
+        entry["subresources"] = [
             {
                 "subresource": name,
                 "responseKind": _kind_beside(row, *subresource_kind(row, name)),
@@ -67,20 +67,20 @@ def _resource(row: Row) -> dict[str, Any]:
             }
             for name in row.subresources
         ]
-    return found
+    return entry
 
 
 def paths(rows: Rows) -> list[str]:
-    """`/`: where there is something to be found."""
-    found = {"/.well-known/openid-configuration", "/api", "/apis", "/healthz", "/livez", "/metrics", "/readyz"}
-    found |= {"/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/version"}
+    """Return `/`: the paths that this server answers."""
+    known = {"/.well-known/openid-configuration", "/api", "/apis", "/healthz", "/livez", "/metrics", "/readyz"}
+    known |= {"/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/version"}
     for row in rows:
-        found |= {f"/apis/{row.group}", f"/apis/{row.api_version}"} if row.group else {f"/api/{row.version}"}
-    return sorted(found)
+        known |= {f"/apis/{row.group}", f"/apis/{row.api_version}"} if row.group else {f"/api/{row.version}"}
+    return sorted(known)
 
 
-def group_list(rows: Rows) -> dict[str, Any]:
-    """`/apis`, the older form."""
+def group_list(rows: Rows) -> Object:
+    """Return `/apis` in the older form."""
     return {
         "kind": "APIGroupList",
         "apiVersion": "v1",
@@ -88,8 +88,8 @@ def group_list(rows: Rows) -> dict[str, Any]:
     }
 
 
-def group_info(rows: Rows, group: str) -> dict[str, Any]:
-    """One group and its versions."""
+def group_info(rows: Rows, group: str) -> Object:
+    """Return one group with its versions."""
     versions = [{"groupVersion": f"{group}/{version}", "version": version} for version in _versions(rows, group)]
     return {
         "kind": "APIGroup",
@@ -100,14 +100,14 @@ def group_info(rows: Rows, group: str) -> dict[str, Any]:
     }
 
 
-def resource_list(rows: Rows, group: str, version: str) -> dict[str, Any] | None:
-    """`/api/v1`, `/apis/apps/v1`, the older form; `None` where nothing is served there."""
-    found = [row for row in rows if (row.group, row.version) == (group, version)]
-    if not found:
+def resource_list(rows: Rows, group: str, version: str) -> Object | None:
+    """Return `/api/v1` or `/apis/apps/v1` in the older form, or `None` where nothing is served there."""
+    served = [row for row in rows if (row.group, row.version) == (group, version)]
+    if not served:
         return None
-    resources: list[dict[str, Any]] = []
-    for row in found:
-        entry: dict[str, Any] = {
+    resources: list[Object] = []
+    for row in served:
+        entry: Object = {
             "name": row.plural,
             "singularName": row.singular,
             "namespaced": row.namespaced,
@@ -121,7 +121,7 @@ def resource_list(rows: Rows, group: str, version: str) -> dict[str, Any] | None
         resources.append(entry)
         for name in row.subresources:
             group_of, version_of, kind = subresource_kind(row, name)
-            sub: dict[str, Any] = {
+            sub: Object = {
                 "name": f"{row.plural}/{name}",
                 "singularName": "",
                 "namespaced": row.namespaced,
@@ -136,7 +136,7 @@ def resource_list(rows: Rows, group: str, version: str) -> dict[str, Any] | None
 
 
 def _kind_beside(row: Row, group: str, version: str, kind: str) -> dict[str, str]:
-    """A kind of the resource's own group and version is written without them, as upstream does."""
+    """Return a kind; as in upstream, group and version are empty where they are the resource's own."""
     if (group, version) == (row.group, row.version):
         group = version = ""
     return {"group": group, "kind": kind, "version": version}
@@ -154,14 +154,14 @@ _KINDS = {
 
 
 def subresource_kind(row: Row, subresource: str) -> tuple[str, str, str]:
-    """Group, version and kind of what is sent to a sub-resource."""
+    """Return group, version and kind of a sub-resource's body."""
     if subresource == "proxy":
         return "", "v1", f"{row.kind}ProxyOptions"
     return _KINDS.get(subresource, (row.group, row.version, row.kind))
 
 
 def subresource_verbs(name: str) -> tuple[str, ...]:
-    """What can be done with a sub-resource."""
+    """Return the verbs of a sub-resource."""
     if name in ("binding", "eviction", "token"):
         return ("create",)
     if name in ("exec", "attach", "portforward"):

@@ -1,4 +1,4 @@
-"""OpenAPI v3, a document a group and version: the published schemas, and paths made from the table of resources."""
+"""OpenAPI v3, one document a group and version: the published schemas, and paths from the table of resources."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import functools
 import hashlib
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from cumulet.common.ascii import raised
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.catalog.resources import Row
 from cumulet.kube.discovery import groups
 from cumulet.kube.schema.definitions import definition, raw_definitions
@@ -31,8 +32,8 @@ _OBJECT_METHODS = (("get", "get"), ("put", "update"), ("patch", "patch"), ("dele
 _SUBRESOURCE_METHODS = (*_OBJECT_METHODS, ("post", "create"))
 
 
-def index(rows: Rows) -> dict[str, Any]:
-    """`/openapi/v3`: where each document is, under an address that changes with it."""
+def index(rows: Rows) -> Object:
+    """Return `/openapi/v3`: the URL of each document, which changes with its content."""
     return {
         "paths": {
             path: {"serverRelativeURL": f"/openapi/v3/{path}?hash={_hash(rows, path)}"} for path in paths_of(rows)
@@ -41,31 +42,31 @@ def index(rows: Rows) -> dict[str, Any]:
 
 
 class Parts(NamedTuple):
-    """What the document of one group and version is made of; `custom` names the schemas of custom resources."""
+    """The parts of the document of one group and version; `custom` has the names of custom resources' schemas."""
 
-    paths: dict[str, Any]
+    paths: Object
     schemas: dict[str, msgspec.Raw]
     custom: set[str]
 
 
 @functools.lru_cache(maxsize=4)
 def document(rows: Rows, path: str) -> bytes | None:
-    """The document of `api/v1` or `apis/apps/v1`, or `None`."""
+    """Return the document of `api/v1` or `apis/apps/v1`, or `None`."""
     if path not in paths_of(rows):
         return None
-    found = parts(rows, path)
+    made = parts(rows, path)
     return msgspec.json.encode(
         {
             "openapi": "3.0.0",
             "info": {"title": "Kubernetes", "version": "v1.36.0"},
-            "paths": found.paths,
-            "components": {"schemas": found.schemas},
+            "paths": made.paths,
+            "components": {"schemas": made.schemas},
         }
     )
 
 
 def parts(rows: Rows, path: str) -> Parts:
-    """The paths and schemas of `api/v1` or `apis/apps/v1`."""
+    """Return the paths and schemas of `api/v1` or `apis/apps/v1`."""
     steps = path.split("/")
     group, version = ("", steps[1]) if steps[0] == "api" else (steps[1], steps[2])
     mine = [row for row in rows if (row.group, row.version) == (group, version)]
@@ -76,10 +77,10 @@ def parts(rows: Rows, path: str) -> Parts:
             custom.add(_component(row))
             schemas[_component(row)] = msgspec.Raw(msgspec.json.encode(_custom_schema(row)))
             continue
-        found = definition(row.group, row.version, row.kind)
-        if found is not None:
-            _collect(found.name, schemas)
-            _collect(f"{found.name}List", schemas)
+        published = definition(row.group, row.version, row.kind)
+        if published is not None:
+            _collect(published.name, schemas)
+            _collect(f"{published.name}List", schemas)
         for subresource in row.subresources:
             group_of, version_of, kind = groups.subresource_kind(row, subresource)
             sent = definition(group_of, version_of, kind)
@@ -91,14 +92,14 @@ def parts(rows: Rows, path: str) -> Parts:
     return Parts(paths, schemas, custom)
 
 
-def _root() -> dict[str, Any]:
-    """The group's own list of resources."""
+def _root() -> Object:
+    """Return the operation that lists the group's resources."""
     content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{_META}APIResourceList"}}}
     return {"get": {"responses": {"200": {"description": "OK", "content": content}}}}
 
 
 def _collect(name: str, into: dict[str, msgspec.Raw]) -> None:
-    """A schema and all that it refers to, as OpenAPI writes them."""
+    """Add a schema and all that it refers to, in OpenAPI's form."""
     waiting = [name]
     while waiting:
         name = waiting.pop()
@@ -111,8 +112,8 @@ def _collect(name: str, into: dict[str, msgspec.Raw]) -> None:
         into[name] = msgspec.Raw(_REFERENCE.sub(rb'"#/components/schemas/\1"', text))
 
 
-def _items(row: Row) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The paths of a resource: its collections, its objects, their sub-resources, and the older form of watches."""
+def _items(row: Row) -> Iterator[tuple[str, Object]]:
+    """Yield the paths of a resource: collections, objects, sub-resources, and the older form of watches."""
     base = f"/apis/{row.group}/{row.version}" if row.group else f"/api/{row.version}"
     collection = f"{base}/namespaces/{{namespace}}/{row.plural}" if row.namespaced else f"{base}/{row.plural}"
     name = _component(row)
@@ -133,7 +134,7 @@ def _items(row: Row) -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"{base}/watch/{row.plural}", _operations(row, ("get",), reference)
 
 
-def _subresource_items(row: Row, path: str, subresource: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _subresource_items(row: Row, path: str, subresource: str) -> Iterator[tuple[str, Object]]:
     group, version, kind = groups.subresource_kind(row, subresource)
     named = row._replace(group=group, version=version, kind=kind)
     verbs = groups.subresource_verbs(subresource)
@@ -148,12 +149,12 @@ def _subresource_items(row: Row, path: str, subresource: str) -> Iterator[tuple[
 def _component(row: Row) -> str:
     if row.custom is not None:
         return ".".join([*reversed(row.group.split(".")), row.version, row.kind])
-    found = definition(row.group, row.version, row.kind)
-    return found.name if found else ""
+    published = definition(row.group, row.version, row.kind)
+    return published.name if published else ""
 
 
-def _custom_schema(row: Row) -> dict[str, Any]:
-    """The schema of a custom resource with what all objects have."""
+def _custom_schema(row: Row) -> Object:
+    """Return the schema of a custom resource with the fields of all objects."""
     assert row.custom is not None
     metadata = {"allOf": [{"$ref": f"#/components/schemas/{_META}ObjectMeta"}]}
     common = {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": metadata}
@@ -162,11 +163,11 @@ def _custom_schema(row: Row) -> dict[str, Any]:
     return {**row.custom.schema, "properties": properties, "x-kubernetes-group-version-kind": [kind]}
 
 
-def _operations(row: Row, methods: tuple[str, ...], reference: dict[str, str]) -> dict[str, Any]:
-    operations: dict[str, Any] = {}
+def _operations(row: Row, methods: tuple[str, ...], reference: dict[str, str]) -> Object:
+    operations: Object = {}
     for method in methods:
         content = {"application/json": {"schema": reference}}
-        operation: dict[str, Any] = {
+        operation: Object = {
             "x-kubernetes-action": method,
             "x-kubernetes-group-version-kind": {"group": row.group, "version": row.version, "kind": row.kind},
             "responses": {"200": {"description": "OK", "content": content}},
@@ -178,7 +179,7 @@ def _operations(row: Row, methods: tuple[str, ...], reference: dict[str, str]) -
             ]
             types: tuple[str, ...] = ("application/json",)
             if method == "patch":
-                # Clients read here whether a kind merges strategically.
+                # Clients read here whether a kind supports strategic merge patch.
                 types = _PATCHES if row.custom is None else _PATCHES[:-1]
             operation["requestBody"] = {"content": {name: {"schema": reference} for name in types}}
         operations[method] = operation
@@ -187,7 +188,7 @@ def _operations(row: Row, methods: tuple[str, ...], reference: dict[str, str]) -
 
 @functools.lru_cache(maxsize=2)
 def paths_of(rows: Rows) -> tuple[str, ...]:
-    """Every group and version that is served, as `api/v1` and `apis/apps/v1`."""
+    """Return every served group and version, as `api/v1` and `apis/apps/v1`."""
     return tuple(
         dict.fromkeys(f"apis/{row.group}/{row.version}" if row.group else f"api/{row.version}" for row in rows)
     )
@@ -195,7 +196,7 @@ def paths_of(rows: Rows) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=128)
 def _hash(rows: Rows, path: str) -> str:
-    """Of what the document is made from, so that it need not be made to be named."""
+    """Return the hash of a document's sources, so that the index need not build the document."""
     mine = [row for row in rows if row.api_version == path.partition("/")[2]]
     made_from = [(*row[:-1], row.custom.schema if row.custom else None) for row in mine]
     return raised(hashlib.sha256(f"{made_from}{len(raw_definitions())}".encode()).hexdigest()[:32])

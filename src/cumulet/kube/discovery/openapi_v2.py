@@ -1,8 +1,8 @@
-"""OpenAPI v2 (`/openapi/v2`), in JSON and in protobuf, of the schemas and paths that v3 is made from.
+"""OpenAPI v2 (`/openapi/v2`), in JSON and in protobuf, from the schemas and paths of v3.
 
-kubectl reads it for what v3 does not tell it: how a `kind: List` is validated, and all that older versions know of a
-kind. It is made when it is first asked for, in a thread, and made again only after a custom resource has changed.
-What v2 cannot say of a custom resource is left out as upstream does it (apiextensions-apiserver, `openapi/v2`).
+kubectl reads it for facts that v3 lacks: the validation of a `kind: List`, and older versions read kinds there only.
+The document is built in a thread at the first request, and again after a change of a custom resource. As in upstream,
+parts of a custom resource that v2 cannot express are left out (apiextensions-apiserver, `openapi/v2`).
 """
 
 from __future__ import annotations
@@ -10,30 +10,31 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import msgspec
 from aiohttp import web
 
 from cumulet.common.ascii import fold
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery.status import ApiError
 from cumulet.kube.codec.openapi import SCHEMA_KEYWORDS, encode_openapi
 from cumulet.kube.discovery import openapi
 from cumulet.kube.discovery.openapi import Rows
 from cumulet.kube.schema.definitions import INT_OR_STRING, QUANTITY
 
-Schema = dict[str, Any]
+Schema = Object
 
 _JSON = "application/json"
 _PROTOBUF = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
-#: As most clients write it. It is no valid media type (RFC 6838), so the answer names the other.
+#: The form that most clients send. It is not a valid media type (RFC 6838), so the response has the other one.
 _PROTOBUF_DEPRECATED = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
 _PRODUCES = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"]
 _REFERENCE = "#/definitions/"
 _V3_REFERENCE = "#/components/schemas/"
 _VARIABLE = re.compile(r"\{(\w+)\}", re.ASCII)
-#: Texts that hold a number or a name: v2 has no `oneOf`.
+#: Strings that may be numbers: v2 has no `oneOf`.
 _TEXTS: dict[str, Schema] = {
     INT_OR_STRING: {"type": "string", "format": "int-or-string"},
     QUANTITY: {"type": "string"},
@@ -46,21 +47,21 @@ class _Made(NamedTuple):
 
 
 class Swagger:
-    """The document as it is served, kept until the resources change."""
+    """The document, kept until the resources change."""
 
     def __init__(self) -> None:
         self._rows: Rows = ()
         self._made: dict[str, asyncio.Task[_Made]] = {}
 
     async def answer(self, request: web.BaseRequest, rows: Rows) -> web.Response:
-        """Answer a GET, with an `ETag`: 304 where the client has it. Raises `ApiError` 406."""
+        """Answer a GET, with an `ETag`: 304 where the client has the document. Raises `ApiError` 406."""
         media = _accepted(request.headers.get("Accept", ""))
         if rows is not self._rows:
             self._rows, self._made = rows, {}
         making = self._made.get(media)
         if making is None or (making.done() and making.exception() is not None):
             making = self._made[media] = asyncio.create_task(asyncio.to_thread(_make, rows, media))
-        # A client that leaves must not end it for others that wait.
+        # A client that disconnects must not cancel the work for others.
         made = await asyncio.shield(making)
         headers = {"ETag": made.etag, "Vary": "Accept"}
         if made.etag in request.headers.get("If-None-Match", ""):
@@ -87,10 +88,10 @@ def _make(rows: Rows, media: str) -> _Made:
     return _Made(body, f'"{hashlib.sha256(body).hexdigest()}"')
 
 
-def swagger(rows: Rows) -> dict[str, Any]:
-    """The whole document (OpenAPI 2.0)."""
+def swagger(rows: Rows) -> Schema:
+    """Return the whole document (OpenAPI 2.0)."""
     definitions: dict[str, Schema] = {}
-    paths: dict[str, Any] = {}
+    paths: dict[str, Schema] = {}
     for path in openapi.paths_of(rows):
         parts = openapi.parts(rows, path)
         for name, raw in parts.schemas.items():
@@ -108,38 +109,38 @@ def swagger(rows: Rows) -> dict[str, Any]:
 
 
 def schema(node: Schema, name: str = "") -> Schema:
-    """A published schema as v2 has it; `name` is that of a definition."""
+    """Return a published schema in v2's form; `name` is the name of a definition."""
     if name in _TEXTS:
         return dict(_keywords(node, schema)) | _TEXTS[name]
     return dict(_keywords(node, schema))
 
 
 def custom_schema(node: Schema) -> Schema:
-    """The schema of a custom resource as v2 has it (`ToStructuralOpenAPIV2`).
+    """Return the schema of a custom resource in v2's form (`ToStructuralOpenAPIV2`).
 
-    Clients cannot read fields beside unknown ones, and values that may be null have no type that they know.
+    Clients cannot read fields beside unknown ones, and nullable values have no type in v2.
     """
-    found = dict(node)
-    if found.get("x-kubernetes-preserve-unknown-fields") or found.get("nullable"):
-        found.pop("items", None)
-        found.pop("properties", None)
-        if found.get("nullable") or found.get("type") == "object":
-            found.pop("type", None)
-    if found.get("type") == "array" and not isinstance(found.get("items"), dict):
-        del found["type"]
-    nullable = {key for key, below in (found.get("properties") or {}).items() if below.get("nullable")}
-    if nullable and found.get("required"):
-        found["required"] = [key for key in found["required"] if key not in nullable]
-    for below in found.get("allOf") or ():  # the metadata of all objects, which refers to a definition
+    made = dict(node)
+    if made.get("x-kubernetes-preserve-unknown-fields") or made.get("nullable"):
+        made.pop("items", None)
+        made.pop("properties", None)
+        if made.get("nullable") or made.get("type") == "object":
+            made.pop("type", None)
+    if made.get("type") == "array" and not isinstance(made.get("items"), dict):
+        del made["type"]
+    nullable = {key for key, below in (made.get("properties") or {}).items() if below.get("nullable")}
+    if nullable and made.get("required"):
+        made["required"] = [key for key in made["required"] if key not in nullable]
+    for below in made.get("allOf") or ():  # the metadata of all objects refers to a definition
         if "$ref" in below:
-            found["$ref"] = below["$ref"]
-    return dict(_keywords(found, custom_schema))
+            made["$ref"] = below["$ref"]
+    return dict(_keywords(made, custom_schema))
 
 
-def _keywords(node: Schema, below: Any) -> Iterator[tuple[str, Any]]:
+def _keywords(node: Schema, below: Callable[[Schema], Schema]) -> Iterator[tuple[str, object]]:
     for key, value in node.items():
         if key not in SCHEMA_KEYWORDS and not key.startswith("x-"):
-            continue  # v2 has no word for it, such as `oneOf`
+            continue  # v2 has no such keyword, for example `oneOf`
         if key == "$ref":
             yield key, value.replace(_V3_REFERENCE, _REFERENCE, 1)
         elif key == "properties":
@@ -150,17 +151,17 @@ def _keywords(node: Schema, below: Any) -> Iterator[tuple[str, Any]]:
             yield key, value
 
 
-def _path(address: str, item: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {method: _operation(operation) for method, operation in item.items()}
+def _path(address: str, item: Schema) -> Schema:
+    made: Schema = {method: _operation(operation) for method, operation in item.items()}
     if variables := _VARIABLE.findall(address):
-        found["parameters"] = [
+        made["parameters"] = [
             {"name": name, "in": "path", "required": True, "type": "string", "uniqueItems": True}
             for name in variables
         ]
-    return found
+    return made
 
 
-def _operation(operation: dict[str, Any]) -> dict[str, Any]:
+def _operation(operation: Schema) -> Schema:
     parameters = [{"name": one["name"], "in": "query", **one["schema"]} for one in operation.get("parameters") or ()]
     consumes = ["*/*"]
     if "requestBody" in operation:
@@ -179,8 +180,8 @@ def _operation(operation: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _responses(found: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-    for code, response in found:
+def _responses(responses: Iterable[tuple[str, Schema]]) -> Iterator[tuple[str, Schema]]:
+    for code, response in responses:
         answer: Schema = {"description": response["description"]}
         if body := response["content"][_JSON]["schema"]:
             answer["schema"] = schema(body)

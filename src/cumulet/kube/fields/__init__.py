@@ -1,8 +1,9 @@
 """Field ownership: `metadata.managedFields`, and the merge of server-side apply.
 
 An object before and after a write, its shape and a manager come in; the object with its new owners goes out, or a
-conflict. The rules are those of structured-merge-diff v6: a writer owns what it set, by update or by apply; an apply that
-would change what another owns is a conflict; what only the applier owned and no longer names is removed.
+conflict. The rules are those of structured-merge-diff v6. A writer owns the fields that it set, by update or apply.
+An apply that would change another manager's field is a conflict. A field that only the applier owned, and left out
+now, is removed.
 """
 
 from cumulet.kube.fields.conformance import misfit

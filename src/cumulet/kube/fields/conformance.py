@@ -1,12 +1,12 @@
-"""Whether a configuration that is to be applied fits its schema, in the words of structured-merge-diff."""
+"""Checks that an applied configuration fits its schema, with the messages of structured-merge-diff."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import msgspec
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.schema.definitions import Definition, Field
 
 _WANTED: dict[str, tuple[tuple[type, ...], str]] = {
@@ -23,15 +23,15 @@ _KINDS: dict[type, str] = {str: "string", bool: "boolean", int: "int", float: "f
 _KEY_DEFAULTS = {"protocol": "TCP"}
 
 
-def misfit(config: dict[str, Any], of: Definition | None) -> str:
-    """What does not fit; nothing where all does."""
-    found = list(_object(config, of, "")) if of is not None else []
-    if len(found) > 1:
-        return "errors:\n" + "\n".join(f"  {text}" for text in found)
-    return found[0] if found else ""
+def misfit(config: Object, of: Definition | None) -> str:
+    """Return the errors of a configuration, or an empty string."""
+    texts = list(_object(config, of, "")) if of is not None else []
+    if len(texts) > 1:
+        return "errors:\n" + "\n".join(f"  {text}" for text in texts)
+    return texts[0] if texts else ""
 
 
-def _object(value: dict[str, Any], of: Definition, path: str) -> Iterator[str]:
+def _object(value: Object, of: Definition, path: str) -> Iterator[str]:
     for name in sorted(value):
         field = of.fields.get(name)
         if field is None:
@@ -40,7 +40,7 @@ def _object(value: dict[str, Any], of: Definition, path: str) -> Iterator[str]:
             yield from _field(value[name], field, f"{path}.{name}")
 
 
-def _field(value: Any, field: Field, path: str) -> Iterator[str]:
+def _field(value: object, field: Field, path: str) -> Iterator[str]:
     wanted = _WANTED.get(field.type)
     if wanted is None or (field.type == "object" and (field.item is None or not field.item.fields)):
         return
@@ -60,7 +60,7 @@ def _field(value: Any, field: Field, path: str) -> Iterator[str]:
                 yield from _object(value[key], field.item, f"{path}.{key}")
 
 
-def _list(items: list[Any], field: Field, of: Definition, path: str) -> Iterator[str]:
+def _list(items: list[object], field: Field, of: Definition, path: str) -> Iterator[str]:
     seen: set[str] = set()
     for index, item in enumerate(items):
         if not isinstance(item, dict):

@@ -1,21 +1,23 @@
-"""The entries of `metadata.managedFields`: what an update and an apply do to them."""
+"""The entries of `metadata.managedFields`, and how updates and applies change them."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from cumulet.common import clock
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.fields import sets
-from cumulet.kube.fields.merge import abandoned, compare, field_set, made, merge, take_away
+from cumulet.kube.fields.merge import abandoned, compare, field_set, made, merge, without_paths
 from cumulet.kube.fields.sets import Node
 from cumulet.kube.fields.shape import Shape
 
-Object = dict[str, Any]
+if TYPE_CHECKING:
+    from cumulet.common.kubernetes.objects import ManagedFieldsEntry
 
 _UPDATERS = 10
 _BEFORE = "before-first-apply"
 _ANCIENT = "ancient-changes"
-#: What is the server's own, or says which object it is: nobody owns it.
+#: Fields that the server writes, or that identify the object: no manager owns them.
 _STRIPPED = frozenset(
     f"f:{name}"
     for name in (
@@ -33,8 +35,16 @@ _STRIPPED = frozenset(
 )
 
 
+_IN_ORDER: tuple[Literal["manager", "operation", "apiVersion", "time"], ...] = (
+    "manager",
+    "operation",
+    "apiVersion",
+    "time",
+)
+
+
 class Manager(NamedTuple):
-    """Who writes: the name given or the client's own, the version written in, and the sub-resource."""
+    """A writer: its manager name, the version of its object, and the sub-resource."""
 
     name: str
     api_version: str
@@ -42,7 +52,7 @@ class Manager(NamedTuple):
 
 
 class ApplyConflictError(Exception):
-    """An apply would change what others own: (manager as it is shown, path) each."""
+    """An apply would change fields of other managers: pairs of the shown manager and a path."""
 
     def __init__(self, conflicts: list[tuple[str, str]]) -> None:
         super().__init__()
@@ -50,9 +60,9 @@ class ApplyConflictError(Exception):
 
 
 class _Entry:
-    """One manager's fields."""
+    """The fields of one manager."""
 
-    def __init__(self, raw: Object) -> None:
+    def __init__(self, raw: ManagedFieldsEntry) -> None:
         self.raw = raw
         self.fields: Node = raw.get("fieldsV1") or {}
 
@@ -64,7 +74,7 @@ class _Entry:
         return raw.get("manager", ""), raw.get("operation", ""), version, raw.get("subresource", "")
 
     def shown(self) -> str:
-        """As a conflict names it."""
+        """Return the manager as conflicts show it."""
         raw = self.raw
         text = f'"{raw.get("manager", "")}"'
         if raw.get("subresource"):
@@ -75,13 +85,13 @@ class _Entry:
 
 
 def track(old: Object, new: Object, shape: Shape, manager: Manager, *, keeps_status: bool) -> None:
-    """Set the managed fields of an object that was created or updated, in place.
+    """Set the managed fields of a created or updated object, in place.
 
-    `old` is `{}` for a new object. `keeps_status` says that this way of writing can set the status.
+    `old` is `{}` for a new object. `keeps_status` is true where this write can set the status.
     """
     entries = _entries(new, old, manager)
     if old and not entries:
-        # Of what nobody is known to own, only an apply begins to keep account.
+        # An object without owners gets its first ones by an apply.
         _write(new, [])
         return
     changed, removed = compare(_plain(old), _plain(new), shape) if old else (made(_plain(new), shape), {})
@@ -102,7 +112,7 @@ def track(old: Object, new: Object, shape: Shape, manager: Manager, *, keeps_sta
 
 
 def apply(live: Object, config: Object, shape: Shape, manager: Manager, *, force: bool) -> Object:
-    """The live object with a configuration applied, and its managed fields; `live` is `{}` for a new object.
+    """Return the live object with a configuration applied, and its managed fields; `live` is `{}` for a new object.
 
     Raises `ApplyConflictError`, and `FieldsError` where the configuration does not fit the schema.
     """
@@ -120,7 +130,7 @@ def apply(live: Object, config: Object, shape: Shape, manager: Manager, *, force
     owned: Node = {}
     for entry in entries:
         owned = sets.union(owned, entry.fields)
-    merged = take_away(merged, abandoned(last, owned, shape), shape) or {}
+    merged = without_paths(merged, abandoned(last, owned, shape), shape) or {}
     changed, removed = compare(before, merged, shape)
     hits = [(entry, sets.intersection(entry.fields, changed)) for entry in entries if entry is not mine]
     conflicts = [(entry.shown(), path) for entry, hit in hits for path in sets.paths(hit)]
@@ -128,7 +138,7 @@ def apply(live: Object, config: Object, shape: Shape, manager: Manager, *, force
         raise ApplyConflictError(conflicts)
     for entry, hit in hits:
         entry.fields = sets.difference(sets.difference(entry.fields, hit), removed)
-    # An apply that changes nothing but who owns what leaves no time, as upstream has it.
+    # As in upstream, an apply that changes only the owners does not change the time.
     if not live or changed or removed:
         mine.raw = {**mine.raw, "time": clock.rfc3339()}
     mine.raw["apiVersion"] = manager.api_version
@@ -137,15 +147,20 @@ def apply(live: Object, config: Object, shape: Shape, manager: Manager, *, force
 
 
 def _unknown(live: Object, shape: Shape, manager: Manager) -> _Entry:
-    """Who wrote what was there before the first apply."""
-    raw = {"manager": _BEFORE, "operation": "Update", "apiVersion": manager.api_version, "time": clock.rfc3339()}
+    """Return the owner of the fields that existed before the first apply."""
+    raw: ManagedFieldsEntry = {
+        "manager": _BEFORE,
+        "operation": "Update",
+        "apiVersion": manager.api_version,
+        "time": clock.rfc3339(),
+    }
     entry = _Entry(raw)
     entry.fields = _owned(made(live, shape), keeps_status=False)
     return entry
 
 
 def _plain(obj: Object) -> Object:
-    """An object without its managed fields."""
+    """Return an object without its managed fields."""
     metadata = obj.get("metadata")
     if not metadata or "managedFields" not in metadata:
         return obj
@@ -153,18 +168,18 @@ def _plain(obj: Object) -> Object:
 
 
 def _entries(new: Object, live: Object, manager: Manager) -> list[_Entry]:
-    """The entries to go on from: those of the request where it has good ones, those of the live object otherwise."""
+    """Return the current entries: the request's where they are valid, else those of the live object."""
     given = None if manager.subresource else (new.get("metadata") or {}).get("managedFields")
     if given == [{}]:
-        return []  # asks for a reset
-    own = (live.get("metadata") or {}).get("managedFields") or []
-    # What the server wrote itself needs no check.
+        return []  # requests a reset
+    own: list[ManagedFieldsEntry] = (live.get("metadata") or {}).get("managedFields") or []
+    # Entries that the server wrote need no check.
     if given and given != own and all(_is_good(entry) for entry in given):
         own = given
-    return [_Entry(dict(entry)) for entry in own]
+    return [_Entry(entry.copy()) for entry in own]
 
 
-def _is_good(entry: Object) -> bool:
+def _is_good(entry: ManagedFieldsEntry) -> bool:
     is_named = bool(entry.get("manager")) and entry.get("operation") in ("Apply", "Update")
     return is_named and sets.is_set(entry.get("fieldsV1") or {})
 
@@ -176,7 +191,7 @@ def _find(entries: list[_Entry], operation: str, manager: Manager) -> _Entry | N
 
 
 def _new(entries: list[_Entry], operation: str, manager: Manager) -> _Entry:
-    raw: Object = {"manager": manager.name, "operation": operation, "apiVersion": manager.api_version}
+    raw: ManagedFieldsEntry = {"manager": manager.name, "operation": operation, "apiVersion": manager.api_version}
     if manager.subresource:
         raw["subresource"] = manager.subresource
     entry = _Entry(raw)
@@ -198,7 +213,7 @@ def _owned(fields: Node, *, keeps_status: bool) -> Node:
 
 
 def _capped(entries: list[_Entry]) -> list[_Entry]:
-    """At most ten updaters are told apart; the oldest of more become one."""
+    """Merge the oldest updaters into one entry, so that at most ten remain."""
     updaters = [entry for entry in entries if entry.raw.get("operation") == "Update"]
     if len(updaters) <= _UPDATERS:
         return entries
@@ -227,10 +242,13 @@ def _write(obj: Object, entries: list[_Entry]) -> None:
         metadata["managedFields"] = [_raw(entry) for entry in entries]
 
 
-def _raw(entry: _Entry) -> Object:
+def _raw(entry: _Entry) -> ManagedFieldsEntry:
     raw = entry.raw
-    found: Object = {key: raw[key] for key in ("manager", "operation", "apiVersion", "time") if key in raw}
-    found |= {"fieldsType": "FieldsV1", "fieldsV1": entry.fields}
+    made: ManagedFieldsEntry = {}
+    for key in _IN_ORDER:
+        if key in raw:
+            made[key] = raw[key]
+    made["fieldsType"], made["fieldsV1"] = "FieldsV1", entry.fields
     if raw.get("subresource"):
-        found["subresource"] = raw["subresource"]
-    return found
+        made["subresource"] = raw["subresource"]
+    return made

@@ -1,12 +1,14 @@
-"""Walks over values by their shapes: the paths of one, the difference of two, merging and taking away."""
+"""Functions on values by their shapes: the paths of a value, the difference of two, merging and removal."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.fields.sets import Node, children, is_member, node
 from cumulet.kube.fields.shape import ANY, Shape
 
@@ -16,18 +18,18 @@ _KEY_DEFAULTS = {"protocol": "TCP", "name": ""}
 
 
 class FieldsError(Exception):
-    """A value does not have the form that its schema asks for; the message names the path."""
+    """A value does not have the form that its schema requires; the message names the path."""
 
 
-def field_set(value: Any, shape: Shape) -> Node:
-    """The paths that an applied configuration names. Raises `FieldsError`."""
+def field_set(value: object, shape: Shape) -> Node:
+    """Return the paths of an applied configuration. Raises `FieldsError`."""
     return _set(value, shape, "")[1]
 
 
-def _set(value: Any, shape: Shape, path: str) -> tuple[bool, Node]:
+def _set(value: object, shape: Shape, path: str) -> tuple[bool, Node]:
     if shape.atomic or not isinstance(value, dict | list) or (isinstance(value, list) and not _is_granular(shape)):
         return True, {}
-    found: Node = {}
+    paths: Node = {}
     if isinstance(value, dict):
         for key, item in value.items():
             member, below = _set(item, shape.field(key), f"{path}.{key}")
@@ -35,38 +37,38 @@ def _set(value: Any, shape: Shape, path: str) -> tuple[bool, Node]:
                 member = True
             made = node(member, below)
             if made is not None:
-                found[f"f:{key}"] = made
-        return False, found
+                paths[f"f:{key}"] = made
+        return False, paths
     elements = _elements(value, shape)
     if elements is None:
         raise FieldsError(f"{path}: element 0: associative list with keys has an element that omits key field")
     for key, item in elements.items():
         made = node(True, _set(item, shape.element or ANY, f"{path}[{key}]")[1])
         assert made is not None
-        found[key] = made
-    return False, found
+        paths[key] = made
+    return False, paths
 
 
 _LEAF: Node = {}
-#: Specs of so many templates are remembered, where they are not larger than this.
+#: The number of specs whose paths are cached, and the largest size of one in bytes of JSON.
 _REMEMBERED = 128
 _REMEMBERED_BYTES = 16_384
 
 
-def made(new: dict[str, Any], shape: Shape) -> Node:
-    """The paths of a new object that somebody wrote: what `compare` says of the difference to nothing."""
-    found: Node = {}
+def made(new: Object, shape: Shape) -> Node:
+    """Return the paths that the writer of a new object owns: its difference to nothing, as by `compare`."""
+    paths: Node = {}
     for key, value in new.items():
         of = shape.field(key)
         embedded = key in shape.embedded
-        paths = _remembered(value, of, embedded) if key == "spec" else _made(value, of, embedded)
-        if paths is not None:
-            found[f"f:{key}"] = paths
-    return found
+        below = _remembered(value, of, embedded) if key == "spec" else _made(value, of, embedded)
+        if below is not None:
+            paths[f"f:{key}"] = below
+    return paths
 
 
-def _remembered(value: Any, shape: Shape, embedded: bool) -> Node | None:
-    """As `_made`. Many objects have the spec of one template, so what came of one is kept."""
+def _remembered(value: object, shape: Shape, embedded: bool) -> Node | None:
+    """Return the same as `_made`, from a cache: many objects have the spec of one template."""
     raw = msgspec.json.encode(value)
     return _made(value, shape, embedded) if len(raw) > _REMEMBERED_BYTES else _made_of(raw, shape, embedded)
 
@@ -76,8 +78,8 @@ def _made_of(raw: bytes, shape: Shape, embedded: bool) -> Node | None:
     return _made(msgspec.json.decode(raw), shape, embedded)
 
 
-def _made(new: Any, shape: Shape, embedded: bool) -> Node | None:
-    """`embedded` says that the value is an empty one also where nobody wrote it."""
+def _made(new: object, shape: Shape, embedded: bool) -> Node | None:
+    """Return the paths of a new value; an `embedded` struct is always present, so an empty one has no owner."""
     if not new:
         return None if embedded else _LEAF
     if not isinstance(new, dict | list):
@@ -91,30 +93,30 @@ def _made(new: Any, shape: Shape, embedded: bool) -> Node | None:
             of = fields.get(key)
             if of.__class__ is not Shape:
                 of = shape.field(key)
-            found = _made(value, of, embedded and key in shape.embedded)
-            if found is not None:
-                below["f:" + key] = found
+            paths = _made(value, of, embedded and key in shape.embedded)
+            if paths is not None:
+                below["f:" + key] = paths
         return node(not embedded, below)
     elements = _elements(new, shape) if _is_granular(shape) else None
     if elements is None:
         return _LEAF
     for key, value in elements.items():
-        found = _made(value, shape.element or ANY, False)
-        if found is not None:
-            below[key] = found
+        paths = _made(value, shape.element or ANY, False)
+        if paths is not None:
+            below[key] = paths
     if len(elements) != len(new):
-        # What stands twice is owned as a whole.
-        below |= dict.fromkeys(_twice(new, shape), _LEAF)
+        # Duplicate elements are owned as a whole.
+        below |= dict.fromkeys(_duplicates(new, shape), _LEAF)
     return node(not embedded, below)
 
 
-def _twice(items: list[Any], shape: Shape) -> list[str]:
+def _duplicates(items: list[object], shape: Shape) -> list[str]:
     keys = [key for item in items for key in _elements([item], shape) or ()]
     return [key for key in keys if keys.count(key) > 1]
 
 
-def compare(old: Any, new: Any, shape: Shape) -> tuple[Node, Node]:
-    """The paths that were added or changed, and those that were removed, between two objects."""
+def compare(old: object, new: object, shape: Shape) -> tuple[Node, Node]:
+    """Return the added or changed paths, and the removed paths, between two objects."""
     changed, removed = _compare(old, new, shape)
     return changed or {}, removed or {}
 
@@ -136,7 +138,7 @@ def _compare(old: Any, new: Any, shape: Shape) -> tuple[Node | None, Node | None
     else:
         before = {} if old is _MISSING else old
         after = {} if new is _MISSING else new
-        # A struct that is embedded in one that is not there is not there either.
+        # An embedded struct of an absent struct is absent too.
         embedded = frozenset() if old is _MISSING or new is _MISSING else shape.embedded
         pairs = [
             (f"f:{key}", _given(before, key, embedded), _given(after, key, embedded), shape.field(key))
@@ -156,18 +158,18 @@ def _compare(old: Any, new: Any, shape: Shape) -> tuple[Node | None, Node | None
 _EMBEDDED: Any = object()
 
 
-def _given(of: dict[str, Any], key: str, embedded: frozenset[str]) -> Any:
+def _given(of: Object, key: str, embedded: frozenset[str]) -> Any:
     return of.get(key, _EMBEDDED if key in embedded else _MISSING)
 
 
-def _like(value: Any, other: Any) -> Any:
-    """What is written always and is not there is empty."""
+def _like(value: object, other: object) -> object:
+    """Return a value, or for an absent embedded struct an empty one."""
     if value is _EMBEDDED:
         return type(other)() if other is not None and other is not _EMBEDDED else None
     return value
 
 
-def _descends(old: Any, new: Any, shape: Shape) -> bool:
+def _descends(old: object, new: object, shape: Shape) -> bool:
     for kind in (dict, list):
         if all(value is _MISSING or isinstance(value, kind) for value in (old, new)):
             empty = all(value is _MISSING or not value for value in (old, new))
@@ -175,7 +177,7 @@ def _descends(old: Any, new: Any, shape: Shape) -> bool:
     return False
 
 
-def _leaf(old: Any, new: Any) -> tuple[Node | None, Node | None]:
+def _leaf(old: object, new: object) -> tuple[Node | None, Node | None]:
     if new is _MISSING:
         return None, {}
     return ({}, None) if old is _MISSING or old != new else (None, None)
@@ -186,11 +188,11 @@ def _is_granular(shape: Shape) -> bool:
 
 
 def _elements(items: list[Any], shape: Shape) -> dict[str, Any] | None:
-    """The elements of a list by their path elements, or `None` where one lacks its keys."""
-    found: dict[str, Any] = {}
+    """Return the elements of a list by their path elements, or `None` where an element lacks its keys."""
+    by_path: dict[str, Any] = {}
     for item in items:
         if shape.is_set:
-            found[f"v:{msgspec.json.encode(item).decode()}"] = item
+            by_path[f"v:{msgspec.json.encode(item).decode()}"] = item
             continue
         if not isinstance(item, dict):
             return None
@@ -198,12 +200,12 @@ def _elements(items: list[Any], shape: Shape) -> dict[str, Any] | None:
         keys = {name: value for name, value in keys.items() if value is not None}
         if not keys:
             return None
-        found[f"k:{msgspec.json.encode(keys).decode()}"] = item
-    return found
+        by_path[f"k:{msgspec.json.encode(keys).decode()}"] = item
+    return by_path
 
 
 def merge(live: Any, config: Any, shape: Shape) -> Any:
-    """The live value with what the configuration names put over it."""
+    """Return the live value merged with the configuration."""
     if shape.atomic or type(live) is not type(config):
         return config
     if isinstance(live, dict):
@@ -219,11 +221,11 @@ def merge(live: Any, config: Any, shape: Shape) -> Any:
     return _interleave(mine, theirs, shape.element or ANY)
 
 
-def _interleave(live: dict[str, Any], config: dict[str, Any], shape: Shape) -> list[Any]:
-    """The configuration's order for what it names; others keep their place between."""
+def _interleave(live: Mapping[str, object], config: Mapping[str, object], shape: Shape) -> list[object]:
+    """Return the elements in the configuration's order; the others keep their place between them."""
     ours, theirs = list(live), list(config)
     shared = [key for key in theirs if key in live]
-    result: list[Any] = []
+    result: list[object] = []
     mine = other = met = 0
     while mine < len(ours) or other < len(theirs):
         if mine < len(ours):
@@ -233,7 +235,7 @@ def _interleave(live: dict[str, Any], config: dict[str, Any], shape: Shape) -> l
                 mine += 1
                 continue
             if other >= len(theirs) or key not in shared[met : met + 1]:
-                mine += 1  # it comes, or came, where the configuration has it
+                mine += 1  # the configuration has the place of this element
                 continue
         key = theirs[other]
         other += 1
@@ -246,31 +248,31 @@ def _interleave(live: dict[str, Any], config: dict[str, Any], shape: Shape) -> l
 
 
 def abandoned(last: Node, now: Node, shape: Shape) -> Node:
-    """The paths of the applier's last configuration that nobody owns now."""
-    found: Node = {}
+    """Return the paths of the applier's last configuration that have no owner now."""
+    paths: Node = {}
     for key, mine in children(last):
         name = key[2:] if key.startswith("f:") else None
-        # Who owns a field of a struct owns the struct too, as far as staying there goes.
+        # The owner of a field in a struct also keeps the struct.
         declared = name is not None and name in shape.fields
         theirs = now.get(key)
         if (is_member(mine) or declared) and (theirs is None or not (is_member(theirs) or declared)):
-            found[key] = {}
+            paths[key] = {}
         elif theirs is not None:
             below = abandoned(mine, theirs, shape.field(name) if name is not None else shape.element or ANY)
             if below:
-                found[key] = below
-    return found
+                paths[key] = below
+    return paths
 
 
-def take_away(value: Any, gone: Node, shape: Shape) -> Any:
-    """A value without some of its paths; a map or list that becomes empty goes too, as `None`."""
+def without_paths(value: Any, gone: Node, shape: Shape) -> Any:
+    """Return a value without some paths; a map or list that becomes empty is removed too, as `None`."""
     if isinstance(value, dict):
         left = dict(value)
         for key, below in gone.items():
             name = key[2:]
             if name not in left:
                 continue
-            kept = None if is_member(below) else take_away(left[name], below, shape.field(name))
+            kept = None if is_member(below) else without_paths(left[name], below, shape.field(name))
             if kept is None:
                 del left[name]
             else:
@@ -282,7 +284,7 @@ def take_away(value: Any, gone: Node, shape: Shape) -> Any:
     items = []
     for key, item in elements.items():
         hit = gone.get(key)
-        kept = item if hit is None else None if is_member(hit) else take_away(item, hit, shape.element or ANY)
+        kept = item if hit is None else None if is_member(hit) else without_paths(item, hit, shape.element or ANY)
         if kept is not None:
             items.append(kept)
     return items or None

@@ -1,36 +1,36 @@
 """Sets of field paths in the form of `FieldsV1`, and their algebra.
 
-A node maps path elements (`f:name`, `k:{"name":"c"}`, `v:"x"`) to nodes. An empty node is a path of the set; one with
-children is a path of the set itself where it has a `.` beside them. Operations share nodes and change none.
+A node maps path elements (`f:name`, `k:{"name":"c"}`, `v:"x"`) to nodes. An empty node is a path of the set. A node
+with children is one if it also has the key `.`. Operations share nodes and change none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TypeAlias
 
-Node = dict[str, Any]
+Node: TypeAlias = "dict[str, Node]"
 
 
 def node(member: bool, children: Node) -> Node | None:
-    """A node of these children, or `None` where it would be of no path at all."""
+    """Return a node with these children, or `None` where it would hold no path."""
     if not children:
         return {} if member else None
     return {".": {}, **children} if member else children
 
 
 def is_member(of: Node) -> bool:
-    """Whether the path that leads to a node is in the set."""
+    """Return whether the path to a node is in the set."""
     return not of or "." in of
 
 
 def children(of: Node) -> Iterator[tuple[str, Node]]:
-    """The nodes below one."""
+    """Yield the nodes below a node."""
     return ((key, child) for key, child in of.items() if key != ".")
 
 
 def union(one: Node, other: Node) -> Node:
-    """The paths of either set."""
+    """Return the paths of either set."""
     result = dict(one)
     for key, theirs in other.items():
         mine = result.get(key)
@@ -39,12 +39,14 @@ def union(one: Node, other: Node) -> Node:
         elif key != ".":
             member = is_member(mine) or is_member(theirs)
             below = union(_below(mine), _below(theirs))
-            result[key] = node(member, below)
+            both = node(member, below)
+            assert both is not None, "every node of a set holds a path"
+            result[key] = both
     return result
 
 
 def difference(one: Node, other: Node) -> Node:
-    """The paths of the first set that are not in the second."""
+    """Return the paths of the first set that are not in the second."""
     result: Node = {}
     for key, mine in children(one):
         theirs = other.get(key)
@@ -58,7 +60,7 @@ def difference(one: Node, other: Node) -> Node:
 
 
 def intersection(one: Node, other: Node) -> Node:
-    """The paths of both sets."""
+    """Return the paths of both sets."""
     result: Node = {}
     for key, mine in children(one):
         theirs = other.get(key)
@@ -71,7 +73,7 @@ def intersection(one: Node, other: Node) -> Node:
 
 
 def paths(of: Node, prefix: str = "") -> Iterator[str]:
-    """Each path as a conflict names it: `.spec.containers[name="c"].image`."""
+    """Yield each path as conflicts show it: `.spec.containers[name="c"].image`."""
     for key, child in children(of):
         path = prefix + _shown(key)
         if is_member(child):
@@ -79,8 +81,8 @@ def paths(of: Node, prefix: str = "") -> Iterator[str]:
         yield from paths(_below(child), path)
 
 
-def is_set(value: Any, depth: int = 0) -> bool:
-    """Whether JSON from outside is such a set."""
+def is_set(value: object, depth: int = 0) -> bool:
+    """Return whether a client's JSON is a valid set."""
     return (
         depth < 100
         and isinstance(value, dict)

@@ -1,17 +1,17 @@
-"""What the schemas say of how a value is owned: as a whole, field by field, or element by element."""
+"""The shape of a value from its schema: owned as a whole, field by field, or element by element."""
 
 from __future__ import annotations
 
 import functools
-from typing import Any
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.schema.definitions import Definition, Field
 
 _SCALARS = ("string", "integer", "number", "boolean")
 
 
 class Shape:
-    """How one value is owned. An atomic one is owned as a whole; of others the fields or elements are."""
+    """The granularity of ownership of a value: atomic, or by its fields or elements."""
 
     __slots__ = ("atomic", "element", "embedded", "fields", "is_set", "keys")
 
@@ -19,7 +19,7 @@ class Shape:
         self,
         *,
         atomic: bool = False,
-        fields: dict[str, Any] | None = None,
+        fields: Object | None = None,
         element: Shape | None = None,
         keys: tuple[str, ...] = (),
         is_set: bool = False,
@@ -33,30 +33,30 @@ class Shape:
         self.embedded = embedded
 
     def field(self, name: str) -> Shape:
-        """The shape of a field or of a map's value."""
-        found = self.fields.get(name)
-        if isinstance(found, Shape):
-            return found
-        if found is not None:
-            shape = self.fields[name] = _of_field(found)
+        """Return the shape of a field or of a map's value."""
+        field_or_shape = self.fields.get(name)
+        if isinstance(field_or_shape, Shape):
+            return field_or_shape
+        if field_or_shape is not None:
+            shape = self.fields[name] = _of_field(field_or_shape)
             return shape
         return self.element or ANY
 
 
-#: A value of no schema: maps are owned key by key, lists as a whole.
+#: A value without schema: maps are owned key by key, lists as a whole.
 ANY = Shape()
 _ATOMIC = Shape(atomic=True)
 
 
 @functools.cache
 def shape_of(definition: Definition) -> Shape:
-    """The shape of a published definition; those of its fields are made when they are first met."""
+    """Return the shape of a published definition; shapes of fields are made at their first use."""
     return _ATOMIC if definition.map_type == "atomic" else _granular(definition)
 
 
 @functools.cache
 def _granular(definition: Definition) -> Shape:
-    # What is always written is there also where nobody set it, so nobody owns that it is.
+    # A field that is always written is present even if no client set it, so its presence has no owner.
     embedded = frozenset(definition.written)
     return Shape(fields=dict(definition.fields), embedded=embedded)
 
@@ -73,12 +73,12 @@ def _of_field(field: Field) -> Shape:
         return Shape(element=_ATOMIC, is_set=True) if field.list_type == "set" else _ATOMIC
     if field.type == "map":
         return Shape(element=shape_of(item) if item else _ATOMIC if field.item_type in _SCALARS else ANY)
-    # What has no schema is owned as a whole.
+    # A value without schema is owned as a whole.
     return shape_of(item) if item else _ATOMIC
 
 
-def of_structural(schema: dict[str, Any], *, top: bool = False) -> Shape:
-    """The shape of a custom resource's structural schema."""
+def of_structural(schema: Object, *, top: bool = False) -> Shape:
+    """Return the shape of a custom resource's structural schema."""
     if schema.get("x-kubernetes-map-type") == "atomic":
         return _ATOMIC
     match schema.get("type"):

@@ -1,9 +1,9 @@
-"""API Priority and Fairness: the requests that a priority level runs at once, and the order of those that wait.
+"""API Priority and Fairness: how many requests of a priority level run at once, and in which order others wait.
 
-A user and the attributes of a request come in; a seat goes out when it is the request's turn, or a 429. Follows
-flowcontrol.apiserver.k8s.io/v1. A FlowSchema says to which level a request belongs and which flow it is part of; a
-PriorityLevelConfiguration, how many seats its level has and how many may wait. Flows of a level take turns, so that one
-client's storm holds up its own requests first and those of other levels never.
+A user and the attributes of a request come in; a seat goes out when it is the request's turn, or an error 429.
+Follows flowcontrol.apiserver.k8s.io/v1. A FlowSchema assigns a request to a level and a flow. A
+PriorityLevelConfiguration sets the seats of its level and how many requests may wait. The flows of a level take
+turns, so a burst of one client delays its own requests first, and never those of other levels.
 """
 
 from cumulet.kube.flow.defaults import LEVELS, SCHEMAS

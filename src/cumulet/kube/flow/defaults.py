@@ -1,11 +1,10 @@
-"""The levels and flows of a new cluster, with upstream's own names and numbers (`pkg/apis/flowcontrol/bootstrap`)."""
+"""The levels and flows of a new cluster, with upstream's names and numbers (`pkg/apis/flowcontrol/bootstrap`)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-Object = dict[str, Any]
+from cumulet.common.kubernetes.objects import Object
 
 _ALL = ("*",)
 
@@ -17,7 +16,7 @@ def _limited(shares: int, queues: int = 0, hand: int = 0, length: int = 50, lend
     return {"type": "Limited", "limited": limited}
 
 
-#: The levels of a new cluster, with upstream's own numbers.
+#: The levels of a new cluster, with upstream's numbers.
 LEVELS: dict[str, Object] = {
     "exempt": {"type": "Exempt", "exempt": {"nominalConcurrencyShares": 0, "lendablePercent": 0}},
     "catch-all": _limited(5),
@@ -66,8 +65,8 @@ def _on(
         "namespaces": ["*"],
         "clusterScope": True,
     }
-    found: Object = {"subjects": subjects, "resourceRules": [rule]}
-    return {**found, "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}]} if paths else found
+    on: Object = {"subjects": subjects, "resourceRules": [rule]}
+    return {**on, "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}]} if paths else on
 
 
 _EVERYBODY = [_group("system:unauthenticated"), _group("system:authenticated")]
@@ -78,7 +77,7 @@ _CONTROL_PLANE = [
 ]
 _LEASES = ["coordination.k8s.io"]
 
-#: The flows of a new cluster, as upstream has them.
+#: The flows of a new cluster, as in upstream.
 SCHEMAS: dict[str, Object] = {
     "exempt": _schema("exempt", 1, "", _on([_group("system:masters")])),
     "probes": _schema(

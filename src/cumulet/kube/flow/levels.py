@@ -1,4 +1,4 @@
-"""Priority levels: so many requests under way at once, and fair turns among those that wait."""
+"""Priority levels: a bound on concurrent requests, and fair turns among waiting ones."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from contextvars import ContextVar
 
 from cumulet.kube.apimachinery.status import ApiError
 
-#: The seat of the request that is being answered, for those that go on when they have been.
+#: The seat of the current request, for handlers that go on without one.
 SEAT: ContextVar[Seat] = ContextVar("seat")
 _WAIT = 15.0
 
 
 class Seat:
-    """A place among the requests under way; given back once, however often that is said."""
+    """A place among the running requests; `release` takes effect once."""
 
     def __init__(self, level: Level | None) -> None:
         self._level = level
 
     def release(self) -> None:
-        """Let the next one in."""
+        """Give the seat to the next request."""
         level, self._level = self._level, None
         if level is not None:
             level.leave()
@@ -38,7 +38,7 @@ class Level:
         self._flows: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
     async def enter(self, flow: str) -> None:
-        """Take a seat, in turn. Raises `ApiError` 429 where too many wait, or for too long."""
+        """Take a seat, in turn. Raises `ApiError` 429 where too many requests wait, or this one waits too long."""
         if self._taken < self.seats:
             self._taken += 1
             return
@@ -52,7 +52,7 @@ class Level:
                 await turn
         except BaseException as error:
             if turn.done() and not turn.cancelled():
-                self.leave()  # it was let in at that very moment
+                self.leave()  # it got the seat at that very moment
             else:
                 self._forget(flow, turn)
             if isinstance(error, TimeoutError):
@@ -60,7 +60,7 @@ class Level:
             raise
 
     def leave(self) -> None:
-        """Give the seat to the next flow's first, or back."""
+        """Give the seat to the first request of the next flow, or return it."""
         while self._flows:
             flow, turns = self._flows.popitem(last=False)
             turn = turns.popleft()
@@ -85,5 +85,5 @@ EXEMPT = Seat(None)
 
 
 def _too_many() -> ApiError:
-    details = {"retryAfterSeconds": 1}
-    return ApiError(429, "TooManyRequests", "Too many requests, please try again later.", details)
+    why = "Too many requests, please try again later."
+    return ApiError(429, "TooManyRequests", why, {"retryAfterSeconds": 1})

@@ -1,22 +1,21 @@
-"""To which priority level a request belongs, by the FlowSchemas in the store."""
+"""The priority level of a request, by the FlowSchemas in the store."""
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.access.attributes import Attributes
 from cumulet.kube.access.users import User
 from cumulet.kube.flow.levels import EXEMPT, Level, Seat
 from cumulet.kube.store import Store
 
-Object = dict[str, Any]
-
 GROUP = "flowcontrol.apiserver.k8s.io"
 _SCHEMAS = f"flowschemas.{GROUP}"
 _LEVELS = f"prioritylevelconfigurations.{GROUP}"
-#: Seats of all levels together. One process answers, so more would only wait further in.
+#: The seats of all levels. One process serves them, so more seats would only move the queue.
 _SEATS = 256
 _KNOWN = 4096
 
@@ -40,9 +39,9 @@ class Flows:
         self.refresh()
 
     def refresh(self) -> None:
-        """Read the objects anew; who has a seat of a level that is no more keeps it."""
+        """Read the objects again; a request keeps its seat of a level that was deleted."""
         self._known.clear()
-        found = sorted(
+        schemas = sorted(
             (stored.load() for stored in self._store.list(_SCHEMAS)),
             key=lambda schema: (schema["spec"].get("matchingPrecedence", 1000), schema["metadata"]["name"]),
         )
@@ -52,7 +51,7 @@ class Flows:
                 (schema["spec"].get("distinguisherMethod") or {}).get("type", ""),
                 schema["spec"].get("rules") or [],
             )
-            for schema in found
+            for schema in schemas
         ]
         limited = {
             stored.name: stored.load()["spec"].get("limited") or {}
@@ -76,7 +75,7 @@ class Flows:
         return level
 
     async def enter(self, user: User, wanted: Attributes) -> Seat:
-        """A seat for a request. Raises `ApiError` 429."""
+        """Return a seat for a request. Raises `ApiError` 429."""
         level, flow = self._of(user, wanted)
         if level is None:
             return EXEMPT
@@ -84,15 +83,15 @@ class Flows:
         return Seat(level)
 
     def _of(self, user: User, wanted: Attributes) -> tuple[Level | None, str]:
-        # The name asked for decides nothing; what else there is to know of the user neither.
+        # The object's name, and the user's extra, decide nothing.
         key = (user[:3], wanted[:5], wanted.path)
-        found = self._known.get(key)
-        if found is None:
-            found = self._find(user, wanted)
-            self._known[key] = found
+        assigned = self._known.get(key)
+        if assigned is None:
+            assigned = self._find(user, wanted)
+            self._known[key] = assigned
             if len(self._known) > _KNOWN:
                 self._known.popitem(last=False)
-        return found
+        return assigned
 
     def _find(self, user: User, wanted: Attributes) -> tuple[Level | None, str]:
         for schema in self._schemas:
@@ -129,8 +128,8 @@ def _is(subject: Object, user: User) -> bool:
 
 
 def _has(rule: Object, key: str, value: str) -> bool:
-    found = rule.get(key) or ()
-    return "*" in found or value in found
+    values = rule.get(key) or ()
+    return "*" in values or value in values
 
 
 def _is_path(rule: Object, path: str) -> bool:

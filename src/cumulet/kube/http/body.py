@@ -1,17 +1,16 @@
-"""Reading a request's body and common parameters, and making an object an answer."""
+"""The body and the common parameters of a request; an object as the body of a response."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from aiohttp import web
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery.headers import readable
 from cumulet.kube.apimachinery.status import ApiError, Cause, bad_request, invalid
 from cumulet.kube.catalog.builtin_conversion import from_stored
 from cumulet.kube.catalog.resources import Row
 from cumulet.kube.codec import decode_body, is_yaml
-from cumulet.kube.http.worker_threads import LARGE_YAML, aside
+from cumulet.kube.http.worker_threads import LARGE_YAML, offload
 from cumulet.kube.schema import prune
 
 #: Upstream's own limit on a request's body.
@@ -19,11 +18,9 @@ BODY_LIMIT = 3 * 1024 * 1024
 
 _OPTIONS = {"POST": "CreateOptions", "PATCH": "PatchOptions"}
 
-Object = dict[str, Any]
-
 
 async def read(request: web.BaseRequest) -> bytes:
-    """The body. Raises `ApiError` 413 where it is larger than the limit."""
+    """Read the body. Raises `ApiError` 413 where it is larger than the limit."""
     body = bytearray()
     async for chunk in request.content.iter_any():
         body += chunk
@@ -39,20 +36,20 @@ _SIZE = web.RequestKey("size", int)
 
 
 def size(request: web.BaseRequest) -> int:
-    """Bytes of the body of a request, as far as it was read."""
-    found: int = request.get(_SIZE, 0)
-    return found
+    """Return the bytes of a request's body that were read."""
+    count: int = request.get(_SIZE, 0)
+    return count
 
 
 async def decoded(content_type: str, raw: bytes, kind: str) -> Object:
-    """The object in a body; YAML that is large is read aside. Raises `ApiError` 400 and 415."""
+    """Decode the object in a body; large YAML is decoded in a thread. Raises `ApiError` 400 and 415."""
     if is_yaml(content_type, raw):
-        return await aside(len(raw), lambda: decode_body(content_type, raw, kind), LARGE_YAML)
+        return await offload(len(raw), lambda: decode_body(content_type, raw, kind), LARGE_YAML)
     return decode_body(content_type, raw, kind)
 
 
 async def part(request: web.BaseRequest, group: str, version: str, kind: str) -> Object:
-    """What is sent to a sub-resource that is no part of its object. Raises `ApiError` 400, 413 and 415."""
+    """Read the body of a sub-resource with a kind of its own. Raises `ApiError` 400, 413 and 415."""
     obj = await decoded(request.headers.get("Content-Type", ""), await read(request), kind)
     for key in ("kind", "apiVersion"):
         obj.pop(key, None)
@@ -61,7 +58,7 @@ async def part(request: web.BaseRequest, group: str, version: str, kind: str) ->
 
 
 def dry_run(request: web.BaseRequest) -> bool:
-    """Whether nothing is to be stored."""
+    """Return whether the request is a dry run. Raises `ApiError` 400."""
     value = request.query.get("dryRun", "")
     if value not in ("", "All"):
         raise bad_request(f'invalid dryRun: "{value}"')
@@ -69,7 +66,7 @@ def dry_run(request: web.BaseRequest) -> bool:
 
 
 def field_validation(request: web.BaseRequest) -> str:
-    """What to do with fields that are not known or come twice: `Strict`, `Warn` or `Ignore`. Raises `ApiError` 422."""
+    """Return how unknown and repeated fields are handled: `Strict`, `Warn` or `Ignore`. Raises `ApiError` 422."""
     value = request.query.get("fieldValidation") or "Warn"
     if value not in ("Ignore", "Strict", "Warn"):
         why = f'Unsupported value: "{value}": supported values: "", "Ignore", "Strict", "Warn"'
@@ -79,7 +76,7 @@ def field_validation(request: web.BaseRequest) -> str:
 
 
 def manager(request: web.BaseRequest) -> str:
-    """Who is named as the writer of fields: as asked, or the client's program."""
+    """Return the field manager: the one requested, or the client's program. Raises `ApiError` 422."""
     given = request.query.get("fieldManager", "")
     if len(given) > 128:
         cause = Cause("fieldManager", "FieldValueTooLong", "Too long: may not be more than 128 bytes")
@@ -88,5 +85,5 @@ def manager(request: web.BaseRequest) -> str:
 
 
 def whole(row: Row, obj: Object) -> Object:
-    """An object with its kind, as an answer."""
+    """Return an object with its kind and API version, as a response has it."""
     return {"kind": row.kind, "apiVersion": row.api_version, **from_stored(row, obj)}

@@ -1,6 +1,6 @@
 """Links in pages that come through a proxy (apimachinery, `util/proxy/transport.go`).
 
-A page that links to `/style.css` means its own server's root, which is below the proxy's path here.
+A page's link to `/style.css` means the root of its own server, which is below the proxy's path here.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 from typing import NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
-#: The attributes that hold a URL, by element (HTML 4 and 5, as upstream's table has them).
+#: The attributes that hold a URL, by element (HTML 4 and 5, as in upstream's table).
 _URLS: dict[str, tuple[str, ...]] = {
     "a": ("href",),
     "applet": ("codebase",),
@@ -42,7 +42,7 @@ _URLS: dict[str, tuple[str, ...]] = {
 
 
 class Place(NamedTuple):
-    """Where a page is seen: the path of the proxy, its host, and the host of the server behind it."""
+    """The address of a page: the proxy's path and host, and the host of the server behind it."""
 
     path: str
     host: str
@@ -50,7 +50,7 @@ class Place(NamedTuple):
 
 
 def moved(url: str, place: Place) -> str:
-    """A URL of the server behind a proxy as seen through it; another server's, or a relative one, as it is."""
+    """Return a URL of the server behind the proxy as a URL of the proxy; relative URLs and other servers' stay."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -60,7 +60,7 @@ def moved(url: str, place: Place) -> str:
     scheme, host = (parts.scheme, parts.netloc) if parts.netloc == place.host else ("", "")
     path = parts.path
     if not path.startswith(place.path):
-        # Slashes at the front would name a host.
+        # Two slashes at the start would name a host.
         path = posixpath.join(place.path, posixpath.normpath(path).lstrip("/"))
         if parts.path.endswith("/") and not path.endswith("/"):
             path += "/"
@@ -68,19 +68,19 @@ def moved(url: str, place: Place) -> str:
 
 
 def rewritten(page: str, place: Place) -> str:
-    """A page with its links as seen through the proxy; everything else is as it was."""
+    """Return a page whose links lead through the proxy; everything else is unchanged."""
     parser = _Links(page, place)
     parser.feed(page)
     parser.close()
-    found, at = [], 0
+    pieces, at = [], 0
     for start, end, text in parser.changes:
-        found += [page[at:start], text]
+        pieces += [page[at:start], text]
         at = end
-    return "".join([*found, page[at:]])
+    return "".join([*pieces, page[at:]])
 
 
 class _Links(HTMLParser):
-    """Collects the tags that change, each as its first and last place in the page and its new text."""
+    """Collects the tags that change, each as its start and end in the page and its new text."""
 
     def __init__(self, page: str, place: Place) -> None:
         super().__init__(convert_charrefs=False)
@@ -91,7 +91,7 @@ class _Links(HTMLParser):
             self._lines.append(self._lines[-1] + len(line) + 1)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note a tag with a link."""
+        """Record a tag with a link."""
         urls = _URLS.get(tag, ())
         changed = [
             (name, moved(value, self._place) if name in urls and value is not None else value)

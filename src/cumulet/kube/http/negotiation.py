@@ -1,19 +1,20 @@
-"""Objects and lists as answers: plain, as tables, or as metadata alone; compressed where the client likes."""
+"""The form of a response: plain, table, partial metadata or another media type, compressed if accepted."""
 
 from __future__ import annotations
 
 import functools
 import gzip
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from email.utils import formatdate
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 from aiohttp import HttpVersion11, web
 
 from cumulet.common import clock
 from cumulet.common.ascii import fold
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery.status import ApiError, bad_request
 from cumulet.kube.catalog.builtin_conversion import from_stored
 from cumulet.kube.catalog.resources import Row
@@ -29,11 +30,11 @@ _COMPRESS_FROM = 128 * 1024
 
 
 class Form(NamedTuple):
-    """What the client accepts first: `Table`, `PartialObjectMetadata` or the object itself."""
+    """The form that the client prefers: `Table`, `PartialObjectMetadata` or the object itself."""
 
     shape: str
     include: Include
-    #: Nothing for JSON, else the media type that the client takes in its place.
+    #: Empty for JSON, else the media type to use instead.
     media: str = ""
 
 
@@ -58,7 +59,7 @@ def _form(accept: str, include: str) -> Form:
         is_json = fold(name.strip()) in (_JSON, "*/*")
         if is_json and "as" not in parameters:
             return Form("", "Metadata")
-        # An older form of a table is not made: what was asked for is answered whole.
+        # Tables of v1beta1 are not served: the client gets the object itself.
         others = others or not is_json or parameters.get("v") == "v1beta1"
     if accept and not others:
         raise _unacceptable()
@@ -66,7 +67,7 @@ def _form(accept: str, include: str) -> Form:
 
 
 def check_plain(request: web.BaseRequest) -> None:
-    """Raises `ApiError` 406 where a client takes nothing but a table or metadata of what has neither."""
+    """Refuse a client that accepts only a table or partial metadata. Raises `ApiError` 406."""
     accept = request.headers.get("Accept", "")
     if accept and all(";as=" in part.replace(" ", "") for part in accept.split(",")):
         raise _unacceptable()
@@ -86,9 +87,9 @@ def _unacceptable() -> ApiError:
 
 
 def media_of(request: web.BaseRequest) -> str:
-    """What a client takes that takes no JSON: `PROTOBUF`, `YAML`, or nothing where JSON will do.
+    """Return the media type for a client that accepts no JSON: `PROTOBUF` or `YAML`; empty where JSON will do.
 
-    Raises `ApiError` 406 where it takes nothing that there is.
+    Raises `ApiError` 406 where none of the accepted types is served.
     """
     return _media(request.headers.get("Accept", ""))
 
@@ -118,7 +119,7 @@ def _as(media: str, body: bytes) -> bytes:
 
 
 def head(row: Row) -> bytes:
-    """What goes before a stored object's own first field."""
+    """Return the JSON in front of a stored object's own first field."""
     return _head(row.kind, row.api_version)
 
 
@@ -128,7 +129,7 @@ def _head(kind: str, api_version: str) -> bytes:
 
 
 def shaped(row: Row, stored: Stored, form: Form) -> bytes:
-    """One object as JSON."""
+    """Return one object as JSON, in the client's form."""
     if form.shape == "Table":
         table = to_table(row, [_loaded(row, stored)], clock.now(), form.include)
         table["metadata"]["resourceVersion"] = str(stored.revision)
@@ -140,19 +141,19 @@ def shaped(row: Row, stored: Stored, form: Form) -> bytes:
     return head(row) + own_fields(row, stored)
 
 
-def _loaded(row: Row, stored: Stored) -> dict[str, Any]:
+def _loaded(row: Row, stored: Stored) -> Object:
     return stored.load() if row.custom is None else row.custom.filled(stored).load()
 
 
 def own_fields(row: Row, stored: Stored) -> bytes:
-    """The JSON of an object after its kind and version, which it is stored in too where there are others."""
+    """Return an object's JSON after its kind and version; objects of a custom kind may be stored with both."""
     if row.custom is not None and row.custom.is_form_of(stored):
         return row.custom.fields_of(row.custom.filled(stored))
     return stored.body[1:]
 
 
-def shaped_list(row: Row, items: Sequence[Stored], metadata: dict[str, Any], form: Form) -> bytes:
-    """A list as JSON; the items of a plain one are joined as they are stored."""
+def shaped_list(row: Row, items: Sequence[Stored], metadata: Mapping[str, object], form: Form) -> bytes:
+    """Return a list as JSON; the items of a plain one are joined as they are stored."""
     if form.shape == "Table":
         table = to_table(row, [_loaded(row, item) for item in items], clock.now(), form.include)
         table["metadata"] = metadata
@@ -176,21 +177,23 @@ def _whole(row: Row, items: Sequence[Stored]) -> list[bytes]:
 
 
 class Ready(web.StreamResponse):
-    """An answer of JSON whose bytes are there already, in pieces: written as one, with few headers."""
+    """A JSON response whose bytes are already there, in pieces; written at once, with few headers."""
 
     def __init__(self, *pieces: bytes, status: int = 200, warnings: Sequence[str] = ()) -> None:
         super().__init__(status=status)
         self._pieces = pieces
-        self._warnings = "".join(f"Warning: {value}\r\n" for value in _told(warnings)).encode() if warnings else b""
+        self._warnings = (
+            "".join(f"Warning: {value}\r\n" for value in _warning_values(warnings)).encode() if warnings else b""
+        )
         self._keeps_alive = False
 
     @property
     def keep_alive(self) -> bool:
-        """Whether the connection is used again."""
+        """Return whether the connection is used again."""
         return self._keeps_alive
 
     async def prepare(self, request: web.BaseRequest) -> None:
-        """Write it. Raises `ConnectionError` where the client is gone."""
+        """Write the response. Raises `ConnectionError` where the client is gone."""
         transport = request.transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError
@@ -202,12 +205,12 @@ class Ready(web.StreamResponse):
             await request.writer.drain()
 
     async def write_eof(self, data: bytes = b"") -> None:
-        """All is written."""
+        """Do nothing: `prepare` wrote everything."""
 
 
 _STATUS = {200: b"200 OK", 201: b"201 Created"}
 _HEAD = b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\nDate: %b\r\n%b\r\n"
-#: By whether the client speaks HTTP/1.1, and whether the connection is used again.
+#: By HTTP/1.1 or not, and by whether the connection is used again.
 _CONNECTION = {
     (True, True): b"",
     (True, False): b"Connection: close\r\n",
@@ -222,7 +225,7 @@ def _date(second: int) -> bytes:
 
 
 def respond_object(request: web.BaseRequest, row: Row, stored: Stored) -> web.StreamResponse:
-    """An answer of one object, in the form that the client accepts."""
+    """Return one object in the form that the client accepts."""
     form = form_of(request)
     if form.shape or form.media or row.hub is not None or len(stored.body) >= _COMPRESS_FROM:
         return respond(request, shaped(row, stored, form))
@@ -232,12 +235,12 @@ def respond_object(request: web.BaseRequest, row: Row, stored: Stored) -> web.St
 def respond_written(
     request: web.BaseRequest,
     row: Row,
-    obj: dict[str, Any],
+    obj: Object,
     stored: Stored | None,
     status: int,
     warnings: Sequence[str],
 ) -> web.StreamResponse:
-    """An answer of an object that was written; `stored` is what the store has by that name now."""
+    """Return an object that was written; `stored` is what the store now has under that name."""
     is_same = stored is not None and obj["metadata"].get("resourceVersion") == str(stored.revision)
     is_plain = row.hub is None and not media_of(request)
     is_plain = is_plain and (row.custom is None or row.custom.storage is row.custom)
@@ -248,25 +251,28 @@ def respond_written(
 
 
 def respond(request: web.BaseRequest, body: bytes, status: int = 200, warnings: Sequence[str] = ()) -> web.Response:
-    """An answer of JSON, or of what the client takes in its place, with warnings (RFC 9111's old `Warning` header, code 299)."""
+    """Return JSON, or the media type that the client accepts instead.
+
+    Warnings go into `Warning` headers with code 299 (RFC 7234, section 5.5; RFC 9111 made them obsolete).
+    """
     try:
         media = media_of(request)
     except ApiError:
         if status < 400:
             raise
-        media = ""  # a failure is told in any case
+        media = ""  # errors are sent in JSON in any case
     response = web.Response(status=status, body=_as(media, body) if media else body, content_type=media or _JSON)
     if len(body) >= _COMPRESS_FROM and "gzip" in request.headers.get("Accept-Encoding", ""):
         response.body = gzip.compress(body, compresslevel=1)
         response.headers["Content-Encoding"] = "gzip"
-    for value in _told(warnings):
+    for value in _warning_values(warnings):
         response.headers.add("Warning", value)
     return response
 
 
-def _told(warnings: Sequence[str]) -> Iterator[str]:
+def _warning_values(warnings: Sequence[str]) -> Iterator[str]:
     for text in list(dict.fromkeys(warnings))[:_WARNINGS]:
-        # What a client sent is in it, so it could say anything, also what ends a header.
+        # The text repeats input of the client, which could contain anything, even the end of a header.
         plain = text[:_WARNING_LENGTH]
         if not plain.isprintable():
             plain = "".join(char if char.isprintable() else "\ufffd" for char in plain)
@@ -275,14 +281,14 @@ def _told(warnings: Sequence[str]) -> Iterator[str]:
 
 
 def encode(
-    request: web.BaseRequest, obj: dict[str, Any], status: int = 200, warnings: Sequence[str] = ()
+    request: web.BaseRequest, obj: Mapping[str, object], status: int = 200, warnings: Sequence[str] = ()
 ) -> web.Response:
-    """An answer of a whole object."""
+    """Return a whole object."""
     return respond(request, msgspec.json.encode(obj), status, warnings)
 
 
 class _Metadata(msgspec.Struct):
-    """What is read of an object where nothing else of it is asked for."""
+    """The part of an object that partial metadata needs."""
 
     metadata: msgspec.Raw
 

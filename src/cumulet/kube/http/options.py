@@ -1,22 +1,20 @@
-"""The options of a request, checked as upstream checks its `CreateOptions`, `UpdateOptions`, `PatchOptions` and others."""
+"""The options of a request, with upstream's checks of `CreateOptions`, `UpdateOptions`, `PatchOptions` and others."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from aiohttp import web
 
 from cumulet.common.ascii import fold
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery.status import ApiError, Cause, bad_request, invalid
 from cumulet.kube.codec import decode_body
 from cumulet.kube.http.body import read
 from cumulet.kube.schema import prune
 from cumulet.kube.schema.validation.field_errors import forbidden, quoted, required, too_long, unsupported
 from cumulet.kube.schema.validation.field_errors import invalid as invalid_value
-
-Object = dict[str, Any]
 
 _KINDS = {"POST": "CreateOptions", "PUT": "UpdateOptions", "PATCH": "PatchOptions"}
 _POLICIES = ("Foreground", "Background", "Orphan", "nil")
@@ -27,12 +25,12 @@ _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 
 
 def is_set(query: Mapping[str, str], name: str) -> bool:
-    """Whether a switch is on: it is there, and says neither "false" nor "0"."""
+    """Return whether a switch is on: it is present, and is neither "false" nor "0"."""
     return name in query and fold(query[name]) not in ("false", "0")
 
 
 def whole_number(text: str) -> int:
-    """A number of the query; 0 where there is none. Raises `ApiError` 400."""
+    """Parse a number of the query; 0 where it is empty. Raises `ApiError` 400."""
     if not text:
         return 0
     if not _WHOLE.fullmatch(text):
@@ -41,7 +39,7 @@ def whole_number(text: str) -> int:
 
 
 def check_write(request: web.BaseRequest, *, is_apply: bool = False) -> None:
-    """Check what a create, an update or a patch is asked with. Raises `ApiError` 422."""
+    """Check the options of a create, an update or a patch. Raises `ApiError` 422."""
     if not request.query_string and not is_apply:
         return
     query, kind = request.query, _KINDS.get(request.method, "UpdateOptions")
@@ -61,12 +59,12 @@ def check_write(request: web.BaseRequest, *, is_apply: bool = False) -> None:
         raise invalid("meta.k8s.io", kind, "", causes)
 
 
-def _dry_run(given: Any) -> list[Cause]:
+def _dry_run(given: object) -> list[Cause]:
     return [] if given in (None, [], ["All"]) else [unsupported("dryRun", given, ["All"])]
 
 
 def check_list(query: Mapping[str, str]) -> None:
-    """Check what a list, or a watch, is asked with. Raises `ApiError` 400 and 422."""
+    """Check the options of a list or a watch. Raises `ApiError` 400 and 422."""
     for name in ("limit", "timeoutSeconds"):
         whole_number(query.get(name, ""))
     match, version = query.get("resourceVersionMatch", ""), query.get("resourceVersion", "")
@@ -101,7 +99,7 @@ def check_list(query: Mapping[str, str]) -> None:
 
 
 async def delete_options(request: web.BaseRequest) -> Object:
-    """`DeleteOptions` from the body, or from the query where there is no body. Raises `ApiError` 400 and 422."""
+    """Read `DeleteOptions` from the body, or from the query where there is no body. Raises `ApiError` 400 and 422."""
     raw = await read(request)
     if raw:
         options = decode_body(request.headers.get("Content-Type", ""), raw, "DeleteOptions", bare=True)
@@ -131,7 +129,7 @@ def _from_query(query: Mapping[str, str]) -> Object:
 
 
 def check_deletion(options: Object) -> None:
-    """Raises `ApiError` 422."""
+    """Check `DeleteOptions`. Raises `ApiError` 422."""
     causes: list[Cause] = []
     policy = options.get("propagationPolicy")
     if policy is not None and options.get("orphanDependents") is not None:
@@ -145,6 +143,6 @@ def check_deletion(options: Object) -> None:
 
 
 def check_named(name: str, body: Object, kind: str) -> None:
-    """What is sent about an object must name it. Raises `ApiError` 400."""
+    """Check that the body of a sub-resource names its object. Raises `ApiError` 400."""
     if (body.get("metadata") or {}).get("name", "") != name:
         raise ApiError(400, "BadRequest", f"name in URL does not match name in {kind} object")

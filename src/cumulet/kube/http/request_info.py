@@ -1,4 +1,4 @@
-"""What a request is about: resource, namespace, name, sub-resource and verb (apiserver, `RequestInfo`)."""
+"""The target of a request: resource, namespace, name, sub-resource and verb (apiserver, `RequestInfo`)."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _VERBS = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH
 
 
 class Target(NamedTuple):
-    """See the module."""
+    """The resource, namespace, name, sub-resource and verb of a request."""
 
     row: Row
     verb: str
     namespace: str
     name: str
     subresource: str
-    #: What follows `proxy`, as it was sent: nothing, or what begins with a slash.
+    #: The path after `proxy`, as it was sent: empty, or with a leading slash.
     path: str = ""
 
 
 def parse(request: web.BaseRequest, catalog: Catalog) -> Target | None:
-    """The target of a request, or `None` where the path names no object. Raises `ApiError` 404 and 405."""
+    """Return the target of a request, or `None` where the path is not a resource. Raises `ApiError` 404 and 405."""
     parts = [part for part in request.path.split("/") if part]
     if len(parts) >= 3 and parts[0] == "api":
         group, version, rest = "", parts[1], parts[2:]
@@ -79,13 +79,13 @@ def parse(request: web.BaseRequest, catalog: Catalog) -> Target | None:
 
 
 def selected_name(request: web.BaseRequest) -> str:
-    """The name of the one object that a field selector lets through, or nothing."""
+    """Return the name in a field selector on `metadata.name`, or an empty string."""
     terms = request.query.get("fieldSelector", "").split(",")
     return next((term.partition("=")[2].removeprefix("=") for term in terms if term.startswith("metadata.name=")), "")
 
 
 def _remote(request: web.BaseRequest, row: Row, namespace: str, rest: list[str], *, watched: bool) -> Target:
-    """Of another server, whose resources may have sub-resources of any depth."""
+    """Return a target on an aggregated server, whose sub-resources may have any depth."""
     verb = _VERBS.get(request.method)
     if verb is None:
         raise method_not_allowed()
@@ -100,7 +100,7 @@ def _remote(request: web.BaseRequest, row: Row, namespace: str, rest: list[str],
 
 
 def _behind(request: web.BaseRequest, count: int) -> str:
-    """The path after so many segments. Escapes are the backend's to read."""
+    """Return the path after `count` segments. Escapes stay, as only the backend may decode them."""
     path = request.rel_url.raw_path
-    found = re.match(rf"(?:/+[^/]+){{{count}}}", path)
-    return path[found.end() :] if found else ""
+    start = re.match(rf"(?:/+[^/]+){{{count}}}", path)
+    return path[start.end() :] if start else ""

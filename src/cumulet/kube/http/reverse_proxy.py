@@ -1,9 +1,9 @@
-"""Passing on a request of HTTP and its answer as they are."""
+"""The reverse proxy: forward an HTTP request and return the response unchanged."""
 
 from __future__ import annotations
 
+import ssl
 import zlib
-from typing import Any
 
 import aiohttp
 from aiohttp import web
@@ -15,7 +15,7 @@ from cumulet.kube.apimachinery.status import ApiError
 from cumulet.kube.http.body import read
 from cumulet.kube.http.html_links import Place, moved, rewritten
 
-#: Headers that concern one connection (RFC 9110, section 7.6.1), and those that are the caller's secrets.
+#: Headers of one connection (RFC 9110, section 7.6.1), and headers with the caller's secrets.
 _HOP = frozenset(
     (
         "authorization",
@@ -33,14 +33,14 @@ _HOP = frozenset(
         "upgrade",
     )
 )
-#: Headers that are the caller's to send, or not.
+#: Headers that only the caller sets: aiohttp must not add them.
 _OURS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 _IMPERSONATION = "impersonate-"
 
 
-#: Bytes of a page, at most, whose links are changed.
+#: The largest page, in bytes, whose links are rewritten.
 _PAGE = 8 * 1024 * 1024
-#: How bytes are packed, as zlib calls it.
+#: The encodings of a body, as zlib's `wbits`.
 _PACKED = {"gzip": 31, "deflate": 15}
 
 
@@ -50,12 +50,14 @@ async def relay(
     url: URL,
     headers: CIMultiDict[str],
     place: Place | None = None,
-    **options: Any,
+    *,
+    tls: ssl.SSLContext | bool = True,
+    server_hostname: str | None = None,
 ) -> web.StreamResponse:
-    """Send a request to a URL, and back what is answered. Raises `ApiError` 503 where nobody answers.
+    """Send a request to a URL and return the response. Raises `ApiError` 503 where the server cannot be reached.
 
-    Where an answer breaks off, so does the one that is passed on. With a `place`, links of pages and redirections to the
-    same server lead through the proxy.
+    A response that breaks off is broken off here too. With a `place`, links in pages, and redirects to the same
+    server, lead through the proxy. `tls` and `server_hostname` are those of aiohttp.
     """
     body = await read(request) if request.can_read_body else None
     response: web.StreamResponse | None = None
@@ -67,7 +69,8 @@ async def relay(
             headers=headers,
             allow_redirects=False,
             skip_auto_headers=_OURS,
-            **options,
+            ssl=tls,
+            server_hostname=server_hostname,
         ) as upstream:
             answer = CIMultiDict((key, value) for key, value in upstream.headers.items() if fold(key) not in _HOP)
             if place is not None and "Location" in answer:
@@ -100,17 +103,17 @@ def _has_links(upstream: aiohttp.ClientResponse) -> bool:
 
 
 async def _beginning(upstream: aiohttp.ClientResponse) -> bytes:
-    """All of an answer, or as much as a page may have and a little more."""
-    found = bytearray()
+    """Read a whole response, or the first bytes of one that is too large to rewrite."""
+    beginning = bytearray()
     async for chunk in upstream.content.iter_any():
-        found += chunk
-        if len(found) > _PAGE:
+        beginning += chunk
+        if len(beginning) > _PAGE:
             break
-    return bytes(found)
+    return bytes(beginning)
 
 
 def _page(raw: bytes, upstream: aiohttp.ClientResponse, place: Place) -> bytes | None:
-    """A page with its links changed, or `None` where it is too large, or not what it says."""
+    """Return a page with its links rewritten, or `None` where it is too large or does not match its encoding."""
     packed = _PACKED.get(fold(upstream.headers.get("Content-Encoding", "")))
     try:
         if packed is not None and raw:
@@ -122,12 +125,12 @@ def _page(raw: bytes, upstream: aiohttp.ClientResponse, place: Place) -> bytes |
         return None
     if len(raw) > _PAGE:
         return None
-    # Bytes that are no UTF-8 come out as they were: in every encoding of the web, what is looked at is ASCII.
+    # Invalid UTF-8 passes unchanged. The markup is ASCII in every encoding of the web.
     return rewritten(raw.decode(errors="surrogateescape"), place).encode(errors="surrogateescape")
 
 
 def forwarded(request: web.BaseRequest) -> CIMultiDict[str]:
-    """The headers that are passed on: nothing of this connection, and no secret of the caller's."""
+    """Return the headers to forward: none of this connection, and no secret of the caller."""
     headers = CIMultiDict(
         (key, value)
         for key, value in request.headers.items()

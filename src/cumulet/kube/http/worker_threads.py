@@ -1,4 +1,4 @@
-"""Work on large bodies and objects beside the server's loop, so that other requests are answered meanwhile."""
+"""Work on large bodies and objects in threads, so that the event loop goes on serving other requests."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 T = TypeVar("T")
-#: Bytes of a body from which on it takes longer than others should wait.
+#: The size of a body, in bytes, from which work on it would hold up other requests.
 LARGE = 128 * 1024
-#: The same of YAML, which is slower to read.
+#: The same for YAML, which is slower to decode.
 LARGE_YAML = 16 * 1024
 _THREADS = ThreadPoolExecutor(2, "large")
 
 
-async def aside(size: int, work: Callable[[], T], least: int = LARGE) -> T:
-    """What `work` makes of a body of a size, at once or, where that is large, in a thread."""
+async def offload(size: int, work: Callable[[], T], least: int = LARGE) -> T:
+    """Return the result of `work` on a body of `size` bytes: run at once, or in a thread from `least` bytes on."""
     if size < least:
         return work()
     return await asyncio.get_running_loop().run_in_executor(_THREADS, work)

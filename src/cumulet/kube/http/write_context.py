@@ -1,4 +1,4 @@
-"""Who writes: as whom, under which name of fields, for good or to try, and what there is to tell about it."""
+"""The context of a write: the user, the field manager, whether it is a dry run, and its warnings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from aiohttp import web
 from cumulet.kube.access.users import User
 from cumulet.kube.http.body import dry_run, manager, size
 
-#: The server itself, for its own ends.
+#: The API server itself, for its own writes.
 SELF = User("system:apiserver", ("system:masters", "system:authenticated"))
 
 
@@ -21,12 +21,12 @@ class WriteContext:
     manager: str = "kube-apiserver"
     dry_run: bool = False
     warnings: list[str] = field(default_factory=list)
-    #: Bytes that were sent.
+    #: The bytes of the request's body.
     size: int = 0
 
     @classmethod
     def of(cls, request: web.BaseRequest, user: User) -> WriteContext:
-        """The writer of a request, which knows of the warnings. Raises `ApiError` 400 and 422."""
+        """Return the context of a request, and attach it to the request. Raises `ApiError` 400 and 422."""
         writer = request[_WRITER] = cls(user, manager(request), dry_run(request), size=size(request))
         return writer
 
@@ -35,6 +35,6 @@ _WRITER = web.RequestKey("writer", WriteContext)
 
 
 def warned(request: web.BaseRequest) -> list[str]:
-    """What there is to tell of a request so far; it is told also where the request then fails."""
+    """Return the warnings of a request so far; a request that fails sends them too."""
     writer = request.get(_WRITER)
     return [] if writer is None else writer.warnings

@@ -1,22 +1,23 @@
-"""What becomes of custom objects when their definition is deleted: they go first, then it does."""
+"""Deletion of custom resource definitions: first their objects, then the definition."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery.status import ApiError
 from cumulet.kube.catalog.custom_definitions import FINALIZER, KEY
 from cumulet.kube.catalog.resources import BY_KEY
 from cumulet.kube.catalog.served_resources import Catalog
-from cumulet.kube.objects.write import Object, Objects
+from cumulet.kube.objects.write import Objects
 from cumulet.kube.store import Store
 
 log = logging.getLogger(__name__)
 
 
 class CustomDefinitionFinalizer:
-    """Runs beside the server; what was left undone is taken up again at the next start."""
+    """Runs beside the server; unfinished deletions continue after the next start."""
 
     def __init__(self, store: Store, objects: Objects, catalog: Catalog) -> None:
         self._store = store
@@ -28,7 +29,7 @@ class CustomDefinitionFinalizer:
         store.on_change(KEY, self._wake.set)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Run until cancelled."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -42,7 +43,7 @@ class CustomDefinitionFinalizer:
                 try:
                     await self._clean(definition)
                 except ApiError as error:
-                    # Someone else wrote; that change has woken us already.
+                    # Another writer was faster; that change has set the event already.
                     log.info("custom resource definition %s: %s", stored.name, error)
 
     async def _clean(self, definition: Object) -> None:

@@ -1,22 +1,24 @@
-"""What a deletion makes of an object: at once gone, or marked and gone when nothing holds it any more."""
+"""Deletion: an object is removed at once, or marked, and removed when nothing holds it any more."""
 
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cumulet.common import clock
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery.status import ApiError, conflict
 from cumulet.kube.catalog.resources import Row
 
-Object = dict[str, Any]
+if TYPE_CHECKING:
+    from cumulet.common.kubernetes.objects import ObjectMeta
 
 _FINALIZERS = {"Foreground": "foregroundDeletion", "Orphan": "orphan"}
 
 
 def is_finished(obj: Object) -> bool:
-    """Whether an object that is being deleted has nothing left to wait for."""
-    metadata = obj["metadata"]
+    """Return whether a terminating object has nothing left to wait for."""
+    metadata: ObjectMeta = obj["metadata"]
     return (
         bool(metadata.get("deletionTimestamp"))
         and not metadata.get("finalizers")
@@ -26,7 +28,7 @@ def is_finished(obj: Object) -> bool:
 
 
 def check_preconditions(row: Row, name: str, obj: Object, options: Object) -> None:
-    """Raises `ApiError` 409 where the object is not the one that was meant."""
+    """Check the preconditions of a deletion. Raises `ApiError` 409."""
     wanted = options.get("preconditions") or {}
     for key, label, done in (
         ("uid", "UID", "deleted and then recreated"),
@@ -41,8 +43,8 @@ def check_preconditions(row: Row, name: str, obj: Object, options: Object) -> No
 
 
 def begin_deletion(row: Row, obj: Object, options: Object) -> bool:
-    """Mark an object as being deleted, in place; whether it can go at once."""
-    metadata = obj["metadata"]
+    """Mark an object as terminating, in place, and return whether it can be removed at once."""
+    metadata: ObjectMeta = obj["metadata"]
     finalizer = _FINALIZERS.get(options.get("propagationPolicy") or "")
     if finalizer and finalizer not in (metadata.get("finalizers") or ()) and not metadata.get("deletionTimestamp"):
         metadata["finalizers"] = [*(metadata.get("finalizers") or ()), finalizer]
@@ -52,7 +54,7 @@ def begin_deletion(row: Row, obj: Object, options: Object) -> bool:
         if "generation" in metadata and not metadata.get("deletionTimestamp"):
             metadata["generation"] += 1
         metadata["deletionTimestamp"] = clock.rfc3339(clock.now() + timedelta(seconds=grace))
-        if row.key != "namespaces":  # they go once they are empty
+        if row.key != "namespaces":  # a namespace is removed once it is empty
             metadata["deletionGracePeriodSeconds"] = grace
         if row.key == "namespaces":
             obj.setdefault("status", {})["phase"] = "Terminating"
@@ -60,7 +62,7 @@ def begin_deletion(row: Row, obj: Object, options: Object) -> bool:
 
 
 def _grace(row: Row, obj: Object, options: Object) -> int:
-    """Seconds that a pod gets on its node; one that is on none, or has ended, gets none."""
+    """Return a pod's grace period in seconds: 0 where it has no node, or has ended."""
     if row.key != "pods":
         return 0
     spec = obj.get("spec") or {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
 from aiohttp import web
@@ -20,6 +21,9 @@ from cumulet.kube.objects.selectors import Predicate, Selection, field_selector,
 from cumulet.kube.objects.watch import Watches
 from cumulet.kube.schema.validation.field_errors import quoted
 from cumulet.kube.store import GoneError, Store, Stored
+
+if TYPE_CHECKING:
+    from cumulet.common.kubernetes.objects import StatusCause
 
 _TOO_OLD = (
     "The provided continue parameter is too old to display a consistent list result. You can start a new list without "
@@ -60,7 +64,7 @@ _FIELDS: dict[str, frozenset[str]] = {
         ]
     ),
 }
-#: Fields that are asked for rarely.
+#: Rarely selected fields: looked up in the whole object.
 _PATHS: dict[str, dict[str, tuple[str, ...]]] = {
     "pods": {"spec.hostNetwork": ("spec", "hostNetwork"), "status.podIPs": ("",)},
     "jobs.batch": {"status.successful": ("status", "succeeded")},
@@ -81,7 +85,7 @@ _COMMON = frozenset({"metadata.name", "metadata.namespace"})
 
 
 class Reads:
-    """Answers from memory."""
+    """Answers get, list and watch from memory."""
 
     def __init__(self, store: Store, stopping: asyncio.Event, conversions: Conversions) -> None:
         self._store = store
@@ -89,17 +93,17 @@ class Reads:
         self._watching = Watches(store, stopping, conversions)
 
     async def get(self, request: web.BaseRequest, row: Row, stored: Stored) -> web.StreamResponse:
-        """One object."""
+        """Return one object."""
         if row.custom is not None:
             (stored,) = await self._conversions.shown(row, (stored,))
         return respond_object(request, row, stored)
 
     async def watch(self, request: web.BaseRequest, row: Row, namespace: str, name: str = "") -> web.StreamResponse:
-        """A stream of changes, of one object where it is named."""
+        """Return a stream of changes: of one object where `name` is set."""
         return await self._watch(request, row, _selection(row, namespace, request.query, name))
 
     async def list(self, request: web.BaseRequest, row: Row, namespace: str) -> web.Response:
-        """A list, in pages where `limit` asks for that."""
+        """Return a list, in pages where `limit` is set."""
         query = request.query
         check_list(query)
         selection = _selection(row, namespace, query)
@@ -110,22 +114,25 @@ class Reads:
                 whole = self._store.list_at(row.key, namespace, revision)
             except GoneError:
                 raise self._expired(query.get("continue", ""), after) from None
-        found = [stored for stored in whole if (stored.namespace, stored.name) > after and selection.has(stored)]
+        selected = [stored for stored in whole if (stored.namespace, stored.name) > after and selection.has(stored)]
         revision = revision or self._store.revision
         metadata: dict[str, str | int] = {"resourceVersion": str(revision)}
         limit = whole_number(query.get("limit", ""))
         if query.get("resourceVersion") == "0" and not query.get("continue"):
-            limit = 0  # what is answered from upstream's cache is answered whole
-        if limit > 0 and len(found) > limit:
-            metadata["continue"] = _continue((found[limit - 1].namespace, found[limit - 1].name), revision)
+            limit = 0  # upstream returns a list from its cache whole
+        if limit > 0 and len(selected) > limit:
+            metadata["continue"] = _continue((selected[limit - 1].namespace, selected[limit - 1].name), revision)
             if selection.is_whole:
-                metadata["remainingItemCount"] = len(found) - limit
-            found = found[:limit]
-        shown = await self._conversions.shown(row, found)
+                metadata["remainingItemCount"] = len(selected) - limit
+            selected = selected[:limit]
+        shown = await self._conversions.shown(row, selected)
         return respond(request, shaped_list(row, shown, metadata, form_of(request)))
 
     def _start(self, request: web.BaseRequest, row: Row, namespace: str) -> tuple[tuple[str, str], int]:
-        """Where a list begins, and of which revision it is to be; 0 is that of now. Raises `ApiError`."""
+        """Return the key that a list starts after, and its revision, where 0 is the current one.
+
+        Raises `ApiError`.
+        """
         query = request.query
         wanted = _revision(query.get("resourceVersion", ""))
         match = query.get("resourceVersionMatch", "")
@@ -137,11 +144,11 @@ class Reads:
         return ("", ""), wanted if match == "Exact" else 0
 
     def _check_reached(self, revision: int) -> None:
-        """A revision that is still to come is not waited for."""
+        """Refuse a revision of the future. Raises `ApiError` 504."""
         if revision > self._store.revision:
             why = f"Timeout: Too large resource version: {revision}, current: {self._store.revision}"
-            causes = [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]
-            raise ApiError(504, "Timeout", why, {"causes": causes, "retryAfterSeconds": 1})
+            cause: StatusCause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
+            raise ApiError(504, "Timeout", why, {"causes": [cause], "retryAfterSeconds": 1})
 
     def _expired(self, token: str, after: tuple[str, str]) -> ApiError:
         if not token:
@@ -152,11 +159,11 @@ class Reads:
 
     @property
     def revision(self) -> int:
-        """The revision of now."""
+        """The current revision."""
         return self._store.revision
 
     def selected(self, request: web.BaseRequest, row: Row, namespace: str) -> Iterable[Stored]:
-        """What a delete of a collection is about."""
+        """Return the objects that a delete of a collection selects."""
         selection = _selection(row, namespace, request.query)
         return [stored for stored in self._store.list(row.key, namespace) if selection.has(stored)]
 
@@ -175,7 +182,7 @@ class Reads:
                 row,
                 selection,
                 form,
-                # Without a revision, or with 0, the state of now comes first.
+                # Without a revision, or with 0, the current state comes first.
                 since=None if initial or since == 0 else since,
                 seconds=max(whole_number(query.get("timeoutSeconds", "")), 0) or _TIMEOUT,
                 bookmarks=is_set(query, "allowWatchBookmarks"),
@@ -224,17 +231,17 @@ def _revision(text: str) -> int:
 
 
 def _continue(last: tuple[str, str], revision: int) -> str:
-    """Where the next page begins; a revision of -1 goes on with what is there by then."""
+    """Return the token of the next page; with revision -1 it continues in the then current state."""
     token = {"v": "meta.k8s.io/v1", "rv": revision, "start": f"{last[0]}/{last[1]}"}
     return base64.urlsafe_b64encode(msgspec.json.encode(token)).rstrip(b"=").decode()
 
 
 def _position(token: str) -> tuple[tuple[str, str], int]:
-    """Where a list goes on, and of which revision it is."""
+    """Return the key that a page starts after, and the revision of its list. Raises `ApiError` 400."""
     try:
-        found = msgspec.json.decode(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
-        namespace, _, name = found["start"].partition("/")
-        return (namespace, name), max(int(found["rv"]), 0)
+        fields = msgspec.json.decode(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+        namespace, _, name = fields["start"].partition("/")
+        return (namespace, name), max(int(fields["rv"]), 0)
     except (ValueError, KeyError, TypeError, AttributeError):
-        why = f"illegal base64 data at input byte {len(token) - 1}" if len(token) % 4 == 1 else "it is no token"
+        why = f"illegal base64 data at input byte {len(token) - 1}" if len(token) % 4 == 1 else "not a valid token"
         raise bad_request(f"invalid continue token: continue key is not valid: {why}") from None

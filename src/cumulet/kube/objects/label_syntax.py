@@ -1,4 +1,4 @@
-"""The language of label selectors: words and symbols, read as apimachinery's `labels.Parse` reads them."""
+"""The syntax of label selectors, as apimachinery's `labels.Parse` reads it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 
 
 class LabelSelectorError(Exception):
-    """What is wrong, in upstream's words."""
+    """A selector is invalid; the message has upstream's words."""
 
 
 class _Requirement(NamedTuple):
@@ -27,7 +27,7 @@ class _Requirement(NamedTuple):
     values: frozenset[str]
 
     def check(self) -> None:
-        """Raises `LabelSelectorError`."""
+        """Check the values. Raises `LabelSelectorError`."""
         wrong: list[str] = []
         if self.operator in ("in", "notin") and not self.values:
             wrong.append("values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty")
@@ -42,7 +42,7 @@ class _Requirement(NamedTuple):
             raise LabelSelectorError(wrong[0] if len(wrong) == 1 else f"[{', '.join(wrong)}]")
 
     def test(self) -> Test:
-        """What it asks of labels."""
+        """Return the requirement as a predicate on labels."""
         key, values = self.key, self.values
         match self.operator:
             case "exists":
@@ -71,7 +71,7 @@ def _is_beyond(value: str, bound: int, *, above: bool) -> bool:
 
 
 def parse(text: str) -> list[Test]:
-    """What a selector asks, each by itself. Raises `LabelSelectorError`."""
+    """Return a predicate for each requirement of a selector. Raises `LabelSelectorError`."""
     return [requirement.test() for requirement in _Parser(text).requirements()]
 
 
@@ -81,12 +81,12 @@ class _Parser:
         self._at = 0
 
     def requirements(self) -> list[_Requirement]:
-        found: list[_Requirement] = []
+        parsed: list[_Requirement] = []
         while word := self._peek():
             if word in _SYMBOLS and word != "!":
                 raise LabelSelectorError(f"found '{word}', expected: !, identifier, or 'end of string'")
             try:
-                found.append(self._requirement())
+                parsed.append(self._requirement())
             except LabelSelectorError as error:
                 raise LabelSelectorError(f"unable to parse requirement: {error}") from None
             after = self._next()
@@ -96,7 +96,7 @@ class _Parser:
                 raise LabelSelectorError(f"found '{after}', expected: ',' or 'end of string'")
             if not self._is_word(self._peek()) and self._peek() != "!":
                 raise LabelSelectorError(f"found '{self._peek()}', expected: identifier after ','")
-        return found
+        return parsed
 
     def _peek(self) -> str:
         return self._tokens[self._at] if self._at < len(self._tokens) else ""
@@ -141,16 +141,16 @@ class _Parser:
         opening = self._next()
         if opening != "(":
             raise LabelSelectorError(f"found '{opening}' expected: '('")
-        found: set[str] = set()
+        values: set[str] = set()
         if not self._is_word(self._peek()) and self._peek() not in (",", ")"):
             raise LabelSelectorError(f"found '{self._peek()}', expected: ',', ')' or identifier")
         while True:
             word = ""
             if self._is_word(self._peek()):
                 word = self._next()
-            found.add(word)
+            values.add(word)
             after = self._next()
             if after == ")":
-                return found
+                return values
             if after != ",":
                 raise LabelSelectorError(f"found '{after}', expected: ',' or ')'")

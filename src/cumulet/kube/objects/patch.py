@@ -1,14 +1,15 @@
-"""What applies the patch of a request, and what is said of one that cannot be applied."""
+"""Patches: how to apply the one of a request, and the errors of one that cannot be applied."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import msgspec
 from aiohttp import web
 
 from cumulet.common.ascii import fold
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery.status import ApiError, bad_request, failure
 from cumulet.kube.catalog.resources import Row
 from cumulet.kube.codec import json_value
@@ -19,7 +20,8 @@ from cumulet.kube.patch.json_patch import JsonPatchError
 from cumulet.kube.patch.strategic import StrategicPatchError
 from cumulet.kube.schema.validation.field_errors import quoted
 
-Object = dict[str, Any]
+if TYPE_CHECKING:
+    from cumulet.common.kubernetes.objects import StatusCause
 
 _JSON = "application/json-patch+json"
 _MERGE = "application/merge-patch+json"
@@ -28,7 +30,10 @@ _CUSTOM = (_JSON, _MERGE, "application/apply-patch+yaml")
 
 
 def patcher(request: web.BaseRequest, row: Row, raw: bytes) -> tuple[Callable[[Object], Object], list[str]]:
-    """What applies the patch of a request, and what strict decoding says of it. Raises `ApiError` 400 and 415."""
+    """Return the function that applies a request's patch, and the warnings of strict decoding.
+
+    Raises `ApiError` 400 and 415.
+    """
     media = fold(request.headers.get("Content-Type", "").partition(";")[0].strip())
     if media not in (_JSON, _MERGE, _STRATEGIC):
         raise ApiError(415, "UnsupportedMediaType", "415: Unsupported Media Type", {})
@@ -45,13 +50,13 @@ def patcher(request: web.BaseRequest, row: Row, raw: bytes) -> tuple[Callable[[O
         kind = "nil" if patch is None else KINDS[type(patch)]
         why = f"json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}"
         raise bad_request(why if media == _STRATEGIC else f"error decoding patch: {why}")
-    said = repeated(media, raw, patch)
+    warnings = repeated(media, raw, patch)
     if media == _MERGE:
-        return lambda old: merge_patch(old, patch), said
-    return lambda old: _strategic(old, patch, row), said
+        return lambda old: merge_patch(old, patch), warnings
+    return lambda old: _strategic(old, patch, row), warnings
 
 
-def _json_patched(old: Object, patch: Any) -> Object:
+def _json_patched(old: Object, patch: object) -> Object:
     if not isinstance(patch, list):
         kind = "nil" if patch is None else KINDS[type(patch)]
         raise bad_request(
@@ -76,21 +81,21 @@ def _strategic(old: Object, patch: Object, row: Row) -> Object:
 
 
 def unpatched(text: bytes, error: ApiError) -> ApiError:
-    """What to answer where the patched object cannot be read."""
-    _, found, why = str(error).partition(" cannot be handled as a ")
-    if error.code != 400 or not found or 'no kind "' in why or "unknown conversion" in why:
+    """Return the error for a patched object that cannot be decoded."""
+    _, separator, why = str(error).partition(" cannot be handled as a ")
+    if error.code != 400 or not separator or 'no kind "' in why or "unknown conversion" in why:
         return error
     return _invalid(text.decode(), why.partition(": ")[2])
 
 
 def _invalid(value: str, why: str) -> ApiError:
     message = f"Invalid value: {quoted(value)}: {why}"
-    causes = [{"reason": "FieldValueInvalid", "message": message, "field": "patch"}]
-    return ApiError(422, "Invalid", f' "" is invalid: patch: {message}', {"causes": causes})
+    cause: StatusCause = {"reason": "FieldValueInvalid", "message": message, "field": "patch"}
+    return ApiError(422, "Invalid", f' "" is invalid: patch: {message}', {"causes": [cause]})
 
 
-def go_map(value: Any) -> str:
-    """A value as Go prints it by default."""
+def go_map(value: object) -> str:
+    """Return a value as Go prints it by default."""
     if isinstance(value, dict):
         return f"map[{' '.join(f'{key}:{go_map(value[key])}' for key in sorted(value))}]"
     if isinstance(value, list):

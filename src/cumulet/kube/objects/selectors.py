@@ -1,10 +1,9 @@
-"""Label and field selectors as the API takes them (apimachinery, `labels.Parse` and `fields.ParseSelector`)."""
+"""Label and field selectors, with the syntax of apimachinery's `labels.Parse` and `fields.ParseSelector`."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 from cumulet.kube.apimachinery.status import bad_request
 from cumulet.kube.objects.label_syntax import LabelSelectorError, parse
@@ -19,7 +18,7 @@ _OPERATOR = re.compile(r"((?:\\.|[^\\=!]|!(?!=))*)(!=|==|=)(.*)", re.DOTALL)
 
 
 def label_selector(text: str) -> Predicate | None:
-    """A predicate, or `None` where everything is selected. Raises `ApiError` 400."""
+    """Return a predicate, or `None` where the selector is empty. Raises `ApiError` 400."""
     if not text.strip():
         return None
     if len(text) > _LIMIT:
@@ -37,7 +36,10 @@ def field_selector(
     paths: Mapping[str, tuple[str, ...]] | None = None,
     unsupported: str = "field label not supported: {}",
 ) -> Predicate | None:
-    """The same for fields, of which a resource supports a few; those at `paths` are looked up in the whole object."""
+    """Return a predicate on fields, or `None` where the selector is empty. Raises `ApiError` 400.
+
+    A resource supports a few fields. The fields in `paths` are looked up in the whole object.
+    """
     paths = paths or {}
     if not text.strip():
         return None
@@ -57,7 +59,7 @@ def field_selector(
 
 
 def _terms(text: str) -> Iterator[str]:
-    """At the commas that no backslash is before."""
+    """Split at the commas without a backslash in front."""
     return (match[1] for match in _TERM.finditer(text))
 
 
@@ -73,17 +75,17 @@ def _plain(value: str) -> str:
 def _all_fit(stored: Stored, wanted: list[tuple[str, str, bool]], paths: Mapping[str, tuple[str, ...]]) -> bool:
     obj = stored.load()
     for field, value, equal in wanted:
-        found = _text_at(obj, paths[field]) if field in paths else stored.fields.get(field, "")
-        if (found == value) is not equal:
+        actual = _text_at(obj, paths[field]) if field in paths else stored.fields.get(field, "")
+        if (actual == value) is not equal:
             return False
     return True
 
 
-#: What a field that is not there is.
+#: The values of absent fields, where they are not empty.
 _ABSENT = {"hostNetwork": "false"}
 
 
-def _text_at(obj: Any, path: tuple[str, ...]) -> str:
+def _text_at(obj: object, path: tuple[str, ...]) -> str:
     for name in path:
         obj = obj.get(name) if isinstance(obj, dict) else None
     if isinstance(obj, bool):
@@ -92,10 +94,10 @@ def _text_at(obj: Any, path: tuple[str, ...]) -> str:
 
 
 class Selection:
-    """What of a resource a watch or a list is about."""
+    """The objects of a resource that a watch or a list selects."""
 
     def __init__(self, namespace: str, name: str, labels: str, fields: str, predicate: Predicate | None) -> None:
-        #: What says the same has the same key.
+        #: Selections with the same parameters have the same key.
         self.key = (namespace, name, labels, fields)
         self.namespace = namespace
         self.is_whole = not name and predicate is None
@@ -103,5 +105,5 @@ class Selection:
         self._predicate = predicate
 
     def has(self, stored: Stored) -> bool:
-        """Whether an object that is in the namespace is meant."""
+        """Return whether an object of the namespace is selected."""
         return (not self._name or stored.name == self._name) and (self._predicate is None or self._predicate(stored))

@@ -1,13 +1,14 @@
-"""Server-side apply: a request that says what its sender wants of an object, and nothing else."""
+"""Server-side apply: a request has only the fields that its sender wants to own."""
 
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from cumulet.common.ascii import fold
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.access.users import User
 from cumulet.kube.apimachinery.status import ApiError, bad_request, conflict, failure
 from cumulet.kube.catalog import kinds
@@ -19,22 +20,23 @@ from cumulet.kube.http.body import decoded, field_validation, whole
 from cumulet.kube.http.negotiation import encode
 from cumulet.kube.http.options import check_write
 from cumulet.kube.http.request_info import Target
-from cumulet.kube.http.worker_threads import LARGE_YAML, aside
+from cumulet.kube.http.worker_threads import LARGE_YAML, offload
 from cumulet.kube.http.write_context import WriteContext
 from cumulet.kube.objects.write import Objects
 
-Object = dict[str, Any]
+if TYPE_CHECKING:
+    from cumulet.common.kubernetes.objects import StatusCause
 
 _MEDIA = "application/apply-patch+yaml"
 
 
 def is_apply(request: web.BaseRequest) -> bool:
-    """Whether a patch is an apply."""
+    """Return whether a patch is an apply."""
     return fold(request.headers.get("Content-Type", "").partition(";")[0].strip()) == _MEDIA
 
 
 class ServerSideApply:
-    """Applies configurations to what is stored."""
+    """Applies configurations to stored objects."""
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
@@ -48,15 +50,15 @@ class ServerSideApply:
         if (kind, version) != (row.kind, row.api_version):
             group, _, name = version.rpartition("/")
             raise bad_request(f"invalid object type: {group}/{name}, Kind={kind}")
-        said = await aside(len(raw), lambda: repeated(_MEDIA, raw, config), LARGE_YAML)
+        warnings = await offload(len(raw), lambda: repeated(_MEDIA, raw, config), LARGE_YAML)
         validation = field_validation(request)
-        if said and validation == "Strict":
-            why = "".join(as_one(_MEDIA, said))
+        if warnings and validation == "Strict":
+            why = "".join(as_one(_MEDIA, warnings))
             raise bad_request(f"error strict decoding YAML: error converting YAML to JSON: {why}")
         where = f"{_place(config)}; {row.api_version}, Kind={row.kind}"
         if why := misfit(config, kinds.definition(row)):
             raise failure(f"failed to create typed patch object ({where}): {why}")
-        unknown = await aside(len(raw), lambda: self._objects.decode(row, config, "Warn", fill=False))
+        unknown = await offload(len(raw), lambda: self._objects.decode(row, config, "Warn", fill=False))
         if unknown:
             path = unknown[0].removeprefix('unknown field "').rstrip('"')
             raise failure(f"failed to create typed patch object ({where}): .{path}: field not declared in schema")
@@ -69,7 +71,7 @@ class ServerSideApply:
             )
         who = Manager(request.query["fieldManager"], row.api_version, target.subresource)
         by = WriteContext.of(request, user)
-        by.warnings += said if validation == "Warn" else []
+        by.warnings += warnings if validation == "Warn" else []
         force = fold(request.query.get("force", "")) in ("true", "1")
         try:
             made, code = await self._store(target, config, who, by, force=force)
@@ -107,19 +109,19 @@ class ServerSideApply:
         if uid := config["metadata"].get("uid"):
             why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
             raise conflict(row.group, row.plural, target.name, why)
-        obj = await aside(by.size, lambda: changed({}))
+        obj = await offload(by.size, lambda: changed({}))
         return await self._objects.create(row.hub or row, target.namespace, obj, by, applied=True), 201
 
 
 def _place(config: Object) -> str:
-    """Namespace and name in a configuration, of which nothing is checked yet."""
+    """Return namespace and name of a configuration that is not checked yet."""
     metadata = config.get("metadata")
-    found = [metadata.get(key) if isinstance(metadata, dict) else "" for key in ("namespace", "name")]
-    return "/".join(value if isinstance(value, str) else "" for value in found)
+    parts = [metadata.get(key) if isinstance(metadata, dict) else "" for key in ("namespace", "name")]
+    return "/".join(value if isinstance(value, str) else "" for value in parts)
 
 
 def _conflict(conflicts: list[tuple[str, str]]) -> ApiError:
-    causes = [
+    causes: list[StatusCause] = [
         {"reason": "FieldManagerConflict", "message": f"conflict with {who}", "field": path}
         for who, path in conflicts
     ]

@@ -1,25 +1,26 @@
-"""Cluster IPs and node ports: each service has its own, as long as it lives (`registry/core/service/storage`)."""
+"""Allocation of cluster IPs and node ports, each to one service (`registry/core/service/storage`)."""
 
 from __future__ import annotations
 
 import ipaddress
 import secrets
-from typing import Any
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery.status import Cause, invalid
 from cumulet.kube.schema.services import NODE_PORTS, is_checked, keep_allotted, normalize
 from cumulet.kube.schema.validation.field_errors import invalid as invalid_value
 from cumulet.kube.schema.validation.services import cluster_ips
 from cumulet.kube.store import Store
 
-Object = dict[str, Any]
-
 _PORTS = range(30000, 32768)
 _FAMILIES = ("IPv4", "IPv6")
 
 
 class ServiceAllocator:
-    """What is given out is what the stored services have; a service on its way to the store holds its own."""
+    """Allocates from the ranges.
+
+    The stored services have their addresses and ports; a service on its way to the store holds its own.
+    """
 
     def __init__(self, store: Store, cidr: str) -> None:
         self._store = store
@@ -27,9 +28,9 @@ class ServiceAllocator:
         self._held: set[str | int] = set()
 
     def complete(self, service: Object, old: Object | None = None) -> set[str | int]:
-        """Give a service what its type asks for, in place; what was newly taken, to `release` once it is stored.
+        """Allocate for a service, in place, and return the new addresses and ports, to `release` once it is stored.
 
-        Raises `ApiError` 422 where it asks for what it cannot have.
+        Raises `ApiError` 422 where the service cannot have what it requests.
         """
         spec, before = service["spec"], (old or {}).get("spec") or {}
         taken: set[str | int] = set()
@@ -47,11 +48,11 @@ class ServiceAllocator:
         return taken
 
     def release(self, taken: set[str | int]) -> None:
-        """The service is stored, or was refused."""
+        """Release what `complete` returned: the service is stored, or was refused."""
         self._held -= taken
 
     def _families(self, service: Object, spec: Object, before: Object) -> None:
-        """Which families of addresses it has, of which this cluster has one."""
+        """Set the address families. This cluster has one family."""
         own = f"IPv{self._network.version}"
         is_bare = spec.get("clusterIP") == "None" and not spec.get("selector")
         if spec.get("ipFamilyPolicy") is None:
@@ -61,8 +62,8 @@ class ServiceAllocator:
             raise _refused(service, causes)
         policy, families = spec["ipFamilyPolicy"], list(spec.get("ipFamilies") or ())
         addresses = spec.get("clusterIPs") or []
-        for found, word in ((addresses, "cluster IPs"), (families, "IP families")):
-            if policy == "SingleStack" and len(found) == 2:
+        for items, word in ((addresses, "cluster IPs"), (families, "IP families")):
+            if policy == "SingleStack" and len(items) == 2:
                 why = f"must be 'RequireDualStack' or 'PreferDualStack' when multiple {word} are specified"
                 causes.append(invalid_value("spec.ipFamilyPolicy", policy, why))
         for index, text in enumerate(addresses):
@@ -117,7 +118,7 @@ class ServiceAllocator:
 
     def _free_address(self, service: Object) -> str:
         used = self._used("clusterIP")
-        # The first half is left to those who choose, as upstream prefers.
+        # Upstream prefers the upper half, so that users can choose from the lower one; here addresses are random.
         hosts = self._network.num_addresses - 2
         for _ in range(hosts):
             candidate = str(self._network.network_address + 1 + secrets.randbelow(hosts))
@@ -135,7 +136,7 @@ class ServiceAllocator:
             if not number:
                 if not allots:
                     continue
-                # One port of two protocols is one outside too.
+                # The same port of two protocols gets one node port.
                 number = given.get(port.get("port", 0)) or self._free_port(service, field, taken)
             elif number not in had and number not in taken:
                 if number not in _PORTS:

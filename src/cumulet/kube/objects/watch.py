@@ -1,6 +1,7 @@
-"""Watches (Kubernetes API concepts, "Efficient detection of changes"): the state of now, then changes from a channel.
+"""Watches: the current state, then changes from a channel.
 
-Watches that ask for the same share a channel. One that was cut off asks anew.
+Source: Kubernetes API concepts, "Efficient detection of changes". Equal watches share a channel. A client whose watch
+was cut off watches again.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from cumulet.kube.objects.watch_broadcast import Channel, Feed, Seen, Watcher
 from cumulet.kube.store import Store
 
 _BOOKMARK = 60.0
-#: Bytes of one write of the state that a watch begins with.
+#: The bytes of one write of a watch's initial state.
 _PART = 256 * 1024
 
 
 class Watches:
-    """`serve` answers one watch."""
+    """Answers watches with `serve`."""
 
     def __init__(self, store: Store, stopping: asyncio.Event, conversions: Conversions) -> None:
         self._store = store
@@ -49,10 +50,10 @@ class Watches:
         bookmarks: bool,
         initial: bool,
     ) -> web.StreamResponse:
-        """Show changes for so many seconds; from a revision on, or with `None` all that is there first.
+        """Send changes for `seconds`: after the revision `since`, or with `None` after the current state.
 
-        `initial` marks the end of what is there with a bookmark. Raises `GoneError`, and `ApiError` 500 where what is
-        there cannot be shown in the version that is asked for.
+        `initial` marks the end of the current state with a bookmark. Raises `GoneError`, and `ApiError` 500 where the
+        state cannot be converted to the requested version.
         """
         with self._channel(row, selection, form) as channel:
             return await self._serve(
@@ -94,49 +95,49 @@ class Watches:
                     watcher.is_cut_off = True
                 if watcher.is_cut_off:
                     break
-            # From here on it waits for changes.
+            # From here on the watch waits for changes, and frees its seat of priority and fairness.
             SEAT.get().release()
             if not watcher.is_cut_off:
                 watcher.is_waiting = False
                 self._feed.wake(channel)
                 await self._last(watcher, channel, request, deadline, bookmarks)
             if watcher.is_cut_off and protocol.transport is not None:
-                protocol.transport.abort()  # it would take no end either
+                protocol.transport.abort()  # the client would not read the end either
             with contextlib.suppress(ConnectionError):
                 await response.write_eof()
         except ConnectionError:
-            pass  # the watcher went away, which is its right
+            pass  # the client closed the connection
         finally:
             channel.remove(watcher)
         return response
 
     @contextlib.contextmanager
     def _channel(self, row: Row, selection: Selection, form: Form) -> Iterator[Channel]:
-        """The channel of those who watch the same, which is followed as long as there is one who needs it."""
+        """Return the channel of equal watches; it follows the store as long as it has a user."""
         key = (id(row), selection.key, form)
-        found = self._channels.get(key)
-        if found is None or found.failure is not None:
-            found = self._channels[key] = Channel(row, selection, form, self._feed, self._conversions)
-            self._store.watch(row.key, self._store.revision, found.push)
-        found.users += 1
+        channel = self._channels.get(key)
+        if channel is None or channel.failure is not None:
+            channel = self._channels[key] = Channel(row, selection, form, self._feed, self._conversions)
+            self._store.watch(row.key, self._store.revision, channel.push)
+        channel.users += 1
         try:
-            yield found
+            yield channel
         finally:
-            found.users -= 1
-            if not found.users:
-                self._store.unwatch(row.key, found.push)
-                if self._channels.get(key) is found:
+            channel.users -= 1
+            if not channel.users:
+                self._store.unwatch(row.key, channel.push)
+                if self._channels.get(key) is channel:
                     del self._channels[key]
 
     def _there(self, row: Row, selection: Selection) -> Iterable[Seen]:
-        """The state of this moment."""
+        """Return the current state."""
         there = [stored for stored in self._store.list(row.key, selection.namespace) if selection.has(stored)]
         return ((b"ADDED", stored) for stored in there)
 
     async def _last(
         self, watcher: Watcher, channel: Channel, request: web.BaseRequest, deadline: float, bookmarks: bool
     ) -> None:
-        """Stay until the time is over, the server stops, nothing more can be shown or the watcher is cut off."""
+        """Wait until the time is over, the server stops, the channel fails or the watcher is cut off."""
         loop = asyncio.get_running_loop()
         stopping = asyncio.ensure_future(self._stopping.wait())
         stopping.add_done_callback(lambda _: watcher.wake.set())
@@ -164,8 +165,8 @@ class Watches:
 
 
 async def _drained(request: web.BaseRequest, deadline: float) -> bool:
-    """Wait until the watcher has taken what it was sent; whether it did in time. Raises `ConnectionError`."""
-    SEAT.get().release()  # it waits for the watcher and takes no time of the server
+    """Wait until the client has read everything; return whether it did in time. Raises `ConnectionError`."""
+    SEAT.get().release()  # waiting for the client takes no time of the server
     try:
         async with asyncio.timeout_at(deadline):
             await request.writer.drain()
@@ -175,7 +176,7 @@ async def _drained(request: web.BaseRequest, deadline: float) -> bool:
 
 
 def _parts(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Lines joined to pieces of a good size."""
+    """Join lines to parts of a good size for one write."""
     part: list[bytes] = []
     size = 0
     for line in lines:

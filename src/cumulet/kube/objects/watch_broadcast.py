@@ -1,9 +1,8 @@
-"""What goes to those who watch the same: one line of a change, written to each in short turns.
+"""Sends changes to equal watches: each change is encoded once and written to the watchers in short turns.
 
-Of a change a channel makes one line; a feed goes round the watchers of the channels and writes to each what it has not
-seen, so that a storm of watchers delays nobody else for long, and the more there is to do, the more changes go out with
-one write. A watcher whose connection takes no more is left alone until it does; one that falls too far behind is cut
-off.
+A channel makes one line of a change. A feed goes round the channels' watchers and writes the lines that each has not
+got yet. So a storm of watchers delays other requests only briefly, and under load one write carries more changes. A
+watcher whose connection is full waits until it drains; one that falls too far behind is cut off.
 """
 
 from __future__ import annotations
@@ -27,24 +26,24 @@ from cumulet.kube.store import Event, Stored
 
 log = logging.getLogger(__name__)
 
-#: Bytes of changes that a channel keeps for its slowest watcher.
+#: The bytes of changes that a channel keeps for its slowest watcher.
 _KEPT = 16 * 2**20
-#: Seconds of one turn of the feed, after which others come.
+#: The seconds of one turn of the feed; then other requests are served.
 _TURN = 0.001
-#: Seconds between the beginnings of two rounds of a channel: so many times as long as its last round took, and at most.
-#: A write costs about as much as the bytes of two changes, so where many watch, some changes wait for one another, and
-#: the feed never takes all of the processor.
+# The seconds between the starts of two rounds of a channel: a multiple of the last round's duration, and a limit.
+# A write costs about as much as the bytes of two changes. With many watchers some changes therefore wait and go out
+# together, and the feed never takes all of the processor.
 _PACE = 2.0
 _PACE_LIMIT = 0.06
-#: Nobody waits for less.
+#: A shorter pause is skipped.
 _AT_ONCE = 0.0005
 
-#: What happened to an object, in the words of watches, and the object.
+#: The type of a change, as in a watch event, and the object.
 Seen = tuple[bytes, Stored]
 
 
 class Watcher:
-    """One connection. It is `waiting` while it takes nothing: its first state is under way, or it is full."""
+    """One connection. It is `waiting` while its initial state is being sent, and while its connection is full."""
 
     __slots__ = ("_framed", "_protocol", "is_cut_off", "is_over", "is_waiting", "position", "wake")
 
@@ -58,11 +57,11 @@ class Watcher:
         self.wake = asyncio.Event()
 
     def write(self, data: bytes) -> None:
-        """Write lines as they are."""
+        """Write lines as one chunk."""
         self.take(_chunk((data,)))
 
     def take(self, chunk: bytes) -> None:
-        """Write lines that are a chunk for everybody; where the connection then is full, wait."""
+        """Write a chunk that watchers share, and wait if the connection is then full."""
         protocol = self._protocol
         transport = protocol.transport
         if transport is None or transport.is_closing():
@@ -76,7 +75,7 @@ class Watcher:
 
 
 class Channel:
-    """What some watchers see of a resource: the lines that not all of them have, and where each of them is."""
+    """The changes that equal watches share: the lines that some watchers lack, and the position of each watcher."""
 
     def __init__(
         self,
@@ -87,9 +86,9 @@ class Channel:
         conversions: Conversions,
     ) -> None:
         self.row = row
-        #: How many requests hold on to it.
+        #: The number of requests that use the channel.
         self.users = 0
-        #: Why nothing more can be shown, if so.
+        #: The reason why the channel cannot continue, if it cannot.
         self.failure: ApiError | None = None
         self.watchers: dict[Watcher, None] = {}
         self._selection = selection
@@ -99,8 +98,8 @@ class Channel:
         self._first = 0  # the number of the first line
         self._bytes = 0
         self._round: list[Watcher] = []
-        self._began = 0.0  # when the last round did
-        self._took = 0.0  # what it has taken so far, in seconds
+        self._began = 0.0  # the start of the last round
+        self._took = 0.0  # seconds of processor time in the last round
         self._chunks: dict[int, bytes] = {}  # all lines from a number on
         self._conversions = conversions
         self._unconverted: list[Event] = []
@@ -111,20 +110,20 @@ class Channel:
         return self._first + len(self._lines)
 
     def add(self, watcher: Watcher) -> None:
-        """From here on this watcher is to see every line."""
+        """Send a watcher every line from here on."""
         watcher.position = self._end
         self.watchers[watcher] = None
 
     def remove(self, watcher: Watcher) -> None:
-        """This watcher sees no more."""
+        """Send a watcher no more lines."""
         self.watchers.pop(watcher, None)
 
     def is_up_to_date(self, watcher: Watcher) -> bool:
-        """Whether it has seen everything."""
+        """Return whether a watcher has every line."""
         return watcher.position == self._end and not watcher.is_waiting and self._converting is None
 
     def push(self, event: Event) -> None:
-        """A change happened."""
+        """Take a change from the store."""
         custom = self.row.custom
         if self.failure is not None:
             return
@@ -136,7 +135,7 @@ class Channel:
             self._add(self.lines(self.seen((event,))))
 
     async def _convert(self) -> None:
-        """Show what happened in another version, and what happens meanwhile, in the order in which it did."""
+        """Convert the waiting changes to the channel's version, in their order."""
         try:
             while self._unconverted:
                 events, self._unconverted = self._unconverted, []
@@ -149,20 +148,20 @@ class Channel:
         self._converting = None
 
     def _fail(self, error: ApiError) -> None:
-        """What cannot be shown would be missed, so everybody is told why and has to begin anew."""
+        """End every watch with the error, as clients would miss an object that cannot be converted."""
         self.failure = error
         self._unconverted.clear()
         self._add((b'{"type":"ERROR","object":' + msgspec.json.encode(error.status()) + b"}\n",))
 
     async def settled(self) -> None:
-        """Wait until all that happened is a line. Raises `ApiError` 500 where it cannot be."""
+        """Wait until all changes are lines. Raises `ApiError` 500 where the channel failed."""
         while self._converting is not None:
             await asyncio.wait((self._converting,))
         if self.failure is not None:
             raise self.failure
 
     async def converted(self, seen: Sequence[Seen]) -> Sequence[Seen]:
-        """The same in the version that is shown here. Raises `ApiError` 500."""
+        """Return the changes in the channel's version. Raises `ApiError` 500."""
         shown = await self._conversions.shown(self.row, [stored for _, stored in seen])
         return [(kind, stored) for (kind, _), stored in zip(seen, shown, strict=True)]
 
@@ -177,11 +176,11 @@ class Channel:
             self._first += 1
 
     def lines(self, seen: Iterable[Seen]) -> Iterator[bytes]:
-        """As they are written."""
+        """Yield the changes as lines of the response."""
         return (_line(kind, self.row, stored, self.form) for kind, stored in seen)
 
     def seen(self, events: Iterable[Event]) -> Iterator[Seen]:
-        """What the selection sees of changes: what begins to match is added, what ceases to is deleted."""
+        """Yield the changes as the selection sees them: an object may begin or cease to match."""
         selection = self._selection
         for event in events:
             if selection.namespace and event.stored.namespace != selection.namespace:
@@ -196,7 +195,7 @@ class Channel:
             yield kind.encode(), event.stored
 
     def turn(self, until: float) -> bool:
-        """Write to some watchers, until a moment; whether all have been written to."""
+        """Write to watchers until a time (`perf_counter`); return whether each of them has every line or waits."""
         now = time.perf_counter()
         if not self._round:
             self._round = [*self.watchers]
@@ -214,7 +213,7 @@ class Channel:
         return all(watcher.is_waiting or watcher.position == end for watcher in self.watchers)
 
     def early(self) -> float:
-        """Seconds until the next turn is due; the turns of a round follow at once upon each other."""
+        """Return the seconds until the next turn is due; the turns of one round follow without a pause."""
         return 0.0 if self._round else self._began + min(_PACE_LIMIT, _PACE * self._took) - time.perf_counter()
 
     def _show(self, watcher: Watcher) -> None:
@@ -235,7 +234,7 @@ class Channel:
             watcher.wake.set()
 
     def _trim(self) -> None:
-        """Drop the lines that everybody has."""
+        """Drop the lines that every watcher has."""
         seen = min((watcher.position for watcher in self.watchers), default=self._end)
         while self._first < seen and self._lines:
             self._bytes -= len(self._lines.popleft())
@@ -244,15 +243,15 @@ class Channel:
 
 
 class Feed:
-    """Goes round the channels that have something to show, a short turn at a time."""
+    """Goes round the channels with new lines, one short turn at a time."""
 
     def __init__(self) -> None:
-        self._channels: dict[Channel, None] = {}  # in the order in which they come next
-        self._paced: set[Channel] = set()  # those whose next round is not due
+        self._channels: dict[Channel, None] = {}  # in the order of their turns
+        self._paced: set[Channel] = set()  # channels whose next round is not due
         self._runs = False
 
     def wake(self, channel: Channel) -> None:
-        """This channel has something to show."""
+        """Schedule a channel that has new lines."""
         if channel in self._paced:
             return
         self._channels[channel] = None
@@ -274,7 +273,7 @@ class Feed:
             asyncio.get_running_loop().call_soon(self._turn)
 
     def _is_early(self, channel: Channel) -> bool:
-        """Whether a channel is set aside until its next round is due."""
+        """Return whether a channel's next round is not due yet, and schedule it if so."""
         early = channel.early()
         if early < _AT_ONCE:
             return False
@@ -288,12 +287,12 @@ class Feed:
 
 
 def _chunk(lines: Sequence[bytes]) -> bytes:
-    """A chunk of HTTP/1.1's chunked transfer coding (RFC 9112, 7.1)."""
+    """Return a chunk of HTTP/1.1's chunked transfer coding (RFC 9112, section 7.1)."""
     return b"".join((b"%x\r\n" % sum(map(len, lines)), *lines, b"\r\n"))
 
 
 def _content(chunk: bytes) -> bytes:
-    """What is in a chunk, for clients that know of none."""
+    """Return the content of a chunk, for HTTP/1.0 clients."""
     return chunk[chunk.index(b"\n") + 1 : -2]
 
 

@@ -1,4 +1,4 @@
-"""Writing objects: create, update, patch and delete, with what every kind goes through on the way to the store."""
+"""Writes: create, update, patch and delete, with the steps that every kind takes on the way to the store."""
 
 from __future__ import annotations
 
@@ -6,96 +6,48 @@ import contextlib
 import copy
 import functools
 import re
-import uuid
 from collections.abc import Callable, Sequence
-from typing import Any
 
-from cumulet.common import clock
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube import schema
 from cumulet.kube.admission import Admission
-from cumulet.kube.admission.webhooks import Question
+from cumulet.kube.admission.webhooks import AdmissionRequest
 from cumulet.kube.apimachinery.names import generate
 from cumulet.kube.apimachinery.status import (
     ApiError,
-    Cause,
     already_exists,
     bad_request,
     conflict,
     failure,
-    invalid,
     not_found,
 )
 from cumulet.kube.catalog import custom_definitions, kinds
 from cumulet.kube.catalog.custom_conversion import Conversions
 from cumulet.kube.catalog.resources import BY_KEY, Row
-from cumulet.kube.cel import PER_REQUEST
-from cumulet.kube.cel.patience import within
 from cumulet.kube.codec.go_messages import untyped
 from cumulet.kube.discovery.groups import subresource_kind
 from cumulet.kube.fields import Manager, track
 from cumulet.kube.http.request_info import Target
-from cumulet.kube.http.worker_threads import LARGE, aside
+from cumulet.kube.http.worker_threads import offload
 from cumulet.kube.http.write_context import SELF, WriteContext
 from cumulet.kube.objects.deletion import begin_deletion, check_preconditions, is_finished
+from cumulet.kube.objects.metadata import WRITTEN_BY_SERVER, carry_over, start_metadata
 from cumulet.kube.objects.service_allocator import ServiceAllocator
+from cumulet.kube.objects.validation import validate
 from cumulet.kube.schema.prune import strict_error
 from cumulet.kube.schema.subresource_updates import PARTS
 from cumulet.kube.schema.validation.field_errors import quoted
 from cumulet.kube.store import ConflictError, Store, Stored
 
-Object = dict[str, Any]
 Change = Callable[[Object], Object]
 
 _TRIES = 16
-_KEPT = (
-    "uid",
-    "creationTimestamp",
-    "deletionTimestamp",
-    "deletionGracePeriodSeconds",
-    "namespace",
-    "name",
-    "generateName",
-)
-#: What the server itself writes into the metadata.
-_OWN = (*_KEPT, "resourceVersion", "generation", "managedFields")
-#: Updates that webhooks are asked about: of the object, and of its parts.
+#: Updates that go to webhooks and policies: of the object and of its parts.
 _SEEN = ("", *PARTS)
-#: What has expressions, of which many may have to be read.
-_WITH_EXPRESSIONS = frozenset(
-    (
-        custom_definitions.KEY,
-        *(
-            f"{name}.admissionregistration.k8s.io"
-            for name in (
-                "mutatingadmissionpolicies",
-                "mutatingwebhookconfigurations",
-                "validatingadmissionpolicies",
-                "validatingwebhookconfigurations",
-            )
-        ),
-    )
-)
-#: Bytes of such an object from which on it may take long to read them.
-_MANY_EXPRESSIONS = 8 * 1024
-#: What is wrong with an object so that its schema's rules are not asked (`customresource/strategy.go`, `hasBlockingErr`).
-_BLOCKING = frozenset(
-    (
-        "FieldValueNotSupported",
-        "FieldValueRequired",
-        "FieldValueTooLong",
-        "FieldValueTooMany",
-        "FieldValueTypeInvalid",
-    )
-)
-_UNCHECKED = (
-    "Invalid value: null: some validation rules were not checked because the object was invalid; "
-    "correct the existing errors to complete validation"
-)
-_OTHER_NAMESPACE = "the namespace of the provided object does not match the namespace sent on the request"
 
 
 class Objects:
-    """Every method answers with the whole object, as stored. All raise `ApiError`."""
+    """Reads and writes objects. Methods return the whole object, as stored, and raise `ApiError`."""
 
     def __init__(
         self, store: Store, admission: Admission, allocator: ServiceAllocator, conversions: Conversions
@@ -106,32 +58,35 @@ class Objects:
         self._allocator = allocator
 
     def get(self, row: Row, namespace: str, name: str) -> Stored:
-        """An object as it is on disk."""
+        """Return an object from disk. Raises `ApiError` 404."""
         stored = self.find(row, namespace, name)
         if stored is None:
             raise not_found(row.group, row.plural, name)
         return stored
 
     async def load(self, row: Row, namespace: str, name: str) -> Object:
-        """A copy of an object in the version of a row."""
+        """Return a copy of an object in the row's version. Raises `ApiError` 404."""
         return await self._conversions.load(row, self.get(row, namespace, name))
 
     async def latest(self, row: Row, namespace: str, name: str) -> Object:
-        """The same as its last writer left it, on disk or on the way there: what a change begins with."""
+        """Return the newest state of an object, on disk or on its way there: the start of a change.
+
+        Raises `ApiError` 404.
+        """
         stored = self._store.newest(row.key, namespace, name)
         if stored is None:
             raise not_found(row.group, row.plural, name)
         return await self._conversions.load(row, stored)
 
     def find(self, row: Row, namespace: str, name: str) -> Stored | None:
-        """An object as it is on disk, if it is there."""
+        """Return an object from disk, or `None`."""
         return self._store.get(row.key, namespace, name)
 
     def _warn(self, row: Row, obj: Object, old: Object | None, by: WriteContext) -> None:
         by.warnings += kinds.warnings(row, obj, old) + self._admission.warnings(row, obj)
 
     def exists(self, row: Row, namespace: str, name: str) -> bool:
-        """Whether there is such an object, or one on its way to disk."""
+        """Return whether an object exists, on disk or on its way there."""
         return self._store.newest(row.key, namespace, name) is not None
 
     def decode(
@@ -144,14 +99,15 @@ class Objects:
         fill: bool = True,
         before: Object | None = None,
     ) -> list[str]:
-        """Check kind and types of what a client sent and remove what the kind does not have.
+        """Check the kind and the types of a client's object, prune unknown fields, and return warnings about them.
 
-        Warnings about that, after those about fields that are `repeated`. A configuration that is to be applied is not
-        filled, as it says no more than what is in it. What a patch left of the object `before` it was decoded before.
+        The warnings about `repeated` fields come first. Without `fill` required fields stay absent, as an applied
+        configuration has only the fields that its manager owns. With `before`, the object that was patched, fields
+        that the patch left alone are not decoded again.
         """
         if reason := untyped(obj):
             raise bad_request(f"couldn't get version/kind; json parse error: {reason}")
-        # What is left out is what is expected.
+        # Kind and version may be left out.
         kind, api_version = obj.pop("kind", None) or row.kind, obj.pop("apiVersion", None) or row.api_version
         if (kind, api_version) != (row.kind, row.api_version):
             raise bad_request(
@@ -168,16 +124,16 @@ class Objects:
     async def admit(
         self, target: Target, operation: str, obj: Object, old: Object | None, by: WriteContext
     ) -> Object:
-        """What is sent to a sub-resource that is no part of its object, as admission wants it."""
+        """Return the body of a sub-resource with a kind of its own, as admission leaves it. Raises `ApiError`."""
         kind = subresource_kind(target.row, target.subresource) if target.subresource else None
         place = (target.row, target.namespace, target.name, target.subresource)
-        question = Question(operation, *place, obj, old, by.user, by.dry_run, kind)
+        request = AdmissionRequest(operation, *place, obj, old, by.user, by.dry_run, kind)
 
-        def complete(found: Object) -> None:
+        def complete(changed: Object) -> None:
             if kind is not None:
-                schema.prune(found, *kind)
+                schema.prune(changed, *kind)
 
-        return await self._admission.admit_part(question, by.warnings, complete)
+        return await self._admission.admit_part(request, by.warnings, complete)
 
     async def create(
         self,
@@ -188,21 +144,10 @@ class Objects:
         *,
         applied: bool = False,
     ) -> Object:
-        """Store a new object; one that is `applied` has its managed fields already."""
+        """Store a new object; with `applied` it has its managed fields already."""
         by = by or WriteContext()
         metadata = obj["metadata"]
-        if row.namespaced:
-            if metadata.get("namespace", namespace) != namespace:
-                raise bad_request(_OTHER_NAMESPACE)
-            metadata["namespace"] = namespace
-        else:
-            metadata.pop("namespace", None)
-        if metadata.get("resourceVersion"):
-            raise failure("resourceVersion should not be set on objects to be created")
-        metadata["uid"] = str(uuid.uuid4())
-        metadata["creationTimestamp"] = clock.rfc3339()
-        for key in ("deletionTimestamp", "deletionGracePeriodSeconds"):
-            metadata.pop(key, None)
+        start_metadata(row, namespace, metadata)
 
         def prepare() -> None:
             kinds.set_defaults(row, obj)
@@ -211,22 +156,24 @@ class Objects:
                 track({}, obj, kinds.shape(row), who, keeps_status="status" not in row.subresources)
             kinds.prepare_for_create(row, obj)
 
-        await aside(by.size, prepare)
+        await offload(by.size, prepare)
         self._admission.admit(row, obj, by.user)
-        question = Question("CREATE", row, namespace, metadata.get("name", ""), "", obj, None, by.user, by.dry_run)
-        obj = await self._changed(question, by)
+        request = AdmissionRequest(
+            "CREATE", row, namespace, metadata.get("name", ""), "", obj, None, by.user, by.dry_run
+        )
+        obj = await self._changed(request, by)
         metadata = obj["metadata"]
-        # Admission changes what has no name yet, and refuses what has one.
+        # Admission may change the name while it is only generated.
         if not metadata.get("name") and metadata.get("generateName"):
             metadata["name"] = generate(metadata["generateName"])
-        question = question._replace(name=metadata.get("name", ""))
+        request = request._replace(name=metadata.get("name", ""))
         kinds.label_after_name(row, obj)
         taken = self._allocator.complete(obj) if row.key == "services" else set()
         try:
-            await self._check(row, obj, None, by)
+            await validate(row, obj, None, by)
             if row.key == custom_definitions.KEY:
                 custom_definitions.establish(obj)
-            await self._admission.validate(question._replace(obj=obj), by.warnings)
+            await self._admission.validate(request._replace(obj=obj), by.warnings)
             stored = await self._conversions.stored(row, obj)
             self._admission.charge(row, obj)
             self._warn(row, obj, None, by)
@@ -237,21 +184,23 @@ class Objects:
             made = await self._store.create(row.key, namespace, metadata["name"], stored)
             metadata["resourceVersion"] = str(made.revision)
             for name, used in self._admission.used(row, obj).items():
-                await self._tell(namespace, name, used)
+                await self._write_used(namespace, name, used)
         except ConflictError:
             raise already_exists(row.group, row.plural, metadata["name"]) from None
         finally:
             self._allocator.release(taken)
         return obj
 
-    async def _tell(self, namespace: str, quota: str, used: dict[str, str]) -> None:
-        """Write into a quota's status what is used."""
+    async def _write_used(self, namespace: str, quota: str, used: dict[str, str]) -> None:
+        """Write the used amounts into a quota's status."""
 
         def change(obj: Object) -> Object:
             obj["status"]["used"] = (obj["status"].get("used") or {}) | used
             return obj
 
-        with contextlib.suppress(ApiError):  # it is gone, or others are quicker each time: its controller counts too
+        with contextlib.suppress(
+            ApiError
+        ):  # the quota is gone, or other writers are faster each time: its controller counts too
             await self.rewrite(BY_KEY["resourcequotas"], namespace, quota, change)
 
     async def change(
@@ -265,9 +214,10 @@ class Objects:
         subresource: str = "",
         applied: bool = False,
     ) -> Object:
-        """Replace an object by what `change` makes of it; done again where another writer was quicker.
+        """Replace an object by the result of `change`, and try again where another writer was faster.
 
-        A `resourceVersion` that `change` sets is a precondition. What is `applied` has its managed fields already.
+        A `resourceVersion` that `change` sets is a precondition. With `applied` the object has its managed fields
+        already.
         """
         by = by or WriteContext()
         for _ in range(_TRIES):
@@ -276,7 +226,7 @@ class Objects:
                 raise not_found(row.group, row.plural, name)
             old = await self._conversions.load(row, before)
             start = before.load() if row.custom is None else copy.deepcopy(old)
-            obj = await aside(by.size, functools.partial(change, start))
+            obj = await offload(by.size, functools.partial(change, start))
             version = obj["metadata"].get("resourceVersion")
             if version and not re.fullmatch(r"[0-9]{1,20}", version):
                 raise failure(f"strconv.ParseUint: parsing {quoted(version)}: invalid syntax")
@@ -292,20 +242,20 @@ class Objects:
                     track(old, made, kinds.shape(row), who, keeps_status=keeps_status)
                 return made
 
-            obj = await aside(by.size, prepared)
+            obj = await offload(by.size, prepared)
             self._admission.admit_update(row, subresource, obj, old, by.user)
-            question = Question("UPDATE", row, namespace, name, subresource, obj, old, by.user, by.dry_run)
+            request = AdmissionRequest("UPDATE", row, namespace, name, subresource, obj, old, by.user, by.dry_run)
             if subresource in _SEEN:
-                obj = await self._changed(question, by)
+                obj = await self._changed(request, by)
             taken = self._allocator.complete(obj, old) if row.key == "services" and not subresource else set()
             try:
-                await self._check(row, obj, old, by, subresource)
+                await validate(row, obj, old, by, subresource)
                 if row.key == custom_definitions.KEY and not subresource:
                     custom_definitions.establish(obj)
                 if subresource in _SEEN:
-                    await self._admission.validate(question._replace(obj=obj), by.warnings)
+                    await self._admission.validate(request._replace(obj=obj), by.warnings)
                 stored = await self._conversions.stored(row, obj)
-                # What is stored in another version than is stored now is written, as storage migration wants it.
+                # An object stored in an old version is written even if nothing changed, as storage migration needs.
                 is_same = obj == old and (
                     row.custom is None or stored["apiVersion"] == before.load().get("apiVersion")
                 )
@@ -326,7 +276,7 @@ class Objects:
         raise conflict(row.group, row.plural, name)
 
     async def rewrite(self, row: Row, namespace: str, name: str, change: Change) -> Object:
-        """Replace an object by what `change` makes of it, with no rule of updates between: for the server's own ends."""
+        """Replace an object by the result of `change`, without the rules of updates: for the server's own writes."""
         for _ in range(_TRIES):
             before = self._store.newest(row.key, namespace, name)
             if before is None:
@@ -350,11 +300,11 @@ class Objects:
         options: Object,
         by: WriteContext | None = None,
         *,
-        is_asked: bool = False,
+        is_validated: bool = False,
     ) -> tuple[Object, bool]:
-        """Delete an object, or begin to; the object, and whether it is gone.
+        """Delete an object, or mark it as terminating; return the object, and whether it was removed.
 
-        Policies and webhooks are asked, but where they have been `is_asked`, about what leads to the deletion.
+        With `is_validated`, policies and webhooks have already decided on the request that leads to the deletion.
         """
         by = by or WriteContext()
         for _ in range(_TRIES):
@@ -365,9 +315,9 @@ class Objects:
             check_preconditions(row, name, obj, options)
             self.check_deletion(row, obj, by)
             shown = await self._conversions.load(row, before) if by.user is not SELF else obj
-            question = Question("DELETE", row, namespace, name, "", None, shown, by.user, by.dry_run)
-            if not is_asked:
-                await self._admission.validate(question, by.warnings)
+            request = AdmissionRequest("DELETE", row, namespace, name, "", None, shown, by.user, by.dry_run)
+            if not is_validated:
+                await self._admission.validate(request, by.warnings)
             finished = begin_deletion(row, obj, options)
             answer = obj if row.custom is None else {**shown, "metadata": obj["metadata"]}
             if by.dry_run:
@@ -383,67 +333,29 @@ class Objects:
         raise conflict(row.group, row.plural, name)
 
     def check_deletion(self, row: Row, obj: Object, by: WriteContext) -> None:
-        """Whether one may delete an object at all. Raises `ApiError` 403."""
+        """Check whether an object may be deleted at all. Raises `ApiError` 403."""
         self._admission.admit_deletion(row, obj, by.user)
 
     def _prepared(self, row: Row, obj: Object, old: Object, subresource: str) -> Object:
-        metadata = obj["metadata"]
-        if metadata.get("name") != old["metadata"]["name"]:
-            if not metadata.get("name"):
-                name = old["metadata"]["name"]
-                raise bad_request(
-                    f"the name of the object ({name} based on URL) was undeterminable: name must be provided"
-                )
-            raise bad_request(
-                f"the name of the object ({metadata['name']}) does not match the name on the URL ({old['metadata']['name']})"
-            )
-        if metadata.get("namespace", old["metadata"].get("namespace")) != old["metadata"].get("namespace"):
-            raise bad_request(_OTHER_NAMESPACE)
-        if metadata.get("uid") not in (None, "", old["metadata"]["uid"]):
-            raise conflict(
-                row.group,
-                row.plural,
-                metadata["name"],
-                f"Precondition failed: UID in precondition: {metadata['uid']}, UID in object meta: {old['metadata']['uid']}",
-            )
-        for key in _KEPT:
-            if key in old["metadata"]:
-                metadata[key] = old["metadata"][key]
-            else:
-                metadata.pop(key, None)
+        carry_over(row, obj["metadata"], old["metadata"])
         kinds.set_defaults(row, obj)
         self._admission.complete_update(row, subresource, obj)
         kinds.prepare_for_update(row, obj, old, subresource)
         return obj
 
-    async def _changed(self, question: Question, by: WriteContext) -> Object:
-        """What webhooks make of an object; nothing else of it is theirs to change than what a client may write."""
-        row, obj = question.row, question.obj
+    async def _changed(self, request: AdmissionRequest, by: WriteContext) -> Object:
+        """Return an object as webhooks and policies change it; fields that the server writes stay."""
+        row, obj = request.row, request.obj
         assert obj is not None
         if not self._admission.changes:
             return obj
-        kept = {key: obj["metadata"][key] for key in _OWN if key in obj["metadata"]}
+        kept = {key: obj["metadata"][key] for key in WRITTEN_BY_SERVER if key in obj["metadata"]}
 
-        def complete(found: Object) -> None:
-            kinds.prune(row, found)
-            kinds.set_defaults(row, found)
-            found["metadata"].update(kept)
+        def complete(completed: Object) -> None:
+            kinds.prune(row, completed)
+            kinds.set_defaults(row, completed)
+            completed["metadata"].update(kept)
 
-        changed = await self._admission.change(question, by.warnings, complete)
+        changed = await self._admission.change(request, by.warnings, complete)
         assert changed is not None
         return changed
-
-    async def _check(
-        self, row: Row, obj: Object, old: Object | None, by: WriteContext, subresource: str = ""
-    ) -> None:
-        least = _MANY_EXPRESSIONS if row.key in _WITH_EXPRESSIONS else LARGE
-        causes = await aside(by.size, lambda: kinds.validate(row, obj, old, subresource), least)
-        if (custom_kind := row.custom) is not None and custom_kind.has_rules:
-            if any(cause.reason in _BLOCKING for cause in causes):
-                causes.append(Cause("<nil>", "FieldValueInvalid", _UNCHECKED))
-            else:
-                broken, warnings = await within(PER_REQUEST, lambda budget: custom_kind.broken(obj, old, budget))
-                causes += broken
-                by.warnings += warnings
-        if causes:
-            raise invalid(row.group, row.kind, obj["metadata"].get("name", ""), causes)

@@ -1,6 +1,6 @@
 """The patch formats: JSON Patch (RFC 6902), merge patch (RFC 7386), strategic merge patch.
 
-A plain object and a patch come in; a new object goes out. The arguments are left as they were.
+An object and a patch come in; a new object goes out. The arguments are unchanged.
 """
 
 from cumulet.kube.patch.json_patch import json_patch

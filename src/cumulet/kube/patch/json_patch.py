@@ -8,22 +8,23 @@ from typing import Any
 import msgspec
 
 from cumulet.common.ascii import is_digits
+from cumulet.common.kubernetes.objects import Object
 
 _OPERATIONS_LIMIT = 10_000
-#: Bytes that all `copy` operations of a patch may make, as JSON; without a bound, each could double the object.
+#: The bytes of JSON that all `copy` operations may add; without a bound, each could double the object.
 _COPY_LIMIT = 3 * 1024 * 1024
 
 
 class JsonPatchError(Exception):
-    """The patch is not one, or cannot be applied to the object."""
+    """The patch is invalid, or cannot be applied to the object."""
 
 
 class FailedTestError(JsonPatchError):
-    """A `test` operation found something else."""
+    """The value of a `test` operation differs."""
 
 
-def json_patch(target: Any, operations: Any) -> Any:
-    """What becomes of `target`. Raises `JsonPatchError`; then nothing was changed."""
+def json_patch(target: object, operations: object) -> Any:
+    """Return the patched `target`, which stays unchanged. Raises `JsonPatchError`."""
     if not isinstance(operations, list):
         raise JsonPatchError("a JSON patch is a list of operations")
     if len(operations) > _OPERATIONS_LIMIT:
@@ -43,7 +44,7 @@ def json_patch(target: Any, operations: Any) -> Any:
     return result
 
 
-def _apply(document: Any, operation: dict[str, Any]) -> Any:
+def _apply(document: object, operation: Object) -> object:
     path = _pointer(operation["path"])
     match operation.get("op"):
         case "add":
@@ -66,17 +67,17 @@ def _apply(document: Any, operation: dict[str, Any]) -> Any:
     raise JsonPatchError(f"unexpected kind: {operation.get('op')}")
 
 
-def _value(operation: dict[str, Any]) -> Any:
-    return operation.get("value")  # without one, it is null
+def _value(operation: Object) -> object:
+    return operation.get("value")  # absent means null
 
 
-def _source(operation: dict[str, Any]) -> list[str]:
+def _source(operation: Object) -> list[str]:
     if "from" not in operation:
         raise JsonPatchError("an operation has no from")
     return _pointer(operation["from"])
 
 
-def _pointer(text: Any) -> list[str]:
+def _pointer(text: object) -> list[str]:
     if text == "":
         return []
     if not isinstance(text, str) or not text.startswith("/"):
@@ -95,7 +96,7 @@ def _index(part: str, length: int, *, adding: bool) -> int:
     return index
 
 
-def _get(document: Any, path: list[str]) -> Any:
+def _get(document: object, path: list[str]) -> object:
     for part in path:
         if isinstance(document, dict) and part in document:
             document = document[part]
@@ -106,7 +107,7 @@ def _get(document: Any, path: list[str]) -> Any:
     return document
 
 
-def _add(document: Any, path: list[str], value: Any) -> Any:
+def _add(document: object, path: list[str], value: object) -> object:
     if not path:
         return value
     parent = _get(document, path[:-1])
@@ -119,13 +120,13 @@ def _add(document: Any, path: list[str], value: Any) -> Any:
     return document
 
 
-def _remove(document: Any, path: list[str]) -> Any:
+def _remove(document: object, path: list[str]) -> object:
     if not path:
         raise JsonPatchError("the whole document cannot be removed")
     parent = _get(document, path[:-1])
     _get(parent, path[-1:])
     if isinstance(parent, dict):
         del parent[path[-1]]
-    else:
+    elif isinstance(parent, list):
         del parent[_index(path[-1], len(parent), adding=False)]
     return document

@@ -1,12 +1,12 @@
-"""Merge patch (RFC 7386): objects merge, null removes, everything else replaces."""
+"""Merge patch (RFC 7386): objects are merged, null removes, any other value replaces."""
 
 from __future__ import annotations
 
 from typing import Any
 
 
-def merge_patch(target: Any, patch: Any) -> Any:
-    """What becomes of `target`."""
+def merge_patch(target: object, patch: object) -> Any:
+    """Return the patched `target`."""
     if not isinstance(patch, dict):
         return patch
     merged = dict(target) if isinstance(target, dict) else {}

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.schema.definitions import Definition, Field, definition
 
 _DELETE_FROM = "$deleteFromPrimitiveList/"
@@ -18,9 +19,9 @@ _ORDER = "$setElementOrder/"
 
 
 class StrategicPatchError(Exception):
-    """The patch is not one; `is_upstreams` says that upstream takes it for its own failure.
+    """The patch is invalid; with `is_upstreams`, upstream reports that as its own failure.
 
-    `restored` says why a field cannot be what the patch has for it.
+    `restored` is the reason where a field cannot have the patch's value.
     """
 
     def __init__(self, message: str, *, is_upstreams: bool = False, restored: str = "") -> None:
@@ -29,14 +30,13 @@ class StrategicPatchError(Exception):
         self.restored = restored
 
 
-def strategic_merge(
-    target: dict[str, Any], patch: dict[str, Any], group: str, version: str, kind: str
-) -> dict[str, Any]:
-    """What becomes of `target`. Raises `StrategicPatchError`."""
+def strategic_merge(target: Object, patch: Object, group: str, version: str, kind: str) -> Object:
+    """Return the patched `target`. Raises `StrategicPatchError`."""
+    return _object(target, patch, definition(group, version, kind))
     return _object(target, patch, definition(group, version, kind))
 
 
-def _object(target: dict[str, Any], patch: dict[str, Any], of: Definition | None) -> dict[str, Any]:
+def _object(target: Object, patch: Object, of: Definition | None) -> Object:
     directive = patch.get("$patch")
     if directive == "replace":
         return {key: value for key, value in patch.items() if key != "$patch"}
@@ -72,7 +72,7 @@ def _object(target: dict[str, Any], patch: dict[str, Any], of: Definition | None
         else:
             merged[key] = value
     for key, order in patch.items():
-        # An order alone, without a patch of the list, still puts it in order.
+        # An order without a patch of its list still orders the list.
         name = key.removeprefix(_ORDER)
         if key.startswith(_ORDER) and name not in patch and isinstance(merged.get(name), list):
             field = of.fields.get(name) if of is not None else None
@@ -80,7 +80,7 @@ def _object(target: dict[str, Any], patch: dict[str, Any], of: Definition | None
     return merged
 
 
-def _check_shape(value: Any, field: Field) -> None:
+def _check_shape(value: object, field: Field) -> None:
     is_list = isinstance(value, list)
     if field.type == "array" and not is_list:
         have = "map" if isinstance(value, dict) else _GO_KINDS.get(type(value), "string")
@@ -92,7 +92,7 @@ def _check_shape(value: Any, field: Field) -> None:
         raise StrategicPatchError("", restored=f"cannot restore {what} from {have}")
 
 
-def _map(target: Any, patch: dict[str, Any], field: Field | None) -> dict[str, Any]:
+def _map(target: object, patch: Object, field: Field | None) -> Object:
     item = field.item if field is not None and field.type == "object" else None
     current = target if isinstance(target, dict) else {}
     if field is not None and field.type == "map" and field.item is not None:
@@ -106,7 +106,7 @@ def _map(target: Any, patch: dict[str, Any], field: Field | None) -> dict[str, A
     return _object(current, patch, item)
 
 
-def _list(target: Any, patch: list[Any], field: Field | None, order: list[Any] | None) -> list[Any]:
+def _list(target: object, patch: list[object], field: Field | None, order: list[object] | None) -> list[object]:
     current = list(target) if isinstance(target, list) else []
     merges = field is not None and "merge" in field.patch_strategy.split(",")
     if field is None or not merges:
@@ -117,11 +117,13 @@ def _list(target: Any, patch: list[Any], field: Field | None, order: list[Any] |
     return _list_of_maps(current, patch, field, order)
 
 
-def _list_of_maps(current: list[Any], patch: list[Any], field: Field, order: list[Any] | None) -> list[Any]:
+def _list_of_maps(
+    current: list[object], patch: list[object], field: Field, order: list[object] | None
+) -> list[object]:
     key = field.merge_key
-    if any(_is_directive(item) and item.get("$patch") == "replace" for item in patch):
+    if {"$patch": "replace"} in patch:
         return [item for item in patch if not _is_directive(item)]
-    merged = {_name(item, key): item for item in current}
+    merged: dict[str | bytes, Any] = {_name(item, key): item for item in current}
     for item in patch:
         if not isinstance(item, dict):
             raise StrategicPatchError("list element types are not identical", is_upstreams=True)
@@ -137,20 +139,20 @@ def _list_of_maps(current: list[Any], patch: list[Any], field: Field, order: lis
     return _in_order(list(merged.values()), patch if order is None else order, current, key)
 
 
-def _name(item: Any, key: str) -> Any:
-    """What tells an element from others: its merge key, or its whole self."""
+def _name(item: object, key: str) -> str | bytes:
+    """Return the identity of an element: its merge key, or its whole value."""
     name = item.get(key) if key and isinstance(item, dict) else item
     return name if isinstance(name, str) else msgspec.json.encode(name, order="sorted")
 
 
-def _in_order(items: list[Any], order: list[Any], before: list[Any], key: str) -> list[Any]:
-    """Items that the order names come as it says, between the others, which stay as they were; new ones early."""
+def _in_order(items: list[object], order: list[object], before: list[object], key: str) -> list[object]:
+    """Return the items with those of `order` in its order, between the others in their old order; new ones early."""
     wanted = {_name(item, key): index for index, item in enumerate(order)}
     places = {_name(item, key): index for index, item in enumerate(before)}
     named = [item for item in items if _name(item, key) in wanted]
     named.sort(key=lambda item: wanted[_name(item, key)])
     others = [item for item in items if _name(item, key) not in wanted]
-    result: list[Any] = []
+    result: list[object] = []
     one = other = 0
     while one < len(others) and other < len(named):
         left, right = places.get(_name(others[one], key)), places.get(_name(named[other], key))
@@ -163,5 +165,5 @@ def _in_order(items: list[Any], order: list[Any], before: list[Any], key: str) -
     return result + named[other:] + others[one:]
 
 
-def _is_directive(item: Any) -> bool:
+def _is_directive(item: object) -> bool:
     return isinstance(item, dict) and "$patch" in item and len(item) == 1

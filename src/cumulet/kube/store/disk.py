@@ -1,7 +1,7 @@
-"""The SQL file: the present state of every object, written batch by batch.
+"""The SQL file: the current state of every object, written in batches.
 
-Rows are found by number: the revision that an object was created with. Which number an object has is kept in memory,
-so the file needs no index, and what is new is written to its end.
+The key of a row is a number: the revision that created the object. Memory has the number of each object, so the file
+needs no other index, and new objects are written to its end.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ MIGRATIONS = [
     """,
 ]
 
-#: Rows of one statement. A statement lets go of the interpreter's lock and takes it again, so few are better.
+#: The rows of one statement. Each statement releases and takes the interpreter's lock, so fewer are better.
 _ROWS = 32
 _COLUMNS = 7
 
 
 class Change(NamedTuple):
-    """An object's next state, or its end."""
+    """The next state of an object, or its deletion."""
 
     resource: str
     stored: Stored
@@ -60,7 +60,7 @@ class Disk:
         self._sealer = Sealer(key_file)
 
     def open(self) -> int:
-        """Open the file; the revision of the newest change in it. Raises `SealError`, `DatabaseError`."""
+        """Open the file and return the newest revision in it. Raises `SealError` and `DatabaseError`."""
         self._database.open()
         ((revision,),) = self._database.read("SELECT value FROM revision")
         return int(revision)
@@ -70,7 +70,7 @@ class Disk:
         self._database.close()
 
     def read(self) -> Iterator[tuple[str, Stored]]:
-        """Every object with its resource. Raises `SealError`."""
+        """Yield every object with its resource. Raises `SealError`."""
         query = "SELECT resource, namespace, name, revision, created, written, body FROM object"
         for resource, namespace, name, revision, created, written, body in self._database.read(query):
             plain = self._sealer.open(resource, namespace, name, body)
@@ -89,8 +89,8 @@ class Disk:
             )
 
     def write(self, changes: Sequence[Change]) -> Awaitable[None]:
-        """Put changes on disk, all or none; in the order of the calls."""
-        # Of several changes of one object only the last is to be seen on disk.
+        """Write changes to disk, all or none, in the order of the calls."""
+        # Of several changes of one object only the last goes to disk.
         last = {change.stored.created: change for change in changes}
         rows = [self._row(change) for change in last.values() if not change.deleted]
         gone = [created for created, change in last.items() if change.deleted]

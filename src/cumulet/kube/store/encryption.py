@@ -1,4 +1,4 @@
-"""Secrets at rest: AES-256-GCM, with a key of the installation's own in a file that only its user reads."""
+"""Encryption of secrets at rest: AES-256-GCM, with a key in a file that only its owner can read."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from cumulet.common.config import write_private
 
-#: What is sealed; everything else is kept as it is.
+#: The encrypted resources; others are stored as they are.
 _SEALED = frozenset({"secrets"})
 _PREFIX = b"sealed:v1:"
 _NONCE = 12
 
 
 class SealError(Exception):
-    """A sealed object cannot be opened: the key file is another one, or the object was moved or changed."""
+    """An object cannot be decrypted: the key file is another one, or the object was moved or changed."""
 
 
 class Sealer:
-    """Seals the bodies of some resources; each is bound to its place, so that none can be put in another's."""
+    """Encrypts the bodies of some resources; each is bound to its key, so that rows cannot be exchanged."""
 
     def __init__(self, key_file: Path) -> None:
         if not key_file.exists():
@@ -29,14 +29,17 @@ class Sealer:
         self._cipher = AESGCM(key_file.read_bytes())
 
     def seal(self, resource: str, namespace: str, name: str, body: bytes) -> bytes:
-        """What is written to disk."""
+        """Return a body as it is written to disk."""
         if resource not in _SEALED:
             return body
         nonce = secrets.token_bytes(_NONCE)
         return _PREFIX + nonce + self._cipher.encrypt(nonce, body, _place(resource, namespace, name))
 
     def open(self, resource: str, namespace: str, name: str, sealed: bytes) -> bytes:
-        """What was sealed; what was written in the open before is taken as it is. Raises `SealError`."""
+        """Return a decrypted body; unencrypted ones of older versions are returned as they are.
+
+        Raises `SealError`.
+        """
         if not sealed.startswith(_PREFIX):
             return sealed
         nonce, rest = sealed[len(_PREFIX) :][:_NONCE], sealed[len(_PREFIX) + _NONCE :]
@@ -44,7 +47,7 @@ class Sealer:
             return self._cipher.decrypt(nonce, rest, _place(resource, namespace, name))
         except InvalidTag:
             raise SealError(
-                f"{resource} {namespace}/{name} cannot be opened with the key of this installation"
+                f"cannot decrypt {resource} {namespace}/{name} with the key of this installation"
             ) from None
 
 

@@ -1,4 +1,4 @@
-"""The store itself: what is in memory, and the order in which changes go to disk and become seen."""
+"""The store: the state in memory, and the order in which changes reach disk and readers."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import time
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.store.disk import Change, Disk
 from cumulet.kube.store.stored import Event, Stored, make
 from cumulet.kube.store.watch_cache import History
 
 log = logging.getLogger(__name__)
 
-#: Events of a cluster are kept for an hour, as upstream keeps them (`--event-ttl`), and no more than so many.
+#: Events are kept for an hour, as in upstream (`--event-ttl`), and at most 20,000 of them.
 _EVENT_SECONDS = 3600
 _EVENTS_KEPT = 20_000
 
@@ -28,7 +28,7 @@ Receiver = Callable[[Event], None]
 
 
 class ConflictError(Exception):
-    """The object is not, or no longer, what the writer built upon."""
+    """The object is not, or no longer, the one that the writer started from."""
 
 
 class GoneError(Exception):
@@ -36,18 +36,18 @@ class GoneError(Exception):
 
 
 class _Collection:
-    """The objects of one resource, its recent history and who watches it."""
+    """The objects of one resource, its recent history and its watchers."""
 
     def __init__(self, revision: int) -> None:
         self.objects: dict[Key, Stored] = {}
         self.keys: list[Key] = []  # sorted
-        self.pending: dict[Key, Change] = {}  # the newest of each object that is on its way to disk
+        self.pending: dict[Key, Change] = {}  # the newest change of each object on its way to disk
         self.history = History(revision)
         self.receivers: dict[Receiver, None] = {}
         self.hooks: list[Callable[[], None]] = []
 
     def put(self, key: Key, stored: Stored) -> Stored | None:
-        """Add or replace an object; the one before."""
+        """Add or replace an object, and return the one before."""
         before = self.objects.get(key)
         if before is None:
             insort(self.keys, key)
@@ -55,14 +55,14 @@ class _Collection:
         return before
 
     def remove(self, key: Key) -> Stored | None:
-        """Take an object out; it, if it was there."""
+        """Remove an object, and return it if it existed."""
         before = self.objects.pop(key, None)
         if before is not None:
             del self.keys[bisect_left(self.keys, key)]
         return before
 
     def sorted_keys(self, namespace: str) -> Sequence[Key]:
-        """The keys of one namespace or all."""
+        """Return the keys of one namespace, or of all."""
         if not namespace:
             return self.keys[:]
         start = bisect_left(self.keys, (namespace, ""))
@@ -70,7 +70,7 @@ class _Collection:
 
 
 class _Written:
-    """A change that is not on disk yet, and who waits for that."""
+    """A change that is not on disk yet, and the future of its writer."""
 
     __slots__ = ("change", "future")
 
@@ -80,7 +80,7 @@ class _Written:
 
 
 class Store:
-    """Create, get, list, update, delete, watch, compact; `revision` is that of the newest change on disk."""
+    """The store of objects; `revision` is that of the newest change on disk."""
 
     def __init__(self, path: Path, key_file: Path) -> None:
         self._disk = Disk(path, key_file)
@@ -92,7 +92,7 @@ class Store:
         self.revision = 1
 
     def open(self) -> None:
-        """Read everything into memory. Raises `SealError`, `DatabaseError`."""
+        """Read everything into memory. Raises `SealError` and `DatabaseError`."""
         self.revision = self._next = self._opened = self._disk.open()
         for resource, stored in self._disk.read():
             self._collection(resource).objects[stored.namespace, stored.name] = stored
@@ -104,11 +104,11 @@ class Store:
         self._disk.close()
 
     def get(self, resource: str, namespace: str, name: str) -> Stored | None:
-        """An object that is on disk."""
+        """Return an object that is on disk, or `None`."""
         return self._collection(resource).objects.get((namespace, name))
 
     def newest(self, resource: str, namespace: str, name: str) -> Stored | None:
-        """An object with the change that is on its way to disk: what a writer builds upon."""
+        """Return an object with the change on its way to disk: the start of a write. `None` if it does not exist."""
         collection = self._collection(resource)
         key = (namespace, name)
         pending = collection.pending.get(key)
@@ -117,13 +117,13 @@ class Store:
         return collection.objects.get(key)
 
     def list(self, resource: str, namespace: str = "") -> Iterator[Stored]:
-        """The objects of a resource, of one namespace or all, by namespace and name."""
+        """Yield the objects of a resource, of one namespace or all, by namespace and name."""
         collection = self._collection(resource)
         objects = collection.objects
         return (objects[key] for key in collection.sorted_keys(namespace))
 
     def list_at(self, resource: str, namespace: str, revision: int) -> Iterator[Stored]:
-        """The objects as they were at a revision, by namespace and name. Raises `GoneError`."""
+        """Yield the objects at a revision, by namespace and name. Raises `GoneError`."""
         collection = self._collection(resource)
         if revision < collection.history.forgotten:
             raise GoneError
@@ -141,7 +141,7 @@ class Store:
         return (objects[key] for key in sorted(objects) if not namespace or key[0] == namespace)
 
     def list_newest(self, resource: str, namespace: str) -> Iterator[Stored]:
-        """The objects of a namespace with the changes that are on their way to disk."""
+        """Yield the objects of a namespace with the changes on their way to disk."""
         collection = self._collection(resource)
         for key in collection.sorted_keys(namespace):
             if key not in collection.pending:
@@ -151,51 +151,54 @@ class Store:
                 yield pending.stored
 
     def count(self, resource: str) -> int:
-        """How many there are."""
+        """Return the number of objects of a resource."""
         return len(self._collection(resource).objects)
 
-    async def create(self, resource: str, namespace: str, name: str, obj: dict[str, Any]) -> Stored:
-        """Add an object. Raises `ConflictError` where there is one."""
+    async def create(self, resource: str, namespace: str, name: str, obj: Object) -> Stored:
+        """Add an object. Raises `ConflictError` where it exists."""
         if self.newest(resource, namespace, name) is not None:
             raise ConflictError
         return await self._write(resource, namespace, name, obj, None)
 
-    async def update(self, resource: str, before: Stored, obj: dict[str, Any]) -> Stored:
+    async def update(self, resource: str, before: Stored, obj: Object) -> Stored:
         """Replace an object. Raises `ConflictError` where it is no longer `before`."""
         if self.newest(resource, before.namespace, before.name) is not before:
             raise ConflictError
         return await self._write(resource, before.namespace, before.name, obj, before)
 
-    async def delete(self, resource: str, before: Stored, last: dict[str, Any]) -> Stored:
+    async def delete(self, resource: str, before: Stored, last: Object) -> Stored:
         """Remove an object; watchers see it as `last`. Raises `ConflictError` where it is no longer `before`."""
         if self.newest(resource, before.namespace, before.name) is not before:
             raise ConflictError
         return await self._write(resource, before.namespace, before.name, last, before, delete=True)
 
     def on_change(self, resource: str, hook: Callable[[], None]) -> None:
-        """Call `hook` after each change of a resource, before its watchers are told."""
+        """Call `hook` after each change of a resource, before its watchers."""
         self._collection(resource).hooks.append(hook)
 
     def watch(self, resource: str, since: int, receiver: Receiver) -> Sequence[Event]:
-        """Hand every later change to `receiver`, until `unwatch`; what happened after `since`. Raises `GoneError`."""
+        """Pass every later change to `receiver`, until `unwatch`; return the changes after `since`.
+
+        Raises `GoneError`.
+        """
         collection = self._collection(resource)
         missed = self.missed(resource, since)
         collection.receivers[receiver] = None
         return missed
 
     def missed(self, resource: str, since: int) -> Sequence[Event]:
-        """What happened after a revision. Raises `GoneError`."""
+        """Return the changes after a revision. Raises `GoneError`."""
         history = self._collection(resource).history
         if since < history.forgotten:
             raise GoneError
         return history.since(since)
 
     def unwatch(self, resource: str, receiver: Receiver) -> None:
-        """Hand no more changes to `receiver`."""
+        """Pass no more changes to `receiver`."""
         self._collection(resource).receivers.pop(receiver, None)
 
     async def compact(self, revision: int, now: float | None = None) -> None:
-        """Forget the history up to a revision, and delete the cluster's events that have had their time."""
+        """Drop the history up to a revision, and delete expired events."""
         for collection in self._collections.values():
             collection.history.compact(min(revision, self.revision))
         events = sorted(self._collection("events").objects.values(), key=lambda stored: stored.written)
@@ -218,12 +221,12 @@ class Store:
         resource: str,
         namespace: str,
         name: str,
-        obj: dict[str, Any],
+        obj: Object,
         before: Stored | None,
         *,
         delete: bool = False,
     ) -> Stored:
-        """Take the next revision now, and return when the change is on disk and was shown to the watchers."""
+        """Take the next revision now; return when the change is on disk and the watchers have it."""
         self._next += 1
         revision = self._next
         obj["metadata"]["resourceVersion"] = str(revision)
@@ -246,20 +249,20 @@ class Store:
         self._waiting.append(_Written(change, future))
         if not self._committing:
             self._committing = True
-            # Not at once: what else is written in this turn of the loop goes along.
+            # A little later, so that other writes of this turn of the loop join the batch.
             loop.call_soon(self._commit)
         return await future
 
     def _commit(self) -> None:
-        """Write what waits; what comes meanwhile is the next batch."""
+        """Write the waiting changes; those that arrive meanwhile are the next batch."""
         batch, self._waiting = self._waiting, []
         writing = asyncio.ensure_future(self._disk.write([written.change for written in batch]))
         writing.add_done_callback(lambda done: self._committed(done, batch))
 
     def _committed(self, done: asyncio.Future[None], batch: Sequence[_Written]) -> None:
         if done.cancelled() or done.exception() is not None:
-            # What others may have built upon is not on disk: only a new start from the disk is right.
-            log.critical("a write failed; starting again from what is on disk", exc_info=done.exception())
+            # Other writers may have started from a change that is not on disk: restart from the disk.
+            log.critical("a write failed; restarting from the state on disk", exc_info=done.exception())
             logging.shutdown()
             os._exit(70)
         if self._waiting:
@@ -268,7 +271,7 @@ class Store:
             self._committing = False
         for written in batch:
             self._apply(written.change)
-            if not written.future.done():  # whoever waited may have gone away
+            if not written.future.done():  # the writer may be gone
                 written.future.set_result(written.change.stored)
 
     def _apply(self, change: Change) -> None:
@@ -288,19 +291,19 @@ class Store:
             try:
                 hook()
             except Exception:
-                self._not_followed(change)
+                self._log_failure(change)
         for receiver in [*collection.receivers]:
             try:
                 receiver(event)
             except Exception:
-                self._not_followed(change)
+                self._log_failure(change)
 
-    def _not_followed(self, change: Change) -> None:
-        """The change is made, so its writer and all others must come to know of it."""
-        log.exception("who follows %s could not take the change of %s", change.resource, change.stored.name)
+    def _log_failure(self, change: Change) -> None:
+        """Log the failure of a hook or receiver; the change is on disk, so the others must still see it."""
+        log.exception("a watcher of %s failed on the change of %s", change.resource, change.stored.name)
 
     def _collection(self, resource: str) -> _Collection:
-        found = self._collections.get(resource)
-        if found is None:
-            found = self._collections[resource] = _Collection(self._opened)
-        return found
+        collection = self._collections.get(resource)
+        if collection is None:
+            collection = self._collections[resource] = _Collection(self._opened)
+        return collection

@@ -1,16 +1,18 @@
-"""An object as the store has it, and one change of it; what of it selectors can name."""
+"""A stored object, a change of it, and the fields that selectors can use."""
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
+from cumulet.common.kubernetes.objects import Object
+
 
 class Stored(NamedTuple):
-    """An object as JSON without `apiVersion` and `kind`, with what lists and watches select by.
+    """An object as JSON without `apiVersion` and `kind`, and the fields that lists and watches select by.
 
-    `created` is the revision that it was created with, `written` the second since 1970 of its last change.
+    `created` is the revision that created it, `written` the time of its last change in seconds since the epoch.
     """
 
     namespace: str
@@ -22,21 +24,21 @@ class Stored(NamedTuple):
     labels: dict[str, str]
     fields: dict[str, str]
 
-    def load(self) -> dict[str, Any]:
-        """A copy of the object."""
-        found: dict[str, Any] = msgspec.json.decode(self.body)
-        return found
+    def load(self) -> Object:
+        """Return a copy of the object."""
+        obj: Object = msgspec.json.decode(self.body)
+        return obj
 
 
 class Event(NamedTuple):
-    """One change; `stored` is the state after it, or the last one with the revision of its deletion."""
+    """One change; `stored` is the state after it; for a deletion, the last state with the deletion's revision."""
 
     type: Literal["ADDED", "MODIFIED", "DELETED"]
     stored: Stored
     before: Stored | None
 
 
-#: Shared, as most objects have none; nobody writes to it.
+#: Shared, as most objects have no labels; read only.
 _NO_LABELS: dict[str, str] = {}
 
 _PATHS = {
@@ -57,7 +59,7 @@ _NAMES = {path: ".".join(path) for paths in _PATHS.values() for path in paths}
 
 def make(
     resource: str,
-    obj: dict[str, Any],
+    obj: Object,
     body: bytes,
     *,
     namespace: str,
@@ -66,7 +68,7 @@ def make(
     created: int,
     written: int,
 ) -> Stored:
-    """What is stored of an object, of which `body` is the JSON."""
+    """Return the stored form of an object; `body` is its JSON."""
     labels = obj["metadata"].get("labels")
     fields = {"metadata.name": name, "metadata.namespace": namespace}
     for path in _PATHS.get(resource, ()):
@@ -81,10 +83,10 @@ def make(
     return Stored(namespace, name, revision, created, written, body, dict(labels) if labels else _NO_LABELS, fields)
 
 
-_NOTHING: dict[str, Any] = {}
+_NOTHING: Object = {}
 
 
-def _event_fields(event: dict[str, Any]) -> dict[str, str]:
+def _event_fields(event: Object) -> dict[str, str]:
     involved = event.get("involvedObject") or {}
     fields = {
         f"involvedObject.{name}": str(involved.get(name, ""))

@@ -1,4 +1,4 @@
-"""The recent changes of one resource, bounded in number and in bytes."""
+"""The recent changes of one resource, bounded in number and bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BYTES = 32 * 2**20
 
 
 class History:
-    """Changes in the order of their revisions; `forgotten` is the newest revision that it can no longer tell of."""
+    """Changes in the order of their revisions; `forgotten` is the newest dropped revision."""
 
     def __init__(self, forgotten: int) -> None:
         self._events: deque[Event] = deque()
@@ -21,19 +21,19 @@ class History:
         self.forgotten = forgotten
 
     def add(self, event: Event) -> None:
-        """Keep a change, at the cost of the oldest ones."""
+        """Add a change, and drop the oldest ones beyond the bounds."""
         self._events.append(event)
         self._bytes += len(event.stored.body)
         while len(self._events) > _EVENTS or (self._bytes > _BYTES and len(self._events) > 1):
             self._forget()
 
     def compact(self, revision: int) -> None:
-        """Forget what happened up to a revision."""
+        """Drop the changes up to a revision."""
         while self._events and self._events[0].stored.revision <= revision:
             self._forget()
 
     def since(self, revision: int) -> Sequence[Event]:
-        """The changes after a revision."""
+        """Return the changes after a revision."""
         revisions = [event.stored.revision for event in self._events]
         return list(self._events)[bisect_right(revisions, revision) :]
 

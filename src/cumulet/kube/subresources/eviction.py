@@ -1,12 +1,13 @@
-"""Eviction: a deletion that asks the disruption budgets first (policy/v1)."""
+"""Eviction: a deletion that the disruption budgets must allow (policy/v1)."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from cumulet.common import clock
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube import schema
 from cumulet.kube.access.users import User
 from cumulet.kube.apimachinery.status import ApiError, bad_request
@@ -19,7 +20,8 @@ from cumulet.kube.http.write_context import WriteContext
 from cumulet.kube.objects.write import Objects
 from cumulet.kube.store import Store
 
-Object = dict[str, Any]
+if TYPE_CHECKING:
+    from cumulet.common.kubernetes.objects import ObjectMeta, PodDisruptionBudgetStatus, StatusCause
 
 _BUDGETS = "poddisruptionbudgets.policy"
 _PODS_ON_THEIR_WAY = 2000
@@ -33,7 +35,7 @@ class Evictions:
         self._objects = objects
 
     async def evict(self, request: web.BaseRequest, user: User, target: Target) -> web.Response:
-        """Answer a request on `eviction`. Raises `ApiError` 404, 409, and 429 where it cannot be just now."""
+        """Evict a pod. Raises `ApiError` 404, 409, and 429 where a budget allows no disruption now."""
         eviction = await part(request, "policy", "v1", "Eviction")
         check_named(target.name, eviction, "Eviction")
         eviction = await self._objects.admit(target, "CREATE", eviction, None, WriteContext.of(request, user))
@@ -44,26 +46,26 @@ class Evictions:
         self._objects.check_deletion(target.row, pod, by)
         by.dry_run = by.dry_run or options.get("dryRun") == ["All"]
         phase = (pod.get("status") or {}).get("phase")
-        # One that does not run, or is going already, is no disruption.
+        # A pod that does not run, or is terminating, is no disruption.
         if phase not in ("Succeeded", "Failed", "Pending") and not pod["metadata"].get("deletionTimestamp"):
-            await self._ask(pod, dry=by.dry_run)
-        await self._objects.delete(target.row, target.namespace, target.name, options, by, is_asked=True)
+            await self._use_budget(pod, dry=by.dry_run)
+        await self._objects.delete(target.row, target.namespace, target.name, options, by, is_validated=True)
         status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
         return encode(request, status, 201)
 
-    async def _ask(self, pod: Object, *, dry: bool) -> None:
+    async def _use_budget(self, pod: Object, *, dry: bool) -> None:
         metadata = pod["metadata"]
         labels = metadata.get("labels") or {}
-        found = [
+        budgets = [
             budget
             for budget in (stored.load() for stored in self._store.list(_BUDGETS, metadata["namespace"]))
             if schema.selects((budget.get("spec") or {}).get("selector") or _NOTHING, labels)
         ]
-        if len(found) > 1:
+        if len(budgets) > 1:
             raise bad_request(
                 "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."
             )
-        for budget in found:
+        for budget in budgets:
             name = budget["metadata"]["name"]
 
             def use(current: Object) -> Object:
@@ -83,7 +85,8 @@ _NOTHING: Object = {"matchExpressions": [{"key": "", "operator": "Exists"}]}
 
 
 def _check(budget: Object) -> None:
-    metadata, status = budget["metadata"], budget.get("status") or {}
+    metadata: ObjectMeta = budget["metadata"]
+    status: PodDisruptionBudgetStatus = budget.get("status") or {}
     name = metadata["name"]
     if status.get("observedGeneration", 0) < metadata.get("generation", 0):
         raise _too_many(f"The disruption budget {name} is still being processed by the server.")
@@ -95,6 +98,6 @@ def _check(budget: Object) -> None:
 
 
 def _too_many(why: str) -> ApiError:
-    causes = [{"reason": "DisruptionBudget", "message": why}]
+    cause: StatusCause = {"reason": "DisruptionBudget", "message": why}
     message = "Cannot evict pod as it would violate the pod's disruption budget."
-    return ApiError(429, "TooManyRequests", message, {"causes": causes})
+    return ApiError(429, "TooManyRequests", message, {"causes": [cause]})

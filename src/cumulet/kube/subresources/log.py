@@ -1,10 +1,9 @@
-"""A container's log, from its node's kubelet as it comes."""
+"""A container's log, streamed from its node's kubelet."""
 
 from __future__ import annotations
 
 import base64
 import contextlib
-from typing import Any
 
 import aiohttp
 from aiohttp import web
@@ -13,20 +12,19 @@ from yarl import URL
 from cumulet.common import bounded, clock
 from cumulet.common.ascii import fold, is_digits
 from cumulet.common.kubernetes.negotiation import accept_websocket
+from cumulet.common.kubernetes.objects import Object
 from cumulet.common.tasks import until_one_ends
 from cumulet.kube.apimachinery.status import ApiError, Cause, bad_request, invalid
 from cumulet.kube.clients.kubelet import Kubelet
 from cumulet.kube.http.options import is_set
 
-Object = dict[str, Any]
-
 _FLAGS = ("follow", "previous", "timestamps")
-#: Numbers with the least that each may be.
+#: Numbers with their minimum.
 _NUMBERS = {"tailLines": 0, "limitBytes": 1, "sinceSeconds": 1}
 
 
 async def log(kubelet: Kubelet, request: web.BaseRequest, pod: Object) -> web.StreamResponse:
-    """Answer a request. A pod on no node has an empty log. Raises `ApiError` 400, 404, 422 and 500."""
+    """Stream a log. A pod without a node has an empty log. Raises `ApiError` 400, 404, 422 and 500."""
     metadata = pod["metadata"]
     options = _options(request, metadata["name"])
     container = kubelet.container(request, pod)
@@ -37,8 +35,8 @@ async def log(kubelet: Kubelet, request: web.BaseRequest, pod: Object) -> web.St
     try:
         async with kubelet.session.get(url, allow_redirects=False) as upstream:
             if upstream.status >= 300:
-                said = (await bounded.beginning(upstream, 2048)).decode(errors="replace")
-                raise _failure(upstream.status, said.strip())
+                text = (await bounded.beginning(upstream, 2048)).decode(errors="replace")
+                raise _failure(upstream.status, text.strip())
             if fold(request.headers.get("Upgrade", "")) == "websocket":
                 return await _through_websocket(request, upstream)
             response = web.StreamResponse(headers={"Content-Type": "text/plain"})
@@ -52,7 +50,7 @@ async def log(kubelet: Kubelet, request: web.BaseRequest, pod: Object) -> web.St
 
 
 async def _through_websocket(request: web.BaseRequest, upstream: aiohttp.ClientResponse) -> web.StreamResponse:
-    """A log as messages (apiserver, `wsstream.Reader`): bytes, or text in base64 where the client asks for that."""
+    """Send a log as messages (apiserver, `wsstream.Reader`): bytes, or base64 text where the client selects that."""
     try:
         socket = await accept_websocket(request, ("binary.k8s.io", "base64.binary.k8s.io"))
     except web.HTTPForbidden as error:
@@ -64,7 +62,7 @@ async def _through_websocket(request: web.BaseRequest, upstream: aiohttp.ClientR
             await (socket.send_str(base64.b64encode(chunk).decode()) if in_text else socket.send_bytes(chunk))
 
     async def until_closed() -> None:
-        async for _ in socket:  # what a client says is not listened to
+        async for _ in socket:  # messages from the client are ignored
             pass
 
     with contextlib.suppress(ConnectionError):
@@ -74,7 +72,7 @@ async def _through_websocket(request: web.BaseRequest, upstream: aiohttp.ClientR
 
 
 def _options(request: web.BaseRequest, name: str) -> dict[str, str]:
-    """`PodLogOptions` (core/v1) from the query, checked."""
+    """Return `PodLogOptions` (core/v1) from the query, checked."""
     query, causes = request.query, []
     options = {field: "true" for field in _FLAGS if is_set(request.query, field)}
     for field, least in _NUMBERS.items():
@@ -107,7 +105,7 @@ def _options(request: web.BaseRequest, name: str) -> dict[str, str]:
 
 
 def _failure(status: int, text: str) -> ApiError:
-    """What a kubelet answered, as the API server's own answer."""
+    """Return a kubelet's error as the API server's own."""
     if status == 400:
         return bad_request(text)
     if status == 500:

@@ -1,4 +1,4 @@
-"""The `proxy` sub-resources: HTTP to a pod, to one of a service's endpoints, or to a node's kubelet."""
+"""The `proxy` sub-resources: HTTP to a pod, to an endpoint of a service, or to a node's kubelet."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _PORT = re.compile(r"[1-9][0-9]{0,4}")
 
 
 class Proxy:
-    """Relays requests and answers as they are."""
+    """Relays requests and responses unchanged."""
 
     def __init__(self, store: Store, objects: Objects, kubelet: Kubelet, egress: Egress) -> None:
         self._store = store
         self._objects = objects
         self._kubelet = kubelet
         self._egress = egress
-        # What a pod serves is between it and its user: its certificate is nobody's that we know.
+        # Only the pod and its user need to trust the pod's certificate, and no authority of the installation signed it.
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)
         self._session = egress.session(False, timeout=timeout, headers={})
 
@@ -38,7 +38,7 @@ class Proxy:
         await self._session.close()
 
     async def handle(self, request: web.BaseRequest, target: Target) -> web.StreamResponse:
-        """Answer a request. Raises `ApiError` 400, 404, and 503 where nobody answers."""
+        """Answer a request. Raises `ApiError` 400, 404, and 503 where the backend cannot be reached."""
         if request.headers.get("Upgrade"):
             raise bad_request("the proxy does not upgrade connections: use port-forward")
         session, base = self._session, ""
@@ -47,7 +47,7 @@ class Proxy:
             case "nodes":
                 session, base = self._kubelet.session, self._kubelet.node_address(name)
                 if port and not base.endswith(f":{port}"):
-                    raise bad_request(f"a node is reached at its kubelet's port only, not at {port}")
+                    raise bad_request(f"the proxy reaches a node at the port of its kubelet only, not at {port}")
             case "pods":
                 pod = self._objects.get(target.row, target.namespace, name).load()
                 if port and not _PORT.fullmatch(port):
@@ -71,7 +71,7 @@ class Proxy:
 
 
 def _place(request: web.BaseRequest, target: Target, url: URL) -> Place:
-    """Where pages of what is behind the proxy are seen."""
+    """Return the address under which the client sees the backend's pages."""
     path = request.rel_url.path
     below = target.path or "/"
     if not path.endswith("/"):
@@ -80,7 +80,7 @@ def _place(request: web.BaseRequest, target: Target, url: URL) -> Place:
 
 
 def _named(text: str) -> tuple[str, str, str]:
-    """Scheme, name and port of `name`, `name:port` or `scheme:name:port`. Raises `ApiError` 400."""
+    """Return scheme, name and port of `name`, `name:port` or `scheme:name:port`. Raises `ApiError` 400."""
     match text.split(":"):
         case [name]:
             return "http", name, ""

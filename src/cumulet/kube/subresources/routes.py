@@ -1,13 +1,12 @@
-"""What hangs on an object and is not its whole: scale, binding, eviction, tokens, the streams of a pod; and reviews."""
+"""The handlers of the sub-resources: scale, binding, eviction, token, finalize, log, proxy and the streams."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from aiohttp import web
 
 from cumulet.common import clock
 from cumulet.common.ascii import fold, is_digits
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.access.attributes import Attributes
 from cumulet.kube.access.authentication import Authenticator, TokenError
 from cumulet.kube.access.authorization import Authorizer
@@ -30,11 +29,9 @@ from cumulet.kube.subresources.scale import Scales
 from cumulet.kube.subresources.streams import Streams
 from cumulet.kube.subresources.token_requests import TokenRequests
 
-Object = dict[str, Any]
-
 
 class Subresources:
-    """Everything but `status`, which is the object itself."""
+    """Handles every sub-resource but `status`, which is part of the object itself."""
 
     def __init__(
         self,
@@ -87,12 +84,12 @@ class Subresources:
         raise method_not_allowed()
 
     async def _connect(self, request: web.BaseRequest, user: User, target: Target) -> None:
-        """Ask whether a connection may be made."""
-        asked = _CONNECT_OPTIONS[target.subresource](request, target)
-        await self._objects.admit(target, "CONNECT", asked, None, WriteContext(user))
+        """Let admission decide on a connection (operation CONNECT)."""
+        options = _CONNECT_OPTIONS[target.subresource](request, target)
+        await self._objects.admit(target, "CONNECT", options, None, WriteContext(user))
 
     def _check_create(self, user: User, target: Target) -> None:
-        """WebSockets begin with GET, and need the right to create like SPDY, which begins with POST."""
+        """Require `create`: WebSockets begin with GET, but need the same right as SPDY, which begins with POST."""
         plural, subresource = target.row.plural, target.subresource
         wanted = Attributes("create", "", plural, subresource, target.namespace, target.name)
         if target.verb != "create" and not self._authorizer.allows(user, wanted):
@@ -100,7 +97,7 @@ class Subresources:
             raise forbidden("", plural, target.name, f'User "{user.name}" cannot create {what}')
 
     async def bind(self, request: web.BaseRequest, user: User, target: Target, binding: Object) -> web.Response:
-        """Put a pod on a node. Raises `ApiError` 400, 404 and 409."""
+        """Bind a pod to a node. Raises `ApiError` 400, 404 and 409."""
         binding = await self._objects.admit(target, "CREATE", binding, None, WriteContext.of(request, user))
         node = (binding.get("target") or {}).get("name")
         if not node:
@@ -150,7 +147,7 @@ class Subresources:
         return encode(request, whole(target.row, made))
 
     async def review(self, request: web.BaseRequest, user: User, target: Target, body: Object) -> web.Response:
-        """Answer a question about who someone is or what they may do; nothing is stored."""
+        """Answer a review of authentication or authorization; nothing is stored."""
         check_plain(request)
         spec = body.get("spec") or {}
         match target.row.kind:
@@ -173,33 +170,37 @@ class Subresources:
                 }
             case _:
                 status = await self._review_token(spec)
-        asked = {"metadata": {}, "spec": spec}
+        reviewed = {"metadata": {}, "spec": spec}
         track(
-            {}, asked, kinds.shape(target.row), Manager(manager(request), target.row.api_version), keeps_status=False
+            {},
+            reviewed,
+            kinds.shape(target.row),
+            Manager(manager(request), target.row.api_version),
+            keeps_status=False,
         )
-        answer = {"kind": target.row.kind, "apiVersion": target.row.api_version, **asked}
+        answer = {"kind": target.row.kind, "apiVersion": target.row.api_version, **reviewed}
         return encode(request, {**answer, "status": status}, 201)
 
     async def _review_token(self, spec: Object) -> Object:
         try:
-            user = await self._authenticator.whose(str(spec.get("token", "")), spec.get("audiences"))
+            user = await self._authenticator.user_of(str(spec.get("token", "")), spec.get("audiences"))
         except TokenError as error:
             return {"authenticated": False, "error": str(error)}
         return {"authenticated": True, "user": user_info(user), "audiences": spec.get("audiences") or [AUDIENCE]}
 
 
 def _stream_options(request: web.BaseRequest, target: Target) -> Object:
-    """`PodExecOptions`, `PodAttachOptions` and `PodPortForwardOptions` of a query."""
+    """Return the `PodExecOptions`, `PodAttachOptions` or `PodPortForwardOptions` of a query."""
     query = request.query
     if target.subresource == "portforward":
         ports = [int(port) for port in query.getall("ports", []) if is_digits(port)]
         return {"ports": ports} if ports else {}
-    found: Object = {name: True for name in _STREAMS if fold(query.get(name, "")) in ("1", "true")}
+    options: Object = {name: True for name in _STREAMS if fold(query.get(name, "")) in ("1", "true")}
     if container := query.get("container"):
-        found["container"] = container
+        options["container"] = container
     if target.subresource == "exec":
-        found["command"] = query.getall("command", [])
-    return found
+        options["command"] = query.getall("command", [])
+    return options
 
 
 def _proxy_options(request: web.BaseRequest, target: Target) -> Object:
@@ -216,5 +217,5 @@ _CONNECT_OPTIONS = {
 
 
 def _attributes(spec: Object) -> Attributes:
-    asked = spec.get("nonResourceAttributes") or spec.get("resourceAttributes") or {}
-    return Attributes.about(asked.get("verb", ""), asked)
+    attributes = spec.get("nonResourceAttributes") or spec.get("resourceAttributes") or {}
+    return Attributes.about(attributes.get("verb", ""), attributes)

@@ -1,13 +1,12 @@
-"""The sub-resource `scale`: how many replicas are wanted and there, in one form for all kinds (autoscaling/v1, `Scale`)."""
+"""The sub-resource `scale`: the desired and current replicas of any kind (autoscaling/v1, `Scale`)."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import msgspec
 from aiohttp import web
 
 from cumulet.common.ascii import fold
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube import schema
 from cumulet.kube.access.users import User
 from cumulet.kube.apimachinery.status import ApiError, bad_request, conflict, failure, invalid
@@ -23,8 +22,6 @@ from cumulet.kube.patch.json_patch import JsonPatchError
 from cumulet.kube.schema.validation.field_errors import invalid as invalid_value
 from cumulet.kube.tables.text import selector_text
 
-Object = dict[str, Any]
-
 _TRIES = 16
 _REPLICAS = ("spec", "replicas")
 _KEPT = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
@@ -37,11 +34,11 @@ class Scales:
         self._objects = objects
 
     async def get(self, request: web.BaseRequest, target: Target) -> web.Response:
-        """The scale of an object."""
+        """Return the scale of an object."""
         return encode(request, _scale(target, await self._objects.load(target.row, target.namespace, target.name)))
 
     async def change(self, request: web.BaseRequest, user: User, target: Target) -> web.Response:
-        """Set how many are wanted, by an update or a patch; done again where another writer was quicker."""
+        """Set the desired replicas by an update or a patch; retried where another writer was faster."""
         raw = await read(request)
         media = fold(request.headers.get("Content-Type", "").partition(";")[0].strip())
         by = WriteContext.of(request, user)
@@ -74,30 +71,30 @@ class Scales:
 
 
 class _MovedError(Exception):
-    """The object is another by now."""
+    """Another writer changed the object."""
 
 
 def _wanted(target: Target, media: str, raw: bytes, current: Object) -> Object:
-    """The scale that a request asks for."""
+    """Return the scale that a request sends."""
     if target.verb == "update":
         return decode_body(media, raw, "Scale")
     if media != "application/json-patch+json":
         merged: Object = merge_patch(current, decode_body("application/json", raw, "Scale"))
         return merged
     try:
-        found: Object = json_patch(current, json_value(raw))
+        patched: Object = json_patch(current, json_value(raw))
     except (msgspec.DecodeError, RecursionError) as error:
         raise bad_request(f"error decoding patch: {error}") from None
     except JsonPatchError:
         why = "the server rejected our request due to an error in our request"
         raise ApiError(422, "Invalid", why, {}) from None
-    if not isinstance(found, dict):
+    if not isinstance(patched, dict):
         raise bad_request("the patched object is not an object")
-    return found
+    return patched
 
 
 def _checked(target: Target, wanted: Object) -> Object:
-    """A scale whose fields are what they should be."""
+    """Return a scale with its fields checked. Raises `ApiError` 400 and 422."""
     text = msgspec.json.encode(wanted)
     try:
         schema.prune(wanted, "autoscaling", "v1", "Scale")
@@ -126,14 +123,14 @@ def _scale(target: Target, obj: Object) -> Object:
     }
 
 
-def _at(obj: Any, path: tuple[str, ...]) -> Any:
+def _at(obj: object, path: tuple[str, ...]) -> object:
     for name in path:
         obj = obj.get(name) if isinstance(obj, dict) else None
     return obj if path else None
 
 
 def _put(obj: Object, path: tuple[str, ...], value: int) -> None:
-    """Raises `ApiError` 500 as upstream does, where a custom object has something else on the way."""
+    """Set a value. Raises `ApiError` 500 as upstream does, where a custom object has no map on the path."""
     for index, name in enumerate(path[:-1], 1):
         obj = obj.setdefault(name, {})
         if not isinstance(obj, dict):

@@ -1,7 +1,7 @@
-"""Exec, attach and port-forward: a client's connection joined with one to the pod's kubelet.
+"""Exec, attach and port-forward: joins a client's connection with one to the pod's kubelet.
 
-A kubelet takes SPDY, and WebSockets of versions before 5. What a client speaks beyond that ends here, as in upstream's API
-server: the channels of version 5 become streams of a SPDY session, and SPDY tunnelled in a WebSocket leaves it.
+A kubelet accepts SPDY, and WebSockets of versions before 5. The newer protocols end here, as in upstream's API
+server: the channels of version 5 become streams of a SPDY session, and SPDY tunnelled in a WebSocket is unwrapped.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
 
 import aiohttp
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -36,6 +35,7 @@ from cumulet.common.kubernetes.negotiation import (
     tunnelled,
     websocket_protocols,
 )
+from cumulet.common.kubernetes.objects import Object
 from cumulet.common.spdy import PROTOCOL, Session
 from cumulet.common.tasks import until_one_ends
 from cumulet.common.upgrade import RefusedError, Upgraded, upgrade
@@ -43,7 +43,7 @@ from cumulet.kube.apimachinery.status import ApiError, bad_request
 from cumulet.kube.clients.kubelet import Kubelet
 from cumulet.kube.http.options import is_set
 
-Object = dict[str, Any]
+_Socket = web.WebSocketResponse | aiohttp.ClientWebSocketResponse
 
 _TUNNEL = f"{PROTOCOL}+"
 _QUERY = {"stdin": "input", "stdout": "output", "stderr": "error", "tty": "tty"}
@@ -84,7 +84,7 @@ class Streams:
         return URL(self._kubelet.address(pod) + path).with_query(query)
 
     async def _join(self, request: web.BaseRequest, url: URL) -> web.StreamResponse:
-        """SPDY on both sides: bytes."""
+        """SPDY on both sides: copy bytes."""
         versions = request.headers.getall(VERSION_HEADER, [])
         try:
             async with upgrade(url, PROTOCOL, _offer(*versions), self._kubelet.context) as (there, answered):
@@ -99,7 +99,7 @@ class Streams:
             raise _away(error) from None
 
     async def _tunnel(self, request: web.BaseRequest, url: URL, versions: list[str]) -> web.StreamResponse:
-        """SPDY in a WebSocket on the client's side: bytes."""
+        """SPDY in a WebSocket on the client's side: copy bytes."""
         try:
             async with upgrade(url, PROTOCOL, _offer(*versions), self._kubelet.context) as (there, answered):
                 socket = await accept_websocket(request, [_TUNNEL + answered.get(VERSION_HEADER, versions[0])])
@@ -113,11 +113,11 @@ class Streams:
             raise _away(error) from None
 
     async def _translate(self, request: web.BaseRequest, url: URL, options: Options) -> web.StreamResponse:
-        """Channels of version 5 on the client's side, SPDY on the kubelet's. What fails is told by a `Status`."""
+        """Channels of version 5 on the client's side, SPDY on the kubelet's. A failure is sent as a `Status`."""
         socket = await accept_websocket(request, [V5])
         client = WebSocketChannels(socket, options)
         with contextlib.suppress(ConnectionError):
-            # A first frame without data tells the client that the other end is there.
+            # A first frame without data signals the client that the kubelet is connected.
             await client.send(bytes([STDOUT if options.stdout else STDERR if options.stderr else ERROR]))
             try:
                 version = SPDY_VERSIONS[0]
@@ -140,7 +140,7 @@ class Streams:
         return socket
 
     async def _relay(self, request: web.BaseRequest, url: URL, offered: list[str]) -> web.StreamResponse:
-        """WebSockets on both sides: messages."""
+        """WebSockets on both sides: copy messages."""
         try:
             there = await self._kubelet.session.ws_connect(url, protocols=offered, max_msg_size=MESSAGE_LIMIT)
         except aiohttp.WSServerHandshakeError as error:
@@ -168,9 +168,9 @@ async def _both(*ways: tuple[Callable[[], Awaitable[bytes]], Callable[[bytes], A
 
 
 async def _messages(one: web.WebSocketResponse, other: aiohttp.ClientWebSocketResponse) -> None:
-    """Until either end closes; then the other is closed too."""
+    """Copy messages both ways until either end closes; then close the other."""
 
-    async def copy(source: Any, target: Any) -> None:
+    async def copy(source: _Socket, target: _Socket) -> None:
         code = WSCloseCode.OK
         while True:
             message = await source.receive()
@@ -179,7 +179,7 @@ async def _messages(one: web.WebSocketResponse, other: aiohttp.ClientWebSocketRe
             elif message.type is WSMsgType.TEXT:
                 await target.send_str(message.data)
             else:
-                # The code of the close frame itself: the socket's own may be that of a connection gone since.
+                # Use the code of the close frame: the socket's own may be that of a lost connection.
                 if message.type is WSMsgType.CLOSE and message.data:
                     code = message.data
                 elif message.type is WSMsgType.ERROR:
@@ -189,7 +189,7 @@ async def _messages(one: web.WebSocketResponse, other: aiohttp.ClientWebSocketRe
 
     tasks = {asyncio.create_task(copy(one, other)), asyncio.create_task(copy(other, one))}
     try:
-        # Closing a socket ends the copy from it, so that both end.
+        # Closing a socket ends the copy from it, so both end.
         await asyncio.wait(tasks)
     finally:
         for task in tasks:
@@ -207,7 +207,7 @@ def _chosen(answered: Mapping[str, str]) -> dict[str, str]:
 
 
 def _refusal(error: RefusedError) -> web.Response:
-    """A kubelet's own words, as it says them."""
+    """Return a kubelet's refusal unchanged."""
     return web.Response(status=error.status, body=error.body, headers={"Content-Type": error.content_type})
 
 

@@ -1,12 +1,13 @@
-"""The `token` sub-resource of service accounts: tokens for a while, for an audience, bound to a pod or secret."""
+"""The `token` sub-resource of service accounts: tokens with an end, an audience and a bound object."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from cumulet.common import clock
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube import schema
 from cumulet.kube.access.users import AUDIENCE, ServiceAccountTokens, User
 from cumulet.kube.apimachinery.status import Cause, bad_request, conflict, invalid
@@ -18,7 +19,8 @@ from cumulet.kube.http.request_info import Target
 from cumulet.kube.http.write_context import WriteContext
 from cumulet.kube.objects.write import Objects
 
-Object = dict[str, Any]
+if TYPE_CHECKING:
+    from cumulet.common.kubernetes.objects import BoundObjectReference, TokenRequestSpec
 
 _GROUP, _KIND = "authentication.k8s.io", "TokenRequest"
 _LEAST, _DEFAULT, _MOST = 600, 3600, 2**32
@@ -26,18 +28,18 @@ _BOUND = {"Pod": "pods", "Secret": "secrets", "Node": "nodes"}
 
 
 class TokenRequests:
-    """Answers with tokens."""
+    """Issues tokens."""
 
     def __init__(self, objects: Objects, tokens: ServiceAccountTokens) -> None:
         self._objects = objects
         self._tokens = tokens
 
     async def create(self, request: web.BaseRequest, user: User, target: Target) -> web.Response:
-        """Answer a request. Raises `ApiError` 400, 404, 409 and 422."""
+        """Issue a token. Raises `ApiError` 400, 404, 409 and 422."""
         check_plain(request)
         body = await part(request, _GROUP, "v1", _KIND)
         body = await self._objects.admit(target, "CREATE", body, None, WriteContext.of(request, user))
-        spec: Object = body.get("spec") or {}
+        spec: TokenRequestSpec = body.get("spec") or {}
         account = self._objects.get(target.row, target.namespace, target.name).load()
         seconds = spec.get("expirationSeconds") or _DEFAULT
         if seconds < _LEAST:
@@ -52,22 +54,22 @@ class TokenRequests:
         token, ends = self._tokens.issue(target.namespace, target.name, uid, audiences, seconds, bound)
         metadata = {key: account["metadata"][key] for key in ("name", "namespace", "uid")}
         metadata["creationTimestamp"] = clock.rfc3339()
-        asked = {"metadata": metadata, "spec": spec}
+        issued = {"metadata": metadata, "spec": spec}
         definition = schema.definition(_GROUP, "v1", _KIND)
         assert definition is not None
         who = Manager(manager(request), f"{_GROUP}/v1", "token")
-        track({}, asked, shape_of(definition), who, keeps_status=False)
+        track({}, issued, shape_of(definition), who, keeps_status=False)
         answer: Object = {
             "kind": _KIND,
             "apiVersion": f"{_GROUP}/v1",
-            "metadata": asked["metadata"],
+            "metadata": issued["metadata"],
             "spec": {"audiences": audiences, "expirationSeconds": seconds, "boundObjectRef": bound},
             "status": {"token": token, "expirationTimestamp": clock.from_epoch(ends)},
         }
         return encode(request, answer, 201)
 
-    def _check(self, target: Target, bound: Object) -> None:
-        """What a token is bound to must be there, and be of this account where it is a pod."""
+    def _check(self, target: Target, bound: BoundObjectReference) -> None:
+        """Check that the bound object exists, and that a pod uses this account. Raises `ApiError`."""
         kind, name = bound.get("kind", ""), bound.get("name", "")
         if kind not in _BOUND:
             raise bad_request(f"cannot bind token for serviceaccount {target.name!r} to object of kind {kind!r}")

@@ -6,19 +6,20 @@ Objects of one resource come in; a `meta.k8s.io/v1` Table goes out (`pkg/printer
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.catalog.resources import Row
 from cumulet.kube.tables.cells import CELLS, generic_cells
 from cumulet.kube.tables.columns import columns_of
-from cumulet.kube.tables.common import Cells, Object
+from cumulet.kube.tables.common import Cells
 from cumulet.kube.tables.other_kinds import RARE
 
 Include = Literal["Metadata", "Object", "None"]
 
 
-def to_table(row: Row, objects: list[Object], now: datetime, include: Include) -> dict[str, Any]:
-    """A `meta.k8s.io/v1` Table of objects of one resource."""
+def to_table(row: Row, objects: list[Object], now: datetime, include: Include) -> Object:
+    """Return a `meta.k8s.io/v1` Table of objects of one resource."""
     cells = row.custom.cells if row.custom is not None else _cells(row.key)
     return {
         "kind": "Table",

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cumulet.common.ascii import fold
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery.duration import age
 from cumulet.kube.tables.common import NONE as _NONE
-from cumulet.kube.tables.common import Cells, Object, age_of, name_of, spec_of, status_of
+from cumulet.kube.tables.common import Cell, Cells, age_of, name_of, spec_of, status_of
 from cumulet.kube.tables.network import NETWORK
 from cumulet.kube.tables.pod import pod_cells
 from cumulet.kube.tables.storage import STORAGE
 from cumulet.kube.tables.workloads import WORKLOADS
 
+if TYPE_CHECKING:
+    from cumulet.common.kubernetes.objects import NodeStatus
 
-def generic_cells(obj: Object, now: datetime) -> list[Any]:
-    """Name and creation time."""
+
+def generic_cells(obj: Object, now: datetime) -> list[Cell]:
+    """Return name and creation time."""
     return [obj["metadata"]["name"], obj["metadata"].get("creationTimestamp")]
 
 
-def _config_map(obj: Object, now: datetime) -> list[Any]:
+def _config_map(obj: Object, now: datetime) -> list[Cell]:
     return [name_of(obj), len(obj.get("data") or ()) + len(obj.get("binaryData") or ()), age_of(obj, now)]
 
 
-def _event(obj: Object, now: datetime) -> list[Any]:
+def _event(obj: Object, now: datetime) -> list[Cell]:
     involved = obj.get("involvedObject") or {}
     first = obj.get("firstTimestamp") or obj.get("eventTime") or obj["metadata"].get("creationTimestamp")
     last = obj.get("lastTimestamp") or (obj.get("series") or {}).get("lastObservedTime") or first
@@ -48,12 +53,13 @@ def _event(obj: Object, now: datetime) -> list[Any]:
     ]
 
 
-def _namespace(obj: Object, now: datetime) -> list[Any]:
+def _namespace(obj: Object, now: datetime) -> list[Cell]:
     return [name_of(obj), status_of(obj).get("phase", ""), age_of(obj, now)]
 
 
-def _node(obj: Object, now: datetime) -> list[Any]:
-    conditions = {item["type"]: item["status"] for item in status_of(obj).get("conditions") or ()}
+def _node(obj: Object, now: datetime) -> list[Cell]:
+    status: NodeStatus = status_of(obj)
+    conditions = {item["type"]: item["status"] for item in status.get("conditions") or ()}
     ready = {"True": "Ready", "False": "NotReady"}.get(
         conditions.get("Ready", ""), "NotReady" if conditions else "Unknown"
     )
@@ -66,9 +72,9 @@ def _node(obj: Object, now: datetime) -> list[Any]:
         | {value for label, value in labels.items() if label == "kubernetes.io/role" and value}
     )
     addresses: dict[str, str] = {}
-    for item in status_of(obj).get("addresses") or ():
+    for item in status.get("addresses") or ():
         addresses.setdefault(item["type"], item["address"])
-    info = status_of(obj).get("nodeInfo") or {}
+    info: Mapping[str, str] = status_of(obj).get("nodeInfo") or {}
     kernel = info.get("kernelVersion") or "<unknown>"
     if architecture := info.get("architecture"):
         kernel += f" ({architecture})"
@@ -86,19 +92,19 @@ def _node(obj: Object, now: datetime) -> list[Any]:
     ]
 
 
-def _secret(obj: Object, now: datetime) -> list[Any]:
+def _secret(obj: Object, now: datetime) -> list[Cell]:
     return [name_of(obj), obj.get("type", ""), len(obj.get("data") or ()), age_of(obj, now)]
 
 
-def _named(obj: Object, now: datetime) -> list[Any]:
+def _named(obj: Object, now: datetime) -> list[Cell]:
     return [name_of(obj), age_of(obj, now)]
 
 
-def _lease(obj: Object, now: datetime) -> list[Any]:
+def _lease(obj: Object, now: datetime) -> list[Cell]:
     return [name_of(obj), spec_of(obj).get("holderIdentity", ""), age_of(obj, now)]
 
 
-def _role_binding(obj: Object, now: datetime) -> list[Any]:
+def _role_binding(obj: Object, now: datetime) -> list[Cell]:
     role = obj.get("roleRef") or {}
     subjects: dict[str, list[str]] = {"User": [], "Group": [], "ServiceAccount": []}
     for subject in obj.get("subjects") or ():
@@ -114,7 +120,7 @@ def _role_binding(obj: Object, now: datetime) -> list[Any]:
     ]
 
 
-def _priority_class(obj: Object, now: datetime) -> list[Any]:
+def _priority_class(obj: Object, now: datetime) -> list[Cell]:
     return [
         name_of(obj),
         obj.get("value") or 0,
@@ -124,14 +130,14 @@ def _priority_class(obj: Object, now: datetime) -> list[Any]:
     ]
 
 
-def _api_service(obj: Object, now: datetime) -> list[Any]:
+def _api_service(obj: Object, now: datetime) -> list[Cell]:
     service = (obj.get("spec") or {}).get("service")
     shown = f"{service.get('namespace')}/{service.get('name')}" if service else "Local"
     conditions = (obj.get("status") or {}).get("conditions") or ()
-    found = next((item for item in conditions if item.get("type") == "Available"), None)
-    available = "Unknown" if found is None else found["status"]
-    if found is not None and found["status"] != "True":
-        available += f" ({found.get('reason', '')})"
+    condition = next((item for item in conditions if item.get("type") == "Available"), None)
+    available = "Unknown" if condition is None else condition["status"]
+    if condition is not None and condition["status"] != "True":
+        available += f" ({condition.get('reason', '')})"
     return [name_of(obj), shown, available, age_of(obj, now)]
 
 

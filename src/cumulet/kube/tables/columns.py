@@ -1,12 +1,16 @@
-"""The columns of each resource, as Kubernetes 1.36 has them: a star marks those of `-o wide`, a `#` numbers, a `?` truths."""
+"""The columns of each resource, as in Kubernetes 1.36.
+
+A star marks the columns of `-o wide`, a `#` integers, a `?` booleans.
+"""
 
 from __future__ import annotations
 
 import functools
 import importlib.resources
-from typing import Any
 
 import msgspec
+
+from cumulet.common.kubernetes.objects import Object
 
 _COLUMNS = {
     "configmaps": "Name|Data|Age",
@@ -81,24 +85,24 @@ _MARKS = {"#": "integer", "?": "boolean"}
 
 
 @functools.cache
-def columns_of(resource: str) -> list[dict[str, Any]]:
-    """The column definitions of a resource; the rest have a name and the time of their creation."""
+def columns_of(resource: str) -> list[Object]:
+    """Return the column definitions of a resource; by default its name and creation time."""
     parts = _COLUMNS.get(resource, "Name|Created At").split("|")
     texts, of = _descriptions()
     places = of.get(resource) or (of["limitranges"] if resource not in _COLUMNS else ())
-    said = [texts[place] for place in places] or [part.lstrip("*#?") for part in parts]
-    return [_column(part, text) for part, text in zip(parts, said, strict=True)]
+    described = [texts[place] for place in places] or [part.lstrip("*#?") for part in parts]
+    return [_column(part, text) for part, text in zip(parts, described, strict=True)]
 
 
 @functools.cache
 def _descriptions() -> tuple[list[str], dict[str, list[int]]]:
-    """All that is said of columns, and which of it of those of each resource."""
+    """Return the texts of column descriptions, and for each resource the indexes of its texts."""
     raw = importlib.resources.files(__package__).joinpath("descriptions.json").read_bytes()
-    found = msgspec.json.decode(raw)
-    return found["texts"], found["of"]
+    descriptions = msgspec.json.decode(raw)
+    return descriptions["texts"], descriptions["of"]
 
 
-def _column(text: str, description: str) -> dict[str, Any]:
+def _column(text: str, description: str) -> Object:
     name = text.lstrip("*#?")
     kind = next((kind for mark, kind in _MARKS.items() if mark in text[:2]), "string")
     if name == "Created At":

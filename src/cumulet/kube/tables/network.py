@@ -1,17 +1,21 @@
-"""The lines of services and of what leads to them."""
+"""The cells of services, their endpoints, ingresses and network policies."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.tables.common import NONE as _NONE
-from cumulet.kube.tables.common import Cells, Object, age_of, few, name_of, spec_of, status_of
+from cumulet.kube.tables.common import Cell, Cells, age_of, few, name_of, spec_of, status_of
 from cumulet.kube.tables.text import selector_text
 
+if TYPE_CHECKING:
+    from cumulet.common.kubernetes.objects import ServiceSpec, ServiceStatus
 
-def _service(obj: Object, now: datetime) -> list[Any]:
-    spec = spec_of(obj)
+
+def _service(obj: Object, now: datetime) -> list[Cell]:
+    spec: ServiceSpec = spec_of(obj)
     ports = [
         f"{port['port']}{':' + str(port['nodePort']) if port.get('nodePort') else ''}/{port.get('protocol', 'TCP')}"
         for port in spec.get("ports") or ()
@@ -27,20 +31,19 @@ def _service(obj: Object, now: datetime) -> list[Any]:
     ]
 
 
-def _external(spec: Object, status: Object) -> str:
+def _external(spec: ServiceSpec, status: ServiceStatus) -> str:
     extra = spec.get("externalIPs") or []
     match spec.get("type"):
         case "ExternalName":
-            name: str = spec.get("externalName", "")
-            return name
+            return spec.get("externalName", "")
         case "LoadBalancer":
             ingress = (status.get("loadBalancer") or {}).get("ingress") or []
-            found = [item.get("ip") or item.get("hostname") or "" for item in ingress] + extra
-            return ",".join(dict.fromkeys(found)) or "<pending>"
+            addresses = [item.get("ip") or item.get("hostname") or "" for item in ingress] + extra
+            return ",".join(dict.fromkeys(addresses)) or "<pending>"
     return ",".join(extra) or _NONE
 
 
-def _endpoints(obj: Object, now: datetime) -> list[Any]:
+def _endpoints(obj: Object, now: datetime) -> list[Cell]:
     addresses = [
         f"{address.get('ip', '')}:{port.get('port', 0)}"
         for subset in obj.get("subsets") or ()
@@ -50,7 +53,7 @@ def _endpoints(obj: Object, now: datetime) -> list[Any]:
     return [name_of(obj), few(addresses), age_of(obj, now)]
 
 
-def _slice(obj: Object, now: datetime) -> list[Any]:
+def _slice(obj: Object, now: datetime) -> list[Cell]:
     ports = [str(port["port"]) for port in obj.get("ports") or () if port.get("port")]
     addresses = [address for endpoint in obj.get("endpoints") or () for address in endpoint.get("addresses") or ()]
     return [
@@ -62,7 +65,7 @@ def _slice(obj: Object, now: datetime) -> list[Any]:
     ]
 
 
-def _ingress(obj: Object, now: datetime) -> list[Any]:
+def _ingress(obj: Object, now: datetime) -> list[Cell]:
     spec = spec_of(obj)
     hosts = [rule.get("host", "*") for rule in spec.get("rules") or ()]
     ingress = (status_of(obj).get("loadBalancer") or {}).get("ingress") or []
@@ -78,7 +81,7 @@ def _ingress(obj: Object, now: datetime) -> list[Any]:
     ]
 
 
-def _ingress_class(obj: Object, now: datetime) -> list[Any]:
+def _ingress_class(obj: Object, now: datetime) -> list[Cell]:
     name, of = name_of(obj), spec_of(obj).get("parameters") or {}
     if (obj["metadata"].get("annotations") or {}).get("ingressclass.kubernetes.io/is-default-class") == "true":
         name += " (default)"
@@ -87,7 +90,7 @@ def _ingress_class(obj: Object, now: datetime) -> list[Any]:
     return [name, spec_of(obj).get("controller", ""), parameters, age_of(obj, now)]
 
 
-def _network_policy(obj: Object, now: datetime) -> list[Any]:
+def _network_policy(obj: Object, now: datetime) -> list[Cell]:
     return [name_of(obj), selector_text(spec_of(obj).get("podSelector")), age_of(obj, now)]
 
 

@@ -1,14 +1,14 @@
-"""The cells of kinds that few clusters have many of."""
+"""The cells of less common kinds."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery.duration import age, duration
+from cumulet.kube.tables.common import Cell, Cells
 from cumulet.kube.tables.text import join, selector_text
-
-Object = dict[str, Any]
 
 
 def _age(obj: Object, now: datetime) -> str:
@@ -20,25 +20,25 @@ def _spec(obj: Object, name: str, default: Any = "") -> Any:
     return default if value is None else value
 
 
-def _truth(value: Any) -> str:
+def _truth(value: object) -> str:
     return "true" if value else "false"
 
 
-def _pod_template(obj: Object, now: datetime) -> list[Any]:
+def _pod_template(obj: Object, now: datetime) -> list[Cell]:
     template = obj.get("template") or {}
     containers = (template.get("spec") or {}).get("containers") or []
     labels = selector_text((template.get("metadata") or {}).get("labels"))
     return [*(join(item.get(key, "") for item in containers) for key in ("name", "image")), labels]
 
 
-def _policy(obj: Object, now: datetime) -> list[Any]:
+def _policy(obj: Object, now: datetime) -> list[Cell]:
     kind = _spec(obj, "paramKind", {})
     shown = f"{kind.get('apiVersion', '')}/{kind.get('kind', '')}" if kind else "<unset>"
     rules = _spec(obj, "validations", ()) or _spec(obj, "mutations", ())
     return [len(rules), shown, _age(obj, now)]
 
 
-def _policy_binding(obj: Object, now: datetime) -> list[Any]:
+def _policy_binding(obj: Object, now: datetime) -> list[Cell]:
     reference = _spec(obj, "paramRef", {})
     shown = (
         "/".join(filter(None, (reference.get("namespace"), reference.get("name", "*")))) if reference else "<unset>"
@@ -46,7 +46,7 @@ def _policy_binding(obj: Object, now: datetime) -> list[Any]:
     return [_spec(obj, "policyName"), shown, _age(obj, now)]
 
 
-def _quota(obj: Object, now: datetime) -> list[Any]:
+def _quota(obj: Object, now: datetime) -> list[Cell]:
     status = obj.get("status") or {}
     hard, used = status.get("hard") or _spec(obj, "hard", {}), status.get("used") or {}
     shown: tuple[list[str], list[str]] = ([], [])
@@ -55,24 +55,24 @@ def _quota(obj: Object, now: datetime) -> list[Any]:
     return [", ".join(shown[0]), ", ".join(shown[1]), _age(obj, now)]
 
 
-def _signing_request(obj: Object, now: datetime) -> list[Any]:
+def _signing_request(obj: Object, now: datetime) -> list[Cell]:
     status = obj.get("status") or {}
     names = [item.get("type", "") for item in status.get("conditions") or ()]
     condition = join(names) or "Pending"
     if status.get("certificate"):
         condition += ",Issued"
     seconds = _spec(obj, "expirationSeconds", 0)
-    asked = duration(seconds) if seconds else "<none>"
-    return [_age(obj, now), _spec(obj, "signerName"), _spec(obj, "username"), asked, condition]
+    requested = duration(seconds) if seconds else "<none>"
+    return [_age(obj, now), _spec(obj, "signerName"), _spec(obj, "username"), requested, condition]
 
 
-def _address(obj: Object, now: datetime) -> list[Any]:
+def _address(obj: Object, now: datetime) -> list[Cell]:
     parent = _spec(obj, "parentRef", {})
     parts = [parent.get(key) for key in ("group", "resource", "namespace", "name")]
     return ["/".join(part for part in parts if part).replace("/", ".", bool(parent.get("group")))]
 
 
-def _driver(obj: Object, now: datetime) -> list[Any]:
+def _driver(obj: Object, now: datetime) -> list[Cell]:
     spec = obj.get("spec") or {}
     audiences = join(item.get("audience", "") for item in spec.get("tokenRequests") or ()) or "<unset>"
     truths = [bool(spec.get(key, default)) for key, default in _DRIVER]
@@ -83,13 +83,13 @@ def _driver(obj: Object, now: datetime) -> list[Any]:
 _DRIVER = (("attachRequired", True), ("podInfoOnMount", False), ("storageCapacity", False))
 
 
-def _attachment(obj: Object, now: datetime) -> list[Any]:
+def _attachment(obj: Object, now: datetime) -> list[Cell]:
     volume = _spec(obj, "source", {}).get("persistentVolumeName", "")
     attached = _truth((obj.get("status") or {}).get("attached"))
     return [_spec(obj, "attacher"), volume, _spec(obj, "nodeName"), attached, _age(obj, now)]
 
 
-def _flow(obj: Object, now: datetime) -> list[Any]:
+def _flow(obj: Object, now: datetime) -> list[Cell]:
     level = _spec(obj, "priorityLevelConfiguration", {}).get("name", "<none>")
     method = _spec(obj, "distinguisherMethod", {}).get("type", "<none>")
     conditions = (obj.get("status") or {}).get("conditions") or ()
@@ -97,7 +97,7 @@ def _flow(obj: Object, now: datetime) -> list[Any]:
     return [level, _spec(obj, "matchingPrecedence", 1000), method, _age(obj, now), dangling]
 
 
-def _level(obj: Object, now: datetime) -> list[Any]:
+def _level(obj: Object, now: datetime) -> list[Cell]:
     limited = _spec(obj, "limited", {})
     queuing = (limited.get("limitResponse") or {}).get("queuing") or {}
     numbers = [queuing.get(key, "<none>") for key in ("queues", "handSize", "queueLengthLimit")]
@@ -105,7 +105,7 @@ def _level(obj: Object, now: datetime) -> list[Any]:
     return [_spec(obj, "type"), shares, *numbers, _age(obj, now)]
 
 
-def _claim(obj: Object, now: datetime) -> list[Any]:
+def _claim(obj: Object, now: datetime) -> list[Cell]:
     status = obj.get("status") or {}
     states = ["allocated"] * ("allocation" in status) + ["reserved"] * bool(status.get("reservedFor"))
     if obj["metadata"].get("deletionTimestamp"):
@@ -113,15 +113,15 @@ def _claim(obj: Object, now: datetime) -> list[Any]:
     return [",".join(states) or "pending", _age(obj, now)]
 
 
-def _slice(obj: Object, now: datetime) -> list[Any]:
+def _slice(obj: Object, now: datetime) -> list[Cell]:
     pool = _spec(obj, "pool", {}).get("name", "")
     return [_spec(obj, "nodeName"), _spec(obj, "driver"), pool, _age(obj, now)]
 
 
 _ADMISSION = "admissionregistration.k8s.io"
 
-#: What comes after the name.
-RARE = {
+#: The cells after the name.
+RARE: dict[str, Cells] = {
     "podtemplates": _pod_template,
     "resourcequotas": _quota,
     "certificatesigningrequests.certificates.k8s.io": _signing_request,

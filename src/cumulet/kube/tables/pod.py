@@ -1,21 +1,25 @@
-"""The line of a pod, whose status column tells the most that can be said in a word."""
+"""The cells of a pod, with its state in one word."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cumulet.common import clock
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery.duration import age, duration
+from cumulet.kube.tables.common import Cell
 
-Object = dict[str, Any]
+if TYPE_CHECKING:
+    from cumulet.common.kubernetes.objects import ContainerStateTerminated, ContainerStatus, PodSpec, PodStatus
 
 _NONE = "<none>"
 
 
-def pod_cells(pod: Object, now: datetime) -> list[Any]:
-    """The cells of a pod."""
-    spec, status = pod.get("spec") or {}, pod.get("status") or {}
+def pod_cells(pod: Object, now: datetime) -> list[Cell]:
+    """Return the cells of a pod."""
+    spec: PodSpec = pod.get("spec") or {}
+    status: PodStatus = pod.get("status") or {}
     containers = status.get("containerStatuses") or []
     sidecars = _sidecars(spec)
     inits = [item for item in status.get("initContainerStatuses") or [] if item["name"] in sidecars]
@@ -37,17 +41,17 @@ def pod_cells(pod: Object, now: datetime) -> list[Any]:
     ]
 
 
-def _sidecars(spec: Object) -> set[str]:
+def _sidecars(spec: PodSpec) -> set[str]:
     return {item["name"] for item in spec.get("initContainers") or () if item.get("restartPolicy") == "Always"}
 
 
-def _counted(spec: Object, status: Object) -> list[Object]:
-    """The init containers that were begun, while one of them is waited for."""
+def _counted(spec: PodSpec, status: PodStatus) -> list[ContainerStatus]:
+    """Return the started init containers, while one of them is still running."""
     index = _init_index(spec, status)
     return [] if index is None else (status.get("initContainerStatuses") or [])[: index + 1]
 
 
-def _restarts(containers: list[Object], now: datetime) -> str:
+def _restarts(containers: list[ContainerStatus], now: datetime) -> str:
     count = sum(item.get("restartCount") or 0 for item in containers)
     ends = [
         ended["finishedAt"]
@@ -59,7 +63,7 @@ def _restarts(containers: list[Object], now: datetime) -> str:
     return f"{count} ({duration((now - clock.parse(max(ends))).total_seconds())} ago)"
 
 
-def _reason(pod: Object, spec: Object, status: Object) -> str:
+def _reason(pod: Object, spec: PodSpec, status: PodStatus) -> str:
     reason: str = status.get("reason") or status.get("phase") or ""
     for condition in status.get("conditions") or ():
         if condition["type"] == "PodScheduled" and condition.get("reason") == "SchedulingGated":
@@ -77,8 +81,8 @@ def _reason(pod: Object, spec: Object, status: Object) -> str:
     return reason
 
 
-def _init_index(spec: Object, status: Object) -> int | None:
-    """Which init container is waited for, or `None` where they are done."""
+def _init_index(spec: PodSpec, status: PodStatus) -> int | None:
+    """Return the index of the first unfinished init container, or `None`."""
     sidecars = _sidecars(spec)
     for index, item in enumerate(status.get("initContainerStatuses") or []):
         ended = (item.get("state") or {}).get("terminated")
@@ -87,8 +91,8 @@ def _init_index(spec: Object, status: Object) -> int | None:
     return None
 
 
-def _init_reason(spec: Object, status: Object) -> str | None:
-    """What the init containers wait for, or `None` where they are done."""
+def _init_reason(spec: PodSpec, status: PodStatus) -> str | None:
+    """Return the state of the init containers in one word, or `None` where they are done."""
     index = _init_index(spec, status)
     if index is None:
         return None
@@ -101,7 +105,7 @@ def _init_reason(spec: Object, status: Object) -> str | None:
     return f"Init:{index}/{len(spec.get('initContainers') or ())}"
 
 
-def _container_reason(status: Object, reason: str) -> str:
+def _container_reason(status: PodStatus, reason: str) -> str:
     running = False
     for item in reversed(status.get("containerStatuses") or []):
         state = item.get("state") or {}
@@ -117,7 +121,7 @@ def _container_reason(status: Object, reason: str) -> str:
     return reason
 
 
-def _ended(ended: Object) -> str:
+def _ended(ended: ContainerStateTerminated) -> str:
     if ended.get("reason"):
         reason: str = ended["reason"]
         return reason

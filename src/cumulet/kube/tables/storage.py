@@ -1,12 +1,20 @@
-"""The lines of volumes, claims and their classes."""
+"""The cells of volumes, claims and their classes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING
 
-from cumulet.kube.tables.common import Cells, Object, age_of, name_of, spec_of, status_of
+from cumulet.common.kubernetes.objects import Object
+from cumulet.kube.tables.common import Cell, Cells, age_of, name_of, spec_of, status_of
+
+if TYPE_CHECKING:
+    from cumulet.common.kubernetes.objects import (
+        PersistentVolumeClaimSpec,
+        PersistentVolumeClaimStatus,
+        PersistentVolumeSpec,
+    )
 
 _MODES = {"ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX", "ReadWriteOncePod": "RWOP"}
 
@@ -15,8 +23,9 @@ def _modes(modes: Iterable[str] | None) -> str:
     return ",".join(_MODES.get(mode, mode) for mode in modes or ())
 
 
-def _claim(obj: Object, now: datetime) -> list[Any]:
-    spec, status = spec_of(obj), status_of(obj)
+def _claim(obj: Object, now: datetime) -> list[Cell]:
+    spec: PersistentVolumeClaimSpec = spec_of(obj)
+    status: PersistentVolumeClaimStatus = status_of(obj)
     phase = "Terminating" if obj["metadata"].get("deletionTimestamp") else status.get("phase", "")
     bound = bool(spec.get("volumeName"))
     return [
@@ -32,8 +41,9 @@ def _claim(obj: Object, now: datetime) -> list[Any]:
     ]
 
 
-def _volume(obj: Object, now: datetime) -> list[Any]:
-    spec, claim = spec_of(obj), spec_of(obj).get("claimRef") or {}
+def _volume(obj: Object, now: datetime) -> list[Cell]:
+    spec: PersistentVolumeSpec = spec_of(obj)
+    claim = spec.get("claimRef") or {}
     return [
         name_of(obj),
         (spec.get("capacity") or {}).get("storage", ""),
@@ -49,7 +59,7 @@ def _volume(obj: Object, now: datetime) -> list[Any]:
     ]
 
 
-def _storage_class(obj: Object, now: datetime) -> list[Any]:
+def _storage_class(obj: Object, now: datetime) -> list[Cell]:
     name = name_of(obj)
     if (obj["metadata"].get("annotations") or {}).get("storageclass.kubernetes.io/is-default-class") == "true":
         name += " (default)"

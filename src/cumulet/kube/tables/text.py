@@ -1,13 +1,13 @@
-"""How selectors and lists are written in the cells of tables."""
+"""The text of selectors and lists in the cells of tables."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
-def selector_text(selector: dict[str, Any] | None) -> str:
-    """A label selector, or a plain map of labels, as one line."""
+def selector_text(selector: Mapping[str, Any] | None) -> str:
+    """Return a label selector, or a plain map of labels, in one line."""
     if not selector:
         return "<none>"
     if "matchLabels" not in selector and "matchExpressions" not in selector:
@@ -28,5 +28,5 @@ def selector_text(selector: dict[str, Any] | None) -> str:
 
 
 def join(items: Iterable[str]) -> str:
-    """Comma-separated."""
+    """Join items with commas."""
     return ",".join(items)

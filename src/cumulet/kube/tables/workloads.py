@@ -1,25 +1,39 @@
-"""The lines of what makes pods, and of what bounds it."""
+"""The cells of workloads, autoscalers and disruption budgets."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cumulet.common import clock
 from cumulet.common.ascii import fold
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery.duration import age, duration
 from cumulet.kube.tables.common import NONE as _NONE
-from cumulet.kube.tables.common import Cells, Object, age_of, name_of, spec_of, status_of
+from cumulet.kube.tables.common import Cell, Cells, age_of, name_of, spec_of, status_of
 from cumulet.kube.tables.text import join, selector_text
 
+if TYPE_CHECKING:
+    from cumulet.common.kubernetes.objects import (
+        CronJobSpec,
+        CronJobStatus,
+        DeploymentSpec,
+        DeploymentStatus,
+        JobSpec,
+        JobStatus,
+        PodDisruptionBudgetSpec,
+        ReplicaSetSpec,
+        ReplicaSetStatus,
+    )
 
-def _template(obj: Object) -> list[Any]:
-    """Containers and images of a workload."""
+
+def _template(obj: Object) -> list[Cell]:
+    """Return names and images of a workload's containers."""
     containers = ((spec_of(obj).get("template") or {}).get("spec") or {}).get("containers") or []
     return [join(item.get("name", "") for item in containers), join(item.get("image", "") for item in containers)]
 
 
-def _daemon_set(obj: Object, now: datetime) -> list[Any]:
+def _daemon_set(obj: Object, now: datetime) -> list[Cell]:
     status = status_of(obj)
     counts = [
         status.get(name) or 0
@@ -42,8 +56,9 @@ def _daemon_set(obj: Object, now: datetime) -> list[Any]:
     ]
 
 
-def _deployment(obj: Object, now: datetime) -> list[Any]:
-    spec, status = spec_of(obj), status_of(obj)
+def _deployment(obj: Object, now: datetime) -> list[Cell]:
+    spec: DeploymentSpec = spec_of(obj)
+    status: DeploymentStatus = status_of(obj)
     return [
         name_of(obj),
         f"{status.get('readyReplicas') or 0}/{spec.get('replicas', 0)}",
@@ -55,8 +70,9 @@ def _deployment(obj: Object, now: datetime) -> list[Any]:
     ]
 
 
-def _replica_set(obj: Object, now: datetime) -> list[Any]:
-    spec, status = spec_of(obj), status_of(obj)
+def _replica_set(obj: Object, now: datetime) -> list[Cell]:
+    spec: ReplicaSetSpec = spec_of(obj)
+    status: ReplicaSetStatus = status_of(obj)
     return [
         name_of(obj),
         spec.get("replicas") or 0,
@@ -68,12 +84,12 @@ def _replica_set(obj: Object, now: datetime) -> list[Any]:
     ]
 
 
-def _stateful_set(obj: Object, now: datetime) -> list[Any]:
+def _stateful_set(obj: Object, now: datetime) -> list[Cell]:
     ready = f"{status_of(obj).get('readyReplicas') or 0}/{spec_of(obj).get('replicas', 0)}"
     return [name_of(obj), ready, age_of(obj, now), *_template(obj)]
 
 
-def _autoscaler(obj: Object, now: datetime) -> list[Any]:
+def _autoscaler(obj: Object, now: datetime) -> list[Cell]:
     spec, status = spec_of(obj), status_of(obj)
     target = spec.get("scaleTargetRef") or {}
     return [
@@ -88,7 +104,7 @@ def _autoscaler(obj: Object, now: datetime) -> list[Any]:
 
 
 def _metrics(wanted: list[Object], seen: list[Object]) -> str:
-    """The first two, and how many there are more."""
+    """Return the first two metrics, and the number of the others."""
     texts = [_metric(metric, seen[index] if index < len(seen) else {}) for index, metric in enumerate(wanted[:2])]
     more = f" + {len(wanted) - 2} more..." if len(wanted) > 2 else ""
     return ", ".join(texts) + more if texts else _NONE
@@ -111,8 +127,9 @@ def _metric(metric: Object, seen: Object) -> str:
     return f"{of.get('name')}: {shown}/{'<auto>' if want is None else f'{want}%'}"
 
 
-def _job(obj: Object, now: datetime) -> list[Any]:
-    spec, status = spec_of(obj), status_of(obj)
+def _job(obj: Object, now: datetime) -> list[Cell]:
+    spec: JobSpec = spec_of(obj)
+    status: JobStatus = status_of(obj)
     conditions = {item["type"] for item in status.get("conditions") or () if item.get("status") == "True"}
     text = next(
         (
@@ -144,8 +161,9 @@ def _job(obj: Object, now: datetime) -> list[Any]:
     ]
 
 
-def _cron_job(obj: Object, now: datetime) -> list[Any]:
-    spec, status = spec_of(obj), status_of(obj)
+def _cron_job(obj: Object, now: datetime) -> list[Cell]:
+    spec: CronJobSpec = spec_of(obj)
+    status: CronJobStatus = status_of(obj)
     job = {"spec": (spec.get("jobTemplate") or {}).get("spec") or {}}
     last = status.get("lastScheduleTime")
     return [
@@ -161,14 +179,14 @@ def _cron_job(obj: Object, now: datetime) -> list[Any]:
     ]
 
 
-def _revision(obj: Object, now: datetime) -> list[Any]:
+def _revision(obj: Object, now: datetime) -> list[Cell]:
     owner = next((item for item in obj["metadata"].get("ownerReferences") or () if item.get("controller")), None)
     kind = f"{fold(owner['kind'])}.{owner['apiVersion'].partition('/')[0]}/{owner['name']}" if owner else _NONE
     return [name_of(obj), kind, obj.get("revision", 0), age_of(obj, now)]
 
 
-def _budget(obj: Object, now: datetime) -> list[Any]:
-    spec = spec_of(obj)
+def _budget(obj: Object, now: datetime) -> list[Cell]:
+    spec: PodDisruptionBudgetSpec = spec_of(obj)
     least, most = spec.get("minAvailable"), spec.get("maxUnavailable")
     return [
         name_of(obj),

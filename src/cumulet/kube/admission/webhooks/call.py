@@ -1,18 +1,15 @@
-"""Asking an admission webhook: a review is sent and must come back with a response."""
+"""Calls of an admission webhook: send a review, and check the response."""
 
 from __future__ import annotations
 
-from typing import Any
-
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.clients.webhooks import CallError, WebhookClient
-
-Object = dict[str, Any]
 
 _TIMEOUT = 10
 
 
 async def ask(client: WebhookClient, webhook: Object, review: Object) -> Object:
-    """The response to an `AdmissionReview`. Raises `CallError`."""
+    """Send an `AdmissionReview` and return its response. Raises `CallError`."""
     if "v1" not in (webhook.get("admissionReviewVersions") or ()):
         raise CallError("webhook does not accept known AdmissionReview versions (v1)")
     try:
@@ -23,7 +20,7 @@ async def ask(client: WebhookClient, webhook: Object, review: Object) -> Object:
         raise CallError(f"failed to call webhook: {error}") from None
     response = answer.get("response")
     if not isinstance(response, dict) or not isinstance(response.get("allowed"), bool):
-        raise CallError("received invalid webhook response: webhook response was absent or does not say allowed")
+        raise CallError("received invalid webhook response: webhook response was absent or has no field allowed")
     uid = review["request"]["uid"]
     if response.get("uid") != uid:
         why = f"expected response.uid={uid!r}, got {response.get('uid')!r}"

@@ -7,15 +7,23 @@ import base64
 import binascii
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.access.authorization import Authorizer
 from cumulet.kube.admission.cel_authorizer import checking
 from cumulet.kube.admission.programs import conditions, holds
 from cumulet.kube.admission.webhooks.call import ask
-from cumulet.kube.admission.webhooks.review import Question, from_version, in_version, is_selected, review, wanted_as
+from cumulet.kube.admission.webhooks.review import (
+    AdmissionRequest,
+    from_version,
+    in_version,
+    is_selected,
+    matching_row,
+    review,
+)
 from cumulet.kube.apimachinery.status import ApiError, bad_request
 from cumulet.kube.catalog.custom_conversion import Conversions
 from cumulet.kube.catalog.resources import Row
@@ -28,12 +36,11 @@ from cumulet.kube.store import Store
 
 log = logging.getLogger(__name__)
 
-Object = dict[str, Any]
 
 _GROUP = "admissionregistration.k8s.io"
 _MUTATING = f"mutatingwebhookconfigurations.{_GROUP}"
 _VALIDATING = f"validatingwebhookconfigurations.{_GROUP}"
-#: Writes that webhooks could otherwise make impossible for good.
+#: Webhooks that saw these writes could make their own removal impossible.
 _EXEMPT = frozenset(
     f"{name}.{_GROUP}"
     for name in (
@@ -47,15 +54,15 @@ _EXEMPT = frozenset(
 )
 
 
-class _Wanted(NamedTuple):
+class _Matched(NamedTuple):
     webhook: Object
-    #: The form that it wants to see, and the question in that.
+    #: The form of the write that the webhook matches, and the write in that form.
     row: Row
-    question: Question
+    request: AdmissionRequest
 
 
 class Webhooks:
-    """The webhooks of every configuration, by the names of configurations."""
+    """The webhooks of every configuration, in the order of the configurations' names."""
 
     def __init__(self, store: Store, client: WebhookClient, conversions: Conversions) -> None:
         self._store = store
@@ -64,7 +71,7 @@ class Webhooks:
         self._authorizer = Authorizer(store)
         self._mutating: list[Object] = []
         self._validating: list[Object] = []
-        #: What is served, for kinds that have several versions.
+        #: The served resources, to match other versions.
         self.rows: Callable[[], Iterable[Row]] = tuple
         for key in (_MUTATING, _VALIDATING):
             store.on_change(key, self._refresh)
@@ -79,45 +86,45 @@ class Webhooks:
 
     @property
     def mutate(self) -> bool:
-        """Whether there is any that changes objects."""
+        """Return whether any webhook changes objects."""
         return bool(self._mutating)
 
     async def change(
-        self, question: Question, warnings: list[str], complete: Callable[[Object], None]
+        self, request: AdmissionRequest, warnings: list[str], complete: Callable[[Object], None]
     ) -> Object | None:
-        """The object as the webhooks want it; `complete` makes whole what one has patched. Raises `ApiError`."""
-        if question.row.key in _EXEMPT:
-            return question.obj
+        """Return the object as the webhooks change it; `complete` runs after each patch. Raises `ApiError`."""
+        if request.row.key in _EXEMPT:
+            return request.obj
         last = -1
         for index, webhook in enumerate(self._mutating):
-            found = await self._one(webhook, question, warnings, complete)
-            if found != question.obj:
-                question, last = question._replace(obj=found), index
-        # Those that want to see again what others have changed after them.
+            changed = await self._one(webhook, request, warnings, complete)
+            if changed != request.obj:
+                request, last = request._replace(obj=changed), index
+        # Reinvoke the webhooks whose object later webhooks changed.
         for webhook in self._mutating[: max(last, 0)]:
             if webhook.get("reinvocationPolicy") == "IfNeeded":
-                question = question._replace(obj=await self._one(webhook, question, warnings, complete))
-        return question.obj
+                request = request._replace(obj=await self._one(webhook, request, warnings, complete))
+        return request.obj
 
-    async def check(self, question: Question, warnings: list[str]) -> None:
-        """Ask those that may refuse, all at once. Raises `ApiError`."""
-        if not self._validating or question.row.key in _EXEMPT:
+    async def check(self, request: AdmissionRequest, warnings: list[str]) -> None:
+        """Call the validating webhooks, all at once. Raises `ApiError`."""
+        if not self._validating or request.row.key in _EXEMPT:
             return
-        wanted = [
-            found for webhook in self._validating if (found := await self._wants(webhook, question)) is not None
+        matches = [
+            match for webhook in self._validating if (match := await self._match(webhook, request)) is not None
         ]
-        await asyncio.gather(*(self._ask(found, review(found.question, found.row), warnings) for found in wanted))
+        await asyncio.gather(*(self._call(match, review(match.request, match.row), warnings) for match in matches))
 
-    async def _wants(self, webhook: Object, question: Question) -> _Wanted | None:
-        row = wanted_as(webhook, question, self.rows())
-        if row is None or not is_selected(webhook, question, self._store):
+    async def _match(self, webhook: Object, request: AdmissionRequest) -> _Matched | None:
+        row = matching_row(webhook, request, self.rows())
+        if row is None or not is_selected(webhook, request, self._store):
             return None
-        if question.dry_run and webhook.get("sideEffects") not in ("None", "NoneOnDryRun"):
+        if request.dry_run and webhook.get("sideEffects") not in ("None", "NoneOnDryRun"):
             raise bad_request(f'admission webhook "{webhook["name"]}" does not support dry run')
-        question = await in_version(self._conversions, question, row)
+        request = await in_version(self._conversions, request, row)
         if expressions := conditions(webhook):
-            check = checking(self._authorizer, question.user)
-            variables = admission_variables.variables(review(question, row)["request"], None, check)
+            check = checking(self._authorizer, request.user)
+            variables = admission_variables.variables(review(request, row)["request"], None, check)
             try:
                 if not await within(PER_CONDITIONS, lambda budget: holds(expressions, variables, budget)):
                     return None
@@ -126,46 +133,46 @@ class Webhooks:
                     return None
                 why = f'admission webhook "{webhook["name"]}": match condition failed: {error}'
                 raise ApiError(403, "Forbidden", why, {}) from None
-        return _Wanted(webhook, row, question)
+        return _Matched(webhook, row, request)
 
     async def _one(
-        self, webhook: Object, question: Question, warnings: list[str], complete: Callable[[Object], None]
+        self, webhook: Object, request: AdmissionRequest, warnings: list[str], complete: Callable[[Object], None]
     ) -> Object | None:
-        wanted = await self._wants(webhook, question)
-        if wanted is None:
-            return question.obj
-        asked = review(wanted.question, wanted.row)
-        response = await self._ask(wanted, asked, warnings)
+        matched = await self._match(webhook, request)
+        if matched is None:
+            return request.obj
+        document = review(matched.request, matched.row)
+        response = await self._call(matched, document, warnings)
         patch = response.get("patch")
-        if not patch or question.obj is None:
-            return question.obj
+        if not patch or request.obj is None:
+            return request.obj
         name = webhook["name"]
         if response.get("patchType") != "JSONPatch":
             raise _failed(name, f"invalid patch type {response.get('patchType')!r}")
         try:
             operations = msgspec.json.decode(base64.b64decode(patch))
-            found = json_patch(asked["request"]["object"], operations)
-            whole = question.kind is None
-            if not isinstance(found, dict) or (whole and not isinstance(found.get("metadata"), dict)):
-                raise _failed(name, "what the patch makes is not an object")
+            patched = json_patch(document["request"]["object"], operations)
+            whole = request.kind is None
+            if not isinstance(patched, dict) or (whole and not isinstance(patched.get("metadata"), dict)):
+                raise _failed(name, "the patched value is not an object")
         except (JsonPatchError, msgspec.DecodeError, binascii.Error, RecursionError, TypeError, ValueError) as error:
             raise _failed(name, f"the patch cannot be applied: {error}") from None
         for key in ("kind", "apiVersion"):
-            found.pop(key, None)
-        return await from_version(self._conversions, question, wanted.row, found, complete)
+            patched.pop(key, None)
+        return await from_version(self._conversions, request, matched.row, patched, complete)
 
-    async def _ask(self, wanted: _Wanted, asked: Object, warnings: list[str]) -> Object:
-        webhook = wanted.webhook
+    async def _call(self, matched: _Matched, document: Object, warnings: list[str]) -> Object:
+        webhook = matched.webhook
         name = webhook["name"]
         try:
-            response = await ask(self._client, webhook, asked)
+            response = await ask(self._client, webhook, document)
         except CallError as error:
             if webhook.get("failurePolicy") == "Ignore":
-                log.warning("webhook %s was left out: %s", name, error)
+                log.warning("ignored the failure of webhook %s: %s", name, error)
                 return {"allowed": True}
             raise _failed(name, str(error)) from None
-        said, status = response.get("warnings"), response.get("status")
-        warnings += [str(text) for text in said] if isinstance(said, list) else []
+        texts, status = response.get("warnings"), response.get("status")
+        warnings += [str(text) for text in texts] if isinstance(texts, list) else []
         if not response["allowed"]:
             raise _denied(name, status if isinstance(status, dict) else {})
         return response
@@ -178,13 +185,12 @@ def _failed(name: str, why: str) -> ApiError:
 
 def _denied(name: str, status: Object) -> ApiError:
     denied = f'admission webhook "{name}" denied the request'
-    said = status.get("message") or status.get("reason")
+    why = status.get("message") or status.get("reason")
     code = status.get("code")
     error = ApiError(
         code if isinstance(code, int) and 400 <= code < 600 else 400,
         str(status.get("reason") or ""),
-        f"{denied}: {said}" if said else f"{denied} without explanation",
+        f"{denied}: {why}" if why else f"{denied} without explanation",
     )
-    details = status.get("details")
-    error.details = details if isinstance(details, dict) else None
+    error.details = status["details"] if isinstance(status.get("details"), dict) else None
     return error

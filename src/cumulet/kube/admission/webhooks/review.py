@@ -1,11 +1,12 @@
-"""What a webhook is asked: the review that is sent, and which questions a webhook wants (`generic.ShouldCallHook`)."""
+"""Admission reviews, and the writes that a webhook matches (`generic.ShouldCallHook`)."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.access.users import User, user_info
 from cumulet.kube.catalog import kinds
 from cumulet.kube.catalog.builtin_conversion import from_stored, to_stored
@@ -14,11 +15,9 @@ from cumulet.kube.catalog.resources import Row
 from cumulet.kube.schema.label_selectors import selects
 from cumulet.kube.store import Store
 
-Object = dict[str, Any]
 
-
-class Question(NamedTuple):
-    """One write: `obj` is what is to be stored and `old` what is, without kind and version, as they are stored."""
+class AdmissionRequest(NamedTuple):
+    """One write: `obj` is the new object and `old` the stored one, both without kind and version."""
 
     operation: str
     row: Row
@@ -29,7 +28,7 @@ class Question(NamedTuple):
     old: Object | None
     user: User
     dry_run: bool
-    #: Group, version and kind of the objects, where they are others than the row's.
+    #: Group, version and kind of the objects, where they differ from the row's.
     kind: tuple[str, str, str] | None = None
 
     @property
@@ -39,27 +38,27 @@ class Question(NamedTuple):
 
 
 def rows_alike(row: Row, rows: Iterable[Row]) -> list[Row]:
-    """The rows of the same objects in every version, the one that was asked for first."""
+    """Return the rows of the same objects in every version, the requested one first."""
     return [row, *(other for other in rows if other.key == row.key and other != row)]
 
 
-def wanted_as(webhook: Object, question: Question, rows: Iterable[Row]) -> Row | None:
-    """In the form of which row a webhook wants to see a write, or `None` where it does not."""
-    found = [question.row] if webhook.get("matchPolicy") == "Exact" else rows_alike(question.row, rows)
-    for row in found:
-        if any(_rule_matches(rule, question, row) for rule in webhook.get("rules") or ()):
+def matching_row(webhook: Object, request: AdmissionRequest, rows: Iterable[Row]) -> Row | None:
+    """Return the row in whose form a webhook matches a write, or `None`."""
+    candidates = [request.row] if webhook.get("matchPolicy") == "Exact" else rows_alike(request.row, rows)
+    for row in candidates:
+        if any(_rule_matches(rule, request, row) for rule in webhook.get("rules") or ()):
             return row
     return None
 
 
-def _rule_matches(rule: Object, question: Question, row: Row) -> bool:
+def _rule_matches(rule: Object, request: AdmissionRequest, row: Row) -> bool:
     scope = rule.get("scope", "*")
     return (
-        _has(rule.get("operations"), question.operation)
+        _has(rule.get("operations"), request.operation)
         and _has(rule.get("apiGroups"), row.group)
         and _has(rule.get("apiVersions"), row.version)
         and scope in ("*", "Namespaced" if row.namespaced else "Cluster")
-        and any(_is_resource(pattern, row.plural, question.subresource) for pattern in rule.get("resources") or ())
+        and any(_is_resource(pattern, row.plural, request.subresource) for pattern in rule.get("resources") or ())
     )
 
 
@@ -72,78 +71,78 @@ def _is_resource(pattern: str, plural: str, subresource: str) -> bool:
     return resource in ("*", plural) and (part in ("*", subresource) if part else not subresource)
 
 
-def is_selected(webhook: Object, question: Question, store: Store) -> bool:
-    """Whether the selectors of a webhook take in what a write is about."""
+def is_selected(webhook: Object, request: AdmissionRequest, store: Store) -> bool:
+    """Return whether the selectors of a webhook match a write."""
     namespaces = webhook.get("namespaceSelector") or {}
-    placed = question.row.namespaced or question.row.key == "namespaces"
-    if namespaces and placed and not selects(namespaces, _namespace_labels(question, store)):
+    placed = request.row.namespaced or request.row.key == "namespaces"
+    if namespaces and placed and not selects(namespaces, _namespace_labels(request, store)):
         return False
     objects = webhook.get("objectSelector") or {}
     if not objects:
         return True
     return any(
         obj is not None and "metadata" in obj and selects(objects, obj["metadata"].get("labels") or {})
-        for obj in (question.obj, question.old)
+        for obj in (request.obj, request.old)
     )
 
 
-def _namespace_labels(question: Question, store: Store) -> dict[str, str]:
-    if question.row.key == "namespaces" and question.obj is not None:
-        return question.obj["metadata"].get("labels") or {}
-    stored = store.get("namespaces", "", question.namespace or question.name)
+def _namespace_labels(request: AdmissionRequest, store: Store) -> dict[str, str]:
+    if request.row.key == "namespaces" and request.obj is not None:
+        return request.obj["metadata"].get("labels") or {}
+    stored = store.get("namespaces", "", request.namespace or request.name)
     return stored.labels if stored is not None else {}
 
 
-async def in_version(conversions: Conversions, question: Question, row: Row) -> Question:
-    """A question with its objects in the version of a row, where they are custom ones. Raises `ApiError` 500."""
-    if question.kind is not None:
-        return question
-    return question._replace(
-        obj=await conversions.between(question.row, row, question.obj),
-        old=await conversions.between(question.row, row, question.old),
+async def in_version(conversions: Conversions, request: AdmissionRequest, row: Row) -> AdmissionRequest:
+    """Return a write with its custom objects converted to the version of a row. Raises `ApiError` 500."""
+    if request.kind is not None:
+        return request
+    return request._replace(
+        obj=await conversions.between(request.row, row, request.obj),
+        old=await conversions.between(request.row, row, request.old),
     )
 
 
 async def from_version(
-    conversions: Conversions, question: Question, row: Row, obj: Object, complete: Callable[[Object], None]
+    conversions: Conversions, request: AdmissionRequest, row: Row, obj: Object, complete: Callable[[Object], None]
 ) -> Object:
-    """What somebody made of an object in the version of a row, as the question has it, made whole. Raises `ApiError`."""
-    if question.kind is None:
+    """Return an object changed in the version of a row, converted back and completed. Raises `ApiError`."""
+    if request.kind is None:
         if row.hub is not None:
             kinds.prune(row, obj)
-        back = await conversions.between(row, question.row, to_stored(row, obj))
+        back = await conversions.between(row, request.row, to_stored(row, obj))
         assert back is not None
         obj = back
     complete(obj)
     return obj
 
 
-def review(question: Question, row: Row) -> Object:
-    """The `AdmissionReview` v1 that asks a question in the form of a row."""
-    asked = question.row
-    request: Object = {
+def review(request: AdmissionRequest, row: Row) -> Object:
+    """Return the `AdmissionReview` v1 of a write, in the form of a row."""
+    requested = request.row
+    document: Object = {
         "uid": str(uuid.uuid4()),
-        "kind": _kind(question, row),
+        "kind": _kind(request, row),
         "resource": _resource(row),
-        "requestKind": _kind(question, asked),
-        "requestResource": _resource(asked),
-        "name": question.name,
-        "operation": question.operation,
-        "userInfo": user_info(question.user),
-        "object": _in_form(question, row, question.obj),
-        "oldObject": _in_form(question, row, question.old),
-        "dryRun": question.dry_run,
-        "options": _options(question),
+        "requestKind": _kind(request, requested),
+        "requestResource": _resource(requested),
+        "name": request.name,
+        "operation": request.operation,
+        "userInfo": user_info(request.user),
+        "object": _in_form(request, row, request.obj),
+        "oldObject": _in_form(request, row, request.old),
+        "dryRun": request.dry_run,
+        "options": _options(request),
     }
-    if question.subresource:
-        request["subResource"] = request["requestSubResource"] = question.subresource
-    if question.namespace or question.row.key == "namespaces":
-        request["namespace"] = question.namespace or question.name
-    return {"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": request}
+    if request.subresource:
+        document["subResource"] = document["requestSubResource"] = request.subresource
+    if request.namespace or request.row.key == "namespaces":
+        document["namespace"] = request.namespace or request.name
+    return {"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": document}
 
 
-def _kind(question: Question, row: Row) -> Object:
-    group, version, kind = question.kind or (row.group, row.version, row.kind)
+def _kind(request: AdmissionRequest, row: Row) -> Object:
+    group, version, kind = request.kind or (row.group, row.version, row.kind)
     return {"group": group, "version": version, "kind": kind}
 
 
@@ -151,18 +150,18 @@ def _resource(row: Row) -> Object:
     return {"group": row.group, "version": row.version, "resource": row.plural}
 
 
-def _in_form(question: Question, row: Row, obj: Object | None) -> Object | None:
+def _in_form(request: AdmissionRequest, row: Row, obj: Object | None) -> Object | None:
     if obj is None:
         return None
-    if question.kind is not None:
-        group, version, kind = question.kind
+    if request.kind is not None:
+        group, version, kind = request.kind
         return {**obj, "kind": kind, "apiVersion": f"{group}/{version}" if group else version}
     return {"kind": row.kind, "apiVersion": row.api_version, **from_stored(row, obj)}
 
 
-def _options(question: Question) -> Object | None:
-    if question.operation == "CONNECT":
+def _options(request: AdmissionRequest) -> Object | None:
+    if request.operation == "CONNECT":
         return None
-    kind = {"CREATE": "CreateOptions", "UPDATE": "UpdateOptions", "DELETE": "DeleteOptions"}[question.operation]
+    kind = {"CREATE": "CreateOptions", "UPDATE": "UpdateOptions", "DELETE": "DeleteOptions"}[request.operation]
     options: Object = {"kind": kind, "apiVersion": "meta.k8s.io/v1"}
-    return {**options, "dryRun": ["All"]} if question.dry_run else options
+    return {**options, "dryRun": ["All"]} if request.dry_run else options
