@@ -1,9 +1,12 @@
-"""The published schemas (OpenAPI, Kubernetes 1.36) as a graph of fields, built kind by kind when first asked for.
+"""The published schemas (OpenAPI, Kubernetes 1.36) as a graph of fields, built for each kind on first use.
 
-They come from the package `kubernetes-validate`, which carries them with the merge keys of patches. What they do not
-tell is in `declarations.json`: which fields are left out when they are empty (`omitted`), which are written always,
-and as what (`written`), which are known and not kept, as their features are off by default (`disabled`), and how
-upstream's messages call types (`types`) and the structs between (`embedded`).
+They come from the package `kubernetes-validate`, which includes the merge keys of patches. `declarations.json` adds the
+facts that the schemas lack:
+
+- `omitted`: fields that are left out when they are empty
+- `written`: fields that are always written, with their empty values
+- `disabled`: fields that are accepted and dropped, as their features are off by default
+- `types` and `embedded`: the Go names of types and of embedded structs in upstream's messages
 """
 
 from __future__ import annotations
@@ -22,12 +25,12 @@ QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity"
 
 
 class Field:
-    """One field: its JSON type, what it is made of, and how it merges.
+    """One field: its JSON type, the type of its parts, and how it merges.
 
-    `type` is string, integer, number, boolean, object, array, or any; `item` is the definition of an object, of a
-    list's elements or of a map's values, or `None` for scalars, whose own type is `item_type`. `exact` is the type in
-    Python of a value that needs no further look. `go_type` and `embedded` are what messages call its type and the
-    structs that it stands in.
+    `type` is string, integer, number, boolean, object, array, or any. `item` is the definition of an object, of a list's
+    elements or of a map's values. It is `None` for scalars, whose own type is `item_type`. `exact` is the Python type of a
+    value that needs no further check. `go_type` and `embedded` are the type's name in messages and the embedded structs
+    that contain it.
     """
 
     __slots__ = (
@@ -87,7 +90,7 @@ class Field:
 
     @functools.cached_property
     def item(self) -> Definition | None:
-        """The definition of what this is made of, where that is an object with fields of its own."""
+        """The definition of the field's object, element or map value. `None` where that has no fields of its own."""
         found = named(self.ref) if self.ref else None
         return found if found is not None and found.fields else None
 
@@ -111,7 +114,7 @@ class Definition:
             key: Field(value, types.get(key, ""), embedded.get(key, ""))
             for key, value in (schema.get("properties") or {}).items()
         }
-        #: Fields that are left out when they are empty, and those that are always written, with what is then.
+        #: Fields that are left out when empty, fields that are dropped, and fields that are always written, with their value.
         self.omitted: frozenset[str] = frozenset(said.get("omitted", ()))
         self.disabled: frozenset[str] = frozenset(said.get("disabled", ()))
         self.written: dict[str, Any] = said.get("written", {})
@@ -119,7 +122,7 @@ class Definition:
 
 @functools.cache
 def raw_definitions() -> dict[str, msgspec.Raw]:
-    """Every definition by name, not yet decoded."""
+    """Return every definition by name, not yet decoded."""
     package = resources.files("kubernetes_validate")
     file = package.joinpath("kubernetes-json-schema", f"v{VERSION}-local", "_definitions.json")
     document = msgspec.json.decode(file.read_bytes(), type=dict[str, msgspec.Raw])
@@ -134,14 +137,14 @@ def _declarations() -> dict[str, msgspec.Raw]:
 
 @functools.cache
 def named(name: str) -> Definition | None:
-    """A definition by its name, such as `io.k8s.api.core.v1.Pod`."""
+    """Return a definition by its name, such as `io.k8s.api.core.v1.Pod`."""
     raw = raw_definitions().get(name)
     return None if raw is None else Definition(name, msgspec.json.decode(raw))
 
 
 @functools.cache
 def definition(group: str, version: str, kind: str) -> Definition | None:
-    """The definition of a kind, or `None` where it is not published."""
+    """Return the definition of a kind, or `None` where it is not published."""
     package = group.partition(".")[0] if group else "core"
     if group == "apiextensions.k8s.io":
         return named(f"io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.{version}.{kind}")
@@ -153,7 +156,7 @@ def definition(group: str, version: str, kind: str) -> Definition | None:
 
 
 def empty(of: Definition) -> dict[str, Any]:
-    """What is written of an object of which nothing was said."""
+    """Return the fields that are written for an object with nothing set."""
     made: dict[str, Any] = {}
     for name, value in of.written.items():
         item = of.fields[name].item

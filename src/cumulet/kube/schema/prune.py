@@ -1,4 +1,4 @@
-"""Taking out what a kind does not have, and refusing what has the wrong type (structured decoding, upstream's words)."""
+"""Removal of unknown fields, and errors for wrong types (structured decoding, upstream's words)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PYTHON: dict[str, tuple[type, ...]] = {
 _EMPTY: dict[str, Any] = {"string": "", "integer": 0, "boolean": False, "number": 0}
 _BASE64 = frozenset(f"{string.ascii_letters}{string.digits}+/=".encode())
 _MOMENT = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d%s(?:Z|[+-]\d\d:\d\d)"
-#: By type, how a time is written (RFC 3339), Go's layout of it, and how exactly it is kept.
+#: By type: the pattern of a time (RFC 3339), Go's layout of it, and its precision.
 _TIMES = {
     "io.k8s.apimachinery.pkg.apis.meta.v1.Time": (
         re.compile(_MOMENT % r"(?:[.,]\d+)?", re.ASCII),
@@ -40,7 +40,7 @@ _TIMES = {
     ),
 }
 _DEPTH = 60
-#: Specs of so many templates are remembered, where they are not larger than this.
+#: How many specs are cached, and the largest in bytes.
 _REMEMBERED = 128
 _REMEMBERED_BYTES = 16_384
 
@@ -54,10 +54,11 @@ def prune(
     fill: bool = True,
     pruned: frozenset[str] = frozenset(),
 ) -> list[str]:
-    """Make an object what upstream's decoding makes of it, in place; the strict decoding messages about it.
+    """Convert an object to the result of upstream's decoding, in place, and return the strict decoding messages.
 
-    Unknown fields and nulls go. Where it is to be filled, empty fields that are not written go too, and those that
-    always are written come. What is under the names in `pruned` has been through this. Raises `ApiError` 400 where a field has the wrong type.
+    Unknown fields and nulls are removed. With `fill`, empty fields that are not written are removed too, and fields that
+    are always written are added. The fields named in `pruned` have been processed before. Raises `ApiError` 400 where a
+    field has the wrong type.
     """
     found = definition(group, version, kind)
     if found is None:
@@ -71,14 +72,14 @@ def prune(
 
 
 def strict_error(kind: str, version: str, unknown: list[str]) -> ApiError:
-    """The answer under `fieldValidation=Strict`."""
+    """Return the error response of `fieldValidation=Strict`."""
     return bad_request(
         f'{kind} in version "{version}" cannot be handled as a {kind}: strict decoding error: {", ".join(unknown)}'
     )
 
 
 class _WrongTypeError(Exception):
-    """A value of the wrong type; the path and the struct that it is in are known when it has come up."""
+    """A value of the wrong type. The path and the struct are added while it propagates."""
 
     def __init__(self, seen: str, wanted: str = "") -> None:
         super().__init__(seen)
@@ -118,7 +119,7 @@ def _object(
             unknown.append(f'unknown field "{path}{key}"')
             del obj[key]
         elif value is None:
-            # A null is an absent field, everywhere but in a list or map.
+            # A null is an absent field, except in a list or map.
             del obj[key]
         else:
             if depth == 0 and fill and key == "spec" and field.item is not None and type(value) is dict:
@@ -138,7 +139,7 @@ def _empty(field: Field) -> dict[str, Any]:
 
 
 def _spec(spec: dict[str, Any], field: Field, of: Definition, unknown: list[str]) -> dict[str, Any]:
-    """A pruned spec. Many objects have that of one template, so it is kept what came of one."""
+    """Return the pruned spec. Many objects share the spec of one template, so results are cached."""
     try:
         raw = msgspec.json.encode(spec)
     except (RecursionError, OverflowError):
@@ -156,7 +157,7 @@ def _spec(spec: dict[str, Any], field: Field, of: Definition, unknown: list[str]
 
 @functools.lru_cache(_REMEMBERED)
 def _pruned(raw: bytes, field: Field, of: Definition) -> tuple[bytes | None, tuple[str, ...]]:
-    """What is left of a spec, or `None` where nothing changes, and the messages."""
+    """Return the pruned spec, or `None` where nothing changes, and the messages."""
     spec = msgspec.json.decode(raw)
     unknown: list[str] = []
     _checked(spec, field, of, "spec", unknown, 0, True)
@@ -165,7 +166,7 @@ def _pruned(raw: bytes, field: Field, of: Definition) -> tuple[bytes | None, tup
 
 
 def _checked(value: Any, field: Field, of: Definition, path: str, unknown: list[str], depth: int, fill: bool) -> Any:
-    """What becomes of a value of a field."""
+    """Return the pruned value of a field."""
     try:
         return _check(value, field, path, unknown, depth, fill)
     except _WrongTypeError as error:
@@ -206,7 +207,7 @@ def _check(value: Any, field: Field, path: str, unknown: list[str], depth: int, 
 
 
 def _element(value: Any, field: Field, wanted: str, path: str, unknown: list[str], depth: int, fill: bool) -> Any:
-    """What becomes of an object, or of an element of a list or map; a null in these is an empty value."""
+    """Return the pruned object, list element or map value. A null element becomes an empty value."""
     item = field.item
     if item is not None:
         if type(value) is not dict:
@@ -216,7 +217,7 @@ def _element(value: Any, field: Field, wanted: str, path: str, unknown: list[str
         _object(value, item, path, unknown, depth + 1, fill)
         return value
     if field.ref == QUANTITY:
-        # Of resources no less than a thousandth is told.
+        # Upstream rounds resource amounts up to thousandths.
         return rounded(_quantity(value)) if field.go_type == "v1.ResourceList" else _quantity(value)
     if field.ref in _TIMES:
         return _time(value, field.ref)
@@ -270,7 +271,7 @@ def _int_or_string(value: Any) -> Any:
 
 
 def _time(value: Any, ref: str) -> str | None:
-    """A time as upstream writes it: in UTC, to the second or the microsecond; the zero time of Go is none."""
+    """Return a time as upstream writes it: in UTC, to the second or microsecond. `None` for Go's zero time."""
     if value is None:
         return None
     if type(value) is not str:

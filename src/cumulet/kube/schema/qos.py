@@ -1,4 +1,4 @@
-"""How sure a pod is of what it asks for (core, `ComputePodQOS`)."""
+"""The quality of service class of a pod (core, `ComputePodQOS`)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _COMPUTE = ("cpu", "memory")
 
 
 def qos_class(spec: dict[str, Any]) -> str:
-    """Guaranteed, Burstable or BestEffort, from what the pod as a whole, or each of its containers, asks for."""
+    """Return Guaranteed, Burstable or BestEffort, from the resources of the pod, or of each of its containers."""
     whole = spec.get("resources")
     if whole is not None:
-        asked = [whole]
+        holders = [whole]
     else:
         containers = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
-        asked = [container.get("resources") or {} for container in containers]
-    requests, limits = ([_positive(one.get(kind)) for one in asked] for kind in ("requests", "limits"))
+        holders = [container.get("resources") or {} for container in containers]
+    requests, limits = ([_positive(one.get(kind)) for one in holders] for kind in ("requests", "limits"))
     if not any(requests) and not any(limits):
         return "BestEffort"
     if not all(limit.keys() == set(_COMPUTE) for limit in limits):

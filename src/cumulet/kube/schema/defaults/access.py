@@ -1,4 +1,4 @@
-"""Bindings of roles."""
+"""Defaults of role bindings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Horizontal pod autoscalers."""
+"""Defaults of horizontal pod autoscalers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Services, secrets, namespaces, nodes, limits and other small kinds."""
+"""Defaults of services, secrets, namespaces, nodes, limit ranges and other small kinds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What extends and limits the server: webhooks, policies, definitions of custom resources, flows."""
+"""Defaults of webhooks, admission policies, custom resource definitions and flow control."""
 
 from __future__ import annotations
 

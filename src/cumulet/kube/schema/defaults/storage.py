@@ -1,4 +1,4 @@
-"""Volumes, claims of them, classes and drivers."""
+"""Defaults of persistent volumes, claims, storage classes and CSI drivers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Filling in what is not there."""
+"""Setting of missing fields."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ Object = dict[str, Any]
 
 
 def default(target: Object, **values: Any) -> None:
-    """Set what is not set."""
+    """Set the fields that are missing."""
     for key, value in values.items():
         if target.get(key) is None:
             target[key] = value

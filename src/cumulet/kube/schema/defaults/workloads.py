@@ -1,4 +1,4 @@
-"""What makes pods."""
+"""Defaults of the workload kinds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every object has: names, labels, annotations, owners, finalizers, managed fields (`ValidateObjectMeta`)."""
+"""Validation of metadata: names, labels, annotations, owners, finalizers, managed fields (`ValidateObjectMeta`)."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _UNCHANGING = ("name", "namespace", "uid", "creationTimestamp", "deletionTimesta
 
 
 def metadata(found: Object, form: Form, *, has_domains: bool = True) -> Causes:
-    """What is wrong with the metadata of an object whose name has such a form.
+    """Validate the metadata of an object whose name has this form.
 
-    `has_domains` says that finalizers of such objects have a domain, if they are none of Kubernetes' own.
+    `has_domains` states that finalizers must have a domain, except for Kubernetes' own.
     """
     if base := found.get("generateName"):
         yield from all_invalid("metadata.generateName", base, form(name_formats.base_of(base)))
@@ -52,7 +52,7 @@ def metadata(found: Object, form: Form, *, has_domains: bool = True) -> Causes:
 
 
 def metadata_update(found: Object, old: Object, *, has_domains: bool = True) -> Causes:
-    """What is wrong with a change of metadata."""
+    """Validate an update of metadata."""
     if old.get("deletionTimestamp"):
         added = sorted(set(found.get("finalizers") or ()) - set(old.get("finalizers") or ()))
         if added:
@@ -71,7 +71,7 @@ def metadata_update(found: Object, old: Object, *, has_domains: bool = True) -> 
 
 
 def labels(found: dict[str, str] | None, field: str) -> Causes:
-    """What is wrong with labels."""
+    """Validate labels."""
     for key, value in sorted(found.items()) if found else ():
         if not _is_label(key, value):
             yield from label_key(key, field)
@@ -84,12 +84,12 @@ def _is_label(key: str, value: str) -> bool:
 
 
 def label_key(key: str, field: str) -> Causes:
-    """What is wrong with the key of a label."""
+    """Validate the key of a label."""
     return all_invalid(field, key, name_formats.qualified_name(key))
 
 
 def annotation_map(found: dict[str, str] | None, field: str) -> Causes:
-    """What is wrong with annotations."""
+    """Validate annotations."""
     if not found:
         return
     for key in sorted(found):
@@ -122,12 +122,12 @@ def _owners(found: list[Object]) -> Causes:
 
 
 def finalizer_name(name: str, field: str) -> Causes:
-    """What is wrong with the name of a finalizer."""
+    """Validate the name of a finalizer."""
     return all_invalid(field, name, name_formats.qualified_name(name))
 
 
 def standard_finalizer(name: str, field: str) -> Causes:
-    """What is wrong with the name of a finalizer that has no domain."""
+    """Validate the name of a finalizer without a domain."""
     if "/" not in name and name not in _STANDARD_FINALIZERS:
         yield invalid(field, name, _FINALIZER)
 
@@ -158,7 +158,7 @@ def _managed(found: list[Object]) -> Causes:
 
 
 def field_manager(name: str, field: str) -> Causes:
-    """What is wrong with the name of who writes fields."""
+    """Validate the name of a field manager."""
     if len(name.encode()) > _MANAGER_LIMIT:
         yield too_long(field, _MANAGER_LIMIT)
     if not name.isprintable():
@@ -170,6 +170,6 @@ def field_manager(name: str, field: str) -> Causes:
 
 
 def immutable(new: Any, old: Any, field: str) -> Causes:
-    """What is wrong with the change of a field that has none."""
+    """Validate that a field does not change."""
     if new != old:
         yield invalid(field, new, name_formats.IMMUTABLE)

@@ -1,4 +1,4 @@
-"""Where pods may run: tolerations, affinities, spreading (`pkg/apis/core/validation`)."""
+"""Validation of tolerations, affinities and topology spread (`pkg/apis/core/validation`)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _WAYS = ("DoNotSchedule", "ScheduleAnyway")
 
 
 def affinity(found: Object, field: str) -> Causes:
-    """What is wrong with affinities."""
+    """Validate affinities."""
     nodes = found.get("nodeAffinity") or {}
     where = f"{field}.nodeAffinity"
     if (needed := nodes.get(_NEEDED)) is not None:
@@ -63,7 +63,7 @@ def _pod_term(term: Object, field: str) -> Causes:
 
 
 def spread(constraints: Sequence[Object], field: str) -> Causes:
-    """What is wrong with how pods are to be spread."""
+    """Validate topology spread constraints."""
     for index, constraint in enumerate(constraints):
         yield from _spread(constraint, constraints[index + 1 :], f"{field}[{index}]")
 
@@ -94,7 +94,7 @@ def _spread(constraint: Object, others: Iterable[Object], field: str) -> Causes:
 
 
 def tolerations(found: Iterable[Object], field: str) -> Causes:
-    """What is wrong with tolerations."""
+    """Validate tolerations."""
     for index, toleration in enumerate(found):
         yield from _toleration(toleration, f"{field}[{index}]")
 
@@ -124,6 +124,6 @@ def _toleration(toleration: Object, field: str) -> Causes:
 
 
 def taint_effect(effect: str, field: str) -> Causes:
-    """What is wrong with what a taint does to pods that do not tolerate it."""
+    """Validate the effect of a taint."""
     if effect not in EFFECTS:
         yield unsupported(field, effect, EFFECTS, in_order=True)

@@ -1,4 +1,4 @@
-"""Changes of pods: of their spec, their ephemeral containers, their resources and their status."""
+"""Validation of updates of pods: spec, ephemeral containers, resources and status."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _RESIZED = ("cpu", "memory")
 
 
 def pod_update(obj: Object, old: Object) -> list[Cause]:
-    """What is wrong with a change of a pod."""
+    """Validate an update of a pod."""
     return [*pod_and_spec(obj), *_update(obj.get("spec") or {}, old.get("spec") or {})]
 
 
@@ -82,7 +82,7 @@ def _removed_gates(new: list[Object], old: list[Object]) -> Causes:
 
 
 def _fixed(spec: Object, old: Object) -> Causes:
-    """What may not change of a spec, but for a pod that waits at its gates, which may still be told where to go."""
+    """Validate that the immutable fields of a spec stay the same. A pod with scheduling gates can still change its placement."""
     kept = {**spec}
     for key in ("activeDeadlineSeconds", "schedulingGates", "tolerations", "ephemeralContainers"):
         _as_before(kept, old, key)
@@ -143,7 +143,7 @@ def _only_adds(term: Object, old: Object) -> bool:
 
 
 def ephemeral_containers(obj: Object, old: Object) -> list[Cause]:
-    """What is wrong with a change of a pod's ephemeral containers: they are added, and stay as they are."""
+    """Validate an update of a pod's ephemeral containers, which can be added but not changed."""
     field = "spec.ephemeralContainers"
     causes = pod_and_spec(obj)
     by_name = {added.get("name"): added for added in obj["spec"].get("ephemeralContainers") or ()}
@@ -157,7 +157,7 @@ def ephemeral_containers(obj: Object, old: Object) -> list[Cause]:
 
 
 def resize(obj: Object, old: Object) -> list[Cause]:
-    """What is wrong with a change of what a pod's containers ask for."""
+    """Validate a resize of a pod's containers."""
     spec, before = obj["spec"], old.get("spec") or {}
     causes = pod_and_spec(obj)
     if (before.get("os") or {}).get("name") == "windows":
@@ -206,7 +206,7 @@ def _but_resized(container: Object) -> Object:
 
 
 def pod_status(obj: Object, old: Object) -> list[Cause]:
-    """What is wrong with a change of a pod's status."""
+    """Validate an update of a pod's status."""
     return list(_status(obj.get("status") or {}, old.get("status") or {}, obj.get("spec") or {}))
 
 
@@ -242,7 +242,7 @@ def _addresses(found: list[str], known: list[str], whole: Any, field: str) -> Ca
 
 
 def _ended(new: Iterable[Object], old: Iterable[Object], policy: Any, spec: Object, key: str) -> Causes:
-    """A container that has ended, and is not to be started again, may not come back."""
+    """Validate that a container that terminated, and must not restart, stays terminated."""
     by_name = {status.get("name"): status for status in new}
     kinds = {"containerStatuses": "containers", "initContainerStatuses": "initContainers"}
     specs = {item.get("name"): item for item in spec.get(kinds.get(key, "")) or ()}

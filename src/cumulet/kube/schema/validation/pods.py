@@ -1,4 +1,4 @@
-"""Pods, and the pods that workloads make."""
+"""Validation of pods and pod templates."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ _EPHEMERAL = "cannot be set for an Ephemeral Container"
 
 
 def pod(obj: Object, old: Object | None) -> list[Cause]:
-    """What is wrong with a new pod."""
+    """Validate a new pod."""
     spec = obj.get("spec") or {}
     causes = pod_and_spec(obj)
     if spec.get("ephemeralContainers"):
@@ -78,7 +78,7 @@ def pod(obj: Object, old: Object | None) -> list[Cause]:
 
 
 def pod_and_spec(obj: Object) -> list[Cause]:
-    """What is wrong with a pod, new or not."""
+    """Validate a pod, new or not."""
     spec, metadata = obj.get("spec") or {}, obj["metadata"]
     causes = list(pod_annotations(metadata.get("annotations"), spec, "metadata.annotations"))
     alike = likeness(spec)
@@ -89,7 +89,7 @@ def pod_and_spec(obj: Object) -> list[Cause]:
 
 @functools.lru_cache(256)
 def _is_sound(alike: bytes) -> bool:
-    """Whether nothing is wrong with specs that are alike."""
+    """Whether all specs with this fingerprint are valid."""
     return not any(True for _ in _of_pod(msgspec.json.decode(alike), ""))
 
 
@@ -108,7 +108,7 @@ def _of_pod(spec: Object, name: str) -> Causes:
 
 
 def pod_annotations(found: Mapping[str, str] | None, spec: Object, field: str) -> Causes:
-    """What is wrong with annotations that mean something to pods."""
+    """Validate the annotations that affect a pod."""
     if not found:
         return
     if _MIRROR in found and not spec.get("nodeName"):
@@ -127,7 +127,7 @@ def pod_annotations(found: Mapping[str, str] | None, spec: Object, field: str) -
 
 
 def template(found: Object, field: str) -> Causes:
-    """What is wrong with a template of pods."""
+    """Validate a pod template."""
     metadata, spec = found.get("metadata") or {}, found.get("spec") or {}
     yield from labels(metadata.get("labels"), f"{field}.labels")
     yield from annotation_map(metadata.get("annotations"), f"{field}.annotations")
@@ -138,7 +138,7 @@ def template(found: Object, field: str) -> Causes:
 
 
 def pod_spec(spec: Object, field: str, name: str = "", *, is_pod: bool = False) -> Causes:
-    """What is wrong with the spec of a pod of such a name at a path."""
+    """Validate the spec, at a path, of a pod with this name."""
     good, wrong = volumes(spec.get("volumes") or (), name, f"{field}.volumes")
     yield from wrong
     claims = spec.get("resourceClaims") or []

@@ -1,4 +1,4 @@
-"""Handlers: what is asked of a container to know how it is, and told it when it starts and stops."""
+"""Validation of container probes and lifecycle handlers."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ _SIGNALS = tuple(
 
 
 def probes(container: Object, grace: int | None, field: str) -> Causes:
-    """What is wrong with the probes of a container in a pod with such a time to end."""
+    """Validate the probes of a container. `grace` is the pod's termination period in seconds."""
     for kind in PROBES:
         if (probe := container.get(kind)) is None:
             continue
@@ -89,7 +89,7 @@ def probes(container: Object, grace: int | None, field: str) -> Causes:
 
 
 def lifecycle(found: Object, grace: int | None, system: str | None, field: str) -> Causes:
-    """What is wrong with what is told a container at its start and end."""
+    """Validate the start and stop handlers of a container. `grace` is the pod's termination period in seconds."""
     for kind in ("postStart", "preStop"):
         if (hook := found.get(kind)) is not None:
             yield from _handler(hook, _OF_LIFECYCLE, grace, f"{field}.{kind}")
@@ -136,7 +136,7 @@ def _action(kind: str, action: Object, grace: int | None, field: str) -> Causes:
 
 
 def port(value: Any, field: str) -> Causes:
-    """What is wrong with a port by its number or name."""
+    """Validate a port number or name."""
     if isinstance(value, str):
         return all_invalid(field, value, name_formats.port_name(value))
     return all_invalid(field, value, name_formats.port_number(value))

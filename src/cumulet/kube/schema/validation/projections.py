@@ -1,4 +1,4 @@
-"""Files in volumes: keys of secrets and config maps, fields of the pod, tokens, and several of these together."""
+"""Validation of files in volumes: keys of secrets and config maps, pod fields, tokens, and projected volumes."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _PATHS = ("credentialBundlePath", "keyPath", "certificateChainPath")
 
 
 def mode(found: Object, key: str, field: str) -> Causes:
-    """What is wrong with the permissions of a file."""
+    """Validate the permissions of a file."""
     if (value := found.get(key)) is not None and not 0 <= value <= 0o777:
         yield invalid(f"{field}.{key}", value, _MODE)
 
 
 def items_to_paths(items: Iterable[Object], field: str) -> Causes:
-    """What is wrong with keys and the files that they are to be."""
+    """Validate a mapping of keys to files."""
     for index, item in enumerate(items):
         yield from _item(item, f"{field}[{index}]")
 
@@ -47,7 +47,7 @@ def _item(item: Object, field: str) -> Causes:
 
 
 def volume_items(item: Object, field: str) -> Causes:
-    """What is wrong with a file that has a field of the pod, or what a container asks for, in it."""
+    """Validate a file that contains a pod field or a container resource."""
     path = item.get("path", "")
     if not path:
         yield required(f"{field}.path")
@@ -66,7 +66,7 @@ def volume_items(item: Object, field: str) -> Causes:
 
 
 def projected(source: Object, field: str) -> Causes:
-    """What is wrong with a volume that has several sources."""
+    """Validate a projected volume."""
     yield from mode(source, "defaultMode", field)
     taken: set[str] = set()
     for index, part in enumerate(source.get("sources") or ()):
@@ -124,11 +124,11 @@ def _bundle(found: Object, field: str, whole: str, taken: set[str]) -> Causes:
     elif name is not None:
         if not name:
             yield required(f"{field}.name", "must be a valid object name")
-        said = (
+        messages = (
             f"not a valid clustertrustbundlename: {message}"
             for message in name_formats.dns_subdomain(name.rpartition(":")[2])
         )
-        yield from all_invalid(f"{field}.name", name, said)
+        yield from all_invalid(f"{field}.name", name, messages)
         if selector is not None:
             yield invalid(f"{field}.labelSelector", selector, "labelSelector must be unset if name is specified")
     elif signer is not None:

@@ -1,4 +1,4 @@
-"""Network policies."""
+"""Validation of network policies."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TYPES = ("Egress", "Ingress")
 
 
 def network_policy(obj: Object, old: Object | None) -> list[Cause]:
-    """What is wrong with a network policy."""
+    """Validate a network policy."""
     spec = obj.get("spec") or {}
     causes = list(label_selector(spec.get("podSelector"), "spec.podSelector"))
     for direction, peers in (("ingress", "from"), ("egress", "to")):

@@ -1,4 +1,4 @@
-"""Services."""
+"""Warnings about services."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _HINTS, _MODE = "service.kubernetes.io/topology-aware-hints", "service.kubernete
 
 
 def service(obj: Object, old: Object | None) -> Iterator[str]:
-    """What is to be said of a service."""
+    """Yield the warnings about a service."""
     spec = obj.get("spec") or {}
     kind, outside, headless = spec.get("type"), spec.get("externalIPs") or [], spec.get("clusterIP") == "None"
     if _HINTS in (obj["metadata"].get("annotations") or {}):
