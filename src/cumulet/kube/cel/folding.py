@@ -1,4 +1,4 @@
-"""Macros over lists and maps, as they are evaluated: each element is charged before it is looked at."""
+"""The evaluation of macros over lists and maps. Each element is charged before it is evaluated."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cumulet.kube.cel.running import Run, Step
 from cumulet.kube.cel.sizes import LIST, MAP
 from cumulet.kube.cel.values import items_of, no_overload
 
-#: What an element of a fold costs beside what is asked of it: the condition and the step name the accumulator.
+#: The fixed cost of an element in a fold: the condition and the step each read the accumulator.
 _EACH = 2
 
 
@@ -25,7 +25,7 @@ def _elements(value: Any, *, pairs: bool) -> Any:
 def folding(
     over: Step, start: Step, condition: Step, step: Step, slots: tuple[int, int, int], stop: bool | None
 ) -> Step:
-    """An accumulator that each element changes, until it is `stop`; an error is kept, as a later element may decide."""
+    """Compute an accumulator over the elements, until it is `stop`. An error is kept, as a later element can override it."""
     result, first, second = slots
     pairs = second >= 0
 
@@ -57,7 +57,7 @@ def folding(
 
 
 def finished(fold: Step, slot: int, result: Step) -> Step:
-    """What is made of the accumulator in the end."""
+    """Return the result of a fold, computed from its final accumulator."""
 
     def step(run: Run) -> Any:
         fold(run)
@@ -76,7 +76,7 @@ def _passes(test: Step | None, run: Run) -> bool:
 
 
 def collected(over: Step, first: int, second: int, test: Step | None, item: Step) -> Step:
-    """A list of what is made of each element that passes a test."""
+    """Return a list of the results for the elements that pass a test."""
     pairs = second >= 0
 
     def step(run: Run) -> Any:
@@ -99,7 +99,7 @@ def collected(over: Step, first: int, second: int, test: Step | None, item: Step
 
 
 def mapped(over: Step, first: int, second: int, test: Step | None, added: Sequence[Step]) -> Step:
-    """A map of the entries that are made of each element that passes a test."""
+    """Return a map of the entries for the elements that pass a test."""
 
     def step(run: Run) -> Any:
         names = run.locals

@@ -1,4 +1,4 @@
-"""Declarations of functions: what they take, what they make of it, and what that costs."""
+"""Declarations of functions: their argument and result types, their implementation, and their cost."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cumulet.kube.cel import types
 from cumulet.kube.cel.sizes import Estimating
 from cumulet.kube.cel.types import Type
 
-#: What a call costs, by its arguments, before it is made.
+#: The cost of a call, computed from its arguments before the call.
 Cost = Callable[[Sequence[Any]], int]
 _SIGNATURE = re.compile(
     r"(?:\((?P<target>[^)]+)\)\.)?(?P<name>[\w.@?:\[\]!&|<>=+*/%-]+)\((?P<args>[^)]*)\) (?P<result>.+)",
@@ -21,7 +21,7 @@ _SIGNATURE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Overload:
-    """One form of a function. `is_method` are those whose first argument stands before the name."""
+    """One overload of a function. A method (`is_method`) has its first argument before the name."""
 
     function: str
     id: str
@@ -31,11 +31,11 @@ class Overload:
     call: Callable[..., Any]
     cost: Cost | None
     estimate: Estimating | None
-    #: Whether its cost is for asking others, not for work here.
+    #: Whether the cost is for waiting on another component, not for work here.
     waits: bool = False
 
     def takes(self, kinds: Sequence[str]) -> bool:
-        """Whether values of these kinds will do, as far as that can be told without looking into them."""
+        """Whether values of these kinds match, as far as is known without inspecting their elements."""
         return len(kinds) == len(self.args) and all(
             wanted.kind in ("param", "dyn") or kind == (wanted.name or wanted.kind)
             for wanted, kind in zip(self.args, kinds, strict=True)
@@ -61,9 +61,9 @@ class Library:
         name: str = "",
         waits: bool = False,
     ) -> None:
-        """Declare a form: `(string).startsWith(string) bool` or `ip(string) net.IP`.
+        """Declare an overload: `(string).startsWith(string) bool` or `ip(string) net.IP`.
 
-        Without `estimate`, what it costs is what the language's own functions of this `name` cost, or one.
+        The default `estimate` is the cost of the language's own function of this `name`, or one.
         """
         match = _SIGNATURE.fullmatch(signature)
         assert match is not None, signature
@@ -86,7 +86,7 @@ class Library:
 
 
 def _split(text: str) -> list[str]:
-    """Arguments, between which are the commas that are in no brackets."""
+    """Split arguments at the commas that are outside brackets."""
     found, depth = [""], 0
     for char in text:
         depth += (char == "<") - (char == ">")

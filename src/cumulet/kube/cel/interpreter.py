@@ -1,7 +1,7 @@
-"""Finds the values of expressions, within a budget (cel-go's `interpreter`, `interpreter/runtimecost.go`).
+"""The evaluation of expressions, within a budget (cel-go's `interpreter`, `interpreter/runtimecost.go`).
 
-A tree becomes nested functions of a `Run`, once; each charges what it costs before it does it, so that no step of an
-evaluation is more work than the budget has left, also within one macro.
+A tree is converted once to nested functions of a `Run`. Each charges its cost before it runs, so that no step does more
+work than the budget allows, also inside one macro.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Compiled:
         self._count = compiler.count
 
     def start(self, variables: Mapping[str, Any], most: int, quick: int | None) -> Run:
-        """An evaluation that may cost so much, and so much of it without a break."""
+        """Start an evaluation with the cost limit `most`, and the limit `quick` for work without a break."""
         return Run(variables, most, quick, self._count)
 
     def finish(self, run: Run) -> Any:
-        """The value. Raises `CelError`."""
+        """Return the value. Raises `CelError`."""
         try:
             found = self._step(run)
         except RecursionError:
@@ -50,7 +50,7 @@ class _Compiler:
         self.count = 0
 
     def step(self, node: Node) -> Step:
-        """What finds the value of a node."""
+        """Return the function that computes the value of a node."""
         match node:
             case Literal():
                 return _constant(node.value)
@@ -117,7 +117,7 @@ class _Compiler:
                 return _or(args[0], args[1], whole=function == "or")
         overloads = self._checked.overloads[node]
         if function == "_[_]":
-            # Of a value that may be missing, it is the index of that.
+            # For an optional value, this is an index into its content.
             return _index(args[0], args[1], _dispatcher(self._functions["_[_]"]))
         dispatch = _dispatcher(overloads)
         if len(args) == 1:
@@ -157,7 +157,7 @@ class _Compiler:
             made = self._collecting(node, over, first, second)
         else:
             condition, step = self.step(node.condition), self.step(node.step)
-            # The accumulator with which a fold need not go on.
+            # The accumulator value that ends a fold early.
             start_value = node.start.value if isinstance(node.start, Literal) else None
             stop = not start_value if isinstance(start_value, bool) else None
             made = folding.folding(over, start, condition, step, (result, first, second), stop)
@@ -187,7 +187,7 @@ def _constant(value: Any) -> Step:
 
 
 def _constant_list(value: list[Any], cost: int) -> Step:
-    # No function changes what it is given.
+    # Functions never change their arguments, so the list can be shared.
     def step(run: Run) -> Any:
         run.left -= cost
         return value
@@ -228,7 +228,7 @@ def _type_or_variable(name: str, kind: Type) -> Step:
 
 
 def _get(value: Any, field: str) -> Any:
-    """Raises `KeyError` where there is no such field, `CelError` where there can be none."""
+    """Return a field. Raises `KeyError` where it does not exist, `CelError` where the value has no fields."""
     if isinstance(value, dict):
         return value[field]
     if isinstance(value, Lazy):
@@ -253,7 +253,7 @@ def _field(operand: Step, field: str) -> Step:
 
 
 def _within(value: Optional, get: Callable[[Any], Any]) -> Optional:
-    """A part of a value that may be missing; missing, too, where the part is."""
+    """Return a part of an optional value, or none where the part is missing."""
     if not value.there:
         return NONE
     try:
@@ -290,7 +290,7 @@ def _has(operand: Step, field: str) -> Step:
 
 
 def _logic(args: Sequence[Step], *, stop: bool) -> Step:
-    """`&&` and `||`: an error of one operand is none where the other decides."""
+    """Evaluate `&&` or `||`: an operand's error is ignored where another operand decides."""
 
     def step(run: Run) -> Any:
         failed: CelError | None = None
@@ -339,7 +339,7 @@ def _or(one: Step, other: Step, *, whole: bool) -> Step:
 
 
 def _dispatcher(overloads: Sequence[Overload]) -> Callable[[tuple[str, ...]], Overload]:
-    """Finds the form for values of these kinds."""
+    """Return a function that selects the overload for values of these kinds."""
     known: dict[tuple[str, ...], Overload] = {}
 
     def dispatch(kinds: tuple[str, ...]) -> Overload:

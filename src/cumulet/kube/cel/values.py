@@ -1,8 +1,8 @@
-"""The values of expressions, and what they have in common (cel-go's `common/types`).
+"""The values of expressions, and their common operations (cel-go's `common/types`).
 
-JSON is as it is decoded: `int` is `int`, `float` is `double`, a `dict` is a map or an object. What JSON does not have
-are classes: `Uint`, `Timestamp`, `Duration`, `Optional`, `TypeValue`, and those of the libraries, which say of which
-`kind` they are.
+JSON values are used as decoded: `int` is `int`, `float` is `double`, a `dict` is a map or an object. Other values are
+instances of `Uint`, `Timestamp`, `Duration`, `Optional`, `TypeValue`, and of the libraries' classes, whose `kind` is
+the name of their type.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ INT_MOST, INT_LEAST, UINT_MOST = 2**63 - 1, -(2**63), 2**64 - 1
 
 
 class Uint(int):
-    """A number without a sign."""
+    """An unsigned integer."""
 
     __slots__ = ()
 
 
 class Value:
-    """A value of a library's own type; `kind` is that type's name."""
+    """A value of a library's own type. `kind` is the type's name."""
 
     kind: ClassVar[str]
     __slots__ = ()
@@ -59,14 +59,14 @@ class Timestamp(Value):
 
     @classmethod
     def of(cls, ns: int) -> Timestamp:
-        """Raises `CelError` outside of the years 1 to 9999."""
+        """Return the moment. Raises `CelError` outside the years 1 to 9999."""
         if not _FIRST <= ns <= _LAST:
             raise CelError("timestamp overflow")
         return cls(ns)
 
     @classmethod
     def parse(cls, text: str) -> Timestamp:
-        """Of RFC 3339. Raises `CelError`."""
+        """Parse RFC 3339. Raises `CelError`."""
         match = _RFC3339.fullmatch(text)
         if match is not None:
             *numbers, fraction, zone = match.groups()
@@ -87,11 +87,11 @@ class Timestamp(Value):
 
     @classmethod
     def of_date(cls, text: str) -> Timestamp:
-        """Of a full date of RFC 3339. Raises `CelError`."""
+        """Parse a full date of RFC 3339. Raises `CelError`."""
         return cls.parse(f"{text}T00:00:00Z")
 
     def at(self, zone: str = "") -> datetime:
-        """The same in a time zone: a name of the database, or `+hh:mm`. Raises `CelError`."""
+        """Return the moment in a time zone: a name of the database, or `+hh:mm`. Raises `CelError`."""
         return (_EPOCH + timedelta(microseconds=self.ns // 1000)).astimezone(_zone(zone))
 
     def __str__(self) -> str:
@@ -130,14 +130,14 @@ class Duration(Value):
 
     @classmethod
     def of(cls, ns: int) -> Duration:
-        """Raises `CelError` for what has more than 64 bits."""
+        """Return the duration. Raises `CelError` for more than 64 bits."""
         if not INT_LEAST <= ns <= INT_MOST:
             raise CelError("duration overflow")
         return cls(ns)
 
     @classmethod
     def parse(cls, text: str) -> Duration:
-        """Of Go's form, `1h2m3.5s`. Raises `CelError`."""
+        """Parse Go's format, `1h2m3.5s`. Raises `CelError`."""
         sign, rest = (-1, text[1:]) if text.startswith("-") else (1, text.removeprefix("+"))
         if rest == "0":
             return cls(0)
@@ -154,14 +154,14 @@ class Duration(Value):
         return cls.of(sign * total)
 
     def __str__(self) -> str:
-        """In seconds, as the language writes it."""
+        """In seconds, in the language's notation."""
         seconds, rest = divmod(abs(self.ns), _SECOND)
         return f"{'-' if self.ns < 0 else ''}{seconds}{_fraction(rest)}s"
 
 
 @dataclass(frozen=True, slots=True)
 class Optional(Value):
-    """A value that may be missing."""
+    """A value that can be missing."""
 
     kind: ClassVar[str] = "optional"
     there: bool
@@ -173,14 +173,14 @@ NONE = Optional(False)
 
 @dataclass(frozen=True, slots=True)
 class TypeValue(Value):
-    """A type as a value: of `type(x)`, and of its name."""
+    """A type as a value: the result of `type(x)`, or a type's name."""
 
     kind: ClassVar[str] = "type"
     name: str
 
 
 class Lazy(Value):
-    """An object whose fields are found when they are first asked for; one that cannot be found raises each time."""
+    """An object whose fields are evaluated on first use. A failed field raises its error on each use."""
 
     kind: ClassVar[str] = "object"
     __slots__ = ("_find", "_found", "names")
@@ -191,14 +191,14 @@ class Lazy(Value):
         self.names = find.keys()
 
     def get(self, name: str) -> Any:
-        """Raises `CelError`, and `KeyError` where there is no such field."""
+        """Return a field. Raises `CelError`, and `KeyError` where it does not exist."""
         if name not in self._found:
             self._found[name] = self._find[name]()
         return self._found[name]
 
 
 def _identity(value: Any) -> Any:
-    """What tells a value of JSON from all others, to be looked up by."""
+    """Return a hashable key that identifies a JSON value."""
     if isinstance(value, list):
         return ("list", *map(_identity, value))
     if isinstance(value, dict):
@@ -207,10 +207,10 @@ def _identity(value: Any) -> Any:
 
 
 class SetList(list[Any]):
-    """A list that is a set: the order of its elements does not count, and no element is in it twice."""
+    """A list that is a set: elements are unique, and their order is ignored."""
 
     def matches(self, other: list[Any]) -> bool:
-        """Whether the other has the same elements."""
+        """Whether the other list has the same elements."""
         return len(self) == len(other) and set(map(_identity, self)) == set(map(_identity, other))
 
     def __add__(self, other: list[Any]) -> SetList:
@@ -219,7 +219,7 @@ class SetList(list[Any]):
 
 
 class MapList(list[Any]):
-    """A list of objects that some of their fields tell apart; the order does not count."""
+    """A list of objects that is keyed by some of their fields. The order is ignored."""
 
     def __init__(self, items: Iterable[Any], keys: tuple[str, ...]) -> None:
         super().__init__(items)
@@ -229,7 +229,7 @@ class MapList(list[Any]):
         return _identity([item.get(key) for key in self._keys] if isinstance(item, dict) else item)
 
     def matches(self, other: list[Any]) -> bool:
-        """Whether the other has the same elements."""
+        """Whether the other list has the same elements."""
         found = {self._key(item): item for item in other}
         if len(self) != len(other) or len(found) != len(other):
             return False
@@ -237,7 +237,7 @@ class MapList(list[Any]):
         return all(equal(item, found.get(self._key(item), missing)) for item in self)
 
     def __add__(self, other: list[Any]) -> MapList:
-        """Elements of the other take the places of those that have the same fields."""
+        """Merge: elements of the other list replace elements with the same key."""
         made = {self._key(item): item for item in self}
         made |= {self._key(item): item for item in other}
         return MapList(made.values(), self._keys)
@@ -259,7 +259,7 @@ _KINDS: dict[type, str] = {
 
 
 def kind_of(value: Any) -> str:
-    """The kind of the type of a value."""
+    """Return the kind of a value's type."""
     found = _KINDS.get(type(value))
     return found if found is not None else str(value.kind)
 
@@ -274,13 +274,13 @@ _TYPE_NAMES = {
 
 
 def type_of(value: Any) -> TypeValue:
-    """`type(value)`."""
+    """Evaluate `type(value)`."""
     kind = kind_of(value)
     return TypeValue(_TYPE_NAMES.get(kind, kind))
 
 
 def size_of(value: Any) -> int:
-    """What the cost of a value goes by: its elements or characters, or one (`interpreter.actualSize`)."""
+    """Return the size that determines costs: elements or characters, or one (`interpreter.actualSize`)."""
     if isinstance(value, str | bytes | list | dict):
         return len(value)
     if isinstance(value, Optional) and value.there:
@@ -289,7 +289,7 @@ def size_of(value: Any) -> int:
 
 
 def traversal(value: Any) -> int:
-    """The cost of going through all of a value (`library.traversalCost`)."""
+    """Return the cost of traversing a value (`library.traversalCost`)."""
     if isinstance(value, str | bytes):
         return len(value) // 10
     if isinstance(value, list):
@@ -300,7 +300,7 @@ def traversal(value: Any) -> int:
 
 
 def equal(one: Any, other: Any) -> bool:
-    """Whether two values are the same. Numbers are, whatever their types; values of other types never are."""
+    """Whether two values are equal. Numbers are compared across types. Other values of different types are never equal."""
     kind, second = type(one), type(other)
     if kind in _UNORDERED and isinstance(other, list):
         return bool(one.matches(other))
@@ -327,7 +327,7 @@ _NUMBERS = frozenset((int, Uint, float))
 
 
 def weight(value: Any, most: int = 10**9) -> int:
-    """How many values are within a value, itself counted, as far as that is no more than `most`."""
+    """Return the number of values inside a value, including itself, up to `most`."""
     count, stack = 0, [value]
     while stack and count < most:
         found = stack.pop()
@@ -340,7 +340,7 @@ def weight(value: Any, most: int = 10**9) -> int:
 
 
 def compare(one: Any, other: Any) -> int:
-    """-1, 0 or 1. Raises `CelError` for values that have no order."""
+    """Return -1, 0 or 1. Raises `CelError` for values without an order."""
     kind, second = type(one), type(other)
     if (kind is second and kind in _ORDERED) or (kind in _NUMBERS and second in _NUMBERS):
         if one != one or other != other:
@@ -353,12 +353,12 @@ _ORDERED = frozenset((bool, int, Uint, float, str, bytes, Timestamp, Duration))
 
 
 def no_overload() -> CelError:
-    """A function does not take values of these types."""
+    """Return the error for a function without an overload for the arguments' types."""
     return CelError("no such overload")
 
 
 def as_json(value: Any) -> Any:
-    """A value as JSON. Raises `CelError` for what has no form there."""
+    """Return a value as JSON. Raises `CelError` for a value without a JSON form."""
     match value:
         case None | bool() | str():
             return value
@@ -388,7 +388,7 @@ def _key(key: Any) -> str:
 
 
 def items_of(value: Any) -> Iterable[Any]:
-    """What a fold with one variable goes over: the items of a list, the keys of a map."""
+    """Return the values that a one-variable fold iterates: the items of a list, or the keys of a map."""
     if isinstance(value, list | dict):
         return value
     raise no_overload()

@@ -1,7 +1,7 @@
-"""Kubernetes' JSON form to its protobuf, for clients that take nothing else (apimachinery, `serializer/protobuf`).
+"""Encoding of Kubernetes' JSON form to protobuf, for clients that accept nothing else (`serializer/protobuf`).
 
-The way back of `protobuf`, by the same table of messages. What an object says is what is written: a field that is not
-there is left out, also where upstream writes an empty one, which readers take for the same.
+This is the inverse of `protobuf`, with the same table of messages. A missing field is left out, also where upstream
+writes an empty one, as readers treat both alike.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _NUMBERS = frozenset(("int32", "int64", "uint32", "uint64"))
 
 
 def encode_protobuf(document: dict[str, Any]) -> bytes:
-    """An object with its kind, in an envelope. Raises `ProtobufError` where its kind has no message."""
+    """Return an object with its kind, in an envelope. Raises `ProtobufError` where its kind has no message."""
     api_version, kind = document.get("apiVersion", ""), document.get("kind", "")
     body = _message(message_name(api_version, kind), document)
     about = _bytes(1, api_version.encode()) + _bytes(2, kind.encode())
@@ -33,7 +33,7 @@ def encode_protobuf(document: dict[str, Any]) -> bytes:
 
 
 def encode_event(kind: str, document: dict[str, Any]) -> bytes:
-    """One event of a watch, with its length before it."""
+    """Return one watch event, prefixed with its length."""
     event = _bytes(1, kind.encode()) + _bytes(2, _bytes(1, encode_protobuf(document)))
     return struct.pack(">I", len(event)) + event
 

@@ -1,8 +1,8 @@
-"""Kubernetes' protobuf to its JSON form (apimachinery, `runtime.Unknown` behind the four bytes `k8s\\0`).
+"""Decoding of Kubernetes' protobuf to its JSON form (apimachinery, `runtime.Unknown` behind the four bytes `k8s\\0`).
 
-Which field of which message has which number is in `messages.json`: facts of the protocol, a line a message, each
-field as `number name kind type`, where `inline` marks a struct that JSON has without a level of its own. Numbers and
-booleans that upstream does not keep apart from their zero value are left out when zero, as its JSON leaves them out.
+`messages.json` lists the messages of the protocol with their fields, each as `number name kind type`. The kind `inline`
+marks a struct without a level of its own in JSON. Zero numbers and booleans that upstream cannot distinguish from
+absent ones are left out, as in its JSON.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import msgspec
 MAGIC = b"k8s\0"
 _DEPTH = 64
 
-#: Where the messages of an API group are, when its name is not the first part of the group's.
+#: The packages of API groups whose name's first part is not the package.
 _PACKAGES = {"": "core", "rbac.authorization.k8s.io": "rbac", "events.k8s.io": "events"}
 
 #: Scalars that are not pointers upstream: zero means absent.
@@ -65,11 +65,11 @@ _ZERO_IS_ABSENT = frozenset(
 
 
 class ProtobufError(Exception):
-    """The bytes are not what they should be."""
+    """The bytes are not valid protobuf."""
 
 
 class Union(NamedTuple):
-    """A message that JSON has as a schema or as something else: the numbers of the fields, and the type of the other."""
+    """A message that is either a schema or another value in JSON: the field numbers, and the type of the other value."""
 
     schema: int
     others: int
@@ -78,7 +78,7 @@ class Union(NamedTuple):
 
 
 SCHEMA = "apiextensions.v1.JSONSchemaProps"
-#: The structs that marshal themselves (apiextensions/v1, `marshal.go`).
+#: The structs with their own marshalling (apiextensions/v1, `marshal.go`).
 UNIONS = {
     f"{SCHEMA}OrArray": Union(1, 2, SCHEMA, is_list=True),
     f"{SCHEMA}OrBool": Union(2, 1, "bool", is_list=False),
@@ -95,7 +95,7 @@ class Field(NamedTuple):
 
 
 def decode_protobuf(raw: bytes) -> dict[str, Any]:
-    """The JSON form of an object, with `apiVersion` and `kind`. Raises `ProtobufError`."""
+    """Return the JSON form of an object, with `apiVersion` and `kind`. Raises `ProtobufError`."""
     if not raw.startswith(MAGIC):
         raise ProtobufError("the body does not begin with the protobuf prefix")
     api_version = kind = ""
@@ -122,7 +122,7 @@ def _messages() -> dict[str, list[str]]:
 
 @functools.cache
 def layout_of(message: str) -> dict[int, Field]:
-    """The fields of a message by number. Raises `ProtobufError`."""
+    """Return the fields of a message by number. Raises `ProtobufError`."""
     rows = _messages().get(message)
     if rows is None:
         raise ProtobufError(f"message {message} is not known")
@@ -134,7 +134,7 @@ def layout_of(message: str) -> dict[int, Field]:
 
 
 def message_name(api_version: str, kind: str) -> str:
-    """The message of a kind. Raises `ProtobufError`."""
+    """Return the message of a kind. Raises `ProtobufError`."""
     group, _, version = api_version.rpartition("/")
     package = _PACKAGES.get(group, group.partition(".")[0])
     for name in (f"{package}.{version}.{kind}", f"meta.v1.{kind}"):
@@ -212,7 +212,7 @@ def _value(type_: str, value: int | bytes, depth: int) -> Any:
 def _scalar(type_: str, value: int) -> int | bool:
     if type_ == "bool":
         return bool(value)
-    # int32 travels sign-extended to 64 bits.
+    # int32 is sign-extended to 64 bits.
     return value - (1 << 64) if value >= 1 << 63 and type_.startswith("int") else value
 
 
@@ -226,7 +226,7 @@ def _double(raw: bytes) -> float:
 
 
 def _union(union: Union, raw: bytes, depth: int) -> Any:
-    """What JSON has as one value of several types. Of a message that says nothing, the last of them is."""
+    """Return the single JSON value of a union. An empty message is the last of its alternatives."""
     if depth > _DEPTH:
         raise ProtobufError("the object is nested too deeply")
     fields = _fields(raw)
@@ -252,7 +252,7 @@ def _micro_time(raw: bytes) -> str | None:
 
 
 def _moment(fields: dict[int, int | bytes]) -> datetime | None:
-    """A time in UTC, without its zone; Go's zero time, in the year 1, is no time."""
+    """Return a UTC time without its zone, or `None` for Go's zero time, in the year 1."""
     seconds, nanos = fields.get(1, 0), fields.get(2, 0)
     if not isinstance(seconds, int) or not isinstance(nanos, int):
         raise ProtobufError("a time has numbers")
@@ -298,7 +298,7 @@ _SPECIAL: dict[str, Callable[[bytes], Any]] = {
 
 
 def _fields(raw: bytes) -> list[tuple[int, int | bytes]]:
-    """(number, value) of each field: an integer, or the bytes of a string, message or fixed-size number."""
+    """Return (number, value) of each field: an integer, or the bytes of a string, message or fixed-size number."""
     found: list[tuple[int, int | bytes]] = []
     position = 0
     while position < len(raw):

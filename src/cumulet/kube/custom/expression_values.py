@@ -1,7 +1,7 @@
 """Custom objects as expressions see them (`apiextensions-apiserver`, `schema/cel/values.go`).
 
-Names that are no identifiers are escaped, texts with a format are what it says, numbers have their schema's type, and
-lists that are sets or maps are compared and joined as such.
+Names that are not identifiers are escaped, and texts with a format are parsed. Numbers have their schema's type. Lists
+that are sets or maps are compared and joined as such.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ View = Callable[[Any], Any]
 
 
 def view(schema: Any) -> View | None:
-    """What makes values as expressions see them; `None` where they are seen as they are."""
+    """Return the conversion of a schema's values for expressions, or `None` where none is needed."""
     if not isinstance(schema, dict) or schema.get("x-kubernetes-int-or-string"):
         return None
     match schema.get("type"):
@@ -38,7 +38,7 @@ def view(schema: Any) -> View | None:
 
 
 def _tried(parse: Callable[[str], Any]) -> View:
-    """What is no such text is left as it is; its schema refuses it."""
+    """Keep a text that does not parse: its schema rejects it."""
 
     def made(value: Any) -> Any:
         if not isinstance(value, str):

@@ -1,4 +1,4 @@
-"""The part of kubectl's JSONPath that printer columns use: fields, indexes, `[*]` and filters by equality or inequality."""
+"""The subset of kubectl's JSONPath in printer columns: fields, indexes, `[*]` and filters by equality or inequality."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _STEP = re.compile(
 
 
 class JsonPathError(Exception):
-    """The path is not one that is known."""
+    """The path is invalid or not supported."""
 
 
 class JsonPath:
-    """A path, read once. Raises `JsonPathError`."""
+    """A parsed path. Raises `JsonPathError`."""
 
     def __init__(self, text: str) -> None:
         self._steps: list[re.Match[str]] = []
@@ -35,7 +35,7 @@ class JsonPath:
             position = step.end()
 
     def find(self, value: Any) -> list[Any]:
-        """What the path leads to, without nulls."""
+        """Return the values at the path, without nulls."""
         found = [value]
         for step in self._steps:
             found = [item for one in found for item in _follow(one, step)]

@@ -1,4 +1,4 @@
-"""Structural schemas at work: pruning, defaulting and validation (KEP "Structural schemas", OpenAPI v3 words)."""
+"""Pruning, defaulting and validation by structural schemas (KEP "Structural schemas", OpenAPI v3 keywords)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _EMBEDDED = "x-kubernetes-embedded-resource"
 _INT_OR_STRING = "x-kubernetes-int-or-string"
 _META = ("apiVersion", "kind", "metadata")
 _CAUSES = 100
-#: What was not there before, or cannot be told.
+#: An old value that is absent or unknown.
 _NONE: Any = object()
 _TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
@@ -44,14 +44,14 @@ _NAMES: dict[type, str] = {
 
 
 def prune(obj: dict[str, Any], schema: Schema) -> list[str]:
-    """Remove fields that the schema does not have, in place, and nulls that it does not allow."""
+    """Remove unknown fields and nulls that are not allowed, in place."""
     unknown: list[str] = []
     _prune(obj, schema, "", unknown, top=True)
     return unknown
 
 
 def _prune(value: Any, schema: Schema | None, path: str, unknown: list[str], *, top: bool = False) -> None:
-    """Without a schema, nothing is known; where unknown fields are preserved, what is known below is pruned still."""
+    """Without a schema, every field is unknown. Where unknown fields are preserved, the known fields below are still pruned."""
     keeps = schema is not None and bool(schema.get(_PRESERVE))
     if isinstance(value, list):
         items = _schema_of(schema, "items")
@@ -76,7 +76,7 @@ def _prune(value: Any, schema: Schema | None, path: str, unknown: list[str], *, 
         if key in properties:
             below = properties[key]
             if value[key] is None and not below.get("nullable"):
-                # A null that is not allowed is absent, so that a default can take its place.
+                # A null that is not allowed is absent, so that a default can replace it.
                 del value[key]
             else:
                 _prune(value[key], below, where, unknown)
@@ -88,7 +88,7 @@ def _prune(value: Any, schema: Schema | None, path: str, unknown: list[str], *, 
 
 
 def _prune_kept(value: Any, schema: Schema | None, path: str, unknown: list[str]) -> None:
-    """Of what is in a list whose unknown fields are preserved (`pruning.skipPrune`)."""
+    """Prune the elements of a list whose unknown fields are preserved (`pruning.skipPrune`)."""
     if schema is not None:
         _prune(value, {**schema, _PRESERVE: True}, path, unknown)
 
@@ -99,7 +99,7 @@ def _schema_of(schema: Schema | None, key: str) -> Schema | None:
 
 
 def prune_metadata(metadata: Any, path: str, unknown: list[str]) -> None:
-    """Remove what no metadata of an object has, in place (`schema/objectmeta`, `Coerce`)."""
+    """Remove unknown fields of metadata, in place (`schema/objectmeta`, `Coerce`)."""
     found = definition("", "v1", "ObjectMeta")
     if not isinstance(metadata, dict) or found is None:
         return
@@ -109,7 +109,7 @@ def prune_metadata(metadata: Any, path: str, unknown: list[str]) -> None:
 
 
 def set_defaults(value: Any, schema: Schema) -> bool:
-    """Fill in defaults, in place; whether there were any to fill in."""
+    """Set defaults, in place. Returns whether any was set."""
     changed = False
     if isinstance(value, list):
         items = schema.get("items") or {}
@@ -138,7 +138,7 @@ def has_defaults(schema: Schema) -> bool:
 
 
 def check_default(schema: Schema, path: str) -> list[Cause]:
-    """What is wrong with the default of a schema: it must be what the schema asks for (`defaulting/validation.go`)."""
+    """Return the errors in the default of a schema, which must be valid itself (`defaulting/validation.go`)."""
     default = schema["default"]
     pruned = copy.deepcopy(default)
     unknown: list[str] = []
@@ -150,7 +150,7 @@ def check_default(schema: Schema, path: str) -> list[Cause]:
 
 
 def validate(obj: dict[str, Any], schema: Schema, old: dict[str, Any] | None = None) -> list[Cause]:
-    """What the schema does not allow, at most a hundred things; of a change, what is not as it was before."""
+    """Return at most a hundred violations of the schema. In an update, unchanged values are skipped."""
     causes: list[Cause] = []
     for cause in _validate(obj, schema, "", _NONE if old is None else old, top=True):
         causes.append(cause)
@@ -160,7 +160,7 @@ def validate(obj: dict[str, Any], schema: Schema, old: dict[str, Any] | None = N
 
 
 def _validate(value: Any, schema: Schema, path: str, old: Any, *, top: bool = False) -> Iterator[Cause]:
-    """Of a value, and what it was before where that can be told: what did not change is not looked at again."""
+    """Validate a value against its old value, if that is known. Unchanged values are skipped."""
     if (value is None and schema.get("nullable")) or (type(value) is type(old) and value == old):
         return
     kind = schema.get("type")
@@ -207,7 +207,7 @@ def _string(value: str, schema: Schema, path: str) -> Iterator[Cause]:
     if pattern := schema.get("pattern"):
         try:
             is_found = regexp.is_found(pattern, value)
-        except regexp.PatternError as error:  # the definition was accepted by another version
+        except regexp.PatternError as error:  # another version accepted the definition
             is_found, pattern = False, f"{pattern}, but pattern is invalid: {error}"
         if not is_found:
             yield _invalid(path, value, f"should match '{pattern}'")
@@ -233,7 +233,7 @@ def _number(value: float, schema: Schema, path: str) -> Iterator[Cause]:
 
 
 def _is_multiple(value: float, step: float) -> bool:
-    """Of numbers with a fraction as near as they can be written (`validate.MultipleOf`)."""
+    """Whether a number is a multiple, as closely as floating-point numbers allow (`validate.MultipleOf`)."""
     if isinstance(value, int) and isinstance(step, int):
         return value % step == 0
     try:
@@ -265,7 +265,7 @@ def _list(value: list[Any], schema: Schema, path: str, old: Any) -> Iterator[Cau
 
 
 def _own(item: Any, keys: Any) -> bytes:
-    """What tells an element of a list from the others."""
+    """Return the key of a list element."""
     own = {key: item.get(key) for key in keys} if keys and isinstance(item, dict) else item
     return msgspec.json.encode(own, order="sorted")
 
@@ -298,7 +298,7 @@ def _object(value: dict[str, Any], schema: Schema, path: str, old: Any, *, top: 
 
 
 def _resource(value: dict[str, Any], prefix: str) -> Iterator[Cause]:
-    """What is asked of a resource within another (`schema/objectmeta/validation.go`)."""
+    """Validate a resource inside another (`schema/objectmeta/validation.go`)."""
     for key in ("apiVersion", "kind"):
         found = value.get(key)
         if key not in value:

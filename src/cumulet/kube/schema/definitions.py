@@ -108,16 +108,16 @@ class Definition:
         self.map_type: str = schema.get("x-kubernetes-map-type", "")
         self.required: list[str] = schema.get("required", [])
         declared = _declarations().get(name)
-        said: dict[str, Any] = {} if declared is None else msgspec.json.decode(declared)
-        types, embedded = said.get("types", {}), said.get("embedded", {})
+        facts: dict[str, Any] = {} if declared is None else msgspec.json.decode(declared)
+        types, embedded = facts.get("types", {}), facts.get("embedded", {})
         self.fields = {
             key: Field(value, types.get(key, ""), embedded.get(key, ""))
             for key, value in (schema.get("properties") or {}).items()
         }
         #: Fields that are left out when empty, fields that are dropped, and fields that are always written, with their value.
-        self.omitted: frozenset[str] = frozenset(said.get("omitted", ()))
-        self.disabled: frozenset[str] = frozenset(said.get("disabled", ()))
-        self.written: dict[str, Any] = said.get("written", {})
+        self.omitted: frozenset[str] = frozenset(facts.get("omitted", ()))
+        self.disabled: frozenset[str] = frozenset(facts.get("disabled", ()))
+        self.written: dict[str, Any] = facts.get("written", {})
 
 
 @functools.cache

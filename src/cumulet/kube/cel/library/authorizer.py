@@ -1,4 +1,4 @@
-"""The library of authorisation: whether someone may do something (`cel/library/authz.go`)."""
+"""The authorization library (`cel/library/authz.go`)."""
 
 from __future__ import annotations
 
@@ -12,63 +12,63 @@ from cumulet.kube.cel.values import Value
 
 LIBRARY = Library()
 _add = LIBRARY.add
-#: So much that two questions fit into one expression.
+#: The cost of a check. An expression can afford two.
 _CHECK = 350_000
 
-#: Whether someone may do what is asked: the parts of the question, and the verb.
+#: Whether access is allowed: takes the attributes of a check, and the verb.
 Check = Callable[[dict[str, Any], str], bool]
 
 
 @dataclass(frozen=True, slots=True)
 class Authorizer(Value):
-    """Who is asked: `authorizer`."""
+    """The variable `authorizer`."""
 
     kind: ClassVar[str] = "kubernetes.authorization.Authorizer"
     check: Check
     account: tuple[str, str] | None = None
 
-    def asked(self, **parts: Any) -> dict[str, Any]:
-        """A question with these parts."""
+    def attributes(self, **parts: Any) -> dict[str, Any]:
+        """Return check attributes, with the service account if one is set."""
         return {"account": list(self.account), **parts} if self.account else parts
 
 
 @dataclass(frozen=True, slots=True)
 class PathCheck(Value):
-    """A question about a path."""
+    """A check of a URL path."""
 
     kind: ClassVar[str] = "kubernetes.authorization.PathCheck"
     check: Check
-    asked: dict[str, Any]
+    attributes: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class GroupCheck(Value):
-    """A question about a group of resources."""
+    """A check of an API group."""
 
     kind: ClassVar[str] = "kubernetes.authorization.GroupCheck"
     check: Check
-    asked: dict[str, Any]
+    attributes: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class ResourceCheck(Value):
-    """A question about a resource."""
+    """A check of a resource."""
 
     kind: ClassVar[str] = "kubernetes.authorization.ResourceCheck"
     check: Check
-    asked: dict[str, Any]
+    attributes: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Decision(Value):
-    """An answer."""
+    """The result of a check."""
 
     kind: ClassVar[str] = "kubernetes.authorization.Decision"
     allowed: bool
 
 
 def _with(part: str) -> Callable[[ResourceCheck, str], ResourceCheck]:
-    return lambda question, value: replace(question, asked={**question.asked, part: value})
+    return lambda question, value: replace(question, attributes={**question.attributes, part: value})
 
 
 def _selector_cost(args: Sequence[Any]) -> int:
@@ -85,22 +85,24 @@ _A, _P, _G, _R, _D = (
     f"kubernetes.authorization.{name}"
     for name in ("Authorizer", "PathCheck", "GroupCheck", "ResourceCheck", "Decision")
 )
-_add(f"({_A}).path(string) {_P}", lambda one, path: PathCheck(one.check, one.asked(path=path)))
-_add(f"({_A}).group(string) {_G}", lambda one, group: GroupCheck(one.check, one.asked(group=group)))
+_add(f"({_A}).path(string) {_P}", lambda one, path: PathCheck(one.check, one.attributes(path=path)))
+_add(f"({_A}).group(string) {_G}", lambda one, group: GroupCheck(one.check, one.attributes(group=group)))
 _add(
     f"({_A}).serviceAccount(string, string) {_A}",
     lambda one, namespace, name: replace(one, account=(namespace, name)),
 )
-_add(f"({_G}).resource(string) {_R}", lambda one, name: ResourceCheck(one.check, {**one.asked, "resource": name}))
+_add(
+    f"({_G}).resource(string) {_R}", lambda one, name: ResourceCheck(one.check, {**one.attributes, "resource": name})
+)
 for _part in ("subresource", "namespace", "name"):
     _add(f"({_R}).{_part}(string) {_R}", _with(_part))
 for _part in ("fieldSelector", "labelSelector"):
-    # Authorisers that know selectors are told of them; RBAC does not.
+    # Upstream passes selectors to authorizers that support them. RBAC does not.
     _add(f"({_R}).{_part}(string) {_R}", lambda one, text: one, _selector_cost, _selected)
 for _kind in (_P, _R):
     _add(
         f"({_kind}).check(string) {_D}",
-        lambda one, verb: Decision(one.check(one.asked, verb)),
+        lambda one, verb: Decision(one.check(one.attributes, verb)),
         _CHECK,
         _CHECK,
         waits=True,

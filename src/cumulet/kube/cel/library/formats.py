@@ -22,7 +22,7 @@ _PATTERN = 128
 
 @dataclass(frozen=True, slots=True)
 class Format(Value):
-    """A form of texts; `faults` says what is wrong with one, `pattern` is the length of the pattern for it."""
+    """A text format. `faults` returns the errors of a text, and `pattern` is the length of the format's pattern."""
 
     kind: ClassVar[str] = _T
     name: str
@@ -31,7 +31,7 @@ class Format(Value):
 
 
 def _prefix(check: Callable[[str], list[str]]) -> Callable[[str], list[str]]:
-    """Names that are made longer may end in a hyphen."""
+    """Allow a trailing hyphen, as in a prefix for generated names."""
     return lambda text: check(f"{text[:-1]}a" if len(text) > 1 and text.endswith("-") else text)
 
 

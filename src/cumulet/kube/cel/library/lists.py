@@ -18,7 +18,7 @@ _COMPARABLE = ("int", "uint", "double", "bool", "duration", "timestamp", "string
 
 
 def _each(target: Argument | None, args: Sequence[Argument]) -> Estimate:
-    """One for each element, and more for texts."""
+    """Estimate one for each element, and more for texts."""
     assert target is not None
     cost = 1
     if target.type.params and target.type.params[0].kind in ("string", "bytes"):
@@ -74,7 +74,7 @@ def _flattened(target: Argument | None, args: Sequence[Argument]) -> Estimate:
 
 
 def _flat_cost(args: Sequence[Any]) -> int:
-    """Upstream counts the outer list; what is in the inner ones is counted too, as it is copied."""
+    """Upstream counts the outer list. The inner elements count here too, as they are copied."""
     depth = max(args[1], 0) if len(args) > 1 else 1
     return _made_cost(len(args[0]), min(depth, 2**32)) + weight(args[0]) // 10
 
@@ -116,7 +116,7 @@ def _pairs_cost(items: list[Any]) -> int:
 
 
 def _deep(items: list[Any]) -> int:
-    """What comparing elements costs beyond one, where they are lists or maps."""
+    """Return the extra cost of comparing elements that are lists or maps."""
     return len(items) * max((weight(item) for item in items if isinstance(item, list | dict)), default=0) // 10
 
 
@@ -184,7 +184,7 @@ def _sum_unsigned(items: list[Any]) -> Uint:
 
 
 def _typed_sum(items: list[Any]) -> Any:
-    """By what is in the list, as lists of any type look the same from outside."""
+    """Sum by the type of the elements, as lists of any type look the same."""
     kinds = {type(item) for item in items}
     if kinds <= {int} or kinds == {float}:
         return _sum(items)
@@ -255,7 +255,7 @@ _add(
 )
 
 
-# What two-variable macros make of maps.
+# Helpers that two-variable macros use to build maps.
 
 
 def _insert(entries: dict[Any, Any], key: Any, value: Any) -> dict[Any, Any]:

@@ -1,4 +1,4 @@
-"""The libraries of URLs, addresses and ranges of addresses (`cel/library/urls.go`, `ip.go`, `cidr.go`)."""
+"""The libraries of URLs, IP addresses and CIDR ranges (`cel/library/urls.go`, `ip.go`, `cidr.go`)."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _add = LIBRARY.add
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-#: Characters of an address, with or without a length.
+#: The most characters of an address, with or without a prefix length.
 _LENGTH = 64
 
 
 @dataclass(frozen=True, slots=True)
 class IP(Value):
-    """An address."""
+    """An IP address."""
 
     kind: ClassVar[str] = "net.IP"
     address: Address
@@ -33,7 +33,7 @@ class IP(Value):
 
 @dataclass(frozen=True, slots=True)
 class CIDR(Value):
-    """A range of addresses, as it was written."""
+    """A range of addresses, as written."""
 
     kind: ClassVar[str] = "net.CIDR"
     address: Address
@@ -41,7 +41,7 @@ class CIDR(Value):
 
     @property
     def network(self) -> Network:
-        """All addresses of the range."""
+        """The network that contains the range's addresses."""
         return ipaddress.ip_network(f"{self.address}/{self.length}", strict=False)
 
 
@@ -54,7 +54,7 @@ class URL(Value):
 
 
 def _address(text: str) -> Address:
-    """Raises `ValueError`."""
+    """Parse an IP address. Raises `ValueError`."""
     if len(text) > _LENGTH or not text.isascii():
         raise ValueError(f"unable to parse IP {text[:100]!r}")
     found = ipaddress.ip_address(text)
@@ -67,7 +67,7 @@ def _address(text: str) -> Address:
 
 
 def _range(text: str) -> CIDR:
-    """Raises `ValueError`."""
+    """Parse a range. Raises `ValueError`."""
     host, slash, length = text.partition("/")
     address = _address(host)
     plain = is_digits(length) and (length == "0" or not length.startswith("0"))
@@ -77,13 +77,13 @@ def _range(text: str) -> CIDR:
 
 
 def _parse_url(text: str) -> URL:
-    """Raises `ValueError` for what is neither an absolute URI nor an absolute path."""
+    """Parse an absolute URI or an absolute path. Raises `ValueError` for anything else."""
     parts = urlsplit(text)
     if (not text.startswith("/") and not parts.scheme) or any(char <= " " or char == "\x7f" for char in text):
         raise ValueError(
             f'URL parse error during conversion from string: parse "{text[:200]}": invalid URI for request'
         )
-    _ = parts.port  # which is a number or an error
+    _ = parts.port  # evaluated for its `ValueError`, where the port is not a number
     return URL(text)
 
 

@@ -1,4 +1,4 @@
-"""Values that may be missing (cel-go's `cel/library.go`, `OptionalTypes`)."""
+"""Optional values (cel-go's `cel/library.go`, `OptionalTypes`)."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _missing(*args: Any) -> Any:
     raise no_overload()
 
 
-# These are found by the evaluator itself.
+# The interpreter evaluates these itself.
 _add("_[?_](list<A>, int) optional<A>", _missing, name="list_optindex")
 _add("_[?_](optional<list<A>>, int) optional<A>", _missing)
 _add("_[?_](map<A, B>, A) optional<B>", _missing, name="map_optindex")

@@ -15,20 +15,20 @@ from cumulet.kube.cel.values import INT_LEAST, INT_MOST, Value
 
 LIBRARY = Library()
 _add = LIBRARY.add
-#: Characters of an amount; each is work for numbers without bounds.
+#: The most characters of an amount. Each adds work for arbitrary-precision numbers.
 _LENGTH = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Quantity(Value):
-    """An amount."""
+    """A resource amount."""
 
     kind: ClassVar[str] = "kubernetes.Quantity"
     amount: Decimal
 
 
 def _parsed(text: str) -> Quantity:
-    """Raises `CelError`."""
+    """Parse an amount. Raises `CelError`."""
     try:
         if len(text) > _LENGTH:
             raise ValueError
@@ -68,7 +68,7 @@ def _other(value: Any) -> Decimal:
 
 _add("quantity(string) kubernetes.Quantity", _parsed, scan_cost(), scan())
 _add("isQuantity(string) bool", _is, scan_cost(), scan())
-# Upstream declares this as a function, not as a method; it can be written no other way.
+# Upstream declares this as a function, so there is no method form.
 _add("sign(kubernetes.Quantity) int", lambda one: int(one.amount > 0) - int(one.amount < 0))
 _add("(kubernetes.Quantity).isInteger() bool", _is_integer)
 _add("(kubernetes.Quantity).asInteger() int", _integer)

@@ -42,7 +42,7 @@ _TRUE, _FALSE = ("1", "t", "T", "true", "TRUE", "True"), ("0", "f", "F", "false"
 
 
 def _shorter(target: Argument | None, args: Sequence[Argument]) -> Estimate:
-    """Of comparing two values: the shorter of them."""
+    """Estimate a comparison by the shorter of two values."""
     return scaled(min(args[0].size.most, args[1].size.most), TRAVERSAL), None
 
 
@@ -51,7 +51,7 @@ def _shorter_cost(args: Sequence[Any]) -> int:
 
 
 def _equal_cost(args: Sequence[Any]) -> int:
-    """Upstream takes the size of the shorter; what is within lists and maps is counted here too, as it is compared."""
+    """Upstream counts the size of the shorter value. The contents of lists and maps count here too, as they are compared."""
     one, other = args
     found = _shorter_cost(args)
     if isinstance(one, list | dict) and isinstance(other, list | dict) and len(one) == len(other):
@@ -73,7 +73,7 @@ def _joined_cost(args: Sequence[Any]) -> int:
 
 
 def _joined_lists_cost(args: Sequence[Any]) -> int:
-    """Upstream has a view of both lists, for one; here they are copied."""
+    """Upstream keeps a view of both lists at cost one. Here they are copied."""
     return 1 + (len(args[0]) + len(args[1])) // 10
 
 
@@ -92,7 +92,7 @@ def _matching(target: Argument | None, args: Sequence[Argument]) -> Estimate:
 
 
 def matching_cost(args: Sequence[Any]) -> int:
-    """Of a text and a regular expression."""
+    """Return the cost of matching a text against a regular expression."""
     return math.ceil((1 + size_of(args[0])) * TRAVERSAL) * math.ceil(size_of(args[1]) * REGEX)
 
 
@@ -135,7 +135,7 @@ def _uint(number: int) -> Uint:
 
 
 def _quotient(one: int, other: int) -> int:
-    """Towards zero."""
+    """Divide, rounding towards zero."""
     if not other:
         raise CelError("division by zero")
     found = abs(one) // abs(other)
@@ -157,7 +157,7 @@ def _divided(one: float, other: float) -> float:
 
 
 def _times(one: float, other: float) -> float:
-    return one * other  # which is infinite where it is too large, as in Go
+    return one * other  # infinite where it is too large, as in Go
 
 
 def _of_both(make: Callable[[int], Any], act: Callable[[int, int], int]) -> Callable[[Any, Any], Any]:
@@ -232,7 +232,7 @@ def _item(items: list[Any], index: Any) -> Any:
 
 
 def _key(key: Any) -> Any:
-    """A key as maps have it. Raises `CelError` for what can be none."""
+    """Return a key in the form that maps use. Raises `CelError` for a value that cannot be a key."""
     if isinstance(key, float):
         if key.is_integer():
             return int(key)
@@ -349,7 +349,7 @@ def _matches(text: str, pattern: str) -> bool:
 
 
 _add("(string).matches(string) bool", _matches, matching_cost, _matching)
-# Upstream takes this form for one; it costs the same here.
+# Upstream declares this form only; it costs the same here.
 _add("matches(string, string) bool", _matches, matching_cost, 1)
 
 

@@ -1,4 +1,4 @@
-"""The libraries of texts and regular expressions (cel-go's `ext/strings.go`, version 2; `cel/library/regex.go`)."""
+"""The libraries of strings and regular expressions (cel-go's `ext/strings.go`, version 2; `cel/library/regex.go`)."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _join(items: list[Any], by: str = "") -> str:
 
 
 def _replaced_cost(args: Sequence[Any]) -> int:
-    """Upstream counts the text alone; what replaces its parts may be longer than they are, and is counted too."""
+    """Upstream counts the text alone. The replacement can be longer than the replaced part, so it counts too."""
     text, old, new = args[:3]
     found = math.ceil(len(text) * 2 * TRAVERSAL)
     if len(new) > len(old):
@@ -154,7 +154,7 @@ def _written(target: Argument | None, args: Sequence[Argument]) -> Estimate:
 
 
 def _written_cost(args: Sequence[Any]) -> int:
-    """Upstream counts the text with the places alone; what is written there is counted too."""
+    """Upstream counts the format text alone. The inserted values count too."""
     return math.ceil(len(args[0]) * TRAVERSAL) + traversal(args[1]) // 2
 
 

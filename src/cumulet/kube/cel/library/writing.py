@@ -1,4 +1,4 @@
-"""What `format` writes of values (cel-go's `ext/formatting.go`)."""
+"""The output of `format` (cel-go's `ext/formatting.go`)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from cumulet.kube.cel.errors import CelError
 from cumulet.kube.cel.library.numbers import shortest
 from cumulet.kube.cel.values import Duration, Timestamp, TypeValue, Uint, type_of
 
-#: Digits after the point that may be asked for; each is memory.
+#: The most digits after the point. Each takes memory.
 _PRECISION = 1000
 _SUPERSCRIPT = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 _INFINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 def written(text: str, values: list[Any]) -> str:
-    """A text with values in their places. Raises `CelError` for too few, and for values of the wrong type."""
+    """Return a text with values inserted. Raises `CelError` for too few values, or for one of the wrong type."""
     parts: list[str] = []
     rest = iter(values)
     position = 0
@@ -121,7 +121,7 @@ def _text(value: Any) -> str:
 
 
 def _within(value: Any) -> str:
-    """As it stands in a list or a map: as the language writes it."""
+    """Return a value inside a list or a map, in the language's notation."""
     match value:
         case str():
             return _quoted(value)
