@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.cel import library
 from cumulet.kube.cel.environment import Budget, Environment, Program
 from cumulet.kube.cel.errors import CelError, CompileError
-from cumulet.kube.cel.library.authorizer import Authorizer, ResourceCheck
+from cumulet.kube.cel.library.authorizer import Attributes, Authorizer, Check, ResourceCheck
 from cumulet.kube.cel.types import BOOL, DYN, INT, STRING, TIMESTAMP, Type, list_of, map_of, object_type
-from cumulet.kube.cel.values import Lazy, Timestamp
+from cumulet.kube.cel.values import Lazy, Timestamp, Value
 
 _STRINGS = list_of(STRING)
 _KIND = object_type("kubernetes.GroupVersionKind", dict.fromkeys(("group", "version", "kind"), STRING))
@@ -128,7 +128,7 @@ def _environment(
     return Environment(known, library.MUTATING if mutating else library.BASE)
 
 
-def namespace_value(namespace: dict[str, Any] | None) -> dict[str, Any] | None:
+def namespace_value(namespace: Object | None) -> Object | None:
     """Return a namespace as expressions see it: with time stamps as times, and with `UID`."""
     if namespace is None:
         return None
@@ -144,17 +144,17 @@ def namespace_value(namespace: dict[str, Any] | None) -> dict[str, Any] | None:
     return {"metadata": shown, "spec": namespace.get("spec") or {}, "status": status}
 
 
-def _shown(key: str, value: Any) -> Any:
+def _shown(key: str, value: Value) -> Value:
     return Timestamp.parse(value) if key in _TIMES and isinstance(value, str) else value
 
 
 _TIMES = ("creationTimestamp", "deletionTimestamp", "lastTransitionTime")
 
 
-def variables(request: Mapping[str, Any], namespace: dict[str, Any] | None, check: Any) -> dict[str, Any]:
+def variables(request: Object, namespace: Object | None, check: Check) -> dict[str, Value]:
     """Return the variables that every expression can use. `check` answers authorization checks."""
     resource = request.get("requestResource") or {}
-    about = {
+    about: Attributes = {
         "group": resource.get("group", ""),
         "resource": resource.get("resource", ""),
         "subresource": request.get("requestSubResource", ""),
@@ -172,19 +172,19 @@ def variables(request: Mapping[str, Any], namespace: dict[str, Any] | None, chec
 
 
 def lazy(
-    declared: Sequence[tuple[str, Program | CompileError]], known: dict[str, Any], budget: Budget
-) -> dict[str, Any]:
+    declared: Sequence[tuple[str, Program | CompileError]], known: dict[str, Value], budget: Budget
+) -> dict[str, Value]:
     """Return the values with `variables`, each evaluated, and charged, on its first use."""
     found = dict(known)
 
-    def finding(program: Program | CompileError) -> Callable[[], Any]:
+    def finding(program: Program | CompileError) -> Callable[[], Value]:
         return lambda: evaluated(program, found, budget)
 
     found["variables"] = Lazy({name: finding(program) for name, program in declared})
     return found
 
 
-def read(compile_: Callable[..., Program], *args: Any, **how: Any) -> Program | CompileError:
+def read(compile_: Callable[..., Program], *args: Value, **how: Value) -> Program | CompileError:
     """Compile, and return the error on failure: expressions that another version stored can be invalid here."""
     try:
         return compile_(*args, **how)
@@ -192,7 +192,7 @@ def read(compile_: Callable[..., Program], *args: Any, **how: Any) -> Program | 
         return error
 
 
-def evaluated(program: Program | CompileError, variables: Mapping[str, Any], budget: Budget) -> Any:
+def evaluated(program: Program | CompileError, variables: Mapping[str, Value], budget: Budget) -> Value:
     """Return the value of a program. Raises `CelError`."""
     if isinstance(program, CompileError):
         raise CelError(f"compilation error: {program}")

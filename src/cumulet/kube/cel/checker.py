@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from cumulet.kube.cel import types
 from cumulet.kube.cel.errors import CompileError
 from cumulet.kube.cel.functions import Library, Overload
 from cumulet.kube.cel.syntax import Bind, Call, Fold, Ident, ListOf, Literal, MapOf, Node, Select, Source
 from cumulet.kube.cel.types import Bindings, Type
-from cumulet.kube.cel.values import Uint
+from cumulet.kube.cel.values import Constant, Uint
 
 _LITERALS: dict[type, Type] = {
     bool: types.BOOL,
@@ -194,8 +193,8 @@ class _Checker:
             elif result.kind != "dyn" and resolved != result:
                 result = types.DYN
         if result is None:
-            shown = [str(self.bindings.resolve(kind, final=True)) for kind in arguments]
-            form = f"{shown[0]}.({', '.join(shown[1:])})" if is_method else f"({', '.join(shown)})"
+            kinds = [str(self.bindings.resolve(kind, final=True)) for kind in arguments]
+            form = f"{kinds[0]}.({', '.join(kinds[1:])})" if is_method else f"({', '.join(kinds)})"
             return self._error(node, f"found no matching overload for '{node.function}' applied to '{form}'")
         self.made.overloads[node] = fitting
         return result
@@ -240,6 +239,7 @@ class _Checker:
             return self._undeclared(node, node.type)
         for entry in node.entries:
             assert isinstance(entry.key, Literal)
+            assert isinstance(entry.key.value, str)
             name, value = entry.key.value, entry.value
             found = self.check(value)
             if entry.optional:
@@ -308,6 +308,6 @@ def _qualified(node: Node) -> str:
     return ".".join([node.name, *reversed(parts)])
 
 
-def constant(node: Node) -> Any:
+def constant(node: Node) -> Constant:
     """Return the value of a literal, or `None`."""
     return node.value if isinstance(node, Literal) else None

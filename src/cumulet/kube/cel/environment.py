@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any
 
 from cumulet.kube.cel import checker, cost_estimates, library, types
 from cumulet.kube.cel.checker import Checked
@@ -14,6 +13,7 @@ from cumulet.kube.cel.interpreter import Compiled
 from cumulet.kube.cel.parser import parse
 from cumulet.kube.cel.syntax import Source
 from cumulet.kube.cel.types import Type
+from cumulet.kube.cel.values import Value
 
 #: The cost limits of one evaluation, of all for an object or a binding, and of all match conditions of a webhook or
 #: policy (`apiserver/pkg/apis/cel/config.go`).
@@ -66,7 +66,7 @@ class Program:
     def _compiled(self) -> Compiled:
         return Compiled(self._checked, self._functions.functions)
 
-    def evaluate(self, variables: Mapping[str, Any], budget: Budget) -> Any:
+    def evaluate(self, variables: Mapping[str, Value], budget: Budget) -> Value:
         """Return the value. Raises `CelError`: `CostLimitError` over the limit of one call, `OutOfBudgetError` over the budget."""
         most = min(PER_CALL, budget.left)
         run = self._compiled.start(variables, most, budget.quick)

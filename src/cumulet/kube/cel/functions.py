@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from cumulet.kube.cel import types
 from cumulet.kube.cel.sizes import Estimating
 from cumulet.kube.cel.types import Type
+from cumulet.kube.cel.values import Value
 
 #: The cost of a call, computed from its arguments before the call.
-Cost = Callable[[Sequence[Any]], int]
+Cost = Callable[..., int]
 _SIGNATURE = re.compile(
     r"(?:\((?P<target>[^)]+)\)\.)?(?P<name>[\w.@?:\[\]!&|<>=+*/%-]+)\((?P<args>[^)]*)\) (?P<result>.+)",
     re.ASCII,
@@ -28,7 +28,7 @@ class Overload:
     is_method: bool
     args: tuple[Type, ...]
     result: Type
-    call: Callable[..., Any]
+    call: Callable[..., Value]
     cost: Cost | None
     estimate: Estimating | None
     #: Whether the cost is for waiting on another component, not for work here.
@@ -54,7 +54,7 @@ class Library:
     def add(
         self,
         signature: str,
-        call: Callable[..., Any],
+        call: Callable[..., Value],
         cost: Cost | int | None = None,
         estimate: Estimating | int | None = None,
         *,
@@ -98,7 +98,7 @@ def _split(text: str) -> list[str]:
 
 
 def _fixed_cost(cost: int) -> Cost:
-    return lambda args: cost
+    return lambda *args: cost
 
 
 def _fixed_estimate(cost: int) -> Estimating:

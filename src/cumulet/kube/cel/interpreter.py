@@ -7,7 +7,6 @@ work than the budget allows, also inside one macro.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from cumulet.kube.cel import folding
 from cumulet.kube.cel.checker import Checked
@@ -17,7 +16,7 @@ from cumulet.kube.cel.running import Run, Step
 from cumulet.kube.cel.sizes import LIST, MAP, STRUCT
 from cumulet.kube.cel.syntax import RESULT, Bind, Call, Fold, Ident, ListOf, Literal, MapOf, Node, Select
 from cumulet.kube.cel.types import Type
-from cumulet.kube.cel.values import NONE, Lazy, Optional, TypeValue, kind_of, no_overload
+from cumulet.kube.cel.values import NONE, Key, Lazy, Optional, TypeValue, Value, kind_of, no_overload
 
 
 class Compiled:
@@ -28,11 +27,11 @@ class Compiled:
         self._step = compiler.step(checked.root)
         self._count = compiler.count
 
-    def start(self, variables: Mapping[str, Any], most: int, quick: int | None) -> Run:
+    def start(self, variables: Mapping[str, Value], most: int, quick: int | None) -> Run:
         """Start an evaluation with the cost limit `most`, and the limit `quick` for work without a break."""
         return Run(variables, most, quick, self._count)
 
-    def finish(self, run: Run) -> Any:
+    def finish(self, run: Run) -> Value:
         """Return the value. Raises `CelError`."""
         try:
             found = self._step(run)
@@ -156,14 +155,13 @@ class _Compiler:
         if node.collects:
             made = self._collecting(node, over, first, second)
         else:
-            condition, step = self.step(node.condition), self.step(node.step)
             # The accumulator value that ends a fold early.
             start_value = node.start.value if isinstance(node.start, Literal) else None
             stop = not start_value if isinstance(start_value, bool) else None
-            made = folding.folding(over, start, condition, step, (result, first, second), stop)
+            fold = folding.folding(over, start, self.step(node.step), (result, first, second), stop)
         self._slots.pop()
         if not node.collects:
-            made = folding.finished(made, result, self.step(node.result))
+            made = folding.finished(fold, self.step(node.result))
         self._slots.pop()
         return made
 
@@ -182,13 +180,13 @@ class _Compiler:
         return folding.mapped(over, first, second, test, [self.step(item) for item in added])
 
 
-def _constant(value: Any) -> Step:
+def _constant(value: Value) -> Step:
     return lambda run: value
 
 
-def _constant_list(value: list[Any], cost: int) -> Step:
+def _constant_list(value: list[Value], cost: int) -> Step:
     # Functions never change their arguments, so the list can be shared.
-    def step(run: Run) -> Any:
+    def step(run: Run) -> Value:
         run.left -= cost
         return value
 
@@ -196,7 +194,7 @@ def _constant_list(value: list[Any], cost: int) -> Step:
 
 
 def _local(slot: int) -> Step:
-    def step(run: Run) -> Any:
+    def step(run: Run) -> Value:
         run.left -= 1
         found = run.locals[slot]
         if isinstance(found, CelError):
@@ -207,7 +205,7 @@ def _local(slot: int) -> Step:
 
 
 def _global(name: str) -> Step:
-    def step(run: Run) -> Any:
+    def step(run: Run) -> Value:
         run.left -= 1
         try:
             return run.variables[name]
@@ -220,14 +218,14 @@ def _global(name: str) -> Step:
 def _type_or_variable(name: str, kind: Type) -> Step:
     value = TypeValue(name)
 
-    def step(run: Run) -> Any:
+    def step(run: Run) -> Value:
         run.left -= 1
         return run.variables.get(name, value)
 
     return step
 
 
-def _get(value: Any, field: str) -> Any:
+def _get(value: Value, field: str) -> Value:
     """Return a field. Raises `KeyError` where it does not exist, `CelError` where the value has no fields."""
     if isinstance(value, dict):
         return value[field]
@@ -237,7 +235,7 @@ def _get(value: Any, field: str) -> Any:
 
 
 def _field(operand: Step, field: str) -> Step:
-    def step(run: Run) -> Any:
+    def step(run: Run) -> Value:
         value = operand(run)
         run.left -= 1
         try:
@@ -252,7 +250,7 @@ def _field(operand: Step, field: str) -> Step:
     return step
 
 
-def _within(value: Optional, get: Callable[[Any], Any]) -> Optional:
+def _within(value: Optional, get: Callable[[Value], Value]) -> Optional:
     """Return a part of an optional value, or none where the part is missing."""
     if not value.there:
         return NONE
@@ -263,7 +261,7 @@ def _within(value: Optional, get: Callable[[Any], Any]) -> Optional:
 
 
 def _optional_field(operand: Step, field: str) -> Step:
-    def step(run: Run) -> Any:
+    def step(run: Run) -> Value:
         value = operand(run)
         run.left -= 1
         return _within(
@@ -274,7 +272,7 @@ def _optional_field(operand: Step, field: str) -> Step:
 
 
 def _has(operand: Step, field: str) -> Step:
-    def step(run: Run) -> Any:
+    def step(run: Run) -> Value:
         value = operand(run)
         if isinstance(value, Optional):
             if not value.there:
@@ -292,7 +290,7 @@ def _has(operand: Step, field: str) -> Step:
 def _logic(args: Sequence[Step], *, stop: bool) -> Step:
     """Evaluate `&&` or `||`: an operand's error is ignored where another operand decides."""
 
-    def step(run: Run) -> Any:
+    def step(run: Run) -> Value:
         failed: CelError | None = None
         for arg in args:
             try:
@@ -314,7 +312,7 @@ def _logic(args: Sequence[Step], *, stop: bool) -> Step:
 
 
 def _conditional(test: Step, one: Step, other: Step) -> Step:
-    def step(run: Run) -> Any:
+    def step(run: Run) -> Value:
         value = test(run)
         if value is True:
             return one(run)
@@ -326,7 +324,7 @@ def _conditional(test: Step, one: Step, other: Step) -> Step:
 
 
 def _or(one: Step, other: Step, *, whole: bool) -> Step:
-    def step(run: Run) -> Any:
+    def step(run: Run) -> Value:
         value = one(run)
         run.left -= 1
         if not isinstance(value, Optional):
@@ -358,20 +356,20 @@ Dispatch = Callable[[tuple[str, ...]], Overload]
 
 
 def _unary(arg: Step, dispatch: Dispatch) -> Step:
-    def step(run: Run) -> Any:
+    def step(run: Run) -> Value:
         value = arg(run)
         overload = dispatch((kind_of(value),))
-        run.charge(1 if overload.cost is None else overload.cost((value,)))
+        run.charge(1 if overload.cost is None else overload.cost(value))
         return overload.call(value)
 
     return step
 
 
 def _binary(one: Step, other: Step, dispatch: Dispatch) -> Step:
-    def step(run: Run) -> Any:
+    def step(run: Run) -> Value:
         first, second = one(run), other(run)
         overload = dispatch((kind_of(first), kind_of(second)))
-        cost = 1 if overload.cost is None else overload.cost((first, second))
+        cost = 1 if overload.cost is None else overload.cost(first, second)
         (run.charge_waiting if overload.waits else run.charge)(cost)
         return overload.call(first, second)
 
@@ -379,17 +377,17 @@ def _binary(one: Step, other: Step, dispatch: Dispatch) -> Step:
 
 
 def _any(args: Sequence[Step], dispatch: Dispatch) -> Step:
-    def step(run: Run) -> Any:
+    def step(run: Run) -> Value:
         values = [arg(run) for arg in args]
         overload = dispatch(tuple(map(kind_of, values)))
-        run.charge(1 if overload.cost is None else overload.cost(values))
+        run.charge(1 if overload.cost is None else overload.cost(*values))
         return overload.call(*values)
 
     return step
 
 
 def _index(operand: Step, index: Step, dispatch: Dispatch) -> Step:
-    def step(run: Run) -> Any:
+    def step(run: Run) -> Value:
         value, key = operand(run), index(run)
         run.charge(1)
         if isinstance(value, Optional):
@@ -401,7 +399,7 @@ def _index(operand: Step, index: Step, dispatch: Dispatch) -> Step:
     return step
 
 
-def _lazy_item(value: Lazy, key: str) -> Any:
+def _lazy_item(value: Lazy, key: str) -> Value:
     try:
         return value.get(key)
     except KeyError:
@@ -409,7 +407,7 @@ def _lazy_item(value: Lazy, key: str) -> Any:
 
 
 def _optional_index(operand: Step, index: Step) -> Step:
-    def step(run: Run) -> Any:
+    def step(run: Run) -> Value:
         value, key = operand(run), index(run)
         run.charge(1)
         if isinstance(value, Optional):
@@ -429,13 +427,13 @@ def _optional_index(operand: Step, index: Step) -> Step:
 def _list(items: Sequence[Step], optional: frozenset[int]) -> Step:
     if not optional:
 
-        def step(run: Run) -> Any:
+        def step(run: Run) -> Value:
             run.left -= LIST
             return [item(run) for item in items]
 
         return step
 
-    def step_with_optional(run: Run) -> Any:
+    def step_with_optional(run: Run) -> Value:
         run.left -= LIST
         found = []
         for index, item in enumerate(items):
@@ -452,9 +450,9 @@ def _list(items: Sequence[Step], optional: frozenset[int]) -> Step:
 
 
 def _map(entries: Sequence[tuple[Step, Step, bool]], cost: int) -> Step:
-    def step(run: Run) -> Any:
+    def step(run: Run) -> Value:
         run.left -= cost
-        found: dict[Any, Any] = {}
+        found: dict[Key, Value] = {}
         for make_key, make_value, optional in entries:
             key, value = make_key(run), make_value(run)
             if not isinstance(key, str | int):
@@ -474,7 +472,7 @@ def _map(entries: Sequence[tuple[Step, Step, bool]], cost: int) -> Step:
 
 
 def _bound(slot: int, value: Step, body: Step) -> Step:
-    def step(run: Run) -> Any:
+    def step(run: Run) -> Value:
         run.left -= LIST
         run.locals[slot] = value(run)
         return body(run)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from cumulet.common.ascii import fold
 from cumulet.kube.cel.errors import CompileError
 from cumulet.kube.cel.syntax import Source
-from cumulet.kube.cel.values import Uint
+from cumulet.kube.cel.values import Constant, Uint
 
 _MOST, _LEAST, _MOST_UINT = 2**63 - 1, -(2**63), 2**64 - 1
 _TOKEN = re.compile(
@@ -49,7 +49,7 @@ RESERVED = frozenset(
         "while",
     ]
 )
-_CONSTANTS: dict[str, Any] = {"true": True, "false": False, "null": None}
+_CONSTANTS: dict[str, Constant] = {"true": True, "false": False, "null": None}
 
 
 class Token(NamedTuple):
@@ -58,7 +58,7 @@ class Token(NamedTuple):
     kind: str
     text: str
     at: int
-    value: Any = None
+    value: Constant = None
 
 
 def tokens(source: Source) -> list[Token]:

@@ -142,6 +142,7 @@ class _Parser:
                 token = self._next()
                 if isinstance(token.value, float):
                     return Literal(start.at, -token.value)
+                assert isinstance(token.value, Number)
                 return Literal(start.at, lexer.integer(self._source, token.value, start.at, negative=True))
         found = self._member()
         # Two equal operators cancel out.

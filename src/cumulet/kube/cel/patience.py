@@ -10,9 +10,10 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from cumulet.kube.cel.environment import Budget, LengthyError
+from cumulet.kube.cel.values import Value
 
 T = TypeVar("T")
 #: The cost limit on the event loop: some ten milliseconds.
@@ -30,14 +31,14 @@ async def within(most: int, work: Callable[[Budget], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(_THREAD, work, Budget(most))
 
 
-def from_loop(call: Callable[..., Any]) -> Callable[..., Any]:
+def from_loop(call: Callable[..., Value]) -> Callable[..., Value]:
     """Return a function that any thread can call and that runs in the current event loop."""
     loop, thread = asyncio.get_running_loop(), threading.get_ident()
 
-    def called(*args: Any) -> Any:
+    def called(*args: Value) -> Value:
         if threading.get_ident() == thread:
             return call(*args)
-        answer: Future[Any] = Future()
+        answer: Future[Value] = Future()
 
         def answering() -> None:
             try:

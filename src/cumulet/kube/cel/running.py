@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
-from cumulet.kube.cel.errors import CostLimitError
+from cumulet.kube.cel.errors import CelError, CostLimitError
+from cumulet.kube.cel.values import Value
 
 
 class Run:
@@ -13,13 +13,14 @@ class Run:
 
     __slots__ = ("floor", "left", "locals", "variables", "waited")
 
-    def __init__(self, variables: Mapping[str, Any], most: int, quick: int | None, count: int) -> None:
+    def __init__(self, variables: Mapping[str, Value], most: int, quick: int | None, count: int) -> None:
         self.variables = variables
         self.left = most
         self.floor = 0 if quick is None else max(most - quick, 0)
         #: The cost that was charged for waiting on other components, which takes no time on the event loop.
         self.waited = 0
-        self.locals: list[Any] = [None] * count
+        #: The values of bound names. An error stands for the accumulator of a fold that can still recover.
+        self.locals: list[Value | CelError] = [None] * count
 
     def charge(self, cost: int) -> None:
         """Charge a cost. Raises `CostLimitError` where it is more than the remaining cost."""
@@ -34,4 +35,4 @@ class Run:
         self.charge(cost)
 
 
-Step = Callable[[Run], Any]
+Step = Callable[[Run], Value]

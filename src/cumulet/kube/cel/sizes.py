@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from cumulet.kube.cel.types import Type
-from cumulet.kube.cel.values import size_of
+from cumulet.kube.cel.values import Value, size_of
 
 MOST = 2**64 - 1
 #: The cost for each character of scanning a text, and for each character of a regular expression.
@@ -57,7 +57,7 @@ class Argument(NamedTuple):
     type: Type
     size: Size
     item: Size
-    constant: Any = None
+    constant: Value = None
 
 
 #: Returns the maximum cost of a call besides its arguments, and the size of its result where known.
@@ -79,6 +79,6 @@ def scan(factor: float = TRAVERSAL, argument: int = 0, *, keeps: bool = False) -
     return estimate
 
 
-def scan_cost(factor: float = TRAVERSAL, argument: int = 0) -> Callable[[Sequence[Any]], int]:
+def scan_cost(factor: float = TRAVERSAL, argument: int = 0) -> Callable[..., int]:
     """Return the cost function that corresponds to `scan`, for known values."""
-    return lambda args: math.ceil(size_of(args[argument]) * factor)
+    return lambda *args: math.ceil(size_of(args[argument]) * factor)

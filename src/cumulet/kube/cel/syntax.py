@@ -7,7 +7,8 @@ text, for error messages.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+
+from cumulet.kube.cel.values import Constant
 
 #: The accumulator of a fold, which no expression can name.
 RESULT = "@result"
@@ -24,7 +25,7 @@ class Node:
 class Literal(Node):
     """A constant."""
 
-    value: Any
+    value: Constant
 
 
 @dataclass(eq=False, slots=True)

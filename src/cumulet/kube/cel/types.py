@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,5 +220,5 @@ def _parsed(text: str) -> tuple[Type, str]:
         return Type(name, tuple(params)), rest
     if len(name) == 1 and name.isupper():
         return Type("param", name=name), rest
-    known: dict[str, Any] = {"dyn": DYN, "timestamp": TIMESTAMP, "duration": DURATION, "null": NULL, "type": TYPE}
+    known: dict[str, Type] = {"dyn": DYN, "timestamp": TIMESTAMP, "duration": DURATION, "null": NULL, "type": TYPE}
     return known.get(name) or NAMES.get(name) or object_type(name), rest

@@ -10,11 +10,12 @@ from __future__ import annotations
 import base64
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, timezone
-from typing import Any, ClassVar
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from typing import Any, ClassVar, TypeAlias
 
+from cumulet.kube.apimachinery.json_types import Json
 from cumulet.kube.cel.errors import CelError
 
 _SECOND = 10**9
@@ -43,15 +44,24 @@ class Uint(int):
     __slots__ = ()
 
 
-class Value:
-    """A value of a library's own type. `kind` is the type's name."""
+class Opaque:
+    """A value of a type that JSON lacks. `kind` is the type's name."""
 
     kind: ClassVar[str]
     __slots__ = ()
 
 
+#: A literal in an expression.
+Constant: TypeAlias = bool | int | float | str | bytes | None
+#: A key of a map.
+Key: TypeAlias = str | int
+#: A value of an expression. Its maps are `dict[str, Value]`, from JSON, or `dict[Key, Value]`. `Any` stands for both, as
+#: a `dict` is invariant in its key.
+Value: TypeAlias = bool | int | float | str | bytes | list["Value"] | dict[Any, "Value"] | Opaque | None
+
+
 @dataclass(frozen=True, slots=True, order=True)
-class Timestamp(Value):
+class Timestamp(Opaque):
     """A moment, in nanoseconds since 1970."""
 
     kind: ClassVar[str] = "timestamp"
@@ -104,7 +114,7 @@ def _fraction(ns: int) -> str:
     return f".{ns:09d}".rstrip("0") if ns else ""
 
 
-def _zone(name: str) -> Any:
+def _zone(name: str) -> tzinfo:
     if not name or name == "UTC":
         return UTC
     if match := re.fullmatch(r"([+-]?)([0-9]{2}):([0-9]{2})", name):
@@ -122,7 +132,7 @@ def _zone(name: str) -> Any:
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Duration(Value):
+class Duration(Opaque):
     """A length of time, in nanoseconds."""
 
     kind: ClassVar[str] = "duration"
@@ -160,44 +170,44 @@ class Duration(Value):
 
 
 @dataclass(frozen=True, slots=True)
-class Optional(Value):
+class Optional(Opaque):
     """A value that can be missing."""
 
     kind: ClassVar[str] = "optional"
     there: bool
-    value: Any = None
+    value: Value = None
 
 
 NONE = Optional(False)
 
 
 @dataclass(frozen=True, slots=True)
-class TypeValue(Value):
+class TypeValue(Opaque):
     """A type as a value: the result of `type(x)`, or a type's name."""
 
     kind: ClassVar[str] = "type"
     name: str
 
 
-class Lazy(Value):
+class Lazy(Opaque):
     """An object whose fields are evaluated on first use. A failed field raises its error on each use."""
 
     kind: ClassVar[str] = "object"
     __slots__ = ("_find", "_found", "names")
 
-    def __init__(self, find: Mapping[str, Callable[[], Any]]) -> None:
+    def __init__(self, find: Mapping[str, Callable[[], Value]]) -> None:
         self._find = find
-        self._found: dict[str, Any] = {}
+        self._found: dict[str, Value] = {}
         self.names = find.keys()
 
-    def get(self, name: str) -> Any:
+    def get(self, name: str) -> Value:
         """Return a field. Raises `CelError`, and `KeyError` where it does not exist."""
         if name not in self._found:
             self._found[name] = self._find[name]()
         return self._found[name]
 
 
-def _identity(value: Any) -> Any:
+def _identity(value: Value) -> Hashable:
     """Return a hashable key that identifies a JSON value."""
     if isinstance(value, list):
         return ("list", *map(_identity, value))
@@ -206,38 +216,50 @@ def _identity(value: Any) -> Any:
     return (isinstance(value, bool), value)
 
 
-class SetList(list[Any]):
+class Unordered(list[Value]):
+    """A list whose order is ignored."""
+
+    def joined(self, other: list[Value]) -> Unordered:
+        """Return the union with another list."""
+        raise NotImplementedError
+
+    def matches(self, other: list[Value]) -> bool:
+        """Whether the other list has the same elements."""
+        raise NotImplementedError
+
+
+class SetList(Unordered):
     """A list that is a set: elements are unique, and their order is ignored."""
 
-    def matches(self, other: list[Any]) -> bool:
+    def matches(self, other: list[Value]) -> bool:
         """Whether the other list has the same elements."""
         return len(self) == len(other) and set(map(_identity, self)) == set(map(_identity, other))
 
-    def __add__(self, other: list[Any]) -> SetList:
+    def joined(self, other: list[Value]) -> SetList:
+        """Return the union with another list."""
         known = set(map(_identity, self))
         return SetList([*self, *(item for item in other if _identity(item) not in known)])
 
 
-class MapList(list[Any]):
+class MapList(Unordered):
     """A list of objects that is keyed by some of their fields. The order is ignored."""
 
-    def __init__(self, items: Iterable[Any], keys: tuple[str, ...]) -> None:
+    def __init__(self, items: Iterable[Value], keys: tuple[str, ...]) -> None:
         super().__init__(items)
         self._keys = keys
 
-    def _key(self, item: Any) -> Any:
+    def _key(self, item: Value) -> Hashable:
         return _identity([item.get(key) for key in self._keys] if isinstance(item, dict) else item)
 
-    def matches(self, other: list[Any]) -> bool:
+    def matches(self, other: list[Value]) -> bool:
         """Whether the other list has the same elements."""
         found = {self._key(item): item for item in other}
         if len(self) != len(other) or len(found) != len(other):
             return False
-        missing = object()
-        return all(equal(item, found.get(self._key(item), missing)) for item in self)
+        return all((key := self._key(item)) in found and equal(item, found[key]) for item in self)
 
-    def __add__(self, other: list[Any]) -> MapList:
-        """Merge: elements of the other list replace elements with the same key."""
+    def joined(self, other: list[Value]) -> MapList:
+        """Return the union. Elements of the other list replace elements with the same key."""
         made = {self._key(item): item for item in self}
         made |= {self._key(item): item for item in other}
         return MapList(made.values(), self._keys)
@@ -258,10 +280,13 @@ _KINDS: dict[type, str] = {
 }
 
 
-def kind_of(value: Any) -> str:
+def kind_of(value: Value) -> str:
     """Return the kind of a value's type."""
     found = _KINDS.get(type(value))
-    return found if found is not None else str(value.kind)
+    if found is not None:
+        return found
+    assert isinstance(value, Opaque), value
+    return value.kind
 
 
 #: Names of types that differ from their kinds.
@@ -273,13 +298,13 @@ _TYPE_NAMES = {
 }
 
 
-def type_of(value: Any) -> TypeValue:
+def type_of(value: Value) -> TypeValue:
     """Evaluate `type(value)`."""
     kind = kind_of(value)
     return TypeValue(_TYPE_NAMES.get(kind, kind))
 
 
-def size_of(value: Any) -> int:
+def size_of(value: Value) -> int:
     """Return the size that determines costs: elements or characters, or one (`interpreter.actualSize`)."""
     if isinstance(value, str | bytes | list | dict):
         return len(value)
@@ -288,7 +313,7 @@ def size_of(value: Any) -> int:
     return 1
 
 
-def traversal(value: Any) -> int:
+def traversal(value: Value) -> int:
     """Return the cost of traversing a value (`library.traversalCost`)."""
     if isinstance(value, str | bytes):
         return len(value) // 10
@@ -299,22 +324,21 @@ def traversal(value: Any) -> int:
     return 1
 
 
-def equal(one: Any, other: Any) -> bool:
+def equal(one: Value, other: Value) -> bool:
     """Whether two values are equal. Numbers are compared across types. Other values of different types are never equal."""
     kind, second = type(one), type(other)
-    if kind in _UNORDERED and isinstance(other, list):
-        return bool(one.matches(other))
-    if second in _UNORDERED and isinstance(one, list):
-        return bool(other.matches(one))
+    if kind in _UNORDERED and isinstance(one, Unordered) and isinstance(other, list):
+        return one.matches(other)
+    if second in _UNORDERED and isinstance(other, Unordered) and isinstance(one, list):
+        return other.matches(one)
     if kind is second:
-        if kind is list:
+        if type(one) is list and type(other) is list:
             return len(one) == len(other) and all(map(equal, one, other))
-        if kind is dict:
+        if type(one) is dict and type(other) is dict:
             if len(one) != len(other):
                 return False
-            missing = object()
-            return all(equal(item, other.get(key, missing)) for key, item in one.items())
-        if kind is Optional:
+            return all(key in other and equal(item, other[key]) for key, item in one.items())
+        if type(one) is Optional and type(other) is Optional:
             return one.there == other.there and equal(one.value, other.value)
         return bool(one == other)
     if kind in _NUMBERS and second in _NUMBERS:
@@ -326,7 +350,7 @@ _UNORDERED = frozenset((SetList, MapList))
 _NUMBERS = frozenset((int, Uint, float))
 
 
-def weight(value: Any, most: int = 10**9) -> int:
+def weight(value: Value, most: int = 10**9) -> int:
     """Return the number of values inside a value, including itself, up to `most`."""
     count, stack = 0, [value]
     while stack and count < most:
@@ -339,13 +363,16 @@ def weight(value: Any, most: int = 10**9) -> int:
     return count
 
 
-def compare(one: Any, other: Any) -> int:
+def compare(one: Value, other: Value) -> int:
     """Return -1, 0 or 1. Raises `CelError` for values without an order."""
     kind, second = type(one), type(other)
     if (kind is second and kind in _ORDERED) or (kind in _NUMBERS and second in _NUMBERS):
-        if one != one or other != other:
+        # The types are comparable, which no annotation can express.
+        left: Any = one
+        right: Any = other
+        if left != left or right != right:
             raise CelError("NaN values cannot be ordered")
-        return int(one > other) - int(one < other)
+        return int(left > right) - int(left < right)
     raise no_overload()
 
 
@@ -357,7 +384,7 @@ def no_overload() -> CelError:
     return CelError("no such overload")
 
 
-def as_json(value: Any) -> Any:
+def as_json(value: Value) -> Json:
     """Return a value as JSON. Raises `CelError` for a value without a JSON form."""
     match value:
         case None | bool() | str():
@@ -381,13 +408,13 @@ def as_json(value: Any) -> Any:
     raise CelError(f"unsupported conversion to JSON of a value of type {type_of(value).name}")
 
 
-def _key(key: Any) -> str:
+def _key(key: Key) -> str:
     if isinstance(key, str):
         return key
     raise CelError("unsupported JSON value: the keys of a map must be strings")
 
 
-def items_of(value: Any) -> Iterable[Any]:
+def items_of(value: Value) -> Iterable[Value]:
     """Return the values that a one-variable fold iterates: the items of a list, or the keys of a map."""
     if isinstance(value, list | dict):
         return value

@@ -4,63 +4,65 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from cumulet.kube.cel.functions import Library
-from cumulet.kube.cel.sizes import LIST, STRUCT, scan_cost
-from cumulet.kube.cel.values import Value
+from cumulet.kube.cel.sizes import LIST, STRUCT, Argument, Estimate, scan_cost
+from cumulet.kube.cel.values import Opaque
 
 LIBRARY = Library()
 _add = LIBRARY.add
 #: The cost of a check. An expression can afford two.
 _CHECK = 350_000
 
+#: The attributes of a check by name. `account` is a namespace and a name.
+Attributes = dict[str, str | list[str]]
 #: Whether access is allowed: takes the attributes of a check, and the verb.
-Check = Callable[[dict[str, Any], str], bool]
+Check = Callable[[Attributes, str], bool]
 
 
 @dataclass(frozen=True, slots=True)
-class Authorizer(Value):
+class Authorizer(Opaque):
     """The variable `authorizer`."""
 
     kind: ClassVar[str] = "kubernetes.authorization.Authorizer"
     check: Check
     account: tuple[str, str] | None = None
 
-    def attributes(self, **parts: Any) -> dict[str, Any]:
+    def attributes(self, **parts: str) -> Attributes:
         """Return check attributes, with the service account if one is set."""
-        return {"account": list(self.account), **parts} if self.account else parts
+        return {"account": list(self.account), **parts} if self.account else {**parts}
 
 
 @dataclass(frozen=True, slots=True)
-class PathCheck(Value):
+class PathCheck(Opaque):
     """A check of a URL path."""
 
     kind: ClassVar[str] = "kubernetes.authorization.PathCheck"
     check: Check
-    attributes: dict[str, Any]
+    attributes: Attributes
 
 
 @dataclass(frozen=True, slots=True)
-class GroupCheck(Value):
+class GroupCheck(Opaque):
     """A check of an API group."""
 
     kind: ClassVar[str] = "kubernetes.authorization.GroupCheck"
     check: Check
-    attributes: dict[str, Any]
+    attributes: Attributes
 
 
 @dataclass(frozen=True, slots=True)
-class ResourceCheck(Value):
+class ResourceCheck(Opaque):
     """A check of a resource."""
 
     kind: ClassVar[str] = "kubernetes.authorization.ResourceCheck"
     check: Check
-    attributes: dict[str, Any]
+    attributes: Attributes
 
 
 @dataclass(frozen=True, slots=True)
-class Decision(Value):
+class Decision(Opaque):
     """The result of a check."""
 
     kind: ClassVar[str] = "kubernetes.authorization.Decision"
@@ -71,12 +73,12 @@ def _with(part: str) -> Callable[[ResourceCheck, str], ResourceCheck]:
     return lambda question, value: replace(question, attributes={**question.attributes, part: value})
 
 
-def _selector_cost(args: Sequence[Any]) -> int:
-    length = len(args[1])
-    return LIST + scan_cost(argument=1)(args) + (length + 1) // 2 * (LIST + STRUCT)
+def _selector_cost(check: ResourceCheck, selector: str) -> int:
+    length = len(selector)
+    return LIST + scan_cost()(selector) + (length + 1) // 2 * (LIST + STRUCT)
 
 
-def _selected(target: Any, args: Any) -> tuple[int, None]:
+def _selected(target: Argument | None, args: Sequence[Argument]) -> Estimate:
     most = args[0].size.most
     return min(LIST + most // 10 + 1 + (most + 1) // 2 * (LIST + STRUCT), 2**64 - 1), None
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from cumulet.kube.apimachinery import name_formats, string_formats
 from cumulet.kube.cel.errors import CelError
 from cumulet.kube.cel.functions import Library
 from cumulet.kube.cel.library.network import _or_error, _parse_url
 from cumulet.kube.cel.sizes import REGEX, TRAVERSAL, Argument, Estimate, clip, scaled
-from cumulet.kube.cel.values import NONE, Optional, Value
+from cumulet.kube.cel.values import NONE, Opaque, Optional
 
 LIBRARY = Library()
 _add = LIBRARY.add
@@ -21,7 +21,7 @@ _PATTERN = 128
 
 
 @dataclass(frozen=True, slots=True)
-class Format(Value):
+class Format(Opaque):
     """A text format. `faults` returns the errors of a text, and `pattern` is the length of the format's pattern."""
 
     kind: ClassVar[str] = _T
@@ -64,10 +64,8 @@ _FORMATS = {
 }
 
 
-def _cost(args: Sequence[Any]) -> int:
-    found, text = args
-    pattern: int = found.pattern
-    return math.ceil((1 + len(text)) * TRAVERSAL) * math.ceil(pattern * REGEX)
+def _cost(found: Format, text: str) -> int:
+    return math.ceil((1 + len(text)) * TRAVERSAL) * math.ceil(found.pattern * REGEX)
 
 
 def _estimate(target: Argument | None, args: Sequence[Argument]) -> Estimate:
@@ -76,7 +74,7 @@ def _estimate(target: Argument | None, args: Sequence[Argument]) -> Estimate:
 
 def _validate(found: Format, text: str) -> Optional:
     faults = found.faults(text)
-    return Optional(True, faults) if faults else NONE
+    return Optional(True, [*faults]) if faults else NONE
 
 
 def _lookup(name: str) -> Optional:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar, TypeVar
 from urllib.parse import parse_qs, quote, urlsplit
 
 from cumulet.common.ascii import is_digits
 from cumulet.kube.cel.errors import CelError
 from cumulet.kube.cel.functions import Library
 from cumulet.kube.cel.sizes import TRAVERSAL, scaled, scan, scan_cost
-from cumulet.kube.cel.values import Value
+from cumulet.kube.cel.values import Key, Opaque, Value
 
 LIBRARY = Library()
+T = TypeVar("T")
 _add = LIBRARY.add
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -24,7 +25,7 @@ _LENGTH = 64
 
 
 @dataclass(frozen=True, slots=True)
-class IP(Value):
+class IP(Opaque):
     """An IP address."""
 
     kind: ClassVar[str] = "net.IP"
@@ -32,7 +33,7 @@ class IP(Value):
 
 
 @dataclass(frozen=True, slots=True)
-class CIDR(Value):
+class CIDR(Opaque):
     """A range of addresses, as written."""
 
     kind: ClassVar[str] = "net.CIDR"
@@ -46,7 +47,7 @@ class CIDR(Value):
 
 
 @dataclass(frozen=True, slots=True)
-class URL(Value):
+class URL(Opaque):
     """A URL."""
 
     kind: ClassVar[str] = "kubernetes.URL"
@@ -87,8 +88,8 @@ def _parse_url(text: str) -> URL:
     return URL(text)
 
 
-def _or_error(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    def parsed(text: str) -> Any:
+def _or_error(parse: Callable[[str], T]) -> Callable[[str], T]:
+    def parsed(text: str) -> T:
         try:
             return parse(text)
         except ValueError as error:
@@ -97,7 +98,7 @@ def _or_error(parse: Callable[[str], Any]) -> Callable[[str], Any]:
     return parsed
 
 
-def _is(parse: Callable[[str], Any]) -> Callable[[str], bool]:
+def _is(parse: Callable[[str], object]) -> Callable[[str], bool]:
     def test(text: str) -> bool:
         try:
             parse(text)
@@ -108,11 +109,11 @@ def _is(parse: Callable[[str], Any]) -> Callable[[str], bool]:
     return test
 
 
-def _contains_ip(cidr: CIDR, ip: Any) -> bool:
+def _contains_ip(cidr: CIDR, ip: IP | str) -> bool:
     return (ip.address if isinstance(ip, IP) else _or_error(_address)(ip)) in cidr.network
 
 
-def _contains_cidr(cidr: CIDR, other: Any) -> bool:
+def _contains_cidr(cidr: CIDR, other: CIDR | str) -> bool:
     inner = other if isinstance(other, CIDR) else _or_error(_range)(other)
     one, two = inner.network, cidr.network
     return one.version == two.version and one.subnet_of(two)  # type: ignore[arg-type]
@@ -152,11 +153,16 @@ def _port(value: URL) -> str:
     return "" if number is None else str(number)
 
 
-def _within_cost(parses: bool) -> Callable[[Sequence[Any]], int]:
-    def cost(args: Sequence[Any]) -> int:
-        return 5 + (scan_cost(argument=1)(args) if parses else 0)
+def _within_cost(parses: bool) -> Callable[[CIDR, IP | CIDR | str], int]:
+    def cost(cidr: CIDR, inner: IP | CIDR | str) -> int:
+        return 5 + (scan_cost()(inner) if parses else 0)
 
     return cost
+
+
+def _query(value: URL) -> dict[Key, Value]:
+    found = parse_qs(urlsplit(value.text).query, keep_blank_values=True)
+    return {key: [*values] for key, values in found.items()}
 
 
 _IP, _CIDR, _URL = "net.IP", "net.CIDR", "kubernetes.URL"
@@ -210,5 +216,5 @@ _add(
 )
 _add(
     f"({_URL}).getQuery() map<string, list<string>>",
-    lambda value: parse_qs(urlsplit(value.text).query, keep_blank_values=True),
+    _query,
 )

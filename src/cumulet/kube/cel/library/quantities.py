@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from cumulet.common.kubernetes.quantity import decimal
 from cumulet.kube.apimachinery.quantity import canonical
 from cumulet.kube.cel.errors import CelError
 from cumulet.kube.cel.functions import Library
 from cumulet.kube.cel.sizes import scan, scan_cost
-from cumulet.kube.cel.values import INT_LEAST, INT_MOST, Value
+from cumulet.kube.cel.values import INT_LEAST, INT_MOST, Opaque
 
 LIBRARY = Library()
 _add = LIBRARY.add
@@ -20,7 +20,7 @@ _LENGTH = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Quantity(Value):
+class Quantity(Opaque):
     """A resource amount."""
 
     kind: ClassVar[str] = "kubernetes.Quantity"
@@ -62,7 +62,7 @@ def _order(one: Quantity, other: Quantity) -> int:
     return int(one.amount > other.amount) - int(one.amount < other.amount)
 
 
-def _other(value: Any) -> Decimal:
+def _other(value: Quantity | int) -> Decimal:
     return value.amount if isinstance(value, Quantity) else Decimal(value)
 
 

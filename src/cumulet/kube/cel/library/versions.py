@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from cumulet.common.ascii import is_digits
 from cumulet.kube.cel.errors import CelError
 from cumulet.kube.cel.functions import Library
 from cumulet.kube.cel.sizes import scan, scan_cost
-from cumulet.kube.cel.values import Value
+from cumulet.kube.cel.values import Opaque
 
 LIBRARY = Library()
 _add = LIBRARY.add
@@ -24,14 +24,14 @@ _MOST = 2**64 - 1
 
 
 @dataclass(frozen=True, slots=True)
-class Version(Value):
+class Version(Opaque):
     """A version, with its pre-release part. Build metadata is ignored."""
 
     kind: ClassVar[str] = "kubernetes.Semver"
     numbers: tuple[int, int, int]
     before: tuple[str, ...] = ()
 
-    def order(self) -> tuple[Any, ...]:
+    def order(self) -> tuple[object, ...]:
         """The sort key: a release comes after its pre-releases."""
         parts = tuple((0, int(part), "") if is_digits(part) else (1, 0, part) for part in self.before)
         return (*self.numbers, not self.before, parts)
