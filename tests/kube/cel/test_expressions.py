@@ -20,6 +20,7 @@ from cumulet.kube.cel import (
 )
 from cumulet.kube.cel.functions import Library
 from cumulet.kube.cel.library.authorizer import Authorizer
+from cumulet.kube.cel.values import Value
 
 #: Expressions that hold: together they call every form of every function.
 HOLDS = """
@@ -285,8 +286,10 @@ def test_errors(expression: str, why: str) -> None:
 )
 def test_one_evaluation_ends_within_its_limit(expression: str) -> None:
     program = Environment(VARIABLES).compile(expression)
-    deep = [[[index] * 50 for index in range(50)] for _ in range(50)]
-    variables = {"self": {"l": list(range(1000)), "s": "a" * 100_000, "deep": deep, "other": copy.deepcopy(deep)}}
+    deep: list[Value] = [[[index] * 50 for index in range(50)] for _ in range(50)]
+    variables: dict[str, Value] = {
+        "self": {"l": list(range(1000)), "s": "a" * 100_000, "deep": deep, "other": copy.deepcopy(deep)}
+    }
     with pytest.raises(CostLimitError) as raised:
         program.evaluate(variables, Budget())
     assert str(raised.value) == "operation cancelled: actual cost limit exceeded"
@@ -295,7 +298,7 @@ def test_one_evaluation_ends_within_its_limit(expression: str) -> None:
 def test_evaluations_share_a_budget() -> None:
     program = Environment(VARIABLES).compile("self.all(a, self.all(b, a + b >= 0))")
     budget = Budget(700_000)
-    values = {"self": list(range(250))}
+    values: dict[str, Value] = {"self": list(range(250))}
     assert program.evaluate(values, budget) is True
     with pytest.raises(OutOfBudgetError) as raised:
         program.evaluate(values, budget)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from typing import ParamSpec
 
 from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.cel import library
@@ -70,6 +71,8 @@ _PATCHES: dict[str, Type] = {
         "type", (object_type("JSONPatch", {"op": STRING, "path": STRING, "from": STRING, "value": DYN}),)
     ),
 }
+
+P = ParamSpec("P")
 
 
 def conditions(*, params: bool = False) -> Environment:
@@ -184,7 +187,7 @@ def lazy(
     return found
 
 
-def read(compile_: Callable[..., Program], *args: Value, **how: Value) -> Program | CompileError:
+def read(compile_: Callable[P, Program], *args: P.args, **how: P.kwargs) -> Program | CompileError:
     """Compile, and return the error on failure: expressions that another version stored can be invalid here."""
     try:
         return compile_(*args, **how)

@@ -10,11 +10,11 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from cumulet.kube.cel.environment import Budget, LengthyError
-from cumulet.kube.cel.values import Value
 
+P = ParamSpec("P")
 T = TypeVar("T")
 #: The cost limit on the event loop: some ten milliseconds.
 _QUICK = 20_000
@@ -31,18 +31,18 @@ async def within(most: int, work: Callable[[Budget], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(_THREAD, work, Budget(most))
 
 
-def from_loop(call: Callable[..., Value]) -> Callable[..., Value]:
+def from_loop(call: Callable[P, T]) -> Callable[P, T]:
     """Return a function that any thread can call and that runs in the current event loop."""
     loop, thread = asyncio.get_running_loop(), threading.get_ident()
 
-    def called(*args: Value) -> Value:
+    def called(*args: P.args, **options: P.kwargs) -> T:
         if threading.get_ident() == thread:
-            return call(*args)
-        answer: Future[Value] = Future()
+            return call(*args, **options)
+        answer: Future[T] = Future()
 
         def answering() -> None:
             try:
-                answer.set_result(call(*args))
+                answer.set_result(call(*args, **options))
             except Exception as error:
                 answer.set_exception(error)
 

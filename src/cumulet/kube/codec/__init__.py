@@ -6,16 +6,21 @@ clients that do not accept JSON. An invalid body is rejected in upstream's words
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from cumulet.common.ascii import fold
+from cumulet.common.kubernetes.objects import Object
+from cumulet.kube.apimachinery.json_types import Json
 from cumulet.kube.apimachinery.status import ApiError, bad_request
 from cumulet.kube.codec.encode import encode_event, encode_protobuf
 from cumulet.kube.codec.go_messages import untyped
 from cumulet.kube.codec.media import PROTOBUF, YAML, YAML_TYPES
 from cumulet.kube.codec.protobuf import ProtobufError, decode_protobuf
+
+if TYPE_CHECKING:
+    import yaml
 
 __all__ = [
     "PROTOBUF",
@@ -33,7 +38,7 @@ _DEPTH = 100
 _SHOWN = 30
 
 
-def decode_body(content_type: str, raw: bytes, kind: str, *, bare: bool = False) -> dict[str, Any]:
+def decode_body(content_type: str, raw: bytes, kind: str, *, bare: bool = False) -> Object:
     """Return the object in a body, where one of `kind` is expected. Raises `ApiError` 400 and 415 in upstream's words.
 
     With `bare`, as for delete options, an invalid JSON text is reported as the parse error alone.
@@ -62,15 +67,17 @@ def decode_body(content_type: str, raw: bytes, kind: str, *, bare: bool = False)
     return document
 
 
-def json_value(raw: bytes) -> Any:
+def json_value(raw: bytes) -> Json:
     """Decode JSON, replacing invalid UTF-8 as Go does. Raises `msgspec.DecodeError`, `RecursionError`."""
+    found: Json
     try:
-        return msgspec.json.decode(raw)
+        found = msgspec.json.decode(raw)
     except UnicodeDecodeError:
-        return msgspec.json.decode(raw.decode(errors="replace"))
+        found = msgspec.json.decode(raw.decode(errors="replace"))
+    return found
 
 
-def _json(raw: bytes, kind: str, *, bare: bool = False) -> Any:
+def _json(raw: bytes, kind: str, *, bare: bool = False) -> Json:
     try:
         return json_value(raw)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -96,7 +103,7 @@ def is_yaml(content_type: str, raw: bytes) -> bool:
     return fold(content_type.partition(";")[0].strip()) in YAML_TYPES and raw.lstrip()[:1] != b"{"
 
 
-def _yaml(raw: bytes, kind: str) -> Any:
+def _yaml(raw: bytes, kind: str) -> Json:
     if raw.lstrip()[:1] == b"{":  # clients send applies in this form
         try:
             return json_value(raw)
@@ -119,15 +126,16 @@ def _yaml(raw: bytes, kind: str) -> Any:
                 )
         document = yaml.load(raw, Loader=_plain(loader))  # noqa: S506  (a safe loader)
         # Convert values that JSON lacks, such as numbers as keys, as upstream does.
-        return msgspec.json.decode(msgspec.json.encode(document))
+        found: Json = msgspec.json.decode(msgspec.json.encode(document))
+        return found
     except (yaml.YAMLError, RecursionError, ValueError, TypeError, OverflowError) as error:
         raise bad_request(f"error parsing YAML: {error}") from None
 
 
-def _plain(loader: Any) -> Any:
+def _plain(loader: type[yaml.SafeLoader]) -> type[yaml.SafeLoader]:
     """Configure a loader that keeps time stamps as text."""
 
-    class Plain(loader):  # type: ignore[misc]
+    class Plain(loader):  # type: ignore[misc, valid-type]
         yaml_implicit_resolvers = {  # noqa: RUF012
             key: [(tag, expression) for tag, expression in resolvers if tag != "tag:yaml.org,2002:timestamp"]
             for key, resolvers in loader.yaml_implicit_resolvers.items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from cumulet.common.kubernetes.objects import Object
 
 KINDS: dict[type, str] = {
     dict: "object",
@@ -24,7 +24,7 @@ def json_error(raw: bytes, error: Exception) -> str:
     return str(error)
 
 
-def untyped(document: dict[str, Any]) -> str:
+def untyped(document: Object) -> str:
     """Return Go's error for a document whose kind or version is not a text. Empty where both are valid or missing."""
     for key in ("apiVersion", "kind"):
         value = document.get(key)

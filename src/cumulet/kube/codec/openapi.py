@@ -46,7 +46,7 @@ def _named(name: str, value: bytes) -> bytes:
     return delimited(1, name.encode()) + delimited(2, value)
 
 
-def _any(value: Any) -> bytes:
+def _any(value: object) -> bytes:
     return delimited(2, msgspec.json.encode(value))
 
 
@@ -70,11 +70,11 @@ def _double(field: int, value: float) -> Iterator[bytes]:
     yield double(field, value)
 
 
-def _anything(field: int, value: Any) -> Iterator[bytes]:
+def _anything(field: int, value: object) -> Iterator[bytes]:
     yield delimited(field, _any(value))
 
 
-def _anythings(field: int, value: list[Any]) -> Iterator[bytes]:
+def _anythings(field: int, value: list[object]) -> Iterator[bytes]:
     for item in value:
         yield delimited(field, _any(item))
 

@@ -14,9 +14,12 @@ import struct
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from importlib import resources
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
+
+from cumulet.common.kubernetes.objects import Object
+from cumulet.kube.apimachinery.json_types import Json
 
 MAGIC = b"k8s\0"
 _DEPTH = 64
@@ -94,7 +97,7 @@ class Field(NamedTuple):
     type: str
 
 
-def decode_protobuf(raw: bytes) -> dict[str, Any]:
+def decode_protobuf(raw: bytes) -> Object:
     """Return the JSON form of an object, with `apiVersion` and `kind`. Raises `ProtobufError`."""
     if not raw.startswith(MAGIC):
         raise ProtobufError("the body does not begin with the protobuf prefix")
@@ -143,20 +146,24 @@ def message_name(api_version: str, kind: str) -> str:
     raise ProtobufError(f"no kind {kind!r} is registered for version {api_version!r} in protobuf")
 
 
-def _message(name: str, raw: bytes, depth: int) -> dict[str, Any]:
+def _message(name: str, raw: bytes, depth: int) -> dict[str, Json]:
     if depth > _DEPTH:
         raise ProtobufError("the object is nested too deeply")
     layout = layout_of(name)
-    document: dict[str, Any] = {}
+    document: dict[str, Json] = {}
     for number, value in _fields(raw):
         field = layout.get(number)
         if field is None:
             continue
         if field.kind == "list":
-            document.setdefault(field.name, []).extend(_repeated(field, value, depth))
+            items = document.setdefault(field.name, [])
+            assert isinstance(items, list)
+            items += _repeated(field, value, depth)
         elif field.kind == "map":
             key, item = _entry(field, _bytes(value), depth)
-            document.setdefault(field.name, {})[key] = item
+            entries = document.setdefault(field.name, {})
+            assert isinstance(entries, dict)
+            entries[key] = item
         elif field.kind == "inline":
             document.update(_message(field.type, _bytes(value), depth + 1))
         else:
@@ -167,9 +174,9 @@ def _message(name: str, raw: bytes, depth: int) -> dict[str, Any]:
     return document
 
 
-def _repeated(field: Field, value: int | bytes, depth: int) -> list[Any]:
+def _repeated(field: Field, value: int | bytes, depth: int) -> list[Json]:
     if isinstance(value, bytes) and field.type in ("int32", "int64", "bool"):  # packed
-        numbers: list[Any] = []
+        numbers: list[Json] = []
         position = 0
         while position < len(value):
             number, position = _varint(value, position)
@@ -178,9 +185,9 @@ def _repeated(field: Field, value: int | bytes, depth: int) -> list[Any]:
     return [_value(field.type, value, depth)]
 
 
-def _entry(field: Field, raw: bytes, depth: int) -> tuple[str, Any]:
+def _entry(field: Field, raw: bytes, depth: int) -> tuple[str, Json]:
     key = ""
-    item: Any = None
+    item: Json = None
     for number, value in _fields(raw):
         if number == 1:
             key = _text(value)
@@ -191,7 +198,7 @@ def _entry(field: Field, raw: bytes, depth: int) -> tuple[str, Any]:
     return key, item
 
 
-def _value(type_: str, value: int | bytes, depth: int) -> Any:
+def _value(type_: str, value: int | bytes, depth: int) -> Json:
     if type_ in ("int32", "int64", "uint32", "uint64", "bool"):
         if not isinstance(value, int):
             raise ProtobufError("a number was expected")
@@ -225,7 +232,7 @@ def _double(raw: bytes) -> float:
     return number
 
 
-def _union(union: Union, raw: bytes, depth: int) -> Any:
+def _union(union: Union, raw: bytes, depth: int) -> Json:
     """Return the single JSON value of a union. An empty message is the last of its alternatives."""
     if depth > _DEPTH:
         raise ProtobufError("the object is nested too deeply")
@@ -278,7 +285,7 @@ def _int_or_string(raw: bytes) -> int | str:
     return _scalar("int32", value)
 
 
-def _raw_json(raw: bytes) -> Any:
+def _raw_json(raw: bytes) -> Json:
     content = _bytes(_by_number(raw).get(1, b""))
     try:
         return msgspec.json.decode(content) if content else None
@@ -286,7 +293,7 @@ def _raw_json(raw: bytes) -> Any:
         raise ProtobufError(str(error)) from None
 
 
-_SPECIAL: dict[str, Callable[[bytes], Any]] = {
+_SPECIAL: dict[str, Callable[[bytes], Json]] = {
     "meta.v1.Time": _time,
     "meta.v1.MicroTime": _micro_time,
     "meta.v1.FieldsV1": _raw_json,

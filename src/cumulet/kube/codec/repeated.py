@@ -18,7 +18,7 @@ _SPACED = (b'" :', b'"\t:', b'"\n:', b'"\r')
 _OPERATION = ("op", "path", "value", "from")
 
 
-def repeated(content_type: str, raw: bytes, document: Any) -> list[str]:
+def repeated(content_type: str, raw: bytes, document: object) -> list[str]:
     """Return at most a hundred errors of a body that was decoded to `document`. Empty for protobuf."""
     media = fold(content_type.partition(";")[0].strip())
     if media in YAML_TYPES:
@@ -36,7 +36,7 @@ def repeated(content_type: str, raw: bytes, document: Any) -> list[str]:
         return []  # a body that another decoder accepted is not rejected here
 
 
-def of_json_patch(raw: bytes, operations: Any) -> list[str]:
+def of_json_patch(raw: bytes, operations: object) -> list[str]:
     """Return the repeated fields of a JSON patch, and the unknown fields of its operations."""
     messages = [f"json patch {text}" for text in repeated("application/json", raw, operations)]
     for index, operation in enumerate(operations if isinstance(operations, list) else ()):
@@ -56,7 +56,7 @@ class _Pairs(list[tuple[str, Any]]):
     """An object with every field that was written."""
 
 
-def _fields(value: Any, path: str) -> Iterator[str]:
+def _fields(value: object, path: str) -> Iterator[str]:
     if isinstance(value, _Pairs):
         seen: set[str] = set()
         for key, below in value:

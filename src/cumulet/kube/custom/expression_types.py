@@ -6,12 +6,12 @@ A type has the bounds of the schema, or the limit of a request's size. The cost 
 from __future__ import annotations
 
 import re
-from typing import Any
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.cel.lexer import RESERVED
 from cumulet.kube.cel.types import BOOL, DYN, STRING, Type, list_of, map_of, object_type
 
-Schema = dict[str, Any]
+Schema = Object
 
 REQUEST = 3 * 1024 * 1024
 _TEXT = REQUEST - 2
@@ -68,7 +68,7 @@ def _count(schema: Schema, key: str) -> int | None:
     return max(found, 0) if type(found) is int else None
 
 
-def _below(schema: Any, path: str) -> Type | None:
+def _below(schema: object, path: str) -> Type | None:
     if not isinstance(schema, dict):
         return None
     return declared(schema, is_resource=bool(schema.get("x-kubernetes-embedded-resource")), path=path)

@@ -9,17 +9,18 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable
-from typing import Any
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.cel import CelError
-from cumulet.kube.cel.values import Duration, MapList, SetList, Timestamp
+from cumulet.kube.cel.values import Duration, MapList, SetList, Timestamp, Value
 from cumulet.kube.custom.expression_types import escaped
 
-Schema = dict[str, Any]
-View = Callable[[Any], Any]
+Schema = Object
+#: Converts a value of JSON for expressions.
+View = Callable[[Value], Value]
 
 
-def view(schema: Any) -> View | None:
+def view(schema: object) -> View | None:
     """Return the conversion of a schema's values for expressions, or `None` where none is needed."""
     if not isinstance(schema, dict) or schema.get("x-kubernetes-int-or-string"):
         return None
@@ -37,10 +38,10 @@ def view(schema: Any) -> View | None:
     return None
 
 
-def _tried(parse: Callable[[str], Any]) -> View:
+def _tried(parse: Callable[[str], Value]) -> View:
     """Keep a text that does not parse: its schema rejects it."""
 
-    def made(value: Any) -> Any:
+    def made(value: Value) -> Value:
         if not isinstance(value, str):
             return value
         try:
@@ -69,7 +70,7 @@ _TEXTS: dict[str, View] = {
 def _list(schema: Schema) -> View | None:
     item = view(schema.get("items"))
     kind, keys = schema.get("x-kubernetes-list-type"), tuple(schema.get("x-kubernetes-list-map-keys") or ())
-    wrap: Callable[[list[Any]], list[Any]] | None = None
+    wrap: Callable[[list[Value]], list[Value]] | None = None
     if kind == "set":
         wrap = SetList
     elif kind == "map" and keys:
@@ -77,7 +78,7 @@ def _list(schema: Schema) -> View | None:
     if item is None and wrap is None:
         return None
 
-    def made(value: Any) -> Any:
+    def made(value: Value) -> Value:
         if not isinstance(value, list):
             return value
         items = value if item is None else [item(one) for one in value]
@@ -101,7 +102,7 @@ def _object(schema: Schema) -> View | None:
     if not changed:
         return None
 
-    def made(value: Any) -> Any:
+    def made(value: Value) -> Value:
         if not isinstance(value, dict):
             return value
         found = {}

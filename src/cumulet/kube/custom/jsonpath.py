@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+
+from cumulet.kube.apimachinery.json_types import Json
 
 _STEP = re.compile(
     r"""\.(?P<field>(?:[\w-]|\\.)+) | \[(?P<index>-?[0-9]{1,9})\] | \[(?P<quote>['"])(?P<quoted>[^'"]*)(?P=quote)\]
@@ -34,7 +35,7 @@ class JsonPath:
             self._steps.append(step)
             position = step.end()
 
-    def find(self, value: Any) -> list[Any]:
+    def find(self, value: Json) -> list[Json]:
         """Return the values at the path, without nulls."""
         found = [value]
         for step in self._steps:
@@ -42,7 +43,7 @@ class JsonPath:
         return [item for item in found if item is not None]
 
 
-def _follow(value: Any, step: re.Match[str]) -> list[Any]:
+def _follow(value: Json, step: re.Match[str]) -> list[Json]:
     if (name := step["field"] or step["quoted"]) is not None:
         name = name.replace("\\", "")
         return [value[name]] if isinstance(value, dict) and name in value else []

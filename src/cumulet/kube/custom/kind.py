@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import logging
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery.duration import age
+from cumulet.kube.apimachinery.json_types import Json
 from cumulet.kube.apimachinery.status import Cause
 from cumulet.kube.cel.environment import Budget
 from cumulet.kube.custom import structural_schema
@@ -21,7 +23,6 @@ from cumulet.kube.store import Stored
 
 log = logging.getLogger(__name__)
 
-Object = dict[str, Any]
 
 _CAUSES = 100
 #: The most revisions that are cached.
@@ -177,7 +178,7 @@ class Custom:
             for column, _ in self._columns
         ]
 
-    def cells(self, obj: Object, now: datetime) -> list[Any]:
+    def cells(self, obj: Object, now: datetime) -> list[Json]:
         """Return the cells of one object."""
         return [
             obj["metadata"]["name"],
@@ -194,7 +195,7 @@ def _path(text: str) -> tuple[str, ...]:
     return tuple(part for part in text.split(".") if part)
 
 
-def _cell(kind: str, found: list[Any], now: datetime) -> Any:
+def _cell(kind: str, found: list[Json], now: datetime) -> Json:
     if not found:
         return None
     value = found[0]
@@ -213,5 +214,5 @@ def _cell(kind: str, found: list[Any], now: datetime) -> Any:
     return value if isinstance(value, str) else _text(value)
 
 
-def _text(value: Any) -> str:
+def _text(value: Json) -> str:
     return msgspec.json.encode(value).decode()

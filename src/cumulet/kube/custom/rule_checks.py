@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery.status import Cause
 from cumulet.kube.cel import CompileError
 from cumulet.kube.cel.types import BOOL, STRING, Type
@@ -17,7 +18,7 @@ from cumulet.kube.custom.expression_types import REQUEST, declared, escaped
 from cumulet.kube.custom.validation_rules import RULES, Environments, has_rules
 from cumulet.kube.schema.validation.field_errors import forbidden, invalid, required, unsupported
 
-Schema = dict[str, Any]
+Schema = Object
 
 _RULE, _DEFINITION, _MOST = 10_000_000, 100_000_000, 2**64 - 1
 _REASONS = ("FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired")
@@ -52,7 +53,7 @@ def forms(schema: Schema, field: str) -> Iterator[Cause]:
                 yield invalid(f"{where}.fieldPath", path, "must be a valid path")
 
 
-def _is_path(path: str, schema: Any) -> bool:
+def _is_path(path: str, schema: object) -> bool:
     """Whether a path names a field of a schema, through objects and maps."""
     position = 0
     while position < len(path):

@@ -7,18 +7,21 @@ only. A violation by an unchanged value is a warning. All rules of an object sha
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Hashable, Iterator, Mapping
+from typing import NamedTuple
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery.status import Cause
 from cumulet.kube.cel import PER_REQUEST, Budget, CelError, CompileError, CostLimitError, OutOfBudgetError, Program
 from cumulet.kube.cel.environment import Environment
 from cumulet.kube.cel.types import BOOL, STRING, Type, optional
-from cumulet.kube.cel.values import NONE, Optional
+from cumulet.kube.cel.values import NONE, Optional, Value
 from cumulet.kube.custom.expression_types import declared, escaped
 from cumulet.kube.custom.expression_values import View, view
 
-Schema = dict[str, Any]
+Schema = Object
+#: A value as stored, and as expressions see it.
+Pair = tuple[Value, Value]
 
 RULES = "x-kubernetes-validations"
 _MESSAGE = 5 * 1024
@@ -135,12 +138,13 @@ class Rules:
         self._root = _node(schema, schema, root, is_resource=True)
         self._view: View | None = view(schema)
 
-    def broken(self, obj: Any, old: Any, budget: Budget | None = None) -> tuple[list[Cause], list[str]]:
+    def broken(self, obj: Object, old: Object | None, budget: Budget | None = None) -> tuple[list[Cause], list[str]]:
         """Return the violations by an object, or by its update, and the violations that are only warnings."""
         if self._root is None:
             return [], []
         walk = _Walk(budget or Budget(PER_REQUEST))
-        shown, before = obj, old
+        shown: Value = obj
+        before: Value = old
         if self._view is not None:
             shown, before = self._view(obj), None if old is None else self._view(old)
         with contextlib.suppress(_StopError):
@@ -196,7 +200,7 @@ class _Walk:
         self.causes: list[Cause] = []
         self.warnings: list[str] = []
 
-    def check(self, node: RuleNode, new: tuple[Any, Any], old: tuple[Any, Any], path: str, *, is_same: bool) -> None:
+    def check(self, node: RuleNode, new: Pair, old: Pair, path: str, *, is_same: bool) -> None:
         """Evaluate the rules of a node. Values come in pairs: as stored, and as expressions see them."""
         value, shown = new
         if value is None:
@@ -204,14 +208,14 @@ class _Walk:
         self._evaluate(node, shown, old, path, is_same=is_same)
         for part in node.parts:
             self.check(part, new, old, path, is_same=is_same)
-        before, shown_before = old
+        before, _ = old
         if isinstance(value, list) and node.items is not None:
             found = _by_keys(before, node.keys)
             for index, item in enumerate(value):
                 place = found.get(_key(item, node.keys)) if node.keys else None
-                earlier = (None, None) if place is None else (before[place], shown_before[place])
+                earlier = (None, None) if place is None else _element(old, place)
                 same = is_same or (place is not None and item == earlier[0])
-                self.check(node.items, (item, shown[index]), earlier, f"{path}[{index}]", is_same=same)
+                self.check(node.items, _element(new, index), earlier, f"{path}[{index}]", is_same=same)
         elif isinstance(value, dict):
             for key, item in value.items():
                 below = node.properties.get(key, node.others)
@@ -219,12 +223,12 @@ class _Walk:
                     continue
                 name = key if node.others is below else (escaped(key) or key)
                 is_known = isinstance(before, dict) and key in before
-                earlier = (before[key], shown_before[name]) if is_known else (None, None)
+                earlier = _entry(old, key, name) if is_known else (None, None)
                 same = is_same or (is_known and item == earlier[0])
                 where = f"{path}[{key}]" if node.others is below else (f"{path}.{key}" if path else key)
-                self.check(below, (item, shown[name]), earlier, where, is_same=same)
+                self.check(below, _entry(new, key, name), earlier, where, is_same=same)
 
-    def _evaluate(self, node: RuleNode, shown: Any, old: tuple[Any, Any], path: str, *, is_same: bool) -> None:
+    def _evaluate(self, node: RuleNode, shown: Value, old: Pair, path: str, *, is_same: bool) -> None:
         if not node.rules:
             return
         before, shown_before = old
@@ -256,7 +260,9 @@ class _Walk:
     def _add(self, node: RuleNode, path: str, why: str) -> None:
         self.causes.append(Cause(path, "FieldValueInvalid", f'Invalid value: "{node.kind}": {why}'))
 
-    def _refuse(self, node: RuleNode, rule: Rule, variables: Mapping[str, Any], path: str, *, is_same: bool) -> None:
+    def _refuse(
+        self, node: RuleNode, rule: Rule, variables: Mapping[str, Value], path: str, *, is_same: bool
+    ) -> None:
         read = rule.read(self._budget)
         message, stops = self._violation(rule, read, variables)
         where = f"{path}{rule.path}" if path else rule.path.removeprefix(".")
@@ -276,7 +282,7 @@ class _Walk:
         if stops:
             raise _StopError
 
-    def _violation(self, rule: Rule, read: Read, variables: Mapping[str, Any]) -> tuple[str, bool]:
+    def _violation(self, rule: Rule, read: Read, variables: Mapping[str, Value]) -> tuple[str, bool]:
         """Return the message of a violation, and whether evaluation stops."""
         if read.messages is not None:
             try:
@@ -297,6 +303,20 @@ class _Walk:
         return rule.message.strip() or f"failed rule: {rule.text.strip()}", False
 
 
+def _element(pair: Pair, index: int) -> Pair:
+    value, shown = pair
+    assert isinstance(value, list)
+    assert isinstance(shown, list)
+    return value[index], shown[index]
+
+
+def _entry(pair: Pair, key: str, name: str) -> Pair:
+    value, shown = pair
+    assert isinstance(value, dict)
+    assert isinstance(shown, dict)
+    return value[key], shown[name]
+
+
 def _failed(why: str, rule: Rule) -> str:
     if why.startswith("no such overload"):
         did_not = "call arguments did not match a supported operator, function or macro signature for rule"
@@ -304,13 +324,13 @@ def _failed(why: str, rule: Rule) -> str:
     return f"{why} evaluating rule: {rule.shown}"
 
 
-def _key(item: Any, keys: tuple[str, ...]) -> Any:
+def _key(item: Value, keys: tuple[str, ...]) -> Hashable:
     if not isinstance(item, dict):
         return None
     return tuple((key in item, str(item.get(key)), type(item.get(key)).__name__) for key in keys)
 
 
-def _by_keys(items: Any, keys: tuple[str, ...]) -> dict[Any, int]:
+def _by_keys(items: Value, keys: tuple[str, ...]) -> dict[Hashable, int]:
     """Return the indexes of a list's elements by their key."""
     if not keys or not isinstance(items, list):
         return {}

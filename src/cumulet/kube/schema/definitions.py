@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import functools
 from importlib import resources
-from typing import Any
 
 import msgspec
+
+from cumulet.common.kubernetes.objects import Object
+from cumulet.kube.apimachinery.json_types import Json
 
 VERSION = "1.36.0"
 
@@ -49,7 +51,7 @@ class Field:
         "type",
     )
 
-    def __init__(self, schema: dict[str, Any], go_type: str = "", embedded: str = "") -> None:
+    def __init__(self, schema: Object, go_type: str = "", embedded: str = "") -> None:
         types = schema.get("type", "any")
         self.type: str = types[0] if isinstance(types, list) else types
         self.format: str = schema.get("format", "")
@@ -100,7 +102,7 @@ class Definition:
 
     __slots__ = ("disabled", "fields", "format", "map_type", "name", "omitted", "required", "type", "written")
 
-    def __init__(self, name: str, schema: dict[str, Any]) -> None:
+    def __init__(self, name: str, schema: Object) -> None:
         self.name = name
         types = schema.get("type", "any")
         self.type: str = types[0] if isinstance(types, list) else types
@@ -108,7 +110,7 @@ class Definition:
         self.map_type: str = schema.get("x-kubernetes-map-type", "")
         self.required: list[str] = schema.get("required", [])
         declared = _declarations().get(name)
-        facts: dict[str, Any] = {} if declared is None else msgspec.json.decode(declared)
+        facts: Object = {} if declared is None else msgspec.json.decode(declared)
         types, embedded = facts.get("types", {}), facts.get("embedded", {})
         self.fields = {
             key: Field(value, types.get(key, ""), embedded.get(key, ""))
@@ -117,7 +119,7 @@ class Definition:
         #: Fields that are left out when empty, fields that are dropped, and fields that are always written, with their value.
         self.omitted: frozenset[str] = frozenset(facts.get("omitted", ()))
         self.disabled: frozenset[str] = frozenset(facts.get("disabled", ()))
-        self.written: dict[str, Any] = facts.get("written", {})
+        self.written: dict[str, Json] = facts.get("written", {})
 
 
 @functools.cache
@@ -155,9 +157,9 @@ def definition(group: str, version: str, kind: str) -> Definition | None:
     )
 
 
-def empty(of: Definition) -> dict[str, Any]:
+def empty(of: Definition) -> Object:
     """Return the fields that are written for an object with nothing set."""
-    made: dict[str, Any] = {}
+    made: Object = {}
     for name, value in of.written.items():
         item = of.fields[name].item
         made[name] = value if value != {} else empty(item) if item is not None else {}

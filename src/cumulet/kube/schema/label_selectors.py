@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-Object = dict[str, Any]
+from cumulet.common.kubernetes.objects import Object
 
 
 def selects(selector: Object, labels: dict[str, str]) -> bool:

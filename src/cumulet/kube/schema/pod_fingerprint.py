@@ -7,9 +7,10 @@ alone is then computed once for all of them.
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import msgspec
+
+from cumulet.common.kubernetes.objects import Object
 
 #: The volume that admission adds for the service account's token (plug-in ServiceAccount), as a JSON string.
 _TOKEN_VOLUME = re.compile(rb'"kube-api-access-[a-z0-9]{5}"')
@@ -20,7 +21,7 @@ _STAND_IN = f'"{STAND_IN}"'.encode()
 _LONGEST = 16 * 1024
 
 
-def likeness(spec: dict[str, Any]) -> bytes | None:
+def likeness(spec: Object) -> bytes | None:
     """Return the spec's JSON with a fixed name for the token volume. Specs with equal results are equivalent.
 
     `None` for a spec that is too long, has several such names, or has volumes that are named after the pod.

@@ -8,10 +8,11 @@ import functools
 import re
 import string
 from datetime import UTC, datetime
-from typing import Any
 
 import msgspec
 
+from cumulet.common.kubernetes.objects import Object
+from cumulet.kube.apimachinery.json_types import Json
 from cumulet.kube.apimachinery.quantity import canonical, rounded
 from cumulet.kube.apimachinery.status import ApiError, bad_request
 from cumulet.kube.codec.go_messages import KINDS
@@ -23,7 +24,7 @@ _PYTHON: dict[str, tuple[type, ...]] = {
     "boolean": (bool,),
     "number": (int, float),
 }
-_EMPTY: dict[str, Any] = {"string": "", "integer": 0, "boolean": False, "number": 0}
+_EMPTY: dict[str, str | int | bool] = {"string": "", "integer": 0, "boolean": False, "number": 0}
 _BASE64 = frozenset(f"{string.ascii_letters}{string.digits}+/=".encode())
 _MOMENT = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d%s(?:Z|[+-]\d\d:\d\d)"
 #: By type: the pattern of a time (RFC 3339), Go's layout of it, and its precision.
@@ -46,7 +47,7 @@ _REMEMBERED_BYTES = 16_384
 
 
 def prune(
-    obj: dict[str, Any],
+    obj: Object,
     group: str,
     version: str,
     kind: str,
@@ -99,7 +100,7 @@ _NOTHING: frozenset[str] = frozenset()
 
 
 def _object(
-    obj: dict[str, Any],
+    obj: Object,
     of: Definition,
     path: str,
     unknown: list[str],
@@ -134,24 +135,24 @@ def _object(
                 obj[key] = value if value != {} else _empty(fields[key])
 
 
-def _empty(field: Field) -> dict[str, Any]:
+def _empty(field: Field) -> Object:
     return empty(field.item) if field.item is not None else {}
 
 
-def _spec(spec: dict[str, Any], field: Field, of: Definition, unknown: list[str]) -> dict[str, Any]:
+def _spec(spec: Object, field: Field, of: Definition, unknown: list[str]) -> Object:
     """Return the pruned spec. Many objects share the spec of one template, so results are cached."""
     try:
         raw = msgspec.json.encode(spec)
     except (RecursionError, OverflowError):
         raw = b""
     if not raw or len(raw) > _REMEMBERED_BYTES:
-        found: dict[str, Any] = _checked(spec, field, of, "spec", unknown, 0, True)
-        return found
+        _checked(spec, field, of, "spec", unknown, 0, True)
+        return spec
     pruned, messages = _pruned(raw, field, of)
     unknown += messages
     if pruned is None:
         return spec
-    left: dict[str, Any] = msgspec.json.decode(pruned)
+    left: Object = msgspec.json.decode(pruned)
     return left
 
 
@@ -165,7 +166,9 @@ def _pruned(raw: bytes, field: Field, of: Definition) -> tuple[bytes | None, tup
     return None if left == raw else left, tuple(unknown)
 
 
-def _checked(value: Any, field: Field, of: Definition, path: str, unknown: list[str], depth: int, fill: bool) -> Any:
+def _checked(
+    value: Json, field: Field, of: Definition, path: str, unknown: list[str], depth: int, fill: bool
+) -> Json:
     """Return the pruned value of a field."""
     try:
         return _check(value, field, path, unknown, depth, fill)
@@ -177,7 +180,7 @@ def _checked(value: Any, field: Field, of: Definition, path: str, unknown: list[
         raise
 
 
-def _check(value: Any, field: Field, path: str, unknown: list[str], depth: int, fill: bool) -> Any:
+def _check(value: Json, field: Field, path: str, unknown: list[str], depth: int, fill: bool) -> Json:
     kind = field.type
     if kind in _PYTHON:
         return _scalar(value, field)
@@ -206,7 +209,7 @@ def _check(value: Any, field: Field, path: str, unknown: list[str], depth: int, 
     return value
 
 
-def _element(value: Any, field: Field, wanted: str, path: str, unknown: list[str], depth: int, fill: bool) -> Any:
+def _element(value: Json, field: Field, wanted: str, path: str, unknown: list[str], depth: int, fill: bool) -> Json:
     """Return the pruned object, list element or map value. A null element becomes an empty value."""
     item = field.item
     if item is not None:
@@ -228,19 +231,19 @@ def _element(value: Any, field: Field, wanted: str, path: str, unknown: list[str
         return _EMPTY[field.item_type]
     if type(value) not in python:
         raise _mismatch(value, wanted)
-    if field.item_type == "integer":
+    if field.item_type == "integer" and isinstance(value, int):
         _in_range(value, wanted)
-    if wanted == "[]uint8":
+    if wanted == "[]uint8" and isinstance(value, str):
         _base64(value)
     return value
 
 
-def _scalar(value: Any, field: Field) -> Any:
+def _scalar(value: Json, field: Field) -> Json:
     if type(value) not in _PYTHON[field.type]:
         raise _mismatch(value, field.go_type)
-    if field.type == "integer":
+    if field.type == "integer" and isinstance(value, int):
         _in_range(value, field.go_type)
-    if field.format == "byte":
+    if field.format == "byte" and isinstance(value, str):
         _base64(value)
     return value
 
@@ -251,7 +254,7 @@ def _in_range(value: int, wanted: str) -> None:
         raise _WrongTypeError(f"number {value}", wanted)
 
 
-def _quantity(value: Any) -> str:
+def _quantity(value: Json) -> str:
     if value is None:
         return "0"
     try:
@@ -260,7 +263,7 @@ def _quantity(value: Any) -> str:
         raise _WrongTypeError(str(error)) from None
 
 
-def _int_or_string(value: Any) -> Any:
+def _int_or_string(value: Json) -> int | str:
     if type(value) is str:
         return value
     if type(value) is not int:
@@ -270,7 +273,7 @@ def _int_or_string(value: Any) -> Any:
     return value
 
 
-def _time(value: Any, ref: str) -> str | None:
+def _time(value: Json, ref: str) -> str | None:
     """Return a time as upstream writes it: in UTC, to the second or microsecond. `None` for Go's zero time."""
     if value is None:
         return None
@@ -296,6 +299,6 @@ def _base64(value: str) -> None:
         raise _WrongTypeError(f"illegal base64 data at input byte {at}") from None
 
 
-def _mismatch(value: Any, wanted: str) -> _WrongTypeError:
+def _mismatch(value: Json, wanted: str) -> _WrongTypeError:
     is_number = type(value) is float and wanted.rpartition(".")[2].startswith(("int", "uint"))
     return _WrongTypeError(f"number {value}" if is_number else KINDS[type(value)], wanted)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from cumulet.common.kubernetes.objects import Object
 from cumulet.common.kubernetes.quantity import decimal
 
 _COMPUTE = ("cpu", "memory")
 
 
-def qos_class(spec: dict[str, Any]) -> str:
+def qos_class(spec: Object) -> str:
     """Return Guaranteed, Burstable or BestEffort, from the resources of the pod, or of each of its containers."""
     whole = spec.get("resources")
     if whole is not None:
@@ -28,7 +27,7 @@ def qos_class(spec: dict[str, Any]) -> str:
     return "Guaranteed" if same and asked_names == set(_COMPUTE) else "Burstable"
 
 
-def _positive(amounts: dict[str, Any] | None) -> dict[str, Any]:
+def _positive(amounts: Object | None) -> Object:
     return {
         name: value for name, text in (amounts or {}).items() if name in _COMPUTE and (value := decimal(text)) > 0
     }

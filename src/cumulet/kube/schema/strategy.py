@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any
 
 from cumulet.common import clock
 from cumulet.common.ascii import is_digits
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.schema.defaults.core import namespace
 from cumulet.kube.schema.definitions import definition, empty
 from cumulet.kube.schema.qos import qos_class
 from cumulet.kube.schema.services import drop_by_type, keep_allotted, normalize
 from cumulet.kube.schema.subresource_updates import PARTS, keep_but_part
-
-Object = dict[str, Any]
 
 #: Kinds whose objects count the changes of their spec.
 _GENERATIONS = frozenset(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from cumulet.common import clock
-
-Object = dict[str, Any]
+from cumulet.common.kubernetes.objects import Object
+from cumulet.kube.apimachinery.json_types import Json
 
 PARTS = ("status", "approval", "ephemeralcontainers", "resize")
 
@@ -57,14 +55,14 @@ def keep_but_part(obj: Object, old: Object, group: str, kind: str, subresource: 
         _replace(obj, "status", new.get("status"))
 
 
-def _replace(obj: Object, key: str, value: Any) -> None:
+def _replace(obj: Object, key: str, value: Json) -> None:
     if value is None:
         obj.pop(key, None)
     else:
         obj[key] = value
 
 
-def _with(spec: Object, key: str, value: Any) -> Object:
+def _with(spec: Object, key: str, value: Json) -> Object:
     return {**spec, key: value} if value else {name: item for name, item in spec.items() if name != key}
 
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.schema.defaults import access, autoscaling, core, pods, registration, storage, workloads
-from cumulet.kube.schema.defaults.values import Object
 
 _RBAC = "rbac.authorization.k8s.io"
 _ADMISSION = "admissionregistration.k8s.io"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cumulet.kube.schema.defaults.values import Object
+from cumulet.common.kubernetes.objects import Object
 
 _GROUP = "rbac.authorization.k8s.io"
 

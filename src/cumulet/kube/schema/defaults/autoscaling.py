@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from cumulet.kube.schema.defaults.values import Object, default
+from cumulet.common.kubernetes.objects import Object
+from cumulet.kube.schema.defaults.values import default
 
 _UP: Object = {
     "stabilizationWindowSeconds": 0,

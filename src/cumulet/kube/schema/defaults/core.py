@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 
-from cumulet.kube.schema.defaults.values import Object, default
+from cumulet.common.kubernetes.objects import Object
+from cumulet.kube.schema.defaults.values import default
 from cumulet.kube.schema.services import is_outside
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery.quantity import total
 from cumulet.kube.schema.defaults.storage import claim_spec
-from cumulet.kube.schema.defaults.values import Object, default
+from cumulet.kube.schema.defaults.values import default
 
 _PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
 _SHARED = ("cpu", "memory")

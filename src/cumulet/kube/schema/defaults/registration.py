@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from cumulet.common.ascii import fold
-from cumulet.kube.schema.defaults.values import Object, default
+from cumulet.common.kubernetes.objects import Object
+from cumulet.kube.schema.defaults.values import default
 
 
 def webhooks(obj: Object) -> None:

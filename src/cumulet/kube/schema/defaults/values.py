@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from cumulet.common.kubernetes.objects import Object
+from cumulet.kube.apimachinery.json_types import Json
 
-Object = dict[str, Any]
 
-
-def default(target: Object, **values: Any) -> None:
+def default(target: Object, **values: Json) -> None:
     """Set the fields that are missing."""
     for key, value in values.items():
         if target.get(key) is None:

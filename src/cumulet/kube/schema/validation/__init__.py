@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery import name_formats
 from cumulet.kube.apimachinery.status import Cause
 from cumulet.kube.schema.validation import other_kinds, statuses
@@ -14,7 +15,6 @@ from cumulet.kube.schema.validation.bounds import limit_range, resource_quota
 from cumulet.kube.schema.validation.certificates import certificate_request, decision
 from cumulet.kube.schema.validation.claims import claim
 from cumulet.kube.schema.validation.contents import config_map, secret
-from cumulet.kube.schema.validation.field_errors import Object
 from cumulet.kube.schema.validation.jobs import cron_job, job
 from cumulet.kube.schema.validation.metadata import Form, metadata, metadata_update
 from cumulet.kube.schema.validation.pod_updates import ephemeral_containers, pod_status, pod_update, resize

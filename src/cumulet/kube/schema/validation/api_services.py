@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.schema.validation.field_errors import Causes, invalid, required
-
-Object = dict[str, Any]
 
 KEY = "apiservices.apiregistration.k8s.io"
 

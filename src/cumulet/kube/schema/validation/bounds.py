@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.common.kubernetes.quantity import decimal
 from cumulet.kube.apimachinery import name_formats
 from cumulet.kube.apimachinery.status import Cause
-from cumulet.kube.schema.validation.field_errors import (
-    Causes,
-    Object,
-    all_invalid,
-    duplicate,
-    forbidden,
-    invalid,
-    required,
-)
+from cumulet.kube.schema.validation.field_errors import Causes, all_invalid, duplicate, forbidden, invalid, required
 from cumulet.kube.schema.validation.resources import (
     amount,
     container_resource,

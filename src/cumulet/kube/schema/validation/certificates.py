@@ -8,16 +8,9 @@ import binascii
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery.status import Cause
-from cumulet.kube.schema.validation.field_errors import (
-    Causes,
-    Object,
-    as_json,
-    forbidden,
-    invalid,
-    required,
-    unsupported,
-)
+from cumulet.kube.schema.validation.field_errors import Causes, as_json, forbidden, invalid, required, unsupported
 from cumulet.kube.schema.validation.signers import signer_name
 
 _USAGES = [

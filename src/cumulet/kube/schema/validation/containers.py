@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery import name_formats
 from cumulet.kube.schema.validation.environment import environment, environment_sources
 from cumulet.kube.schema.validation.field_errors import (
     Causes,
-    Object,
     all_invalid,
     duplicate,
     forbidden,

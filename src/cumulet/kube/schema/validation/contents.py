@@ -7,18 +7,11 @@ import binascii
 
 import msgspec
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery import name_formats
 from cumulet.kube.apimachinery.status import Cause
 from cumulet.kube.codec.go_messages import KINDS
-from cumulet.kube.schema.validation.field_errors import (
-    Causes,
-    Object,
-    all_invalid,
-    forbidden,
-    invalid,
-    required,
-    too_long,
-)
+from cumulet.kube.schema.validation.field_errors import Causes, all_invalid, forbidden, invalid, required, too_long
 from cumulet.kube.schema.validation.metadata import immutable
 
 _LIMIT = 1024 * 1024

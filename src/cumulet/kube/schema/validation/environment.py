@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterable
 
 from cumulet.common.ascii import fold
+from cumulet.common.kubernetes.objects import Object
 from cumulet.common.kubernetes.quantity import decimal
 from cumulet.kube.apimachinery import name_formats
-from cumulet.kube.schema.validation.field_errors import Causes, Object, all_invalid, invalid, required, unsupported
+from cumulet.kube.schema.validation.field_errors import Causes, all_invalid, invalid, required, unsupported
 from cumulet.kube.schema.validation.paths import no_backsteps
 
 _SOURCES = ("fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
-from cumulet.kube.schema.validation.field_errors import Causes, Object, duplicate, invalid, required
+from cumulet.common.kubernetes.objects import Object
+from cumulet.kube.schema.validation.field_errors import Causes, duplicate, invalid, required
 
 _CONDITIONS = 64
 
@@ -35,7 +35,7 @@ def conditions(holder: Object, field: str) -> Causes:
         yield from _expression(text, f"{where}.expression", lambda text: environment.compile(text, BOOL))
 
 
-def _expression(text: str, field: str, read: Callable[[str], Any]) -> Causes:
+def _expression(text: str, field: str, read: Callable[[str], object]) -> Causes:
     if not text.strip():
         yield required(field)
         return

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import msgspec
 
 from cumulet.kube.apimachinery.status import Cause
 
-Object = dict[str, Any]
 Causes = Iterator[Cause]
 
 _ESCAPES = {
@@ -24,26 +22,26 @@ def required(field: str, detail: str = "") -> Cause:
     return Cause(field, "FieldValueRequired", f"Required value: {detail}" if detail else "Required value")
 
 
-def invalid(field: str, value: Any, detail: str) -> Cause:
+def invalid(field: str, value: object, detail: str) -> Cause:
     """An invalid value."""
     return Cause(field, "FieldValueInvalid", f"Invalid value: {shown(value)}: {detail}")
 
 
-def all_invalid(field: str, value: Any, details: Iterable[str]) -> Causes:
+def all_invalid(field: str, value: object, details: Iterable[str]) -> Causes:
     """An invalid value, one cause for each detail."""
     for detail in details:
         yield invalid(field, value, detail)
 
 
-def duplicate(field: str, value: Any) -> Cause:
+def duplicate(field: str, value: object) -> Cause:
     """A value that occurs twice where it must be unique."""
     return Cause(field, "FieldValueDuplicate", f"Duplicate value: {shown(value)}")
 
 
-def unsupported(field: str, value: Any, supported: Sequence[str], *, in_order: bool = False) -> Cause:
+def unsupported(field: str, value: object, supported: Sequence[str], *, in_order: bool = False) -> Cause:
     """A value that is not one of `supported`, which are shown sorted, or as given with `in_order`."""
-    told = ", ".join(f'"{item}"' for item in (supported if in_order else sorted(supported)))
-    return Cause(field, "FieldValueNotSupported", f"Unsupported value: {shown(value)}: supported values: {told}")
+    allowed = ", ".join(f'"{item}"' for item in (supported if in_order else sorted(supported)))
+    return Cause(field, "FieldValueNotSupported", f"Unsupported value: {shown(value)}: supported values: {allowed}")
 
 
 def forbidden(field: str, detail: str) -> Cause:
@@ -51,7 +49,7 @@ def forbidden(field: str, detail: str) -> Cause:
     return Cause(field, "FieldValueForbidden", f"Forbidden: {detail}")
 
 
-def not_found(field: str, value: Any, detail: str = "") -> Cause:
+def not_found(field: str, value: object, detail: str = "") -> Cause:
     """A reference to an object that does not exist."""
     return Cause(
         field,
@@ -71,7 +69,7 @@ def too_many(field: str, count: int, limit: int) -> Cause:
     return Cause(field, "FieldValueTooMany", f"Too many: {count}: must have at most {limit} {items}")
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """Return a value as messages show it: a text quoted as in Go, anything else as JSON."""
     if isinstance(value, str):
         return quoted(value)
@@ -114,13 +112,13 @@ _ORDER = {
 }
 
 
-def as_json(value: Any) -> str:
+def as_json(value: object) -> str:
     """Return a value as JSON as Go writes it: with sorted keys and HTML characters escaped."""
     text = msgspec.json.encode(_in_order(value)).decode()
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def _in_order(value: Any) -> Any:
+def _in_order(value: object) -> object:
     if isinstance(value, dict):
         return {key: _in_order(value[key]) for key in sorted(value, key=lambda name: (_ORDER.get(name, 0), name))}
     return [_in_order(item) for item in value] if isinstance(value, list) else value

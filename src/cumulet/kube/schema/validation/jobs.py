@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery import name_formats
 from cumulet.kube.apimachinery.status import Cause
 from cumulet.kube.schema.label_selectors import selects
 from cumulet.kube.schema.validation.field_errors import (
     Causes,
-    Object,
     all_invalid,
     duplicate,
     invalid,
@@ -230,7 +229,7 @@ def _failure(policy: Object, spec: Object, field: str) -> Causes:
         yield from _failure_rule(rule, spec, names, f"{field}[{index}]")
 
 
-def _failure_rule(rule: Object, spec: Object, names: set[Any], field: str) -> Causes:
+def _failure_rule(rule: Object, spec: Object, names: set[str], field: str) -> Causes:
     action, codes, conditions = rule.get("action", ""), rule.get("onExitCodes"), rule.get("onPodConditions") or []
     if not action:
         yield required(f"{field}.action", f"valid values: {_listed(_ACTIONS)}")
@@ -265,7 +264,7 @@ def _listed(values: Iterable[str]) -> str:
     return "[" + " ".join(f'"{value}"' for value in values) + "]"
 
 
-def _exit_codes(codes: Object, names: set[Any], field: str) -> Causes:
+def _exit_codes(codes: Object, names: set[str], field: str) -> Causes:
     operator, values = codes.get("operator", ""), codes.get("values") or []
     if not operator:
         yield required(f"{field}.operator", f"valid values: {_listed(('In', 'NotIn'))}")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 from cumulet.common.ascii import fold
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery import name_formats
 from cumulet.kube.schema.validation.field_errors import (
     Causes,
-    Object,
     all_invalid,
     as_json,
     forbidden,
@@ -169,7 +168,7 @@ def field_manager(name: str, field: str) -> Causes:
             at += len(char.encode())
 
 
-def immutable(new: Any, old: Any, field: str) -> Causes:
+def immutable(new: object, old: object, field: str) -> Causes:
     """Validate that a field does not change."""
     if new != old:
         yield invalid(field, new, name_formats.IMMUTABLE)

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery import name_formats
 from cumulet.kube.apimachinery.name_formats import SUBDOMAIN
 from cumulet.kube.apimachinery.status import Cause
 from cumulet.kube.schema.validation.addresses import is_network, parsed
-from cumulet.kube.schema.validation.field_errors import (
-    Causes,
-    Object,
-    duplicate,
-    forbidden,
-    invalid,
-    required,
-    unsupported,
-)
+from cumulet.kube.schema.validation.field_errors import Causes, duplicate, forbidden, invalid, required, unsupported
 from cumulet.kube.schema.validation.metadata import finalizer_name, label_key, labels, standard_finalizer
 from cumulet.kube.schema.validation.resources import amount
 
@@ -245,7 +237,7 @@ def disruption_budget(obj: Object, old: Object | None) -> list[Cause]:
     return causes
 
 
-def _share(value: Any, field: str) -> Causes:
+def _share(value: int | str | None, field: str) -> Causes:
     if isinstance(value, str) and not re.fullmatch(r"[0-9]{1,9}%", value):
         yield invalid(field, value, "a valid percent string must be a numeric string followed by an ending '%'")
     elif isinstance(value, str) and int(value[:-1]) > 100:

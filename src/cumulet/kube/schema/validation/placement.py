@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery import name_formats
-from cumulet.kube.schema.validation.field_errors import (
-    Causes,
-    Object,
-    all_invalid,
-    duplicate,
-    invalid,
-    required,
-    unsupported,
-)
+from cumulet.kube.schema.validation.field_errors import Causes, all_invalid, duplicate, invalid, required, unsupported
 from cumulet.kube.schema.validation.metadata import label_key
 from cumulet.kube.schema.validation.selectors import label_selector, match_label_keys, node_selector, node_term
 

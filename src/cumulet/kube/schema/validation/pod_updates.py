@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery import name_formats
 from cumulet.kube.apimachinery.status import Cause
 from cumulet.kube.schema.qos import qos_class
 from cumulet.kube.schema.validation.addresses import address, is_dual_stack
-from cumulet.kube.schema.validation.field_errors import Causes, Object, all_invalid, forbidden, invalid, required
+from cumulet.kube.schema.validation.field_errors import Causes, all_invalid, forbidden, invalid, required
 from cumulet.kube.schema.validation.placement import tolerations
 from cumulet.kube.schema.validation.pods import pod_and_spec
 
@@ -225,15 +225,15 @@ def _status(status: Object, old: Object, spec: Object) -> Causes:
         yield from _ended(status.get(key) or [], old.get(key) or [], policy, spec, key)
     addresses = [item.get("ip", "") for item in status.get("podIPs") or ()]
     known = [item.get("ip", "") for item in old.get("podIPs") or ()]
-    yield from _addresses(addresses, known, status.get("podIPs"), "status.podIPs")
+    yield from _addresses(addresses, known, status.get("podIPs") or [], "status.podIPs")
     if hosts := [item.get("ip", "") for item in status.get("hostIPs") or ()]:
         if status.get("hostIP", "") != hosts[0]:
             yield invalid("status.hostIPs[0].ip", hosts[0], "must be equal to `hostIP`")
         known = [item.get("ip", "") for item in old.get("hostIPs") or ()]
-        yield from _addresses(hosts, known, status.get("hostIPs"), "status.hostIPs")
+        yield from _addresses(hosts, known, status.get("hostIPs") or [], "status.hostIPs")
 
 
-def _addresses(found: list[str], known: list[str], whole: Any, field: str) -> Causes:
+def _addresses(found: list[str], known: list[str], whole: list[Object], field: str) -> Causes:
     for index, text in enumerate(found):
         yield from address(text, f"{field}[{index}]", known)
     if len(found) > 1 and (len(found) > 2 or not is_dual_stack(found)):
@@ -241,7 +241,7 @@ def _addresses(found: list[str], known: list[str], whole: Any, field: str) -> Ca
         yield invalid(field, shown, "may specify no more than one IP for each IP family")
 
 
-def _ended(new: Iterable[Object], old: Iterable[Object], policy: Any, spec: Object, key: str) -> Causes:
+def _ended(new: Iterable[Object], old: Iterable[Object], policy: str | None, spec: Object, key: str) -> Causes:
     """Validate that a container that terminated, and must not restart, stays terminated."""
     by_name = {status.get("name"): status for status in new}
     kinds = {"containerStatuses": "containers", "initContainerStatuses": "initContainers"}
@@ -257,7 +257,7 @@ def _ended(new: Iterable[Object], old: Iterable[Object], policy: Any, spec: Obje
         yield forbidden(f"status.{key}[{index}].state", "may not be transitioned to non-terminated state")
 
 
-def _restarts(container: Object, policy: Any, code: int) -> bool:
+def _restarts(container: Object, policy: str | None, code: int) -> bool:
     for rule in container.get("restartPolicyRules") or ():
         codes = rule.get("exitCodes") or {}
         if (code in (codes.get("values") or ())) == (codes.get("operator") == "In"):

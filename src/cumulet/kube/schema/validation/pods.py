@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import msgspec
 
 from cumulet.common.ascii import raised
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery import name_formats
 from cumulet.kube.apimachinery.status import Cause
 from cumulet.kube.schema.pod_fingerprint import likeness
@@ -22,7 +23,6 @@ from cumulet.kube.schema.validation.containers import (
 )
 from cumulet.kube.schema.validation.field_errors import (
     Causes,
-    Object,
     all_invalid,
     duplicate,
     forbidden,

@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery import name_formats
-from cumulet.kube.schema.validation.field_errors import (
-    Causes,
-    Object,
-    all_invalid,
-    forbidden,
-    invalid,
-    required,
-    unsupported,
-)
+from cumulet.kube.schema.validation.field_errors import Causes, all_invalid, forbidden, invalid, required, unsupported
 
 PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
 _OF_PROBES = ("exec", "httpGet", "tcpSocket", "grpc")
@@ -135,7 +126,7 @@ def _action(kind: str, action: Object, grace: int | None, field: str) -> Causes:
                 yield invalid(field, seconds, why)
 
 
-def port(value: Any, field: str) -> Causes:
+def port(value: int | str, field: str) -> Causes:
     """Validate a port number or name."""
     if isinstance(value, str):
         return all_invalid(field, value, name_formats.port_name(value))

@@ -4,17 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery import name_formats
 from cumulet.kube.schema.validation.environment import VOLUME_FIELDS, object_field, resource_field
-from cumulet.kube.schema.validation.field_errors import (
-    Causes,
-    Object,
-    all_invalid,
-    forbidden,
-    invalid,
-    required,
-    unsupported,
-)
+from cumulet.kube.schema.validation.field_errors import Causes, all_invalid, forbidden, invalid, required, unsupported
 from cumulet.kube.schema.validation.paths import unreserved
 from cumulet.kube.schema.validation.selectors import label_selector
 from cumulet.kube.schema.validation.signers import is_kubernetes_signer, signer_name

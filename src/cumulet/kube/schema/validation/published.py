@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.schema.definitions import Definition, definition
-from cumulet.kube.schema.validation.field_errors import Causes, Object, required
+from cumulet.kube.schema.validation.field_errors import Causes, required
 
 #: Fields that the server writes, or that have no requirements of their own.
 _SKIPPED = frozenset(("metadata", "status"))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.common.kubernetes.quantity import decimal, milli
 from cumulet.kube.apimachinery import name_formats
 from cumulet.kube.apimachinery.quantity import canonical, total
 from cumulet.kube.schema.validation.field_errors import (
     Causes,
-    Object,
     all_invalid,
     duplicate,
     forbidden,

@@ -7,7 +7,8 @@ import zoneinfo
 from typing import NamedTuple
 
 from cumulet.common.ascii import fold
-from cumulet.kube.schema.validation.field_errors import Causes, Object, invalid, quoted, required
+from cumulet.common.kubernetes.objects import Object
+from cumulet.kube.schema.validation.field_errors import Causes, invalid, quoted, required
 
 
 class _Bounds(NamedTuple):

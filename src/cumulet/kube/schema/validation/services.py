@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery import name_formats
 from cumulet.kube.apimachinery.status import Cause
 from cumulet.kube.schema.services import NODE_PORTS, is_checked, is_outside
@@ -13,7 +14,6 @@ from cumulet.kube.schema.validation.addresses import address, endpoint, is_dual_
 from cumulet.kube.schema.validation.containers import PROTOCOLS
 from cumulet.kube.schema.validation.field_errors import (
     Causes,
-    Object,
     all_invalid,
     duplicate,
     forbidden,

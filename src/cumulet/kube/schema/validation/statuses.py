@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.common.kubernetes.quantity import decimal
 from cumulet.kube.apimachinery import name_formats
 from cumulet.kube.apimachinery.status import Cause
 from cumulet.kube.schema.validation.addresses import address, parsed
-from cumulet.kube.schema.validation.field_errors import (
-    Causes,
-    Object,
-    all_invalid,
-    forbidden,
-    invalid,
-    required,
-    unsupported,
-)
+from cumulet.kube.schema.validation.field_errors import Causes, all_invalid, forbidden, invalid, required, unsupported
 from cumulet.kube.schema.validation.workloads import not_negative
 
 Rule = Callable[[Object, Object], list[Cause]]

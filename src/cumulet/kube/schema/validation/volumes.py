@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 
 from cumulet.common.ascii import fold
+from cumulet.common.kubernetes.objects import Object
 from cumulet.common.kubernetes.quantity import decimal
 from cumulet.kube.apimachinery import name_formats
 from cumulet.kube.apimachinery.status import Cause
@@ -13,7 +14,6 @@ from cumulet.kube.schema.validation.claims import claim_template
 from cumulet.kube.schema.validation.containers import pull_policy
 from cumulet.kube.schema.validation.field_errors import (
     Causes,
-    Object,
     all_invalid,
     duplicate,
     forbidden,

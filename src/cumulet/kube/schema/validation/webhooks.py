@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery.name_formats import SUBDOMAIN, dns_subdomain
 from cumulet.kube.apimachinery.status import Cause
 from cumulet.kube.schema.validation import expressions
-from cumulet.kube.schema.validation.field_errors import Causes, Object, duplicate, invalid, required, unsupported
+from cumulet.kube.schema.validation.field_errors import Causes, duplicate, invalid, required, unsupported
 
 _OPERATIONS = ("*", "CONNECT", "CREATE", "DELETE", "UPDATE")
 _REASONS = ("Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from cumulet.common.ascii import is_digits, raised
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery import name_formats
 from cumulet.kube.apimachinery.status import Cause
 from cumulet.kube.schema.label_selectors import selects
 from cumulet.kube.schema.validation.claims import claim_spec
 from cumulet.kube.schema.validation.field_errors import (
     Causes,
-    Object,
     all_invalid,
     forbidden,
     invalid,
@@ -140,7 +138,7 @@ def _struct(value: Object | None, *names: str) -> Object | None:
     return None if value is None else {f"{raised(name[0])}{name[1:]}": value.get(name) for name in names}
 
 
-def share(value: Any, field: str) -> Causes:
+def share(value: int | str, field: str) -> Causes:
     """Validate a number of pods, or a percentage."""
     if isinstance(value, str):
         yield from all_invalid(field, value, name_formats.percent(value))
@@ -148,13 +146,13 @@ def share(value: Any, field: str) -> Causes:
         yield invalid(field, value, name_formats.NEGATIVE)
 
 
-def at_most_all(value: Any, field: str) -> Causes:
+def at_most_all(value: int | str, field: str) -> Causes:
     """Validate that a percentage is at most 100."""
     if isinstance(value, str) and not name_formats.percent(value) and int(value[:-1]) > 100:
         yield invalid(field, value, "must not be greater than 100%")
 
 
-def _number(value: Any) -> int:
+def _number(value: int | str) -> int:
     if isinstance(value, str):
         digits = value.removesuffix("%")
         return int(digits) if is_digits(digits) and len(digits) < 19 else 0

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery.name_formats import dns_label
 from cumulet.kube.schema.strategy import counts_generations, pod_template
-from cumulet.kube.schema.warnings.other_kinds import Object, claim, claim_spec, driver, ingress, secret, volume
+from cumulet.kube.schema.warnings.other_kinds import claim, claim_spec, driver, ingress, secret, volume
 from cumulet.kube.schema.warnings.pods import pod_warnings
 from cumulet.kube.schema.warnings.services import service
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterator
-from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.common.kubernetes.quantity import milli
 from cumulet.kube.schema.warnings.labels import node_term
-
-Object = dict[str, Any]
 
 _CLASS, _OPTIONS = "volume.beta.kubernetes.io/storage-class", "volume.beta.kubernetes.io/mount-options"
 _INGRESS_CLASS = "kubernetes.io/ingress.class"

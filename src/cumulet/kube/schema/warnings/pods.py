@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from typing import Any
 
 import msgspec
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.schema.pod_fingerprint import STAND_IN, likeness
 from cumulet.kube.schema.validation.security import all_containers
 from cumulet.kube.schema.warnings.addresses import address
 from cumulet.kube.schema.warnings.labels import deprecated, node_term
 from cumulet.kube.schema.warnings.other_kinds import is_fraction
 from cumulet.kube.schema.warnings.volumes import overlaps, sources
-
-Object = dict[str, Any]
 
 _NEEDED, _LIKED = "requiredDuringSchedulingIgnoredDuringExecution", "preferredDuringSchedulingIgnoredDuringExecution"
 _NO_SELECTOR = "a null labelSelector results in matching no pod"

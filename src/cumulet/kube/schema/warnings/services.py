@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.schema.warnings.addresses import address, network
-
-Object = dict[str, Any]
 
 _HINTS, _MODE = "service.kubernetes.io/topology-aware-hints", "service.kubernetes.io/topology-mode"
 

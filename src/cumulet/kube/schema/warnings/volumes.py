@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.schema.warnings.other_kinds import GONE, claim_spec
-
-Object = dict[str, Any]
 
 
 class _File(NamedTuple):
