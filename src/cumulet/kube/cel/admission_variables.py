@@ -11,8 +11,9 @@ from cumulet.kube.cel import library
 from cumulet.kube.cel.environment import Budget, Environment, Program
 from cumulet.kube.cel.errors import CelError, CompileError
 from cumulet.kube.cel.library.authorizer import Attributes, Authorizer, Check, ResourceCheck
+from cumulet.kube.cel.times import Timestamp
 from cumulet.kube.cel.types import BOOL, DYN, INT, STRING, TIMESTAMP, Type, list_of, map_of, object_type
-from cumulet.kube.cel.values import Lazy, Timestamp, Value
+from cumulet.kube.cel.values import Lazy, Value
 
 _STRINGS = list_of(STRING)
 _KIND = object_type("kubernetes.GroupVersionKind", dict.fromkeys(("group", "version", "kind"), STRING))

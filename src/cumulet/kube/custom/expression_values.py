@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.cel import CelError
-from cumulet.kube.cel.values import Duration, MapList, SetList, Timestamp, Value
+from cumulet.kube.cel.times import Duration, Timestamp
+from cumulet.kube.cel.values import MapList, SetList, Value
 from cumulet.kube.custom.expression_types import escaped
 
 Schema = Object

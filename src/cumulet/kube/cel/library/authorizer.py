@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from cumulet.kube.cel.functions import Library
+from cumulet.kube.cel.opaque import Opaque
 from cumulet.kube.cel.sizes import LIST, STRUCT, Argument, Estimate, scan_cost
-from cumulet.kube.cel.values import Opaque
 
 LIBRARY = Library()
 _add = LIBRARY.add

@@ -11,8 +11,9 @@ from cumulet.kube.apimachinery import name_formats, string_formats
 from cumulet.kube.cel.errors import CelError
 from cumulet.kube.cel.functions import Library
 from cumulet.kube.cel.library.network import _or_error, _parse_url
+from cumulet.kube.cel.opaque import Opaque
 from cumulet.kube.cel.sizes import REGEX, TRAVERSAL, Argument, Estimate, clip, scaled
-from cumulet.kube.cel.values import NONE, Opaque, Optional
+from cumulet.kube.cel.values import NONE, Optional
 
 LIBRARY = Library()
 _add = LIBRARY.add

@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from cumulet.kube.cel.errors import CelError
 from cumulet.kube.cel.functions import Library
 from cumulet.kube.cel.sizes import LIST, MOST, TRAVERSAL, Argument, Estimate, Size, clip, scaled
+from cumulet.kube.cel.times import Duration
 from cumulet.kube.cel.values import (
     INT_LEAST,
     INT_MOST,
     UINT_MOST,
-    Duration,
     Key,
     Uint,
     Value,

@@ -11,8 +11,9 @@ from urllib.parse import parse_qs, quote, urlsplit
 from cumulet.common.ascii import is_digits
 from cumulet.kube.cel.errors import CelError
 from cumulet.kube.cel.functions import Library
+from cumulet.kube.cel.opaque import Opaque
 from cumulet.kube.cel.sizes import TRAVERSAL, scaled, scan, scan_cost
-from cumulet.kube.cel.values import Key, Opaque, Value
+from cumulet.kube.cel.values import Key, Value
 
 LIBRARY = Library()
 T = TypeVar("T")

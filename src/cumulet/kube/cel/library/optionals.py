@@ -7,7 +7,8 @@ from typing import NoReturn
 
 from cumulet.kube.cel.errors import CelError
 from cumulet.kube.cel.functions import Library
-from cumulet.kube.cel.values import NONE, Duration, Optional, Timestamp, Value, no_overload
+from cumulet.kube.cel.times import Duration, Timestamp
+from cumulet.kube.cel.values import NONE, Optional, Value, no_overload
 
 LIBRARY = Library()
 _add = LIBRARY.add

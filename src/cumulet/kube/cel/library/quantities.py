@@ -10,8 +10,9 @@ from cumulet.common.kubernetes.quantity import decimal
 from cumulet.kube.apimachinery.quantity import canonical
 from cumulet.kube.cel.errors import CelError
 from cumulet.kube.cel.functions import Library
+from cumulet.kube.cel.opaque import Opaque
 from cumulet.kube.cel.sizes import scan, scan_cost
-from cumulet.kube.cel.values import INT_LEAST, INT_MOST, Opaque
+from cumulet.kube.cel.values import INT_LEAST, INT_MOST
 
 LIBRARY = Library()
 _add = LIBRARY.add

@@ -14,13 +14,12 @@ from cumulet.kube.cel.errors import CelError
 from cumulet.kube.cel.functions import Library
 from cumulet.kube.cel.library.numbers import shortest
 from cumulet.kube.cel.sizes import REGEX, TRAVERSAL, Argument, Estimate, Size, clip, scaled, scan_cost
+from cumulet.kube.cel.times import Duration, Timestamp
 from cumulet.kube.cel.values import (
     INT_LEAST,
     INT_MOST,
     UINT_MOST,
-    Duration,
     Key,
-    Timestamp,
     Uint,
     Unordered,
     Value,

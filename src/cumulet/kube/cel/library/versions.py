@@ -9,8 +9,8 @@ from typing import ClassVar
 from cumulet.common.ascii import is_digits
 from cumulet.kube.cel.errors import CelError
 from cumulet.kube.cel.functions import Library
+from cumulet.kube.cel.opaque import Opaque
 from cumulet.kube.cel.sizes import scan, scan_cost
-from cumulet.kube.cel.values import Opaque
 
 LIBRARY = Library()
 _add = LIBRARY.add

@@ -7,7 +7,8 @@ import math
 from cumulet.common.ascii import raised
 from cumulet.kube.cel.errors import CelError
 from cumulet.kube.cel.library.numbers import shortest
-from cumulet.kube.cel.values import Duration, Timestamp, TypeValue, Value, type_of
+from cumulet.kube.cel.times import Duration, Timestamp
+from cumulet.kube.cel.values import TypeValue, Value, type_of
 
 #: The most digits after the point. Each takes memory.
 _PRECISION = 1000
