@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import kube_peer
+from benchmarks import kube_custom, kube_peer
 from cumulet.common import tls
 from cumulet.common.config import DEFAULT_PORTS, Config, RoomName
 from cumulet.up.install import install
@@ -78,6 +78,9 @@ _BOUNDS = {
     _WATCHED: Bound(0.1, False, "s"),
     "create p99 at 10,000 pods to that of an empty store": Bound(2.0, False, "x"),
     "10,000 pods scheduled": Bound(800, True, "/s"),
+    kube_custom.APPLY: Bound(1.3, False, "x"),
+    kube_custom.DELETE: Bound(10, False, "s"),
+    kube_custom.MEMORY: Bound(220, False, "MB"),
 }
 
 
@@ -85,7 +88,7 @@ def main() -> None:
     """Measure and print; ends with 1 where a bound is missed and `--check` is given."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="fail where a bound is missed")
-    parser.add_argument("--only", default="", help="a part alone: requests, watch, schedule")
+    parser.add_argument("--only", default="", help="a part alone: requests, watch, schedule, custom")
     arguments = parser.parse_args()
     found: dict[str, float] = {}
     peer: dict[str, float] = {}
@@ -106,6 +109,11 @@ def main() -> None:
     if arguments.only in ("", "schedule"):
         with _installation() as config, _room(config, "kube") as process:
             found["10,000 pods scheduled"] = _schedule(_Server(config, process.pid), config)
+    if arguments.only in ("", "custom"):
+        with _installation() as config, _room(config, "kube") as process:
+            server = _Server(config, process.pid)
+            _namespace(server)
+            found |= kube_custom.measure(server)
     missed = _print(found, peer)
     raise SystemExit(1 if arguments.check and missed else 0)
 
