@@ -110,10 +110,16 @@ def main() -> None:
         with _installation() as config, _room(config, "kube") as process:
             found["10,000 pods scheduled"] = _schedule(_Server(config, process.pid), config)
     if arguments.only in ("", "custom"):
-        with _installation() as config, _room(config, "kube") as process:
-            server = _Server(config, process.pid)
-            _namespace(server)
-            found |= kube_custom.measure(server)
+        with (
+            _installation() as config,
+            _room(config, "kube") as process,
+            _installation() as other,
+            _room(other, "kube") as second,
+        ):
+            servers = _Server(config, process.pid), _Server(other, second.pid)
+            for server in servers:
+                _namespace(server)
+            found |= kube_custom.measure(*servers)
     missed = _print(found, peer)
     raise SystemExit(1 if arguments.check and missed else 0)
 
