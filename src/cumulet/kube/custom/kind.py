@@ -186,19 +186,19 @@ class Custom:
         ]
 
 
-def _columns(found: list[Object]) -> list[tuple[Object, JsonPath]]:
+def _columns(definitions: list[Object]) -> list[tuple[Object, JsonPath]]:
     """Return columns with the paths of their values. Raises `JsonPathError`."""
-    return [(column, JsonPath(column["jsonPath"])) for column in found]
+    return [(column, JsonPath(column["jsonPath"])) for column in definitions]
 
 
 def _path(text: str) -> tuple[str, ...]:
     return tuple(part for part in text.split(".") if part)
 
 
-def _cell(kind: str, found: list[Json], now: datetime) -> Json:
-    if not found:
+def _cell(kind: str, values: list[Json], now: datetime) -> Json:
+    if not values:
         return None
-    value = found[0]
+    value = values[0]
     match kind:
         case "date":
             try:
@@ -209,8 +209,8 @@ def _cell(kind: str, found: list[Json], now: datetime) -> Json:
             return value if isinstance(value, int | float) and not isinstance(value, bool) else None
         case "boolean":
             return value if isinstance(value, bool) else None
-    if len(found) > 1:
-        return ",".join(str(item) for item in found)
+    if len(values) > 1:
+        return ",".join(str(item) for item in values)
     return value if isinstance(value, str) else _text(value)
 
 

@@ -65,16 +65,16 @@ _FORMATS = {
 }
 
 
-def _cost(found: Format, text: str) -> int:
-    return math.ceil((1 + len(text)) * TRAVERSAL) * math.ceil(found.pattern * REGEX)
+def _cost(named: Format, text: str) -> int:
+    return math.ceil((1 + len(text)) * TRAVERSAL) * math.ceil(named.pattern * REGEX)
 
 
 def _estimate(target: Argument | None, args: Sequence[Argument]) -> Estimate:
     return clip(scaled(scaled(args[0].size.most, TRAVERSAL), _PATTERN * REGEX)), None
 
 
-def _validate(found: Format, text: str) -> Optional:
-    faults = found.faults(text)
+def _validate(named: Format, text: str) -> Optional:
+    faults = named.faults(text)
     return Optional(True, [*faults]) if faults else NONE
 
 
@@ -82,8 +82,8 @@ def _lookup(name: str) -> Optional:
     return Optional(True, _FORMATS[name]) if name in _FORMATS else NONE
 
 
-def _constant(found: Format) -> Callable[[], Format]:
-    return lambda: found
+def _constant(named: Format) -> Callable[[], Format]:
+    return lambda: named
 
 
 for _name, _format in _FORMATS.items():

@@ -42,25 +42,25 @@ class Surroundings(NamedTuple):
     host_users: bool
 
 
-def containers(found: list[Object], around: Surroundings, field: str) -> Causes:
+def containers(specs: list[Object], around: Surroundings, field: str) -> Causes:
     """Validate the containers of a pod."""
-    if not found:
+    if not specs:
         yield required(field)
         return
     names: set[str] = set()
-    for index, container in enumerate(found):
+    for index, container in enumerate(specs):
         where = f"{field}[{index}]"
         yield from common(container, around, where)
         yield from _unlike(container, names, where)
         yield from _running(container, around, where)
         yield from _restarts(container, where)
-    yield from _host_ports(found, field)
+    yield from _host_ports(specs, field)
 
 
-def init_containers(found: list[Object], others: list[Object], around: Surroundings, field: str) -> Causes:
+def init_containers(specs: list[Object], others: list[Object], around: Surroundings, field: str) -> Causes:
     """Validate the init containers, including sidecars."""
     names = {container.get("name", "") for container in others}
-    for index, container in enumerate(found):
+    for index, container in enumerate(specs):
         where = f"{field}[{index}]"
         yield from common(container, around, where)
         yield from _restarts(container, where)
@@ -146,9 +146,9 @@ def _ports(ports: Iterable[Object], field: str) -> Causes:
             yield _one_of(f"{where}.protocol", protocol, PROTOCOLS)
 
 
-def _host_ports(found: list[Object], field: str) -> Causes:
+def _host_ports(specs: list[Object], field: str) -> Causes:
     taken: set[str] = set()
-    for index, container in enumerate(found):
+    for index, container in enumerate(specs):
         for number, port in enumerate(container.get("ports") or ()):
             if not port.get("hostPort"):
                 continue

@@ -16,9 +16,9 @@ _WEIGHT = "must be in the range 1-100"
 _WAYS = ("DoNotSchedule", "ScheduleAnyway")
 
 
-def affinity(found: Object, field: str) -> Causes:
+def affinity(rules: Object, field: str) -> Causes:
     """Validate affinities."""
-    nodes = found.get("nodeAffinity") or {}
+    nodes = rules.get("nodeAffinity") or {}
     where = f"{field}.nodeAffinity"
     if (needed := nodes.get(_NEEDED)) is not None:
         yield from node_selector(needed, f"{where}.{_NEEDED}")
@@ -26,7 +26,7 @@ def affinity(found: Object, field: str) -> Causes:
         yield from _weight(liked, f"{where}.{_LIKED}[{index}]")
         yield from node_term(liked.get("preference") or {}, f"{where}.{_LIKED}[{index}].preference", values=False)
     for kind in ("podAffinity", "podAntiAffinity"):
-        pods = found.get(kind) or {}
+        pods = rules.get(kind) or {}
         for index, term in enumerate(pods.get(_NEEDED) or ()):
             yield from _pod_term(term, f"{field}.{kind}.{_NEEDED}[{index}]")
         for index, liked in enumerate(pods.get(_LIKED) or ()):
@@ -86,9 +86,9 @@ def _spread(constraint: Object, others: Iterable[Object], field: str) -> Causes:
     yield from label_selector(selector, f"{field}.labelSelector")
 
 
-def tolerations(found: Iterable[Object], field: str) -> Causes:
+def tolerations(entries: Iterable[Object], field: str) -> Causes:
     """Validate tolerations."""
-    for index, toleration in enumerate(found):
+    for index, toleration in enumerate(entries):
         yield from _toleration(toleration, f"{field}[{index}]")
 
 

@@ -233,10 +233,10 @@ def _status(status: Object, old: Object, spec: Object) -> Causes:
         yield from _addresses(hosts, known, status.get("hostIPs") or [], "status.hostIPs")
 
 
-def _addresses(found: list[str], known: list[str], whole: list[Object], field: str) -> Causes:
-    for index, text in enumerate(found):
+def _addresses(texts: list[str], known: list[str], whole: list[Object], field: str) -> Causes:
+    for index, text in enumerate(texts):
         yield from address(text, f"{field}[{index}]", known)
-    if len(found) > 1 and (len(found) > 2 or not is_dual_stack(found)):
+    if len(texts) > 1 and (len(texts) > 2 or not is_dual_stack(texts)):
         shown = [{"IP": item.get("ip", "")} for item in whole]
         yield invalid(field, shown, "may specify no more than one IP for each IP family")
 

@@ -107,28 +107,28 @@ def _of_pod(spec: Object, name: str) -> Causes:
             yield from image_without_space(container, f"spec.{key}[{index}]")
 
 
-def pod_annotations(found: Mapping[str, str] | None, spec: Object, field: str) -> Causes:
+def pod_annotations(annotations: Mapping[str, str] | None, spec: Object, field: str) -> Causes:
     """Validate the annotations that affect a pod."""
-    if not found:
+    if not annotations:
         return
-    if _MIRROR in found and not spec.get("nodeName"):
+    if _MIRROR in annotations and not spec.get("nodeName"):
         why = "must set spec.nodeName if mirror pod annotation is set"
-        yield invalid(f"{field}[{_MIRROR}]", found[_MIRROR], why)
-    if (cost := found.get(_DELETION_COST)) is not None:
+        yield invalid(f"{field}[{_MIRROR}]", annotations[_MIRROR], why)
+    if (cost := annotations.get(_DELETION_COST)) is not None:
         is_number = re.fullmatch(r"0|-?[1-9][0-9]{0,9}", cost) and -(2**31) <= int(cost) <= _MAX_INT32
         if not is_number:
             yield invalid(f"{field}[{_DELETION_COST}]", cost, "must be a 32bit integer")
-    for key in sorted(key for key in found if key.startswith(_APP_ARMOR)):
-        name, profile = key.removeprefix(_APP_ARMOR), found[key]
+    for key in sorted(key for key in annotations if key.startswith(_APP_ARMOR)):
+        name, profile = key.removeprefix(_APP_ARMOR), annotations[key]
         if not any(container.get("name") == name for container, _ in all_containers(spec, "")):
             yield invalid(f"{field}[{key}]", name, "container not found")
         if profile not in ("", "runtime/default", "unconfined") and not profile.startswith("localhost/"):
             yield invalid(f"{field}[{key}]", profile, f'invalid AppArmor profile name: "{profile}"')
 
 
-def template(found: Object, field: str) -> Causes:
+def template(body: Object, field: str) -> Causes:
     """Validate a pod template."""
-    metadata, spec = found.get("metadata") or {}, found.get("spec") or {}
+    metadata, spec = body.get("metadata") or {}, body.get("spec") or {}
     yield from labels(metadata.get("labels"), f"{field}.labels")
     yield from annotation_map(metadata.get("annotations"), f"{field}.annotations")
     yield from pod_annotations(metadata.get("annotations"), spec, f"{field}.annotations")
@@ -220,9 +220,9 @@ def _host_name(spec: Object, field: str) -> Causes:
     yield from all_invalid(where, name, name_formats.dns_subdomain(name))
 
 
-def _claims(found: list[Object], field: str) -> Causes:
+def _claims(claims: list[Object], field: str) -> Causes:
     names: set[str] = set()
-    for index, claim in enumerate(found):
+    for index, claim in enumerate(claims):
         where, name = f"{field}[{index}]", claim.get("name", "")
         if not name:
             yield required(f"{where}.name")

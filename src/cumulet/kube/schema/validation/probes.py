@@ -79,12 +79,12 @@ def probes(container: Object, grace: int | None, field: str) -> Causes:
             yield invalid(f"{where}.terminationGracePeriodSeconds", seconds, "must not be set for readinessProbes")
 
 
-def lifecycle(found: Object, grace: int | None, system: str | None, field: str) -> Causes:
+def lifecycle(handlers: Object, grace: int | None, system: str | None, field: str) -> Causes:
     """Validate the start and stop handlers of a container. `grace` is the pod's termination period in seconds."""
     for kind in ("postStart", "preStop"):
-        if (hook := found.get(kind)) is not None:
+        if (hook := handlers.get(kind)) is not None:
             yield from _handler(hook, _OF_LIFECYCLE, grace, f"{field}.{kind}")
-    if (signal := found.get("stopSignal")) is not None:
+    if (signal := handlers.get("stopSignal")) is not None:
         if system is None:
             yield forbidden(f"{field}.stopSignal", "may not be set for containers with empty `spec.os.name`")
         else:

@@ -19,9 +19,9 @@ _LONGEST, _KUBERNETES_LONGEST = 91 * 86400, 86400
 _PATHS = ("credentialBundlePath", "keyPath", "certificateChainPath")
 
 
-def mode(found: Object, key: str, field: str) -> Causes:
+def mode(source: Object, key: str, field: str) -> Causes:
     """Validate the permissions of a file."""
-    if (value := found.get(key)) is not None and not 0 <= value <= 0o777:
+    if (value := source.get(key)) is not None and not 0 <= value <= 0o777:
         yield invalid(f"{field}.{key}", value, _MODE)
 
 
@@ -79,25 +79,25 @@ def _taken(path: str, shown: str, field: str, taken: set[str]) -> Causes:
     taken.add(path)
 
 
-def _keys(found: Object, field: str, whole: str, taken: set[str]) -> Causes:
-    name = found.get("name", "")
+def _keys(source: Object, field: str, whole: str, taken: set[str]) -> Causes:
+    name = source.get("name", "")
     if not name:
         yield required(f"{field}.name")
-    for index, item in enumerate(found.get("items") or ()):
+    for index, item in enumerate(source.get("items") or ()):
         yield from _item(item, f"{field}.items[{index}]")
         if path := item.get("path"):
             yield from _taken(path, name, whole, taken)
 
 
-def _fields(found: Object, field: str, whole: str, taken: set[str]) -> Causes:
-    for item in found.get("items") or ():
+def _fields(source: Object, field: str, whole: str, taken: set[str]) -> Causes:
+    for item in source.get("items") or ():
         yield from volume_items(item, field)
         if path := item.get("path"):
             yield from _taken(path, path, whole, taken)
 
 
-def _token(found: Object, field: str, whole: str, taken: set[str]) -> Causes:
-    seconds, path = found.get("expirationSeconds", 0), found.get("path", "")
+def _token(source: Object, field: str, whole: str, taken: set[str]) -> Causes:
+    seconds, path = source.get("expirationSeconds", 0), source.get("path", "")
     if seconds < 600:
         yield invalid(f"{field}.expirationSeconds", seconds, "may not specify a duration less than 10 minutes")
     if seconds > 1 << 32:
@@ -109,11 +109,11 @@ def _token(found: Object, field: str, whole: str, taken: set[str]) -> Causes:
         yield from unreserved(path, f"{whole}.path")
 
 
-def _bundle(found: Object, field: str, whole: str, taken: set[str]) -> Causes:
-    name, signer, path = found.get("name"), found.get("signerName"), found.get("path", "")
-    selector = found.get("labelSelector")
+def _bundle(source: Object, field: str, whole: str, taken: set[str]) -> Causes:
+    name, signer, path = source.get("name"), source.get("signerName"), source.get("path", "")
+    selector = source.get("labelSelector")
     if name is not None and signer is not None:
-        yield invalid(field, found, "only one of name and signerName may be used")
+        yield invalid(field, source, "only one of name and signerName may be used")
     elif name is not None:
         if not name:
             yield required(f"{field}.name", "must be a valid object name")
@@ -137,22 +137,22 @@ def _bundle(found: Object, field: str, whole: str, taken: set[str]) -> Causes:
     yield from _taken(path, path, whole, taken)
 
 
-def _certificate(found: Object, field: str, whole: str, taken: set[str]) -> Causes:
-    signer = found.get("signerName", "")
+def _certificate(source: Object, field: str, whole: str, taken: set[str]) -> Causes:
+    signer = source.get("signerName", "")
     yield from signer_name(signer, f"{field}.signerName")
-    if found.get("keyType", "") not in _KEY_TYPES:
-        yield unsupported(f"{field}.keyType", found.get("keyType", ""), _KEY_TYPES, in_order=True)
-    if (seconds := found.get("maxExpirationSeconds")) is not None:
+    if source.get("keyType", "") not in _KEY_TYPES:
+        yield unsupported(f"{field}.keyType", source.get("keyType", ""), _KEY_TYPES, in_order=True)
+    if (seconds := source.get("maxExpirationSeconds")) is not None:
         longest = _KUBERNETES_LONGEST if is_kubernetes_signer(signer) else _LONGEST
         why = "if provided, maxExpirationSeconds must be"
         if seconds < 3600:
             yield invalid(f"{field}.maxExpirationSeconds", seconds, f"{why} >= 3600")
         if seconds > longest:
             yield invalid(f"{field}.maxExpirationSeconds", seconds, f"{why} <= {longest}")
-    given = [key for key in _PATHS if found.get(key)]
+    given = [key for key in _PATHS if source.get(key)]
     for key in given:
-        yield from unreserved(found[key], f"{field}.{key}")
-        yield from _taken(found[key], found[key], whole, taken)
+        yield from unreserved(source[key], f"{field}.{key}")
+        yield from _taken(source[key], source[key], whole, taken)
     if not given:
         yield required(field, "specify at least one of credentialBundlePath, keyPath, and certificateChainPath")
 

@@ -111,14 +111,14 @@ def amount(name: str, value: str, field: str) -> Causes:
         yield invalid(field, value, "must be an integer")
 
 
-def container_resources(found: Object, field: str, claims: Collection[str] = ()) -> Causes:
+def container_resources(resources: Object, field: str, claims: Collection[str] = ()) -> Causes:
     """Validate the resources of a container; `claims` are those of its pod."""
-    return requirements(found, field, container_resource, claims)
+    return requirements(resources, field, container_resource, claims)
 
 
-def requirements(found: Object, field: str, name_rule: NameRule, claims: Collection[str] = ()) -> Causes:
+def requirements(resources: Object, field: str, name_rule: NameRule, claims: Collection[str] = ()) -> Causes:
     """Validate requests and limits."""
-    limits, requests = found.get("limits") or {}, found.get("requests") or {}
+    limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
     for name, value in sorted(limits.items()):
         where = f"{field}.limits[{name}]"
         yield from name_rule(name, where)
@@ -141,7 +141,7 @@ def requirements(found: Object, field: str, name_rule: NameRule, claims: Collect
     names = limits.keys() | requests.keys()
     if any(map(is_huge_page, names)) and not names & {"cpu", "memory"}:
         yield forbidden(field, "HugePages require cpu or memory")
-    yield from _claims(found.get("claims") or (), f"{field}.claims", claims)
+    yield from _claims(resources.get("claims") or (), f"{field}.claims", claims)
 
 
 def _huge_pages(name: str, value: str, field: str) -> Causes:
@@ -156,9 +156,9 @@ def _huge_pages(name: str, value: str, field: str) -> Causes:
         yield invalid(field, value, f"{value} is not positive integer multiple of {name}")
 
 
-def _claims(found: Iterable[Object], field: str, claims: Collection[str]) -> Causes:
+def _claims(references: Iterable[Object], field: str, claims: Collection[str]) -> Causes:
     names: set[str] = set()
-    for index, claim in enumerate(found):
+    for index, claim in enumerate(references):
         name, request, where = claim.get("name", ""), claim.get("request", ""), f"{field}[{index}]"
         if not name:
             yield required(where)

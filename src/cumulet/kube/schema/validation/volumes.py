@@ -49,12 +49,12 @@ _BLOB = "https://{account-name}.blob.core.windows.net/{container-name}/{disk-nam
 _MANAGED = "/subscriptions/{sub-id}/resourcegroups/{group-name}/providers/microsoft.compute/disks/{disk-id}"
 
 
-def volumes(found: Iterable[Object], name: str, field: str) -> tuple[dict[str, Object], list[Cause]]:
+def volumes(specs: Iterable[Object], name: str, field: str) -> tuple[dict[str, Object], list[Cause]]:
     """Return the valid volumes of a pod by name, and the causes against the others."""
     good: dict[str, Object] = {}
     causes: list[Cause] = []
-    made = {f"{name}-{volume.get('name', '')}" for volume in found if "ephemeral" in volume} if name else set()
-    for index, volume in enumerate(found):
+    made = {f"{name}-{volume.get('name', '')}" for volume in specs if "ephemeral" in volume} if name else set()
+    for index, volume in enumerate(specs):
         where = f"{field}[{index}]"
         wrong = list(_volume(volume, name, where))
         own = volume.get("name", "")

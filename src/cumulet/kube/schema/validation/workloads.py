@@ -93,9 +93,9 @@ def _is_broken(selector: Object) -> bool:
     return bool(list(label_selector(selector, "")))
 
 
-def _matches(selector: Object | None, found: Object, field: str = "spec.template") -> Causes:
+def _matches(selector: Object | None, body: Object, field: str = "spec.template") -> Causes:
     """Validate that the selector selects the template's labels. Without a selector nothing is selected."""
-    given = (found.get("metadata") or {}).get("labels")
+    given = (body.get("metadata") or {}).get("labels")
     if selector is None or not selects(selector, given or {}):
         yield invalid(f"{field}.metadata.labels", given, _UNMATCHED)
 
@@ -203,16 +203,16 @@ def _stateful_spec(spec: Object, *, is_new: bool) -> Causes:
     yield from _runs_always(found.get("spec") or {}, "StatefulSet")
 
 
-def _with_claims(found: Object, claims: list[Object]) -> Object:
+def _with_claims(body: Object, claims: list[Object]) -> Object:
     """Return a template with the volumes of its claims."""
-    spec = {key: value for key, value in (found.get("spec") or {}).items() if key not in ("subdomain", "hostname")}
+    spec = {key: value for key, value in (body.get("spec") or {}).items() if key not in ("subdomain", "hostname")}
     if claims:
         names = [(claim.get("metadata") or {}).get("name", "") for claim in claims]
         made = [{"name": name, "persistentVolumeClaim": {"claimName": name}} for name in dict.fromkeys(names)]
         spec["volumes"] = made + [
             volume for volume in spec.get("volumes") or () if volume.get("name", "") not in names
         ]
-    return {**found, "spec": spec}
+    return {**body, "spec": spec}
 
 
 def _stateful_strategy(strategy: Object) -> Causes:

@@ -47,6 +47,6 @@ def _is_standard(text: str) -> bool:
     return True
 
 
-def _plain(found: Address) -> Address:
-    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
-    return mapped if mapped is not None else found
+def _plain(parsed: Address) -> Address:
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    return mapped if mapped is not None else parsed
