@@ -122,7 +122,7 @@ def _yaml(raw: bytes, kind: str) -> Json:
             # Nested aliases can expand without limit. No Kubernetes client sends any.
             if isinstance(event, yaml.AliasEvent) or events > 1_000_000:
                 raise bad_request(
-                    f"the object provided is unrecognized (must be of type {kind}): YAML aliases are refused"
+                    f"the object provided is unrecognized (must be of type {kind}): YAML aliases are not supported"
                 )
         document = yaml.load(raw, Loader=_plain(loader))  # noqa: S506  (a safe loader)
         # Convert values that JSON lacks, such as numbers as keys, as upstream does.

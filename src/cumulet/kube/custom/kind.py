@@ -81,7 +81,7 @@ class Custom:
         try:
             self._columns = _columns(version.get("additionalPrinterColumns") or [_AGE])
         except JsonPathError as error:
-            log.warning("the printer columns of %s are not used: a path %s", self.api_version, error)
+            log.warning("ignoring the printer columns of %s: a path %s", self.api_version, error)
             self._columns = _columns([_AGE])
 
     def is_form_of(self, stored: Stored) -> bool:

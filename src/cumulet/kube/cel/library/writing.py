@@ -42,7 +42,7 @@ def written(text: str, values: list[Value]) -> str:
         try:
             value = next(rest)
         except StopIteration:
-            raise CelError("index out of bounds: more places than values") from None
+            raise CelError("index out of bounds: more clauses than values") from None
         parts.append(_clause(clause, value, precision))
     parts.append(text[position:])
     return "".join(parts)
