@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from benchmarks import kube_peer
+from benchmarks import kube_custom, kube_peer
 from benchmarks.kube_objects import node, pod
 from cumulet.common import tls
 from cumulet.common.config import DEFAULT_PORTS, Config, RoomName
@@ -80,6 +80,9 @@ _BOUNDS = {
     _WATCHED: Bound(0.1, False, "s"),
     "ratio of create p99 at 10,000 pods to that of an empty store": Bound(2.0, False, "x"),
     "10,000 pods scheduled": Bound(800, True, "/s"),
+    kube_custom.APPLY: Bound(1.3, False, "x"),
+    kube_custom.DELETE: Bound(10, False, "s"),
+    kube_custom.MEMORY: Bound(220, False, "MB"),
 }
 
 
@@ -87,7 +90,7 @@ def main() -> None:
     """Measure and print. Exit with 1 if a bound is missed and `--check` is given."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="exit with 1 if a bound is missed")
-    parser.add_argument("--only", default="", help="measure one part: requests, watch or schedule")
+    parser.add_argument("--only", default="", help="measure one part: requests, watch, schedule or custom")
     arguments = parser.parse_args()
     found: dict[str, float] = {}
     peer: dict[str, float] = {}
@@ -108,6 +111,17 @@ def main() -> None:
     if arguments.only in ("", "schedule"):
         with _installation() as config, _room(config, "kube") as process:
             found["10,000 pods scheduled"] = _schedule(_Server(config, process.pid), config)
+    if arguments.only in ("", "custom"):
+        with (
+            _installation() as config,
+            _room(config, "kube") as process,
+            _installation() as other,
+            _room(other, "kube") as second,
+        ):
+            servers = _Server(config, process.pid), _Server(other, second.pid)
+            for server in servers:
+                _namespace(server)
+            found |= kube_custom.measure(*servers)
     missed = _print(found, peer)
     raise SystemExit(1 if arguments.check and missed else 0)
 

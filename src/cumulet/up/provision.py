@@ -13,6 +13,7 @@ from cumulet.common.entra import AuthenticationError, TokenSource, read_credenti
 from cumulet.common.kubernetes import Client, KubernetesError
 from cumulet.common.kubernetes.client import STORAGECLASSES
 from cumulet.common.kubernetes.kubeconfig import load_kubeconfig
+from cumulet.common.kubernetes.objects import StorageClass
 
 #: Managed disks. A virtual node has none, so its pods' claims are never bound.
 _DISKS: dict[str, dict[str, str]] = {

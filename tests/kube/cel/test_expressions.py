@@ -1,4 +1,4 @@
-"""Every function of every library of expressions, the errors of those that cannot be, and what evaluations may cost."""
+"""Every function of every expression library, the errors of invalid expressions, and the cost limits."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from cumulet.kube.cel import (
 )
 from cumulet.kube.cel.functions import Library
 from cumulet.kube.cel.library.authorizer import Authorizer
+from cumulet.kube.cel.values import Value
 
-#: Expressions that hold: together they call every form of every function.
+#: Expressions that are true. Together they call every overload of every function.
 HOLDS = """
 1 + 2 == 3 && 1u + 2u == 3u && 1.5 + 1.0 == 2.5 && 'a' + 'b' == 'ab' && b'a' + b'b' == b'ab' && [1] + [2] == [1, 2]
 duration('1h') + duration('1m') == duration('61m') && duration('1h') - duration('1m') == duration('59m')
@@ -131,14 +132,14 @@ authorizer.group('').resource('pods').subresource('log').namespace('n').name('p'
 authorizer.serviceAccount('n', 'a').path('/x').check('get').allowed()
 jsonpatch.escapeKey('a/b~c') == 'a~1b~0c'
 """.strip().splitlines()
-#: Forms that operators and macros have for the checker alone.
-_BY_EVALUATOR = frozenset(
+#: Overloads of operators and macros that only the checker uses.
+_BY_INTERPRETER = frozenset(
     ("_&&_", "_||_", "_?_:_", "@not_strictly_false", "_[?_]", "or", "orValue", "cel.@mapInsert")
 )
 
 
 def counted(called: set[str]) -> Library:
-    """The functions, which say when they are called."""
+    """Return the functions, which record their calls."""
 
     def noting(overload: Any) -> Any:
         key = f"{overload.function}({', '.join(map(str, overload.args))})"
@@ -155,7 +156,7 @@ def counted(called: set[str]) -> Library:
 
 
 VARIABLES = {"authorizer": types.object_type(Authorizer.kind), "self": types.DYN}
-VALUES = {"authorizer": Authorizer(lambda asked, verb: verb == "get")}
+VALUES = {"authorizer": Authorizer(lambda attributes, verb: verb == "get")}
 
 
 @pytest.fixture(scope="module")
@@ -166,23 +167,23 @@ def functions() -> tuple[Library, set[str]]:
 
 
 @pytest.mark.parametrize("expression", HOLDS)
-def test_what_compiles_evaluates(functions: tuple[Library, set[str]], expression: str) -> None:
+def test_valid_expressions(functions: tuple[Library, set[str]], expression: str) -> None:
     program = Environment(VARIABLES, functions[0]).compile(expression, types.BOOL)
     assert program.evaluate(VALUES, Budget()) is True
 
 
-def test_every_form_of_every_function_was_called(functions: tuple[Library, set[str]]) -> None:
+def test_every_overload_is_called(functions: tuple[Library, set[str]]) -> None:
     made, called = functions
     for expression in HOLDS:
         Environment(VARIABLES, made).compile(expression).evaluate(VALUES, Budget())
     every = {
         f"{overload.function}({', '.join(map(str, overload.args))})"
         for name, overloads in library.MUTATING.functions.items()
-        if name not in _BY_EVALUATOR
+        if name not in _BY_INTERPRETER
         for overload in overloads
         if not (name == "_[_]" and overload.args[0].kind == "optional")
     }
-    # Lists look the same from outside, whatever is in them: one form stands for all.
+    # The interpreter cannot distinguish lists by their elements, so one overload stands for all.
     missing = {item.partition("(list(")[0] if "(list(" in item else item for item in every - called}
     assert missing <= {item.partition("(list(")[0] for item in called if "(list(" in item}
 
@@ -226,7 +227,7 @@ def test_every_form_of_every_function_was_called(functions: tuple[Library, set[s
         ("1" * 90_000 + " == 1", "invalid int literal"),
     ],
 )
-def test_what_cannot_be_is_refused(expression: str, why: str) -> None:
+def test_compile_errors(expression: str, why: str) -> None:
     with pytest.raises(CompileError) as raised:
         Environment(VARIABLES).compile(expression)
     assert why in str(raised.value)
@@ -237,6 +238,8 @@ def test_what_cannot_be_is_refused(expression: str, why: str) -> None:
     [
         ("self.b", "no such key: b"),
         ("self.a.b", "no such overload"),
+        ("self[?self.list]", "no such overload"),
+        ("self[?self]", "no such overload"),
         ("self.list[3]", "index out of bounds: 3"),
         ("1 / 0", "division by zero"),
         ("1 % 0", "modulus by zero"),
@@ -255,7 +258,7 @@ def test_what_cannot_be_is_refused(expression: str, why: str) -> None:
         ("timestamp('2020-01-01T00:00:00Z').getHours('../../etc/passwd')", "unknown time zone"),
     ],
 )
-def test_errors(expression: str, why: str) -> None:
+def test_evaluation_errors(expression: str, why: str) -> None:
     program = Environment(VARIABLES).compile(expression)
     with pytest.raises(CelError) as raised:
         program.evaluate({"self": {"a": 1, "list": [1]}}, Budget())
@@ -283,10 +286,12 @@ def test_errors(expression: str, why: str) -> None:
         "self.l.all(a, self.deep.flatten(1000000).size() > 0)",
     ],
 )
-def test_one_evaluation_ends_within_its_limit(expression: str) -> None:
+def test_an_evaluation_stops_at_its_cost_limit(expression: str) -> None:
     program = Environment(VARIABLES).compile(expression)
-    deep = [[[index] * 50 for index in range(50)] for _ in range(50)]
-    variables = {"self": {"l": list(range(1000)), "s": "a" * 100_000, "deep": deep, "other": copy.deepcopy(deep)}}
+    deep: list[Value] = [[[index] * 50 for index in range(50)] for _ in range(50)]
+    variables: dict[str, Value] = {
+        "self": {"l": list(range(1000)), "s": "a" * 100_000, "deep": deep, "other": copy.deepcopy(deep)}
+    }
     with pytest.raises(CostLimitError) as raised:
         program.evaluate(variables, Budget())
     assert str(raised.value) == "operation cancelled: actual cost limit exceeded"
@@ -295,7 +300,7 @@ def test_one_evaluation_ends_within_its_limit(expression: str) -> None:
 def test_evaluations_share_a_budget() -> None:
     program = Environment(VARIABLES).compile("self.all(a, self.all(b, a + b >= 0))")
     budget = Budget(700_000)
-    values = {"self": list(range(250))}
+    values: dict[str, Value] = {"self": list(range(250))}
     assert program.evaluate(values, budget) is True
     with pytest.raises(OutOfBudgetError) as raised:
         program.evaluate(values, budget)
@@ -303,7 +308,7 @@ def test_evaluations_share_a_budget() -> None:
     assert str(raised.value) == why
 
 
-def test_errors_are_absorbed_as_the_language_says() -> None:
+def test_logic_ignores_errors_that_do_not_decide() -> None:
     for expression in (
         "true || 1 / 0 > 0",
         "1 / 0 > 0 || true",

@@ -1,4 +1,4 @@
-"""Bodies in protobuf, as Go controllers send them: each group that is served takes them and stores what JSON stores."""
+"""Protobuf bodies, as Go controllers send them. Each served group accepts them and stores the same object as for JSON."""
 
 from __future__ import annotations
 
@@ -159,9 +159,9 @@ def test_the_same_as_in_json(server: Server, path: str, obj: dict[str, Any]) -> 
     assert stored[0] == stored[1]
 
 
-def test_every_kind_that_is_served_is_shown_in_protobuf(server: Server) -> None:
+def test_every_served_kind_is_available_in_protobuf(server: Server) -> None:
     found = server.call("GET", "/apis").body["groups"]
-    # Custom kinds, of which other tests leave some, are shown in JSON and YAML alone.
+    # Custom kinds, which other tests can leave behind, have JSON and YAML only.
     definitions = server.call("GET", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions").body["items"]
     custom = {item["spec"]["group"] for item in definitions}
     versions = [item["groupVersion"] for group in found if group["name"] not in custom for item in group["versions"]]
@@ -180,8 +180,8 @@ def _field(number: int, value: bytes) -> bytes:
     return bytes((number << 3 | 2, len(value))) + value
 
 
-def test_the_zero_time_of_go_is_no_time(server: Server) -> None:
-    """A lease as client-go writes it before anybody has it: times are in the year 1, numbers and texts are empty."""
+def test_the_zero_time_of_go_is_absent(server: Server) -> None:
+    """A lease as client-go writes it before it is held: times are in the year 1, numbers and texts are empty."""
     zero = b"\x08" + _varint(-62135596800) + b"\x10\x00"
     spec = _field(1, b"") + b"\x10\x0f" + _field(3, zero) + _field(4, zero) + b"\x28\x00"
     body = _field(1, _field(1, b"zero") + _field(3, b"default")) + _field(2, spec)
@@ -220,7 +220,7 @@ def test_times_in_json(server: Server, given: str, kept: str | None) -> None:
 @pytest.mark.parametrize(
     "given", ["2026-05-06T07:08:09Z", "2026-05-06", "0000-01-01T00:00:00.000000Z", "٢٠٢٦-05-06T07:08:09.123456Z"]
 )
-def test_times_that_are_none(server: Server, given: str) -> None:
+def test_invalid_times(server: Server, given: str) -> None:
     path = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
     answer = server.call("POST", path, {"metadata": {"name": "times"}, "spec": {"renewTime": given}})
     assert answer.status == 400
@@ -228,7 +228,7 @@ def test_times_that_are_none(server: Server, given: str) -> None:
 
 
 @pytest.mark.parametrize("number", [float("inf"), float("nan")])
-def test_a_number_that_json_has_not_is_refused(server: Server, number: float) -> None:
+def test_a_number_that_json_lacks_is_rejected(server: Server, number: float) -> None:
     schema = b"\x49" + struct.pack("<d", number)  # maximum
     version = _field(1, b"v1") + _field(4, _field(1, schema))
     body = _field(1, _field(1, b"odds.protobuf.example")) + _field(2, _field(7, version))

@@ -1,4 +1,4 @@
-"""Fields that come twice in a body: refused, warned of or let be, as `fieldValidation` has it."""
+"""Repeated fields in a body: rejected, warned about or ignored, by `fieldValidation`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAPS = "/api/v1/namespaces/default/configmaps"
 
 @pytest.fixture
 def name(server: Server) -> str:
-    """The name of a config map that is there."""
+    """The name of an existing config map."""
     name = f"c{uuid.uuid4().hex[:8]}"
     server.make(MAPS, {"metadata": {"name": name}, "data": {"x": "0"}})
     return name
@@ -39,7 +39,7 @@ def test_json(server: Server, name: str, spaces: str) -> None:
     assert (answer.status, "Warning" in answer.headers) == (201, False)
     answer = server.call("POST", MAPS, body)
     assert (answer.status, answer.body["data"]) == (201, {"x": "2"})
-    assert answer.headers["Warning"] in (warning(*SAID), warning(SAID[-1]))  # of several headers the last is seen
+    assert answer.headers["Warning"] in (warning(*SAID), warning(SAID[-1]))  # the last of several headers
 
 
 def test_warnings_come_with_a_failure_too(server: Server, name: str) -> None:
@@ -47,7 +47,7 @@ def test_warnings_come_with_a_failure_too(server: Server, name: str) -> None:
     assert (answer.status, answer.headers["Warning"]) == (422, warning('unknown field "foo"'))
 
 
-def test_a_colon_in_a_text_is_no_field(server: Server, name: str) -> None:
+def test_a_colon_in_a_text_is_not_a_field(server: Server, name: str) -> None:
     data = {"a": '{"x":1,"x":2}', "b": '" :'}
     assert "Warning" not in server.call("PUT", f"{MAPS}/{name}", {"metadata": {"name": name}, "data": data}).headers
 
@@ -90,7 +90,7 @@ def test_patches(server: Server, name: str, kind: str, patch: str, said: str) ->
     assert (answer.status, answer.headers["Warning"]) == (200, warning(said))
 
 
-def test_a_validation_that_is_none(server: Server, name: str) -> None:
+def test_an_unknown_field_validation(server: Server, name: str) -> None:
     answer = server.call("POST", f"{MAPS}?fieldValidation=Bogus", {"metadata": {"name": name}})
     assert answer.status == 422
     assert answer.body["message"] == (

@@ -1,4 +1,4 @@
-"""Custom resources, as kubectl and clients of the plain protocol see them."""
+"""Custom resources, through kubectl and plain requests."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ PATH = "/apis/example.com/v1/namespaces/default/crontabs"
 
 @pytest.fixture(scope="module", autouse=True)
 def definition(server: Server) -> Any:
-    """The kind, defined."""
+    """The definition of the kind, created."""
     return server.make("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", DEFINITION)
 
 
@@ -145,7 +145,7 @@ def test_defaults_pruning_and_generation(server: Server) -> None:
         ({"labels": {"a": 1}}, 'spec.labels.a in body must be of type string: "integer"'),
     ],
 )  # fmt: skip
-def test_what_the_schema_does_not_allow(server: Server, spec: dict[str, Any], message: str) -> None:
+def test_schema_violations(server: Server, spec: dict[str, Any], message: str) -> None:
     answer = server.call("POST", PATH, crontab("bad", **spec))
     assert answer.status == 422
     assert message in answer.body["message"]
@@ -230,7 +230,7 @@ def test_a_schema_must_be_structural(server: Server) -> None:
         ("\\", "trailing backslash at end of expression: ``"),
     ],
 )
-def test_a_pattern_is_one_of_go(server: Server, pattern: str, words: str) -> None:
+def test_patterns_are_regular_expressions_of_go(server: Server, pattern: str, words: str) -> None:
     bad = changed(openAPIV3Schema={"type": "object", "properties": {"a": {"type": "string", "pattern": pattern}}})
     answer = server.call("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", bad)
     assert answer.status == 422
@@ -239,8 +239,8 @@ def test_a_pattern_is_one_of_go(server: Server, pattern: str, words: str) -> Non
     assert cause["message"].endswith(f"must be a valid regular expression, but isn't: error parsing regexp: {words}")
 
 
-def test_a_pattern_takes_no_longer_than_the_text(server: Server) -> None:
-    """With an engine that tracks back, this object would stop the server for longer than the universe has been there."""
+def test_a_pattern_takes_linear_time(server: Server) -> None:
+    """A backtracking engine would need longer than the age of the universe for this object."""
     slow = copy.deepcopy(DEFINITION)
     slow["metadata"]["name"], slow["spec"]["names"] = "slows.example.com", {"plural": "slows", "kind": "Slow"}
     schema = slow["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
@@ -274,7 +274,7 @@ def test_a_pattern_takes_no_longer_than_the_text(server: Server) -> None:
         ({"selectableFields": [{"jsonPath": ".spec.when"}] * 2}, "[1].jsonPath", 'Duplicate value: ".spec.when"'),
     ],
 )
-def test_columns_and_selectable_fields_are_looked_at(server: Server, part: Any, field: str, message: str) -> None:
+def test_columns_and_selectable_fields_are_validated(server: Server, part: Any, field: str, message: str) -> None:
     answer = server.call("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", changed(**part))
     assert answer.status == 422
     (cause,) = answer.body["details"]["causes"]
@@ -283,7 +283,7 @@ def test_columns_and_selectable_fields_are_looked_at(server: Server, part: Any, 
 
 
 def changed(**parts: Any) -> dict[str, Any]:
-    """The definition with other parts of its version, under a name that is free."""
+    """Return the definition with other parts of its version, under an unused name."""
     found = copy.deepcopy(DEFINITION)
     found["metadata"]["name"] = "others.example.com"
     found["spec"]["names"] = {"plural": "others", "kind": "Other"}
@@ -293,7 +293,7 @@ def changed(**parts: Any) -> dict[str, Any]:
     return found
 
 
-def test_columns_that_cannot_be_read_are_not_shown(server: Server) -> None:
+def test_invalid_columns_are_omitted(server: Server) -> None:
     odd = changed(additionalPrinterColumns=[{"name": "A", "type": "string", "jsonPath": ".spec["}])
     server.make("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", odd)
     path = PATH.replace("crontabs", "others")
@@ -354,7 +354,7 @@ def test_with_kubectl(kubectl: Program) -> None:
     kubectl("delete", "crd", "crontabs.example.com", "--timeout=10s")
 
 
-def test_what_is_no_number_of_replicas(server: Server) -> None:
+def test_invalid_numbers_of_replicas(server: Server) -> None:
     body = copy.deepcopy(DEFINITION)
     body["metadata"]["name"], body["spec"]["group"] = "crontabs.loose.example.com", "loose.example.com"
     version = body["spec"]["versions"][0]

@@ -1,4 +1,4 @@
-"""Schemas of custom resources at work: what is pruned, filled in, checked again and refused."""
+"""Schemas of custom resources: pruning, defaults, validation and ratcheting."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _WHERE = "spec.validation.openAPIV3Schema.properties[spec].properties"
 
 
 class Kind:
-    """A kind of one's own, whose schema can change."""
+    """A custom kind whose schema can change."""
 
     def __init__(self, server: Server, **properties: Any) -> None:
         self.server = server
@@ -53,7 +53,7 @@ class Kind:
         assert answer.status == 200, answer.body
 
     def body(self, name: str = "a", /, **spec: Any) -> dict[str, Any]:
-        """An object."""
+        """Return an object."""
         return {"apiVersion": f"{self.group}/v1", "kind": "Thing", "metadata": {"name": name}, "spec": spec}
 
     def post(self, name: str = "a", query: str = "", /, **spec: Any) -> Answer:
@@ -61,13 +61,13 @@ class Kind:
         return self.server.call("POST", self.path + query, self.body(name, **spec))
 
     def get(self, name: str = "a") -> Any:
-        """An object's spec."""
+        """Return an object's spec."""
         return self.server.call("GET", f"{self.path}/{name}").body["spec"]
 
 
 @pytest.fixture
 def kind(server: Server) -> Iterator[Any]:
-    """Makes kinds, which are deleted at the end."""
+    """Return a constructor of kinds, which are deleted at the end."""
     kinds: list[Kind] = []
 
     def make(**properties: Any) -> Kind:
@@ -111,7 +111,7 @@ def test_unknown_fields_are_kept_where_they_are_preserved(
     assert made.get("b")["any"] == value
 
 
-def test_what_is_known_below_is_pruned_still(kind: Any) -> None:
+def test_known_fields_below_preserved_ones_are_pruned(kind: Any) -> None:
     known = {"type": "object", "properties": {"a": {"type": "string"}}}
     made = kind(some={"type": "object", **_KEEPS, "properties": {"known": known}})
     answer = made.post(some={"free": {"x": 1}, "known": {"a": "b", "gone": 1}})
@@ -121,7 +121,7 @@ def test_what_is_known_below_is_pruned_still(kind: Any) -> None:
     assert 'unknown field "spec.some.known.gone"' in answer.body["message"]
 
 
-def test_what_did_not_change_is_not_checked_again(server: Server, kind: Any) -> None:
+def test_unchanged_values_are_not_validated_again(server: Server, kind: Any) -> None:
     text = {"type": "string"}
     made = kind(
         name=text,
@@ -158,7 +158,7 @@ def test_what_did_not_change_is_not_checked_again(server: Server, kind: Any) -> 
     assert made.post("b", **old).status == 422
 
 
-def test_elements_that_keys_tell_apart_are_compared_with_themselves(server: Server, kind: Any) -> None:
+def test_keyed_elements_are_compared_by_key(server: Server, kind: Any) -> None:
     item = {"type": "object", "required": ["k"], "properties": {"k": {"type": "string"}, "v": {"type": "string"}}}
     keyed = {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"], "items": item}
     made = kind(list=keyed)
@@ -173,7 +173,7 @@ def test_elements_that_keys_tell_apart_are_compared_with_themselves(server: Serv
     assert [where for where, _ in causes(answer)] == ["spec.list[1].v"]
 
 
-def test_rules_about_what_did_not_change_warn(server: Server, kind: Any) -> None:
+def test_rules_warn_about_unchanged_values(server: Server, kind: Any) -> None:
     text = {"type": "string", "maxLength": 20}
     made = kind(name=text, other=text)
     assert made.post(name="BIG", other="a").status == 201
@@ -186,7 +186,7 @@ def test_rules_about_what_did_not_change_warn(server: Server, kind: Any) -> None
     assert causes(answer) == [("spec.name", 'Invalid value: "string": is not small')]
 
 
-def test_defaults_that_came_later_are_shown(server: Server, kind: Any) -> None:
+def test_later_defaults_apply_to_stored_objects(server: Server, kind: Any) -> None:
     made = kind(name={"type": "string"})
     assert made.post(name="x").status == 201
     made.redefine(
@@ -200,7 +200,7 @@ def test_defaults_that_came_later_are_shown(server: Server, kind: Any) -> None:
     assert [item["spec"] for item in listed] == [wanted]
     watched = server.call("GET", f"{made.path}?watch=true&timeoutSeconds=1&resourceVersion=0").body
     assert watched[0]["object"]["spec"] == wanted
-    # A rule about what was before sees them too, and they are stored with the next change.
+    # A rule with `oldSelf` sees them too, and the next change stores them.
     answer = server.call("PATCH", f"{made.path}/a", {"metadata": {"labels": {"a": "b"}}}, content_type=MERGE)
     assert answer.body["spec"] == wanted
 
@@ -262,7 +262,7 @@ def test_formats(kind: Any, format_: str, good: str, bad: str | None) -> None:
         ({"type": "array", "items": {"type": "integer"}, "default": ["a"]}, "must be of type integer"),
     ],
 )
-def test_a_default_keeps_to_its_own_schema(server: Server, schema: dict[str, Any], why: str) -> None:
+def test_a_default_must_be_valid(server: Server, schema: dict[str, Any], why: str) -> None:
     answer = Kind(server, field=schema).define()
     ((where, said),) = causes(answer)
     assert where.startswith(f"{_WHERE}[field].default")
@@ -290,7 +290,7 @@ def test_embedded_resources(kind: Any) -> None:
         assert [where for where, _ in causes(answer)] == [f"spec.object.{field}"]
 
 
-def test_rules_are_asked_after_some_errors_and_not_after_others(kind: Any) -> None:
+def test_errors_after_which_rules_are_evaluated(kind: Any) -> None:
     rule = [{"rule": "self.a > self.b", "message": "a is not above b"}]
     number = {"type": "integer", "maximum": 100}
     made = kind(

@@ -1,4 +1,4 @@
-"""Rules of custom resources in CEL, fields that selectors may name, conversions."""
+"""CEL rules of custom resources, selectable fields, and conversions."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def group(server: Server) -> Iterator[str]:
 
 @pytest.fixture
 def ranges(server: Server, group: str) -> str:
-    """The path of such objects in a namespace."""
+    """The path of its objects in a namespace."""
     name = f"r{uuid.uuid4().hex[:8]}"
     server.namespace(name)
     return f"/apis/{group}/v1/namespaces/{name}/ranges"
@@ -103,7 +103,7 @@ def test_rules(server: Server, group: str, ranges: str) -> None:
     server.make(ranges, made(version, low=1, colour="red", memory="512Mi", hosts=["a.example.com"], **{"a-b": "b"}))
 
 
-def test_rules_of_changes(server: Server, group: str, ranges: str) -> None:
+def test_rules_of_updates(server: Server, group: str, ranges: str) -> None:
     version = f"{group}/v1"
     server.make(ranges, made(version, low=1, colour="red"))
     assert server.call("PUT", f"{ranges}/r", made(version, low=2, colour="red")).status == 200
@@ -128,7 +128,7 @@ def test_selectable_fields(server: Server, group: str, ranges: str) -> None:
     assert (answer.status, answer.body["message"]) == (400, "field label not supported: spec.high")
 
 
-def test_rules_that_cannot_be_read(server: Server) -> None:
+def test_invalid_rules(server: Server) -> None:
     body = definition("bad.example.com")
     spec = copy.deepcopy(SPEC)
     spec["x-kubernetes-validations"] = [{"rule": "self.low <="}, {"rule": ""}]

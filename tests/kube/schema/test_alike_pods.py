@@ -1,4 +1,4 @@
-"""Pods that differ in the random name of one volume alone are judged once; those that only look so are judged again."""
+"""Pods that differ in the random name of one volume share a validation result. Other differences are validated again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def pods(server: Server) -> str:
 
 
 def pod(*volumes: str, **spec: Any) -> Object:
-    """A pod with empty volumes of such names."""
+    """Return a pod with empty volumes of these names."""
     container = {"name": "c", "image": "x"}
     found = [{"name": name, "emptyDir": {}} for name in volumes]
     return {"metadata": {"generateName": "p-"}, "spec": {"containers": [container], "volumes": found, **spec}}
@@ -41,7 +41,7 @@ def test_every_pod_keeps_the_name_of_its_own_volume(server: Server, pods: str) -
     assert all(one["spec"]["containers"][0]["volumeMounts"][0]["name"] == names(one)[0] for one in made)
 
 
-def test_a_second_volume_of_a_name_is_found_whatever_it_is_called(server: Server, pods: str) -> None:
+def test_a_repeated_volume_name_is_found(server: Server, pods: str) -> None:
     no_token = {"automountServiceAccountToken": False}
     for name in (f"{TOKEN_VOLUME}abcde", f"{TOKEN_VOLUME}00000"):
         assert names(server.make(pods, pod(name, **no_token))) == [name]
@@ -51,7 +51,7 @@ def test_a_second_volume_of_a_name_is_found_whatever_it_is_called(server: Server
     server.make(pods, pod(f"{TOKEN_VOLUME}abcde", f"{TOKEN_VOLUME}00000", **no_token))
 
 
-def test_a_mount_of_no_volume_is_not_taken_for_that_of_the_token(server: Server, pods: str) -> None:
+def test_a_mount_without_a_volume_is_not_the_token(server: Server, pods: str) -> None:
     obj = pod()
     mount = {"name": f"{TOKEN_VOLUME}zzzzz", "mountPath": "/elsewhere"}
     obj["spec"]["containers"][0]["volumeMounts"] = [mount]
@@ -60,15 +60,15 @@ def test_a_mount_of_no_volume_is_not_taken_for_that_of_the_token(server: Server,
     assert f'Not found: "{TOKEN_VOLUME}zzzzz"' in answer.body["message"]
 
 
-def test_what_is_wrong_is_told_of_each(server: Server, pods: str) -> None:
+def test_each_pod_gets_its_errors(server: Server, pods: str) -> None:
     for policy in ("No", "No", "Neither"):
         answer = server.call("POST", pods, pod(dnsPolicy=policy))
         assert answer.status == 422
         assert f'spec.dnsPolicy: Unsupported value: "{policy}"' in answer.body["message"]
 
 
-def test_warnings_are_told_of_each(server: Server, pods: str) -> None:
-    """Also those that name what is different."""
+def test_each_pod_gets_its_warnings(server: Server, pods: str) -> None:
+    """Including warnings that contain the differing name."""
     selector = {"beta.kubernetes.io/os": "linux"}
     said = [server.call("POST", pods, pod(nodeSelector=selector)).headers.get("Warning", "") for _ in range(3)]
     assert all("spec.nodeSelector[beta.kubernetes.io/os]: deprecated" in text for text in said)
@@ -81,7 +81,7 @@ def test_warnings_are_told_of_each(server: Server, pods: str) -> None:
         assert ("critical-pod" in answer.headers.get("Warning", "")) is is_told
 
 
-def test_the_name_of_a_pod_counts_where_its_volumes_are_called_after_it(server: Server, pods: str) -> None:
+def test_the_pod_name_matters_for_volumes_named_after_it(server: Server, pods: str) -> None:
     claim = {"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}
     for name, status in ((f"s{uuid.uuid4().hex[:8]}", 201), ("l" * 250, 422)):
         obj = pod()

@@ -1,8 +1,7 @@
-"""What a Kubernetes 1.36.2 API server said of objects, maximal ones and changed ones, asked again of ours (dry runs).
+"""Responses of a Kubernetes 1.36.2 API server to maximal and changed objects, compared with ours (dry runs).
 
-`data/validation.json` has the objects, changes of one field each, and what was answered: for refusals the message or
-the causes, and the whole object where it was taken as it is. The answers that a server
-makes up are replaced as in `test_recorded_cases`.
+`data/validation.json` has the objects, changes of one field each, and the responses. A rejection has its message or its
+causes, and an accepted object is complete. Values that a server generates are replaced as in `test_recorded_cases`.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _TIME = r"20\d\d-\d\d-\d\d([T ])\d\d:\d\d:\d\d(\.\d+)?(Z| \+0000 UTC)?"
 
 
 def changed(body: Any, path: list[Any], *value: Any) -> Any:
-    """An object with one field set, or taken away."""
+    """Return an object with one field set or removed."""
     found = at = copy.deepcopy(body)
     for key in path[:-1]:
         at = at[key]
@@ -39,14 +38,14 @@ def changed(body: Any, path: list[Any], *value: Any) -> Any:
 
 
 def plain(text: str) -> str:
-    """A text without what a server makes up."""
+    """Return a text without generated values."""
     text = re.sub(r"kube-api-access-[a-z0-9]{5}", "kube-api-access-<x>", text)
     text = re.sub(r"\bgen-[a-z0-9]{5}\b", "gen-<x>", text)
     return re.sub(_TIME, "<time>", re.sub(_UID, "<uid>", text))
 
 
 def composed(causes: list[list[str]]) -> str:
-    """The message that says the causes."""
+    """Return the message that lists the causes."""
     texts = list(dict.fromkeys(f"{field}: {message}" for field, _, message in causes))
     return texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
 
@@ -84,7 +83,7 @@ def test_recorded_defaults(server: Server, name: str) -> None:
 
 
 def without_times(value: Any) -> Any:
-    """An object as it was recorded."""
+    """Return an object as recorded."""
     if isinstance(value, dict):
         return {key: without_times(item) for key, item in normal(value).items() if item not in ([], "<finalizers>")}
     if isinstance(value, list):

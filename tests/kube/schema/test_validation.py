@@ -1,4 +1,4 @@
-"""What is refused, field by field, in upstream's words."""
+"""Validation errors, field by field, in upstream's words."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PORTS = "must be between 1 and 65535, inclusive"
 
 
 def change(obj: Object, path: str, value: Any) -> Object:
-    """A copy with something else at a path such as `spec.containers.0.image`; `None` takes it away."""
+    """Return a copy with another value at a path such as `spec.containers.0.image`. `None` removes it."""
     changed = copy.deepcopy(obj)
     at: Any = changed
     *way, last = [int(word) if word.isdecimal() else word for word in path.split(".")]
@@ -123,7 +123,7 @@ def test_times_are_times(server: Server) -> None:
     assert 'parsing time "yesterday"' in answer.body["message"]
 
 
-def test_finalizers_of_a_namespace_are_changed_by_finalize_alone(server: Server) -> None:
+def test_only_finalize_changes_the_finalizers_of_a_namespace(server: Server) -> None:
     path = server.namespace(f"f{uuid.uuid4().hex[:8]}")
     name = path.rpartition("/")[2]
     wanted = {"metadata": {"name": name}, "spec": {"finalizers": ["example.com/a"]}}
@@ -139,7 +139,7 @@ def test_finalizers_of_a_namespace_are_changed_by_finalize_alone(server: Server)
         assert server.call("PUT", f"{path}/finalize", {**wanted, "spec": spec}).status == status
 
 
-def test_what_is_going_gets_no_new_finalizers(server: Server) -> None:
+def test_terminating_objects_get_no_new_finalizers(server: Server) -> None:
     path = f"/api/v1/{NAMESPACED}/configmaps"
     server.make(path, {"metadata": {"name": "going", "finalizers": ["example.com/a"]}})
     server.call("DELETE", f"{path}/going")

@@ -11,6 +11,7 @@ import msgspec
 from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.cel import Budget, CelError, CompileError, OutOfBudgetError, Program, admission_variables
 from cumulet.kube.cel.types import BOOL, STRING, Type
+from cumulet.kube.cel.values import Value
 
 #: The bytes of a message expression's longest result; a longer one is not used.
 _MESSAGE = 5 * 1024
@@ -22,7 +23,7 @@ class Expression(NamedTuple):
     text: str
     program: Program | CompileError
 
-    def value(self, variables: Mapping[str, object], budget: Budget) -> object:
+    def value(self, variables: Mapping[str, Value], budget: Budget) -> Value:
         """Evaluate the expression. Raises `CelError`, which names the expression, and `OutOfBudgetError`."""
         try:
             return admission_variables.evaluated(self.program, variables, budget)
@@ -40,7 +41,7 @@ class Validation(NamedTuple):
     messages: Expression | None
     reason: str
 
-    def failure(self, variables: Mapping[str, object], budget: Budget) -> str:
+    def failure(self, variables: Mapping[str, Value], budget: Budget) -> str:
         """Return the result of the message expression, or the fixed message. Raises `OutOfBudgetError`."""
         if self.messages is not None:
             try:
@@ -127,7 +128,7 @@ def _conditions(texts: tuple[str, ...], params: bool) -> tuple[Expression, ...]:
     return tuple(Expression(text, admission_variables.read(environment.compile, text, BOOL)) for text in texts)
 
 
-def holds(expressions: tuple[Expression, ...], variables: Mapping[str, object], budget: Budget) -> bool:
+def holds(expressions: tuple[Expression, ...], variables: Mapping[str, Value], budget: Budget) -> bool:
     """Return whether all conditions hold.
 
     One that is false decides, even if others fail. Raises `CelError`.

@@ -1,8 +1,7 @@
-"""The Common Expression Language, with the functions that Kubernetes adds (`k8s.io/apiserver/pkg/cel`).
+"""The Common Expression Language, with Kubernetes' functions (`k8s.io/apiserver/pkg/cel`).
 
-An expression and its variables come in; a plain value or a `CelError` goes out. Optional fields (`a.?b`), macros of two
-variables, `cel.bind`, named formats and semantic versions are not supported: an expression that uses them is refused
-when it is written.
+An expression is compiled once in an `Environment`. The resulting `Program` takes variables and a `Budget`, and returns a
+plain value or raises `CelError`.
 """
 
 from cumulet.kube.cel.environment import (

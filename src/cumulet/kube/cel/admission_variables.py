@@ -1,17 +1,19 @@
-"""What expressions of webhooks and policies speak of (`apiserver/pkg/admission/plugin/cel/compile.go`)."""
+"""The variables of expressions in webhooks and policies (`apiserver/pkg/admission/plugin/cel/compile.go`)."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import ParamSpec
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.cel import library
 from cumulet.kube.cel.environment import Budget, Environment, Program
 from cumulet.kube.cel.errors import CelError, CompileError
-from cumulet.kube.cel.library.authorizer import Authorizer, ResourceCheck
+from cumulet.kube.cel.library.authorizer import Attributes, Authorizer, Check, ResourceCheck
+from cumulet.kube.cel.times import Timestamp
 from cumulet.kube.cel.types import BOOL, DYN, INT, STRING, TIMESTAMP, Type, list_of, map_of, object_type
-from cumulet.kube.cel.values import Lazy, Timestamp
+from cumulet.kube.cel.values import Lazy, Value
 
 _STRINGS = list_of(STRING)
 _KIND = object_type("kubernetes.GroupVersionKind", dict.fromkeys(("group", "version", "kind"), STRING))
@@ -71,14 +73,16 @@ _PATCHES: dict[str, Type] = {
     ),
 }
 
+P = ParamSpec("P")
+
 
 def conditions(*, params: bool = False) -> Environment:
-    """Of match conditions."""
+    """Return the environment of match conditions."""
     return _environment(params, True, False, None)
 
 
 class Policy:
-    """The expressions of one policy: of its variables, each of which sees those before it, and of what uses them."""
+    """The expressions of one policy. A variable can use the variables before it; all other expressions can use every variable."""
 
     def __init__(self, *, params: bool, mutating: bool = False) -> None:
         self._params = params
@@ -86,7 +90,7 @@ class Policy:
         self._known: dict[str, Type] = {}
 
     def declare(self, name: str, expression: str) -> Program:
-        """Read a variable, of which further expressions can speak. Raises `CompileError`."""
+        """Compile a variable, which later expressions can use. Raises `CompileError`."""
         try:
             program = self.compile(expression)
         except CompileError:
@@ -96,12 +100,12 @@ class Policy:
         return program
 
     def compile(self, expression: str, result: Type | None = None, *, authorizer: bool = True) -> Program:
-        """Read an expression. Raises `CompileError`."""
+        """Compile an expression. Raises `CompileError`."""
         known = tuple(self._known.items())
         return _environment(self._params, authorizer, self._mutating, known).compile(expression, result)
 
     def mutation(self, expression: str, *, merging: bool) -> Program:
-        """Read an expression that makes an object to merge, or a list of patches. Raises `CompileError`."""
+        """Compile an expression that makes an object to merge, or a list of patches. Raises `CompileError`."""
         program = self.compile(expression)
         wanted = object_type("Object") if merging else list_of(object_type("JSONPatch"))
         if program.result not in (wanted, DYN) and not (not merging and program.result == list_of(DYN)):
@@ -128,8 +132,8 @@ def _environment(
     return Environment(known, library.MUTATING if mutating else library.BASE)
 
 
-def namespace_value(namespace: dict[str, Any] | None) -> dict[str, Any] | None:
-    """A namespace as expressions see it: with times, and with `UID`."""
+def namespace_value(namespace: Object | None) -> Object | None:
+    """Return a namespace as expressions see it: with time stamps as times, and with `UID`."""
     if namespace is None:
         return None
     metadata = namespace.get("metadata") or {}
@@ -144,17 +148,17 @@ def namespace_value(namespace: dict[str, Any] | None) -> dict[str, Any] | None:
     return {"metadata": shown, "spec": namespace.get("spec") or {}, "status": status}
 
 
-def _shown(key: str, value: Any) -> Any:
+def _shown(key: str, value: Value) -> Value:
     return Timestamp.parse(value) if key in _TIMES and isinstance(value, str) else value
 
 
 _TIMES = ("creationTimestamp", "deletionTimestamp", "lastTransitionTime")
 
 
-def variables(request: Mapping[str, Any], namespace: dict[str, Any] | None, check: Any) -> dict[str, Any]:
-    """The values of what every expression can speak of; `check` answers questions to the authorizer."""
+def variables(request: Object, namespace: Object | None, check: Check) -> dict[str, Value]:
+    """Return the variables that every expression can use. `check` answers authorization checks."""
     resource = request.get("requestResource") or {}
-    about = {
+    about: Attributes = {
         "group": resource.get("group", ""),
         "resource": resource.get("resource", ""),
         "subresource": request.get("requestSubResource", ""),
@@ -172,28 +176,28 @@ def variables(request: Mapping[str, Any], namespace: dict[str, Any] | None, chec
 
 
 def lazy(
-    declared: Sequence[tuple[str, Program | CompileError]], known: dict[str, Any], budget: Budget
-) -> dict[str, Any]:
-    """The values with `variables`, each of which is found where it is first used, and paid for then."""
+    declared: Sequence[tuple[str, Program | CompileError]], known: dict[str, Value], budget: Budget
+) -> dict[str, Value]:
+    """Return the values with `variables`, each evaluated, and charged, on its first use."""
     found = dict(known)
 
-    def finding(program: Program | CompileError) -> Callable[[], Any]:
+    def finding(program: Program | CompileError) -> Callable[[], Value]:
         return lambda: evaluated(program, found, budget)
 
     found["variables"] = Lazy({name: finding(program) for name, program in declared})
     return found
 
 
-def read(compile_: Callable[..., Program], *args: Any, **how: Any) -> Program | CompileError:
-    """A program, or why there is none: what was stored by another version may be unreadable here."""
+def read(compile_: Callable[P, Program], *args: P.args, **how: P.kwargs) -> Program | CompileError:
+    """Compile, and return the error on failure: expressions that another version stored can be invalid here."""
     try:
         return compile_(*args, **how)
     except CompileError as error:
         return error
 
 
-def evaluated(program: Program | CompileError, variables: Mapping[str, Any], budget: Budget) -> Any:
-    """The value of a program. Raises `CelError`."""
+def evaluated(program: Program | CompileError, variables: Mapping[str, Value], budget: Budget) -> Value:
+    """Return the value of a program. Raises `CelError`."""
     if isinstance(program, CompileError):
         raise CelError(f"compilation error: {program}")
     return program.evaluate(variables, budget)

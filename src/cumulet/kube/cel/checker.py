@@ -1,17 +1,16 @@
-"""Finds the types of an expression's parts, and which forms of functions it calls (cel-go's `checker`)."""
+"""The type checker: the types of an expression's parts, and the overloads that it calls (cel-go's `checker`)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from cumulet.kube.cel import types
 from cumulet.kube.cel.errors import CompileError
 from cumulet.kube.cel.functions import Library, Overload
 from cumulet.kube.cel.syntax import Bind, Call, Fold, Ident, ListOf, Literal, MapOf, Node, Select, Source
 from cumulet.kube.cel.types import Bindings, Type
-from cumulet.kube.cel.values import Uint
+from cumulet.kube.cel.values import Constant, Uint
 
 _LITERALS: dict[type, Type] = {
     bool: types.BOOL,
@@ -22,22 +21,22 @@ _LITERALS: dict[type, Type] = {
     bytes: types.BYTES,
     type(None): types.NULL,
 }
-#: Functions written as operators.
+#: Functions that are written as operators.
 _LOGIC = ("_&&_", "_||_")
-#: Errors that are shown of one expression.
+#: The most errors that are reported for one expression.
 _MOST = 100
 
 
 @dataclass(eq=False, slots=True)
 class Checked:
-    """A tree, the types of its nodes, the forms of what they call, and the names that they are of."""
+    """A tree with the types of its nodes, the overloads of its calls, and the variables of its names."""
 
     root: Node
     types: dict[Node, Type] = field(default_factory=dict)
     overloads: dict[Node, list[Overload]] = field(default_factory=dict)
-    #: Variables and types that identifiers and selections stand for, by their full names.
+    #: The full names of variables and types, for the identifiers and selections that refer to them.
     names: dict[Node, str] = field(default_factory=dict)
-    #: Whether a call is of a function whose name has a dot, and what is before it is no value.
+    #: The calls of a function with a dot in its name, where the part before the dot is not a value.
     plain: set[Node] = field(default_factory=set)
 
     @property
@@ -47,7 +46,7 @@ class Checked:
 
 
 def check(source: Source, root: Node, variables: Mapping[str, Type], library: Library) -> Checked:
-    """Raises `CompileError` with all that is wrong."""
+    """Check a tree. Raises `CompileError` with all errors."""
     checker = _Checker(source, variables, library)
     checker.check(root)
     if checker.errors:
@@ -69,7 +68,7 @@ class _Checker:
         self.made = Checked(Literal(0, None))
 
     def check(self, node: Node) -> Type:
-        """The type of a node, as far as it is known; what is wrong is kept."""
+        """Return the type of a node, as far as it is known. Errors are collected."""
         known = self.made.types.get(node)
         if known is not None and not isinstance(node, Ident):
             return known
@@ -108,7 +107,7 @@ class _Checker:
         return self._error(node, f"undeclared reference to '{name}' (in container '')")
 
     def _known(self, name: str) -> Type | None:
-        """The type of a variable, or of a name of a type as a value."""
+        """Return the type of a variable, or of a type's name as a value."""
         if (found := self._variables.get(name)) is not None:
             return found
         if (named := types.NAMES.get(name)) is not None:
@@ -194,14 +193,14 @@ class _Checker:
             elif result.kind != "dyn" and resolved != result:
                 result = types.DYN
         if result is None:
-            told = [str(self.bindings.resolve(kind, final=True)) for kind in arguments]
-            form = f"{told[0]}.({', '.join(told[1:])})" if is_method else f"({', '.join(told)})"
+            kinds = [str(self.bindings.resolve(kind, final=True)) for kind in arguments]
+            form = f"{kinds[0]}.({', '.join(kinds[1:])})" if is_method else f"({', '.join(kinds)})"
             return self._error(node, f"found no matching overload for '{node.function}' applied to '{form}'")
         self.made.overloads[node] = fitting
         return result
 
     def _joined(self, before: Type | None, found: Type) -> Type:
-        """The type of elements of a list or map: of anything, where they differ."""
+        """Return the element type of a list or map: dynamic where the elements differ."""
         if before is None:
             return found
         return types.most_general(before, found) if self.bindings.assign(before, found) else types.DYN
@@ -233,13 +232,14 @@ class _Checker:
         return types.map_of(key, value)
 
     def _typed(self, node: MapOf) -> Type:
-        """`Object{…}`, whose parts have the types of their places, and `JSONPatch{…}`."""
+        """Return the type of `Object{…}`, whose fields have the types of their paths, or of `JSONPatch{…}`."""
         kind = self._variables.get(node.type) if node.type == "JSONPatch" else None
         is_object = node.type == "Object" or node.type.startswith("Object.")
         if kind is None and not (is_object and "Object" in self._variables):
             return self._undeclared(node, node.type)
         for entry in node.entries:
             assert isinstance(entry.key, Literal)
+            assert isinstance(entry.key.value, str)
             name, value = entry.key.value, entry.value
             found = self.check(value)
             if entry.optional:
@@ -255,7 +255,7 @@ class _Checker:
         return types.object_type(node.type)
 
     def _place(self, value: Node, wanted: str) -> None:
-        """Typed objects within one, also in its lists, must have the type of their place."""
+        """Check that nested typed objects, also in lists, have the type of their path."""
         if isinstance(value, MapOf) and value.type and value.type != "JSONPatch":
             if value.type != wanted:
                 why = f"unexpected type name {value.type!r}, expected {wanted!r}, which matches field name path from root Object type"
@@ -298,7 +298,7 @@ class _Checker:
 
 
 def _qualified(node: Node) -> str:
-    """The name that a chain of selections spells; nothing where it is another expression."""
+    """Return the name that a chain of selections forms, or an empty text for another expression."""
     parts: list[str] = []
     while isinstance(node, Select) and not node.test and not node.optional:
         parts.append(node.field)
@@ -308,6 +308,6 @@ def _qualified(node: Node) -> str:
     return ".".join([node.name, *reversed(parts)])
 
 
-def constant(node: Node) -> Any:
-    """The value of a literal, or `None`."""
+def constant(node: Node) -> Constant:
+    """Return the value of a literal, or `None`."""
     return node.value if isinstance(node, Literal) else None

@@ -1,6 +1,6 @@
-"""The most that an expression can cost, before there are values (cel-go's `checker/cost.go`).
+"""The maximum cost of an expression, before values are known (cel-go's `checker/cost.go`).
 
-Where a value comes from a variable, the type of that variable says how long it may be: the bounds of its schema.
+The size of a variable's value is bounded by its type, which has the bounds of the schema.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from cumulet.kube.cel.types import Type, is_scalar
 
 
 class _Local(NamedTuple):
-    """What is known of a variable of a macro."""
+    """The known facts about a variable of a macro."""
 
     origin: Type | None
     size: Size | None
@@ -23,7 +23,7 @@ class _Local(NamedTuple):
 
 
 def estimate(checked: Checked, variables: Mapping[str, Type]) -> int:
-    """The most that an evaluation can cost."""
+    """Return the maximum cost of an evaluation."""
     return _Coster(checked, variables).cost(checked.root)
 
 
@@ -32,14 +32,14 @@ class _Coster:
         self._checked = checked
         self._variables = variables
         self._scopes: list[dict[str, _Local]] = []
-        #: The declared type that a node's value is of, where it comes from a variable.
+        #: The declared type of a node's value, where it comes from a variable.
         self._origins: dict[Node, Type] = {}
         self._sizes: dict[Node, Size] = {}
-        #: The sizes of keys or indices, and of values, of lists and maps that an expression makes.
+        #: The sizes of keys (or indices) and values, for lists and maps that an expression makes.
         self._entries: dict[Node, tuple[Size, Size]] = {}
 
     def cost(self, node: Node) -> int:
-        """The most that a node costs."""
+        """Return the maximum cost of a node."""
         match node:
             case Literal():
                 return 0
@@ -108,7 +108,7 @@ class _Coster:
 
     @staticmethod
     def _item(origin: Type | None) -> Type | None:
-        """The type of the items of a list, or of the values of a map."""
+        """Return the type of the items of a list, or of the values of a map."""
         return origin.params[-1] if origin is not None and origin.kind in ("list", "map") else None
 
     @staticmethod
@@ -193,7 +193,7 @@ class _Coster:
         return max(costs[1:]), self._size(one).union(self._size(other))
 
     def _follow(self, node: Call, name: str) -> None:
-        """Say where the value of an index comes from, and what a list made of two has in it."""
+        """Record the origin of an indexed value, and the elements of a list that joins two."""
         if name in ("index_list", "index_map"):
             if (below := self._item(self._origins.get(node.args[0]))) is not None:
                 self._origins[node] = below

@@ -1,10 +1,9 @@
-"""What expressions can speak of, programs made of them, and the budget that programs share."""
+"""Environments of expressions, programs compiled in them, and the budget that programs share."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any
 
 from cumulet.kube.cel import checker, cost_estimates, library, types
 from cumulet.kube.cel.checker import Checked
@@ -14,24 +13,26 @@ from cumulet.kube.cel.interpreter import Compiled
 from cumulet.kube.cel.parser import parse
 from cumulet.kube.cel.syntax import Source
 from cumulet.kube.cel.types import Type
+from cumulet.kube.cel.values import Value
 
-#: What one evaluation may cost, and all for an object or a binding, and all match conditions of a webhook or policy
+#: The cost limits of one evaluation, of all for an object or a binding, and of all match conditions of a webhook or
+#: policy (`apiserver/pkg/apis/cel/config.go`).
 #: (`apiserver/pkg/apis/cel/config.go`).
 PER_CALL, PER_REQUEST, PER_CONDITIONS = 1_000_000, 10_000_000, 2_500_000
 
 
-#: What reading an expression takes, in the time that so much of an evaluation takes.
+#: Compiling an expression takes about as long as an evaluation of this cost.
 _READING = 1000
 
 
 class LengthyError(Exception):
-    """An evaluation takes longer than there is time for here; it is to be done again elsewhere, without that limit."""
+    """The evaluation takes too long for the event loop. Run it again in a thread, without that limit."""
 
 
 class Budget:
-    """What the evaluations for one request may cost together.
+    """The cost limit that the evaluations for one request share.
 
-    `quick` is what they may cost where nothing else can be done meanwhile: `LengthyError` is raised beyond that.
+    `quick` limits the cost on the event loop. `LengthyError` is raised beyond it.
     """
 
     def __init__(self, left: int = PER_REQUEST, quick: int | None = None) -> None:
@@ -39,7 +40,7 @@ class Budget:
         self.quick = quick
 
     def charge_reading(self) -> None:
-        """Charge for reading an expression, which costs time alone. Raises `LengthyError`."""
+        """Charge for compiling an expression, which takes time but no budget. Raises `LengthyError`."""
         if self.quick is not None:
             self.quick -= _READING
             if self.quick < 0:
@@ -47,7 +48,7 @@ class Budget:
 
 
 class Program:
-    """An expression that was read."""
+    """A compiled expression."""
 
     def __init__(self, checked: Checked, variables: Mapping[str, Type], functions: Library) -> None:
         self._checked = checked
@@ -58,15 +59,15 @@ class Program:
 
     @functools.cached_property
     def most(self) -> int:
-        """The most that an evaluation can cost, by the bounds of the variables' types."""
+        """The maximum cost of an evaluation, by the bounds of the variables' types."""
         return cost_estimates.estimate(self._checked, self._variables)
 
     @functools.cached_property
     def _compiled(self) -> Compiled:
         return Compiled(self._checked, self._functions.functions)
 
-    def evaluate(self, variables: Mapping[str, Any], budget: Budget) -> Any:
-        """The value. Raises `CelError`: `CostLimitError` beyond the limit of one call, `OutOfBudgetError` beyond the budget."""
+    def evaluate(self, variables: Mapping[str, Value], budget: Budget) -> Value:
+        """Return the value. Raises `CelError`: `CostLimitError` over the limit of one call, `OutOfBudgetError` over the budget."""
         most = min(PER_CALL, budget.left)
         run = self._compiled.start(variables, most, budget.quick)
         try:
@@ -92,7 +93,7 @@ class Environment:
         self._functions = functions
 
     def compile(self, text: str, result: Type | None = None) -> Program:
-        """Read an expression. Raises `CompileError`."""
+        """Compile an expression. Raises `CompileError`."""
         try:
             source = Source(text)
             checked = checker.check(source, parse(source), self.variables, self._functions)

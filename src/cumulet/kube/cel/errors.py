@@ -1,23 +1,23 @@
-"""What goes wrong with expressions."""
+"""Errors of expressions."""
 
 
 class CelError(Exception):
-    """An expression cannot be read, or has no value."""
+    """An expression cannot be compiled, or its evaluation failed."""
 
 
 class CompileError(CelError):
-    """An expression cannot be read; the text is what the compiler says."""
+    """An expression cannot be compiled. The text is the compiler's message."""
 
 
 class CostLimitError(CelError):
-    """One evaluation costs more than it may."""
+    """One evaluation exceeds its cost limit."""
 
     def __init__(self) -> None:
         super().__init__("operation cancelled: actual cost limit exceeded")
 
 
 class OutOfBudgetError(CelError):
-    """The evaluations for a request together cost more than they may."""
+    """The evaluations for a request together exceed its budget."""
 
     def __init__(self, what: str = "validation failed due to running out of cost budget") -> None:
         super().__init__(f"{what}, no further validation rules will be run")

@@ -1,44 +1,44 @@
-"""Macros over lists and maps, as they are evaluated: each element is charged before it is looked at."""
+"""The evaluation of macros over lists and maps. Each element is charged before it is evaluated."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 from cumulet.kube.cel.errors import CelError, CostLimitError
 from cumulet.kube.cel.running import Run, Step
 from cumulet.kube.cel.sizes import LIST, MAP
-from cumulet.kube.cel.values import items_of, no_overload
+from cumulet.kube.cel.values import Key, Value, items_of, no_overload
 
-#: What an element of a fold costs beside what is asked of it: the condition and the step name the accumulator.
+#: The fixed cost of an element in a fold: the condition and the step each read the accumulator.
 _EACH = 2
 
 
-def _elements(value: Any, *, pairs: bool) -> Any:
-    if not pairs:
-        return items_of(value)
-    if isinstance(value, dict):
-        return value.items()
-    return enumerate(items_of(value))
+def _each(run: Run, value: Value, first: int, second: int) -> Iterator[None]:
+    """Bind the variables of a fold to each element in turn. `second` is -1 for a fold with one variable."""
+    names = run.locals
+    if second < 0:
+        for names[first] in items_of(value):
+            yield
+    elif isinstance(value, dict):
+        for names[first], names[second] in value.items():
+            yield
+    else:
+        for names[first], names[second] in enumerate(items_of(value)):
+            yield
 
 
 def folding(
-    over: Step, start: Step, condition: Step, step: Step, slots: tuple[int, int, int], stop: bool | None
-) -> Step:
-    """An accumulator that each element changes, until it is `stop`; an error is kept, as a later element may decide."""
+    over: Step, start: Step, step: Step, slots: tuple[int, int, int], stop: bool | None
+) -> Callable[[Run], None]:
+    """Compute an accumulator over the elements, until it is `stop`. An error is kept, as a later element can override it."""
     result, first, second = slots
-    pairs = second >= 0
 
-    def fold(run: Run) -> Any:
+    def fold(run: Run) -> None:
         names = run.locals
-        elements = _elements(over(run), pairs=pairs)
-        so_far: Any = start(run)
-        for element in elements:
+        elements = over(run)
+        so_far: Value | CelError = start(run)
+        for _ in _each(run, elements, first, second):
             run.charge(_EACH)
-            if pairs:
-                names[first], names[second] = element
-            else:
-                names[first] = element
             names[result] = so_far
             try:
                 so_far = step(run)
@@ -51,15 +51,14 @@ def folding(
             if so_far is stop:
                 break
         names[result] = so_far
-        return None
 
     return fold
 
 
-def finished(fold: Step, slot: int, result: Step) -> Step:
-    """What is made of the accumulator in the end."""
+def finished(fold: Callable[[Run], None], result: Step) -> Step:
+    """Return the result of a fold, computed from its final accumulator."""
 
-    def step(run: Run) -> Any:
+    def step(run: Run) -> Value:
         fold(run)
         return result(run)
 
@@ -76,18 +75,12 @@ def _passes(test: Step | None, run: Run) -> bool:
 
 
 def collected(over: Step, first: int, second: int, test: Step | None, item: Step) -> Step:
-    """A list of what is made of each element that passes a test."""
-    pairs = second >= 0
+    """Return a list of the results for the elements that pass a test."""
 
-    def step(run: Run) -> Any:
-        names = run.locals
-        found: list[Any] = []
+    def step(run: Run) -> Value:
+        found: list[Value] = []
         run.left -= LIST
-        for element in _elements(over(run), pairs=pairs):
-            if pairs:
-                names[first], names[second] = element
-            else:
-                names[first] = element
+        for _ in _each(run, over(run), first, second):
             if _passes(test, run):
                 run.charge(_EACH + LIST)
                 found.append(item(run))
@@ -99,19 +92,17 @@ def collected(over: Step, first: int, second: int, test: Step | None, item: Step
 
 
 def mapped(over: Step, first: int, second: int, test: Step | None, added: Sequence[Step]) -> Step:
-    """A map of the entries that are made of each element that passes a test."""
+    """Return a map of the entries for the elements that pass a test."""
 
-    def step(run: Run) -> Any:
-        names = run.locals
-        found: dict[Any, Any] = {}
+    def step(run: Run) -> Value:
+        found: dict[Key, Value] = {}
         run.left -= MAP
-        for element in _elements(over(run), pairs=True):
-            names[first], names[second] = element
+        for _ in _each(run, over(run), first, second):
             run.charge(_EACH)
             if not _passes(test, run):
                 continue
             made = [item(run) for item in added]
-            entries = made[0] if len(made) == 1 else {made[0]: made[1]}
+            entries: Value = made[0] if len(made) == 1 else {made[0]: made[1]}
             if not isinstance(entries, dict):
                 raise no_overload()
             run.charge(len(entries))

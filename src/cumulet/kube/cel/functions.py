@@ -1,18 +1,18 @@
-"""Declarations of functions: what they take, what they make of it, and what that costs."""
+"""Declarations of functions: their argument and result types, their implementation, and their cost."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from cumulet.kube.cel import types
 from cumulet.kube.cel.sizes import Estimating
 from cumulet.kube.cel.types import Type
+from cumulet.kube.cel.values import Value
 
-#: What a call costs, by its arguments, before it is made.
-Cost = Callable[[Sequence[Any]], int]
+#: The cost of a call, computed from its arguments before the call.
+Cost = Callable[..., int]
 _SIGNATURE = re.compile(
     r"(?:\((?P<target>[^)]+)\)\.)?(?P<name>[\w.@?:\[\]!&|<>=+*/%-]+)\((?P<args>[^)]*)\) (?P<result>.+)",
     re.ASCII,
@@ -21,21 +21,21 @@ _SIGNATURE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Overload:
-    """One form of a function. `is_method` are those whose first argument stands before the name."""
+    """One overload of a function. A method (`is_method`) has its first argument before the name."""
 
     function: str
     id: str
     is_method: bool
     args: tuple[Type, ...]
     result: Type
-    call: Callable[..., Any]
+    call: Callable[..., Value]
     cost: Cost | None
     estimate: Estimating | None
-    #: Whether its cost is for asking others, not for work here.
+    #: Whether the cost is for waiting on another component, not for work here.
     waits: bool = False
 
     def takes(self, kinds: Sequence[str]) -> bool:
-        """Whether values of these kinds will do, as far as that can be told without looking into them."""
+        """Whether values of these kinds match, as far as is known without inspecting their elements."""
         return len(kinds) == len(self.args) and all(
             wanted.kind in ("param", "dyn") or kind == (wanted.name or wanted.kind)
             for wanted, kind in zip(self.args, kinds, strict=True)
@@ -54,16 +54,16 @@ class Library:
     def add(
         self,
         signature: str,
-        call: Callable[..., Any],
+        call: Callable[..., Value],
         cost: Cost | int | None = None,
         estimate: Estimating | int | None = None,
         *,
         name: str = "",
         waits: bool = False,
     ) -> None:
-        """Declare a form: `(string).startsWith(string) bool` or `ip(string) net.IP`.
+        """Declare an overload: `(string).startsWith(string) bool` or `ip(string) net.IP`.
 
-        Without `estimate`, what it costs is what the language's own functions of this `name` cost, or one.
+        The default `estimate` is the cost of the language's own function of this `name`, or one.
         """
         match = _SIGNATURE.fullmatch(signature)
         assert match is not None, signature
@@ -86,7 +86,7 @@ class Library:
 
 
 def _split(text: str) -> list[str]:
-    """Arguments, between which are the commas that are in no brackets."""
+    """Split arguments at the commas that are outside brackets."""
     found, depth = [""], 0
     for char in text:
         depth += (char == "<") - (char == ">")
@@ -98,7 +98,7 @@ def _split(text: str) -> list[str]:
 
 
 def _fixed_cost(cost: int) -> Cost:
-    return lambda args: cost
+    return lambda *args: cost
 
 
 def _fixed_estimate(cost: int) -> Estimating:

@@ -1,23 +1,21 @@
-"""Finds the values of expressions, within a budget (cel-go's `interpreter`, `interpreter/runtimecost.go`).
+"""The evaluation of expressions, within a budget (cel-go's `interpreter`, `interpreter/runtimecost.go`).
 
-A tree becomes nested functions of a `Run`, once; each charges what it costs before it does it, so that no step of an
-evaluation is more work than the budget has left, also within one macro.
+A tree is converted once to nested functions of a `Run`. Each charges its cost before it runs, so that no step does more
+work than the budget allows, also inside one macro.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-from cumulet.kube.cel import folding
+from cumulet.kube.cel import folding, steps
 from cumulet.kube.cel.checker import Checked
-from cumulet.kube.cel.errors import CelError, CostLimitError
+from cumulet.kube.cel.errors import CelError
 from cumulet.kube.cel.functions import Overload
 from cumulet.kube.cel.running import Run, Step
 from cumulet.kube.cel.sizes import LIST, MAP, STRUCT
 from cumulet.kube.cel.syntax import RESULT, Bind, Call, Fold, Ident, ListOf, Literal, MapOf, Node, Select
-from cumulet.kube.cel.types import Type
-from cumulet.kube.cel.values import NONE, Lazy, Optional, TypeValue, kind_of, no_overload
+from cumulet.kube.cel.values import TypeValue, Value
 
 
 class Compiled:
@@ -28,12 +26,12 @@ class Compiled:
         self._step = compiler.step(checked.root)
         self._count = compiler.count
 
-    def start(self, variables: Mapping[str, Any], most: int, quick: int | None) -> Run:
-        """An evaluation that may cost so much, and so much of it without a break."""
+    def start(self, variables: Mapping[str, Value], most: int, quick: int | None) -> Run:
+        """Start an evaluation with the cost limit `most`, and the limit `quick` for work without a break."""
         return Run(variables, most, quick, self._count)
 
-    def finish(self, run: Run) -> Any:
-        """The value. Raises `CelError`."""
+    def finish(self, run: Run) -> Value:
+        """Return the value. Raises `CelError`."""
         try:
             found = self._step(run)
         except RecursionError:
@@ -50,10 +48,10 @@ class _Compiler:
         self.count = 0
 
     def step(self, node: Node) -> Step:
-        """What finds the value of a node."""
+        """Return the function that computes the value of a node."""
         match node:
             case Literal():
-                return _constant(node.value)
+                return steps.constant(node.value)
             case Ident():
                 return self._ident(node)
             case Select():
@@ -77,25 +75,25 @@ class _Compiler:
     def _ident(self, node: Ident) -> Step:
         for scope in reversed(self._slots):
             if node.name in scope:
-                return _local(scope[node.name])
+                return steps.local(scope[node.name])
         return self._variable(node)
 
     def _variable(self, node: Node) -> Step:
         name = self._checked.names[node]
         kind = self._checked.types[node]
         if kind.kind == "type" and kind.params and name != "type":
-            return _type_or_variable(name, kind.params[0])
-        return _global(name) if name != "type" else _constant(TypeValue("type"))
+            return steps.type_or_variable(name, kind.params[0])
+        return steps.variable(name) if name != "type" else steps.constant(TypeValue("type"))
 
     def _select(self, node: Select) -> Step:
         if node in self._checked.names:
             return self._variable(node)
         operand, field = self.step(node.operand), node.field
         if node.test:
-            return _has(operand, field)
+            return steps.has(operand, field)
         if node.optional:
-            return _optional_field(operand, field)
-        return _field(operand, field)
+            return steps.optional_field(operand, field)
+        return steps.field(operand, field)
 
     def _call(self, node: Call) -> Step:
         function = node.function
@@ -104,38 +102,38 @@ class _Compiler:
             args.insert(0, self.step(node.target))
         match function:
             case "_&&_":
-                return _logic(args, stop=False)
+                return steps.logic(args, stop=False)
             case "_||_":
-                return _logic(args, stop=True)
+                return steps.logic(args, stop=True)
             case "_?_:_":
-                return _conditional(*args)
+                return steps.conditional(*args)
             case "@not_strictly_false":
                 return args[0]
             case "_[?_]":
-                return _optional_index(args[0], args[1])
+                return steps.optional_index(args[0], args[1])
             case "or" | "orValue" if self._checked.overloads[node][0].id in ("or", "or_value"):
-                return _or(args[0], args[1], whole=function == "or")
+                return steps.either(args[0], args[1], whole=function == "or")
         overloads = self._checked.overloads[node]
         if function == "_[_]":
-            # Of a value that may be missing, it is the index of that.
-            return _index(args[0], args[1], _dispatcher(self._functions["_[_]"]))
-        dispatch = _dispatcher(overloads)
+            # For an optional value, this is an index into its content.
+            return steps.index(args[0], args[1], steps.dispatcher(self._functions["_[_]"]))
+        dispatch = steps.dispatcher(overloads)
         if len(args) == 1:
-            return _unary(args[0], dispatch)
+            return steps.call_unary(args[0], dispatch)
         if len(args) == 2:
-            return _binary(args[0], args[1], dispatch)
-        return _any(args, dispatch)
+            return steps.call_binary(args[0], args[1], dispatch)
+        return steps.call(args, dispatch)
 
     def _list(self, node: ListOf) -> Step:
         if all(isinstance(item, Literal) for item in node.items) and not node.optional:
-            return _constant_list(
+            return steps.constant_list(
                 [item.value for item in node.items if isinstance(item, Literal)], LIST * (not node.items)
             )
-        return _list([self.step(item) for item in node.items], node.optional)
+        return steps.list_of([self.step(item) for item in node.items], node.optional)
 
     def _map(self, node: MapOf) -> Step:
         entries = [(self.step(entry.key), self.step(entry.value), entry.optional) for entry in node.entries]
-        return _map(entries, STRUCT if node.type else MAP)
+        return steps.map_of(entries, STRUCT if node.type else MAP)
 
     def _bind(self, node: Bind) -> Step:
         value = self.step(node.value)
@@ -143,7 +141,7 @@ class _Compiler:
         self._slots.append({node.name: slot})
         body = self.step(node.body)
         self._slots.pop()
-        return _bound(slot, value, body)
+        return steps.bound(slot, value, body)
 
     def _fold(self, node: Fold) -> Step:
         over = self.step(node.over)
@@ -156,14 +154,13 @@ class _Compiler:
         if node.collects:
             made = self._collecting(node, over, first, second)
         else:
-            condition, step = self.step(node.condition), self.step(node.step)
-            # The accumulator with which a fold need not go on.
+            # The accumulator value that ends a fold early.
             start_value = node.start.value if isinstance(node.start, Literal) else None
             stop = not start_value if isinstance(start_value, bool) else None
-            made = folding.folding(over, start, condition, step, (result, first, second), stop)
+            fold = folding.folding(over, start, self.step(node.step), (result, first, second), stop)
         self._slots.pop()
         if not node.collects:
-            made = folding.finished(made, result, self.step(node.result))
+            made = folding.finished(fold, self.step(node.result))
         self._slots.pop()
         return made
 
@@ -180,303 +177,3 @@ class _Compiler:
             assert isinstance(made, ListOf)
             return folding.collected(over, first, second, test, self.step(made.items[0]))
         return folding.mapped(over, first, second, test, [self.step(item) for item in added])
-
-
-def _constant(value: Any) -> Step:
-    return lambda run: value
-
-
-def _constant_list(value: list[Any], cost: int) -> Step:
-    # No function changes what it is given.
-    def step(run: Run) -> Any:
-        run.left -= cost
-        return value
-
-    return step
-
-
-def _local(slot: int) -> Step:
-    def step(run: Run) -> Any:
-        run.left -= 1
-        found = run.locals[slot]
-        if isinstance(found, CelError):
-            raise found
-        return found
-
-    return step
-
-
-def _global(name: str) -> Step:
-    def step(run: Run) -> Any:
-        run.left -= 1
-        try:
-            return run.variables[name]
-        except KeyError:
-            raise CelError(f"no such attribute(s): {name}") from None
-
-    return step
-
-
-def _type_or_variable(name: str, kind: Type) -> Step:
-    value = TypeValue(name)
-
-    def step(run: Run) -> Any:
-        run.left -= 1
-        return run.variables.get(name, value)
-
-    return step
-
-
-def _get(value: Any, field: str) -> Any:
-    """Raises `KeyError` where there is no such field, `CelError` where there can be none."""
-    if isinstance(value, dict):
-        return value[field]
-    if isinstance(value, Lazy):
-        return value.get(field)
-    raise no_overload()
-
-
-def _field(operand: Step, field: str) -> Step:
-    def step(run: Run) -> Any:
-        value = operand(run)
-        run.left -= 1
-        try:
-            if type(value) is dict:
-                return value[field]
-            if isinstance(value, Optional):
-                return _within(value, lambda found: _get(found, field))
-            return _get(value, field)
-        except KeyError:
-            raise CelError(f"no such key: {field}") from None
-
-    return step
-
-
-def _within(value: Optional, get: Callable[[Any], Any]) -> Optional:
-    """A part of a value that may be missing; missing, too, where the part is."""
-    if not value.there:
-        return NONE
-    try:
-        return Optional(True, get(value.value))
-    except KeyError:
-        return NONE
-
-
-def _optional_field(operand: Step, field: str) -> Step:
-    def step(run: Run) -> Any:
-        value = operand(run)
-        run.left -= 1
-        return _within(
-            value if isinstance(value, Optional) else Optional(True, value), lambda found: _get(found, field)
-        )
-
-    return step
-
-
-def _has(operand: Step, field: str) -> Step:
-    def step(run: Run) -> Any:
-        value = operand(run)
-        if isinstance(value, Optional):
-            if not value.there:
-                return False
-            value = value.value
-        if isinstance(value, dict):
-            return field in value
-        if isinstance(value, Lazy):
-            return field in value.names
-        raise no_overload()
-
-    return step
-
-
-def _logic(args: Sequence[Step], *, stop: bool) -> Step:
-    """`&&` and `||`: an error of one operand is none where the other decides."""
-
-    def step(run: Run) -> Any:
-        failed: CelError | None = None
-        for arg in args:
-            try:
-                value = arg(run)
-            except CostLimitError:
-                raise
-            except CelError as error:
-                failed = failed or error
-                continue
-            if value is stop:
-                return stop
-            if not isinstance(value, bool):
-                failed = failed or no_overload()
-        if failed is not None:
-            raise failed
-        return not stop
-
-    return step
-
-
-def _conditional(test: Step, one: Step, other: Step) -> Step:
-    def step(run: Run) -> Any:
-        value = test(run)
-        if value is True:
-            return one(run)
-        if value is False:
-            return other(run)
-        raise no_overload()
-
-    return step
-
-
-def _or(one: Step, other: Step, *, whole: bool) -> Step:
-    def step(run: Run) -> Any:
-        value = one(run)
-        run.left -= 1
-        if not isinstance(value, Optional):
-            raise no_overload()
-        if value.there:
-            return value if whole else value.value
-        return other(run)
-
-    return step
-
-
-def _dispatcher(overloads: Sequence[Overload]) -> Callable[[tuple[str, ...]], Overload]:
-    """Finds the form for values of these kinds."""
-    known: dict[tuple[str, ...], Overload] = {}
-
-    def dispatch(kinds: tuple[str, ...]) -> Overload:
-        found = known.get(kinds)
-        if found is None:
-            found = next((overload for overload in overloads if overload.takes(kinds)), None)
-            if found is None:
-                raise no_overload()
-            known[kinds] = found
-        return found
-
-    return dispatch
-
-
-Dispatch = Callable[[tuple[str, ...]], Overload]
-
-
-def _unary(arg: Step, dispatch: Dispatch) -> Step:
-    def step(run: Run) -> Any:
-        value = arg(run)
-        overload = dispatch((kind_of(value),))
-        run.charge(1 if overload.cost is None else overload.cost((value,)))
-        return overload.call(value)
-
-    return step
-
-
-def _binary(one: Step, other: Step, dispatch: Dispatch) -> Step:
-    def step(run: Run) -> Any:
-        first, second = one(run), other(run)
-        overload = dispatch((kind_of(first), kind_of(second)))
-        cost = 1 if overload.cost is None else overload.cost((first, second))
-        (run.charge_waiting if overload.waits else run.charge)(cost)
-        return overload.call(first, second)
-
-    return step
-
-
-def _any(args: Sequence[Step], dispatch: Dispatch) -> Step:
-    def step(run: Run) -> Any:
-        values = [arg(run) for arg in args]
-        overload = dispatch(tuple(map(kind_of, values)))
-        run.charge(1 if overload.cost is None else overload.cost(values))
-        return overload.call(*values)
-
-    return step
-
-
-def _index(operand: Step, index: Step, dispatch: Dispatch) -> Step:
-    def step(run: Run) -> Any:
-        value, key = operand(run), index(run)
-        run.charge(1)
-        if isinstance(value, Optional):
-            return _within(value, lambda found: dispatch((kind_of(found), kind_of(key))).call(found, key))
-        if isinstance(value, Lazy) and isinstance(key, str):
-            return _lazy_item(value, key)
-        return dispatch((kind_of(value), kind_of(key))).call(value, key)
-
-    return step
-
-
-def _lazy_item(value: Lazy, key: str) -> Any:
-    try:
-        return value.get(key)
-    except KeyError:
-        raise CelError(f"no such key: {key}") from None
-
-
-def _optional_index(operand: Step, index: Step) -> Step:
-    def step(run: Run) -> Any:
-        value, key = operand(run), index(run)
-        run.charge(1)
-        if isinstance(value, Optional):
-            if not value.there:
-                return NONE
-            value = value.value
-        if isinstance(value, list):
-            if isinstance(key, int) and not isinstance(key, bool):
-                return Optional(True, value[key]) if 0 <= key < len(value) else NONE
-        elif isinstance(value, dict):
-            return Optional(True, value[key]) if key in value else NONE
-        raise no_overload()
-
-    return step
-
-
-def _list(items: Sequence[Step], optional: frozenset[int]) -> Step:
-    if not optional:
-
-        def step(run: Run) -> Any:
-            run.left -= LIST
-            return [item(run) for item in items]
-
-        return step
-
-    def step_with_optional(run: Run) -> Any:
-        run.left -= LIST
-        found = []
-        for index, item in enumerate(items):
-            value = item(run)
-            if index not in optional:
-                found.append(value)
-            elif not isinstance(value, Optional):
-                raise no_overload()
-            elif value.there:
-                found.append(value.value)
-        return found
-
-    return step_with_optional
-
-
-def _map(entries: Sequence[tuple[Step, Step, bool]], cost: int) -> Step:
-    def step(run: Run) -> Any:
-        run.left -= cost
-        found: dict[Any, Any] = {}
-        for make_key, make_value, optional in entries:
-            key, value = make_key(run), make_value(run)
-            if not isinstance(key, str | int):
-                raise CelError(f"unsupported key type: {kind_of(key)}")
-            if optional:
-                if not isinstance(value, Optional):
-                    raise no_overload()
-                if not value.there:
-                    continue
-                value = value.value
-            if key in found:
-                raise CelError(f"Failed with repeated key: {key}")
-            found[key] = value
-        return found
-
-    return step
-
-
-def _bound(slot: int, value: Step, body: Step) -> Step:
-    def step(run: Run) -> Any:
-        run.left -= LIST
-        run.locals[slot] = value(run)
-        return body(run)
-
-    return step

@@ -1,14 +1,14 @@
-"""The words of expressions (cel-spec, `doc/langdef.md`, "Syntax")."""
+"""The tokens of expressions (cel-spec, `doc/langdef.md`, "Syntax")."""
 
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from cumulet.common.ascii import fold
 from cumulet.kube.cel.errors import CompileError
 from cumulet.kube.cel.syntax import Source
-from cumulet.kube.cel.values import Uint
+from cumulet.kube.cel.values import Constant, Uint
 
 _MOST, _LEAST, _MOST_UINT = 2**63 - 1, -(2**63), 2**64 - 1
 _TOKEN = re.compile(
@@ -27,7 +27,7 @@ _ESCAPE = re.compile(
     r"\\(?:([abfnrtv\"'\\?`])|([0-3][0-7]{2})|[xX]([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8}))"
 )
 _PLAIN = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
-#: Names that the language keeps for itself.
+#: Names that the language reserves.
 RESERVED = frozenset(
     [
         "as",
@@ -49,20 +49,20 @@ RESERVED = frozenset(
         "while",
     ]
 )
-_CONSTANTS: dict[str, Any] = {"true": True, "false": False, "null": None}
+_CONSTANTS: dict[str, Constant] = {"true": True, "false": False, "null": None}
 
 
 class Token(NamedTuple):
-    """A word: `kind` is `name`, `quoted`, `literal`, `end`, or the operator itself."""
+    """A token: `kind` is `name`, `quoted`, `literal`, `end`, or the operator itself."""
 
     kind: str
     text: str
     at: int
-    value: Any = None
+    value: Constant = None
 
 
 def tokens(source: Source) -> list[Token]:
-    """The words of a text, the last of which is its end. Raises `CompileError`."""
+    """Return the tokens of a text, followed by its end. Raises `CompileError`."""
     text, position, found = source.text, 0, []
     while position < len(text):
         match = _TOKEN.match(text, position)
@@ -95,11 +95,11 @@ def tokens(source: Source) -> list[Token]:
 
 
 class Number(int):
-    """An integer as it is written, which a minus before it can make as small as there are."""
+    """An integer without its sign. A minus before it makes the smallest integer valid."""
 
 
 def integer(source: Source, value: Number, at: int, *, negative: bool = False) -> int:
-    """Raises `CompileError` for what has more than 64 bits."""
+    """Return an integer of 64 bits. Raises `CompileError` for a larger one."""
     found = -value if negative else int(value)
     if not _LEAST <= found <= _MOST:
         raise CompileError(source.error(at, "invalid int literal"))
@@ -108,7 +108,7 @@ def integer(source: Source, value: Number, at: int, *, negative: bool = False) -
 
 def _integer(word: str) -> Number | Uint | str:
     digits = word.rstrip("uU")
-    if len(digits) > 40:  # more than any number of 64 bits has; the reader says so
+    if len(digits) > 40:  # longer than any number of 64 bits; the parser reports the error
         digits = "9" * 40
     number = int(digits, 16 if digits.startswith("0x") else 10)
     if digits == word:
@@ -124,7 +124,7 @@ def _double(source: Source, word: str, at: int) -> float:
 
 
 def _string(source: Source, start: str, at: int, position: int) -> tuple[str | bytes, int]:
-    """The value of a literal that begins with a prefix and a quote, and where it ends."""
+    """Return the value of a literal that begins with a prefix and a quote, and its end."""
     prefix, quote = fold(start.rstrip("\"'")), start.lstrip("bBrR")
     raw, text = "r" in prefix, source.text
     end = position

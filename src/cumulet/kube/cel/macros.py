@@ -1,4 +1,4 @@
-"""Macros, which the parser writes out (cel-go's `parser/macro.go`, `ext/comprehensions.go`, `cel/library.go`)."""
+"""Macros, which the parser expands (cel-go's `parser/macro.go`, `ext/comprehensions.go`, `cel/library.go`)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _TRANSFORMS = ("transformList", "transformMap", "transformMapEntry")
 
 
 class MacroError(Exception):
-    """A macro has arguments that it cannot have."""
+    """The arguments of a macro are invalid."""
 
     def __init__(self, at: int, message: str) -> None:
         super().__init__(message)
@@ -20,7 +20,7 @@ class MacroError(Exception):
 
 
 def expand(call: Call) -> Node:
-    """What a call stands for: itself, where it is no macro. Raises `MacroError`."""
+    """Return the expansion of a macro call, or the call itself where it is no macro. Raises `MacroError`."""
     target, args, count = call.target, call.args, len(call.args)
     if target is None:
         if call.function == "has" and count == 1:
@@ -89,7 +89,7 @@ def _quantifier(call: Call, target: Node, count: int) -> Node:
 def _collecting(
     call: Call, target: Node, first: str, second: str, test: Node | None, added: list[Node], into: str = "list"
 ) -> Fold:
-    """A fold that adds an item to a list, or an entry to a map, for each element that passes a test."""
+    """Return a fold that adds an item to a list, or an entry to a map, for each element that passes a test."""
     at = call.at
     so_far = Ident(at, RESULT)
     step: Node
@@ -117,7 +117,7 @@ def _transform(call: Call, target: Node) -> Node:
 
 
 def _optional(call: Call, target: Node) -> Node:
-    """`o.optMap(x, f)` is `o.hasValue() ? optional.of(f) : optional.none()`, with `x` for the value."""
+    """Expand `o.optMap(x, f)` to `o.hasValue() ? optional.of(f) : optional.none()`, with `x` for the value."""
     name = _variable(call.args[0], f"{call.function}() variable name must be a simple identifier")
     at = call.at
     held = f"@target{next(_COUNTER)}"

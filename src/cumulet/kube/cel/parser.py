@@ -1,4 +1,4 @@
-"""Reads expressions (cel-go's `parser`)."""
+"""The parser of expressions (cel-go's `parser`)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from cumulet.kube.cel.errors import CompileError
 from cumulet.kube.cel.lexer import RESERVED, Number, Token
 from cumulet.kube.cel.syntax import Call, Entry, Ident, ListOf, Literal, MapOf, Node, Select, Source, children
 
-#: Characters of an expression, as upstream has it.
+#: The most characters of an expression, as in upstream.
 _LENGTH = 100_000
-#: Parts within parts. Upstream allows 250 of its own rules, of which a part takes several.
+#: The deepest nesting. Upstream allows 250 of its own grammar rules, several for each level.
 _DEPTH = 60
-#: Operators of two operands in a row, each of which is within the next.
+#: The most binary operators in a row, each of which is nested in the next.
 _ROW = 120
-#: Nodes within nodes of the tree.
+#: The deepest nesting of nodes in the tree.
 _TREE = 200
 
 _LEVELS = dict.fromkeys(("<", "<=", ">=", ">", "==", "!=", "in"), 0) | {
@@ -29,7 +29,7 @@ _EXPECTED = (
 
 
 def parse(source: Source) -> Node:
-    """The tree of a text. Raises `CompileError`."""
+    """Return the tree of a text. Raises `CompileError`."""
     if len(source.text) > _LENGTH:
         why = f"expression code point size exceeds limit: size: {len(source.text)}, limit {_LENGTH}"
         raise CompileError(f"ERROR: <input>:-1:0: {why}")
@@ -103,7 +103,7 @@ class _Parser:
         return found
 
     def _logical(self, operator: str, function: str) -> Node:
-        """Terms of `||` and of `&&`; all terms of one operator are arguments of one call."""
+        """Parse the operands of `||` or `&&` into a single call for each operator."""
         below = self._conjunction if operator == "||" else self._binary
         terms, at = [below()], self._here.at
         while self._take(operator):
@@ -114,7 +114,7 @@ class _Parser:
         return self._logical("&&", "_&&_")
 
     def _binary(self, least: int = 0) -> Node:
-        """Operands of operators that bind as strongly as a level, or more."""
+        """Parse operators that bind as strongly as a level, or more strongly."""
         found, count = self._unary(), 0
         while (level := _LEVELS.get(self._here.kind, -1)) >= least:
             count += 1
@@ -142,9 +142,10 @@ class _Parser:
                 token = self._next()
                 if isinstance(token.value, float):
                     return Literal(start.at, -token.value)
+                assert isinstance(token.value, Number)
                 return Literal(start.at, lexer.integer(self._source, token.value, start.at, negative=True))
         found = self._member()
-        # Twice the same changes nothing.
+        # Two equal operators cancel out.
         return Call(start.at, "!_" if start.kind == "!" else "-_", None, [found]) if count % 2 else found
 
     def _member(self) -> Node:
@@ -218,7 +219,7 @@ class _Parser:
         return Ident(token.at, token.text)
 
     def _typed(self, token: Token) -> Node | None:
-        """A typed object, `Object.spec{…}`, where one begins."""
+        """Parse a typed object, `Object.spec{…}`, where one begins."""
         index, names = self._index, [token.text]
         while self._tokens[index].kind == "." and self._tokens[index + 1].kind == "name":
             names.append(self._tokens[index + 1].text)

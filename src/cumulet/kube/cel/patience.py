@@ -1,7 +1,7 @@
-"""Evaluations that take long, beside the server's loop.
+"""Evaluation of expensive expressions outside the server's event loop.
 
-Most take less than a millisecond, and are done where they are asked for. One that does not is begun again in a thread,
-one at a time, so that requests are answered meanwhile; its budget is its end.
+Most evaluations take less than a millisecond and run on the loop. A longer one starts again in a thread, one at a time,
+so that the server stays responsive. Its budget limits it.
 """
 
 from __future__ import annotations
@@ -10,38 +10,39 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import ParamSpec, TypeVar
 
 from cumulet.kube.cel.environment import Budget, LengthyError
 
+P = ParamSpec("P")
 T = TypeVar("T")
-#: What is evaluated at once: some ten milliseconds.
+#: The cost limit on the event loop: some ten milliseconds.
 _QUICK = 20_000
-#: Seconds until the loop is taken to have ended.
+#: Seconds to wait for the loop before it counts as stopped.
 _ANSWER = 30
 _THREAD = ThreadPoolExecutor(1, "expressions")
 
 
 async def within(most: int, work: Callable[[Budget], T]) -> T:
-    """What `work` makes with a budget; it may be called twice, and in another thread."""
+    """Return the result of `work` with a budget. It can run twice, the second time in another thread."""
     try:
         return work(Budget(most, _QUICK))
     except LengthyError:
         return await asyncio.get_running_loop().run_in_executor(_THREAD, work, Budget(most))
 
 
-def from_loop(call: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that runs in the loop of now, wherever it is called from."""
+def from_loop(call: Callable[P, T]) -> Callable[P, T]:
+    """Return a function that any thread can call and that runs in the current event loop."""
     loop, thread = asyncio.get_running_loop(), threading.get_ident()
 
-    def called(*args: Any) -> Any:
+    def called(*args: P.args, **options: P.kwargs) -> T:
         if threading.get_ident() == thread:
-            return call(*args)
-        answer: Future[Any] = Future()
+            return call(*args, **options)
+        answer: Future[T] = Future()
 
         def answering() -> None:
             try:
-                answer.set_result(call(*args))
+                answer.set_result(call(*args, **options))
             except Exception as error:
                 answer.set_exception(error)
 

@@ -1,39 +1,39 @@
-"""Sizes and costs that are estimated before there are values (cel-go's `checker/cost.go`).
+"""Estimates of sizes and costs, before values are known (cel-go's `checker/cost.go`).
 
-A size is a range of characters or elements; of a cost only the most is looked at. Numbers stop at 64 bits.
+A size is a range of characters or elements. A cost is its maximum. Numbers saturate at 64 bits.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from cumulet.kube.cel.types import Type
-from cumulet.kube.cel.values import size_of
+from cumulet.kube.cel.values import Value, size_of
 
 MOST = 2**64 - 1
-#: What going through a text once costs for each character, a regular expression for each of its own.
+#: The cost for each character of scanning a text, and for each character of a regular expression.
 TRAVERSAL, REGEX = 0.1, 0.25
 LIST, MAP, STRUCT = 10, 30, 40
 
 
 class Size(NamedTuple):
-    """At least and at most so many."""
+    """A minimum and a maximum."""
 
     least: int
     most: int
 
     def plus(self, other: Size) -> Size:
-        """Both together."""
+        """Return the sum of two sizes."""
         return Size(clip(self.least + other.least), clip(self.most + other.most))
 
     def times(self, other: Size) -> Size:
-        """One for each of the other."""
+        """Return the product of two sizes."""
         return Size(clip(self.least * other.least), clip(self.most * other.most))
 
     def union(self, other: Size) -> Size:
-        """What spans both."""
+        """Return the range that includes both sizes."""
         return Size(min(self.least, other.least), max(self.most, other.most))
 
 
@@ -41,34 +41,34 @@ UNKNOWN = Size(0, MOST)
 
 
 def clip(number: int) -> int:
-    """A number in 64 bits."""
+    """Limit a number to 64 bits."""
     return min(number, MOST)
 
 
 def scaled(number: int, factor: float) -> int:
-    """A number by a factor, rounded up."""
+    """Multiply a number by a factor and round up."""
     product = number * factor
     return MOST if product >= MOST else math.ceil(product)
 
 
 class Argument(NamedTuple):
-    """An argument of a call, as far as it is known: its type, size, the size of its elements, and a constant's value."""
+    """The known facts about an argument: its type, its size, the size of its elements, and the value of a constant."""
 
     type: Type
     size: Size
     item: Size
-    constant: Any = None
+    constant: Value = None
 
 
-#: The most that a call costs beside its arguments, and the size of what it makes where that is known.
+#: Returns the maximum cost of a call besides its arguments, and the size of its result where known.
 Estimate = tuple[int, Size | None]
 Estimating = Callable[[Argument | None, Sequence[Argument]], Estimate | None]
 
 
 def scan(factor: float = TRAVERSAL, argument: int = 0, *, keeps: bool = False) -> Estimating:
-    """Of going through a text; `argument` is its place, the value before the name being the first.
+    """Return the estimate for scanning a text at place `argument`. The value before the name is the first argument.
 
-    `keeps` says that what is made is as long as that.
+    With `keeps`, the result is as long as the text.
     """
 
     def estimate(target: Argument | None, args: Sequence[Argument]) -> Estimate:
@@ -79,6 +79,6 @@ def scan(factor: float = TRAVERSAL, argument: int = 0, *, keeps: bool = False) -
     return estimate
 
 
-def scan_cost(factor: float = TRAVERSAL, argument: int = 0) -> Callable[[Sequence[Any]], int]:
-    """The same of values."""
-    return lambda args: math.ceil(size_of(args[argument]) * factor)
+def scan_cost(factor: float = TRAVERSAL, argument: int = 0) -> Callable[..., int]:
+    """Return the cost function that corresponds to `scan`, for known values."""
+    return lambda *args: math.ceil(size_of(args[argument]) * factor)

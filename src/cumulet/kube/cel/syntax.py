@@ -1,13 +1,14 @@
-"""The tree of an expression, as the parser makes it (cel-go's `common/ast`).
+"""The tree of an expression, as the parser builds it (cel-go's `common/ast`).
 
-Macros are written out in it: `list.all(x, p)` is a `Fold` with an accumulator. Every node has the place of its token
-in the text, from which errors say where they are.
+Macros are expanded: `list.all(x, p)` is a `Fold` with an accumulator. Every node has the position of its token in the
+text, for error messages.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+
+from cumulet.kube.cel.values import Constant
 
 #: The accumulator of a fold, which no expression can name.
 RESULT = "@result"
@@ -15,7 +16,7 @@ RESULT = "@result"
 
 @dataclass(eq=False, slots=True)
 class Node:
-    """A part of an expression, at a place in its text."""
+    """A part of an expression, at a position in its text."""
 
     at: int
 
@@ -24,7 +25,7 @@ class Node:
 class Literal(Node):
     """A constant."""
 
-    value: Any
+    value: Constant
 
 
 @dataclass(eq=False, slots=True)
@@ -36,7 +37,7 @@ class Ident(Node):
 
 @dataclass(eq=False, slots=True)
 class Select(Node):
-    """`operand.field`, `operand.?field`, or whether it is there: `has(operand.field)`."""
+    """`operand.field`, `operand.?field`, or the test `has(operand.field)`."""
 
     operand: Node
     field: str
@@ -46,7 +47,7 @@ class Select(Node):
 
 @dataclass(eq=False, slots=True)
 class Call(Node):
-    """A function of arguments, the first of which may stand before it. Operators are functions: `_+_`."""
+    """A function call, whose first argument can be its receiver. Operators are functions: `_+_`."""
 
     function: str
     target: Node | None
@@ -55,7 +56,7 @@ class Call(Node):
 
 @dataclass(eq=False, slots=True)
 class ListOf(Node):
-    """`[a, ?b]`; `optional` are the places of those that are there only if they have a value."""
+    """`[a, ?b]`. `optional` are the indexes of the elements that are added only if they have a value."""
 
     items: list[Node]
     optional: frozenset[int] = frozenset()
@@ -63,7 +64,7 @@ class ListOf(Node):
 
 @dataclass(eq=False, slots=True)
 class Entry:
-    """One of a map, or a field of a typed object, whose key then is a literal."""
+    """An entry of a map, or a field of a typed object. The key of a field is a literal."""
 
     key: Node
     value: Node
@@ -82,8 +83,7 @@ class MapOf(Node):
 class Fold(Node):
     """A macro over a list or map: `step` for each element, as long as `condition` holds, then `result`.
 
-    With two variables, the first is the index or key. `collects` says that the accumulator only ever grows by what
-    `step` adds.
+    With two variables, the first is the index or key. `collects` marks an accumulator to which `step` only adds.
     """
 
     over: Node
@@ -116,7 +116,7 @@ class Source:
         self.starts = [0, *(index + 1 for index, char in enumerate(self.text) if char == "\n")]
 
     def error(self, at: int, message: str) -> str:
-        """A message with its place, as the compiler shows it."""
+        """Return a message with its position, in the compiler's format."""
         line = max(index for index, start in enumerate(self.starts) if start <= at)
         column = at - self.starts[line]
         end = self.starts[line + 1] - 1 if line + 1 < len(self.starts) else len(self.text)
@@ -125,7 +125,7 @@ class Source:
 
 
 def children(node: Node) -> list[Node]:
-    """The nodes right below one."""
+    """Return the direct children of a node."""
     match node:
         case Select():
             return [node.operand]

@@ -1,17 +1,16 @@
-"""Types of expressions, and which can stand for which (cel-go's `checker/types.go`)."""
+"""Types of expressions, and assignability between them (cel-go's `checker/types.go`)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
 class Type:
-    """A type; `fields` are those of an object, `most` the elements or characters that a value may have.
+    """A type. `fields` are those of an object, `most` the maximum elements or characters of a value.
 
-    `least_size` is the smallest number of bytes of a value in JSON. Types are equal whatever their bounds are.
+    `least_size` is the minimum number of bytes of a value in JSON. Types are equal regardless of their bounds.
     """
 
     kind: str
@@ -46,26 +45,26 @@ TYPE = Type("type", (DYN,))
 
 
 def list_of(item: Type, most: int = 0) -> Type:
-    """The type of lists, of at most so many items."""
+    """Return the type of lists with at most `most` items."""
     return Type("list", (item,), most=most, least_size=2)
 
 
 def map_of(key: Type, value: Type, most: int = 0) -> Type:
-    """The type of maps, of at most so many entries."""
+    """Return the type of maps with at most `most` entries."""
     return Type("map", (key, value), most=most, least_size=2)
 
 
 def optional(value: Type) -> Type:
-    """The type of optional values."""
+    """Return the type of optional values."""
     return Type("optional", (value,))
 
 
 def object_type(name: str, fields: Mapping[str, Type] | None = None, least_size: int = 2) -> Type:
-    """A type with fields."""
+    """Return a type with fields."""
     return Type("object", name=name, fields=fields or {}, least_size=least_size)
 
 
-#: Types of which the names can be written.
+#: Types that have a name in expressions.
 NAMES: dict[str, Type] = {
     **{kind: Type(kind) for kind in ("bool", "int", "uint", "double", "string", "bytes")},
     "list": list_of(DYN),
@@ -76,24 +75,24 @@ NAMES: dict[str, Type] = {
     "google.protobuf.Duration": DURATION,
     "optional_type": optional(DYN),
 }
-#: Null can stand for a value of these kinds.
+#: Kinds that accept null.
 _NULLABLE = frozenset(("object", "null", "timestamp", "duration", "optional", "opaque"))
 
 
 class Bindings:
-    """What the type parameters of an expression stand for, as far as it is known."""
+    """The known values of the type parameters in an expression."""
 
     def __init__(self) -> None:
         self._bound: dict[Type, Type] = {}
         self._fresh = 0
 
     def fresh(self) -> Type:
-        """A type that is not known yet."""
+        """Return a new type parameter."""
         self._fresh += 1
         return Type("param", name=f"_var{self._fresh}")
 
     def instance(self, types: Iterable[Type]) -> list[Type]:
-        """The types of a declaration, with new parameters for its own."""
+        """Return the types of a declaration, with new parameters for its own."""
         own: dict[str, Type] = {}
         return [self._renamed(item, own) for item in types]
 
@@ -107,7 +106,7 @@ class Bindings:
         return Type(item.kind, tuple(self._renamed(part, own) for part in item.params), item.name)
 
     def resolve(self, item: Type, *, final: bool = False) -> Type:
-        """A type with what its parameters stand for; where that is not known in the end, it is anything."""
+        """Replace the parameters in a type by their values. An unknown one becomes dynamic with `final`."""
         if item.kind == "param":
             if (found := self._bound.get(item)) is not None:
                 return self.resolve(found, final=final)
@@ -120,11 +119,11 @@ class Bindings:
         return Type(item.kind, params, item.name, item.fields, item.most, item.least_size)
 
     def assign(self, wanted: Type, found: Type) -> bool:
-        """Whether a value of the second type can stand where the first is asked for; binds parameters."""
+        """Whether a value of the type `found` can be used as `wanted`. Binds parameters."""
         return self.assign_all([wanted], [found])
 
     def assign_all(self, wanted: list[Type], found: list[Type]) -> bool:
-        """The same for several at once; nothing is bound where one of them cannot."""
+        """Whether all pairs match. Nothing is bound where one does not."""
         if len(wanted) != len(found):
             return False
         before = dict(self._bound)
@@ -153,7 +152,7 @@ class Bindings:
         return all(self._fits(a, b) for a, b in zip(one.params, other.params, strict=True))
 
     def _bind(self, value: Type, param: Type) -> tuple[bool, bool]:
-        """Whether it is known what a parameter stands for or could be set, and whether a type can stand for it."""
+        """Return whether the parameter has or got a value, and whether the types match."""
         if value == param:
             return True, True
         bound = self._bound.get(param)
@@ -179,7 +178,7 @@ class Bindings:
 
 
 def most_general(one: Type, other: Type) -> Type:
-    """The one of two types that the other can stand for."""
+    """Return the more general of two types."""
     return one if _is_general(one, other) else other
 
 
@@ -194,14 +193,14 @@ def _is_general(one: Type, other: Type) -> bool:
 
 
 def is_scalar(item: Type) -> bool:
-    """Whether a value of a type has a size that is known (`checker.isScalar`)."""
+    """Whether values of a type have a known size (`checker.isScalar`)."""
     if item.kind == "optional":
         return is_scalar(item.params[0])
     return item.kind in ("bool", "double", "duration", "int", "timestamp", "uint")
 
 
 def parsed(text: str) -> Type:
-    """A type as declarations of functions write it: `list<A>`, `map<string, list<string>>`, `kubernetes.Quantity`."""
+    """Parse a type in a function declaration: `list<A>`, `map<string, list<string>>`, `kubernetes.Quantity`."""
     found, rest = _parsed(text.strip())
     if rest:
         raise ValueError(f"{text!r} is no type")
@@ -221,5 +220,5 @@ def _parsed(text: str) -> tuple[Type, str]:
         return Type(name, tuple(params)), rest
     if len(name) == 1 and name.isupper():
         return Type("param", name=name), rest
-    known: dict[str, Any] = {"dyn": DYN, "timestamp": TIMESTAMP, "duration": DURATION, "null": NULL, "type": TYPE}
+    known: dict[str, Type] = {"dyn": DYN, "timestamp": TIMESTAMP, "duration": DURATION, "null": NULL, "type": TYPE}
     return known.get(name) or NAMES.get(name) or object_type(name), rest

@@ -1,21 +1,26 @@
 """The encodings of bodies: JSON, YAML and Kubernetes' protobuf.
 
-The bytes of a request come in and a plain JSON object goes out; for clients that take no JSON, an object comes in and
-YAML or protobuf goes out. A body that cannot be decoded is refused in upstream's words.
+Decoding converts the bytes of a request to a plain JSON object. Encoding converts an object to YAML or protobuf, for
+clients that do not accept JSON. An invalid body is rejected in upstream's words.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from cumulet.common.ascii import fold
+from cumulet.common.kubernetes.objects import Object
+from cumulet.kube.apimachinery.json_types import Json
 from cumulet.kube.apimachinery.status import ApiError, bad_request
 from cumulet.kube.codec.encode import encode_event, encode_protobuf
 from cumulet.kube.codec.go_messages import untyped
 from cumulet.kube.codec.media import PROTOBUF, YAML, YAML_TYPES
 from cumulet.kube.codec.protobuf import ProtobufError, decode_protobuf
+
+if TYPE_CHECKING:
+    import yaml
 
 __all__ = [
     "PROTOBUF",
@@ -29,14 +34,14 @@ __all__ = [
 ]
 
 _DEPTH = 100
-#: Bytes of a body that is not understood.
+#: Bytes of an invalid body that an error shows.
 _SHOWN = 30
 
 
-def decode_body(content_type: str, raw: bytes, kind: str, *, bare: bool = False) -> dict[str, Any]:
-    """The object in a body, where one of `kind` is expected. Raises `ApiError` 400 and 415 in upstream's words.
+def decode_body(content_type: str, raw: bytes, kind: str, *, bare: bool = False) -> Object:
+    """Return the object in a body, where one of `kind` is expected. Raises `ApiError` 400 and 415 in upstream's words.
 
-    A failure is told `bare` of options.
+    With `bare`, as for delete options, an invalid JSON text is reported as the parse error alone.
     """
     media = fold(content_type.partition(";")[0].strip())
     if media in ("", "application/json"):
@@ -62,15 +67,17 @@ def decode_body(content_type: str, raw: bytes, kind: str, *, bare: bool = False)
     return document
 
 
-def json_value(raw: bytes) -> Any:
-    """What JSON says; bytes that are no UTF-8 are replaced, as Go does it. Raises `msgspec.DecodeError`, `RecursionError`."""
+def json_value(raw: bytes) -> Json:
+    """Decode JSON, replacing invalid UTF-8 as Go does. Raises `msgspec.DecodeError`, `RecursionError`."""
+    found: Json
     try:
-        return msgspec.json.decode(raw)
+        found = msgspec.json.decode(raw)
     except UnicodeDecodeError:
-        return msgspec.json.decode(raw.decode(errors="replace"))
+        found = msgspec.json.decode(raw.decode(errors="replace"))
+    return found
 
 
-def _json(raw: bytes, kind: str, *, bare: bool = False) -> Any:
+def _json(raw: bytes, kind: str, *, bare: bool = False) -> Json:
     try:
         return json_value(raw)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -81,7 +88,7 @@ def _json(raw: bytes, kind: str, *, bare: bool = False) -> Any:
 
 
 def _unrecognized(raw: bytes, kind: str, reason: str) -> ApiError:
-    """400 for a body of which kind and version cannot be told, with its beginning (`summarizeData`)."""
+    """Return the 400 for a body without a recognizable kind and version, with its beginning (`summarizeData`)."""
     shown = raw[:_SHOWN]
     text = (shown.decode(errors="replace") if raw[:1] == b"{" else shown.hex()) or "<empty>"
     more = " ..." if len(raw) > _SHOWN else ""
@@ -92,16 +99,16 @@ def _unrecognized(raw: bytes, kind: str, reason: str) -> ApiError:
 
 
 def is_yaml(content_type: str, raw: bytes) -> bool:
-    """Whether a body is YAML that is no JSON, which takes a hundred times as long to read."""
+    """Whether a body is YAML and not JSON, which takes a hundred times as long to parse."""
     return fold(content_type.partition(";")[0].strip()) in YAML_TYPES and raw.lstrip()[:1] != b"{"
 
 
-def _yaml(raw: bytes, kind: str) -> Any:
-    if raw.lstrip()[:1] == b"{":  # as clients write what they apply
+def _yaml(raw: bytes, kind: str) -> Json:
+    if raw.lstrip()[:1] == b"{":  # clients send applies in this form
         try:
             return json_value(raw)
         except (msgspec.DecodeError, RecursionError):
-            pass  # then it is YAML's own form of an object, or neither
+            pass  # either a YAML flow mapping, or invalid
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -112,22 +119,23 @@ def _yaml(raw: bytes, kind: str) -> Any:
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > _DEPTH:
                 raise bad_request("error parsing YAML: exceeded max depth")
-            # An alias can repeat a document within itself without end; no client of Kubernetes sends one.
+            # Nested aliases can expand without limit. No Kubernetes client sends any.
             if isinstance(event, yaml.AliasEvent) or events > 1_000_000:
                 raise bad_request(
-                    f"the object provided is unrecognized (must be of type {kind}): YAML aliases are refused"
+                    f"the object provided is unrecognized (must be of type {kind}): YAML aliases are not supported"
                 )
         document = yaml.load(raw, Loader=_plain(loader))  # noqa: S506  (a safe loader)
-        # What JSON does not have, such as numbers as keys, becomes what it would be there, as upstream does it.
-        return msgspec.json.decode(msgspec.json.encode(document))
+        # Convert values that JSON lacks, such as numbers as keys, as upstream does.
+        found: Json = msgspec.json.decode(msgspec.json.encode(document))
+        return found
     except (yaml.YAMLError, RecursionError, ValueError, TypeError, OverflowError) as error:
         raise bad_request(f"error parsing YAML: {error}") from None
 
 
-def _plain(loader: Any) -> Any:
-    """A loader that leaves times as the text that they are."""
+def _plain(loader: type[yaml.SafeLoader]) -> type[yaml.SafeLoader]:
+    """Configure a loader that keeps time stamps as text."""
 
-    class Plain(loader):  # type: ignore[misc]
+    class Plain(loader):  # type: ignore[misc, valid-type]
         yaml_implicit_resolvers = {  # noqa: RUF012
             key: [(tag, expression) for tag, expression in resolvers if tag != "tag:yaml.org,2002:timestamp"]
             for key, resolvers in loader.yaml_implicit_resolvers.items()

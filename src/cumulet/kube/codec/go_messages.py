@@ -1,8 +1,8 @@
-"""How Go's decoder calls what JSON has, for the messages that repeat it (`encoding/json`)."""
+"""Go's error messages about JSON, for the errors that quote them (`encoding/json`)."""
 
 from __future__ import annotations
 
-from typing import Any
+from cumulet.common.kubernetes.objects import Object
 
 KINDS: dict[type, str] = {
     dict: "object",
@@ -15,7 +15,7 @@ KINDS: dict[type, str] = {
 
 
 def json_error(raw: bytes, error: Exception) -> str:
-    """What Go says of a text that is no JSON."""
+    """Return Go's error for an invalid JSON text."""
     if "truncated" in str(error):
         return "unexpected end of JSON input"
     begin = raw.lstrip()[:2]
@@ -24,8 +24,8 @@ def json_error(raw: bytes, error: Exception) -> str:
     return str(error)
 
 
-def untyped(document: dict[str, Any]) -> str:
-    """What Go says of a document of which kind and version are no texts; nothing where they are, or are left out."""
+def untyped(document: Object) -> str:
+    """Return Go's error for a document whose kind or version is not a text. Empty where both are valid or missing."""
     for key in ("apiVersion", "kind"):
         value = document.get(key)
         if value is not None and not isinstance(value, str):

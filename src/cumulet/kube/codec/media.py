@@ -1,6 +1,6 @@
-"""Media types of bodies and answers beside JSON's."""
+"""Media types of bodies besides JSON's."""
 
 YAML = "application/yaml"
 PROTOBUF = "application/vnd.kubernetes.protobuf"
-#: Whose bodies are read as YAML.
+#: Media types whose bodies are parsed as YAML.
 YAML_TYPES = ("application/yaml", "application/apply-patch+yaml", "application/apply-patch")

@@ -1,6 +1,6 @@
-"""An OpenAPI v2 document in protobuf: `openapi.v2.Document` of gnostic (`openapiv2/OpenAPIv2.proto`), as kubectl asks for it.
+"""OpenAPI v2 documents in protobuf: `openapi.v2.Document` of gnostic (`openapiv2/OpenAPIv2.proto`), for kubectl.
 
-The table has the messages that Kubernetes' document uses, and of each the fields that it sets.
+The table contains the messages that Kubernetes' document uses, with the fields that it sets.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ Node = Mapping[str, Any]
 
 
 class OpenApiError(Exception):
-    """The document says something that its protobuf form has no field for."""
+    """The document contains a value that has no field in protobuf."""
 
 
 def encode_openapi(document: Node) -> bytes:
-    """The bytes of a document (OpenAPI 2.0, as JSON). Raises `OpenApiError`."""
+    """Return the bytes of a document (OpenAPI 2.0, as JSON). Raises `OpenApiError`."""
     return _message("Document", document)
 
 
@@ -42,11 +42,11 @@ def _fields(name: str, node: Node) -> Iterator[bytes]:
 
 
 def _named(name: str, value: bytes) -> bytes:
-    """An entry of a map, which is a list of names and values there."""
+    """Return an entry of a map, which is a list of names and values in protobuf."""
     return delimited(1, name.encode()) + delimited(2, value)
 
 
-def _any(value: Any) -> bytes:
+def _any(value: object) -> bytes:
     return delimited(2, msgspec.json.encode(value))
 
 
@@ -70,11 +70,11 @@ def _double(field: int, value: float) -> Iterator[bytes]:
     yield double(field, value)
 
 
-def _anything(field: int, value: Any) -> Iterator[bytes]:
+def _anything(field: int, value: object) -> Iterator[bytes]:
     yield delimited(field, _any(value))
 
 
-def _anythings(field: int, value: list[Any]) -> Iterator[bytes]:
+def _anythings(field: int, value: list[object]) -> Iterator[bytes]:
     for item in value:
         yield delimited(field, _any(item))
 
@@ -95,7 +95,10 @@ def _many(name: str) -> Write:
 
 
 def _map(name: str, entry: int = 1, wrapped: int = 0) -> Write:
-    """A map of messages: entries of field `entry`, whose values stand in field `wrapped` of a message where it has one."""
+    """Return a writer for a map of messages, in entries of field `entry`.
+
+    A `wrapped` number is the field of a message that contains each value.
+    """
 
     def write(field: int, value: Mapping[str, Node]) -> Iterator[bytes]:
         entries = []
@@ -108,17 +111,17 @@ def _map(name: str, entry: int = 1, wrapped: int = 0) -> Write:
 
 
 def _type(field: int, value: str) -> Iterator[bytes]:
-    """`TypeItem`."""
+    """Write `TypeItem`."""
     yield delimited(field, delimited(1, value.encode()))
 
 
 def _items(field: int, value: Node) -> Iterator[bytes]:
-    """`ItemsItem`."""
+    """Write `ItemsItem`."""
     yield delimited(field, delimited(1, _message("Schema", value)))
 
 
 def _additional(field: int, value: Node | bool) -> Iterator[bytes]:
-    """`AdditionalPropertiesItem`."""
+    """Write `AdditionalPropertiesItem`."""
     if isinstance(value, bool):
         yield delimited(field, number(2, value))
     else:
@@ -126,12 +129,12 @@ def _additional(field: int, value: Node | bool) -> Iterator[bytes]:
 
 
 def _answer_schema(field: int, value: Node) -> Iterator[bytes]:
-    """`SchemaItem`."""
+    """Write `SchemaItem`."""
     yield delimited(field, delimited(1, _message("Schema", value)))
 
 
 def _parameters(field: int, value: list[Node]) -> Iterator[bytes]:
-    """`ParametersItem`: one of the body, or of the query or the path."""
+    """Write `ParametersItem`: a parameter in the body, in the query or in the path."""
     for item in value:
         if item["in"] == "body":
             parameter = delimited(1, _message("BodyParameter", item))
@@ -219,5 +222,5 @@ _MESSAGES: dict[str, tuple[dict[str, tuple[int, Write]], int]] = {
     ),
 }
 
-#: The keywords of a schema that this form has.
+#: The supported keywords of a schema.
 SCHEMA_KEYWORDS = frozenset(_MESSAGES["Schema"][0])

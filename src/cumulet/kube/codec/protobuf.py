@@ -1,8 +1,8 @@
-"""Kubernetes' protobuf to its JSON form (apimachinery, `runtime.Unknown` behind the four bytes `k8s\\0`).
+"""Decoding of Kubernetes' protobuf to its JSON form (apimachinery, `runtime.Unknown` behind the four bytes `k8s\\0`).
 
-Which field of which message has which number is in `messages.json`: facts of the protocol, a line a message, each
-field as `number name kind type`, where `inline` marks a struct that JSON has without a level of its own. Numbers and
-booleans that upstream does not keep apart from their zero value are left out when zero, as its JSON leaves them out.
+`messages.json` lists the messages of the protocol with their fields, each as `number name kind type`. The kind `inline`
+marks a struct without a level of its own in JSON. Zero numbers and booleans that upstream cannot distinguish from
+absent ones are left out, as in its JSON.
 """
 
 from __future__ import annotations
@@ -14,14 +14,17 @@ import struct
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from importlib import resources
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
+
+from cumulet.common.kubernetes.objects import Object
+from cumulet.kube.apimachinery.json_types import Json
 
 MAGIC = b"k8s\0"
 _DEPTH = 64
 
-#: Where the messages of an API group are, when its name is not the first part of the group's.
+#: The packages of API groups whose name's first part is not the package.
 _PACKAGES = {"": "core", "rbac.authorization.k8s.io": "rbac", "events.k8s.io": "events"}
 
 #: Scalars that are not pointers upstream: zero means absent.
@@ -65,11 +68,11 @@ _ZERO_IS_ABSENT = frozenset(
 
 
 class ProtobufError(Exception):
-    """The bytes are not what they should be."""
+    """The bytes are not valid protobuf."""
 
 
 class Union(NamedTuple):
-    """A message that JSON has as a schema or as something else: the numbers of the fields, and the type of the other."""
+    """A message that is either a schema or another value in JSON: the field numbers, and the type of the other value."""
 
     schema: int
     others: int
@@ -78,7 +81,7 @@ class Union(NamedTuple):
 
 
 SCHEMA = "apiextensions.v1.JSONSchemaProps"
-#: The structs that marshal themselves (apiextensions/v1, `marshal.go`).
+#: The structs with their own marshalling (apiextensions/v1, `marshal.go`).
 UNIONS = {
     f"{SCHEMA}OrArray": Union(1, 2, SCHEMA, is_list=True),
     f"{SCHEMA}OrBool": Union(2, 1, "bool", is_list=False),
@@ -94,8 +97,8 @@ class Field(NamedTuple):
     type: str
 
 
-def decode_protobuf(raw: bytes) -> dict[str, Any]:
-    """The JSON form of an object, with `apiVersion` and `kind`. Raises `ProtobufError`."""
+def decode_protobuf(raw: bytes) -> Object:
+    """Return the JSON form of an object, with `apiVersion` and `kind`. Raises `ProtobufError`."""
     if not raw.startswith(MAGIC):
         raise ProtobufError("the body does not begin with the protobuf prefix")
     api_version = kind = ""
@@ -122,7 +125,7 @@ def _messages() -> dict[str, list[str]]:
 
 @functools.cache
 def layout_of(message: str) -> dict[int, Field]:
-    """The fields of a message by number. Raises `ProtobufError`."""
+    """Return the fields of a message by number. Raises `ProtobufError`."""
     rows = _messages().get(message)
     if rows is None:
         raise ProtobufError(f"message {message} is not known")
@@ -134,7 +137,7 @@ def layout_of(message: str) -> dict[int, Field]:
 
 
 def message_name(api_version: str, kind: str) -> str:
-    """The message of a kind. Raises `ProtobufError`."""
+    """Return the message of a kind. Raises `ProtobufError`."""
     group, _, version = api_version.rpartition("/")
     package = _PACKAGES.get(group, group.partition(".")[0])
     for name in (f"{package}.{version}.{kind}", f"meta.v1.{kind}"):
@@ -143,20 +146,24 @@ def message_name(api_version: str, kind: str) -> str:
     raise ProtobufError(f"no kind {kind!r} is registered for version {api_version!r} in protobuf")
 
 
-def _message(name: str, raw: bytes, depth: int) -> dict[str, Any]:
+def _message(name: str, raw: bytes, depth: int) -> dict[str, Json]:
     if depth > _DEPTH:
         raise ProtobufError("the object is nested too deeply")
     layout = layout_of(name)
-    document: dict[str, Any] = {}
+    document: dict[str, Json] = {}
     for number, value in _fields(raw):
         field = layout.get(number)
         if field is None:
             continue
         if field.kind == "list":
-            document.setdefault(field.name, []).extend(_repeated(field, value, depth))
+            items = document.setdefault(field.name, [])
+            assert isinstance(items, list)
+            items += _repeated(field, value, depth)
         elif field.kind == "map":
             key, item = _entry(field, _bytes(value), depth)
-            document.setdefault(field.name, {})[key] = item
+            entries = document.setdefault(field.name, {})
+            assert isinstance(entries, dict)
+            entries[key] = item
         elif field.kind == "inline":
             document.update(_message(field.type, _bytes(value), depth + 1))
         else:
@@ -167,9 +174,9 @@ def _message(name: str, raw: bytes, depth: int) -> dict[str, Any]:
     return document
 
 
-def _repeated(field: Field, value: int | bytes, depth: int) -> list[Any]:
+def _repeated(field: Field, value: int | bytes, depth: int) -> list[Json]:
     if isinstance(value, bytes) and field.type in ("int32", "int64", "bool"):  # packed
-        numbers: list[Any] = []
+        numbers: list[Json] = []
         position = 0
         while position < len(value):
             number, position = _varint(value, position)
@@ -178,9 +185,9 @@ def _repeated(field: Field, value: int | bytes, depth: int) -> list[Any]:
     return [_value(field.type, value, depth)]
 
 
-def _entry(field: Field, raw: bytes, depth: int) -> tuple[str, Any]:
+def _entry(field: Field, raw: bytes, depth: int) -> tuple[str, Json]:
     key = ""
-    item: Any = None
+    item: Json = None
     for number, value in _fields(raw):
         if number == 1:
             key = _text(value)
@@ -191,7 +198,7 @@ def _entry(field: Field, raw: bytes, depth: int) -> tuple[str, Any]:
     return key, item
 
 
-def _value(type_: str, value: int | bytes, depth: int) -> Any:
+def _value(type_: str, value: int | bytes, depth: int) -> Json:
     if type_ in ("int32", "int64", "uint32", "uint64", "bool"):
         if not isinstance(value, int):
             raise ProtobufError("a number was expected")
@@ -212,7 +219,7 @@ def _value(type_: str, value: int | bytes, depth: int) -> Any:
 def _scalar(type_: str, value: int) -> int | bool:
     if type_ == "bool":
         return bool(value)
-    # int32 travels sign-extended to 64 bits.
+    # int32 is sign-extended to 64 bits.
     return value - (1 << 64) if value >= 1 << 63 and type_.startswith("int") else value
 
 
@@ -225,8 +232,8 @@ def _double(raw: bytes) -> float:
     return number
 
 
-def _union(union: Union, raw: bytes, depth: int) -> Any:
-    """What JSON has as one value of several types. Of a message that says nothing, the last of them is."""
+def _union(union: Union, raw: bytes, depth: int) -> Json:
+    """Return the single JSON value of a union. An empty message is the last of its alternatives."""
     if depth > _DEPTH:
         raise ProtobufError("the object is nested too deeply")
     fields = _fields(raw)
@@ -252,7 +259,7 @@ def _micro_time(raw: bytes) -> str | None:
 
 
 def _moment(fields: dict[int, int | bytes]) -> datetime | None:
-    """A time in UTC, without its zone; Go's zero time, in the year 1, is no time."""
+    """Return a UTC time without its zone, or `None` for Go's zero time, in the year 1."""
     seconds, nanos = fields.get(1, 0), fields.get(2, 0)
     if not isinstance(seconds, int) or not isinstance(nanos, int):
         raise ProtobufError("a time has numbers")
@@ -278,7 +285,7 @@ def _int_or_string(raw: bytes) -> int | str:
     return _scalar("int32", value)
 
 
-def _raw_json(raw: bytes) -> Any:
+def _raw_json(raw: bytes) -> Json:
     content = _bytes(_by_number(raw).get(1, b""))
     try:
         return msgspec.json.decode(content) if content else None
@@ -286,7 +293,7 @@ def _raw_json(raw: bytes) -> Any:
         raise ProtobufError(str(error)) from None
 
 
-_SPECIAL: dict[str, Callable[[bytes], Any]] = {
+_SPECIAL: dict[str, Callable[[bytes], Json]] = {
     "meta.v1.Time": _time,
     "meta.v1.MicroTime": _micro_time,
     "meta.v1.FieldsV1": _raw_json,
@@ -298,7 +305,7 @@ _SPECIAL: dict[str, Callable[[bytes], Any]] = {
 
 
 def _fields(raw: bytes) -> list[tuple[int, int | bytes]]:
-    """(number, value) of each field: an integer, or the bytes of a string, message or fixed-size number."""
+    """Return (number, value) of each field: an integer, or the bytes of a string, message or fixed-size number."""
     found: list[tuple[int, int | bytes]] = []
     position = 0
     while position < len(raw):

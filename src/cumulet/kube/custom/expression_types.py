@@ -1,17 +1,17 @@
-"""The types of expressions over custom objects, by their schema (`apiserver/pkg/cel/common/schemas.go`, `escaping.go`).
+"""Expression types of custom objects, from their schema (`apiserver/pkg/cel/common/schemas.go`, `escaping.go`).
 
-A type has the bounds that the schema declares, or what fits into a request: from these it is told what a rule can cost.
+A type has the bounds of the schema, or the limit of a request's size. The cost estimate of a rule uses them.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.cel.lexer import RESERVED
 from cumulet.kube.cel.types import BOOL, DYN, STRING, Type, list_of, map_of, object_type
 
-Schema = dict[str, Any]
+Schema = Object
 
 REQUEST = 3 * 1024 * 1024
 _TEXT = REQUEST - 2
@@ -19,12 +19,12 @@ _KEYWORDS = RESERVED | {"true", "false", "null", "in"}
 _NAME = re.compile(r"[a-zA-Z_./-][a-zA-Z0-9_./-]*", re.ASCII)
 _PARTS = re.compile(r"__|[-./]")
 _ESCAPES = {"__": "__underscores__", ".": "__dot__", "-": "__dash__", "/": "__slash__"}
-#: Formats that expressions see as something else than a text: the kind, most characters, and the least in JSON.
+#: Formats that expressions do not see as text: the kind, the most characters, and the minimum size in JSON.
 _FORMATS = {"duration": ("duration", 32, 3), "date": ("timestamp", 12, 12), "date-time": ("timestamp", 32, 21)}
 
 
 def escaped(name: str) -> str | None:
-    """A field's name as an identifier; `None` where it has none."""
+    """Return a field's name as an identifier, or `None` where it has none."""
     if name in _KEYWORDS:
         return f"__{name}__"
     if not _NAME.fullmatch(name):
@@ -33,12 +33,12 @@ def escaped(name: str) -> str | None:
 
 
 def is_int_or_string(schema: Schema) -> bool:
-    """Whether a value may be a number or a text."""
+    """Whether a value can be a number or a text."""
     return bool(schema.get("x-kubernetes-int-or-string"))
 
 
 def declared(schema: Schema, *, is_resource: bool, path: str = "self") -> Type | None:
-    """The type of what a schema describes; `None` where expressions do not see it."""
+    """Return the type of a schema's values. `None` where expressions cannot use them."""
     if is_int_or_string(schema):
         most = schema["maxLength"] * 4 if _count(schema, "maxLength") is not None else _TEXT
         return Type(DYN.kind, most=most, least_size=1)
@@ -68,7 +68,7 @@ def _count(schema: Schema, key: str) -> int | None:
     return max(found, 0) if type(found) is int else None
 
 
-def _below(schema: Any, path: str) -> Type | None:
+def _below(schema: object, path: str) -> Type | None:
     if not isinstance(schema, dict):
         return None
     return declared(schema, is_resource=bool(schema.get("x-kubernetes-embedded-resource")), path=path)

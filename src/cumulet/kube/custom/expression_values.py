@@ -1,7 +1,7 @@
 """Custom objects as expressions see them (`apiextensions-apiserver`, `schema/cel/values.go`).
 
-Names that are no identifiers are escaped, texts with a format are what it says, numbers have their schema's type, and
-lists that are sets or maps are compared and joined as such.
+Names that are not identifiers are escaped, and texts with a format are parsed. Numbers have their schema's type. Lists
+that are sets or maps are compared and joined as such.
 """
 
 from __future__ import annotations
@@ -9,18 +9,20 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable
-from typing import Any
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.cel import CelError
-from cumulet.kube.cel.values import Duration, MapList, SetList, Timestamp
+from cumulet.kube.cel.times import Duration, Timestamp
+from cumulet.kube.cel.values import MapList, SetList, Value
 from cumulet.kube.custom.expression_types import escaped
 
-Schema = dict[str, Any]
-View = Callable[[Any], Any]
+Schema = Object
+#: Converts a value of JSON for expressions.
+View = Callable[[Value], Value]
 
 
-def view(schema: Any) -> View | None:
-    """What makes values as expressions see them; `None` where they are seen as they are."""
+def view(schema: object) -> View | None:
+    """Return the conversion of a schema's values for expressions, or `None` where none is needed."""
     if not isinstance(schema, dict) or schema.get("x-kubernetes-int-or-string"):
         return None
     match schema.get("type"):
@@ -37,10 +39,10 @@ def view(schema: Any) -> View | None:
     return None
 
 
-def _tried(parse: Callable[[str], Any]) -> View:
-    """What is no such text is left as it is; its schema refuses it."""
+def _tried(parse: Callable[[str], Value]) -> View:
+    """Keep a text that does not parse: its schema rejects it."""
 
-    def made(value: Any) -> Any:
+    def made(value: Value) -> Value:
         if not isinstance(value, str):
             return value
         try:
@@ -69,7 +71,7 @@ _TEXTS: dict[str, View] = {
 def _list(schema: Schema) -> View | None:
     item = view(schema.get("items"))
     kind, keys = schema.get("x-kubernetes-list-type"), tuple(schema.get("x-kubernetes-list-map-keys") or ())
-    wrap: Callable[[list[Any]], list[Any]] | None = None
+    wrap: Callable[[list[Value]], list[Value]] | None = None
     if kind == "set":
         wrap = SetList
     elif kind == "map" and keys:
@@ -77,7 +79,7 @@ def _list(schema: Schema) -> View | None:
     if item is None and wrap is None:
         return None
 
-    def made(value: Any) -> Any:
+    def made(value: Value) -> Value:
         if not isinstance(value, list):
             return value
         items = value if item is None else [item(one) for one in value]
@@ -101,7 +103,7 @@ def _object(schema: Schema) -> View | None:
     if not changed:
         return None
 
-    def made(value: Any) -> Any:
+    def made(value: Value) -> Value:
         if not isinstance(value, dict):
             return value
         found = {}

@@ -1,10 +1,11 @@
-"""The part of kubectl's JSONPath that printer columns use: fields, indexes, `[*]` and filters by equality or inequality."""
+"""The subset of kubectl's JSONPath in printer columns: fields, indexes, `[*]` and filters by equality or inequality."""
 
 from __future__ import annotations
 
 import json
 import re
-from typing import Any
+
+from cumulet.kube.apimachinery.json_types import Json
 
 _STEP = re.compile(
     r"""\.(?P<field>(?:[\w-]|\\.)+) | \[(?P<index>-?[0-9]{1,9})\] | \[(?P<quote>['"])(?P<quoted>[^'"]*)(?P=quote)\]
@@ -15,11 +16,11 @@ _STEP = re.compile(
 
 
 class JsonPathError(Exception):
-    """The path is not one that is known."""
+    """The path is invalid or not supported."""
 
 
 class JsonPath:
-    """A path, read once. Raises `JsonPathError`."""
+    """A parsed path. Raises `JsonPathError`."""
 
     def __init__(self, text: str) -> None:
         self._steps: list[re.Match[str]] = []
@@ -34,15 +35,15 @@ class JsonPath:
             self._steps.append(step)
             position = step.end()
 
-    def find(self, value: Any) -> list[Any]:
-        """What the path leads to, without nulls."""
+    def find(self, value: Json) -> list[Json]:
+        """Return the values at the path, without nulls."""
         found = [value]
         for step in self._steps:
             found = [item for one in found for item in _follow(one, step)]
         return [item for item in found if item is not None]
 
 
-def _follow(value: Any, step: re.Match[str]) -> list[Any]:
+def _follow(value: Json, step: re.Match[str]) -> list[Json]:
     if (name := step["field"] or step["quoted"]) is not None:
         name = name.replace("\\", "")
         return [value[name]] if isinstance(value, dict) and name in value else []

@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import logging
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery.duration import age
+from cumulet.kube.apimachinery.json_types import Json
 from cumulet.kube.apimachinery.status import Cause
 from cumulet.kube.cel.environment import Budget
 from cumulet.kube.custom import structural_schema
@@ -21,17 +23,16 @@ from cumulet.kube.store import Stored
 
 log = logging.getLogger(__name__)
 
-Object = dict[str, Any]
 
 _CAUSES = 100
-#: Revisions that are kept at once.
+#: The most revisions that are cached.
 _FILLED = 100_000
 _AGE = {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}
 _NAME = {"name": "Name", "type": "string", "format": "name", "description": "Name", "priority": 0}
 
 
 class Scale(NamedTuple):
-    """Where a kind keeps what `scale` shows: replicas wanted and there, and the selector where it has one."""
+    """The paths of the fields that `scale` shows: desired replicas, current replicas, and the selector if there is one."""
 
     spec: tuple[str, ...]
     status: tuple[str, ...]
@@ -39,11 +40,11 @@ class Scale(NamedTuple):
 
 
 class Custom:
-    """What rows of custom resources carry beside the row."""
+    """The part of a custom resource's catalog entry that comes from its definition."""
 
     def __init__(self, version: Object, group: str, storage: Custom | None, webhook: Object | None) -> None:
         self.api_version = f"{group}/{version['name']}"
-        #: The version that objects are stored in, and what converts them from and to it, where anything does.
+        #: The storage version, and the converter between versions where there is one.
         self.storage = storage or self
         self.webhook = webhook
         self._start = f'{{"apiVersion":"{self.api_version}",'.encode()
@@ -53,7 +54,7 @@ class Custom:
         self.schema: Object = schema
         self._has_rules = has_rules(schema)
         self._has_defaults = structural_schema.has_defaults(schema)
-        #: Revisions of objects in which no default is missing.
+        #: Revisions of objects that have all defaults.
         self._filled: set[int] = set()
         self.shape: Shape = of_structural(schema, top=True)
         metadata = definition("", "v1", "ObjectMeta")
@@ -61,7 +62,7 @@ class Custom:
         self.shape.fields["metadata"] = shape_of(metadata)
         self.warning: str = version.get("deprecationWarning", "") if version.get("deprecated") else ""
         subresources = version.get("subresources") or {}
-        #: What field selectors may name, and where it is.
+        #: The fields that field selectors can use, with their paths.
         self.fields = {
             item["jsonPath"].lstrip("."): _path(item["jsonPath"]) for item in version.get("selectableFields") or ()
         }
@@ -80,7 +81,7 @@ class Custom:
         try:
             self._columns = _columns(version.get("additionalPrinterColumns") or [_AGE])
         except JsonPathError as error:
-            log.warning("the printer columns of %s are not used: a path %s", self.api_version, error)
+            log.warning("ignoring the printer columns of %s: a path %s", self.api_version, error)
             self._columns = _columns([_AGE])
 
     def is_form_of(self, stored: Stored) -> bool:
@@ -88,24 +89,24 @@ class Custom:
         return stored.body.startswith(self._start)
 
     def fields_of(self, stored: Stored) -> bytes:
-        """The JSON of an object that is in this version, from its first own field on."""
+        """Return the JSON of an object in this version, from its first own field on."""
         return stored.body[len(self._start) :]
 
     @property
     def subresources(self) -> tuple[str, ...]:
-        """Those that the definition asks for."""
+        """The sub-resources that the definition enables."""
         return (("status",) if self.has_status else ()) + (("scale",) if self.scale else ())
 
     def prune(self, obj: Object) -> list[str]:
-        """Remove what the schema does not have, in place; the strict decoding messages about it."""
+        """Remove the fields that the schema lacks, in place, and return the strict decoding messages."""
         return structural_schema.prune(obj, self.schema)
 
     def set_defaults(self, obj: Object) -> bool:
-        """Fill in the schema's defaults, in place; whether there were any to fill in."""
+        """Set the schema's defaults, in place. Returns whether any was set."""
         return self._has_defaults and structural_schema.set_defaults(obj, self.schema)
 
     def filled(self, stored: Stored) -> Stored:
-        """An object in this version, with the defaults that the schema has by now."""
+        """Return an object in this version, with the schema's current defaults."""
         if not self._has_defaults or stored.revision in self._filled:
             return stored
         obj = stored.load()
@@ -118,7 +119,7 @@ class Custom:
         return stored._replace(body=msgspec.json.encode({"apiVersion": api_version, **obj}))
 
     def validate(self, obj: Object, old: Object | None = None) -> list[Cause]:
-        """Everything that the schema does not allow, but for its rules."""
+        """Return the violations of the schema, without those of its rules."""
         return structural_schema.validate(obj, self.schema, old)
 
     @property
@@ -131,18 +132,18 @@ class Custom:
         return Rules(self.schema)
 
     def broken(self, obj: Object, old: Object | None, budget: Budget) -> tuple[list[Cause], list[str]]:
-        """What the rules do not allow of an object, or of its change, and what is only warned of."""
+        """Return the violations of the rules by an object, or by its update, and the warnings."""
         causes, warnings = self._rules.broken(obj, old, budget)
         return causes[:_CAUSES], warnings[:_CAUSES]
 
     def prepare_for_create(self, obj: Object) -> None:
-        """Begin to count generations, without a status where that has its own way."""
+        """Set the first generation, and drop the status where `status` is a sub-resource."""
         if self.has_status:
             obj.pop("status", None)
         obj["metadata"]["generation"] = 1
 
     def prepare_for_update(self, obj: Object, old: Object, subresource: str) -> None:
-        """Keep what this way of updating may not change, and count a change, in place."""
+        """Restore the fields that this kind of update must not change, and count a change, in place."""
         if subresource == "status":
             status = obj.get("status")
             managed = obj["metadata"].get("managedFields")
@@ -177,27 +178,27 @@ class Custom:
             for column, _ in self._columns
         ]
 
-    def cells(self, obj: Object, now: datetime) -> list[Any]:
-        """The cells of one object."""
+    def cells(self, obj: Object, now: datetime) -> list[Json]:
+        """Return the cells of one object."""
         return [
             obj["metadata"]["name"],
             *(_cell(column["type"], path.find(obj), now) for column, path in self._columns),
         ]
 
 
-def _columns(found: list[Object]) -> list[tuple[Object, JsonPath]]:
-    """Columns, and where the values of each are. Raises `JsonPathError`."""
-    return [(column, JsonPath(column["jsonPath"])) for column in found]
+def _columns(definitions: list[Object]) -> list[tuple[Object, JsonPath]]:
+    """Return columns with the paths of their values. Raises `JsonPathError`."""
+    return [(column, JsonPath(column["jsonPath"])) for column in definitions]
 
 
 def _path(text: str) -> tuple[str, ...]:
     return tuple(part for part in text.split(".") if part)
 
 
-def _cell(kind: str, found: list[Any], now: datetime) -> Any:
-    if not found:
+def _cell(kind: str, values: list[Json], now: datetime) -> Json:
+    if not values:
         return None
-    value = found[0]
+    value = values[0]
     match kind:
         case "date":
             try:
@@ -208,10 +209,10 @@ def _cell(kind: str, found: list[Any], now: datetime) -> Any:
             return value if isinstance(value, int | float) and not isinstance(value, bool) else None
         case "boolean":
             return value if isinstance(value, bool) else None
-    if len(found) > 1:
-        return ",".join(str(item) for item in found)
+    if len(values) > 1:
+        return ",".join(str(item) for item in values)
     return value if isinstance(value, str) else _text(value)
 
 
-def _text(value: Any) -> str:
+def _text(value: Json) -> str:
     return msgspec.json.encode(value).decode()

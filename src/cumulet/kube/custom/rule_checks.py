@@ -1,6 +1,6 @@
-"""Validation rules when a definition is written: whether they can be read, and what they can cost.
+"""Checks of validation rules when a definition is written: whether they compile, and their maximum cost.
 
-Each rule may cost so much, times the objects that it can be asked of, and all of a definition together ten times that
+The limit for a rule includes the number of values that it applies to. The limit for a definition is ten times that
 (`apiextensions/validation/validation.go`, `cel_validation.go`).
 """
 
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery.status import Cause
 from cumulet.kube.cel import CompileError
 from cumulet.kube.cel.types import BOOL, STRING, Type
@@ -17,7 +18,7 @@ from cumulet.kube.custom.expression_types import REQUEST, declared, escaped
 from cumulet.kube.custom.validation_rules import RULES, Environments, has_rules
 from cumulet.kube.schema.validation.field_errors import forbidden, invalid, required, unsupported
 
-Schema = dict[str, Any]
+Schema = Object
 
 _RULE, _DEFINITION, _MOST = 10_000_000, 100_000_000, 2**64 - 1
 _REASONS = ("FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired")
@@ -26,7 +27,7 @@ _STEP = re.compile(r"\.([^.\[\]]+)|\['((?:[^'\\]|\\.)*)'\]")
 
 
 def forms(schema: Schema, field: str) -> Iterator[Cause]:
-    """What is wrong with the rules of this very schema, before their expressions are read."""
+    """Yield the errors in the rules of this schema itself, before their expressions are compiled."""
     rules = schema.get(RULES) or []
     for index, rule in enumerate(rules):
         where = f"{field}.{RULES}[{index}]"
@@ -39,7 +40,7 @@ def forms(schema: Schema, field: str) -> Iterator[Cause]:
             yield invalid(f"{where}.message", message, "must not contain line breaks")
         elif _BREAK.search(text.strip()) and not message.strip():
             yield required(f"{where}.message", "message must be specified if rule contains line breaks")
-        if (said := rule.get("messageExpression")) and not said.strip():
+        if (expression := rule.get("messageExpression")) and not expression.strip():
             yield required(f"{where}.messageExpression", "must be non-empty if specified")
         if rule.get("reason") not in (None, *_REASONS):
             yield unsupported(f"{where}.reason", rule["reason"], _REASONS)
@@ -52,7 +53,7 @@ def forms(schema: Schema, field: str) -> Iterator[Cause]:
                 yield invalid(f"{where}.fieldPath", path, "must be a valid path")
 
 
-def _is_path(path: str, schema: Any) -> bool:
+def _is_path(path: str, schema: object) -> bool:
     """Whether a path names a field of a schema, through objects and maps."""
     position = 0
     while position < len(path):
@@ -73,18 +74,18 @@ def _is_path(path: str, schema: Any) -> bool:
 
 
 class _Place(NamedTuple):
-    """A schema within a definition: its path and type, how often it can be there, and what no change can be told in."""
+    """A schema within a definition: its path and type, its maximum count, and the reason why it cannot use `oldSelf`."""
 
     schema: Schema
     field: str
     kind: Type | None
-    #: `None` where nothing limits it but the size of a request.
+    #: `None` where only the size of a request limits it.
     times: int | None
     uncorrelated: str
 
 
 def check(schema: Schema, field: str) -> Iterator[Cause]:
-    """What is wrong with the expressions of all rules below a schema, the forms of which are right."""
+    """Yield the errors in the expressions of all rules below a schema. `forms` has checked the rest of the rules."""
     if not has_rules(schema):
         return
     costs: list[tuple[int, str]] = []
@@ -127,7 +128,7 @@ def _places(place: _Place) -> Iterator[_Place]:
 
 
 def _times(schema: Schema, so_far: int | None) -> int | None:
-    """How often what is right below a schema can be there."""
+    """Return how often the direct children of a schema can occur."""
     most: int | None = 1
     if schema.get("type") == "object" and schema.get("additionalProperties") not in (None, False):
         most = schema.get("maxProperties")

@@ -1,4 +1,4 @@
-"""Structural schemas at work: pruning, defaulting and validation (KEP "Structural schemas", OpenAPI v3 words)."""
+"""Pruning, defaulting and validation by structural schemas (KEP "Structural schemas", OpenAPI v3 keywords)."""
 
 from __future__ import annotations
 
@@ -6,24 +6,25 @@ import copy
 import itertools
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import msgspec
 
 from cumulet.common.ascii import fold
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery import name_formats, regexp, string_formats
+from cumulet.kube.apimachinery.json_types import Json
 from cumulet.kube.apimachinery.status import Cause
 from cumulet.kube.schema.definitions import definition
 
-Schema = dict[str, Any]
+Schema = Object
 
 _PRESERVE = "x-kubernetes-preserve-unknown-fields"
 _EMBEDDED = "x-kubernetes-embedded-resource"
 _INT_OR_STRING = "x-kubernetes-int-or-string"
 _META = ("apiVersion", "kind", "metadata")
 _CAUSES = 100
-#: What was not there before, or cannot be told.
-_NONE: Any = object()
+#: An old value that is absent or unknown.
+_NONE: object = object()
 _TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
     "integer": (int,),
@@ -43,15 +44,15 @@ _NAMES: dict[type, str] = {
 }
 
 
-def prune(obj: dict[str, Any], schema: Schema) -> list[str]:
-    """Remove fields that the schema does not have, in place, and nulls that it does not allow."""
+def prune(obj: Object, schema: Schema) -> list[str]:
+    """Remove unknown fields and nulls that are not allowed, in place."""
     unknown: list[str] = []
     _prune(obj, schema, "", unknown, top=True)
     return unknown
 
 
-def _prune(value: Any, schema: Schema | None, path: str, unknown: list[str], *, top: bool = False) -> None:
-    """Without a schema, nothing is known; where unknown fields are preserved, what is known below is pruned still."""
+def _prune(value: Json, schema: Schema | None, path: str, unknown: list[str], *, top: bool = False) -> None:
+    """Without a schema, every field is unknown. Where unknown fields are preserved, the known fields below are still pruned."""
     keeps = schema is not None and bool(schema.get(_PRESERVE))
     if isinstance(value, list):
         items = _schema_of(schema, "items")
@@ -76,7 +77,7 @@ def _prune(value: Any, schema: Schema | None, path: str, unknown: list[str], *, 
         if key in properties:
             below = properties[key]
             if value[key] is None and not below.get("nullable"):
-                # A null that is not allowed is absent, so that a default can take its place.
+                # A null that is not allowed is absent, so that a default can replace it.
                 del value[key]
             else:
                 _prune(value[key], below, where, unknown)
@@ -87,8 +88,8 @@ def _prune(value: Any, schema: Schema | None, path: str, unknown: list[str], *, 
             del value[key]
 
 
-def _prune_kept(value: Any, schema: Schema | None, path: str, unknown: list[str]) -> None:
-    """Of what is in a list whose unknown fields are preserved (`pruning.skipPrune`)."""
+def _prune_kept(value: Json, schema: Schema | None, path: str, unknown: list[str]) -> None:
+    """Prune the elements of a list whose unknown fields are preserved (`pruning.skipPrune`)."""
     if schema is not None:
         _prune(value, {**schema, _PRESERVE: True}, path, unknown)
 
@@ -98,8 +99,8 @@ def _schema_of(schema: Schema | None, key: str) -> Schema | None:
     return found if isinstance(found, dict) else None
 
 
-def prune_metadata(metadata: Any, path: str, unknown: list[str]) -> None:
-    """Remove what no metadata of an object has, in place (`schema/objectmeta`, `Coerce`)."""
+def prune_metadata(metadata: Json, path: str, unknown: list[str]) -> None:
+    """Remove unknown fields of metadata, in place (`schema/objectmeta`, `Coerce`)."""
     found = definition("", "v1", "ObjectMeta")
     if not isinstance(metadata, dict) or found is None:
         return
@@ -108,8 +109,8 @@ def prune_metadata(metadata: Any, path: str, unknown: list[str]) -> None:
         del metadata[key]
 
 
-def set_defaults(value: Any, schema: Schema) -> bool:
-    """Fill in defaults, in place; whether there were any to fill in."""
+def set_defaults(value: Json, schema: Schema) -> bool:
+    """Set defaults, in place. Returns whether any was set."""
     changed = False
     if isinstance(value, list):
         items = schema.get("items") or {}
@@ -138,7 +139,7 @@ def has_defaults(schema: Schema) -> bool:
 
 
 def check_default(schema: Schema, path: str) -> list[Cause]:
-    """What is wrong with the default of a schema: it must be what the schema asks for (`defaulting/validation.go`)."""
+    """Return the errors in the default of a schema, which must be valid itself (`defaulting/validation.go`)."""
     default = schema["default"]
     pruned = copy.deepcopy(default)
     unknown: list[str] = []
@@ -149,8 +150,8 @@ def check_default(schema: Schema, path: str) -> list[Cause]:
     return list(itertools.islice(_validate(default, schema, path, _NONE), _CAUSES))
 
 
-def validate(obj: dict[str, Any], schema: Schema, old: dict[str, Any] | None = None) -> list[Cause]:
-    """What the schema does not allow, at most a hundred things; of a change, what is not as it was before."""
+def validate(obj: Object, schema: Schema, old: Object | None = None) -> list[Cause]:
+    """Return at most a hundred violations of the schema. In an update, unchanged values are skipped."""
     causes: list[Cause] = []
     for cause in _validate(obj, schema, "", _NONE if old is None else old, top=True):
         causes.append(cause)
@@ -159,8 +160,8 @@ def validate(obj: dict[str, Any], schema: Schema, old: dict[str, Any] | None = N
     return causes
 
 
-def _validate(value: Any, schema: Schema, path: str, old: Any, *, top: bool = False) -> Iterator[Cause]:
-    """Of a value, and what it was before where that can be told: what did not change is not looked at again."""
+def _validate(value: Json, schema: Schema, path: str, old: object, *, top: bool = False) -> Iterator[Cause]:
+    """Validate a value against its old value, if that is known. Unchanged values are skipped."""
     if (value is None and schema.get("nullable")) or (type(value) is type(old) and value == old):
         return
     kind = schema.get("type")
@@ -186,13 +187,13 @@ def _validate(value: Any, schema: Schema, path: str, old: Any, *, top: bool = Fa
     yield from _combined(value, schema, path)
 
 
-def _is(value: Any, kind: str) -> bool:
+def _is(value: Json, kind: str) -> bool:
     if kind == "integer" and isinstance(value, float):
         return value.is_integer()
     return type(value) in _TYPES.get(kind, (type(value),))
 
 
-def _wrong_type(path: str, kind: str, value: Any) -> Cause:
+def _wrong_type(path: str, kind: str, value: Json) -> Cause:
     seen = _NAMES.get(type(value), "object")
     return Cause(
         path, "FieldValueTypeInvalid", f'Invalid value: "{seen}": {path} in body must be of type {kind}: "{seen}"'
@@ -207,7 +208,7 @@ def _string(value: str, schema: Schema, path: str) -> Iterator[Cause]:
     if pattern := schema.get("pattern"):
         try:
             is_found = regexp.is_found(pattern, value)
-        except regexp.PatternError as error:  # the definition was accepted by another version
+        except regexp.PatternError as error:  # another version accepted the definition
             is_found, pattern = False, f"{pattern}, but pattern is invalid: {error}"
         if not is_found:
             yield _invalid(path, value, f"should match '{pattern}'")
@@ -233,7 +234,7 @@ def _number(value: float, schema: Schema, path: str) -> Iterator[Cause]:
 
 
 def _is_multiple(value: float, step: float) -> bool:
-    """Of numbers with a fraction as near as they can be written (`validate.MultipleOf`)."""
+    """Whether a number is a multiple, as closely as floating-point numbers allow (`validate.MultipleOf`)."""
     if isinstance(value, int) and isinstance(step, int):
         return value % step == 0
     try:
@@ -243,7 +244,7 @@ def _is_multiple(value: float, step: float) -> bool:
     return math.isfinite(times) and math.isclose(times, round(times), rel_tol=1e-9)
 
 
-def _list(value: list[Any], schema: Schema, path: str, old: Any) -> Iterator[Cause]:
+def _list(value: list[Json], schema: Schema, path: str, old: object) -> Iterator[Cause]:
     if (most := schema.get("maxItems")) is not None and len(value) > most:
         yield Cause(path, "FieldValueTooMany", f"Too many: {len(value)}: must have at most {most} items")
     if (least := schema.get("minItems")) is not None and len(value) < least:
@@ -264,17 +265,17 @@ def _list(value: list[Any], schema: Schema, path: str, old: Any) -> Iterator[Cau
             seen.add(encoded)
 
 
-def _own(item: Any, keys: Any) -> bytes:
-    """What tells an element of a list from the others."""
+def _own(item: Json, keys: list[str] | None) -> bytes:
+    """Return the key of a list element."""
     own = {key: item.get(key) for key in keys} if keys and isinstance(item, dict) else item
     return msgspec.json.encode(own, order="sorted")
 
 
-def _by_keys(items: list[Any], keys: Any) -> dict[bytes, Any]:
+def _by_keys(items: list[Json], keys: list[str] | None) -> dict[bytes, Json]:
     return {_own(item, keys): item for item in reversed(items)}
 
 
-def _object(value: dict[str, Any], schema: Schema, path: str, old: Any, *, top: bool) -> Iterator[Cause]:
+def _object(value: dict[str, Json], schema: Schema, path: str, old: object, *, top: bool) -> Iterator[Cause]:
     prefix = f"{path}." if path else ""
     before = old if isinstance(old, dict) else {}
     if schema.get(_EMBEDDED):
@@ -297,8 +298,8 @@ def _object(value: dict[str, Any], schema: Schema, path: str, old: Any, *, top: 
             yield from _validate(item, others, prefix + key, before.get(key, _NONE))
 
 
-def _resource(value: dict[str, Any], prefix: str) -> Iterator[Cause]:
-    """What is asked of a resource within another (`schema/objectmeta/validation.go`)."""
+def _resource(value: dict[str, Json], prefix: str) -> Iterator[Cause]:
+    """Validate a resource inside another (`schema/objectmeta/validation.go`)."""
     for key in ("apiVersion", "kind"):
         found = value.get(key)
         if key not in value:
@@ -326,7 +327,7 @@ def _resource(value: dict[str, Any], prefix: str) -> Iterator[Cause]:
             yield Cause(f"{prefix}metadata.name", "FieldValueInvalid", shown)
 
 
-def _combined(value: Any, schema: Schema, path: str) -> Iterator[Cause]:
+def _combined(value: Json, schema: Schema, path: str) -> Iterator[Cause]:
     for part in schema.get("allOf") or ():
         yield from _validate(value, part, path, _NONE)
     if (parts := schema.get("anyOf")) and not any(_fits(value, part) for part in parts):
@@ -340,18 +341,18 @@ def _combined(value: Any, schema: Schema, path: str) -> Iterator[Cause]:
         yield _invalid(path, _kind(value), "must not validate the schema (not)", plain=True)
 
 
-def _fits(value: Any, schema: Schema) -> bool:
+def _fits(value: Json, schema: Schema) -> bool:
     return next(_validate(value, schema, "", _NONE), None) is None
 
 
-def _kind(value: Any) -> str:
+def _kind(value: Json) -> str:
     return _NAMES.get(type(value), "object")
 
 
-def _invalid(path: str, value: Any, detail: str, *, plain: bool = False) -> Cause:
+def _invalid(path: str, value: Json, detail: str, *, plain: bool = False) -> Cause:
     where = f'"{path}" ' if plain else f"{path} in body "
     return Cause(path, "FieldValueInvalid", f"Invalid value: {_shown(value)}: {where}{detail}")
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Json) -> str:
     return msgspec.json.encode(value).decode()

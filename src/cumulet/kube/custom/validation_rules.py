@@ -1,24 +1,27 @@
-"""Validation rules of custom resources: `x-kubernetes-validations`, expressions over a value and what it was before.
+"""Validation rules of custom resources: `x-kubernetes-validations`, expressions over a value and its old value.
 
-Follows upstream's `apiextensions-apiserver/pkg/apiserver/schema/cel`: a rule about `oldSelf` is asked of changes alone,
-what is wrong with a value that did not change is a warning, and all rules of an object share a budget.
+Follows upstream's `apiextensions-apiserver/pkg/apiserver/schema/cel`. A rule that uses `oldSelf` applies to updates
+only. A violation by an unchanged value is a warning. All rules of an object share a budget.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Hashable, Iterator, Mapping
+from typing import NamedTuple
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery.status import Cause
 from cumulet.kube.cel import PER_REQUEST, Budget, CelError, CompileError, CostLimitError, OutOfBudgetError, Program
 from cumulet.kube.cel.environment import Environment
 from cumulet.kube.cel.types import BOOL, STRING, Type, optional
-from cumulet.kube.cel.values import NONE, Optional
+from cumulet.kube.cel.values import NONE, Optional, Value
 from cumulet.kube.custom.expression_types import declared, escaped
 from cumulet.kube.custom.expression_values import View, view
 
-Schema = dict[str, Any]
+Schema = Object
+#: A value as stored, and as expressions see it.
+Pair = tuple[Value, Value]
 
 RULES = "x-kubernetes-validations"
 _MESSAGE = 5 * 1024
@@ -26,16 +29,16 @@ _CANCELLED = "operation cancelled: actual cost limit exceeded"
 
 
 class Read(NamedTuple):
-    """The expressions of a rule: whether it holds, and a message where it does not."""
+    """The compiled expressions of a rule: its condition, and the message of a violation."""
 
     program: Program | CompileError
     messages: Program | None
-    #: Whether it speaks of what was before.
+    #: Whether it uses the old value.
     is_transition: bool
 
 
 class Rule:
-    """A rule, which is read when it is first asked."""
+    """A rule, compiled on first use."""
 
     def __init__(self, rule: Schema, kind: Type | None) -> None:
         self._rule = rule
@@ -45,16 +48,16 @@ class Rule:
         self.message: str = rule.get("message") or ""
         self.reason: str = rule.get("reason") or "FieldValueInvalid"
         self.path: str = rule.get("fieldPath") or ""
-        #: Whether what was before may be missing.
+        #: Whether the old value can be missing.
         self.optional_before = bool(rule.get("optionalOldSelf"))
 
     @property
     def shown(self) -> str:
-        """As errors name it."""
+        """The rule's text in errors."""
         return (self.message or self.text).strip()
 
     def read(self, budget: Budget) -> Read:
-        """Its expressions. Raises `LengthyError`."""
+        """Return the compiled expressions. Raises `LengthyError`."""
         if self._read is None:
             budget.charge_reading()
             self._read = self._expressions()
@@ -70,7 +73,7 @@ class Rule:
             program = environments.read(self._rule, "rule", BOOL)
             if self._rule.get("messageExpression"):
                 messages = environments.read(self._rule, "messageExpression", STRING)
-        except CompileError as error:  # accepted by another version
+        except CompileError as error:  # another version accepted it
             return Read(error, None, is_transition=False)
         return Read(program, messages, "oldSelf" in program.names)
 
@@ -101,20 +104,20 @@ def _below(schema: Schema) -> Iterator[Schema]:
 
 
 class Environments(NamedTuple):
-    """What rules of a schema speak of: `oldSelf` is a value, or one that may be missing."""
+    """The environments of a schema's rules. `oldSelf` is a value, or an optional value."""
 
     plain: Environment
     optional: Environment
 
     @classmethod
     def of(cls, kind: Type) -> Environments:
-        """Of values of a type."""
+        """Return the environments for values of a type."""
         return cls(
             Environment({"self": kind, "oldSelf": kind}), Environment({"self": kind, "oldSelf": optional(kind)})
         )
 
     def read(self, rule: Schema, key: str, result: Type) -> Program:
-        """An expression of a rule. Raises `CompileError`."""
+        """Compile an expression of a rule. Raises `CompileError`."""
         environment = self.optional if rule.get("optionalOldSelf") else self.plain
         program = environment.compile(rule[key])
         if program.result != result:
@@ -135,12 +138,13 @@ class Rules:
         self._root = _node(schema, schema, root, is_resource=True)
         self._view: View | None = view(schema)
 
-    def broken(self, obj: Any, old: Any, budget: Budget | None = None) -> tuple[list[Cause], list[str]]:
-        """What the rules do not allow of an object, or of its change; and what is told as a warning alone."""
+    def broken(self, obj: Object, old: Object | None, budget: Budget | None = None) -> tuple[list[Cause], list[str]]:
+        """Return the violations by an object, or by its update, and the violations that are only warnings."""
         if self._root is None:
             return [], []
         walk = _Walk(budget or Budget(PER_REQUEST))
-        shown, before = obj, old
+        shown: Value = obj
+        before: Value = old
         if self._view is not None:
             shown, before = self._view(obj), None if old is None else self._view(old)
         with contextlib.suppress(_StopError):
@@ -149,7 +153,7 @@ class Rules:
 
 
 def _node(schema: Schema, types: Schema, kind: Type | None, *, is_resource: bool) -> RuleNode | None:
-    """The rules of one schema for values of the type that another, which it may be a part of, declares."""
+    """Return the rules of a schema. `types` is the schema, possibly an enclosing one, that declares the type."""
     rules = tuple(Rule(rule, kind) for rule in schema.get(RULES) or () if (rule.get("rule") or "").strip())
     properties: dict[str, RuleNode] = {}
     for name, below in (schema.get("properties") or {}).items():
@@ -185,33 +189,33 @@ def _node(schema: Schema, types: Schema, kind: Type | None, *, is_resource: bool
 
 
 class _StopError(Exception):
-    """No further rule is asked."""
+    """No further rule is evaluated."""
 
 
 class _Walk:
-    """One object against all rules."""
+    """The evaluation of all rules against one object."""
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
         self.causes: list[Cause] = []
         self.warnings: list[str] = []
 
-    def check(self, node: RuleNode, new: tuple[Any, Any], old: tuple[Any, Any], path: str, *, is_same: bool) -> None:
-        """Values come in pairs: as they are stored, and as expressions see them."""
+    def check(self, node: RuleNode, new: Pair, old: Pair, path: str, *, is_same: bool) -> None:
+        """Evaluate the rules of a node. Values come in pairs: as stored, and as expressions see them."""
         value, shown = new
         if value is None:
             return
-        self._ask(node, shown, old, path, is_same=is_same)
+        self._evaluate(node, shown, old, path, is_same=is_same)
         for part in node.parts:
             self.check(part, new, old, path, is_same=is_same)
-        before, shown_before = old
+        before, _ = old
         if isinstance(value, list) and node.items is not None:
             found = _by_keys(before, node.keys)
             for index, item in enumerate(value):
                 place = found.get(_key(item, node.keys)) if node.keys else None
-                earlier = (None, None) if place is None else (before[place], shown_before[place])
+                earlier = (None, None) if place is None else _element(old, place)
                 same = is_same or (place is not None and item == earlier[0])
-                self.check(node.items, (item, shown[index]), earlier, f"{path}[{index}]", is_same=same)
+                self.check(node.items, _element(new, index), earlier, f"{path}[{index}]", is_same=same)
         elif isinstance(value, dict):
             for key, item in value.items():
                 below = node.properties.get(key, node.others)
@@ -219,12 +223,12 @@ class _Walk:
                     continue
                 name = key if node.others is below else (escaped(key) or key)
                 is_known = isinstance(before, dict) and key in before
-                earlier = (before[key], shown_before[name]) if is_known else (None, None)
+                earlier = _entry(old, key, name) if is_known else (None, None)
                 same = is_same or (is_known and item == earlier[0])
                 where = f"{path}[{key}]" if node.others is below else (f"{path}.{key}" if path else key)
-                self.check(below, (item, shown[name]), earlier, where, is_same=same)
+                self.check(below, _entry(new, key, name), earlier, where, is_same=same)
 
-    def _ask(self, node: RuleNode, shown: Any, old: tuple[Any, Any], path: str, *, is_same: bool) -> None:
+    def _evaluate(self, node: RuleNode, shown: Value, old: Pair, path: str, *, is_same: bool) -> None:
         if not node.rules:
             return
         before, shown_before = old
@@ -256,19 +260,21 @@ class _Walk:
     def _add(self, node: RuleNode, path: str, why: str) -> None:
         self.causes.append(Cause(path, "FieldValueInvalid", f'Invalid value: "{node.kind}": {why}'))
 
-    def _refuse(self, node: RuleNode, rule: Rule, variables: Mapping[str, Any], path: str, *, is_same: bool) -> None:
+    def _refuse(
+        self, node: RuleNode, rule: Rule, variables: Mapping[str, Value], path: str, *, is_same: bool
+    ) -> None:
         read = rule.read(self._budget)
-        said, stops = self._said(rule, read, variables)
+        message, stops = self._violation(rule, read, variables)
         where = f"{path}{rule.path}" if path else rule.path.removeprefix(".")
         if stops:
-            cause = Cause(where, "FieldValueInvalid", f'Invalid value: "{node.kind}": {said}')
+            cause = Cause(where, "FieldValueInvalid", f'Invalid value: "{node.kind}": {message}')
         else:
             start = {
                 "FieldValueForbidden": "Forbidden",
                 "FieldValueRequired": "Required value",
                 "FieldValueDuplicate": f'Duplicate value: "{node.kind}"',
             }.get(rule.reason, f'Invalid value: "{node.kind}"')
-            cause = Cause(where, rule.reason, f"{start}: {said}")
+            cause = Cause(where, rule.reason, f"{start}: {message}")
         if is_same and not read.is_transition:
             self.warnings.append(f"{cause.field}: {cause.message}")
         else:
@@ -276,8 +282,8 @@ class _Walk:
         if stops:
             raise _StopError
 
-    def _said(self, rule: Rule, read: Read, variables: Mapping[str, Any]) -> tuple[str, bool]:
-        """What a rule says where it does not hold, and whether no further rule is asked."""
+    def _violation(self, rule: Rule, read: Read, variables: Mapping[str, Value]) -> tuple[str, bool]:
+        """Return the message of a violation, and whether evaluation stops."""
         if read.messages is not None:
             try:
                 found = read.messages.evaluate(variables, self._budget)
@@ -290,11 +296,25 @@ class _Walk:
                     True,
                 )
             except CelError:
-                found = ""  # then what is written is said
+                found = ""  # the static message is used
             text = found.strip() if isinstance(found, str) else ""
             if text and "\n" not in text and len(text.encode(errors="replace")) <= _MESSAGE:
                 return text, False
         return rule.message.strip() or f"failed rule: {rule.text.strip()}", False
+
+
+def _element(pair: Pair, index: int) -> Pair:
+    value, shown = pair
+    assert isinstance(value, list)
+    assert isinstance(shown, list)
+    return value[index], shown[index]
+
+
+def _entry(pair: Pair, key: str, name: str) -> Pair:
+    value, shown = pair
+    assert isinstance(value, dict)
+    assert isinstance(shown, dict)
+    return value[key], shown[name]
 
 
 def _failed(why: str, rule: Rule) -> str:
@@ -304,14 +324,14 @@ def _failed(why: str, rule: Rule) -> str:
     return f"{why} evaluating rule: {rule.shown}"
 
 
-def _key(item: Any, keys: tuple[str, ...]) -> Any:
+def _key(item: Value, keys: tuple[str, ...]) -> Hashable:
     if not isinstance(item, dict):
         return None
     return tuple((key in item, str(item.get(key)), type(item.get(key)).__name__) for key in keys)
 
 
-def _by_keys(items: Any, keys: tuple[str, ...]) -> dict[Any, int]:
-    """The places of the elements of a list, by what tells them apart."""
+def _by_keys(items: Value, keys: tuple[str, ...]) -> dict[Hashable, int]:
+    """Return the indexes of a list's elements by their key."""
     if not keys or not isinstance(items, list):
         return {}
     return {_key(item, keys): index for index, item in reversed(list(enumerate(items))) if isinstance(item, dict)}

@@ -1,7 +1,8 @@
 """The published schemas of the built-in kinds, and the rules that upstream's code adds to them.
 
-An object and the name of its kind come in. Pruning, defaults, validation, warnings and the preparation for create and
-update work on the object in place or return causes. Nothing here knows of storage, requests or custom kinds.
+The input is an object and the name of its kind. Pruning, defaults and the preparation for create and update change the
+object in place. Validation returns causes, and warnings are texts. This folder does not depend on storage, requests or
+custom kinds.
 """
 
 from cumulet.kube.schema.defaults import set_defaults

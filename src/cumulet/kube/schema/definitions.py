@@ -1,18 +1,23 @@
-"""The published schemas (OpenAPI, Kubernetes 1.36) as a graph of fields, built kind by kind when first asked for.
+"""The published schemas (OpenAPI, Kubernetes 1.36) as a graph of fields, built for each kind on first use.
 
-They come from the package `kubernetes-validate`, which carries them with the merge keys of patches. What they do not
-tell is in `declarations.json`: which fields are left out when they are empty (`omitted`), which are written always,
-and as what (`written`), which are known and not kept, as their features are off by default (`disabled`), and how
-upstream's messages call types (`types`) and the structs between (`embedded`).
+They come from the package `kubernetes-validate`, which includes the merge keys of patches. `declarations.json` adds the
+facts that the schemas lack:
+
+- `omitted`: fields that are left out when they are empty
+- `written`: fields that are always written, with their empty values
+- `disabled`: fields that are accepted and dropped, as their features are off by default
+- `types` and `embedded`: the Go names of types and of embedded structs in upstream's messages
 """
 
 from __future__ import annotations
 
 import functools
 from importlib import resources
-from typing import Any
 
 import msgspec
+
+from cumulet.common.kubernetes.objects import Object
+from cumulet.kube.apimachinery.json_types import Json
 
 VERSION = "1.36.0"
 
@@ -22,12 +27,12 @@ QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity"
 
 
 class Field:
-    """One field: its JSON type, what it is made of, and how it merges.
+    """One field: its JSON type, the type of its parts, and how it merges.
 
-    `type` is string, integer, number, boolean, object, array, or any; `item` is the definition of an object, of a
-    list's elements or of a map's values, or `None` for scalars, whose own type is `item_type`. `exact` is the type in
-    Python of a value that needs no further look. `go_type` and `embedded` are what messages call its type and the
-    structs that it stands in.
+    `type` is string, integer, number, boolean, object, array, or any. `item` is the definition of an object, of a list's
+    elements or of a map's values. It is `None` for scalars, whose own type is `item_type`. `exact` is the Python type of a
+    value that needs no further check. `go_type` and `embedded` are the type's name in messages and the embedded structs
+    that contain it.
     """
 
     __slots__ = (
@@ -46,7 +51,7 @@ class Field:
         "type",
     )
 
-    def __init__(self, schema: dict[str, Any], go_type: str = "", embedded: str = "") -> None:
+    def __init__(self, schema: Object, go_type: str = "", embedded: str = "") -> None:
         types = schema.get("type", "any")
         self.type: str = types[0] if isinstance(types, list) else types
         self.format: str = schema.get("format", "")
@@ -87,7 +92,7 @@ class Field:
 
     @functools.cached_property
     def item(self) -> Definition | None:
-        """The definition of what this is made of, where that is an object with fields of its own."""
+        """The definition of the field's object, element or map value. `None` where that has no fields of its own."""
         found = named(self.ref) if self.ref else None
         return found if found is not None and found.fields else None
 
@@ -97,7 +102,7 @@ class Definition:
 
     __slots__ = ("disabled", "fields", "format", "map_type", "name", "omitted", "required", "type", "written")
 
-    def __init__(self, name: str, schema: dict[str, Any]) -> None:
+    def __init__(self, name: str, schema: Object) -> None:
         self.name = name
         types = schema.get("type", "any")
         self.type: str = types[0] if isinstance(types, list) else types
@@ -105,21 +110,21 @@ class Definition:
         self.map_type: str = schema.get("x-kubernetes-map-type", "")
         self.required: list[str] = schema.get("required", [])
         declared = _declarations().get(name)
-        said: dict[str, Any] = {} if declared is None else msgspec.json.decode(declared)
-        types, embedded = said.get("types", {}), said.get("embedded", {})
+        facts: Object = {} if declared is None else msgspec.json.decode(declared)
+        types, embedded = facts.get("types", {}), facts.get("embedded", {})
         self.fields = {
             key: Field(value, types.get(key, ""), embedded.get(key, ""))
             for key, value in (schema.get("properties") or {}).items()
         }
-        #: Fields that are left out when they are empty, and those that are always written, with what is then.
-        self.omitted: frozenset[str] = frozenset(said.get("omitted", ()))
-        self.disabled: frozenset[str] = frozenset(said.get("disabled", ()))
-        self.written: dict[str, Any] = said.get("written", {})
+        #: Fields that are left out when empty, fields that are dropped, and fields that are always written, with their value.
+        self.omitted: frozenset[str] = frozenset(facts.get("omitted", ()))
+        self.disabled: frozenset[str] = frozenset(facts.get("disabled", ()))
+        self.written: dict[str, Json] = facts.get("written", {})
 
 
 @functools.cache
 def raw_definitions() -> dict[str, msgspec.Raw]:
-    """Every definition by name, not yet decoded."""
+    """Return every definition by name, not yet decoded."""
     package = resources.files("kubernetes_validate")
     file = package.joinpath("kubernetes-json-schema", f"v{VERSION}-local", "_definitions.json")
     document = msgspec.json.decode(file.read_bytes(), type=dict[str, msgspec.Raw])
@@ -134,14 +139,14 @@ def _declarations() -> dict[str, msgspec.Raw]:
 
 @functools.cache
 def named(name: str) -> Definition | None:
-    """A definition by its name, such as `io.k8s.api.core.v1.Pod`."""
+    """Return a definition by its name, such as `io.k8s.api.core.v1.Pod`."""
     raw = raw_definitions().get(name)
     return None if raw is None else Definition(name, msgspec.json.decode(raw))
 
 
 @functools.cache
 def definition(group: str, version: str, kind: str) -> Definition | None:
-    """The definition of a kind, or `None` where it is not published."""
+    """Return the definition of a kind, or `None` where it is not published."""
     package = group.partition(".")[0] if group else "core"
     if group == "apiextensions.k8s.io":
         return named(f"io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.{version}.{kind}")
@@ -152,9 +157,9 @@ def definition(group: str, version: str, kind: str) -> Definition | None:
     )
 
 
-def empty(of: Definition) -> dict[str, Any]:
-    """What is written of an object of which nothing was said."""
-    made: dict[str, Any] = {}
+def empty(of: Definition) -> Object:
+    """Return the fields that are written for an object with nothing set."""
+    made: Object = {}
     for name, value in of.written.items():
         item = of.fields[name].item
         made[name] = value if value != {} else empty(item) if item is not None else {}

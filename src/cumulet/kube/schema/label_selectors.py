@@ -1,14 +1,12 @@
-"""Label selectors as objects have them."""
+"""Matching of label selectors as objects contain them."""
 
 from __future__ import annotations
 
-from typing import Any
-
-Object = dict[str, Any]
+from cumulet.common.kubernetes.objects import Object
 
 
 def selects(selector: Object, labels: dict[str, str]) -> bool:
-    """Whether a `metav1.LabelSelector` selects these labels; an empty one selects everything."""
+    """Whether a `metav1.LabelSelector` selects these labels. An empty selector selects everything."""
     for key, value in (selector.get("matchLabels") or {}).items():
         if labels.get(key) != value:
             return False

@@ -1,29 +1,30 @@
-"""Pods that one template made: they differ in nothing but a random name, so what holds for the spec of one holds for all.
+"""Fingerprints of pod specs, to share results between the pods of one template.
 
-Most pods of a cluster come from few templates. What is found of a spec alone is worked out once for all that are alike.
+Most pods of a cluster come from few templates and differ in one random volume name. A result that depends on the spec
+alone is then computed once for all of them.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import msgspec
 
-#: The volume that admission adds for the account's token (plug-in ServiceAccount), as a whole string of the JSON.
+from cumulet.common.kubernetes.objects import Object
+
+#: The volume that admission adds for the service account's token (plug-in ServiceAccount), as a JSON string.
 _TOKEN_VOLUME = re.compile(rb'"kube-api-access-[a-z0-9]{5}"')
-#: Of the same form, so that a spec that has it in place of its own is as good or as bad.
+#: A placeholder of the same form: a spec with it in place of its own name is exactly as valid.
 STAND_IN = "kube-api-access-00000"
 _STAND_IN = f'"{STAND_IN}"'.encode()
-#: Longer than this is a spec of which there are few.
+#: Bytes. Longer specs are rare, so caching them does not pay.
 _LONGEST = 16 * 1024
 
 
-def likeness(spec: dict[str, Any]) -> bytes | None:
-    """The JSON of a spec with one name for the volume of the token; alike are those of which it is the same.
+def likeness(spec: Object) -> bytes | None:
+    """Return the spec's JSON with a fixed name for the token volume. Specs with equal results are equivalent.
 
-    `None` where it does not serve: of a spec that is long, that has several such names, or that has volumes which are
-    called after the pod.
+    `None` for a spec that is too long, has several such names, or has volumes that are named after the pod.
     """
     text = msgspec.json.encode(spec)
     if len(text) > _LONGEST or b'"ephemeral"' in text:

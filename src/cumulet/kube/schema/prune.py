@@ -1,4 +1,4 @@
-"""Taking out what a kind does not have, and refusing what has the wrong type (structured decoding, upstream's words)."""
+"""Removal of unknown fields, and errors for wrong types (structured decoding, upstream's words)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import functools
 import re
 import string
 from datetime import UTC, datetime
-from typing import Any
 
 import msgspec
 
+from cumulet.common.kubernetes.objects import Object
+from cumulet.kube.apimachinery.json_types import Json
 from cumulet.kube.apimachinery.quantity import canonical, rounded
 from cumulet.kube.apimachinery.status import ApiError, bad_request
 from cumulet.kube.codec.go_messages import KINDS
@@ -23,10 +24,10 @@ _PYTHON: dict[str, tuple[type, ...]] = {
     "boolean": (bool,),
     "number": (int, float),
 }
-_EMPTY: dict[str, Any] = {"string": "", "integer": 0, "boolean": False, "number": 0}
+_EMPTY: dict[str, str | int | bool] = {"string": "", "integer": 0, "boolean": False, "number": 0}
 _BASE64 = frozenset(f"{string.ascii_letters}{string.digits}+/=".encode())
 _MOMENT = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d%s(?:Z|[+-]\d\d:\d\d)"
-#: By type, how a time is written (RFC 3339), Go's layout of it, and how exactly it is kept.
+#: By type: the pattern of a time (RFC 3339), Go's layout of it, and its precision.
 _TIMES = {
     "io.k8s.apimachinery.pkg.apis.meta.v1.Time": (
         re.compile(_MOMENT % r"(?:[.,]\d+)?", re.ASCII),
@@ -40,13 +41,13 @@ _TIMES = {
     ),
 }
 _DEPTH = 60
-#: Specs of so many templates are remembered, where they are not larger than this.
+#: How many specs are cached, and the largest in bytes.
 _REMEMBERED = 128
 _REMEMBERED_BYTES = 16_384
 
 
 def prune(
-    obj: dict[str, Any],
+    obj: Object,
     group: str,
     version: str,
     kind: str,
@@ -54,10 +55,11 @@ def prune(
     fill: bool = True,
     pruned: frozenset[str] = frozenset(),
 ) -> list[str]:
-    """Make an object what upstream's decoding makes of it, in place; the strict decoding messages about it.
+    """Convert an object to the result of upstream's decoding, in place, and return the strict decoding messages.
 
-    Unknown fields and nulls go. Where it is to be filled, empty fields that are not written go too, and those that
-    always are written come. What is under the names in `pruned` has been through this. Raises `ApiError` 400 where a field has the wrong type.
+    Unknown fields and nulls are removed. With `fill`, empty fields that are not written are removed too, and fields that
+    are always written are added. The fields named in `pruned` have been processed before. Raises `ApiError` 400 where a
+    field has the wrong type.
     """
     found = definition(group, version, kind)
     if found is None:
@@ -71,14 +73,14 @@ def prune(
 
 
 def strict_error(kind: str, version: str, unknown: list[str]) -> ApiError:
-    """The answer under `fieldValidation=Strict`."""
+    """Return the error response of `fieldValidation=Strict`."""
     return bad_request(
         f'{kind} in version "{version}" cannot be handled as a {kind}: strict decoding error: {", ".join(unknown)}'
     )
 
 
 class _WrongTypeError(Exception):
-    """A value of the wrong type; the path and the struct that it is in are known when it has come up."""
+    """A value of the wrong type. The path and the struct are added while it propagates."""
 
     def __init__(self, seen: str, wanted: str = "") -> None:
         super().__init__(seen)
@@ -98,7 +100,7 @@ _NOTHING: frozenset[str] = frozenset()
 
 
 def _object(
-    obj: dict[str, Any],
+    obj: Object,
     of: Definition,
     path: str,
     unknown: list[str],
@@ -118,7 +120,7 @@ def _object(
             unknown.append(f'unknown field "{path}{key}"')
             del obj[key]
         elif value is None:
-            # A null is an absent field, everywhere but in a list or map.
+            # A null is an absent field, except in a list or map.
             del obj[key]
         else:
             if depth == 0 and fill and key == "spec" and field.item is not None and type(value) is dict:
@@ -133,30 +135,30 @@ def _object(
                 obj[key] = value if value != {} else _empty(fields[key])
 
 
-def _empty(field: Field) -> dict[str, Any]:
+def _empty(field: Field) -> Object:
     return empty(field.item) if field.item is not None else {}
 
 
-def _spec(spec: dict[str, Any], field: Field, of: Definition, unknown: list[str]) -> dict[str, Any]:
-    """A pruned spec. Many objects have that of one template, so it is kept what came of one."""
+def _spec(spec: Object, field: Field, of: Definition, unknown: list[str]) -> Object:
+    """Return the pruned spec. Many objects share the spec of one template, so results are cached."""
     try:
         raw = msgspec.json.encode(spec)
     except (RecursionError, OverflowError):
         raw = b""
     if not raw or len(raw) > _REMEMBERED_BYTES:
-        found: dict[str, Any] = _checked(spec, field, of, "spec", unknown, 0, True)
-        return found
+        _checked(spec, field, of, "spec", unknown, 0, True)
+        return spec
     pruned, messages = _pruned(raw, field, of)
     unknown += messages
     if pruned is None:
         return spec
-    left: dict[str, Any] = msgspec.json.decode(pruned)
+    left: Object = msgspec.json.decode(pruned)
     return left
 
 
 @functools.lru_cache(_REMEMBERED)
 def _pruned(raw: bytes, field: Field, of: Definition) -> tuple[bytes | None, tuple[str, ...]]:
-    """What is left of a spec, or `None` where nothing changes, and the messages."""
+    """Return the pruned spec, or `None` where nothing changes, and the messages."""
     spec = msgspec.json.decode(raw)
     unknown: list[str] = []
     _checked(spec, field, of, "spec", unknown, 0, True)
@@ -164,8 +166,10 @@ def _pruned(raw: bytes, field: Field, of: Definition) -> tuple[bytes | None, tup
     return None if left == raw else left, tuple(unknown)
 
 
-def _checked(value: Any, field: Field, of: Definition, path: str, unknown: list[str], depth: int, fill: bool) -> Any:
-    """What becomes of a value of a field."""
+def _checked(
+    value: Json, field: Field, of: Definition, path: str, unknown: list[str], depth: int, fill: bool
+) -> Json:
+    """Return the pruned value of a field."""
     try:
         return _check(value, field, path, unknown, depth, fill)
     except _WrongTypeError as error:
@@ -176,7 +180,7 @@ def _checked(value: Any, field: Field, of: Definition, path: str, unknown: list[
         raise
 
 
-def _check(value: Any, field: Field, path: str, unknown: list[str], depth: int, fill: bool) -> Any:
+def _check(value: Json, field: Field, path: str, unknown: list[str], depth: int, fill: bool) -> Json:
     kind = field.type
     if kind in _PYTHON:
         return _scalar(value, field)
@@ -205,8 +209,8 @@ def _check(value: Any, field: Field, path: str, unknown: list[str], depth: int, 
     return value
 
 
-def _element(value: Any, field: Field, wanted: str, path: str, unknown: list[str], depth: int, fill: bool) -> Any:
-    """What becomes of an object, or of an element of a list or map; a null in these is an empty value."""
+def _element(value: Json, field: Field, wanted: str, path: str, unknown: list[str], depth: int, fill: bool) -> Json:
+    """Return the pruned object, list element or map value. A null element becomes an empty value."""
     item = field.item
     if item is not None:
         if type(value) is not dict:
@@ -216,7 +220,7 @@ def _element(value: Any, field: Field, wanted: str, path: str, unknown: list[str
         _object(value, item, path, unknown, depth + 1, fill)
         return value
     if field.ref == QUANTITY:
-        # Of resources no less than a thousandth is told.
+        # Upstream rounds resource amounts up to thousandths.
         return rounded(_quantity(value)) if field.go_type == "v1.ResourceList" else _quantity(value)
     if field.ref in _TIMES:
         return _time(value, field.ref)
@@ -227,19 +231,19 @@ def _element(value: Any, field: Field, wanted: str, path: str, unknown: list[str
         return _EMPTY[field.item_type]
     if type(value) not in python:
         raise _mismatch(value, wanted)
-    if field.item_type == "integer":
+    if field.item_type == "integer" and isinstance(value, int):
         _in_range(value, wanted)
-    if wanted == "[]uint8":
+    if wanted == "[]uint8" and isinstance(value, str):
         _base64(value)
     return value
 
 
-def _scalar(value: Any, field: Field) -> Any:
+def _scalar(value: Json, field: Field) -> Json:
     if type(value) not in _PYTHON[field.type]:
         raise _mismatch(value, field.go_type)
-    if field.type == "integer":
+    if field.type == "integer" and isinstance(value, int):
         _in_range(value, field.go_type)
-    if field.format == "byte":
+    if field.format == "byte" and isinstance(value, str):
         _base64(value)
     return value
 
@@ -250,7 +254,7 @@ def _in_range(value: int, wanted: str) -> None:
         raise _WrongTypeError(f"number {value}", wanted)
 
 
-def _quantity(value: Any) -> str:
+def _quantity(value: Json) -> str:
     if value is None:
         return "0"
     try:
@@ -259,7 +263,7 @@ def _quantity(value: Any) -> str:
         raise _WrongTypeError(str(error)) from None
 
 
-def _int_or_string(value: Any) -> Any:
+def _int_or_string(value: Json) -> int | str:
     if type(value) is str:
         return value
     if type(value) is not int:
@@ -269,8 +273,8 @@ def _int_or_string(value: Any) -> Any:
     return value
 
 
-def _time(value: Any, ref: str) -> str | None:
-    """A time as upstream writes it: in UTC, to the second or the microsecond; the zero time of Go is none."""
+def _time(value: Json, ref: str) -> str | None:
+    """Return a time as upstream writes it: in UTC, to the second or microsecond. `None` for Go's zero time."""
     if value is None:
         return None
     if type(value) is not str:
@@ -295,6 +299,6 @@ def _base64(value: str) -> None:
         raise _WrongTypeError(f"illegal base64 data at input byte {at}") from None
 
 
-def _mismatch(value: Any, wanted: str) -> _WrongTypeError:
+def _mismatch(value: Json, wanted: str) -> _WrongTypeError:
     is_number = type(value) is float and wanted.rpartition(".")[2].startswith(("int", "uint"))
     return _WrongTypeError(f"number {value}" if is_number else KINDS[type(value)], wanted)

@@ -1,23 +1,22 @@
-"""How sure a pod is of what it asks for (core, `ComputePodQOS`)."""
+"""The quality of service class of a pod (core, `ComputePodQOS`)."""
 
 from __future__ import annotations
 
-from typing import Any
-
+from cumulet.common.kubernetes.objects import Object
 from cumulet.common.kubernetes.quantity import decimal
 
 _COMPUTE = ("cpu", "memory")
 
 
-def qos_class(spec: dict[str, Any]) -> str:
-    """Guaranteed, Burstable or BestEffort, from what the pod as a whole, or each of its containers, asks for."""
+def qos_class(spec: Object) -> str:
+    """Return Guaranteed, Burstable or BestEffort, from the resources of the pod, or of each of its containers."""
     whole = spec.get("resources")
     if whole is not None:
-        asked = [whole]
+        holders = [whole]
     else:
         containers = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
-        asked = [container.get("resources") or {} for container in containers]
-    requests, limits = ([_positive(one.get(kind)) for one in asked] for kind in ("requests", "limits"))
+        holders = [container.get("resources") or {} for container in containers]
+    requests, limits = ([_positive(one.get(kind)) for one in holders] for kind in ("requests", "limits"))
     if not any(requests) and not any(limits):
         return "BestEffort"
     if not all(limit.keys() == set(_COMPUTE) for limit in limits):
@@ -28,7 +27,7 @@ def qos_class(spec: dict[str, Any]) -> str:
     return "Guaranteed" if same and asked_names == set(_COMPUTE) else "Burstable"
 
 
-def _positive(amounts: dict[str, Any] | None) -> dict[str, Any]:
+def _positive(amounts: Object | None) -> Object:
     return {
         name: value for name, text in (amounts or {}).items() if name in _COMPUTE and (value := decimal(text)) > 0
     }

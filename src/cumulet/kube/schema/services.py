@@ -1,27 +1,25 @@
-"""What becomes of a service before its addresses and ports are given out (`registry/core/service`, `storage`, `strategy`)."""
+"""Preparation of a service before addresses and ports are allocated (`registry/core/service`, `storage`, `strategy`)."""
 
 from __future__ import annotations
 
-from typing import Any
-
-Object = dict[str, Any]
+from cumulet.common.kubernetes.objects import Object
 
 NODE_PORTS = ("NodePort", "LoadBalancer")
 
 
 def is_checked(spec: Object) -> bool:
-    """Whether whoever balances asks nodes for their health, at a port of their own."""
+    """Whether the load balancer checks the health of nodes on a separate port."""
     return spec.get("type") == "LoadBalancer" and spec.get("externalTrafficPolicy") == "Local"
 
 
 def is_outside(spec: Object) -> bool:
-    """Whether it is reached from outside the cluster."""
+    """Whether the service is reachable from outside the cluster."""
     kind = spec.get("type")
     return kind in NODE_PORTS or (kind == "ClusterIP" and bool(spec.get("externalIPs")))
 
 
 def keep_allotted(spec: Object, old: Object) -> None:
-    """Give a changed service what it had and does not say, in place."""
+    """Keep the allocated values that an update leaves out, in place."""
     if "ExternalName" not in (spec.get("type"), old.get("type")):
         for key in ("clusterIP", "clusterIPs"):
             if not spec.get(key) and key in old:
@@ -47,7 +45,7 @@ def _keep_node_ports(spec: Object, old: Object) -> None:
 
 
 def normalize(spec: Object, old: Object | None) -> None:
-    """Make the one address and the list of addresses agree where only one of them was said, in place."""
+    """Make the single address and the list of addresses agree where only one is set, in place."""
     first = spec.get("clusterIP", "")
     if old is None:
         if first and not spec.get("clusterIPs"):
@@ -64,7 +62,7 @@ def normalize(spec: Object, old: Object | None) -> None:
 
 
 def drop_by_type(obj: Object, old: Object) -> None:
-    """Take out what went with the type that a service had and no longer has, where nobody changed it, in place."""
+    """Remove fields of the old type that the new type lacks and the client did not change, in place."""
     spec, before = obj["spec"], old["spec"]
     kind, was = spec.get("type"), before.get("type")
     if kind == "ExternalName" and was != "ExternalName":

@@ -1,19 +1,17 @@
-"""What upstream's strategies do to an object between the request and the store."""
+"""Changes that upstream's strategies make to an object between the request and the store."""
 
 from __future__ import annotations
 
 import uuid
-from typing import Any
 
 from cumulet.common import clock
 from cumulet.common.ascii import is_digits
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.schema.defaults.core import namespace
 from cumulet.kube.schema.definitions import definition, empty
 from cumulet.kube.schema.qos import qos_class
 from cumulet.kube.schema.services import drop_by_type, keep_allotted, normalize
 from cumulet.kube.schema.subresource_updates import PARTS, keep_but_part
-
-Object = dict[str, Any]
 
 #: Kinds whose objects count the changes of their spec.
 _GENERATIONS = frozenset(
@@ -54,7 +52,7 @@ _GATED = {
     "lastProbeTime": None,
 }
 
-#: Kinds that make pods of a template.
+#: Kinds that create pods from a template.
 _MAKERS = frozenset(
     (
         ("", "ReplicationController"),
@@ -62,21 +60,21 @@ _MAKERS = frozenset(
         ("batch", "Job"),
     )
 )
-#: Kinds whose status may come with a new object.
+#: Kinds that accept a status in a create.
 _KEEPING = frozenset(("", kind) for kind in ("Node", "Namespace", "PersistentVolumeClaim", "PersistentVolume"))
 
 _TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
 
 
 def counts_generations(group: str, kind: str) -> bool:
-    """Whether `metadata.generation` grows with each change of the spec."""
+    """Whether `metadata.generation` increases with each change of the spec."""
     return (group, kind) in _GENERATIONS
 
 
 def prepare_for_create(obj: Object, group: str, version: str, kind: str) -> None:
-    """Drop the status that a client sent, and begin to count, in place.
+    """Drop the client's status and set the first generation, in place.
 
-    Nodes keep theirs, as upstream lets a kubelet register with it.
+    Nodes keep their status, as upstream lets a kubelet register with it.
     """
     spec = obj.get("spec") or {}
     if (group, kind) == ("", "Pod"):
@@ -105,7 +103,7 @@ def prepare_for_create(obj: Object, group: str, version: str, kind: str) -> None
 
 
 def label_after_name(obj: Object, group: str, kind: str) -> None:
-    """Add the labels that repeat the name of a new object, in place, once it has one."""
+    """Add the labels that repeat the name of a new object, in place, after the name is assigned."""
     if (group, kind) == ("batch", "Job"):
         _label_pods(obj)
     elif (group, kind) == ("", "Namespace"):
@@ -113,7 +111,7 @@ def label_after_name(obj: Object, group: str, kind: str) -> None:
 
 
 def _label_pods(job: Object) -> None:
-    """A job's pods have its name and are selected by its uid, unless it says otherwise."""
+    """Label a job's pods with its name and select them by its uid, unless it has a manual selector."""
     spec, metadata = job["spec"], job["metadata"]
     if spec.get("manualSelector"):
         return
@@ -124,7 +122,7 @@ def _label_pods(job: Object) -> None:
         "job-name": metadata.get("name", ""),
     }
     template = spec["template"].setdefault("metadata", {})
-    # Labels that came from the template stay what the template's are.
+    # Labels that came from the template keep the template's values.
     follows = (metadata.get("labels") or {}) == (template.get("labels") or {})
     template["labels"] = {**(template.get("labels") or {}), **labels}
     if follows:
@@ -133,7 +131,7 @@ def _label_pods(job: Object) -> None:
 
 
 def _sources(spec: Object) -> None:
-    """The older field, which knows claims and snapshots only, and the newer one say the same."""
+    """Make the older field, which has claims and snapshots only, and the newer field agree."""
     source = spec.get("dataSource")
     if source is not None:
         known = source.get("kind"), source.get("apiGroup", "")
@@ -148,7 +146,7 @@ def _sources(spec: Object) -> None:
 
 
 def prepare_for_update(obj: Object, old: Object, group: str, kind: str, subresource: str) -> None:
-    """Keep what this way of updating may not change, and count a change of the spec, in place."""
+    """Restore the fields that this kind of update must not change, and count a change of the spec, in place."""
     if subresource in PARTS:
         keep_but_part(obj, old, group, kind, subresource)
         return
@@ -178,7 +176,7 @@ def prepare_for_update(obj: Object, old: Object, group: str, kind: str, subresou
 
 
 def pod_template(obj: Object, group: str, kind: str) -> tuple[Object | None, str]:
-    """What has the metadata and the spec of the pods that a workload makes, or a pod itself, and its path."""
+    """Return the object with a workload's pod metadata and spec, or the pod itself, and its path."""
     spec = obj.get("spec") or {}
     if (group, kind) == ("", "Pod"):
         return obj, ""

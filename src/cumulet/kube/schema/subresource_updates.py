@@ -1,18 +1,17 @@
-"""Sub-resources that are a part of the object: what an update through one of them may change, and nothing else."""
+"""Updates through sub-resources that are a part of the object: only that part changes."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from cumulet.common import clock
-
-Object = dict[str, Any]
+from cumulet.common.kubernetes.objects import Object
+from cumulet.kube.apimachinery.json_types import Json
 
 PARTS = ("status", "approval", "ephemeralcontainers", "resize")
 
 _DECISIONS = ("Approved", "Denied")
 
-#: Kinds whose metadata may be changed along with the status, as in upstream's strategies: its controllers note the
+#: Kinds whose metadata can change along with the status, as in upstream's strategies. The controllers record the
+#: revision of a deployment this way, and a kubelet labels its node.
 #: revision of a deployment so, and a kubelet labels its node.
 _WITH_METADATA = frozenset(
     {
@@ -31,7 +30,7 @@ _KEPT = {("apps", "Deployment"): ("labels",), ("", "Pod"): ("ownerReferences",)}
 
 
 def keep_but_part(obj: Object, old: Object, group: str, kind: str, subresource: str) -> None:
-    """Make `obj` what `old` is, but for the part that the sub-resource is about, in place."""
+    """Replace `obj` by `old`, except for the part that belongs to the sub-resource, in place."""
     metadata = old["metadata"] | {
         key: obj["metadata"][key] for key in ("resourceVersion", "managedFields") if key in obj["metadata"]
     }
@@ -56,14 +55,14 @@ def keep_but_part(obj: Object, old: Object, group: str, kind: str, subresource: 
         _replace(obj, "status", new.get("status"))
 
 
-def _replace(obj: Object, key: str, value: Any) -> None:
+def _replace(obj: Object, key: str, value: Json) -> None:
     if value is None:
         obj.pop(key, None)
     else:
         obj[key] = value
 
 
-def _with(spec: Object, key: str, value: Any) -> Object:
+def _with(spec: Object, key: str, value: Json) -> Object:
     return {**spec, key: value} if value else {name: item for name, item in spec.items() if name != key}
 
 
@@ -73,7 +72,7 @@ def _count(obj: Object, old: Object) -> None:
 
 
 def _resized(old: Object, new: Object) -> Object:
-    """What containers ask for, and whether they are to be restarted for that."""
+    """Return the old pod with the new resources and resize policies of its containers."""
     spec = dict(old)
     for key in ("containers", "initContainers"):
         wanted = {container.get("name"): container for container in new.get(key) or ()}
@@ -94,7 +93,7 @@ def _resized(old: Object, new: Object) -> Object:
 
 
 def _request_status(new: Object, old: Object, subresource: str) -> Object:
-    """Approval is about conditions alone; the status proper is about the rest and keeps who approved or denied."""
+    """Approval changes conditions only. A status update changes the rest and keeps approvals and denials."""
     before = {condition.get("type"): condition for condition in old.get("conditions") or ()}
     conditions = list(new.get("conditions") or ())
     if subresource == "status":

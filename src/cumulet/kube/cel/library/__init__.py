@@ -1,4 +1,4 @@
-"""The functions of expressions: those of the language, and those that Kubernetes adds (`k8s.io/apiserver/pkg/cel`)."""
+"""The functions of expressions: the language's own, and Kubernetes' additions (`k8s.io/apiserver/pkg/cel`)."""
 
 from cumulet.kube.cel.functions import Library
 from cumulet.kube.cel.library import (
@@ -14,7 +14,7 @@ from cumulet.kube.cel.library import (
     versions,
 )
 
-#: What every expression has.
+#: The functions of every expression.
 BASE = Library(
     standard.LIBRARY,
     optionals.LIBRARY,
@@ -26,5 +26,5 @@ BASE = Library(
     formats.LIBRARY,
     authorizer.LIBRARY,
 )
-#: What expressions that change objects have beside that.
+#: The functions of expressions that change objects.
 MUTATING = Library(BASE, patches.LIBRARY)

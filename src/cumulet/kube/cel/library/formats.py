@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from cumulet.kube.apimachinery import name_formats, string_formats
 from cumulet.kube.cel.errors import CelError
 from cumulet.kube.cel.functions import Library
 from cumulet.kube.cel.library.network import _or_error, _parse_url
+from cumulet.kube.cel.opaque import Opaque
 from cumulet.kube.cel.sizes import REGEX, TRAVERSAL, Argument, Estimate, clip, scaled
-from cumulet.kube.cel.values import NONE, Optional, Value
+from cumulet.kube.cel.values import NONE, Optional
 
 LIBRARY = Library()
 _add = LIBRARY.add
@@ -21,8 +22,8 @@ _PATTERN = 128
 
 
 @dataclass(frozen=True, slots=True)
-class Format(Value):
-    """A form of texts; `faults` says what is wrong with one, `pattern` is the length of the pattern for it."""
+class Format(Opaque):
+    """A text format. `faults` returns the errors of a text, and `pattern` is the length of the format's pattern."""
 
     kind: ClassVar[str] = _T
     name: str
@@ -31,7 +32,7 @@ class Format(Value):
 
 
 def _prefix(check: Callable[[str], list[str]]) -> Callable[[str], list[str]]:
-    """Names that are made longer may end in a hyphen."""
+    """Allow a trailing hyphen, as in a prefix for generated names."""
     return lambda text: check(f"{text[:-1]}a" if len(text) > 1 and text.endswith("-") else text)
 
 
@@ -64,27 +65,25 @@ _FORMATS = {
 }
 
 
-def _cost(args: Sequence[Any]) -> int:
-    found, text = args
-    pattern: int = found.pattern
-    return math.ceil((1 + len(text)) * TRAVERSAL) * math.ceil(pattern * REGEX)
+def _cost(named: Format, text: str) -> int:
+    return math.ceil((1 + len(text)) * TRAVERSAL) * math.ceil(named.pattern * REGEX)
 
 
 def _estimate(target: Argument | None, args: Sequence[Argument]) -> Estimate:
     return clip(scaled(scaled(args[0].size.most, TRAVERSAL), _PATTERN * REGEX)), None
 
 
-def _validate(found: Format, text: str) -> Optional:
-    faults = found.faults(text)
-    return Optional(True, faults) if faults else NONE
+def _validate(named: Format, text: str) -> Optional:
+    faults = named.faults(text)
+    return Optional(True, [*faults]) if faults else NONE
 
 
 def _lookup(name: str) -> Optional:
     return Optional(True, _FORMATS[name]) if name in _FORMATS else NONE
 
 
-def _constant(found: Format) -> Callable[[], Format]:
-    return lambda: found
+def _constant(named: Format) -> Callable[[], Format]:
+    return lambda: named
 
 
 for _name, _format in _FORMATS.items():

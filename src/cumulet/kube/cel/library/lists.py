@@ -5,12 +5,23 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from cumulet.kube.cel.errors import CelError
 from cumulet.kube.cel.functions import Library
 from cumulet.kube.cel.sizes import LIST, MOST, TRAVERSAL, Argument, Estimate, Size, clip, scaled
-from cumulet.kube.cel.values import INT_LEAST, INT_MOST, UINT_MOST, Duration, Uint, compare, equal, traversal, weight
+from cumulet.kube.cel.times import Duration
+from cumulet.kube.cel.values import (
+    INT_LEAST,
+    INT_MOST,
+    UINT_MOST,
+    Key,
+    Uint,
+    Value,
+    compare,
+    equal,
+    traversal,
+    weight,
+)
 
 LIBRARY = Library()
 _add = LIBRARY.add
@@ -18,7 +29,7 @@ _COMPARABLE = ("int", "uint", "double", "bool", "duration", "timestamp", "string
 
 
 def _each(target: Argument | None, args: Sequence[Argument]) -> Estimate:
-    """One for each element, and more for texts."""
+    """Estimate one for each element, and more for texts."""
     assert target is not None
     cost = 1
     if target.type.params and target.type.params[0].kind in ("string", "bytes"):
@@ -26,8 +37,8 @@ def _each(target: Argument | None, args: Sequence[Argument]) -> Estimate:
     return clip(target.size.most * cost), None
 
 
-def _each_cost(args: Sequence[Any]) -> int:
-    return traversal(args[0])
+def _each_cost(items: list[Value], item: Value = None) -> int:
+    return traversal(items)
 
 
 def _whole(argument: Argument, otherwise: int) -> int:
@@ -47,7 +58,7 @@ def _sliced(target: Argument | None, args: Sequence[Argument]) -> Estimate:
     return _made(max(_whole(args[1], target.size.most) - _whole(args[0], 0), 0))
 
 
-def _slice(items: list[Any], start: int, end: int) -> list[Any]:
+def _slice(items: list[Value], start: int, end: int) -> list[Value]:
     if start < 0 or end < 0:
         raise CelError(f"cannot slice({start}, {end}), negative indexes not supported")
     if start > end:
@@ -57,7 +68,7 @@ def _slice(items: list[Any], start: int, end: int) -> list[Any]:
     return items[start:end]
 
 
-def _flat(items: list[Any], depth: int = 1) -> list[Any]:
+def _flat(items: list[Value], depth: int = 1) -> list[Value]:
     if depth < 0:
         raise CelError("level must be non-negative")
     found = list(items)
@@ -73,17 +84,16 @@ def _flattened(target: Argument | None, args: Sequence[Argument]) -> Estimate:
     return _made(target.size.most, _whole(args[0], MOST) if args else 1)
 
 
-def _flat_cost(args: Sequence[Any]) -> int:
-    """Upstream counts the outer list; what is in the inner ones is counted too, as it is copied."""
-    depth = max(args[1], 0) if len(args) > 1 else 1
-    return _made_cost(len(args[0]), min(depth, 2**32)) + weight(args[0]) // 10
+def _flat_cost(items: list[Value], depth: int = 1) -> int:
+    """Upstream counts the outer list. The inner elements count here too, as they are copied."""
+    return _made_cost(len(items), min(max(depth, 0), 2**32)) + weight(items) // 10
 
 
-def _sort(items: list[Any]) -> list[Any]:
+def _sort(items: list[Value]) -> list[Value]:
     return _sort_by(items, items)
 
 
-def _sort_by(items: list[Any], keys: list[Any]) -> list[Any]:
+def _sort_by(items: list[Value], keys: list[Value]) -> list[Value]:
     if len(items) != len(keys):
         raise CelError("@sortByAssociatedKeys() expected a list of the same size as the associated keys list")
     if not items:
@@ -108,20 +118,20 @@ def _pairs(argument: Argument) -> Estimate:
     return cost, size
 
 
-def _pairs_cost(items: list[Any]) -> int:
+def _pairs_cost(items: list[Value]) -> int:
     factor = 2.0
     if items and isinstance(items[0], str | bytes):
         factor += TRAVERSAL
     return _made_cost(len(items) ** 2, factor) + _deep(items)
 
 
-def _deep(items: list[Any]) -> int:
-    """What comparing elements costs beyond one, where they are lists or maps."""
+def _deep(items: list[Value]) -> int:
+    """Return the extra cost of comparing elements that are lists or maps."""
     return len(items) * max((weight(item) for item in items if isinstance(item, list | dict)), default=0) // 10
 
 
-def _distinct(items: list[Any]) -> list[Any]:
-    found: list[Any] = []
+def _distinct(items: list[Value]) -> list[Value]:
+    found: list[Value] = []
     for item in items:
         if not any(equal(item, other) for other in found):
             found.append(item)
@@ -132,28 +142,27 @@ def _of_sets(factor: int) -> Callable[[Argument | None, Sequence[Argument]], Est
     return lambda target, args: (clip(clip(args[0].size.most * args[1].size.most) * factor + 1), None)
 
 
-def _sets_cost(factor: int) -> Callable[[Sequence[Any]], int]:
-    def cost(args: Sequence[Any]) -> int:
-        one, other = args
+def _sets_cost(factor: int) -> Callable[[list[Value], list[Value]], int]:
+    def cost(one: list[Value], other: list[Value]) -> int:
         return 1 + len(one) * len(other) * factor + _deep(one) * len(other)
 
     return cost
 
 
-def _holds(outer: list[Any], inner: list[Any]) -> bool:
+def _holds(outer: list[Value], inner: list[Value]) -> bool:
     return all(any(equal(item, other) for other in outer) for item in inner)
 
 
-def _last_index(items: list[Any], item: Any) -> int:
+def _last_index(items: list[Value], item: Value) -> int:
     return next((index for index in range(len(items) - 1, -1, -1) if equal(items[index], item)), -1)
 
 
-def _first_index(items: list[Any], item: Any) -> int:
+def _first_index(items: list[Value], item: Value) -> int:
     return next((index for index, other in enumerate(items) if equal(other, item)), -1)
 
 
-def _best(name: str, wanted: int) -> Callable[[list[Any]], Any]:
-    def find(items: list[Any]) -> Any:
+def _best(name: str, wanted: int) -> Callable[[list[Value]], Value]:
+    def find(items: list[Value]) -> Value:
         if not items:
             raise CelError(f"{name} called on empty list")
         found = items[0]
@@ -165,33 +174,34 @@ def _best(name: str, wanted: int) -> Callable[[list[Any]], Any]:
     return find
 
 
-def _is_sorted(items: list[Any]) -> bool:
+def _is_sorted(items: list[Value]) -> bool:
     return all(compare(one, other) <= 0 for one, other in itertools.pairwise(items))
 
 
-def _sum(items: list[Any]) -> int | float:
-    found: int | float = sum(items)
+def _sum(items: list[int | float]) -> int | float:
+    found = sum(items)
     if not isinstance(found, float) and not INT_LEAST <= found <= INT_MOST:
         raise CelError("integer overflow")
     return found
 
 
-def _sum_unsigned(items: list[Any]) -> Uint:
+def _sum_unsigned(items: list[int]) -> Uint:
     found = sum(items)
     if found > UINT_MOST:
         raise CelError("unsigned integer overflow")
     return Uint(found)
 
 
-def _typed_sum(items: list[Any]) -> Any:
-    """By what is in the list, as lists of any type look the same from outside."""
+def _typed_sum(items: list[Value]) -> Value:
+    """Sum by the type of the elements, as lists of any type look the same."""
     kinds = {type(item) for item in items}
+    numbers = [item for item in items if isinstance(item, int | float)]
     if kinds <= {int} or kinds == {float}:
-        return _sum(items)
+        return _sum(numbers)
     if kinds == {Uint}:
-        return _sum_unsigned(items)
+        return _sum_unsigned([item for item in items if isinstance(item, Uint)])
     if kinds == {Duration}:
-        return Duration.of(sum(item.ns for item in items))
+        return Duration.of(sum(item.ns for item in items if isinstance(item, Duration)))
     raise CelError("no such overload")
 
 
@@ -202,13 +212,13 @@ for _kind in _COMPARABLE:
     _add(
         f"(list<{_kind}>).sort() list<{_kind}>",
         _sort,
-        lambda args: _pairs_cost(args[0]),
+        _pairs_cost,
         lambda target, args: _pairs(target) if target is not None else None,
     )
     _add(
         f"(list<A>).@sortByAssociatedKeys(list<{_kind}>) list<A>",
         _sort_by,
-        lambda args: _pairs_cost(args[1]),
+        lambda items, keys: _pairs_cost(keys),
         lambda target, args: _pairs(args[0]),
     )
 _add("(list<int>).sum() int", _typed_sum, _each_cost, _each)
@@ -219,25 +229,25 @@ _add("(list<duration>).sum() duration", _typed_sum, _each_cost, _each)
 
 _add("(list<A>).indexOf(A) int", _first_index, _each_cost, _each)
 _add("(list<A>).lastIndexOf(A) int", _last_index, _each_cost, _each)
-_add("(list<A>).slice(int, int) list<A>", _slice, lambda args: _made_cost(max(args[2] - args[1], 0)), _sliced)
+_add("(list<A>).slice(int, int) list<A>", _slice, lambda items, start, end: _made_cost(max(end - start, 0)), _sliced)
 _add("(list<list<A>>).flatten() list<A>", _flat, _flat_cost, _flattened)
 _add("(list<dyn>).flatten(int) list<dyn>", _flat, _flat_cost, _flattened)
 _add(
     "lists.range(int) list<int>",
     lambda count: list(range(count)),
-    lambda args: _made_cost(max(args[0], 0)),
+    lambda count: _made_cost(max(count, 0)),
     lambda target, args: _made(_whole(args[0], MOST)),
 )
 _add(
     "(list<A>).reverse() list<A>",
     lambda items: items[::-1],
-    lambda args: _made_cost(len(args[0])),
+    lambda items: _made_cost(len(items)),
     lambda target, args: _made(target.size.most) if target is not None else None,
 )
 _add(
     "(list<A>).distinct() list<A>",
     _distinct,
-    lambda args: _pairs_cost(args[0]),
+    _pairs_cost,
     lambda target, args: (clip(scaled(clip(target.size.most**2), 2) + 1 + LIST), target.size) if target else None,
 )
 _add("sets.contains(list<A>, list<A>) bool", _holds, _sets_cost(1), _of_sets(1))
@@ -255,16 +265,16 @@ _add(
 )
 
 
-# What two-variable macros make of maps.
+# Helpers that two-variable macros use to build maps.
 
 
-def _insert(entries: dict[Any, Any], key: Any, value: Any) -> dict[Any, Any]:
+def _insert(entries: dict[Key, Value], key: Key, value: Value) -> dict[Key, Value]:
     if key in entries:
         raise CelError(f"insert failed: key '{key}' already exists")
     return {**entries, key: value}
 
 
-def _merge(entries: dict[Any, Any], others: dict[Any, Any]) -> dict[Any, Any]:
+def _merge(entries: dict[Key, Value], others: dict[Key, Value]) -> dict[Key, Value]:
     found = entries
     for key, value in others.items():
         found = _insert(found, key, value)

@@ -1,39 +1,41 @@
-"""The libraries of URLs, addresses and ranges of addresses (`cel/library/urls.go`, `ip.go`, `cidr.go`)."""
+"""The libraries of URLs, IP addresses and CIDR ranges (`cel/library/urls.go`, `ip.go`, `cidr.go`)."""
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar, TypeVar
 from urllib.parse import parse_qs, quote, urlsplit
 
 from cumulet.common.ascii import is_digits
 from cumulet.kube.cel.errors import CelError
 from cumulet.kube.cel.functions import Library
+from cumulet.kube.cel.opaque import Opaque
 from cumulet.kube.cel.sizes import TRAVERSAL, scaled, scan, scan_cost
-from cumulet.kube.cel.values import Value
+from cumulet.kube.cel.values import Key, Value
 
 LIBRARY = Library()
+T = TypeVar("T")
 _add = LIBRARY.add
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-#: Characters of an address, with or without a length.
+#: The most characters of an address, with or without a prefix length.
 _LENGTH = 64
 
 
 @dataclass(frozen=True, slots=True)
-class IP(Value):
-    """An address."""
+class IP(Opaque):
+    """An IP address."""
 
     kind: ClassVar[str] = "net.IP"
     address: Address
 
 
 @dataclass(frozen=True, slots=True)
-class CIDR(Value):
-    """A range of addresses, as it was written."""
+class CIDR(Opaque):
+    """A range of addresses, as written."""
 
     kind: ClassVar[str] = "net.CIDR"
     address: Address
@@ -41,12 +43,12 @@ class CIDR(Value):
 
     @property
     def network(self) -> Network:
-        """All addresses of the range."""
+        """The network that contains the range's addresses."""
         return ipaddress.ip_network(f"{self.address}/{self.length}", strict=False)
 
 
 @dataclass(frozen=True, slots=True)
-class URL(Value):
+class URL(Opaque):
     """A URL."""
 
     kind: ClassVar[str] = "kubernetes.URL"
@@ -54,7 +56,7 @@ class URL(Value):
 
 
 def _address(text: str) -> Address:
-    """Raises `ValueError`."""
+    """Parse an IP address. Raises `ValueError`."""
     if len(text) > _LENGTH or not text.isascii():
         raise ValueError(f"unable to parse IP {text[:100]!r}")
     found = ipaddress.ip_address(text)
@@ -67,7 +69,7 @@ def _address(text: str) -> Address:
 
 
 def _range(text: str) -> CIDR:
-    """Raises `ValueError`."""
+    """Parse a range. Raises `ValueError`."""
     host, slash, length = text.partition("/")
     address = _address(host)
     plain = is_digits(length) and (length == "0" or not length.startswith("0"))
@@ -77,18 +79,18 @@ def _range(text: str) -> CIDR:
 
 
 def _parse_url(text: str) -> URL:
-    """Raises `ValueError` for what is neither an absolute URI nor an absolute path."""
+    """Parse an absolute URI or an absolute path. Raises `ValueError` for anything else."""
     parts = urlsplit(text)
     if (not text.startswith("/") and not parts.scheme) or any(char <= " " or char == "\x7f" for char in text):
         raise ValueError(
             f'URL parse error during conversion from string: parse "{text[:200]}": invalid URI for request'
         )
-    _ = parts.port  # which is a number or an error
+    _ = parts.port  # evaluated for its `ValueError`, where the port is not a number
     return URL(text)
 
 
-def _or_error(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    def parsed(text: str) -> Any:
+def _or_error(parse: Callable[[str], T]) -> Callable[[str], T]:
+    def parsed(text: str) -> T:
         try:
             return parse(text)
         except ValueError as error:
@@ -97,7 +99,7 @@ def _or_error(parse: Callable[[str], Any]) -> Callable[[str], Any]:
     return parsed
 
 
-def _is(parse: Callable[[str], Any]) -> Callable[[str], bool]:
+def _is(parse: Callable[[str], object]) -> Callable[[str], bool]:
     def test(text: str) -> bool:
         try:
             parse(text)
@@ -108,11 +110,11 @@ def _is(parse: Callable[[str], Any]) -> Callable[[str], bool]:
     return test
 
 
-def _contains_ip(cidr: CIDR, ip: Any) -> bool:
+def _contains_ip(cidr: CIDR, ip: IP | str) -> bool:
     return (ip.address if isinstance(ip, IP) else _or_error(_address)(ip)) in cidr.network
 
 
-def _contains_cidr(cidr: CIDR, other: Any) -> bool:
+def _contains_cidr(cidr: CIDR, other: CIDR | str) -> bool:
     inner = other if isinstance(other, CIDR) else _or_error(_range)(other)
     one, two = inner.network, cidr.network
     return one.version == two.version and one.subnet_of(two)  # type: ignore[arg-type]
@@ -152,11 +154,16 @@ def _port(value: URL) -> str:
     return "" if number is None else str(number)
 
 
-def _within_cost(parses: bool) -> Callable[[Sequence[Any]], int]:
-    def cost(args: Sequence[Any]) -> int:
-        return 5 + (scan_cost(argument=1)(args) if parses else 0)
+def _within_cost(parses: bool) -> Callable[[CIDR, IP | CIDR | str], int]:
+    def cost(cidr: CIDR, inner: IP | CIDR | str) -> int:
+        return 5 + (scan_cost()(inner) if parses else 0)
 
     return cost
+
+
+def _query(value: URL) -> dict[Key, Value]:
+    found = parse_qs(urlsplit(value.text).query, keep_blank_values=True)
+    return {key: [*values] for key, values in found.items()}
 
 
 _IP, _CIDR, _URL = "net.IP", "net.CIDR", "kubernetes.URL"
@@ -210,5 +217,5 @@ _add(
 )
 _add(
     f"({_URL}).getQuery() map<string, list<string>>",
-    lambda value: parse_qs(urlsplit(value.text).query, keep_blank_values=True),
+    _query,
 )

@@ -1,4 +1,4 @@
-"""Numbers as Go writes them."""
+"""Numbers in Go's format."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from decimal import Decimal
 
 
 def shortest(number: float) -> str:
-    """As few digits as tell a number from all others, with an exponent where that is shorter (`%g`)."""
+    """Return the shortest digits that identify a number, with an exponent where that is shorter (`%g`)."""
     if not math.isfinite(number):
         return "NaN" if math.isnan(number) else ("+Inf" if number > 0 else "-Inf")
     sign, found, exponent = Decimal(repr(number)).normalize().as_tuple()

@@ -1,4 +1,4 @@
-"""The library of JSON Patch, which policies that change objects have (`cel/library/jsonpatch.go`)."""
+"""The JSON Patch library of mutating policies (`cel/library/jsonpatch.go`)."""
 
 from __future__ import annotations
 

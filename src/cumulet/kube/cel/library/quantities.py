@@ -4,31 +4,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from cumulet.common.kubernetes.quantity import decimal
 from cumulet.kube.apimachinery.quantity import canonical
 from cumulet.kube.cel.errors import CelError
 from cumulet.kube.cel.functions import Library
+from cumulet.kube.cel.opaque import Opaque
 from cumulet.kube.cel.sizes import scan, scan_cost
-from cumulet.kube.cel.values import INT_LEAST, INT_MOST, Value
+from cumulet.kube.cel.values import INT_LEAST, INT_MOST
 
 LIBRARY = Library()
 _add = LIBRARY.add
-#: Characters of an amount; each is work for numbers without bounds.
+#: The most characters of an amount. Each adds work for arbitrary-precision numbers.
 _LENGTH = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Quantity(Value):
-    """An amount."""
+class Quantity(Opaque):
+    """A resource amount."""
 
     kind: ClassVar[str] = "kubernetes.Quantity"
     amount: Decimal
 
 
 def _parsed(text: str) -> Quantity:
-    """Raises `CelError`."""
+    """Parse an amount. Raises `CelError`."""
     try:
         if len(text) > _LENGTH:
             raise ValueError
@@ -62,13 +63,13 @@ def _order(one: Quantity, other: Quantity) -> int:
     return int(one.amount > other.amount) - int(one.amount < other.amount)
 
 
-def _other(value: Any) -> Decimal:
+def _other(value: Quantity | int) -> Decimal:
     return value.amount if isinstance(value, Quantity) else Decimal(value)
 
 
 _add("quantity(string) kubernetes.Quantity", _parsed, scan_cost(), scan())
 _add("isQuantity(string) bool", _is, scan_cost(), scan())
-# Upstream declares this as a function, not as a method; it can be written no other way.
+# Upstream declares this as a function, so there is no method form.
 _add("sign(kubernetes.Quantity) int", lambda one: int(one.amount > 0) - int(one.amount < 0))
 _add("(kubernetes.Quantity).isInteger() bool", _is_integer)
 _add("(kubernetes.Quantity).asInteger() int", _integer)

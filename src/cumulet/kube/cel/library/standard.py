@@ -6,7 +6,7 @@ import math
 import operator
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from datetime import datetime
 
 from cumulet.common.ascii import fold
 from cumulet.kube.apimachinery import regexp
@@ -14,13 +14,15 @@ from cumulet.kube.cel.errors import CelError
 from cumulet.kube.cel.functions import Library
 from cumulet.kube.cel.library.numbers import shortest
 from cumulet.kube.cel.sizes import REGEX, TRAVERSAL, Argument, Estimate, Size, clip, scaled, scan_cost
+from cumulet.kube.cel.times import Duration, Timestamp
 from cumulet.kube.cel.values import (
     INT_LEAST,
     INT_MOST,
     UINT_MOST,
-    Duration,
-    Timestamp,
+    Key,
     Uint,
+    Unordered,
+    Value,
     compare,
     equal,
     no_overload,
@@ -42,24 +44,23 @@ _TRUE, _FALSE = ("1", "t", "T", "true", "TRUE", "True"), ("0", "f", "F", "false"
 
 
 def _shorter(target: Argument | None, args: Sequence[Argument]) -> Estimate:
-    """Of comparing two values: the shorter of them."""
+    """Estimate a comparison by the shorter of two values."""
     return scaled(min(args[0].size.most, args[1].size.most), TRAVERSAL), None
 
 
-def _shorter_cost(args: Sequence[Any]) -> int:
-    return math.ceil(min(size_of(args[0]), size_of(args[1])) * TRAVERSAL)
+def _shorter_cost(one: Value, other: Value) -> int:
+    return math.ceil(min(size_of(one), size_of(other)) * TRAVERSAL)
 
 
-def _equal_cost(args: Sequence[Any]) -> int:
-    """Upstream takes the size of the shorter; what is within lists and maps is counted here too, as it is compared."""
-    one, other = args
-    found = _shorter_cost(args)
+def _equal_cost(one: Value, other: Value) -> int:
+    """Upstream counts the size of the shorter value. The contents of lists and maps count here too, as they are compared."""
+    found = _shorter_cost(one, other)
     if isinstance(one, list | dict) and isinstance(other, list | dict) and len(one) == len(other):
         return max(found, weight(one) // 10)
     return found
 
 
-def _joined(target: Argument | None, args: Sequence[Argument]) -> Estimate:
+def _joined_size(target: Argument | None, args: Sequence[Argument]) -> Estimate:
     size = args[0].size.plus(args[1].size)
     return scaled(size.most, TRAVERSAL), size
 
@@ -68,21 +69,20 @@ def _joined_lists(target: Argument | None, args: Sequence[Argument]) -> Estimate
     return 1, args[0].size.plus(args[1].size)
 
 
-def _joined_cost(args: Sequence[Any]) -> int:
-    return math.ceil((len(args[0]) + len(args[1])) * TRAVERSAL)
+def _joined_cost(one: str | bytes, other: str | bytes) -> int:
+    return math.ceil((len(one) + len(other)) * TRAVERSAL)
 
 
-def _joined_lists_cost(args: Sequence[Any]) -> int:
-    """Upstream has a view of both lists, for one; here they are copied."""
-    return 1 + (len(args[0]) + len(args[1])) // 10
+def _joined_lists_cost(one: list[Value], other: list[Value]) -> int:
+    """Upstream keeps a view of both lists at cost one. Here they are copied."""
+    return 1 + (len(one) + len(other)) // 10
 
 
 def _in_list(target: Argument | None, args: Sequence[Argument]) -> Estimate:
     return args[1].size.most, None
 
 
-def _in_list_cost(args: Sequence[Any]) -> int:
-    one, items = args
+def _in_list_cost(one: Value, items: list[Value]) -> int:
     return len(items) if not isinstance(one, list | dict) else len(items) * (1 + weight(one) // 10)
 
 
@@ -91,9 +91,9 @@ def _matching(target: Argument | None, args: Sequence[Argument]) -> Estimate:
     return clip(scaled(text.size.most + 1, TRAVERSAL) * scaled(pattern.size.most, REGEX)), None
 
 
-def matching_cost(args: Sequence[Any]) -> int:
-    """Of a text and a regular expression."""
-    return math.ceil((1 + size_of(args[0])) * TRAVERSAL) * math.ceil(size_of(args[1]) * REGEX)
+def matching_cost(text: str, pattern: str, limit: int = -1) -> int:
+    """Return the cost of matching a text against a regular expression."""
+    return math.ceil((1 + len(text)) * TRAVERSAL) * math.ceil(len(pattern) * REGEX)
 
 
 def _containing(target: Argument | None, args: Sequence[Argument]) -> Estimate:
@@ -101,8 +101,8 @@ def _containing(target: Argument | None, args: Sequence[Argument]) -> Estimate:
     return clip(scaled(target.size.most, TRAVERSAL) * scaled(args[0].size.most, TRAVERSAL)), None
 
 
-def _containing_cost(args: Sequence[Any]) -> int:
-    return math.ceil(len(args[0]) * TRAVERSAL) * math.ceil(len(args[1]) * TRAVERSAL)
+def _containing_cost(text: str, part: str) -> int:
+    return math.ceil(len(text) * TRAVERSAL) * math.ceil(len(part) * TRAVERSAL)
 
 
 def _prefix(target: Argument | None, args: Sequence[Argument]) -> Estimate:
@@ -122,6 +122,10 @@ def _decoded(target: Argument | None, args: Sequence[Argument]) -> Estimate:
 # Operators.
 
 
+def _joined(one: list[Value], other: list[Value]) -> list[Value]:
+    return one.joined(other) if isinstance(one, Unordered) else one + other
+
+
 def _int(number: int) -> int:
     if not INT_LEAST <= number <= INT_MOST:
         raise CelError("integer overflow")
@@ -135,7 +139,7 @@ def _uint(number: int) -> Uint:
 
 
 def _quotient(one: int, other: int) -> int:
-    """Towards zero."""
+    """Divide, rounding towards zero."""
     if not other:
         raise CelError("division by zero")
     found = abs(one) // abs(other)
@@ -157,10 +161,10 @@ def _divided(one: float, other: float) -> float:
 
 
 def _times(one: float, other: float) -> float:
-    return one * other  # which is infinite where it is too large, as in Go
+    return one * other  # infinite where it is too large, as in Go
 
 
-def _of_both(make: Callable[[int], Any], act: Callable[[int, int], int]) -> Callable[[Any, Any], Any]:
+def _of_both(make: Callable[[int], int], act: Callable[[int, int], int]) -> Callable[[int, int], int]:
     return lambda one, other: make(act(one, other))
 
 
@@ -177,9 +181,9 @@ _add("_+_(double, double) double", operator.add)
 _add("_-_(double, double) double", operator.sub)
 _add("_*_(double, double) double", _times)
 _add("_/_(double, double) double", _divided)
-_add("_+_(string, string) string", operator.add, _joined_cost, _joined)
-_add("_+_(bytes, bytes) bytes", operator.add, _joined_cost, _joined)
-_add("_+_(list<A>, list<A>) list<A>", operator.add, _joined_lists_cost, _joined_lists, name="add_list")
+_add("_+_(string, string) string", operator.add, _joined_cost, _joined_size)
+_add("_+_(bytes, bytes) bytes", operator.add, _joined_cost, _joined_size)
+_add("_+_(list<A>, list<A>) list<A>", _joined, _joined_lists_cost, _joined_lists, name="add_list")
 _add("_+_(duration, duration) duration", lambda one, other: Duration.of(one.ns + other.ns))
 _add("_+_(duration, timestamp) timestamp", lambda one, other: Timestamp.of(one.ns + other.ns))
 _add("_+_(timestamp, duration) timestamp", lambda one, other: Timestamp.of(one.ns + other.ns))
@@ -208,7 +212,7 @@ _ORDERS: dict[str, Callable[[int], bool]] = {
 }
 
 
-def _ordering(holds: Callable[[int], bool]) -> Callable[[Any, Any], bool]:
+def _ordering(holds: Callable[[int], bool]) -> Callable[[Value, Value], bool]:
     return lambda one, other: holds(compare(one, other))
 
 
@@ -223,7 +227,7 @@ for _name, _holds in _ORDERS.items():
         )
 
 
-def _item(items: list[Any], index: Any) -> Any:
+def _item(items: list[Value], index: float) -> Value:
     if index != int(index):
         raise CelError(f"unsupported index value: {index}")
     if not 0 <= index < len(items):
@@ -231,8 +235,8 @@ def _item(items: list[Any], index: Any) -> Any:
     return items[int(index)]
 
 
-def _key(key: Any) -> Any:
-    """A key as maps have it. Raises `CelError` for what can be none."""
+def _key(key: Value) -> Key:
+    """Return a key in the form that maps use. Raises `CelError` for a value that cannot be a key."""
     if isinstance(key, float):
         if key.is_integer():
             return int(key)
@@ -242,14 +246,14 @@ def _key(key: Any) -> Any:
     return key
 
 
-def _entry(entries: dict[Any, Any], key: Any) -> Any:
+def _entry(entries: dict[Key, Value], key: Value) -> Value:
     found = _key(key)
     if found not in entries:
         raise CelError(f"no such key: {fold(str(found)) if isinstance(found, bool) else found}")
     return entries[found]
 
 
-def _is_key(key: Any, entries: dict[Any, Any]) -> bool:
+def _is_key(key: Value, entries: dict[Key, Value]) -> bool:
     try:
         return _key(key) in entries
     except CelError:
@@ -276,13 +280,13 @@ def _to_bool(text: str) -> bool:
     raise CelError(f"type conversion error from 'string' to 'bool': {text[:100]!r}")
 
 
-def _from_double(number: float, make: Callable[[int], Any], what: str) -> Any:
+def _from_double(number: float, make: Callable[[int], int], what: str) -> int:
     if not math.isfinite(number):
         raise CelError(f"{what} overflow")
     return make(int(number))
 
 
-def _from_text(text: str, make: Callable[[int], Any]) -> Any:
+def _from_text(text: str, make: Callable[[int], int]) -> int:
     if not _WHOLE.fullmatch(text):
         raise CelError(f'strconv.ParseInt: parsing "{text[:100]}": invalid syntax')
     return make(int(text))
@@ -301,7 +305,7 @@ def _decoded_text(value: bytes) -> str:
         raise CelError("invalid UTF-8 in bytes, cannot convert to string") from None
 
 
-def _same(value: Any) -> Any:
+def _same(value: Value) -> Value:
     return value
 
 
@@ -349,13 +353,13 @@ def _matches(text: str, pattern: str) -> bool:
 
 
 _add("(string).matches(string) bool", _matches, matching_cost, _matching)
-# Upstream takes this form for one; it costs the same here.
+# Upstream declares this form only; it costs the same here.
 _add("matches(string, string) bool", _matches, matching_cost, 1)
 
 
 # Times.
 
-_PARTS: dict[str, Callable[[Any], int]] = {
+_PARTS: dict[str, Callable[[datetime], int]] = {
     "getFullYear": lambda at: int(at.year),
     "getMonth": lambda at: int(at.month) - 1,
     "getDayOfYear": lambda at: int(at.timetuple().tm_yday) - 1,
@@ -370,11 +374,13 @@ _PARTS: dict[str, Callable[[Any], int]] = {
 _LENGTHS = {"getHours": 3600 * 10**9, "getMinutes": 60 * 10**9, "getSeconds": 10**9, "getMilliseconds": 10**6}
 
 
-def _part(find: Callable[[Any], int]) -> tuple[Callable[[Any], int], Callable[[Any, str], int]]:
+def _part(
+    find: Callable[[datetime], int],
+) -> tuple[Callable[[Timestamp], int], Callable[[Timestamp, str], int]]:
     return lambda value: find(value.at()), lambda value, zone: find(value.at(zone))
 
 
-def _length(unit: int) -> Callable[[Any], int]:
+def _length(unit: int) -> Callable[[Duration], int]:
     return lambda value: _quotient(value.ns, unit)
 
 

@@ -1,4 +1,4 @@
-"""The libraries of texts and regular expressions (cel-go's `ext/strings.go`, version 2; `cel/library/regex.go`)."""
+"""The libraries of strings and regular expressions (cel-go's `ext/strings.go`, version 2; `cel/library/regex.go`)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import itertools
 import math
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from cumulet.kube.apimachinery import regexp
 from cumulet.kube.cel.errors import CelError
@@ -14,7 +13,7 @@ from cumulet.kube.cel.functions import Library
 from cumulet.kube.cel.library.standard import matching_cost
 from cumulet.kube.cel.library.writing import written
 from cumulet.kube.cel.sizes import MOST, REGEX, TRAVERSAL, Argument, Estimate, Size, clip, scaled, scan, scan_cost
-from cumulet.kube.cel.values import size_of, traversal
+from cumulet.kube.cel.values import Value, size_of, traversal
 
 LIBRARY = Library()
 _add = LIBRARY.add
@@ -67,12 +66,12 @@ def _last_index_before(text: str, what: str, start: int) -> int:
     return text.rfind(what, 0, start + len(what)) if start < len(text) else -1
 
 
-def _split(text: str, by: str, limit: int = -1) -> list[str]:
+def _split(text: str, by: str, limit: int = -1) -> list[Value]:
     if not limit:
         return []
     if not by:
         return list(text) if limit < 0 or limit >= len(text) else [*text[: limit - 1], text[limit - 1 :]]
-    return text.split(by, limit - 1 if limit > 0 else -1)
+    return [*text.split(by, limit - 1 if limit > 0 else -1)]
 
 
 def _replace(text: str, old: str, new: str, count: int = -1) -> str:
@@ -89,21 +88,20 @@ def _substring(text: str, start: int, end: int | None = None) -> str:
     return text[start:last]
 
 
-def _join(items: list[Any], by: str = "") -> str:
-    for item in items:
-        if not isinstance(item, str):
-            raise CelError("join: invalid input")
-    return by.join(items)
+def _join(items: list[Value], by: str = "") -> str:
+    texts = [item for item in items if isinstance(item, str)]
+    if len(texts) != len(items):
+        raise CelError("join: invalid input")
+    return by.join(texts)
 
 
-def _replaced_cost(args: Sequence[Any]) -> int:
-    """Upstream counts the text alone; what replaces its parts may be longer than they are, and is counted too."""
-    text, old, new = args[:3]
+def _replaced_cost(text: str, old: str, new: str, count: int = -1) -> int:
+    """Upstream counts the text alone. The replacement can be longer than the replaced part, so it counts too."""
     found = math.ceil(len(text) * 2 * TRAVERSAL)
     if len(new) > len(old):
         times = text.count(old)
-        if len(args) > 3 and args[3] >= 0:
-            times = min(times, args[3])
+        if count >= 0:
+            times = min(times, count)
         found += math.ceil(times * (len(new) - len(old)) * TRAVERSAL)
     return found
 
@@ -142,9 +140,8 @@ def _joined(target: Argument | None, args: Sequence[Argument]) -> Estimate:
     return scaled(size.most, TRAVERSAL), size
 
 
-def _joined_cost(args: Sequence[Any]) -> int:
-    items = args[0]
-    length = sum(map(size_of, items)) + (len(args[1]) * max(len(items) - 1, 0) if len(args) > 1 else 0)
+def _joined_cost(items: list[Value], by: str = "") -> int:
+    length = sum(map(size_of, items)) + len(by) * max(len(items) - 1, 0)
     return math.ceil(length * 2 * TRAVERSAL)
 
 
@@ -153,9 +150,9 @@ def _written(target: Argument | None, args: Sequence[Argument]) -> Estimate:
     return scaled(target.size.most, TRAVERSAL), None
 
 
-def _written_cost(args: Sequence[Any]) -> int:
-    """Upstream counts the text with the places alone; what is written there is counted too."""
-    return math.ceil(len(args[0]) * TRAVERSAL) + traversal(args[1]) // 2
+def _written_cost(text: str, values: list[Value]) -> int:
+    """Upstream counts the format text alone. The inserted values count too."""
+    return math.ceil(len(text) * TRAVERSAL) + traversal(values) // 2
 
 
 def _found(target: Argument | None, args: Sequence[Argument]) -> Estimate:
@@ -171,7 +168,7 @@ def _find(text: str, pattern: str) -> str:
         raise CelError(f"Illegal regex: {error}") from None
 
 
-def _find_all(text: str, pattern: str, limit: int = -1) -> list[str]:
+def _find_all(text: str, pattern: str, limit: int = -1) -> list[Value]:
     try:
         found = regexp.find(pattern, text)
         return list(found if limit < 0 else itertools.islice(found, limit))

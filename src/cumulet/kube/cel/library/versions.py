@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from cumulet.common.ascii import is_digits
 from cumulet.kube.cel.errors import CelError
 from cumulet.kube.cel.functions import Library
+from cumulet.kube.cel.opaque import Opaque
 from cumulet.kube.cel.sizes import scan, scan_cost
-from cumulet.kube.cel.values import Value
 
 LIBRARY = Library()
 _add = LIBRARY.add
@@ -24,21 +24,21 @@ _MOST = 2**64 - 1
 
 
 @dataclass(frozen=True, slots=True)
-class Version(Value):
-    """A version, with what precedes a release. Builds do not count."""
+class Version(Opaque):
+    """A version, with its pre-release part. Build metadata is ignored."""
 
     kind: ClassVar[str] = "kubernetes.Semver"
     numbers: tuple[int, int, int]
     before: tuple[str, ...] = ()
 
-    def order(self) -> tuple[Any, ...]:
-        """What versions are compared by: a release comes after all that precedes it."""
+    def order(self) -> tuple[object, ...]:
+        """The sort key: a release comes after its pre-releases."""
         parts = tuple((0, int(part), "") if is_digits(part) else (1, 0, part) for part in self.before)
         return (*self.numbers, not self.before, parts)
 
 
 def _parsed(text: str, normalize: bool = False) -> Version:
-    """Raises `CelError`."""
+    """Parse a version. Raises `CelError`."""
     found = _normal(text) if normalize else text
     match = _VERSION.fullmatch(found) if len(found) <= _LENGTH and found.isascii() else None
     if match is None:
@@ -53,7 +53,7 @@ def _parsed(text: str, normalize: bool = False) -> Version:
 
 
 def _normal(text: str) -> str:
-    """Without a leading `v` and zeros, and with all three numbers."""
+    """Normalize a version: no leading `v` or zeros, and all three numbers."""
     text = text.removeprefix("v")
     end = min((index for index in (text.find("-"), text.find("+")) if index >= 0), default=len(text))
     core, rest = text[:end], text[end:]

@@ -1,23 +1,23 @@
-"""What `format` writes of values (cel-go's `ext/formatting.go`)."""
+"""The output of `format` (cel-go's `ext/formatting.go`)."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from cumulet.common.ascii import raised
 from cumulet.kube.cel.errors import CelError
 from cumulet.kube.cel.library.numbers import shortest
-from cumulet.kube.cel.values import Duration, Timestamp, TypeValue, Uint, type_of
+from cumulet.kube.cel.times import Duration, Timestamp
+from cumulet.kube.cel.values import TypeValue, Value, type_of
 
-#: Digits after the point that may be asked for; each is memory.
+#: The most digits after the point. Each takes memory.
 _PRECISION = 1000
 _SUPERSCRIPT = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 _INFINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
-def written(text: str, values: list[Any]) -> str:
-    """A text with values in their places. Raises `CelError` for too few, and for values of the wrong type."""
+def written(text: str, values: list[Value]) -> str:
+    """Return a text with values inserted. Raises `CelError` for too few values, or for one of the wrong type."""
     parts: list[str] = []
     rest = iter(values)
     position = 0
@@ -42,29 +42,29 @@ def written(text: str, values: list[Any]) -> str:
         try:
             value = next(rest)
         except StopIteration:
-            raise CelError("index out of bounds: more places than values") from None
+            raise CelError("index out of bounds: more clauses than values") from None
         parts.append(_clause(clause, value, precision))
     parts.append(text[position:])
     return "".join(parts)
 
 
-def _clause(clause: str, value: Any, precision: int | None) -> str:
+def _clause(clause: str, value: Value, precision: int | None) -> str:
     match clause:
         case "s":
             return _text(value)
         case "d":
-            if type(value) in (int, Uint):
+            if isinstance(value, int) and not isinstance(value, bool):
                 return str(int(value))
             raise _wrong("decimal clause can only be used on integers", value)
         case "f" | "e":
             return _number(clause, value, 6 if precision is None else precision)
         case "b" | "o":
-            if type(value) in (int, Uint) or (clause == "b" and isinstance(value, bool)):
+            if isinstance(value, int) and (clause == "b" or not isinstance(value, bool)):
                 return f"{int(value):{clause}}"
             name = "binary" if clause == "b" else "octal"
             raise _wrong(f"only integers{' and bools' if clause == 'b' else ''} can be formatted as {name}", value)
         case "x" | "X":
-            if type(value) in (int, Uint):
+            if isinstance(value, int) and not isinstance(value, bool):
                 return f"{int(value):{clause}}"
             if isinstance(value, str | bytes):
                 shown = (value.encode() if isinstance(value, str) else value).hex()
@@ -73,11 +73,11 @@ def _clause(clause: str, value: Any, precision: int | None) -> str:
     raise CelError(f'could not parse formatting clause: unrecognized formatting clause "{clause}"')
 
 
-def _wrong(why: str, value: Any) -> CelError:
+def _wrong(why: str, value: Value) -> CelError:
     return CelError(f"error during formatting: {why}, was given {type_of(value).name}")
 
 
-def _number(clause: str, value: Any, precision: int) -> str:
+def _number(clause: str, value: Value, precision: int) -> str:
     number = _INFINITE.get(value) if isinstance(value, str) else value
     if not isinstance(number, float):
         kind = "fixed-point" if clause == "f" else "scientific"
@@ -91,7 +91,7 @@ def _number(clause: str, value: Any, precision: int) -> str:
     return f"{digits}\u00d710{shown.translate(_SUPERSCRIPT)}"
 
 
-def _text(value: Any) -> str:
+def _text(value: Value) -> str:
     match value:
         case None:
             return "null"
@@ -120,8 +120,8 @@ def _text(value: Any) -> str:
     )
 
 
-def _within(value: Any) -> str:
-    """As it stands in a list or a map: as the language writes it."""
+def _within(value: Value) -> str:
+    """Return a value inside a list or a map, in the language's notation."""
     match value:
         case str():
             return _quoted(value)

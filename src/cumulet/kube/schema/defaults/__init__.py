@@ -1,14 +1,14 @@
 """The defaults of the built-in kinds (upstream's `defaults.go` of each API group).
 
-An object comes in and is completed in place.
+The input is an object, which is completed in place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.schema.defaults import access, autoscaling, core, pods, registration, storage, workloads
-from cumulet.kube.schema.defaults.values import Object
 
 _RBAC = "rbac.authorization.k8s.io"
 _ADMISSION = "admissionregistration.k8s.io"
@@ -53,7 +53,7 @@ _DEFAULTS: dict[tuple[str, str], Callable[[Object], None]] = {
 
 
 def set_defaults(obj: Object, group: str, version: str, kind: str) -> None:
-    """Fill in the defaults of a kind, in place."""
+    """Set the defaults of a kind, in place."""
     defaulter = _DEFAULTS.get((group, kind))
     if defaulter is not None:
         defaulter(obj)

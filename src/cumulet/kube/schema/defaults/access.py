@@ -1,8 +1,8 @@
-"""Bindings of roles."""
+"""Defaults of role bindings."""
 
 from __future__ import annotations
 
-from cumulet.kube.schema.defaults.values import Object
+from cumulet.common.kubernetes.objects import Object
 
 _GROUP = "rbac.authorization.k8s.io"
 

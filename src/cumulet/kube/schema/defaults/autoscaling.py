@@ -1,8 +1,9 @@
-"""Horizontal pod autoscalers."""
+"""Defaults of horizontal pod autoscalers."""
 
 from __future__ import annotations
 
-from cumulet.kube.schema.defaults.values import Object, default
+from cumulet.common.kubernetes.objects import Object
+from cumulet.kube.schema.defaults.values import default
 
 _UP: Object = {
     "stabilizationWindowSeconds": 0,

@@ -1,10 +1,11 @@
-"""Services, secrets, namespaces, nodes, limits and other small kinds."""
+"""Defaults of services, secrets, namespaces, nodes, limit ranges and other small kinds."""
 
 from __future__ import annotations
 
 import base64
 
-from cumulet.kube.schema.defaults.values import Object, default
+from cumulet.common.kubernetes.objects import Object
+from cumulet.kube.schema.defaults.values import default
 from cumulet.kube.schema.services import is_outside
 
 

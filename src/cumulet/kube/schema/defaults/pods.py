@@ -1,25 +1,26 @@
-"""Pods and their templates."""
+"""Defaults of pods and pod templates."""
 
 from __future__ import annotations
 
 import re
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery.quantity import total
 from cumulet.kube.schema.defaults.storage import claim_spec
-from cumulet.kube.schema.defaults.values import Object, default
+from cumulet.kube.schema.defaults.values import default
 
 _PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
 _SHARED = ("cpu", "memory")
 _LONGEST = 255
 _HOST = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
 _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
-#: A reference to an image (distribution's reference grammar).
+#: An image reference (distribution's reference grammar).
 _REFERENCE = re.compile(
     rf"(?:(?:{_HOST}(?:\.{_HOST})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?/)?{_PART}(?:/{_PART})*"
     r"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))?"
     r"(?P<digest>@[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,})?"
 )
-#: What is said of volumes of a kind when it says nothing.
+#: The defaults of a volume, by the kind of its source.
 _SOURCES: dict[str, Object] = {
     "secret": {"defaultMode": 420},
     "configMap": {"defaultMode": 420},
@@ -54,7 +55,7 @@ def pod(obj: Object) -> None:
 
 
 def _addresses(status: Object) -> None:
-    """The one address and the first of the list are the same; the one is believed."""
+    """Make the single address and the first of the list agree; the single address has priority."""
     one, several = status.get("podIP", ""), status.get("podIPs") or []
     if one and (not several or several[0].get("ip") != one):
         status["podIPs"] = [{"ip": one}]
@@ -63,7 +64,7 @@ def _addresses(status: Object) -> None:
 
 
 def _whole(spec: Object) -> None:
-    """What a pod as a whole asks for, where it says what it may have."""
+    """Set the requests of the pod as a whole, where it has limits."""
     resources = spec["resources"]
     limits = resources.get("limits") or {}
     if not limits:
@@ -72,13 +73,13 @@ def _whole(spec: Object) -> None:
     for name in _SHARED:
         if name in requests:
             continue
-        asked = [
+        amounts = [
             container["resources"]["requests"][name]
             for container in spec.get("containers") or ()
             if name in ((container.get("resources") or {}).get("requests") or {})
         ]
-        if asked:
-            requests[name] = asked[0] if len(asked) == 1 else total(asked)
+        if amounts:
+            requests[name] = amounts[0] if len(amounts) == 1 else total(amounts)
     for name, value in limits.items():
         if name in _SHARED or name.startswith("hugepages-"):
             requests.setdefault(name, value)
@@ -149,7 +150,7 @@ def _probe(probe: Object) -> None:
 
 
 def _is_latest(image: str) -> bool:
-    """No tag and no digest means `latest`; what is no reference means nothing."""
+    """Whether the tag is `latest`: stated, or neither tag nor digest is. False for an invalid reference."""
     found = _REFERENCE.fullmatch(image) if len(image) <= _LONGEST else None
     return found is not None and not found["digest"] and found["tag"] in (None, "latest")
 

@@ -1,9 +1,10 @@
-"""What extends and limits the server: webhooks, policies, definitions of custom resources, flows."""
+"""Defaults of webhooks, admission policies, custom resource definitions and flow control."""
 
 from __future__ import annotations
 
 from cumulet.common.ascii import fold
-from cumulet.kube.schema.defaults.values import Object, default
+from cumulet.common.kubernetes.objects import Object
+from cumulet.kube.schema.defaults.values import default
 
 
 def webhooks(obj: Object) -> None:

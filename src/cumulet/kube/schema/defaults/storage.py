@@ -1,8 +1,9 @@
-"""Volumes, claims of them, classes and drivers."""
+"""Defaults of persistent volumes, claims, storage classes and CSI drivers."""
 
 from __future__ import annotations
 
-from cumulet.kube.schema.defaults.values import Object, default
+from cumulet.common.kubernetes.objects import Object
+from cumulet.kube.schema.defaults.values import default
 
 
 def claim(obj: Object) -> None:

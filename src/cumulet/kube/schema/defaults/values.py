@@ -1,14 +1,13 @@
-"""Filling in what is not there."""
+"""Setting of missing fields."""
 
 from __future__ import annotations
 
-from typing import Any
+from cumulet.common.kubernetes.objects import Object
+from cumulet.kube.apimachinery.json_types import Json
 
-Object = dict[str, Any]
 
-
-def default(target: Object, **values: Any) -> None:
-    """Set what is not set."""
+def default(target: Object, **values: Json) -> None:
+    """Set the fields that are missing."""
     for key, value in values.items():
         if target.get(key) is None:
             target[key] = value

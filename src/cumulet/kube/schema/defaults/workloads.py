@@ -1,10 +1,11 @@
-"""What makes pods."""
+"""Defaults of the workload kinds."""
 
 from __future__ import annotations
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.schema.defaults.pods import pod_template
 from cumulet.kube.schema.defaults.storage import claim
-from cumulet.kube.schema.defaults.values import Object, default
+from cumulet.kube.schema.defaults.values import default
 
 _MAX_INT32 = 2**31 - 1
 

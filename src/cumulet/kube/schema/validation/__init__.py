@@ -1,12 +1,13 @@
 """The validation of the built-in kinds, field by field, in upstream's words (`pkg/apis/*/validation`).
 
-An object, and on update its predecessor, come in; the causes of a 422 go out.
+The input is an object and, on update, the previous one. The output is the causes of a 422.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery import name_formats
 from cumulet.kube.apimachinery.status import Cause
 from cumulet.kube.schema.validation import other_kinds, statuses
@@ -14,7 +15,6 @@ from cumulet.kube.schema.validation.bounds import limit_range, resource_quota
 from cumulet.kube.schema.validation.certificates import certificate_request, decision
 from cumulet.kube.schema.validation.claims import claim
 from cumulet.kube.schema.validation.contents import config_map, secret
-from cumulet.kube.schema.validation.field_errors import Object
 from cumulet.kube.schema.validation.jobs import cron_job, job
 from cumulet.kube.schema.validation.metadata import Form, metadata, metadata_update
 from cumulet.kube.schema.validation.pod_updates import ephemeral_containers, pod_status, pod_update, resize
@@ -50,9 +50,9 @@ _RBAC = "rbac.authorization.k8s.io"
 def validate(
     obj: Object, old: Object | None, group: str, kind: str, subresource: str = "", *, has_domains: bool
 ) -> list[Cause]:
-    """Everything that is wrong with an object, or with its change from `old`, through a sub-resource if one is named.
+    """Return all causes against an object, or an update of `old`, through a sub-resource if one is named.
 
-    `has_domains` says whether a finalizer of this kind must have a domain.
+    `has_domains` states whether a finalizer of this kind must have a domain.
     """
     if old is None:
         causes = list(metadata(obj["metadata"], _form(group, kind), has_domains=has_domains))
@@ -65,13 +65,13 @@ def validate(
     if rule is not None:
         causes += rule(obj, old)
     if (group, kind) not in _OF_THE_PATH and old is None:
-        said = {cause.field for cause in causes}
-        causes += [cause for cause in published(obj, group, kind) if cause.field not in said]
+        reported = {cause.field for cause in causes}
+        causes += [cause for cause in published(obj, group, kind) if cause.field not in reported]
     return causes
 
 
 def _form(group: str, kind: str) -> Form:
-    """How an object of a kind may be called."""
+    """Return the rule for the names of a kind's objects."""
     if group == _RBAC:
         return name_formats.path_segment
     return _FORMS.get((group, kind), name_formats.dns_subdomain)
@@ -84,7 +84,7 @@ _FORMS: dict[tuple[str, str], Form] = {
     ("policy", "PodDisruptionBudget"): name_formats.path_segment,
     ("", "Event"): name_formats.path_segment,
 }
-#: Whose own rules say everything.
+#: Kinds whose own rules are complete.
 _OF_THE_PATH = frozenset(
     [
         *(

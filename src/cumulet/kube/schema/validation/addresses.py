@@ -1,4 +1,4 @@
-"""Addresses and their ranges (apimachinery, `util/validation/ip.go`)."""
+"""Validation of addresses and address ranges (apimachinery, `util/validation/ip.go`)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LINK_LOCAL_GROUPS = (ipaddress.ip_network("224.0.0.0/24"), ipaddress.ip_network
 
 
 def parsed(text: str) -> Address | None:
-    """An address, with leading zeros taken as decimal, as older releases of Go did; `None` where it is none."""
+    """Return an address, or `None` for an invalid one. Leading zeros are decimal, as in older releases of Go."""
     if _OCTETS.match(text):
         text = ".".join(str(int(part)) if len(part) < 10 else part for part in text.split("."))
     if "%" in text:
@@ -29,13 +29,13 @@ def parsed(text: str) -> Address | None:
 
 
 def address(text: str, field: str, known: Sequence[str] = ()) -> Causes:
-    """What is wrong with an address; those that were there before are good."""
+    """Validate an address. Those in `known`, which were there before, are accepted."""
     if text not in known and parsed(text) is None:
         yield invalid(field, text, _ADDRESS)
 
 
 def network(text: str, field: str, known: Sequence[str] = ()) -> Causes:
-    """What is wrong with a range of addresses."""
+    """Validate a range of addresses."""
     if text not in known and not is_network(text):
         yield invalid(field, text, _NETWORK)
 
@@ -50,7 +50,7 @@ def is_network(text: str) -> bool:
 
 
 def endpoint(text: str, field: str) -> Causes:
-    """What is wrong with an address that traffic is to be sent to."""
+    """Validate an address that receives traffic."""
     found = parsed(text)
     if found is None:
         yield invalid(field, text, "must be a valid IP address")

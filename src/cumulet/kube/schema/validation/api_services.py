@@ -1,18 +1,15 @@
-"""APIServices: what is asked of one (`kube-aggregator/pkg/apis/apiregistration/validation`)."""
+"""Validation of APIServices (`kube-aggregator/pkg/apis/apiregistration/validation`)."""
 
 from __future__ import annotations
 
-from typing import Any
-
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.schema.validation.field_errors import Causes, invalid, required
-
-Object = dict[str, Any]
 
 KEY = "apiservices.apiregistration.k8s.io"
 
 
 def check(obj: Object, old: Object | None) -> Causes:
-    """Everything that is wrong with a registration."""
+    """Validate a registration."""
     spec = obj.get("spec") or {}
     group, version, service = spec.get("group") or "", spec.get("version") or "", spec.get("service")
     name = f"{version}.{group}"

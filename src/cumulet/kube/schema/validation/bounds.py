@@ -1,19 +1,12 @@
-"""Limit ranges and quotas."""
+"""Validation of limit ranges and resource quotas."""
 
 from __future__ import annotations
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.common.kubernetes.quantity import decimal
 from cumulet.kube.apimachinery import name_formats
 from cumulet.kube.apimachinery.status import Cause
-from cumulet.kube.schema.validation.field_errors import (
-    Causes,
-    Object,
-    all_invalid,
-    duplicate,
-    forbidden,
-    invalid,
-    required,
-)
+from cumulet.kube.schema.validation.field_errors import Causes, all_invalid, duplicate, forbidden, invalid, required
 from cumulet.kube.schema.validation.resources import (
     amount,
     container_resource,
@@ -37,7 +30,7 @@ _DEFAULTS = ("default", "defaultRequest")
 
 
 def resource_quota(obj: Object, old: Object | None) -> list[Cause]:
-    """What is wrong with a quota."""
+    """Validate a quota."""
     spec = obj.get("spec") or {}
     causes: list[Cause] = []
     for name, value in sorted((spec.get("hard") or {}).items()):
@@ -49,7 +42,7 @@ def resource_quota(obj: Object, old: Object | None) -> list[Cause]:
 
 
 def limit_range(obj: Object, old: Object | None) -> list[Cause]:
-    """What is wrong with a limit range."""
+    """Validate a limit range."""
     causes: list[Cause] = []
     seen: set[str] = set()
     for index, limit in enumerate((obj.get("spec") or {}).get("limits") or ()):
@@ -87,7 +80,7 @@ def _limit(limit: Object, kind: str, field: str) -> Causes:
         yield from _order({key: values.get(name) for key, values in given.items()}, name, field)
 
 
-#: Which is not to be more than which, of which the words are, and which value is shown of which field.
+#: The lower field, the higher field, the message, and the field of each value that the message shows.
 _ORDERS = (
     ("min", "max", "min value {} is greater than max value {}", "min", "min"),
     (

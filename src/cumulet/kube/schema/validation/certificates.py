@@ -1,4 +1,4 @@
-"""Certificate signing requests."""
+"""Validation of certificate signing requests."""
 
 from __future__ import annotations
 
@@ -8,16 +8,9 @@ import binascii
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery.status import Cause
-from cumulet.kube.schema.validation.field_errors import (
-    Causes,
-    Object,
-    as_json,
-    forbidden,
-    invalid,
-    required,
-    unsupported,
-)
+from cumulet.kube.schema.validation.field_errors import Causes, as_json, forbidden, invalid, required, unsupported
 from cumulet.kube.schema.validation.signers import signer_name
 
 _USAGES = [
@@ -50,7 +43,7 @@ _LEGACY = "kubernetes.io/legacy-unknown"
 
 
 def certificate_request(obj: Object, old: Object | None) -> list[Cause]:
-    """What is wrong with a request, or with its change."""
+    """Validate a request, or an update of one."""
     spec = obj.get("spec") or {}
     if old is not None:
         return [] if spec == old.get("spec") else [invalid("spec", as_json(spec), "field is immutable")]
@@ -86,7 +79,7 @@ def _request(text: str | None) -> Causes:
 
 
 def decision(obj: Object, old: Object) -> list[Cause]:
-    """What is wrong with who approved or denied, or with another condition."""
+    """Validate an approval or denial, or a change of another condition."""
     conditions = (obj.get("status") or {}).get("conditions") or []
     causes: list[Cause] = []
     seen: set[str] = set()

@@ -1,19 +1,12 @@
-"""Claims of volumes, and templates of such claims."""
+"""Validation of persistent volume claims and their templates."""
 
 from __future__ import annotations
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.common.kubernetes.quantity import decimal
 from cumulet.kube.apimachinery import name_formats
 from cumulet.kube.apimachinery.status import Cause
-from cumulet.kube.schema.validation.field_errors import (
-    Causes,
-    Object,
-    all_invalid,
-    forbidden,
-    invalid,
-    required,
-    unsupported,
-)
+from cumulet.kube.schema.validation.field_errors import Causes, all_invalid, forbidden, invalid, required, unsupported
 from cumulet.kube.schema.validation.metadata import annotation_map, immutable, labels
 from cumulet.kube.schema.validation.selectors import label_selector
 
@@ -23,7 +16,7 @@ _GROWING = "spec is immutable after creation except resources.requests and volum
 
 
 def claim(obj: Object, old: Object | None) -> list[Cause]:
-    """What is wrong with a claim, or with its change."""
+    """Validate a claim, or an update of one."""
     causes = list(claim_spec(obj.get("spec") or {}, "spec"))
     return causes if old is None else [*causes, *_update(obj, old)]
 
@@ -52,7 +45,7 @@ def _update(obj: Object, old: Object) -> Causes:
 
 
 def claim_template(template: Object, field: str) -> Causes:
-    """What is wrong with a claim that is made with a pod."""
+    """Validate a claim that is created with a pod."""
     metadata = template.get("metadata") or {}
     yield from annotation_map(metadata.get("annotations"), f"{field}.metadata.annotations")
     yield from labels(metadata.get("labels"), f"{field}.metadata.labels")
@@ -63,7 +56,7 @@ def claim_template(template: Object, field: str) -> Causes:
 
 
 def claim_spec(spec: Object, field: str) -> Causes:
-    """What is wrong with what a claim asks for."""
+    """Validate the spec of a claim."""
     modes = spec.get("accessModes") or []
     if not modes:
         yield required(f"{field}.accessModes", "at least 1 access mode is required")

@@ -1,15 +1,15 @@
-"""Containers: all that one says but its place in the pod."""
+"""Validation of containers, except for their order in the pod."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery import name_formats
 from cumulet.kube.schema.validation.environment import environment, environment_sources
 from cumulet.kube.schema.validation.field_errors import (
     Causes,
-    Object,
     all_invalid,
     duplicate,
     forbidden,
@@ -32,7 +32,7 @@ _OUT_OF_PLACE = "may not be set for init containers without restartPolicy=Always
 
 
 class Surroundings(NamedTuple):
-    """What a pod says that its containers must fit: volumes that are good, claims of devices, and the rest by name."""
+    """The parts of a pod that its containers refer to: valid volumes, device claims, and other settings by name."""
 
     volumes: Mapping[str, Object]
     claims: frozenset[str]
@@ -42,25 +42,25 @@ class Surroundings(NamedTuple):
     host_users: bool
 
 
-def containers(found: list[Object], around: Surroundings, field: str) -> Causes:
-    """What is wrong with the containers of a pod."""
-    if not found:
+def containers(specs: list[Object], around: Surroundings, field: str) -> Causes:
+    """Validate the containers of a pod."""
+    if not specs:
         yield required(field)
         return
     names: set[str] = set()
-    for index, container in enumerate(found):
+    for index, container in enumerate(specs):
         where = f"{field}[{index}]"
         yield from common(container, around, where)
         yield from _unlike(container, names, where)
         yield from _running(container, around, where)
         yield from _restarts(container, where)
-    yield from _host_ports(found, field)
+    yield from _host_ports(specs, field)
 
 
-def init_containers(found: list[Object], others: list[Object], around: Surroundings, field: str) -> Causes:
-    """What is wrong with the containers that run before those, or beside them where they say so."""
+def init_containers(specs: list[Object], others: list[Object], around: Surroundings, field: str) -> Causes:
+    """Validate the init containers, including sidecars."""
     names = {container.get("name", "") for container in others}
-    for index, container in enumerate(found):
+    for index, container in enumerate(specs):
         where = f"{field}[{index}]"
         yield from common(container, around, where)
         yield from _restarts(container, where)
@@ -92,7 +92,7 @@ def _running(container: Object, around: Surroundings, field: str) -> Causes:
 
 
 def common(container: Object, around: Surroundings, field: str) -> Causes:
-    """What is wrong with a container of any sort."""
+    """Validate the fields that containers of all types have."""
     if not (name := container.get("name", "")):
         yield required(f"{field}.name")
     else:
@@ -120,7 +120,7 @@ def _one_of(field: str, value: str, allowed: tuple[str, ...], *, in_order: bool 
 
 
 def pull_policy(policy: str, field: str) -> Causes:
-    """What is wrong with when an image is to be pulled."""
+    """Validate a pull policy."""
     if policy not in _POLICIES:
         yield _one_of(field, policy, _POLICIES)
 
@@ -146,16 +146,16 @@ def _ports(ports: Iterable[Object], field: str) -> Causes:
             yield _one_of(f"{where}.protocol", protocol, PROTOCOLS)
 
 
-def _host_ports(found: list[Object], field: str) -> Causes:
+def _host_ports(specs: list[Object], field: str) -> Causes:
     taken: set[str] = set()
-    for index, container in enumerate(found):
+    for index, container in enumerate(specs):
         for number, port in enumerate(container.get("ports") or ()):
             if not port.get("hostPort"):
                 continue
-            said = f"{port.get('protocol', '')}/{port.get('hostIP', '')}/{port['hostPort']}"
-            if said in taken:
-                yield duplicate(f"{field}[{index}].ports[{number}].hostPort", said)
-            taken.add(said)
+            endpoint = f"{port.get('protocol', '')}/{port.get('hostIP', '')}/{port['hostPort']}"
+            if endpoint in taken:
+                yield duplicate(f"{field}[{index}].ports[{number}].hostPort", endpoint)
+            taken.add(endpoint)
 
 
 def _mounts(container: Object, volumes: Mapping[str, Object], field: str) -> Causes:
@@ -254,7 +254,7 @@ def _resizing(policies: Iterable[Object], restart_policy: str, field: str) -> Ca
 
 
 def _restarts(container: Object, field: str) -> Causes:
-    """When a container is to be started again, where it says so itself."""
+    """Validate the restart policy and rules of a single container."""
     policy, rules = container.get("restartPolicy"), container.get("restartPolicyRules") or []
     if policy is None:
         if rules:
@@ -277,7 +277,7 @@ def _restarts(container: Object, field: str) -> Causes:
 
 
 def image_without_space(container: Object, field: str) -> Causes:
-    """What is wrong with the image of a pod's own container."""
+    """Validate the image of a pod's own container."""
     image = container.get("image", "")
     if image != image.strip():
         yield invalid(f"{field}.image", image, "must not have leading or trailing whitespace")

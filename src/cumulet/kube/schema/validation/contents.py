@@ -1,4 +1,4 @@
-"""Secrets and config maps."""
+"""Validation of secrets and config maps."""
 
 from __future__ import annotations
 
@@ -7,23 +7,16 @@ import binascii
 
 import msgspec
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery import name_formats
 from cumulet.kube.apimachinery.status import Cause
 from cumulet.kube.codec.go_messages import KINDS
-from cumulet.kube.schema.validation.field_errors import (
-    Causes,
-    Object,
-    all_invalid,
-    forbidden,
-    invalid,
-    required,
-    too_long,
-)
+from cumulet.kube.schema.validation.field_errors import Causes, all_invalid, forbidden, invalid, required, too_long
 from cumulet.kube.schema.validation.metadata import immutable
 
 _LIMIT = 1024 * 1024
 _ACCOUNT = "kubernetes.io/service-account.name"
-#: Keys that a type needs, and whether what is there is JSON.
+#: The keys that a type requires, and whether their values are JSON.
 _NEEDED: dict[str, tuple[tuple[str, ...], bool]] = {
     "kubernetes.io/dockercfg": ((".dockercfg",), True),
     "kubernetes.io/dockerconfigjson": ((".dockerconfigjson",), True),
@@ -32,7 +25,7 @@ _NEEDED: dict[str, tuple[tuple[str, ...], bool]] = {
 
 
 def secret(obj: Object, old: Object | None) -> list[Cause]:
-    """What is wrong with a secret, or with its change."""
+    """Validate a secret, or an update of one."""
     causes: list[Cause] = []
     if old is not None:
         causes += immutable(obj.get("type", ""), old.get("type", ""), "type")
@@ -63,7 +56,7 @@ def _of_type(obj: Object, data: Object) -> Causes:
 
 
 def _unreadable(text: str) -> str:
-    """Why a secret's value is no JSON object, in Go's words as far as they are plain."""
+    """Return the reason why a secret's value is not a JSON object, in Go's words where those are simple."""
     try:
         raw = base64.b64decode(text)
     except binascii.Error:
@@ -81,7 +74,7 @@ def _unreadable(text: str) -> str:
 
 
 def config_map(obj: Object, old: Object | None) -> list[Cause]:
-    """What is wrong with a config map, or with its change."""
+    """Validate a config map, or an update of one."""
     causes = [] if old is None else list(_immutable(obj, old, ("data", "binaryData")))
     data, binary = obj.get("data") or {}, obj.get("binaryData") or {}
     for key in sorted(data):

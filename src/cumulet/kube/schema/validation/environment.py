@@ -1,4 +1,4 @@
-"""Environments of containers, and the fields of a pod that a container may read."""
+"""Validation of container environments, and of the pod fields that a container can read."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterable
 
 from cumulet.common.ascii import fold
+from cumulet.common.kubernetes.objects import Object
 from cumulet.common.kubernetes.quantity import decimal
 from cumulet.kube.apimachinery import name_formats
-from cumulet.kube.schema.validation.field_errors import Causes, Object, all_invalid, invalid, required, unsupported
+from cumulet.kube.schema.validation.field_errors import Causes, all_invalid, invalid, required, unsupported
 from cumulet.kube.schema.validation.paths import no_backsteps
 
 _SOURCES = ("fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef")
@@ -24,7 +25,7 @@ _ENV_FIELDS = (
     "status.podIPs",
 )
 VOLUME_FIELDS = ("metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid")
-#: What there is a name for at all, in either place.
+#: All field names that are valid in environments or in volumes.
 _KNOWN_FIELDS = frozenset((*_ENV_FIELDS, *VOLUME_FIELDS, "spec.restartPolicy", "spec.schedulerName", "status.phase"))
 _SUBSCRIPT = re.compile(r"(.*)\['(.*)'\]\Z", re.DOTALL)
 _RESOURCES = tuple(
@@ -36,7 +37,7 @@ _OTHER_DIVISORS = f"only divisor's values {', '.join(_SIZES)} are supported with
 
 
 def environment(variables: Iterable[Object], field: str) -> Causes:
-    """What is wrong with the variables of an environment."""
+    """Validate the variables of an environment."""
     for index, variable in enumerate(variables):
         where = f"{field}[{index}]"
         if not (name := variable.get("name", "")):
@@ -97,7 +98,7 @@ def _file_key(reference: Object, field: str) -> Causes:
 
 
 def object_field(reference: Object, fields: tuple[str, ...], field: str) -> Causes:
-    """What is wrong with a reference to a field of the pod."""
+    """Validate a reference to a field of the pod."""
     version, path = reference.get("apiVersion", ""), reference.get("fieldPath", "")
     if not version:
         yield required(f"{field}.apiVersion")
@@ -123,7 +124,7 @@ def object_field(reference: Object, fields: tuple[str, ...], field: str) -> Caus
 
 
 def resource_field(reference: Object, field: str, *, in_volume: bool) -> Causes:
-    """What is wrong with a reference to what a container asks for."""
+    """Validate a reference to a resource of a container."""
     resource = reference.get("resource", "")
     if in_volume and not reference.get("containerName"):
         yield required(f"{field}.containerName")
@@ -150,7 +151,7 @@ def resource_field(reference: Object, field: str, *, in_volume: bool) -> Causes:
 
 
 def environment_sources(sources: Iterable[Object], field: str) -> Causes:
-    """What is wrong with config maps and secrets that are an environment as a whole."""
+    """Validate the config maps and secrets that become environment variables."""
     for index, source in enumerate(sources):
         where = f"{field}[{index}]"
         if prefix := source.get("prefix"):

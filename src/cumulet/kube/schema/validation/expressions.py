@@ -1,19 +1,19 @@
-"""Expressions of webhooks and policies, when they are written."""
+"""Validation of the expressions in webhooks and admission policies."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
-from cumulet.kube.schema.validation.field_errors import Causes, Object, duplicate, invalid, required
+from cumulet.common.kubernetes.objects import Object
+from cumulet.kube.schema.validation.field_errors import Causes, duplicate, invalid, required
 
 _CONDITIONS = 64
 
 
 def conditions(holder: Object, field: str) -> Causes:
-    """What is wrong with the match conditions of a webhook or a policy."""
-    # Most servers never see an expression.
+    """Validate the match conditions of a webhook or a policy."""
+    # Imported here, as most servers never use an expression.
     from cumulet.kube.cel import admission_variables
     from cumulet.kube.cel.types import BOOL
 
@@ -35,7 +35,7 @@ def conditions(holder: Object, field: str) -> Causes:
         yield from _expression(text, f"{where}.expression", lambda text: environment.compile(text, BOOL))
 
 
-def _expression(text: str, field: str, read: Callable[[str], Any]) -> Causes:
+def _expression(text: str, field: str, read: Callable[[str], object]) -> Causes:
     if not text.strip():
         yield required(field)
         return
@@ -48,7 +48,7 @@ def _expression(text: str, field: str, read: Callable[[str], Any]) -> Causes:
 
 
 class Policy:
-    """The expressions of a policy, each of which sees the variables before it."""
+    """The expressions of a policy, each of which can use the variables before it."""
 
     def __init__(self, spec: Object, *, mutating: bool = False) -> None:
         from cumulet.kube.cel import admission_variables
@@ -57,7 +57,7 @@ class Policy:
         self._policy = admission_variables.Policy(params=bool(spec.get("paramKind")), mutating=mutating)
 
     def variables(self, field: str) -> Causes:
-        """What is wrong with the variables; those that can be read can be spoken of from then on."""
+        """Validate the variables. Later expressions can use the valid ones."""
         names: set[str] = set()
         for index, variable in enumerate(self._spec.get("variables") or ()):
             name, text = variable.get("name", ""), variable.get("expression", "")
@@ -70,17 +70,17 @@ class Policy:
             yield from _expression(text, f"{where}.expression", functools.partial(self._policy.declare, name))
 
     def condition(self, text: str, field: str) -> Causes:
-        """What is wrong with an expression that holds or does not."""
+        """Validate an expression of type bool."""
         from cumulet.kube.cel.types import BOOL
 
         yield from _expression(text, field, lambda text: self._policy.compile(text, BOOL))
 
     def message(self, text: str, field: str) -> Causes:
-        """What is wrong with an expression of a message."""
+        """Validate an expression that makes a message."""
         from cumulet.kube.cel.types import STRING
 
         yield from _expression(text, field, lambda text: self._policy.compile(text, STRING, authorizer=False))
 
     def mutation(self, text: str, field: str, *, merging: bool) -> Causes:
-        """What is wrong with an expression of a change."""
+        """Validate an expression that makes a mutation."""
         yield from _expression(text, field, lambda text: self._policy.mutation(text, merging=merging))

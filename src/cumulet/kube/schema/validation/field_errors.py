@@ -1,15 +1,13 @@
-"""What can be wrong with a field, in upstream's words (apimachinery, `field.Error`)."""
+"""Field errors, in upstream's words (apimachinery, `field.Error`)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import msgspec
 
 from cumulet.kube.apimachinery.status import Cause
 
-Object = dict[str, Any]
 Causes = Iterator[Cause]
 
 _ESCAPES = {
@@ -20,39 +18,39 @@ _ESCAPES = {
 
 
 def required(field: str, detail: str = "") -> Cause:
-    """A field that must be there."""
+    """A missing required field."""
     return Cause(field, "FieldValueRequired", f"Required value: {detail}" if detail else "Required value")
 
 
-def invalid(field: str, value: Any, detail: str) -> Cause:
-    """A value that is not good."""
+def invalid(field: str, value: object, detail: str) -> Cause:
+    """An invalid value."""
     return Cause(field, "FieldValueInvalid", f"Invalid value: {shown(value)}: {detail}")
 
 
-def all_invalid(field: str, value: Any, details: Iterable[str]) -> Causes:
-    """A value that is not good, once for each thing that is said of it."""
+def all_invalid(field: str, value: object, details: Iterable[str]) -> Causes:
+    """An invalid value, one cause for each detail."""
     for detail in details:
         yield invalid(field, value, detail)
 
 
-def duplicate(field: str, value: Any) -> Cause:
-    """A value that stands twice where it may once."""
+def duplicate(field: str, value: object) -> Cause:
+    """A value that occurs twice where it must be unique."""
     return Cause(field, "FieldValueDuplicate", f"Duplicate value: {shown(value)}")
 
 
-def unsupported(field: str, value: Any, supported: Sequence[str], *, in_order: bool = False) -> Cause:
-    """A value that is not one of a few, which are told sorted, or in the order that they are given in."""
-    told = ", ".join(f'"{item}"' for item in (supported if in_order else sorted(supported)))
-    return Cause(field, "FieldValueNotSupported", f"Unsupported value: {shown(value)}: supported values: {told}")
+def unsupported(field: str, value: object, supported: Sequence[str], *, in_order: bool = False) -> Cause:
+    """A value that is not one of `supported`, which are shown sorted, or as given with `in_order`."""
+    allowed = ", ".join(f'"{item}"' for item in (supported if in_order else sorted(supported)))
+    return Cause(field, "FieldValueNotSupported", f"Unsupported value: {shown(value)}: supported values: {allowed}")
 
 
 def forbidden(field: str, detail: str) -> Cause:
-    """A field that may not be there, or not change."""
+    """A field that must not be set or changed."""
     return Cause(field, "FieldValueForbidden", f"Forbidden: {detail}")
 
 
-def not_found(field: str, value: Any, detail: str = "") -> Cause:
-    """A reference to what is not there."""
+def not_found(field: str, value: object, detail: str = "") -> Cause:
+    """A reference to an object that does not exist."""
     return Cause(
         field,
         "FieldValueNotFound",
@@ -61,18 +59,18 @@ def not_found(field: str, value: Any, detail: str = "") -> Cause:
 
 
 def too_long(field: str, limit: int) -> Cause:
-    """A text, or several together, of more than so many bytes."""
+    """A text, or several together, longer than `limit` bytes."""
     return Cause(field, "FieldValueTooLong", f"Too long: may not be more than {limit} bytes")
 
 
 def too_many(field: str, count: int, limit: int) -> Cause:
-    """A list of more than so many items."""
+    """A list of more than `limit` items."""
     items = "item" if limit == 1 else "items"
     return Cause(field, "FieldValueTooMany", f"Too many: {count}: must have at most {limit} {items}")
 
 
-def shown(value: Any) -> str:
-    """A value as a message shows it: a text quoted as Go does, anything else as JSON."""
+def shown(value: object) -> str:
+    """Return a value as messages show it: a text quoted as in Go, anything else as JSON."""
     if isinstance(value, str):
         return quoted(value)
     if isinstance(value, bool):
@@ -81,7 +79,7 @@ def shown(value: Any) -> str:
 
 
 def quoted(text: str) -> str:
-    """A text in quotes (Go's `strconv.Quote`)."""
+    """Return a text in quotes (Go's `strconv.Quote`)."""
     if text.isprintable() and '"' not in text and "\\" not in text:
         return f'"{text}"'
     return f'"{"".join(map(_escaped, text))}"'
@@ -98,7 +96,7 @@ def _escaped(char: str) -> str:
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-#: The fields of structs that messages show, in their order; those of maps are in the order of the alphabet.
+#: The order of fields in structs that messages show. The keys of maps are sorted.
 _ORDER = {
     name: index
     for names in (
@@ -114,13 +112,13 @@ _ORDER = {
 }
 
 
-def as_json(value: Any) -> str:
-    """A value as JSON, with its keys in order and what HTML takes for its own escaped, as Go writes it."""
+def as_json(value: object) -> str:
+    """Return a value as JSON as Go writes it: with sorted keys and HTML characters escaped."""
     text = msgspec.json.encode(_in_order(value)).decode()
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def _in_order(value: Any) -> Any:
+def _in_order(value: object) -> object:
     if isinstance(value, dict):
         return {key: _in_order(value[key]) for key in sorted(value, key=lambda name: (_ORDER.get(name, 0), name))}
     return [_in_order(item) for item in value] if isinstance(value, list) else value

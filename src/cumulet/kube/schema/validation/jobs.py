@@ -1,17 +1,16 @@
-"""Jobs, and cron jobs, which make them."""
+"""Validation of jobs and cron jobs."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery import name_formats
 from cumulet.kube.apimachinery.status import Cause
 from cumulet.kube.schema.label_selectors import selects
 from cumulet.kube.schema.validation.field_errors import (
     Causes,
-    Object,
     all_invalid,
     duplicate,
     invalid,
@@ -44,7 +43,7 @@ _DIRECTIVES = ("nodeSelector", "tolerations", "schedulingGates")
 
 
 def job(obj: Object, old: Object | None) -> list[Cause]:
-    """What is wrong with a job, or with its change."""
+    """Validate a job, or an update of one."""
     spec = obj.get("spec") or {}
     causes = [*(_generated(obj) if old is None else ()), *job_spec(spec, "spec")]
     selector = spec.get("selector")
@@ -66,7 +65,7 @@ def job(obj: Object, old: Object | None) -> list[Cause]:
 
 
 def _generated(obj: Object) -> Causes:
-    """What is wrong with a selector that the server is to make, and somebody else did."""
+    """Validate a selector and labels that the server should generate but the client set."""
     spec, metadata = obj.get("spec") or {}, obj["metadata"]
     if spec.get("manualSelector") or spec.get("selector") is None:
         return
@@ -108,7 +107,7 @@ def _update(spec: Object, old: Object) -> Causes:
 
 
 def _with_directives(old: Object, new: Object) -> Object:
-    """What a job that never ran may still be told: where its pods go, and what they are called."""
+    """Return the old template of a job that never started, with the fields that can still change: placement, labels and annotations."""
     spec, wanted = dict(old.get("spec") or {}), new.get("spec") or {}
     for key in _DIRECTIVES:
         spec.pop(key, None)
@@ -136,7 +135,7 @@ def _with_resources(old: Object, new: Object) -> Object:
 
 
 def job_spec(spec: Object, field: str) -> Causes:
-    """What is wrong with the spec of a job at a path, but for its selector."""
+    """Validate the spec of a job at a path, except for its selector."""
     yield from not_negative(spec, field, *_NUMBERS)
     if spec.get("maxFailedIndexes") is not None and spec.get("backoffLimitPerIndex") is None:
         yield required(f"{field}.backoffLimitPerIndex", "when maxFailedIndexes is specified")
@@ -212,8 +211,8 @@ def _many(parallelism: int, failed: int | None, field: str) -> Causes:
         "backoff limit per index"
     )
     if failed is None:
-        said = f"must be specified when completions is above {_INDEXED_LIMIT}"
-        yield required(f"{field}.maxFailedIndexes", said)
+        message = f"must be specified when completions is above {_INDEXED_LIMIT}"
+        yield required(f"{field}.maxFailedIndexes", message)
     if parallelism > _MANY_LIMIT:
         yield invalid(f"{field}.parallelism", parallelism, why)
     if failed is not None and failed > _MANY_LIMIT:
@@ -230,7 +229,7 @@ def _failure(policy: Object, spec: Object, field: str) -> Causes:
         yield from _failure_rule(rule, spec, names, f"{field}[{index}]")
 
 
-def _failure_rule(rule: Object, spec: Object, names: set[Any], field: str) -> Causes:
+def _failure_rule(rule: Object, spec: Object, names: set[str], field: str) -> Causes:
     action, codes, conditions = rule.get("action", ""), rule.get("onExitCodes"), rule.get("onPodConditions") or []
     if not action:
         yield required(f"{field}.action", f"valid values: {_listed(_ACTIONS)}")
@@ -257,7 +256,7 @@ def _failure_rule(rule: Object, spec: Object, names: set[Any], field: str) -> Ca
 
 
 def _invalid(field: str, detail: str) -> Cause:
-    """A value that is not good and not shown."""
+    """An invalid value that the message does not show."""
     return Cause(field, "FieldValueInvalid", f"Invalid value: {detail}")
 
 
@@ -265,7 +264,7 @@ def _listed(values: Iterable[str]) -> str:
     return "[" + " ".join(f'"{value}"' for value in values) + "]"
 
 
-def _exit_codes(codes: Object, names: set[Any], field: str) -> Causes:
+def _exit_codes(codes: Object, names: set[str], field: str) -> Causes:
     operator, values = codes.get("operator", ""), codes.get("values") or []
     if not operator:
         yield required(f"{field}.operator", f"valid values: {_listed(('In', 'NotIn'))}")
@@ -322,7 +321,7 @@ def _success_rule(rule: Object, completions: int, field: str) -> Causes:
 
 
 def _count(indexes: str, completions: int) -> int:
-    """How many indexes there are in intervals such as `0-2,5`. Raises `ValueError`."""
+    """Return the number of indexes in intervals such as `0-2,5`. Raises `ValueError`."""
     total, last = 0, -1
     for part in indexes.split(",") if indexes else ():
         limits = part.split("-")
@@ -348,7 +347,7 @@ def _index(text: str, completions: int) -> int:
 
 
 def cron_job(obj: Object, old: Object | None) -> list[Cause]:
-    """What is wrong with a cron job, or with its change."""
+    """Validate a cron job, or an update of one."""
     spec = obj.get("spec") or {}
     before = None if old is None else old.get("spec") or {}
     causes = list(schedule(spec, before, "spec"))

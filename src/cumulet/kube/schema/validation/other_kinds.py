@@ -1,23 +1,15 @@
-"""The common mistakes in kinds beside the path: namespaces, nodes, claims, ingresses, autoscalers, roles, budgets."""
+"""Validation of namespaces, nodes, ingresses, autoscalers, roles, disruption budgets and priority classes."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery import name_formats
 from cumulet.kube.apimachinery.name_formats import SUBDOMAIN
 from cumulet.kube.apimachinery.status import Cause
 from cumulet.kube.schema.validation.addresses import is_network, parsed
-from cumulet.kube.schema.validation.field_errors import (
-    Causes,
-    Object,
-    duplicate,
-    forbidden,
-    invalid,
-    required,
-    unsupported,
-)
+from cumulet.kube.schema.validation.field_errors import Causes, duplicate, forbidden, invalid, required, unsupported
 from cumulet.kube.schema.validation.metadata import finalizer_name, label_key, labels, standard_finalizer
 from cumulet.kube.schema.validation.resources import amount
 
@@ -27,7 +19,7 @@ _RBAC = "rbac.authorization.k8s.io"
 
 
 def namespace(obj: Object, old: Object | None) -> list[Cause]:
-    """What is wrong with a namespace."""
+    """Validate a namespace."""
     causes: list[Cause] = []
     for name in (obj.get("spec") or {}).get("finalizers") or ():
         causes += finalizer_name(name, "spec.finalizers")
@@ -37,12 +29,12 @@ def namespace(obj: Object, old: Object | None) -> list[Cause]:
 
 
 def node(obj: Object, old: Object | None) -> list[Cause]:
-    """What is wrong with a node, or with its change."""
+    """Validate a node, or an update of one."""
     spec = obj.get("spec") or {}
     causes: list[Cause] = []
     seen: set[tuple[str, str]] = set()
     for index, taint in enumerate(spec.get("taints") or ()):
-        where = f"metadata.taints[{index}]"  # so upstream calls them
+        where = f"metadata.taints[{index}]"  # upstream's name for this path
         causes += label_key(taint.get("key", ""), f"{where}.key")
         causes += labels({"x": taint.get("value") or ""}, f"{where}.value")
         effect = taint.get("effect", "")
@@ -78,7 +70,7 @@ def node(obj: Object, old: Object | None) -> list[Cause]:
 
 
 def ingress(obj: Object, old: Object | None) -> list[Cause]:
-    """What is wrong with an ingress."""
+    """Validate an ingress."""
     spec = obj.get("spec") or {}
     causes: list[Cause] = []
     if not spec.get("rules") and not spec.get("defaultBackend"):
@@ -140,7 +132,7 @@ def _backend(backend: Object, field: str) -> Causes:
 
 
 def autoscaler(obj: Object, old: Object | None) -> list[Cause]:
-    """What is wrong with a horizontal pod autoscaler."""
+    """Validate a horizontal pod autoscaler."""
     spec = obj.get("spec") or {}
     causes: list[Cause] = []
     least, most = spec.get("minReplicas", 1), spec.get("maxReplicas", 0)
@@ -191,7 +183,7 @@ def _metric(metric: Object, field: str) -> Causes:
 
 
 def role(obj: Object, old: Object | None) -> list[Cause]:
-    """What is wrong with a role, of either scope."""
+    """Validate a role or cluster role."""
     causes: list[Cause] = []
     for index, rule in enumerate(obj.get("rules") or ()):
         where = f"rules[{index}]"
@@ -210,7 +202,7 @@ def role(obj: Object, old: Object | None) -> list[Cause]:
 
 
 def role_binding(obj: Object, old: Object | None) -> list[Cause]:
-    """What is wrong with a binding of a role, or with its change."""
+    """Validate a role binding, or an update of one."""
     reference = obj.get("roleRef") or {}
     causes: list[Cause] = []
     if reference.get("apiGroup") != _RBAC:
@@ -234,7 +226,7 @@ def role_binding(obj: Object, old: Object | None) -> list[Cause]:
 
 
 def disruption_budget(obj: Object, old: Object | None) -> list[Cause]:
-    """What is wrong with a pod disruption budget."""
+    """Validate a pod disruption budget."""
     spec = obj.get("spec") or {}
     causes: list[Cause] = []
     if spec.get("minAvailable") is not None and spec.get("maxUnavailable") is not None:
@@ -245,7 +237,7 @@ def disruption_budget(obj: Object, old: Object | None) -> list[Cause]:
     return causes
 
 
-def _share(value: Any, field: str) -> Causes:
+def _share(value: int | str | None, field: str) -> Causes:
     if isinstance(value, str) and not re.fullmatch(r"[0-9]{1,9}%", value):
         yield invalid(field, value, "a valid percent string must be a numeric string followed by an ending '%'")
     elif isinstance(value, str) and int(value[:-1]) > 100:
@@ -258,7 +250,7 @@ _SYSTEM_CLASSES = {"system-node-critical": 2_000_001_000, "system-cluster-critic
 
 
 def priority_class(obj: Object, old: Object | None) -> list[Cause]:
-    """What is wrong with a priority class, or with its change."""
+    """Validate a priority class, or an update of one."""
     causes: list[Cause] = []
     name, value = obj["metadata"].get("name", ""), obj.get("value") or 0
     if name.startswith("system-"):

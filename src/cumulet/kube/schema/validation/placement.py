@@ -1,19 +1,12 @@
-"""Where pods may run: tolerations, affinities, spreading (`pkg/apis/core/validation`)."""
+"""Validation of tolerations, affinities and topology spread (`pkg/apis/core/validation`)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery import name_formats
-from cumulet.kube.schema.validation.field_errors import (
-    Causes,
-    Object,
-    all_invalid,
-    duplicate,
-    invalid,
-    required,
-    unsupported,
-)
+from cumulet.kube.schema.validation.field_errors import Causes, all_invalid, duplicate, invalid, required, unsupported
 from cumulet.kube.schema.validation.metadata import label_key
 from cumulet.kube.schema.validation.selectors import label_selector, match_label_keys, node_selector, node_term
 
@@ -23,9 +16,9 @@ _WEIGHT = "must be in the range 1-100"
 _WAYS = ("DoNotSchedule", "ScheduleAnyway")
 
 
-def affinity(found: Object, field: str) -> Causes:
-    """What is wrong with affinities."""
-    nodes = found.get("nodeAffinity") or {}
+def affinity(rules: Object, field: str) -> Causes:
+    """Validate affinities."""
+    nodes = rules.get("nodeAffinity") or {}
     where = f"{field}.nodeAffinity"
     if (needed := nodes.get(_NEEDED)) is not None:
         yield from node_selector(needed, f"{where}.{_NEEDED}")
@@ -33,7 +26,7 @@ def affinity(found: Object, field: str) -> Causes:
         yield from _weight(liked, f"{where}.{_LIKED}[{index}]")
         yield from node_term(liked.get("preference") or {}, f"{where}.{_LIKED}[{index}].preference", values=False)
     for kind in ("podAffinity", "podAntiAffinity"):
-        pods = found.get(kind) or {}
+        pods = rules.get(kind) or {}
         for index, term in enumerate(pods.get(_NEEDED) or ()):
             yield from _pod_term(term, f"{field}.{kind}.{_NEEDED}[{index}]")
         for index, liked in enumerate(pods.get(_LIKED) or ()):
@@ -63,7 +56,7 @@ def _pod_term(term: Object, field: str) -> Causes:
 
 
 def spread(constraints: Sequence[Object], field: str) -> Causes:
-    """What is wrong with how pods are to be spread."""
+    """Validate topology spread constraints."""
     for index, constraint in enumerate(constraints):
         yield from _spread(constraint, constraints[index + 1 :], f"{field}[{index}]")
 
@@ -93,9 +86,9 @@ def _spread(constraint: Object, others: Iterable[Object], field: str) -> Causes:
     yield from label_selector(selector, f"{field}.labelSelector")
 
 
-def tolerations(found: Iterable[Object], field: str) -> Causes:
-    """What is wrong with tolerations."""
-    for index, toleration in enumerate(found):
+def tolerations(entries: Iterable[Object], field: str) -> Causes:
+    """Validate tolerations."""
+    for index, toleration in enumerate(entries):
         yield from _toleration(toleration, f"{field}[{index}]")
 
 
@@ -124,6 +117,6 @@ def _toleration(toleration: Object, field: str) -> Causes:
 
 
 def taint_effect(effect: str, field: str) -> Causes:
-    """What is wrong with what a taint does to pods that do not tolerate it."""
+    """Validate the effect of a taint."""
     if effect not in EFFECTS:
         yield unsupported(field, effect, EFFECTS, in_order=True)

@@ -1,15 +1,15 @@
-"""Changes of pods: of their spec, their ephemeral containers, their resources and their status."""
+"""Validation of updates of pods: spec, ephemeral containers, resources and status."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery import name_formats
 from cumulet.kube.apimachinery.status import Cause
 from cumulet.kube.schema.qos import qos_class
 from cumulet.kube.schema.validation.addresses import address, is_dual_stack
-from cumulet.kube.schema.validation.field_errors import Causes, Object, all_invalid, forbidden, invalid, required
+from cumulet.kube.schema.validation.field_errors import Causes, all_invalid, forbidden, invalid, required
 from cumulet.kube.schema.validation.placement import tolerations
 from cumulet.kube.schema.validation.pods import pod_and_spec
 
@@ -25,7 +25,7 @@ _RESIZED = ("cpu", "memory")
 
 
 def pod_update(obj: Object, old: Object) -> list[Cause]:
-    """What is wrong with a change of a pod."""
+    """Validate an update of a pod."""
     return [*pod_and_spec(obj), *_update(obj.get("spec") or {}, old.get("spec") or {})]
 
 
@@ -82,7 +82,7 @@ def _removed_gates(new: list[Object], old: list[Object]) -> Causes:
 
 
 def _fixed(spec: Object, old: Object) -> Causes:
-    """What may not change of a spec, but for a pod that waits at its gates, which may still be told where to go."""
+    """Validate that the immutable fields of a spec stay the same. A pod with scheduling gates can still change its placement."""
     kept = {**spec}
     for key in ("activeDeadlineSeconds", "schedulingGates", "tolerations", "ephemeralContainers"):
         _as_before(kept, old, key)
@@ -143,7 +143,7 @@ def _only_adds(term: Object, old: Object) -> bool:
 
 
 def ephemeral_containers(obj: Object, old: Object) -> list[Cause]:
-    """What is wrong with a change of a pod's ephemeral containers: they are added, and stay as they are."""
+    """Validate an update of a pod's ephemeral containers, which can be added but not changed."""
     field = "spec.ephemeralContainers"
     causes = pod_and_spec(obj)
     by_name = {added.get("name"): added for added in obj["spec"].get("ephemeralContainers") or ()}
@@ -157,7 +157,7 @@ def ephemeral_containers(obj: Object, old: Object) -> list[Cause]:
 
 
 def resize(obj: Object, old: Object) -> list[Cause]:
-    """What is wrong with a change of what a pod's containers ask for."""
+    """Validate a resize of a pod's containers."""
     spec, before = obj["spec"], old.get("spec") or {}
     causes = pod_and_spec(obj)
     if (before.get("os") or {}).get("name") == "windows":
@@ -206,7 +206,7 @@ def _but_resized(container: Object) -> Object:
 
 
 def pod_status(obj: Object, old: Object) -> list[Cause]:
-    """What is wrong with a change of a pod's status."""
+    """Validate an update of a pod's status."""
     return list(_status(obj.get("status") or {}, old.get("status") or {}, obj.get("spec") or {}))
 
 
@@ -225,24 +225,24 @@ def _status(status: Object, old: Object, spec: Object) -> Causes:
         yield from _ended(status.get(key) or [], old.get(key) or [], policy, spec, key)
     addresses = [item.get("ip", "") for item in status.get("podIPs") or ()]
     known = [item.get("ip", "") for item in old.get("podIPs") or ()]
-    yield from _addresses(addresses, known, status.get("podIPs"), "status.podIPs")
+    yield from _addresses(addresses, known, status.get("podIPs") or [], "status.podIPs")
     if hosts := [item.get("ip", "") for item in status.get("hostIPs") or ()]:
         if status.get("hostIP", "") != hosts[0]:
             yield invalid("status.hostIPs[0].ip", hosts[0], "must be equal to `hostIP`")
         known = [item.get("ip", "") for item in old.get("hostIPs") or ()]
-        yield from _addresses(hosts, known, status.get("hostIPs"), "status.hostIPs")
+        yield from _addresses(hosts, known, status.get("hostIPs") or [], "status.hostIPs")
 
 
-def _addresses(found: list[str], known: list[str], whole: Any, field: str) -> Causes:
-    for index, text in enumerate(found):
+def _addresses(texts: list[str], known: list[str], whole: list[Object], field: str) -> Causes:
+    for index, text in enumerate(texts):
         yield from address(text, f"{field}[{index}]", known)
-    if len(found) > 1 and (len(found) > 2 or not is_dual_stack(found)):
+    if len(texts) > 1 and (len(texts) > 2 or not is_dual_stack(texts)):
         shown = [{"IP": item.get("ip", "")} for item in whole]
         yield invalid(field, shown, "may specify no more than one IP for each IP family")
 
 
-def _ended(new: Iterable[Object], old: Iterable[Object], policy: Any, spec: Object, key: str) -> Causes:
-    """A container that has ended, and is not to be started again, may not come back."""
+def _ended(new: Iterable[Object], old: Iterable[Object], policy: str | None, spec: Object, key: str) -> Causes:
+    """Validate that a container that terminated, and must not restart, stays terminated."""
     by_name = {status.get("name"): status for status in new}
     kinds = {"containerStatuses": "containers", "initContainerStatuses": "initContainers"}
     specs = {item.get("name"): item for item in spec.get(kinds.get(key, "")) or ()}
@@ -257,7 +257,7 @@ def _ended(new: Iterable[Object], old: Iterable[Object], policy: Any, spec: Obje
         yield forbidden(f"status.{key}[{index}].state", "may not be transitioned to non-terminated state")
 
 
-def _restarts(container: Object, policy: Any, code: int) -> bool:
+def _restarts(container: Object, policy: str | None, code: int) -> bool:
     for rule in container.get("restartPolicyRules") or ():
         codes = rule.get("exitCodes") or {}
         if (code in (codes.get("values") or ())) == (codes.get("operator") == "In"):

@@ -1,4 +1,4 @@
-"""Pods, and the pods that workloads make."""
+"""Validation of pods and pod templates."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import msgspec
 
 from cumulet.common.ascii import raised
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery import name_formats
 from cumulet.kube.apimachinery.status import Cause
 from cumulet.kube.schema.pod_fingerprint import likeness
@@ -22,7 +23,6 @@ from cumulet.kube.schema.validation.containers import (
 )
 from cumulet.kube.schema.validation.field_errors import (
     Causes,
-    Object,
     all_invalid,
     duplicate,
     forbidden,
@@ -66,7 +66,7 @@ _EPHEMERAL = "cannot be set for an Ephemeral Container"
 
 
 def pod(obj: Object, old: Object | None) -> list[Cause]:
-    """What is wrong with a new pod."""
+    """Validate a new pod."""
     spec = obj.get("spec") or {}
     causes = pod_and_spec(obj)
     if spec.get("ephemeralContainers"):
@@ -78,7 +78,7 @@ def pod(obj: Object, old: Object | None) -> list[Cause]:
 
 
 def pod_and_spec(obj: Object) -> list[Cause]:
-    """What is wrong with a pod, new or not."""
+    """Validate a pod, new or not."""
     spec, metadata = obj.get("spec") or {}, obj["metadata"]
     causes = list(pod_annotations(metadata.get("annotations"), spec, "metadata.annotations"))
     alike = likeness(spec)
@@ -89,7 +89,7 @@ def pod_and_spec(obj: Object) -> list[Cause]:
 
 @functools.lru_cache(256)
 def _is_sound(alike: bytes) -> bool:
-    """Whether nothing is wrong with specs that are alike."""
+    """Whether all specs with this fingerprint are valid."""
     return not any(True for _ in _of_pod(msgspec.json.decode(alike), ""))
 
 
@@ -107,28 +107,28 @@ def _of_pod(spec: Object, name: str) -> Causes:
             yield from image_without_space(container, f"spec.{key}[{index}]")
 
 
-def pod_annotations(found: Mapping[str, str] | None, spec: Object, field: str) -> Causes:
-    """What is wrong with annotations that mean something to pods."""
-    if not found:
+def pod_annotations(annotations: Mapping[str, str] | None, spec: Object, field: str) -> Causes:
+    """Validate the annotations that affect a pod."""
+    if not annotations:
         return
-    if _MIRROR in found and not spec.get("nodeName"):
+    if _MIRROR in annotations and not spec.get("nodeName"):
         why = "must set spec.nodeName if mirror pod annotation is set"
-        yield invalid(f"{field}[{_MIRROR}]", found[_MIRROR], why)
-    if (cost := found.get(_DELETION_COST)) is not None:
+        yield invalid(f"{field}[{_MIRROR}]", annotations[_MIRROR], why)
+    if (cost := annotations.get(_DELETION_COST)) is not None:
         is_number = re.fullmatch(r"0|-?[1-9][0-9]{0,9}", cost) and -(2**31) <= int(cost) <= _MAX_INT32
         if not is_number:
             yield invalid(f"{field}[{_DELETION_COST}]", cost, "must be a 32bit integer")
-    for key in sorted(key for key in found if key.startswith(_APP_ARMOR)):
-        name, profile = key.removeprefix(_APP_ARMOR), found[key]
+    for key in sorted(key for key in annotations if key.startswith(_APP_ARMOR)):
+        name, profile = key.removeprefix(_APP_ARMOR), annotations[key]
         if not any(container.get("name") == name for container, _ in all_containers(spec, "")):
             yield invalid(f"{field}[{key}]", name, "container not found")
         if profile not in ("", "runtime/default", "unconfined") and not profile.startswith("localhost/"):
             yield invalid(f"{field}[{key}]", profile, f'invalid AppArmor profile name: "{profile}"')
 
 
-def template(found: Object, field: str) -> Causes:
-    """What is wrong with a template of pods."""
-    metadata, spec = found.get("metadata") or {}, found.get("spec") or {}
+def template(body: Object, field: str) -> Causes:
+    """Validate a pod template."""
+    metadata, spec = body.get("metadata") or {}, body.get("spec") or {}
     yield from labels(metadata.get("labels"), f"{field}.labels")
     yield from annotation_map(metadata.get("annotations"), f"{field}.annotations")
     yield from pod_annotations(metadata.get("annotations"), spec, f"{field}.annotations")
@@ -138,7 +138,7 @@ def template(found: Object, field: str) -> Causes:
 
 
 def pod_spec(spec: Object, field: str, name: str = "", *, is_pod: bool = False) -> Causes:
-    """What is wrong with the spec of a pod of such a name at a path."""
+    """Validate the spec, at a path, of a pod with this name."""
     good, wrong = volumes(spec.get("volumes") or (), name, f"{field}.volumes")
     yield from wrong
     claims = spec.get("resourceClaims") or []
@@ -220,9 +220,9 @@ def _host_name(spec: Object, field: str) -> Causes:
     yield from all_invalid(where, name, name_formats.dns_subdomain(name))
 
 
-def _claims(found: list[Object], field: str) -> Causes:
+def _claims(claims: list[Object], field: str) -> Causes:
     names: set[str] = set()
-    for index, claim in enumerate(found):
+    for index, claim in enumerate(claims):
         where, name = f"{field}[{index}]", claim.get("name", "")
         if not name:
             yield required(f"{where}.name")

@@ -1,19 +1,10 @@
-"""Handlers: what is asked of a container to know how it is, and told it when it starts and stops."""
+"""Validation of container probes and lifecycle handlers."""
 
 from __future__ import annotations
 
-from typing import Any
-
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery import name_formats
-from cumulet.kube.schema.validation.field_errors import (
-    Causes,
-    Object,
-    all_invalid,
-    forbidden,
-    invalid,
-    required,
-    unsupported,
-)
+from cumulet.kube.schema.validation.field_errors import Causes, all_invalid, forbidden, invalid, required, unsupported
 
 PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
 _OF_PROBES = ("exec", "httpGet", "tcpSocket", "grpc")
@@ -69,7 +60,7 @@ _SIGNALS = tuple(
 
 
 def probes(container: Object, grace: int | None, field: str) -> Causes:
-    """What is wrong with the probes of a container in a pod with such a time to end."""
+    """Validate the probes of a container. `grace` is the pod's termination period in seconds."""
     for kind in PROBES:
         if (probe := container.get(kind)) is None:
             continue
@@ -88,12 +79,12 @@ def probes(container: Object, grace: int | None, field: str) -> Causes:
             yield invalid(f"{where}.terminationGracePeriodSeconds", seconds, "must not be set for readinessProbes")
 
 
-def lifecycle(found: Object, grace: int | None, system: str | None, field: str) -> Causes:
-    """What is wrong with what is told a container at its start and end."""
+def lifecycle(handlers: Object, grace: int | None, system: str | None, field: str) -> Causes:
+    """Validate the start and stop handlers of a container. `grace` is the pod's termination period in seconds."""
     for kind in ("postStart", "preStop"):
-        if (hook := found.get(kind)) is not None:
+        if (hook := handlers.get(kind)) is not None:
             yield from _handler(hook, _OF_LIFECYCLE, grace, f"{field}.{kind}")
-    if (signal := found.get("stopSignal")) is not None:
+    if (signal := handlers.get("stopSignal")) is not None:
         if system is None:
             yield forbidden(f"{field}.stopSignal", "may not be set for containers with empty `spec.os.name`")
         else:
@@ -135,8 +126,8 @@ def _action(kind: str, action: Object, grace: int | None, field: str) -> Causes:
                 yield invalid(field, seconds, why)
 
 
-def port(value: Any, field: str) -> Causes:
-    """What is wrong with a port by its number or name."""
+def port(value: int | str, field: str) -> Causes:
+    """Validate a port number or name."""
     if isinstance(value, str):
         return all_invalid(field, value, name_formats.port_name(value))
     return all_invalid(field, value, name_formats.port_number(value))

@@ -1,20 +1,13 @@
-"""Files in volumes: keys of secrets and config maps, fields of the pod, tokens, and several of these together."""
+"""Validation of files in volumes: keys of secrets and config maps, pod fields, tokens, and projected volumes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery import name_formats
 from cumulet.kube.schema.validation.environment import VOLUME_FIELDS, object_field, resource_field
-from cumulet.kube.schema.validation.field_errors import (
-    Causes,
-    Object,
-    all_invalid,
-    forbidden,
-    invalid,
-    required,
-    unsupported,
-)
+from cumulet.kube.schema.validation.field_errors import Causes, all_invalid, forbidden, invalid, required, unsupported
 from cumulet.kube.schema.validation.paths import unreserved
 from cumulet.kube.schema.validation.selectors import label_selector
 from cumulet.kube.schema.validation.signers import is_kubernetes_signer, signer_name
@@ -26,14 +19,14 @@ _LONGEST, _KUBERNETES_LONGEST = 91 * 86400, 86400
 _PATHS = ("credentialBundlePath", "keyPath", "certificateChainPath")
 
 
-def mode(found: Object, key: str, field: str) -> Causes:
-    """What is wrong with the permissions of a file."""
-    if (value := found.get(key)) is not None and not 0 <= value <= 0o777:
+def mode(source: Object, key: str, field: str) -> Causes:
+    """Validate the permissions of a file."""
+    if (value := source.get(key)) is not None and not 0 <= value <= 0o777:
         yield invalid(f"{field}.{key}", value, _MODE)
 
 
 def items_to_paths(items: Iterable[Object], field: str) -> Causes:
-    """What is wrong with keys and the files that they are to be."""
+    """Validate a mapping of keys to files."""
     for index, item in enumerate(items):
         yield from _item(item, f"{field}[{index}]")
 
@@ -47,7 +40,7 @@ def _item(item: Object, field: str) -> Causes:
 
 
 def volume_items(item: Object, field: str) -> Causes:
-    """What is wrong with a file that has a field of the pod, or what a container asks for, in it."""
+    """Validate a file that contains a pod field or a container resource."""
     path = item.get("path", "")
     if not path:
         yield required(f"{field}.path")
@@ -66,7 +59,7 @@ def volume_items(item: Object, field: str) -> Causes:
 
 
 def projected(source: Object, field: str) -> Causes:
-    """What is wrong with a volume that has several sources."""
+    """Validate a projected volume."""
     yield from mode(source, "defaultMode", field)
     taken: set[str] = set()
     for index, part in enumerate(source.get("sources") or ()):
@@ -86,25 +79,25 @@ def _taken(path: str, shown: str, field: str, taken: set[str]) -> Causes:
     taken.add(path)
 
 
-def _keys(found: Object, field: str, whole: str, taken: set[str]) -> Causes:
-    name = found.get("name", "")
+def _keys(source: Object, field: str, whole: str, taken: set[str]) -> Causes:
+    name = source.get("name", "")
     if not name:
         yield required(f"{field}.name")
-    for index, item in enumerate(found.get("items") or ()):
+    for index, item in enumerate(source.get("items") or ()):
         yield from _item(item, f"{field}.items[{index}]")
         if path := item.get("path"):
             yield from _taken(path, name, whole, taken)
 
 
-def _fields(found: Object, field: str, whole: str, taken: set[str]) -> Causes:
-    for item in found.get("items") or ():
+def _fields(source: Object, field: str, whole: str, taken: set[str]) -> Causes:
+    for item in source.get("items") or ():
         yield from volume_items(item, field)
         if path := item.get("path"):
             yield from _taken(path, path, whole, taken)
 
 
-def _token(found: Object, field: str, whole: str, taken: set[str]) -> Causes:
-    seconds, path = found.get("expirationSeconds", 0), found.get("path", "")
+def _token(source: Object, field: str, whole: str, taken: set[str]) -> Causes:
+    seconds, path = source.get("expirationSeconds", 0), source.get("path", "")
     if seconds < 600:
         yield invalid(f"{field}.expirationSeconds", seconds, "may not specify a duration less than 10 minutes")
     if seconds > 1 << 32:
@@ -116,19 +109,19 @@ def _token(found: Object, field: str, whole: str, taken: set[str]) -> Causes:
         yield from unreserved(path, f"{whole}.path")
 
 
-def _bundle(found: Object, field: str, whole: str, taken: set[str]) -> Causes:
-    name, signer, path = found.get("name"), found.get("signerName"), found.get("path", "")
-    selector = found.get("labelSelector")
+def _bundle(source: Object, field: str, whole: str, taken: set[str]) -> Causes:
+    name, signer, path = source.get("name"), source.get("signerName"), source.get("path", "")
+    selector = source.get("labelSelector")
     if name is not None and signer is not None:
-        yield invalid(field, found, "only one of name and signerName may be used")
+        yield invalid(field, source, "only one of name and signerName may be used")
     elif name is not None:
         if not name:
             yield required(f"{field}.name", "must be a valid object name")
-        said = (
+        messages = (
             f"not a valid clustertrustbundlename: {message}"
             for message in name_formats.dns_subdomain(name.rpartition(":")[2])
         )
-        yield from all_invalid(f"{field}.name", name, said)
+        yield from all_invalid(f"{field}.name", name, messages)
         if selector is not None:
             yield invalid(f"{field}.labelSelector", selector, "labelSelector must be unset if name is specified")
     elif signer is not None:
@@ -144,22 +137,22 @@ def _bundle(found: Object, field: str, whole: str, taken: set[str]) -> Causes:
     yield from _taken(path, path, whole, taken)
 
 
-def _certificate(found: Object, field: str, whole: str, taken: set[str]) -> Causes:
-    signer = found.get("signerName", "")
+def _certificate(source: Object, field: str, whole: str, taken: set[str]) -> Causes:
+    signer = source.get("signerName", "")
     yield from signer_name(signer, f"{field}.signerName")
-    if found.get("keyType", "") not in _KEY_TYPES:
-        yield unsupported(f"{field}.keyType", found.get("keyType", ""), _KEY_TYPES, in_order=True)
-    if (seconds := found.get("maxExpirationSeconds")) is not None:
+    if source.get("keyType", "") not in _KEY_TYPES:
+        yield unsupported(f"{field}.keyType", source.get("keyType", ""), _KEY_TYPES, in_order=True)
+    if (seconds := source.get("maxExpirationSeconds")) is not None:
         longest = _KUBERNETES_LONGEST if is_kubernetes_signer(signer) else _LONGEST
         why = "if provided, maxExpirationSeconds must be"
         if seconds < 3600:
             yield invalid(f"{field}.maxExpirationSeconds", seconds, f"{why} >= 3600")
         if seconds > longest:
             yield invalid(f"{field}.maxExpirationSeconds", seconds, f"{why} <= {longest}")
-    given = [key for key in _PATHS if found.get(key)]
+    given = [key for key in _PATHS if source.get(key)]
     for key in given:
-        yield from unreserved(found[key], f"{field}.{key}")
-        yield from _taken(found[key], found[key], whole, taken)
+        yield from unreserved(source[key], f"{field}.{key}")
+        yield from _taken(source[key], source[key], whole, taken)
     if not given:
         yield required(field, "specify at least one of credentialBundlePath, keyPath, and certificateChainPath")
 

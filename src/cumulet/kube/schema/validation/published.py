@@ -1,21 +1,22 @@
-"""What the published schemas ask of kinds that have no rules of their own here: what they require must be there."""
+"""Validation of required fields by the published schemas, for kinds without rules of their own here."""
 
 from __future__ import annotations
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.schema.definitions import Definition, definition
-from cumulet.kube.schema.validation.field_errors import Causes, Object, required
+from cumulet.kube.schema.validation.field_errors import Causes, required
 
-#: What the server itself writes, and what says nothing of its own.
+#: Fields that the server writes, or that have no requirements of their own.
 _SKIPPED = frozenset(("metadata", "status"))
 _DEPTH = 20
-#: Required by what is published, and not by the server.
-_UNASKED = frozenset((("ForZone", "name"), ("TokenRequest", "audience")))
+#: Fields that the published schemas require but the server does not.
+_NOT_REQUIRED = frozenset((("ForZone", "name"), ("TokenRequest", "audience")))
 
 
 def published(obj: Object, group: str, kind: str) -> Causes:
-    """The fields that a kind requires and an object lacks; an empty list is one that is there, as upstream's is."""
+    """Validate that required fields are present. An empty list counts as present, as in upstream."""
     found = definition(group, "v2" if group == "autoscaling" else "v1", kind)
-    # Components of every age write events, and each leaves out something else.
+    # Components of all versions write events, and many leave out required fields.
     if found is not None and kind != "Event":
         yield from _missing(obj, found, "", 0)
 
@@ -24,7 +25,7 @@ def _missing(obj: Object, of: Definition, path: str, depth: int) -> Causes:
     if depth > _DEPTH:
         return
     for name in of.required:
-        if name in _SKIPPED or (of.name.rpartition(".")[2], name) in _UNASKED:
+        if name in _SKIPPED or (of.name.rpartition(".")[2], name) in _NOT_REQUIRED:
             continue
         value, kind = obj.get(name), of.fields[name].type
         if value == "" or (value is None and kind not in ("array", "map", "any")):

@@ -1,15 +1,15 @@
-"""What containers, pods, quotas and limits ask for and allow: names of resources and their amounts."""
+"""Validation of resource names and amounts in containers, pods, quotas and limit ranges."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.common.kubernetes.quantity import decimal, milli
 from cumulet.kube.apimachinery import name_formats
 from cumulet.kube.apimachinery.quantity import canonical, total
 from cumulet.kube.schema.validation.field_errors import (
     Causes,
-    Object,
     all_invalid,
     duplicate,
     forbidden,
@@ -46,7 +46,7 @@ _POD_LEVEL = ("cpu", "memory", "hugepages-")
 
 
 def is_huge_page(name: str) -> bool:
-    """Whether a resource is memory in large pages."""
+    """Whether a resource is huge pages."""
     return name.startswith("hugepages-")
 
 
@@ -56,12 +56,12 @@ def is_native(name: str) -> bool:
 
 
 def is_quota_name(name: str) -> bool:
-    """Whether a quota may be about a resource."""
+    """Whether a quota can limit a resource."""
     return name in _QUOTA or name.startswith(("hugepages-", "requests.hugepages-"))
 
 
 def is_extended(name: str) -> bool:
-    """Whether a resource is one that somebody added."""
+    """Whether a resource is an extended resource."""
     if is_native(name) or name.startswith("requests."):
         return False
     return not name_formats.qualified_name(f"requests.{name}")
@@ -72,7 +72,7 @@ def _is_whole(name: str) -> bool:
 
 
 def resource_name(name: str, field: str) -> Causes:
-    """What is wrong with the name of a resource."""
+    """Validate the name of a resource."""
     if messages := name_formats.qualified_name(name):
         yield from all_invalid(field, name, messages)
     elif "/" not in name and name not in _STANDARD and not is_quota_name(name):
@@ -80,7 +80,7 @@ def resource_name(name: str, field: str) -> Causes:
 
 
 def container_resource(name: str, field: str) -> Causes:
-    """What is wrong with the name of a resource of a container."""
+    """Validate the name of a container's resource."""
     yield from resource_name(name, field)
     if "/" not in name:
         if name not in _COMPUTE and not is_huge_page(name):
@@ -97,28 +97,28 @@ def _pod_resource(name: str, field: str) -> Causes:
 
 
 def quota_resource(name: str, field: str) -> Causes:
-    """What is wrong with the name of a resource in a quota."""
+    """Validate the name of a resource in a quota."""
     yield from resource_name(name, field)
     if "/" not in name and not is_quota_name(name):
         yield invalid(field, name, "must be a standard resource for quota")
 
 
 def amount(name: str, value: str, field: str) -> Causes:
-    """What is wrong with so much of a resource."""
+    """Validate an amount of a resource."""
     if decimal(value) < 0:
         yield invalid(field, value, name_formats.NEGATIVE)
     if _is_whole(name) and milli(value) % 1000:
         yield invalid(field, value, "must be an integer")
 
 
-def container_resources(found: Object, field: str, claims: Collection[str] = ()) -> Causes:
-    """What is wrong with what a container asks for; `claims` are those of its pod."""
-    return requirements(found, field, container_resource, claims)
+def container_resources(resources: Object, field: str, claims: Collection[str] = ()) -> Causes:
+    """Validate the resources of a container; `claims` are those of its pod."""
+    return requirements(resources, field, container_resource, claims)
 
 
-def requirements(found: Object, field: str, name_rule: NameRule, claims: Collection[str] = ()) -> Causes:
-    """What is wrong with requests and limits."""
-    limits, requests = found.get("limits") or {}, found.get("requests") or {}
+def requirements(resources: Object, field: str, name_rule: NameRule, claims: Collection[str] = ()) -> Causes:
+    """Validate requests and limits."""
+    limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
     for name, value in sorted(limits.items()):
         where = f"{field}.limits[{name}]"
         yield from name_rule(name, where)
@@ -141,7 +141,7 @@ def requirements(found: Object, field: str, name_rule: NameRule, claims: Collect
     names = limits.keys() | requests.keys()
     if any(map(is_huge_page, names)) and not names & {"cpu", "memory"}:
         yield forbidden(field, "HugePages require cpu or memory")
-    yield from _claims(found.get("claims") or (), f"{field}.claims", claims)
+    yield from _claims(resources.get("claims") or (), f"{field}.claims", claims)
 
 
 def _huge_pages(name: str, value: str, field: str) -> Causes:
@@ -156,9 +156,9 @@ def _huge_pages(name: str, value: str, field: str) -> Causes:
         yield invalid(field, value, f"{value} is not positive integer multiple of {name}")
 
 
-def _claims(found: Iterable[Object], field: str, claims: Collection[str]) -> Causes:
+def _claims(references: Iterable[Object], field: str, claims: Collection[str]) -> Causes:
     names: set[str] = set()
-    for index, claim in enumerate(found):
+    for index, claim in enumerate(references):
         name, request, where = claim.get("name", ""), claim.get("request", ""), f"{field}[{index}]"
         if not name:
             yield required(where)
@@ -176,12 +176,12 @@ def _claims(found: Iterable[Object], field: str, claims: Collection[str]) -> Cau
                     yield duplicate(where, name)
             names.add(key)
         if name not in claims:
-            told = f": {', '.join(sorted(claims))}" if claims else " which is empty"
-            yield not_found(where, name, f"must be one of the names in pod.spec.resourceClaims{told}")
+            choices = f": {', '.join(sorted(claims))}" if claims else " which is empty"
+            yield not_found(where, name, f"must be one of the names in pod.spec.resourceClaims{choices}")
 
 
 def pod_resources(spec: Object, field: str) -> Causes:
-    """What is wrong with what a pod as a whole asks for."""
+    """Validate the resources of a pod as a whole."""
     found = spec["resources"]
     if (spec.get("os") or {}).get("name") == "windows":
         yield forbidden(field, "may not be set for a windows pod")
@@ -191,9 +191,9 @@ def pod_resources(spec: Object, field: str) -> Causes:
     yield from requirements(found, field, _pod_resource)
     requests, limits = found.get("requests") or {}, found.get("limits") or {}
     for name, value in sorted(requests.items()):
-        asked = _asked(spec, name)
-        if asked and sum(map(milli, asked)) > milli(value):
-            why = f"must be greater than or equal to aggregate container requests of {total(asked)}"
+        requests = _container_requests(spec, name)
+        if requests and sum(map(milli, requests)) > milli(value):
+            why = f"must be greater than or equal to aggregate container requests of {total(requests)}"
             yield invalid(f"{field}.requests[{name}]", value, why)
     for index, container in enumerate(spec.get("containers") or ()):
         for name, value in sorted(((container.get("resources") or {}).get("limits") or {}).items()):
@@ -202,8 +202,8 @@ def pod_resources(spec: Object, field: str) -> Causes:
                 yield invalid(f"{field}.containers[{index}][{name}].limits", value, why)
 
 
-def _asked(spec: Object, name: str) -> list[str]:
-    """What each container asks for of a resource, where it does."""
+def _container_requests(spec: Object, name: str) -> list[str]:
+    """Return the request of each container that has one for this resource."""
     return [
         container["resources"]["requests"][name]
         for container in spec.get("containers") or ()

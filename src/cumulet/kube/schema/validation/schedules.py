@@ -1,4 +1,4 @@
-"""Schedules in the form of cron, and time zones (batch, `validateScheduleFormat`, `validateTimeZone`)."""
+"""Validation of cron schedules and time zones (batch, `validateScheduleFormat`, `validateTimeZone`)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import zoneinfo
 from typing import NamedTuple
 
 from cumulet.common.ascii import fold
-from cumulet.kube.schema.validation.field_errors import Causes, Object, invalid, quoted, required
+from cumulet.common.kubernetes.objects import Object
+from cumulet.kube.schema.validation.field_errors import Causes, invalid, quoted, required
 
 
 class _Bounds(NamedTuple):
@@ -35,7 +36,7 @@ _ZONE_PART = re.compile(r"[A-Za-z._0-9+-]{1,14}")
 
 
 def schedule(spec: Object, old: Object | None, field: str) -> Causes:
-    """What is wrong with when something is to be done."""
+    """Validate a schedule."""
     text = spec.get("schedule", "")
     if not text:
         yield required(f"{field}.schedule")
@@ -54,7 +55,7 @@ def schedule(spec: Object, old: Object | None, field: str) -> Causes:
 
 
 def time_zone(name: str | None, field: str) -> Causes:
-    """What is wrong with a time zone."""
+    """Validate a time zone."""
     if name is None:
         return
     if not name:

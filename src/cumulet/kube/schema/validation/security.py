@@ -1,14 +1,14 @@
-"""Security contexts of pods and containers, and what goes with an operating system."""
+"""Validation of security contexts, and of the fields that depend on the operating system."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery import name_formats
 from cumulet.kube.schema.validation.field_errors import (
     Causes,
-    Object,
     all_invalid,
     duplicate,
     forbidden,
@@ -31,7 +31,7 @@ _NETBIOS = re.compile(r'[^\\/:*?"<>|.][^\\/:*?"<>|]{0,14}')
 _HOST = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
 _DOMAIN = re.compile(rf"{_HOST}(?:\.{_HOST})*")
 _NOT_WINDOWS = "cannot be set for a windows pod"
-#: What a pod of Windows may not have: where it stands in its security context, and in the spec itself.
+#: Fields that a Windows pod must not have: in the security context and in the spec, in upstream's order.
 _WINDOWS_CONTEXT = (
     ("securityContext.appArmorProfile", "securityContext.seLinuxOptions"),
     ("hostUsers", "hostPID", "hostIPC"),
@@ -68,14 +68,14 @@ _WINDOWS_CONTAINER = (
 
 
 def all_containers(spec: Object, field: str) -> Iterator[tuple[Object, str]]:
-    """Each container of a pod with its path, in the order in which upstream visits them."""
+    """Yield each container of a pod with its path, in upstream's order."""
     for key in CONTAINERS:
         for index, container in enumerate(spec.get(key) or ()):
             yield container, f"{field}.{key}[{index}]"
 
 
 def pod_security(spec: Object, field: str) -> Causes:
-    """What is wrong with the security context of a pod's spec; `field` is that of the context."""
+    """Validate the security context of a pod's spec; `field` is that of the context."""
     context = spec.get("securityContext") or {}
     for name in ("fsGroup", "runAsUser", "runAsGroup"):
         if (number := context.get(name)) is not None:
@@ -118,7 +118,7 @@ def _sysctls(spec: Object, context: Object, field: str) -> Causes:
 
 
 def container_security(context: Object, host_users: bool, field: str) -> Causes:
-    """What is wrong with the security context of a container."""
+    """Validate the security context of a container."""
     for name in ("runAsUser", "runAsGroup"):
         if (number := context.get(name)) is not None:
             yield from all_invalid(f"{field}.{name}", number, name_formats.user_id(number))
@@ -223,7 +223,7 @@ def _windows_user(name: str) -> Iterator[str]:
 
 
 def host_processes(spec: Object, field: str) -> Causes:
-    """What is wrong with containers of Windows that are processes of the host."""
+    """Validate Windows containers that run as host processes."""
     whole = ((spec.get("securityContext") or {}).get("windowsOptions") or {}).get("hostProcess")
     count = total = 0
     for container, where in all_containers(spec, field):
@@ -242,7 +242,7 @@ def host_processes(spec: Object, field: str) -> Causes:
 
 
 def host_users(spec: Object, field: str) -> Causes:
-    """What a pod with users of its own may not share with the host."""
+    """Validate that a pod in its own user namespace does not use the host's namespaces."""
     if spec.get("hostUsers") is not False:
         return
     why = "when `hostUsers` is false"
@@ -258,7 +258,7 @@ def host_users(spec: Object, field: str) -> Causes:
 
 
 def operating_system(spec: Object, field: str) -> Causes:
-    """What is wrong with what a pod says of its operating system, and does not go with it."""
+    """Validate the operating system of a pod, and the fields that do not exist on it."""
     if (system := spec.get("os")) is None:
         return
     name = system.get("name", "")

@@ -1,26 +1,19 @@
-"""Selectors of objects by their labels, and of nodes (apimachinery, `ValidateLabelSelector`; core, `ValidateNodeSelector`)."""
+"""Validation of label and node selectors (apimachinery, `ValidateLabelSelector`; core, `ValidateNodeSelector`)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery import name_formats
-from cumulet.kube.schema.validation.field_errors import (
-    Causes,
-    Object,
-    all_invalid,
-    duplicate,
-    forbidden,
-    invalid,
-    required,
-)
+from cumulet.kube.schema.validation.field_errors import Causes, all_invalid, duplicate, forbidden, invalid, required
 from cumulet.kube.schema.validation.metadata import label_key, labels
 
 _OPERATOR = "not a valid selector operator"
 
 
 def label_selector(selector: Object | None, field: str, *, values: bool = True) -> Causes:
-    """What is wrong with a selector of labels, with the form of its values where that is asked for."""
+    """Validate a label selector, and the form of its values if `values` is set."""
     if not selector:
         return
     yield from labels(selector.get("matchLabels"), f"{field}.matchLabels")
@@ -48,7 +41,7 @@ def _expression(expression: Object, field: str, *, values: bool, ordered: bool =
 
 
 def node_selector(selector: Object, field: str) -> Causes:
-    """What is wrong with a selector of nodes."""
+    """Validate a node selector."""
     terms = selector.get("nodeSelectorTerms") or []
     if not terms:
         yield required(f"{field}.nodeSelectorTerms", "must have at least one node selector term")
@@ -57,7 +50,7 @@ def node_selector(selector: Object, field: str) -> Causes:
 
 
 def node_term(term: Object, field: str, *, values: bool = True) -> Causes:
-    """What is wrong with a term of one."""
+    """Validate a term of a node selector."""
     for index, expression in enumerate(term.get("matchExpressions") or ()):
         yield from _expression(expression, f"{field}.matchExpressions[{index}]", values=values, ordered=True)
     for index, expression in enumerate(term.get("matchFields") or ()):
@@ -81,7 +74,7 @@ def _node_field(expression: Object, field: str) -> Causes:
 def match_label_keys(
     selector: Object | None, field: str, matching: Sequence[str], other: Sequence[str] = ()
 ) -> Causes:
-    """What is wrong with keys of labels whose values the pod itself gives."""
+    """Validate label keys whose values come from the pod."""
     for name, keys in (("matchLabelKeys", matching), ("mismatchLabelKeys", other)):
         if not keys:
             continue
@@ -104,7 +97,7 @@ def match_label_keys(
 
 
 def topology_terms(terms: Iterable[Object], field: str) -> Causes:
-    """What is wrong with the places where a volume may be made."""
+    """Validate the topologies in which a volume can be created."""
     for index, term in enumerate(terms):
         keys: set[str] = set()
         for number, expression in enumerate(term.get("matchLabelExpressions") or ()):

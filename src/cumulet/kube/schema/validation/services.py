@@ -1,4 +1,4 @@
-"""Services."""
+"""Validation of services."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery import name_formats
 from cumulet.kube.apimachinery.status import Cause
 from cumulet.kube.schema.services import NODE_PORTS, is_checked, is_outside
@@ -13,7 +14,6 @@ from cumulet.kube.schema.validation.addresses import address, endpoint, is_dual_
 from cumulet.kube.schema.validation.containers import PROTOCOLS
 from cumulet.kube.schema.validation.field_errors import (
     Causes,
-    Object,
     all_invalid,
     duplicate,
     forbidden,
@@ -36,7 +36,7 @@ _ONCE = "may not change once set"
 
 
 def service(obj: Object, old: Object | None) -> list[Cause]:
-    """What is wrong with a service, or with its change."""
+    """Validate a service, or an update of one."""
     spec = obj.get("spec") or {}
     before = None if old is None else old.get("spec") or {}
     causes = [] if before is None else list(_update(spec, before))
@@ -63,7 +63,7 @@ def service(obj: Object, old: Object | None) -> list[Cause]:
 
 
 def is_headless(spec: Object) -> bool:
-    """Whether a service has no address of its own."""
+    """Whether a service has no cluster IP."""
     return spec.get("clusterIPs") == ["None"]
 
 
@@ -115,7 +115,7 @@ def _affinity(spec: Object) -> Causes:
 
 
 def cluster_ips(spec: Object, before: Object) -> Causes:
-    """What is wrong with the addresses of a service, and which families they are of."""
+    """Validate the cluster IPs of a service, and their families."""
     if spec.get("type") == "ExternalName":
         return
     first, addresses = spec.get("clusterIP", ""), spec.get("clusterIPs") or []
@@ -190,7 +190,7 @@ def _ports(spec: Object, ports: list[Object]) -> Causes:
 
 
 def _struct(value: Object) -> str:
-    """A Go struct as JSON: its fields stay in their order."""
+    """Return a Go struct as JSON, with its fields in the given order."""
     return msgspec.json.encode(value).decode()
 
 

@@ -1,4 +1,4 @@
-"""Names of signers of certificates (core, `ValidateSignerName`)."""
+"""Validation of the names of certificate signers (core, `ValidateSignerName`)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def is_kubernetes_signer(name: str) -> bool:
 
 
 def signer_name(name: str, field: str) -> Causes:
-    """What is wrong with the name of a signer."""
+    """Validate the name of a signer."""
     if not name:
         yield required(field)
         return

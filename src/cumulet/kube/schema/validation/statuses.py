@@ -1,22 +1,15 @@
-"""Statuses that count: of workloads, jobs, namespaces, services, claims."""
+"""Validation of the statuses of workloads, jobs, namespaces, services and claims."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.common.kubernetes.quantity import decimal
 from cumulet.kube.apimachinery import name_formats
 from cumulet.kube.apimachinery.status import Cause
 from cumulet.kube.schema.validation.addresses import address, parsed
-from cumulet.kube.schema.validation.field_errors import (
-    Causes,
-    Object,
-    all_invalid,
-    forbidden,
-    invalid,
-    required,
-    unsupported,
-)
+from cumulet.kube.schema.validation.field_errors import Causes, all_invalid, forbidden, invalid, required, unsupported
 from cumulet.kube.schema.validation.workloads import not_negative
 
 Rule = Callable[[Object, Object], list[Cause]]
@@ -25,7 +18,7 @@ _MORE = "cannot be greater than status.replicas"
 
 
 def counts(*names: str, of_all: tuple[str, ...] = (), words: str = "readyReplicas") -> Rule:
-    """The rule of a status whose numbers are not negative, some no more than all, and available ones ready."""
+    """Return the rule of a status with counts: none is negative, some have a maximum, and available pods are ready."""
 
     def check(obj: Object, old: Object) -> list[Cause]:
         status, before = obj.get("status") or {}, old.get("status") or {}
@@ -83,7 +76,7 @@ daemon_set_status = counts(
 
 
 def namespace_status(obj: Object, old: Object) -> list[Cause]:
-    """What is wrong with the status of a namespace."""
+    """Validate the status of a namespace."""
     phase = (obj.get("status") or {}).get("phase", "")
     if not obj["metadata"].get("deletionTimestamp"):
         if phase != "Active":
@@ -94,7 +87,7 @@ def namespace_status(obj: Object, old: Object) -> list[Cause]:
 
 
 def service_status(obj: Object, old: Object) -> list[Cause]:
-    """What is wrong with the status of a service."""
+    """Validate the status of a service."""
     ingress = ((obj.get("status") or {}).get("loadBalancer") or {}).get("ingress") or []
     before = ((old.get("status") or {}).get("loadBalancer") or {}).get("ingress") or []
     if ingress and (obj.get("spec") or {}).get("type") != "LoadBalancer":
@@ -126,7 +119,7 @@ def _ingress(item: Object, known: list[str], field: str) -> Causes:
 
 
 def claim_status(obj: Object, old: Object) -> list[Cause]:
-    """What is wrong with the status of a claim."""
+    """Validate the status of a claim."""
     capacity = (obj.get("status") or {}).get("capacity") or {}
     return [
         invalid(f"status.capacity[{name}]", int(decimal(value)), "must be a valid resource quantity")

@@ -1,22 +1,14 @@
-"""Network policies."""
+"""Validation of network policies."""
 
 from __future__ import annotations
 
 import ipaddress
-from typing import Any
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery import name_formats
 from cumulet.kube.apimachinery.status import Cause
 from cumulet.kube.schema.validation.addresses import is_network, network
-from cumulet.kube.schema.validation.field_errors import (
-    Causes,
-    Object,
-    all_invalid,
-    forbidden,
-    invalid,
-    required,
-    unsupported,
-)
+from cumulet.kube.schema.validation.field_errors import Causes, all_invalid, forbidden, invalid, required, unsupported
 from cumulet.kube.schema.validation.selectors import label_selector
 
 _PROTOCOLS = ("SCTP", "TCP", "UDP")
@@ -24,7 +16,7 @@ _TYPES = ("Egress", "Ingress")
 
 
 def network_policy(obj: Object, old: Object | None) -> list[Cause]:
-    """What is wrong with a network policy."""
+    """Validate a network policy."""
     spec = obj.get("spec") or {}
     causes = list(label_selector(spec.get("podSelector"), "spec.podSelector"))
     for direction, peers in (("ingress", "from"), ("egress", "to")):
@@ -86,11 +78,12 @@ def _block(block: Object, field: str) -> Causes:
         inner = _range(part)
         if outer is None or inner is None:
             continue
-        if inner.version != outer.version or inner == outer or not inner.subnet_of(outer):
+        is_below = inner.version == outer.version and inner.subnet_of(outer)  # type: ignore[arg-type]
+        if inner == outer or not is_below:
             yield invalid(f"{field}.except[{index}]", part, "must be a strict subset of `cidr`")
 
 
-def _range(text: str) -> Any:
+def _range(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
     try:
         return ipaddress.ip_network(text, strict=False) if is_network(text) else None
     except ValueError:

@@ -1,4 +1,4 @@
-"""Volumes of pods: every kind of source that there is."""
+"""Validation of pod volumes, with every kind of source."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 
 from cumulet.common.ascii import fold
+from cumulet.common.kubernetes.objects import Object
 from cumulet.common.kubernetes.quantity import decimal
 from cumulet.kube.apimachinery import name_formats
 from cumulet.kube.apimachinery.status import Cause
@@ -13,7 +14,6 @@ from cumulet.kube.schema.validation.claims import claim_template
 from cumulet.kube.schema.validation.containers import pull_policy
 from cumulet.kube.schema.validation.field_errors import (
     Causes,
-    Object,
     all_invalid,
     duplicate,
     forbidden,
@@ -49,12 +49,12 @@ _BLOB = "https://{account-name}.blob.core.windows.net/{container-name}/{disk-nam
 _MANAGED = "/subscriptions/{sub-id}/resourcegroups/{group-name}/providers/microsoft.compute/disks/{disk-id}"
 
 
-def volumes(found: Iterable[Object], name: str, field: str) -> tuple[dict[str, Object], list[Cause]]:
-    """The volumes of a pod of such a name by theirs, without those that are wrong, and what is wrong with these."""
+def volumes(specs: Iterable[Object], name: str, field: str) -> tuple[dict[str, Object], list[Cause]]:
+    """Return the valid volumes of a pod by name, and the causes against the others."""
     good: dict[str, Object] = {}
     causes: list[Cause] = []
-    made = {f"{name}-{volume.get('name', '')}" for volume in found if "ephemeral" in volume} if name else set()
-    for index, volume in enumerate(found):
+    made = {f"{name}-{volume.get('name', '')}" for volume in specs if "ephemeral" in volume} if name else set()
+    for index, volume in enumerate(specs):
         where = f"{field}[{index}]"
         wrong = list(_volume(volume, name, where))
         own = volume.get("name", "")
@@ -81,14 +81,14 @@ def _volume(volume: Object, pod: str, field: str) -> Causes:
         yield required(field, "must specify a volume type")
         return
     first = given[0]
-    yield from SOURCES[first](volume[first], f"{field}.{_SAID.get(first, first)}")
+    yield from SOURCES[first](volume[first], f"{field}.{_ERROR_NAMES.get(first, first)}")
     name = volume.get("name", "")
     if first == "ephemeral" and pod and name:
         claim = f"{pod}-{name}"
-        said = (f'PVC name "{claim}": {message}' for message in name_formats.dns_subdomain(claim))
-        yield from all_invalid(f"{field}.name", name, said)
+        messages = (f'PVC name "{claim}": {message}' for message in name_formats.dns_subdomain(claim))
+        yield from all_invalid(f"{field}.name", name, messages)
     for extra in given[1:]:
-        yield forbidden(f"{field}.{_SAID_EXTRA.get(extra, extra)}", _MORE)
+        yield forbidden(f"{field}.{_EXTRA_ERROR_NAMES.get(extra, extra)}", _MORE)
     portal = (volume.get("iscsi") or {}).get("targetPortal", "")
     if "initiatorName" in (volume.get("iscsi") or {}) and len(f"{name}:{portal}") > 64:
         why = (
@@ -268,7 +268,7 @@ def _csi(source: Object, field: str) -> Causes:
 
 
 def driver_name(name: str, field: str) -> Causes:
-    """What is wrong with the name of a driver of storage."""
+    """Validate the name of a storage driver."""
     if not name:
         yield required(field)
         return
@@ -285,13 +285,13 @@ def _ephemeral(source: Object, field: str) -> Causes:
 
 
 def _image(source: Object, field: str) -> Causes:
-    # A template may leave the image to whoever makes pods of it.
+    # A template can leave the image to the controller that creates its pods.
     if field.startswith("spec.volumes") and not source.get("reference"):
         yield required(f"{field}.reference")
     yield from pull_policy(source.get("pullPolicy", ""), f"{field}.pullPolicy")
 
 
-#: In the order in which upstream looks for them.
+#: In upstream's order.
 SOURCES: dict[str, Source] = {
     "emptyDir": _empty,
     "hostPath": _host_path,
@@ -324,6 +324,6 @@ SOURCES: dict[str, Source] = {
     "ephemeral": _ephemeral,
     "image": _image,
 }
-#: Where upstream's messages call a source otherwise than the field is called.
-_SAID = {"gcePersistentDisk": "persistentDisk"}
-_SAID_EXTRA = {"cephfs": "cephFS", "downwardAPI": "downwarAPI"}
+#: Sources that upstream's messages call by another name than the field's.
+_ERROR_NAMES = {"gcePersistentDisk": "persistentDisk"}
+_EXTRA_ERROR_NAMES = {"cephfs": "cephFS", "downwardAPI": "downwarAPI"}

@@ -1,14 +1,15 @@
-"""Configurations of admission webhooks."""
+"""Validation of admission webhook configurations and admission policies."""
 
 from __future__ import annotations
 
 import re
 from urllib.parse import urlsplit
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery.name_formats import SUBDOMAIN, dns_subdomain
 from cumulet.kube.apimachinery.status import Cause
 from cumulet.kube.schema.validation import expressions
-from cumulet.kube.schema.validation.field_errors import Causes, Object, duplicate, invalid, required, unsupported
+from cumulet.kube.schema.validation.field_errors import Causes, duplicate, invalid, required, unsupported
 
 _OPERATIONS = ("*", "CONNECT", "CREATE", "DELETE", "UPDATE")
 _REASONS = ("Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized")
@@ -19,7 +20,7 @@ _SCOPES = ("*", "Cluster", "Namespaced")
 
 
 def webhook_configuration(obj: Object, old: Object | None) -> list[Cause]:
-    """What is wrong with a configuration, of either kind."""
+    """Validate a validating or mutating webhook configuration."""
     causes: list[Cause] = []
     names: set[str] = set()
     for index, webhook in enumerate(obj.get("webhooks") or ()):
@@ -32,7 +33,7 @@ def webhook_configuration(obj: Object, old: Object | None) -> list[Cause]:
 
 
 def admission_policy(obj: Object, old: Object | None) -> list[Cause]:
-    """What is wrong with a policy."""
+    """Validate a validating admission policy."""
     spec = obj.get("spec") or {}
     causes: list[Cause] = []
     match = spec.get("matchConstraints")
@@ -59,7 +60,7 @@ def admission_policy(obj: Object, old: Object | None) -> list[Cause]:
 
 
 def mutating_policy(obj: Object, old: Object | None) -> list[Cause]:
-    """What is wrong with a policy that changes objects."""
+    """Validate a mutating admission policy."""
     spec = obj.get("spec") or {}
     causes: list[Cause] = []
     match = spec.get("matchConstraints")
@@ -107,12 +108,12 @@ def _mutation(mutation: Object, field: str, policy: expressions.Policy) -> Cause
 
 
 def mutating_binding(obj: Object, old: Object | None) -> list[Cause]:
-    """What is wrong with a binding of such a policy."""
+    """Validate a binding of a mutating admission policy."""
     return [] if (obj.get("spec") or {}).get("policyName") else [required("spec.policyName")]
 
 
 def policy_binding(obj: Object, old: Object | None) -> list[Cause]:
-    """What is wrong with a binding of a policy."""
+    """Validate a binding of a validating admission policy."""
     spec = obj.get("spec") or {}
     causes: list[Cause] = []
     if not spec.get("policyName"):
@@ -165,7 +166,7 @@ def _webhook(webhook: Object, field: str) -> Causes:
 
 
 def client_config(config: Object, field: str) -> Causes:
-    """What is wrong with how to reach a webhook."""
+    """Validate how a webhook is reached."""
     if ("url" in config) == ("service" in config):
         yield required(field, "exactly one of url or service is required")
     elif "url" in config:

@@ -1,17 +1,15 @@
-"""What makes pods and keeps their number: deployments, replica sets, stateful sets, daemon sets, replication controllers."""
+"""Validation of deployments, replica sets, stateful sets, daemon sets and replication controllers."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from cumulet.common.ascii import is_digits, raised
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery import name_formats
 from cumulet.kube.apimachinery.status import Cause
 from cumulet.kube.schema.label_selectors import selects
 from cumulet.kube.schema.validation.claims import claim_spec
 from cumulet.kube.schema.validation.field_errors import (
     Causes,
-    Object,
     all_invalid,
     forbidden,
     invalid,
@@ -43,7 +41,7 @@ _RETENTION = ("Retain", "Delete")
 
 
 def deployment(obj: Object, old: Object | None) -> list[Cause]:
-    """What is wrong with a deployment, or with its change."""
+    """Validate a deployment, or an update of one."""
     spec = obj.get("spec") or {}
     causes = [*not_negative(spec, "spec", "replicas"), *_selector_and_template(spec)]
     causes += _strategy(spec.get("strategy") or {})
@@ -57,7 +55,7 @@ def deployment(obj: Object, old: Object | None) -> list[Cause]:
 
 
 def replica_set(obj: Object, old: Object | None) -> list[Cause]:
-    """What is wrong with a replica set, or with its change."""
+    """Validate a replica set, or an update of one."""
     spec = obj.get("spec") or {}
     causes = [*not_negative(spec, "spec", "replicas", "minReadySeconds"), *_selector_and_template(spec)]
     return [*causes, *_same_selector(spec, old)]
@@ -91,13 +89,13 @@ def _selector(selector: Object | None, word: str) -> Causes:
 
 
 def _is_broken(selector: Object) -> bool:
-    """Whether nothing can be selected by it at all."""
+    """Whether a selector is invalid, so that it selects nothing."""
     return bool(list(label_selector(selector, "")))
 
 
-def _matches(selector: Object | None, found: Object, field: str = "spec.template") -> Causes:
-    """Without a selector nothing is selected."""
-    given = (found.get("metadata") or {}).get("labels")
+def _matches(selector: Object | None, body: Object, field: str = "spec.template") -> Causes:
+    """Validate that the selector selects the template's labels. Without a selector nothing is selected."""
+    given = (body.get("metadata") or {}).get("labels")
     if selector is None or not selects(selector, given or {}):
         yield invalid(f"{field}.metadata.labels", given, _UNMATCHED)
 
@@ -136,25 +134,25 @@ def _strategy(strategy: Object) -> Causes:
 
 
 def _struct(value: Object | None, *names: str) -> Object | None:
-    """An object as upstream's structs, which have no other names in JSON, are shown."""
+    """Return an object as upstream's struct is shown: with only the named JSON fields."""
     return None if value is None else {f"{raised(name[0])}{name[1:]}": value.get(name) for name in names}
 
 
-def share(value: Any, field: str) -> Causes:
-    """What is wrong with a number of pods, or with so many in a hundred."""
+def share(value: int | str, field: str) -> Causes:
+    """Validate a number of pods, or a percentage."""
     if isinstance(value, str):
         yield from all_invalid(field, value, name_formats.percent(value))
     elif value < 0:
         yield invalid(field, value, name_formats.NEGATIVE)
 
 
-def at_most_all(value: Any, field: str) -> Causes:
-    """What is wrong with more than all."""
+def at_most_all(value: int | str, field: str) -> Causes:
+    """Validate that a percentage is at most 100."""
     if isinstance(value, str) and not name_formats.percent(value) and int(value[:-1]) > 100:
         yield invalid(field, value, "must not be greater than 100%")
 
 
-def _number(value: Any) -> int:
+def _number(value: int | str) -> int:
     if isinstance(value, str):
         digits = value.removesuffix("%")
         return int(digits) if is_digits(digits) and len(digits) < 19 else 0
@@ -162,7 +160,7 @@ def _number(value: Any) -> int:
 
 
 def stateful_set(obj: Object, old: Object | None) -> list[Cause]:
-    """What is wrong with a stateful set, or with its change."""
+    """Validate a stateful set, or an update of one."""
     spec = obj.get("spec") or {}
     causes = list(_stateful_spec(spec, is_new=old is None))
     if old is not None:
@@ -198,23 +196,23 @@ def _stateful_spec(spec: Object, *, is_new: bool) -> Causes:
             yield from _matches(selector, found)
         metadata = found.get("metadata") or {}
         yield from template(_with_claims(found, claims), "spec.template")
-        # Upstream looks at these a second time.
+        # Upstream validates these a second time.
         yield from labels(metadata.get("labels"), "spec.template.labels")
         yield from annotation_map(metadata.get("annotations"), "spec.template.annotations")
         yield from pod_annotations(metadata.get("annotations"), found.get("spec") or {}, "spec.template.annotations")
     yield from _runs_always(found.get("spec") or {}, "StatefulSet")
 
 
-def _with_claims(found: Object, claims: list[Object]) -> Object:
-    """A template with the volumes that its claims will be."""
-    spec = {key: value for key, value in (found.get("spec") or {}).items() if key not in ("subdomain", "hostname")}
+def _with_claims(body: Object, claims: list[Object]) -> Object:
+    """Return a template with the volumes of its claims."""
+    spec = {key: value for key, value in (body.get("spec") or {}).items() if key not in ("subdomain", "hostname")}
     if claims:
         names = [(claim.get("metadata") or {}).get("name", "") for claim in claims]
         made = [{"name": name, "persistentVolumeClaim": {"claimName": name}} for name in dict.fromkeys(names)]
         spec["volumes"] = made + [
             volume for volume in spec.get("volumes") or () if volume.get("name", "") not in names
         ]
-    return {**found, "spec": spec}
+    return {**body, "spec": spec}
 
 
 def _stateful_strategy(strategy: Object) -> Causes:
@@ -240,7 +238,7 @@ def _stateful_strategy(strategy: Object) -> Causes:
 
 
 def daemon_set(obj: Object, old: Object | None) -> list[Cause]:
-    """What is wrong with a daemon set, or with its change."""
+    """Validate a daemon set, or an update of one."""
     spec = obj.get("spec") or {}
     return [*_same_selector(spec, old), *_daemon_spec(spec)]
 
@@ -248,7 +246,7 @@ def daemon_set(obj: Object, old: Object | None) -> list[Cause]:
 def _daemon_spec(spec: Object) -> Causes:
     selector, found = spec.get("selector"), spec.get("template") or {}
     yield from label_selector(selector, "spec.selector")
-    # Without a selector nothing is selected; with an empty one, everything is.
+    # Without a selector nothing is selected. An empty one selects everything.
     if selector is None or not _is_broken(selector):
         given = (found.get("metadata") or {}).get("labels")
         if selector is None or not selects(selector, given or {}):
@@ -281,7 +279,7 @@ def _daemon_rolling(rolling: Object, field: str) -> Causes:
 
 
 def replication_controller(obj: Object, old: Object | None) -> list[Cause]:
-    """What is wrong with a replication controller, or with its change."""
+    """Validate a replication controller, or an update of one."""
     return list(_controller_spec(obj.get("spec") or {}))
 
 
@@ -301,12 +299,12 @@ def _controller_spec(spec: Object) -> Causes:
 
 
 def pod_template(obj: Object, old: Object | None) -> list[Cause]:
-    """What is wrong with a template of pods that is an object of its own."""
+    """Validate a PodTemplate object."""
     return list(template(obj.get("template") or {}, "template"))
 
 
 def controller_revision(obj: Object, old: Object | None) -> list[Cause]:
-    """What is wrong with a revision of a workload, or with its change."""
+    """Validate a controller revision, or an update of one."""
     causes = list(not_negative(obj, "", "revision"))
     if old is not None:
         causes += immutable(obj.get("data"), old.get("data"), "data")
@@ -316,7 +314,7 @@ def controller_revision(obj: Object, old: Object | None) -> list[Cause]:
 
 
 def not_negative(spec: Object, field: str, *names: str) -> Causes:
-    """What is wrong with numbers that may be zero and no less."""
+    """Validate that numbers are not negative."""
     for name in names:
         if (spec.get(name) or 0) < 0:
             yield invalid(f"{field}.{name}" if field else name, spec[name], name_formats.NEGATIVE)

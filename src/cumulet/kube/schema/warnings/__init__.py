@@ -1,15 +1,16 @@
 """The warnings that a server sends when an object is written (`pkg/api/*` and the strategies' warnings).
 
-An object, and on update its predecessor, come in; the texts of `Warning` headers go out.
+The input is an object and, on update, the previous one. The output is the texts of `Warning` headers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery.name_formats import dns_label
 from cumulet.kube.schema.strategy import counts_generations, pod_template
-from cumulet.kube.schema.warnings.other_kinds import Object, claim, claim_spec, driver, ingress, secret, volume
+from cumulet.kube.schema.warnings.other_kinds import claim, claim_spec, driver, ingress, secret, volume
 from cumulet.kube.schema.warnings.pods import pod_warnings
 from cumulet.kube.schema.warnings.services import service
 
@@ -35,9 +36,9 @@ _RULES: dict[tuple[str, str], Callable[[Object, Object | None], Iterator[str]]] 
 
 
 def warnings(obj: Object, group: str, kind: str, old: Object | None = None) -> list[str]:
-    """What the writer of an object, or of a change from `old`, is to be told.
+    """Return the warnings for the writer of an object, or of an update from `old`.
 
-    A change is worth a word where it counts as one of the spec; pods change by machines, which read none.
+    An update has warnings only where it changes the generation. Updates of pods have none, as programs make them.
     """
     if (group, kind) == ("", "Endpoints"):
         return ["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"]

@@ -1,4 +1,4 @@
-"""Addresses and ranges that are written otherwise than they should be (apimachinery, `GetWarningsForIP`)."""
+"""Warnings about addresses and ranges in a non-standard form (apimachinery, `GetWarningsForIP`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cumulet.kube.schema.validation.addresses import Address, parsed
 
 
 def address(text: str, field: str) -> Iterator[str]:
-    """What is to be said of an address that is good, or has been."""
+    """Yield the warnings about a valid address."""
     found = parsed(text)
     if found is None:
         return
@@ -22,20 +22,20 @@ def address(text: str, field: str) -> Iterator[str]:
 
 
 def network(text: str, field: str) -> Iterator[str]:
-    """The same of a range."""
+    """Yield the warnings about a valid range."""
     base, _, length = text.partition("/")
     found = parsed(base)
     if found is None or not is_digits(length) or int(length) > found.max_prefixlen:
         return
     whole = ipaddress.ip_network(f"{found}/{int(length)}", strict=False)
-    said = False
+    warned = False
     if whole.network_address != found:
         single = f"{found}/{found.max_prefixlen}"
         yield f'{field}: CIDR value "{text}" is ambiguous in this context (should be "{whole}" or "{single}"?)'
-        said = True
+        warned = True
     if not _is_standard(base) or str(int(length)) != length or _plain(found) != found:
         yield f'{field}: non-standard CIDR value "{text}" is invalid: use "{whole}"'
-    elif not said and found.version == 6 and f"{found}/{length}" != text:
+    elif not warned and found.version == 6 and f"{found}/{length}" != text:
         yield f'{field}: IPv6 CIDR value "{text}" should be in RFC 5952 canonical format ("{found}/{length}")'
 
 
@@ -47,6 +47,6 @@ def _is_standard(text: str) -> bool:
     return True
 
 
-def _plain(found: Address) -> Address:
-    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
-    return mapped if mapped is not None else found
+def _plain(parsed: Address) -> Address:
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    return mapped if mapped is not None else parsed

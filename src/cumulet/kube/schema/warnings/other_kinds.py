@@ -1,23 +1,21 @@
-"""Claims, volumes, secrets, ingresses and drivers."""
+"""Warnings about claims, volumes, secrets, ingresses and drivers."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 from collections.abc import Iterator
-from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.common.kubernetes.quantity import milli
 from cumulet.kube.schema.warnings.labels import node_term
 
-Object = dict[str, Any]
-
 _CLASS, _OPTIONS = "volume.beta.kubernetes.io/storage-class", "volume.beta.kubernetes.io/mount-options"
 _INGRESS_CLASS = "kubernetes.io/ingress.class"
-#: Sources of volumes that no longer work: since when they are not to be used, and since when they do nothing.
+#: Volume sources that no longer work: the release that deprecated each, and the one that disabled it.
 GONE = {
     "photonPersistentDisk": "deprecated in v1.11, non-functional in v1.16+",
     "scaleIO": "deprecated in v1.16, non-functional in v1.22+",
@@ -31,19 +29,19 @@ GONE = {
 
 
 def is_fraction(value: str) -> bool:
-    """Whether an amount is not a whole number, or is too large for upstream to tell."""
+    """Whether an amount is not a whole number, or too large for upstream to compare."""
     return milli(value) % 1000 != 0
 
 
 def claim(obj: Object, old: Object | None) -> Iterator[str]:
-    """What is to be said of a claim."""
+    """Yield the warnings about a claim."""
     if _CLASS in (obj["metadata"].get("annotations") or {}):
         yield f'metadata.annotations[{_CLASS}]: deprecated since v1.8; use "storageClassName" attribute instead'
     yield from claim_spec(obj.get("spec") or {}, "spec")
 
 
 def claim_spec(spec: Object, path: str) -> Iterator[str]:
-    """What is to be said of what a claim asks for."""
+    """Yield the warnings about the spec of a claim."""
     for kind in ("requests", "limits"):
         value = ((spec.get("resources") or {}).get(kind) or {}).get("storage", "0")
         if is_fraction(value):
@@ -51,7 +49,7 @@ def claim_spec(spec: Object, path: str) -> Iterator[str]:
 
 
 def volume(obj: Object, old: Object | None) -> Iterator[str]:
-    """What is to be said of a volume."""
+    """Yield the warnings about a volume."""
     spec, annotations = obj.get("spec") or {}, obj["metadata"].get("annotations") or {}
     for key, since, name in ((_CLASS, "v1.8", "storageClassName"), (_OPTIONS, "v1.31", "mountOptions")):
         if key in annotations:
@@ -70,7 +68,7 @@ def volume(obj: Object, old: Object | None) -> Iterator[str]:
 
 
 def secret(obj: Object, old: Object | None) -> Iterator[str]:
-    """What is to be said of a secret with a certificate that is none."""
+    """Yield the warnings about a TLS secret with an invalid certificate."""
     if obj.get("type") != "kubernetes.io/tls":
         return
     data = obj.get("data") or {}
@@ -102,13 +100,13 @@ def secret(obj: Object, old: Object | None) -> Iterator[str]:
 
 
 def ingress(obj: Object, old: Object | None) -> Iterator[str]:
-    """What is to be said of an ingress."""
+    """Yield the warnings about an ingress."""
     if old is None and _INGRESS_CLASS in (obj["metadata"].get("annotations") or {}):
         yield f"annotation \"{_INGRESS_CLASS}\" is deprecated, please use 'spec.ingressClassName' instead"
 
 
 def driver(obj: Object, old: Object | None) -> Iterator[str]:
-    """What is to be said of a driver of storage."""
+    """Yield the warnings about a CSI driver."""
     spec = obj.get("spec") or {}
     if spec.get("tokenRequests") and spec.get("serviceAccountTokenInSecrets") is None:
         yield (

@@ -1,21 +1,19 @@
-"""Pods and their templates."""
+"""Warnings about pods and pod templates."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from typing import Any
 
 import msgspec
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.schema.pod_fingerprint import STAND_IN, likeness
 from cumulet.kube.schema.validation.security import all_containers
 from cumulet.kube.schema.warnings.addresses import address
 from cumulet.kube.schema.warnings.labels import deprecated, node_term
 from cumulet.kube.schema.warnings.other_kinds import is_fraction
 from cumulet.kube.schema.warnings.volumes import overlaps, sources
-
-Object = dict[str, Any]
 
 _NEEDED, _LIKED = "requiredDuringSchedulingIgnoredDuringExecution", "preferredDuringSchedulingIgnoredDuringExecution"
 _NO_SELECTOR = "a null labelSelector results in matching no pod"
@@ -30,32 +28,32 @@ _NO_SECCOMP = 'non-functional in v1.27+; use the "seccompProfile" field instead'
 
 
 def pod_warnings(template: Object, path: str) -> Iterator[str]:
-    """What is to be said of a pod, whose path is empty, or of a template of pods."""
+    """Yield the warnings about a pod, whose path is empty, or about a pod template."""
     if not path and not any(".alpha.kubernetes.io/" in key for key in template["metadata"].get("annotations") or ()):
         alike = likeness(template.get("spec") or {})
         known = None if alike is None else _known(alike)
         if known is not None:
             yield from known
             return
-    yield from _said(template, path)
+    yield from _spec_warnings(template, path)
 
 
 @functools.lru_cache(256)
 def _known(alike: bytes) -> tuple[str, ...] | None:
-    """What is to be said of specs that are alike, where it names nothing in which they differ."""
-    said = tuple(_said({"spec": msgspec.json.decode(alike)}, ""))
-    return None if any(STAND_IN in text for text in said) else said
+    """Return the warnings of all specs with this fingerprint. `None` where they contain the replaced name."""
+    texts = tuple(_spec_warnings({"spec": msgspec.json.decode(alike)}, ""))
+    return None if any(STAND_IN in text for text in texts) else texts
 
 
-def _said(template: Object, path: str) -> Iterator[str]:
+def _spec_warnings(template: Object, path: str) -> Iterator[str]:
     spec, metadata = template.get("spec") or {}, template.get("metadata") or {}
     annotations = metadata.get("annotations") or {}
     prefix = f"{path}." if path else ""
     where = f"{prefix}spec"
     yield from _nodes(spec, where)
-    for key, said in _ANNOTATIONS.items():
+    for key, message in _ANNOTATIONS.items():
         if key in annotations:
-            yield f"{prefix}metadata.annotations[{key}]: {said}"
+            yield f"{prefix}metadata.annotations[{key}]: {message}"
     volumes = spec.get("volumes") or ()
     yield from sources(volumes, f"{where}.volumes")
     yield from overlaps(volumes)
@@ -71,8 +69,8 @@ def _said(template: Object, path: str) -> Iterator[str]:
         yield from _container(container, at)
     yield from _ports(spec, where)
     if (grace := spec.get("terminationGracePeriodSeconds")) is not None and grace < 0:
-        said = "must be >= 0; negative values are invalid and will be treated as 1"
-        yield f"{where}.terminationGracePeriodSeconds: {said}"
+        message = "must be >= 0; negative values are invalid and will be treated as 1"
+        yield f"{where}.terminationGracePeriodSeconds: {message}"
     yield from _affinity(spec.get("affinity") or {}, f"{where}.affinity")
     for index, server in enumerate((spec.get("dnsConfig") or {}).get("nameservers") or ()):
         yield from address(server, f"{where}.dnsConfig.nameservers[{index}]")
@@ -82,8 +80,8 @@ def _said(template: Object, path: str) -> Iterator[str]:
 
 def _nodes(spec: Object, path: str) -> Iterator[str]:
     for label in spec.get("nodeSelector") or {}:
-        if said := deprecated(label):
-            yield f"{path}.nodeSelector[{label}]: {said}"
+        if message := deprecated(label):
+            yield f"{path}.nodeSelector[{label}]: {message}"
     affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
     for index, term in enumerate((affinity.get(_NEEDED) or {}).get("nodeSelectorTerms") or ()):
         yield from node_term(term, f"{path}.affinity.nodeAffinity.{_NEEDED}.nodeSelectorTerms[{index}]")
@@ -92,8 +90,8 @@ def _nodes(spec: Object, path: str) -> Iterator[str]:
         yield from node_term(liked.get("preference") or {}, where, values=True)
     for index, spread in enumerate(spec.get("topologySpreadConstraints") or ()):
         where, label = f"{path}.topologySpreadConstraints[{index}]", spread.get("topologyKey")
-        if said := deprecated(label):
-            yield f"{where}.topologyKey: {label} is {said}"
+        if message := deprecated(label):
+            yield f"{where}.topologyKey: {label} is {message}"
         if spread.get("labelSelector") is None:
             yield f"{where}.labelSelector: {_NO_SELECTOR}"
 
@@ -125,7 +123,7 @@ def _container(container: Object, path: str) -> Iterator[str]:
     seen: set[str] = set()
     for index, variable in enumerate(container.get("env") or ()):
         name, value = variable.get("name", ""), variable.get("value", "")
-        # What adds to the value before it means to come after it.
+        # A redefinition that extends the earlier value is intended.
         adds = value != f"$({name})" and f"$({name})" in value and "valueFrom" not in variable
         if name in seen and not adds:
             yield (
@@ -160,9 +158,9 @@ def _ports(spec: Object, path: str) -> Iterator[str]:
             if not (name := port.get("name")):
                 continue
             if name in names:
-                said = f'duplicate port name "{name}" with {names[name]}'
+                message = f'duplicate port name "{name}" with {names[name]}'
                 used = f"services and probes that select ports by name will use {names[name]}"
-                yield f"{at}.ports[{index}]: {said}, {used}"
+                yield f"{at}.ports[{index}]: {message}, {used}"
             else:
                 names[name] = f"{at}.ports[{index}]"
 

@@ -1,19 +1,17 @@
-"""Services."""
+"""Warnings about services."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.schema.warnings.addresses import address, network
-
-Object = dict[str, Any]
 
 _HINTS, _MODE = "service.kubernetes.io/topology-aware-hints", "service.kubernetes.io/topology-mode"
 
 
 def service(obj: Object, old: Object | None) -> Iterator[str]:
-    """What is to be said of a service."""
+    """Yield the warnings about a service."""
     spec = obj.get("spec") or {}
     kind, outside, headless = spec.get("type"), spec.get("externalIPs") or [], spec.get("clusterIP") == "None"
     if _HINTS in (obj["metadata"].get("annotations") or {}):

@@ -1,13 +1,12 @@
-"""Volumes of pods: sources that no longer work, and files that are where others are."""
+"""Warnings about pod volumes: sources that no longer work, and overlapping paths."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.schema.warnings.other_kinds import GONE, claim_spec
-
-Object = dict[str, Any]
 
 
 class _File(NamedTuple):
@@ -34,7 +33,7 @@ _GIT = "deprecated in v1.11, and disabled by default in v1.33+"
 
 
 def sources(volumes: Iterable[Object], path: str) -> Iterator[str]:
-    """What is to be said of where volumes come from."""
+    """Yield the warnings about volume sources."""
     for index, volume in enumerate(volumes):
         for kind in _ORDER:
             if kind not in volume:
@@ -48,17 +47,17 @@ def sources(volumes: Iterable[Object], path: str) -> Iterator[str]:
 
 
 def overlaps(volumes: Iterable[Object]) -> Iterator[str]:
-    """What is to be said of files in a volume that are at one path, or one below the other."""
+    """Yield the warnings about files in a volume with equal or nested paths."""
     for volume in volumes:
         name = volume.get("name", "")
-        for kind, said in (
+        for kind, label in (
             ("configMap", f'ConfigMap "{(volume.get("configMap") or {}).get("name", "")}"'),
             ("secret", f'Secret "{(volume.get("secret") or {}).get("secretName", "")}"'),
             ("downwardAPI", "DownwardAPI"),
         ):
             files = [_File(item.get("path", ""), "") for item in (volume.get(kind) or {}).get("items") or ()]
             for line in _among(files):
-                yield f'volume "{name}" ({said}): overlapping paths: {line}'
+                yield f'volume "{name}" ({label}): overlapping paths: {line}'
         projected = volume.get("projected")
         if projected is None:
             continue
@@ -72,9 +71,9 @@ def overlaps(volumes: Iterable[Object]) -> Iterator[str]:
 
 
 def _files(source: Object) -> Iterator[_File]:
-    for kind, said in (("configMap", "ConfigMap"), ("secret", "Secret"), ("downwardAPI", "DownwardAPI")):
+    for kind, label in (("configMap", "ConfigMap"), ("secret", "Secret"), ("downwardAPI", "DownwardAPI")):
         if (found := source.get(kind)) is not None:
-            named = said if kind == "downwardAPI" else f'{said} "{found.get("name", "")}"'
+            named = label if kind == "downwardAPI" else f'{label} "{found.get("name", "")}"'
             for item in found.get("items") or ():
                 yield _File(item.get("path", ""), named)
             return
