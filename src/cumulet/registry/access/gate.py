@@ -1,7 +1,7 @@
-"""Who calls: Basic and Bearer, the admin user, service principals, repository tokens and ACR's refresh tokens.
+"""Authentication: Basic and Bearer, the admin user, service principals, repository tokens and ACR's refresh tokens.
 
-A principal's secret is checked by asking the identity room for a token with it, and its rights by reading its role
-assignments from the front door, each time that a token is given out. Access tokens then live for minutes.
+The secret of a service principal is checked by requesting a token with it from the identity room. Its rights are the role
+assignments that the front door returns. Both happen each time a token is issued. Access tokens live for ten minutes.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ NULL_GUID = "00000000-0000-0000-0000-000000000000"
 ABAC = "AbacRepositoryPermissions"
 
 _API_VERSION = "2022-04-01"
-#: A longer token would not fit into a header that servers take.
+#: Characters of the longest token: a longer one does not fit into a header that servers accept.
 _LONGEST_TOKEN = 7 * 1024
 
 S = TypeVar("S", bound=Known)
@@ -59,9 +59,9 @@ Access = list[dict[str, Any]]
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """A verified caller: `name` is what errors and logs call it.
+    """A verified caller. `name` appears in errors and logs.
 
-    `bound` are the claims by which a refresh token is tied to what its owner showed, so that it ends with that.
+    `bound` holds the claims that tie a refresh token to the credential that it was issued for, so that both end together.
     """
 
     name: str
@@ -76,7 +76,7 @@ class _AdminPassword(msgspec.Struct, frozen=True):
 
 
 class Gate:
-    """Checks credentials and gives out tokens."""
+    """Checks credentials and issues tokens."""
 
     def __init__(self, config: Config, session: aiohttp.ClientSession, tokens: Tokens, resources: Resources) -> None:
         self._config = config
@@ -92,11 +92,11 @@ class Gate:
         self._secrets = Guard()
 
     def login_server(self, registry: Registry) -> str:
-        """`name.azurecr.io`."""
+        """The host name of a registry, such as `name.azurecr.io`."""
         return f"{registry.key}.{self._config.registry_suffix}"
 
     def admin_passwords(self, registry: Registry) -> list[str]:
-        """The admin user's two passwords: derived and not stored, since they can be shown again."""
+        """The two passwords of the admin user, derived and not stored, because they can be shown again."""
         return [
             hashlib.sha256(
                 self.tokens.derive(f"{fold(registry.id)}|{registry.created}|{number}|{generation}")
@@ -104,11 +104,11 @@ class Gate:
             for number, generation in enumerate(registry.resource.password_generations)
         ]
 
-    # Whose credentials these are. All raise `Unauthorized`, and `OciError` 429 after too many failures or 503 where
-    # identity or the front door does not answer.
+    # Checks of credentials. All return the principal, and raise `Unauthorized`, or `OciError`: 429 after too many
+    # failures, 503 while identity or the front door does not answer.
 
     async def check_password(self, registry: Registry, user: str, password: str) -> Principal:
-        """Whose user name and password these are."""
+        """The principal with this user name and password."""
         if user == NULL_GUID:
             return await self.check_refresh_token(registry, password)
         if fold(user) == registry.key:
@@ -119,7 +119,7 @@ class Gate:
         return await self._check_secret(registry, user, password)
 
     async def check_refresh_token(self, registry: Registry, token: str) -> Principal:
-        """Whose ACR refresh token this is; that it still may be used, and its rights, are looked up anew."""
+        """The principal of an ACR refresh token. Its credential and its rights are checked again each time."""
         claims = self.tokens.verify(token, self.login_server(registry), "refresh_token")
         subject = str(claims["sub"])
         match claims.get("kind"):
@@ -138,7 +138,7 @@ class Gate:
         raise Unauthorized(f"the credential of '{subject}' that the token came from is no longer good")
 
     async def check_entra_token(self, registry: Registry, token: str) -> Principal:
-        """Whose Entra access token this is."""
+        """The principal of an Entra access token."""
         audiences = (ARM_AUDIENCE, REGISTRY_AUDIENCE, "https://management.core.windows.net", self._config.url("arm"))
         try:
             async with asyncio.timeout(self._wait):
@@ -146,19 +146,19 @@ class Gate:
         except AuthenticationError as error:
             raise Unauthorized(f"the Entra token is not valid: {error}") from None
         except (aiohttp.ClientError, TimeoutError):
-            raise _away("identity") from None
+            raise _unavailable("identity") from None
         return await self.principal(registry, str(claims.get("appid", claims["oid"])), str(claims["oid"]))
 
     def anonymous(self, registry: Registry) -> Principal:
-        """Nobody, where anonymous pull is switched on."""
+        """The anonymous principal, where anonymous pull is enabled."""
         if not registry.resource.anonymous_pull_enabled:
             raise Unauthorized("credentials are missing")
         return Principal("anonymous", PullRights())
 
-    # What they are given.
+    # Tokens.
 
     def refresh_token(self, registry: Registry, principal: Principal) -> str:
-        """An ACR refresh token, which names its principal and carries no right of its own."""
+        """An ACR refresh token. It names its principal and grants no right itself."""
         named = {"read": "pull", "write": "push", "delete": "delete", "sign": "sign"}
         actions = [word for word, action in named.items() if principal.rights.allow(action, "repository", "")]
         return self.tokens.issue(
@@ -172,14 +172,14 @@ class Gate:
             **principal.bound,
         )
 
-    def access_token(self, registry: Registry, principal: Principal, asked: Access) -> str:
-        """An access token with the part of what was asked that the principal may do, which may be nothing.
+    def access_token(self, registry: Registry, principal: Principal, requested: Access) -> str:
+        """An access token for the requested actions that the principal may perform, possibly none.
 
-        What was asked in vain is kept too: the answer to that is then a plain 403, and not another challenge.
-        Raises `OciError` 400 where so much was asked that no header could carry it.
+        The token also records the refused actions, so that they are answered with 403 instead of another challenge.
+        Raises `OciError` 400 where the token would not fit into a header.
         """
         granted, refused = [], []
-        for scope in asked:
+        for scope in requested:
             kind, name = scope["type"], scope["name"]
             actions = _expanded(kind, scope["actions"])
             held = [action for action in actions if principal.rights.allow(action, kind, name)]
@@ -248,7 +248,7 @@ class Gate:
             raise _too_many(str(error), str(error.retry_after)) from None
 
     async def _check_secret(self, registry: Registry, user: str, secret: str) -> Principal:
-        """A service principal's: good where the identity room gives a token for it."""
+        """The service principal, if the identity room issues a token for its secret."""
         form = {
             "grant_type": "client_credentials",
             "client_id": user,
@@ -265,8 +265,8 @@ class Gate:
                     raise Unauthorized(f"the credentials of '{user[:100]}' were refused: {reason}")
             claims = await self._verifier.verify(body["access_token"], REGISTRY_AUDIENCE)
         except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError, KeyError, AuthenticationError):
-            raise _away("identity") from None
-        # What the identity room calls it: user names are compared without case.
+            raise _unavailable("identity") from None
+        # User names are compared without case: use the spelling of the identity room.
         principal = await self.principal(registry, str(claims["appid"]), str(claims["oid"]))
         sealed = self.tokens.seal(self._place(registry, principal.name), secret)
         return msgspec.structs.replace(principal, bound={"kind": "secret", "sealed": sealed})
@@ -281,7 +281,7 @@ class Gate:
         return f"refresh token\n{registry.key}\n{subject}"
 
     async def principal(self, registry: Registry, name: str, object_id: str) -> Principal:
-        """A service principal that somebody else has verified, with the rights that it has now."""
+        """A service principal that was verified elsewhere, with its current rights."""
         path = f"{registry.id}/providers/Microsoft.Authorization/roleAssignments"
         query = {"$filter": f"assignedTo('{object_id}')"}
         try:
@@ -290,7 +290,7 @@ class Gate:
                 assignments = [RoleAssignment.from_arm(item) for item in answer["value"]]
                 definitions = await self._definitions({assignment.role for assignment in assignments})
         except (aiohttp.ClientError, TimeoutError, ArmError, AuthenticationError):
-            raise _away("the front door") from None
+            raise _unavailable("the front door") from None
         rights = RoleRights(
             registry.id,
             assignments,
@@ -305,7 +305,7 @@ class Gate:
             try:
                 return RoleDefinition.from_arm((await self._arm.call("GET", path, api_version=_API_VERSION))[2])
             except ArmError as error:
-                if error.status == 404:  # deleted meanwhile: it grants nothing
+                if error.status == 404:  # deleted in the meantime: it grants nothing
                     return None
                 raise
 
@@ -318,7 +318,7 @@ def _admin(registry: Registry, key_id: str) -> Principal:
 
 
 def _expanded(kind: str, actions: list[str]) -> list[str]:
-    """What `*` means on a repository: every action."""
+    """The actions, with `*` on a repository expanded to all of them."""
     return list(REPOSITORY_ACTIONS) if kind == "repository" and "*" in actions else actions
 
 
@@ -330,5 +330,5 @@ def _too_many(message: str, retry_after: str) -> OciError:
     return OciError(429, "TOOMANYREQUESTS", message, headers={"Retry-After": retry_after})
 
 
-def _away(what: str) -> OciError:
-    return OciError(503, "UNAVAILABLE", f"{what} does not answer just now: try again", headers={"Retry-After": "1"})
+def _unavailable(service: str) -> OciError:
+    return OciError(503, "UNAVAILABLE", f"{service} does not answer: try again", headers={"Retry-After": "1"})

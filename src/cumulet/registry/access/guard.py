@@ -1,4 +1,4 @@
-"""What stands before every request: which registry it is for, who calls, and whether the action is theirs."""
+"""The check before every request of the data plane: the registry, the caller, and the caller's right to the action."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Guard:
         self._suffix = suffix
 
     def registry(self, request: web.BaseRequest) -> Registry:
-        """The registry of the host name; an address or another name means the oldest. Raises `OciError` 404."""
+        """The registry of the host name, or the oldest one for an address or another name. Raises `OciError` 404."""
         host = request.host.rpartition(":")[0] if ":" in request.host else request.host
         registries = self._catalog.registries()
         if fold(host).endswith(f".{self._suffix}"):
@@ -41,14 +41,14 @@ class Guard:
         return registries[0]
 
     async def demand(self, request: web.BaseRequest, registry: Registry, kind: str, name: str, *actions: str) -> str:
-        """Who may do all `actions`; the principal's name. Without a name it is enough to be known.
+        """The name of the caller, who may perform all `actions`. With an empty `name`, valid credentials are enough.
 
-        Raises `OciError`: 401 with a challenge where credentials are missing or not good, 403 `DENIED` where they
-        are good and the right is not there.
+        Raises `OciError`: 401 with a challenge where credentials are missing or not valid, 403 `DENIED` where they are
+        valid and do not grant the actions.
         """
         scope = {"type": kind, "name": name, "actions": list(actions)}
-        noted = request_context.of(request)
-        noted.place, noted.scope = (registry.key, name), f"{kind}:{name}:{','.join(actions)}"
+        context = request_context.of(request)
+        context.place, context.scope = (registry.key, name), f"{kind}:{name}:{','.join(actions)}"
         scheme, _, value = request.headers.get("Authorization", "").partition(" ")
         try:
             match fold(scheme):
@@ -56,7 +56,7 @@ class Guard:
                     return self._check_bearer(request, registry, scope, value.strip())
                 case "basic":
                     principal = await self._gate.check_password(registry, *decode_basic(value))
-                    noted.principal = principal.name
+                    context.principal = principal.name
                     return _check_rights(registry, scope, principal)
         except Unauthorized as reason:
             error = "invalid_token" if fold(scheme) == "bearer" else ""
@@ -66,7 +66,7 @@ class Guard:
     def challenge(
         self, request: web.BaseRequest, registry: Registry, scope: dict[str, Any] | None, reason: str, error: str = ""
     ) -> OciError:
-        """401, saying where a token is to be had, and why what came was not good."""
+        """401 with the address of the token server and the reason for the refusal."""
         server = self._gate.login_server(registry)
         host = request.host if _HOST.fullmatch(request.host) else server
         parts = [f'realm="https://{host}/oauth2/token"', f'service="{server}"']
@@ -99,7 +99,7 @@ def _check_rights(registry: Registry, scope: dict[str, Any], principal: Principa
 
 
 def decode_basic(value: str) -> tuple[str, str]:
-    """User and password of a Basic header. Raises `Unauthorized`."""
+    """The user name and password of a Basic header. Raises `Unauthorized`."""
     try:
         user, colon, password = base64.b64decode(value.strip(), validate=True).decode().partition(":")
     except ValueError:

@@ -1,4 +1,4 @@
-"""The scopes that a token is asked for (Docker's token scope documentation): `type[(class)]:name:action[,action…]`."""
+"""The scopes in a request for a token (Docker's token scope documentation): `type[(class)]:name:action[,action…]`."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ _MOST = 100
 
 
 def parse_scopes(texts: Iterable[str]) -> Access:
-    """Several to a text, separated by spaces, or one each; scopes of the same thing are one.
+    """The scopes in some texts, each with one or more scopes separated by spaces. Scopes of the same name are merged.
 
-    What is not of that form is left out: the token is then one that does not grant it. Raises `OciError` 400 for more
-    than a hundred.
+    A scope of another form is left out, so that the token does not grant it. Raises `OciError` 400 for more than a hundred.
     """
-    found = [word for text in texts for word in text.split()]
-    if len(found) > _MOST:
-        raise OciError(400, "UNSUPPORTED", f"{len(found)} scopes are too many for one token: at most {_MOST}")
+    words = [word for text in texts for word in text.split()]
+    if len(words) > _MOST:
+        raise OciError(400, "UNSUPPORTED", f"{len(words)} scopes are too many for one token: at most {_MOST}")
     scopes: dict[tuple[str, str], list[str]] = {}
-    for word in found:
+    for word in words:
         match = _SCOPE.fullmatch(word)
         if match is None or not _is_name(match["type"], match["name"]):
             continue

@@ -1,4 +1,4 @@
-"""ACR's token end points: `/oauth2/token` (GET and POST) and `/oauth2/exchange`."""
+"""ACR's token endpoints: `/oauth2/token` (GET and POST) and `/oauth2/exchange`."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from cumulet.registry.oci.errors import OciError
 
 _FORM = "application/x-www-form-urlencoded"
 _FIELDS = 200
-#: The grants of `/oauth2/exchange`: an Entra token, a refresh token of ours, or either.
+#: The grant types of `/oauth2/exchange`: an Entra token, a refresh token of this registry, or either.
 _EXCHANGES = ("access_token", "access_token_refresh_token", "refresh_token")
-#: RFC 6749, 5.1: nobody on the way keeps an answer with a token in it.
-_NOT_KEPT = {"Cache-Control": "no-store"}
+#: RFC 6749, section 5.1: a response with a token must not be cached.
+_NO_STORE = {"Cache-Control": "no-store"}
 
 _Form = dict[str, list[str]]
 
 
 class Login:
-    """Exchanges credentials for refresh tokens, and those for access tokens."""
+    """Exchanges credentials for refresh tokens, and refresh tokens for access tokens."""
 
     def __init__(self, gate: Gate, guard: Guard) -> None:
         self._gate = gate
         self._guard = guard
 
     async def token(self, request: web.Request) -> web.Response:
-        """`GET` with Basic, or `POST` with a form of `grant_type` `refresh_token` or `password`."""
+        """Answer `GET` with Basic, or `POST` with a form of `grant_type` `refresh_token` or `password`."""
         registry = self._guard.registry(request)
         try:
             if request.method in ("GET", "HEAD"):
@@ -43,7 +43,7 @@ class Login:
             raise self._guard.challenge(request, registry, None, str(reason)) from None
 
     async def exchange(self, request: web.Request) -> web.Response:
-        """An Entra access token, or an ACR refresh token, for a new ACR refresh token."""
+        """Exchange an Entra access token, or an ACR refresh token, for a new ACR refresh token."""
         registry = self._guard.registry(request)
         form = await _form(request)
         grant = _one(form, "grant_type")
@@ -59,7 +59,7 @@ class Login:
         except Unauthorized as reason:
             raise self._guard.challenge(request, registry, None, str(reason)) from None
         body = {"refresh_token": self._gate.refresh_token(registry, principal)}
-        return json_response(body, headers=_NOT_KEPT)
+        return json_response(body, headers=_NO_STORE)
 
     async def _get(self, request: web.Request, registry: Registry) -> web.Response:
         scheme, _, value = request.headers.get("Authorization", "").partition(" ")
@@ -80,7 +80,7 @@ class Login:
         if grant == "refresh_token":
             principal = await self._gate.check_refresh_token(registry, _one(form, "refresh_token"))
         elif grant == "password" and "username" not in form and "password" not in form:
-            principal = self._gate.anonymous(registry)  # as the SDKs do that have no credential
+            principal = self._gate.anonymous(registry)  # SDKs without a credential send this form
         elif grant == "password":
             user, password = _one(form, "username"), _one(form, "password")
             principal = await self._gate.check_password(registry, user, password)
@@ -94,7 +94,7 @@ class Login:
         body = {"access_token": token, "token": token, "expires_in": ACCESS_LIFE}
         if offline and principal.bound:
             body["refresh_token"] = self._gate.refresh_token(registry, principal)
-        return json_response(body, headers=_NOT_KEPT)
+        return json_response(body, headers=_NO_STORE)
 
 
 async def _form(request: web.Request) -> _Form:

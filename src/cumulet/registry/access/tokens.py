@@ -1,4 +1,4 @@
-"""The registry's own refresh and access tokens (JSON Web Tokens, RFC 7519): signed, checked, and their keys rotated."""
+"""The registry's own refresh and access tokens (JSON Web Tokens, RFC 7519): signing, verification and key rotation."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ REFRESH_LIFE = 3 * 3600
 ACCESS_LIFE = 10 * 60
 
 _ISSUER = "Azure Container Registry"
-#: Seconds for which a key signs.
+#: Seconds for which a key signs tokens.
 _SIGNS_FOR = 24 * 3600
 _NONCE = 12
 _REMEMBERED = 4096
 
 
-class Unauthorized(Exception):  # noqa: N818  (it is an answer, 401, not a fault)
-    """The credentials are not good; the message says whose and why."""
+class Unauthorized(Exception):  # noqa: N818  (it becomes a response, 401, and is not a fault)
+    """The credentials are not valid. The message names the principal and the reason."""
 
 
 class SealError(Exception):
@@ -42,10 +42,10 @@ class _Key(msgspec.Struct, frozen=True):
 
 
 class Tokens:
-    """Signs with HS256, since no one else checks them.
+    """Signs with HS256, because only this room verifies the tokens.
 
-    A key signs for a day and verifies until the last token that it signed has ended, so that rotation logs nobody out.
-    `now` is the time in seconds since 1970.
+    A key signs for a day and verifies until its last token has expired, so that rotation invalidates no token.
+    `now` returns the time in seconds since 1970.
     """
 
     def __init__(self, folder: Path, now: Callable[[], float] = time.time) -> None:
@@ -61,24 +61,24 @@ class Tokens:
         self._verified: dict[str, dict[str, Any]] = {}
 
     def derive(self, purpose: str) -> bytes:
-        """A key for another purpose, the same for the life of the installation."""
+        """A key for another purpose, constant for the life of the installation."""
         return hmac.digest(self._seed, purpose.encode(), "sha256")
 
     def seal(self, place: str, text: str) -> str:
-        """A secret that only this installation can `open` again, and only for the same place; hexadecimal."""
+        """A secret, encrypted so that only this installation can `open` it, for the same `place`. Hexadecimal."""
         nonce = os.urandom(_NONCE)
         return (nonce + AESGCM(self.derive("seal")).encrypt(nonce, text.encode(), place.encode())).hex()
 
     def open(self, place: str, sealed: str) -> str:
-        """What was sealed. Raises `SealError` where that was elsewhere, or not by us."""
+        """The sealed text. Raises `SealError` where it was sealed for another place or installation."""
         try:
             raw = bytes.fromhex(sealed)
             return AESGCM(self.derive("seal")).decrypt(raw[:_NONCE], raw[_NONCE:], place.encode()).decode()
         except (InvalidTag, ValueError):
-            raise SealError("it was not sealed here") from None
+            raise SealError("the secret was not sealed here") from None
 
     def issue(self, server: str, subject: str, life: int, **claims: Any) -> str:
-        """A token for a login server, good for `life` seconds."""
+        """A token for a login server, valid for `life` seconds, with further claims."""
         now = int(self._now())
         key = self._signing_key()
         heads = {
@@ -94,7 +94,7 @@ class Tokens:
         return jwt.encode({**heads, **claims}, bytes.fromhex(key.secret), "HS256", headers={"kid": key.kid})
 
     def verify(self, token: str, server: str, grant_type: str) -> dict[str, Any]:
-        """The claims of a token of ours. Raises `Unauthorized`."""
+        """The claims of a token that this room signed. Raises `Unauthorized`."""
         claims = self._verified.get(token)
         if claims is None:
             claims = self._decode(token)
@@ -121,9 +121,9 @@ class Tokens:
                 algorithms=["HS256"],
                 issuer=_ISSUER,
                 options={
-                    "verify_aud": False,  # by us, against the login server that was called
+                    "verify_aud": False,  # `verify` compares it with the login server of the request
                     "verify_exp": False,
-                    "verify_nbf": False,  # nobody else signs, and the clock may have been set back
+                    "verify_nbf": False,  # only this room signs, and the clock may have been set back
                     "verify_iat": False,
                     "require": ["exp", "aud", "sub"],
                 },
@@ -135,11 +135,11 @@ class Tokens:
         return claims
 
     def _signing_key(self) -> _Key:
-        """The newest key, or a new one where that is old; what no living token was signed with is dropped."""
+        """The newest key, or a new one where that is too old. Keys without a token that is still valid are dropped."""
         now = self._now()
         if not self._keys or now - self._keys[0].made >= _SIGNS_FOR:
             newest = _Key(uuid.uuid4().hex, os.urandom(32).hex(), now)
-            # A key's last token was signed no later than this moment, or when the key after it was made.
+            # A key signed its last token no later than now, or than the creation of the key after it.
             replaced = [now, *(key.made for key in self._keys)]
             kept = [key for key, at in zip(self._keys, replaced, strict=False) if at + REFRESH_LIFE > now]
             self._keys = [newest, *kept]

@@ -38,8 +38,8 @@ class Manifests:
         reference = names.reference(reference)
         manifest = self._catalog.manifest(registry.key, repository, reference)
         if manifest is not None and request.method == "HEAD":  # as a client does that is about to name it in an index
-            told = self._pushes.tell((registry.key, repository), manifest.digest)
-            manifest = manifest if told else None
+            reported = self._pushes.report((registry.key, repository), manifest.digest)
+            manifest = manifest if reported else None
         if manifest is None:
             self._demand_repository(registry, repository)
             raise not_found("MANIFEST_UNKNOWN", f"manifest unknown: {repository} has no {_kind(reference)}")

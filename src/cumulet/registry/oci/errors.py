@@ -27,7 +27,7 @@ class OciError(Exception):
         self.headers = dict(headers or {})
 
     def response(self) -> web.Response:
-        """The answer to send."""
+        """The error as a response."""
         error = {"code": self.code, "message": str(self), "detail": self.detail}
         return web.Response(
             status=self.status,
@@ -36,13 +36,13 @@ class OciError(Exception):
         )
 
 
-def not_found(code: str, what: str) -> OciError:
-    """404 with the code of what is not known."""
-    return OciError(404, code, what)
+def not_found(code: str, message: str) -> OciError:
+    """404 with one of the specification's codes, such as `BLOB_UNKNOWN`."""
+    return OciError(404, code, message)
 
 
 async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Run a handler and answer what it raises in the OCI's form; what was not foreseen is logged, without detail."""
+    """Run a handler and answer its errors in the OCI's form. Unexpected errors are logged and answered without detail."""
     try:
         return await handler(request)
     except OciError as error:

@@ -115,7 +115,7 @@ class Registries:
             return web.Response(status=204)
         await self._catalog.remove_registry(registry.key)
         self.publish()
-        self._collector.ask()
+        self._collector.request()
         return web.Response(status=200)
 
     async def _list_credentials(self, request: web.Request) -> web.Response:
