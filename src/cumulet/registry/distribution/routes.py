@@ -1,4 +1,4 @@
-"""The routes of `/v2/…`: what a path names, the right that it takes, and who answers it."""
+"""The routes of `/v2/…`: the resource of a path, the right that it requires, and its handler."""
 
 from __future__ import annotations
 
@@ -66,9 +66,8 @@ class Distribution:
         actions = ("pull", "push") if is_upload else _ACTIONS.get(request.method, ("pull", "push"))
         principal = await self._guard.demand(request, registry, "repository", name, *actions)
         if request.method in _READS and self._pull_through.rule(registry, name) is not None:
-            request_context.of(
-                request
-            ).token_ends = None  # what the other registry has may change with nothing written here
+            # The response must not be cached: the other registry may change without a write here.
+            request_context.of(request).token_ends = None
             if match["manifest"]:
                 await self._pull_through.manifest(registry, name, match["manifest"], principal)
             elif match["blob"]:
