@@ -33,7 +33,7 @@ def test_rotation_logs_nobody_out(tmp_path: Path) -> None:
         living.append((clock.now + REFRESH_LIFE, token))
         for _, old in living:
             # Also by one that was started again just now.
-            assert Tokens(tmp_path, clock).verify(old, "s", "refresh_token")["sub"] == "who"
+            assert Tokens(tmp_path, clock).verify(old, "s", "refresh_token").sub == "who"
         clock.now += 3000
     assert len(kids) == 7
     with pytest.raises(Unauthorized, match="expired"):

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import hmac
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import aiohttp
 import msgspec
@@ -38,7 +38,8 @@ from cumulet.registry.access.rights import (
     ScopeMapRights,
 )
 from cumulet.registry.access.scope_maps import SYSTEM_SCOPE_MAPS, ScopeMap
-from cumulet.registry.access.tokens import ACCESS_LIFE, REFRESH_LIFE, SealError, Tokens, Unauthorized
+from cumulet.registry.access.scopes import Scope
+from cumulet.registry.access.tokens import ACCESS_LIFE, REFRESH_LIFE, Claims, SealError, Tokens, Unauthorized
 from cumulet.registry.catalog.child_resources import Resources
 from cumulet.registry.catalog.store import Registry
 from cumulet.registry.oci.errors import OciError
@@ -53,9 +54,6 @@ _API_VERSION = "2022-04-01"
 _LONGEST_TOKEN = 7 * 1024
 
 S = TypeVar("S", bound=Known)
-
-#: The `access` claim: `[{type, name, actions}]`.
-Access = list[dict[str, Any]]
 
 
 class Principal(msgspec.Struct, frozen=True):
@@ -121,21 +119,20 @@ class Gate:
     async def check_refresh_token(self, registry: Registry, token: str) -> Principal:
         """The principal of an ACR refresh token. Its credential and its rights are checked again each time."""
         claims = self.tokens.verify(token, self.login_server(registry), "refresh_token")
-        subject = str(claims["sub"])
-        match claims.get("kind"):
+        match claims.kind:
             case "admin":
                 keys = [password.key_id for password in self._admin_keys(registry)]
-                if registry.resource.admin_user_enabled and claims.get("key_id") in keys:
-                    return _admin(registry, str(claims["key_id"]))
+                if registry.resource.admin_user_enabled and claims.key_id in keys:
+                    return _admin(registry, claims.key_id)
             case "token":
-                found = self._resources.find(registry.key, RepositoryToken, subject)
-                if found is not None and self._is_good(found, str(claims.get("key_id"))):
-                    return self._holder(registry, found, str(claims["key_id"]))
+                found = self._resources.find(registry.key, RepositoryToken, claims.sub)
+                if found is not None and self._is_good(found, claims.key_id):
+                    return self._holder(registry, found, claims.key_id)
             case "secret":
-                return await self._check_secret(registry, subject, self._unsealed(registry, claims))
+                return await self._check_secret(registry, claims.sub, self._unsealed(registry, claims))
             case "principal":
-                return await self.principal(registry, subject, str(claims.get("oid")))
-        raise Unauthorized(f"the credential of '{subject}' that the token came from is no longer good")
+                return await self.principal(registry, claims.sub, claims.oid)
+        raise Unauthorized(f"the credential of '{claims.sub}' that the token came from is no longer valid")
 
     async def check_entra_token(self, registry: Registry, token: str) -> Principal:
         """The principal of an Entra access token."""
@@ -172,7 +169,7 @@ class Gate:
             **principal.bound,
         )
 
-    def access_token(self, registry: Registry, principal: Principal, requested: Access) -> str:
+    def access_token(self, registry: Registry, principal: Principal, requested: Sequence[Scope]) -> str:
         """An access token for the requested actions that the principal may perform, possibly none.
 
         The token also records the refused actions, so that they are answered with 403 instead of another challenge.
@@ -180,12 +177,12 @@ class Gate:
         """
         granted, refused = [], []
         for scope in requested:
-            kind, name = scope["type"], scope["name"]
-            actions = _expanded(kind, scope["actions"])
-            held = [action for action in actions if principal.rights.allow(action, kind, name)]
-            granted.append({**scope, "actions": held})
+            actions = _expanded(scope)
+            held = [action for action in actions if principal.rights.allow(action, scope.type, scope.name)]
+            granted.append(Scope(scope.type, scope.name, held))
             if len(held) < len(actions):
-                refused.append({**scope, "actions": [action for action in actions if action not in held]})
+                denied = [action for action in actions if action not in held]
+                refused.append(Scope(scope.type, scope.name, denied))
         token = self.tokens.issue(
             self.login_server(registry),
             principal.name,
@@ -271,9 +268,9 @@ class Gate:
         sealed = self.tokens.seal(self._place(registry, principal.name), secret)
         return msgspec.structs.replace(principal, bound={"kind": "secret", "sealed": sealed})
 
-    def _unsealed(self, registry: Registry, claims: Mapping[str, Any]) -> str:
+    def _unsealed(self, registry: Registry, claims: Claims) -> str:
         try:
-            return self.tokens.open(self._place(registry, str(claims["sub"])), str(claims.get("sealed")))
+            return self.tokens.open(self._place(registry, claims.sub), claims.sealed)
         except SealError:
             raise Unauthorized("the token is not valid") from None
 
@@ -317,9 +314,9 @@ def _admin(registry: Registry, key_id: str) -> Principal:
     return Principal(registry.key, AllRights(), {"kind": "admin", "key_id": key_id})
 
 
-def _expanded(kind: str, actions: list[str]) -> list[str]:
+def _expanded(scope: Scope) -> list[str]:
     """The actions, with `*` on a repository expanded to all of them."""
-    return list(REPOSITORY_ACTIONS) if kind == "repository" and "*" in actions else actions
+    return list(REPOSITORY_ACTIONS) if scope.type == "repository" and "*" in scope.actions else scope.actions
 
 
 async def _same(known: str, text: str) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from cumulet.registry.access.gate import Access
+import msgspec
+
 from cumulet.registry.access.rights import REGISTRY_NAMES
 from cumulet.registry.oci import names
 from cumulet.registry.oci.errors import OciError
@@ -14,7 +15,15 @@ _SCOPE = re.compile(r"(?P<type>repository|registry)(?:\([a-z]+\))?:(?P<name>.+):
 _MOST = 100
 
 
-def parse_scopes(texts: Iterable[str]) -> Access:
+class Scope(msgspec.Struct, frozen=True):
+    """Actions on a repository or on the registry, as in the claim `access` of a token."""
+
+    type: str
+    name: str
+    actions: list[str]
+
+
+def parse_scopes(texts: Iterable[str]) -> list[Scope]:
     """The scopes in some texts, each with one or more scopes separated by spaces. Scopes of the same name are merged.
 
     A scope of another form is left out, so that the token does not grant it. Raises `OciError` 400 for more than a hundred.
@@ -29,7 +38,7 @@ def parse_scopes(texts: Iterable[str]) -> Access:
             continue
         actions = scopes.setdefault((match["type"], match["name"]), [])
         actions += [action for action in match["actions"].split(",") if action not in actions]
-    return [{"type": kind, "name": name, "actions": actions} for (kind, name), actions in scopes.items()]
+    return [Scope(kind, name, actions) for (kind, name), actions in scopes.items()]
 
 
 def _is_name(kind: str, name: str) -> bool:

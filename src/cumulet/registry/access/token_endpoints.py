@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from urllib.parse import parse_qs
 
+import msgspec
 from aiohttp import web
+from msgspec import UNSET, UnsetType
 
 from cumulet.common.arm import json_response
 from cumulet.common.ascii import fold
@@ -23,6 +25,19 @@ _EXCHANGES = ("access_token", "access_token_refresh_token", "refresh_token")
 _NO_STORE = {"Cache-Control": "no-store"}
 
 _Form = dict[str, list[str]]
+
+
+class _AccessToken(msgspec.Struct):
+    """The response of `/oauth2/token`. `token` is the same as `access_token`, and `expires_in` is in seconds."""
+
+    access_token: str
+    token: str
+    expires_in: int
+    refresh_token: str | UnsetType = UNSET
+
+
+class _RefreshToken(msgspec.Struct):
+    refresh_token: str
 
 
 class Login:
@@ -58,7 +73,7 @@ class Login:
                 raise OciError(400, "UNSUPPORTED", "the form has no access_token")
         except Unauthorized as reason:
             raise self._guard.challenge(request, registry, None, str(reason)) from None
-        body = {"refresh_token": self._gate.refresh_token(registry, principal)}
+        body = _RefreshToken(self._gate.refresh_token(registry, principal))
         return json_response(body, headers=_NO_STORE)
 
     async def _get(self, request: web.Request, registry: Registry) -> web.Response:
@@ -91,9 +106,9 @@ class Login:
 
     def _answer(self, registry: Registry, principal: Principal, scopes: list[str], *, offline: bool) -> web.Response:
         token = self._gate.access_token(registry, principal, parse_scopes(scopes))
-        body = {"access_token": token, "token": token, "expires_in": ACCESS_LIFE}
+        body = _AccessToken(token, token, ACCESS_LIFE)
         if offline and principal.bound:
-            body["refresh_token"] = self._gate.refresh_token(registry, principal)
+            body.refresh_token = self._gate.refresh_token(registry, principal)
         return json_response(body, headers=_NO_STORE)
 
 

@@ -8,7 +8,6 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jwt
 import msgspec
@@ -16,6 +15,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from cumulet.common.config import write_private
+from cumulet.registry.access.scopes import Scope
 
 REFRESH_LIFE = 3 * 3600
 ACCESS_LIFE = 10 * 60
@@ -33,6 +33,24 @@ class Unauthorized(Exception):  # noqa: N818  (it becomes a response, 401, and i
 
 class SealError(Exception):
     """A sealed secret cannot be opened."""
+
+
+class Claims(msgspec.Struct, frozen=True):
+    """The claims of a token that the room reads.
+
+    An access token has `access` and `refused`. A refresh token has a `kind`, and with it `key_id`, `sealed` or `oid`.
+    """
+
+    sub: str
+    aud: str
+    exp: int
+    grant_type: str = ""
+    access: list[Scope] = []
+    refused: list[Scope] = []
+    kind: str = ""
+    key_id: str = ""
+    sealed: str = ""
+    oid: str = ""
 
 
 class _Key(msgspec.Struct, frozen=True):
@@ -58,7 +76,7 @@ class Tokens:
         if not self._seed_path.exists():
             write_private(self._seed_path, os.urandom(32))
         self._seed = self._seed_path.read_bytes()
-        self._verified: dict[str, dict[str, Any]] = {}
+        self._verified: dict[str, Claims] = {}
 
     def derive(self, purpose: str) -> bytes:
         """A key for another purpose, constant for the life of the installation."""
@@ -77,11 +95,11 @@ class Tokens:
         except (InvalidTag, ValueError):
             raise SealError("the secret was not sealed here") from None
 
-    def issue(self, server: str, subject: str, life: int, **claims: Any) -> str:
+    def issue(self, server: str, subject: str, life: int, **claims: object) -> str:
         """A token for a login server, valid for `life` seconds, with further claims."""
         now = int(self._now())
         key = self._signing_key()
-        heads = {
+        registered = {
             "jti": str(uuid.uuid4()),
             "sub": subject,
             "nbf": now,
@@ -91,9 +109,10 @@ class Tokens:
             "aud": server,
             "version": "1.0",
         }
-        return jwt.encode({**heads, **claims}, bytes.fromhex(key.secret), "HS256", headers={"kid": key.kid})
+        payload = {**registered, **msgspec.to_builtins(claims)}
+        return jwt.encode(payload, bytes.fromhex(key.secret), "HS256", headers={"kid": key.kid})
 
-    def verify(self, token: str, server: str, grant_type: str) -> dict[str, Any]:
+    def verify(self, token: str, server: str, grant_type: str) -> Claims:
         """The claims of a token that this room signed. Raises `Unauthorized`."""
         claims = self._verified.get(token)
         if claims is None:
@@ -101,21 +120,21 @@ class Tokens:
             if len(self._verified) > _REMEMBERED:
                 self._verified.clear()
             self._verified[token] = claims
-        if claims["exp"] <= self._now():
+        if claims.exp <= self._now():
             raise Unauthorized("the token has expired")
-        if claims["aud"] != server:
+        if claims.aud != server:
             raise Unauthorized(f"the token is not for {server}")
-        if claims.get("grant_type") != grant_type:
+        if claims.grant_type != grant_type:
             raise Unauthorized(f"the token is not of the type {grant_type}")
         return claims
 
-    def _decode(self, token: str) -> dict[str, Any]:
+    def _decode(self, token: str) -> Claims:
         try:
             kid = jwt.get_unverified_header(token).get("kid")
             key = next((key for key in self._keys if key.kid == kid), None)
             if key is None:
                 raise jwt.InvalidTokenError("it was signed with a key that is not known")
-            claims: dict[str, Any] = jwt.decode(
+            payload = jwt.decode(
                 token,
                 bytes.fromhex(key.secret),
                 algorithms=["HS256"],
@@ -128,11 +147,11 @@ class Tokens:
                     "require": ["exp", "aud", "sub"],
                 },
             )
+            return msgspec.convert(payload, Claims)
         except UnicodeEncodeError:  # bytes of a header that are not UTF-8
             raise Unauthorized("the token is not valid: it is not ASCII") from None
-        except jwt.InvalidTokenError as error:
+        except (jwt.InvalidTokenError, msgspec.ValidationError) as error:
             raise Unauthorized(f"the token is not valid: {error}") from None
-        return claims
 
     def _signing_key(self) -> _Key:
         """The newest key, or a new one where that is too old. Keys without a token that is still valid are dropped."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -321,7 +320,11 @@ class Catalog:
         await self.database.execute("DELETE FROM upload WHERE session = ?", (session,))
 
 
-def _manifest(row: Sequence[Any]) -> Manifest:
+#: The columns of `_MANIFEST`, and whether the manifest is readable.
+_Row = tuple[str, str, bytes, str | None, str | None, bytes, str, int, str | None, int]
+
+
+def _manifest(row: _Row) -> Manifest:
     digest, media_type, body, subject, artifact_type, annotations, created, mask, deleted, readable = row
     return Manifest(
         digest,
@@ -329,7 +332,7 @@ def _manifest(row: Sequence[Any]) -> Manifest:
         body,
         subject,
         artifact_type,
-        msgspec.json.decode(annotations),
+        msgspec.json.decode(annotations, type=dict[str, str] | None),
         created,
         mask,
         deleted,

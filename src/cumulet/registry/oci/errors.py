@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -14,11 +13,21 @@ log = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
+class _Error(msgspec.Struct):
+    code: str
+    message: str
+    detail: object
+
+
+class _Errors(msgspec.Struct):
+    errors: list[_Error]
+
+
 class OciError(Exception):
-    """`{"errors": [{"code", "message", "detail"}]}` with an HTTP status."""
+    """`{"errors": [{"code", "message", "detail"}]}` with an HTTP status. `detail` is a value that msgspec encodes."""
 
     def __init__(
-        self, status: int, code: str, message: str, detail: Any = None, headers: Mapping[str, str] | None = None
+        self, status: int, code: str, message: str, detail: object = None, headers: Mapping[str, str] | None = None
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -28,10 +37,10 @@ class OciError(Exception):
 
     def response(self) -> web.Response:
         """The error as a response."""
-        error = {"code": self.code, "message": str(self), "detail": self.detail}
+        errors = _Errors([_Error(self.code, str(self), self.detail)])
         return web.Response(
             status=self.status,
-            body=msgspec.json.encode({"errors": [error]}),
+            body=msgspec.json.encode(errors),
             headers={"Content-Type": "application/json; charset=utf-8", **self.headers},
         )
 

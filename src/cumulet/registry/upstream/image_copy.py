@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
-
-import msgspec
+from typing import Protocol
 
 from cumulet.common import clock
 from cumulet.common.digests import Digest
@@ -155,14 +153,11 @@ def read(fetched: Fetched) -> tuple[Manifest, Parts]:
 
 
 def _split(manifest: Manifest, parts: Parts) -> tuple[list[Digest], dict[Digest, int]]:
-    """The manifests that one names, and the blobs with their sizes."""
-    document = msgspec.json.decode(manifest.body)
-    listed: list[dict[str, Any]] = document.get("manifests") or []
-    children = [part["digest"] for part in listed if part["digest"] in parts.required]
-    config = document.get("config")
-    named = [*([config] if config else []), *(document.get("layers") or []), *(document.get("blobs") or [])]
+    """The manifests that a manifest names, and its blobs with their sizes in bytes."""
+    document = manifest_parser.document(manifest.body)
+    children = [part.digest for part in document.manifests or [] if part.digest in parts.required]
     needed = set(parts.required) - set(children)
-    return children, {part["digest"]: part.get("size", 0) for part in named if part["digest"] in needed}
+    return children, {part.digest: part.size for part in document.contents if part.digest in needed}
 
 
 #: Creates the origin for another registry from its server and credentials.
