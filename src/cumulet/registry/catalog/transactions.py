@@ -1,7 +1,7 @@
 """The writes of the catalog: the checks and changes of each, in one transaction.
 
-Writes run one after the other, so that the conditions that a write checks (locks, quota, the parts of a manifest, unused
-blobs) still hold when it makes its changes. All raise `OciError`: 405 where a lock forbids the write, 403 where the quota is
+Writes run one after the other. So the conditions that a write checks still hold when it makes its changes: locks, quota,
+the parts of a manifest, and unused blobs. All raise `OciError`: 405 where a lock forbids the write, 403 where the quota is
 used up, 404 where the registry was deleted in the meantime.
 """
 

@@ -23,8 +23,8 @@ def is_fresh(request: web.BaseRequest, digest: str) -> bool:
 def byte_range(request: web.BaseRequest, digest: str, size: int) -> tuple[int, int] | None:
     """The range in `Range` as its first byte and the byte after its last, or `None` for the whole content.
 
-    A header that is not a single range of bytes is ignored (RFC 9110, section 14.2), and so is one whose `If-Range` names
-    other content. Raises `OciError` 416 where the content has no such bytes.
+    A header that is not a single range of bytes is ignored (RFC 9110, section 14.2). So is one with an `If-Range` for other
+    content. Raises `OciError` 416 where the content has no such bytes.
     """
     header = request.headers.get("Range")
     if header is None or request.headers.get("If-Range", f'"{digest}"').strip('"') != digest:

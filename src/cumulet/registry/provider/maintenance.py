@@ -1,6 +1,6 @@
 """The action `collectGarbage` of the resource `Microsoft.ContainerRegistry/registries`.
 
-Azure collects automatically and has no such action. Here it is an action behind the front door like the others, so that it
+Azure collects automatically and has no such action. Here it is an action behind the front door, so that it
 requires a right on the registry and none on the machine.
 """
 
