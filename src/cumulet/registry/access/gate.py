@@ -125,9 +125,9 @@ class Gate:
                 if registry.resource.admin_user_enabled and claims.key_id in keys:
                     return _admin(registry, claims.key_id)
             case "token":
-                found = self._resources.find(registry.key, RepositoryToken, claims.sub)
-                if found is not None and self._is_good(found, claims.key_id):
-                    return self._holder(registry, found, claims.key_id)
+                repository_token = self._resources.find(registry.key, RepositoryToken, claims.sub)
+                if repository_token is not None and self._is_good(repository_token, claims.key_id):
+                    return self._holder(registry, repository_token, claims.key_id)
             case "secret":
                 return await self._check_secret(registry, claims.sub, self._unsealed(registry, claims))
             case "principal":
@@ -204,10 +204,10 @@ class Gate:
                 f"the admin user '{registry.key}' is not enabled: enable it, or use a service principal"
             )
         known = self._admin_keys(registry)
-        found = await self._throttled(f"{registry.key}\nadmin", known, password, _same)
-        if found is None:
+        match = await self._throttled(f"{registry.key}\nadmin", known, password, _same)
+        if match is None:
             raise Unauthorized(f"the password of the admin user '{registry.key}' is wrong")
-        return _admin(registry, found.key_id)
+        return _admin(registry, match.key_id)
 
     def _admin_keys(self, registry: Registry) -> list[_AdminPassword]:
         generations = registry.resource.password_generations
@@ -217,14 +217,14 @@ class Gate:
         ]
 
     async def _check_repository_token(self, registry: Registry, token: RepositoryToken, text: str) -> Principal:
-        found = await self._throttled(f"{registry.key}\n{token.name}", token.passwords, text)
-        if found is None:
+        password = await self._throttled(f"{registry.key}\n{token.name}", token.passwords, text)
+        if password is None:
             raise Unauthorized(f"the password of the token '{token.name}' is wrong")
         if not token.enabled:
             raise Unauthorized(f"the token '{token.name}' is disabled")
-        if not found.is_good():
-            raise Unauthorized(f"{found.name} of the token '{token.name}' has expired")
-        return self._holder(registry, token, found.key_id)
+        if not password.is_good():
+            raise Unauthorized(f"{password.name} of the token '{token.name}' has expired")
+        return self._holder(registry, token, password.key_id)
 
     @staticmethod
     def _is_good(token: RepositoryToken, key_id: str) -> bool:

@@ -12,10 +12,11 @@ from cumulet.common.arm import json_response
 from cumulet.common.ascii import fold
 from cumulet.registry.access.guard import Guard
 from cumulet.registry.acr import representations
+from cumulet.registry.acr.bodies import read_body
 from cumulet.registry.acr.pagination import Page, link
 from cumulet.registry.catalog.store import Catalog, Registry
 from cumulet.registry.oci import names
-from cumulet.registry.oci.errors import OciError, not_found
+from cumulet.registry.oci.errors import OciError, not_found, unsupported
 
 _PATH = re.compile(r"(?P<name>.+?)/(?P<kind>_tags|_manifests)(?:/(?P<digest>[^/]+))?")
 
@@ -38,7 +39,7 @@ class Deleted:
             return await self._restore(request, registry, match["name"], match["digest"])
         if request.method not in ("GET", "HEAD"):
             await self._guard.demand(request, registry, "registry", "", "pull")
-            raise OciError(405, "UNSUPPORTED", f"{request.method} is not supported here")
+            raise unsupported(request.method)
         page = Page.of(request)
         if path == "_catalog":
             await self._guard.demand(request, registry, "registry", "deleted_catalog", "*")
@@ -46,7 +47,7 @@ class Deleted:
             body = representations.RepositoriesDocument(repositories[: page.count])
             return json_response(body, headers=link(request, page, repositories))
         if match is None or match["digest"]:
-            raise OciError(404, "NAME_INVALID", f"there is nothing at {path[:200]!r}")
+            raise OciError(404, "NAME_INVALID", f"no resource has the path {path[:200]!r}")
         name = names.repository(match["name"])
         await self._guard.demand(request, registry, "repository", name, "deleted_read")
         if match["kind"] == "_tags":
@@ -69,10 +70,7 @@ class Deleted:
         """Restore a manifest with the tag in the body, or its former tags. `force` moves tags of other manifests."""
         name, digest = names.repository(name), names.digest(digest)
         await self._guard.demand(request, registry, "repository", name, "deleted_restore")
-        try:
-            tag = msgspec.json.decode(await request.read() or b"{}", type=_Restore).tag
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise OciError(400, "UNSUPPORTED", f"the body is not valid: {error}") from None
+        tag = (await read_body(request, _Restore)).tag
         force = fold(request.query.get("force", "")) == "true"
         tags = [names.tag(tag)] if tag else []
         if not await self._catalog.restore_manifest(registry.key, name, digest, tags, force=force):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-import msgspec
 from aiohttp import web
 
 from cumulet.common.arm import json_response
 from cumulet.registry.access.guard import Guard
 from cumulet.registry.acr import representations
+from cumulet.registry.acr.bodies import read_body
 from cumulet.registry.acr.deleted import Deleted
 from cumulet.registry.acr.pagination import Page, by_time, link
 from cumulet.registry.acr.platforms import Platforms
@@ -26,13 +26,12 @@ from cumulet.registry.catalog.locks import AttributeChanges
 from cumulet.registry.catalog.store import Catalog, Manifest, Registry, Tag
 from cumulet.registry.content.store import Content
 from cumulet.registry.oci import names
-from cumulet.registry.oci.errors import OciError, not_found
+from cumulet.registry.oci.errors import OciError, not_found, unsupported
 from cumulet.registry.webhooks.events import Events
 
 _PATH = re.compile(r"/acr/v1/(?P<name>.+?)(?:/(?P<kind>_tags|_manifests)(?:/(?P<reference>[^/]+))?)?")
 _DELETED = "/acr/v1/_deleted/"
 _RIGHTS = {"GET": "metadata_read", "HEAD": "metadata_read", "PATCH": "metadata_write", "DELETE": "delete"}
-_BODY_LIMIT = 64 * 1024
 
 
 class Acr:
@@ -58,13 +57,13 @@ class Acr:
             return await self._deleted.handle(request, registry, path.removeprefix(_DELETED))
         match = _PATH.fullmatch(path)
         if match is None:
-            raise OciError(404, "NAME_INVALID", f"there is nothing at {path[:200]!r}")
+            raise OciError(404, "NAME_INVALID", f"no resource has the path {path[:200]!r}")
         name, kind = names.repository(match["name"]), match["kind"]
         reference = _reference(kind, match["reference"])
         right = _RIGHTS.get(request.method)
         if right is None:
             await self._guard.demand(request, registry, "registry", "", "pull")
-            raise _unsupported(request)
+            raise unsupported(request.method)
         await self._guard.demand(request, registry, "repository", name, right)
         match request.method:
             case "DELETE":
@@ -76,7 +75,7 @@ class Acr:
     async def _repositories(self, request: web.Request, registry: Registry) -> web.Response:
         await self._guard.demand(request, registry, "registry", "catalog", "*")
         if request.method not in ("GET", "HEAD"):
-            raise _unsupported(request)
+            raise unsupported(request.method)
         page = Page.of(request)
         repositories = self._catalog.repositories(registry.key, page.last, page.count + 1)
         body = representations.RepositoriesDocument(repositories[: page.count])
@@ -155,8 +154,8 @@ class Acr:
     ) -> web.Response:
         """Lock or unlock, and answer with the complete document."""
         if kind is not None and reference is None:
-            raise _unsupported(request)
-        changes = await _changes(request)
+            raise unsupported(request.method)
+        changes = await read_body(request, AttributeChanges)
         changed = await self._catalog.change_attributes(registry.key, name, reference, changes)
         if changed is None:
             unknown = "NAME_UNKNOWN" if kind is None else "TAG_UNKNOWN" if kind == "_tags" else "MANIFEST_UNKNOWN"
@@ -169,7 +168,7 @@ class Acr:
         if kind is None:
             return await self._delete_repository(request, registry, name)
         if reference is None:
-            raise _unsupported(request)
+            raise unsupported(request.method)
         remove = self._catalog.remove_tag if kind == "_tags" else self._catalog.remove_manifest
         if not await remove(registry.key, name, reference):
             unknown = "TAG_UNKNOWN" if kind == "_tags" else "MANIFEST_UNKNOWN"
@@ -192,22 +191,8 @@ class Acr:
         return f"{registry.key}.{self._suffix}"
 
 
-async def _changes(request: web.Request) -> AttributeChanges:
-    """The body of a PATCH. Raises `OciError` 400."""
-    if (request.content_length or 0) > _BODY_LIMIT:
-        raise OciError(413, "SIZE_INVALID", f"the body is larger than {_BODY_LIMIT} bytes")
-    try:
-        return msgspec.json.decode(await request.read() or b"{}", type=AttributeChanges)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise OciError(400, "UNSUPPORTED", f"the body is not valid: {error}") from None
-
-
 def _reference(kind: str | None, text: str | None) -> str | None:
     """The tag or digest in a path. Raises `OciError` 400."""
     if text is None:
         return None
     return names.tag(text) if kind == "_tags" else names.digest(text)
-
-
-def _unsupported(request: web.Request) -> OciError:
-    return OciError(405, "UNSUPPORTED", f"{request.method} is not supported here")

@@ -84,15 +84,15 @@ class Links:
 
     async def orphans(self) -> list[Digest]:
         """The stored blobs that no repository has."""
-        found = []
+        orphans = []
         number = 0
         async for digest in self._content.digests():
             number += 1
             if not self._catalog.is_linked(digest):
-                found.append(digest)
+                orphans.append(digest)
             if number % _YIELD_EVERY == 0:
                 await asyncio.sleep(0)
-        return found
+        return orphans
 
     async def _link(self, registry: str, repository: str, digest: Digest, size: int) -> None:
         await self._pushes.claim((registry, repository), digest)

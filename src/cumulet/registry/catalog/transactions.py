@@ -194,12 +194,12 @@ def restore_manifest(
 
 def _has(connection: sqlite3.Connection, registry: str, repository: str, digest: str) -> bool:
     key = (registry, repository, digest)
-    found = connection.execute(
+    rows = connection.execute(
         f"SELECT 1 FROM blob_link WHERE {_THIS}"  # noqa: S608
         f" UNION ALL SELECT 1 FROM manifest WHERE {_THIS} AND deleted IS NULL",
         key * 2,
     )
-    return found.fetchone() is not None
+    return rows.fetchone() is not None
 
 
 def _record_untagged(connection: sqlite3.Connection, registry: str, repository: str, digest: str) -> None:

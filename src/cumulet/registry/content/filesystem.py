@@ -73,8 +73,8 @@ class FileContent(Content):
     async def digests(self) -> AsyncIterator[Digest]:
         for algorithm in _ALGORITHMS:
             for name in await asyncio.to_thread(os.listdir, self._blobs / algorithm):
-                if digests.is_digest(found := f"{algorithm}:{name}"):
-                    yield Digest(found)
+                if digests.is_digest(text := f"{algorithm}:{name}"):
+                    yield Digest(text)
 
     async def remove(self, digest: Digest) -> None:
         self.path(digest).unlink(missing_ok=True)

@@ -19,7 +19,7 @@ from cumulet.registry.content.store import Content, DigestMismatchError, Unknown
 from cumulet.registry.distribution import request_bodies
 from cumulet.registry.distribution.upload_sessions import Sessions
 from cumulet.registry.oci import names
-from cumulet.registry.oci.errors import OciError, not_found
+from cumulet.registry.oci.errors import OciError, not_found, unsupported
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class Uploads:
                     await self._sessions.forget(upload.session)
                     return web.Response(status=204)
                 case _:
-                    raise OciError(405, "UNSUPPORTED", f"{request.method} is not supported on an upload")
+                    raise unsupported(request.method, "on an upload")
         return await self._uninterrupted(self._finish(upload, digest))
 
     async def _offset(self, upload: Upload) -> int:

@@ -50,6 +50,11 @@ def not_found(code: str, message: str) -> OciError:
     return OciError(404, code, message)
 
 
+def unsupported(method: str, target: str = "here") -> OciError:
+    """405 for a method that a resource does not have."""
+    return OciError(405, "UNSUPPORTED", f"{method} is not supported {target}")
+
+
 async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Run a handler and answer its errors in the OCI's form. Unexpected errors are logged and answered without detail."""
     try:

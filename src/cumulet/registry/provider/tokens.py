@@ -144,14 +144,14 @@ class RepositoryTokens(Children[RepositoryToken, _Request]):
         self._named(registry, token_id)
         generate = _read_generate(body)
         names = (generate.name,) if generate.name else PASSWORDS
-        made = {each: await new_password(each, _expiry(generate.expiry)) for each in names}
+        generated = {each: await new_password(each, _expiry(generate.expiry)) for each in names}
         async with self._change:
             token = self._named(registry, token_id)
             passwords = {password.name: password for password in token.passwords}
-            passwords |= {each: password for each, (password, _) in made.items()}
+            passwords |= {each: password for each, (password, _) in generated.items()}
             kept = tuple(passwords[each] for each in PASSWORDS if each in passwords)
             await self._resources.put(registry.key, msgspec.structs.replace(token, passwords=kept))
-        return json_response(_Generated(token.name, [_show(password, text) for password, text in made.values()]))
+        return json_response(_Generated(token.name, [_show(password, text) for password, text in generated.values()]))
 
     def _named(self, registry: Registry, token_id: str) -> RepositoryToken:
         prefix, _, name = token_id.rpartition("/")
