@@ -1,4 +1,4 @@
-"""ACR's own data plane, by Microsoft's client and by hand."""
+"""ACR's own data plane, tested with Microsoft's client and with plain requests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TAGS = [f"v{number}" for number in range(5)]
 
 @pytest.fixture(scope="module")
 def registry(cloud: Cloud) -> AcrRegistry:
-    """Five images in `team/app`, the last pushed being `v0`, and a few other repositories."""
+    """A registry with five images in `team/app`, of which `v0` was pushed last, and other repositories."""
     made = AcrRegistry(cloud, "acrdata", adminUserEnabled=True)
     token = made.admin_token("repository:team/app:pull,push")
     for tag in reversed(TAGS):
@@ -43,7 +43,7 @@ def client(registry: AcrRegistry) -> Iterator[ContainerRegistryClient]:
 
 
 def admin(registry: AcrRegistry, method: str, path: str, body: Any = None) -> Answer:
-    """A call as the admin user, who may do everything."""
+    """A call as the admin user, who has all rights."""
     name = path.split("?")[0].removeprefix("/acr/v1/").removeprefix("_deleted/").split("/_")[0]
     scopes = (f"repository:{name}:*", "registry:catalog:*", "registry:deleted_catalog:*")
     return registry.call(method, path, body=body, token=registry.admin_token(*scopes))
@@ -56,7 +56,7 @@ def code(answer: Answer) -> str:
     return found
 
 
-# By Microsoft's client.
+# Tests with Microsoft's client.
 
 
 def test_repositories(registry: AcrRegistry, client: ContainerRegistryClient) -> None:
@@ -148,7 +148,7 @@ def test_locks(registry: AcrRegistry, client: ContainerRegistryClient) -> None:
     assert "locked" not in list(client.list_repository_names())
     assert client.get_repository_properties("locked").can_list is False
     client.delete_repository("locked")
-    client.delete_repository("locked")  # what is gone is no error to this client
+    client.delete_repository("locked")  # this client ignores 404 here
 
 
 def test_deleting_tags_and_manifests(registry: AcrRegistry, client: ContainerRegistryClient) -> None:
@@ -176,7 +176,7 @@ def test_rights(cloud: Cloud, registry: AcrRegistry) -> None:
     assert refused.value.status_code == 403
 
 
-def test_nobody(cloud: Cloud) -> None:
+def test_anonymous(cloud: Cloud) -> None:
     registry = AcrRegistry(cloud, "acrpublic", adminUserEnabled=True)
     registry.push("app", "v1")
     with anonymous(registry) as client, pytest.raises(ClientAuthenticationError):
@@ -189,7 +189,7 @@ def test_nobody(cloud: Cloud) -> None:
             client.delete_repository("app")
 
 
-# By hand, as az does.
+# Plain requests, as az sends them.
 
 
 def test_a_tags_filter_and_az_links(registry: AcrRegistry) -> None:

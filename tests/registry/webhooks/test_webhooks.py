@@ -1,4 +1,4 @@
-"""Webhooks: what they are told of, signed, tried again, and kept over a restart."""
+"""Webhooks: their events, signatures, retries, and delivery after a restart."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture
 def hook(registry: AcrRegistry, receiver: Receiver) -> Iterator[str]:
-    """The path of a webhook that is told of everything, until the end of the test."""
+    """The path of a webhook for all events, deleted at the end of the test."""
     yield make(registry, "everything", receiver)
     assert registry.arm("DELETE", "/webhooks/everything").status == 200
 
@@ -150,7 +150,7 @@ def test_with_microsofts_client(
         ({"status": "disabled"}, ["b:v1"], []),
     ],
 )
-def test_what_a_webhook_wants(
+def test_scopes_and_actions_of_webhooks(
     registry: AcrRegistry, receiver: Receiver, properties: dict[str, Any], pushed: list[str], expected: list[str]
 ) -> None:
     hook = make(registry, "picky", receiver, **properties)
@@ -163,7 +163,7 @@ def test_what_a_webhook_wants(
         target = content(receiver.take())["target"]
         seen.append(f"{target['repository']}:{target['tag']}")
     assert sorted(seen) == sorted(expected)
-    # What came before has been decided when this one comes.
+    # Earlier events were decided before this one arrives.
     registry.push("last", "v1")
     assert content(receiver.take())["target"]["repository"] == "last"
     assert receiver.is_empty
@@ -171,7 +171,7 @@ def test_what_a_webhook_wants(
         registry.arm("DELETE", path)
 
 
-def test_a_failure_is_tried_again(registry: AcrRegistry, receiver: Receiver, hook: str) -> None:
+def test_a_failure_is_retried(registry: AcrRegistry, receiver: Receiver, hook: str) -> None:
     receiver.statuses.put(503)
     registry.push("again", "v1")
     first, second = receiver.take(), receiver.take()
@@ -179,7 +179,7 @@ def test_a_failure_is_tried_again(registry: AcrRegistry, receiver: Receiver, hoo
     assert first.headers["X-Hub-Signature-256"] == second.headers["X-Hub-Signature-256"]
 
 
-def test_an_event_outlives_the_room(registry: AcrRegistry, receiver: Receiver, hook: str) -> None:
+def test_an_event_survives_a_restart(registry: AcrRegistry, receiver: Receiver, hook: str) -> None:
     receiver.statuses.put(500)
     digest = registry.push("outlives", "v1")
     receiver.take()
@@ -187,7 +187,7 @@ def test_an_event_outlives_the_room(registry: AcrRegistry, receiver: Receiver, h
     assert content(receiver.take())["target"]["digest"] == digest
 
 
-def test_who_is_away_is_noted(registry: AcrRegistry, cloud: Cloud) -> None:
+def test_an_unreachable_receiver_is_recorded(registry: AcrRegistry, cloud: Cloud) -> None:
     body = {"serviceUri": f"http://{PEERS}:9/", "actions": ["push"]}
     assert registry.arm("PUT", "/webhooks/nobody", {"properties": body}).status == 201
     registry.arm("POST", "/webhooks/nobody/ping")
