@@ -95,7 +95,7 @@ class Registry:
         held: int = answer.body["value"][0]["currentValue"]
         return held
 
-    def update(self, **properties: Any) -> None:
+    def update(self, **properties: object) -> None:
         """Change properties in Azure Resource Manager."""
         answer = self.cloud.arm("PATCH", f"{self.id}?api-version=2023-07-01", {"properties": properties})
         assert answer.status == 200, answer.body
@@ -177,13 +177,13 @@ class Registry:
         assert answer.status == 201, answer
         return digest
 
-    def put(self, repository: str, reference: str, manifest: Any, content_type: str = "") -> Answer:
+    def put(self, repository: str, reference: str, manifest: object, content_type: str = "") -> Answer:
         """Put a manifest, as a document or as bytes."""
         body = manifest if isinstance(manifest, bytes) else json.dumps(manifest).encode()
         kind = content_type or (manifest.get("mediaType", IMAGE) if isinstance(manifest, dict) else IMAGE)
         return self.call("PUT", f"/v2/{repository}/manifests/{reference}", body, content_type=kind)
 
-    def push_image(self, repository: str, reference: str, seed: str = "", **fields: Any) -> str:
+    def push_image(self, repository: str, reference: str, seed: str = "", **fields: object) -> str:
         """Push an image with a config and a layer made from `seed`, and return its digest."""
         for blob in (f"config {seed}", f"layer {seed}"):
             self.push_blob(repository, blob.encode())
@@ -208,7 +208,7 @@ def digest_of(content: bytes, algorithm: str = "sha256") -> Digest:
     return Digest(f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}")
 
 
-def descriptor(content: bytes, media_type: str, **fields: Any) -> dict[str, Any]:
+def descriptor(content: bytes, media_type: str, **fields: object) -> dict[str, Any]:
     """A descriptor of some content."""
     return {"mediaType": media_type, "digest": digest_of(content), "size": len(content), **fields}
 

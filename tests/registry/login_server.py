@@ -42,7 +42,7 @@ def granted(token: str) -> dict[str, list[str]]:
 class AcrRegistry:
     """One registry in the resource group `group`."""
 
-    def __init__(self, cloud: Cloud, name: str, **properties: Any) -> None:
+    def __init__(self, cloud: Cloud, name: str, **properties: object) -> None:
         self.cloud = cloud
         self.name = name
         self.server = f"{name}.azurecr.io"

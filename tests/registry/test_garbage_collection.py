@@ -318,7 +318,7 @@ class PushesAndCollections(RuleBasedStateMachine):
         self.pushed = 0
         self.manifests: list[str] = []
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
+    def run(self, work: Coroutine[object, object, T]) -> T:
         return self.loop.run_until_complete(work)
 
     @rule(who=st.sampled_from("abc"), blob=st.sampled_from("xyz"))
@@ -327,20 +327,20 @@ class PushesAndCollections(RuleBasedStateMachine):
         with self.here.pushes.request(PLACE, who):
             if self.here.links.find(*PLACE, digest) is None:
                 self.run(self.here.push_blob(blob))
-        told, last = self.clients.get(who, ([], self.here.now))
+        reported, last = self.clients.get(who, ([], self.here.now))
         if self.here.now - last > GRACE:  # which is another push
-            told = []
-        self.clients[who] = ([*told, digest], self.here.now)
+            reported = []
+        self.clients[who] = ([*reported, digest], self.here.now)
 
     @rule(who=st.sampled_from("abc"))
     def push_the_manifest(self, who: str) -> None:
-        told, last = self.clients.pop(who, ([], self.here.now))
+        reported, last = self.clients.pop(who, ([], self.here.now))
         self.pushed += 1
         with self.here.pushes.request(PLACE, who):
             try:
-                self.manifests.append(self.run(self.here.push_manifest(str(self.pushed), told)))
+                self.manifests.append(self.run(self.here.push_manifest(str(self.pushed), reported)))
             except MissingPartsError:
-                assert self.here.now - last > GRACE, "a push lost what it had been told"
+                assert self.here.now - last > GRACE, "a push lost a blob that was reported to it"
 
     @rule()
     def delete_a_manifest(self) -> None:

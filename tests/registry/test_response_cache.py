@@ -108,8 +108,8 @@ async def handled(tmp_path: Path, unused_tcp_port: int) -> AsyncIterator[tuple[s
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         reached.append(request.path)
-        noted = request_context.of(request)
-        noted.token_ends, noted.scope, noted.place = 1060.0, "repository:a:pull", ("r", "a")
+        context = request_context.of(request)
+        context.token_ends, context.scope, context.place = 1060.0, "repository:a:pull", ("r", "a")
         return web.Response(body=b"x" * int(request.path.rpartition("/")[2]), headers={"Docker-Content-Digest": "d"})
 
     runner = web.ServerRunner(web.Server(answers.around(handle)))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any
 
 import pytest
 
+from cumulet.common.entra import Credential
 from tests.cloud import Cloud
 from tests.registry.login_server import AcrRegistry, granted
 
@@ -29,7 +29,7 @@ def by_repository(cloud: Cloud) -> AcrRegistry:
     return AcrRegistry(cloud, "acrabac", roleAssignmentMode="AbacRepositoryPermissions")
 
 
-def rights(registry: AcrRegistry, who: Any) -> dict[str, set[str]]:
+def rights(registry: AcrRegistry, who: Credential) -> dict[str, set[str]]:
     """The actions that an access token grants on each repository and the catalog."""
     scopes = [f"repository:{name}:{ACTIONS}" for name in REPOSITORIES]
     held = granted(registry.token_of(who, *scopes, "registry:catalog:*"))
@@ -111,7 +111,7 @@ def test_grants_add_up(cloud: Cloud, registry: AcrRegistry) -> None:
     ],
 )  # fmt: skip
 def test_custom_roles(
-    cloud: Cloud, registry: AcrRegistry, permission: dict[str, Any], expected: dict[str, set[str]]
+    cloud: Cloud, registry: AcrRegistry, permission: dict[str, object], expected: dict[str, set[str]]
 ) -> None:
     name = f"custom {uuid.uuid4()}"
     properties = {"roleName": name, "assignableScopes": [cloud.subscription], "permissions": [permission]}
@@ -166,7 +166,9 @@ def test_a_condition_on_the_repositorys_name(
         ({"a": 1}, "2.0", "InvalidConditionVersion"),
     ],
 )
-def test_bad_conditions(cloud: Cloud, by_repository: AcrRegistry, text: Any, version: str | None, code: str) -> None:
+def test_bad_conditions(
+    cloud: Cloud, by_repository: AcrRegistry, text: object, version: str | None, code: str
+) -> None:
     who = cloud.principal("bad condition")
     answer = cloud.assign(who.object_id, "AcrPull", by_repository.id, condition=text, conditionVersion=version)
     assert (answer.status, answer.code) == (400, code)

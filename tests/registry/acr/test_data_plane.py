@@ -6,7 +6,6 @@ import io
 import json
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any
 
 import pytest
 from azure.containerregistry import (
@@ -42,7 +41,7 @@ def client(registry: AcrRegistry) -> Iterator[ContainerRegistryClient]:
         yield made
 
 
-def admin(registry: AcrRegistry, method: str, path: str, body: Any = None) -> Answer:
+def admin(registry: AcrRegistry, method: str, path: str, body: object = None) -> Answer:
     """A call as the admin user, who has all rights."""
     name = path.split("?")[0].removeprefix("/acr/v1/").removeprefix("_deleted/").split("/_")[0]
     scopes = (f"repository:{name}:*", "registry:catalog:*", "registry:deleted_catalog:*")
@@ -303,6 +302,8 @@ DIGEST = "sha256:" + "0" * 64
         ("POST", f"/acr/v1/_deleted/team/app/_manifests/{DIGEST}", {"tag": "a b"}, 400, "TAG_INVALID"),
     ],
 )
-def test_bad_requests(registry: AcrRegistry, method: str, path: str, body: Any, status: int, expected: str) -> None:
+def test_bad_requests(
+    registry: AcrRegistry, method: str, path: str, body: object, status: int, expected: str
+) -> None:
     answer = admin(registry, method, path, body)
     assert (answer.status, code(answer)) == (status, expected)

@@ -237,13 +237,13 @@ def test_without_referrers_the_index_is_empty(registry: Registry, repository: st
 def test_referrers_come_in_pages_that_keep_the_filter(strict: Registry, repository: str) -> None:
     subject = strict.push_image(repository, "v1")
     kind = "application/vnd.example.many"
-    wanted = {
+    expected = {
         attach(strict, repository, subject, artifactType=kind, annotations={"n": str(number)}) for number in range(7)
     }
     attach(strict, repository, subject, artifactType="application/vnd.example.other")
     found = pages(strict, f"/v2/{repository}/referrers/{subject}?artifactType={kind}", "manifests")
     assert [len(page) for page in found] == [3, 3, 1]
-    assert {entry["digest"] for page in found for entry in page} == wanted
+    assert {entry["digest"] for page in found for entry in page} == expected
 
 
 # The root, unsupported methods and unknown paths.

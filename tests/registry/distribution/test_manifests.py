@@ -49,7 +49,7 @@ def check(registry: Registry, repository: str, document: dict[str, Any]) -> str:
     return digest
 
 
-def refuse(registry: Registry, repository: str, document: Any, content_type: str = IMAGE) -> str:
+def refuse(registry: Registry, repository: str, document: object, content_type: str = IMAGE) -> str:
     """Push an invalid manifest, check that nothing is stored, and return the message."""
     body = document if isinstance(document, bytes) else json.dumps(document).encode()
     for reference in ("refused", digest_of(body)):

@@ -73,7 +73,7 @@ def test_concurrent_pushes_stay_within_the_quota(make_registry: Callable[[], Reg
     ],
     ids=json.dumps,
 )
-def test_invalid_policies_are_refused(registry: Registry, policies: Any) -> None:
+def test_invalid_policies_are_refused(registry: Registry, policies: object) -> None:
     path = f"{registry.id}?api-version=2023-07-01"
     answer = registry.cloud.arm("PATCH", path, {"properties": {"policies": policies}})
     assert answer.status == 400
@@ -92,7 +92,7 @@ def test_invalid_policies_are_refused(registry: Registry, policies: Any) -> None
     ],
     ids=json.dumps,
 )
-def test_unsupported_properties_are_refused(registry: Registry, properties: Any) -> None:
+def test_unsupported_properties_are_refused(registry: Registry, properties: object) -> None:
     path = f"{registry.id}?api-version=2023-07-01"
     before = registry.cloud.arm("GET", path).body
     answer = registry.cloud.arm("PATCH", path, {"properties": properties})

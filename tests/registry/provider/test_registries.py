@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
@@ -139,7 +138,7 @@ def test_the_host_name_selects_the_registry(cloud: Cloud) -> None:
         ),
     ],
 )
-def test_bad_registries(cloud: Cloud, name: str, body: dict[str, Any], code: str) -> None:
+def test_bad_registries(cloud: Cloud, name: str, body: dict[str, object], code: str) -> None:
     path = f"{cloud.subscription}/resourceGroups/group/providers/Microsoft.ContainerRegistry/registries/{name}"
     answer = cloud.arm("PUT", path, body)
     assert (answer.status, answer.code) == (400, code)

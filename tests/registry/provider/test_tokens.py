@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import uuid
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from azure.mgmt.containerregistry import ContainerRegistryManagementClient
@@ -32,7 +31,7 @@ def client(cloud: Cloud) -> Iterator[ContainerRegistryManagementClient]:
         yield made
 
 
-def new_token(registry: AcrRegistry, *lines: str, scope_map: str = "", **properties: Any) -> str:
+def new_token(registry: AcrRegistry, *lines: str, scope_map: str = "", **properties: object) -> str:
     """Create a token with the rights of some lines and return its name."""
     name = f"t-{uuid.uuid4().hex[:12]}"
     if not scope_map:
@@ -45,7 +44,7 @@ def new_token(registry: AcrRegistry, *lines: str, scope_map: str = "", **propert
     return name
 
 
-def passwords(registry: AcrRegistry, token: str, **body: Any) -> dict[str, str]:
+def passwords(registry: AcrRegistry, token: str, **body: object) -> dict[str, str]:
     """Generate passwords of a token, and return them by name."""
     answer = registry.arm("POST", "/generateCredentials", {"tokenId": f"{registry.id}/tokens/{token}", **body})
     assert answer.status == 200, answer.body
@@ -238,7 +237,7 @@ def test_rights_of_the_front_door(cloud: Cloud, registry: AcrRegistry) -> None:
         ("POST", "/generateCredentials", [], "InvalidRequestContent"),
     ],
 )  # fmt: skip
-def test_bad_requests(registry: AcrRegistry, method: str, path: str, body: Any, code: str) -> None:
+def test_bad_requests(registry: AcrRegistry, method: str, path: str, body: object, code: str) -> None:
     answer = registry.arm(method, path.replace(" ", "%01"), body)
     assert 400 <= answer.status < 500
     assert answer.code == code
@@ -253,7 +252,7 @@ def test_bad_requests(registry: AcrRegistry, method: str, path: str, body: Any, 
         ({"expiry": 7}, "InvalidExpiry"),
     ],
 )
-def test_bad_passwords(registry: AcrRegistry, body: dict[str, Any], code: str) -> None:
+def test_bad_passwords(registry: AcrRegistry, body: dict[str, object], code: str) -> None:
     token = new_token(registry, scope_map="_repositories_pull")
     answer = registry.arm("POST", "/generateCredentials", {"tokenId": f"{registry.id}/tokens/{token}", **body})
     assert (answer.status, answer.code) == (400, code)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from azure.mgmt.containerregistry import ContainerRegistryManagementClient
@@ -153,7 +152,7 @@ def test_changed_credentials(cloud: Cloud, peer: Peer) -> None:
         ),
     ],
 )
-def test_bad_rules(registry: AcrRegistry, path: str, properties: dict[str, Any], code: str) -> None:
+def test_bad_rules(registry: AcrRegistry, path: str, properties: dict[str, object], code: str) -> None:
     answer = registry.arm("PUT", f"/{path}", {"properties": properties})
     assert answer.status in (400, 409)
     assert answer.code == code

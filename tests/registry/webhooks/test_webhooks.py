@@ -42,7 +42,7 @@ def hook(registry: AcrRegistry, receiver: Receiver) -> Iterator[str]:
     assert registry.arm("DELETE", "/webhooks/everything").status == 200
 
 
-def make(registry: AcrRegistry, name: str, receiver: Receiver, **properties: Any) -> str:
+def make(registry: AcrRegistry, name: str, receiver: Receiver, **properties: object) -> str:
     body = {"serviceUri": receiver.url, "actions": ["push", "delete"], **properties}
     answer = registry.arm("PUT", f"/webhooks/{name}", {"location": "eastus", "properties": body})
     assert answer.status == 201, answer.body
@@ -55,12 +55,12 @@ def content(delivery: Delivery) -> dict[str, Any]:
 
 
 def test_a_push_and_a_deletion(registry: AcrRegistry, receiver: Receiver, hook: str) -> None:
-    digest = registry.push("told/app", "v1")
+    digest = registry.push("events/app", "v1")
     event = content(receiver.take())
     target = event["target"]
     assert (event["action"], target["repository"], target["tag"], target["digest"]) == (
         "push",
-        "told/app",
+        "events/app",
         "v1",
         digest,
     )
@@ -69,13 +69,13 @@ def test_a_push_and_a_deletion(registry: AcrRegistry, receiver: Receiver, hook: 
     assert (event["request"]["host"], event["request"]["method"]) == (registry.server, "PUT")
     assert event["actor"] == {"name": "acrhooks"}
     assert event["timestamp"].startswith("20")
-    token = registry.admin_token("repository:told/app:*")
-    assert registry.call("DELETE", f"/v2/told/app/manifests/{digest}", token=token).status == 202
+    token = registry.admin_token("repository:events/app:*")
+    assert registry.call("DELETE", f"/v2/events/app/manifests/{digest}", token=token).status == 202
     event = content(receiver.take())
-    assert (event["action"], event["target"]) == ("delete", {"digest": digest, "repository": "told/app"})
-    registry.push("told/app", "v2")
+    assert (event["action"], event["target"]) == ("delete", {"digest": digest, "repository": "events/app"})
+    registry.push("events/app", "v2")
     receiver.take()
-    assert registry.call("DELETE", "/acr/v1/told/app", token=token).status == 202
+    assert registry.call("DELETE", "/acr/v1/events/app", token=token).status == 202
     assert content(receiver.take())["action"] == "delete"
 
 
@@ -130,9 +130,9 @@ def test_with_microsofts_client(
         pass
     event = events[0]
     assert event.id == id_
-    told, answered = event.as_dict()["eventRequestMessage"], event.as_dict()["eventResponseMessage"]
-    assert told["content"]["target"]["repository"] == "sdk"
-    assert (answered["statusCode"], answered["content"]) == ("200", "taken")
+    sent, response = event.as_dict()["eventRequestMessage"], event.as_dict()["eventResponseMessage"]
+    assert sent["content"]["target"]["repository"] == "sdk"
+    assert (response["statusCode"], response["content"]) == ("200", "taken")
     assert [hook.name for hook in client.webhooks.list(GROUP, registry.name)] == ["sdkhook"]
     client.webhooks.begin_delete(GROUP, registry.name, "sdkhook").result()
     assert registry.arm("GET", "/webhooks/sdkhook").code == "ResourceNotFound"
@@ -151,7 +151,7 @@ def test_with_microsofts_client(
     ],
 )
 def test_scopes_and_actions_of_webhooks(
-    registry: AcrRegistry, receiver: Receiver, properties: dict[str, Any], pushed: list[str], expected: list[str]
+    registry: AcrRegistry, receiver: Receiver, properties: dict[str, object], pushed: list[str], expected: list[str]
 ) -> None:
     hook = make(registry, "picky", receiver, **properties)
     last = make(registry, "witness", receiver, actions=["push"], scope="last:*")
@@ -222,7 +222,7 @@ def test_an_unreachable_receiver_is_recorded(registry: AcrRegistry, cloud: Cloud
         ("badhook", {"customHeaders": {"X": 1}}, "InvalidRequestContent"),
     ],
 )
-def test_bad_webhooks(registry: AcrRegistry, name: str, properties: dict[str, Any], code: str) -> None:
+def test_bad_webhooks(registry: AcrRegistry, name: str, properties: dict[str, object], code: str) -> None:
     body = {"serviceUri": "http://127.0.0.1/", "actions": ["push"], **properties}
     answer = registry.arm("PUT", f"/webhooks/{name}", {"location": "eastus", "properties": body})
     assert (answer.status, answer.code) == (400, code)
