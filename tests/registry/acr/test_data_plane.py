@@ -232,6 +232,36 @@ def test_an_index_and_its_parts(registry: AcrRegistry) -> None:
     assert shown.body["manifest"]["tags"] == ["all"]
 
 
+def test_an_index_with_fields_of_other_types(registry: AcrRegistry) -> None:
+    index = {
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "config": {"digest": 7},
+        "layers": "x",
+        "blobs": [5],
+        "manifests": [
+            {
+                "mediaType": OCI_MANIFEST,
+                "digest": registry.push("odd", "amd64"),
+                "size": 1,
+                "platform": {"architecture": 5},
+            }
+        ],
+    }
+    answer = registry.call(
+        "PUT",
+        "/v2/odd/manifests/all",
+        token=registry.admin_token("repository:odd:*"),
+        body=json.dumps(index).encode(),
+        headers={"Content-Type": "application/vnd.oci.image.index.v1+json"},
+    )
+    assert answer.status == 201
+    shown = admin(registry, "GET", f"/acr/v1/odd/_manifests/{answer.headers['Docker-Content-Digest']}")
+    assert shown.status == 200
+    (reference,) = shown.body["manifest"]["references"]
+    assert (reference["architecture"], reference["os"]) == (None, None)
+
+
 def test_soft_delete_and_restore(cloud: Cloud) -> None:
     policy = {"softDeletePolicy": {"status": "enabled", "retentionDays": 7}}
     registry = AcrRegistry(cloud, "acrsoft", adminUserEnabled=True, policies=policy)

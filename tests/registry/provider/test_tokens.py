@@ -260,3 +260,5 @@ def test_bad_passwords(registry: AcrRegistry, body: dict[str, object], code: str
     assert foreign.code == "TokenNotFound"
     status = registry.arm("PATCH", f"/tokens/{token}", {"properties": {"status": "asleep"}})
     assert status.code == "InvalidTokenStatus"
+    named = registry.arm("PATCH", f"/tokens/{token}", {"properties": {"credentials": {"passwords": [{"name": []}]}}})
+    assert (named.status, named.code) == (400, "InvalidRequestContent")
