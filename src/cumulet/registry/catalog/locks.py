@@ -1,7 +1,7 @@
 """ACR's `changeableAttributes` of repositories, tags and manifests, stored as a bit mask of locks.
 
 A write lock forbids changes and deletion, and a delete lock forbids only deletion. A read lock forbids pulls, and a list
-lock hides an object in lists (Azure Container Registry, "Lock a container image").
+lock hides an object from lists (Azure Container Registry, "Lock a container image").
 """
 
 from __future__ import annotations
