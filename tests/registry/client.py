@@ -1,4 +1,4 @@
-"""A plain HTTP client of one registry, which sends exactly what it is told, and the content that tests push."""
+"""A plain HTTP client of one registry, without checks of requests, and content to push."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Body = bytes | Iterable[bytes] | None
 
 
 class Answer(NamedTuple):
-    """What the registry answered."""
+    """A response of the registry."""
 
     status: int
     headers: Mapping[str, str]
@@ -44,7 +44,7 @@ class Answer(NamedTuple):
 
     @property
     def code(self) -> str:
-        """The first code in the OCI's error body, of which the form is checked."""
+        """The first code in an OCI error, after a check of the form."""
         assert self.headers["Content-Type"].startswith("application/json"), self
         (error, *_) = self.json["errors"]
         assert set(error) <= {"code", "message", "detail"}, error
@@ -63,7 +63,7 @@ class Answer(NamedTuple):
 
 
 class Registry:
-    """One registry, spoken to as one principal; as nobody where `user` is `None`."""
+    """One registry, called as one principal, or anonymously where `user` is `None`."""
 
     def __init__(self, cloud: Cloud, name: str, user: str | None, password: str = "") -> None:
         self.cloud = cloud
@@ -79,29 +79,29 @@ class Registry:
             connection.close()
 
     def seen_by(self, user: str | None, password: str = "") -> Registry:
-        """The same registry, spoken to as somebody else."""
+        """The same registry, called as another principal."""
         return Registry(self.cloud, self.name, user, password)
 
     @property
     def id(self) -> str:
-        """Its id in Azure Resource Manager."""
+        """The id in Azure Resource Manager."""
         group = f"{self.cloud.subscription}/resourceGroups/group"
         return f"{group}/providers/Microsoft.ContainerRegistry/registries/{self.name}"
 
     @property
     def usage(self) -> int:
-        """The bytes that it holds."""
+        """The bytes that the registry holds."""
         answer = self.cloud.arm("GET", f"{self.id}/listUsages?api-version=2023-07-01")
         held: int = answer.body["value"][0]["currentValue"]
         return held
 
-    def update(self, **properties: Any) -> None:
-        """Change it by Azure Resource Manager."""
+    def update(self, **properties: object) -> None:
+        """Change properties in Azure Resource Manager."""
         answer = self.cloud.arm("PATCH", f"{self.id}?api-version=2023-07-01", {"properties": properties})
         assert answer.status == 200, answer.body
 
     def collect(self, *, dry_run: bool = False) -> dict[str, Any]:
-        """Collect garbage in it."""
+        """Collect garbage in the registry."""
         answer = self.cloud.arm("POST", f"{self.id}/collectGarbage?api-version=2023-07-01", {"dryRun": dry_run})
         assert answer.status == 200, answer.body
         report: dict[str, Any] = answer.body
@@ -109,19 +109,19 @@ class Registry:
 
     @property
     def authorization(self) -> dict[str, str]:
-        """The header that says who calls."""
+        """The header `Authorization`."""
         if self.user is None:
             return {}
         return {"Authorization": "Basic " + base64.b64encode(f"{self.user}:{self.password}".encode()).decode()}
 
     def connect(self) -> http.client.HTTPSConnection:
-        """A connection, for what is sent by hand."""
+        """A connection, for requests in parts."""
         context = _context(self.cloud.config.ca_file)
         return http.client.HTTPSConnection(self.address.host, self.address.port, context=context, timeout=60)
 
     @contextlib.contextmanager
     def open(self) -> Iterator[ssl.SSLSocket]:
-        """A TLS connection, for what is not even HTTP."""
+        """A TLS connection, for bytes that are not valid HTTP."""
         address = (self.address.host, self.address.port)
         context = _context(self.cloud.config.ca_file)
         with (
@@ -131,11 +131,11 @@ class Registry:
             yield connection
 
     def call(self, method: str, path: str, body: Body = None, **headers: str) -> Answer:
-        """One request; `content_type="x"` sends `Content-Type: x`."""
+        """Send one request. `content_type="x"` sends `Content-Type: x`."""
         sent = {"Host": self.host, **self.authorization}
         sent |= {name.replace("_", "-").title(): value for name, value in headers.items()}
         if isinstance(body, bytes | None) and (kept := self._idle.pop(threading.get_ident(), None)) is not None:
-            # The registry may have closed it meanwhile, before it saw this request.
+            # The registry may have closed the idle connection before this request.
             with contextlib.suppress(ConnectionError, http.client.RemoteDisconnected, ssl.SSLEOFError):
                 return self._ask(kept, method, path, body, sent)
         return self._ask(self.connect(), method, path, body, sent)
@@ -158,7 +158,7 @@ class Registry:
 
     @contextlib.contextmanager
     def get(self, repository: str, digest: str) -> Iterator[http.client.HTTPResponse]:
-        """The answer to the GET of a blob, to be read piece by piece."""
+        """The response to the GET of a blob, to read in pieces."""
         connection = self.connect()
         try:
             connection.request(
@@ -168,23 +168,23 @@ class Registry:
         finally:
             connection.close()
 
-    # What most tests need before they come to their point.
+    # Preparations for most tests.
 
     def push_blob(self, repository: str, content: bytes, algorithm: str = "sha256") -> str:
-        """Push a blob at once; its digest."""
+        """Push a blob in one request and return its digest."""
         digest = digest_of(content, algorithm)
         answer = self.call("POST", f"/v2/{repository}/blobs/uploads/?digest={digest}", content)
         assert answer.status == 201, answer
         return digest
 
-    def put(self, repository: str, reference: str, manifest: Any, content_type: str = "") -> Answer:
-        """Put a manifest, given as a document or as bytes."""
+    def put(self, repository: str, reference: str, manifest: object, content_type: str = "") -> Answer:
+        """Put a manifest, as a document or as bytes."""
         body = manifest if isinstance(manifest, bytes) else json.dumps(manifest).encode()
         kind = content_type or (manifest.get("mediaType", IMAGE) if isinstance(manifest, dict) else IMAGE)
         return self.call("PUT", f"/v2/{repository}/manifests/{reference}", body, content_type=kind)
 
-    def push_image(self, repository: str, reference: str, seed: str = "", **fields: Any) -> str:
-        """Push an image with a config and a layer that `seed` tells apart; its digest."""
+    def push_image(self, repository: str, reference: str, seed: str = "", **fields: object) -> str:
+        """Push an image with a config and a layer made from `seed`, and return its digest."""
         for blob in (f"config {seed}", f"layer {seed}"):
             self.push_blob(repository, blob.encode())
         answer = self.put(repository, reference, image(seed, **fields))
@@ -192,7 +192,7 @@ class Registry:
         return answer.digest
 
     def start(self, repository: str) -> str:
-        """Begin an upload; its location."""
+        """Start an upload and return its location."""
         answer = self.call("POST", f"/v2/{repository}/blobs/uploads/")
         assert answer.status == 202, answer
         return answer.location
@@ -208,13 +208,13 @@ def digest_of(content: bytes, algorithm: str = "sha256") -> Digest:
     return Digest(f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}")
 
 
-def descriptor(content: bytes, media_type: str, **fields: Any) -> dict[str, Any]:
+def descriptor(content: bytes, media_type: str, **fields: object) -> dict[str, Any]:
     """A descriptor of some content."""
     return {"mediaType": media_type, "digest": digest_of(content), "size": len(content), **fields}
 
 
 def image(seed: str = "", **fields: Any) -> dict[str, Any]:
-    """An image manifest whose config and layer are those that `push_image` pushes."""
+    """An image manifest with the config and layer of `push_image`."""
     return {
         "schemaVersion": 2,
         "mediaType": IMAGE,
@@ -225,5 +225,5 @@ def image(seed: str = "", **fields: Any) -> dict[str, Any]:
 
 
 def noise(size: int, seed: int = 0) -> bytes:
-    """Content that does not compress, the same for the same seed."""
+    """Incompressible content, always the same for a seed."""
     return random.Random(seed).randbytes(size)

@@ -1,4 +1,4 @@
-"""Registries with the front door and identity before them, for the whole suite."""
+"""Registries with the front door and identity, shared by the suite."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _numbers = itertools.count()
 
 @pytest.fixture(scope="session")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    """The rooms, running, trusted by Microsoft's libraries too, which find login servers on this machine."""
+    """The running rooms. Microsoft's libraries trust them and resolve login servers to this machine."""
     made = Cloud(tmp_path_factory.mktemp("registry") / "data", "arm", "registry")
     group = f"{made.subscription}/resourceGroups/group"
     assert made.arm("PUT", f"{group}?api-version=2024-03-01", {"location": "eastus"}).status == 201
@@ -45,26 +45,26 @@ def acr(cloud: Cloud) -> AcrRegistry:
 
 @pytest.fixture(scope="session")
 def make_registry(cloud: Cloud) -> Callable[[], Registry]:
-    """Makes another registry, and speaks to it as its admin user."""
+    """Creates another registry, called as its admin user."""
     return lambda: new_registry(cloud)
 
 
 @pytest.fixture(scope="session")
 def registry(make_registry: Callable[[], Registry]) -> Registry:
-    """A registry that the suite shares; each test has repositories of its own."""
+    """A registry that the suite shares. Each test uses its own repositories."""
     return make_registry()
 
 
 @pytest.fixture(scope="session")
 def pusher(registry: Registry) -> Registry:
-    """The shared registry as a service principal sees it that may pull and push."""
+    """The shared registry, called as a service principal that may pull and push."""
     principal = registry.cloud.principal("pusher", AcrPush=registry.id)
     return registry.seen_by(principal.client_id, principal.client_secret)
 
 
 @pytest.fixture(scope="session")
 def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    """A registry in a room with narrow limits, which lets nothing stand that nobody needs."""
+    """A registry in a room with low limits and short grace periods."""
     limits = RegistryLimits(
         manifest_bytes=5000,
         blob_bytes=100_000,
@@ -83,12 +83,12 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 
 @pytest.fixture
 def repository(request: pytest.FixtureRequest) -> str:
-    """The name of a repository that no other test has."""
+    """The name of a repository for this test alone."""
     return f"{request.node.originalname.replace('_', '-')}/{next(_numbers)}"
 
 
 def new_registry(cloud: Cloud) -> Registry:
-    """A registry of its own, as its admin user sees it."""
+    """A new registry, called as its admin user."""
     made = Registry(cloud, f"registry{next(_numbers)}", None)
     body = {"location": "eastus", "sku": {"name": "Premium"}, "properties": {"adminUserEnabled": True}}
     assert cloud.arm("PUT", f"{made.id}?api-version=2023-07-01", body).status == 201

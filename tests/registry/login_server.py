@@ -1,4 +1,4 @@
-"""A registry of the suite, called over HTTP as its login server, and tokens for it by every way of logging in."""
+"""A registry of the suite, called over HTTP by its login server, with tokens from every kind of login."""
 
 from __future__ import annotations
 
@@ -23,9 +23,15 @@ def basic(user: str, password: str) -> dict[str, str]:
 
 
 def claims_of(token: str) -> dict[str, Any]:
-    """What a token says, unchecked."""
+    """The claims of a token, without verification."""
     claims: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
     return claims
+
+
+def codes(answer: Answer) -> list[str]:
+    """The codes of errors in the OCI's form."""
+    assert answer.headers.get_content_type() == "application/json"  # type: ignore[attr-defined]
+    return [error["code"] for error in answer.body["errors"]]
 
 
 def granted(token: str) -> dict[str, list[str]]:
@@ -36,7 +42,7 @@ def granted(token: str) -> dict[str, list[str]]:
 class AcrRegistry:
     """One registry in the resource group `group`."""
 
-    def __init__(self, cloud: Cloud, name: str, **properties: Any) -> None:
+    def __init__(self, cloud: Cloud, name: str, **properties: object) -> None:
         self.cloud = cloud
         self.name = name
         self.server = f"{name}.azurecr.io"
@@ -51,7 +57,7 @@ class AcrRegistry:
         return f"https://{self.server}:{self.cloud.config.addresses['registry'].port}"
 
     def arm(self, method: str, path: str = "", body: Any = None, **more: Any) -> Answer:
-        """A call of the front door on the registry, or on what is below it."""
+        """A call of the front door on the registry or a child resource."""
         return self.cloud.arm(method, f"{self.id}{path}", body, **more)
 
     def call(self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **more: Any) -> Answer:
@@ -63,10 +69,10 @@ class AcrRegistry:
         answer = self.arm("POST", "/listCredentials").body
         return answer["username"], answer["passwords"][0]["value"]
 
-    # Logging in.
+    # Logins.
 
     def ask(self, user: str, password: str, *scopes: str) -> Answer:
-        """`GET /oauth2/token`, as docker does."""
+        """Send `GET /oauth2/token`, as docker does."""
         query = urlencode([("service", self.server), *(("scope", scope) for scope in scopes)])
         return self.call("GET", f"/oauth2/token?{query}", headers=basic(user, password))
 
@@ -86,19 +92,19 @@ class AcrRegistry:
         return self.token(*self.admin(), *scopes)
 
     def form(self, path: str, **form: str) -> Answer:
-        """A POST of a form."""
+        """Post a form."""
         return self.call("POST", path, form={"service": self.server, **form})
 
     def exchange(self, who: Credential | None = None, audience: str = REGISTRY_AUDIENCE) -> Answer:
-        """An Entra token for a refresh token."""
+        """Exchange an Entra token for a refresh token."""
         entra = self.cloud.token(who, audience)
         tenant = self.cloud.config.tenant_id
         return self.form("/oauth2/exchange", grant_type="access_token", tenant=tenant, access_token=entra)
 
-    # What is in it.
+    # Content.
 
     def push(self, repository: str, tag: str, content: bytes = b"layer", *, token: str | None = None) -> str:
-        """Push an image of one layer; its digest."""
+        """Push an image with one layer and return its digest."""
         token = token or self.admin_token(f"repository:{repository}:pull,push")
         config = self.blob(repository, b'{"architecture":"amd64","os":"linux"}', token)
         layer = self.blob(repository, content, token)
@@ -119,7 +125,7 @@ class AcrRegistry:
         return answer.headers["Docker-Content-Digest"]
 
     def blob(self, repository: str, content: bytes, token: str) -> dict[str, Any]:
-        """Push a blob; its digest and size."""
+        """Push a blob and return its digest and size."""
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
         answer = self.call(
             "POST",
@@ -132,5 +138,5 @@ class AcrRegistry:
         return {"digest": digest, "size": len(content)}
 
     def manifest(self, repository: str, reference: str, **more: Any) -> Answer:
-        """GET of a manifest."""
+        """Pull a manifest."""
         return self.call("GET", f"/v2/{repository}/manifests/{reference}", **more)

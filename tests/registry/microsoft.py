@@ -1,4 +1,4 @@
-"""Microsoft's client of the data plane, logged in as one of our principals."""
+"""Microsoft's client of the data plane, logged in as a principal of the installation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.registry.login_server import AcrRegistry
 
 @contextmanager
 def data_plane(acr: AcrRegistry, who: Credential | None = None) -> Iterator[ContainerRegistryClient]:
-    """azure-containerregistry."""
+    """The client of azure-containerregistry with a credential."""
     with (
         log_in(acr.cloud, who) as credential,
         ContainerRegistryClient(acr.endpoint, credential, audience=ARM_AUDIENCE) as client,
@@ -24,6 +24,6 @@ def data_plane(acr: AcrRegistry, who: Credential | None = None) -> Iterator[Cont
 
 @contextmanager
 def anonymous(acr: AcrRegistry) -> Iterator[ContainerRegistryClient]:
-    """azure-containerregistry without a credential."""
+    """The client of azure-containerregistry without a credential."""
     with ContainerRegistryClient(acr.endpoint, None, audience=ARM_AUDIENCE) as client:
         yield client

@@ -1,4 +1,4 @@
-"""Debian's docker-registry beside a test: somebody else's registry, with TLS and a password."""
+"""Debian's docker-registry as another registry, with TLS and a password."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ log: {{level: error}}
 
 
 class Peer:
-    """The registry; `server` is its address and port."""
+    """The registry. `server` is its address and port."""
 
     def __init__(self, server: str, folder: Path, pid: int) -> None:
         self.server = server
@@ -37,7 +37,7 @@ class Peer:
         self._folder = folder
 
     def push(self, image: str) -> None:
-        """Push the layout's image."""
+        """Push the image of the layout."""
         if not (self._folder / "image").exists():
             write_layout(self._folder / "image")
         command = ["skopeo", "copy", "--quiet", "--dest-creds", f"{USER}:{PASSWORD}", "--dest-cert-dir"]
@@ -46,7 +46,7 @@ class Peer:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """It takes connections and says nothing."""
+        """A context manager during which it accepts connections and does not answer."""
         os.kill(self._pid, signal.SIGSTOP)
         try:
             yield
@@ -56,7 +56,7 @@ class Peer:
 
 @contextmanager
 def running(cloud: Cloud, folder: Path) -> Iterator[Peer]:
-    """A peer that trusts nobody without the password, with a certificate of the installation's authority."""
+    """A registry that requires the password, with a certificate of the installation's authority."""
     program = shutil.which("docker-registry") or str(Path(sys.executable).parent / "docker-registry")
     authority = Authority.load(cloud.config.authority_file("serving"), cloud.config.authority_key_file("serving"))
     certificate, key = authority.issue("peer", hosts=[PEERS])
@@ -90,7 +90,7 @@ def running(cloud: Cloud, folder: Path) -> Iterator[Peer]:
 
 
 def _wait(server: str, process: subprocess.Popen[bytes]) -> None:
-    """Until it listens: it tells nobody."""
+    """Wait until it listens: it does not report that itself."""
     host, _, port = server.partition(":")
     until = time.monotonic() + 20
     while time.monotonic() < until and process.poll() is None:

@@ -1,4 +1,4 @@
-"""A server of webhooks that a test reads from, and that answers what the test says."""
+"""A receiver of webhooks, whose deliveries a test reads and whose responses it sets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.cloud import PEERS
 
 
 class Delivery(NamedTuple):
-    """One request that came."""
+    """One received request."""
 
     path: str
     headers: dict[str, str]
@@ -21,7 +21,7 @@ class Delivery(NamedTuple):
 
 
 class Receiver:
-    """`statuses` are given out one a request, and then 200."""
+    """The receiver. It answers with `statuses`, one for each request, and then with 200."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -29,16 +29,16 @@ class Receiver:
         self._came: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
 
     def take(self) -> Delivery:
-        """The next delivery, waited for."""
+        """Wait for the next delivery."""
         return self._came.get(timeout=30)
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing came that was not taken."""
+        """Whether no delivery is left."""
         return self._came.empty()
 
     def put(self, delivery: Delivery) -> int:
-        """Note a delivery; the status to answer."""
+        """Store a delivery and return the status of the response."""
         self._came.put(delivery)
         return 200 if self.statuses.empty() else self.statuses.get()
 
@@ -57,7 +57,7 @@ def receiving() -> Iterator[Receiver]:
             self.wfile.write(b"taken")
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with ThreadingHTTPServer((PEERS, 0), Handler) as server:
         receiver = Receiver(f"http://{PEERS}:{server.server_address[1]}/hook")

@@ -1,4 +1,4 @@
-"""Garbage collection beside pushes: what nothing needs goes, and what a running push counts on never does."""
+"""Garbage collection during pushes: garbage is removed, and blobs that a running push depends on stay."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PLACE = ("r", "repo")
 
 
 class World:
-    """A registry's catalog, content and collector, in this process and by a clock that the test moves."""
+    """The catalog, content and collector of a registry, with a clock that the test sets."""
 
     def __init__(self, root: Path, **resource: Any) -> None:
         self.root = root
@@ -47,7 +47,7 @@ class World:
         self.start()
 
     def start(self) -> None:
-        """What a new process has."""
+        """Create the state of a new process."""
         self.content = FileContent(self.root)
         self.pushes = RunningPushes(GRACE, lambda: self.now)
         self.links = Links(self.catalog, self.content, self.pushes)
@@ -55,7 +55,7 @@ class World:
         self.collector = Collector(self.catalog, self.links, self.sessions, self.pushes, RegistryLimits())
 
     def age(self, graces: float = 2) -> None:
-        """Let time go by."""
+        """Advance the clock."""
         self.now += graces * GRACE
 
     async def push_blob(self, name: str) -> Digest:
@@ -77,7 +77,7 @@ class World:
         return digest
 
     async def backdate(self, days: int) -> None:
-        """Let all manifests have been untagged, or soft-deleted, that much longer ago."""
+        """Move the times of all untagged and soft-deleted manifests into the past."""
         for column in ("untagged", "deleted"):
             rows = self.catalog.database.read(f"SELECT {column}, digest FROM manifest WHERE {column} IS NOT NULL")
             for moment, digest in rows:
@@ -87,7 +87,7 @@ class World:
                 )
 
     def has(self, digest: Digest) -> bool:
-        """Whether the repository has a blob, and its bytes are there too."""
+        """Whether the repository has a blob with its bytes."""
         linked = self.catalog.blob(*PLACE, digest) is not None
         assert linked == self.content.path(digest).exists()
         return linked
@@ -106,7 +106,7 @@ async def world(root: Path, **resource: Any) -> AsyncIterator[World]:
         made.catalog.close()
 
 
-async def test_a_blob_goes_that_no_manifest_names_and_no_one_counts_on(tmp_path: Path) -> None:
+async def test_an_unreferenced_blob_is_removed(tmp_path: Path) -> None:
     async with world(tmp_path) as here:
         lone, used = await here.push_blob("lone"), await here.push_blob("used")
         await here.push_manifest("m", [used], "v1")
@@ -122,7 +122,7 @@ async def test_a_blob_goes_that_no_manifest_names_and_no_one_counts_on(tmp_path:
         assert here.has(used)
 
 
-async def test_a_blob_of_two_repositories_goes_with_the_second(tmp_path: Path) -> None:
+async def test_a_shared_blob_is_removed_with_its_last_link(tmp_path: Path) -> None:
     async with world(tmp_path) as here:
         blob = await here.push_blob("shared")
         assert await here.links.mount("r", "repo", "other", blob)
@@ -135,7 +135,7 @@ async def test_a_blob_of_two_repositories_goes_with_the_second(tmp_path: Path) -
         assert here.catalog.all_repositories("r") == []
 
 
-async def test_where_there_is_nothing_to_collect_nothing_is_written(tmp_path: Path) -> None:
+async def test_a_collection_without_garbage_writes_nothing(tmp_path: Path) -> None:
     async with world(tmp_path, retention=Policy(True, 7)) as here:
         await here.push_manifest("m", [await here.push_blob("used")], "v1")
         here.age()
@@ -144,7 +144,7 @@ async def test_where_there_is_nothing_to_collect_nothing_is_written(tmp_path: Pa
         assert here.catalog.database.commits == before
 
 
-async def test_bytes_that_a_crash_left_without_a_link_go(tmp_path: Path) -> None:
+async def test_bytes_without_a_link_are_removed(tmp_path: Path) -> None:
     async with world(tmp_path) as here:
         used = await here.push_blob("used")
         await here.push_manifest("m", [used], "v1")
@@ -157,7 +157,7 @@ async def test_bytes_that_a_crash_left_without_a_link_go(tmp_path: Path) -> None
         assert here.has(used)
 
 
-async def test_an_upload_that_stood_still_too_long_goes(tmp_path: Path) -> None:
+async def test_an_idle_upload_is_removed(tmp_path: Path) -> None:
     async with world(tmp_path) as here:
         idle, busy, recent = [(await here.sessions.begin(*PLACE, "me", "sha256")).session for _ in range(3)]
         for session in (idle, busy):
@@ -170,7 +170,7 @@ async def test_an_upload_that_stood_still_too_long_goes(tmp_path: Path) -> None:
         assert here.catalog.upload(idle) is None
 
 
-async def test_a_long_push_keeps_what_it_was_told_at_its_beginning(tmp_path: Path) -> None:
+async def test_a_long_push_keeps_the_blobs_reported_at_its_start(tmp_path: Path) -> None:
     async with world(tmp_path) as here:
         base = await here.push_blob("base")
         here.age()
@@ -181,7 +181,7 @@ async def test_a_long_push_keeps_what_it_was_told_at_its_beginning(tmp_path: Pat
             with here.pushes.request(PLACE, "me"):
                 await here.collector.collect()
             assert here.has(base)
-        with here.pushes.request(PLACE, "me"):  # one that takes long by itself
+        with here.pushes.request(PLACE, "me"):  # a single long request
             here.age(7)
             await here.collector.collect()
             assert here.has(base)
@@ -191,7 +191,7 @@ async def test_a_long_push_keeps_what_it_was_told_at_its_beginning(tmp_path: Pat
         assert here.has(base)
 
 
-async def test_a_push_that_went_silent_keeps_nothing(tmp_path: Path) -> None:
+async def test_a_silent_push_keeps_nothing(tmp_path: Path) -> None:
     async with world(tmp_path) as here:
         here.age()
         with here.pushes.request(PLACE, "me"):
@@ -202,7 +202,7 @@ async def test_a_push_that_went_silent_keeps_nothing(tmp_path: Path) -> None:
         assert not here.has(base)
 
 
-async def test_a_push_goes_on_over_a_restart(tmp_path: Path) -> None:
+async def test_a_push_continues_over_a_restart(tmp_path: Path) -> None:
     async with world(tmp_path) as here:
         here.age()
         with here.pushes.request(PLACE, "me"):
@@ -218,7 +218,7 @@ async def test_a_push_goes_on_over_a_restart(tmp_path: Path) -> None:
 # Manifests.
 
 
-async def test_retention_takes_what_no_tag_reaches_and_nothing_else(tmp_path: Path) -> None:
+async def test_retention_removes_only_unreachable_manifests(tmp_path: Path) -> None:
     async with world(tmp_path, retention=Policy(True, 7)) as here:
         blob = await here.push_blob("blob")
         kept = {
@@ -235,7 +235,7 @@ async def test_retention_takes_what_no_tag_reaches_and_nothing_else(tmp_path: Pa
         await here.push_manifest("gone signature", [], subject=gone_index)
         await here.push_manifest("subject that never was", [], subject=digest_of(b"?"))
         here.age()
-        assert (await here.collector.collect()).untagged_manifests == 0  # not long enough ago
+        assert (await here.collector.collect()).untagged_manifests == 0  # too recent
         await here.backdate(8)
         kept["recent"] = await here.push_manifest("recent", [blob])
         assert (await here.collector.collect(dry_run=True)).untagged_manifests == 4
@@ -247,7 +247,7 @@ async def test_retention_takes_what_no_tag_reaches_and_nothing_else(tmp_path: Pa
         assert here.manifests() == {kept["tagged"], kept["locked"], kept["recent"]}
 
 
-async def test_retention_leaves_what_a_push_was_told_of(tmp_path: Path) -> None:
+async def test_retention_keeps_manifests_reported_to_a_push(tmp_path: Path) -> None:
     async with world(tmp_path, retention=Policy(True, 0)) as here:
         here.age()
         with here.pushes.request(PLACE, "me"):
@@ -260,7 +260,7 @@ async def test_retention_leaves_what_a_push_was_told_of(tmp_path: Path) -> None:
         assert here.manifests() == {child, index}
 
 
-async def test_what_is_soft_deleted_keeps_its_blobs_until_it_is_purged(tmp_path: Path) -> None:
+async def test_a_soft_deleted_manifest_keeps_its_blobs_until_it_is_purged(tmp_path: Path) -> None:
     async with world(tmp_path, soft_delete=Policy(True, 7)) as here:
         blob = await here.push_blob("blob")
         digest = await here.push_manifest("m", [blob], "v1")
@@ -278,8 +278,8 @@ async def test_what_is_soft_deleted_keeps_its_blobs_until_it_is_purged(tmp_path:
         assert here.catalog.usage("r") == 0
 
 
-async def test_what_is_told_while_a_collection_is_at_work_can_be_counted_on(tmp_path: Path) -> None:
-    """Clients that ask, upload what is missing and push, while the same blobs are collected over and over."""
+async def test_blobs_reported_during_a_collection_stay(tmp_path: Path) -> None:
+    """Clients check blobs, upload missing ones and push, while the same blobs are collected repeatedly."""
     async with world(tmp_path) as here:
         done = asyncio.Event()
 
@@ -296,7 +296,7 @@ async def test_what_is_told_while_a_collection_is_at_work_can_be_counted_on(tmp_
         async def collect() -> int:
             removed = 0
             while not done.is_set():
-                here.age(1.1)  # nobody is silent so long within a request
+                here.age(1.1)  # no client is silent during a request
                 removed += (await here.collector.collect()).blobs
             return removed
 
@@ -307,7 +307,7 @@ async def test_what_is_told_while_a_collection_is_at_work_can_be_counted_on(tmp_
 
 
 class PushesAndCollections(RuleBasedStateMachine):
-    """Clients that push as real ones do, step by step, with collections, pauses and restarts anywhere between."""
+    """Clients that push step by step, with collections, pauses and restarts at any point."""
 
     @initialize()
     def begin(self) -> None:
@@ -318,7 +318,7 @@ class PushesAndCollections(RuleBasedStateMachine):
         self.pushed = 0
         self.manifests: list[str] = []
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
+    def run(self, work: Coroutine[object, object, T]) -> T:
         return self.loop.run_until_complete(work)
 
     @rule(who=st.sampled_from("abc"), blob=st.sampled_from("xyz"))
@@ -327,20 +327,20 @@ class PushesAndCollections(RuleBasedStateMachine):
         with self.here.pushes.request(PLACE, who):
             if self.here.links.find(*PLACE, digest) is None:
                 self.run(self.here.push_blob(blob))
-        told, last = self.clients.get(who, ([], self.here.now))
-        if self.here.now - last > GRACE:  # that is another push
-            told = []
-        self.clients[who] = ([*told, digest], self.here.now)
+        reported, last = self.clients.get(who, ([], self.here.now))
+        if self.here.now - last > GRACE:  # which is another push
+            reported = []
+        self.clients[who] = ([*reported, digest], self.here.now)
 
     @rule(who=st.sampled_from("abc"))
     def push_the_manifest(self, who: str) -> None:
-        told, last = self.clients.pop(who, ([], self.here.now))
+        reported, last = self.clients.pop(who, ([], self.here.now))
         self.pushed += 1
         with self.here.pushes.request(PLACE, who):
             try:
-                self.manifests.append(self.run(self.here.push_manifest(str(self.pushed), told)))
+                self.manifests.append(self.run(self.here.push_manifest(str(self.pushed), reported)))
             except MissingPartsError:
-                assert self.here.now - last > GRACE, "a push lost what it had been told"
+                assert self.here.now - last > GRACE, "a push lost a blob that was reported to it"
 
     @rule()
     def delete_a_manifest(self) -> None:

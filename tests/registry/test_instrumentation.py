@@ -9,14 +9,14 @@ from typing import Any
 from tests.registry.login_server import AcrRegistry
 
 
-def test_the_access_log_says_who_did_what_and_has_no_secret(acr: AcrRegistry, repository: str) -> None:
+def test_the_access_log_has_the_principal_and_no_secret(acr: AcrRegistry, repository: str) -> None:
     user, password = acr.admin()
     token = acr.token(user, password, f"repository:{repository}:pull,push")
     digest = acr.push(repository, "v1", token=token)
     for _ in range(3):
         assert acr.manifest(repository, "v1", token=token, headers={"User-Agent": "it\n"[:2]}).status == 200
     assert acr.manifest(repository, "v1").status == 401
-    acr.cloud.stop("registry")  # what was not written yet is written then
+    acr.cloud.stop("registry")  # writes the rest of the log
     acr.cloud.start("registry")
     log = acr.cloud.log("registry")
     assert password not in log
@@ -38,7 +38,7 @@ def test_the_access_log_says_who_did_what_and_has_no_secret(acr: AcrRegistry, re
     assert digest
 
 
-def test_metrics_count_what_was_answered(acr: AcrRegistry, repository: str) -> None:
+def test_metrics_count_requests(acr: AcrRegistry, repository: str) -> None:
     token = acr.admin_token(f"repository:{repository}:pull,push")
     acr.push(repository, "v1", token=token)
     before = _metrics(acr)
@@ -57,7 +57,7 @@ def test_metrics_count_what_was_answered(acr: AcrRegistry, repository: str) -> N
     assert after[sent] > before.get(sent, 0.0)
 
 
-def test_methods_that_nobody_knows_make_no_metrics(acr: AcrRegistry) -> None:
+def test_unknown_methods_share_one_metric(acr: AcrRegistry) -> None:
     assert acr.call("PROPFIND", "/v2/a/tags/list").status == 401
     assert 'registry_requests_total{method="other",status="401"}' in _metrics(acr)
 

@@ -1,4 +1,4 @@
-"""What is read again with the same token, and so comes from memory, is what a first read would give."""
+"""Cached responses are identical to first responses, and require the same rights."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from tests.registry.login_server import AcrRegistry
 
 @pytest.fixture
 def token(acr: AcrRegistry, repository: str) -> str:
-    """Of somebody who may do everything with the test's repository."""
+    """A token with all rights on the repository of the test."""
     acr.push(repository, "v1", b"first")
     return acr.admin_token(f"repository:{repository}:pull,push,delete,metadata_read,metadata_write")
 
 
-def test_it_is_the_same_byte_for_byte(acr: AcrRegistry, repository: str, token: str) -> None:
+def test_a_cached_response_is_identical(acr: AcrRegistry, repository: str, token: str) -> None:
     first, *others = [acr.manifest(repository, "v1", token=token) for _ in range(3)]
     assert first.status == 200
     for other in others:
@@ -36,7 +36,7 @@ def test_it_is_the_same_byte_for_byte(acr: AcrRegistry, repository: str, token: 
         assert "Date" in other.headers
 
 
-def test_blobs_and_parts_of_them(acr: AcrRegistry, repository: str, token: str) -> None:
+def test_blobs_and_ranges(acr: AcrRegistry, repository: str, token: str) -> None:
     content = bytes(range(256)) * 4096
     path = f"/v2/{repository}/blobs/{acr.blob(repository, content, token)['digest']}"
     for _ in range(3):
@@ -49,7 +49,7 @@ def test_blobs_and_parts_of_them(acr: AcrRegistry, repository: str, token: str) 
         assert acr.call("GET", path, token=token, headers={"If-None-Match": whole.headers["ETag"]}).status == 304
 
 
-def test_every_change_is_seen_at_once(acr: AcrRegistry, repository: str, token: str) -> None:
+def test_every_write_invalidates_the_cache(acr: AcrRegistry, repository: str, token: str) -> None:
     for content in (b"second", b"third"):
         acr.manifest(repository, "v1", token=token)
         digest = acr.push(repository, "v1", content)
@@ -58,7 +58,7 @@ def test_every_change_is_seen_at_once(acr: AcrRegistry, repository: str, token: 
     assert acr.manifest(repository, "v1", token=token).status == 404
 
 
-def test_it_is_for_those_only_who_may_read_it(acr: AcrRegistry, repository: str, token: str) -> None:
+def test_a_cached_response_requires_the_right(acr: AcrRegistry, repository: str, token: str) -> None:
     other = acr.admin_token("repository:another:pull,push", "repository:catalog:pull")
     pusher = acr.admin_token(f"repository:{repository}:push")
     catalog = acr.admin_token("registry:catalog:*")
@@ -73,7 +73,7 @@ def test_it_is_for_those_only_who_may_read_it(acr: AcrRegistry, repository: str,
         assert acr.call("GET", "/v2/_catalog", token=other).status == 401
 
 
-def test_it_is_for_the_registry_only_that_it_was_read_from(acr: AcrRegistry, repository: str, token: str) -> None:
+def test_a_cached_response_belongs_to_its_registry(acr: AcrRegistry, repository: str, token: str) -> None:
     second = AcrRegistry(acr.cloud, "acrsecond", adminUserEnabled=True)
     assert acr.manifest(repository, "v1", token=token).status == 200
     assert acr.manifest(repository, "v1", token=token).status == 200
@@ -81,7 +81,7 @@ def test_it_is_for_the_registry_only_that_it_was_read_from(acr: AcrRegistry, rep
     assert second.manifest(repository, "v1", token=second.admin_token(f"repository:{repository}:pull")).status == 404
 
 
-def test_paths_that_are_written_otherwise(acr: AcrRegistry, repository: str, token: str) -> None:
+def test_other_spellings_of_a_path(acr: AcrRegistry, repository: str, token: str) -> None:
     encoded = f"/v2/{quote(repository, safe='')}/manifests/v1"
     for _ in range(2):
         assert acr.call("GET", encoded, token=token).status == 200
@@ -98,7 +98,7 @@ class _Clock:
 
 @pytest.fixture
 async def handled(tmp_path: Path, unused_tcp_port: int) -> AsyncIterator[tuple[str, list[str], _Clock]]:
-    """A server behind `ResponseCache` that notes what reaches it; a token there ends at 1060."""
+    """A server behind `ResponseCache` that records its requests. Its token expires at 1060."""
     reached: list[str] = []
     clock = _Clock()
     database = Database(tmp_path / "db", ["CREATE TABLE t (a)"])
@@ -108,8 +108,8 @@ async def handled(tmp_path: Path, unused_tcp_port: int) -> AsyncIterator[tuple[s
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         reached.append(request.path)
-        noted = request_context.of(request)
-        noted.token_ends, noted.scope, noted.place = 1060.0, "repository:a:pull", ("r", "a")
+        context = request_context.of(request)
+        context.token_ends, context.scope, context.place = 1060.0, "repository:a:pull", ("r", "a")
         return web.Response(body=b"x" * int(request.path.rpartition("/")[2]), headers={"Docker-Content-Digest": "d"})
 
     runner = web.ServerRunner(web.Server(answers.around(handle)))
@@ -121,7 +121,7 @@ async def handled(tmp_path: Path, unused_tcp_port: int) -> AsyncIterator[tuple[s
     database.close()
 
 
-async def test_a_token_that_has_ended_is_looked_at_again(handled: tuple[str, list[str], _Clock]) -> None:
+async def test_an_expired_token_is_checked_again(handled: tuple[str, list[str], _Clock]) -> None:
     url, reached, clock = handled
     async with aiohttp.ClientSession(headers={"Authorization": "Bearer t"}) as session:
         for now, expected in ((1000.0, 1), (1000.0, 1), (1059.9, 1), (1060.0, 2), (1061.0, 3)):
@@ -130,7 +130,7 @@ async def test_a_token_that_has_ended_is_looked_at_again(handled: tuple[str, lis
             assert len(reached) == expected
 
 
-async def test_what_is_large_is_not_kept(handled: tuple[str, list[str], _Clock]) -> None:
+async def test_large_bodies_are_not_cached(handled: tuple[str, list[str], _Clock]) -> None:
     url, reached, _ = handled
     async with aiohttp.ClientSession(headers={"Authorization": "Bearer t"}) as session:
         for _ in range(4):

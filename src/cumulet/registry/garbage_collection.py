@@ -1,9 +1,14 @@
-"""Garbage collection beside running pushes: expired uploads and manifests, and the blobs that nothing names any more.
+"""Garbage collection during running pushes: expired uploads and manifests, and unreferenced blobs.
 
-Repository by repository: what is garbage is found in a transaction that is rolled back; what running pushes count on
-(`running_pushes`) is left out; and the rest is condemned, so that nobody is told any more that it is there, and removed in a
-second transaction that looks again. What a push does in between either comes before that transaction, which then sees
-a manifest that names the blob and keeps it, or after it, and is told that the blob is missing, and uploads it.
+Each repository is collected in three steps:
+
+1. Find the garbage in a transaction that is rolled back.
+2. Leave out everything that running pushes depend on (`running_pushes`), and mark the rest as terminating, so that no
+   client is told that it exists.
+3. Check again and remove it in a second transaction.
+
+A push that commits its manifest before the second transaction keeps the blobs of that manifest. A push that comes later
+gets the answer that the blob is missing, and uploads it.
 """
 
 from __future__ import annotations
@@ -31,10 +36,10 @@ log = logging.getLogger(__name__)
 
 
 class Report(msgspec.Struct, rename="camel"):
-    """What a collection removed, or without `dry_run` would have.
+    """The counts of what a collection removed, or with `dry_run` would remove.
 
-    `untagged_manifests` went by the retention policy, `deleted_manifests` had been soft-deleted, and `recent_blobs` are
-    garbage that is left for now, since a push may count on it.
+    `untagged_manifests` expired by the retention policy, and `deleted_manifests` were soft-deleted before. `recent_blobs`
+    are garbage that is kept for now, because a push may depend on it. `bytes` is the size of the removed blobs.
     """
 
     dry_run: bool
@@ -47,7 +52,7 @@ class Report(msgspec.Struct, rename="camel"):
 
 
 class Collector:
-    """Collects now and then, and when asked; one collection at a time."""
+    """Collects at intervals and on request, one collection at a time."""
 
     def __init__(
         self, catalog: Catalog, links: Links, sessions: Sessions, pushes: RunningPushes, limits: RegistryLimits
@@ -58,22 +63,22 @@ class Collector:
         self._pushes = pushes
         self._limits = limits
         self._turn = asyncio.Lock()
-        self._asked = asyncio.Event()
+        self._requested = asyncio.Event()
 
-    def ask(self) -> None:
-        """Let a collection begin soon."""
-        self._asked.set()
+    def request(self) -> None:
+        """Start a collection soon."""
+        self._requested.set()
 
     async def run(self) -> None:
-        """Collect at intervals, and when asked, until cancelled."""
+        """Collect at intervals and on request, until cancelled."""
         while True:
-            await wait_for(self._asked, self._limits.collection_interval)
-            self._asked.clear()
+            await wait_for(self._requested, self._limits.collection_interval)
+            self._requested.clear()
             report = await self.collect()
             log.info("collected", extra=msgspec.structs.asdict(report))
 
     async def collect(self, registry: Registry | None = None, *, dry_run: bool = False) -> Report:
-        """Collect in one registry or in all, or only see what there is to collect."""
+        """Collect in one registry, or in all without one. With `dry_run` only count the garbage."""
         async with self._turn:
             report = Report(dry_run)
             unlinked: Counter[Digest] = Counter()
@@ -97,30 +102,30 @@ class Collector:
         values = {"registry": place[0], "repository": place[1], **msgspec.structs.asdict(policies)}
         if self._catalog.database.read(garbage.MAYBE, values) == [(0,)]:
             return Counter()
-        found = await self._find(place, policies, self._pushes.counted_on(place))
-        # From here to the block no other code runs, so what is chosen is what no push counts on by then.
-        counted_on = self._pushes.counted_on(place)
-        blobs = {digest for digest in found.blobs if self._pushes.may_go(place, digest)}
-        chosen = found._replace(blobs=blobs, untagged=set() if counted_on is None else found.untagged - counted_on)
-        report.recent_blobs += len(found.blobs) - len(blobs)
+        candidates = await self._find(place, policies, self._pushes.in_use(place))
+        # No other code runs from here until the blobs are marked, so no push can start to depend on a chosen blob.
+        in_use = self._pushes.in_use(place)
+        blobs = {digest for digest in candidates.blobs if self._pushes.is_removable(place, digest)}
+        chosen = candidates._replace(blobs=blobs, untagged=set() if in_use is None else candidates.untagged - in_use)
+        report.recent_blobs += len(candidates.blobs) - len(blobs)
         if not report.dry_run:
-            with self._pushes.condemned((place, digest) for digest in (*chosen.untagged, *chosen.blobs)):
+            with self._pushes.terminating((place, digest) for digest in (*chosen.untagged, *chosen.blobs)):
                 chosen = await self._catalog.database.write(
-                    lambda c: garbage.remove(c, place, policies, counted_on, chosen)
+                    lambda c: garbage.remove(c, place, policies, in_use, chosen)
                 )
         report.untagged_manifests += len(chosen.untagged)
         report.deleted_manifests += len(chosen.deleted)
         return Counter(chosen.blobs)
 
-    async def _find(self, place: Place, policies: garbage.Policies, counted_on: set[str] | None) -> Garbage:
+    async def _find(self, place: Place, policies: garbage.Policies, in_use: set[str] | None) -> Garbage:
         def job(connection: sqlite3.Connection) -> None:
-            raise _Found(garbage.sweep(connection, place, policies, counted_on))
+            raise _RollBack(garbage.sweep(connection, place, policies, in_use))
 
         try:
             await self._catalog.database.write(job)
-        except _Found as found:
-            return found.garbage
-        raise AssertionError("a search was not undone")
+        except _RollBack as result:
+            return result.garbage
+        raise AssertionError("the transaction of a search was not rolled back")
 
     async def _collect_blobs(self, unlinked: Counter[Digest], report: Report, *, orphans: bool) -> None:
         if not report.dry_run:
@@ -129,16 +134,16 @@ class Collector:
                 digests |= set(await self._links.orphans())
             report.blobs, report.bytes = await self._links.remove_unlinked(digests)
             return
-        gone = {digest for digest, count in unlinked.items() if self._catalog.link_count(digest) == count}
+        removable = {digest for digest, count in unlinked.items() if self._catalog.link_count(digest) == count}
         if orphans:
-            gone |= set(await self._links.orphans())
-        report.blobs, report.bytes = len(gone), await self._links.stored_size(gone)
+            removable |= set(await self._links.orphans())
+        report.blobs, report.bytes = len(removable), await self._links.stored_size(removable)
 
 
-class _Found(Exception):  # noqa: N818  (it undoes the transaction of a search and carries out what was found)
-    def __init__(self, found: Garbage) -> None:
+class _RollBack(Exception):  # noqa: N818  (not an error: it rolls a search back and carries its result out)
+    def __init__(self, garbage: Garbage) -> None:
         super().__init__()
-        self.garbage = found
+        self.garbage = garbage
 
 
 def _days_ago(days: int) -> str:

@@ -1,6 +1,6 @@
-"""What is seen of the data plane from outside: a line in the access log for each request, counters and times.
+"""Observability of the data plane: an access log line for each request, counters, times and readiness.
 
-The counters are kept plain and become Prometheus' metrics when they are asked for: a request is counted in a microsecond.
+Counters are plain numbers, which only a scrape turns into Prometheus metrics. Counting a request takes a microsecond.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
@@ -28,12 +27,12 @@ from cumulet.registry.oci.errors import Handler, answer_errors
 #: Upper bounds in seconds.
 _BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _LEAST_FREE = 64 * 1024 * 1024
-#: What others call a method is not for anybody who calls to make up.
+#: The values of the label `method`: a caller must not be able to create new ones.
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 
 
 def unready(database: Database, folder: Path) -> str | None:
-    """Why pushes and pulls would not be served in full just now, if they would not."""
+    """The reason why pushes or pulls would fail now, or `None` when the room is ready."""
     try:
         database.read("SELECT 1")
         free = shutil.disk_usage(folder).free
@@ -45,7 +44,7 @@ def unready(database: Database, folder: Path) -> str | None:
 
 
 class Observer(Collector):
-    """Counts, times and logs requests, and answers the errors of their handlers."""
+    """Counts, times and logs requests, and turns the errors of their handlers into responses."""
 
     def __init__(self, metrics: CollectorRegistry, access: AccessLog) -> None:
         self._access = access
@@ -56,22 +55,22 @@ class Observer(Collector):
         metrics.register(self)
 
     def observed(self, handler: Handler) -> Handler:
-        """The same handler, seen."""
+        """The handler, wrapped so that each of its requests is recorded."""
 
         async def observed(request: web.Request) -> web.StreamResponse:
             at, began = time.time(), time.perf_counter()
             response = await answer_errors(request, handler)
 
-            def seen(complete: bool) -> None:
+            def sent(complete: bool) -> None:
                 took = time.perf_counter() - began
                 size = 0 if request.method == "HEAD" else response.content_length or 0
-                noted = request_context.of(request)
-                self.record(request, response.status, took, size, noted.principal, noted.scope, at, complete)
+                context = request_context.of(request)
+                self.record(request, response.status, took, size, context.principal, context.scope, at, complete)
 
             if isinstance(response, FileResponse):
-                response.sent = seen
+                response.sent = sent
             else:
-                seen(True)
+                sent(True)
             return response
 
         return observed
@@ -87,7 +86,11 @@ class Observer(Collector):
         at: float,
         complete: bool,
     ) -> None:
-        """Note a request that came at that time and was answered: after so many seconds, with so many bytes."""
+        """Count and log a request.
+
+        `at` is when it came, in seconds since 1970, `took` the seconds until the end of the response, and `size` the bytes
+        of the body. `complete` is whether all of the body was sent.
+        """
         method = request.method if request.method in _METHODS else "other"
         self._requests[method, status] += 1
         self._bytes[method] += size
@@ -114,7 +117,7 @@ class Observer(Collector):
         )
 
     def collect(self) -> Iterator[Metric]:
-        """For a scrape."""
+        """The metrics, for a scrape."""
         requests = CounterMetricFamily("registry_requests", "Requests answered", labels=["method", "status"])
         for (method, status), number in self._requests.items():
             requests.add_metric([method, str(status)], number)
@@ -122,7 +125,7 @@ class Observer(Collector):
         times = HistogramMetricFamily("registry_request_seconds", "Time to answer", labels=["method"])
         for method, counts in self._counts.items():
             sent.add_metric([method], self._bytes[method])
-            buckets: list[Any] = []
+            buckets: list[tuple[str, float]] = []
             total = 0
             for bound, number in zip((*map(str, _BUCKETS), "+Inf"), counts, strict=True):
                 total += number

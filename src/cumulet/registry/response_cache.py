@@ -1,12 +1,12 @@
-"""What was read lately, kept in front of everything else for those who read it again with the same token.
+"""A cache of responses in front of all handlers, for clients that read the same content again with the same token.
 
-Pulls ask again and again for the same few manifests and layers. The first answer to a `GET` of one is made by the
-handlers; while nothing is written to the catalog the next are copies of it. Two things are remembered:
+Pulls read the same few manifests and layers repeatedly. The handlers produce the first response to a `GET`. Until the
+next write to the catalog, further responses are copies of it. The cache has two parts:
 
-- *answers*: of a host name and a path, good for one state of the catalog (`Database.commits`): any write, of whatever
-  it be, drops them all, and the next read goes to the catalog again.
-- *rights*: that a token was found good for a scope, until the token ends. Its claims are all that a bearer's right
-  depends on; Basic credentials are checked anew each time.
+- *Responses* by host name and path, valid for one state of the catalog (`Database.commits`). Any write invalidates all
+  of them, and the next read goes to the catalog again.
+- *Rights*: a token that covers a scope, valid until the token expires. The right of a bearer depends on the token's
+  claims alone. Basic credentials are checked for each request.
 
 Requests with conditions or ranges, and all other methods, go to the handlers.
 """
@@ -28,11 +28,11 @@ from cumulet.registry.instrumentation import Observer
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
-#: Larger bodies would have to wait for slow readers, and are rare.
+#: Bytes of the largest body to keep. Larger ones are rare, and would wait for slow readers.
 _LARGEST = 64 * 1024
 _BYTES = 16 * 1024 * 1024
 _RIGHTS = 16_384
-_ASK_OTHERWISE = frozenset({hdrs.IF_NONE_MATCH, hdrs.IF_MATCH, hdrs.IF_MODIFIED_SINCE, hdrs.RANGE, hdrs.EXPECT})
+_BYPASS = frozenset({hdrs.IF_NONE_MATCH, hdrs.IF_MATCH, hdrs.IF_MODIFIED_SINCE, hdrs.RANGE, hdrs.EXPECT})
 
 
 class _Answer(NamedTuple):
@@ -51,12 +51,12 @@ class _Right(NamedTuple):
 
 
 class ResponseCache:
-    """Goes round the handler of all requests."""
+    """Wraps the handler of all requests."""
 
     def __init__(
         self, database: Database, pushes: RunningPushes, observer: Observer, clock: Callable[[], float] = time.time
     ) -> None:
-        """`clock` tells the time in seconds since 1970."""
+        """`clock` returns the time in seconds since 1970."""
         self._database = database
         self._pushes = pushes
         self._observer = observer
@@ -67,7 +67,7 @@ class ResponseCache:
         self._rights: dict[tuple[str, str, str], _Right] = {}
 
     def around(self, handler: Handler) -> Handler:
-        """Answer what is remembered, and let `handler` answer the rest."""
+        """A handler that answers from the cache where possible, and otherwise calls `handler`."""
 
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
             if request.method != "GET" or not request.raw_path.startswith("/v2/"):
@@ -97,9 +97,9 @@ class ResponseCache:
         now = self._clock()
         if right is None or right.ends <= now:
             return None
-        if not _ASK_OTHERWISE.isdisjoint(headers) or request.version != HttpVersion11 or not request.keep_alive:
+        if not _BYPASS.isdisjoint(headers) or request.version != HttpVersion11 or not request.keep_alive:
             return None
-        if answer.path is not None and not self._pushes.tell(answer.place, answer.digest):
+        if answer.path is not None and not self._pushes.report(answer.place, answer.digest):
             return None
         began = time.perf_counter()
 
@@ -110,9 +110,9 @@ class ResponseCache:
         return ReadyResponse(answer.head, answer.body, answer.path, answer.size, sent)
 
     def _keep(self, request: web.BaseRequest, response: web.StreamResponse, state: int) -> None:
-        """Remember an answer that a token alone gave the right to, and that right."""
-        noted = request_context.of(request)
-        if noted.token_ends is None or request.query_string or state != self._state:
+        """Cache a response whose right came from a token alone, and that right."""
+        context = request_context.of(request)
+        if context.token_ends is None or request.query_string or state != self._state:
             return
         body, path, size = b"", None, 0
         if isinstance(response, FileResponse):
@@ -128,17 +128,17 @@ class ResponseCache:
             return
         host = request.headers.get(hdrs.HOST, "")
         digest = response.headers.get("Docker-Content-Digest", "")
-        answer = _Answer(head, body, path, size, noted.scope, noted.place, digest)
+        answer = _Answer(head, body, path, size, context.scope, context.place, digest)
         self._answers[host, request.raw_path] = answer
         self._held += len(head) + len(body) + 512
         if len(self._rights) >= _RIGHTS:
             self._rights.clear()
-        who = (request.headers.get(hdrs.AUTHORIZATION, ""), host, noted.scope)
-        self._rights[who] = _Right(noted.token_ends, noted.principal)
+        bearer = (request.headers.get(hdrs.AUTHORIZATION, ""), host, context.scope)
+        self._rights[bearer] = _Right(context.token_ends, context.principal)
 
 
 def _head(headers: Mapping[str, str], size: int) -> bytes | None:
-    """The head of an answer up to `Date`; nothing where a header could end it early."""
+    """The head of a response up to `Date`, or `None` where a header contains a line break."""
     kept = [(key, value) for key, value in headers.items() if key not in (hdrs.DATE, hdrs.CONTENT_LENGTH)]
     if any("\r" in value or "\n" in value for _, value in kept):
         return None

@@ -1,4 +1,4 @@
-"""The room's life: open the stores, connect to identity and the front door, serve data plane and provider."""
+"""The composition of the room: opens the stores, connects the parts, and serves the data plane and the provider."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ from cumulet.registry.upstream.pull_through_cache import PullThrough
 from cumulet.registry.webhooks.deliveries import Deliveries
 from cumulet.registry.webhooks.events import Events
 
-#: What is open to others than the front door: the data plane, whose every request `Guard` and `Login` look at.
+#: The routes that callers other than the front door may use. `Guard` and `Login` check each of their requests.
 OPEN = HEALTH | {"/oauth2/token", "/oauth2/exchange", "/acr/v1/{path}", "/v2", "/v2/{path}"}
 
-#: Blobs leave by its `sendfile`.
+#: The event loop whose `sendfile` sends blobs.
 new_event_loop = Loop
 
 
 async def serve(room: Room) -> None:
-    """Serve until told to stop."""
+    """Serve until the room is stopped."""
     config = room.config
     catalog = Catalog(room.data_dir / "registry.db")
     catalog.open()
@@ -61,7 +61,7 @@ async def serve(room: Room) -> None:
     collector = Collector(catalog, links, sessions, pushes, limits)
     access = AccessLog(room.name)
     connector = aiohttp.TCPConnector(ssl=room.client_tls(), limit=0)
-    # The servers of webhooks, and other registries: users name them. They are trusted as by this machine's other programs.
+    # For servers that users name: receivers of webhooks and other registries. TLS uses this machine's trusted authorities.
     outside = config.egress().session(tls.client_context(config.trust_bundle_file))
     try:
         async with (
@@ -104,7 +104,7 @@ async def serve(room: Room) -> None:
                 ("/v2/{path:(?s:.*)}", distribution.handle),
             ):
                 app.router.add_route("*", path, observer.observed(handler))
-            # Bodies are given up by whoever reads them, and in the registry's own words.
+            # The readers of bodies time out earlier than this, with an error in the OCI's form.
             bounds = msgspec.structs.replace(config.http_limits, body=2 * config.registry_limits.upload_stall)
             async with room.serving(app, around=answers.around, limits=bounds):
                 tasks.start_essential(collector.run(), "collection")

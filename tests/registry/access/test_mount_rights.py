@@ -1,4 +1,4 @@
-"""A blob is mounted only from where its caller may pull; who may push nowhere begins no upload."""
+"""Mounts require the right to pull from the source, and uploads the right to push."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tests.registry.client import Answer, Registry, digest_of
 
 @pytest.fixture
 def source(registry: Registry, repository: str) -> str:
-    """A repository with a blob that no other has."""
+    """A repository with a blob that no other repository has."""
     registry.push_blob(f"{repository}/source", repository.encode())
     return f"{repository}/source"
 
 
 def bearer(registry: Registry, *scopes: str) -> str:
-    """An access token for the scopes, as docker gets one."""
+    """An access token for scopes, requested as docker does."""
     query = urlencode([("service", registry.host), *(("scope", scope) for scope in scopes)])
     token: str = registry.call("GET", f"/oauth2/token?{query}").json["access_token"]
     return token
@@ -39,16 +39,14 @@ def test_both_repositories_must_be_in_the_token(registry: Registry, repository: 
     assert only_source.status == 401
 
 
-def test_a_mount_that_names_no_source_finds_what_the_caller_may_read(
-    registry: Registry, repository: str, source: str
-) -> None:
+def test_a_mount_without_source_uses_readable_repositories(registry: Registry, repository: str, source: str) -> None:
     query = f"mount={digest_of(repository.encode())}"
     target = f"repository:{repository}/target:pull,push"
     assert mount(registry, repository, query, bearer(registry, target)).status == 202
     assert mount(registry, repository, query, bearer(registry, target, f"repository:{source}:pull")).status == 201
 
 
-def test_who_may_only_pull_begins_no_upload(registry: Registry, repository: str, source: str) -> None:
+def test_a_reader_cannot_start_an_upload(registry: Registry, repository: str, source: str) -> None:
     principal = registry.cloud.principal("mount puller", AcrPull=registry.id)
     puller = registry.seen_by(principal.client_id, principal.client_secret)
     digest = digest_of(repository.encode())
@@ -59,7 +57,7 @@ def test_who_may_only_pull_begins_no_upload(registry: Registry, repository: str,
     assert puller.call("GET", f"/v2/{source}/blobs/{digest}").body == repository.encode()
 
 
-def test_nobody_is_told_what_he_may_not_read(registry: Registry, repository: str, source: str) -> None:
+def test_unreadable_blobs_are_not_disclosed(registry: Registry, repository: str, source: str) -> None:
     stranger = registry.cloud.principal("mount stranger")
     for caller in (registry.seen_by(None), registry.seen_by(stranger.client_id, stranger.client_secret)):
         for path in (f"blobs/{digest_of(repository.encode())}", "tags/list", f"referrers/{digest_of(b'')}"):

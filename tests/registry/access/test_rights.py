@@ -1,12 +1,12 @@
-"""What each role may do in a registry: built-in, custom, inherited, and by repository, asked through the protocol."""
+"""The rights of roles in a registry: built-in, custom, inherited, and by repository, tested through the protocol."""
 
 from __future__ import annotations
 
 import uuid
-from typing import Any
 
 import pytest
 
+from cumulet.common.entra import Credential
 from tests.cloud import Cloud
 from tests.registry.login_server import AcrRegistry, granted
 
@@ -25,12 +25,12 @@ def registry(cloud: Cloud) -> AcrRegistry:
 
 @pytest.fixture(scope="module")
 def by_repository(cloud: Cloud) -> AcrRegistry:
-    """A registry in which roles on the whole of it grant nothing in its data plane."""
+    """A registry where roles on the whole registry grant nothing in its data plane."""
     return AcrRegistry(cloud, "acrabac", roleAssignmentMode="AbacRepositoryPermissions")
 
 
-def rights(registry: AcrRegistry, who: Any) -> dict[str, set[str]]:
-    """What an access token grants, for each repository and the catalog."""
+def rights(registry: AcrRegistry, who: Credential) -> dict[str, set[str]]:
+    """The actions that an access token grants on each repository and the catalog."""
     scopes = [f"repository:{name}:{ACTIONS}" for name in REPOSITORIES]
     held = granted(registry.token_of(who, *scopes, "registry:catalog:*"))
     return {name: set(actions) for name, actions in held.items() if actions}
@@ -111,7 +111,7 @@ def test_grants_add_up(cloud: Cloud, registry: AcrRegistry) -> None:
     ],
 )  # fmt: skip
 def test_custom_roles(
-    cloud: Cloud, registry: AcrRegistry, permission: dict[str, Any], expected: dict[str, set[str]]
+    cloud: Cloud, registry: AcrRegistry, permission: dict[str, object], expected: dict[str, set[str]]
 ) -> None:
     name = f"custom {uuid.uuid4()}"
     properties = {"roleName": name, "assignableScopes": [cloud.subscription], "permissions": [permission]}
@@ -125,7 +125,7 @@ def test_custom_roles(
 
 
 def condition(*actions: str, operator: str, value: str) -> str:
-    """A condition as Azure's portal writes it."""
+    """A condition in the form that Azure's portal writes."""
     others = " AND ".join(f"!(ActionMatches{{'{REGISTRIES}/repositories/{action}'}})" for action in actions)
     return f"(({others}) OR (@Request[{REGISTRIES}/repositories:name] {operator} '{value}'))"
 
@@ -150,7 +150,7 @@ def test_a_condition_on_the_repositorys_name(
     assert given.status == 201, given.body
     assert given.body["properties"]["condition"] == text
     assert rights(by_repository, who) == expected
-    # The next token is under the condition of now.
+    # The next token follows the current condition.
     changed = {**given.body["properties"], "condition": None}
     assert cloud.arm("PUT", given.body["id"], {"properties": changed}).status == 200
     assert rights(by_repository, who) == everywhere(READS, catalog=False)
@@ -166,7 +166,9 @@ def test_a_condition_on_the_repositorys_name(
         ({"a": 1}, "2.0", "InvalidConditionVersion"),
     ],
 )
-def test_bad_conditions(cloud: Cloud, by_repository: AcrRegistry, text: Any, version: str | None, code: str) -> None:
+def test_bad_conditions(
+    cloud: Cloud, by_repository: AcrRegistry, text: object, version: str | None, code: str
+) -> None:
     who = cloud.principal("bad condition")
     answer = cloud.assign(who.object_id, "AcrPull", by_repository.id, condition=text, conditionVersion=version)
     assert (answer.status, answer.code) == (400, code)

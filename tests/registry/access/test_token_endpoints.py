@@ -1,37 +1,22 @@
-"""Every way of logging in, what tokens say, and what ends them."""
+"""Every kind of login, the claims of tokens, and the end of credentials."""
 
 from __future__ import annotations
 
-import base64
 import json
-import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
-import jwt
 import pytest
 
 from cumulet.common.config import RoomName
-from cumulet.common.entra import ARM_AUDIENCE, GRAPH_AUDIENCE, REGISTRY_AUDIENCE, Credential
+from cumulet.common.entra import ARM_AUDIENCE, REGISTRY_AUDIENCE, Credential
 from cumulet.registry.access.tokens import REFRESH_LIFE
 from tests.cloud import Answer, Cloud
 from tests.registry.client import Registry
-from tests.registry.login_server import AcrRegistry, basic, claims_of, granted
+from tests.registry.login_server import AcrRegistry, basic, claims_of, codes, granted
 
 NULL_GUID = "00000000-0000-0000-0000-000000000000"
 PULL = "repository:base/image:pull"
-
-
-def codes(answer: Answer) -> list[str]:
-    """The codes of errors in the OCI's form."""
-    assert answer.headers.get_content_type() == "application/json"  # type: ignore[attr-defined]
-    return [error["code"] for error in answer.body["errors"]]
-
-
-@pytest.fixture(scope="module")
-def puller(cloud: Cloud, acr: AcrRegistry) -> Credential:
-    return cloud.principal("puller", AcrPull=acr.id)
 
 
 @pytest.mark.parametrize(
@@ -51,8 +36,8 @@ def puller(cloud: Cloud, acr: AcrRegistry) -> Credential:
 def test_the_challenge(acr: AcrRegistry, method: str, path: str, scope: str | None) -> None:
     answer = acr.call(method, path)
     assert answer.status == 401
-    wanted = f'Bearer realm="https://{acr.server}/oauth2/token",service="{acr.server}"'
-    assert answer.headers["WWW-Authenticate"] == wanted + (f',scope="{scope}"' if scope else "")
+    expected = f'Bearer realm="https://{acr.server}/oauth2/token",service="{acr.server}"'
+    assert answer.headers["WWW-Authenticate"] == expected + (f',scope="{scope}"' if scope else "")
     if method != "HEAD":
         assert codes(answer) == ["UNAUTHORIZED"]
         assert answer.body["errors"][0]["message"] == "authentication required"
@@ -74,13 +59,13 @@ def test_basic_for_a_token(acr: AcrRegistry, puller: Credential) -> None:
     assert acr.call("GET", "/v2/", token=token).status == 200
     denied = acr.call("POST", "/v2/base/image/blobs/uploads/", token=token)
     assert (denied.status, codes(denied)) == (403, ["DENIED"])
-    # What was not asked for is worth another challenge.
+    # An action that was not requested gets another challenge.
     other = acr.manifest("other/image", "v1", token=token)
     assert other.status == 401
     assert 'error="insufficient_scope"' in other.headers["WWW-Authenticate"]
 
 
-def test_every_grant_of_the_token_end_point(acr: AcrRegistry, puller: Credential) -> None:
+def test_every_grant_of_the_token_endpoint(acr: AcrRegistry, puller: Credential) -> None:
     password = {"username": puller.client_id, "password": puller.client_secret}
     answer = acr.form("/oauth2/token", grant_type="password", access_type="offline", scope=PULL, **password)
     assert granted(answer.body["access_token"]) == {"base/image": ["pull"]}
@@ -144,7 +129,7 @@ def test_scopes(acr: AcrRegistry, scopes: list[str], expected: dict[str, list[st
     assert granted(acr.admin_token(*scopes)) == expected
 
 
-def test_a_star_is_every_action_that_the_caller_has(acr: AcrRegistry, puller: Credential) -> None:
+def test_a_star_expands_to_the_granted_actions(acr: AcrRegistry, puller: Credential) -> None:
     assert granted(acr.token_of(puller, "repository:a:*")) == {"a": ["metadata_read", "pull"]}
     assert {"pull", "push", "delete", "metadata_write"} <= set(granted(acr.admin_token("repository:a:*"))["a"])
     denied = acr.call("DELETE", "/v2/a/manifests/v1", token=acr.token_of(puller, "repository:a:*"))
@@ -185,7 +170,7 @@ def test_the_admin_user(cloud: Cloud) -> None:
     assert renewed[1]["value"] == second
     assert registry.ask("acradmin", first, PULL).status == 401
     assert registry.ask("acradmin", second, PULL).status == 200
-    # A refresh token ends with the password that it came from.
+    # A refresh token ends with its password.
     assert registry.ask(NULL_GUID, refresh[0], PULL).status == 401
     assert registry.ask(NULL_GUID, refresh[1], PULL).status == 200
     assert registry.arm("PATCH", "", {"properties": {"adminUserEnabled": False}}).status == 200
@@ -193,10 +178,10 @@ def test_the_admin_user(cloud: Cloud) -> None:
     assert registry.ask(NULL_GUID, refresh[1], PULL).status == 401
 
 
-# What ends.
+# The end of credentials.
 
 
-def test_a_role_that_is_taken_away_ends_with_the_next_token(cloud: Cloud, acr: AcrRegistry) -> None:
+def test_a_removed_role_ends_with_the_next_token(cloud: Cloud, acr: AcrRegistry) -> None:
     who = cloud.principal("fired")
     assigned = cloud.assign(who.object_id, "AcrPull", acr.id)
     refresh = acr.exchange(who).body["refresh_token"]
@@ -207,7 +192,7 @@ def test_a_role_that_is_taken_away_ends_with_the_next_token(cloud: Cloud, acr: A
     assert acr.manifest("base/image", "v1", headers=basic(who.client_id, who.client_secret)).status == 403
 
 
-def test_a_secret_that_is_taken_away_ends_with_the_next_token(cloud: Cloud, acr: AcrRegistry) -> None:
+def test_a_removed_secret_ends_with_the_next_token(cloud: Cloud, acr: AcrRegistry) -> None:
     who = cloud.principal("rotated", AcrPull=acr.id)
     form = {"grant_type": "password", "username": who.client_id, "password": who.client_secret}
     refresh = acr.form("/oauth2/token", access_type="offline", **form).body["refresh_token"]
@@ -222,7 +207,7 @@ def test_a_secret_that_is_taken_away_ends_with_the_next_token(cloud: Cloud, acr:
     assert (ended.status, codes(ended)) == (401, ["UNAUTHORIZED"])
 
 
-def test_failures_are_throttled_and_not_for_who_is_known(cloud: Cloud) -> None:
+def test_failures_are_throttled_but_valid_logins_succeed(cloud: Cloud) -> None:
     registry = AcrRegistry(cloud, "acrguessed", adminUserEnabled=True)
     user, password = registry.admin()
     assert registry.ask(user, password, PULL).status == 200
@@ -261,7 +246,7 @@ def test_anonymous_pull(cloud: Cloud) -> None:
     registry.push("app", "v1")
     assert registry.call("GET", "/oauth2/token?scope=repository:app:pull").status == 401
     assert registry.arm("PATCH", "", {"properties": {"anonymousPullEnabled": True}}).status == 200
-    # Whoever wants to push must still be asked who it is.
+    # A client that pushes still gets a challenge.
     assert registry.call("GET", "/v2/").status == 401
     answer = registry.call("GET", f"/oauth2/token?service={registry.server}&scope=repository:app:pull,push")
     token = answer.body["access_token"]
@@ -272,104 +257,7 @@ def test_anonymous_pull(cloud: Cloud) -> None:
     assert granted(form.body["access_token"]) == {"catalog": []}
 
 
-# Bad tokens.
-
-
-def resigned(token: str, key: bytes = b"k" * 32, **changed: object) -> str:
-    return jwt.encode(
-        {**claims_of(token), **changed}, key, "HS256", headers={"kid": jwt.get_unverified_header(token)["kid"]}
-    )
-
-
-def unsigned(token: str) -> str:
-    claims = base64.urlsafe_b64encode(json.dumps(claims_of(token)).encode()).rstrip(b"=").decode()
-    kid = jwt.get_unverified_header(token)["kid"]
-    head = base64.urlsafe_b64encode(json.dumps({"alg": "none", "kid": kid}).encode()).rstrip(b"=").decode()
-    return f"{head}.{claims}."
-
-
-def flipped(token: str) -> str:
-    head, claims, signature = token.split(".")
-    return ".".join((head, claims, ("A" if signature[0] != "A" else "B") + signature[1:]))
-
-
-def widened(token: str) -> str:
-    head, _, signature = token.split(".")
-    claims = {**claims_of(token), "access": [{"type": "repository", "name": "base/image", "actions": ["push"]}]}
-    return ".".join((head, base64.urlsafe_b64encode(json.dumps(claims).encode()).rstrip(b"=").decode(), signature))
-
-
-@pytest.mark.parametrize(
-    "spoil", [unsigned, flipped, widened, resigned, lambda token: token[:-9], lambda _: "x", lambda _: "a.b.c"]
-)
-def test_tampered_tokens(acr: AcrRegistry, puller: Credential, spoil: object) -> None:
-    assert callable(spoil)
-    bad = spoil(acr.token_of(puller, PULL))
-    for path in ("/v2/", "/v2/base/image/manifests/v1", "/acr/v1/base/image"):
-        answer = acr.call("GET", path, token=bad)
-        assert (answer.status, codes(answer)) == (401, ["UNAUTHORIZED"])
-        assert 'error="invalid_token"' in answer.headers["WWW-Authenticate"]
-    refresh = spoil(acr.exchange(puller).body["refresh_token"])
-    for answer in (
-        acr.form("/oauth2/token", grant_type="refresh_token", scope=PULL, refresh_token=refresh),
-        acr.ask(NULL_GUID, refresh, PULL),
-        acr.form("/oauth2/exchange", grant_type="access_token", access_token=spoil(acr.cloud.token())),
-    ):
-        assert (answer.status, codes(answer)) == (401, ["UNAUTHORIZED"])
-
-
-def test_tokens_in_the_wrong_place(cloud: Cloud, acr: AcrRegistry, puller: Credential) -> None:
-    other = AcrRegistry(cloud, "acrother")
-    access, refresh = acr.token_of(puller, PULL), acr.exchange(puller).body["refresh_token"]
-    refused = [
-        other.manifest("base/image", "v1", token=access),
-        other.ask(NULL_GUID, refresh, PULL),
-        acr.manifest("base/image", "v1", token=refresh),
-        acr.ask(NULL_GUID, access, PULL),
-        acr.exchange(puller, GRAPH_AUDIENCE),
-        acr.call("GET", "/v2/", token=cloud.token(puller)),
-    ]
-    assert [(answer.status, codes(answer)) for answer in refused] == [(401, ["UNAUTHORIZED"])] * len(refused)
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "more", "status"),
-    [
-        ("GET", "/oauth2/token", {"headers": {"Authorization": "Basic !!"}}, 401),
-        ("GET", "/oauth2/token", {"headers": {"Authorization": "Basic YQ=="}}, 401),
-        ("GET", "/oauth2/token", {"headers": {"Authorization": "Basic /////w=="}}, 401),
-        ("GET", "/oauth2/token", {"headers": {"Authorization": "Negotiate x"}}, 401),
-        ("GET", "/oauth2/token", {"headers": basic("\0", "\0")}, 401),
-        ("GET", "/oauth2/token", {"headers": basic("a" * 3000, "b" * 3000)}, 401),
-        ("GET", "/v2/", {"headers": {"Authorization": "Basic"}}, 401),
-        ("GET", "/v2/", {"headers": {"Authorization": "Bearer"}}, 401),
-        ("GET", "/v2/", {"headers": {"Authorization": "Digest x"}}, 401),
-        ("POST", "/oauth2/token", {"form": {"grant_type": "client_credentials"}}, 400),
-        ("POST", "/oauth2/token", {"form": {}}, 400),
-        ("POST", "/oauth2/token", {}, 415),
-        ("POST", "/oauth2/token", {"body": {"grant_type": "password"}}, 415),
-        ("POST", "/oauth2/exchange", {"form": {"grant_type": "access_token"}}, 400),
-        ("POST", "/oauth2/exchange", {"form": {"grant_type": "password", "access_token": "x"}}, 400),
-        ("GET", "/oauth2/exchange", {}, 405),
-        ("PUT", "/oauth2/token", {}, 405),
-        ("POST", "/oauth2/token", {"form": {"grant_type": "refresh_token", "refresh_token": ""}}, 401),
-        ("POST", "/oauth2/token", {"form": {f"f{number}": "x" for number in range(500)}}, 400),
-        ("POST", "/oauth2/token", {"form": {"grant_type": "x" * 2_000_000}}, 413),
-    ],
-)
-def test_bad_requests(acr: AcrRegistry, method: str, path: str, more: dict[str, Any], status: int) -> None:
-    answer = acr.call(method, path, **more)
-    assert answer.status == status
-    assert codes(answer)
-
-
-def test_bytes_that_are_no_form(acr: AcrRegistry) -> None:
-    headers = {"Content-Type": "application/x-www-form-urlencoded"}
-    for body in (b"\xff\xfe", b"a&b", b"grant_type=password&grant_type=refresh_token"):
-        assert acr.call("POST", "/oauth2/token", body=body, headers=headers).status == 400
-
-
-def test_an_upload_is_its_principals_alone(cloud: Cloud, acr: AcrRegistry) -> None:
+def test_an_upload_belongs_to_its_principal(cloud: Cloud, acr: AcrRegistry) -> None:
     scope = "repository:mine:pull,push"
     mine = acr.token_of(cloud.principal("mine", AcrPush=acr.id), scope)
     theirs = acr.token_of(cloud.principal("theirs", AcrPush=acr.id), scope)
@@ -381,23 +269,8 @@ def test_an_upload_is_its_principals_alone(cloud: Cloud, acr: AcrRegistry) -> No
     assert acr.call("GET", session, token=mine).status == 204
 
 
-def test_a_registry_that_is_not_there(acr: AcrRegistry) -> None:
-    for path in ("/v2/", "/oauth2/token", "/acr/v1/_catalog"):
-        answer = acr.call("GET", path, headers={"Host": "nowhere.azurecr.io"})
-        assert (answer.status, codes(answer)) == (404, ["NAME_UNKNOWN"])
-
-
-def test_a_host_that_would_break_out_of_the_challenge(acr: AcrRegistry) -> None:
-    answer = acr.call("GET", "/v2/", headers={"Host": 'x",evil="'})
-    assert re.fullmatch(
-        r'Bearer realm="https://[a-z0-9.]+/oauth2/token",service="[a-z0-9.]+"', answer.headers["WWW-Authenticate"]
-    )
-
-
 @pytest.mark.parametrize("away", ["identity", "arm"])
-def test_without_identity_or_the_front_door_logins_are_503_and_the_rest_goes_on(
-    strict: Registry, away: RoomName
-) -> None:
+def test_logins_are_503_without_identity_or_the_front_door(strict: Registry, away: RoomName) -> None:
     acr = AcrRegistry(strict.cloud, f"without{away}", adminUserEnabled=True, anonymousPullEnabled=True)
     acr.push("base/image", "v1")
     puller = strict.cloud.principal(f"puller without {away}", AcrPull=acr.id)
@@ -427,4 +300,4 @@ def test_without_identity_or_the_front_door_logins_are_503_and_the_rest_goes_on(
     finally:
         strict.cloud.start(away)
     assert [answer.status for answer in ask()] == [200] * len(logins)
-    assert acr.arm("DELETE").status == 200  # other tests count what is in that room
+    assert acr.arm("DELETE").status == 200  # other tests count the registries of this room

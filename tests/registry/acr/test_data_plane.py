@@ -1,4 +1,4 @@
-"""ACR's own data plane, by Microsoft's client and by hand."""
+"""ACR's own data plane, tested with Microsoft's client and with plain requests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import io
 import json
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any
 
 import pytest
 from azure.containerregistry import (
@@ -26,7 +25,7 @@ TAGS = [f"v{number}" for number in range(5)]
 
 @pytest.fixture(scope="module")
 def registry(cloud: Cloud) -> AcrRegistry:
-    """Five images in `team/app`, the last pushed being `v0`, and a few other repositories."""
+    """A registry with five images in `team/app`, of which `v0` was pushed last, and other repositories."""
     made = AcrRegistry(cloud, "acrdata", adminUserEnabled=True)
     token = made.admin_token("repository:team/app:pull,push")
     for tag in reversed(TAGS):
@@ -42,8 +41,8 @@ def client(registry: AcrRegistry) -> Iterator[ContainerRegistryClient]:
         yield made
 
 
-def admin(registry: AcrRegistry, method: str, path: str, body: Any = None) -> Answer:
-    """A call as the admin user, who may do everything."""
+def admin(registry: AcrRegistry, method: str, path: str, body: object = None) -> Answer:
+    """A call as the admin user, who has all rights."""
     name = path.split("?")[0].removeprefix("/acr/v1/").removeprefix("_deleted/").split("/_")[0]
     scopes = (f"repository:{name}:*", "registry:catalog:*", "registry:deleted_catalog:*")
     return registry.call(method, path, body=body, token=registry.admin_token(*scopes))
@@ -56,7 +55,7 @@ def code(answer: Answer) -> str:
     return found
 
 
-# By Microsoft's client.
+# Tests with Microsoft's client.
 
 
 def test_repositories(registry: AcrRegistry, client: ContainerRegistryClient) -> None:
@@ -148,7 +147,7 @@ def test_locks(registry: AcrRegistry, client: ContainerRegistryClient) -> None:
     assert "locked" not in list(client.list_repository_names())
     assert client.get_repository_properties("locked").can_list is False
     client.delete_repository("locked")
-    client.delete_repository("locked")  # what is gone is no error to this client
+    client.delete_repository("locked")  # this client ignores 404 here
 
 
 def test_deleting_tags_and_manifests(registry: AcrRegistry, client: ContainerRegistryClient) -> None:
@@ -176,7 +175,7 @@ def test_rights(cloud: Cloud, registry: AcrRegistry) -> None:
     assert refused.value.status_code == 403
 
 
-def test_nobody(cloud: Cloud) -> None:
+def test_anonymous(cloud: Cloud) -> None:
     registry = AcrRegistry(cloud, "acrpublic", adminUserEnabled=True)
     registry.push("app", "v1")
     with anonymous(registry) as client, pytest.raises(ClientAuthenticationError):
@@ -189,7 +188,7 @@ def test_nobody(cloud: Cloud) -> None:
             client.delete_repository("app")
 
 
-# By hand, as az does.
+# Plain requests, as az sends them.
 
 
 def test_a_tags_filter_and_az_links(registry: AcrRegistry) -> None:
@@ -231,6 +230,36 @@ def test_an_index_and_its_parts(registry: AcrRegistry) -> None:
     shown = admin(registry, "GET", f"/acr/v1/multi/_manifests/{answer.headers['Docker-Content-Digest']}")
     assert shown.body["manifest"]["references"] == [{"digest": part, "architecture": "amd64", "os": "linux"}]
     assert shown.body["manifest"]["tags"] == ["all"]
+
+
+def test_an_index_with_fields_of_other_types(registry: AcrRegistry) -> None:
+    index = {
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "config": {"digest": 7},
+        "layers": "x",
+        "blobs": [5],
+        "manifests": [
+            {
+                "mediaType": OCI_MANIFEST,
+                "digest": registry.push("odd", "amd64"),
+                "size": 1,
+                "platform": {"architecture": 5},
+            }
+        ],
+    }
+    answer = registry.call(
+        "PUT",
+        "/v2/odd/manifests/all",
+        token=registry.admin_token("repository:odd:*"),
+        body=json.dumps(index).encode(),
+        headers={"Content-Type": "application/vnd.oci.image.index.v1+json"},
+    )
+    assert answer.status == 201
+    shown = admin(registry, "GET", f"/acr/v1/odd/_manifests/{answer.headers['Docker-Content-Digest']}")
+    assert shown.status == 200
+    (reference,) = shown.body["manifest"]["references"]
+    assert (reference["architecture"], reference["os"]) == (None, None)
 
 
 def test_soft_delete_and_restore(cloud: Cloud) -> None:
@@ -303,6 +332,8 @@ DIGEST = "sha256:" + "0" * 64
         ("POST", f"/acr/v1/_deleted/team/app/_manifests/{DIGEST}", {"tag": "a b"}, 400, "TAG_INVALID"),
     ],
 )
-def test_bad_requests(registry: AcrRegistry, method: str, path: str, body: Any, status: int, expected: str) -> None:
+def test_bad_requests(
+    registry: AcrRegistry, method: str, path: str, body: object, status: int, expected: str
+) -> None:
     answer = admin(registry, method, path, body)
     assert (answer.status, code(answer)) == (status, expected)

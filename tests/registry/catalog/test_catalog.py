@@ -1,4 +1,4 @@
-"""The catalog's schema, brought up from its first version, and writes to what was deleted meanwhile."""
+"""Migration of the catalog from its first version, and writes to deleted registries."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.registry.client import IMAGE, INDEX, descriptor, digest_of
 TIME = "2026-11-25T00:00:00.000000Z"
 
 
-async def test_a_registry_of_the_first_version_keeps_its_images_and_knows_what_they_need(tmp_path: Path) -> None:
+async def test_a_database_of_the_first_version_keeps_its_images_and_references(tmp_path: Path) -> None:
     config, layer = descriptor(b"config", "c"), descriptor(b"layer", "l")
     image = json.dumps({"schemaVersion": 2, "config": config, "layers": [layer, layer], "x": "ü"}).encode()
     index = json.dumps({"schemaVersion": 2, "manifests": [descriptor(image, IMAGE)], "layers": None}).encode()
@@ -58,7 +58,7 @@ async def test_a_registry_of_the_first_version_keeps_its_images_and_knows_what_t
     catalog.close()
 
 
-async def test_a_push_to_a_registry_that_was_deleted_meanwhile_is_404(tmp_path: Path) -> None:
+async def test_a_push_to_a_deleted_registry_is_404(tmp_path: Path) -> None:
     catalog = Catalog(tmp_path / "registry.db")
     catalog.open()
     manifest = Manifest(digest_of(b"m"), IMAGE, b"m", None, None, None, TIME)

@@ -1,4 +1,4 @@
-"""Locks of repositories, tags and manifests, enforced on what they forbid and on nothing else (`changeableAttributes`)."""
+"""Locks of repositories, tags and manifests (`changeableAttributes`), and the operations that they allow."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DISALLOWED = (405, "REGISTRY_DISALLOWED_OPERATION")
 
 @pytest.fixture
 def pushed(registry: Registry, repository: str) -> str:
-    """A repository whose tag `v1` names an image, and `v2` another."""
+    """A repository whose tags `v1` and `v2` name different images."""
     registry.push_image(repository, "v1")
     registry.put(repository, "v2", image(annotations={"n": "2"}))
     return repository
@@ -37,7 +37,7 @@ def digest(registry: Registry, repository: str, tag: str) -> str:
     return registry.call("GET", f"/v2/{repository}/manifests/{tag}").digest
 
 
-def test_attributes_and_masks_are_the_same_thing() -> None:
+def test_attributes_and_masks_are_equivalent() -> None:
     for values in itertools.product((True, False), repeat=4):
         attributes = Attributes(*values)
         assert Attributes.of(attributes.locks) == attributes
@@ -123,7 +123,7 @@ def test_a_write_lock_of_a_repository_forbids_every_push_and_deletion(registry: 
     assert registry.call("GET", f"/v2/{pushed}/blobs/{digest_of(b'x')}").status == 404
 
 
-def test_a_delete_lock_of_a_repository_lets_pushes_through(registry: Registry, pushed: str) -> None:
+def test_a_delete_lock_of_a_repository_allows_pushes(registry: Registry, pushed: str) -> None:
     lock(registry, pushed, delete=False)
     assert registry.put(pushed, "v1", image(annotations={"n": "3"})).status == 201
     for path in ("manifests/v1", f"blobs/{digest_of(b'layer ')}"):

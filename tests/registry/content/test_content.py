@@ -1,4 +1,4 @@
-"""The contract of the content store (`registry/content/store.py`), which every back end passes."""
+"""The contract of the content store (`registry/content/store.py`), tested for every back end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cumulet.registry.content.filesystem import FileContent
 from cumulet.registry.content.store import Content, DigestMismatchError, Part, UnknownUploadError
 from tests.registry.client import digest_of, noise
 
-#: Opens a store anew, as a process does that starts again.
+#: Opens a store again, like a restarted process.
 Open = Callable[[], Content]
 
 BACK_ENDS: dict[str, Callable[[Path], Content]] = {"file system": FileContent}
@@ -57,7 +57,7 @@ async def store(content: Content, data: bytes, algorithm: str = "sha256") -> Dig
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
 @pytest.mark.parametrize("data", [b"", b"x", noise(3_000_000)], ids=["empty", "one byte", "3 MB"])
-async def test_a_blob_is_read_as_it_was_stored_also_in_part(content: Content, data: bytes, algorithm: str) -> None:
+async def test_a_blob_is_read_completely_and_in_part(content: Content, data: bytes, algorithm: str) -> None:
     digest = await store(content, data, algorithm)
     assert await content.size(digest) == len(data)
     assert await read(content, digest, 0, len(data)) == data
@@ -77,7 +77,7 @@ async def test_an_upload_is_invisible_until_it_is_committed(content: Content) ->
     assert [s async for s, _ in content.uploads()] == []
 
 
-async def test_parts_follow_one_another_across_restarts(reopen: Open) -> None:
+async def test_parts_are_appended_across_restarts(reopen: Open) -> None:
     session = await reopen().start()
     for number, part in enumerate([b"one ", b"two ", b"three"]):
         content = reopen()
@@ -86,7 +86,7 @@ async def test_parts_follow_one_another_across_restarts(reopen: Open) -> None:
     assert await reopen().commit(session, digest_of(b"one two three")) == 13
 
 
-async def test_what_came_before_a_break_is_kept_and_gone_on_from(reopen: Open) -> None:
+async def test_an_interrupted_append_keeps_its_bytes(reopen: Open) -> None:
     content = reopen()
     session = await content.start()
     with pytest.raises(ConnectionResetError):
@@ -98,9 +98,7 @@ async def test_what_came_before_a_break_is_kept_and_gone_on_from(reopen: Open) -
 
 @pytest.mark.parametrize("streamed", ["sha256", "sha512"])
 @pytest.mark.parametrize("named", ["sha256", "sha512"])
-async def test_the_digest_that_counts_is_the_one_that_the_commit_names(
-    content: Content, streamed: str, named: str
-) -> None:
+async def test_the_commit_selects_the_algorithm(content: Content, streamed: str, named: str) -> None:
     session = await content.start()
     await content.append(session, pieces(b"ab"), streamed)
     await content.append(session, pieces(b"cd"), "sha256")
@@ -108,7 +106,7 @@ async def test_the_digest_that_counts_is_the_one_that_the_commit_names(
     assert await content.size(digest_of(b"abcd", named)) == 4
 
 
-async def test_a_digest_that_does_not_match_makes_nothing_visible_and_tells_the_real_one(content: Content) -> None:
+async def test_a_digest_mismatch_publishes_nothing_and_reports_the_digest(content: Content) -> None:
     session = await content.start()
     await content.append(session, pieces(b"good"), "sha256")
     with pytest.raises(DigestMismatchError, match=digest_of(b"good")):
@@ -118,7 +116,7 @@ async def test_a_digest_that_does_not_match_makes_nothing_visible_and_tells_the_
     await content.commit(session, digest_of(b"good"))
 
 
-async def test_a_blob_that_is_committed_again_is_the_same_blob(content: Content) -> None:
+async def test_a_second_commit_gives_the_same_blob(content: Content) -> None:
     digest = await store(content, b"twice")
     sessions = [await content.start() for _ in range(3)]
     await asyncio.gather(*(content.append(session, pieces(b"twi", b"ce"), "sha256") for session in sessions))
@@ -129,7 +127,7 @@ async def test_a_blob_that_is_committed_again_is_the_same_blob(content: Content)
     assert [s async for s, _ in content.uploads()] == []
 
 
-async def test_what_is_removed_or_cancelled_is_gone_and_may_be_so_twice(content: Content) -> None:
+async def test_removal_and_cancellation_are_idempotent(content: Content) -> None:
     digest = await store(content, b"gone")
     session = await content.start()
     await content.append(session, pieces(b"x"), "sha256")
@@ -145,7 +143,7 @@ async def test_what_is_removed_or_cancelled_is_gone_and_may_be_so_twice(content:
     assert await store(content, b"gone") == digest
 
 
-async def test_an_upload_that_never_was_is_unknown(content: Content) -> None:
+async def test_an_upload_that_does_not_exist(content: Content) -> None:
     for ask in (
         content.offset(NO_SESSION),
         content.append(NO_SESSION, pieces(), "sha256"),
@@ -155,14 +153,14 @@ async def test_an_upload_that_never_was_is_unknown(content: Content) -> None:
             await ask
 
 
-async def test_uploads_are_listed_with_how_long_they_stand_still(reopen: Open) -> None:
+async def test_uploads_are_listed_with_their_idle_time(reopen: Open) -> None:
     session = await reopen().start()
     ((listed, idle),) = [entry async for entry in reopen().uploads()]
     assert listed == session
     assert -1 < idle < 60
 
 
-async def test_a_reader_from_before_a_removal_is_at_most_cut_off(content: Content) -> None:
+async def test_a_reader_during_a_removal_gets_no_wrong_bytes(content: Content) -> None:
     data = noise(4_000_000)
     digest = await store(content, data)
     reader = content.read(digest, 0, len(data))
@@ -174,7 +172,7 @@ async def test_a_reader_from_before_a_removal_is_at_most_cut_off(content: Conten
 
 @settings(max_examples=40, deadline=None)
 @given(parts=st.lists(st.binary(max_size=50), max_size=6), restarts=st.sets(st.integers(0, 5)), wrong=st.booleans())
-def test_however_it_is_cut_the_whole_is_the_row_of_parts(
+def test_any_division_into_parts_gives_the_same_blob(
     tmp_path_factory: pytest.TempPathFactory, parts: list[bytes], restarts: set[int], wrong: bool
 ) -> None:
     whole = b"".join(parts)
@@ -199,7 +197,7 @@ def test_however_it_is_cut_the_whole_is_the_row_of_parts(
         asyncio.run(run(make, tmp_path_factory.mktemp("content")))
 
 
-def test_on_the_file_system_it_is_an_image_layout(tmp_path: Path) -> None:
+def test_the_folder_is_an_image_layout(tmp_path: Path) -> None:
     digest = asyncio.run(store(FileContent(tmp_path), b"layout"))
     assert json.loads((tmp_path / "oci-layout").read_bytes()) == {"imageLayoutVersion": "1.0.0"}
     assert json.loads((tmp_path / "index.json").read_bytes())["schemaVersion"] == 2

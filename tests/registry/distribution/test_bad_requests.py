@@ -1,6 +1,6 @@
-"""What no client should send: names, digests and headers against the grammar, broken bodies, raw bytes.
+"""Invalid requests: names, digests and headers outside their grammar, interrupted bodies, raw bytes.
 
-Whatever comes, the answer is a 4xx in the OCI's form, and the registry goes on with nothing half written.
+The response is always a 4xx in the OCI's form, and nothing is stored in part.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ GOOD = digest_of(b"good")
 
 @pytest.fixture(scope="module", autouse=True)
 def prepared(registry: Registry) -> None:
-    """What some requests could reach if they were right."""
+    """Content that some requests would reach if they were valid."""
     registry.push_image("good", "v1", seed="good")
     for name in ("good", "fuzzed"):
         registry.push_blob(name, b"good")
@@ -30,15 +30,17 @@ def prepared(registry: Registry) -> None:
 
 @pytest.fixture(autouse=True)
 def nothing_broke(registry: Registry) -> Iterator[None]:
-    """After each test the registry has met no internal error, and still serves."""
+    """Check after each test that the registry had no internal error and still serves."""
     yield
     errors = [line for line in registry.cloud.log("registry").splitlines() if '"level":"error"' in line]
-    assert [line for line in errors if '"logger":"aiohttp.server"' not in line] == []  # that is what is no HTTP
+    assert [
+        line for line in errors if '"logger":"aiohttp.server"' not in line
+    ] == []  # the responses to bytes that are not HTTP
     assert registry.call("GET", "/v2/").status == 200
 
 
 def raw(registry: Registry, *pieces: bytes, end: bool = True) -> bytes:
-    """Send bytes as they are and read the answer; `end` closes this side at once instead."""
+    """Send raw bytes and read the response. With `end`, close this side of the connection first."""
     with registry.open() as connection:
         for piece in pieces:
             connection.sendall(piece)
@@ -61,7 +63,7 @@ def _is_whole(answer: bytes) -> bool:
 
 
 def head(registry: Registry, line: str, **headers: str) -> bytes:
-    """The head of a request, sent as it is written."""
+    """The head of a request, as raw bytes."""
     sent = {"Host": registry.host, **registry.authorization, "Connection": "close"}
     sent |= {name.replace("_", "-"): value for name, value in headers.items()}
     return "\r\n".join([line, *(f"{name}: {value}" for name, value in sent.items()), "", ""]).encode("latin-1")
@@ -105,7 +107,7 @@ BAD_NAMES = [
 
 
 @pytest.mark.parametrize("name", BAD_NAMES, ids=lambda name: repr(name[:20]))
-def test_a_name_against_the_grammar(registry: Registry, name: str) -> None:
+def test_invalid_names(registry: Registry, name: str) -> None:
     encoded = quote(name, safe="")
     for method, path in (
         ("GET", f"/v2/{encoded}/tags/list"),
@@ -124,7 +126,7 @@ def test_a_name_against_the_grammar(registry: Registry, name: str) -> None:
     "piece",
     ["%00", "%2500", "%252e%252e", "%2e%2e", "..%2f..%2fetc%2fpasswd", "%", "%zz", "%ff", "%c0%ae%c0%ae", "~root"],
 )
-def test_percent_encoding_is_taken_off_once(registry: Registry, path: str, piece: str) -> None:
+def test_paths_are_percent_decoded_once(registry: Registry, path: str, piece: str) -> None:
     answer = registry.call("GET", path.format(piece))
     assert answer.status in (400, 404)
     assert answer.code in ("NAME_INVALID", "TAG_INVALID", "DIGEST_INVALID")
@@ -140,7 +142,7 @@ def test_a_digest_and_a_name_may_be_percent_encoded(registry: Registry, reposito
     [".a", "-a", "a" * 129, "a b", "a/b", "ä", "a\x00", "a+b", "", "@", "latest\n"],
     ids=lambda tag: repr(tag[:10]),
 )
-def test_a_tag_against_the_grammar(registry: Registry, repository: str, tag: str) -> None:
+def test_invalid_tags(registry: Registry, repository: str, tag: str) -> None:
     for method in ("GET", "PUT", "DELETE"):
         answer = registry.call(method, f"/v2/{repository}/manifests/{quote(tag, safe='')}", b"")
         assert answer.status in (400, 404)
@@ -162,7 +164,7 @@ def test_any_path(registry: Registry, name: str, kind: str, reference: str, meth
     except UnicodeEncodeError:
         path = f"/v2/{quote(name.encode('utf-8', 'surrogatepass'))}/{kind}/x"
     answer = registry.call(method, path, b"")
-    # What happens to fit the grammar is served: an upload begins, an empty list is listed.
+    # A path that matches the grammar by chance is served: an upload starts, an empty list is listed.
     assert answer.status < 500
     if answer.status >= 400 and method != "HEAD":
         assert answer.code
@@ -242,7 +244,7 @@ _manifest = st.fixed_dictionaries(
     document=st.one_of(_manifest, _json), content_type=st.sampled_from(["", IMAGE, INDEX, "application/json", "x"])
 )
 @settings(max_examples=40, deadline=None)
-def test_any_manifest_is_kept_byte_for_byte_or_refused(
+def test_any_manifest_is_stored_byte_for_byte_or_refused(
     registry: Registry, document: object, content_type: str
 ) -> None:
     body = json.dumps(document).encode()
@@ -260,7 +262,7 @@ def test_any_manifest_is_kept_byte_for_byte_or_refused(
 # Bodies.
 
 
-def test_a_body_that_breaks_off_is_no_manifest(registry: Registry, repository: str) -> None:
+def test_an_interrupted_body_is_not_a_manifest(registry: Registry, repository: str) -> None:
     registry.push_image(repository, "v1")
     body = json.dumps(image(annotations={"n": "2"})).encode()
     path = f"/v2/{repository}/manifests/v2"
@@ -273,7 +275,7 @@ def test_a_body_that_breaks_off_is_no_manifest(registry: Registry, repository: s
         assert registry.call("GET", path).status == 404
 
 
-def test_a_body_that_breaks_off_is_no_blob(registry: Registry, repository: str) -> None:
+def test_an_interrupted_body_is_not_a_blob(registry: Registry, repository: str) -> None:
     data = noise(50_000)
     before = registry.usage
     for path in (f"/v2/{repository}/blobs/uploads/", registry.start(repository)):
@@ -285,7 +287,7 @@ def test_a_body_that_breaks_off_is_no_blob(registry: Registry, repository: str) 
 
 
 @pytest.mark.parametrize("length", ["-1", "x", "1e3", "0x10", "9" * 30, "5, 6"])
-def test_a_length_that_is_none(registry: Registry, repository: str, length: str) -> None:
+def test_invalid_lengths(registry: Registry, repository: str, length: str) -> None:
     line = f"PUT /v2/{repository}/manifests/v1 HTTP/1.1"
     answer = raw(registry, head(registry, line, Content_Length=length), b"{}", end=False)
     assert 400 <= status(answer) < 500
@@ -293,7 +295,7 @@ def test_a_length_that_is_none(registry: Registry, repository: str, length: str)
 
 
 @pytest.mark.parametrize("chunk", [b"zz\r\n", b"-5\r\nabcde\r\n", b"5\r\nabcdefgh\r\n0\r\n\r\n", b""])
-def test_chunks_that_are_none_or_never_come(strict: Registry, repository: str, chunk: bytes) -> None:
+def test_invalid_and_missing_chunks(strict: Registry, repository: str, chunk: bytes) -> None:
     location = strict.start(repository)
     for line in (f"PATCH {location} HTTP/1.1", f"PUT /v2/{repository}/manifests/v1 HTTP/1.1"):
         answer = raw(strict, head(strict, line, Transfer_Encoding="chunked"), chunk, end=False)
@@ -321,20 +323,20 @@ def test_chunks_that_are_none_or_never_come(strict: Registry, repository: str, c
     ],
     ids=lambda line: repr(line[:30]),
 )
-def test_a_request_that_is_none(registry: Registry, line: str) -> None:
+def test_invalid_requests(registry: Registry, line: str) -> None:
     answer = raw(registry, head(registry, line), end=False)
     assert not answer or status(answer) < 500
     assert b"root:" not in answer
 
 
 @pytest.mark.parametrize("value", ["Bearer \xe9", "Basic \xff", "Bearer a.\xe9.c", "\xe9"])
-def test_credentials_that_are_no_text(registry: Registry, value: str) -> None:
+def test_credentials_that_are_not_text(registry: Registry, value: str) -> None:
     for path in ("/v2/_catalog", "/oauth2/token", "/acr/v1/_catalog"):
         answer = raw(registry, head(registry, f"GET {path} HTTP/1.1", Authorization=value), end=False)
         assert status(answer) == 401
 
 
-def test_a_secret_in_a_header_that_is_none_is_in_no_log(registry: Registry) -> None:
+def test_a_secret_in_an_invalid_header_is_not_logged(registry: Registry) -> None:
     answer = raw(registry, head(registry, "GET /v2/ HTTP/1.1", Authorization="Basic c2VjcmV0\x01"), end=False)
     assert status(answer) == 400
     log = registry.cloud.log("registry")
@@ -350,7 +352,7 @@ def test_a_thousand_scopes_and_headers(registry: Registry) -> None:
     assert status(raw(registry, head(registry, "GET /v2/ HTTP/1.1", **many), end=False)) < 500
 
 
-def test_a_request_for_a_registry_that_is_not_there(registry: Registry) -> None:
+def test_a_request_for_an_unknown_registry(registry: Registry) -> None:
     answer = raw(registry, head(registry, "GET /v2/ HTTP/1.1", Host="nowhere.azurecr.io"), end=False)
     assert status(answer) in (401, 404)
     for host in ("..azurecr.io", "%00.azurecr.io", "[::1", "a" * 5000 + ".azurecr.io", ""):

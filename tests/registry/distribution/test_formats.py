@@ -1,4 +1,4 @@
-"""skopeo pushes an image in each format that it knows, and pulls it again."""
+"""skopeo pushes an image in each of its formats, and pulls it again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.registry.client import DOCKER_IMAGE, IMAGE, Registry
 
 @pytest.fixture
 def layout(tmp_path: Path) -> Path:
-    """An image of one layer."""
+    """An image with one layer."""
     folder = tmp_path / "layout"
     folder.mkdir()
     write_layout(folder, [layer(entry("hello", b"hello"))], {})
@@ -31,10 +31,10 @@ def skopeo(registry: Registry, folder: Path, *arguments: str) -> subprocess.Comp
 
 
 @pytest.mark.parametrize(("form", "media_type"), [("oci", IMAGE), ("v2s2", DOCKER_IMAGE)])
-def test_an_image_goes_there_and_back(
+def test_an_image_is_pushed_and_pulled(
     strict: Registry, repository: str, layout: Path, tmp_path: Path, form: str, media_type: str
 ) -> None:
-    # The address stands for the oldest registry, which is the only one in that room.
+    # The address selects the oldest registry, which is the only one in this room.
     image = f"docker://{strict.address.host}:{strict.address.port}/{repository}:v1"
     there = skopeo(strict, tmp_path, "--format", form, f"oci:{layout}", image)
     assert there.returncode == 0, there.stderr

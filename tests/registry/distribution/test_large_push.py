@@ -1,4 +1,4 @@
-"""A blob of 5 GB goes through the registry without staying in its memory."""
+"""A push and pull of 5 GB does not use more memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def pieces() -> Iterator[bytes]:
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
 def test_memory_stays_flat(make_registry: Callable[[], Registry], algorithm: str) -> None:
     registry = make_registry()
-    registry.cloud.kill("registry")  # begins to count anew
+    registry.cloud.kill("registry")  # resets the peak
     state = hashlib.new(algorithm)
     for piece in pieces():
         state.update(piece)

@@ -16,7 +16,7 @@ ABSENT = digest_of(b"never pushed")
 
 
 def pages(registry: Registry, path: str, field: str) -> list[list[Any]]:
-    """Every page of a list, by its links."""
+    """All pages of a list, by following its links."""
     found = []
     while path:
         answer = registry.call("GET", path)
@@ -56,7 +56,7 @@ def test_tags_come_in_pages(registry: Registry, tagged: str, n: int, sizes: list
     assert flat(found) == ["B", "_1", "a", "b", "c"]
 
 
-def test_a_page_begins_after_the_last_also_where_that_is_gone(registry: Registry, tagged: str) -> None:
+def test_a_page_starts_after_last_even_if_it_does_not_exist(registry: Registry, tagged: str) -> None:
     for last, expected in (
         ("a", ["b", "c"]),
         ("aa", ["b", "c"]),
@@ -68,7 +68,7 @@ def test_a_page_begins_after_the_last_also_where_that_is_gone(registry: Registry
     assert registry.call("GET", f"/v2/{tagged}/tags/list?n=1&last=_1").json["tags"] == ["a"]
 
 
-def test_a_page_of_none_is_empty_and_has_no_link(registry: Registry, tagged: str) -> None:
+def test_a_page_of_zero_entries_has_no_link(registry: Registry, tagged: str) -> None:
     answer = registry.call("GET", f"/v2/{tagged}/tags/list?n=0")
     assert (answer.status, answer.json["tags"]) == (200, [])
     assert "Link" not in answer.headers
@@ -78,15 +78,13 @@ def test_a_page_of_none_is_empty_and_has_no_link(registry: Registry, tagged: str
 @pytest.mark.parametrize(
     "query", ["n=-1", "n=x", "n=", "n=1.5", "n=+1", "n=%20", "n=9999999999", "n=%C2%B2", "last=%00"]
 )
-def test_a_page_that_cannot_be_is_refused(registry: Registry, tagged: str, path: str, query: str) -> None:
+def test_invalid_pages(registry: Registry, tagged: str, path: str, query: str) -> None:
     answer = registry.call("GET", f"{path.format(tagged)}?{query}")
     assert answer.status == 400
     assert answer.code == ("NAME_INVALID" if "last" in query else "PAGINATION_NUMBER_INVALID")
 
 
-def test_a_repository_without_tags_has_none_and_one_that_is_not_there_is_unknown(
-    registry: Registry, repository: str
-) -> None:
+def test_empty_and_unknown_repositories(registry: Registry, repository: str) -> None:
     registry.push_blob(repository, b"only a blob")
     assert registry.call("GET", f"/v2/{repository}/tags/list").json == {"name": repository, "tags": []}
     answer = registry.call("GET", f"/v2/{repository}/nothing/tags/list")
@@ -122,7 +120,7 @@ def test_the_largest_page_is_a_setting(strict: Registry) -> None:
 # Deletion.
 
 
-def test_a_tag_is_deleted_and_its_manifest_stays(registry: Registry, tagged: str) -> None:
+def test_deleting_a_tag_keeps_its_manifest(registry: Registry, tagged: str) -> None:
     digest = registry.call("GET", f"/v2/{tagged}/manifests/a").digest
     assert registry.call("DELETE", f"/v2/{tagged}/manifests/a").status == 202
     assert registry.call("GET", f"/v2/{tagged}/manifests/a").code == "MANIFEST_UNKNOWN"
@@ -141,7 +139,7 @@ def test_a_manifest_is_deleted_with_its_tags(registry: Registry, tagged: str) ->
     assert tagged not in flat(pages(registry, "/v2/_catalog", "repositories"))
 
 
-def test_a_manifest_that_is_deleted_may_be_pushed_again(registry: Registry, repository: str) -> None:
+def test_a_deleted_manifest_is_pushed_again(registry: Registry, repository: str) -> None:
     for _ in range(2):
         digest = registry.push_image(repository, "v1")
         assert registry.call("DELETE", f"/v2/{repository}/manifests/{digest}").status == 202
@@ -161,7 +159,7 @@ def referrers(registry: Registry, repository: str, digest: str, artifact_type: s
 
 
 def attach(registry: Registry, repository: str, subject: str, **fields: Any) -> str:
-    """Push an artifact that refers to `subject`; its digest."""
+    """Push an artifact with the subject `subject` and return its digest."""
     registry.push_blob(repository, b"{}")
     empty = descriptor(b"{}", EMPTY)
     about = {"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": subject, "size": 1}
@@ -172,7 +170,7 @@ def attach(registry: Registry, repository: str, subject: str, **fields: Any) -> 
     return answer.digest
 
 
-def test_referrers_are_found_and_narrowed_by_type(registry: Registry, repository: str) -> None:
+def test_referrers_are_listed_and_filtered_by_type(registry: Registry, repository: str) -> None:
     subject = registry.push_image(repository, "v1")
     signature = attach(registry, repository, subject, artifactType="application/vnd.example.signature")
     bill = attach(
@@ -193,7 +191,7 @@ def test_referrers_are_found_and_narrowed_by_type(registry: Registry, repository
     assert referrers(registry, repository, subject, "application/vnd.example.none")[1] == set()
 
 
-def test_the_type_of_an_artifact_without_one_is_its_configs(registry: Registry, repository: str) -> None:
+def test_the_config_gives_the_default_artifact_type(registry: Registry, repository: str) -> None:
     subject = registry.push_image(repository, "v1")
     typed = attach(registry, repository, subject, config=descriptor(b"{}", "application/vnd.example.config"))
     assert referrers(registry, repository, subject, "application/vnd.example.config")[1] == {typed}
@@ -213,7 +211,7 @@ def test_an_index_may_refer_too(registry: Registry, repository: str) -> None:
     assert referrers(registry, repository, subject, "application/vnd.example.set")[1] == {answer.digest}
 
 
-def test_a_subject_need_not_be_there(registry: Registry, repository: str) -> None:
+def test_a_subject_need_not_exist(registry: Registry, repository: str) -> None:
     signature = attach(registry, repository, ABSENT)
     assert referrers(registry, repository, ABSENT)[1] == {signature}
     subject = registry.push_image(repository, "v1")
@@ -222,14 +220,14 @@ def test_a_subject_need_not_be_there(registry: Registry, repository: str) -> Non
     assert referrers(registry, repository, subject)[1] == {other}
 
 
-def test_a_referrer_that_is_deleted_is_not_found(registry: Registry, repository: str) -> None:
+def test_a_deleted_referrer_is_not_listed(registry: Registry, repository: str) -> None:
     subject = registry.push_image(repository, "v1")
     signature = attach(registry, repository, subject)
     registry.call("DELETE", f"/v2/{repository}/manifests/{signature}")
     assert referrers(registry, repository, subject)[1] == set()
 
 
-def test_where_nothing_refers_the_answer_is_an_empty_index(registry: Registry, repository: str) -> None:
+def test_without_referrers_the_index_is_empty(registry: Registry, repository: str) -> None:
     assert referrers(registry, repository, ABSENT)[1] == set()
     for digest in ("sha256:x", "v1", "md5:" + "0" * 32):
         answer = registry.call("GET", f"/v2/{repository}/referrers/{digest}")
@@ -239,19 +237,19 @@ def test_where_nothing_refers_the_answer_is_an_empty_index(registry: Registry, r
 def test_referrers_come_in_pages_that_keep_the_filter(strict: Registry, repository: str) -> None:
     subject = strict.push_image(repository, "v1")
     kind = "application/vnd.example.many"
-    wanted = {
+    expected = {
         attach(strict, repository, subject, artifactType=kind, annotations={"n": str(number)}) for number in range(7)
     }
     attach(strict, repository, subject, artifactType="application/vnd.example.other")
     found = pages(strict, f"/v2/{repository}/referrers/{subject}?artifactType={kind}", "manifests")
     assert [len(page) for page in found] == [3, 3, 1]
-    assert {entry["digest"] for page in found for entry in page} == wanted
+    assert {entry["digest"] for page in found for entry in page} == expected
 
 
-# The root, and what there is not.
+# The root, unsupported methods and unknown paths.
 
 
-def test_the_root_says_which_api_this_is(registry: Registry) -> None:
+def test_the_root_reports_the_api_version(registry: Registry) -> None:
     for path in ("/v2/", "/v2"):
         answer = registry.call("GET", path)
         assert (answer.status, answer.json) == (200, {})
@@ -270,12 +268,12 @@ def test_the_root_says_which_api_this_is(registry: Registry) -> None:
         ("OPTIONS", "/v2/x/manifests/v1"),
     ],
 )
-def test_a_method_that_does_not_fit_is_unsupported(registry: Registry, method: str, path: str) -> None:
+def test_unsupported_methods(registry: Registry, method: str, path: str) -> None:
     answer = registry.call(method, path)
     assert (answer.status, answer.code) == (405, "UNSUPPORTED")
 
 
 @pytest.mark.parametrize("path", ["/v2/x", "/v2/x/", "/v2/x/tags", "/v2/tags/list", "/v2/x/manifests/", "/v2//"])
-def test_a_path_that_names_nothing_is_404(registry: Registry, path: str) -> None:
+def test_unknown_paths_are_404(registry: Registry, path: str) -> None:
     answer = registry.call("GET", path)
     assert (answer.status, answer.code) == (404, "NAME_INVALID")

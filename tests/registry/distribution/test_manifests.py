@@ -1,4 +1,4 @@
-"""Manifests of every kind: pushed, pulled byte for byte, refused where they are not right (OCI Distribution 1.1)."""
+"""Manifests of every kind: pushed, pulled byte for byte, or refused where they are not valid (OCI Distribution 1.1)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ABSENT = digest_of(b"never pushed")
 
 
 def pull(registry: Registry, repository: str, reference: str, media_type: str, body: bytes) -> None:
-    """GET and HEAD by a reference must give this."""
+    """Check GET and HEAD by a reference."""
     for method in ("GET", "HEAD"):
         answer = registry.call(method, f"/v2/{repository}/manifests/{reference}")
         assert answer.status == 200
@@ -37,7 +37,7 @@ def pull(registry: Registry, repository: str, reference: str, media_type: str, b
 
 
 def check(registry: Registry, repository: str, document: dict[str, Any]) -> str:
-    """Push by tag and by digest, and pull byte for byte; its digest."""
+    """Push by tag and by digest, pull byte for byte, and return the digest."""
     body = json.dumps(document, indent=3).encode() + b"\n"
     media_type = document["mediaType"]
     digest = digest_of(body)
@@ -49,8 +49,8 @@ def check(registry: Registry, repository: str, document: dict[str, Any]) -> str:
     return digest
 
 
-def refuse(registry: Registry, repository: str, document: Any, content_type: str = IMAGE) -> str:
-    """Push what must be refused, of which nothing may stay; the message."""
+def refuse(registry: Registry, repository: str, document: object, content_type: str = IMAGE) -> str:
+    """Push an invalid manifest, check that nothing is stored, and return the message."""
     body = document if isinstance(document, bytes) else json.dumps(document).encode()
     for reference in ("refused", digest_of(body)):
         answer = registry.put(repository, reference, body, content_type)
@@ -88,7 +88,7 @@ def test_an_empty_index(registry: Registry, pushed: str) -> None:
     check(registry, pushed, {"schemaVersion": 2, "mediaType": INDEX, "manifests": []})
 
 
-def test_an_index_of_blobs_as_a_build_cache_is(registry: Registry, pushed: str) -> None:
+def test_an_index_of_blobs_from_a_build_cache(registry: Registry, pushed: str) -> None:
     manifests = [descriptor(b"layer ", LAYER), descriptor(b"config ", "application/vnd.example.cache.v0")]
     check(registry, pushed, {"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests})
 
@@ -104,7 +104,7 @@ def test_an_artifact_with_an_empty_config(registry: Registry, repository: str) -
     check(registry, repository, image(artifactType="application/vnd.example.none", config=empty, layers=[empty]))
 
 
-def test_an_image_without_layers_and_one_of_an_empty_blob(registry: Registry, pushed: str) -> None:
+def test_images_without_layers_and_with_an_empty_layer(registry: Registry, pushed: str) -> None:
     check(registry, pushed, image(layers=[]))
     registry.push_blob(pushed, b"")
     check(registry, pushed, image(layers=[descriptor(b"", LAYER)]))
@@ -118,20 +118,18 @@ def test_an_image_without_layers_and_one_of_an_empty_blob(registry: Registry, pu
         "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
     ],
 )
-def test_layers_that_may_not_be_distributed_need_not_be_there(
-    registry: Registry, pushed: str, media_type: str
-) -> None:
+def test_non_distributable_layers_need_not_exist(registry: Registry, pushed: str, media_type: str) -> None:
     layer = descriptor(b"elsewhere", media_type, urls=["https://example.com/layer"])
     check(registry, pushed, image(layers=[layer, descriptor(b"layer ", LAYER)]))
 
 
-def test_unknown_fields_and_types_are_kept_byte_for_byte(registry: Registry, pushed: str) -> None:
+def test_unknown_fields_and_types_are_stored_byte_for_byte(registry: Registry, pushed: str) -> None:
     odd: dict[str, Any] = {"x": [None, 1e300, -0.0, {"ü": "\ud83d\ude00"}], "annotations": {"a": "b"}}
     check(registry, pushed, image(**odd, mediaType=IMAGE))
     check(registry, pushed, {"schemaVersion": 2, "mediaType": "application/vnd.example.thing+json", **odd})
 
 
-def test_the_type_comes_from_the_document_or_the_header_or_the_form(registry: Registry, pushed: str) -> None:
+def test_the_media_type_comes_from_the_document_the_header_or_the_fields(registry: Registry, pushed: str) -> None:
     document = image()
     del document["mediaType"]
     body = json.dumps(document).encode()
@@ -170,7 +168,7 @@ def test_a_digest_in_the_query_must_match(registry: Registry, pushed: str) -> No
     assert registry.call("GET", f"/v2/{pushed}/manifests/t").status == 404
 
 
-def test_a_tag_in_the_query_must_be_one(registry: Registry, pushed: str) -> None:
+def test_tags_in_the_query_must_be_valid(registry: Registry, pushed: str) -> None:
     body = json.dumps(image(annotations={"tag": "bad"})).encode()
     answer = registry.put(pushed, f"{digest_of(body)}?tag=good&tag=.bad", body)
     assert (answer.status, answer.code) == (400, "TAG_INVALID")
@@ -180,7 +178,7 @@ def test_a_tag_in_the_query_must_be_one(registry: Registry, pushed: str) -> None
         assert registry.call("GET", f"/v2/{pushed}/manifests/{reference}").status == 404
 
 
-def test_a_tag_moves_and_the_manifest_that_it_named_stays(registry: Registry, pushed: str) -> None:
+def test_moving_a_tag_keeps_its_former_manifest(registry: Registry, pushed: str) -> None:
     first = registry.call("GET", f"/v2/{pushed}/manifests/v1").digest
     second = registry.put(pushed, "v1", image(annotations={"n": "2"})).digest
     assert first != second
@@ -188,7 +186,7 @@ def test_a_tag_moves_and_the_manifest_that_it_named_stays(registry: Registry, pu
     assert registry.call("GET", f"/v2/{pushed}/manifests/{first}").status == 200
 
 
-def test_a_caller_who_has_it_already_is_told_so(registry: Registry, pushed: str) -> None:
+def test_conditional_requests_get_304(registry: Registry, pushed: str) -> None:
     etag = registry.call("GET", f"/v2/{pushed}/manifests/v1").headers["ETag"]
     for header, status in ((etag, 304), (f'"x", W/{etag}', 304), ("*", 304), ('"x"', 200), ("", 200)):
         for method in ("GET", "HEAD"):
@@ -199,7 +197,7 @@ def test_a_caller_who_has_it_already_is_told_so(registry: Registry, pushed: str)
 
 
 @pytest.mark.parametrize("where", ["config", "layers", "manifests", "blobs"])
-def test_what_is_named_must_be_there(registry: Registry, pushed: str, where: str) -> None:
+def test_all_parts_must_exist(registry: Registry, pushed: str, where: str) -> None:
     absent = descriptor(b"never pushed", LAYER)
     kind = INDEX if where == "manifests" else "application/vnd.oci.artifact.manifest.v1+json"
     document = image(mediaType=IMAGE if where in ("config", "layers") else kind)
@@ -250,7 +248,7 @@ def test_schema_1_is_refused_clearly(registry: Registry, pushed: str, content_ty
     ],
     ids=lambda body: repr(body[:40]),
 )
-def test_what_is_not_one_json_object_is_refused(registry: Registry, pushed: str, body: bytes) -> None:
+def test_invalid_json_is_refused(registry: Registry, pushed: str, body: bytes) -> None:
     refuse(registry, pushed, body, "")
 
 
@@ -289,11 +287,11 @@ def test_what_is_not_one_json_object_is_refused(registry: Registry, pushed: str,
     ],
     ids=lambda change: json.dumps(change)[:50],
 )
-def test_a_document_of_the_wrong_form_is_refused(registry: Registry, pushed: str, change: dict[str, Any]) -> None:
+def test_documents_with_invalid_fields_are_refused(registry: Registry, pushed: str, change: dict[str, Any]) -> None:
     refuse(registry, pushed, image(**change))
 
 
-def test_a_manifest_of_the_largest_size_is_taken_and_one_byte_more_is_not(registry: Registry, pushed: str) -> None:
+def test_the_limit_of_the_size_of_a_manifest(registry: Registry, pushed: str) -> None:
     limit = 4 * 1024**2
     document = image(annotations={"pad": ""})
     document["annotations"]["pad"] = "x" * (limit - len(json.dumps(document)))
@@ -306,7 +304,7 @@ def test_a_manifest_of_the_largest_size_is_taken_and_one_byte_more_is_not(regist
     assert registry.call("GET", f"/v2/{pushed}/manifests/larger").status == 404
 
 
-def test_what_is_not_there_is_unknown(registry: Registry, pushed: str) -> None:
+def test_unknown_manifests(registry: Registry, pushed: str) -> None:
     for method in ("GET", "HEAD", "DELETE"):
         for reference in ("v0", ABSENT):
             answer = registry.call(method, f"/v2/{pushed}/manifests/{reference}")

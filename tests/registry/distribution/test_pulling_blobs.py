@@ -1,4 +1,4 @@
-"""Pulling and deleting blobs: whole, in part, on conditions (OCI Distribution 1.1, "Pulling blobs"; RFC 9110)."""
+"""Pulling and deleting blobs: completely, in ranges, with conditions (OCI Distribution 1.1, "Pulling blobs"; RFC 9110)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ PATH = "/v2/pulling-blobs/blobs/" + DIGEST
 
 @pytest.fixture(scope="module")
 def registry(make_registry: Callable[[], Registry]) -> Registry:
-    """A registry of this module's own, with one blob."""
+    """A registry for this module, with one blob."""
     made = make_registry()
     made.push_blob("pulling-blobs", DATA)
     return made
 
 
-def test_the_whole(registry: Registry) -> None:
+def test_a_complete_blob(registry: Registry) -> None:
     for method in ("GET", "HEAD"):
         answer = registry.call(method, PATH)
         assert answer.status == 200
@@ -56,7 +56,7 @@ def test_a_range(registry: Registry, header: str, first: int, after: int) -> Non
 
 
 @pytest.mark.parametrize("header", ["bytes=100000-", "bytes=100000-100001", "bytes=-0", "bytes=999999999999999999-"])
-def test_a_range_that_there_is_not(registry: Registry, header: str) -> None:
+def test_a_range_beyond_the_end(registry: Registry, header: str) -> None:
     answer = registry.call("GET", PATH, range=header)
     assert answer.status == 416
     assert answer.code == "SIZE_INVALID"
@@ -66,17 +66,17 @@ def test_a_range_that_there_is_not(registry: Registry, header: str) -> None:
 @pytest.mark.parametrize(
     "header", ["", "bytes", "bytes=", "bytes=-", "bytes=a-b", "bytes=9-1", "bytes=0-1,4-5", "x=0-1"]
 )
-def test_a_range_that_is_none_is_passed_over(registry: Registry, header: str) -> None:
+def test_invalid_ranges_are_ignored(registry: Registry, header: str) -> None:
     answer = registry.call("GET", PATH, range=header)
     assert (answer.status, answer.body) == (200, DATA)
 
 
-def test_a_range_only_where_the_content_is_still_the_same(registry: Registry) -> None:
+def test_if_range_must_name_the_content(registry: Registry) -> None:
     assert registry.call("GET", PATH, range="bytes=0-1", if_range=f'"{DIGEST}"').status == 206
     assert registry.call("GET", PATH, range="bytes=0-1", if_range='"other"').status == 200
 
 
-def test_a_caller_who_has_it_already_is_told_so(registry: Registry) -> None:
+def test_conditional_requests_get_304(registry: Registry) -> None:
     for header, status in ((f'"{DIGEST}"', 304), (f'"a", W/"{DIGEST}"', 304), ("*", 304), ('"a"', 200)):
         answer = registry.call("GET", PATH, if_none_match=header)
         assert answer.status == status
@@ -91,7 +91,7 @@ def test_an_empty_blob(registry: Registry) -> None:
     assert registry.call("GET", f"/v2/pulling-blobs/blobs/{digest}", range="bytes=0-").status == 416
 
 
-def test_only_the_repository_that_has_it_gives_it(registry: Registry) -> None:
+def test_only_a_repository_with_the_blob_serves_it(registry: Registry) -> None:
     for path in (f"/v2/pulling-blobs/other/blobs/{DIGEST}", f"/v2/pulling-blobs/blobs/{digest_of(b'absent')}"):
         for method in ("GET", "HEAD", "DELETE"):
             answer = registry.call(method, path)
@@ -99,7 +99,7 @@ def test_only_the_repository_that_has_it_gives_it(registry: Registry) -> None:
             assert method == "HEAD" or answer.code == "BLOB_UNKNOWN"
 
 
-def test_what_is_deleted_is_gone_at_once_and_only_there(registry: Registry) -> None:
+def test_a_deletion_is_immediate_and_only_in_its_repository(registry: Registry) -> None:
     before = registry.usage
     data = noise(5_000, seed=1)
     digest = digest_of(data)

@@ -1,4 +1,4 @@
-"""Pushing blobs: at once, in chunks, streamed, broken off, mounted (OCI Distribution 1.1, "Pushing blobs")."""
+"""Pushing blobs: in one request, in chunks, streamed, interrupted, mounted (OCI Distribution 1.1, "Pushing blobs")."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_single_post(registry: Registry, repository: str, algorithm: str) -> N
 
 @pytest.mark.parametrize("announced", ["", "?digest-algorithm=sha512"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_chunks_one_after_the_other(registry: Registry, repository: str, algorithm: str, announced: str) -> None:
+def test_chunks_in_order(registry: Registry, repository: str, algorithm: str, announced: str) -> None:
     data, step = noise(10_000), 4_000
     location = registry.call("POST", f"/v2/{repository}/blobs/uploads/{announced}").location
     for first in range(0, len(data), step):
@@ -71,9 +71,7 @@ def test_a_stream_needs_neither_length_nor_range(registry: Registry, repository:
 
 
 @pytest.mark.parametrize("content_range", ["0-3", "1-4", "5-8", "400-403"])
-def test_a_chunk_out_of_order_is_416_and_told_where_to_go_on(
-    registry: Registry, repository: str, content_range: str
-) -> None:
+def test_a_chunk_out_of_order_is_416_with_the_offset(registry: Registry, repository: str, content_range: str) -> None:
     location = registry.start(repository)
     registry.call("PATCH", location, b"0123", content_range="0-3")
     for answer in (
@@ -101,14 +99,14 @@ def test_a_stream_that_is_not_as_long_as_its_range_is_refused(registry: Registry
         assert (answer.status, answer.code) == (400, "SIZE_INVALID")
 
 
-def test_the_status_tells_what_came(registry: Registry, repository: str) -> None:
+def test_the_status_reports_the_offset(registry: Registry, repository: str) -> None:
     location = registry.start(repository)
     registry.call("PATCH", location, b"0123456789")
     answer = registry.call("GET", location)
     assert (answer.status, answer.headers["Range"], answer.location) == (204, "0-9", location)
 
 
-def test_an_upload_that_is_cancelled_is_unknown(registry: Registry, repository: str) -> None:
+def test_a_cancelled_upload_is_unknown(registry: Registry, repository: str) -> None:
     location = registry.start(repository)
     assert registry.call("DELETE", location).status == 204
     for method in ("GET", "PATCH", "PUT", "DELETE"):
@@ -116,7 +114,7 @@ def test_an_upload_that_is_cancelled_is_unknown(registry: Registry, repository: 
         assert (answer.status, answer.code) == (404, "BLOB_UPLOAD_UNKNOWN")
 
 
-def test_a_digest_that_does_not_match_leaves_nothing(registry: Registry, repository: str) -> None:
+def test_a_digest_mismatch_stores_nothing(registry: Registry, repository: str) -> None:
     wrong = digest_of(b"evil")
     location = registry.start(repository)
     for answer in (
@@ -131,7 +129,7 @@ def test_a_digest_that_does_not_match_leaves_nothing(registry: Registry, reposit
 
 
 @pytest.mark.parametrize("digest", ["", "sha256", "sha256:", "sha256:abc", f"md5:{'0' * 32}", f"sha256:{'A' * 64}"])
-def test_a_digest_that_is_none_is_refused_and_the_upload_goes_on(
+def test_an_invalid_digest_is_refused_and_the_upload_continues(
     registry: Registry, repository: str, digest: str
 ) -> None:
     location = registry.start(repository)
@@ -142,7 +140,7 @@ def test_a_digest_that_is_none_is_refused_and_the_upload_goes_on(
     assert finish(registry, location, digest_of(b"kept")).status == 201
 
 
-def test_an_upload_goes_on_after_a_broken_connection(registry: Registry, repository: str) -> None:
+def test_an_upload_continues_after_a_lost_connection(registry: Registry, repository: str) -> None:
     data = noise(600_000)
     location = registry.start(repository)
     connection = registry.connect()
@@ -151,9 +149,11 @@ def test_an_upload_goes_on_after_a_broken_connection(registry: Registry, reposit
         connection.putheader(name, value)
     connection.endheaders(data[:300_000])
     while registry.call("GET", location).headers["Range"] == "0-0":
-        pass  # the status is told while a request runs
+        pass  # the status is available while a request runs
     connection.close()
-    answer = registry.call("PATCH", location, b"", content_range="1000000-999999")  # comes after what broke off
+    answer = registry.call(
+        "PATCH", location, b"", content_range="1000000-999999"
+    )  # waits for the interrupted request
     received = int(answer.headers["Range"].removeprefix("0-")) + 1
     assert 0 < received <= 300_000
     answer = registry.call("PATCH", location, data[received:], content_range=f"{received}-{len(data) - 1}")
@@ -163,7 +163,9 @@ def test_an_upload_goes_on_after_a_broken_connection(registry: Registry, reposit
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_an_upload_goes_on_after_the_registry_was_killed(registry: Registry, repository: str, algorithm: str) -> None:
+def test_an_upload_continues_after_a_kill_of_the_registry(
+    registry: Registry, repository: str, algorithm: str
+) -> None:
     location = registry.start(repository)
     registry.call("PATCH", location, b"before ")
     registry.cloud.kill("registry")
@@ -173,14 +175,14 @@ def test_an_upload_goes_on_after_the_registry_was_killed(registry: Registry, rep
     assert finish(registry, location, digest_of(b"before after", algorithm)).status == 201
 
 
-def test_what_was_pushed_is_there_after_the_registry_was_killed(registry: Registry, repository: str) -> None:
+def test_a_pushed_blob_survives_a_kill_of_the_registry(registry: Registry, repository: str) -> None:
     digest = registry.push_image(repository, "v1")
     registry.cloud.kill("registry")
     assert registry.call("GET", f"/v2/{repository}/manifests/v1").digest == digest
     assert pull(registry, repository, digest_of(b"config ")) == b"config "
 
 
-def test_one_blob_pushed_by_many_at_once_is_one_blob(make_registry: Callable[[], Registry], repository: str) -> None:
+def test_concurrent_pushes_of_one_blob(make_registry: Callable[[], Registry], repository: str) -> None:
     registry = make_registry()
     data = noise(400_000, seed=7)
     digest = digest_of(data)
@@ -239,7 +241,7 @@ def test_a_blob_is_mounted_from_another_repository(registry: Registry, repositor
 @pytest.mark.parametrize(
     "query", ["?mount={other}&from={source}", "?mount={digest}&from={source}x", "?mount={other}"]
 )
-def test_a_mount_that_cannot_be_had_is_an_upload(registry: Registry, repository: str, query: str) -> None:
+def test_an_impossible_mount_becomes_an_upload(registry: Registry, repository: str, query: str) -> None:
     source = f"{repository}/source"
     digest = registry.push_blob(source, repository.encode())
     query = query.format(digest=digest, other=digest_of(b"never pushed"), source=source)
@@ -257,7 +259,7 @@ def test_a_blob_is_not_mounted_across_registries(
         assert other.call("POST", f"/v2/{repository}/blobs/uploads/{query}").status == 202
 
 
-def test_a_client_that_goes_away_while_its_blob_is_checked_does_no_harm(registry: Registry, repository: str) -> None:
+def test_a_client_that_disconnects_during_verification(registry: Registry, repository: str) -> None:
     data = noise(2_000_000, seed=3)
     location = registry.start(repository)
     connection = registry.connect()
@@ -266,13 +268,13 @@ def test_a_client_that_goes_away_while_its_blob_is_checked_does_no_harm(registry
     )
     connection.close()
     answer = finish(registry, location, digest_of(data), data)
-    if answer.status != 201:  # the first came through
+    if answer.status != 201:  # the first one finished
         assert answer.code in ("BLOB_UPLOAD_UNKNOWN", "DIGEST_INVALID")
         assert finish(registry, registry.start(repository), digest_of(data), data).status == 201
     assert pull(registry, repository, digest_of(data)) == data
 
 
-def test_a_request_right_behind_a_large_body_is_the_next_one(registry: Registry, repository: str) -> None:
+def test_a_pipelined_request_after_a_large_body(registry: Registry, repository: str) -> None:
     data = noise(700_001, seed=4)
     location = registry.start(repository)
     fields = {"Host": registry.host, **registry.authorization}
@@ -287,7 +289,7 @@ def test_a_request_right_behind_a_large_body_is_the_next_one(registry: Registry,
     assert answers.endswith(b"\r\n\r\n" + data)
 
 
-def test_a_large_body_may_come_in_small_pieces(registry: Registry, repository: str) -> None:
+def test_a_large_body_in_small_pieces(registry: Registry, repository: str) -> None:
     data = noise(150_000, seed=5)
     connection = registry.connect()
     connection.putrequest("PUT", f"{registry.start(repository)}?digest={digest_of(data)}", skip_host=True)
@@ -303,7 +305,7 @@ def test_a_large_body_may_come_in_small_pieces(registry: Registry, repository: s
     assert pull(registry, repository, digest_of(data)) == data
 
 
-def test_a_connection_is_good_after_a_large_body_with_another_digest(registry: Registry, repository: str) -> None:
+def test_a_connection_stays_usable_after_a_digest_mismatch(registry: Registry, repository: str) -> None:
     data = noise(300_000, seed=6)
     connection = registry.connect()
     fields = {"Host": registry.host, **registry.authorization}
@@ -317,7 +319,7 @@ def test_a_connection_is_good_after_a_large_body_with_another_digest(registry: R
     assert pull(registry, repository, digest_of(data)) == data
 
 
-def test_a_large_body_that_stands_still_is_408_and_what_came_is_kept(strict: Registry, repository: str) -> None:
+def test_a_stalled_large_body_is_408_and_its_bytes_are_kept(strict: Registry, repository: str) -> None:
     data = noise(99_000)
     location = strict.start(repository)
     connection = strict.connect()
@@ -334,7 +336,7 @@ def test_a_large_body_that_stands_still_is_408_and_what_came_is_kept(strict: Reg
 
 
 @pytest.mark.parametrize("length", [99_000, 9_000], ids=["by threads", "by the loop"])
-def test_a_body_of_which_a_byte_comes_now_and_then_is_408(strict: Registry, repository: str, length: int) -> None:
+def test_a_trickling_body_is_408(strict: Registry, repository: str, length: int) -> None:
     connection = strict.connect()
     connection.putrequest("PATCH", strict.start(repository), skip_host=True)
     for name, value in {"Host": strict.host, "Content-Length": str(length), **strict.authorization}.items():
@@ -351,7 +353,7 @@ def test_a_body_of_which_a_byte_comes_now_and_then_is_408(strict: Registry, repo
     connection.close()
 
 
-def test_a_coding_of_the_body_is_not_taken_off(registry: Registry, repository: str) -> None:
+def test_content_encoding_is_not_decoded(registry: Registry, repository: str) -> None:
     data = gzip.compress(noise(200_000, seed=8))
     for body in (data[:1000], data):
         answer = finish(registry, registry.start(repository), digest_of(body), body, content_encoding="gzip")

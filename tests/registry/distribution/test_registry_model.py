@@ -1,4 +1,4 @@
-"""Any row of pushes, mounts and deletions leaves the registry as a few sets and dictionaries say."""
+"""Any sequence of pushes, mounts and deletions matches a model of sets and dictionaries."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ algorithms = st.sampled_from(["sha256", "sha512"])
 
 
 class Model(RuleBasedStateMachine):
-    """Two repositories of one registry, beside what they should hold."""
+    """Two repositories of one registry, and the model of their content."""
 
     registry: ClassVar[Registry]
 

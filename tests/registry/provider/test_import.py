@@ -1,4 +1,4 @@
-"""Importing images: from a registry of somebody else's with a password, and from one of ours."""
+"""Importing images from another registry with a password, and from a registry of the same room."""
 
 from __future__ import annotations
 
@@ -106,14 +106,14 @@ def test_a_source_that_refuses(
     assert registry.manifest("refused", "v1", token=registry.admin_token("repository:refused:pull")).status == 404
 
 
-def test_a_source_that_is_not_there(registry: AcrRegistry, client: ContainerRegistryManagementClient) -> None:
+def test_an_unknown_source(registry: AcrRegistry, client: ContainerRegistryManagementClient) -> None:
     with pytest.raises(HttpResponseError, match=r"127\.0\.0\.2:9"):
         client.registries.begin_import_image(
             GROUP, registry.name, {"source": {"registryUri": f"{PEERS}:9", "sourceImage": "a:b"}}
         ).result()
 
 
-def test_from_a_registry_of_ours(cloud: Cloud, registry: AcrRegistry, source: AcrRegistry) -> None:
+def test_from_a_registry_of_the_same_room(cloud: Cloud, registry: AcrRegistry, source: AcrRegistry) -> None:
     digest = digest_of(source, "base/app", "v1")
     assert ask(registry, {"resourceId": source.id, "sourceImage": "base/app:v1"}).status == 200
     assert digest_of(registry, "base/app", "v1") == digest
@@ -127,7 +127,7 @@ def test_from_a_registry_of_ours(cloud: Cloud, registry: AcrRegistry, source: Ac
         "credentials": {"username": user, "password": password},
     }
     assert ask(registry, by_name, targetTags=["named:v1"]).status == 200
-    # Who imports must be allowed to pull there.
+    # The caller needs the right to pull from the source.
     importer = cloud.principal("importer", Contributor=registry.id)
     denied = ask(registry, {"resourceId": source.id, "sourceImage": "base/app:v1"}, targetTags=["x:y"], as_=importer)
     assert (denied.status, denied.code) == (403, "LinkedAuthorizationFailed")
@@ -137,7 +137,7 @@ def test_from_a_registry_of_ours(cloud: Cloud, registry: AcrRegistry, source: Ac
     assert ask(registry, {"resourceId": source.id, "sourceImage": "a"}, as_=puller).code == "AuthorizationFailed"
 
 
-def test_an_import_that_takes_its_time(cloud: Cloud, registry: AcrRegistry, peer: Peer) -> None:
+def test_a_long_import(cloud: Cloud, registry: AcrRegistry, peer: Peer) -> None:
     source = {
         "registryUri": peer.server,
         "sourceImage": "their/app:v1",
@@ -163,7 +163,7 @@ def test_an_import_that_takes_its_time(cloud: Cloud, registry: AcrRegistry, peer
 
 
 def path_of(url: str) -> str:
-    """The path and query of an address of the front door."""
+    """The path and query of a URL of the front door."""
     return "/" + url.split("/", 3)[3]
 
 
@@ -190,7 +190,7 @@ def test_bad_imports(registry: AcrRegistry, body: dict[str, Any], code: str) -> 
     assert answer.code == code
 
 
-def test_operations_that_are_not_there(registry: AcrRegistry) -> None:
+def test_unknown_operations(registry: AcrRegistry) -> None:
     place = f"{registry.cloud.subscription}/providers/Microsoft.ContainerRegistry/locations/eastus"
     for path in ("operationStatuses/acrimport-x", "operationResults/nothing"):
         assert registry.cloud.arm("GET", f"{place}/{path}").code == "NotFound"

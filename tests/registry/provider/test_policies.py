@@ -1,4 +1,4 @@
-"""Quota, retention, soft delete and collection of a registry, set and asked for by Azure Resource Manager."""
+"""Quota, retention, soft delete and collection of a registry, through Azure Resource Manager."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cumulet.common import config as settings
 from tests.registry.client import Registry, digest_of, image, noise
 
 
-def test_a_quota_refuses_what_does_not_fit_and_counts_each_blob_once(make_registry: Callable[[], Registry]) -> None:
+def test_a_quota_counts_each_blob_once(make_registry: Callable[[], Registry]) -> None:
     registry = make_registry()
     registry.update(policies={"quotaPolicy": {"status": "enabled", "bytes": 10_000}})
     digest = registry.push_blob("a", noise(6_000))
@@ -43,7 +43,7 @@ def test_a_quota_refuses_what_does_not_fit_and_counts_each_blob_once(make_regist
     assert registry.put("a", "v2", padded).status == 201
 
 
-def test_two_pushes_at_once_do_not_pass_the_quota_together(make_registry: Callable[[], Registry]) -> None:
+def test_concurrent_pushes_stay_within_the_quota(make_registry: Callable[[], Registry]) -> None:
     registry = make_registry()
     registry.update(policies={"quotaPolicy": {"status": "enabled", "bytes": 10_000}})
     locations = [registry.start("a") for _ in range(2)]
@@ -73,7 +73,7 @@ def test_two_pushes_at_once_do_not_pass_the_quota_together(make_registry: Callab
     ],
     ids=json.dumps,
 )
-def test_a_policy_that_cannot_be_is_refused(registry: Registry, policies: Any) -> None:
+def test_invalid_policies_are_refused(registry: Registry, policies: object) -> None:
     path = f"{registry.id}?api-version=2023-07-01"
     answer = registry.cloud.arm("PATCH", path, {"properties": {"policies": policies}})
     assert answer.status == 400
@@ -92,15 +92,15 @@ def test_a_policy_that_cannot_be_is_refused(registry: Registry, policies: Any) -
     ],
     ids=json.dumps,
 )
-def test_what_would_have_no_effect_is_refused(registry: Registry, properties: Any) -> None:
+def test_unsupported_properties_are_refused(registry: Registry, properties: object) -> None:
     path = f"{registry.id}?api-version=2023-07-01"
     before = registry.cloud.arm("GET", path).body
     answer = registry.cloud.arm("PATCH", path, {"properties": properties})
     assert (answer.status, answer.code) == (400, "NotSupported")
-    assert registry.cloud.arm("PUT", path, before).body == before  # what is shown may be sent back
+    assert registry.cloud.arm("PUT", path, before).body == before  # a response is a valid request
 
 
-def test_policies_are_shown_as_they_were_set(make_registry: Callable[[], Registry]) -> None:
+def test_policies_are_shown(make_registry: Callable[[], Registry]) -> None:
     registry = make_registry()
     registry.update(policies={"retentionPolicy": {"status": "enabled", "days": 3}})
     registry.update(policies={"softDeletePolicy": {"status": "enabled", "retentionDays": 5}})
@@ -115,7 +115,7 @@ def test_limits_are_settings(strict: Registry, repository: str) -> None:
         for method, path in (("POST", f"/v2/{repository}/blobs/uploads/"), ("PUT", strict.start(repository))):
             answer = strict.call(method, f"{path}?digest={digest_of(large)}", body)
             assert (answer.status, answer.code) == (413, "SIZE_INVALID")
-            body = large  # an iterator is spent by then
+            body = large  # the iterator is exhausted
     location = strict.start(repository)
     assert strict.call("PATCH", location, large[:100_000]).status == 202
     assert strict.call("PATCH", location, b"x").status == 413
@@ -145,7 +145,7 @@ def test_retention_and_collection(strict: Registry, repository: str) -> None:
     strict.update(policies={"retentionPolicy": {"status": "disabled"}})
 
 
-def test_what_is_soft_deleted_keeps_its_bytes_and_comes_back_when_it_is_pushed_again(
+def test_a_soft_deleted_manifest_keeps_its_bytes_until_it_is_pushed_again(
     make_registry: Callable[[], Registry],
 ) -> None:
     registry = make_registry()
@@ -163,7 +163,7 @@ def test_what_is_soft_deleted_keeps_its_bytes_and_comes_back_when_it_is_pushed_a
     assert digest not in deleted.body.decode()
 
 
-def test_a_registry_that_is_deleted_gives_its_bytes_back(make_registry: Callable[[], Registry]) -> None:
+def test_deleting_a_registry_frees_its_bytes(make_registry: Callable[[], Registry]) -> None:
     registry, other = make_registry(), make_registry()
     shared, own = noise(5_000, seed=11), noise(5_000, seed=12)
     other.push_blob("a", shared)
@@ -173,7 +173,7 @@ def test_a_registry_that_is_deleted_gives_its_bytes_back(make_registry: Callable
     assert (blobs / digest.replace(":", "/")).exists()
     assert registry.cloud.arm("DELETE", f"{registry.id}?api-version=2023-07-01").status == 200
     while (blobs / digest.replace(":", "/")).exists():
-        other.collect(dry_run=True)  # waits for the collection that runs
+        other.collect(dry_run=True)  # waits for the running collection
     assert other.call("GET", f"/v2/a/blobs/{digest_of(shared)}").body == shared
 
 
@@ -204,7 +204,7 @@ def test_the_command_collects(strict: Registry, repository: str, command: Callab
         assert strict.call("HEAD", f"/v2/{repository}/blobs/{digest}").status == there
 
 
-def test_collecting_takes_a_right_on_the_registry(registry: Registry) -> None:
+def test_a_collection_requires_a_right_on_the_registry(registry: Registry) -> None:
     reader = registry.cloud.principal("gc reader", Reader=registry.id)
     path = f"{registry.id}/collectGarbage?api-version=2023-07-01"
     assert registry.cloud.arm("POST", path, {}, as_=reader).status == 403

@@ -1,9 +1,8 @@
-"""Registries as resources: made, shown, changed and deleted by Microsoft's client, and what is refused."""
+"""Registries as resources: created, read, changed and deleted with Microsoft's client, and invalid requests."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
@@ -91,7 +90,7 @@ def test_the_life_of_a_registry(cloud: Cloud, client: ContainerRegistryManagemen
     client.registries.begin_delete(GROUP, name).result()
 
 
-def test_two_registries_are_told_apart_by_their_names(cloud: Cloud) -> None:
+def test_the_host_name_selects_the_registry(cloud: Cloud) -> None:
     one, two = (AcrRegistry(cloud, f"acrtwin{number}", adminUserEnabled=True) for number in range(2))
     one.push("app", "v1")
     scope = "repository:app:pull"
@@ -104,7 +103,7 @@ def test_two_registries_are_told_apart_by_their_names(cloud: Cloud) -> None:
         f'realm="https://ACRTWIN1.azurecr.io:{port}/oauth2/token",service="{two.server}"'
         in named.headers["WWW-Authenticate"]
     )
-    # By another name, or an address, it is the oldest.
+    # Another name, or an address, selects the oldest registry.
     oldest = {
         one.call("GET", "/v2/", headers={"Host": host}).headers["WWW-Authenticate"].rpartition("service=")[2]
         for host in (f"localhost:{port}", f"127.0.0.1:{port}", "[::1]:443", "elsewhere")
@@ -139,14 +138,14 @@ def test_two_registries_are_told_apart_by_their_names(cloud: Cloud) -> None:
         ),
     ],
 )
-def test_bad_registries(cloud: Cloud, name: str, body: dict[str, Any], code: str) -> None:
+def test_bad_registries(cloud: Cloud, name: str, body: dict[str, object], code: str) -> None:
     path = f"{cloud.subscription}/resourceGroups/group/providers/Microsoft.ContainerRegistry/registries/{name}"
     answer = cloud.arm("PUT", path, body)
     assert (answer.status, answer.code) == (400, code)
     assert cloud.arm("GET", path).status == 404
 
 
-def test_a_name_is_taken_everywhere(cloud: Cloud) -> None:
+def test_names_are_unique_in_all_groups(cloud: Cloud) -> None:
     AcrRegistry(cloud, "acrtaken")
     other = f"{cloud.subscription}/resourceGroups/other"
     assert cloud.arm("PUT", other, {"location": "eastus"}).status in (200, 201)
@@ -157,7 +156,7 @@ def test_a_name_is_taken_everywhere(cloud: Cloud) -> None:
     assert cloud.arm("POST", f"{path}/listCredentials").code == "ResourceNotFound"
 
 
-def test_the_provider_takes_calls_from_the_front_door_only(cloud: Cloud, acr: AcrRegistry) -> None:
+def test_the_provider_accepts_only_the_front_door(cloud: Cloud, acr: AcrRegistry) -> None:
     for path in (acr.id, f"/{acr.id}", f"{acr.id}/tokens", f"{acr.id}/listCredentials"):
         assert cloud.call("registry", "GET", path, token=cloud.token()).status in (403, 404)
         assert cloud.call("registry", "POST", path, show="instances", body={}).status in (403, 404)

@@ -1,11 +1,10 @@
-"""Repository tokens and scope maps: made with Microsoft's client, used as docker does, and what ends them."""
+"""Repository tokens and scope maps: created with Microsoft's client, used like docker, expired and deleted."""
 
 from __future__ import annotations
 
 import datetime as dt
 import uuid
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from azure.mgmt.containerregistry import ContainerRegistryManagementClient
@@ -32,8 +31,8 @@ def client(cloud: Cloud) -> Iterator[ContainerRegistryManagementClient]:
         yield made
 
 
-def new_token(registry: AcrRegistry, *lines: str, scope_map: str = "", **properties: Any) -> str:
-    """A token that may do what the lines say; its name."""
+def new_token(registry: AcrRegistry, *lines: str, scope_map: str = "", **properties: object) -> str:
+    """Create a token with the rights of some lines and return its name."""
     name = f"t-{uuid.uuid4().hex[:12]}"
     if not scope_map:
         scope_map = f"{name}-map"
@@ -45,8 +44,8 @@ def new_token(registry: AcrRegistry, *lines: str, scope_map: str = "", **propert
     return name
 
 
-def passwords(registry: AcrRegistry, token: str, **body: Any) -> dict[str, str]:
-    """New passwords of a token, by their names."""
+def passwords(registry: AcrRegistry, token: str, **body: object) -> dict[str, str]:
+    """Generate passwords of a token, and return them by name."""
     answer = registry.arm("POST", "/generateCredentials", {"tokenId": f"{registry.id}/tokens/{token}", **body})
     assert answer.status == 200, answer.body
     assert answer.body["username"] == token
@@ -113,7 +112,7 @@ def test_with_microsofts_client(
         (["repositories/other/metadata/write"], {"other": {"metadata_write"}}),
     ],
 )  # fmt: skip
-def test_what_a_scope_map_grants(registry: AcrRegistry, lines: list[str], expected: dict[str, set[str]]) -> None:
+def test_rights_of_a_scope_map(registry: AcrRegistry, lines: list[str], expected: dict[str, set[str]]) -> None:
     token = new_token(registry, *lines)
     (password,) = passwords(registry, token, name="password1").values()
     actions = "pull,push,delete,metadata_read,metadata_write,sign"
@@ -136,7 +135,7 @@ def test_what_a_scope_map_grants(registry: AcrRegistry, lines: list[str], expect
         ("_repositories_admin", {"pull", "push", "delete", "metadata_read", "metadata_write"}),
     ],
 )
-def test_the_systems_scope_maps(registry: AcrRegistry, name: str, expected: set[str]) -> None:
+def test_system_scope_maps(registry: AcrRegistry, name: str, expected: set[str]) -> None:
     token = new_token(registry, scope_map=name)
     (password,) = passwords(registry, token, name="password2").values()
     assert set(granted(registry.token(token, password, "repository:other:*"))["other"]) == expected
@@ -154,7 +153,7 @@ def test_pulling_and_pushing_by_basic(registry: AcrRegistry) -> None:
     assert registry.call("POST", "/v2/team/app/blobs/uploads/", headers=headers).status == 403
 
 
-def test_two_passwords_are_renewed_one_at_a_time(registry: AcrRegistry) -> None:
+def test_passwords_are_renewed_separately(registry: AcrRegistry) -> None:
     token = new_token(registry, "repositories/other/content/read")
     assert registry.ask(token, "").status == 401
     first = passwords(registry, token)
@@ -168,19 +167,19 @@ def test_two_passwords_are_renewed_one_at_a_time(registry: AcrRegistry) -> None:
     assert registry.ask(guid, refresh).status == 401
     assert registry.ask(token, second["password1"]).status == 200
     assert registry.ask(token, first["password2"]).status == 200
-    # A password that a PATCH leaves out is taken away.
+    # A PATCH removes the passwords that it leaves out.
     kept = {"properties": {"credentials": {"passwords": [{"name": "password1"}]}}}
     assert registry.arm("PATCH", f"/tokens/{token}", kept).status == 200
     assert registry.ask(token, first["password2"]).status == 401
     assert registry.ask(token, second["password1"]).status == 200
 
 
-def test_a_password_that_ends(cloud: Cloud, registry: AcrRegistry) -> None:
+def test_a_password_expires(cloud: Cloud, registry: AcrRegistry) -> None:
     token = new_token(registry, "repositories/other/content/read")
     soon = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=1)
     made = passwords(registry, token, name="password1", expiry=soon.isoformat())
     lasting = passwords(registry, token, name="password2", expiry=FAR)
-    # The clock of the room is the machine's: ask until it has passed.
+    # The room uses the clock of the machine: repeat until the password has expired.
     while (answer := registry.ask(token, made["password1"])).status == 200:
         assert dt.datetime.now(dt.UTC) < soon + dt.timedelta(seconds=5)
     assert answer.status == 401
@@ -188,7 +187,7 @@ def test_a_password_that_ends(cloud: Cloud, registry: AcrRegistry) -> None:
     assert registry.ask(token, lasting["password2"]).status == 200
 
 
-def test_passwords_are_kept_hashed(cloud: Cloud, registry: AcrRegistry) -> None:
+def test_passwords_are_stored_as_hashes(cloud: Cloud, registry: AcrRegistry) -> None:
     token = new_token(registry, "repositories/other/content/read")
     made = passwords(registry, token)
     kept = b"".join(path.read_bytes() for path in cloud.config.room_dir("registry").glob("registry.db*"))
@@ -196,7 +195,7 @@ def test_passwords_are_kept_hashed(cloud: Cloud, registry: AcrRegistry) -> None:
     assert not [text for text in made.values() if text.encode() in kept or text in cloud.log("registry")]
 
 
-def test_a_deleted_registry_takes_its_tokens_along(cloud: Cloud) -> None:
+def test_tokens_are_deleted_with_their_registry(cloud: Cloud) -> None:
     registry = AcrRegistry(cloud, "acrshort")
     token = new_token(registry, "repositories/other/content/read")
     (password,) = passwords(registry, token, name="password1").values()
@@ -238,7 +237,7 @@ def test_rights_of_the_front_door(cloud: Cloud, registry: AcrRegistry) -> None:
         ("POST", "/generateCredentials", [], "InvalidRequestContent"),
     ],
 )  # fmt: skip
-def test_bad_requests(registry: AcrRegistry, method: str, path: str, body: Any, code: str) -> None:
+def test_bad_requests(registry: AcrRegistry, method: str, path: str, body: object, code: str) -> None:
     answer = registry.arm(method, path.replace(" ", "%01"), body)
     assert 400 <= answer.status < 500
     assert answer.code == code
@@ -253,7 +252,7 @@ def test_bad_requests(registry: AcrRegistry, method: str, path: str, body: Any, 
         ({"expiry": 7}, "InvalidExpiry"),
     ],
 )
-def test_bad_passwords(registry: AcrRegistry, body: dict[str, Any], code: str) -> None:
+def test_bad_passwords(registry: AcrRegistry, body: dict[str, object], code: str) -> None:
     token = new_token(registry, scope_map="_repositories_pull")
     answer = registry.arm("POST", "/generateCredentials", {"tokenId": f"{registry.id}/tokens/{token}", **body})
     assert (answer.status, answer.code) == (400, code)
@@ -261,3 +260,5 @@ def test_bad_passwords(registry: AcrRegistry, body: dict[str, Any], code: str) -
     assert foreign.code == "TokenNotFound"
     status = registry.arm("PATCH", f"/tokens/{token}", {"properties": {"status": "asleep"}})
     assert status.code == "InvalidTokenStatus"
+    named = registry.arm("PATCH", f"/tokens/{token}", {"properties": {"credentials": {"passwords": [{"name": []}]}}})
+    assert (named.status, named.code) == (400, "InvalidRequestContent")

@@ -1,10 +1,9 @@
-"""Pull-through cache rules: a repository fills itself from somebody else's registry, and serves on when that is away."""
+"""Pull-through cache rules: a repository is filled from another registry, and serves its content while that is unavailable."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from azure.mgmt.containerregistry import ContainerRegistryManagementClient
@@ -28,7 +27,7 @@ def peer(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pee
 
 @pytest.fixture(scope="module")
 def registry(cloud: Cloud, peer: Peer) -> AcrRegistry:
-    """`mirror/*` is filled from `their/*` of the peer, with its password."""
+    """A registry whose `mirror/*` is filled from `their/*` of the peer, with its password."""
     made = AcrRegistry(cloud, "acrcache", adminUserEnabled=True)
     with management(ContainerRegistryManagementClient, cloud) as client:
         credentials = client.credential_sets.begin_create(
@@ -57,7 +56,7 @@ def pull(registry: AcrRegistry, repository: str, reference: str = "v1") -> Answe
 
 
 def pull_all(registry: AcrRegistry, repository: str) -> str:
-    """The digest of an image of which every part could be pulled."""
+    """Pull all parts of an image and return its digest."""
     answer = pull(registry, repository)
     assert answer.status == 200, answer.body
     token = registry.admin_token(f"repository:{repository}:pull")
@@ -69,7 +68,7 @@ def pull_all(registry: AcrRegistry, repository: str) -> str:
     return answer.headers["Docker-Content-Digest"]
 
 
-def test_an_image_comes_when_it_is_pulled_and_stays(registry: AcrRegistry, peer: Peer) -> None:
+def test_an_image_is_cached_on_pull(registry: AcrRegistry, peer: Peer) -> None:
     digest = pull_all(registry, "mirror/app")
     assert pull(registry, "mirror/app", digest).status == 200
     with peer.paused():
@@ -79,7 +78,7 @@ def test_an_image_comes_when_it_is_pulled_and_stays(registry: AcrRegistry, peer:
     assert pull_all(registry, "mirror/deep/app") == digest
 
 
-def test_what_is_not_there(registry: AcrRegistry) -> None:
+def test_unknown_images(registry: AcrRegistry) -> None:
     unknown = pull(registry, "mirror/nothing")
     assert (unknown.status, unknown.body["errors"][0]["code"]) == (404, "MANIFEST_UNKNOWN")
     assert pull(registry, "elsewhere").status == 404
@@ -88,12 +87,12 @@ def test_what_is_not_there(registry: AcrRegistry) -> None:
     assert (missing.status, missing.body["errors"][0]["code"]) == (404, "BLOB_UNKNOWN")
 
 
-def test_who_may_not_pull_makes_nothing_come(cloud: Cloud, registry: AcrRegistry) -> None:
+def test_a_pull_without_the_right_downloads_nothing(cloud: Cloud, registry: AcrRegistry) -> None:
     token = registry.token_of(cloud.principal("cache nobody"), "repository:mirror/app:pull")
     assert registry.manifest("mirror/app", "v1", token=token).status == 403
 
 
-def test_another_registry_that_is_away(cloud: Cloud) -> None:
+def test_an_unavailable_registry(cloud: Cloud) -> None:
     registry = AcrRegistry(cloud, "acraway", adminUserEnabled=True)
     rule = {"sourceRepository": f"{PEERS}:9/app", "targetRepository": "app"}
     assert registry.arm("PUT", "/cacheRules/nowhere", {"properties": rule}).status == 201
@@ -105,7 +104,7 @@ def test_another_registry_that_is_away(cloud: Cloud) -> None:
     assert pull(registry, "app", "v2").status == 404
 
 
-def test_credentials_that_are_changed(cloud: Cloud, peer: Peer) -> None:
+def test_changed_credentials(cloud: Cloud, peer: Peer) -> None:
     registry = AcrRegistry(cloud, "acrlogin", adminUserEnabled=True)
     wrong = {"loginServer": peer.server, "authCredentials": [{**LOGIN[0], "password": "wrong"}]}
     made = registry.arm("PUT", "/credentialSets/their-login", {"properties": wrong})
@@ -153,7 +152,7 @@ def test_credentials_that_are_changed(cloud: Cloud, peer: Peer) -> None:
         ),
     ],
 )
-def test_bad_rules(registry: AcrRegistry, path: str, properties: dict[str, Any], code: str) -> None:
+def test_bad_rules(registry: AcrRegistry, path: str, properties: dict[str, object], code: str) -> None:
     answer = registry.arm("PUT", f"/{path}", {"properties": properties})
     assert answer.status in (400, 409)
     assert answer.code == code

@@ -1,4 +1,4 @@
-"""Webhooks: what they are told of, signed, tried again, and kept over a restart."""
+"""Webhooks: their events, signatures, retries, and delivery after a restart."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture
 def hook(registry: AcrRegistry, receiver: Receiver) -> Iterator[str]:
-    """The path of a webhook that is told of everything, until the end of the test."""
+    """The path of a webhook for all events, deleted at the end of the test."""
     yield make(registry, "everything", receiver)
     assert registry.arm("DELETE", "/webhooks/everything").status == 200
 
 
-def make(registry: AcrRegistry, name: str, receiver: Receiver, **properties: Any) -> str:
+def make(registry: AcrRegistry, name: str, receiver: Receiver, **properties: object) -> str:
     body = {"serviceUri": receiver.url, "actions": ["push", "delete"], **properties}
     answer = registry.arm("PUT", f"/webhooks/{name}", {"location": "eastus", "properties": body})
     assert answer.status == 201, answer.body
@@ -55,12 +55,12 @@ def content(delivery: Delivery) -> dict[str, Any]:
 
 
 def test_a_push_and_a_deletion(registry: AcrRegistry, receiver: Receiver, hook: str) -> None:
-    digest = registry.push("told/app", "v1")
+    digest = registry.push("events/app", "v1")
     event = content(receiver.take())
     target = event["target"]
     assert (event["action"], target["repository"], target["tag"], target["digest"]) == (
         "push",
-        "told/app",
+        "events/app",
         "v1",
         digest,
     )
@@ -69,13 +69,13 @@ def test_a_push_and_a_deletion(registry: AcrRegistry, receiver: Receiver, hook: 
     assert (event["request"]["host"], event["request"]["method"]) == (registry.server, "PUT")
     assert event["actor"] == {"name": "acrhooks"}
     assert event["timestamp"].startswith("20")
-    token = registry.admin_token("repository:told/app:*")
-    assert registry.call("DELETE", f"/v2/told/app/manifests/{digest}", token=token).status == 202
+    token = registry.admin_token("repository:events/app:*")
+    assert registry.call("DELETE", f"/v2/events/app/manifests/{digest}", token=token).status == 202
     event = content(receiver.take())
-    assert (event["action"], event["target"]) == ("delete", {"digest": digest, "repository": "told/app"})
-    registry.push("told/app", "v2")
+    assert (event["action"], event["target"]) == ("delete", {"digest": digest, "repository": "events/app"})
+    registry.push("events/app", "v2")
     receiver.take()
-    assert registry.call("DELETE", "/acr/v1/told/app", token=token).status == 202
+    assert registry.call("DELETE", "/acr/v1/events/app", token=token).status == 202
     assert content(receiver.take())["action"] == "delete"
 
 
@@ -130,9 +130,9 @@ def test_with_microsofts_client(
         pass
     event = events[0]
     assert event.id == id_
-    told, answered = event.as_dict()["eventRequestMessage"], event.as_dict()["eventResponseMessage"]
-    assert told["content"]["target"]["repository"] == "sdk"
-    assert (answered["statusCode"], answered["content"]) == ("200", "taken")
+    sent, response = event.as_dict()["eventRequestMessage"], event.as_dict()["eventResponseMessage"]
+    assert sent["content"]["target"]["repository"] == "sdk"
+    assert (response["statusCode"], response["content"]) == ("200", "taken")
     assert [hook.name for hook in client.webhooks.list(GROUP, registry.name)] == ["sdkhook"]
     client.webhooks.begin_delete(GROUP, registry.name, "sdkhook").result()
     assert registry.arm("GET", "/webhooks/sdkhook").code == "ResourceNotFound"
@@ -150,8 +150,8 @@ def test_with_microsofts_client(
         ({"status": "disabled"}, ["b:v1"], []),
     ],
 )
-def test_what_a_webhook_wants(
-    registry: AcrRegistry, receiver: Receiver, properties: dict[str, Any], pushed: list[str], expected: list[str]
+def test_scopes_and_actions_of_webhooks(
+    registry: AcrRegistry, receiver: Receiver, properties: dict[str, object], pushed: list[str], expected: list[str]
 ) -> None:
     hook = make(registry, "picky", receiver, **properties)
     last = make(registry, "witness", receiver, actions=["push"], scope="last:*")
@@ -163,7 +163,7 @@ def test_what_a_webhook_wants(
         target = content(receiver.take())["target"]
         seen.append(f"{target['repository']}:{target['tag']}")
     assert sorted(seen) == sorted(expected)
-    # What came before has been decided when this one comes.
+    # Earlier events were decided before this one arrives.
     registry.push("last", "v1")
     assert content(receiver.take())["target"]["repository"] == "last"
     assert receiver.is_empty
@@ -171,7 +171,7 @@ def test_what_a_webhook_wants(
         registry.arm("DELETE", path)
 
 
-def test_a_failure_is_tried_again(registry: AcrRegistry, receiver: Receiver, hook: str) -> None:
+def test_a_failure_is_retried(registry: AcrRegistry, receiver: Receiver, hook: str) -> None:
     receiver.statuses.put(503)
     registry.push("again", "v1")
     first, second = receiver.take(), receiver.take()
@@ -179,7 +179,7 @@ def test_a_failure_is_tried_again(registry: AcrRegistry, receiver: Receiver, hoo
     assert first.headers["X-Hub-Signature-256"] == second.headers["X-Hub-Signature-256"]
 
 
-def test_an_event_outlives_the_room(registry: AcrRegistry, receiver: Receiver, hook: str) -> None:
+def test_an_event_survives_a_restart(registry: AcrRegistry, receiver: Receiver, hook: str) -> None:
     receiver.statuses.put(500)
     digest = registry.push("outlives", "v1")
     receiver.take()
@@ -187,7 +187,7 @@ def test_an_event_outlives_the_room(registry: AcrRegistry, receiver: Receiver, h
     assert content(receiver.take())["target"]["digest"] == digest
 
 
-def test_who_is_away_is_noted(registry: AcrRegistry, cloud: Cloud) -> None:
+def test_an_unreachable_receiver_is_recorded(registry: AcrRegistry, cloud: Cloud) -> None:
     body = {"serviceUri": f"http://{PEERS}:9/", "actions": ["push"]}
     assert registry.arm("PUT", "/webhooks/nobody", {"properties": body}).status == 201
     registry.arm("POST", "/webhooks/nobody/ping")
@@ -222,7 +222,7 @@ def test_who_is_away_is_noted(registry: AcrRegistry, cloud: Cloud) -> None:
         ("badhook", {"customHeaders": {"X": 1}}, "InvalidRequestContent"),
     ],
 )
-def test_bad_webhooks(registry: AcrRegistry, name: str, properties: dict[str, Any], code: str) -> None:
+def test_bad_webhooks(registry: AcrRegistry, name: str, properties: dict[str, object], code: str) -> None:
     body = {"serviceUri": "http://127.0.0.1/", "actions": ["push"], **properties}
     answer = registry.arm("PUT", f"/webhooks/{name}", {"location": "eastus", "properties": body})
     assert (answer.status, answer.code) == (400, code)

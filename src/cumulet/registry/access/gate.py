@@ -1,7 +1,7 @@
-"""Who calls: Basic and Bearer, the admin user, service principals, repository tokens and ACR's refresh tokens.
+"""Authentication: Basic and Bearer, the admin user, service principals, repository tokens and ACR's refresh tokens.
 
-A principal's secret is checked by asking the identity room for a token with it, and its rights by reading its role
-assignments from the front door, each time that a token is given out. Access tokens then live for minutes.
+The secret of a service principal is checked by requesting a token with it from the identity room. Its rights are the role
+assignments that the front door returns. Both happen each time a token is issued. Access tokens live for ten minutes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import hmac
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import aiohttp
 import msgspec
@@ -38,7 +38,8 @@ from cumulet.registry.access.rights import (
     ScopeMapRights,
 )
 from cumulet.registry.access.scope_maps import SYSTEM_SCOPE_MAPS, ScopeMap
-from cumulet.registry.access.tokens import ACCESS_LIFE, REFRESH_LIFE, SealError, Tokens, Unauthorized
+from cumulet.registry.access.scopes import Scope
+from cumulet.registry.access.tokens import ACCESS_LIFE, REFRESH_LIFE, Claims, SealError, Tokens, Unauthorized
 from cumulet.registry.catalog.child_resources import Resources
 from cumulet.registry.catalog.store import Registry
 from cumulet.registry.oci.errors import OciError
@@ -49,19 +50,16 @@ NULL_GUID = "00000000-0000-0000-0000-000000000000"
 ABAC = "AbacRepositoryPermissions"
 
 _API_VERSION = "2022-04-01"
-#: A longer token would not fit into a header that servers take.
+#: Characters of the longest token: a longer one does not fit into a header that servers accept.
 _LONGEST_TOKEN = 7 * 1024
 
 S = TypeVar("S", bound=Known)
 
-#: The `access` claim: `[{type, name, actions}]`.
-Access = list[dict[str, Any]]
-
 
 class Principal(msgspec.Struct, frozen=True):
-    """A verified caller: `name` is what errors and logs call it.
+    """A verified caller. `name` appears in errors and logs.
 
-    `bound` are the claims by which a refresh token is tied to what its owner showed, so that it ends with that.
+    `bound` holds the claims that tie a refresh token to the credential that it was issued for, so that both end together.
     """
 
     name: str
@@ -76,7 +74,7 @@ class _AdminPassword(msgspec.Struct, frozen=True):
 
 
 class Gate:
-    """Checks credentials and gives out tokens."""
+    """Checks credentials and issues tokens."""
 
     def __init__(self, config: Config, session: aiohttp.ClientSession, tokens: Tokens, resources: Resources) -> None:
         self._config = config
@@ -92,11 +90,11 @@ class Gate:
         self._secrets = Guard()
 
     def login_server(self, registry: Registry) -> str:
-        """`name.azurecr.io`."""
+        """The host name of a registry, such as `name.azurecr.io`."""
         return f"{registry.key}.{self._config.registry_suffix}"
 
     def admin_passwords(self, registry: Registry) -> list[str]:
-        """The admin user's two passwords: derived and not stored, since they can be shown again."""
+        """The two passwords of the admin user, derived and not stored, because they can be shown again."""
         return [
             hashlib.sha256(
                 self.tokens.derive(f"{fold(registry.id)}|{registry.created}|{number}|{generation}")
@@ -104,11 +102,11 @@ class Gate:
             for number, generation in enumerate(registry.resource.password_generations)
         ]
 
-    # Whose credentials these are. All raise `Unauthorized`, and `OciError` 429 after too many failures or 503 where
-    # identity or the front door does not answer.
+    # Checks of credentials. All return the principal, and raise `Unauthorized`, or `OciError`: 429 after too many
+    # failures, 503 while identity or the front door does not answer.
 
     async def check_password(self, registry: Registry, user: str, password: str) -> Principal:
-        """Whose user name and password these are."""
+        """The principal with this user name and password."""
         if user == NULL_GUID:
             return await self.check_refresh_token(registry, password)
         if fold(user) == registry.key:
@@ -119,26 +117,25 @@ class Gate:
         return await self._check_secret(registry, user, password)
 
     async def check_refresh_token(self, registry: Registry, token: str) -> Principal:
-        """Whose ACR refresh token this is; that it still may be used, and its rights, are looked up anew."""
+        """The principal of an ACR refresh token. Its credential and its rights are checked again each time."""
         claims = self.tokens.verify(token, self.login_server(registry), "refresh_token")
-        subject = str(claims["sub"])
-        match claims.get("kind"):
+        match claims.kind:
             case "admin":
                 keys = [password.key_id for password in self._admin_keys(registry)]
-                if registry.resource.admin_user_enabled and claims.get("key_id") in keys:
-                    return _admin(registry, str(claims["key_id"]))
+                if registry.resource.admin_user_enabled and claims.key_id in keys:
+                    return _admin(registry, claims.key_id)
             case "token":
-                found = self._resources.find(registry.key, RepositoryToken, subject)
-                if found is not None and self._is_good(found, str(claims.get("key_id"))):
-                    return self._holder(registry, found, str(claims["key_id"]))
+                repository_token = self._resources.find(registry.key, RepositoryToken, claims.sub)
+                if repository_token is not None and self._is_good(repository_token, claims.key_id):
+                    return self._holder(registry, repository_token, claims.key_id)
             case "secret":
-                return await self._check_secret(registry, subject, self._unsealed(registry, claims))
+                return await self._check_secret(registry, claims.sub, self._unsealed(registry, claims))
             case "principal":
-                return await self.principal(registry, subject, str(claims.get("oid")))
-        raise Unauthorized(f"the credential of '{subject}' that the token came from is no longer good")
+                return await self.principal(registry, claims.sub, claims.oid)
+        raise Unauthorized(f"the credential of '{claims.sub}' that the token came from is no longer valid")
 
     async def check_entra_token(self, registry: Registry, token: str) -> Principal:
-        """Whose Entra access token this is."""
+        """The principal of an Entra access token."""
         audiences = (ARM_AUDIENCE, REGISTRY_AUDIENCE, "https://management.core.windows.net", self._config.url("arm"))
         try:
             async with asyncio.timeout(self._wait):
@@ -146,19 +143,19 @@ class Gate:
         except AuthenticationError as error:
             raise Unauthorized(f"the Entra token is not valid: {error}") from None
         except (aiohttp.ClientError, TimeoutError):
-            raise _away("identity") from None
+            raise _unavailable("identity") from None
         return await self.principal(registry, str(claims.get("appid", claims["oid"])), str(claims["oid"]))
 
     def anonymous(self, registry: Registry) -> Principal:
-        """Nobody, where anonymous pull is switched on."""
+        """The anonymous principal, where anonymous pull is enabled."""
         if not registry.resource.anonymous_pull_enabled:
             raise Unauthorized("credentials are missing")
         return Principal("anonymous", PullRights())
 
-    # What they are given.
+    # Tokens.
 
     def refresh_token(self, registry: Registry, principal: Principal) -> str:
-        """An ACR refresh token, which names its principal and carries no right of its own."""
+        """An ACR refresh token. It names its principal and grants no right itself."""
         named = {"read": "pull", "write": "push", "delete": "delete", "sign": "sign"}
         actions = [word for word, action in named.items() if principal.rights.allow(action, "repository", "")]
         return self.tokens.issue(
@@ -172,20 +169,20 @@ class Gate:
             **principal.bound,
         )
 
-    def access_token(self, registry: Registry, principal: Principal, asked: Access) -> str:
-        """An access token with the part of what was asked that the principal may do, which may be nothing.
+    def access_token(self, registry: Registry, principal: Principal, requested: Sequence[Scope]) -> str:
+        """An access token for the requested actions that the principal may perform, possibly none.
 
-        What was asked in vain is kept too: the answer to that is then a plain 403, and not another challenge.
-        Raises `OciError` 400 where so much was asked that no header could carry it.
+        The token also records the refused actions, so that they are answered with 403 instead of another challenge.
+        Raises `OciError` 400 where the token would not fit into a header.
         """
         granted, refused = [], []
-        for scope in asked:
-            kind, name = scope["type"], scope["name"]
-            actions = _expanded(kind, scope["actions"])
-            held = [action for action in actions if principal.rights.allow(action, kind, name)]
-            granted.append({**scope, "actions": held})
+        for scope in requested:
+            actions = _expanded(scope)
+            held = [action for action in actions if principal.rights.allow(action, scope.type, scope.name)]
+            granted.append(Scope(scope.type, scope.name, held))
             if len(held) < len(actions):
-                refused.append({**scope, "actions": [action for action in actions if action not in held]})
+                denied = [action for action in actions if action not in held]
+                refused.append(Scope(scope.type, scope.name, denied))
         token = self.tokens.issue(
             self.login_server(registry),
             principal.name,
@@ -207,10 +204,10 @@ class Gate:
                 f"the admin user '{registry.key}' is not enabled: enable it, or use a service principal"
             )
         known = self._admin_keys(registry)
-        found = await self._throttled(f"{registry.key}\nadmin", known, password, _same)
-        if found is None:
+        match = await self._throttled(f"{registry.key}\nadmin", known, password, _same)
+        if match is None:
             raise Unauthorized(f"the password of the admin user '{registry.key}' is wrong")
-        return _admin(registry, found.key_id)
+        return _admin(registry, match.key_id)
 
     def _admin_keys(self, registry: Registry) -> list[_AdminPassword]:
         generations = registry.resource.password_generations
@@ -220,14 +217,14 @@ class Gate:
         ]
 
     async def _check_repository_token(self, registry: Registry, token: RepositoryToken, text: str) -> Principal:
-        found = await self._throttled(f"{registry.key}\n{token.name}", token.passwords, text)
-        if found is None:
+        password = await self._throttled(f"{registry.key}\n{token.name}", token.passwords, text)
+        if password is None:
             raise Unauthorized(f"the password of the token '{token.name}' is wrong")
         if not token.enabled:
             raise Unauthorized(f"the token '{token.name}' is disabled")
-        if not found.is_good():
-            raise Unauthorized(f"{found.name} of the token '{token.name}' has expired")
-        return self._holder(registry, token, found.key_id)
+        if not password.is_good():
+            raise Unauthorized(f"{password.name} of the token '{token.name}' has expired")
+        return self._holder(registry, token, password.key_id)
 
     @staticmethod
     def _is_good(token: RepositoryToken, key_id: str) -> bool:
@@ -248,7 +245,7 @@ class Gate:
             raise _too_many(str(error), str(error.retry_after)) from None
 
     async def _check_secret(self, registry: Registry, user: str, secret: str) -> Principal:
-        """A service principal's: good where the identity room gives a token for it."""
+        """The service principal, if the identity room issues a token for its secret."""
         form = {
             "grant_type": "client_credentials",
             "client_id": user,
@@ -265,15 +262,15 @@ class Gate:
                     raise Unauthorized(f"the credentials of '{user[:100]}' were refused: {reason}")
             claims = await self._verifier.verify(body["access_token"], REGISTRY_AUDIENCE)
         except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError, KeyError, AuthenticationError):
-            raise _away("identity") from None
-        # What the identity room calls it: user names are compared without case.
+            raise _unavailable("identity") from None
+        # User names are compared without case: use the spelling of the identity room.
         principal = await self.principal(registry, str(claims["appid"]), str(claims["oid"]))
         sealed = self.tokens.seal(self._place(registry, principal.name), secret)
         return msgspec.structs.replace(principal, bound={"kind": "secret", "sealed": sealed})
 
-    def _unsealed(self, registry: Registry, claims: Mapping[str, Any]) -> str:
+    def _unsealed(self, registry: Registry, claims: Claims) -> str:
         try:
-            return self.tokens.open(self._place(registry, str(claims["sub"])), str(claims.get("sealed")))
+            return self.tokens.open(self._place(registry, claims.sub), claims.sealed)
         except SealError:
             raise Unauthorized("the token is not valid") from None
 
@@ -281,7 +278,7 @@ class Gate:
         return f"refresh token\n{registry.key}\n{subject}"
 
     async def principal(self, registry: Registry, name: str, object_id: str) -> Principal:
-        """A service principal that somebody else has verified, with the rights that it has now."""
+        """A service principal that was verified elsewhere, with its current rights."""
         path = f"{registry.id}/providers/Microsoft.Authorization/roleAssignments"
         query = {"$filter": f"assignedTo('{object_id}')"}
         try:
@@ -290,7 +287,7 @@ class Gate:
                 assignments = [RoleAssignment.from_arm(item) for item in answer["value"]]
                 definitions = await self._definitions({assignment.role for assignment in assignments})
         except (aiohttp.ClientError, TimeoutError, ArmError, AuthenticationError):
-            raise _away("the front door") from None
+            raise _unavailable("the front door") from None
         rights = RoleRights(
             registry.id,
             assignments,
@@ -305,7 +302,7 @@ class Gate:
             try:
                 return RoleDefinition.from_arm((await self._arm.call("GET", path, api_version=_API_VERSION))[2])
             except ArmError as error:
-                if error.status == 404:  # deleted meanwhile: it grants nothing
+                if error.status == 404:  # deleted in the meantime: it grants nothing
                     return None
                 raise
 
@@ -317,9 +314,9 @@ def _admin(registry: Registry, key_id: str) -> Principal:
     return Principal(registry.key, AllRights(), {"kind": "admin", "key_id": key_id})
 
 
-def _expanded(kind: str, actions: list[str]) -> list[str]:
-    """What `*` means on a repository: every action."""
-    return list(REPOSITORY_ACTIONS) if kind == "repository" and "*" in actions else actions
+def _expanded(scope: Scope) -> list[str]:
+    """The actions, with `*` on a repository expanded to all of them."""
+    return list(REPOSITORY_ACTIONS) if scope.type == "repository" and "*" in scope.actions else scope.actions
 
 
 async def _same(known: str, text: str) -> bool:
@@ -330,5 +327,5 @@ def _too_many(message: str, retry_after: str) -> OciError:
     return OciError(429, "TOOMANYREQUESTS", message, headers={"Retry-After": retry_after})
 
 
-def _away(what: str) -> OciError:
-    return OciError(503, "UNAVAILABLE", f"{what} does not answer just now: try again", headers={"Retry-After": "1"})
+def _unavailable(service: str) -> OciError:
+    return OciError(503, "UNAVAILABLE", f"{service} does not answer: try again", headers={"Retry-After": "1"})

@@ -1,4 +1,4 @@
-"""Repository tokens: names with up to two passwords, which may do what a scope map says.
+"""Repository tokens: names with up to two passwords, and the rights of a scope map.
 
 Source: ACR's documentation, "Create a token with repository-scoped permissions", and the REST reference of tokens.
 """
@@ -17,7 +17,7 @@ PASSWORDS = ("password1", "password2")
 
 
 class Password(msgspec.Struct, frozen=True):
-    """One of a token's passwords, as it is kept; `expiry` in RFC 3339, or `None` for never."""
+    """One password of a token, as it is stored. `expiry` is a time in RFC 3339, or `None` for never."""
 
     name: str
     key_id: str
@@ -27,12 +27,12 @@ class Password(msgspec.Struct, frozen=True):
     expiry: str | None = None
 
     def is_good(self) -> bool:
-        """Whether it has not ended."""
+        """Whether it has not expired."""
         return self.expiry is None or clock.parse(self.expiry) > clock.now()
 
 
 class RepositoryToken(msgspec.Struct, frozen=True):
-    """A token; `scope_map` is the name of one in the same registry."""
+    """A token. `scope_map` is the name of a scope map in the same registry."""
 
     segment: ClassVar[str] = "tokens"
 
@@ -44,7 +44,7 @@ class RepositoryToken(msgspec.Struct, frozen=True):
 
 
 async def new_password(name: str, expiry: str | None) -> tuple[Password, str]:
-    """A new password and its text, which is kept nowhere."""
+    """A new password and its text, which is not stored."""
     text = new_text()
     password = Password(name, str(uuid.uuid4()), text[:3], await hash_of(text), clock.rfc3339_micro(), expiry)
     return password, text

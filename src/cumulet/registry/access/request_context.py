@@ -1,4 +1,4 @@
-"""What a request was found to be: who calls, and for what."""
+"""The result of authorizing a request: the principal and the scope."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from cumulet.registry.catalog.running_pushes import Place
 
 
 class RequestContext(msgspec.Struct):
-    """Noted by whoever checks the right to something, for the access log and for `response_cache`.
+    """Set by `Guard`, and read by the access log and `response_cache`.
 
-    `place` is the registry and the name that the right was asked for, `scope` that with the actions, as tokens have it;
-    `token_ends` is when the access token ends that alone gave it, in seconds since 1970.
+    `place` is the registry and the name of the scope, and `scope` is `type:name:actions`, as in tokens. `token_ends` is when
+    the access token that granted the right expires, in seconds since 1970, or `None` where no token granted it.
     """
 
     principal: str = ""
@@ -21,12 +21,12 @@ class RequestContext(msgspec.Struct):
     token_ends: float | None = None
 
 
-_KEY = web.RequestKey("caller", RequestContext)
+_KEY = web.RequestKey("context", RequestContext)
 
 
 def of(request: web.BaseRequest) -> RequestContext:
-    """What is known by now."""
-    caller = request.get(_KEY)
-    if caller is None:
-        caller = request[_KEY] = RequestContext()
-    return caller
+    """The context of a request, empty before it is authorized."""
+    context = request.get(_KEY)
+    if context is None:
+        context = request[_KEY] = RequestContext()
+    return context

@@ -1,7 +1,7 @@
-"""What a caller may do in a registry: by Azure's roles, by a scope map, as the admin user, or as anybody.
+"""The rights of a caller in a registry: by Azure's roles, by a scope map, as the admin user, or anonymously.
 
-Actions are those of ACR's access tokens: `pull`, `push`, `delete`, `metadata_read`, `metadata_write` and their like on
-a repository, `*` on the registry's `catalog` and `deleted_catalog`. Roles are decided by `common.rbac` alone.
+Actions have the names of ACR's access tokens. On a repository these are `pull`, `push`, `delete`, `metadata_read`,
+`metadata_write` and others. On the registry's `catalog` and `deleted_catalog` it is `*`. `common.rbac` alone decides roles.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _NAME = fold(f"{_REGISTRIES}/repositories:name")
 
 
 class _Right(NamedTuple):
-    """What an action asks of a role, on the registry or as a data action, and of a scope map."""
+    """The permissions that grant an action: of a role on the registry, of a role on data, and of a scope map."""
 
     action: str
     data_action: str
@@ -38,7 +38,7 @@ _RIGHTS = {
     ),
     "sign": _Right(SIGN, f"{_REGISTRIES}/repositories/sign/write", ""),
 }
-#: What the names of `registry` scopes ask.
+#: The permissions for the names of `registry` scopes.
 _LISTS = {
     "catalog": _Right(PULL, f"{_REGISTRIES}/catalog/read", ""),
     "deleted_catalog": _RIGHTS["deleted_read"],
@@ -48,7 +48,7 @@ REGISTRY_NAMES = tuple(_LISTS)
 
 
 class Rights(Protocol):
-    """Says yes or no to an action on `kind` `repository` or `registry`."""
+    """Decides on actions; `kind` is `repository` or `registry`."""
 
     def allow(self, action: str, kind: str, name: str) -> bool:
         """Whether the action is granted there."""
@@ -56,29 +56,29 @@ class Rights(Protocol):
 
 
 class AllRights:
-    """The admin user's."""
+    """The rights of the admin user."""
 
     def allow(self, action: str, kind: str, name: str) -> bool:
-        """Everything that there is."""
+        """Whether the action exists."""
         return _right(action, kind, name) is not None
 
 
 class PullRights:
-    """Anybody's, where anonymous pull is switched on."""
+    """The rights of anonymous callers, where anonymous pull is enabled."""
 
     def allow(self, action: str, kind: str, name: str) -> bool:
-        """Reading any repository; the list of them is not given out."""
+        """Whether the action reads a repository. Listing the repositories is not allowed."""
         return kind == "repository" and action in ("pull", "metadata_read")
 
 
 class ScopeMapRights:
-    """A repository token's."""
+    """The rights of a repository token."""
 
     def __init__(self, grants: Sequence[Grant]) -> None:
         self._grants = grants
 
     def allow(self, action: str, kind: str, name: str) -> bool:
-        """What a line of the scope map says of the repository."""
+        """Whether a line of the scope map grants the action on the repository."""
         right = _right(action, kind, name)
         return (
             right is not None and right.word != "" and any(grant.covers(name, right.word) for grant in self._grants)
@@ -86,10 +86,10 @@ class ScopeMapRights:
 
 
 class RoleRights:
-    """A principal's, by its role assignments on the registry and above it.
+    """The rights of a service principal, by its role assignments on the registry and above it.
 
-    With `repository_roles_only` the registry is one whose rights are given by repository: roles on the whole registry,
-    such as AcrPull or Owner, then grant nothing in its data plane (`roleAssignmentMode` `AbacRepositoryPermissions`).
+    With `repository_roles_only` (`roleAssignmentMode` `AbacRepositoryPermissions`) only data actions count. Roles on the
+    whole registry, such as AcrPull or Owner, then grant nothing in its data plane.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class RoleRights:
         self._repository_roles_only = repository_roles_only
 
     def allow(self, action: str, kind: str, name: str) -> bool:
-        """Whether a role grants the action, or the data action with the repository's name as an attribute."""
+        """Whether a role grants the action, or its data action with the repository name as an attribute."""
         right = _right(action, kind, name)
         if right is None:
             return False

@@ -1,4 +1,4 @@
-"""Scope maps: what repository tokens may do, as lines of `repositories/{name}/{content|metadata}/{verb}`.
+"""Scope maps: the rights of repository tokens, as lines of `repositories/{name}/{content|metadata}/{verb}`.
 
 Source: ACR's documentation, "Create a token with repository-scoped permissions", and the REST reference of scope maps.
 """
@@ -20,13 +20,13 @@ _LINE = re.compile(rf"repositories/(?P<name>.+)/(?P<word>{'|'.join(_WORDS)})")
 
 
 class Grant(NamedTuple):
-    """One line: a repository, or a pattern that ends in `*`, and what may be done there."""
+    """One line: a repository, or a pattern that ends in `*`, and the permission there, such as `content/read`."""
 
     pattern: str
     word: str
 
     def covers(self, repository: str, word: str) -> bool:
-        """Whether it says so of a repository."""
+        """Whether it grants the permission `word` on a repository."""
         return self.word == word and like(self.pattern, repository)
 
 
@@ -42,12 +42,12 @@ class ScopeMap(msgspec.Struct, frozen=True):
     system: bool = False
 
     def grants(self) -> list[Grant]:
-        """What it grants."""
+        """The lines, parsed."""
         return [grant(line) for line in self.actions]
 
 
 def grant(line: str) -> Grant:
-    """A line, read. Raises `ValueError` with what is wrong with it."""
+    """Parse a line. Raises `ValueError` with the reason."""
     match = _LINE.fullmatch(line)
     if match is None:
         raise ValueError(f"'{line[:200]}' is not repositories/{{name}}/ and one of {', '.join(_WORDS)}")
@@ -68,7 +68,7 @@ def _system(name: str, description: str, words: Sequence[str]) -> ScopeMap:
     return ScopeMap(name, "2019-11-13T09:00:00.000000Z", description, actions, system=True)
 
 
-#: Those that every registry has, by name.
+#: The scope maps of every registry, by name.
 SYSTEM_SCOPE_MAPS = {
     scope_map.name: scope_map
     for scope_map in (

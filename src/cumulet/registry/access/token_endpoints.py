@@ -1,10 +1,12 @@
-"""ACR's token end points: `/oauth2/token` (GET and POST) and `/oauth2/exchange`."""
+"""ACR's token endpoints: `/oauth2/token` (GET and POST) and `/oauth2/exchange`."""
 
 from __future__ import annotations
 
 from urllib.parse import parse_qs
 
+import msgspec
 from aiohttp import web
+from msgspec import UNSET, UnsetType
 
 from cumulet.common.arm import json_response
 from cumulet.common.ascii import fold
@@ -17,23 +19,36 @@ from cumulet.registry.oci.errors import OciError
 
 _FORM = "application/x-www-form-urlencoded"
 _FIELDS = 200
-#: The grants of `/oauth2/exchange`: an Entra token, a refresh token of ours, or either.
+#: The grant types of `/oauth2/exchange`: an Entra token, a refresh token of this registry, or either.
 _EXCHANGES = ("access_token", "access_token_refresh_token", "refresh_token")
-#: RFC 6749, 5.1: nobody on the way keeps an answer with a token in it.
-_NOT_KEPT = {"Cache-Control": "no-store"}
+#: RFC 6749, section 5.1: a response with a token must not be cached.
+_NO_STORE = {"Cache-Control": "no-store"}
 
 _Form = dict[str, list[str]]
 
 
+class _AccessToken(msgspec.Struct):
+    """The response of `/oauth2/token`. `token` is the same as `access_token`, and `expires_in` is in seconds."""
+
+    access_token: str
+    token: str
+    expires_in: int
+    refresh_token: str | UnsetType = UNSET
+
+
+class _RefreshToken(msgspec.Struct):
+    refresh_token: str
+
+
 class Login:
-    """Exchanges credentials for refresh tokens, and those for access tokens."""
+    """Exchanges credentials for refresh tokens, and refresh tokens for access tokens."""
 
     def __init__(self, gate: Gate, guard: Guard) -> None:
         self._gate = gate
         self._guard = guard
 
     async def token(self, request: web.Request) -> web.Response:
-        """`GET` with Basic, or `POST` with a form of `grant_type` `refresh_token` or `password`."""
+        """Answer `GET` with Basic, or `POST` with a form of `grant_type` `refresh_token` or `password`."""
         registry = self._guard.registry(request)
         try:
             if request.method in ("GET", "HEAD"):
@@ -43,7 +58,7 @@ class Login:
             raise self._guard.challenge(request, registry, None, str(reason)) from None
 
     async def exchange(self, request: web.Request) -> web.Response:
-        """An Entra access token, or an ACR refresh token, for a new ACR refresh token."""
+        """Exchange an Entra access token, or an ACR refresh token, for a new ACR refresh token."""
         registry = self._guard.registry(request)
         form = await _form(request)
         grant = _one(form, "grant_type")
@@ -58,8 +73,8 @@ class Login:
                 raise OciError(400, "UNSUPPORTED", "the form has no access_token")
         except Unauthorized as reason:
             raise self._guard.challenge(request, registry, None, str(reason)) from None
-        body = {"refresh_token": self._gate.refresh_token(registry, principal)}
-        return json_response(body, headers=_NOT_KEPT)
+        body = _RefreshToken(self._gate.refresh_token(registry, principal))
+        return json_response(body, headers=_NO_STORE)
 
     async def _get(self, request: web.Request, registry: Registry) -> web.Response:
         scheme, _, value = request.headers.get("Authorization", "").partition(" ")
@@ -80,7 +95,7 @@ class Login:
         if grant == "refresh_token":
             principal = await self._gate.check_refresh_token(registry, _one(form, "refresh_token"))
         elif grant == "password" and "username" not in form and "password" not in form:
-            principal = self._gate.anonymous(registry)  # as the SDKs do that have no credential
+            principal = self._gate.anonymous(registry)  # SDKs without a credential send this form
         elif grant == "password":
             user, password = _one(form, "username"), _one(form, "password")
             principal = await self._gate.check_password(registry, user, password)
@@ -91,10 +106,10 @@ class Login:
 
     def _answer(self, registry: Registry, principal: Principal, scopes: list[str], *, offline: bool) -> web.Response:
         token = self._gate.access_token(registry, principal, parse_scopes(scopes))
-        body = {"access_token": token, "token": token, "expires_in": ACCESS_LIFE}
+        body = _AccessToken(token, token, ACCESS_LIFE)
         if offline and principal.bound:
-            body["refresh_token"] = self._gate.refresh_token(registry, principal)
-        return json_response(body, headers=_NOT_KEPT)
+            body.refresh_token = self._gate.refresh_token(registry, principal)
+        return json_response(body, headers=_NO_STORE)
 
 
 async def _form(request: web.Request) -> _Form:

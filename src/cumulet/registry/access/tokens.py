@@ -1,4 +1,4 @@
-"""The registry's own refresh and access tokens (JSON Web Tokens, RFC 7519): signed, checked, and their keys rotated."""
+"""The registry's own refresh and access tokens (JSON Web Tokens, RFC 7519): signing, verification and key rotation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jwt
 import msgspec
@@ -16,23 +15,42 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from cumulet.common.config import write_private
+from cumulet.registry.access.scopes import Scope
 
 REFRESH_LIFE = 3 * 3600
 ACCESS_LIFE = 10 * 60
 
 _ISSUER = "Azure Container Registry"
-#: Seconds for which a key signs.
+#: Seconds for which a key signs tokens.
 _SIGNS_FOR = 24 * 3600
 _NONCE = 12
 _REMEMBERED = 4096
 
 
-class Unauthorized(Exception):  # noqa: N818  (it is an answer, 401, not a fault)
-    """The credentials are not good; the message says whose and why."""
+class Unauthorized(Exception):  # noqa: N818  (it becomes a response, 401, and is not a fault)
+    """The credentials are not valid. The message names the principal and the reason."""
 
 
 class SealError(Exception):
     """A sealed secret cannot be opened."""
+
+
+class Claims(msgspec.Struct, frozen=True):
+    """The claims of a token that the room reads.
+
+    An access token has `access` and `refused`. A refresh token has a `kind`, and with it `key_id`, `sealed` or `oid`.
+    """
+
+    sub: str
+    aud: str
+    exp: int
+    grant_type: str = ""
+    access: list[Scope] = []
+    refused: list[Scope] = []
+    kind: str = ""
+    key_id: str = ""
+    sealed: str = ""
+    oid: str = ""
 
 
 class _Key(msgspec.Struct, frozen=True):
@@ -42,10 +60,10 @@ class _Key(msgspec.Struct, frozen=True):
 
 
 class Tokens:
-    """Signs with HS256, since no one else checks them.
+    """Signs with HS256, because only this room verifies the tokens.
 
-    A key signs for a day and verifies until the last token that it signed has ended, so that rotation logs nobody out.
-    `now` is the time in seconds since 1970.
+    A key signs for a day and verifies until its last token has expired, so that rotation invalidates no token.
+    `now` returns the time in seconds since 1970.
     """
 
     def __init__(self, folder: Path, now: Callable[[], float] = time.time) -> None:
@@ -58,30 +76,30 @@ class Tokens:
         if not self._seed_path.exists():
             write_private(self._seed_path, os.urandom(32))
         self._seed = self._seed_path.read_bytes()
-        self._verified: dict[str, dict[str, Any]] = {}
+        self._verified: dict[str, Claims] = {}
 
     def derive(self, purpose: str) -> bytes:
-        """A key for another purpose, the same for the life of the installation."""
+        """A key for another purpose, constant for the life of the installation."""
         return hmac.digest(self._seed, purpose.encode(), "sha256")
 
     def seal(self, place: str, text: str) -> str:
-        """A secret that only this installation can `open` again, and only for the same place; hexadecimal."""
+        """A secret, encrypted so that only this installation can `open` it, for the same `place`. Hexadecimal."""
         nonce = os.urandom(_NONCE)
         return (nonce + AESGCM(self.derive("seal")).encrypt(nonce, text.encode(), place.encode())).hex()
 
     def open(self, place: str, sealed: str) -> str:
-        """What was sealed. Raises `SealError` where that was elsewhere, or not by us."""
+        """The sealed text. Raises `SealError` where it was sealed for another place or installation."""
         try:
             raw = bytes.fromhex(sealed)
             return AESGCM(self.derive("seal")).decrypt(raw[:_NONCE], raw[_NONCE:], place.encode()).decode()
         except (InvalidTag, ValueError):
-            raise SealError("it was not sealed here") from None
+            raise SealError("the secret was not sealed here") from None
 
-    def issue(self, server: str, subject: str, life: int, **claims: Any) -> str:
-        """A token for a login server, good for `life` seconds."""
+    def issue(self, server: str, subject: str, life: int, **claims: object) -> str:
+        """A token for a login server, valid for `life` seconds, with further claims."""
         now = int(self._now())
         key = self._signing_key()
-        heads = {
+        registered = {
             "jti": str(uuid.uuid4()),
             "sub": subject,
             "nbf": now,
@@ -91,55 +109,56 @@ class Tokens:
             "aud": server,
             "version": "1.0",
         }
-        return jwt.encode({**heads, **claims}, bytes.fromhex(key.secret), "HS256", headers={"kid": key.kid})
+        payload = {**registered, **msgspec.to_builtins(claims)}
+        return jwt.encode(payload, bytes.fromhex(key.secret), "HS256", headers={"kid": key.kid})
 
-    def verify(self, token: str, server: str, grant_type: str) -> dict[str, Any]:
-        """The claims of a token of ours. Raises `Unauthorized`."""
+    def verify(self, token: str, server: str, grant_type: str) -> Claims:
+        """The claims of a token that this room signed. Raises `Unauthorized`."""
         claims = self._verified.get(token)
         if claims is None:
             claims = self._decode(token)
             if len(self._verified) > _REMEMBERED:
                 self._verified.clear()
             self._verified[token] = claims
-        if claims["exp"] <= self._now():
+        if claims.exp <= self._now():
             raise Unauthorized("the token has expired")
-        if claims["aud"] != server:
+        if claims.aud != server:
             raise Unauthorized(f"the token is not for {server}")
-        if claims.get("grant_type") != grant_type:
+        if claims.grant_type != grant_type:
             raise Unauthorized(f"the token is not of the type {grant_type}")
         return claims
 
-    def _decode(self, token: str) -> dict[str, Any]:
+    def _decode(self, token: str) -> Claims:
         try:
             kid = jwt.get_unverified_header(token).get("kid")
             key = next((key for key in self._keys if key.kid == kid), None)
             if key is None:
                 raise jwt.InvalidTokenError("it was signed with a key that is not known")
-            claims: dict[str, Any] = jwt.decode(
+            payload = jwt.decode(
                 token,
                 bytes.fromhex(key.secret),
                 algorithms=["HS256"],
                 issuer=_ISSUER,
                 options={
-                    "verify_aud": False,  # by us, against the login server that was called
+                    "verify_aud": False,  # `verify` compares it with the login server of the request
                     "verify_exp": False,
-                    "verify_nbf": False,  # nobody else signs, and the clock may have been set back
+                    "verify_nbf": False,  # only this room signs, and the clock may have been set back
                     "verify_iat": False,
                     "require": ["exp", "aud", "sub"],
                 },
             )
+            return msgspec.convert(payload, Claims)
         except UnicodeEncodeError:  # bytes of a header that are not UTF-8
             raise Unauthorized("the token is not valid: it is not ASCII") from None
-        except jwt.InvalidTokenError as error:
+        except (jwt.InvalidTokenError, msgspec.ValidationError) as error:
             raise Unauthorized(f"the token is not valid: {error}") from None
-        return claims
 
     def _signing_key(self) -> _Key:
-        """The newest key, or a new one where that is old; what no living token was signed with is dropped."""
+        """The newest key, or a new one where that is too old. Keys without a token that is still valid are dropped."""
         now = self._now()
         if not self._keys or now - self._keys[0].made >= _SIGNS_FOR:
             newest = _Key(uuid.uuid4().hex, os.urandom(32).hex(), now)
-            # A key's last token was signed no later than this moment, or when the key after it was made.
+            # A key signed its last token no later than now, or than the creation of the key after it.
             replaced = [now, *(key.made for key in self._keys)]
             kept = [key for key, at in zip(self._keys, replaced, strict=False) if at + REFRESH_LIFE > now]
             self._keys = [newest, *kept]

@@ -1,4 +1,4 @@
-"""Pages of tags and manifests, by name or by time, as `orderby`, `last` and `n` ask."""
+"""Pages of tags and manifests, ordered by name or by time (`orderby`, `last` and `n` of a query)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class Page(msgspec.Struct, frozen=True):
-    """What a request asks for: at most `count` after `last`, in `order` (empty: by name)."""
+    """The requested page: at most `count` items after `last`, in `order` (empty: by name)."""
 
     count: int
     last: str
@@ -27,7 +27,7 @@ class Page(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, request: web.Request) -> Page:
-        """Read from the query. Raises `OciError` 400."""
+        """Read the query of a request. Raises `OciError` 400."""
         count, last = page(request)
         order = _ORDERS.get(fold(request.query.get("orderby", "")))
         if order is None:
@@ -35,23 +35,26 @@ class Page(msgspec.Struct, frozen=True):
         return cls(count, last, order)
 
 
-def by_time(items: Sequence[T], wanted: Page, name: Callable[[T], str], time: Callable[[T], str]) -> list[T]:
-    """Those of all items that are on the page and one more, where a page by time is asked for.
+def by_time(items: Sequence[T], requested: Page, name: Callable[[T], str], time: Callable[[T], str]) -> list[T]:
+    """The items of a page by time, and one more if there is a next page.
 
-    `last` is found by its name; one that has gone meanwhile ends the list, and does not begin it again.
+    `last` is the name of an item. If it was deleted in the meantime, the page is empty and the list ends.
     """
-    descending = wanted.order == "timedesc"
+    descending = requested.order == "timedesc"
     ordered = sorted(items, key=lambda item: (time(item), name(item)), reverse=descending)
     begin = 0
-    if wanted.last:
-        begin = next((at + 1 for at, item in enumerate(ordered) if name(item) == wanted.last), len(ordered))
-    return ordered[begin : begin + wanted.count + 1]
+    if requested.last:
+        begin = next((at + 1 for at, item in enumerate(ordered) if name(item) == requested.last), len(ordered))
+    return ordered[begin : begin + requested.count + 1]
 
 
-def link(request: web.Request, wanted: Page, names: Sequence[str]) -> dict[str, str]:
-    """The header with the next page's address, where `names` (those found, one more than asked) say there is one."""
-    if not 0 < wanted.count < len(names):
+def link(request: web.Request, requested: Page, names: Sequence[str]) -> dict[str, str]:
+    """The header with the address of the next page, if any.
+
+    `names` are the names of the items that were read, one more than requested where there is a next page.
+    """
+    if not 0 < requested.count < len(names):
         return {}
-    query = {"last": names[wanted.count - 1], "n": str(wanted.count)}
+    query = {"last": names[requested.count - 1], "n": str(requested.count)}
     kept = {key: request.query[key] for key in ("orderby", "digest") if key in request.query}
     return {"Link": f'<{quote(request.path)}?{urlencode(query | kept)}>; rel="next"'}

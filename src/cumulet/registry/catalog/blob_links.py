@@ -1,8 +1,8 @@
-"""Blobs as repositories have them: the bytes in the content store and the links in the catalog, kept consistent.
+"""Blobs of repositories: keeps the bytes in the content store consistent with the links in the catalog.
 
-For one digest, these come one after the other: storing its bytes and linking them; linking them elsewhere; and seeing that no
-repository has it and removing its bytes. So a link is never to bytes that are gone. A crash in between leaves at most bytes
-without a link, which `orphans` finds. What is begun here must not be cancelled half-way.
+For one digest, these operations never overlap: storing and linking its bytes, linking them to another repository, and
+removing bytes that no repository has. So a link never points to missing bytes. A crash leaves at most bytes without a link,
+which `orphans` finds. An operation that has started must not be cancelled.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ class Links:
         self._digests = KeyedLock()
 
     def find(self, registry: str, repository: str, digest: Digest) -> Blob | None:
-        """A blob that a repository has, of which the caller is told by that."""
+        """A blob of a repository. It counts as reported to the client (`RunningPushes.report`)."""
         blob = self._catalog.blob(registry, repository, digest)
-        if blob is None or not self._pushes.tell((registry, repository), digest):
+        if blob is None or not self._pushes.report((registry, repository), digest):
             return None
         return blob
 
     async def commit(self, session: str, registry: str, repository: str, digest: Digest) -> None:
-        """Make an upload a blob of a repository.
+        """Turn an upload into a blob of a repository.
 
-        Raises `DigestMismatchError`, `UnknownUploadError`, and what `transactions.link_blob` raises.
+        Raises `DigestMismatchError`, `UnknownUploadError`, and the errors of `transactions.link_blob`.
         """
         async with self._digests.lock(digest):
             size = await self._content.commit(session, digest)
@@ -53,7 +53,7 @@ class Links:
     async def mount(
         self, registry: str, source: str, repository: str, digest: Digest, *, of: str | None = None
     ) -> bool:
-        """Let `repository` have a blob of `source`, a repository of the same registry or of `of`; whether it is there."""
+        """Link a blob of `source`, in the same registry or in `of`, to `repository`, and return whether it exists."""
         async with self._digests.lock(digest):
             blob = self._catalog.blob(of or registry, source, digest)
             if blob is None or not blob.readable:
@@ -62,14 +62,14 @@ class Links:
             return True
 
     async def unlink(self, registry: str, repository: str, digest: Digest) -> bool:
-        """Take a blob from a repository, and its bytes where no other has it; whether it was there."""
+        """Unlink a blob from a repository and remove unlinked bytes. Returns whether the repository had it."""
         if not await self._catalog.unlink_blob(registry, repository, digest):
             return False
         await self.remove_unlinked([digest])
         return True
 
     async def remove_unlinked(self, digests: Iterable[Digest]) -> tuple[int, int]:
-        """Remove the bytes of those blobs that no repository has; how many that were, and their size."""
+        """Remove the bytes of the blobs that no repository has, and return their number and their total size."""
         blobs = freed = 0
         for digest in digests:
             async with self._digests.lock(digest):
@@ -79,20 +79,20 @@ class Links:
         return blobs, freed
 
     async def stored_size(self, digests: Iterable[Digest]) -> int:
-        """The bytes that some blobs take."""
+        """The total size of some blobs in bytes."""
         return sum([await self._content.size(digest) or 0 for digest in digests])
 
     async def orphans(self) -> list[Digest]:
-        """The blobs that are stored and that no repository has."""
-        found = []
+        """The stored blobs that no repository has."""
+        orphans = []
         number = 0
         async for digest in self._content.digests():
             number += 1
             if not self._catalog.is_linked(digest):
-                found.append(digest)
+                orphans.append(digest)
             if number % _YIELD_EVERY == 0:
                 await asyncio.sleep(0)
-        return found
+        return orphans
 
     async def _link(self, registry: str, repository: str, digest: Digest, size: int) -> None:
         await self._pushes.claim((registry, repository), digest)

@@ -1,4 +1,4 @@
-"""What of a repository nothing needs: the queries of a collection, each run within one transaction."""
+"""The queries of a garbage collection in one repository, each run within one transaction."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from cumulet.registry.catalog import transactions
 
 _HERE = "registry = :registry AND repository = :repository"
 
-#: A manifest is kept for itself where a tag names it, it lost its last tag lately, it is locked or soft-deleted, or a
-#: running push counts on it; and for another where a kept one names it, or where it refers to a kept one.
+#: A manifest is kept when a tag names it, it lost its last tag recently, it is locked or soft-deleted, or a running push
+#: depends on it. It is also kept when a kept manifest names it, or when its subject is a kept manifest.
 _EXPIRED = f"""
     WITH RECURSIVE kept (digest) AS (
         SELECT digest FROM manifest WHERE {_HERE} AND deleted IS NULL AND (
             untagged IS NULL OR untagged >= :untagged_before OR locks & 3
-            OR digest IN (SELECT value FROM json_each(:counted_on))
+            OR digest IN (SELECT value FROM json_each(:in_use))
         )
         UNION
         SELECT r.digest FROM kept JOIN reference r ON r.{_HERE.replace(" AND ", " AND r.")} AND r.manifest = kept.digest
@@ -35,7 +35,7 @@ _UNNAMED = f"""
     )
 """  # noqa: S608
 
-#: Whether there may be anything at all to do: a look that takes no turn among the writes.
+#: Whether there may be garbage: a read, so that an unchanged repository does not wait for the writer.
 MAYBE = f"""
     SELECT EXISTS ({_UNNAMED.strip()})
         OR EXISTS (SELECT 1 FROM manifest WHERE {_HERE} AND deleted < :deleted_before)
@@ -51,14 +51,14 @@ _EMPTY = """
 
 
 class Policies(msgspec.Struct, frozen=True):
-    """The moments before which manifests are old enough to go; an empty text is before all."""
+    """The times before which manifests expire, in RFC 3339. An empty text is before all times."""
 
     untagged_before: str
     deleted_before: str
 
 
 class Garbage(NamedTuple):
-    """Digests: of manifests that expired, of soft-deleted ones to purge, and of blobs that no manifest names."""
+    """Digests of expired manifests, of soft-deleted manifests to purge, and of blobs that no manifest names."""
 
     untagged: set[Digest]
     deleted: set[Digest]
@@ -66,18 +66,18 @@ class Garbage(NamedTuple):
 
     @property
     def empty(self) -> bool:
-        """Whether there is none."""
+        """Whether there is no garbage."""
         return not (self.untagged or self.deleted or self.blobs)
 
 
 def sweep(
-    connection: sqlite3.Connection, place: tuple[str, str], policies: Policies, counted_on: set[str] | None
+    connection: sqlite3.Connection, place: tuple[str, str], policies: Policies, in_use: set[str] | None
 ) -> Garbage:
-    """Remove the manifests that are garbage, and find the blobs that no manifest names then.
+    """Remove the garbage manifests, and find the blobs that no manifest names afterwards.
 
-    `counted_on` are those on which running pushes count; `None` for all that there are.
+    `in_use` are the digests that running pushes depend on, or `None` for all.
     """
-    every = Garbage(_expired(connection, place, policies, counted_on), _purgeable(connection, place, policies), set())
+    every = Garbage(_expired(connection, place, policies, in_use), _purgeable(connection, place, policies), set())
     _remove_manifests(connection, place, every)
     return every._replace(blobs=_query(connection, _UNNAMED, place))
 
@@ -86,12 +86,12 @@ def remove(
     connection: sqlite3.Connection,
     place: tuple[str, str],
     policies: Policies,
-    counted_on: set[str] | None,
+    in_use: set[str] | None,
     chosen: Garbage,
 ) -> Garbage:
-    """Remove of what was `chosen` that which is still garbage, and the repository where it is empty then."""
+    """Remove the part of `chosen` that is still garbage, and the repository if it is then empty."""
     still = Garbage(
-        chosen.untagged & _expired(connection, place, policies, counted_on),
+        chosen.untagged & _expired(connection, place, policies, in_use),
         chosen.deleted & _purgeable(connection, place, policies),
         set(),
     )
@@ -106,16 +106,16 @@ def remove(
 
 
 def _expired(
-    connection: sqlite3.Connection, place: tuple[str, str], policies: Policies, counted_on: set[str] | None
+    connection: sqlite3.Connection, place: tuple[str, str], policies: Policies, in_use: set[str] | None
 ) -> set[Digest]:
-    if not policies.untagged_before or counted_on is None:
+    if not policies.untagged_before or in_use is None:
         return set()
     return _query(
         connection,
         _EXPIRED,
         place,
         untagged_before=policies.untagged_before,
-        counted_on=json.dumps(sorted(counted_on)),
+        in_use=json.dumps(sorted(in_use)),
     )
 
 

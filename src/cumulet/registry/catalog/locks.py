@@ -1,7 +1,7 @@
-"""What may be done with a repository, a tag or a manifest: ACR's `changeableAttributes`, kept as a bit mask of locks.
+"""ACR's `changeableAttributes` of repositories, tags and manifests, stored as a bit mask of locks.
 
-A write lock forbids changing and deleting, a delete lock only deleting, a read lock pulling, and a list lock showing it in
-lists (Azure Container Registry, "Lock a container image").
+A write lock forbids changes and deletion, and a delete lock forbids only deletion. A read lock forbids pulls, and a list
+lock hides an object from lists (Azure Container Registry, "Lock a container image").
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MESSAGE = "The operation is disallowed on this registry, repository or image."
 
 
 class AttributeChanges(msgspec.Struct, frozen=True, rename="camel"):
-    """The attributes that a PATCH names; the others stay."""
+    """The attributes in a PATCH. `None` leaves an attribute unchanged."""
 
     delete_enabled: bool | None = None
     write_enabled: bool | None = None
@@ -27,7 +27,7 @@ class AttributeChanges(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Attributes(msgspec.Struct, frozen=True, rename="camel"):
-    """`changeableAttributes`."""
+    """ACR's `changeableAttributes`."""
 
     delete_enabled: bool = True
     write_enabled: bool = True
@@ -36,12 +36,12 @@ class Attributes(msgspec.Struct, frozen=True, rename="camel"):
 
     @classmethod
     def of(cls, locks: int) -> Attributes:
-        """The attributes that a mask stands for."""
+        """The attributes of a mask of locks."""
         return cls(not locks & DELETE, not locks & WRITE, not locks & LIST, not locks & READ)
 
     @property
     def locks(self) -> int:
-        """The mask."""
+        """The mask of locks."""
         return sum(
             bit
             for bit, enabled in zip((DELETE, WRITE, LIST, READ), msgspec.structs.astuple(self), strict=True)
@@ -50,17 +50,17 @@ class Attributes(msgspec.Struct, frozen=True, rename="camel"):
 
     def changed(self, changes: AttributeChanges) -> Attributes:
         """These attributes after a PATCH."""
-        wanted = {name: value for name, value in msgspec.structs.asdict(changes).items() if value is not None}
-        return msgspec.structs.replace(self, **wanted)
+        given = {name: value for name, value in msgspec.structs.asdict(changes).items() if value is not None}
+        return msgspec.structs.replace(self, **given)
 
 
 def disallowed(what: str) -> OciError:
-    """405 with the code and the words of ACR, and what it is that is locked."""
+    """405 with the code and message of ACR, and the name of the locked object."""
     return OciError(405, "REGISTRY_DISALLOWED_OPERATION", f"{_MESSAGE} {what} is locked.")
 
 
 def demand_unlocked(connection: sqlite3.Connection, mask: int, registry: str, repository: str) -> None:
-    """Refuse where the repository has one of the locks in `mask`. Raises `OciError` 405."""
+    """Raises `OciError` 405 where the repository has one of the locks in `mask`."""
     row = connection.execute(
         "SELECT locks FROM repository WHERE registry = ? AND name = ?", (registry, repository)
     ).fetchone()
@@ -71,7 +71,7 @@ def demand_unlocked(connection: sqlite3.Connection, mask: int, registry: str, re
 def change(
     connection: sqlite3.Connection, registry: str, repository: str, reference: str | None, changes: AttributeChanges
 ) -> Attributes | None:
-    """Change the attributes of a repository, or of a tag or manifest in it; `None` where it is not there."""
+    """Change the attributes of a repository, or of a tag or manifest in it. Returns `None` where it does not exist."""
     if reference is None:
         where, key = "repository WHERE registry = ? AND name = ?", (registry, repository)
     elif ":" in reference:

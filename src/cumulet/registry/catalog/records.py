@@ -1,4 +1,4 @@
-"""The rows of the catalog, as the rest of the room sees them."""
+"""The records of the catalog."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from cumulet.registry.catalog.locks import Attributes
 
 
 class Policy(msgspec.Struct, frozen=True):
-    """Whether something is done after some days."""
+    """A policy that takes effect after some days, if it is enabled."""
 
     enabled: bool = False
     days: int = 7
 
 
 class Resource(msgspec.Struct, rename="camel", kw_only=True):
-    """What Azure Resource Manager says of a registry; the generations are those of the admin user's passwords.
+    """The properties of a registry in Azure Resource Manager.
 
-    `retention` removes manifests that no tag has named for so many days, `soft_delete` keeps what was deleted for so
-    many days, and `storage_quota` is the most bytes that the registry may hold.
+    `password_generations` counts the renewals of the admin user's two passwords. `retention` removes manifests that had no
+    tag for its days. `soft_delete` keeps deleted manifests for its days. `storage_quota` is the limit in bytes.
     """
 
     location: str
@@ -38,7 +38,7 @@ class Resource(msgspec.Struct, rename="camel", kw_only=True):
 
 
 class Registry(msgspec.Struct):
-    """One registry; `key` is its name in lower case."""
+    """A registry. `key` is its name in lower case, `id` its ARM resource id, and `created` a time in RFC 3339."""
 
     key: str
     id: str
@@ -48,7 +48,7 @@ class Registry(msgspec.Struct):
 
 
 class Repository(msgspec.Struct, frozen=True):
-    """What is told of a repository; the counts are of what was not deleted."""
+    """A repository. The counts leave out soft-deleted manifests and tags."""
 
     name: str
     created: str
@@ -59,10 +59,10 @@ class Repository(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """A manifest, byte for byte as it was pushed, with what is asked of it without reading it.
+    """A manifest, byte for byte as it was pushed, with the fields that queries need.
 
-    `locks` are its own; `readable` also minds those of its repository, and of its tag where it was read by one.
-    `deleted` is when it was soft-deleted.
+    `locks` are its own. `readable` also covers the locks of its repository, and of the tag that it was read by.
+    `deleted` is the time of its soft deletion.
     """
 
     digest: str
@@ -83,14 +83,14 @@ class Manifest(msgspec.Struct, frozen=True):
 
 
 class Blob(NamedTuple):
-    """A blob as a repository has it; `size` in bytes, `readable` unless the repository is locked."""
+    """A blob of a repository. `size` is in bytes. `readable` is false where the repository has a read lock."""
 
     size: int
     readable: bool
 
 
 class Parts(msgspec.Struct, frozen=True):
-    """The digests that a manifest names: all of them, and those that must be there before it is taken."""
+    """The digests that a manifest names: all of them, and those that its repository must have before the push."""
 
     named: tuple[Digest, ...] = ()
     required: tuple[Digest, ...] = ()
@@ -112,7 +112,7 @@ class Tag(NamedTuple):
 
 
 class DeletedTag(NamedTuple):
-    """A tag that went with its soft-deleted manifest."""
+    """A tag that was deleted with its soft-deleted manifest."""
 
     name: str
     digest: str
@@ -120,7 +120,7 @@ class DeletedTag(NamedTuple):
 
 
 class Upload(msgspec.Struct, frozen=True):
-    """An upload session and whose it is; `algorithm` is that of the digest that it will probably have."""
+    """An upload session and its owner. `algorithm` is the expected algorithm of its digest."""
 
     session: str
     registry: str
@@ -131,7 +131,7 @@ class Upload(msgspec.Struct, frozen=True):
 
 
 class MissingPartsError(Exception):
-    """A manifest names what its repository does not have: `digests`."""
+    """A manifest names `digests` that its repository does not have."""
 
     def __init__(self, digests: Sequence[str]) -> None:
         super().__init__(", ".join(digests))

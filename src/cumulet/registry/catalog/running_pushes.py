@@ -1,22 +1,24 @@
-"""Which pushes are running and what their clients count on: what a collection must leave alone.
+"""The running pushes and the blobs that they depend on, which a garbage collection must keep.
 
-A client finds out, blob by blob, what the registry has already (HEAD, a mount, an upload that ends), and at last pushes a
-manifest that names all of it. Between the two nothing but this module knows that the blob is needed. The rule:
+A client checks blob by blob whether the registry has it (HEAD, a mount, the end of an upload). At the end it pushes a
+manifest that names all of them. Until then only this module records that the blobs are needed. The rules:
 
-1. A blob of a repository is *told* whenever a client is answered that it is there. When the process starts, all are.
-2. A *push* is the row of one principal's requests on one repository with no pause longer than the grace. A request that
-   is being answered is no pause, however long it lasts. What begins within the grace after the process started may be the
-   rest of a push from before, and counts as begun with the process.
-3. A blob that no manifest of its repository names may go when it was told longer ago than the grace, and before
-   every push on that repository that still runs began.
+1. A blob of a repository is *reported* when a response says that it exists. When the process starts, all blobs count as
+   reported.
+2. A *push* is a sequence of requests of one principal on one repository without a pause longer than the grace period. A
+   request in progress is not a pause, however long it takes. A push that starts within the grace period after the process
+   started may continue an earlier one, and counts as started with the process.
+3. A blob that no manifest of its repository names is removable under two conditions. It was last reported more than a
+   grace period ago, and before the start of every push that still runs on the repository.
 
-So a push never loses what it was told: had it been told at moment t, the push ran at t (asking is a request of it), and
-it began no later than t, so by 3 the blob stays for as long as it runs, whatever it lasts, and by 2 until the client has
-been silent for the grace. What a client would be told while a collection is at work is covered by `condemned`: from the
-decision until the blob is gone it is answered as not there, and is uploaded again; and what is linked or pushed anew
-waits until the collection is through (`claim`).
+Why a push never loses a blob that was reported to it: the report at time t answered a request of that push, so the push
+started no later than t. By rule 3 the blob stays for as long as the push runs. By rule 2 the push runs until its client
+has been silent for the grace period.
 
-Manifests are told as blobs are, for those who push an index of them: retention asks here too.
+While a collection removes blobs, they are `terminating`: they are reported as missing, and the client uploads them again.
+A blob or manifest that is to be stored again waits until the collection has finished (`claim`).
+
+Manifests are reported like blobs, for clients that push an index of them. The retention policy uses the same rules.
 """
 
 from __future__ import annotations
@@ -33,30 +35,32 @@ Place = tuple[str, str]
 
 @dataclass
 class _Push:
-    began: float
+    """`started` and `last`, the end of the last request, are times of the clock; `requests` are those in progress."""
+
+    started: float
     last: float
     requests: int = 0
 
 
 class RunningPushes:
-    """Kept in memory, by a clock that never goes back; `grace` is in seconds."""
+    """The pushes, in memory. `grace` is in seconds, and `clock` is monotonic."""
 
     def __init__(self, grace: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._grace = grace
         self._clock = clock
         self._started = clock()
-        self._told: dict[Place, dict[str, float]] = {}
+        self._reported: dict[Place, dict[str, float]] = {}
         self._pushes: dict[Place, dict[str, _Push]] = {}
-        self._condemned: set[tuple[Place, str]] = set()
+        self._terminating: set[tuple[Place, str]] = set()
         self._idle = asyncio.Event()
 
     @contextlib.contextmanager
     def request(self, place: Place, principal: str) -> Iterator[None]:
-        """A request of a push, for as long as it is being answered."""
+        """A context manager around a request of a push."""
         now = self._clock()
         pushes = self._pushes.setdefault(place, {})
         push = pushes.get(principal)
-        if push is None or not self._runs(push, now):
+        if push is None or not self._is_running(push, now):
             resumed = now <= self._started + self._grace
             push = pushes[principal] = _Push(self._started if resumed else now, now)
         push.requests += 1
@@ -66,60 +70,60 @@ class RunningPushes:
             push.requests -= 1
             push.last = self._clock()
 
-    def tell(self, place: Place, digest: str) -> bool:
-        """Note that a client is about to be told that a blob is there; `False` where it must not be told so."""
-        if (place, digest) in self._condemned:
+    def report(self, place: Place, digest: str) -> bool:
+        """Record that a response is about to report a blob; `False` where it must be reported as missing."""
+        if (place, digest) in self._terminating:
             return False
-        self._told.setdefault(place, {})[digest] = self._clock()
+        self._reported.setdefault(place, {})[digest] = self._clock()
         return True
 
     async def claim(self, place: Place, digest: str) -> None:
-        """`tell`, as soon as that is possible: for what is about to be stored."""
-        while not self.tell(place, digest):
+        """Report a blob or manifest that is about to be stored, after the collection that may be removing it."""
+        while not self.report(place, digest):
             await self._idle.wait()
 
-    def counted_on(self, place: Place) -> set[str] | None:
-        """What running pushes on a repository count on, blobs and manifests alike; `None` for all that is there."""
-        if not self.may_go(place, ""):
+    def in_use(self, place: Place) -> set[str] | None:
+        """The blobs and manifests of a repository that running pushes depend on, or `None` for all of them."""
+        if not self.is_removable(place, ""):
             return None
-        return {digest for digest in self._told.get(place, {}) if not self.may_go(place, digest)}
+        return {digest for digest in self._reported.get(place, {}) if not self.is_removable(place, digest)}
 
-    def may_go(self, place: Place, digest: str) -> bool:
-        """Whether no running push counts on a blob of which is known that no manifest names it."""
+    def is_removable(self, place: Place, digest: str) -> bool:
+        """Whether no running push depends on a blob that no manifest names."""
         now = self._clock()
-        told = self._told.get(place, {}).get(digest, self._started)
-        running = (push.began for push in self._pushes.get(place, {}).values() if self._runs(push, now))
-        return told + self._grace < now and told < min(running, default=now)
+        reported = self._reported.get(place, {}).get(digest, self._started)
+        starts = (push.started for push in self._pushes.get(place, {}).values() if self._is_running(push, now))
+        return reported + self._grace < now and reported < min(starts, default=now)
 
     @contextlib.contextmanager
-    def condemned(self, blobs: Iterable[tuple[Place, str]]) -> Iterator[None]:
-        """While these blobs are taken away nobody is told that they are there; one such block at a time."""
-        taken = set(blobs)
-        self._condemned |= taken
+    def terminating(self, blobs: Iterable[tuple[Place, str]]) -> Iterator[None]:
+        """A context manager around the removal of blobs, which reports them as missing; only one at a time."""
+        marked = set(blobs)
+        self._terminating |= marked
         self._idle.clear()
         try:
             yield
         finally:
-            self._condemned -= taken
+            self._terminating -= marked
             self._idle.set()
 
     def forget(self) -> None:
-        """Drop what has no bearing on any answer any more."""
+        """Drop the records that no longer affect a decision."""
         now = self._clock()
         for place in list(self._pushes):
-            running = {who: push for who, push in self._pushes[place].items() if self._runs(push, now)}
+            running = {name: push for name, push in self._pushes[place].items() if self._is_running(push, now)}
             if running:
                 self._pushes[place] = running
             else:
                 del self._pushes[place]
-        for place in list(self._told):
-            first = min((push.began for push in self._pushes.get(place, {}).values()), default=now)
+        for place in list(self._reported):
+            first = min((push.started for push in self._pushes.get(place, {}).values()), default=now)
             oldest = min(first, now - self._grace)
-            kept = {digest: told for digest, told in self._told[place].items() if told >= oldest}
+            kept = {digest: at for digest, at in self._reported[place].items() if at >= oldest}
             if kept:
-                self._told[place] = kept
+                self._reported[place] = kept
             else:
-                del self._told[place]
+                del self._reported[place]
 
-    def _runs(self, push: _Push, now: float) -> bool:
+    def _is_running(self, push: _Push, now: float) -> bool:
         return push.requests > 0 or push.last + self._grace >= now

@@ -1,15 +1,15 @@
-"""The schema of the registry's database, as the history of its migrations.
+"""The schema of the registry's database, as a list of migrations.
 
-`locks` is a bit mask (`locks.Attributes`). `reference` has what each manifest names, blobs and manifests alike, so that a
-push and a collection can decide in one transaction. `stored` counts each blob once in a registry, however many repositories
-have it, and `usage` sums it; triggers keep both, so that they cannot be forgotten.
+`locks` is a bit mask (`locks.Attributes`). `reference` holds the blobs and manifests that each manifest names, so that a
+push and a collection can decide in one transaction. `stored` counts each blob once per registry, and `usage` sums their
+sizes. Triggers maintain both, so that no write can miss them.
 """
 
 from __future__ import annotations
 
 from cumulet.registry.catalog import child_resources
 
-#: Goes with the registry that it belongs to. `due` is the time of the next attempt; nothing where there is none.
+#: Events are deleted with their registry. `due` is the time of the next attempt, or null after the last one.
 _WEBHOOK_EVENTS = """
     CREATE TABLE webhook_event (
         id TEXT PRIMARY KEY, registry TEXT NOT NULL REFERENCES registry (key) ON DELETE CASCADE,

@@ -1,11 +1,10 @@
-"""What is in the registries: registries, repositories, manifests, tags and which repository has which blob."""
+"""The catalog: registries, repositories, manifests, tags, and the blobs of each repository."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -47,11 +46,11 @@ _HERE = "registry = ? AND repository = ?"
 
 
 class Catalog:
-    """Reads are indexed look-ups; writes are durable when they return, and raise what `transactions` says."""
+    """Reads are indexed queries. Writes are durable when they return, and raise the errors of `transactions`."""
 
     def __init__(self, path: Path) -> None:
         self.database = Database(path, MIGRATIONS)
-        #: What there is below the registries.
+        #: The child resources of the registries.
         self.resources = Resources(self.database)
 
     def open(self) -> None:
@@ -88,18 +87,18 @@ class Catalog:
         await self.database.write(job)
 
     async def remove_registry(self, key: str) -> None:
-        """Remove a registry with everything in it; the next collection takes the bytes of its blobs."""
+        """Remove a registry with its content. The next collection removes the bytes of its blobs."""
         await self.database.execute("DELETE FROM registry WHERE key = ?", (key,))
 
     def usage(self, registry: str) -> int:
-        """Bytes that a registry holds: each blob once, and its manifests, also those that are soft-deleted."""
+        """The bytes that a registry holds: each blob once, and all manifests, including soft-deleted ones."""
         rows = self.database.read("SELECT bytes FROM usage WHERE registry = ?", (registry,))
         return int(rows[0][0]) if rows else 0
 
     # Repositories.
 
     def repositories(self, registry: str, after: str = "", limit: int = -1) -> list[str]:
-        """The names of the repositories that have a manifest and may be listed, in order."""
+        """The names, in order, of the repositories that have a manifest and no list lock."""
         rows = self.database.read(
             f"""
             SELECT name FROM repository WHERE registry = ? AND name > ? AND NOT locks & {locks.LIST} AND EXISTS (
@@ -112,11 +111,11 @@ class Catalog:
         return [name for (name,) in rows]
 
     def all_repositories(self, registry: str) -> list[str]:
-        """The names of all repositories, whatever is in them and whether or not they may be listed."""
+        """The names of all repositories, including empty and unlisted ones."""
         return [n for (n,) in self.database.read("SELECT name FROM repository WHERE registry = ?", (registry,))]
 
     def repository(self, registry: str, name: str) -> Repository | None:
-        """What is told of a repository."""
+        """A repository, or `None` where it does not exist."""
         rows = self.database.read(
             f"""
             SELECT name, created, updated, locks,
@@ -135,28 +134,28 @@ class Catalog:
         )
 
     def repository_exists(self, registry: str, name: str) -> bool:
-        """Whether anything was ever pushed there."""
+        """Whether a repository exists, with or without manifests."""
         return bool(self.database.read("SELECT 1 FROM repository WHERE registry = ? AND name = ?", (registry, name)))
 
     def repository_locks(self, registry: str, name: str) -> int:
-        """The locks of a repository, as a mask; 0 where it is not there."""
+        """The locks of a repository as a mask, 0 where it does not exist."""
         rows = self.database.read("SELECT locks FROM repository WHERE registry = ? AND name = ?", (registry, name))
         return int(rows[0][0]) if rows else 0
 
     async def remove_repository(self, registry: str, name: str) -> bool:
-        """Remove a repository with everything in it; its manifests are soft-deleted where the registry says so."""
+        """Remove a repository, or soft-delete its manifests by the registry's policy. Returns whether it existed."""
         return await self.database.write(lambda c: transactions.remove_repository(c, registry, name))
 
     async def change_attributes(
         self, registry: str, repository: str, reference: str | None, changes: AttributeChanges
     ) -> Attributes | None:
-        """Lock or unlock a repository, or a tag or manifest (by digest) in it; `None` where it is not there."""
+        """Lock or unlock a repository, or a tag or manifest (by digest) in it. Returns `None` where it does not exist."""
         return await self.database.write(lambda c: locks.change(c, registry, repository, reference, changes))
 
     # Blobs.
 
     def blob(self, registry: str, repository: str, digest: str) -> Blob | None:
-        """A blob that a repository has."""
+        """A blob of a repository, or `None`."""
         rows = self.database.read(
             f"SELECT b.size, NOT r.locks & {locks.READ} FROM blob_link b"  # noqa: S608
             " JOIN repository r ON r.registry = b.registry AND r.name = b.repository"
@@ -171,15 +170,15 @@ class Catalog:
         return [name for (name,) in self.database.read(sql, (digest, registry))]
 
     async def link_blob(self, registry: str, repository: str, digest: str, size: int) -> None:
-        """Let a repository have a blob whose bytes are stored."""
+        """Link a stored blob to a repository."""
         await self.database.write(lambda c: transactions.link_blob(c, registry, repository, digest, size))
 
     async def unlink_blob(self, registry: str, repository: str, digest: str) -> bool:
-        """Take a blob from a repository; whether it was there."""
+        """Unlink a blob from a repository and return whether it had it."""
         return await self.database.write(lambda c: transactions.unlink_blob(c, registry, repository, digest))
 
     def link_count(self, digest: str) -> int:
-        """How many repositories, of all registries, have a blob."""
+        """The number of repositories, in all registries, that have a blob."""
         rows = self.database.read("SELECT count(*) FROM blob_link WHERE digest = ?", (digest,))
         return int(rows[0][0])
 
@@ -190,7 +189,7 @@ class Catalog:
     # Manifests and tags.
 
     def manifest(self, registry: str, repository: str, reference: str) -> Manifest | None:
-        """A manifest by its digest, or by a tag. Whoever hands it out must mind `readable`."""
+        """A manifest by its digest or a tag. The caller must check `readable` before serving it."""
         if ":" in reference:
             source, mask, key = "manifest m", "m.locks", "m.digest"
         else:
@@ -205,11 +204,11 @@ class Catalog:
         return _manifest(rows[0]) if rows else None
 
     def manifests(self, registry: str, repository: str, after: str = "", limit: int = -1) -> list[Manifest]:
-        """The manifests of a repository that may be listed, by digest."""
+        """The manifests of a repository without a list lock, ordered by digest."""
         return self._list(registry, repository, "digest > ? AND deleted IS NULL", (after,), limit)
 
     def manifest_times(self, registry: str, repository: str) -> list[tuple[str, str]]:
-        """(digest, created) of the manifests of a repository that may be listed, by digest."""
+        """(digest, created) of the manifests of a repository without a list lock, ordered by digest."""
         sql = f"SELECT digest, created FROM manifest WHERE {_HERE} AND deleted IS NULL AND NOT locks & {locks.LIST}"  # noqa: S608
         return self.database.read(sql + " ORDER BY digest", (registry, repository))
 
@@ -222,7 +221,7 @@ class Catalog:
         after: str = "",
         limit: int = -1,
     ) -> list[Manifest]:
-        """The manifests, by digest, whose subject is that digest, whether or not it is there; perhaps of one type."""
+        """The manifests with a subject, which need not exist, ordered by digest. Without a type, those of all types."""
         condition = "digest > ? AND deleted IS NULL AND subject = ?"
         if artifact_type is None:
             return self._list(registry, repository, condition, (after, subject), limit)
@@ -243,17 +242,17 @@ class Catalog:
     async def put_manifest(
         self, registry: str, repository: str, manifest: Manifest, parts: Parts, tags: Sequence[str]
     ) -> None:
-        """Store a manifest, and let tags name it. Raises `MissingPartsError`."""
+        """Store a manifest and set tags to it. Raises `MissingPartsError`."""
         await self.database.write(lambda c: transactions.put_manifest(c, registry, repository, manifest, parts, tags))
 
     async def remove_manifest(self, registry: str, repository: str, digest: str) -> bool:
-        """Remove a manifest with the tags that name it, softly where the registry says so; whether it was there."""
+        """Remove a manifest and its tags, or soft-delete them by the registry's policy. Returns whether it existed."""
         return await self.database.write(lambda c: transactions.remove_manifest(c, registry, repository, digest))
 
     def tags(
         self, registry: str, repository: str, after: str = "", limit: int = -1, name: str | None = None
     ) -> list[Tag]:
-        """The tags of a repository that may be listed, by name; or the one of that `name`, listed or not."""
+        """The tags of a repository without a list lock, ordered by name; or the tag `name`, with or without a lock."""
         if name is not None:
             condition, values = "name = ?", (name, 1)
         else:
@@ -266,13 +265,13 @@ class Catalog:
         return [Tag(*row) for row in rows]
 
     async def remove_tag(self, registry: str, repository: str, name: str) -> bool:
-        """Remove a tag, and leave its manifest; whether it was there."""
+        """Remove a tag, keep its manifest, and return whether the tag existed."""
         return await self.database.write(lambda c: transactions.remove_tag(c, registry, repository, name))
 
-    # What was soft-deleted.
+    # Soft-deleted manifests and tags.
 
     def deleted_repositories(self, registry: str, after: str = "", limit: int = -1) -> list[str]:
-        """The names of the repositories that have a soft-deleted manifest, in order."""
+        """The names, in order, of the repositories that have a soft-deleted manifest."""
         sql = (
             "SELECT DISTINCT repository FROM manifest WHERE registry = ? AND repository > ?"
             " AND deleted IS NOT NULL ORDER BY repository LIMIT ?"
@@ -280,13 +279,13 @@ class Catalog:
         return [name for (name,) in self.database.read(sql, (registry, after, limit))]
 
     def deleted_manifests(self, registry: str, repository: str, after: str = "", limit: int = -1) -> list[Manifest]:
-        """The soft-deleted manifests of a repository, by digest."""
+        """The soft-deleted manifests of a repository, ordered by digest."""
         return self._list(registry, repository, "digest > ? AND deleted IS NOT NULL", (after,), limit)
 
     def deleted_tags(
         self, registry: str, repository: str, after: str = "", limit: int = -1, name: str | None = None
     ) -> list[DeletedTag]:
-        """The tags that went with soft-deleted manifests, by name; one name may have gone with several."""
+        """The tags deleted with soft-deleted manifests, ordered by name. A name may occur with several manifests."""
         rows = self.database.read(
             f"SELECT name, digest, deleted FROM deleted_tag WHERE {_HERE} AND name > ? AND name = ifnull(?, name)"  # noqa: S608
             " ORDER BY name, deleted LIMIT ?",
@@ -297,9 +296,9 @@ class Catalog:
     async def restore_manifest(
         self, registry: str, repository: str, digest: str, tags: Sequence[str] = (), *, force: bool = False
     ) -> bool:
-        """Bring back a soft-deleted manifest, with `tags` or else with those that went with it; whether it was there.
+        """Restore a soft-deleted manifest with `tags`, or by default with its former tags. Returns whether it existed.
 
-        Raises `OciError` 409 where a tag names another manifest by now, unless `force`d.
+        Raises `OciError` 409 where a tag now names another manifest, unless `force` is set.
         """
         return await self.database.write(
             lambda c: transactions.restore_manifest(c, registry, repository, digest, tags, force=force)
@@ -308,20 +307,24 @@ class Catalog:
     # Uploads.
 
     def upload(self, session: str) -> Upload | None:
-        """An upload session."""
+        """An upload session, or `None`."""
         rows = self.database.read("SELECT * FROM upload WHERE session = ?", (session,))
         return Upload(*rows[0]) if rows else None
 
     async def put_upload(self, upload: Upload) -> None:
-        """Note a session."""
+        """Store an upload session."""
         await self.database.write(lambda c: transactions.put_upload(c, upload))
 
     async def remove_upload(self, session: str) -> None:
-        """Forget a session."""
+        """Remove an upload session."""
         await self.database.execute("DELETE FROM upload WHERE session = ?", (session,))
 
 
-def _manifest(row: Sequence[Any]) -> Manifest:
+#: The columns of `_MANIFEST`, and whether the manifest is readable.
+_Row = tuple[str, str, bytes, str | None, str | None, bytes, str, int, str | None, int]
+
+
+def _manifest(row: _Row) -> Manifest:
     digest, media_type, body, subject, artifact_type, annotations, created, mask, deleted, readable = row
     return Manifest(
         digest,
@@ -329,7 +332,7 @@ def _manifest(row: Sequence[Any]) -> Manifest:
         body,
         subject,
         artifact_type,
-        msgspec.json.decode(annotations),
+        msgspec.json.decode(annotations, type=dict[str, str] | None),
         created,
         mask,
         deleted,

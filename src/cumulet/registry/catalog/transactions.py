@@ -1,8 +1,8 @@
-"""What each write of the catalog checks and changes, in one transaction.
+"""The writes of the catalog: the checks and changes of each, in one transaction.
 
-Writes run one after the other, so what one checks (locks, quota, the parts of a manifest, that nothing needs a blob) still
-holds when it changes something. All raise `OciError`: 405 where a lock forbids them, 403 where the quota is used up, 404 where
-the registry was deleted meanwhile.
+Writes run one after the other. So the conditions that a write checks still hold when it makes its changes: locks, quota,
+the parts of a manifest, and unused blobs. All raise `OciError`: 405 where a lock forbids the write, 403 where the quota is
+used up, 404 where the registry was deleted in the meantime.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _THIS = f"{_HERE} AND digest = ?"
 
 
 def link_blob(connection: sqlite3.Connection, registry: str, repository: str, digest: str, size: int) -> None:
-    """Let a repository have a blob."""
+    """Link a blob to a repository."""
     locks.demand_unlocked(connection, locks.WRITE, registry, repository)
     before, _ = _usage(connection, registry)
     _touch(connection, registry, repository)
@@ -31,13 +31,13 @@ def link_blob(connection: sqlite3.Connection, registry: str, repository: str, di
 
 
 def put_upload(connection: sqlite3.Connection, upload: Upload) -> None:
-    """Note an upload session."""
+    """Store an upload session."""
     _usage(connection, upload.registry)
     connection.execute("INSERT INTO upload VALUES (?, ?, ?, ?, ?, ?)", msgspec.structs.astuple(upload))
 
 
 def unlink_blob(connection: sqlite3.Connection, registry: str, repository: str, digest: str) -> bool:
-    """Take a blob from a repository, unless a manifest there that is locked names it; whether it was there."""
+    """Unlink a blob from a repository, unless a locked manifest names it. Returns whether the repository had it."""
     locks.demand_unlocked(connection, locks.DELETE | locks.WRITE, registry, repository)
     key = (registry, repository, digest)
     row = connection.execute(
@@ -58,7 +58,7 @@ def put_manifest(
     parts: Parts,
     tags: Sequence[str],
 ) -> None:
-    """Store a manifest and let tags name it. Raises `MissingPartsError`."""
+    """Store a manifest and set tags to it. Raises `MissingPartsError`."""
     locks.demand_unlocked(connection, locks.WRITE, registry, repository)
     here = (registry, repository)
     missing = [part for part in parts.required if not _has(connection, registry, repository, part)]
@@ -94,7 +94,7 @@ def put_manifest(
 
 
 def put_tag(connection: sqlite3.Connection, registry: str, repository: str, tag: str, digest: str) -> None:
-    """Let a tag name a manifest that is there."""
+    """Set a tag to a manifest that exists."""
     here = (registry, repository)
     now = clock.rfc3339_micro()
     row = connection.execute(f"SELECT digest, locks FROM tag WHERE {_HERE} AND name = ?", (*here, tag)).fetchone()  # noqa: S608
@@ -107,11 +107,11 @@ def put_tag(connection: sqlite3.Connection, registry: str, repository: str, tag:
     )
     connection.execute(f"UPDATE manifest SET untagged = NULL WHERE {_THIS}", (*here, digest))  # noqa: S608
     if row is not None and row[0] != digest:
-        _note_untagged(connection, registry, repository, row[0])
+        _record_untagged(connection, registry, repository, row[0])
 
 
 def remove_tag(connection: sqlite3.Connection, registry: str, repository: str, name: str) -> bool:
-    """Remove a tag and leave its manifest; whether it was there."""
+    """Remove a tag, keep its manifest, and return whether the tag existed."""
     locks.demand_unlocked(connection, locks.DELETE | locks.WRITE, registry, repository)
     where, key = f"{_HERE} AND name = ?", (registry, repository, name)
     row = connection.execute(f"SELECT digest, locks FROM tag WHERE {where}", key).fetchone()  # noqa: S608
@@ -120,31 +120,31 @@ def remove_tag(connection: sqlite3.Connection, registry: str, repository: str, n
     if row[1] & (locks.DELETE | locks.WRITE):
         raise locks.disallowed(f"Tag {name}")
     connection.execute(f"DELETE FROM tag WHERE {where}", key)  # noqa: S608
-    _note_untagged(connection, registry, repository, row[0])
+    _record_untagged(connection, registry, repository, row[0])
     return True
 
 
 def remove_manifest(connection: sqlite3.Connection, registry: str, repository: str, digest: str) -> bool:
-    """Remove a manifest with the tags that name it, softly where the registry says so; whether it was there."""
+    """Remove a manifest and its tags, or soft-delete them by the registry's policy. Returns whether it existed."""
     key = (registry, repository, digest)
     locks.demand_unlocked(connection, locks.DELETE | locks.WRITE, registry, repository)
-    for table, what in (("manifest", f"Manifest {digest}"), ("tag", f"A tag of manifest {digest}")):
+    for table, name in (("manifest", f"Manifest {digest}"), ("tag", f"A tag of manifest {digest}")):
         if connection.execute(f"SELECT 1 FROM {table} WHERE {_THIS} AND locks & 3", key).fetchone():  # noqa: S608
-            raise locks.disallowed(what)
+            raise locks.disallowed(name)
     return discard_manifest(connection, registry, repository, digest)
 
 
 def discard_manifest(connection: sqlite3.Connection, registry: str, repository: str, digest: str) -> bool:
-    """`remove_manifest` of one that is known not to be locked."""
+    """Remove or soft-delete a manifest whose locks were checked before. Returns whether it existed."""
     if _is_soft(connection, registry):
         return _hide(connection, registry, repository, digest)
     key = (registry, repository, digest)
-    gone = connection.execute(f"DELETE FROM manifest WHERE {_THIS} AND deleted IS NULL", key)  # noqa: S608
-    return bool(gone.rowcount)
+    removed = connection.execute(f"DELETE FROM manifest WHERE {_THIS} AND deleted IS NULL", key)  # noqa: S608
+    return bool(removed.rowcount)
 
 
 def remove_repository(connection: sqlite3.Connection, registry: str, repository: str) -> bool:
-    """Remove a repository, or softly all its manifests where the registry says so; whether it was there."""
+    """Remove a repository, or soft-delete its manifests by the registry's policy. Returns whether it existed."""
     here = (registry, repository)
     locks.demand_unlocked(connection, locks.DELETE | locks.WRITE, registry, repository)
     locked = connection.execute(
@@ -155,38 +155,38 @@ def remove_repository(connection: sqlite3.Connection, registry: str, repository:
     if locked is not None:
         raise locks.disallowed(f"{locked[0]} in repository {repository}")
     if not _is_soft(connection, registry):
-        gone = connection.execute("DELETE FROM repository WHERE registry = ? AND name = ?", here)
-        return bool(gone.rowcount)
-    found = connection.execute(f"SELECT digest FROM manifest WHERE {_HERE} AND deleted IS NULL", here).fetchall()  # noqa: S608
-    for (digest,) in found:
+        removed = connection.execute("DELETE FROM repository WHERE registry = ? AND name = ?", here)
+        return bool(removed.rowcount)
+    rows = connection.execute(f"SELECT digest FROM manifest WHERE {_HERE} AND deleted IS NULL", here).fetchall()  # noqa: S608
+    for (digest,) in rows:
         _hide(connection, registry, repository, digest)
-    return bool(found)
+    return bool(rows)
 
 
 def restore_manifest(
     connection: sqlite3.Connection, registry: str, repository: str, digest: str, tags: Sequence[str], *, force: bool
 ) -> bool:
-    """Bring back a soft-deleted manifest; whether it was there.
+    """Restore a soft-deleted manifest and return whether it existed.
 
-    `tags` are those that shall name it, by default all that went with it. Raises `OciError` 409 where one names another
-    manifest by now, unless `force`d.
+    `tags` are set to it, by default its former tags. Raises `OciError` 409 where a tag now names another manifest, unless
+    `force` is set.
     """
     locks.demand_unlocked(connection, locks.WRITE, registry, repository)
     key = (registry, repository, digest)
-    back = connection.execute(
+    restored = connection.execute(
         f"UPDATE manifest SET deleted = NULL, untagged = ? WHERE {_THIS} AND deleted IS NOT NULL",  # noqa: S608
         (clock.rfc3339_micro(), *key),
     )
-    if not back.rowcount:
+    if not restored.rowcount:
         return False
-    went = connection.execute(f"SELECT name FROM deleted_tag WHERE {_THIS}", key).fetchall()  # noqa: S608
-    for tag in tags or [name for (name,) in went]:
+    former = connection.execute(f"SELECT name FROM deleted_tag WHERE {_THIS}", key).fetchall()  # noqa: S608
+    for tag in tags or [name for (name,) in former]:
         row = connection.execute(
             f"SELECT digest FROM tag WHERE {_HERE} AND name = ?",  # noqa: S608
             (registry, repository, tag),
         ).fetchone()
         if row is not None and row[0] != digest and not force:
-            raise OciError(409, "CONFLICT", f"tag {tag} names {row[0]} by now: restore with force to move it")
+            raise OciError(409, "CONFLICT", f"tag {tag} now names {row[0]}: restore with force to move it")
         put_tag(connection, registry, repository, tag, digest)
     connection.execute(f"DELETE FROM deleted_tag WHERE {_THIS}", key)  # noqa: S608
     return True
@@ -194,16 +194,16 @@ def restore_manifest(
 
 def _has(connection: sqlite3.Connection, registry: str, repository: str, digest: str) -> bool:
     key = (registry, repository, digest)
-    found = connection.execute(
+    rows = connection.execute(
         f"SELECT 1 FROM blob_link WHERE {_THIS}"  # noqa: S608
         f" UNION ALL SELECT 1 FROM manifest WHERE {_THIS} AND deleted IS NULL",
         key * 2,
     )
-    return found.fetchone() is not None
+    return rows.fetchone() is not None
 
 
-def _note_untagged(connection: sqlite3.Connection, registry: str, repository: str, digest: str) -> None:
-    """Note since when no tag names a manifest, where none does: retention counts from there."""
+def _record_untagged(connection: sqlite3.Connection, registry: str, repository: str, digest: str) -> None:
+    """Record the time when a manifest lost its last tag, from which the retention policy counts."""
     key = (registry, repository, digest)
     connection.execute(
         f"UPDATE manifest SET untagged = ? WHERE {_THIS} AND NOT EXISTS (SELECT 1 FROM tag WHERE {_THIS})",  # noqa: S608
@@ -217,7 +217,7 @@ def _is_soft(connection: sqlite3.Connection, registry: str) -> bool:
 
 
 def _hide(connection: sqlite3.Connection, registry: str, repository: str, digest: str) -> bool:
-    """Soft-delete a manifest with its tags; whether it was there."""
+    """Soft-delete a manifest with its tags and return whether it existed."""
     key = (registry, repository, digest)
     now = clock.rfc3339_micro()
     hidden = connection.execute(
@@ -248,7 +248,7 @@ def _demand_room(connection: sqlite3.Connection, registry: str, before: int) -> 
 
 
 def no_room(registry: str, held: int, quota: int) -> OciError:
-    """403, saying how full a registry is."""
+    """403 with the used bytes and the quota of a registry."""
     return OciError(
         403,
         "DENIED",

@@ -1,5 +1,5 @@
-"""The bytes: blobs under their digests, and uploads that become blobs.
+"""The content store: blobs by digest, and uploads that become blobs.
 
-Bytes come in piece by piece; a blob goes out once it is whole, verified and durable. `store` is the contract that each
-back end meets, `filesystem` the back end. Nothing here knows of repositories or callers.
+Bytes come in piece by piece. A blob goes out once it is complete, verified and durable. `store` is the contract of every
+back end, and `filesystem` is the back end. This folder has no notion of repositories or callers.
 """

@@ -1,7 +1,7 @@
-"""Content on a file system, as an OCI image layout has it (OCI Image Specification 1.1, "Image Layout").
+"""A content store on a file system, as an OCI image layout (OCI Image Specification 1.1, "Image Layout").
 
-`blobs/<algorithm>/<hex>` are the blobs of all repositories; manifests are in the catalog, and `index.json` names none. An
-upload is a file in `uploads/` that grows; it is committed by renaming it, once it is on disk.
+`blobs/<algorithm>/<hex>` are the blobs of all repositories. Manifests are in the catalog, and `index.json` names none. An
+upload is a growing file in `uploads/`. A commit syncs the file to disk and renames it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 from cumulet.common import digests
 from cumulet.common.config import private_folder
@@ -21,21 +21,29 @@ from cumulet.common.digests import Digest
 from cumulet.registry.content.store import Content, DigestMismatchError, Part, UnknownUploadError
 
 _CHUNK = 1024 * 1024
-#: How much is written before the disk is to begin with it, so that little is left for the end.
+#: Bytes after which write-back to disk starts, so that the final sync has little to write.
 _WRITE_BACK = 8 * 1024 * 1024
 _ALGORITHMS = ("sha256", "sha512")
 
 
+class _HashState(Protocol):
+    """A hash of `hashlib`, whose own type has no public name."""
+
+    def update(self, data: bytes | memoryview, /) -> None: ...
+
+    def hexdigest(self) -> str: ...
+
+
 class _Hash(NamedTuple):
-    """A digest of the first `offset` bytes of an upload."""
+    """The state of a hash over the first `offset` bytes of an upload."""
 
     algorithm: str
-    state: Any
+    state: _HashState
     offset: int
 
 
 class FileContent(Content):
-    """One folder; only one process writes to it."""
+    """A content store in one folder, to which only one process writes."""
 
     def __init__(self, root: Path) -> None:
         self._blobs = root / "blobs"
@@ -65,8 +73,8 @@ class FileContent(Content):
     async def digests(self) -> AsyncIterator[Digest]:
         for algorithm in _ALGORITHMS:
             for name in await asyncio.to_thread(os.listdir, self._blobs / algorithm):
-                if digests.is_digest(found := f"{algorithm}:{name}"):
-                    yield Digest(found)
+                if digests.is_digest(text := f"{algorithm}:{name}"):
+                    yield Digest(text)
 
     async def remove(self, digest: Digest) -> None:
         self.path(digest).unlink(missing_ok=True)
@@ -82,13 +90,13 @@ class FileContent(Content):
     async def append(self, session: str, part: Part, algorithm: str) -> int:
         offset = self._size(session)
         known = await self._hash(session, algorithm if offset == 0 else None)
-        taker = _Taker(self._upload(session), known.state, offset)
+        writer = _Writer(self._upload(session), known.state, offset)
         try:
-            await part.into(taker.take)
+            await part.into(writer.write)
         finally:
-            taker.close()
-            self._hashes[session] = known._replace(offset=taker.offset)
-        return taker.offset
+            writer.close()
+            self._hashes[session] = known._replace(offset=writer.offset)
+        return writer.offset
 
     async def commit(self, session: str, digest: Digest) -> int:
         size = self._size(session)
@@ -110,7 +118,7 @@ class FileContent(Content):
             try:
                 yield path.name, now - path.stat().st_mtime
             except FileNotFoundError:
-                continue  # finished meanwhile
+                continue  # finished in the meantime
 
     def _upload(self, session: str) -> Path:
         return self._uploads / str(uuid.UUID(session))
@@ -122,43 +130,43 @@ class FileContent(Content):
             raise UnknownUploadError(session) from None
 
     async def _hash(self, session: str, algorithm: str | None) -> _Hash:
-        """The digest of what was received, by `algorithm` or else by any; read again where it is not at hand."""
+        """The hash over the received bytes, by `algorithm` or by any. Without a matching state the file is read again."""
         size = self._size(session)
         known = self._hashes.get(session)
         if known is None or known.offset != size or algorithm not in (None, known.algorithm):
-            wanted = algorithm or "sha256"
-            known = _Hash(wanted, await asyncio.to_thread(_hash_file, self._upload(session), wanted), size)
+            name = algorithm or "sha256"
+            known = _Hash(name, await asyncio.to_thread(_hash_file, self._upload(session), name), size)
         return known
 
 
-class _Taker:
-    """Appends to a file and to a digest of it, without the interpreter's lock. `offset` counts what is in both."""
+class _Writer:
+    """Appends to a file and to its hash, without the interpreter's lock. `offset` is the number of bytes in both."""
 
-    def __init__(self, path: Path, state: Any, offset: int) -> None:
+    def __init__(self, path: Path, state: _HashState, offset: int) -> None:
         self.offset = offset
         self._state = state
         self._file = path.open("r+b", buffering=0)
         self._file.seek(offset)
-        self._leaving = offset
+        self._flushed = offset
 
-    def take(self, piece: bytes | memoryview) -> None:
-        """In a thread. Raises `OSError` where it cannot be written."""
+    def write(self, piece: bytes | memoryview) -> None:
+        """Append a piece, in a thread. Raises `OSError`."""
         view = memoryview(piece)
         while view:
             view = view[os.write(self._file.fileno(), view) :]
         self._state.update(piece)
         self.offset += len(piece)
-        if self.offset - self._leaving >= _WRITE_BACK:
-            # Of pages that are not on disk yet this begins to write them, and forgets none.
-            os.posix_fadvise(self._file.fileno(), self._leaving, self.offset - self._leaving, os.POSIX_FADV_DONTNEED)
-            self._leaving = self.offset
+        if self.offset - self._flushed >= _WRITE_BACK:
+            # For dirty pages this starts their write-back and drops none.
+            os.posix_fadvise(self._file.fileno(), self._flushed, self.offset - self._flushed, os.POSIX_FADV_DONTNEED)
+            self._flushed = self.offset
 
     def close(self) -> None:
-        """When no thread takes any more."""
+        """Close the file, once no thread writes any more."""
         self._file.close()
 
 
-def _hash_file(path: Path, algorithm: str) -> Any:
+def _hash_file(path: Path, algorithm: str) -> _HashState:
     state = hashlib.new(algorithm)
     with path.open("rb", buffering=0) as file:
         while chunk := file.read(_CHUNK):
@@ -167,7 +175,7 @@ def _hash_file(path: Path, algorithm: str) -> Any:
 
 
 def _publish(upload: Path, blob: Path) -> None:
-    """Give an upload the name of its blob, both on disk. A blob that is there already has the same bytes, and stays."""
+    """Sync an upload and rename it to its blob. A blob that exists already has the same bytes and is kept."""
     if blob.exists():
         upload.unlink()
         return

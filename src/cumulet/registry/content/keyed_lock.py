@@ -1,4 +1,4 @@
-"""One at a time for each name."""
+"""Mutual exclusion by name."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from weakref import WeakValueDictionary
 
 
 class KeyedLock:
-    """Locks by name, which are there only as long as somebody holds or awaits them."""
+    """Locks by name. A lock exists only while a task holds it or waits for it."""
 
     def __init__(self) -> None:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def lock(self, name: str) -> asyncio.Lock:
-        """The lock of a name, to be held with `async with`."""
+        """The lock of a name, to hold with `async with`."""
         lock = self._locks.get(name)
         if lock is None:
             lock = self._locks[name] = asyncio.Lock()

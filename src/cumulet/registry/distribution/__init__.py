@@ -1,5 +1,5 @@
 """The OCI Distribution Specification 1.1 over HTTP: manifests, blobs, uploads, tags and referrers.
 
-A request on `/v2/` comes in; `routes` finds the repository and the right that it takes, and calls the handler. The
-bodies of uploads go to `content`, and what manifests say goes to `catalog`.
+Requests on `/v2/` come in. `routes` reads the repository, checks the right, and calls the handler. The bodies of uploads
+go to `content`, and parsed manifests go to `catalog`.
 """

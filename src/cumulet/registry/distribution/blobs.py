@@ -15,14 +15,14 @@ from cumulet.registry.oci.errors import not_found
 
 
 class Blobs:
-    """Handlers; the caller's right has been checked by then."""
+    """The request handlers. `Distribution` has checked the caller's right."""
 
     def __init__(self, content: Content, links: Links) -> None:
         self._content = content
         self._links = links
 
     async def get(self, request: web.Request, registry: Registry, repository: str, text: str) -> web.StreamResponse:
-        """GET and HEAD of a blob, whole or a range of it, unless the caller has it already."""
+        """Answer GET and HEAD with a blob or a range of it, or with 304. Raises `OciError` 404, 405, 416."""
         digest = names.digest(text)
         blob = self._links.find(registry.key, repository, digest)
         if blob is None:
@@ -57,7 +57,7 @@ class Blobs:
         return response
 
     async def delete(self, request: web.Request, registry: Registry, repository: str, text: str) -> web.Response:
-        """Take a blob from a repository."""
+        """Delete a blob from a repository. Raises `OciError` 404, 405."""
         digest = names.digest(text)
         if not await self._links.unlink(registry.key, repository, digest):
             raise not_found("BLOB_UNKNOWN", f"blob {digest} is not known to {repository}")

@@ -1,4 +1,4 @@
-"""Conditional requests and ranges (RFC 9110, sections 13 and 14) of content whose entity tag is its digest."""
+"""Conditional requests and ranges (RFC 9110, sections 13 and 14). The entity tag of content is its digest."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 
 
 def is_fresh(request: web.BaseRequest, digest: str) -> bool:
-    """Whether the caller has this content already: `If-None-Match` names it, or anything."""
+    """Whether the client has this content already: `If-None-Match` has its digest or `*`."""
     header = request.headers.get("If-None-Match")
     if header is None:
         return False
-    wanted = [tag.strip().removeprefix("W/").strip('"') for tag in header.split(",")]
-    return "*" in wanted or digest in wanted
+    tags = [tag.strip().removeprefix("W/").strip('"') for tag in header.split(",")]
+    return "*" in tags or digest in tags
 
 
 def byte_range(request: web.BaseRequest, digest: str, size: int) -> tuple[int, int] | None:
-    """First byte and the one after the last that `Range` asks for; `None` for the whole.
+    """The range in `Range` as its first byte and the byte after its last, or `None` for the whole content.
 
-    A header that is not one range of bytes is passed over, as the RFC has it, and so is one whose `If-Range` does not
-    name this content. Raises `OciError` 416 where the content has no such bytes.
+    A header that is not a single range of bytes is ignored (RFC 9110, section 14.2). So is one with an `If-Range` for other
+    content. Raises `OciError` 416 where the content has no such bytes.
     """
     header = request.headers.get("Range")
     if header is None or request.headers.get("If-Range", f'"{digest}"').strip('"') != digest:

@@ -1,7 +1,7 @@
 """Responses whose body is a file or is in memory already.
 
-With TLS of our own a thread sends the file (`common.tls_transport`). With the event loop's, pieces of it are read in a
-thread and written on the loop.
+With TLS on the socket a thread sends the file (`common.tls_transport`). With the event loop's TLS, a thread reads pieces of
+the file and the loop writes them.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import IO
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
-#: Bytes of a file that are written at once.
+#: The bytes of a file in one write.
 _PIECE = 256 * 1024
 
-#: Told at the end of an answer, with whether all of it went.
+#: Called at the end of a response, with whether all of it was sent.
 Sent = Callable[[bool], None]
 
 
 class FileResponse(web.StreamResponse):
-    """The bytes of a file from `first` up to `after`. `headers` are complete, `Content-Length` among them.
+    """The bytes of a file from `first` up to `after`. `headers` are complete, including `Content-Length`.
 
-    aiohttp's own opens and looks at the file in two threads and has ideas of its own about ranges.
+    aiohttp's `FileResponse` opens the file and reads its status in two threads, and handles ranges itself.
     """
 
     def __init__(self, status: int, headers: Mapping[str, str], path: Path, first: int, after: int) -> None:
@@ -35,16 +35,16 @@ class FileResponse(web.StreamResponse):
         self.first = first
         self.after = after
         self.sent: Sent | None = None
-        self._asked: web.BaseRequest | None = None
+        self._request: web.BaseRequest | None = None
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         """Send the head."""
-        self._asked = request
+        self._request = request
         return await super().prepare(request)
 
     async def write_eof(self, data: bytes = b"") -> None:
-        """Send the file, then the end."""
-        request = self._asked
+        """Send the file and end the response."""
+        request = self._request
         complete = False
         try:
             if request is not None and request.method != "HEAD":
@@ -57,7 +57,7 @@ class FileResponse(web.StreamResponse):
 
 
 class ReadyResponse(web.StreamResponse):
-    """A GET's answer of which everything but `Date` is at hand: a head, and a small body or a file."""
+    """A response to a GET that is complete except for `Date`: a head, and a small body or a file."""
 
     def __init__(self, head: bytes, body: bytes, path: Path | None, after: int, sent: Sent) -> None:
         super().__init__()
@@ -66,28 +66,28 @@ class ReadyResponse(web.StreamResponse):
         self._path = path
         self._after = after
         self._sent = sent
-        self._asked: web.BaseRequest | None = None
+        self._request: web.BaseRequest | None = None
 
     @property
     def keep_alive(self) -> bool:
-        """Only requests that keep their connection are answered so."""
+        """True: only requests that keep their connection open get this response."""
         return True
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """Send all but a file."""
+        """Send the head and a body in memory."""
         transport = request.transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the connection was lost")
         transport.write(b"".join((self._head, _date(), self._small)))
-        self._asked = request
+        self._request = request
         return None
 
     async def write_eof(self, data: bytes = b"") -> None:
-        """Send the file where there is one."""
+        """Send the file, if there is one."""
         complete = False
         try:
-            if self._path is not None and self._asked is not None:
-                await _send(self._asked, self._path, 0, self._after)
+            if self._path is not None and self._request is not None:
+                await _send(self._request, self._path, 0, self._after)
             complete = True
         finally:
             self._sent(complete)
@@ -118,13 +118,13 @@ async def _write(request: web.BaseRequest, file: IO[bytes], first: int, after: i
         left -= len(piece)
 
 
-_shown: tuple[int, bytes] = (0, b"")
+_date_header: tuple[int, bytes] = (0, b"")
 
 
 def _date() -> bytes:
-    """The header `Date` (RFC 9110, section 6.6.1) and the end of the head."""
-    global _shown
+    """The header `Date` (RFC 9110, section 6.6.1) and the end of the head, cached for a second."""
+    global _date_header
     now = int(time.time())
-    if _shown[0] != now:
-        _shown = now, f"Date: {formatdate(now, usegmt=True)}\r\n\r\n".encode()
-    return _shown[1]
+    if _date_header[0] != now:
+        _date_header = now, f"Date: {formatdate(now, usegmt=True)}\r\n\r\n".encode()
+    return _date_header[1]

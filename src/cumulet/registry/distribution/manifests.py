@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 from urllib.parse import urlencode
 
 import msgspec
 from aiohttp import web
+from msgspec import UNSET, UnsetType
 
 from cumulet.common import clock, digests
 from cumulet.common.ascii import is_digits
@@ -24,8 +24,35 @@ _PAGE = 1000
 _TAGS_LIMIT = 10
 
 
+class _Tags(msgspec.Struct):
+    name: str
+    tags: list[str]
+
+
+class _Repositories(msgspec.Struct):
+    repositories: list[str]
+
+
+class _Descriptor(msgspec.Struct, rename="camel"):
+    """OCI Image Specification 1.1, "OCI Content Descriptors"."""
+
+    media_type: str
+    digest: str
+    size: int
+    artifact_type: str | UnsetType = UNSET
+    annotations: dict[str, str] | UnsetType = UNSET
+
+
+class _Index(msgspec.Struct, rename="camel"):
+    """OCI Image Specification 1.1, "OCI Image Index"."""
+
+    schema_version: int
+    media_type: str
+    manifests: list[_Descriptor]
+
+
 class Manifests:
-    """Handlers; the caller's right has been checked by then."""
+    """The request handlers. `Distribution` has checked the caller's right."""
 
     def __init__(self, catalog: Catalog, pushes: RunningPushes, limits: RegistryLimits, events: Events) -> None:
         self._catalog = catalog
@@ -34,12 +61,12 @@ class Manifests:
         self._limits = limits
 
     async def get(self, request: web.Request, registry: Registry, repository: str, reference: str) -> web.Response:
-        """GET and HEAD, by tag or digest, byte for byte as pushed."""
+        """Answer GET and HEAD by tag or digest with the pushed bytes, or with 304. Raises `OciError` 400, 404, 405."""
         reference = names.reference(reference)
         manifest = self._catalog.manifest(registry.key, repository, reference)
-        if manifest is not None and request.method == "HEAD":  # as a client does that is about to name it in an index
-            told = self._pushes.tell((registry.key, repository), manifest.digest)
-            manifest = manifest if told else None
+        if manifest is not None and request.method == "HEAD":  # a client may next push an index that names it
+            reported = self._pushes.report((registry.key, repository), manifest.digest)
+            manifest = manifest if reported else None
         if manifest is None:
             self._demand_repository(registry, repository)
             raise not_found("MANIFEST_UNKNOWN", f"manifest unknown: {repository} has no {_kind(reference)}")
@@ -55,10 +82,10 @@ class Manifests:
         return web.Response(body=manifest.body, headers=headers)
 
     async def put(self, request: web.Request, registry: Registry, repository: str, reference: str) -> web.Response:
-        """Push a manifest whose parts are all there, under its digest and perhaps tags.
+        """Store a manifest under its digest and its tags. The repository must have all parts of it.
 
-        The digest's algorithm is that of the reference or of `digest` in the query, else sha256; `tag` in the query
-        names further tags of a push by digest.
+        The algorithm is that of the reference or of `digest` in the query, by default sha256. `tag` in the query sets tags
+        of a push by digest. Raises `OciError` 400, 403, 404, 405, 413, 414.
         """
         reference = names.reference(reference)
         by_digest = names.is_digest(reference)
@@ -82,7 +109,7 @@ class Manifests:
             raise OciError(
                 404,
                 "MANIFEST_BLOB_UNKNOWN",
-                f"the manifest names what {repository} does not have: {str(missing)[:500]}",
+                f"the manifest names parts that {repository} does not have: {str(missing)[:500]}",
                 [{"digest": part} for part in missing.digests],
             ) from None
         await self._events.pushed(request, registry, repository, manifest, tags)
@@ -94,7 +121,7 @@ class Manifests:
         return web.Response(status=201, headers=headers)
 
     async def delete(self, request: web.Request, registry: Registry, repository: str, reference: str) -> web.Response:
-        """Delete a tag, or a manifest with the tags that name it; collection takes the blobs that nothing needs."""
+        """Delete a tag, or a manifest and its tags. A later collection removes its blobs. Raises `OciError` 404, 405."""
         reference = names.reference(reference)
         digest, tag = (reference, None) if names.is_digest(reference) else (None, reference)
         remove = self._catalog.remove_manifest if digest is not None else self._catalog.remove_tag
@@ -105,37 +132,34 @@ class Manifests:
         return web.Response(status=202)
 
     async def tags(self, request: web.Request, registry: Registry, repository: str) -> web.Response:
-        """The tags in order, in pages."""
+        """Answer with a page of tags, in order."""
         self._demand_repository(registry, repository)
         if self._catalog.repository_locks(registry.key, repository) & locks.READ:
             raise locks.disallowed(f"Repository {repository}")
         count, after = self._page(request)
-        found = [tag.name for tag in self._catalog.tags(registry.key, repository, after, count + 1)]
-        return paged({"name": repository, "tags": found[:count]}, found, count, f"/v2/{repository}/tags/list")
+        tags = [tag.name for tag in self._catalog.tags(registry.key, repository, after, count + 1)]
+        return paged(_Tags(repository, tags[:count]), tags, count, f"/v2/{repository}/tags/list")
 
     async def catalog(self, request: web.Request, registry: Registry) -> web.Response:
-        """The repositories in order, in pages."""
+        """Answer with a page of repositories, in order."""
         count, after = self._page(request)
-        found = self._catalog.repositories(registry.key, after, count + 1)
-        return paged({"repositories": found[:count]}, found, count, "/v2/_catalog")
+        repositories = self._catalog.repositories(registry.key, after, count + 1)
+        return paged(_Repositories(repositories[:count]), repositories, count, "/v2/_catalog")
 
     async def referrers(self, request: web.Request, registry: Registry, repository: str, digest: str) -> web.Response:
-        """An index of the manifests whose subject is `digest`, narrowed by artifact type."""
+        """Answer with an index of the manifests whose subject is `digest`, filtered by artifact type."""
         subject = names.digest(digest)
         if self._catalog.repository_locks(registry.key, repository) & locks.READ:
             raise locks.disallowed(f"Repository {repository}")
-        wanted = request.query.get("artifactType")
+        artifact_type = request.query.get("artifactType")
         count, after = self._page(request)
-        found = self._catalog.referrers(registry.key, repository, subject, wanted, after, count + 1)
-        index = {
-            "schemaVersion": 2,
-            "mediaType": manifest_parser.INDEX,
-            "manifests": [_descriptor(manifest) for manifest in found[:count]],
-        }
+        manifests = self._catalog.referrers(registry.key, repository, subject, artifact_type, after, count + 1)
+        index = _Index(2, manifest_parser.INDEX, [_descriptor(manifest) for manifest in manifests[:count]])
         path = f"/v2/{repository}/referrers/{subject}"
-        response = paged(index, [manifest.digest for manifest in found], count, path, {"artifactType": wanted})
+        keys = [manifest.digest for manifest in manifests]
+        response = paged(index, keys, count, path, {"artifactType": artifact_type})
         response.content_type = manifest_parser.INDEX
-        if wanted is not None:
+        if artifact_type is not None:
             response.headers["OCI-Filters-Applied"] = "artifactType"
         return response
 
@@ -160,7 +184,7 @@ class Manifests:
 
 
 def page(request: web.BaseRequest, most: int = _PAGE) -> tuple[int, str]:
-    """`n`, at most `most`, and `last` of a request for a page. Raises `OciError` `PAGINATION_NUMBER_INVALID`."""
+    """The query's `n`, limited to `most`, and `last`. Raises `OciError` 400 where one is not valid."""
     text = request.query.get("n", str(most))
     if not is_digits(text) or len(text) > 9:
         raise OciError(400, "PAGINATION_NUMBER_INVALID", f"invalid number of results requested: n={text[:20]}")
@@ -171,28 +195,28 @@ def page(request: web.BaseRequest, most: int = _PAGE) -> tuple[int, str]:
 
 
 def paged(
-    body: dict[str, Any], found: list[str], count: int, path: str, query: Mapping[str, str | None] | None = None
+    body: msgspec.Struct, keys: list[str], count: int, path: str, query: Mapping[str, str | None] | None = None
 ) -> web.Response:
-    """A page, with a link to the next one where there is one, which keeps what else of the `query` was given."""
+    """A page as a response, with a link to the next page, if any, which keeps the given parts of `query`.
+
+    `keys` are the keys of the items that were read, one more than `count` where there is a next page.
+    """
     headers = {"Content-Type": "application/json"}
-    if len(found) > count > 0:
+    if len(keys) > count > 0:
         kept = {name: value for name, value in (query or {}).items() if value is not None}
-        following = urlencode({**kept, "last": found[count - 1], "n": count}, safe="/:")
+        following = urlencode({**kept, "last": keys[count - 1], "n": count}, safe="/:")
         headers["Link"] = f'<{path}?{following}>; rel="next"'
     return web.Response(body=msgspec.json.encode(body), headers=headers)
 
 
-def _descriptor(manifest: Manifest) -> dict[str, Any]:
-    descriptor: dict[str, Any] = {
-        "mediaType": manifest.media_type,
-        "digest": manifest.digest,
-        "size": len(manifest.body),
-    }
-    if manifest.artifact_type:
-        descriptor["artifactType"] = manifest.artifact_type
-    if manifest.annotations:
-        descriptor["annotations"] = manifest.annotations
-    return descriptor
+def _descriptor(manifest: Manifest) -> _Descriptor:
+    return _Descriptor(
+        manifest.media_type,
+        manifest.digest,
+        len(manifest.body),
+        manifest.artifact_type or UNSET,
+        manifest.annotations or UNSET,
+    )
 
 
 def _kind(reference: str) -> str:

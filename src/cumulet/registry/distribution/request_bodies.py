@@ -1,4 +1,4 @@
-"""Reading the body of a request piece by piece, as long as it goes on coming, or having it read by threads."""
+"""Reading the body of a request: in pieces on the event loop, or by threads, with a minimum rate."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from cumulet.registry.content.store import Part, through
 from cumulet.registry.oci.errors import OciError
 
 _PIECE = 1024 * 1024
-#: For less than that it is not worth while to hand a connection to a thread.
+#: Bytes from which a thread reads the body: below that, the handover of the connection costs more than it saves.
 _LARGE = 64 * 1024
-_NOTHING = bytes(256 * 1024)
+_ZEROS = bytes(256 * 1024)
 
 
 class BrokenBodyError(OciError):
-    """The body broke off, or is not what its headers say; what came before may still be of use."""
+    """The body was interrupted, or does not match its headers. The bytes before that are kept."""
 
 
 async def pieces(request: web.BaseRequest, limits: RegistryLimits) -> AsyncIterator[bytes]:
     """The body in pieces of at most 1 MiB.
 
-    Raises `BrokenBodyError`: 408 where it came slower than the limits allow, 400 where its encoding is wrong.
+    Raises `BrokenBodyError`: 408 where it arrives slower than the limits allow, 400 where its encoding is wrong.
     """
     loop, least = asyncio.get_running_loop(), _least(limits)
-    waited, came = 0.0, 0
+    waited, received = 0.0, 0
     while True:
         began = loop.time()
         try:
@@ -41,16 +41,17 @@ async def pieces(request: web.BaseRequest, limits: RegistryLimits) -> AsyncItera
             raise BrokenBodyError(400, "SIZE_INVALID", f"the body is broken: {error}") from None
         if not piece:
             return
-        waited, came = waited + loop.time() - began, came + len(piece)
-        if came >= least:
-            waited, came = 0.0, 0
+        waited, received = waited + loop.time() - began, received + len(piece)
+        if received >= least:
+            waited, received = 0.0, 0
         yield piece
 
 
 class Body(Part):
-    """The body of a request as a part of an upload. One whose length is known and large goes past the HTTP parser.
+    """The body of a request as a part of an upload. A large body of known length bypasses the HTTP parser.
 
-    `check` is told how many bytes there are so far, and refuses what is too much; a known length has been checked before.
+    `check` is called with the bytes received so far, and raises where they are too many. The caller has checked a known
+    length.
     """
 
     def __init__(self, request: web.BaseRequest, limits: RegistryLimits, check: Callable[[int], None]) -> None:
@@ -76,11 +77,11 @@ class Body(Part):
             return await super().into(take)
         early = b"".join(iter(content.read_nowait, b""))
         left = (length or 0) - content.total_bytes
-        passed = 0
+        bypassed = 0
 
         def count(piece: bytes | memoryview) -> None:
-            nonlocal passed
-            passed += len(piece)
+            nonlocal bypassed
+            bypassed += len(piece)
             take(piece)
 
         transport.pause_reading()
@@ -91,20 +92,20 @@ class Body(Part):
         except TimeoutError:
             raise _stalled(self._limits) from None
         except ConnectionError as error:
-            raise BrokenBodyError(400, "SIZE_INVALID", f"the body broke off: {error}") from None
+            raise BrokenBodyError(400, "SIZE_INVALID", f"the body was interrupted: {error}") from None
         finally:
-            _count_on(request, passed)
+            _advance_parser(request, bypassed)
             transport.resume_reading()
         return None
 
 
-def _count_on(request: web.BaseRequest, passed: int) -> None:
-    """Let the HTTP parser, which sees the end of a body by counting, count what went past it."""
-    while passed > 0 and request.transport is not None:
-        nothing = _NOTHING[:passed]
-        request.protocol.data_received(nothing)
+def _advance_parser(request: web.BaseRequest, bypassed: int) -> None:
+    """Feed the HTTP parser zeros for the bytes that bypassed it, because it finds the end of a body by counting."""
+    while bypassed > 0 and request.transport is not None:
+        zeros = _ZEROS[:bypassed]
+        request.protocol.data_received(zeros)
         request.content.read_nowait()
-        passed -= len(nothing)
+        bypassed -= len(zeros)
 
 
 def _least(limits: RegistryLimits) -> int:
@@ -112,5 +113,5 @@ def _least(limits: RegistryLimits) -> int:
 
 
 def _stalled(limits: RegistryLimits) -> BrokenBodyError:
-    text = f"less than {_least(limits)} bytes came in {limits.upload_stall} seconds"
+    text = f"fewer than {_least(limits)} bytes arrived in {limits.upload_stall} seconds"
     return BrokenBodyError(408, "SIZE_INVALID", text)

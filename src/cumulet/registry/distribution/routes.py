@@ -1,4 +1,4 @@
-"""The routes of `/v2/…`: what a path names, the right that it takes, and who answers it."""
+"""The routes of `/v2/…`: the resource of a path, the right that it requires, and its handler."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cumulet.registry.distribution.blobs import Blobs
 from cumulet.registry.distribution.manifests import Manifests
 from cumulet.registry.distribution.uploads import Uploads
 from cumulet.registry.oci import names
-from cumulet.registry.oci.errors import OciError
+from cumulet.registry.oci.errors import OciError, unsupported
 from cumulet.registry.upstream.pull_through_cache import PullThrough
 
 _PATH = re.compile(
@@ -56,19 +56,18 @@ class Distribution:
         if path == "/v2/_catalog":
             await self._guard.demand(request, registry, "registry", "catalog", "*")
             if request.method not in _READS:
-                raise _unsupported(request.method)
+                raise unsupported(request.method)
             return await self._manifests.catalog(request, registry)
         match = _PATH.fullmatch(path)
         if match is None:
-            raise OciError(404, "NAME_INVALID", f"there is nothing at {path[:200]!r}")
+            raise OciError(404, "NAME_INVALID", f"no resource has the path {path[:200]!r}")
         name = names.repository(match["name"])
         is_upload = match["upload"] is not None
         actions = ("pull", "push") if is_upload else _ACTIONS.get(request.method, ("pull", "push"))
         principal = await self._guard.demand(request, registry, "repository", name, *actions)
         if request.method in _READS and self._pull_through.rule(registry, name) is not None:
-            request_context.of(
-                request
-            ).token_ends = None  # what the other registry has may change with nothing written here
+            # The response must not be cached: the other registry may change without a write here.
+            request_context.of(request).token_ends = None
             if match["manifest"]:
                 await self._pull_through.manifest(registry, name, match["manifest"], principal)
             elif match["blob"]:
@@ -104,8 +103,4 @@ class Distribution:
             if match["tags"]:
                 return await self._manifests.tags(request, registry, name)
             return await self._manifests.referrers(request, registry, name, match["referrers"])
-        raise _unsupported(method)
-
-
-def _unsupported(method: str) -> OciError:
-    return OciError(405, "UNSUPPORTED", f"{method} is not supported here")
+        raise unsupported(method)

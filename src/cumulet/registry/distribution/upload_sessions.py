@@ -1,4 +1,4 @@
-"""Upload sessions: whose they are (the catalog), what came (the content store), and one request at a time for each."""
+"""Upload sessions: their owners in the catalog, their bytes in the content store, and a lock for each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cumulet.registry.content.store import Content
 
 
 class Sessions:
-    """The only place where uploads begin and end other than by becoming a blob."""
+    """Starts, cancels and expires uploads. Nothing else does, except the commit of a blob."""
 
     def __init__(self, catalog: Catalog, content: Content) -> None:
         self._catalog = catalog
@@ -20,23 +20,23 @@ class Sessions:
         self._locks = KeyedLock()
 
     def lock(self, session: str) -> asyncio.Lock:
-        """To be held by whoever changes the upload."""
+        """The lock to hold while an upload changes."""
         return self._locks.lock(session)
 
     async def begin(self, registry: str, repository: str, principal: str, algorithm: str) -> Upload:
-        """A new upload."""
+        """Start an upload."""
         session = await self._content.start()
         upload = Upload(session, registry, repository, principal, clock.rfc3339(), algorithm)
         await self._catalog.put_upload(upload)
         return upload
 
     async def forget(self, session: str) -> None:
-        """End an upload and drop what came of it; its lock is held."""
+        """Cancel an upload and delete its bytes. The caller holds its lock."""
         await self._content.cancel(session)
         await self._catalog.remove_upload(session)
 
     async def expire(self, idle: float, *, dry_run: bool) -> int:
-        """Forget the uploads that stood still for `idle` seconds; how many those are."""
+        """Cancel the uploads that received nothing for `idle` seconds, and return their number."""
         expired = [session async for session, seconds in self._content.uploads() if seconds > idle]
         free = [session for session in expired if not self.lock(session).locked()]
         if not dry_run:

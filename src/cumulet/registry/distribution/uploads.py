@@ -1,4 +1,4 @@
-"""Pushing blobs (OCI Distribution Specification 1.1, end-4 to end-6, end-11, end-13): at once, in chunks, or by mounting."""
+"""Pushing blobs (OCI Distribution Specification 1.1, end-4 to end-6, end-11, end-13): in one request, in chunks, by mount."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import logging
 import re
 from collections.abc import Coroutine
-from typing import Any, TypeVar
 
 from aiohttp import web
 
@@ -20,20 +19,18 @@ from cumulet.registry.content.store import Content, DigestMismatchError, Unknown
 from cumulet.registry.distribution import request_bodies
 from cumulet.registry.distribution.upload_sessions import Sessions
 from cumulet.registry.oci import names
-from cumulet.registry.oci.errors import OciError, not_found
+from cumulet.registry.oci.errors import OciError, not_found, unsupported
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 _RANGE = re.compile(r"(?:bytes[ =])?(\d{1,18})-(\d{1,18})(?:/.*)?", re.ASCII)
 
-#: How many repositories are tried for a mount that names none: to ask for the right to each may be dear.
+#: The repositories to try for a mount without a source. Checking the right to each one may be expensive.
 _SOURCES = 20
 
 
 class Uploads:
-    """Handlers; the caller's right to push has been checked by then."""
+    """The request handlers. `Distribution` has checked the caller's right to push."""
 
     def __init__(
         self,
@@ -50,10 +47,10 @@ class Uploads:
         self._sessions = sessions
         self._guard = guard
         self._limits = limits
-        self._finishing: set[asyncio.Task[Any]] = set()
+        self._finishing: set[asyncio.Task[web.Response]] = set()
 
     async def start(self, request: web.Request, registry: Registry, repository: str, principal: str) -> web.Response:
-        """POST: mount a blob, push one at once, or begin an upload."""
+        """Answer POST: mount a blob, push one in a single request, or start an upload. Raises `OciError`."""
         query = request.query
         digest = names.digest(query["digest"]) if "digest" in query else None
         algorithm = names.algorithm(query.get("digest-algorithm", "sha256"))
@@ -66,18 +63,18 @@ class Uploads:
             return _progress(202, repository, upload.session, 0)
         try:
             await self._append(request, registry, upload, 0, digest)
-        except BaseException:  # nobody was told of the session
+        except BaseException:  # the client does not have the name of the session
             await self._sessions.forget(upload.session)
             raise
-        return await self._unbroken(self._finish(upload, digest))
+        return await self._uninterrupted(self._finish(upload, digest))
 
     async def resume(
         self, request: web.Request, registry: Registry, repository: str, principal: str, session: str
     ) -> web.Response:
-        """GET, PATCH, PUT and DELETE of an upload session, for the principal that began it.
+        """Answer GET, PATCH, PUT and DELETE of an upload session, for the principal that started it. Raises `OciError`.
 
-        What changes it comes one after the other. A client that lost its connection may ask how far it came before the
-        end of its old request was noticed here.
+        Requests that change the upload run one after the other. GET does not wait for them: a client that lost its
+        connection may read the offset before the server detects the end of the old request.
         """
         upload = self._demand_upload(registry, repository, principal, session)
         if request.method in ("GET", "HEAD"):
@@ -95,8 +92,8 @@ class Uploads:
                     await self._sessions.forget(upload.session)
                     return web.Response(status=204)
                 case _:
-                    raise OciError(405, "UNSUPPORTED", f"{request.method} is not supported on an upload")
-        return await self._unbroken(self._finish(upload, digest))
+                    raise unsupported(request.method, "on an upload")
+        return await self._uninterrupted(self._finish(upload, digest))
 
     async def _offset(self, upload: Upload) -> int:
         try:
@@ -107,9 +104,9 @@ class Uploads:
     async def _mount(
         self, request: web.Request, registry: Registry, repository: str, digest: Digest, source: str | None
     ) -> bool:
-        """Mount a blob of `source`, or where none is named of any repository, that the caller may read.
+        """Mount a blob from `source`, or from any repository without one, if the caller may pull it.
 
-        The specification's answer to a mount that cannot be had, or is not allowed, is an upload.
+        Returns whether it was mounted. By the specification, a mount that is not possible or not allowed becomes an upload.
         """
         sources = [names.repository(source)] if source else self._catalog.repositories_with(registry.key, digest)
         for candidate in sources[:_SOURCES]:
@@ -130,7 +127,7 @@ class Uploads:
         return upload
 
     def _demand_size(self, registry: Registry, offset: int, size: int) -> None:
-        """Refuse what would make an upload too large, or the registry. Raises `OciError` 413 or 403."""
+        """Raises `OciError` 413 where the upload would be too large, or 403 where it would exceed the quota."""
         if offset + size > self._limits.blob_bytes:
             raise OciError(413, "SIZE_INVALID", f"the blob is larger than {self._limits.blob_bytes} bytes")
         quota = registry.resource.storage_quota
@@ -140,7 +137,7 @@ class Uploads:
     async def _append(
         self, request: web.Request, registry: Registry, upload: Upload, offset: int, digest: Digest | None = None
     ) -> int:
-        """Take the body of a request; what came before it broke off is kept, and what is too large is forgotten."""
+        """Append the body of a request. An interrupted upload is kept. An upload that is refused is deleted."""
         expected = _expected(request, upload, offset)
 
         wrong = OciError(400, "SIZE_INVALID", "Content-Range does not describe the content")
@@ -164,14 +161,14 @@ class Uploads:
             raise
         return after
 
-    async def _unbroken(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do what must not stop half-way when the client goes away."""
+    async def _uninterrupted(self, work: Coroutine[object, object, web.Response]) -> web.Response:
+        """Finish work that must not be interrupted when the client disconnects."""
         task = asyncio.ensure_future(work)
         self._finishing.add(task)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            task.add_done_callback(_note_failure)
+            task.add_done_callback(_log_failure)
             raise
         finally:
             task.add_done_callback(self._finishing.discard)
@@ -196,17 +193,17 @@ class Uploads:
         return _created(upload.repository, digest)
 
 
-def _note_failure(task: asyncio.Task[Any]) -> None:
-    """Nobody waits for the answer any more, but what was not foreseen must not go unseen."""
+def _log_failure(task: asyncio.Task[web.Response]) -> None:
+    """Log an unexpected error: the client has disconnected, and nothing else would report it."""
     error = None if task.cancelled() else task.exception()
     if error is not None and not isinstance(error, OciError):
         log.error("an upload could not be finished", exc_info=error)
 
 
 def _expected(request: web.Request, upload: Upload, offset: int) -> int | None:
-    """The bytes that `Content-Range` announces.
+    """The length of `Content-Range`, or `None` without one.
 
-    Raises `OciError`: 416 where the chunk does not begin where the last one ended, saying where that is.
+    Raises `OciError`: 400 where it does not match the body, and 416 with the offset where the chunk does not start there.
     """
     text = request.headers.get("Content-Range")
     if text is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -14,11 +13,21 @@ log = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
+class _Error(msgspec.Struct):
+    code: str
+    message: str
+    detail: object
+
+
+class _Errors(msgspec.Struct):
+    errors: list[_Error]
+
+
 class OciError(Exception):
-    """`{"errors": [{"code", "message", "detail"}]}` with an HTTP status."""
+    """`{"errors": [{"code", "message", "detail"}]}` with an HTTP status. `detail` is a value that msgspec encodes."""
 
     def __init__(
-        self, status: int, code: str, message: str, detail: Any = None, headers: Mapping[str, str] | None = None
+        self, status: int, code: str, message: str, detail: object = None, headers: Mapping[str, str] | None = None
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -27,22 +36,27 @@ class OciError(Exception):
         self.headers = dict(headers or {})
 
     def response(self) -> web.Response:
-        """The answer to send."""
-        error = {"code": self.code, "message": str(self), "detail": self.detail}
+        """The error as a response."""
+        errors = _Errors([_Error(self.code, str(self), self.detail)])
         return web.Response(
             status=self.status,
-            body=msgspec.json.encode({"errors": [error]}),
+            body=msgspec.json.encode(errors),
             headers={"Content-Type": "application/json; charset=utf-8", **self.headers},
         )
 
 
-def not_found(code: str, what: str) -> OciError:
-    """404 with the code of what is not known."""
-    return OciError(404, code, what)
+def not_found(code: str, message: str) -> OciError:
+    """404 with one of the specification's codes, such as `BLOB_UNKNOWN`."""
+    return OciError(404, code, message)
+
+
+def unsupported(method: str, target: str = "here") -> OciError:
+    """405 for a method that a resource does not have."""
+    return OciError(405, "UNSUPPORTED", f"{method} is not supported {target}")
 
 
 async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Run a handler and answer what it raises in the OCI's form; what was not foreseen is logged, without detail."""
+    """Run a handler and answer its errors in the OCI's form. Unexpected errors are logged and answered without detail."""
     try:
         return await handler(request)
     except OciError as error:

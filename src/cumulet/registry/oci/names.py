@@ -27,7 +27,7 @@ def repository(name: str) -> str:
 
 
 def is_digest(reference: str) -> bool:
-    """Whether a reference is meant as a digest; only a digest has a colon."""
+    """Whether a reference is a digest and not a tag: only a digest has a colon."""
     return ":" in reference
 
 
@@ -37,7 +37,7 @@ def reference(text: str) -> str:
 
 
 def digest(text: str) -> Digest:
-    """A valid digest of an algorithm that is supported. Raises `DIGEST_INVALID`."""
+    """A valid digest of a supported algorithm. Raises `DIGEST_INVALID`."""
     try:
         return digests.parse(text)
     except ValueError as error:
@@ -45,7 +45,7 @@ def digest(text: str) -> Digest:
 
 
 def algorithm(text: str) -> str:
-    """The name of a digest algorithm that is supported. Raises `DIGEST_INVALID`."""
+    """The name of a supported digest algorithm. Raises `DIGEST_INVALID`."""
     if text not in _ALGORITHMS:
         raise OciError(400, "DIGEST_INVALID", f"unsupported digest algorithm {text[:40]!r}")
     return text
@@ -59,12 +59,12 @@ def tag(text: str) -> str:
 
 
 def is_media_type(text: str) -> bool:
-    """Whether this is a type and a subtype."""
+    """Whether a text is a type and a subtype (RFC 6838)."""
     return _MEDIA_TYPE.fullmatch(text) is not None
 
 
 def decoded(raw_path: str) -> str:
-    """A path with its percent-encoding taken off, once; what is still encoded then fits no grammar."""
+    """A path, percent-decoded once: no grammar allows text that is still encoded. Raises `NAME_INVALID`."""
     try:
         return unquote_to_bytes(raw_path).decode()
     except UnicodeDecodeError:

@@ -1,9 +1,10 @@
-"""What every type of resource below a registry has in common: list, get, put, patch and delete, by name."""
+"""The common base of the types of child resources of a registry: list, get, put, patch and delete, by name."""
 
 from __future__ import annotations
 
 import asyncio
 import re
+from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
 import msgspec
@@ -14,24 +15,37 @@ from cumulet.common.ascii import fold
 from cumulet.registry.catalog.child_resources import Resource
 from cumulet.registry.catalog.store import Catalog, Registry
 from cumulet.registry.provider import paths
+from cumulet.registry.provider.bodies import ArmResource, Properties, ValueList, read_properties
 
 R = TypeVar("R", bound=Resource)
+P = TypeVar("P", bound=msgspec.Struct)
 
 
-class Children(Generic[R]):
-    """One type; a subclass says how a resource is read from a request and shown."""
+@dataclass(frozen=True)
+class Body(Generic[P]):
+    """The body of a PUT or PATCH: the document of the resource, and its `properties` as a struct."""
+
+    document: dict[str, Any]
+    properties: P
+    is_patch: bool
+
+
+class Children(Generic[R, P]):
+    """A type of child resources. A subclass reads requests into records and shows records in responses."""
 
     kind: type[R]
+    #: The `properties` of requests.
+    request: type[P]
     name: ClassVar[re.Pattern[str]] = re.compile(r"[a-zA-Z0-9_-]{5,50}")
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self._resources = catalog.resources
-        #: Held while a resource is read, changed and written.
+        #: The lock around reading, changing and writing a resource.
         self._change = asyncio.Lock()
 
     def routes(self) -> list[web.RouteDef]:
-        """What is served."""
+        """The routes of the type."""
         every = f"{paths.REGISTRY}/{paths.word(self.kind.segment, 'child_type')}"
         one = f"{every}/{{name}}"
         return [
@@ -42,65 +56,60 @@ class Children(Generic[R]):
             web.delete(one, self._delete),
         ]
 
-    # Of each type.
+    # For subclasses.
 
-    async def read(self, registry: Registry, name: str, body: Body, existing: R | None) -> R:
-        """The resource that a request makes of the one that is there. Raises `ArmError` 400."""
+    async def read(self, registry: Registry, name: str, body: Body[P], existing: R | None) -> R:
+        """The record for a request that creates a resource or changes `existing`. Raises `ArmError` 400, 409."""
         raise NotImplementedError
 
-    def properties(self, registry: Registry, resource: R) -> dict[str, Any]:
-        """Its properties, as they are shown to anybody who may read it."""
+    def properties(self, registry: Registry, resource: R) -> Properties:
+        """The properties in responses to callers that may read the resource."""
         raise NotImplementedError
-
-    def tracked(self, resource: R) -> dict[str, Any]:
-        """What is shown beside the properties, such as a location and tags."""
-        return {}
 
     def all(self, registry: Registry) -> list[R]:
-        """Those that there are."""
+        """All resources of the type."""
         return self._resources.list(registry.key, self.kind)
 
     def check_change(self, registry: Registry, name: str) -> None:
-        """Raises `ArmError` where one may not be changed or deleted."""
+        """Raises `ArmError` where a resource must not be changed or deleted."""
 
     async def removed(self, registry: Registry, name: str) -> None:
-        """One was deleted."""
+        """A hook after the deletion of a resource."""
 
     async def changed(self) -> None:
-        """One was made, changed or deleted."""
+        """A hook after every change of a resource."""
 
-    # Of all.
+    # For all types.
 
     def find(self, registry: Registry, name: str) -> R:
-        """One of them. Raises `ArmError` 404."""
-        found = next((item for item in self.all(registry) if fold(item.name) == fold(name)), None)
-        if found is None:
+        """A resource by its name. Raises `ArmError` 404."""
+        resource = next((item for item in self.all(registry) if fold(item.name) == fold(name)), None)
+        if resource is None:
             raise ArmError(
                 404,
                 "ResourceNotFound",
                 f"The Resource 'Microsoft.ContainerRegistry/registries/{registry.name}/{self.kind.segment}/{name}' was not found.",
             )
-        return found
+        return resource
 
-    def show(self, registry: Registry, resource: R) -> dict[str, Any]:
+    def show(self, registry: Registry, resource: R) -> ArmResource:
         """The resource in ARM's form."""
         segment = self.kind.segment
-        return {
-            "id": f"{registry.id}/{segment}/{resource.name}",
-            "name": resource.name,
-            "type": f"Microsoft.ContainerRegistry/registries/{segment}",
-            **self.tracked(resource),
-            "properties": {"provisioningState": "Succeeded", **self.properties(registry, resource)},
-        }
+        return ArmResource(
+            id=f"{registry.id}/{segment}/{resource.name}",
+            name=resource.name,
+            type=f"Microsoft.ContainerRegistry/registries/{segment}",
+            properties=self.properties(registry, resource),
+        )
 
     def existing(self, request: web.Request) -> tuple[Registry, R]:
-        """The registry and the resource that a path names. Raises `ArmError` 404."""
+        """The registry and the resource in a path. Raises `ArmError` 404."""
         registry = paths.existing(self._catalog, request)
         return registry, self.find(registry, request.match_info["name"])
 
     async def _list(self, request: web.Request) -> web.Response:
         registry = paths.existing(self._catalog, request)
-        return json_response({"value": [self.show(registry, item) for item in self.all(registry)]})
+        return json_response(ValueList([self.show(registry, item) for item in self.all(registry)]))
 
     async def _get(self, request: web.Request) -> web.Response:
         return json_response(self.show(*self.existing(request)))
@@ -113,58 +122,28 @@ class Children(Generic[R]):
         self.check_change(registry, name)
         document = await read_json(request)
         async with self._change:
-            there = self._resources.find(registry.key, self.kind, name)
-            made = await self.read(registry, there.name if there else name, Body(document), there)
-            await self._resources.put(registry.key, made)
+            existing = self._resources.find(registry.key, self.kind, name)
+            body = Body(document, read_properties(document, self.request), is_patch=False)
+            resource = await self.read(registry, existing.name if existing else name, body, existing)
+            await self._resources.put(registry.key, resource)
         await self.changed()
-        return json_response(self.show(registry, made), 200 if there else 201)
+        return json_response(self.show(registry, resource), 200 if existing else 201)
 
     async def _patch(self, request: web.Request) -> web.Response:
         document = await read_json(request)
         async with self._change:
-            registry, there = self.existing(request)
-            self.check_change(registry, there.name)
-            made = await self.read(registry, there.name, Body(document, changes=there), there)
-            await self._resources.put(registry.key, made)
+            registry, existing = self.existing(request)
+            self.check_change(registry, existing.name)
+            body = Body(document, read_properties(document, self.request), is_patch=True)
+            resource = await self.read(registry, existing.name, body, existing)
+            await self._resources.put(registry.key, resource)
         await self.changed()
-        return json_response(self.show(registry, made))
+        return json_response(self.show(registry, resource))
 
     async def _delete(self, request: web.Request) -> web.Response:
         registry = paths.existing(self._catalog, request)
         self.check_change(registry, request.match_info["name"])
-        gone = await self._resources.remove(registry.key, self.kind, request.match_info["name"])
+        existed = await self._resources.remove(registry.key, self.kind, request.match_info["name"])
         await self.removed(registry, request.match_info["name"])
         await self.changed()
-        return web.Response(status=200 if gone else 204)
-
-
-T = TypeVar("T")
-
-
-class Body:
-    """The `properties` of a request, read with their types; what a PATCH leaves out stays as it is."""
-
-    def __init__(self, document: dict[str, Any], changes: Any = None) -> None:
-        self.document = document
-        properties = {} if document.get("properties") is None else document["properties"]
-        if not isinstance(properties, dict):
-            raise ArmError(400, "InvalidRequestContent", "properties must be an object.", target="properties")
-        self._properties = properties
-        self._changes = changes
-
-    def get(self, name: str, kind: type[T], default: T, field: str = "") -> T:
-        """A property. What is missing is `default`, or in a PATCH what `field` of the resource was.
-
-        Raises `ArmError` 400 where it has another type.
-        """
-        value = self._properties.get(name)
-        if value is None:
-            return getattr(self._changes, field) if self._changes is not None and field else default
-        try:
-            return msgspec.convert(value, kind)
-        except msgspec.ValidationError as error:
-            raise ArmError(400, "InvalidRequestContent", f"{name}: {error}", target=f"properties.{name}") from None
-
-    def has(self, name: str) -> bool:
-        """Whether a property is given."""
-        return self._properties.get(name) is not None
+        return web.Response(status=200 if existed else 204)

@@ -1,14 +1,15 @@
-"""`importImage`, and how far an import is (REST reference 2023-07-01; ARM's asynchronous operations)."""
+"""`importImage` and the progress of imports (REST reference 2023-07-01; ARM's asynchronous operations)."""
 
 from __future__ import annotations
 
 import asyncio
 import uuid
-from typing import Any, ClassVar
+from typing import ClassVar
 from urllib.parse import quote
 
 import msgspec
 from aiohttp import web
+from msgspec import UNSET, UnsetType
 
 from cumulet.common import clock
 from cumulet.common.arm import ArmError, ResourceId, front_door_url, json_response, read_json
@@ -26,14 +27,21 @@ from cumulet.registry.upstream.client import UpstreamError, is_server, parse_ima
 from cumulet.registry.upstream.image_copy import Copier, Elsewhere, Origin, OwnRegistry, Progress
 from cumulet.registry.webhooks.events import Events
 
-#: Seconds that an import gets before its caller is told to ask again.
+#: Seconds to wait for an import before the response is 202.
 _AT_ONCE = 1.0
 _KEPT = 50
 _MODES = ("NoForce", "Force")
 
 
+class OperationError(msgspec.Struct):
+    """The error of a failed operation."""
+
+    code: str
+    message: str
+
+
 class Import(msgspec.Struct):
-    """An import: `status` is `InProgress`, `Succeeded` or `Failed`."""
+    """An import. `status` is `InProgress`, `Succeeded` or `Failed`."""
 
     segment: ClassVar[str] = "imports"
 
@@ -41,7 +49,7 @@ class Import(msgspec.Struct):
     started: str
     status: str = "InProgress"
     ended: str | None = None
-    error: dict[str, str] | None = None
+    error: OperationError | None = None
 
 
 class _Credentials(msgspec.Struct):
@@ -49,9 +57,7 @@ class _Credentials(msgspec.Struct):
     password: str = ""
 
 
-class _Source(
-    msgspec.Struct, rename={"source_image": "sourceImage", "registry_uri": "registryUri", "resource_id": "resourceId"}
-):
+class _Source(msgspec.Struct, rename="camel"):
     source_image: str
     registry_uri: str | None = None
     resource_id: str | None = None
@@ -65,8 +71,26 @@ class _Body(msgspec.Struct, rename={"target_tags": "targetTags", "untagged": "un
     mode: str = "NoForce"
 
 
+class _Progress(msgspec.Struct, rename="camel"):
+    bytes: int
+    total_bytes: int
+
+
+class _OperationStatus(msgspec.Struct, rename="camel", kw_only=True):
+    """The response of an asynchronous operation."""
+
+    id: str
+    name: str
+    status: str
+    start_time: str
+    percent_complete: float
+    properties: _Progress | UnsetType = UNSET
+    end_time: str | UnsetType = UNSET
+    error: OperationError | UnsetType = UNSET
+
+
 class Imports:
-    """An import that a restart broke off has failed: nothing of the credentials is kept to go on with."""
+    """Runs imports. A restart fails an unfinished import, because its credentials are not stored."""
 
     def __init__(
         self,
@@ -88,7 +112,7 @@ class Imports:
         self._running: dict[str, Progress] = {}
 
     def routes(self) -> list[web.RouteDef]:
-        """What is served."""
+        """The routes of imports."""
         operations = f"{paths.SUBSCRIPTION}/{paths.word('locations', 'place')}/{{location}}"
         return [
             web.post(f"{paths.REGISTRY}/{paths.word('importImage')}", self._import),
@@ -140,10 +164,10 @@ class Imports:
                 await self._events.pushed(request, registry, target, manifest, tags)
             operation.status = "Succeeded"
         except UpstreamError as error:
-            operation.error = {"code": "ImportSourceFailed", "message": f"The source could not be read: {error}"}
+            operation.error = OperationError("ImportSourceFailed", f"The source could not be read: {error}")
         except (OciError, MissingPartsError) as error:
             code = error.code if isinstance(error, OciError) else "MANIFEST_BLOB_UNKNOWN"
-            operation.error = {"code": "ImportFailed", "message": f"The image could not be stored: {code}: {error}"}
+            operation.error = OperationError("ImportFailed", f"The image could not be stored: {code}: {error}")
         finally:
             if operation.status == "InProgress":
                 operation.status = "Failed"
@@ -152,7 +176,7 @@ class Imports:
             del self._running[operation.name]
 
     async def _origin(self, request: web.Request, source: _Source, repository: str) -> Origin:
-        """Where to take the image from, which the caller, or the credentials, may pull. Raises `ArmError`."""
+        """The origin of an image, which the caller or the credentials may pull. Raises `ArmError`."""
         credentials = source.credentials
         own: Registry | None
         if source.resource_id is not None:
@@ -186,9 +210,9 @@ class Imports:
         return OwnRegistry(own, self._catalog, self._links)
 
     def _by_id(self, text: str) -> Registry:
-        wanted = ResourceId(text)
+        resource_id = ResourceId(text)
         for registry in self._catalog.registries():
-            if ResourceId(registry.id) == wanted:
+            if ResourceId(registry.id) == resource_id:
                 return registry
         raise ArmError(
             404, "ResourceNotFound", f"The registry '{text[:300]}' was not found.", target="source.resourceId"
@@ -215,34 +239,29 @@ class Imports:
     def _operation(self, request: web.Request) -> tuple[Registry, Import]:
         name = request.match_info["operation"]
         registry = paths.by_key(self._catalog, fold(name.partition("-")[0]))
-        found = self._catalog.resources.find(registry.key, Import, name) if registry is not None else None
-        if registry is None or found is None:
+        operation = self._catalog.resources.find(registry.key, Import, name) if registry is not None else None
+        if registry is None or operation is None:
             raise ArmError(404, "NotFound", f"There is no operation '{name[:100]}'.")
-        if found.status == "InProgress" and found.name not in self._running:
-            found.status = "Failed"
-            found.error = {
-                "code": "ImportInterrupted",
-                "message": "The registry was restarted meanwhile: import again.",
-            }
-        return registry, found
+        if operation.status == "InProgress" and operation.name not in self._running:
+            operation.status = "Failed"
+            message = "The registry was restarted in the meantime: import again."
+            operation.error = OperationError("ImportInterrupted", message)
+        return registry, operation
 
     async def _status(self, request: web.Request) -> web.Response:
         registry, operation = self._operation(request)
         progress = self._running.get(operation.name)
-        shown: dict[str, Any] = {
-            "id": f"{registry.id}/imports/{operation.name}",
-            "name": operation.name,
-            "status": operation.status,
-            "startTime": operation.started,
-            "percentComplete": progress.percent if progress else 100.0,
-        }
-        if progress is not None:
-            shown["properties"] = {"bytes": progress.done, "totalBytes": progress.total}
-        if operation.ended:
-            shown["endTime"] = operation.ended
-        if operation.error:
-            shown["error"] = operation.error
-        return json_response(shown, headers={"Retry-After": "1"} if progress else None)
+        status = _OperationStatus(
+            id=f"{registry.id}/imports/{operation.name}",
+            name=operation.name,
+            status=operation.status,
+            start_time=operation.started,
+            percent_complete=progress.percent if progress else 100.0,
+            properties=_Progress(progress.done, progress.total) if progress else UNSET,
+            end_time=operation.ended or UNSET,
+            error=operation.error or UNSET,
+        )
+        return json_response(status, headers={"Retry-After": "1"} if progress else None)
 
     async def _result(self, request: web.Request) -> web.Response:
         registry, operation = self._operation(request)
@@ -252,14 +271,14 @@ class Imports:
 
     def _answer(self, registry: Registry, operation: Import) -> web.Response:
         if operation.error is not None:
-            raise ArmError(409, operation.error["code"], operation.error["message"])
+            raise ArmError(409, operation.error.code, operation.error.message)
         if operation.status == "Failed":
             raise ArmError(500, "InternalServerError", "The import met an internal error.")
         return web.Response(status=200)
 
 
 def _targets(body: _Body, repository: str, reference: str | None) -> dict[str, list[str]]:
-    """The tags to make in each repository. Raises `OciError` 400."""
+    """The tags to set in each repository. Raises `OciError` 400."""
     targets: dict[str, list[str]] = {}
     for text in body.target_tags or []:
         name, tag = parse_image(text, default_tag="latest")

@@ -1,11 +1,12 @@
-"""Looking after a registry: the action `collectGarbage` of the resource `Microsoft.ContainerRegistry/registries`.
+"""The action `collectGarbage` of the resource `Microsoft.ContainerRegistry/registries`.
 
-Azure collects by itself and has no such action. It is one here, and behind the front door like the others, so that it takes a
-right on the registry and not on the machine.
+Azure collects automatically and has no such action. Here it is an action behind the front door, so that it
+requires a right on the registry and none on the machine.
 """
 
 from __future__ import annotations
 
+import msgspec
 from aiohttp import web
 
 from cumulet.common.arm import ArmError, json_response, read_json
@@ -14,21 +15,27 @@ from cumulet.registry.garbage_collection import Collector
 from cumulet.registry.provider import paths
 
 
+class _Request(msgspec.Struct, rename="camel"):
+    dry_run: bool = False
+
+
 class Maintenance:
-    """Serves the action."""
+    """Serves the action `collectGarbage`."""
 
     def __init__(self, catalog: Catalog, collector: Collector) -> None:
         self._catalog = catalog
         self._collector = collector
 
     def routes(self) -> list[web.RouteDef]:
-        """What is served."""
+        """The route of the action."""
         return [web.post(f"{paths.REGISTRY}/{paths.word('collectGarbage')}", self._collect)]
 
     async def _collect(self, request: web.Request) -> web.Response:
-        """Collect in one registry, with `{"dryRun": true}` only in thought; answers what (`garbage_collection.Report`)."""
+        """Collect in one registry, or with `{"dryRun": true}` only count, and answer with a `Report`."""
         registry = paths.existing(self._catalog, request)
-        dry_run = (await read_json(request)).get("dryRun", False)
-        if not isinstance(dry_run, bool):
-            raise ArmError(400, "InvalidRequestContent", "dryRun must be true or false.", target="dryRun")
+        try:
+            dry_run = msgspec.convert(await read_json(request), _Request).dry_run
+        except msgspec.ValidationError:
+            message = "dryRun must be true or false."
+            raise ArmError(400, "InvalidRequestContent", message, target="dryRun") from None
         return json_response(await self._collector.collect(registry, dry_run=dry_run))

@@ -1,4 +1,4 @@
-"""The paths of the provider, compared without case, and the registry that one names."""
+"""The paths of the provider, matched without case, and the registry in a path."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ REGISTRY = f"{GROUP}/{REGISTRIES}/{{registry}}"
 
 
 def word(text: str, label: str = "verb") -> str:
-    """A segment of a path, without case."""
+    """A segment of a path, matched without case."""
     return fixed(text, label)
 
 
 def by_key(catalog: Catalog, key: str) -> Registry | None:
-    """The registry of a name in lower case."""
+    """The registry with a name in lower case, or `None`."""
     return next((registry for registry in catalog.registries() if registry.key == key), None)
 
 
 def existing(catalog: Catalog, request: web.Request) -> Registry:
-    """The registry that a path names. Raises `ArmError` 404 `ResourceNotFound`."""
+    """The registry in a path. Raises `ArmError` 404 `ResourceNotFound`."""
     name, group = request.match_info["registry"], request.match_info["group"]
     registry = by_key(catalog, fold(name))
     if registry is None or fold(ResourceId(registry.id).resource_group or "") != fold(group):

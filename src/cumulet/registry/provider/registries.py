@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
+import msgspec
 from aiohttp import web
+from msgspec import UNSET, UnsetType
 
 from cumulet.common import clock
 from cumulet.common.arm import ArmError, ResourceId, json_response, read_json, read_tags
@@ -19,15 +21,78 @@ from cumulet.registry.access.scope_maps import ScopeMap
 from cumulet.registry.catalog.store import Catalog, Registry, Resource
 from cumulet.registry.garbage_collection import Collector
 from cumulet.registry.provider import paths, policies
+from cumulet.registry.provider.bodies import ArmResource, Properties, Sku, ValueList, given, read_properties
 from cumulet.registry.webhooks.events import Webhook
 
 _TYPE = "Microsoft.ContainerRegistry/registries"
 _NAME = re.compile(r"[a-zA-Z0-9]{5,50}")
 _SKUS = ("Basic", "Standard", "Premium")
-#: Bytes of storage and webhooks that are included in each, as Azure's documentation has them; only a quota is enforced.
+#: The bytes of storage and the webhooks in each SKU, as Azure documents them. Only a quota is enforced.
 _INCLUDED = {"Basic": (10 * 1024**3, 2), "Standard": (100 * 1024**3, 10), "Premium": (500 * 1024**3, 500)}
 _SCOPE_MAPS, _TOKENS = 50_000, 50_000
 _ROLE_MODES = ("LegacyRegistryPermissions", ABAC)
+
+
+#: The messages for properties of another type.
+_MESSAGES = {
+    "adminUserEnabled": "adminUserEnabled must be true or false.",
+    "anonymousPullEnabled": "anonymousPullEnabled must be true or false.",
+    "roleAssignmentMode": f"roleAssignmentMode must be {' or '.join(_ROLE_MODES)}.",
+}
+
+
+class _Request(msgspec.Struct, rename="camel"):
+    admin_user_enabled: bool | UnsetType = UNSET
+    anonymous_pull_enabled: bool | UnsetType = UNSET
+    role_assignment_mode: Literal["LegacyRegistryPermissions", "AbacRepositoryPermissions"] | UnsetType = UNSET
+    public_network_access: object = None
+    network_rule_set: object = None
+    policies: object = None
+
+
+class _Regenerate(msgspec.Struct):
+    """The body of `regenerateCredential`."""
+
+    name: Literal["password", "password2"]
+
+
+class _Availability(msgspec.Struct, rename="camel"):
+    """The response of `checkNameAvailability`."""
+
+    name_available: bool
+    reason: str | UnsetType = UNSET
+    message: str | UnsetType = UNSET
+
+
+class _Password(msgspec.Struct):
+    name: str
+    value: str
+
+
+class _Credentials(msgspec.Struct):
+    """The response of `listCredentials` and `regenerateCredential`."""
+
+    username: str
+    passwords: list[_Password]
+
+
+class _Usage(msgspec.Struct, rename="camel"):
+    """An entry of `listUsages`."""
+
+    name: str
+    limit: int
+    current_value: int
+    unit: str
+
+
+class _Properties(Properties, kw_only=True):
+    login_server: str
+    creation_date: str
+    admin_user_enabled: bool
+    anonymous_pull_enabled: bool
+    role_assignment_mode: str
+    public_network_access: str = "Enabled"
+    policies: policies.Policies
 
 
 class Registries:
@@ -40,7 +105,7 @@ class Registries:
         self._login_servers = login_servers
 
     def routes(self) -> list[web.RouteDef]:
-        """What is served; ids are compared without case."""
+        """The routes of registries and their actions, matched without case."""
         one = paths.REGISTRY
         return [
             web.get(f"{paths.SUBSCRIPTION}/{paths.REGISTRIES}", self._list),
@@ -56,29 +121,28 @@ class Registries:
         ]
 
     def publish(self) -> None:
-        """Write down the login servers that there are, for whoever makes their names known on this machine."""
+        """Write the login servers to a file, from which `cumulet up --hosts` makes their names resolve."""
         lines = [f"{self._gate.login_server(registry)}\n" for registry in self._catalog.registries()]
         write_private(self._login_servers, "".join(lines).encode())
 
     async def _list(self, request: web.Request) -> web.Response:
         group = fold(request.match_info.get("group", ""))
-        found = [
+        resources = [
             self._show(registry)
             for registry in self._catalog.registries()
             if not group or fold(ResourceId(registry.id).resource_group or "") == group
         ]
-        return json_response({"value": found})
+        return json_response(ValueList(resources))
 
     async def _check_name(self, request: web.Request) -> web.Response:
         name = str((await read_json(request)).get("name", ""))
         if not _NAME.fullmatch(name):
-            answer: dict[str, Any] = {"nameAvailable": False, "reason": "Invalid", "message": _invalid(name)}
+            availability = _Availability(False, "Invalid", _invalid(name))
         elif paths.by_key(self._catalog, fold(name)):
-            message = f"The registry {name} is already in use."
-            answer = {"nameAvailable": False, "reason": "AlreadyExists", "message": message}
+            availability = _Availability(False, "AlreadyExists", f"The registry {name} is already in use.")
         else:
-            answer = {"nameAvailable": True}
-        return json_response(answer)
+            availability = _Availability(True)
+        return json_response(availability)
 
     async def _get(self, request: web.Request) -> web.Response:
         return json_response(self._show(paths.existing(self._catalog, request)))
@@ -115,7 +179,7 @@ class Registries:
             return web.Response(status=204)
         await self._catalog.remove_registry(registry.key)
         self.publish()
-        self._collector.ask()
+        self._collector.request()
         return web.Response(status=200)
 
     async def _list_credentials(self, request: web.Request) -> web.Response:
@@ -123,9 +187,11 @@ class Registries:
 
     async def _regenerate(self, request: web.Request) -> web.Response:
         registry = paths.existing(self._catalog, request)
-        name = (await read_json(request)).get("name")
-        if name not in ("password", "password2"):
-            raise ArmError(400, "InvalidRequestContent", "name must be 'password' or 'password2'.", target="name")
+        try:
+            name = msgspec.convert(await read_json(request), _Regenerate).name
+        except msgspec.ValidationError:
+            message = "name must be 'password' or 'password2'."
+            raise ArmError(400, "InvalidRequestContent", message, target="name") from None
         registry.resource.password_generations[0 if name == "password" else 1] += 1
         await self._catalog.put_registry(registry)
         return json_response(self._credentials(registry))
@@ -139,12 +205,9 @@ class Registries:
             ("ScopeMaps", _SCOPE_MAPS, len(self._catalog.resources.list(registry.key, ScopeMap)), "Count"),
             ("Tokens", _TOKENS, len(self._catalog.resources.list(registry.key, RepositoryToken)), "Count"),
         )
-        shown = [
-            {"name": name, "limit": limit, "currentValue": now, "unit": unit} for name, limit, now, unit in counts
-        ]
-        return json_response({"value": shown})
+        return json_response(ValueList([_Usage(*count) for count in counts]))
 
-    def _credentials(self, registry: Registry) -> dict[str, Any]:
+    def _credentials(self, registry: Registry) -> _Credentials:
         if not registry.resource.admin_user_enabled:
             raise ArmError(
                 400,
@@ -153,61 +216,36 @@ class Registries:
                 "user as per docs.",
             )
         passwords = zip(("password", "password2"), self._gate.admin_passwords(registry), strict=True)
-        return {
-            "username": registry.name,
-            "passwords": [{"name": name, "value": value} for name, value in passwords],
-        }
+        return _Credentials(registry.name, [_Password(name, value) for name, value in passwords])
 
-    def _show(self, registry: Registry) -> dict[str, Any]:
+    def _show(self, registry: Registry) -> ArmResource:
         resource = registry.resource
-        return {
-            "id": registry.id,
-            "name": registry.name,
-            "type": _TYPE,
-            "location": resource.location,
-            "tags": resource.tags,
-            "sku": {"name": resource.sku, "tier": resource.sku},
-            "properties": {
-                "loginServer": self._gate.login_server(registry),
-                "creationDate": registry.created,
-                "provisioningState": "Succeeded",
-                "adminUserEnabled": resource.admin_user_enabled,
-                "anonymousPullEnabled": resource.anonymous_pull_enabled,
-                "roleAssignmentMode": resource.role_assignment_mode,
-                "publicNetworkAccess": "Enabled",
-                "policies": policies.show(resource),
-            },
-        }
+        return ArmResource(
+            id=registry.id,
+            name=registry.name,
+            type=_TYPE,
+            location=resource.location,
+            tags=resource.tags,
+            sku=Sku(resource.sku, resource.sku),
+            properties=_Properties(
+                login_server=self._gate.login_server(registry),
+                creation_date=registry.created,
+                admin_user_enabled=resource.admin_user_enabled,
+                anonymous_pull_enabled=resource.anonymous_pull_enabled,
+                role_assignment_mode=resource.role_assignment_mode,
+                policies=policies.show(resource),
+            ),
+        )
 
 
-def _change(resource: Resource, body: dict[str, Any]) -> None:
-    properties = {} if body.get("properties") is None else body["properties"]
-    if not isinstance(properties, dict):
-        raise ArmError(400, "InvalidRequestContent", "properties must be an object.", target="properties")
-    for field, attribute in (
-        ("adminUserEnabled", "admin_user_enabled"),
-        ("anonymousPullEnabled", "anonymous_pull_enabled"),
-    ):
-        value = properties.get(field)
-        if value is None:
-            continue
-        if not isinstance(value, bool):
-            raise ArmError(
-                400, "InvalidRequestContent", f"{field} must be true or false.", target=f"properties.{field}"
-            )
-        setattr(resource, attribute, value)
-    mode = properties.get("roleAssignmentMode")
-    if mode is not None:
-        if mode not in _ROLE_MODES:
-            raise ArmError(
-                400,
-                "InvalidRequestContent",
-                f"roleAssignmentMode must be {' or '.join(_ROLE_MODES)}.",
-                target="properties.roleAssignmentMode",
-            )
-        resource.role_assignment_mode = mode
+def _change(resource: Resource, body: dict[str, object]) -> None:
+    """Apply a request to a registry. Raises `ArmError` 400."""
+    properties = read_properties(body, _Request, _MESSAGES)
+    resource.admin_user_enabled = given(properties.admin_user_enabled, resource.admin_user_enabled)
+    resource.anonymous_pull_enabled = given(properties.anonymous_pull_enabled, resource.anonymous_pull_enabled)
+    resource.role_assignment_mode = given(properties.role_assignment_mode, resource.role_assignment_mode)
     _demand_public(properties)
-    policies.change(resource, properties.get("policies"))
+    policies.change(resource, properties.policies)
     sku = body.get("sku") or {}
     if name := sku.get("name") if isinstance(sku, dict) else sku:
         matching = next((known for known in _SKUS if fold(known) == fold(str(name))), None)
@@ -220,12 +258,12 @@ def _change(resource: Resource, body: dict[str, Any]) -> None:
         resource.tags = read_tags(body)
 
 
-def _demand_public(properties: dict[str, Any]) -> None:
-    """Refuse a shield that would not be there. Raises `ArmError` 400."""
-    rules = properties.get("networkRuleSet")
+def _demand_public(properties: _Request) -> None:
+    """Raises `ArmError` 400 for network restrictions, which are not supported."""
+    rules = properties.network_rule_set
     default = rules.get("defaultAction") if isinstance(rules, dict) else None
     for field, value, here in (
-        ("publicNetworkAccess", properties.get("publicNetworkAccess"), "Enabled"),
+        ("publicNetworkAccess", properties.public_network_access, "Enabled"),
         ("networkRuleSet.defaultAction", default, "Allow"),
     ):
         if value is not None and value != here:

@@ -1,4 +1,4 @@
-"""All that the provider serves."""
+"""The routes of the provider."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def routes(
     imports: Imports,
     pull_through: PullThrough,
 ) -> list[web.RouteDef]:
-    """Registries, what can be done with them, and what is below them."""
-    served = (
+    """The routes of registries, their actions and their child resources."""
+    parts = (
         registries,
         Maintenance(catalog, collector),
         ScopeMaps(catalog),
@@ -40,4 +40,4 @@ def routes(
         CredentialSets(catalog, gate.tokens, pull_through),
         Webhooks(catalog, Addresses(catalog, gate.tokens), events, deliveries),
     )
-    return [route for each in served for route in each.routes()]
+    return [route for part in parts for route in part.routes()]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 from aiohttp import web
+from msgspec import UNSET, UnsetType
 
 from cumulet.common import clock
 from cumulet.common.arm import ArmError, json_response, read_tags
@@ -16,6 +16,7 @@ from cumulet.common.regions import read_location
 from cumulet.registry.access.tokens import Tokens
 from cumulet.registry.catalog.store import Catalog, Registry
 from cumulet.registry.provider import paths
+from cumulet.registry.provider.bodies import ArmResource, Properties, ValueList, given
 from cumulet.registry.provider.child_resources import Body, Children
 from cumulet.registry.webhooks.deliveries import SIGNATURE, Deliveries, Target
 from cumulet.registry.webhooks.events import ACTIONS, Events, Webhook
@@ -27,33 +28,61 @@ _SCOPE = re.compile(r"[a-z0-9._/*-]{1,255}(?::[A-Za-z0-9._*-]{1,128})?")
 
 
 class _Secret(msgspec.Struct):
-    """What of a webhook is not shown to everybody who may read it."""
+    """The part of a webhook that only `getCallbackConfig` shows."""
 
     service_uri: str
     headers: dict[str, str]
 
 
+class _Request(msgspec.Struct, rename="camel"):
+    service_uri: str | UnsetType = UNSET
+    custom_headers: dict[str, str] | UnsetType = UNSET
+    status: str | UnsetType = UNSET
+    scope: str | UnsetType = UNSET
+    actions: list[str] | UnsetType = UNSET
+
+
+class _Properties(Properties):
+    status: str
+    scope: str
+    actions: list[str]
+
+
+class _CallbackConfig(msgspec.Struct, rename="camel"):
+    """The response of `getCallbackConfig`."""
+
+    service_uri: str
+    custom_headers: dict[str, str]
+    signing_key: str
+
+
+class _EventInfo(msgspec.Struct):
+    """The response of `ping`."""
+
+    id: str
+
+
 class Addresses:
-    """Seals and opens the addresses of webhooks, and makes the keys that sign their events."""
+    """Seals and opens the addresses of webhooks, and derives the keys that sign their events."""
 
     def __init__(self, catalog: Catalog, tokens: Tokens) -> None:
         self._catalog = catalog
         self._tokens = tokens
 
     def seal(self, registry: Registry, name: str, service_uri: str, headers: dict[str, str]) -> str:
-        """An address, sealed for its webhook."""
+        """Seal an address and custom headers for their webhook."""
         text = msgspec.json.encode(_Secret(service_uri, headers)).decode()
         return self._tokens.seal(_place(registry.key, name), text)
 
     def open(self, registry: Registry, webhook: Webhook) -> Target:
-        """Where the events of a webhook go."""
+        """The target of a webhook."""
         text = self._tokens.open(_place(registry.key, webhook.name), webhook.sealed)
         secret = msgspec.json.decode(text, type=_Secret)
         purpose = f"webhook\n{fold(registry.id)}\n{registry.created}\n{webhook.name}\n{webhook.created}"
         return Target(secret.service_uri, secret.headers, self._tokens.derive(purpose).hex().encode())
 
     def find(self, key: str, name: str) -> Target | None:
-        """The same by the registry's key and the webhook's name; `None` where one has gone, or is disabled."""
+        """The target by the registry's key and the webhook's name, or `None` where it is deleted or disabled."""
         registry = paths.by_key(self._catalog, key)
         webhook = self._catalog.resources.find(key, Webhook, name)
         if registry is None or webhook is None or not webhook.enabled:
@@ -61,10 +90,11 @@ class Addresses:
         return self.open(registry, webhook)
 
 
-class Webhooks(Children[Webhook]):
-    """The address and custom headers are shown by `getCallbackConfig` alone, with the key that signs the events."""
+class Webhooks(Children[Webhook, _Request]):
+    """Webhooks. Only `getCallbackConfig` shows the address, the custom headers and the key that signs the events."""
 
     kind = Webhook
+    request = _Request
     name = re.compile(r"[a-zA-Z0-9]{5,50}")
 
     def __init__(self, catalog: Catalog, addresses: Addresses, events: Events, deliveries: Deliveries) -> None:
@@ -74,7 +104,7 @@ class Webhooks(Children[Webhook]):
         self._deliveries = deliveries
 
     def routes(self) -> list[web.RouteDef]:
-        """What is served."""
+        """The routes of the type and its actions."""
         one = f"{paths.REGISTRY}/{paths.word(Webhook.segment, 'child_type')}/{{name}}"
         return [
             *super().routes(),
@@ -83,22 +113,23 @@ class Webhooks(Children[Webhook]):
             web.post(f"{one}/{paths.word('listEvents')}", self._list_events),
         ]
 
-    async def read(self, registry: Registry, name: str, body: Body, existing: Webhook | None) -> Webhook:
-        """The address is required of a new one."""
-        there = self._addresses.open(registry, existing) if existing is not None else None
-        service_uri = body.get("serviceUri", str, there.url if there else "")
-        headers = body.get("customHeaders", dict[str, str], there.headers if there else {})
+    async def read(self, registry: Registry, name: str, body: Body[_Request], existing: Webhook | None) -> Webhook:
+        """The webhook. A new one needs an address. Raises `ArmError` 400."""
+        properties = body.properties
+        target = self._addresses.open(registry, existing) if existing is not None else None
+        service_uri = given(properties.service_uri, target.url if target else "")
+        headers = given(properties.custom_headers, target.headers if target else {})
         _check_address(service_uri)
         _check_headers(headers)
-        actions = body.get("actions", list[str], list(existing.actions) if existing else [])
+        actions = given(properties.actions, list(existing.actions) if existing else [])
         if not actions or not set(actions) <= set(ACTIONS):
             raise _invalid("actions", f"actions must be some of {', '.join(ACTIONS)}.")
-        status = body.get("status", str, "enabled" if existing is None or existing.enabled else "disabled")
+        status = given(properties.status, "enabled" if existing is None or existing.enabled else "disabled")
         if status not in _STATES:
             raise _invalid("status", f"status must be {' or '.join(_STATES)}.")
-        scope = body.get("scope", str, existing.scope if existing else "")
+        scope = given(properties.scope, existing.scope if existing else "")
         if scope and not _SCOPE.fullmatch(scope):
-            raise _invalid("scope", "scope must be repository:tag, either with *.")
+            raise _invalid("scope", "scope must be repository:tag, with or without * in both.")
         location = read_location(
             {"location": registry.resource.location, **body.document} if existing is None else body.document,
             "Microsoft.ContainerRegistry/registries/webhooks",
@@ -116,40 +147,34 @@ class Webhooks(Children[Webhook]):
             sealed=self._addresses.seal(registry, name, service_uri, headers),
         )
 
-    def tracked(self, resource: Webhook) -> dict[str, Any]:
-        """A webhook has a location and tags."""
-        return {"location": resource.location, "tags": resource.tags}
+    def show(self, registry: Registry, resource: Webhook) -> ArmResource:
+        """The webhook in ARM's form, with its location and tags."""
+        shown = super().show(registry, resource)
+        return msgspec.structs.replace(shown, location=resource.location, tags=resource.tags)
 
-    def properties(self, registry: Registry, resource: Webhook) -> dict[str, Any]:
-        """In the REST reference's names."""
-        return {
-            "status": "enabled" if resource.enabled else "disabled",
-            "scope": resource.scope,
-            "actions": list(resource.actions),
-        }
+    def properties(self, registry: Registry, resource: Webhook) -> _Properties:
+        """The properties in responses."""
+        return _Properties(
+            status="enabled" if resource.enabled else "disabled",
+            scope=resource.scope,
+            actions=list(resource.actions),
+        )
 
     async def removed(self, registry: Registry, name: str) -> None:
-        """Its events go with it."""
+        """Delete the events of the webhook."""
         await self._deliveries.forget(registry.key, name)
 
     async def _ping(self, request: web.Request) -> web.Response:
         registry, webhook = self.existing(request)
-        return json_response({"id": await self._events.ping(request, registry, webhook)})
+        return json_response(_EventInfo(await self._events.ping(request, registry, webhook)))
 
     async def _callback(self, request: web.Request) -> web.Response:
         target = self._addresses.open(*self.existing(request))
-        return json_response(
-            {"serviceUri": target.url, "customHeaders": target.headers, "signingKey": target.key.decode()}
-        )
+        return json_response(_CallbackConfig(target.url, target.headers, target.key.decode()))
 
     async def _list_events(self, request: web.Request) -> web.Response:
         registry, webhook = self.existing(request)
-        found = self._deliveries.events(registry.key, webhook.name)
-        shown = [
-            {"id": event.id, "eventRequestMessage": event.request, "eventResponseMessage": event.response}
-            for event in found
-        ]
-        return json_response({"value": shown})
+        return json_response(ValueList(self._deliveries.events(registry.key, webhook.name)))
 
 
 def _check_address(text: str) -> None:
@@ -165,9 +190,11 @@ def _check_address(text: str) -> None:
 def _check_headers(headers: dict[str, str]) -> None:
     for name, value in headers.items():
         if not _HEADER.fullmatch(name) or fold(name) in _OURS:
-            raise _invalid("customHeaders", f"'{name[:100]}' cannot be the name of a custom header.")
+            raise _invalid("customHeaders", f"'{name[:100]}' is not a valid name of a custom header.")
         if not value.isprintable() or len(value) > 4096:
-            raise _invalid("customHeaders", f"the value of the header '{name}' has characters that no header has.")
+            raise _invalid(
+                "customHeaders", f"The value of the header '{name}' is too long or has control characters."
+            )
 
 
 def _place(registry: str, name: str) -> str:

@@ -1,4 +1,4 @@
 """Other registries: the client that pulls from them, image import, and the pull-through cache.
 
-A reference to an image elsewhere comes in; verified blobs and manifests go into the catalog, blobs first.
+References to images in other registries come in. Verified blobs and manifests go into the catalog, blobs first.
 """

@@ -1,6 +1,6 @@
 """Pulling from another registry, as any OCI client does (OCI Distribution Specification 1.1; token authentication).
 
-Credentials go to that registry, and to the token server that it names itself, as containerd and docker have it; over TLS only.
+Credentials go to that registry and to the token server that it names, as in containerd and docker, and over TLS only.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ _CHUNK = 1024 * 1024
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)
 _ERROR_LIMIT = 64 * 1024
 _TOKEN_LIMIT = 64 * 1024
-#: Characters of another registry's reason that are passed on.
+#: The characters of the other registry's error message to pass on.
 _REASON = 500
-#: What a token may be of, as it becomes part of a header.
+#: The characters of a token, which becomes part of a header.
 _VISIBLE = r"\A[\x21-\x7e]*\Z"
 
-#: Where Docker Hub's images are; its own name serves pages for people.
+#: The registry of Docker Hub, whose own name serves web pages.
 _HUB = {"docker.io": "registry-1.docker.io", "index.docker.io": "registry-1.docker.io"}
 
 
 class UpstreamError(Exception):
-    """The other registry refused or failed; the message says which, and its own reason. `status` is 0 for no answer."""
+    """The other registry refused or failed. The message has its name and its reason. `status` is 0 without a response."""
 
     def __init__(self, server: str, status: int, reason: str) -> None:
         super().__init__(f"{server}: {reason}")
@@ -68,7 +68,7 @@ class _Token(msgspec.Struct, frozen=True):
 
 
 class Upstream:
-    """One other registry, over TLS. `user` and `password` are shown to it, or to whom it sends us for a token, alone."""
+    """Another registry, over TLS. `credentials` are a user name and a password, for it and its token server alone."""
 
     def __init__(
         self, session: aiohttp.ClientSession, server: str, credentials: tuple[str, str] | None, limits: RegistryLimits
@@ -81,19 +81,19 @@ class Upstream:
         self._authorization: dict[str, str] = {}
 
     async def manifest(self, repository: str, reference: str) -> Fetched:
-        """A manifest by a tag or digest. Raises `UpstreamError`."""
+        """Read a manifest by a tag or digest. Raises `UpstreamError`."""
         async with self._get(f"/v2/{repository}/manifests/{reference}", repository) as response:
             body = await bounded.read(response, self._limits.manifest_bytes)
             media_type = response.headers.get("Content-Type", "")
-        wanted = names.digest(reference) if names.is_digest(reference) else None
-        digest = digests.of(body, digests.algorithm(wanted) if wanted else "sha256")
-        if wanted and digest != wanted:
-            raise UpstreamError(self.server, 502, f"what it sent as {wanted} is {digest}")
+        expected = names.digest(reference) if names.is_digest(reference) else None
+        digest = digests.of(body, digests.algorithm(expected) if expected else "sha256")
+        if expected and digest != expected:
+            raise UpstreamError(self.server, 502, f"the content sent as {expected} has the digest {digest}")
         return Fetched(body, media_type, digest)
 
     @asynccontextmanager
     async def blob(self, repository: str, digest: Digest) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The bytes of a blob as they come, unchecked. Raises `UpstreamError`."""
+        """A context manager that streams the bytes of a blob, not verified. Raises `UpstreamError`."""
         async with self._get(f"/v2/{repository}/blobs/{digest}", repository) as response:
             yield self._limited(response)
 
@@ -109,7 +109,7 @@ class Upstream:
     async def _get(self, path: str, repository: str) -> AsyncIterator[aiohttp.ClientResponse]:
         try:
             async with self._ask(path, repository) as response:
-                # A host that it redirects to is shown no credentials, and its challenges are not answered.
+                # The target of a redirect gets no credentials, and its challenges are not answered.
                 is_its_own = response.url.origin() == self._base.origin()
                 if response.status != 401 or not is_its_own or not await self._log_in(response, repository):
                     yield await self._checked(response)
@@ -144,7 +144,7 @@ class Upstream:
         raise UpstreamError(self.server, response.status, f"{response.status} {reason}")
 
     async def _log_in(self, response: aiohttp.ClientResponse, repository: str) -> bool:
-        """Answer a challenge; whether there was anything to answer with that had not been tried."""
+        """Prepare to answer a challenge. Returns whether a retry makes sense: once per repository, with credentials."""
         scheme, _, rest = response.headers.get("WWW-Authenticate", "").partition(" ")
         if repository in self._authorization:
             return False
@@ -163,7 +163,7 @@ class Upstream:
         except ValueError:
             is_usable = False
         if not is_usable:
-            raise UpstreamError(self.server, 401, "it names a token server that is not an https address")
+            raise UpstreamError(self.server, 401, "its token server is not an https address")
         query = {"scope": challenge.get("scope") or f"repository:{repository}:pull"}
         if service := challenge.get("service"):
             query["service"] = service
@@ -175,15 +175,15 @@ class Upstream:
         try:
             answer = msgspec.json.decode(raw, type=_Token)
         except (msgspec.MsgspecError, RecursionError):
-            raise UpstreamError(self.server, 401, "its token server's answer is not valid") from None
+            raise UpstreamError(self.server, 401, "the response of its token server is not valid") from None
         token = answer.token or answer.access_token
         if not token:
-            raise UpstreamError(self.server, 401, "it gave no token")
+            raise UpstreamError(self.server, 401, "its token server returned no token")
         return token
 
 
 def parse_image(text: str, *, default_tag: str | None = "latest") -> tuple[str, str | None]:
-    """Repository and reference of `repository[:tag][@digest]`. Raises `OciError` 400."""
+    """The repository and reference of `repository[:tag][@digest]`. Raises `OciError` 400."""
     name, at, digest = text.partition("@")
     head, _, last = name.rpartition("/")
     last, colon, tag = last.partition(":")
@@ -194,12 +194,12 @@ def parse_image(text: str, *, default_tag: str | None = "latest") -> tuple[str, 
 
 
 def is_server(text: str) -> bool:
-    """Whether a text is a host name or address, perhaps with a port."""
+    """Whether a text is a host name or address, with or without a port."""
     return _SERVER.fullmatch(text) is not None and len(text) <= 255
 
 
 def as_oci(error: UpstreamError) -> OciError:
-    """What a client of ours is answered where another registry failed."""
+    """The error for a client of this registry when another registry fails."""
     if error.status == 404:
         return OciError(404, "MANIFEST_UNKNOWN", str(error))
     return OciError(503, "UNAVAILABLE", str(error), headers={"Retry-After": "5"})

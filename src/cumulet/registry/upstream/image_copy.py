@@ -1,11 +1,9 @@
-"""Taking images over from elsewhere, blobs first and then what names them, so that nothing is visible half."""
+"""Copying images from other registries: blobs first, then the manifests that name them, so that no partial image is visible."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
-
-import msgspec
+from typing import Protocol
 
 from cumulet.common import clock
 from cumulet.common.digests import Digest
@@ -18,24 +16,24 @@ from cumulet.registry.content.store import Content, DigestMismatchError, Part
 from cumulet.registry.oci import names
 from cumulet.registry.upstream.client import Fetched, Upstream, UpstreamError
 
-#: An index in an index in an index; deeper ones are somebody's bomb.
+#: The deepest nesting of indexes. Deeper ones are an attack.
 _DEEPEST = 4
 
 
 class Origin(Protocol):
-    """Where images come from."""
+    """A source of images."""
 
     async def manifest(self, repository: str, reference: str) -> Fetched:
-        """A manifest. Raises `UpstreamError`."""
+        """Read a manifest. Raises `UpstreamError`."""
         ...
 
     async def blob(self, repository: str, digest: Digest, registry: Registry, target: str) -> None:
-        """Let the repository `target` have a blob. Raises `UpstreamError`."""
+        """Store a blob in the repository `target`. Raises `UpstreamError`."""
         ...
 
 
 class OtherRegistry:
-    """A registry somewhere, whose blobs are verified while they stream in."""
+    """A registry on another server. Its blobs are verified while they stream in."""
 
     def __init__(self, upstream: Upstream, content: Content, links: Links) -> None:
         self._upstream = upstream
@@ -43,24 +41,26 @@ class OtherRegistry:
         self._links = links
 
     async def manifest(self, repository: str, reference: str) -> Fetched:
-        """From the other registry."""
+        """Read a manifest from the other registry. Raises `UpstreamError`."""
         return await self._upstream.manifest(repository, reference)
 
     async def blob(self, repository: str, digest: Digest, registry: Registry, target: str) -> None:
-        """Bytes that do not have the digest are not kept."""
+        """Download a blob. Bytes with another digest are dropped. Raises `UpstreamError`."""
         session = await self._content.start()
         try:
             async with self._upstream.blob(repository, digest) as chunks:
                 await self._content.append(session, Part(chunks), digest.partition(":")[0])
             await self._links.commit(session, registry.key, target, digest)
         except DigestMismatchError as actual:
-            raise UpstreamError(self._upstream.server, 502, f"what it sent as {digest} is {actual}") from None
+            raise UpstreamError(
+                self._upstream.server, 502, f"the content sent as {digest} has the digest {actual}"
+            ) from None
         finally:
             await self._content.cancel(session)
 
 
 class OwnRegistry:
-    """Another registry of this room, or the same: no byte is copied. The right to pull has been checked by then."""
+    """A registry of this room: no byte is copied. The caller has checked the right to pull."""
 
     def __init__(self, source: Registry, catalog: Catalog, links: Links) -> None:
         self._source = source
@@ -68,20 +68,20 @@ class OwnRegistry:
         self._links = links
 
     async def manifest(self, repository: str, reference: str) -> Fetched:
-        """From the catalog."""
-        found = self._catalog.manifest(self._source.key, repository, reference)
-        if found is None or not found.readable:
+        """Read a manifest from the catalog. Raises `UpstreamError`."""
+        manifest = self._catalog.manifest(self._source.key, repository, reference)
+        if manifest is None or not manifest.readable:
             raise UpstreamError(self._source.name, 404, f"404 MANIFEST_UNKNOWN: {repository} has no {reference}")
-        return Fetched(found.body, found.media_type, names.digest(found.digest))
+        return Fetched(manifest.body, manifest.media_type, names.digest(manifest.digest))
 
     async def blob(self, repository: str, digest: Digest, registry: Registry, target: str) -> None:
-        """A link more."""
+        """Link a blob to `target`. Raises `UpstreamError`."""
         if not await self._links.mount(registry.key, repository, target, digest, of=self._source.key):
             raise UpstreamError(self._source.name, 404, f"404 BLOB_UNKNOWN: {repository} has no {digest}")
 
 
 class Progress:
-    """Bytes that are there, of those that are known to be needed."""
+    """The bytes copied so far, and the total as far as it is known."""
 
     def __init__(self) -> None:
         self.done = 0
@@ -89,12 +89,12 @@ class Progress:
 
     @property
     def percent(self) -> float:
-        """0 to 100."""
+        """The progress from 0 to 100."""
         return round(100 * self.done / self.total, 1) if self.total else 0.0
 
 
 class Copier:
-    """Copies whole images: with an index, everything that it names."""
+    """Copies complete images, and for an index all images in it."""
 
     def __init__(self, catalog: Catalog, links: Links, pushes: RunningPushes) -> None:
         self._catalog = catalog
@@ -111,7 +111,10 @@ class Copier:
         principal: str,
         progress: Progress,
     ) -> Manifest:
-        """The manifest that `target` has then, under `tags`. Raises `UpstreamError`, `OciError`, `MissingPartsError`."""
+        """Copy an image to `target` under `tags` and return its manifest.
+
+        `source` is a repository and a reference. Raises `UpstreamError`, `OciError`, `MissingPartsError`.
+        """
         with self._pushes.request((registry.key, target), principal):
             repository, reference = source
             return await self._copy(origin, repository, reference, registry, target, tags, progress, 0)
@@ -145,20 +148,17 @@ class Copier:
 
 
 def read(fetched: Fetched) -> tuple[Manifest, Parts]:
-    """A manifest from elsewhere, held to the same rules as one that is pushed. Raises `OciError` 400."""
+    """Parse a manifest of another registry by the rules for pushed ones. Raises `OciError` 400."""
     return manifest_parser.read(fetched.body, fetched.media_type, fetched.digest, clock.rfc3339_micro())
 
 
 def _split(manifest: Manifest, parts: Parts) -> tuple[list[Digest], dict[Digest, int]]:
-    """The manifests that one names, and the blobs with their sizes."""
-    document = msgspec.json.decode(manifest.body)
-    listed: list[dict[str, Any]] = document.get("manifests") or []
-    children = [part["digest"] for part in listed if part["digest"] in parts.required]
-    config = document.get("config")
-    named = [*([config] if config else []), *(document.get("layers") or []), *(document.get("blobs") or [])]
+    """The manifests that a manifest names, and its blobs with their sizes in bytes."""
+    document = manifest_parser.document(manifest.body)
+    children = [part.digest for part in document.manifests or [] if part.digest in parts.required]
     needed = set(parts.required) - set(children)
-    return children, {part["digest"]: part.get("size", 0) for part in named if part["digest"] in needed}
+    return children, {part.digest: part.size for part in document.contents if part.digest in needed}
 
 
-#: Makes the origin that is another registry, from its server and credentials.
+#: Creates the origin for another registry from its server and credentials.
 Elsewhere = Callable[[str, tuple[str, str] | None], Origin]

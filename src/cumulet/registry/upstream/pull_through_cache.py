@@ -1,7 +1,7 @@
-"""Pull-through cache rules: repositories that fill themselves from another registry when somebody pulls from them.
+"""Pull-through cache rules: repositories that are filled from another registry on pull.
 
-Source: ACR's documentation, "Artifact cache". A manifest is stored when it is asked for, and a blob when it is; a tag is
-compared with the other registry's once a minute, and where that does not answer what is here is served.
+Source: ACR's documentation, "Artifact cache". A manifest or blob is stored on its first pull. A tag is compared with the
+other registry at most once a minute. Where that registry does not answer, the stored manifest is served.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from cumulet.registry.upstream.image_copy import Elsewhere, read
 
 log = logging.getLogger(__name__)
 
-#: Seconds for which a tag is believed.
+#: Seconds after which a tag is compared again.
 _FRESH = 60.0
 _REMEMBERED = 10_000
 
 
 class CredentialSet(msgspec.Struct, frozen=True):
-    """A user name and password for another registry; `sealed` is both of them, as JSON."""
+    """A user name and password for another registry. `sealed` is both of them, as sealed JSON."""
 
     segment: ClassVar[str] = "credentialSets"
 
@@ -44,7 +44,7 @@ class CredentialSet(msgspec.Struct, frozen=True):
 
 
 class CacheRule(msgspec.Struct, frozen=True):
-    """`source` is `server/repository`; it and `target` may both end in `/*`."""
+    """A cache rule. `source` is `server/repository`. Either both `source` and `target` end in `/*`, or neither does."""
 
     segment: ClassVar[str] = "cacheRules"
 
@@ -56,11 +56,11 @@ class CacheRule(msgspec.Struct, frozen=True):
 
     @property
     def server(self) -> str:
-        """The other registry."""
+        """The server of the other registry."""
         return self.source.partition("/")[0]
 
     def source_of(self, repository: str) -> str | None:
-        """The other registry's repository that one of ours is filled from; `None` where the rule is not about it."""
+        """The repository of the other registry that fills `repository`, or `None` where the rule does not apply."""
         source, target = self.source.partition("/")[2], self.target
         if not target.endswith("*"):
             return source if repository == target else None
@@ -70,7 +70,7 @@ class CacheRule(msgspec.Struct, frozen=True):
 
 
 class PullThrough:
-    """`now` is a monotonic clock in seconds."""
+    """Applies the cache rules. `now` is a monotonic clock in seconds."""
 
     def __init__(
         self,
@@ -92,21 +92,21 @@ class PullThrough:
         self._fetching = KeyedLock()
 
     def changed(self) -> None:
-        """Rules or credentials were: read them again."""
+        """Reload the rules and credentials, after a change of them."""
         self._rules.clear()
         self._checked.clear()
 
     def rule(self, registry: Registry, repository: str) -> CacheRule | None:
-        """The rule by which a repository is filled: an exact one, else that with the longest pattern."""
+        """The rule for a repository, or `None`: an exact rule, or else the one with the longest pattern."""
         key = (registry.key, registry.created)
         rules = self._rules.get(key)
         if rules is None:
-            found = self._catalog.resources.list(registry.key, CacheRule)
-            rules = self._rules[key] = sorted(found, key=lambda rule: (rule.target.endswith("*"), -len(rule.target)))
+            stored = self._catalog.resources.list(registry.key, CacheRule)
+            rules = self._rules[key] = sorted(stored, key=lambda rule: (rule.target.endswith("*"), -len(rule.target)))
         return next((rule for rule in rules if rule.source_of(repository) is not None), None)
 
     async def manifest(self, registry: Registry, repository: str, reference: str, principal: str) -> None:
-        """Have a manifest here, as new as it is there. Raises `OciError` where it is neither here nor to be had."""
+        """Store or refresh a manifest. Raises `OciError` where it is not stored and the other registry fails."""
         rule = self.rule(registry, repository)
         if rule is None:
             return
@@ -123,12 +123,14 @@ class PullThrough:
                 if here is None:
                     raise as_oci(error) from None
                 log.warning(
-                    "a tag is served as it was: %s", error, extra={"repository": repository, "tag": reference}
+                    "a cached tag is served without a check: %s",
+                    error,
+                    extra={"repository": repository, "tag": reference},
                 )
-            self._note(key)
+            self._mark_checked(key)
 
     async def blob(self, registry: Registry, repository: str, text: str, principal: str) -> None:
-        """Have a blob here. Raises `OciError` where it is neither here nor to be had."""
+        """Store a blob. Raises `OciError` where it is not stored and the other registry fails."""
         rule = self.rule(registry, repository)
         source = rule.source_of(repository) if rule is not None else None
         if rule is None or source is None:
@@ -154,34 +156,35 @@ class PullThrough:
         except OciError as error:
             raise UpstreamError(rule.server, 502, str(error)) from None
         tags = [] if names.is_digest(reference) else [reference]
-        # What it names comes when it is asked for.
+        # Its parts are stored when they are pulled.
         await self._catalog.put_manifest(registry.key, repository, manifest, Parts(parts.named, ()), tags)
 
     def _credentials(self, registry: Registry, rule: CacheRule) -> tuple[str, str] | None:
         if not rule.credential_set:
             return None
-        found = self._catalog.resources.find(registry.key, CredentialSet, rule.credential_set)
-        if found is None:
+        credential_set = self._catalog.resources.find(registry.key, CredentialSet, rule.credential_set)
+        if credential_set is None:
             raise UpstreamError(rule.server, 401, f"the credential set '{rule.credential_set}' was deleted")
-        return open_credentials(self._tokens, registry, found)
+        return open_credentials(self._tokens, registry, credential_set)
 
     def _is_fresh(self, key: tuple[str, str, str]) -> bool:
         return self._now() - self._checked.get(key, -_FRESH) < _FRESH
 
-    def _note(self, key: tuple[str, str, str]) -> None:
+    def _mark_checked(self, key: tuple[str, str, str]) -> None:
         if len(self._checked) >= _REMEMBERED:
             self._checked.clear()
         self._checked[key] = self._now()
 
 
 def seal_credentials(tokens: Tokens, registry: Registry, name: str, user: str, password: str) -> str:
-    """A user name and password, sealed for their credential set."""
+    """Seal a user name and password for their credential set."""
     return tokens.seal(_place(registry, name), msgspec.json.encode((user, password)).decode())
 
 
-def open_credentials(tokens: Tokens, registry: Registry, found: CredentialSet) -> tuple[str, str]:
-    """The reverse."""
-    return msgspec.json.decode(tokens.open(_place(registry, found.name), found.sealed), type=tuple[str, str])
+def open_credentials(tokens: Tokens, registry: Registry, credential_set: CredentialSet) -> tuple[str, str]:
+    """The user name and password of a credential set. Raises `SealError`."""
+    text = tokens.open(_place(registry, credential_set.name), credential_set.sealed)
+    return msgspec.json.decode(text, type=tuple[str, str])
 
 
 def _place(registry: Registry, name: str) -> str:

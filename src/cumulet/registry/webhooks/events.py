@@ -1,13 +1,14 @@
-"""Webhooks: who is told of pushes and deletions, and what (ACR's documentation, "Webhook schema reference")."""
+"""The events of webhooks: the webhooks that a push or deletion matches, and the content of their events."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import msgspec
 from aiohttp import web
+from msgspec import UNSET
 
 from cumulet.common import clock
 from cumulet.common.patterns import like
@@ -15,13 +16,14 @@ from cumulet.registry.access import request_context
 from cumulet.registry.catalog.child_resources import Resources
 from cumulet.registry.catalog.store import Manifest, Registry
 from cumulet.registry.webhooks.deliveries import Deliveries
+from cumulet.registry.webhooks.messages import Actor, EventContent, EventRequest, EventTarget
 
-#: Those that can be subscribed to; charts are artifacts like any other, so theirs do not come, as in ACR today.
+#: The actions of webhooks. Charts are ordinary artifacts today, so that chart actions never occur, as in ACR.
 ACTIONS = ("push", "delete", "chart_push", "chart_delete")
 
 
 class Webhook(msgspec.Struct, frozen=True, kw_only=True):
-    """A webhook; `sealed` is its address and custom headers, which may have secrets in them."""
+    """A webhook. `sealed` is its address and custom headers, which may contain secrets."""
 
     segment: ClassVar[str] = "webhooks"
 
@@ -34,25 +36,25 @@ class Webhook(msgspec.Struct, frozen=True, kw_only=True):
     actions: tuple[str, ...] = ()
     sealed: str = ""
 
-    def wants(self, action: str, repository: str, tag: str | None) -> bool:
-        """Whether it is to be told of an action.
+    def matches(self, action: str, repository: str, tag: str | None) -> bool:
+        """Whether it gets the event of an action.
 
-        A scope is `repository:tag`, either with `*`; a repository alone means its tag `latest`; an empty scope is
-        everything. What has no tag, such as a deletion by digest, is in the scope of all tags only.
+        A scope is `repository:tag`, with or without `*` in both. A repository alone means its tag `latest`, and an empty
+        scope means everything. An action without a tag, such as a deletion by digest, needs a scope with all tags.
         """
         if not self.enabled or action not in self.actions:
             return False
         if not self.scope:
             return True
-        wanted, colon, label = self.scope.partition(":")
-        if not colon and not wanted.endswith("*"):
+        pattern, colon, label = self.scope.partition(":")
+        if not colon and not pattern.endswith("*"):
             label = "latest"
         label = label or "*"
-        return like(wanted, repository) and (label == "*" if tag is None else like(label, tag))
+        return like(pattern, repository) and (label == "*" if tag is None else like(label, tag))
 
 
 class Events:
-    """Turns what happened in a registry into deliveries."""
+    """Turns changes of a registry into deliveries."""
 
     def __init__(self, resources: Resources, deliveries: Deliveries, login_server_suffix: str) -> None:
         self._resources = resources
@@ -62,12 +64,19 @@ class Events:
     async def pushed(
         self, request: web.BaseRequest, registry: Registry, repository: str, manifest: Manifest, tags: Iterable[str]
     ) -> None:
-        """A manifest was pushed, by its digest or under tags; durable when it returns."""
+        """Store the events of a pushed manifest, one for each tag. They are durable when it returns."""
         size = len(manifest.body)
-        target = {"mediaType": manifest.media_type, "size": size, "digest": manifest.digest, "length": size}
-        told: list[str | None] = [*tags] or [None]
-        for tag in told:
-            await self._tell(request, registry, "push", repository, tag, target)
+        all_tags: list[str | None] = [*tags] or [None]
+        for tag in all_tags:
+            target = EventTarget(
+                media_type=manifest.media_type,
+                size=size,
+                digest=manifest.digest,
+                length=size,
+                repository=repository,
+                tag=tag or UNSET,
+            )
+            await self._publish(request, registry, "push", repository, tag, target)
 
     async def deleted(
         self,
@@ -77,50 +86,35 @@ class Events:
         digest: str | None,
         tag: str | None = None,
     ) -> None:
-        """A manifest was deleted, or a tag taken away; durable when it returns."""
-        target = {"digest": digest} if digest is not None else {}
-        await self._tell(request, registry, "delete", repository, tag, target)
+        """Store the event of a deleted manifest or a removed tag. It is durable when it returns."""
+        target = EventTarget(digest=digest or UNSET, repository=repository, tag=tag or UNSET)
+        await self._publish(request, registry, "delete", repository, tag, target)
 
     async def ping(self, request: web.BaseRequest, registry: Registry, webhook: Webhook) -> str:
-        """Tell a webhook that nothing happened; the id of the event."""
-        content = self._content(request, registry, "ping", {})
+        """Send a test event to a webhook and return the id of the event."""
+        content = self._content(request, registry, "ping", EventTarget())
         await self._deliveries.add(registry.key, webhook.name, content)
-        return str(content["id"])
+        return content.id
 
-    async def _tell(
+    async def _publish(
         self,
         request: web.BaseRequest,
         registry: Registry,
         action: str,
         repository: str,
         tag: str | None,
-        target: dict[str, Any],
+        target: EventTarget,
     ) -> None:
-        told = [
-            webhook
-            for webhook in self._resources.list(registry.key, Webhook)
-            if webhook.wants(action, repository, tag)
-        ]
-        for webhook in told:
-            described = {**target, "repository": repository, **({"tag": tag} if tag is not None else {})}
-            content = self._content(request, registry, action, described)
-            await self._deliveries.add(registry.key, webhook.name, content)
+        for webhook in self._resources.list(registry.key, Webhook):
+            if webhook.matches(action, repository, tag):
+                content = self._content(request, registry, action, target)
+                await self._deliveries.add(registry.key, webhook.name, content)
 
     def _content(
-        self, request: web.BaseRequest, registry: Registry, action: str, target: dict[str, Any]
-    ) -> dict[str, Any]:
-        content = {
-            "id": str(uuid.uuid4()),
-            "timestamp": clock.rfc3339_micro(),
-            "action": action,
-            "target": target,
-            "request": {
-                "id": str(uuid.uuid4()),
-                "host": f"{registry.key}.{self._suffix}",
-                "method": request.method,
-                "useragent": request.headers.get("User-Agent", "")[:300].encode(errors="replace").decode(),
-            },
-        }
-        if principal := request_context.of(request).principal:
-            content["actor"] = {"name": principal}
-        return content
+        self, request: web.BaseRequest, registry: Registry, action: str, target: EventTarget
+    ) -> EventContent:
+        user_agent = request.headers.get("User-Agent", "")[:300].encode(errors="replace").decode()
+        cause = EventRequest(str(uuid.uuid4()), f"{registry.key}.{self._suffix}", request.method, user_agent)
+        principal = request_context.of(request).principal
+        actor = Actor(principal) if principal else UNSET
+        return EventContent(str(uuid.uuid4()), clock.rfc3339_micro(), action, target, cause, actor)
