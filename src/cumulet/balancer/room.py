@@ -63,9 +63,21 @@ class Balancer:
     def adopt(self) -> None:
         """Take up the addresses that were given out before."""
         for service in self.services:
-            address = _given(service)
-            if service["spec"].get("type") == "LoadBalancer" and address:
+            if service["spec"].get("type") == "LoadBalancer" and (address := self._kept(service)):
                 self._addresses[_key(service)] = address
+
+    def _kept(self, service: Object) -> str:
+        """Return the address in a service's status if it is of the range and of no other service, or nothing.
+
+        Whoever may write the status chooses it.
+        """
+        given = _given(service)
+        try:
+            inside = ipaddress.ip_address(given) in self._range
+        except ValueError:
+            inside = False
+        taken = (address for key, address in self._addresses.items() if key != _key(service))
+        return given if inside and given not in taken else ""
 
     def _slice_changed(self, change: str, obj: Object, old: Object | None) -> None:
         name = (obj["metadata"].get("labels") or {}).get(_SERVICE_NAME)
@@ -109,7 +121,7 @@ class Balancer:
 
     async def _ensure_address(self, key: Key, service: Object) -> str | None:
         given = _given(service)
-        address: str | None = self._addresses.get(key) or given
+        address: str | None = self._addresses.get(key) or self._kept(service)
         if not address or (given and given != address):
             address = self._choose(key, service)
             if address is None:
@@ -123,7 +135,7 @@ class Balancer:
 
     def _choose(self, key: Key, service: Object) -> str | None:
         """The address that the service asks for, or the first that is free."""
-        taken = set(self._addresses.values())
+        taken = {address for other, address in self._addresses.items() if other != key}
         asked = service["spec"].get("loadBalancerIP")
         if asked:
             try:

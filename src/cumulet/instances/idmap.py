@@ -51,25 +51,30 @@ def mount_mapped(source: Path, target: Path, namespace: int) -> None:
 def give_away(root: Path, start: int, ids: int) -> None:
     """Give what is beneath `root`, and it, to the ids from `start` on, where it has ids below `ids`; links are not followed.
 
-    For the file systems that cannot map: what is in them was put there by us.
+    For the file systems that cannot map. A container of the group may change what is in a volume meanwhile, so each
+    file is opened once, without following a link, and what is read and set is that file's.
     """
     if not root.is_dir():
-        _give(root.name, root.stat(), start, ids, path=root)
+        _give(root, start, ids)
         return
     for _, folders, files, folder in os.fwalk(root, follow_symlinks=False):
         for name in (".", *folders, *files):
             with contextlib.suppress(FileNotFoundError):
-                _give(name, os.stat(name, dir_fd=folder, follow_symlinks=False), start, ids, folder=folder)
+                _give(name, start, ids, folder=folder)
 
 
-def _give(
-    name: str, found: os.stat_result, start: int, ids: int, *, folder: int | None = None, path: Path | None = None
-) -> None:
-    uid = found.st_uid + start if found.st_uid < ids else -1
-    gid = found.st_gid + start if found.st_gid < ids else -1
-    os.chown(path or name, uid, gid, dir_fd=folder, follow_symlinks=False)
-    if stat.S_ISREG(found.st_mode) and found.st_mode & (stat.S_ISUID | stat.S_ISGID):
-        os.chmod(path or name, stat.S_IMODE(found.st_mode), dir_fd=folder)  # the kernel cleared them
+def _give(path: Path | str, start: int, ids: int, *, folder: int | None = None) -> None:
+    descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        # The kernel leads from this name to what was opened, also where that is a link, and no further.
+        opened, found = f"/proc/self/fd/{descriptor}", os.fstat(descriptor)
+        uid = found.st_uid + start if found.st_uid < ids else -1
+        gid = found.st_gid + start if found.st_gid < ids else -1
+        os.chown(opened, uid, gid)
+        if stat.S_ISREG(found.st_mode) and found.st_mode & (stat.S_ISUID | stat.S_ISGID):
+            os.chmod(opened, stat.S_IMODE(found.st_mode))  # the kernel cleared them
+    finally:
+        os.close(descriptor)
 
 
 def _call(what: str, number: int, *arguments: int | bytes) -> int:
