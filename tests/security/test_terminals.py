@@ -1,4 +1,3 @@
-# ruff: noqa: F811  (fixtures of another folder are imported by the names under which they are used)
 """Terminals in containers that stay open, and that nobody reads: the room serves others meanwhile."""
 
 from __future__ import annotations

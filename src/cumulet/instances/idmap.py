@@ -72,7 +72,7 @@ def _give(path: Path | str, start: int, ids: int, *, folder: int | None = None) 
         gid = found.st_gid + start if found.st_gid < ids else -1
         os.chown(opened, uid, gid)
         if stat.S_ISREG(found.st_mode) and found.st_mode & (stat.S_ISUID | stat.S_ISGID):
-            os.chmod(opened, stat.S_IMODE(found.st_mode))  # the kernel cleared them
+            Path(opened).chmod(stat.S_IMODE(found.st_mode))  # the kernel cleared them
     finally:
         os.close(descriptor)
 
