@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ from aiohttp import web
 from cumulet.common.ascii import fold
 from cumulet.kube import schema
 from cumulet.kube.answer import encode
+from cumulet.kube.aside import LARGE_YAML, aside
 from cumulet.kube.body import read
 from cumulet.kube.codec import decode_body, json_value
 from cumulet.kube.objects import Objects
@@ -48,7 +50,8 @@ class Scales:
         for _ in range(_TRIES):
             obj = await self._objects.latest(target.row, target.namespace, target.name)
             version, current = obj["metadata"]["resourceVersion"], _scale(target, obj)
-            wanted = _checked(target, _wanted(target, media, raw, current))
+            wanted = await aside(len(raw), functools.partial(_wanted, target, media, raw, current), LARGE_YAML)
+            wanted = _checked(target, wanted)
             if (wanted.get("metadata") or {}).get("resourceVersion") not in (None, "", version):
                 raise conflict(target.row.group, target.row.plural, target.name)
             wanted = await self._objects.admit(target, "UPDATE", wanted, current, by)
