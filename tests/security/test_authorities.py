@@ -24,7 +24,7 @@ from cumulet.common import tls
 from cumulet.common.config import Config, RoomName
 from cumulet.common.entra import ARM_AUDIENCE
 from cumulet.common.tls import Authority
-from tests.cloud import Cloud
+from tests.cloud import PEERS, Cloud
 from tests.kube.behind import Behind
 from tests.kube.conftest import Server
 from tests.security.certificates import EXPIRED, REQUESTS, Admin, Files, authority, status, write
@@ -262,11 +262,13 @@ def _name(certificate: Any) -> Any:
     return dict(item for names in certificate["issuer"] for item in names)["commonName"]
 
 
-def test_a_webhook_is_shown_no_certificate(cloud: Cloud, admin: Admin) -> None:
-    listener = socket.create_server(("127.0.0.1", 0))
-    with _server(listener, cloud.config.certificate_files("balancer"), cloud.config) as seen:
+def test_a_webhook_is_shown_no_certificate(cloud: Cloud, admin: Admin, tmp_path: Path) -> None:
+    signer = authority(cloud.config, "serving")
+    files = write(tmp_path, *signer.issue("hook", hosts=[PEERS]))
+    listener = socket.create_server((PEERS, 0))
+    with _server(listener, files, cloud.config) as seen:
         where = {
-            "url": f"https://127.0.0.1:{listener.getsockname()[1]}/",
+            "url": f"https://{PEERS}:{listener.getsockname()[1]}/",
             "caBundle": base64.b64encode(cloud.config.ca_file.read_bytes()).decode(),
         }
         rule = {"apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"], "operations": ["CREATE"]}
