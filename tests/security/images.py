@@ -16,7 +16,13 @@ from tests.instances.images import PASSWORD, USERNAME, Registry
 def push_with_configuration(
     registry: Registry, repository: str, tag: str, layers: list[bytes], configuration: Any
 ) -> None:
-    """Push an image of uncompressed layers whose configuration is whatever it is said to be."""
+    """Push an image of uncompressed layers whose configuration is whatever it is said to be.
+
+    An object that has no `rootfs` gets that of the layers, without which no image is pulled.
+    """
+    if isinstance(configuration, dict):
+        identities = [f"sha256:{hashlib.sha256(content).hexdigest()}" for content in layers]
+        configuration = {"rootfs": {"type": "layers", "diff_ids": identities}, **configuration}
     manifest = {
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",

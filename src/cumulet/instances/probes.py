@@ -13,6 +13,12 @@ from cumulet.instances.model import Probe
 Execute = Callable[[list[str]], Awaitable[int]]
 
 
+def open_session() -> aiohttp.ClientSession:
+    """A client for the probes of all groups. They share nothing: no limit of connections, no connection and no cookie."""
+    connector = aiohttp.TCPConnector(limit=0, force_close=True)
+    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False)
+
+
 async def ask(probe: Probe, address: str, execute: Execute, session: aiohttp.ClientSession) -> bool:
     """One question; no answer in time is a no."""
     try:
