@@ -148,6 +148,11 @@ class Cloud:
         (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
         return int(line.split()[1]) * 1024
 
+    def processor_time(self, name: RoomName) -> float:
+        """Seconds of a processor that a room has taken since it started."""
+        fields = Path(f"/proc/{self._running[name]}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def log(self, name: RoomName) -> str:
         """What a room wrote in its log."""
         return (self.config.data_dir / "logs" / f"{name}.log").read_text()

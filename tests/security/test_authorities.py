@@ -263,13 +263,10 @@ def _name(certificate: Any) -> Any:
 
 
 def test_a_webhook_is_shown_no_certificate(cloud: Cloud, admin: Admin, tmp_path: Path) -> None:
-    config = cloud.config
-    authority = Authority.load(config.authority_file("serving"), config.authority_key_file("serving"))
-    files = tmp_path / "webhook.crt", tmp_path / "webhook.key"
-    for file, content in zip(files, authority.issue("webhook", hosts=[PEERS]), strict=True):
-        file.write_bytes(content)
+    signer = authority(cloud.config, "serving")
+    files = write(tmp_path, *signer.issue("hook", hosts=[PEERS]))
     listener = socket.create_server((PEERS, 0))
-    with _server(listener, files, config) as seen:
+    with _server(listener, files, cloud.config) as seen:
         where = {
             "url": f"https://{PEERS}:{listener.getsockname()[1]}/",
             "caBundle": base64.b64encode(cloud.config.ca_file.read_bytes()).decode(),

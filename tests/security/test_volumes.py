@@ -27,6 +27,8 @@ from cumulet.instances.model.properties import (
 )
 from cumulet.instances.sandbox import beneath
 from cumulet.instances.sandbox.errors import SandboxError
+from cumulet.instances.sandbox.id_ranges import IDS
+from cumulet.instances.sandbox.idmap import shift_owners
 from cumulet.instances.sandbox.mounts import unmount_beneath
 from cumulet.instances.sandbox.volumes import Volumes
 from cumulet.instances.store.records import ContainerStatus, GroupRecord, GroupStatus, State
@@ -230,6 +232,35 @@ def test_hundreds_of_swaps_lead_nowhere(tmp_path: Path, host_folder: Path) -> No
         swapping.join()
     assert 0 < refused < 400, "both were seen"
     assert untouched(host_folder)
+
+
+def test_a_file_that_is_swapped_for_a_link_gives_the_host_no_mode(tmp_path: Path) -> None:
+    """Where files cannot be mounted with mapped owners they are given away, while containers of the group write there."""
+    volume, victim = tmp_path / "volume", tmp_path / "victim"
+    volume.mkdir()
+    victim.touch()
+    victim.chmod(0o600)
+    (volume / "file").touch()
+    (volume / "file").chmod(0o6777)
+    (volume / "way").symlink_to(victim)
+    over = threading.Event()
+
+    def swap() -> None:
+        while not over.is_set():
+            exchange(volume / "file", volume / "way")
+
+    swapping = threading.Thread(target=swap)
+    swapping.start()
+    try:
+        for _ in range(4000):
+            shift_owners(volume, 1 << 20, IDS)
+    finally:
+        over.set()
+        swapping.join()
+    assert stat.S_IMODE(victim.stat().st_mode) == 0o600
+    assert victim.stat().st_uid == 0
+    file, way = sorted((item.lstat() for item in volume.iterdir()), key=lambda found: stat.S_ISLNK(found.st_mode))
+    assert (file.st_uid, way.st_uid, stat.S_IMODE(file.st_mode)) == (1 << 20, 1 << 20, 0o6777)
 
 
 def test_a_file_is_written_beneath_its_folder_only(tmp_path: Path, host_folder: Path) -> None:

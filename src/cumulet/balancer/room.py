@@ -63,9 +63,21 @@ class Balancer:
     def adopt(self) -> None:
         """Keep the addresses that a previous process allocated."""
         for service in self.services:
-            address = _allocated(service)
-            if service["spec"].get("type") == "LoadBalancer" and address:
+            if service["spec"].get("type") == "LoadBalancer" and (address := self._valid_address(service)):
                 self._addresses[_key(service)] = address
+
+    def _valid_address(self, service: Service) -> str:
+        """Return the address in a service's status if it is in the range and no other service has it, or an empty text.
+
+        Any user that may write the status chooses it.
+        """
+        allocated = _allocated(service)
+        try:
+            inside = ipaddress.ip_address(allocated) in self._range
+        except ValueError:
+            inside = False
+        taken = (address for key, address in self._addresses.items() if key != _key(service))
+        return allocated if inside and allocated not in taken else ""
 
     def _service_changed(self, change: str, obj: Service, old: Service | None) -> None:
         self.queue.add(_key(obj))
@@ -121,7 +133,7 @@ class Balancer:
 
     async def _ensure_address(self, key: Key, service: Service) -> str | None:
         current = _allocated(service)
-        address: str | None = self._addresses.get(key) or current
+        address: str | None = self._addresses.get(key) or self._valid_address(service)
         if not address or (current and current != address):
             address = self._choose(key, service)
             if address is None:
@@ -135,7 +147,7 @@ class Balancer:
 
     def _choose(self, key: Key, service: Service) -> str | None:
         """Return the address that the service requests, or the first free one; `None` when there is none."""
-        taken = set(self._addresses.values())
+        taken = {address for other, address in self._addresses.items() if other != key}
         requested = service["spec"].get("loadBalancerIP")
         if requested:
             try:

@@ -13,6 +13,7 @@ from cumulet.common.health import HEALTH, health_routes
 from cumulet.common.resolver import LoginServerResolver
 from cumulet.common.room import Room
 from cumulet.common.tasks import task_set
+from cumulet.instances.groups import probes
 from cumulet.instances.groups.collection import Groups
 from cumulet.instances.metering.meter import Meter
 from cumulet.instances.provider.metrics import Metrics
@@ -38,9 +39,9 @@ async def serve(room: Room) -> None:
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60),
     )
     try:
-        async with registries, aiohttp.ClientSession() as probes, task_set() as tasks:
+        async with registries, probes.open_session() as pages, task_set() as tasks:
             meter = Meter(store, config.location)
-            groups = Groups(config, room.data_dir, store, meter, registries, probes, tasks)
+            groups = Groups(config, room.data_dir, store, meter, registries, pages, tasks)
             streams = Streams(config.url("instances"), groups.runtime)
             app = web.Application(
                 middlewares=[arm_errors, behind_the_front_door(OPEN)], client_max_size=4 * 1024 * 1024

@@ -14,6 +14,12 @@ from cumulet.instances.model.properties import Probe
 Execute = Callable[[list[str]], Awaitable[int]]
 
 
+def open_session() -> aiohttp.ClientSession:
+    """Return a client for the probes of all groups. They share no connection limit, no connection and no cookie."""
+    connector = aiohttp.TCPConnector(limit=0, force_close=True)
+    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False)
+
+
 async def probe_once(probe: Probe, address: str, execute: Execute, session: aiohttp.ClientSession) -> bool:
     """Return whether a probe succeeds; a timeout is a failure."""
     try:

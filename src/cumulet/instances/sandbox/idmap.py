@@ -49,22 +49,28 @@ def mount_mapped(source: Path, target: Path, namespace: int) -> None:
 def shift_owners(root: Path, start: int, ids: int) -> None:
     """Add `start` to the owners of a tree that are below `ids`; links are not followed.
 
-    For file systems without mapped mounts, and for trees that this room made.
+    For file systems without mapped mounts, and for trees that this room made. A container of the group may
+    change a volume at the same time, so each file is opened once, without following a link, and the owner and
+    mode of that file are read and set.
     """
     if not root.is_dir():
-        _shift(root.name, root.stat(), start, ids, path=root)
+        _shift(root, start, ids)
         return
     for _, folders, files, folder in os.fwalk(root, follow_symlinks=False):
         for name in (".", *folders, *files):
             with contextlib.suppress(FileNotFoundError):
-                _shift(name, os.stat(name, dir_fd=folder, follow_symlinks=False), start, ids, folder=folder)
+                _shift(name, start, ids, folder=folder)
 
 
-def _shift(
-    name: str, found: os.stat_result, start: int, ids: int, *, folder: int | None = None, path: Path | None = None
-) -> None:
-    uid = found.st_uid + start if found.st_uid < ids else -1
-    gid = found.st_gid + start if found.st_gid < ids else -1
-    os.chown(path or name, uid, gid, dir_fd=folder, follow_symlinks=False)
-    if stat.S_ISREG(found.st_mode) and found.st_mode & (stat.S_ISUID | stat.S_ISGID):
-        os.chmod(path or name, stat.S_IMODE(found.st_mode), dir_fd=folder)  # the kernel cleared them
+def _shift(path: Path | str, start: int, ids: int, *, folder: int | None = None) -> None:
+    descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        # The kernel resolves this name to the opened file, also if that is a link, and no further.
+        opened, found = f"/proc/self/fd/{descriptor}", os.fstat(descriptor)
+        uid = found.st_uid + start if found.st_uid < ids else -1
+        gid = found.st_gid + start if found.st_gid < ids else -1
+        os.chown(opened, uid, gid)
+        if stat.S_ISREG(found.st_mode) and found.st_mode & (stat.S_ISUID | stat.S_ISGID):
+            Path(opened).chmod(stat.S_IMODE(found.st_mode))  # the kernel cleared them
+    finally:
+        os.close(descriptor)

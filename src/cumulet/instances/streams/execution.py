@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
-import pty
 import signal
-import struct
-import termios
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Awaitable, Callable
 
 from cumulet.instances.runtime.conmon import Runtime, in_memory
+from cumulet.instances.streams.terminal import Terminal
 
 _CHUNK = 64 * 1024
 
@@ -42,7 +39,7 @@ class Session:
         self._description = description
         self._stdin = stdin
         self._tty = tty
-        self._master = -1
+        self._terminal: Terminal | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._started = asyncio.Event()
 
@@ -60,9 +57,9 @@ class Session:
     async def write(self, data: bytes) -> None:
         """Write input; empty data closes it."""
         await self._started.wait()
-        if self._tty:
+        if self._terminal is not None:
             if data:
-                await asyncio.to_thread(os.write, self._master, data)
+                await self._terminal.write(data)
             return
         stdin = self._process.stdin if self._process is not None else None
         # The process may have ended or closed its input while more data is in transit.
@@ -78,8 +75,8 @@ class Session:
     async def resize(self, columns: int, rows: int) -> None:
         """Set the size of the terminal."""
         await self._started.wait()
-        if self._tty and self._process is not None:
-            fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        if self._terminal is not None and self._process is not None:
+            self._terminal.resize(columns, rows)
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGWINCH)
 
@@ -94,26 +91,21 @@ class Session:
         return await process.wait()
 
     async def _run_tty(self, command: list[str], send: Send) -> int:
-        self._master, slave = pty.openpty()
+        self._terminal = terminal = Terminal()
+        slave = terminal.slave
         try:
-            self._process = process = await asyncio.create_subprocess_exec(
-                *command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True
-            )
-        finally:
-            os.close(slave)
-        self._started.set()
-        try:
-            while True:
-                try:
-                    data = await asyncio.to_thread(os.read, self._master, _CHUNK)
-                except OSError:
-                    break  # EIO: the other end of the terminal is closed
-                if not data:
-                    break
+            try:
+                self._process = process = await asyncio.create_subprocess_exec(
+                    *command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True
+                )
+            finally:
+                os.close(slave)
+            self._started.set()
+            while data := await terminal.read():
                 await send(1, data)
             return await process.wait()
         finally:
-            os.close(self._master)
+            terminal.close()
 
 
 async def _copy(source: asyncio.StreamReader, channel: int, send: Send) -> None:

@@ -6,7 +6,8 @@ clients that do not accept JSON. An invalid body is rejected in upstream's words
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -34,6 +35,8 @@ __all__ = [
 ]
 
 _DEPTH = 100
+#: The parts of a YAML document; the largest known definitions have far fewer.
+_EVENTS = 250_000
 #: Bytes of an invalid body that an error shows.
 _SHOWN = 30
 
@@ -99,8 +102,19 @@ def _unrecognized(raw: bytes, kind: str, reason: str) -> ApiError:
 
 
 def is_yaml(content_type: str, raw: bytes) -> bool:
-    """Whether a body is YAML and not JSON, which takes a hundred times as long to parse."""
-    return fold(content_type.partition(";")[0].strip()) in YAML_TYPES and raw.lstrip()[:1] != b"{"
+    """Return whether a body is YAML and not JSON, which takes a hundred times as long to parse."""
+    return fold(content_type.partition(";")[0].strip()) in YAML_TYPES and not _is_json(raw)
+
+
+def _is_json(raw: bytes) -> bool:
+    """Return whether a body is a JSON object. Its syntax is checked, and no object is made."""
+    if raw.lstrip()[:1] != b"{":
+        return False
+    try:
+        msgspec.json.decode(raw, type=msgspec.Raw)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
 
 
 def _yaml(raw: bytes, kind: str) -> Json:
@@ -120,10 +134,12 @@ def _yaml(raw: bytes, kind: str) -> Json:
             if depth > _DEPTH:
                 raise bad_request("error parsing YAML: exceeded max depth")
             # Nested aliases can expand without limit. No Kubernetes client sends any.
-            if isinstance(event, yaml.AliasEvent) or events > 1_000_000:
+            if isinstance(event, yaml.AliasEvent):
                 raise bad_request(
                     f"the object provided is unrecognized (must be of type {kind}): YAML aliases are not supported"
                 )
+            if events > _EVENTS:
+                raise bad_request(f"error parsing YAML: the document has more than {_EVENTS} parts")
         document = yaml.load(raw, Loader=_plain(loader))  # noqa: S506  (a safe loader)
         # Convert values that JSON lacks, such as numbers as keys, as upstream does.
         found: Json = msgspec.json.decode(msgspec.json.encode(document))
@@ -133,12 +149,40 @@ def _yaml(raw: bytes, kind: str) -> Json:
 
 
 def _plain(loader: type[yaml.SafeLoader]) -> type[yaml.SafeLoader]:
-    """Configure a loader that keeps time stamps as text."""
+    """Configure a loader that keeps time stamps, and whole numbers of base 60, as text, as upstream's does.
+
+    It takes linear time. Python gives whole numbers of one remainder the same hash, so a mapping has them as
+    text, which JSON makes of them anyway.
+    """
+    import yaml
 
     class Plain(loader):  # type: ignore[misc, valid-type]
         yaml_implicit_resolvers = {  # noqa: RUF012
-            key: [(tag, expression) for tag, expression in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+            key: [(tag, _WHOLE if tag == _INT else expression) for tag, expression in resolvers if tag != _TIME]
             for key, resolvers in loader.yaml_implicit_resolvers.items()
         }
 
+        def construct_scalar(self, node: Any) -> Any:
+            text = super().construct_scalar(node)
+            if node.tag == _INT and not _WHOLE.match(text):
+                raise ValueError(f"{text[:_SHOWN]!r} is not a whole number")
+            return text
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            if not isinstance(node, yaml.MappingNode):
+                raise ValueError(f"a {node.id} is no mapping")
+            self.flatten_mapping(node)
+            found = {}
+            for key_node, value_node in node.value:
+                key = self.construct_object(key_node, deep=True)
+                if type(key) is int:
+                    key = str(key)
+                found[key] = self.construct_object(value_node, deep=deep)
+            return found
+
     return Plain
+
+
+_INT, _TIME = "tag:yaml.org,2002:int", "tag:yaml.org,2002:timestamp"
+#: YAML 1.1's whole numbers without those of base 60, which take quadratic time to parse.
+_WHOLE = re.compile(r"[-+]?(?:0b[01_]+|0x[0-9a-fA-F_]+|0[0-7_]*|[1-9][0-9_]*)$", re.ASCII)

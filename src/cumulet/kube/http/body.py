@@ -41,11 +41,11 @@ def size(request: web.BaseRequest) -> int:
     return count
 
 
-async def decoded(content_type: str, raw: bytes, kind: str) -> Object:
-    """Decode the object in a body; large YAML is decoded in a thread. Raises `ApiError` 400 and 415."""
+async def decoded(content_type: str, raw: bytes, kind: str, *, bare: bool = False) -> Object:
+    """Decode the object in a body; large YAML is decoded in a thread. Raises `ApiError` 400 and 415, as `decode_body`."""
     if is_yaml(content_type, raw):
-        return await offload(len(raw), lambda: decode_body(content_type, raw, kind), LARGE_YAML)
-    return decode_body(content_type, raw, kind)
+        return await offload(len(raw), lambda: decode_body(content_type, raw, kind, bare=bare), LARGE_YAML)
+    return decode_body(content_type, raw, kind, bare=bare)
 
 
 async def part(request: web.BaseRequest, group: str, version: str, kind: str) -> Object:

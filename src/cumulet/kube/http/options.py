@@ -10,8 +10,7 @@ from aiohttp import web
 from cumulet.common.ascii import fold
 from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery.status import ApiError, Cause, bad_request, invalid
-from cumulet.kube.codec import decode_body
-from cumulet.kube.http.body import read
+from cumulet.kube.http.body import decoded, read
 from cumulet.kube.schema import prune
 from cumulet.kube.schema.validation.field_errors import forbidden, quoted, required, too_long, unsupported
 from cumulet.kube.schema.validation.field_errors import invalid as invalid_value
@@ -102,7 +101,7 @@ async def delete_options(request: web.BaseRequest) -> Object:
     """Read `DeleteOptions` from the body, or from the query where there is no body. Raises `ApiError` 400 and 422."""
     raw = await read(request)
     if raw:
-        options = decode_body(request.headers.get("Content-Type", ""), raw, "DeleteOptions", bare=True)
+        options = await decoded(request.headers.get("Content-Type", ""), raw, "DeleteOptions", bare=True)
         kind, version = options.pop("kind", ""), options.pop("apiVersion", "")
         if kind not in ("", None, "DeleteOptions"):
             raise bad_request(f'no kind "{kind}" is registered for version "{version}" in scheme "{_SCHEME}"')

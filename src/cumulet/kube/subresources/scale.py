@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import msgspec
 from aiohttp import web
 
@@ -14,6 +16,7 @@ from cumulet.kube.codec import decode_body, json_value
 from cumulet.kube.http.body import read
 from cumulet.kube.http.negotiation import encode
 from cumulet.kube.http.request_info import Target
+from cumulet.kube.http.worker_threads import LARGE_YAML, offload
 from cumulet.kube.http.write_context import WriteContext
 from cumulet.kube.objects.patch import unpatched
 from cumulet.kube.objects.write import Objects
@@ -45,7 +48,8 @@ class Scales:
         for _ in range(_TRIES):
             obj = await self._objects.latest(target.row, target.namespace, target.name)
             version, current = obj["metadata"]["resourceVersion"], _scale(target, obj)
-            wanted = _checked(target, _wanted(target, media, raw, current))
+            wanted = await offload(len(raw), functools.partial(_wanted, target, media, raw, current), LARGE_YAML)
+            wanted = _checked(target, wanted)
             if (wanted.get("metadata") or {}).get("resourceVersion") not in (None, "", version):
                 raise conflict(target.row.group, target.row.plural, target.name)
             wanted = await self._objects.admit(target, "UPDATE", wanted, current, by)
