@@ -6,8 +6,8 @@ between two ports only if both groups are in the same virtual network. The `ip` 
 the machine, and open connections only to destinations in the set `services`.
 
 The rules contain names of links, which are the installation's own, and numbers, but no text from outside. The bridge
-table is replaced in one transaction when a group is added or removed. Both tables are loaded again when another program
-removes them. A port without rules forwards nothing.
+table gets the elements of a new group, and is replaced in one transaction when a group is removed. Both tables are
+loaded again when another program removes them. A port without rules forwards nothing.
 """
 
 from __future__ import annotations
@@ -50,6 +50,9 @@ class Firewall:
         self._config = config
         self._members: dict[ipaddress.IPv4Address, Member] = {}
         self._lock = asyncio.Lock()
+        #: The numbers of virtual networks in the rules; a number is never given to another network.
+        self._numbers: dict[str, int] = {}
+        self._pending: list[Member] = []
         self._requested = self._loaded = 0
         self._watch: TableWatch | None = None
         self._restoring: asyncio.Task[None] | None = None
@@ -92,18 +95,39 @@ class Firewall:
 
     async def add(self, member: Member) -> None:
         """Add the rules of a group, before its link is on the bridge. Raises `FirewallError`."""
-        if self._members.get(member.address) != member:
-            self._members[member.address] = member
-            try:
+        before = self._members.get(member.address)
+        if before == member:
+            return
+        self._members[member.address] = member
+        try:
+            if before is None:
+                await self._extend(member)
+            else:
                 await self._apply()
-            except FirewallError:
-                del self._members[member.address]
-                raise
+        except FirewallError:
+            del self._members[member.address]
+            raise
 
     async def remove(self, address: ipaddress.IPv4Address) -> None:
         """Remove the rules of a group, before another group gets its address. Raises `FirewallError`."""
         if self._members.pop(address, None) is not None:
             await self._apply()
+
+    async def _extend(self, member: Member) -> None:
+        """Add the elements of a new group, which is quicker than a new table; groups that wait are added together."""
+        self._pending.append(member)
+        async with self._lock:
+            if member not in self._pending:
+                return
+            members, self._pending = self._pending, []
+            try:
+                await _run_nft(element_rules(self._config, members, self._numbers))
+            except FirewallError:
+                try:
+                    await self._load("")  # the table is missing: another program removed it
+                except FirewallError:
+                    self._pending += [item for item in members if item != member]  # each caller gets its own error
+                    raise
 
     async def _apply(self) -> None:
         """Load the current rules; changes that arrive while nft runs are loaded together."""
@@ -115,22 +139,26 @@ class Firewall:
 
     async def _load(self, more: str) -> None:
         requested = self._requested
-        script = more + group_rules(self._config, list(self._members.values()))
-        try:
-            process = await asyncio.create_subprocess_exec(
-                "nft", "-f", "-", stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-            )
-        except OSError as error:
-            raise FirewallError(f"nft: {error.strerror}") from None
-        _, errors = await process.communicate(script.encode())
-        if process.returncode:
-            raise FirewallError(f"nft: {errors.decode(errors='replace').strip()}")
+        await _run_nft(more + group_rules(self._config, list(self._members.values()), self._numbers))
         self._loaded = requested
+
+
+async def _run_nft(script: str) -> None:
+    """Run a script of nft(8) in one transaction. Raises `FirewallError`."""
+    try:
+        process = await asyncio.create_subprocess_exec(
+            "nft", "-f", "-", stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+    except OSError as error:
+        raise FirewallError(f"nft: {error.strerror}") from None
+    _, errors = await process.communicate(script.encode())
+    if process.returncode:
+        raise FirewallError(f"nft: {errors.decode(errors='replace').strip()}")
 
 
 def check(config: Config) -> str | None:
     """Return why this kernel or user cannot load the rules, or `None`; change nothing. Raises `FileNotFoundError`."""
-    script = machine_rules(config) + group_rules(config, [])
+    script = machine_rules(config) + group_rules(config, [], {})
     done = subprocess.run(["nft", "-c", "-f", "-"], input=script, capture_output=True, text=True, check=False)
     return done.stderr.strip().partition("\n")[0] if done.returncode else None
 
@@ -150,14 +178,10 @@ def remove_tables(config: Config) -> list[str]:
     return removed
 
 
-def group_rules(config: Config, members: Sequence[Member]) -> str:
+def group_rules(config: Config, members: Sequence[Member], numbers: dict[str, int]) -> str:
     """Return the nft script that replaces the bridge table for these groups in one transaction."""
     pods = ipaddress.IPv4Network(config.pod_cidr)
-    numbers = {name: number for number, name in enumerate(sorted({m.network for m in members if m.network}), 1)}
-    links = {member: link_name(config, member.address) for member in members}
-    senders = [f'"{links[m]}" . {mac_address(m.address)} . {m.address}' for m in members]
-    networks = [f'"{links[m]}" : {numbers[m.network]}' for m in members if m.network]
-    reached = [f'{numbers[m.network]} . "{links[m]}"' for m in members if m.network]
+    senders, networks, reached = _member_elements(config, members, numbers)
     table, ports = f"bridge {table_name(config)}", f'"{link_prefix(config)}*"'
     return f"""
 add table {table}
@@ -191,6 +215,28 @@ table {table} {{
   }}
 }}
 """
+
+
+def element_rules(config: Config, members: Sequence[Member], numbers: dict[str, int]) -> str:
+    """Return the nft script that adds groups to the bridge table. `numbers` gets those of new virtual networks."""
+    table = f"bridge {table_name(config)}"
+    sets = zip(("senders", "networks", "reached"), _member_elements(config, members, numbers), strict=True)
+    return "".join(f"add element {table} {name} {{ {', '.join(values)} }}\n" for name, values in sets if values)
+
+
+def _member_elements(
+    config: Config, members: Sequence[Member], numbers: dict[str, int]
+) -> tuple[list[str], list[str], list[str]]:
+    """Return the elements of `senders`, `networks` and `reached` for these groups."""
+    senders, networks, reached = [], [], []
+    for member in members:
+        link = link_name(config, member.address)
+        senders.append(f'"{link}" . {mac_address(member.address)} . {member.address}')
+        if member.network is not None:
+            number = numbers.setdefault(member.network, len(numbers) + 1)
+            networks.append(f'"{link}" : {number}')
+            reached.append(f'{number} . "{link}"')
+    return senders, networks, reached
 
 
 def machine_rules(config: Config) -> str:
