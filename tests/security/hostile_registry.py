@@ -120,7 +120,7 @@ def hostile_registry(config: Config, folder: Path, host: str = "127.0.0.1") -> I
         def log_message(self, *_: object) -> None:
             """Not to the terminal."""
 
-    authority = Authority.open(config.ca_file, config.ca_file.with_suffix(".key"))
+    authority = Authority.load(config.authority_file("serving"), config.authority_key_file("serving"))
     certificate, key = authority.issue("hostile", hosts=[host, "localhost"])
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "hostile.crt").write_bytes(certificate)
