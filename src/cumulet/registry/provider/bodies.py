@@ -14,7 +14,7 @@ from cumulet.common.arm import ArmError
 T = TypeVar("T")
 
 #: The end of msgspec's messages: a property, and the path inside it.
-_AT = re.compile(r" - at `\$\.(?P<name>\w+)(?P<rest>[^`]*)`\Z")
+_AT = re.compile(r" - at `\$\.(?P<name>\w+)(?P<rest>[^`]*)`\Z", re.ASCII)
 
 
 class Properties(msgspec.Struct, rename="camel", kw_only=True):
