@@ -6,6 +6,7 @@ import gzip
 import json
 import uuid
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,32 +51,61 @@ def merges() -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("media", "body", "headers"),
+    ("media", "make", "headers"),
     [
-        (_JSON, b"[" * (3 * _MIB), {}),
-        (_JSON, b'{"a":' * (_MIB // 2), {}),
-        (_JSON, b'{"metadata":{"name":"x"},"data":[' + b"0," * (_MIB + 1) + b"0]}", {}),
-        (_JSON, b'{"metadata":{"name":"x","generation":' + b"9" * (2 * _MIB) + b"}}", {}),
-        (_JSON, b'{"metadata":{"name":"x","generation":0.' + b"9" * (2 * _MIB) + b"}}", {}),
-        (_JSON, gzip.compress(b'{"a":"' + b"0" * (200 * _MIB) + b'"}'), {"content_encoding": "gzip"}),
-        (_JSON, zlib.compress(b"0" * (200 * _MIB)), {"content_encoding": "deflate"}),
-        (_JSON, gzip.compress(b'{"metadata":{"name":"x"}}'), {"content_encoding": "gzip"}),
-        (_YAML, b"[" * (3 * _MIB), {}),
-        (_YAML, laughs(), {}),
-        (_YAML, merges(), {}),
-        (_YAML, b"a: &a [*a]", {}),
-        (_YAML, b"metadata: {name: x}\nz: [" + b"a," * (_MIB // 2) + b"a]: b", {}),
-        (_YAML, "\n".join(f"{' ' * depth}a:" for depth in range(1500)).encode(), {}),
-        (_PROTOBUF, b"k8s\x00\x12\xff\xff\xff\xff\x0f", {}),
-        (_PROTOBUF, b"k8s\x00\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", {}),
-        (_PROTOBUF, b"k8s\x00" + b"\x12\x80\x80\x80\x01" * 200_000, {}),
-        (_PROTOBUF, b"k8s\x00" + b"\x0b" * (2 * _MIB), {}),
-        (_JSON, b"a" * (3 * _MIB + 1), {}),
+        pytest.param(_JSON, lambda: b"[" * (3 * _MIB), {}, id="nested lists"),
+        pytest.param(_JSON, lambda: b'{"a":' * (_MIB // 2), {}, id="nested objects"),
+        pytest.param(
+            _JSON, lambda: b'{"metadata":{"name":"x"},"data":[' + b"0," * (_MIB + 1) + b"0]}", {}, id="a long list"
+        ),
+        pytest.param(
+            _JSON,
+            lambda: b'{"metadata":{"name":"x","generation":' + b"9" * (2 * _MIB) + b"}}",
+            {},
+            id="a long integer",
+        ),
+        pytest.param(
+            _JSON,
+            lambda: b'{"metadata":{"name":"x","generation":0.' + b"9" * (2 * _MIB) + b"}}",
+            {},
+            id="a long fraction",
+        ),
+        pytest.param(
+            _JSON,
+            lambda: gzip.compress(b'{"a":"' + b"0" * (200 * _MIB) + b'"}'),
+            {"content_encoding": "gzip"},
+            id="gzip of 200 MiB",
+        ),
+        pytest.param(
+            _JSON,
+            lambda: zlib.compress(b"0" * (200 * _MIB)),
+            {"content_encoding": "deflate"},
+            id="deflate of 200 MiB",
+        ),
+        pytest.param(
+            _JSON, lambda: gzip.compress(b'{"metadata":{"name":"x"}}'), {"content_encoding": "gzip"}, id="small gzip"
+        ),
+        pytest.param(_YAML, lambda: b"[" * (3 * _MIB), {}, id="YAML of nested lists"),
+        pytest.param(_YAML, laughs, {}, id="aliases"),
+        pytest.param(_YAML, merges, {}, id="merge keys"),
+        pytest.param(_YAML, lambda: b"a: &a [*a]", {}, id="an alias of its own list"),
+        pytest.param(
+            _YAML, lambda: b"metadata: {name: x}\nz: [" + b"a," * (_MIB // 2) + b"a]: b", {}, id="a list as a key"
+        ),
+        pytest.param(
+            _YAML, lambda: "\n".join(f"{' ' * depth}a:" for depth in range(1500)).encode(), {}, id="nested mappings"
+        ),
+        pytest.param(_PROTOBUF, lambda: b"k8s\x00\x12\xff\xff\xff\xff\x0f", {}, id="a length of 32 bits"),
+        pytest.param(
+            _PROTOBUF, lambda: b"k8s\x00\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", {}, id="a length of 64 bits"
+        ),
+        pytest.param(_PROTOBUF, lambda: b"k8s\x00" + b"\x12\x80\x80\x80\x01" * 200_000, {}, id="many lengths"),
+        pytest.param(_PROTOBUF, lambda: b"k8s\x00" + b"\x0b" * (2 * _MIB), {}, id="nested groups"),
+        pytest.param(_JSON, lambda: b"a" * (3 * _MIB + 1), {}, id="more than the limit"),
     ],
-    ids=lambda value: repr(value[:20]) if isinstance(value, bytes) else str(value)[-20:],
 )
-def test_bodies(cloud: Cloud, server: Server, media: str, body: bytes, headers: dict[str, str]) -> None:
-    before = peak(cloud)
+def test_bodies(cloud: Cloud, server: Server, media: str, make: Callable[[], bytes], headers: dict[str, str]) -> None:
+    body, before = make(), peak(cloud)
     answer = server.call("POST", "/api/v1/namespaces/default/configmaps", body, content_type=media, **headers)
     assert 400 <= answer.status < 500, answer.status
     assert answer.body["kind"] == "Status"
