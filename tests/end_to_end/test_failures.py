@@ -38,7 +38,7 @@ def pulls(cluster: Cluster) -> Cluster:
 @pytest.mark.parametrize(
     ("pod", "reason", "cure"),
     [
-        ("no-secret", "credentials are missing", "create one and name it in imagePullSecrets"),
+        ("no-secret", "credentials are missing", "and name it in imagePullSecrets"),
         ("wrong-password", "AADSTS7000215: Invalid client secret", "reset the secret of the principal"),
         ("expired", "AADSTS7000222: The provided client secret keys", "reset the secret of the principal"),
         ("wrong-principal", "denied: requested access to the resource is denied", "assign the role AcrPull"),

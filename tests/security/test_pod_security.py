@@ -68,6 +68,7 @@ def test_what_no_virtual_node_has_is_refused_by_name(server: Server) -> None:
             "nodeName": server.cloud.config.node_name,
             "containers": [container],
             "tolerations": tolerations,
+            "restartPolicy": "Never",  # others stay pending
             **spec,
         }
         server.make(f"{space}/pods", {"metadata": {"name": name}, "spec": pod})
