@@ -130,6 +130,7 @@ class _Server:
         go_on.set()
         await asyncio.wait([taking])
         self.taken.put(b"dropped")
+        transport.abort()  # the client waits for room to send the rest
         return web.Response()
 
     async def _refuse(self, request: web.Request) -> web.Response:

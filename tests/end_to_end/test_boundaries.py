@@ -68,7 +68,7 @@ def test_a_mount_that_no_group_can_have_is_refused_by_name(
 ) -> None:
     web = runs("web", "/bin/true", **change)
     web["env"] = [{"name": "WAY", "value": "../.."}]
-    puller.pod(name, secret="good", containers=[web], volumes=VOLUMES)
+    puller.pod(name, secret="good", containers=[web], volumes=VOLUMES, restartPolicy="Never")
     puller.wait(f"pod {name}", "jsonpath={.status.phase}=Failed")
     assert message in puller.events(name, "ProviderCreateFailed")
 
@@ -80,14 +80,15 @@ def test_a_mount_that_no_group_can_have_is_refused_by_name(
         (
             "apparmor",
             {"securityContext": {"appArmorProfile": {"type": "RuntimeDefault"}}},
-            "asks for appArmorProfile",
+            "AppArmor is not enabled on the node",
         ),
     ],
 )
 def test_a_container_that_no_group_can_have_is_refused_by_name(
     puller: Cluster, name: str, change: dict[str, Any], message: str
 ) -> None:
-    puller.pod(name, secret="good", containers=[{**runs("web", "/bin/true"), **change}], volumes=VOLUMES)
+    containers = [{**runs("web", "/bin/true"), **change}]
+    puller.pod(name, secret="good", containers=containers, volumes=VOLUMES, restartPolicy="Never")
     puller.wait(f"pod {name}", "jsonpath={.status.phase}=Failed")
     assert message in puller.events(name, "ProviderCreateFailed")
 
