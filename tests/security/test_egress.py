@@ -457,5 +457,11 @@ def test_a_service_s_endpoint_does_not_lead_the_balancer_to_this_machine(server:
     path = f"/api/v1/namespaces/{name}/services/s"
     while not (ingress := server.call("GET", path).body["status"]["loadBalancer"].get("ingress")):
         pass
-    with socket.create_connection((ingress[0]["ip"], 443), timeout=30) as client:
+    while True:
+        try:
+            client = socket.create_connection((ingress[0]["ip"], 443), timeout=30)
+            break
+        except ConnectionRefusedError:  # nothing listens until the endpoint is known
+            continue
+    with client:
         assert client.recv(1) == b""

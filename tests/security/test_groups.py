@@ -489,6 +489,7 @@ async def test_a_failure_that_nobody_foresaw_ends_the_group(tmp_path: Path) -> N
             assert record.status.provisioning_state == "Failed"
             assert record.status.containers["web"].current_state.state == "Terminated"
     finally:
+        network.close()
         store.close()
         cleanup(config)
 

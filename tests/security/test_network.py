@@ -29,7 +29,7 @@ from tests.instances.door import FrontDoor, RoomProcess, front_door, group, is_o
 from tests.instances.images import busybox_layer, peer_registry
 from tests.security.frames import BROADCAST, Host, arp, made_in, neighbour, other, packets, received_before, udp
 
-_SERVE = "mkdir /w; echo hello > /w/index.html; exec httpd -f -p 80 -h /w"
+_SERVE = "mkdir /w; echo hello > /w/index.html; trap 'exit 0' TERM; httpd -f -p 80 -h /w & wait"
 Group = dict[str, Any]
 FIRST, LAST = ipaddress.IPv4Address("10.240.0.2"), ipaddress.IPv4Address("10.255.255.254")
 

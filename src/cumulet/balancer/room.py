@@ -100,10 +100,11 @@ class Balancer:
         """Reconcile the address and the frontends of one service."""
         service = self.services.get(key[1], key[0])
         desired: dict[Frontend, list[Endpoint]] = {}
+        address: str | None = None
         if service is not None and not service["metadata"].get("deletionTimestamp"):
             kind = service["spec"].get("type")
             if kind == "LoadBalancer" and not service["spec"].get(_CLASS):
-                address = await self._ensure_address(key, service)
+                address = self._address_of(key, service)
                 if address is not None:
                     desired |= self._frontends_of(service, address, "port")
             if kind in ("NodePort", "LoadBalancer"):
@@ -128,10 +129,18 @@ class Balancer:
                 )
                 self.events.event(service, "Warning", "SyncLoadBalancerFailed", message)
                 self.queue.add_after(key, 10)
+                if frontend.host == address:
+                    address = None
         if not desired:
             self._frontends.pop(key, None)
+        if service is not None and address is not None and _allocated(service) != address:
+            # Only now: a client connects as soon as the status has the address.
+            self.events.event(service, "Normal", "EnsuringLoadBalancer", "Ensuring load balancer")
+            await self._write_status(key, address)
+            self.events.event(service, "Normal", "EnsuredLoadBalancer", "Ensured load balancer")
 
-    async def _ensure_address(self, key: Key, service: Service) -> str | None:
+    def _address_of(self, key: Key, service: Service) -> str | None:
+        """Return the address of a service, which stays the same; `None` when none can be allocated."""
         current = _allocated(service)
         address: str | None = self._addresses.get(key) or self._valid_address(service)
         if not address or (current and current != address):
@@ -139,10 +148,6 @@ class Balancer:
             if address is None:
                 return None
         self._addresses[key] = address
-        if current != address:
-            self.events.event(service, "Normal", "EnsuringLoadBalancer", "Ensuring load balancer")
-            await self._write_status(key, address)
-            self.events.event(service, "Normal", "EnsuredLoadBalancer", "Ensured load balancer")
         return address
 
     def _choose(self, key: Key, service: Service) -> str | None:

@@ -64,8 +64,13 @@ class Firewall:
             self._watch = TableWatch(table_name(self._config))
         except OSError as error:
             raise FirewallError(f"the rules cannot be watched: {error.strerror}") from None
-        async with self._lock:
-            await self._load(machine_rules(self._config))
+        try:
+            async with self._lock:
+                await self._load(machine_rules(self._config))
+        except FirewallError:
+            self._watch.close()
+            self._watch = None
+            raise
         asyncio.get_running_loop().add_reader(self._watch.fileno(), self._changed)
 
     def close(self) -> None:
