@@ -300,7 +300,9 @@ async def test_an_address_has_no_rule_when_its_group_has_gone(door: FrontDoor, r
     body = group(shell("true", image="box:v1"), restartPolicy="Never", subnetIds=network("gone"))
     await door.call("PUT", name, body)
     ended = await door.until(name, is_over)
-    assert f" {address(ended)} " not in listed_rules(room.config)
+    # The sandbox is removed after the end is shown. Each look is a process; the time of the test is the limit.
+    while f" {address(ended)} " in listed_rules(room.config):
+        continue
 
 
 def test_nothing_is_left_in_the_kernel(tmp_path: Path) -> None:
