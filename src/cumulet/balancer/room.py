@@ -61,8 +61,11 @@ class Balancer:
         self.slices.add_handler(self._slice_changed)
 
     def adopt(self) -> None:
-        """Keep the addresses that a previous process allocated."""
-        for service in self.services:
+        """Keep the addresses that a previous process allocated.
+
+        Of two services with one address the older one keeps it, or the one that was not written last.
+        """
+        for service in sorted(self.services, key=_age):
             if service["spec"].get("type") == "LoadBalancer" and (address := self._valid_address(service)):
                 self._addresses[_key(service)] = address
 
@@ -218,6 +221,11 @@ def _idle(service: Service | None) -> float:
     text = (annotations or {}).get(_IDLE, "")
     minutes = whole_number(text, 3) or 0
     return 60.0 * (minutes if _LEAST_IDLE <= minutes <= _MOST_IDLE else _LEAST_IDLE)
+
+
+def _age(service: Service) -> tuple[str, int]:
+    metadata = service["metadata"]
+    return metadata.get("creationTimestamp") or "", int(metadata.get("resourceVersion") or 0)
 
 
 def _allocated(service: Service) -> str:
