@@ -9,7 +9,6 @@ from cumulet.controllers.conditions import condition_of
 from cumulet.controllers.deployment.sets import bounds, total
 
 TIMED_OUT = "ProgressDeadlineExceeded"
-_CREATED = ("NewReplicaSetCreated", "FoundNewReplicaSet")
 
 
 def make_status(

@@ -22,7 +22,6 @@ _PATH = r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+"
 is_label = re.compile(rf"(?:{LABEL})\Z").match
 is_subdomain = re.compile(rf"(?:{SUBDOMAIN})\Z").match
 _is_underscored = re.compile(rf"(?:{_SUBDOMAIN_UNDERSCORED})\Z").match
-_is_wildcard = re.compile(rf"\*\.(?:{SUBDOMAIN})\Z").match
 _is_1035 = re.compile(rf"(?:{_DNS_1035})\Z").match
 _is_key = re.compile(rf"(?:{_KEY})\Z").match
 _is_value = re.compile(rf"(?:{_VALUE})\Z").match
@@ -90,18 +89,6 @@ def dns_underscored(value: str) -> list[str]:
             "must start and end with an alphanumeric character"
         )
         errors.append(_pattern(words, _SUBDOMAIN_UNDERSCORED, "example.com"))
-    return errors
-
-
-def dns_wildcard(value: str) -> list[str]:
-    """Check a domain name whose first label is `*`."""
-    errors = _length(value, 253)
-    if not _is_wildcard(value):
-        words = (
-            "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist "
-            "of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character"
-        )
-        errors.append(_pattern(words, rf"\*\.{SUBDOMAIN}", "*.example.com"))
     return errors
 
 
@@ -232,13 +219,6 @@ def config_key(value: str) -> list[str]:
 def path_characters(value: str) -> list[str]:
     """Check the path of a URL."""
     return [] if _is_path(value) else [_pattern("Invalid path", _PATH)]
-
-
-def decimal_integer(value: str) -> list[str]:
-    """Check a decimal integer."""
-    if not value:
-        return ["must be non-empty"]
-    return [] if re.fullmatch(r"0|-?[1-9][0-9]*", value) else ["must be a valid decimal integer in canonical form"]
 
 
 def base_of(prefix: str) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery import name_formats
-from cumulet.kube.schema.validation.field_errors import Causes, all_invalid, duplicate, forbidden, invalid, required
+from cumulet.kube.schema.validation.field_errors import Causes, all_invalid, forbidden, invalid, required
 from cumulet.kube.schema.validation.metadata import label_key, labels
 
 _OPERATOR = "not a valid selector operator"
@@ -94,22 +94,3 @@ def match_label_keys(
         if key in other:
             why = "exists in both matchLabelKeys and mismatchLabelKeys"
             yield invalid(f"{field}.matchLabelKeys[{index}]", key, why)
-
-
-def topology_terms(terms: Iterable[Object], field: str) -> Causes:
-    """Validate the topologies in which a volume can be created."""
-    for index, term in enumerate(terms):
-        keys: set[str] = set()
-        for number, expression in enumerate(term.get("matchLabelExpressions") or ()):
-            where = f"{field}[{index}].matchLabelExpressions[{number}]"
-            given = expression.get("values") or []
-            if not given:
-                yield required(f"{where}.values")
-            for place, value in enumerate(given):
-                if value in given[:place]:
-                    yield duplicate(f"{where}.values[{place}]", value)
-            key = expression.get("key", "")
-            yield from label_key(key, f"{where}.key")
-            if key in keys:
-                yield duplicate(f"{where}.key", key)
-            keys.add(key)
