@@ -12,7 +12,7 @@ import pytest
 from cumulet.common.config import Config
 from cumulet.common.kubernetes.objects import Pod, PodSecurityContext, SecurityContext
 from cumulet.instances.cleanup import cleanup
-from cumulet.node.references import MissingError, UnsupportedError
+from cumulet.node.errors import MissingError, UnsupportedError
 from cumulet.node.resource import GroupSecurityContext
 from cumulet.node.security import security_context
 from tests.cloud import Cloud

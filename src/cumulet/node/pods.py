@@ -23,8 +23,12 @@ from cumulet.common.kubernetes.objects import (
 )
 from cumulet.common.tasks import TaskSet
 from cumulet.node.aci import ContainerGroups
+from cumulet.node.credentials import Credentials
 from cumulet.node.deletions import Deletions
-from cumulet.node.references import MissingError, References, UnsupportedError
+from cumulet.node.environment import Environment
+from cumulet.node.errors import MissingError, UnsupportedError
+from cumulet.node.fields import Fields
+from cumulet.node.references import References, names_of
 from cumulet.node.refusals import Refusals
 from cumulet.node.resource import ContainerGroup, GroupCredential
 from cumulet.node.status import (
@@ -36,7 +40,8 @@ from cumulet.node.status import (
     pod_status,
     waiting_status,
 )
-from cumulet.node.translate import check, container_group, group_name
+from cumulet.node.translate import Sources, check, container_group, group_name
+from cumulet.node.volumes import Volumes
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +69,12 @@ class Pods:
         self.secrets = Informer(client, SECRETS)
         self.config_maps = Informer(client, CONFIGMAPS)
         self.services = Informer(client, SERVICES)
-        self._references = References(self.secrets, self.config_maps, self.services, self._token, self._host)
+        references, fields = References(self.secrets, self.config_maps), Fields(self._host)
+        self._sources = Sources(
+            Environment(references, fields, self.services),
+            Volumes(references, fields, self._token),
+            Credentials(self.secrets),
+        )
         self._deletions = Deletions(client, groups, tasks, lambda pod: self.queue.retry(_key(pod)))
         self._refusals = Refusals()
         self._groups: dict[str, ContainerGroup] = {}
@@ -88,7 +98,7 @@ class Pods:
         """Reconcile the pods that refer to a secret or config map that changed."""
         namespace, name = obj["metadata"]["namespace"], obj["metadata"]["name"]
         for pod in self.pods:
-            if pod["metadata"]["namespace"] == namespace and name in _names(pod):
+            if pod["metadata"]["namespace"] == namespace and name in names_of(pod):
                 self.queue.add(_key(pod))
 
     async def watch(self) -> None:
@@ -202,7 +212,7 @@ class Pods:
             return None
         try:
             check(pod)
-            body = await container_group(pod, self._references, self._config)
+            body = await container_group(pod, self._sources, self._config)
         except UnsupportedError as error:
             self.events.event(pod, "Warning", "ProviderCreateFailed", str(error))
             await self._refuse(pod, str(error))
@@ -212,7 +222,7 @@ class Pods:
             self._event_once(pod, path, "Warning", "Failed", f"Error: {error}")
             await self._write_status(pod, waiting_status(pod, self._host, "CreateContainerConfigError", str(error)))
             return None
-        _, missing = self._references.credentials(pod)
+        _, missing = self._sources.credentials.of(pod)
         if missing:
             message = (
                 f"Unable to retrieve some image pull secrets ({', '.join(missing)}); attempting to pull the image may not "
@@ -245,12 +255,12 @@ class Pods:
     async def _renew_credentials(self, pod: Pod) -> None:
         """Update the group when its pull secrets have changed."""
         uid = pod["metadata"]["uid"]
-        credentials, _ = self._references.credentials(pod)
+        credentials, _ = self._sources.credentials.of(pod)
         encoded = _encoded(credentials)
         if self._sent.get(uid) == encoded:
             return
         try:
-            body = await container_group(pod, self._references, self._config)
+            body = await container_group(pod, self._sources, self._config)
             await self._aci.put(group_name(pod), body)
         except (MissingError, UnsupportedError) as error:
             log.info("pod %s keeps its credentials: %s", pod["metadata"]["name"], error)
@@ -334,26 +344,6 @@ def _involved(pod: Pod, path: str) -> ObjectReference:
     if path:
         involved["fieldPath"] = path
     return involved
-
-
-def _names(pod: Pod) -> set[str]:
-    """Return the names of the secrets and config maps that a pod refers to."""
-    spec = pod["spec"]
-    names = {item.get("name", "") for item in spec.get("imagePullSecrets") or ()}
-    for container in [*(spec.get("initContainers") or ()), *spec["containers"]]:
-        for source in container.get("envFrom") or ():
-            names |= {value.get("name", "") for value in source.values() if isinstance(value, dict)}
-        for variable in container.get("env") or ():
-            names |= {value.get("name", "") for value in (variable.get("valueFrom") or {}).values()}
-    for volume in spec.get("volumes") or ():
-        sources = [volume, *((volume.get("projected") or {}).get("sources") or ())]
-        for source in sources:
-            names |= {
-                source[kind].get(field, "")
-                for kind, field in (("secret", "secretName"), ("secret", "name"), ("configMap", "name"))
-                if kind in source
-            }
-    return names - {""}
 
 
 def _was_running(pod: Pod) -> bool:

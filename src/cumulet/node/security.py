@@ -13,7 +13,7 @@ from typing import Literal
 
 from cumulet.common.config import Config
 from cumulet.common.kubernetes.objects import Container, Pod, PodSecurityContext, SecurityContext
-from cumulet.node.references import MissingError, UnsupportedError
+from cumulet.node.errors import MissingError, UnsupportedError
 from cumulet.node.resource import GroupSecurityContext
 
 _SEGMENT = re.compile(r"[A-Za-z0-9_][-A-Za-z0-9._]{0,127}", re.ASCII)

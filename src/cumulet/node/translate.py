@@ -6,13 +6,15 @@ import hashlib
 import math
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from cumulet.common.ascii import fold
 from cumulet.common.config import Config
 from cumulet.common.kubernetes.objects import Container, Pod, Probe, VolumeMount
 from cumulet.common.kubernetes.quantity import decimal
-from cumulet.node.references import References, UnsupportedError, expand
+from cumulet.node.credentials import Credentials
+from cumulet.node.environment import Environment, expand
+from cumulet.node.errors import UnsupportedError
 from cumulet.node.resource import (
     ContainerGroup,
     GroupAmount,
@@ -25,6 +27,7 @@ from cumulet.node.resource import (
     GroupResources,
 )
 from cumulet.node.security import check_security, security_context
+from cumulet.node.volumes import Volumes
 
 _CPU, _MEMORY = Decimal(1), Decimal("1.5")
 _GB = Decimal(1_000_000_000)
@@ -36,6 +39,14 @@ _NO_MOUNT = {"mountPropagation": ("None",), "recursiveReadOnly": ("Disabled", "I
 _PROBE_NUMBERS: tuple[
     Literal["initialDelaySeconds", "periodSeconds", "failureThreshold", "successThreshold", "timeoutSeconds"], ...
 ] = ("initialDelaySeconds", "periodSeconds", "failureThreshold", "successThreshold", "timeoutSeconds")
+
+
+class Sources(NamedTuple):
+    """What resolves the references of a pod."""
+
+    environment: Environment
+    volumes: Volumes
+    credentials: Credentials
 
 
 def group_name(pod: Pod) -> str:
@@ -59,17 +70,17 @@ def tags_of(pod: Pod, config: Config) -> dict[str, str]:
     }
 
 
-async def container_group(pod: Pod, references: References, config: Config) -> ContainerGroup:
+async def container_group(pod: Pod, sources: Sources, config: Config) -> ContainerGroup:
     """Return the container group of a pod. Raises `MissingError`, `UnsupportedError`."""
     spec = pod["spec"]
     check(pod)
-    credentials, _ = references.credentials(pod)
-    volumes = [await references.volume(pod, volume) for volume in spec.get("volumes") or ()]
+    credentials, _ = sources.credentials.of(pod)
+    volumes = [await sources.volumes.of(pod, volume) for volume in spec.get("volumes") or ()]
     ports = [port for container in spec["containers"] for port in _ports(container)]
     properties: GroupProperties = {
-        "containers": [_container(pod, item, references, config, init=False) for item in spec["containers"]],
+        "containers": [_container(pod, item, sources, config, init=False) for item in spec["containers"]],
         "initContainers": [
-            _container(pod, item, references, config, init=True) for item in spec.get("initContainers") or ()
+            _container(pod, item, sources, config, init=True) for item in spec.get("initContainers") or ()
         ],
         "imageRegistryCredentials": credentials,
         "restartPolicy": spec.get("restartPolicy", "Always"),
@@ -106,10 +117,8 @@ def check(pod: Pod) -> None:
                     )
 
 
-def _container(
-    pod: Pod, container: Container, references: References, config: Config, *, init: bool
-) -> GroupContainer:
-    environment = references.environment(pod, container)
+def _container(pod: Pod, container: Container, sources: Sources, config: Config, *, init: bool) -> GroupContainer:
+    environment = sources.environment.of(pod, container)
     values: dict[str, str] = {item["name"]: item.get("value", item.get("secureValue")) or "" for item in environment}
     properties: GroupContainerProperties = {
         "image": container["image"],

@@ -1,0 +1,11 @@
+"""Why a pod has no container group."""
+
+from __future__ import annotations
+
+
+class MissingError(Exception):
+    """An object that the pod refers to does not exist yet; the message is the kubelet's."""
+
+
+class UnsupportedError(Exception):
+    """The pod uses a feature that no container group supports; the message names it."""
