@@ -99,6 +99,8 @@ class FrontDoor:
         """The decoded answer, whose status is below 400 unless another is expected."""
         if not path.startswith("/"):
             path = f"{self.provider}/containerGroups/{path}"
+        if method == "DELETE":  # a virtual node waits until the group is gone
+            path += f"{'&' if '?' in path else '?'}wait=true"
         separator = "&" if "?" in path else "?"
         headers = {"Referer": f"https://door.test{path}", "Content-Type": "application/json"}
         data = None if body is None else io.BytesIO(json.dumps(body).encode())
@@ -167,13 +169,15 @@ def shell(script: str, name: str = "web", **properties: Any) -> dict[str, Any]:
 
 
 def group(*containers: dict[str, Any], password: str = PASSWORD, **properties: Any) -> dict[str, Any]:
-    """A container group with the credentials of the peer registry."""
+    """A container group with the credentials of the peer registry, as a virtual node sends it."""
     return {
         "location": "eastus",
         "tags": {"PodName": "web"},
         "properties": {
             "osType": "Linux",
             "restartPolicy": "Always",
+            "pod": True,
+            "ipAddress": {"type": "Public", "ports": [{"port": 80}]},
             "containers": list(containers),
             "imageRegistryCredentials": [{"server": SERVER, "username": USERNAME, "password": password}],
             **properties,

@@ -171,6 +171,7 @@ class GroupProperties(TypedDict, total=False):
     terminationGracePeriodSeconds: int
     hostname: str
     hostUsers: bool
+    pod: bool
     instanceView: GroupView
 
 

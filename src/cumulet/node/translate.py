@@ -89,6 +89,7 @@ async def container_group(pod: Pod, sources: Sources, config: Config) -> Contain
         "ipAddress": {"type": "Private", "ports": ports},
         "subnetIds": [{"id": config.node_subnet_id}],
         "terminationGracePeriodSeconds": min(spec.get("terminationGracePeriodSeconds", 30), 2**31 - 1),
+        "pod": True,
         "hostname": (spec.get("hostname") or pod["metadata"]["name"])[:_NAME_LIMIT].rstrip("-."),
     }
     if spec.get("hostUsers") is False:

@@ -61,14 +61,13 @@ class Group:
 
     async def destroy(self, grace: float) -> None:
         """Stop all containers, with `grace` seconds to end, and remove everything except the usage record."""
+        await self.tear_down(grace)
+        await self._services.store.remove(self.record.uid)
+
+    async def tear_down(self, grace: float) -> None:
+        """Stop all containers, with `grace` seconds to end; remove containers, volumes and network, and end the bill."""
         services, status, uid = self._services, self.record.status, self.record.uid
-        await asyncio.gather(*(life.stop(grace) for life in self._lives.values()))
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        for name in [name for name in self._lives if self.attempts.status(name).attempt]:
-            await services.runtime.remove(self.attempts.cid(name))
-            unmount(self.attempts.root(name))
+        await self.clear(grace)
         await services.meter.stop(uid)
         await services.network.destroy(uid, status.ip)
         services.users.destroy(uid, status.ids)
@@ -76,7 +75,16 @@ class Group:
         for folder in (self._folders.folder, self._folders.before):
             await asyncio.to_thread(unmount_beneath, folder)
             await remove_tree(folder)
-        await services.store.remove(uid)
+
+    async def clear(self, grace: float) -> None:
+        """Stop all containers and the group's task, and remove the containers; volumes and network stay."""
+        await asyncio.gather(*(life.stop(grace) for life in self._lives.values()))
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        for name in [name for name in self._lives if self.attempts.status(name).attempt]:
+            await self._services.runtime.remove(self.attempts.cid(name))
+            unmount(self.attempts.root(name))
 
     def hasten(self, grace: int) -> None:
         """Shorten the grace of containers that are being stopped to `grace` seconds from now."""

@@ -2,8 +2,9 @@
 
 Extensions to ACI's API: `args` of a container, which follow `command` or, without it, the image's entry point;
 `workingDir`, `subPath`, probes by TCP, an emptyDir in memory, a secret volume's `defaultMode`; `hostname`,
-`terminationGracePeriodSeconds` and `hostUsers` of a group. `hostUsers: false` demands a user namespace, which a group has by
-default if the machine supports it; `true` is refused.
+`terminationGracePeriodSeconds`, `hostUsers` and `pod` of a group. `hostUsers: false` demands a user namespace, which a group
+has by default if the machine supports it; `true` is refused. `pod: true` is for a virtual node: a failed pull is repeated
+instead of failing the group, and a PUT applies to the running containers instead of restarting them.
 """
 
 from __future__ import annotations
@@ -252,6 +253,7 @@ class GroupProperties(_Base):
     termination_grace_period_seconds: _Seconds = 30
     hostname: str | None = None
     host_users: bool | None = None
+    pod: bool = False
     diagnostics: Any = None
     subnet_ids: list[SubnetId] = []
     encryption_properties: Any = None
