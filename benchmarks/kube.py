@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from benchmarks import kube_custom, kube_peer
+from benchmarks import kube_custom, kube_floor, kube_peer
 from benchmarks.kube_objects import node, pod
 from cumulet.common import tls
 from cumulet.common.config import DEFAULT_PORTS, Config, RoomName
@@ -96,7 +96,10 @@ def main() -> None:
     peer: dict[str, float] = {}
     if arguments.only in ("", "requests", "watch"):
         with _installation() as config, _room(config, "kube") as process:
-            found |= _measure(_Server(config, process.pid), arguments.only)
+            server = _Server(config, process.pid)
+            found |= _measure(server, arguments.only)
+            if arguments.only != "requests":
+                _show_floor(server, config)
     if arguments.only in ("", "requests", "watch") and kube_peer.is_installed():
         print(f"{kube_peer.NAME}:")
         with (
@@ -206,27 +209,10 @@ class _Server:
         return found
 
     def _run(self, job: Mapping[str, object]) -> dict[str, float]:
-        with self._client(job) as process:
+        with load_client(job) as process:
             assert process.stdout is not None
             found: dict[str, float] = json.loads(process.stdout.readline())
             return found
-
-    @contextlib.contextmanager
-    def _client(self, job: Mapping[str, object]) -> Iterator[subprocess.Popen[str]]:
-        command = [sys.executable, "-m", "benchmarks.kube_load"]
-        pipe = subprocess.PIPE
-        with tempfile.NamedTemporaryFile("w", suffix=".cnf") as settings:
-            settings.write(_OPENSSL)
-            settings.flush()
-            environment = {**os.environ, "OPENSSL_CONF": settings.name}
-            process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
-            with process:
-                assert process.stdin is not None
-                process.stdin.write(json.dumps(job) + "\n")
-                process.stdin.flush()
-                yield process
-        if process.returncode:
-            raise SystemExit(process.returncode)
 
     def watched(self, rate: int, seconds: int) -> float:
         """Return the 99th percentile of the seconds until a watcher receives a change."""
@@ -240,7 +226,7 @@ class _Server:
             "body": json.dumps({"metadata": {"annotations": {"bench/sent": "%m"}}}),
             "media": "application/merge-patch+json",
         }
-        with self._client({**self._job, "watch": watch}) as process:
+        with load_client({**self._job, "watch": watch}) as process:
             assert process.stdin is not None
             assert process.stdout is not None
             process.stdout.readline()
@@ -257,6 +243,25 @@ class _Server:
             f"processor: server {server:.2f} s, client {found['watching']:.2f} s"
         )
         return float(found["p99"]) if found["complete"] == _WATCHERS else float("inf")
+
+
+@contextlib.contextmanager
+def load_client(job: Mapping[str, object]) -> Iterator[subprocess.Popen[str]]:
+    """Run `kube_load` with a job, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.kube_load"]
+    pipe = subprocess.PIPE
+    with tempfile.NamedTemporaryFile("w", suffix=".cnf") as settings:
+        settings.write(_OPENSSL)
+        settings.flush()
+        environment = {**os.environ, "OPENSSL_CONF": settings.name}
+        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
+        with process:
+            assert process.stdin is not None
+            process.stdin.write(json.dumps(job) + "\n")
+            process.stdin.flush()
+            yield process
+    if process.returncode:
+        raise SystemExit(process.returncode)
 
 
 def send(connection: http.client.HTTPSConnection, method: str, path: str, body: object = None) -> _Object:
@@ -313,6 +318,15 @@ def _compared(server: _Server, only: str) -> dict[str, float]:
 def _watched(server: _Server) -> dict[str, float]:
     """Return the median of three: both processors are busy, so other work on the machine changes the result."""
     return {_WATCHED: statistics.median(server.watched(_CHANGES, _SECONDS) for _ in range(3))}
+
+
+def _show_floor(server: _Server, config: Config) -> None:
+    """Print what the same watches cost without an API server."""
+    connection = server.connection()
+    connection.request("GET", f"{_PODS}/pod-0")
+    size = kube_floor.line_size(connection.getresponse().read())
+    connection.close()
+    kube_floor.show(config, load_client, size=size, watchers=_WATCHERS, rate=_CHANGES, seconds=_SECONDS)
 
 
 def _requests(server: _Server) -> dict[str, float]:
