@@ -59,7 +59,7 @@ def test_a_sub_path_of_the_environment_is_one_of_the_volume(puller: Cluster) -> 
         (
             "propagation",
             {"mountPropagation": "HostToContainer"},
-            "mountPropagation HostToContainer, which virtual nodes",
+            'volumeMounts[0].mountPropagation "HostToContainer" is not supported',
         ),
     ],
 )
@@ -80,7 +80,7 @@ def test_a_mount_that_no_group_can_have_is_refused_by_name(
         (
             "apparmor",
             {"securityContext": {"appArmorProfile": {"type": "RuntimeDefault"}}},
-            "AppArmor is not enabled on the node",
+            'appArmorProfile.type "RuntimeDefault" is not supported',
         ),
     ],
 )

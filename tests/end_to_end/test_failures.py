@@ -108,7 +108,7 @@ def test_volumes_of_the_node_are_refused(cluster: Cluster, name: str, volume: di
     cluster.claim("data")
     cluster.pod(pod, volumes=[{"name": "data", **volume}])
     message = cluster.events(pod, "ProviderCreateFailed")
-    assert f"requires volume data which is of an unsupported type ({name})" in message
+    assert f"spec.volumes[0].{name} is not supported: " in message
     cluster.wait(f"pod {pod}", "jsonpath={.status.reason}=ProviderFailed")
     assert cluster.kubectl("get", "pod", pod, "-o", "jsonpath={.status.phase}") == "Pending"
     # Nothing half made: no container group has the pod's name.

@@ -20,31 +20,43 @@ from tests.installation import free_pod_cidr
 from tests.kube.conftest import Server
 
 _REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
-    "host-users": ({"hostUsers": True}, {}, "pod host-users sets hostUsers, which virtual nodes do not support"),
-    "host-pid": ({"hostPID": True}, {}, "pod host-pid sets hostPID"),
-    "privileged": ({}, {"privileged": True}, "container web is privileged"),
+    "host-users": ({"hostUsers": True}, {}, "spec.hostUsers is not supported"),
+    "host-pid": ({"hostPID": True}, {}, "spec.hostPID is not supported"),
+    "privileged": ({}, {"privileged": True}, "spec.containers[0].securityContext.privileged is not supported"),
     "unconfined": (
         {},
         {"seccompProfile": {"type": "Unconfined"}},
-        "container web has the seccomp profile Unconfined",
+        'spec.containers[0].securityContext.seccompProfile.type "Unconfined" is not supported',
     ),
     "unconfined-pod": (
         {"securityContext": {"seccompProfile": {"type": "Unconfined"}}},
         {},
-        "pod unconfined-pod has the seccomp profile Unconfined",
+        'spec.securityContext.seccompProfile.type "Unconfined" is not supported',
     ),
-    "unmasked": ({"hostUsers": False}, {"procMount": "Unmasked"}, "container web has the procMount Unmasked"),
-    "app-armor": ({}, {"appArmorProfile": {"type": "RuntimeDefault"}}, "Cannot enforce AppArmor: container web"),
+    "unmasked": (
+        {"hostUsers": False},
+        {"procMount": "Unmasked"},
+        'spec.containers[0].securityContext.procMount "Unmasked" is not supported',
+    ),
+    "app-armor": (
+        {},
+        {"appArmorProfile": {"type": "RuntimeDefault"}},
+        'spec.containers[0].securityContext.appArmorProfile.type "RuntimeDefault" is not supported',
+    ),
     "sysctls": (
         {"securityContext": {"sysctls": [{"name": "net.ipv4.ip_local_port_range", "value": "1024 65535"}]}},
         {},
-        "sets sysctls (net.ipv4.ip_local_port_range)",
+        "spec.securityContext.sysctls is not supported",
     ),
-    "se-linux": ({}, {"seLinuxOptions": {"level": "s0"}}, "container web has seLinuxOptions"),
+    "se-linux": (
+        {},
+        {"seLinuxOptions": {"level": "s0"}},
+        "spec.containers[0].securityContext.seLinuxOptions is not supported",
+    ),
     "strict-groups": (
         {"securityContext": {"supplementalGroupsPolicy": "Strict"}},
         {},
-        "has the supplementalGroupsPolicy Strict",
+        'spec.securityContext.supplementalGroupsPolicy "Strict" is not supported',
     ),
 }
 

@@ -7,6 +7,7 @@ import logging
 from typing import Any, Literal
 
 from cumulet.balancer.proxy import Endpoint, Frontend, Proxy
+from cumulet.balancer.service_fields import refused_fields
 from cumulet.common.ascii import whole_number
 from cumulet.common.egress import Egress
 from cumulet.common.kubernetes import Client, EventRecorder, Informer, KubernetesError, WorkQueue
@@ -84,15 +85,12 @@ class Balancer:
 
     def _service_changed(self, change: str, obj: Service, old: Service | None) -> None:
         self.queue.add(_key(obj))
-        spec = obj["spec"]
-        if change != "DELETED" and spec.get("type") == "LoadBalancer" and not spec.get(_CLASS):
-            for port in spec.get("ports") or ():
-                if port.get("protocol", "TCP") != "TCP" and (old is None or port not in old["spec"].get("ports", ())):
-                    message = (
-                        f"Error syncing load balancer: port {port['port']} is not served: "
-                        f"the protocol {port['protocol']} is not supported, only TCP is"
-                    )
-                    self.events.event(obj, "Warning", "SyncLoadBalancerFailed", message)
+        if change == "DELETED":
+            return
+        before = set() if old is None else set(refused_fields(old))
+        if told := [str(refusal) for refusal in refused_fields(obj) if refusal not in before]:
+            message = f"Error syncing load balancer: {'; '.join(told)}"
+            self.events.event(obj, "Warning", "SyncLoadBalancerFailed", message)
 
     def _slice_changed(self, change: str, obj: EndpointSlice, old: EndpointSlice | None) -> None:
         name = (obj["metadata"].get("labels") or {}).get(_SERVICE_NAME)

@@ -23,6 +23,7 @@ from cumulet.common.kubernetes.objects import (
 )
 from cumulet.common.tasks import TaskSet
 from cumulet.node.aci import ContainerGroups
+from cumulet.node.checks import check
 from cumulet.node.credentials import Credentials
 from cumulet.node.deletions import Deletions
 from cumulet.node.environment import Environment
@@ -40,7 +41,7 @@ from cumulet.node.status import (
     pod_status,
     waiting_status,
 )
-from cumulet.node.translate import Sources, check, container_group, group_name
+from cumulet.node.translate import Sources, container_group, group_name
 from cumulet.node.volumes import Volumes
 
 log = logging.getLogger(__name__)

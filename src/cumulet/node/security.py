@@ -1,4 +1,4 @@
-"""Translates a pod's security fields to a container group's `securityContext`: honoured, or refused by name.
+"""Translates a pod's security fields to a container group's `securityContext`.
 
 Seccomp profiles of the type Localhost are files beneath `seccomp` in the data directory. In a kubelet they are beneath
 `/var/lib/kubelet/seccomp`. ACI accepts a profile as base64 of JSON.
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from cumulet.common.config import Config
-from cumulet.common.kubernetes.objects import Container, Pod, PodSecurityContext, SecurityContext
+from cumulet.common.kubernetes.objects import Container, Pod
 from cumulet.node.errors import MissingError, UnsupportedError
 from cumulet.node.resource import GroupSecurityContext
 
@@ -22,31 +22,6 @@ _PROFILE_LIMIT = 64 * 1024
 
 #: Numeric fields of both security contexts; the container's take precedence.
 _IDS: tuple[Literal["runAsUser", "runAsGroup"], ...] = ("runAsUser", "runAsGroup")
-_POD = {*_IDS, "runAsNonRoot", "fsGroup", "fsGroupChangePolicy", "supplementalGroups", "supplementalGroupsPolicy", "sysctls",
-        "seccompProfile", "appArmorProfile", "seLinuxOptions", "seLinuxChangePolicy", "windowsOptions"}  # fmt: skip
-_CONTAINER = {*_IDS, "runAsNonRoot", "allowPrivilegeEscalation", "capabilities", "readOnlyRootFilesystem", "privileged", "procMount", "seccompProfile", "appArmorProfile", "seLinuxOptions",
-              "windowsOptions"}  # fmt: skip
-
-
-def check_security(pod: Pod) -> None:
-    """Raises `UnsupportedError` for fields that no container group supports."""
-    spec = pod["spec"]
-    name = pod["metadata"]["name"]
-    for field in ("hostNetwork", "hostPID", "hostIPC", "hostUsers"):
-        if spec.get(field):
-            raise UnsupportedError(f"pod {name} sets {field}, which virtual nodes do not support")
-    context = spec.get("securityContext") or {}
-    _check_common(f"pod {name}", context, _POD)
-    if sysctls := context.get("sysctls"):
-        names = ", ".join(item["name"] for item in sysctls)
-        raise UnsupportedError(f"pod {name} sets sysctls ({names}), which virtual nodes do not allow")
-    if context.get("supplementalGroupsPolicy") == "Strict":
-        raise UnsupportedError(
-            f"pod {name} has the supplementalGroupsPolicy Strict, which virtual nodes do not support: remove it"
-        )
-    for container in [*(spec.get("initContainers") or ()), *spec["containers"]]:
-        if (own := container.get("securityContext")) is not None:
-            _check_container(f"container {container['name']}", own)
 
 
 def security_context(pod: Pod, container: Container, config: Config) -> GroupSecurityContext:
@@ -77,38 +52,6 @@ def security_context(pod: Pod, container: Container, config: Config) -> GroupSec
     if profile.get("type") == "Localhost":
         translated["seccompProfile"] = _local(config.data_dir / "seccomp", profile.get("localhostProfile") or "")
     return translated
-
-
-def _check_container(subject: str, context: SecurityContext) -> None:
-    if context.get("privileged"):
-        raise UnsupportedError(f"{subject} is privileged, which virtual nodes do not allow")
-    _check_common(subject, context, _CONTAINER)
-    if context.get("procMount", "Default") != "Default":
-        raise UnsupportedError(
-            f"{subject} has the procMount {context['procMount']}, which virtual nodes do not allow"
-        )
-
-
-def _check_common(subject: str, context: PodSecurityContext | SecurityContext, known: set[str]) -> None:
-    """Check the fields that a pod and its containers share, and refuse unknown ones."""
-    if (context.get("seccompProfile") or {}).get("type") == "Unconfined":
-        raise UnsupportedError(
-            f"{subject} has the seccomp profile Unconfined, which virtual nodes do not allow: use RuntimeDefault or Localhost"
-        )
-    if (context.get("appArmorProfile") or {}).get("type", "Unconfined") != "Unconfined":
-        raise UnsupportedError(
-            f"Cannot enforce AppArmor: {subject} has a profile, and AppArmor is not enabled on the node"
-        )
-    for field, value in (
-        ("seLinuxOptions", context.get("seLinuxOptions")),
-        ("windowsOptions", context.get("windowsOptions")),
-    ):
-        if value:
-            raise UnsupportedError(f"{subject} has {field}, which virtual nodes do not support")
-    if unknown := sorted(context.keys() - known):
-        raise UnsupportedError(
-            f"{subject} has a securityContext with {', '.join(unknown)}, which virtual nodes do not support"
-        )
 
 
 def _local(folder: Path, name: str) -> str:

@@ -26,14 +26,12 @@ from cumulet.node.resource import (
     GroupProperties,
     GroupResources,
 )
-from cumulet.node.security import check_security, security_context
+from cumulet.node.security import security_context
 from cumulet.node.volumes import Volumes
 
 _CPU, _MEMORY = Decimal(1), Decimal("1.5")
 _GB = Decimal(1_000_000_000)
 _NAME_LIMIT = 63
-#: Fields of a mount that no container group has, and the values that have no effect.
-_NO_MOUNT = {"mountPropagation": ("None",), "recursiveReadOnly": ("Disabled", "IfPossible")}
 
 
 _PROBE_NUMBERS: tuple[
@@ -73,7 +71,6 @@ def tags_of(pod: Pod, config: Config) -> dict[str, str]:
 async def container_group(pod: Pod, sources: Sources, config: Config) -> ContainerGroup:
     """Return the container group of a pod. Raises `MissingError`, `UnsupportedError`."""
     spec = pod["spec"]
-    check(pod)
     credentials, _ = sources.credentials.of(pod)
     volumes = [await sources.volumes.of(pod, volume) for volume in spec.get("volumes") or ()]
     ports = [port for container in spec["containers"] for port in _ports(container)]
@@ -95,27 +92,6 @@ async def container_group(pod: Pod, sources: Sources, config: Config) -> Contain
     if spec.get("hostUsers") is False:
         properties["hostUsers"] = False
     return {"location": config.location, "tags": tags_of(pod, config), "properties": properties}
-
-
-def check(pod: Pod) -> None:
-    """Raises `UnsupportedError` for features that no container group supports."""
-    spec = pod["spec"]
-    known = {"emptyDir", "secret", "configMap", "projected", "downwardAPI"}
-    for volume in spec.get("volumes") or ():
-        if not known & volume.keys():
-            raise UnsupportedError(
-                f"pod {pod['metadata']['name']} requires volume {volume['name']} which is of an unsupported type"
-                f" ({', '.join(key for key in volume if key != 'name')}): virtual nodes run stateless workloads only"
-            )
-    check_security(pod)
-    for container in [*(spec.get("initContainers") or ()), *spec["containers"]]:
-        for mount in container.get("volumeMounts") or ():
-            for name, harmless in _NO_MOUNT.items():
-                if mount.get(name) not in (None, *harmless):
-                    raise UnsupportedError(
-                        f"container {container['name']} mounts {mount['name']} with {name} {mount[name]}, which virtual nodes do "
-                        "not support"
-                    )
 
 
 def _container(pod: Pod, container: Container, sources: Sources, config: Config, *, init: bool) -> GroupContainer:
@@ -204,7 +180,9 @@ def _probe(container: Container, probe: Probe) -> GroupProbe:
     elif connection := probe.get("tcpSocket"):
         translated["tcpSocket"] = {"port": _port(container, connection["port"])}
     else:
-        raise UnsupportedError('probe must specify one of "exec" and "httpGet"')
+        raise UnsupportedError(
+            f"a probe of container {container['name']} has no action; use exec, httpGet or tcpSocket"
+        )
     return translated
 
 

@@ -1,0 +1,421 @@
+"""The table of the fields of a pod: how the virtual node treats each. `docs/pod-fields.md` is generated from it.
+
+To change how a field is treated, change its entry: `honoured(NOTE)`, `stored(NOTE)` or `refused(WHAT TO DO INSTEAD)`, then run
+`scripts/make_pod_fields.py`. `only=` names the values that are honoured; others are refused, with `instead=`.
+"""
+
+from __future__ import annotations
+
+from cumulet.common.kubernetes.support import Kind, honoured, refused, stored
+
+_SCHEDULER = "read by the scheduler"
+_LINUX = "containers run on Linux; remove it"
+_EPHEMERAL = "a container group takes no ephemeral containers; use exec, or kubectl debug with --copy-to"
+_NO_DISKS = (
+    "virtual nodes attach no disks; use an emptyDir for temporary files, or a service over the network for data"
+)
+_NO_CLAIMS = "virtual nodes have no persistent volumes; use an emptyDir for temporary files, or a service over the network for data"
+_NO_FILE_SYSTEMS = "virtual nodes mount no file systems of the network; read the data over its service's own protocol"
+_NO_DEVICES = "virtual nodes have no devices; remove it"
+
+# Commands and requests: of probes and of hooks.
+
+EXEC = Kind("ExecAction", {"command": honoured()})
+HTTP_HEADER = Kind("HTTPHeader", {"name": honoured(), "value": honoured()})
+HTTP_GET = Kind(
+    "HTTPGetAction",
+    {
+        "host": refused("the request is sent to the pod's address; set the header Host in httpHeaders"),
+        "httpHeaders": honoured(kind=HTTP_HEADER),
+        "path": honoured(),
+        "port": honoured("a number, or the name of a port of the container"),
+        "scheme": honoured(only=("HTTP", "HTTPS"), instead="use HTTP or HTTPS"),
+    },
+)
+TCP_SOCKET = Kind(
+    "TCPSocketAction",
+    {
+        "host": refused("the connection is made to the pod's address; remove it"),
+        "port": honoured("a number, or the name of a port of the container"),
+    },
+)
+GRPC = Kind("GRPCAction", {"port": honoured(), "service": honoured()})
+SLEEP = Kind("SleepAction", {"seconds": honoured()})
+
+PROBE = Kind(
+    "Probe",
+    {
+        "exec": honoured(kind=EXEC),
+        "failureThreshold": honoured(),
+        "grpc": refused("use exec, httpGet or tcpSocket"),
+        "httpGet": honoured(kind=HTTP_GET),
+        "initialDelaySeconds": honoured(),
+        "periodSeconds": honoured(),
+        "successThreshold": honoured(),
+        "tcpSocket": honoured(kind=TCP_SOCKET),
+        "terminationGracePeriodSeconds": refused("set the pod's terminationGracePeriodSeconds"),
+        "timeoutSeconds": honoured(),
+    },
+)
+
+HANDLER = Kind(
+    "LifecycleHandler",
+    {
+        "exec": honoured(kind=EXEC),
+        "httpGet": honoured(kind=HTTP_GET),
+        "sleep": honoured(kind=SLEEP),
+        "tcpSocket": refused("Kubernetes has deprecated it; use httpGet or exec"),
+    },
+)
+LIFECYCLE = Kind(
+    "Lifecycle",
+    {
+        "postStart": refused("run it in the container's command"),
+        "preStop": refused("handle SIGTERM in the container"),
+        "stopSignal": refused("set STOPSIGNAL in the image"),
+    },
+)
+
+# The environment.
+
+_KEY = {"key": honoured(), "name": honoured(), "optional": honoured()}
+OBJECT_FIELD = Kind(
+    "ObjectFieldSelector",
+    {"apiVersion": honoured("v1"), "fieldPath": honoured("a path that is not known is refused")},
+)
+RESOURCE_FIELD = Kind(
+    "ResourceFieldSelector",
+    {"containerName": honoured(), "divisor": honoured(), "resource": honoured("of cpu and memory")},
+)
+VALUE_FROM = Kind(
+    "EnvVarSource",
+    {
+        "configMapKeyRef": honoured(kind=Kind("ConfigMapKeySelector", _KEY)),
+        "fieldRef": honoured(kind=OBJECT_FIELD),
+        "fileKeyRef": refused("use a config map or a secret"),
+        "resourceFieldRef": honoured(kind=RESOURCE_FIELD),
+        "secretKeyRef": honoured("becomes a secure value", kind=Kind("SecretKeySelector", _KEY)),
+    },
+)
+VARIABLE = Kind(
+    "EnvVar", {"name": honoured(), "value": honoured("`$(NAME)` is expanded"), "valueFrom": honoured(kind=VALUE_FROM)}
+)
+_NAMED = {"name": honoured(), "optional": honoured()}
+VARIABLES_FROM = Kind(
+    "EnvFromSource",
+    {
+        "configMapRef": honoured(kind=Kind("ConfigMapEnvSource", _NAMED)),
+        "prefix": honoured(),
+        "secretRef": honoured("becomes secure values", kind=Kind("SecretEnvSource", _NAMED)),
+    },
+)
+
+# Ports, resources and mounts.
+
+PORT = Kind(
+    "ContainerPort",
+    {
+        "containerPort": honoured(),
+        "hostIP": refused("the node has no ports of its own; use a Service of the type LoadBalancer"),
+        "hostPort": refused("the node has no ports of its own; use a Service of the type LoadBalancer", unless=(0,)),
+        "name": honoured("names the port for probes and Services"),
+        "protocol": honoured(only=("TCP", "UDP"), instead="use TCP or UDP"),
+    },
+)
+_AMOUNTS = ("cpu", "memory")
+_AMOUNT_INSTEAD = "virtual nodes have cpu and memory only; remove it"
+RESOURCES = Kind(
+    "ResourceRequirements",
+    {
+        "claims": refused(_NO_DEVICES),
+        "limits": honoured("a missing one equals the request", only=_AMOUNTS, instead=_AMOUNT_INSTEAD),
+        "requests": honoured(
+            "1 CPU and 1.5 GB where absent; the scheduler reads them too", only=_AMOUNTS, instead=_AMOUNT_INSTEAD
+        ),
+    },
+)
+RESIZE_POLICY = Kind(
+    "ContainerResizePolicy",
+    {
+        "resourceName": stored("read by a resize in place, which the virtual node does not do"),
+        "restartPolicy": stored("read by a resize in place, which the virtual node does not do"),
+    },
+)
+MOUNT = Kind(
+    "VolumeMount",
+    {
+        "mountPath": honoured("a relative path starts at the root"),
+        "mountPropagation": honoured(only=("None",), instead="a group shares no mounts with its machine; remove it"),
+        "name": honoured(),
+        "readOnly": honoured(),
+        "recursiveReadOnly": honoured(
+            only=("Disabled", "IfPossible"), instead="volumes have no mounts below them; use readOnly"
+        ),
+        "subPath": honoured(),
+        "subPathExpr": honoured(),
+    },
+)
+
+# Security.
+
+APP_ARMOR = Kind(
+    "AppArmorProfile",
+    {
+        "localhostProfile": refused("AppArmor is not enabled on the node; remove it"),
+        "type": honoured(only=("Unconfined",), instead="AppArmor is not enabled on the node; use a seccomp profile"),
+    },
+)
+SECCOMP = Kind(
+    "SeccompProfile",
+    {
+        "localhostProfile": honoured("a file beneath `seccomp` in the data directory"),
+        "type": honoured(
+            only=("RuntimeDefault", "Localhost"), instead="containers share a kernel; use RuntimeDefault or Localhost"
+        ),
+    },
+)
+CAPABILITIES = Kind(
+    "Capabilities",
+    {
+        "add": honoured("container instances refuse capabilities that reach beyond the group, by name"),
+        "drop": honoured(),
+    },
+)
+_SE_LINUX = "SELinux is not enabled on the node; remove it"
+SECURITY_CONTEXT = Kind(
+    "SecurityContext",
+    {
+        "allowPrivilegeEscalation": honoured(),
+        "appArmorProfile": honoured(kind=APP_ARMOR),
+        "capabilities": honoured(kind=CAPABILITIES),
+        "privileged": refused("containers share a kernel; add the capabilities that it needs"),
+        "procMount": honoured(only=("Default",), instead="use Default"),
+        "readOnlyRootFilesystem": honoured(),
+        "runAsGroup": honoured(),
+        "runAsNonRoot": honoured(),
+        "runAsUser": honoured(),
+        "seLinuxOptions": refused(_SE_LINUX, unless=({},)),
+        "seccompProfile": honoured(kind=SECCOMP),
+        "windowsOptions": refused(_LINUX, unless=({},)),
+    },
+)
+SYSCTL = Kind("Sysctl", {"name": honoured(), "value": honoured()})
+POD_SECURITY_CONTEXT = Kind(
+    "PodSecurityContext",
+    {
+        "appArmorProfile": honoured(kind=APP_ARMOR),
+        "fsGroup": honoured("a supplemental group; volumes keep their owners"),
+        "fsGroupChangePolicy": stored("volumes keep their owners"),
+        "runAsGroup": honoured(),
+        "runAsNonRoot": honoured(),
+        "runAsUser": honoured(),
+        "seLinuxChangePolicy": refused(_SE_LINUX),
+        "seLinuxOptions": refused(_SE_LINUX, unless=({},)),
+        "seccompProfile": honoured(kind=SECCOMP),
+        "supplementalGroups": honoured(),
+        "supplementalGroupsPolicy": honoured(only=("Merge",), instead="use Merge"),
+        "sysctls": refused("a container group has the kernel's defaults; remove it"),
+        "windowsOptions": refused(_LINUX, unless=({},)),
+    },
+)
+
+# Containers.
+
+_NEVER_RESTARTED = "restartPolicy of the pod applies to all its containers; remove it"
+_CONTAINER = {
+    "args": honoured(),
+    "command": honoured(),
+    "env": honoured(kind=VARIABLE),
+    "envFrom": honoured(kind=VARIABLES_FROM),
+    "image": honoured(),
+    "imagePullPolicy": honoured(
+        "the registry is asked for each pull, and cached layers are not downloaded again",
+        only=("Always", "IfNotPresent"),
+        instead="use IfNotPresent",
+    ),
+    "lifecycle": honoured(kind=LIFECYCLE),
+    "livenessProbe": honoured(kind=PROBE),
+    "name": honoured(),
+    "ports": honoured(kind=PORT),
+    "readinessProbe": honoured(kind=PROBE),
+    "resizePolicy": stored("read by a resize in place, which the virtual node does not do", kind=RESIZE_POLICY),
+    "resources": honoured(kind=RESOURCES),
+    "restartPolicy": refused(_NEVER_RESTARTED),
+    "restartPolicyRules": refused(_NEVER_RESTARTED),
+    "securityContext": honoured(kind=SECURITY_CONTEXT),
+    "startupProbe": refused("give livenessProbe a longer initialDelaySeconds"),
+    "stdin": refused("containers have no standard input; use kubectl exec -i"),
+    "stdinOnce": refused("containers have no standard input; use kubectl exec -i"),
+    "terminationMessagePath": honoured(
+        "the default only, and no message is read",
+        only=("/dev/termination-log",),
+        instead="write it to standard output",
+    ),
+    "terminationMessagePolicy": honoured(
+        "no message is read", only=("File",), instead="read the log with kubectl logs --previous"
+    ),
+    "tty": refused("containers have no terminal; use kubectl exec -it"),
+    "volumeDevices": refused(_NO_DISKS),
+    "volumeMounts": honoured(kind=MOUNT),
+    "workingDir": honoured(),
+}
+CONTAINER = Kind("Container", _CONTAINER)
+INIT_CONTAINER = Kind(
+    "Container",
+    {
+        **_CONTAINER,
+        "ports": stored("shown; an init container has the addresses and ports of its group", kind=PORT),
+        "resources": stored("read by the scheduler; init containers use those of the group", kind=RESOURCES),
+        "restartPolicy": refused("sidecars start with the other containers; move it to containers"),
+    },
+    name="Container (init)",
+)
+EPHEMERAL_CONTAINER = Kind(
+    "EphemeralContainer",
+    {**{name: refused(_EPHEMERAL) for name in _CONTAINER}, "targetContainerName": refused(_EPHEMERAL)},
+)
+
+# Volumes.
+
+KEY_TO_PATH = Kind(
+    "KeyToPath",
+    {"key": honoured(), "mode": refused("set defaultMode, or copy the file", unless=()), "path": honoured()},
+)
+_ITEMS = {"items": honoured(kind=KEY_TO_PATH), "optional": honoured()}
+DOWNWARD_FILE = Kind(
+    "DownwardAPIVolumeFile",
+    {
+        "fieldRef": honoured(kind=OBJECT_FIELD),
+        "mode": refused("set defaultMode"),
+        "path": honoured(),
+        "resourceFieldRef": honoured(kind=RESOURCE_FIELD),
+    },
+)
+PROJECTION = Kind(
+    "VolumeProjection",
+    {
+        "clusterTrustBundle": refused("use a config map with the certificates"),
+        "configMap": honoured(kind=Kind("ConfigMapProjection", {**_ITEMS, "name": honoured()})),
+        "downwardAPI": honoured(kind=Kind("DownwardAPIProjection", {"items": honoured(kind=DOWNWARD_FILE)})),
+        "podCertificate": refused("use a secret with the certificate and its key"),
+        "secret": honoured(kind=Kind("SecretProjection", {**_ITEMS, "name": honoured()})),
+        "serviceAccountToken": honoured(
+            kind=Kind(
+                "ServiceAccountTokenProjection",
+                {"audience": honoured(), "expirationSeconds": honoured("at least 600"), "path": honoured()},
+            )
+        ),
+    },
+)
+EMPTY_DIR = Kind(
+    "EmptyDirVolumeSource",
+    {
+        "medium": honoured(only=("Memory",), instead="use Memory, or none"),
+        "sizeLimit": refused("set the container's memory limit", unless=("0",)),
+    },
+)
+VOLUME = Kind(
+    "Volume",
+    {
+        "awsElasticBlockStore": refused(_NO_DISKS),
+        "azureDisk": refused(_NO_DISKS),
+        "azureFile": refused(_NO_FILE_SYSTEMS),
+        "cephfs": refused(_NO_FILE_SYSTEMS),
+        "cinder": refused(_NO_DISKS),
+        "configMap": honoured(
+            kind=Kind("ConfigMapVolumeSource", {**_ITEMS, "defaultMode": honoured(), "name": honoured()})
+        ),
+        "csi": refused("virtual nodes have no CSI drivers; use a secret, a config map or an emptyDir"),
+        "downwardAPI": honoured(
+            kind=Kind("DownwardAPIVolumeSource", {"defaultMode": honoured(), "items": honoured(kind=DOWNWARD_FILE)})
+        ),
+        "emptyDir": honoured(kind=EMPTY_DIR),
+        "ephemeral": refused(_NO_CLAIMS),
+        "fc": refused(_NO_DISKS),
+        "flexVolume": refused(_NO_DISKS),
+        "flocker": refused(_NO_DISKS),
+        "gcePersistentDisk": refused(_NO_DISKS),
+        "gitRepo": refused("Kubernetes has deprecated it; clone in an init container, into an emptyDir"),
+        "glusterfs": refused(_NO_FILE_SYSTEMS),
+        "hostPath": refused(
+            "a virtual node has no file system of its own; use an emptyDir, a config map or a secret"
+        ),
+        "image": refused("copy the files in an init container of that image, into an emptyDir"),
+        "iscsi": refused(_NO_DISKS),
+        "name": honoured(),
+        "nfs": refused(_NO_FILE_SYSTEMS),
+        "persistentVolumeClaim": refused(_NO_CLAIMS),
+        "photonPersistentDisk": refused(_NO_DISKS),
+        "portworxVolume": refused(_NO_DISKS),
+        "projected": honoured(
+            kind=Kind("ProjectedVolumeSource", {"defaultMode": honoured(), "sources": honoured(kind=PROJECTION)})
+        ),
+        "quobyte": refused(_NO_FILE_SYSTEMS),
+        "rbd": refused(_NO_DISKS),
+        "scaleIO": refused(_NO_DISKS),
+        "secret": honoured(
+            kind=Kind("SecretVolumeSource", {**_ITEMS, "defaultMode": honoured(), "secretName": honoured()})
+        ),
+        "storageos": refused(_NO_DISKS),
+        "vsphereVolume": refused(_NO_DISKS),
+    },
+)
+
+# The pod.
+
+_NO_HOST = "a virtual node has no {} that pods could share; remove it"
+POD_SPEC = Kind(
+    "PodSpec",
+    {
+        "activeDeadlineSeconds": refused("set activeDeadlineSeconds of a Job"),
+        "affinity": stored(_SCHEDULER),
+        "automountServiceAccountToken": honoured("by admission, which adds the volume"),
+        "containers": honoured(kind=CONTAINER),
+        "dnsConfig": refused("a container group has the resolver of its machine; remove it"),
+        "dnsPolicy": honoured(
+            "a container group has the resolver of its machine",
+            only=("ClusterFirst", "ClusterFirstWithHostNet", "Default"),
+            instead="use ClusterFirst",
+        ),
+        "enableServiceLinks": honoured(),
+        "ephemeralContainers": honoured("each is ended with a reason; the pod runs on", kind=EPHEMERAL_CONTAINER),
+        "hostAliases": refused("use names that DNS resolves"),
+        "hostIPC": refused(_NO_HOST.format("IPC namespace")),
+        "hostNetwork": refused("a virtual node has no network that pods could share; use a Service"),
+        "hostPID": refused(_NO_HOST.format("processes")),
+        "hostUsers": honoured(
+            "false, when user namespaces are on",
+            only=(False,),
+            instead="a container group has users of its own; remove it",
+        ),
+        "hostname": honoured(),
+        "hostnameOverride": refused("use hostname"),
+        "imagePullSecrets": honoured(kind=Kind("LocalObjectReference", {"name": honoured()})),
+        "initContainers": honoured(kind=INIT_CONTAINER),
+        "nodeName": honoured("set by the scheduler"),
+        "nodeSelector": stored(_SCHEDULER),
+        "os": honoured(kind=Kind("PodOS", {"name": honoured(only=("linux",), instead=_LINUX)})),
+        "overhead": stored("read by the scheduler and by quotas; container groups are billed without it"),
+        "preemptionPolicy": stored(_SCHEDULER),
+        "priority": stored(_SCHEDULER),
+        "priorityClassName": stored("read by admission, which sets priority"),
+        "readinessGates": stored("shown", kind=Kind("PodReadinessGate", {"conditionType": stored("shown")})),
+        "resourceClaims": refused(_NO_DEVICES),
+        "resources": refused("set the resources of each container", unless=({},)),
+        "restartPolicy": honoured(only=("Always", "OnFailure", "Never"), instead="use Always, OnFailure or Never"),
+        "runtimeClassName": refused("container groups have one runtime, runc; remove it"),
+        "schedulerName": stored("read by the scheduler of that name"),
+        "schedulingGates": stored(_SCHEDULER, kind=Kind("PodSchedulingGate", {"name": stored(_SCHEDULER)})),
+        "schedulingGroup": refused("the scheduler schedules each pod alone; remove it"),
+        "securityContext": honoured(kind=POD_SECURITY_CONTEXT),
+        "serviceAccount": stored("the deprecated alias of serviceAccountName, which the API server keeps equal"),
+        "serviceAccountName": honoured(),
+        "setHostnameAsFQDN": refused("use hostname"),
+        "shareProcessNamespace": refused("signal the other container over the network or a shared volume"),
+        "subdomain": stored("read by the endpoints controller, for the names of a headless Service"),
+        "terminationGracePeriodSeconds": honoured(),
+        "tolerations": stored("read by the scheduler, and by the controller that evicts by taint"),
+        "topologySpreadConstraints": stored(_SCHEDULER),
+        "volumes": honoured(kind=VOLUME),
+    },
+)
