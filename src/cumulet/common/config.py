@@ -15,7 +15,7 @@ import socket
 import stat
 from collections.abc import Collection
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -121,6 +121,13 @@ class HttpLimits(msgspec.Struct, frozen=True, kw_only=True):
     body_rate: float = 240.0
 
 
+class ContainerLogs(msgspec.Struct, frozen=True, kw_only=True):
+    """The limits of a container's log, as a kubelet's `containerLogMaxSize` (in bytes) and `containerLogMaxFiles`."""
+
+    max_size: Annotated[int, msgspec.Meta(ge=1)] = 10 * 1024**2
+    max_files: Annotated[int, msgspec.Meta(ge=2)] = 5
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of one installation.
 
@@ -146,6 +153,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     registry_suffix: str = "azurecr.io"
     registry_limits: RegistryLimits = RegistryLimits()
     http_limits: HttpLimits = HttpLimits()
+    container_logs: ContainerLogs = ContainerLogs()
     pod_cidr: str = "10.241.0.0/16"
     service_cidr: str = "10.0.0.0/16"
     external_cidr: str = "127.10.0.0/24"

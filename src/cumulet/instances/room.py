@@ -20,6 +20,8 @@ from cumulet.instances.provider.metrics import Metrics
 from cumulet.instances.provider.resources import Provider
 from cumulet.instances.provider.websockets import Streams
 from cumulet.instances.store.store import Store
+from cumulet.instances.streams.changes import Changes
+from cumulet.instances.streams.rotation import rotate
 
 #: Routes without the front door's certificate: a stream has an unguessable name, and demands its password.
 OPEN = HEALTH | {"/streams/{id}"}
@@ -40,22 +42,25 @@ async def serve(room: Room) -> None:
     )
     try:
         async with registries, probes.open_session() as pages, task_set() as tasks:
+            changes = Changes()
             meter = Meter(store, config.location)
             groups = Groups(config, room.data_dir, store, meter, registries, pages, tasks)
-            streams = Streams(config.url("instances"), groups.runtime)
+            streams = Streams(config.url("instances"), groups.runtime, changes)
             app = web.Application(
                 middlewares=[arm_errors, behind_the_front_door(OPEN)], client_max_size=4 * 1024 * 1024
             )
             app.add_routes(health_routes(CollectorRegistry()))
-            app.add_routes(Provider(groups, meter, streams, Metrics(groups, config.location)).routes())
+            app.add_routes(Provider(groups, meter, streams, Metrics(groups, config.location), changes).routes())
             app.router.add_get("/streams/{id}", streams.handle)
             tasks.start(meter.run(), "meter")
             await groups.open()
+            tasks.start_essential(rotate(groups.written_logs, config.container_logs), "logs")
             try:
                 async with room.serving(app):
                     room.ready()
                     await room.stopping.wait()
             finally:
                 groups.close()
+                changes.close()
     finally:
         store.close()

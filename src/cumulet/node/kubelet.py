@@ -15,6 +15,7 @@ from cumulet.common.health import PROBES, health_routes
 from cumulet.common.room import peer_certificate
 from cumulet.node.access import Access
 from cumulet.node.aci import ContainerGroups
+from cumulet.node.containers import container_status
 from cumulet.node.pods import Pods
 from cumulet.node.stats import Stats
 from cumulet.node.status import NO_EPHEMERAL
@@ -70,22 +71,30 @@ class Kubelet:
         return web.Response(body=await self._stats.metrics(), headers=text)
 
     def _container(self, request: web.Request) -> str:
-        """Return `{group}/containers/{container}`. Raises `HTTPNotFound`, `HTTPBadRequest`."""
+        """Return `{group}/containers/{container}` of a container that has a log.
+
+        Raises `HTTPNotFound` and `HTTPBadRequest` with the kubelet's texts (`validateContainerLogStatus`).
+        """
         info = request.match_info
+        name = info["container"]
         pod = self._pods.pods.get(info["pod"], info["namespace"])
         if pod is None:
             raise web.HTTPNotFound(text=f'pod "{info["pod"]}" is not on this node')
-        if any(item["name"] == info["container"] for item in pod["spec"].get("ephemeralContainers") or ()):
-            why = f'container "{info["container"]}" in pod "{info["pod"]}" does not run; {NO_EPHEMERAL}'
-            raise web.HTTPBadRequest(text=why)
-        statuses = (pod.get("status") or {}).get("containerStatuses") or ()
-        for status in statuses:
-            waiting = status["state"].get("waiting")
-            if status["name"] == info["container"] and waiting and not status.get("containerID"):
-                why = _PULL_FAILED.get(waiting["reason"], waiting["reason"])
-                which = f'container "{info["container"]}" in pod "{info["pod"]}"'
-                raise web.HTTPBadRequest(text=f"{which} is waiting to start: {why}")
-        return f"{group_name(pod)}/containers/{info['container']}"
+        which = f'container "{name}" in pod "{info["pod"]}"'
+        if any(item["name"] == name for item in pod["spec"].get("ephemeralContainers") or ()):
+            raise web.HTTPBadRequest(text=f"{which} does not run; {NO_EPHEMERAL}")
+        status = container_status(pod, name)
+        if status is None:
+            raise web.HTTPBadRequest(text=f"{which} is not available")
+        waiting = status["state"].get("waiting")
+        ended_before = "terminated" in status["lastState"]
+        if request.query.get("previous") == "true":
+            if not ended_before:
+                raise web.HTTPBadRequest(text=f"previous terminated {which} not found")
+        elif waiting and not ended_before:
+            reason = waiting.get("reason", "")
+            raise web.HTTPBadRequest(text=f"{which} is waiting to start: {_PULL_FAILED.get(reason, reason)}")
+        return f"{group_name(pod)}/containers/{name}"
 
     async def _logs(self, request: web.Request) -> web.StreamResponse:
         path = self._container(request)

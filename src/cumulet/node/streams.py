@@ -11,6 +11,7 @@ from cumulet.common.kubernetes.negotiation import MESSAGE_LIMIT, ClientLeftError
 from cumulet.common.kubernetes.objects import Pod
 from cumulet.node import forward
 from cumulet.node.aci import ContainerGroups, ExecRequest
+from cumulet.node.containers import container_status
 from cumulet.node.pods import Pods
 from cumulet.node.translate import group_name
 
@@ -63,8 +64,8 @@ class Streams:
     def _container(self, request: web.Request) -> str:
         """Return `{group}/containers/{container}` of a running container. Raises `web.HTTPException` with upstream's text."""
         pod, name = self._pod(request), request.match_info["container"]
-        statuses = (pod.get("status") or {}).get("containerStatuses") or ()
-        if not any(item["name"] == name and "running" in item["state"] for item in statuses):
+        status = container_status(pod, name)
+        if status is None or "running" not in status["state"]:
             raise web.HTTPInternalServerError(text=f'container not found ("{name}")')
         return f"{group_name(pod)}/containers/{name}"
 

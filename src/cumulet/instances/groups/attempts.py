@@ -11,6 +11,7 @@ from cumulet.instances.groups.folders import Folders
 from cumulet.instances.model.properties import Container
 from cumulet.instances.sandbox.user_namespaces import UserNamespaces
 from cumulet.instances.store.records import ContainerStatus, GroupRecord
+from cumulet.instances.streams.log_files import LogFiles
 
 #: Characters of a group's uid in the ids of its containers; groups that exist at the same time differ in them.
 UID_PART = 13
@@ -63,10 +64,21 @@ class Attempts:
 
     def log(self, name: str, *, previous: bool = False) -> Path:
         """Return the path of the log of the newest attempt, or of the one before."""
-        status = self.status(name)
-        if not status.numbered:
-            return self._folders.log_before(name, status.attempt - previous)
-        return self._folders.log(self._number(name), status.attempt - previous)
+        return self._log(name, self.status(name).attempt - previous)
+
+    def readable_log(self, name: str, *, previous: bool = False) -> LogFiles:
+        """Return the log that users see: of the newest attempt, or of the one that ended before it.
+
+        While a container waits for its next attempt, both are the log of the attempt that ended.
+        """
+        if self.status(name).current_state.state == "Waiting":
+            previous = not LogFiles(self.log(name)).exists()
+        return LogFiles(self.log(name, previous=previous))
+
+    def _log(self, name: str, attempt: int) -> Path:
+        if not self.status(name).numbered:
+            return self._folders.log_before(name, attempt)
+        return self._folders.log(self._number(name), attempt)
 
     def keep_log(self, name: str) -> None:
         """Move the log of an attempt that an earlier version made to the folder of this version."""

@@ -21,12 +21,14 @@ from cumulet.instances.groups.services import Services
 from cumulet.instances.images.cache import Images
 from cumulet.instances.metering.meter import Meter
 from cumulet.instances.model.properties import Container, GroupProperties, virtual_network
-from cumulet.instances.runtime.conmon import Runtime
+from cumulet.instances.runtime.conmon import Runtime, control_pipe
 from cumulet.instances.sandbox.names import installation_id
 from cumulet.instances.sandbox.network import Network
 from cumulet.instances.sandbox.user_namespaces import UserNamespaces
 from cumulet.instances.store.records import GroupRecord, GroupStatus
 from cumulet.instances.store.store import Store
+from cumulet.instances.streams.log_files import LogFiles
+from cumulet.instances.streams.rotation import WrittenLog
 
 
 class Groups:
@@ -188,6 +190,16 @@ class Groups:
             group.hasten(grace)
         task = self._deleting.get(group.record.key) or self._begin_deletion(group)
         await asyncio.shield(task)
+
+    def written_logs(self) -> list[WrittenLog]:
+        """Return the logs of all running containers."""
+        found = []
+        for group in self._groups.values():
+            attempts = group.attempts
+            for name, status in group.record.status.containers.items():
+                if status.current_state.state == "Running":
+                    found.append(WrittenLog(LogFiles(attempts.log(name)), control_pipe(attempts.bundle(name))))
+        return found
 
     async def wait_for_change(self, since: int, seconds: float) -> None:
         """Wait until the revision is greater than `since`, for at most `seconds`."""

@@ -18,6 +18,7 @@ from cumulet.instances.sandbox.completion import to_completion
 from cumulet.instances.sandbox.mounts import mount_overlay, unmount, unmount_beneath
 from cumulet.instances.sandbox.volumes import Volumes
 from cumulet.instances.store.records import GroupRecord, State
+from cumulet.instances.streams.log_files import LogFiles
 
 #: In a container's folder: its volumes, until the container has mounted them.
 _MOUNTS = "mounts"
@@ -123,5 +124,5 @@ class Launcher:
         unmount(self._attempts.root(name))
         await asyncio.to_thread(unmount_beneath, bundle)
         await remove_tree(bundle)
-        self._attempts.log(name, previous=True).unlink(missing_ok=True)
+        LogFiles(self._attempts.log(name, previous=True)).remove()
         self._attempts.keep_log(name)

@@ -9,6 +9,7 @@ returns the usage records.
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -31,6 +32,7 @@ from cumulet.instances.provider.metrics import Metrics
 from cumulet.instances.provider.websockets import Streams
 from cumulet.instances.store.records import ContainerStatus
 from cumulet.instances.streams import logs
+from cumulet.instances.streams.changes import Changes
 from cumulet.instances.validation.request import check_name, parse_group
 
 _TYPE = f"{fixed('providers', 'providers')}/{fixed('Microsoft.ContainerInstance', 'namespace')}"
@@ -43,11 +45,12 @@ _LARGEST = 2**31 - 1
 class Provider:
     """Serves container groups as resources."""
 
-    def __init__(self, groups: Groups, meter: Meter, streams: Streams, metrics: Metrics) -> None:
+    def __init__(self, groups: Groups, meter: Meter, streams: Streams, metrics: Metrics, changes: Changes) -> None:
         self._groups = groups
         self._meter = meter
         self._streams = streams
         self._metrics = metrics
+        self._changes = changes
 
     def routes(self) -> list[web.RouteDef]:
         """Return all routes; ids are compared without case."""
@@ -135,18 +138,22 @@ class Provider:
             timestamps=fold(query.get("timestamps", "")) == "true",
             limit=_number(query.get("limitBytes"), "limitBytes"),
         )
-        path = group.attempts.log(name, previous=query.get("previous") == "true")
-        if query.get("previous") == "true" and not path.exists():
+        previous = query.get("previous") == "true"
+        log = group.attempts.readable_log(name, previous=previous)
+        if previous and not log.exists():
             raise ArmError(404, "PreviousContainerNotFound", f'previous terminated container "{name}" was not found')
         if query.get("stream") != "true":
-            content = logs.read(path, selection)[-_LOG_LIMIT:]
+            content = await logs.end_of(log, selection, _LOG_LIMIT)
             return json_response({"content": content.decode(errors="replace")})
-        if query.get("follow") != "true" or not path.exists():
-            return web.Response(body=logs.read(path, selection), content_type="text/plain")
         response = web.StreamResponse(headers={"Content-Type": "text/plain"})
         await response.prepare(request)
-        async for chunk in logs.follow(path, selection, group.ended(name)):
-            await response.write(chunk)
+        if query.get("follow") == "true" and not previous and log.exists():
+            chunks = logs.follow(log, selection, self._changes, group.ended(name))
+        else:
+            chunks = logs.read(log, selection)
+        async with contextlib.aclosing(chunks):
+            async for chunk in chunks:
+                await response.write(chunk)
         await response.write_eof()
         return response
 

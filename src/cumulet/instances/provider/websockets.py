@@ -26,6 +26,7 @@ from cumulet.instances.groups.group import Group
 from cumulet.instances.model.arguments import check_arguments
 from cumulet.instances.runtime.conmon import Runtime, RuntimeFailure
 from cumulet.instances.streams import logs
+from cumulet.instances.streams.changes import Changes
 from cumulet.instances.streams.execution import Session
 
 CHANNELS = "v5.channel.k8s.io"
@@ -48,9 +49,10 @@ class _Offer(NamedTuple):
 class Streams:
     """Serves `/streams/{id}`."""
 
-    def __init__(self, base_url: str, runtime: Runtime) -> None:
+    def __init__(self, base_url: str, runtime: Runtime, changes: Changes) -> None:
         self._base_url = base_url.replace("https://", "wss://", 1)
         self._runtime = runtime
+        self._changes = changes
         self._offers: dict[str, _Offer] = {}
 
     def offer_exec(self, group: Group, container: str, body: Mapping[str, object]) -> dict[str, str]:
@@ -108,12 +110,14 @@ class Streams:
         return socket
 
     async def _attach(self, socket: web.WebSocketResponse, offer: _Offer) -> None:
-        path = offer.group.attempts.log(offer.container)
+        log = offer.group.attempts.readable_log(offer.container)
+        output = logs.follow(log, logs.Query(tail=0), self._changes, offer.group.ended(offer.container))
 
         async def send_log() -> None:
-            with contextlib.suppress(ConnectionError):
-                async for chunk in logs.follow(path, logs.Query(tail=0), offer.group.ended(offer.container)):
-                    await socket.send_bytes(chunk)
+            async with contextlib.aclosing(output):
+                with contextlib.suppress(ConnectionError):
+                    async for chunk in output:
+                        await socket.send_bytes(chunk)
 
         await until_one_ends(send_log(), _until_closed(socket))
 

@@ -167,6 +167,11 @@ class Runtime:
             raise RuntimeFailure(errors.decode(errors="replace").strip())
 
 
+def control_pipe(bundle: Path) -> Path:
+    """Return the pipe through which conmon is told the size of a terminal, and to open its log again."""
+    return bundle / "ctl"
+
+
 @contextlib.contextmanager
 def in_memory(content: bytes) -> Iterator[Path]:
     """Yield the path of a file in memory, which processes of the same user can read inside the block."""

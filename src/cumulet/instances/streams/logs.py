@@ -1,26 +1,23 @@
-"""Reads and follows a container's log, which conmon writes in the kubelet's format: time, stream, `F` or `P`, text."""
+"""Reads and follows a container's log, across its files, in chunks."""
 
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
-from collections.abc import AsyncIterator, Iterable
-from datetime import UTC, datetime
-from pathlib import Path
+from collections import deque
+from collections.abc import AsyncGenerator, Iterator
+from datetime import datetime
 from typing import BinaryIO, NamedTuple
 
-from cumulet.common.ascii import is_digits
+from cumulet.instances.streams.changes import Changes
+from cumulet.instances.streams.log_files import LogFiles
+from cumulet.instances.streams.log_lines import Selection, is_part
 
-_IN_MODIFY = 2
-#: The most bytes of a log that are read, because its size is not limited. A kubelet keeps 10 MiB.
-_RECENT = 16 * 1024 * 1024
 _CHUNK = 256 * 1024
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class Query(NamedTuple):
-    """The selected part of a log: the last `tail` lines, since a time, at most `limit` bytes."""
+    """The selected part of a log: the last `tail` lines, since a time, at most `limit` bytes from its start."""
 
     tail: int | None = None
     since: datetime | None = None
@@ -28,36 +25,42 @@ class Query(NamedTuple):
     limit: int | None = None
 
 
-def read(path: Path, query: Query) -> bytes:
-    """Return the selected part of a log."""
+async def read(log: LogFiles, query: Query) -> AsyncGenerator[bytes, None]:
+    """Yield the selected part of a log as it is now."""
+    reader = await asyncio.to_thread(Reader, log, query)
     try:
-        with path.open("rb") as file:
-            lines = _recent(file)
-    except FileNotFoundError:
-        return b""
-    return _limited(_shown(_last(lines, query.tail), query), query.limit)
+        while (output := await asyncio.to_thread(reader.read)) is not None:
+            yield output
+    finally:
+        reader.close()
 
 
-async def follow(path: Path, query: Query, ended: asyncio.Event) -> AsyncIterator[bytes]:
-    """Yield the selected part of a log, then what is written to it, until `ended` is set and everything is read."""
-    changed, descriptor = _watch(path)
-    loop = asyncio.get_running_loop()
+async def end_of(log: LogFiles, query: Query, size: int) -> bytes:
+    """Return the last `size` bytes of the selected part of a log."""
+    kept: deque[bytes] = deque()
+    length = 0
+    async for output in read(log, query):
+        kept.append(output)
+        length += len(output)
+        while length - len(kept[0]) >= size:
+            length -= len(kept.popleft())
+    return b"".join(kept)[-size:]
+
+
+async def follow(log: LogFiles, query: Query, changes: Changes, ended: asyncio.Event) -> AsyncGenerator[bytes, None]:
+    """Yield the selected part of a log, then what is written to it, until `ended` was set and everything is read."""
     waiting = asyncio.create_task(ended.wait())
+    reader: Reader | None = None
     try:
-        with path.open("rb") as file:
-            lines = _recent(file)
-            if shown := _shown(_last(lines, query.tail), query):
-                yield shown
-            pending = b""
+        with changes.of(log.path.parent) as changed:
+            reader = await asyncio.to_thread(Reader, log, query)
             while True:
-                done = ended.is_set()
+                done = waiting.done() or ended.is_set()
                 changed.clear()
-                raw = file.read(_CHUNK)
-                if raw:
-                    *whole, pending = (pending + raw).split(b"\n")
-                    if shown := _shown((line + b"\n" for line in whole), query):
-                        yield shown
-                elif done:
+                output = await asyncio.to_thread(reader.read)
+                if output is not None:
+                    yield output
+                elif done or reader.full:
                     return
                 else:
                     change = asyncio.create_task(changed.wait())
@@ -65,82 +68,127 @@ async def follow(path: Path, query: Query, ended: asyncio.Event) -> AsyncIterato
                     change.cancel()
     finally:
         waiting.cancel()
-        loop.remove_reader(descriptor)
-        os.close(descriptor)
+        if reader is not None:
+            reader.close()
 
 
-def _recent(file: BinaryIO) -> list[bytes]:
-    """Return the last complete lines, up to `_RECENT` bytes, and leave the file behind them."""
-    start = max(0, os.fstat(file.fileno()).st_size - _RECENT)
-    file.seek(start)
-    raw = file.read(_RECENT)
-    end = raw.rfind(b"\n") + 1
-    file.seek(start + end)
-    first = raw.find(b"\n") + 1 if start else 0
-    return [line + b"\n" for line in raw[first:end].split(b"\n")[:-1]]
+class Reader:
+    """Reads the selected part of a log. Call it on a thread."""
+
+    def __init__(self, log: LogFiles, query: Query) -> None:
+        self._log = log
+        self._selection = Selection(query.since, timestamps=query.timestamps)
+        self._left = query.limit
+        self._pending = b""
+        #: The open files that are not read to their ends, the oldest first.
+        self._files = deque(log.open_all())
+        self._go_to_start(query)
+
+    @property
+    def full(self) -> bool:
+        """Whether the limit is reached."""
+        return self._left is not None and self._left <= 0
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in self._files:
+            file.close()
+
+    def read(self) -> bytes | None:
+        """Return some output, or `None` if there is no more for now."""
+        while not self.full and (raw := self._lines()):
+            if output := self._selection.shown(raw)[: self._left]:
+                if self._left is not None:
+                    self._left -= len(output)
+                return output
+        return None
+
+    def _go_to_start(self, query: Query) -> None:
+        """Go to where the selected part begins."""
+        if query.tail is not None:
+            index, offset = _start_of_last([*self._files], query.tail)
+            for _ in range(index):
+                self._files.popleft().close()
+            if self._files:
+                self._files[0].seek(offset)
+        elif query.since is not None:
+            # A file that was written last before that time has nothing of it.
+            while len(self._files) > 1 and os.fstat(self._files[0].fileno()).st_mtime < query.since.timestamp():
+                self._files.popleft().close()
+
+    def _lines(self) -> bytes:
+        """Return the next whole lines of the log."""
+        if not self._files:
+            self._files.extend(self._log.open_all())
+        while self._files:
+            if raw := self._files[0].read(_CHUNK):
+                end = raw.rfind(b"\n") + 1
+                if end:
+                    lines, self._pending = self._pending + raw[:end], raw[end:]
+                    return lines
+                self._pending += raw
+            elif len(self._files) > 1:
+                self._files.popleft().close()
+                if self._pending:
+                    self._pending += b"\n"  # a line that a full disk cut short
+            else:
+                newer = self._log.open_after(self._files[0])
+                if not newer:
+                    return b""
+                # What conmon wrote to this file before it opened the next one is read first.
+                self._files.extend(newer)
+        return b""
 
 
-def _watch(path: Path) -> tuple[asyncio.Event, int]:
-    """Return an event that is set when the file grows (inotify(7)), and the descriptor to close."""
-    descriptor = _LIBC.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
-    if _LIBC.inotify_add_watch(descriptor, os.fsencode(path), _IN_MODIFY) < 0:
-        error = ctypes.get_errno()
-        os.close(descriptor)
-        raise OSError(error, os.strerror(error), str(path))
-    changed = asyncio.Event()
+def _start_of_last(files: list[BinaryIO], count: int) -> tuple[int, int]:
+    """Return the index of the file, and the offset in it, where the last `count` lines of output begin.
 
-    def read_all() -> None:
-        os.read(descriptor, 65536)
-        changed.set()
-
-    asyncio.get_running_loop().add_reader(descriptor, read_all)
-    return changed, descriptor
-
-
-def _last(lines: list[bytes], count: int | None) -> list[bytes]:
-    """Return the last `count` lines of output; a line in several parts counts once."""
-    if count is None:
-        return lines
+    A line of output in several parts counts once.
+    """
+    if not files:
+        return 0, 0
+    newest = len(files) - 1, _end(files[-1])
     if count <= 0:
-        return []
-    index = len(lines)
-    while index and count:
-        index -= 1
-        if index == 0 or not _is_part(lines[index - 1]):
+        return newest
+    start = newest
+    for index, offset, line in _backwards(files):
+        # This line ends the one before the line of output that is being counted.
+        if start != newest and not is_part(line):
             count -= 1
-    return lines[index:]
+            if count == 0:
+                return start
+        start = index, offset
+    return start
 
 
-def _is_part(line: bytes) -> bool:
-    return line.split(b" ", 3)[2:3] == [b"P"]
+def _backwards(files: list[BinaryIO]) -> Iterator[tuple[int, int, bytes]]:
+    """Yield the whole lines of all files, the last first, each with the index of its file and its offset."""
+    for index in reversed(range(len(files))):
+        file, rest = files[index], b""
+        at = _end(file)
+        while at > 0:
+            size = min(_CHUNK, at)
+            at -= size
+            file.seek(at)
+            block = file.read(size) + rest
+            # The first line may begin in the block before.
+            cut = (block.find(b"\n") + 1 or len(block)) if at else 0
+            rest, block = block[:cut], block[cut:]
+            end = len(block)
+            while end > 0:
+                begin = block.rfind(b"\n", 0, end - 1) + 1
+                yield index, at + cut + begin, block[begin:end]
+                end = begin
+        file.seek(0)
 
 
-def _shown(lines: Iterable[bytes], query: Query) -> bytes:
-    """Return the text of the lines that the query selects, with their times if selected."""
-    output: list[bytes] = []
-    for line in lines:
-        moment, _, rest = line.partition(b" ")
-        _, _, rest = rest.partition(b" ")
-        kind, _, text = rest.partition(b" ")
-        if query.since is not None and _time(moment) < query.since:
-            continue
-        if kind == b"P":
-            text = text.removesuffix(b"\n")
-        output.append(moment.replace(b"+00:00", b"Z") + b" " + text if query.timestamps else text)
-    return b"".join(output)
-
-
-def _time(text: bytes) -> datetime:
-    """Parse a time of conmon, which has nanoseconds, to the microseconds of a `datetime`."""
-    decoded = text.decode(errors="replace")
-    head, _, tail = decoded.partition(".")
-    digits = "".join(char for char in tail[:9] if is_digits(char))
-    zone = tail[len(digits) :] or "Z"
-    try:
-        return datetime.fromisoformat(f"{head}.{digits[:6]:0<6}{zone}").astimezone(UTC)
-    except ValueError:
-        return datetime.max.replace(tzinfo=UTC)
-
-
-def _limited(raw: bytes, limit: int | None) -> bytes:
-    return raw if limit is None else raw[:limit]
+def _end(file: BinaryIO) -> int:
+    """Return the offset behind the last whole line of a file."""
+    at = file.seek(0, os.SEEK_END)
+    while at > 0:
+        size = min(_CHUNK, at)
+        file.seek(at - size)
+        if (found := file.read(size).rfind(b"\n")) >= 0:
+            return at - size + found + 1
+        at -= size
+    return 0
