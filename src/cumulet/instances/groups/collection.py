@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import uuid
 from datetime import timedelta
 from pathlib import Path
 
 import aiohttp
+import msgspec
 
 from cumulet.common import clock
 from cumulet.common.arm import ArmError, ResourceId
@@ -20,7 +22,7 @@ from cumulet.instances.groups.group import Group
 from cumulet.instances.groups.services import Services
 from cumulet.instances.images.cache import Images
 from cumulet.instances.metering.meter import Meter
-from cumulet.instances.model.properties import Container, GroupProperties, virtual_network
+from cumulet.instances.model.properties import Container, GroupProperties, Volume, virtual_network
 from cumulet.instances.runtime.conmon import Runtime, control_pipe
 from cumulet.instances.sandbox.names import installation_id
 from cumulet.instances.sandbox.network import Network
@@ -125,7 +127,7 @@ class Groups:
     async def put(
         self, resource_id: str, location: str, tags: dict[str, str], properties: GroupProperties
     ) -> tuple[Group, bool]:
-        """Create a group, or replace the credentials and tags of an existing one; return it, and whether it is new.
+        """Create a group, or replace tags, credentials and files of volumes of an existing one; return it, and whether it is new.
 
         Running containers are not changed in place: other properties must stay the same. Raises `ArmError`.
         """
@@ -147,6 +149,7 @@ class Groups:
             record.tags, record.properties = tags, properties
             await self._store.put(record)
             existing.renew()
+            await _renew_volumes(existing)
             self._publish(record)
             return existing, False
         if properties.host_users is False and not self._services.users.support.on:
@@ -171,11 +174,17 @@ class Groups:
             pass
         return uid
 
-    async def put_tags(self, group: Group, tags: dict[str, str]) -> None:
-        """Replace a group's tags."""
-        group.record.tags = tags
-        await self._store.put(group.record)
-        self._publish(group.record)
+    async def patch(self, group: Group, tags: dict[str, str] | None, volumes: list[Volume] | None) -> None:
+        """Replace a group's tags, its volumes, or both, while its containers run. Raises `ArmError`."""
+        record = group.record
+        if tags is not None:
+            record.tags = tags
+        if volumes is not None:
+            record.properties = msgspec.structs.replace(record.properties, volumes=volumes)
+        await self._store.put(record)
+        if volumes is not None:
+            await _renew_volumes(group)
+        self._publish(record)
 
     async def delete(self, group: Group, grace: int) -> None:
         """Delete a group; its containers have `grace` seconds to end. A second call can only shorten that.
@@ -232,6 +241,14 @@ class Groups:
         self._changed = asyncio.Event()
 
 
+async def _renew_volumes(group: Group) -> None:
+    try:
+        await group.renew_volumes()
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise ArmError(500, "VolumeUpdateFailed", f"The files of the volumes cannot be written: {reason}.") from error
+
+
 def _fixed(properties: GroupProperties) -> object:
     """Return the properties that an update cannot change. Others, such as the environment, apply at the next start."""
 
@@ -250,7 +267,7 @@ def _fixed(properties: GroupProperties) -> object:
     return (
         fixed(properties.init_containers),
         fixed(properties.containers),
-        [(volume.name, volume.kind) for volume in properties.volumes],
+        [(volume.name, volume.kind, volume.empty_dir) for volume in properties.volumes],
         properties.restart_policy,
         properties.os_type,
         properties.subnet_ids,

@@ -13,6 +13,7 @@ from cumulet.instances.groups.attempts import Attempts
 from cumulet.instances.groups.launch import Launcher
 from cumulet.instances.groups.pulls import Pulls
 from cumulet.instances.groups.services import Save, Services
+from cumulet.instances.model.expansion import expanded
 from cumulet.instances.model.properties import Container, Probe
 from cumulet.instances.runtime.bundle import BundleError, forget_configuration, process_of
 from cumulet.instances.runtime.conmon import RuntimeFailure
@@ -108,7 +109,7 @@ class ContainerLife:
 
         It contains secure values. Raises `OSError`.
         """
-        container = self._attempts.container(self.name)
+        container = expanded(self._attempts.container(self.name), self._record.status.ip)
         return process_of(self._attempts.bundle(self.name), container, command, tty=tty)
 
     async def _back_off(self, seconds: float) -> None:

@@ -39,6 +39,8 @@ class Group:
         self._services = services
         self._task: asyncio.Task[None] | None = None
         self._volumes = Volumes(folders.folder, record.properties, folders.before)
+        #: Held by the one that writes in the volumes.
+        self._writing = asyncio.Lock()
         self._pulls = Pulls(record, self.attempts, services.images, self._save)
         self._launcher = Launcher(record, self.attempts, folders, self._volumes, services, self._save)
         self._lives = {container.name: self._life(container) for container in self.attempts.containers()}
@@ -53,6 +55,11 @@ class Group:
     def renew(self) -> None:
         """Use the new credentials of the record, at once for a pull that waits."""
         self._pulls.renew()
+
+    async def renew_volumes(self) -> None:
+        """Write the new content of the record's volumes, while containers run. Raises `OSError`."""
+        async with self._writing:
+            await to_completion(asyncio.to_thread(self._volumes.replace, self.record.properties.volumes))
 
     def detach(self) -> None:
         """End the group's task because this process ends; the containers continue to run."""
@@ -159,10 +166,11 @@ class Group:
         """Create the network namespace and the volumes, which every launch waits for."""
         services, status, uid = self._services, self.record.status, self.record.uid
         owner = services.users.network(uid, status.ids) if status.ids else None
-        await to_completion(
-            services.network.create(uid, status.ip, virtual_network(self.record.properties), owner),
-            asyncio.to_thread(self._volumes.make),
-        )
+        async with self._writing:
+            await to_completion(
+                services.network.create(uid, status.ip, virtual_network(self.record.properties), owner),
+                asyncio.to_thread(self._volumes.make),
+            )
         self._launcher.sandbox_ready.set()
 
     async def _run_containers(self) -> bool:

@@ -12,10 +12,11 @@ from cumulet.instances.groups.attempts import Attempts
 from cumulet.instances.groups.folders import Folders, remove_tree
 from cumulet.instances.groups.services import Save, Services
 from cumulet.instances.images.cache import Pulled
+from cumulet.instances.model.expansion import expanded
 from cumulet.instances.model.properties import Container
 from cumulet.instances.runtime.bundle import UserMapping, describe, keep_process, owner_of
 from cumulet.instances.sandbox.completion import to_completion
-from cumulet.instances.sandbox.mounts import mount_overlay, unmount, unmount_beneath
+from cumulet.instances.sandbox.mounts import in_order, mount_overlay, unmount, unmount_beneath
 from cumulet.instances.sandbox.volumes import Volumes
 from cumulet.instances.store.records import GroupRecord, State
 from cumulet.instances.streams.log_files import LogFiles
@@ -91,6 +92,7 @@ class Launcher:
         for part in ("rootfs", "upper", "work"):
             (bundle / part).mkdir(parents=True, exist_ok=True)
         uid, ids, users = self._record.uid, self._record.status.ids, self._services.users
+        container = expanded(container, self._record.status.ip)
         root = self._attempts.root(container.name)
         if ids:
             users.mount_root(uid, ids, image.layers, bundle, root, self._folders.layers)
@@ -99,7 +101,7 @@ class Launcher:
         properties = self._record.properties
         hostname = properties.hostname or self._record.id.rsplit("/", 1)[-1]
         files = self._volumes.files(hostname, self._record.status.ip, properties.dns_config)
-        binds = [*files, *self._volumes.mount(container, bundle / _MOUNTS)]
+        binds = in_order([*files, *self._volumes.mount(container, bundle / _MOUNTS)])
         if ids:
             binds = users.map_binds(uid, ids, binds, bundle / _MOUNTS / "mapped")
         mapping = UserMapping(users.path(uid), ids) if ids else None

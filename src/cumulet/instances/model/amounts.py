@@ -7,6 +7,7 @@ from cumulet.instances.model.properties import GroupProperties
 #: The request of a container that names none: vCPUs and decimal gigabytes.
 CPU, MEMORY = 1.0, 1.5
 _DIGITS = 6
+_GB = 1_000_000_000
 
 
 def total(properties: GroupProperties) -> tuple[float, float]:
@@ -21,3 +22,10 @@ def billed(properties: GroupProperties) -> tuple[float, float]:
     """Return the amounts that are billed: the requests, but at least one of each, which is ACI's minimum."""
     cpu, memory = total(properties)
     return max(cpu, 1.0), max(memory, 1.0)
+
+
+def memory_limit(properties: GroupProperties) -> int:
+    """Return the bytes of memory that all containers of a group can use at the same time."""
+    limits = [item.properties.resources.limits for item in properties.containers]
+    known = [item.memory_in_gb for item in limits if item is not None and item.memory_in_gb is not None]
+    return int(max(total(properties)[1], sum(known)) * _GB)

@@ -1,8 +1,8 @@
 """The properties of a container group (REST reference 2023-05-01), with their defaults.
 
 Extensions to ACI's API: `args` of a container, which follow `command` or, without it, the image's entry point;
-`workingDir`, `subPath`, probes by TCP, an emptyDir in memory, a secret volume's `defaultMode`; `hostname`,
-`terminationGracePeriodSeconds`, `hostUsers` and `pod` of a group. `hostUsers: false` demands a user namespace, which a group
+`workingDir`, `expandFields`, `subPath`, probes by TCP; an emptyDir's `medium` and `sizeLimit`, a secret volume's
+`defaultMode` and `items`; `hostname`, `terminationGracePeriodSeconds`, `hostUsers` and `pod` of a group. `hostUsers: false` demands a user namespace, which a group
 has by default if the machine supports it; `true` is refused. `pod: true` is for a virtual node: a failed pull is repeated
 instead of failing the group, and a PUT applies to the running containers instead of restarting them.
 """
@@ -16,6 +16,7 @@ import msgspec
 
 from cumulet.common.ascii import fold
 from cumulet.common.kubernetes.objects import Object
+from cumulet.common.kubernetes.quantity import decimal
 
 #: Microsoft.Network's names: letters, digits, underscores, periods and hyphens, to 80 characters.
 _WORD = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,78}[A-Za-z0-9_])?"
@@ -142,6 +143,8 @@ class ContainerProperties(_Base):
     readiness_probe: Probe | None = None
     security_context: dict[str, object] | None = None
     working_dir: str | None = None
+    #: Whether command, args, variables and subPaths name fields of the group: `expansion` replaces them.
+    expand_fields: bool = False
     config_map: Any = None
 
 
@@ -165,10 +168,27 @@ class Credential(_Base):
     password_reference: Any = None
 
 
+_Mode = Annotated[int, msgspec.Meta(ge=0, le=0o777)]
+
+
 class EmptyDir(_Base):
-    """An initially empty folder, on disk or, with the medium `Memory`, in memory."""
+    """An initially empty folder, on disk or, with the medium `Memory`, in memory; `sizeLimit` is a Kubernetes quantity."""
 
     medium: Literal["", "Memory"] = ""
+    size_limit: str | None = None
+
+    @property
+    def size(self) -> int | None:
+        """The limit in bytes, or `None`; 0 is no limit, as in Kubernetes."""
+        return (int(decimal(self.size_limit)) or None) if self.size_limit is not None else None
+
+
+class KeyToPath(_Base):
+    """The path and the mode of a file of a secret volume."""
+
+    key: str
+    path: str
+    mode: _Mode | None = None
 
 
 class Volume(_Base):
@@ -182,7 +202,8 @@ class Volume(_Base):
     git_repo: Any = None
     azure_file: Any = None
     secret_reference: Any = None
-    default_mode: Annotated[int, msgspec.Meta(ge=0, le=0o777)] | None = None
+    default_mode: _Mode | None = None
+    items: list[KeyToPath] | None = None
 
     @property
     def kind(self) -> str:

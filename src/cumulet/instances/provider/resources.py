@@ -2,7 +2,7 @@
 
 Extensions to ACI's API, for the virtual node; other clients are not affected. `GET …/containerGroups?watch=true&since=N`
 returns when the revision is greater than N, at the latest after 25 s, with `instanceView`s and the new `revision`.
-`DELETE …?gracePeriodSeconds=N`. Logs with `follow`, `previous`, `sinceSeconds` and `limitBytes`, as plain text with
+`PATCH` with `properties.volumes` replaces the files of these volumes. `DELETE …?gracePeriodSeconds=N`. Logs with `follow`, `previous`, `sinceSeconds` and `limitBytes`, as plain text with
 `stream=true`. `exec` with a list as `command` and the `protocol` `v5.channel.k8s.io`. `locations/{l}/usageDetails`
 returns the usage records.
 """
@@ -33,7 +33,7 @@ from cumulet.instances.provider.websockets import Streams
 from cumulet.instances.store.records import ContainerStatus
 from cumulet.instances.streams import logs
 from cumulet.instances.streams.changes import Changes
-from cumulet.instances.validation.request import check_name, parse_group
+from cumulet.instances.validation.request import check_name, parse_group, parse_volumes
 
 _TYPE = f"{fixed('providers', 'providers')}/{fixed('Microsoft.ContainerInstance', 'namespace')}"
 _RESOURCE = "Microsoft.ContainerInstance/containerGroups"
@@ -114,7 +114,9 @@ class Provider:
 
     async def _patch(self, request: web.Request) -> web.Response:
         group = self._groups.get(request.path)
-        await self._groups.put_tags(group, read_tags(await read_json(request)))
+        body = await read_json(request)
+        volumes = parse_volumes(request.match_info["name"], group.record.properties, body)
+        await self._groups.patch(group, read_tags(body) if "tags" in body else None, volumes)
         return json_response(_resource(group, view=True))
 
     async def _delete(self, request: web.Request) -> web.Response:

@@ -37,6 +37,23 @@ def open_beneath(folder: int, parts: Sequence[str]) -> int:
     return _openat2(folder, "/".join(parts) or ".", os.O_PATH, _BENEATH | _NO_SYMLINKS | _NO_MAGICLINKS | _NO_XDEV)
 
 
+def open_or_make_beneath(folder: int, parts: Sequence[str], mode: int) -> int:
+    """Return a descriptor (`O_PATH`) of a path, whose missing folders are created with `mode`.
+
+    Links are followed as long as they stay beneath the folder. Raises `OSError` (`EXDEV` for a link that leads out).
+    """
+    for known in range(len(parts), -1, -1):
+        try:
+            above = _openat2(folder, "/".join(parts[:known]) or ".", os.O_PATH, _BENEATH | _NO_MAGICLINKS | _NO_XDEV)
+        except FileNotFoundError:
+            continue
+        try:
+            return make_folders(above, parts[known:], mode)
+        finally:
+            os.close(above)
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+
 def make_folders(folder: int, parts: Sequence[str], mode: int) -> int:
     """Return a descriptor (`O_PATH`) of a folder, and create missing ones on the way. Raises `OSError`."""
     current = os.dup(folder)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import posixpath
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +22,7 @@ _AT_FDCWD, _AT_EMPTY_PATH = -100, 0x1000
 _CLONE = 1
 _FROM_EMPTY_PATH = 4
 _MNT_DETACH, _MS_BIND = 2, 4096
-_NOSUID_NODEV_NOEXEC = 2 | 4 | 8
+_NOSUID_NODEV = 2 | 4
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
@@ -32,6 +34,12 @@ class Bind(NamedTuple):
     read_only: bool
 
 
+def in_order(binds: Sequence[Bind]) -> list[Bind]:
+    """Return binds so that none hides another: folders before what is beneath them, and the last one of each path."""
+    by_path = {posixpath.normpath(bind_.path): bind_ for bind_ in binds}
+    return [by_path[path] for path in sorted(by_path, key=lambda path: path.count("/"))]
+
+
 def mount_overlay(layers: list[Path], upper: Path, work: Path, target: Path) -> None:
     """Mount a container's root: its own folder over the image's layers, the lowest layer first. Raises `SandboxError`."""
     lower = ":".join(str(layer) for layer in reversed(layers))
@@ -41,9 +49,13 @@ def mount_overlay(layers: list[Path], upper: Path, work: Path, target: Path) -> 
     _mount("overlay", target, "overlay", 0, options)
 
 
-def mount_tmpfs(target: Path, mode: int = 0o755) -> None:
-    """Mount a file system in memory. Raises `SandboxError`."""
-    _mount("tmpfs", target, "tmpfs", _NOSUID_NODEV_NOEXEC, f"mode={mode:o}")
+def mount_tmpfs(target: Path, mode: int, size: int | None = None) -> None:
+    """Mount a file system in memory, of at most `size` bytes. Raises `SandboxError`.
+
+    Programs can run from there, as from every volume of a pod.
+    """
+    limit = "" if size is None else f",size={size}"
+    _mount("tmpfs", target, "tmpfs", _NOSUID_NODEV, f"mode={mode:o}{limit}")
 
 
 def bind(source: Path, target: Path) -> None:

@@ -9,14 +9,19 @@ from __future__ import annotations
 import base64
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
+from cumulet.instances.model.amounts import memory_limit
 from cumulet.instances.model.properties import Container, DnsConfig, GroupProperties, Mount, Volume
 from cumulet.instances.sandbox import beneath
+from cumulet.instances.sandbox.atomic_writer import File, replace_files
 from cumulet.instances.sandbox.errors import SandboxError
 from cumulet.instances.sandbox.mounts import Bind, attach, clone, mount_tmpfs, unmount
 
-_OPEN = 0o777
+#: Modes of an emptyDir on disk, and of a file system in memory, as in a kubelet.
+_OPEN, _STICKY = 0o777, 0o1777
+_FILE_MODE = 0o644
 
 
 class Volumes:
@@ -30,6 +35,7 @@ class Volumes:
         self._files = folder / "files"
         self._before = before / "volumes"
         self._volumes = group.volumes
+        self._memory = memory_limit(group)
         self._numbers = {volume.name: number for number, volume in enumerate(group.volumes)}
 
     def make(self) -> None:
@@ -42,12 +48,20 @@ class Volumes:
             path.mkdir(mode=0o755, exist_ok=True)
             if volume.secret is not None:
                 if not path.is_mount():
-                    mount_tmpfs(path)
-                _write(path, volume.secret, volume.default_mode)
+                    mount_tmpfs(path, _STICKY)
+                _write(path, volume)
             elif volume.empty_dir is not None:
-                if volume.empty_dir.medium == "Memory" and not path.is_mount():
-                    mount_tmpfs(path, mode=_OPEN)
-                path.chmod(_OPEN)
+                if volume.empty_dir.medium != "Memory":
+                    path.chmod(_OPEN)
+                elif not path.is_mount():
+                    mount_tmpfs(path, _STICKY, min(volume.empty_dir.size or self._memory, self._memory))
+
+    def replace(self, volumes: Sequence[Volume]) -> None:
+        """Take over new content of the volumes, and write it where it differs, while containers run. Raises `OSError`."""
+        self._volumes = [*volumes]
+        for volume in volumes:
+            if volume.secret is not None:
+                _write(self._path(volume.name), volume)
 
     def _path(self, name: str) -> Path:
         return self._folder / str(self._numbers[name])
@@ -109,10 +123,7 @@ class Volumes:
             return volume
         parts = [part for part in mount.sub_path.split("/") if part not in ("", ".")]
         try:
-            try:
-                return beneath.open_beneath(volume, parts)
-            except FileNotFoundError:
-                return beneath.make_folders(volume, parts, stat.S_IMODE(os.fstat(volume).st_mode))
+            return beneath.open_or_make_beneath(volume, parts, stat.S_IMODE(os.fstat(volume).st_mode))
         finally:
             os.close(volume)
 
@@ -131,11 +142,23 @@ class Volumes:
         return binds
 
 
-def _write(path: Path, files: dict[str, str], mode: int | None) -> None:
-    folder = beneath.open_folder(path)
+def _write(path: Path, volume: Volume) -> None:
+    """Write the files of a secret volume, unless its file system in memory is not mounted: secrets are not on disk."""
     try:
-        for name, content in files.items():
-            data = base64.b64decode(content)
-            beneath.write_file(folder, name.split("/"), data, mode if mode is not None else 0o644)
+        folder = beneath.open_folder(path)
+    except FileNotFoundError:
+        return
+    try:
+        if os.fstat(folder).st_dev != path.parent.stat().st_dev:
+            replace_files(folder, _files(volume))
     finally:
         os.close(folder)
+
+
+def _files(volume: Volume) -> dict[str, File]:
+    """Return the files of a secret volume by path: all, or those that `items` selects."""
+    content = {key: base64.b64decode(text) for key, text in (volume.secret or {}).items()}
+    mode = _FILE_MODE if volume.default_mode is None else volume.default_mode
+    if volume.items is None:
+        return {path: File(data, mode) for path, data in content.items()}
+    return {item.path: File(content[item.key], mode if item.mode is None else item.mode) for item in volume.items}

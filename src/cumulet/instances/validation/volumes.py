@@ -6,11 +6,12 @@ import base64
 import binascii
 
 from cumulet.common.arm import ArmError
-from cumulet.instances.model.properties import Volume
+from cumulet.common.kubernetes.quantity import decimal
+from cumulet.instances.model.properties import EmptyDir, Volume
 from cumulet.instances.validation.paths import is_relative
 from cumulet.instances.validation.text import NAME, invalid, quoted
 
-_FILES, _DEPTH = 10_000, 32
+_FILES, _DEPTH, _LARGEST = 10_000, 32, 2**60
 
 
 def check_volume(volume: Volume, path: str, names: set[str]) -> None:
@@ -33,22 +34,62 @@ def check_volume(volume: Volume, path: str, names: set[str]) -> None:
         )
     if (volume.empty_dir is None) == (volume.secret is None):
         raise invalid(path, f"The volume '{volume.name}' must be one of emptyDir and secret.")
-    if volume.secret is not None:
-        _check_files(volume.name, volume.secret, f"{path}.secret")
+    if volume.empty_dir is not None:
+        _check_size(volume.name, volume.empty_dir, f"{path}.emptyDir.sizeLimit")
+    if volume.secret is None:
+        if volume.items is not None:
+            raise invalid(f"{path}.items", f"The volume '{volume.name}' has items, but is not a secret volume.")
+        return
+    _check_content(volume.name, volume.secret, f"{path}.secret")
+    if volume.items is None:
+        _check_paths(volume.name, list(volume.secret), f"{path}.secret")
+        return
+    for number, item in enumerate(volume.items):
+        if item.key not in volume.secret:
+            raise invalid(
+                f"{path}.items[{number}].key",
+                f"The secret volume '{volume.name}' references the non-existent key '{quoted(item.key)}'.",
+            )
+    _check_paths(volume.name, [item.path for item in volume.items], f"{path}.items")
 
 
-def _check_files(volume: str, files: dict[str, str], path: str) -> None:
-    if len(files) > _FILES:
-        raise invalid(path, f"The secret volume '{volume}' has more than {_FILES} files.")
+def _check_size(volume: str, folder: EmptyDir, path: str) -> None:
+    try:
+        valid = folder.size_limit is None or 0 <= decimal(folder.size_limit) <= _LARGEST
+    except (ValueError, ArithmeticError):
+        valid = False
+    if not valid:
+        raise invalid(path, f"The sizeLimit of the volume '{volume}' is not a quantity of bytes.")
+
+
+def _check_content(volume: str, files: dict[str, str], path: str) -> None:
     for name, content in files.items():
-        parts = name.split("/")
-        if len(parts) > _DEPTH or not is_relative(name) or any(part in (".", "") for part in parts):
-            raise invalid(path, f"The file name '{quoted(name)}' of the secret volume '{volume}' is not valid.")
-        if any("/".join(parts[:count]) in files for count in range(1, len(parts))):
-            raise invalid(path, f"The file name '{quoted(name)}' of the secret volume '{volume}' is in another file.")
         try:
             base64.b64decode(content.encode("ascii"), validate=True)
         except (binascii.Error, UnicodeEncodeError):
             raise invalid(
                 path, f"The file '{quoted(name)}' of the secret volume '{volume}' is not valid base64."
             ) from None
+
+
+def _check_paths(volume: str, paths: list[str], path: str) -> None:
+    if len(paths) > _FILES:
+        raise invalid(path, f"The secret volume '{volume}' has more than {_FILES} files.")
+    taken: set[str] = set()
+    for name in paths:
+        parts = name.split("/")
+        # Names that start with two periods are those of the writer (`sandbox/atomic_writer.py`), as in Kubernetes.
+        if (
+            len(parts) > _DEPTH
+            or not is_relative(name)
+            or any(part in (".", "") for part in parts)
+            or name.startswith("..")
+        ):
+            raise invalid(path, f"The file name '{quoted(name)}' of the secret volume '{volume}' is not valid.")
+        if name in taken:
+            raise invalid(path, f"The file name '{quoted(name)}' of the secret volume '{volume}' is used twice.")
+        taken.add(name)
+    for name in paths:
+        parts = name.split("/")
+        if any("/".join(parts[:count]) in taken for count in range(1, len(parts))):
+            raise invalid(path, f"The file name '{quoted(name)}' of the secret volume '{volume}' is in another file.")
