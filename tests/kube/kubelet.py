@@ -16,6 +16,7 @@ from cumulet.common.kubernetes.channels import Deliver, Options, relay
 from cumulet.common.kubernetes.negotiation import accept
 from cumulet.common.room import listen
 from cumulet.node import forward
+from cumulet.node.connections import connect_directly
 
 
 class StandInKubelet:
@@ -90,7 +91,9 @@ class StandInKubelet:
     async def _port_forward(self, request: web.Request) -> web.StreamResponse:
         """As the node's own, with every pod at the address of this machine."""
         self.paths.append(request.path_qs)
-        return await forward.serve(request, "127.0.0.1")
+        return await forward.serve(
+            request, lambda port: connect_directly("127.0.0.1", port, f"error forwarding port {port} to pod")
+        )
 
     async def _exec(self, request: web.Request) -> web.StreamResponse:
         return await self._run_in(request, request.query.getall("command"))

@@ -70,6 +70,14 @@ class ContainerGroups:
         offer: StreamOffer = answer
         return offer
 
+    async def forward(self, name: str, port: int) -> StreamOffer:
+        """Ask for a connection to a port on a group's loopback, an extension of this project; return its WebSocket."""
+        _, _, answer = await self._arm.call(
+            "POST", f"{self._path}/{name}/portForward", {"port": port}, api_version=API_VERSION
+        )
+        offer: StreamOffer = answer
+        return offer
+
     async def usage(self, name: str) -> dict[str, dict[str, float]]:
         """Return, by container, Azure Monitor's `CpuUsage` in millicores and `MemoryUsage` in bytes."""
         path = f"{self._path}/{name}/providers/Microsoft.Insights/metrics"

@@ -1,4 +1,4 @@
-"""Port-forward: TCP to a pod's ports over SPDY, over SPDY in a WebSocket, or over a WebSocket with channels.
+"""Port-forward: TCP to ports on a pod's loopback, over SPDY, over SPDY in a WebSocket, or over a WebSocket with channels.
 
 In SPDY (`portforward.k8s.io`) a connection has an `error` stream and a `data` stream. Their headers contain the port and
 the id of the request. kubectl tunnels that in a WebSocket since 1.31 (`SPDY/3.1+portforward.k8s.io`). Other
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Coroutine
 from typing import NamedTuple
 
 from aiohttp import WSMsgType, web
@@ -23,12 +24,11 @@ from cumulet.common.kubernetes.negotiation import (
 from cumulet.common.spdy import PROTOCOL, Send, Session, Stream
 from cumulet.common.tasks import TaskSet, task_set
 from cumulet.common.upgrade import Upgraded
+from cumulet.node.connections import Connect, Connection, ForwardError
 
 VERSION = "portforward.k8s.io"
 TUNNEL = f"{PROTOCOL}+{VERSION}"
 CHANNELS = ("v4.channel.k8s.io", "channel.k8s.io")
-_CHUNK = 64 * 1024
-_CONNECT = 10.0
 #: The number of a channel is a byte, and a port has two channels.
 _PORTS = 128
 #: Seconds in which the second stream of a pair must follow the first.
@@ -40,8 +40,8 @@ class _Pair(NamedTuple):
     data: Stream
 
 
-async def serve(request: web.Request, address: str) -> web.StreamResponse:
-    """Serve a request for ports of a pod at that address. Raises `web.HTTPException`, `ConnectionError`."""
+async def serve(request: web.Request, connect: Connect) -> web.StreamResponse:
+    """Serve a request for ports of a pod. Raises `web.HTTPException`, `ConnectionError`."""
     async with task_set() as tasks:
         if fold(request.headers.get("Upgrade", "")) == "websocket":
             ports = [port for item in request.query.getall("port", []) for port in item.split(",")]
@@ -51,21 +51,21 @@ async def serve(request: web.Request, address: str) -> web.StreamResponse:
                 raise web.HTTPBadRequest(text=f"no more than {_PORTS} ports can be forwarded at once")
             socket = await accept_websocket(request, (TUNNEL, *CHANNELS))
             if socket.ws_protocol == TUNNEL:
-                session = _session(socket.send_bytes, address, tasks)
+                session = _session(socket.send_bytes, connect, tasks)
                 await session.run(lambda: tunnelled(socket))
             else:
-                await _channels(socket, address, [int(port) for port in ports], tasks)
+                await _channels(socket, connect, [int(port) for port in ports], tasks)
             with contextlib.suppress(ConnectionError):
                 await socket.close()
             return socket
         response = Upgraded(PROTOCOL, {VERSION_HEADER: negotiate(request, (VERSION,))})
         carrier = await response.take(request)
-        await _session(carrier.send, address, tasks).run(carrier.read)
+        await _session(carrier.send, connect, tasks).run(carrier.read)
         await carrier.close()
         return response
 
 
-def _session(send: Send, address: str, tasks: TaskSet) -> Session:
+def _session(send: Send, connect: Connect, tasks: TaskSet) -> Session:
     """Return a session in which each pair of streams becomes a TCP connection to the pod."""
     # The first stream of each incomplete pair, and the task that resets it after the timeout.
     incomplete: dict[str, tuple[str, Stream, asyncio.Task[None]]] = {}
@@ -94,41 +94,48 @@ def _session(send: Send, address: str, tasks: TaskSet) -> Session:
             return False
         timeout.cancel()
         del incomplete[request]
-        tasks.start(_connection(_Pair(**{first: other, kind: stream}), address), f"port-forward {request}")
+        tasks.start(_connection(_Pair(**{first: other, kind: stream}), connect), f"port-forward {request}")
         return True
 
     return Session(send, opened)
 
 
-async def _connection(pair: _Pair, address: str) -> None:
+async def _connection(pair: _Pair, connect: Connect) -> None:
     """Run one TCP connection to the pod. On failure, send the reason on the error stream, and reset both streams."""
-    port = pair.data.headers["port"]
     try:
-        reader, writer = await _connect(address, int(port))
-    except (OSError, TimeoutError) as error:
-        await _break(pair, _failure(port, address, error))
-        return
+        async with connect(int(pair.data.headers["port"])) as connection:
 
-    async def inward() -> None:
-        while data := await pair.data.read():
-            writer.write(data)
-            await writer.drain()
-        if pair.data.broken:
-            writer.transport.abort()
-        elif writer.can_write_eof():
-            writer.write_eof()
+            async def inward() -> None:
+                while data := await pair.data.read():
+                    await connection.write(data)
+                if pair.data.broken:
+                    raise ConnectionAbortedError("the client has reset the connection")
+                await connection.end()
 
-    async def outward() -> None:
-        while data := await reader.read(_CHUNK):
-            await pair.data.write(data)
-        await pair.data.close()
+            async def outward() -> None:
+                while data := await connection.read():
+                    await pair.data.write(data)
+                await pair.data.close()
 
+            await _until_both_end(inward(), outward())
+    except (OSError, ForwardError) as error:
+        await _break(pair, b"" if pair.data.broken else str(error).encode())
+    else:
+        await _break(pair, b"")
+
+
+async def _until_both_end(*ways: Coroutine[None, None, None]) -> None:
+    """Copy both ways until both have ended, or one has failed. Raises its failure."""
+    tasks = [asyncio.create_task(way) for way in ways]
     try:
-        results = await asyncio.gather(inward(), outward(), return_exceptions=True)
-        failed = next((item for item in results if isinstance(item, Exception)), None)
-        await _break(pair, b"" if failed is None or pair.data.broken else _failure(port, address, failed))
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
     finally:
-        writer.transport.abort()
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
 
 
 async def _break(pair: _Pair, why: bytes) -> None:
@@ -140,49 +147,39 @@ async def _break(pair: _Pair, why: bytes) -> None:
         await pair.error.reset()
 
 
-async def _channels(socket: web.WebSocketResponse, address: str, ports: list[int], tasks: TaskSet) -> None:
+async def _channels(socket: web.WebSocketResponse, connect: Connect, ports: list[int], tasks: TaskSet) -> None:
     for index, port in enumerate(ports):
         for channel in (2 * index, 2 * index + 1):
             await socket.send_bytes(bytes([channel]) + port.to_bytes(2, "little"))
-    writers: dict[int, asyncio.StreamWriter] = {}
+    connections: dict[int, Connection] = {}
 
-    async def outward(index: int, reader: asyncio.StreamReader) -> None:
-        with contextlib.suppress(ConnectionError):
-            while data := await reader.read(_CHUNK):
+    async def outward(index: int, connection: Connection) -> None:
+        try:
+            while data := await connection.read():
                 await socket.send_bytes(bytes([2 * index]) + data)
+        except ForwardError as error:
+            await socket.send_bytes(bytes([2 * index + 1]) + str(error).encode())
+        except ConnectionError:
+            pass
         # The protocol cannot close one channel: the first end closes the WebSocket.
         await socket.close()
 
-    try:
+    async with contextlib.AsyncExitStack() as stack:
         for index, port in enumerate(ports):
             try:
-                reader, writers[index] = await _connect(address, port)
-            except (OSError, TimeoutError) as error:
-                await socket.send_bytes(bytes([2 * index + 1]) + _failure(str(port), address, error))
+                connections[index] = await stack.enter_async_context(connect(port))
+            except (OSError, ForwardError) as error:
+                await socket.send_bytes(bytes([2 * index + 1]) + str(error).encode())
                 continue
-            tasks.start(outward(index, reader), f"port-forward {port}")
+            tasks.start(outward(index, connections[index]), f"port-forward {port}")
         async for message in socket:
             if message.type is not WSMsgType.BINARY or not message.data:
                 continue
             index, is_error = divmod(message.data[0], 2)
-            if index in writers and not is_error:
-                writer = writers[index]
-                writer.write(message.data[1:])
+            if index in connections and not is_error:
                 with contextlib.suppress(ConnectionError):
-                    await writer.drain()
-    finally:
-        for writer in writers.values():
-            writer.transport.abort()
-
-
-async def _connect(address: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    async with asyncio.timeout(_CONNECT):
-        return await asyncio.open_connection(address, port)
+                    await connections[index].write(message.data[1:])
 
 
 def _is_port(text: str) -> bool:
     return is_digits(text) and 0 < int(text[:6]) < 65536
-
-
-def _failure(port: str, address: str, error: Exception) -> bytes:
-    return f"error forwarding port {port} to pod at {address}: {error or type(error).__name__}".encode()

@@ -11,6 +11,7 @@ from cumulet.common.kubernetes.negotiation import MESSAGE_LIMIT, ClientLeftError
 from cumulet.common.kubernetes.objects import Pod
 from cumulet.node import forward
 from cumulet.node.aci import ContainerGroups, ExecRequest
+from cumulet.node.connections import Ports
 from cumulet.node.containers import container_status
 from cumulet.node.pods import Pods
 from cumulet.node.translate import group_name
@@ -52,7 +53,8 @@ class Streams:
         address = (pod.get("status") or {}).get("podIP")
         if not address:
             raise web.HTTPNotFound(text=f'pod "{request.match_info["pod"]}" has no address')
-        return await forward.serve(request, address)
+        ports = Ports(request.match_info["pod"], group_name(pod), address, self._groups, self._session)
+        return await forward.serve(request, ports.connect)
 
     def _pod(self, request: web.Request) -> Pod:
         info = request.match_info

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 from cumulet.common.tasks import Backoff
 from cumulet.instances.groups.attempts import Attempts
@@ -105,6 +106,11 @@ class Group:
     def control_group(self) -> str:
         """The control group that contains those of all containers of the installation."""
         return self._launcher.control_group
+
+    @property
+    def network(self) -> Path:
+        """The file that names the group's network namespace."""
+        return self._services.network.path(self.record.uid)
 
     def process(self, name: str, command: list[str], *, tty: bool) -> bytes:
         """Return the description of a further process in a container; it contains secure values. Raises `OSError`."""

@@ -2,8 +2,9 @@
 
 Extensions to ACI's API, for the virtual node; other clients are not affected. `GET …/containerGroups?watch=true&since=N`
 returns when the revision is greater than N, at the latest after 25 s, with `instanceView`s and the new `revision`.
-`PATCH` with `properties.volumes` replaces the files of these volumes. `DELETE …?gracePeriodSeconds=N`. Logs with `follow`, `previous`, `sinceSeconds` and `limitBytes`, as plain text with
-`stream=true`. `exec` with a list as `command` and the `protocol` `v5.channel.k8s.io`. `locations/{l}/usageDetails`
+`PATCH` with `properties.volumes` replaces the files of these volumes. `DELETE …?gracePeriodSeconds=N`. Logs with `follow`,
+`previous`, `sinceSeconds` and `limitBytes`, as plain text with `stream=true`. `exec` with a list as `command` and the
+`protocol` `v5.channel.k8s.io`. `portForward` with a `port`. `locations/{l}/usageDetails`
 returns the usage records.
 """
 
@@ -70,6 +71,7 @@ class Provider:
             web.get(f"{container}/{fixed('logs', 'verb')}", self._logs),
             web.post(f"{container}/{fixed('exec', 'verb')}", self._exec),
             web.post(f"{container}/{fixed('attach', 'verb')}", self._attach),
+            web.post(f"{one}/{fixed('portForward', 'verb')}", self._forward),
             self._metrics.route(one),
             web.get(f"{locations}/{fixed('usageDetails', 'verb')}", self._usage_details),
             web.get(f"{locations}/{fixed('usages', 'verb')}", self._usages),
@@ -168,6 +170,10 @@ class Provider:
     async def _attach(self, request: web.Request) -> web.Response:
         group, name = self._container(request)
         return json_response(self._streams.offer_attach(group, name))
+
+    async def _forward(self, request: web.Request) -> web.Response:
+        group = self._groups.get(request.path.rsplit("/", 1)[0])
+        return json_response(self._streams.offer_forward(group, await read_json(request)))
 
     async def _usage_details(self, request: web.Request) -> web.Response:
         return json_response({"value": [{"id": str(uuid.uuid4()), "properties": row} for row in self._meter.rows()]})

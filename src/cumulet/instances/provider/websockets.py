@@ -1,4 +1,4 @@
-"""The WebSockets of exec and attach: an action of the provider offers one, with a password for one use.
+"""The WebSockets of exec, attach and port-forward: an action of the provider offers one, with a password for one use.
 
 In ACI's protocol, the first frame is the password, and the others are raw bytes. In `v5.channel.k8s.io`, if exec requests
 it, each frame after the password starts with its channel: 0 to 2 for the streams, 3 for the final `Status`, 4 for the size of
@@ -13,7 +13,8 @@ import hmac
 import secrets
 import shlex
 import uuid
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -24,6 +25,7 @@ from cumulet.common.kubernetes.objects import Status
 from cumulet.common.tasks import until_one_ends
 from cumulet.instances.groups.group import Group
 from cumulet.instances.model.arguments import check_arguments
+from cumulet.instances.provider.port_forward import forward
 from cumulet.instances.runtime.conmon import Runtime, RuntimeFailure
 from cumulet.instances.streams import logs
 from cumulet.instances.streams.changes import Changes
@@ -36,11 +38,18 @@ _OFFER_SECONDS, _PASSWORD_SECONDS = 60.0, 10.0
 _MESSAGE_LIMIT = 4 * 1024 * 1024
 
 
+Serve = Callable[[web.WebSocketResponse], Awaitable[None]]
+
+
 class _Offer(NamedTuple):
     password: str
+    serve: Serve
+
+
+class _Command(NamedTuple):
     group: Group
     container: str
-    command: list[str] | None
+    command: list[str]
     stdin: bool
     tty: bool
     channels: bool
@@ -72,17 +81,22 @@ class Streams:
         # ACI's exec is always a terminal.
         tty = bool(body.get("tty")) if channels else True
         stdin = bool(body.get("stdin")) if channels else True
-        return self._offer(group, container, command, stdin=stdin, tty=tty, channels=channels)
+        return self._offer(partial(self._execute, _Command(group, container, command, stdin, tty, channels)))
 
     def offer_attach(self, group: Group, container: str) -> dict[str, str]:
         """Offer a WebSocket with the output of a container from now on."""
-        return self._offer(group, container, None, stdin=False, tty=False, channels=False)
+        return self._offer(partial(self._attach, group, container))
 
-    def _offer(
-        self, group: Group, container: str, command: list[str] | None, *, stdin: bool, tty: bool, channels: bool
-    ) -> dict[str, str]:
+    def offer_forward(self, group: Group, body: Mapping[str, object]) -> dict[str, str]:
+        """Offer a WebSocket for one TCP connection to a port on the group's own loopback. Raises `ArmError` 400."""
+        port = body.get("port")
+        if not isinstance(port, int) or isinstance(port, bool) or not 0 < port < 65536:
+            raise ArmError(400, "InvalidRequestContent", "The port must be a number from 1 to 65535.", target="port")
+        return self._offer(partial(forward, namespace=group.network, sandbox=group.record.uid, port=port))
+
+    def _offer(self, serve: Serve) -> dict[str, str]:
         name, password = str(uuid.uuid4()), secrets.token_urlsafe(24)
-        self._offers[name] = _Offer(password, group, container, command, stdin, tty, channels)
+        self._offers[name] = _Offer(password, serve)
         asyncio.get_running_loop().call_later(_OFFER_SECONDS, self._offers.pop, name, None)
         return {"webSocketUri": f"{self._base_url}/streams/{name}", "password": password}
 
@@ -102,16 +116,13 @@ class Streams:
         if not hmac.compare_digest(offer.password.encode(), given.encode()):
             await socket.close(code=1008, message=b"the password is wrong or was used before")
             return socket
-        if offer.command is None:
-            await self._attach(socket, offer)
-        else:
-            await self._execute(socket, offer, offer.command)
+        await offer.serve(socket)
         await socket.close()
         return socket
 
-    async def _attach(self, socket: web.WebSocketResponse, offer: _Offer) -> None:
-        log = offer.group.attempts.readable_log(offer.container)
-        output = logs.follow(log, logs.Query(tail=0), self._changes, offer.group.ended(offer.container))
+    async def _attach(self, group: Group, container: str, socket: web.WebSocketResponse) -> None:
+        log = group.attempts.readable_log(container)
+        output = logs.follow(log, logs.Query(tail=0), self._changes, group.ended(container))
 
         async def send_log() -> None:
             async with contextlib.aclosing(output):
@@ -121,7 +132,7 @@ class Streams:
 
         await until_one_ends(send_log(), _until_closed(socket))
 
-    async def _execute(self, socket: web.WebSocketResponse, offer: _Offer, command: list[str]) -> None:
+    async def _execute(self, offer: _Command, socket: web.WebSocketResponse) -> None:
         group, name = offer.group, offer.container
 
         async def send(channel: int, data: bytes) -> None:
@@ -129,7 +140,7 @@ class Streams:
                 await socket.send_bytes(bytes([channel]) + data if offer.channels else data)
 
         try:
-            description = group.process(name, command, tty=offer.tty)
+            description = group.process(name, offer.command, tty=offer.tty)
         except OSError as error:  # the container was removed in the meantime
             if offer.channels:
                 await send(_ERROR, msgspec.json.encode(_failure(str(error))))
