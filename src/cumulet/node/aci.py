@@ -12,8 +12,9 @@ import aiohttp
 from cumulet.common.arm import ArmClient, ArmError
 from cumulet.common.ascii import fold
 from cumulet.common.entra import ARM_AUDIENCE, AuthenticationError, TokenSource
+from cumulet.common.kubernetes.objects import Object
 from cumulet.common.tasks import Backoff
-from cumulet.node.resource import ContainerGroup
+from cumulet.node.resource import ContainerGroup, GroupProperties
 
 log = logging.getLogger(__name__)
 
@@ -58,11 +59,16 @@ class ContainerGroups:
         created: ContainerGroup = answer
         return created
 
-    async def delete(self, name: str, grace: int) -> None:
-        """Delete a group, and return when it is gone. `grace` is in seconds; ARM accepts at most 2**31 - 1."""
+    async def delete(self, name: str, grace: int) -> GroupProperties | None:
+        """Delete a group, and return its last properties when it is gone, `None` when the provider has none.
+
+        `grace` is in seconds; ARM accepts at most 2**31 - 1.
+        """
         query = {"gracePeriodSeconds": str(min(max(grace, 0), _LONGEST_GRACE))}
         answer = await self._arm.call("DELETE", f"{self._path}/{name}", api_version=API_VERSION, query=query)
-        await self._arm.finish(answer, api_version=API_VERSION)
+        last: Object | None = await self._arm.finish(answer, api_version=API_VERSION)
+        properties: GroupProperties | None = (last or {}).get("properties")
+        return properties
 
     async def post(self, path: str, body: ExecRequest) -> StreamOffer:
         """Call an action of a container, such as `name/containers/web/exec`; return where its WebSocket is."""

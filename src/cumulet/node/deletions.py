@@ -1,9 +1,13 @@
-"""Deletes the container groups of terminating pods, at the same time, each with its pod's grace period."""
+"""Ends terminating pods: deletes their container groups, at the same time, each with its pod's grace period.
+
+As in the kubelet, a pod gets its last status, which is Succeeded or Failed, before it is deleted. A pod with a finalizer,
+such as that of a job, stays with that status until the finalizer is removed.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import aiohttp
 
@@ -14,20 +18,31 @@ from cumulet.common.kubernetes.client import PODS
 from cumulet.common.kubernetes.objects import Pod
 from cumulet.common.tasks import TaskSet
 from cumulet.node.aci import ContainerGroups
+from cumulet.node.resource import GroupProperties
 from cumulet.node.translate import group_name
 
 log = logging.getLogger(__name__)
 
 
 class Deletions:
-    """One deletion per pod, and another when its grace period is shortened. `failed` is called with a pod to retry."""
+    """One deletion per pod, and another when its grace period is shortened.
+
+    `ended` is awaited with a pod and the last properties of its group, to write the last status. `failed` is called with a
+    pod to retry.
+    """
 
     def __init__(
-        self, client: Client, groups: ContainerGroups, tasks: TaskSet, failed: Callable[[Pod], object]
+        self,
+        client: Client,
+        groups: ContainerGroups,
+        tasks: TaskSet,
+        ended: Callable[[Pod, GroupProperties | None], Awaitable[None]],
+        failed: Callable[[Pod], object],
     ) -> None:
         self._client = client
         self._aci = groups
         self._tasks = tasks
+        self._ended = ended
         self._failed = failed
         self._grace: dict[str, int] = {}
 
@@ -44,7 +59,7 @@ class Deletions:
         metadata = pod["metadata"]
         uid = metadata["uid"]
         try:
-            await self._aci.delete(group_name(pod), grace)
+            await self._ended(pod, await self._aci.delete(group_name(pod), grace))
             await self._client.delete(PODS, metadata["name"], metadata["namespace"], grace_period_seconds=0, uid=uid)
         except KubernetesError as error:
             if error.code not in (404, 409):  # it is gone, or a new pod has its name

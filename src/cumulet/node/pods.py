@@ -11,13 +11,11 @@ import msgspec
 from cumulet.common.arm import ArmError
 from cumulet.common.config import Config
 from cumulet.common.kubernetes import Client, EventRecorder, Informer, KubernetesError, WorkQueue
-from cumulet.common.kubernetes.client import CONFIGMAPS, EVENTS, MERGE_PATCH, PODS, SECRETS, SERVICES
+from cumulet.common.kubernetes.client import CONFIGMAPS, EVENTS, PODS, SECRETS, SERVICES
 from cumulet.common.kubernetes.objects import (
-    Object,
     ObjectReference,
     PartialObjectMetadata,
     Pod,
-    PodStatus,
     ServiceAccountTokenProjection,
     TokenRequest,
 )
@@ -29,18 +27,22 @@ from cumulet.node.deletions import Deletions
 from cumulet.node.environment import Environment
 from cumulet.node.errors import MissingError, UnsupportedError
 from cumulet.node.fields import Fields
+from cumulet.node.phase import ENDED
 from cumulet.node.references import References, names_of
 from cumulet.node.refusals import Refusals
-from cumulet.node.resource import ContainerGroup, GroupCredential
+from cumulet.node.resource import ContainerGroup, GroupCredential, GroupProperties
 from cumulet.node.status import (
     NO_EPHEMERAL,
+    ended_status,
     failed_status,
     has_failed,
     is_restarted,
+    lost_status,
     pending_status,
     pod_status,
     waiting_status,
 )
+from cumulet.node.status_writes import StatusWrites
 from cumulet.node.translate import Sources, container_group, group_name
 from cumulet.node.volumes import Volumes
 
@@ -51,7 +53,6 @@ EventType = Literal["Normal", "Warning"]
 #: The field path, reason and message of an event.
 EventKey = tuple[str, str, str]
 
-_ENDED = ("Succeeded", "Failed")
 #: Statuses of refusals that the same request gets again.
 _FINAL = (400, 413)
 
@@ -76,9 +77,12 @@ class Pods:
             Volumes(references, fields, self._token),
             Credentials(self.secrets),
         )
-        self._deletions = Deletions(client, groups, tasks, lambda pod: self.queue.retry(_key(pod)))
+        self._statuses = StatusWrites(client)
+        self._deletions = Deletions(client, groups, tasks, self._ended, lambda pod: self.queue.retry(_key(pod)))
         self._refusals = Refusals()
         self._groups: dict[str, ContainerGroup] = {}
+        #: The groups that are gone, as they were last seen, until their pods are gone too.
+        self._last: dict[str, ContainerGroup] = {}
         self._seen_groups = False
         self._sent: dict[str, bytes] = {}
         self._recorded: defaultdict[str, dict[EventKey, int]] = defaultdict(dict)
@@ -94,6 +98,8 @@ class Pods:
             self._sent.pop(pod["metadata"]["uid"], None)
             self._recorded.pop(pod["metadata"]["uid"], None)
             self._refusals.forget(pod["metadata"]["uid"])
+            self._statuses.forget(pod["metadata"]["uid"])
+            self._last.pop(pod["metadata"]["uid"], None)
 
     def _reference_changed(self, change: str, obj: PartialObjectMetadata, old: PartialObjectMetadata | None) -> None:
         """Reconcile the pods that refer to a secret or config map that changed."""
@@ -116,6 +122,7 @@ class Pods:
             before, self._groups = self._groups, mine
             first, self._seen_groups = not self._seen_groups, True
             by_uid = {pod["metadata"]["uid"]: pod for pod in self.pods}
+            self._last |= {uid: before[uid] for uid in before.keys() - mine.keys() if uid in by_uid}
             for uid in mine.keys() | before.keys():
                 if before.get(uid) != mine.get(uid):
                     pod = by_uid.get(uid)
@@ -175,21 +182,25 @@ class Pods:
             return
         uid = pod["metadata"]["uid"]
         group = self._groups.get(uid)
-        if pod["metadata"].get("deletionTimestamp"):
-            self._deletions.begin(pod)
-            return
         phase = (pod.get("status") or {}).get("phase")
+        if pod["metadata"].get("deletionTimestamp"):
+            if group is None and phase in ENDED and not pod["metadata"].get("deletionGracePeriodSeconds"):
+                return  # only finalizers of others keep it
+            self._deletions.begin(pod)
+            if group is not None:
+                self._record_events(pod, group)
+                await self._statuses.write(pod, pod_status(pod, group, self._host))
+            return
         if group is None:
-            if phase in _ENDED:
+            if phase in ENDED:
                 return
             if _was_running(pod):
-                message = "The pod status was not found and may have been deleted from the provider"
-                await self._write_status(pod, failed_status(pod, "NotFound", message))
+                await self._statuses.write(pod, lost_status(pod, self._host))
                 return
             group = await self._create(pod)
             if group is None:
                 return
-        elif phase not in _ENDED:
+        elif phase not in ENDED:
             if has_failed(group) and is_restarted(pod):
                 self._record_events(pod, group)
                 await self._aci.delete(group["name"], 0)
@@ -204,7 +215,18 @@ class Pods:
         status = pod_status(pod, group, self._host)
         if status["phase"] == "Running":
             self._refusals.forget(uid)
-        await self._write_status(pod, status)
+        await self._statuses.write(pod, status)
+
+    async def _ended(self, pod: Pod, properties: GroupProperties | None) -> None:
+        """Write the last status of a terminating pod, whose group is gone."""
+        newest = self.pods.get(pod["metadata"]["name"], pod["metadata"]["namespace"])
+        if newest is None or newest["metadata"]["uid"] != pod["metadata"]["uid"]:
+            return
+        uid = pod["metadata"]["uid"]
+        seen = self._groups.pop(uid, None) or self._last.pop(uid, None)
+        if properties is None and seen is not None:
+            properties = seen["properties"]
+        await self._statuses.write(newest, ended_status(newest, properties, self._host))
 
     async def _create(self, pod: Pod) -> ContainerGroup | None:
         """Create the group and return it, or record why it cannot be created."""
@@ -221,7 +243,7 @@ class Pods:
         except MissingError as error:
             path = f"spec.containers{{{pod['spec']['containers'][0]['name']}}}"
             self._event_once(pod, path, "Warning", "Failed", f"Error: {error}")
-            await self._write_status(pod, waiting_status(pod, self._host, "CreateContainerConfigError", str(error)))
+            await self._statuses.write(pod, waiting_status(pod, self._host, "CreateContainerConfigError", str(error)))
             return None
         _, missing = self._sources.credentials.of(pod)
         if missing:
@@ -249,7 +271,7 @@ class Pods:
         """
         fails = final and not is_restarted(pod)
         make = failed_status if fails else pending_status
-        await self._write_status(pod, make(pod, "ProviderFailed", reason))
+        await self._statuses.write(pod, make(pod, "ProviderFailed", reason))
         if not fails:
             self.queue.add_after(_key(pod), self._refusals.refused(pod["metadata"]["uid"]))
 
@@ -276,27 +298,6 @@ class Pods:
                 log.info("removing container group %s, whose pod is gone", group["name"])
                 await self._aci.delete(group["name"], 0)
                 self._groups.pop(uid, None)
-
-    async def _write_status(self, pod: Pod, status: PodStatus) -> None:
-        old: Object = {**(pod.get("status") or {})}
-        removed: Object = {name: None for name in ("reason", "message") if name in old and name not in status}
-        changed: Object = {**status, **removed}
-        if {**old, **changed} == old:
-            return
-        metadata = pod["metadata"]
-        patch: Object = {"metadata": {"uid": metadata["uid"]}, "status": changed}
-        try:
-            await self._client.patch(
-                PODS,
-                metadata["name"],
-                patch,
-                metadata["namespace"],
-                subresource="status",
-                content_type=MERGE_PATCH,
-            )
-        except KubernetesError as error:
-            if error.code not in (404, 409):
-                raise
 
     # Events.
 

@@ -27,13 +27,14 @@ class GroupContainerState(TypedDict, total=False):
 
 
 class ContainerView(TypedDict, total=False):
-    """The instance view of a container. `ready`, `imageId` and `attempt` are extensions of this project to ACI's API."""
+    """The instance view of a container. `ready`, `started`, `imageId` and `attempt` are extensions of this project to ACI's API."""
 
     restartCount: int
     currentState: GroupContainerState
     previousState: GroupContainerState | None
     events: list[GroupEvent]
     ready: bool
+    started: bool
     imageId: str
     attempt: int
 

@@ -1,4 +1,4 @@
-"""Derives the status of a pod from its container group."""
+"""Derives the status of a pod from its container group, as a kubelet derives it from its containers."""
 
 from __future__ import annotations
 
@@ -13,102 +13,81 @@ from cumulet.common.kubernetes.objects import (
     ContainerStateWaiting,
     ContainerStatus,
     Pod,
-    PodCondition,
     PodStatus,
 )
-from cumulet.node.resource import ContainerGroup, ContainerView, GroupContainer, GroupContainerState
+from cumulet.node.conditions import conditions
+from cumulet.node.phase import ENDED, Phase, is_sidecar, phase_of
+from cumulet.node.resource import (
+    ContainerGroup,
+    ContainerView,
+    GroupContainer,
+    GroupContainerState,
+    GroupProperties,
+)
 
 #: The containers of a container group cannot change.
 NO_EPHEMERAL = "a container group takes no ephemeral containers; use exec, or kubectl debug with --copy-to"
 
 Kind = Literal["initContainers", "containers"]
 
-_PHASES = {
-    "Running": "Running",
-    "Succeeded": "Succeeded",
-    "Failed": "Failed",
-    "Stopped": "Succeeded",
-    "Canceled": "Failed",
+_CREATING, _INITIALIZING = "ContainerCreating", "PodInitializing"
+#: The state of a group that was stopped through Azure Resource Manager, and those of groups that have failed.
+_STOPPED, _FAILED = "Stopped", ("Failed", "Canceled")
+#: Kubernetes' words for a container that has left no exit code.
+_UNKNOWN: ContainerStateTerminated = {
+    "exitCode": 137,
+    "reason": "ContainerStatusUnknown",
+    "message": "The container could not be located when the pod was terminated",
 }
 
 
 def pod_status(pod: Pod, group: ContainerGroup, host: str) -> PodStatus:
     """Return the status of a pod that has that group."""
     properties = group["properties"]
-    view = properties.get("instanceView") or {}
-    old = pod.get("status") or {}
-    uid, spec = pod["metadata"]["uid"], pod["spec"]
-    inits = _statuses(spec.get("initContainers") or (), "initContainers", properties.get("initContainers"), uid)
-    containers = _statuses(spec["containers"], "containers", properties.get("containers"), uid)
-    phase = _PHASES.get(view.get("state", ""), "Pending")
-    if phase == "Running" and not any("running" in item["state"] or item["restartCount"] for item in containers):
-        phase = "Pending"
-    initialized = all((item["state"].get("terminated") or {}).get("exitCode") == 0 for item in inits)
-    ready = phase == "Running" and all(item["ready"] for item in containers)
-    status: PodStatus = {
-        "phase": phase,
-        "hostIP": host,
-        "hostIPs": [{"ip": host}],
-        "startTime": old.get("startTime") or clock.rfc3339(),
-        "containerStatuses": containers,
-        "qosClass": old.get("qosClass", "BestEffort"),
-    }
-    if inits:
-        status["initContainerStatuses"] = inits
-    if pod["spec"].get("ephemeralContainers"):
-        status["ephemeralContainerStatuses"] = _never_run(pod, old.get("ephemeralContainerStatuses") or [])
-    address = (properties.get("ipAddress") or {}).get("ip")
-    if address and phase in ("Running", "Succeeded", "Failed"):
-        status |= {"podIP": address, "podIPs": [{"ip": address}]}
-    done = phase == "Succeeded"
-    waiting = "PodCompleted" if done else "ContainersNotReady"
-    names = " ".join(item["name"] for item in containers if not item["ready"])
-    message = "" if done else f"containers with unready status: [{names}]"
-    status["conditions"] = [
-        _condition(old, "PodReadyToStartContainers", bool(address) and not done, "", ""),
-        _condition(old, "Initialized", initialized, "" if initialized else "ContainersNotInitialized", ""),
-        _condition(old, "Ready", ready, "" if ready else waiting, "" if ready else message),
-        _condition(old, "ContainersReady", ready, "" if ready else waiting, "" if ready else message),
-        *[item for item in old.get("conditions") or () if item["type"] == "PodScheduled"],
-    ]
+    inits, containers = _all_statuses(pod, properties)
+    phase = phase_of(pod, [*inits, *containers], over=_state(properties) == _STOPPED)
+    return _status(pod, _kept(pod, phase), inits, containers, host, _address(properties))
+
+
+def ended_status(pod: Pod, properties: GroupProperties | None, host: str) -> PodStatus:
+    """Return the last status of a pod whose containers are gone for good: Succeeded or Failed, by their exit codes.
+
+    `properties` are the last ones of its group, if there was one. As in the kubelet (`TerminatePod`), a container without
+    an exit code has failed, unless the pod has not got that far.
+    """
+    if properties is not None and _shows_containers(properties):
+        inits, containers = _all_statuses(pod, properties)
+    else:
+        old = pod.get("status") or {}
+        inits = _known(pod["spec"].get("initContainers") or (), old.get("initContainerStatuses") or (), pod)
+        containers = _known(pod["spec"]["containers"], old.get("containerStatuses") or (), pod)
+    _end(pod, inits, containers)
+    phase = phase_of(pod, [*inits, *containers], over=True)
+    return _status(pod, _kept(pod, phase if phase in ENDED else "Failed"), inits, containers, host, "")
+
+
+def lost_status(pod: Pod, host: str) -> PodStatus:
+    """Return the status of a pod whose group was deleted by someone else."""
+    status = ended_status(pod, None, host)
+    status["phase"] = "Failed"
+    status["reason"] = "NotFound"
+    status["message"] = "The pod status was not found and may have been deleted from the provider"
     return status
 
 
 def waiting_status(pod: Pod, host: str, reason: str, message: str) -> PodStatus:
     """Return the status of a pod that has no group yet, with the reason."""
-    old = pod.get("status") or {}
     waiting: ContainerStateWaiting = {"reason": reason}
     if message:
         waiting["message"] = message
-    containers: list[ContainerStatus] = [
-        {
-            "name": container["name"],
-            "image": container["image"],
-            "imageID": "",
-            "ready": False,
-            "started": False,
-            "restartCount": 0,
-            "state": {"waiting": waiting},
-            "lastState": {},
-        }
-        for container in pod["spec"]["containers"]
-    ]
-    status: PodStatus = {
-        **old,
-        "phase": "Pending",
-        "hostIP": host,
-        "hostIPs": [{"ip": host}],
-        "startTime": old.get("startTime") or clock.rfc3339(),
-        "containerStatuses": containers,
-    }
-    status.pop("reason", None)
-    status.pop("message", None)
-    return status
+    inits = [_waiting(item, {"reason": _INITIALIZING}) for item in pod["spec"].get("initContainers") or ()]
+    containers = [_waiting(item, waiting) for item in pod["spec"]["containers"]]
+    return _status(pod, "Pending", inits, containers, host, "")
 
 
 def has_failed(group: ContainerGroup) -> bool:
     """Return whether a container group has failed."""
-    return _PHASES.get((group["properties"].get("instanceView") or {}).get("state", "")) == "Failed"
+    return _state(group["properties"]) in _FAILED
 
 
 def is_restarted(pod: Pod) -> bool:
@@ -122,7 +101,7 @@ def pending_status(pod: Pod, reason: str, message: str) -> PodStatus:
 
 
 def failed_status(pod: Pod, reason: str, message: str) -> PodStatus:
-    """The status of a pod that cannot run here, or whose group is gone."""
+    """The status of a pod that cannot run here."""
     old = pod.get("status") or {}
     return {
         **old,
@@ -130,6 +109,123 @@ def failed_status(pod: Pod, reason: str, message: str) -> PodStatus:
         "reason": reason,
         "message": message,
         "startTime": old.get("startTime") or clock.rfc3339(),
+    }
+
+
+# Parts of a status.
+
+
+def _status(
+    pod: Pod,
+    phase: Phase,
+    inits: list[ContainerStatus],
+    containers: list[ContainerStatus],
+    host: str,
+    address: str,
+) -> PodStatus:
+    """Return a whole status. A pod keeps its start time and, without a new one, its address."""
+    old = pod.get("status") or {}
+    status: PodStatus = {
+        "phase": phase,
+        "hostIP": host,
+        "hostIPs": [{"ip": host}],
+        "startTime": old.get("startTime") or clock.rfc3339(),
+        "containerStatuses": containers,
+        "conditions": conditions(pod, phase, [*inits, *containers], sandbox=bool(address) and phase not in ENDED),
+    }
+    if inits:
+        status["initContainerStatuses"] = inits
+    if (generation := pod["metadata"].get("generation")) is not None:
+        status["observedGeneration"] = generation
+    if pod["spec"].get("ephemeralContainers"):
+        status["ephemeralContainerStatuses"] = _never_run(pod, old.get("ephemeralContainerStatuses") or [])
+    if address := address or old.get("podIP", ""):
+        status |= {"podIP": address, "podIPs": [{"ip": address}]}
+    if phase in ENDED and phase == old.get("phase"):
+        for name in ("reason", "message"):
+            if name in old:
+                status[name] = old[name]
+    return status
+
+
+def _kept(pod: Pod, phase: Phase) -> Phase:
+    """Return the phase, or the one that the pod has ended with: it has no other one after that."""
+    old = (pod.get("status") or {}).get("phase")
+    return next((ended for ended in ENDED if ended == old), phase)
+
+
+def _state(properties: GroupProperties) -> str:
+    return (properties.get("instanceView") or {}).get("state", "")
+
+
+def _address(properties: GroupProperties) -> str:
+    return (properties.get("ipAddress") or {}).get("ip", "")
+
+
+def _shows_containers(properties: GroupProperties) -> bool:
+    """Return whether the containers of a group have instance views; those of a group that is gone may have none."""
+    return any(item["properties"].get("instanceView") for item in properties.get("containers") or ())
+
+
+def _all_statuses(pod: Pod, properties: GroupProperties) -> tuple[list[ContainerStatus], list[ContainerStatus]]:
+    """Return the statuses of the init containers and of the containers."""
+    spec = pod["spec"]
+    inits = _statuses(pod, spec.get("initContainers") or (), "initContainers", properties.get("initContainers"))
+    return inits, _statuses(pod, spec["containers"], "containers", properties.get("containers"))
+
+
+def _end(pod: Pod, inits: list[ContainerStatus], containers: list[ContainerStatus]) -> None:
+    """Give every container that has got its turn an end."""
+    turn = [item for item in inits if item["restartCount"] or item["state"].keys() & {"running", "terminated"}]
+    for status in turn:
+        _end_one(status)
+    regular = {item["name"] for item in pod["spec"].get("initContainers") or () if not is_sidecar(item)}
+    if all(item["ready"] for item in inits if item["name"] in regular):
+        for status in containers:
+            _end_one(status)
+    for status in [*inits, *containers]:
+        status["started"] = False
+        if status["name"] not in regular:
+            status["ready"] = False
+
+
+def _end_one(status: ContainerStatus) -> None:
+    if "terminated" in status["state"]:
+        return
+    if ended := status["lastState"].get("terminated"):
+        # It was waiting for its next start.
+        status["state"] = {"terminated": ended}
+        return
+    unknown: ContainerStateTerminated = {**_UNKNOWN}
+    if identifier := status.get("containerID"):
+        unknown["containerID"] = identifier
+    status["state"] = {"terminated": unknown}
+
+
+def _known(specs: Sequence[Container], old: Sequence[ContainerStatus], pod: Pod) -> list[ContainerStatus]:
+    """Return copies of the statuses that the pod has, or those of containers that have not started."""
+    by_name = {item["name"]: item for item in old}
+    reason = _INITIALIZING if pod["spec"].get("initContainers") else _CREATING
+    found: list[ContainerStatus] = []
+    for container in specs:
+        known = by_name.get(container["name"])
+        found.append({**known} if known is not None else _waiting(container, {"reason": reason}))
+    for status in found:
+        status.setdefault("lastState", {})
+        status.setdefault("state", {})
+    return found
+
+
+def _waiting(container: Container, waiting: ContainerStateWaiting) -> ContainerStatus:
+    return {
+        "name": container["name"],
+        "image": container["image"],
+        "imageID": "",
+        "ready": False,
+        "started": False,
+        "restartCount": 0,
+        "state": {"waiting": waiting},
+        "lastState": {},
     }
 
 
@@ -160,8 +256,10 @@ def _never_run(pod: Pod, old: Sequence[ContainerStatus]) -> list[ContainerStatus
 
 
 def _statuses(
-    specs: Sequence[Container], kind: Kind, items: Sequence[GroupContainer] | None, uid: str
+    pod: Pod, specs: Sequence[Container], kind: Kind, items: Sequence[GroupContainer] | None
 ) -> list[ContainerStatus]:
+    uid = pod["metadata"]["uid"]
+    creating = _INITIALIZING if pod["spec"].get("initContainers") else _CREATING
     views = {item["name"]: item["properties"].get("instanceView") for item in items or ()}
     statuses = []
     for container in specs:
@@ -171,29 +269,36 @@ def _statuses(
         running = current.get("state") == "Running"
         # Azure's view has no readiness: there, a running container is ready.
         ready = running and bool(view.get("ready", True))
+        if kind == "initContainers" and not is_sidecar(container):
+            ready = current.get("state") == "Terminated" and current.get("exitCode") == 0
+        identifier = f"aci://{uid}/{name}/{view['attempt']}" if view.get("attempt") else ""
         status: ContainerStatus = {
             "name": name,
             "image": container["image"],
             "imageID": view.get("imageId", ""),
-            "ready": ready if kind == "containers" else (current.get("exitCode") == 0),
-            "started": running,
+            "ready": ready,
+            "started": running and bool(view.get("started", True)),
             "restartCount": view.get("restartCount", 0),
-            "state": _state(current, view, kind),
+            "state": _current(current, view, creating),
             "lastState": _terminated(view.get("previousState")),
         }
-        if view.get("attempt"):
-            status["containerID"] = f"aci://{uid}/{name}/{view['attempt']}"
+        if identifier:
+            status["containerID"] = identifier
+            if ended := status["state"].get("terminated"):
+                ended["containerID"] = identifier
+            if resources := container.get("resources"):
+                status["resources"] = resources
         statuses.append(status)
     return statuses
 
 
-def _state(current: GroupContainerState, view: ContainerView, kind: Kind) -> ContainerState:
+def _current(current: GroupContainerState, view: ContainerView, creating: str) -> ContainerState:
     match current.get("state"):
         case "Running":
             return {"running": {"startedAt": _seconds(current["startTime"])}}
         case "Terminated":
             return _terminated(current)
-    detail = current.get("detailStatus") or ("PodInitializing" if kind == "initContainers" else "ContainerCreating")
+    detail = current.get("detailStatus") or creating
     waiting: ContainerStateWaiting = {"reason": detail}
     if detail in ("ErrImagePull", "ImagePullBackOff", "CrashLoopBackOff"):
         messages = [event["message"] for event in view.get("events") or () if event["name"] in ("Failed", "BackOff")]
@@ -225,20 +330,3 @@ def _terminated(state: GroupContainerState | None) -> ContainerState:
 def _seconds(moment: str) -> str:
     """Return an RFC 3339 time without fractions of a second."""
     return clock.rfc3339(clock.parse(moment))
-
-
-def _condition(old: PodStatus, kind: str, true: bool, reason: str, message: str) -> PodCondition:
-    status = "True" if true else "False"
-    before = next((item for item in old.get("conditions") or () if item["type"] == kind), None)
-    same = before is not None and before["status"] == status
-    condition: PodCondition = {
-        "type": kind,
-        "status": status,
-        "lastProbeTime": None,  # type: ignore[typeddict-item]  # upstream writes null
-        "lastTransitionTime": before["lastTransitionTime"] if same and before is not None else clock.rfc3339(),
-    }
-    if reason:
-        condition["reason"] = reason
-    if message:
-        condition["message"] = message
-    return condition

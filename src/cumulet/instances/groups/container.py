@@ -85,6 +85,12 @@ class ContainerLife:
         self._stopping = True
         await self._terminate(grace, f"Stopping container {self.name}")
 
+    async def settle(self) -> None:
+        """Record the end of an attempt that was stopped, unless the task of the container has recorded it."""
+        if self._attempts.status(self.name).current_state.state == "Running":
+            runtime = self._services.runtime
+            await self._exited(await runtime.wait(self._attempts.cid(self.name), self._attempts.bundle(self.name)))
+
     def hasten(self, limit: float) -> None:
         """Shorten the grace of a container that is being stopped to that moment of the event loop's clock."""
         for grace in self._graces:

@@ -91,6 +91,7 @@ class Group:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         for name in [name for name in self._lives if self.attempts.status(name).attempt]:
+            await self._lives[name].settle()
             await self._services.runtime.remove(self.attempts.cid(name))
             unmount(self.attempts.root(name))
 

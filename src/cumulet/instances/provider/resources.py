@@ -129,9 +129,9 @@ class Provider:
         grace = _number(request.query.get("gracePeriodSeconds"), "gracePeriodSeconds")
         if grace is None:
             grace = group.record.properties.termination_grace_period_seconds
-        answer = _resource(group, view=True)
         await self._groups.delete(group, grace)
-        return json_response(answer)
+        # The exit codes are those of the end.
+        return json_response(_resource(group, view=True))
 
     async def _logs(self, request: web.Request) -> web.StreamResponse:
         group, name = self._container(request)

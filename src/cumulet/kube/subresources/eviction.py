@@ -17,6 +17,7 @@ from cumulet.kube.http.negotiation import encode
 from cumulet.kube.http.options import check_deletion, check_named
 from cumulet.kube.http.request_info import Target
 from cumulet.kube.http.write_context import WriteContext
+from cumulet.kube.objects.deletion import check_preconditions
 from cumulet.kube.objects.write import Objects
 from cumulet.kube.store import Store
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _BUDGETS = "poddisruptionbudgets.policy"
 _PODS_ON_THEIR_WAY = 2000
+_DISRUPTION = "DisruptionTarget"
 
 
 class Evictions:
@@ -49,9 +51,42 @@ class Evictions:
         # A pod that does not run, or is terminating, is no disruption.
         if phase not in ("Succeeded", "Failed", "Pending") and not pod["metadata"].get("deletionTimestamp"):
             await self._use_budget(pod, dry=by.dry_run)
+        if not by.dry_run:
+            options = await self._announce(target, options)
         await self._objects.delete(target.row, target.namespace, target.name, options, by, is_validated=True)
         status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
         return encode(request, status, 201)
+
+    async def _announce(self, target: Target, options: Object) -> Object:
+        """Give the pod the condition DisruptionTarget, by which a job tells it from one that failed.
+
+        Returns the options of the deletion. Raises `ApiError` 409 for a precondition that does not hold.
+        """
+
+        def change(pod: Object) -> Object:
+            check_preconditions(target.row, target.name, pod, options)
+            conditions = pod.setdefault("status", {}).setdefault("conditions", [])
+            before = next((item for item in conditions if item["type"] == _DISRUPTION), None)
+            if before is not None and before["status"] == "True":
+                return pod
+            condition: Object = {
+                "type": _DISRUPTION,
+                "status": "True",
+                "lastProbeTime": None,
+                "lastTransitionTime": clock.rfc3339(),
+                "reason": "EvictionByEvictionAPI",
+                "message": "Eviction API: evicting",
+            }
+            if "generation" in pod["metadata"]:
+                condition["observedGeneration"] = pod["metadata"]["generation"]
+            pod["status"]["conditions"] = [*(item for item in conditions if item is not before), condition]
+            return pod
+
+        await self._objects.rewrite(target.row, target.namespace, target.name, change)
+        preconditions = {**(options.get("preconditions") or {})}
+        # It held a moment ago, and this write has changed it.
+        preconditions.pop("resourceVersion", None)
+        return {**options, "preconditions": preconditions}
 
     async def _use_budget(self, pod: Object, *, dry: bool) -> None:
         metadata = pod["metadata"]
