@@ -91,7 +91,7 @@ STRINGS: list[tuple[str, Any]] = [
                    "/dev", "/dev/shm/a", "/dev/../proc", *(f"/a{char}b" for char in CONTROL), "/" + "a" * 256, "/a" * 2048)),
     *((f"{WEB}.volumeMounts[0].subPath", path) for path in ("/a", "..", "a/../..", "a\0b", "a\nb", "a" * 256)),
     (f"{WEB}.volumeMounts[0].name", "w"),
-    *(("hostname", name) for name in ("a b", "a\nb", "a\0", "", "-a", "a" * 64, "a..b", "ä", "a/b", "1.2.3.4\tevil")),
+    *(("hostname", name) for name in ("a b", "a\nb", "a\0", "", "-a", "a" * 65, "a..b", "ä", "a/b", "1.2.3.4\tevil")),
     *((f"{WEB}.workingDir", path) for path in ("a", "/proc/self/fd/7", "/../proc/self", "/a/../proc/self", "/a\0")),
     *((f"{WEB}.image", image)
       for image in ("", "A/b", "a b", "a?b=c.d/e", "x.y@z/w", "host.io:99999999/a", "a:" + "b" * 200, "x.y\n/a", "a@sha256:1")),

@@ -43,20 +43,10 @@ _REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         {"appArmorProfile": {"type": "RuntimeDefault"}},
         'spec.containers[0].securityContext.appArmorProfile.type "RuntimeDefault" is not supported',
     ),
-    "sysctls": (
-        {"securityContext": {"sysctls": [{"name": "net.ipv4.ip_local_port_range", "value": "1024 65535"}]}},
-        {},
-        "spec.securityContext.sysctls is not supported",
-    ),
     "se-linux": (
         {},
         {"seLinuxOptions": {"level": "s0"}},
         "spec.containers[0].securityContext.seLinuxOptions is not supported",
-    ),
-    "strict-groups": (
-        {"securityContext": {"supplementalGroupsPolicy": "Strict"}},
-        {},
-        'spec.securityContext.supplementalGroupsPolicy "Strict" is not supported',
     ),
 }
 
@@ -113,7 +103,7 @@ def test_what_a_container_says_goes_before_what_its_pod_says(server: Server) -> 
         "supplementalGroups": [5],
     }
     assert translated(config, pod, {}) == {
-        "runAsUser": 1, "runAsGroup": 2, "runAsNonRoot": True, "supplementalGroups": [5, 0],
+        "runAsUser": 1, "runAsGroup": 2, "runAsNonRoot": True, "supplementalGroups": [5],
     }  # fmt: skip
     own: SecurityContext = {
         "runAsUser": 0,

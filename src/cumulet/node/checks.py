@@ -6,6 +6,7 @@ from cumulet.common.kubernetes.objects import Pod
 from cumulet.common.kubernetes.support import Refusal, refusals
 from cumulet.node.errors import UnsupportedError
 from cumulet.node.pod_fields import POD_SPEC
+from cumulet.node.security import check_sysctls
 
 #: Characters of a refusal: an event has at most 1,024.
 _LONGEST = 1000
@@ -18,7 +19,11 @@ def refused_fields(pod: Pod) -> list[Refusal]:
 
 
 def check(pod: Pod) -> None:
-    """Raises `UnsupportedError`, which names every field that is not supported and what to do instead."""
+    """Raises `UnsupportedError`, which names every field that is not supported and what to do instead.
+
+    Raises `RejectedError` for a sysctl that is not safe.
+    """
+    check_sysctls(pod)
     found = refused_fields(pod)
     if not found:
         return

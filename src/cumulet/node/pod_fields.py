@@ -128,9 +128,11 @@ RESOURCES = Kind(
     "ResourceRequirements",
     {
         "claims": refused(_NO_DEVICES),
-        "limits": honoured("a missing one equals the request", only=_AMOUNTS, instead=_AMOUNT_INSTEAD),
+        "limits": honoured("to the byte and to the thousandth of a CPU", only=_AMOUNTS, instead=_AMOUNT_INSTEAD),
         "requests": honoured(
-            "1 CPU and 1.5 GB where absent; the scheduler reads them too", only=_AMOUNTS, instead=_AMOUNT_INSTEAD
+            "the share of the processors; billed as ACI rounds them, and as 1 CPU and 1.5 GB where absent",
+            only=_AMOUNTS,
+            instead=_AMOUNT_INSTEAD,
         ),
     },
 )
@@ -199,13 +201,13 @@ SECURITY_CONTEXT = Kind(
         "windowsOptions": refused(_LINUX, unless=({},)),
     },
 )
-SYSCTL = Kind("Sysctl", {"name": honoured(), "value": honoured()})
+SYSCTL = Kind("Sysctl", {"name": honoured(), "value": honoured("numbers")})
 POD_SECURITY_CONTEXT = Kind(
     "PodSecurityContext",
     {
         "appArmorProfile": honoured(kind=APP_ARMOR),
-        "fsGroup": honoured("a supplemental group; volumes keep their owners"),
-        "fsGroupChangePolicy": stored("volumes keep their owners"),
+        "fsGroup": honoured("a supplemental group, and the group of the volumes' files"),
+        "fsGroupChangePolicy": stored("no effect, as in a kubelet: the volumes are new for each pod"),
         "runAsGroup": honoured(),
         "runAsNonRoot": honoured(),
         "runAsUser": honoured(),
@@ -213,8 +215,8 @@ POD_SECURITY_CONTEXT = Kind(
         "seLinuxOptions": refused(_SE_LINUX, unless=({},)),
         "seccompProfile": honoured(kind=SECCOMP),
         "supplementalGroups": honoured(),
-        "supplementalGroupsPolicy": honoured(only=("Merge",), instead="use Merge"),
-        "sysctls": refused("a container group has the kernel's defaults; remove it"),
+        "supplementalGroupsPolicy": honoured(only=("Merge", "Strict"), instead="use Merge or Strict"),
+        "sysctls": honoured("of the safe set; others fail the pod with the reason SysctlForbidden", kind=SYSCTL),
         "windowsOptions": refused(_LINUX, unless=({},)),
     },
 )
@@ -244,8 +246,8 @@ _CONTAINER = {
     "restartPolicyRules": refused(_NEVER_RESTARTED),
     "securityContext": honoured(kind=SECURITY_CONTEXT),
     "startupProbe": refused("give livenessProbe a longer initialDelaySeconds"),
-    "stdin": refused("containers have no standard input; use kubectl exec -i"),
-    "stdinOnce": refused("containers have no standard input; use kubectl exec -i"),
+    "stdin": honoured(),
+    "stdinOnce": honoured(),
     "terminationMessagePath": honoured(
         "the default only, and no message is read",
         only=("/dev/termination-log",),
@@ -254,7 +256,7 @@ _CONTAINER = {
     "terminationMessagePolicy": honoured(
         "no message is read", only=("File",), instead="read the log with kubectl logs --previous"
     ),
-    "tty": refused("containers have no terminal; use kubectl exec -it"),
+    "tty": honoured("standard output and error are one terminal"),
     "volumeDevices": refused(_NO_DISKS),
     "volumeMounts": honoured(kind=MOUNT),
     "workingDir": honoured(),
@@ -265,7 +267,7 @@ INIT_CONTAINER = Kind(
     {
         **_CONTAINER,
         "ports": stored("shown; an init container has the addresses and ports of its group", kind=PORT),
-        "resources": stored("read by the scheduler; init containers use those of the group", kind=RESOURCES),
+        "resources": honoured("not billed: the group pays for its containers", kind=RESOURCES),
         "restartPolicy": refused("sidecars start with the other containers; move it to containers"),
     },
     name="Container (init)",
@@ -363,6 +365,16 @@ VOLUME = Kind(
 
 # The pod.
 
+HOST_ALIAS = Kind("HostAlias", {"hostnames": honoured(), "ip": honoured()})
+DNS = Kind(
+    "PodDNSConfig",
+    {
+        "nameservers": honoured(),
+        "options": honoured(kind=Kind("PodDNSConfigOption", {"name": honoured(), "value": honoured()})),
+        "searches": honoured(),
+    },
+)
+
 _NO_HOST = "a virtual node has no {} that pods could share; remove it"
 POD_SPEC = Kind(
     "PodSpec",
@@ -371,15 +383,17 @@ POD_SPEC = Kind(
         "affinity": stored(_SCHEDULER),
         "automountServiceAccountToken": honoured("by admission, which adds the volume"),
         "containers": honoured(kind=CONTAINER),
-        "dnsConfig": refused("a container group has the resolver of its machine; remove it"),
+        "dnsConfig": honoured(
+            "added to what dnsPolicy gives; at most 3 name servers and 32 search domains", kind=DNS
+        ),
         "dnsPolicy": honoured(
-            "a container group has the resolver of its machine",
-            only=("ClusterFirst", "ClusterFirstWithHostNet", "Default"),
+            "`None`: only dnsConfig; the others: the resolver of the machine",
+            only=("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"),
             instead="use ClusterFirst",
         ),
         "enableServiceLinks": honoured(),
         "ephemeralContainers": honoured("each is ended with a reason; the pod runs on", kind=EPHEMERAL_CONTAINER),
-        "hostAliases": refused("use names that DNS resolves"),
+        "hostAliases": honoured("in `/etc/hosts`", kind=HOST_ALIAS),
         "hostIPC": refused(_NO_HOST.format("IPC namespace")),
         "hostNetwork": refused("a virtual node has no network that pods could share; use a Service"),
         "hostPID": refused(_NO_HOST.format("processes")),
@@ -389,7 +403,7 @@ POD_SPEC = Kind(
             instead="a container group has users of its own; remove it",
         ),
         "hostname": honoured(),
-        "hostnameOverride": refused("use hostname"),
+        "hostnameOverride": honoured(),
         "imagePullSecrets": honoured(kind=Kind("LocalObjectReference", {"name": honoured()})),
         "initContainers": honoured(kind=INIT_CONTAINER),
         "nodeName": honoured("set by the scheduler"),
@@ -410,9 +424,11 @@ POD_SPEC = Kind(
         "securityContext": honoured(kind=POD_SECURITY_CONTEXT),
         "serviceAccount": stored("the deprecated alias of serviceAccountName, which the API server keeps equal"),
         "serviceAccountName": honoured(),
-        "setHostnameAsFQDN": refused("use hostname"),
+        "setHostnameAsFQDN": honoured(),
         "shareProcessNamespace": refused("signal the other container over the network or a shared volume"),
-        "subdomain": stored("read by the endpoints controller, for the names of a headless Service"),
+        "subdomain": honoured(
+            "in `/etc/hosts`; the endpoints controller reads it too, for the names of a headless Service"
+        ),
         "terminationGracePeriodSeconds": honoured(),
         "tolerations": stored("read by the scheduler, and by the controller that evicts by taint"),
         "topologySpreadConstraints": stored(_SCHEDULER),

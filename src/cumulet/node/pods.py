@@ -25,8 +25,9 @@ from cumulet.node.checks import check
 from cumulet.node.credentials import Credentials
 from cumulet.node.deletions import Deletions
 from cumulet.node.environment import Environment
-from cumulet.node.errors import MissingError, UnsupportedError
+from cumulet.node.errors import MissingError, RejectedError, UnsupportedError
 from cumulet.node.fields import Fields
+from cumulet.node.names import pod_dns
 from cumulet.node.phase import ENDED
 from cumulet.node.references import References, names_of
 from cumulet.node.refusals import Refusals
@@ -236,6 +237,10 @@ class Pods:
         try:
             check(pod)
             body = await container_group(pod, self._sources, self._config)
+        except RejectedError as error:
+            self.events.event(pod, "Warning", error.reason, str(error))
+            await self._statuses.write(pod, failed_status(pod, error.reason, f"Pod was rejected: {error}"))
+            return None
         except UnsupportedError as error:
             self.events.event(pod, "Warning", "ProviderCreateFailed", str(error))
             await self._refuse(pod, str(error))
@@ -252,6 +257,8 @@ class Pods:
                 "succeed."
             )
             self._event_once(pod, "", "Warning", "FailedToRetrieveImagePullSecret", message)
+        for warning in pod_dns(pod).warnings:
+            self._event_once(pod, "", "Warning", "DNSConfigForming", warning)
         try:
             group = await self._aci.put(group_name(pod), body)
         except ArmError as error:
@@ -285,7 +292,7 @@ class Pods:
         try:
             body = await container_group(pod, self._sources, self._config)
             await self._aci.put(group_name(pod), body)
-        except (MissingError, UnsupportedError) as error:
+        except (MissingError, RejectedError, UnsupportedError) as error:
             log.info("pod %s keeps its credentials: %s", pod["metadata"]["name"], error)
             return
         self._sent[uid] = encoded

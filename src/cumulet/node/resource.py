@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Required, TypedDict
 
-from cumulet.common.kubernetes.objects import Capabilities
+from cumulet.common.kubernetes.objects import Capabilities, HostAlias, PodSecurityContext
 
 
 class GroupEvent(TypedDict):
@@ -77,6 +77,21 @@ class GroupResources(TypedDict, total=False):
     limits: GroupAmount
 
 
+class GroupRequirements(TypedDict, total=False):
+    """The exact requests and limits of a container, as quantities: an extension to ACI's API."""
+
+    requests: dict[str, str]
+    limits: dict[str, str]
+
+
+class GroupDns(TypedDict, total=False):
+    """The resolver of a group; search domains and options are separated by spaces."""
+
+    nameServers: Required[list[str]]
+    searchDomains: str
+    options: str
+
+
 class GroupProbe(TypedDict, total=False):
     """A probe; exactly one of `exec`, `httpGet` and `tcpSocket` is set."""
 
@@ -117,6 +132,10 @@ class GroupContainerProperties(TypedDict, total=False):
     livenessProbe: GroupProbe
     readinessProbe: GroupProbe
     securityContext: GroupSecurityContext
+    resourceRequirements: GroupRequirements
+    stdin: bool
+    stdinOnce: bool
+    tty: bool
     instanceView: ContainerView
 
 
@@ -171,6 +190,12 @@ class GroupProperties(TypedDict, total=False):
     subnetIds: list[dict[str, str]]
     terminationGracePeriodSeconds: int
     hostname: str
+    subdomain: str
+    setHostnameAsFQDN: bool
+    hostAliases: list[HostAlias]
+    dnsConfig: GroupDns
+    securityContext: PodSecurityContext
+    shareProcessNamespace: bool
     hostUsers: bool
     pod: bool
     instanceView: GroupView

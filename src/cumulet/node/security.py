@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Literal
 
 from cumulet.common.config import Config
-from cumulet.common.kubernetes.objects import Container, Pod
-from cumulet.node.errors import MissingError, UnsupportedError
+from cumulet.common.kubernetes.objects import Container, Pod, PodSecurityContext
+from cumulet.common.kubernetes.sysctls import SAFE, normal
+from cumulet.node.errors import MissingError, RejectedError, UnsupportedError
 from cumulet.node.resource import GroupSecurityContext
 
 _SEGMENT = re.compile(r"[A-Za-z0-9_][-A-Za-z0-9._]{0,127}", re.ASCII)
@@ -22,6 +23,13 @@ _PROFILE_LIMIT = 64 * 1024
 
 #: Numeric fields of both security contexts; the container's take precedence.
 _IDS: tuple[Literal["runAsUser", "runAsGroup"], ...] = ("runAsUser", "runAsGroup")
+
+
+def check_sysctls(pod: Pod) -> None:
+    """Raises `RejectedError` for a sysctl that is not in the safe set, in the kubelet's words."""
+    for sysctl in (pod["spec"].get("securityContext") or {}).get("sysctls") or ():
+        if normal(sysctl["name"]) not in SAFE:
+            raise RejectedError("SysctlForbidden", f'forbidden sysctl: "{sysctl["name"]}" not allowlisted')
 
 
 def security_context(pod: Pod, container: Container, config: Config) -> GroupSecurityContext:
@@ -45,12 +53,26 @@ def security_context(pod: Pod, container: Container, config: Config) -> GroupSec
     non_root = own.get("runAsNonRoot") if own.get("runAsNonRoot") is not None else above.get("runAsNonRoot")
     if non_root is not None:
         translated["runAsNonRoot"] = non_root
-    groups = [*(above.get("supplementalGroups") or ()), *([above["fsGroup"]] if "fsGroup" in above else ())]
-    if groups:
+    if groups := above.get("supplementalGroups"):
         translated["supplementalGroups"] = groups
     profile = own.get("seccompProfile") or above.get("seccompProfile") or {}
     if profile.get("type") == "Localhost":
         translated["seccompProfile"] = _local(config.data_dir / "seccomp", profile.get("localhostProfile") or "")
+    return translated
+
+
+def pod_security_context(pod: Pod) -> PodSecurityContext:
+    """Return the parts of a pod's `securityContext` that concern the whole group."""
+    above = pod["spec"].get("securityContext") or {}
+    translated: PodSecurityContext = {}
+    if (number := above.get("fsGroup")) is not None:
+        translated["fsGroup"] = number
+    if change := above.get("fsGroupChangePolicy"):
+        translated["fsGroupChangePolicy"] = change
+    if policy := above.get("supplementalGroupsPolicy"):
+        translated["supplementalGroupsPolicy"] = policy
+    if sysctls := above.get("sysctls"):
+        translated["sysctls"] = sysctls
     return translated
 
 

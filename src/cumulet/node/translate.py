@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping
-from decimal import Decimal
 from typing import Literal, NamedTuple
 
 from cumulet.common.ascii import fold
 from cumulet.common.config import Config
 from cumulet.common.kubernetes.objects import Container, Pod, Probe, VolumeMount
-from cumulet.common.kubernetes.quantity import decimal
 from cumulet.node.credentials import Credentials
 from cumulet.node.environment import Environment, expand
 from cumulet.node.errors import UnsupportedError
+from cumulet.node.names import pod_dns, pod_names
 from cumulet.node.resource import (
     ContainerGroup,
-    GroupAmount,
     GroupContainer,
     GroupContainerProperties,
     GroupMount,
     GroupPort,
     GroupProbe,
     GroupProperties,
-    GroupResources,
 )
-from cumulet.node.security import security_context
+from cumulet.node.resources import billed_resources, exact_resources
+from cumulet.node.security import pod_security_context, security_context
 from cumulet.node.volumes import Volumes
 
-_CPU, _MEMORY = Decimal(1), Decimal("1.5")
-_GB = Decimal(1_000_000_000)
 _NAME_LIMIT = 63
 
 
@@ -74,6 +69,7 @@ async def container_group(pod: Pod, sources: Sources, config: Config) -> Contain
     credentials, _ = sources.credentials.of(pod)
     volumes = [await sources.volumes.of(pod, volume) for volume in spec.get("volumes") or ()]
     ports = [port for container in spec["containers"] for port in _ports(container)]
+    names = pod_names(pod)
     properties: GroupProperties = {
         "containers": [_container(pod, item, sources, config, init=False) for item in spec["containers"]],
         "initContainers": [
@@ -87,8 +83,20 @@ async def container_group(pod: Pod, sources: Sources, config: Config) -> Contain
         "subnetIds": [{"id": config.node_subnet_id}],
         "terminationGracePeriodSeconds": min(spec.get("terminationGracePeriodSeconds", 30), 2**31 - 1),
         "pod": True,
-        "hostname": (spec.get("hostname") or pod["metadata"]["name"])[:_NAME_LIMIT].rstrip("-."),
+        "hostname": names.hostname,
     }
+    if names.domain is not None:
+        properties["subdomain"] = names.domain
+        if spec.get("setHostnameAsFQDN"):
+            properties["setHostnameAsFQDN"] = True
+    if aliases := spec.get("hostAliases"):
+        properties["hostAliases"] = [{"ip": item["ip"], "hostnames": item.get("hostnames") or []} for item in aliases]
+    if (dns := pod_dns(pod).config) is not None:
+        properties["dnsConfig"] = dns
+    if above := pod_security_context(pod):
+        properties["securityContext"] = above
+    if spec.get("shareProcessNamespace"):
+        properties["shareProcessNamespace"] = True
     if spec.get("hostUsers") is False:
         properties["hostUsers"] = False
     return {"location": config.location, "tags": tags_of(pod, config), "properties": properties}
@@ -110,9 +118,16 @@ def _container(pod: Pod, container: Container, sources: Sources, config: Config,
         properties["workingDir"] = folder
     if context := security_context(pod, container, config):
         properties["securityContext"] = context
+    properties["resourceRequirements"] = exact_resources(container)
+    if container.get("stdin"):
+        properties["stdin"] = True
+        if container.get("stdinOnce"):
+            properties["stdinOnce"] = True
+    if container.get("tty"):
+        properties["tty"] = True
     if not init:
         properties["ports"] = _ports(container)
-        properties["resources"] = _resources(container)
+        properties["resources"] = billed_resources(container)
         if probe := container.get("livenessProbe"):
             properties["livenessProbe"] = _probe(container, probe)
         if probe := container.get("readinessProbe"):
@@ -137,30 +152,6 @@ def _mount(mount: VolumeMount, values: Mapping[str, str]) -> GroupMount:
     if path := mount.get("subPath") or expand(mount.get("subPathExpr") or "", values):
         translated["subPath"] = path
     return translated
-
-
-def _resources(container: Container) -> GroupResources:
-    """Round CPU down to hundredths and memory to tenths of a decimal GB; a missing limit equals the request."""
-    resources = container.get("resources") or {}
-    requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
-    requested: GroupAmount = {"cpu": _cpu(requests.get("cpu")), "memoryInGB": _memory(requests.get("memory"))}
-    translated: GroupResources = {"requests": requested}
-    if limits:
-        translated["limits"] = {
-            "cpu": _cpu(limits["cpu"]) if "cpu" in limits else requested["cpu"],
-            "memoryInGB": _memory(limits["memory"]) if "memory" in limits else requested["memoryInGB"],
-        }
-    return translated
-
-
-def _cpu(text: str | None) -> float:
-    value = _CPU if text is None else decimal(text)
-    return float(max(Decimal(math.floor(value * 100)) / 100, Decimal("0.01")))
-
-
-def _memory(text: str | None) -> float:
-    value = _MEMORY if text is None else decimal(text) / _GB
-    return float(max(Decimal(math.floor(value * 10)) / 10, Decimal("0.1")))
 
 
 def _probe(container: Container, probe: Probe) -> GroupProbe:

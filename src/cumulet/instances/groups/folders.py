@@ -38,6 +38,11 @@ class Folders:
         """The folder of the group's own copies of layers, where the kernel cannot map owners."""
         return self.folder / "layers"
 
+    @property
+    def files(self) -> Path:
+        """The folder of the files that all containers share."""
+        return self.folder / "files"
+
     def _container(self, number: int) -> Path:
         return self.folder / "containers" / str(number)
 

@@ -21,6 +21,7 @@ from cumulet.instances.groups.launch import Launcher
 from cumulet.instances.groups.pulls import Pulls
 from cumulet.instances.groups.services import Services
 from cumulet.instances.model.properties import Container, virtual_network
+from cumulet.instances.sandbox import shared_memory
 from cumulet.instances.sandbox.completion import to_completion
 from cumulet.instances.sandbox.errors import SandboxError
 from cumulet.instances.sandbox.mounts import unmount, unmount_beneath
@@ -177,6 +178,7 @@ class Group:
             await to_completion(
                 services.network.create(uid, status.ip, virtual_network(self.record.properties), owner),
                 asyncio.to_thread(self._volumes.make),
+                asyncio.to_thread(shared_memory.make, self._folders.folder),
             )
         self._launcher.sandbox_ready.set()
 

@@ -15,6 +15,8 @@ from cumulet.instances.images.cache import Pulled
 from cumulet.instances.model.expansion import expanded
 from cumulet.instances.model.properties import Container
 from cumulet.instances.runtime.bundle import UserMapping, describe, keep_process, owner_of
+from cumulet.instances.runtime.conmon import Stdio
+from cumulet.instances.sandbox import network_files, shared_memory
 from cumulet.instances.sandbox.completion import to_completion
 from cumulet.instances.sandbox.mounts import in_order, mount_overlay, unmount, unmount_beneath
 from cumulet.instances.sandbox.volumes import Volumes
@@ -77,7 +79,9 @@ class Launcher:
         bundle, log, cid = self._attempts.bundle(name), self._attempts.log(name), self._attempts.cid(name)
         configuration, owner = await asyncio.to_thread(self._prepare, container, image, bundle)
         try:
-            await runtime.create(cid, bundle, log, configuration)
+            properties = container.properties
+            stdio = Stdio(properties.stdin, properties.stdin_once, properties.tty)
+            await runtime.create(cid, bundle, log, configuration, stdio)
         finally:
             # The container has its own copies of these mounts, in its mount namespace.
             await asyncio.to_thread(unmount_beneath, bundle / _MOUNTS)
@@ -99,19 +103,20 @@ class Launcher:
         else:
             mount_overlay(image.layers, bundle / "upper", bundle / "work", root)
         properties = self._record.properties
-        hostname = properties.hostname or self._record.id.rsplit("/", 1)[-1]
-        files = self._volumes.files(hostname, self._record.status.ip, properties.dns_config)
-        binds = in_order([*files, *self._volumes.mount(container, bundle / _MOUNTS)])
+        name = self._record.id.rsplit("/", 1)[-1]
+        files = network_files.write(self._folders.files, name, self._record.status.ip, properties)
+        shared = shared_memory.bind(self._folders.folder)
+        binds = in_order([*files, shared, *self._volumes.mount(container, bundle / _MOUNTS)])
         if ids:
             binds = users.map_binds(uid, ids, binds, bundle / _MOUNTS / "mapped")
-        mapping = UserMapping(users.path(uid), ids) if ids else None
+        mapping = UserMapping(users.path(uid), ids, users.ipc(uid)) if ids else None
         document = describe(
             root,
             properties,
             container,
             image.config,
             namespace=self._services.network.path(uid),
-            hostname=hostname,
+            hostname=network_files.host_name(name, properties),
             cgroup=f"/{self.control_group}/{self._attempts.cid(container.name)}",
             mounts=binds,
             users=mapping,

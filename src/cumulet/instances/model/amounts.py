@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from cumulet.instances.model.properties import GroupProperties
 
 #: The request of a container that names none: vCPUs and decimal gigabytes.
@@ -25,7 +27,12 @@ def billed(properties: GroupProperties) -> tuple[float, float]:
 
 
 def memory_limit(properties: GroupProperties) -> int:
-    """Return the bytes of memory that all containers of a group can use at the same time."""
+    """Return the bytes of memory that all containers of a group can use at the same time: at most the machine's."""
+    required = [item.properties.resource_requirements for item in properties.containers]
+    if any(item is not None for item in required):
+        exact = [item.limits.bytes if item is not None else None for item in required]
+        machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return min(machine, sum(item or machine for item in exact))
     limits = [item.properties.resources.limits for item in properties.containers]
     known = [item.memory_in_gb for item in limits if item is not None and item.memory_in_gb is not None]
     return int(max(total(properties)[1], sum(known)) * _GB)

@@ -5,6 +5,7 @@ Extensions to ACI's API: `args` of a container, which follow `command` or, witho
 `defaultMode` and `items`; `hostname`, `terminationGracePeriodSeconds`, `hostUsers` and `pod` of a group. `hostUsers: false` demands a user namespace, which a group
 has by default if the machine supports it; `true` is refused. `pod: true` is for a virtual node: a failed pull is repeated
 instead of failing the group, and a PUT applies to the running containers instead of restarting them.
+The types in `pod.py` are further extensions.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import msgspec
 from cumulet.common.ascii import fold
 from cumulet.common.kubernetes.objects import Object
 from cumulet.common.kubernetes.quantity import decimal
+from cumulet.instances.model.pod import HostAlias, PodSecurityContext, ResourceRequirements
 
 #: Microsoft.Network's names: letters, digits, underscores, periods and hyphens, to 80 characters.
 _WORD = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,78}[A-Za-z0-9_])?"
@@ -145,6 +147,10 @@ class ContainerProperties(_Base):
     working_dir: str | None = None
     #: Whether command, args, variables and subPaths name fields of the group: `expansion` replaces them.
     expand_fields: bool = False
+    resource_requirements: ResourceRequirements | None = None
+    stdin: bool = False
+    stdin_once: bool = False
+    tty: bool = False
     config_map: Any = None
 
 
@@ -273,8 +279,13 @@ class GroupProperties(_Base):
     priority: Literal["Regular", "Spot"] | None = None
     termination_grace_period_seconds: _Seconds = 30
     hostname: str | None = None
+    subdomain: str | None = None
+    set_hostname_as_fqdn: bool = msgspec.field(default=False, name="setHostnameAsFQDN")
+    host_aliases: list[HostAlias] = []
     host_users: bool | None = None
     pod: bool = False
+    security_context: PodSecurityContext | None = None
+    share_process_namespace: bool = False
     diagnostics: Any = None
     subnet_ids: list[SubnetId] = []
     encryption_properties: Any = None

@@ -28,7 +28,7 @@ class AccountError(Exception):
 
 
 class Account(NamedTuple):
-    """The ids of a process. `groups` starts with `gid`, as in containerd."""
+    """The ids of a process. `groups` are further groups that the image gives its user."""
 
     uid: int
     gid: int
@@ -48,7 +48,7 @@ class Files:
         if group:
             gid = self._group(group)
         more = self._groups_of(account) if account else set()
-        return Account(uid, gid, [gid, *sorted(more - {gid})])
+        return Account(uid, gid, sorted(more))
 
     def _user(self, name: str) -> tuple[str, int, int]:
         number = _number(name)

@@ -11,15 +11,17 @@ import msgspec
 
 from cumulet.common.config import write_private
 from cumulet.instances.images.image_config import Execution
-from cumulet.instances.model import amounts
 from cumulet.instances.model.arguments import ArgumentsError, check_arguments
-from cumulet.instances.model.properties import Amount, Container, GroupProperties
-from cumulet.instances.runtime.accounts import AccountError, Files
-from cumulet.instances.runtime.configuration import Configuration, IdMapping, MountPoint, Process, Resources
+from cumulet.instances.model.pod import PodSecurityContext
+from cumulet.instances.model.properties import Container, GroupProperties
+from cumulet.instances.runtime.accounts import Account, AccountError, Files
+from cumulet.instances.runtime.configuration import Configuration, IdMapping, MountPoint, Process
+from cumulet.instances.runtime.control_group import control_group_limits
 from cumulet.instances.runtime.limits import oom_score, resource_limits
 from cumulet.instances.sandbox.id_ranges import IDS
 from cumulet.instances.sandbox.mounts import Bind
-from cumulet.instances.security.context import SecurityContext, stored
+from cumulet.instances.security import sysctls
+from cumulet.instances.security.context import SecurityContext, needs_user_namespace, stored
 from cumulet.instances.security.seccomp import (
     SeccompError,
     SeccompProfile,
@@ -44,7 +46,6 @@ _MASKED = [
 ] + ["/sys/firmware", "/sys/devices/virtual/powercap"]
 _READ_ONLY = [f"/proc/{name}" for name in ("bus", "fs", "irq", "sys", "sysrq-trigger")]
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_CPU_PERIOD = 100_000
 #: The file, in a container's folder, that describes its process.
 _PROCESS = "process.json"
 
@@ -54,10 +55,14 @@ class BundleError(Exception):
 
 
 class UserMapping(NamedTuple):
-    """The user namespace of a container: the file that names it, and its root's id on this machine."""
+    """The user namespace of a container: the file that names it, and its root's id on this machine.
+
+    `ipc` names the IPC namespace that all containers of the group share.
+    """
 
     path: Path
     start: int
+    ipc: Path | None = None
 
 
 def describe(
@@ -77,6 +82,7 @@ def describe(
     It reads files of the image, so call it on a thread. Raises `BundleError`, `OSError`.
     """
     properties = container.properties
+    above = group.security_context or PodSecurityContext()
     context = stored(properties.security_context)
     capabilities = context.capability_names()
     try:
@@ -85,16 +91,20 @@ def describe(
     except AccountError as error:
         raise BundleError(str(error)) from None
     uid, gid = account.uid, account.gid if context.run_as_group is None else context.run_as_group
-    groups = [*account.groups, *(item for item in context.supplemental_groups or () if item not in account.groups)]
+    groups = _groups(gid, account, context, above)
+    if users is None and (reaching := sorted(needs_user_namespace(capabilities))):
+        raise BundleError(
+            f"the capabilities {', '.join(reaching)} need a user namespace, which this machine does not have"
+        )
     if users is not None and not max(uid, gid, *groups) < IDS:
         raise BundleError(f"user {uid} and group {gid}: a container group has ids from 0 to {IDS - 1} only")
     process: Process = {
-        "terminal": False,
+        "terminal": properties.tty,
         "user": {"uid": uid, "gid": gid, "additionalGids": groups},
         "args": arguments(container, image),
         "env": _environment(container, image, hostname),
         "cwd": _working_folder(container, image),
-        "rlimits": resource_limits(),
+        "rlimits": resource_limits(capabilities),
         "oomScoreAdj": oom_score(group, container),
         "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), capabilities),
         # As in Kubernetes, the default allows escalation.
@@ -113,7 +123,7 @@ def describe(
         "linux": {
             "namespaces": [
                 {"type": "pid"},
-                {"type": "ipc"},
+                {"type": "ipc", "path": str(users.ipc)} if users is not None and users.ipc else {"type": "ipc"},
                 {"type": "uts"},
                 {"type": "mount"},
                 {"type": "cgroup"},
@@ -123,14 +133,25 @@ def describe(
             "uidMappings": _mappings(users),
             "gidMappings": _mappings(users),
             "cgroupsPath": cgroup,
-            "resources": _limits(group, container),
-            # Every process in the group's network can ping without a capability.
-            "sysctl": {"net.ipv4.ping_group_range": "0 65535"},
+            "resources": control_group_limits(group, container),
+            "sysctl": sysctls.of_group((item.name, item.value) for item in above.sysctls),
             "maskedPaths": _MASKED,
             "readonlyPaths": _READ_ONLY,
             "seccomp": _seccomp(context, capabilities),
         },
     }
+
+
+def _groups(gid: int, account: Account, context: SecurityContext, above: PodSecurityContext) -> list[int]:
+    """Return the groups of a process, its own first.
+
+    `Strict` leaves out those that the image's account files give its user (Kubernetes, KEP-3619).
+    """
+    strict = above.supplemental_groups_policy == "Strict"
+    groups = [gid, *(() if strict else account.groups), *(context.supplemental_groups or ())]
+    if above.fs_group is not None:
+        groups.append(above.fs_group)
+    return [*dict.fromkeys(groups)]
 
 
 def owner_of(process: Process, users: UserMapping | None) -> tuple[int, int]:
@@ -214,12 +235,6 @@ _MOUNTS: list[MountPoint] = [
         "source": "devpts",
         "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
     },
-    {
-        "destination": "/dev/shm",  # noqa: S108  (the container's own)
-        "type": "tmpfs",
-        "source": "shm",
-        "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"],
-    },
     {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"]},
     {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
     {
@@ -243,6 +258,8 @@ def _environment(container: Container, defaults: Execution, hostname: str) -> li
     for item in defaults.env or ():
         name, _, value = item.partition("=")
         values[name] = value
+    if container.properties.tty:
+        values.setdefault("TERM", "xterm")
     for variable in container.properties.environment_variables:
         values[variable.name] = variable.text
     return [f"{name}={value}" for name, value in values.items()]
@@ -255,18 +272,3 @@ def _seccomp(context: SecurityContext, capabilities: list[str]) -> SeccompProfil
         return restricted_profile(parse_profile(context.seccomp_profile), capabilities)
     except SeccompError as error:
         raise BundleError(f"seccomp profile: {error}") from None
-
-
-def _limits(group: GroupProperties, container: Container) -> Resources:
-    """Return the limits of a container; without its own, it shares the requests of the whole group, as in ACI."""
-    limits = container.properties.resources.limits or Amount()
-    whole_cpu, whole_memory = amounts.total(group)
-    cpu = whole_cpu if limits.cpu is None else limits.cpu
-    memory = whole_memory if limits.memory_in_gb is None else limits.memory_in_gb
-    total = int(memory * 1_000_000_000)
-    return {
-        "cpu": {"period": _CPU_PERIOD, "quota": max(int(cpu * _CPU_PERIOD), 1000)},
-        "memory": {"limit": total, "swap": total},
-        "pids": {"limit": 4096},
-        "devices": [{"allow": False, "access": "rwm"}],
-    }

@@ -76,7 +76,7 @@ class Device(TypedDict):
 
 
 class Resources(TypedDict):
-    """The limits of the control group; memory in bytes, processor time in microseconds."""
+    """The limits of the control group; memory in bytes, processor time in microseconds; one that is absent is none."""
 
     cpu: dict[str, int]
     memory: dict[str, int]

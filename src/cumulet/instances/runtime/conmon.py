@@ -14,6 +14,7 @@ import signal
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -22,6 +23,22 @@ from cumulet.common.config import private_folder
 
 class RuntimeFailure(Exception):  # noqa: N818  (a failure of the OCI runtime, whose name it has)
     """The runtime failed; the message is its own."""
+
+
+class Stdio(NamedTuple):
+    """The standard streams of a container: a standard input that stays open, unless `once`, and a terminal."""
+
+    stdin: bool
+    once: bool
+    terminal: bool
+
+    def options(self) -> list[str]:
+        """Return conmon's options."""
+        return [
+            *(["--stdin"] if self.stdin else ()),
+            *(["--leave-stdin-open"] if self.stdin and not self.once else ()),
+            *(["--terminal"] if self.terminal else ()),
+        ]
 
 
 class Runtime:
@@ -35,21 +52,21 @@ class Runtime:
         self._conmon = shutil.which("conmon") or "conmon"
         self._runc = shutil.which("runc") or "runc"
 
-    async def create(self, cid: str, bundle: Path, log: Path, configuration: bytes) -> None:
+    async def create(self, cid: str, bundle: Path, log: Path, configuration: bytes, stdio: Stdio) -> None:
         """Create a container in its folder without starting it. Raises `RuntimeFailure`.
 
-        The configuration contains secrets: the runtime reads it from memory, and it is never on disk.
+        `stdio` agrees with `process.terminal` of the configuration. The configuration contains secrets: the runtime reads it from memory, and it is never on disk.
         """
         with in_memory(configuration) as path:
             link = bundle / "config.json"
             link.unlink(missing_ok=True)
             link.symlink_to(path)
             try:
-                await self._create(cid, bundle, log)
+                await self._create(cid, bundle, log, stdio)
             finally:
                 link.unlink()
 
-    async def _create(self, cid: str, bundle: Path, log: Path) -> None:
+    async def _create(self, cid: str, bundle: Path, log: Path, stdio: Stdio) -> None:
         (self._exits / cid).unlink(missing_ok=True)
         reads, writes = os.pipe()
         try:
@@ -60,7 +77,7 @@ class Runtime:
                 *("--bundle", str(bundle), "--container-pidfile", str(bundle / "pid")),
                 *("--conmon-pidfile", str(bundle / "conmon.pid"), "--log-path", f"k8s-file:{log}"),
                 *("--exit-dir", str(self._exits), "--persist-dir", str(bundle)),
-                *("--full-attach", "--no-sync-log", "--log-level", "error"),
+                *("--full-attach", "--no-sync-log", "--log-level", "error", *stdio.options()),
                 stdin=DEVNULL,
                 stdout=DEVNULL,
                 stderr=DEVNULL,

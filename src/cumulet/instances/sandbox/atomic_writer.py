@@ -54,7 +54,7 @@ def replace_files(folder: int, files: Mapping[str, File]) -> bool:
 
 def _fill(folder: int, name: str, files: Mapping[str, File]) -> None:
     owner = os.fstat(folder)
-    os.close(beneath.make_folders(folder, [name], _FOLDER_MODE))
+    os.close(beneath.make_folders(folder, [name], _FOLDER_MODE | owner.st_mode & stat.S_ISGID))
     for path, file in files.items():
         beneath.write_file(folder, [name, *path.split("/")], file.content, file.mode)
     if (owner.st_uid, owner.st_gid) == (os.geteuid(), os.getegid()):

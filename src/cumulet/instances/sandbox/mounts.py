@@ -22,7 +22,7 @@ _AT_FDCWD, _AT_EMPTY_PATH = -100, 0x1000
 _CLONE = 1
 _FROM_EMPTY_PATH = 4
 _MNT_DETACH, _MS_BIND = 2, 4096
-_NOSUID_NODEV = 2 | 4
+_NOSUID_NODEV, _NOEXEC = 2 | 4, 8
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
@@ -49,13 +49,14 @@ def mount_overlay(layers: list[Path], upper: Path, work: Path, target: Path) -> 
     _mount("overlay", target, "overlay", 0, options)
 
 
-def mount_tmpfs(target: Path, mode: int, size: int | None = None) -> None:
+def mount_tmpfs(target: Path, mode: int, size: int | None = None, *, programs: bool = True) -> None:
     """Mount a file system in memory, of at most `size` bytes. Raises `SandboxError`.
 
-    Programs can run from there, as from every volume of a pod.
+    By default `programs` can run from there, as from every volume of a pod.
     """
     limit = "" if size is None else f",size={size}"
-    _mount("tmpfs", target, "tmpfs", _NOSUID_NODEV, f"mode={mode:o}{limit}")
+    flags = _NOSUID_NODEV if programs else _NOSUID_NODEV | _NOEXEC
+    _mount("tmpfs", target, "tmpfs", flags, f"mode={mode:o}{limit}")
 
 
 def bind(source: Path, target: Path) -> None:

@@ -25,6 +25,8 @@ from cumulet.instances.sandbox.idmap import NotMappableError, mount_mapped, shif
 from cumulet.instances.sandbox.mounts import Bind, bind, mount_overlay, unmount
 from cumulet.instances.sandbox.names import run_dir
 
+#: The files in a group's folder that name its namespaces, by the names of namespaces in `/proc`.
+_USER, _IPC = "user", "ipc"
 #: Reports that the namespaces exist, and keeps them until they are bound to files.
 _HOLD = ("sh", "-c", "echo && read _")
 
@@ -74,7 +76,12 @@ class UserNamespaces:
 
     def path(self, uid: str) -> Path:
         """Return the file that names a group's user namespace."""
-        return self._folder / uid / "user"
+        return self._folder / uid / _USER
+
+    def ipc(self, uid: str) -> Path | None:
+        """Return the file that names a group's IPC namespace, or `None`: groups of earlier versions have none."""
+        path = self._folder / uid / _IPC
+        return path if _is_mounted(path) else None
 
     def is_there(self, uid: str) -> bool:
         """Return whether a group has its user namespace."""
@@ -82,7 +89,8 @@ class UserNamespaces:
 
     def destroy(self, uid: str, start: int) -> None:
         """Remove the user namespace of a group without processes, and release its range."""
-        unmount(self.path(uid))
+        for name in (_IPC, _USER):
+            unmount(self._folder / uid / name)
         shutil.rmtree(self._folder / uid, ignore_errors=True)
         self.ranges.release(start)
 
@@ -96,18 +104,19 @@ class UserNamespaces:
     async def network(self, uid: str, start: int) -> AsyncIterator[int]:
         """Yield the id of a process in a new network namespace of the group's user namespace.
 
-        The user namespace is created if it is missing. Raises `SandboxError`.
+        The user namespace and the IPC namespace, which all containers share, are created if the former is missing. Raises `SandboxError`.
         """
         path = self.path(uid)
         if _is_mounted(path):
             async with _held("nsenter", f"--user={path}", "unshare", "--net") as pid:
                 yield pid
             return
-        async with _held("unshare", "--user", "--net") as pid:
+        async with _held("unshare", "--user", "--net", "--ipc") as pid:
             _map(pid, start)
-            self._group(uid, start)
-            path.touch(mode=0o400)
-            bind(Path(f"/proc/{pid}/ns/user"), path)
+            folder = self._group(uid, start)
+            for name in (_IPC, _USER):
+                (folder / name).touch(mode=0o400)
+                bind(Path(f"/proc/{pid}/ns/{name}"), folder / name)
             yield pid
 
     def mount_root(

@@ -1,4 +1,4 @@
-"""A group's volumes, and the three files that all its containers share: hosts, hostname, resolv.conf.
+"""A group's volumes.
 
 A volume's folder is named by the volume's number. A mounted path is opened beneath that folder and mounted by its
 descriptor, so that it ends within the volume.
@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cumulet.instances.model.amounts import memory_limit
-from cumulet.instances.model.properties import Container, DnsConfig, GroupProperties, Mount, Volume
+from cumulet.instances.model.properties import Container, GroupProperties, Mount, Volume
 from cumulet.instances.sandbox import beneath
 from cumulet.instances.sandbox.atomic_writer import File, replace_files
 from cumulet.instances.sandbox.errors import SandboxError
 from cumulet.instances.sandbox.mounts import Bind, attach, clone, mount_tmpfs, unmount
+from cumulet.instances.sandbox.ownership import READ, give_folder
 
 #: Modes of an emptyDir on disk, and of a file system in memory, as in a kubelet.
 _OPEN, _STICKY = 0o777, 0o1777
@@ -32,10 +33,10 @@ class Volumes:
 
     def __init__(self, folder: Path, group: GroupProperties, before: Path) -> None:
         self._folder = folder / "volumes"
-        self._files = folder / "files"
         self._before = before / "volumes"
         self._volumes = group.volumes
         self._memory = memory_limit(group)
+        self._group = group.security_context.fs_group if group.security_context else None
         self._numbers = {volume.name: number for number, volume in enumerate(group.volumes)}
 
     def make(self) -> None:
@@ -49,19 +50,30 @@ class Volumes:
             if volume.secret is not None:
                 if not path.is_mount():
                     mount_tmpfs(path, _STICKY)
-                _write(path, volume)
+                self._give(path, writable=False)
+                self._write(volume)
             elif volume.empty_dir is not None:
                 if volume.empty_dir.medium != "Memory":
                     path.chmod(_OPEN)
                 elif not path.is_mount():
                     mount_tmpfs(path, _STICKY, min(volume.empty_dir.size or self._memory, self._memory))
+                self._give(path, writable=True)
 
     def replace(self, volumes: Sequence[Volume]) -> None:
         """Take over new content of the volumes, and write it where it differs, while containers run. Raises `OSError`."""
         self._volumes = [*volumes]
         for volume in volumes:
             if volume.secret is not None:
-                _write(self._path(volume.name), volume)
+                self._write(volume)
+
+    def _give(self, path: Path, *, writable: bool) -> None:
+        """Give a volume to the group of the pod, if it has one."""
+        if self._group is not None:
+            give_folder(path, self._group, writable=writable)
+
+    def _write(self, volume: Volume) -> None:
+        """Write the files of a secret volume, which belong to the group of its folder."""
+        _write(self._path(volume.name), volume, 0 if self._group is None else READ)
 
     def _path(self, name: str) -> Path:
         return self._folder / str(self._numbers[name])
@@ -127,22 +139,8 @@ class Volumes:
         finally:
             os.close(volume)
 
-    def files(self, hostname: str, address: str, dns: DnsConfig | None) -> list[Bind]:
-        """Write the shared files; return their binds."""
-        hosts = f"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{address}\t{hostname}\n"
-        if dns is not None:
-            resolv = "".join(f"{line}\n" for line in dns.lines())
-        else:
-            resolv = Path("/etc/resolv.conf").read_text() if Path("/etc/resolv.conf").exists() else ""
-        self._files.mkdir(mode=0o755, parents=True, exist_ok=True)
-        binds = []
-        for name, text in (("hosts", hosts), ("hostname", f"{hostname}\n"), ("resolv.conf", resolv)):
-            (self._files / name).write_text(text)
-            binds.append(Bind(self._files / name, f"/etc/{name}", False))
-        return binds
 
-
-def _write(path: Path, volume: Volume) -> None:
+def _write(path: Path, volume: Volume, mode: int) -> None:
     """Write the files of a secret volume, unless its file system in memory is not mounted: secrets are not on disk."""
     try:
         folder = beneath.open_folder(path)
@@ -150,15 +148,17 @@ def _write(path: Path, volume: Volume) -> None:
         return
     try:
         if os.fstat(folder).st_dev != path.parent.stat().st_dev:
-            replace_files(folder, _files(volume))
+            replace_files(folder, _files(volume, mode))
     finally:
         os.close(folder)
 
 
-def _files(volume: Volume) -> dict[str, File]:
-    """Return the files of a secret volume by path: all, or those that `items` selects."""
+def _files(volume: Volume, more: int) -> dict[str, File]:
+    """Return the files of a secret volume by path: all, or those that `items` selects. `more` is added to their modes."""
     content = {key: base64.b64decode(text) for key, text in (volume.secret or {}).items()}
     mode = _FILE_MODE if volume.default_mode is None else volume.default_mode
     if volume.items is None:
-        return {path: File(data, mode) for path, data in content.items()}
-    return {item.path: File(content[item.key], mode if item.mode is None else item.mode) for item in volume.items}
+        return {path: File(data, mode | more) for path, data in content.items()}
+    return {
+        item.path: File(content[item.key], (mode if item.mode is None else item.mode) | more) for item in volume.items
+    }

@@ -6,7 +6,7 @@ Extensions to ACI's API: Kubernetes' `readOnlyRootFilesystem`, `runAsNonRoot` an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -31,36 +31,37 @@ DEFAULT_CAPABILITIES = frozenset(
         "SYS_CHROOT",
     }
 )
-#: The capabilities that a container can add: they are limited to its group's network and processes.
-ADDABLE_CAPABILITIES = DEFAULT_CAPABILITIES | {"NET_RAW", "SYS_PTRACE"}
-#: All capabilities of Linux (capabilities(7)), so that a misspelt one in `drop` is refused.
-_KNOWN_CAPABILITIES = ADDABLE_CAPABILITIES | {
-    "AUDIT_CONTROL",
-    "AUDIT_READ",
-    "BLOCK_SUSPEND",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-    "DAC_READ_SEARCH",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "LEASE",
-    "LINUX_IMMUTABLE",
-    "MAC_ADMIN",
-    "MAC_OVERRIDE",
-    "NET_ADMIN",
-    "NET_BROADCAST",
-    "PERFMON",
-    "SYSLOG",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_MODULE",
-    "SYS_NICE",
-    "SYS_PACCT",
-    "SYS_RAWIO",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "WAKE_ALARM",
+#: The capabilities that are safe to add with a user namespace only: without one, they reach beyond the group.
+NAMESPACED_CAPABILITIES = frozenset({"DAC_READ_SEARCH", "SYS_NICE", "SYS_RESOURCE"})
+#: The capabilities that a container can add: they are limited to its group's network and processes, and to its own files.
+ADDABLE_CAPABILITIES = (
+    DEFAULT_CAPABILITIES
+    | NAMESPACED_CAPABILITIES
+    | {"IPC_LOCK", "IPC_OWNER", "LEASE", "NET_BROADCAST", "NET_RAW", "SYS_PTRACE"}
+)
+_KERNEL = "it opens parts of the kernel that all groups share, and that containers have been left through"
+_MACHINE = "it concerns the whole machine"
+#: The other capabilities of Linux (capabilities(7)), and why no container has them.
+_REFUSED_CAPABILITIES = {
+    "AUDIT_CONTROL": _MACHINE,
+    "AUDIT_READ": _MACHINE,
+    "BLOCK_SUSPEND": _MACHINE,
+    "BPF": _KERNEL,
+    "CHECKPOINT_RESTORE": _KERNEL,
+    "LINUX_IMMUTABLE": "a user namespace does not have it",
+    "MAC_ADMIN": _MACHINE,
+    "MAC_OVERRIDE": _MACHINE,
+    "NET_ADMIN": _KERNEL,
+    "PERFMON": _KERNEL,
+    "SYSLOG": _MACHINE,
+    "SYS_ADMIN": _KERNEL,
+    "SYS_BOOT": _MACHINE,
+    "SYS_MODULE": _MACHINE,
+    "SYS_PACCT": _MACHINE,
+    "SYS_RAWIO": _MACHINE,
+    "SYS_TIME": _MACHINE,
+    "SYS_TTY_CONFIG": _MACHINE,
+    "WAKE_ALARM": _MACHINE,
 }
 #: Kubernetes' bound of ids.
 _IDS = 2**31
@@ -136,6 +137,11 @@ def stored(document: Mapping[str, object] | None) -> SecurityContext:
         return parse(valid)
 
 
+def needs_user_namespace(capabilities: Iterable[str]) -> set[str]:
+    """Return the names, among capabilities as `CAP_…`, of those that are only safe in a user namespace."""
+    return {_plain(name) for name in capabilities} & NAMESPACED_CAPABILITIES
+
+
 def _is_valid(name: str, value: object) -> bool:
     try:
         parse({name: value})
@@ -145,14 +151,17 @@ def _is_valid(name: str, value: object) -> bool:
 
 
 def _check_capabilities(capabilities: Capabilities) -> None:
+    known = ADDABLE_CAPABILITIES | _REFUSED_CAPABILITIES.keys()
     for name in (_plain(name) for name in capabilities.drop or ()):
-        if name != "ALL" and name not in _KNOWN_CAPABILITIES:
+        if name != "ALL" and name not in known:
             raise SecurityContextError("capabilities.drop", f"{name!r} is not a capability")
     for name in (_plain(name) for name in capabilities.add or ()):
         if name not in ADDABLE_CAPABILITIES:
+            why = _REFUSED_CAPABILITIES.get(name)
             allowed = ", ".join(sorted(ADDABLE_CAPABILITIES))
             raise SecurityContextError(
-                "capabilities.add", f"the capability {name!r} is not allowed; it is one of {allowed}"
+                "capabilities.add",
+                f"the capability {name[:40]!r} is not allowed{f': {why}' if why else ''}; it is one of {allowed}",
             )
 
 

@@ -10,6 +10,7 @@ from cumulet.instances.model.arguments import ArgumentsError, check_arguments, i
 from cumulet.instances.model.properties import Container, HttpGet, Probe
 from cumulet.instances.security import context as security_context
 from cumulet.instances.validation.paths import KERNEL, LONGEST_PATH, is_absolute, is_relative, is_within, normalized
+from cumulet.instances.validation.pods import check_requirements
 from cumulet.instances.validation.text import CONTROL, invalid, quoted
 
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
@@ -47,6 +48,8 @@ def check_container(container: Container, path: str, volumes: set[str]) -> None:
     ):
         if probe is not None:
             _check_probe(probe, f"{path}.{kind}")
+    if properties.resource_requirements is not None:
+        check_requirements(container.name, properties.resource_requirements, f"{path}.resourceRequirements")
     _check_security(container, f"{path}.securityContext")
 
 

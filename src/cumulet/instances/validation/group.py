@@ -9,11 +9,12 @@ from cumulet.common.arm import ArmError
 from cumulet.instances.model.properties import Container, GroupProperties
 from cumulet.instances.validation.containers import check_container
 from cumulet.instances.validation.network import check_address, check_credential, check_dns, check_subnets
+from cumulet.instances.validation.pods import check_pod
 from cumulet.instances.validation.text import NAME, invalid, quoted
 from cumulet.instances.validation.volumes import check_volume
 
 _HOSTNAME = re.compile(
-    r"(?=.{1,63}\Z)[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?(\.[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?)*"
+    r"(?=.{1,64}\Z)[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?(\.[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?)*"
 )
 _CONTAINERS, _VOLUMES, _CREDENTIALS = 60, 20, 500
 
@@ -40,6 +41,7 @@ def check_group(group: str, properties: GroupProperties) -> None:
         )
     if properties.hostname is not None and not _HOSTNAME.fullmatch(properties.hostname):
         raise invalid("properties.hostname", f"The host name '{quoted(properties.hostname)}' is not valid.")
+    check_pod(group, properties)
     volumes: set[str] = set()
     for number, volume in enumerate(properties.volumes):
         check_volume(volume, f"properties.volumes[{number}]", volumes)

@@ -14,7 +14,7 @@ _SERVER = re.compile(r"(?=.{1,255}\Z)[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:[0
 _SEARCH = re.compile(
     r"(?=.{1,253}\Z)(?:\.|[A-Za-z0-9_](?:[-A-Za-z0-9_]*[A-Za-z0-9_])?(?:\.[A-Za-z0-9_](?:[-A-Za-z0-9_]*[A-Za-z0-9_])?)*\.?)"
 )
-_OPTION = re.compile(r"[a-z][-a-z0-9]{0,31}(:[0-9]{1,5})?")
+_OPTION = re.compile(r"[a-z][-_a-z0-9]{0,31}(:[0-9]{1,5})?")
 _PORTS = 1000
 _SERVERS, _SEARCHES, _OPTIONS = 3, 32, 32
 #: Characters of a user name or password.
