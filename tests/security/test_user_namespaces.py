@@ -172,7 +172,7 @@ async def test_volumes_belong_to_the_group(door: FrontDoor, medium: str) -> None
         securityContext={"runAsUser": 1001},
     )
     script = (
-        "ls -lnd /empty/file /secret/key /part; cat /secret/key /empty/file; echo more >/part/new; ls -ln /part/new; "
+        "ls -lnLd /empty/file /secret/key /part; cat /secret/key /empty/file; echo more >/part/new; ls -ln /part/new; "
         "echo no >/secret/key"
     )
     body = group(
@@ -405,7 +405,7 @@ async def test_without_idmapped_mounts_layers_are_copied(alone: Config, tmp_path
         running.start()
         try:
             assert support_file(alone).read_text().startswith("on (copied layers")
-            script = "cat /proc/self/uid_map /secret/key /kept/file; stat -c '%u:%g %a' /data /secret/key /kept; echo x >/data"
+            script = "cat /proc/self/uid_map /secret/key /kept/file; stat -Lc '%u:%g %a' /data /secret/key /kept; echo x >/data"
             volumes = [
                 {"name": "secret", "secret": {"key": base64.b64encode(b"hidden\n").decode()}, "defaultMode": 0o400},
                 {"name": "kept", "emptyDir": {}},
