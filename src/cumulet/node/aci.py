@@ -14,7 +14,7 @@ from cumulet.common.ascii import fold
 from cumulet.common.entra import ARM_AUDIENCE, AuthenticationError, TokenSource
 from cumulet.common.kubernetes.objects import Object
 from cumulet.common.tasks import Backoff
-from cumulet.node.resource import ContainerGroup, GroupProperties
+from cumulet.node.resource import ContainerGroup, GroupPatch, GroupProperties
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +58,10 @@ class ContainerGroups:
         _, _, answer = await self._arm.call("PUT", f"{self._path}/{name}", body, api_version=API_VERSION)
         created: ContainerGroup = answer
         return created
+
+    async def patch(self, name: str, body: GroupPatch) -> None:
+        """Replace the files of volumes of a group, while its containers run."""
+        await self._arm.call("PATCH", f"{self._path}/{name}", body, api_version=API_VERSION)
 
     async def delete(self, name: str, grace: int) -> GroupProperties | None:
         """Delete a group, and return its last properties when it is gone, `None` when the provider has none.

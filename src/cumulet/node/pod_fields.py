@@ -81,11 +81,18 @@ LIFECYCLE = Kind(
 _KEY = {"key": honoured(), "name": honoured(), "optional": honoured()}
 OBJECT_FIELD = Kind(
     "ObjectFieldSelector",
-    {"apiVersion": honoured("v1"), "fieldPath": honoured("a path that is not known is refused")},
+    {
+        "apiVersion": honoured("v1"),
+        "fieldPath": honoured("a path that is not known is refused; container instances put in `status.podIP`"),
+    },
 )
 RESOURCE_FIELD = Kind(
     "ResourceFieldSelector",
-    {"containerName": honoured(), "divisor": honoured(), "resource": honoured("of cpu and memory")},
+    {
+        "containerName": honoured(),
+        "divisor": honoured(),
+        "resource": honoured("an unset limit is what the node can allocate"),
+    },
 )
 VALUE_FROM = Kind(
     "EnvVarSource",
@@ -150,9 +157,7 @@ MOUNT = Kind(
         "mountPropagation": honoured(only=("None",), instead="a group shares no mounts with its machine; remove it"),
         "name": honoured(),
         "readOnly": honoured(),
-        "recursiveReadOnly": honoured(
-            only=("Disabled", "IfPossible"), instead="volumes have no mounts below them; use readOnly"
-        ),
+        "recursiveReadOnly": honoured("a volume has no mounts below it"),
         "subPath": honoured(),
         "subPathExpr": honoured(),
     },
@@ -281,14 +286,14 @@ EPHEMERAL_CONTAINER = Kind(
 
 KEY_TO_PATH = Kind(
     "KeyToPath",
-    {"key": honoured(), "mode": refused("set defaultMode, or copy the file", unless=()), "path": honoured()},
+    {"key": honoured(), "mode": honoured(), "path": honoured()},
 )
 _ITEMS = {"items": honoured(kind=KEY_TO_PATH), "optional": honoured()}
 DOWNWARD_FILE = Kind(
     "DownwardAPIVolumeFile",
     {
         "fieldRef": honoured(kind=OBJECT_FIELD),
-        "mode": refused("set defaultMode"),
+        "mode": honoured(),
         "path": honoured(),
         "resourceFieldRef": honoured(kind=RESOURCE_FIELD),
     },
@@ -313,7 +318,7 @@ EMPTY_DIR = Kind(
     "EmptyDirVolumeSource",
     {
         "medium": honoured(only=("Memory",), instead="use Memory, or none"),
-        "sizeLimit": refused("set the container's memory limit", unless=("0",)),
+        "sizeLimit": honoured("in memory, at most the memory of the group"),
     },
 )
 VOLUME = Kind(

@@ -10,14 +10,12 @@ import msgspec
 
 from cumulet.common.arm import ArmError
 from cumulet.common.config import Config
-from cumulet.common.kubernetes import Client, EventRecorder, Informer, KubernetesError, WorkQueue
-from cumulet.common.kubernetes.client import CONFIGMAPS, EVENTS, PODS, SECRETS, SERVICES
+from cumulet.common.kubernetes import Client, EventRecorder, Informer, WorkQueue
+from cumulet.common.kubernetes.client import CONFIGMAPS, EVENTS, PODS, SECRETS, SERVICEACCOUNTS, SERVICES
 from cumulet.common.kubernetes.objects import (
     ObjectReference,
     PartialObjectMetadata,
     Pod,
-    ServiceAccountTokenProjection,
-    TokenRequest,
 )
 from cumulet.common.tasks import TaskSet
 from cumulet.node.aci import ContainerGroups
@@ -25,12 +23,14 @@ from cumulet.node.checks import check
 from cumulet.node.credentials import Credentials
 from cumulet.node.deletions import Deletions
 from cumulet.node.environment import Environment
-from cumulet.node.errors import MissingError, RejectedError, UnsupportedError
+from cumulet.node.errors import MissingError, MountError, RejectedError, UnsupportedError
 from cumulet.node.fields import Fields
 from cumulet.node.names import pod_dns
 from cumulet.node.phase import ENDED
 from cumulet.node.references import References, names_of
 from cumulet.node.refusals import Refusals
+from cumulet.node.registration import CAPACITY
+from cumulet.node.renewal import Renewal
 from cumulet.node.resource import ContainerGroup, GroupCredential, GroupProperties
 from cumulet.node.status import (
     NO_EPHEMERAL,
@@ -44,6 +44,7 @@ from cumulet.node.status import (
     waiting_status,
 )
 from cumulet.node.status_writes import StatusWrites
+from cumulet.node.tokens import Tokens, uses_account
 from cumulet.node.translate import Sources, container_group, group_name
 from cumulet.node.volumes import Volumes
 
@@ -72,12 +73,15 @@ class Pods:
         self.secrets = Informer(client, SECRETS)
         self.config_maps = Informer(client, CONFIGMAPS)
         self.services = Informer(client, SERVICES)
-        references, fields = References(self.secrets, self.config_maps), Fields(self._host)
+        self.accounts = Informer(client, SERVICEACCOUNTS, metadata_only=True)
+        references, fields = References(self.secrets, self.config_maps), Fields(self._host, CAPACITY)
+        tokens = Tokens(client, self.accounts)
         self._sources = Sources(
             Environment(references, fields, self.services),
-            Volumes(references, fields, self._token),
+            Volumes(references, fields, tokens),
             Credentials(self.secrets),
         )
+        self._renewal = Renewal(groups, self._sources.volumes, tokens)
         self._statuses = StatusWrites(client)
         self._deletions = Deletions(client, groups, tasks, self._ended, lambda pod: self.queue.retry(_key(pod)))
         self._refusals = Refusals()
@@ -90,6 +94,7 @@ class Pods:
         self.pods.add_handler(self._pod_changed)
         self.secrets.add_handler(self._reference_changed)
         self.config_maps.add_handler(self._reference_changed)
+        self.accounts.add_handler(self._account_changed)
 
     # Changes.
 
@@ -101,6 +106,7 @@ class Pods:
             self._refusals.forget(pod["metadata"]["uid"])
             self._statuses.forget(pod["metadata"]["uid"])
             self._last.pop(pod["metadata"]["uid"], None)
+            self._renewal.forget(pod["metadata"]["uid"])
 
     def _reference_changed(self, change: str, obj: PartialObjectMetadata, old: PartialObjectMetadata | None) -> None:
         """Reconcile the pods that refer to a secret or config map that changed."""
@@ -108,6 +114,15 @@ class Pods:
         for pod in self.pods:
             if pod["metadata"]["namespace"] == namespace and name in names_of(pod):
                 self.queue.add(_key(pod))
+
+    def _account_changed(
+        self, change: str, account: PartialObjectMetadata, old: PartialObjectMetadata | None
+    ) -> None:
+        """Reconcile the pods whose service account is new: tokens of the one before are not accepted."""
+        if change == "ADDED":
+            for pod in self.pods:
+                if uses_account(pod, account):
+                    self.queue.add(_key(pod))
 
     async def watch(self) -> None:
         """Watch the groups until cancelled."""
@@ -144,32 +159,6 @@ class Pods:
             recorded = self._recorded[involved.get("uid", "")]
             key = (involved.get("fieldPath", ""), event["reason"], event["message"])
             recorded[key] = recorded.get(key, 0) + (event.get("count") or 1)
-
-    async def _token(self, pod: Pod, source: ServiceAccountTokenProjection) -> str:
-        metadata, spec = pod["metadata"], pod["spec"]
-        body: TokenRequest = {
-            "apiVersion": "authentication.k8s.io/v1",
-            "kind": "TokenRequest",
-            "spec": {
-                "expirationSeconds": max(source.get("expirationSeconds") or 3600, 600),
-                "boundObjectRef": {
-                    "apiVersion": "v1",
-                    "kind": "Pod",
-                    "name": metadata["name"],
-                    "uid": metadata["uid"],
-                },
-            },
-        }
-        if source.get("audience"):
-            body["spec"]["audiences"] = [source["audience"]]
-        name = spec.get("serviceAccountName", "default")
-        path = f"/api/v1/namespaces/{metadata['namespace']}/serviceaccounts/{name}/token"
-        try:
-            answer = await self._client.request("POST", path, body=body)
-        except KubernetesError as error:
-            raise MissingError(f"failed to fetch token: {error}") from None
-        token: str = answer["status"]["token"]
-        return token
 
     # Reconciliation.
 
@@ -209,6 +198,7 @@ class Pods:
                 await self._refuse(pod, f"container group {group['name']} failed")
                 return
             await self._renew_credentials(pod)
+            await self._renew_volumes(pod, group["name"])
         self._record_events(pod, group)
         for container in pod["spec"].get("ephemeralContainers") or ():
             path = f"spec.ephemeralContainers{{{container['name']}}}"
@@ -234,6 +224,7 @@ class Pods:
         if (seconds := self._refusals.due_in(pod["metadata"]["uid"])) > 0:
             self.queue.add_after(_key(pod), seconds)
             return None
+        versions = self._sources.volumes.versions(pod)
         try:
             check(pod)
             body = await container_group(pod, self._sources, self._config)
@@ -246,9 +237,7 @@ class Pods:
             await self._refuse(pod, str(error))
             return None
         except MissingError as error:
-            path = f"spec.containers{{{pod['spec']['containers'][0]['name']}}}"
-            self._event_once(pod, path, "Warning", "Failed", f"Error: {error}")
-            await self._statuses.write(pod, waiting_status(pod, self._host, "CreateContainerConfigError", str(error)))
+            await self._hold_back(pod, error)
             return None
         _, missing = self._sources.credentials.of(pod)
         if missing:
@@ -268,7 +257,20 @@ class Pods:
         uid = pod["metadata"]["uid"]
         self._sent[uid] = _encoded(body["properties"]["imageRegistryCredentials"])
         self._groups.setdefault(uid, group)
+        self._renewal.sent(pod, versions, body["properties"]["volumes"])
         return group
+
+    async def _hold_back(self, pod: Pod, error: MissingError) -> None:
+        """Record what a pod waits for. A change of that reconciles it again."""
+        if isinstance(error, MountError):
+            self._event_once(pod, "", "Warning", "FailedMount", str(error))
+            status = waiting_status(pod, self._host, "ContainerCreating", "")
+        else:
+            self._event_once(pod, _path_of(pod, error.container), "Warning", "Failed", f"Error: {error}")
+            status = waiting_status(pod, self._host, "CreateContainerConfigError", str(error))
+        await self._statuses.write(pod, status)
+        if error.again is not None:
+            self.queue.add_after(_key(pod), error.again)
 
     async def _refuse(self, pod: Pod, reason: str, *, final: bool = True) -> None:
         """Record why the pod has no container group, and retry with a back-off (virtual-kubelet's `handleProviderError`).
@@ -296,6 +298,14 @@ class Pods:
             log.info("pod %s keeps its credentials: %s", pod["metadata"]["name"], error)
             return
         self._sent[uid] = encoded
+
+    async def _renew_volumes(self, pod: Pod, group: str) -> None:
+        """Update the files of the group's volumes when what they follow from has changed."""
+        seconds = await self._renewal.renew(
+            pod, group, lambda message: self._event_once(pod, "", "Warning", "FailedMount", message)
+        )
+        if seconds is not None:
+            self.queue.add_after(_key(pod), seconds)
 
     async def _remove_orphans(self, key: Key, pod: Pod | None) -> None:
         """Delete the groups of that name whose pod is gone or replaced: they would be billed for ever."""
@@ -353,6 +363,14 @@ def _involved(pod: Pod, path: str) -> ObjectReference:
     if path:
         involved["fieldPath"] = path
     return involved
+
+
+def _path_of(pod: Pod, container: str | None) -> str:
+    """Return the field path of a container, of the first one by default."""
+    spec = pod["spec"]
+    if any(item["name"] == container for item in spec.get("initContainers") or ()):
+        return f"spec.initContainers{{{container}}}"
+    return f"spec.containers{{{container or spec['containers'][0]['name']}}}"
 
 
 def _was_running(pod: Pod) -> bool:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from cumulet.common.ascii import fold
 from cumulet.common.kubernetes import Informer
-from cumulet.common.kubernetes.objects import ConfigMap, ConfigMapKeySelector, Pod, Secret, SecretKeySelector
+from cumulet.common.kubernetes.objects import ConfigMap, Pod, Secret
 from cumulet.node.errors import MissingError
 
 Kind = Literal["configMap", "secret"]
@@ -20,33 +20,75 @@ class References:
         self._secrets = secrets
         self._config_maps = config_maps
 
-    def value(self, kind: Kind, namespace: str, reference: ConfigMapKeySelector | SecretKeySelector) -> str | None:
-        """Return one value of a config map or secret, or `None` when it is missing and optional."""
-        values = self.values(kind, namespace, reference.get("name"), reference.get("optional"))
-        key = reference["key"]
-        if key in values:
-            return values[key].decode(errors="replace")
-        if reference.get("optional"):
-            return None
-        what = "ConfigMap" if kind == "configMap" else "Secret"
-        raise MissingError(f"couldn't find key {key} in {what} {namespace}/{reference['name']}")
+    def secret(self, namespace: str, name: str) -> Secret | None:
+        """Return a secret, or `None`."""
+        return self._secrets.get(name, namespace)
 
-    def values(self, kind: Kind, namespace: str, name: str | None, optional: bool | None) -> dict[str, bytes]:
-        """Return the data of a config map or secret, empty when it is missing and optional. Raises `MissingError`."""
-        name = name or ""
-        if kind == "configMap":
-            config_map = self._config_maps.get(name, namespace)
-            if config_map is not None:
-                binary = (config_map.get("binaryData") or {}).items()
-                values = {key: base64.b64decode(value) for key, value in binary}
-                return values | {key: value.encode() for key, value in (config_map.get("data") or {}).items()}
-        else:
-            secret = self._secrets.get(name, namespace)
-            if secret is not None:
-                return {key: base64.b64decode(value) for key, value in (secret.get("data") or {}).items()}
+    def config_map(self, namespace: str, name: str) -> ConfigMap | None:
+        """Return a config map, or `None`."""
+        return self._config_maps.get(name, namespace)
+
+    def strings(self, kind: Kind, namespace: str, name: str, *, optional: bool) -> dict[str, str]:
+        """Return the data of a secret or config map as text, without a config map's `binaryData`.
+
+        It is empty when the object is missing and optional. Raises `MissingError`.
+        """
+        return {
+            key: _text(kind, namespace, name, key, value)
+            for key, value in self._data(kind, namespace, name, optional=optional).items()
+        }
+
+    def string(self, kind: Kind, namespace: str, name: str, key: str, *, optional: bool) -> str | None:
+        """Return one value as text, or `None` when it is missing and optional. Raises `MissingError`."""
+        data = self._data(kind, namespace, name, optional=optional)
+        if key in data:
+            return _text(kind, namespace, name, key, data[key])
+        if optional:
+            return None
+        raise MissingError(f"couldn't find key {key} in {_title(kind)} {namespace}/{name}")
+
+    def _data(self, kind: Kind, namespace: str, name: str, *, optional: bool) -> dict[str, bytes]:
+        if kind == "secret":
+            if (secret := self._secrets.get(name, namespace)) is not None:
+                return secret_data(secret)
+        elif (config_map := self._config_maps.get(name, namespace)) is not None:
+            return {key: value.encode() for key, value in (config_map.get("data") or {}).items()}
         if optional:
             return {}
-        raise MissingError(f'{fold(kind)} "{name}" not found')
+        raise MissingError(not_found(kind, name))
+
+
+def not_found(kind: Kind, name: str) -> str:
+    """Return the kubelet's message about a missing object."""
+    return f'{fold(kind)} "{name}" not found'
+
+
+def secret_data(secret: Secret) -> dict[str, bytes]:
+    """Return the content of a secret."""
+    return {key: base64.b64decode(value) for key, value in (secret.get("data") or {}).items()}
+
+
+def config_map_data(config_map: ConfigMap) -> dict[str, bytes]:
+    """Return the content of a config map, text and binary."""
+    binary = {key: base64.b64decode(value) for key, value in (config_map.get("binaryData") or {}).items()}
+    return binary | {key: value.encode() for key, value in (config_map.get("data") or {}).items()}
+
+
+def _title(kind: Kind) -> str:
+    return "ConfigMap" if kind == "configMap" else "Secret"
+
+
+def _text(kind: Kind, namespace: str, name: str, key: str, value: bytes) -> str:
+    """Return a value for the environment, which holds text only. Raises `MissingError`."""
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise MissingError(
+            f"the value of key {key} in {_title(kind)} {namespace}/{name} is not text: mount it as a volume instead"
+        )
+    return text
 
 
 def names_of(pod: Pod) -> set[str]:
@@ -58,12 +100,20 @@ def names_of(pod: Pod) -> set[str]:
             names |= {value.get("name", "") for value in source.values() if isinstance(value, dict)}
         for variable in container.get("env") or ():
             names |= {value.get("name", "") for value in (variable.get("valueFrom") or {}).values()}
-    for volume in spec.get("volumes") or ():
-        sources = [volume, *((volume.get("projected") or {}).get("sources") or ())]
-        for source in sources:
-            names |= {
-                source[kind].get(field, "")
-                for kind, field in (("secret", "secretName"), ("secret", "name"), ("configMap", "name"))
-                if kind in source
-            }
-    return names - {""}
+    return (names | {name for _, name in mounted(pod)}) - {""}
+
+
+def mounted(pod: Pod) -> set[tuple[Kind, str]]:
+    """Return kind and name of the secrets and config maps in the volumes of a pod."""
+    found: set[tuple[Kind, str]] = set()
+    for volume in pod["spec"].get("volumes") or ():
+        if secret := volume.get("secret"):
+            found.add(("secret", secret.get("secretName", "")))
+        if config_map := volume.get("configMap"):
+            found.add(("configMap", config_map.get("name", "")))
+        for source in (volume.get("projected") or {}).get("sources") or ():
+            if projected := source.get("secret"):
+                found.add(("secret", projected.get("name", "")))
+            if projected_map := source.get("configMap"):
+                found.add(("configMap", projected_map.get("name", "")))
+    return found

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 VERSION = "v1.25.0-vk-azure-aci-1.6.4"
 TAINT: Taint = {"key": "virtual-kubelet.io/provider", "value": "azure", "effect": "NoSchedule"}
-_CAPACITY = {"cpu": "10000", "memory": "4Ti", "pods": "5000"}
+CAPACITY = {"cpu": "10000", "memory": "4Ti", "pods": "5000"}
 _LEASE_SECONDS = 40
 _LEASE_EVERY = 10.0
 _STATUS_EVERY = 6  # lease renewals: once a minute
@@ -85,8 +85,8 @@ class Registration:
     def _status(self, before: dict[str, NodeCondition]) -> NodeStatus:
         address = self._config.addresses["node"]
         return {
-            "capacity": _CAPACITY,
-            "allocatable": _CAPACITY,
+            "capacity": CAPACITY,
+            "allocatable": CAPACITY,
             "addresses": [
                 {"type": "InternalIP", "address": address.host},
                 {"type": "Hostname", "address": self._name},

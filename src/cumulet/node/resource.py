@@ -125,6 +125,7 @@ class GroupContainerProperties(TypedDict, total=False):
     command: list[str]
     args: list[str]
     workingDir: str
+    expandFields: bool
     ports: list[GroupPort]
     environmentVariables: list[GroupVariable]
     volumeMounts: list[GroupMount]
@@ -146,13 +147,41 @@ class GroupContainer(TypedDict):
     properties: GroupContainerProperties
 
 
+class GroupEmptyDir(TypedDict, total=False):
+    """An empty folder; `medium` and `sizeLimit` are extensions of this project."""
+
+    medium: str
+    sizeLimit: str
+
+
+class GroupFile(TypedDict):
+    """The path and the mode of a file of a volume."""
+
+    key: str
+    path: str
+    mode: int
+
+
 class GroupVolume(TypedDict, total=False):
-    """A volume; `secret` maps paths to base64."""
+    """A volume; `secret` maps paths to base64, `items` selects and gives modes."""
 
     name: Required[str]
-    emptyDir: dict[str, str]
+    emptyDir: GroupEmptyDir
     secret: dict[str, str]
     defaultMode: int
+    items: list[GroupFile]
+
+
+class VolumeChanges(TypedDict):
+    """The properties of a PATCH."""
+
+    volumes: list[GroupVolume]
+
+
+class GroupPatch(TypedDict):
+    """The body of a PATCH, an extension of this project: the files of these volumes are replaced."""
+
+    properties: VolumeChanges
 
 
 class GroupCredential(TypedDict):

@@ -47,7 +47,7 @@ async def serve(room: Room) -> None:
             # The virtual node of another cluster can have the same name in the same resource group.
             config = msgspec.structs.replace(config, cluster=f"{config.cluster} {client.kubeconfig.server}")
         pods = Pods(client, groups, config, tasks)
-        informers: list[Informer[Any]] = [pods.pods, pods.secrets, pods.config_maps, pods.services]
+        informers: list[Informer[Any]] = [pods.pods, pods.secrets, pods.config_maps, pods.services, pods.accounts]
         registration = Registration(client, config)
         registered = False
 

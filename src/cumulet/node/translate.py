@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from cumulet.common.ascii import fold
 from cumulet.common.config import Config
 from cumulet.common.kubernetes.objects import Container, Pod, Probe, VolumeMount
 from cumulet.node.credentials import Credentials
-from cumulet.node.environment import Environment, expand
-from cumulet.node.errors import UnsupportedError
+from cumulet.node.environment import Environment, Variables
+from cumulet.node.errors import MissingError, UnsupportedError
 from cumulet.node.names import pod_dns, pod_names
 from cumulet.node.resource import (
     ContainerGroup,
@@ -103,17 +102,18 @@ async def container_group(pod: Pod, sources: Sources, config: Config) -> Contain
 
 
 def _container(pod: Pod, container: Container, sources: Sources, config: Config, *, init: bool) -> GroupContainer:
-    environment = sources.environment.of(pod, container)
-    values: dict[str, str] = {item["name"]: item.get("value", item.get("secureValue")) or "" for item in environment}
+    variables = sources.environment.of(pod, container)
     properties: GroupContainerProperties = {
         "image": container["image"],
-        "environmentVariables": environment,
-        "volumeMounts": [_mount(mount, values) for mount in container.get("volumeMounts") or ()],
+        "environmentVariables": variables.listed(),
+        "volumeMounts": [_mount(container, mount, variables) for mount in container.get("volumeMounts") or ()],
     }
     if command := container.get("command"):
-        properties["command"] = [expand(word, values) for word in command]
+        properties["command"] = [variables.expand(word) for word in command]
     if args := container.get("args"):
-        properties["args"] = [expand(word, values) for word in args]
+        properties["args"] = [variables.expand(word) for word in args]
+    if variables.late:
+        properties["expandFields"] = True
     if folder := container.get("workingDir"):
         properties["workingDir"] = folder
     if context := security_context(pod, container, config):
@@ -142,14 +142,23 @@ def _ports(container: Container) -> list[GroupPort]:
     ]
 
 
-def _mount(mount: VolumeMount, values: Mapping[str, str]) -> GroupMount:
-    """Translate a mount; a relative mount path starts at the root, as in a kubelet."""
+def _mount(container: Container, mount: VolumeMount, variables: Variables) -> GroupMount:
+    """Translate a mount; a relative mount path starts at the root, as in a kubelet. Raises `MissingError`."""
     translated: GroupMount = {
         "name": mount["name"],
         "mountPath": mount["mountPath"] if mount["mountPath"].startswith("/") else f"/{mount['mountPath']}",
         "readOnly": bool(mount.get("readOnly")),
     }
-    if path := mount.get("subPath") or expand(mount.get("subPathExpr") or "", values):
+    path = variables.literal(mount.get("subPath") or "")
+    if expression := mount.get("subPathExpr"):
+        if missing := variables.unset_in(expression):
+            raise MissingError(f"missing value for {', '.join(missing)}", container["name"])
+        path = variables.expand(expression)
+        if path.startswith("/"):
+            raise MissingError(f"error SubPath `{path}` must not be an absolute path", container["name"])
+        if ".." in path.split("/"):
+            raise MissingError(f"unable to provision SubPath `{path}`: must not contain '..'", container["name"])
+    if path:
         translated["subPath"] = path
     return translated
 
