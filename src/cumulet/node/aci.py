@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from typing import TypedDict
+from typing import Required, TypedDict
 
 import aiohttp
 
@@ -26,7 +26,7 @@ _LONGEST_GRACE = 2**31 - 1
 
 
 class ExecRequest(TypedDict, total=False):
-    """The body of exec. `stdin`, `tty` and `protocol` are extensions of this project; attach has no body."""
+    """The body of exec. `stdin`, `tty` and `protocol` are extensions of this project, as is the body of attach."""
 
     command: list[str]
     stdin: bool
@@ -34,11 +34,15 @@ class ExecRequest(TypedDict, total=False):
     protocol: str
 
 
-class StreamOffer(TypedDict):
-    """The answer to exec and attach: a WebSocket, and the password that is its first message."""
+class StreamOffer(TypedDict, total=False):
+    """The answer to exec and attach: a WebSocket, and the password that is its first message.
 
-    webSocketUri: str
-    password: str
+    This project's provider repeats the `protocol` that it speaks; Azure's sends plain bytes.
+    """
+
+    webSocketUri: Required[str]
+    password: Required[str]
+    protocol: str
 
 
 class ContainerGroups:

@@ -6,7 +6,7 @@ import aiohttp
 from aiohttp import WSMsgType, web
 
 from cumulet.common.arm import ArmError
-from cumulet.common.kubernetes.channels import ERROR, STDOUT, V5, Deliver, Options, failure, relay, success
+from cumulet.common.kubernetes.channels import ERROR, STDIN, STDOUT, V5, Deliver, Options, failure, relay, success
 from cumulet.common.kubernetes.negotiation import MESSAGE_LIMIT, ClientLeftError, accept
 from cumulet.common.kubernetes.objects import Pod
 from cumulet.node import forward
@@ -38,14 +38,10 @@ class Streams:
         return await self._relay(request, options, f"{path}/exec", body)
 
     async def attach(self, request: web.Request) -> web.StreamResponse:
-        """Stream the output of a container from now on; the containers of a group have no input."""
+        """Stream the output of a container from now on, and its input if it has one."""
         options = _options(request)
         path = self._container(request)
-        if options.stdin:
-            # Without a colon: some clients parse text with one as YAML.
-            why = "the containers of a container group have no standard input; attach without -i, or use exec"
-            raise web.HTTPBadRequest(text=why)
-        return await self._relay(request, options, f"{path}/attach", {})
+        return await self._relay(request, options, f"{path}/attach", {"stdin": options.stdin, "protocol": V5})
 
     async def forward(self, request: web.Request) -> web.StreamResponse:
         """Connect to ports of a pod."""
@@ -84,14 +80,14 @@ class Streams:
                 accept(request, options) as (response, client),
             ):
                 await socket.send_str(offer["password"])
-                await relay(client, _Group(socket, plain="protocol" not in body))
+                await relay(client, _Group(socket, plain=offer.get("protocol") != V5))
                 return response
         except ClientLeftError as error:
             return error.response
 
 
 class _Group:
-    """The WebSocket of a container group. A `plain` one carries output only, without a final status."""
+    """The WebSocket of a container group. A `plain` one, as Azure's, has only bytes, without a final status."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse, *, plain: bool) -> None:
         self._socket = socket
@@ -101,6 +97,8 @@ class _Group:
         """As `Channels`."""
         if not self._plain:
             await self._socket.send_bytes(frame)
+        elif frame[0] == STDIN:
+            await self._socket.send_bytes(frame[1:])
 
     async def run(self, deliver: Deliver) -> None:
         """As `Channels`."""

@@ -169,7 +169,8 @@ class Provider:
 
     async def _attach(self, request: web.Request) -> web.Response:
         group, name = self._container(request)
-        return json_response(self._streams.offer_attach(group, name))
+        body = await read_json(request) if request.can_read_body else {}
+        return json_response(self._streams.offer_attach(group, name, body))
 
     async def _forward(self, request: web.Request) -> web.Response:
         group = self._groups.get(request.path.rsplit("/", 1)[0])

@@ -8,31 +8,27 @@ the terminal, 255 to close a channel.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hmac
 import secrets
 import shlex
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
-from aiohttp import WSMsgType, web
+from aiohttp import web
 
 from cumulet.common.arm import ArmError
-from cumulet.common.kubernetes.objects import Status
-from cumulet.common.tasks import until_one_ends
+from cumulet.common.kubernetes.channels import V5
 from cumulet.instances.groups.group import Group
 from cumulet.instances.model.arguments import check_arguments
+from cumulet.instances.provider.attachment import Attachment, attach
+from cumulet.instances.provider.execution import Command, Size, execute
 from cumulet.instances.provider.port_forward import forward
-from cumulet.instances.runtime.conmon import Runtime, RuntimeFailure
-from cumulet.instances.streams import logs
+from cumulet.instances.runtime.conmon import Runtime
 from cumulet.instances.streams.changes import Changes
-from cumulet.instances.streams.execution import Session
 
-CHANNELS = "v5.channel.k8s.io"
-_ERROR, _RESIZE, _CLOSE = 3, 4, 255
 #: Seconds for which an offer is valid, and to wait for its password.
 _OFFER_SECONDS, _PASSWORD_SECONDS = 60.0, 10.0
 _MESSAGE_LIMIT = 4 * 1024 * 1024
@@ -46,13 +42,9 @@ class _Offer(NamedTuple):
     serve: Serve
 
 
-class _Command(NamedTuple):
-    group: Group
-    container: str
-    command: list[str]
-    stdin: bool
-    tty: bool
-    channels: bool
+class _TerminalSize(msgspec.Struct):
+    cols: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)] = 0
+    rows: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)] = 0
 
 
 class Streams:
@@ -77,28 +69,48 @@ class Streams:
             raise ArmError(
                 400, "InvalidRequestContent", f"The command is not valid: {error}.", target="command"
             ) from None
-        channels = body.get("protocol") == CHANNELS
+        channels = body.get("protocol") == V5
         # ACI's exec is always a terminal.
         tty = bool(body.get("tty")) if channels else True
         stdin = bool(body.get("stdin")) if channels else True
-        return self._offer(partial(self._execute, _Command(group, container, command, stdin, tty, channels)))
+        size = _size(body.get("terminalSize"))
+        return self._offer(
+            partial(execute, self._runtime, Command(group, container, command, stdin, tty, channels, size)),
+            channels=channels,
+        )
 
-    def offer_attach(self, group: Group, container: str) -> dict[str, str]:
-        """Offer a WebSocket with the output of a container from now on."""
-        return self._offer(partial(self._attach, group, container))
+    def offer_attach(self, group: Group, container: str, body: Mapping[str, object]) -> dict[str, str]:
+        """Offer a WebSocket with the output of a container from now on and, if the body demands it, its input.
+
+        Raises `ArmError` 400 for a container without standard input.
+        """
+        channels = body.get("protocol") == V5
+        stdin = channels and bool(body.get("stdin"))
+        if stdin and not group.attempts.container(container).properties.stdin:
+            raise ArmError(
+                400,
+                "NoStandardInput",
+                f"container {container} has no standard input; set stdin in its specification, attach without -i, or use exec",
+            )
+        return self._offer(
+            partial(attach, self._changes, Attachment(group, container, stdin, channels)), channels=channels
+        )
 
     def offer_forward(self, group: Group, body: Mapping[str, object]) -> dict[str, str]:
         """Offer a WebSocket for one TCP connection to a port on the group's own loopback. Raises `ArmError` 400."""
         port = body.get("port")
         if not isinstance(port, int) or isinstance(port, bool) or not 0 < port < 65536:
             raise ArmError(400, "InvalidRequestContent", "The port must be a number from 1 to 65535.", target="port")
-        return self._offer(partial(forward, namespace=group.network, sandbox=group.record.uid, port=port))
+        return self._offer(
+            partial(forward, namespace=group.network, sandbox=group.record.uid, port=port), channels=True
+        )
 
-    def _offer(self, serve: Serve) -> dict[str, str]:
+    def _offer(self, serve: Serve, *, channels: bool) -> dict[str, str]:
         name, password = str(uuid.uuid4()), secrets.token_urlsafe(24)
         self._offers[name] = _Offer(password, serve)
         asyncio.get_running_loop().call_later(_OFFER_SECONDS, self._offers.pop, name, None)
-        return {"webSocketUri": f"{self._base_url}/streams/{name}", "password": password}
+        offer = {"webSocketUri": f"{self._base_url}/streams/{name}", "password": password}
+        return {**offer, "protocol": V5} if channels else offer
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Serve an offer. A second request for it gets 404."""
@@ -120,86 +132,14 @@ class Streams:
         await socket.close()
         return socket
 
-    async def _attach(self, group: Group, container: str, socket: web.WebSocketResponse) -> None:
-        log = group.attempts.readable_log(container)
-        output = logs.follow(log, logs.Query(tail=0), self._changes, group.ended(container))
 
-        async def send_log() -> None:
-            async with contextlib.aclosing(output):
-                with contextlib.suppress(ConnectionError):
-                    async for chunk in output:
-                        await socket.send_bytes(chunk)
-
-        await until_one_ends(send_log(), _until_closed(socket))
-
-    async def _execute(self, offer: _Command, socket: web.WebSocketResponse) -> None:
-        group, name = offer.group, offer.container
-
-        async def send(channel: int, data: bytes) -> None:
-            with contextlib.suppress(ConnectionError):
-                await socket.send_bytes(bytes([channel]) + data if offer.channels else data)
-
-        try:
-            description = group.process(name, offer.command, tty=offer.tty)
-        except OSError as error:  # the container was removed in the meantime
-            if offer.channels:
-                await send(_ERROR, msgspec.json.encode(_failure(str(error))))
-            return
-        session = Session(self._runtime, group.attempts.cid(name), description, stdin=offer.stdin, tty=offer.tty)
-        running = asyncio.create_task(session.run(send))
-        reading = asyncio.create_task(_read(socket, session, channels=offer.channels))
-        try:
-            await asyncio.wait([running, reading], return_when=asyncio.FIRST_COMPLETED)
-            if not running.done():
-                return  # the client disconnected: the process is ended below
-            try:
-                status = _status(running.result())
-            except (RuntimeFailure, OSError) as error:
-                status = _failure(str(error))
-            if offer.channels:
-                await send(_ERROR, msgspec.json.encode(status))
-        finally:
-            for task in (running, reading):
-                task.cancel()
-            await asyncio.gather(running, reading, return_exceptions=True)
-
-
-async def _read(socket: web.WebSocketResponse, session: Session, *, channels: bool) -> None:
-    async for message in socket:
-        if message.type not in (WSMsgType.BINARY, WSMsgType.TEXT):
-            continue
-        data: bytes = message.data.encode() if isinstance(message.data, str) else message.data
-        if not channels:
-            await session.write(data)
-        elif data:
-            channel, rest = data[0], data[1:]
-            if channel == 0 and rest:
-                await session.write(rest)
-            elif channel == _CLOSE and rest == b"\0":
-                await session.write(b"")
-            elif channel == _RESIZE:
-                with contextlib.suppress(msgspec.DecodeError, KeyError, TypeError):
-                    size = msgspec.json.decode(rest)
-                    await session.resize(int(size["Width"]), int(size["Height"]))
-
-
-async def _until_closed(socket: web.WebSocketResponse) -> None:
-    async for _ in socket:
-        pass
-
-
-def _status(code: int) -> Status:
-    """Return the status of a command by its exit code, as in the API server."""
-    if code == 0:
-        return {"metadata": {}, "status": "Success"}
-    return {
-        "metadata": {},
-        "status": "Failure",
-        "message": f"command terminated with non-zero exit code: exit status {code}",
-        "reason": "NonZeroExitCode",
-        "details": {"causes": [{"reason": "ExitCode", "message": str(code)}]},
-    }
-
-
-def _failure(message: str) -> Status:
-    return {"metadata": {}, "status": "Failure", "message": message, "reason": "InternalError", "code": 500}
+def _size(given: object) -> Size | None:
+    """Return ACI's `terminalSize`, or `None` where there is none. Raises `ArmError` 400."""
+    if given is None:
+        return None
+    try:
+        size = msgspec.convert(given, _TerminalSize)
+    except msgspec.ValidationError as error:
+        why = f"The terminalSize is not valid: {error}."
+        raise ArmError(400, "InvalidRequestContent", why, target="terminalSize") from None
+    return Size(size.cols, size.rows)

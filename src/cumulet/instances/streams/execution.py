@@ -40,6 +40,7 @@ class Session:
         self._stdin = stdin
         self._tty = tty
         self._terminal: Terminal | None = None
+        self._size: tuple[int, int] | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._started = asyncio.Event()
 
@@ -73,10 +74,11 @@ class Session:
                 stdin.close()
 
     async def resize(self, columns: int, rows: int) -> None:
-        """Set the size of the terminal."""
-        await self._started.wait()
-        if self._terminal is not None and self._process is not None:
+        """Set the size of the terminal, also before the process starts, which then begins with it."""
+        self._size = columns, rows
+        if self._terminal is not None:
             self._terminal.resize(columns, rows)
+        if self._terminal is not None and self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGWINCH)
 
@@ -93,6 +95,8 @@ class Session:
     async def _run_tty(self, command: list[str], send: Send) -> int:
         self._terminal = terminal = Terminal()
         slave = terminal.slave
+        if self._size is not None:
+            terminal.resize(*self._size)
         try:
             try:
                 self._process = process = await asyncio.create_subprocess_exec(

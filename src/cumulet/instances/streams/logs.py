@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from datetime import datetime
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, TypeVar
 
 from cumulet.instances.streams.changes import Changes
 from cumulet.instances.streams.log_files import LogFiles
-from cumulet.instances.streams.log_lines import Selection, is_part
+from cumulet.instances.streams.log_lines import Selection, is_part, parse
 
 _CHUNK = 256 * 1024
+T = TypeVar("T")
 
 
 class Query(NamedTuple):
@@ -49,6 +51,24 @@ async def end_of(log: LogFiles, query: Query, size: int) -> bytes:
 
 async def follow(log: LogFiles, query: Query, changes: Changes, ended: asyncio.Event) -> AsyncGenerator[bytes, None]:
     """Yield the selected part of a log, then what is written to it, until `ended` was set and everything is read."""
+    async with contextlib.aclosing(_follow(log, query, changes, ended, Reader.read)) as outputs:
+        async for output in outputs:
+            yield output
+
+
+async def follow_streams(
+    log: LogFiles, changes: Changes, ended: asyncio.Event
+) -> AsyncGenerator[tuple[int, bytes], None]:
+    """Yield what is written to a log from now on, each with its stream: 1 for the output, 2 for errors."""
+    async with contextlib.aclosing(_follow(log, Query(tail=0), changes, ended, Reader.read_streams)) as outputs:
+        async for output in outputs:
+            for item in output:
+                yield item
+
+
+async def _follow(
+    log: LogFiles, query: Query, changes: Changes, ended: asyncio.Event, read: Callable[[Reader], T | None]
+) -> AsyncGenerator[T, None]:
     waiting = asyncio.create_task(ended.wait())
     reader: Reader | None = None
     try:
@@ -57,7 +77,7 @@ async def follow(log: LogFiles, query: Query, changes: Changes, ended: asyncio.E
             while True:
                 done = waiting.done() or ended.is_set()
                 changed.clear()
-                output = await asyncio.to_thread(reader.read)
+                output = await asyncio.to_thread(read, reader)
                 if output is not None:
                     yield output
                 elif done or reader.full:
@@ -102,6 +122,11 @@ class Reader:
                     self._left -= len(output)
                 return output
         return None
+
+    def read_streams(self) -> list[tuple[int, bytes]] | None:
+        """Return some output, each with its stream, or `None` if there is no more for now."""
+        raw = self._lines()
+        return [(2 if line.stream == b"stderr" else 1, line.text) for line in parse(raw)] if raw else None
 
     def _go_to_start(self, query: Query) -> None:
         """Go to where the selected part begins."""
