@@ -152,7 +152,7 @@ def test_logs_and_exec(cluster: Cluster) -> None:
 
 def test_what_a_container_group_cannot_do_is_told_at_once(cluster: Cluster) -> None:
     said = cluster.kubectl("attach", "-i", DEPLOYMENT, code=1)
-    assert "the containers of a container group have no standard input" in said
+    assert "has no standard input; set stdin" in said
     pod = cluster.kubectl("get", "pods", *PODS, "-o", "jsonpath={.items[0].metadata.name}")
     look = ("--image=busybox", "--profile=general", "--container=look", "-i")
     said = cluster.kubectl("debug", pod, *look, "--", "sh", code=1)
