@@ -9,9 +9,10 @@ import os
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -97,10 +98,24 @@ class FrontDoor:
 
     async def call(self, method: str, path: str, body: Any = None, *, status: int | None = None) -> Any:
         """The decoded answer, whose status is below 400 unless another is expected."""
-        if not path.startswith("/"):
-            path = f"{self.provider}/containerGroups/{path}"
         if method == "DELETE":  # a virtual node waits until the group is gone
             path += f"{'&' if '?' in path else '?'}wait=true"
+        content, _ = await self._send(method, path, body, status)
+        return content
+
+    async def operate(self, method: str, path: str, body: Any = None, *, status: int) -> dict[str, Any]:
+        """Send a request that starts an operation, and return the operation when it has ended."""
+        _, headers = await self._send(method, path, body, status)
+        operation = urlsplit(headers["Azure-AsyncOperation"]).path
+        async for _ in self._changes():
+            found = await self.call("GET", operation)
+            if found["status"] != "InProgress":
+                return dict(found)
+        raise AssertionError("the watch never ends")
+
+    async def _send(self, method: str, path: str, body: Any, status: int | None) -> tuple[Any, Mapping[str, str]]:
+        if not path.startswith("/"):
+            path = f"{self.provider}/containerGroups/{path}"
         separator = "&" if "?" in path else "?"
         headers = {"Referer": f"https://door.test{path}", "Content-Type": "application/json"}
         data = None if body is None else io.BytesIO(json.dumps(body).encode())
@@ -109,7 +124,7 @@ class FrontDoor:
         ) as answer:
             text = await answer.text()
             assert answer.status == status if status else answer.status < 400, f"{answer.status}: {text}"
-            return await answer.json(content_type=None) if text.startswith(("{", "[")) else text
+            return json.loads(text) if text.startswith(("{", "[")) else text, answer.headers
 
     async def until(self, name: str, condition: Callable[[Group], bool]) -> Group:
         """Wait, by the watch, until a group is as wanted."""

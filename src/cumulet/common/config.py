@@ -107,6 +107,16 @@ class RegistryLimits(msgspec.Struct, frozen=True, kw_only=True):
     login_wait: float = 10.0
 
 
+class InstanceLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """The quotas of container groups in a region: their number, and the vCPUs of those that run.
+
+    The defaults are ACI's 100 of each, and the capacity of the virtual node.
+    """
+
+    container_groups: int = 5_100
+    cores: int = 10_100
+
+
 class HttpLimits(msgspec.Struct, frozen=True, kw_only=True):
     """The time limits of the rooms' HTTP servers, in seconds.
 
@@ -154,6 +164,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     registry_limits: RegistryLimits = RegistryLimits()
     http_limits: HttpLimits = HttpLimits()
     container_logs: ContainerLogs = ContainerLogs()
+    instance_limits: InstanceLimits = InstanceLimits()
     pod_cidr: str = "10.241.0.0/16"
     service_cidr: str = "10.0.0.0/16"
     external_cidr: str = "127.10.0.0/24"

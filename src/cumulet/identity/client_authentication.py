@@ -29,7 +29,7 @@ from cumulet.identity.store import Application, Certificate, Directory, Principa
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 #: The room that runs workloads. It authenticates for their managed identities.
-_PLATFORM = "instances"
+PLATFORM = "instances"
 
 #: The maximum validity of an assertion, and the maximum difference between two clocks, in seconds.
 _ASSERTION_LIFE = 24 * 3600
@@ -88,7 +88,7 @@ class ClientAuthentication:
                 400, "invalid_request", 900144, "The request body must contain the following parameter: 'client_id'."
             )
         for identity in self._directory.managed_identities("app_id", client_id):
-            if peer != _PLATFORM:
+            if peer != PLATFORM:
                 raise _invalid(
                     7000218,
                     f"'{client_id}' is a managed identity. Only the platform that runs its workload can get its tokens.",

@@ -88,8 +88,13 @@ class ManagedIdentities:
         start = f"/subscriptions/{request.match_info['subscription']}/"
         if "group" in request.match_info:
             start += f"resourceGroups/{request.match_info['group']}/"
-        identities = self._directory.managed_identities()
-        return json_response(_List([self._show(each) for each in identities if each.key.startswith(fold(start))]))
+        provided = f"/providers/{fold(TYPE)}/"  # not the identities of resources themselves
+        found = [
+            each
+            for each in self._directory.managed_identities()
+            if each.key.startswith(fold(start)) and provided in each.key
+        ]
+        return json_response(_List([self._show(each) for each in found]))
 
     async def _get(self, request: web.Request) -> web.Response:
         found = self._find(request)

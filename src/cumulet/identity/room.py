@@ -15,17 +15,19 @@ from cumulet.common.health import HEALTH, health_routes
 from cumulet.common.rbac import BUILT_IN_ROLES, RoleAssignment
 from cumulet.common.room import Room
 from cumulet.common.tasks import task_set, wait_for
-from cumulet.identity import client_secrets, graph, oauth
+from cumulet.identity import client_secrets, graph, oauth, platform
 from cumulet.identity.graph import Graph
 from cumulet.identity.managed_identities import ManagedIdentities
 from cumulet.identity.oauth import TokenEndpoint
+from cumulet.identity.platform import PlatformIdentities
 from cumulet.identity.role_assignments import RoleAssignments
 from cumulet.identity.role_definitions import RoleDefinitions
 from cumulet.identity.signing_keys import SigningKeys
 from cumulet.identity.store import Application, Directory, Principal
 
-#: The routes that clients besides the front door can call. Graph requires a token, the token endpoint credentials.
-OPEN = HEALTH | graph.OPEN | oauth.OPEN
+#: The routes that clients besides the front door can call. Graph requires a token, the token endpoint credentials, and the
+#: identities of workloads the certificate of the platform.
+OPEN = HEALTH | graph.OPEN | oauth.OPEN | platform.OPEN
 
 #: Seconds between two checks of the age of the signing keys.
 _MAINTENANCE = 1800.0
@@ -49,6 +51,7 @@ async def serve(room: Room) -> None:
         app.add_routes(RoleDefinitions(directory, config.subscription_id).routes())
         app.add_routes(RoleAssignments(directory).routes())
         app.add_routes(ManagedIdentities(directory, config.tenant_id).routes())
+        app.add_routes(PlatformIdentities(directory, config.tenant_id).routes())
         app.add_routes(tokens.routes())
         async with room.serving(app), task_set() as tasks:
             tasks.start_essential(_maintain(keys, room.stopping), "maintain the signing keys")

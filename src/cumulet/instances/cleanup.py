@@ -18,6 +18,7 @@ from pathlib import Path
 
 from cumulet.common.ascii import is_digits
 from cumulet.common.config import Config
+from cumulet.instances.metering.ending import record_end
 from cumulet.instances.sandbox.firewall import remove_tables
 from cumulet.instances.sandbox.id_ranges import release_all
 from cumulet.instances.sandbox.mounts import unmount_beneath
@@ -54,6 +55,8 @@ def _end_processes(folder: Path, name: str) -> list[str]:
     inside = sorted({pid for group in _control_groups(f"cumulet-{name}") for pid in _members(group)})
     monitors = [pid for pid, command in _processes() if _is_monitor(command, folder)]
     _kill(inside)
+    if inside:
+        record_end(folder)
     _kill(monitors)
     found = [f"process {pid} of a container" for pid in inside]
     return found + [f"supervisor {pid} of a container" for pid in monitors]

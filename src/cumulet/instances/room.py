@@ -15,8 +15,11 @@ from cumulet.common.room import Room
 from cumulet.common.tasks import task_set
 from cumulet.instances.groups import probes
 from cumulet.instances.groups.collection import Groups
+from cumulet.instances.groups.identities import Identities
+from cumulet.instances.groups.logins import Logins
 from cumulet.instances.metering.meter import Meter
 from cumulet.instances.provider.metrics import Metrics
+from cumulet.instances.provider.regions import Regions
 from cumulet.instances.provider.resources import Provider
 from cumulet.instances.provider.websockets import Streams
 from cumulet.instances.store.store import Store
@@ -40,17 +43,25 @@ async def serve(room: Room) -> None:
         resolver=LoginServerResolver(config),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60),
     )
+    # The room `identity` gives tokens of managed identities to this room's certificate.
+    shown = room.client_tls(show=config.room_files("instances"))
+    platform = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(ssl=shown), timeout=aiohttp.ClientTimeout(total=30)
+    )
+    identities = Identities(platform, config.url("identity"), config.tenant_id)
+    logins = Logins(registries, identities, LoginServerResolver(config).is_login_server)
     try:
-        async with registries, probes.open_session() as pages, task_set() as tasks:
+        async with registries, platform, probes.open_session() as pages, task_set() as tasks:
             changes = Changes()
-            meter = Meter(store, config.location)
-            groups = Groups(config, room.data_dir, store, meter, registries, pages, tasks)
+            meter = Meter(store, room.data_dir, config.location)
+            groups = Groups(config, room.data_dir, store, meter, registries, pages, tasks, logins)
             streams = Streams(config.url("instances"), groups.runtime, changes)
             app = web.Application(
                 middlewares=[arm_errors, behind_the_front_door(OPEN)], client_max_size=4 * 1024 * 1024
             )
             app.add_routes(health_routes(CollectorRegistry()))
-            app.add_routes(Provider(groups, meter, streams, Metrics(groups, config.location), changes).routes())
+            app.add_routes(Provider(groups, identities, streams, Metrics(groups, config.location), changes).routes())
+            app.add_routes(Regions(groups, meter, config).routes())
             app.router.add_get("/streams/{id}", streams.handle)
             tasks.start(meter.run(), "meter")
             await groups.open()
@@ -62,5 +73,6 @@ async def serve(room: Room) -> None:
             finally:
                 groups.close()
                 changes.close()
+                await meter.close()
     finally:
         store.close()

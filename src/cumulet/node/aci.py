@@ -72,7 +72,7 @@ class ContainerGroups:
 
         `grace` is in seconds; ARM accepts at most 2**31 - 1.
         """
-        query = {"gracePeriodSeconds": str(min(max(grace, 0), _LONGEST_GRACE))}
+        query = {"gracePeriodSeconds": str(min(max(grace, 0), _LONGEST_GRACE)), "wait": "true"}
         answer = await self._arm.call("DELETE", f"{self._path}/{name}", api_version=API_VERSION, query=query)
         last: Object | None = await self._arm.finish(answer, api_version=API_VERSION)
         properties: GroupProperties | None = (last or {}).get("properties")

@@ -7,6 +7,7 @@ import os
 import uuid
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import aiohttp
 import msgspec
@@ -16,21 +17,34 @@ from cumulet.common.arm import ArmError, ResourceId
 from cumulet.common.config import Config
 from cumulet.common.resolver import LoginServerResolver
 from cumulet.common.tasks import TaskSet
+from cumulet.instances.groups.actions import PREEMPTED, Actions
+from cumulet.instances.groups.admission import Admission
 from cumulet.instances.groups.attempts import UID_PART
 from cumulet.instances.groups.folders import Folders
 from cumulet.instances.groups.group import Group
+from cumulet.instances.groups.logins import Logins
 from cumulet.instances.groups.services import Services
+from cumulet.instances.groups.updates import GroupRequest, demanding_deletion, differs, fixed_of_pod, invalid_update
 from cumulet.instances.images.cache import Images
 from cumulet.instances.metering.meter import Meter
-from cumulet.instances.model.properties import Container, GroupProperties, Volume, virtual_network
+from cumulet.instances.model.properties import Volume, virtual_network
 from cumulet.instances.runtime.conmon import Runtime, control_pipe
 from cumulet.instances.sandbox.names import installation_id
 from cumulet.instances.sandbox.network import Network
 from cumulet.instances.sandbox.user_namespaces import UserNamespaces
+from cumulet.instances.store.operations import Operations
 from cumulet.instances.store.records import GroupRecord, GroupStatus
 from cumulet.instances.store.store import Store
 from cumulet.instances.streams.log_files import LogFiles
 from cumulet.instances.streams.rotation import WrittenLog
+
+
+class Answer(NamedTuple):
+    """The group of a request, whether it is new, and the id of the operation that reports the change."""
+
+    group: Group
+    is_new: bool = False
+    operation: str | None = None
 
 
 class Groups:
@@ -45,6 +59,7 @@ class Groups:
         registries: aiohttp.ClientSession,
         probes: aiohttp.ClientSession,
         tasks: TaskSet,
+        logins: Logins,
     ) -> None:
         self._folder = folder / "sandboxes"
         self._before = folder / "groups"
@@ -52,6 +67,7 @@ class Groups:
         self._tasks = tasks
         self._groups: dict[str, Group] = {}
         self._deleting: dict[str, asyncio.Task[None]] = {}
+        self._creating: set[str] = set()
         self._changed = asyncio.Event()
         # It starts at a number that no earlier process used.
         self.revision = int(asyncio.get_running_loop().time() * 1000)
@@ -68,6 +84,12 @@ class Groups:
             installation_id(config),
             self._publish,
             UserNamespaces(config, folder / "images"),
+            logins,
+        )
+        self._admission = Admission(config.instance_limits)
+        self.operations = Operations(store.database)
+        self._actions = Actions(
+            store, self.operations, tasks, self._current, self._rebuild, self._publish, self._next_change
         )
 
     @property
@@ -81,18 +103,45 @@ class Groups:
             {
                 record.status.ip: virtual_network(record.properties)
                 for record in self._records
-                if record.status.ip and record.status.state not in ("Succeeded", "Failed")
+                if record.status.ip and not record.status.is_over
             }
         )
         users = self._services.users
         await users.open(record.status.ids for record in self._records if users.is_there(record.uid))
+        await self._services.meter.open(
+            {record.uid for record in self._records if self._network.is_there(record.uid)}
+        )
         for record in self._records:
             group = self._group(record)
             self._groups[record.key] = group
-            if record.status.delete_by is None:
-                group.start()
-            else:
+            if record.status.delete_by is not None:
                 self._begin_deletion(group)
+            elif record.status.action is not None:
+                self._actions.resume(record)
+            else:
+                group.start()
+        await self._end_orphans()
+
+    async def _end_orphans(self) -> None:
+        """End operations that nothing continues, because the room was killed before it wrote the change."""
+        known = {record.status.action.operation for record in self._records if record.status.action is not None}
+        deleting = {record.uid for record in self._records if record.status.delete_by is not None}
+        uids = {record.uid for record in self._records}
+        for operation in self.operations.running():
+            if operation.uid not in uids:
+                await self.operations.end(operation.id)
+            elif operation.id not in known and operation.uid not in deleting:
+                await self.operations.end(operation.id, PREEMPTED, "The change was not begun. Try again.")
+
+    def _current(self, record: GroupRecord) -> Group:
+        return self._groups[record.key]
+
+    def _rebuild(self, record: GroupRecord) -> Group:
+        group = self._groups[record.key] = self._group(record)
+        return group
+
+    async def _next_change(self, seconds: float) -> None:
+        await self.wait_for_change(self.revision, seconds)
 
     def _group(self, record: GroupRecord) -> Group:
         return Group(record, Folders(self._folder / record.uid, self._before / record.uid), self._services)
@@ -124,48 +173,126 @@ class Groups:
             )
         return group
 
-    async def put(
-        self, resource_id: str, location: str, tags: dict[str, str], properties: GroupProperties
-    ) -> tuple[Group, bool]:
-        """Create a group, or replace tags, credentials and files of volumes of an existing one; return it, and whether it is new.
+    async def put(self, request: GroupRequest) -> Answer:
+        """Create a group, or update it.
 
-        Running containers are not changed in place: other properties must stay the same. Raises `ArmError`.
+        An update of a pod applies to its running containers. Any other ends the containers and starts them with the new
+        properties; an update of tags or of nothing ends none. Raises `ArmError`.
         """
-        key = ResourceId(resource_id).key
-        if key in self._deleting:
-            raise ArmError(
-                409, "ContainerGroupTransitioning", "The container group is still being deleted: try again."
-            )
-        existing = self._groups.get(key)
-        if existing is not None:
-            record = existing.record
-            if _fixed(record.properties) != _fixed(properties):
-                raise ArmError(
-                    400,
-                    "InvalidContainerGroupUpdate",
-                    f"The updates on container group '{ResourceId(resource_id).name}' are invalid. If you are going to update the "
-                    "os type, restart policy, network profile, CPU, memory or image of a container, you must delete it first.",
-                )
-            record.tags, record.properties = tags, properties
-            await self._store.put(record)
-            existing.renew()
-            await _renew_volumes(existing)
-            self._publish(record)
-            return existing, False
-        if properties.host_users is False and not self._services.users.support.on:
+        key = ResourceId(request.resource_id).key
+        existing = self._demand_idle(key)
+        if existing is not None and existing.record.wanted.pod and request.properties.pod:
+            return await self._apply(existing, request)
+        # The registry is asked before anything is changed, and the group can have changed in the meantime.
+        if not request.properties.pod and (existing is None or differs(existing.record, request)):
+            await self._services.logins.check(request.name, request.properties, request.envelope.identity)
+            existing = self._demand_idle(key)
+        self._admission.check(request, [group.record for group in self._groups.values() if group is not existing])
+        if request.properties.host_users is False and not self._services.users.support.on:
             raise ArmError(
                 400,
                 "UserNamespacesNotSupported",
                 f"hostUsers is false, and user namespaces are {self._services.users.support}",
                 target="properties.hostUsers",
             )
-        record = GroupRecord(self._new_uid(), key, resource_id, location, tags, properties, GroupStatus())
+        return await (self._create(key, request) if existing is None else self._update(existing, request))
+
+    def _demand_idle(self, key: str) -> Group | None:
+        """Return the group of a key. Raises `ArmError` 409 while it is being changed."""
+        group = self._groups.get(key)
+        if (
+            key in self._deleting
+            or key in self._creating
+            or (group is not None and group.record.status.action is not None)
+        ):
+            name = ResourceId(key).name
+            raise ArmError(
+                409,
+                "ContainerGroupTransitioning",
+                f"The container group '{name}' is still transitioning, please retry later.",
+            )
+        return group
+
+    async def _create(self, key: str, request: GroupRequest) -> Answer:
+        record = GroupRecord(
+            self._new_uid(),
+            key,
+            request.resource_id,
+            request.location,
+            request.tags,
+            request.properties,
+            GroupStatus(),
+            envelope=request.envelope,
+        )
+        self._creating.add(key)
+        try:
+            await self._store.put(record)
+        finally:
+            self._creating.discard(key)
+        group = self._groups[key] = self._group(record)
+        if record.properties.pod:
+            self._publish(record)
+            group.start()
+            return Answer(group, is_new=True)
+        return Answer(group, is_new=True, operation=await self._actions.begin(record, "create"))
+
+    async def _apply(self, group: Group, request: GroupRequest) -> Answer:
+        """Replace what can change while containers run."""
+        record = group.record
+        if fixed_of_pod(record.properties) != fixed_of_pod(request.properties):
+            raise invalid_update(request.name)
+        record.tags, record.properties = request.tags, request.properties
         await self._store.put(record)
-        group = self._group(record)
-        self._groups[key] = group
+        group.renew()
+        await _renew_volumes(group)
         self._publish(record)
-        group.start()
-        return group, True
+        return Answer(group)
+
+    async def _update(self, group: Group, request: GroupRequest) -> Answer:
+        record = group.record
+        is_over = record.status.is_over
+        if not is_over and demanding_deletion(record) != demanding_deletion(request):
+            raise invalid_update(request.name)
+        record.tags = request.tags
+        if not is_over and not differs(record, request):
+            await self._store.put(record)
+            self._publish(record)
+            return Answer(group)
+        record.next, record.envelope = request.properties, request.envelope
+        # A group that has ended is deployed as new (ACI, "Update containers").
+        operation = await self._actions.begin(record, "redeploy" if is_over else "update")
+        return Answer(group, operation=operation)
+
+    async def start(self, group: Group) -> str | None:
+        """Start a group that has ended; return the id of the operation, or `None` if the group runs. Raises `ArmError`."""
+        record = group.record
+        self._demand_idle(record.key)
+        if not record.status.is_over:
+            return None
+        return await self._renew(record, "start")
+
+    async def restart(self, group: Group) -> str:
+        """Restart the containers of a group with a new pull; return the id of the operation. Raises `ArmError`."""
+        record = group.record
+        self._demand_idle(record.key)
+        return await self._renew(record, "start" if record.status.is_over else "restart")
+
+    async def _renew(self, record: GroupRecord, kind: Literal["start", "restart"]) -> str:
+        await self._services.logins.check(ResourceId(record.id).name, record.properties, record.envelope.identity)
+        self._demand_idle(record.key)
+        return await self._actions.begin(record, kind)
+
+    async def stop(self, group: Group) -> None:
+        """Stop a group, and return when it has stopped; its bill ends. Raises `ArmError`."""
+        record = group.record
+        action = record.status.action
+        if record.key in self._deleting:
+            self._demand_idle(record.key)
+        if action is None or action.kind != "stop":
+            if record.status.state == "Stopped":
+                return
+            await self._actions.begin(record, "stop")
+        await self._actions.finish(record)
 
     def _new_uid(self) -> str:
         """Return a uid that is unique, also in the part that is in the ids of containers."""
@@ -180,25 +307,35 @@ class Groups:
         if tags is not None:
             record.tags = tags
         if volumes is not None:
+            self._demand_idle(record.key)
             record.properties = msgspec.structs.replace(record.properties, volumes=volumes)
         await self._store.put(record)
         if volumes is not None:
             await _renew_volumes(group)
         self._publish(record)
 
-    async def delete(self, group: Group, grace: int) -> None:
+    async def delete(self, group: Group, grace: int, *, wait: bool) -> str | None:
         """Delete a group; its containers have `grace` seconds to end. A second call can only shorten that.
 
-        After a restart of the room the deletion continues, with the same deadline.
+        Returns the id of the operation, or with `wait` when the group is gone. After a restart of the room the deletion
+        continues, with the same deadline.
         """
-        status = group.record.status
+        record, status = group.record, group.record.status
+        operation = None if wait else await self.operations.begin(record.uid)
+        if status.delete_by is None:
+            await self._actions.cancel(record)
+            group, status = self._current(record), record.status
         by = clock.rfc3339_micro(clock.now() + timedelta(seconds=grace))
         if status.delete_by is None or by < status.delete_by:
             status.delete_by = by
             await self._store.put_status(group.record)
             group.hasten(grace)
         task = self._deleting.get(group.record.key) or self._begin_deletion(group)
-        await asyncio.shield(task)
+        if wait:
+            await asyncio.shield(task)
+        else:
+            self._publish(record)
+        return operation
 
     def written_logs(self) -> list[WrittenLog]:
         """Return the logs of all running containers."""
@@ -229,8 +366,10 @@ class Groups:
         assert group.record.status.delete_by is not None
         left = clock.parse(group.record.status.delete_by) - clock.now()
         try:
+            await self._services.logins.forget(group.record)
             await group.destroy(max(left.total_seconds(), 0))
             self._groups.pop(key, None)
+            await self.operations.end_all(group.record.uid)
         finally:
             self._deleting.pop(key, None)
         self._publish(group.record)
@@ -247,28 +386,3 @@ async def _renew_volumes(group: Group) -> None:
     except OSError as error:
         reason = os.strerror(error.errno or 0)
         raise ArmError(500, "VolumeUpdateFailed", f"The files of the volumes cannot be written: {reason}.") from error
-
-
-def _fixed(properties: GroupProperties) -> object:
-    """Return the properties that an update cannot change. Others, such as the environment, apply at the next start."""
-
-    def fixed(containers: list[Container]) -> object:
-        return [
-            (
-                item.name,
-                item.properties.image,
-                item.properties.command,
-                item.properties.args,
-                item.properties.resources,
-            )
-            for item in containers
-        ]
-
-    return (
-        fixed(properties.init_containers),
-        fixed(properties.containers),
-        [(volume.name, volume.kind, volume.empty_dir) for volume in properties.volumes],
-        properties.restart_policy,
-        properties.os_type,
-        properties.subnet_ids,
-    )

@@ -182,7 +182,8 @@ class ContainerLife:
             # No supervisor recorded the exit code, for example because the machine went down.
             code, detail = 137, "ContainerStatusUnknown"
         start = status.current_state.start_time
-        status.current_state = State("Terminated", detail, start, clock.rfc3339_micro(), code)
+        finish = self._services.runtime.ended(self._attempts.cid(self.name)) or clock.now()
+        status.current_state = State("Terminated", detail, start, clock.rfc3339_micro(finish), code)
         status.ready = False
         self.ended.set()
         await self._save()

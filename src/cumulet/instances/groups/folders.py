@@ -34,6 +34,16 @@ class Folders:
         return self.before / name / f"{attempt}.log"
 
     @property
+    def containers(self) -> Path:
+        """The folder of the folders and logs of all containers."""
+        return self.folder / "containers"
+
+    @property
+    def volumes(self) -> Path:
+        """The folder of all volumes."""
+        return self.folder / "volumes"
+
+    @property
     def layers(self) -> Path:
         """The folder of the group's own copies of layers, where the kernel cannot map owners."""
         return self.folder / "layers"
@@ -44,7 +54,7 @@ class Folders:
         return self.folder / "files"
 
     def _container(self, number: int) -> Path:
-        return self.folder / "containers" / str(number)
+        return self.containers / str(number)
 
 
 async def remove_tree(folder: Path) -> None:

@@ -43,7 +43,7 @@ class Group:
         self._volumes = Volumes(folders.folder, record.properties, folders.before)
         #: Held by the one that writes in the volumes.
         self._writing = asyncio.Lock()
-        self._pulls = Pulls(record, self.attempts, services.images, self._save)
+        self._pulls = Pulls(record, self.attempts, services.images, services.logins, self._save)
         self._launcher = Launcher(record, self.attempts, folders, self._volumes, services, self._save)
         self._lives = {container.name: self._life(container) for container in self.attempts.containers()}
 
@@ -77,7 +77,7 @@ class Group:
         """Stop all containers, with `grace` seconds to end; remove containers, volumes and network, and end the bill."""
         services, status, uid = self._services, self.record.status, self.record.uid
         await self.clear(grace)
-        await services.meter.stop(uid)
+        await self._durably(lambda: services.meter.stop(uid))
         await services.network.destroy(uid, status.ip)
         services.users.destroy(uid, status.ids)
         services.network.release(status.ip)
@@ -95,6 +95,19 @@ class Group:
             await self._lives[name].settle()
             await self._services.runtime.remove(self.attempts.cid(name))
             unmount(self.attempts.root(name))
+
+    async def remove_containers(self, *, volumes: bool) -> None:
+        """Remove the folders of containers that have ended, and with `volumes` those of the volumes."""
+        for folder in (self._folders.containers, *((self._folders.volumes,) if volumes else ())):
+            await asyncio.to_thread(unmount_beneath, folder)
+            await remove_tree(folder)
+
+    async def abort(self, reason: str) -> None:
+        """End the group and its bill because it cannot be started, and record the reason."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._fail(reason)
 
     def hasten(self, grace: int) -> None:
         """Shorten the grace of containers that are being stopped to `grace` seconds from now."""
@@ -144,7 +157,7 @@ class Group:
             self._services.changed(self.record)
 
     async def _run(self) -> None:
-        if self.record.status.state in ("Succeeded", "Failed"):
+        if self.record.status.is_over:
             for life in self._lives.values():
                 life.ended.set()
             return
@@ -205,7 +218,10 @@ class Group:
     async def _end(self, state: str, provisioning_state: str = "Succeeded") -> None:
         self.record.status.state = state
         self.record.status.provisioning_state = provisioning_state
-        await self._durably(lambda: self._services.meter.stop(self.record.uid))
+        ends = [self.attempts.status(item.name).current_state.finish_time for item in self.attempts.containers()]
+        # A container can have ended while the room did not run.
+        ended = max((end for end in ends if end is not None), default=None)
+        await self._durably(lambda: self._services.meter.stop(self.record.uid, ended))
         await self._services.network.destroy(self.record.uid, self.record.status.ip)
         await self._save()
 

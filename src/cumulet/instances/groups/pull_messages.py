@@ -25,7 +25,10 @@ def explain(image: str, credential: Credential | None, reason: str) -> str:
         registry = parse(image).registry
     except ValueError:
         return f'Failed to pull image "{image}": {reason}'
-    principal = f"as principal '{credential.username}'" if credential else "without credentials"
+    if credential is not None:
+        principal = f"as principal '{credential.identity or credential.username}'"
+    else:
+        principal = "without credentials"
     lower = fold(reason)
     if "manifest unknown" in lower or "name unknown" in lower:
         fix = "push the image, or correct its name or tag"

@@ -6,11 +6,12 @@ import asyncio
 
 from cumulet.common.tasks import Backoff
 from cumulet.instances.groups.attempts import Attempts
+from cumulet.instances.groups.logins import Logins
 from cumulet.instances.groups.pull_messages import credential_for, explain, success
 from cumulet.instances.groups.services import Save
 from cumulet.instances.images.cache import Images, Pulled
 from cumulet.instances.images.reference import parse
-from cumulet.instances.images.registry import Login, PullError
+from cumulet.instances.images.registry import PullError
 from cumulet.instances.model.properties import Container
 from cumulet.instances.security.context import stored
 from cumulet.instances.security.non_root import NonRootError, verify_non_root
@@ -23,10 +24,11 @@ _FIRST, _LONGEST = 10, 300
 class Pulls:
     """The pulls of one group, with the group's own credentials."""
 
-    def __init__(self, record: GroupRecord, attempts: Attempts, images: Images, save: Save) -> None:
+    def __init__(self, record: GroupRecord, attempts: Attempts, images: Images, logins: Logins, save: Save) -> None:
         self._record = record
         self._attempts = attempts
         self._images = images
+        self._logins = logins
         self._save = save
         self._credentials_changed = asyncio.Event()
 
@@ -63,7 +65,7 @@ class Pulls:
             status.add_event("Pulling", f'Pulling image "{image}"')
             await self._save()
             try:
-                login = Login(credential.username, credential.password or "") if credential else None
+                login = await self._logins.login(credential, self._record.envelope.identity)
                 pulled = await self._images.pull(image, login)
             except PullError as error:
                 message = explain(image, credential, str(error))

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import aiohttp
 
+from cumulet.instances.groups.logins import Logins
 from cumulet.instances.images.cache import Images
 from cumulet.instances.metering.meter import Meter
 from cumulet.instances.runtime.conmon import Runtime
@@ -31,3 +32,4 @@ class Services(NamedTuple):
     installation: str
     changed: Callable[[GroupRecord], None]
     users: UserNamespaces
+    logins: Logins

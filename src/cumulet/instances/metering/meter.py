@@ -1,24 +1,33 @@
 """The usage records: from the start of a group's first pull to its stop, by the second, by the requested resources.
 
-A row is written at the start and at the stop. In between, a heartbeat updates it, so that a crash is billed up to the last
-heartbeat. A group that resumes continues its row.
+A row is a period in which a group had its resources: it starts with a pull and ends with the group's stop. A group that is
+stopped and started again gets another row, and so does one whose requests change. A restart of the containers or of the
+room continues the row. A heartbeat updates open rows, so that a crash of the machine is billed up to the last one.
+`cumulet down` records when it ended the containers.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
-from typing import Literal
+import sqlite3
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 import msgspec
 
 from cumulet.common import clock
+from cumulet.instances.metering.ending import ended_file
 from cumulet.instances.model.amounts import billed
-from cumulet.instances.model.regions import sheet
+from cumulet.instances.model.regions import Region, sheet
 from cumulet.instances.store.records import GroupRecord
 from cumulet.instances.store.store import Store
 
 _HEARTBEAT = 10.0
+_COLUMNS = "uid, name, resource_group, tags, labels, vcpu, gb, spot, started, heard, stopped"
 
 
 class UsageRow(msgspec.Struct, frozen=True, rename="camel"):
@@ -35,84 +44,154 @@ class UsageRow(msgspec.Struct, frozen=True, rename="camel"):
     end: str = msgspec.field(name="to")
     resource_group: str
     tags: dict[str, str]
+    labels: dict[str, str]
+
+
+class Period(NamedTuple):
+    """The part of the usage that is asked for, without ends if they are `None`; `daily` splits rows at midnight, UTC."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+    daily: bool = False
+
+    def parts(self, start: datetime, end: datetime) -> Iterator[tuple[datetime, datetime]]:
+        """Yield the parts of a row, in order, as start and end."""
+        at, last = max(start, self.since or start), min(end, self.until or end)
+        while at < last:
+            midnight = datetime.combine(at.astimezone(UTC) + timedelta(days=1), datetime.min.time(), UTC)
+            until = min(midnight, last) if self.daily else last
+            yield at, until
+            at = until
 
 
 class Meter:
-    """Writes and reads the usage records."""
+    """Writes and reads the usage records; `folder` is the room's."""
 
-    def __init__(self, store: Store, region: str) -> None:
+    def __init__(self, store: Store, folder: Path, region: str) -> None:
         self._database = store.database
+        self._ended = ended_file(folder)
         self._currency = sheet().currency
         self._region = sheet().region(region)
         self._running: set[str] = set()
 
-    async def start(self, group: GroupRecord) -> None:
-        """Start a group's record, or continue it."""
-        self._running.add(group.uid)
-        cpu, memory = billed(group.properties)
-        now = clock.rfc3339_micro()
-        parts = group.id.split("/")
-        await self._database.execute(
-            "INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL) ON CONFLICT (uid) DO UPDATE SET heard = excluded.heard",
-            (
-                group.uid,
-                parts[-1],
-                parts[4],
-                msgspec.json.encode(group.tags),
-                cpu,
-                memory,
-                group.properties.priority == "Spot",
-                now,
-                now,
-            ),
-        )
+    async def open(self, groups: set[str]) -> None:
+        """End the rows that `cumulet down` or a crash interrupted: all but those of `groups`, whose sandboxes are there."""
+        ended = self._ended.read_text() if self._ended.exists() else ""
 
-    async def stop(self, uid: str) -> None:
-        """Record the stop of a group; a second call has no effect."""
-        self._running.discard(uid)
+        def close_rows(connection: sqlite3.Connection) -> None:
+            for uid, heard in connection.execute("SELECT uid, heard FROM usage WHERE stopped IS NULL").fetchall():
+                if uid not in groups:
+                    values = (max(heard, ended), uid)
+                    connection.execute("UPDATE usage SET stopped = ? WHERE uid = ? AND stopped IS NULL", values)
+
+        await self._database.write(close_rows)
+        self._ended.unlink(missing_ok=True)
+
+    async def close(self) -> None:
+        """Write a last heartbeat, because this process ends."""
+        await self._beat()
+
+    async def start(self, group: GroupRecord) -> None:
+        """Start a row for a group, or continue the one that is open if the group's requests are the same."""
+        cpu, memory = billed(group.properties)
+        parts = group.id.split("/")
+        key = (cpu, memory, group.properties.priority == "Spot")
+        tags, labels = msgspec.json.encode(group.tags), msgspec.json.encode(group.properties.labels)
         now = clock.rfc3339_micro()
-        await self._database.execute("UPDATE usage SET stopped = ? WHERE uid = ? AND stopped IS NULL", (now, uid))
+
+        def begin(connection: sqlite3.Connection) -> None:
+            found = connection.execute(
+                "SELECT vcpu, gb, spot FROM usage WHERE uid = ? AND stopped IS NULL", (group.uid,)
+            ).fetchone()
+            if found == key:
+                connection.execute("UPDATE usage SET heard = ? WHERE uid = ? AND stopped IS NULL", (now, group.uid))
+                return
+            if found is not None:
+                connection.execute("UPDATE usage SET stopped = ? WHERE uid = ? AND stopped IS NULL", (now, group.uid))
+            connection.execute(
+                f"INSERT INTO usage ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",  # noqa: S608  (fixed text)
+                (group.uid, parts[-1], parts[4], tags, labels, *key, now, now),
+            )
+
+        self._running.add(group.uid)
+        await self._database.write(begin)
+
+    async def stop(self, uid: str, at: str | None = None) -> None:
+        """End a group's row, by default now; without an open row it has no effect."""
+        self._running.discard(uid)
+        await self._database.execute(
+            "UPDATE usage SET stopped = max(started, ?) WHERE uid = ? AND stopped IS NULL",
+            (at or clock.rfc3339_micro(), uid),
+        )
 
     async def run(self) -> None:
         """Write heartbeats until cancelled."""
         while True:
             await asyncio.sleep(_HEARTBEAT)
-            for uid in [*self._running]:
-                await self._database.execute(
-                    "UPDATE usage SET heard = ? WHERE uid = ? AND stopped IS NULL", (clock.rfc3339_micro(), uid)
-                )
+            # A full disk ends no heartbeat: the next one covers the time since.
+            with contextlib.suppress(sqlite3.OperationalError):
+                await self._beat()
 
-    def rows(self) -> list[UsageRow]:
-        """Return a row for every group that was ever billed, the oldest first."""
-        return [self._row(*row) for row in self._database.read("SELECT * FROM usage ORDER BY started")]
+    async def _beat(self) -> None:
+        now, running = clock.rfc3339_micro(), [*self._running]
 
-    def _row(
-        self,
-        uid: str,
-        name: str,
-        resource_group: str,
-        tags: bytes,
-        vcpu: float,
-        gb: float,
-        spot: int,
-        started: str,
-        heartbeat: str,
-        stopped: str | None,
-    ) -> UsageRow:
-        end = stopped or (clock.rfc3339_micro() if uid in self._running else heartbeat)
-        seconds = max(1, math.ceil((clock.parse(end) - clock.parse(started)).total_seconds()))
-        price = self._region.spot if spot else self._region.regular
-        cost = seconds / 3600 * (vcpu * price.vcpu_hour + gb * price.gb_hour)
-        return UsageRow(
-            name=name,
-            seconds=seconds,
-            vcpu_seconds=round(seconds * vcpu, 2),
-            gb_seconds=round(seconds * gb, 2),
-            cost=f"{cost:.6f}",
-            currency=self._currency,
-            state="stopped" if stopped else "running" if uid in self._running else "interrupted",
-            start=clock.rfc3339(clock.parse(started)),
-            end=clock.rfc3339(clock.parse(end)),
-            resource_group=resource_group,
-            tags=msgspec.json.decode(tags),
+        def beat(connection: sqlite3.Connection) -> None:
+            connection.executemany(
+                "UPDATE usage SET heard = ? WHERE uid = ? AND stopped IS NULL", [(now, uid) for uid in running]
+            )
+
+        await self._database.write(beat)
+
+    def rows(self, period: Period) -> list[UsageRow]:
+        """Return the usage in a period, the oldest first."""
+        since = clock.rfc3339_micro(period.since) if period.since else ""
+        until = clock.rfc3339_micro(period.until) if period.until else "~"
+        found = self._database.read(
+            f"SELECT {_COLUMNS} FROM usage WHERE (stopped IS NULL OR stopped >= ?) AND started < ? ORDER BY started",  # noqa: S608
+            (since, until),
         )
+        return [part for row in found for part in self._parts(period, _Row(*row))]
+
+    def _parts(self, period: Period, row: _Row) -> Iterator[UsageRow]:
+        running = row.stopped is None and row.uid in self._running
+        start = clock.parse(row.started)
+        end = clock.now() if running else clock.parse(row.stopped or row.heard)
+        # A row has at least a second. Parts of a row are rounded so that their sum is that of the row.
+        end = max(end, start + timedelta(microseconds=1))
+        for since, until in period.parts(start, end):
+            seconds = math.ceil((until - start).total_seconds()) - math.ceil((since - start).total_seconds())
+            yield UsageRow(
+                name=row.name,
+                seconds=seconds,
+                vcpu_seconds=round(seconds * row.vcpu, 2),
+                gb_seconds=round(seconds * row.gb, 2),
+                cost=f"{_cost(self._region, seconds, row):.6f}",
+                currency=self._currency,
+                state="stopped" if row.stopped else "running" if running else "interrupted",
+                start=clock.rfc3339(since),
+                end=clock.rfc3339(until),
+                resource_group=row.resource_group,
+                tags=msgspec.json.decode(row.tags),
+                labels=msgspec.json.decode(row.labels),
+            )
+
+
+class _Row(NamedTuple):
+    """A row of the table; times are RFC 3339 in microseconds, so that their order as texts is their order in time."""
+
+    uid: str
+    name: str
+    resource_group: str
+    tags: bytes
+    labels: bytes
+    vcpu: float
+    gb: float
+    spot: int
+    started: str
+    heard: str
+    stopped: str | None
+
+
+def _cost(region: Region, seconds: int, row: _Row) -> float:
+    price = region.spot if row.spot else region.regular
+    return seconds / 3600 * (row.vcpu * price.vcpu_hour + row.gb * price.gb_hour)

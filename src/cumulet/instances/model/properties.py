@@ -2,8 +2,9 @@
 
 Extensions to ACI's API: `args` of a container, which follow `command` or, without it, the image's entry point;
 `workingDir`, `expandFields`, `subPath`, probes by TCP; an emptyDir's `medium` and `sizeLimit`, a secret volume's
-`defaultMode` and `items`; `hostname`, `terminationGracePeriodSeconds`, `hostUsers` and `pod` of a group. `hostUsers: false` demands a user namespace, which a group
-has by default if the machine supports it; `true` is refused. `pod: true` is for a virtual node: a failed pull is repeated
+`defaultMode` and `items`; `hostname`, `terminationGracePeriodSeconds`, `hostUsers`, `labels` and `pod` of a group.
+`hostUsers: false` demands a user namespace, which a group has by default if the machine supports it; `true` is refused.
+`labels` are for the bill. `pod: true` is for a virtual node: a failed pull is repeated
 instead of failing the group, and a PUT applies to the running containers instead of restarting them.
 The types in `pod.py` are further extensions.
 """
@@ -162,9 +163,12 @@ class Container(_Base):
 
 
 class Credential(_Base):
-    """The credential for a registry; the password is never returned."""
+    """The credential for a registry; the password is never returned.
 
-    UNSUPPORTED = ("identity", "identity_url", "password_reference")
+    `identity` is a managed identity of the group: its resource id, or `system` for the group's own.
+    """
+
+    UNSUPPORTED = ("identity_url", "password_reference")
 
     server: str
     username: str = ""
@@ -286,6 +290,7 @@ class GroupProperties(_Base):
     pod: bool = False
     security_context: PodSecurityContext | None = None
     share_process_namespace: bool = False
+    labels: dict[str, str] = {}
     diagnostics: Any = None
     subnet_ids: list[SubnetId] = []
     encryption_properties: Any = None
@@ -321,4 +326,6 @@ def shown(properties: GroupProperties) -> Object:
     for volume in document.get("volumes") or ():
         if "secret" in volume:
             volume["secret"] = dict.fromkeys(volume["secret"], "")
+        if "azureFile" in volume:
+            volume["azureFile"].pop("storageAccountKey", None)
     return document

@@ -2,39 +2,42 @@
 
 Extensions to ACI's API, for the virtual node; other clients are not affected. `GET …/containerGroups?watch=true&since=N`
 returns when the revision is greater than N, at the latest after 25 s, with `instanceView`s and the new `revision`.
-`PATCH` with `properties.volumes` replaces the files of these volumes. `DELETE …?gracePeriodSeconds=N`. Logs with `follow`,
-`previous`, `sinceSeconds` and `limitBytes`, as plain text with `stream=true`. `exec` with a list as `command` and the
-`protocol` `v5.channel.k8s.io`. `portForward` with a `port`. `locations/{l}/usageDetails`
-returns the usage records.
+`PATCH` with `properties.volumes` replaces the files of these volumes. `DELETE …?gracePeriodSeconds=N&wait=true` returns when
+the group is gone. Logs with `follow`, `previous`, `sinceSeconds` and `limitBytes`, as plain text with `stream=true`. `exec`
+with a list as `command` and the `protocol` `v5.channel.k8s.io`. `portForward` with a `port`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import uuid
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from urllib.parse import quote
 
 import msgspec
 from aiohttp import web
 
 from cumulet.common import clock
-from cumulet.common.arm import ArmError, fixed, front_door_url, json_response, read_json, read_tags
+from cumulet.common.arm import ArmError, fixed, json_response, read_json, read_tags
 from cumulet.common.ascii import fold, is_digits
 from cumulet.common.kubernetes.objects import Object
 from cumulet.common.regions import read_location
-from cumulet.instances.groups.collection import Groups
+from cumulet.instances.groups.collection import Answer, Groups
 from cumulet.instances.groups.group import Group
-from cumulet.instances.metering.meter import Meter
-from cumulet.instances.model.properties import shown
+from cumulet.instances.groups.identities import Identities
+from cumulet.instances.groups.updates import GroupRequest
+from cumulet.instances.model.defaults import with_defaults
+from cumulet.instances.model.envelope import Envelope, GroupIdentity, client_of
+from cumulet.instances.model.properties import GroupProperties, shown
 from cumulet.instances.model.regions import sheet
 from cumulet.instances.provider.metrics import Metrics
+from cumulet.instances.provider.regions import operation_headers
 from cumulet.instances.provider.websockets import Streams
-from cumulet.instances.store.records import ContainerStatus
+from cumulet.instances.store.records import ContainerStatus, GroupRecord
 from cumulet.instances.streams import logs
 from cumulet.instances.streams.changes import Changes
-from cumulet.instances.validation.request import check_name, parse_group, parse_volumes
+from cumulet.instances.validation.request import check_name, parse_group, parse_volumes, parse_zones
+from cumulet.instances.validation.text import quoted
 
 _TYPE = f"{fixed('providers', 'providers')}/{fixed('Microsoft.ContainerInstance', 'namespace')}"
 _RESOURCE = "Microsoft.ContainerInstance/containerGroups"
@@ -46,9 +49,11 @@ _LARGEST = 2**31 - 1
 class Provider:
     """Serves container groups as resources."""
 
-    def __init__(self, groups: Groups, meter: Meter, streams: Streams, metrics: Metrics, changes: Changes) -> None:
+    def __init__(
+        self, groups: Groups, identities: Identities, streams: Streams, metrics: Metrics, changes: Changes
+    ) -> None:
         self._groups = groups
-        self._meter = meter
+        self._identities = identities
         self._streams = streams
         self._metrics = metrics
         self._changes = changes
@@ -56,7 +61,6 @@ class Provider:
     def routes(self) -> list[web.RouteDef]:
         """Return all routes; ids are compared without case."""
         subscription = f"/{fixed('subscriptions', 'subscriptions')}/{{subscription}}"
-        locations = f"{subscription}/{_TYPE}/{fixed('locations', 'locations')}/{{location}}"
         groups = fixed("containerGroups", "type")
         many = f"{subscription}/{fixed('resourceGroups', 'groups')}/{{group}}/{_TYPE}/{groups}"
         one = f"{many}/{{name}}"
@@ -68,14 +72,15 @@ class Provider:
             web.put(one, self._put),
             web.patch(one, self._patch),
             web.delete(one, self._delete),
+            web.post(f"{one}/{fixed('start', 'verb')}", self._start),
+            web.post(f"{one}/{fixed('stop', 'verb')}", self._stop),
+            web.post(f"{one}/{fixed('restart', 'verb')}", self._restart),
+            web.get(f"{one}/{fixed('outboundNetworkDependenciesEndpoints', 'verb')}", self._dependencies),
             web.get(f"{container}/{fixed('logs', 'verb')}", self._logs),
             web.post(f"{container}/{fixed('exec', 'verb')}", self._exec),
             web.post(f"{container}/{fixed('attach', 'verb')}", self._attach),
             web.post(f"{one}/{fixed('portForward', 'verb')}", self._forward),
             self._metrics.route(one),
-            web.get(f"{locations}/{fixed('usageDetails', 'verb')}", self._usage_details),
-            web.get(f"{locations}/{fixed('usages', 'verb')}", self._usages),
-            web.get(f"{locations}/{fixed('operations', 'verb')}/{{operation}}", self._operation),
         ]
 
     async def _list(self, request: web.Request) -> web.Response:
@@ -89,7 +94,7 @@ class Provider:
                 await self._groups.wait_for_change(int(since), _WATCH)
         group = fold(request.match_info.get("group", ""))
         resources = [
-            _resource(item, view=watching)
+            _resource(item, view=watching, defaults=not watching)
             for item in self._groups.all()
             if not group or item.record.key.split("/")[4] == group
         ]
@@ -105,33 +110,91 @@ class Provider:
         existing = self._groups.find(request.path)
         location = read_location(body, _RESOURCE, existing.record.location if existing is not None else None)
         properties = parse_group(name, location, body, sheet().region(location).maximum)
-        group, new = await self._groups.put(request.path, location, read_tags(body), properties)
-        headers = {}
-        if new:
-            subscription = request.match_info["subscription"]
-            path = f"/subscriptions/{quote(subscription)}/providers/Microsoft.ContainerInstance/locations/{location}"
-            operation = f"{path}/operations/{group.record.uid}?api-version=2023-05-01"
-            headers = {"Azure-AsyncOperation": front_door_url(request) + operation, "Retry-After": "1"}
-        return json_response(_resource(group, view=True), 201 if new else 200, headers)
+        tags, zones = read_tags(body), parse_zones(body.get("zones"))
+        # A client that has gone away does not leave a group half-way.
+        group, is_new, operation = await asyncio.shield(
+            self._put_group(request.path, location, tags, properties, body.get("identity"), zones)
+        )
+        headers = operation_headers(request, location, operation) if operation is not None else {}
+        headers.pop("Location", None)
+        return json_response(_resource(group, view=True), 201 if is_new else 200, headers)
+
+    async def _put_group(
+        self,
+        path: str,
+        location: str,
+        tags: dict[str, str],
+        properties: GroupProperties,
+        identity: object,
+        zones: list[str],
+    ) -> Answer:
+        existing = self._groups.find(path)
+        before = existing.record.envelope.identity if existing is not None else None
+        assigned = await self._identities.assign(path, location, identity, before)
+        _check_identities(properties, assigned)
+        try:
+            return await self._groups.put(GroupRequest(path, location, tags, properties, Envelope(assigned, zones)))
+        except ArmError:
+            if existing is None and assigned is not None and assigned.is_system_assigned:
+                await self._identities.remove(path)
+            raise
 
     async def _patch(self, request: web.Request) -> web.Response:
         group = self._groups.get(request.path)
         body = await read_json(request)
+        for name in ("identity", "zones"):
+            if body.get(name) is not None:
+                raise ArmError(
+                    400,
+                    "InvalidRequestContent",
+                    f"A PATCH does not change the {name} of a group: use PUT.",
+                    target=name,
+                )
         volumes = parse_volumes(request.match_info["name"], group.record.properties, body)
         await self._groups.patch(group, read_tags(body) if "tags" in body else None, volumes)
         return json_response(_resource(group, view=True))
 
     async def _delete(self, request: web.Request) -> web.Response:
-        try:
-            group = self._groups.get(request.path)
-        except ArmError:
-            return web.Response(status=204)
         grace = _number(request.query.get("gracePeriodSeconds"), "gracePeriodSeconds")
+        waits = fold(request.query.get("wait", "")) == "true"
+        group = self._groups.find(request.path)
+        if group is None:
+            return web.Response(status=204)
+        record = group.record
         if grace is None:
-            grace = group.record.properties.termination_grace_period_seconds
-        await self._groups.delete(group, grace)
-        # The exit codes are those of the end.
-        return json_response(_resource(group, view=True))
+            grace = record.properties.termination_grace_period_seconds
+        operation = await asyncio.shield(self._groups.delete(group, grace, wait=waits))
+        if operation is None:
+            # The exit codes are those of the end.
+            return json_response(_resource(group, view=True))
+        headers = operation_headers(request, record.location, operation)
+        return json_response(_resource(group, view=True), 202, headers)
+
+    async def _start(self, request: web.Request) -> web.Response:
+        group = self._group_of_action(request)
+        operation = await asyncio.shield(self._groups.start(group))
+        if operation is None:
+            return web.Response(status=204)
+        return web.Response(status=202, headers=operation_headers(request, group.record.location, operation))
+
+    async def _stop(self, request: web.Request) -> web.Response:
+        await asyncio.shield(self._groups.stop(self._group_of_action(request)))
+        return web.Response(status=204)
+
+    async def _restart(self, request: web.Request) -> web.Response:
+        group = self._group_of_action(request)
+        operation = await asyncio.shield(self._groups.restart(group))
+        headers = operation_headers(request, group.record.location, operation)
+        headers.pop("Location")
+        return web.Response(status=204, headers=headers)
+
+    async def _dependencies(self, request: web.Request) -> web.Response:
+        self._group_of_action(request)
+        # Nothing outside this machine is needed to run a group.
+        return json_response([])
+
+    def _group_of_action(self, request: web.Request) -> Group:
+        return self._groups.get(request.path.rsplit("/", 1)[0])
 
     async def _logs(self, request: web.Request) -> web.StreamResponse:
         group, name = self._container(request)
@@ -176,29 +239,6 @@ class Provider:
         group = self._groups.get(request.path.rsplit("/", 1)[0])
         return json_response(self._streams.offer_forward(group, await read_json(request)))
 
-    async def _usage_details(self, request: web.Request) -> web.Response:
-        return json_response({"value": [{"id": str(uuid.uuid4()), "properties": row} for row in self._meter.rows()]})
-
-    async def _usages(self, request: web.Request) -> web.Response:
-        usage = {"unit": "Count", "currentValue": len(self._groups.all()), "limit": 100}
-        name = {"value": "ContainerGroups", "localizedValue": "Container Groups"}
-        return json_response({"value": [{**usage, "name": name}]})
-
-    async def _operation(self, request: web.Request) -> web.Response:
-        operation = request.match_info["operation"]
-        for group in self._groups.all():
-            if group.record.uid == operation:
-                state = group.record.status.provisioning_state
-                ended = state in ("Succeeded", "Failed")
-                headers = {} if ended else {"Retry-After": "1"}
-                answer: Object = {"id": operation, "status": state if ended else "InProgress"}
-                if state == "Failed":
-                    events = group.record.status.events
-                    message = events[-1].message if events else "The container group failed."
-                    answer["error"] = {"code": "ContainerGroupFailed", "message": message}
-                return json_response(answer, 200, headers)
-        raise ArmError(404, "NotFound", f"There is no operation '{operation[:100]}'.")
-
     def _container(self, request: web.Request) -> tuple[Group, str]:
         group = self._groups.get(request.path.rsplit("/", 3)[0])  # without `containers`, the name and the action
         name = request.match_info["container"]
@@ -208,22 +248,26 @@ class Provider:
         return group, name
 
 
-def _resource(group: Group, *, view: bool) -> Object:
-    """Return the resource of a group, with its instance views if `view`."""
-    record = group.record
-    properties = shown(record.properties)
-    properties["provisioningState"] = record.status.provisioning_state
-    if record.status.ip:
-        address = properties.get("ipAddress") or {"ports": [], "type": "Public"}
-        properties["ipAddress"] = {**address, "ip": record.status.ip}
+def _resource(group: Group, *, view: bool, defaults: bool = True) -> Object:
+    """Return the resource of a group, with its instance views if `view`, and with all defaults if `defaults`."""
+    record, status = group.record, group.record.status
+    properties = shown(record.wanted)
+    if defaults:
+        properties = with_defaults(properties)
+    properties["provisioningState"] = _provisioning_state(record)
+    if (address := properties.get("ipAddress")) is not None:
+        if status.ip:
+            address["ip"] = status.ip
+        if label := address.get("dnsNameLabel"):
+            address["fqdn"] = f"{label}.{record.location}.azurecontainer.io"
     if view:
         for container in [*(properties.get("containers") or ()), *(properties.get("initContainers") or ())]:
-            status = record.status.containers.get(container["name"])
-            if status is not None:
-                container["properties"]["instanceView"] = _without_internal(msgspec.to_builtins(status))
-        events = msgspec.to_builtins(record.status.events)
-        properties["instanceView"] = {"state": record.status.state, "events": events}
-    return {
+            found = status.containers.get(container["name"])
+            if found is not None:
+                container["properties"]["instanceView"] = _without_internal(msgspec.to_builtins(found))
+        events = msgspec.to_builtins(status.events)
+        properties["instanceView"] = {"state": status.state, "events": events}
+    resource: Object = {
         "id": record.id,
         "name": record.id.rsplit("/", 1)[-1],
         "type": _RESOURCE,
@@ -231,6 +275,33 @@ def _resource(group: Group, *, view: bool) -> Object:
         "tags": record.tags,
         "properties": properties,
     }
+    if (identity := record.envelope.identity) is not None:
+        resource["identity"] = msgspec.to_builtins(msgspec.structs.replace(identity, client_id=None))
+    if record.envelope.zones:
+        resource["zones"] = record.envelope.zones
+    return resource
+
+
+def _provisioning_state(record: GroupRecord) -> str:
+    status = record.status
+    if status.delete_by is not None:
+        return "Deleting"
+    if status.action is not None and not status.action.is_cleared:
+        return "Updating"
+    return status.provisioning_state
+
+
+def _check_identities(properties: GroupProperties, identity: GroupIdentity | None) -> None:
+    """Raise `ArmError` for the credential of a registry whose identity is none of the group's."""
+    for number, credential in enumerate(properties.image_registry_credentials):
+        if credential.identity is not None and client_of(credential.identity, identity) is None:
+            raise ArmError(
+                400,
+                "InvalidImageRegistryCredentialIdentity",
+                f"The identity '{quoted(credential.identity)}' for '{credential.server}' is not an identity of the container "
+                "group: add it to the group's identity.",
+                target=f"properties.imageRegistryCredentials[{number}].identity",
+            )
 
 
 def _without_internal(view: Object) -> Object:

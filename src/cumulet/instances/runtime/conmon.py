@@ -13,6 +13,7 @@ import shutil
 import signal
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -146,6 +147,13 @@ class Runtime:
             os.close(pidfd)
             return True
         return (self._exits / cid).exists()
+
+    def ended(self, cid: str) -> datetime | None:
+        """Return when a container ended, if conmon recorded it."""
+        try:
+            return datetime.fromtimestamp((self._exits / cid).stat().st_mtime, UTC)
+        except FileNotFoundError:
+            return None
 
     def was_killed_for_memory(self, bundle: Path) -> bool:
         """Return whether the kernel killed a container for its memory use."""

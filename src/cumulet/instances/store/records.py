@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from cumulet.common import clock
+from cumulet.instances.model.envelope import Envelope
 from cumulet.instances.model.properties import GroupProperties
 
 #: The number of events that are kept, of a container and of a group.
@@ -68,9 +71,23 @@ def _add_event(events: list[Event], name: str, message: str, warning: bool) -> N
     del events[:-_EVENTS]
 
 
+class Action(msgspec.Struct, rename="camel"):
+    """What is being done to a group. `stop_by` is the end of its containers' grace period.
+
+    `operation` is the id of the operation that reports it, and `is_cleared` whether the containers of before are gone.
+    """
+
+    kind: Literal["create", "update", "redeploy", "start", "restart", "stop"]
+    operation: str
+    began: str
+    stop_by: str
+    is_cleared: bool = False
+
+
 class GroupStatus(msgspec.Struct, rename="camel"):
     """The status of a group. `delete_by` is the end of its containers' grace period while it is being deleted.
 
+    `action` is what is being done to it besides that.
     `ids` is the first id of its user namespace, 0 without one, as in groups of earlier versions.
     """
 
@@ -79,8 +96,14 @@ class GroupStatus(msgspec.Struct, rename="camel"):
     ip: str = ""
     ids: int = 0
     delete_by: str | None = None
+    action: Action | None = None
     containers: dict[str, ContainerStatus] = {}
     events: list[Event] = []
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the group has ended: it has no address and no bill any more."""
+        return self.state in ("Succeeded", "Failed", "Stopped")
 
     def add_event(self, name: str, message: str, *, warning: bool = False) -> None:
         """Add an event of the whole group, or count a repeated one; the newest events are kept."""
@@ -90,6 +113,7 @@ class GroupStatus(msgspec.Struct, rename="camel"):
 class GroupRecord(msgspec.Struct):
     """A group. `uid` identifies it on this machine, `key` is its resource id in lower case.
 
+    `next` are the properties that an update will set when the containers of before are gone.
     `flaw` is the reason why a group of an earlier version is not valid any more.
     """
 
@@ -101,3 +125,10 @@ class GroupRecord(msgspec.Struct):
     properties: GroupProperties
     status: GroupStatus
     flaw: str | None = None
+    envelope: Envelope = msgspec.field(default_factory=Envelope)
+    next: GroupProperties | None = None
+
+    @property
+    def wanted(self) -> GroupProperties:
+        """The properties of the last update, applied or not."""
+        return self.next if self.next is not None else self.properties

@@ -10,7 +10,7 @@ from cumulet.instances.model.properties import Container, GroupProperties
 from cumulet.instances.validation.containers import check_container
 from cumulet.instances.validation.network import check_address, check_credential, check_dns, check_subnets
 from cumulet.instances.validation.pods import check_pod
-from cumulet.instances.validation.text import NAME, invalid, quoted
+from cumulet.instances.validation.text import NAME, check_labels, invalid, quoted
 from cumulet.instances.validation.volumes import check_volume
 
 _HOSTNAME = re.compile(
@@ -57,8 +57,9 @@ def check_group(group: str, properties: GroupProperties) -> None:
     if properties.dns_config is not None:
         check_dns(properties.dns_config)
     if properties.ip_address is not None:
-        check_address(properties.ip_address)
+        check_address(group, properties.ip_address)
     check_subnets(properties.subnet_ids)
+    check_labels(properties.labels)
     if len(properties.image_registry_credentials) > _CREDENTIALS:
         raise invalid(
             "properties.imageRegistryCredentials", f"A container group has at most {_CREDENTIALS} credentials."

@@ -7,14 +7,17 @@ import re
 from collections.abc import Sequence
 
 from cumulet.common.arm import ArmError
+from cumulet.instances.model.envelope import is_identity
 from cumulet.instances.model.properties import SUBNET, Credential, DnsConfig, IpAddress, SubnetId
-from cumulet.instances.validation.text import CONTROL, NAME, invalid, quoted
+from cumulet.instances.validation.text import CONTROL, invalid, quoted
 
 _SERVER = re.compile(r"(?=.{1,255}\Z)[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:[0-9]{1,5})?")
 _SEARCH = re.compile(
     r"(?=.{1,253}\Z)(?:\.|[A-Za-z0-9_](?:[-A-Za-z0-9_]*[A-Za-z0-9_])?(?:\.[A-Za-z0-9_](?:[-A-Za-z0-9_]*[A-Za-z0-9_])?)*\.?)"
 )
 _OPTION = re.compile(r"[a-z][-_a-z0-9]{0,31}(:[0-9]{1,5})?")
+#: ACI's rule of DNS name labels.
+_LABEL = re.compile(r"[a-z][-a-z0-9]{3,61}[a-z0-9]")
 _PORTS = 1000
 _SERVERS, _SEARCHES, _OPTIONS = 3, 32, 32
 #: Characters of a user name or password.
@@ -52,13 +55,28 @@ def check_dns(config: DnsConfig) -> None:
         )
 
 
-def check_address(address: IpAddress) -> None:
+def check_address(group: str, address: IpAddress) -> None:
     """Raise `ArmError` for ports or a DNS name label that is not valid."""
     path = "properties.ipAddress"
     if len(address.ports) > _PORTS:
         raise invalid(f"{path}.ports", f"A container group has at most {_PORTS} ports.")
-    if address.dns_name_label is not None and not NAME.fullmatch(address.dns_name_label):
-        raise invalid(f"{path}.dnsNameLabel", f"The DNS name label '{quoted(address.dns_name_label)}' is not valid.")
+    label = address.dns_name_label
+    if label is None:
+        return
+    if not _LABEL.fullmatch(label):
+        raise ArmError(
+            400,
+            "InvalidDnsNameLabel",
+            f"The DNS name label '{quoted(label)}' in container group '{group}' is invalid. It can contain only lowercase "
+            "letters, numbers and hyphens. The first character must be a letter. The last character must be a letter or "
+            "number. The value must be between 5 and 63 characters long.",
+            target=f"{path}.dnsNameLabel",
+        )
+    if address.type != "Public":
+        raise invalid(
+            f"{path}.dnsNameLabel",
+            f"The DNS name label '{label}' in container group '{group}' needs an IP address of the type Public.",
+        )
 
 
 def check_subnets(subnets: Sequence[SubnetId]) -> None:
@@ -81,6 +99,19 @@ def check_credential(group: str, credential: Credential, path: str) -> None:
             f"The server '{quoted(credential.server)}' in the 'imageRegistryCredentials' of container group '{group}' is invalid. "
             "It should be a valid host name without protocol.",
             target=f"{path}.server",
+        )
+    if credential.identity is not None and not is_identity(credential.identity):
+        raise ArmError(
+            400,
+            "InvalidImageRegistryCredentialIdentity",
+            f"The identity '{quoted(credential.identity)}' for '{credential.server}' in container group '{group}' is invalid. It "
+            "must be the resource id of a user-assigned identity of the group, or 'system' for its own.",
+            target=f"{path}.identity",
+        )
+    if credential.identity is not None and (credential.username or credential.password):
+        raise invalid(
+            f"{path}.identity",
+            f"The credential for '{credential.server}' has both an identity and a user name or password.",
         )
     for name, text in (("username", credential.username), ("password", credential.password or "")):
         if len(text) > _LONGEST or CONTROL.search(text):

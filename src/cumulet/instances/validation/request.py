@@ -21,9 +21,11 @@ from cumulet.instances.validation.volumes import check_volume
 
 #: Values in the properties of a group, in all.
 _VALUES = 100_000
-_RESOURCE = ("id", "name", "type", "location", "tags", "properties", "systemData")
-_RESOURCE_UNSUPPORTED = ("identity", "zones", "extendedLocation", "plan", "managedBy")
+_RESOURCE = ("id", "name", "type", "location", "tags", "properties", "systemData", "identity", "zones")
+_RESOURCE_UNSUPPORTED = ("extendedLocation", "plan", "managedBy")
 _GROUP_READ_ONLY = ("provisioningState", "instanceView", "isCreatedFromStandbyPool", "isCustomProvisioningTimeout")
+#: The availability zones of a region.
+ZONES = ("1", "2", "3")
 _ADDRESS_READ_ONLY = ("ip", "fqdn")
 
 
@@ -73,6 +75,20 @@ def parse_volumes(group: str, properties: GroupProperties, body: Mapping[str, ob
     return list(volumes.values())
 
 
+def parse_zones(value: object) -> list[str]:
+    """Return the `zones` of a request, which are at most one. Raises `ArmError`."""
+    if value is None:
+        return []
+    if not isinstance(value, list) or len(value) > 1 or any(zone not in ZONES for zone in value):
+        raise ArmError(
+            400,
+            "InvalidAvailabilityZone",
+            f"The zones of a container group are at most one of {', '.join(ZONES)}.",
+            target="zones",
+        )
+    return [str(zone) for zone in value]
+
+
 def check_name(name: str) -> None:
     """Raise `ArmError` 400 unless a group can have that name, in letters of either case."""
     if not NAME.fullmatch(fold(name)):
@@ -84,7 +100,7 @@ def check_name(name: str) -> None:
 def _check_resource(group: str, body: Mapping[str, object]) -> None:
     for name, value in body.items():
         if name in _RESOURCE_UNSUPPORTED:
-            if value and value != {"type": "None"}:
+            if value:
                 raise _unsupported(group, name)
         elif name not in _RESOURCE:
             raise invalid(quoted(name), f"The property '{quoted(name)}' is not a property of a container group.")

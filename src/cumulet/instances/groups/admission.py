@@ -1,0 +1,81 @@
+"""Checks of a request against the groups that exist: quotas, and DNS name labels that are taken.
+
+The quotas are those of Azure ("Quotas and limits of Azure Container Instances"), with its words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from cumulet.common.arm import ArmError
+from cumulet.common.ascii import fold
+from cumulet.common.config import InstanceLimits
+from cumulet.instances.model.amounts import total
+from cumulet.instances.model.properties import GroupProperties
+from cumulet.instances.model.regions import sheet
+from cumulet.instances.store.records import GroupRecord
+
+
+class Request(Protocol):
+    """A request for a group, new or not."""
+
+    @property
+    def name(self) -> str:
+        """The name of the group."""
+        ...
+
+    @property
+    def location(self) -> str:
+        """Its region."""
+        ...
+
+    @property
+    def properties(self) -> GroupProperties:
+        """Its properties."""
+        ...
+
+
+class Admission:
+    """Admits requests for groups."""
+
+    def __init__(self, limits: InstanceLimits) -> None:
+        self._limits = limits
+
+    def check(self, request: Request, others: Sequence[GroupRecord]) -> None:
+        """Raise `ArmError` if a quota is reached, or the DNS name label is taken by one of the other groups."""
+        near = [record for record in others if record.location == request.location]
+        cpu, _ = total(request.properties)
+        # Counting costs time that a request among thousands of groups should not take while it cannot matter.
+        most = len(near) * sheet().region(request.location).maximum.vcpu
+        used_cores = cores(near) if most + cpu > self._limits.cores else 0.0
+        for name, limit, used, asked in (
+            ("ContainerGroups", self._limits.container_groups, float(len(near)), 1.0),
+            ("StandardCores", self._limits.cores, used_cores, cpu),
+        ):
+            if used + asked > limit:
+                raise ArmError(
+                    409,
+                    "ContainerGroupQuotaReached",
+                    f"Resource type 'Microsoft.ContainerInstance/containerGroups' container group quota '{name}' exceeded in "
+                    f"region '{request.location}'. Limit: '{limit}', Usage: '{used:.15g}' Requested: '{asked:.15g}'.",
+                )
+        label = label_of(request.properties)
+        if label is not None and any(label_of(record.wanted) == label for record in near):
+            raise ArmError(
+                400,
+                "DnsNameLabelNotAvailable",
+                f"The DNS name label '{label}' in container group '{request.name}' not available. Try using a different label.",
+                target="properties.ipAddress.dnsNameLabel",
+            )
+
+
+def cores(records: Iterable[GroupRecord]) -> float:
+    """Return the vCPUs that the groups request that have not ended."""
+    return sum(total(record.wanted)[0] for record in records if not record.status.is_over)
+
+
+def label_of(properties: GroupProperties) -> str | None:
+    """Return the DNS name label of a group in lower case, if it has one."""
+    address = properties.ip_address
+    return fold(address.dns_name_label) if address is not None and address.dns_name_label is not None else None

@@ -1,0 +1,126 @@
+"""The logins of a group at registries, and the check of its images before it is created, as ACI makes it.
+
+A managed identity logs in as `az acr login` does: its Entra token is exchanged for a refresh token of the registry. An Entra
+token goes to login servers of this cloud only, as another server could use it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+
+import aiohttp
+import msgspec
+
+from cumulet.common import bounded
+from cumulet.common.arm import ArmError
+from cumulet.common.egress import https_only
+from cumulet.instances.groups.identities import Identities, IdentityError
+from cumulet.instances.groups.provisioning import inaccessible
+from cumulet.instances.groups.pull_messages import credential_for, explain
+from cumulet.instances.images.manifest import DocumentError
+from cumulet.instances.images.reference import parse
+from cumulet.instances.images.registry import Login, PullError, RegistryClient
+from cumulet.instances.model.envelope import GroupIdentity, client_of
+from cumulet.instances.model.properties import Credential, GroupProperties
+from cumulet.instances.store.records import GroupRecord
+
+log = logging.getLogger(__name__)
+
+_LIMIT = 64 * 1024
+#: The user name of a refresh token, in place of a password (ACR).
+_REFRESH_TOKEN = "00000000-0000-0000-0000-000000000000"  # noqa: S105
+#: Seconds in which the registries must have answered a check.
+_PATIENCE = 20.0
+
+
+class _Exchanged(msgspec.Struct):
+    refresh_token: str = ""
+
+
+class Logins:
+    """Logs groups in. `session` reaches registries, and `is_login_server` recognizes those of this cloud."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        identities: Identities,
+        is_login_server: Callable[[str], bool],
+    ) -> None:
+        self._session = session
+        self._identities = identities
+        self._is_login_server = is_login_server
+
+    async def login(self, credential: Credential | None, identity: GroupIdentity | None) -> Login | None:
+        """Return the login of a credential, `None` without one. Raises `PullError`."""
+        if credential is None:
+            return None
+        if credential.identity is None:
+            return Login(credential.username, credential.password or "")
+        client = client_of(credential.identity, identity)
+        if client is None:
+            raise PullError(f"the identity '{credential.identity}' is not an identity of the container group")
+        if not self._is_login_server(credential.server):
+            raise PullError(f"{credential.server} is no login server of this cloud, and gets no token of an identity")
+        try:
+            entra = await self._identities.token(client)
+            return Login(_REFRESH_TOKEN, await self._exchange(credential.server, entra))
+        except (IdentityError, aiohttp.ClientError, TimeoutError) as error:
+            raise PullError(
+                f"failed to authorize: the identity '{credential.identity}' got no token: {error}"
+            ) from None
+
+    async def _exchange(self, server: str, entra: str) -> str:
+        """Exchange an Entra token for a refresh token of a registry. Raises `PullError`, `aiohttp.ClientError`."""
+        form = {"grant_type": "access_token", "service": server, "access_token": entra}
+        async with self._session.post(
+            f"https://{server}/oauth2/exchange", data=form, allow_redirects=False, middlewares=(https_only,)
+        ) as response:
+            raw = await bounded.beginning(response, _LIMIT)
+            with contextlib.suppress(msgspec.DecodeError):
+                token = msgspec.json.decode(raw, type=_Exchanged).refresh_token
+                if response.status == 200 and token:
+                    return token
+            raise PullError(f"failed to authorize: the registry refused the identity's token ({response.status})")
+
+    async def check(self, group: str, properties: GroupProperties, identity: GroupIdentity | None) -> None:
+        """Raise `ArmError` for an image that these credentials cannot pull: 400 `InaccessibleImage`, as ACI does.
+
+        A registry that does not answer in time is 409 `RegistryErrorResponse`, which clients retry.
+        """
+        images = {item.properties.image for item in properties.all_containers}
+        async with asyncio.TaskGroup() as tasks:
+            checks = [tasks.create_task(self._check(group, image, properties, identity)) for image in sorted(images)]
+        for check in checks:
+            if (error := check.result()) is not None:
+                raise error
+
+    async def _check(
+        self, group: str, image: str, properties: GroupProperties, identity: GroupIdentity | None
+    ) -> ArmError | None:
+        credential = credential_for(image, properties.image_registry_credentials)
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                login = await self.login(credential, identity)
+                await RegistryClient(self._session, parse(image), login).resolve()
+        except TimeoutError:
+            return ArmError(
+                409,
+                "RegistryErrorResponse",
+                f"An error response is received from the docker registry '{parse(image).registry}'. Please retry later.",
+            )
+        except (PullError, DocumentError, aiohttp.ClientError, OSError, ValueError) as error:
+            found = inaccessible(group, image, explain(image, credential, str(error)))
+            return ArmError(400, found.code, found.message, target="properties.containers")
+        return None
+
+    async def forget(self, record: GroupRecord) -> None:
+        """Delete what a deleted group had beside its containers: its own identity."""
+        identity = record.envelope.identity
+        if identity is not None and identity.is_system_assigned:
+            try:
+                await self._identities.remove(record.id)
+            except (aiohttp.ClientError, TimeoutError) as error:
+                log.warning("the identity of %s is not deleted: %s", record.id, error)
