@@ -64,7 +64,7 @@ class ContainerLife:
                 return True
             if await self._attempt() == 0:
                 return True
-            if self._record.properties.restart_policy == _NEVER:
+            if self._stopping or self._record.properties.restart_policy == _NEVER:
                 return False
             await self._back_off(backoff.next())
 
