@@ -46,6 +46,13 @@ AllowEgress = Annotated[
         "Repeatable. Replaces earlier exceptions; 'none' removes them.",
     ),
 ]
+StrictAci = Annotated[
+    bool | None,
+    typer.Option(
+        "--strict-aci/--no-strict-aci",
+        help="Refuse the pods that Azure's virtual node refuses, in its words and with its limits. The setting is saved.",
+    ),
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -86,6 +93,7 @@ def up(
     client_ca: ClientCa = None,
     node_address: NodeAddress = None,
     allow_egress: AllowEgress = None,
+    strict_aci: StrictAci = None,
 ) -> None:
     """Start all rooms on this machine and write a kubeconfig. Creates the installation if there is none."""
     began = time.monotonic()
@@ -105,6 +113,7 @@ def up(
             client_ca=client_ca,
             node_address=node_address,
             allow_egress=exempt,
+            strict_aci=strict_aci,
         )
         if migrates:
             print(migration.notice(config, hosts))

@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from cumulet.cli.lifecycle import ClientCa, ExternalCidr, NodeAddress, foreground
+from cumulet.cli.lifecycle import ClientCa, ExternalCidr, NodeAddress, StrictAci, foreground
 from cumulet.common import config as settings
 from cumulet.common.config import Address, Config, RoomName
 from cumulet.common.kubernetes.kubeconfig import load_kubeconfig
@@ -59,11 +59,15 @@ def node(
     name: Annotated[str | None, typer.Option(help="Name of the node. The default is virtual-node-aci-linux.")] = None,
     client_ca: ClientCa = None,
     node_address: NodeAddress = None,
+    strict_aci: StrictAci = None,
 ) -> None:
     """Run the virtual node in the foreground. Its pods run in this installation, which must be up."""
     config = _installation()
     config = msgspec.structs.replace(
-        config, client_ca=client_ca and client_ca.absolute(), node_name=name or config.node_name
+        config,
+        client_ca=client_ca and client_ca.absolute(),
+        node_name=name or config.node_name,
+        strict_aci=config.strict_aci if strict_aci is None else strict_aci,
     )
     _run("node", config, kubeconfig, port, node_address)
 

@@ -160,6 +160,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     node_name: str = "virtual-node-aci-linux"
     #: The resource id of the subnet of the virtual node's container groups, if it is not the cluster's own.
     node_subnet: str | None = None
+    #: The virtual node refuses what Azure's virtual node refuses, and sends published properties of container groups only.
+    strict_aci: bool = False
     registry_suffix: str = "azurecr.io"
     registry_limits: RegistryLimits = RegistryLimits()
     http_limits: HttpLimits = HttpLimits()

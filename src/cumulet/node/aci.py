@@ -55,6 +55,8 @@ class ContainerGroups:
         self._base_url = base_url
         self._tokens = tokens
         self._arm = ArmClient(session, base_url, tokens)
+        #: Whether the provider is this project's, which answers watches and takes extensions; known after the first list.
+        self.has_extensions = False
         self._path = f"/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.ContainerInstance/containerGroups"
 
     async def put(self, name: str, body: ContainerGroup) -> ContainerGroup:
@@ -131,7 +133,8 @@ class ContainerGroups:
                     "GET", self._path, api_version=API_VERSION, query={"watch": "true", "since": since}
                 )
                 groups: list[ContainerGroup] = answer["value"]
-                if "revision" in answer:
+                self.has_extensions = "revision" in answer
+                if self.has_extensions:
                     since = str(answer["revision"])
                 else:
                     groups = [
@@ -139,7 +142,7 @@ class ContainerGroups:
                     ]
                 yield groups
                 backoff.reset()
-                if "revision" not in answer:
+                if not self.has_extensions:
                     await asyncio.sleep(_POLL)
             except (ArmError, AuthenticationError, aiohttp.ClientError, TimeoutError) as error:
                 log.warning("container groups cannot be listed: %s", error)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from cumulet.common.kubernetes.objects import Pod
 from cumulet.common.kubernetes.support import Refusal, refusals
+from cumulet.node import strict_aci
+from cumulet.node.aci_schema import published
 from cumulet.node.errors import UnsupportedError
 from cumulet.node.pod_fields import POD_SPEC
+from cumulet.node.resource import ContainerGroup
 from cumulet.node.security import check_sysctls
 
 #: Characters of a refusal: an event has at most 1,024.
@@ -18,16 +21,42 @@ def refused_fields(pod: Pod) -> list[Refusal]:
     return list(refusals(spec, POD_SPEC, "spec"))
 
 
-def check(pod: Pod) -> None:
+def check(pod: Pod, *, strict: bool = False) -> None:
     """Raises `UnsupportedError`, which names every field that is not supported and what to do instead.
 
-    Raises `RejectedError` for a sysctl that is not safe.
+    With `strict`, the fields that Azure's virtual node refuses are named too, in its words. Raises `RejectedError` for a
+    sysctl that is not safe.
     """
     check_sysctls(pod)
-    found = refused_fields(pod)
-    if not found:
+    told = {path: f"{path}: {words}" for path, words in strict_aci.refusals(pod)} if strict else {}
+    for refusal in refused_fields(pod):
+        if not any(refusal.path.startswith(path) for path in told):
+            told[refusal.path] = str(refusal)
+    _refuse(told)
+
+
+def published_group(group: ContainerGroup) -> ContainerGroup:
+    """Return a group as Azure accepts it. Raises `UnsupportedError` for what a pod needs and Azure does not have."""
+    reduced, others = published(group)
+    told = dict(strict_aci.over_total(reduced["properties"]))
+    told = {path: f"{path}: {words}" for path, words in told.items()}
+    for path in map(_in_pod, others):
+        told[path] = f"{path}: Azure Container Instances has no such property; remove it from the pod"
+    _refuse(told)
+    return reduced
+
+
+def _in_pod(path: str) -> str:
+    """Return the path in a pod of a property of a group: extensions have the names of Kubernetes."""
+    return path.replace(".properties.", ".").replace("properties.", "spec.", 1)
+
+
+def _refuse(told: dict[str, str]) -> None:
+    """Raise `UnsupportedError` with what is told about each path; of too many, only the first has more than its path."""
+    if not told:
         return
-    told = "; ".join(str(refusal) for refusal in found)
-    if len(told) > _LONGEST:
-        told = f"{found[0]}; nor are {', '.join(refusal.path for refusal in found[1:])}"
-    raise UnsupportedError(told)
+    message = "; ".join(told.values())
+    if len(message) > _LONGEST:
+        (_, first), *others = told.items()
+        message = f"{first}; nor are {', '.join(path for path, _ in others)}"
+    raise UnsupportedError(message)

@@ -19,7 +19,7 @@ from cumulet.common.kubernetes.objects import (
 )
 from cumulet.common.tasks import TaskSet
 from cumulet.node.aci import ContainerGroups
-from cumulet.node.checks import check
+from cumulet.node.checks import check, published_group
 from cumulet.node.credentials import Credentials
 from cumulet.node.deletions import Deletions
 from cumulet.node.environment import Environment
@@ -226,8 +226,8 @@ class Pods:
             return None
         versions = self._sources.volumes.versions(pod)
         try:
-            check(pod)
-            body = await container_group(pod, self._sources, self._config)
+            check(pod, strict=self._is_strict())
+            body = await self._body(pod)
         except RejectedError as error:
             self.events.event(pod, "Warning", error.reason, str(error))
             await self._statuses.write(pod, failed_status(pod, error.reason, f"Pod was rejected: {error}"))
@@ -272,6 +272,15 @@ class Pods:
         if error.again is not None:
             self.queue.add_after(_key(pod), error.again)
 
+    def _is_strict(self) -> bool:
+        """Return whether pods get what Azure has and no more: as configured, or because the provider is Azure's."""
+        return self._config.strict_aci or not self._aci.has_extensions
+
+    async def _body(self, pod: Pod) -> ContainerGroup:
+        """Return the group of a pod. Raises `MissingError`, `UnsupportedError`."""
+        group = await container_group(pod, self._sources, self._config)
+        return published_group(group) if self._is_strict() else group
+
     async def _refuse(self, pod: Pod, reason: str, *, final: bool = True) -> None:
         """Record why the pod has no container group, and retry with a back-off (virtual-kubelet's `handleProviderError`).
 
@@ -292,7 +301,7 @@ class Pods:
         if self._sent.get(uid) == encoded:
             return
         try:
-            body = await container_group(pod, self._sources, self._config)
+            body = await self._body(pod)
             await self._aci.put(group_name(pod), body)
         except (MissingError, RejectedError, UnsupportedError) as error:
             log.info("pod %s keeps its credentials: %s", pod["metadata"]["name"], error)

@@ -34,11 +34,13 @@ def install(
     client_ca: Path | None = None,
     node_address: str | None = None,
     allow_egress: Sequence[Exempt] | None = None,
+    strict_aci: bool | None = None,
 ) -> Config:
     """Create or update the installation in `data_dir` and return its settings.
 
     `ports` are the rooms' new ports; 0 picks a free port. Ranges are CIDR. `with_hosts` also gives the registry port
-    443 of an address for its login servers. `allow_egress` replaces the saved exceptions. With `kubeconfig` and
+    443 of an address for its login servers. `allow_egress` replaces the saved exceptions, and
+    `strict_aci` the saved setting. With `kubeconfig` and
     `client_ca` the rooms use another cluster (`Config`), whose API server reaches the node at the IPv4 address
     `node_address`. Raises `ConfigError`, `OSError`.
     """
@@ -54,6 +56,7 @@ def install(
         kubeconfig=kubeconfig and kubeconfig.absolute(),
         client_ca=client_ca and client_ca.absolute(),
         allow_egress=config.allow_egress if allow_egress is None else list(allow_egress),
+        strict_aci=config.strict_aci if strict_aci is None else strict_aci,
     )
     settings.save(config)
     try:
