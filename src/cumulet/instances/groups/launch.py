@@ -20,6 +20,7 @@ from cumulet.instances.sandbox import network_files, shared_memory
 from cumulet.instances.sandbox.completion import to_completion
 from cumulet.instances.sandbox.mounts import in_order, mount_overlay, unmount, unmount_beneath
 from cumulet.instances.sandbox.volumes import Volumes
+from cumulet.instances.security.context import stored
 from cumulet.instances.store.records import GroupRecord, State
 from cumulet.instances.streams.log_files import LogFiles
 
@@ -104,7 +105,10 @@ class Launcher:
             mount_overlay(image.layers, bundle / "upper", bundle / "work", root)
         properties = self._record.properties
         name = self._record.id.rsplit("/", 1)[-1]
-        files = network_files.write(self._folders.files, name, self._record.status.ip, properties)
+        read_only = bool(stored(container.properties.security_context).read_only_root_filesystem)
+        files = network_files.write(
+            self._folders.files, name, self._record.status.ip, properties, read_only=read_only
+        )
         shared = shared_memory.bind(self._folders.folder)
         binds = in_order([*files, shared, *self._volumes.mount(container, bundle / _MOUNTS)])
         if ids:

@@ -29,8 +29,11 @@ def host_name(name: str, properties: GroupProperties) -> str:
     return hostname
 
 
-def write(folder: Path, name: str, address: str, properties: GroupProperties) -> list[Bind]:
-    """Write the files of the group of that name and address in its folder; return their binds. Raises `OSError`."""
+def write(folder: Path, name: str, address: str, properties: GroupProperties, *, read_only: bool) -> list[Bind]:
+    """Write the files of the group of that name and address in its folder; return their binds. Raises `OSError`.
+
+    With a `read_only` root, only the hosts file can be written, as in Kubernetes.
+    """
     folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     files = {
         "hosts": _hosts(properties.hostname or name, address, properties),
@@ -39,7 +42,7 @@ def write(folder: Path, name: str, address: str, properties: GroupProperties) ->
     }
     for file, text in files.items():
         _replace(folder / file, text.encode())
-    return [Bind(folder / file, f"/etc/{file}", False) for file in files]
+    return [Bind(folder / file, f"/etc/{file}", read_only and file != "hosts") for file in files]
 
 
 def _hosts(hostname: str, address: str, properties: GroupProperties) -> str:
