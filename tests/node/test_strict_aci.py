@@ -150,6 +150,10 @@ REFUSED: dict[str, tuple[Pod, str]] = {
         pod({}, containers=[{"name": f"c{number}", "image": "i"} for number in range(61)]),
         "a container group has at most 60 containers",
     ),
+    "address": (
+        pod({"env": [{"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}]}),
+        "spec.containers[0].env[0].valueFrom.fieldRef: the address is not known before the group exists",
+    ),
     "volume-count": (
         pod({}, volumes=[{"name": f"v{number}", "emptyDir": {}} for number in range(21)]),
         "a container group has at most 20 volumes",

@@ -309,7 +309,9 @@ class Pods:
         self._sent[uid] = encoded
 
     async def _renew_volumes(self, pod: Pod, group: str) -> None:
-        """Update the files of the group's volumes when what they follow from has changed."""
+        """Update the files of the group's volumes when what they follow from has changed; Azure cannot."""
+        if self._is_strict():
+            return
         seconds = await self._renewal.renew(
             pod, group, lambda message: self._event_once(pod, "", "Warning", "FailedMount", message)
         )

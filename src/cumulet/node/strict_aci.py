@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cumulet.common.kubernetes.objects import Container, Pod, Probe
+from cumulet.node.fields import LATE
 from cumulet.node.resource import GroupAmount, GroupProperties
 
 #: Azure's limits of a container group ("Resource availability & quota limits for ACI").
@@ -69,6 +70,13 @@ def _init_container(container: Container, path: str) -> Iterator[tuple[str, str]
             yield f"{path}.{field}", f"{_INIT} {name}"
     if container.get("args") and not container.get("command"):
         yield f"{path}.args", _ARGS
+    yield from _variables(container, path)
+
+
+def _variables(container: Container, path: str) -> Iterator[tuple[str, str]]:
+    for number, variable in enumerate(container.get("env") or ()):
+        if ((variable.get("valueFrom") or {}).get("fieldRef") or {}).get("fieldPath") in LATE:
+            yield f"{path}.env[{number}].valueFrom.fieldRef", "the address is not known before the group exists"
 
 
 def _container(container: Container, path: str) -> Iterator[tuple[str, str]]:
@@ -78,6 +86,7 @@ def _container(container: Container, path: str) -> Iterator[tuple[str, str]]:
             yield f"{path}.resources.{kind}[{name}]", "a container group has cpu and memory only"
     if container.get("args") and not container.get("command"):
         yield f"{path}.args", _ARGS
+    yield from _variables(container, path)
     if "lifecycle" in container:
         yield f"{path}.lifecycle", "ACI does not support lifecycle hooks"
     if "startupProbe" in container:
