@@ -18,7 +18,8 @@ from cumulet.instances.runtime.bundle import UserMapping, describe, keep_process
 from cumulet.instances.runtime.conmon import Stdio
 from cumulet.instances.sandbox import network_files, shared_memory
 from cumulet.instances.sandbox.completion import to_completion
-from cumulet.instances.sandbox.mounts import in_order, mount_overlay, unmount, unmount_beneath
+from cumulet.instances.sandbox.mounts import in_order, unmount, unmount_beneath
+from cumulet.instances.sandbox.overlay import mount_overlay
 from cumulet.instances.sandbox.volumes import Volumes
 from cumulet.instances.security.context import stored
 from cumulet.instances.store.records import GroupRecord, State
@@ -99,10 +100,11 @@ class Launcher:
         uid, ids, users = self._record.uid, self._record.status.ids, self._services.users
         container = expanded(container, self._record.status.ip)
         root = self._attempts.root(container.name)
+        layers = image.layers or [bundle / "rootfs"]  # an overlay needs one
         if ids:
-            users.mount_root(uid, ids, image.layers, bundle, root, self._folders.layers)
+            users.mount_root(uid, ids, layers, bundle, root, self._folders.layers)
         else:
-            mount_overlay(image.layers, bundle / "upper", bundle / "work", root)
+            mount_overlay(layers, bundle / "upper", bundle / "work", root)
         properties = self._record.properties
         name = self._record.id.rsplit("/", 1)[-1]
         read_only = bool(stored(container.properties.security_context).read_only_root_filesystem)

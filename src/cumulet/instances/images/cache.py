@@ -11,7 +11,7 @@ import asyncio
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -20,13 +20,17 @@ import aiohttp
 
 from cumulet.common import digests
 from cumulet.common.digests import Digest
+from cumulet.instances.images.below import Below
+from cumulet.instances.images.budget import Budget, LayerError
 from cumulet.instances.images.handover import Handover, HandoverEndedError
 from cumulet.instances.images.image_config import Execution
 from cumulet.instances.images.layers import Known, Layers
 from cumulet.instances.images.manifest import IMAGE_LIMIT
 from cumulet.instances.images.reference import parse
 from cumulet.instances.images.registry import Layer, Login, PullError, RegistryClient
-from cumulet.instances.images.unpack import Budget, LayerError, unpack
+from cumulet.instances.images.stacks import Layered, Stacks
+from cumulet.instances.images.synchronizer import Synchronizer
+from cumulet.instances.images.unpack import Unpacked, unpack
 
 #: Concurrent downloads from one registry, and threads that unpack at the same time.
 _AT_ONCE = 4
@@ -37,14 +41,16 @@ _SHOWN = 1000
 
 
 class Pulled(NamedTuple):
-    """A pulled image: its configuration, the folders of its layers, the lowest first, its bytes in the registry, and the
-    seconds of the pull."""
+    """A pulled image: its configuration, the folders of its layers, the lowest first, its bytes in the registry, the
+    seconds of the pull, and the device nodes that were left out: their number, and the path of the first."""
 
     digest: str
     config: Execution
     layers: list[Path]
     size: int
     seconds: float
+    devices: int = 0
+    first_device: str = ""
 
 
 class Images:
@@ -54,7 +60,11 @@ class Images:
         self._layers = Layers(folder)
         self._session = session
         self._is_own = is_own
-        self._running: dict[tuple[str, Digest], asyncio.Task[None]] = {}
+        self._stacks = Stacks(self._layers)
+        self._synchronizer = Synchronizer(self._layers)
+        self._synchronizer.start()
+        #: By repository, digest and form.
+        self._running: dict[tuple[str, Digest, str], asyncio.Task[None]] = {}
         self._threads = ThreadPoolExecutor(_DOWNLOADS, "unpack")
         # A thread that waits for its registry does not count.
         self._working = threading.Semaphore(_AT_ONCE)
@@ -72,13 +82,16 @@ class Images:
                 client, self._is_own(reference.registry), self._slot(reference.registry), Budget(IMAGE_LIMIT)
             )
             layers = await asyncio.gather(*(self._layer(pull, layer) for layer in image.layers))
+            stack = await self._stack(pull, image.layers, layers)
         except (aiohttp.ClientError, TimeoutError, OSError, LayerError, ValueError) as error:
             raise PullError((str(error) or type(error).__name__)[:_SHOWN]) from error
         size = sum(known.size for known in layers)
         if size > IMAGE_LIMIT:
             raise PullError(f"the image unpacks to {size} bytes, and an image may have {IMAGE_LIMIT}")
-        paths = [self._layers.path(layer.blob.digest) for layer in image.layers]
-        return Pulled(image.digest, image.config, paths, image.size, time.monotonic() - began)
+        devices = sum(known.devices for known in layers)
+        first = next((known.first_device for known in layers if known.devices), "")
+        seconds = time.monotonic() - began
+        return Pulled(image.digest, image.config, stack, image.size, seconds, devices, first)
 
     def _slot(self, registry: str) -> asyncio.Semaphore:
         return self._slots.setdefault(registry, asyncio.Semaphore(_AT_ONCE))
@@ -86,7 +99,7 @@ class Images:
     async def _layer(self, pull: _Pull, layer: Layer) -> Known:
         """Return a layer that these credentials may read. Raises `PullError`, `LayerError`, `aiohttp.ClientError`."""
         digest, repository = layer.blob.digest, pull.client.repository
-        key = (repository, digest)
+        key = (repository, digest, "")
         if key in self._running or self._is_proven(pull, digest):
             # Another pull has proven this repository. Without access, the download below fails with the reason.
             if await pull.client.has(layer.blob):
@@ -95,9 +108,7 @@ class Images:
                 return self._checked(layer)
             await self._fetch(pull, layer)
             return self._checked(layer)
-        running = asyncio.ensure_future(self._fetch(pull, layer))
-        self._running[key] = running
-        running.add_done_callback(lambda _: self._running.pop(key, None))
+        running = self._start(key, self._fetch(pull, layer))
         # The end of another group's pull must not end this one.
         await asyncio.shield(running)
         return self._checked(layer)
@@ -125,20 +136,51 @@ class Images:
         digest, repository = layer.blob.digest, pull.client.repository
         async with pull.slot:
             if self._layers.find(digest) is None:
-                async with self._layers.work() as work:
-                    size = await self._unpack(pull, layer, work)
-                    known = Known(layer.diff_id, size, [repository])
-                    await asyncio.to_thread(self._layers.add, digest, known, work)
+                await self._add(pull, layer)
             else:
                 # The layer is cached; the download proves that the repository has it.
                 await pull.client.download(layer.blob, _discard)
                 await asyncio.to_thread(self._layers.add_repository, digest, repository)
 
-    async def _unpack(self, pull: _Pull, layer: Layer, root: Path) -> int:
-        """Download and unpack at the same time; return the number of unpacked bytes."""
+    async def _stack(self, pull: _Pull, layers: Sequence[Layer], known: Sequence[Known]) -> list[Path]:
+        """Return the folders of an image, each layer in the form that fits those below it."""
+        image = [Layered(layer.blob.digest, item) for layer, item in zip(layers, known, strict=True)]
+
+        async def unpack_again(position: int, below: Below, form: str) -> None:
+            layer = layers[position]
+            key = (pull.client.repository, layer.blob.digest, form)
+            if (running := self._running.get(key)) is None:
+                running = self._start(key, self._add(pull, layer, below, form))
+            await asyncio.shield(running)
+
+        return await self._stacks.build(image, Budget(IMAGE_LIMIT), unpack_again)
+
+    async def _add(self, pull: _Pull, layer: Layer, below: Below | None = None, form: str = "") -> None:
+        """Download and unpack a layer, in a form if it is unpacked over those below it."""
+        async with self._layers.work() as work:
+            unpacked = await self._unpack(pull, layer, work, below)
+            known = Known(
+                layer.diff_id,
+                unpacked.size,
+                unpacked.needs,
+                unpacked.devices,
+                unpacked.first_device,
+                [pull.client.repository],
+            )
+            await asyncio.to_thread(self._layers.add, layer.blob.digest, known, work, form)
+        self._synchronizer.start()
+
+    def _start(self, key: tuple[str, Digest, str], work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        running = self._running[key] = asyncio.ensure_future(work)
+        running.add_done_callback(lambda _: self._running.pop(key, None))
+        return running
+
+    async def _unpack(self, pull: _Pull, layer: Layer, root: Path, below: Below | None) -> Unpacked:
+        """Download and unpack at the same time."""
         handover = Handover(self._working)
         loop = asyncio.get_running_loop()
-        unpacking = loop.run_in_executor(self._threads, handover.run, unpack, root, layer.diff_id, pull.budget)
+        budget = pull.budget if below is None else Budget(IMAGE_LIMIT)
+        unpacking = loop.run_in_executor(self._threads, handover.run, unpack, root, layer.diff_id, budget, below)
         unpacking.add_done_callback(lambda _: handover.reader_ended())
         try:
             await pull.client.download(layer.blob, handover.write)

@@ -1,82 +1,206 @@
 """The layers on this machine, and a record of each.
 
-A layer is a folder named by its digest. The images of all tenants share it. The record names the repositories that have
-proven to have the layer, by sending its bytes.
+A layer is a folder named by its digest, with a record of the repositories that have proven to have it, by sending its
+bytes. The images of all tenants share it. A layer that depends on the layers below it has further forms: a patch for it, or
+the layer as it was unpacked over them. The name of a form contains the chain id of the layers below (OCI Image
+Specification 1.1, "Layer ChainID").
+
+A power cut can leave files without their content. A layer is therefore trusted either until the machine restarts, or after
+the file system was synchronized, which its record says.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
+import logging
+import os
 import shutil
+import threading
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
 
+from cumulet.common import digests
 from cumulet.common.config import private_folder, write_private
 from cumulet.common.digests import Digest, DigestField, algorithm, encoded
+from cumulet.instances.images.needs import Needs
+
+log = logging.getLogger(__name__)
+
+#: The folders of layers and records, and the ones of versions that applied layers without those below.
+_LAYERS, _RECORDS, _PARTIAL = "changesets", "changeset-records", "partial"
+FORMER = ("layers", "known")
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Known(msgspec.Struct, frozen=True):
-    """The record of a layer: digest and size in bytes when unpacked, and the repositories that have proven to have it."""
+    """The record of a layer: digest and size in bytes when unpacked, needs, device nodes that were left out, and the
+    repositories that have proven to have it.
+
+    `boot` is the id of the system's start until the layer is durable.
+    """
 
     diff_id: DigestField
     size: int
+    needs: Needs = Needs()
+    devices: int = 0
+    first_device: str = ""
     repositories: list[str] = []
+    boot: str = ""
 
 
 class Layers:
     """A layer appears when it is complete: a crash leaves nothing that looks like one."""
 
     def __init__(self, folder: Path) -> None:
-        self._whole, self._known, self._partial = folder / "layers", folder / "known", folder / "partial"
+        self._layers, self._records, self._partial = (folder / part for part in (_LAYERS, _RECORDS, _PARTIAL))
+        self._boot = _BOOT.read_text().strip()
         shutil.rmtree(self._partial, ignore_errors=True)  # a crash left it
-        for part in (self._whole, self._known, self._partial):
+        for part in (self._layers, self._records, self._partial):
             private_folder(part)
+        self._lock = threading.Lock()
+        self._volatile = self._remove_untrusted()
 
-    def path(self, digest: Digest) -> Path:
-        """Return the folder of a layer."""
-        return self._whole / _name(digest)
+    @property
+    def has_volatile(self) -> bool:
+        """Whether a layer is not durable yet."""
+        return bool(self._volatile)
 
-    def find(self, digest: Digest) -> Known | None:
+    def path(self, digest: Digest, form: str = "") -> Path:
+        """Return the folder of a layer, or of a form of it."""
+        return self._layers / _name(digest, form)
+
+    def find(self, digest: Digest, form: str = "") -> Known | None:
         """Return the record of a cached layer, or `None`. A layer without a record does not count."""
-        with contextlib.suppress(FileNotFoundError, msgspec.MsgspecError):
-            known = msgspec.json.decode(self._file(digest).read_bytes(), type=Known)
-            if self.path(digest).is_dir():
-                return known
-        return None
+        return self._find(_name(digest, form))
 
     @contextlib.asynccontextmanager
     async def work(self) -> AsyncIterator[Path]:
         """Yield an empty folder to unpack into; remove it at the end unless it became a layer."""
-        folder = self._partial / str(uuid.uuid4())
-        folder.mkdir(mode=0o755)
+        folder = self._new_folder()
         try:
             yield folder
         finally:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
-    def add(self, digest: Digest, known: Known, work: Path) -> None:
-        """Make an unpacked folder a layer. An existing folder, for example of a faster pull, stays."""
-        write_private(self._file(digest), msgspec.json.encode(known))
+    @contextlib.contextmanager
+    def work_on_thread(self) -> Iterator[Path]:
+        """Do the same as `work`, on a thread."""
+        folder = self._new_folder()
         try:
-            work.rename(self.path(digest))
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def add(self, digest: Digest, known: Known, work: Path, form: str = "") -> None:
+        """Make an unpacked folder a layer. An existing folder, for example of a faster pull, stays."""
+        name = _name(digest, form)
+        self._write(name, msgspec.structs.replace(known, boot=self._boot))
+        target = self._layers / name
+        try:
+            work.rename(target)
         except OSError:
-            if not self.path(digest).is_dir():
+            if not target.is_dir():
                 raise
+        with self._lock:
+            self._volatile.add(name)
 
     def add_repository(self, digest: Digest, repository: str) -> None:
         """Record that a repository has proven to have a layer."""
         known = self.find(digest)
         if known is not None and repository not in known.repositories:
             known = msgspec.structs.replace(known, repositories=[*known.repositories, repository])
-            write_private(self._file(digest), msgspec.json.encode(known))
+            self._write(_name(digest), known)
 
-    def _file(self, digest: Digest) -> Path:
-        return self._known / f"{_name(digest)}.json"
+    def remove(self, digest: Digest) -> None:
+        """Remove a layer that nothing uses, with all its forms."""
+        for file in [self._file(_name(digest)), *self._records.glob(f"{_name(digest)}-*.json")]:
+            file.unlink(missing_ok=True)  # before the files, so that a crash leaves no damaged layer
+            shutil.rmtree(self._layers / file.name.removesuffix(".json"), ignore_errors=True)
+
+    def synchronize(self) -> None:
+        """Wait until the disk has the files of all layers, and record that they are durable. Raises `OSError`."""
+        with self._lock:
+            names, self._volatile = self._volatile, set()
+        try:
+            _synchronize(self._layers)
+            for name in sorted(names):
+                if (known := self._find(name)) is not None:
+                    self._write(name, msgspec.structs.replace(known, boot=""))
+        except OSError:
+            with self._lock:
+                self._volatile |= names
+            raise
+
+    def _remove_untrusted(self) -> set[str]:
+        """Remove the layers that a power cut may have damaged; return those that are not durable yet."""
+        volatile = set()
+        for file in self._records.glob("[!.]*.json"):
+            known, name = self._read(file), file.name.removesuffix(".json")
+            if known is None or known.boot not in ("", self._boot):
+                log.warning("the layer %s is not complete, and is removed", name)
+                shutil.rmtree(self._layers / name, ignore_errors=True)
+                file.unlink(missing_ok=True)
+            elif known.boot:
+                volatile.add(name)
+        return volatile
+
+    def _new_folder(self) -> Path:
+        folder = self._partial / str(uuid.uuid4())
+        folder.mkdir(mode=0o755)
+        return folder
+
+    def _find(self, name: str) -> Known | None:
+        known = self._read(self._file(name))
+        return known if known is not None and (self._layers / name).is_dir() else None
+
+    def _write(self, name: str, known: Known) -> None:
+        write_private(self._file(name), msgspec.json.encode(known))
+
+    def _file(self, name: str) -> Path:
+        return self._records / f"{name}.json"
+
+    @staticmethod
+    def _read(file: Path) -> Known | None:
+        with contextlib.suppress(FileNotFoundError, msgspec.MsgspecError):
+            return msgspec.json.decode(file.read_bytes(), type=Known)
+        return None
 
 
-def _name(digest: Digest) -> str:
-    return f"{algorithm(digest)}-{encoded(digest)}"
+def patch_for(chain: Digest) -> str:
+    """Return the form that is the patch of a layer for the layers below it."""
+    return f"patch-{encoded(chain)}"
+
+
+def unpacked_on(chain: Digest) -> str:
+    """Return the form of a layer that was unpacked over those below it."""
+    return f"on-{encoded(chain)}"
+
+
+def chain_of(diff_ids: Iterable[Digest]) -> Digest:
+    """Return the chain id of layers, the lowest first; without layers, the digest of nothing."""
+    chain: Digest | None = None
+    for diff_id in diff_ids:
+        chain = diff_id if chain is None else digests.of(f"{chain} {diff_id}".encode())
+    return chain or digests.of(b"")
+
+
+def _name(digest: Digest, form: str = "") -> str:
+    name = f"{algorithm(digest)}-{encoded(digest)}"
+    return f"{name}-{form}" if form else name
+
+
+def _synchronize(folder: Path) -> None:
+    """syncfs(2). Raises `OSError`."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if _libc.syncfs(descriptor):
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+    finally:
+        os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Mounts: overlays, memory, binds by path and by descriptor, and their removal.
+"""Mounts: memory, binds by path and by descriptor, and their removal.
 
 `attach(clone(descriptor), target)` is a bind mount whose source is a descriptor and not a path: between the two calls
 the mount is detached, visible to no process, and may be given attributes (mount_setattr(2)).
@@ -38,15 +38,6 @@ def in_order(binds: Sequence[Bind]) -> list[Bind]:
     """Return binds so that none hides another: folders before what is beneath them, and the last one of each path."""
     by_path = {posixpath.normpath(bind_.path): bind_ for bind_ in binds}
     return [by_path[path] for path in sorted(by_path, key=lambda path: path.count("/"))]
-
-
-def mount_overlay(layers: list[Path], upper: Path, work: Path, target: Path) -> None:
-    """Mount a container's root: its own folder over the image's layers, the lowest layer first. Raises `SandboxError`."""
-    lower = ":".join(str(layer) for layer in reversed(layers))
-    options = f"lowerdir={lower},upperdir={upper},workdir={work}"
-    if len(options) >= os.sysconf("SC_PAGE_SIZE"):
-        raise SandboxError("the image has more layers than can be mounted")
-    _mount("overlay", target, "overlay", 0, options)
 
 
 def mount_tmpfs(target: Path, mode: int, size: int | None = None, *, programs: bool = True) -> None:

@@ -22,8 +22,9 @@ from cumulet.common.config import Config
 from cumulet.instances.sandbox.errors import SandboxError
 from cumulet.instances.sandbox.id_ranges import IDS, IdRanges
 from cumulet.instances.sandbox.idmap import NotMappableError, mount_mapped, shift_owners
-from cumulet.instances.sandbox.mounts import Bind, bind, mount_overlay, unmount
+from cumulet.instances.sandbox.mounts import Bind, bind, unmount
 from cumulet.instances.sandbox.names import run_dir
+from cumulet.instances.sandbox.overlay import mount_overlay
 
 #: The files in a group's folder that name its namespaces, by the names of namespaces in `/proc`.
 _USER, _IPC = "user", "ipc"
@@ -131,13 +132,15 @@ class UserNamespaces:
             copied = [_copied(layer, copies, start) for layer in layers]
             mount_overlay(copied, bundle / "upper", bundle / "work", root)
             return
-        # Short paths, because the options of a mount must fit into a page.
+        # One mount for all layers of a folder; the overlay keeps references to it.
+        parents = list(dict.fromkeys(layer.parent for layer in layers))
         folder = Path(tempfile.mkdtemp(dir=self._folder, prefix=""))
-        with self._opened(uid) as namespace, _targets(folder, len(layers)) as targets:
-            for layer, target in zip(layers, targets, strict=True):
+        with self._opened(uid) as namespace, _targets(folder, len(parents)) as targets:
+            for parent, target in zip(parents, targets, strict=True):
                 target.mkdir()
-                mount_mapped(layer, target, namespace)
-            mount_overlay(targets, bundle / "upper", bundle / "work", root)  # the overlay keeps references to them
+                mount_mapped(parent, target, namespace)
+            mapped = [targets[parents.index(layer.parent)] / layer.name for layer in layers]
+            mount_overlay(mapped, bundle / "upper", bundle / "work", root)
 
     def map_binds(self, uid: str, start: int, binds: Sequence[Bind], folder: Path) -> list[Bind]:
         """Mount the sources of binds with mapped owners in a trusted folder; return the binds from there.
