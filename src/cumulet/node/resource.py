@@ -227,6 +227,7 @@ class GroupProperties(TypedDict, total=False):
     shareProcessNamespace: bool
     hostUsers: bool
     pod: bool
+    labels: dict[str, str]
     instanceView: GroupView
 
 

@@ -82,6 +82,7 @@ async def container_group(pod: Pod, sources: Sources, config: Config) -> Contain
         "subnetIds": [{"id": config.node_subnet_id}],
         "terminationGracePeriodSeconds": min(spec.get("terminationGracePeriodSeconds", 30), 2**31 - 1),
         "pod": True,
+        "labels": pod["metadata"].get("labels") or {},
         "hostname": names.hostname,
     }
     if names.domain is not None:

@@ -22,8 +22,12 @@ def total(properties: GroupProperties) -> tuple[float, float]:
 
 def billed(properties: GroupProperties) -> tuple[float, float]:
     """Return the amounts that are billed: the requests, but at least one of each, which is ACI's minimum."""
-    cpu, memory = total(properties)
-    return max(cpu, 1.0), max(memory, 1.0)
+    return least(*total(properties))
+
+
+def least(cpu: float, memory: float) -> tuple[float, float]:
+    """Return the amounts that are billed for a request: at least one of each."""
+    return max(round(cpu, _DIGITS), 1.0), max(round(memory, _DIGITS), 1.0)
 
 
 def memory_limit(properties: GroupProperties) -> int:
