@@ -11,7 +11,7 @@ import msgspec
 from cumulet.common.arm import ArmError
 from cumulet.common.config import Config
 from cumulet.common.kubernetes import Client, EventRecorder, Informer, WorkQueue
-from cumulet.common.kubernetes.client import CONFIGMAPS, EVENTS, PODS, SECRETS, SERVICEACCOUNTS, SERVICES
+from cumulet.common.kubernetes.client import CONFIGMAPS, EVENTS, NODES, PODS, SECRETS, SERVICEACCOUNTS, SERVICES
 from cumulet.common.kubernetes.objects import (
     ObjectReference,
     PartialObjectMetadata,
@@ -19,6 +19,7 @@ from cumulet.common.kubernetes.objects import (
 )
 from cumulet.common.tasks import TaskSet
 from cumulet.node.aci import ContainerGroups
+from cumulet.node.admission import Admission
 from cumulet.node.checks import check, published_group
 from cumulet.node.credentials import Credentials
 from cumulet.node.deletions import Deletions
@@ -82,6 +83,7 @@ class Pods:
             Credentials(self.secrets),
         )
         self._renewal = Renewal(groups, self._sources.volumes, tokens)
+        self._admission = Admission(CAPACITY, lambda: client.get(NODES, config.node_name))
         self._statuses = StatusWrites(client)
         self._deletions = Deletions(client, groups, tasks, self._ended, lambda pod: self.queue.retry(_key(pod)))
         self._refusals = Refusals()
@@ -105,6 +107,7 @@ class Pods:
             self._recorded.pop(pod["metadata"]["uid"], None)
             self._refusals.forget(pod["metadata"]["uid"])
             self._statuses.forget(pod["metadata"]["uid"])
+            self._admission.release(pod["metadata"]["uid"])
             self._last.pop(pod["metadata"]["uid"], None)
             self._renewal.forget(pod["metadata"]["uid"])
 
@@ -173,6 +176,10 @@ class Pods:
         uid = pod["metadata"]["uid"]
         group = self._groups.get(uid)
         phase = (pod.get("status") or {}).get("phase")
+        if phase in ENDED:
+            self._admission.release(uid)
+        elif group is not None:
+            self._admission.keep(pod)
         if pod["metadata"].get("deletionTimestamp"):
             if group is None and phase in ENDED and not pod["metadata"].get("deletionGracePeriodSeconds"):
                 return  # only finalizers of others keep it
@@ -226,6 +233,7 @@ class Pods:
             return None
         versions = self._sources.volumes.versions(pod)
         try:
+            await self._admission.admit(pod)
             check(pod, strict=self._is_strict())
             body = await self._body(pod)
         except RejectedError as error:

@@ -68,9 +68,9 @@ class Launcher:
         await self._save()  # the number must be on disk before it is part of a name
         await self.sandbox_ready.wait()
         await to_completion(self._create(container, image))
-        status.add_event("Created", f"Created container: {name}")
+        status.add_event("Created", "Container created")
         await to_completion(self._services.runtime.start(self._attempts.cid(name)))
-        status.add_event("Started", f"Started container {name}")
+        status.add_event("Started", "Container started")
         status.current_state = State("Running", "", start_time=clock.rfc3339_micro())
         status.ready = container.properties.readiness_probe is None
         await self._save()
