@@ -32,10 +32,12 @@ class Metrics:
         return web.get(f"{group}/{extension}/{fixed('metrics', 'verb')}", self._metrics)
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        names = [name for name in request.query.get("metricnames", ",".join(_METRICS)).split(",") if name]
-        for name in names:
-            if name not in _METRICS:
+        known = {fold(name): name for name in _METRICS}
+        asked = [name for name in request.query.get("metricnames", ",".join(_METRICS)).split(",") if name]
+        for name in asked:
+            if fold(name) not in known:
                 raise ArmError(400, "BadRequest", f"Failed to find metric configuration for metric: {name[:100]}")
+        names = [known[fold(name)] for name in asked]
         group = self._groups.get(request.path[: fold(request.path).rindex("/providers/")])
         values = self._measure(group)
         now = clock.rfc3339(clock.now())
