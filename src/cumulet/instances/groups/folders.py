@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from asyncio.subprocess import DEVNULL, PIPE
 from pathlib import Path
+
+from cumulet.instances.sandbox.programs import run
 
 log = logging.getLogger(__name__)
 
@@ -59,9 +59,6 @@ class Folders:
 
 async def remove_tree(folder: Path) -> None:
     """Remove a folder and its content at any depth: a container can nest folders deeper than a recursion can follow."""
-    process = await asyncio.create_subprocess_exec(
-        "rm", "--recursive", "--force", "--one-file-system", "--", folder, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE
-    )
-    _, errors = await process.communicate()
-    if process.returncode:
-        log.error("%s is not removed: %s", folder, errors[:1000].decode(errors="replace").strip())
+    done = await run("rm", "--recursive", "--force", "--one-file-system", "--", folder)
+    if done.code:
+        log.error("%s is not removed: %s", folder, done.reason[:1000])

@@ -6,20 +6,21 @@ end.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import shutil
 import signal
-from asyncio.subprocess import DEVNULL, PIPE
-from collections.abc import Iterator, Sequence
+import subprocess
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from subprocess import DEVNULL
 from typing import NamedTuple
 
 import msgspec
 
 from cumulet.common.config import private_folder
+from cumulet.instances.sandbox.programs import first_line, readable, run, until_end
 
 
 class RuntimeFailure(Exception):  # noqa: N818  (a failure of the OCI runtime, whose name it has)
@@ -71,7 +72,7 @@ class Runtime:
         (self._exits / cid).unlink(missing_ok=True)
         reads, writes = os.pipe()
         try:
-            process = await asyncio.create_subprocess_exec(
+            command = (
                 self._conmon,
                 *("--api-version", "1", "--cid", cid, "--cuuid", cid, "--name", cid),
                 *("--runtime", self._runc, "--runtime-arg", "--root", "--runtime-arg", str(self._root)),
@@ -79,6 +80,9 @@ class Runtime:
                 *("--conmon-pidfile", str(bundle / "conmon.pid"), "--log-path", f"k8s-file:{log}"),
                 *("--exit-dir", str(self._exits), "--persist-dir", str(bundle)),
                 *("--full-attach", "--no-sync-log", "--log-level", "error", *stdio.options()),
+            )
+            process = subprocess.Popen(
+                command,
                 stdin=DEVNULL,
                 stdout=DEVNULL,
                 stderr=DEVNULL,
@@ -88,8 +92,8 @@ class Runtime:
             )
             os.close(writes)
             writes = -1
-            answer = await _first_line(reads)
-            await process.wait()
+            answer = await first_line(reads)
+            await until_end(process)
         finally:
             os.close(reads)
             if writes >= 0:
@@ -127,13 +131,9 @@ class Runtime:
         """Wait for the end of a container; return its exit code, or `None` when conmon could not record it."""
         pidfd = self._open(bundle)
         if pidfd is not None:
-            loop = asyncio.get_running_loop()
-            ended = asyncio.Event()
-            loop.add_reader(pidfd, ended.set)
             try:
-                await ended.wait()
+                await readable(pidfd)
             finally:
-                loop.remove_reader(pidfd)
                 os.close(pidfd)
         try:
             return int((self._exits / cid).read_text())
@@ -180,16 +180,9 @@ class Runtime:
         return pidfd
 
     async def _call(self, *arguments: str) -> None:
-        command: Sequence[str] = [self._runc, "--root", str(self._root), *arguments]
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=DEVNULL,
-            stdout=DEVNULL,
-            stderr=PIPE,
-        )
-        _, errors = await process.communicate()
-        if process.returncode:
-            raise RuntimeFailure(errors.decode(errors="replace").strip())
+        done = await run(self._runc, "--root", str(self._root), *arguments)
+        if done.code:
+            raise RuntimeFailure(done.reason)
 
 
 def control_pipe(bundle: Path) -> Path:
@@ -205,21 +198,3 @@ def in_memory(content: bytes) -> Iterator[Path]:
         file.write(content)
         file.flush()
         yield Path(f"/proc/{os.getpid()}/fd/{descriptor}")
-
-
-async def _first_line(descriptor: int) -> bytes:
-    """Read a pipe up to its first line feed or its end."""
-    loop = asyncio.get_running_loop()
-    found = b""
-    while not found.endswith(b"\n"):
-        readable = asyncio.Event()
-        loop.add_reader(descriptor, readable.set)
-        try:
-            await readable.wait()
-        finally:
-            loop.remove_reader(descriptor)
-        chunk = os.read(descriptor, 65536)
-        if not chunk:
-            break
-        found += chunk
-    return found

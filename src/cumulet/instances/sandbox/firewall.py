@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from cumulet.common.config import Config
 from cumulet.instances.sandbox.names import bridge_name, link_name, link_prefix, mac_address, table_name
+from cumulet.instances.sandbox.programs import run
 from cumulet.instances.sandbox.table_watch import TableWatch
 
 log = logging.getLogger(__name__)
@@ -151,14 +152,11 @@ class Firewall:
 async def _run_nft(script: str) -> None:
     """Run a script of nft(8) in one transaction. Raises `FirewallError`."""
     try:
-        process = await asyncio.create_subprocess_exec(
-            "nft", "-f", "-", stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
+        done = await run("nft", "-f", "-", given=script.encode())
     except OSError as error:
         raise FirewallError(f"nft: {error.strerror}") from None
-    _, errors = await process.communicate(script.encode())
-    if process.returncode:
-        raise FirewallError(f"nft: {errors.decode(errors='replace').strip()}")
+    if done.code:
+        raise FirewallError(f"nft: {done.reason}")
 
 
 def check(config: Config) -> str | None:

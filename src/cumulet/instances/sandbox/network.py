@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import ipaddress
-from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -15,6 +13,7 @@ from cumulet.instances.sandbox import names
 from cumulet.instances.sandbox.completion import to_completion
 from cumulet.instances.sandbox.errors import SandboxError
 from cumulet.instances.sandbox.firewall import Firewall, FirewallError, Member
+from cumulet.instances.sandbox.programs import run
 
 
 class Network:
@@ -141,9 +140,8 @@ class Network:
 
     async def _is_whole(self, name: str, address: str) -> bool:
         command = ("ip", "-n", name, "-brief", "addr", "show", "dev", "eth0")
-        process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE)
-        output, _ = await process.communicate()
-        return process.returncode == 0 and f" {address}/" in output.decode()
+        done = await run(*command)
+        return done.code == 0 and f" {address}/" in done.output.decode()
 
 
 @contextlib.contextmanager
@@ -164,7 +162,6 @@ async def _ip(commands: str, namespace: str | None = None) -> None:
     """Run commands of ip(8), one per line, in a network namespace or this one. Raises `SandboxError`."""
     where = ["-n", namespace] if namespace else []
     command = ("ip", *where, "-batch", "-")
-    process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, stderr=PIPE)
-    _, errors = await process.communicate(commands.encode())
-    if process.returncode:
-        raise SandboxError(f"ip: {errors.decode().strip()}")
+    done = await run(*command, given=commands.encode())
+    if done.code:
+        raise SandboxError(f"ip: {done.reason}")

@@ -7,15 +7,14 @@ owners, each group gets copies of the layers with its own ids as owners.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import shutil
 import subprocess
 import tempfile
-from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from pathlib import Path
+from subprocess import PIPE
 from typing import NamedTuple
 
 from cumulet.common.config import Config
@@ -25,6 +24,7 @@ from cumulet.instances.sandbox.idmap import NotMappableError, mount_mapped, shif
 from cumulet.instances.sandbox.mounts import Bind, bind, unmount
 from cumulet.instances.sandbox.names import run_dir
 from cumulet.instances.sandbox.overlay import mount_overlay
+from cumulet.instances.sandbox.programs import first_line
 
 #: The files in a group's folder that name its namespaces, by the names of namespaces in `/proc`.
 _USER, _IPC = "user", "ipc"
@@ -227,19 +227,18 @@ def _map(pid: int, start: int) -> None:
 @contextlib.asynccontextmanager
 async def _held(*command: str) -> AsyncIterator[int]:
     """Yield the id of a process in new namespaces, which ends with the context. Raises `SandboxError`."""
-    process = await asyncio.create_subprocess_exec(*command, *_HOLD, stdin=PIPE, stdout=PIPE, stderr=PIPE)
+    process = subprocess.Popen((*command, *_HOLD), stdin=PIPE, stdout=PIPE, stderr=PIPE)
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None
-    try:
-        if not await process.stdout.readline():
-            raise SandboxError(f"{command[0]}: {(await process.stderr.read()).decode(errors='replace').strip()}")
-        yield process.pid
-    finally:
-        process.stdin.close()
-        with contextlib.suppress(ProcessLookupError):
+    with process.stdin, process.stdout, process.stderr:
+        try:
+            if not await first_line(process.stdout.fileno()):
+                raise SandboxError(f"{command[0]}: {process.stderr.read().decode(errors='replace').strip()}")
+            yield process.pid
+        finally:
             process.kill()
-        await process.wait()
+            process.wait()
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Awaitable, Callable
 
 from cumulet.instances.runtime.conmon import Runtime, in_memory
+from cumulet.instances.sandbox.programs import run_silent
 from cumulet.instances.streams.terminal import Terminal
 
 _CHUNK = 64 * 1024
@@ -20,14 +21,7 @@ Send = Callable[[int, bytes], Awaitable[None]]
 async def run_in(runtime: Runtime, cid: str, description_of_process: bytes) -> int:
     """Run a process without input and output; return its exit code."""
     with in_memory(description_of_process) as description:
-        process = await asyncio.create_subprocess_exec(
-            *runtime.exec_command(cid, description), stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL
-        )
-        try:
-            return await process.wait()
-        except asyncio.CancelledError:
-            process.kill()
-            raise
+        return await run_silent(*runtime.exec_command(cid, description))
 
 
 class Session:
