@@ -193,3 +193,21 @@ def test_a_port_with_another_protocol_is_refused_by_name(balanced: Balanced, end
     message = balanced.space.wait_event("dns", "SyncLoadBalancerFailed")
     assert 'spec.ports[1].protocol "UDP" is not supported: the load balancer forwards TCP only' in message
     assert balanced.wait(balanced.address("dns"), 53, "one")
+
+
+@pytest.mark.parametrize(
+    ("name", "ranges", "answer"),
+    [
+        ("outside", {"loadBalancerSourceRanges": ["203.0.113.0/24"]}, None),
+        ("inside", {"loadBalancerSourceRanges": ["203.0.113.0/24", "127.0.0.0/8"]}, "one"),
+    ],
+)
+def test_only_clients_of_the_source_ranges_get_in(
+    balanced: Balanced, endpoints: Endpoints, name: str, ranges: dict[str, object], answer: str | None
+) -> None:
+    balanced.slice(name, endpoints[0].port)
+    service = balanced.service(name, HTTP, **ranges)
+    address = balanced.address(name)
+    # The node port is open to all, and shows that the endpoint is known.
+    assert balanced.wait("127.0.0.1", service["spec"]["ports"][0]["nodePort"], "one")
+    assert balanced.wait(address, 80, answer) == answer

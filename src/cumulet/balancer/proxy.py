@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import socket
 import struct
@@ -24,6 +25,8 @@ _SEGMENTS_IN = 140
 _RESET = struct.pack("ii", 1, 0)
 
 Endpoint = tuple[str, int]
+#: The ranges of the clients that may connect; `None` is everybody.
+Sources = Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network] | None
 
 
 class Frontend(NamedTuple):
@@ -44,13 +47,25 @@ class Backends:
         self._endpoints: Sequence[Endpoint] = ()
         self._by_client = False
         self._next = 0
+        self._sources: Sources = None
         self.idle: float | None = None
 
-    def set(self, endpoints: Sequence[Endpoint], *, by_client: bool, idle: float | None) -> None:
-        """Replace the endpoints for new connections. `idle` is the idle timeout in seconds."""
+    def set(self, endpoints: Sequence[Endpoint], *, by_client: bool, idle: float | None, sources: Sources) -> None:
+        """Replace the endpoints and sources for new connections. `idle` is the idle timeout in seconds."""
         self._endpoints = endpoints
+        self._sources = sources
         self._by_client = by_client
         self.idle = idle
+
+    def allows(self, client: str) -> bool:
+        """Return whether a client may connect."""
+        if self._sources is None:
+            return True
+        try:
+            address = ipaddress.ip_address(client)
+        except ValueError:
+            return False
+        return any(address in network for network in self._sources)
 
     def candidates(self, client: str) -> list[Endpoint]:
         """Return all endpoints, in the order to try them."""
@@ -83,13 +98,16 @@ class Proxy:
         *,
         by_client: bool = False,
         idle: float | None = None,
+        sources: Sources = None,
     ) -> None:
         """Forward a frontend to these endpoints, and reset connections that are idle for `idle` seconds.
+
+        A client that is not in `sources` is reset at once.
 
         Raises `OSError` when the proxy cannot listen on the address.
         """
         backends = self._backends.setdefault(frontend, Backends(self._egress))
-        backends.set(endpoints, by_client=by_client, idle=idle)
+        backends.set(endpoints, by_client=by_client, idle=idle, sources=sources)
         if endpoints and frontend not in self._servers:
             loop = asyncio.get_running_loop()
             self._servers[frontend] = await loop.create_server(
@@ -197,7 +215,12 @@ class _Client(_Pipe):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._task = asyncio.get_running_loop().create_task(self._connect())
+        peer = transport.get_extra_info("peername")
+        client = str(peer[0]) if peer else ""
+        if self._backends.allows(client):
+            self._task = asyncio.get_running_loop().create_task(self._connect(client))
+        else:
+            self.reset()
 
     def data_received(self, data: bytes) -> None:
         if self.peer is None:
@@ -214,11 +237,10 @@ class _Client(_Pipe):
             return True
         return super().eof_received()
 
-    async def _connect(self) -> None:
+    async def _connect(self, client: str) -> None:
         assert self.transport is not None
-        peer = self.transport.get_extra_info("peername")
         loop = asyncio.get_running_loop()
-        for host, port in self._backends.candidates(str(peer[0]) if peer else ""):
+        for host, port in self._backends.candidates(client):
             try:
                 self._backends.egress.check(host, port)
                 async with asyncio.timeout(_CONNECT):

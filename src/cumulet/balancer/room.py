@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import logging
 from typing import Any, Literal
 
-from cumulet.balancer.proxy import Endpoint, Frontend, Proxy
+from cumulet.balancer.proxy import Endpoint, Frontend, Proxy, Sources
 from cumulet.balancer.service_fields import refused_fields
 from cumulet.common.ascii import whole_number
 from cumulet.common.egress import Egress
@@ -27,6 +28,8 @@ _CLASS = "loadBalancerClass"
 #: The annotation of the idle timeout in minutes, and Azure's bounds.
 _IDLE = "service.beta.kubernetes.io/azure-load-balancer-tcp-idle-timeout"
 _LEAST_IDLE, _MOST_IDLE = 4, 100
+#: The annotation that came before `loadBalancerSourceRanges`.
+_RANGES = "service.beta.kubernetes.io/load-balancer-source-ranges"
 
 
 async def serve(room: Room) -> None:
@@ -121,8 +124,9 @@ class Balancer:
         for frontend, endpoints in desired.items():
             try:
                 # A node port is on the node itself, without a load balancer in front.
-                idle = None if frontend.host == _NODE_ADDRESS else _idle(service)
-                await self.proxy.set(frontend, endpoints, by_client=by_client, idle=idle)
+                at_node = frontend.host == _NODE_ADDRESS
+                idle, sources = (None, None) if at_node else (_idle(service), _sources(service))
+                await self.proxy.set(frontend, endpoints, by_client=by_client, idle=idle, sources=sources)
             except OSError as error:
                 assert service is not None
                 message = (
@@ -219,6 +223,26 @@ def _idle(service: Service | None) -> float:
     text = (annotations or {}).get(_IDLE, "")
     minutes = whole_number(text, 3) or 0
     return 60.0 * (minutes if _LEAST_IDLE <= minutes <= _MOST_IDLE else _LEAST_IDLE)
+
+
+def _sources(service: Service | None) -> Sources:
+    """Return the ranges of the clients of an external address; a text that is no range allows nobody.
+
+    The annotation is the older form of the field and is read without it.
+    """
+    if service is None:
+        return None
+    ranges = service["spec"].get("loadBalancerSourceRanges") or []
+    annotation = (service["metadata"].get("annotations") or {}).get(_RANGES, "")
+    if not ranges and annotation.strip():
+        ranges = annotation.split(",")
+    if not ranges:
+        return None
+    networks = []
+    for text in ranges:
+        with contextlib.suppress(ValueError):
+            networks.append(ipaddress.ip_network(text.strip(), strict=False))
+    return networks
 
 
 def _age(service: Service) -> tuple[str, int]:

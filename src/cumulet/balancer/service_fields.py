@@ -44,7 +44,7 @@ SERVICE_SPEC = Kind(
         ),
         "loadBalancerClass": honoured("a Service with a class is left to the controller of that class"),
         "loadBalancerIP": honoured("an address of the pool"),
-        "loadBalancerSourceRanges": refused("the balancer forwards every client; remove it"),
+        "loadBalancerSourceRanges": honoured("other clients are reset at once; node ports are open to all"),
         "ports": honoured(kind=SERVICE_PORT),
         "publishNotReadyAddresses": honoured(_ENDPOINTS),
         "selector": honoured(_ENDPOINTS),
