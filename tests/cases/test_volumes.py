@@ -108,6 +108,26 @@ def test_what_is_missing_holds_a_pod_back(path: ThePath) -> None:
             assert path.output(f"missing-{name}") == "x"
 
 
+def test_there_can_be_many_and_large_ones(path: ThePath) -> None:
+    large = [config_map(f"large-{number}", {"k": str(number) * 1_000_000}) for number in range(5)]
+    volumes = [{"name": f"v{number}", "configMap": {"name": f"large-{number % 5}"}} for number in range(5)]
+    volumes += [{"name": f"e{number}", "emptyDir": {}} for number in range(40)]
+    token = {"sources": [{"serviceAccountToken": {"path": "t"}}]}
+    volumes.append({"name": "token", "projected": token})
+    names = [str(volume["name"]) for volume in volumes]
+    command = [
+        "sh",
+        "-c",
+        "cat /v?/k | wc -c; ls -d /e* | wc -l; stat -L -c '%a %g' /token/t; cat /token/t >/dev/null",
+    ]
+    main = {"name": "main", "command": command, "volumeMounts": mounts(*names)}
+    context = {"runAsUser": 1000, "fsGroup": 2000}
+    many = pod("many", [main], volumes=volumes, securityContext=context, restartPolicy="Never")
+    document = {"apiVersion": "v1", "kind": "List", "items": [*large, many]}
+    path.kubectl("create", "-f", "-", stdin=json.dumps(document))
+    assert path.output("many").splitlines() == ["5000000", "41", "640 2000"]
+
+
 def test_sub_paths(path: ThePath) -> None:
     own = {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
     write = {

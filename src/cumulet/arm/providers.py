@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 #: The headers of a provider's response that the caller gets.
 _RETURNED = ("Content-Type", "Location", "Azure-AsyncOperation", "Retry-After", "ETag", "x-ms-request-id")
+#: Azure's limit, in bytes.
 _BODY_LIMIT = 4 * 1024 * 1024
 _WRITES = ("PUT", "PATCH")
 
@@ -241,16 +242,16 @@ class Providers:
                 await backoff.wait()
 
 
-async def read_body(request: web.BaseRequest) -> bytes | None:
-    """Return the content of a request, `None` if there is none. Raises `ArmError` 413."""
+async def read_body(request: web.BaseRequest, limit: int = _BODY_LIMIT) -> bytes | None:
+    """Return the content of a request of at most `limit` bytes, `None` if there is none. Raises `ArmError` 413."""
     if not request.can_read_body:
         return None
-    body = b""
+    body = bytearray()
     async for chunk in request.content.iter_any():
         body += chunk
-        if len(body) > _BODY_LIMIT:
-            raise ArmError(413, "RequestContentTooLarge", f"The request content is larger than {_BODY_LIMIT} bytes.")
-    return body
+        if len(body) > limit:
+            raise ArmError(413, "RequestContentTooLarge", f"The request content is larger than {limit} bytes.")
+    return bytes(body)
 
 
 async def _stream(

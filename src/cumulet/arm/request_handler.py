@@ -16,7 +16,7 @@ from cumulet.arm.request_path import RequestPath, verb
 from cumulet.arm.resource_groups import GROUP_TYPE, Groups
 from cumulet.arm.store import Index
 from cumulet.arm.subscriptions import ListResult
-from cumulet.common.arm import ArmError, ResourceId, json_response
+from cumulet.common.arm import GROUP_BODY_LIMIT, ArmError, ResourceId, json_response
 from cumulet.common.ascii import fold
 from cumulet.common.config import Config
 
@@ -215,7 +215,8 @@ class RequestHandler:
                 raise rights.denied(path.action, path.scope)
             return await self._providers.readable(request, path, caller, correlation, rights)
         if body is None:
-            body = await read_body(request)
+            is_group = fold(path.action) == _GROUP_WRITE
+            body = await (read_body(request, GROUP_BODY_LIMIT) if is_group else read_body(request))
         if not path.is_access:
             if request.method in ("PUT", "PATCH"):
                 self._demand_identities(body, rights)

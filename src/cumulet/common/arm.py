@@ -211,6 +211,10 @@ def authority(text: str, otherwise: str) -> str:
     return text if _AUTHORITY.fullmatch(text) else otherwise
 
 
+#: Bytes of a container group with the files of its volumes: a pod can mount several secrets and config maps of 1 MiB.
+GROUP_BODY_LIMIT = 16 * 1024 * 1024
+
+
 async def read_json(request: web.BaseRequest) -> dict[str, Any]:
     """Return the request's body as a JSON object. Raises `ArmError` 400 `InvalidRequestContent`."""
     try:

@@ -8,7 +8,7 @@ import aiohttp
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from cumulet.common.arm import arm_errors, behind_the_front_door
+from cumulet.common.arm import GROUP_BODY_LIMIT, arm_errors, behind_the_front_door
 from cumulet.common.health import HEALTH, health_routes
 from cumulet.common.resolver import LoginServerResolver
 from cumulet.common.room import Room
@@ -57,7 +57,7 @@ async def serve(room: Room) -> None:
             groups = Groups(config, room.data_dir, store, meter, registries, pages, tasks, logins)
             streams = Streams(config.url("instances"), groups.runtime, changes)
             app = web.Application(
-                middlewares=[arm_errors, behind_the_front_door(OPEN)], client_max_size=4 * 1024 * 1024
+                middlewares=[arm_errors, behind_the_front_door(OPEN)], client_max_size=GROUP_BODY_LIMIT
             )
             app.add_routes(health_routes(CollectorRegistry()))
             app.add_routes(Provider(groups, identities, streams, Metrics(groups, config.location), changes).routes())

@@ -26,7 +26,8 @@ from cumulet.node.references import References, config_map_data, mounted, not_fo
 from cumulet.node.resource import GroupEmptyDir, GroupVolume
 from cumulet.node.tokens import Tokens
 
-_DEFAULT_MODE = 0o644
+#: Of files, and of tokens in a pod with a group of its own.
+_DEFAULT_MODE, _OWN_MODE = 0o644, 0o600
 
 
 class _File(NamedTuple):
@@ -134,7 +135,9 @@ class Volumes:
         if (fields := part.get("downwardAPI")) is not None:
             return self._downward(pod, fields.get("items") or ())
         if token := part.get("serviceAccountToken"):
-            return {token["path"]: _File((await self._tokens.token(pod, token)).encode())}
+            # The group of the pod gets the right to read it from the provider, as from the kubelet.
+            mode = _OWN_MODE if "fsGroup" in (pod["spec"].get("securityContext") or {}) else None
+            return {token["path"]: _File((await self._tokens.token(pod, token)).encode(), mode)}
         raise UnsupportedError(
             f"pod {pod['metadata']['name']} projects {', '.join(part)}, which virtual nodes do not support"
         )

@@ -17,14 +17,17 @@ _HOSTNAME = re.compile(
     r"(?=.{1,64}\Z)[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?(\.[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?)*"
 )
 _CONTAINERS, _VOLUMES, _CREDENTIALS = 60, 20, 500
+#: Volumes of a pod, which Kubernetes does not bound.
+_POD_VOLUMES = 100
 
 
 def check_group(group: str, properties: GroupProperties) -> None:
     """Raise `ArmError` for a property that is not valid. `amounts` checks the maximum of numbers."""
     if not properties.containers or len(properties.all_containers) > _CONTAINERS:
         raise invalid("properties.containers", f"A container group has 1 to {_CONTAINERS} containers.")
-    if len(properties.volumes) > _VOLUMES:
-        raise invalid("properties.volumes", f"A container group has at most {_VOLUMES} volumes.")
+    most = _POD_VOLUMES if properties.pod else _VOLUMES
+    if len(properties.volumes) > most:
+        raise invalid("properties.volumes", f"A container group has at most {most} volumes.")
     if properties.os_type != "Linux":
         raise ArmError(
             400,
