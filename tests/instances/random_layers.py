@@ -47,7 +47,7 @@ class Model:
     """
 
     def __init__(self, *, careful: bool = False) -> None:
-        self._careful = careful
+        self.careful = careful
         self.root = Node(stat.S_IFDIR, 0o755, 0, 0)
         self._own: set[int] = set()
         self._kept: list[Node] = []  # so that no other node gets the id of a removed one
@@ -115,7 +115,7 @@ class Model:
             return False
         if kind == "opaque" and (there is None or any(self._has_own(child) for child in there[0].children.values())):
             return False
-        if self._careful and before is not None and self._has_own(before):
+        if self.careful and before is not None and self._has_own(before):
             return False
         if source is not None and before is not None and self._contains(before, source):
             return False
@@ -193,7 +193,9 @@ def _random_entry(chance: random.Random, model: Model) -> Part | None:
     kinds, weights = ("file", "folder", "link", "hard", "hidden", "opaque"), (6, 4, 2, 1, 2, 1)
     kind = chance.choices(kinds, weights)[0]
     path = _random_path(chance)
-    mode, uid, gid = chance.choice(_MODES), chance.choice((0, 0, 7, 1000)), chance.choice((0, 0, 8))
+    # Programs differ in the group and mode of a folder that nobody mentions in one with a group of its own.
+    mode = chance.choice(_MODES) & (0o1777 if model.careful else 0o7777)
+    uid, gid = chance.choice((0, 0, 7, 1000)), chance.choice((0, 0, 8))
     content = chance.randbytes(3) if kind == "file" else b""
     if kind == "link":
         prefix = chance.choice(("", "/", "../", "../../"))

@@ -18,6 +18,7 @@ from cumulet.instances.runtime.bundle import UserMapping, describe, keep_process
 from cumulet.instances.runtime.conmon import Stdio
 from cumulet.instances.sandbox import network_files, shared_memory
 from cumulet.instances.sandbox.completion import to_completion
+from cumulet.instances.sandbox.image_volumes import make_image_volumes
 from cumulet.instances.sandbox.mounts import in_order, unmount, unmount_beneath
 from cumulet.instances.sandbox.overlay import mount_overlay
 from cumulet.instances.sandbox.volumes import Volumes
@@ -115,6 +116,9 @@ class Launcher:
         binds = in_order([*files, shared, *self._volumes.mount(container, bundle / _MOUNTS)])
         if ids:
             binds = users.map_binds(uid, ids, binds, bundle / _MOUNTS / "mapped")
+        mounted = [bind.path for bind in binds]
+        volumes = make_image_volumes(image.config.volumes or (), mounted, root, bundle / "volumes", ids)
+        binds = in_order([*binds, *volumes])
         mapping = UserMapping(users.path(uid), ids, users.ipc(uid)) if ids else None
         document = describe(
             root,

@@ -50,6 +50,11 @@ def explain(image: str, credential: Credential | None, reason: str) -> str:
 def success(image: str, pulled: Pulled) -> str:
     """Return the kubelet's message for a successful pull."""
     took = f"{pulled.seconds * 1000:.0f}ms" if pulled.seconds < 1 else f"{pulled.seconds:.3f}s"
-    return (
+    done = (
         f'Successfully pulled image "{image}" in {took} ({took} including waiting). Image size: {pulled.size} bytes.'
     )
+    if pulled.devices:
+        return (
+            f"{done} Device nodes of the image are left out: {pulled.devices}, such as /{pulled.first_device[:200]}."
+        )
+    return done

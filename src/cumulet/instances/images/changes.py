@@ -29,7 +29,7 @@ from cumulet.instances.images.below import (
 from cumulet.instances.images.budget import Budget, LayerError
 from cumulet.instances.images.needs import Needs
 from cumulet.instances.images.open_folders import FOLDER, OpenFolder, OpenFolders
-from cumulet.instances.images.paths import Walk, above, join, last, split
+from cumulet.instances.images.paths import PlaceError, Walk, above, join, last, split
 from cumulet.instances.images.tar import Archive, Entry
 
 _OPAQUE = ".wh..wh..opq"
@@ -83,6 +83,14 @@ class Changes:
         self._budget.add_file()
         if self._needs_all and self._below is None:
             return  # the layer is unpacked again
+        try:
+            self._add(archive, entry)
+        except (PlaceError, OSError):
+            if self._below is not None or not (self._implied or self._passed):
+                raise
+            self._needs_all = True  # with what is below, the entry can be elsewhere
+
+    def _add(self, archive: Archive, entry: Entry) -> None:
         parts = split(entry.name)
         if not parts:
             if entry.kind == tarfile.DIRTYPE:
@@ -122,7 +130,7 @@ class Changes:
                 self._replace_by_folder(path)
                 link = None
             else:
-                raise LayerError(f"the layer writes through {path[:200]!r}, which is not a folder")
+                raise PlaceError(f"the layer writes through {path[:200]!r}, which is not a folder")
             walk.go_on(link)
         return walk.done
 
@@ -287,7 +295,7 @@ class Changes:
         else:
             # The runtime makes the allowed devices.
             self.devices += 1
-            self.first_device = self.first_device or path
+            self.first_device = self.first_device or _shown(path)
 
     def _make_folder(self, path: str) -> None:
         folder = self._disk.parent(path)
@@ -336,10 +344,10 @@ class Changes:
             if self._below is None and not self._is_whited_out(parts):
                 self._needs_all = True
                 return
-            raise LayerError(f"the layer links {entry.name[:200]!r} to {entry.link[:200]!r}, which does not exist")
+            raise PlaceError(f"the layer links {entry.name[:200]!r} to {entry.link[:200]!r}, which does not exist")
         target, found = source
         if target == path:
-            raise LayerError(f"the layer links {entry.name[:200]!r} to itself")
+            raise PlaceError(f"the layer links {entry.name[:200]!r} to itself")
         if found is not None:
             # All names of the file change with this layer, and the file below must not.
             self._enter(split(above(target)))
@@ -403,6 +411,10 @@ class Changes:
         if kind == stat.S_IFIFO:
             os.chmod(name, entry.mode, dir_fd=folder)
             os.utime(name, ns=(entry.time, entry.time), dir_fd=folder, follow_symlinks=False)
+
+
+def _shown(path: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in path[:200])
 
 
 def _write(descriptor: int, data: bytes) -> None:

@@ -9,6 +9,8 @@ import msgspec
 #: A string that can be passed to a program: it has no NUL.
 _Text = Annotated[str, msgspec.Meta(pattern=r"\A[^\x00]*\Z", max_length=1024 * 1024)]
 _Texts = Annotated[list[_Text], msgspec.Meta(max_length=10_000)]
+#: Volumes of an image; each becomes a mount of its containers.
+_VOLUMES = 100
 
 
 class Execution(msgspec.Struct, rename="pascal", frozen=True):
@@ -19,3 +21,4 @@ class Execution(msgspec.Struct, rename="pascal", frozen=True):
     entrypoint: _Texts | None = None
     cmd: _Texts | None = None
     working_dir: _Text | None = None
+    volumes: Annotated[dict[_Text, msgspec.Raw], msgspec.Meta(max_length=_VOLUMES)] | None = None

@@ -13,6 +13,10 @@ from cumulet.instances.images.budget import Budget, LayerError
 DEPTH, _LINKS = 255, 40
 
 
+class PlaceError(LayerError):
+    """An entry cannot be where it is, with what else is in the root."""
+
+
 class Walk:
     """The steps of a path, in which the targets of links take the place of the links."""
 
@@ -40,7 +44,7 @@ class Walk:
         self._links += 1
         self._budget.add_steps(len(parts))
         if self._links > _LINKS or len(self.done) + len(parts) + len(self._left) > DEPTH:
-            raise LayerError(f"the layer writes through too many links: {step[:200]!r}")
+            raise PlaceError(f"the layer writes through too many links: {step[:200]!r}")
         if link.startswith("/"):
             self.done.clear()
         self._left.extendleft(reversed(parts))

@@ -109,18 +109,28 @@ def open_in_root(root: int, path: str) -> int | None:
 
     Returns `None` if the path is not a regular file: to open a device or a pipe can have effects. Raises `OSError`.
     """
-    try:
-        descriptor = _openat2(root, path, os.O_PATH, _IN_ROOT | _NO_MAGICLINKS)
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-            return None
-        raise
+    descriptor = find_in_root(root, path)
+    if descriptor is None:
+        return None
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             return None
         return os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         os.close(descriptor)
+
+
+def find_in_root(root: int, path: str) -> int | None:
+    """Return a descriptor (`O_PATH`) of a path in a tree, where links are followed as if the folder were `/`.
+
+    Returns `None` if nothing is there. Raises `OSError`.
+    """
+    try:
+        return _openat2(root, path, os.O_PATH, _IN_ROOT | _NO_MAGICLINKS)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return None
+        raise
 
 
 def _openat2(folder: int, path: str, flags: int, resolve: int) -> int:
