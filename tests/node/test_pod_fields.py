@@ -18,9 +18,10 @@ from cumulet.kube.schema.definitions import Definition, Field, named
 from cumulet.node.checks import check, refused_fields
 from cumulet.node.errors import UnsupportedError
 from cumulet.node.pod_fields import POD_SPEC
+from cumulet.node.status_fields import POD_STATUS
 
 ROOT = Path(__file__).parents[2]
-ROOTS = pytest.mark.parametrize("root", [POD_SPEC, SERVICE_SPEC], ids=["pod", "service"])
+ROOTS = pytest.mark.parametrize("root", [POD_SPEC, POD_STATUS, SERVICE_SPEC], ids=["pod", "status", "service"])
 
 
 class Place(NamedTuple):

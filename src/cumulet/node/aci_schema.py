@@ -70,9 +70,9 @@ GROUP: dict[str, Shape] = {
     },
 }
 
-#: Extensions that every group has: the node does without them. The grace period is sent with the deletion, and `resources`
-#: has the requirements rounded.
-_OWN = frozenset({"terminationGracePeriodSeconds", "hostname", "pod", "resourceRequirements"})
+#: Extensions that every group has: the node does without them. The grace period is sent with the deletion, `resources` has
+#: the requirements rounded, and labels are for the bill of this project.
+_OWN = frozenset({"terminationGracePeriodSeconds", "hostname", "labels", "pod", "resourceRequirements"})
 #: Values of extensions that say what is so in ACI too.
 _SAME: Mapping[str, tuple[object, ...]] = {
     "defaultMode": (0o644,),

@@ -14,6 +14,7 @@ from cumulet.common.kubernetes.objects import (
     ContainerStatus,
     Pod,
     PodStatus,
+    VolumeMountStatus,
 )
 from cumulet.node.conditions import conditions
 from cumulet.node.phase import ENDED, Phase, is_sidecar, phase_of
@@ -288,8 +289,21 @@ def _statuses(
                 ended["containerID"] = identifier
             if resources := container.get("resources"):
                 status["resources"] = resources
+        if mounts := _mount_statuses(container):
+            status["volumeMounts"] = mounts
         statuses.append(status)
     return statuses
+
+
+def _mount_statuses(container: Container) -> list[VolumeMountStatus]:
+    """Return the mounts of a container as its status shows them."""
+    found: list[VolumeMountStatus] = []
+    for mount in container.get("volumeMounts") or ():
+        status: VolumeMountStatus = {"name": mount["name"], "mountPath": mount["mountPath"]}
+        if mount.get("readOnly"):
+            status |= {"readOnly": True, "recursiveReadOnly": "Disabled"}
+        found.append(status)
+    return found
 
 
 def _current(current: GroupContainerState, view: ContainerView, creating: str) -> ContainerState:
