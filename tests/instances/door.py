@@ -105,8 +105,15 @@ class FrontDoor:
 
     async def operate(self, method: str, path: str, body: Any = None, *, status: int) -> dict[str, Any]:
         """Send a request that starts an operation, and return the operation when it has ended."""
+        return await self.ended(await self.begin(method, path, body, status=status))
+
+    async def begin(self, method: str, path: str, body: Any = None, *, status: int) -> str:
+        """Send a request that starts an operation, and return the path of the operation."""
         _, headers = await self._send(method, path, body, status)
-        operation = urlsplit(headers["Azure-AsyncOperation"]).path
+        return urlsplit(headers["Azure-AsyncOperation"]).path
+
+    async def ended(self, operation: str) -> dict[str, Any]:
+        """Return an operation when it has ended."""
         async for _ in self._changes():
             found = await self.call("GET", operation)
             if found["status"] != "InProgress":

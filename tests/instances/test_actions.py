@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
-from tests.instances.door import FrontDoor, Group, container, group, is_running, shell, state_of
+from tests.instances.door import (
+    FrontDoor,
+    Group,
+    RoomProcess,
+    container,
+    events_of,
+    group,
+    is_running,
+    shell,
+    state_of,
+)
 
 LOCATION = "/providers/Microsoft.ContainerInstance/locations/eastus"
 #: Says on every start which word it was given, and whether the file of an earlier start is in its volume.
@@ -167,3 +178,37 @@ async def test_a_pod_waits_for_its_image(door: FrontDoor) -> None:
     again = {**group(shell("sleep 1000")), "tags": {"a": "b"}}
     assert state_of(await door.call("PUT", "pod", again, status=200)) == state_of(found)
     await door.call("DELETE", "pod?gracePeriodSeconds=0")
+
+
+async def test_a_change_is_resumed_after_a_crash_of_the_room(room: RoomProcess, door: FrontDoor) -> None:
+    """The room is killed while containers of a stop, an update and a deletion have their grace."""
+    names = ("stopped", "updated", "deleted")
+    slow = "trap 'exit 0' HUP; echo $WORD; while true; do sleep 1; done"
+
+    def body(word: str) -> dict[str, Any]:
+        made = plain(shell(slow, environmentVariables=[{"name": "WORD", "value": word}]))
+        made["properties"]["terminationGracePeriodSeconds"] = 2
+        return made
+
+    for name in names:
+        await door.call("PUT", name, body("one"), status=201)
+    for name in names:
+        await door.until(name, is_running)
+    for name in names:
+        await door.until(name, lambda found: found["properties"]["provisioningState"] == "Succeeded")
+    stop = asyncio.create_task(door.call("POST", "stopped/stop"))
+    updating = await door.begin("PUT", "updated", body("two"), status=200)
+    deleting = await door.begin("DELETE", "deleted", status=202)
+    await door.until("stopped", lambda found: "Killing" in events_of(found))
+    room.stop(kill=True)
+    await asyncio.gather(stop, return_exceptions=True)
+    room.start()
+    assert (await door.ended(updating))["status"] == "Succeeded"
+    assert (await door.ended(deleting))["status"] == "Succeeded"
+    assert await log(door, "updated") == ["two"]
+    await door.call("GET", "deleted", status=404)
+    await door.until("stopped", lambda found: found["properties"]["instanceView"]["state"] == "Stopped")
+    assert [row["state"] for row in await usage(door, "updated")] == ["running"]
+    assert [row["state"] for row in await usage(door, "stopped")] == ["stopped"]
+    for name in ("stopped", "updated"):
+        await door.call("DELETE", f"{name}?gracePeriodSeconds=0")
