@@ -6,12 +6,13 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
 
+import msgspec
 import pytest
 
-from cumulet.common.config import DEFAULT_PORTS, Config
+from cumulet.common.config import DEFAULT_PORTS, Config, FileShare, save
 from cumulet.up.install import install
 from tests.installation import free_pod_cidr
-from tests.instances.door import FrontDoor, RoomProcess, front_door, running_room
+from tests.instances.door import SHARE_KEY, FrontDoor, RoomProcess, front_door, running_room
 from tests.instances.images import Registry, busybox_layer, page_layer, peer_registry
 
 
@@ -25,9 +26,14 @@ def machine() -> None:
 
 @pytest.fixture(scope="session")
 def shared_config(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """An installation that the tests share."""
-    ports = dict.fromkeys(DEFAULT_PORTS, 0)
-    return install(tmp_path_factory.mktemp("shared") / "data", ports=ports, pod_cidr=free_pod_cidr())
+    """An installation that the tests share, with the file share `data` of the account `storage`."""
+    folder = tmp_path_factory.mktemp("shared")
+    installed = install(folder / "data", ports=dict.fromkeys(DEFAULT_PORTS, 0), pod_cidr=free_pod_cidr())
+    (folder / "share").mkdir(mode=0o700)
+    share = FileShare(account="storage", name="data", folder=folder / "share", key=SHARE_KEY)
+    config = msgspec.structs.replace(installed, file_shares=[share])
+    save(config)
+    return config
 
 
 @pytest.fixture(scope="session")

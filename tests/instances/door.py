@@ -23,6 +23,7 @@ from tests.instances.images import PASSWORD, USERNAME
 
 API = "api-version=2023-05-01"
 SERVER = "acrtest.azurecr.io"
+SHARE_KEY = "a2V5IG9mIHRoZSBhY2NvdW50"
 Group = dict[str, Any]
 
 

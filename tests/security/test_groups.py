@@ -30,6 +30,7 @@ from cumulet.instances.images.cache import Images
 from cumulet.instances.metering.meter import Meter
 from cumulet.instances.model.regions import Maximum
 from cumulet.instances.runtime.conmon import Runtime
+from cumulet.instances.sandbox.file_shares import FileShares
 from cumulet.instances.sandbox.names import installation_id
 from cumulet.instances.sandbox.network import Network
 from cumulet.instances.sandbox.user_namespaces import UserNamespaces
@@ -477,6 +478,7 @@ async def test_a_failure_that_nobody_foresaw_ends_the_group(tmp_path: Path) -> N
                 lambda record: changed.set() if record.status.state == "Failed" else None,
                 UserNamespaces(config, folder / "images"),
                 Logins(session, Identities(session, config.url("identity"), config.tenant_id), lambda _: False),
+                FileShares([]),
             )
             asked = parse_group("odd", "eastus", group(container()), Maximum(4, 16))
             record = GroupRecord(str(uuid.uuid4()), "/odd", "/s/s/r/g/odd", "eastus", {}, asked, GroupStatus())

@@ -27,6 +27,7 @@ from cumulet.instances.model.properties import (
 )
 from cumulet.instances.sandbox import beneath
 from cumulet.instances.sandbox.errors import SandboxError
+from cumulet.instances.sandbox.file_shares import FileShares
 from cumulet.instances.sandbox.id_ranges import IDS
 from cumulet.instances.sandbox.idmap import shift_owners
 from cumulet.instances.sandbox.mounts import unmount_beneath
@@ -202,7 +203,7 @@ def test_hundreds_of_swaps_lead_nowhere(tmp_path: Path, host_folder: Path) -> No
     properties = ContainerProperties(image="web", volume_mounts=[mount])
     web = Container(name="web", properties=properties)
     asked = GroupProperties(containers=[web], volumes=[Volume(name="v", empty_dir=EmptyDir())])
-    volumes = Volumes(tmp_path / "group", asked, tmp_path / "before")
+    volumes = Volumes(tmp_path / "group", asked, tmp_path / "before", FileShares([]))
     volumes.make()
     inside = tmp_path / "group" / "volumes" / "0" / "a"
     (inside / "b").mkdir(parents=True)
@@ -220,7 +221,7 @@ def test_hundreds_of_swaps_lead_nowhere(tmp_path: Path, host_folder: Path) -> No
         for number in range(400):
             target = tmp_path / f"mounts-{number}"
             try:
-                ((source, _, _),) = volumes.mount(web, target)
+                ((source, *_),) = volumes.mount(web, target)
                 (source / "made").touch()
                 assert not (source / "secret").exists()
             except SandboxError:

@@ -117,6 +117,18 @@ class InstanceLimits(msgspec.Struct, frozen=True, kw_only=True):
     cores: int = 10_100
 
 
+class FileShare(msgspec.Struct, frozen=True, kw_only=True):
+    """A file share of a storage account, which is a folder of this machine.
+
+    `key` is the key of the account, base64. Only the owner may reach the folder: a container writes files as root there.
+    """
+
+    account: str
+    name: str
+    folder: Path
+    key: str
+
+
 class HttpLimits(msgspec.Struct, frozen=True, kw_only=True):
     """The time limits of the rooms' HTTP servers, in seconds.
 
@@ -167,6 +179,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     http_limits: HttpLimits = HttpLimits()
     container_logs: ContainerLogs = ContainerLogs()
     instance_limits: InstanceLimits = InstanceLimits()
+    #: The Azure Files shares that container groups can mount.
+    file_shares: list[FileShare] = []
     pod_cidr: str = "10.241.0.0/16"
     service_cidr: str = "10.0.0.0/16"
     external_cidr: str = "127.10.0.0/24"

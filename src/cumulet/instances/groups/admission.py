@@ -1,10 +1,11 @@
-"""Checks of a request against the groups that exist: quotas, and DNS name labels that are taken.
+"""Checks of a request against this installation: quotas, DNS name labels that are taken, and file shares.
 
 The quotas are those of Azure ("Quotas and limits of Azure Container Instances"), with its words.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
@@ -14,6 +15,8 @@ from cumulet.common.config import InstanceLimits
 from cumulet.instances.model.amounts import total
 from cumulet.instances.model.properties import GroupProperties
 from cumulet.instances.model.regions import sheet
+from cumulet.instances.sandbox.errors import SandboxError
+from cumulet.instances.sandbox.file_shares import FileShares
 from cumulet.instances.store.records import GroupRecord
 
 
@@ -39,11 +42,13 @@ class Request(Protocol):
 class Admission:
     """Admits requests for groups."""
 
-    def __init__(self, limits: InstanceLimits) -> None:
+    def __init__(self, limits: InstanceLimits, shares: FileShares) -> None:
         self._limits = limits
+        self._shares = shares
 
     def check(self, request: Request, others: Sequence[GroupRecord]) -> None:
-        """Raise `ArmError` if a quota is reached, or the DNS name label is taken by one of the other groups."""
+        """Raise `ArmError` if a quota is reached, the DNS name label is another group's, or a file share has no access."""
+        self._check_shares(request)
         near = [record for record in others if record.location == request.location]
         cpu, _ = total(request.properties)
         # Counting costs time that a request among thousands of groups should not take while it cannot matter.
@@ -68,6 +73,19 @@ class Admission:
                 f"The DNS name label '{label}' in container group '{request.name}' not available. Try using a different label.",
                 target="properties.ipAddress.dnsNameLabel",
             )
+
+    def _check_shares(self, request: Request) -> None:
+        for number, volume in enumerate(request.properties.volumes):
+            if volume.azure_file is not None:
+                try:
+                    os.close(self._shares.open(volume.azure_file))
+                except SandboxError as error:
+                    raise ArmError(
+                        400,
+                        "InaccessibleAzureFileShare",
+                        f"The volume '{volume.name}' in container group '{request.name}' cannot be mounted: {error}.",
+                        target=f"properties.volumes[{number}].azureFile",
+                    ) from None
 
 
 def cores(records: Iterable[GroupRecord]) -> float:

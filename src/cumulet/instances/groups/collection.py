@@ -29,6 +29,7 @@ from cumulet.instances.images.cache import Images
 from cumulet.instances.metering.meter import Meter
 from cumulet.instances.model.properties import Volume, virtual_network
 from cumulet.instances.runtime.conmon import Runtime, control_pipe
+from cumulet.instances.sandbox.file_shares import FileShares
 from cumulet.instances.sandbox.names import installation_id
 from cumulet.instances.sandbox.network import Network
 from cumulet.instances.sandbox.user_namespaces import UserNamespaces
@@ -74,6 +75,7 @@ class Groups:
         records = store.groups()
         self._network = Network(config, {record.status.ip for record in records if record.status.ip})
         self._records = records
+        shares = FileShares(config.file_shares)
         self._services = Services(
             store,
             Images(folder / "images", registries, LoginServerResolver(config).is_login_server),
@@ -85,8 +87,9 @@ class Groups:
             self._publish,
             UserNamespaces(config, folder / "images"),
             logins,
+            shares,
         )
-        self._admission = Admission(config.instance_limits)
+        self._admission = Admission(config.instance_limits, shares)
         self.operations = Operations(store.database)
         self._actions = Actions(
             store, self.operations, tasks, self._current, self._rebuild, self._publish, self._next_change

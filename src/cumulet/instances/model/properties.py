@@ -201,8 +201,20 @@ class KeyToPath(_Base):
     mode: _Mode | None = None
 
 
+class AzureFile(_Base):
+    """A share of Azure Files; the key is never returned."""
+
+    UNSUPPORTED = ("storage_account_key_reference",)
+
+    share_name: str
+    storage_account_name: str
+    storage_account_key: str | None = None
+    storage_account_key_reference: Any = None
+    read_only: bool = False
+
+
 class Volume(_Base):
-    """A volume of the group: `emptyDir`, `secret` (path to base64), or a type that is refused."""
+    """A volume of the group: `emptyDir`, `secret` (path to base64), `azureFile`, or a type that is refused."""
 
     UNSUPPORTED = ("secret_reference",)
 
@@ -210,7 +222,7 @@ class Volume(_Base):
     empty_dir: EmptyDir | None = None
     secret: dict[str, str] | None = None
     git_repo: Any = None
-    azure_file: Any = None
+    azure_file: AzureFile | None = None
     secret_reference: Any = None
     default_mode: _Mode | None = None
     items: list[KeyToPath] | None = None
@@ -218,6 +230,8 @@ class Volume(_Base):
     @property
     def kind(self) -> str:
         """The type of the volume."""
+        if self.azure_file is not None:
+            return "azureFile"
         return (
             "secret" if self.secret is not None else self.empty_dir.medium if self.empty_dir is not None else "none"
         )

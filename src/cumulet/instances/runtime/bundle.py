@@ -119,7 +119,7 @@ def describe(
         "process": process,
         "root": {"path": str(root), "readonly": bool(context.read_only_root_filesystem)},
         "hostname": hostname,
-        "mounts": [*_MOUNTS, *(_bind(*mount) for mount in mounts)],
+        "mounts": [*_MOUNTS, *(_bind(mount.source, mount.path, mount.read_only) for mount in mounts)],
         "linux": {
             "namespaces": [
                 {"type": "pid"},

@@ -27,11 +27,15 @@ _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
 class Bind(NamedTuple):
-    """A path of this machine, and the path in the container where it is mounted."""
+    """A path of this machine, and the path in the container where it is mounted.
+
+    The owners of a path that `is_kept` do not change on disk.
+    """
 
     source: Path
     path: str
     read_only: bool
+    is_kept: bool = False
 
 
 def in_order(binds: Sequence[Bind]) -> list[Bind]:

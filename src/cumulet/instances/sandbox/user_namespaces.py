@@ -159,6 +159,8 @@ class UserNamespaces:
                 try:
                     mount_mapped(bind_.source, target, namespace)
                 except NotMappableError:
+                    if bind_.is_kept:
+                        raise
                     shift_owners(bind_.source, start, IDS)
                     mapped.append(bind_)
                 else:

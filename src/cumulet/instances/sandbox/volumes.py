@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cumulet.instances.model.amounts import memory_limit
-from cumulet.instances.model.properties import Container, GroupProperties, Mount, Volume
+from cumulet.instances.model.properties import AzureFile, Container, GroupProperties, Mount, Volume
 from cumulet.instances.sandbox import beneath
 from cumulet.instances.sandbox.atomic_writer import File, replace_files
 from cumulet.instances.sandbox.errors import SandboxError
+from cumulet.instances.sandbox.file_shares import FileShares
 from cumulet.instances.sandbox.mounts import Bind, attach, clone, mount_tmpfs, unmount
 from cumulet.instances.sandbox.ownership import READ, give_folder
 
@@ -26,12 +27,13 @@ _FILE_MODE = 0o644
 
 
 class Volumes:
-    """Empty folders on disk or in memory, and secrets, which are in memory only.
+    """Empty folders on disk or in memory, secrets, which are in memory only, and file shares.
 
     `folder` is the group's own. `before` is the one of earlier versions, where names of volumes name folders.
     """
 
-    def __init__(self, folder: Path, group: GroupProperties, before: Path) -> None:
+    def __init__(self, folder: Path, group: GroupProperties, before: Path, shares: FileShares) -> None:
+        self._shares = shares
         self._folder = folder / "volumes"
         self._before = before / "volumes"
         self._volumes = group.volumes
@@ -101,12 +103,14 @@ class Volumes:
         The caller unmounts their sources when the container has been created. Raises `SandboxError`.
         """
         folder.mkdir(mode=0o700, exist_ok=True)
-        secrets = {volume.name for volume in self._volumes if volume.secret is not None}
+        volumes = {volume.name: volume for volume in self._volumes}
         binds = []
         for number, mount in enumerate(container.properties.volume_mounts):
+            volume = volumes[mount.name]
+            share = volume.azure_file
             target = folder / str(number)
             try:
-                source = self._open(mount)
+                source = self._open(mount, share)
             except OSError as error:
                 raise SandboxError(
                     f"the subPath {mount.sub_path!r} of volume '{mount.name}' is not a folder or file of the volume: "
@@ -125,12 +129,13 @@ class Volumes:
                 attach(clone(source), target)
             finally:
                 os.close(source)
-            binds.append(Bind(target, mount.mount_path, mount.read_only or mount.name in secrets))
+            read_only = mount.read_only or volume.secret is not None or (share is not None and share.read_only)
+            binds.append(Bind(target, mount.mount_path, read_only, is_kept=share is not None))
         return binds
 
-    def _open(self, mount: Mount) -> int:
+    def _open(self, mount: Mount, share: AzureFile | None) -> int:
         """Return a descriptor of the mounted path. A missing folder is created with the volume's mode, as in a kubelet."""
-        volume = beneath.open_folder(self._path(mount.name))
+        volume = beneath.open_folder(self._path(mount.name)) if share is None else self._shares.open(share)
         if mount.sub_path is None:
             return volume
         parts = [part for part in mount.sub_path.split("/") if part not in ("", ".")]

@@ -24,16 +24,16 @@ def check_volume(volume: Volume, path: str, names: set[str]) -> None:
         )
     if volume.name in names:
         raise invalid(f"{path}.name", f"The volume name '{volume.name}' is used twice.")
-    if volume.azure_file is not None or volume.git_repo is not None:
-        kind = "azureFile" if volume.azure_file is not None else "gitRepo"
+    if volume.git_repo is not None:
         raise ArmError(
             400,
             "UnsupportedVolume",
-            f"The volume '{volume.name}' of type {kind} is not supported: use emptyDir or secret.",
-            target=f"{path}.{kind}",
+            f"The volume '{volume.name}' of type gitRepo is not supported: use emptyDir and clone in an init container.",
+            target=f"{path}.gitRepo",
         )
-    if (volume.empty_dir is None) == (volume.secret is None):
-        raise invalid(path, f"The volume '{volume.name}' must be one of emptyDir and secret.")
+    kinds = (volume.empty_dir, volume.secret, volume.azure_file)
+    if sum(kind is not None for kind in kinds) != 1:
+        raise invalid(path, f"The volume '{volume.name}' must be one of emptyDir, secret and azureFile.")
     if volume.empty_dir is not None:
         _check_size(volume.name, volume.empty_dir, f"{path}.emptyDir.sizeLimit")
     if volume.secret is None:
