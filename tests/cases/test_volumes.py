@@ -163,7 +163,10 @@ def test_content_changes_while_the_pod_runs(path: ThePath) -> None:
         config_map("fixed", {"k": "one"}, immutable=True),
         config_map("leaves", {"k": "one"}),
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "renewed"}},
+        secret("wrong", {"K": "wrong"}),
     )
+    wrong = {"name": "main", "command": ["sh", "-c", "echo $K $0; test $K = right", "$(K)"]}
+    path.apply(pod("recovers", [{**wrong, "envFrom": [{"secretRef": {"name": "wrong"}}]}], restartPolicy="OnFailure"))
     token = {"sources": [{"serviceAccountToken": {"audience": "api", "expirationSeconds": 600, "path": "t"}}]}
     volumes = [
         {"name": "changes", "configMap": {"name": "changes"}},
@@ -178,6 +181,7 @@ def test_content_changes_while_the_pod_runs(path: ThePath) -> None:
     main["env"] = [{"name": "K", "valueFrom": {"configMapKeyRef": {"name": "changes", "key": "k"}}}]
     path.apply(pod("live", [main], volumes=volumes, serviceAccountName="renewed"))
     path.wait_phase("live", "Running")
+    path.until(lambda: path.kubectl("logs", "recovers", code=None) == "wrong wrong\n", "first attempt")
 
     def read(command: str) -> str:
         return path.kubectl("exec", "live", "--", "sh", "-c", command, code=None)
@@ -193,6 +197,7 @@ def test_content_changes_while_the_pod_runs(path: ThePath) -> None:
         config_map("changes", {"k": "two", "new": "file"}),
         config_map("fixed", {"k": "two"}),
         secret("later", {"k": "there"}),
+        secret("wrong", {"K": "right"}),
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "renewed"}},
     )
     path.kubectl("label", "pod", "live", "note=new")
@@ -210,6 +215,9 @@ def test_content_changes_while_the_pod_runs(path: ThePath) -> None:
     assert read("readlink /changes/k; ls -l /changes/..data | cut -c1") == "..data/k\nl\n"
     assert 'configmap "leaves" not found' in path.events("live", "FailedMount")
     assert path.get("live")["status"]["containerStatuses"][0]["restartCount"] == 0
+    # The environment is that of the next start.
+    assert path.output("recovers") == "right right\n"
+    assert path.kubectl("logs", "--previous", "recovers") == "wrong wrong\n"
 
 
 @pytest.mark.parametrize(("life", "age"), [(600, 480), (3600, 2880), (200_000, 86_400)])

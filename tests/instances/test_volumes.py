@@ -91,6 +91,10 @@ async def test_content_changes_while_the_container_runs(door: FrontDoor) -> None
     ("properties", "target"),
     [
         ({"restartPolicy": "Never"}, "properties"),
+        ({"containers": [{"name": "absent", "properties": {}}]}, "properties.containers[0].name"),
+        ({"initContainers": [{"name": "web", "properties": {}}]}, "properties.initContainers[0].name"),
+        ({"containers": [{"name": "web", "properties": {"image": "x"}}]}, "properties.containers[0].properties"),
+        ({"containers": [{"name": "web", "properties": {"command": ["\0"]}}]}, "properties.containers[0].properties"),
         ({"volumes": [secret("absent", {"k": "v"})]}, "properties.volumes[0]"),
         ({"volumes": [secret("empty", {"k": "v"})]}, "properties.volumes[0]"),
         ({"volumes": [{"name": "v", "emptyDir": {}}]}, "properties.volumes[0]"),

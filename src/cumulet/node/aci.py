@@ -66,7 +66,7 @@ class ContainerGroups:
         return created
 
     async def patch(self, name: str, body: GroupPatch) -> None:
-        """Replace the files of volumes of a group, while its containers run."""
+        """Replace files of volumes at once, and processes of containers at their next start."""
         await self._arm.call("PATCH", f"{self._path}/{name}", body, api_version=API_VERSION)
 
     async def delete(self, name: str, grace: int) -> GroupProperties | None:

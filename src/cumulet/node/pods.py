@@ -82,7 +82,7 @@ class Pods:
             Volumes(references, fields, tokens),
             Credentials(self.secrets),
         )
-        self._renewal = Renewal(groups, self._sources.volumes, tokens)
+        self._renewal = Renewal(groups, references, self._sources, tokens)
         self._admission = Admission(CAPACITY, lambda: client.get(NODES, config.node_name))
         self._statuses = StatusWrites(client)
         self._deletions = Deletions(client, groups, tasks, self._ended, lambda pod: self.queue.retry(_key(pod)))
@@ -205,7 +205,7 @@ class Pods:
                 await self._refuse(pod, f"container group {group['name']} failed")
                 return
             await self._renew_credentials(pod)
-            await self._renew_volumes(pod, group["name"])
+            await self._renew(pod, group["name"])
         self._record_events(pod, group)
         for container in pod["spec"].get("ephemeralContainers") or ():
             path = f"spec.ephemeralContainers{{{container['name']}}}"
@@ -231,7 +231,7 @@ class Pods:
         if (seconds := self._refusals.due_in(pod["metadata"]["uid"])) > 0:
             self.queue.add_after(_key(pod), seconds)
             return None
-        versions = self._sources.volumes.versions(pod)
+        versions = self._renewal.versions(pod)
         try:
             await self._admission.admit(pod)
             check(pod, strict=self._is_strict())
@@ -265,7 +265,7 @@ class Pods:
         uid = pod["metadata"]["uid"]
         self._sent[uid] = _encoded(body["properties"]["imageRegistryCredentials"])
         self._groups.setdefault(uid, group)
-        self._renewal.sent(pod, versions, body["properties"]["volumes"])
+        self._renewal.created(pod, versions, body["properties"])
         return group
 
     async def _hold_back(self, pod: Pod, error: MissingError) -> None:
@@ -316,8 +316,8 @@ class Pods:
             return
         self._sent[uid] = encoded
 
-    async def _renew_volumes(self, pod: Pod, group: str) -> None:
-        """Update the files of the group's volumes when what they follow from has changed; Azure cannot."""
+    async def _renew(self, pod: Pod, group: str) -> None:
+        """Update files and environment of the group when what they follow from has changed; Azure cannot."""
         if self._is_strict():
             return
         seconds = await self._renewal.renew(

@@ -28,6 +28,15 @@ class References:
         """Return a config map, or `None`."""
         return self._config_maps.get(name, namespace)
 
+    def versions(self, pod: Pod) -> object:
+        """Return what the content of all that a pod's containers refer to follows from: it differs if the content can."""
+        namespace = pod["metadata"]["namespace"]
+        found = {}
+        for kind, name in mounted(pod) | in_environment(pod):
+            obj = self.secret(namespace, name) if kind == "secret" else self.config_map(namespace, name)
+            found[kind, name] = None if obj is None else (obj["metadata"]["uid"], obj["metadata"]["resourceVersion"])
+        return found
+
     def strings(self, kind: Kind, namespace: str, name: str, *, optional: bool) -> dict[str, str]:
         """Return the data of a secret or config map as text, without a config map's `binaryData`.
 
@@ -93,14 +102,27 @@ def _text(kind: Kind, namespace: str, name: str, key: str, value: bytes) -> str:
 
 def names_of(pod: Pod) -> set[str]:
     """Return the names of the secrets and config maps that a pod refers to."""
+    pulled = {item.get("name", "") for item in pod["spec"].get("imagePullSecrets") or ()}
+    return (pulled | {name for _, name in mounted(pod) | in_environment(pod)}) - {""}
+
+
+def in_environment(pod: Pod) -> set[tuple[Kind, str]]:
+    """Return kind and name of the secrets and config maps in the environment of a pod's containers."""
     spec = pod["spec"]
-    names = {item.get("name", "") for item in spec.get("imagePullSecrets") or ()}
+    found: set[tuple[Kind, str]] = set()
     for container in [*(spec.get("initContainers") or ()), *spec["containers"]]:
         for source in container.get("envFrom") or ():
-            names |= {value.get("name", "") for value in source.values() if isinstance(value, dict)}
+            if config_map := source.get("configMapRef"):
+                found.add(("configMap", config_map.get("name", "")))
+            if secret := source.get("secretRef"):
+                found.add(("secret", secret.get("name", "")))
         for variable in container.get("env") or ():
-            names |= {value.get("name", "") for value in (variable.get("valueFrom") or {}).values()}
-    return (names | {name for _, name in mounted(pod)}) - {""}
+            value = variable.get("valueFrom") or {}
+            if config_map_key := value.get("configMapKeyRef"):
+                found.add(("configMap", config_map_key.get("name", "")))
+            if secret_key := value.get("secretKeyRef"):
+                found.add(("secret", secret_key.get("name", "")))
+    return found
 
 
 def mounted(pod: Pod) -> set[tuple[Kind, str]]:

@@ -172,16 +172,33 @@ class GroupVolume(TypedDict, total=False):
     items: list[GroupFile]
 
 
-class VolumeChanges(TypedDict):
-    """The properties of a PATCH."""
+class ProcessChanges(TypedDict, total=False):
+    """What of a container applies when it starts the next time."""
+
+    command: list[str]
+    args: list[str]
+    environmentVariables: Required[list[GroupVariable]]
+
+
+class ContainerChanges(TypedDict):
+    """The changes of a container with that name."""
+
+    name: str
+    properties: ProcessChanges
+
+
+class GroupChanges(TypedDict, total=False):
+    """The changes of a group; volumes and containers that are not named stay as they are."""
 
     volumes: list[GroupVolume]
+    containers: list[ContainerChanges]
+    initContainers: list[ContainerChanges]
 
 
 class GroupPatch(TypedDict):
-    """The body of a PATCH, an extension of this project: the files of these volumes are replaced."""
+    """The body of a PATCH, an extension of this project."""
 
-    properties: VolumeChanges
+    properties: GroupChanges
 
 
 class GroupCredential(TypedDict):

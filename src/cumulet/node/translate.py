@@ -20,6 +20,7 @@ from cumulet.node.resource import (
     GroupPort,
     GroupProbe,
     GroupProperties,
+    ProcessChanges,
 )
 from cumulet.node.resources import billed_resources, exact_resources
 from cumulet.node.security import pod_security_context, security_context
@@ -104,15 +105,16 @@ async def container_group(pod: Pod, sources: Sources, config: Config) -> Contain
 
 def _container(pod: Pod, container: Container, sources: Sources, config: Config, *, init: bool) -> GroupContainer:
     variables = sources.environment.of(pod, container)
+    changing = process(container, variables)
     properties: GroupContainerProperties = {
         "image": container["image"],
-        "environmentVariables": variables.listed(),
+        "environmentVariables": changing["environmentVariables"],
         "volumeMounts": [_mount(container, mount, variables) for mount in container.get("volumeMounts") or ()],
     }
-    if command := container.get("command"):
-        properties["command"] = [variables.expand(word) for word in command]
-    if args := container.get("args"):
-        properties["args"] = [variables.expand(word) for word in args]
+    if "command" in changing:
+        properties["command"] = changing["command"]
+    if "args" in changing:
+        properties["args"] = changing["args"]
     if variables.late:
         properties["expandFields"] = True
     if folder := container.get("workingDir"):
@@ -134,6 +136,16 @@ def _container(pod: Pod, container: Container, sources: Sources, config: Config,
         if probe := container.get("readinessProbe"):
             properties["readinessProbe"] = _probe(container, probe)
     return {"name": container["name"], "properties": properties}
+
+
+def process(container: Container, variables: Variables) -> ProcessChanges:
+    """Return the variables of a container, and its command and arguments with their values."""
+    translated: ProcessChanges = {"environmentVariables": variables.listed()}
+    if command := container.get("command"):
+        translated["command"] = [variables.expand(word) for word in command]
+    if args := container.get("args"):
+        translated["args"] = [variables.expand(word) for word in args]
+    return translated
 
 
 def _ports(container: Container) -> list[GroupPort]:

@@ -22,7 +22,7 @@ from cumulet.common.kubernetes.objects import (
 )
 from cumulet.node.errors import MissingError, MountError, UnsupportedError
 from cumulet.node.fields import Fields
-from cumulet.node.references import References, config_map_data, mounted, not_found, secret_data
+from cumulet.node.references import References, config_map_data, not_found, secret_data
 from cumulet.node.resource import GroupEmptyDir, GroupVolume
 from cumulet.node.tokens import Tokens
 
@@ -75,22 +75,6 @@ class Volumes:
                 for path, file in files.items()
             ]
         return translated
-
-    def versions(self, pod: Pod) -> object:
-        """Return what the content of the volumes follows from, except tokens: it differs if the content can differ."""
-        metadata, spec = pod["metadata"], pod["spec"]
-        found = {}
-        for kind, name in mounted(pod):
-            find = self._references.secret if kind == "secret" else self._references.config_map
-            obj = find(metadata["namespace"], name)
-            found[kind, name] = None if obj is None else (obj["metadata"]["uid"], obj["metadata"]["resourceVersion"])
-        containers = [*(spec.get("initContainers") or ()), *spec["containers"]]
-        return (
-            found,
-            metadata.get("labels"),
-            metadata.get("annotations"),
-            [container.get("resources") for container in containers],
-        )
 
     def forget(self, uid: str) -> None:
         """Forget a pod that is gone."""

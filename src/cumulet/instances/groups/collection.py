@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import aiohttp
-import msgspec
 
 from cumulet.common import clock
 from cumulet.common.arm import ArmError, ResourceId
@@ -27,7 +26,7 @@ from cumulet.instances.groups.services import Services
 from cumulet.instances.groups.updates import GroupRequest, demanding_deletion, differs, fixed_of_pod, invalid_update
 from cumulet.instances.images.cache import Images
 from cumulet.instances.metering.meter import Meter
-from cumulet.instances.model.properties import Volume, virtual_network
+from cumulet.instances.model.properties import GroupProperties, virtual_network
 from cumulet.instances.runtime.conmon import Runtime, control_pipe
 from cumulet.instances.sandbox.file_shares import FileShares
 from cumulet.instances.sandbox.names import installation_id
@@ -304,16 +303,16 @@ class Groups:
             pass
         return uid
 
-    async def patch(self, group: Group, tags: dict[str, str] | None, volumes: list[Volume] | None) -> None:
-        """Replace a group's tags, its volumes, or both, while its containers run. Raises `ArmError`."""
+    async def patch(self, group: Group, tags: dict[str, str] | None, properties: GroupProperties | None) -> None:
+        """Replace a group's tags, what can change of its properties, or both, while its containers run. Raises `ArmError`."""
         record = group.record
         if tags is not None:
             record.tags = tags
-        if volumes is not None:
+        if properties is not None:
             self._demand_idle(record.key)
-            record.properties = msgspec.structs.replace(record.properties, volumes=volumes)
+            record.properties = properties
         await self._store.put(record)
-        if volumes is not None:
+        if properties is not None:
             await _renew_volumes(group)
         self._publish(record)
 

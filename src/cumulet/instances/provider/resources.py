@@ -2,7 +2,7 @@
 
 Extensions to ACI's API, for the virtual node; other clients are not affected. `GET …/containerGroups?watch=true&since=N`
 returns when the revision is greater than N, at the latest after 25 s, with `instanceView`s and the new `revision`.
-`PATCH` with `properties.volumes` replaces the files of these volumes. `DELETE …?gracePeriodSeconds=N&wait=true` returns when
+`PATCH` with `properties` changes files of volumes, and processes of containers. `DELETE …?gracePeriodSeconds=N&wait=true` returns when
 the group is gone. Logs with `follow`, `previous`, `sinceSeconds` and `limitBytes`, as plain text with `stream=true`. `exec`
 with a list as `command` and the `protocol` `v5.channel.k8s.io`. `portForward` with a `port`.
 """
@@ -36,7 +36,7 @@ from cumulet.instances.provider.websockets import Streams
 from cumulet.instances.store.records import ContainerStatus, GroupRecord
 from cumulet.instances.streams import logs
 from cumulet.instances.streams.changes import Changes
-from cumulet.instances.validation.request import check_name, parse_group, parse_volumes, parse_zones
+from cumulet.instances.validation.request import check_name, parse_changes, parse_group, parse_zones
 from cumulet.instances.validation.text import quoted
 
 _TYPE = f"{fixed('providers', 'providers')}/{fixed('Microsoft.ContainerInstance', 'namespace')}"
@@ -150,8 +150,8 @@ class Provider:
                     f"A PATCH does not change the {name} of a group: use PUT.",
                     target=name,
                 )
-        volumes = parse_volumes(request.match_info["name"], group.record.properties, body)
-        await self._groups.patch(group, read_tags(body) if "tags" in body else None, volumes)
+        properties = parse_changes(request.match_info["name"], group.record.properties, body)
+        await self._groups.patch(group, read_tags(body) if "tags" in body else None, properties)
         return json_response(_resource(group, view=True))
 
     async def _delete(self, request: web.Request) -> web.Response:

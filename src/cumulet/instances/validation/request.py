@@ -12,12 +12,12 @@ import msgspec
 
 from cumulet.common.arm import ArmError
 from cumulet.common.ascii import fold
-from cumulet.instances.model.properties import GroupProperties, Volume
+from cumulet.instances.model.properties import GroupProperties
 from cumulet.instances.model.regions import Maximum
 from cumulet.instances.validation import amounts
+from cumulet.instances.validation.changes import GroupChanges, changed
 from cumulet.instances.validation.group import check_group
 from cumulet.instances.validation.text import NAME, invalid, quoted
-from cumulet.instances.validation.volumes import check_volume
 
 #: Values in the properties of a group, in all.
 _VALUES = 100_000
@@ -44,35 +44,23 @@ def parse_group(group: str, location: str, body: Mapping[str, object], maximum: 
     return properties
 
 
-def parse_volumes(group: str, properties: GroupProperties, body: Mapping[str, object]) -> list[Volume] | None:
-    """Return the volumes of a group with the new content that a PATCH has, or `None` if it has none.
+def parse_changes(group: str, properties: GroupProperties, body: Mapping[str, object]) -> GroupProperties | None:
+    """Return the properties of a group as a PATCH changes them, or `None` if it changes none.
 
-    Raises `ArmError` for a volume that the group does not have, and for other properties: they cannot change in place.
+    Raises `ArmError` for properties that do not change while containers run, and for changes that are not valid.
     """
     _check_resource(group, body)
-    changes = _present(body.get("properties") or {})
-    if not isinstance(changes, dict) or changes.keys() - {"volumes"}:
-        names = ", ".join(quoted(name) for name in changes) if isinstance(changes, dict) else "properties"
-        raise invalid("properties", f"A PATCH changes tags and properties.volumes only, and not {names}: use PUT.")
-    if "volumes" not in changes:
+    asked = _present(body.get("properties") or {})
+    if not asked:
         return None
     try:
-        changed = msgspec.convert({"containers": [], **changes}, GroupProperties)
+        changes = msgspec.convert(asked, GroupChanges)
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at ")
         target = f"properties{path.strip('`').removeprefix('$')}"
-        raise ArmError(400, "InvalidRequestContent", f"{target}: {message}", target=target) from None
-    _refuse_unsupported(group, changed, "properties")
-    volumes = {volume.name: volume for volume in properties.volumes}
-    names_before: set[str] = set()
-    for number, volume in enumerate(changed.volumes):
-        path = f"properties.volumes[{number}]"
-        check_volume(volume, path, names_before)
-        names_before.add(volume.name)
-        if volume.name not in volumes or volume.secret is None or volumes[volume.name].secret is None:
-            raise invalid(path, f"The volume '{volume.name}' is not a secret volume of the group.")
-        volumes[volume.name] = volume
-    return list(volumes.values())
+        raise ArmError(400, "InvalidRequestContent", f"{target}: {message}: use PUT.", target=target) from None
+    _refuse_unsupported(group, changes, "properties")
+    return changed(properties, changes)
 
 
 def parse_zones(value: object) -> list[str]:
