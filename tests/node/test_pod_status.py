@@ -122,6 +122,16 @@ def test_a_pod_that_is_deleted_before_its_turn_fails() -> None:
     assert init["state"]["terminated"]["reason"] == "ContainerStatusUnknown"
 
 
+def test_each_state_names_its_attempt() -> None:
+    backs_off = group(WAITS, RUNS, previous=ended(1))
+    for item in backs_off["properties"]["containers"]:
+        item["properties"]["instanceView"]["attempt"] = 3
+    waits, runs = pod_status(pod(), backs_off, "h")["containerStatuses"]
+    assert waits["lastState"]["terminated"]["containerID"] == waits["containerID"] == "aci://u/a/3"
+    assert runs["lastState"]["terminated"]["containerID"] == "aci://u/b/2"
+    assert runs["containerID"] == "aci://u/b/3"
+
+
 def test_a_pod_whose_group_is_gone_has_failed() -> None:
     before = pod_status(pod(), group(RUNS, RUNS), "10.1.1.1")
     status = lost_status(pod(status=before), "10.1.1.1")

@@ -272,7 +272,8 @@ def _statuses(
         ready = running and bool(view.get("ready", True))
         if kind == "initContainers" and not is_sidecar(container):
             ready = current.get("state") == "Terminated" and current.get("exitCode") == 0
-        identifier = f"aci://{uid}/{name}/{view['attempt']}" if view.get("attempt") else ""
+        attempt = view.get("attempt", 0)
+        identifier = _identifier(uid, name, attempt)
         status: ContainerStatus = {
             "name": name,
             "image": container["image"],
@@ -283,6 +284,9 @@ def _statuses(
             "state": _current(current, view, creating),
             "lastState": _terminated(view.get("previousState")),
         }
+        if ended := status["lastState"].get("terminated"):
+            # A container that waits for its next start has the number of the one that has ended.
+            ended["containerID"] = _identifier(uid, name, attempt if "waiting" in status["state"] else attempt - 1)
         if identifier:
             status["containerID"] = identifier
             if ended := status["state"].get("terminated"):
@@ -293,6 +297,11 @@ def _statuses(
             status["volumeMounts"] = mounts
         statuses.append(status)
     return statuses
+
+
+def _identifier(uid: str, name: str, attempt: int) -> str:
+    """Return the id of an attempt of a container, or an empty text when it has none."""
+    return f"aci://{uid}/{name}/{attempt}" if attempt > 0 else ""
 
 
 def _mount_statuses(container: Container) -> list[VolumeMountStatus]:
