@@ -150,11 +150,16 @@ class FrontDoor:
 
     async def _changes(self) -> AsyncIterator[list[Group]]:
         """All groups, again with every change."""
-        revision = 0
+        revision, known = 0, dict[str, Group]()
         while True:
             listed = await self.call("GET", f"{self.provider}/containerGroups?watch=true&since={revision}")
             revision = listed["revision"]
-            yield listed["value"]
+            if "removed" not in listed:
+                known.clear()
+            for gone in listed.get("removed", ()):
+                known.pop(gone, None)
+            known |= {group["id"]: group for group in listed["value"]}
+            yield [*known.values()]
 
     async def get_page(self, group: Group, port: int = 80, path: str = "/") -> bytes:
         """What a group serves, asked again while its port is closed."""

@@ -37,3 +37,19 @@ async def test_what_a_container_writes_is_its_log(door: FrontDoor) -> None:
     assert (await door.call("GET", "logs/containers/web/logs"))["content"].split() == ["one", "two", "three"]
     assert (await door.call("GET", "logs/containers/web/logs?tail=1"))["content"] == "three\n"
     await door.call("DELETE", "logs")
+
+
+async def test_a_watch_returns_what_changed_and_what_is_gone(door: FrontDoor) -> None:
+    watch = f"{door.provider}/containerGroups?watch=true&since="
+    for name in ("first", "second"):
+        await door.call("PUT", name, group(shell("true"), restartPolicy="Never"))
+        await door.until(name, is_over)
+    everything = await door.call("GET", f"{watch}0")
+    assert {"first", "second"} <= {item["name"] for item in everything["value"]}
+    assert "removed" not in everything
+    gone = (await door.call("GET", "first"))["id"]
+    await door.call("DELETE", "first")
+    changed = await door.call("GET", f"{watch}{everything['revision']}")
+    assert changed["removed"] == [gone]
+    assert "second" not in {item["name"] for item in changed["value"]}
+    await door.call("DELETE", "second")

@@ -126,6 +126,7 @@ class ContainerGroups:
         This project's provider answers a watch. Azure's is polled, group by group, because its lists have no views.
         """
         since = "0"
+        known: dict[str, ContainerGroup] = {}
         backoff = Backoff(0.1, 10)
         while True:
             try:
@@ -136,6 +137,13 @@ class ContainerGroups:
                 self.has_extensions = "revision" in answer
                 if self.has_extensions:
                     since = str(answer["revision"])
+                    if "removed" in answer:  # otherwise these are all groups
+                        for resource_id in answer["removed"]:
+                            known.pop(resource_id, None)
+                    else:
+                        known.clear()
+                    known |= {group["id"]: group for group in groups}
+                    groups = [*known.values()]
                 else:
                     groups = [
                         (await self._arm.call("GET", group["id"], api_version=API_VERSION))[2] for group in groups

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -22,6 +23,7 @@ from cumulet.instances.groups.attempts import UID_PART
 from cumulet.instances.groups.folders import Folders
 from cumulet.instances.groups.group import Group
 from cumulet.instances.groups.logins import Logins
+from cumulet.instances.groups.revisions import Revisions
 from cumulet.instances.groups.services import Services
 from cumulet.instances.groups.updates import GroupRequest, demanding_deletion, differs, fixed_of_pod, invalid_update
 from cumulet.instances.images.cache import Images
@@ -68,9 +70,8 @@ class Groups:
         self._groups: dict[str, Group] = {}
         self._deleting: dict[str, asyncio.Task[None]] = {}
         self._creating: set[str] = set()
-        self._changed = asyncio.Event()
-        # It starts at a number that no earlier process used.
-        self.revision = int(asyncio.get_running_loop().time() * 1000)
+        # They start at a number that no earlier process used.
+        self.revisions = Revisions(int(asyncio.get_running_loop().time() * 1000))
         records = store.groups()
         self._network = Network(config, {record.status.ip for record in records if record.status.ip})
         self._records = records
@@ -143,7 +144,7 @@ class Groups:
         return group
 
     async def _next_change(self, seconds: float) -> None:
-        await self.wait_for_change(self.revision, seconds)
+        await self.revisions.wait(self.revisions.newest, seconds)
 
     def _group(self, record: GroupRecord) -> Group:
         return Group(record, Folders(self._folder / record.uid, self._before / record.uid), self._services)
@@ -157,6 +158,10 @@ class Groups:
     def all(self) -> list[Group]:
         """Return all groups, including those that are being deleted."""
         return list(self._groups.values())
+
+    def these(self, keys: Iterable[str]) -> list[Group]:
+        """Return the groups with these keys, without those that are gone."""
+        return [self._groups[key] for key in keys if key in self._groups]
 
     def find(self, resource_id: str) -> Group | None:
         """Return the group of that id, or `None`."""
@@ -349,15 +354,6 @@ class Groups:
                     found.append(WrittenLog(LogFiles(attempts.log(name)), control_pipe(attempts.bundle(name))))
         return found
 
-    async def wait_for_change(self, since: int, seconds: float) -> None:
-        """Wait until the revision is greater than `since`, for at most `seconds`."""
-        try:
-            async with asyncio.timeout(seconds):
-                while self.revision <= since:
-                    await self._changed.wait()
-        except TimeoutError:
-            return
-
     def _begin_deletion(self, group: Group) -> asyncio.Task[None]:
         task = self._tasks.start(self._destroy(group), f"delete {group.record.id}")
         self._deleting[group.record.key] = task
@@ -376,10 +372,11 @@ class Groups:
             self._deleting.pop(key, None)
         self._publish(group.record)
 
-    def _publish(self, _: GroupRecord) -> None:
-        self.revision += 1
-        self._changed.set()
-        self._changed = asyncio.Event()
+    def _publish(self, record: GroupRecord) -> None:
+        if record.key in self._groups:
+            self.revisions.changed(record.key)
+        else:
+            self.revisions.removed(record.key, record.id)
 
 
 async def _renew_volumes(group: Group) -> None:

@@ -1,8 +1,9 @@
 """The resource provider `Microsoft.ContainerInstance` (REST reference 2023-05-01).
 
 Extensions to ACI's API, for the virtual node; other clients are not affected. `GET …/containerGroups?watch=true&since=N`
-returns when the revision is greater than N, at the latest after 25 s, with `instanceView`s and the new `revision`.
-`PATCH` with `properties` changes files of volumes, and processes of containers. `DELETE …?gracePeriodSeconds=N&wait=true` returns when
+returns when the revision is greater than N, at the latest after 25 s, with `instanceView`s and the new `revision`: the groups
+that changed after N, and the ids of the `removed`; or all groups, without `removed`, if N is 0 or too old. `PATCH` with
+`properties` changes files of volumes, and processes of containers. `DELETE …?gracePeriodSeconds=N&wait=true` returns when
 the group is gone. Logs with `follow`, `previous`, `sinceSeconds` and `limitBytes`, as plain text with `stream=true`. `exec`
 with a list as `command` and the `protocol` `v5.channel.k8s.io`. `portForward` with a `port`.
 """
@@ -89,16 +90,23 @@ class Provider:
             since = request.query.get("since", "0")
             if not is_digits(since) or len(since) > 18:
                 raise ArmError(400, "InvalidParameter", "since must be a revision.", target="since")
-            # A greater revision is of another process: answer at once.
-            if int(since) <= self._groups.revision:
-                await self._groups.wait_for_change(int(since), _WATCH)
+            return json_response(await self._watch(int(since), fold(request.match_info.get("group", ""))))
         group = fold(request.match_info.get("group", ""))
-        resources = [
-            _resource(item, view=watching, defaults=not watching)
-            for item in self._groups.all()
-            if not group or item.record.key.split("/")[4] == group
-        ]
-        return json_response({"value": resources, **({"revision": self._groups.revision} if watching else {})})
+        found = [_resource(item, view=False) for item in self._groups.all() if _is_in(item.record.key, group)]
+        return json_response({"value": found})
+
+    async def _watch(self, since: int, group: str) -> Object:
+        """Wait for changes in a resource group, or in all for an empty name, and return them."""
+        revisions = self._groups.revisions
+        if since <= revisions.newest:  # a greater revision is of another process: answer at once
+            await revisions.wait(since, _WATCH)
+        changed = revisions.after(since)
+        items = self._groups.all() if changed is None else self._groups.these(changed.keys)
+        found = [_resource(item, view=True, defaults=False) for item in items if _is_in(item.record.key, group)]
+        answer: Object = {"value": found, "revision": revisions.newest}
+        if changed is not None:
+            answer["removed"] = changed.removed
+        return answer
 
     async def _get(self, request: web.Request) -> web.Response:
         return json_response(_resource(self._groups.get(request.path), view=True))
@@ -246,6 +254,11 @@ class Provider:
             raise ArmError(404, "ContainerNotFound", f"The container '{name}' is not a container of the group.")
         group.record.status.containers.setdefault(name, ContainerStatus())
         return group, name
+
+
+def _is_in(key: str, group: str) -> bool:
+    """Return whether the key of a container group is in a resource group; an empty name stands for all."""
+    return not group or key.split("/")[4] == group
 
 
 def _resource(group: Group, *, view: bool, defaults: bool = True) -> Object:
