@@ -153,10 +153,6 @@ def test_logs_and_exec(cluster: Cluster) -> None:
 def test_what_a_container_group_cannot_do_is_told_at_once(cluster: Cluster) -> None:
     said = cluster.kubectl("attach", "-i", DEPLOYMENT, code=1)
     assert "has no standard input; set stdin" in said
-    pod = cluster.kubectl("get", "pods", *PODS, "-o", "jsonpath={.items[0].metadata.name}")
-    look = ("--image=busybox", "--profile=general", "--container=look", "-i")
-    said = cluster.kubectl("debug", pod, *look, "--", "sh", code=1)
-    assert "a container group takes no ephemeral containers" in said
 
 
 def test_what_it_uses(cluster: Cluster) -> None:

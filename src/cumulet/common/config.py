@@ -150,6 +150,18 @@ class ContainerLogs(msgspec.Struct, frozen=True, kw_only=True):
     max_files: Annotated[int, msgspec.Meta(ge=2)] = 5
 
 
+class DiskLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """The limits of container groups on the disk.
+
+    `group` is the limit, in bytes, of a group without any of its own. `nodefs_available` and `imagefs_available` are the
+    shares of the disk below which the largest groups are evicted, as a kubelet's `evictionHard`; 0 turns that off.
+    """
+
+    group: Annotated[int, msgspec.Meta(ge=1)] = 20 * 1024**3
+    nodefs_available: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.10
+    imagefs_available: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.15
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of one installation.
 
@@ -181,6 +193,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     instance_limits: InstanceLimits = InstanceLimits()
     #: The Azure Files shares that container groups can mount.
     file_shares: list[FileShare] = []
+    disk_limits: DiskLimits = DiskLimits()
     pod_cidr: str = "10.241.0.0/16"
     service_cidr: str = "10.0.0.0/16"
     external_cidr: str = "127.10.0.0/24"

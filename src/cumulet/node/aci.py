@@ -57,6 +57,8 @@ class ContainerGroups:
         self._arm = ArmClient(session, base_url, tokens)
         #: Whether the provider is this project's, which answers watches and takes extensions; known after the first list.
         self.has_extensions = False
+        #: Whether the provider's disk is nearly full, as far as it says so.
+        self.disk_pressure = False
         self._path = f"/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.ContainerInstance/containerGroups"
 
     async def put(self, name: str, body: ContainerGroup) -> ContainerGroup:
@@ -135,6 +137,7 @@ class ContainerGroups:
                 )
                 groups: list[ContainerGroup] = answer["value"]
                 self.has_extensions = "revision" in answer
+                self.disk_pressure = bool(answer.get("diskPressure"))
                 if self.has_extensions:
                     since = str(answer["revision"])
                     if "removed" in answer:  # otherwise these are all groups

@@ -18,7 +18,6 @@ from cumulet.node.aci import ContainerGroups
 from cumulet.node.containers import container_status
 from cumulet.node.pods import Pods
 from cumulet.node.stats import Stats
-from cumulet.node.status import NO_EPHEMERAL
 from cumulet.node.streams import Streams
 from cumulet.node.translate import group_name
 
@@ -81,8 +80,6 @@ class Kubelet:
         if pod is None:
             raise web.HTTPNotFound(text=f'pod "{info["pod"]}" is not on this node')
         which = f'container "{name}" in pod "{info["pod"]}"'
-        if any(item["name"] == name for item in pod["spec"].get("ephemeralContainers") or ()):
-            raise web.HTTPBadRequest(text=f"{which} does not run; {NO_EPHEMERAL}")
         status = container_status(pod, name)
         if status is None:
             raise web.HTTPBadRequest(text=f"{which} is not available")
@@ -91,6 +88,8 @@ class Kubelet:
         if request.query.get("previous") == "true":
             if not ended_before:
                 raise web.HTTPBadRequest(text=f"previous terminated {which} not found")
+        elif not ended_before and "containerID" not in status and (terminated := status["state"].get("terminated")):
+            raise web.HTTPBadRequest(text=f"{which} is terminated: {terminated.get('message', '')}")
         elif waiting and not ended_before:
             reason = waiting.get("reason", "")
             raise web.HTTPBadRequest(text=f"{which} is waiting to start: {_PULL_FAILED.get(reason, reason)}")

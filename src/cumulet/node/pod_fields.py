@@ -10,7 +10,6 @@ from cumulet.common.kubernetes.support import Kind, honoured, refused, stored
 
 _SCHEDULER = "read by the scheduler"
 _LINUX = "containers run on Linux; remove it"
-_EPHEMERAL = "a container group takes no ephemeral containers; use exec, or kubectl debug with --copy-to"
 _NO_DISKS = (
     "virtual nodes attach no disks; use an emptyDir for temporary files, or a service over the network for data"
 )
@@ -277,9 +276,27 @@ INIT_CONTAINER = Kind(
     },
     name="Container (init)",
 )
+_NOT_EPHEMERAL = "an ephemeral container has none; remove it"
 EPHEMERAL_CONTAINER = Kind(
     "EphemeralContainer",
-    {**{name: refused(_EPHEMERAL) for name in _CONTAINER}, "targetContainerName": refused(_EPHEMERAL)},
+    {
+        **_CONTAINER,
+        **{
+            name: refused(_NOT_EPHEMERAL, unless=({}, []))
+            for name in (
+                "lifecycle",
+                "livenessProbe",
+                "ports",
+                "readinessProbe",
+                "resizePolicy",
+                "resources",
+                "restartPolicy",
+                "restartPolicyRules",
+                "startupProbe",
+            )
+        },
+        "targetContainerName": honoured("its processes are shared"),
+    },
 )
 
 # Volumes.
@@ -397,7 +414,9 @@ POD_SPEC = Kind(
             instead="use ClusterFirst",
         ),
         "enableServiceLinks": honoured(),
-        "ephemeralContainers": honoured("each is ended with a reason; the pod runs on", kind=EPHEMERAL_CONTAINER),
+        "ephemeralContainers": honoured(
+            "added to the running group; with Azure's provider, ended with a reason", kind=EPHEMERAL_CONTAINER
+        ),
         "hostAliases": honoured("in `/etc/hosts`", kind=HOST_ALIAS),
         "hostIPC": refused(_NO_HOST.format("IPC namespace")),
         "hostNetwork": refused("a virtual node has no network that pods could share; use a Service"),

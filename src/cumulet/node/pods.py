@@ -24,6 +24,7 @@ from cumulet.node.checks import check, published_group
 from cumulet.node.credentials import Credentials
 from cumulet.node.deletions import Deletions
 from cumulet.node.environment import Environment
+from cumulet.node.ephemeral import EphemeralContainers, Report
 from cumulet.node.errors import MissingError, MountError, RejectedError, UnsupportedError
 from cumulet.node.fields import Fields
 from cumulet.node.names import pod_dns
@@ -32,9 +33,8 @@ from cumulet.node.references import References, names_of
 from cumulet.node.refusals import Refusals
 from cumulet.node.registration import CAPACITY
 from cumulet.node.renewal import Renewal
-from cumulet.node.resource import ContainerGroup, GroupCredential, GroupProperties
+from cumulet.node.resource import ContainerGroup, GroupContainer, GroupCredential, GroupProperties
 from cumulet.node.status import (
-    NO_EPHEMERAL,
     ended_status,
     failed_status,
     has_failed,
@@ -83,6 +83,7 @@ class Pods:
             Credentials(self.secrets),
         )
         self._renewal = Renewal(groups, references, self._sources, tokens)
+        self._ephemeral = EphemeralContainers(self._sources, config)
         self._admission = Admission(CAPACITY, lambda: client.get(NODES, config.node_name))
         self._statuses = StatusWrites(client)
         self._deletions = Deletions(client, groups, tasks, self._ended, lambda pod: self.queue.retry(_key(pod)))
@@ -110,6 +111,7 @@ class Pods:
             self._admission.release(pod["metadata"]["uid"])
             self._last.pop(pod["metadata"]["uid"], None)
             self._renewal.forget(pod["metadata"]["uid"])
+            self._ephemeral.forget(pod["metadata"]["uid"])
 
     def _reference_changed(self, change: str, obj: PartialObjectMetadata, old: PartialObjectMetadata | None) -> None:
         """Reconcile the pods that refer to a secret or config map that changed."""
@@ -204,13 +206,11 @@ class Pods:
                 self._groups.pop(uid, None)
                 await self._refuse(pod, f"container group {group['name']} failed")
                 return
-            await self._renew_credentials(pod)
+            await self._renew_group(pod)
             await self._renew(pod, group["name"])
         self._record_events(pod, group)
-        for container in pod["spec"].get("ephemeralContainers") or ():
-            path = f"spec.ephemeralContainers{{{container['name']}}}"
-            self._event_once(pod, path, "Warning", "Failed", f"Error: {NO_EPHEMERAL}")
         status = pod_status(pod, group, self._host)
+        self._ephemeral.complete(pod, status)
         if status["phase"] == "Running":
             self._refusals.forget(uid)
         await self._statuses.write(pod, status)
@@ -263,7 +263,9 @@ class Pods:
             await self._refuse(pod, f"{error.code}: {error}", final=error.status in _FINAL)
             return None
         uid = pod["metadata"]["uid"]
-        self._sent[uid] = _encoded(body["properties"]["imageRegistryCredentials"])
+        properties = body["properties"]
+        ephemeral = [item["name"] for item in properties.get("ephemeralContainers") or ()]
+        self._sent[uid] = _encoded(properties["imageRegistryCredentials"], ephemeral)
         self._groups.setdefault(uid, group)
         self._renewal.created(pod, versions, body["properties"])
         return group
@@ -287,7 +289,21 @@ class Pods:
     async def _body(self, pod: Pod) -> ContainerGroup:
         """Return the group of a pod. Raises `MissingError`, `UnsupportedError`."""
         group = await container_group(pod, self._sources, self._config)
+        if added := self._ephemeral_containers(pod):
+            group["properties"]["ephemeralContainers"] = added
         return published_group(group) if self._is_strict() else group
+
+    def _ephemeral_containers(self, pod: Pod) -> list[GroupContainer]:
+        group = self._groups.get(pod["metadata"]["uid"])
+        return self._ephemeral.of(pod, group, self._reporter(pod), supported=not self._is_strict())
+
+    def _reporter(self, pod: Pod) -> Report:
+        """Return what records a warning about an ephemeral container of a pod."""
+
+        def report(name: str, message: str) -> None:
+            self._event_once(pod, f"spec.ephemeralContainers{{{name}}}", "Warning", "Failed", message)
+
+        return report
 
     async def _refuse(self, pod: Pod, reason: str, *, final: bool = True) -> None:
         """Record why the pod has no container group, and retry with a back-off (virtual-kubelet's `handleProviderError`).
@@ -301,11 +317,12 @@ class Pods:
         if not fails:
             self.queue.add_after(_key(pod), self._refusals.refused(pod["metadata"]["uid"]))
 
-    async def _renew_credentials(self, pod: Pod) -> None:
-        """Update the group when its pull secrets have changed."""
+    async def _renew_group(self, pod: Pod) -> None:
+        """Update the group when its pull secrets have changed, or when the pod has a new ephemeral container."""
         uid = pod["metadata"]["uid"]
         credentials, _ = self._sources.credentials.of(pod)
-        encoded = _encoded(credentials)
+        ephemeral = [item["name"] for item in self._ephemeral_containers(pod)]
+        encoded = _encoded(credentials, ephemeral)
         if self._sent.get(uid) == encoded:
             return
         try:
@@ -313,6 +330,13 @@ class Pods:
             await self._aci.put(group_name(pod), body)
         except (MissingError, RejectedError, UnsupportedError) as error:
             log.info("pod %s keeps its credentials: %s", pod["metadata"]["name"], error)
+            return
+        except ArmError as error:
+            added = set(self._ephemeral.added(pod, self._groups.get(uid))).intersection(ephemeral)
+            if error.status not in _FINAL or not added:
+                raise
+            for name in added:
+                self._ephemeral.refuse(pod, name, f"{error.code}: {error}", self._reporter(pod))
             return
         self._sent[uid] = encoded
 
@@ -344,6 +368,7 @@ class Pods:
         for kind, containers in (
             ("initContainers", properties.get("initContainers") or ()),
             ("containers", properties["containers"]),
+            ("ephemeralContainers", properties.get("ephemeralContainers") or ()),
         ):
             for container in containers:
                 view = container["properties"].get("instanceView") or {}
@@ -397,5 +422,6 @@ def _was_running(pod: Pod) -> bool:
     return any(item.get("containerID") for item in statuses)
 
 
-def _encoded(value: list[GroupCredential]) -> bytes:
-    return msgspec.json.encode(value, order="deterministic")
+def _encoded(credentials: list[GroupCredential], ephemeral: list[str]) -> bytes:
+    """Return what of a group can change: its credentials, and the names of its ephemeral containers."""
+    return msgspec.json.encode([credentials, ephemeral], order="deterministic")

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 import aiohttp
 
 from cumulet.common import clock
 from cumulet.common.config import Config
-from cumulet.common.kubernetes import Client, KubernetesError
+from cumulet.common.kubernetes import Client, EventRecorder, KubernetesError
 from cumulet.common.kubernetes.client import LEASES, NODES
-from cumulet.common.kubernetes.objects import Lease, LeaseSpec, Node, NodeCondition, NodeStatus, Taint
+from cumulet.common.kubernetes.objects import (
+    Lease,
+    LeaseSpec,
+    Node,
+    NodeCondition,
+    NodeStatus,
+    ObjectReference,
+    Taint,
+)
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +35,13 @@ _STATUS_EVERY = 6  # lease renewals: once a minute
 class Registration:
     """Creates the node and sends its heartbeats."""
 
-    def __init__(self, client: Client, config: Config) -> None:
+    def __init__(
+        self, client: Client, config: Config, events: EventRecorder, disk_pressure: Callable[[], bool]
+    ) -> None:
         self._client = client
+        self._events = events
+        self._disk_pressure = disk_pressure
+        self._pressed = False
         self._config = config
         self._name = config.node_name
 
@@ -66,7 +80,7 @@ class Registration:
             beats += 1
             try:
                 await self._renew()
-                if beats % _STATUS_EVERY == 0:
+                if beats % _STATUS_EVERY == 0 or self._disk_pressure() is not self._pressed:
                     await self._write_status()
             except KubernetesError as error:
                 if error.code == 404:
@@ -78,9 +92,16 @@ class Registration:
                 log.warning("heartbeat: %s", error)
 
     async def _write_status(self) -> None:
+        pressed = self._disk_pressure()
         node = await self._client.get(NODES, self._name)
         conditions = {item["type"]: item for item in (node.get("status") or {}).get("conditions") or ()}
         await self._client.patch(NODES, self._name, {"status": self._status(conditions)}, subresource="status")
+        if pressed is not self._pressed:
+            self._pressed = pressed
+            reason = "NodeHasDiskPressure" if pressed else "NodeHasNoDiskPressure"
+            # A kubelet's events about its node have the node's name as the uid.
+            about: ObjectReference = {"kind": "Node", "name": self._name, "uid": self._name}
+            self._events.event_about(about, "Normal", reason, f"Node {self._name} status is now: {reason}")
 
     def _status(self, before: dict[str, NodeCondition]) -> NodeStatus:
         address = self._config.addresses["node"]
@@ -120,12 +141,15 @@ class Registration:
                     "KubeletHasSufficientMemory",
                     "kubelet has sufficient memory available",
                 ),
-                _condition(
-                    before, "DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"
-                ),
+                self._disk_condition(before),
                 _condition(before, "NetworkUnavailable", "False", "RouteCreated", "RouteController created a route"),
             ],
         }
+
+    def _disk_condition(self, before: dict[str, NodeCondition]) -> NodeCondition:
+        if self._disk_pressure():
+            return _condition(before, "DiskPressure", "True", "KubeletHasDiskPressure", "kubelet has disk pressure")
+        return _condition(before, "DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure")
 
     async def _renew(self) -> None:
         now = clock.rfc3339_micro()

@@ -137,6 +137,7 @@ class GroupContainerProperties(TypedDict, total=False):
     stdin: bool
     stdinOnce: bool
     tty: bool
+    targetContainerName: str
     instanceView: ContainerView
 
 
@@ -228,6 +229,7 @@ class GroupProperties(TypedDict, total=False):
 
     containers: Required[list[GroupContainer]]
     initContainers: list[GroupContainer]
+    ephemeralContainers: list[GroupContainer]
     imageRegistryCredentials: list[GroupCredential]
     restartPolicy: str
     osType: str

@@ -48,7 +48,7 @@ async def serve(room: Room) -> None:
             config = msgspec.structs.replace(config, cluster=f"{config.cluster} {client.kubeconfig.server}")
         pods = Pods(client, groups, config, tasks)
         informers: list[Informer[Any]] = [pods.pods, pods.secrets, pods.config_maps, pods.services, pods.accounts]
-        registration = Registration(client, config)
+        registration = Registration(client, config, pods.events, lambda: groups.disk_pressure)
         registered = False
 
         def unready() -> str | None:

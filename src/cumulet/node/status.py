@@ -26,10 +26,7 @@ from cumulet.node.resource import (
     GroupProperties,
 )
 
-#: The containers of a container group cannot change.
-NO_EPHEMERAL = "a container group takes no ephemeral containers; use exec, or kubectl debug with --copy-to"
-
-Kind = Literal["initContainers", "containers"]
+Kind = Literal["initContainers", "containers", "ephemeralContainers"]
 
 _CREATING, _INITIALIZING = "ContainerCreating", "PodInitializing"
 #: The state of a group that was stopped through Azure Resource Manager, and those of groups that have failed.
@@ -47,7 +44,7 @@ def pod_status(pod: Pod, group: ContainerGroup, host: str) -> PodStatus:
     properties = group["properties"]
     inits, containers = _all_statuses(pod, properties)
     phase = phase_of(pod, [*inits, *containers], over=_state(properties) == _STOPPED)
-    return _status(pod, _kept(pod, phase), inits, containers, host, _address(properties))
+    return _status(pod, _kept(pod, phase), inits, containers, host, _address(properties), properties)
 
 
 def ended_status(pod: Pod, properties: GroupProperties | None, host: str) -> PodStatus:
@@ -64,7 +61,7 @@ def ended_status(pod: Pod, properties: GroupProperties | None, host: str) -> Pod
         containers = _known(pod["spec"]["containers"], old.get("containerStatuses") or (), pod)
     _end(pod, inits, containers)
     phase = phase_of(pod, [*inits, *containers], over=True)
-    return _status(pod, _kept(pod, phase if phase in ENDED else "Failed"), inits, containers, host, "")
+    return _status(pod, _kept(pod, phase if phase in ENDED else "Failed"), inits, containers, host, "", properties)
 
 
 def lost_status(pod: Pod, host: str) -> PodStatus:
@@ -123,6 +120,7 @@ def _status(
     containers: list[ContainerStatus],
     host: str,
     address: str,
+    properties: GroupProperties | None = None,
 ) -> PodStatus:
     """Return a whole status. A pod keeps its start time and, without a new one, its address."""
     old = pod.get("status") or {}
@@ -139,7 +137,7 @@ def _status(
     if (generation := pod["metadata"].get("generation")) is not None:
         status["observedGeneration"] = generation
     if pod["spec"].get("ephemeralContainers"):
-        status["ephemeralContainerStatuses"] = _never_run(pod, old.get("ephemeralContainerStatuses") or [])
+        status["ephemeralContainerStatuses"] = _ephemeral_statuses(pod, properties, ended=phase in ENDED)
     if address := address or old.get("podIP", ""):
         status |= {"podIP": address, "podIPs": [{"ip": address}]}
     if phase in ENDED and phase == old.get("phase"):
@@ -230,30 +228,27 @@ def _waiting(container: Container, waiting: ContainerStateWaiting) -> ContainerS
     }
 
 
-def _never_run(pod: Pod, old: Sequence[ContainerStatus]) -> list[ContainerStatus]:
-    """Return the statuses of ephemeral containers: terminated, so that clients do not wait for them."""
-    known = {item["name"]: item for item in old}
-    now = clock.rfc3339()
-    ended: ContainerStateTerminated = {
-        "exitCode": 128,
-        "reason": "ContainerCannotRun",
-        "message": NO_EPHEMERAL,
-        "startedAt": now,
-        "finishedAt": now,
-    }
-    return [
-        known.get(container["name"])
-        or {
-            "name": container["name"],
-            "image": container["image"],
-            "imageID": "",
-            "ready": False,
-            "restartCount": 0,
-            "state": {"terminated": ended},
-            "lastState": {},
-        }
-        for container in pod["spec"]["ephemeralContainers"]
-    ]
+def _ephemeral_statuses(pod: Pod, properties: GroupProperties | None, *, ended: bool) -> list[ContainerStatus]:
+    """Return the statuses of ephemeral containers. As in a kubelet, they are never ready."""
+    specs = pod["spec"]["ephemeralContainers"]
+    old = {item["name"]: item for item in (pod.get("status") or {}).get("ephemeralContainerStatuses") or ()}
+    items = (properties.get("ephemeralContainers") or []) if properties is not None else []
+    there = {item["name"] for item in items}
+    statuses: list[ContainerStatus] = []
+    for container in specs:
+        name = container["name"]
+        common: Container = {"name": name, "image": container["image"]}
+        if name in there:
+            status = _statuses(pod, [common], "ephemeralContainers", items)[0]
+        else:
+            known = old.get(name)
+            status = {**known} if known is not None else _waiting(common, {"reason": _CREATING})
+        if ended:
+            _end_one(status)
+        status["ready"] = False
+        status.pop("started", None)
+        statuses.append(status)
+    return statuses
 
 
 def _statuses(

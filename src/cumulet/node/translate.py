@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from cumulet.common.ascii import fold
 from cumulet.common.config import Config
-from cumulet.common.kubernetes.objects import Container, Pod, Probe, VolumeMount
+from cumulet.common.kubernetes.objects import Container, EphemeralContainer, Pod, Probe, VolumeMount
 from cumulet.node.credentials import Credentials
 from cumulet.node.environment import Environment, Variables
 from cumulet.node.errors import MissingError, UnsupportedError
@@ -101,6 +101,15 @@ async def container_group(pod: Pod, sources: Sources, config: Config) -> Contain
     if spec.get("hostUsers") is False:
         properties["hostUsers"] = False
     return {"location": config.location, "tags": tags_of(pod, config), "properties": properties}
+
+
+def ephemeral_container(pod: Pod, container: EphemeralContainer, sources: Sources, config: Config) -> GroupContainer:
+    """Return an ephemeral container of a group. Raises `MissingError`, `UnsupportedError`."""
+    common: Container = {name: value for name, value in container.items() if name != "targetContainerName"}  # type: ignore[assignment]
+    translated = _container(pod, common, sources, config, init=True)
+    if target := container.get("targetContainerName"):
+        translated["properties"]["targetContainerName"] = target
+    return translated
 
 
 def _container(pod: Pod, container: Container, sources: Sources, config: Config, *, init: bool) -> GroupContainer:

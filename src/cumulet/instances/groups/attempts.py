@@ -27,8 +27,8 @@ class Attempts:
         self._installation = installation
 
     def containers(self) -> list[Container]:
-        """Return all containers, the init containers first."""
-        return self._record.properties.all_containers
+        """Return all containers, each at its number."""
+        return self._record.properties.numbered_containers
 
     def has(self, name: str) -> bool:
         """Return whether the group has a container of that name."""

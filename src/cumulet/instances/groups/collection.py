@@ -25,7 +25,15 @@ from cumulet.instances.groups.group import Group
 from cumulet.instances.groups.logins import Logins
 from cumulet.instances.groups.revisions import Revisions
 from cumulet.instances.groups.services import Services
-from cumulet.instances.groups.updates import GroupRequest, demanding_deletion, differs, fixed_of_pod, invalid_update
+from cumulet.instances.groups.updates import (
+    GroupRequest,
+    demanding_deletion,
+    differs,
+    fixed_of_pod,
+    invalid_update,
+    keeps_ephemeral,
+    with_added,
+)
 from cumulet.instances.images.cache import Images
 from cumulet.instances.metering.meter import Meter
 from cumulet.instances.model.properties import GroupProperties, virtual_network
@@ -246,9 +254,11 @@ class Groups:
     async def _apply(self, group: Group, request: GroupRequest) -> Answer:
         """Replace what can change while containers run."""
         record = group.record
-        if fixed_of_pod(record.properties) != fixed_of_pod(request.properties):
+        old, new = record.properties, request.properties
+        if fixed_of_pod(old) != fixed_of_pod(new) or not keeps_ephemeral(old, new):
             raise invalid_update(request.name)
-        record.tags, record.properties = request.tags, request.properties
+        new.ephemeral_containers = with_added(old, new)
+        record.tags, record.properties = request.tags, new
         await self._store.put(record)
         group.renew()
         await _renew_volumes(group)

@@ -14,7 +14,7 @@ from cumulet.instances.groups.launch import Launcher
 from cumulet.instances.groups.pulls import Pulls
 from cumulet.instances.groups.services import Save, Services
 from cumulet.instances.model.expansion import expanded
-from cumulet.instances.model.properties import Container, Probe
+from cumulet.instances.model.properties import Container, Probe, RestartPolicy
 from cumulet.instances.runtime.bundle import BundleError, forget_configuration, process_of
 from cumulet.instances.runtime.conmon import RuntimeFailure
 from cumulet.instances.sandbox.errors import SandboxError
@@ -36,6 +36,7 @@ class ContainerLife:
     def __init__(
         self,
         name: str,
+        policy: RestartPolicy,
         record: GroupRecord,
         attempts: Attempts,
         pulls: Pulls,
@@ -46,6 +47,7 @@ class ContainerLife:
         self.name = name
         #: Set while the newest attempt has ended.
         self.ended = asyncio.Event()
+        self._policy = policy
         self._record = record
         self._attempts = attempts
         self._pulls = pulls
@@ -70,8 +72,15 @@ class ContainerLife:
 
     async def run(self) -> int:
         """Run the container as often as the restart policy demands; return the last exit code."""
-        policy = self._record.properties.restart_policy
+        policy = self._policy
         backoff = Backoff(_FIRST, _LONGEST)
+        state = self._attempts.status(self.name).current_state
+        if policy == _NEVER and state.state == "Terminated" and state.exit_code is not None:
+            self.ended.set()
+            return state.exit_code
+        if policy == _NEVER and state.state == "Running" and not self._is_adopted():
+            await self._exited(None)  # it ended with its sandbox
+            return self._attempts.status(self.name).current_state.exit_code or 0
         while True:
             code = await self._attempt()
             if self._stopping or policy == _NEVER or (policy != _ALWAYS and code == 0):

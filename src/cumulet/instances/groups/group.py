@@ -16,6 +16,7 @@ from pathlib import Path
 from cumulet.common.tasks import Backoff
 from cumulet.instances.groups.attempts import Attempts
 from cumulet.instances.groups.container import ContainerLife
+from cumulet.instances.groups.ephemeral import EphemeralContainers, policy_of
 from cumulet.instances.groups.folders import Folders, remove_tree
 from cumulet.instances.groups.launch import Launcher
 from cumulet.instances.groups.pulls import Pulls
@@ -46,6 +47,7 @@ class Group:
         self._pulls = Pulls(record, self.attempts, services.images, services.logins, self._save)
         self._launcher = Launcher(record, self.attempts, folders, self._volumes, services, self._save)
         self._lives = {container.name: self._life(container) for container in self.attempts.containers()}
+        self._ephemeral = EphemeralContainers(record, self._lives, self._life)
 
     # Requests.
 
@@ -57,6 +59,7 @@ class Group:
     def renew(self) -> None:
         """Use the new credentials of the record, at once for a pull that waits."""
         self._pulls.renew()
+        self._ephemeral.add()
 
     async def renew_volumes(self) -> None:
         """Write the new content of the record's volumes, while containers run. Raises `OSError`."""
@@ -140,6 +143,7 @@ class Group:
     def _life(self, container: Container) -> ContainerLife:
         return ContainerLife(
             container.name,
+            policy_of(self.record, container.name),
             self.record,
             self.attempts,
             self._pulls,
@@ -177,10 +181,15 @@ class Group:
         status.provisioning_state = "Creating"
         await self._isolate()
         await self._save()
-        # Images are pulled while the sandbox is made. A failure of one task ends the others.
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._make_sandbox())
-            succeeded = tasks.create_task(self._run_containers())
+        self._ephemeral.start()
+        try:
+            # Images are pulled while the sandbox is made. A failure of one task ends the others.
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._make_sandbox())
+                succeeded = tasks.create_task(self._run_containers())
+            await self._ephemeral.end(self.record.properties.termination_grace_period_seconds)
+        finally:
+            await self._ephemeral.cancel()
         await self._end("Succeeded" if succeeded.result() else "Failed")
 
     async def _make_sandbox(self) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -19,6 +21,7 @@ from cumulet.instances.runtime.conmon import Stdio
 from cumulet.instances.sandbox import network_files, shared_memory
 from cumulet.instances.sandbox.completion import to_completion
 from cumulet.instances.sandbox.image_volumes import make_image_volumes
+from cumulet.instances.sandbox.errors import SandboxError
 from cumulet.instances.sandbox.mounts import in_order, unmount, unmount_beneath
 from cumulet.instances.sandbox.overlay import mount_overlay
 from cumulet.instances.sandbox.volumes import Volumes
@@ -80,17 +83,32 @@ class Launcher:
         """Create the container at the runtime, without starting it."""
         name, runtime = container.name, self._services.runtime
         bundle, log, cid = self._attempts.bundle(name), self._attempts.log(name), self._attempts.cid(name)
-        configuration, owner = await asyncio.to_thread(self._prepare, container, image, bundle)
-        try:
-            properties = container.properties
-            stdio = Stdio(properties.stdin, properties.stdin_once, properties.tty)
-            await runtime.create(cid, bundle, log, configuration, stdio)
-        finally:
-            # The container has its own copies of these mounts, in its mount namespace.
-            await asyncio.to_thread(unmount_beneath, bundle / _MOUNTS)
+        with self._processes_of_target(container) as processes:
+            try:
+                configuration, owner = await asyncio.to_thread(self._prepare, container, image, bundle, processes)
+                properties = container.properties
+                stdio = Stdio(properties.stdin, properties.stdin_once, properties.tty)
+                await runtime.create(cid, bundle, log, configuration, stdio)
+            finally:
+                # The container has its own copies of these mounts, in its mount namespace.
+                await asyncio.to_thread(unmount_beneath, bundle / _MOUNTS)
         runtime.give_output(bundle, *owner)
 
-    def _prepare(self, container: Container, image: Pulled, bundle: Path) -> tuple[bytes, tuple[int, int]]:
+    @contextlib.contextmanager
+    def _processes_of_target(self, container: Container) -> Iterator[Path | None]:
+        """Yield the file that names the PID namespace to share, `None` without one. Raises `SandboxError`."""
+        target = container.properties.target_container_name
+        if target is None:
+            yield None
+            return
+        with self._services.runtime.processes_of(self._attempts.bundle(target)) as processes:
+            if processes is None:
+                raise SandboxError(f"unable to find target container {target}: it does not run")
+            yield processes
+
+    def _prepare(
+        self, container: Container, image: Pulled, bundle: Path, processes: Path | None
+    ) -> tuple[bytes, tuple[int, int]]:
         """Mount a container's root and volumes, on a thread.
 
         Returns the configuration for the runtime, and the owner of the container's process on this machine. Raises
@@ -130,6 +148,7 @@ class Launcher:
             cgroup=f"/{self.control_group}/{self._attempts.cid(container.name)}",
             mounts=binds,
             users=mapping,
+            processes=processes,
         )
         keep_process(bundle, document["process"], container)
         return msgspec.json.encode(document), owner_of(document["process"], mapping)

@@ -50,6 +50,19 @@ def demanding_deletion(group: GroupRecord | GroupRequest) -> object:
     return properties.os_type, properties.restart_policy, properties.subnet_ids, requests, zones, properties.pod
 
 
+def keeps_ephemeral(before: GroupProperties, after: GroupProperties) -> bool:
+    """Return whether an update of a pod keeps its ephemeral containers, and at most adds some."""
+    images = {item.name: item.properties.image for item in after.ephemeral_containers}
+    return all(images.get(item.name) == item.properties.image for item in before.ephemeral_containers)
+
+
+def with_added(before: GroupProperties, after: GroupProperties) -> list[Container]:
+    """Return the ephemeral containers that there are, as they are, and behind them those that an update adds."""
+    there = {item.name for item in before.ephemeral_containers}
+    added = [item for item in after.ephemeral_containers if item.name not in there]
+    return [*before.ephemeral_containers, *added]
+
+
 def fixed_of_pod(properties: GroupProperties) -> object:
     """Return the properties of a pod that an update cannot change. Others, such as the environment, apply at the next start."""
 

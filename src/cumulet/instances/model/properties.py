@@ -30,11 +30,16 @@ SUBNET = re.compile(
 )
 
 
+#: The properties of a group that are lists of containers.
+CONTAINER_LISTS = ("containers", "initContainers", "ephemeralContainers")
+
+
 class _Base(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     #: Properties of Azure's schema that are not supported here, and refused by name.
     UNSUPPORTED: ClassVar[tuple[str, ...]] = ()
 
 
+RestartPolicy = Literal["Always", "OnFailure", "Never"]
 _Count = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 _Seconds = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 _PortNumber = Annotated[int, msgspec.Meta(ge=1, le=65535)]
@@ -152,6 +157,8 @@ class ContainerProperties(_Base):
     stdin: bool = False
     stdin_once: bool = False
     tty: bool = False
+    #: The container whose processes an ephemeral container sees.
+    target_container_name: str | None = None
     config_map: Any = None
 
 
@@ -287,8 +294,10 @@ class GroupProperties(_Base):
 
     containers: list[Container]
     init_containers: list[Container] = []
+    #: Kubernetes' ephemeral containers. An update can add some.
+    ephemeral_containers: list[Container] = []
     image_registry_credentials: list[Credential] = []
-    restart_policy: Literal["Always", "OnFailure", "Never"] = "Always"
+    restart_policy: RestartPolicy = "Always"
     ip_address: IpAddress | None = None
     os_type: str = "Linux"
     volumes: list[Volume] = []
@@ -317,8 +326,13 @@ class GroupProperties(_Base):
 
     @property
     def all_containers(self) -> list[Container]:
-        """All containers, the init containers first."""
+        """All containers but the ephemeral ones, the init containers first."""
         return [*self.init_containers, *self.containers]
+
+    @property
+    def numbered_containers(self) -> list[Container]:
+        """All containers, each at its number, which does not change: ephemeral ones are added at the end."""
+        return [*self.all_containers, *self.ephemeral_containers]
 
 
 def virtual_network(properties: GroupProperties) -> str | None:
@@ -334,7 +348,7 @@ def shown(properties: GroupProperties) -> Object:
     document: Object = msgspec.to_builtins(properties)
     for credential in document.get("imageRegistryCredentials") or ():
         credential.pop("password", None)
-    for container in [*(document.get("containers") or ()), *(document.get("initContainers") or ())]:
+    for container in (item for kind in CONTAINER_LISTS for item in document.get(kind) or ()):
         for variable in container["properties"].get("environmentVariables") or ():
             variable.pop("secureValue", None)
     for volume in document.get("volumes") or ():

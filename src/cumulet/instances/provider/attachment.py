@@ -29,11 +29,13 @@ class Attachment(NamedTuple):
 async def attach(changes: Changes, attachment: Attachment, socket: web.WebSocketResponse) -> None:
     """Send output until the container has ended, and deliver input until the client disconnects."""
     group, name, _, channels = attachment
-    log, ended = group.attempts.readable_log(name), group.ended(name)
+    ended = group.ended(name)
+    # Before any input: what the container answers is seen.
+    reader = await logs.from_now_on(group.attempts.readable_log(name))
 
     async def send_output() -> None:
         with contextlib.suppress(ConnectionError):
-            async with contextlib.aclosing(logs.follow_streams(log, changes, ended)) as output:
+            async with contextlib.aclosing(logs.follow_streams(reader, changes, ended)) as output:
                 async for channel, text in output:
                     await socket.send_bytes(bytes([channel]) + text if channels else text)
             if channels:
@@ -41,6 +43,7 @@ async def attach(changes: Changes, attachment: Attachment, socket: web.WebSocket
 
     container: Input = _NoInput()
     async with contextlib.AsyncExitStack() as stack:
+        stack.callback(reader.close)
         if attachment.stdin:
             try:
                 container = opened = await AttachedInput.open(group.attempts.bundle(name))

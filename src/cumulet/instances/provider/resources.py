@@ -29,7 +29,7 @@ from cumulet.instances.groups.identities import Identities
 from cumulet.instances.groups.updates import GroupRequest
 from cumulet.instances.model.defaults import with_defaults
 from cumulet.instances.model.envelope import Envelope, GroupIdentity, client_of
-from cumulet.instances.model.properties import GroupProperties, shown
+from cumulet.instances.model.properties import CONTAINER_LISTS, GroupProperties, shown
 from cumulet.instances.model.regions import sheet
 from cumulet.instances.provider.metrics import Metrics
 from cumulet.instances.provider.regions import operation_headers
@@ -274,7 +274,7 @@ def _resource(group: Group, *, view: bool, defaults: bool = True) -> Object:
         if label := address.get("dnsNameLabel"):
             address["fqdn"] = f"{label}.{record.location}.azurecontainer.io"
     if view:
-        for container in [*(properties.get("containers") or ()), *(properties.get("initContainers") or ())]:
+        for container in (item for kind in CONTAINER_LISTS for item in properties.get(kind) or ()):
             found = status.containers.get(container["name"])
             if found is not None:
                 container["properties"]["instanceView"] = _without_internal(msgspec.to_builtins(found))

@@ -76,9 +76,11 @@ def describe(
     cgroup: str,
     mounts: list[Bind],
     users: UserMapping | None = None,
+    processes: Path | None = None,
 ) -> Configuration:
     """Return the configuration of a container whose root is mounted at a path. It contains secure values.
 
+    `processes` is the file that names another container's PID namespace, which the container shares.
     It reads files of the image, so call it on a thread. Raises `BundleError`, `OSError`.
     """
     properties = container.properties
@@ -122,7 +124,7 @@ def describe(
         "mounts": [*_MOUNTS, *(_bind(mount.source, mount.path, mount.read_only) for mount in mounts)],
         "linux": {
             "namespaces": [
-                {"type": "pid"},
+                {"type": "pid"} if processes is None else {"type": "pid", "path": str(processes)},
                 {"type": "ipc", "path": str(users.ipc)} if users is not None and users.ipc else {"type": "ipc"},
                 {"type": "uts"},
                 {"type": "mount"},

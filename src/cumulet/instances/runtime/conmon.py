@@ -159,6 +159,25 @@ class Runtime:
         """Return whether the kernel killed a container for its memory use."""
         return (bundle / "oom").exists()
 
+    @contextlib.contextmanager
+    def processes_of(self, bundle: Path) -> Iterator[Path | None]:
+        """Yield the path of a file that names the PID namespace of a container, `None` if the container has ended."""
+        try:
+            pid = int((bundle / "pid").read_text())
+            descriptor = os.open(f"/proc/{pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        except (FileNotFoundError, ValueError, ProcessLookupError):
+            yield None
+            return
+        try:
+            pidfd = self._open(bundle)
+            # The number of its process can be another one's by now, unless its conmon still waits for it.
+            alive = pidfd is not None
+            if pidfd is not None:
+                os.close(pidfd)
+            yield Path(f"/proc/{os.getpid()}/fd/{descriptor}") if alive else None
+        finally:
+            os.close(descriptor)
+
     def exec_command(self, cid: str, process: Path) -> list[str]:
         """Return the command that runs a further process, described in a file, in a container."""
         return [self._runc, "--root", str(self._root), "exec", "--process", str(process), cid]

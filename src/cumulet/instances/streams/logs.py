@@ -8,6 +8,7 @@ import os
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeVar
 
 from cumulet.instances.streams.changes import Changes
@@ -51,29 +52,33 @@ async def end_of(log: LogFiles, query: Query, size: int) -> bytes:
 
 async def follow(log: LogFiles, query: Query, changes: Changes, ended: asyncio.Event) -> AsyncGenerator[bytes, None]:
     """Yield the selected part of a log, then what is written to it, until `ended` was set and everything is read."""
-    async with contextlib.aclosing(_follow(log, query, changes, ended, Reader.read)) as outputs:
+    reader = await asyncio.to_thread(Reader, log, query)
+    async with contextlib.aclosing(_follow(reader, changes, ended, Reader.read)) as outputs:
         async for output in outputs:
             yield output
 
 
+async def from_now_on(log: LogFiles) -> Reader:
+    """Return a reader of what is written to a log from now on."""
+    return await asyncio.to_thread(Reader, log, Query(tail=0))
+
+
 async def follow_streams(
-    log: LogFiles, changes: Changes, ended: asyncio.Event
+    reader: Reader, changes: Changes, ended: asyncio.Event
 ) -> AsyncGenerator[tuple[int, bytes], None]:
-    """Yield what is written to a log from now on, each with its stream: 1 for the output, 2 for errors."""
-    async with contextlib.aclosing(_follow(log, Query(tail=0), changes, ended, Reader.read_streams)) as outputs:
+    """Yield what a reader has and gets, each with its stream: 1 for the output, 2 for errors. It closes the reader."""
+    async with contextlib.aclosing(_follow(reader, changes, ended, Reader.read_streams)) as outputs:
         async for output in outputs:
             for item in output:
                 yield item
 
 
 async def _follow(
-    log: LogFiles, query: Query, changes: Changes, ended: asyncio.Event, read: Callable[[Reader], T | None]
+    reader: Reader, changes: Changes, ended: asyncio.Event, read: Callable[[Reader], T | None]
 ) -> AsyncGenerator[T, None]:
     waiting = asyncio.create_task(ended.wait())
-    reader: Reader | None = None
     try:
-        with changes.of(log.path.parent) as changed:
-            reader = await asyncio.to_thread(Reader, log, query)
+        with changes.of(reader.folder) as changed:
             while True:
                 done = waiting.done() or ended.is_set()
                 changed.clear()
@@ -88,8 +93,7 @@ async def _follow(
                     change.cancel()
     finally:
         waiting.cancel()
-        if reader is not None:
-            reader.close()
+        reader.close()
 
 
 class Reader:
@@ -103,6 +107,11 @@ class Reader:
         #: The open files that are not read to their ends, the oldest first.
         self._files = deque(log.open_all())
         self._go_to_start(query)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the log."""
+        return self._log.path.parent
 
     @property
     def full(self) -> bool:

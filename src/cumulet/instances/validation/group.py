@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from cumulet.common.arm import ArmError
 from cumulet.instances.model.properties import Container, GroupProperties
 from cumulet.instances.validation.containers import check_container
+from cumulet.instances.validation.ephemeral import check_ephemeral
 from cumulet.instances.validation.network import check_address, check_credential, check_dns, check_subnets
 from cumulet.instances.validation.pods import check_pod
 from cumulet.instances.validation.text import NAME, check_labels, invalid, quoted
@@ -23,7 +24,7 @@ _POD_VOLUMES = 100
 
 def check_group(group: str, properties: GroupProperties) -> None:
     """Raise `ArmError` for a property that is not valid. `amounts` checks the maximum of numbers."""
-    if not properties.containers or len(properties.all_containers) > _CONTAINERS:
+    if not properties.containers or len(properties.numbered_containers) > _CONTAINERS:
         raise invalid("properties.containers", f"A container group has 1 to {_CONTAINERS} containers.")
     most = _POD_VOLUMES if properties.pod else _VOLUMES
     if len(properties.volumes) > most:
@@ -57,6 +58,7 @@ def check_group(group: str, properties: GroupProperties) -> None:
             raise invalid(f"{path}.name", f"The container name '{container.name}' is used twice.")
         names.add(container.name)
         check_container(container, f"{path}.properties", volumes)
+    check_ephemeral(properties)
     if properties.dns_config is not None:
         check_dns(properties.dns_config)
     if properties.ip_address is not None:
@@ -72,6 +74,10 @@ def check_group(group: str, properties: GroupProperties) -> None:
 
 
 def _containers(properties: GroupProperties) -> Iterator[tuple[str, Container]]:
-    for kind, containers in (("initContainers", properties.init_containers), ("containers", properties.containers)):
+    for kind, containers in (
+        ("initContainers", properties.init_containers),
+        ("containers", properties.containers),
+        ("ephemeralContainers", properties.ephemeral_containers),
+    ):
         for number, container in enumerate(containers):
             yield f"properties.{kind}[{number}]", container

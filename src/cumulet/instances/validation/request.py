@@ -12,7 +12,7 @@ import msgspec
 
 from cumulet.common.arm import ArmError
 from cumulet.common.ascii import fold
-from cumulet.instances.model.properties import GroupProperties
+from cumulet.instances.model.properties import CONTAINER_LISTS, GroupProperties
 from cumulet.instances.model.regions import Maximum
 from cumulet.instances.validation import amounts
 from cumulet.instances.validation.changes import GroupChanges, changed
@@ -102,7 +102,7 @@ def _settable(properties: object) -> object:
     settable = _without(present, _GROUP_READ_ONLY)
     if isinstance(address := settable.get("ipAddress"), dict):
         settable["ipAddress"] = _without(address, _ADDRESS_READ_ONLY)
-    for kind in ("containers", "initContainers"):
+    for kind in CONTAINER_LISTS:
         for container in containers if isinstance(containers := settable.get(kind), list) else ():
             if isinstance(container, dict) and isinstance(container.get("properties"), dict):
                 container["properties"] = _without(container["properties"], ("instanceView",))
