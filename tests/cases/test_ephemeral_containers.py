@@ -14,10 +14,10 @@ def test_ephemeral_containers_run(path: ThePath) -> None:
     main = {"name": "main", "command": ["sh", "-c", "echo inside >/tmp/x; echo stored >/data/y; exec sleep 1000"]}
     path.apply(
         pod("debugged", [{**main, "volumeMounts": [mount]}], volumes=[volume]),
-        pod("brief", [{"name": "main", "command": ["sh", "-c", "sleep 6"]}], restartPolicy="Never"),
+        pod("debugged-brief", [{"name": "main", "command": ["sh", "-c", "sleep 6"]}], restartPolicy="Never"),
     )
     path.wait("pod/debugged", "condition=Ready")
-    path.wait("pod/brief", "condition=Ready")
+    path.wait("pod/debugged-brief", "condition=Ready")
 
     look = ("--target=main", "--profile=general", "-c", "look", "-i")
     seen = path.kubectl("debug", "debugged", f"--image={IMAGE}", *look, "--", "sh", "-c", "cat /proc/1/root/tmp/x")
@@ -34,7 +34,6 @@ def test_ephemeral_containers_run(path: ThePath) -> None:
         "-c",
         "read x; echo got $x; exit 3",
         stdin="it\n",
-        code=3,
     )
     assert "got it\n" in talk
 
@@ -56,9 +55,9 @@ def test_ephemeral_containers_run(path: ThePath) -> None:
     assert _state(path, "debugged", "read")["terminated"]["exitCode"] == 3
     assert path.get("debugged")["status"]["phase"] == "Running"
     # They do not keep a pod from ending, and end with it.
-    _add(path, "brief", {"name": "longer", "command": ["sleep", "1000"]})
-    path.wait_phase("brief", "Succeeded")
-    assert "terminated" in _state(path, "brief", "longer")
+    _add(path, "debugged-brief", {"name": "longer", "command": ["sleep", "1000"]})
+    path.wait_phase("debugged-brief", "Succeeded")
+    assert "terminated" in _state(path, "debugged-brief", "longer")
 
 
 def _add(path: ThePath, name: str, container: dict[str, Any]) -> None:

@@ -20,8 +20,8 @@ from cumulet.instances.runtime.bundle import UserMapping, describe, keep_process
 from cumulet.instances.runtime.conmon import Stdio
 from cumulet.instances.sandbox import network_files, shared_memory
 from cumulet.instances.sandbox.completion import to_completion
-from cumulet.instances.sandbox.image_volumes import make_image_volumes
 from cumulet.instances.sandbox.errors import SandboxError
+from cumulet.instances.sandbox.image_volumes import make_image_volumes
 from cumulet.instances.sandbox.mounts import in_order, unmount, unmount_beneath
 from cumulet.instances.sandbox.overlay import mount_overlay
 from cumulet.instances.sandbox.volumes import Volumes
