@@ -20,6 +20,7 @@ import aiohttp
 import pytest
 
 from cumulet.common.config import DEFAULT_PORTS
+from cumulet.instances.actions.targets import open_targets
 from cumulet.instances.cleanup import cleanup
 from cumulet.instances.groups.folders import Folders
 from cumulet.instances.groups.group import Group as ContainerGroup
@@ -455,7 +456,7 @@ async def test_a_group_whose_folder_cannot_be_made_ends_and_says_why(small_room:
         await door.call("GET", "nowhere", status=404)
 
 
-async def test_a_failure_that_nobody_foresaw_ends_the_group(tmp_path: Path) -> None:
+async def test_a_failure_that_nobody_foresaw_is_told_and_tried_again(tmp_path: Path) -> None:
     """No request is known to lead to one; a folder that no path can be stands for it."""
     config = install(tmp_path / "data", ports=dict.fromkeys(DEFAULT_PORTS, 0), pod_cidr=free_pod_cidr())
     folder = config.room_dir("instances")
@@ -465,17 +466,17 @@ async def test_a_failure_that_nobody_foresaw_ends_the_group(tmp_path: Path) -> N
     network = Network(config, set())
     try:
         await network.open({})
-        async with aiohttp.ClientSession() as session:
-            changed = asyncio.Event()
+        async with aiohttp.ClientSession() as session, open_targets(config.egress()) as targets:
+            changed: asyncio.Queue[int] = asyncio.Queue()
             services = Services(
                 store,
                 Images(folder / "images", session, lambda _: False),
                 network,
                 Runtime(folder / "state"),
                 Meter(store, folder, "eastus"),
-                session,
+                targets,
                 installation_id(config),
-                lambda record: changed.set() if record.status.state == "Failed" else None,
+                lambda record: changed.put_nowait(sum(event.count for event in record.status.events)),
                 UserNamespaces(config, folder / "images"),
                 Logins(session, Identities(session, config.url("identity"), config.tenant_id), lambda _: False),
                 FileShares([]),
@@ -485,13 +486,13 @@ async def test_a_failure_that_nobody_foresaw_ends_the_group(tmp_path: Path) -> N
             await store.put(record)
             running = ContainerGroup(record, Folders(Path("no\0path"), Path("none")), services)
             running.start()
-            await changed.wait()
+            while await changed.get() < 2:
+                pass
             (event,) = record.status.events
-            assert event.message == (
-                "Error: an internal error (ValueError); the log of the room 'instances' has more"
-            )
-            assert record.status.provisioning_state == "Failed"
-            assert record.status.containers["web"].current_state.state == "Terminated"
+            reason = "an internal error (ValueError); the log of the room 'instances' has more"
+            assert (event.name, event.message) == ("FailedSync", f"Error syncing pod, skipping: {reason}")
+            assert record.status.state == "Pending"
+            running.detach()
     finally:
         network.close()
         store.close()

@@ -23,6 +23,7 @@ from tests.installation import free_pod_cidr
 from tests.instances.conftest import door, machine, registry, room, shared_config  # noqa: F401
 from tests.instances.door import (
     FrontDoor,
+    Group,
     RoomProcess,
     container,
     events_of,
@@ -231,13 +232,19 @@ async def test_exec_joins_the_namespaces_of_the_container_also_after_the_room_wa
     assert not processes("811003")
 
 
+def restarts(found: Group) -> int:
+    """How often the container of a group was started again."""
+    count: int = found["properties"]["containers"][0]["properties"]["instanceView"]["restartCount"]
+    return count
+
+
 async def test_a_container_that_is_started_again_has_the_same_range(door: FrontDoor) -> None:  # noqa: F811
     script = "cat /proc/self/uid_map; if [ -e /kept/file ]; then sleep 1000; fi; echo x >/kept/file; exit 1"
     asked = shell(script, volumeMounts=[{"name": "kept", "mountPath": "/kept"}])
     await door.call("PUT", "twice", group(asked, volumes=[{"name": "kept", "emptyDir": {}}]))
-    await door.until("twice", lambda found: state_of(found).get("detailStatus") == "CrashLoopBackOff")
-    before = (await door.call("GET", "twice/containers/web/logs"))["content"]
-    await door.until("twice", is_running)
+    await door.until("twice", lambda found: restarts(found) == 1 and is_running(found))
+    before = (await door.call("GET", "twice/containers/web/logs?previous=true"))["content"]
+    assert before
     assert (await door.call("GET", "twice/containers/web/logs"))["content"] == before
     await door.call("DELETE", "twice?gracePeriodSeconds=0")
 
@@ -354,8 +361,7 @@ async def test_groups_of_before_run_on_and_new_ones_have_a_namespace(
                 await client.until("old", is_running)
                 assert await appeared("811004") == [pid]
                 os.kill(pid, 9)
-                await client.until("old", lambda found: state_of(found).get("detailStatus") == "CrashLoopBackOff")
-                await client.until("old", is_running)
+                await client.until("old", lambda found: restarts(found) == 1 and is_running(found))
                 assert mapping((await appeared("811004"))[0]) == (0, 0, 2**32 - 1)
                 await client.call("PUT", "new", group(shell("sleep 811005 & wait")))
                 await client.until("new", is_running)

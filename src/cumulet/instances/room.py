@@ -13,7 +13,7 @@ from cumulet.common.health import HEALTH, health_routes
 from cumulet.common.resolver import LoginServerResolver
 from cumulet.common.room import Room
 from cumulet.common.tasks import task_set
-from cumulet.instances.groups import probes
+from cumulet.instances.actions.targets import open_targets
 from cumulet.instances.groups.collection import Groups
 from cumulet.instances.groups.identities import Identities
 from cumulet.instances.groups.logins import Logins
@@ -51,10 +51,10 @@ async def serve(room: Room) -> None:
     identities = Identities(platform, config.url("identity"), config.tenant_id)
     logins = Logins(registries, identities, LoginServerResolver(config).is_login_server)
     try:
-        async with registries, platform, probes.open_session() as pages, task_set() as tasks:
+        async with registries, platform, open_targets(config.egress()) as targets, task_set() as tasks:
             changes = Changes()
             meter = Meter(store, room.data_dir, config.location)
-            groups = Groups(config, room.data_dir, store, meter, registries, pages, tasks, logins)
+            groups = Groups(config, room.data_dir, store, meter, registries, targets, tasks, logins)
             streams = Streams(config.url("instances"), groups.runtime, changes)
             app = web.Application(
                 middlewares=[arm_errors, behind_the_front_door(OPEN)], client_max_size=GROUP_BODY_LIMIT

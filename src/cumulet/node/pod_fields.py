@@ -24,7 +24,7 @@ HTTP_HEADER = Kind("HTTPHeader", {"name": honoured(), "value": honoured()})
 HTTP_GET = Kind(
     "HTTPGetAction",
     {
-        "host": refused("the request is sent to the pod's address; set the header Host in httpHeaders"),
+        "host": honoured("not an address of this machine or of the cluster; by default the pod's address"),
         "httpHeaders": honoured(kind=HTTP_HEADER),
         "path": honoured(),
         "port": honoured("a number, or the name of a port of the container"),
@@ -34,7 +34,7 @@ HTTP_GET = Kind(
 TCP_SOCKET = Kind(
     "TCPSocketAction",
     {
-        "host": refused("the connection is made to the pod's address; remove it"),
+        "host": honoured("not an address of this machine or of the cluster; by default the pod's address"),
         "port": honoured("a number, or the name of a port of the container"),
     },
 )
@@ -46,13 +46,13 @@ PROBE = Kind(
     {
         "exec": honoured(kind=EXEC),
         "failureThreshold": honoured(),
-        "grpc": refused("use exec, httpGet or tcpSocket"),
+        "grpc": honoured(kind=GRPC),
         "httpGet": honoured(kind=HTTP_GET),
         "initialDelaySeconds": honoured(),
         "periodSeconds": honoured(),
         "successThreshold": honoured(),
         "tcpSocket": honoured(kind=TCP_SOCKET),
-        "terminationGracePeriodSeconds": refused("set the pod's terminationGracePeriodSeconds"),
+        "terminationGracePeriodSeconds": honoured(),
         "timeoutSeconds": honoured(),
     },
 )
@@ -63,15 +63,15 @@ HANDLER = Kind(
         "exec": honoured(kind=EXEC),
         "httpGet": honoured(kind=HTTP_GET),
         "sleep": honoured(kind=SLEEP),
-        "tcpSocket": refused("Kubernetes has deprecated it; use httpGet or exec"),
+        "tcpSocket": honoured("such a hook always fails, as in a kubelet", kind=TCP_SOCKET),
     },
 )
 LIFECYCLE = Kind(
     "Lifecycle",
     {
-        "postStart": refused("run it in the container's command"),
-        "preStop": refused("handle SIGTERM in the container"),
-        "stopSignal": refused("set STOPSIGNAL in the image"),
+        "postStart": honoured(kind=HANDLER),
+        "preStop": honoured(kind=HANDLER),
+        "stopSignal": honoured("by default the image's STOPSIGNAL"),
     },
 )
 
@@ -227,7 +227,15 @@ POD_SECURITY_CONTEXT = Kind(
 
 # Containers.
 
-_NEVER_RESTARTED = "restartPolicy of the pod applies to all its containers; remove it"
+RESTART_RULE = Kind(
+    "ContainerRestartRule",
+    {
+        "action": honoured(only=("Restart",), instead="use Restart"),
+        "exitCodes": honoured(
+            kind=Kind("ContainerRestartRuleOnExitCodes", {"operator": honoured(), "values": honoured()})
+        ),
+    },
+)
 _CONTAINER = {
     "args": honoured(),
     "command": honoured(),
@@ -246,19 +254,15 @@ _CONTAINER = {
     "readinessProbe": honoured(kind=PROBE),
     "resizePolicy": stored("read by a resize in place, which the virtual node does not do", kind=RESIZE_POLICY),
     "resources": honoured(kind=RESOURCES),
-    "restartPolicy": refused(_NEVER_RESTARTED),
-    "restartPolicyRules": refused(_NEVER_RESTARTED),
+    "restartPolicy": honoured(only=("Always", "OnFailure", "Never"), instead="use Always, OnFailure or Never"),
+    "restartPolicyRules": honoured(kind=RESTART_RULE),
     "securityContext": honoured(kind=SECURITY_CONTEXT),
-    "startupProbe": refused("give livenessProbe a longer initialDelaySeconds"),
+    "startupProbe": honoured(kind=PROBE),
     "stdin": honoured(),
     "stdinOnce": honoured(),
-    "terminationMessagePath": honoured(
-        "the default only, and no message is read",
-        only=("/dev/termination-log",),
-        instead="write it to standard output",
-    ),
+    "terminationMessagePath": honoured("a path outside /proc and /sys"),
     "terminationMessagePolicy": honoured(
-        "no message is read", only=("File",), instead="read the log with kubectl logs --previous"
+        only=("File", "FallbackToLogsOnError"), instead="use File or FallbackToLogsOnError"
     ),
     "tty": honoured("standard output and error are one terminal"),
     "volumeDevices": refused(_NO_DISKS),
@@ -272,7 +276,9 @@ INIT_CONTAINER = Kind(
         **_CONTAINER,
         "ports": stored("shown; an init container has the addresses and ports of its group", kind=PORT),
         "resources": honoured("not billed: the group pays for its containers", kind=RESOURCES),
-        "restartPolicy": refused("sidecars start with the other containers; move it to containers"),
+        "restartPolicy": honoured(
+            "Always makes a sidecar", only=("Always", "OnFailure", "Never"), instead="use Always, OnFailure or Never"
+        ),
     },
     name="Container (init)",
 )
@@ -401,7 +407,7 @@ _NO_HOST = "a virtual node has no {} that pods could share; remove it"
 POD_SPEC = Kind(
     "PodSpec",
     {
-        "activeDeadlineSeconds": refused("set activeDeadlineSeconds of a Job"),
+        "activeDeadlineSeconds": honoured(),
         "affinity": stored(_SCHEDULER),
         "automountServiceAccountToken": honoured("by admission, which adds the volume"),
         "containers": honoured(kind=CONTAINER),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
@@ -33,7 +34,13 @@ from cumulet.node.references import References, names_of
 from cumulet.node.refusals import Refusals
 from cumulet.node.registration import CAPACITY
 from cumulet.node.renewal import Renewal
-from cumulet.node.resource import ContainerGroup, GroupContainer, GroupCredential, GroupProperties
+from cumulet.node.resource import (
+    ContainerGroup,
+    GroupContainer,
+    GroupCredential,
+    GroupEvent,
+    GroupProperties,
+)
 from cumulet.node.status import (
     ended_status,
     failed_status,
@@ -265,7 +272,7 @@ class Pods:
         uid = pod["metadata"]["uid"]
         properties = body["properties"]
         ephemeral = [item["name"] for item in properties.get("ephemeralContainers") or ()]
-        self._sent[uid] = _encoded(properties["imageRegistryCredentials"], ephemeral)
+        self._sent[uid] = _encoded(pod, properties["imageRegistryCredentials"], ephemeral)
         self._groups.setdefault(uid, group)
         self._renewal.created(pod, versions, body["properties"])
         return group
@@ -318,11 +325,11 @@ class Pods:
             self.queue.add_after(_key(pod), self._refusals.refused(pod["metadata"]["uid"]))
 
     async def _renew_group(self, pod: Pod) -> None:
-        """Update the group when its pull secrets have changed, or when the pod has a new ephemeral container."""
+        """Update the group when its pull secrets or its deadline have changed, or when there is a new ephemeral container."""
         uid = pod["metadata"]["uid"]
         credentials, _ = self._sources.credentials.of(pod)
         ephemeral = [item["name"] for item in self._ephemeral_containers(pod)]
-        encoded = _encoded(credentials, ephemeral)
+        encoded = _encoded(pod, credentials, ephemeral)
         if self._sent.get(uid) == encoded:
             return
         try:
@@ -364,7 +371,7 @@ class Pods:
     def _record_events(self, pod: Pod, group: ContainerGroup) -> None:
         """Record the new events of the group's containers as events of the pod."""
         properties = group["properties"]
-        recorded = self._recorded[pod["metadata"]["uid"]]
+        self._record(pod, "", (properties.get("instanceView") or {}).get("events") or ())
         for kind, containers in (
             ("initContainers", properties.get("initContainers") or ()),
             ("containers", properties["containers"]),
@@ -372,16 +379,18 @@ class Pods:
         ):
             for container in containers:
                 view = container["properties"].get("instanceView") or {}
-                for event in view.get("events") or ():
-                    path = f"spec.{kind}{{{container['name']}}}"
-                    key = (path, event["name"], event["message"])
-                    fresh = event["count"] - recorded.get(key, 0)
-                    if fresh > 0:
-                        recorded[key] = event["count"]
-                        for _ in range(min(fresh, 10)):
-                            self.events.event_about(
-                                _involved(pod, path), event["type"], event["name"], event["message"]
-                            )
+                self._record(pod, f"spec.{kind}{{{container['name']}}}", view.get("events") or ())
+
+    def _record(self, pod: Pod, path: str, events: Iterable[GroupEvent]) -> None:
+        """Record the new ones of the events about a part of a pod, which `path` names, or about all of it."""
+        recorded = self._recorded[pod["metadata"]["uid"]]
+        for event in events:
+            key = (path, event["name"], event["message"])
+            fresh = event["count"] - recorded.get(key, 0)
+            if fresh > 0:
+                recorded[key] = event["count"]
+                for _ in range(min(fresh, 10)):
+                    self.events.event_about(_involved(pod, path), event["type"], event["name"], event["message"])
 
     def _event_once(self, pod: Pod, path: str, kind: EventType, reason: str, message: str) -> None:
         recorded, key = self._recorded[pod["metadata"]["uid"]], (path, reason, message)
@@ -422,6 +431,7 @@ def _was_running(pod: Pod) -> bool:
     return any(item.get("containerID") for item in statuses)
 
 
-def _encoded(credentials: list[GroupCredential], ephemeral: list[str]) -> bytes:
-    """Return what of a group can change: its credentials, and the names of its ephemeral containers."""
-    return msgspec.json.encode([credentials, ephemeral], order="deterministic")
+def _encoded(pod: Pod, credentials: list[GroupCredential], ephemeral: list[str]) -> bytes:
+    """Return what of a group can change: its credentials, its deadline, and the names of its ephemeral containers."""
+    deadline = pod["spec"].get("activeDeadlineSeconds")
+    return msgspec.json.encode([credentials, deadline, ephemeral], order="deterministic")

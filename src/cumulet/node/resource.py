@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Required, TypedDict
+from typing import Literal, Required, TypedDict
 
-from cumulet.common.kubernetes.objects import Capabilities, HostAlias, PodSecurityContext
+from cumulet.common.kubernetes.objects import (
+    Capabilities,
+    ContainerRestartRule,
+    HostAlias,
+    HTTPHeader,
+    PodSecurityContext,
+)
 
 
 class GroupEvent(TypedDict):
@@ -24,6 +30,7 @@ class GroupContainerState(TypedDict, total=False):
     startTime: str
     finishTime: str
     exitCode: int
+    message: str
 
 
 class ContainerView(TypedDict, total=False):
@@ -92,12 +99,55 @@ class GroupDns(TypedDict, total=False):
     options: str
 
 
-class GroupProbe(TypedDict, total=False):
-    """A probe; exactly one of `exec`, `httpGet` and `tcpSocket` is set."""
+class GroupHttpGet(TypedDict, total=False):
+    """An HTTP request."""
+
+    path: str
+    port: Required[int]
+    scheme: str
+    httpHeaders: list[HTTPHeader]
+    host: str
+
+
+class GroupTcpSocket(TypedDict, total=False):
+    """A TCP connection."""
+
+    port: Required[int]
+    host: str
+
+
+class GroupHandler(TypedDict, total=False):
+    """The action of a hook."""
 
     exec: dict[str, list[str]]
-    httpGet: dict[str, Any]
-    tcpSocket: dict[str, int]
+    httpGet: GroupHttpGet
+    sleep: dict[str, int]
+    tcpSocket: GroupTcpSocket
+
+
+class GroupLifecycle(TypedDict, total=False):
+    """The hooks of a container, and the signal that ends it: an extension of this project to ACI's API."""
+
+    postStart: GroupHandler
+    preStop: GroupHandler
+    stopSignal: str
+
+
+class GroupGrpc(TypedDict):
+    """A call of a gRPC health check."""
+
+    port: int
+    service: str
+
+
+class GroupProbe(TypedDict, total=False):
+    """A probe; exactly one of `exec`, `httpGet`, `tcpSocket` and `grpc` is set."""
+
+    exec: dict[str, list[str]]
+    httpGet: GroupHttpGet
+    tcpSocket: GroupTcpSocket
+    grpc: GroupGrpc
+    terminationGracePeriodSeconds: int
     initialDelaySeconds: int
     periodSeconds: int
     failureThreshold: int
@@ -132,6 +182,12 @@ class GroupContainerProperties(TypedDict, total=False):
     resources: GroupResources
     livenessProbe: GroupProbe
     readinessProbe: GroupProbe
+    startupProbe: GroupProbe
+    lifecycle: GroupLifecycle
+    restartPolicy: str
+    restartPolicyRules: list[ContainerRestartRule]
+    terminationMessagePath: str
+    terminationMessagePolicy: str
     securityContext: GroupSecurityContext
     resourceRequirements: GroupRequirements
     stdin: bool
@@ -219,9 +275,12 @@ class GroupAddress(TypedDict, total=False):
 
 
 class GroupView(TypedDict, total=False):
-    """The instance view of a group."""
+    """The instance view of a group. `reason` and `message` are extensions of this project to ACI's API."""
 
     state: str
+    events: list[GroupEvent]
+    reason: str
+    message: str
 
 
 class GroupProperties(TypedDict, total=False):
@@ -237,6 +296,7 @@ class GroupProperties(TypedDict, total=False):
     ipAddress: GroupAddress
     subnetIds: list[dict[str, str]]
     terminationGracePeriodSeconds: int
+    activeDeadlineSeconds: int
     hostname: str
     subdomain: str
     setHostnameAsFQDN: bool
@@ -247,6 +307,7 @@ class GroupProperties(TypedDict, total=False):
     hostUsers: bool
     pod: bool
     labels: dict[str, str]
+    provisioningState: str
     instanceView: GroupView
 
 

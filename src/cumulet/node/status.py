@@ -29,7 +29,7 @@ from cumulet.node.resource import (
 Kind = Literal["initContainers", "containers", "ephemeralContainers"]
 
 _CREATING, _INITIALIZING = "ContainerCreating", "PodInitializing"
-#: The state of a group that was stopped through Azure Resource Manager, and those of groups that have failed.
+#: The state of a group that was stopped through Azure Resource Manager, and the provisioning states of failed groups.
 _STOPPED, _FAILED = "Stopped", ("Failed", "Canceled")
 #: Kubernetes' words for a container that has left no exit code.
 _UNKNOWN: ContainerStateTerminated = {
@@ -43,8 +43,15 @@ def pod_status(pod: Pod, group: ContainerGroup, host: str) -> PodStatus:
     """Return the status of a pod that has that group."""
     properties = group["properties"]
     inits, containers = _all_statuses(pod, properties)
-    phase = phase_of(pod, [*inits, *containers], over=_state(properties) == _STOPPED)
-    return _status(pod, _kept(pod, phase), inits, containers, host, _address(properties), properties)
+    view = properties.get("instanceView") or {}
+    # A container can have a restart policy of its own, so that the pod's does not say whether it is over.
+    over = _state(properties) in (_STOPPED, *ENDED)
+    reason = view.get("reason", "")
+    phase: Phase = "Failed" if reason and over else phase_of(pod, [*inits, *containers], over=over)
+    status = _status(pod, _kept(pod, phase), inits, containers, host, _address(properties), properties)
+    if reason:
+        status["reason"], status["message"] = reason, view.get("message", "")
+    return status
 
 
 def ended_status(pod: Pod, properties: GroupProperties | None, host: str) -> PodStatus:
@@ -84,8 +91,8 @@ def waiting_status(pod: Pod, host: str, reason: str, message: str) -> PodStatus:
 
 
 def has_failed(group: ContainerGroup) -> bool:
-    """Return whether a container group has failed."""
-    return _state(group["properties"]) in _FAILED
+    """Return whether a container group has failed for a reason that is not one of its containers."""
+    return group["properties"].get("provisioningState") in _FAILED
 
 
 def is_restarted(pod: Pod) -> bool:
@@ -318,7 +325,9 @@ def _current(current: GroupContainerState, view: ContainerView, creating: str) -
             return _terminated(current)
     detail = current.get("detailStatus") or creating
     waiting: ContainerStateWaiting = {"reason": detail}
-    if detail in ("ErrImagePull", "ImagePullBackOff", "CrashLoopBackOff"):
+    if message := current.get("message"):
+        waiting["message"] = message
+    elif detail in ("ErrImagePull", "ImagePullBackOff", "CrashLoopBackOff"):
         messages = [event["message"] for event in view.get("events") or () if event["name"] in ("Failed", "BackOff")]
         long = [message for message in messages if not message.startswith("Error: ")]
         if long:
@@ -338,6 +347,8 @@ def _terminated(state: GroupContainerState | None) -> ContainerState:
         "exitCode": code if code is not None else 0,
         "reason": state.get("detailStatus") or "Completed",
     }
+    if message := state.get("message"):
+        terminated["message"] = message
     if started := state.get("startTime"):
         terminated["startedAt"] = _seconds(started)
     if finished := state.get("finishTime"):

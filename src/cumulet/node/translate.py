@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from cumulet.common.ascii import fold
 from cumulet.common.config import Config
-from cumulet.common.kubernetes.objects import Container, EphemeralContainer, Pod, Probe, VolumeMount
+from cumulet.common.kubernetes.objects import Container, EphemeralContainer, Pod, VolumeMount
 from cumulet.node.credentials import Credentials
 from cumulet.node.environment import Environment, Variables
-from cumulet.node.errors import MissingError, UnsupportedError
+from cumulet.node.errors import MissingError
+from cumulet.node.lifecycle import add_lifecycle
 from cumulet.node.names import pod_dns, pod_names
 from cumulet.node.resource import (
     ContainerGroup,
@@ -18,7 +19,6 @@ from cumulet.node.resource import (
     GroupContainerProperties,
     GroupMount,
     GroupPort,
-    GroupProbe,
     GroupProperties,
     ProcessChanges,
 )
@@ -27,11 +27,6 @@ from cumulet.node.security import pod_security_context, security_context
 from cumulet.node.volumes import Volumes
 
 _NAME_LIMIT = 63
-
-
-_PROBE_NUMBERS: tuple[
-    Literal["initialDelaySeconds", "periodSeconds", "failureThreshold", "successThreshold", "timeoutSeconds"], ...
-] = ("initialDelaySeconds", "periodSeconds", "failureThreshold", "successThreshold", "timeoutSeconds")
 
 
 class Sources(NamedTuple):
@@ -98,6 +93,8 @@ async def container_group(pod: Pod, sources: Sources, config: Config) -> Contain
         properties["securityContext"] = above
     if spec.get("shareProcessNamespace"):
         properties["shareProcessNamespace"] = True
+    if seconds := spec.get("activeDeadlineSeconds"):
+        properties["activeDeadlineSeconds"] = min(seconds, 2**31 - 1)
     if spec.get("hostUsers") is False:
         properties["hostUsers"] = False
     return {"location": config.location, "tags": tags_of(pod, config), "properties": properties}
@@ -137,13 +134,10 @@ def _container(pod: Pod, container: Container, sources: Sources, config: Config,
             properties["stdinOnce"] = True
     if container.get("tty"):
         properties["tty"] = True
+    add_lifecycle(container, properties)
     if not init:
         properties["ports"] = _ports(container)
         properties["resources"] = billed_resources(container)
-        if probe := container.get("livenessProbe"):
-            properties["livenessProbe"] = _probe(container, probe)
-        if probe := container.get("readinessProbe"):
-            properties["readinessProbe"] = _probe(container, probe)
     return {"name": container["name"], "properties": properties}
 
 
@@ -183,35 +177,3 @@ def _mount(container: Container, mount: VolumeMount, variables: Variables) -> Gr
     if path:
         translated["subPath"] = path
     return translated
-
-
-def _probe(container: Container, probe: Probe) -> GroupProbe:
-    translated: GroupProbe = {}
-    for name in _PROBE_NUMBERS:
-        if name in probe:
-            translated[name] = probe[name]
-    if execution := probe.get("exec"):
-        translated["exec"] = {"command": execution.get("command") or []}
-    elif action := probe.get("httpGet"):
-        translated["httpGet"] = {
-            "path": action.get("path", "/"),
-            "port": _port(container, action["port"]),
-            "scheme": fold(action.get("scheme", "HTTP")),
-            "httpHeaders": action.get("httpHeaders") or [],
-        }
-    elif connection := probe.get("tcpSocket"):
-        translated["tcpSocket"] = {"port": _port(container, connection["port"])}
-    else:
-        raise UnsupportedError(
-            f"a probe of container {container['name']} has no action; use exec, httpGet or tcpSocket"
-        )
-    return translated
-
-
-def _port(container: Container, port: int | str) -> int:
-    if isinstance(port, int):
-        return port
-    for item in container.get("ports") or ():
-        if item.get("name") == port:
-            return item["containerPort"]
-    raise UnsupportedError(f"unable to find named port: {port}")

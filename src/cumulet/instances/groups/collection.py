@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import uuid
 from collections.abc import Iterable
@@ -16,7 +17,8 @@ from cumulet.common import clock
 from cumulet.common.arm import ArmError, ResourceId
 from cumulet.common.config import Config
 from cumulet.common.resolver import LoginServerResolver
-from cumulet.common.tasks import TaskSet
+from cumulet.common.tasks import Backoff, TaskSet
+from cumulet.instances.actions.targets import Targets
 from cumulet.instances.groups.actions import PREEMPTED, Actions
 from cumulet.instances.groups.admission import Admission
 from cumulet.instances.groups.attempts import UID_PART
@@ -48,6 +50,8 @@ from cumulet.instances.store.store import Store
 from cumulet.instances.streams.log_files import LogFiles
 from cumulet.instances.streams.rotation import WrittenLog
 
+log = logging.getLogger(__name__)
+
 
 class Answer(NamedTuple):
     """The group of a request, whether it is new, and the id of the operation that reports the change."""
@@ -67,7 +71,7 @@ class Groups:
         store: Store,
         meter: Meter,
         registries: aiohttp.ClientSession,
-        probes: aiohttp.ClientSession,
+        targets: Targets,
         tasks: TaskSet,
         logins: Logins,
     ) -> None:
@@ -90,7 +94,7 @@ class Groups:
             self._network,
             Runtime(folder / "state"),
             meter,
-            probes,
+            targets,
             installation_id(config),
             self._publish,
             UserNamespaces(config, folder / "images"),
@@ -372,12 +376,19 @@ class Groups:
     async def _destroy(self, group: Group) -> None:
         key = group.record.key
         assert group.record.status.delete_by is not None
-        left = clock.parse(group.record.status.delete_by) - clock.now()
+        backoff = Backoff(1, 60)
         try:
-            await self._services.logins.forget(group.record)
-            await group.destroy(max(left.total_seconds(), 0))
-            self._groups.pop(key, None)
-            await self.operations.end_all(group.record.uid)
+            while key in self._groups:
+                left = clock.parse(group.record.status.delete_by) - clock.now()
+                try:
+                    await self._services.logins.forget(group.record)
+                    await group.destroy(max(left.total_seconds(), 0))
+                    await self.operations.end_all(group.record.uid)
+                    self._groups.pop(key, None)
+                except Exception:
+                    # For example, a full disk: the group would otherwise stay until the next start of the room.
+                    log.exception("deleting %s", group.record.id)
+                    await backoff.wait()
         finally:
             self._deleting.pop(key, None)
         self._publish(group.record)

@@ -6,15 +6,9 @@ import asyncio
 from collections.abc import Callable
 
 from cumulet.instances.groups.container import ContainerLife
-from cumulet.instances.model.properties import Container, RestartPolicy
+from cumulet.instances.groups.grace import Grace
+from cumulet.instances.model.properties import Container
 from cumulet.instances.store.records import GroupRecord
-
-
-def policy_of(record: GroupRecord, name: str) -> RestartPolicy:
-    """Return the restart policy of a container: an ephemeral one is never restarted."""
-    if any(item.name == name for item in record.properties.ephemeral_containers):
-        return "Never"
-    return record.properties.restart_policy
 
 
 class EphemeralContainers:
@@ -43,7 +37,7 @@ class EphemeralContainers:
             if self._running and name not in self._tasks:
                 self._tasks[name] = asyncio.create_task(self._lives[name].run(), name=f"ephemeral {name}")
 
-    async def end(self, grace: float) -> None:
+    async def end(self, grace: Grace) -> None:
         """Stop all of them for good: the containers of the group have ended."""
         self._running = False
         await asyncio.gather(*(self._lives[name].stop(grace) for name in self._tasks))

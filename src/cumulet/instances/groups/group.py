@@ -1,8 +1,7 @@
 """The life of a container group: network, volumes, init containers, containers, and its removal.
 
-The group's task sets up the network and the volumes. It runs the init containers in turn, then all other containers at
-the same time. When the room restarts, it adopts a container that is running already, or that has ended
-in the meantime, instead of running it again.
+The group's task sets up the network and the volumes, and runs the containers. When the room restarts, it adopts a container
+that is running already, or that has ended in the meantime, instead of running it again.
 """
 
 from __future__ import annotations
@@ -13,13 +12,17 @@ import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from cumulet.common.tasks import Backoff
+from cumulet.common import clock
+from cumulet.common.tasks import Backoff, wait_for
 from cumulet.instances.groups.attempts import Attempts
 from cumulet.instances.groups.container import ContainerLife
-from cumulet.instances.groups.ephemeral import EphemeralContainers, policy_of
+from cumulet.instances.groups.ephemeral import EphemeralContainers
+from cumulet.instances.groups.failures import cause_of, is_transient, reason_of
 from cumulet.instances.groups.folders import Folders, remove_tree
+from cumulet.instances.groups.grace import Grace
 from cumulet.instances.groups.launch import Launcher
 from cumulet.instances.groups.pulls import Pulls
+from cumulet.instances.groups.sequence import Sequence, policy_of
 from cumulet.instances.groups.services import Services
 from cumulet.instances.model.properties import Container, virtual_network
 from cumulet.instances.sandbox import shared_memory
@@ -30,6 +33,10 @@ from cumulet.instances.sandbox.volumes import Volumes
 from cumulet.instances.store.records import GroupRecord
 
 log = logging.getLogger(__name__)
+
+#: The kubelet's reason and message for `activeDeadlineSeconds`.
+_OVERDUE = "DeadlineExceeded"
+_OVERDUE_MESSAGE = "Pod was active on the node longer than the specified deadline"
 
 
 class Group:
@@ -47,19 +54,21 @@ class Group:
         self._pulls = Pulls(record, self.attempts, services.images, services.logins, self._save)
         self._launcher = Launcher(record, self.attempts, folders, self._volumes, services, self._save)
         self._lives = {container.name: self._life(container) for container in self.attempts.containers()}
+        self._sequence = Sequence(record, self._lives)
         self._ephemeral = EphemeralContainers(record, self._lives, self._life)
+        self._renewed = asyncio.Event()
 
     # Requests.
 
     def start(self) -> None:
         """Start the group's task, or resume after a restart of the room."""
         self._task = asyncio.create_task(self._run(), name=f"group {self.record.id}")
-        self._task.add_done_callback(self._finished)
 
     def renew(self) -> None:
-        """Use the new credentials of the record, at once for a pull that waits."""
+        """Use the new credentials and the new deadline of the record, at once for what waits."""
         self._pulls.renew()
         self._ephemeral.add()
+        self._renewed.set()
 
     async def renew_volumes(self) -> None:
         """Write the new content of the record's volumes, while containers run. Raises `OSError`."""
@@ -90,12 +99,11 @@ class Group:
 
     async def clear(self, grace: float) -> None:
         """Stop all containers and the group's task, and remove the containers; volumes and network stay."""
-        await asyncio.gather(*(life.stop(grace) for life in self._lives.values()))
+        await self._sequence.stop(Grace(grace))
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         for name in [name for name in self._lives if self.attempts.status(name).attempt]:
-            await self._lives[name].settle()
             await self._services.runtime.remove(self.attempts.cid(name))
             unmount(self.attempts.root(name))
 
@@ -114,9 +122,7 @@ class Group:
 
     def hasten(self, grace: int) -> None:
         """Shorten the grace of containers that are being stopped to `grace` seconds from now."""
-        limit = asyncio.get_running_loop().time() + grace
-        for life in self._lives.values():
-            life.hasten(limit)
+        self._sequence.hasten(grace)
 
     # Streams and measurements.
 
@@ -152,42 +158,67 @@ class Group:
             self._save,
         )
 
-    def _finished(self, task: asyncio.Task[None]) -> None:
-        """Publish a failure that could not be written; the next start of the room tries again."""
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("group %s failed", self.record.id, exc_info=error)
-            self.record.status.state = self.record.status.provisioning_state = "Failed"
-            self.record.status.add_event("Failed", f"Error: {_reason(error)}", warning=True)
-            self._services.changed(self.record)
-
     async def _run(self) -> None:
-        if self.record.status.is_over:
+        """Run the group to its end. Whatever fails is an event, and is tried again from the record."""
+        backoff, status = Backoff(1, 60), self.record.status
+        if status.is_over:
             for life in self._lives.values():
                 life.ended.set()
             return
-        try:
-            if self.record.flaw is not None:
-                raise SandboxError(self.record.flaw)
-            await self._live()
-        except Exception as error:
-            log.exception("group %s failed", self.record.id)
-            await self._fail(_reason(error))
+        while True:
+            try:
+                if self.record.flaw is not None:
+                    await self._fail(self.record.flaw)
+                elif status.is_over:
+                    await self._end(status.state)
+                else:
+                    await self._live()
+            except Exception as error:
+                log.exception("group %s", self.record.id)
+                if self._is_refused(error):
+                    await self._fail(reason_of(error))
+                    return
+                self._tell(error)
+                await backoff.wait()
+            else:
+                return
+
+    def _is_refused(self, error: Exception) -> bool:
+        """Return whether a new group of a caller that waits for it fails: as for ACI, and unlike for pods."""
+        new = not any(life.status.attempt for life in self._lives.values())
+        cause = cause_of(error)
+        known = isinstance(cause, (SandboxError, OSError)) and not is_transient(cause)
+        return known and new and not self.record.properties.pod
+
+    def _tell(self, error: BaseException) -> None:
+        """Publish a failure that is not one of a container, with the kubelet's reasons."""
+        reason = reason_of(error)
+        if isinstance(cause_of(error), (SandboxError, OSError)):
+            self.record.status.add_event(
+                "FailedCreatePodSandBox", f"Failed to create pod sandbox: {reason}", warning=True
+            )
+        else:
+            self.record.status.add_event("FailedSync", f"Error syncing pod, skipping: {reason}", warning=True)
+        self._services.changed(self.record)
 
     async def _live(self) -> None:
         services, status = self._services, self.record.status
         await self._durably(lambda: services.meter.start(self.record))
         if not status.ip:
             status.ip = services.network.allocate()
-        status.provisioning_state = "Creating"
-        await self._isolate()
+        if status.began is None:
+            status.began = clock.rfc3339_micro()
+        if status.state == "Pending":
+            status.provisioning_state = "Creating"
+        anew = await self._isolate() and any(life.status.attempt for life in self._lives.values())
         await self._save()
         self._ephemeral.start()
         try:
             # Images are pulled while the sandbox is made. A failure of one task ends the others.
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._make_sandbox())
-                succeeded = tasks.create_task(self._run_containers())
-            await self._ephemeral.end(self.record.properties.termination_grace_period_seconds)
+                succeeded = tasks.create_task(self._run_containers(anew=anew))
+            await self._ephemeral.end(Grace(self.record.properties.termination_grace_period_seconds))
         finally:
             await self._ephemeral.cancel()
         await self._end("Succeeded" if succeeded.result() else "Failed")
@@ -204,25 +235,52 @@ class Group:
             )
         self._launcher.sandbox_ready.set()
 
-    async def _run_containers(self) -> bool:
-        """Run the init containers in turn, then all others at the same time; return whether all succeeded."""
-        properties = self.record.properties
-        for container in properties.init_containers:
-            if not await self._lives[container.name].run_init():
-                return False
-        async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(self._lives[item.name].run()) for item in properties.containers]
-        return all(task.result() == 0 for task in running)
+    async def _run_containers(self, *, anew: bool) -> bool:
+        """Run all containers until they have ended or the deadline passes; return whether all succeeded."""
+        running = asyncio.create_task(self._sequence.run(anew=anew))
+        deadline = asyncio.create_task(self._until_deadline())
+        try:
+            await asyncio.wait([running, deadline], return_when=asyncio.FIRST_COMPLETED)
+            if running.done():
+                return running.result()
+            status = self.record.status
+            status.reason, status.message = _OVERDUE, _OVERDUE_MESSAGE
+            status.add_event(_OVERDUE, _OVERDUE_MESSAGE)
+            await self._save()
+            grace = Grace(self.record.properties.termination_grace_period_seconds)
+            await self._sequence.stop(grace)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            await self._sequence.stop(grace)  # also what was being started meanwhile
+            return False
+        finally:
+            for task in (running, deadline):
+                task.cancel()
+            await asyncio.gather(running, deadline, return_exceptions=True)
 
-    async def _isolate(self) -> None:
-        """Give the group a range of ids, unless its containers run already. Raises `SandboxError`."""
+    async def _until_deadline(self) -> None:
+        """Wait for the end of `activeDeadlineSeconds`, which an update can change."""
+        began = clock.parse(self.record.status.began) if self.record.status.began else clock.now()
+        while True:
+            self._renewed.clear()
+            seconds = self.record.properties.active_deadline_seconds
+            if seconds is None:
+                await self._renewed.wait()
+            elif (left := seconds - (clock.now() - began).total_seconds()) <= 0:
+                return
+            else:
+                await wait_for(self._renewed, left)
+
+    async def _isolate(self) -> bool:
+        """Give the group a range of ids, unless it has its sandbox; return whether it had none. Raises `SandboxError`."""
         services, status, uid = self._services, self.record.status, self.record.uid
         if services.network.is_there(uid):
             if not status.ids or services.users.is_there(uid):
-                return  # it keeps its namespaces; a group of an earlier version has no user namespace
+                return False  # it keeps its namespaces; a group of an earlier version has no user namespace
             await services.network.destroy(uid, status.ip)
         services.users.destroy(uid, status.ids)
         status.ids = services.users.allocate(status.ids)
+        return True
 
     async def _end(self, state: str, provisioning_state: str = "Succeeded") -> None:
         self.record.status.state = state
@@ -258,17 +316,9 @@ class Group:
         while True:
             try:
                 await write()
-            except sqlite3.OperationalError as error:
+            except sqlite3.Error as error:
                 log.warning("group %s cannot be written: %s", self.record.id, error)
+                self._tell(error)
                 await backoff.wait()
             else:
                 return
-
-
-def _reason(error: BaseException) -> str:
-    """Return the published reason of a failure; of an unexpected error only its type, as its text may contain secrets."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    if isinstance(error, (SandboxError, OSError)):
-        return str(error)
-    return f"an internal error ({type(error).__name__}); the log of the room 'instances' has more"

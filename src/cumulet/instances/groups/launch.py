@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,11 +14,13 @@ from cumulet.common import clock
 from cumulet.instances.groups.attempts import Attempts
 from cumulet.instances.groups.folders import Folders, remove_tree
 from cumulet.instances.groups.services import Save, Services
+from cumulet.instances.groups.termination import make_file
 from cumulet.instances.images.cache import Pulled
 from cumulet.instances.model.expansion import expanded
+from cumulet.instances.model.lifecycle import signal_number
 from cumulet.instances.model.properties import Container
 from cumulet.instances.runtime.bundle import UserMapping, describe, keep_process, owner_of
-from cumulet.instances.runtime.conmon import Stdio
+from cumulet.instances.runtime.conmon import RuntimeFailure, Stdio
 from cumulet.instances.sandbox import network_files, shared_memory
 from cumulet.instances.sandbox.completion import to_completion
 from cumulet.instances.sandbox.errors import SandboxError
@@ -60,24 +63,35 @@ class Launcher:
         return f"cumulet-{self._services.installation}"
 
     async def launch(self, container: Container, image: Pulled) -> None:
-        """Replace the newest attempt of a container with a running one.
+        """Replace the newest attempt of a container, which has ended or was not started, with one that is started.
 
         Raises `BundleError`, `RuntimeFailure`, `SandboxError`, `OSError`.
         """
         name, status = container.name, self._attempts.status(container.name)
         if status.attempt:
-            await self._clear(name)
+            await self._clear(name, interrupted=status.stage == "making")
+        if status.stage in ("ended", "again"):
             status.restart_count += 1
-        status.attempt, status.numbered = status.attempt + 1, True
+        status.attempt, status.numbered, status.stage = status.attempt + 1, True, "making"
+        status.ready = status.started = False
+        status.stop_signal = _stop_signal(container, image)
+        if status.current_state.state == "Terminated":
+            status.current_state = State("Waiting", "")
         await self._save()  # the number must be on disk before it is part of a name
         await self.sandbox_ready.wait()
         await to_completion(self._create(container, image))
         status.add_event("Created", "Container created")
+        status.stage = "started"
+        status.current_state = State("Waiting", "", start_time=clock.rfc3339_micro())
+        await self._save()  # before the start, because what may have run must not be run again
         await to_completion(self._services.runtime.start(self._attempts.cid(name)))
         status.add_event("Started", "Container started")
-        status.current_state = State("Running", "", start_time=clock.rfc3339_micro())
-        status.ready = container.properties.readiness_probe is None
-        await self._save()
+
+    async def start_again(self, name: str) -> None:
+        """Start an attempt whose start was requested and perhaps not done; the runtime starts it once at most."""
+        with contextlib.suppress(RuntimeFailure):
+            await to_completion(self._services.runtime.start(self._attempts.cid(name)))
+            self._attempts.status(name).add_event("Started", "Container started")
 
     async def _create(self, container: Container, image: Pulled) -> None:
         """Create the container at the runtime, without starting it."""
@@ -131,7 +145,8 @@ class Launcher:
             self._folders.files, name, self._record.status.ip, properties, read_only=read_only
         )
         shared = shared_memory.bind(self._folders.folder)
-        binds = in_order([*files, shared, *self._volumes.mount(container, bundle / _MOUNTS)])
+        message = make_file(bundle, container.properties)
+        binds = in_order([*files, shared, *self._volumes.mount(container, bundle / _MOUNTS), message])
         if ids:
             binds = users.map_binds(uid, ids, binds, bundle / _MOUNTS / "mapped")
         mounted = [bind.path for bind in binds]
@@ -153,12 +168,25 @@ class Launcher:
         keep_process(bundle, document["process"], container)
         return msgspec.json.encode(document), owner_of(document["process"], mapping)
 
-    async def _clear(self, name: str) -> None:
-        """Remove an attempt that has ended, except its log; the log before it is deleted."""
-        await self._services.runtime.remove(self._attempts.cid(name))
+    async def _clear(self, name: str, *, interrupted: bool) -> None:
+        """Remove an attempt that has ended, except its log; the log before it is deleted.
+
+        `interrupted` is whether it was not started, and may still be in the making.
+        """
         bundle = self._attempts.bundle(name)
+        if interrupted:
+            await self._services.runtime.abandon(self._attempts.cid(name), bundle)
+        else:
+            await self._services.runtime.remove(self._attempts.cid(name))
         unmount(self._attempts.root(name))
         await asyncio.to_thread(unmount_beneath, bundle)
         await remove_tree(bundle)
         LogFiles(self._attempts.log(name, previous=True)).remove()
         self._attempts.keep_log(name)
+
+
+def _stop_signal(container: Container, image: Pulled) -> int:
+    """Return the signal that ends a container: its own, else its image's, else SIGTERM."""
+    lifecycle = container.properties.lifecycle
+    named = (lifecycle.stop_signal if lifecycle is not None else None) or image.config.stop_signal or ""
+    return signal_number(named) or signal.SIGTERM

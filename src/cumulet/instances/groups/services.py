@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-import aiohttp
-
+from cumulet.instances.actions.targets import Targets
 from cumulet.instances.groups.logins import Logins
 from cumulet.instances.images.cache import Images
 from cumulet.instances.metering.meter import Meter
@@ -22,14 +21,14 @@ Save = Callable[[], Awaitable[None]]
 
 
 class Services(NamedTuple):
-    """`changed` is called when the status of a group has changed; `session` sends probes."""
+    """`changed` is called when the status of a group has changed; `targets` are where probes and hooks connect to."""
 
     store: Store
     images: Images
     network: Network
     runtime: Runtime
     meter: Meter
-    session: aiohttp.ClientSession
+    targets: Targets
     installation: str
     changed: Callable[[GroupRecord], None]
     users: UserNamespaces

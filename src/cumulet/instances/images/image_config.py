@@ -22,3 +22,4 @@ class Execution(msgspec.Struct, rename="pascal", frozen=True):
     cmd: _Texts | None = None
     working_dir: _Text | None = None
     volumes: Annotated[dict[_Text, msgspec.Raw], msgspec.Meta(max_length=_VOLUMES)] | None = None
+    stop_signal: _Text | None = None

@@ -1,12 +1,12 @@
 """The properties of a container group (REST reference 2023-05-01), with their defaults.
 
 Extensions to ACI's API: `args` of a container, which follow `command` or, without it, the image's entry point;
-`workingDir`, `expandFields`, `subPath`, probes by TCP; an emptyDir's `medium` and `sizeLimit`, a secret volume's
-`defaultMode` and `items`; `hostname`, `terminationGracePeriodSeconds`, `hostUsers`, `labels` and `pod` of a group.
+`workingDir`, `expandFields`, `subPath`; an emptyDir's `medium` and `sizeLimit`, a secret volume's `defaultMode` and
+`items`; `hostname`, `terminationGracePeriodSeconds`, `activeDeadlineSeconds`, `hostUsers`, `labels` and `pod` of a group.
 `hostUsers: false` demands a user namespace, which a group has by default if the machine supports it; `true` is refused.
 `labels` are for the bill. `pod: true` is for a virtual node: a failed pull is repeated
 instead of failing the group, and a PUT applies to the running containers instead of restarting them.
-The types in `pod.py` are further extensions.
+The types in `lifecycle.py` and `pod.py` are further extensions.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import msgspec
 from cumulet.common.ascii import fold
 from cumulet.common.kubernetes.objects import Object
 from cumulet.common.kubernetes.quantity import decimal
+from cumulet.instances.model.lifecycle import Lifecycle, MessagePolicy, Probe, RestartPolicy, RestartRule
 from cumulet.instances.model.pod import HostAlias, PodSecurityContext, ResourceRequirements
 
 #: Microsoft.Network's names: letters, digits, underscores, periods and hyphens, to 80 characters.
@@ -39,7 +40,6 @@ class _Base(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True, fo
     UNSUPPORTED: ClassVar[tuple[str, ...]] = ()
 
 
-RestartPolicy = Literal["Always", "OnFailure", "Never"]
 _Count = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 _Seconds = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 _PortNumber = Annotated[int, msgspec.Meta(ge=1, le=65535)]
@@ -94,47 +94,6 @@ class Mount(_Base):
     sub_path: str | None = None
 
 
-class ExecAction(_Base):
-    """A command; exit code 0 is success."""
-
-    command: list[str] = []
-
-
-class HttpHeader(_Base):
-    """A header of an HTTP request."""
-
-    name: str
-    value: str = ""
-
-
-class HttpGet(_Base):
-    """An HTTP request; a status from 200 to 399 is success."""
-
-    port: _PortNumber
-    path: str = "/"
-    scheme: Literal["http", "https", "HTTP", "HTTPS"] = "http"
-    http_headers: list[HttpHeader] = []
-
-
-class TcpSocket(_Base):
-    """A TCP connection; an established one is success."""
-
-    port: _PortNumber
-
-
-class Probe(_Base):
-    """A probe of a container, and its schedule."""
-
-    exec: ExecAction | None = None
-    http_get: HttpGet | None = None
-    tcp_socket: TcpSocket | None = None
-    initial_delay_seconds: _Seconds = 0
-    period_seconds: _Seconds = 10
-    failure_threshold: _Count = 3
-    success_threshold: _Count = 1
-    timeout_seconds: _Seconds = 1
-
-
 class ContainerProperties(_Base):
     """The properties of a container."""
 
@@ -149,6 +108,12 @@ class ContainerProperties(_Base):
     volume_mounts: list[Mount] = []
     liveness_probe: Probe | None = None
     readiness_probe: Probe | None = None
+    startup_probe: Probe | None = None
+    lifecycle: Lifecycle | None = None
+    restart_policy: RestartPolicy | None = None
+    restart_policy_rules: list[RestartRule] = []
+    termination_message_path: str = "/dev/termination-log"
+    termination_message_policy: MessagePolicy = "File"
     security_context: dict[str, object] | None = None
     working_dir: str | None = None
     #: Whether command, args, variables and subPaths name fields of the group: `expansion` replaces them.
@@ -305,6 +270,7 @@ class GroupProperties(_Base):
     sku: str | None = None
     priority: Literal["Regular", "Spot"] | None = None
     termination_grace_period_seconds: _Seconds = 30
+    active_deadline_seconds: _Count | None = None
     hostname: str | None = None
     subdomain: str | None = None
     set_hostname_as_fqdn: bool = msgspec.field(default=False, name="setHostnameAsFQDN")

@@ -43,6 +43,8 @@ from cumulet.instances.validation.text import quoted
 _TYPE = f"{fixed('providers', 'providers')}/{fixed('Microsoft.ContainerInstance', 'namespace')}"
 _RESOURCE = "Microsoft.ContainerInstance/containerGroups"
 _WATCH = 25.0
+#: Fields of the status of a container that no client sees.
+_INTERNAL = ("numbered", "stage", "stopSignal", "backOff", "backOffLeft")
 _LOG_LIMIT = 4 * 1024 * 1024
 _LARGEST = 2**31 - 1
 
@@ -280,6 +282,8 @@ def _resource(group: Group, *, view: bool, defaults: bool = True) -> Object:
                 container["properties"]["instanceView"] = _without_internal(msgspec.to_builtins(found))
         events = msgspec.to_builtins(status.events)
         properties["instanceView"] = {"state": status.state, "events": events}
+        if status.reason:
+            properties["instanceView"] |= {"reason": status.reason, "message": status.message}
     resource: Object = {
         "id": record.id,
         "name": record.id.rsplit("/", 1)[-1],
@@ -318,7 +322,8 @@ def _check_identities(properties: GroupProperties, identity: GroupIdentity | Non
 
 
 def _without_internal(view: Object) -> Object:
-    view.pop("numbered", None)
+    for name in _INTERNAL:
+        view.pop(name, None)
     return view
 
 

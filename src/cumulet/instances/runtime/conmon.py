@@ -6,8 +6,11 @@ end.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
+import re
+import select
 import shutil
 import signal
 import subprocess
@@ -19,12 +22,29 @@ from typing import NamedTuple
 
 import msgspec
 
+from cumulet.common.ascii import is_digits
 from cumulet.common.config import private_folder
 from cumulet.instances.sandbox.programs import first_line, readable, run, until_end
+
+#: A line of the runtime's log in its default form, whose message is quoted as in JSON.
+_LOGGED = re.compile(r'level=(?P<level>\w+) msg=(?P<message>"(?:[^"\\]|\\.)*")', re.ASCII)
+#: Seconds to wait for the end of a killed process.
+_PATIENCE = 10
+
+
+class _Entry(msgspec.Struct):
+    """A line of the runtime's log in JSON."""
+
+    level: str = ""
+    msg: str = ""
 
 
 class RuntimeFailure(Exception):  # noqa: N818  (a failure of the OCI runtime, whose name it has)
     """The runtime failed; the message is its own."""
+
+
+class SupervisorFailure(RuntimeFailure):
+    """The supervisor ended before it reported a container, which was not started."""
 
 
 class Stdio(NamedTuple):
@@ -99,10 +119,10 @@ class Runtime:
             if writes >= 0:
                 os.close(writes)
         if not answer:
-            raise RuntimeFailure("conmon ended without reporting the container")
+            raise SupervisorFailure("conmon ended without reporting the container")
         report = msgspec.json.decode(answer)
         if report.get("data", -1) <= 0:
-            raise RuntimeFailure(str(report.get("message") or "the runtime failed").strip())
+            raise RuntimeFailure(sentence(str(report.get("message") or "the runtime failed")))
 
     def give_output(self, bundle: Path, uid: int, gid: int) -> None:
         """Give a container's output to its user, who can then open `/dev/stdout`, as runc does without a user namespace."""
@@ -113,7 +133,7 @@ class Runtime:
                 os.chown(output, uid, gid)
 
     async def start(self, cid: str) -> None:
-        """Start a created container. Raises `RuntimeFailure`."""
+        """Start a created container. Raises `RuntimeFailure`, also for one that was started before."""
         await self._call("start", cid)
 
     async def kill(self, cid: str, number: int = signal.SIGKILL) -> None:
@@ -126,6 +146,11 @@ class Runtime:
         with contextlib.suppress(RuntimeFailure):
             await self._call("delete", "--force", cid)
         (self._exits / cid).unlink(missing_ok=True)
+
+    async def abandon(self, cid: str, bundle: Path) -> None:
+        """Remove a container whose creation was interrupted, and the processes that may still create it."""
+        await asyncio.to_thread(_end_processes, os.fsencode(bundle))
+        await self.remove(cid)
 
     async def wait(self, cid: str, bundle: Path) -> int | None:
         """Wait for the end of a container; return its exit code, or `None` when conmon could not record it."""
@@ -140,13 +165,13 @@ class Runtime:
         except (FileNotFoundError, ValueError):
             return None
 
-    def is_known(self, cid: str, bundle: Path) -> bool:
-        """Return whether a container is running, or has ended with a recorded exit code."""
+    def is_running(self, bundle: Path) -> bool:
+        """Return whether a container has a supervisor, which lives as long as the container."""
         pidfd = self._open(bundle)
-        if pidfd is not None:
-            os.close(pidfd)
-            return True
-        return (self._exits / cid).exists()
+        if pidfd is None:
+            return False
+        os.close(pidfd)
+        return True
 
     def ended(self, cid: str) -> datetime | None:
         """Return when a container ended, if conmon recorded it."""
@@ -178,9 +203,13 @@ class Runtime:
         finally:
             os.close(descriptor)
 
-    def exec_command(self, cid: str, process: Path) -> list[str]:
-        """Return the command that runs a further process, described in a file, in a container."""
-        return [self._runc, "--root", str(self._root), "exec", "--process", str(process), cid]
+    def exec_command(self, cid: str, process: Path, log: Path | None = None) -> list[str]:
+        """Return the command that runs a further process, described in a file, in a container.
+
+        The runtime writes its own failures to `log`.
+        """
+        logged = () if log is None else ("--log", str(log), "--log-format", "json")
+        return [self._runc, "--root", str(self._root), *logged, "exec", "--process", str(process), cid]
 
     def _open(self, bundle: Path) -> int | None:
         """Return a descriptor of conmon's process, or `None`. Process ids are reused, so its command line is checked."""
@@ -201,7 +230,7 @@ class Runtime:
     async def _call(self, *arguments: str) -> None:
         done = await run(self._runc, "--root", str(self._root), *arguments)
         if done.code:
-            raise RuntimeFailure(done.reason)
+            raise RuntimeFailure(sentence(done.reason))
 
 
 def control_pipe(bundle: Path) -> Path:
@@ -217,3 +246,50 @@ def in_memory(content: bytes) -> Iterator[Path]:
         file.write(content)
         file.flush()
         yield Path(f"/proc/{os.getpid()}/fd/{descriptor}")
+
+
+def sentence(text: str) -> str:
+    """Return what a message of the runtime says, without the form of a line of its log."""
+    lines = [line for line in text.strip().splitlines() if line.strip()]
+    logged = [match for line in lines if (match := _LOGGED.search(line)) and match["level"] != "warning"]
+    if not logged:
+        return (lines[-1] if lines else "the runtime failed").strip()
+    quoted = logged[-1]["message"]
+    try:
+        return msgspec.json.decode(quoted.encode(), type=str).strip()
+    except msgspec.DecodeError:  # Go escapes some characters in other ways
+        return quoted.strip('"')
+
+
+def failure_in(log: bytes) -> str | None:
+    """Return the last error in a log of the runtime, in JSON, or `None`."""
+    for line in reversed(log.splitlines()):
+        try:
+            entry = msgspec.json.decode(line, type=_Entry)
+        except msgspec.DecodeError:
+            continue
+        if entry.level in ("error", "fatal", "panic"):
+            return entry.msg.strip()
+    return None
+
+
+def _end_processes(bundle: bytes) -> None:
+    """Kill the supervisors and runtimes with that folder in their command line, and wait for their end."""
+    for entry in Path("/proc").iterdir():
+        if not is_digits(entry.name):
+            continue
+        try:
+            pidfd = os.pidfd_open(int(entry.name))
+        except OSError:
+            continue
+        try:
+            command = (entry / "cmdline").read_bytes().split(b"\0")
+            if command[0].rpartition(b"/")[2] in (b"conmon", b"runc") and bundle in command:
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                poll = select.poll()
+                poll.register(pidfd, select.POLLIN)
+                poll.poll(_PATIENCE * 1000)
+        except OSError:
+            pass  # it has ended in the meantime
+        finally:
+            os.close(pidfd)

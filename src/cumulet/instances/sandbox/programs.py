@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from subprocess import DEVNULL
 from typing import IO, NamedTuple
 
 
@@ -41,20 +41,17 @@ async def run(*command: str | Path, given: bytes = b"") -> Ended:
         return Ended(code, _content(output), _content(errors))
 
 
-async def run_silent(*command: str | Path) -> int:
-    """Run a program without input and output, until it ends; return its exit code.
+async def until_end(process: subprocess.Popen[bytes], *, before_kill: Callable[[int], None] | None = None) -> int:
+    """Wait for the end of a process and return its exit code. It is killed if the caller is cancelled.
 
-    It is killed if the caller is cancelled. Raises `OSError` if it cannot start.
+    `before_kill` is called with its id, on a thread, before it is killed.
     """
-    return await until_end(subprocess.Popen(command, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL))
-
-
-async def until_end(process: subprocess.Popen[bytes]) -> int:
-    """Wait for the end of a process and return its exit code. It is killed if the caller is cancelled."""
     descriptor = os.pidfd_open(process.pid)
     try:
         await readable(descriptor)
     except asyncio.CancelledError:
+        if before_kill is not None:
+            await asyncio.to_thread(before_kill, process.pid)
         process.kill()
         raise
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Literal
 
 import msgspec
@@ -22,13 +23,12 @@ class State(msgspec.Struct, rename="camel", omit_defaults=True):
     start_time: str | None = None
     finish_time: str | None = None
     exit_code: int | None = None
+    message: str = ""
 
-    @property
-    def lived(self) -> float:
-        """The seconds from start to end, 0 unless both are known."""
-        if not self.start_time or not self.finish_time:
-            return 0.0
-        return (clock.parse(self.finish_time) - clock.parse(self.start_time)).total_seconds()
+
+#: How far the newest attempt is: its number is taken, its start was requested, it has ended, it has ended and is run again
+#: because its sandbox is gone. Earlier versions recorded none.
+Stage = Literal["", "making", "started", "ended", "again"]
 
 
 class Event(msgspec.Struct, rename="camel"):
@@ -43,7 +43,10 @@ class Event(msgspec.Struct, rename="camel"):
 
 
 class ContainerStatus(msgspec.Struct, rename="camel"):
-    """The status of a container. `attempt` counts its starts; `ready` is the result of the readiness probe."""
+    """The status of a container.
+
+    `attempt` counts its starts. `ready` is the result of the readiness probe, `started` that of the startup probe.
+    """
 
     restart_count: int = 0
     current_state: State = msgspec.field(default_factory=lambda: State("Waiting"))
@@ -54,6 +57,20 @@ class ContainerStatus(msgspec.Struct, rename="camel"):
     attempt: int = 0
     #: Whether the folder of the newest attempt is named by the container's number; earlier versions used its name.
     numbered: bool = False
+    started: bool = False
+    stage: Stage = ""
+    #: The signal that ends the newest attempt.
+    stop_signal: int = signal.SIGTERM.value
+    #: Seconds of the last back-off, and when it was left; 0 without one.
+    back_off: int = 0
+    back_off_left: str | None = None
+
+    @property
+    def last_end(self) -> State | None:
+        """The end of the newest attempt that has ended, or `None`."""
+        if self.current_state.state == "Terminated":
+            return self.current_state
+        return self.previous_state
 
     def add_event(self, name: str, message: str, *, warning: bool = False) -> None:
         """Add an event, or count a repeated one; the newest events are kept."""
@@ -88,12 +105,17 @@ class GroupStatus(msgspec.Struct, rename="camel"):
     """The status of a group. `delete_by` is the end of its containers' grace period while it is being deleted.
 
     `action` is what is being done to it besides that.
-    `ids` is the first id of its user namespace, 0 without one, as in groups of earlier versions.
+    `ids` is the first id of its user namespace, 0 without one, as in groups of earlier versions. `reason` and `message` say
+    why the group ended, unless its containers did by themselves.
     """
 
     state: str = "Pending"
     provisioning_state: str = "Pending"
     ip: str = ""
+    reason: str = ""
+    message: str = ""
+    #: When the group was accepted on this machine.
+    began: str | None = None
     ids: int = 0
     delete_by: str | None = None
     action: Action | None = None

@@ -6,11 +6,14 @@ import asyncio
 import contextlib
 import os
 import signal
+import subprocess
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
-from cumulet.instances.runtime.conmon import Runtime, in_memory
-from cumulet.instances.sandbox.programs import run_silent
+from cumulet.common.ascii import is_digits
+from cumulet.instances.runtime.conmon import Runtime, failure_in, in_memory
+from cumulet.instances.sandbox.programs import until_end
 from cumulet.instances.streams.terminal import Terminal
 
 _CHUNK = 64 * 1024
@@ -18,10 +21,71 @@ _CHUNK = 64 * 1024
 Send = Callable[[int, bytes], Awaitable[None]]
 
 
-async def run_in(runtime: Runtime, cid: str, description_of_process: bytes) -> int:
-    """Run a process without input and output; return its exit code."""
-    with in_memory(description_of_process) as description:
-        return await run_silent(*runtime.exec_command(cid, description))
+class ExecFailure(Exception):  # noqa: N818  (a failure of the OCI runtime, whose name it has)
+    """The runtime did not start the process; the message is its own."""
+
+
+async def run_in(runtime: Runtime, cid: str, description_of_process: bytes, limit: int = 0) -> tuple[int, bytes]:
+    """Run a process without input; return its exit code, and up to `limit` bytes of its output.
+
+    When it is cancelled, the process is killed. Raises `ExecFailure`.
+    """
+    output = bytearray()
+    with in_memory(description_of_process) as description, in_memory(b"") as log:
+        reads, writes = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        os.set_blocking(writes, True)
+        loop = asyncio.get_running_loop()
+        loop.add_reader(reads, _take, reads, output, limit)
+        try:
+            command = runtime.exec_command(cid, description, log=log)
+            try:
+                process = subprocess.Popen(command, stdin=DEVNULL, stdout=writes, stderr=writes)
+            finally:
+                os.close(writes)
+            code = await until_end(process, before_kill=_kill_children)
+            # A process that it left behind can still have the pipe: what was written until now is enough.
+            while _take(reads, output, limit):
+                pass
+        finally:
+            loop.remove_reader(reads)
+            os.close(reads)
+        if code and (reason := failure_in(log.read_bytes())):
+            raise ExecFailure(reason)
+    return code, bytes(output)
+
+
+def _take(descriptor: int, output: bytearray, limit: int) -> bool:
+    """Read from a pipe, and keep what is below the limit; return whether there can be more."""
+    try:
+        chunk = os.read(descriptor, _CHUNK)
+    except BlockingIOError:
+        return False
+    if not chunk:
+        with contextlib.suppress(ValueError):
+            asyncio.get_running_loop().remove_reader(descriptor)
+    output += chunk[: max(limit - len(output), 0)]
+    return bool(chunk)
+
+
+def _kill_children(parent: int) -> None:
+    """Kill the processes that the runtime started, which do not end with the runtime."""
+    for entry in Path("/proc").iterdir():
+        if not is_digits(entry.name):
+            continue
+        with contextlib.suppress(OSError):  # it has ended in the meantime
+            if _parent_of(entry) != parent:
+                continue
+            pidfd = os.pidfd_open(int(entry.name))
+            try:
+                if _parent_of(entry) == parent:
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            finally:
+                os.close(pidfd)
+
+
+def _parent_of(process: Path) -> int:
+    """Return the parent of a process (proc_pid_stat(5)): the name before it can contain anything but the last bracket."""
+    return int((process / "stat").read_bytes().rpartition(b")")[2].split()[1])
 
 
 class Session:
@@ -34,7 +98,6 @@ class Session:
         self._stdin = stdin
         self._tty = tty
         self._terminal: Terminal | None = None
-        self._size: tuple[int, int] | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._started = asyncio.Event()
 
@@ -68,11 +131,10 @@ class Session:
                 stdin.close()
 
     async def resize(self, columns: int, rows: int) -> None:
-        """Set the size of the terminal, also before the process starts, which then begins with it."""
-        self._size = columns, rows
-        if self._terminal is not None:
-            self._terminal.resize(columns, rows)
+        """Set the size of the terminal."""
+        await self._started.wait()
         if self._terminal is not None and self._process is not None:
+            self._terminal.resize(columns, rows)
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGWINCH)
 
@@ -89,8 +151,6 @@ class Session:
     async def _run_tty(self, command: list[str], send: Send) -> int:
         self._terminal = terminal = Terminal()
         slave = terminal.slave
-        if self._size is not None:
-            terminal.resize(*self._size)
         try:
             try:
                 self._process = process = await asyncio.create_subprocess_exec(

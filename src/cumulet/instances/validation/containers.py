@@ -1,20 +1,18 @@
-"""Checks of a container: image, process, ports, mounts, probes and security context."""
+"""Checks of a container: image, process, ports, mounts and security context."""
 
 from __future__ import annotations
-
-import re
 
 from cumulet.common.arm import ArmError
 from cumulet.instances.images.reference import parse
 from cumulet.instances.model.arguments import ArgumentsError, check_arguments, is_variable_name
-from cumulet.instances.model.properties import Container, HttpGet, Probe
+from cumulet.instances.model.properties import Container
 from cumulet.instances.security import context as security_context
-from cumulet.instances.validation.paths import KERNEL, LONGEST_PATH, is_absolute, is_relative, is_within, normalized
+from cumulet.instances.validation.lifecycle import check_lifecycle
+from cumulet.instances.validation.paths import KERNEL, is_absolute, is_relative, is_within, normalized
 from cumulet.instances.validation.pods import check_requirements
-from cumulet.instances.validation.text import CONTROL, invalid, quoted
+from cumulet.instances.validation.text import invalid, quoted
 
-_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
-_MOUNTS, _PORTS, _HEADERS = 100, 1000, 1000
+_MOUNTS, _PORTS = 100, 1000
 #: The only folder of the kernel's that a volume may replace.
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108  (a container's own)
 
@@ -42,12 +40,7 @@ def check_container(container: Container, path: str, volumes: set[str]) -> None:
             f"The workingDir '{quoted(properties.working_dir)}' is not an absolute path outside {', '.join(KERNEL)}.",
         )
     _check_mounts(container, f"{path}.volumeMounts", volumes)
-    for kind, probe in (
-        ("livenessProbe", properties.liveness_probe),
-        ("readinessProbe", properties.readiness_probe),
-    ):
-        if probe is not None:
-            _check_probe(probe, f"{path}.{kind}")
+    check_lifecycle(properties, path, init=path.startswith("properties.initContainers"))
     if properties.resource_requirements is not None:
         check_requirements(container.name, properties.resource_requirements, f"{path}.resourceRequirements")
     _check_security(container, f"{path}.securityContext")
@@ -98,33 +91,6 @@ def _check_mounts(container: Container, path: str, volumes: set[str]) -> None:
             raise invalid(
                 f"{path}[{number}].subPath",
                 f"The subPath '{quoted(mount.sub_path)}' must be relative, without '..' and control characters.",
-            )
-
-
-def _check_probe(probe: Probe, path: str) -> None:
-    actions = [action for action in (probe.exec, probe.http_get, probe.tcp_socket) if action is not None]
-    if len(actions) != 1:
-        raise invalid(path, "A probe must have exactly one of exec, httpGet and tcpSocket.")
-    if probe.exec is not None:
-        try:
-            check_arguments(probe.exec.command)
-        except ArgumentsError as error:
-            raise invalid(f"{path}.exec.command", f"The command of a probe is not valid: {error}.") from None
-        if not probe.exec.command:
-            raise invalid(f"{path}.exec.command", "The command of a probe is empty.")
-    if probe.http_get is not None:
-        _check_page(probe.http_get, f"{path}.httpGet")
-
-
-def _check_page(page: HttpGet, path: str) -> None:
-    if CONTROL.search(page.path) or len(page.path) > LONGEST_PATH:
-        raise invalid(f"{path}.path", f"The path '{quoted(page.path)}' of a probe is not valid.")
-    if len(page.http_headers) > _PORTS:
-        raise invalid(f"{path}.httpHeaders", f"A probe has at most {_PORTS} headers.")
-    for number, header in enumerate(page.http_headers):
-        if not _HEADER.fullmatch(header.name) or CONTROL.search(header.value) or len(header.value) > LONGEST_PATH:
-            raise invalid(
-                f"{path}.httpHeaders[{number}]", f"The header '{quoted(header.name)}' of a probe is not valid."
             )
 
 
