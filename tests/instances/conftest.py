@@ -10,7 +10,9 @@ import msgspec
 import pytest
 
 from cumulet.common.config import DEFAULT_PORTS, Config, FileShare, save
+from cumulet.common.egress import Exempt
 from cumulet.up.install import install
+from tests.cloud import PEERS
 from tests.installation import free_pod_cidr
 from tests.instances.door import SHARE_KEY, FrontDoor, RoomProcess, front_door, running_room
 from tests.instances.images import Registry, busybox_layer, page_layer, peer_registry
@@ -28,7 +30,9 @@ def machine() -> None:
 def shared_config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     """An installation that the tests share, with the file share `data` of the account `storage`."""
     folder = tmp_path_factory.mktemp("shared")
-    installed = install(folder / "data", ports=dict.fromkeys(DEFAULT_PORTS, 0), pod_cidr=free_pod_cidr())
+    installed = install(
+        folder / "data", ports=dict.fromkeys(DEFAULT_PORTS, 0), pod_cidr=free_pod_cidr(), allow_egress=[Exempt(PEERS)]
+    )
     (folder / "share").mkdir(mode=0o700)
     share = FileShare(account="storage", name="data", folder=folder / "share", key=SHARE_KEY)
     config = msgspec.structs.replace(installed, file_shares=[share])

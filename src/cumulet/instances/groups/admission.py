@@ -17,6 +17,7 @@ from cumulet.instances.model.properties import GroupProperties
 from cumulet.instances.model.regions import sheet
 from cumulet.instances.sandbox.errors import SandboxError
 from cumulet.instances.sandbox.file_shares import FileShares
+from cumulet.instances.sandbox.git_repositories import missing_program
 from cumulet.instances.store.records import GroupRecord
 
 
@@ -48,7 +49,7 @@ class Admission:
 
     def check(self, request: Request, others: Sequence[GroupRecord]) -> None:
         """Raise `ArmError` if a quota is reached, the DNS name label is another group's, or a file share has no access."""
-        self._check_shares(request)
+        self._check_volumes(request)
         near = [record for record in others if record.location == request.location]
         cpu, _ = total(request.properties)
         # Counting costs time that a request among thousands of groups should not take while it cannot matter.
@@ -74,8 +75,15 @@ class Admission:
                 target="properties.ipAddress.dnsNameLabel",
             )
 
-    def _check_shares(self, request: Request) -> None:
+    def _check_volumes(self, request: Request) -> None:
         for number, volume in enumerate(request.properties.volumes):
+            if volume.git_repo is not None and (missing := missing_program()) is not None:
+                raise ArmError(
+                    400,
+                    "UnsupportedVolume",
+                    f"The volume '{volume.name}' of type gitRepo is not supported: {missing} is not on the PATH of this machine.",
+                    target=f"properties.volumes[{number}].gitRepo",
+                )
             if volume.azure_file is not None:
                 try:
                     os.close(self._shares.open(volume.azure_file))

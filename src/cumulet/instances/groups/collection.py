@@ -41,6 +41,7 @@ from cumulet.instances.metering.meter import Meter
 from cumulet.instances.model.properties import GroupProperties, virtual_network
 from cumulet.instances.runtime.conmon import Runtime, control_pipe
 from cumulet.instances.sandbox.file_shares import FileShares
+from cumulet.instances.sandbox.git_repositories import GitRepositories
 from cumulet.instances.sandbox.names import installation_id
 from cumulet.instances.sandbox.network import Network
 from cumulet.instances.sandbox.user_namespaces import UserNamespaces
@@ -100,6 +101,7 @@ class Groups:
             UserNamespaces(config, folder / "images"),
             logins,
             shares,
+            GitRepositories(config, config.egress()),
         )
         self._admission = Admission(config.instance_limits, shares)
         self.operations = Operations(store.database)

@@ -233,6 +233,11 @@ class Group:
                 asyncio.to_thread(self._volumes.make),
                 asyncio.to_thread(shared_memory.make, self._folders.folder),
             )
+            for volume, path in self._volumes.repositories():
+                assert volume.git_repo is not None
+                await services.repositories.clone(
+                    volume.name, volume.git_repo, path, status.ids, self._volumes.memory
+                )
         self._launcher.sandbox_ready.set()
 
     async def _run_containers(self, *, anew: bool) -> bool:

@@ -11,6 +11,7 @@ from cumulet.instances.images.cache import Images
 from cumulet.instances.metering.meter import Meter
 from cumulet.instances.runtime.conmon import Runtime
 from cumulet.instances.sandbox.file_shares import FileShares
+from cumulet.instances.sandbox.git_repositories import GitRepositories
 from cumulet.instances.sandbox.network import Network
 from cumulet.instances.sandbox.user_namespaces import UserNamespaces
 from cumulet.instances.store.records import GroupRecord
@@ -34,3 +35,4 @@ class Services(NamedTuple):
     users: UserNamespaces
     logins: Logins
     shares: FileShares
+    repositories: GitRepositories

@@ -30,6 +30,9 @@ SUBNET = re.compile(
     rf"/providers/Microsoft\.Network/virtualNetworks/{_WORD})/subnets/{_WORD})"
 )
 
+#: The credentials in a URL.
+_USERINFO = re.compile(r"//[^/@]*@")
+
 
 #: The properties of a group that are lists of containers.
 CONTAINER_LISTS = ("containers", "initContainers", "ephemeralContainers")
@@ -185,15 +188,30 @@ class AzureFile(_Base):
     read_only: bool = False
 
 
+class GitRepo(_Base):
+    """A clone of a git repository, at its newest revision or another, in a folder of the volume."""
+
+    repository: str
+    revision: str | None = None
+    directory: str | None = None
+
+    @property
+    def folder(self) -> str:
+        """The folder of the clone, `.` for the volume itself; by default it has the name of the repository, as in git."""
+        if self.directory:
+            return self.directory
+        return self.repository.rstrip("/").rpartition("/")[2].removesuffix(".git")
+
+
 class Volume(_Base):
-    """A volume of the group: `emptyDir`, `secret` (path to base64), `azureFile`, or a type that is refused."""
+    """A volume of the group: `emptyDir`, `secret` (path to base64), `azureFile` or `gitRepo`."""
 
     UNSUPPORTED = ("secret_reference",)
 
     name: str
     empty_dir: EmptyDir | None = None
     secret: dict[str, str] | None = None
-    git_repo: Any = None
+    git_repo: GitRepo | None = None
     azure_file: AzureFile | None = None
     secret_reference: Any = None
     default_mode: _Mode | None = None
@@ -204,6 +222,8 @@ class Volume(_Base):
         """The type of the volume."""
         if self.azure_file is not None:
             return "azureFile"
+        if self.git_repo is not None:
+            return "gitRepo"
         return (
             "secret" if self.secret is not None else self.empty_dir.medium if self.empty_dir is not None else "none"
         )
@@ -320,6 +340,8 @@ def shown(properties: GroupProperties) -> Object:
     for volume in document.get("volumes") or ():
         if "secret" in volume:
             volume["secret"] = dict.fromkeys(volume["secret"], "")
+        if "gitRepo" in volume:
+            volume["gitRepo"]["repository"] = _USERINFO.sub("//", volume["gitRepo"]["repository"])
         if "azureFile" in volume:
             volume["azureFile"].pop("storageAccountKey", None)
     return document

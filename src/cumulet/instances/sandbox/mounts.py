@@ -44,12 +44,14 @@ def in_order(binds: Sequence[Bind]) -> list[Bind]:
     return [by_path[path] for path in sorted(by_path, key=lambda path: path.count("/"))]
 
 
-def mount_tmpfs(target: Path, mode: int, size: int | None = None, *, programs: bool = True) -> None:
-    """Mount a file system in memory, of at most `size` bytes. Raises `SandboxError`.
+def mount_tmpfs(
+    target: Path, mode: int, size: int | None = None, *, files: int | None = None, programs: bool = True
+) -> None:
+    """Mount a file system in memory, of at most `size` bytes and `files` files. Raises `SandboxError`.
 
     By default `programs` can run from there, as from every volume of a pod.
     """
-    limit = "" if size is None else f",size={size}"
+    limit = ("" if size is None else f",size={size}") + ("" if files is None else f",nr_inodes={files}")
     flags = _NOSUID_NODEV if programs else _NOSUID_NODEV | _NOEXEC
     _mount("tmpfs", target, "tmpfs", flags, f"mode={mode:o}{limit}")
 

@@ -37,7 +37,8 @@ class Volumes:
         self._folder = folder / "volumes"
         self._before = before / "volumes"
         self._volumes = group.volumes
-        self._memory = memory_limit(group)
+        #: The bytes of memory that the group can use.
+        self.memory = memory_limit(group)
         self._group = group.security_context.fs_group if group.security_context else None
         self._numbers = {volume.name: number for number, volume in enumerate(group.volumes)}
 
@@ -58,8 +59,13 @@ class Volumes:
                 if volume.empty_dir.medium != "Memory":
                     path.chmod(_OPEN)
                 elif not path.is_mount():
-                    mount_tmpfs(path, _STICKY, min(volume.empty_dir.size or self._memory, self._memory))
+                    mount_tmpfs(path, _STICKY, min(volume.empty_dir.size or self.memory, self.memory))
                 self._give(path, writable=True)
+
+    def repositories(self) -> list[tuple[Volume, Path]]:
+        """Return the volumes whose repository is to be cloned, each with its mount point."""
+        found = [(volume, self._path(volume.name)) for volume in self._volumes if volume.git_repo is not None]
+        return [(volume, path) for volume, path in found if not path.is_mount()]
 
     def replace(self, volumes: Sequence[Volume]) -> None:
         """Take over new content of the volumes, and write it where it differs, while containers run. Raises `OSError`."""

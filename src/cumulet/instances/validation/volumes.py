@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 
-from cumulet.common.arm import ArmError
 from cumulet.common.kubernetes.quantity import decimal
-from cumulet.instances.model.properties import EmptyDir, Volume
+from cumulet.instances.model.properties import EmptyDir, GitRepo, Volume
 from cumulet.instances.validation.paths import is_relative
 from cumulet.instances.validation.text import NAME, invalid, quoted
 
+#: An https URL, with or without credentials, and a branch, a tag or the id of a commit.
+_REPOSITORY = re.compile(
+    r"(?=.{1,2048}\Z)https://([A-Za-z0-9._~%!$&'()*+,;=:-]+@)?[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:[0-9]{1,5})?"
+    r"/[A-Za-z0-9._~%/+@-]+"
+)
+_REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/+-]{0,254}")
 _FILES, _DEPTH, _LARGEST = 10_000, 32, 2**60
 
 
@@ -24,16 +30,11 @@ def check_volume(volume: Volume, path: str, names: set[str]) -> None:
         )
     if volume.name in names:
         raise invalid(f"{path}.name", f"The volume name '{volume.name}' is used twice.")
-    if volume.git_repo is not None:
-        raise ArmError(
-            400,
-            "UnsupportedVolume",
-            f"The volume '{volume.name}' of type gitRepo is not supported: use emptyDir and clone in an init container.",
-            target=f"{path}.gitRepo",
-        )
-    kinds = (volume.empty_dir, volume.secret, volume.azure_file)
+    kinds = (volume.empty_dir, volume.secret, volume.azure_file, volume.git_repo)
     if sum(kind is not None for kind in kinds) != 1:
-        raise invalid(path, f"The volume '{volume.name}' must be one of emptyDir, secret and azureFile.")
+        raise invalid(path, f"The volume '{volume.name}' must be one of emptyDir, secret, azureFile and gitRepo.")
+    if volume.git_repo is not None:
+        _check_repository(volume.name, volume.git_repo, f"{path}.gitRepo")
     if volume.empty_dir is not None:
         _check_size(volume.name, volume.empty_dir, f"{path}.emptyDir.sizeLimit")
     if volume.secret is None:
@@ -51,6 +52,23 @@ def check_volume(volume: Volume, path: str, names: set[str]) -> None:
                 f"The secret volume '{volume.name}' references the non-existent key '{quoted(item.key)}'.",
             )
     _check_paths(volume.name, [item.path for item in volume.items], f"{path}.items")
+
+
+def _check_repository(volume: str, repository: GitRepo, path: str) -> None:
+    """Check what becomes an argument of git: none begins with a hyphen, and the folder is in the volume."""
+    if not _REPOSITORY.fullmatch(repository.repository):
+        raise invalid(f"{path}.repository", f"The repository of the volume '{volume}' must be an https URL.")
+    if repository.revision is not None and (
+        not _REVISION.fullmatch(repository.revision) or ".." in repository.revision
+    ):
+        raise invalid(
+            f"{path}.revision", f"The revision '{quoted(repository.revision)}' of the volume '{volume}' is not valid."
+        )
+    folder = repository.folder
+    if folder != "." and (
+        not folder or folder.startswith("-") or not is_relative(folder) or "." in folder.split("/")
+    ):
+        raise invalid(f"{path}.directory", f"The directory '{quoted(folder)}' of the volume '{volume}' is not valid.")
 
 
 def _check_size(volume: str, folder: EmptyDir, path: str) -> None:
