@@ -18,6 +18,10 @@ test-clients: ## Run tests with clients that are slow to install or run; ARGS="t
 	@scripts/setup clients
 	@python -m pytest -m clients $(ARGS)
 
+mutants: ## Run tests against mutants of the code; ARGS="--part scheduler --each 20".
+	@scripts/setup mutants
+	@.venv/mutants/bin/python scripts/mutants.py $(ARGS)
+
 lint: ## Check format, lints, types and import directions.
 	@scripts/setup test
 	@ruff format --check . && ruff check . && mypy && lint-imports
@@ -34,4 +38,4 @@ bench-kube: ## Measure the API server against its bounds and a peer.
 	@scripts/setup bench
 	@python -m benchmarks.kube $(ARGS)
 
-.PHONY: help demo test test-clients lint bench bench-registry bench-kube
+.PHONY: help demo test test-clients mutants lint bench bench-registry bench-kube
