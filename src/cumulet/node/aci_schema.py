@@ -50,6 +50,8 @@ _CONTAINER: dict[str, Shape] = {
     "livenessProbe": _PROBE,
     "readinessProbe": _PROBE,
 }
+_AZURE_FILE: Shape = {"shareName": None, "readOnly": None, "storageAccountName": None, "storageAccountKey": None}
+_GIT_REPO: Shape = {"directory": None, "repository": None, "revision": None}
 GROUP: dict[str, Shape] = {
     "location": None,
     "tags": None,
@@ -61,7 +63,7 @@ GROUP: dict[str, Shape] = {
         ],
         "restartPolicy": None,
         "osType": None,
-        "volumes": [{"name": None, "emptyDir": None, "secret": None}],
+        "volumes": [{"name": None, "emptyDir": None, "secret": None, "azureFile": _AZURE_FILE, "gitRepo": _GIT_REPO}],
         "ipAddress": {"type": None, "ports": _PORTS, "dnsNameLabel": None},
         "subnetIds": [{"id": None, "name": None}],
         "dnsConfig": {"nameServers": None, "searchDomains": None, "options": None},

@@ -344,18 +344,42 @@ EMPTY_DIR = Kind(
         "sizeLimit": honoured("in memory, at most the memory of the group"),
     },
 )
+AZURE_FILE = Kind(
+    "AzureFileVolumeSource",
+    {
+        "readOnly": honoured(),
+        "secretName": honoured("with `azurestorageaccountname` and `azurestorageaccountkey`"),
+        "shareName": honoured(),
+    },
+)
+CSI = Kind(
+    "CSIVolumeSource",
+    {
+        "driver": honoured(
+            only=("file.csi.azure.com",),
+            instead="virtual nodes have no other CSI drivers; use file.csi.azure.com, a secret, a config map or an emptyDir",
+        ),
+        "fsType": stored("a share has the file system of its server"),
+        "nodePublishSecretRef": refused("name the secret in volumeAttributes.secretName"),
+        "readOnly": honoured(),
+        "volumeAttributes": honoured(
+            only=("shareName", "secretName"), instead="a share has its name and its secret only; remove it"
+        ),
+    },
+)
+GIT_REPO = Kind("GitRepoVolumeSource", {"directory": honoured(), "repository": honoured(), "revision": honoured()})
 VOLUME = Kind(
     "Volume",
     {
         "awsElasticBlockStore": refused(_NO_DISKS),
         "azureDisk": refused(_NO_DISKS),
-        "azureFile": refused(_NO_FILE_SYSTEMS),
+        "azureFile": honoured(kind=AZURE_FILE),
         "cephfs": refused(_NO_FILE_SYSTEMS),
         "cinder": refused(_NO_DISKS),
         "configMap": honoured(
             kind=Kind("ConfigMapVolumeSource", {**_ITEMS, "defaultMode": honoured(), "name": honoured()})
         ),
-        "csi": refused("virtual nodes have no CSI drivers; use a secret, a config map or an emptyDir"),
+        "csi": honoured(kind=CSI),
         "downwardAPI": honoured(
             kind=Kind("DownwardAPIVolumeSource", {"defaultMode": honoured(), "items": honoured(kind=DOWNWARD_FILE)})
         ),
@@ -365,7 +389,7 @@ VOLUME = Kind(
         "flexVolume": refused(_NO_DISKS),
         "flocker": refused(_NO_DISKS),
         "gcePersistentDisk": refused(_NO_DISKS),
-        "gitRepo": refused("Kubernetes has deprecated it; clone in an init container, into an emptyDir"),
+        "gitRepo": honoured(kind=GIT_REPO),
         "glusterfs": refused(_NO_FILE_SYSTEMS),
         "hostPath": refused(
             "a virtual node has no file system of its own; use an emptyDir, a config map or a secret"

@@ -133,6 +133,10 @@ def mounted(pod: Pod) -> set[tuple[Kind, str]]:
             found.add(("secret", secret.get("secretName", "")))
         if config_map := volume.get("configMap"):
             found.add(("configMap", config_map.get("name", "")))
+        if file := volume.get("azureFile"):
+            found.add(("secret", file.get("secretName", "")))
+        if csi := volume.get("csi"):
+            found.add(("secret", (csi.get("volumeAttributes") or {}).get("secretName", "")))
         for source in (volume.get("projected") or {}).get("sources") or ():
             if projected := source.get("secret"):
                 found.add(("secret", projected.get("name", "")))

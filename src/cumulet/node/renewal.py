@@ -18,6 +18,7 @@ from cumulet.node.references import References
 from cumulet.node.resource import ContainerChanges, GroupChanges, GroupContainer, GroupProperties, GroupVolume
 from cumulet.node.tokens import Tokens
 from cumulet.node.translate import Sources, process
+from cumulet.node.volumes import has_files
 
 #: Records the kubelet's event about a volume without content.
 Report = Callable[[str], None]
@@ -103,7 +104,7 @@ class Renewal:
         """Return the volumes that differ from what was `sent`, and add their digests to `fresh`."""
         changed = []
         for volume in pod["spec"].get("volumes") or ():
-            if "emptyDir" in volume:
+            if not has_files(volume):
                 continue
             try:
                 found = await self._sources.volumes.of(pod, volume)

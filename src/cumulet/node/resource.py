@@ -219,12 +219,31 @@ class GroupFile(TypedDict):
     mode: int
 
 
+class GroupAzureFile(TypedDict, total=False):
+    """A share of Azure Files; the key is never returned."""
+
+    shareName: Required[str]
+    storageAccountName: Required[str]
+    storageAccountKey: Required[str]
+    readOnly: bool
+
+
+class GroupGitRepo(TypedDict, total=False):
+    """A clone of a git repository."""
+
+    repository: Required[str]
+    revision: str
+    directory: str
+
+
 class GroupVolume(TypedDict, total=False):
     """A volume; `secret` maps paths to base64, `items` selects and gives modes."""
 
     name: Required[str]
     emptyDir: GroupEmptyDir
     secret: dict[str, str]
+    azureFile: GroupAzureFile
+    gitRepo: GroupGitRepo
     defaultMode: int
     items: list[GroupFile]
 

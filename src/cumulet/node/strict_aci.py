@@ -16,7 +16,7 @@ from cumulet.node.resource import GroupAmount, GroupProperties
 _CONTAINERS, _VOLUMES = 60, 20
 _ARGS = "ACI does not support providing args without specifying the command. Please supply both command and args to the pod spec."
 _INIT = "azure container instances initContainers do not support"
-_VOLUME_TYPES = ("emptyDir", "secret", "configMap", "projected", "downwardAPI")
+_VOLUME_TYPES = ("emptyDir", "secret", "configMap", "projected", "downwardAPI", "azureFile", "gitRepo", "csi")
 
 
 def refusals(pod: Pod) -> Iterator[tuple[str, str]]:

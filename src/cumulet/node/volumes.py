@@ -20,6 +20,7 @@ from cumulet.common.kubernetes.objects import (
     Volume,
     VolumeProjection,
 )
+from cumulet.node.azure_volumes import azure_volume
 from cumulet.node.errors import MissingError, MountError, UnsupportedError
 from cumulet.node.fields import Fields
 from cumulet.node.references import References, config_map_data, not_found, secret_data
@@ -28,6 +29,11 @@ from cumulet.node.tokens import Tokens
 
 #: Of files, and of tokens in a pod with a group of its own.
 _DEFAULT_MODE, _OWN_MODE = 0o644, 0o600
+
+
+def has_files(volume: Volume) -> bool:
+    """Return whether the node writes the files of a volume."""
+    return not volume.keys().isdisjoint(("secret", "configMap", "projected", "downwardAPI"))
 
 
 class _File(NamedTuple):
@@ -60,6 +66,8 @@ class Volumes:
         if (source := volume.get("emptyDir")) is not None:
             return {"name": name, "emptyDir": _empty_dir(source)}
         try:
+            if (own := azure_volume(pod, volume, self._references)) is not None:
+                return own
             files = _normal(await self._files(pod, volume))
         except MissingError as error:
             raise MountError(name, error) from None
@@ -122,6 +130,8 @@ class Volumes:
             # The group of the pod gets the right to read it from the provider, as from the kubelet.
             mode = _OWN_MODE if "fsGroup" in (pod["spec"].get("securityContext") or {}) else None
             return {token["path"]: _File((await self._tokens.token(pod, token)).encode(), mode)}
+        if not part:
+            return {}  # the API server dropped a source that is not enabled
         raise UnsupportedError(
             f"pod {pod['metadata']['name']} projects {', '.join(part)}, which virtual nodes do not support"
         )
