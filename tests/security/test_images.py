@@ -134,7 +134,7 @@ async def test_a_digest_that_is_none_is_refused(
         ("negative", {"layers": [{"digest": digest_of(b"x"), "size": -1}]}, "is not valid"),
         ("huge", {"layers": [{"digest": digest_of(b"x"), "size": 2**62}]}, "is not valid"),
         ("many", {"layers": [{"digest": digest_of(b"x"), "size": 1}] * 128}, "is not valid"),
-        ("no-layers", {"layers": None}, "is not valid"),
+        ("no-layers", {"layers": None}, "has 1 layers, and the manifest has 0"),
         ("text", {"layers": "all"}, "is not valid"),
         ("fewer", {"layers": []}, "has 1 layers, and the manifest has 0"),
         ("annotated", {"annotations": {"a": 1}}, "is not valid"),
@@ -153,15 +153,23 @@ async def test_a_manifest_that_is_none_is_refused(
 
 
 @pytest.mark.parametrize(
-    "configuration", [b"null", b"[]", b"{}", b'{"config":null}', b'{"rootfs":{"diff_ids":null}}']
+    ("configuration", "reason"),
+    [
+        (b"null", "the image's configuration is not valid"),
+        (b"[]", "the image's configuration is not valid"),
+        (b"just notes", "the image's configuration is not valid"),
+        (b'{"config":{"Cmd":"sleep"},"rootfs":{}}', "Expected `array | null`, got `str` - at `$.config.Cmd`"),
+        (b"{}", "the configuration has 0 layers, and the manifest has 1"),
+        (b'{"config":null}', "the configuration has 0 layers"),
+        (b'{"rootfs":{"diff_ids":null}}', "the configuration has 0 layers"),
+    ],
 )
 async def test_a_configuration_that_is_none_is_refused(
-    door: FrontDoor, hostile: HostileRegistry, configuration: bytes
+    door: FrontDoor, hostile: HostileRegistry, configuration: bytes, reason: str
 ) -> None:
-    hostile.image("configured", [busybox_layer()], config=hostile.blob("configured", configuration, "x/y"))
-    assert "the image's configuration is not valid" in await refusal(
-        door, "configured", f"{hostile.address}/configured:v1"
-    )
+    kind = "application/vnd.oci.image.config.v1+json"
+    hostile.image("configured", [busybox_layer()], config=hostile.blob("configured", configuration, kind))
+    assert reason in await refusal(door, "configured", f"{hostile.address}/configured:v1")
 
 
 @pytest.mark.parametrize(

@@ -73,11 +73,14 @@ GROUP: dict[str, Shape] = {
 }
 
 #: Extensions that every group has: the node does without them. The grace period is sent with the deletion, `resources` has
-#: the requirements rounded, and labels are for the bill of this project.
-_OWN = frozenset({"terminationGracePeriodSeconds", "hostname", "labels", "pod", "resourceRequirements"})
+#: the requirements rounded, and labels are for the bill of this project. Without `matchImages`, credentials are in order.
+_OWN = frozenset(
+    {"terminationGracePeriodSeconds", "hostname", "labels", "pod", "resourceRequirements", "matchImages"}
+)
 #: Values of extensions that say what is so in ACI too.
 _SAME: Mapping[str, tuple[object, ...]] = {
     "defaultMode": (0o644,),
+    "imagePullPolicy": ("Always", "IfNotPresent"),
     "runAsNonRoot": (False,),
     "readOnlyRootFilesystem": (False,),
 }

@@ -242,11 +242,7 @@ _CONTAINER = {
     "env": honoured(kind=VARIABLE),
     "envFrom": honoured(kind=VARIABLES_FROM),
     "image": honoured(),
-    "imagePullPolicy": honoured(
-        "the registry is asked for each pull, and cached layers are not downloaded again",
-        only=("Always", "IfNotPresent"),
-        instead="use IfNotPresent",
-    ),
+    "imagePullPolicy": honoured(),
     "lifecycle": honoured(kind=LIFECYCLE),
     "livenessProbe": honoured(kind=PROBE),
     "name": honoured(),

@@ -11,6 +11,7 @@ import msgspec
 
 from cumulet.common.arm import ArmError
 from cumulet.common.config import Config
+from cumulet.common.image_reference import parse
 from cumulet.common.kubernetes import Client, EventRecorder, Informer, WorkQueue
 from cumulet.common.kubernetes.client import CONFIGMAPS, EVENTS, NODES, PODS, SECRETS, SERVICEACCOUNTS, SERVICES
 from cumulet.common.kubernetes.objects import (
@@ -238,6 +239,8 @@ class Pods:
         if (seconds := self._refusals.due_in(pod["metadata"]["uid"])) > 0:
             self.queue.add_after(_key(pod), seconds)
             return None
+        if await self._has_invalid_image(pod):
+            return None
         versions = self._renewal.versions(pod)
         try:
             await self._admission.admit(pod)
@@ -254,13 +257,7 @@ class Pods:
         except MissingError as error:
             await self._hold_back(pod, error)
             return None
-        _, missing = self._sources.credentials.of(pod)
-        if missing:
-            message = (
-                f"Unable to retrieve some image pull secrets ({', '.join(missing)}); attempting to pull the image may not "
-                "succeed."
-            )
-            self._event_once(pod, "", "Warning", "FailedToRetrieveImagePullSecret", message)
+        self._report_pull_secrets(pod)
         for warning in pod_dns(pod).warnings:
             self._event_once(pod, "", "Warning", "DNSConfigForming", warning)
         try:
@@ -324,14 +321,43 @@ class Pods:
         if not fails:
             self.queue.add_after(_key(pod), self._refusals.refused(pod["metadata"]["uid"]))
 
+    async def _has_invalid_image(self, pod: Pod) -> bool:
+        """Report the images whose names are not valid, as a kubelet does, and return whether there are any."""
+        spec, invalid = pod["spec"], {}
+        for kind, containers in (
+            ("initContainers", spec.get("initContainers") or ()),
+            ("containers", spec["containers"]),
+        ):
+            for container in containers:
+                try:
+                    parse(container["image"])
+                except ValueError as error:
+                    message = f'Failed to apply default image tag "{container["image"]}": {error}'
+                    invalid[container["name"]] = message
+                    path = f"spec.{kind}{{{container['name']}}}"
+                    self._event_once(pod, path, "Warning", "InspectFailed", message)
+                    self._event_once(pod, path, "Warning", "Failed", "Error: InvalidImageName")
+        if invalid:
+            await self._statuses.write(pod, waiting_status(pod, self._host, "InvalidImageName", invalid))
+        return bool(invalid)
+
+    def _report_pull_secrets(self, pod: Pod) -> None:
+        """Record an event about pull secrets that are missing or not valid, once for each message."""
+        if message := self._sources.credentials.of(pod).event:
+            self._event_once(pod, "", "Warning", "FailedToRetrieveImagePullSecret", message)
+
     async def _renew_group(self, pod: Pod) -> None:
-        """Update the group when its pull secrets or its deadline have changed, or when there is a new ephemeral container."""
+        """Update the group when its pull secrets or its deadline have changed, or when there is a new ephemeral container.
+
+        A failure is reported, and the pod's status goes on.
+        """
         uid = pod["metadata"]["uid"]
-        credentials, _ = self._sources.credentials.of(pod)
+        credentials = self._sources.credentials.of(pod).found
         ephemeral = [item["name"] for item in self._ephemeral_containers(pod)]
         encoded = _encoded(pod, credentials, ephemeral)
         if self._sent.get(uid) == encoded:
             return
+        self._report_pull_secrets(pod)
         try:
             body = await self._body(pod)
             await self._aci.put(group_name(pod), body)
@@ -340,11 +366,15 @@ class Pods:
             return
         except ArmError as error:
             added = set(self._ephemeral.added(pod, self._groups.get(uid))).intersection(ephemeral)
-            if error.status not in _FINAL or not added:
-                raise
-            for name in added:
-                self._ephemeral.refuse(pod, name, f"{error.code}: {error}", self._reporter(pod))
-            return
+            if error.status in _FINAL and added:
+                for name in added:
+                    self._ephemeral.refuse(pod, name, f"{error.code}: {error}", self._reporter(pod))
+                return
+            message = f"The group of the pod is not updated: {error.code}: {error}"
+            self._event_once(pod, "", "Warning", "ProviderUpdateFailed", message)
+            if error.status not in _FINAL:
+                self.queue.add_after(_key(pod), self._refusals.refused(uid))
+                return
         self._sent[uid] = encoded
 
     async def _renew(self, pod: Pod, group: str) -> None:

@@ -23,7 +23,7 @@ class GroupEvent(TypedDict):
 
 
 class GroupContainerState(TypedDict, total=False):
-    """One state of a container; times are RFC 3339."""
+    """One state of a container; times are RFC 3339. `message` is an extension of this project to ACI's API."""
 
     state: str
     detailStatus: str
@@ -172,6 +172,7 @@ class GroupContainerProperties(TypedDict, total=False):
     """The properties of a container."""
 
     image: Required[str]
+    imagePullPolicy: str
     command: list[str]
     args: list[str]
     workingDir: str
@@ -277,12 +278,13 @@ class GroupPatch(TypedDict):
     properties: GroupChanges
 
 
-class GroupCredential(TypedDict):
-    """The credential of a registry."""
+class GroupCredential(TypedDict, total=False):
+    """The credential of a registry. `matchImages`, an extension, has the patterns of the images that it is for."""
 
-    server: str
-    username: str
-    password: str
+    server: Required[str]
+    username: Required[str]
+    password: Required[str]
+    matchImages: list[str]
 
 
 class GroupAddress(TypedDict, total=False):

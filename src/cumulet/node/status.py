@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from cumulet.common import clock
@@ -80,13 +80,22 @@ def lost_status(pod: Pod, host: str) -> PodStatus:
     return status
 
 
-def waiting_status(pod: Pod, host: str, reason: str, message: str) -> PodStatus:
-    """Return the status of a pod that has no group yet, with the reason."""
-    waiting: ContainerStateWaiting = {"reason": reason}
-    if message:
-        waiting["message"] = message
-    inits = [_waiting(item, {"reason": _INITIALIZING}) for item in pod["spec"].get("initContainers") or ()]
-    containers = [_waiting(item, waiting) for item in pod["spec"]["containers"]]
+def waiting_status(pod: Pod, host: str, reason: str, message: str | Mapping[str, str]) -> PodStatus:
+    """Return the status of a pod that has no group yet, with the reason.
+
+    The message is of all containers, or of some by their names. The others wait for these.
+    """
+    spec = pod["spec"]
+    all_inits = spec.get("initContainers") or ()
+
+    def waiting(container: Container, *, is_init: bool) -> ContainerStatus:
+        text = message.get(container["name"]) if isinstance(message, Mapping) else "" if is_init else message
+        if text is None or (is_init and not text):
+            return _waiting(container, {"reason": _INITIALIZING if all_inits else _CREATING})
+        return _waiting(container, {"reason": reason, "message": text} if text else {"reason": reason})
+
+    inits = [waiting(item, is_init=True) for item in all_inits]
+    containers = [waiting(item, is_init=False) for item in spec["containers"]]
     return _status(pod, "Pending", inits, containers, host, "")
 
 

@@ -61,7 +61,6 @@ def tags_of(pod: Pod, config: Config) -> dict[str, str]:
 async def container_group(pod: Pod, sources: Sources, config: Config) -> ContainerGroup:
     """Return the container group of a pod. Raises `MissingError`, `UnsupportedError`."""
     spec = pod["spec"]
-    credentials, _ = sources.credentials.of(pod)
     volumes = [await sources.volumes.of(pod, volume) for volume in spec.get("volumes") or ()]
     ports = [port for container in spec["containers"] for port in _ports(container)]
     names = pod_names(pod)
@@ -70,7 +69,7 @@ async def container_group(pod: Pod, sources: Sources, config: Config) -> Contain
         "initContainers": [
             _container(pod, item, sources, config, init=True) for item in spec.get("initContainers") or ()
         ],
-        "imageRegistryCredentials": credentials,
+        "imageRegistryCredentials": sources.credentials.of(pod).found,
         "restartPolicy": spec.get("restartPolicy", "Always"),
         "osType": "Linux",
         "volumes": volumes,
@@ -117,6 +116,8 @@ def _container(pod: Pod, container: Container, sources: Sources, config: Config,
         "environmentVariables": changing["environmentVariables"],
         "volumeMounts": [_mount(container, mount, variables) for mount in container.get("volumeMounts") or ()],
     }
+    if policy := container.get("imagePullPolicy"):
+        properties["imagePullPolicy"] = policy
     if "command" in changing:
         properties["command"] = changing["command"]
     if "args" in changing:

@@ -51,7 +51,7 @@ class Group:
         self._volumes = Volumes(folders.folder, record.properties, folders.before, services.shares)
         #: Held by the one that writes in the volumes.
         self._writing = asyncio.Lock()
-        self._pulls = Pulls(record, self.attempts, services.images, services.logins, self._save)
+        self._pulls = Pulls(record, self.attempts, services.images, services.logins, self._save, services.changed)
         self._launcher = Launcher(record, self.attempts, folders, self._volumes, services, self._save)
         self._lives = {container.name: self._life(container) for container in self.attempts.containers()}
         self._sequence = Sequence(record, self._lives)

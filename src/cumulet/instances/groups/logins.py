@@ -17,12 +17,13 @@ import msgspec
 from cumulet.common import bounded
 from cumulet.common.arm import ArmError
 from cumulet.common.egress import https_only
+from cumulet.common.image_reference import parse
 from cumulet.instances.groups.identities import Identities, IdentityError
 from cumulet.instances.groups.provisioning import inaccessible
-from cumulet.instances.groups.pull_messages import credential_for, explain
-from cumulet.instances.images.manifest import DocumentError
-from cumulet.instances.images.reference import parse
-from cumulet.instances.images.registry import Login, PullError, RegistryClient
+from cumulet.instances.groups.pull_credentials import credentials_for
+from cumulet.instances.groups.pull_messages import Failure, explain
+from cumulet.instances.images.errors import OF_CREDENTIALS, Fault, PullError
+from cumulet.instances.images.registry import Login, RegistryClient
 from cumulet.instances.model.envelope import GroupIdentity, client_of
 from cumulet.instances.model.properties import Credential, GroupProperties
 from cumulet.instances.store.records import GroupRecord
@@ -61,15 +62,20 @@ class Logins:
             return Login(credential.username, credential.password or "")
         client = client_of(credential.identity, identity)
         if client is None:
-            raise PullError(f"the identity '{credential.identity}' is not an identity of the container group")
+            raise PullError(
+                f"the identity '{credential.identity}' is not an identity of the container group", Fault.UNAUTHORIZED
+            )
         if not self._is_login_server(credential.server):
-            raise PullError(f"{credential.server} is no login server of this cloud, and gets no token of an identity")
+            raise PullError(
+                f"{credential.server} is no login server of this cloud, and gets no token of an identity",
+                Fault.UNAUTHORIZED,
+            )
         try:
             entra = await self._identities.token(client)
             return Login(_REFRESH_TOKEN, await self._exchange(credential.server, entra))
         except (IdentityError, aiohttp.ClientError, TimeoutError) as error:
             raise PullError(
-                f"failed to authorize: the identity '{credential.identity}' got no token: {error}"
+                f"failed to authorize: the identity '{credential.identity}' got no token: {error}", Fault.UNAUTHORIZED
             ) from None
 
     async def _exchange(self, server: str, entra: str) -> str:
@@ -83,7 +89,9 @@ class Logins:
                 token = msgspec.json.decode(raw, type=_Exchanged).refresh_token
                 if response.status == 200 and token:
                     return token
-            raise PullError(f"failed to authorize: the registry refused the identity's token ({response.status})")
+            raise PullError(
+                f"failed to authorize: the registry refused the identity's token ({response.status})", Fault.DENIED
+            )
 
     async def check(self, group: str, properties: GroupProperties, identity: GroupIdentity | None) -> None:
         """Raise `ArmError` for an image that these credentials cannot pull: 400 `InaccessibleImage`, as ACI does.
@@ -100,21 +108,29 @@ class Logins:
     async def _check(
         self, group: str, image: str, properties: GroupProperties, identity: GroupIdentity | None
     ) -> ArmError | None:
-        credential = credential_for(image, properties.image_registry_credentials)
-        try:
-            async with asyncio.timeout(_PATIENCE):
-                login = await self.login(credential, identity)
-                await RegistryClient(self._session, parse(image), login).resolve()
-        except TimeoutError:
-            return ArmError(
-                409,
-                "RegistryErrorResponse",
-                f"An error response is received from the docker registry '{parse(image).registry}'. Please retry later.",
-            )
-        except (PullError, DocumentError, aiohttp.ClientError, OSError, ValueError) as error:
-            found = inaccessible(group, image, explain(image, credential, str(error)))
-            return ArmError(400, found.code, found.message, target="properties.containers")
-        return None
+        reference = parse(image)
+        failures: list[Failure] = []
+        for credential in credentials_for(reference, properties.image_registry_credentials) or (None,):
+            try:
+                async with asyncio.timeout(_PATIENCE):
+                    login = await self.login(credential, identity)
+                    await RegistryClient(self._session, reference, login).resolve()
+                return None
+            except TimeoutError:
+                return ArmError(
+                    409,
+                    "RegistryErrorResponse",
+                    f"An error response is received from the docker registry '{reference.registry}'. Please retry later.",
+                )
+            except PullError as error:
+                failures.append(Failure(credential, error))
+                if error.fault not in OF_CREDENTIALS:
+                    break
+            except (aiohttp.ClientError, OSError, ValueError) as error:
+                failures.append(Failure(credential, PullError(str(error), Fault.INTERRUPTED)))
+                break
+        found = inaccessible(group, image, explain(image, reference, failures))
+        return ArmError(400, found.code, found.message, target="properties.containers")
 
     async def forget(self, record: GroupRecord) -> None:
         """Delete what a deleted group had beside its containers: its own identity."""

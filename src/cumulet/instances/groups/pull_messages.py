@@ -1,60 +1,130 @@
-"""The messages about the pull of an image: the principal, the result, and the fix for a failure."""
+"""The messages about the pull of an image: the principals, the result, and the fix for a failure."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from cumulet.common.ascii import fold
+from cumulet.common.image_reference import Reference
 from cumulet.instances.images.cache import Pulled
-from cumulet.instances.images.reference import parse
+from cumulet.instances.images.errors import OF_CREDENTIALS, Fault, PullError
+from cumulet.instances.images.platforms import HERE
 from cumulet.instances.model.properties import Credential
 
-
-def credential_for(image: str, credentials: Sequence[Credential]) -> Credential | None:
-    """Return the credential for the image's registry, or `None`."""
-    try:
-        registry = parse(image).registry
-    except ValueError:
-        return None
-    return next((item for item in credentials if fold(item.server) == fold(registry)), None)
+#: Registries whose principals and roles are Azure's.
+_AZURE = re.compile(r"[a-z0-9-]+\.azurecr\.[a-z.]+")
+_HELM = "application/vnd.cncf.helm."
+#: The failures that say most about an image whose credentials are tried in turn, the most telling first.
+_TELLING = (Fault.NOT_FOUND, Fault.BLOB_NOT_FOUND, Fault.DENIED, Fault.OTHER, Fault.UNAUTHORIZED)
 
 
-def explain(image: str, credential: Credential | None, reason: str) -> str:
-    """Return the message for a failed pull: image, registry, principal, the registry's reason, and the fix."""
-    try:
-        registry = parse(image).registry
-    except ValueError:
-        return f'Failed to pull image "{image}": {reason}'
-    if credential is not None:
-        principal = f"as principal '{credential.identity or credential.username}'"
-    else:
-        principal = "without credentials"
-    lower = fold(reason)
-    if "manifest unknown" in lower or "name unknown" in lower:
-        fix = "push the image, or correct its name or tag"
-    elif "address is not allowed" in lower:
-        fix = f"allow the address of {registry} with `cumulet up --allow-egress`, or use another registry"
-    elif "failed to do request" in lower:
-        fix = f"check that {registry} is running and that its name resolves; the pull is retried"
-    elif credential is None:
-        fix = f"create a pull secret for {registry} and name it in imagePullSecrets; virtual nodes need one even if the registry is attached to the cluster"
-    elif "denied" in lower:
-        fix = f"assign the role AcrPull on {registry} to the principal, or put a principal with that role into the pull secret"
-    elif "unauthorized" in lower or "authorize" in lower:
-        fix = "reset the secret of the principal and update the pull secret"
-    else:
-        fix = "none needed yet: the pull is retried"
-    return f'Failed to pull image "{image}": from registry {registry} {principal}: {reason.rstrip(".")}. Fix: {fix}.'
+class Failure(NamedTuple):
+    """A pull that failed, with one of the credentials or without any."""
+
+    credential: Credential | None
+    error: PullError
+
+
+def explain(image: str, reference: Reference, failures: Sequence[Failure]) -> str:
+    """Return the message for a failed pull: image, registry, principals, the registry's reasons, and the fix."""
+    reasons = "; ".join(f"{_principal(credential)}: {str(error).rstrip('.')}" for credential, error in failures)
+    last = failures[-1]
+    if last.error.fault in OF_CREDENTIALS:
+        last = min(failures, key=lambda failure: _TELLING.index(failure.error.fault))
+    return f'Failed to pull image "{image}": from registry {reference.registry} {reasons}. Fix: {_fix(reference.registry, last)}.'
+
+
+def _principal(credential: Credential | None) -> str:
+    if credential is None:
+        return "without credentials"
+    return f"as principal '{credential.identity or credential.username}'"
+
+
+def _fix(registry: str, failure: Failure) -> str:
+    """Return what helps. Only where nothing else helps, and waiting can, it is that the pull is retried."""
+    is_azure = _AZURE.fullmatch(registry) is not None
+    match failure.error.fault:
+        case Fault.NOT_FOUND:
+            return "push the image, or correct its name or tag"
+        case Fault.BLOB_NOT_FOUND | Fault.CORRUPT:
+            return "push the image again: the registry does not have the content that its manifest names"
+        case Fault.INVALID:
+            return "rebuild the image and push it again"
+        case Fault.ARTIFACT:
+            if _HELM in str(failure.error):
+                return "install the chart with `helm install`, and name an image in the pod"
+            return "name an image in the pod; artifacts are not run"
+        case Fault.PLATFORM:
+            return f"build the image for {HERE} (`docker buildx build --platform {HERE}`), or name one that is for it"
+        case Fault.FORMAT:
+            return "rebuild the image with layers in gzip or zstd (`docker buildx build --output type=image,compression=gzip`)"
+        case Fault.LIMIT:
+            return "make the image smaller, for example with fewer layers and files"
+        case Fault.STORAGE:
+            return "free space on the disk of this installation (`cumulet images prune`); the pull is retried"
+        case Fault.ADDRESS:
+            return f"allow the address of {registry} with `cumulet up --allow-egress`, or use another registry"
+        case Fault.CERTIFICATE:
+            return f"give {registry} a certificate that this machine trusts, or add its authority to the machine's"
+        case Fault.UNREACHABLE:
+            return f"check that {registry} is running and that its name resolves; the pull is retried"
+        case Fault.INTERRUPTED:
+            return f"check the connection to {registry}; the pull is retried"
+        case Fault.UNAVAILABLE:
+            return f"wait until {registry} accepts requests; the pull is retried"
+        case Fault.UNAUTHORIZED | Fault.DENIED if failure.credential is None:
+            return (
+                f"create a pull secret for {registry} and name it in imagePullSecrets"
+                "; virtual nodes need one even if the registry is attached to the cluster" * is_azure
+            )
+        case Fault.DENIED if is_azure:
+            return (
+                f"assign the role AcrPull on {registry} to the principal, or put a principal with that role into the pull "
+                "secret"
+            )
+        case Fault.DENIED:
+            return "give the user the right to pull this repository, or put another user into the pull secret"
+        case Fault.UNAUTHORIZED if is_azure:
+            return "reset the secret of the principal and update the pull secret"
+        case Fault.UNAUTHORIZED:
+            return "correct the user name and password in the pull secret"
+    return f"check what {registry} reports; the pull is retried"
 
 
 def success(image: str, pulled: Pulled) -> str:
-    """Return the kubelet's message for a successful pull."""
+    """Return the kubelet's message for a successful pull, and what of the image is not as it should be."""
     took = f"{pulled.seconds * 1000:.0f}ms" if pulled.seconds < 1 else f"{pulled.seconds:.3f}s"
-    done = (
+    text = (
         f'Successfully pulled image "{image}" in {took} ({took} including waiting). Image size: {pulled.size} bytes.'
     )
     if pulled.devices:
+        text += f" Device nodes of the image are left out: {pulled.devices}, such as /{pulled.first_device[:200]}."
+    return text + other_platform(pulled)
+
+
+def present(image: str, pulled: Pulled) -> str:
+    """Return the kubelet's message for an image that is used without its registry."""
+    return (
+        f'Container image "{image}" already present on machine and can be accessed by the pod{other_platform(pulled)}'
+    )
+
+
+def other_platform(pulled: Pulled) -> str:
+    """Return docker's warning about an image that is for another platform, or nothing."""
+    if pulled.platform is None:
+        return ""
+    return (
+        f" The requested image's platform ({pulled.platform}) does not match the detected host platform ({HERE}) and no "
+        "specific platform was requested."
+    )
+
+
+def never(image: str, is_present: bool) -> str:
+    """Return the kubelet's message for an image that may not be pulled and cannot be used."""
+    if is_present:
         return (
-            f"{done} Device nodes of the image are left out: {pulled.devices}, such as /{pulled.first_device[:200]}."
+            f'Container image "{image}" is present with pull policy of Never but does not have the proper auth (image secret) '
+            "that was used to pull the image"
         )
-    return done
+    return f'Container image "{image}" is not present with pull policy of Never'

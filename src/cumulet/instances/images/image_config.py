@@ -17,7 +17,8 @@ class Execution(msgspec.Struct, rename="pascal", frozen=True):
     """The defaults for the process of a container of the image."""
 
     user: _Text | None = None
-    env: _Texts | None = None
+    #: A null, which Go's decoders read as an empty string, sets nothing.
+    env: Annotated[list[_Text | None], msgspec.Meta(max_length=10_000)] | None = None
     entrypoint: _Texts | None = None
     cmd: _Texts | None = None
     working_dir: _Text | None = None

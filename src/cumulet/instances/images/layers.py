@@ -75,6 +75,10 @@ class Layers:
         """Return the folder of a layer, or of a form of it."""
         return self._layers / _name(digest, form)
 
+    def named(self, name: str) -> Path:
+        """Return the folder that has a name which the name of a path of `path` was."""
+        return self._layers / name
+
     def find(self, digest: Digest, form: str = "") -> Known | None:
         """Return the record of a cached layer, or `None`. A layer without a record does not count."""
         return self._find(_name(digest, form))

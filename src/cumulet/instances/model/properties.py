@@ -103,6 +103,7 @@ class ContainerProperties(_Base):
     UNSUPPORTED = ("config_map",)
 
     image: str
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "Always"
     command: list[str] | None = None
     args: list[str] | None = None
     ports: list[Port] = []
@@ -140,6 +141,9 @@ class Container(_Base):
 class Credential(_Base):
     """The credential for a registry; the password is never returned.
 
+    Credentials of one registry are tried in the order of the group. `matchImages`, with the syntax of a kubelet's credential
+    providers, limits one to some repositories.
+
     `identity` is a managed identity of the group: its resource id, or `system` for the group's own.
     """
 
@@ -148,6 +152,7 @@ class Credential(_Base):
     server: str
     username: str = ""
     password: str | None = None
+    match_images: list[str] = []
     identity: str | None = None
     identity_url: Any = None
     password_reference: Any = None

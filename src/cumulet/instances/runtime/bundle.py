@@ -257,7 +257,7 @@ def _bind(source: Path, destination: str, read_only: bool) -> MountPoint:
 
 def _environment(container: Container, defaults: Execution, hostname: str) -> list[str]:
     values: dict[str, str] = {"PATH": _PATH, "HOSTNAME": hostname}
-    for item in defaults.env or ():
+    for item in filter(None, defaults.env or ()):
         name, _, value = item.partition("=")
         values[name] = value
     if container.properties.tty:

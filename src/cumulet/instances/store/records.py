@@ -16,7 +16,7 @@ _EVENTS = 50
 
 
 class State(msgspec.Struct, rename="camel", omit_defaults=True):
-    """One state of a container, as in `instanceView`."""
+    """One state of a container, as in `instanceView`. `message` is an extension."""
 
     state: str
     detail_status: str = ""

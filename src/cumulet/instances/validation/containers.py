@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cumulet.common.arm import ArmError
-from cumulet.instances.images.reference import parse
+from cumulet.common.image_reference import parse
 from cumulet.instances.model.arguments import ArgumentsError, check_arguments, is_variable_name
 from cumulet.instances.model.properties import Container
 from cumulet.instances.security import context as security_context

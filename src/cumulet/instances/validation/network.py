@@ -7,11 +7,12 @@ import re
 from collections.abc import Sequence
 
 from cumulet.common.arm import ArmError
+from cumulet.common.image_patterns import Pattern
 from cumulet.instances.model.envelope import is_identity
 from cumulet.instances.model.properties import SUBNET, Credential, DnsConfig, IpAddress, SubnetId
 from cumulet.instances.validation.text import CONTROL, invalid, quoted
 
-_SERVER = re.compile(r"(?=.{1,255}\Z)[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:[0-9]{1,5})?")
+_SERVER = re.compile(r"(?=.{1,255}\Z)(?:[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?")
 _SEARCH = re.compile(
     r"(?=.{1,253}\Z)(?:\.|[A-Za-z0-9_](?:[-A-Za-z0-9_]*[A-Za-z0-9_])?(?:\.[A-Za-z0-9_](?:[-A-Za-z0-9_]*[A-Za-z0-9_])?)*\.?)"
 )
@@ -20,6 +21,8 @@ _OPTION = re.compile(r"[a-z][-_a-z0-9]{0,31}(:[0-9]{1,5})?")
 _LABEL = re.compile(r"[a-z][-a-z0-9]{3,61}[a-z0-9]")
 _PORTS = 1000
 _SERVERS, _SEARCHES, _OPTIONS = 3, 32, 32
+#: Patterns of the images that a credential is for.
+_PATTERNS = 100
 #: Characters of a user name or password.
 _LONGEST = 64 * 1024
 
@@ -117,4 +120,12 @@ def check_credential(group: str, credential: Credential, path: str) -> None:
         if len(text) > _LONGEST or CONTROL.search(text):
             raise invalid(
                 f"{path}.{name}", f"The {name} for '{credential.server}' has control characters or is too long."
+            )
+    if len(credential.match_images) > _PATTERNS:
+        raise invalid(f"{path}.matchImages", f"A credential has at most {_PATTERNS} patterns of images.")
+    for number, text in enumerate(credential.match_images):
+        if CONTROL.search(text) or Pattern.parse(text) is None:
+            raise invalid(
+                f"{path}.matchImages[{number}]",
+                f"'{quoted(text)}' is not a pattern of images, such as registry.example/team.",
             )
