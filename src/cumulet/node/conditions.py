@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from cumulet.common import clock
 from cumulet.common.kubernetes.objects import ContainerStatus, Pod, PodCondition
 from cumulet.node.phase import Phase, any_started, is_sidecar
+from cumulet.node.resizes import plain
+from cumulet.node.resource import GroupProperties
 
 _COMPLETED, _FAILED = "PodCompleted", "PodFailed"
 
@@ -24,6 +26,26 @@ def conditions(pod: Pod, phase: Phase, statuses: Sequence[ContainerStatus], *, s
         _condition(pod, "ContainersReady", contained),
         _condition(pod, "PodScheduled", ("True", "", "")),
     ]
+
+
+def resize_conditions(pod: Pod, properties: GroupProperties, refusal: str) -> list[PodCondition]:
+    """Return the conditions of a resize; `refusal` is why the group does not take the pod's resources."""
+    found = []
+    if refusal:
+        found.append(_condition(pod, "PodResizePending", ("True", "Infeasible", refusal)))
+    under_way, errors = False, []
+    for item in [*properties["containers"], *(properties.get("initContainers") or ())]:
+        view = item["properties"].get("instanceView") or {}
+        wanted = item["properties"].get("resourceRequirements")
+        if wanted is None or (view.get("currentState") or {}).get("state") != "Running":
+            continue
+        if plain(view.get("resources", {})) != plain(wanted):
+            under_way = True
+            errors += [text for text in (view.get("resizeError"),) if text]
+    if under_way:
+        value = ("True", "Error", "; ".join(errors)) if errors else ("True", "", "")
+        found.append(_condition(pod, "PodResizeInProgress", value))
+    return found
 
 
 #: Status, reason and message.

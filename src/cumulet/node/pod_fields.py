@@ -145,8 +145,8 @@ RESOURCES = Kind(
 RESIZE_POLICY = Kind(
     "ContainerResizePolicy",
     {
-        "resourceName": stored("read by a resize in place, which the virtual node does not do"),
-        "restartPolicy": stored("read by a resize in place, which the virtual node does not do"),
+        "resourceName": honoured(),
+        "restartPolicy": honoured(),
     },
 )
 MOUNT = Kind(
@@ -248,7 +248,7 @@ _CONTAINER = {
     "name": honoured(),
     "ports": honoured(kind=PORT),
     "readinessProbe": honoured(kind=PROBE),
-    "resizePolicy": stored("read by a resize in place, which the virtual node does not do", kind=RESIZE_POLICY),
+    "resizePolicy": honoured("of a resize while the container runs", kind=RESIZE_POLICY),
     "resources": honoured(kind=RESOURCES),
     "restartPolicy": honoured(only=("Always", "OnFailure", "Never"), instead="use Always, OnFailure or Never"),
     "restartPolicyRules": honoured(kind=RESTART_RULE),

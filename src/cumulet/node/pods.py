@@ -35,6 +35,7 @@ from cumulet.node.references import References, names_of
 from cumulet.node.refusals import Refusals
 from cumulet.node.registration import CAPACITY
 from cumulet.node.renewal import Renewal
+from cumulet.node.resizes import Resizes
 from cumulet.node.resource import (
     ContainerGroup,
     GroupContainer,
@@ -96,6 +97,7 @@ class Pods:
         self._statuses = StatusWrites(client)
         self._deletions = Deletions(client, groups, tasks, self._ended, lambda pod: self.queue.retry(_key(pod)))
         self._refusals = Refusals()
+        self._resizes = Resizes(groups)
         self._groups: dict[str, ContainerGroup] = {}
         #: The groups that are gone, as they were last seen, until their pods are gone too.
         self._last: dict[str, ContainerGroup] = {}
@@ -120,6 +122,7 @@ class Pods:
             self._last.pop(pod["metadata"]["uid"], None)
             self._renewal.forget(pod["metadata"]["uid"])
             self._ephemeral.forget(pod["metadata"]["uid"])
+            self._resizes.forget(pod["metadata"]["uid"])
 
     def _reference_changed(self, change: str, obj: PartialObjectMetadata, old: PartialObjectMetadata | None) -> None:
         """Reconcile the pods that refer to a secret or config map that changed."""
@@ -198,6 +201,7 @@ class Pods:
                 self._record_events(pod, group)
                 await self._statuses.write(pod, pod_status(pod, group, self._host))
             return
+        refusal = ""
         if group is None:
             if phase in ENDED:
                 return
@@ -214,10 +218,11 @@ class Pods:
                 self._groups.pop(uid, None)
                 await self._refuse(pod, f"container group {group['name']} failed")
                 return
-            await self._renew_group(pod)
+            await self._renew_group(pod, group)
             await self._renew(pod, group["name"])
+            refusal = await self._resizes.resize(pod, group)
         self._record_events(pod, group)
-        status = pod_status(pod, group, self._host)
+        status = pod_status(pod, group, self._host, refusal)
         self._ephemeral.complete(pod, status)
         if status["phase"] == "Running":
             self._refusals.forget(uid)
@@ -346,7 +351,7 @@ class Pods:
         if message := self._sources.credentials.of(pod).event:
             self._event_once(pod, "", "Warning", "FailedToRetrieveImagePullSecret", message)
 
-    async def _renew_group(self, pod: Pod) -> None:
+    async def _renew_group(self, pod: Pod, group: ContainerGroup) -> None:
         """Update the group when its pull secrets or its deadline have changed, or when there is a new ephemeral container.
 
         A failure is reported, and the pod's status goes on.
@@ -360,6 +365,7 @@ class Pods:
         self._report_pull_secrets(pod)
         try:
             body = await self._body(pod)
+            _keep_resources(body, group)
             await self._aci.put(group_name(pod), body)
         except (MissingError, RejectedError, UnsupportedError) as error:
             log.info("pod %s keeps its credentials: %s", pod["metadata"]["name"], error)
@@ -427,6 +433,16 @@ class Pods:
         if key not in recorded:
             recorded[key] = 1
             self.events.event_about(_involved(pod, path), kind, reason, message)
+
+
+def _keep_resources(body: ContainerGroup, group: ContainerGroup) -> None:
+    """Give the containers of a body the resources that they have in their group: `Resizes` alone changes those."""
+    known = {item["name"]: item["properties"] for item in group["properties"]["containers"]}
+    for item in body["properties"]["containers"]:
+        before = known.get(item["name"])
+        if before is not None and "resources" in before and "resourceRequirements" in before:
+            item["properties"]["resources"] = before["resources"]
+            item["properties"]["resourceRequirements"] = before["resourceRequirements"]
 
 
 def _key(pod: PartialObjectMetadata) -> Key:

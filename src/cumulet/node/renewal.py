@@ -15,7 +15,14 @@ from cumulet.common.kubernetes.objects import Container, Pod
 from cumulet.node.aci import ContainerGroups
 from cumulet.node.errors import MissingError
 from cumulet.node.references import References
-from cumulet.node.resource import ContainerChanges, GroupChanges, GroupContainer, GroupProperties, GroupVolume
+from cumulet.node.resource import (
+    ContainerChanges,
+    GroupChanges,
+    GroupContainer,
+    GroupProperties,
+    GroupVolume,
+    ProcessChanges,
+)
 from cumulet.node.tokens import Tokens
 from cumulet.node.translate import Sources, process
 from cumulet.node.volumes import has_files
@@ -145,15 +152,12 @@ class Renewal:
 def _changes_of(container: GroupContainer) -> ContainerChanges:
     """Return what of a group's container can change."""
     properties = container["properties"]
-    changes: ContainerChanges = {
-        "name": container["name"],
-        "properties": {"environmentVariables": properties.get("environmentVariables") or []},
-    }
+    changes: ProcessChanges = {"environmentVariables": properties.get("environmentVariables") or []}
     if "command" in properties:
-        changes["properties"]["command"] = properties["command"]
+        changes["command"] = properties["command"]
     if "args" in properties:
-        changes["properties"]["args"] = properties["args"]
-    return changes
+        changes["args"] = properties["args"]
+    return {"name": container["name"], "properties": changes}
 
 
 def _digest(value: GroupVolume | ContainerChanges) -> bytes:

@@ -6,6 +6,7 @@ from typing import Literal, Required, TypedDict
 
 from cumulet.common.kubernetes.objects import (
     Capabilities,
+    ContainerResizePolicy,
     ContainerRestartRule,
     HostAlias,
     HTTPHeader,
@@ -44,6 +45,8 @@ class ContainerView(TypedDict, total=False):
     started: bool
     imageId: str
     attempt: int
+    resources: GroupRequirements
+    resizeError: str
 
 
 class GroupPort(TypedDict):
@@ -191,6 +194,7 @@ class GroupContainerProperties(TypedDict, total=False):
     terminationMessagePolicy: str
     securityContext: GroupSecurityContext
     resourceRequirements: GroupRequirements
+    resizePolicy: list[ContainerResizePolicy]
     stdin: bool
     stdinOnce: bool
     tty: bool
@@ -257,11 +261,19 @@ class ProcessChanges(TypedDict, total=False):
     environmentVariables: Required[list[GroupVariable]]
 
 
+class ResourceChanges(TypedDict):
+    """What of a container changes while it runs."""
+
+    resources: GroupResources
+    resourceRequirements: GroupRequirements
+    resizePolicy: list[ContainerResizePolicy]
+
+
 class ContainerChanges(TypedDict):
     """The changes of a container with that name."""
 
     name: str
-    properties: ProcessChanges
+    properties: ProcessChanges | ResourceChanges
 
 
 class GroupChanges(TypedDict, total=False):

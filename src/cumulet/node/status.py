@@ -14,14 +14,16 @@ from cumulet.common.kubernetes.objects import (
     ContainerStatus,
     Pod,
     PodStatus,
+    ResourceRequirements,
     VolumeMountStatus,
 )
-from cumulet.node.conditions import conditions
+from cumulet.node.conditions import conditions, resize_conditions
 from cumulet.node.phase import ENDED, Phase, is_sidecar, phase_of
 from cumulet.node.resource import (
     ContainerGroup,
     ContainerView,
     GroupContainer,
+    GroupContainerProperties,
     GroupContainerState,
     GroupProperties,
 )
@@ -39,8 +41,8 @@ _UNKNOWN: ContainerStateTerminated = {
 }
 
 
-def pod_status(pod: Pod, group: ContainerGroup, host: str) -> PodStatus:
-    """Return the status of a pod that has that group."""
+def pod_status(pod: Pod, group: ContainerGroup, host: str, refusal: str = "") -> PodStatus:
+    """Return the status of a pod that has that group; `refusal` is why its containers cannot be resized."""
     properties = group["properties"]
     inits, containers = _all_statuses(pod, properties)
     view = properties.get("instanceView") or {}
@@ -49,6 +51,8 @@ def pod_status(pod: Pod, group: ContainerGroup, host: str) -> PodStatus:
     reason = view.get("reason", "")
     phase: Phase = "Failed" if reason and over else phase_of(pod, [*inits, *containers], over=over)
     status = _status(pod, _kept(pod, phase), inits, containers, host, _address(properties), properties)
+    if phase not in ENDED:
+        status["conditions"] += resize_conditions(pod, properties, refusal)
     if reason:
         status["reason"], status["message"] = reason, view.get("message", "")
     return status
@@ -272,11 +276,11 @@ def _statuses(
 ) -> list[ContainerStatus]:
     uid = pod["metadata"]["uid"]
     creating = _INITIALIZING if pod["spec"].get("initContainers") else _CREATING
-    views = {item["name"]: item["properties"].get("instanceView") for item in items or ()}
+    by_name = {item["name"]: item["properties"] for item in items or ()}
     statuses = []
     for container in specs:
         name = container["name"]
-        view: ContainerView = views.get(name) or {}
+        view: ContainerView = by_name[name].get("instanceView") or {} if name in by_name else {}
         current: GroupContainerState = view.get("currentState") or {}
         running = current.get("state") == "Running"
         # Azure's view has no readiness: there, a running container is ready.
@@ -302,8 +306,7 @@ def _statuses(
             status["containerID"] = identifier
             if ended := status["state"].get("terminated"):
                 ended["containerID"] = identifier
-            if resources := container.get("resources"):
-                status["resources"] = resources
+            _show_resources(container, view, by_name[name], status)
         if mounts := _mount_statuses(container):
             status["volumeMounts"] = mounts
         statuses.append(status)
@@ -324,6 +327,25 @@ def _mount_statuses(container: Container) -> list[VolumeMountStatus]:
             status |= {"readOnly": True, "recursiveReadOnly": "Disabled"}
         found.append(status)
     return found
+
+
+def _show_resources(
+    container: Container, view: ContainerView, properties: GroupContainerProperties, status: ContainerStatus
+) -> None:
+    """Show the resources that a container has. A provider without resizes has given it those of the pod."""
+    if "resourceRequirements" not in properties:
+        if resources := container.get("resources"):
+            status["resources"] = resources
+        return
+    found = view.get("resources") or {}
+    shown: ResourceRequirements = {}
+    if requests := found.get("requests"):
+        shown["requests"] = requests
+    if limits := found.get("limits"):
+        shown["limits"] = limits
+    status["resources"] = shown
+    if allocated := properties["resourceRequirements"].get("requests"):
+        status["allocatedResources"] = allocated
 
 
 def _current(current: GroupContainerState, view: ContainerView, creating: str) -> ContainerState:

@@ -10,7 +10,9 @@ from cumulet.common.kubernetes.client import PODS, STRATEGIC_MERGE_PATCH
 from cumulet.common.kubernetes.objects import Object, Pod, PodCondition, PodStatus
 from cumulet.node.phase import ENDED
 
-#: Fields that a new status leaves out when they no longer apply.
+#: Conditions that a new status leaves out when they no longer apply.
+_ENDING = ("PodResizePending", "PodResizeInProgress")
+#: Fields that it leaves out likewise.
 _REMOVED = ("reason", "message", "podIP", "podIPs")
 
 
@@ -73,6 +75,12 @@ def status_patch(old: PodStatus, new: PodStatus) -> Object:
             patch[name] = [{"$patch": "replace"}, *patch[name]]
     known = {item["type"]: item for item in old.get("conditions") or ()}
     conditions = [_condition(known.get(item["type"]), item) for item in new.get("conditions") or ()]
+    gone = [
+        kind
+        for kind in _ENDING
+        if kind in known and all(item["type"] != kind for item in new.get("conditions") or ())
+    ]
+    conditions += [{"type": kind, "$patch": "delete"} for kind in gone]
     if changed := [item for item in conditions if item is not None]:
         patch["conditions"] = changed
     return patch

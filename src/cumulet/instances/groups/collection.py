@@ -34,6 +34,7 @@ from cumulet.instances.groups.updates import (
     fixed_of_pod,
     invalid_update,
     keeps_ephemeral,
+    resources_of,
     with_added,
 )
 from cumulet.instances.images.cache import Images
@@ -331,10 +332,19 @@ class Groups:
             record.tags = tags
         if properties is not None:
             self._demand_idle(record.key)
+            resized = resources_of(properties) != resources_of(record.properties)
+            if resized:
+                others = [other.record for other in self._groups.values() if other is not group]
+                self._admission.check(
+                    GroupRequest(record.id, record.location, record.tags, properties, record.envelope), others
+                )
             record.properties = properties
         await self._store.put(record)
         if properties is not None:
             await _renew_volumes(group)
+            if resized and not record.status.is_over:
+                await self._services.meter.start(record)
+                group.resize()
         self._publish(record)
 
     async def delete(self, group: Group, grace: int, *, wait: bool) -> str | None:

@@ -130,6 +130,10 @@ class ContainerLife:
         elif self.status.stage == "started":
             await self.record_end()
 
+    async def restart(self, why: str) -> None:
+        """End the newest attempt within the grace period of the group; the restart policy starts another one."""
+        await self._ending.end(Grace(self._grace_period), why)
+
     def hasten(self, seconds: float) -> None:
         """Shorten the grace of a container that is being stopped."""
         self._ending.shorten(seconds)

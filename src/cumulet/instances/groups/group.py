@@ -22,6 +22,7 @@ from cumulet.instances.groups.folders import Folders, remove_tree
 from cumulet.instances.groups.grace import Grace
 from cumulet.instances.groups.launch import Launcher
 from cumulet.instances.groups.pulls import Pulls
+from cumulet.instances.groups.resizes import Resizes
 from cumulet.instances.groups.sequence import Sequence, policy_of
 from cumulet.instances.groups.services import Services
 from cumulet.instances.model.properties import Container, virtual_network
@@ -57,12 +58,19 @@ class Group:
         self._sequence = Sequence(record, self._lives)
         self._ephemeral = EphemeralContainers(record, self._lives, self._life)
         self._renewed = asyncio.Event()
+        self._resizes = Resizes(record, self.attempts, services, self._save, self._restart, self.control_group)
 
     # Requests.
 
     def start(self) -> None:
         """Start the group's task, or resume after a restart of the room."""
         self._task = asyncio.create_task(self._run(), name=f"group {self.record.id}")
+        resizing = asyncio.create_task(self._resizes.run(), name=f"resizes of group {self.record.id}")
+        self._task.add_done_callback(lambda _: resizing.cancel())
+
+    def resize(self) -> None:
+        """Bring the limits of running containers to those of the record."""
+        self._resizes.begin()
 
     def renew(self) -> None:
         """Use the new credentials and the new deadline of the record, at once for what waits."""
@@ -145,6 +153,10 @@ class Group:
         return self._lives[name].ended
 
     # The task.
+
+    async def _restart(self, name: str, why: str) -> None:
+        """End a container, which its restart policy starts again."""
+        await self._lives[name].restart(why)
 
     def _life(self, container: Container) -> ContainerLife:
         return ContainerLife(

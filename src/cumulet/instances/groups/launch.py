@@ -100,6 +100,8 @@ class Launcher:
         with self._processes_of_target(container) as processes:
             try:
                 configuration, owner = await asyncio.to_thread(self._prepare, container, image, bundle, processes)
+                status = self._attempts.status(name)
+                status.resources, status.resize_error = container.properties.resource_requirements, ""
                 properties = container.properties
                 stdio = Stdio(properties.stdin, properties.stdin_once, properties.tty)
                 await runtime.create(cid, bundle, log, configuration, stdio)

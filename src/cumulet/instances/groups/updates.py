@@ -86,3 +86,11 @@ def fixed_of_pod(properties: GroupProperties) -> object:
         properties.os_type,
         properties.subnet_ids,
     )
+
+
+def resources_of(properties: GroupProperties) -> object:
+    """Return the resources of a pod's containers, which change while they run."""
+    return [
+        (item.properties.resources, item.properties.resource_requirements, item.properties.resize_policy)
+        for item in properties.all_containers
+    ]

@@ -1,7 +1,7 @@
 """Properties of pods that ACI's API lacks: extensions with Kubernetes' names and shapes.
 
 `resourceRequirements` of a container are its exact requests and limits; without a limit, the container has none. `resources`
-are then what is billed. `stdin`, `stdinOnce` and `tty` of a container; `securityContext`, `hostAliases`, `subdomain`,
+are then what is billed, and `resizePolicy` says what a change takes. `stdin`, `stdinOnce` and `tty` of a container; `securityContext`, `hostAliases`, `subdomain`,
 `setHostnameAsFQDN` and `shareProcessNamespace` of a group. `subdomain` is the rest of the name in full, with the
 cluster's domain.
 """
@@ -43,6 +43,13 @@ class ResourceRequirements(_Base):
 
     requests: Quantities = msgspec.field(default_factory=Quantities)
     limits: Quantities = msgspec.field(default_factory=Quantities)
+
+
+class ResizePolicy(_Base):
+    """What a change of a resource of a running container takes."""
+
+    resource_name: Literal["cpu", "memory"]
+    restart_policy: Literal["NotRequired", "RestartContainer"]
 
 
 class Sysctl(_Base):

@@ -20,7 +20,7 @@ from cumulet.common.ascii import fold
 from cumulet.common.kubernetes.objects import Object
 from cumulet.common.kubernetes.quantity import decimal
 from cumulet.instances.model.lifecycle import Lifecycle, MessagePolicy, Probe, RestartPolicy, RestartRule
-from cumulet.instances.model.pod import HostAlias, PodSecurityContext, ResourceRequirements
+from cumulet.instances.model.pod import HostAlias, PodSecurityContext, ResizePolicy, ResourceRequirements
 
 #: Microsoft.Network's names: letters, digits, underscores, periods and hyphens, to 80 characters.
 _WORD = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,78}[A-Za-z0-9_])?"
@@ -123,6 +123,7 @@ class ContainerProperties(_Base):
     #: Whether command, args, variables and subPaths name fields of the group: `expansion` replaces them.
     expand_fields: bool = False
     resource_requirements: ResourceRequirements | None = None
+    resize_policy: list[ResizePolicy] = []
     stdin: bool = False
     stdin_once: bool = False
     tty: bool = False

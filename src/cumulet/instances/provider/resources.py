@@ -3,7 +3,7 @@
 Extensions to ACI's API, for the virtual node; other clients are not affected. `GET …/containerGroups?watch=true&since=N`
 returns when the revision is greater than N, at the latest after 25 s, with `instanceView`s and the new `revision`: the groups
 that changed after N, and the ids of the `removed`; or all groups, without `removed`, if N is 0 or too old. `PATCH` with
-`properties` changes files of volumes, and processes of containers. `DELETE …?gracePeriodSeconds=N&wait=true` returns when
+`properties` changes files of volumes, and processes and resources of containers. `DELETE …?gracePeriodSeconds=N&wait=true` returns when
 the group is gone. Logs with `follow`, `previous`, `sinceSeconds` and `limitBytes`, as plain text with `stream=true`. `exec`
 with a list as `command` and the `protocol` `v5.channel.k8s.io`. `portForward` with a `port`.
 """
@@ -160,7 +160,9 @@ class Provider:
                     f"A PATCH does not change the {name} of a group: use PUT.",
                     target=name,
                 )
-        properties = parse_changes(request.match_info["name"], group.record.properties, body)
+        name, record = request.match_info["name"], group.record
+        maximum = sheet().region(record.location).maximum
+        properties = parse_changes(name, record.location, record.properties, body, maximum)
         await self._groups.patch(group, read_tags(body) if "tags" in body else None, properties)
         return json_response(_resource(group, view=True))
 
@@ -324,6 +326,9 @@ def _check_identities(properties: GroupProperties, identity: GroupIdentity | Non
 def _without_internal(view: Object) -> Object:
     for name in _INTERNAL:
         view.pop(name, None)
+    for name in ("resources", "resizeError"):
+        if not view.get(name):
+            view.pop(name, None)
     return view
 
 

@@ -136,6 +136,10 @@ class Runtime:
         """Start a created container. Raises `RuntimeFailure`, also for one that was started before."""
         await self._call("start", cid)
 
+    async def update(self, cid: str, resources: bytes) -> None:
+        """Change the limits of a running container: `linux.resources` of its configuration. Raises `RuntimeFailure`."""
+        await self._call("update", "--resources", "-", cid, given=resources)
+
     async def kill(self, cid: str, number: int = signal.SIGKILL) -> None:
         """Send a signal to a container, unless it has ended."""
         with contextlib.suppress(RuntimeFailure):
@@ -227,8 +231,8 @@ class Runtime:
             return None
         return pidfd
 
-    async def _call(self, *arguments: str) -> None:
-        done = await run(self._runc, "--root", str(self._root), *arguments)
+    async def _call(self, *arguments: str, given: bytes = b"") -> None:
+        done = await run(self._runc, "--root", str(self._root), *arguments, given=given)
         if done.code:
             raise RuntimeFailure(sentence(done.reason))
 

@@ -9,6 +9,7 @@ import msgspec
 
 from cumulet.common import clock
 from cumulet.instances.model.envelope import Envelope
+from cumulet.instances.model.pod import ResourceRequirements
 from cumulet.instances.model.properties import GroupProperties
 
 #: The number of events that are kept, of a container and of a group.
@@ -55,6 +56,9 @@ class ContainerStatus(msgspec.Struct, rename="camel"):
     ready: bool = False
     image_id: str = ""
     attempt: int = 0
+    #: The exact resources that the newest attempt has, and why it does not have those of the group.
+    resources: ResourceRequirements | None = None
+    resize_error: str = ""
     #: Whether the folder of the newest attempt is named by the container's number; earlier versions used its name.
     numbered: bool = False
     started: bool = False

@@ -1,6 +1,6 @@
-"""What a PATCH changes of a group while its containers run (an extension to ACI's API): files of volumes, and processes.
+"""What a PATCH changes of a group while its containers run (an extension to ACI's API): files, processes, resources.
 
-The files are replaced at once. The command, the arguments and the variables of a pod's container apply when it starts the
+The files of volumes are replaced at once, and containers with `resourceRequirements` are resized. The command, the arguments and the variables of a pod's container apply when it starts the
 next time, as with a kubelet.
 """
 
@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from cumulet.instances.model.properties import Container, GroupProperties, Variable, Volume
+from cumulet.instances.model.pod import ResizePolicy, ResourceRequirements
+from cumulet.instances.model.properties import Container, GroupProperties, Resources, Variable, Volume
 from cumulet.instances.validation.containers import check_container
 from cumulet.instances.validation.text import invalid, quoted
 from cumulet.instances.validation.volumes import check_volume
@@ -20,19 +21,22 @@ class _Base(msgspec.Struct, rename="camel", kw_only=True, forbid_unknown_fields=
     """Properties of which absent ones stay as they are."""
 
 
-class ProcessChanges(_Base):
+class ContainerPropertyChanges(_Base):
     """The changes of a container."""
 
     command: list[str] | None = None
     args: list[str] | None = None
     environment_variables: list[Variable] | None = None
+    resource_requirements: ResourceRequirements | None = None
+    resources: Resources | None = None
+    resize_policy: list[ResizePolicy] | None = None
 
 
 class ContainerChanges(_Base):
     """The changes of a container with that name."""
 
     name: str
-    properties: ProcessChanges
+    properties: ContainerPropertyChanges
 
 
 class GroupChanges(_Base):
@@ -79,12 +83,18 @@ def _changed_containers(
     for number, change in enumerate(changes):
         if change.name not in found:
             raise invalid(f"{path}[{number}].name", f"The group has no container '{quoted(change.name)}' there.")
+        exact = found[change.name].properties.resource_requirements is not None
+        if not exact and (change.properties.resource_requirements or change.properties.resources):
+            raise invalid(
+                f"{path}[{number}].properties.resources",
+                f"The resources of container '{change.name}' do not change in place, because it has no resourceRequirements.",
+            )
         found[change.name] = _changed_container(found[change.name], change.properties)
         check_container(found[change.name], f"{path}[{number}].properties", volumes)
     return list(found.values())
 
 
-def _changed_container(container: Container, changes: ProcessChanges) -> Container:
+def _changed_container(container: Container, changes: ContainerPropertyChanges) -> Container:
     given: Mapping[str, object] = {
         name: value for name in changes.__struct_fields__ if (value := getattr(changes, name)) is not None
     }

@@ -44,7 +44,9 @@ def parse_group(group: str, location: str, body: Mapping[str, object], maximum: 
     return properties
 
 
-def parse_changes(group: str, properties: GroupProperties, body: Mapping[str, object]) -> GroupProperties | None:
+def parse_changes(
+    group: str, location: str, properties: GroupProperties, body: Mapping[str, object], maximum: Maximum
+) -> GroupProperties | None:
     """Return the properties of a group as a PATCH changes them, or `None` if it changes none.
 
     Raises `ArmError` for properties that do not change while containers run, and for changes that are not valid.
@@ -60,7 +62,9 @@ def parse_changes(group: str, properties: GroupProperties, body: Mapping[str, ob
         target = f"properties{path.strip('`').removeprefix('$')}"
         raise ArmError(400, "InvalidRequestContent", f"{target}: {message}: use PUT.", target=target) from None
     _refuse_unsupported(group, changes, "properties")
-    return changed(properties, changes)
+    result = changed(properties, changes)
+    amounts.check(group, location, result, maximum)
+    return result
 
 
 def parse_zones(value: object) -> list[str]:
