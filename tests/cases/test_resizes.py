@@ -14,7 +14,7 @@ _MI = 1024 * 1024
 
 def _container(name: str, **more: Any) -> dict[str, Any]:
     resources = {"requests": {"cpu": "100m", "memory": "50Mi"}, "limits": {"cpu": "200m", "memory": "100Mi"}}
-    script = "dd if=/dev/zero of=/dev/shm/x bs=1M count=30; trap exit TERM; while true; do sleep 0.1; done"
+    script = f"dd if=/dev/zero of=/dev/shm/{name} bs=1M count=30; trap exit TERM; while true; do sleep 0.1; done"
     return {"name": name, "resources": resources, "command": ["sh", "-c", script], **more}
 
 
@@ -41,6 +41,12 @@ def _condition(path: ThePath, kind: str) -> dict[str, Any]:
     return next((item for item in found if item["type"] == kind), {})
 
 
+def _failed(path: ThePath) -> dict[str, Any]:
+    """The condition of a resize that has failed, and is tried again."""
+    found = _condition(path, "PodResizeInProgress")
+    return found if "message" in found else {}
+
+
 def test_limits_change_while_a_container_runs(path: ThePath) -> None:
     restarted = {"resizePolicy": [{"resourceName": "memory", "restartPolicy": "RestartContainer"}]}
     path.apply(pod("resized", [_container("kept"), _container("restarted", **restarted)]))
@@ -57,10 +63,7 @@ def test_limits_change_while_a_container_runs(path: ThePath) -> None:
 
     # 30 MiB are in use: the kernel would kill the container.
     _resize(path, "kept", {"requests": {"memory": "20Mi"}, "limits": {"memory": "20Mi"}})
-    under_way = path.until(
-        lambda: _condition(path, "PodResizeInProgress").get("reason") and _condition(path, "PodResizeInProgress"),
-        "resize that fails",
-    )
+    under_way = path.until(lambda: _failed(path), "resize that fails")
     assert (under_way["status"], under_way["reason"]) == ("True", "Error")
     assert "below current usage" in under_way["message"]
     assert _limit(path, "kept", _MEMORY) == f"{150 * _MI}\n"

@@ -91,7 +91,7 @@ def outputs(path: ThePath) -> dict[str, str]:
             },
         ),
         _once("unlimited", f"{quota}; cat /proc/self/oom_score_adj"),
-        _once("read-only", "echo x >/file; echo y >/etc/hostname; echo z >>/etc/hosts && echo hosts", {"securityContext": {"readOnlyRootFilesystem": True}}),
+        _once("read-only", "exec 2>&1; echo x >/file; echo y >/etc/hostname; echo z >>/etc/hosts && echo hosts", {"securityContext": {"readOnlyRootFilesystem": True}}),
         _once(
             "names",
             "hostname; cat /etc/hostname /etc/hosts /etc/resolv.conf",
