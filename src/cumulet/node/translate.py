@@ -129,8 +129,8 @@ def _container(pod: Pod, container: Container, sources: Sources, config: Config,
     if context := security_context(pod, container, config):
         properties["securityContext"] = context
     properties["resourceRequirements"] = exact_resources(container)
-    if policy := container.get("resizePolicy"):
-        properties["resizePolicy"] = policy
+    if resize := container.get("resizePolicy"):
+        properties["resizePolicy"] = resize
     if container.get("stdin"):
         properties["stdin"] = True
         if container.get("stdinOnce"):
