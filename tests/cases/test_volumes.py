@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import tarfile
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from cumulet.node.tokens import renewal
 from tests.cases.path import ThePath, pod
 from tests.cases.test_environment import config_map, secret
+from tests.instances.images import busybox_layer, entry, layer
 
 
 def mounts(*names: str) -> list[dict[str, str]]:
@@ -148,6 +150,29 @@ def test_sub_paths(path: ThePath) -> None:
     assert path.output("sub").splitlines() == [
         *("777", "a file", "/all:", "a", "sub", "", "/all/a:", "b", "", "/all/a/b:", "x", "", "/all/sub:", "f")
     ]
+
+
+def test_mounts_stay_in_the_root_whatever_its_links(path: ThePath) -> None:
+    links = [
+        ("out", "/../../../../tmp"),
+        ("absolute", "/real"),
+        ("relative", "bin/../real"),
+        ("chain", "absolute/deep"),
+    ]
+    entries = [entry(name, type=tarfile.SYMTYPE, linkname=target) for name, target in links]
+    entries += [entry("real", type=tarfile.DIRTYPE, mode=0o755), entry("real/a-file", b"of the image")]
+    image = path.push("links:1", [busybox_layer(), layer(*entries)])
+    path.apply(config_map("mounted", {"k": "mounted\n"}))
+    folders = [{"name": "e", "mountPath": f"/{name}/{name}"} for name, _ in links]
+    file = {"name": "c", "mountPath": "/real/a-file", "subPath": "k"}
+    command = ["sh", "-c", "cut -d' ' -f2 /proc/mounts; cat /real/a-file"]
+    main = {"name": "main", "image": image, "command": command, "volumeMounts": [file, *folders]}
+    volumes = [{"name": "e", "emptyDir": {}}, {"name": "c", "configMap": {"name": "mounted"}}]
+    path.apply(pod("links", [main], volumes=volumes, restartPolicy="Never"))
+    mounted = path.output("links").split()
+    for where in ("/tmp/out", "/real/absolute", "/real/relative", "/real/deep/chain"):
+        assert where in mounted
+    assert mounted[-1] == "mounted"
 
 
 def claims(token: str) -> dict[str, Any]:

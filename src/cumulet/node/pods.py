@@ -218,8 +218,9 @@ class Pods:
                 self._groups.pop(uid, None)
                 await self._refuse(pod, f"container group {group['name']} failed")
                 return
-            await self._renew_group(pod, group)
+            # Arguments with new values come first: they do not change with the rest of the group.
             await self._renew(pod, group["name"])
+            await self._renew_group(pod, group)
             refusal = await self._resizes.resize(pod, group)
         self._record_events(pod, group)
         status = pod_status(pod, group, self._host, refusal)

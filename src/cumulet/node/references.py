@@ -110,7 +110,8 @@ def in_environment(pod: Pod) -> set[tuple[Kind, str]]:
     """Return kind and name of the secrets and config maps in the environment of a pod's containers."""
     spec = pod["spec"]
     found: set[tuple[Kind, str]] = set()
-    for container in [*(spec.get("initContainers") or ()), *spec["containers"]]:
+    containers = [*(spec.get("initContainers") or ()), *spec["containers"]]
+    for container in [*containers, *(spec.get("ephemeralContainers") or ())]:
         for source in container.get("envFrom") or ():
             if config_map := source.get("configMapRef"):
                 found.add(("configMap", config_map.get("name", "")))
