@@ -218,10 +218,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def node_subnet_id(self) -> str:
         """The subnet of the virtual node's container groups. Only groups of the same cluster can reach each other."""
-        if self.node_subnet is not None:
-            return self.node_subnet
+        return self.node_subnet if self.node_subnet is not None else self.subnet_of(self.cluster)
+
+    def subnet_of(self, cluster: str) -> str:
+        """Return the subnet of a cluster's container groups, in the resource group of this installation's cluster."""
         # AKS derives the name of the virtual network that it creates from the cluster.
-        number = int.from_bytes(hashlib.sha256(self.cluster.encode()).digest()[:4]) % 10**8
+        number = int.from_bytes(hashlib.sha256(cluster.encode()).digest()[:4]) % 10**8
         group = f"/subscriptions/{self.subscription_id}/resourceGroups/{self.node_resource_group}"
         network = f"{group}/providers/Microsoft.Network/virtualNetworks/aks-vnet-{number:08}"
         return f"{network}/subnets/virtual-node-aci"

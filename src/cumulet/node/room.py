@@ -45,7 +45,9 @@ async def serve(room: Room) -> None:
         )
         if config.kubeconfig is not None:
             # The virtual node of another cluster can have the same name in the same resource group.
-            config = msgspec.structs.replace(config, cluster=f"{config.cluster} {client.kubeconfig.server}")
+            cluster = f"{config.cluster} {client.kubeconfig.server}"
+            subnet = config.node_subnet or config.subnet_of(cluster)
+            config = msgspec.structs.replace(config, cluster=cluster, node_subnet=subnet)
         pods = Pods(client, groups, config, tasks)
         informers: list[Informer[Any]] = [pods.pods, pods.secrets, pods.config_maps, pods.services, pods.accounts]
         registration = Registration(client, config, pods.events, lambda: groups.disk_pressure)

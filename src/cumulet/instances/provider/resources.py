@@ -272,6 +272,9 @@ def _resource(group: Group, *, view: bool, defaults: bool = True) -> Object:
     if defaults:
         properties = with_defaults(properties)
     properties["provisioningState"] = _provisioning_state(record)
+    if properties.get("subnetIds") and properties.get("ipAddress") is None and status.ip:
+        # A group in a subnet has an address there, also when it asks for none.
+        properties["ipAddress"] = {"type": "Private", "ports": []}
     if (address := properties.get("ipAddress")) is not None:
         if status.ip:
             address["ip"] = status.ip
