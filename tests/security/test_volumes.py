@@ -359,7 +359,7 @@ async def _an_earlier_groups_volumes_are_kept(room: RoomProcess) -> None:
                 securityContext={"procMount": "Default", "runAsUser": 0},
             ),
             volumes=[{"name": "v", "emptyDir": {"sizeLimit": "1Gi"}}],
-            restartPolicy="Never",
+            restartPolicy="OnFailure",
         )
         uid = await asyncio.to_thread(stored, room, door, "earlier", body)
         before = room.config.room_dir("instances") / "groups" / uid
