@@ -6,6 +6,8 @@ import asyncio
 import base64
 import os
 import shutil
+import struct
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -152,6 +154,20 @@ async def test_files_have_the_owners_that_they_had_in_the_image(door: FrontDoor,
         "/new 5:6",
         "/data/own 5:6",
     ]
+
+
+def capable() -> tuple[tarfile.TarInfo, bytes]:
+    """`/capable/cat`, with the capability NET_BIND_SERVICE (capabilities(7), "File capabilities", version 2)."""
+    value = struct.pack("<IIIII", 0x02000001, 1 << 10, 0, 0, 0).decode("utf-8", "surrogateescape")
+    content = Path(shutil.which("busybox") or "").read_bytes()
+    return entry("capable/cat", content, mode=0o755, pax_headers={"SCHILY.xattr.security.capability": value})
+
+
+async def test_capabilities_of_files_are_those_of_the_group(door: FrontDoor, registry: Registry) -> None:  # noqa: F811
+    registry.push("capable:v1", [busybox_layer(), layer(capable())])
+    script = "/capable/cat /proc/self/status"
+    text = await run(door, "capable", script, image="capable:v1", securityContext={"runAsUser": 1001})
+    assert f"CapEff:\t{1 << 10:016x}" in text.splitlines()
 
 
 @pytest.mark.parametrize("medium", ["", "Memory"])
@@ -404,7 +420,9 @@ async def test_without_idmapped_mounts_layers_are_copied(alone: Config, tmp_path
     )
     running = RoomProcess(alone, old_kernel)
     files = layer(
-        entry("data", b"x", uid=1001, gid=1002, mode=0o4755), entry("bin/stat", type=b"2", linkname="busybox")
+        entry("data", b"x", uid=1001, gid=1002, mode=0o4755),
+        entry("bin/stat", type=b"2", linkname="busybox"),
+        capable(),
     )
     with peer_registry(alone, tmp_path / "peer") as peer:
         peer.push("web:v1", [busybox_layer(), files])
@@ -417,15 +435,17 @@ async def test_without_idmapped_mounts_layers_are_copied(alone: Config, tmp_path
                 {"name": "kept", "emptyDir": {}},
             ]
             mounts = [{"name": "secret", "mountPath": "/secret"}, {"name": "kept", "mountPath": "/kept"}]
-            first = shell("echo first >/kept/file", "first", volumeMounts=mounts, securityContext={"runAsUser": 1001})
-            asked = shell(script, volumeMounts=mounts)
+            before = "echo first >/kept/file; /capable/cat /proc/self/status >/kept/status"
+            first = shell(before, "first", volumeMounts=mounts, securityContext={"runAsUser": 1001})
+            asked = shell(f"{script}; cat /kept/status", volumeMounts=mounts)
             async with front_door(alone) as client:
                 body = group(asked, initContainers=[first], volumes=volumes, restartPolicy="Never")
                 await client.call("PUT", "copied", body)
                 found = await client.until("copied", is_over)
                 said = (await client.call("GET", "copied/containers/web/logs"))["content"].splitlines()
                 assert state_of(found)["exitCode"] == 0, said
-                assert said[1:] == ["hidden", "first", "1001:1002 4755", "0:0 400", "0:0 777"]
+                assert said[1:6] == ["hidden", "first", "1001:1002 4755", "0:0 400", "0:0 777"]
+                assert f"CapEff:\t{1 << 10:016x}" in said
                 assert int(said[0].split()[2]) == IDS
                 await client.call("DELETE", "copied")
         finally:

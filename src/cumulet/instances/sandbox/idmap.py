@@ -19,6 +19,12 @@ from cumulet.instances.sandbox.mounts import attach, clone
 _MOUNT_SETATTR = 442
 _AT_EMPTY_PATH = 0x1000
 _IDMAP = 0x00100000
+_CAPABILITY = "security.capability"
+#: The version of file capabilities, in the first number of the attribute.
+_REVISION, _REVISION_2, _REVISION_3 = 0xFF000000, 0x02000000, 0x03000000
+_ACLS = ("system.posix_acl_access", "system.posix_acl_default")
+#: The bytes before the entries, and the tags of entries for one user and for one group.
+_ACL_HEADER, _ACL_NAMED = 4, (2, 8)
 
 
 class NotMappableError(SandboxError):
@@ -76,8 +82,40 @@ def _shift(path: Path | str, start: int, ids: int, *, folder: int | None = None)
         opened, found = f"/proc/self/fd/{descriptor}", os.fstat(descriptor)
         uid = found.st_uid + start if found.st_uid < ids else -1
         gid = found.st_gid + start if found.st_gid < ids else -1
+        attributes = {} if stat.S_ISLNK(found.st_mode) else _shifted_attributes(opened, start, ids)
         os.chown(opened, uid, gid)
         if stat.S_ISREG(found.st_mode) and found.st_mode & (stat.S_ISUID | stat.S_ISGID):
             Path(opened).chmod(stat.S_IMODE(found.st_mode))  # the kernel cleared them
+        for name, value in attributes.items():
+            os.setxattr(opened, name, value)
     finally:
         os.close(descriptor)
+
+
+def _shifted_attributes(path: str, start: int, ids: int) -> dict[str, bytes]:
+    """Return the attributes of a file that contain ids, with `start` added. chown(2) clears capabilities in any case."""
+    attributes = {}
+    for name in os.listxattr(path):
+        if name == _CAPABILITY:
+            attributes[name] = _capability_of(os.getxattr(path, name), start)
+        elif name in _ACLS:
+            attributes[name] = _shifted_acl(os.getxattr(path, name), start, ids)
+    return attributes
+
+
+def _capability_of(value: bytes, root: int) -> bytes:
+    """Return file capabilities that are good in the user namespace whose root has that id (capabilities(7), version 3)."""
+    (magic,) = struct.unpack_from("<I", value)
+    if magic & _REVISION != _REVISION_2:
+        return value
+    return struct.pack("<I", magic & ~_REVISION | _REVISION_3) + value[4:] + struct.pack("<I", root)
+
+
+def _shifted_acl(value: bytes, start: int, ids: int) -> bytes:
+    """Return an access control list (`struct posix_acl_xattr_header` and its entries) with other users and groups."""
+    entries = value[_ACL_HEADER:]
+    shifted = value[:_ACL_HEADER]
+    for tag, permissions, number in struct.iter_unpack("<HHI", entries[: len(entries) // 8 * 8]):
+        is_shifted = tag in _ACL_NAMED and number < ids
+        shifted += struct.pack("<HHI", tag, permissions, number + start if is_shifted else number)
+    return shifted
