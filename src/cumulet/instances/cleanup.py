@@ -18,6 +18,7 @@ from pathlib import Path
 
 from cumulet.common.ascii import is_digits
 from cumulet.common.config import Config
+from cumulet.instances.images.layers import FORMER
 from cumulet.instances.metering.ending import record_end
 from cumulet.instances.sandbox.firewall import remove_tables
 from cumulet.instances.sandbox.id_ranges import release_all
@@ -44,6 +45,8 @@ def cleanup(config: Config) -> list[str]:
     # The runtime's state of containers; the groups stay in the store, and run again at the next start.
     shutil.rmtree(folder / "state", ignore_errors=True)
     shutil.rmtree(run_dir(config), ignore_errors=True)
+    for part in FORMER:
+        shutil.rmtree(folder / "images" / part, ignore_errors=True)
     release_all(config)
     with contextlib.suppress(OSError):  # another installation runs, or the folder does not exist
         STATE.rmdir()

@@ -63,6 +63,8 @@ def _fix(registry: str, failure: Failure) -> str:
             return "make the image smaller, for example with fewer layers and files"
         case Fault.STORAGE:
             return "free space on the disk of this installation (`cumulet images prune`); the pull is retried"
+        case Fault.BUSY:
+            return "none needed; the pull is retried"
         case Fault.ADDRESS:
             return f"allow the address of {registry} with `cumulet up --allow-egress`, or use another registry"
         case Fault.CERTIFICATE:

@@ -343,7 +343,7 @@ async def _discard(_: bytes) -> None:
 def _fault(error: Exception) -> Fault:
     """Return the kind of a failure that is not the registry's answer."""
     if isinstance(error, LayerError):
-        return Fault.INVALID
+        return error.fault
     if isinstance(error, (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError, TimeoutError)):
         return Fault.INTERRUPTED
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):

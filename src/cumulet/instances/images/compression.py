@@ -15,6 +15,7 @@ from typing import Protocol
 
 from cumulet.common.digests import Digest
 from cumulet.instances.images.budget import Budget, LayerError
+from cumulet.instances.images.errors import Fault
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -193,11 +194,12 @@ class Decompressed:
         if window > 1 << _WINDOW_LOG:
             raise LayerError(
                 f"the zstd layer needs a window of {window} bytes, and a layer may have {1 << _WINDOW_LOG}: "
-                "compress it with a smaller window, without --long"
+                "compress it with a smaller window, without --long",
+                Fault.FORMAT,
             )
         if window > _SMALL_WINDOW:
             if not _large_windows.acquire(blocking=False):
-                raise LayerError("other layers with large zstd windows are being unpacked; the pull is retried")
+                raise LayerError("other layers with large zstd windows are being unpacked", Fault.BUSY)
             self._has_large_window = True
 
 
@@ -209,7 +211,7 @@ def _recognize(first: bytes) -> str:
         return "zstd"
     for magic, name in _UNSUPPORTED.items():
         if first.startswith(magic):
-            raise LayerError(f"the layer is compressed with {name}; use gzip or zstd")
+            raise LayerError(f"layers in {name} are not supported", Fault.FORMAT)
     return ""
 
 

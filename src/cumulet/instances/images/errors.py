@@ -40,6 +40,8 @@ class Fault(Enum):
     LIMIT = auto()
     #: This machine could not store the image.
     STORAGE = auto()
+    #: This machine unpacks other images now.
+    BUSY = auto()
     #: Anything else that the registry or the connection reports.
     OTHER = auto()
 

@@ -31,8 +31,8 @@ from cumulet.instances.images.needs import Needs
 
 log = logging.getLogger(__name__)
 
-#: The folders of layers and records, and the ones of versions that applied layers without those below.
 _LAYERS, _RECORDS, _PARTIAL = "changesets", "changeset-records", "partial"
+#: The folders of versions that applied layers without those below. Containers of such a version can still use them.
 FORMER = ("layers", "known")
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _libc = ctypes.CDLL(None, use_errno=True)

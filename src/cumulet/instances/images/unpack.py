@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,9 @@ from cumulet.instances.images.needs import Needs
 from cumulet.instances.images.numbers import TarError
 from cumulet.instances.images.tar import Archive
 
+#: Failures that are not the layer's.
+_OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
 
 class Unpacked(NamedTuple):
     """The bytes of an unpacked layer, its needs, and its device nodes: their number, and the path of the first."""
@@ -30,7 +34,7 @@ class Unpacked(NamedTuple):
 def unpack(
     source: Callable[[], bytes], root: Path, diff_id: Digest, budget: Budget, below: Below | None = None
 ) -> Unpacked:
-    """Unpack a layer into the empty folder `root`, and verify its `diff_id`. Raises `LayerError`.
+    """Unpack a layer into the empty folder `root`, and verify its `diff_id`. Raises `LayerError`, `OSError`.
 
     `source` returns the next piece of the archive, and nothing at its end. Device nodes are left out.
     """
@@ -48,6 +52,8 @@ def unpack(
             stream.close()
             changes.close()
     except (TarError, OSError, OverflowError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+            raise
         raise LayerError(f"the layer cannot be unpacked: {error}") from error
     finally:
         os.close(anchor)
