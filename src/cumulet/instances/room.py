@@ -15,6 +15,7 @@ from cumulet.common.room import Room
 from cumulet.common.tasks import task_set
 from cumulet.instances.actions.targets import open_targets
 from cumulet.instances.groups.collection import Groups
+from cumulet.instances.groups.disk_manager import DiskManager
 from cumulet.instances.groups.identities import Identities
 from cumulet.instances.groups.logins import Logins
 from cumulet.instances.metering.meter import Meter
@@ -60,12 +61,15 @@ async def serve(room: Room) -> None:
                 middlewares=[arm_errors, behind_the_front_door(OPEN)], client_max_size=GROUP_BODY_LIMIT
             )
             app.add_routes(health_routes(CollectorRegistry()))
-            app.add_routes(Provider(groups, identities, streams, Metrics(groups, config.location), changes).routes())
+            disk = DiskManager(room.data_dir, config.disk_limits, groups.all)
+            metrics = Metrics(groups, config.location)
+            app.add_routes(Provider(groups, identities, streams, metrics, changes, lambda: disk.pressure).routes())
             app.add_routes(Regions(groups, meter, config).routes())
             app.router.add_get("/streams/{id}", streams.handle)
             tasks.start(meter.run(), "meter")
             await groups.open()
             tasks.start_essential(rotate(groups.written_logs, config.container_logs), "logs")
+            tasks.start_essential(disk.run(), "disk")
             try:
                 async with room.serving(app):
                     room.ready()

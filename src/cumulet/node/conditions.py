@@ -48,6 +48,11 @@ def resize_conditions(pod: Pod, properties: GroupProperties, refusal: str) -> li
     return found
 
 
+def disruption_target(pod: Pod, message: str) -> PodCondition:
+    """Return the condition of a pod that the kubelet evicts."""
+    return _condition(pod, "DisruptionTarget", ("True", "TerminationByKubelet", message))
+
+
 #: Status, reason and message.
 _Value = tuple[str, str, str]
 

@@ -128,13 +128,17 @@ PORT = Kind(
         "protocol": honoured(only=("TCP", "UDP"), instead="use TCP or UDP"),
     },
 )
-_AMOUNTS = ("cpu", "memory")
-_AMOUNT_INSTEAD = "virtual nodes have cpu and memory only; remove it"
+_AMOUNTS = ("cpu", "memory", "ephemeral-storage")
+_AMOUNT_INSTEAD = "virtual nodes have cpu, memory and ephemeral-storage only; remove it"
 RESOURCES = Kind(
     "ResourceRequirements",
     {
         "claims": refused(_NO_DEVICES),
-        "limits": honoured("to the byte and to the thousandth of a CPU", only=_AMOUNTS, instead=_AMOUNT_INSTEAD),
+        "limits": honoured(
+            "to the byte and to the thousandth of a CPU; what exceeds the limit of the disk is evicted",
+            only=_AMOUNTS,
+            instead=_AMOUNT_INSTEAD,
+        ),
         "requests": honoured(
             "the share of the processors; billed as ACI rounds them, and as 1 CPU and 1.5 GB where absent",
             only=_AMOUNTS,
@@ -337,7 +341,7 @@ EMPTY_DIR = Kind(
     "EmptyDirVolumeSource",
     {
         "medium": honoured(only=("Memory",), instead="use Memory, or none"),
-        "sizeLimit": honoured("in memory, at most the memory of the group"),
+        "sizeLimit": honoured("on disk by eviction; in memory, at most the memory of the group"),
     },
 )
 AZURE_FILE = Kind(

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 VERSION = "v1.25.0-vk-azure-aci-1.6.4"
 TAINT: Taint = {"key": "virtual-kubelet.io/provider", "value": "azure", "effect": "NoSchedule"}
-CAPACITY = {"cpu": "10000", "memory": "4Ti", "pods": "5000"}
+CAPACITY = {"cpu": "10000", "memory": "4Ti", "pods": "5000", "ephemeral-storage": "100Ti"}
 _LEASE_SECONDS = 40
 _LEASE_EVERY = 10.0
 _STATUS_EVERY = 6  # lease renewals: once a minute

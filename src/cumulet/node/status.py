@@ -17,7 +17,7 @@ from cumulet.common.kubernetes.objects import (
     ResourceRequirements,
     VolumeMountStatus,
 )
-from cumulet.node.conditions import conditions, resize_conditions
+from cumulet.node.conditions import conditions, disruption_target, resize_conditions
 from cumulet.node.phase import ENDED, Phase, is_sidecar, phase_of
 from cumulet.node.resource import (
     ContainerGroup,
@@ -55,6 +55,8 @@ def pod_status(pod: Pod, group: ContainerGroup, host: str, refusal: str = "") ->
         status["conditions"] += resize_conditions(pod, properties, refusal)
     if reason:
         status["reason"], status["message"] = reason, view.get("message", "")
+    if reason == "Evicted":
+        status["conditions"].append(disruption_target(pod, view.get("message", "")))
     return status
 
 

@@ -11,6 +11,7 @@ import logging
 import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from cumulet.common import clock
 from cumulet.common.tasks import Backoff, wait_for
@@ -20,7 +21,7 @@ from cumulet.instances.groups.ephemeral import EphemeralContainers
 from cumulet.instances.groups.failures import cause_of, is_transient, reason_of
 from cumulet.instances.groups.folders import Folders, remove_tree
 from cumulet.instances.groups.grace import Grace
-from cumulet.instances.groups.launch import Launcher
+from cumulet.instances.groups.launch import Launcher, writable_layer
 from cumulet.instances.groups.pulls import Pulls
 from cumulet.instances.groups.resizes import Resizes
 from cumulet.instances.groups.sequence import Sequence, policy_of
@@ -32,12 +33,23 @@ from cumulet.instances.sandbox.errors import SandboxError
 from cumulet.instances.sandbox.mounts import unmount, unmount_beneath
 from cumulet.instances.sandbox.volumes import Volumes
 from cumulet.instances.store.records import GroupRecord
+from cumulet.instances.streams.log_files import LogFiles
 
 log = logging.getLogger(__name__)
 
 #: The kubelet's reason and message for `activeDeadlineSeconds`.
 _OVERDUE = "DeadlineExceeded"
 _OVERDUE_MESSAGE = "Pod was active on the node longer than the specified deadline"
+#: The kubelet's reason for a pod that uses too much of the disk, and the seconds that its containers have to end.
+_EVICTED, _EVICTION_GRACE = "Evicted", 1
+
+
+class DiskPlaces(NamedTuple):
+    """Where a group writes on the disk: the writable layers and the logs by container, and the emptyDirs by name."""
+
+    layers: dict[str, Path]
+    logs: dict[str, LogFiles]
+    volumes: dict[str, Path]
 
 
 class Group:
@@ -59,6 +71,9 @@ class Group:
         self._ephemeral = EphemeralContainers(record, self._lives, self._life)
         self._renewed = asyncio.Event()
         self._resizes = Resizes(record, self.attempts, services, self._save, self._restart, self.control_group)
+        self._evicted = asyncio.Event()
+        if record.status.reason == _EVICTED:
+            self._evicted.set()  # it continues after a restart of the room
 
     # Requests.
 
@@ -128,11 +143,33 @@ class Group:
             await asyncio.gather(self._task, return_exceptions=True)
         await self._fail(reason)
 
+    @property
+    def is_evictable(self) -> bool:
+        """Whether the group runs, and is neither deleted nor evicted."""
+        status = self.record.status
+        return not (status.is_over or status.delete_by or status.action or self._evicted.is_set())
+
+    def evict(self, message: str) -> None:
+        """End the group as failed because of its use of the disk; the message is the kubelet's."""
+        status = self.record.status
+        status.reason, status.message = _EVICTED, message
+        status.add_event(_EVICTED, message, warning=True)
+        self._evicted.set()
+
     def hasten(self, grace: int) -> None:
         """Shorten the grace of containers that are being stopped to `grace` seconds from now."""
         self._sequence.hasten(grace)
 
     # Streams and measurements.
+
+    def disk_places(self) -> DiskPlaces:
+        """Return where the group writes on the disk."""
+        names = [item.name for item in self.attempts.containers() if self.attempts.status(item.name).attempt]
+        return DiskPlaces(
+            {name: writable_layer(self.attempts.bundle(name)) for name in names},
+            {name: LogFiles(self.attempts.log(name)) for name in names},
+            self._volumes.on_disk(),
+        )
 
     @property
     def control_group(self) -> str:
@@ -253,27 +290,28 @@ class Group:
         self._launcher.sandbox_ready.set()
 
     async def _run_containers(self, *, anew: bool) -> bool:
-        """Run all containers until they have ended or the deadline passes; return whether all succeeded."""
+        """Run all containers until they have ended or are cut short; return whether all succeeded."""
         running = asyncio.create_task(self._sequence.run(anew=anew))
-        deadline = asyncio.create_task(self._until_deadline())
+        deadline, evicted = asyncio.create_task(self._until_deadline()), asyncio.create_task(self._evicted.wait())
         try:
-            await asyncio.wait([running, deadline], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([running, deadline, evicted], return_when=asyncio.FIRST_COMPLETED)
             if running.done():
                 return running.result()
-            status = self.record.status
-            status.reason, status.message = _OVERDUE, _OVERDUE_MESSAGE
-            status.add_event(_OVERDUE, _OVERDUE_MESSAGE)
+            status, grace = self.record.status, Grace(_EVICTION_GRACE)
+            if not evicted.done():
+                grace = Grace(self.record.properties.termination_grace_period_seconds)
+                status.reason, status.message = _OVERDUE, _OVERDUE_MESSAGE
+                status.add_event(_OVERDUE, _OVERDUE_MESSAGE)
             await self._save()
-            grace = Grace(self.record.properties.termination_grace_period_seconds)
             await self._sequence.stop(grace)
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
             await self._sequence.stop(grace)  # also what was being started meanwhile
             return False
         finally:
-            for task in (running, deadline):
+            for task in (running, deadline, evicted):
                 task.cancel()
-            await asyncio.gather(running, deadline, return_exceptions=True)
+            await asyncio.gather(running, deadline, evicted, return_exceptions=True)
 
     async def _until_deadline(self) -> None:
         """Wait for the end of `activeDeadlineSeconds`, which an update can change."""

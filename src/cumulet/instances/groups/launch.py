@@ -36,6 +36,11 @@ from cumulet.instances.streams.log_files import LogFiles
 _MOUNTS = "mounts"
 
 
+def writable_layer(bundle: Path) -> Path:
+    """Return the folder with what a container has written to its root."""
+    return bundle / "upper"
+
+
 class Launcher:
     """Starts the attempts of one group."""
 

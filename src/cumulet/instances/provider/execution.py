@@ -13,8 +13,8 @@ from cumulet.common.kubernetes.channels import ERROR
 from cumulet.common.kubernetes.objects import Status
 from cumulet.instances.groups.group import Group
 from cumulet.instances.provider.frames import deliver, internal_failure
-from cumulet.instances.runtime.conmon import Runtime, RuntimeFailure
-from cumulet.instances.streams.execution import Session
+from cumulet.instances.runtime.conmon import Runtime
+from cumulet.instances.streams.execution import ExecFailure, Session
 
 
 class Size(NamedTuple):
@@ -61,7 +61,11 @@ async def execute(runtime: Runtime, command: Command, socket: web.WebSocketRespo
             return  # the client disconnected: the process is ended below
         try:
             status = _status(running.result())
-        except (RuntimeFailure, OSError) as error:
+        except ExecFailure as error:
+            # The words of a kubelet with containerd.
+            failed = f"failed to exec in container: failed to start exec: OCI runtime exec failed: {error}: unknown"
+            status = internal_failure(f"Internal error occurred: error executing command in container: {failed}")
+        except OSError as error:
             status = internal_failure(str(error))
         if command.channels:
             await send(ERROR, msgspec.json.encode(status))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
 import msgspec
@@ -53,13 +53,20 @@ class Provider:
     """Serves container groups as resources."""
 
     def __init__(
-        self, groups: Groups, identities: Identities, streams: Streams, metrics: Metrics, changes: Changes
+        self,
+        groups: Groups,
+        identities: Identities,
+        streams: Streams,
+        metrics: Metrics,
+        changes: Changes,
+        disk_pressure: Callable[[], bool],
     ) -> None:
         self._groups = groups
         self._identities = identities
         self._streams = streams
         self._metrics = metrics
         self._changes = changes
+        self._disk_pressure = disk_pressure
 
     def routes(self) -> list[web.RouteDef]:
         """Return all routes; ids are compared without case."""
@@ -105,7 +112,7 @@ class Provider:
         changed = revisions.after(since)
         items = self._groups.all() if changed is None else self._groups.these(changed.keys)
         found = [_resource(item, view=True, defaults=False) for item in items if _is_in(item.record.key, group)]
-        answer: Object = {"value": found, "revision": revisions.newest}
+        answer: Object = {"value": found, "revision": revisions.newest, "diskPressure": self._disk_pressure()}
         if changed is not None:
             answer["removed"] = changed.removed
         return answer

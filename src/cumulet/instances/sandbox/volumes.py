@@ -83,6 +83,11 @@ class Volumes:
         """Write the files of a secret volume, which belong to the group of its folder."""
         _write(self._path(volume.name), volume, 0 if self._group is None else READ)
 
+    def on_disk(self) -> dict[str, Path]:
+        """Return the folders of the emptyDirs on disk, by name."""
+        found = [item for item in self._volumes if item.empty_dir is not None and item.empty_dir.medium != "Memory"]
+        return {item.name: self._path(item.name) for item in found}
+
     def _path(self, name: str) -> Path:
         return self._folder / str(self._numbers[name])
 

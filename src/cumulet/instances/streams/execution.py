@@ -98,15 +98,19 @@ class Session:
         self._stdin = stdin
         self._tty = tty
         self._terminal: Terminal | None = None
+        self._size: tuple[int, int] | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._started = asyncio.Event()
 
     async def run(self, send: Send) -> int:
-        """Run the process; return its exit code."""
-        with in_memory(self._description) as description:
-            command = self._runtime.exec_command(self._cid, description)
+        """Run the process; return its exit code. Raises `ExecFailure`."""
+        with in_memory(self._description) as description, in_memory(b"") as log:
+            command = self._runtime.exec_command(self._cid, description, log=log)
             try:
-                return await (self._run_tty(command, send) if self._tty else self._run_plain(command, send))
+                code = await (self._run_tty(command, send) if self._tty else self._run_plain(command, send))
+                if code and (reason := failure_in(log.read_bytes())):
+                    raise ExecFailure(reason)
+                return code
             finally:
                 if self._process is not None and self._process.returncode is None:
                     self._process.kill()
@@ -131,10 +135,11 @@ class Session:
                 stdin.close()
 
     async def resize(self, columns: int, rows: int) -> None:
-        """Set the size of the terminal."""
-        await self._started.wait()
-        if self._terminal is not None and self._process is not None:
+        """Set the size of the terminal, also before the process starts, which then begins with it."""
+        self._size = columns, rows
+        if self._terminal is not None:
             self._terminal.resize(columns, rows)
+        if self._terminal is not None and self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGWINCH)
 
@@ -151,6 +156,8 @@ class Session:
     async def _run_tty(self, command: list[str], send: Send) -> int:
         self._terminal = terminal = Terminal()
         slave = terminal.slave
+        if self._size is not None:
+            terminal.resize(*self._size)
         try:
             try:
                 self._process = process = await asyncio.create_subprocess_exec(

@@ -1,0 +1,107 @@
+"""Watches over the disk: evicts groups that exceed their limits, and the largest ones while the disk is nearly full.
+
+The kubelet's eviction manager does the same every 10 s. Where nothing was written since the last look, nothing is measured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from cumulet.common.config import DiskLimits
+from cumulet.instances.groups.disk_limits import Usage, binary, excess, requested
+from cumulet.instances.groups.group import Group
+from cumulet.instances.sandbox.disk_usage import FileSystem, file_system, measure
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two measurements, and between two looks at the free space of the file system.
+_PERIOD, _LOOK = 10.0, 1.0
+#: A measurement is made at once when this part of the free space was used since the last.
+_QUICK = 64 * 1024**2
+#: Seconds for which the disk counts as nearly full after it was (`evictionPressureTransitionPeriod`).
+_TRANSITION = 300.0
+
+
+class DiskManager:
+    """The disk of an installation, in whose `folder` everything is written."""
+
+    def __init__(self, folder: Path, limits: DiskLimits, groups: Callable[[], Iterable[Group]]) -> None:
+        self._folder = folder
+        self._limits = limits
+        self._groups = groups
+        self._full_until = 0.0
+        #: Whether the disk is nearly full (the node's condition `DiskPressure`).
+        self.pressure = False
+        #: Set after the first look.
+        self.looked = asyncio.Event()
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        loop = asyncio.get_running_loop()
+        measured: FileSystem | None = None
+        at = 0.0
+        while True:
+            await asyncio.sleep(_LOOK)
+            now = await asyncio.to_thread(file_system, self._folder)
+            filling = measured is not None and measured.available - now.available > _QUICK
+            if loop.time() - at < _PERIOD and not filling:
+                continue
+            if now != measured or self._is_full(now):
+                usages = await self._measure()
+                await self._evict_exceeding(usages)
+                if self._is_full(now):
+                    await self._evict_largest(usages, now)
+            self._set_pressure(self._is_full(now), loop.time())
+            measured, at = now, loop.time()
+            self.looked.set()
+
+    def _is_full(self, now: FileSystem) -> bool:
+        return now.share < max(self._limits.nodefs_available, self._limits.imagefs_available)
+
+    def _set_pressure(self, full: bool, time: float) -> None:
+        if full:
+            self._full_until = time + _TRANSITION
+        pressure = full or time < self._full_until
+        if pressure is not self.pressure:
+            self.pressure = pressure
+            log.warning("disk pressure: %s", pressure)
+
+    async def _measure(self) -> dict[Group, Usage]:
+        """Return what each group that runs uses."""
+        places = {group: group.disk_places() for group in self._groups() if group.is_evictable}
+        folders = [path for place in places.values() for path in (*place.layers.values(), *place.volumes.values())]
+        sizes = await measure(folders)
+        logs = await asyncio.to_thread(
+            lambda: [{name: files.size() for name, files in place.logs.items()} for place in places.values()]
+        )
+        return {
+            group: Usage(
+                {name: sizes.get(path, 0) + written[name] for name, path in place.layers.items()},
+                {name: sizes.get(path, 0) for name, path in place.volumes.items()},
+            )
+            for (group, place), written in zip(places.items(), logs, strict=True)
+        }
+
+    async def _evict_exceeding(self, usages: dict[Group, Usage]) -> None:
+        for group, usage in usages.items():
+            message = excess(group.record.properties, usage, self._limits.group)
+            if message is not None:
+                group.evict(message)
+
+    async def _evict_largest(self, usages: dict[Group, Usage], now: FileSystem) -> None:
+        """Evict the group that uses most of what it has not requested."""
+        left = [group for group in usages if group.is_evictable]
+        if not left:
+            return
+        largest = max(left, key=lambda group: usages[group].total - requested(group.record.properties))
+        name, used = max(usages[largest].containers.items(), key=lambda item: item[1], default=("", 0))
+        threshold = int(now.size * max(self._limits.nodefs_available, self._limits.imagefs_available))
+        largest.evict(
+            "The node was low on resource: ephemeral-storage. "
+            f"Threshold quantity: {binary(threshold)}, available: {binary(now.available // 1024 * 1024)}. "
+            f"Container {name} was using {binary(-(-used // 1024) * 1024)}, request is "
+            f"{binary(requested(largest.record.properties))}, has larger consumption of ephemeral-storage. "
+        )
