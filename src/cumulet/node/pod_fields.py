@@ -479,7 +479,7 @@ POD_SPEC = Kind(
         "serviceAccount": stored("the deprecated alias of serviceAccountName, which the API server keeps equal"),
         "serviceAccountName": honoured(),
         "setHostnameAsFQDN": honoured(),
-        "shareProcessNamespace": refused("signal the other container over the network or a shared volume"),
+        "shareProcessNamespace": honoured("a pause container has the first process"),
         "subdomain": honoured(
             "in `/etc/hosts`; the endpoints controller reads it too, for the names of a headless Service"
         ),

@@ -53,6 +53,11 @@ class Folders:
         """The folder of the files that all containers share."""
         return self.folder / "files"
 
+    @property
+    def pause(self) -> Path:
+        """The folder of the container that holds the processes which the containers share."""
+        return self.folder / "pause"
+
     def _container(self, number: int) -> Path:
         return self.containers / str(number)
 

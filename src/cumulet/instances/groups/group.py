@@ -129,6 +129,7 @@ class Group:
         for name in [name for name in self._lives if self.attempts.status(name).attempt]:
             await self._services.runtime.remove(self.attempts.cid(name))
             unmount(self.attempts.root(name))
+        await self._launcher.remove_shared()
 
     async def remove_containers(self, *, volumes: bool) -> None:
         """Remove the folders of containers that have ended, and with `volumes` those of the volumes."""
@@ -344,6 +345,7 @@ class Group:
         # A container can have ended while the room did not run.
         ended = max((end for end in ends if end is not None), default=None)
         await self._durably(lambda: self._services.meter.stop(self.record.uid, ended))
+        await self._launcher.remove_shared()
         await self._services.network.destroy(self.record.uid, self.record.status.ip)
         await self._save()
 

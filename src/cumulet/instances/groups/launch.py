@@ -13,6 +13,7 @@ import msgspec
 from cumulet.common import clock
 from cumulet.instances.groups.attempts import Attempts
 from cumulet.instances.groups.folders import Folders, remove_tree
+from cumulet.instances.groups.pause import Pause
 from cumulet.instances.groups.services import Save, Services
 from cumulet.instances.groups.termination import make_file
 from cumulet.instances.images.cache import Pulled
@@ -59,6 +60,7 @@ class Launcher:
         self._volumes = volumes
         self._services = services
         self._save = save
+        self._pause = Pause(record, folders, services, self.control_group)
         #: Set when the network namespace and the volumes exist.
         self.sandbox_ready = asyncio.Event()
 
@@ -66,6 +68,10 @@ class Launcher:
     def control_group(self) -> str:
         """The control group that contains those of all containers of the installation."""
         return f"cumulet-{self._services.installation}"
+
+    async def remove_shared(self) -> None:
+        """End what the containers of the group share while they run: the holder of their processes."""
+        await self._pause.remove()
 
     async def launch(self, container: Container, image: Pulled) -> None:
         """Replace the newest attempt of a container, which has ended or was not started, with one that is started.
@@ -102,7 +108,9 @@ class Launcher:
         """Create the container at the runtime, without starting it."""
         name, runtime = container.name, self._services.runtime
         bundle, log, cid = self._attempts.bundle(name), self._attempts.log(name), self._attempts.cid(name)
-        with self._processes_of_target(container) as processes:
+        if self._record.properties.share_process_namespace:
+            await self._pause.ensure()
+        with self._processes(container) as processes:
             try:
                 configuration, owner = await asyncio.to_thread(self._prepare, container, image, bundle, processes)
                 status = self._attempts.status(name)
@@ -116,15 +124,22 @@ class Launcher:
         runtime.give_output(bundle, *owner)
 
     @contextlib.contextmanager
-    def _processes_of_target(self, container: Container) -> Iterator[Path | None]:
+    def _processes(self, container: Container) -> Iterator[Path | None]:
         """Yield the file that names the PID namespace to share, `None` without one. Raises `SandboxError`."""
         target = container.properties.target_container_name
-        if target is None:
+        if target is not None:
+            bundle, missing = (
+                self._attempts.bundle(target),
+                f"unable to find target container {target}: it does not run",
+            )
+        elif self._record.properties.share_process_namespace:
+            bundle, missing = self._pause.bundle, "the pause container of the group does not run"
+        else:
             yield None
             return
-        with self._services.runtime.processes_of(self._attempts.bundle(target)) as processes:
+        with self._services.runtime.processes_of(bundle) as processes:
             if processes is None:
-                raise SandboxError(f"unable to find target container {target}: it does not run")
+                raise SandboxError(missing)
             yield processes
 
     def _prepare(

@@ -15,7 +15,7 @@ from cumulet.instances.model.arguments import ArgumentsError, check_arguments
 from cumulet.instances.model.pod import PodSecurityContext
 from cumulet.instances.model.properties import Container, GroupProperties
 from cumulet.instances.runtime.accounts import Account, AccountError, Files
-from cumulet.instances.runtime.configuration import Configuration, IdMapping, MountPoint, Process
+from cumulet.instances.runtime.configuration import Configuration, IdMapping, MountPoint, Namespace, Process
 from cumulet.instances.runtime.control_group import control_group_limits
 from cumulet.instances.runtime.limits import oom_score, resource_limits
 from cumulet.instances.sandbox.id_ranges import IDS
@@ -123,17 +123,9 @@ def describe(
         "hostname": hostname,
         "mounts": [*_MOUNTS, *(_bind(mount.source, mount.path, mount.read_only) for mount in mounts)],
         "linux": {
-            "namespaces": [
-                {"type": "pid"} if processes is None else {"type": "pid", "path": str(processes)},
-                {"type": "ipc", "path": str(users.ipc)} if users is not None and users.ipc else {"type": "ipc"},
-                {"type": "uts"},
-                {"type": "mount"},
-                {"type": "cgroup"},
-                {"type": "network", "path": str(namespace)},
-                *([{"type": "user", "path": str(users.path)}] if users else ()),
-            ],
-            "uidMappings": _mappings(users),
-            "gidMappings": _mappings(users),
+            "namespaces": namespaces(namespace, users, processes),
+            "uidMappings": mappings(users),
+            "gidMappings": mappings(users),
             "cgroupsPath": cgroup,
             "resources": control_group_limits(group, container),
             "sysctl": sysctls.of_group((item.name, item.value) for item in above.sysctls),
@@ -162,7 +154,25 @@ def owner_of(process: Process, users: UserMapping | None) -> tuple[int, int]:
     return start + process["user"]["uid"], start + process["user"]["gid"]
 
 
-def _mappings(users: UserMapping | None) -> list[IdMapping]:
+def namespaces(network: Path, users: UserMapping | None, processes: Path | None = None) -> list[Namespace]:
+    """Return the namespaces of a container: those that files name, and new ones."""
+    return [
+        {"type": "pid"} if processes is None else {"type": "pid", "path": str(processes)},
+        {"type": "ipc", "path": str(users.ipc)} if users is not None and users.ipc else {"type": "ipc"},
+        {"type": "uts"},
+        {"type": "mount"},
+        {"type": "cgroup"},
+        {"type": "network", "path": str(network)},
+        *([_user_namespace(users)] if users else ()),
+    ]
+
+
+def _user_namespace(users: UserMapping) -> Namespace:
+    return {"type": "user", "path": str(users.path)}
+
+
+def mappings(users: UserMapping | None) -> list[IdMapping]:
+    """Return the ids of a container's users on this machine."""
     return [] if users is None else [{"containerID": 0, "hostID": users.start, "size": IDS}]
 
 

@@ -145,6 +145,11 @@ class Runtime:
         with contextlib.suppress(RuntimeFailure):
             await self._call("kill", cid, str(number))
 
+    async def kill_all(self, cid: str) -> None:
+        """Kill all processes of a container, also those that outlive its first one in a shared PID namespace."""
+        with contextlib.suppress(RuntimeFailure):
+            await self._call("kill", "--all", cid, str(int(signal.SIGKILL)))
+
     async def remove(self, cid: str) -> None:
         """Remove the runtime's state of a container, if there is any."""
         with contextlib.suppress(RuntimeFailure):
