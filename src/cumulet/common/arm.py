@@ -212,7 +212,7 @@ def authority(text: str, otherwise: str) -> str:
 
 
 #: Bytes of a container group with the files of its volumes: a pod can mount several secrets and config maps of 1 MiB.
-GROUP_BODY_LIMIT = 16 * 1024 * 1024
+GROUP_BODY_LIMIT = 8 * 1024 * 1024
 
 
 async def read_json(request: web.BaseRequest) -> dict[str, Any]:

@@ -100,10 +100,9 @@ class Renewal:
         sent |= fresh
         if again:
             self._versions.pop(uid, None)
-        else:
-            self._versions[uid] = versions
-        due = self._tokens.due_in(pod)
-        return min([*again, *([] if due is None else [due])], default=None)
+            return min(again)
+        self._versions[uid] = versions
+        return self._tokens.due_in(pod)
 
     async def _volumes(
         self, pod: Pod, sent: dict[_Part, bytes], fresh: dict[_Part, bytes], report: Report, again: list[float]

@@ -54,13 +54,13 @@ class Tokens:
         wanted = source.get("audience", ""), max(source.get("expirationSeconds") or _LIFE, _SHORTEST)
         tokens = self._tokens.setdefault(pod["metadata"]["uid"], {})
         old, now = tokens.get(wanted), clock.now().timestamp()
-        same = old is not None and old.account in (None, self._account(pod))
-        if old is not None and same and now < old.renewed_at:
+        stale = old is not None and self._is_stale(pod, old)
+        if old is not None and not stale and now < old.renewed_at:
             return old.text
         try:
             tokens[wanted] = await self._request(pod, *wanted)
         except (KubernetesError, aiohttp.ClientError, TimeoutError) as error:
-            if old is None or not same or now >= old.expires_at:
+            if old is None or stale or now >= old.expires_at:
                 raise MissingError(f"failed to fetch token: {error}", again=_AGAIN) from None
             log.warning("pod %s keeps its token: %s", pod["metadata"]["name"], error)
             tokens[wanted] = old._replace(renewed_at=now + _AGAIN)
@@ -69,7 +69,7 @@ class Tokens:
     def due_in(self, pod: Pod) -> float | None:
         """Return the seconds until a token of the pod is renewed, or `None` if it has none."""
         tokens = self._tokens.get(pod["metadata"]["uid"], {}).values()
-        if any(token.account not in (None, self._account(pod)) for token in tokens):
+        if any(self._is_stale(pod, token) for token in tokens):
             return 0.0
         due = min((token.renewed_at for token in tokens), default=None)
         return None if due is None else max(due - clock.now().timestamp(), 0.0)
@@ -77,6 +77,11 @@ class Tokens:
     def forget(self, uid: str) -> None:
         """Forget the tokens of a pod that is gone."""
         self._tokens.pop(uid, None)
+
+    def _is_stale(self, pod: Pod, token: _Token) -> bool:
+        """Return whether the service account was made anew since the token was issued."""
+        account = self._account(pod)
+        return None not in (account, token.account) and token.account != account
 
     def _account(self, pod: Pod) -> str | None:
         """Return the uid of the pod's service account, or `None` while it is missing."""
