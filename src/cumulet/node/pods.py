@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
-from collections.abc import Iterable
-from typing import Literal
 
 import msgspec
 
 from cumulet.common.arm import ArmError
 from cumulet.common.config import Config
 from cumulet.common.image_reference import parse
-from cumulet.common.kubernetes import Client, EventRecorder, Informer, WorkQueue
-from cumulet.common.kubernetes.client import CONFIGMAPS, EVENTS, NODES, PODS, SECRETS, SERVICEACCOUNTS, SERVICES
+from cumulet.common.kubernetes import Client, Informer, WorkQueue
+from cumulet.common.kubernetes.client import CONFIGMAPS, NODES, PODS, SECRETS, SERVICEACCOUNTS, SERVICES
 from cumulet.common.kubernetes.objects import (
-    ObjectReference,
     PartialObjectMetadata,
     Pod,
 )
@@ -31,6 +27,7 @@ from cumulet.node.errors import MissingError, MountError, RejectedError, Unsuppo
 from cumulet.node.fields import Fields
 from cumulet.node.names import pod_dns
 from cumulet.node.phase import ENDED
+from cumulet.node.pod_events import PodEvents, path_of
 from cumulet.node.references import References, names_of
 from cumulet.node.refusals import Refusals
 from cumulet.node.registration import CAPACITY
@@ -40,7 +37,6 @@ from cumulet.node.resource import (
     ContainerGroup,
     GroupContainer,
     GroupCredential,
-    GroupEvent,
     GroupProperties,
 )
 from cumulet.node.status import (
@@ -61,9 +57,6 @@ from cumulet.node.volumes import Volumes
 log = logging.getLogger(__name__)
 
 Key = tuple[str, str]
-EventType = Literal["Normal", "Warning"]
-#: The field path, reason and message of an event.
-EventKey = tuple[str, str, str]
 
 #: Statuses of refusals that the same request gets again.
 _FINAL = (400, 413)
@@ -78,7 +71,7 @@ class Pods:
         self._config = config
         self._host = config.addresses["node"].host
         self.queue: WorkQueue[Key] = WorkQueue(first_delay=0.2, ceiling=60.0)
-        self.events = EventRecorder(client, "kubelet", config.node_name)
+        self.events = PodEvents(client, config.node_name)
         self.pods = Informer(client, PODS, field_selector=f"spec.nodeName={config.node_name}")
         self.secrets = Informer(client, SECRETS)
         self.config_maps = Informer(client, CONFIGMAPS)
@@ -103,7 +96,6 @@ class Pods:
         self._last: dict[str, ContainerGroup] = {}
         self._seen_groups = False
         self._sent: dict[str, bytes] = {}
-        self._recorded: defaultdict[str, dict[EventKey, int]] = defaultdict(dict)
         self.pods.add_handler(self._pod_changed)
         self.secrets.add_handler(self._reference_changed)
         self.config_maps.add_handler(self._reference_changed)
@@ -115,7 +107,7 @@ class Pods:
         self.queue.add(_key(pod))
         if change == "DELETED":
             self._sent.pop(pod["metadata"]["uid"], None)
-            self._recorded.pop(pod["metadata"]["uid"], None)
+            self.events.forget(pod["metadata"]["uid"])
             self._refusals.forget(pod["metadata"]["uid"])
             self._statuses.forget(pod["metadata"]["uid"])
             self._admission.release(pod["metadata"]["uid"])
@@ -142,7 +134,7 @@ class Pods:
 
     async def watch(self) -> None:
         """Watch the groups until cancelled."""
-        await self._list_recorded()
+        await self.events.adopt()
         async for groups in self._aci.changes():
             mine = {
                 group["tags"]["UID"]: group
@@ -167,15 +159,6 @@ class Pods:
                 for pod in self.pods:
                     self.queue.add(_key(pod))
 
-    async def _list_recorded(self) -> None:
-        """Read the events that a previous process recorded, so that none is recorded twice."""
-        found = await self._client.list(EVENTS, None, {"fieldSelector": "source=kubelet"})
-        for event in found["items"]:
-            involved = event["involvedObject"]
-            recorded = self._recorded[involved.get("uid", "")]
-            key = (involved.get("fieldPath", ""), event["reason"], event["message"])
-            recorded[key] = recorded.get(key, 0) + (event.get("count") or 1)
-
     # Reconciliation.
 
     async def reconcile(self, key: Key) -> None:
@@ -198,7 +181,7 @@ class Pods:
                 return  # only finalizers of others keep it
             self._deletions.begin(pod)
             if group is not None:
-                self._record_events(pod, group)
+                self.events.of_group(pod, group)
                 await self._statuses.write(pod, pod_status(pod, group, self._host))
             return
         refusal = ""
@@ -213,7 +196,7 @@ class Pods:
                 return
         elif phase not in ENDED:
             if has_failed(group) and is_restarted(pod):
-                self._record_events(pod, group)
+                self.events.of_group(pod, group)
                 await self._aci.delete(group["name"], 0)
                 self._groups.pop(uid, None)
                 await self._refuse(pod, f"container group {group['name']} failed")
@@ -222,7 +205,7 @@ class Pods:
             await self._renew(pod, group["name"])
             await self._renew_group(pod, group)
             refusal = await self._resizes.resize(pod, group)
-        self._record_events(pod, group)
+        self.events.of_group(pod, group)
         status = pod_status(pod, group, self._host, refusal)
         self._ephemeral.complete(pod, status)
         if status["phase"] == "Running":
@@ -265,7 +248,7 @@ class Pods:
             return None
         self._report_pull_secrets(pod)
         for warning in pod_dns(pod).warnings:
-            self._event_once(pod, "", "Warning", "DNSConfigForming", warning)
+            self.events.once(pod, "", "Warning", "DNSConfigForming", warning)
         try:
             group = await self._aci.put(group_name(pod), body)
         except ArmError as error:
@@ -283,10 +266,10 @@ class Pods:
     async def _hold_back(self, pod: Pod, error: MissingError) -> None:
         """Record what a pod waits for. A change of that reconciles it again."""
         if isinstance(error, MountError):
-            self._event_once(pod, "", "Warning", "FailedMount", str(error))
+            self.events.once(pod, "", "Warning", "FailedMount", str(error))
             status = waiting_status(pod, self._host, "ContainerCreating", "")
         else:
-            self._event_once(pod, _path_of(pod, error.container), "Warning", "Failed", f"Error: {error}")
+            self.events.once(pod, path_of(pod, error.container), "Warning", "Failed", f"Error: {error}")
             status = waiting_status(pod, self._host, "CreateContainerConfigError", str(error))
         await self._statuses.write(pod, status)
         if error.again is not None:
@@ -311,7 +294,7 @@ class Pods:
         """Return what records a warning about an ephemeral container of a pod."""
 
         def report(name: str, message: str) -> None:
-            self._event_once(pod, f"spec.ephemeralContainers{{{name}}}", "Warning", "Failed", message)
+            self.events.once(pod, f"spec.ephemeralContainers{{{name}}}", "Warning", "Failed", message)
 
         return report
 
@@ -341,8 +324,8 @@ class Pods:
                     message = f'Failed to apply default image tag "{container["image"]}": {error}'
                     invalid[container["name"]] = message
                     path = f"spec.{kind}{{{container['name']}}}"
-                    self._event_once(pod, path, "Warning", "InspectFailed", message)
-                    self._event_once(pod, path, "Warning", "Failed", "Error: InvalidImageName")
+                    self.events.once(pod, path, "Warning", "InspectFailed", message)
+                    self.events.once(pod, path, "Warning", "Failed", "Error: InvalidImageName")
         if invalid:
             await self._statuses.write(pod, waiting_status(pod, self._host, "InvalidImageName", invalid))
         return bool(invalid)
@@ -350,7 +333,7 @@ class Pods:
     def _report_pull_secrets(self, pod: Pod) -> None:
         """Record an event about pull secrets that are missing or not valid, once for each message."""
         if message := self._sources.credentials.of(pod).event:
-            self._event_once(pod, "", "Warning", "FailedToRetrieveImagePullSecret", message)
+            self.events.once(pod, "", "Warning", "FailedToRetrieveImagePullSecret", message)
 
     async def _renew_group(self, pod: Pod, group: ContainerGroup) -> None:
         """Update the group when its pull secrets or its deadline have changed, or when there is a new ephemeral container.
@@ -378,7 +361,7 @@ class Pods:
                     self._ephemeral.refuse(pod, name, f"{error.code}: {error}", self._reporter(pod))
                 return
             message = f"The group of the pod is not updated: {error.code}: {error}"
-            self._event_once(pod, "", "Warning", "ProviderUpdateFailed", message)
+            self.events.once(pod, "", "Warning", "ProviderUpdateFailed", message)
             if error.status not in _FINAL:
                 self.queue.add_after(_key(pod), self._refusals.refused(uid))
                 return
@@ -389,7 +372,7 @@ class Pods:
         if self._is_strict():
             return
         seconds = await self._renewal.renew(
-            pod, group, lambda message: self._event_once(pod, "", "Warning", "FailedMount", message)
+            pod, group, lambda message: self.events.once(pod, "", "Warning", "FailedMount", message)
         )
         if seconds is not None:
             self.queue.add_after(_key(pod), seconds)
@@ -402,38 +385,6 @@ class Pods:
                 log.info("removing container group %s, whose pod is gone", group["name"])
                 await self._aci.delete(group["name"], 0)
                 self._groups.pop(uid, None)
-
-    # Events.
-
-    def _record_events(self, pod: Pod, group: ContainerGroup) -> None:
-        """Record the new events of the group's containers as events of the pod."""
-        properties = group["properties"]
-        self._record(pod, "", (properties.get("instanceView") or {}).get("events") or ())
-        for kind, containers in (
-            ("initContainers", properties.get("initContainers") or ()),
-            ("containers", properties["containers"]),
-            ("ephemeralContainers", properties.get("ephemeralContainers") or ()),
-        ):
-            for container in containers:
-                view = container["properties"].get("instanceView") or {}
-                self._record(pod, f"spec.{kind}{{{container['name']}}}", view.get("events") or ())
-
-    def _record(self, pod: Pod, path: str, events: Iterable[GroupEvent]) -> None:
-        """Record the new ones of the events about a part of a pod, which `path` names, or about all of it."""
-        recorded = self._recorded[pod["metadata"]["uid"]]
-        for event in events:
-            key = (path, event["name"], event["message"])
-            fresh = event["count"] - recorded.get(key, 0)
-            if fresh > 0:
-                recorded[key] = event["count"]
-                for _ in range(min(fresh, 10)):
-                    self.events.event_about(_involved(pod, path), event["type"], event["name"], event["message"])
-
-    def _event_once(self, pod: Pod, path: str, kind: EventType, reason: str, message: str) -> None:
-        recorded, key = self._recorded[pod["metadata"]["uid"]], (path, reason, message)
-        if key not in recorded:
-            recorded[key] = 1
-            self.events.event_about(_involved(pod, path), kind, reason, message)
 
 
 def _keep_resources(body: ContainerGroup, group: ContainerGroup) -> None:
@@ -448,29 +399,6 @@ def _keep_resources(body: ContainerGroup, group: ContainerGroup) -> None:
 
 def _key(pod: PartialObjectMetadata) -> Key:
     return pod["metadata"]["namespace"], pod["metadata"]["name"]
-
-
-def _involved(pod: Pod, path: str) -> ObjectReference:
-    metadata = pod["metadata"]
-    involved: ObjectReference = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "name": metadata["name"],
-        "namespace": metadata["namespace"],
-        "uid": metadata["uid"],
-        "resourceVersion": metadata["resourceVersion"],
-    }
-    if path:
-        involved["fieldPath"] = path
-    return involved
-
-
-def _path_of(pod: Pod, container: str | None) -> str:
-    """Return the field path of a container, of the first one by default."""
-    spec = pod["spec"]
-    if any(item["name"] == container for item in spec.get("initContainers") or ()):
-        return f"spec.initContainers{{{container}}}"
-    return f"spec.containers{{{container or spec['containers'][0]['name']}}}"
 
 
 def _was_running(pod: Pod) -> bool:

@@ -50,7 +50,7 @@ async def serve(room: Room) -> None:
             config = msgspec.structs.replace(config, cluster=cluster, node_subnet=subnet)
         pods = Pods(client, groups, config, tasks)
         informers: list[Informer[Any]] = [pods.pods, pods.secrets, pods.config_maps, pods.services, pods.accounts]
-        registration = Registration(client, config, pods.events, lambda: groups.disk_pressure)
+        registration = Registration(client, config, pods.events.recorder, lambda: groups.disk_pressure)
         registered = False
 
         def unready() -> str | None:
@@ -75,7 +75,7 @@ async def serve(room: Room) -> None:
                     log.warning("registering the node: %s", error)
                     await backoff.wait()
             tasks.start_essential(registration.run(), "heartbeat")
-            tasks.start_essential(pods.events.run(), "events")
+            tasks.start_essential(pods.events.recorder.run(), "events")
             await run_informers(informers, tasks, room.stopping)
             tasks.start_essential(pods.watch(), "groups")
             for _ in range(_WORKERS):
