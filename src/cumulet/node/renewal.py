@@ -6,6 +6,7 @@ A kubelet reads the environment anew whenever it starts a container, so that a p
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -13,7 +14,7 @@ import msgspec
 from cumulet.common.arm import ArmError
 from cumulet.common.kubernetes.objects import Container, Pod
 from cumulet.node.aci import ContainerGroups
-from cumulet.node.errors import MissingError
+from cumulet.node.errors import MissingError, UnsupportedError
 from cumulet.node.references import References
 from cumulet.node.resource import (
     ContainerChanges,
@@ -27,6 +28,10 @@ from cumulet.node.tokens import Tokens
 from cumulet.node.translate import Sources, process
 from cumulet.node.volumes import has_files
 
+log = logging.getLogger(__name__)
+
+#: Seconds until the next attempt when the provider could not be reached, or the group was being changed.
+_AGAIN = 5.0
 #: Records the kubelet's event about a volume without content.
 Report = Callable[[str], None]
 #: "volume", "container" or "initContainer", and a name.
@@ -71,8 +76,7 @@ class Renewal:
     async def renew(self, pod: Pod, group: str, report: Report) -> float | None:
         """Send what differs; return the seconds until the next call, or `None`.
 
-        A volume without content keeps what it had, and so does a container whose environment cannot be resolved. Raises
-        `ArmError`.
+        A volume without content keeps what it had, and so does a container whose environment cannot be resolved.
         """
         uid, spec = pod["metadata"]["uid"], pod["spec"]
         versions = self.versions(pod)
@@ -94,7 +98,9 @@ class Renewal:
                 await self._aci.patch(group, {"properties": changes})
             except ArmError as error:
                 if error.status >= 500 or error.status in (404, 408, 409, 429):
-                    raise
+                    log.warning("pod %s is not updated: %s: %s", pod["metadata"]["name"], error.code, error)
+                    self._versions.pop(uid, None)
+                    return _AGAIN
                 names = ", ".join(name for _, name in fresh)
                 report(f"{names} cannot be updated: {error.code}: {error}")
         sent |= fresh
@@ -114,9 +120,9 @@ class Renewal:
                 continue
             try:
                 found = await self._sources.volumes.of(pod, volume)
-            except MissingError as error:
+            except (MissingError, UnsupportedError) as error:
                 report(str(error))
-                if error.again is not None:
+                if isinstance(error, MissingError) and error.again is not None:
                     again.append(error.again)
                 continue
             part, digest = ("volume", volume["name"]), _digest(found)
@@ -138,7 +144,7 @@ class Renewal:
         for container in containers:
             try:
                 variables = self._sources.environment.of(pod, container)
-            except MissingError:
+            except (MissingError, UnsupportedError):
                 continue
             change: ContainerChanges = {"name": container["name"], "properties": process(container, variables)}
             part, digest = (kind, container["name"]), _digest(change)
