@@ -100,6 +100,11 @@ def test_events_are_the_kubelets(running: ThePath) -> None:
 
 def test_a_restart_of_the_rooms_changes_no_status(running: ThePath) -> None:
     before = running.get("steady")
+    node = settings.load(running.installation.data_dir).node_name
+    other = {"type": "KernelDeadlock", "status": "False", "reason": "KernelHasNoDeadlock"}
+    running.kubectl(
+        "patch", "node", node, "--subresource=status", "-p", json.dumps({"status": {"conditions": [other]}})
+    )
     pids = running.installation.pids()
     for room in ("instances", "node"):
         os.kill(pids[room], signal.SIGKILL)
@@ -109,6 +114,13 @@ def test_a_restart_of_the_rooms_changes_no_status(running: ThePath) -> None:
     after = running.get("steady")
     assert after["status"] == before["status"]
     assert after["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]
+    # The node has registered again: conditions of others stay, and its lease goes with it.
+    registered = running.get(node, "node")
+    conditions = {item["type"]: item for item in registered["status"]["conditions"]}
+    assert conditions["KernelDeadlock"]["reason"] == "KernelHasNoDeadlock"
+    assert conditions["Ready"]["status"] == "True"
+    lease = json.loads(running.kubectl("get", "lease", node, "-n", "kube-node-lease", "-o", "json"))
+    assert [item["uid"] for item in lease["metadata"]["ownerReferences"]] == [registered["metadata"]["uid"]]
 
 
 def test_a_pod_whose_group_is_deleted_by_another_fails(running: ThePath) -> None:

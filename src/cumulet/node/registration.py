@@ -11,14 +11,16 @@ import aiohttp
 from cumulet.common import clock
 from cumulet.common.config import Config
 from cumulet.common.kubernetes import Client, EventRecorder, KubernetesError
-from cumulet.common.kubernetes.client import LEASES, NODES
+from cumulet.common.kubernetes.client import LEASES, NODES, STRATEGIC_MERGE_PATCH
 from cumulet.common.kubernetes.objects import (
     Lease,
     LeaseSpec,
     Node,
     NodeCondition,
     NodeStatus,
+    ObjectMeta,
     ObjectReference,
+    OwnerReference,
     Taint,
 )
 
@@ -44,6 +46,7 @@ class Registration:
         self._pressed = False
         self._config = config
         self._name = config.node_name
+        self._uid = ""
 
     async def register(self) -> None:
         """Create the node, or update the existing one. Raises `KubernetesError`, `aiohttp.ClientError`."""
@@ -64,30 +67,32 @@ class Registration:
             "status": self._status({}),
         }
         try:
-            await self._client.create(NODES, node)
+            made = await self._client.create(NODES, node)
         except KubernetesError as error:
             if error.reason != "AlreadyExists":
                 raise
-            await self._client.patch(NODES, name, {"metadata": {"labels": labels}})
+            made = await self._client.patch(NODES, name, {"metadata": {"labels": labels}})
             await self._write_status()
+        self._uid = made["metadata"]["uid"]
         await self._renew()
 
     async def run(self) -> None:
         """Renew the lease and the status until cancelled."""
-        beats = 0
+        beats, registered = 0, True
         while True:
             await asyncio.sleep(_LEASE_EVERY)
             beats += 1
             try:
+                if not registered:
+                    # The node was deleted: register again, as a kubelet does.
+                    await self.register()
+                    registered = True
                 await self._renew()
                 if beats % _STATUS_EVERY == 0 or self._disk_pressure() is not self._pressed:
                     await self._write_status()
             except KubernetesError as error:
-                if error.code == 404:
-                    # The node was deleted: register again, as a kubelet does.
-                    await self.register()
-                else:
-                    log.warning("heartbeat: %s", error)
+                registered = registered and error.code != 404
+                log.warning("heartbeat: %s", error)
             except (aiohttp.ClientError, TimeoutError) as error:
                 log.warning("heartbeat: %s", error)
 
@@ -95,7 +100,14 @@ class Registration:
         pressed = self._disk_pressure()
         node = await self._client.get(NODES, self._name)
         conditions = {item["type"]: item for item in (node.get("status") or {}).get("conditions") or ()}
-        await self._client.patch(NODES, self._name, {"status": self._status(conditions)}, subresource="status")
+        # Conditions merge by their types, so that those of others stay.
+        await self._client.patch(
+            NODES,
+            self._name,
+            {"status": self._status(conditions)},
+            subresource="status",
+            content_type=STRATEGIC_MERGE_PATCH,
+        )
         if pressed is not self._pressed:
             self._pressed = pressed
             reason = "NodeHasDiskPressure" if pressed else "NodeHasNoDiskPressure"
@@ -154,12 +166,18 @@ class Registration:
     async def _renew(self) -> None:
         now = clock.rfc3339_micro()
         spec: LeaseSpec = {"holderIdentity": self._name, "leaseDurationSeconds": _LEASE_SECONDS, "renewTime": now}
+        # The lease goes with the node.
+        owner: OwnerReference = {"apiVersion": "v1", "kind": "Node", "name": self._name, "uid": self._uid}
+        metadata: ObjectMeta = {"ownerReferences": [owner]}
         try:
-            await self._client.patch(LEASES, self._name, {"spec": spec}, "kube-node-lease")
+            await self._client.patch(LEASES, self._name, {"metadata": metadata, "spec": spec}, "kube-node-lease")
         except KubernetesError as error:
             if error.code != 404:
                 raise
-            lease: Lease = {"metadata": {"name": self._name, "namespace": "kube-node-lease"}, "spec": spec}
+            lease: Lease = {
+                "metadata": {"name": self._name, "namespace": "kube-node-lease", **metadata},
+                "spec": spec,
+            }
             await self._client.create(LEASES, lease)
 
 
