@@ -124,6 +124,7 @@ class Registration:
                 {"type": "InternalIP", "address": address.host},
                 {"type": "Hostname", "address": self._name},
             ],
+            "features": {"supplementalGroupsPolicy": True},
             "daemonEndpoints": {"kubeletEndpoint": {"Port": address.port}},
             "nodeInfo": {
                 "machineID": "",

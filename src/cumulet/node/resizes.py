@@ -18,7 +18,7 @@ from cumulet.node.resource import (
     GroupRequirements,
     ResourceChanges,
 )
-from cumulet.node.resources import billed_resources, exact_resources
+from cumulet.node.resources import billed_resources, exact_resources, restarting_policies
 
 
 class Resizes:
@@ -80,7 +80,7 @@ def _changed(containers: Iterable[Container], items: Iterable[GroupContainer]) -
             changes: ResourceChanges = {
                 "resources": billed_resources(container),
                 "resourceRequirements": exact_resources(container),
-                "resizePolicy": container.get("resizePolicy") or [],
+                "resizePolicy": restarting_policies(container),
             }
             yield {"name": container["name"], "properties": changes}
 

@@ -8,6 +8,7 @@ from cumulet.common.kubernetes.objects import (
     Capabilities,
     ContainerResizePolicy,
     ContainerRestartRule,
+    ContainerUser,
     HostAlias,
     HTTPHeader,
     PodSecurityContext,
@@ -47,6 +48,7 @@ class ContainerView(TypedDict, total=False):
     attempt: int
     resources: GroupRequirements
     resizeError: str
+    user: ContainerUser
 
 
 class GroupPort(TypedDict):

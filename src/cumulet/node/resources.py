@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from decimal import Decimal
 
-from cumulet.common.kubernetes.objects import Container
+from cumulet.common.kubernetes.objects import Container, ContainerResizePolicy
 from cumulet.common.kubernetes.quantity import decimal
 from cumulet.node.resource import GroupAmount, GroupRequirements, GroupResources
 
@@ -35,6 +35,11 @@ def exact_resources(container: Container) -> GroupRequirements:
         "requests": _strings(resources.get("requests") or {}),
         "limits": _strings(resources.get("limits") or {}),
     }
+
+
+def restarting_policies(container: Container) -> list[ContainerResizePolicy]:
+    """Return the resize policies that restart the container; the default, `NotRequired`, is left out."""
+    return [item for item in container.get("resizePolicy") or () if item["restartPolicy"] != "NotRequired"]
 
 
 def _strings(amounts: Mapping[str, str]) -> dict[str, str]:

@@ -309,6 +309,8 @@ def _statuses(
             if ended := status["state"].get("terminated"):
                 ended["containerID"] = identifier
             _show_resources(container, view, by_name[name], status)
+            if user := view.get("user"):
+                status["user"] = user
         if mounts := _mount_statuses(container):
             status["volumeMounts"] = mounts
         statuses.append(status)

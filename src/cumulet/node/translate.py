@@ -22,7 +22,7 @@ from cumulet.node.resource import (
     GroupProperties,
     ProcessChanges,
 )
-from cumulet.node.resources import billed_resources, exact_resources
+from cumulet.node.resources import billed_resources, exact_resources, restarting_policies
 from cumulet.node.security import pod_security_context, security_context
 from cumulet.node.volumes import Volumes
 
@@ -129,8 +129,8 @@ def _container(pod: Pod, container: Container, sources: Sources, config: Config,
     if context := security_context(pod, container, config):
         properties["securityContext"] = context
     properties["resourceRequirements"] = exact_resources(container)
-    if resize := container.get("resizePolicy"):
-        properties["resizePolicy"] = resize
+    if policies := restarting_policies(container):
+        properties["resizePolicy"] = policies
     if container.get("stdin"):
         properties["stdin"] = True
         if container.get("stdinOnce"):

@@ -19,6 +19,7 @@ from cumulet.instances.groups.termination import make_file
 from cumulet.instances.images.cache import Pulled
 from cumulet.instances.model.expansion import expanded
 from cumulet.instances.model.lifecycle import signal_number
+from cumulet.instances.model.pod import ContainerUser, LinuxUser
 from cumulet.instances.model.properties import Container
 from cumulet.instances.runtime.bundle import UserMapping, describe, keep_process, owner_of
 from cumulet.instances.runtime.conmon import RuntimeFailure, Stdio
@@ -186,6 +187,10 @@ class Launcher:
             mounts=binds,
             users=mapping,
             processes=processes,
+        )
+        user = document["process"]["user"]
+        self._attempts.status(container.name).user = ContainerUser(
+            linux=LinuxUser(uid=user["uid"], gid=user["gid"], supplemental_groups=user["additionalGids"])
         )
         keep_process(bundle, document["process"], container)
         return msgspec.json.encode(document), owner_of(document["process"], mapping)

@@ -45,6 +45,20 @@ class ResourceRequirements(_Base):
     limits: Quantities = msgspec.field(default_factory=Quantities)
 
 
+class LinuxUser(_Base):
+    """The ids of a container's first process."""
+
+    uid: int
+    gid: int
+    supplemental_groups: list[int] = []
+
+
+class ContainerUser(_Base):
+    """The user of a container, as its status shows it."""
+
+    linux: LinuxUser
+
+
 class ResizePolicy(_Base):
     """What a change of a resource of a running container takes."""
 

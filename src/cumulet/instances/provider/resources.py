@@ -336,7 +336,7 @@ def _check_identities(properties: GroupProperties, identity: GroupIdentity | Non
 def _without_internal(view: Object) -> Object:
     for name in _INTERNAL:
         view.pop(name, None)
-    for name in ("resources", "resizeError"):
+    for name in ("resources", "resizeError", "user"):
         if not view.get(name):
             view.pop(name, None)
     return view

@@ -9,7 +9,7 @@ import msgspec
 
 from cumulet.common import clock
 from cumulet.instances.model.envelope import Envelope
-from cumulet.instances.model.pod import ResourceRequirements
+from cumulet.instances.model.pod import ContainerUser, ResourceRequirements
 from cumulet.instances.model.properties import GroupProperties
 
 #: The number of events that are kept, of a container and of a group.
@@ -59,6 +59,7 @@ class ContainerStatus(msgspec.Struct, rename="camel"):
     #: The exact resources that the newest attempt has, and why it does not have those of the group.
     resources: ResourceRequirements | None = None
     resize_error: str = ""
+    user: ContainerUser | None = None
     #: Whether the folder of the newest attempt is named by the container's number; earlier versions used its name.
     numbered: bool = False
     started: bool = False
