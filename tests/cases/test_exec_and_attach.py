@@ -6,6 +6,7 @@ import fcntl
 import os
 import pty
 import select
+import ssl
 import struct
 import subprocess
 import termios
@@ -13,8 +14,10 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import aiohttp
 import pytest
 
+from tests.cases.azure import AzureClient
 from tests.cases.path import IMAGE, ThePath, pod
 
 _BIG = 10_000_000
@@ -74,6 +77,9 @@ def test_commands_have_their_input_and_exit_codes(path: ThePath) -> None:
     path.until(lambda: "running" in str(path.get("beginning")["status"]["initContainerStatuses"]), "init container")
     assert path.kubectl("exec", "beginning", "-c", "first", "--", "echo", "here") == "here\n"
     assert 'container not found ("main")' in path.kubectl("exec", "beginning", "-c", "main", "--", "true", code=1)
+    failed = path.kubectl("exec", "commands", "--", "absent", code=1)
+    assert 'OCI runtime exec failed: exec failed: unable to start container process: exec: "absent"' in failed
+    assert failed.count("exec failed") == 2  # in the error, and not as output
     # A command ends when its container does.
     ending = threading.Timer(2, lambda: path.kubectl("exec", "brief", "--", "sh", "-c", ": > /stop"))
     ending.start()
@@ -112,6 +118,26 @@ def test_a_terminal_has_its_size_from_the_start(path: ThePath) -> None:
     typed = b"while [ \"$(stty size)\" != '31 97' ]; do :; done; stty size; exit\n"
     said, code = _on_terminal(path, ("attach", "-it", "inputs", "-c", "terminal"), {b"prompt": typed})
     assert b"\r\n31 97\r\n" in said
+
+
+async def test_azure_executes_on_a_terminal_of_its_size(path: ThePath) -> None:
+    azure = AzureClient(path.installation)
+    everywhere = f"{azure.subscription}/providers/Microsoft.ContainerInstance/containerGroups"
+    groups = azure.call("GET", everywhere).body["value"]
+    (group,) = [item["id"] for item in groups if item["tags"].get("PodName") == "commands"]
+    container = f"{group}/containers/main"
+    size = {"rows": _SIZE[0], "cols": _SIZE[1]}
+    offer = azure.call("POST", f"{container}/exec", {"command": "/bin/sh", "terminalSize": size}).body
+    trusted = ssl.create_default_context(cafile=str(path.installation.data_dir / "pki" / "ca.crt"))
+    seen = b""
+    async with aiohttp.ClientSession() as session, session.ws_connect(offer["webSocketUri"], ssl=trusted) as socket:
+        await socket.send_str(offer["password"])
+        await socket.send_str("stty size; exit\n")
+        async for message in socket:
+            seen += message.data
+    assert b"\r\n31 97\r\n" in seen
+    refused = azure.call("POST", f"{container}/exec", {"command": "/bin/sh", "terminalSize": {"rows": -1}})
+    assert (refused.status, refused.body["error"]["target"]) == (400, "terminalSize")
 
 
 def _overrides() -> str:

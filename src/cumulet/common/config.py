@@ -154,11 +154,13 @@ class DiskLimits(msgspec.Struct, frozen=True, kw_only=True):
     """The limits of container groups on the disk.
 
     `group` is the limit, in bytes, of a group without any of its own. `nodefs_available` and `imagefs_available` are the
-    shares of the disk below which the largest groups are evicted, as a kubelet's `evictionHard`; 0 turns that off.
+    shares of the disk, and `nodefs_inodes_free` of its files, below which the largest groups are evicted, as a kubelet's
+    `evictionHard`; 0 turns that off.
     """
 
     group: Annotated[int, msgspec.Meta(ge=1)] = 20 * 1024**3
     nodefs_available: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.10
+    nodefs_inodes_free: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.05
     imagefs_available: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.15
 
 

@@ -59,7 +59,10 @@ class DiskManager:
             self.looked.set()
 
     def _is_full(self, now: FileSystem) -> bool:
-        return now.share < max(self._limits.nodefs_available, self._limits.imagefs_available)
+        return (
+            now.share < max(self._limits.nodefs_available, self._limits.imagefs_available)
+            or now.share_of_files < self._limits.nodefs_inodes_free
+        )
 
     def _set_pressure(self, full: bool, time: float) -> None:
         if full:
@@ -98,10 +101,18 @@ class DiskManager:
             return
         largest = max(left, key=lambda group: usages[group].total - requested(group.record.properties))
         name, used = max(usages[largest].containers.items(), key=lambda item: item[1], default=("", 0))
-        threshold = int(now.size * max(self._limits.nodefs_available, self._limits.imagefs_available))
+        request = requested(largest.record.properties)
         largest.evict(
-            "The node was low on resource: ephemeral-storage. "
-            f"Threshold quantity: {binary(threshold)}, available: {binary(now.available // 1024 * 1024)}. "
-            f"Container {name} was using {binary(-(-used // 1024) * 1024)}, request is "
-            f"{binary(requested(largest.record.properties))}, has larger consumption of ephemeral-storage. "
+            f"The node was low on resource: {self._lacking(now)}. "
+            f"Container {name} was using {binary(-(-used // 1024) * 1024)}, request is {binary(request)}, has larger "
+            "consumption of ephemeral-storage. "
         )
+
+    def _lacking(self, now: FileSystem) -> str:
+        """Return what is lacking, with the kubelet's threshold and what is left."""
+        share = max(self._limits.nodefs_available, self._limits.imagefs_available)
+        if now.share < share:
+            left = binary(now.available // 1024 * 1024)
+            return f"ephemeral-storage. Threshold quantity: {int(now.size * share)}, available: {left}"
+        threshold = int(now.files * self._limits.nodefs_inodes_free)
+        return f"inodes. Threshold quantity: {threshold}, available: {now.free_files}"

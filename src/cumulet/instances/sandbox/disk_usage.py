@@ -14,10 +14,11 @@ _DU = ("nice", "-n", "19", "du", "--summarize", "--one-file-system", "--block-si
 
 
 class FileSystem(NamedTuple):
-    """The size of a file system, and what of it is free for everyone, in bytes; `free_files` counts inodes."""
+    """The size of a file system, and what of it is free for everyone, in bytes; `files` and `free_files` count inodes."""
 
     size: int
     available: int
+    files: int
     free_files: int
 
     @property
@@ -25,11 +26,16 @@ class FileSystem(NamedTuple):
         """The available part, from 0 to 1."""
         return self.available / self.size if self.size else 1.0
 
+    @property
+    def share_of_files(self) -> float:
+        """The free part of the inodes, from 0 to 1. Some file systems have no limit."""
+        return self.free_files / self.files if self.files else 1.0
+
 
 def file_system(path: Path) -> FileSystem:
     """Return the state of the file system that contains a path. Raises `OSError`."""
     found = os.statvfs(path)
-    return FileSystem(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize, found.f_ffree)
+    return FileSystem(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize, found.f_files, found.f_ffree)
 
 
 async def measure(folders: Iterable[Path]) -> dict[Path, int]:

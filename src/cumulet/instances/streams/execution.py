@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import tty
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -17,6 +18,8 @@ from cumulet.instances.sandbox.programs import until_end
 from cumulet.instances.streams.terminal import Terminal
 
 _CHUNK = 64 * 1024
+#: How the runtime begins its report of a process that has not started.
+_REPORT = b"exec failed: "
 
 Send = Callable[[int, bytes], Awaitable[None]]
 
@@ -106,10 +109,14 @@ class Session:
         """Run the process; return its exit code. Raises `ExecFailure`."""
         with in_memory(self._description) as description, in_memory(b"") as log:
             command = self._runtime.exec_command(self._cid, description, log=log)
+            output = _Output(send)
             try:
-                code = await (self._run_tty(command, send) if self._tty else self._run_plain(command, send))
+                code = await (
+                    self._run_tty(command, output.send) if self._tty else self._run_plain(command, output.send)
+                )
                 if code and (reason := failure_in(log.read_bytes())):
                     raise ExecFailure(reason)
+                await output.flush()
                 return code
             finally:
                 if self._process is not None and self._process.returncode is None:
@@ -156,6 +163,8 @@ class Session:
     async def _run_tty(self, command: list[str], send: Send) -> int:
         self._terminal = terminal = Terminal()
         slave = terminal.slave
+        # What is typed before the runtime has its own terminal would otherwise be echoed twice.
+        tty.setraw(slave)
         if self._size is not None:
             terminal.resize(*self._size)
         try:
@@ -171,6 +180,30 @@ class Session:
             return await process.wait()
         finally:
             terminal.close()
+
+
+class _Output:
+    """The output of a process. What may be the runtime's own report that it has not started is held back."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._held: list[tuple[int, bytes]] = []
+        self._begun = False
+
+    async def send(self, channel: int, data: bytes) -> None:
+        """Send output."""
+        if not self._begun and data.startswith(_REPORT):
+            self._held.append((channel, data))
+        else:
+            await self.flush()
+            await self._send(channel, data)
+        self._begun = True
+
+    async def flush(self) -> None:
+        """Send what was held back."""
+        held, self._held = self._held, []
+        for channel, data in held:
+            await self._send(channel, data)
 
 
 async def _copy(source: asyncio.StreamReader, channel: int, send: Send) -> None:
