@@ -186,6 +186,20 @@ WITHOUT_PROPERTY: dict[str, tuple[Pod, str]] = {
         pod({}, volumes=[{"name": "v", "emptyDir": {"medium": "Memory"}}]),
         "spec.volumes[0].emptyDir.medium",
     ),
+    "sidecar": (pod({}, initContainers=[{"restartPolicy": "Always"}]), "spec.initContainers[0].restartPolicy: Azure"),
+    "deadline": (pod({}, activeDeadlineSeconds=9), "spec.activeDeadlineSeconds: Azure"),
+    "aliases": (pod({}, hostAliases=[{"ip": "10.0.0.1", "hostnames": ["x"]}]), "spec.hostAliases: Azure"),
+    "stdin": (pod({"stdin": True}), "spec.containers[0].stdin: Azure"),
+    "message": (
+        pod({"terminationMessagePolicy": "FallbackToLogsOnError"}),
+        "spec.containers[0].terminationMessagePolicy: Azure",
+    ),
+    "never": (pod({"imagePullPolicy": "Never"}), "spec.containers[0].imagePullPolicy: Azure"),
+    "fs-group": (pod({}, securityContext={"fsGroup": 7}), "spec.securityContext: Azure"),
+    "probe-host": (
+        pod({"livenessProbe": {"httpGet": {"port": 80, "host": "example.com"}}}),
+        "spec.containers[0].livenessProbe.httpGet.host: Azure",
+    ),
     "limits": (
         pod({"resources": {"requests": {"cpu": "1", "memory": "1G"}, "limits": {"cpu": "2", "memory": "1G"}}}),
         "ContainerLimitGreaterThanContainerGroupTotalRequest",
