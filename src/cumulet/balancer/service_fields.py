@@ -31,11 +31,13 @@ SERVICE_SPEC = Kind(
     "ServiceSpec",
     {
         "allocateLoadBalancerNodePorts": honoured("by the API server"),
-        "clusterIP": stored("allocated and shown; pods of the virtual node reach Services at their EXTERNAL-IP"),
+        "clusterIP": stored("allocated and shown; nothing on this machine serves it"),
         "clusterIPs": stored("as clusterIP"),
         "externalIPs": refused("the balancer listens at the addresses of its pool only; use loadBalancerIP"),
         "externalName": stored("shown; the cluster has no DNS server"),
-        "externalTrafficPolicy": honoured("all endpoints are on this machine, so both policies are the same"),
+        "externalTrafficPolicy": honoured(
+            "all endpoints are on this machine; pods see the machine's address as the client's"
+        ),
         "healthCheckNodePort": stored("allocated and shown; no other load balancer asks it"),
         "internalTrafficPolicy": stored("shown; cluster IPs are not served"),
         "ipFamilies": honoured("IPv4", only=("IPv4",), instead="the pods' network has IPv4 only"),

@@ -81,7 +81,7 @@ _KEY = {"key": honoured(), "name": honoured(), "optional": honoured()}
 OBJECT_FIELD = Kind(
     "ObjectFieldSelector",
     {
-        "apiVersion": honoured("v1"),
+        "apiVersion": honoured("version v1"),
         "fieldPath": honoured("a path that is not known is refused; container instances put in `status.podIP`"),
     },
 )
@@ -467,7 +467,9 @@ POD_SPEC = Kind(
         "preemptionPolicy": stored(_SCHEDULER),
         "priority": stored(_SCHEDULER),
         "priorityClassName": stored("read by admission, which sets priority"),
-        "readinessGates": stored("shown", kind=Kind("PodReadinessGate", {"conditionType": stored("shown")})),
+        "readinessGates": honoured(
+            "the condition Ready waits for them", kind=Kind("PodReadinessGate", {"conditionType": honoured()})
+        ),
         "resourceClaims": refused(_NO_DEVICES),
         "resources": refused("set the resources of each container", unless=({},)),
         "restartPolicy": honoured(only=("Always", "OnFailure", "Never"), instead="use Always, OnFailure or Never"),

@@ -74,7 +74,20 @@ CONTAINER_STATUS = Kind(
         "started": honoured(),
         "state": honoured(kind=STATE),
         "stopSignal": stored("the image's, or SIGTERM"),
-        "user": stored("the ids are in the security context or in the image"),
+        "user": honoured(
+            "of a container that has started",
+            kind=Kind(
+                "ContainerUser",
+                {
+                    "linux": honoured(
+                        kind=Kind(
+                            "LinuxContainerUser",
+                            {"gid": honoured(), "supplementalGroups": honoured(), "uid": honoured()},
+                        )
+                    )
+                },
+            ),
+        ),
         "volumeMounts": honoured(kind=MOUNT_STATUS),
     },
 )
