@@ -214,10 +214,12 @@ def test_what_is_missing_holds_a_pod_back(
         path.apply(secret("secret-3", {}, data={"K": "/w=="}))
     volumes = [{"name": "e", "emptyDir": {}}]
     main = {"name": "main", "command": ["sh", "-c", "echo $K"], **variables}
-    path.apply(pod(name, [main], volumes=volumes, restartPolicy="Never"))
+    other = {"name": "other", "command": ["true"]}
+    path.apply(pod(name, [main, other], volumes=volumes, restartPolicy="Never"))
     found = waiting(path, name)
     assert found["reason"] == "CreateContainerConfigError"
     assert message in found["message"]
+    assert path.get(name)["status"]["containerStatuses"][1]["state"]["waiting"]["reason"] == "ContainerCreating"
     assert f"Error: {message}" in path.events(name, "Failed")
     event = json.loads(
         path.kubectl("get", "events", "--field-selector", f"involvedObject.name={name},reason=Failed", "-o", "json")
@@ -225,4 +227,4 @@ def test_what_is_missing_holds_a_pod_back(
     assert event["items"][0]["involvedObject"]["fieldPath"] == "spec.containers{main}"
     if cure is not None:
         path.apply(cure)
-        assert path.output(name) == "there\n"
+        assert path.output(name, "-c", "main") == "there\n"

@@ -267,10 +267,11 @@ class Pods:
         """Record what a pod waits for. A change of that reconciles it again."""
         if isinstance(error, MountError):
             self.events.once(pod, "", "Warning", "FailedMount", str(error))
-            status = waiting_status(pod, self._host, "ContainerCreating", "")
+            status = waiting_status(pod, self._host, "ContainerCreating", {})
         else:
             self.events.once(pod, path_of(pod, error.container), "Warning", "Failed", f"Error: {error}")
-            status = waiting_status(pod, self._host, "CreateContainerConfigError", str(error))
+            message = str(error) if error.container is None else {error.container: str(error)}
+            status = waiting_status(pod, self._host, "CreateContainerConfigError", message)
         await self._statuses.write(pod, status)
         if error.again is not None:
             self.queue.add_after(_key(pod), error.again)
