@@ -14,6 +14,7 @@ FINALIZER = "example.com/held"
 ENDS_WELL = ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done"]
 ENDS_BADLY = ["sh", "-c", "trap 'exit 7' TERM; while :; do sleep 0.1; done"]
 FOREVER = ["sleep", "600"]
+SHORT = "short-lived"
 
 
 def job(name: str, **spec: Any) -> dict[str, Any]:
@@ -33,18 +34,6 @@ JOBS: dict[str, dict[str, Any]] = {
     "replaced-when-failed": {"podReplacementPolicy": "Failed"},
     "plain": {},
 }
-
-
-def test_the_deleted_pod_of_a_job_is_replaced(path: ThePath) -> None:
-    path.apply(*(job(name, **spec) for name, spec in JOBS.items()))
-    first = {name: _running(path, name) for name in JOBS}
-    path.kubectl("delete", "pod", "-l", "batch.kubernetes.io/job-name", "--wait=false")
-    for name in JOBS:
-        path.kubectl("wait", f"pod/{first[name]}", "--for=delete", "--timeout=60s")
-        assert _running(path, name) != first[name]
-    counted = path.get("failure-policy", "job")["status"]
-    assert counted["failed"] == 1  # nobody disrupted it
-    path.kubectl("delete", "jobs", *JOBS, "--wait=false")
 
 
 def _running(path: ThePath, name: str) -> str:
@@ -118,20 +107,40 @@ HELD: dict[str, tuple[dict[str, Any], str, str, list[int]]] = {
 
 
 @pytest.fixture(scope="module")
-def held(path: ThePath) -> dict[str, dict[str, Any]]:
-    """The pods after their deletion, each held by its finalizer."""
-    path.apply(*(made for made, _, _, _ in HELD.values()))
+def applied(path: ThePath) -> ThePath:
+    """Everything of this module is applied at once: jobs, held pods, a pod to evict, and a namespace with a job."""
+    path.kubectl("create", "namespace", SHORT)
+    secret = path.get(PULL_SECRET, "secret")
+    copy = {"metadata": {"name": PULL_SECRET, "namespace": SHORT}, "kind": "Secret", "apiVersion": "v1"}
+    inside = job("inside", podReplacementPolicy="Failed")
+    inside["metadata"]["namespace"] = SHORT
+    path.apply(
+        {**copy, "type": secret["type"], "data": secret["data"]},
+        inside,
+        *(job(name, **spec) for name, spec in JOBS.items()),
+        *(made for made, _, _, _ in HELD.values()),
+        _held("evicted", [{"name": "main", "command": FOREVER}]),
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def held(applied: ThePath) -> dict[str, dict[str, Any]]:
+    """The pods after their deletion, each held by its finalizer until then."""
     for name, (_, condition, _, _) in HELD.items():
-        path.wait(f"pod/{name}", f"jsonpath={condition}")
-    path.kubectl("delete", "pods", *HELD, "--wait=false")
+        applied.wait(f"pod/{name}", f"jsonpath={condition}")
+    applied.kubectl("delete", "pods", *HELD, "--wait=false")
     found = {}
     for name, (_, _, phase, _) in HELD.items():
-        path.wait_phase(name, phase)
-        found[name] = path.get(name)
-        path.kubectl("patch", "pod", name, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
-    for name in HELD:
-        path.kubectl("wait", f"pod/{name}", "--for=delete", "--timeout=60s")
+        applied.wait_phase(name, phase)
+        found[name] = applied.get(name)
+        _release(applied, name)
+    applied.kubectl("wait", *(f"pod/{name}" for name in HELD), "--for=delete", "--timeout=60s")
     return found
+
+
+def _release(path: ThePath, name: str) -> None:
+    path.kubectl("patch", "pod", name, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
 
 
 @pytest.mark.parametrize("name", HELD)
@@ -149,28 +158,29 @@ def test_a_held_pod_has_ended_by_its_exit_codes(held: dict[str, dict[str, Any]],
         assert status["initContainerStatuses"][0]["state"]["terminated"]["exitCode"] == 137
 
 
-def test_an_evicted_pod_keeps_the_condition_that_says_so(path: ThePath) -> None:
-    path.apply(_held("evicted", [{"name": "main", "command": FOREVER}]))
-    path.wait_phase("evicted", "Running")
+def test_the_deleted_pod_of_a_job_is_replaced(applied: ThePath) -> None:
+    first = {name: _running(applied, name) for name in JOBS}
+    applied.kubectl("delete", "pods", *first.values())
+    for name in JOBS:
+        assert _running(applied, name) != first[name]
+    counted = applied.get("failure-policy", "job")["status"]
+    assert counted["failed"] == 1  # nobody disrupted it
+    applied.kubectl("delete", "jobs", *JOBS, "--wait=false")
+
+
+def test_an_evicted_pod_keeps_the_condition_that_says_so(applied: ThePath) -> None:
+    applied.wait_phase("evicted", "Running")
     body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "evicted", "namespace": "default"}}
-    path.kubectl(
-        "create", "--raw", "/api/v1/namespaces/default/pods/evicted/eviction", "-f", "-", stdin=json.dumps(body)
-    )
-    path.wait_phase("evicted", "Failed")
-    conditions = {item["type"]: item for item in path.get("evicted")["status"]["conditions"]}
+    evict = ("create", "--raw", "/api/v1/namespaces/default/pods/evicted/eviction", "-f", "-")
+    applied.kubectl(*evict, stdin=json.dumps(body))
+    applied.wait_phase("evicted", "Failed")
+    conditions = {item["type"]: item for item in applied.get("evicted")["status"]["conditions"]}
     assert conditions["DisruptionTarget"]["reason"] == "EvictionByEvictionAPI"
     assert conditions["DisruptionTarget"]["status"] == "True"
-    path.kubectl("patch", "pod", "evicted", "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
-    path.kubectl("wait", "pod/evicted", "--for=delete", "--timeout=60s")
+    _release(applied, "evicted")
 
 
-def test_a_namespace_with_the_running_pod_of_a_job_goes(path: ThePath) -> None:
-    path.kubectl("create", "namespace", "short")
-    secret = path.get(PULL_SECRET, "secret")
-    copy = {"metadata": {"name": PULL_SECRET, "namespace": "short"}, "kind": "Secret", "apiVersion": "v1"}
-    made = job("held", podReplacementPolicy="Failed")
-    made["metadata"]["namespace"] = "short"
-    path.apply({**copy, "type": secret["type"], "data": secret["data"]}, made)
-    read = ("get", "pods", "-n", "short", "-o", "jsonpath={.items[*].status.phase}")
-    path.until(lambda: path.kubectl(*read) == "Running", "running pod")
-    path.kubectl("delete", "namespace", "short", "--timeout=60s")
+def test_a_namespace_with_the_running_pod_of_a_job_goes(applied: ThePath) -> None:
+    read = ("get", "pods", "-n", SHORT, "-o", "jsonpath={.items[*].status.phase}")
+    applied.until(lambda: applied.kubectl(*read) == "Running", "running pod")
+    applied.kubectl("delete", "namespace", SHORT, "--timeout=60s")
