@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from cumulet.common.arm import ArmError
-from cumulet.common.ascii import fold
 from cumulet.common.config import InstanceLimits
 from cumulet.instances.model.amounts import total
+from cumulet.instances.model.dns_names import domain_name
 from cumulet.instances.model.properties import GroupProperties
 from cumulet.instances.model.regions import sheet
 from cumulet.instances.sandbox.errors import SandboxError
@@ -27,6 +27,11 @@ class Request(Protocol):
     @property
     def name(self) -> str:
         """The name of the group."""
+        ...
+
+    @property
+    def resource_id(self) -> str:
+        """Its id."""
         ...
 
     @property
@@ -66,12 +71,17 @@ class Admission:
                     f"Resource type 'Microsoft.ContainerInstance/containerGroups' container group quota '{name}' exceeded in "
                     f"region '{request.location}'. Limit: '{limit}', Usage: '{used:.15g}' Requested: '{asked:.15g}'.",
                 )
-        label = label_of(request.properties)
-        if label is not None and any(label_of(record.wanted) == label for record in near):
+        address = request.properties.ip_address
+        domain = domain_name(address, request.resource_id, request.location)
+        if domain is not None and any(
+            domain_name(record.wanted.ip_address, record.id, record.location) == domain for record in near
+        ):
+            assert address is not None
             raise ArmError(
                 400,
                 "DnsNameLabelNotAvailable",
-                f"The DNS name label '{label}' in container group '{request.name}' not available. Try using a different label.",
+                f"The DNS name label '{address.dns_name_label}' in container group '{request.name}' not available. Try using a "
+                "different label.",
                 target="properties.ipAddress.dnsNameLabel",
             )
 
@@ -99,9 +109,3 @@ class Admission:
 def cores(records: Iterable[GroupRecord]) -> float:
     """Return the vCPUs that the groups request that have not ended."""
     return sum(total(record.wanted)[0] for record in records if not record.status.is_over)
-
-
-def label_of(properties: GroupProperties) -> str | None:
-    """Return the DNS name label of a group in lower case, if it has one."""
-    address = properties.ip_address
-    return fold(address.dns_name_label) if address is not None and address.dns_name_label is not None else None

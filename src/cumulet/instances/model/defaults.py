@@ -23,6 +23,7 @@ def with_defaults(document: Object) -> Object:
             properties: Object = container["properties"]
             for name in ("command", "environmentVariables", "volumeMounts"):
                 properties.setdefault(name, [])
+            properties.setdefault("configMap", {}).setdefault("keyValuePairs", {})
             if kind == "containers":
                 properties.setdefault("ports", [])
                 requests = properties.setdefault("resources", {}).setdefault("requests", {})

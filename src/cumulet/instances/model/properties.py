@@ -97,10 +97,16 @@ class Mount(_Base):
     sub_path: str | None = None
 
 
+class ConfigMap(_Base):
+    """The configuration of a container from a profile. `az` sends an empty one."""
+
+    UNSUPPORTED = ("key_value_pairs",)
+
+    key_value_pairs: Any = None
+
+
 class ContainerProperties(_Base):
     """The properties of a container."""
-
-    UNSUPPORTED = ("config_map",)
 
     image: str
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "Always"
@@ -129,7 +135,7 @@ class ContainerProperties(_Base):
     tty: bool = False
     #: The container whose processes an ephemeral container sees.
     target_container_name: str | None = None
-    config_map: Any = None
+    config_map: ConfigMap | None = None
 
 
 class Container(_Base):
@@ -236,14 +242,17 @@ class Volume(_Base):
 
 
 class IpAddress(_Base):
-    """The open ports. The room allocates the address."""
+    """The open ports, and the label of a DNS name. The room allocates the address.
 
-    UNSUPPORTED = ("auto_generated_domain_name_label_scope",)
+    The scope is where another group can take the label over: by default, and with `Unsecure`, anywhere in the region.
+    """
 
     ports: list[Port] = []
     type: Literal["Public", "Private"] = "Public"
     dns_name_label: str | None = None
-    auto_generated_domain_name_label_scope: Any = None
+    auto_generated_domain_name_label_scope: (
+        Literal["Unsecure", "TenantReuse", "SubscriptionReuse", "ResourceGroupReuse", "Noreuse"] | None
+    ) = None
 
 
 class DnsConfig(_Base):

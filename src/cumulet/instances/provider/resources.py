@@ -28,6 +28,7 @@ from cumulet.instances.groups.group import Group
 from cumulet.instances.groups.identities import Identities
 from cumulet.instances.groups.updates import GroupRequest
 from cumulet.instances.model.defaults import with_defaults
+from cumulet.instances.model.dns_names import domain_name
 from cumulet.instances.model.envelope import Envelope, GroupIdentity, client_of
 from cumulet.instances.model.properties import CONTAINER_LISTS, GroupProperties, shown
 from cumulet.instances.model.regions import sheet
@@ -285,8 +286,9 @@ def _resource(group: Group, *, view: bool, defaults: bool = True) -> Object:
     if (address := properties.get("ipAddress")) is not None:
         if status.ip:
             address["ip"] = status.ip
-        if label := address.get("dnsNameLabel"):
-            address["fqdn"] = f"{label}.{record.location}.azurecontainer.io"
+        name = domain_name(record.wanted.ip_address, record.id, record.location)
+        if name is not None:
+            address["fqdn"] = name
     if view:
         for container in (item for kind in CONTAINER_LISTS for item in properties.get(kind) or ()):
             found = status.containers.get(container["name"])
