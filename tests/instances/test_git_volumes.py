@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import ssl
 import subprocess
@@ -76,9 +77,11 @@ def repository(shared_config: Config, tmp_path_factory: pytest.TempPathFactory) 
 def cloning(script: str, **volume: Any) -> dict[str, Any]:
     """A group that mounts a clone."""
     mounts = [{"name": "v", "mountPath": "/v"}]
-    return group(
+    body = group(
         shell(script, volumeMounts=mounts), restartPolicy="Never", volumes=[{"name": "v", "gitRepo": volume}]
     )
+    del body["properties"]["pod"]
+    return body
 
 
 async def test_a_repository_is_cloned_at_a_revision(door: FrontDoor, repository: str) -> None:
@@ -107,25 +110,29 @@ async def test_a_repository_is_cloned_at_a_revision(door: FrontDoor, repository:
         await door.call("DELETE", f"{name}?gracePeriodSeconds=0")
 
 
-@pytest.mark.parametrize(
-    ("changed", "said"),
-    [
-        ("/nothing.git", "not found"),
-        ("/elsewhere.git", "403"),
-        ("https://169.254.169.254/app.git", "403"),
-        ("https://127.0.0.1:1/app.git", "403"),
-    ],
-)
-async def test_a_repository_that_cannot_be_cloned_ends_the_group(
-    door: FrontDoor, repository: str, changed: str, said: str
-) -> None:
-    url = changed if changed.startswith("https:") else repository.replace("/app.git", changed)
-    await door.call("PUT", "clone-not", cloning("true", repository=url))
-    found = await door.until("clone-not", is_over)
-    messages = " ".join(event["message"] for event in found["properties"]["instanceView"]["events"])
-    assert "the repository of the volume 'v' cannot be cloned" in messages
-    assert said in messages
-    await door.call("DELETE", "clone-not?gracePeriodSeconds=0")
+@pytest.fixture
+def elsewhere(repository: str) -> dict[str, str]:
+    """Repositories that cannot be cloned, with what is said of them: none there, and servers that nobody may reach."""
+    return {
+        repository.replace("/app.git", "/nothing.git"): "not found",
+        repository.replace("/app.git", "/elsewhere.git"): "403",
+        "https://169.254.169.254/app.git": "403",
+        "https://127.0.0.1:1/app.git": "403",
+    }
+
+
+async def test_a_repository_that_cannot_be_cloned_ends_the_group(door: FrontDoor, elsewhere: dict[str, str]) -> None:
+    async def refused(name: str, url: str, said: str) -> None:
+        operation = await door.operate("PUT", name, cloning("true", repository=url), status=201)
+        assert operation["status"] == "Failed"
+        assert "the repository of the volume 'v' cannot be cloned" in operation["error"]["message"]
+        assert said in operation["error"]["message"]
+        assert (await door.call("GET", name))["properties"]["instanceView"]["state"] == "Failed"
+        await door.call("DELETE", f"{name}?gracePeriodSeconds=0")
+
+    async with asyncio.TaskGroup() as tasks:
+        for number, (url, said) in enumerate(elsewhere.items()):
+            tasks.create_task(refused(f"clone-not-{number}", url, said))
 
 
 @pytest.mark.parametrize(

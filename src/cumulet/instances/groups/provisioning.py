@@ -13,6 +13,8 @@ from cumulet.instances.store.records import ContainerStatus, GroupRecord
 _PULLING = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName")
 _NOT_STARTED = ("StartError", "CreateContainerError", "RunContainerError", "CreateContainerConfigError")
 _CRASHING = "CrashLoopBackOff"
+#: The event of a sandbox that was not made, for example because a volume cannot be, and the number of tries.
+_SANDBOX, _SANDBOXES = "FailedCreatePodSandBox", 3
 
 
 class Failure(NamedTuple):
@@ -57,6 +59,9 @@ def failure(record: GroupRecord) -> Failure | None:
                 "InitContainerFailed",
                 f"The init container '{container.name}' in container group '{group}' failed. {_last_event(status)}",
             )
+    failures = [event for event in record.status.events if event.name == _SANDBOX]
+    if sum(event.count for event in failures) >= _SANDBOXES:
+        return Failure("ContainerGroupFailed", failures[-1].message, ends=True)
     if record.status.provisioning_state == "Failed":
         events = record.status.events
         return Failure(
