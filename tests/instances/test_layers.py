@@ -157,6 +157,7 @@ def test_a_layer_that_a_power_cut_may_have_damaged_is_not_used(tmp_path: Path) -
         record = json.loads(file.read_bytes())
         if record["boot"]:
             file.write_text(json.dumps(record | {"boot": "an earlier one"}))
+    (tmp_path / "cache/changesets/without-a-record").mkdir()
     after = Layers(tmp_path / "cache")
     assert (after.find(first) is None, after.find(second) is None) == (False, True)
     assert len(list((tmp_path / "cache/changesets").iterdir())) == 1

@@ -5,8 +5,8 @@ bytes. The images of all tenants share it. A layer that depends on the layers be
 the layer as it was unpacked over them. The name of a form contains the chain id of the layers below (OCI Image
 Specification 1.1, "Layer ChainID").
 
-A power cut can leave files without their content. A layer is therefore trusted either until the machine restarts, or after
-the file system was synchronized, which its record says.
+A power cut can leave files without their content, and records without their layers. A layer is therefore trusted either until
+the machine restarts, or after the file system was synchronized, which its record says.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 import msgspec
 
 from cumulet.common import digests
-from cumulet.common.config import private_folder, write_private
+from cumulet.common.config import private_folder
 from cumulet.common.digests import Digest, DigestField, algorithm, encoded
 from cumulet.instances.images.needs import Needs
 
@@ -102,24 +102,26 @@ class Layers:
             shutil.rmtree(folder, ignore_errors=True)
 
     def add(self, digest: Digest, known: Known, work: Path, form: str = "") -> None:
-        """Make an unpacked folder a layer. An existing folder, for example of a faster pull, stays."""
+        """Make an unpacked folder a layer. An existing layer, for example of a faster pull, stays."""
         name = _name(digest, form)
-        self._write(name, msgspec.structs.replace(known, boot=self._boot))
-        target = self._layers / name
-        try:
-            work.rename(target)
-        except OSError:
-            if not target.is_dir():
-                raise
         with self._lock:
+            before = self._find(name)
+            if before is not None:
+                repositories = list(dict.fromkeys([*before.repositories, *known.repositories]))
+                self._write(name, msgspec.structs.replace(before, repositories=repositories))
+                return
+            shutil.rmtree(self._layers / name, ignore_errors=True)  # without a record, it is not trusted
+            self._write(name, msgspec.structs.replace(known, boot=self._boot))
+            work.rename(self._layers / name)
             self._volatile.add(name)
 
     def add_repository(self, digest: Digest, repository: str) -> None:
         """Record that a repository has proven to have a layer."""
-        known = self.find(digest)
-        if known is not None and repository not in known.repositories:
-            known = msgspec.structs.replace(known, repositories=[*known.repositories, repository])
-            self._write(_name(digest), known)
+        with self._lock:
+            known = self.find(digest)
+            if known is not None and repository not in known.repositories:
+                known = msgspec.structs.replace(known, repositories=[*known.repositories, repository])
+                self._write(_name(digest), known)
 
     def remove(self, digest: Digest) -> None:
         """Remove a layer that nothing uses, with all its forms."""
@@ -134,8 +136,9 @@ class Layers:
         try:
             _synchronize(self._layers)
             for name in sorted(names):
-                if (known := self._find(name)) is not None:
-                    self._write(name, msgspec.structs.replace(known, boot=""))
+                with self._lock:
+                    if (known := self._find(name)) is not None:
+                        self._write(name, msgspec.structs.replace(known, boot=""))
         except OSError:
             with self._lock:
                 self._volatile |= names
@@ -143,15 +146,19 @@ class Layers:
 
     def _remove_untrusted(self) -> set[str]:
         """Remove the layers that a power cut may have damaged; return those that are not durable yet."""
-        volatile = set()
-        for file in self._records.glob("[!.]*.json"):
+        volatile, trusted = set(), set()
+        for file in self._records.iterdir():
             known, name = self._read(file), file.name.removesuffix(".json")
-            if known is None or known.boot not in ("", self._boot):
-                log.warning("the layer %s is not complete, and is removed", name)
-                shutil.rmtree(self._layers / name, ignore_errors=True)
-                file.unlink(missing_ok=True)
-            elif known.boot:
+            if known is None or name.startswith(".") or known.boot not in ("", self._boot):
+                file.unlink()
+                continue
+            trusted.add(name)
+            if known.boot:
                 volatile.add(name)
+        for folder in self._layers.iterdir():
+            if folder.name not in trusted:
+                log.warning("the layer %s may not be complete, and is removed", folder.name)
+                shutil.rmtree(folder, ignore_errors=True)
         return volatile
 
     def _new_folder(self) -> Path:
@@ -164,7 +171,12 @@ class Layers:
         return known if known is not None and (self._layers / name).is_dir() else None
 
     def _write(self, name: str, known: Known) -> None:
-        write_private(self._file(name), msgspec.json.encode(known))
+        """Replace a record. It is not synchronized: a lost one costs a second pull, and a pull does not wait for the disk."""
+        file = self._file(name)
+        temporary = file.with_name(f".{uuid.uuid4()}")
+        temporary.touch(mode=0o600)
+        temporary.write_bytes(msgspec.json.encode(known))
+        temporary.replace(file)
 
     def _file(self, name: str) -> Path:
         return self._records / f"{name}.json"
