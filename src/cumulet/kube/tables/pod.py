@@ -82,7 +82,12 @@ def _reason(pod: Object, spec: PodSpec, status: PodStatus) -> str:
 
 
 def _init_index(spec: PodSpec, status: PodStatus) -> int | None:
-    """Return the index of the first unfinished init container, or `None`."""
+    """Return the index of the first unfinished init container, or `None`.
+
+    A pod that is initialized has none, also when a sidecar ends with an error at its end (upstream's `printPod`).
+    """
+    if any(item["type"] == "Initialized" and item["status"] == "True" for item in status.get("conditions") or ()):
+        return None
     sidecars = _sidecars(spec)
     for index, item in enumerate(status.get("initContainerStatuses") or []):
         ended = (item.get("state") or {}).get("terminated")
