@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pytest
-
 from tests.cases.path import ThePath, pod
 
 #: Prints the environment as it is, and the arguments.
@@ -176,55 +174,53 @@ def waiting(path: ThePath, name: str) -> dict[str, str]:
     return path.until(read, f"message of {name}")
 
 
-@pytest.mark.parametrize(
-    ("name", "variables", "message", "cure"),
-    [
-        (
-            "no-map",
-            {"envFrom": [{"configMapRef": {"name": "map-1"}}]},
-            'configmap "map-1" not found',
-            config_map("map-1", {"K": "there"}),
-        ),
-        (
-            "no-key",
-            {"env": [{"name": "K", "valueFrom": {"secretKeyRef": {"name": "secret-2", "key": "K"}}}]},
-            "couldn't find key K in Secret default/secret-2",
-            secret("secret-2", {"K": "there"}),
-        ),
-        (
-            "no-text",
-            {"envFrom": [{"secretRef": {"name": "secret-3"}}]},
-            "the value of key K in Secret default/secret-3 is not text",
-            secret("secret-3", {"K": "there"}),
-        ),
-        (
-            "no-path",
-            {"volumeMounts": [{"name": "e", "mountPath": "/e", "subPathExpr": "$(K)/$(L)"}]},
-            "missing value for K, L",
-            None,
-        ),
-    ],
-)
-def test_what_is_missing_holds_a_pod_back(
-    path: ThePath, name: str, variables: dict[str, Any], message: str, cure: dict[str, Any] | None
-) -> None:
-    if name == "no-key":
-        path.apply(secret("secret-2", {"L": "other"}))
-    if name == "no-text":
-        path.apply(secret("secret-3", {}, data={"K": "/w=="}))
-    volumes = [{"name": "e", "emptyDir": {}}]
-    main = {"name": "main", "command": ["sh", "-c", "echo $K"], **variables}
+#: What a container lacks: its fields, the message, and what lets it start.
+MISSING: dict[str, tuple[dict[str, Any], str, dict[str, Any] | None]] = {
+    "no-map": (
+        {"envFrom": [{"configMapRef": {"name": "map-1"}}]},
+        'configmap "map-1" not found',
+        config_map("map-1", {"K": "there"}),
+    ),
+    "no-key": (
+        {"env": [{"name": "K", "valueFrom": {"secretKeyRef": {"name": "secret-2", "key": "K"}}}]},
+        "couldn't find key K in Secret default/secret-2",
+        secret("secret-2", {"K": "there"}),
+    ),
+    "no-text": (
+        {"envFrom": [{"secretRef": {"name": "secret-3"}}]},
+        "the value of key K in Secret default/secret-3 is not text",
+        secret("secret-3", {"K": "there"}),
+    ),
+    "no-path": (
+        {"volumeMounts": [{"name": "e", "mountPath": "/e", "subPathExpr": "$(K)/$(L)"}]},
+        "missing value for K, L",
+        None,
+    ),
+}
+
+
+def test_what_is_missing_holds_a_pod_back(path: ThePath) -> None:
+    path.apply(secret("secret-2", {"L": "other"}), secret("secret-3", {}, data={"K": "/w=="}))
+    command = {"command": ["sh", "-c", "echo $K"]}
     other = {"name": "other", "command": ["true"]}
-    path.apply(pod(name, [main, other], volumes=volumes, restartPolicy="Never"))
-    found = waiting(path, name)
-    assert found["reason"] == "CreateContainerConfigError"
-    assert message in found["message"]
-    assert path.get(name)["status"]["containerStatuses"][1]["state"]["waiting"]["reason"] == "ContainerCreating"
-    assert f"Error: {message}" in path.events(name, "Failed")
-    event = json.loads(
-        path.kubectl("get", "events", "--field-selector", f"involvedObject.name={name},reason=Failed", "-o", "json")
+    more = {"volumes": [{"name": "e", "emptyDir": {}}], "restartPolicy": "Never"}
+    path.apply(
+        *(
+            pod(name, [{"name": "main", **command, **fields}, other], **more)
+            for name, (fields, _, _) in MISSING.items()
+        )
     )
-    assert event["items"][0]["involvedObject"]["fieldPath"] == "spec.containers{main}"
-    if cure is not None:
-        path.apply(cure)
-        assert path.output(name, "-c", "main") == "there\n"
+    for name, (_, message, _) in MISSING.items():
+        found = waiting(path, name)
+        assert found["reason"] == "CreateContainerConfigError"
+        assert message in found["message"]
+        waits = path.get(name)["status"]["containerStatuses"][1]["state"]["waiting"]
+        assert waits["reason"] == "ContainerCreating"
+        assert f"Error: {message}" in path.events(name, "Failed")
+    selector = "involvedObject.name=no-map,reason=Failed"
+    events = json.loads(path.kubectl("get", "events", "--field-selector", selector, "-o", "json"))["items"]
+    assert events[0]["involvedObject"]["fieldPath"] == "spec.containers{main}"
+    path.apply(*(cure for _, _, cure in MISSING.values() if cure is not None))
+    for name, (_, _, cure) in MISSING.items():
+        if cure is not None:
+            assert path.output(name, "-c", "main") == "there\n"
