@@ -183,3 +183,18 @@ def test_a_patch_has_what_has_changed_and_leaves_the_conditions_of_others() -> N
     assert ready.pop("lastTransitionTime") > _START
     assert ready == {"type": "Ready", "status": "True", "reason": None, "message": None}
     assert contained["type"] == "ContainersReady"
+
+
+def test_the_last_messages_of_a_pod_have_a_limit_together() -> None:
+    said = ended(1) | {"message": "x" * 4095 + "\u00e9"}
+    four = pod("Never", inits=[{"name": "x"}, {"name": "y"}])
+    status = pod_status(four, group(said, said, inits=[said, said], state="Failed"), "127.0.0.1")
+    for item in [*status["containerStatuses"], *status["initContainerStatuses"]]:
+        assert item["state"]["terminated"]["message"] == "x" * 3072
+
+
+def test_a_deadline_is_the_reason_of_a_failed_pod_whatever_its_restart_policy() -> None:
+    overdue = group(ended(137), WAITS, state="Failed")
+    overdue["properties"]["instanceView"] |= {"reason": "DeadlineExceeded", "message": "it was too long"}
+    status = pod_status(pod("Always"), overdue, "127.0.0.1")
+    assert (status["phase"], status["reason"], status["message"]) == ("Failed", "DeadlineExceeded", "it was too long")

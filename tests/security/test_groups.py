@@ -434,7 +434,7 @@ def small_room(tmp_path: Path) -> Iterator[RoomProcess]:
 async def test_a_group_without_an_address_ends_and_says_why(small_room: RoomProcess) -> None:
     async with front_door(small_room.config) as door:
         await door.call("PUT", "first", group(container()))
-        created = await door.call("PUT", "second", group(container(), restartPolicy="Never"))
+        created = await door.call("PUT", "second", group(container(), restartPolicy="Never", pod=False))
         found = await door.until("second", is_over)
         assert found["properties"]["provisioningState"] == "Failed"
         (event,) = found["properties"]["instanceView"]["events"]
@@ -449,7 +449,8 @@ async def test_a_group_without_an_address_ends_and_says_why(small_room: RoomProc
 async def test_a_group_whose_folder_cannot_be_made_ends_and_says_why(small_room: RoomProcess) -> None:
     (small_room.config.room_dir("instances") / "sandboxes").write_text("no folder")
     async with front_door(small_room.config) as door:
-        await door.call("PUT", "nowhere", group(container(), volumes=[{"name": "v", "emptyDir": {}}]))
+        body = group(container(), volumes=[{"name": "v", "emptyDir": {}}], pod=False)
+        await door.call("PUT", "nowhere", body)
         found = await door.until("nowhere", is_over)
         assert found["properties"]["provisioningState"] == "Failed"
         assert "Not a directory" in found["properties"]["instanceView"]["events"][0]["message"]

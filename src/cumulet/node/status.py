@@ -33,6 +33,8 @@ Kind = Literal["initContainers", "containers", "ephemeralContainers"]
 _CREATING, _INITIALIZING = "ContainerCreating", "PodInitializing"
 #: The state of a group that was stopped through Azure Resource Manager, and the provisioning states of failed groups.
 _STOPPED, _FAILED = "Stopped", ("Failed", "Canceled")
+#: Bytes of the last messages of all containers of a pod (`MaxPodTerminationMessageLogLength`).
+_MESSAGES = 12 * 1024
 #: Kubernetes' words for a container that has left no exit code.
 _UNKNOWN: ContainerStateTerminated = {
     "exitCode": 137,
@@ -50,6 +52,8 @@ def pod_status(pod: Pod, group: ContainerGroup, host: str, refusal: str = "") ->
     over = _state(properties) in (_STOPPED, *ENDED)
     reason = view.get("reason", "")
     phase: Phase = "Failed" if reason and over else phase_of(pod, [*inits, *containers], over=over)
+    if phase in ENDED and not over and any(item.get("restartPolicyRules") for item in pod["spec"]["containers"]):
+        phase = "Running"  # the provider says when none of these is started again
     status = _status(pod, _kept(pod, phase), inits, containers, host, _address(properties), properties)
     if phase not in ENDED:
         status["conditions"] += resize_conditions(pod, properties, refusal)
@@ -154,6 +158,7 @@ def _status(
         "containerStatuses": containers,
         "conditions": conditions(pod, phase, [*inits, *containers], sandbox=bool(address) and phase not in ENDED),
     }
+    _cut_messages(pod, [*inits, *containers])
     if inits:
         status["initContainerStatuses"] = inits
     if (generation := pod["metadata"].get("generation")) is not None:
@@ -167,6 +172,20 @@ def _status(
             if name in old:
                 status[name] = old[name]
     return status
+
+
+def _cut_messages(pod: Pod, statuses: Sequence[ContainerStatus]) -> None:
+    """Give the last messages of all containers the same share of what a pod can have, as the kubelet does."""
+    spec = pod["spec"]
+    count = (
+        len(spec["containers"]) + len(spec.get("initContainers") or ()) + len(spec.get("ephemeralContainers") or ())
+    )
+    share = _MESSAGES // count
+    for status in statuses:
+        for state in (status["state"], status["lastState"]):
+            ended = state.get("terminated")
+            if ended is not None and len(raw := ended.get("message", "").encode()) > share:
+                ended["message"] = raw[:share].decode(errors="ignore")
 
 
 def _kept(pod: Pod, phase: Phase) -> Phase:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import struct
 from urllib.parse import unquote
 
 from cumulet.common.ascii import is_digits
+from cumulet.common.tasks import Backoff
 from cumulet.instances.actions.hpack import HpackError, decode
-from cumulet.instances.actions.http import dial_words
 from cumulet.instances.actions.result import VERSION, Result, duration
 from cumulet.instances.actions.targets import Targets
 from cumulet.instances.model.lifecycle import GrpcAction
@@ -59,7 +58,7 @@ async def check(action: GrpcAction, address: str, targets: Targets, timeout: int
     connected = False
     try:
         async with asyncio.timeout(timeout):
-            reader, writer = await targets.connect(address, "", action.port)
+            reader, writer = await _connect(action, address, targets)
             connected = True
             try:
                 writer.write(_request(where, action.service, timeout))
@@ -74,16 +73,22 @@ async def check(action: GrpcAction, address: str, targets: Targets, timeout: int
     except (_CallError, HpackError, asyncio.IncompleteReadError) as error:
         reason = "the server closed the connection" if isinstance(error, asyncio.IncompleteReadError) else str(error)
         return Result("failure", _failed("Unavailable", f"error reading from server: {reason}"))
-    except socket.gaierror:
-        return Result("failure", f"error: failed to connect service at {where!r}: no such host")
     except OSError as error:
-        if connected:
-            reason = os.strerror(error.errno) if error.errno else str(error)
-            return Result("failure", _failed("Unavailable", f"error reading from server: {reason}"))
-        return Result(
-            "failure", f'error: failed to connect service at "{where}": {dial_words(address, action.port, error)}'
-        )
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        return Result("failure", _failed("Unavailable", f"error reading from server: {reason}"))
     return _judge(code, message, body, timeout)
+
+
+async def _connect(
+    action: GrpcAction, address: str, targets: Targets
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Return a connection; a refused one is tried again until the caller's limit, as gRPC's own client does."""
+    backoff = Backoff(0.1, 1)
+    while True:
+        try:
+            return await targets.connect(address, "", action.port)
+        except OSError:
+            await backoff.wait()
 
 
 def _judge(code: int, message: str, body: bytes, timeout: int) -> Result:

@@ -182,13 +182,13 @@ class ContainerLife:
         return self._attempts.container(self.name)
 
     def _read_stage(self) -> None:
-        """Derive the stage of an attempt of an earlier version; what may have run counts as started."""
+        """Derive the stage of an attempt of an earlier version, which recorded its start when it had started."""
         status = self.status
         if not status.stage and status.attempt:
             ended = status.current_state.state == "Terminated" or (
                 status.current_state.detail_status == "CrashLoopBackOff" and status.previous_state is not None
             )
-            status.stage = "ended" if ended else "started"
+            status.stage = "ended" if ended else "started" if status.current_state.state == "Running" else "making"
         if status.stage == "ended":
             self.ended.set()
 

@@ -1,0 +1,112 @@
+"""What must not run twice runs once, whenever the room or a supervisor is killed, and after everything was taken down."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+from pathlib import Path
+from typing import Any
+
+from cumulet.common.config import Config
+from cumulet.instances.cleanup import cleanup
+from tests.instances.door import FrontDoor, RoomProcess, group, is_over, is_running, shell, state_of
+
+ONCE: dict[str, Any] = {"restartPolicy": "Never", "pod": True}
+
+
+def runs(config: Config) -> list[int]:
+    """How often each group's container has said that it ran, by the logs of all its attempts."""
+    sandboxes = config.room_dir("instances") / "sandboxes"
+    return [
+        sum(log.read_text().count("ran") for log in folder.glob("containers/0/*.log"))
+        for folder in sandboxes.iterdir()
+    ]
+
+
+def commands() -> dict[int, list[bytes]]:
+    """The command lines of all processes."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with contextlib.suppress(OSError):  # it has ended in the meantime
+                found[int(entry.name)] = (entry / "cmdline").read_bytes().split(b"\0")
+    return found
+
+
+def supervisors(config: Config) -> list[int]:
+    """The supervisors of the containers of an installation."""
+    folder = os.fsencode(config.room_dir("instances"))
+    return [
+        pid
+        for pid, words in commands().items()
+        if words[0].endswith(b"conmon") and any(folder in word for word in words)
+    ]
+
+
+async def test_containers_that_are_never_restarted_run_once_whatever_is_killed(
+    door: FrontDoor, room: RoomProcess
+) -> None:
+    names = [f"once-{number}" for number in range(8)]
+    script = "echo ran; exit 7"
+    await asyncio.gather(*(door.call("PUT", name, group(shell(script), **ONCE)) for name in names))
+    for _ in range(4):
+        await asyncio.sleep(random.random() * 0.4)  # any moment of the starts
+        room.stop(kill=True)
+        room.start()
+    for name in names:
+        found = await door.until(name, is_over)
+        assert (state_of(found)["exitCode"], state_of(found)["detailStatus"]) in (
+            (7, "Error"),
+            (137, "ContainerStatusUnknown"),
+        )
+    assert max(runs(room.config)) == 1, "it ran twice, or none ran"
+    for name in names:
+        await door.call("DELETE", f"{name}?gracePeriodSeconds=0")
+
+
+async def test_what_its_supervisor_left_ends_and_is_restarted_by_its_policy(
+    door: FrontDoor, room: RoomProcess
+) -> None:
+    script = "echo ran; sleep 811100 & wait"
+    await door.call("PUT", "orphan", group(shell(script), **ONCE))
+    await door.call("PUT", "again", group(shell(script), pod=True))
+    await door.until("orphan", is_running)
+    before = state_of(await door.until("again", is_running))
+    for pid in supervisors(room.config):
+        os.kill(pid, signal.SIGKILL)
+    found = await door.until("orphan", is_over)
+    assert (state_of(found)["exitCode"], state_of(found)["detailStatus"]) == (137, "ContainerStatusUnknown")
+    await door.until("again", lambda found: is_running(found) and state_of(found) != before)
+    running = [words for words in commands().values() if words[-2:-1] == [b"811100"]]
+    assert len(running) == 1, "a container without a supervisor runs on"
+    for name in ("orphan", "again"):
+        await door.call("DELETE", f"{name}?gracePeriodSeconds=0")
+
+
+async def test_after_everything_was_taken_down_only_what_is_restarted_runs_again(
+    door: FrontDoor, room: RoomProcess
+) -> None:
+    first = shell("echo x >>/v/times", "first", volumeMounts=[{"name": "v", "mountPath": "/v"}])
+    asked = shell("cat /v/times; sleep 1000 & wait", volumeMounts=[{"name": "v", "mountPath": "/v"}])
+    volumes: dict[str, Any] = {"volumes": [{"name": "v", "emptyDir": {}}], "initContainers": [first]}
+    await door.call("PUT", "never", group(asked, **ONCE, **volumes))
+    await door.call("PUT", "always", group(asked, pod=True, **volumes))
+    for name in ("never", "always"):
+        await door.until(name, is_running)
+    room.stop()
+    cleanup(room.config)
+    room.start()
+    found = await door.until("never", is_over)
+    assert found["properties"]["instanceView"]["state"] == "Failed"
+    assert (state_of(found)["exitCode"], state_of(found)["detailStatus"]) == (137, "ContainerStatusUnknown")
+    found = await door.until("always", is_running)
+    view = found["properties"]["containers"][0]["properties"]["instanceView"]
+    assert (view["restartCount"], view["previousState"]["detailStatus"]) == (1, "ContainerStatusUnknown")
+    log: dict[str, str] = {"content": ""}
+    while log["content"].count("x") < 2:  # the init container has run again
+        log = await door.call("GET", "always/containers/web/logs")
+    for name in ("never", "always"):
+        await door.call("DELETE", f"{name}?gracePeriodSeconds=0")
