@@ -220,3 +220,27 @@ async def test_a_change_is_resumed_after_a_crash_of_the_room(room: RoomProcess, 
     assert [row["state"] for row in await usage(door, "stopped")] == ["stopped"]
     for name in ("stopped", "updated"):
         await door.call("DELETE", f"{name}?gracePeriodSeconds=0")
+
+
+async def test_a_group_that_does_not_start_is_stopped_and_deleted(door: FrontDoor) -> None:
+    body = plain(shell("sleep 1000"), initContainers=[slow_init()])
+    creating = await door.begin("PUT", "slow", body, status=201)
+    answer = await door.call("PUT", "slow", body, status=409)
+    assert answer["error"]["code"] == "ContainerGroupTransitioning"
+    await door.call("POST", "slow/stop", status=204)
+    assert (await door.ended(creating))["status"] == "Canceled"
+    assert (await door.call("GET", "slow"))["properties"]["instanceView"]["state"] == "Stopped"
+    starting = await door.begin("POST", "slow/start", status=202)
+    assert (await door.operate("DELETE", "slow", status=202))["status"] == "Succeeded"
+    assert (await door.ended(starting))["status"] == "Canceled"
+    assert {row["state"] for row in await usage(door, "slow")} == {"stopped"}
+    private = plain(container(), ipAddress={"type": "Private", "ports": [{"port": 80}]})
+    answer = await door.call("PUT", "slow", private, status=400)
+    assert answer["error"]["target"] == "properties.ipAddress.type"
+
+
+def slow_init() -> dict[str, Any]:
+    """An init container that takes its time."""
+    init = shell("sleep 1000", "init")
+    del init["properties"]["resources"]
+    return init

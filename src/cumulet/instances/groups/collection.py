@@ -302,8 +302,9 @@ class Groups:
         return await self._renew(record, "start" if record.status.is_over else "restart")
 
     async def _renew(self, record: GroupRecord, kind: Literal["start", "restart"]) -> str:
-        await self._services.logins.check(ResourceId(record.id).name, record.properties, record.envelope.identity)
-        self._demand_idle(record.key)
+        if not record.properties.pod:
+            await self._services.logins.check(ResourceId(record.id).name, record.properties, record.envelope.identity)
+            self._demand_idle(record.key)
         return await self._actions.begin(record, kind)
 
     async def stop(self, group: Group) -> None:

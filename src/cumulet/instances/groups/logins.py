@@ -98,12 +98,21 @@ class Logins:
 
         A registry that does not answer in time is 409 `RegistryErrorResponse`, which clients retry.
         """
-        images = {item.properties.image for item in properties.all_containers}
+        images = sorted({item.properties.image for item in properties.all_containers})
         async with asyncio.TaskGroup() as tasks:
-            checks = [tasks.create_task(self._check(group, image, properties, identity)) for image in sorted(images)]
+            checks = [tasks.create_task(self._check_in_time(group, image, properties, identity)) for image in images]
         for check in checks:
             if (error := check.result()) is not None:
                 raise error
+
+    async def _check_in_time(
+        self, group: str, image: str, properties: GroupProperties, identity: GroupIdentity | None
+    ) -> ArmError | None:
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                return await self._check(group, image, properties, identity)
+        except TimeoutError:
+            return _no_answer(image)
 
     async def _check(
         self, group: str, image: str, properties: GroupProperties, identity: GroupIdentity | None
@@ -112,17 +121,12 @@ class Logins:
         failures: list[Failure] = []
         for credential in credentials_for(reference, properties.image_registry_credentials) or (None,):
             try:
-                async with asyncio.timeout(_PATIENCE):
-                    login = await self.login(credential, identity)
-                    await RegistryClient(self._session, reference, login).resolve()
+                login = await self.login(credential, identity)
+                await RegistryClient(self._session, reference, login).resolve()
                 return None
-            except TimeoutError:
-                return ArmError(
-                    409,
-                    "RegistryErrorResponse",
-                    f"An error response is received from the docker registry '{reference.registry}'. Please retry later.",
-                )
             except PullError as error:
+                if error.fault in (Fault.UNAVAILABLE, Fault.INTERRUPTED):
+                    return _no_answer(image)
                 failures.append(Failure(credential, error))
                 if error.fault not in OF_CREDENTIALS:
                     break
@@ -140,3 +144,13 @@ class Logins:
                 await self._identities.remove(record.id)
             except (aiohttp.ClientError, TimeoutError) as error:
                 log.warning("the identity of %s is not deleted: %s", record.id, error)
+
+
+def _no_answer(image: str) -> ArmError:
+    """Return the error for a registry that does not serve anybody at the moment, in ACI's words."""
+    return ArmError(
+        409,
+        "RegistryErrorResponse",
+        f"An error response is received from the docker registry '{parse(image).registry}'. Please retry later.",
+        target="properties.containers",
+    )

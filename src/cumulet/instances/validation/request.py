@@ -41,6 +41,12 @@ def parse_group(group: str, location: str, body: Mapping[str, object], maximum: 
     _refuse_unsupported(group, properties, "properties")
     check_group(group, properties)
     amounts.check(group, location, properties, maximum)
+    address = properties.ip_address
+    if address is not None and address.type == "Private" and not properties.subnet_ids:
+        raise invalid(
+            "properties.ipAddress.type",
+            f"The IP address of container group '{group}' is of the type Private, which needs subnetIds: use Public.",
+        )
     return properties
 
 

@@ -1,5 +1,7 @@
 """gitRepo volumes: a clone of a repository on a server that we did not write, and what is refused."""
 
+# ruff: noqa: F811  (fixtures of another folder are imported by the names under which they are used)
+
 from __future__ import annotations
 
 import asyncio
@@ -17,6 +19,7 @@ import pytest
 from cumulet.common.config import Config
 from cumulet.common.tls import Authority
 from tests.cloud import PEERS
+from tests.instances.conftest import door, machine, registry, room, shared_config  # noqa: F401
 from tests.instances.door import FrontDoor, group, is_over, shell
 
 
