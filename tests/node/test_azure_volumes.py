@@ -65,7 +65,7 @@ async def test_they_are_translated(node: Pods, volume: dict[str, Any], sent: dic
     asked = pod({}, volumes=[volume])
     check(asked)
     check(asked, strict=True)
-    assert (await node._body(asked))["properties"]["volumes"] == [sent]
+    assert (await node.bodies.of(asked, None))["properties"]["volumes"] == [sent]
 
 
 @pytest.mark.parametrize(
@@ -77,10 +77,10 @@ async def test_they_are_translated(node: Pods, volume: dict[str, Any], sent: dic
 )
 async def test_a_secret_that_is_missing_holds_the_pod_back(node: Pods, volume: dict[str, Any], message: str) -> None:
     with pytest.raises(MountError) as caught:
-        await node._body(pod({}, volumes=[volume]))
+        await node.bodies.of(pod({}, volumes=[volume]), None)
     assert str(caught.value) == f'MountVolume.SetUp failed for volume "v" : {message}'
 
 
 async def test_a_share_has_a_name(node: Pods) -> None:
     with pytest.raises(UnsupportedError, match="share name for AzureFile CSI driver v cannot be empty or nil"):
-        await node._body(pod({}, volumes=[csi(secretName="storage")]))
+        await node.bodies.of(pod({}, volumes=[csi(secretName="storage")]), None)

@@ -231,7 +231,7 @@ def _normal(value: Any) -> Any:
 @pytest.mark.parametrize("name", ACCEPTED)
 async def test_a_group_has_published_properties_only(node: Pods, name: str) -> None:
     check(ACCEPTED[name], strict=True)
-    body = await node._body(ACCEPTED[name])
+    body = await node.bodies.of(ACCEPTED[name], None)
     model = PublishedGroup.deserialize(body)
     assert _normal(model.serialize()) == _normal(body)
     for key, value in body["properties"].items():
@@ -239,13 +239,13 @@ async def test_a_group_has_published_properties_only(node: Pods, name: str) -> N
 
 
 async def test_amounts_and_arguments_are_as_azure_takes_them(node: Pods) -> None:
-    body = await node._body(ACCEPTED["resources"])
+    body = await node.bodies.of(ACCEPTED["resources"], None)
     (container,) = body["properties"]["containers"]
     assert container["properties"]["resources"] == {
         "requests": {"cpu": 0.5, "memoryInGB": 0.2},
         "limits": {"cpu": 0.5, "memoryInGB": 0.2},
     }
-    body = await node._body(ACCEPTED["command"])
+    body = await node.bodies.of(ACCEPTED["command"], None)
     assert body["properties"]["containers"][0]["properties"]["command"] == ["sh", "-c", "echo /root"]
 
 
@@ -262,7 +262,7 @@ async def test_what_azure_does_not_have_is_refused_by_its_property(node: Pods, n
     refused, words = WITHOUT_PROPERTY[name]
     check(refused, strict=True)
     with pytest.raises(UnsupportedError) as caught:
-        await node._body(refused)
+        await node.bodies.of(refused, None)
     assert words in str(caught.value)
 
 

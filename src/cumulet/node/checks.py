@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cumulet.common.image_reference import parse
 from cumulet.common.kubernetes.objects import Pod
 from cumulet.common.kubernetes.support import Refusal, refusals
 from cumulet.node import strict_aci
@@ -33,6 +34,17 @@ def check(pod: Pod, *, strict: bool = False) -> None:
         if not any(refusal.path.startswith(path) for path in told):
             told[refusal.path] = str(refusal)
     _refuse(told)
+
+
+def invalid_images(pod: Pod) -> dict[str, str]:
+    """Return why the names of images are not valid, in the kubelet's words, by the names of the containers."""
+    spec, invalid = pod["spec"], {}
+    for container in [*(spec.get("initContainers") or ()), *spec["containers"]]:
+        try:
+            parse(container["image"])
+        except ValueError as error:
+            invalid[container["name"]] = f'Failed to apply default image tag "{container["image"]}": {error}'
+    return invalid
 
 
 def published_group(group: ContainerGroup) -> ContainerGroup:

@@ -8,7 +8,6 @@ import msgspec
 
 from cumulet.common.arm import ArmError
 from cumulet.common.config import Config
-from cumulet.common.image_reference import parse
 from cumulet.common.kubernetes import Client, Informer, WorkQueue
 from cumulet.common.kubernetes.client import CONFIGMAPS, NODES, PODS, SECRETS, SERVICEACCOUNTS, SERVICES
 from cumulet.common.kubernetes.objects import (
@@ -18,11 +17,12 @@ from cumulet.common.kubernetes.objects import (
 from cumulet.common.tasks import TaskSet
 from cumulet.node.aci import ContainerGroups
 from cumulet.node.admission import Admission
-from cumulet.node.checks import check, published_group
+from cumulet.node.bodies import Bodies
+from cumulet.node.checks import invalid_images
 from cumulet.node.credentials import Credentials
 from cumulet.node.deletions import Deletions
 from cumulet.node.environment import Environment
-from cumulet.node.ephemeral import EphemeralContainers, Report
+from cumulet.node.ephemeral import EphemeralContainers
 from cumulet.node.errors import MissingError, MountError, RejectedError, UnsupportedError
 from cumulet.node.fields import Fields
 from cumulet.node.names import pod_dns
@@ -35,7 +35,6 @@ from cumulet.node.renewal import Renewal
 from cumulet.node.resizes import Resizes
 from cumulet.node.resource import (
     ContainerGroup,
-    GroupContainer,
     GroupCredential,
     GroupProperties,
 )
@@ -51,7 +50,7 @@ from cumulet.node.status import (
 )
 from cumulet.node.status_writes import StatusWrites
 from cumulet.node.tokens import Tokens, uses_account
-from cumulet.node.translate import Sources, container_group, group_name
+from cumulet.node.translate import Sources, group_name
 from cumulet.node.volumes import Volumes
 
 log = logging.getLogger(__name__)
@@ -86,6 +85,7 @@ class Pods:
         )
         self._renewal = Renewal(groups, references, self._sources, tokens)
         self._ephemeral = EphemeralContainers(self._sources, config)
+        self.bodies = Bodies(self._sources, config, groups, self._ephemeral, self.events)
         self._admission = Admission(CAPACITY, lambda: client.get(NODES, config.node_name))
         self._statuses = StatusWrites(client)
         self._deletions = Deletions(client, groups, tasks, self._ended, lambda pod: self.queue.retry(_key(pod)))
@@ -233,8 +233,8 @@ class Pods:
         versions = self._renewal.versions(pod)
         try:
             await self._admission.admit(pod)
-            check(pod, strict=self._is_strict())
-            body = await self._body(pod)
+            self.bodies.check(pod)
+            body = await self.bodies.of(pod, None)
         except RejectedError as error:
             self.events.event(pod, "Warning", error.reason, str(error))
             await self._statuses.write(pod, failed_status(pod, error.reason, f"Pod was rejected: {error}"))
@@ -276,29 +276,6 @@ class Pods:
         if error.again is not None:
             self.queue.add_after(_key(pod), error.again)
 
-    def _is_strict(self) -> bool:
-        """Return whether pods get what Azure has and no more: as configured, or because the provider is Azure's."""
-        return self._config.strict_aci or not self._aci.has_extensions
-
-    async def _body(self, pod: Pod) -> ContainerGroup:
-        """Return the group of a pod. Raises `MissingError`, `UnsupportedError`."""
-        group = await container_group(pod, self._sources, self._config)
-        if added := self._ephemeral_containers(pod):
-            group["properties"]["ephemeralContainers"] = added
-        return published_group(group) if self._is_strict() else group
-
-    def _ephemeral_containers(self, pod: Pod) -> list[GroupContainer]:
-        group = self._groups.get(pod["metadata"]["uid"])
-        return self._ephemeral.of(pod, group, self._reporter(pod), supported=not self._is_strict())
-
-    def _reporter(self, pod: Pod) -> Report:
-        """Return what records a warning about an ephemeral container of a pod."""
-
-        def report(name: str, message: str) -> None:
-            self.events.once(pod, f"spec.ephemeralContainers{{{name}}}", "Warning", "Failed", message)
-
-        return report
-
     async def _refuse(self, pod: Pod, reason: str, *, final: bool = True) -> None:
         """Record why the pod has no container group, and retry with a back-off (virtual-kubelet's `handleProviderError`).
 
@@ -313,20 +290,11 @@ class Pods:
 
     async def _has_invalid_image(self, pod: Pod) -> bool:
         """Report the images whose names are not valid, as a kubelet does, and return whether there are any."""
-        spec, invalid = pod["spec"], {}
-        for kind, containers in (
-            ("initContainers", spec.get("initContainers") or ()),
-            ("containers", spec["containers"]),
-        ):
-            for container in containers:
-                try:
-                    parse(container["image"])
-                except ValueError as error:
-                    message = f'Failed to apply default image tag "{container["image"]}": {error}'
-                    invalid[container["name"]] = message
-                    path = f"spec.{kind}{{{container['name']}}}"
-                    self.events.once(pod, path, "Warning", "InspectFailed", message)
-                    self.events.once(pod, path, "Warning", "Failed", "Error: InvalidImageName")
+        invalid = invalid_images(pod)
+        for name, message in invalid.items():
+            path = path_of(pod, name)
+            self.events.once(pod, path, "Warning", "InspectFailed", message)
+            self.events.once(pod, path, "Warning", "Failed", "Error: InvalidImageName")
         if invalid:
             await self._statuses.write(pod, waiting_status(pod, self._host, "InvalidImageName", invalid))
         return bool(invalid)
@@ -343,23 +311,23 @@ class Pods:
         """
         uid = pod["metadata"]["uid"]
         credentials = self._sources.credentials.of(pod).found
-        ephemeral = [item["name"] for item in self._ephemeral_containers(pod)]
+        ephemeral = [item["name"] for item in self.bodies.ephemeral(pod, group)]
         encoded = _encoded(pod, credentials, ephemeral)
         if self._sent.get(uid) == encoded:
             return
         self._report_pull_secrets(pod)
         try:
-            body = await self._body(pod)
+            body = await self.bodies.of(pod, group)
             _keep_resources(body, group)
             await self._aci.put(group_name(pod), body)
         except (MissingError, RejectedError, UnsupportedError) as error:
             log.info("pod %s keeps its credentials: %s", pod["metadata"]["name"], error)
             return
         except ArmError as error:
-            added = set(self._ephemeral.added(pod, self._groups.get(uid))).intersection(ephemeral)
+            added = set(self._ephemeral.added(pod, group)).intersection(ephemeral)
             if error.status in _FINAL and added:
                 for name in added:
-                    self._ephemeral.refuse(pod, name, f"{error.code}: {error}", self._reporter(pod))
+                    self._ephemeral.refuse(pod, name, f"{error.code}: {error}", self.bodies.reporter(pod))
                 return
             message = f"The group of the pod is not updated: {error.code}: {error}"
             self.events.once(pod, "", "Warning", "ProviderUpdateFailed", message)
@@ -370,7 +338,7 @@ class Pods:
 
     async def _renew(self, pod: Pod, group: str) -> None:
         """Update files and environment of the group when what they follow from has changed; Azure cannot."""
-        if self._is_strict():
+        if self.bodies.is_strict():
             return
         seconds = await self._renewal.renew(
             pod, group, lambda message: self.events.once(pod, "", "Warning", "FailedMount", message)
