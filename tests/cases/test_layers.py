@@ -75,6 +75,11 @@ def test_layers_are_applied_to_what_is_below_them(path: ThePath) -> None:
             "touch /srv/t && stat -c '%u %g %a' /srv; ls /srv",
             user,
         ),
+        "account": (
+            [layer(entry("etc/real", b"app:x:1000:1001::/:/bin/sh\n"), link("etc/passwd", "/etc/real"))],
+            "id; pwd",
+            {"User": "app:extra", "WorkingDir": "/made/here"},
+        ),
         "hard-link": (
             [
                 layer(entry("one", b"linked\n", mode=0o4755)),
@@ -97,6 +102,7 @@ def test_layers_are_applied_to_what_is_below_them(path: ThePath) -> None:
         "replaced": "b\nfile",
         "parent": "1000 1000 2775\n",
         "parent-of-whiteout": "1000 1000 2775\nt\n",
+        "account": "uid=1000(app) gid=1003(extra) groups=1003(extra)\n/made/here\n",
         "hard-link": "linked\n4755\n",
     }
     assert found["whiteout-of-nothing"].split()[-1] == "y"

@@ -81,6 +81,13 @@ def test_a_link_to_a_file_below_leaves_that_file(tmp_path: Path) -> None:
     assert files(cache, base)["file"].mode == "-rw-r--r--"
 
 
+def test_data_of_aufs_is_no_file(tmp_path: Path) -> None:
+    content = layer(
+        entry(".wh..wh.aufs"), entry(".wh..wh.plnk", type=tarfile.DIRTYPE), entry(".wh..wh.plnk/1"), entry("a")
+    )
+    assert set(files(Cache(tmp_path), content)) == {"a"}
+
+
 def test_an_opaque_root_hides_all_layers_below(tmp_path: Path) -> None:
     found = files(Cache(tmp_path), layer(entry("a")), layer(entry(".wh..wh..opq"), entry("b")), layer(entry("c")))
     assert set(found) == {"b", "c"}

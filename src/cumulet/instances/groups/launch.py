@@ -39,8 +39,8 @@ _MOUNTS = "mounts"
 
 
 def writable_layer(bundle: Path) -> Path:
-    """Return the folder with what a container has written to its root."""
-    return bundle / "upper"
+    """Return the folder with what a container has written to its root and to the volumes of its image."""
+    return bundle
 
 
 class Launcher:
