@@ -1,16 +1,18 @@
 """Watches over the disk: evicts groups that exceed their limits, and the largest ones while the disk is nearly full.
 
 The kubelet's eviction manager does the same every 10 s. Where nothing was written since the last look, nothing is measured.
+Groups are measured many at a time. One with so many files that this takes long is measured apart, so that others do not wait.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from cumulet.common.config import DiskLimits
+from cumulet.common.tasks import TaskSet, task_set
 from cumulet.instances.groups.disk_limits import Usage, binary, excess, requested
 from cumulet.instances.groups.group import Group
 from cumulet.instances.sandbox.disk_usage import FileSystem, file_system, measure
@@ -21,6 +23,8 @@ log = logging.getLogger(__name__)
 _PERIOD, _LOOK = 10.0, 1.0
 #: A measurement is made at once when this part of the free space was used since the last.
 _QUICK = 64 * 1024**2
+#: Groups that are measured at a time, and the seconds after which they are measured apart.
+_BATCH, _LONG = 32, 5.0
 #: Seconds for which the disk counts as nearly full after it was (`evictionPressureTransitionPeriod`).
 _TRANSITION = 300.0
 
@@ -33,6 +37,11 @@ class DiskManager:
         self._limits = limits
         self._groups = groups
         self._full_until = 0.0
+        self._was_full = False
+        #: What groups used when they were measured last, those whose measurement takes long, and those being measured.
+        self._usages: dict[Group, Usage] = {}
+        self._slow: set[Group] = set()
+        self._measured: set[Group] = set()
         #: Whether the disk is nearly full (the node's condition `DiskPressure`).
         self.pressure = False
         #: Set after the first look.
@@ -41,22 +50,25 @@ class DiskManager:
     async def run(self) -> None:
         """Watch until cancelled."""
         loop = asyncio.get_running_loop()
-        measured: FileSystem | None = None
+        last: FileSystem | None = None
         at = 0.0
-        while True:
-            await asyncio.sleep(_LOOK)
-            now = await asyncio.to_thread(file_system, self._folder)
-            filling = measured is not None and measured.available - now.available > _QUICK
-            if loop.time() - at < _PERIOD and not filling:
-                continue
-            if now != measured or self._is_full(now):
-                usages = await self._measure()
-                await self._evict_exceeding(usages)
-                if self._is_full(now):
-                    await self._evict_largest(usages, now)
-            self._set_pressure(self._is_full(now), loop.time())
-            measured, at = now, loop.time()
-            self.looked.set()
+        async with task_set() as tasks:
+            while True:
+                await asyncio.sleep(_LOOK)
+                now = await asyncio.to_thread(file_system, self._folder)
+                filling = last is not None and last.available - now.available > _QUICK
+                if loop.time() - at < _PERIOD and not filling:
+                    continue
+                full = self._is_full(now)
+                if now != last or full:
+                    await self._measure(tasks)
+                last, at = now, loop.time()
+                # As in a kubelet, unused images go first.
+                if full and self._was_full:
+                    self._evict_largest(now)
+                self._was_full = full
+                self._set_pressure(full, loop.time())
+                self.looked.set()
 
     def _is_full(self, now: FileSystem) -> bool:
         return (
@@ -72,35 +84,53 @@ class DiskManager:
             self.pressure = pressure
             log.warning("disk pressure: %s", pressure)
 
-    async def _measure(self) -> dict[Group, Usage]:
-        """Return what each group that runs uses."""
-        places = {group: group.disk_places() for group in self._groups() if group.is_evictable}
-        folders = [path for place in places.values() for path in (*place.layers.values(), *place.volumes.values())]
-        sizes = await measure(folders)
-        logs = await asyncio.to_thread(
-            lambda: [{name: files.size() for name, files in place.logs.items()} for place in places.values()]
-        )
-        return {
-            group: Usage(
+    async def _measure(self, tasks: TaskSet) -> None:
+        """Measure all groups that run, and wait for those that are measured quickly."""
+        groups = {group for group in self._groups() if group.is_evictable}
+        self._slow &= groups
+        self._usages = {group: usage for group, usage in self._usages.items() if group in groups}
+        waiting = groups - self._measured
+        quick = [group for group in waiting if group not in self._slow]
+        batches = [quick[at : at + _BATCH] for at in range(0, len(quick), _BATCH)]
+        batches += [[group] for group in waiting & self._slow]
+        started = [tasks.start(self._measure_batch(batch), "disk usage") for batch in batches]
+        if started:
+            await asyncio.wait(started, timeout=_LONG)
+
+    async def _measure_batch(self, groups: Sequence[Group]) -> None:
+        """Measure some groups, and evict those that exceed a limit of theirs."""
+        self._measured.update(groups)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            places = {group: group.disk_places() for group in groups}
+            folders = [
+                path for place in places.values() for path in (*place.layers.values(), *place.volumes.values())
+            ]
+            sizes = await measure(folders)
+            logs = await asyncio.to_thread(
+                lambda: [{name: files.size() for name, files in place.logs.items()} for place in places.values()]
+            )
+        finally:
+            self._measured.difference_update(groups)
+        if loop.time() - began > _LONG:
+            self._slow.update(groups)
+        for (group, place), written in zip(places.items(), logs, strict=True):
+            self._usages[group] = usage = Usage(
                 {name: sizes.get(path, 0) + written[name] for name, path in place.layers.items()},
                 {name: sizes.get(path, 0) for name, path in place.volumes.items()},
             )
-            for (group, place), written in zip(places.items(), logs, strict=True)
-        }
-
-    async def _evict_exceeding(self, usages: dict[Group, Usage]) -> None:
-        for group, usage in usages.items():
             message = excess(group.record.properties, usage, self._limits.group)
-            if message is not None:
+            if message is not None and group.is_evictable:
                 group.evict(message)
 
-    async def _evict_largest(self, usages: dict[Group, Usage], now: FileSystem) -> None:
+    def _evict_largest(self, now: FileSystem) -> None:
         """Evict the group that uses most of what it has not requested."""
-        left = [group for group in usages if group.is_evictable]
+        left = [group for group in self._usages if group.is_evictable]
         if not left:
             return
-        largest = max(left, key=lambda group: usages[group].total - requested(group.record.properties))
-        name, used = max(usages[largest].containers.items(), key=lambda item: item[1], default=("", 0))
+        largest = max(left, key=lambda group: self._usages[group].total - requested(group.record.properties))
+        name, used = max(self._usages[largest].containers.items(), key=lambda item: item[1], default=("", 0))
         request = requested(largest.record.properties)
         largest.evict(
             f"The node was low on resource: {self._lacking(now)}. "

@@ -246,12 +246,12 @@ class Provider:
 
     async def _exec(self, request: web.Request) -> web.Response:
         group, name = self._container(request)
-        if group.record.status.containers[name].current_state.state != "Running":
-            raise ArmError(409, "ContainerNotRunning", f"The container '{name}' is not running.")
+        _demand_running(group, name)
         return json_response(self._streams.offer_exec(group, name, await read_json(request)))
 
     async def _attach(self, request: web.Request) -> web.Response:
         group, name = self._container(request)
+        _demand_running(group, name)
         body = await read_json(request) if request.can_read_body else {}
         return json_response(self._streams.offer_attach(group, name, body))
 
@@ -271,6 +271,12 @@ class Provider:
 def _is_in(key: str, group: str) -> bool:
     """Return whether the key of a container group is in a resource group; an empty name stands for all."""
     return not group or key.split("/")[4] == group
+
+
+def _demand_running(group: Group, container: str) -> None:
+    """Raise `ArmError` 409 unless a container runs."""
+    if group.record.status.containers[container].current_state.state != "Running":
+        raise ArmError(409, "ContainerNotRunning", f"The container '{container}' is not running.")
 
 
 def _resource(group: Group, *, view: bool, defaults: bool = True) -> Object:

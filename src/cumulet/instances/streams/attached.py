@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import socket
+import struct
+import termios
 from pathlib import Path
 
 from cumulet.instances.runtime.conmon import control_pipe
@@ -18,6 +21,8 @@ from cumulet.instances.runtime.conmon import control_pipe
 _CHUNK = 16 * 1024
 _SOCKET = "attach"
 _LARGEST = 0xFFFF
+#: Looks at whether conmon has read a size, and seconds between two.
+_CHECKS, _BETWEEN = 200, 0.005
 
 
 class AttachedInput:
@@ -55,13 +60,19 @@ class AttachedInput:
 
     async def resize(self, columns: int, rows: int) -> None:
         """Set the size of the container's terminal. A size that no terminal has is ignored."""
-        if 0 <= columns <= _LARGEST and 0 <= rows <= _LARGEST:
-            with contextlib.suppress(OSError):
-                pipe = os.open(control_pipe(self._bundle), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-                try:
-                    os.write(pipe, f"1 {rows} {columns}\n".encode())
-                finally:
-                    os.close(pipe)
+        if not (0 <= columns <= _LARGEST and 0 <= rows <= _LARGEST):
+            return
+        with contextlib.suppress(OSError):
+            pipe = os.open(control_pipe(self._bundle), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                os.write(pipe, f"1 {rows} {columns}\n".encode())
+                # Of two sizes that it reads at once, conmon takes the first. Nothing tells when it has read one.
+                for _ in range(_CHECKS):
+                    if not _unread(pipe):
+                        break
+                    await asyncio.sleep(_BETWEEN)
+            finally:
+                os.close(pipe)
 
     def close(self) -> None:
         """Disconnect."""
@@ -72,3 +83,9 @@ class AttachedInput:
         with contextlib.suppress(OSError):
             while await asyncio.get_running_loop().sock_recv(self._socket, _CHUNK):
                 pass
+
+
+def _unread(pipe: int) -> int:
+    """Return the number of bytes in a pipe."""
+    (count,) = struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))
+    return int(count)

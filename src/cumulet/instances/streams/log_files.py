@@ -32,7 +32,7 @@ class LogFiles:
 
     def size(self) -> int:
         """Return the bytes of all files."""
-        return sum(_size(path) for path in self._files())
+        return sum(_size(path) or 0 for path in self._files())
 
     def open_all(self) -> list[BinaryIO]:
         """Open the existing files, the oldest first."""
@@ -56,7 +56,9 @@ class LogFiles:
 
         `control` is conmon's control pipe. If no conmon reads it, nothing is written any more. Raises `OSError`.
         """
-        if _size(self.path) < max_size:
+        size = _size(self.path)
+        # A renamed log without a new one: conmon has not got the message.
+        if (size < max_size) if size is not None else not self._rotated():
             return
         try:
             pipe = os.open(control, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -65,12 +67,13 @@ class LogFiles:
                 return
             raise
         try:
-            with _ORDER:
-                rotated = self._rotated()
-                number = rotated[-1][0] + 1 if rotated else 1
-                for _, path in rotated[: max(len(rotated) + 2 - max_files, 0)]:
-                    path.unlink(missing_ok=True)
-                self.path.rename(self._numbered(number))
+            if size is not None:
+                with _ORDER:
+                    rotated = self._rotated()
+                    number = rotated[-1][0] + 1 if rotated else 1
+                    for _, path in rotated[: max(len(rotated) + 2 - max_files, 0)]:
+                        path.unlink(missing_ok=True)
+                    self.path.rename(self._numbered(number))
             os.write(pipe, _REOPEN)
         finally:
             os.close(pipe)
@@ -101,8 +104,8 @@ class LogFiles:
         ]
 
 
-def _size(path: Path) -> int:
+def _size(path: Path) -> int | None:
     try:
         return path.stat().st_size
     except FileNotFoundError:
-        return 0
+        return None

@@ -7,15 +7,20 @@ import contextlib
 import os
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TypeVar
+from typing import BinaryIO, NamedTuple, ParamSpec, TypeVar
 
 from cumulet.instances.streams.changes import Changes
 from cumulet.instances.streams.log_files import LogFiles
 from cumulet.instances.streams.log_lines import Selection, is_part, parse
 
 _CHUNK = 256 * 1024
+#: Logs are read while layers are unpacked, which keeps the room's other threads busy for long.
+_THREADS = ThreadPoolExecutor(4, thread_name_prefix="logs")
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -30,9 +35,9 @@ class Query(NamedTuple):
 
 async def read(log: LogFiles, query: Query) -> AsyncGenerator[bytes, None]:
     """Yield the selected part of a log as it is now."""
-    reader = await asyncio.to_thread(Reader, log, query)
+    reader = await _on_thread(Reader, log, query)
     try:
-        while (output := await asyncio.to_thread(reader.read)) is not None:
+        while (output := await _on_thread(reader.read)) is not None:
             yield output
     finally:
         reader.close()
@@ -52,7 +57,7 @@ async def end_of(log: LogFiles, query: Query, size: int) -> bytes:
 
 async def follow(log: LogFiles, query: Query, changes: Changes, ended: asyncio.Event) -> AsyncGenerator[bytes, None]:
     """Yield the selected part of a log, then what is written to it, until `ended` was set and everything is read."""
-    reader = await asyncio.to_thread(Reader, log, query)
+    reader = await _on_thread(Reader, log, query)
     async with contextlib.aclosing(_follow(reader, changes, ended, Reader.read)) as outputs:
         async for output in outputs:
             yield output
@@ -60,7 +65,7 @@ async def follow(log: LogFiles, query: Query, changes: Changes, ended: asyncio.E
 
 async def from_now_on(log: LogFiles) -> Reader:
     """Return a reader of what is written to a log from now on."""
-    return await asyncio.to_thread(Reader, log, Query(tail=0))
+    return await _on_thread(Reader, log, Query(tail=0))
 
 
 async def follow_streams(
@@ -82,7 +87,7 @@ async def _follow(
             while True:
                 done = waiting.done() or ended.is_set()
                 changed.clear()
-                output = await asyncio.to_thread(read, reader)
+                output = await _on_thread(read, reader)
                 if output is not None:
                     yield output
                 elif done or reader.full:
@@ -94,6 +99,10 @@ async def _follow(
     finally:
         waiting.cancel()
         reader.close()
+
+
+async def _on_thread(work: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+    return await asyncio.get_running_loop().run_in_executor(_THREADS, partial(work, *arguments, **options))
 
 
 class Reader:
