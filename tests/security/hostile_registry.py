@@ -28,11 +28,15 @@ class Asked(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What is answered; `Content-Length` is the body's unless `headers` say otherwise."""
+    """What is answered; `Content-Length` is the body's unless `headers` say otherwise.
+
+    The second half of the body comes when `go_on` is set, if there is one.
+    """
 
     body: bytes = b""
     status: int = 200
     headers: Mapping[str, str] = {}
+    go_on: threading.Event | None = None
 
 
 def digest_of(content: bytes, algorithm: str = "sha256") -> str:
@@ -91,6 +95,13 @@ class HostileRegistry:
         headers = {"Content-Type": f"{_OCI}.manifest.v1+json"}
         self.answers[f"/v2/{repository}/manifests/v1"] = Answer(json.dumps(document).encode(), headers=headers)
 
+    def by_digest(self, repository: str, document: Any, kind: str, **fields: Any) -> dict[str, Any]:
+        """Serve a manifest or an index by its digest; return its descriptor with more fields."""
+        content = json.dumps(document).encode()
+        digest = digest_of(content)
+        self.answers[f"/v2/{repository}/manifests/{digest}"] = Answer(content)
+        return {"mediaType": f"{_OCI}.{kind}.v1+json", "digest": digest, "size": len(content), **fields}
+
     def asked_for(self, part: str) -> list[Asked]:
         """The requests whose path has this in it."""
         return [item for item in self.asked if part in item.path]
@@ -111,8 +122,12 @@ def hostile_registry(config: Config, folder: Path, host: str = "127.0.0.1") -> I
                 self.send_header(name, value)
             self.end_headers()
             if self.command != "HEAD":
+                half = len(answer.body) // 2 if answer.go_on is not None else 0
                 with contextlib.suppress(OSError):
-                    self.wfile.write(answer.body)
+                    self.wfile.write(answer.body[:half])
+                    if answer.go_on is not None:
+                        answer.go_on.wait(60)
+                    self.wfile.write(answer.body[half:])
 
         def do_HEAD(self) -> None:
             self.do_GET()

@@ -99,7 +99,7 @@ STRINGS: list[tuple[str, Any]] = [
     *(("hostname", name) for name in ("a b", "a\nb", "a\0", "", "-a", "a" * 65, "a..b", "ä", "a/b", "1.2.3.4\tevil")),
     *((f"{WEB}.workingDir", path) for path in ("a", "/proc/self/fd/7", "/../proc/self", "/a/../proc/self", "/a\0")),
     *((f"{WEB}.image", image)
-      for image in ("", "A/b", "a b", "a?b=c.d/e", "x.y@z/w", "host.io:99999999/a", "a:" + "b" * 200, "x.y\n/a", "a@sha256:1")),
+      for image in ("", "a/B", "a b", "a?b=c.d/e", "x.y@z/w", "host.io:99999999/a", "a:" + "b" * 200, "x.y\n/a", "a@sha256:1")),
     *((f"{WEB}.environmentVariables[0].name", name) for name in ("", "A=B", "A\0", "A\nB", "ä")),
     (f"{WEB}.securityContext.capabilities", {"add": ["NET_ADMIN\n"]}),
     (f"{WEB}.livenessProbe.httpGet.path", "/\r\nX: y"),
@@ -472,7 +472,7 @@ async def test_a_failure_that_nobody_foresaw_is_told_and_tried_again(tmp_path: P
             changed: asyncio.Queue[int] = asyncio.Queue()
             services = Services(
                 store,
-                Images(folder / "images", session, lambda _: False),
+                Images(folder / "images", session, lambda _: False, config.image_limits, dict),
                 network,
                 Runtime(folder / "state"),
                 Meter(store, folder, "eastus"),

@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import tarfile
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from cumulet.common import digests
 from cumulet.common.config import DEFAULT_PORTS, Config
 from cumulet.common.egress import Exempt
 from cumulet.instances.images.budget import Budget, LayerError
+from cumulet.instances.images.errors import PullError
+from cumulet.instances.images.pace import paced
+from cumulet.instances.images.platforms import GOARCH
 from cumulet.instances.images.unpack import unpack
 from cumulet.up.install import install
 from tests.installation import free_pod_cidr
@@ -235,6 +239,94 @@ async def test_a_layer_that_is_here_has_the_image_s_diff_id(door: FrontDoor, hos
     wrong = [digest_of(layers[0]), digest_of(b"another")]
     hostile.image("diff", layers, configuration={"rootfs": {"type": "layers", "diff_ids": wrong}})
     assert "but the image's configuration has" in await refusal(door, "diff", f"{hostile.address}/diff:v1")
+
+
+# Without the registry.
+
+
+async def test_an_image_that_is_here_is_used_without_its_registry(door: FrontDoor, hostile: HostileRegistry) -> None:
+    """With the policy IfNotPresent, and only by those whom the registry gave it."""
+    hostile.image("here", [busybox_layer(), layer(entry("here"))])
+    await runs(door, "here", f"{hostile.address}/here:v1")
+    hostile.asked.clear()
+    amounts = {"requests": {"cpu": 0.5, "memoryInGB": 0.5}}
+    properties = {"image": f"{hostile.address}/here:v1", "imagePullPolicy": "IfNotPresent", "resources": amounts}
+    body = group({"name": "web", "properties": properties}, restartPolicy="Never")
+    body["properties"]["imageRegistryCredentials"] = []
+    await door.call("PUT", "again", body)
+    found = await door.until("again", is_over)
+    assert state_of(found).get("exitCode") == 0
+    assert not hostile.asked
+    await door.call("DELETE", "again")
+
+
+# Indexes.
+
+
+async def test_an_index_may_be_in_an_index(door: FrontDoor, hostile: HostileRegistry) -> None:
+    manifest = hostile.image("nested", [busybox_layer()])
+    mine = {"platform": {"os": "linux", "architecture": GOARCH}}
+    arm = {"platform": {"os": "linux", "architecture": "s390x"}}
+    entry_ = hostile.by_digest("nested", manifest, "manifest", **mine)
+    other = hostile.by_digest("nested", manifest, "manifest", **arm)
+    dead_end = hostile.by_digest("nested", {"schemaVersion": 2, "manifests": [other]}, "index")
+    inner = hostile.by_digest("nested", {"schemaVersion": 2, "manifests": [other, entry_]}, "index")
+    hostile.manifest("nested", {"schemaVersion": 2, "manifests": [dead_end, inner]})
+    await runs(door, "nested", f"{hostile.address}/nested:v1")
+    for _ in range(4):
+        inner = hostile.by_digest("nested", {"schemaVersion": 2, "manifests": [inner]}, "index")
+    hostile.manifest("nested", {"schemaVersion": 2, "manifests": [inner]})
+    assert "indexes within indexes" in await refusal(door, "nested", f"{hostile.address}/nested:v1")
+
+
+async def test_an_index_costs_few_requests(door: FrontDoor, hostile: HostileRegistry) -> None:
+    index = {"schemaVersion": 2, "manifests": []}
+    entries = [
+        hostile.by_digest("wide", {**index, "annotations": {"number": str(number)}}, "index") for number in range(100)
+    ]
+    hostile.manifest("wide", {"schemaVersion": 2, "manifests": entries})
+    hostile.asked.clear()
+    assert "more than 16 entries" in await refusal(door, "wide", f"{hostile.address}/wide:v1")
+    assert len(hostile.asked_for("/v2/wide/manifests/")) < 20
+
+
+async def test_a_pull_shows_how_far_it_is(door: FrontDoor, hostile: HostileRegistry) -> None:
+    manifest = hostile.image("slow", [busybox_layer(), layer(entry("slow"))])
+    blob = manifest["layers"][0]
+    path = f"/v2/slow/blobs/{blob['digest']}"
+    go_on = threading.Event()
+    hostile.answers[path] = hostile.answers[path]._replace(go_on=go_on)
+    await put(door, "slow", f"{hostile.address}/slow:v1")
+    text = f'Pulling image "{hostile.address}/slow:v1": layers 1 of 2, '
+    await door.until("slow", lambda found: state_of(found).get("message", "").startswith(text))
+    location = f"{door.subscription}/providers/Microsoft.ContainerInstance/locations/eastus"
+    (pull,) = (await door.call("GET", f"{location}/cachedImages"))["pulls"]
+    assert (pull["image"], pull["layers"], pull["layersTotal"]) == (f"{hostile.address}/slow:v1", 1, 2)
+    assert 0 < pull["bytes"] < pull["bytesTotal"] == sum(item["size"] for item in manifest["layers"])
+    go_on.set()
+    found = await door.until("slow", is_over)
+    assert state_of(found).get("exitCode") == 0
+    assert (await door.call("GET", f"{location}/cachedImages"))["pulls"] == []
+    await door.call("DELETE", "slow")
+
+
+async def test_a_download_that_trickles_is_canceled() -> None:
+    """Time in which the machine itself unpacks does not count."""
+    now = [0.0]
+
+    async def pieces(seconds: float, size: int) -> AsyncIterator[bytes]:
+        for _ in range(10):
+            now[0] += seconds
+            yield b"x" * size
+
+    with pytest.raises(PullError, match="no progress: 600 bytes in 60 s"):
+        async for _ in paced(pieces(10, 100), lambda: now[0]):
+            pass
+    received = 0
+    async for piece in paced(pieces(10, 20_000), lambda: now[0]):
+        now[0] += 1000
+        received += len(piece)
+    assert received == 200_000
 
 
 # How much is read.

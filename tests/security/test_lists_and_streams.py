@@ -102,6 +102,7 @@ def test_a_role_on_the_group_reads_no_metrics(cloud: Cloud, containers: str, pul
     [
         "{subscription}/providers/Microsoft.ContainerInstance/locations/eastus/usages",
         "{subscription}/providers/Microsoft.ContainerInstance/locations/eastus/usageDetails",
+        "{subscription}/providers/Microsoft.ContainerInstance/locations/eastus/cachedImages",
         "{group}/providers/Microsoft.Insights/metrics",
         "{containers}/logs",
         "{one}/containers",

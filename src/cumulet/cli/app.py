@@ -11,7 +11,7 @@ from typing import Annotated
 import aiohttp
 import typer
 
-from cumulet.cli import cost, demo, group, lifecycle, principal, registry, role, rooms
+from cumulet.cli import cost, demo, group, images, lifecycle, principal, registry, role, rooms
 from cumulet.cli.output import fail
 from cumulet.common.arm import ArmError
 from cumulet.common.config import ConfigError
@@ -58,6 +58,7 @@ for module in (lifecycle, rooms, demo, cost):
     module.add_to(app)
 app.add_typer(group.app, name="group")
 app.add_typer(registry.app, name="registry")
+app.add_typer(images.app, name="images")
 app.add_typer(principal.app, name="sp")
 app.add_typer(role.app, name="role")
 

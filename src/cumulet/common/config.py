@@ -117,6 +117,22 @@ class InstanceLimits(msgspec.Struct, frozen=True, kw_only=True):
     cores: int = 10_100
 
 
+class ImageLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """The bounds of the image cache of container groups, with a kubelet's defaults. Times are in seconds.
+
+    - Above `high_threshold_percent` of the disk (kubelet: `imageGCHighThresholdPercent`), images that nothing uses are
+      deleted, the least recently used first, down to `low_threshold_percent`.
+    - `cache_bytes` is a bound of the cache itself, if it is set.
+    - Images younger than `minimum_age` are kept. The disk is checked each `interval`, and after pulls.
+    """
+
+    high_threshold_percent: Annotated[int, msgspec.Meta(ge=0, le=100)] = 85
+    low_threshold_percent: Annotated[int, msgspec.Meta(ge=0, le=100)] = 80
+    cache_bytes: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    minimum_age: float = 120.0
+    interval: float = 300.0
+
+
 class FileShare(msgspec.Struct, frozen=True, kw_only=True):
     """A file share of a storage account, which is a folder of this machine.
 
@@ -193,6 +209,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     http_limits: HttpLimits = HttpLimits()
     container_logs: ContainerLogs = ContainerLogs()
     instance_limits: InstanceLimits = InstanceLimits()
+    image_limits: ImageLimits = ImageLimits()
     #: The Azure Files shares that container groups can mount.
     file_shares: list[FileShare] = []
     disk_limits: DiskLimits = DiskLimits()

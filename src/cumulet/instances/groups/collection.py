@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import uuid
+from collections import Counter
 from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
@@ -92,7 +93,13 @@ class Groups:
         shares = FileShares(config.file_shares)
         self._services = Services(
             store,
-            Images(folder / "images", registries, LoginServerResolver(config).is_login_server),
+            Images(
+                folder / "images",
+                registries,
+                LoginServerResolver(config).is_login_server,
+                config.image_limits,
+                self.image_uses,
+            ),
             self._network,
             Runtime(folder / "state"),
             meter,
@@ -109,6 +116,19 @@ class Groups:
         self._actions = Actions(
             store, self.operations, tasks, self._current, self._rebuild, self._publish, self._next_change
         )
+
+    @property
+    def images(self) -> Images:
+        """The images on this machine."""
+        return self._services.images
+
+    def image_uses(self) -> dict[str, int]:
+        """Return the images of all containers by their ids, with the number of groups; also those of ended containers."""
+        uses: Counter[str] = Counter()
+        for group in self._groups.values():
+            containers = group.record.status.containers.values()
+            uses.update({status.image_id for status in containers if status.image_id})
+        return uses
 
     @property
     def runtime(self) -> Runtime:
@@ -138,6 +158,7 @@ class Groups:
                 self._actions.resume(record)
             else:
                 group.start()
+        self._tasks.start(self.images.eviction.run(), "image eviction")
         await self._end_orphans()
 
     async def _end_orphans(self) -> None:

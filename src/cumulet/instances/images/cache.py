@@ -24,11 +24,13 @@ from typing import NamedTuple
 import aiohttp
 
 from cumulet.common import digests
+from cumulet.common.config import ImageLimits
 from cumulet.common.digests import Digest
 from cumulet.common.image_reference import Reference
 from cumulet.instances.images.below import Below
 from cumulet.instances.images.budget import Budget, LayerError
 from cumulet.instances.images.errors import Fault, PullError
+from cumulet.instances.images.eviction import Eviction, Uses
 from cumulet.instances.images.handover import Handover, HandoverEndedError
 from cumulet.instances.images.image_config import Execution
 from cumulet.instances.images.layers import Known, Layers
@@ -68,11 +70,22 @@ class Pulled(NamedTuple):
 
 
 class Images:
-    """Concurrent pulls of a layer from a repository share one download. `is_own` recognizes the own registry's names."""
+    """Concurrent pulls of a layer from a repository share one download.
 
-    def __init__(self, folder: Path, session: aiohttp.ClientSession, is_own: Callable[[str], bool]) -> None:
+    `is_own` recognizes the own registry's names, and `uses` returns the images of container groups.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        session: aiohttp.ClientSession,
+        is_own: Callable[[str], bool],
+        limits: ImageLimits,
+        uses: Callable[[], Uses],
+    ) -> None:
         self._layers = Layers(folder)
-        self._records = ImageRecords(folder)
+        self.records = ImageRecords(folder)
+        self.eviction = Eviction(folder, self._layers, self.records, limits, uses, lambda: self._pinned)
         self._session = session
         self._is_own = is_own
         self._stacks = Stacks(self._layers)
@@ -102,7 +115,7 @@ class Images:
 
     def find(self, reference: Reference) -> ImageRecord | None:
         """Return the image that a reference named at its last pull, if all its layers are here."""
-        record = self._records.find(reference)
+        record = self.records.find(reference)
         if record is None or any(self._layers.find(digest) is None for digest in record.layers):
             return None
         return record if all(self._layers.named(name).is_dir() for name in record.stack) else None
@@ -115,13 +128,13 @@ class Images:
         record = self.find(reference)
         if record is None:
             return None
-        mine = (self._records.access_of(reference.registry, subject) for subject in subjects)
+        mine = (self.records.access_of(reference.registry, subject) for subject in subjects)
         if not record.public and not any(access in record.access for access in mine):
             return None
-        config = self._records.configuration(record)
+        config = self.records.configuration(record)
         if config is None:
             return None
-        self._records.use(record)
+        self.records.use(record)
         stack = [self._layers.named(name) for name in record.stack]
         return Pulled(record.id, config, stack, record.size, 0.0, record.platform)
 
@@ -159,10 +172,10 @@ class Images:
                 names = [folder.name for folder in stack]
                 record = new_record(reference, image.digest, keys, names, image.size, image.platform)
                 if subject is not None and client.has_logged_in:
-                    record.access = [self._records.access_of(reference.registry, subject)]
+                    record.access = [self.records.access_of(reference.registry, subject)]
                 else:
                     record.public = True
-                self._write(self._records.pulled(reference, record, image.config))
+                self._write(self.records.pulled(reference, record, image.config))
                 devices = sum(known.devices for known in layers)
                 first = next((known.first_device for known in layers if known.devices), "")
                 seconds = time.monotonic() - began
@@ -170,7 +183,10 @@ class Images:
         except PullError as error:
             raise PullError(str(error)[:_SHOWN], error.fault) from error
         except (aiohttp.ClientError, TimeoutError, OSError, LayerError, ValueError) as error:
-            raise PullError((str(error) or type(error).__name__)[:_SHOWN], _fault(error)) from error
+            fault = _fault(error)
+            if fault is Fault.STORAGE:
+                self.eviction.pulled()  # there may be no space
+            raise PullError((str(error) or type(error).__name__)[:_SHOWN], fault) from error
         finally:
             self._pulls.remove(progress)
             self._changed.set()
@@ -179,7 +195,7 @@ class Images:
     def _write(self, changed: list[ImageRecord]) -> None:
         """Write records in the background: a container does not wait for them."""
         if changed:
-            task = asyncio.ensure_future(self._records.write(changed))
+            task = asyncio.ensure_future(self.records.write(changed))
             self._writes.add(task)
             task.add_done_callback(self._written)
 
@@ -283,6 +299,7 @@ class Images:
                 [pull.client.repository],
             )
             await asyncio.to_thread(self._layers.add, layer.blob.digest, known, work, form)
+        self.eviction.pulled()
         self._synchronizer.start()
 
     def _start(

@@ -16,11 +16,13 @@ import contextlib
 import ctypes
 import logging
 import os
+import re
 import shutil
 import threading
 import uuid
 from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -34,6 +36,7 @@ log = logging.getLogger(__name__)
 _LAYERS, _RECORDS, _PARTIAL = "changesets", "changeset-records", "partial"
 #: The folders of versions that applied layers without those below. Containers of such a version can still use them.
 FORMER = ("layers", "known")
+_NAME = re.compile(r"(sha256|sha512)-([0-9a-f]+)")
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -52,6 +55,13 @@ class Known(msgspec.Struct, frozen=True):
     first_device: str = ""
     repositories: list[str] = []
     boot: str = ""
+
+
+class Footprint(NamedTuple):
+    """The bytes of a layer with its forms, and when the newest was added, in seconds since the epoch."""
+
+    size: int
+    added: float
 
 
 class Layers:
@@ -123,11 +133,33 @@ class Layers:
                 known = msgspec.structs.replace(known, repositories=[*known.repositories, repository])
                 self._write(_name(digest), known)
 
-    def remove(self, digest: Digest) -> None:
-        """Remove a layer that nothing uses, with all its forms."""
+    def sizes(self) -> dict[Digest, Footprint]:
+        """Return what each layer with its forms takes on disk. It reads all records: call it on a thread."""
+        found: dict[Digest, Footprint] = {}
+        for file in self._records.glob("[!.]*.json"):
+            match = _NAME.match(file.name)
+            known = self._read(file)
+            if match is not None and known is not None:
+                digest = digests.parse(f"{match[1]}:{match[2]}")
+                before = found.get(digest, Footprint(0, 0.0))
+                with contextlib.suppress(FileNotFoundError):
+                    added = max(before.added, file.stat().st_mtime)
+                    found[digest] = Footprint(before.size + known.size, added)
+        return found
+
+    def detach(self, digest: Digest) -> list[Path]:
+        """Make a layer with its forms absent at once, and return the folders that are left to delete."""
+        detached = []
         for file in [self._file(_name(digest)), *self._records.glob(f"{_name(digest)}-*.json")]:
             file.unlink(missing_ok=True)  # before the files, so that a crash leaves no damaged layer
-            shutil.rmtree(self._layers / file.name.removesuffix(".json"), ignore_errors=True)
+            name = file.name.removesuffix(".json")
+            target = self._partial / str(uuid.uuid4())
+            with contextlib.suppress(FileNotFoundError):
+                (self._layers / name).rename(target)
+                detached.append(target)
+            with self._lock:
+                self._volatile.discard(name)
+        return detached
 
     def synchronize(self) -> None:
         """Wait until the disk has the files of all layers, and record that they are durable. Raises `OSError`."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 
+from cumulet.common.sizes import human_size
+
 #: Seconds between two reports of a pull, and pulls that are reported in one second together.
 _INTERVAL, _REPORTS = 1.0, 20
-_UNITS = ("kB", "MB", "GB")
 
 
 class LayerProgress:
@@ -70,13 +71,3 @@ class Progress:
 def report_interval(pulls: int) -> float:
     """Return the seconds between two reports of a pull, while so many run."""
     return max(_INTERVAL, pulls / _REPORTS)
-
-
-def human_size(size: int) -> str:
-    """Return a number of bytes in decimal units, as docker does: `1.2MB`."""
-    value, unit = float(size), "B"
-    for larger in _UNITS:
-        if value < 1000:
-            break
-        value, unit = value / 1000, larger
-    return f"{value:.3g}{unit}" if value < 1000 else f"{value:.0f}{unit}"

@@ -21,6 +21,7 @@ from cumulet.instances.groups.admission import cores
 from cumulet.instances.groups.collection import Groups
 from cumulet.instances.metering.meter import Meter, Period
 from cumulet.instances.model.regions import sheet
+from cumulet.instances.provider.images import CachedImages
 
 _NAMESPACE = "Microsoft.ContainerInstance"
 _API = "2023-05-01"
@@ -40,6 +41,7 @@ class Regions:
         subscription = f"/{fixed('subscriptions', 'subscriptions')}/{{subscription}}"
         one = f"{subscription}/{namespace}/{fixed('locations', 'locations')}/{{location}}"
         return [
+            *CachedImages(self._groups).routes(one),
             web.get(f"{one}/{fixed('usageDetails', 'verb')}", self._usage_details),
             web.get(f"{one}/{fixed('usages', 'verb')}", self._usages),
             web.get(f"{one}/{fixed('capabilities', 'verb')}", self._capabilities),
