@@ -122,7 +122,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "host-pid": {"hostPID": True},
     "host-ipc": {"hostIPC": True},
     "privileged": {"securityContext": {"privileged": True}},
-    "grpc-probe": {"livenessProbe": {"grpc": {"port": 80}}},
+    "image-volume": {"volumes": [{"name": "data", "image": {"reference": "web"}}]},
     "port-without-name": {"livenessProbe": {"httpGet": {"port": "none"}}},
     "long-mount-path": {
         "volumes": [{"name": "data", "emptyDir": {}}],
