@@ -98,8 +98,9 @@ def describe(
         raise BundleError(
             f"the capabilities {', '.join(reaching)} need a user namespace, which this machine does not have"
         )
-    if users is not None and not max(uid, gid, *groups) < IDS:
-        raise BundleError(f"user {uid} and group {gid}: a container group has ids from 0 to {IDS - 1} only")
+    if users is not None and (beyond := [number for number in (uid, *groups) if number >= IDS]):
+        what = "user" if uid in beyond else "group"
+        raise BundleError(f"{what} {beyond[0]}: a container group has ids from 0 to {IDS - 1} only")
     process: Process = {
         "terminal": properties.tty,
         "user": {"uid": uid, "gid": gid, "additionalGids": groups},
