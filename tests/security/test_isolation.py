@@ -54,8 +54,10 @@ TABLE = [
     # The kernel reads 32 bits of the family; a filter that compares 64 would let these pass.
     (Call("socket_alg_wide", 41, 198, (38 | 1 << 32, 5, 0)), errno.EPERM),
     (Call("socket_vsock_wide", 41, 198, (40 | 1 << 32, 1, 0)), errno.EPERM),
-    (Call("socket_raw", 41, 198, (2, 3, 1)), errno.EPERM),
+    (Call("socket_raw", 41, 198, (2, 3, 1)), 0),
     (Call("socket_packet", 41, 198, (17, 3, 0)), errno.EPERM),
+    (Call("socket_packet_of_old", 41, 198, (2, 10, 0)), errno.EPERM),
+    (Call("socket_packet_wide", 41, 198, (17 | 1 << 32, 3, 0)), errno.EPERM),
     (Call("socket_ping", 41, 198, (2, 2, 1)), 0),
     (Call("personality_read", 135, 92, (0xFFFFFFFF,)), 0),
     (Call("personality_linux32", 135, 92, (8,)), 0),
@@ -132,10 +134,10 @@ async def test_a_profile_of_its_own_refuses_more_and_allows_nothing_more(door: F
     assert found == expected
 
 
-async def test_capabilities_are_the_default_without_raw_sockets(door: FrontDoor, tools: str) -> None:  # noqa: F811
+async def test_capabilities_are_the_default(door: FrontDoor, tools: str) -> None:  # noqa: F811
     assert await capabilities_of(door, tools, "caps", {}) == {
         "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP", "NET_BIND_SERVICE",
-        "SYS_CHROOT", "MKNOD", "AUDIT_WRITE", "SETFCAP",
+        "SYS_CHROOT", "MKNOD", "AUDIT_WRITE", "SETFCAP", "NET_RAW",
     }  # fmt: skip
     raw = {"capabilities": {"drop": ["ALL"], "add": ["NET_RAW", "CAP_SYS_PTRACE"]}}
     assert await capabilities_of(door, tools, "raw", raw) == {"NET_RAW", "SYS_PTRACE"}

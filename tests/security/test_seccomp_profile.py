@@ -130,12 +130,18 @@ def test_new_namespaces_are_made_by_none_but_an_administrator(machine: str) -> N
 
 @pytest.mark.parametrize("machine", _MACHINES)
 @pytest.mark.parametrize("high", [0, 1 << 32, 0xFFFFFFFF << 32])
-def test_every_family_of_sockets_but_two_is_open(machine: str, high: int) -> None:
+def test_every_family_of_sockets_but_three_is_open(machine: str, high: int) -> None:
     profile = default_profile([], machine=machine)
     found = {family: answer(profile, "socket", (high | family, 1, 0)) for family in range(46)}
-    closed = {38: errno.EPERM, 40: errno.EPERM}  # AF_ALG and AF_VSOCK
+    closed = {17: errno.EPERM, 38: errno.EPERM, 40: errno.EPERM}  # AF_PACKET, AF_ALG and AF_VSOCK
     assert found == {family: closed.get(family, ALLOWED) for family in range(46)}
     assert answer(profile, "socketcall", (1, 0)) == errno.ENOSYS
+    # The kernel makes a packet socket of SOCK_PACKET in AF_INET, whatever its flags.
+    assert answer(profile, "socket", (high | 2, high | 10 | 0x80000, 0)) == errno.EPERM
+    assert answer(profile, "socket", (high | 2, high | 3 | 0x80800, 0)) == ALLOWED
+    raw = default_profile(["CAP_NET_RAW"], machine=machine)
+    assert answer(raw, "socket", (high | 17, 3, 0)) == answer(raw, "socket", (high | 2, 10, 0)) == ALLOWED
+    assert answer(raw, "socket", (high | 40, 1, 0)) == errno.EPERM
 
 
 @pytest.mark.parametrize("machine", _MACHINES)

@@ -132,7 +132,7 @@ def describe(
             "sysctl": sysctls.of_group((item.name, item.value) for item in above.sysctls),
             "maskedPaths": _MASKED,
             "readonlyPaths": _READ_ONLY,
-            "seccomp": _seccomp(context, capabilities),
+            "seccomp": _seccomp(context),
         },
     }
 
@@ -278,7 +278,8 @@ def _environment(container: Container, defaults: Execution, hostname: str) -> li
     return [f"{name}={value}" for name, value in values.items()]
 
 
-def _seccomp(context: SecurityContext, capabilities: list[str]) -> SeccompProfile:
+def _seccomp(context: SecurityContext) -> SeccompProfile:
+    capabilities = context.filtered_capabilities()
     try:
         if context.seccomp_profile is None:
             return default_profile(capabilities)

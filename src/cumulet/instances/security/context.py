@@ -13,7 +13,7 @@ import msgspec
 from cumulet.common.ascii import raised
 from cumulet.instances.security.seccomp import SeccompError, parse_profile
 
-#: The default of containerd and docker without NET_RAW: `ping` works without it.
+#: The default of containerd and docker.
 DEFAULT_CAPABILITIES = frozenset(
     {
         "AUDIT_WRITE",
@@ -24,6 +24,7 @@ DEFAULT_CAPABILITIES = frozenset(
         "KILL",
         "MKNOD",
         "NET_BIND_SERVICE",
+        "NET_RAW",
         "SETFCAP",
         "SETGID",
         "SETPCAP",
@@ -35,9 +36,7 @@ DEFAULT_CAPABILITIES = frozenset(
 NAMESPACED_CAPABILITIES = frozenset({"DAC_READ_SEARCH", "SYS_NICE", "SYS_RESOURCE"})
 #: The capabilities that a container can add: they are limited to its group's network and processes, and to its own files.
 ADDABLE_CAPABILITIES = (
-    DEFAULT_CAPABILITIES
-    | NAMESPACED_CAPABILITIES
-    | {"IPC_LOCK", "IPC_OWNER", "LEASE", "NET_BROADCAST", "NET_RAW", "SYS_PTRACE"}
+    DEFAULT_CAPABILITIES | NAMESPACED_CAPABILITIES | {"IPC_LOCK", "IPC_OWNER", "LEASE", "NET_BROADCAST", "SYS_PTRACE"}
 )
 _KERNEL = "it opens parts of the kernel that all groups share, and that containers have been left through"
 _MACHINE = "it concerns the whole machine"
@@ -103,6 +102,14 @@ class SecurityContext(msgspec.Struct, frozen=True, rename="camel", forbid_unknow
         dropped = {_plain(name) for name in requested.drop or ()}
         kept = frozenset() if "ALL" in dropped else DEFAULT_CAPABILITIES
         return sorted(f"CAP_{name}" for name in (kept | added) - dropped)
+
+    def filtered_capabilities(self) -> list[str]:
+        """Return the capabilities that open system calls.
+
+        NET_RAW is in the default for programs such as ping, whose files demand it. Packet sockets are for who asks for it.
+        """
+        asked = {_plain(name) for name in (self.capabilities or Capabilities()).add or ()}
+        return [name for name in self.capability_names() if name != "CAP_NET_RAW" or "NET_RAW" in asked]
 
 
 def parse(document: Mapping[str, object] | None) -> SecurityContext:

@@ -1,9 +1,9 @@
 """The allow list of system calls of a container (OCI Runtime Specification 1.0, "Seccomp").
 
-The list is in `seccomp.json`: the calls that containerd and docker allow by default. Two rules are stricter.
+The list is in `seccomp.json`: the calls that containerd and docker allow by default. Three rules are stricter.
 The family in `socket` is compared as the kernel reads it, 32 bits wide. `socketcall`, whose arguments no filter can read,
-fails as if the kernel lacked it: 32-bit programs can call `socket` since Linux 4.3. A container's own profile can only
-shorten the list.
+fails as if the kernel lacked it: 32-bit programs can call `socket` since Linux 4.3. Packet sockets, which read and write frames of the network, need
+NET_RAW in `capabilities`. A container's own profile can only shorten the list.
 """
 
 from __future__ import annotations
@@ -62,13 +62,17 @@ class SeccompError(ValueError):
 
 
 class _Condition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An argument equals `value`, where `mask` keeps the bits to compare; both are hexadecimal."""
+    """An argument equals `value`, where `mask` keeps the bits to compare; both are hexadecimal. `also` must hold too."""
 
     argument: int
     value: str
     mask: str | None = None
+    also: _Condition | None = None
 
-    def rule(self) -> Argument:
+    def rules(self) -> list[Argument]:
+        return [self._rule(), *(self.also.rules() if self.also is not None else ())]
+
+    def _rule(self) -> Argument:
         if self.mask is None:
             return {"index": self.argument, "value": int(self.value, 16), "op": "SCMP_CMP_EQ"}
         return {
@@ -99,6 +103,7 @@ class _Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     with_capability: dict[str, list[str]]
     without_capability: dict[str, _Without]
     conditions: dict[str, list[_Condition]]
+    conditions_with_capability: dict[str, dict[str, list[_Condition]]]
     never: list[str]
 
 
@@ -130,8 +135,15 @@ def default_profile(
         {"names": sorted(allowed - conditional), "action": _ALLOW},
     ]
     for name in sorted(conditional):
+        more = [
+            condition
+            for capability, found in facts.conditions_with_capability.items()
+            if capability in capabilities
+            for condition in found.get(name, ())
+        ]
         rules += (
-            {"names": [name], "action": _ALLOW, "args": [condition.rule()]} for condition in facts.conditions[name]
+            {"names": [name], "action": _ALLOW, "args": condition.rules()}
+            for condition in (*facts.conditions[name], *more)
         )
     return {
         "defaultAction": _ERRNO,
