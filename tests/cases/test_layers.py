@@ -5,12 +5,11 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import subprocess
 import tarfile
 from pathlib import Path
 
 from tests.cases.path import LOGIN_SERVER, ThePath, pod
-from tests.instances.images import busybox_layer, entry, layer, write_layout
+from tests.instances.images import busybox_layer, entry, layer, write_layout, zstd
 
 _APPLETS = ("stat", "touch", "ls", "cat", "readlink", "rm", "df", "mkdir")
 
@@ -112,10 +111,6 @@ def test_layers_are_applied_to_what_is_below_them(path: ThePath) -> None:
 def test_layers_have_any_compression(path: ThePath, tmp_path: Path) -> None:
     """zstd, as several frames too; no compression; and a media type that is not the content's."""
     content = busybox_layer()
-
-    def zstd(data: bytes) -> bytes:
-        return subprocess.run(["zstd", "-q", "-c"], input=data, capture_output=True, check=True).stdout
-
     skipped = b"\x5a\x2a\x4d\x18\x03\0\0\0abc"
     packed = {
         "zstd": (zstd(content), "tar+zstd"),

@@ -10,6 +10,7 @@ import json
 import shutil
 import socket
 import subprocess
+import sys
 import tarfile
 import time
 from collections.abc import Iterable, Iterator
@@ -17,6 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from cumulet.common.config import Config
+
+if sys.version_info >= (3, 14):
+    from compression import zstd as library
+else:
+    from backports import zstd as library
 
 USERNAME, PASSWORD = "puller", "pull-secret"
 #: bcrypt of PASSWORD, as `htpasswd -B` writes it.
@@ -76,6 +82,15 @@ def busybox_layer() -> bytes:
 def page_layer() -> bytes:
     """What the web server serves."""
     return layer(entry("www/index.html", PAGE))
+
+
+def zstd(content: bytes, *, window_log: int | None = None) -> bytes:
+    """One Zstandard frame. With `window_log`, it needs a window of that power of two."""
+    if window_log is None:
+        return library.compress(content)
+    # The size is not known when the frame begins, so that the frame names the window.
+    compressor = library.ZstdCompressor(options={library.CompressionParameter.window_log: window_log})
+    return compressor.compress(content) + compressor.flush()
 
 
 class Registry:
