@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cumulet.instances.sandbox.ownership import give_tree
 from tests.instances.door import FrontDoor, container, events_of, group, is_over, is_running, shell
 
 
@@ -152,3 +155,22 @@ async def test_the_address_is_put_in_and_nothing_else(door: FrontDoor) -> None:
     )
     assert events_of(found).count("Created") == 1
     await door.call("DELETE", "address")
+
+
+def test_a_clone_is_given_to_a_group_and_no_link_is_followed(tmp_path: Path) -> None:
+    outside, clone = tmp_path / "outside", tmp_path / "clone"
+    outside.mkdir(mode=0o700)
+    (clone / "folder").mkdir(parents=True)
+    (clone / "folder" / "file").write_text("text")
+    (clone / "link").symlink_to(outside)
+    for path in (clone, clone / "folder"):
+        path.chmod(0o755)
+    (clone / "folder" / "file").chmod(0o640)
+    give_tree(clone, 2000)
+    found = {
+        path: (path.lstat().st_gid, path.lstat().st_mode & 0o7777) for path in (clone, *clone.rglob("*"), outside)
+    }
+    assert found[clone] == found[clone / "folder"] == (2000, 0o2775)
+    assert found[clone / "folder" / "file"] == (2000, 0o660)
+    assert found[clone / "link"][0] == 2000
+    assert found[outside] == (os.getegid(), 0o700)

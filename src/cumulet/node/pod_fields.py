@@ -214,7 +214,9 @@ POD_SECURITY_CONTEXT = Kind(
     "PodSecurityContext",
     {
         "appArmorProfile": honoured(kind=APP_ARMOR),
-        "fsGroup": honoured("a supplemental group, and the group of the volumes' files"),
+        "fsGroup": honoured(
+            "a supplemental group, and the group of the volumes' files; shares of Azure Files keep theirs"
+        ),
         "fsGroupChangePolicy": stored("no effect, as in a kubelet: the volumes are new for each pod"),
         "runAsGroup": honoured(),
         "runAsNonRoot": honoured(),

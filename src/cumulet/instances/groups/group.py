@@ -288,6 +288,7 @@ class Group:
                 await services.repositories.clone(
                     volume.name, volume.git_repo, path, status.ids, self._volumes.memory
                 )
+                await asyncio.to_thread(self._volumes.give_repository, path)
         self._launcher.sandbox_ready.set()
 
     async def _run_containers(self, *, anew: bool) -> bool:

@@ -19,7 +19,7 @@ from cumulet.instances.sandbox.atomic_writer import File, replace_files
 from cumulet.instances.sandbox.errors import SandboxError
 from cumulet.instances.sandbox.file_shares import FileShares
 from cumulet.instances.sandbox.mounts import Bind, attach, clone, mount_tmpfs, unmount
-from cumulet.instances.sandbox.ownership import READ, give_folder
+from cumulet.instances.sandbox.ownership import READ, give_folder, give_tree
 
 #: Modes of an emptyDir on disk, and of a file system in memory, as in a kubelet.
 _OPEN, _STICKY = 0o777, 0o1777
@@ -66,6 +66,11 @@ class Volumes:
         """Return the volumes whose repository is to be cloned, each with its mount point."""
         found = [(volume, self._path(volume.name)) for volume in self._volumes if volume.git_repo is not None]
         return [(volume, path) for volume, path in found if not path.is_mount()]
+
+    def give_repository(self, path: Path) -> None:
+        """Give a clone, which no container has mounted yet, to the group of the pod. Raises `OSError`."""
+        if self._group is not None:
+            give_tree(path, self._group)
 
     def replace(self, volumes: Sequence[Volume]) -> None:
         """Take over new content of the volumes, and write it where it differs, while containers run. Raises `OSError`."""
