@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 from tests.installation import Installation
+from tests.instances.images import busybox_layer
+from tests.instances.images import write_layout as write_image
 from tests.oci_layout import write_layout
 
 pytestmark = [
@@ -175,3 +177,71 @@ def test_policies(cloud: Apart) -> None:
     assert cloud.az(*retention, "--status", "enabled", "--days", "7")["days"] == 7
     hook = ("acr", "webhook", "create", "--name", "hook1", "--registry", NAME, "--uri", "https://127.0.0.1:9/x")
     assert cloud.az(*hook, "--actions", "push", "delete")["status"] == "enabled"
+
+
+@pytest.fixture(scope="module")
+def busybox(cloud: Apart, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """An image that runs, and the password of the registry's admin user."""
+    folder = tmp_path_factory.mktemp("busybox")
+    write_image(folder, [busybox_layer()], {"Cmd": ["sh"]})
+    cloud.az("acr", "update", "--name", NAME, "--admin-enabled", "true")
+    password: str = cloud.az("acr", "credential", "show", "--name", NAME)["passwords"][0]["value"]
+    image = f"{SERVER}/bb:1"
+    cloud.skopeo("copy", "--dest-creds", f"{NAME}:{password}", f"oci:{folder}:it", f"docker://{image}")
+    return image, password
+
+
+def _create(name: str, image: str, password: str, *more: str) -> tuple[str, ...]:
+    credentials = ("--registry-login-server", SERVER, "--registry-username", NAME, "--registry-password", password)
+    size = ("--os-type", "Linux", "--cpu", "1", "--memory", "1")
+    return ("container", "create", "-g", "rg", "-n", name, "--image", image, *credentials, *size, *more)
+
+
+def test_container_groups(cloud: Apart, busybox: tuple[str, str]) -> None:
+    image, password = busybox
+    group = ("-g", "rg", "-n", "web")
+    more = ("--command-line", "sleep 1000", "--ports", "80", "--ip-address", "Public", "--dns-name-label", "my-web-1")
+    made = cloud.az(*_create("web", image, password, *more, "-e", "A=b", "--zone", "1"))
+    assert (made["provisioningState"], made["ipAddress"]["fqdn"]) == (
+        "Succeeded",
+        "my-web-1.eastus.azurecontainer.io",
+    )
+    assert (made["restartPolicy"], made["sku"], made["zones"]) == ("Always", "Standard", ["1"])
+    cloud.az("container", "stop", *group)
+    assert cloud.az("container", "show", *group)["instanceView"]["state"] == "Stopped"
+    cloud.az("container", "start", *group)
+    cloud.az("container", "restart", *group)
+    assert cloud.az("container", "show", *group)["instanceView"]["state"] == "Running"
+    assert "InvalidContainerGroupUpdate" in cloud.az(
+        *_create("web", image, password, "--restart-policy", "Never"), code=1
+    )
+    exported = cloud.data_dir / "web.yaml"
+    cloud.run(str(AZ), "container", "export", *group, "-f", str(exported))
+    text = exported.read_text().replace(f"username: {NAME}", f"username: {NAME}\n    password: '{password}'")
+    exported.write_text(text.replace("value: b", "value: c"))
+    updated = cloud.az("container", "create", "-g", "rg", "-f", str(exported))
+    assert updated["properties"]["containers"][0]["properties"]["environmentVariables"] == [
+        {"name": "A", "value": "c"}
+    ]
+    cloud.az("container", "delete", *group, "--yes")
+
+
+def test_container_groups_that_cannot_start_come_to_an_end(cloud: Apart, busybox: tuple[str, str]) -> None:
+    image, password = busybox
+    for name, secret in (("nope:1", password), ("bb:1", "wrong")):
+        assert "(InaccessibleImage)" in cloud.az(*_create("not", f"{SERVER}/{name}", secret), code=1)
+    assert "/nope" in cloud.az(*_create("not", image, password, "--command-line", "/nope"), code=1)
+    cloud.az("container", "delete", "-g", "rg", "-n", "not", "--yes")
+
+
+def test_a_container_group_pulls_with_a_managed_identity(cloud: Apart, busybox: tuple[str, str]) -> None:
+    image, _ = busybox
+    identity = cloud.az("identity", "create", "-g", "rg", "-n", "pull")
+    registry = cloud.az("acr", "show", "--name", NAME, "--query", "id")
+    principal = ("--assignee-object-id", identity["principalId"], "--assignee-principal-type", "ServicePrincipal")
+    cloud.az("role", "assignment", "create", *principal, "--role", "AcrPull", "--scope", registry)
+    by = ("--assign-identity", identity["id"], "--acr-identity", identity["id"], "--command-line", "sleep 1000")
+    size = ("--os-type", "Linux", "--cpu", "1", "--memory", "1")
+    made = cloud.az("container", "create", "-g", "rg", "-n", "mine", "--image", image, *by, *size)
+    assert made["identity"]["userAssignedIdentities"][identity["id"]]["clientId"] == identity["clientId"]
+    cloud.az("container", "delete", "-g", "rg", "-n", "mine", "--yes")

@@ -129,6 +129,8 @@ class Provider:
         location = read_location(body, _RESOURCE, existing.record.location if existing is not None else None)
         properties = parse_group(name, location, body, sheet().region(location).maximum)
         tags, zones = read_tags(body), parse_zones(body.get("zones"))
+        if body.get("zones") is None and existing is not None:
+            zones = existing.record.envelope.zones
         # A client that has gone away does not leave a group half-way.
         group, is_new, operation = await asyncio.shield(
             self._put_group(request.path, location, tags, properties, body.get("identity"), zones)
