@@ -282,7 +282,9 @@ class Images:
                 task = self._start(key, self._add(pull, layer, progress, below, form), progress)
             await asyncio.shield(task)
 
-        return await self._stacks.build(image, Budget(IMAGE_LIMIT), unpack_again)
+        stack = await self._stacks.build(image, Budget(IMAGE_LIMIT), unpack_again)
+        self._synchronizer.start()  # there may be new patches
+        return stack
 
     async def _add(
         self, pull: _Pull, layer: Layer, progress: LayerProgress, below: Below | None = None, form: str = ""

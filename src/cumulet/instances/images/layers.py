@@ -20,7 +20,7 @@ import re
 import shutil
 import threading
 import uuid
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,6 +37,8 @@ _LAYERS, _RECORDS, _PARTIAL = "changesets", "changeset-records", "partial"
 #: The folders of versions that applied layers without those below. Containers of such a version can still use them.
 FORMER = ("layers", "known")
 _NAME = re.compile(r"(sha256|sha512)-([0-9a-f]+)")
+#: The name of nothing in place of a chain id.
+NO_LAYERS = digests.of(b"")
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -230,12 +232,9 @@ def unpacked_on(chain: Digest) -> str:
     return f"on-{encoded(chain)}"
 
 
-def chain_of(diff_ids: Iterable[Digest]) -> Digest:
-    """Return the chain id of layers, the lowest first; without layers, the digest of nothing."""
-    chain: Digest | None = None
-    for diff_id in diff_ids:
-        chain = diff_id if chain is None else digests.of(f"{chain} {diff_id}".encode())
-    return chain or digests.of(b"")
+def chain_of(below: Digest | None, diff_id: Digest) -> Digest:
+    """Return the chain id of a layer and the layers below it, given by theirs; `None` stands for no layers."""
+    return diff_id if below is None else digests.of(f"{below} {diff_id}".encode())
 
 
 def _name(digest: Digest, form: str = "") -> str:

@@ -11,8 +11,11 @@ from typing import NamedTuple
 from cumulet.common.digests import Digest
 from cumulet.instances.images.below import Below, is_opaque
 from cumulet.instances.images.budget import Budget
-from cumulet.instances.images.layers import Known, Layers, chain_of, patch_for, unpacked_on
+from cumulet.instances.images.layers import NO_LAYERS, Known, Layers, chain_of, patch_for, unpacked_on
 from cumulet.instances.images.patches import Fit, examine, make_patch
+
+#: Layers that are remembered to fit.
+_FITTING = 10_000
 
 
 class Layered(NamedTuple):
@@ -27,6 +30,8 @@ class Stacks:
 
     def __init__(self, layers: Layers) -> None:
         self._layers = layers
+        #: Layers that fit as they are, with the chain ids of those below.
+        self._fitting: set[tuple[Digest, Digest]] = set()
 
     async def build(
         self,
@@ -40,13 +45,14 @@ class Stacks:
         `LayerError`, `OSError`, and what `unpack_again` raises.
         """
         stack: list[Path] = []
+        chain: Digest | None = None
         for position, layer in enumerate(image):
+            below_id, chain = chain or NO_LAYERS, chain_of(chain, layer.known.diff_id)
             folders = [self._layers.path(layer.digest)]
-            if layer.known.needs.is_any:
-                chain = chain_of(item.known.diff_id for item in image[:position])
-                again = unpacked_on(chain)
+            if layer.known.needs.is_any and (layer.digest, below_id) not in self._fitting:
+                again = unpacked_on(below_id)
                 below = Below(stack, budget)
-                folders = await asyncio.to_thread(self._fitted, layer, chain, below, budget)
+                folders = await asyncio.to_thread(self._fitted, layer, below_id, below, budget)
                 if not folders:
                     await unpack_again(position, below, again)
                     folders = [self._layers.path(layer.digest, again)]
@@ -68,6 +74,9 @@ class Stacks:
         if fit is Fit.NOT:
             return []
         if fit is Fit.AS_IT_IS:
+            if len(self._fitting) >= _FITTING:
+                self._fitting.clear()
+            self._fitting.add((digest, chain))
             return [folder]
         with self._layers.work_on_thread() as work:
             make_patch(folders, folder, work, budget)
