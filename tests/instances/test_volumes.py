@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import base64
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cumulet.instances.model.properties import Container, ContainerProperties, GroupProperties, Mount, Volume
+from cumulet.instances.sandbox.file_shares import FileShares
+from cumulet.instances.sandbox.mounts import unmount_beneath
 from cumulet.instances.sandbox.ownership import give_tree
+from cumulet.instances.sandbox.volumes import Volumes
 from tests.instances.door import FrontDoor, container, events_of, group, is_over, is_running, shell
 
 
@@ -174,3 +179,37 @@ def test_a_clone_is_given_to_a_group_and_no_link_is_followed(tmp_path: Path) -> 
     assert found[clone / "folder" / "file"] == (2000, 0o660)
     assert found[clone / "link"][0] == 2000
     assert found[outside] == (os.getegid(), 0o700)
+
+
+def test_a_file_can_be_mounted_whenever_its_volume_changes(tmp_path: Path) -> None:
+    def volume(number: int) -> Volume:
+        return Volume(name="v", secret={"k": base64.b64encode(str(number).encode()).decode()})
+
+    mount = Mount(name="v", mount_path="/k", sub_path="k")
+    web = Container(name="web", properties=ContainerProperties(image="web", volume_mounts=[mount]))
+    asked = GroupProperties(containers=[web], volumes=[volume(0)])
+    volumes = Volumes(tmp_path / "group", asked, tmp_path / "before", FileShares(()))
+    volumes.make()
+    over = threading.Event()
+
+    def change() -> None:
+        number = 0
+        while not over.is_set():
+            number += 1
+            volumes.replace([volume(number)])
+
+    changing = threading.Thread(target=change)
+    changing.start()
+    try:
+        found = []
+        for number in range(100):
+            target = tmp_path / f"mounts-{number}"
+            ((source, *_),) = volumes.mount(web, target)
+            found.append(int(source.read_text()))
+            unmount_beneath(target)
+        assert found == sorted(found)
+        assert found[-1] > found[0]
+    finally:
+        over.set()
+        changing.join()
+        unmount_beneath(tmp_path / "group")

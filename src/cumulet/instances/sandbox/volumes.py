@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import os
 import stat
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,6 +42,8 @@ class Volumes:
         self.memory = memory_limit(group)
         self._group = group.security_context.fs_group if group.security_context else None
         self._numbers = {volume.name: number for number, volume in enumerate(group.volumes)}
+        #: Held by a thread that replaces files or mounts a path, which must not lead through a folder that is replaced.
+        self._lock = threading.Lock()
 
     def make(self) -> None:
         """Create missing volumes. Raises `SandboxError`, `OSError`."""
@@ -86,7 +89,8 @@ class Volumes:
 
     def _write(self, volume: Volume) -> None:
         """Write the files of a secret volume, which belong to the group of its folder."""
-        _write(self._path(volume.name), volume, 0 if self._group is None else READ)
+        with self._lock:
+            _write(self._path(volume.name), volume, 0 if self._group is None else READ)
 
     def on_disk(self) -> dict[str, Path]:
         """Return the folders of the emptyDirs on disk, by name."""
@@ -125,29 +129,34 @@ class Volumes:
             volume = volumes[mount.name]
             share = volume.azure_file
             target = folder / str(number)
-            try:
-                source = self._open(mount, share)
-            except OSError as error:
-                raise SandboxError(
-                    f"the subPath {mount.sub_path!r} of volume '{mount.name}' is not a folder or file of the volume: "
-                    f"{os.strerror(error.errno or 0)}"
-                ) from None
-            try:
-                kind = stat.S_IFMT(os.fstat(source).st_mode)
-                if kind == stat.S_IFDIR:
-                    target.mkdir()
-                elif kind == stat.S_IFREG:
-                    target.touch()
-                else:
-                    raise SandboxError(
-                        f"the subPath {mount.sub_path!r} of volume '{mount.name}' is neither folder nor file"
-                    )
-                attach(clone(source), target)
-            finally:
-                os.close(source)
+            with self._lock:
+                self._mount(mount, share, target)
             read_only = mount.read_only or volume.secret is not None or (share is not None and share.read_only)
             binds.append(Bind(target, mount.mount_path, read_only, is_kept=share is not None))
         return binds
+
+    def _mount(self, mount: Mount, share: AzureFile | None, target: Path) -> None:
+        """Mount a path of a volume. Raises `SandboxError`."""
+        try:
+            source = self._open(mount, share)
+        except OSError as error:
+            raise SandboxError(
+                f"the subPath {mount.sub_path!r} of volume '{mount.name}' is not a folder or file of the volume: "
+                f"{os.strerror(error.errno or 0)}"
+            ) from None
+        try:
+            kind = stat.S_IFMT(os.fstat(source).st_mode)
+            if kind == stat.S_IFDIR:
+                target.mkdir()
+            elif kind == stat.S_IFREG:
+                target.touch()
+            else:
+                raise SandboxError(
+                    f"the subPath {mount.sub_path!r} of volume '{mount.name}' is neither folder nor file"
+                )
+            attach(clone(source), target)
+        finally:
+            os.close(source)
 
     def _open(self, mount: Mount, share: AzureFile | None) -> int:
         """Return a descriptor of the mounted path. A missing folder is created with the volume's mode, as in a kubelet."""
