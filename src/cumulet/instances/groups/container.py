@@ -337,7 +337,8 @@ class ContainerLife:
 
     async def _exited(self, code: int | None) -> None:
         status, bundle = self.status, self._attempts.bundle(self.name)
-        if self._record.properties.share_process_namespace:
+        targets = self._container.properties.target_container_name is not None
+        if targets or self._record.properties.share_process_namespace:
             await self._services.runtime.kill_all(self._attempts.cid(self.name))
         if code is None:
             # No supervisor recorded the exit code: the machine went down, or the supervisor was killed. Its container may

@@ -1,8 +1,8 @@
 """The WebSockets of exec, attach and port-forward: an action of the provider offers one, with a password for one use.
 
-In ACI's protocol, the first frame is the password, and the others are raw bytes. In `v5.channel.k8s.io`, if exec requests
-it, each frame after the password starts with its channel: 0 to 2 for the streams, 3 for the final `Status`, 4 for the size of
-the terminal, 255 to close a channel.
+In ACI's protocol, the first frame is the password, and the others are raw bytes. In `v5.channel.k8s.io`, if the request names
+it, and always for port-forward, each frame after the password starts with its channel: 0 to 2 for the streams, 3 for the
+final `Status`, 4 for the size of the terminal, 255 to close a channel.
 """
 
 from __future__ import annotations
