@@ -71,7 +71,7 @@ class Layers:
 
     def __init__(self, folder: Path) -> None:
         self._layers, self._records, self._partial = (folder / part for part in (_LAYERS, _RECORDS, _PARTIAL))
-        self._boot = _BOOT.read_text().strip()
+        self._boot = _boot_id()
         shutil.rmtree(self._partial, ignore_errors=True)  # a crash left it
         for part in (self._layers, self._records, self._partial):
             private_folder(part)
@@ -240,6 +240,14 @@ def chain_of(below: Digest | None, diff_id: Digest) -> Digest:
 def _name(digest: Digest, form: str = "") -> str:
     name = f"{algorithm(digest)}-{encoded(digest)}"
     return f"{name}-{form}" if form else name
+
+
+def _boot_id() -> str:
+    """Return the id of the system's start. Without one, only durable layers are trusted after a start of the room."""
+    try:
+        return _BOOT.read_text().strip()
+    except FileNotFoundError:
+        return str(uuid.uuid4())
 
 
 def _synchronize(folder: Path) -> None:
