@@ -26,7 +26,7 @@ lint: ## Check format, lints, types and import directions.
 	@scripts/setup test
 	@ruff format --check . && ruff check . && mypy && lint-imports
 
-bench: ## Measure the path against its bounds and its peers.
+bench-path: ## Measure the path against its bounds and its peers.
 	@scripts/setup bench
 	@python -m benchmarks.path $(ARGS)
 
@@ -38,4 +38,4 @@ bench-kube: ## Measure the API server against its bounds and a peer.
 	@scripts/setup bench
 	@python -m benchmarks.kube $(ARGS)
 
-.PHONY: help demo test test-clients mutants lint bench bench-registry bench-kube
+.PHONY: help demo test test-clients mutants lint bench-path bench-registry bench-kube

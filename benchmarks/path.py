@@ -1,4 +1,4 @@
-"""Measures the path against its bounds, and against a Docker Engine if one is installed: `make bench`.
+"""Measures the path against its bounds, and against a Docker Engine if one is installed: `make bench-path`.
 
 It prints medians. Each round pulls an image with new layers.
 """
@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks import bursts
 from cumulet.demo.engine import private_settings
 from cumulet.up.lifecycle import resident_bytes
 from tests.installation import Installation
@@ -28,7 +29,9 @@ _PEER_PORT = 18080
 _LIMIT = 60.0
 
 #: Bounds: seconds from nothing to ready, megabytes of all idle rooms, seconds from apply to a page.
-_UP, _MEMORY, _APPLY = 3.0, 350.0, 1.5
+_UP, _MEMORY, _APPLY = 3.0, 240.0, 1.5
+#: Bounds: seconds until ten and a hundred pods of a cached image run, and how much longer ten pods of an absent image take.
+_TEN, _HUNDRED, _TOGETHER = 1.0, 5.0, 3.0
 
 
 def main() -> None:
@@ -77,7 +80,7 @@ def _measure_path(installation: Installation, folder: Path, rounds: int) -> None
             installation.run(*docker, "login", "--username", user, "--password", password, registry)
         for number in range(rounds):
             image = f"{registry}/app3/acr-app3:r{number}"
-            _push(installation, folder / f"context-{number}", f"{user}:{password}", image)
+            _push(installation, folder / f"context-{number}", f"{user}:{password}", image, 64)
             ours.append(_apply(installation, folder, f"r{number}"))
             if docker:
                 theirs.append(_docker_run(installation, docker, image))
@@ -89,11 +92,23 @@ def _measure_path(installation: Installation, folder: Path, rounds: int) -> None
     else:
         print("  no Docker Engine to compare with; install docker.io")
 
+    def push(tag: str, size: int) -> str:
+        image = f"{registry}/app3/acr-app3:{tag}"
+        _push(installation, folder / f"context-{tag}", f"{user}:{password}", image, size)
+        return f"acrdemo2ss.azurecr.io/app3/acr-app3:{tag}"
 
-def _push(installation: Installation, context: Path, credentials: str, image: str) -> None:
-    """Push an image with a unique binary. A program ignores bytes after its own."""
+    image = "acrdemo2ss.azurecr.io/app3/acr-app3:r0"
+    for count, bound in ((bursts.TEN, _TEN), (bursts.HUNDRED, _HUNDRED)):
+        took = statistics.median(bursts.cached(installation, image, count) for _ in range(3))
+        _print(f"{count} pods running, image cached", took, bound, "s")
+    one, ten = bursts.absent(installation, push)
+    _print(f"ten pods to one pod, image of 40 MB absent ({ten:.2f} s to {one:.2f} s)", ten / one, _TOGETHER, "x")
+
+
+def _push(installation: Installation, context: Path, credentials: str, image: str, size: int) -> None:
+    """Push an image with a unique binary. A program ignores bytes after its own, here `size` of them."""
     shutil.copytree(_EXAMPLE / "docker-manifests", context)
-    program = Path(shutil.which("busybox") or "").read_bytes() + os.urandom(64)
+    program = Path(shutil.which("busybox") or "").read_bytes() + os.urandom(size)
     (context / "busybox").write_bytes(program)
     (context / "busybox").chmod(0o755)
     installation.run("buildah", "build", "--quiet", "--no-cache", "--tag", image, str(context))
