@@ -181,7 +181,8 @@ def test_a_patch_has_what_has_changed_and_leaves_the_conditions_of_others() -> N
     assert patch.keys() == {"reason", "phase", "containerStatuses", "conditions"}
     ready, contained = patch["conditions"]
     assert ready.pop("lastTransitionTime") > _START
-    assert ready == {"type": "Ready", "status": "True", "reason": None, "message": None}
+    gone = {"reason": None, "message": None}
+    assert ready == {"type": "Ready", "status": "True", "lastProbeTime": None, "observedGeneration": 3, **gone}
     assert contained["type"] == "ContainersReady"
 
 

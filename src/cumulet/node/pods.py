@@ -169,6 +169,7 @@ class Pods:
         await self._remove_orphans(key, pod)
         if pod is None:
             return
+        pod = self._statuses.newest(pod)
         uid = pod["metadata"]["uid"]
         group = self._groups.get(uid)
         phase = (pod.get("status") or {}).get("phase")
@@ -217,6 +218,7 @@ class Pods:
         newest = self.pods.get(pod["metadata"]["name"], pod["metadata"]["namespace"])
         if newest is None or newest["metadata"]["uid"] != pod["metadata"]["uid"]:
             return
+        newest = self._statuses.newest(newest)
         uid = pod["metadata"]["uid"]
         seen = self._groups.pop(uid, None) or self._last.pop(uid, None)
         if properties is None and seen is not None:

@@ -121,22 +121,25 @@ def is_restarted(pod: Pod) -> bool:
 
 def pending_status(pod: Pod, reason: str, message: str) -> PodStatus:
     """The status of a pod that the provider refuses for now."""
-    return {**(pod.get("status") or {}), "phase": "Pending", "reason": reason, "message": message}
+    return _reasoned(pod, "Pending", reason, message)
 
 
 def failed_status(pod: Pod, reason: str, message: str) -> PodStatus:
     """The status of a pod that cannot run here."""
-    old = pod.get("status") or {}
-    return {
-        **old,
-        "phase": "Failed",
-        "reason": reason,
-        "message": message,
-        "startTime": old.get("startTime") or clock.rfc3339(),
-    }
+    status = _reasoned(pod, "Failed", reason, message)
+    status.setdefault("startTime", clock.rfc3339())
+    return status
 
 
 # Parts of a status.
+
+
+def _reasoned(pod: Pod, phase: Phase, reason: str, message: str) -> PodStatus:
+    """Return the status of a pod with another phase and its reason."""
+    status: PodStatus = {**(pod.get("status") or {}), "phase": phase, "reason": reason, "message": message}
+    if (generation := pod["metadata"].get("generation")) is not None:
+        status["observedGeneration"] = generation
+    return status
 
 
 def _status(

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 
+from cumulet.common.ascii import is_digits
 from cumulet.common.kubernetes import Client, KubernetesError
 from cumulet.common.kubernetes.client import PODS, STRATEGIC_MERGE_PATCH
 from cumulet.common.kubernetes.objects import Object, Pod, PodCondition, PodStatus
 from cumulet.node.phase import ENDED
 
+#: Digits of a resource version that are compared.
+_LONGEST_VERSION = 20
 #: Conditions that a new status leaves out when they no longer apply.
 _ENDING = ("PodResizePending", "PodResizeInProgress")
 #: Fields that it leaves out likewise.
@@ -23,11 +26,25 @@ class StatusWrites:
         self._client = client
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._ended: set[str] = set()
+        #: Pods as the API server returned them after a write, until the informer has them.
+        self._written: dict[str, Pod] = {}
+
+    def newest(self, pod: Pod) -> Pod:
+        """Return the newer one of a pod of the informer and what the last write returned."""
+        uid = pod["metadata"]["uid"]
+        written = self._written.get(uid)
+        if written is None:
+            return pod
+        if _version(written) > _version(pod):
+            return written
+        del self._written[uid]
+        return pod
 
     def forget(self, uid: str) -> None:
         """Forget a pod that is gone."""
         self._locks.pop(uid, None)
         self._ended.discard(uid)
+        self._written.pop(uid, None)
 
     async def write(self, pod: Pod, status: PodStatus) -> None:
         """Write what of a status has changed. Raises `KubernetesError`, but not for a pod that is gone or replaced."""
@@ -36,12 +53,12 @@ class StatusWrites:
         async with self._locks[uid]:
             if uid in self._ended and status.get("phase") not in ENDED:
                 return  # computed before the end was written
-            changed = status_patch(pod.get("status") or {}, status)
+            changed = status_patch(self.newest(pod).get("status") or {}, status)
             if not changed:
                 return
             patch: Object = {"metadata": {"uid": uid}, "status": changed}
             try:
-                await self._client.patch(
+                self._written[uid] = await self._client.patch(
                     PODS,
                     metadata["name"],
                     patch,
@@ -87,10 +104,14 @@ def status_patch(old: PodStatus, new: PodStatus) -> Object:
 
 
 def _condition(old: PodCondition | None, new: PodCondition) -> Object | None:
-    """Return the patch of one condition, or `None` when it stays the same."""
-    if old is None:
-        return {**new}
-    before: Object = {**old}
-    patch: Object = {name: value for name, value in new.items() if value != before.get(name)}
-    patch |= {name: None for name in ("reason", "message") if name in before and name not in new}
-    return {"type": new["type"], **patch} if patch else None
+    """Return the patch of one condition, which has all its fields, or `None` when it stays the same."""
+    before: Object = {**(old or {})}
+    removed: Object = {name: None for name in ("reason", "message") if name in before and name not in new}
+    changed = any(value != before.get(name) for name, value in new.items())
+    return {**new, **removed} if changed or removed else None
+
+
+def _version(pod: Pod) -> int:
+    """Return the resource version of a pod, a number that grows with each write."""
+    text = pod["metadata"].get("resourceVersion", "")
+    return int(text) if is_digits(text) and len(text) < _LONGEST_VERSION else 0
