@@ -138,9 +138,17 @@ async def test_certificates_are_not_verified(targets: Targets, shared_config: Co
     async with serving(OK, context) as server:
         action = HttpGet(port=server.port, scheme="HTTPS")
         assert (await http.get(action, HERE, targets, 5, "probe")).outcome == "success"
-    async with serving(OK) as server:
-        plain = await http.get(HttpGet(port=server.port, scheme="HTTPS"), HERE, targets, 5, "probe")
-        assert plain.output.endswith("http: server gave HTTP response to HTTPS client")
+
+    async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    listening = await asyncio.start_server(plain, HERE, 0)
+    async with listening:
+        action = HttpGet(port=listening.sockets[0].getsockname()[1], scheme="HTTPS")
+        result = await http.get(action, HERE, targets, 5, "probe")
+    assert result.output.endswith("http: server gave HTTP response to HTTPS client")
 
 
 #: What gRPC's server in C wrote after its settings: NOT_SERVING, and the trailers of an unknown service.

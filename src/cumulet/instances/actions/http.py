@@ -101,7 +101,7 @@ def _words(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno == errno.ECONNRESET:
         return "read: connection reset by peer"
     if isinstance(error, aiohttp.ClientResponseError):
-        return f"net/http: HTTP/1.x transport connection broken: malformed HTTP response: {error.message}"
+        return "net/http: HTTP/1.x transport connection broken: malformed HTTP response"
     return str(error) or type(error).__name__
 
 
