@@ -42,6 +42,7 @@ from cumulet.node.status import (
     ended_status,
     failed_status,
     has_failed,
+    is_over,
     is_restarted,
     lost_status,
     pending_status,
@@ -202,10 +203,11 @@ class Pods:
                 self._groups.pop(uid, None)
                 await self._refuse(pod, f"container group {group['name']} failed")
                 return
-            # Arguments with new values come first: they do not change with the rest of the group.
-            await self._renew(pod, group["name"])
-            await self._renew_group(pod, group)
-            refusal = await self._resizes.resize(pod, group)
+            if not is_over(group):  # to ACI, a PUT of a group that has ended is the demand to run it again
+                # Arguments with new values come first: they do not change with the rest of the group.
+                await self._renew(pod, group["name"])
+                await self._renew_group(pod, group)
+                refusal = await self._resizes.resize(pod, group)
         self.events.of_group(pod, group)
         status = pod_status(pod, group, self._host, refusal)
         self._ephemeral.complete(pod, status)

@@ -49,7 +49,7 @@ def pod_status(pod: Pod, group: ContainerGroup, host: str, refusal: str = "") ->
     inits, containers = _all_statuses(pod, properties)
     view = properties.get("instanceView") or {}
     # A container can have a restart policy of its own, so that the pod's does not say whether it is over.
-    over = _state(properties) in (_STOPPED, *ENDED)
+    over = is_over(group)
     reason = view.get("reason", "")
     phase: Phase = "Failed" if reason and over else phase_of(pod, [*inits, *containers], over=over)
     if phase in ENDED and not over and any(item.get("restartPolicyRules") for item in pod["spec"]["containers"]):
@@ -107,6 +107,11 @@ def waiting_status(pod: Pod, host: str, reason: str, message: str | Mapping[str,
     inits = [waiting(item, is_init=True) for item in all_inits]
     containers = [waiting(item, is_init=False) for item in spec["containers"]]
     return _status(pod, "Pending", inits, containers, host, "")
+
+
+def is_over(group: ContainerGroup) -> bool:
+    """Return whether nothing of a container group is started again."""
+    return _state(group["properties"]) in (_STOPPED, *ENDED)
 
 
 def has_failed(group: ContainerGroup) -> bool:
