@@ -134,6 +134,12 @@ class ContainerLife:
         """End the newest attempt within the grace period of the group; the restart policy starts another one."""
         await self._ending.end(Grace(self._grace_period), why)
 
+    def settle(self) -> None:
+        """Show how the container ended instead of its wait for a start that does not come, as the kubelet does."""
+        status = self.status
+        if status.stage == "ended" and status.current_state.state == "Waiting" and status.previous_state is not None:
+            status.current_state, status.previous_state = status.previous_state, None
+
     def hasten(self, seconds: float) -> None:
         """Shorten the grace of a container that is being stopped."""
         self._ending.shorten(seconds)

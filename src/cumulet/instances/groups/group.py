@@ -342,6 +342,8 @@ class Group:
     async def _end(self, state: str, provisioning_state: str = "Succeeded") -> None:
         self.record.status.state = state
         self.record.status.provisioning_state = provisioning_state
+        for life in self._lives.values():
+            life.settle()
         ends = [self.attempts.status(item.name).current_state.finish_time for item in self.attempts.containers()]
         # A container can have ended while the room did not run.
         ended = max((end for end in ends if end is not None), default=None)
