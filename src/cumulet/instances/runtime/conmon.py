@@ -28,6 +28,7 @@ from cumulet.instances.sandbox.programs import first_line, readable, run, until_
 
 #: A line of the runtime's log in its default form, whose message is quoted as in JSON.
 _LOGGED = re.compile(r'level=(?P<level>\w+) msg=(?P<message>"(?:[^"\\]|\\.)*")', re.ASCII)
+_CGROUPS = Path("/sys/fs/cgroup")
 #: Seconds to wait for the end of a killed process.
 _PATIENCE = 10
 
@@ -160,6 +161,7 @@ class Runtime:
         """Remove a container whose creation was interrupted, and the processes that may still create it."""
         await asyncio.to_thread(_end_processes, os.fsencode(bundle))
         await self.remove(cid)
+        await asyncio.to_thread(_remove_control_groups, cid)  # a runtime that was killed may not have recorded them
 
     async def wait(self, cid: str, bundle: Path) -> int | None:
         """Wait for the end of a container; return its exit code, or `None` when conmon could not record it."""
@@ -280,6 +282,17 @@ def failure_in(log: bytes) -> str | None:
         if entry.level in ("error", "fatal", "panic"):
             return entry.msg.strip()
     return None
+
+
+def _remove_control_groups(cid: str) -> None:
+    """Remove the control groups of a container, with the processes in them."""
+    for hierarchy in (_CGROUPS, *_CGROUPS.iterdir()):
+        for group in hierarchy.glob(f"cumulet-*/{cid}"):
+            with contextlib.suppress(OSError):  # a process in it has not ended yet; `cumulet down` removes it
+                for pid in (group / "cgroup.procs").read_text().split():
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(int(pid), signal.SIGKILL)
+                group.rmdir()
 
 
 def _end_processes(bundle: bytes) -> None:
