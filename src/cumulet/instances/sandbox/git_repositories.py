@@ -36,7 +36,7 @@ _SHOWN = 300
 #: The user of a group without a user namespace.
 _NOBODY = 65534
 _PROGRAMS = ("git", "setpriv", "prlimit")
-_USERINFO = re.compile(r"//[^/@\s]*@")
+_USERINFO = re.compile(r"//[^/@\s]*@", re.ASCII)
 
 
 def missing_program() -> str | None:
