@@ -21,15 +21,15 @@ from cumulet.instances.images.below import (
     Found,
     copy_file,
     copy_status,
-    is_kept,
     is_opaque,
     is_whiteout,
     kept_attributes,
 )
 from cumulet.instances.images.budget import Budget, LayerError
 from cumulet.instances.images.needs import Needs
-from cumulet.instances.images.open_folders import FOLDER, OpenFolder, OpenFolders
+from cumulet.instances.images.open_folders import FOLDER, OpenFolders
 from cumulet.instances.images.paths import PlaceError, Walk, above, join, last, split
+from cumulet.instances.images.status import set_folder_status, set_name_status, set_open_status
 from cumulet.instances.images.tar import Archive, Entry
 
 _OPAQUE = ".wh..wh..opq"
@@ -94,7 +94,7 @@ class Changes:
         parts = split(entry.name)
         if not parts:
             if entry.kind == tarfile.DIRTYPE:
-                self._set_status(self._disk.folder(""), entry)
+                set_folder_status(self._disk.folder(""), entry)
             return
         name = parts[-1]
         if parts[0].startswith(_AUFS) and parts[0] != _OPAQUE:
@@ -276,7 +276,7 @@ class Changes:
                 # The layer has a whiteout or a file of its own there, which hides what is below.
                 self._replace_by_folder(path)
             self._mention(path)
-            self._set_status(self._disk.folder(path), entry)
+            set_folder_status(self._disk.folder(path), entry)
         elif entry.kind == tarfile.REGTYPE:
             self._clear(path)
             self._write_file(archive, entry, path)
@@ -291,7 +291,7 @@ class Changes:
         elif entry.kind == tarfile.FIFOTYPE:
             self._clear(path)
             os.mkfifo(last(path), 0o600, dir_fd=self._disk.parent(path))
-            self._set_name_status(entry, path)
+            set_name_status(self._disk.parent(path), last(path), entry)
         else:
             # The runtime makes the allowed devices.
             self.devices += 1
@@ -316,7 +316,7 @@ class Changes:
                     _write(descriptor, chunk)
             else:
                 self._write_regions(archive, entry, descriptor)
-            self._set_open_status(descriptor, entry)
+            set_open_status(descriptor, entry)
         finally:
             os.close(descriptor)
 
@@ -356,7 +356,7 @@ class Changes:
             self._copied.add(target)
         self._clear(path)
         os.link(target, last(path), src_dir_fd=self._root, dst_dir_fd=self._disk.parent(path), follow_symlinks=False)
-        self._set_name_status(entry, path)
+        set_name_status(self._disk.parent(path), last(path), entry)
 
     def _is_whited_out(self, parts: list[str]) -> bool:
         status = self._disk.status("/".join(parts))
@@ -380,37 +380,6 @@ class Changes:
         for place in [item for item in self._hides if item == path or item.startswith(beneath)]:
             del self._hides[place]
         shutil.rmtree(name, dir_fd=folder)
-
-    # Owners, modes, attributes and times.
-
-    def _set_status(self, folder: OpenFolder, entry: Entry) -> None:
-        self._set_open_status(folder.descriptor, entry)
-        folder.time = entry.time
-
-    @staticmethod
-    def _set_open_status(descriptor: int, entry: Entry) -> None:
-        os.fchown(descriptor, entry.uid, entry.gid)
-        os.fchmod(descriptor, entry.mode)  # after chown, which clears the setuid bit
-        for key, value in entry.attributes.items():
-            if is_kept(key):
-                os.setxattr(descriptor, key, value)
-        os.utime(descriptor, ns=(entry.time, entry.time))
-
-    def _set_name_status(self, entry: Entry, path: str) -> None:
-        """Set the status of a file or pipe by its name; of a link, only the owner."""
-        folder, name = self._disk.parent(path), last(path)
-        kind = stat.S_IFMT(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
-        if kind == stat.S_IFREG:
-            descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-            try:
-                self._set_open_status(descriptor, entry)
-            finally:
-                os.close(descriptor)
-            return
-        os.chown(name, entry.uid, entry.gid, dir_fd=folder, follow_symlinks=False)
-        if kind == stat.S_IFIFO:
-            os.chmod(name, entry.mode, dir_fd=folder)
-            os.utime(name, ns=(entry.time, entry.time), dir_fd=folder, follow_symlinks=False)
 
 
 def _shown(path: str) -> str:
