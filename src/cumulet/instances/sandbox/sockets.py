@@ -14,6 +14,7 @@ import threading
 from concurrent.futures import Future
 from pathlib import Path
 
+from cumulet.common.ascii import fold
 from cumulet.instances.sandbox.errors import SandboxError
 
 _CLONE_NEWNET = 0x40000000
@@ -76,4 +77,4 @@ def _reason(error: Exception) -> str:
         return "connect: connection refused"
     if isinstance(error, TimeoutError):
         return "i/o timeout"
-    return f"connect: {(getattr(error, 'strerror', '') or str(error)).lower()}"
+    return f"connect: {fold(getattr(error, 'strerror', '') or str(error))}"
