@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from cumulet.common.config import DiskLimits
 from cumulet.instances.groups.disk_limits import Usage, binary, excess
 from cumulet.instances.groups.disk_manager import DiskManager
 from cumulet.instances.model.properties import Container, ContainerProperties, GroupProperties
+from cumulet.instances.sandbox.deleted_files import deleted_files
 from cumulet.instances.sandbox.disk_usage import measure
 
 
@@ -36,6 +39,20 @@ async def test_folders_are_measured_on_disk(tmp_path: Path) -> None:
     found = await measure([tmp_path / "full", tmp_path / "empty", tmp_path / "absent"])
     assert found.keys() == {tmp_path / "full", tmp_path / "empty"}
     assert found[tmp_path / "full"] > 100_000 > found[tmp_path / "empty"]
+
+
+def test_a_deleted_file_that_is_open_counts(tmp_path: Path) -> None:
+    device, start = tmp_path.stat().st_dev, 1_878_000_000  # of nobody's
+    with (tmp_path / "gone").open("wb") as file:
+        file.write(b"x" * 1_000_000)
+        file.flush()
+        os.fsync(file.fileno())
+        (tmp_path / "gone").unlink()
+        with subprocess.Popen(["sleep", "60"], stdin=file, user=start + 5) as holder:
+            assert deleted_files([start], [device])[start] >= 1_000_000
+            assert deleted_files([start], [])[start] == 0
+            holder.kill()
+    assert deleted_files([start], [device])[start] == 0
 
 
 @pytest.mark.parametrize(("least", "pressure"), [(1.0, True), (0.0, False)])

@@ -7,6 +7,7 @@ Groups are measured many at a time. One with so many files that this takes long 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from cumulet.common.config import DiskLimits
 from cumulet.common.tasks import TaskSet, task_set
 from cumulet.instances.groups.disk_limits import Usage, binary, excess, requested
 from cumulet.instances.groups.group import Group
+from cumulet.instances.sandbox.deleted_files import deleted_files
 from cumulet.instances.sandbox.disk_usage import FileSystem, file_system, measure
 
 log = logging.getLogger(__name__)
@@ -65,7 +67,7 @@ class DiskManager:
                 last, at = now, loop.time()
                 # As in a kubelet, unused images go first.
                 if full and self._was_full:
-                    self._evict_largest(now)
+                    await self._evict_largest(now)
                 self._was_full = full
                 self._set_pressure(full, loop.time())
                 self.looked.set()
@@ -124,12 +126,19 @@ class DiskManager:
             if message is not None and group.is_evictable:
                 group.evict(message)
 
-    def _evict_largest(self, now: FileSystem) -> None:
+    async def _evict_largest(self, now: FileSystem) -> None:
         """Evict the group that uses most of what it has not requested."""
+        starts = {group.record.status.ids for group in self._usages if group.record.status.ids}
+        deleted = await asyncio.to_thread(deleted_files, starts, self._devices())
         left = [group for group in self._usages if group.is_evictable]
         if not left:
             return
-        largest = max(left, key=lambda group: self._usages[group].total - requested(group.record.properties))
+
+        def beyond(group: Group) -> int:
+            held = deleted.get(group.record.status.ids, 0)
+            return self._usages[group].total + held - requested(group.record.properties)
+
+        largest = max(left, key=beyond)
         name, used = max(self._usages[largest].containers.items(), key=lambda item: item[1], default=("", 0))
         request = requested(largest.record.properties)
         largest.evict(
@@ -137,6 +146,15 @@ class DiskManager:
             f"Container {name} was using {binary(-(-used // 1024) * 1024)}, request is {binary(request)}, has larger "
             "consumption of ephemeral-storage. "
         )
+
+    def _devices(self) -> set[int]:
+        """Return the devices of the disk: its own, and those of the containers' roots."""
+        paths = [self._folder, *(root for group in self._usages for root in group.disk_places().roots)]
+        devices = set()
+        for path in paths:
+            with contextlib.suppress(OSError):
+                devices.add(path.stat().st_dev)
+        return devices
 
     def _lacking(self, now: FileSystem) -> str:
         """Return what is lacking, with the kubelet's threshold and what is left."""

@@ -45,11 +45,15 @@ _EVICTED, _EVICTION_GRACE = "Evicted", 1
 
 
 class DiskPlaces(NamedTuple):
-    """Where a group writes on the disk: the writable layers and the logs by container, and the emptyDirs by name."""
+    """Where a group writes on the disk: the writable layers and the logs by container, and the emptyDirs by name.
+
+    `roots` are where the roots of containers are mounted.
+    """
 
     layers: dict[str, Path]
     logs: dict[str, LogFiles]
     volumes: dict[str, Path]
+    roots: list[Path]
 
 
 class Group:
@@ -170,6 +174,7 @@ class Group:
             {name: writable_layer(self.attempts.bundle(name)) for name in names},
             {name: LogFiles(self.attempts.log(name)) for name in names},
             self._volumes.on_disk(),
+            [self.attempts.root(name) for name in names],
         )
 
     @property
