@@ -17,6 +17,8 @@ _AZURE = re.compile(r"[a-z0-9-]+\.azurecr\.[a-z.]+")
 _HELM = "application/vnd.cncf.helm."
 #: The failures that say most about an image whose credentials are tried in turn, the most telling first.
 _TELLING = (Fault.NOT_FOUND, Fault.BLOB_NOT_FOUND, Fault.DENIED, Fault.OTHER, Fault.UNAUTHORIZED)
+#: Failures that a message has in full.
+_TOLD = 5
 
 
 class Failure(NamedTuple):
@@ -28,7 +30,10 @@ class Failure(NamedTuple):
 
 def explain(image: str, reference: Reference, failures: Sequence[Failure]) -> str:
     """Return the message for a failed pull: image, registry, principals, the registry's reasons, and the fix."""
-    reasons = "; ".join(f"{_principal(credential)}: {str(error).rstrip('.')}" for credential, error in failures)
+    told = [f"{_principal(credential)}: {str(error).rstrip('.')}" for credential, error in failures[:_TOLD]]
+    if len(failures) > _TOLD:
+        told.append(f"and as {len(failures) - _TOLD} more")
+    reasons = "; ".join(told)
     last = failures[-1]
     if last.error.fault in OF_CREDENTIALS:
         last = min(failures, key=lambda failure: _TELLING.index(failure.error.fault))
@@ -80,6 +85,8 @@ def _fix(registry: str, failure: Failure) -> str:
                 f"create a pull secret for {registry} and name it in imagePullSecrets"
                 "; virtual nodes need one even if the registry is attached to the cluster" * is_azure
             )
+        case Fault.UNAUTHORIZED | Fault.DENIED if failure.credential is not None and failure.credential.identity:
+            return f"assign the identity to the container group, and the role AcrPull on {registry} to the identity"
         case Fault.DENIED if is_azure:
             return (
                 f"assign the role AcrPull on {registry} to the principal, or put a principal with that role into the pull "

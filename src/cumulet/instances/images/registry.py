@@ -212,6 +212,11 @@ class RegistryClient:
                             computed.update(fresh)
                             await write(fresh)
                 break
+            except aiohttp.SocketTimeoutError:
+                raise PullError(
+                    f"pulling was canceled because of no progress: no data after {received} bytes of {blob.digest}",
+                    Fault.INTERRUPTED,
+                ) from None
             except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError):
                 if attempt == _TRIES - 1:
                     raise
@@ -232,6 +237,8 @@ class RegistryClient:
             raise PullError(f"the index has more than {_DOCUMENTS} entries that may be for {HERE}", Fault.LIMIT)
         async with self._answer("GET", f"manifests/{target}", {"Accept": ", ".join(MANIFEST_TYPES)}) as response:
             raw = await _document(response)
+        if raw.lstrip()[:1] == b"<":
+            raise PullError("the registry sent a page, not a manifest: a proxy may have answered in its place")
         if digests.is_digest(target):
             digest = digests.parse(target)
             _check(raw, digest)
@@ -272,6 +279,8 @@ class RegistryClient:
             )
         except aiohttp.ClientConnectorError as error:
             raise _no_connection(error, failure) from None
+        except aiohttp.ServerTimeoutError as error:
+            raise PullError(f"{failure}: {str(error)[:_SHOWN]}", Fault.UNREACHABLE) from None
         except aiohttp.InvalidURL as error:
             raise PullError(f"{failure}: {str(error)[:_SHOWN]}") from None
 
