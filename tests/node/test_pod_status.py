@@ -9,7 +9,7 @@ import pytest
 from cumulet.common.kubernetes.objects import Pod
 from cumulet.node.resource import ContainerGroup
 from cumulet.node.status import ended_status, lost_status, pod_status
-from cumulet.node.status_writes import status_patch
+from cumulet.node.status_writes import StatusWrites, status_patch
 
 _START, _END = "2026-01-01T00:00:00.5Z", "2026-01-01T00:00:01.5Z"
 RUNS = {"state": "Running", "startTime": _START}
@@ -199,3 +199,34 @@ def test_a_deadline_is_the_reason_of_a_failed_pod_whatever_its_restart_policy() 
     overdue["properties"]["instanceView"] |= {"reason": "DeadlineExceeded", "message": "it was too long"}
     status = pod_status(pod("Always"), overdue, "127.0.0.1")
     assert (status["phase"], status["reason"], status["message"]) == ("Failed", "DeadlineExceeded", "it was too long")
+
+
+class _Server:
+    """Takes patches of a pod, and counts its versions."""
+
+    def __init__(self) -> None:
+        self.patches: list[Any] = []
+
+    async def patch(self, resource: Any, name: str, patch: Any, namespace: str, **options: Any) -> Pod:
+        self.patches.append(patch["status"])
+        answer = pod(status={**patch["status"]})
+        answer["metadata"]["resourceVersion"] = str(10 + len(self.patches))
+        return answer
+
+
+async def test_what_follows_from_an_old_pod_undoes_nothing() -> None:
+    server: Any = _Server()
+    writes = StatusWrites(server)
+    seen = pod()
+    seen["metadata"]["resourceVersion"] = "9"
+    await writes.write(seen, {"phase": "Running", "startTime": _START})
+    # The informer still has the pod from before.
+    newest = writes.newest(seen)
+    assert newest["status"]["startTime"] == _START
+    await writes.write(seen, {"phase": "Running", "startTime": _START})
+    assert len(server.patches) == 1
+    await writes.write(newest, {"phase": "Failed", "startTime": _START})
+    await writes.write(seen, {"phase": "Running", "startTime": _START})
+    assert [patch["phase"] for patch in server.patches] == ["Running", "Failed"]
+    seen["metadata"]["resourceVersion"] = "12"
+    assert writes.newest(seen) is seen
