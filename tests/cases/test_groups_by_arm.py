@@ -116,10 +116,14 @@ def test_a_group_pulls_with_its_own_identity(path: ThePath, azure: AzureClient, 
     assert azure.finish(azure.call("PUT", f"{groups}/own", body))["status"] == "Succeeded"
     azure.finish(azure.call("DELETE", f"{groups}/own"))
     # The identity is gone with the group: one of the same name is another.
-    again = azure.call(
-        "PUT", f"{groups}/own", {**body, "properties": {**body["properties"], "imageRegistryCredentials": by}}
-    )
+    again_properties = {**body["properties"], "imageRegistryCredentials": by}
+    again = azure.call("PUT", f"{groups}/own", {**body, "properties": again_properties})
     assert again.body["identity"]["principalId"] != own["principalId"]
+    azure.finish(again)
+    without = azure.call(
+        "PUT", f"{groups}/own", {**body, "identity": {"type": "None"}, "properties": again_properties}
+    )
+    assert "identity" not in without.body
     azure.finish(azure.call("DELETE", f"{groups}/own"))
 
 

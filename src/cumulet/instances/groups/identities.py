@@ -6,6 +6,7 @@ front door has checked that the caller may assign it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 import aiohttp
@@ -16,6 +17,8 @@ from cumulet.common.arm import ArmError
 from cumulet.common.ascii import fold
 from cumulet.common.entra import REGISTRY_AUDIENCE
 from cumulet.instances.model.envelope import AssignedIdentity, GroupIdentity
+
+log = logging.getLogger(__name__)
 
 _LIMIT = 64 * 1024
 _TYPES = {
@@ -108,12 +111,15 @@ class Identities:
             identity.user_assigned_identities[name] = AssignedIdentity(found.principal_id, found.client_id)
         return identity
 
-    async def remove(self, resource_id: str) -> None:
-        """Delete the group's own identity, with its role assignments. Raises `aiohttp.ClientError`."""
-        async with self._session.delete(
-            f"{self._base}/managedIdentity", params={"resourceId": resource_id}
-        ) as response:
-            await response.read()
+    async def discard(self, resource_id: str) -> None:
+        """Delete the group's own identity, with its role assignments; a failure is logged and stops nothing."""
+        try:
+            async with self._session.delete(
+                f"{self._base}/managedIdentity", params={"resourceId": resource_id}
+            ) as response:
+                await response.read()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            log.warning("the identity of %s is not deleted: %s", resource_id, error)
 
     async def token(self, client_id: str) -> str:
         """Return a token of an identity for registries. Raises `IdentityError`, `aiohttp.ClientError`."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Callable
 
 import aiohttp
@@ -27,8 +26,6 @@ from cumulet.instances.images.registry import Login, RegistryClient
 from cumulet.instances.model.envelope import GroupIdentity, client_of
 from cumulet.instances.model.properties import Credential, GroupProperties
 from cumulet.instances.store.records import GroupRecord
-
-log = logging.getLogger(__name__)
 
 _LIMIT = 64 * 1024
 #: The user name of a refresh token, in place of a password (ACR).
@@ -140,10 +137,7 @@ class Logins:
         """Delete what a deleted group had beside its containers: its own identity."""
         identity = record.envelope.identity
         if identity is not None and identity.is_system_assigned:
-            try:
-                await self._identities.remove(record.id)
-            except (aiohttp.ClientError, TimeoutError) as error:
-                log.warning("the identity of %s is not deleted: %s", record.id, error)
+            await self._identities.discard(record.id)
 
 
 def _no_answer(image: str) -> ArmError:

@@ -153,10 +153,13 @@ class Provider:
         assigned = await self._identities.assign(path, location, identity, before)
         _check_identities(properties, assigned)
         try:
-            return await self._groups.put(GroupRequest(path, location, tags, properties, Envelope(assigned, zones)))
+            answer = await self._groups.put(GroupRequest(path, location, tags, properties, Envelope(assigned, zones)))
+            if before is not None and before.is_system_assigned and not (assigned and assigned.is_system_assigned):
+                await self._identities.discard(path)
+            return answer
         except ArmError:
             if existing is None and assigned is not None and assigned.is_system_assigned:
-                await self._identities.remove(path)
+                await self._identities.discard(path)
             raise
 
     async def _patch(self, request: web.Request) -> web.Response:
