@@ -9,6 +9,7 @@ import pytest
 from cumulet.common.kubernetes.objects import Pod
 from cumulet.node.resource import ContainerGroup
 from cumulet.node.status import ended_status, lost_status, pod_status
+from cumulet.node.status_fields import CONDITION, CONTAINER_STATUS, POD_STATUS
 from cumulet.node.status_writes import StatusWrites, status_patch
 
 _START, _END = "2026-01-01T00:00:00.5Z", "2026-01-01T00:00:01.5Z"
@@ -230,3 +231,16 @@ async def test_what_follows_from_an_old_pod_undoes_nothing() -> None:
     assert [patch["phase"] for patch in server.patches] == ["Running", "Failed"]
     seen["metadata"]["resourceVersion"] = "12"
     assert writes.newest(seen) is seen
+
+
+def test_the_table_knows_every_field_that_is_written() -> None:
+    mounts = [{"name": "v", "mountPath": "/v", "readOnly": True}]
+    container: Any = {"name": "a", "image": "i", "volumeMounts": mounts, "resources": {"requests": {"cpu": "1"}}}
+    made = group(RUNS, RUNS, inits=[ended(0)], previous=ended(1))
+    status = pod_status(pod(inits=[{"name": "x"}], containers=[container]), made, "h")
+    written = {name for name, entry in POD_STATUS.fields.items() if entry.column == "honoured"}
+    assert status.keys() - {"qosClass"} <= written
+    for item in [*status["containerStatuses"], *status["initContainerStatuses"]]:
+        assert all(CONTAINER_STATUS.fields[name].column == "honoured" for name in item)
+    for condition in status["conditions"]:
+        assert all(CONDITION.fields[name].column == "honoured" for name in condition)

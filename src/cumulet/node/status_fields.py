@@ -61,7 +61,7 @@ RESOURCES = Kind(
 CONTAINER_STATUS = Kind(
     "ContainerStatus",
     {
-        "allocatedResources": stored(_RESIZE),
+        "allocatedResources": honoured("what the provider has accepted of a resize"),
         "allocatedResourcesStatus": stored(_NO_DEVICES),
         "containerID": honoured(),
         "image": honoured(),
