@@ -175,6 +175,7 @@ class Registration:
         except KubernetesError as error:
             if error.code != 404:
                 raise
+            await self._client.get(NODES, self._name)  # a node that is gone takes its lease along
             lease: Lease = {
                 "metadata": {"name": self._name, "namespace": "kube-node-lease", **metadata},
                 "spec": spec,
