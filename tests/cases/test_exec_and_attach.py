@@ -73,7 +73,7 @@ def test_commands_have_their_input_and_exit_codes(path: ThePath) -> None:
         return subprocess.run(command, env=path.installation.environment, capture_output=True, check=False).returncode
 
     with ThreadPoolExecutor(8) as threads:
-        assert [*threads.map(exits, range(1, 17))] == [*range(1, 17)]
+        assert [*threads.map(exits, range(1, 9))] == [*range(1, 9)]
     path.until(lambda: "running" in str(path.get("beginning")["status"]["initContainerStatuses"]), "init container")
     assert path.kubectl("exec", "beginning", "-c", "first", "--", "echo", "here") == "here\n"
     assert 'container not found ("main")' in path.kubectl("exec", "beginning", "-c", "main", "--", "true", code=1)
@@ -81,7 +81,7 @@ def test_commands_have_their_input_and_exit_codes(path: ThePath) -> None:
     assert 'OCI runtime exec failed: exec failed: unable to start container process: exec: "absent"' in failed
     assert failed.count("exec failed") == 2  # in the error, and not as output
     # A command ends when its container does.
-    ending = threading.Timer(2, lambda: path.kubectl("exec", "brief", "--", "sh", "-c", ": > /stop"))
+    ending = threading.Timer(1, lambda: path.kubectl("exec", "brief", "--", "sh", "-c", ": > /stop"))
     ending.start()
     path.kubectl("exec", "brief", "--", "sleep", "1000", code=137)
     ending.join()
