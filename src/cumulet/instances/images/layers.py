@@ -141,7 +141,7 @@ class Layers:
         for file in self._records.glob("[!.]*.json"):
             match = _NAME.match(file.name)
             known = self._read(file)
-            if match is not None and known is not None:
+            if match is not None and known is not None and digests.is_digest(f"{match[1]}:{match[2]}"):
                 digest = digests.parse(f"{match[1]}:{match[2]}")
                 before = found.get(digest, Footprint(0, 0.0))
                 with contextlib.suppress(FileNotFoundError):
