@@ -30,82 +30,58 @@ def link(name: str, to: str) -> tuple[tarfile.TarInfo, bytes]:
     return entry(name, type=tarfile.SYMTYPE, linkname=to)
 
 
-def start(path: ThePath, images: dict[str, tuple[list[bytes], str, dict[str, object]]]) -> None:
-    """Push images, and run a pod of each with a script."""
-    pods = []
-    for name, (layers, script, settings) in images.items():
-        image = path.push(f"{name}:1", [busybox_layer(), base(), *layers], **settings)
-        main = {"name": "main", "image": image, "command": ["sh", "-c", script]}
-        pods.append(pod(name, [main], restartPolicy="Never"))
-    path.apply(*pods)
+def run(path: ThePath, name: str, layers: list[bytes], script: str, **settings: object) -> None:
+    """Push an image, and apply a pod that runs a script in it."""
+    image = path.push(f"{name}:1", [busybox_layer(), base(), *layers], **settings)
+    path.apply(pod(name, [{"name": "main", "image": image, "command": ["sh", "-c", script]}], restartPolicy="Never"))
 
 
 def test_layers_are_applied_to_what_is_below_them(path: ThePath) -> None:
     empty = layer()
-    many = [layer(entry(f"f{number}", b"%d\n" % number)) for number in range(1, 126)]
-    old = layer(folder("d"), entry("d/old", b"1"))
+    many = [empty, *(layer(entry(f"f{number}", b"%d\n" % number)) for number in range(1, 124)), empty]
+    run(path, "many", many, "cat /f1 /f123")
+    first = layer(
+        *(folder("first"), entry("first/old"), folder("last"), entry("last/old")),
+        *(folder("usr"), folder("usr/lib"), link("lib", "usr/lib"), link("sbin", "bin")),
+        *(folder("to-link"), folder("to-file"), link("to-link", "to-file")),
+        entry("one", b"linked\n", mode=0o4755),
+    )
+    second = layer(
+        *(
+            entry(".wh.first"),
+            folder("first"),
+            entry("first/new"),
+            folder("last"),
+            entry("last/new"),
+            entry(".wh.last"),
+        ),
+        *(folder("new"), entry("new/.wh.x"), entry("new/y")),
+        *(folder("own"), folder("own/lib"), link("through", "own/lib"), entry("through/x", b"through\n")),
+        *(entry("lib/x", b"below\n"), entry("sbin/y", b"#!/bin/sh\necho sbin\n", mode=0o755)),
+        *(entry("to-file", b"file\n"), entry("two", type=tarfile.LNKTYPE, linkname="one", mode=0o4755)),
+    )
+    script = (
+        "ls /first /last; ls -l /new; cat /own/lib/x /usr/lib/x /to-file /two; /bin/y; readlink /lib; readlink /to-link; "
+        "stat -c %a /two"
+    )
+    run(path, "below", [first, second], script)
+    accounts = layer(entry("etc/real", b"app:x:1000:1001::/:/bin/sh\n"), link("etc/passwd", "/etc/real"))
     srv = layer(folder("srv", 0o2775, uid=1000, gid=1000), entry("srv/gone"))
-    merged = layer(folder("usr"), folder("usr/lib"), link("lib", "usr/lib"), link("sbin", "bin"))
-    user: dict[str, object] = {"User": "1000"}
-    images: dict[str, tuple[list[bytes], str, dict[str, object]]] = {
-        "many": (many, "cat /f1 /f125", {}),
-        "twice": ([empty, layer(entry("a", b"a\n")), empty], "cat /a", {}),
-        "whiteout-first": ([old, layer(entry(".wh.d"), folder("d"), entry("d/new"))], "ls /d", {}),
-        "whiteout-last": ([old, layer(folder("d"), entry("d/new"), entry(".wh.d"))], "ls /d", {}),
-        "whiteout-of-nothing": ([layer(folder("new"), entry("new/.wh.x"), entry("new/y"))], "ls -l /new | cat", {}),
-        "through-own-link": (
-            [layer(folder("usr"), folder("usr/lib"), link("lib", "usr/lib"), entry("lib/x", b"through\n"))],
-            "cat /usr/lib/x",
-            {},
-        ),
-        "through-link-below": (
-            [merged, layer(entry("lib/x", b"below\n"), entry("sbin/y", b"#!/bin/sh\necho sbin\n", mode=0o755))],
-            "cat /usr/lib/x; /bin/y; readlink /lib",
-            {},
-        ),
-        "replaced": (
-            [layer(folder("a"), folder("b"), link("a", "b")), layer(entry("b", b"file"))],
-            "readlink /a; cat /b",
-            {},
-        ),
-        "parent": ([srv, layer(entry("srv/app.conf"))], "touch /srv/t && stat -c '%u %g %a' /srv", user),
-        "parent-of-whiteout": (
-            [srv, layer(entry("srv/.wh.gone"))],
-            "touch /srv/t && stat -c '%u %g %a' /srv; ls /srv",
-            user,
-        ),
-        "account": (
-            [layer(entry("etc/real", b"app:x:1000:1001::/:/bin/sh\n"), link("etc/passwd", "/etc/real"))],
-            "id; pwd",
-            {"User": "app:extra", "WorkingDir": "/made/here"},
-        ),
-        "hard-link": (
-            [
-                layer(entry("one", b"linked\n", mode=0o4755)),
-                layer(entry("two", type=tarfile.LNKTYPE, linkname="one", mode=0o4755)),
-            ],
-            "cat /two; stat -c %a /two",
-            {},
-        ),
-    }
-    start(path, images)
-    found = {name: path.output(name) for name in images}
-    assert found == {
-        "many": "1\n125\n",
-        "twice": "a\n",
-        "whiteout-first": "new\n",
-        "whiteout-last": "new\n",
-        "whiteout-of-nothing": found["whiteout-of-nothing"],
-        "through-own-link": "through\n",
-        "through-link-below": "below\nsbin\nusr/lib\n",
-        "replaced": "b\nfile",
-        "parent": "1000 1000 2775\n",
-        "parent-of-whiteout": "1000 1000 2775\nt\n",
-        "account": "uid=1000(app) gid=1003(extra) groups=1003(extra)\n/made/here\n",
-        "hard-link": "linked\n4755\n",
-    }
-    assert found["whiteout-of-nothing"].split()[-1] == "y"
-    assert "?" not in found["whiteout-of-nothing"]
+    run(
+        path,
+        "parents",
+        [accounts, srv, layer(entry("srv/.wh.gone")), layer(entry("srv/app.conf"))],
+        "id; pwd; touch /srv/t && stat -c '%u %g %a' /srv; ls /srv",
+        User="app:extra",
+        WorkingDir="/made/here",
+    )
+    assert path.output("many") == "1\n123\n"
+    lines = path.output("below").splitlines()
+    assert lines[:5] == ["/first:", "new", "", "/last:", "new"]
+    assert [line.split()[-1] for line in lines[5:7]] == ["0", "y"], "a whiteout of nothing is no file"
+    assert lines[7:] == ["through", "below", "file", "linked", "sbin", "usr/lib", "to-file", "4755"]
+    account = "uid=1000(app) gid=1003(extra) groups=1003(extra)"
+    assert path.output("parents").splitlines() == [account, "/made/here", "1000 1000 2775", "app.conf", "t"]
 
 
 def test_layers_have_any_compression(path: ThePath, tmp_path: Path) -> None:
