@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Literal
 
@@ -82,6 +82,17 @@ class Actions:
         task = self._tasks.start(self._run(self._current(record)), f"action on {record.id}")
         self._running[uid] = task
         task.add_done_callback(lambda _: self._running.pop(uid, None) if self._running.get(uid) is task else None)
+
+    async def end_orphans(self, records: Sequence[GroupRecord]) -> None:
+        """End operations that nothing continues, because the room was killed before it wrote the change."""
+        known = {record.status.action.operation for record in records if record.status.action is not None}
+        deleting = {record.uid for record in records if record.status.delete_by is not None}
+        uids = {record.uid for record in records}
+        for operation in self._operations.running():
+            if operation.uid not in uids:
+                await self._operations.end(operation.id)
+            elif operation.id not in known and operation.uid not in deleting:
+                await self._operations.end(operation.id, PREEMPTED, "The change was not begun. Try again.")
 
     async def finish(self, record: GroupRecord) -> None:
         """Wait until the running action of a group has ended, if there is one."""

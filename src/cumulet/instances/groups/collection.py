@@ -20,7 +20,7 @@ from cumulet.common.config import Config
 from cumulet.common.resolver import LoginServerResolver
 from cumulet.common.tasks import Backoff, TaskSet
 from cumulet.instances.actions.targets import Targets
-from cumulet.instances.groups.actions import PREEMPTED, Actions
+from cumulet.instances.groups.actions import Actions
 from cumulet.instances.groups.admission import Admission
 from cumulet.instances.groups.attempts import UID_PART
 from cumulet.instances.groups.folders import Folders
@@ -159,18 +159,7 @@ class Groups:
             else:
                 group.start()
         self._tasks.start(self.images.eviction.run(), "image eviction")
-        await self._end_orphans()
-
-    async def _end_orphans(self) -> None:
-        """End operations that nothing continues, because the room was killed before it wrote the change."""
-        known = {record.status.action.operation for record in self._records if record.status.action is not None}
-        deleting = {record.uid for record in self._records if record.status.delete_by is not None}
-        uids = {record.uid for record in self._records}
-        for operation in self.operations.running():
-            if operation.uid not in uids:
-                await self.operations.end(operation.id)
-            elif operation.id not in known and operation.uid not in deleting:
-                await self.operations.end(operation.id, PREEMPTED, "The change was not begun. Try again.")
+        await self._actions.end_orphans(self._records)
 
     def _current(self, record: GroupRecord) -> Group:
         return self._groups[record.key]
