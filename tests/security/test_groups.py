@@ -12,7 +12,7 @@ import os
 import stat
 import tarfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -431,31 +431,38 @@ def small_room(tmp_path: Path) -> Iterator[RoomProcess]:
         yield running
 
 
-async def test_a_group_without_an_address_ends_and_says_why(small_room: RoomProcess) -> None:
+def says(reason: str) -> Callable[[Group], bool]:
+    """Whether a group says why it has no sandbox."""
+
+    def find(found: Group) -> bool:
+        events = found["properties"]["instanceView"]["events"]
+        return any(event["name"] == "FailedCreatePodSandBox" and reason in event["message"] for event in events)
+
+    return find
+
+
+async def test_a_group_without_an_address_says_why_and_waits_for_one(small_room: RoomProcess) -> None:
     async with front_door(small_room.config) as door:
         await door.call("PUT", "first", group(container()))
-        created = await door.call("PUT", "second", group(container(), restartPolicy="Never", pod=False))
-        found = await door.until("second", is_over)
-        assert found["properties"]["provisioningState"] == "Failed"
-        (event,) = found["properties"]["instanceView"]["events"]
-        assert "no address is left" in event["message"]
-        assert state_of(found)["state"] == "Terminated"
-        assert "no address is left" in messages(found)[-1]
-        await door.call("DELETE", "second")
+        await door.call("PUT", "second", group(container(), restartPolicy="Never"))
+        found = await door.until("second", says("no address is left"))
+        assert found["properties"]["instanceView"]["state"] == "Pending"
         await door.call("DELETE", "first?gracePeriodSeconds=0")
-        assert created["properties"]["provisioningState"] in ("Pending", "Creating", "Failed")
+        await door.until("second", lambda found: "ip" in found["properties"]["ipAddress"])
+        await door.call("DELETE", "second")
 
 
-async def test_a_group_whose_folder_cannot_be_made_ends_and_says_why(small_room: RoomProcess) -> None:
-    (small_room.config.room_dir("instances") / "sandboxes").write_text("no folder")
+async def test_a_group_whose_folder_cannot_be_made_says_why_and_tries_again(small_room: RoomProcess) -> None:
+    folder = small_room.config.room_dir("instances") / "sandboxes"
+    folder.write_text("no folder")
     async with front_door(small_room.config) as door:
-        body = group(container(), volumes=[{"name": "v", "emptyDir": {}}], pod=False)
-        await door.call("PUT", "nowhere", body)
-        found = await door.until("nowhere", is_over)
-        assert found["properties"]["provisioningState"] == "Failed"
-        assert "Not a directory" in found["properties"]["instanceView"]["events"][0]["message"]
+        await door.call("PUT", "nowhere", group(container(), volumes=[{"name": "v", "emptyDir": {}}]))
+        await door.until("nowhere", says("Not a directory"))
+        folder.unlink()
+        while not folder.is_dir():
+            await door.call("GET", "nowhere")
         await door.call("DELETE", "nowhere")
-        await door.call("GET", "nowhere", status=404)
+        await door.until_gone("nowhere")
 
 
 async def test_a_failure_that_nobody_foresaw_is_told_and_tried_again(tmp_path: Path) -> None:

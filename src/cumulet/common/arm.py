@@ -12,8 +12,10 @@ provider, following the Resource Provider Contract:
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import re
+import sqlite3
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
@@ -169,9 +171,21 @@ async def arm_errors(request: web.Request, handler: Handler) -> web.StreamRespon
             raise
         code = _CODES.get(error.status, "BadRequest")
         return json_response(ArmError(error.status, code, error.reason).body(), error.status)
-    except Exception:
+    except Exception as error:
         log.exception("%s %s failed", request.method, request.path)
+        if _is_full(error):
+            full = ArmError(
+                507, "InsufficientStorage", "The disk of the server is full: nothing was changed. Try again."
+            )
+            return json_response(full.body(), full.status)
         return json_response(ArmError(500, "InternalServerError", "The server met an internal error.").body(), 500)
+
+
+def _is_full(error: Exception) -> bool:
+    """Return whether a disk without space is the cause."""
+    if isinstance(error, sqlite3.OperationalError):
+        return error.sqlite_errorcode == sqlite3.SQLITE_FULL
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def require_front_door(request: web.BaseRequest) -> None:

@@ -46,9 +46,14 @@ def cause_of(error: BaseException) -> BaseException:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return the published reason of a failure; of an unexpected error only its type, as its text may contain secrets."""
+    """Return the published reason of a failure, without paths of this machine.
+
+    Of an unexpected error it is only the type, as its text may contain secrets.
+    """
     error = cause_of(error)
-    if isinstance(error, (SandboxError, RuntimeFailure, OSError, sqlite3.Error)):
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if isinstance(error, (SandboxError, RuntimeFailure, sqlite3.Error)):
         return str(error)
     return f"an internal error ({type(error).__name__}); the log of the room 'instances' has more"
 
@@ -58,4 +63,4 @@ def start_message(error: Exception) -> str:
     if isinstance(error, RuntimeFailure):
         prefix = "failed to create containerd task: failed to create shim task: OCI runtime create failed"
         return f"{prefix}: {error}: unknown"
-    return str(error)
+    return reason_of(error) if isinstance(error, OSError) else str(error)
