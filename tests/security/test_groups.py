@@ -55,7 +55,7 @@ from tests.instances.door import (
     shell,
     state_of,
 )
-from tests.instances.images import Registry, busybox_layer, entry, layer
+from tests.instances.images import Registry, busybox_layer, entry, layer, peer_registry
 from tests.security.images import push_with_configuration
 
 WEB = "containers[0].properties"
@@ -424,10 +424,11 @@ async def test_an_account_database_is_not_read_into_memory(
 
 @pytest.fixture
 def small_room(tmp_path: Path) -> Iterator[RoomProcess]:
-    """A room with one address for groups, and no registry."""
+    """A room with one address for groups, and a registry with the image of `container()`."""
     network = free_pod_cidr().replace("/16", "/30")
     config = install(tmp_path / "data", ports=dict.fromkeys(DEFAULT_PORTS, 0), pod_cidr=network)
-    with running_room(config) as running:
+    with peer_registry(config, tmp_path / "peer") as registry, running_room(config) as running:
+        registry.push("web:v1", [busybox_layer()], Cmd=["sleep", "600"])
         yield running
 
 
