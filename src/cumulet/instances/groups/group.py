@@ -74,6 +74,8 @@ class Group:
         self._sequence = Sequence(record, self._lives)
         self._ephemeral = EphemeralContainers(record, self._lives, self._life)
         self._renewed = asyncio.Event()
+        #: Set when the containers are ended by a request, which decides what follows.
+        self._cleared = False
         self._resizes = Resizes(record, self.attempts, services, self._save, self._restart, self.control_group)
         self._evicted = asyncio.Event()
         if record.status.reason == _EVICTED:
@@ -126,6 +128,7 @@ class Group:
 
     async def clear(self, grace: float) -> None:
         """Stop all containers and the group's task, and remove the containers; volumes and network stay."""
+        self._cleared = True
         await self._sequence.stop(Grace(grace))
         if self._task is not None:
             self._task.cancel()
@@ -276,7 +279,8 @@ class Group:
             await self._ephemeral.end(Grace(self.record.properties.termination_grace_period_seconds))
         finally:
             await self._ephemeral.cancel()
-        await self._end("Succeeded" if succeeded.result() else "Failed")
+        if not self._cleared:
+            await self._end("Succeeded" if succeeded.result() else "Failed")
 
     async def _make_sandbox(self) -> None:
         """Create the network namespace and the volumes, which every launch waits for."""
