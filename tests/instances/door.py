@@ -63,6 +63,11 @@ class RoomProcess:
         self._process.stdout.close()
         self._process = None
 
+    def pid(self) -> int:
+        """Its process."""
+        assert self._process is not None
+        return self._process.pid
+
     def peak_memory(self) -> int:
         """The most bytes that it has held in memory since it started."""
         assert self._process is not None
