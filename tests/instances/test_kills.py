@@ -6,9 +6,12 @@ import asyncio
 import contextlib
 import os
 import random
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from cumulet.common.config import Config
 from cumulet.instances.cleanup import cleanup
@@ -30,6 +33,12 @@ def view_of(found: Group) -> dict[str, Any]:
     """The instance view of the container of a group."""
     view: dict[str, Any] = found["properties"]["containers"][0]["properties"]["instanceView"]
     return view
+
+
+def first_state(found: Group) -> dict[str, Any]:
+    """The current state of the init container of a group."""
+    view = found["properties"]["initContainers"][0]["properties"].get("instanceView") or {}
+    return dict(view.get("currentState") or {})
 
 
 def commands() -> dict[int, list[bytes]]:
@@ -73,6 +82,30 @@ async def test_containers_that_are_never_restarted_run_once_whatever_is_killed(
         await door.call("DELETE", f"{name}?gracePeriodSeconds=0")
 
 
+async def test_what_was_not_started_when_the_room_was_killed_is_started(
+    door: FrontDoor, room: RoomProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, waiting = tmp_path / "slow", tmp_path / "waiting"
+    slow.mkdir()
+    program = slow / "ip"
+    program.write_text(f'#!/bin/sh\n[ ! -p {waiting} ] || read _ <{waiting}\nexec {shutil.which("ip")} "$@"\n')
+    program.chmod(0o755)
+    room.stop()
+    with monkeypatch.context() as machine:
+        machine.setenv("PATH", f"{slow}:{os.environ['PATH']}")
+        room.start()
+    os.mkfifo(waiting)  # from now on, no network namespace is made
+    await door.call("PUT", "early", group(shell("echo ran; exit 7"), **ONCE))
+    await door.until("early", lambda found: view_of(found).get("attempt") == 1)
+    room.stop(kill=True)
+    with waiting.open("w"):
+        waiting.unlink()
+    room.start()
+    assert state_of(await door.until("early", is_over))["exitCode"] == 7
+    assert runs(room.config) == [1]
+    await door.call("DELETE", "early?gracePeriodSeconds=0")
+
+
 async def test_what_its_supervisor_left_ends_and_is_restarted_by_its_policy(
     door: FrontDoor, room: RoomProcess
 ) -> None:
@@ -100,18 +133,24 @@ async def test_after_everything_was_taken_down_only_what_is_restarted_runs_again
     volumes: dict[str, Any] = {"volumes": [{"name": "v", "emptyDir": {}}], "initContainers": [first]}
     await door.call("PUT", "never", group(asked, **ONCE, **volumes))
     await door.call("PUT", "always", group(asked, pod=True, **volumes))
+    long = shell("sleep 1000 & wait", "first")
+    await door.call("PUT", "half", group(shell("true"), **ONCE, initContainers=[long]))
     for name in ("never", "always"):
         await door.until(name, is_running)
+    await door.until("half", lambda found: first_state(found).get("state") == "Running")
     room.stop()
     cleanup(room.config)
     room.start()
     found = await door.until("never", is_over)
     assert found["properties"]["instanceView"]["state"] == "Failed"
     assert (state_of(found)["exitCode"], state_of(found)["detailStatus"]) == (137, "ContainerStatusUnknown")
+    found = await door.until("half", is_over)
+    for state in (first_state(found), state_of(found)):  # also that of the container that never ran
+        assert (state["exitCode"], state["detailStatus"]) == (137, "ContainerStatusUnknown")
     found = await door.until("always", lambda found: is_running(found) and view_of(found)["restartCount"] == 1)
     assert view_of(found)["previousState"]["detailStatus"] == "ContainerStatusUnknown"
     log: dict[str, str] = {"content": ""}
     while log["content"].count("x") < 2:  # the init container has run again
         log = await door.call("GET", "always/containers/web/logs")
-    for name in ("never", "always"):
+    for name in ("never", "always", "half"):
         await door.call("DELETE", f"{name}?gracePeriodSeconds=0")

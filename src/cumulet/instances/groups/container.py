@@ -41,7 +41,8 @@ from cumulet.instances.streams.log_files import LogFiles
 
 log = logging.getLogger(__name__)
 
-#: The kubelet's message about a container whose end nothing recorded.
+#: The kubelet's reason and message for a container whose end nothing recorded.
+_UNKNOWN_REASON = "ContainerStatusUnknown"
 _UNKNOWN = "The container could not be located when the pod was terminated"
 
 
@@ -96,6 +97,18 @@ class ContainerLife:
         """Whether the container has ended and is not started again."""
         code = self.code
         return code is not None and not is_restarted(self._container.properties, self._policy, code)
+
+    @property
+    def was_started(self) -> bool:
+        """Whether the start of any attempt was requested. An attempt gets its number before its sandbox is made."""
+        return self.status.stage in ("started", "ended", "again") or self.status.restart_count > 0
+
+    def give_up(self) -> None:
+        """Record that the container is not started any more, as the kubelet does when a pod has ended."""
+        status, now = self.status, clock.rfc3339_micro()
+        status.current_state = State("Terminated", _UNKNOWN_REASON, None, now, 137, _UNKNOWN)
+        status.stage, status.ready, status.started = "ended", False, False
+        self.ended.set()
 
     async def record_end(self) -> None:
         """Wait for the end of an attempt that nobody watches over, and record it."""
@@ -350,7 +363,7 @@ class ContainerLife:
             # No supervisor recorded the exit code: the machine went down, or the supervisor was killed. Its container may
             # run on, without a log, and must not.
             await self._services.runtime.remove(self._attempts.cid(self.name))
-            code, detail, message = 137, "ContainerStatusUnknown", _UNKNOWN
+            code, detail, message = 137, _UNKNOWN_REASON, _UNKNOWN
         else:
             killed = self._services.runtime.was_killed_for_memory(bundle)
             detail = "OOMKilled" if killed else "Completed" if code == 0 else "Error"

@@ -268,7 +268,7 @@ class Group:
             status.began = clock.rfc3339_micro()
         if status.state == "Pending":
             status.provisioning_state = "Creating"
-        anew = await self._isolate() and any(life.status.attempt for life in self._lives.values())
+        anew = await self._isolate() and any(life.was_started for life in self._lives.values())
         await self._save()
         self._ephemeral.start()
         try:

@@ -89,6 +89,10 @@ class Sequence:
         """Record the end of what ran before the sandbox was lost; nothing is started."""
         started = [life for life in self._lives.values() if life.status.stage == "started"]
         await asyncio.gather(*(life.record_end() for life in started))
+        for container in (*self._record.properties.init_containers, *self._record.properties.containers):
+            life = self._lives[container.name]
+            if life.status.stage != "ended":
+                life.give_up()
         return all(life.code == 0 for life in self._mains())
 
     def _repeat_inits(self) -> None:
