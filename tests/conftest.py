@@ -12,7 +12,7 @@ from cumulet.up.install import install
 from tests.installation import Installation
 
 #: Folders whose tests run containers, which takes long.
-LONG = ("end_to_end", "instances", "up")
+LONG = ("cases", "end_to_end", "instances", "up")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
