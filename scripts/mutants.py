@@ -8,10 +8,12 @@ a sample: places in the code by chance, with a fixed seed, and one mutant of eac
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -106,10 +108,21 @@ def _run(name: str, each: int, seed: int, scratch: Path) -> tuple[int, int]:
     killed = total = 0
     for mutation in _sample([*_mutations(part, scratch / f"{name}.sqlite")], each, random.Random(seed)):
         result = mutate_and_test([mutation], command, _SECONDS)
+        _end_processes()
         total += 1
         killed += result.is_killed
         _report(total, mutation, result)
     return killed, total
+
+
+def _end_processes() -> None:
+    """Kill what the tests of a mutant left: its own code runs there, and may never end. Only the copy's processes have its path."""
+    own = f"PYTHONPATH={Path.cwd() / 'src'}\0".encode()
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        # A process may have ended, or be another user's.
+        with contextlib.suppress(OSError):
+            if own in environment.read_bytes():
+                os.kill(int(environment.parent.name), signal.SIGKILL)
 
 
 def _mutations(part: Part, database: Path) -> Iterator[MutationSpec]:
