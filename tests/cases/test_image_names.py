@@ -115,9 +115,9 @@ def test_never_waits_for_an_image_and_for_the_right_to_use_it(path: ThePath) -> 
 
 
 def test_if_not_present_is_for_those_who_could_pull(path: ThePath) -> None:
-    path.apply(secret("wrong", {LOGIN_SERVER: {"username": "acrdemo2ss", "password": "wrong"}}))
+    path.apply(secret("wrong-password", {LOGIN_SERVER: {"username": "acrdemo2ss", "password": "wrong"}}))
     path.apply(
-        pod("present-wrong", [{"name": "main"}], imagePullSecrets=[{"name": "wrong"}]),
+        pod("present-wrong", [{"name": "main"}], imagePullSecrets=[{"name": "wrong-password"}]),
         pod("present-none", [{"name": "main"}], imagePullSecrets=[]),
     )
     assert "as principal 'acrdemo2ss'" in path.events("present-wrong", "Failed")

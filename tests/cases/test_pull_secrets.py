@@ -149,13 +149,13 @@ def test_secrets_for_one_registry_are_tried_in_turn(
 def test_every_refused_principal_is_named(path: ThePath, teams: dict[str, dict[str, str]]) -> None:
     old = {**user(path), "password": "old"}
     path.apply(secret("old", {LOGIN_SERVER: old}), secret("denied", {LOGIN_SERVER: teams["a"]}))
-    path.apply(with_secrets("old-first", "old", "acrdemo2ss-secret"), with_secrets("refused", "old", "denied"))
+    path.apply(with_secrets("old-first", "old", "acrdemo2ss-secret"), with_secrets("both-refused", "old", "denied"))
     path.wait("pod/old-first", "condition=Ready")
-    event = path.events("refused", "Failed")
+    event = path.events("both-refused", "Failed")
     assert f"as principal '{old['username']}': " in event
     assert f"as principal '{teams['a']['username']}': denied: " in event
     assert "Fix: assign the role AcrPull" in event
-    path.kubectl("delete", "pod", "old-first", "refused", "--wait=false")
+    path.kubectl("delete", "pod", "old-first", "both-refused", "--wait=false")
 
 
 def test_the_secrets_of_a_service_account_are_used(path: ThePath) -> None:

@@ -124,10 +124,10 @@ def test_there_can_be_many_and_large_ones(path: ThePath) -> None:
     ]
     main = {"name": "main", "command": command, "volumeMounts": mounts(*names)}
     context = {"runAsUser": 1000, "fsGroup": 2000}
-    many = pod("many", [main], volumes=volumes, securityContext=context, restartPolicy="Never")
+    many = pod("many-volumes", [main], volumes=volumes, securityContext=context, restartPolicy="Never")
     document = {"apiVersion": "v1", "kind": "List", "items": [*large, many]}
     path.kubectl("create", "-f", "-", stdin=json.dumps(document))
-    assert path.output("many").splitlines() == ["5000000", "41", "640 2000"]
+    assert path.output("many-volumes").splitlines() == ["5000000", "41", "640 2000"]
 
 
 def test_sub_paths(path: ThePath) -> None:
