@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -50,12 +51,13 @@ class IdRanges:
     def allocate(self, before: int) -> int:
         """Reserve a range, if possible `before`; return its first id. Raises `SandboxError` when none is free."""
         subordinate = [*_subordinate()]
-        candidates = [_FIRST + (self._next + step) % _RANGES * IDS for step in range(_RANGES)]
+        first = self._next
+        candidates = (_FIRST + (first + step) % _RANGES * IDS for step in range(_RANGES))
         with _lock():
-            for start in ([before] if before else []) + candidates:
+            for start in itertools.chain([before] if before else [], candidates):
                 if start in self._held:
                     continue
-                if any(first < start + IDS and start < end for first, end in subordinate):
+                if any(begin < start + IDS and start < end for begin, end in subordinate):
                     continue
                 if self._take(start):
                     self._held.add(start)
