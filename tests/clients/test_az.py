@@ -197,6 +197,7 @@ def _create(name: str, image: str, password: str, *more: str) -> tuple[str, ...]
     return ("container", "create", "-g", "rg", "-n", name, "--image", image, *credentials, *size, *more)
 
 
+@pytest.mark.timeout(400)  # the container does not end at SIGTERM, so each change takes its grace period
 def test_container_groups(cloud: Apart, busybox: tuple[str, str]) -> None:
     image, password = busybox
     group = ("-g", "rg", "-n", "web")
