@@ -8,25 +8,16 @@ from typing import Any
 
 import pytest
 
-from cumulet.common.config import DEFAULT_PORTS, Address, Config
 from cumulet.node.checks import check
 from cumulet.node.errors import MountError, UnsupportedError
 from cumulet.node.pods import Pods
-from tests.node.test_strict_aci import pod
+from tests.node.test_strict_aci import pod, strict_node
 
 
 @pytest.fixture
 def node(tmp_path: Path) -> Pods:
     """A strict node, with secrets of a storage account."""
-    config = Config(
-        data_dir=tmp_path,
-        addresses={room: Address("127.0.0.1", port) for room, port in DEFAULT_PORTS.items()},
-        tenant_id="t",
-        subscription_id="s",
-        strict_aci=True,
-    )
-    nobody: Any = None
-    made = Pods(nobody, nobody, config, nobody)
+    made = strict_node(tmp_path)
     data = {"azurestorageaccountname": "account", "azurestorageaccountkey": "a2V5\n"}
     for name, keys in (("storage", data), ("half", {"azurestorageaccountname": "account"})):
         encoded = {key: base64.b64encode(value.encode()).decode() for key, value in keys.items()}

@@ -210,8 +210,13 @@ WITHOUT_PROPERTY: dict[str, tuple[Pod, str]] = {
 @pytest.fixture
 def node(tmp_path: Path) -> Pods:
     """A node that is strict."""
+    return strict_node(tmp_path)
+
+
+def strict_node(data_dir: Path) -> Pods:
+    """A node that is strict, without a cluster and a provider."""
     config = Config(
-        data_dir=tmp_path,
+        data_dir=data_dir,
         addresses={room: Address("127.0.0.1", port) for room, port in DEFAULT_PORTS.items()},
         tenant_id="t",
         subscription_id="s",

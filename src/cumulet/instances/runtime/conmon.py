@@ -24,6 +24,7 @@ import msgspec
 
 from cumulet.common.ascii import is_digits
 from cumulet.common.config import private_folder
+from cumulet.instances.sandbox import programs
 from cumulet.instances.sandbox.programs import first_line, readable, run, until_end
 
 #: A line of the runtime's log in its default form, whose message is quoted as in JSON.
@@ -252,10 +253,7 @@ def control_pipe(bundle: Path) -> Path:
 @contextlib.contextmanager
 def in_memory(content: bytes) -> Iterator[Path]:
     """Yield the path of a file in memory, which processes of the same user can read inside the block."""
-    descriptor = os.memfd_create("cumulet", os.MFD_CLOEXEC)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
+    with programs.in_memory(content) as descriptor:
         yield Path(f"/proc/{os.getpid()}/fd/{descriptor}")
 
 

@@ -16,7 +16,6 @@ import shutil
 import signal
 import tempfile
 from asyncio.subprocess import DEVNULL, PIPE
-from collections.abc import Iterator
 from pathlib import Path
 
 from cumulet.common.config import Config
@@ -28,6 +27,7 @@ from cumulet.instances.sandbox.errors import SandboxError
 from cumulet.instances.sandbox.idmap import give_to_root
 from cumulet.instances.sandbox.mounts import attach, clone, mount_tmpfs, unmount
 from cumulet.instances.sandbox.names import run_dir
+from cumulet.instances.sandbox.programs import in_memory
 
 #: Bytes of a volume, seconds of a clone, and limits of git's processes: seconds of processor time, bytes of memory.
 _SIZE, _SECONDS, _CPU, _MEMORY = 512 * 1024 * 1024, 300.0, 120, 2 * 1024**3
@@ -81,7 +81,7 @@ class GitRepositories:
 
     async def _run(self, folder: Path, user: int, proxy: str, repository: GitRepo) -> None:
         """Clone a repository into a folder, and check out its revision. Raises `_GitError`."""
-        with _in_memory(self._trusted.read_bytes()) as certificates:
+        with in_memory(self._trusted.read_bytes()) as certificates:
             settings = {
                 "http.proxy": proxy,
                 "http.sslCAInfo": f"/proc/self/fd/{certificates}",
@@ -150,16 +150,6 @@ class GitRepositories:
 
 class _GitError(Exception):
     """git failed; the message is its own."""
-
-
-@contextlib.contextmanager
-def _in_memory(content: bytes) -> Iterator[int]:
-    """Yield a descriptor of a file in memory, which processes that inherit it can read inside the block."""
-    descriptor = os.memfd_create("certificates", os.MFD_CLOEXEC)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        yield descriptor
 
 
 def _reason(errors: bytes) -> str:

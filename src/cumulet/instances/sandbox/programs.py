@@ -7,9 +7,10 @@ takes to start. `subprocess` uses vfork(2). The end of a program is an event of 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -80,6 +81,16 @@ async def first_line(descriptor: int) -> bytes:
             break
         found += chunk
     return found
+
+
+@contextlib.contextmanager
+def in_memory(content: bytes) -> Iterator[int]:
+    """Yield a descriptor of a file in memory, which processes that inherit it can read inside the block."""
+    descriptor = os.memfd_create("cumulet", os.MFD_CLOEXEC)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        yield descriptor
 
 
 def _memory() -> IO[bytes]:
