@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from cumulet.common import config as settings
+from cumulet.common import private_files
 from cumulet.common.config import Address, AuthorityName, RoomName
 from cumulet.common.room import listen
 from tests.cloud import Cloud
@@ -240,7 +241,7 @@ class ControlPlane(Cloud):
                 serialization.PrivateFormat.TraditionalOpenSSL,
                 serialization.NoEncryption(),
             )
-            settings.write_private(path, made)
+            private_files.write_private(path, made)
         return path
 
     @contextlib.contextmanager

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from cumulet.common.arm import ArmError
-from cumulet.common.config import Config, InstanceLimits
+from cumulet.common.config import Config
+from cumulet.common.limits import InstanceLimits
 from cumulet.instances.groups.admission import Admission
 from cumulet.instances.groups.updates import GroupRequest
 from cumulet.instances.model.envelope import Envelope

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cumulet.common.config import DiskLimits
+from cumulet.common.limits import DiskLimits
 from cumulet.instances.groups.disk_limits import Usage, binary, excess
 from cumulet.instances.groups.disk_manager import DiskManager
 from cumulet.instances.model.properties import Container, ContainerProperties, GroupProperties

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cumulet.common import digests
-from cumulet.common.config import ImageLimits
 from cumulet.common.digests import Digest
 from cumulet.common.image_reference import parse
+from cumulet.common.limits import ImageLimits
 from cumulet.instances.images.eviction import Eviction, Selection
 from cumulet.instances.images.image_config import Execution
 from cumulet.instances.images.layers import Known, Layers

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cumulet.common.config import RegistryLimits
+from cumulet.common.limits import RegistryLimits
 from tests.cloud import Cloud
 from tests.registry.client import Registry
 from tests.registry.login_server import AcrRegistry

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from cumulet.common import clock
-from cumulet.common.config import RegistryLimits
 from cumulet.common.digests import Digest
+from cumulet.common.limits import RegistryLimits
 from cumulet.registry.catalog.blob_links import Links
 from cumulet.registry.catalog.locks import AttributeChanges
 from cumulet.registry.catalog.records import Manifest, MissingPartsError, Parts, Policy, Registry, Resource

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cumulet.common.config import Config, write_private
+from cumulet.common.config import Config
+from cumulet.common.private_files import write_private
 from cumulet.up.hosts import Hosts
 
 _SERVER = "one.azurecr.io"

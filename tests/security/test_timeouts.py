@@ -16,7 +16,8 @@ from aiohttp import web
 
 from cumulet.common import config as settings
 from cumulet.common import tls
-from cumulet.common.config import DEFAULT_PORTS, Config, HttpLimits, RoomName
+from cumulet.common.config import DEFAULT_PORTS, Config, RoomName
+from cumulet.common.limits import HttpLimits
 from cumulet.common.room import Room, listen
 from cumulet.common.tls_loop import Loop
 from cumulet.common.upgrade import Upgraded

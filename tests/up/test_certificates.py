@@ -21,8 +21,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from cumulet.common import tls
-from cumulet.common.config import DEFAULT_PORTS, Address, Config, RoomName, load, save, write_private
+from cumulet.common.config import DEFAULT_PORTS, Address, Config, RoomName, load, save
 from cumulet.common.kubernetes.component import client_of
+from cumulet.common.private_files import write_private
 from cumulet.common.room import Room
 from cumulet.up import certificates
 from cumulet.up.install import install

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cumulet.common.config import Address, Config, write_private
+from cumulet.common.config import Address, Config
+from cumulet.common.private_files import write_private
 from cumulet.common.tls import Authority
 from cumulet.up.hosts import Hosts, Watch, address, is_enabled, with_hosts
 from tests.installation import Installation

@@ -18,7 +18,7 @@ from typing import Any, TypedDict, Unpack, cast
 
 from aiohttp import EMPTY_PAYLOAD, StreamReader, web
 
-from cumulet.common.config import HttpLimits
+from cumulet.common.limits import HttpLimits
 
 _LATE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 

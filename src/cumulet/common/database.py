@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cumulet.common.config import private_folder
+from cumulet.common.private_files import private_folder
 
 T = TypeVar("T")
 

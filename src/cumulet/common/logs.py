@@ -15,7 +15,7 @@ from aiohttp.http import HttpProcessingError
 
 from cumulet.common import clock
 from cumulet.common.ascii import fold
-from cumulet.common.config import private_folder
+from cumulet.common.private_files import private_folder
 
 #: The attributes that `logging` sets on every record. All others come from `extra=` and are written.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}

@@ -32,13 +32,13 @@ from cumulet.common.config import (
     AuthorityName,
     Config,
     ConfigError,
-    HttpLimits,
     RoomName,
-    private_folder,
     room_id,
     scraper_id,
 )
 from cumulet.common.connections import Connection, ConnectionOptions
+from cumulet.common.limits import HttpLimits
+from cumulet.common.private_files import private_folder
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKey
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from cumulet.common import clock
-from cumulet.common.config import write_private
+from cumulet.common.private_files import write_private
 
 #: The extended key usage of a certificate, and of everything that an authority signs.
 Purpose = Literal["server auth", "client auth"]

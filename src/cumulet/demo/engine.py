@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from cumulet.common.config import write_private
+from cumulet.common.private_files import write_private
 
 
 class Engine(NamedTuple):

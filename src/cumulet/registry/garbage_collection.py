@@ -22,8 +22,8 @@ from datetime import timedelta
 import msgspec
 
 from cumulet.common import clock
-from cumulet.common.config import RegistryLimits
 from cumulet.common.digests import Digest
+from cumulet.common.limits import RegistryLimits
 from cumulet.common.tasks import wait_for
 from cumulet.registry.catalog import garbage
 from cumulet.registry.catalog.blob_links import Links

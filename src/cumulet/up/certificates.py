@@ -29,11 +29,10 @@ from cumulet.common.config import (
     AuthorityName,
     Config,
     RoomName,
-    private_folder,
     room_id,
     scraper_id,
-    write_private,
 )
+from cumulet.common.private_files import private_folder, write_private
 from cumulet.common.tls import Authority, Purpose, alternatives, load_key, renewal, subject
 
 #: The purpose of each authority.

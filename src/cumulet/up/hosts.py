@@ -23,7 +23,7 @@ from typing import BinaryIO, NamedTuple
 
 import msgspec
 
-from cumulet.common import config as settings
+from cumulet.common import private_files
 from cumulet.common.config import Address, Config
 from cumulet.up import etc
 
@@ -237,7 +237,7 @@ class Hosts:
             [str(self._root.joinpath(*file.place.parts, file.name)) for file in made.files],
             [str(self._root.joinpath(*parts)) for parts in made.folders],
         )
-        settings.write_private(self._journal, msgspec.json.encode(journal))
+        private_files.write_private(self._journal, msgspec.json.encode(journal))
 
     def _add(self, made: _Made, place: _Place) -> None:
         authority = _authority(self._config)
@@ -285,7 +285,7 @@ class Watch:
     def __init__(self, config: Config) -> None:
         self._name = os.fsencode(config.login_servers_file.name)
         folder = config.login_servers_file.parent
-        settings.private_folder(folder)
+        private_files.private_folder(folder)
         libc = ctypes.CDLL(None, use_errno=True)
         self._descriptor: int = libc.inotify_init1(os.O_CLOEXEC | _IN_NONBLOCK)
         if self._descriptor < 0 or libc.inotify_add_watch(self._descriptor, os.fsencode(folder), _IN_MOVED_TO) < 0:

@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from cumulet.common import config as settings
+from cumulet.common import private_files
 from cumulet.common.config import DEFAULT_PORTS, Address, Config, ConfigError, RoomName
 from cumulet.common.egress import Exempt
 from cumulet.common.entra import Credential
@@ -44,7 +45,7 @@ def install(
     `client_ca` the rooms use another cluster (`Config`), whose API server reaches the node at the IPv4 address
     `node_address`. Raises `ConfigError`, `OSError`.
     """
-    settings.private_folder(data_dir)
+    private_files.private_folder(data_dir)
     settings.demand_own(data_dir)
     settings.close_folders(data_dir)
     if kubeconfig is not None:
@@ -145,4 +146,4 @@ def _principals(config: Config) -> None:
             client_secret=secrets.token_urlsafe(32),
             roles=[(role, scope)],
         )
-        settings.write_private(path, msgspec.json.format(msgspec.json.encode(credential), indent=2))
+        private_files.write_private(path, msgspec.json.format(msgspec.json.encode(credential), indent=2))

@@ -18,7 +18,8 @@ import aiohttp
 import msgspec
 
 from cumulet.common import tls
-from cumulet.common.config import Config, RoomName, private_folder
+from cumulet.common.config import Config, RoomName
+from cumulet.common.private_files import private_folder
 from cumulet.instances.sandbox.user_namespaces import support_file
 from cumulet.up.hosts import Hosts
 from cumulet.up.preflight import Problem, problems

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, NoReturn
 
-from cumulet.common import clock, logs
+from cumulet.common import clock, logs, private_files
 from cumulet.common import config as settings
 from cumulet.common.config import Config, RoomName
 from cumulet.common.room import listen, run
@@ -271,7 +271,7 @@ class Supervisor:
     def _record(self) -> None:
         """Write the process id of each room, for `cumulet status`."""
         pids = {"supervisor": os.getpid()} | {child.name: child.pid for child in self._children if child.pid}
-        settings.write_private(pids_file(self._config), json.dumps(pids).encode())
+        private_files.write_private(pids_file(self._config), json.dumps(pids).encode())
 
 
 def _report_ready(descriptor: int) -> None:
@@ -293,7 +293,7 @@ def take_lock(data_dir: Path) -> IO[bytes] | None:
     """Take the supervisor's lock on an installation. Return `None` if another process holds it. Raises `ConfigError`."""
     settings.demand_own(data_dir)
     path = data_dir / "run" / "lock"
-    settings.private_folder(path.parent)
+    private_files.private_folder(path.parent)
     file = path.open("ab")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

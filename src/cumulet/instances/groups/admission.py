@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from cumulet.common.arm import ArmError
-from cumulet.common.config import InstanceLimits
+from cumulet.common.limits import InstanceLimits
 from cumulet.instances.model.amounts import total
 from cumulet.instances.model.dns_names import domain_name
 from cumulet.instances.model.properties import GroupProperties

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from cumulet.common.config import DiskLimits
+from cumulet.common.limits import DiskLimits
 from cumulet.common.tasks import TaskSet, task_set
 from cumulet.instances.groups.disk_limits import Usage, binary, excess, requested
 from cumulet.instances.groups.group import Group

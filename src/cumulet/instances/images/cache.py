@@ -24,9 +24,9 @@ from typing import NamedTuple
 import aiohttp
 
 from cumulet.common import digests
-from cumulet.common.config import ImageLimits
 from cumulet.common.digests import Digest
 from cumulet.common.image_reference import Reference
+from cumulet.common.limits import ImageLimits
 from cumulet.instances.images.below import Below
 from cumulet.instances.images.budget import Budget, LayerError
 from cumulet.instances.images.errors import Fault, PullError

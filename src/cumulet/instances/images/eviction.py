@@ -17,8 +17,8 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from cumulet.common.config import ImageLimits
 from cumulet.common.digests import Digest
+from cumulet.common.limits import ImageLimits
 from cumulet.common.tasks import wait_for
 from cumulet.instances.images.layers import FORMER, Footprint, Layers
 from cumulet.instances.images.records import ImageRecord, ImageRecords

@@ -27,8 +27,8 @@ from typing import NamedTuple
 import msgspec
 
 from cumulet.common import digests
-from cumulet.common.config import private_folder
 from cumulet.common.digests import Digest, DigestField, algorithm, encoded
+from cumulet.common.private_files import private_folder
 from cumulet.instances.images.needs import Needs
 
 log = logging.getLogger(__name__)

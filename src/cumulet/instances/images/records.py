@@ -20,9 +20,9 @@ from pathlib import Path
 
 import msgspec
 
-from cumulet.common.config import private_folder, write_private
 from cumulet.common.digests import Digest, DigestField
 from cumulet.common.image_reference import Reference
+from cumulet.common.private_files import private_folder, write_private
 from cumulet.instances.images.image_config import Execution
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from cumulet.common.config import write_private
+from cumulet.common.private_files import write_private
 from cumulet.instances.images.image_config import Execution
 from cumulet.instances.model.arguments import ArgumentsError, check_arguments
 from cumulet.instances.model.pod import PodSecurityContext

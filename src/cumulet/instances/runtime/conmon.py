@@ -23,7 +23,7 @@ from typing import NamedTuple
 import msgspec
 
 from cumulet.common.ascii import is_digits
-from cumulet.common.config import private_folder
+from cumulet.common.private_files import private_folder
 from cumulet.instances.sandbox import programs
 from cumulet.instances.sandbox.programs import first_line, readable, run, until_end
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 from cryptography.fernet import Fernet
 
-from cumulet.common.config import write_private
 from cumulet.common.database import Database
+from cumulet.common.private_files import write_private
 from cumulet.instances.model.envelope import Envelope
 from cumulet.instances.model.properties import GroupProperties
 from cumulet.instances.store.records import GroupRecord, GroupStatus

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from cumulet.common.config import ContainerLogs
+from cumulet.common.limits import ContainerLogs
 from cumulet.instances.streams.log_files import LogFiles
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from cumulet.common import clock
 from cumulet.common.ascii import fold
-from cumulet.common.config import write_private
+from cumulet.common.private_files import write_private
 from cumulet.kube.store import Store
 
 if TYPE_CHECKING:

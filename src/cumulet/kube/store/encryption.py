@@ -8,7 +8,7 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from cumulet.common.config import write_private
+from cumulet.common.private_files import write_private
 
 #: The encrypted resources; others are stored as they are.
 _SEALED = frozenset({"secrets"})

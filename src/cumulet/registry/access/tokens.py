@@ -14,7 +14,7 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from cumulet.common.config import write_private
+from cumulet.common.private_files import write_private
 from cumulet.registry.access.scopes import Scope
 
 REFRESH_LIFE = 3 * 3600

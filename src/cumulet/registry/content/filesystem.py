@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from cumulet.common import digests
-from cumulet.common.config import private_folder
 from cumulet.common.digests import Digest
+from cumulet.common.private_files import private_folder
 from cumulet.registry.content.store import Content, DigestMismatchError, Part, UnknownUploadError
 
 _CHUNK = 1024 * 1024

@@ -11,7 +11,7 @@ from msgspec import UNSET, UnsetType
 
 from cumulet.common import clock, digests
 from cumulet.common.ascii import is_digits
-from cumulet.common.config import RegistryLimits
+from cumulet.common.limits import RegistryLimits
 from cumulet.registry.catalog import locks, manifest_parser
 from cumulet.registry.catalog.running_pushes import RunningPushes
 from cumulet.registry.catalog.store import Catalog, Manifest, MissingPartsError, Registry

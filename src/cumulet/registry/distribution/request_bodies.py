@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 import aiohttp
 from aiohttp import web
 
-from cumulet.common.config import RegistryLimits
+from cumulet.common.limits import RegistryLimits
 from cumulet.common.tls_transport import TlsTransport
 from cumulet.registry.content.store import Part, through
 from cumulet.registry.oci.errors import OciError

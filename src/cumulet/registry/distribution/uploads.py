@@ -9,8 +9,8 @@ from collections.abc import Coroutine
 
 from aiohttp import web
 
-from cumulet.common.config import RegistryLimits
 from cumulet.common.digests import Digest
+from cumulet.common.limits import RegistryLimits
 from cumulet.registry.access.guard import Guard
 from cumulet.registry.catalog.blob_links import Links
 from cumulet.registry.catalog.store import Catalog, Registry, Upload

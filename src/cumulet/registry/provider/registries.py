@@ -13,7 +13,7 @@ from msgspec import UNSET, UnsetType
 from cumulet.common import clock
 from cumulet.common.arm import ArmError, ResourceId, json_response, read_json, read_tags
 from cumulet.common.ascii import fold
-from cumulet.common.config import write_private
+from cumulet.common.private_files import write_private
 from cumulet.common.regions import read_location
 from cumulet.registry.access.gate import ABAC, Gate
 from cumulet.registry.access.repository_tokens import RepositoryToken

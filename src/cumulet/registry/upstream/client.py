@@ -16,9 +16,9 @@ from yarl import URL
 
 from cumulet.common import bounded, digests
 from cumulet.common.ascii import fold
-from cumulet.common.config import RegistryLimits
 from cumulet.common.digests import Digest
 from cumulet.common.egress import https_only
+from cumulet.common.limits import RegistryLimits
 from cumulet.registry.oci import names
 from cumulet.registry.oci.errors import OciError
 
