@@ -32,6 +32,7 @@ _KINDS = {
     "io.k8s.api.batch.v1": "Job CronJob",
     "io.k8s.api.discovery.v1": "EndpointSlice",
     "io.k8s.api.coordination.v1": "Lease",
+    "io.k8s.api.networking.v1": "NetworkPolicy",
     "io.k8s.api.policy.v1": "PodDisruptionBudget Eviction",
     "io.k8s.api.autoscaling.v1": "Scale",
     "io.k8s.api.autoscaling.v2": "HorizontalPodAutoscaler",
@@ -53,6 +54,8 @@ _PLAIN = {
     f"{_META}.FieldsV1": "Object",
     "io.k8s.apimachinery.pkg.runtime.RawExtension": "Object",
     f"{_META}.ListMeta": "Object",  # its field `continue` is a keyword of Python
+    "io.k8s.api.networking.v1.IPBlock": "Object",  # so is its field `except`
+    "io.k8s.api.networking.v1.NetworkPolicyIngressRule": "Object",  # and `from`
 }
 
 #: The sources of volumes that keep their types. Sources of other vendors and of disks stay generic.

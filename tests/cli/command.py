@@ -24,7 +24,7 @@ from cumulet.cli.app import app
 _PRELOADED = zoneinfo
 SCRIPT = Path(sys.executable).with_name("cumulet")
 #: Verbs that create an installation if there is none, or run in the foreground.
-LONG = {("up",), ("demo",), ("serve",), ("scheduler",), ("controllers",), ("node",), ("balancer",)}
+LONG = {("up",), ("demo",), ("serve",), ("scheduler",), ("controllers",), ("node",), ("balancer",), ("network",)}
 
 Words = tuple[str, ...]
 

@@ -22,7 +22,18 @@ DEPLOYMENT = "deployment/acrdemo2ss-deployment"
 PODS = ("-l", "app=acrdemo2ss")
 MANIFESTS = str(EXAMPLE / "kube-manifests")
 PAGE = "Welcome to app3: V1"
-ROOMS = ("identity", "kube", "arm", "registry", "instances", "node", "scheduler", "controllers", "balancer")
+ROOMS = (
+    "identity",
+    "kube",
+    "arm",
+    "registry",
+    "instances",
+    "node",
+    "scheduler",
+    "controllers",
+    "balancer",
+    "network",
+)
 
 
 def test_every_room_is_ready(cluster: Cluster) -> None:

@@ -35,6 +35,7 @@ ROOMS: tuple[RoomName, ...] = (
     "scheduler",
     "controllers",
     "balancer",
+    "network",
 )
 
 #: What is open, and what it answers to those who bring nothing: health, what is published, and where credentials are checked.

@@ -1,4 +1,4 @@
-"""`cumulet scheduler`, `controllers`, `node` and `balancer`: run one room in any Kubernetes cluster."""
+"""`cumulet scheduler`, `controllers`, `node`, `balancer` and `network`: run one room in any Kubernetes cluster."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Port = Annotated[int | None, typer.Option(help="Port to listen on. 0 picks a fre
 
 def add_to(app: typer.Typer) -> None:
     """Add the verbs."""
-    for verb in (scheduler, controllers, node, balancer):
+    for verb in (scheduler, controllers, node, balancer, network):
         app.command()(verb)
 
 
@@ -51,6 +51,11 @@ def balancer(
     """Run the balancer in the foreground: serve Services of type LoadBalancer on this machine."""
     config = _installation()
     _run("balancer", with_ranges(config, external_cidr=external_cidr), kubeconfig, port)
+
+
+def network(kubeconfig: Kubeconfig = None, port: Port = None) -> None:
+    """Run the network in the foreground: Services, network policies and DNS for the pods of this installation."""
+    _run("network", _installation(), kubeconfig, port)
 
 
 def node(

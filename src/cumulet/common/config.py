@@ -30,10 +30,12 @@ from cumulet.common.limits import (
 )
 from cumulet.common.private_files import write_private
 
-RoomName = Literal["identity", "registry", "arm", "kube", "scheduler", "controllers", "instances", "node", "balancer"]
+RoomName = Literal[
+    "identity", "registry", "arm", "kube", "scheduler", "controllers", "instances", "node", "balancer", "network"
+]
 
 #: Every room in the order of their start, with its default port on loopback.
-#: 6443, 10250, 10256, 10257 and 10259 are Kubernetes' ports of the same components.
+#: 6443, 10249, 10250, 10256, 10257 and 10259 are Kubernetes' ports of the same components.
 DEFAULT_PORTS: dict[RoomName, int] = {
     "identity": 8444,
     "kube": 6443,
@@ -44,6 +46,7 @@ DEFAULT_PORTS: dict[RoomName, int] = {
     "scheduler": 10259,
     "controllers": 10257,
     "balancer": 10256,
+    "network": 10249,
 }
 
 #: The certificate authorities of an installation. Each has one purpose and is trusted in one place (`docs/architecture.md`).
@@ -320,7 +323,10 @@ def load(data_dir: Path) -> Config:
     path = data_dir / "config.json"
     try:
         config = msgspec.json.decode(path.read_bytes(), type=Config, dec_hook=lambda kind, value: kind(value))
-        return msgspec.structs.replace(config, data_dir=data_dir)  # the folder may have been moved
+        # An earlier version, which wrote the file, may have had fewer rooms.
+        added = {room: Address("127.0.0.1", port) for room, port in DEFAULT_PORTS.items()}
+        # The folder may have been moved.
+        return msgspec.structs.replace(config, data_dir=data_dir, addresses=added | config.addresses)
     except FileNotFoundError:
         raise ConfigError(
             f"no installation in {data_dir}: run `cumulet up` first, or name another --data-dir"

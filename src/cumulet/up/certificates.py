@@ -52,6 +52,7 @@ _USERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "scheduler": ("system:kube-scheduler", ()),
     "controllers": ("system:kube-controller-manager", ()),
     "balancer": ("system:cloud-controller-manager", ()),
+    "network": ("system:kube-proxy", ()),
     SCRAPER: (SCRAPER, ("system:monitoring",)),
 }
 
@@ -191,7 +192,7 @@ def _publish(config: Config) -> None:
     roots = Path(system).read_bytes() if system and Path(system).exists() else b""
     _write(config.ca_file, authority)
     _write(config.trust_bundle_file, roots + b"\n" + authority)
-    for user in ("admin", "scheduler", "controllers", "node", "balancer"):
+    for user in ("admin", "scheduler", "controllers", "node", "balancer", "network"):
         certificate, key = (file.read_bytes() for file in config.user_files(user))
         _write(config.kubeconfig_file(user), _kubeconfig(config, user, authority, certificate, key))
 

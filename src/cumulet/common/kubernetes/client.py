@@ -27,6 +27,7 @@ from cumulet.common.kubernetes.objects import (
     Job,
     Lease,
     Namespace,
+    NetworkPolicy,
     Node,
     Object,
     PartialObjectMetadata,
@@ -119,6 +120,7 @@ JOBS: Resource[Job] = Resource("batch", "v1", "jobs", "Job")
 CRONJOBS: Resource[CronJob] = Resource("batch", "v1", "cronjobs", "CronJob")
 ENDPOINTSLICES: Resource[EndpointSlice] = Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice")
 LEASES: Resource[Lease] = Resource("coordination.k8s.io", "v1", "leases", "Lease")
+NETWORKPOLICIES: Resource[NetworkPolicy] = Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
 DISRUPTIONBUDGETS: Resource[PodDisruptionBudget] = Resource(
     "policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget"
 )

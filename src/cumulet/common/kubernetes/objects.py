@@ -849,6 +849,32 @@ if TYPE_CHECKING:
         conditions: list[NamespaceCondition]
         phase: str
 
+    class NetworkPolicy(TypedDict, total=False):
+        apiVersion: str
+        kind: str
+        metadata: ObjectMeta
+        spec: NetworkPolicySpec
+
+    class NetworkPolicyEgressRule(TypedDict, total=False):
+        ports: list[NetworkPolicyPort]
+        to: list[NetworkPolicyPeer]
+
+    class NetworkPolicyPeer(TypedDict, total=False):
+        ipBlock: Object
+        namespaceSelector: LabelSelector
+        podSelector: LabelSelector
+
+    class NetworkPolicyPort(TypedDict, total=False):
+        endPort: int
+        port: int | str
+        protocol: str
+
+    class NetworkPolicySpec(TypedDict, total=False):
+        egress: list[NetworkPolicyEgressRule]
+        ingress: list[Object]
+        podSelector: LabelSelector
+        policyTypes: list[str]
+
     class Node(TypedDict, total=False):
         apiVersion: str
         kind: str
@@ -2031,6 +2057,11 @@ else:
     NamespaceCondition = Object
     NamespaceSpec = Object
     NamespaceStatus = Object
+    NetworkPolicy = Object
+    NetworkPolicyEgressRule = Object
+    NetworkPolicyPeer = Object
+    NetworkPolicyPort = Object
+    NetworkPolicySpec = Object
     Node = Object
     NodeAddress = Object
     NodeAffinity = Object

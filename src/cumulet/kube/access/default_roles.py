@@ -20,7 +20,7 @@ READ = ["get", "list", "watch"]
 
 _LABELS = {"kubernetes.io/bootstrapping": "rbac-defaults"}
 _ANNOTATIONS = {"rbac.authorization.kubernetes.io/autoupdate": "true"}
-_CLOUD, _VIRTUAL_NODE = "system:cloud-controller-manager", "virtual-kubelet"
+_CLOUD, _VIRTUAL_NODE, _NETWORK = "system:cloud-controller-manager", "virtual-kubelet", "cumulet:network"
 
 
 def default_roles(node_name: str) -> list[Object]:
@@ -44,6 +44,13 @@ def default_roles(node_name: str) -> list[Object]:
             _rule([""], ["configmaps", "secrets", "serviceaccounts", "persistentvolumeclaims", "events"], READ),
         ),
         _binding(_VIRTUAL_NODE, _VIRTUAL_NODE, f"system:node:{node_name}"),
+        # Upstream, name servers and network policies have accounts of their own beside kube-proxy's.
+        _cluster_role(
+            _NETWORK,
+            _rule([""], ["pods", "namespaces"], READ),
+            _rule(["networking.k8s.io"], ["networkpolicies"], READ),
+        ),
+        _binding(_NETWORK, _NETWORK, "system:kube-proxy"),
         # All our controllers share one user; upstream has an account for each.
         _binding("cumulet:controllers", "cluster-admin", "system:kube-controller-manager"),
     ]

@@ -1,0 +1,1 @@
+"""Network policies: from NetworkPolicies, Pods and Namespaces to a table of nftables."""

@@ -1,0 +1,35 @@
+"""Watches the cluster, and runs the parts of the network.
+
+A part is an async context manager that gets the `Cluster` once every informer has its first list. It serves while it is
+open. When the room stops, tables in the kernel stay as they are, so that connections continue; `cumulet down` removes
+them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+
+from cumulet.common.kubernetes.component import client_of, health_app, run_informers
+from cumulet.common.room import Room
+from cumulet.common.tasks import task_set
+from cumulet.network.cluster import Cluster
+
+#: The parts, in the order of their start.
+PARTS: Sequence[Callable[[Cluster], AbstractAsyncContextManager[None]]] = ()
+
+
+async def serve(room: Room) -> None:
+    """Run the network until the room is stopped."""
+    async with client_of(room) as client, task_set() as tasks:
+        cluster = Cluster.watched_by(client, room.config, tasks)
+        async with room.serving(health_app(cluster.informers)):
+            room.ready()
+            tasks.start_essential(cluster.events.run(), "events")
+            await run_informers(cluster.informers, tasks, room.stopping)
+            async with contextlib.AsyncExitStack() as parts:
+                if not room.stopping.is_set():
+                    for part in PARTS:
+                        await parts.enter_async_context(part(cluster))
+                await room.stopping.wait()
