@@ -16,7 +16,7 @@ from tests.cloud import PEERS
 
 
 def free_pod_cidr() -> str:
-    """A range of addresses for pods, /16, that this machine has no route to: other installations have theirs."""
+    """A range of addresses, /16, that this machine has no route to: other installations have theirs."""
     listed = subprocess.run(["ip", "-j", "route"], capture_output=True, text=True, check=True).stdout
     routed = [ipaddress.ip_network(route["dst"]) for route in json.loads(listed) if route["dst"] != "default"]
     free = [
@@ -32,7 +32,9 @@ class Installation:
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
-        self.pod_cidr = free_pod_cidr()
+        self.pod_cidr, self.service_cidr = free_pod_cidr(), free_pod_cidr()
+        while self.service_cidr == self.pod_cidr:
+            self.service_cidr = free_pod_cidr()
         # Services get addresses of 127.0.0.0/8, all of which are this machine's.
         self.external_cidr = f"127.{random.randrange(64, 128)}.{random.randrange(256)}.0/24"
         self.environment: dict[str, str] = {
@@ -83,7 +85,14 @@ class Installation:
 
     def first_options(self) -> tuple[str, ...]:
         """Of the first `cumulet up`, which keeps them."""
-        ranges = ("--pod-cidr", self.pod_cidr, "--external-cidr", self.external_cidr)
+        ranges = (
+            "--pod-cidr",
+            self.pod_cidr,
+            "--service-cidr",
+            self.service_cidr,
+            "--external-cidr",
+            self.external_cidr,
+        )
         return ("--port", "all=0", *ranges, "--allow-egress", PEERS)
 
     def down(self) -> str:

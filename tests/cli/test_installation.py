@@ -102,7 +102,8 @@ def test_up_lists_missing_requirements_with_their_fixes(tmp_path: Path) -> None:
         (("--pod-cidr", "bogus"), "--pod-cidr"),
         (("--pod-cidr", "10.250.0.1/16"), "--pod-cidr"),
         (("--pod-cidr", "fd00::/64"), "--pod-cidr"),
-        (("--pod-cidr", "10.0.128.0/17"), "service_cidr"),
+        (("--pod-cidr", "10.0.128.0/17"), "--service-cidr"),
+        (("--service-cidr", "10.241.128.0/17"), "--pod-cidr"),
         (("--external-cidr", "127.10.0.0/33"), "--external-cidr"),
         (("--external-cidr", "10.241.3.0/24"), "--pod-cidr"),
         (("--node-address", "node.example"), "--node-address"),
@@ -129,6 +130,17 @@ def test_up_repairs_a_saved_range_that_is_not_valid(tmp_path: Path) -> None:
     result = run("up", "--pod-cidr", "10.250.0.0/16", data_dir=config.data_dir, environment=environment)
     assert "not on PATH" in result.error
     assert "10.250.0.0/16" in file.read_text()
+
+
+def test_the_range_of_cluster_ips_is_chosen_before_the_cluster_is_created(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    made = install(data_dir, ports=dict.fromkeys(DEFAULT_PORTS, 0), service_cidr="10.77.0.0/16")
+    assert install(data_dir, service_cidr="10.78.0.0/16").service_cidr == "10.78.0.0/16"
+    made.room_dir("kube").mkdir()
+    (made.room_dir("kube") / "kube.db").touch()
+    assert install(data_dir, service_cidr="10.78.0.0/16").service_cidr == "10.78.0.0/16"
+    line = run("up", "--service-cidr", "10.79.0.0/16", data_dir=data_dir).is_one_line()
+    assert "--service-cidr: the cluster has 10.78.0.0/16" in line
 
 
 def test_the_balancer_checks_its_range(stopped: Config) -> None:

@@ -38,6 +38,13 @@ NodeAddress = Annotated[
 ExternalCidr = Annotated[
     str | None, typer.Option(metavar="CIDR", help="Range of EXTERNAL-IPs. A new installation has 127.10.0.0/24.")
 ]
+ServiceCidr = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CIDR",
+        help="Range of cluster IPs, which a cluster keeps. A new installation has 10.0.0.0/16.",
+    ),
+]
 AllowEgress = Annotated[
     list[str] | None,
     typer.Option(
@@ -76,6 +83,7 @@ def up(
         str | None,
         typer.Option(metavar="CIDR", help="Range of pod addresses. A new installation has 10.241.0.0/16."),
     ] = None,
+    service_cidr: ServiceCidr = None,
     external_cidr: ExternalCidr = None,
     hosts: Annotated[
         bool,
@@ -107,6 +115,7 @@ def up(
             data_dir,
             ports=ports,
             pod_cidr=pod_cidr,
+            service_cidr=service_cidr,
             external_cidr=external_cidr,
             with_hosts=hosts,
             kubeconfig=kubeconfig,

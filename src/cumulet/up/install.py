@@ -29,6 +29,7 @@ def install(
     *,
     ports: Mapping[RoomName, int] | None = None,
     pod_cidr: str | None = None,
+    service_cidr: str | None = None,
     external_cidr: str | None = None,
     with_hosts: bool = False,
     kubeconfig: Path | None = None,
@@ -50,7 +51,13 @@ def install(
     settings.close_folders(data_dir)
     if kubeconfig is not None:
         load_kubeconfig(kubeconfig)  # an unusable file is reported here and not in the log of each room
-    config = hosts.with_hosts(_settings(data_dir, ports or {}, pod_cidr, external_cidr), with_hosts)
+    config = hosts.with_hosts(_settings(data_dir, ports or {}), with_hosts)
+    if service_cidr not in (None, config.service_cidr) and (config.room_dir("kube") / "kube.db").exists():
+        raise ConfigError(
+            f"--service-cidr: the cluster has {config.service_cidr}, and its Services keep their addresses. "
+            "Set another range in a new --data-dir"
+        )
+    config = with_ranges(config, pod_cidr=pod_cidr, service_cidr=service_cidr, external_cidr=external_cidr)
     config = msgspec.structs.replace(
         config,
         addresses=config.addresses | {"node": Address(node_host(node_address), config.addresses["node"].port)},
@@ -69,9 +76,7 @@ def install(
     return config
 
 
-def _settings(
-    data_dir: Path, ports: Mapping[RoomName, int], pod_cidr: str | None, external_cidr: str | None
-) -> Config:
+def _settings(data_dir: Path, ports: Mapping[RoomName, int]) -> Config:
     if (data_dir / "config.json").exists():
         config = settings.load(data_dir)
     else:
@@ -85,26 +90,26 @@ def _settings(
     for room, port in ports.items():
         address = Address(addresses[room].host, port)
         addresses[room] = address if port else address.free({other.port for other in addresses.values()})
-    config = msgspec.structs.replace(config, data_dir=data_dir, addresses=addresses)
-    return with_ranges(config, pod_cidr=pod_cidr, external_cidr=external_cidr)
+    return msgspec.structs.replace(config, data_dir=data_dir, addresses=addresses)
 
 
-def with_ranges(config: Config, *, pod_cidr: str | None = None, external_cidr: str | None = None) -> Config:
+def with_ranges(
+    config: Config, *, pod_cidr: str | None = None, service_cidr: str | None = None, external_cidr: str | None = None
+) -> Config:
     """Return the settings with other ranges, in canonical form.
 
     Raises `ConfigError` if a range is not an IPv4 network, or if two of them overlap.
     """
     ranges = {
         "--pod-cidr": _network("--pod-cidr", pod_cidr or config.pod_cidr),
+        "--service-cidr": _network("--service-cidr", service_cidr or config.service_cidr),
         "--external-cidr": _network("--external-cidr", external_cidr or config.external_cidr),
-        "service_cidr in config.json": _network("service_cidr in config.json", config.service_cidr),
     }
     for (one, first), (other, second) in itertools.combinations(ranges.items(), 2):
         if first.overlaps(second):
             raise ConfigError(f"{one} {first} and {other} {second} overlap. Set separate ranges")
-    return msgspec.structs.replace(
-        config, pod_cidr=str(ranges["--pod-cidr"]), external_cidr=str(ranges["--external-cidr"])
-    )
+    pods, services, external = map(str, ranges.values())
+    return msgspec.structs.replace(config, pod_cidr=pods, service_cidr=services, external_cidr=external)
 
 
 def _network(option: str, text: str) -> ipaddress.IPv4Network:

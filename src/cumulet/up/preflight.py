@@ -13,6 +13,7 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
+from cumulet.common import nftables
 from cumulet.common.config import Config
 from cumulet.instances.sandbox import firewall
 from cumulet.instances.sandbox.names import SHORTEST_PREFIX, bridge_name
@@ -48,6 +49,8 @@ def problems(config: Config) -> list[Problem]:
     else:
         found += _networks(config)
         found += _firewall(config)
+    if why := nftables.missing():
+        found.append(Problem(f"libnftables: {why}", "sudo apt-get install --yes libnftables1"))
     found += _kernel()
     found += _ports(config)
     if is_enabled(config) and not os.access("/etc/hosts", os.W_OK):
