@@ -1,10 +1,12 @@
-"""Client authentication at the token endpoint, in one of three ways.
+"""Client authentication at the token endpoint, in one of four ways.
 
 - A client secret (RFC 6749, section 2.3.1).
 - A signed assertion (RFC 7521, RFC 7523), valid once, with `x5t` or `x5t#S256` to identify the certificate, as Entra ID
   accepts it.
-- Mutual TLS for a managed identity (RFC 8705, section 2.1). The identity has no credential: the platform that runs its
-  workload authenticates for it.
+- An assertion of an external issuer that a federated credential of the client trusts (`federation`). A managed identity can
+  have such credentials too.
+- Mutual TLS for a managed identity (RFC 8705, section 2.1). The platform that runs its workload
+  authenticates for it.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ from cumulet.common import clock
 from cumulet.common.ascii import fold
 from cumulet.common.config import RoomName
 from cumulet.common.secrets import Guard, TooManyFailuresError
+from cumulet.identity.federation import Federation
+from cumulet.identity.oauth_errors import OAuthError, invalid_client
 from cumulet.identity.store import Application, Certificate, Directory, Principal
 
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -36,17 +40,6 @@ _ASSERTION_LIFE = 24 * 3600
 _LEEWAY = 60
 _LONGEST_ASSERTION = 16 * 1024
 _LONGEST_JTI = 1024
-
-
-class OAuthError(Exception):
-    """An error of the token endpoint (RFC 6749, section 5.2) with Entra's numeric code; `retry_after` is in seconds."""
-
-    def __init__(self, status: int, error: str, code: int, description: str, retry_after: int | None = None) -> None:
-        super().__init__(description)
-        self.status = status
-        self.error = error
-        self.code = code
-        self.retry_after = retry_after
 
 
 class Client(NamedTuple):
@@ -73,11 +66,19 @@ class ClientAuthentication:
     that its assertions are counted under.
     """
 
-    def __init__(self, directory: Directory, tenant: str, audiences: list[str], names: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        tenant: str,
+        audiences: list[str],
+        names: Mapping[str, str],
+        federation: Federation,
+    ) -> None:
         self._directory = directory
         self._tenant = tenant
         self._audiences = audiences
         self._names = names
+        self._federation = federation
         self._guard = Guard()
 
     async def authenticate(self, form: Mapping[str, str], audience: str, peer: RoomName | None) -> Client:
@@ -88,8 +89,12 @@ class ClientAuthentication:
                 400, "invalid_request", 900144, "The request body must contain the following parameter: 'client_id'."
             )
         for identity in self._directory.managed_identities("app_id", client_id):
+            if "client_assertion" in form:
+                principal = self._principal(client_id)
+                await self._federation.check(client_id, principal.display_name, _assertion(form))
+                return Client(principal, identity.id)
             if peer != PLATFORM:
-                raise _invalid(
+                raise invalid_client(
                     7000218,
                     f"'{client_id}' is a managed identity. Only the platform that runs its workload can get its tokens.",
                 )
@@ -107,7 +112,7 @@ class ClientAuthentication:
         elif form.get("client_secret"):
             await self._check_secret(applications[0], form["client_secret"])
         else:
-            raise _invalid(
+            raise invalid_client(
                 7000218,
                 "The request body must contain the following parameter: 'client_assertion' or 'client_secret'.",
             )
@@ -132,29 +137,28 @@ class ClientAuthentication:
                 429, "temporarily_unavailable", 50196, str(error), retry_after=error.retry_after
             ) from None
         if secret is None:
-            raise _invalid(
+            raise invalid_client(
                 7000215,
                 "Invalid client secret provided. Ensure the secret being sent in the request is the client secret value, "
                 f"not the client secret ID, for a secret added to app '{application.app_id}'.",
             )
         now = clock.rfc3339()
         if now >= secret.ends:
-            raise _invalid(
+            raise invalid_client(
                 7000222,
                 f"The provided client secret keys for app '{application.app_id}' are expired. Create new keys for your app.",
             )
         if now < secret.starts:
-            raise _invalid(
+            raise invalid_client(
                 7000215,
                 f"The client secret provided for app '{application.app_id}' is not valid before {secret.starts}.",
             )
 
     async def _check_assertion(self, application: Application, form: Mapping[str, str], audience: str) -> None:
-        if form.get("client_assertion_type") != ASSERTION_TYPE:
-            raise OAuthError(400, "invalid_request", 900144, f"'client_assertion_type' must be '{ASSERTION_TYPE}'.")
-        assertion = form["client_assertion"]
-        if len(assertion) > _LONGEST_ASSERTION:
-            raise _invalid(700027, f"Client assertion is longer than {_LONGEST_ASSERTION} characters.")
+        assertion = _assertion(form)
+        if _issuer(assertion) not in (None, application.app_id):
+            await self._federation.check(application.app_id, application.display_name, assertion)
+            return
         now = clock.now().timestamp()
         try:
             key = _signer(jwt.get_unverified_header(assertion), self._directory.certificates(application.id))
@@ -170,20 +174,37 @@ class ClientAuthentication:
             )
             claims = AssertionClaims(int(decoded["exp"]), decoded.get("jti"))
         except (jwt.ExpiredSignatureError, jwt.ImmatureSignatureError) as error:
-            raise _invalid(700024, f"Client assertion is not within its valid time range: {error}.") from None
+            raise invalid_client(700024, f"Client assertion is not within its valid time range: {error}.") from None
         except (jwt.InvalidTokenError, ValueError, OverflowError, TypeError) as error:
-            raise _invalid(700027, f"Client assertion failed signature or claim validation: {error}.") from None
+            raise invalid_client(700027, f"Client assertion failed signature or claim validation: {error}.") from None
         if claims.exp > now + _ASSERTION_LIFE:
-            raise _invalid(
+            raise invalid_client(
                 700024, "Client assertion is not within its valid time range: it is valid for more than a day."
             )
         resource = fold(audience.rstrip("/"))
         use = _use(application, claims, assertion, self._names.get(resource, resource))
         if not await self._directory.use_assertion(use, claims.exp + _LEEWAY + 1, int(now)):
-            raise _invalid(
+            raise invalid_client(
                 700027,
                 "Client assertion was used before. It is valid for one token of a resource. Sign a new one with another 'jti'.",
             )
+
+
+def _assertion(form: Mapping[str, str]) -> str:
+    """Return the assertion of a form. Raises `OAuthError`."""
+    if form.get("client_assertion_type") != ASSERTION_TYPE:
+        raise OAuthError(400, "invalid_request", 900144, f"'client_assertion_type' must be '{ASSERTION_TYPE}'.")
+    if len(form["client_assertion"]) > _LONGEST_ASSERTION:
+        raise invalid_client(700027, f"Client assertion is longer than {_LONGEST_ASSERTION} characters.")
+    return form["client_assertion"]
+
+
+def _issuer(assertion: str) -> object:
+    """Return the issuer that an assertion names, which decides how it is checked; `None` if it names none."""
+    try:
+        return jwt.decode(assertion, options={"verify_signature": False}).get("iss")
+    except (jwt.InvalidTokenError, ValueError, OverflowError, TypeError):
+        return None
 
 
 def _use(application: Application, claims: AssertionClaims, assertion: str, resource: str) -> bytes:
@@ -195,7 +216,7 @@ def _use(application: Application, claims: AssertionClaims, assertion: str, reso
     """
     identifier = claims.jti
     if identifier is not None and not (isinstance(identifier, str) and 0 < len(identifier) <= _LONGEST_JTI):
-        raise _invalid(
+        raise invalid_client(
             700027, f"Client assertion failed claim validation: 'jti' must be 1 to {_LONGEST_JTI} characters."
         )
     unique = ("jti", identifier) if identifier is not None else ("signed", assertion.rpartition(".")[0])
@@ -220,7 +241,3 @@ def _signer(header: Mapping[str, object], certificates: list[Certificate]) -> rs
         assert isinstance(key, rsa.RSAPublicKey)  # only RSA certificates are registered
         return key
     raise jwt.InvalidTokenError("its certificate is not registered for the application")
-
-
-def _invalid(code: int, description: str) -> OAuthError:
-    return OAuthError(401, "invalid_client", code, description)

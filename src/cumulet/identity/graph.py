@@ -20,7 +20,8 @@ from cumulet.common.ascii import fold
 from cumulet.common.entra import GRAPH_AUDIENCE, bearer_token
 from cumulet.common.odata import FilterError, Term, conjunction, page
 from cumulet.common.rbac import allowed
-from cumulet.identity import client_secrets, graph_objects
+from cumulet.identity import client_secrets, graph_federation, graph_objects
+from cumulet.identity.graph_federation import ApplicationCredentials
 from cumulet.identity.graph_objects import (
     AddPasswordRequest,
     ApplicationRequest,
@@ -49,6 +50,7 @@ OPEN = frozenset(
         "/v1.0/directoryObjects/{id}",
         "/v1.0/directoryObjects/getByIds",
         "/v1.0/{rest}",
+        *graph_federation.OPEN,
     }
 )
 
@@ -99,6 +101,7 @@ class Graph:
         return [
             *self._collection("applications", self._directory.applications, self._create_application),
             *self._collection("servicePrincipals", self._directory.principals, self._create_principal),
+            *ApplicationCredentials(self._directory, self._caller, self._demand_change).routes(),
             web.get("/v1.0/users", self._list(_none)),
             web.get("/v1.0/groups", self._list(_none)),
             web.get("/v1.0/me", self._me),

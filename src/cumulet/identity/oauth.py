@@ -22,7 +22,10 @@ from cumulet.common.ascii import fold
 from cumulet.common.config import Address
 from cumulet.common.entra import ARM_AUDIENCE, GRAPH_AUDIENCE, arm_audiences
 from cumulet.common.room import peer_room
-from cumulet.identity.client_authentication import Client, ClientAuthentication, OAuthError
+from cumulet.identity.client_authentication import Client, ClientAuthentication
+from cumulet.identity.federation import Federation
+from cumulet.identity.issuer_keys import IssuerKeys
+from cumulet.identity.oauth_errors import OAuthError
 from cumulet.identity.signing_keys import TOKEN_LIFE, SigningKeys
 from cumulet.identity.store import Directory
 
@@ -98,6 +101,7 @@ class TokenEndpoint:
         base_url: str,
         tenant: str,
         arm: Address,
+        issuers: IssuerKeys,
         metrics: CollectorRegistry,
     ) -> None:
         self._keys = keys
@@ -106,7 +110,8 @@ class TokenEndpoint:
         self._token_url = f"{base_url}/{tenant}/oauth2/v2.0/token"
         self.issuer = f"{base_url}/{tenant}/v2.0"
         names = {fold(name): ARM_AUDIENCE for name in arm_audiences(arm)} | {fold(base_url): GRAPH_AUDIENCE}
-        self._clients = ClientAuthentication(directory, tenant, [self._token_url, self.issuer], names)
+        federation = Federation(directory, issuers, self.issuer)
+        self._clients = ClientAuthentication(directory, tenant, [self._token_url, self.issuer], names, federation)
         self._issued = Counter("identity_tokens_issued", "Access tokens issued.", registry=metrics)
         self._refused = Counter(
             "identity_requests_refused", "Refused requests by OAuth2's error.", ["error"], registry=metrics

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import uuid
 
+import aiohttp
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
@@ -16,7 +18,9 @@ from cumulet.common.rbac import BUILT_IN_ROLES, RoleAssignment
 from cumulet.common.room import Room
 from cumulet.common.tasks import task_set, wait_for
 from cumulet.identity import client_secrets, graph, oauth, platform
+from cumulet.identity.federated_identity_credentials import FederatedIdentityCredentials
 from cumulet.identity.graph import Graph
+from cumulet.identity.issuer_keys import IssuerKeys
 from cumulet.identity.managed_identities import ManagedIdentities
 from cumulet.identity.oauth import TokenEndpoint
 from cumulet.identity.platform import PlatformIdentities
@@ -32,25 +36,35 @@ OPEN = HEALTH | graph.OPEN | oauth.OPEN | platform.OPEN
 #: Seconds between two checks of the age of the signing keys.
 _MAINTENANCE = 1800.0
 
+#: Clients wait for a token while an external issuer is asked.
+_ISSUER_TIMEOUT = aiohttp.ClientTimeout(total=10, sock_connect=5)
+
 
 async def serve(room: Room) -> None:
     """Serve until the room is stopped."""
     config = room.config
     directory = Directory(room.data_dir / "identity.db")
     directory.open()
+    # Users name issuers. The cluster's own is on loopback.
+    trusted = ssl.create_default_context()
+    trusted.load_verify_locations(config.ca_file)
+    issuers = config.egress(reach_rooms=["kube"]).session(trusted, timeout=_ISSUER_TIMEOUT)
     try:
         keys = SigningKeys(directory)
         await keys.maintain()
         await _register_first_principals(room, directory)
         base_url = config.url("identity")
         metrics = CollectorRegistry()
-        tokens = TokenEndpoint(directory, keys, base_url, config.tenant_id, config.addresses["arm"], metrics)
+        tokens = TokenEndpoint(
+            directory, keys, base_url, config.tenant_id, config.addresses["arm"], IssuerKeys(issuers), metrics
+        )
         app = web.Application(middlewares=[arm_errors, behind_the_front_door(OPEN)])
         app.add_routes(health_routes(metrics))
         app.add_routes(Graph(directory, keys, tokens.issuer, base_url, config.subscription_id).routes())
         app.add_routes(RoleDefinitions(directory, config.subscription_id).routes())
         app.add_routes(RoleAssignments(directory).routes())
         app.add_routes(ManagedIdentities(directory, config.tenant_id).routes())
+        app.add_routes(FederatedIdentityCredentials(directory).routes())
         app.add_routes(PlatformIdentities(directory, config.tenant_id).routes())
         app.add_routes(tokens.routes())
         async with room.serving(app), task_set() as tasks:
@@ -58,6 +72,7 @@ async def serve(room: Room) -> None:
             room.ready()
             await room.stopping.wait()
     finally:
+        await issuers.close()
         directory.close()
 
 

@@ -59,6 +59,16 @@ _MIGRATIONS = [
     CREATE TABLE assertion (id BLOB PRIMARY KEY, ends INTEGER NOT NULL) WITHOUT ROWID;
     CREATE INDEX assertion_ends ON assertion (ends);
     """,
+    """
+    CREATE TABLE federated_credential (
+        id TEXT PRIMARY KEY,
+        app_id TEXT NOT NULL REFERENCES application (app_id) ON DELETE CASCADE,
+        name TEXT NOT NULL, issuer TEXT NOT NULL, subject TEXT NOT NULL, audience TEXT NOT NULL,
+        description TEXT
+    );
+    CREATE UNIQUE INDEX federated_credential_name ON federated_credential (app_id, name COLLATE NOCASE);
+    CREATE UNIQUE INDEX federated_credential_once ON federated_credential (app_id, issuer, subject);
+    """,
 ]
 
 
@@ -120,8 +130,23 @@ class ManagedIdentity(msgspec.Struct, frozen=True):
     app_id: str
 
 
-Record = Application | Principal | Secret | Certificate | RoleAssignment | ManagedIdentity
-R = TypeVar("R", Application, Principal, Secret, Certificate, RoleAssignment, ManagedIdentity)
+class FederatedCredential(msgspec.Struct, frozen=True):
+    """The trust of a client in an external issuer: its tokens for `subject` and `audience` authenticate the client.
+
+    A client has one credential of a `name`, and one of an issuer and subject.
+    """
+
+    id: str
+    app_id: str
+    name: str
+    issuer: str
+    subject: str
+    audience: str
+    description: str | None = None
+
+
+Record = Application | Principal | Secret | Certificate | RoleAssignment | ManagedIdentity | FederatedCredential
+R = TypeVar("R", Application, Principal, Secret, Certificate, RoleAssignment, ManagedIdentity, FederatedCredential)
 
 
 class Directory:
@@ -158,6 +183,10 @@ class Directory:
         """Return the certificates of an application and of its service principal."""
         return self._select(Certificate, "application_id", application_id)
 
+    def federated_credentials(self, app_id: str) -> list[FederatedCredential]:
+        """Return the federated credentials of a client, which may be a managed identity."""
+        return self._select(FederatedCredential, "app_id", app_id)
+
     def signing_keys(self) -> list[tuple[str, str, str]]:
         """Return every signing key as (kid, PEM, the time from which it signs), the newest first."""
         return self._database.read("SELECT kid, pem, starts FROM signing_key ORDER BY starts DESC, kid")
@@ -183,8 +212,10 @@ class Directory:
 
         await self._database.write(job)
 
-    async def put(self, record: Application | Principal | RoleAssignment | ManagedIdentity) -> None:
-        """Change an existing record. Records that refer to it stay."""
+    async def put(
+        self, record: Application | Principal | RoleAssignment | ManagedIdentity | FederatedCredential
+    ) -> None:
+        """Change an existing record. Records that refer to it stay. Raises `sqlite3.IntegrityError`."""
         (key, *columns), (first, *rest) = record.__struct_fields__, _values(record)
         changes = ", ".join(f"{column} = ?" for column in columns)
         sql = f"UPDATE {_TABLES[type(record)]} SET {changes} WHERE {key} = ?"  # noqa: S608
@@ -205,6 +236,10 @@ class Directory:
     async def remove_secret(self, key_id: str) -> None:
         """Delete a secret."""
         await self._database.execute("DELETE FROM secret WHERE key_id = ?", (key_id,))
+
+    async def remove_federated_credential(self, id_: str) -> None:
+        """Delete a federated credential."""
+        await self._database.execute("DELETE FROM federated_credential WHERE id = ?", (id_,))
 
     async def remove_role_definition(self, name: str) -> None:
         """Delete a custom role."""
@@ -298,4 +333,5 @@ _TABLES: dict[type, str] = {
     Certificate: "certificate",
     RoleAssignment: "role_assignment",
     ManagedIdentity: "managed_identity",
+    FederatedCredential: "federated_credential",
 }
