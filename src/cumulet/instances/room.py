@@ -61,14 +61,14 @@ async def serve(room: Room) -> None:
                 middlewares=[arm_errors, behind_the_front_door(OPEN)], client_max_size=GROUP_BODY_LIMIT
             )
             app.add_routes(health_routes(CollectorRegistry()))
-            disk = DiskManager(room.data_dir, config.disk_limits, groups.all)
-            metrics = Metrics(groups, config.location)
+            disk = DiskManager(room.data_dir, config.disk_limits, groups.index.all)
+            metrics = Metrics(groups.index, config.location)
             app.add_routes(Provider(groups, identities, streams, metrics, changes, lambda: disk.pressure).routes())
             app.add_routes(Regions(groups, meter, config).routes())
             app.router.add_get("/streams/{id}", streams.handle)
             tasks.start(meter.run(), "meter")
             await groups.open()
-            tasks.start_essential(rotate(groups.written_logs, config.container_logs), "logs")
+            tasks.start_essential(rotate(groups.index.written_logs, config.container_logs), "logs")
             tasks.start_essential(disk.run(), "disk")
             try:
                 async with room.serving(app):

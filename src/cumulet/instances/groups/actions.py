@@ -17,6 +17,7 @@ from typing import Literal
 from cumulet.common import clock
 from cumulet.common.tasks import Backoff, TaskSet
 from cumulet.instances.groups.group import Group
+from cumulet.instances.groups.index import GroupIndex
 from cumulet.instances.groups.provisioning import Failure, failure, is_provisioned
 from cumulet.instances.model.properties import GroupProperties
 from cumulet.instances.store.operations import Operations
@@ -36,27 +37,22 @@ Kind = Literal["create", "update", "redeploy", "start", "restart", "stop"]
 class Actions:
     """The running actions, by the uid of their group, with at most one for each.
 
-    `current` returns the object of a record, `rebuild` a new one when its containers are gone, and `changed` waits for the
-    next change of any group, for at most some seconds.
+    `rebuild` returns a new group of a record when the containers of the old one are gone.
     """
 
     def __init__(
         self,
+        index: GroupIndex,
         store: Store,
         operations: Operations,
         tasks: TaskSet,
-        current: Callable[[GroupRecord], Group],
         rebuild: Callable[[GroupRecord], Group],
-        publish: Callable[[GroupRecord], None],
-        changed: Callable[[float], Awaitable[None]],
     ) -> None:
+        self._index = index
         self._store = store
         self._operations = operations
         self._tasks = tasks
-        self._current = current
         self._rebuild = rebuild
-        self._publish = publish
-        self._changed = changed
         self._running: dict[str, asyncio.Task[None]] = {}
 
     async def begin(self, record: GroupRecord, kind: Kind) -> str:
@@ -72,14 +68,14 @@ class Actions:
             is_cleared=kind == "create",
         )
         await self._store.put(record)
-        self._publish(record)
+        self._index.publish(record)
         self.resume(record)
         return operation
 
     def resume(self, record: GroupRecord) -> None:
         """Continue the action of a group after a restart of the room."""
         uid = record.uid
-        task = self._tasks.start(self._run(self._current(record)), f"action on {record.id}")
+        task = self._tasks.start(self._run(self._index.current(record)), f"action on {record.id}")
         self._running[uid] = task
         task.add_done_callback(lambda _: self._running.pop(uid, None) if self._running.get(uid) is task else None)
 
@@ -117,7 +113,7 @@ class Actions:
             if not action.is_cleared:
                 await self._clear(group, action)
                 if action.kind != "stop":
-                    group = self._rebuild(record)
+                    group = self._index.set(self._rebuild(record))
             if action.kind != "stop":
                 group.start()
                 found = await self._started(group, action)
@@ -132,7 +128,7 @@ class Actions:
         record.status.action = None
         await _insist(lambda: self._store.put(record))
         await _insist(lambda: self._operations.end(action.operation, *(found[:2] if found is not None else ())))
-        self._publish(record)
+        self._index.publish(record)
 
     async def _clear(self, group: Group, action: Action) -> None:
         """End the containers of before, and make the new properties those of the group."""
@@ -154,7 +150,7 @@ class Actions:
             record.status = GroupStatus(ip=status.ip, ids=status.ids, action=action)
         action.is_cleared = True
         await _insist(lambda: self._store.put(record))
-        self._publish(record)
+        self._index.publish(record)
 
     async def _started(self, group: Group, action: Action) -> Failure | None:
         """Wait until a group has started or cannot; return why it cannot."""
@@ -168,7 +164,7 @@ class Actions:
                     "ContainerGroupProvisioningTimeout",
                     f"The containers of the group did not start within {_TIMEOUT:.0f} seconds.",
                 )
-            await self._changed(left)
+            await self._index.next_change(left)
         return found
 
 

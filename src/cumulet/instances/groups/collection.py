@@ -1,32 +1,25 @@
-"""All container groups of the room: creation, update, deletion, and a revision that grows with every change."""
+"""The changes of container groups: creation, update, start, stop, restart and deletion."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import os
-import uuid
-from collections import Counter
-from collections.abc import Iterable
-from datetime import timedelta
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import aiohttp
 
-from cumulet.common import clock
 from cumulet.common.arm import ArmError, ResourceId
 from cumulet.common.config import Config
 from cumulet.common.resolver import LoginServerResolver
-from cumulet.common.tasks import Backoff, TaskSet
+from cumulet.common.tasks import TaskSet
 from cumulet.instances.actions.targets import Targets
 from cumulet.instances.groups.actions import Actions
 from cumulet.instances.groups.admission import Admission
-from cumulet.instances.groups.attempts import UID_PART
+from cumulet.instances.groups.deletions import Deletions
 from cumulet.instances.groups.folders import Folders
 from cumulet.instances.groups.group import Group
+from cumulet.instances.groups.index import GroupIndex
 from cumulet.instances.groups.logins import Logins
-from cumulet.instances.groups.revisions import Revisions
 from cumulet.instances.groups.services import Services
 from cumulet.instances.groups.updates import (
     GroupRequest,
@@ -41,7 +34,7 @@ from cumulet.instances.groups.updates import (
 from cumulet.instances.images.cache import Images
 from cumulet.instances.metering.meter import Meter
 from cumulet.instances.model.properties import GroupProperties, virtual_network
-from cumulet.instances.runtime.conmon import Runtime, control_pipe
+from cumulet.instances.runtime.conmon import Runtime
 from cumulet.instances.sandbox.file_shares import FileShares
 from cumulet.instances.sandbox.git_repositories import GitRepositories
 from cumulet.instances.sandbox.names import installation_id
@@ -50,10 +43,6 @@ from cumulet.instances.sandbox.user_namespaces import UserNamespaces
 from cumulet.instances.store.operations import Operations
 from cumulet.instances.store.records import GroupRecord, GroupStatus
 from cumulet.instances.store.store import Store
-from cumulet.instances.streams.log_files import LogFiles
-from cumulet.instances.streams.rotation import WrittenLog
-
-log = logging.getLogger(__name__)
 
 
 class Answer(NamedTuple):
@@ -65,7 +54,7 @@ class Answer(NamedTuple):
 
 
 class Groups:
-    """The groups by resource id, which is compared without case."""
+    """Changes container groups, and resumes what the end of an earlier process has interrupted."""
 
     def __init__(
         self,
@@ -82,11 +71,8 @@ class Groups:
         self._before = folder / "groups"
         self._store = store
         self._tasks = tasks
-        self._groups: dict[str, Group] = {}
-        self._deleting: dict[str, asyncio.Task[None]] = {}
         self._creating: set[str] = set()
-        # They start at a number that no earlier process used.
-        self.revisions = Revisions(int(asyncio.get_running_loop().time() * 1000))
+        self.index = GroupIndex()
         records = store.groups()
         self._network = Network(config, {record.status.ip for record in records if record.status.ip})
         self._records = records
@@ -98,14 +84,14 @@ class Groups:
                 registries,
                 LoginServerResolver(config).is_login_server,
                 config.image_limits,
-                self.image_uses,
+                self.index.image_uses,
             ),
             self._network,
             Runtime(folder / "state"),
             meter,
             targets,
             installation_id(config),
-            self._publish,
+            self.index.publish,
             UserNamespaces(config, folder / "images"),
             logins,
             shares,
@@ -113,22 +99,13 @@ class Groups:
         )
         self._admission = Admission(config.instance_limits, shares)
         self.operations = Operations(store.database)
-        self._actions = Actions(
-            store, self.operations, tasks, self._current, self._rebuild, self._publish, self._next_change
-        )
+        self._actions = Actions(self.index, store, self.operations, tasks, self._group)
+        self._deletions = Deletions(self.index, store, self.operations, tasks, self._actions, logins)
 
     @property
     def images(self) -> Images:
         """The images on this machine."""
         return self._services.images
-
-    def image_uses(self) -> dict[str, int]:
-        """Return the images of all containers by their ids, with the number of groups; also those of ended containers."""
-        uses: Counter[str] = Counter()
-        for group in self._groups.values():
-            containers = group.record.status.containers.values()
-            uses.update({status.image_id for status in containers if status.image_id})
-        return uses
 
     @property
     def runtime(self) -> Runtime:
@@ -150,10 +127,9 @@ class Groups:
             {record.uid for record in self._records if self._network.is_there(record.uid)}
         )
         for record in self._records:
-            group = self._group(record)
-            self._groups[record.key] = group
+            group = self.index.set(self._group(record))
             if record.status.delete_by is not None:
-                self._begin_deletion(group)
+                self._deletions.resume(group)
             elif record.status.action is not None:
                 self._actions.resume(record)
             else:
@@ -161,49 +137,14 @@ class Groups:
         self._tasks.start(self.images.eviction.run(), "image eviction")
         await self._actions.end_orphans(self._records)
 
-    def _current(self, record: GroupRecord) -> Group:
-        return self._groups[record.key]
-
-    def _rebuild(self, record: GroupRecord) -> Group:
-        group = self._groups[record.key] = self._group(record)
-        return group
-
-    async def _next_change(self, seconds: float) -> None:
-        await self.revisions.wait(self.revisions.newest, seconds)
-
     def _group(self, record: GroupRecord) -> Group:
         return Group(record, Folders(self._folder / record.uid, self._before / record.uid), self._services)
 
     def close(self) -> None:
         """Stop the tasks because this process ends; the containers continue to run."""
-        for group in self._groups.values():
+        for group in self.index.all():
             group.detach()
         self._network.close()
-
-    def all(self) -> list[Group]:
-        """Return all groups, including those that are being deleted."""
-        return list(self._groups.values())
-
-    def these(self, keys: Iterable[str]) -> list[Group]:
-        """Return the groups with these keys, without those that are gone."""
-        return [self._groups[key] for key in keys if key in self._groups]
-
-    def find(self, resource_id: str) -> Group | None:
-        """Return the group of that id, or `None`."""
-        return self._groups.get(ResourceId(resource_id).key)
-
-    def get(self, resource_id: str) -> Group:
-        """Return the group of that id. Raises `ArmError` `ResourceNotFound`."""
-        resource = ResourceId(resource_id)
-        group = self.find(resource_id)
-        if group is None:
-            raise ArmError(
-                404,
-                "ResourceNotFound",
-                f"The Resource 'Microsoft.ContainerInstance/containerGroups/{resource.name}' under resource group "
-                f"'{resource.resource_group}' was not found.",
-            )
-        return group
 
     async def put(self, request: GroupRequest) -> Answer:
         """Create a group, or update it.
@@ -219,7 +160,7 @@ class Groups:
         if not request.properties.pod and (existing is None or differs(existing.record, request)):
             await self._services.logins.check(request.name, request.properties, request.envelope.identity)
             existing = self._demand_idle(key)
-        self._admission.check(request, [group.record for group in self._groups.values() if group is not existing])
+        self._admission.check(request, [group.record for group in self.index.all() if group is not existing])
         if request.properties.host_users is False and not self._services.users.support.on:
             raise ArmError(
                 400,
@@ -231,9 +172,9 @@ class Groups:
 
     def _demand_idle(self, key: str) -> Group | None:
         """Return the group of a key. Raises `ArmError` 409 while it is being changed."""
-        group = self._groups.get(key)
+        group = self.index.find(key)
         if (
-            key in self._deleting
+            key in self._deletions
             or key in self._creating
             or (group is not None and group.record.status.action is not None)
         ):
@@ -247,7 +188,7 @@ class Groups:
 
     async def _create(self, key: str, request: GroupRequest) -> Answer:
         record = GroupRecord(
-            self._new_uid(),
+            self.index.new_uid(),
             key,
             request.resource_id,
             request.location,
@@ -261,9 +202,9 @@ class Groups:
             await self._store.put(record)
         finally:
             self._creating.discard(key)
-        group = self._groups[key] = self._group(record)
+        group = self.index.set(self._group(record))
         if record.properties.pod:
-            self._publish(record)
+            self.index.publish(record)
             group.start()
             return Answer(group, is_new=True)
         return Answer(group, is_new=True, operation=await self._actions.begin(record, "create"))
@@ -279,7 +220,7 @@ class Groups:
         await self._store.put(record)
         group.renew()
         await _renew_volumes(group)
-        self._publish(record)
+        self.index.publish(record)
         return Answer(group)
 
     async def _update(self, group: Group, request: GroupRequest) -> Answer:
@@ -290,7 +231,7 @@ class Groups:
         record.tags = request.tags
         if not is_over and not differs(record, request):
             await self._store.put(record)
-            self._publish(record)
+            self.index.publish(record)
             return Answer(group)
         record.next, record.envelope = request.properties, request.envelope
         # A group that has ended is deployed as new (ACI, "Update containers").
@@ -321,20 +262,13 @@ class Groups:
         """Stop a group, and return when it has stopped; its bill ends. Raises `ArmError`."""
         record = group.record
         action = record.status.action
-        if record.key in self._deleting:
+        if record.key in self._deletions:
             self._demand_idle(record.key)
         if action is None or action.kind != "stop":
             if record.status.state == "Stopped":
                 return
             await self._actions.begin(record, "stop")
         await self._actions.finish(record)
-
-    def _new_uid(self) -> str:
-        """Return a uid that is unique, also in the part that is in the ids of containers."""
-        taken = {group.record.uid[:UID_PART] for group in self._groups.values()}
-        while (uid := str(uuid.uuid4()))[:UID_PART] in taken:
-            pass
-        return uid
 
     async def patch(self, group: Group, tags: dict[str, str] | None, properties: GroupProperties | None) -> None:
         """Replace a group's tags, what can change of its properties, or both, while its containers run. Raises `ArmError`."""
@@ -345,7 +279,7 @@ class Groups:
             self._demand_idle(record.key)
             resized = resources_of(properties) != resources_of(record.properties)
             if resized:
-                others = [other.record for other in self._groups.values() if other is not group]
+                others = [other.record for other in self.index.all() if other is not group]
                 self._admission.check(
                     GroupRequest(record.id, record.location, record.tags, properties, record.envelope), others
                 )
@@ -356,71 +290,15 @@ class Groups:
             if resized and not record.status.is_over:
                 await self._services.meter.start(record)
                 group.resize()
-        self._publish(record)
+        self.index.publish(record)
 
     async def delete(self, group: Group, grace: int, *, wait: bool) -> str | None:
         """Delete a group; its containers have `grace` seconds to end. A second call can only shorten that.
 
-        Returns the id of the operation, or with `wait` when the group is gone. After a restart of the room the deletion
-        continues, with the same deadline.
+        Returns the id of the operation, or with `wait` `None` when the group is gone. After a restart of the room the
+        deletion continues, with the same deadline.
         """
-        record, status = group.record, group.record.status
-        operation = None if wait else await self.operations.begin(record.uid)
-        if status.delete_by is None:
-            await self._actions.cancel(record)
-            group, status = self._current(record), record.status
-        by = clock.rfc3339_micro(clock.now() + timedelta(seconds=grace))
-        if status.delete_by is None or by < status.delete_by:
-            status.delete_by = by
-            await self._store.put_status(group.record)
-            group.hasten(grace)
-        task = self._deleting.get(group.record.key) or self._begin_deletion(group)
-        if wait:
-            await asyncio.shield(task)
-        else:
-            self._publish(record)
-        return operation
-
-    def written_logs(self) -> list[WrittenLog]:
-        """Return the logs of all running containers."""
-        found = []
-        for group in self._groups.values():
-            attempts = group.attempts
-            for name, status in group.record.status.containers.items():
-                if status.current_state.state == "Running":
-                    found.append(WrittenLog(LogFiles(attempts.log(name)), control_pipe(attempts.bundle(name))))
-        return found
-
-    def _begin_deletion(self, group: Group) -> asyncio.Task[None]:
-        task = self._tasks.start(self._destroy(group), f"delete {group.record.id}")
-        self._deleting[group.record.key] = task
-        return task
-
-    async def _destroy(self, group: Group) -> None:
-        key = group.record.key
-        assert group.record.status.delete_by is not None
-        backoff = Backoff(1, 60)
-        try:
-            while key in self._groups:
-                left = clock.parse(group.record.status.delete_by) - clock.now()
-                try:
-                    await self._services.logins.forget(group.record)
-                    await group.destroy(max(left.total_seconds(), 0))
-                    await self.operations.end_all(group.record.uid)
-                    self._groups.pop(key, None)
-                except Exception:
-                    # For example, a full disk: the group would otherwise stay until the next start of the room.
-                    log.exception("deleting %s", group.record.id)
-                    await backoff.wait()
-        finally:
-            self._deleting.pop(key, None)
-        self._publish(group.record)
-
-    def _publish(self, record: GroupRecord) -> None:
-        if record.key in self._groups:
-            self.revisions.changed(record.key)
-        else:
-            self.revisions.removed(record.key, record.id)
+        return await self._deletions.begin(group, grace, wait=wait)
 
 
 async def _renew_volumes(group: Group) -> None:

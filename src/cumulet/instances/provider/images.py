@@ -38,7 +38,7 @@ class CachedImages:
         ]
 
     async def _list(self, request: web.Request) -> web.Response:
-        sizes, uses = await self._images.eviction.sizes(), self._groups.image_uses()
+        sizes, uses = await self._images.eviction.sizes(), self._groups.index.image_uses()
         records = sorted(self._images.records, key=self._images.records.last_used, reverse=True)
         value = [
             {**image, "groups": uses.get(record.id, 0)} for record in records for image in self._shown(record, sizes)

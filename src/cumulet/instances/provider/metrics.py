@@ -11,8 +11,8 @@ from cumulet.common import clock
 from cumulet.common.arm import ArmError, fixed, json_response
 from cumulet.common.ascii import fold
 from cumulet.common.kubernetes.objects import Object
-from cumulet.instances.groups.collection import Groups
 from cumulet.instances.groups.group import Group
+from cumulet.instances.groups.index import GroupIndex
 from cumulet.instances.metering.usage import Usage, memory
 
 _METRICS = {"CpuUsage": ("CPU Usage", "Count"), "MemoryUsage": ("Memory Usage", "Bytes")}
@@ -21,8 +21,8 @@ _METRICS = {"CpuUsage": ("CPU Usage", "Count"), "MemoryUsage": ("Memory Usage", 
 class Metrics:
     """Serves the metrics of groups."""
 
-    def __init__(self, groups: Groups, location: str) -> None:
-        self._groups = groups
+    def __init__(self, index: GroupIndex, location: str) -> None:
+        self._index = index
         self._location = location
         self._usage = Usage()
 
@@ -38,7 +38,7 @@ class Metrics:
             if fold(name) not in known:
                 raise ArmError(400, "BadRequest", f"Failed to find metric configuration for metric: {name[:100]}")
         names = [known[fold(name)] for name in asked]
-        group = self._groups.get(request.path[: fold(request.path).rindex("/providers/")])
+        group = self._index.get(request.path[: fold(request.path).rindex("/providers/")])
         values = self._measure(group)
         now = clock.rfc3339(clock.now())
         base = f"{group.record.id}/providers/Microsoft.Insights/metrics"

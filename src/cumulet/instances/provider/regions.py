@@ -61,7 +61,7 @@ class Regions:
 
     async def _usages(self, request: web.Request) -> web.Response:
         location = fold(request.match_info["location"])
-        records = [group.record for group in self._groups.all() if group.record.location == location]
+        records = [group.record for group in self._groups.index.all() if group.record.location == location]
         spot = [record for record in records if record.wanted.priority == "Spot"]
         regular = [record for record in records if record.wanted.priority != "Spot"]
         usages = [

@@ -102,16 +102,16 @@ class Provider:
                 raise ArmError(400, "InvalidParameter", "since must be a revision.", target="since")
             return json_response(await self._watch(int(since), fold(request.match_info.get("group", ""))))
         group = fold(request.match_info.get("group", ""))
-        found = [_resource(item, view=False) for item in self._groups.all() if _is_in(item.record.key, group)]
+        found = [_resource(item, view=False) for item in self._groups.index.all() if _is_in(item.record.key, group)]
         return json_response({"value": found})
 
     async def _watch(self, since: int, group: str) -> Object:
         """Wait for changes in a resource group, or in all for an empty name, and return them."""
-        revisions = self._groups.revisions
+        revisions = self._groups.index.revisions
         if since <= revisions.newest:  # a greater revision is of another process: answer at once
             await revisions.wait(since, _WATCH)
         changed = revisions.after(since)
-        items = self._groups.all() if changed is None else self._groups.these(changed.keys)
+        items = self._groups.index.all() if changed is None else self._groups.index.these(changed.keys)
         found = [_resource(item, view=True, defaults=False) for item in items if _is_in(item.record.key, group)]
         answer: Object = {"value": found, "revision": revisions.newest, "diskPressure": self._disk_pressure()}
         if changed is not None:
@@ -119,13 +119,13 @@ class Provider:
         return answer
 
     async def _get(self, request: web.Request) -> web.Response:
-        return json_response(_resource(self._groups.get(request.path), view=True))
+        return json_response(_resource(self._groups.index.get(request.path), view=True))
 
     async def _put(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
         check_name(name)
         body = await read_json(request)
-        existing = self._groups.find(request.path)
+        existing = self._groups.index.find(request.path)
         location = read_location(body, _RESOURCE, existing.record.location if existing is not None else None)
         properties = parse_group(name, location, body, sheet().region(location).maximum)
         tags, zones = read_tags(body), parse_zones(body.get("zones"))
@@ -148,7 +148,7 @@ class Provider:
         identity: object,
         zones: list[str],
     ) -> Answer:
-        existing = self._groups.find(path)
+        existing = self._groups.index.find(path)
         before = existing.record.envelope.identity if existing is not None else None
         assigned = await self._identities.assign(path, location, identity, before)
         _check_identities(properties, assigned)
@@ -163,7 +163,7 @@ class Provider:
             raise
 
     async def _patch(self, request: web.Request) -> web.Response:
-        group = self._groups.get(request.path)
+        group = self._groups.index.get(request.path)
         body = await read_json(request)
         for name in ("identity", "zones"):
             if body.get(name) is not None:
@@ -182,7 +182,7 @@ class Provider:
     async def _delete(self, request: web.Request) -> web.Response:
         grace = _number(request.query.get("gracePeriodSeconds"), "gracePeriodSeconds")
         waits = fold(request.query.get("wait", "")) == "true"
-        group = self._groups.find(request.path)
+        group = self._groups.index.find(request.path)
         if group is None:
             return web.Response(status=204)
         record = group.record
@@ -219,7 +219,7 @@ class Provider:
         return json_response([])
 
     def _group_of_action(self, request: web.Request) -> Group:
-        return self._groups.get(request.path.rsplit("/", 1)[0])
+        return self._groups.index.get(request.path.rsplit("/", 1)[0])
 
     async def _logs(self, request: web.Request) -> web.StreamResponse:
         group, name = self._container(request)
@@ -261,11 +261,13 @@ class Provider:
         return json_response(self._streams.offer_attach(group, name, body))
 
     async def _forward(self, request: web.Request) -> web.Response:
-        group = self._groups.get(request.path.rsplit("/", 1)[0])
+        group = self._groups.index.get(request.path.rsplit("/", 1)[0])
         return json_response(self._streams.offer_forward(group, await read_json(request)))
 
     def _container(self, request: web.Request) -> tuple[Group, str]:
-        group = self._groups.get(request.path.rsplit("/", 3)[0])  # without `containers`, the name and the action
+        group = self._groups.index.get(
+            request.path.rsplit("/", 3)[0]
+        )  # without `containers`, the name and the action
         name = request.match_info["container"]
         if not group.attempts.has(name):
             raise ArmError(404, "ContainerNotFound", f"The container '{name}' is not a container of the group.")
