@@ -7,7 +7,7 @@ import contextlib
 import logging
 import random
 import signal
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any
 
 log = logging.getLogger(__name__)
@@ -60,9 +60,18 @@ async def task_set() -> AsyncIterator[TaskSet]:
 
 async def until_one_ends(*works: Coroutine[Any, Any, Any]) -> None:
     """Run all of `works` until one of them ends, and cancel the others. Raises the first failure among them."""
+    await _until(asyncio.FIRST_COMPLETED, works)
+
+
+async def until_all_end(*works: Coroutine[Any, Any, Any]) -> None:
+    """Run all of `works` until all have ended, or one has failed; the others are cancelled. Raises its failure."""
+    await _until(asyncio.FIRST_EXCEPTION, works)
+
+
+async def _until(return_when: str, works: Sequence[Coroutine[Any, Any, Any]]) -> None:
     tasks = [asyncio.create_task(work) for work in works]
     try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(tasks, return_when=return_when)
     finally:
         for task in tasks:
             task.cancel()

@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from cumulet.common import clock
-from cumulet.common.kubernetes import KubernetesError, WorkQueue
+from cumulet.common.kubernetes import KubernetesError, WorkQueue, suppress_stale
 from cumulet.common.kubernetes.client import NODES, SIGNINGREQUESTS
 from cumulet.common.kubernetes.objects import (
     CertificateSigningRequest,
@@ -51,7 +51,7 @@ class CertificateController:
         if await self._clean(key, request):
             return
         decided = any(condition_of(request, kind) is not None for kind in ("Approved", "Denied", "Failed"))
-        try:
+        with suppress_stale():
             if not decided and request["spec"]["signerName"] == NODE_CLIENT:
                 await self._approve(request)
             elif (
@@ -62,9 +62,6 @@ class CertificateController:
                 and self._signers is not None
             ):
                 await self._sign(request, self._signers)
-        except KubernetesError as error:
-            if error.code not in (404, 409):
-                raise
 
     async def _clean(self, key: Key, request: CertificateSigningRequest) -> bool:
         moments = [
@@ -78,11 +75,8 @@ class CertificateController:
         if left > 0:
             self.queue.add_after(key, left)
             return False
-        try:
+        with suppress_stale():
             await self._client.delete(SIGNINGREQUESTS, key[1], uid=request["metadata"]["uid"])
-        except KubernetesError as error:
-            if error.code not in (404, 409):
-                raise
         return True
 
     async def _approve(self, request: CertificateSigningRequest) -> None:

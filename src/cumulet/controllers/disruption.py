@@ -7,7 +7,7 @@ from datetime import timedelta
 from urllib.parse import quote
 
 from cumulet.common import clock
-from cumulet.common.kubernetes import KubernetesError, WorkQueue
+from cumulet.common.kubernetes import KubernetesError, WorkQueue, suppress_stale
 from cumulet.common.kubernetes.client import (
     DEPLOYMENTS,
     DISRUPTIONBUDGETS,
@@ -219,12 +219,9 @@ class DisruptionController:
         status = {**status, "conditions": [condition], "observedGeneration": generation}
         if status == budget.get("status"):
             return
-        try:
+        with suppress_stale():
             # An eviction updates the same status. A conflict means that it was first.
             await self._client.update_status(DISRUPTIONBUDGETS, budget, status)
-        except KubernetesError as error:
-            if error.code not in (404, 409):
-                raise
 
 
 def _written(selector: LabelSelector) -> str:

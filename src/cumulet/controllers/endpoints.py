@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cumulet.common.kubernetes import KubernetesError, WorkQueue
+from cumulet.common.kubernetes import KubernetesError, WorkQueue, suppress_stale
 from cumulet.common.kubernetes.client import ENDPOINTS, ENDPOINTSLICES, PODS, SERVICES
 from cumulet.common.kubernetes.objects import Endpoints, EndpointSlice, ObjectMeta, Pod, Service
 from cumulet.controllers import serving
@@ -151,11 +151,8 @@ class EndpointsController:
         labels = old["metadata"].get("labels") or {}
         if labels.get(serving.ENDPOINTS_MANAGER_LABEL) != serving.ENDPOINTS_MANAGER:
             return
-        try:
+        with suppress_stale():
             await self._client.delete(ENDPOINTS, key[1], key[0], uid=old["metadata"]["uid"])
-        except KubernetesError as error:
-            if error.code not in (404, 409):
-                raise
 
 
 def _matters(pod: Pod) -> tuple[object, ...]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 
 from cumulet.common import clock
-from cumulet.common.kubernetes import KubernetesError, WorkQueue
-from cumulet.common.kubernetes.client import NODES, PODS, STRATEGIC_MERGE_PATCH
+from cumulet.common.kubernetes import WorkQueue, suppress_stale
+from cumulet.common.kubernetes.client import NODES, PODS
 from cumulet.common.kubernetes.objects import Node, Pod, PodCondition, PodSpec, Taint, Toleration
 from cumulet.common.kubernetes.selection import tolerates
 from cumulet.controllers.controller import Context, Key, key_of
@@ -93,21 +93,10 @@ class TaintEvictionController:
             "lastTransitionTime": clock.rfc3339(),
         }
         message = f"Marking for deletion Pod {metadata['namespace']}/{metadata['name']}"
-        try:
-            await self._client.patch(
-                PODS,
-                metadata["name"],
-                {"metadata": {"uid": metadata["uid"]}, "status": {"conditions": [condition]}},
-                metadata["namespace"],
-                subresource="status",
-                content_type=STRATEGIC_MERGE_PATCH,
-            )
+        with suppress_stale():
+            await self._client.patch_pod_status(pod, {"conditions": [condition]})
             await self._client.delete(PODS, metadata["name"], metadata["namespace"], uid=metadata["uid"])
-        except KubernetesError as error:
-            if error.code not in (404, 409):
-                raise
-            return
-        self._events.event(pod, "Normal", "TaintManagerEviction", message)
+            self._events.event(pod, "Normal", "TaintManagerEviction", message)
 
 
 def _taints(node: Node) -> list[Taint]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from cumulet.common.kubernetes import KubernetesError, WorkQueue
+from cumulet.common.kubernetes import KubernetesError, WorkQueue, suppress_stale
 from cumulet.common.kubernetes.client import EVENTS, PODS, AnyResource, Resource
 from cumulet.common.kubernetes.informer import Handler
 from cumulet.common.kubernetes.objects import Object, OwnerReference, PartialObjectMetadata
@@ -253,11 +253,8 @@ class GarbageCollector:
         """Patch the metadata. After a conflict or a deletion, the watch delivers the new state."""
         uid = vertex.obj["metadata"]["uid"]
         namespace, name = key_of(vertex.obj)
-        try:
+        with suppress_stale():
             await self._client.patch(vertex.resource, name, {"metadata": {"uid": uid, **metadata}}, namespace or None)
-        except KubernetesError as error:
-            if error.code not in (404, 409):
-                raise
 
     async def _delete(self, vertex: Vertex, *, foreground: bool = False) -> None:
         metadata = vertex.obj["metadata"]
@@ -271,7 +268,7 @@ class GarbageCollector:
             policy = "Foreground"
         elif _ORPHAN in finalizers:
             policy = "Orphan"
-        try:
+        with suppress_stale():
             await self._client.delete(
                 vertex.resource,
                 metadata["name"],
@@ -279,9 +276,6 @@ class GarbageCollector:
                 uid=metadata["uid"],
                 propagation_policy=policy,
             )
-        except KubernetesError as error:
-            if error.code not in (404, 409):
-                raise
 
 
 def _owners(obj: PartialObjectMetadata) -> set[str]:

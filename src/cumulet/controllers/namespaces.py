@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cumulet.common import clock
-from cumulet.common.kubernetes import KubernetesError, WorkQueue
+from cumulet.common.kubernetes import KubernetesError, WorkQueue, suppress_stale
 from cumulet.common.kubernetes.client import (
     CONFIGMAPS,
     METADATA_LIST_ONLY,
@@ -156,12 +156,9 @@ class NamespaceController:
         others = [item for item in status.get("conditions") or () if item["type"] not in kinds]
         if [*others, *conditions] == status.get("conditions"):
             return
-        try:
+        with suppress_stale():
             changed: NamespaceStatus = {**status, "conditions": [*others, *conditions]}
             await self._client.update_status(NAMESPACES, namespace, changed)
-        except KubernetesError as error:
-            if error.code not in (404, 409):
-                raise
 
 
 def _condition(

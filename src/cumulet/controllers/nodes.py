@@ -6,7 +6,7 @@ import asyncio
 import time
 
 from cumulet.common import clock
-from cumulet.common.kubernetes import KubernetesError, WorkQueue
+from cumulet.common.kubernetes import WorkQueue, suppress_stale
 from cumulet.common.kubernetes.client import LEASES, NODES, PODS, STRATEGIC_MERGE_PATCH
 from cumulet.common.kubernetes.objects import Lease, Node, NodeCondition, Pod, PodCondition, Taint
 from cumulet.controllers.conditions import condition_of, status_of
@@ -146,11 +146,8 @@ class NodeLifecycleController:
         kept += [{"key": key, "effect": effect, "timeAdded": now} for key, effect in missing]
         version = node["metadata"]["resourceVersion"]
         patch = {"metadata": {"resourceVersion": version}, "spec": {"taints": kept or None}}
-        try:
+        with suppress_stale():
             await self._client.patch(NODES, node["metadata"]["name"], patch)
-        except KubernetesError as error:
-            if error.code not in (404, 409):
-                raise
 
     async def _unready(self, node: Node) -> None:
         """Mark the pods of an unhealthy node as not ready."""
@@ -158,23 +155,10 @@ class NodeLifecycleController:
         await asyncio.gather(*(self._mark_unready(pod) for pod in pods))
 
     async def _mark_unready(self, pod: Pod) -> None:
-        metadata = pod["metadata"]
         condition: PodCondition = {"type": "Ready", "status": "False", "lastTransitionTime": clock.rfc3339()}
-        patch = {"metadata": {"uid": metadata["uid"]}, "status": {"conditions": [condition]}}
-        try:
-            await self._client.patch(
-                PODS,
-                metadata["name"],
-                patch,
-                metadata["namespace"],
-                subresource="status",
-                content_type=STRATEGIC_MERGE_PATCH,
-            )
-        except KubernetesError as error:
-            if error.code not in (404, 409):
-                raise
-            return
-        self._events.event(pod, "Warning", "NodeNotReady", "Node is not ready")
+        with suppress_stale():
+            await self._client.patch_pod_status(pod, {"conditions": [condition]})
+            self._events.event(pod, "Warning", "NodeNotReady", "Node is not ready")
 
 
 def _desired(node: Node) -> set[tuple[str, str]]:

@@ -9,7 +9,7 @@ import copy
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Generic, TypedDict, TypeVar
 
-from cumulet.common.kubernetes import KubernetesError, WorkQueue
+from cumulet.common.kubernetes import KubernetesError, WorkQueue, suppress_stale
 from cumulet.common.kubernetes.client import MERGE_PATCH, Resource, T
 from cumulet.common.kubernetes.informer import Handler
 from cumulet.common.kubernetes.objects import LabelSelector, Object, ObjectMeta, OwnerReference, PartialObjectMetadata
@@ -177,24 +177,22 @@ class Owned(Generic[O, T]):
         metadata = obj["metadata"]
         self._in_flight += 1
         try:
-            terminating = await self._client.delete(
-                self._resource,
-                metadata["name"],
-                metadata.get("namespace"),
-                uid=metadata["uid"],
-                propagation_policy="Background",
-            )
-            if terminating is not None:
-                self._record(owner, terminating)
-            elif metadata["uid"] not in self._gone and key_of(obj) in self.informer.items:
-                self._deleted.add(metadata["uid"])
-        except KubernetesError as error:
-            if error.code not in (404, 409):
-                raise
+            with suppress_stale():
+                terminating = await self._client.delete(
+                    self._resource,
+                    metadata["name"],
+                    metadata.get("namespace"),
+                    uid=metadata["uid"],
+                    propagation_policy="Background",
+                )
+                if terminating is not None:
+                    self._record(owner, terminating)
+                elif metadata["uid"] not in self._gone and key_of(obj) in self.informer.items:
+                    self._deleted.add(metadata["uid"])
+                return True
             return False
         finally:
             self._land()
-        return True
 
     async def _write(self, owner: O, request: Awaitable[T]) -> T:
         self._in_flight += 1

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from cumulet.common import clock
-from cumulet.common.kubernetes import KubernetesError, WorkQueue
-from cumulet.common.kubernetes.client import NODES, PODS, STRATEGIC_MERGE_PATCH
+from cumulet.common.kubernetes import KubernetesError, WorkQueue, suppress_stale
+from cumulet.common.kubernetes.client import NODES, PODS
 from cumulet.common.kubernetes.objects import Node, Pod, PodCondition
 from cumulet.controllers.controller import Context, Key
 from cumulet.controllers.pods import is_terminating, phase_of
@@ -90,7 +90,7 @@ class PodGarbageCollector:
     async def _delete(self, pod: Pod, message: str) -> None:
         """Delete a pod at once. A pod that has not ended is first marked as failed, so that its owner counts it."""
         metadata = pod["metadata"]
-        try:
+        with suppress_stale():
             if phase_of(pod) not in ("Succeeded", "Failed"):
                 condition: PodCondition = {
                     "type": "DisruptionTarget",
@@ -99,20 +99,10 @@ class PodGarbageCollector:
                     "message": message,
                     "lastTransitionTime": clock.rfc3339(),
                 }
-                await self._client.patch(
-                    PODS,
-                    metadata["name"],
-                    {"metadata": {"uid": metadata["uid"]}, "status": {"phase": "Failed", "conditions": [condition]}},
-                    metadata["namespace"],
-                    subresource="status",
-                    content_type=STRATEGIC_MERGE_PATCH,
-                )
+                await self._client.patch_pod_status(pod, {"phase": "Failed", "conditions": [condition]})
             await self._client.delete(
                 PODS, metadata["name"], metadata["namespace"], uid=metadata["uid"], grace_period_seconds=0
             )
-        except KubernetesError as error:
-            if error.code not in (404, 409):
-                raise
 
 
 def _is_out_of_service(node: Node) -> bool:

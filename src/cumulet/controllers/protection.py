@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cumulet.common.kubernetes import Informer, KubernetesError, WorkQueue
+from cumulet.common.kubernetes import Informer, WorkQueue, suppress_stale
 from cumulet.common.kubernetes.client import PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES, PODS, T
 from cumulet.common.kubernetes.objects import PersistentVolumeClaim, Pod
 from cumulet.controllers.controller import Context, Key, key_of
@@ -60,11 +60,8 @@ class VolumeProtectionController:
             return
         version = obj["metadata"]["resourceVersion"]
         patch = {"metadata": {"finalizers": desired or None, "resourceVersion": version}}
-        try:
+        with suppress_stale():
             await self._client.patch(informer.resource, key[1], patch, key[0] or None)
-        except KubernetesError as error:
-            if error.code not in (404, 409):
-                raise
 
 
 def _uses(pod: Pod) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from cumulet.common.kubernetes import Client, KubernetesError, WorkQueue
+from cumulet.common.kubernetes import Client, WorkQueue, suppress_stale
 from cumulet.common.kubernetes.amounts import Amounts
 from cumulet.common.kubernetes.client import (
     CONFIGMAPS,
@@ -87,11 +87,8 @@ class QuotaController:
         }
         if status == quota.get("status"):
             return
-        try:
+        with suppress_stale():
             await self._client.update_status(RESOURCEQUOTAS, quota, status)
-        except KubernetesError as error:
-            if error.code not in (404, 409):
-                raise
 
     async def _objects(self, name: str, namespace: str) -> list[Fields]:
         """All objects of a resource in a namespace. Of resources that are only counted, only the metadata."""

@@ -6,7 +6,7 @@ import asyncio
 from typing import Generic, TypeVar
 
 from cumulet.common import clock
-from cumulet.common.kubernetes import Informer, KubernetesError, WorkQueue
+from cumulet.common.kubernetes import Informer, KubernetesError, WorkQueue, suppress_stale
 from cumulet.common.kubernetes.client import REPLICASETS, REPLICATIONCONTROLLERS, Resource
 from cumulet.common.kubernetes.objects import (
     LabelSelector,
@@ -101,11 +101,8 @@ class _Controller(Generic[S]):
         if status == owner.get("status"):
             return
         # The status describes this version of the spec. For a newer version, the update ends in a conflict.
-        try:
+        with suppress_stale():
             await self._client.update_status(self._resource, owner, status)
-        except KubernetesError as error:
-            if error.code not in (404, 409):
-                raise
 
 
 class ReplicaSetController(_Controller[ReplicaSet]):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 
-from cumulet.common.kubernetes import Informer, KubernetesError, WorkQueue
+from cumulet.common.kubernetes import Informer, KubernetesError, WorkQueue, suppress_stale
 from cumulet.common.kubernetes.client import SECRETS, SERVICEACCOUNTS
 from cumulet.common.kubernetes.objects import BoundObjectReference, Secret, ServiceAccount, TokenRequest
 from cumulet.controllers.controller import Context, Key, key_of
@@ -95,11 +95,8 @@ class TokenController:
 
     async def _delete(self, secret: Secret) -> None:
         metadata = secret["metadata"]
-        try:
+        with suppress_stale():
             await self._client.delete(SECRETS, metadata["name"], metadata["namespace"], uid=metadata["uid"])
-        except KubernetesError as error:
-            if error.code not in (404, 409):
-                raise
 
 
 def _account_of(secret: Secret) -> tuple[Key, ...]:

@@ -13,7 +13,7 @@ import aiohttp
 
 from cumulet.common.arm import ArmError
 from cumulet.common.entra import AuthenticationError
-from cumulet.common.kubernetes import Client, KubernetesError
+from cumulet.common.kubernetes import Client, KubernetesError, suppress_stale
 from cumulet.common.kubernetes.client import PODS
 from cumulet.common.kubernetes.objects import Pod
 from cumulet.common.tasks import TaskSet
@@ -60,11 +60,11 @@ class Deletions:
         uid = metadata["uid"]
         try:
             await self._ended(pod, await self._aci.delete(group_name(pod), grace))
-            await self._client.delete(PODS, metadata["name"], metadata["namespace"], grace_period_seconds=0, uid=uid)
-        except KubernetesError as error:
-            if error.code not in (404, 409):  # it is gone, or a new pod has its name
-                self._try_again(pod, error)
-        except (ArmError, AuthenticationError, aiohttp.ClientError, TimeoutError) as error:
+            with suppress_stale():
+                await self._client.delete(
+                    PODS, metadata["name"], metadata["namespace"], grace_period_seconds=0, uid=uid
+                )
+        except (KubernetesError, ArmError, AuthenticationError, aiohttp.ClientError, TimeoutError) as error:
             self._try_again(pod, error)
         finally:
             self._grace.pop(uid, None)

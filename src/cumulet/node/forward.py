@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
 from typing import NamedTuple
 
 from aiohttp import WSMsgType, web
@@ -22,7 +21,7 @@ from cumulet.common.kubernetes.negotiation import (
     tunnelled,
 )
 from cumulet.common.spdy import PROTOCOL, Send, Session, Stream
-from cumulet.common.tasks import TaskSet, task_set
+from cumulet.common.tasks import TaskSet, task_set, until_all_end
 from cumulet.common.upgrade import Upgraded
 from cumulet.node.connections import Connect, Connection, ForwardError
 
@@ -117,25 +116,11 @@ async def _connection(pair: _Pair, connect: Connect) -> None:
                     await pair.data.write(data)
                 await pair.data.close()
 
-            await _until_both_end(inward(), outward())
+            await until_all_end(inward(), outward())
     except (OSError, ForwardError) as error:
         await _break(pair, b"" if pair.data.broken else str(error).encode())
     else:
         await _break(pair, b"")
-
-
-async def _until_both_end(*ways: Coroutine[None, None, None]) -> None:
-    """Copy both ways until both have ended, or one has failed. Raises its failure."""
-    tasks = [asyncio.create_task(way) for way in ways]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-    finally:
-        for task in tasks:
-            task.cancel()
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-    for result in results:
-        if isinstance(result, Exception):
-            raise result
 
 
 async def _break(pair: _Pair, why: bytes) -> None:

@@ -6,8 +6,7 @@ import asyncio
 from collections import defaultdict
 
 from cumulet.common.ascii import is_digits
-from cumulet.common.kubernetes import Client, KubernetesError
-from cumulet.common.kubernetes.client import PODS, STRATEGIC_MERGE_PATCH
+from cumulet.common.kubernetes import Client, suppress_stale
 from cumulet.common.kubernetes.objects import Object, Pod, PodCondition, PodStatus
 from cumulet.node.phase import ENDED
 
@@ -48,30 +47,17 @@ class StatusWrites:
 
     async def write(self, pod: Pod, status: PodStatus) -> None:
         """Write what of a status has changed. Raises `KubernetesError`, but not for a pod that is gone or replaced."""
-        metadata = pod["metadata"]
-        uid = metadata["uid"]
+        uid = pod["metadata"]["uid"]
         async with self._locks[uid]:
             if uid in self._ended and status.get("phase") not in ENDED:
                 return  # computed before the end was written
             changed = status_patch(self.newest(pod).get("status") or {}, status)
             if not changed:
                 return
-            patch: Object = {"metadata": {"uid": uid}, "status": changed}
-            try:
-                self._written[uid] = await self._client.patch(
-                    PODS,
-                    metadata["name"],
-                    patch,
-                    metadata["namespace"],
-                    subresource="status",
-                    content_type=STRATEGIC_MERGE_PATCH,
-                )
-            except KubernetesError as error:
-                if error.code not in (404, 409):
-                    raise
-                return
-            if status.get("phase") in ENDED:
-                self._ended.add(uid)
+            with suppress_stale():
+                self._written[uid] = await self._client.patch_pod_status(pod, changed)
+                if status.get("phase") in ENDED:
+                    self._ended.add(uid)
 
 
 def status_patch(old: PodStatus, new: PodStatus) -> Object:

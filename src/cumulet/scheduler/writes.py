@@ -8,8 +8,8 @@ from collections.abc import Awaitable
 import aiohttp
 
 from cumulet.common import clock
-from cumulet.common.kubernetes import Client, EventRecorder, KubernetesError
-from cumulet.common.kubernetes.client import PERSISTENTVOLUMECLAIMS, PODS, STRATEGIC_MERGE_PATCH
+from cumulet.common.kubernetes import Client, EventRecorder, KubernetesError, suppress_stale
+from cumulet.common.kubernetes.client import PERSISTENTVOLUMECLAIMS, PODS
 from cumulet.common.kubernetes.objects import Binding, Object, PersistentVolumeClaim, PodCondition
 from cumulet.scheduler.plugins.volumes import SELECTED_NODE
 from cumulet.scheduler.requests import PodInfo
@@ -61,7 +61,8 @@ class Writer:
         if nominated is not None and nominated != status.get("nominatedNodeName", ""):
             changed["nominatedNodeName"] = nominated or None
         if changed:
-            await self._patch_status(pod, changed)
+            with suppress_stale():
+                await self._client.patch_pod_status(pod.pod, changed)
 
     async def evict(self, victim: PodInfo, preemptor: PodInfo, node: str) -> None:
         """Evict a pod of a lower priority. Raises `FAILURES`."""
@@ -73,29 +74,11 @@ class Writer:
             "message": f"{name}: preempting to accommodate a higher priority pod",
             "lastTransitionTime": clock.rfc3339(),
         }
-        await self._patch_status(victim, {"conditions": [condition]})
-        try:
-            await self._client.delete(PODS, victim.name, victim.namespace, uid=victim.uid)
-        except KubernetesError as error:
-            if error.code not in (404, 409):
-                raise
-            return
         message = f"Preempted by pod {preemptor.uid} on node {node}"
-        self._events.event(victim.pod, "Normal", "Preempted", message)
-
-    async def _patch_status(self, pod: PodInfo, status: Object) -> None:
-        try:
-            await self._client.patch(
-                PODS,
-                pod.name,
-                {"metadata": {"uid": pod.uid}, "status": status},
-                pod.namespace,
-                subresource="status",
-                content_type=STRATEGIC_MERGE_PATCH,
-            )
-        except KubernetesError as error:
-            if error.code not in (404, 409):
-                raise
+        with suppress_stale():
+            await self._client.patch_pod_status(victim.pod, {"conditions": [condition]})
+            await self._client.delete(PODS, victim.name, victim.namespace, uid=victim.uid)
+            self._events.event(victim.pod, "Normal", "Preempted", message)
 
 
 async def quietly(work: Awaitable[None], name: str) -> None:

@@ -4,7 +4,7 @@ It works with any API server that a kubeconfig names. Objects are `dict`s with t
 that an informer holds. The streams of pods are here too: `channels` carries them, `negotiation` selects their protocol.
 """
 
-from cumulet.common.kubernetes.client import Client, KubernetesError, Resource
+from cumulet.common.kubernetes.client import Client, KubernetesError, Resource, suppress_stale
 from cumulet.common.kubernetes.events import EventRecorder
 from cumulet.common.kubernetes.informer import Informer
 from cumulet.common.kubernetes.kubeconfig import Kubeconfig, load_kubeconfig
@@ -19,4 +19,5 @@ __all__ = [
     "Resource",
     "WorkQueue",
     "load_kubeconfig",
+    "suppress_stale",
 ]

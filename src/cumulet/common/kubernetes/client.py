@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, Generic, Literal, NamedTuple, Self, TypedDict, TypeVar
 from urllib.parse import quote
 
@@ -155,6 +156,19 @@ class KubernetesError(Exception):
         self.reason: str = status.get("reason") or ""
 
 
+@contextlib.contextmanager
+def suppress_stale() -> Iterator[None]:
+    """Leave the block if an object is gone (404), or was changed or replaced since it was read (409).
+
+    The watch of the object delivers its new state.
+    """
+    try:
+        yield
+    except KubernetesError as error:
+        if error.code not in (404, 409):
+            raise
+
+
 class Client:
     """One user's connection to one API server; an async context manager."""
 
@@ -273,6 +287,21 @@ class Client:
         path = resource.path(namespace, name, subresource)
         patched: T = await self.request("PATCH", path, body=patch, content_type=content_type, params=params)
         return patched
+
+    async def patch_pod_status(self, pod: Pod, status: Object) -> Pod:
+        """Patch the status of a pod with a strategic merge patch, which keeps the conditions of others.
+
+        Another pod of its name is a conflict.
+        """
+        metadata = pod["metadata"]
+        return await self.patch(
+            PODS,
+            metadata["name"],
+            {"metadata": {"uid": metadata["uid"]}, "status": status},
+            metadata["namespace"],
+            subresource="status",
+            content_type=STRATEGIC_MERGE_PATCH,
+        )
 
     async def delete(
         self,

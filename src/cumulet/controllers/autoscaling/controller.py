@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 from cumulet.common import clock
 from cumulet.common.ascii import fold
-from cumulet.common.kubernetes import KubernetesError, WorkQueue
+from cumulet.common.kubernetes import KubernetesError, WorkQueue, suppress_stale
 from cumulet.common.kubernetes.client import AUTOSCALERS, PODS, AnyResource
 from cumulet.common.kubernetes.objects import (
     ContainerResourceMetricStatus,
@@ -217,11 +217,8 @@ class AutoscalingController:
         status = evaluation.status()
         if status == (evaluation.autoscaler.get("status") or {}):
             return
-        try:
+        with suppress_stale():
             await self._client.update_status(AUTOSCALERS, evaluation.autoscaler, status)
-        except KubernetesError as error:
-            if error.code not in (404, 409):
-                raise
 
 
 class Evaluation:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 
-from cumulet.common.kubernetes import KubernetesError, WorkQueue
+from cumulet.common.kubernetes import WorkQueue, suppress_stale
 from cumulet.common.kubernetes.client import DAEMONSETS, NODES
 from cumulet.common.kubernetes.objects import DaemonSet, DaemonSetStatus, Node, Pod, RollingUpdateDaemonSet
 from cumulet.controllers.controller import Context, Key, key_of
@@ -231,11 +231,8 @@ class DaemonSetController:
             status["conditions"] = old["conditions"]
         if status == old:
             return
-        try:
+        with suppress_stale():
             await self._client.update_status(DAEMONSETS, daemonset, status)
-        except KubernetesError as error:
-            if error.code not in (404, 409):
-                raise
 
 
 def _age(pod: Pod) -> tuple[bool, str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cumulet.common.kubernetes import KubernetesError, WorkQueue
+from cumulet.common.kubernetes import KubernetesError, WorkQueue, suppress_stale
 from cumulet.common.kubernetes.client import DEPLOYMENTS, PODS, REPLICASETS
 from cumulet.common.kubernetes.objects import Deployment, DeploymentStatus, Object, Pod, ReplicaSet
 from cumulet.controllers.controller import Context, Key, controller_of, key_of
@@ -212,11 +212,8 @@ class DeploymentController:
             self.queue.add_after(key_of(deployment), max(left, 0) + 1)
         if status == deployment.get("status"):
             return
-        try:
+        with suppress_stale():
             await self._client.update_status(DEPLOYMENTS, deployment, status)
-        except KubernetesError as error:
-            if error.code not in (404, 409):
-                raise
 
 
 def _oldest_first(sets: list[ReplicaSet]) -> list[ReplicaSet]:

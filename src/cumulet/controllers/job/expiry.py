@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cumulet.common import clock
-from cumulet.common.kubernetes import KubernetesError, WorkQueue
+from cumulet.common.kubernetes import WorkQueue, suppress_stale
 from cumulet.common.kubernetes.client import JOBS
 from cumulet.common.kubernetes.objects import Job
 from cumulet.controllers.conditions import condition_of
@@ -44,10 +44,7 @@ class ExpiryController:
             self.queue.add_after(key, left)
             return
         metadata = job["metadata"]
-        try:
+        with suppress_stale():
             await self._client.delete(
                 JOBS, metadata["name"], metadata["namespace"], uid=metadata["uid"], propagation_policy="Foreground"
             )
-        except KubernetesError as error:
-            if error.code not in (404, 409):
-                raise

@@ -6,7 +6,7 @@ import math
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from cumulet.common.kubernetes import KubernetesError, WorkQueue
+from cumulet.common.kubernetes import KubernetesError, WorkQueue, suppress_stale
 from cumulet.common.kubernetes.client import STATEFULSETS
 from cumulet.common.kubernetes.objects import (
     ControllerRevision,
@@ -158,11 +158,8 @@ class StatefulSetController:
             status["conditions"] = old["conditions"]
         if status == old:
             return
-        try:
+        with suppress_stale():
             await self._client.update_status(STATEFULSETS, step.set, status)
-        except KubernetesError as error:
-            if error.code not in (404, 409):
-                raise
 
 
 _R = TypeVar("_R")
