@@ -61,8 +61,11 @@ _REQUESTS = (
 
 #: Fields of features that are off by default, which the Go types do not state.
 _DISABLED = {
-    "io.k8s.api.core.v1.Lifecycle": ["stopSignal"],
-    "io.k8s.api.core.v1.VolumeProjection": ["clusterTrustBundle", "podCertificate"],
+    "io.k8s.api.core.v1.Lifecycle": {"stopSignal": "ContainerStopSignals"},
+    "io.k8s.api.core.v1.VolumeProjection": {
+        "clusterTrustBundle": "ClusterTrustBundleProjection",
+        "podCertificate": "PodCertificateRequest",
+    },
 }
 
 _RAW = "k8s.io/apimachinery/pkg/runtime.RawExtension"

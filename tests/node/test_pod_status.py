@@ -208,9 +208,9 @@ class _Server:
     def __init__(self) -> None:
         self.patches: list[Any] = []
 
-    async def patch(self, resource: Any, name: str, patch: Any, namespace: str, **options: Any) -> Pod:
-        self.patches.append(patch["status"])
-        answer = pod(status={**patch["status"]})
+    async def patch_pod_status(self, _: Pod, status: Any) -> Pod:
+        self.patches.append(status)
+        answer = pod(status={**status})
         answer["metadata"]["resourceVersion"] = str(10 + len(self.patches))
         return answer
 

@@ -71,7 +71,9 @@ LIFECYCLE = Kind(
     {
         "postStart": honoured(kind=HANDLER),
         "preStop": honoured(kind=HANDLER),
-        "stopSignal": honoured("by default the image's STOPSIGNAL"),
+        "stopSignal": honoured(
+            "kept by API servers with the feature gate ContainerStopSignals; by default the image's STOPSIGNAL"
+        ),
     },
 )
 

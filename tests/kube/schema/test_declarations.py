@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+
 from tests.kube.conftest import Server
 
 _POLICIES = "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicies"
@@ -31,3 +33,22 @@ def test_a_message_names_the_package_of_a_type(server: Server) -> None:
     answer = server.call("POST", _CLASSES, body)
     assert answer.status == 400
     assert "of type v1.PreemptionPolicy" in answer.body["message"]
+
+
+def test_a_field_whose_feature_gate_is_off_is_dropped_with_a_warning(server: Server) -> None:
+    """Also with strict validation and in a template, and each time."""
+    pods = server.namespace(f"a{uuid.uuid4().hex[:8]}") + "/pods"
+    container = {
+        "name": "c",
+        "image": "x",
+        "lifecycle": {"stopSignal": "SIGINT", "preStop": {"sleep": {"seconds": 1}}},
+    }
+    spec = {"containers": [container], "os": {"name": "linux"}}
+    for name in ("one", "two"):
+        answer = server.call("POST", f"{pods}?fieldValidation=Strict", {"metadata": {"name": name}, "spec": spec})
+        assert answer.status == 201
+        assert answer.body["spec"]["containers"][0]["lifecycle"] == {"preStop": {"sleep": {"seconds": 1}}}
+        warning = (
+            "spec.containers[0].lifecycle.stopSignal: ignored, because the feature gate ContainerStopSignals is off"
+        )
+        assert warning in answer.headers.get("Warning", "")

@@ -1,6 +1,7 @@
-"""The sysctls that a pod can set (Kubernetes, "Using sysctls in a Kubernetes Cluster": the safe set).
+"""The sysctls that a pod can set (Kubernetes 1.36, "Using sysctls in a Kubernetes Cluster": the safe set).
 
-Each belongs to the namespaces of one pod, and harms no other.
+They are also those of the level `baseline` (Pod Security Standards, "Sysctls"), since version 1.32. Each belongs to the
+namespaces of one pod, and harms no other.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Literal
 
 from cumulet.common.kubernetes.objects import Object
+from cumulet.common.kubernetes.sysctls import SAFE
 from cumulet.kube.apimachinery.status import forbidden
 from cumulet.kube.catalog.resources import Row
 from cumulet.kube.schema.strategy import pod_template
@@ -51,20 +52,6 @@ _VOLUMES = frozenset(
         "persistentVolumeClaim",
         "projected",
         "secret",
-    )
-)
-_SYSCTLS = frozenset(
-    (
-        "kernel.shm_rmid_forced",
-        "net.ipv4.ip_local_port_range",
-        "net.ipv4.ip_local_reserved_ports",
-        "net.ipv4.ip_unprivileged_port_start",
-        "net.ipv4.ping_group_range",
-        "net.ipv4.tcp_fin_timeout",
-        "net.ipv4.tcp_keepalive_intvl",
-        "net.ipv4.tcp_keepalive_probes",
-        "net.ipv4.tcp_keepalive_time",
-        "net.ipv4.tcp_syncookies",
     )
 )
 
@@ -205,7 +192,7 @@ def _seccomp_unconfined(spec: PodSpec) -> Iterator[str]:
 
 def _sysctls(spec: PodSpec) -> Iterator[str]:
     names = [item.get("name", "") for item in (spec.get("securityContext") or {}).get("sysctls") or ()]
-    bad = [name for name in names if name not in _SYSCTLS]
+    bad = [name for name in names if name not in SAFE]
     if bad:
         yield f"forbidden sysctls ({', '.join(bad)})"
 

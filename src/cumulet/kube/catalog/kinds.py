@@ -9,6 +9,7 @@ from cumulet.kube.catalog import custom_definitions
 from cumulet.kube.catalog.resources import RESOURCES, Row
 from cumulet.kube.fields import Shape, shape_of
 from cumulet.kube.fields.shape import ANY
+from cumulet.kube.schema.prune import Findings
 from cumulet.kube.schema.validation import api_services
 
 #: Groups whose finalizers must have a domain. Custom resources and their definitions need none.
@@ -17,8 +18,8 @@ _GROUPS = frozenset(row.group for row in RESOURCES) - {"apiextensions.k8s.io"}
 _SCHEME = "k8s.io/kubernetes/pkg/api/legacyscheme/scheme.go:30"
 
 
-def prune(row: Row, obj: Object, *, fill: bool = True, pruned: Object | None = None) -> list[str]:
-    """Remove unknown fields, in place, and return strict decoding's messages about them. Raises `ApiError` 400.
+def prune(row: Row, obj: Object, *, fill: bool = True, pruned: Object | None = None) -> Findings:
+    """Remove unknown and disabled fields, in place, and return the messages about them. Raises `ApiError` 400.
 
     With `fill`, fields that are always written are added, and fields that are omitted when empty are removed. Parts
     that an object shares with the already pruned object `pruned` are skipped.
@@ -31,8 +32,10 @@ def prune(row: Row, obj: Object, *, fill: bool = True, pruned: Object | None = N
     if metadata is not None:
         if not isinstance(metadata, dict):
             raise bad_request(f"{row.kind} cannot be handled: metadata is not an object")
-        unknown += [text.replace('"', '"metadata.', 1) for text in schema.prune(metadata, "", "v1", "ObjectMeta")]
-    return unknown + row.custom.prune(obj)
+        unknown += [
+            text.replace('"', '"metadata.', 1) for text in schema.prune(metadata, "", "v1", "ObjectMeta").unknown
+        ]
+    return Findings(unknown + row.custom.prune(obj), [])
 
 
 def set_defaults(row: Row, obj: Object) -> None:

@@ -99,7 +99,7 @@ class Objects:
         fill: bool = True,
         before: Object | None = None,
     ) -> list[str]:
-        """Check the kind and the types of a client's object, prune unknown fields, and return warnings about them.
+        """Check the kind and the types of a client's object, remove unknown and disabled fields, and return warnings.
 
         The warnings about `repeated` fields come first. Without `fill` required fields stay absent, as an applied
         configuration has only the fields that its manager owns. With `before`, the object that was patched, fields
@@ -114,12 +114,13 @@ class Objects:
                 f'{kind} in version "{api_version.rpartition("/")[2]}" cannot be handled as a {row.kind}: '
                 f"{kinds.mismatch(row, kind, api_version)}"
             )
-        unknown = [*repeated, *kinds.prune(row, obj, fill=fill, pruned=before)]
+        found = kinds.prune(row, obj, fill=fill, pruned=before)
+        unknown = [*repeated, *found.unknown]
         if unknown and validation == "Strict":
             raise strict_error(row.kind, row.version, unknown)
         metadata = obj.setdefault("metadata", {})
         metadata.pop("selfLink", None)
-        return unknown if validation != "Ignore" else []
+        return [*(unknown if validation != "Ignore" else ()), *found.disabled]
 
     async def admit(
         self, target: Target, operation: str, obj: Object, old: Object | None, by: WriteContext

@@ -5,7 +5,7 @@ facts that the schemas lack:
 
 - `omitted`: fields that are left out when they are empty
 - `written`: fields that are always written, with their empty values
-- `disabled`: fields that are accepted and dropped, as their features are off by default
+- `disabled`: fields that are accepted and dropped, with the feature gates that are off by default
 - `types` and `embedded`: the Go names of types and of embedded structs in upstream's messages
 """
 
@@ -118,7 +118,7 @@ class Definition:
         }
         #: Fields that are left out when empty, fields that are dropped, and fields that are always written, with their value.
         self.omitted: frozenset[str] = frozenset(facts.get("omitted", ()))
-        self.disabled: frozenset[str] = frozenset(facts.get("disabled", ()))
+        self.disabled: dict[str, str] = facts.get("disabled", {})
         self.written: dict[str, Json] = facts.get("written", {})
 
 

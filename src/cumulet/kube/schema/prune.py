@@ -8,6 +8,7 @@ import functools
 import re
 import string
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import msgspec
 
@@ -46,6 +47,13 @@ _REMEMBERED = 128
 _REMEMBERED_BYTES = 16_384
 
 
+class Findings(NamedTuple):
+    """Messages about removed fields: strict decoding's about unknown ones, and those whose feature gates are off."""
+
+    unknown: list[str]
+    disabled: list[str]
+
+
 def prune(
     obj: Object,
     group: str,
@@ -54,22 +62,22 @@ def prune(
     *,
     fill: bool = True,
     pruned: frozenset[str] = frozenset(),
-) -> list[str]:
-    """Convert an object to the result of upstream's decoding, in place, and return the strict decoding messages.
+) -> Findings:
+    """Convert an object to the result of upstream's decoding, in place, and return what was removed.
 
     Unknown fields and nulls are removed. With `fill`, empty fields that are not written are removed too, and fields that
     are always written are added. The fields named in `pruned` have been processed before. Raises `ApiError` 400 where a
     field has the wrong type.
     """
-    found = definition(group, version, kind)
-    if found is None:
-        return []
-    unknown: list[str] = []
+    found = Findings([], [])
+    of = definition(group, version, kind)
+    if of is None:
+        return found
     try:
-        _object(obj, found, "", unknown, 0, fill, pruned)
+        _object(obj, of, "", found, 0, fill, pruned)
     except _WrongTypeError as error:
         raise bad_request(f'{kind} in version "{version}" cannot be handled as a {kind}: {error}') from None
-    return unknown
+    return found
 
 
 def strict_error(kind: str, version: str, unknown: list[str]) -> ApiError:
@@ -103,7 +111,7 @@ def _object(
     obj: Object,
     of: Definition,
     path: str,
-    unknown: list[str],
+    found: Findings,
     depth: int,
     fill: bool,
     pruned: frozenset[str] = _NOTHING,
@@ -117,17 +125,20 @@ def _object(
         field = fields.get(key)
         value = obj[key]
         if field is None:
-            unknown.append(f'unknown field "{path}{key}"')
+            found.unknown.append(f'unknown field "{path}{key}"')
             del obj[key]
         elif value is None:
             # A null is an absent field, except in a list or map.
             del obj[key]
         else:
             if depth == 0 and fill and key == "spec" and field.item is not None and type(value) is dict:
-                obj[key] = _spec(value, field, of, unknown)
+                obj[key] = _spec(value, field, of, found)
             elif type(value) is not field.exact:
-                obj[key] = _checked(value, field, of, f"{path}{key}", unknown, depth, fill)
-            if (not value and key in omitted) or key in of.disabled:
+                obj[key] = _checked(value, field, of, f"{path}{key}", found, depth, fill)
+            if not value and key in omitted:
+                del obj[key]
+            elif key in of.disabled:
+                found.disabled.append(f"{path}{key}: ignored, because the feature gate {of.disabled[key]} is off")
                 del obj[key]
     if fill:
         for key, value in of.written.items():
@@ -139,17 +150,18 @@ def _empty(field: Field) -> Object:
     return empty(field.item) if field.item is not None else {}
 
 
-def _spec(spec: Object, field: Field, of: Definition, unknown: list[str]) -> Object:
+def _spec(spec: Object, field: Field, of: Definition, found: Findings) -> Object:
     """Return the pruned spec. Many objects share the spec of one template, so results are cached."""
     try:
         raw = msgspec.json.encode(spec)
     except (RecursionError, OverflowError):
         raw = b""
     if not raw or len(raw) > _REMEMBERED_BYTES:
-        _checked(spec, field, of, "spec", unknown, 0, True)
+        _checked(spec, field, of, "spec", found, 0, True)
         return spec
-    pruned, messages = _pruned(raw, field, of)
-    unknown += messages
+    pruned, unknown, disabled = _pruned(raw, field, of)
+    found.unknown.extend(unknown)
+    found.disabled.extend(disabled)
     if pruned is None:
         return spec
     left: Object = msgspec.json.decode(pruned)
@@ -157,21 +169,19 @@ def _spec(spec: Object, field: Field, of: Definition, unknown: list[str]) -> Obj
 
 
 @functools.lru_cache(_REMEMBERED)
-def _pruned(raw: bytes, field: Field, of: Definition) -> tuple[bytes | None, tuple[str, ...]]:
+def _pruned(raw: bytes, field: Field, of: Definition) -> tuple[bytes | None, tuple[str, ...], tuple[str, ...]]:
     """Return the pruned spec, or `None` where nothing changes, and the messages."""
     spec = msgspec.json.decode(raw)
-    unknown: list[str] = []
-    _checked(spec, field, of, "spec", unknown, 0, True)
+    found = Findings([], [])
+    _checked(spec, field, of, "spec", found, 0, True)
     left = msgspec.json.encode(spec)
-    return None if left == raw else left, tuple(unknown)
+    return None if left == raw else left, tuple(found.unknown), tuple(found.disabled)
 
 
-def _checked(
-    value: Json, field: Field, of: Definition, path: str, unknown: list[str], depth: int, fill: bool
-) -> Json:
+def _checked(value: Json, field: Field, of: Definition, path: str, found: Findings, depth: int, fill: bool) -> Json:
     """Return the pruned value of a field."""
     try:
-        return _check(value, field, path, unknown, depth, fill)
+        return _check(value, field, path, found, depth, fill)
     except _WrongTypeError as error:
         if error.wanted:
             name = path.rpartition(".")[2]
@@ -180,18 +190,18 @@ def _checked(
         raise
 
 
-def _check(value: Json, field: Field, path: str, unknown: list[str], depth: int, fill: bool) -> Json:
+def _check(value: Json, field: Field, path: str, found: Findings, depth: int, fill: bool) -> Json:
     kind = field.type
     if kind in _PYTHON:
         return _scalar(value, field)
     if kind == "object":
-        return _element(value, field, field.go_type, f"{path}.", unknown, depth, fill)
+        return _element(value, field, field.go_type, f"{path}.", found, depth, fill)
     if kind == "array":
         if type(value) is not list:
             raise _mismatch(value, field.go_type)
         wanted = field.go_type.removeprefix("[]").removeprefix("*")
         return [
-            _element(element, field, wanted, f"{path}[{index}].", unknown, depth, fill)
+            _element(element, field, wanted, f"{path}[{index}].", found, depth, fill)
             for index, element in enumerate(value)
         ]
     if kind == "map":
@@ -199,7 +209,7 @@ def _check(value: Json, field: Field, path: str, unknown: list[str], depth: int,
             raise _mismatch(value, field.go_type)
         wanted = field.go_type.partition("]")[2]
         return {
-            key: _element(element, field, wanted, f"{path}.{key}.", unknown, depth, fill)
+            key: _element(element, field, wanted, f"{path}.{key}.", found, depth, fill)
             for key, element in value.items()
         }
     if field.ref == QUANTITY:
@@ -209,7 +219,7 @@ def _check(value: Json, field: Field, path: str, unknown: list[str], depth: int,
     return value
 
 
-def _element(value: Json, field: Field, wanted: str, path: str, unknown: list[str], depth: int, fill: bool) -> Json:
+def _element(value: Json, field: Field, wanted: str, path: str, found: Findings, depth: int, fill: bool) -> Json:
     """Return the pruned object, list element or map value. A null element becomes an empty value."""
     item = field.item
     if item is not None:
@@ -217,7 +227,7 @@ def _element(value: Json, field: Field, wanted: str, path: str, unknown: list[st
             if value is not None:
                 raise _mismatch(value, wanted)
             value = {}
-        _object(value, item, path, unknown, depth + 1, fill)
+        _object(value, item, path, found, depth + 1, fill)
         return value
     if field.ref == QUANTITY:
         # Upstream rounds resource amounts up to thousandths.
