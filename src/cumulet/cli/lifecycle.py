@@ -157,6 +157,8 @@ def status() -> None:
     print(f"{'AUTHORITY':<16} {'ENDS':<12} FIRST CERTIFICATE ENDS")
     for name, (own, first) in certificates.expiry(config).items():
         print(f"{name:<16} {own:%Y-%m-%d}   {first:%Y-%m-%d}")
+    if config.kubeconfig is None:
+        print(f"OIDC issuer of the cluster: {config.oidc_issuer}")
     print(f"user namespaces: {lifecycle.user_namespaces(config)}")
     _print_warnings()
     if any(row.health != "ready" for row in rows):
@@ -179,6 +181,7 @@ def env() -> None:
         "CUMULET_REGISTRY": f"{'localhost' if registry.host == '127.0.0.1' else registry.host}:{registry.port}",
         "CUMULET_ARM": config.url("arm"),
         "CUMULET_CA": config.ca_file,
+        **({} if config.kubeconfig is not None else {"CUMULET_OIDC_ISSUER": config.oidc_issuer}),
         "SSL_CERT_FILE": bundle,
         "CURL_CA_BUNDLE": bundle,
         "REQUESTS_CA_BUNDLE": bundle,

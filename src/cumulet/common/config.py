@@ -179,6 +179,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         """Return the base URL of a room."""
         return self.addresses[room].url
 
+    @property
+    def oidc_issuer(self) -> str:
+        """The issuer of the cluster's service account tokens, AKS's `oidcIssuerProfile.issuerURL`: the API server's URL."""
+        return self.url("kube")
+
     def listening(self, room: RoomName) -> list[Address]:
         """Return every address that a room listens on, the main one first."""
         return [self.addresses[room], *self.more_addresses.get(room, ())]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Protocol
 
 from cumulet.common.kubernetes import Client, EventRecorder, Informer, WorkQueue
@@ -18,10 +19,14 @@ Key = tuple[str, str]
 class Context:
     """The client, and one informer for each resource, which all controllers share."""
 
-    def __init__(self, client: Client, tasks: TaskSet, signers: Signers | None = None) -> None:
+    def __init__(
+        self, client: Client, tasks: TaskSet, signers: Signers | None = None, trust_bundle: Path | None = None
+    ) -> None:
         self.client = client
         #: The signers of the cluster of this installation. `None` for any other cluster.
         self.signers = signers
+        #: The file with the authorities that pods of this installation's cluster trust. `None` for any other cluster.
+        self.trust_bundle = trust_bundle
         #: Runs tasks that start later, such as the informers of new resources.
         self.tasks = tasks
         self.informers: dict[AnyResource, AnyInformer] = {}

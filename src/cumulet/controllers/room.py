@@ -30,6 +30,7 @@ from cumulet.controllers.replicaset import ReplicaSetController, ReplicationCont
 from cumulet.controllers.signers import Signers
 from cumulet.controllers.statefulset import StatefulSetController
 from cumulet.controllers.tokens import TokenController
+from cumulet.controllers.trust import TrustController
 
 #: The controllers and the numbers of their workers.
 CONTROLLERS: tuple[tuple[Callable[[Context], Controller], int], ...] = (
@@ -57,13 +58,20 @@ CONTROLLERS: tuple[tuple[Callable[[Context], Controller], int], ...] = (
     (VolumeProtectionController, 1),
     (CertificateController, 1),
     (RoleAggregationController, 1),
+    (TrustController, 1),
 )
 
 
 async def serve(room: Room) -> None:
     """Run the controllers until the room stops."""
     async with client_of(room) as client, task_set() as tasks:
-        context = Context(client, tasks, Signers(room.config) if room.config.kubeconfig is None else None)
+        own = room.config.kubeconfig is None
+        context = Context(
+            client,
+            tasks,
+            Signers(room.config) if own else None,
+            room.config.trust_bundle_file if own else None,
+        )
         controllers = [(make(context), workers) for make, workers in CONTROLLERS]
         informers = list(context.informers.values())
         async with room.serving(health_app(informers)):

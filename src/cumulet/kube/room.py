@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 
+from cumulet.common.doors import door
 from cumulet.common.entra import TokenVerifier
 from cumulet.common.health import metrics_response
 from cumulet.common.room import Room
@@ -20,6 +21,7 @@ from cumulet.kube.access.authentication import Authenticator
 from cumulet.kube.access.authorization import Authorizer
 from cumulet.kube.access.users import ServiceAccountTokens
 from cumulet.kube.admission import Admission
+from cumulet.kube.admission.workload_identity import Cloud
 from cumulet.kube.aggregation.resource_metrics import ResourceMetrics
 from cumulet.kube.aggregation.servers import Aggregation
 from cumulet.kube.api import Api
@@ -53,10 +55,11 @@ async def serve(room: Room) -> None:
     egress = room.config.egress(reach_pods=True)
     webhooks = WebhookClient(store, egress)
     conversions = Conversions(webhooks)
-    admission = Admission(store, webhooks, conversions)
+    cloud = Cloud(room.config.tenant_id, f"{door(room.config, 'identity').url}/")
+    admission = Admission(store, webhooks, conversions, cloud)
     objects = Objects(store, admission, ServiceAllocator(store, room.config.service_cidr), conversions)
     await bootstrap(objects, room.config, str(next(ipaddress.ip_network(room.config.service_cidr).hosts())))
-    tokens = ServiceAccountTokens(room.data_dir / "service-accounts.key", store)
+    tokens = ServiceAccountTokens(room.data_dir / "service-accounts.key", store, room.config.oidc_issuer)
     session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=room.client_tls()), timeout=_ENTRA_TIMEOUT)
     verifier = TokenVerifier(session, room.config.url("identity"), room.config.tenant_id)
     authenticator = Authenticator(tokens, verifier)

@@ -20,7 +20,7 @@ from typing import NamedTuple, get_args
 import msgspec
 from cryptography import x509
 
-from cumulet.common import clock
+from cumulet.common import clock, doors
 from cumulet.common.config import (
     DEFAULT_PORTS,
     FRONT_PROXY_CLIENT,
@@ -174,6 +174,8 @@ def _hosts(config: Config, room: RoomName) -> tuple[str, ...]:
     hosts = {"localhost", "127.0.0.1", *(address.host for address in config.listening(room))}
     if room == "registry":
         hosts.add(f"*.{config.registry_suffix}")
+    if room in doors.PORTS:
+        hosts.add(doors.door(config, room).host)
     if room == "kube":
         hosts |= {
             "kubernetes",

@@ -15,7 +15,7 @@ from cumulet.common.ascii import fold
 from cumulet.common.entra import AuthenticationError, TokenVerifier
 from cumulet.common.kubernetes.objects import Object
 from cumulet.common.room import peer_certificate
-from cumulet.kube.access.users import ANONYMOUS, AUTHENTICATED, ISSUER, ServiceAccountTokens, User
+from cumulet.kube.access.users import ANONYMOUS, AUTHENTICATED, ServiceAccountTokens, User
 from cumulet.kube.apimachinery.status import ApiError
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class Authenticator:
             raise TokenError("the token is too long")
         try:
             issuer = jwt.decode(token, options={"verify_signature": False}).get("iss")
-            if issuer == ISSUER:
+            if self._tokens.is_issuer(issuer):
                 return self._tokens.verify(token, audiences)
             return _principal(await self._entra.verify(token, *(audiences or [AKS_SERVER])))
         except (jwt.InvalidTokenError, AuthenticationError, KeyError, TypeError, ValueError) as error:

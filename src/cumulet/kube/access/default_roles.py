@@ -21,6 +21,7 @@ READ = ["get", "list", "watch"]
 _LABELS = {"kubernetes.io/bootstrapping": "rbac-defaults"}
 _ANNOTATIONS = {"rbac.authorization.kubernetes.io/autoupdate": "true"}
 _CLOUD, _VIRTUAL_NODE, _NETWORK = "system:cloud-controller-manager", "virtual-kubelet", "cumulet:network"
+_ISSUER = "cumulet:oidc-issuer"
 
 
 def default_roles(node_name: str) -> list[Object]:
@@ -51,6 +52,8 @@ def default_roles(node_name: str) -> list[Object]:
             _rule(["networking.k8s.io"], ["networkpolicies"], READ),
         ),
         _binding(_NETWORK, _NETWORK, "system:kube-proxy"),
+        # The cluster's OIDC issuer is public, as AKS's is: its documents are public keys.
+        _binding(_ISSUER, "system:service-account-issuer-discovery", "system:unauthenticated", kind="Group"),
         # All our controllers share one user; upstream has an account for each.
         _binding("cumulet:controllers", "cluster-admin", "system:kube-controller-manager"),
     ]
@@ -92,12 +95,12 @@ def _cluster_role(name: str, *rules: PolicyRule) -> Object:
     return {"kind": "ClusterRole", "metadata": {"name": name}, "rules": list(rules)}
 
 
-def _binding(name: str, role: str, user: str) -> Object:
+def _binding(name: str, role: str, subject: str, kind: str = "User") -> Object:
     return {
         "kind": "ClusterRoleBinding",
         "metadata": {"name": name},
         "roleRef": {"apiGroup": GROUP, "kind": "ClusterRole", "name": role},
-        "subjects": [{"apiGroup": GROUP, "kind": "User", "name": user}],
+        "subjects": [{"apiGroup": GROUP, "kind": kind, "name": subject}],
     }
 
 

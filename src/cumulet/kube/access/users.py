@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from cumulet.common.kubernetes.objects import BoundObjectReference, UserInfo
 
 AUDIENCE = "https://kubernetes.default.svc"
-ISSUER = "https://kubernetes.default.svc.cluster.local"
+#: The issuer of tokens of earlier versions, which stay valid.
+_FORMER_ISSUER = "https://kubernetes.default.svc.cluster.local"
 AUTHENTICATED = "system:authenticated"
 #: Tokens stay valid this long after the deletion of their object began, so that it can finish its work.
 _LEEWAY = timedelta(seconds=60)
@@ -52,9 +53,12 @@ ANONYMOUS = User("system:anonymous", ("system:unauthenticated",))
 
 
 class ServiceAccountTokens:
-    """Signs and verifies service account tokens (ES256); refuses the tokens of deleted accounts."""
+    """Signs and verifies service account tokens (ES256); refuses the tokens of deleted accounts.
 
-    def __init__(self, key_file: Path, store: Store) -> None:
+    `issuer` is the URL that verifiers elsewhere find the key at.
+    """
+
+    def __init__(self, key_file: Path, store: Store, issuer: str) -> None:
         if not key_file.exists():
             pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -68,6 +72,11 @@ class ServiceAccountTokens:
         )
         self._key_id = base64.urlsafe_b64encode(hashlib.sha256(public).digest()).rstrip(b"=").decode()
         self._store = store
+        self._issuer = issuer
+
+    def is_issuer(self, name: object) -> bool:
+        """Return whether a token with this `iss` is one of these, if it is genuine."""
+        return name in (self._issuer, _FORMER_ISSUER)
 
     def issue(
         self,
@@ -88,7 +97,7 @@ class ServiceAccountTokens:
             "exp": now + seconds,
             "iat": now,
             "nbf": now,
-            "iss": ISSUER,
+            "iss": self._issuer,
             "jti": str(uuid.uuid4()),
             "kubernetes.io": about,
             "sub": f"system:serviceaccount:{namespace}:{name}",
@@ -98,7 +107,11 @@ class ServiceAccountTokens:
     def verify(self, token: str, audiences: list[str] | None = None) -> User:
         """Return the user of a token. Raises `jwt.InvalidTokenError`."""
         claims = jwt.decode(
-            token, self._key.public_key(), algorithms=["ES256"], audience=audiences or [AUDIENCE], issuer=ISSUER
+            token,
+            self._key.public_key(),
+            algorithms=["ES256"],
+            audience=audiences or [AUDIENCE],
+            issuer=[self._issuer, _FORMER_ISSUER],
         )
         about = claims["kubernetes.io"]
         namespace, account = about["namespace"], about["serviceaccount"]
@@ -118,8 +131,8 @@ class ServiceAccountTokens:
     def discovery(self) -> dict[str, str | list[str]]:
         """Return OpenID Connect discovery, for verifiers elsewhere."""
         return {
-            "issuer": ISSUER,
-            "jwks_uri": f"{ISSUER}/openid/v1/jwks",
+            "issuer": self._issuer,
+            "jwks_uri": f"{self._issuer}/openid/v1/jwks",
             "response_types_supported": ["id_token"],
             "subject_types_supported": ["public"],
             "id_token_signing_alg_values_supported": ["ES256"],

@@ -1,4 +1,5 @@
-"""Admission: plug-ins that complete or refuse an object before it is stored. The set is upstream's default.
+"""Admission: plug-ins that complete or refuse an object before it is stored. The set is upstream's default, and
+workload identity, which in AKS is a webhook.
 
 A write (`AdmissionRequest`) comes in with its object, its predecessor and its user. The mutating plug-ins and
 webhooks change the object in place, then the validating ones decide. A refusal is a 403 `Status` or the webhook's
@@ -22,6 +23,7 @@ from cumulet.kube.admission.runtime import RuntimeClasses
 from cumulet.kube.admission.security import PodSecurity
 from cumulet.kube.admission.storage import complete_claim
 from cumulet.kube.admission.webhooks import AdmissionRequest, Webhooks
+from cumulet.kube.admission.workload_identity import Cloud, WorkloadIdentity
 from cumulet.kube.apimachinery.names import unnamed
 from cumulet.kube.apimachinery.status import ApiError, forbidden, not_found
 from cumulet.kube.catalog.custom_conversion import Conversions
@@ -36,12 +38,13 @@ _DEFINITIONS = "customresourcedefinitions.apiextensions.k8s.io"
 class Admission:
     """The plug-ins, in upstream's order: mutating, validating, and quotas last."""
 
-    def __init__(self, store: Store, client: WebhookClient, conversions: Conversions) -> None:
+    def __init__(self, store: Store, client: WebhookClient, conversions: Conversions, cloud: Cloud) -> None:
         self._store = store
         self.webhooks = Webhooks(store, client, conversions)
         self._policies = Policies(store, conversions)
         self._mutations = Mutations(store, conversions)
         self._pods = PodDefaults(store)
+        self._identities = WorkloadIdentity(store, cloud)
         self._limits = LimitRanges(store)
         self._runtimes = RuntimeClasses(store)
         self._security = PodSecurity(store)
@@ -58,6 +61,7 @@ class Admission:
             self._definition(row)
         if row.key == "pods":
             self._pods.complete(obj)
+            self._identities.complete(obj)
             self._limits.complete(obj)
             self._runtimes.complete(obj)
         elif row.key == "persistentvolumeclaims":

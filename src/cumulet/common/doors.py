@@ -1,0 +1,45 @@
+"""The doors for workloads with an identity: listeners in the router's namespace that no other workload reaches.
+
+Pods and groups reach none of this machine's addresses. Those with a managed identity, and those with a federated token, get tokens
+and use Azure Resource Manager at the gateway's address. The metadata service has the address that it has in Azure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import socket
+
+from cumulet.common import router
+from cumulet.common.config import Address, Config, RoomName
+
+#: The ports of the doors at the gateway, which are the default ports of the rooms.
+PORTS: dict[RoomName, int] = {"identity": 8444, "arm": 8443}
+#: Azure's instance metadata service.
+METADATA = Address("169.254.169.254", 80)
+#: ip(7); Python has no name for it.
+_IP_FREEBIND = 15
+
+
+def door(config: Config, room: RoomName) -> Address:
+    """Return the address of a room's door."""
+    return Address(str(router.gateway(config)), PORTS[room])
+
+
+def listen(config: Config, address: Address) -> list[socket.socket]:
+    """Return a listening socket at an address of the router, none without a router, as where there is no root.
+
+    The address need not be there yet. Raises `OSError`.
+    """
+    if not router.is_there(config):
+        return []
+    with contextlib.ExitStack() as stack:
+        opened = router.open_socket(router.namespace_name(config), socket.AF_INET, socket.SOCK_STREAM)
+        stack.callback(opened.close)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.setsockopt(socket.SOL_IP, _IP_FREEBIND, 1)
+        opened.bind((str(ipaddress.IPv4Address(address.host)), address.port))
+        opened.listen(1024)
+        opened.setblocking(False)
+        stack.pop_all()
+        return [opened]
