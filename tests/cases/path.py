@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tests.installation import Installation
-from tests.instances.images import write_layout
+from tests.instances.images import busybox_layer, write_layout
 
 T = TypeVar("T")
 
@@ -35,6 +35,10 @@ class ThePath:
             write_layout(Path(folder), list(layers), settings)
             self.push_layout(Path(folder), name)
         return f"{LOGIN_SERVER}/{name}"
+
+    def push_busybox(self, name: str) -> str:
+        """Push busybox with another name; return its name in a pod."""
+        return self.push(name, [busybox_layer()], Cmd=["sh"])
 
     def push_layout(self, folder: Path, name: str, *options: str) -> None:
         """Push the image `it` of an OCI layout, with skopeo."""

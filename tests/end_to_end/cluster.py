@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from cumulet.common.entra import read_credential
 from tests.installation import Installation
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "app3"
@@ -55,9 +54,7 @@ class Cluster:
 
     def attach_registry(self) -> None:
         """Let the cluster's own identity pull, as `az aks update --attach-acr` does."""
-        credential = self.installation.data_dir / "credentials" / "virtual-node.json"
-        who = ("--assignee", read_credential(credential).client_id)
-        self.installation.cumulet("role", "assign", *who, "--role", "AcrPull", "--scope", self.registry_id)
+        self.installation.cumulet("registry", "attach", "acrdemo2ss")
 
     def push(self, who: str, image: str, code: int = 0) -> str:
         """Push the example image under a name."""

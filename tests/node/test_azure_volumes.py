@@ -23,7 +23,7 @@ def node(tmp_path: Path) -> Pods:
         encoded = {key: base64.b64encode(value.encode()).decode() for key, value in keys.items()}
         metadata = {"name": name, "namespace": "default", "uid": name, "resourceVersion": "1"}
         secret: Any = {"metadata": metadata, "data": encoded}
-        made.secrets.items["default", name] = secret
+        made.watched.secrets.items["default", name] = secret
     return made
 
 

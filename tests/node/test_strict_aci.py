@@ -17,7 +17,9 @@ from cumulet.node.aci_schema import GROUP, Shape
 from cumulet.node.checks import check, published_group
 from cumulet.node.errors import UnsupportedError
 from cumulet.node.pods import Pods
+from cumulet.node.profile import virtual_node
 from cumulet.node.resource import ContainerGroup
+from cumulet.node.watched import Watched
 
 
 def pod(container: Any, **spec: Any) -> Pod:
@@ -223,7 +225,7 @@ def strict_node(data_dir: Path) -> Pods:
         strict_aci=True,
     )
     nobody: Any = None
-    return Pods(nobody, nobody, config, nobody)
+    return Pods(nobody, nobody, config, virtual_node(config), Watched(nobody), nobody)
 
 
 def _normal(value: Any) -> Any:

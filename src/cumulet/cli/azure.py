@@ -24,6 +24,7 @@ RESOURCES = "2024-03-01"
 REGISTRIES = "2023-07-01"
 AUTHORIZATION = "2022-04-01"
 CONTAINER_INSTANCE = "2023-05-01"
+MANAGED_IDENTITIES = "2023-01-31"
 
 _REPEATABLE = ("GET", "HEAD", "PUT", "DELETE")
 #: A connection waits in the backlog of a room that restarts, so retries need no delay.

@@ -16,7 +16,7 @@ from cumulet.common.ascii import is_digits
 from cumulet.common.config import Config, RoomName
 from cumulet.common.egress import Exempt
 from cumulet.common.room import run
-from cumulet.up import certificates, install, lifecycle, migration, preflight
+from cumulet.up import certificates, install, lifecycle, migration, pools, preflight
 
 ClientCa = Annotated[
     Path | None,
@@ -62,6 +62,26 @@ StrictAci = Annotated[
 ]
 
 
+NodePool = Annotated[
+    int | None,
+    typer.Option(
+        metavar="NUMBER",
+        help=f"Number of ordinary nodes, 0 to {settings.POOL_LIMIT}. A new installation has none. The setting is saved. "
+        "Nodes beyond the number are drained and deleted.",
+        min=0,
+        max=settings.POOL_LIMIT,
+    ),
+]
+NodeSize = Annotated[
+    str | None,
+    typer.Option(
+        "--node-vm-size",
+        metavar="SIZE",
+        help="Size of the ordinary nodes' virtual machines. A new installation has Standard_DS2_v2.",
+    ),
+]
+
+
 def add_to(app: typer.Typer) -> None:
     """Add the verbs."""
     for verb in (up, down, status, env, serve):
@@ -102,6 +122,8 @@ def up(
     node_address: NodeAddress = None,
     allow_egress: AllowEgress = None,
     strict_aci: StrictAci = None,
+    node_pool: NodePool = None,
+    node_vm_size: NodeSize = None,
 ) -> None:
     """Start all rooms on this machine and write a kubeconfig. Creates the installation if there is none."""
     began = time.monotonic()
@@ -123,10 +145,11 @@ def up(
             node_address=node_address,
             allow_egress=exempt,
             strict_aci=strict_aci,
+            pool=pools.Wanted(node_pool, node_vm_size),
         )
         if migrates:
             print(migration.notice(config, hosts))
-        running = lifecycle.start(config)
+        running = lifecycle.start(config, print)
     except lifecycle.StartError as error:
         details = "".join(f"\n  - {problem.what}\n    Fix: {problem.fix}" for problem in error.problems)
         raise typer.Exit(fail(f"{error}{details}")) from None

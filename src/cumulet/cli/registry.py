@@ -7,12 +7,27 @@ from typing import Annotated
 import msgspec
 import typer
 
-from cumulet.cli.azure import REGISTRIES, Azure, Registry, run
+from cumulet.cli.azure import AUTHORIZATION, MANAGED_IDENTITIES, REGISTRIES, Azure, Registry, run
 from cumulet.cli.output import Format, FormatOption, QueryOption, show
+from cumulet.cli.role import assign_role, find_assignments
+from cumulet.common.node_names import kubelet_identity
 
 app = typer.Typer(help="Manage private registries.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the registry, such as acrdemo2ss.")]
+
+
+_PULL = "AcrPull"
+
+
+class _IdentityProperties(msgspec.Struct, frozen=True, rename="camel"):
+    principal_id: str
+
+
+class _Identity(msgspec.Struct, frozen=True):
+    """A user-assigned identity: the fields that verbs need."""
+
+    properties: _IdentityProperties
 
 
 class _Tag(msgspec.Struct, frozen=True):
@@ -91,6 +106,38 @@ def credential(name: Name, output: FormatOption = Format.JSON, query: QueryOptio
         return await azure.arm("POST", f"{registry.id}/listCredentials", api_version=REGISTRIES)
 
     show(run(work), output, query)
+
+
+@app.command()
+def attach(name: Name, output: FormatOption = Format.JSON, query: QueryOption = None) -> None:
+    """Let the ordinary nodes pull from a registry, like `az aks update --attach-acr`: their identity gets the role AcrPull."""
+
+    async def work(azure: Azure) -> object:
+        registry = await azure.registry(name)
+        principal = await _kubelet_principal(azure)
+        existing = await find_assignments(azure, principal, _PULL, registry.id)
+        return existing[0] if existing else await assign_role(azure, principal, _PULL, registry.id)
+
+    show(run(work), output, query)
+
+
+@app.command()
+def detach(name: Name) -> None:
+    """Take the role AcrPull on a registry from the identity of the ordinary nodes."""
+
+    async def work(azure: Azure) -> object:
+        registry = await azure.registry(name)
+        for assignment in await find_assignments(azure, await _kubelet_principal(azure), _PULL, registry.id):
+            await azure.arm("DELETE", str(assignment["id"]), api_version=AUTHORIZATION)
+        return None
+
+    run(work)
+
+
+async def _kubelet_principal(azure: Azure) -> str:
+    """Return the object id of the identity with which the ordinary nodes pull. Raises `ArmError`."""
+    found = await azure.arm("GET", kubelet_identity(azure.config), api_version=MANAGED_IDENTITIES)
+    return msgspec.convert(found, _Identity).properties.principal_id
 
 
 @app.command()

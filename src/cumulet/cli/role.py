@@ -11,6 +11,8 @@ import typer
 from cumulet.cli.azure import AUTHORIZATION, Azure, Page, run
 from cumulet.cli.output import Format, FormatOption, QueryOption, show
 from cumulet.common.arm import ArmError
+from cumulet.common.ascii import fold
+from cumulet.common.rbac import AssignmentResource
 
 app = typer.Typer(help="Manage role assignments.", no_args_is_help=True)
 
@@ -26,6 +28,20 @@ async def find_role(azure: Azure, role: str, scope: str) -> str:
     if not found:
         raise ArmError(404, "RoleDefinitionDoesNotExist", f"The role '{role}' does not exist.")
     return str(found[0]["id"])
+
+
+async def find_assignments(azure: Azure, principal_id: str, role: str, scope: str) -> list[dict[str, object]]:
+    """Return the assignments of a role to a principal at a scope itself, not above or below it. Raises `ArmError`."""
+    definition = await find_role(azure, role, scope)
+    found = await azure.items(f"{_provider(scope)}/roleAssignments", api_version=AUTHORIZATION)
+    assigned = [(item, msgspec.convert(item, AssignmentResource).properties) for item in found]
+    return [
+        item
+        for item, properties in assigned
+        if properties.principal_id == principal_id
+        and fold(properties.scope) == fold(scope)
+        and properties.role_definition_id.rpartition("/")[2] == definition.rpartition("/")[2]
+    ]
 
 
 async def assign_role(azure: Azure, principal_id: str, role: str, scope: str) -> object:

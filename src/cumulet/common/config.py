@@ -14,7 +14,7 @@ import socket
 import stat
 from collections.abc import Collection
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -96,6 +96,21 @@ class Address(msgspec.Struct, frozen=True):
         raise ConfigError(f"no port of {self.host} from {_FREE_PORTS.start} to {_FREE_PORTS.stop - 1} is free")
 
 
+#: The largest number of nodes of the node pool, each of which has a port on this machine.
+POOL_LIMIT = 10
+
+
+class PoolNode(msgspec.Struct, frozen=True, kw_only=True):
+    """A node of the node pool: its number in the scale set, and where its kubelet listens.
+
+    `cumulet up` drains and deletes one that leaves, as AKS does when it scales a pool down.
+    """
+
+    number: Annotated[int, msgspec.Meta(ge=0, lt=POOL_LIMIT)]
+    address: Address
+    leaves: bool = False
+
+
 class FileShare(msgspec.Struct, frozen=True, kw_only=True):
     """A file share of a storage account, which is a folder of this machine.
 
@@ -128,6 +143,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     cluster: str = "aksdemo2"
     cluster_resource_group: str = "aks-rg2"
     node_name: str = "virtual-node-aci-linux"
+    #: The ordinary nodes, without those of another cluster: they belong to the cluster of this installation only.
+    node_pool: list[PoolNode] = []
+    #: The size of the nodes' virtual machines, one of `node.machine_sizes`.
+    node_size: str = "Standard_DS2_v2"
     #: The resource id of the subnet of the virtual node's container groups, if it is not the cluster's own.
     node_subnet: str | None = None
     #: The virtual node refuses what Azure's virtual node refuses, and sends published properties of container groups only.
@@ -167,13 +186,20 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         """The subnet of the virtual node's container groups. Only groups of the same cluster can reach each other."""
         return self.node_subnet if self.node_subnet is not None else self.subnet_of(self.cluster)
 
-    def subnet_of(self, cluster: str) -> str:
-        """Return the subnet of a cluster's container groups, in the resource group of this installation's cluster."""
-        # AKS derives the name of the virtual network that it creates from the cluster.
-        number = int.from_bytes(hashlib.sha256(cluster.encode()).digest()[:4]) % 10**8
-        group = f"/subscriptions/{self.subscription_id}/resourceGroups/{self.node_resource_group}"
-        network = f"{group}/providers/Microsoft.Network/virtualNetworks/aks-vnet-{number:08}"
-        return f"{network}/subnets/virtual-node-aci"
+    def subnet_of(self, cluster: str, subnet: str = "virtual-node-aci") -> str:
+        """Return a subnet of a cluster's container groups, in the resource group of this installation's cluster."""
+        provider = f"{self.node_resource_group_id}/providers/Microsoft.Network"
+        return f"{provider}/virtualNetworks/aks-vnet-{cluster_number(cluster)}/subnets/{subnet}"
+
+    @property
+    def node_resource_group_id(self) -> str:
+        """The resource id of `node_resource_group`."""
+        return f"/subscriptions/{self.subscription_id}/resourceGroups/{self.node_resource_group}"
+
+    @property
+    def pool(self) -> list[PoolNode]:
+        """The nodes of the pool that run here: none while the rooms work in another cluster, which has its own nodes."""
+        return self.node_pool if self.kubeconfig is None else []
 
     def url(self, room: RoomName) -> str:
         """Return the base URL of a room."""
@@ -186,7 +212,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     def listening(self, room: RoomName) -> list[Address]:
         """Return every address that a room listens on, the main one first."""
-        return [self.addresses[room], *self.more_addresses.get(room, ())]
+        pool = [node.address for node in self.pool] if room == "node" else []
+        return [self.addresses[room], *self.more_addresses.get(room, ()), *pool]
 
     def egress(self, *, reach_pods: bool = False, reach_rooms: Collection[RoomName] = ()) -> Egress:
         """Return the check of addresses that users choose, which may allow pods and some rooms of this installation."""
@@ -226,6 +253,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     def certificate_files(self, room: RoomName) -> tuple[Path, Path]:
         """Return the files of a room's server certificate and key, PEM, signed by its `serving_authority`."""
         return self._leaf_files(self.serving_authority(room), room)
+
+    def node_certificate_files(self, node: str) -> tuple[Path, Path]:
+        """Return the files of the server certificate and key, PEM, of a node of the pool."""
+        return self._leaf_files("kubelet-serving", node)
 
     def serving_authority(self, room: RoomName) -> AuthorityName:
         """Return the authority that signs the server certificate of a room."""
@@ -281,6 +312,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     def room_dir(self, room: RoomName) -> Path:
         """Return the folder of a room's state, which no other room uses."""
         return self.data_dir / room
+
+
+def cluster_number(cluster: str) -> str:
+    """Return the number that AKS derives from a cluster for the names of what it creates."""
+    return f"{int.from_bytes(hashlib.sha256(cluster.encode()).digest()[:4]) % 10**8:08}"
 
 
 def room_id(trust_domain: str, room: RoomName) -> str:

@@ -96,13 +96,15 @@ class Room:
                 log.exception("the new certificates cannot be used")
         log.info("certificates were read again")
 
-    def server_tls(self, clients: AuthorityName | bytes = "rooms") -> tls.ServerContext:
-        """Return a context with the room's certificate that accepts client certificates signed by `clients`.
+    def server_tls(
+        self, clients: AuthorityName | bytes = "rooms", certificate: tuple[Path, Path] | None = None
+    ) -> tls.ServerContext:
+        """Return a context with the room's certificate, or another, that accepts client certificates signed by `clients`.
 
         `clients` is an authority of the installation, or PEM. `peer_room` reads the certificates of `rooms`,
         `peer_certificate` those of any other authority.
         """
-        files = self.config.certificate_files(self.name)
+        files = certificate or self.config.certificate_files(self.name)
         trusted = clients if isinstance(clients, bytes) else self.config.authority_file(clients)
         trust_domain = self.config.trust_domain if clients == "rooms" else None
         context = tls.server_context(*files, client_ca=trusted, trust_domain=trust_domain)
@@ -129,6 +131,7 @@ class Room:
         *,
         listeners: Sequence[socket.socket] = (),
         plain: bool = False,
+        certificate: tuple[Path, Path] | None = None,
         clients: AuthorityName | bytes = "rooms",
         around: Callable[[Handler], Handler] = lambda handler: handler,
         limits: HttpLimits | None = None,
@@ -136,6 +139,7 @@ class Room:
         """Serve HTTP/1.1 on the room's listeners, or on others, over TLS unless `plain`, while the context is open.
 
         - `handler` is an aiohttp application, or for hot paths a coroutine from request to response.
+        - `certificate` has the files of another certificate than the room's, and its key.
         - `clients` is the authority of client certificates (`server_tls`).
         - `around` wraps the handler.
         - `limits` are the time limits of connections, by default from the settings.
@@ -157,7 +161,7 @@ class Room:
         loop = asyncio.get_running_loop()
         accepting: list[asyncio.AbstractServer] = []
         try:
-            context = None if plain else self.server_tls(clients)
+            context = None if plain else self.server_tls(clients, certificate)
             for listener in listeners or self.listeners:
                 accepting.append(
                     await loop.create_server(

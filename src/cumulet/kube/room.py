@@ -68,6 +68,7 @@ async def serve(room: Room) -> None:
         store,
         room.client_tls(trust="kubelet-serving", show=room.config.kubelet_client_files),
         room.config.addresses,
+        room.config.listening("node"),
     )
     proxy = Proxy(store, objects, kubelet, egress)
     metrics = CollectorRegistry()

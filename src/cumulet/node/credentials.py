@@ -47,6 +47,19 @@ class PodCredentials(NamedTuple):
         return " ".join([*sentences, *self.problems])
 
 
+class Puller(NamedTuple):
+    """The identity of the kubelet, by its resource id, which registries of this cloud know by the suffix of their names."""
+
+    identity: str
+    suffix: str
+
+    def credential(self, image: Reference) -> GroupCredential | None:
+        """Return the credential for an image, as AKS's provider of credentials does (`acr-credential-provider`)."""
+        if not image.registry.partition(":")[0].endswith(f".{self.suffix}"):
+            return None
+        return {"server": image.registry, "identity": self.identity}
+
+
 class _Entry(NamedTuple):
     """A usable entry of a pull secret."""
 
@@ -64,10 +77,14 @@ class _SecretError(Exception):
 
 
 class Credentials:
-    """Reads the pull secrets of pods. What is wrong with a secret is reported and never fails a pod."""
+    """Reads the pull secrets of pods. What is wrong with a secret is reported and never fails a pod.
 
-    def __init__(self, secrets: Informer[Secret]) -> None:
+    A `puller` comes after the secrets of the pod, as in the keyring of a kubelet.
+    """
+
+    def __init__(self, secrets: Informer[Secret], puller: Puller | None = None) -> None:
         self._secrets = secrets
+        self.puller = puller
 
     def of(self, pod: Pod) -> PodCredentials:
         """Return the credentials for the pod's images. A credential for a part of a registry has `matchImages`."""
@@ -91,7 +108,12 @@ class Credentials:
         credentials = _ordered(entries, images)
         if len(credentials) > _CREDENTIALS:
             problems.append(f"Only the first {_CREDENTIALS} of {len(credentials)} credentials are used.")
-        return PodCredentials(credentials[:_CREDENTIALS], missing, problems)
+        used = credentials[:_CREDENTIALS]
+        for image in images:
+            own = self.puller.credential(image) if self.puller is not None else None
+            if own is not None and own not in used:
+                used.append(own)
+        return PodCredentials(used, missing, problems)
 
 
 def _images(pod: Pod) -> list[Reference]:

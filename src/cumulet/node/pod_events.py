@@ -20,16 +20,19 @@ _MOST = 10
 
 
 class PodEvents:
-    """What was recorded about each pod, by its uid, so that nothing is recorded twice."""
+    """What was recorded about each pod, by its uid, so that nothing is recorded twice.
 
-    def __init__(self, client: Client, node: str) -> None:
-        self._client = client
+    A node may write events; `reader` may read them.
+    """
+
+    def __init__(self, client: Client, node: str, reader: Client) -> None:
+        self._reader = reader
         self.recorder = EventRecorder(client, "kubelet", node)
         self._recorded: defaultdict[str, dict[_Key, int]] = defaultdict(dict)
 
     async def adopt(self) -> None:
         """Read the events that a previous process recorded."""
-        found = await self._client.list(EVENTS, None, {"fieldSelector": "source=kubelet"})
+        found = await self._reader.list(EVENTS, None, {"fieldSelector": "source=kubelet"})
         for event in found["items"]:
             involved = event["involvedObject"]
             recorded = self._recorded[involved.get("uid", "")]

@@ -9,17 +9,18 @@ import msgspec
 from cumulet.common.arm import ArmError
 from cumulet.common.config import Config
 from cumulet.common.kubernetes import Client, Informer, WorkQueue
-from cumulet.common.kubernetes.client import CONFIGMAPS, NODES, PODS, SECRETS, SERVICEACCOUNTS, SERVICES
+from cumulet.common.kubernetes.client import NODES, PODS
 from cumulet.common.kubernetes.objects import (
     PartialObjectMetadata,
     Pod,
 )
+from cumulet.common.node_names import kubelet_identity
 from cumulet.common.tasks import TaskSet
 from cumulet.node.aci import ContainerGroups
 from cumulet.node.admission import Admission
 from cumulet.node.bodies import Bodies
 from cumulet.node.checks import invalid_images
-from cumulet.node.credentials import Credentials
+from cumulet.node.credentials import Credentials, Puller
 from cumulet.node.deletions import Deletions
 from cumulet.node.environment import Environment
 from cumulet.node.ephemeral import EphemeralContainers
@@ -28,9 +29,9 @@ from cumulet.node.fields import Fields
 from cumulet.node.names import pod_dns
 from cumulet.node.phase import ENDED
 from cumulet.node.pod_events import PodEvents, path_of
+from cumulet.node.profile import Profile
 from cumulet.node.references import References, names_of
 from cumulet.node.refusals import Refusals
-from cumulet.node.registration import CAPACITY
 from cumulet.node.renewal import Renewal
 from cumulet.node.resizes import Resizes
 from cumulet.node.resource import (
@@ -53,6 +54,7 @@ from cumulet.node.status_writes import StatusWrites
 from cumulet.node.tokens import Tokens, uses_account
 from cumulet.node.translate import Sources, group_name
 from cumulet.node.volumes import Volumes
+from cumulet.node.watched import Watched
 
 log = logging.getLogger(__name__)
 
@@ -65,29 +67,37 @@ _FINAL = (400, 413)
 class Pods:
     """One key per pod. A reconciliation starts from the current state, so that it can be repeated at any time."""
 
-    def __init__(self, client: Client, groups: ContainerGroups, config: Config, tasks: TaskSet) -> None:
+    def __init__(
+        self,
+        client: Client,
+        groups: ContainerGroups,
+        config: Config,
+        profile: Profile,
+        watched: Watched,
+        tasks: TaskSet,
+    ) -> None:
         self._client = client
         self._aci = groups
         self._config = config
-        self._host = config.addresses["node"].host
+        self._host = profile.address.host
+        self.watched = watched
         self.queue: WorkQueue[Key] = WorkQueue(first_delay=0.2, ceiling=60.0)
-        self.events = PodEvents(client, config.node_name)
-        self.pods = Informer(client, PODS, field_selector=f"spec.nodeName={config.node_name}")
-        self.secrets = Informer(client, SECRETS)
-        self.config_maps = Informer(client, CONFIGMAPS)
-        self.services = Informer(client, SERVICES)
-        self.accounts = Informer(client, SERVICEACCOUNTS, metadata_only=True)
-        references, fields = References(self.secrets, self.config_maps), Fields(self._host, CAPACITY)
-        tokens = Tokens(client, self.accounts)
+        self.events = PodEvents(client, profile.name, watched.client)
+        self.pods = Informer(client, PODS, field_selector=f"spec.nodeName={profile.name}")
+        references = References(watched.secrets, watched.config_maps)
+        fields = Fields(self._host, profile.allocatable)
+        tokens = Tokens(client, watched.accounts)
+        puller = Puller(kubelet_identity(config), config.registry_suffix) if not profile.is_virtual else None
         self._sources = Sources(
-            Environment(references, fields, self.services),
+            Environment(references, fields, watched.services),
             Volumes(references, fields, tokens),
-            Credentials(self.secrets),
+            Credentials(watched.secrets, puller),
+            profile.machine,
         )
         self._renewal = Renewal(groups, references, self._sources, tokens)
         self._ephemeral = EphemeralContainers(self._sources, config)
         self.bodies = Bodies(self._sources, config, groups, self._ephemeral, self.events)
-        self._admission = Admission(CAPACITY, lambda: client.get(NODES, config.node_name))
+        self._admission = Admission(profile.allocatable, lambda: client.get(NODES, profile.name))
         self._statuses = StatusWrites(client)
         self._deletions = Deletions(client, groups, tasks, self._ended, lambda pod: self.queue.retry(_key(pod)))
         self._refusals = Refusals()
@@ -98,9 +108,9 @@ class Pods:
         self._seen_groups = False
         self._sent: dict[str, bytes] = {}
         self.pods.add_handler(self._pod_changed)
-        self.secrets.add_handler(self._reference_changed)
-        self.config_maps.add_handler(self._reference_changed)
-        self.accounts.add_handler(self._account_changed)
+        watched.secrets.add_handler(self._reference_changed)
+        watched.config_maps.add_handler(self._reference_changed)
+        watched.accounts.add_handler(self._account_changed)
 
     # Changes.
 

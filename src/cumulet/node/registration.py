@@ -9,7 +9,6 @@ from collections.abc import Callable
 import aiohttp
 
 from cumulet.common import clock
-from cumulet.common.config import Config
 from cumulet.common.kubernetes import Client, EventRecorder, KubernetesError
 from cumulet.common.kubernetes.client import LEASES, NODES, STRATEGIC_MERGE_PATCH
 from cumulet.common.kubernetes.objects import (
@@ -17,18 +16,16 @@ from cumulet.common.kubernetes.objects import (
     LeaseSpec,
     Node,
     NodeCondition,
+    NodeSpec,
     NodeStatus,
     ObjectMeta,
     ObjectReference,
     OwnerReference,
-    Taint,
 )
+from cumulet.node.profile import Profile
 
 log = logging.getLogger(__name__)
 
-VERSION = "v1.25.0-vk-azure-aci-1.6.4"
-TAINT: Taint = {"key": "virtual-kubelet.io/provider", "value": "azure", "effect": "NoSchedule"}
-CAPACITY = {"cpu": "10000", "memory": "4Ti", "pods": "5000", "ephemeral-storage": "100Ti"}
 _LEASE_SECONDS = 40
 _LEASE_EVERY = 10.0
 _STATUS_EVERY = 6  # lease renewals: once a minute
@@ -38,34 +35,23 @@ class Registration:
     """Creates the node and sends its heartbeats."""
 
     def __init__(
-        self, client: Client, config: Config, events: EventRecorder, disk_pressure: Callable[[], bool]
+        self, client: Client, profile: Profile, events: EventRecorder, disk_pressure: Callable[[], bool]
     ) -> None:
         self._client = client
         self._events = events
         self._disk_pressure = disk_pressure
         self._pressed = False
-        self._config = config
-        self._name = config.node_name
+        self._profile = profile
+        self._name = profile.name
         self._uid = ""
 
     async def register(self) -> None:
         """Create the node, or update the existing one. Raises `KubernetesError`, `aiohttp.ClientError`."""
-        name = self._name
-        labels = {
-            "alpha.service-controller.kubernetes.io/exclude-balancer": "true",
-            "beta.kubernetes.io/os": "linux",
-            "kubernetes.azure.com/managed": "false",
-            "kubernetes.io/hostname": name,
-            "kubernetes.io/os": "linux",
-            "kubernetes.io/role": "agent",
-            "node.kubernetes.io/exclude-from-external-load-balancers": "true",
-            "type": "virtual-kubelet",
-        }
-        node: Node = {
-            "metadata": {"name": name, "labels": labels},
-            "spec": {"taints": [TAINT]},
-            "status": self._status({}),
-        }
+        name, labels = self._name, {**self._profile.labels}
+        spec: NodeSpec = {"taints": self._profile.taints} if self._profile.taints else {}
+        if self._profile.provider_id is not None:
+            spec["providerID"] = self._profile.provider_id
+        node: Node = {"metadata": {"name": name, "labels": labels}, "spec": spec, "status": self._status({})}
         try:
             made = await self._client.create(NODES, node)
         except KubernetesError as error:
@@ -83,6 +69,8 @@ class Registration:
             await asyncio.sleep(_LEASE_EVERY)
             beats += 1
             try:
+                if not registered and self._profile.leaves:
+                    return  # it was drained and deleted
                 if not registered:
                     # The node was deleted: register again, as a kubelet does.
                     await self.register()
@@ -116,48 +104,37 @@ class Registration:
             self._events.event_about(about, "Normal", reason, f"Node {self._name} status is now: {reason}")
 
     def _status(self, before: dict[str, NodeCondition]) -> NodeStatus:
-        address = self._config.addresses["node"]
+        address = self._profile.address
         return {
-            "capacity": CAPACITY,
-            "allocatable": CAPACITY,
+            "capacity": {**self._profile.capacity},
+            "allocatable": {**self._profile.allocatable},
             "addresses": [
                 {"type": "InternalIP", "address": address.host},
                 {"type": "Hostname", "address": self._name},
             ],
             "features": {"supplementalGroupsPolicy": True},
             "daemonEndpoints": {"kubeletEndpoint": {"Port": address.port}},
-            "nodeInfo": {
-                "machineID": "",
-                "systemUUID": "",
-                "bootID": "",
-                "kernelVersion": "",
-                "osImage": "",
-                "containerRuntimeVersion": "",
-                "kubeletVersion": VERSION,
-                "kubeProxyVersion": "",
-                "operatingSystem": "Linux",
-                "architecture": "amd64",
-            },
-            "conditions": [
-                _condition(before, "Ready", "True", "KubeletReady", "kubelet is ready."),
-                _condition(
-                    before,
-                    "OutOfDisk",
-                    "False",
-                    "KubeletHasSufficientDisk",
-                    "kubelet has sufficient disk space available",
-                ),
-                _condition(
-                    before,
-                    "MemoryPressure",
-                    "False",
-                    "KubeletHasSufficientMemory",
-                    "kubelet has sufficient memory available",
-                ),
-                self._disk_condition(before),
-                _condition(before, "NetworkUnavailable", "False", "RouteCreated", "RouteController created a route"),
-            ],
+            "nodeInfo": self._profile.info,
+            "conditions": self._conditions(before),
         }
+
+    def _conditions(self, before: dict[str, NodeCondition]) -> list[NodeCondition]:
+        """Return the conditions: the connector's, or the kubelet's."""
+        memory = (
+            "MemoryPressure",
+            "False",
+            "KubeletHasSufficientMemory",
+            "kubelet has sufficient memory available",
+        )
+        others: tuple[tuple[str, str, str, str], ...]
+        if self._profile.is_virtual:
+            disk = ("OutOfDisk", "False", "KubeletHasSufficientDisk", "kubelet has sufficient disk space available")
+            network = ("NetworkUnavailable", "False", "RouteCreated", "RouteController created a route")
+            others = (("Ready", "True", "KubeletReady", "kubelet is ready."), disk, memory, network)
+        else:
+            pids = ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available")
+            others = (memory, pids, ("Ready", "True", "KubeletReady", "kubelet is posting ready status"))
+        return [*(_condition(before, *each) for each in others), self._disk_condition(before)]
 
     def _disk_condition(self, before: dict[str, NodeCondition]) -> NodeCondition:
         if self._disk_pressure():

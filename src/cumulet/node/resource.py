@@ -243,6 +243,13 @@ class GroupGitRepo(TypedDict, total=False):
     directory: str
 
 
+class GroupAzureDisk(TypedDict, total=False):
+    """A managed disk, by its resource id: an extension to ACI's API, with the names of Kubernetes' volume of this kind."""
+
+    diskURI: Required[str]
+    readOnly: bool
+
+
 class GroupVolume(TypedDict, total=False):
     """A volume; `secret` maps paths to base64, `items` selects and gives modes."""
 
@@ -251,6 +258,7 @@ class GroupVolume(TypedDict, total=False):
     secret: dict[str, str]
     azureFile: GroupAzureFile
     gitRepo: GroupGitRepo
+    azureDisk: GroupAzureDisk
     defaultMode: int
     items: list[GroupFile]
 
@@ -293,11 +301,15 @@ class GroupPatch(TypedDict):
 
 
 class GroupCredential(TypedDict, total=False):
-    """The credential of a registry. `matchImages`, an extension, has the patterns of the images that it is for."""
+    """The credential of a registry: user name and password, or an identity of the group, by its resource id.
+
+    `matchImages`, an extension, has the patterns of the images that it is for.
+    """
 
     server: Required[str]
-    username: Required[str]
-    password: Required[str]
+    username: str
+    password: str
+    identity: str
     matchImages: list[str]
 
 
@@ -316,6 +328,19 @@ class GroupView(TypedDict, total=False):
     events: list[GroupEvent]
     reason: str
     message: str
+
+
+class IdentityAccess(TypedDict):
+    """Who may use the group's identities: with `System` the platform, which pulls images, and not the containers."""
+
+    defaultAccess: Literal["All", "None", "System", "User"]
+
+
+class GroupIdentity(TypedDict):
+    """The managed identities of a group, by their resource ids."""
+
+    type: Literal["UserAssigned"]
+    userAssignedIdentities: dict[str, dict[str, str]]
 
 
 class GroupProperties(TypedDict, total=False):
@@ -341,6 +366,8 @@ class GroupProperties(TypedDict, total=False):
     shareProcessNamespace: bool
     hostUsers: bool
     pod: bool
+    virtualMachine: str
+    identityAcls: IdentityAccess
     labels: dict[str, str]
     provisioningState: str
     instanceView: GroupView
@@ -353,4 +380,5 @@ class ContainerGroup(TypedDict, total=False):
     name: str
     location: str
     tags: dict[str, str]
+    identity: GroupIdentity
     properties: Required[GroupProperties]

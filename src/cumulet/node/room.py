@@ -1,95 +1,85 @@
-"""Starts the room: registers the node, watches pods and groups, serves the kubelet's API."""
+"""Starts the room: the virtual node, and the nodes of the pool. Each registers, watches pods and groups, and serves a kubelet."""
 
 from __future__ import annotations
 
-import logging
-from typing import Any
+import asyncio
+import contextlib
 
 import aiohttp
 import msgspec
 
-from cumulet.common.config import KUBELET_CLIENT, ConfigError
+from cumulet.common.config import Config, ConfigError
 from cumulet.common.entra import TokenSource, read_credential
-from cumulet.common.kubernetes import Informer, Kubeconfig, KubernetesError
+from cumulet.common.kubernetes import Client, Kubeconfig
 from cumulet.common.kubernetes.component import client_of, run_informers
 from cumulet.common.room import Room
-from cumulet.common.tasks import Backoff, task_set
-from cumulet.node.access import Access
+from cumulet.common.tasks import task_set
 from cumulet.node.aci import ContainerGroups
-from cumulet.node.kubelet import ACCESS, Kubelet
-from cumulet.node.pods import Pods
-from cumulet.node.registration import Registration
-from cumulet.node.stats import Stats
-from cumulet.node.streams import Streams
-
-log = logging.getLogger(__name__)
-
-_WORKERS = 16
+from cumulet.node.agent import Agent, settings_of
+from cumulet.node.profile import Profile, pool_node, virtual_node
+from cumulet.node.watched import Watched
 
 
 async def serve(room: Room) -> None:
-    """Run the node until the room is stopped."""
+    """Run the nodes until the room is stopped."""
     config = room.config
-    context = room.client_tls()
-    connector = aiohttp.TCPConnector(ssl=context, limit=0)
+    connector = aiohttp.TCPConnector(ssl=room.client_tls(), limit=0)
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
     async with (
         aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
         client_of(room) as client,
+        contextlib.AsyncExitStack() as open_,
         task_set() as tasks,
     ):
         credential = read_credential(config.credential_file("virtual-node"))
         tokens = TokenSource(session, config.url("identity"), credential)
-        groups = ContainerGroups(
-            session, config.url("arm"), tokens, config.subscription_id, config.node_resource_group
-        )
+        watched = Watched(client)
+
+        def agent(profile: Profile, client: Client) -> Agent:
+            groups = ContainerGroups(
+                session, config.url("arm"), tokens, config.subscription_id, config.node_resource_group
+            )
+            return Agent(client, groups, settings_of(settings, profile), profile, watched, tasks)
+
+        settings, clients = config, b""
         if config.kubeconfig is not None:
-            # The virtual node of another cluster can have the same name in the same resource group.
-            cluster = f"{config.cluster} {client.kubeconfig.server}"
-            subnet = config.node_subnet or config.subnet_of(cluster)
-            config = msgspec.structs.replace(config, cluster=cluster, node_subnet=subnet)
-        pods = Pods(client, groups, config, tasks)
-        informers: list[Informer[Any]] = [pods.pods, pods.secrets, pods.config_maps, pods.services, pods.accounts]
-        registration = Registration(client, config, pods.events.recorder, lambda: groups.disk_pressure)
-        registered = False
-
-        def unready() -> str | None:
-            waiting = [informer.resource.plural for informer in informers if not informer.synced.is_set()]
-            if waiting:
-                return f"waiting for {', '.join(waiting)}"
-            return None if registered else "not registered yet"
-
-        app = Kubelet(pods, groups, Stats(pods, groups, config.node_name), Streams(pods, groups, session)).app(
-            unready
+            settings, clients = _elsewhere(config, client.kubeconfig), _client_ca(config, client.kubeconfig)
+        agents = [agent(virtual_node(settings), client)]
+        listeners = [*room.listeners]
+        pool = [pool_node(config, node) for node in config.pool]
+        own = listeners[: len(listeners) - len(pool)]
+        await open_.enter_async_context(
+            agents[0].serving(room, session, own, config.certificate_files("node"), clients)
         )
-        own = config.kubeconfig is None
-        app[ACCESS] = Access(client, config.node_name, KUBELET_CLIENT if own else None)
-        async with room.serving(app, clients="kubelet-client" if own else _client_ca(room, client.kubeconfig)):
-            room.ready()
-            backoff = Backoff(0.05, 5)
-            while not registered and not room.stopping.is_set():
-                try:
-                    await registration.register()
-                    registered = True
-                except (KubernetesError, aiohttp.ClientError, TimeoutError) as error:
-                    log.warning("registering the node: %s", error)
-                    await backoff.wait()
-            tasks.start_essential(registration.run(), "heartbeat")
-            tasks.start_essential(pods.events.recorder.run(), "events")
-            await run_informers(informers, tasks, room.stopping)
-            tasks.start_essential(pods.watch(), "groups")
-            for _ in range(_WORKERS):
-                tasks.start_essential(pods.queue.work(pods.reconcile), "pod")
-            await room.stopping.wait()
+        for profile, listener in zip(pool, listeners[len(own) :], strict=True):
+            agents.append(agent(profile, await open_.enter_async_context(client_of(room, profile.name))))
+            files = config.node_certificate_files(profile.name)
+            await open_.enter_async_context(agents[-1].serving(room, session, [listener], files))
+        room.ready()
+        await asyncio.gather(*(agent.register(room.stopping.is_set) for agent in agents))
+        for each in agents:
+            each.heartbeat()
+        informers = [informer for each in agents for informer in each.informers]
+        await run_informers([*informers, *watched.informers], tasks, room.stopping)
+        for each in agents:
+            each.work()
+        await room.stopping.wait()
 
 
-def _client_ca(room: Room, kubeconfig: Kubeconfig) -> bytes:
+def _elsewhere(config: Config, kubeconfig: Kubeconfig) -> Config:
+    """Return the settings of a node of another cluster, which can have a node of the same name in the same resource group."""
+    cluster = f"{config.cluster} {kubeconfig.server}"
+    subnet = config.node_subnet or config.subnet_of(cluster)
+    return msgspec.structs.replace(config, cluster=cluster, node_subnet=subnet)
+
+
+def _client_ca(config: Config, kubeconfig: Kubeconfig) -> bytes:
     """Return the authority, in PEM, of the certificate that another cluster's API server presents to nodes.
 
     Raises `ConfigError`.
     """
-    if room.config.client_ca is not None:
-        return room.config.client_ca.read_bytes()
+    if config.client_ca is not None:
+        return config.client_ca.read_bytes()
     if kubeconfig.authority is None:
-        raise ConfigError(f"{room.config.kubeconfig} has no certificate-authority: specify one with --client-ca")
+        raise ConfigError(f"{config.kubeconfig} has no certificate-authority: specify one with --client-ca")
     return kubeconfig.authority

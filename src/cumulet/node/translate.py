@@ -30,11 +30,12 @@ _NAME_LIMIT = 63
 
 
 class Sources(NamedTuple):
-    """What resolves the references of a pod."""
+    """What resolves the references of a pod; `machine` is the virtual machine that its group runs on, if it has one."""
 
     environment: Environment
     volumes: Volumes
     credentials: Credentials
+    machine: str | None = None
 
 
 def group_name(pod: Pod) -> str:
@@ -96,7 +97,15 @@ async def container_group(pod: Pod, sources: Sources, config: Config) -> Contain
         properties["activeDeadlineSeconds"] = min(seconds, 2**31 - 1)
     if spec.get("hostUsers") is False:
         properties["hostUsers"] = False
-    return {"location": config.location, "tags": tags_of(pod, config), "properties": properties}
+    group: ContainerGroup = {"location": config.location, "tags": tags_of(pod, config), "properties": properties}
+    if sources.machine is not None:
+        properties["virtualMachine"] = sources.machine
+    if (puller := sources.credentials.puller) is not None and any(
+        "identity" in item for item in properties["imageRegistryCredentials"]
+    ):
+        group["identity"] = {"type": "UserAssigned", "userAssignedIdentities": {puller.identity: {}}}
+        properties["identityAcls"] = {"defaultAccess": "System"}  # the identity is the kubelet's, not the pod's
+    return group
 
 
 def ephemeral_container(pod: Pod, container: EphemeralContainer, sources: Sources, config: Config) -> GroupContainer:

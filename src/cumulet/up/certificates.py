@@ -32,6 +32,7 @@ from cumulet.common.config import (
     room_id,
     scraper_id,
 )
+from cumulet.common.node_names import pool_node_name
 from cumulet.common.private_files import private_folder, write_private
 from cumulet.common.tls import Authority, Purpose, alternatives, load_key, renewal, subject
 
@@ -136,6 +137,11 @@ def leaves(config: Config) -> Iterator[Leaf]:
         yield Leaf("rooms", config.room_files(room), room, uri=room_id(config.trust_domain, room))
     for user, (name, groups) in {**_USERS, "node": node}.items():
         yield Leaf("cluster", config.user_files(user), name, groups)
+    for member in config.pool:
+        name = pool_node_name(config, member)
+        node = (f"system:node:{name}", ("system:nodes",))
+        yield Leaf("kubelet-serving", config.node_certificate_files(name), *node, hosts=(name, member.address.host))
+        yield Leaf("cluster", config.user_files(name), *node)
     yield Leaf("rooms", config.scraper_files, SCRAPER, uri=scraper_id(config.trust_domain))
     yield Leaf("kubelet-client", config.kubelet_client_files, KUBELET_CLIENT)
     yield Leaf("front-proxy", config.front_proxy_files, FRONT_PROXY_CLIENT)
@@ -194,7 +200,8 @@ def _publish(config: Config) -> None:
     roots = Path(system).read_bytes() if system and Path(system).exists() else b""
     _write(config.ca_file, authority)
     _write(config.trust_bundle_file, roots + b"\n" + authority)
-    for user in ("admin", "scheduler", "controllers", "node", "balancer", "network"):
+    nodes = [pool_node_name(config, member) for member in config.pool]
+    for user in ("admin", "scheduler", "controllers", "node", "balancer", "network", *nodes):
         certificate, key = (file.read_bytes() for file in config.user_files(user))
         _write(config.kubeconfig_file(user), _kubeconfig(config, user, authority, certificate, key))
 

@@ -21,7 +21,7 @@ from cumulet.common.config import DEFAULT_PORTS, Address, Config, ConfigError, R
 from cumulet.common.egress import Exempt
 from cumulet.common.entra import Credential
 from cumulet.common.kubernetes.kubeconfig import load_kubeconfig
-from cumulet.up import certificates, hosts, migration
+from cumulet.up import certificates, hosts, migration, pools
 
 
 def install(
@@ -37,12 +37,13 @@ def install(
     node_address: str | None = None,
     allow_egress: Sequence[Exempt] | None = None,
     strict_aci: bool | None = None,
+    pool: pools.Wanted = pools.UNCHANGED,
 ) -> Config:
     """Create or update the installation in `data_dir` and return its settings.
 
     `ports` are the rooms' new ports; 0 picks a free port. Ranges are CIDR. `with_hosts` also gives the registry port
     443 of an address for its login servers. `allow_egress` replaces the saved exceptions, and
-    `strict_aci` the saved setting. With `kubeconfig` and
+    `strict_aci` the saved setting. `pool` is the size of the node pool. With `kubeconfig` and
     `client_ca` the rooms use another cluster (`Config`), whose API server reaches the node at the IPv4 address
     `node_address`. Raises `ConfigError`, `OSError`.
     """
@@ -66,12 +67,15 @@ def install(
         allow_egress=config.allow_egress if allow_egress is None else list(allow_egress),
         strict_aci=config.strict_aci if strict_aci is None else strict_aci,
     )
+    config = pools.with_pool(config, pool)
     settings.save(config)
     try:
         certificates.maintain(config)
     except ValueError as error:
         raise ConfigError(f"the certificates in {config.pki_dir} cannot be used: {error}") from error
     migration.finish(config)
+    if config.kubeconfig is None:
+        pools.forget(config)
     _principals(config)
     return config
 

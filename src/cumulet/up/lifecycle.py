@@ -11,16 +11,18 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import aiohttp
 import msgspec
 
 from cumulet.common import tls
-from cumulet.common.config import Config, RoomName
+from cumulet.common.config import Config, ConfigError, RoomName
+from cumulet.common.kubernetes import KubernetesError
 from cumulet.common.private_files import private_folder
 from cumulet.instances.sandbox.user_namespaces import support_file
+from cumulet.up import pools
 from cumulet.up.hosts import Hosts
 from cumulet.up.preflight import Problem, problems
 from cumulet.up.provision import ProvisionError, provision
@@ -76,10 +78,10 @@ def refuse_second(data_dir: Path) -> None:
         raise StartError("already running. Check it with `cumulet status`, or stop it with `cumulet down`")
 
 
-def start(config: Config) -> Running:
-    """Start the rooms, wait until all are ready, and provision the cluster.
+def start(config: Config, report: Callable[[str], None] = lambda line: None) -> Running:
+    """Start the rooms, wait until all are ready, provision the cluster, and remove the nodes that leave its pool.
 
-    Raises `StartError` after stopping the rooms that were started.
+    `report` gets a line for each thing that takes long. Raises `StartError` after stopping the rooms that were started.
     """
     refuse_second(config.data_dir)
     if found := problems(config):
@@ -111,8 +113,8 @@ def start(config: Config) -> Running:
             logs = ", ".join(str(log_file(config, room)) for room in sorted(missing))
             raise StartError(f"not ready: {', '.join(sorted(missing))}. Read the reason in {logs}")
         try:
-            asyncio.run(provision(config))
-        except ProvisionError as error:
+            asyncio.run(_complete(config, report))
+        except (ProvisionError, ConfigError, KubernetesError, aiohttp.ClientError) as error:
             raise StartError(str(error)) from error
     except BaseException:
         process.terminate()
@@ -121,6 +123,11 @@ def start(config: Config) -> Running:
     finally:
         os.close(reads)
     return Running(process)
+
+
+async def _complete(config: Config, report: Callable[[str], None]) -> None:
+    await provision(config)
+    await pools.scale_down(config, report)
 
 
 def stop(config: Config) -> list[str]:

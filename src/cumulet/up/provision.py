@@ -1,4 +1,4 @@
-"""Creates the objects that AKS adds to a cluster: the resource group of container groups, and storage classes."""
+"""Creates what AKS adds to a cluster: a resource group, the identity of its kubelets, and storage classes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from cumulet.common.kubernetes import Client, KubernetesError
 from cumulet.common.kubernetes.client import STORAGECLASSES
 from cumulet.common.kubernetes.kubeconfig import load_kubeconfig
 from cumulet.common.kubernetes.objects import StorageClass
+from cumulet.common.node_names import kubelet_identity
 
-#: Managed disks. A virtual node has none, so its pods' claims are never bound.
+#: Managed disks, which the nodes of the pool attach. A virtual node has none.
 _DISKS: dict[str, dict[str, str]] = {
     "default": {"storageclass.kubernetes.io/is-default-class": "true"},
     "managed-csi": {},
@@ -28,23 +29,34 @@ class ProvisionError(Exception):
 
 async def provision(config: Config) -> None:
     """Create missing objects. The rooms must be ready. Raises `ProvisionError`."""
-    await _resource_group(config)
+    await _resources(config)
     if config.kubeconfig is None:  # another cluster has its own classes
         await _storage_classes(config)
 
 
-async def _resource_group(config: Config) -> None:
+async def _resources(config: Config) -> None:
     context = tls.client_context(config.ca_file)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session:
         tokens = TokenSource(session, config.url("identity"), read_credential(config.credential_file("owner")))
         arm = ArmClient(session, config.url("arm"), tokens)
-        path = f"/subscriptions/{config.subscription_id}/resourceGroups/{config.node_resource_group}"
+        what = f"resource group {config.node_resource_group}"
+        body = {"location": config.location}
         try:
-            await arm.call("PUT", path, {"location": config.location}, api_version="2024-03-01")
+            await arm.call("PUT", config.node_resource_group_id, body, api_version="2024-03-01")
+            what = f"identity {kubelet_identity(config)}"
+            await _identity(arm, kubelet_identity(config), body)
         except (ArmError, AuthenticationError, aiohttp.ClientError) as error:
-            raise ProvisionError(
-                f"the resource group {config.node_resource_group} could not be created: {error}"
-            ) from error
+            raise ProvisionError(f"the {what} could not be created: {error}") from error
+
+
+async def _identity(arm: ArmClient, resource_id: str, body: dict[str, str]) -> None:
+    """Create an identity, unless it exists with the tags of its user."""
+    try:
+        await arm.call("GET", resource_id, api_version="2023-01-31")
+    except ArmError as error:
+        if error.status != 404:
+            raise
+        await arm.call("PUT", resource_id, body, api_version="2023-01-31")
 
 
 async def _storage_classes(config: Config) -> None:

@@ -22,9 +22,9 @@ RESYNC = 1800.0
 
 
 @contextlib.asynccontextmanager
-async def client_of(room: Room) -> AsyncIterator[Client]:
-    """Open a client with the credentials of the room. It reads its kubeconfig again when the room reloads."""
-    file = room.config.kubeconfig_file(room.name)
+async def client_of(room: Room, user: str | None = None) -> AsyncIterator[Client]:
+    """Open a client with the credentials of the room, or of another user. It reads its kubeconfig again on a reload."""
+    file = room.config.kubeconfig_file(user or room.name)
     async with Client(load_kubeconfig(file), user_agent=f"cumulet-{room.name}") as client:
         room.on_reload(lambda: client.use(load_kubeconfig(file)))
         yield client

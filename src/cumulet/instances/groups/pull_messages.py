@@ -86,7 +86,10 @@ def _fix(registry: str, failure: Failure) -> str:
                 "; virtual nodes need one even if the registry is attached to the cluster" * is_azure
             )
         case Fault.UNAUTHORIZED | Fault.DENIED if failure.credential is not None and failure.credential.identity:
-            return f"assign the identity to the container group, and the role AcrPull on {registry} to the identity"
+            return (
+                f"assign the identity to the container group, and the role AcrPull on {registry} to the identity; for the "
+                "identity of a cluster's nodes, `cumulet registry attach` does this"
+            )
         case Fault.DENIED if is_azure:
             return (
                 f"assign the role AcrPull on {registry} to the principal, or put a principal with that role into the pull "

@@ -92,7 +92,12 @@ class Meter:
         await self._beat()
 
     async def start(self, group: GroupRecord) -> None:
-        """Start a row for a group, or continue the one that is open if the group's requests are the same."""
+        """Start a row for a group, or continue the one that is open if the group's requests are the same.
+
+        A group on a virtual machine has none: the machine is billed.
+        """
+        if group.properties.virtual_machine is not None:
+            return
         cpu, memory = billed(group.properties)
         parts = group.id.split("/")
         key = (cpu, memory, group.properties.priority == "Spot")

@@ -4,7 +4,7 @@ Extensions to ACI's API: `args` of a container, which follow `command` or, witho
 `workingDir`, `expandFields`, `subPath`; an emptyDir's `medium` and `sizeLimit`, a secret volume's `defaultMode` and
 `items`; `hostname`, `terminationGracePeriodSeconds`, `activeDeadlineSeconds`, `hostUsers`, `labels` and `pod` of a group.
 `hostUsers: false` demands a user namespace, which a group has by default if the machine supports it; `true` is refused.
-`labels` are for the bill. `pod: true` is for a virtual node: a failed pull is repeated
+`labels` are for the bill. A group with `virtualMachine` is not billed: the machine is. `pod: true` is for a virtual node: a failed pull is repeated
 instead of failing the group, and a PUT applies to the running containers instead of restarting them.
 The types in `lifecycle.py` and `pod.py` are further extensions.
 """
@@ -278,6 +278,30 @@ class SubnetId(_Base):
     name: str | None = None
 
 
+class IdentityAcl(_Base):
+    """Who may use an identity, by its resource id."""
+
+    identity: str
+    access: Literal["All", "System", "User"]
+
+
+class IdentityAcls(_Base):
+    """Who may use the identities of a group (REST reference 2024-05-01-preview).
+
+    `System` is the platform, which pulls images, `User` the containers. Without any, it is `All`.
+    """
+
+    default_access: Literal["All", "System", "User"] = "All"
+    acls: list[IdentityAcl] = []
+
+    def gives_containers(self, identity: str) -> bool:
+        """Return whether containers may get tokens of an identity; ids are compared without case."""
+        access = next(
+            (item.access for item in self.acls if fold(item.identity) == fold(identity)), self.default_access
+        )
+        return access != "System"
+
+
 class GroupProperties(_Base):
     """The properties of a group."""
 
@@ -288,7 +312,6 @@ class GroupProperties(_Base):
         "confidential_compute_properties",
         "container_group_profile",
         "standby_pool_profile",
-        "identity_acls",
         "secret_references",
     )
 
@@ -314,6 +337,8 @@ class GroupProperties(_Base):
     pod: bool = False
     security_context: PodSecurityContext | None = None
     share_process_namespace: bool = False
+    #: The virtual machine that the group runs on, which is billed in its place.
+    virtual_machine: str | None = None
     labels: dict[str, str] = {}
     diagnostics: Any = None
     subnet_ids: list[SubnetId] = []
@@ -322,7 +347,7 @@ class GroupProperties(_Base):
     confidential_compute_properties: Any = None
     container_group_profile: Any = None
     standby_pool_profile: Any = None
-    identity_acls: Any = None
+    identity_acls: IdentityAcls | None = None
     secret_references: Any = None
 
     @property

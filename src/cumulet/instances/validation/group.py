@@ -45,6 +45,8 @@ def check_group(group: str, properties: GroupProperties) -> None:
         )
     if properties.hostname is not None and not _HOSTNAME.fullmatch(properties.hostname):
         raise invalid("properties.hostname", f"The host name '{quoted(properties.hostname)}' is not valid.")
+    if properties.virtual_machine is not None and not NAME.fullmatch(properties.virtual_machine):
+        raise invalid("properties.virtualMachine", "The virtual machine has no valid name.")
     check_pod(group, properties)
     volumes: set[str] = set()
     for number, volume in enumerate(properties.volumes):

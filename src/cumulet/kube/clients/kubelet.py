@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Literal
 
 import aiohttp
@@ -28,12 +28,15 @@ _CONTAINERS: tuple[Literal["initContainers", "containers", "ephemeralContainers"
 class Kubelet:
     """Calls kubelets with a client certificate for kubelets only, and verifies theirs.
 
-    `rooms` are the installation's own addresses. No node may have one of them, except the configured node.
+    `rooms` are the installation's own addresses. No node may have one of them, except those of the room `node`, which are
+    `nodes`.
     """
 
-    def __init__(self, store: Store, context: ssl.SSLContext, rooms: Mapping[RoomName, Address]) -> None:
+    def __init__(
+        self, store: Store, context: ssl.SSLContext, rooms: Mapping[RoomName, Address], nodes: Collection[Address]
+    ) -> None:
         self.context = context
-        self._own = rooms["node"]
+        self._own = {(address.host, address.port): address.url for address in nodes}
         self._taken = {address.port for room, address in rooms.items() if room != "node"}
         self._store = store
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)
@@ -84,8 +87,8 @@ class Kubelet:
 
     def _checked(self, text: str, port: int) -> str:
         """Check the address in a node's status, which everyone with access to nodes/status can write."""
-        if (text, port) == (self._own.host, self._own.port):
-            return self._own.url
+        if (own := self._own.get((text, port))) is not None:
+            return own
         try:
             address = parse(text)
         except ValueError:
