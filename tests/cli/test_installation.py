@@ -91,8 +91,8 @@ def test_up_lists_missing_requirements_with_their_fixes(tmp_path: Path) -> None:
     result = run("up", "--port", "all=0", data_dir=tmp_path / "data", environment={"PATH": str(tmp_path)})
     assert result.code == 1
     assert result.error.startswith("ERROR: missing requirements:\n")
-    assert "not on PATH: runc, conmon, ip, nft" in result.error
-    assert "Fix: sudo apt-get install --yes runc conmon iproute2 nftables" in result.error
+    assert "not on PATH: runc, conmon, ip" in result.error
+    assert "Fix: sudo apt-get install --yes runc conmon iproute2" in result.error
     assert "Traceback" not in result.error
 
 

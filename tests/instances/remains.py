@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
+import socket
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from cumulet.common.config import Config
-from cumulet.instances.sandbox.names import NAMESPACES, STATE, installation_id, link_prefix, run_dir, table_name
+from cumulet.common.namespaces import NAMESPACES, inside
+from cumulet.common.nftables import Nftables, UnavailableError
+from cumulet.common.router import installation_id, namespace_name
+from cumulet.instances.sandbox.names import STATE, run_dir
 
 
 def remains(config: Config, room: int) -> dict[str, Counter[str]]:
@@ -22,8 +25,8 @@ def remains(config: Config, room: int) -> dict[str, Counter[str]]:
         "processes": Counter(_processes(str(config.data_dir), room)),
         "mounts": Counter(_mounts(f"{folder}/", f"{run_dir(config)}/")),
         "network namespaces": Counter(path.name for path in NAMESPACES.glob(f"cumulet-{name}-*")),
-        "links": Counter(path.name for path in Path("/sys/class/net").glob(f"{link_prefix(config)}*")),
-        "rules": Counter(_elements(table_name(config))),
+        "links": Counter(_links(namespace_name(config))),
+        "rules": Counter(_elements(namespace_name(config))),
         "descriptors": Counter(_descriptors(room)),
         "control groups": Counter(path for top in tops for path, _, _ in os.walk(top)),
         "ranges of ids": Counter(path.name for path in (STATE / "ids").iterdir() if _target(path) == config.data_dir),
@@ -56,11 +59,18 @@ def _descriptors(room: int) -> Iterator[str]:
             yield str(entry.readlink()).partition(":[")[0]
 
 
-def _elements(table: str) -> Iterator[str]:
-    """The lines of the tables' rules and sets."""
-    for family in ("bridge", "ip"):
-        listed = subprocess.run(["nft", "list", "table", family, table], capture_output=True, text=True, check=False)
-        yield from (f"{family} {line.strip()}" for line in listed.stdout.splitlines())
+def _links(namespace: str) -> list[str]:
+    """The links of the router."""
+    try:
+        return inside(namespace, lambda: [name for _, name in socket.if_nameindex()])
+    except FileNotFoundError:
+        return []
+
+
+def _elements(namespace: str) -> Iterator[str]:
+    """The rules and sets of the router's tables, without what counts packets or time."""
+    with contextlib.suppress(UnavailableError), Nftables(namespace) as rules:
+        yield from (str(item) for item in rules.listing_now())
 
 
 def _files(*tops: Path) -> Iterator[str]:

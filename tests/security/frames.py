@@ -59,11 +59,13 @@ def packets(interface: str, namespace: Path | None = None) -> socket.socket:
     return made_in(namespace, make)
 
 
-def udp(source: Host, target: Host, content: bytes, port: int = 9, from_port: int = 9) -> bytes:
-    """A datagram in a packet in a frame; no checksum, as IPv4 allows."""
+def udp(source: Host, target: Host, content: bytes, port: int = 9, from_port: int = 9, options: bytes = b"") -> bytes:
+    """A datagram in a packet in a frame; no checksum, as IPv4 allows. Options fill whole words."""
     datagram = struct.pack(">HHHH", from_port, port, 8 + len(content), 0) + content
-    head = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 20 + len(datagram), 0, 0, 64, 17, 0, source.packed, target.packed)
-    total = sum(struct.unpack(">10H", head))
+    length = 20 + len(options)
+    fields = (0x40 | length // 4, 0, length + len(datagram), 0, 0, 64, 17, 0, source.packed, target.packed)
+    head = struct.pack(">BBHHHBBH4s4s", *fields) + options
+    total = sum(struct.unpack(f">{length // 2}H", head))
     total = (total & 0xFFFF) + (total >> 16)
     head = head[:10] + struct.pack(">H", ~(total + (total >> 16)) & 0xFFFF) + head[12:]
     return target.mac + source.mac + struct.pack(">H", _IPV4) + head + datagram

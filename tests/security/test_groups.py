@@ -20,6 +20,7 @@ import aiohttp
 import pytest
 
 from cumulet.common.config import DEFAULT_PORTS
+from cumulet.common.router import installation_id
 from cumulet.instances.actions.targets import open_targets
 from cumulet.instances.cleanup import cleanup
 from cumulet.instances.groups.folders import Folders
@@ -33,7 +34,6 @@ from cumulet.instances.model.regions import Maximum
 from cumulet.instances.runtime.conmon import Runtime
 from cumulet.instances.sandbox.file_shares import FileShares
 from cumulet.instances.sandbox.git_repositories import GitRepositories
-from cumulet.instances.sandbox.names import installation_id
 from cumulet.instances.sandbox.network import Network
 from cumulet.instances.sandbox.user_namespaces import UserNamespaces
 from cumulet.instances.store.records import GroupRecord, GroupStatus
@@ -424,8 +424,8 @@ async def test_an_account_database_is_not_read_into_memory(
 
 @pytest.fixture
 def small_room(tmp_path: Path) -> Iterator[RoomProcess]:
-    """A room with one address for groups, and a registry with the image of `container()`."""
-    network = free_pod_cidr().replace("/16", "/30")
+    """A room with four addresses for groups, and a registry with the image of `container()`."""
+    network = free_pod_cidr().replace("/16", "/29")
     config = install(tmp_path / "data", ports=dict.fromkeys(DEFAULT_PORTS, 0), pod_cidr=network)
     with peer_registry(config, tmp_path / "peer") as registry, running_room(config) as running:
         registry.push("web:v1", [busybox_layer()], Cmd=["sleep", "600"])
@@ -444,7 +444,9 @@ def says(reason: str) -> Callable[[Group], bool]:
 
 async def test_a_group_without_an_address_says_why_and_waits_for_one(small_room: RoomProcess) -> None:
     async with front_door(small_room.config) as door:
-        await door.call("PUT", "first", group(container()))
+        for name in ("first", "a", "b", "c"):
+            await door.call("PUT", name, group(container()))
+            await door.until(name, lambda found: "ip" in found["properties"]["ipAddress"])
         await door.call("PUT", "second", group(container(), restartPolicy="Never"))
         found = await door.until("second", says("no address is left"))
         assert found["properties"]["instanceView"]["state"] == "Pending"

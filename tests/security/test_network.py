@@ -1,4 +1,4 @@
-"""Container groups on one bridge: who reaches whom, and who cannot pretend to be another."""
+"""Container groups at one router: who reaches whom, and who cannot pretend to be another."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import ipaddress
 import json
 import os
 import select
-import shutil
 import socket
 import subprocess
 import uuid
@@ -18,9 +17,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from cumulet.common import nftables, router
 from cumulet.common.config import DEFAULT_PORTS, Config
+from cumulet.common.namespaces import NAMESPACES, inside
+from cumulet.common.nftables import Nftables, NftablesError
+from cumulet.common.table_watch import TableWatch
 from cumulet.instances.sandbox import names
-from cumulet.instances.sandbox.table_watch import TableWatch
 from cumulet.up.install import install
 from cumulet.up.preflight import problems
 from tests.cloud import Cloud
@@ -31,7 +33,6 @@ from tests.security.frames import BROADCAST, Host, arp, made_in, neighbour, othe
 
 _SERVE = "mkdir /w; echo hello > /w/index.html; trap 'exit 0' TERM; httpd -f -p 80 -h /w & wait"
 Group = dict[str, Any]
-FIRST, LAST = ipaddress.IPv4Address("10.240.0.2"), ipaddress.IPv4Address("10.255.255.254")
 
 
 @pytest.fixture(scope="module")
@@ -86,22 +87,27 @@ async def outcome(door: FrontDoor, script: str, **properties: Any) -> int:
     return code
 
 
-def flush(config: Config, family: str) -> None:
-    """As `systemctl reload nftables` does."""
-    subprocess.run(["nft", "delete", "table", family, names.table_name(config)], check=True)
+#: The tables that keep groups apart and out of the machine: of the router, and of the machine (`None`).
+TABLES = [("bridge groups", True), ("ip groups", True), ("ip cumulet_{}", False)]
 
 
-def is_loaded(config: Config, family: str) -> bool:
-    """Whether a table is there."""
-    command = ["nft", "list", "table", family, names.table_name(config)]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+def nft(config: Config, command: str, table: str, *, in_router: bool) -> subprocess.CompletedProcess[str]:
+    """A command of another program on a table."""
+    where = ["ip", "netns", "exec", router.namespace_name(config)] if in_router else []
+    words = [*where, "nft", command, "table", *table.format(router.installation_id(config)).split()]
+    return subprocess.run(words, capture_output=True, text=True, check=False)
 
 
 def listed_rules(config: Config) -> str:
     """The rules between groups."""
-    command = ["nft", "list", "table", "bridge", names.table_name(config)]
-    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return listed.replace(",", " ")
+    listed = [nft(config, "list", table, in_router=True).stdout for table in ("bridge groups", "ip groups")]
+    return "".join(listed).replace(",", " ")
+
+
+def addresses_of_the_machine() -> list[str]:
+    """Its addresses of all links, also of other installations' ones."""
+    listed = subprocess.run(["ip", "-4", "-json", "addr"], capture_output=True, check=True).stdout
+    return [item["local"] for link in json.loads(listed) for item in link["addr_info"]]
 
 
 def fetch(host: str, port: int = 80) -> str:
@@ -141,13 +147,19 @@ async def test_a_network_lives_through_a_kill_of_the_room_and_stays_closed(
     assert await outcome(door, fetch(address(target))) != 0
 
 
-@pytest.mark.parametrize("family", ["bridge", "ip"])
-async def test_rules_that_somebody_flushed_are_there_again(door: FrontDoor, room: RoomProcess, family: str) -> None:
+@pytest.mark.parametrize(("table", "in_router"), TABLES)
+async def test_rules_that_somebody_flushed_are_there_again(
+    door: FrontDoor, room: RoomProcess, table: str, in_router: bool
+) -> None:
+    config = room.config
     target = await serving(door, subnetIds=network("flushed"))
-    with contextlib.closing(TableWatch(names.table_name(room.config))) as watch:
-        flush(room.config, family)
+    name = table.format(router.installation_id(config)).split()[1]
+    space = router.namespace_name(config) if in_router else None
+    with contextlib.closing(inside(space, lambda: TableWatch(name))) as watch:
+        # As `systemctl reload nftables` does.
+        assert nft(config, "delete", table, in_router=in_router).returncode == 0
         # It goes and comes.
-        while not is_loaded(room.config, family):
+        while nft(config, "list", table, in_router=in_router).returncode:
             select.select([watch], [], [], 20)
             watch.take()
     assert await outcome(door, fetch(address(target)), subnetIds=network("other")) != 0
@@ -155,20 +167,51 @@ async def test_rules_that_somebody_flushed_are_there_again(door: FrontDoor, room
 
 
 async def test_what_the_machine_listens_on_is_not_for_groups(door: FrontDoor, room: RoomProcess) -> None:
-    gateway = f"{room.config.pod_cidr.rsplit('.', 1)[0]}.1"
+    gateway, machine = router.gateway(room.config), router.machine_address(room.config)
+    own = addresses_of_the_machine()
+    assert str(machine) in own
     with socket.create_server(("0.0.0.0", 0)) as tcp, socket.socket(type=socket.SOCK_DGRAM) as datagrams:
         tcp.setblocking(False)
         datagrams.bind(("0.0.0.0", 0))
         port, datagram_port = tcp.getsockname()[1], datagrams.getsockname()[1]
-        # The gateway answers to ping, so what is closed is the port.
+        # The gateway answers to ping; the machine does not, at any of its addresses.
         assert await outcome(door, f"ping -c 1 -W 2 {gateway}") == 0
-        assert await outcome(door, f"nc -w 2 {gateway} {port} < /dev/null") != 0
-        assert await outcome(door, f"echo hello | nc -u -w 1 {gateway} {datagram_port}; true") == 0
+        assert await outcome(door, f"ping -c 1 -W 2 {machine}") != 0
+        for host in (*own, gateway):
+            tries = f"nc -w 1 {host} {port} < /dev/null; echo hello | nc -u -w 1 {host} {datagram_port}; true"
+            assert await outcome(door, tries) == 0
         datagrams.setblocking(False)
         with pytest.raises(BlockingIOError):
             datagrams.recv(100)
         with pytest.raises(BlockingIOError):
             tcp.accept()
+
+
+async def test_a_door_is_for_the_groups_that_are_admitted(door: FrontDoor, room: RoomProcess) -> None:
+    config = room.config
+    made = [await serving(door) for _ in range(2)]
+    gateway = router.gateway(config)
+    with router.open_socket(router.namespace_name(config), socket.AF_INET, socket.SOCK_STREAM) as server:
+        server.bind((str(gateway), 0))
+        server.listen()
+        port = server.getsockname()[1]
+
+        def connects(group: Group) -> bool:
+            space, _ = namespace_of(config, address(group))
+            with made_in(space, lambda: socket.socket()) as client:
+                client.settimeout(1)
+                try:
+                    client.connect((str(gateway), port))
+                except TimeoutError:
+                    return False
+                return True
+
+        assert [connects(group) for group in made] == [False, False]
+        guest = f"{address(made[0])} . {gateway} . {port}"
+        with Nftables(router.namespace_name(config)) as rules:
+            await rules.run(f"add element ip groups guests {{ {guest} }}")
+            assert [connects(group) for group in made] == [True, False]
+            await rules.run(f"delete element ip groups guests {{ {guest} }}")
 
 
 async def test_the_machine_gets_the_answers_to_its_datagrams_and_no_others(
@@ -196,7 +239,7 @@ async def test_the_machine_gets_the_answers_to_its_datagrams_and_no_others(
 
 def namespace_of(config: Config, wanted: str) -> tuple[Path, Host]:
     """The namespace of the group with an address, and who it is."""
-    for path in Path("/run/netns").glob(f"cumulet-{names.installation_id(config)}-*"):
+    for path in NAMESPACES.glob(names.group_namespace(config, "*")):
         shown = subprocess.run(["ip", "-n", path.name, "-j", "addr", "show", "eth0"], capture_output=True, check=True)
         link = json.loads(shown.stdout)[0]
         if any(item["local"] == wanted for item in link["addr_info"]):
@@ -204,26 +247,34 @@ def namespace_of(config: Config, wanted: str) -> tuple[Path, Host]:
     raise AssertionError(f"nobody has {wanted}")
 
 
+def gateway_of(config: Config) -> Host:
+    """The router, as groups see it."""
+    address = router.gateway(config)
+    return Host(bytes.fromhex(router.mac_address(address).replace(":", "")), str(address))
+
+
 async def test_a_group_cannot_pretend_to_be_another(door: FrontDoor, room: RoomProcess) -> None:
     config = room.config
     made = [await serving(door, subnetIds=network("spoof")) for _ in range(3)]
     (own_space, own), (peer_space, peer), (_, third) = [namespace_of(config, address(item)) for item in made]
-    bridge = names.bridge_name(config)
-    mac = Path(f"/sys/class/net/{bridge}/address").read_text().strip()
-    gateway = Host(bytes.fromhex(mac.replace(":", "")), f"{config.pod_cidr.rsplit('.', 1)[0]}.1")
+    gateway = gateway_of(config)
+    through = Host(gateway.mac, peer.address)
     last, forged = uuid.uuid4().bytes, uuid.uuid4().bytes
     everybody = Host(BROADCAST, peer.address)
     with (
         packets("eth0", own_space) as sender,
         packets("eth0", peer_space) as peers,
-        packets(bridge) as machine,
+        packets(router.BRIDGE, NAMESPACES / router.namespace_name(config)) as routed,
     ):
-        for target, receiver in ((peer, peers), (gateway, machine)):
+        for target, receiver in ((peer, peers), (through, peers), (gateway, routed)):
             for frame in (
                 udp(Host(own.mac, third.address), target, forged),
                 udp(Host(third.mac, own.address), target, forged),
                 udp(Host(third.mac, third.address), target, forged),
                 udp(Host(own.mac, "0.0.0.0"), target, forged),
+                udp(Host(own.mac, gateway.address), target, forged),
+                udp(Host(own.mac, str(router.machine_address(config))), target, forged),
+                udp(own, Host(BROADCAST, target.address), forged),
                 arp(Host(own.mac, third.address), target, frame_from=own.mac) + forged,
                 arp(Host(own.mac, gateway.address), target, frame_from=own.mac) + forged,
                 arp(Host(own.mac, gateway.address), everybody, frame_from=own.mac) + forged,
@@ -234,24 +285,39 @@ async def test_a_group_cannot_pretend_to_be_another(door: FrontDoor, room: RoomP
                 other(own, target, 0x8100, b"\x00\x01\x08\x00" + udp(own, target, forged)[14:]),
                 other(own, target, 0x88CC, forged),
                 other(own, Host(b"\x01\x80\xc2\x00\x00\x0e", target.address), 0x88CC, forged),
-                arp(own, target, frame_from=own.mac) + last,
+                udp(own, through if receiver is peers else gateway, last),
             ):
                 sender.send(frame)
             seen = received_before(receiver, last)
             assert not [frame for frame in seen if forged in frame]
 
 
-async def test_the_machine_does_not_carry_from_one_network_to_another(door: FrontDoor, room: RoomProcess) -> None:
+async def test_nothing_goes_from_port_to_port_and_no_options_go_anywhere(door: FrontDoor, room: RoomProcess) -> None:
     config = room.config
-    bridge = names.bridge_name(config)
+    made = [await serving(door, subnetIds=network("switched")) for _ in range(2)]
+    (own_space, own), (peer_space, peer) = [namespace_of(config, address(item)) for item in made]
+    through = Host(gateway_of(config).mac, peer.address)
+    last, lost = uuid.uuid4().bytes, uuid.uuid4().bytes
+    with packets("eth0", own_space) as sender, packets("eth0", peer_space) as receiver:
+        for frame in (
+            udp(own, peer, lost),
+            udp(own, Host(BROADCAST, peer.address), lost),
+            # A record of the route (RFC 791), and a loose route of the sender's choice.
+            udp(own, through, lost, options=b"\x07\x07\x04\0\0\0\0\0"),
+            udp(own, through, lost, options=b"\x83\x07\x04" + peer.packed + b"\0"),
+            udp(own, through, last),
+        ):
+            sender.send(frame)
+        assert not [frame for frame in received_before(receiver, last) if lost in frame]
+
+
+async def test_the_router_does_not_carry_from_one_network_to_another(door: FrontDoor, room: RoomProcess) -> None:
+    config = room.config
     made = [await serving(door, subnetIds=network(name)) for name in ("left", "right")]
     (own_space, own), (other_space, target) = [namespace_of(config, address(item)) for item in made]
-    # As on a machine that is a router, such as one with Docker.
-    Path(f"/proc/sys/net/ipv4/conf/{bridge}/forwarding").write_text("1")
-    mac = bytes.fromhex(Path(f"/sys/class/net/{bridge}/address").read_text().strip().replace(":", ""))
     last, carried = uuid.uuid4().bytes, uuid.uuid4().bytes
     with packets("eth0", own_space) as sender, packets("eth0", other_space) as receiver:
-        sender.send(udp(own, Host(mac, target.address), carried))
+        sender.send(udp(own, Host(gateway_of(config).mac, target.address), carried))
         # The machine itself may: what comes of this comes after.
         with socket.socket(type=socket.SOCK_DGRAM) as machine:
             machine.sendto(last, (target.address, 9))
@@ -307,42 +373,48 @@ async def test_an_address_has_no_rule_when_its_group_has_gone(door: FrontDoor, r
 
 def test_nothing_is_left_in_the_kernel(tmp_path: Path) -> None:
     config = install(tmp_path / "data", ports=dict.fromkeys(DEFAULT_PORTS, 0), pod_cidr=free_pod_cidr())
-    listed = ["nft", "list", "tables"]
+
+    def found() -> list[str]:
+        """What the machine lists of this installation."""
+        commands = ("nft list tables", "ip netns list", "ip -4 route", "ip -brief link")
+        listed = [subprocess.run(command.split(), capture_output=True, text=True, check=True) for command in commands]
+        words = (router.installation_id(config), config.pod_cidr)
+        return [line for done in listed for line in done.stdout.splitlines() if any(word in line for word in words)]
+
     with running_room(config):
-        shown = subprocess.run(listed, capture_output=True, text=True, check=True).stdout
-        assert f"bridge {names.table_name(config)}" in shown
-        assert f"ip {names.table_name(config)}" in shown
-    assert names.table_name(config) not in subprocess.run(listed, capture_output=True, text=True, check=True).stdout
+        assert len(found()) >= 4
+    assert found() == []
 
 
-def test_without_nftables_no_group_is_run(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_nftables_no_group_is_run(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     config = msgspec.structs.replace(config, pod_cidr=free_pod_cidr())
-    programs = tmp_path / "programs"
-    programs.mkdir()
-    for name in ("runc", "conmon", "ip"):
-        found = shutil.which(name)
-        assert found is not None
-        (programs / name).symlink_to(found)
     assert problems(config) == []
-    monkeypatch.setenv("PATH", str(programs))
-    (missing,) = problems(config)
-    assert missing.what == "not on PATH: nft"
-    assert missing.fix.endswith(" nftables")
+    with monkeypatch.context() as changed:
+        changed.setattr(nftables, "LIBRARY", "libnftables.so.99")
+        nftables._library.cache_clear()
+        (missing,) = problems(config)
+        assert "libnftables.so.99" in missing.what
+        assert missing.fix.endswith(" libnftables1")
+    nftables._library.cache_clear()
+
     # One that is there and cannot do it.
-    (programs / "nft").write_text("#!/bin/sh\necho 'Operation not supported' >&2\nexit 1\n")
-    (programs / "nft").chmod(0o755)
+    def cannot(rules: Nftables, script: str) -> None:
+        raise NftablesError("Operation not supported")
+
+    monkeypatch.setattr(Nftables, "check_now", cannot)
     (unable,) = problems(config)
     assert "cannot be isolated" in unable.what
     assert "Operation not supported" in unable.what
 
 
 def test_every_address_has_a_link_of_its_own_whose_name_the_kernel_takes(config: Config) -> None:
-    largest = msgspec.structs.replace(config, pod_cidr="10.240.0.0/12")
-    found = {names.link_name(largest, address) for address in (FIRST, FIRST + 1, LAST - 1, LAST)}
+    largest = msgspec.structs.replace(config, pod_cidr="0.0.0.0/0")
+    first, last = ipaddress.IPv4Address("0.0.0.2"), ipaddress.IPv4Address("255.255.255.254")
+    found = {names.port_name(largest, address) for address in (first, first + 1, last - 1, last)}
     assert len(found) == 4
     assert max(map(len, found)) <= 15
-    too_large = msgspec.structs.replace(config, pod_cidr="10.224.0.0/11")
-    assert any("larger than a /12" in problem.what for problem in problems(too_large))
+    smallest = msgspec.structs.replace(config, pod_cidr=free_pod_cidr().replace("/16", "/30"))
+    assert any("has no address for a container group" in problem.what for problem in problems(smallest))
 
 
 def test_who_may_not_join_a_subnet_cannot_put_a_group_in_it(tmp_path: Path) -> None:

@@ -25,9 +25,11 @@ from pathlib import Path
 
 from cumulet.common.config import Config
 from cumulet.common.namespaces import NAMESPACES, exists, inside
-from cumulet.common.nftables import AbsentError, Nftables
+from cumulet.common.nftables import AbsentError, Nftables, UnavailableError
 from cumulet.common.private_files import private_folder
 
+#: The ports of the doors at the gateway that every pod may use: the API server's and the name server's.
+API_PORT, DNS_PORT = 6443, 53
 #: The links in the namespace.
 BRIDGE, UPLINK = "pods", "uplink"
 #: The prefix of the names of all uplinks at the machine's end, of every installation.
@@ -152,9 +154,15 @@ def remove(config: Config) -> list[str]:
         if path.exists():
             _ip(f"netns delete {path.name}")
             removed.append(f"network namespace {path.name}")
-        with Nftables() as nftables, contextlib.suppress(AbsentError):
-            nftables.run_now(f"delete table ip {table_name(config)}")
+        try:
+            with Nftables() as nftables:
+                nftables.run_now(f"delete table ip {table_name(config)}")
             removed.append(f"table ip {table_name(config)}")
+        except AbsentError:
+            pass
+        except UnavailableError:
+            if removed:  # otherwise nothing was made without the library, or by this user
+                raise
     return removed
 
 

@@ -16,14 +16,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from cumulet.common import router
 from cumulet.common.ascii import is_digits
 from cumulet.common.config import Config
+from cumulet.common.namespaces import NAMESPACES
+from cumulet.common.router import installation_id
 from cumulet.instances.images.layers import FORMER
 from cumulet.instances.metering.ending import record_end
-from cumulet.instances.sandbox.firewall import remove_tables
 from cumulet.instances.sandbox.id_ranges import release_all
+from cumulet.instances.sandbox.links import delete_namespace
 from cumulet.instances.sandbox.mounts import unmount_beneath
-from cumulet.instances.sandbox.names import NAMESPACES, STATE, bridge_name, installation_id, link_prefix, run_dir
+from cumulet.instances.sandbox.names import STATE, group_namespace, run_dir
 
 _CGROUPS = Path("/sys/fs/cgroup")
 #: Seconds to wait for the end of killed processes.
@@ -39,7 +42,6 @@ def cleanup(config: Config) -> list[str]:
         *(f"mount {point}" for point in unmount_beneath(folder)),
         *(f"mount {point}" for point in unmount_beneath(run_dir(config))),
         *_delete_network(config),
-        *remove_tables(config),
         *_delete_control_groups(f"cumulet-{name}"),
     ]
     # The runtime's state of containers; the groups stay in the store, and run again at the next start.
@@ -105,18 +107,13 @@ def _kill(pids: list[int]) -> None:
 
 
 def _delete_network(config: Config) -> list[str]:
-    bridge, name = bridge_name(config), installation_id(config)
-    found = sorted(NAMESPACES.glob(f"cumulet-{name}-*")) if NAMESPACES.is_dir() else []
+    """Remove the namespaces of groups, and the router with all links and tables in it."""
+    found = sorted(NAMESPACES.glob(group_namespace(config, "*"))) if NAMESPACES.is_dir() else []
     removed = []
-    for link in sorted(Path("/sys/class/net").glob(f"{link_prefix(config)}*")):
-        _ip("link", "delete", link.name)
-        removed.append(f"link {link.name}")
     for path in found:
-        _ip("netns", "delete", path.name)
+        delete_namespace(path.name)
         removed.append(f"network namespace {path.name}")
-    if Path(f"/sys/class/net/{bridge}").exists():
-        _ip("link", "delete", bridge)
-        removed.append(f"bridge {bridge}")
+    removed += router.remove(config)
     # The first `ip netns add` on a machine creates this folder and mounts it on itself. If another program uses it, it is
     # busy, and stays.
     if NAMESPACES.is_dir() and not any(NAMESPACES.iterdir()):
@@ -124,12 +121,6 @@ def _delete_network(config: Config) -> list[str]:
         with contextlib.suppress(OSError):
             NAMESPACES.rmdir()
     return removed
-
-
-def _ip(*arguments: str) -> None:
-    done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise OSError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
 
 
 def _control_groups(name: str) -> list[Path]:

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import ipaddress
-import json
 import os
 import platform
 import re
 import shutil
 import socket
-import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
-from cumulet.common import nftables
+from cumulet.common import nftables, router
 from cumulet.common.config import Config
 from cumulet.instances.sandbox import firewall
-from cumulet.instances.sandbox.names import SHORTEST_PREFIX, bridge_name
 from cumulet.up.hosts import is_enabled
 from cumulet.up.runtime_version import missing_fixes
 
-_PROGRAMS = {"runc": "runc", "conmon": "conmon", "ip": "iproute2", "nft": "nftables"}
+_PROGRAMS = {"runc": "runc", "conmon": "conmon", "ip": "iproute2"}
 
+#: The longest prefix of a range with more than the router's addresses, the network's and the broadcast address.
+_LONGEST_PREFIX = 29
 #: Linux 5.3 added pidfd_open(2). 5.4 is the oldest long-term kernel with it.
 _KERNEL = (5, 4)
 
@@ -92,34 +91,28 @@ def _kernel() -> list[Problem]:
 
 
 def _networks(config: Config) -> list[Problem]:
-    """Check that the pod range is not too large and is not routed to another network of this machine."""
-    own = bridge_name(config)
+    """Check that the pod range has addresses for groups, and is not routed to another network of this machine."""
     pods = ipaddress.IPv4Network(config.pod_cidr)
-    if pods.prefixlen < SHORTEST_PREFIX:
-        return [
-            Problem(
-                f"the pod range {pods} is larger than a /{SHORTEST_PREFIX}",
-                "cumulet up --pod-cidr 10.250.0.0/16, or another smaller range",
-            )
-        ]
-    listed = subprocess.run(["ip", "-4", "-json", "route", "show"], capture_output=True, check=True).stdout
+    if pods.prefixlen > _LONGEST_PREFIX:
+        what = f"the pod range {pods} has no address for a container group: its first two are the router's"
+        return [Problem(what, "cumulet up --pod-cidr 10.250.0.0/16, or another larger range")]
     return [
         Problem(
-            f"the pod range {pods} is in use: {route['dst']} is routed to {route['dev']}",
+            f"the pod range {pods} is in use: {to} is routed to {link}",
             "cumulet up --pod-cidr 10.250.0.0/16, or another free range",
         )
-        for route in json.loads(listed)
-        if route["dst"] != "default" and route.get("dev") != own and pods.overlaps(ipaddress.ip_network(route["dst"]))
+        for to, link in router.other_routes(config)
+        if pods.overlaps(to)
     ]
 
 
 def _firewall(config: Config) -> list[Problem]:
     """Check that nftables can isolate container groups. None runs without that."""
-    if os.geteuid() != 0 or (why := firewall.check(config)) is None:
+    if os.geteuid() != 0 or nftables.missing() or (why := firewall.check(config)) is None:
         return []
     return [
         Problem(
-            f"container groups cannot be isolated from each other: nft reports {why}",
+            f"container groups cannot be isolated from each other: nftables reports {why}",
             "use a kernel with CONFIG_NF_TABLES_BRIDGE, such as Debian's, and run as root with CAP_NET_ADMIN",
         )
     ]

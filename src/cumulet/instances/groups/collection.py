@@ -11,6 +11,7 @@ import aiohttp
 from cumulet.common.arm import ArmError, ResourceId
 from cumulet.common.config import Config
 from cumulet.common.resolver import LoginServerResolver
+from cumulet.common.router import installation_id
 from cumulet.common.tasks import TaskSet
 from cumulet.instances.actions.targets import Targets
 from cumulet.instances.groups.actions import Actions
@@ -37,7 +38,6 @@ from cumulet.instances.model.properties import GroupProperties, virtual_network
 from cumulet.instances.runtime.conmon import Runtime
 from cumulet.instances.sandbox.file_shares import FileShares
 from cumulet.instances.sandbox.git_repositories import GitRepositories
-from cumulet.instances.sandbox.names import installation_id
 from cumulet.instances.sandbox.network import Network
 from cumulet.instances.sandbox.user_namespaces import UserNamespaces
 from cumulet.instances.store.operations import Operations
@@ -113,7 +113,7 @@ class Groups:
         return self._services.runtime
 
     async def open(self) -> None:
-        """Create the bridge and resume all groups."""
+        """Make the network and resume all groups."""
         await self._network.open(
             {
                 record.status.ip: virtual_network(record.properties)

@@ -1,41 +1,40 @@
-"""The nftables rules of the installation's bridge (nft(8)).
+"""The nftables rules of groups, in two tables of the router's namespace (nft(8)).
 
-Two tables are named with the installation's id. The `bridge` table checks each frame at its port: it drops a frame whose
-source address, MAC or ARP sender is not the port's own, and every frame that is neither IPv4 nor ARP. It forwards frames
-between two ports only if both groups are in the same virtual network. The `ip` table protects the machine: groups can reply to
-the machine, and open connections only to destinations in the set `services`.
+`bridge groups` checks each frame at its port: it drops a frame whose source address, MAC or ARP sender is not the port's own,
+and every frame that is neither IPv4 nor ARP. Nothing is switched from port to port. `ip groups` decides who reaches whom: two
+groups of the same virtual network; a group and what is outside the installation, by the machine; the machine and every group.
+The router itself is reached at its doors only.
 
-The rules contain names of links, which are the installation's own, and numbers, but no text from outside. The bridge
-table gets the elements of a new group, and is replaced in one transaction when a group is removed. Both tables are
-loaded again when another program removes them. A port without rules forwards nothing.
+Rules contain names of links, which are the installation's own, and numbers, but no text from outside. The rules of a group are
+elements of sets. Both tables are loaded again when another program removes them. A port without rules sends nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
-import logging
-import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from cumulet.common import router
 from cumulet.common.config import Config
-from cumulet.instances.sandbox.names import bridge_name, link_name, link_prefix, mac_address, table_name
-from cumulet.instances.sandbox.programs import run
-from cumulet.instances.sandbox.table_watch import TableWatch
+from cumulet.common.namespaces import inside
+from cumulet.common.nftables import AbsentError, Nftables, NftablesError
+from cumulet.common.table_watch import IPV4, TableKeeper, TableWatch
+from cumulet.instances.sandbox.names import port_name
 
-log = logging.getLogger(__name__)
-
-#: Seconds for which the reply to a datagram of the machine is accepted, and the number of datagrams that are tracked.
-_REPLY_SECONDS, _DATAGRAMS = 60, 65536
-
-
-class FirewallError(Exception):
-    """nft failed; the message is its own."""
+#: The name of both tables.
+TABLE = "groups"
+_TABLES = (f"bridge {TABLE}", f"ip {TABLE}")
+#: The ports of the gateway that every group may connect to: the API server and DNS.
+DOORS = (("tcp", router.API_PORT), ("tcp", router.DNS_PORT), ("udp", router.DNS_PORT))
+#: What groups do not reach outside: this network, loopback, link-local (a cloud's metadata service), multicast, broadcast.
+_NOT_FORWARDED = "{ 0.0.0.0/8, 127.0.0.0/8, 169.254.0.0/16, 224.0.0.0/3 }"
 
 
 class Member(NamedTuple):
-    """A group's port on the bridge.
+    """A group's port at the router.
 
     `network` names the virtual network, whose members reach each other. A group without one reaches no other group.
     """
@@ -44,240 +43,208 @@ class Member(NamedTuple):
     network: str | None
 
 
+class Door(NamedTuple):
+    """A port of the router that some groups may connect to."""
+
+    address: ipaddress.IPv4Address
+    port: int
+
+
 class Firewall:
-    """The current rules of one installation."""
+    """The current rules of one installation, after `open`."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self._members: dict[ipaddress.IPv4Address, Member] = {}
-        self._lock = asyncio.Lock()
+        self._guests: dict[ipaddress.IPv4Address, frozenset[Door]] = {}
         #: The numbers of virtual networks in the rules; a number is never given to another network.
         self._numbers: dict[str, int] = {}
-        self._pending: list[Member] = []
-        self._requested = self._loaded = 0
-        self._watch: TableWatch | None = None
-        self._restoring: asyncio.Task[None] | None = None
+        self._lock = asyncio.Lock()
+        self._open = contextlib.ExitStack()
+        self._nftables: Nftables | None = None
 
     async def open(self, members: Iterable[Member]) -> None:
-        """Load both tables for existing groups, and again whenever they are removed. Raises `FirewallError`."""
+        """Load both tables for existing groups, and again whenever they are removed; so too the machine's guard.
+
+        Raises `NftablesError`.
+        """
         self._members = {member.address: member for member in members}
-        try:
-            self._watch = TableWatch(table_name(self._config))
-        except OSError as error:
-            raise FirewallError(f"the rules cannot be watched: {error.strerror}") from None
-        try:
+        namespace = router.namespace_name(self._config)
+        with contextlib.ExitStack() as stack:
+            self._nftables = stack.enter_context(Nftables(namespace))
+            machine = stack.enter_context(Nftables())
+            try:
+                watch = inside(namespace, lambda: TableWatch(TABLE))
+                guard = TableWatch(router.table_name(self._config), (IPV4,))
+            except OSError as error:
+                raise NftablesError(f"the rules cannot be watched: {error.strerror}") from None
+            stack.callback(TableKeeper(watch, self._lock, self._load).close)
+            stack.callback(
+                TableKeeper(guard, asyncio.Lock(), lambda: machine.run(router.guard_rules(self._config))).close
+            )
             async with self._lock:
-                await self._load(machine_rules(self._config))
-        except FirewallError:
-            self._watch.close()
-            self._watch = None
-            raise
-        asyncio.get_running_loop().add_reader(self._watch.fileno(), self._changed)
+                await self._load()
+            self._open = stack.pop_all()
 
     def close(self) -> None:
         """Stop watching because this process ends; the rules stay."""
-        if self._watch is not None:
-            asyncio.get_running_loop().remove_reader(self._watch.fileno())
-            self._watch.close()
-            self._watch = None
-        if self._restoring is not None:
-            self._restoring.cancel()
-
-    def _changed(self) -> None:
-        assert self._watch is not None
-        if self._watch.take() and (self._restoring is None or self._restoring.done()):
-            self._restoring = asyncio.create_task(self._restore(), name="restore the rules")
-
-    async def _restore(self) -> None:
-        async with self._lock:
-            # A replacement by this process removes the table for a moment, too.
-            if self._watch is None or not self._watch.take():
-                return
-            log.warning("another program removed the rules between groups: loading them again")
-            try:
-                await self._load(machine_rules(self._config))
-            except FirewallError as error:
-                log.error("the rules between groups are missing: %s", error)
+        self._open.close()
 
     async def add(self, member: Member) -> None:
-        """Add the rules of a group, before its link is on the bridge. Raises `FirewallError`."""
+        """Add the rules of a group, before its link is plugged in. Raises `NftablesError`."""
         before = self._members.get(member.address)
         if before == member:
             return
         self._members[member.address] = member
+        changes = [] if before is None else [self._elements("delete", before)]
         try:
-            if before is None:
-                await self._extend(member)
-            else:
-                await self._apply()
-        except FirewallError:
+            await self._run("".join([*changes, self._elements("add", member)]))
+        except NftablesError:
             del self._members[member.address]
             raise
 
     async def remove(self, address: ipaddress.IPv4Address) -> None:
-        """Remove the rules of a group, before another group gets its address. Raises `FirewallError`."""
-        if self._members.pop(address, None) is not None:
-            await self._apply()
+        """Remove the rules of a group, before another group gets its address. Raises `NftablesError`."""
+        if (member := self._members.pop(address, None)) is not None:
+            script = self._elements("delete", member)
+            self._guests.pop(address, None)
+            await self._run(script)
 
-    async def _extend(self, member: Member) -> None:
-        """Add the elements of a new group, which is quicker than a new table; groups that wait are added together."""
-        self._pending.append(member)
+    async def admit(self, address: ipaddress.IPv4Address, doors: Iterable[Door]) -> None:
+        """Let a group connect to these doors, in place of earlier ones, besides those for every group.
+
+        It lasts until the rules of the group are removed. Raises `NftablesError`.
+        """
+        before, wanted = self._guests.get(address, frozenset()), frozenset(doors)
+        self._guests[address] = wanted
+        script = _commands("delete", {"guests": _guests(address, before - wanted)})
+        script += _commands("add", {"guests": _guests(address, wanted - before)})
+        if script:
+            await self._run(script)
+
+    def _elements(self, verb: str, member: Member) -> str:
+        """Return the script that adds or deletes the elements of a group, which is quicker than new tables."""
+        return _commands(verb, _sets(self._config, [member], self._numbers, self._guests))
+
+    async def _run(self, script: str) -> None:
+        assert self._nftables is not None
         async with self._lock:
-            if member not in self._pending:
-                return
-            members, self._pending = self._pending, []
             try:
-                await _run_nft(element_rules(self._config, members, self._numbers))
-            except FirewallError:
-                try:
-                    await self._load("")  # the table is missing: another program removed it
-                except FirewallError:
-                    self._pending += [item for item in members if item != member]  # each caller gets its own error
-                    raise
+                await self._nftables.run(script)
+            except AbsentError:  # another program removed a table, or elements
+                await self._load()
 
-    async def _apply(self) -> None:
-        """Load the current rules; changes that arrive while nft runs are loaded together."""
-        self._requested += 1
-        requested = self._requested
-        async with self._lock:
-            if self._loaded < requested:
-                await self._load("")
-
-    async def _load(self, more: str) -> None:
-        requested = self._requested
-        await _run_nft(more + group_rules(self._config, list(self._members.values()), self._numbers))
-        self._loaded = requested
-
-
-async def _run_nft(script: str) -> None:
-    """Run a script of nft(8) in one transaction. Raises `FirewallError`."""
-    try:
-        done = await run("nft", "-f", "-", given=script.encode())
-    except OSError as error:
-        raise FirewallError(f"nft: {error.strerror}") from None
-    if done.code:
-        raise FirewallError(f"nft: {done.reason}")
+    async def _load(self) -> None:
+        assert self._nftables is not None
+        members = list(self._members.values())
+        await self._nftables.run(group_rules(self._config, members, self._numbers, self._guests))
 
 
 def check(config: Config) -> str | None:
-    """Return why this kernel or user cannot load the rules, or `None`; change nothing. Raises `FileNotFoundError`."""
-    script = machine_rules(config) + group_rules(config, [], {})
-    done = subprocess.run(["nft", "-c", "-f", "-"], input=script, capture_output=True, text=True, check=False)
-    return done.stderr.strip().partition("\n")[0] if done.returncode else None
+    """Return why this kernel or user cannot load the rules, or `None`; change nothing."""
+    try:
+        with Nftables() as machine:
+            machine.check_now(router.guard_rules(config) + group_rules(config, [], {}, {}))
+    except NftablesError as error:
+        return str(error)
+    return None
 
 
-def remove_tables(config: Config) -> list[str]:
-    """Delete the tables of an installation whose room is stopped; return their names. Raises `OSError`."""
-    removed = []
-    for family in ("bridge", "ip"):
-        table = f"{family} {table_name(config)}"
-        listed = subprocess.run(["nft", "list", "table", *table.split()], capture_output=True, check=False)
-        if listed.returncode:
-            continue
-        done = subprocess.run(["nft", "delete", "table", *table.split()], capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise OSError(f"nft delete table {table}: {done.stderr.strip()}")
-        removed.append(f"table {table}")
-    return removed
-
-
-def group_rules(config: Config, members: Sequence[Member], numbers: dict[str, int]) -> str:
-    """Return the nft script that replaces the bridge table for these groups in one transaction."""
-    pods = ipaddress.IPv4Network(config.pod_cidr)
-    senders, networks, reached = _member_elements(config, members, numbers)
-    table, ports = f"bridge {table_name(config)}", f'"{link_prefix(config)}*"'
+def group_rules(
+    config: Config,
+    members: Sequence[Member],
+    numbers: dict[str, int],
+    guests: Mapping[ipaddress.IPv4Address, frozenset[Door]],
+) -> str:
+    """Return the script that replaces both tables for these groups in one transaction."""
+    sets = _sets(config, members, numbers, guests)
+    gateway, services = router.gateway(config), f"{{ {config.service_cidr}, {config.external_cidr} }}"
+    switch, route = _TABLES
     return f"""
-add table {table}
-delete table {table}
-table {table} {{
-  set senders {{ type ifname . ether_addr . ipv4_addr; {_elements(senders)} }}
-  map networks {{ type ifname : mark; {_elements(networks)} }}
-  set reached {{ type mark . ifname; {_elements(reached)} }}
+add table {switch}
+delete table {switch}
+table {switch} {{
+  set senders {{ type ifname . ether_addr . ipv4_addr; {_content(sets["senders"])} }}
   chain arriving {{
-    type filter hook prerouting priority -300; policy accept;
-    iifname != {ports} accept
+    type filter hook prerouting priority -300; policy drop;
     ether type arp iifname . ether saddr . arp saddr ip @senders iifname . arp saddr ether . arp saddr ip @senders accept
-    ether type ip iifname . ether saddr . ip saddr @senders accept
-    drop
+    ether daddr {router.mac_address(gateway)} ether type ip iifname . ether saddr . ip saddr @senders accept
   }}
   chain passing {{
-    type filter hook forward priority 0; policy accept;
-    iifname != {ports} oifname != {ports} accept
-    meta mark set iifname map @networks
-    meta mark . oifname @reached accept
-    drop
-  }}
-  chain entering {{
-    type filter hook input priority 0; policy accept;
-    iifname != {ports} accept
-    ether type arp accept
-    ip daddr {pods.network_address + 1} accept
-    ip daddr {pods} drop comment "the machine would route it back, past the chain above"
-    ether type ip accept
-    drop
+    type filter hook forward priority 0; policy drop;
   }}
 }}
-"""
-
-
-def element_rules(config: Config, members: Sequence[Member], numbers: dict[str, int]) -> str:
-    """Return the nft script that adds groups to the bridge table. `numbers` gets those of new virtual networks."""
-    table = f"bridge {table_name(config)}"
-    sets = zip(("senders", "networks", "reached"), _member_elements(config, members, numbers), strict=True)
-    return "".join(f"add element {table} {name} {{ {', '.join(values)} }}\n" for name, values in sets if values)
-
-
-def _member_elements(
-    config: Config, members: Sequence[Member], numbers: dict[str, int]
-) -> tuple[list[str], list[str], list[str]]:
-    """Return the elements of `senders`, `networks` and `reached` for these groups."""
-    senders, networks, reached = [], [], []
-    for member in members:
-        link = link_name(config, member.address)
-        senders.append(f'"{link}" . {mac_address(member.address)} . {member.address}')
-        if member.network is not None:
-            number = numbers.setdefault(member.network, len(numbers) + 1)
-            networks.append(f'"{link}" : {number}')
-            reached.append(f'{number} . "{link}"')
-    return senders, networks, reached
-
-
-def machine_rules(config: Config) -> str:
-    """Return the nft script that replaces the ip table: connections of groups to this machine, and of other bridges to groups."""
-    gateway = ipaddress.IPv4Network(config.pod_cidr).network_address + 1
-    table, bridge = f"ip {table_name(config)}", f'"{bridge_name(config)}"'
-    return f"""
-add table {table}
-delete table {table}
-table {table} {{
-  set services {{ type ipv4_addr . inet_proto . inet_service; }}
-  set expected {{
-    type ipv4_addr . inet_service . inet_service
-    flags dynamic, timeout; timeout {_REPLY_SECONDS}s; size {_DATAGRAMS}
+add table {route}
+delete table {route}
+table {route} {{
+  map networks {{ type ipv4_addr : mark; {_content(sets["networks"])} }}
+  set reached {{ type mark . ipv4_addr; {_content(sets["reached"])} }}
+  set doors {{
+    type ipv4_addr . inet_proto . inet_service
+    elements = {{ {", ".join(f"{gateway} . {protocol} . {port}" for protocol, port in DOORS)} }}
   }}
-  chain entering {{
-    type filter hook input priority -10; policy accept;
-    iifname != {bridge} accept
-    ip daddr . meta l4proto . th dport @services accept
-    tcp flags & (syn | ack) == syn drop
-    meta l4proto tcp accept
-    ip saddr . udp sport . udp dport @expected accept
-    icmp type {{ echo-reply, destination-unreachable, time-exceeded }} accept
-    ip daddr {gateway} icmp type echo-request accept
-    drop
+  set guests {{ type ipv4_addr . ipv4_addr . inet_service; {_content(sets["guests"])} }}
+  chain arriving {{
+    type filter hook prerouting priority raw; policy accept;
+    ip hdrlength != 5 drop comment "options, such as a route of the sender's choice"
   }}
   chain passing {{
-    type filter hook forward priority -10; policy accept;
-    iifname != {bridge} iifname "cb*" oifname {bridge} drop comment "another installation's groups"
+    type filter hook forward priority filter - 10; policy drop;
+    ct state {{ established, related }} accept
+    iifname {router.UPLINK} accept
+    oifname {router.UPLINK} ip daddr != {_NOT_FORWARDED} accept
+    oifname != {router.BRIDGE} drop
+    meta mark set ip saddr map @networks
+    meta mark . ip daddr @reached accept
   }}
   chain leaving {{
-    type filter hook output priority 0; policy accept;
-    oifname != {bridge} accept
-    meta l4proto udp update @expected {{ ip daddr . udp dport . udp sport }}
+    type filter hook forward priority filter + 10; policy accept;
+    oifname {router.UPLINK} ip daddr {services} drop comment "no Service has this address: the machine would route it back"
+  }}
+  chain entering {{
+    type filter hook input priority filter - 10; policy drop;
+    ct state {{ established, related }} accept
+    iifname != {router.BRIDGE} accept
+    ip daddr . meta l4proto . th dport @doors accept
+    meta l4proto tcp ip saddr . ip daddr . tcp dport @guests accept
+    ip daddr {gateway} icmp type echo-request accept
   }}
 }}
 """
 
 
-def _elements(values: list[str]) -> str:
+def _sets(
+    config: Config,
+    members: Sequence[Member],
+    numbers: dict[str, int],
+    guests: Mapping[ipaddress.IPv4Address, frozenset[Door]],
+) -> dict[str, list[str]]:
+    """Return the elements of each set for these groups. `numbers` gets those of new virtual networks."""
+    sets: dict[str, list[str]] = {"senders": [], "networks": [], "reached": [], "guests": []}
+    for member in members:
+        port, mac = port_name(config, member.address), router.mac_address(member.address)
+        sets["senders"].append(f'"{port}" . {mac} . {member.address}')
+        sets["guests"] += _guests(member.address, guests.get(member.address, frozenset()))
+        if member.network is not None:
+            number = numbers.setdefault(member.network, len(numbers) + 1)
+            sets["networks"].append(f"{member.address} : {number}")
+            sets["reached"].append(f"{number} . {member.address}")
+    return sets
+
+
+def _guests(address: ipaddress.IPv4Address, doors: Iterable[Door]) -> list[str]:
+    return [f"{address} . {door.address} . {door.port}" for door in sorted(doors)]
+
+
+def _commands(verb: str, sets: Mapping[str, list[str]]) -> str:
+    """Return the commands that add or delete elements of sets."""
+    tables = {"senders": _TABLES[0]}
+    return "".join(
+        f"{verb} element {tables.get(name, _TABLES[1])} {name} {{ {', '.join(values)} }}\n"
+        for name, values in sets.items()
+        if values
+    )
+
+
+def _content(values: list[str]) -> str:
     return f"elements = {{ {', '.join(values)} }};" if values else ""

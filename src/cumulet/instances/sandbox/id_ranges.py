@@ -15,8 +15,9 @@ from pathlib import Path
 
 from cumulet.common.ascii import is_digits
 from cumulet.common.config import Config
+from cumulet.common.router import installation_id
 from cumulet.instances.sandbox.errors import SandboxError
-from cumulet.instances.sandbox.names import STATE, installation_id
+from cumulet.instances.sandbox.names import STATE
 
 #: The number of ids of a group.
 IDS = 65_536

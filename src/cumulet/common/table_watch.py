@@ -1,12 +1,18 @@
-"""Reports the removal of nftables tables, for example by `nft flush ruleset` (netlink(7))."""
+"""Notices that another program removed nftables tables, for example by `nft flush ruleset`, and loads them again (netlink(7))."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
+import logging
 import socket
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
+
+from cumulet.common.nftables import NftablesError
+
+log = logging.getLogger(__name__)
 
 #: Families of tables, as the kernel numbers them.
 IPV4, BRIDGE = 2, 7
@@ -20,9 +26,13 @@ _HEAD, _GENERIC, _ATTRIBUTE = struct.Struct("=IHHII"), struct.Struct("=BBH"), st
 
 
 class TableWatch:
-    """Watches the tables of one name in some families (`NFPROTO_…`). Raises `OSError` without permission."""
+    """Watches the tables of one name in some families (`NFPROTO_…`), in the network namespace of this thread.
+
+    Raises `OSError` without permission.
+    """
 
     def __init__(self, name: str, families: Collection[int] = (IPV4, BRIDGE)) -> None:
+        self.name = name
         self._name = name.encode()
         self._families = families
         self._missing: set[int] = set()
@@ -55,6 +65,40 @@ class TableWatch:
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
+
+
+class TableKeeper:
+    """Loads watched tables again when they are missing, until `close`; `load` runs under `lock`, as every other change does."""
+
+    def __init__(self, watch: TableWatch, lock: asyncio.Lock, load: Callable[[], Awaitable[None]]) -> None:
+        self._watch = watch
+        self._lock = lock
+        self._load = load
+        self._restoring: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(watch.fileno(), self._changed)
+
+    def close(self) -> None:
+        """Stop watching; the tables stay."""
+        self._loop.remove_reader(self._watch.fileno())
+        self._watch.close()
+        if self._restoring is not None:
+            self._restoring.cancel()
+
+    def _changed(self) -> None:
+        if self._watch.take() and (self._restoring is None or self._restoring.done()):
+            self._restoring = self._loop.create_task(self._restore(), name="restore tables")
+
+    async def _restore(self) -> None:
+        async with self._lock:
+            # A replacement by this process removes the table for a moment, too.
+            if not self._watch.take():
+                return
+            log.warning("another program removed the tables %s: loading them again", self._watch.name)
+            try:
+                await self._load()
+            except NftablesError as error:
+                log.error("the tables %s are missing: %s", self._watch.name, error)
 
 
 def _events(data: bytes) -> Iterator[tuple[int, int, bytes]]:

@@ -1,0 +1,163 @@
+"""A group's namespace and its link to the router, made by system calls and netlink: a start needs no process for them.
+
+`ip -n` copies the mounts of the machine for each command, which takes longer the more containers there are.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import ipaddress
+import os
+import socket
+import struct
+from pathlib import Path
+
+from cumulet.common.namespaces import NAMESPACES, inside
+from cumulet.common.netlink import CREATE, EXCLUSIVE, Netlink, attribute, nested, number, text
+from cumulet.instances.sandbox import syscalls
+
+#: The name of a group's end of its link, as in Kubernetes and ACI.
+OWN_END = "eth0"
+
+_CLONE_NEWNET, _MS_BIND, _MNT_DETACH = 0x40000000, 0x1000, 2
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+# rtnetlink(7), if_link.h and rtnetlink.h of Linux.
+_NEW_LINK, _DELETE_LINK, _NEW_ADDRESS, _NEW_ROUTE = 16, 17, 20, 24
+_UP = 1
+_LOOPBACK = 1
+_LINK_MESSAGE, _ADDRESS_MESSAGE = struct.Struct("=BxHiII"), struct.Struct("=BBBBI")
+_ROUTE_MESSAGE = struct.Struct("=BBBBBBBBI")
+_MAC, _NAME, _MASTER, _KIND, _OF_FAMILY, _IN_NAMESPACE = 1, 3, 10, 18, 26, 28
+_KIND_NAME, _KIND_DATA, _PORT_NAME, _PORT_DATA = 1, 2, 4, 5
+_PEER, _ISOLATED, _ADDRESSES_BY, _BY_NOBODY = 1, 33, 8, b"\1"
+_OWN, _LOCAL, _GATEWAY, _LINK = 1, 2, 5, 4
+_MAIN, _STATIC, _UNICAST, _ON_LINK = 254, 4, 1, 4
+#: `SIOCGIFADDR`.
+_GET_ADDRESS = 0x8915
+
+
+def make_namespace(name: str, pid: int = 0) -> Path:
+    """Name the network namespace of a process, or a new one without a process; return its file. Raises `OSError`."""
+    path = NAMESPACES / name
+    os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0))
+    if pid:
+        _bind(f"/proc/{pid}/ns/net", path)
+    else:
+        inside(Path("/proc/self/ns/net"), lambda: _bind_new(path))
+    return path
+
+
+def delete_namespace(name: str) -> bool:
+    """Remove the name of a namespace, which ends with its last process; return whether there was one. Raises `OSError`."""
+    path = NAMESPACES / name
+    try:
+        syscalls.unmount(os.fsencode(path), _MNT_DETACH)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOENT):  # it is not mounted
+            raise
+    existed = path.exists()
+    path.unlink(missing_ok=True)
+    return existed
+
+
+def plug(router: str, bridge: str, port: str, namespace: Path, mac: str) -> None:
+    """Make a link between a namespace and a bridge of the router. Raises `OSError`.
+
+    Isolated ports of a bridge do not reach each other, even without rules. IPv6 has no address, so it does not leave.
+    """
+    descriptor = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+
+    def make() -> None:
+        peer = (
+            _LINK_MESSAGE.pack(0, 0, 0, 0, 0)
+            + text(_NAME, OWN_END)
+            + attribute(_MAC, bytes.fromhex(mac.replace(":", "")))
+            + number(_IN_NAMESPACE, descriptor)
+        )
+        kind = nested(_KIND, text(_KIND_NAME, "veth"), nested(_KIND_DATA, attribute(_PEER, peer)))
+        isolated = nested(_KIND, text(_PORT_NAME, "bridge"), nested(_PORT_DATA, attribute(_ISOLATED, b"\1")))
+        name, master = text(_NAME, port), number(_MASTER, socket.if_nametoindex(bridge))
+        with Netlink() as kernel:
+            down = _LINK_MESSAGE.pack(0, 0, 0, 0, _UP)
+            kernel.call(_NEW_LINK, down + name + master + kind, CREATE | EXCLUSIVE)
+            kernel.call(_NEW_LINK, _LINK_MESSAGE.pack(0, 0, 0, 0, 0) + name + isolated)
+            _refuse_ipv6(kernel, socket.if_nametoindex(port))
+            kernel.call(_NEW_LINK, _LINK_MESSAGE.pack(0, 0, 0, _UP, _UP) + name)
+
+    try:
+        inside(router, make)
+    finally:
+        os.close(descriptor)
+
+
+def unplug(router: str, port: str) -> None:
+    """Delete a link by its port at the router, if it exists. Raises `OSError`."""
+
+    def delete() -> None:
+        with Netlink() as kernel:
+            kernel.call(_DELETE_LINK, _LINK_MESSAGE.pack(0, 0, 0, 0, 0) + text(_NAME, port))
+
+    try:
+        inside(router, delete)
+    except OSError as error:
+        # Neither the link nor the router exists.
+        if error.errno not in (errno.ENODEV, errno.ENOENT):
+            raise
+
+
+def configure(namespace: Path, address: ipaddress.IPv4Address, gateway: ipaddress.IPv4Address) -> None:
+    """Give a namespace its address, and a route to everything through the gateway. Raises `OSError`."""
+
+    def make() -> None:
+        link = socket.if_nametoindex(OWN_END)
+        with Netlink() as kernel:
+            _refuse_ipv6(kernel, link)
+            for index in (_LOOPBACK, link):
+                kernel.call(_NEW_LINK, _LINK_MESSAGE.pack(0, 0, index, _UP, _UP))
+            own = attribute(_LOCAL, address.packed) + attribute(_OWN, address.packed)
+            kernel.call(_NEW_ADDRESS, _ADDRESS_MESSAGE.pack(socket.AF_INET, 32, 0, 0, link) + own, CREATE | EXCLUSIVE)
+            route = _ROUTE_MESSAGE.pack(socket.AF_INET, 0, 0, 0, _MAIN, _STATIC, 0, _UNICAST, _ON_LINK)
+            through = attribute(_GATEWAY, gateway.packed) + number(_LINK, link)
+            kernel.call(_NEW_ROUTE, route + through, CREATE | EXCLUSIVE)
+
+    inside(namespace, make)
+
+
+def is_plugged(router: str, port: str, namespace: Path, address: ipaddress.IPv4Address) -> bool:
+    """Return whether a namespace has its address, and the router the port of its link."""
+
+    def own_address() -> bytes:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+            asked = struct.pack("16s16x", OWN_END.encode())
+            return fcntl.ioctl(asking, _GET_ADDRESS, asked)[20:24]
+
+    try:
+        inside(router, lambda: socket.if_nametoindex(port))
+        return inside(namespace, own_address) == address.packed
+    except OSError:
+        return False
+
+
+def _refuse_ipv6(kernel: Netlink, link: int) -> None:
+    """Make no IPv6 address for a link when it is set up; a kernel without IPv6 makes none anyway."""
+    nobody = nested(_OF_FAMILY, nested(socket.AF_INET6, attribute(_ADDRESSES_BY, _BY_NOBODY)))
+    try:
+        kernel.call(_NEW_LINK, _LINK_MESSAGE.pack(0, 0, link, 0, 0) + nobody)
+    except OSError as error:
+        if error.errno != errno.EAFNOSUPPORT:
+            raise
+
+
+def _bind_new(path: Path) -> None:
+    """Name a new network namespace of this thread."""
+    if _LIBC.unshare(_CLONE_NEWNET):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    _bind("/proc/thread-self/ns/net", path)
+
+
+def _bind(source: str, path: Path) -> None:
+    syscalls.mount(source.encode(), os.fsencode(path), b"none", _MS_BIND, b"")
