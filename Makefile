@@ -38,4 +38,8 @@ bench-kube: ## Measure the API server against its bounds and a peer.
 	@scripts/setup bench
 	@python -m benchmarks.kube $(ARGS)
 
-.PHONY: help demo test test-clients mutants lint bench-path bench-registry bench-kube
+bench-dns: ## Measure the name server against its bound.
+	@scripts/setup bench
+	@python -m benchmarks.dns $(ARGS)
+
+.PHONY: help demo test test-clients mutants lint bench-path bench-registry bench-kube bench-dns

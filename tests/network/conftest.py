@@ -11,6 +11,7 @@ import dns.message
 import dns.rrset
 import pytest
 
+from cumulet.network.dns import clients, forwarder
 from tests.cloud import Cloud
 from tests.controllers.space import Space
 from tests.kube.conftest import Program, Server, programs
@@ -53,7 +54,8 @@ def of_groups(query: dns.message.Message) -> dns.message.Message:
 
 @pytest.fixture(scope="session")
 def served(control_plane: Cloud, hosts: Path) -> Iterator[Served]:
-    """The name server."""
+    """The name server. It waits less for others than usual."""
+    forwarder.TRY, forwarder.LIMIT, clients.PATIENCE = 1.0, 1.5, 2.0
     groups = Peer(of_groups)
     made = Served(control_plane, hosts, groups.address)
     yield made

@@ -16,6 +16,7 @@ class Cluster(NamedTuple):
     """The watched objects. A part adds its handlers and indexes when it starts, and gets every object that exists."""
 
     config: Config
+    client: Client
     #: Background work of the parts, cancelled when the room stops.
     tasks: TaskSet
     events: EventRecorder
@@ -30,6 +31,7 @@ class Cluster(NamedTuple):
         """Return the cluster of a client; nothing is watched until the informers run."""
         return cls(
             config,
+            client,
             tasks,
             EventRecorder(client, "cumulet-network"),
             Informer(client, SERVICES),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import dns.exception
 import dns.flags
@@ -55,6 +55,13 @@ class Answer(NamedTuple):
     rcode: Rcode = Rcode.NOERROR
     authoritative: bool = True
     lifetime: float = 0.0
+
+
+class _Ordered(RRset):
+    """A set whose records are written in their order, which dnspython would shuffle."""
+
+    def to_wire(self, file: Any, *given: Any, **more: Any) -> int:  # type: ignore[override]
+        return super().to_wire(file, *given, **more, want_shuffle=False)
 
 
 class RefusedError(Exception):
@@ -140,10 +147,10 @@ def address(text: str) -> dns.rdata.Rdata:
 
 def rrset(owner: Name, ttl: int, records: Iterable[dns.rdata.Rdata]) -> list[RRset]:
     """Return the set of records of one type, as a list that is empty without records. The order is kept."""
-    made: RRset | None = None
+    made: _Ordered | None = None
     for record in records:
         if made is None:
-            made = RRset(owner, RdataClass.IN, record.rdtype)
+            made = _Ordered(owner, RdataClass.IN, record.rdtype)
         made.add(record, ttl)
     return [] if made is None else [made]
 

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Protocol
 
 from cumulet.common.tasks import TaskSet, task_set
@@ -15,8 +15,8 @@ from cumulet.common.tasks import TaskSet, task_set
 log = logging.getLogger(__name__)
 
 #: Datagrams in a row, after which other work of the event loop has its turn.
-_BATCH = 64
-#: Questions and connections that are open at one time, in all and of one client. Others are dropped.
+_BATCH = 32
+#: Questions that wait, and connections, at one time, in all and of one client. Others are dropped.
 _OPEN, _OPEN_EACH = 2048, 128
 _CONNECTIONS, _CONNECTIONS_EACH = 256, 16
 #: Seconds that a connection may be idle, and that an answer may take to be read.
@@ -24,14 +24,15 @@ _IDLE = 10.0
 _BUFFER = 4 * 1024 * 1024
 
 
+#: An answer in bytes, `None` for silence.
+Reply = bytes | None
+
+
 class Responder(Protocol):
-    """Answers questions. `source` is the address of the client."""
+    """Answers questions."""
 
-    def known(self, data: bytes, source: str) -> bytes | None:
-        """Return an answer that is at hand for a question over UDP, without the id, else `None`. It must be quick."""
-
-    async def respond(self, data: bytes, source: str, *, stream: bool) -> bytes | None:
-        """Return the answer to a question over UDP, or over TCP with `stream`; `None` for silence."""
+    def respond(self, data: bytes, source: str, *, stream: bool) -> Reply | Awaitable[Reply]:
+        """Return the answer to a question of the client at `source`, or what to wait for. With `stream` it is over TCP."""
 
 
 class _Share:
@@ -81,7 +82,7 @@ async def serving(
 
 
 class _Datagrams:
-    """A UDP socket. It is read without a task a question, because most answers are at hand."""
+    """A UDP socket. Only an answer that has to be waited for is a task, because most are at hand."""
 
     def __init__(self, bound: socket.socket, responder: Responder, tasks: TaskSet) -> None:
         self._socket, self._responder, self._tasks = bound, responder, tasks
@@ -89,33 +90,32 @@ class _Datagrams:
 
     def read(self) -> None:
         """Answer what has arrived."""
-        receive, known = self._socket.recvfrom, self._responder.known
         for _ in range(_BATCH):
             try:
-                data, client = receive(65535)
+                data, client = self._socket.recvfrom(65535)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
                 log.debug("receiving a question: %s", error)
                 continue
-            reply = known(data, client[0])
-            if reply is not None:
-                self._send(data[:2] + reply, client)
-            elif self._share.take(client[0]):
-                self._tasks.start(self._answer(data, client))
+            reply = self._responder.respond(data, client[0], stream=False)
+            if reply is None or isinstance(reply, bytes):
+                self._send(reply, client)
+            else:
+                self._tasks.start(self._wait(reply, client))
 
-    async def _answer(self, data: bytes, client: tuple[str, int]) -> None:
-        try:
-            reply = await self._responder.respond(data, client[0], stream=False)
-        finally:
-            self._share.give(client[0])
+    async def _wait(self, reply: Awaitable[Reply], client: tuple[str, int]) -> None:
+        if self._share.take(client[0]):
+            try:
+                self._send(await reply, client)
+            finally:
+                self._share.give(client[0])
+
+    def _send(self, reply: Reply, client: tuple[str, int]) -> None:
         if reply is not None:
-            self._send(reply, client)
-
-    def _send(self, reply: bytes, client: tuple[str, int]) -> None:
-        # UDP may lose an answer, as it may where the client has gone or the buffer is full.
-        with contextlib.suppress(OSError):
-            self._socket.sendto(reply, client)
+            # UDP may lose an answer, as it may where the client has gone or the buffer is full.
+            with contextlib.suppress(OSError):
+                self._socket.sendto(reply, client)
 
 
 def _streams(
@@ -140,7 +140,9 @@ async def _converse(
             async with asyncio.timeout(_IDLE):
                 length = int.from_bytes(await reader.readexactly(2))
                 data = await reader.readexactly(length)
-            reply = await responder.respond(data, source, stream=True)
+            reply = responder.respond(data, source, stream=True)
+            if not isinstance(reply, bytes | None):
+                reply = await reply
             if reply is None:
                 return
             writer.write(len(reply).to_bytes(2) + reply)

@@ -54,6 +54,14 @@ def default_roles(node_name: str) -> list[Object]:
         _binding(_NETWORK, _NETWORK, "system:kube-proxy"),
         # The cluster's OIDC issuer is public, as AKS's is: its documents are public keys.
         _binding(_ISSUER, "system:service-account-issuer-discovery", "system:unauthenticated", kind="Group"),
+        # It keeps the Service of the name server, which upstream's installer or add-on manager does.
+        *_in_namespace(
+            "kube-system",
+            _NETWORK,
+            "system:kube-proxy",
+            _rule([""], ["services"], ["create", "patch", "delete"]),
+            _rule(["discovery.k8s.io"], ["endpointslices"], ["create", "patch", "delete"]),
+        ),
         # All our controllers share one user; upstream has an account for each.
         _binding("cumulet:controllers", "cluster-admin", "system:kube-controller-manager"),
     ]
@@ -102,6 +110,18 @@ def _binding(name: str, role: str, subject: str, kind: str = "User") -> Object:
         "roleRef": {"apiGroup": GROUP, "kind": "ClusterRole", "name": role},
         "subjects": [{"apiGroup": GROUP, "kind": kind, "name": subject}],
     }
+
+
+def _in_namespace(namespace: str, name: str, user: str, *rules: PolicyRule) -> list[Object]:
+    """Return a role for one namespace, and its binding to a user."""
+    metadata = {"name": name, "namespace": namespace}
+    bound = {
+        "kind": "RoleBinding",
+        "metadata": metadata,
+        "roleRef": {"apiGroup": GROUP, "kind": "Role", "name": name},
+        "subjects": [{"apiGroup": GROUP, "kind": "User", "name": user}],
+    }
+    return [{"kind": "Role", "metadata": metadata, "rules": list(rules)}, bound]
 
 
 def _rule(groups: list[str], kinds: list[str], verbs: list[str]) -> PolicyRule:

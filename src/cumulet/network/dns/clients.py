@@ -14,7 +14,7 @@ from cumulet.common.kubernetes.objects import Pod
 from cumulet.common.tasks import wait_for
 
 #: Seconds in which the API server learns the address of a pod that asks as soon as it starts.
-_PATIENCE = 4.0
+PATIENCE = 4.0
 #: Clients whose questions wait for that.
 _WAITING = 256
 
@@ -66,7 +66,7 @@ class Clients:
             waiting = self._waiting[source] = _Waiting()
         waiting.questions += 1
         try:
-            await wait_for(waiting.known, _PATIENCE)
+            await wait_for(waiting.known, PATIENCE)
         finally:
             waiting.questions -= 1
             if not waiting.questions:

@@ -23,7 +23,7 @@ from cumulet.network.dns.machine import Upstream
 log = logging.getLogger(__name__)
 
 #: Seconds for one server, and for all of them. The C library asks again after five.
-_TRY, _LIMIT = 2.0, 4.5
+TRY, LIMIT = 2.0, 4.5
 #: Seconds for which answers are kept, as AKS' CoreDNS does (`cache 30`); their number, and the records of one.
 _KEPT, _ENTRIES, _RECORDS = 30.0, 2000, 64
 #: Questions on their way to other servers.
@@ -80,7 +80,7 @@ class Forwarder:
 
     async def _ask(self, question: Question) -> Answer:
         try:
-            async with asyncio.timeout(_LIMIT):
+            async with asyncio.timeout(LIMIT):
                 for upstream in self._in_order():
                     if (message := await self._try(upstream, question)) is not None:
                         return self._keep(question, message)
@@ -91,7 +91,7 @@ class Forwarder:
     async def _try(self, upstream: Upstream, question: Question) -> Message | None:
         """Ask one server; return `None` if another may know better."""
         try:
-            async with asyncio.timeout(_TRY):
+            async with asyncio.timeout(TRY):
                 message = await ask(
                     upstream, question.name, question.type, dnssec=question.dnssec, unchecked=question.unchecked
                 )

@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import ipaddress
-import random
 import socket
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import NamedTuple
 
+from dns.rdatatype import RdataType
 from dns.rrset import RRset
 
 from cumulet.common.dns import messages
 from cumulet.common.dns.messages import Answer, RefusedError, Request
-from cumulet.common.dns.server import serving
+from cumulet.common.dns.server import Reply, serving
 from cumulet.network.cluster import Cluster
+from cumulet.network.dns.answers import Answers
 from cumulet.network.dns.clients import Clients, Scope
 from cumulet.network.dns.forwarder import Forwarder
 from cumulet.network.dns.machine import HostsFile, Upstream
-from cumulet.network.dns.resolver import REFUSED, Resolver
+from cumulet.network.dns.resolver import Resolver
 from cumulet.network.dns.reverse import ReverseNames
 from cumulet.network.dns.zone import ClusterZone
 
-#: The answers whose bytes are kept for each kind of client, and the bytes of one.
-_KEPT, _LONGEST = 8192, 4096
-#: Orders of the addresses in an answer that are kept: clients take the first, and shall not all take the same.
+#: Orders of the addresses in an answer that are kept.
 _ORDERS = 8
+_ADDRESSES = frozenset({RdataType.A, RdataType.AAAA})
 
 
 class Addresses(NamedTuple):
@@ -54,33 +52,21 @@ class Sockets(NamedTuple):
     listeners: Sequence[socket.socket]
 
 
-class _Kept(NamedTuple):
-    until: float
-    orders: list[bytes]
-
-
 class NameServer:
     """A responder (`common.dns.server`) over the resolver."""
 
     def __init__(self, resolver: Resolver, clients: Clients, cluster: Cluster) -> None:
         self._resolver, self._clients = resolver, clients
-        self._kept: dict[Scope, dict[bytes, _Kept]] = {Scope.CLUSTER: {}, Scope.OTHERS: {}, Scope.NOTHING: {}}
-        self._turn = 0
-        self._change = object()
+        self._answers = Answers()
+        self._state = 0
         for informer in (cluster.services, cluster.slices, cluster.namespaces):
             informer.add_handler(self._changed)
 
-    def known(self, data: bytes, source: str) -> bytes | None:
-        """See `Responder`. The key is the question as it was sent, without its id."""
-        kept = self._kept[self._clients.scope(source)].get(data[2:])
-        if kept is None or kept.until < time.monotonic():
-            return None
-        self._turn += 1
-        return kept.orders[self._turn % len(kept.orders)]
-
-    async def respond(self, data: bytes, source: str, *, stream: bool) -> bytes | None:
+    def respond(self, data: bytes, source: str, *, stream: bool) -> Reply | Awaitable[Reply]:
         """See `Responder`. A stranger gets no answer, so that nobody can be flooded with them."""
         scope = self._clients.scope(source)
+        if not stream and (kept := self._answers.get(scope, data[2:])) is not None:
+            return data[:2] + kept
         if scope is Scope.NOTHING:
             return None
         try:
@@ -88,40 +74,46 @@ class NameServer:
         except RefusedError as error:
             return error.reply
         if scope is Scope.OTHERS and self._resolver.is_of_cluster(request.name):
-            scope = await self._clients.settled(source)
-        change = self._change
-        answer = await self._resolver.find(request, scope)
+            return self._settle(data, source, request, stream)
+        return self._answer(data, request, scope, stream)
+
+    async def _settle(self, data: bytes, source: str, request: Request, stream: bool) -> bytes:
+        """Answer once it is known whether the client is a pod of the cluster."""
+        reply = self._answer(data, request, await self._clients.settled(source), stream)
+        return reply if isinstance(reply, bytes) else await reply
+
+    def _answer(self, data: bytes, request: Request, scope: Scope, stream: bool) -> bytes | Awaitable[bytes]:
+        answer = self._resolver.find(request, scope)
+        if isinstance(answer, Answer):
+            return self._render(data, request, answer, scope, stream)
+        return self._wait(data, request, answer, scope, stream)
+
+    async def _wait(
+        self, data: bytes, request: Request, coming: Awaitable[Answer], scope: Scope, stream: bool
+    ) -> bytes:
+        state = self._state
+        answer = await coming
+        if state != self._state:
+            answer = answer._replace(lifetime=0.0)  # it may begin with an alias that has changed since
+        return self._render(data, request, answer, scope, stream)
+
+    def _render(self, data: bytes, request: Request, answer: Answer, scope: Scope, stream: bool) -> bytes:
         if stream:
             return messages.render(request, answer, limit=messages.LONGEST_ANSWER)
-        orders = _orders(request, answer)
-        # An answer from before a change may not stay after it.
-        if answer.lifetime and change is self._change and len(orders[0]) <= _LONGEST and answer is not REFUSED:
-            self._keep(scope, data[2:], _Kept(time.monotonic() + answer.lifetime, [each[2:] for each in orders]))
-        return random.choice(orders)
-
-    def _keep(self, scope: Scope, key: bytes, kept: _Kept) -> None:
-        answers = self._kept[scope]
-        answers.pop(key, None)
-        if len(answers) >= _KEPT:
-            del answers[next(iter(answers))]  # the oldest
-        answers[key] = kept
+        question = data[2:]
+        # Clients take the first address, and shall not all take the same. Other records have weights of their own.
+        addresses = [len(each) for each in answer.answer if each.rdtype in _ADDRESSES]
+        several = min(max(addresses, default=1), _ORDERS)
+        turn = self._answers.order(scope, question)
+        turned = answer._replace(answer=[_turned(each, turn) for each in answer.answer]) if turn else answer
+        reply = messages.render(request, turned, limit=request.limit)
+        if answer.lifetime:
+            self._answers.put(scope, question, reply[2:], answer.lifetime, several)
+        return reply
 
     def _changed(self, *_: object) -> None:
-        for answers in self._kept.values():
-            answers.clear()
-        self._change = object()
-
-
-def _orders(request: Request, answer: Answer) -> list[bytes]:
-    """Return the bytes of an answer over UDP, with its addresses in several orders."""
-    several = max((len(each) for each in answer.answer), default=0)
-    render = functools.partial(messages.render, request, limit=request.limit)
-    if several < 2:
-        return [render(answer)]
-    return [
-        render(answer._replace(answer=[_turned(each, turn) for each in answer.answer]))
-        for turn in range(min(several, _ORDERS))
-    ]
+        self._answers.clear()
+        self._state += 1
 
 
 def _turned(records: RRset, by: int) -> RRset:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 import dns.name
 from dns.name import Name
@@ -22,7 +22,7 @@ from cumulet.network.dns.zone import ClusterZone
 GROUPS = dns.name.from_text("azurecontainer.io")
 #: Aliases in a row that are followed.
 _ALIASES = 8
-REFUSED = Answer(rcode=Rcode.REFUSED, authoritative=False)
+_REFUSED = Answer(rcode=Rcode.REFUSED, authoritative=False)
 _FAILED = Answer(rcode=Rcode.SERVFAIL, authoritative=False)
 
 
@@ -39,16 +39,15 @@ class Resolver:
         """Return whether a name is in the zone of the cluster, which is for its pods only."""
         return name.is_subdomain(self._zone.origin)
 
-    async def find(self, request: Request, scope: Scope) -> Answer:
-        """Answer a question, and follow the aliases of ExternalName Services."""
+    def find(self, request: Request, scope: Scope) -> Answer | Awaitable[Answer]:
+        """Answer a question, or return what to wait for. The aliases of ExternalName Services are followed."""
         name, kind = request.name, request.type
         if kind == RdataType.ANY:
             kind = RdataType.HINFO  # one type is enough (RFC 8482)
         before: list[RRset] = []
         for _ in range(_ALIASES):
             if (answer := self._own(name, kind, scope)) is None:
-                question = Question(name, kind, request.wants_dnssec, request.checking_disabled)
-                return _after(before, await self._forwarder(name).find(question))
+                return self._forward(Question(name, kind, request.wants_dnssec, request.checking_disabled), before)
             target = _alias_of(answer.answer)
             if target is None or kind == RdataType.CNAME:
                 return _after(before, answer)
@@ -56,10 +55,14 @@ class Resolver:
             name = target
         return _FAILED
 
+    async def _forward(self, question: Question, before: Sequence[RRset]) -> Answer:
+        forwarder = self._groups if question.name.is_subdomain(GROUPS) else self._others
+        return _after(before, await forwarder.find(question))
+
     def _own(self, name: Name, kind: RdataType, scope: Scope) -> Answer | None:
         """Answer from the state of the cluster and the machine; `None` if another name server has to be asked."""
         if self.is_of_cluster(name):
-            return self._zone.find(name, kind) if scope is Scope.CLUSTER else REFUSED
+            return self._zone.find(name, kind) if scope is Scope.CLUSTER else _REFUSED
         if (
             scope is Scope.CLUSTER
             and name.is_subdomain(REVERSE)
@@ -67,9 +70,6 @@ class Resolver:
         ):
             return answer
         return None if name.is_subdomain(GROUPS) else self._hosts.find(name, kind)
-
-    def _forwarder(self, name: Name) -> Forwarder:
-        return self._groups if name.is_subdomain(GROUPS) else self._others
 
 
 def _alias_of(sets: Sequence[RRset]) -> Name | None:

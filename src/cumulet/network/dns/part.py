@@ -1,0 +1,57 @@
+"""The part of the room: the name server at the gateway, and the Service that leads pods to it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import socket
+from collections.abc import AsyncIterator
+
+from cumulet.common import router
+from cumulet.common.config import Config
+from cumulet.network.cluster import Cluster
+from cumulet.network.dns.kube_dns import KubeDns, cluster_ip
+from cumulet.network.dns.machine import HostsFile, Upstream, Upstreams
+from cumulet.network.dns.nameserver import Addresses, Elsewhere, Sockets, name_server
+
+_PORT = 53
+
+
+@contextlib.asynccontextmanager
+async def dns(cluster: Cluster) -> AsyncIterator[None]:
+    """Serve names to the pods of this machine, and keep the Service where the cluster is this installation's."""
+    config = cluster.config
+    gateway, address = str(router.gateway(config)), cluster_ip(config)
+    addresses = Addresses(
+        gateway,
+        ipaddress.IPv4Network(config.pod_cidr),
+        (str(router.machine_address(config)),),
+        ipaddress.IPv4Network(config.service_cidr),
+    )
+    instances = config.addresses["instances"]
+    # The room `instances` answers for its groups' names on the UDP port of the same number.
+    groups = [Upstream(instances.host, instances.port)]
+    elsewhere = Elsewhere(HostsFile(), lambda: groups, Upstreams({gateway, str(address)}).get)
+    sockets = await asyncio.to_thread(_open, config, gateway)
+    async with name_server(cluster, addresses, elsewhere, sockets):
+        if config.kubeconfig is None:
+            keeper = KubeDns(cluster.client, cluster.services, cluster.slices, address, gateway)
+            cluster.tasks.start_essential(keeper.run(), "kube-dns")
+        yield
+
+
+def _open(config: Config, gateway: str) -> Sockets:
+    """Open the sockets in the router's namespace, which is there afterwards. Raises `OSError`, `RouterError`."""
+    router.ensure(config)
+    namespace = router.namespace_name(config)
+    with contextlib.ExitStack() as stack:
+        opened = []
+        for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+            made = stack.enter_context(router.open_socket(namespace, socket.AF_INET, kind))
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, kind == socket.SOCK_STREAM)
+            made.bind((gateway, _PORT))
+            opened.append(made)
+        opened[1].listen(1024)
+        stack.pop_all()
+    return Sockets(opened[:1], opened[1:])
