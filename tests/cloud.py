@@ -143,7 +143,7 @@ class Cloud:
         self.start(name)
 
     def peak_memory(self, name: RoomName) -> int:
-        """The most bytes that a room has held in memory since it started."""
+        """The most bytes that a room has held since it was forked; it begins with those of this process."""
         status = Path(f"/proc/{self._running[name]}/status").read_text()
         (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
         return int(line.split()[1]) * 1024
