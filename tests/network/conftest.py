@@ -11,11 +11,14 @@ import dns.message
 import dns.rrset
 import pytest
 
+from cumulet.common import router
 from cumulet.network.dns import clients, forwarder
 from tests.cloud import Cloud
 from tests.controllers.space import Space
 from tests.kube.conftest import Program, Server, programs
 from tests.network.name_servers import Peer, Served
+from tests.network.pods import Client, Pod
+from tests.network.services import Services, ranges
 
 
 @pytest.fixture(scope="session")
@@ -61,3 +64,54 @@ def served(control_plane: Cloud, hosts: Path) -> Iterator[Served]:
     yield made
     made.close()
     groups.close()
+
+
+@pytest.fixture(scope="module")
+def networked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    """The rooms kube and network."""
+    made = Cloud(tmp_path_factory.mktemp("network") / "data", "kube", "network", **ranges())
+    try:
+        yield made
+    finally:
+        made.close()
+        router.remove(made.config)
+
+
+@pytest.fixture(scope="module")
+def pods(networked: Cloud) -> Iterator[dict[str, Pod]]:
+    """Three pods, which serve TCP at 8080 and 9090, and a client that serves nothing."""
+    router.ensure(networked.config)
+    made = {
+        name: Pod(networked.config, name, number) for number, name in enumerate(("one", "two", "three", "client"), 10)
+    }
+    for pod in made.values():
+        if pod.name != "client":
+            pod.serve(8080)
+            pod.serve(9090)
+    yield made
+    for pod in made.values():
+        pod.close()
+
+
+@pytest.fixture
+def services(networked: Cloud, tmp_path: Path) -> Iterator[Services]:
+    """A new namespace. Its Services are deleted at the end."""
+    server = Server(networked)
+    name = f"t{uuid.uuid4().hex[:10]}"
+    space = Space(server, Program(programs("kubectl")[0], networked.config.kubeconfig_file("admin"), name, tmp_path))
+    space.make("namespaces", {"metadata": {"name": name}})
+    yield Services(space, networked)
+    for service in space.names("services"):
+        space.delete("services", service)
+
+
+@pytest.fixture(scope="session")
+def machine() -> Client:
+    """A client on the machine."""
+    return Client(None)
+
+
+@pytest.fixture
+def client(pods: dict[str, Pod]) -> Client:
+    """A client in a pod that serves nothing."""
+    return Client(pods["client"].namespace)

@@ -50,6 +50,10 @@ _SETTINGS = {
     "net/ipv4/conf/all/rp_filter": "1",
     "net/ipv4/conf/default/rp_filter": "1",
     "net/ipv4/ip_forward": "1",
+    # Otherwise the bridge itself would translate addresses, and send between ports what the router has to route.
+    "net/bridge/bridge-nf-call-iptables": "0",
+    "net/bridge/bridge-nf-call-ip6tables": "0",
+    "net/bridge/bridge-nf-call-arptables": "0",
 }
 
 
@@ -75,6 +79,11 @@ def link_name(config: Config) -> str:
 def table_name(config: Config) -> str:
     """Return the name of the `ip` table in the machine's namespace that guards the uplink."""
     return f"cumulet_{installation_id(config)}"
+
+
+def clients_table_name(config: Config) -> str:
+    """Return the name of the `ip` table in the machine's namespace that leads the machine's own clients to Services."""
+    return f"{table_name(config)}_clients"
 
 
 def gateway(config: Config) -> ipaddress.IPv4Address:
@@ -154,15 +163,16 @@ def remove(config: Config) -> list[str]:
         if path.exists():
             _ip(f"netns delete {path.name}")
             removed.append(f"network namespace {path.name}")
-        try:
-            with Nftables() as nftables:
-                nftables.run_now(f"delete table ip {table_name(config)}")
-            removed.append(f"table ip {table_name(config)}")
-        except AbsentError:
-            pass
-        except UnavailableError:
-            if removed:  # otherwise nothing was made without the library, or by this user
-                raise
+        for table in (table_name(config), clients_table_name(config)):
+            try:
+                with Nftables() as nftables:
+                    nftables.run_now(f"delete table ip {table}")
+                removed.append(f"table ip {table}")
+            except AbsentError:
+                pass
+            except UnavailableError:
+                if removed:  # otherwise nothing was made without the library, or by this user
+                    raise
     return removed
 
 
@@ -238,8 +248,8 @@ def _set() -> None:
     """Write the settings of this thread's namespace."""
     for name, value in _SETTINGS.items():
         path = Path("/proc/sys") / name
-        if name.startswith("net/ipv6") and not path.exists():
-            continue  # a kernel without IPv6
+        if name.startswith(("net/ipv6", "net/bridge")) and not path.exists():
+            continue  # a kernel without IPv6, or without rules of ip(8) for bridges (br_netfilter)
         if path.read_text().strip() != value:
             path.write_text(value)
 

@@ -1,0 +1,76 @@
+"""Services of a test's own, without pods of the cluster: their end points are written by the test."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from tests.cloud import Cloud
+from tests.controllers.space import WAIT, Object, Space
+from tests.installation import free_pod_cidr
+
+
+def ranges() -> dict[str, str]:
+    """Ranges of pods, Services and EXTERNAL-IPs that this machine has no route to."""
+    found = set[str]()
+    while len(found) < 3:
+        found.add(free_pod_cidr())
+    pods, services, external = found
+    return {"pod_cidr": pods, "service_cidr": services, "external_cidr": external.replace("/16", "/24")}
+
+
+class Services:
+    """Services of a namespace of a test's own."""
+
+    def __init__(self, space: Space, cloud: Cloud) -> None:
+        self.space = space
+        self.cloud = cloud
+
+    def make(self, name: str, ports: list[Object] | None = None, **spec: object) -> str:
+        """Create a Service without a selector, and return its cluster IP."""
+        ports = ports or [{"port": 80, "targetPort": 8080}]
+        made = self.space.make("services", {"metadata": {"name": name}, "spec": {"ports": ports, **spec}})
+        return str(made["spec"].get("clusterIP", ""))
+
+    def slice(
+        self,
+        service: str,
+        *addresses: str,
+        port: int = 8080,
+        protocol: str = "TCP",
+        name: str = "",
+        suffix: str = "a",
+        **conditions: bool,
+    ) -> str:
+        """Create an EndpointSlice, and return its name."""
+        slice_name = f"{service}-{suffix}"
+        body = {
+            "metadata": {"name": slice_name, "labels": {"kubernetes.io/service-name": service}},
+            "addressType": "IPv4",
+            "endpoints": [
+                {"addresses": [address], "conditions": {"ready": True, **conditions}} for address in addresses
+            ],
+            "ports": [{"name": name, "port": port, "protocol": protocol}],
+        }
+        self.space.make("endpointslices", body)
+        return slice_name
+
+    def set(self, slice_name: str, *addresses: str, **conditions: bool) -> None:
+        """Replace the end points of a slice."""
+        endpoints = [{"addresses": [address], "conditions": {"ready": True, **conditions}} for address in addresses]
+        self.space.patch("endpointslices", slice_name, {"endpoints": endpoints}, kind="merge")
+
+    def external(self, name: str, number: int) -> str:
+        """Give a Service an EXTERNAL-IP, as the cloud's controller does, and return it."""
+        base = self.cloud.config.external_cidr.rpartition(".")[0]
+        address = f"{base}.{number}"
+        self.space.status("services", name, loadBalancer={"ingress": [{"ip": address}]})
+        return address
+
+    def until(self, ask: Callable[[], object], *expected: object) -> object:
+        """Ask until the answer is one of these, and return it. Each round makes a request of the API server."""
+        until = time.monotonic() + WAIT
+        while (found := ask()) not in expected:
+            assert time.monotonic() < until, f"{found} and not {expected}"
+            self.space.names("services")
+        return found
