@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from cumulet.instances.groups.admission import Admission
 from cumulet.instances.groups.updates import GroupRequest
 from cumulet.instances.model.envelope import Envelope
 from cumulet.instances.model.regions import Maximum
+from cumulet.instances.sandbox.disks import DiskFolders
 from cumulet.instances.sandbox.file_shares import FileShares
 from cumulet.instances.store.records import GroupRecord, GroupStatus
 from cumulet.instances.validation.request import parse_group
@@ -36,7 +38,7 @@ def test_quotas_are_those_of_the_region(limits: InstanceLimits, state: str, said
     two = parse_group("b", "eastus", group(container(), container("more")), Maximum(4, 16))
     record = GroupRecord("u", ID, ID, "eastus", {}, one, GroupStatus(state=state))
     request = GroupRequest(f"{ID}b", "eastus", {}, two, Envelope())
-    admission = Admission(limits, FileShares([]))
+    admission = Admission(limits, FileShares([]), DiskFolders(Path("no disks")))
     admission.check(request._replace(location="westus"), [record])
     if said is None:
         admission.check(request, [record])

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cumulet.instances.model.properties import Container, ContainerProperties, GroupProperties, Mount, Volume
+from cumulet.instances.sandbox.disks import DiskFolders
 from cumulet.instances.sandbox.file_shares import FileShares
 from cumulet.instances.sandbox.mounts import unmount_beneath
 from cumulet.instances.sandbox.ownership import give_tree
@@ -188,7 +189,7 @@ def test_a_file_can_be_mounted_whenever_its_volume_changes(tmp_path: Path) -> No
     mount = Mount(name="v", mount_path="/k", sub_path="k")
     web = Container(name="web", properties=ContainerProperties(image="web", volume_mounts=[mount]))
     asked = GroupProperties(containers=[web], volumes=[volume(0)])
-    volumes = Volumes(tmp_path / "group", asked, tmp_path / "before", FileShares(()))
+    volumes = Volumes(tmp_path / "group", asked, tmp_path / "before", FileShares(()), DiskFolders(tmp_path / "disks"))
     volumes.make()
     over = threading.Event()
 

@@ -32,6 +32,7 @@ from cumulet.instances.images.cache import Images
 from cumulet.instances.metering.meter import Meter
 from cumulet.instances.model.regions import Maximum
 from cumulet.instances.runtime.conmon import Runtime
+from cumulet.instances.sandbox.disks import DiskFolders
 from cumulet.instances.sandbox.file_shares import FileShares
 from cumulet.instances.sandbox.git_repositories import GitRepositories
 from cumulet.instances.sandbox.network import Network
@@ -492,6 +493,7 @@ async def test_a_failure_that_nobody_foresaw_is_told_and_tried_again(tmp_path: P
                 UserNamespaces(config, folder / "images"),
                 Logins(session, Identities(session, config.url("identity"), config.tenant_id), lambda _: False),
                 FileShares([]),
+                DiskFolders(folder / "disks"),
                 GitRepositories(config, config.egress()),
             )
             asked = parse_group("odd", "eastus", group(container()), Maximum(4, 16))

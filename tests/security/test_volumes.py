@@ -26,6 +26,7 @@ from cumulet.instances.model.properties import (
     Volume,
 )
 from cumulet.instances.sandbox import beneath
+from cumulet.instances.sandbox.disks import DiskFolders
 from cumulet.instances.sandbox.errors import SandboxError
 from cumulet.instances.sandbox.file_shares import FileShares
 from cumulet.instances.sandbox.id_ranges import IDS
@@ -203,7 +204,7 @@ def test_hundreds_of_swaps_lead_nowhere(tmp_path: Path, host_folder: Path) -> No
     properties = ContainerProperties(image="web", volume_mounts=[mount])
     web = Container(name="web", properties=properties)
     asked = GroupProperties(containers=[web], volumes=[Volume(name="v", empty_dir=EmptyDir())])
-    volumes = Volumes(tmp_path / "group", asked, tmp_path / "before", FileShares([]))
+    volumes = Volumes(tmp_path / "group", asked, tmp_path / "before", FileShares([]), DiskFolders(tmp_path / "disks"))
     volumes.make()
     inside = tmp_path / "group" / "volumes" / "0" / "a"
     (inside / "b").mkdir(parents=True)

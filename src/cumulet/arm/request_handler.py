@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections.abc import Iterator
 
 import msgspec
 from aiohttp import web
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 
 _IDENTITY_TYPE = "Microsoft.ManagedIdentity/userAssignedIdentities"
 _GROUP_WRITE = "microsoft.containerinstance/containergroups/write"
+_ATTACH = "Microsoft.Compute/disks/write"
 _JOIN = "Microsoft.Network/virtualNetworks/subnets/join/action"
 _METHODS = frozenset({"GET", "HEAD", "PUT", "PATCH", "POST", "DELETE"})
 _READS = ("GET", "HEAD")
@@ -42,8 +44,17 @@ class _Link(msgspec.Struct):
     id: str
 
 
+class _Disk(msgspec.Struct):
+    uri: str = msgspec.field(name="diskURI")
+
+
+class _Volume(msgspec.Struct):
+    disk: _Disk | None = msgspec.field(name="azureDisk", default=None)
+
+
 class _Linked(msgspec.Struct):
     subnet_ids: list[_Link] | None = msgspec.field(name="subnetIds", default=None)
+    volumes: list[_Volume] | None = None
 
 
 class _Group(msgspec.Struct):
@@ -221,7 +232,7 @@ class RequestHandler:
             if request.method in ("PUT", "PATCH"):
                 self._demand_identities(body, rights)
             if fold(path.action) == _GROUP_WRITE:
-                self._demand_subnets(body, rights, path)
+                self._demand_linked(body, rights, path)
             return await self._providers.forward(request, path, caller, correlation, body)
         if request.method == "PUT":
             self._demand_scope(path)
@@ -264,30 +275,35 @@ class RequestHandler:
                 )
 
     @staticmethod
-    def _demand_subnets(body: bytes | None, rights: Rights, path: RequestPath) -> None:
-        """Raises `ArmError` 403 unless the caller may join each subnet of a container group.
+    def _demand_linked(body: bytes | None, rights: Rights, path: RequestPath) -> None:
+        """Raises `ArmError` 403 unless the caller may join each subnet of a container group, and attach each disk.
 
-        The group can reach everything in the virtual network of its subnet.
+        The group can reach everything in the virtual network of its subnet, and everything on its disks.
         """
-        for subnet in _subnets(body):
-            if not rights.allow(_JOIN, subnet):
+        for action, scope in _linked(body):
+            if not rights.allow(action, scope):
                 caller = rights.caller
                 raise ArmError(
                     403,
                     "LinkedAuthorizationFailed",
                     f"The client '{caller.app_id}' with object id '{caller.object_id}' has permission to perform action "
                     f"'{path.action}' on scope '{path.scope}'; however, it does not have permission to perform action "
-                    f"'{_JOIN}' on the linked scope '{subnet}', or the linked scope is invalid.",
+                    f"'{action}' on the linked scope '{scope}', or the linked scope is invalid.",
                 )
 
 
-def _subnets(body: bytes | None) -> list[str]:
-    """Return the ids of the subnets in the body of a container group. Raises `ArmError` 400."""
+def _linked(body: bytes | None) -> Iterator[tuple[str, str]]:
+    """Yield each action that the body of a container group needs on another resource, and its id. Raises `ArmError` 400."""
     try:
         properties = msgspec.json.decode(body or b"{}", type=_Group).properties
     except (msgspec.DecodeError, RecursionError) as error:
         raise ArmError(400, "InvalidRequestContent", f"The request content was invalid: {error}") from None
-    return [subnet.id for subnet in properties.subnet_ids or ()] if properties is not None else []
+    if properties is not None:
+        for subnet in properties.subnet_ids or ():
+            yield _JOIN, subnet.id
+        for volume in properties.volumes or ():
+            if volume.disk is not None:
+                yield _ATTACH, str(ResourceId(volume.disk.uri))
 
 
 def _identities(body: bytes | None) -> list[str]:

@@ -36,6 +36,7 @@ async def serve(room: Room) -> None:
         ):
             addresses = {
                 "microsoft.authorization": config.url("identity"),
+                "microsoft.compute": config.url("instances"),
                 "microsoft.containerinstance": config.url("instances"),
                 "microsoft.containerregistry": config.url("registry"),
                 # Only container groups have metrics.

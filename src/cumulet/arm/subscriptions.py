@@ -17,6 +17,7 @@ T = TypeVar("T")
 #: The provided namespaces, with their resource types and the API versions that are announced.
 PROVIDERS: dict[str, dict[str, list[str]]] = {
     "Microsoft.Authorization": {"roleAssignments": ["2022-04-01"], "roleDefinitions": ["2022-04-01"]},
+    "Microsoft.Compute": {"disks": ["2024-03-02", "2023-04-02"]},
     "Microsoft.ContainerInstance": {"containerGroups": ["2024-05-01-preview", "2023-05-01"]},
     "Microsoft.ContainerRegistry": {"registries": ["2026-09-01-preview", "2023-07-01"]},
     "Microsoft.ManagedIdentity": {"userAssignedIdentities": ["2024-11-30", "2023-01-31"]},

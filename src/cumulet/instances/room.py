@@ -19,10 +19,12 @@ from cumulet.instances.groups.disk_manager import DiskManager
 from cumulet.instances.groups.identities import Identities
 from cumulet.instances.groups.logins import Logins
 from cumulet.instances.metering.meter import Meter
+from cumulet.instances.provider.disks import Disks
 from cumulet.instances.provider.metrics import Metrics
 from cumulet.instances.provider.regions import Regions
 from cumulet.instances.provider.resources import Provider
 from cumulet.instances.provider.websockets import Streams
+from cumulet.instances.store.disks import DiskStore
 from cumulet.instances.store.store import Store
 from cumulet.instances.streams.changes import Changes
 from cumulet.instances.streams.rotation import rotate
@@ -65,6 +67,10 @@ async def serve(room: Room) -> None:
             metrics = Metrics(groups.index, config.location)
             app.add_routes(Provider(groups, identities, streams, metrics, changes, lambda: disk.pressure).routes())
             app.add_routes(Regions(groups, meter, config).routes())
+            disks = Disks(
+                DiskStore(store.database), groups.disks, lambda: (item.record for item in groups.index.all())
+            )
+            app.add_routes(disks.routes())
             app.router.add_get("/streams/{id}", streams.handle)
             tasks.start(meter.run(), "meter")
             await groups.open()

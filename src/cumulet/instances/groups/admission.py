@@ -1,4 +1,4 @@
-"""Checks of a request against this installation: quotas, DNS name labels that are taken, and file shares.
+"""Checks of a request against this installation: quotas, DNS name labels that are taken, file shares and disks.
 
 The quotas are those of Azure ("Quotas and limits of Azure Container Instances"), with its words.
 """
@@ -11,10 +11,12 @@ from typing import Protocol
 
 from cumulet.common.arm import ArmError
 from cumulet.common.limits import InstanceLimits
+from cumulet.instances.groups.attachments import check_disks
 from cumulet.instances.model.amounts import total
 from cumulet.instances.model.dns_names import domain_name
 from cumulet.instances.model.properties import GroupProperties
 from cumulet.instances.model.regions import sheet
+from cumulet.instances.sandbox.disks import DiskFolders
 from cumulet.instances.sandbox.errors import SandboxError
 from cumulet.instances.sandbox.file_shares import FileShares
 from cumulet.instances.sandbox.git_repositories import missing_program
@@ -48,13 +50,15 @@ class Request(Protocol):
 class Admission:
     """Admits requests for groups."""
 
-    def __init__(self, limits: InstanceLimits, shares: FileShares) -> None:
+    def __init__(self, limits: InstanceLimits, shares: FileShares, disks: DiskFolders) -> None:
         self._limits = limits
         self._shares = shares
+        self._disks = disks
 
     def check(self, request: Request, others: Sequence[GroupRecord]) -> None:
-        """Raise `ArmError` if a quota is reached, the DNS name label is another group's, or a file share has no access."""
+        """Raise `ArmError` if a quota is reached, a DNS name label or a disk is another's, or a file share has no access."""
         self._check_volumes(request)
+        check_disks(request.properties, others, self._disks)
         near = [record for record in others if record.location == request.location]
         cpu, _ = total(request.properties)
         # Counting costs time that a request among thousands of groups should not take while it cannot matter.

@@ -36,6 +36,7 @@ from cumulet.instances.images.cache import Images
 from cumulet.instances.metering.meter import Meter
 from cumulet.instances.model.properties import GroupProperties, virtual_network
 from cumulet.instances.runtime.conmon import Runtime
+from cumulet.instances.sandbox.disks import DiskFolders
 from cumulet.instances.sandbox.file_shares import FileShares
 from cumulet.instances.sandbox.git_repositories import GitRepositories
 from cumulet.instances.sandbox.network import Network
@@ -71,12 +72,13 @@ class Groups:
         self._before = folder / "groups"
         self._store = store
         self._tasks = tasks
-        self._creating: set[str] = set()
+        self._creating: dict[str, GroupRecord] = {}
         self.index = GroupIndex()
         records = store.groups()
         self._network = Network(config, {record.status.ip for record in records if record.status.ip})
         self._records = records
         shares = FileShares(config.file_shares)
+        self.disks = DiskFolders(folder / "disks")
         self._services = Services(
             store,
             Images(
@@ -95,9 +97,10 @@ class Groups:
             UserNamespaces(config, folder / "images"),
             logins,
             shares,
+            self.disks,
             GitRepositories(config, config.egress()),
         )
-        self._admission = Admission(config.instance_limits, shares)
+        self._admission = Admission(config.instance_limits, shares, self.disks)
         self.operations = Operations(store.database)
         self._actions = Actions(self.index, store, self.operations, tasks, self._group)
         self._deletions = Deletions(self.index, store, self.operations, tasks, self._actions, logins)
@@ -160,7 +163,8 @@ class Groups:
         if not request.properties.pod and (existing is None or differs(existing.record, request)):
             await self._services.logins.check(request.name, request.properties, request.envelope.identity)
             existing = self._demand_idle(key)
-        self._admission.check(request, [group.record for group in self.index.all() if group is not existing])
+        others = [group.record for group in self.index.all() if group is not existing]
+        self._admission.check(request, [*others, *self._creating.values()])
         if request.properties.host_users is False and not self._services.users.support.on:
             raise ArmError(
                 400,
@@ -197,11 +201,11 @@ class Groups:
             GroupStatus(),
             envelope=request.envelope,
         )
-        self._creating.add(key)
+        self._creating[key] = record
         try:
             await self._store.put(record)
         finally:
-            self._creating.discard(key)
+            del self._creating[key]
         group = self.index.set(self._group(record))
         if record.properties.pod:
             self.index.publish(record)

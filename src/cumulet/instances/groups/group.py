@@ -65,7 +65,7 @@ class Group:
         self._folders = folders
         self._services = services
         self._task: asyncio.Task[None] | None = None
-        self._volumes = Volumes(folders.folder, record.properties, folders.before, services.shares)
+        self._volumes = Volumes(folders.folder, record.properties, folders.before, services.shares, services.disks)
         #: Held by the one that writes in the volumes.
         self._writing = asyncio.Lock()
         self._pulls = Pulls(record, self.attempts, services.images, services.logins, self._save, services.changed)

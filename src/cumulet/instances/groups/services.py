@@ -10,6 +10,7 @@ from cumulet.instances.groups.logins import Logins
 from cumulet.instances.images.cache import Images
 from cumulet.instances.metering.meter import Meter
 from cumulet.instances.runtime.conmon import Runtime
+from cumulet.instances.sandbox.disks import DiskFolders
 from cumulet.instances.sandbox.file_shares import FileShares
 from cumulet.instances.sandbox.git_repositories import GitRepositories
 from cumulet.instances.sandbox.network import Network
@@ -35,4 +36,5 @@ class Services(NamedTuple):
     users: UserNamespaces
     logins: Logins
     shares: FileShares
+    disks: DiskFolders
     repositories: GitRepositories

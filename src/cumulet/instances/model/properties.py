@@ -4,7 +4,8 @@ Extensions to ACI's API: `args` of a container, which follow `command` or, witho
 `workingDir`, `expandFields`, `subPath`; an emptyDir's `medium` and `sizeLimit`, a secret volume's `defaultMode` and
 `items`; `hostname`, `terminationGracePeriodSeconds`, `activeDeadlineSeconds`, `hostUsers`, `labels` and `pod` of a group.
 `hostUsers: false` demands a user namespace, which a group has by default if the machine supports it; `true` is refused.
-`labels` are for the bill. A group with `virtualMachine` is not billed: the machine is. `pod: true` is for a virtual node: a failed pull is repeated
+`labels` are for the bill. A group with `virtualMachine` is not billed: the machine is. It
+can have volumes of the type `azureDisk`. `pod: true` is for a virtual node: a failed pull is repeated
 instead of failing the group, and a PUT applies to the running containers instead of restarting them.
 The types in `lifecycle.py` and `pod.py` are further extensions.
 """
@@ -200,6 +201,13 @@ class AzureFile(_Base):
     read_only: bool = False
 
 
+class AzureDisk(_Base):
+    """A managed disk by its resource id, for a group with a `virtualMachine`."""
+
+    disk_uri: str = msgspec.field(name="diskURI")
+    read_only: bool = False
+
+
 class GitRepo(_Base):
     """A clone of a git repository, at its newest revision or another, in a folder of the volume."""
 
@@ -216,7 +224,7 @@ class GitRepo(_Base):
 
 
 class Volume(_Base):
-    """A volume of the group: `emptyDir`, `secret` (path to base64), `azureFile` or `gitRepo`."""
+    """A volume of the group: `emptyDir`, `secret` (path to base64), `azureFile`, `azureDisk` or `gitRepo`."""
 
     UNSUPPORTED = ("secret_reference",)
 
@@ -225,6 +233,7 @@ class Volume(_Base):
     secret: dict[str, str] | None = None
     git_repo: GitRepo | None = None
     azure_file: AzureFile | None = None
+    azure_disk: AzureDisk | None = None
     secret_reference: Any = None
     default_mode: _Mode | None = None
     items: list[KeyToPath] | None = None
@@ -234,6 +243,8 @@ class Volume(_Base):
         """The type of the volume."""
         if self.azure_file is not None:
             return "azureFile"
+        if self.azure_disk is not None:
+            return "azureDisk"
         if self.git_repo is not None:
             return "gitRepo"
         return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from pathlib import Path
@@ -14,18 +15,37 @@ _WRITE, _ENTER = 0o660, 0o110
 def give_tree(path: Path, group: int) -> None:
     """Give a folder and everything in it to a group, which can write it; links keep their mode. Raises `OSError`.
 
-    No other process may change the folder at the same time.
+    Containers may change the folder meanwhile: what is opened is changed, by its descriptor, and no name is followed twice.
     """
     for _, folders, files, inner in os.fwalk(path, follow_symlinks=False):
         os.fchown(inner, -1, group)
         os.fchmod(inner, stat.S_IMODE(os.fstat(inner).st_mode) | _WRITE | _ENTER | stat.S_ISGID)
         for name in (*folders, *files):
-            mode = os.stat(name, dir_fd=inner, follow_symlinks=False).st_mode
-            if stat.S_ISDIR(mode):
-                continue
-            os.chown(name, -1, group, dir_fd=inner, follow_symlinks=False)
-            if not stat.S_ISLNK(mode):
-                os.chmod(name, stat.S_IMODE(mode) | _WRITE, dir_fd=inner)
+            with contextlib.suppress(FileNotFoundError):
+                _give_file(inner, name, group)
+
+
+def _give_file(folder: int, name: str, group: int) -> None:
+    """Give a file to a group; folders are walked. Raises `OSError`."""
+    file = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        mode = os.fstat(file).st_mode
+        if stat.S_ISDIR(mode):
+            return
+        # The kernel follows this link to the very file that is open, which may be a link (proc(5)).
+        opened = Path(f"/proc/self/fd/{file}")
+        os.chown(opened, -1, group)
+        if not stat.S_ISLNK(mode):
+            opened.chmod(stat.S_IMODE(mode) | _WRITE)
+    finally:
+        os.close(file)
+
+
+def is_given(path: Path, group: int) -> bool:
+    """Return whether the root of a volume is the group's, so that the rest is taken to be (`OnRootMismatch`)."""
+    status = path.stat(follow_symlinks=False)
+    wanted = _WRITE | _ENTER | stat.S_ISGID
+    return status.st_gid == group and stat.S_IMODE(status.st_mode) & wanted == wanted
 
 
 def give_folder(path: Path, group: int, *, writable: bool) -> None:

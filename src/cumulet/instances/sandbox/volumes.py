@@ -14,13 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cumulet.instances.model.amounts import memory_limit
-from cumulet.instances.model.properties import AzureFile, Container, GroupProperties, Mount, Volume
+from cumulet.instances.model.properties import Container, GroupProperties, Mount, Volume
 from cumulet.instances.sandbox import beneath
 from cumulet.instances.sandbox.atomic_writer import File, replace_files
+from cumulet.instances.sandbox.disks import DiskFolders
 from cumulet.instances.sandbox.errors import SandboxError
 from cumulet.instances.sandbox.file_shares import FileShares
 from cumulet.instances.sandbox.mounts import Bind, attach, clone, mount_tmpfs, unmount
-from cumulet.instances.sandbox.ownership import READ, give_folder, give_tree
+from cumulet.instances.sandbox.ownership import READ, give_folder, give_tree, is_given
 
 #: Modes of an emptyDir on disk, and of a file system in memory, as in a kubelet.
 _OPEN, _STICKY = 0o777, 0o1777
@@ -28,19 +29,25 @@ _FILE_MODE = 0o644
 
 
 class Volumes:
-    """Empty folders on disk or in memory, secrets, which are in memory only, and file shares.
+    """Empty folders on disk or in memory, secrets, which are in memory only, file shares and managed disks.
 
     `folder` is the group's own. `before` is the one of earlier versions, where names of volumes name folders.
     """
 
-    def __init__(self, folder: Path, group: GroupProperties, before: Path, shares: FileShares) -> None:
+    def __init__(
+        self, folder: Path, group: GroupProperties, before: Path, shares: FileShares, disks: DiskFolders
+    ) -> None:
         self._shares = shares
+        self._disks = disks
         self._folder = folder / "volumes"
         self._before = before / "volumes"
         self._volumes = group.volumes
         #: The bytes of memory that the group can use.
         self.memory = memory_limit(group)
-        self._group = group.security_context.fs_group if group.security_context else None
+        context = group.security_context
+        self._group = context.fs_group if context else None
+        #: Whether a disk whose root is the group's is taken as it is.
+        self._trusts_roots = context is not None and context.fs_group_change_policy == "OnRootMismatch"
         self._numbers = {volume.name: number for number, volume in enumerate(group.volumes)}
         #: Held by a thread that replaces files or mounts a path, which must not lead through a folder that is replaced.
         self._lock = threading.Lock()
@@ -64,6 +71,8 @@ class Volumes:
                 elif not path.is_mount():
                     mount_tmpfs(path, _STICKY, min(volume.empty_dir.size or self.memory, self.memory))
                 self._give(path, writable=True)
+            elif volume.azure_disk is not None and not volume.azure_disk.read_only:
+                self._give_disk(self._disks.path(volume.azure_disk.disk_uri))
 
     def repositories(self) -> list[tuple[Volume, Path]]:
         """Return the volumes whose repository is to be cloned, each with its mount point."""
@@ -86,6 +95,11 @@ class Volumes:
         """Give a volume to the group of the pod, if it has one."""
         if self._group is not None:
             give_folder(path, self._group, writable=writable)
+
+    def _give_disk(self, path: Path) -> None:
+        """Give a disk with all that is on it to the group of the pod, if it has one."""
+        if self._group is not None and not (self._trusts_roots and is_given(path, self._group)):
+            give_tree(path, self._group)
 
     def _write(self, volume: Volume) -> None:
         """Write the files of a secret volume, which belong to the group of its folder."""
@@ -127,18 +141,19 @@ class Volumes:
         binds = []
         for number, mount in enumerate(container.properties.volume_mounts):
             volume = volumes[mount.name]
-            share = volume.azure_file
+            # What outlives the group.
+            lasting = volume.azure_file or volume.azure_disk
             target = folder / str(number)
             with self._lock:
-                self._mount(mount, share, target)
-            read_only = mount.read_only or volume.secret is not None or (share is not None and share.read_only)
-            binds.append(Bind(target, mount.mount_path, read_only, is_kept=share is not None))
+                self._mount(mount, volume, target)
+            read_only = mount.read_only or volume.secret is not None or (lasting is not None and lasting.read_only)
+            binds.append(Bind(target, mount.mount_path, read_only, is_kept=lasting is not None))
         return binds
 
-    def _mount(self, mount: Mount, share: AzureFile | None, target: Path) -> None:
+    def _mount(self, mount: Mount, volume: Volume, target: Path) -> None:
         """Mount a path of a volume. Raises `SandboxError`."""
         try:
-            source = self._open(mount, share)
+            source = self._open(mount, volume)
         except OSError as error:
             raise SandboxError(
                 f"the subPath {mount.sub_path!r} of volume '{mount.name}' is not a folder or file of the volume: "
@@ -158,16 +173,23 @@ class Volumes:
         finally:
             os.close(source)
 
-    def _open(self, mount: Mount, share: AzureFile | None) -> int:
+    def _open(self, mount: Mount, volume: Volume) -> int:
         """Return a descriptor of the mounted path. A missing folder is created with the volume's mode, as in a kubelet."""
-        volume = beneath.open_folder(self._path(mount.name)) if share is None else self._shares.open(share)
+        root = self._open_root(volume)
         if mount.sub_path is None:
-            return volume
+            return root
         parts = [part for part in mount.sub_path.split("/") if part not in ("", ".")]
         try:
-            return beneath.open_or_make_beneath(volume, parts, stat.S_IMODE(os.fstat(volume).st_mode))
+            return beneath.open_or_make_beneath(root, parts, stat.S_IMODE(os.fstat(root).st_mode))
         finally:
-            os.close(volume)
+            os.close(root)
+
+    def _open_root(self, volume: Volume) -> int:
+        if volume.azure_file is not None:
+            return self._shares.open(volume.azure_file)
+        if volume.azure_disk is not None:
+            return self._disks.open(volume.azure_disk.disk_uri)
+        return beneath.open_folder(self._path(volume.name))
 
 
 def _write(path: Path, volume: Volume, mode: int) -> None:

@@ -44,6 +44,12 @@ _MIGRATIONS = [
     );
     CREATE INDEX operation_ended ON operation (ended);
     """,
+    """
+    CREATE TABLE disk (
+        uid TEXT PRIMARY KEY, key TEXT NOT NULL UNIQUE, id TEXT NOT NULL, location TEXT NOT NULL, tags BLOB NOT NULL,
+        sku TEXT NOT NULL, gigabytes INTEGER NOT NULL, created TEXT NOT NULL
+    ) WITHOUT ROWID;
+    """,
 ]
 
 _COLUMNS = "uid, key, id, location, tags, properties, status, next, envelope"

@@ -51,6 +51,11 @@ def check_group(group: str, properties: GroupProperties) -> None:
     volumes: set[str] = set()
     for number, volume in enumerate(properties.volumes):
         check_volume(volume, f"properties.volumes[{number}]", volumes)
+        if volume.azure_disk is not None and properties.virtual_machine is None:
+            raise invalid(
+                f"properties.volumes[{number}].azureDisk",
+                f"The volume '{volume.name}' is a disk, which container instances do not attach: only virtual machines do.",
+            )
         volumes.add(volume.name)
     names: set[str] = set()
     for path, container in _containers(properties):

@@ -6,8 +6,10 @@ import base64
 import binascii
 import re
 
+from cumulet.common.arm import ArmError, ResourceId
+from cumulet.common.ascii import fold
 from cumulet.common.kubernetes.quantity import decimal
-from cumulet.instances.model.properties import EmptyDir, GitRepo, Volume
+from cumulet.instances.model.properties import AzureDisk, EmptyDir, GitRepo, Volume
 from cumulet.instances.validation.paths import is_relative
 from cumulet.instances.validation.text import NAME, invalid, quoted
 
@@ -17,6 +19,7 @@ _REPOSITORY = re.compile(
     r"/[A-Za-z0-9._~%/+@-]+"
 )
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/+-]{0,254}")
+_DISK = "microsoft.compute/disks"
 _FILES, _DEPTH, _LARGEST = 10_000, 32, 2**60
 
 
@@ -30,9 +33,11 @@ def check_volume(volume: Volume, path: str, names: set[str]) -> None:
         )
     if volume.name in names:
         raise invalid(f"{path}.name", f"The volume name '{volume.name}' is used twice.")
-    kinds = (volume.empty_dir, volume.secret, volume.azure_file, volume.git_repo)
+    kinds = (volume.empty_dir, volume.secret, volume.azure_file, volume.git_repo, volume.azure_disk)
     if sum(kind is not None for kind in kinds) != 1:
         raise invalid(path, f"The volume '{volume.name}' must be one of emptyDir, secret, azureFile and gitRepo.")
+    if volume.azure_disk is not None:
+        _check_disk(volume.name, volume.azure_disk, f"{path}.azureDisk.diskURI")
     if volume.git_repo is not None:
         _check_repository(volume.name, volume.git_repo, f"{path}.gitRepo")
     if volume.empty_dir is not None:
@@ -52,6 +57,15 @@ def check_volume(volume: Volume, path: str, names: set[str]) -> None:
                 f"The secret volume '{volume.name}' references the non-existent key '{quoted(item.key)}'.",
             )
     _check_paths(volume.name, [item.path for item in volume.items], f"{path}.items")
+
+
+def _check_disk(volume: str, disk: AzureDisk, path: str) -> None:
+    try:
+        kind = fold(ResourceId(disk.disk_uri).type)
+    except ArmError:
+        kind = ""
+    if kind != _DISK:
+        raise invalid(path, f"The diskURI of the volume '{volume}' is not the id of a disk.")
 
 
 def _check_repository(volume: str, repository: GitRepo, path: str) -> None:
