@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ipaddress
 import json
@@ -17,7 +18,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from cumulet.common import nftables, router
+from cumulet.common import forwarding, nftables, router
 from cumulet.common.config import DEFAULT_PORTS, Config
 from cumulet.common.namespaces import NAMESPACES, inside
 from cumulet.common.nftables import Nftables, NftablesError
@@ -33,6 +34,8 @@ from tests.security.frames import BROADCAST, Host, arp, made_in, neighbour, othe
 
 _SERVE = "mkdir /w; echo hello > /w/index.html; trap 'exit 0' TERM; httpd -f -p 80 -h /w & wait"
 Group = dict[str, Any]
+#: A range for documentation (RFC 5737).
+OUTSIDE = ipaddress.ip_network("198.51.100.0/30")
 
 
 @pytest.fixture(scope="module")
@@ -232,6 +235,61 @@ async def test_the_machine_gets_the_answers_to_its_datagrams_and_no_others(
         meddling.sendto(b"unasked", whence)
         answering.sendto(b"answer", whence)
         assert asking.recv(100) == b"answer"
+
+
+# What is outside the installation.
+
+
+@pytest.fixture
+def outside() -> Iterator[str]:
+    """A network beyond this machine, with a host that has no route to pods; the name of its namespace."""
+    name = f"cumulet-outside-{os.getpid()}"
+    link = f"co{os.getpid()}"
+    commands = (
+        f"ip netns add {name}",
+        f"ip link add {link} type veth peer name eth0 netns {name}",
+        f"ip addr add {OUTSIDE[1]}/30 dev {link}",
+        f"ip link set {link} up",
+        f"ip -n {name} addr add {OUTSIDE[2]}/30 dev eth0",
+        f"ip -n {name} addr add 169.254.7.7/32 dev eth0",
+        f"ip -n {name} link set eth0 up",
+        f"ip route add 169.254.7.7/32 via {OUTSIDE[2]}",
+    )
+    for command in commands:
+        subprocess.run(command.split(), check=True)
+    try:
+        yield name
+    finally:
+        subprocess.run(["ip", "netns", "delete", name], check=True)
+        subprocess.run(["ip", "link", "delete", link], check=False, capture_output=True)
+
+
+async def test_a_group_reaches_what_the_machine_reaches_with_its_address(
+    door: FrontDoor, room: RoomProcess, outside: str
+) -> None:
+    made = await serving(door)
+    forwarding.enable(router.LINK_PREFIX)
+    own_space, _ = namespace_of(room.config, address(made))
+    with made_in(NAMESPACES / outside, socket.socket) as server:
+        server.bind(("0.0.0.0", 0))
+        server.listen()
+        port = server.getsockname()[1]
+        with made_in(own_space, socket.socket) as client:
+            client.connect((str(OUTSIDE[2]), port))
+            accepted, peer = server.accept()
+            accepted.close()
+            assert peer[0] == str(OUTSIDE[1])
+        # No cloud's metadata service, and nobody comes back in.
+        with made_in(own_space, socket.socket) as client:
+            client.settimeout(1)
+            with pytest.raises(TimeoutError):
+                client.connect(("169.254.7.7", port))
+        route = ["ip", "-n", outside, "route", "add", room.config.pod_cidr, "via", str(OUTSIDE[1])]
+        assert await asyncio.to_thread(subprocess.call, route) == 0
+        with made_in(NAMESPACES / outside, socket.socket) as stranger:
+            stranger.settimeout(1)
+            with pytest.raises(TimeoutError):
+                stranger.connect((address(made), 80))
 
 
 # Who pretends to be another.

@@ -1,7 +1,8 @@
-"""The doors for workloads with an identity: listeners in the router's namespace that no other workload reaches.
+"""The doors: listeners in the router's namespace, which is all of this installation that pods and groups can reach.
 
-Pods and groups reach none of this machine's addresses. Those with a managed identity, and those with a federated token, get tokens
-and use Azure Resource Manager at the gateway's address. The metadata service has the address that it has in Azure.
+They reach none of the machine's addresses. The API server is at the gateway's address, for everybody. Workloads with a managed
+identity or a federated token get tokens and use Azure Resource Manager there; no other workload reaches those doors. The metadata
+service has the address that it has in Azure.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import socket
 from cumulet.common import router
 from cumulet.common.config import Address, Config, RoomName
 
-#: The ports of the doors at the gateway, which are the default ports of the rooms.
+#: The ports of the doors at the gateway for workloads with an identity, which are the default ports of the rooms.
 PORTS: dict[RoomName, int] = {"identity": 8444, "arm": 8443}
 #: Azure's instance metadata service.
 METADATA = Address("169.254.169.254", 80)
@@ -24,6 +25,11 @@ _IP_FREEBIND = 15
 def door(config: Config, room: RoomName) -> Address:
     """Return the address of a room's door."""
     return Address(str(router.gateway(config)), PORTS[room])
+
+
+def api_server(config: Config) -> Address:
+    """Return the address of the API server's door, the endpoint of the Service `default/kubernetes`."""
+    return Address(str(router.gateway(config)), router.API_PORT)
 
 
 def listen(config: Config, address: Address) -> list[socket.socket]:

@@ -25,7 +25,7 @@ from typing import NamedTuple, TypedDict
 import uvloop
 from aiohttp import web
 
-from cumulet.common import logs, tls
+from cumulet.common import doors, logs, tls
 from cumulet.common.config import (
     DEFAULT_PORTS,
     Address,
@@ -281,6 +281,12 @@ def listen(address: Address) -> socket.socket:
     return listener
 
 
+def open_listeners(name: RoomName, config: Config) -> list[socket.socket]:
+    """Return the listening sockets of a room, its door for pods included if there is a router. Raises `OSError`."""
+    found = [listen(address) for address in config.listening(name)]
+    return [*found, *doors.listen(config, doors.api_server(config))] if name == "kube" else found
+
+
 def _allow_connections() -> None:
     """Raise the limit of file descriptors. Without a free one, new clients wait until a connection ends."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -304,7 +310,7 @@ def run(
     _allow_connections()
 
     async def main() -> None:
-        room = Room(name, config, listeners or [listen(address) for address in config.listening(name)], on_ready)
+        room = Room(name, config, listeners or open_listeners(name, config), on_ready)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, room.stopping.set)

@@ -23,6 +23,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from cumulet.common import forwarding
 from cumulet.common.config import Config
 from cumulet.common.namespaces import NAMESPACES, exists, inside
 from cumulet.common.nftables import AbsentError, Nftables, UnavailableError
@@ -33,7 +34,9 @@ API_PORT, DNS_PORT = 6443, 53
 #: The links in the namespace.
 BRIDGE, UPLINK = "pods", "uplink"
 #: The prefix of the names of all uplinks at the machine's end, of every installation.
-_LINK_PREFIX = "cu"
+LINK_PREFIX = "cu"
+#: Azure's instance metadata service, whose address is the router's.
+METADATA = ipaddress.IPv4Address("169.254.169.254")
 
 #: The settings of the namespace (ip-sysctl in the kernel's documentation). Those of `default` are for links made later.
 _SETTINGS = {
@@ -73,7 +76,7 @@ def namespace_name(config: Config) -> str:
 
 def link_name(config: Config) -> str:
     """Return the name of the uplink's end in the machine's namespace."""
-    return f"{_LINK_PREFIX}{installation_id(config)}"
+    return f"{LINK_PREFIX}{installation_id(config)}"
 
 
 def table_name(config: Config) -> str:
@@ -130,6 +133,7 @@ def ensure(config: Config) -> None:
             # Otherwise a bridge has the lowest address of its ports, which changes.
             f"link set {BRIDGE} addrgenmode none address {mac_address(own)} up",
             f"addr replace {own}/32 dev {BRIDGE}",
+            f"addr replace {METADATA}/32 dev {BRIDGE}",
             f"route replace {config.pod_cidr} dev {BRIDGE} scope link src {own}",
         ]
         _ip("\n".join(commands), name)
@@ -163,6 +167,8 @@ def remove(config: Config) -> list[str]:
         if path.exists():
             _ip(f"netns delete {path.name}")
             removed.append(f"network namespace {path.name}")
+        if restored := forwarding.restore(LINK_PREFIX):
+            removed.append(restored)
         for table in (table_name(config), clients_table_name(config)):
             try:
                 with Nftables() as nftables:
@@ -234,7 +240,7 @@ table {table} {{
     type filter hook forward priority filter - 10; policy accept;
     oifname {link} ct state {{ established, related }} accept
     oifname {link} drop
-    iifname {link} oifname "{_LINK_PREFIX}*" drop comment "another installation's pods"
+    iifname {link} oifname "{LINK_PREFIX}*" drop comment "another installation's pods"
   }}
   chain leaving {{
     type nat hook postrouting priority srcnat; policy accept;

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import json
 
-from cumulet.common import clock
+from cumulet.common import clock, doors, router
 from cumulet.common.config import FRONT_PROXY_CLIENT, Config
 from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.access.default_roles import GROUP as RBAC
@@ -76,20 +76,30 @@ def _begin(tasks: asyncio.TaskGroup, objects: Objects, config: Config, service_a
         ensure(f"prioritylevelconfigurations.{GROUP}", "", {"metadata": {"name": name}, "spec": spec})
     for name, spec in SCHEMAS.items():
         ensure(f"flowschemas.{GROUP}", "", {"metadata": {"name": name}, "spec": spec})
-    address = config.addresses["kube"]
+    # Pods reach the door. Without a router there are none.
+    address = doors.api_server(config) if router.is_there(config) else config.addresses["kube"]
     labels = {"component": "apiserver", "provider": "kubernetes"}
+    ports = [{"name": "https", "port": 443, "targetPort": address.port}]
     service = {
         "metadata": {"name": "kubernetes", "labels": labels},
-        "spec": {"clusterIP": service_address, "ports": [{"name": "https", "port": 443, "targetPort": address.port}]},
+        "spec": {"clusterIP": service_address, "ports": ports},
     }
-    ensure("services", "default", service)
+    ensure("services", "default", service, lambda old: _with_ports(old, ports))
+    served = {"ports": [{"name": "https", "port": address.port, "protocol": "TCP"}]}
+    ready = {"addresses": [address.host], "conditions": {"ready": True}}
+    by_slice = {"addressType": "IPv4", "endpoints": [ready], **served}
     endpoints = {
         "metadata": {"name": "kubernetes", "labels": {"kubernetes.io/service-name": "kubernetes"}},
-        "addressType": "IPv4",
-        "endpoints": [{"addresses": [address.host], "conditions": {"ready": True}}],
-        "ports": [{"name": "https", "port": address.port}],
+        **by_slice,
     }
-    ensure("endpointslices.discovery.k8s.io", "default", endpoints)
+    ensure("endpointslices.discovery.k8s.io", "default", endpoints, lambda old: {**old, **by_slice})
+    # The older form, as the API server writes both.
+    subsets = {"subsets": [{"addresses": [{"ip": address.host}], **served}]}
+    older = {
+        "metadata": {"name": "kubernetes", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+        **subsets,
+    }
+    ensure("endpoints", "default", older, lambda old: {**old, **subsets})
 
 
 async def _ensure(objects: Objects, key: str, namespace: str, obj: Object, change: Change | None = None) -> None:
@@ -99,3 +109,10 @@ async def _ensure(objects: Objects, key: str, namespace: str, obj: Object, chang
         await objects.create(row, namespace, obj)
     elif change is not None:
         await objects.change(row, namespace, name, change)
+
+
+def _with_ports(service: Object, ports: list[Object]) -> Object:
+    """Return a service whose ports lead to another place. The rest of it stays as it is."""
+    stored = service["spec"]["ports"]
+    kept = [{**old, **new} for old, new in zip(stored, ports, strict=False)] if len(stored) == len(ports) else ports
+    return {**service, "spec": {**service["spec"], "ports": kept}}

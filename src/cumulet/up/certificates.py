@@ -184,6 +184,7 @@ def _hosts(config: Config, room: RoomName) -> tuple[str, ...]:
         hosts.add(doors.door(config, room).host)
     if room == "kube":
         hosts |= {
+            doors.api_server(config).host,
             "kubernetes",
             "kubernetes.default",
             "kubernetes.default.svc",

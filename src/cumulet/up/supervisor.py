@@ -20,14 +20,16 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, NoReturn
 
-from cumulet.common import clock, logs, private_files
+from cumulet.common import clock, forwarding, logs, private_files, router
 from cumulet.common import config as settings
 from cumulet.common.config import Config, RoomName
-from cumulet.common.room import listen, run
+from cumulet.common.nftables import NftablesError
+from cumulet.common.room import open_listeners, run
+from cumulet.common.table_watch import IPV4, TableWatch
 from cumulet.common.tasks import Backoff
 from cumulet.up import hosts, renewal
 
@@ -75,9 +77,13 @@ class Supervisor:
         self._renewed = 0.0
 
     def run(self) -> None:
-        """Start the rooms and keep them running. Raises `OSError` if an address cannot be bound."""
-        for name in self._config.rooms:
-            self._children.append(Child(name, [listen(address) for address in self._config.listening(name)]))
+        """Start the rooms and keep them running.
+
+        Raises `OSError` if an address cannot be bound, `RouterError` and `NftablesError` if the router cannot be made.
+        """
+        with self._router():
+            for name in self._config.rooms:
+                self._children.append(Child(name, open_listeners(name, self._config)))
         for module in _PRELOADED:
             importlib.import_module(module)
         gc.collect()
@@ -91,6 +97,36 @@ class Supervisor:
                 key.data()
             if self._stop_by is not None and time.monotonic() >= self._stop_by:
                 self._signal(signal.SIGKILL)
+
+    @contextlib.contextmanager
+    def _router(self) -> Iterator[None]:
+        """Make the router, in which the block opens listeners. A new one is removed if that fails. Only root can make it."""
+        if os.geteuid() != 0:
+            yield
+            return
+        is_new = not router.is_there(self._config)
+        try:
+            router.ensure(self._config)
+            self._forward()
+            yield
+        except BaseException:
+            if is_new:
+                router.remove(self._config)
+            raise
+
+    def _forward(self) -> None:
+        """Let pods reach what the machine reaches."""
+        forwarding.enable(router.LINK_PREFIX)
+        watch = TableWatch(forwarding.TABLE, (IPV4,))
+
+        def changed() -> None:
+            if watch.take():
+                try:
+                    forwarding.load()
+                except NftablesError:
+                    log.exception("cannot load the table %s, which another program removed", forwarding.TABLE)
+
+        self._selector.register(watch, selectors.EVENT_READ, changed)
 
     def _watch_signals(self) -> None:
         wake, signalled = socket.socketpair()
@@ -327,7 +363,7 @@ def main(arguments: list[str]) -> None:
         Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE))
     try:
         Supervisor(config, report).run()
-    except OSError as error:
+    except (OSError, router.RouterError, NftablesError) as error:
         log.exception("cannot supervise")
         report({"event": "failed", "message": str(error)})
         sys.exit(1)
