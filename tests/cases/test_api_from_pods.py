@@ -13,7 +13,7 @@ from cumulet.common.config import load
 from tests.cases.path import ThePath, pod
 from tests.instances.images import busybox_layer, entry, layer
 
-_RESOLVED = "/var/run/secrets/kubernetes.io/serviceaccount"
+_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +35,15 @@ def client(name: str, image: str, script: str, **env: str) -> dict[str, Any]:
     return pod(name, [main], restartPolicy="Never", serviceAccountName="reader")
 
 
-def test_kubectl_in_a_pod_finds_the_door(path: ThePath, kubectl: str) -> None:
+@pytest.mark.parametrize("host", ["", "door"], ids=["by its cluster IP", "by its door"])
+def test_kubectl_in_a_pod_works_with_what_it_finds(path: ThePath, kubectl: str, host: str) -> None:
     gateway = str(router.gateway(load(path.installation.data_dir)))
-    door = {"KUBERNETES_SERVICE_HOST": gateway, "KUBERNETES_SERVICE_PORT": str(router.API_PORT)}
+    door = {"KUBERNETES_SERVICE_HOST": gateway, "KUBERNETES_SERVICE_PORT": str(router.API_PORT)} if host else {}
+    name = f"kubectl-{host or 'service'}"
     script = "kubectl get pods -o name && kubectl auth whoami -o 'jsonpath={.status.userInfo.username}'; kubectl get secrets"
-    path.apply(client("by-door", kubectl, f"({script}) 2>&1; true", **door))
-    lines = path.output("by-door").splitlines()
-    assert "pod/by-door" in lines
+    path.apply(client(name, kubectl, f"({script}) 2>&1; true", **door))
+    lines = path.output(name).splitlines()
+    assert f"pod/{name}" in lines
     assert any(line.startswith("system:serviceaccount:default:reader") for line in lines)
     assert "secrets is forbidden" in lines[-1]
 
@@ -57,7 +59,7 @@ def test_the_service_of_the_api_server_leads_to_the_door(path: ThePath) -> None:
 
 def test_a_pod_has_the_address_of_the_api_server_in_its_environment(path: ThePath) -> None:
     path.run(
-        "api-variables", "sh", "-c", f"env; cat {_RESOLVED}/ca.crt {_RESOLVED}/namespace; test -s {_RESOLVED}/token"
+        "api-variables", "sh", "-c", f"env; cat {_ACCOUNT}/ca.crt {_ACCOUNT}/namespace; test -s {_ACCOUNT}/token"
     )
     lines = path.output("api-variables").splitlines()
     assert f"KUBERNETES_SERVICE_HOST={path.get('kubernetes', 'service')['spec']['clusterIP']}" in lines
