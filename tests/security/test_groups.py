@@ -490,6 +490,7 @@ async def test_a_failure_that_nobody_foresaw_is_told_and_tried_again(tmp_path: P
                 targets,
                 installation_id(config),
                 lambda record: changed.put_nowait(sum(event.count for event in record.status.events)),
+                lambda record: None,
                 UserNamespaces(config, folder / "images"),
                 Logins(session, Identities(session, config.url("identity"), config.tenant_id), lambda _: False),
                 FileShares([]),

@@ -163,12 +163,14 @@ def _statuses(
         ready = running and bool(view.get("ready", True))
         if kind == "initContainers" and not is_sidecar(container):
             ready = current.get("state") == "Terminated" and current.get("exitCode") == 0
-        attempt = view.get("attempt", 0)
+        # As in a kubelet, a container has an id, an image and a user once it was created.
+        created = running or bool(current.get("startTime") or view.get("previousState"))
+        attempt = view.get("attempt", 0) if created or current.get("state") == "Terminated" else 0
         identifier = _identifier(uid, name, attempt)
         status: ContainerStatus = {
             "name": name,
             "image": container["image"],
-            "imageID": view.get("imageId", ""),
+            "imageID": view.get("imageId", "") if attempt else "",
             "ready": ready,
             "started": running and bool(view.get("started", True)),
             "restartCount": view.get("restartCount", 0),

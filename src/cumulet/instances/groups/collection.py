@@ -94,6 +94,7 @@ class Groups:
             targets,
             installation_id(config),
             self.index.publish,
+            self.index.publish_soon,
             UserNamespaces(config, folder / "images"),
             logins,
             shares,
@@ -208,7 +209,7 @@ class Groups:
             del self._creating[key]
         group = self.index.set(self._group(record))
         if record.properties.pod:
-            self.index.publish(record)
+            self.index.publish_soon(record)
             group.start()
             return Answer(group, is_new=True)
         return Answer(group, is_new=True, operation=await self._actions.begin(record, "create"))

@@ -316,8 +316,8 @@ class ContainerLife:
         await self._end_unhealthy(await self._health().until_failed())
 
     def _health(self) -> Health:
-        async def save() -> None:
-            await self._save()
+        async def save(*, soon: bool = False) -> None:
+            await self._save(soon=soon)
             self.started.set()
 
         def changed() -> None:

@@ -261,7 +261,6 @@ class Group:
 
     async def _live(self) -> None:
         services, status = self._services, self.record.status
-        await self._durably(lambda: services.meter.start(self.record))
         if not status.ip:
             status.ip = services.network.allocate()
         if status.began is None:
@@ -269,7 +268,8 @@ class Group:
         if status.state == "Pending":
             status.provisioning_state = "Creating"
         anew = await self._isolate() and any(life.was_started for life in self._lives.values())
-        await self._save()
+        # One commit has both.
+        await asyncio.gather(self._durably(lambda: services.meter.start(self.record)), self._save(soon=True))
         self._ephemeral.start()
         try:
             # Images are pulled while the sandbox is made. A failure of one task ends the others.
@@ -368,8 +368,8 @@ class Group:
             await life.fail(reason)
         await self._end("Failed", "Failed")
 
-    async def _save(self) -> None:
-        """Write the status, then publish it: watchers see only what is durable."""
+    async def _save(self, *, soon: bool = False) -> None:
+        """Write the status, then publish it, at once or soon: watchers see only what is durable."""
         status = self.record.status
         states = [self.attempts.status(item.name).current_state.state for item in self.record.properties.containers]
         if "Running" in states:
@@ -377,7 +377,7 @@ class Group:
             if status.state == "Pending":
                 status.state = "Running"
         await self._durably(lambda: self._services.store.put_status(self.record))
-        self._services.changed(self.record)
+        (self._services.changed_soon if soon else self._services.changed)(self.record)
 
     async def _durably(self, write: Callable[[], Awaitable[None]]) -> None:
         """Write, and repeat while the disk refuses, for example because it is full: containers continue to run."""

@@ -70,6 +70,11 @@ class GroupIndex:
         else:
             self.revisions.removed(record.key, record.id)
 
+    def publish_soon(self, record: GroupRecord) -> None:
+        """Count a step of a group's start, unless a change follows soon and is counted for it."""
+        if record.key in self._groups:
+            self.revisions.changed_soon(record.key)
+
     async def next_change(self, seconds: float) -> None:
         """Wait for the next change of any group, for at most `seconds`."""
         await self.revisions.wait(self.revisions.newest, seconds)

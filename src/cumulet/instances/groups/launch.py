@@ -89,13 +89,13 @@ class Launcher:
         status.stop_signal = _stop_signal(container, image)
         if status.current_state.state == "Terminated":
             status.current_state = State("Waiting", "")
-        await self._save()  # the number must be on disk before it is part of a name
+        await self._save(soon=True)  # the number must be on disk before it is part of a name
         await self.sandbox_ready.wait()
         await to_completion(self._create(container, image))
         status.add_event("Created", "Container created")
         status.stage = "started"
         status.current_state = State("Waiting", "", start_time=clock.rfc3339_micro())
-        await self._save()  # before the start, because what may have run must not be run again
+        await self._save(soon=True)  # before the start, because what may have run must not be run again
         await to_completion(self._services.runtime.start(self._attempts.cid(name)))
         status.add_event("Started", "Container started")
 

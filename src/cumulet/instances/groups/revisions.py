@@ -6,6 +6,8 @@ import asyncio
 from collections import deque
 from typing import NamedTuple
 
+#: Seconds that a change waits for the next one of its group, to be published together with that.
+_SOON = 0.5
 #: Removals that are remembered. A watcher that missed more gets all groups.
 _REMOVALS = 10_000
 
@@ -27,20 +29,31 @@ class Revisions:
         self._latest: dict[str, int] = {}  # from the oldest change to the newest
         self._removed: deque[tuple[int, str]] = deque()
         self._event = asyncio.Event()
+        self._due: dict[str, asyncio.TimerHandle] = {}
 
     def changed(self, key: str) -> None:
         """Count a change of a group."""
-        self._latest.pop(key, None)
+        self._forget(key)
         self._count()
         self._latest[key] = self.newest
 
+    def changed_soon(self, key: str) -> None:
+        """Count a change of a group that the next one will replace, if that comes within half a second: a step of a start."""
+        if key not in self._due:
+            self._due[key] = asyncio.get_running_loop().call_later(_SOON, self.changed, key)
+
     def removed(self, key: str, resource_id: str) -> None:
         """Count the end of a group."""
-        self._latest.pop(key, None)
+        self._forget(key)
         if len(self._removed) == _REMOVALS:
             self._oldest, _ = self._removed.popleft()
         self._count()
         self._removed.append((self.newest, resource_id))
+
+    def _forget(self, key: str) -> None:
+        self._latest.pop(key, None)
+        if (due := self._due.pop(key, None)) is not None:
+            due.cancel()
 
     def _count(self) -> None:
         self.newest += 1

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 from cumulet.instances.actions.targets import Targets
 from cumulet.instances.groups.logins import Logins
@@ -18,12 +18,19 @@ from cumulet.instances.sandbox.user_namespaces import UserNamespaces
 from cumulet.instances.store.records import GroupRecord
 from cumulet.instances.store.store import Store
 
-#: Writes the status of a group and publishes it.
-Save = Callable[[], Awaitable[None]]
+
+class Save(Protocol):
+    """Writes the status of a group and publishes it."""
+
+    async def __call__(self, *, soon: bool = False) -> None:
+        """Publish it `soon`, together with what follows, if it is a step of a start."""
 
 
 class Services(NamedTuple):
-    """`changed` is called when the status of a group has changed; `targets` are where probes and hooks connect to."""
+    """`targets` are where probes and hooks connect to.
+
+    `changed` is called when the status of a group has changed, `changed_soon` when the next change is expected soon.
+    """
 
     store: Store
     images: Images
@@ -33,6 +40,7 @@ class Services(NamedTuple):
     targets: Targets
     installation: str
     changed: Callable[[GroupRecord], None]
+    changed_soon: Callable[[GroupRecord], None]
     users: UserNamespaces
     logins: Logins
     shares: FileShares
