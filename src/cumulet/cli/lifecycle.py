@@ -16,7 +16,7 @@ from cumulet.common.ascii import is_digits
 from cumulet.common.config import Config, RoomName
 from cumulet.common.egress import Exempt
 from cumulet.common.room import run
-from cumulet.up import certificates, install, lifecycle, migration, pools, preflight
+from cumulet.up import certificates, install, lifecycle, migration, pools, preflight, reach
 
 ClientCa = Annotated[
     Path | None,
@@ -156,6 +156,7 @@ def up(
     for room in config.rooms:
         print(f"{room:<12} {config.url(room)}")
     print(f"kubeconfig   {config.kubeconfig_file()}")
+    _print_warnings(reach.warnings(config))
     print(f'\nReady in {time.monotonic() - began:.1f} s. Use it: eval "$(cumulet env)"', flush=True)
     if not detach:
         raise typer.Exit(running.wait())
@@ -183,13 +184,13 @@ def status() -> None:
     if config.kubeconfig is None:
         print(f"OIDC issuer of the cluster: {config.oidc_issuer}")
     print(f"user namespaces: {lifecycle.user_namespaces(config)}")
-    _print_warnings()
+    _print_warnings([*preflight.warnings(), *reach.warnings(config)])
     if any(row.health != "ready" for row in rows):
         raise typer.Exit(1)
 
 
-def _print_warnings() -> None:
-    for problem in preflight.warnings():
+def _print_warnings(found: list[preflight.Problem]) -> None:
+    for problem in found:
         print(f"warning: {problem.what}\n  Fix: {problem.fix}")
 
 
