@@ -24,7 +24,7 @@ def with_disk(disk: str, script: str, machine: str | None = "vm-1", **more: Any)
     """A group on a machine, with a disk at `/data`."""
     mounts = [{"name": "data", "mountPath": "/data"}]
     # Ready is what has written its link.
-    probe = {"exec": {"command": ["test", "-L", "/data/link"]}, "periodSeconds": 1}
+    probe = {"exec": {"command": ["sh", "-c", "test -L /data/link"]}, "periodSeconds": 1}
     made = group(shell(script, volumeMounts=mounts, readinessProbe=probe), restartPolicy="Never", **more)
     made["properties"]["volumes"] = [{"name": "data", "azureDisk": {"diskURI": disk}}]
     if machine is not None:
