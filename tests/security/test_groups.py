@@ -478,7 +478,7 @@ async def test_a_failure_that_nobody_foresaw_is_told_and_tried_again(tmp_path: P
     store.open()
     network = Network(config, set())
     try:
-        await network.open({})
+        await network.open(())
         async with aiohttp.ClientSession() as session, open_targets(config.egress()) as targets:
             changed: asyncio.Queue[int] = asyncio.Queue()
             services = Services(

@@ -33,6 +33,9 @@ from cumulet.common.private_files import private_folder
 API_PORT, DNS_PORT = 6443, 53
 #: The links in the namespace.
 BRIDGE, UPLINK = "pods", "uplink"
+#: Marks of packets of container groups that are no pods of a cluster, so that no network policy is for them. `ip groups` sets
+#: them before the priority `filter`. A packet loses its marks where it enters the namespace.
+GROUP_SENDS, GROUP_RECEIVES = 1 << 28, 1 << 29
 #: The prefix of the names of all uplinks at the machine's end, of every installation.
 LINK_PREFIX = "cu"
 #: Azure's instance metadata service, whose address is the router's.

@@ -116,6 +116,41 @@ def test_other_kinds(server: Server, path: str, body: Object, field: str, messag
     assert (field, message) in refused(server, f"/{path}", {"metadata": {"name": "x"}, **body})
 
 
+def ingress(*peers: Object, **port: Any) -> Object:
+    return {"ingress": [{"from": list(peers), "ports": [port] if port else []}]}
+
+
+def block(cidr: str, *holes: str) -> Object:
+    return {"ipBlock": {"cidr": cidr, "except": list(holes)}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "field", "message"),
+    [
+        (ingress(protocol="ICMP"), "ports[0].protocol", 'Unsupported value: "ICMP": supported values: "SCTP", "TCP", "UDP"'),
+        (ingress(port=0), "ports[0].port", f"Invalid value: 0: {PORTS}"),
+        (ingress(port="a_b"), "ports[0].port", 'Invalid value: "a_b": must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)'),
+        (ingress(port=80, endPort=79), "ports[0].endPort", "Invalid value: 80: must be greater than or equal to `port`"),
+        (ingress(port=80, endPort=70000), "ports[0].endPort", f"Invalid value: 70000: {PORTS}"),
+        (ingress(port="web", endPort=90), "ports[0].endPort", "Invalid value: 90: may not be specified when `port` is non-numeric"),
+        (ingress(endPort=90), "ports[0].endPort", "Invalid value: 90: may not be specified when `port` is not specified"),
+        (ingress({}), "from[0]", "Required value: must specify a peer"),
+        (ingress({**block("10.0.0.0/8"), "podSelector": {}}), "from[0]", "Forbidden: may not specify both ipBlock and another peer"),
+        (ingress(block("")), "from[0].ipBlock.cidr", "Required value"),
+        (ingress(block("10.0.0.0")), "from[0].ipBlock.cidr", 'Invalid value: "10.0.0.0": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)'),
+        (ingress(block("10.0.0.0/8", "10.0.0.0/8")), "from[0].ipBlock.except[0]", 'Invalid value: "10.0.0.0/8": must be a strict subset of `cidr`'),
+        (ingress(block("10.0.0.0/8", "11.0.0.0/16")), "from[0].ipBlock.except[0]", 'Invalid value: "11.0.0.0/16": must be a strict subset of `cidr`'),
+        (ingress(block("010.0.0.0/8", "011.0.0.0/16")), "from[0].ipBlock.except[0]", 'Invalid value: "011.0.0.0/16": must be a strict subset of `cidr`'),
+        (ingress({"podSelector": {"matchExpressions": [{"key": "a", "operator": "Gt", "values": ["1"]}]}}), "from[0].podSelector.matchExpressions[0].operator", 'Invalid value: "Gt": not a valid selector operator'),
+        ({"policyTypes": ["Both"]}, "spec.policyTypes[0]", 'Unsupported value: "Both": supported values: "Egress", "Ingress"'),
+    ],
+)  # fmt: skip
+def test_network_policies(server: Server, spec: Object, field: str, message: str) -> None:
+    body = {"metadata": {"name": "x"}, "spec": {"podSelector": {}, **spec}}
+    where = field if field.startswith("spec") else f"spec.ingress[0].{field}"
+    assert (where, message) in refused(server, f"/apis/networking.k8s.io/v1/{NAMESPACED}/networkpolicies", body)
+
+
 def test_times_are_times(server: Server) -> None:
     body = {"metadata": {"name": "l"}, "spec": {"renewTime": "yesterday"}}
     answer = server.call("POST", f"/apis/coordination.k8s.io/v1/{NAMESPACED}/leases", body)

@@ -34,10 +34,11 @@ from cumulet.instances.groups.updates import (
 )
 from cumulet.instances.images.cache import Images
 from cumulet.instances.metering.meter import Meter
-from cumulet.instances.model.properties import GroupProperties, virtual_network
+from cumulet.instances.model.properties import GroupProperties
 from cumulet.instances.runtime.conmon import Runtime
 from cumulet.instances.sandbox.disks import DiskFolders
 from cumulet.instances.sandbox.file_shares import FileShares
+from cumulet.instances.sandbox.firewall import member_of
 from cumulet.instances.sandbox.git_repositories import GitRepositories
 from cumulet.instances.sandbox.network import Network
 from cumulet.instances.sandbox.user_namespaces import UserNamespaces
@@ -119,11 +120,9 @@ class Groups:
     async def open(self) -> None:
         """Make the network and resume all groups."""
         await self._network.open(
-            {
-                record.status.ip: virtual_network(record.properties)
-                for record in self._records
-                if record.status.ip and not record.status.is_over
-            }
+            member_of(record.status.ip, record.properties, record.tags)
+            for record in self._records
+            if record.status.ip and not record.status.is_over
         )
         users = self._services.users
         await users.open(record.status.ids for record in self._records if users.is_there(record.uid))

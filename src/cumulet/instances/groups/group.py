@@ -26,10 +26,11 @@ from cumulet.instances.groups.pulls import Pulls
 from cumulet.instances.groups.resizes import Resizes
 from cumulet.instances.groups.sequence import Sequence, policy_of
 from cumulet.instances.groups.services import Services
-from cumulet.instances.model.properties import Container, virtual_network
+from cumulet.instances.model.properties import Container
 from cumulet.instances.sandbox import shared_memory
 from cumulet.instances.sandbox.completion import to_completion
 from cumulet.instances.sandbox.errors import SandboxError
+from cumulet.instances.sandbox.firewall import member_of
 from cumulet.instances.sandbox.mounts import unmount, unmount_beneath
 from cumulet.instances.sandbox.volumes import Volumes
 from cumulet.instances.store.records import GroupRecord
@@ -286,9 +287,10 @@ class Group:
         """Create the network namespace and the volumes, which every launch waits for."""
         services, status, uid = self._services, self.record.status, self.record.uid
         owner = services.users.network(uid, status.ids) if status.ids else None
+        member = member_of(status.ip, self.record.properties, self.record.tags)
         async with self._writing:
             await to_completion(
-                services.network.create(uid, status.ip, virtual_network(self.record.properties), owner),
+                services.network.create(uid, member, owner),
                 asyncio.to_thread(self._volumes.make),
                 asyncio.to_thread(shared_memory.make, self._folders.folder),
             )

@@ -3,7 +3,7 @@
 `bridge groups` checks each frame at its port: it drops a frame whose source address, MAC or ARP sender is not the port's own,
 and every frame that is neither IPv4 nor ARP. Nothing is switched from port to port. `ip groups` decides who reaches whom: two
 groups of the same virtual network; a group and what is outside the installation, by the machine; the machine and every group.
-The router itself is reached at its doors only.
+The router itself is reached at its doors only. Packets of groups that are no pods of a cluster are marked for network policies.
 
 Rules contain names of links, which are the installation's own, and numbers, but no text from outside. The rules of a group are
 elements of sets. Both tables are loaded again when another program removes them. A port without rules sends nothing.
@@ -22,6 +22,7 @@ from cumulet.common.config import Config
 from cumulet.common.namespaces import inside
 from cumulet.common.nftables import AbsentError, Nftables, NftablesError
 from cumulet.common.table_watch import IPV4, TableKeeper, TableWatch
+from cumulet.instances.model.properties import GroupProperties, virtual_network
 from cumulet.instances.sandbox.names import port_name
 
 #: The name of both tables.
@@ -29,6 +30,8 @@ TABLE = "groups"
 _TABLES = (f"bridge {TABLE}", f"ip {TABLE}")
 #: The ports of the gateway that every group may connect to: the API server and DNS.
 DOORS = (("tcp", router.API_PORT), ("tcp", router.DNS_PORT), ("udp", router.DNS_PORT))
+#: The tags by which a virtual kubelet knows its pods.
+_TAGS = {"PodName", "Namespace", "NodeName", "UID"}
 #: What groups do not reach outside: this network, loopback, link-local (a cloud's metadata service), multicast, broadcast.
 _NOT_FORWARDED = "{ 0.0.0.0/8, 127.0.0.0/8, 169.254.0.0/16, 224.0.0.0/3 }"
 
@@ -36,11 +39,19 @@ _NOT_FORWARDED = "{ 0.0.0.0/8, 127.0.0.0/8, 169.254.0.0/16, 224.0.0.0/3 }"
 class Member(NamedTuple):
     """A group's port at the router.
 
-    `network` names the virtual network, whose members reach each other. A group without one reaches no other group.
+    `network` names the virtual network, whose members reach each other. A group without one reaches no other group. Network
+    policies are for a group that `is_pod`.
     """
 
     address: ipaddress.IPv4Address
     network: str | None
+    is_pod: bool = False
+
+
+def member_of(address: str, properties: GroupProperties, tags: Mapping[str, str]) -> Member:
+    """Return the port of a group with that address. A virtual node that sends no extensions has the tags of its kind."""
+    is_pod = properties.pod or tags.keys() >= _TAGS
+    return Member(ipaddress.IPv4Address(address), virtual_network(properties), is_pod)
 
 
 class Door(NamedTuple):
@@ -184,6 +195,7 @@ table {route} {{
     elements = {{ {", ".join(f"{gateway} . {protocol} . {port}" for protocol, port in DOORS)} }}
   }}
   set guests {{ type ipv4_addr . ipv4_addr . inet_service; {_content(sets["guests"])} }}
+  set others {{ type ipv4_addr; {_content(sets["others"])} }}
   chain arriving {{
     type filter hook prerouting priority raw; policy accept;
     ip hdrlength != 5 drop comment "options, such as a route of the sender's choice"
@@ -209,6 +221,15 @@ table {route} {{
     meta l4proto tcp ip saddr . ip daddr . tcp dport @guests accept
     ip daddr {gateway} icmp type echo-request accept
   }}
+  chain marking_forwarded {{
+    type filter hook forward priority filter - 5; policy accept;
+    ip saddr @others meta mark set meta mark | {router.GROUP_SENDS:#x}
+    ip daddr @others meta mark set meta mark | {router.GROUP_RECEIVES:#x}
+  }}
+  chain marking_entering {{
+    type filter hook input priority filter - 5; policy accept;
+    ip saddr @others meta mark set meta mark | {router.GROUP_SENDS:#x}
+  }}
 }}
 """
 
@@ -220,7 +241,7 @@ def _sets(
     guests: Mapping[ipaddress.IPv4Address, frozenset[Door]],
 ) -> dict[str, list[str]]:
     """Return the elements of each set for these groups. `numbers` gets those of new virtual networks."""
-    sets: dict[str, list[str]] = {"senders": [], "networks": [], "reached": [], "guests": []}
+    sets: dict[str, list[str]] = {"senders": [], "networks": [], "reached": [], "guests": [], "others": []}
     for member in members:
         port, mac = port_name(config, member.address), router.mac_address(member.address)
         sets["senders"].append(f'"{port}" . {mac} . {member.address}')
@@ -229,6 +250,8 @@ def _sets(
             number = numbers.setdefault(member.network, len(numbers) + 1)
             sets["networks"].append(f"{member.address} : {number}")
             sets["reached"].append(f"{number} . {member.address}")
+        if not member.is_pod:
+            sets["others"].append(str(member.address))
     return sets
 
 

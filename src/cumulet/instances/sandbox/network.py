@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import ipaddress
 import random
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -33,17 +33,11 @@ class Network:
         self._next = random.randrange(self._range.num_addresses)
         self._firewall = Firewall(config)
 
-    async def open(self, members: Mapping[str, str | None]) -> None:
-        """Make the router if it is missing, and load the rules for existing groups.
-
-        `members` maps the address of each group to its virtual network, or to `None`. Raises `SandboxError`.
-        """
-        networks = {ipaddress.IPv4Address(address): network for address, network in members.items()}
+    async def open(self, members: Iterable[Member]) -> None:
+        """Make the router if it is missing, and load the rules for existing groups. Raises `SandboxError`."""
         with _errors("the router"):
             await asyncio.to_thread(router.ensure, self._config)
-            await self._firewall.open(
-                Member(address, network) for address, network in networks.items() if address in self._range
-            )
+            await self._firewall.open(member for member in members if member.address in self._range)
 
     def close(self) -> None:
         """Stop watching the rules because this process ends; the network stays."""
@@ -76,20 +70,18 @@ class Network:
     async def create(
         self,
         uid: str,
-        address: str,
-        network: str | None = None,
+        member: Member,
         owned: AbstractAsyncContextManager[int] | None = None,
     ) -> Path:
         """Create a group's namespace with its address, or keep an existing one; return the file that names it.
 
-        The group reaches the groups of the same virtual network, and they reach it; without a network it reaches none.
         `owned` yields the id of a process in a new network namespace of a user namespace, which becomes the group's.
         Raises `SandboxError`.
         """
-        own = ipaddress.IPv4Address(address)
+        own = member.address
         if own not in self._range:
-            raise SandboxError(f"{address} is not in the range of the pods, {self._range}")
-        path, member, port = self.path(uid), Member(own, network), names.port_name(self._config, own)
+            raise SandboxError(f"{own} is not in the range of the pods, {self._range}")
+        path, port = self.path(uid), names.port_name(self._config, own)
         with _errors("the group's network"):
             if path.exists():
                 await self._firewall.add(member)

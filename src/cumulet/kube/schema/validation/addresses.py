@@ -49,6 +49,17 @@ def is_network(text: str) -> bool:
     return int(length) <= found.max_prefixlen
 
 
+def parsed_network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    """Return a range of addresses, without what is set beyond its prefix, or `None` for an invalid one.
+
+    One of IPv4 that is written as IPv6 (`::ffff:10.0.0.0/104`) stays one of IPv6.
+    """
+    if not is_network(text):
+        return None
+    base, _, length = text.partition("/")
+    return ipaddress.ip_network(f"{parsed(base)}/{int(length)}", strict=False)
+
+
 def endpoint(text: str, field: str) -> Causes:
     """Validate an address that receives traffic."""
     found = parsed(text)

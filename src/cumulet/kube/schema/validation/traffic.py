@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
-
 from cumulet.common.kubernetes.objects import Object
 from cumulet.kube.apimachinery import name_formats
 from cumulet.kube.apimachinery.status import Cause
-from cumulet.kube.schema.validation.addresses import is_network, network
+from cumulet.kube.schema.validation.addresses import network, parsed_network
 from cumulet.kube.schema.validation.field_errors import Causes, all_invalid, forbidden, invalid, required, unsupported
 from cumulet.kube.schema.validation.selectors import label_selector
 
@@ -72,19 +70,12 @@ def _block(block: Object, field: str) -> Causes:
         yield required(f"{field}.cidr")
         return
     yield from network(whole, f"{field}.cidr")
-    outer = _range(whole)
+    outer = parsed_network(whole)
     for index, part in enumerate(block.get("except") or ()):
         yield from network(part, f"{field}.except[{index}]")
-        inner = _range(part)
+        inner = parsed_network(part)
         if outer is None or inner is None:
             continue
         is_below = inner.version == outer.version and inner.subnet_of(outer)  # type: ignore[arg-type]
         if inner == outer or not is_below:
             yield invalid(f"{field}.except[{index}]", part, "must be a strict subset of `cidr`")
-
-
-def _range(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
-    try:
-        return ipaddress.ip_network(text, strict=False) if is_network(text) else None
-    except ValueError:
-        return None

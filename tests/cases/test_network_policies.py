@@ -1,0 +1,67 @@
+"""Network policies of real pods, tried from both sides."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tests.cases.path import ThePath, pod
+
+#: Answers each connection with a word, at once.
+_SERVER = ["sh", "-c", "while true; do echo served | busybox nc -l -p 8000; done"]
+_DENY = {"podSelector": {"matchLabels": {"app": "policed"}}, "policyTypes": ["Ingress", "Egress"]}
+
+
+def network_policy(name: str, spec: dict[str, Any]) -> dict[str, Any]:
+    return {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": name}, "spec": spec}
+
+
+@contextmanager
+def applied(path: ThePath, name: str, spec: dict[str, Any]) -> Iterator[None]:
+    path.apply(network_policy(name, spec))
+    try:
+        yield
+    finally:
+        path.kubectl("delete", "networkpolicy", name)
+
+
+def reads(path: ThePath, client: str, address: str) -> bool:
+    """Whether a pod gets the word of the server."""
+    script = f"busybox nc -w 1 {address} 8000 < /dev/null || true"
+    return "served" in path.kubectl("exec", client, "--", "sh", "-c", script)
+
+
+def test_policies_open_and_close_a_pod(path: ThePath) -> None:
+    served = [{"name": "main", "command": _SERVER, "ports": [{"name": "word", "containerPort": 8000}]}]
+    path.apply(pod("policed", served), pod("asking", [{"name": "main", "command": ["sleep", "1000"]}]))
+    for name in ("policed", "asking"):
+        path.wait(f"pod/{name}", "condition=Ready")
+    address = path.get("policed")["status"]["podIP"]
+    assert reads(path, "asking", address)
+    with applied(path, "deny", _DENY):
+        path.until(lambda: not reads(path, "asking", address), "effect of the denial")
+        # The machine is the node: its probes are not subject to policies.
+        with socket.create_connection((address, 8000), timeout=20) as connection:
+            assert connection.recv(100) == b"served\n"
+        by_name = [{"from": [{"podSelector": {"matchLabels": {"may": "ask"}}}], "ports": [{"port": "word"}]}]
+        with applied(path, "allow", {"podSelector": {}, "ingress": by_name}):
+            path.kubectl("label", "pod", "asking", "may=ask")
+            path.until(lambda: reads(path, "asking", address), "effect of the label")
+            path.kubectl("label", "pod", "asking", "may-")
+            path.until(lambda: not reads(path, "asking", address), "end of its effect")
+    path.until(lambda: reads(path, "asking", address), "end of the denial")
+
+
+def test_a_pod_that_a_policy_isolates_is_isolated_from_its_first_packet(path: ThePath) -> None:
+    path.apply(pod("target", [{"name": "main", "command": _SERVER}]))
+    path.wait("pod/target", "condition=Ready")
+    address = path.get("target")["status"]["podIP"]
+    at_once = f"for i in 1 2 3 4 5 6; do busybox nc -w 1 {address} 8000 < /dev/null; done; echo done"
+    with applied(path, "egress", {"podSelector": {"matchLabels": {"app": "early"}}, "policyTypes": ["Egress"]}):
+        path.run("early", "sh", "-c", at_once)
+        path.run("free", "sh", "-c", at_once)
+        assert "served" not in path.output("early")
+        # A pod that no policy selects has a network as soon as its address is known.
+        assert "served" in path.output("free")
