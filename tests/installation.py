@@ -27,16 +27,21 @@ def free_pod_cidr() -> str:
     return str(random.choice(free))
 
 
+def free_ranges() -> tuple[str, str, str]:
+    """Ranges of pods, Services and EXTERNAL-IPs that this machine has no route to."""
+    found = set[str]()
+    while len(found) < 3:
+        found.add(free_pod_cidr())
+    pods, services, external = found
+    return pods, services, external.replace("/16", "/24")
+
+
 class Installation:
     """An installation in a data directory, with ranges of its own; `environment` is what its commands see."""
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
-        self.pod_cidr, self.service_cidr = free_pod_cidr(), free_pod_cidr()
-        while self.service_cidr == self.pod_cidr:
-            self.service_cidr = free_pod_cidr()
-        # Services get addresses of 127.0.0.0/8, all of which are this machine's.
-        self.external_cidr = f"127.{random.randrange(64, 128)}.{random.randrange(256)}.0/24"
+        self.pod_cidr, self.service_cidr, self.external_cidr = free_ranges()
         self.environment: dict[str, str] = {
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",

@@ -96,7 +96,13 @@ def balancing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     """The rooms, with a small range of EXTERNAL-IPs."""
     # Every address in 127.0.0.0/8 is local, so that other installations can use other ranges.
     external = f"127.{random.randrange(64, 128)}.{random.randrange(256)}.0/28"
-    made = Cloud(tmp_path_factory.mktemp("balancer") / "data", "kube", "balancer", external_cidr=external)
+    made = Cloud(
+        tmp_path_factory.mktemp("balancer") / "data",
+        "kube",
+        "balancer",
+        external_cidr=external,
+        user_space_proxy=True,
+    )
     yield made
     made.close()
 

@@ -191,7 +191,10 @@ def test_a_port_with_another_protocol_is_refused_by_name(balanced: Balanced, end
     balanced.slice("dns", endpoints[0].port, name="tcp")
     balanced.service("dns", [{"name": "tcp", "port": 53}, {"name": "udp", "port": 53, "protocol": "UDP"}])
     message = balanced.space.wait_event("dns", "SyncLoadBalancerFailed")
-    assert 'spec.ports[1].protocol "UDP" is not supported: the load balancer forwards TCP only' in message
+    assert (
+        'spec.ports[1].protocol "UDP" is not supported: without root and nftables the balancer forwards TCP only'
+        in message
+    )
     assert balanced.wait(balanced.address("dns"), 53, "one")
 
 

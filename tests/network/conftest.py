@@ -68,8 +68,8 @@ def served(control_plane: Cloud, hosts: Path) -> Iterator[Served]:
 
 @pytest.fixture(scope="module")
 def networked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    """The rooms kube and network."""
-    made = Cloud(tmp_path_factory.mktemp("network") / "data", "kube", "network", **ranges())
+    """The rooms kube, network and balancer."""
+    made = Cloud(tmp_path_factory.mktemp("network") / "data", "kube", "network", "balancer", **ranges())
     try:
         yield made
     finally:

@@ -7,16 +7,12 @@ from collections.abc import Callable
 
 from tests.cloud import Cloud
 from tests.controllers.space import WAIT, Object, Space
-from tests.installation import free_pod_cidr
+from tests.installation import free_ranges
 
 
 def ranges() -> dict[str, str]:
-    """Ranges of pods, Services and EXTERNAL-IPs that this machine has no route to."""
-    found = set[str]()
-    while len(found) < 3:
-        found.add(free_pod_cidr())
-    pods, services, external = found
-    return {"pod_cidr": pods, "service_cidr": services, "external_cidr": external.replace("/16", "/24")}
+    """The settings of an installation with ranges that this machine has no route to."""
+    return dict(zip(("pod_cidr", "service_cidr", "external_cidr"), free_ranges(), strict=True))
 
 
 class Services:
@@ -60,12 +56,14 @@ class Services:
         endpoints = [{"addresses": [address], "conditions": {"ready": True, **conditions}} for address in addresses]
         self.space.patch("endpointslices", slice_name, {"endpoints": endpoints}, kind="merge")
 
-    def external(self, name: str, number: int) -> str:
-        """Give a Service an EXTERNAL-IP, as the cloud's controller does, and return it."""
-        base = self.cloud.config.external_cidr.rpartition(".")[0]
-        address = f"{base}.{number}"
-        self.space.status("services", name, loadBalancer={"ingress": [{"ip": address}]})
-        return address
+    def external(self, name: str) -> str:
+        """Wait for the EXTERNAL-IP of a Service, and return it."""
+
+        def ingress(service: Object) -> list[Object]:
+            found: list[Object] = service["status"]["loadBalancer"].get("ingress") or []
+            return found
+
+        return str(ingress(self.space.wait("services", name, ingress))[0]["ip"])
 
     def until(self, ask: Callable[[], object], *expected: object) -> object:
         """Ask until the answer is one of these, and return it. Each round makes a request of the API server."""

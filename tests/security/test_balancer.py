@@ -18,7 +18,13 @@ from tests.kube.conftest import Server
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     """A cluster with a balancer."""
     external = f"127.{random.randrange(64, 128)}.{random.randrange(256)}.0/24"
-    made = Cloud(tmp_path_factory.mktemp("balancer") / "data", "kube", "balancer", external_cidr=external)
+    made = Cloud(
+        tmp_path_factory.mktemp("balancer") / "data",
+        "kube",
+        "balancer",
+        external_cidr=external,
+        user_space_proxy=True,
+    )
     yield made
     made.close()
 

@@ -69,7 +69,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     # Services get addresses of 127.0.0.0/8, all of which are this machine's.
     external = f"127.{random.randrange(64, 128)}.{random.randrange(256)}.0/24"
     rooms: tuple[RoomName, ...] = ("arm", "registry", "kube", "balancer")
-    made = Cloud(tmp_path_factory.mktemp("egress") / "data", *rooms, external_cidr=external)
+    made = Cloud(tmp_path_factory.mktemp("egress") / "data", *rooms, external_cidr=external, user_space_proxy=True)
     group = f"{made.subscription}/resourceGroups/group"
     assert made.arm("PUT", f"{group}?api-version=2024-03-01", {"location": "eastus"}).status == 201
     yield made

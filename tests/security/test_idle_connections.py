@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 import socket
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
+from cumulet.balancer import proxy as proxy_module
 from cumulet.balancer.proxy import Frontend, Proxy
 from cumulet.common.egress import Egress, Exempt
 
@@ -130,3 +133,43 @@ async def test_a_port_without_a_bound_keeps_them() -> None:
     ):
         await is_reset(idle)
         await say(kept, b"still here")
+
+
+async def test_one_that_the_client_has_closed_is_reset_at_an_end_point_that_keeps_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(proxy_module, "HALF_CLOSED", _IDLE)
+    proxy = Proxy(Egress(exempt=[Exempt("127.0.0.0/8")]))
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        where = Frontend("127.0.0.1", free.getsockname()[1])
+
+        def keep() -> int:
+            kept, _ = server.accept()
+            with kept:
+                assert kept.recv(100) == b"hello"
+                assert kept.recv(100) == b""
+                reset = select.poll()
+                reset.register(kept, 0)
+                (found,) = reset.poll(20_000)
+                return found[1]
+
+        free.close()
+        await proxy.set(where, [server.getsockname()])
+        kept = asyncio.create_task(asyncio.to_thread(keep))
+        _, writer = await asyncio.open_connection(*where)
+        writer.write(b"hello")
+        await close(writer)
+        assert await kept & select.POLLERR
+    proxy.close()
+
+
+async def test_connections_give_their_descriptors_back() -> None:
+    async with asyncio.timeout(60), frontend(60.0) as where:
+        counts = []
+        for _ in range(2):
+            for _ in range(500):
+                async with connection(where):
+                    pass
+            counts.append(len(list(Path("/proc/self/fd").iterdir())))
+    assert counts[1] <= counts[0] + 8

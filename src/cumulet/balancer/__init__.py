@@ -1,5 +1,6 @@
-"""Gives Services of type LoadBalancer an address, and forwards their TCP connections to ready pods.
+"""Gives Services of type LoadBalancer an address, in the place of a cloud's service controller.
 
-In come Services and EndpointSlices of a Kubernetes API, and connections of clients. Out go the addresses in the status of
-Services, events, and connections to pods. It stands in for a cloud's service controller and load balancer.
+In come Services of a Kubernetes API. Out go the addresses in their status, and events. The room `network` carries the
+connections. Without root or nftables this room does, in user space: then clients' connections come in, and connections to
+pods go out.
 """

@@ -1,7 +1,8 @@
-"""The data plane: a listener for each address and port of a service, and two connected streams per connection.
+"""The data plane in user space: a listener for each address and port of a service, and two connected streams per connection.
 
 Without a ready endpoint the listener is closed, so that a client is refused at once. As in Azure's load balancer, an idle
-connection is reset at both ends after some minutes. TCP keep-alive probes count as traffic.
+connection is reset at both ends after some minutes. TCP keep-alive probes count as traffic. A connection that one end has
+closed is reset when nothing has moved for half a minute, as the other end may never close it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from cumulet.common.egress import Egress
 log = logging.getLogger(__name__)
 
 _CONNECT = 5.0
+#: Seconds without traffic after which a connection is reset that one end has closed.
+HALF_CLOSED = 30.0
 #: The offset of `tcpi_segs_in`, the number of received segments, in the kernel's `struct tcp_info` (tcp(7)).
 _SEGMENTS_IN = 140
 _RESET = struct.pack("ii", 1, 0)
@@ -149,6 +152,7 @@ class _Pipe(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Forward the end of the stream; the other direction stays open until its own end."""
         self.ended = True
+        self.one_ended()
         if self.peer is not None and self.peer.ended and self.peer.transport is not None:
             self.peer.transport.close()
             return False
@@ -156,6 +160,11 @@ class _Pipe(asyncio.Protocol):
             with contextlib.suppress(OSError, RuntimeError):
                 self.peer.transport.write_eof()
         return True
+
+    def one_ended(self) -> None:
+        """Begin the limit of a connection that one end has closed."""
+        if isinstance(self.peer, _Client):
+            self.peer.one_ended()
 
     def pause_writing(self) -> None:
         if self.peer is not None and self.peer.transport is not None:
@@ -268,14 +277,25 @@ class _Client(_Pipe):
         if self._early_eof:
             self.ended = True
             transport.write_eof()
+            self.one_ended()
         else:
             self.transport.resume_reading()
         self._check_idle()
 
+    def one_ended(self) -> None:
+        """See `_Pipe`."""
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+        self._check_idle()
+
     def _check_idle(self) -> None:
         """Check periodically whether the connection is idle."""
-        assert self.peer is not None
-        if (idle := self._backends.idle) is None or self.transport is None or self.transport.is_closing():
+        if self.peer is None or self.transport is None or self.transport.is_closing():
+            return
+        limits = [self._backends.idle, HALF_CLOSED if self.ended or self.peer.ended else None]
+        idle = min((limit for limit in limits if limit is not None), default=None)
+        if idle is None:
             return
         active = [half.had_traffic() for half in (self, self.peer)]
         if self._idle is None or any(active):

@@ -15,38 +15,40 @@ _ENDPOINTS = "read by the endpoints controller"
 SERVICE_PORT = Kind(
     "ServicePort",
     {
-        "appProtocol": stored("shown, and copied to the EndpointSlices; the balancer forwards bytes"),
+        "appProtocol": stored("shown, and copied to the EndpointSlices; packets are forwarded as they are"),
         "name": honoured(),
-        "nodePort": honoured("the balancer listens there on 127.0.0.1"),
+        "nodePort": honoured("at 127.0.0.1 for this machine, at the gateway for pods"),
         "port": honoured(),
-        "protocol": honoured(only=("TCP",), instead="the load balancer forwards TCP only"),
+        "protocol": honoured("SCTP if the kernel tracks it", only=("TCP", "UDP", "SCTP"), instead="use one of them"),
         "targetPort": honoured(_ENDPOINTS),
     },
 )
 CLIENT_IP = Kind(
     "ClientIPConfig",
-    {"timeoutSeconds": stored("shown; a client keeps its endpoint for as long as the endpoints stay the same")},
+    {"timeoutSeconds": honoured()},
 )
 SERVICE_SPEC = Kind(
     "ServiceSpec",
     {
         "allocateLoadBalancerNodePorts": honoured("by the API server"),
-        "clusterIP": stored("allocated and shown; nothing on this machine serves it"),
-        "clusterIPs": stored("as clusterIP"),
-        "externalIPs": refused("the balancer listens at the addresses of its pool only; use loadBalancerIP"),
-        "externalName": stored("shown; the cluster has no DNS server"),
+        "clusterIP": honoured("for pods and this machine"),
+        "clusterIPs": honoured("as clusterIP"),
+        "externalIPs": refused("only addresses of the pool are served; use loadBalancerIP"),
+        "externalName": honoured("by the name server"),
         "externalTrafficPolicy": honoured(
-            "all endpoints are on this machine; pods see the machine's address as the client's"
+            "Local leaves the endpoints with an address of a pod here; a pod sees the client's address in both cases"
         ),
         "healthCheckNodePort": stored("allocated and shown; no other load balancer asks it"),
-        "internalTrafficPolicy": stored("shown; cluster IPs are not served"),
+        "internalTrafficPolicy": honoured("Local leaves the endpoints with an address of a pod here"),
         "ipFamilies": honoured("IPv4", only=("IPv4",), instead="the pods' network has IPv4 only"),
         "ipFamilyPolicy": honoured(
             only=("SingleStack", "PreferDualStack"), instead="the pods' network has IPv4 only; use SingleStack"
         ),
         "loadBalancerClass": honoured("a Service with a class is left to the controller of that class"),
         "loadBalancerIP": honoured("an address of the pool"),
-        "loadBalancerSourceRanges": honoured("other clients are reset at once; node ports are open to all"),
+        "loadBalancerSourceRanges": honoured(
+            "packets of other clients are dropped; who allows 127.0.0.1 allows this machine; node ports are open to all"
+        ),
         "ports": honoured(kind=SERVICE_PORT),
         "publishNotReadyAddresses": honoured(_ENDPOINTS),
         "selector": honoured(_ENDPOINTS),

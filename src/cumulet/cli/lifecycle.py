@@ -36,7 +36,7 @@ NodeAddress = Annotated[
     ),
 ]
 ExternalCidr = Annotated[
-    str | None, typer.Option(metavar="CIDR", help="Range of EXTERNAL-IPs. A new installation has 127.10.0.0/24.")
+    str | None, typer.Option(metavar="CIDR", help="Range of EXTERNAL-IPs. A new installation has 10.242.0.0/24.")
 ]
 ServiceCidr = Annotated[
     str | None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 from cumulet.cli.lifecycle import ClientCa, ExternalCidr, NodeAddress, StrictAci, foreground
 from cumulet.common import config as settings
+from cumulet.common import nftables
 from cumulet.common.config import Address, Config, RoomName
 from cumulet.common.kubernetes.kubeconfig import load_kubeconfig
 from cumulet.up import certificates, migration
@@ -47,10 +49,19 @@ def balancer(
     kubeconfig: Kubeconfig = None,
     port: Port = None,
     external_cidr: ExternalCidr = None,
+    proxy: Annotated[
+        bool | None,
+        typer.Option(
+            help="Forward TCP connections in user space, instead of `cumulet network` in the kernel. "
+            "The default without root or nftables; --external-cidr must be a loopback range then."
+        ),
+    ] = None,
 ) -> None:
-    """Run the balancer in the foreground: serve Services of type LoadBalancer on this machine."""
-    config = _installation()
-    _run("balancer", with_ranges(config, external_cidr=external_cidr), kubeconfig, port)
+    """Run the balancer in the foreground: give Services of type LoadBalancer an address of this machine."""
+    config = with_ranges(_installation(), external_cidr=external_cidr)
+    if proxy is None:
+        proxy = os.geteuid() != 0 or nftables.missing() is not None
+    _run("balancer", msgspec.structs.replace(config, user_space_proxy=proxy), kubeconfig, port)
 
 
 def network(kubeconfig: Kubeconfig = None, port: Port = None) -> None:

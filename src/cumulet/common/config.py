@@ -162,7 +162,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     disk_limits: DiskLimits = DiskLimits()
     pod_cidr: str = "10.241.0.0/16"
     service_cidr: str = "10.0.0.0/16"
-    external_cidr: str = "127.10.0.0/24"
+    external_cidr: str = "10.242.0.0/24"
+    #: The room `balancer` forwards connections itself, for TCP only: where there is no root or no nftables for `network`.
+    user_space_proxy: bool = False
     #: Exceptions from the check of addresses that users choose (`common.egress`).
     allow_egress: list[Exempt] = []
     #: The kubeconfig of an external Kubernetes cluster that the rooms work in. `client_ca` is the authority that signs the

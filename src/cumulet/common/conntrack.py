@@ -10,6 +10,7 @@ import contextlib
 import errno
 import ipaddress
 import struct
+from pathlib import Path
 
 from cumulet.common.namespaces import inside
 from cumulet.common.netlink import NETFILTER, Netlink, attribute, nested
@@ -22,6 +23,8 @@ _ADDRESSES, _SOURCE = 1, 1
 #: `CTA_FILTER_ORIG_FLAGS` and `CTA_FILTER_REPLY_FLAGS`; the flag is that of the source address.
 _FILTERS = {_ORIGINAL: 1, _REPLY: 2}
 _BY_SOURCE = 1
+#: What a kernel that tracks SCTP has.
+_SCTP = Path("/proc/sys/net/netfilter/nf_conntrack_sctp_timeout_established")
 
 
 def forget(namespace: str | None, address: ipaddress.IPv4Address) -> None:
@@ -30,6 +33,11 @@ def forget(namespace: str | None, address: ipaddress.IPv4Address) -> None:
     A kernel before Linux 5.8 cannot select connections by address, and keeps them until they time out. Raises `OSError`.
     """
     inside(namespace, lambda: _forget(address))
+
+
+def tracks_sctp() -> bool:
+    """Return whether the kernel tracks connections of SCTP, so that it can translate their addresses."""
+    return _SCTP.exists()
 
 
 def _forget(address: ipaddress.IPv4Address) -> None:

@@ -7,6 +7,7 @@ end point that is gone for ever.
 from __future__ import annotations
 
 import contextlib
+import errno
 import ipaddress
 import socket
 import struct
@@ -47,7 +48,11 @@ def _forget(translations: Iterable[tuple[Frontend, Backend]]) -> None:
                 attribute(_REPLY_FLAGS, struct.pack("=I", _BY_SOURCE | _BY_NUMBER | _BY_SOURCE_PORT)),
             )
             with contextlib.suppress(FileNotFoundError):  # there is none
-                kernel.call(_DELETE, _IPV4 + to + by + compared)
+                try:
+                    kernel.call(_DELETE, _IPV4 + to + by + compared)
+                except OSError as error:
+                    if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                        raise
 
 
 def _tuple(kind: int, side: int, address: str, port_side: int, port: int) -> bytes:

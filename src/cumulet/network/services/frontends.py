@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from cumulet.common import router
 from cumulet.common.config import Config
+from cumulet.common.conntrack import tracks_sctp
 from cumulet.common.kubernetes.load_balancers import external_address, idle_minutes, source_ranges
 from cumulet.common.kubernetes.objects import EndpointSlice, Service
 from cumulet.network.services.endpoints import Reachable, backends, reachable_in
@@ -71,7 +72,7 @@ def served(service: Service, slices: Sequence[EndpointSlice], site: Site) -> Ser
     found: dict[Frontend, Target] = {}
     for port in spec.get("ports") or ():
         protocol = PROTOCOLS.get(port.get("protocol") or "TCP")
-        if protocol is None or not 0 < port["port"] < 65536:
+        if protocol is None or (protocol == "sctp" and not tracks_sctp()) or not 0 < port["port"] < 65536:
             continue
         everywhere = backends(slices, port, site.reachable)
         inside = _target(everywhere, spec.get("internalTrafficPolicy"), site.pods, affinity)
