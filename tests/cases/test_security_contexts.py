@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from typing import Any
 
@@ -189,19 +190,20 @@ def test_names_aliases_and_resolver_are_the_pods(outputs: dict[str, str]) -> Non
         "# Entries added by HostAliases.",
         "10.1.2.3\tdb.local\tdb",
         "::7\tsix",
-        "nameserver 192.0.2.53",
         "search corp.example example",
+        "nameserver 192.0.2.53",
         "options ndots:2 edns0",
     ]
 
 
-def test_a_dns_config_is_added_to_the_machines_and_cut_with_a_warning(path: ThePath, outputs: dict[str, str]) -> None:
+def test_a_dns_config_is_added_to_the_clusters_and_cut_with_a_warning(path: ThePath, outputs: dict[str, str]) -> None:
     lines = outputs["resolver"].splitlines()
-    assert len([line for line in lines if line.startswith("nameserver")]) == 3
-    assert "ndots:3" in lines[-1]
     servers = [line.split()[1] for line in lines if line.startswith("nameserver")]
-    if servers[0] != "192.0.2.1":  # this machine has servers of its own
-        assert " ".join(servers) in path.events("resolver", "DNSConfigForming")
+    services = ipaddress.IPv4Network(path.installation.service_cidr)
+    assert servers == [str(services[10]), "192.0.2.1", "192.0.2.2"]
+    assert lines[0].split()[:4] == ["search", "default.svc.cluster.local", "svc.cluster.local", "cluster.local"]
+    assert lines[-1] == "options ndots:3"
+    assert " ".join(servers) in path.events("resolver", "DNSConfigForming")
 
 
 def test_containers_share_memory_of_64_mib(outputs: dict[str, str]) -> None:

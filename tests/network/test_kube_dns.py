@@ -11,9 +11,10 @@ import pytest
 from cumulet.common.kubernetes import Client
 from cumulet.common.kubernetes.component import run_informers
 from cumulet.common.kubernetes.kubeconfig import load_kubeconfig
+from cumulet.common.router import cluster_dns
 from cumulet.common.tasks import task_set
 from cumulet.network.cluster import Cluster
-from cumulet.network.dns.kube_dns import KubeDns, cluster_ip
+from cumulet.network.dns.kube_dns import KubeDns
 from tests.cloud import Cloud
 from tests.controllers.space import Object
 from tests.kube.conftest import Server
@@ -56,13 +57,13 @@ async def kept(control_plane: Cloud) -> AsyncIterator[_Kept]:
     ):
         cluster = Cluster.watched_by(client, config, tasks)
         await run_informers(cluster.informers, tasks, asyncio.Event())
-        keeper = KubeDns(client, cluster.services, cluster.slices, cluster_ip(config), "10.241.0.1")
+        keeper = KubeDns(client, cluster.services, cluster.slices, cluster_dns(config), "10.241.0.1")
         tasks.start_essential(keeper.run(), "kube-dns")
         yield _Kept(Server(control_plane))
 
 
 async def test_the_service_of_the_name_server_is_kept(kept: _Kept, control_plane: Cloud, served: Served) -> None:
-    path, address = f"{_SERVICES}/kube-dns", str(cluster_ip(control_plane.config))
+    path, address = f"{_SERVICES}/kube-dns", str(cluster_dns(control_plane.config))
     assert address.endswith(".10")
     first = await kept.wait(path, lambda service: service["spec"]["clusterIP"] == address)
     ports = [(port["port"], port["protocol"]) for port in first["spec"]["ports"]]
@@ -86,7 +87,7 @@ async def test_the_service_of_the_name_server_is_kept(kept: _Kept, control_plane
 
 
 async def test_a_service_of_that_name_with_another_address_is_made_anew(kept: _Kept, control_plane: Cloud) -> None:
-    path, address = f"{_SERVICES}/kube-dns", str(cluster_ip(control_plane.config))
+    path, address = f"{_SERVICES}/kube-dns", str(cluster_dns(control_plane.config))
     await kept.wait(path, lambda service: service["spec"]["clusterIP"] == address)
     own = {"metadata": {"name": "kube-dns"}, "spec": {"ports": [{"port": 53}], "clusterIP": "None"}}
     await kept.call("DELETE", path)

@@ -143,6 +143,28 @@ def test_what_is_no_name_is_not_written(config: Config, root: Path) -> None:
     assert snapshot(root) == before
 
 
+def test_names_of_container_groups_come_and_go(config: Config, root: Path) -> None:
+    before = snapshot(root)
+    hosts = Hosts(config, root)
+    pod = config.pod_cidr.replace(".0.0/16", ".3.4")
+    lines = [f"{pod} my-app.eastus.azurecontainer.io", f"{pod} my-app.0123456789abcde.eastus.azurecontainer.io"]
+    others = [
+        "192.0.2.1 other.eastus.azurecontainer.io",
+        f"{pod} evil.example",
+        f"{pod} a b.eastus.azurecontainer.io",
+        "x",
+    ]
+    write_private(config.group_names_file, "\n".join([*lines, *others]).encode())
+    hosts.update()
+    assert (root / "etc/hosts").read_text().splitlines()[-3:-1] == sorted(lines, key=lambda line: line.split()[1])
+    write_private(config.group_names_file, lines[0].encode())
+    hosts.update()
+    assert (root / "etc/hosts").read_text().count("azurecontainer.io") == 1
+    write_private(config.group_names_file, b"")
+    hosts.update()
+    assert snapshot(root) == before
+
+
 def test_a_block_that_somebody_wrote_into_is_left(config: Config, root: Path) -> None:
     names(config, "one.azurecr.io")
     hosts = Hosts(config, root)
@@ -161,10 +183,11 @@ def test_the_watch_tells_of_the_list_only(config: Config) -> None:
         write_private(config.login_servers_file.with_name("another"), b"")
         assert selector.select(5)
         assert not watch.take()
-        names(config, "one.azurecr.io")
-        assert selector.select(5)
-        assert watch.take()
-        assert not watch.take()
+        for file in (config.login_servers_file, config.group_names_file):
+            write_private(file, b"")
+            assert selector.select(5)
+            assert watch.take()
+            assert not watch.take()
     watch.close()
 
 

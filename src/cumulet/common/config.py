@@ -311,6 +311,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         """The login servers of the registry, one a line. The room `registry` writes it, `cumulet up --hosts` watches it."""
         return self.room_dir("registry") / "login-servers"
 
+    @property
+    def group_names_file(self) -> Path:
+        """The DNS names of container groups, lines `ADDRESS NAME`. The room `instances` writes it, `cumulet up --hosts` watches it."""
+        return self.room_dir("instances") / "names"
+
     def room_dir(self, room: RoomName) -> Path:
         """Return the folder of a room's state, which no other room uses."""
         return self.data_dir / room

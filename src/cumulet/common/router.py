@@ -97,6 +97,11 @@ def gateway(config: Config) -> ipaddress.IPv4Address:
     return ipaddress.IPv4Network(config.pod_cidr).network_address + 1
 
 
+def cluster_dns(config: Config) -> ipaddress.IPv4Address:
+    """Return the cluster IP of the name server: the tenth address of `service_cidr`, as in AKS."""
+    return ipaddress.IPv4Network(config.service_cidr).network_address + 10
+
+
 def machine_address(config: Config) -> ipaddress.IPv4Address:
     """Return the source address of what the machine sends to pods and Services: the second address of `pod_cidr`."""
     return ipaddress.IPv4Network(config.pod_cidr).network_address + 2

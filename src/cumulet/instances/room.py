@@ -9,6 +9,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from cumulet.common.arm import GROUP_BODY_LIMIT, arm_errors, behind_the_front_door
+from cumulet.common.dns.server import serving
 from cumulet.common.health import HEALTH, health_routes
 from cumulet.common.resolver import LoginServerResolver
 from cumulet.common.room import Room
@@ -21,6 +22,7 @@ from cumulet.instances.groups.logins import Logins
 from cumulet.instances.metering.meter import Meter
 from cumulet.instances.provider.disks import Disks
 from cumulet.instances.provider.metrics import Metrics
+from cumulet.instances.provider.names import GroupNames, bind
 from cumulet.instances.provider.regions import Regions
 from cumulet.instances.provider.resources import Provider
 from cumulet.instances.provider.websockets import Streams
@@ -76,8 +78,12 @@ async def serve(room: Room) -> None:
             await groups.open()
             tasks.start_essential(rotate(groups.index.written_logs, config.container_logs), "logs")
             tasks.start_essential(disk.run(), "disk")
+            names = GroupNames(groups.index)
+            tasks.start_essential(names.keep_file(config.group_names_file), "names")
+            # The name server of pods asks here. The other addresses of the room are for HTTPS only.
+            datagrams = bind(config.addresses["instances"])
             try:
-                async with room.serving(app):
+                async with room.serving(app), serving(names, [datagrams], []):
                     room.ready()
                     await room.stopping.wait()
             finally:

@@ -15,11 +15,16 @@ from cumulet.common.kubernetes.component import client_of, health_app, run_infor
 from cumulet.common.room import Room
 from cumulet.common.tasks import task_set
 from cumulet.network.cluster import Cluster
+from cumulet.network.dns import part as dns
 from cumulet.network.policy import controller as policies
 from cumulet.network.services import controller as services
 
-#: The parts, in the order of their start.
-PARTS: Sequence[Callable[[Cluster], AbstractAsyncContextManager[None]]] = (policies.running, services.running)
+#: The parts, in the order of their start: what restricts pods comes first, and names last.
+PARTS: Sequence[Callable[[Cluster], AbstractAsyncContextManager[None]]] = (
+    policies.running,
+    services.running,
+    dns.running,
+)
 
 
 async def serve(room: Room) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from cumulet.common import router
+from cumulet.common.config import Config
 from cumulet.common.kubernetes import resolv_conf
 from cumulet.common.kubernetes.objects import Pod, PodDNSConfigOption
+from cumulet.common.kubernetes.resolv_conf import Resolver
 from cumulet.node.errors import UnsupportedError
 from cumulet.node.resource import GroupDns
 
@@ -24,9 +27,9 @@ class PodNames(NamedTuple):
 
 
 class PodDns(NamedTuple):
-    """The resolver of a pod, `None` for the machine's own, and warnings about what did not fit."""
+    """The resolver of a pod, and warnings about what did not fit."""
 
-    config: GroupDns | None
+    config: GroupDns
     warnings: list[str]
 
 
@@ -48,14 +51,10 @@ def pod_names(pod: Pod) -> PodNames:
     return PodNames(hostname, domain)
 
 
-def pod_dns(pod: Pod) -> PodDns:
-    """Return the resolver of a pod: `dnsConfig` is added to what the policy gives. `ClusterFirst` gives the machine's own."""
-    spec = pod["spec"]
-    own = spec.get("dnsConfig") or {}
-    nothing = spec.get("dnsPolicy") == "None"
-    if not own and not nothing:
-        return PodDns(None, [])
-    base = resolv_conf.Resolver([], [], []) if nothing else resolv_conf.parse(resolv_conf.text())
+def pod_dns(pod: Pod, config: Config) -> PodDns:
+    """Return the resolver of a pod: its `dnsConfig` is added to what its policy gives."""
+    own = pod["spec"].get("dnsConfig") or {}
+    base = _by_policy(pod, config)
     servers = [*dict.fromkeys([*base.servers, *(own.get("nameservers") or ())])]
     searches = [*dict.fromkeys([*base.searches, *(own.get("searches") or ())])]
     options = _options(base.options, own.get("options") or [])
@@ -72,12 +71,28 @@ def pod_dns(pod: Pod) -> PodDns:
             "Search Line limits were exceeded, some search paths have been omitted, the applied search line is: "
             + " ".join(fitting)
         )
-    config: GroupDns = {"nameServers": servers}
+    found: GroupDns = {"nameServers": servers}
     if fitting:
-        config["searchDomains"] = " ".join(fitting)
+        found["searchDomains"] = " ".join(fitting)
     if options:
-        config["options"] = " ".join(options)
-    return PodDns(config, warnings)
+        found["options"] = " ".join(options)
+    return PodDns(found, warnings)
+
+
+def _by_policy(pod: Pod, config: Config) -> Resolver:
+    """Return what a DNS policy gives: the cluster's name server with its domains, the machine's resolver, or nothing."""
+    policy = pod["spec"].get("dnsPolicy") or "ClusterFirst"
+    if policy == "None":
+        return Resolver([], [], [])
+    machine = resolv_conf.parse(resolv_conf.text())
+    gateway = str(router.gateway(config))
+    if policy == "Default":
+        # A pod does not reach a server on the machine's loopback; the gateway's asks it.
+        reached = [server for server in machine.servers if not resolv_conf.is_loopback(server)]
+        return machine._replace(servers=reached or [gateway])
+    server = str(router.cluster_dns(config)) if config.kubeconfig is None else gateway
+    domains = [f"{pod['metadata']['namespace']}.svc.{_DOMAIN}", f"svc.{_DOMAIN}", _DOMAIN]
+    return Resolver([server], [*domains, *machine.searches], ["ndots:5"])
 
 
 def _options(base: list[str], own: list[PodDNSConfigOption]) -> list[str]:

@@ -443,7 +443,7 @@ POD_SPEC = Kind(
             "added to what dnsPolicy gives; at most 3 name servers and 32 search domains", kind=DNS
         ),
         "dnsPolicy": honoured(
-            "`None`: only dnsConfig; the others: the resolver of the machine",
+            "the cluster's name server, its domains and `ndots:5`; `Default`: the resolver of the machine; `None`: only dnsConfig",
             only=("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"),
             instead="use ClusterFirst",
         ),

@@ -261,7 +261,7 @@ class Pods:
             await self._hold_back(pod, error)
             return None
         self._report_pull_secrets(pod)
-        for warning in pod_dns(pod).warnings:
+        for warning in pod_dns(pod, self._config).warnings:
             self.events.once(pod, "", "Warning", "DNSConfigForming", warning)
         try:
             group = await self._aci.put(group_name(pod), body)

@@ -80,6 +80,7 @@ async def container_group(pod: Pod, sources: Sources, config: Config) -> Contain
         "pod": True,
         "labels": pod["metadata"].get("labels") or {},
         "hostname": names.hostname,
+        "dnsConfig": pod_dns(pod, config).config,
     }
     if names.domain is not None:
         properties["subdomain"] = names.domain
@@ -87,8 +88,6 @@ async def container_group(pod: Pod, sources: Sources, config: Config) -> Contain
             properties["setHostnameAsFQDN"] = True
     if aliases := spec.get("hostAliases"):
         properties["hostAliases"] = [{"ip": item["ip"], "hostnames": item.get("hostnames") or []} for item in aliases]
-    if (dns := pod_dns(pod).config) is not None:
-        properties["dnsConfig"] = dns
     if above := pod_security_context(pod):
         properties["securityContext"] = above
     if spec.get("shareProcessNamespace"):

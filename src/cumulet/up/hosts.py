@@ -1,7 +1,7 @@
-"""Makes login servers resolvable and trusted on this machine: `cumulet up --hosts`.
+"""Makes login servers and names of container groups resolvable on this machine, and trusted: `cumulet up --hosts`.
 
 The registry also listens on port 443 of a loopback address. A marked block in /etc/hosts maps each login server to that
-address. docker and containers/image read the CA from `certs.d/<server>/ca.crt`. A journal records each file before it
+address, and the name of each group with a `dnsNameLabel` to the group's. docker and containers/image read the CA from `certs.d/<server>/ca.crt`. A journal records each file before it
 is created, so that `down`, or the next `up` or `down` after a crash, removes exactly those files. The rest of
 /etc/hosts stays unchanged.
 """
@@ -13,6 +13,7 @@ import ctypes
 import errno
 import fcntl
 import hashlib
+import ipaddress
 import os
 import re
 import ssl
@@ -29,6 +30,7 @@ from cumulet.up import etc
 
 _HTTPS = 443
 _CLIENTS = ("docker", "containers")
+_GROUP = re.compile(r"[a-z0-9-]{1,63}(?:\.[a-z0-9]{1,63}){1,2}\.azurecontainer\.io")
 _SERVER = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
 
 _IN_MOVED_TO = 0x80
@@ -102,9 +104,10 @@ class Hosts:
         self._certificate = f"cumulet-{name}.crt"
 
     def update(self) -> None:
-        """Update the block and the folders to the current login servers."""
+        """Update the block and the folders to the current login servers, and the block to the names of groups."""
         servers = _servers(self._config)
-        self._write_block(servers)
+        entries = [f"{self._address} {server}\n" for server in servers]
+        self._write_block([*entries, *(f"{address} {name}\n" for name, address in _groups(self._config))])
         made = self._made()
         places = [_Place(client, server) for client in _CLIENTS for server in servers]
         for file in [file for file in made.files if file.place not in places]:
@@ -123,7 +126,7 @@ class Hosts:
         """Remove everything, and return a line for each thing removed."""
         removed = []
         if self._write_block([]):
-            removed.append(f"login servers in {self._hosts}")
+            removed.append(f"names in {self._hosts}")
         made = self._made()
         for file in list(made.files):
             self._remove(made, file)
@@ -135,13 +138,13 @@ class Hosts:
 
     # /etc/hosts.
 
-    def _write_block(self, servers: Iterable[str]) -> bool:
-        """Write the block, or remove it if there are no servers. Return whether the file had one.
+    def _write_block(self, entries: Iterable[str]) -> bool:
+        """Write the block, or remove it if there are no entries. Return whether the file had one.
 
         The file is written in place, because it is a mount in a container. Bytes before the block are never written,
         so a crash cannot lose them.
         """
-        lines = [f"{self._address} {server}\n".encode() for server in servers]
+        lines = [entry.encode() for entry in entries]
         if not lines and not self._has_block():
             return False
         with self._locked() as file:
@@ -188,10 +191,10 @@ class Hosts:
 
     def _find(self, content: bytes) -> tuple[int, int]:
         """Return start and end of the block. Both are the end of the file if there is none or it was edited."""
-        ours = re.escape(self._address.encode())
+        line = rb"(?:%b [^\n]*|[\d.]+ %b)\n" % (re.escape(self._address.encode()), _GROUP.pattern.encode())
         match = re.search(
             rb"^" + re.escape(self._begin) + rb"(?P<gap> after[^:\n]*)?:[^\n]*\n"
-            rb"(?:" + ours + rb" [^\n]*\n)*" + re.escape(self._end) + rb"\n?",
+            rb"(?:" + line + rb")*" + re.escape(self._end) + rb"\n?",
             content,
             re.MULTILINE,
         )
@@ -280,26 +283,28 @@ class Hosts:
 
 
 class Watch:
-    """Watches the registry's list of login servers (inotify(7))."""
+    """Watches the lists of login servers and of groups' names (inotify(7))."""
 
     def __init__(self, config: Config) -> None:
-        self._name = os.fsencode(config.login_servers_file.name)
-        folder = config.login_servers_file.parent
-        private_files.private_folder(folder)
+        files = (config.login_servers_file, config.group_names_file)
+        self._names = [os.fsencode(file.name) for file in files]
         libc = ctypes.CDLL(None, use_errno=True)
         self._descriptor: int = libc.inotify_init1(os.O_CLOEXEC | _IN_NONBLOCK)
-        if self._descriptor < 0 or libc.inotify_add_watch(self._descriptor, os.fsencode(folder), _IN_MOVED_TO) < 0:
-            raise OSError(ctypes.get_errno(), "inotify")
+        for file in files:
+            folder = os.fsencode(private_files.private_folder(file.parent))
+            if self._descriptor < 0 or libc.inotify_add_watch(self._descriptor, folder, _IN_MOVED_TO) < 0:
+                raise OSError(ctypes.get_errno(), "inotify")
 
     def fileno(self) -> int:
         """Return the descriptor, which is readable when there is an event to `take`."""
         return self._descriptor
 
     def take(self) -> bool:
-        """Read the events, and return whether the list has changed."""
+        """Read the events, and return whether a list has changed."""
         try:
             # An event is a header and the name, padded with NUL bytes.
-            return self._name + b"\0" in os.read(self._descriptor, 65536)
+            events = os.read(self._descriptor, 65536)
+            return any(name + b"\0" in events for name in self._names)
         except BlockingIOError:
             return False
 
@@ -315,6 +320,21 @@ def _servers(config: Config) -> list[str]:
     except FileNotFoundError:
         return []
     return sorted({line for line in lines if _is_server(line)})
+
+
+def _groups(config: Config) -> list[tuple[str, str]]:
+    """Return the current names of container groups with their addresses. Skips what is no such name or no address of a pod."""
+    try:
+        lines = config.group_names_file.read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    pods, found = ipaddress.IPv4Network(config.pod_cidr), {}
+    for line in lines:
+        address, _, name = line.partition(" ")
+        with contextlib.suppress(ValueError):
+            if ipaddress.IPv4Address(address) in pods and _GROUP.fullmatch(name):
+                found[name] = address
+    return sorted(found.items())
 
 
 def _is_server(text: str) -> bool:

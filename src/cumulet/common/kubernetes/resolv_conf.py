@@ -23,7 +23,7 @@ def text() -> str:
     """Return the configuration, empty without one. If it names only loopback addresses, those are not a pod's."""
     found = _read(_FILE)
     servers = parse(found).servers
-    if servers and all(_is_loopback(server) for server in servers):
+    if servers and all(is_loopback(server) for server in servers):
         return _read(_BEHIND) or found
     return found
 
@@ -37,13 +37,24 @@ def parse(content: str) -> Resolver:
             case "nameserver" if words:
                 resolver.servers.append(words[0])
             case "search" | "domain":
-                resolver.searches[:] = words
+                # A kubelet takes a domain with and without a dot at its end as the same.
+                resolver.searches[:] = [word if word == "." else word.removesuffix(".") for word in words]
             case "options":
                 resolver.options.extend(words)
     return resolver
 
 
-def _is_loopback(server: str) -> bool:
+def lines(resolver: Resolver) -> str:
+    """Return the text of a configuration, in the order in which containerd writes it."""
+    written = [f"search {' '.join(resolver.searches)}\n"] if resolver.searches else []
+    written += [f"nameserver {server}\n" for server in resolver.servers]
+    if resolver.options:
+        written.append(f"options {' '.join(resolver.options)}\n")
+    return "".join(written)
+
+
+def is_loopback(server: str) -> bool:
+    """Return whether an address is of the machine itself, so that no pod reaches it."""
     try:
         return ipaddress.ip_address(server.partition("%")[0]).is_loopback
     except ValueError:

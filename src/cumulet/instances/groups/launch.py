@@ -164,8 +164,9 @@ class Launcher:
         properties = self._record.properties
         name = self._record.id.rsplit("/", 1)[-1]
         read_only = bool(stored(container.properties.security_context).read_only_root_filesystem)
+        gateway = self._services.network.gateway
         files = network_files.write(
-            self._folders.files, name, self._record.status.ip, properties, read_only=read_only
+            self._folders.files, name, self._record.status.ip, gateway, properties, read_only=read_only
         )
         shared = shared_memory.bind(self._folders.folder)
         message = make_file(bundle, container.properties)

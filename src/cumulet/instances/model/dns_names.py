@@ -11,6 +11,9 @@ from cumulet.common.arm import ResourceId
 from cumulet.common.ascii import fold
 from cumulet.instances.model.properties import IpAddress
 
+#: The zone of all groups' names.
+ZONE = "azurecontainer.io"
+
 _DIGITS = 15
 
 
@@ -29,4 +32,4 @@ def domain_name(address: IpAddress | None, resource_id: str, location: str) -> s
     scope = scopes.get(address.auto_generated_domain_name_label_scope or "")
     if scope is not None:
         label += f".{hashlib.sha256(fold(scope).encode()).hexdigest()[:_DIGITS]}"
-    return f"{label}.{location}.azurecontainer.io"
+    return f"{label}.{location}.{ZONE}"

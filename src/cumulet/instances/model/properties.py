@@ -18,6 +18,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 
 from cumulet.common.ascii import fold
+from cumulet.common.kubernetes import resolv_conf
 from cumulet.common.kubernetes.objects import Object
 from cumulet.common.kubernetes.quantity import decimal
 from cumulet.instances.model.lifecycle import Lifecycle, MessagePolicy, Probe, RestartPolicy, RestartRule
@@ -273,13 +274,10 @@ class DnsConfig(_Base):
     search_domains: str | None = None
     options: str | None = None
 
-    def lines(self) -> list[str]:
-        """Return the lines of resolv.conf(5)."""
-        lines = [f"nameserver {server}" for server in self.name_servers]
-        for key, words in (("search", self.search_domains), ("options", self.options)):
-            if words and words.strip(" "):
-                lines.append(f"{key} {words.strip(' ')}")
-        return lines
+    def text(self) -> str:
+        """Return the file resolv.conf(5)."""
+        words = [(text or "").split() for text in (self.search_domains, self.options)]
+        return resolv_conf.lines(resolv_conf.Resolver(self.name_servers, *words))
 
 
 class SubnetId(_Base):

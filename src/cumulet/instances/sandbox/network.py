@@ -25,6 +25,8 @@ class Network:
 
     def __init__(self, config: Config, taken: set[str]) -> None:
         self._config = config
+        #: The address of the router, where the name server is.
+        self.gateway = str(router.gateway(config))
         self._router = router.namespace_name(config)
         self._range = ipaddress.IPv4Network(config.pod_cidr)
         self._taken = {ipaddress.IPv4Address(address) for address in taken}

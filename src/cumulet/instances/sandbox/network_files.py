@@ -29,16 +29,18 @@ def host_name(name: str, properties: GroupProperties) -> str:
     return hostname
 
 
-def write(folder: Path, name: str, address: str, properties: GroupProperties, *, read_only: bool) -> list[Bind]:
+def write(
+    folder: Path, name: str, address: str, name_server: str, properties: GroupProperties, *, read_only: bool
+) -> list[Bind]:
     """Write the files of the group of that name and address in its folder; return their binds. Raises `OSError`.
 
-    With a `read_only` root, only the hosts file can be written, as in Kubernetes.
+    Groups ask `name_server` unless they have a `dnsConfig`. With a `read_only` root, only the hosts file can be written, as in Kubernetes.
     """
     folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     files = {
         "hosts": _hosts(properties.hostname or name, address, properties),
         "hostname": f"{host_name(name, properties)}\n",
-        "resolv.conf": _resolver(properties),
+        "resolv.conf": _resolver(name_server, properties),
     }
     for file, text in files.items():
         _replace(folder / file, text.encode())
@@ -54,10 +56,12 @@ def _hosts(hostname: str, address: str, properties: GroupProperties) -> str:
     return "".join(lines)
 
 
-def _resolver(properties: GroupProperties) -> str:
+def _resolver(name_server: str, properties: GroupProperties) -> str:
     if properties.dns_config is not None:
-        return "".join(f"{line}\n" for line in properties.dns_config.lines())
-    return resolv_conf.text()
+        return properties.dns_config.text()
+    # The name server asks those of the machine, and knows the names of its domains.
+    searches = resolv_conf.parse(resolv_conf.text()).searches
+    return resolv_conf.lines(resolv_conf.Resolver([name_server], searches, []))
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -9,7 +9,6 @@ from typing import cast
 
 import aiohttp
 
-from cumulet.common.config import Config
 from cumulet.common.kubernetes import Client, Informer, KubernetesError
 from cumulet.common.kubernetes.client import ENDPOINTSLICES, SERVICES, Resource, T
 from cumulet.common.kubernetes.informer import Change
@@ -22,11 +21,6 @@ log = logging.getLogger(__name__)
 _APPLY = "application/apply-patch+yaml"
 _MANAGER = "cumulet-network"
 _PORT = 53
-
-
-def cluster_ip(config: Config) -> ipaddress.IPv4Address:
-    """Return the address of the name server for pods: the tenth of `service_cidr`, as in AKS."""
-    return ipaddress.IPv4Network(config.service_cidr).network_address + 10
 
 
 def service(address: ipaddress.IPv4Address) -> Service:

@@ -11,18 +11,16 @@ from collections.abc import AsyncIterator
 from cumulet.common import router
 from cumulet.common.config import Config
 from cumulet.network.cluster import Cluster
-from cumulet.network.dns.kube_dns import KubeDns, cluster_ip
+from cumulet.network.dns.kube_dns import KubeDns
 from cumulet.network.dns.machine import HostsFile, Upstream, Upstreams
 from cumulet.network.dns.nameserver import Addresses, Elsewhere, Sockets, name_server
 
-_PORT = 53
-
 
 @contextlib.asynccontextmanager
-async def dns(cluster: Cluster) -> AsyncIterator[None]:
+async def running(cluster: Cluster) -> AsyncIterator[None]:
     """Serve names to the pods of this machine, and keep the Service where the cluster is this installation's."""
     config = cluster.config
-    gateway, address = str(router.gateway(config)), cluster_ip(config)
+    gateway, address = str(router.gateway(config)), router.cluster_dns(config)
     addresses = Addresses(
         gateway,
         ipaddress.IPv4Network(config.pod_cidr),
@@ -50,7 +48,7 @@ def _open(config: Config, gateway: str) -> Sockets:
         for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
             made = stack.enter_context(router.open_socket(namespace, socket.AF_INET, kind))
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, kind == socket.SOCK_STREAM)
-            made.bind((gateway, _PORT))
+            made.bind((gateway, router.DNS_PORT))
             opened.append(made)
         opened[1].listen(1024)
         stack.pop_all()

@@ -1,0 +1,105 @@
+"""Names in pods and in container groups: Services, peers of a StatefulSet, and `dnsNameLabel`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.cases.azure import AzureClient, container_group
+from tests.cases.path import IMAGE, LOGIN_SERVER, ThePath, pod
+
+#: Asks a name server for one name, as busybox can without a C library: by `nslookup`, which tries the search domains itself.
+_LOOKUP = "busybox nslookup {} 2>&1"
+
+
+@pytest.fixture(scope="module")
+def peers(path: ThePath) -> str:
+    """A StatefulSet whose pods find each other: the log of one, once it has reached both."""
+    template: dict[str, Any] = pod("peer", [{"name": "main", "command": ["sh", "-c", _FINDING]}])
+    template["metadata"] = {"labels": {"app": "peers"}}
+    path.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "peers"},
+            "spec": {"clusterIP": "None", "selector": {"app": "peers"}, "ports": [{"name": "http", "port": 8080}]},
+        },
+        {
+            "apiVersion": "apps/v1",
+            "kind": "StatefulSet",
+            "metadata": {"name": "peers"},
+            "spec": {
+                "serviceName": "peers",
+                "replicas": 2,
+                "podManagementPolicy": "Parallel",
+                "selector": {"matchLabels": {"app": "peers"}},
+                "template": {"metadata": template["metadata"], "spec": template["spec"]},
+            },
+        },
+    )
+    for name in ("peers-0", "peers-1"):
+        path.wait(f"pod/{name}", "condition=Ready")
+    path.until(lambda: "all found" in path.kubectl("logs", "peers-0"), "peers")
+    return path.kubectl("logs", "peers-0")
+
+
+#: Each serves its name, and reads that of every peer by the peer's name.
+_FINDING = """
+mkdir /w; hostname >/w/index.html; busybox httpd -p 8080 -h /w
+for peer in peers-0 peers-1; do
+  until busybox wget -q -T 2 -O - http://$peer.peers:8080/; do sleep 0.2; done
+done
+hostname -f; grep peers /etc/hosts; cat /etc/resolv.conf; echo all found
+exec sleep 1000
+"""
+
+
+def test_a_stateful_set_finds_its_peers_by_name(peers: str) -> None:
+    lines = peers.splitlines()
+    assert [line for line in lines if line in ("peers-0", "peers-1")][:2] == ["peers-0", "peers-1"]
+    assert any(line.endswith("\tpeers-0.peers.default.svc.cluster.local\tpeers-0") for line in lines)
+
+
+def test_the_resolver_is_the_clusters(peers: str) -> None:
+    lines = peers.splitlines()
+    (search,) = [line for line in lines if line.startswith("search ")]
+    assert search.split()[1:4] == ["default.svc.cluster.local", "svc.cluster.local", "cluster.local"]
+    assert "options ndots:5" in lines
+
+
+def test_a_label_of_a_group_is_a_name_for_pods_and_for_groups(path: ThePath) -> None:
+    azure = AzureClient(path.installation)
+    groups = f"{azure.subscription}/resourceGroups/aks-rg2/providers/Microsoft.ContainerInstance/containerGroups"
+    user, _, password = path.credentials.partition(":")
+    credentials = [{"server": LOGIN_SERVER, "username": user, "password": password}]
+    labelled = {"type": "Public", "ports": [{"port": 80}], "dnsNameLabel": "my-app"}
+    body = container_group(IMAGE, "sleep", "1000", imageRegistryCredentials=credentials, ipAddress=labelled)
+    answer = azure.call("PUT", f"{groups}/labelled", body)
+    assert answer.status == 201, answer.body
+    azure.finish(answer)
+    shown = azure.call("GET", f"{groups}/labelled").body["properties"]["ipAddress"]
+    assert shown["fqdn"] == "my-app.eastus.azurecontainer.io"
+    taken = azure.call("PUT", f"{groups}/another", body)
+    assert (taken.status, taken.body["error"]["code"]) == (400, "DnsNameLabelNotAvailable")
+
+    ask = _LOOKUP.format(shown["fqdn"])
+    path.run("asks", "sh", "-c", ask)
+    assert f"Address: {shown['ip']}" in path.output("asks")
+
+    script = (
+        f"cat /etc/resolv.conf; {ask}; {_LOOKUP.format('kubernetes.default.svc.cluster.local')}; echo end; sleep 1000"
+    )
+    body = container_group(IMAGE, "sh", "-c", script, imageRegistryCredentials=credentials)
+    azure.finish(azure.call("PUT", f"{groups}/asking", body))
+
+    def log() -> str:
+        content: str = azure.call("GET", f"{groups}/asking/containers/main/logs").body["content"]
+        return content if "\nend" in content else ""
+
+    said = path.until(log, "log of the group")
+    gateway = path.installation.pod_cidr.replace(".0/16", ".1")
+    assert f"nameserver {gateway}" in said.splitlines()
+    assert f"Address: {shown['ip']}" in said
+    # The cluster's names are for its pods.
+    assert "REFUSED" in said
