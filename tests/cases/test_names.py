@@ -7,16 +7,23 @@ from typing import Any
 import pytest
 
 from tests.cases.azure import AzureClient, container_group
-from tests.cases.path import IMAGE, LOGIN_SERVER, ThePath, pod
+from tests.cases.path import LOGIN_SERVER, ThePath, pod
+from tests.instances.images import busybox_layer, programs_layer
 
-#: Asks a name server for one name, as busybox can without a C library: by `nslookup`, which tries the search domains itself.
-_LOOKUP = "busybox nslookup {} 2>&1"
+#: Asks for one name, as programs with and without the C library's resolver do.
+_LOOKUP = "getent ahostsv4 {0}; busybox nslookup {0} 2>&1"
 
 
 @pytest.fixture(scope="module")
-def peers(path: ThePath) -> str:
+def image(path: ThePath) -> str:
+    """An image with the C library's resolver, the one of busybox, and curl."""
+    return path.push("names:1", [busybox_layer(), programs_layer("getent", "curl")], Cmd=["sh"])
+
+
+@pytest.fixture(scope="module")
+def peers(path: ThePath, image: str) -> str:
     """A StatefulSet whose pods find each other: the log of one, once it has reached both."""
-    template: dict[str, Any] = pod("peer", [{"name": "main", "command": ["sh", "-c", _FINDING]}])
+    template: dict[str, Any] = pod("peer", [{"name": "main", "image": image, "command": ["sh", "-c", _FINDING]}])
     template["metadata"] = {"labels": {"app": "peers"}}
     path.apply(
         {
@@ -48,9 +55,9 @@ def peers(path: ThePath) -> str:
 _FINDING = """
 mkdir /w; hostname >/w/index.html; busybox httpd -p 8080 -h /w
 for peer in peers-0 peers-1; do
-  until busybox wget -q -T 2 -O - http://$peer.peers:8080/; do sleep 0.2; done
+  until curl -sf http://$peer.peers:8080/; do sleep 0.2; done
 done
-hostname -f; grep peers /etc/hosts; cat /etc/resolv.conf; echo all found
+grep peers /etc/hosts; cat /etc/resolv.conf; echo all found
 exec sleep 1000
 """
 
@@ -68,13 +75,13 @@ def test_the_resolver_is_the_clusters(peers: str) -> None:
     assert "options ndots:5" in lines
 
 
-def test_a_label_of_a_group_is_a_name_for_pods_and_for_groups(path: ThePath) -> None:
+def test_a_label_of_a_group_is_a_name_for_pods_and_for_groups(path: ThePath, image: str) -> None:
     azure = AzureClient(path.installation)
     groups = f"{azure.subscription}/resourceGroups/aks-rg2/providers/Microsoft.ContainerInstance/containerGroups"
     user, _, password = path.credentials.partition(":")
     credentials = [{"server": LOGIN_SERVER, "username": user, "password": password}]
     labelled = {"type": "Public", "ports": [{"port": 80}], "dnsNameLabel": "my-app"}
-    body = container_group(IMAGE, "sleep", "1000", imageRegistryCredentials=credentials, ipAddress=labelled)
+    body = container_group(image, "sleep", "1000", imageRegistryCredentials=credentials, ipAddress=labelled)
     answer = azure.call("PUT", f"{groups}/labelled", body)
     assert answer.status == 201, answer.body
     azure.finish(answer)
@@ -84,13 +91,15 @@ def test_a_label_of_a_group_is_a_name_for_pods_and_for_groups(path: ThePath) -> 
     assert (taken.status, taken.body["error"]["code"]) == (400, "DnsNameLabelNotAvailable")
 
     ask = _LOOKUP.format(shown["fqdn"])
-    path.run("asks", "sh", "-c", ask)
-    assert f"Address: {shown['ip']}" in path.output("asks")
+    path.apply(pod("asks", [{"name": "main", "image": image, "command": ["sh", "-c", ask]}], restartPolicy="Never"))
+    found = path.output("asks")
+    assert found.split()[:3] == [shown["ip"], "STREAM", shown["fqdn"]]  # the C library's
+    assert f"Address: {shown['ip']}" in found
 
     script = (
         f"cat /etc/resolv.conf; {ask}; {_LOOKUP.format('kubernetes.default.svc.cluster.local')}; echo end; sleep 1000"
     )
-    body = container_group(IMAGE, "sh", "-c", script, imageRegistryCredentials=credentials)
+    body = container_group(image, "sh", "-c", script, imageRegistryCredentials=credentials)
     azure.finish(azure.call("PUT", f"{groups}/asking", body))
 
     def log() -> str:

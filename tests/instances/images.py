@@ -49,6 +49,19 @@ def layer(*entries: tuple[tarfile.TarInfo, bytes]) -> bytes:
     return buffer.getvalue()
 
 
+def programs_layer(*names: str) -> bytes:
+    """Programs of this machine with their libraries, and what the C library needs to resolve names: the resolver of most images."""
+    files: dict[str, Path] = {}
+    for name in names:
+        path = shutil.which(name)
+        assert path is not None, f"these tests need {name}"
+        files[f"bin/{name}"] = Path(path).resolve()
+        listed = subprocess.run(["ldd", path], capture_output=True, text=True, check=True).stdout.split()
+        files |= {word[1:]: Path(word).resolve() for word in listed if word.startswith("/")}
+    content = [entry(name, path.read_bytes(), mode=0o755) for name, path in files.items()]
+    return layer(*content, entry("etc/nsswitch.conf", b"hosts: files dns\n"))
+
+
 def busybox_layer() -> bytes:
     """A shell, a web server and two accounts, all out of `busybox-static`."""
     binary = shutil.which("busybox")
