@@ -15,6 +15,8 @@ from dns.rdataclass import RdataClass
 from dns.rdatatype import RdataType
 from dns.rrset import RRset
 
+from cumulet.common.ascii import fold
+
 HEADER = 12
 #: The largest answer over UDP without and with EDNS (RFC 1035, section 4.2.1; the DNS flag day of 2020): no fragments.
 PLAIN, LARGEST = 512, 1232
@@ -157,7 +159,7 @@ def rrset(owner: Name, ttl: int, records: Iterable[dns.rdata.Rdata]) -> list[RRs
 
 def labels(name: Name) -> tuple[str, ...]:
     """Return the labels in lower case without the root; a byte that is not ASCII matches no label of ours."""
-    return tuple(label.lower().decode("latin-1") for label in name.labels[:-1])
+    return tuple(fold(label.decode("latin-1")) for label in name.labels[:-1])
 
 
 def _error(data: bytes, rcode: Rcode) -> bytes:

@@ -20,6 +20,7 @@ from dns.rdata import Rdata
 from dns.rdatatype import RdataType
 from dns.rrset import RRset
 
+from cumulet.common.ascii import fold
 from cumulet.common.dns import messages
 from cumulet.common.dns.messages import Answer
 from cumulet.common.kubernetes import Informer
@@ -246,7 +247,7 @@ def _members(item: EndpointSlice) -> Iterator[_Member]:
         return
     for endpoint in item.get("endpoints") or ():
         if is_ready(endpoint):
-            yield _Member(host_of(endpoint).lower(), endpoint["addresses"])
+            yield _Member(fold(host_of(endpoint)), endpoint["addresses"])
 
 
 def _is_wanted(port: ServicePort | DiscoveryEndpointPort, name: str | None, protocol: str | None) -> bool:
