@@ -56,6 +56,7 @@ class _Server:
         self.port: int = self._listener.getsockname()[1]
         self.lost: list[str] = []
         self.taken: queue.Queue[bytes] = queue.Queue()
+        self.full = threading.Event()
         self._stopping: asyncio.Event | None = None
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -110,7 +111,7 @@ class _Server:
         return response
 
     async def _drop(self, request: web.Request) -> web.Response:
-        """Cancel receiving after the first piece, while more data has arrived."""
+        """Cancel receiving after the first piece, while the client waits for room to send more."""
         transport, length = request.transport, request.content_length
         assert isinstance(transport, TlsTransport)
         assert length is not None
@@ -125,12 +126,13 @@ class _Server:
         transport.pause_reading()
         taking = asyncio.create_task(transport.receive(length - len(early), take, 20.0))
         await began.wait()
+        await asyncio.to_thread(self.full.wait)
         taking.cancel()
         await asyncio.sleep(0)
         go_on.set()
         await asyncio.wait([taking])
         self.taken.put(b"dropped")
-        transport.abort()  # the client waits for room to send the rest
+        transport.abort()
         return web.Response()
 
     async def _refuse(self, request: web.Request) -> web.Response:
@@ -235,8 +237,18 @@ def test_what_is_taken_when_it_is_given_up_is_what_was_sent(server: _Server) -> 
     content = server.file.read_bytes()
     with server.connect() as connection:
         connection.sendall(b"PUT /drop HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % _SIZE)
-        with contextlib.suppress(OSError):
-            connection.sendall(content)
+        connection.setblocking(False)
+        sent = 0
+        with contextlib.suppress(ssl.SSLWantWriteError):
+            while sent < _SIZE:
+                sent += connection.send(content[sent : sent + 65536])
+        connection.settimeout(20)
+        server.full.set()
+        # It is told at once, although it waits for room.
+        with pytest.raises(OSError) as lost:  # noqa: PT011
+            connection.sendall(content[sent : sent + 65536])
+            connection.sendall(content[sent + 65536 :])
+        assert not isinstance(lost.value, TimeoutError)
     taken = bytearray()
     while not (piece := server.taken.get(timeout=20)).endswith(b"dropped"):
         taken += piece

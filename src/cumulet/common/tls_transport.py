@@ -14,6 +14,7 @@ import math
 import os
 import socket
 import ssl
+import struct
 from collections.abc import Callable
 from typing import IO, Any, NamedTuple
 
@@ -29,6 +30,8 @@ _READ, _RECORD = 256 * 1024, 16 * 1024
 _LONG = 2 * _RECORD
 
 _HIGH_WATER, _LOW_WATER = 64 * 1024, 16 * 1024
+#: The value of `SO_LINGER` with which `close` resets the connection (socket(7)).
+_RESET = struct.pack("ii", 1, 0)
 
 
 class Shared(NamedTuple):
@@ -229,6 +232,8 @@ class TlsTransport(asyncio.Transport):
         finally:
             self._lent = False
             if self._lost:
+                # After `shutdown` the kernel would leave a peer that waits for room to send unanswered for a minute.
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
                 self._socket.close()
             else:
                 self._flush()
