@@ -159,7 +159,7 @@ class Cloud:
 
     def close(self) -> None:
         """Stop everything."""
-        for name in list(self._running):
+        for name in reversed(list(self._running)):  # clients first, as they release their leases
             self.stop(name)
         for listeners in self._listeners.values():
             for listener in listeners:

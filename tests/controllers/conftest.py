@@ -43,9 +43,14 @@ def node(server: Server) -> Iterator[StandInNode]:
 @pytest.fixture
 def space(server: Server, node: StandInNode, tmp_path: Path) -> Space:
     """A namespace of the test's own."""
+    return new_space(server, tmp_path)
+
+
+def new_space(server: Server, folder: Path) -> Space:
+    """Return a new namespace. `folder` is that of kubectl's files."""
     name = f"t{uuid.uuid4().hex[:10]}"
     kubeconfig = server.cloud.config.kubeconfig_file("admin")
-    made = Space(server, Program(programs("kubectl")[0], kubeconfig, name, tmp_path))
+    made = Space(server, Program(programs("kubectl")[0], kubeconfig, name, folder))
     made.make("namespaces", {"metadata": {"name": name}})
     made.wait("serviceaccounts", "default")
     return made

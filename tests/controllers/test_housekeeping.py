@@ -14,12 +14,34 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tests.cloud import Cloud
+from tests.controllers.conftest import new_space
 from tests.controllers.node import StandInNode
 from tests.controllers.space import Object, Space, condition, workload
 from tests.kube.conftest import Server
 
 BUDGETS = "poddisruptionbudgets"
 REQUESTS = "certificatesigningrequests"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def silent(
+    server: Server, node: StandInNode, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Space, StandInNode]]:
+    """A node that is not heard of from the beginning of the module on, with two pods. Others run meanwhile."""
+    space = new_space(server, tmp_path_factory.mktemp("silent"))
+    taint = {"key": "silent", "effect": "NoSchedule"}
+    made = StandInNode(server, "silent", labels={"only": space.name}, taints=[taint])
+    tolerations: list[Object] = [{"key": "silent", "operator": "Exists"}]
+    unreachable: Object = {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute"}
+    for name, more in (("stays", {}), ("goes", {"tolerationSeconds": 0})):
+        spec = {"containers": [{"name": "c", "image": "x"}], "nodeSelector": {"only": space.name}}
+        spec |= {"tolerations": [*tolerations, unreachable | more]}
+        space.make("pods", {"metadata": {"name": name}, "spec": spec})
+    for name in ("stays", "goes"):
+        space.wait("pods", name, lambda pod: condition(pod, "Ready").get("status") == "True")
+    made.fall_silent()
+    yield space, made
+    made.close()
 
 
 def _budget(**spec: object) -> Object:
@@ -90,33 +112,6 @@ def other(space: Space, server: Server) -> Iterator[StandInNode]:
     made = StandInNode(server, f"other-{space.name}", labels={"only": space.name})
     yield made
     made.close()
-
-
-def test_a_node_that_is_not_heard_of(space: Space, other: StandInNode) -> None:
-    pods = []
-    for name, seconds in (("stays", None), ("goes", 0)):
-        toleration: Object = {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute"}
-        if seconds is not None:
-            toleration["tolerationSeconds"] = seconds
-        spec = {"containers": [{"name": "c", "image": "x"}], "tolerations": [toleration]}
-        pods.append({"metadata": {"name": name}, "spec": spec | {"nodeSelector": {"only": space.name}}})
-    space.make("pods", *pods)
-    for name in ("stays", "goes"):
-        space.wait("pods", name, lambda pod: condition(pod, "Ready").get("status") == "True")
-    other.fall_silent()
-    unknown = space.wait("nodes", other.name, lambda node: condition(node, "Ready")["status"] == "Unknown")
-    assert condition(unknown, "Ready")["message"] == "Kubelet stopped posting node status."
-    assert condition(unknown, "PIDPressure")["message"] == "Kubelet never posted node status."
-    tainted = space.wait("nodes", other.name, lambda node: len(node["spec"].get("taints") or ()) == 2)
-    assert {taint["effect"] for taint in tainted["spec"]["taints"]} == {"NoSchedule", "NoExecute"}
-    space.wait("pods", "stays", lambda pod: condition(pod, "Ready")["status"] == "False")
-    space.wait_gone("pods", "goes")
-    assert space.wait("pods", "stays")["status"]["phase"] == "Running"
-    other.speak_up()
-    space.wait("nodes", other.name, lambda node: not node["spec"].get("taints"))
-    # Its pods go with it when it is gone for good.
-    other.close()
-    space.wait_gone("pods", "stays")
 
 
 def test_taints_by_hand_and_by_condition(space: Space, other: StandInNode) -> None:
@@ -228,6 +223,24 @@ def test_end_points(space: Space) -> None:
 
 def _ready(item: Object) -> list[Object]:
     return [endpoint for endpoint in item.get("endpoints") or () if endpoint["conditions"]["ready"]]
+
+
+def test_a_node_that_is_not_heard_of(silent: tuple[Space, StandInNode]) -> None:
+    space, node = silent
+    unknown = space.wait("nodes", node.name, lambda node: condition(node, "Ready")["status"] == "Unknown")
+    assert condition(unknown, "Ready")["message"] == "Kubelet stopped posting node status."
+    assert condition(unknown, "PIDPressure")["message"] == "Kubelet never posted node status."
+    tainted = space.wait("nodes", node.name, lambda node: len(node["spec"]["taints"]) == 3)
+    added = [taint["effect"] for taint in tainted["spec"]["taints"] if taint["key"] != "silent"]
+    assert sorted(added) == ["NoExecute", "NoSchedule"]
+    space.wait("pods", "stays", lambda pod: condition(pod, "Ready")["status"] == "False")
+    space.wait_gone("pods", "goes")
+    assert space.wait("pods", "stays")["status"]["phase"] == "Running"
+    node.speak_up()
+    space.wait("nodes", node.name, lambda node: len(node["spec"]["taints"]) == 1)
+    # Its pods go with it when it is gone for good.
+    node.close()
+    space.wait_gone("pods", "stays")
 
 
 def test_killed_at_any_point(space: Space, cluster: Cloud) -> None:

@@ -30,10 +30,13 @@ class Cluster:
         made = self.installation.cumulet("sp", "create", name, *options)
         self._principals[name] = made["appId"], made["password"]
 
-    def expired_principal(self, name: str, *options: str) -> None:
-        """Make a service principal whose secret was good for a moment, and see that it is over."""
+    def brief_principal(self, name: str, *options: str) -> None:
+        """Make a service principal whose secret is good for a moment."""
         soon = datetime.now(tz=UTC) + timedelta(seconds=8)
         self.principal(name, *options, "--end-date", soon.isoformat())
+
+    def wait_until_expired(self, name: str) -> None:
+        """Wait until the registry refuses a principal's secret."""
         client_id, secret = self.credentials(name)
         url = f"https://{self.installation.environment['CUMULET_REGISTRY']}/v2/"
         deadline = time.monotonic() + 60

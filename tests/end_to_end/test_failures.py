@@ -18,20 +18,21 @@ TOO_BIG = "0/1 nodes are available: 1 Insufficient memory"
 @pytest.fixture(scope="module")
 def pulls(cluster: Cluster) -> Cluster:
     """Pods whose image cannot be pulled, each for another reason, named after it."""
+    cluster.brief_principal("EXPIRED", "--role", "AcrPull", "--scope", cluster.registry_id)
+    cluster.pull_secret("expired", "EXPIRED")
     cluster.pull_secret("good", "PULL")
     cluster.pull_secret("wrong-password", "PULL", "not-the-secret")
     cluster.pull_secret("wrong-principal", "NONE")
-    cluster.expired_principal("EXPIRED", "--role", "AcrPull", "--scope", cluster.registry_id)
-    cluster.pull_secret("expired", "EXPIRED")
     cluster.attach_registry()
     cluster.pod("no-secret", secret="absent")
-    cluster.pod("expired", secret="expired")
     cluster.pod("wrong-password", secret="wrong-password")
     cluster.pod("wrong-principal", secret="wrong-principal")
     cluster.pod("no-tag", "app3/acr-app3:v9", secret="good")
     cluster.pod("no-repository", "app3/other:v1", secret="good")
     cluster.pod("no-registry", "absent.azurecr.io/app3/acr-app3:v1", secret="good")
     cluster.pod("registry-down", f"{PEERS}:1/app3/acr-app3:v1", secret="good")
+    cluster.wait_until_expired("EXPIRED")
+    cluster.pod("expired", secret="expired")
     return cluster
 
 

@@ -88,7 +88,9 @@ class Address(msgspec.Struct, frozen=True):
 
     def free(self, taken: Collection[int] = ()) -> Address:
         """Return the address with an unused port that is not in `taken`. Raises `ConfigError` if there is none."""
-        for port in random.sample(_FREE_PORTS, len(_FREE_PORTS)):
+        first = random.randrange(len(_FREE_PORTS))
+        for number in range(len(_FREE_PORTS)):
+            port = _FREE_PORTS[(first + number) % len(_FREE_PORTS)]
             if port not in taken:
                 with contextlib.suppress(OSError), socket.socket() as probe:
                     probe.bind((self.host, port))

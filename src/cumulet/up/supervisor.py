@@ -20,7 +20,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, NoReturn
 
@@ -43,8 +43,10 @@ _PR_SET_NAME = 15
 
 #: A room that ran for this long, in seconds, is restarted without back-off.
 _STABLE = 10.0
-#: Seconds in which rooms have to stop before SIGKILL.
+#: Seconds in which rooms have to stop before SIGKILL. The last ones get half of it.
 _STOP_GRACE = 8.0
+#: The room that stops last: its clients release their leases there.
+_LAST: RoomName = "kube"
 #: The kubelet's value (proc(5), oom_score_adj).
 _OOM_SCORE = -999
 
@@ -74,6 +76,7 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._children: list[Child] = []
         self._stop_by: float | None = None
+        self._stops_last = False
         self._renewed = 0.0
 
     def run(self) -> None:
@@ -95,8 +98,8 @@ class Supervisor:
             self._start_due()
             for key, _ in self._selector.select(self._patience()):
                 key.data()
-            if self._stop_by is not None and time.monotonic() >= self._stop_by:
-                self._signal(signal.SIGKILL)
+            if self._stop_by is not None:
+                self._continue_stop(self._stop_by - time.monotonic())
 
     @contextlib.contextmanager
     def _router(self) -> Iterator[None]:
@@ -199,17 +202,28 @@ class Supervisor:
     def _stop(self) -> None:
         if self._stop_by is None:
             self._stop_by = time.monotonic() + _STOP_GRACE
-            self._signal(signal.SIGTERM)
+            self._signal(signal.SIGTERM, [child for child in self._children if child.name != _LAST])
 
-    def _signal(self, number: signal.Signals) -> None:
-        for child in self._children:
+    def _continue_stop(self, left: float) -> None:
+        """Stop the last room when the others have ended, and kill those that remain; `left` are the seconds for that."""
+        if not self._stops_last and (
+            left <= _STOP_GRACE / 2 or not any(child.pid for child in self._children if child.name != _LAST)
+        ):
+            self._stops_last = True
+            self._signal(signal.SIGTERM, [child for child in self._children if child.name == _LAST])
+        if left <= 0:
+            self._signal(signal.SIGKILL, self._children)
+
+    def _signal(self, number: signal.Signals, children: Iterable[Child]) -> None:
+        for child in children:
             if child.pid:
                 signal.pidfd_send_signal(child.pidfd, number)
 
     def _patience(self) -> float | None:
         """Return the seconds until the next deadline that no descriptor signals."""
         if self._stop_by is not None:
-            return max(self._stop_by - time.monotonic(), 0.1)
+            until = self._stop_by - (0 if self._stops_last else _STOP_GRACE / 2)
+            return max(until - time.monotonic(), 0.1)
         due = [child.restart_at for child in self._children if child.restart_at is not None]
         return max(min(due) - time.monotonic(), 0) if due else None
 
