@@ -1,9 +1,10 @@
 """The allow list of system calls of a container (OCI Runtime Specification 1.0, "Seccomp").
 
-The list is in `seccomp.json`: the calls that containerd and docker allow by default. Three rules are stricter.
+The list is in `seccomp.json`: the calls that containerd and docker allow by default. Four rules are stricter.
 The family in `socket` is compared as the kernel reads it, 32 bits wide. `socketcall`, whose arguments no filter can read,
 fails as if the kernel lacked it: 32-bit programs can call `socket` since Linux 4.3. Packet sockets, which read and write frames of the network, need
-NET_RAW in `capabilities`. A container's own profile can only shorten the list.
+NET_RAW in `capabilities`. The x32 ABI, which distributions have off, is not open: its calls end a program with SIGSYS, and the
+runtime compiles a third less at every start. A container's own profile can only shorten the list.
 """
 
 from __future__ import annotations
