@@ -42,4 +42,8 @@ bench-dns: ## Measure the name server against its bound.
 	@scripts/setup bench
 	@python -m benchmarks.dns $(ARGS)
 
-.PHONY: help demo test test-clients mutants lint bench-path bench-registry bench-kube bench-dns
+bench-policies: ## Measure changes of network policies against their bound.
+	@scripts/setup bench
+	@python -m benchmarks.policies $(ARGS)
+
+.PHONY: help demo test test-clients mutants lint bench-path bench-registry bench-kube bench-dns bench-policies

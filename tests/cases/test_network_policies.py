@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from cumulet.common.config import load
+from cumulet.common.router import namespace_name
 from tests.cases.path import ThePath, pod
 
 #: Answers each connection with a word, at once.
 _SERVER = ["sh", "-c", "while true; do echo served | busybox nc -l -p 8000; done"]
+_SLEEP = ["sleep", "1000"]
 _DENY = {"podSelector": {"matchLabels": {"app": "policed"}}, "policyTypes": ["Ingress", "Egress"]}
 
 
@@ -35,7 +41,7 @@ def reads(path: ThePath, client: str, address: str) -> bool:
 
 def test_policies_open_and_close_a_pod(path: ThePath) -> None:
     served = [{"name": "main", "command": _SERVER, "ports": [{"name": "word", "containerPort": 8000}]}]
-    path.apply(pod("policed", served), pod("asking", [{"name": "main", "command": ["sleep", "1000"]}]))
+    path.apply(pod("policed", served), pod("asking", [{"name": "main", "command": _SLEEP}]))
     for name in ("policed", "asking"):
         path.wait(f"pod/{name}", "condition=Ready")
     address = path.get("policed")["status"]["podIP"]
@@ -52,6 +58,28 @@ def test_policies_open_and_close_a_pod(path: ThePath) -> None:
             path.kubectl("label", "pod", "asking", "may-")
             path.until(lambda: not reads(path, "asking", address), "end of its effect")
     path.until(lambda: reads(path, "asking", address), "end of the denial")
+
+
+def test_policies_outlive_their_room_and_the_commands_of_others(path: ThePath) -> None:
+    path.apply(
+        pod("kept", [{"name": "main", "command": _SERVER}]), pod("knocking", [{"name": "main", "command": _SLEEP}])
+    )
+    for name in ("kept", "knocking"):
+        path.wait(f"pod/{name}", "condition=Ready")
+    address = path.get("kept")["status"]["podIP"]
+    denied = {"podSelector": {"matchLabels": {"app": "kept"}}}
+    router = namespace_name(load(path.installation.data_dir))
+    with applied(path, "deny", denied):
+        path.until(lambda: not reads(path, "knocking", address), "effect of the denial")
+        before = path.installation.pids()["network"]
+        os.kill(before, signal.SIGKILL)
+        assert not reads(path, "knocking", address)
+        with applied(path, "allow", {**denied, "ingress": [{}]}):
+            path.until(lambda: reads(path, "knocking", address), "effect of a policy that the next process loads")
+        path.until(lambda: not reads(path, "knocking", address), "end of its effect")
+        assert path.installation.pids()["network"] != before
+        subprocess.run(["ip", "netns", "exec", router, "nft", "delete", "table", "ip", "policies"], check=True)
+        path.until(lambda: not reads(path, "knocking", address), "table that is loaded again")
 
 
 def test_a_pod_that_a_policy_isolates_is_isolated_from_its_first_packet(path: ThePath) -> None:

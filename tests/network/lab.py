@@ -14,6 +14,8 @@ from cumulet.common import router
 from cumulet.common.config import DEFAULT_PORTS, Config
 from cumulet.common.namespaces import inside
 from cumulet.common.nftables import Nftables
+from cumulet.instances.sandbox.firewall import Member, group_rules
+from cumulet.instances.sandbox.names import port_name
 from cumulet.network.policy.rules import Places
 from cumulet.up.install import install
 from tests.installation import free_pod_cidr
@@ -35,7 +37,7 @@ class Lab:
         self.gateway, self.machine = str(self.places.gateway), str(self.places.machine)
         self.pods = [str(self.places.machine + 1 + number) for number in range(pods)]
         self.rules = stack.enter_context(Nftables(self.namespace))
-        self.links = {address: f"cv{number}" for number, address in enumerate(self.pods)}
+        self.links = {address: port_name(config, ipaddress.IPv4Address(address)) for address in self.pods}
         self._raw: dict[str, socket.socket] = {}
         self._taps: dict[str, socket.socket] = {}
         self._doors: list[socket.socket] = []
@@ -65,6 +67,11 @@ class Lab:
         """The name of a pod's network namespace."""
         return f"{self.namespace}-{self.links[address]}"
 
+    def guard(self) -> None:
+        """Load the rules of container groups, for pods of one virtual network."""
+        members = [Member(ipaddress.IPv4Address(address), "net", is_pod=True) for address in self.pods]
+        self.rules.run_now(group_rules(self.config, members, {}, {}))
+
     def tap(self, address: str) -> socket.socket:
         """What sees each frame of a pod, and sends what it is told."""
         return self._taps[address]
@@ -73,7 +80,7 @@ class Lab:
         name, link = self.pod_namespace(address), self.links[address]
         _ip(f"netns add {name}")
         stack.callback(_ip, f"netns delete {name}")
-        mac = router.mac_address(router.gateway(self.config) + int(link[2:]) + 2)
+        mac = router.mac_address(ipaddress.IPv4Address(address))
         _ip(
             f"link add {link} type veth peer name eth0 address {mac} netns {name}\n"
             f"link set {link} addrgenmode none master {router.BRIDGE}\n"
@@ -97,8 +104,7 @@ class Lab:
             self.send(written(probe), probe.source, probe.target)
         arrivals: set[int] = set()
         for address in self.pods:
-            self.send(written(Probe(self.machine, address, "udp", 9, _END)), self.machine, address)
-            arrivals |= {item.number or 0 for item in self._until_end(self._taps[address]) if item.target == address}
+            arrivals |= {item.number or 0 for item in self.received(address) if item.target == address}
         ending = Probe(self.gateway, self.machine, "udp", 9, _END)
         with inside(self.namespace, _sender) as own:
             own.sendto(written(ending), (self.machine, 0))
@@ -107,6 +113,11 @@ class Lab:
             self.send(written(Probe(self.machine, self.gateway, protocol, 9, _END)), self.machine, self.gateway)
             arrivals |= {item.number or 0 for item in self._until_end(door, head=0)}
         return arrivals - {0}
+
+    def received(self, address: str) -> list[Arrival]:
+        """The packets that a pod has received or sent by now."""
+        self.send(written(Probe(self.machine, address, "udp", 9, _END)), self.machine, address)
+        return list(self._until_end(self._taps[address]))
 
     def send(self, packet: bytes, source: str, target: str) -> None:
         """Send a packet from a pod or the machine, or let it come from outside."""

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import re
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from cumulet.kube.schema.definitions import raw_definitions
 from cumulet.network.policy.compiler import Compiler
 from cumulet.network.policy.model import NamedPort, Policy, Rule, parse_policy
 from cumulet.network.policy.pods import member_of
@@ -140,6 +144,18 @@ def test_ports_of_sidecars_have_names_too() -> None:
     member = member_of(obj)  # type: ignore[arg-type]
     assert member is not None
     assert member.ports == {NamedPort("tcp", "web"): 80, NamedPort("udp", "metrics"): 9}
+
+
+def test_the_documentation_states_each_field() -> None:
+    table = re.findall(
+        r"^\| (`[^|]*) \|", (Path(__file__).parents[2] / "docs" / "network.md").read_text(), re.MULTILINE
+    )
+    stated = {name for row in table for name in re.findall(r"[A-Za-z]+", row)}
+    kinds = ("Spec", "IngressRule", "EgressRule", "Peer", "Port")
+    names = [*(f"NetworkPolicy{kind}" for kind in kinds), "IPBlock"]
+    for name in names:
+        definition = msgspec.json.decode(raw_definitions()[f"io.k8s.api.networking.v1.{name}"])
+        assert definition["properties"].keys() <= stated
 
 
 def entered(compiler: Compiler, name: str, address: str, **labels: str) -> None:
