@@ -96,14 +96,14 @@ async def test_what_was_not_started_when_the_room_was_killed_is_started(
 ) -> None:
     slow, waiting = tmp_path / "slow", tmp_path / "waiting"
     slow.mkdir()
-    program = slow / "ip"
-    program.write_text(f'#!/bin/sh\n[ ! -p {waiting} ] || read _ <{waiting}\nexec {shutil.which("ip")} "$@"\n')
+    program = slow / "unshare"
+    program.write_text(f'#!/bin/sh\n[ ! -p {waiting} ] || read _ <{waiting}\nexec {shutil.which("unshare")} "$@"\n')
     program.chmod(0o755)
     room.stop()
     with monkeypatch.context() as machine:
         machine.setenv("PATH", f"{slow}:{os.environ['PATH']}")
         room.start()
-    os.mkfifo(waiting)  # from now on, no network namespace is made
+    os.mkfifo(waiting)  # from now on, no namespace is made
     await door.call("PUT", "early", group(shell("echo ran; exit 7"), **ONCE))
     await door.until("early", lambda found: view_of(found).get("attempt") == 1)
     room.stop(kill=True)

@@ -23,6 +23,7 @@ from cumulet.common.config import DEFAULT_PORTS, Config
 from cumulet.common.namespaces import NAMESPACES, inside
 from cumulet.common.nftables import Nftables, NftablesError
 from cumulet.common.table_watch import TableWatch
+from cumulet.instances.cleanup import cleanup
 from cumulet.instances.sandbox import names
 from cumulet.up.install import install
 from cumulet.up.preflight import problems
@@ -442,6 +443,14 @@ def test_nothing_is_left_in_the_kernel(tmp_path: Path) -> None:
     with running_room(config):
         assert len(found()) >= 4
     assert found() == []
+
+
+def test_what_an_earlier_version_left_is_removed(config: Config) -> None:
+    name = router.installation_id(config)
+    for command in (f"ip link add cb{name} type bridge", f"nft add table bridge cumulet_{name}"):
+        subprocess.run(command.split(), check=True)
+    assert cleanup(config) == [f"link cb{name}", f"table bridge cumulet_{name}"]
+    assert cleanup(config) == []
 
 
 def test_without_nftables_no_group_is_run(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:

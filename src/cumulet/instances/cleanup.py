@@ -11,6 +11,7 @@ import os
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from cumulet.common import router
 from cumulet.common.ascii import is_digits
 from cumulet.common.config import Config
 from cumulet.common.namespaces import NAMESPACES
+from cumulet.common.nftables import AbsentError, Nftables
 from cumulet.common.router import installation_id
 from cumulet.instances.images.layers import FORMER
 from cumulet.instances.metering.ending import record_end
@@ -113,13 +115,27 @@ def _delete_network(config: Config) -> list[str]:
     for path in found:
         delete_namespace(path.name)
         removed.append(f"network namespace {path.name}")
-    removed += router.remove(config)
+    removed += [*router.remove(config), *_delete_former_network(config)]
     # The first `ip netns add` on a machine creates this folder and mounts it on itself. If another program uses it, it is
     # busy, and stays.
     if NAMESPACES.is_dir() and not any(NAMESPACES.iterdir()):
         subprocess.run(["umount", str(NAMESPACES)], capture_output=True, check=False)
         with contextlib.suppress(OSError):
             NAMESPACES.rmdir()
+    return removed
+
+
+def _delete_former_network(config: Config) -> list[str]:
+    """Remove what an earlier version left, whose groups were ports of a bridge of the machine."""
+    name, removed = installation_id(config), []
+    links = [link for _, link in socket.if_nameindex() if link.startswith((f"cb{name}", f"cv{name}"))]
+    for link in links:
+        subprocess.run(["ip", "link", "delete", link], capture_output=True, check=True)
+        removed.append(f"link {link}")
+    if links:
+        with Nftables() as nftables, contextlib.suppress(AbsentError):
+            nftables.run_now(f"delete table bridge {router.table_name(config)}")
+            removed.append(f"table bridge {router.table_name(config)}")
     return removed
 
 
