@@ -60,7 +60,7 @@ def served(control_plane: Cloud, hosts: Path) -> Iterator[Served]:
     """The name server. It waits less for others than usual."""
     forwarder.TRY, forwarder.LIMIT, clients.PATIENCE = 1.0, 1.5, 2.0
     groups = Peer(of_groups)
-    made = Served(control_plane, hosts, groups.address)
+    made = Served(control_plane.config, hosts, groups.address)
     yield made
     made.close()
     groups.close()

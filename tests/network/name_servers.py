@@ -20,6 +20,7 @@ import dns.rdatatype
 import dns.rrset
 import dns.tsig
 
+from cumulet.common.config import Config
 from cumulet.common.kubernetes import Client
 from cumulet.common.kubernetes.component import run_informers
 from cumulet.common.kubernetes.kubeconfig import load_kubeconfig
@@ -27,7 +28,6 @@ from cumulet.common.tasks import task_set
 from cumulet.network.cluster import Cluster
 from cumulet.network.dns.machine import HostsFile, Upstream
 from cumulet.network.dns.nameserver import Addresses, Elsewhere, Sockets, name_server
-from tests.cloud import Cloud
 
 HOST, MACHINE, POD, STRANGER = "127.0.0.1", "127.0.0.1", "127.1.0.9", "127.2.0.1"
 PODS = ipaddress.IPv4Network("127.1.0.0/16")
@@ -97,13 +97,13 @@ class Peer:
 
 
 class Served:
-    """The server in a thread with an event loop of its own, watching an API server."""
+    """The server in a thread with an event loop of its own, watching an API server, or with an empty cluster."""
 
-    def __init__(self, cloud: Cloud, hosts: Path, groups: Upstream) -> None:
+    def __init__(self, config: Config, hosts: Path, groups: Upstream, *, empty: bool = False) -> None:
         datagrams, listener = bound()
         self.port: int = datagrams.getsockname()[1]
         self.upstreams: list[Upstream] = []
-        self._cloud, self._hosts, self._groups = cloud, hosts, groups
+        self._config, self._hosts, self._groups, self._empty = config, hosts, groups, empty
         self._sockets = Sockets([datagrams], [listener])
         self._started = threading.Event()
         self._thread = threading.Thread(target=asyncio.run, args=(self._run(),))
@@ -112,7 +112,7 @@ class Served:
 
     async def _run(self) -> None:
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
-        config = self._cloud.config
+        config = self._config
         services = ipaddress.IPv4Network(config.service_cidr)
         addresses = Addresses(HOST, PODS, (MACHINE,), services)
         elsewhere = Elsewhere(HostsFile(self._hosts), lambda: [self._groups], lambda: self.upstreams)
@@ -121,7 +121,8 @@ class Served:
             task_set() as tasks,
         ):
             cluster = Cluster.watched_by(client, config, tasks)
-            await run_informers(cluster.informers, tasks, self._stopping)
+            if not self._empty:
+                await run_informers(cluster.informers, tasks, self._stopping)
             async with name_server(cluster, addresses, elsewhere, self._sockets):
                 self._started.set()
                 await self._stopping.wait()
