@@ -5,9 +5,11 @@ The tests of this module are the steps of one walk: each takes up where the one 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 from pathlib import Path
@@ -15,6 +17,8 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from cumulet.common import router
+from cumulet.common.config import load
 from tests.end_to_end.cluster import EXAMPLE, IMAGE, NODE, Cluster
 from tests.installation import Installation
 
@@ -220,6 +224,28 @@ def test_rooms_that_are_killed_are_started_again(cluster: Cluster, rooms: tuple[
     assert [name for name in ROOMS if before[name] != after[name]] == [*rooms]
 
 
+def test_pods_keep_their_network_when_everything_is_killed(cluster: Cluster) -> None:
+    read = ("get", "pods", *PODS, "-o", "jsonpath={.items[*].status.podIP}")
+    before = cluster.kubectl(*read).split()
+    assert all(PAGE in cluster.curl(f"http://{address}/") for address in before)
+    pids = cluster.installation.pids()
+    supervisor = json.loads((cluster.installation.data_dir / "run" / "pids.json").read_text())["supervisor"]
+    handles = [os.pidfd_open(pid) for pid in (supervisor, *pids.values())]
+    for handle in handles:
+        with contextlib.suppress(ProcessLookupError):  # rooms end with their supervisor
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+    for handle in handles:
+        select.select([handle], [], [])
+        os.close(handle)
+    # The network is the kernel's.
+    assert all(PAGE in cluster.curl(f"http://{address}/") for address in before)
+    link = router.link_name(load(cluster.installation.data_dir))
+    subprocess.run(["ip", "link", "delete", link], check=True)
+    cluster.installation.up()
+    assert all(PAGE in cluster.curl(f"http://{address}/") for address in before)
+    assert sorted(cluster.kubectl(*read).split()) == sorted(before)
+
+
 def test_state_survives_a_restart(cluster: Cluster) -> None:
     pods = cluster.kubectl("get", "pods", *PODS, "-o", "name")
     cluster.installation.down()
@@ -243,13 +269,15 @@ def test_nothing_is_left(cluster: Cluster) -> None:
 
 
 def traces(installation: Installation) -> list[str]:
-    """Mounts, processes and addresses of an installation."""
+    """Mounts, processes, addresses, namespaces, routes and tables of an installation."""
     mark = str(installation.data_dir)
     pods = installation.pod_cidr.removesuffix("0.0/16")
     mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if mark in line]
     commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
     processes = [command.decode() for command in commands if mark.encode() in command]
-    addresses = subprocess.run(
-        ["ip", "-o", "address"], capture_output=True, text=True, check=True
-    ).stdout.splitlines()
-    return mounts + processes + [line for line in addresses if f" {pods}" in line]
+    network = []
+    for command in ("ip -o address", "ip -4 route", "ip netns list", "nft list tables"):
+        listed = subprocess.run(command.split(), capture_output=True, text=True, check=True).stdout
+        network += listed.splitlines()
+    words = (f" {pods}", installation.service_cidr, router.installation_id(load(installation.data_dir)))
+    return mounts + processes + [line for line in network if any(word in f" {line}" for word in words)]
