@@ -28,6 +28,7 @@ from cumulet.instances.groups.group import Group as ContainerGroup
 from cumulet.instances.groups.identities import Identities
 from cumulet.instances.groups.logins import Logins
 from cumulet.instances.groups.services import Services
+from cumulet.instances.groups.workload_environment import WorkloadEnvironment
 from cumulet.instances.images.cache import Images
 from cumulet.instances.metering.meter import Meter
 from cumulet.instances.model.regions import Maximum
@@ -496,6 +497,8 @@ async def test_a_failure_that_nobody_foresaw_is_told_and_tried_again(tmp_path: P
                 FileShares([]),
                 DiskFolders(folder / "disks"),
                 GitRepositories(config, config.egress()),
+                WorkloadEnvironment(folder / "header.key", has_endpoint=True),
+                lambda _: [],
             )
             asked = parse_group("odd", "eastus", group(container()), Maximum(4, 16))
             record = GroupRecord(str(uuid.uuid4()), "/odd", "/s/s/r/g/odd", "eastus", {}, asked, GroupStatus())

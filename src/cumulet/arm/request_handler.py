@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import msgspec
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import Counter
 
 from cumulet.arm import cloud_metadata, condition_attributes, subscriptions
 from cumulet.arm.access import Access, Caller, Rights
@@ -71,16 +71,15 @@ class RequestHandler:
         groups: Groups,
         providers: Providers,
         index: Index,
-        metrics: CollectorRegistry,
+        requests: Counter,
     ) -> None:
+        """`config` has the addresses at which clients see the rooms; `requests` counts by method and status."""
         self._config = config
         self._access = access
         self._groups = groups
         self._providers = providers
         self._index = index
-        self._requests = Counter(
-            "arm_requests", "Requests by method and status.", ["method", "status"], registry=metrics
-        )
+        self._requests = requests
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Return the response, with the request's correlation id, and every error in ARM's form."""

@@ -17,7 +17,7 @@ from cumulet.common.config import Address, Config, RoomName
 #: The ports of the doors at the gateway for workloads with an identity, which are the default ports of the rooms.
 PORTS: dict[RoomName, int] = {"identity": 8444, "arm": 8443}
 #: Azure's instance metadata service.
-METADATA = Address("169.254.169.254", 80)
+METADATA = Address(str(router.METADATA), 80)
 #: ip(7); Python has no name for it.
 _IP_FREEBIND = 15
 
@@ -30,6 +30,18 @@ def door(config: Config, room: RoomName) -> Address:
 def api_server(config: Config) -> Address:
     """Return the address of the API server's door, the endpoint of the Service `default/kubernetes`."""
     return Address(str(router.gateway(config)), router.API_PORT)
+
+
+def of(config: Config, room: RoomName) -> Address | None:
+    """Return the address of the door that a room has, `None` for a room without one."""
+    match room:
+        case "kube":
+            return api_server(config)
+        case "instances":
+            return METADATA
+        case "identity" | "arm":
+            return door(config, room)
+    return None
 
 
 def listen(config: Config, address: Address) -> list[socket.socket]:

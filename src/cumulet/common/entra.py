@@ -26,10 +26,10 @@ REGISTRY_AUDIENCE = "https://containerregistry.azure.net"
 GRAPH_AUDIENCE = "https://graph.microsoft.com"
 
 
-def arm_audiences(address: Address) -> tuple[str, ...]:
-    """Return every audience of Azure Resource Manager: the public cloud's two, and the names of this machine."""
+def arm_audiences(address: Address, *more: Address) -> tuple[str, ...]:
+    """Return every audience of Azure Resource Manager: the public cloud's two, the names of this machine, and more addresses."""
     hosts = dict.fromkeys((address.host, "localhost", "127.0.0.1"))
-    own = (f"https://{host}:{address.port}" for host in hosts)
+    own = [*(f"https://{host}:{address.port}" for host in hosts), *(other.url for other in more)]
     return (ARM_AUDIENCE, "https://management.core.windows.net", *own)
 
 

@@ -67,7 +67,9 @@ class Room:
     ) -> None:
         self.name = name
         self.config = config
-        self.listeners = listeners
+        # The API server is the same for everybody; what other rooms serve at their doors is not what they serve to rooms.
+        count = len(listeners) if name == "kube" else len(config.listening(name))
+        self.listeners, self._doors = listeners[:count], listeners[count:]
         self.stopping = asyncio.Event()
         self._on_ready = on_ready
         self._reloads: list[Callable[[], object]] = []
@@ -97,19 +99,19 @@ class Room:
         log.info("certificates were read again")
 
     def server_tls(
-        self, clients: AuthorityName | bytes = "rooms", certificate: tuple[Path, Path] | None = None
+        self, clients: AuthorityName | bytes | None = "rooms", certificate: tuple[Path, Path] | None = None
     ) -> tls.ServerContext:
         """Return a context with the room's certificate, or another, that accepts client certificates signed by `clients`.
 
-        `clients` is an authority of the installation, or PEM. `peer_room` reads the certificates of `rooms`,
-        `peer_certificate` those of any other authority.
+        `clients` is an authority of the installation, or PEM, or `None` to ask for no certificate. `peer_room` reads the
+        certificates of `rooms`, `peer_certificate` those of any other authority.
         """
         files = certificate or self.config.certificate_files(self.name)
-        trusted = clients if isinstance(clients, bytes) else self.config.authority_file(clients)
+        trusted = self.config.authority_file(clients) if isinstance(clients, str) else clients
         trust_domain = self.config.trust_domain if clients == "rooms" else None
         context = tls.server_context(*files, client_ca=trusted, trust_domain=trust_domain)
         self.on_reload(functools.partial(context.load_cert_chain, *files))
-        if not isinstance(trusted, bytes):
+        if isinstance(trusted, Path):
             self.on_reload(functools.partial(context.load_verify_locations, trusted))
         return context
 
@@ -132,7 +134,7 @@ class Room:
         listeners: Sequence[socket.socket] = (),
         plain: bool = False,
         certificate: tuple[Path, Path] | None = None,
-        clients: AuthorityName | bytes = "rooms",
+        clients: AuthorityName | bytes | None = "rooms",
         around: Callable[[Handler], Handler] = lambda handler: handler,
         limits: HttpLimits | None = None,
     ) -> AsyncIterator[None]:
@@ -181,6 +183,21 @@ class Room:
                 await runner.cleanup()
             finally:
                 cut_off.cancel()
+
+    @contextlib.asynccontextmanager
+    async def serving_door(self, app: web.Application, *, plain: bool = False) -> AsyncIterator[None]:
+        """Serve an application at the room's door while the context is open, if there is a router.
+
+        Clients show no certificates there. Raises `OSError`.
+        """
+        address = doors.of(self.config, self.name)
+        # A room that runs alone makes its door itself, perhaps in a router that it has just made.
+        listeners = self._doors or ([] if address is None else doors.listen(self.config, address))
+        if not listeners:
+            yield
+            return
+        async with self.serving(app, listeners=listeners, plain=plain, clients=None):
+            yield
 
 
 def _cut_off(server: web.Server) -> None:
@@ -284,7 +301,8 @@ def listen(address: Address) -> socket.socket:
 def open_listeners(name: RoomName, config: Config) -> list[socket.socket]:
     """Return the listening sockets of a room, its door for pods included if there is a router. Raises `OSError`."""
     found = [listen(address) for address in config.listening(name)]
-    return [*found, *doors.listen(config, doors.api_server(config))] if name == "kube" else found
+    door = doors.of(config, name)
+    return found if door is None else [*found, *doors.listen(config, door)]
 
 
 def _allow_connections() -> None:

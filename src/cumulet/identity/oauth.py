@@ -9,7 +9,7 @@ import base64
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from urllib.parse import parse_qsl, unquote_plus
 
 import msgspec
@@ -92,7 +92,10 @@ class TokenError(msgspec.Struct, frozen=True):
 
 
 class TokenEndpoint:
-    """Serves `/{tenant}/…`. `issuer` is the `iss` of its tokens, and `arm` the address of the front door."""
+    """Serves `/{tenant}/…`. `issuer` is the `iss` of its tokens, and `arm` are the addresses of the front door.
+
+    `more_urls` are the base URLs at which it is served besides `base_url`; assertions may be addressed to them.
+    """
 
     def __init__(
         self,
@@ -100,27 +103,34 @@ class TokenEndpoint:
         keys: SigningKeys,
         base_url: str,
         tenant: str,
-        arm: Address,
+        arm: Sequence[Address],
         issuers: IssuerKeys,
         metrics: CollectorRegistry,
+        more_urls: Sequence[str] = (),
     ) -> None:
         self._keys = keys
         self._base_url = base_url
         self._tenant = tenant
-        self._token_url = f"{base_url}/{tenant}/oauth2/v2.0/token"
         self.issuer = f"{base_url}/{tenant}/v2.0"
-        names = {fold(name): ARM_AUDIENCE for name in arm_audiences(arm)} | {fold(base_url): GRAPH_AUDIENCE}
+        names = {fold(name): ARM_AUDIENCE for name in arm_audiences(*arm)} | {fold(base_url): GRAPH_AUDIENCE}
         federation = Federation(directory, issuers, self.issuer)
-        self._clients = ClientAuthentication(directory, tenant, [self._token_url, self.issuer], names, federation)
+        audiences = [
+            f"{url}/{tenant}/{path}" for url in (base_url, *more_urls) for path in ("oauth2/v2.0/token", "v2.0")
+        ]
+        self._clients = ClientAuthentication(directory, tenant, audiences, names, federation)
         self._issued = Counter("identity_tokens_issued", "Access tokens issued.", registry=metrics)
         self._refused = Counter(
             "identity_requests_refused", "Refused requests by OAuth2's error.", ["error"], registry=metrics
         )
 
-    def routes(self) -> list[web.RouteDef]:
-        """Return the routes."""
+    def routes(self, base_url: str | None = None) -> list[web.RouteDef]:
+        """Return the routes, whose documents name `base_url` as the address of the others, by default the room's."""
+
+        async def discovery(_: web.Request) -> web.Response:
+            return json_response(self._configuration(base_url or self._base_url))
+
         return [
-            web.get(_DISCOVERY, self._in_tenant(self._discovery)),
+            web.get(_DISCOVERY, self._in_tenant(discovery)),
             web.get(_KEYS, self._in_tenant(self._jwks)),
             web.post(_TOKEN, self._in_tenant(self._token)),
         ]
@@ -144,16 +154,14 @@ class TokenEndpoint:
 
         return guarded
 
-    async def _discovery(self, _: web.Request) -> web.Response:
-        base = f"{self._base_url}/{self._tenant}"
-        return json_response(
-            OpenIdConfiguration(
-                issuer=self.issuer,
-                token_endpoint=self._token_url,
-                authorization_endpoint=f"{base}/oauth2/v2.0/authorize",
-                jwks_uri=f"{base}/discovery/v2.0/keys",
-                cloud_instance_name=self._base_url.removeprefix("https://"),
-            )
+    def _configuration(self, base_url: str) -> OpenIdConfiguration:
+        base = f"{base_url}/{self._tenant}"
+        return OpenIdConfiguration(
+            issuer=self.issuer,
+            token_endpoint=f"{base}/oauth2/v2.0/token",
+            authorization_endpoint=f"{base}/oauth2/v2.0/authorize",
+            jwks_uri=f"{base}/discovery/v2.0/keys",
+            cloud_instance_name=base_url.removeprefix("https://"),
         )
 
     async def _jwks(self, _: web.Request) -> web.Response:

@@ -10,7 +10,7 @@ import aiohttp
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from cumulet.common import clock
+from cumulet.common import clock, doors
 from cumulet.common.arm import arm_errors, behind_the_front_door
 from cumulet.common.entra import read_credential
 from cumulet.common.health import HEALTH, health_routes
@@ -55,8 +55,16 @@ async def serve(room: Room) -> None:
         await _register_first_principals(room, directory)
         base_url = config.url("identity")
         metrics = CollectorRegistry()
+        door = doors.door(config, "identity")
         tokens = TokenEndpoint(
-            directory, keys, base_url, config.tenant_id, config.addresses["arm"], IssuerKeys(issuers), metrics
+            directory,
+            keys,
+            base_url,
+            config.tenant_id,
+            [config.addresses["arm"], doors.door(config, "arm")],
+            IssuerKeys(issuers),
+            metrics,
+            [door.url],
         )
         app = web.Application(middlewares=[arm_errors, behind_the_front_door(OPEN)])
         app.add_routes(health_routes(metrics))
@@ -67,7 +75,10 @@ async def serve(room: Room) -> None:
         app.add_routes(FederatedIdentityCredentials(directory).routes())
         app.add_routes(PlatformIdentities(directory, config.tenant_id).routes())
         app.add_routes(tokens.routes())
-        async with room.serving(app), task_set() as tasks:
+        # For workloads: no Graph, no providers, and nobody is a room.
+        tokens_only = web.Application(middlewares=[arm_errors])
+        tokens_only.add_routes(tokens.routes(door.url))
+        async with room.serving(app), room.serving_door(tokens_only), task_set() as tasks:
             tasks.start_essential(_maintain(keys, room.stopping), "maintain the signing keys")
             room.ready()
             await room.stopping.wait()

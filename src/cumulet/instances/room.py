@@ -19,6 +19,9 @@ from cumulet.instances.groups.collection import Groups
 from cumulet.instances.groups.disk_manager import DiskManager
 from cumulet.instances.groups.identities import Identities
 from cumulet.instances.groups.logins import Logins
+from cumulet.instances.groups.workload_environment import WorkloadEnvironment
+from cumulet.instances.metadata.service import MetadataService
+from cumulet.instances.metadata.tokens import ManagedTokens
 from cumulet.instances.metering.meter import Meter
 from cumulet.instances.provider.disks import Disks
 from cumulet.instances.provider.metrics import Metrics
@@ -54,12 +57,15 @@ async def serve(room: Room) -> None:
         connector=aiohttp.TCPConnector(ssl=shown), timeout=aiohttp.ClientTimeout(total=30)
     )
     identities = Identities(platform, config.url("identity"), config.tenant_id)
+    # As in ACI, the strict one sets no endpoint: libraries use the metadata service.
+    workload = WorkloadEnvironment(room.data_dir / "identity-header.key", has_endpoint=not config.strict_aci)
     logins = Logins(registries, identities, LoginServerResolver(config).is_login_server)
     try:
         async with registries, platform, open_targets(config.egress()) as targets, task_set() as tasks:
             changes = Changes()
             meter = Meter(store, room.data_dir, config.location)
-            groups = Groups(config, room.data_dir, store, meter, registries, targets, tasks, logins)
+            groups = Groups(config, room.data_dir, store, meter, registries, targets, tasks, logins, workload)
+            metadata = MetadataService(groups.index.at, ManagedTokens(identities), workload.header)
             streams = Streams(config.url("instances"), groups.runtime, changes)
             app = web.Application(
                 middlewares=[arm_errors, behind_the_front_door(OPEN)], client_max_size=GROUP_BODY_LIMIT
@@ -83,7 +89,11 @@ async def serve(room: Room) -> None:
             # The name server of pods asks here. The other addresses of the room are for HTTPS only.
             datagrams = bind(config.addresses["instances"])
             try:
-                async with room.serving(app), serving(names, [datagrams], []):
+                async with (
+                    room.serving(app),
+                    serving(names, [datagrams], []),
+                    room.serving_door(metadata.application(), plain=True),
+                ):
                     room.ready()
                     await room.stopping.wait()
             finally:

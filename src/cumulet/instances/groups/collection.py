@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -21,6 +22,7 @@ from cumulet.instances.groups.folders import Folders
 from cumulet.instances.groups.group import Group
 from cumulet.instances.groups.index import GroupIndex
 from cumulet.instances.groups.logins import Logins
+from cumulet.instances.groups.reach import reached_doors
 from cumulet.instances.groups.services import Services
 from cumulet.instances.groups.updates import (
     GroupRequest,
@@ -32,6 +34,7 @@ from cumulet.instances.groups.updates import (
     resources_of,
     with_added,
 )
+from cumulet.instances.groups.workload_environment import WorkloadEnvironment
 from cumulet.instances.images.cache import Images
 from cumulet.instances.metering.meter import Meter
 from cumulet.instances.model.properties import GroupProperties
@@ -68,6 +71,7 @@ class Groups:
         targets: Targets,
         tasks: TaskSet,
         logins: Logins,
+        workload: WorkloadEnvironment,
     ) -> None:
         self._folder = folder / "sandboxes"
         self._before = folder / "groups"
@@ -101,6 +105,8 @@ class Groups:
             shares,
             self.disks,
             GitRepositories(config, config.egress()),
+            workload,
+            functools.partial(reached_doors, config),
         )
         self._admission = Admission(config.instance_limits, shares, self.disks)
         self.operations = Operations(store.database)

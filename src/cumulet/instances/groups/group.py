@@ -294,6 +294,7 @@ class Group:
                 asyncio.to_thread(self._volumes.make),
                 asyncio.to_thread(shared_memory.make, self._folders.folder),
             )
+            await services.network.admit(status.ip, services.doors(self.record))
             for volume, path in self._volumes.repositories():
                 assert volume.git_repo is not None
                 await services.repositories.clone(

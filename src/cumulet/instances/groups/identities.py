@@ -7,6 +7,7 @@ front door has checked that the caller may assign it.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 
 import aiohttp
@@ -43,8 +44,16 @@ class _Principal(msgspec.Struct, rename="camel"):
     tenant_id: str
 
 
-class _Token(msgspec.Struct):
+class Token(msgspec.Struct, frozen=True):
+    """An access token and its end, in seconds since 1970."""
+
+    text: str
+    expires_on: int
+
+
+class _Issued(msgspec.Struct):
     access_token: str
+    expires_in: int
 
 
 class _Refusal(msgspec.Struct):
@@ -121,18 +130,16 @@ class Identities:
         except (aiohttp.ClientError, TimeoutError) as error:
             log.warning("the identity of %s is not deleted: %s", resource_id, error)
 
-    async def token(self, client_id: str) -> str:
-        """Return a token of an identity for registries. Raises `IdentityError`, `aiohttp.ClientError`."""
-        form = {
-            "grant_type": "client_credentials",
-            "client_id": client_id,
-            "scope": f"{REGISTRY_AUDIENCE}/.default",
-        }
+    async def token(self, client_id: str, resource: str = REGISTRY_AUDIENCE) -> Token:
+        """Return a token of an identity, by default for registries. Raises `IdentityError`, `aiohttp.ClientError`."""
+        form = {"grant_type": "client_credentials", "client_id": client_id, "scope": f"{resource}/.default"}
+        asked = int(time.time())
         async with self._session.post(f"{self._base}/oauth2/v2.0/token", data=form) as response:
             raw = await bounded.read(response, _LIMIT)
             try:
                 if response.status == 200:
-                    return msgspec.json.decode(raw, type=_Token).access_token
+                    issued = msgspec.json.decode(raw, type=_Issued)
+                    return Token(issued.access_token, asked + issued.expires_in)
                 raise IdentityError(msgspec.json.decode(raw, type=_Refusal).error_description)
             except msgspec.DecodeError:
                 raise IdentityError(f"unexpected status {response.status} from the token endpoint") from None

@@ -33,6 +33,13 @@ class GroupIndex:
         """Return the groups with these keys, without those that are gone."""
         return [self._groups[key] for key in keys if key in self._groups]
 
+    def at(self, address: str) -> GroupRecord | None:
+        """Return the group that has an address, or `None`. No other has it until this one's network is destroyed."""
+        for group in self.all():
+            if group.record.status.ip == address and not group.record.status.is_over:
+                return group.record
+        return None
+
     def find(self, resource_id: str) -> Group | None:
         """Return the group of that id, or `None`."""
         return self._groups.get(ResourceId(resource_id).key)

@@ -188,6 +188,7 @@ class Launcher:
             mounts=binds,
             users=mapping,
             processes=processes,
+            variables=self._services.workload.variables(self._record),
         )
         user = document["process"]["user"]
         self._attempts.status(container.name).user = ContainerUser(

@@ -69,7 +69,7 @@ class Logins:
             )
         try:
             entra = await self._identities.token(client)
-            return Login(_REFRESH_TOKEN, await self._exchange(credential.server, entra))
+            return Login(_REFRESH_TOKEN, await self._exchange(credential.server, entra.text))
         except (IdentityError, aiohttp.ClientError, TimeoutError) as error:
             raise PullError(
                 f"failed to authorize: the identity '{credential.identity}' got no token: {error}", Fault.UNAUTHORIZED

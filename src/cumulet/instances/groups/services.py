@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
 from cumulet.instances.actions.targets import Targets
 from cumulet.instances.groups.logins import Logins
+from cumulet.instances.groups.workload_environment import WorkloadEnvironment
 from cumulet.instances.images.cache import Images
 from cumulet.instances.metering.meter import Meter
 from cumulet.instances.runtime.conmon import Runtime
 from cumulet.instances.sandbox.disks import DiskFolders
 from cumulet.instances.sandbox.file_shares import FileShares
+from cumulet.instances.sandbox.firewall import Door
 from cumulet.instances.sandbox.git_repositories import GitRepositories
 from cumulet.instances.sandbox.network import Network
 from cumulet.instances.sandbox.user_namespaces import UserNamespaces
@@ -27,7 +29,7 @@ class Save(Protocol):
 
 
 class Services(NamedTuple):
-    """`targets` are where probes and hooks connect to.
+    """`targets` are where probes and hooks connect to; `doors` returns the doors of the router that a group may connect to.
 
     `changed` is called when the status of a group has changed, `changed_soon` when the next change is expected soon.
     """
@@ -46,3 +48,5 @@ class Services(NamedTuple):
     shares: FileShares
     disks: DiskFolders
     repositories: GitRepositories
+    workload: WorkloadEnvironment
+    doors: Callable[[GroupRecord], Iterable[Door]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,11 +78,12 @@ def describe(
     mounts: list[Bind],
     users: UserMapping | None = None,
     processes: Path | None = None,
+    variables: Mapping[str, str] | None = None,
 ) -> Configuration:
     """Return the configuration of a container whose root is mounted at a path. It contains secure values.
 
-    `processes` is the file that names another container's PID namespace, which the container shares.
-    It reads files of the image, so call it on a thread. Raises `BundleError`, `OSError`.
+    `processes` is the file that names another container's PID namespace, which the container shares. `variables` are those that
+    the platform sets; the container's own have precedence. It reads files of the image, so call it on a thread. Raises `BundleError`, `OSError`.
     """
     properties = container.properties
     above = group.security_context or PodSecurityContext()
@@ -105,7 +107,7 @@ def describe(
         "terminal": properties.tty,
         "user": {"uid": uid, "gid": gid, "additionalGids": groups},
         "args": arguments(container, image),
-        "env": _environment(container, image, hostname),
+        "env": _environment(container, image, hostname, variables or {}),
         "cwd": _working_folder(container, image),
         "rlimits": resource_limits(capabilities),
         "oomScoreAdj": oom_score(group, container),
@@ -266,11 +268,12 @@ def _bind(source: Path, destination: str, read_only: bool) -> MountPoint:
     return {"destination": destination, "type": "bind", "source": str(source), "options": options}
 
 
-def _environment(container: Container, defaults: Execution, hostname: str) -> list[str]:
+def _environment(container: Container, defaults: Execution, hostname: str, platform: Mapping[str, str]) -> list[str]:
     values: dict[str, str] = {"PATH": _PATH, "HOSTNAME": hostname}
     for item in filter(None, defaults.env or ()):
         name, _, value = item.partition("=")
         values[name] = value
+    values |= platform
     if container.properties.tty:
         values.setdefault("TERM", "xterm")
     for variable in container.properties.environment_variables:
