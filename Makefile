@@ -42,8 +42,12 @@ bench-dns: ## Measure the name server against its bound.
 	@scripts/setup bench
 	@python -m benchmarks.dns $(ARGS)
 
+bench-network: ## Measure Services in the kernel against their bounds.
+	@scripts/setup bench
+	@python -m benchmarks.network $(ARGS)
+
 bench-policies: ## Measure changes of network policies against their bound.
 	@scripts/setup bench
 	@python -m benchmarks.policies $(ARGS)
 
-.PHONY: help demo test test-clients mutants lint bench-path bench-registry bench-kube bench-dns bench-policies
+.PHONY: help demo test test-clients mutants lint bench-path bench-registry bench-kube bench-dns bench-network bench-policies
