@@ -17,6 +17,7 @@ from cumulet.controllers.daemonset import DaemonSetController
 from cumulet.controllers.deployment import DeploymentController
 from cumulet.controllers.disruption import DisruptionController
 from cumulet.controllers.endpoints import EndpointsController
+from cumulet.controllers.ephemeral_volumes import EphemeralVolumeController
 from cumulet.controllers.eviction import TaintEvictionController
 from cumulet.controllers.garbage import GarbageCollector
 from cumulet.controllers.job import ExpiryController, JobController, OrphanPodController
@@ -31,6 +32,7 @@ from cumulet.controllers.signers import Signers
 from cumulet.controllers.statefulset import StatefulSetController
 from cumulet.controllers.tokens import TokenController
 from cumulet.controllers.trust import TrustController
+from cumulet.controllers.volumebinding import VolumeBindingController
 
 #: The controllers and the numbers of their workers.
 CONTROLLERS: tuple[tuple[Callable[[Context], Controller], int], ...] = (
@@ -56,6 +58,8 @@ CONTROLLERS: tuple[tuple[Callable[[Context], Controller], int], ...] = (
     (AutoscalingController, 2),
     (QuotaController, 2),
     (VolumeProtectionController, 1),
+    (VolumeBindingController, 2),
+    (EphemeralVolumeController, 1),
     (CertificateController, 1),
     (RoleAggregationController, 1),
     (TrustController, 1),
