@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cumulet.balancer.service_fields import SERVICE_SPEC
 from cumulet.common.kubernetes.support import Entry, Kind
+from cumulet.node.ordinary_fields import ORDINARY_POD_SPEC
 from cumulet.node.pod_fields import POD_SPEC
 from cumulet.node.status_fields import POD_STATUS
 
@@ -40,6 +41,7 @@ def main() -> int:
     written = {"honoured": "written", "stored": "not written by the node"}
     parts = (
         _sections(POD_SPEC, "Pods", columns),
+        _differences(ORDINARY_POD_SPEC, POD_SPEC),
         _sections(POD_STATUS, "The status of pods", written),
         _sections(SERVICE_SPEC, "Services", columns),
     )
@@ -58,6 +60,21 @@ def _sections(root: Kind, title: str, columns: Mapping[str, str]) -> Iterator[st
         for name, entry in sorted(kind.fields.items()):
             yield f"| `{name}` | {columns[entry.column]} | {_note(entry)} |"
         yield ""
+
+
+def _differences(ordinary: Kind, virtual: Kind) -> Iterator[str]:
+    """Yield the rows of an ordinary node that are not as the virtual node's."""
+    yield "## Pods on an ordinary node\n"
+    yield "An ordinary node treats a pod as the virtual node does, without what `--strict-aci` refuses, and with:\n"
+    yield "| field | | |\n| --- | --- | --- |"
+    below = {kind.schema: kind for kind in _reachable(virtual, {}).values()}
+    for kind in _reachable(ordinary, {}).values():
+        known = below[kind.schema].fields if kind.schema in below else {}
+        for name, entry in sorted(kind.fields.items()):
+            before = known.get(name)
+            if before is None or (before.column, _note(before)) != (entry.column, _note(entry)):
+                yield f"| `{kind.schema}.{name}` | {entry.column} | {_note(entry)} |"
+    yield ""
 
 
 def _reachable(kind: Kind, found: dict[str, Kind]) -> dict[str, Kind]:

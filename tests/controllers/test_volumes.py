@@ -70,7 +70,9 @@ def test_a_volume_that_is_named_or_reserved(space: Space) -> None:
         f'Cannot bind to requested volume "{one}": requested PV is too small'
     )
     reference = {"claimRef": {"namespace": space.name, "name": "second"}}
-    space.make(VOLUMES, volume(two, "2Gi", **reference))
+    reserved = volume(two, "2Gi")
+    reserved["spec"] |= reference
+    space.make(VOLUMES, reserved)
     space.make(CLAIMS, claim("first", volumeName=two))
     assert space.wait_event("first", "FailedBinding") == f'volume "{two}" already bound to a different claim.'
     space.make(CLAIMS, claim("second"))

@@ -59,6 +59,8 @@ AuthorityName = Literal["serving", "rooms", "cluster", "kubelet-serving", "kubel
 KUBELET_CLIENT = "kube-apiserver-kubelet-client"
 #: The scraper of metrics, as a file name and as a user of Kubernetes.
 SCRAPER = "metrics"
+#: The controller of disks, as a file name; its user of Kubernetes is `DISK_DRIVER`, AKS's account.
+DISKS, DISK_DRIVER = "disks", "csi-azuredisk-controller"
 FRONT_PROXY_CLIENT = "front-proxy-client"
 
 #: The range of automatically chosen ports. It is below the node ports of Services and below the ephemeral ports. The

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cumulet.common.config import Config
 from cumulet.common.kubernetes.objects import Pod
+from cumulet.common.kubernetes.support import Kind
 from cumulet.node.aci import ContainerGroups
 from cumulet.node.checks import check, published_group
 from cumulet.node.ephemeral import EphemeralContainers, Report
@@ -22,12 +23,14 @@ class Bodies:
         groups: ContainerGroups,
         ephemeral: EphemeralContainers,
         events: PodEvents,
+        table: Kind,
     ) -> None:
         self._sources = sources
         self._config = config
         self._aci = groups
         self._ephemeral = ephemeral
         self._events = events
+        self._table = table
 
     def is_strict(self) -> bool:
         """Return whether pods get what Azure has and no more: as configured, or because the provider is Azure's."""
@@ -35,7 +38,7 @@ class Bodies:
 
     def check(self, pod: Pod) -> None:
         """Raises `RejectedError`, and `UnsupportedError` for fields that the node does not support."""
-        check(pod, strict=self.is_strict())
+        check(pod, strict=self.is_strict(), table=self._table)
 
     async def of(self, pod: Pod, group: ContainerGroup | None) -> ContainerGroup:
         """Return the body for a pod that has this group or none. Raises `MissingError`, `UnsupportedError`."""

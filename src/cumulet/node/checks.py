@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cumulet.common.image_reference import parse
 from cumulet.common.kubernetes.objects import Pod
-from cumulet.common.kubernetes.support import Refusal, refusals
+from cumulet.common.kubernetes.support import Kind, Refusal, refusals
 from cumulet.node import strict_aci
 from cumulet.node.aci_schema import published
 from cumulet.node.errors import UnsupportedError
@@ -16,21 +16,21 @@ from cumulet.node.security import check_sysctls
 _LONGEST = 1000
 
 
-def refused_fields(pod: Pod) -> list[Refusal]:
-    """Return what of a pod the virtual node does not support, apart from its ephemeral containers, which come later."""
+def refused_fields(pod: Pod, table: Kind = POD_SPEC) -> list[Refusal]:
+    """Return what of a pod the node does not support, apart from its ephemeral containers, which come later."""
     spec = {name: value for name, value in pod["spec"].items() if name != "ephemeralContainers"}
-    return list(refusals(spec, POD_SPEC, "spec"))
+    return list(refusals(spec, table, "spec"))
 
 
-def check(pod: Pod, *, strict: bool = False) -> None:
-    """Raises `UnsupportedError`, which names every field that is not supported and what to do instead.
+def check(pod: Pod, *, strict: bool = False, table: Kind = POD_SPEC) -> None:
+    """Check a pod by the table of the node: that of the virtual node, or `ORDINARY_POD_SPEC`. Raises `UnsupportedError`, which names every field that is not supported and what to do instead.
 
     With `strict`, the fields that Azure's virtual node refuses are named too, in its words. Raises `RejectedError` for a
     sysctl that is not safe.
     """
     check_sysctls(pod)
     told = {path: f"{path}: {words}" for path, words in strict_aci.refusals(pod)} if strict else {}
-    for refusal in refused_fields(pod):
+    for refusal in refused_fields(pod, table):
         if not any(refusal.path.startswith(path) for path in told):
             told[refusal.path] = str(refusal)
     _refuse(told)

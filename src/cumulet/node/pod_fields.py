@@ -10,12 +10,13 @@ from cumulet.common.kubernetes.support import Kind, honoured, refused, stored
 
 _SCHEDULER = "read by the scheduler"
 _LINUX = "containers run on Linux; remove it"
-_NO_DISKS = (
-    "virtual nodes attach no disks; use an emptyDir for temporary files, or a service over the network for data"
+_NO_DISKS = "nodes attach no such disks; use a claim of the class default on an ordinary node, or an emptyDir for temporary files"
+_NO_CLAIMS = (
+    "virtual node does not support persistent volumes; run the pod on an ordinary node (`cumulet up --node-pool 1`), or use an "
+    "emptyDir for temporary files"
 )
-_NO_CLAIMS = "virtual nodes have no persistent volumes; use an emptyDir for temporary files, or a service over the network for data"
-_NO_FILE_SYSTEMS = "virtual nodes mount no file systems of the network; read the data over its service's own protocol"
-_NO_DEVICES = "virtual nodes have no devices; remove it"
+_NO_FILE_SYSTEMS = "nodes mount no file systems of the network; read the data over its service's own protocol"
+_NO_DEVICES = "nodes have no devices; remove it"
 
 # Commands and requests: of probes and of hooks.
 
@@ -131,7 +132,7 @@ PORT = Kind(
     },
 )
 _AMOUNTS = ("cpu", "memory", "ephemeral-storage")
-_AMOUNT_INSTEAD = "virtual nodes have cpu, memory and ephemeral-storage only; remove it"
+_AMOUNT_INSTEAD = "nodes have cpu, memory and ephemeral-storage only; remove it"
 RESOURCES = Kind(
     "ResourceRequirements",
     {
@@ -361,7 +362,7 @@ CSI = Kind(
     {
         "driver": honoured(
             only=("file.csi.azure.com",),
-            instead="virtual nodes have no other CSI drivers; use file.csi.azure.com, a secret, a config map or an emptyDir",
+            instead="nodes have no other inline CSI drivers; use file.csi.azure.com, a secret, a config map or an emptyDir",
         ),
         "fsType": stored("a share has the file system of its server"),
         "nodePublishSecretRef": refused("name the secret in volumeAttributes.secretName"),
@@ -396,7 +397,7 @@ VOLUME = Kind(
         "gitRepo": honoured(kind=GIT_REPO),
         "glusterfs": refused(_NO_FILE_SYSTEMS),
         "hostPath": refused(
-            "a virtual node has no file system of its own; use an emptyDir, a config map or a secret"
+            "a node has no file system that pods could share; use an emptyDir, a config map or a secret"
         ),
         "image": refused("copy the files in an init container of that image, into an emptyDir"),
         "iscsi": refused(_NO_DISKS),
@@ -431,7 +432,7 @@ DNS = Kind(
     },
 )
 
-_NO_HOST = "a virtual node has no {} that pods could share; remove it"
+_NO_HOST = "a node has no {} that pods could share; remove it"
 POD_SPEC = Kind(
     "PodSpec",
     {
@@ -453,7 +454,7 @@ POD_SPEC = Kind(
         ),
         "hostAliases": honoured("in `/etc/hosts`", kind=HOST_ALIAS),
         "hostIPC": refused(_NO_HOST.format("IPC namespace")),
-        "hostNetwork": refused("a virtual node has no network that pods could share; use a Service"),
+        "hostNetwork": refused("a node has no network that pods could share; use a Service"),
         "hostPID": refused(_NO_HOST.format("processes")),
         "hostUsers": honoured(
             "false, when user namespaces are on",

@@ -12,6 +12,7 @@ from cumulet.common.kubernetes import Client, Informer, WorkQueue
 from cumulet.common.kubernetes.client import NODES, PODS
 from cumulet.common.kubernetes.objects import (
     PartialObjectMetadata,
+    PersistentVolumeClaim,
     Pod,
 )
 from cumulet.common.node_names import kubelet_identity
@@ -20,6 +21,7 @@ from cumulet.node.aci import ContainerGroups
 from cumulet.node.admission import Admission
 from cumulet.node.bodies import Bodies
 from cumulet.node.checks import invalid_images
+from cumulet.node.claims import ATTACHED_ELSEWHERE, Claims, UnboundError, claims_of
 from cumulet.node.credentials import Credentials, Puller
 from cumulet.node.deletions import Deletions
 from cumulet.node.environment import Environment
@@ -27,8 +29,10 @@ from cumulet.node.ephemeral import EphemeralContainers
 from cumulet.node.errors import MissingError, MountError, RejectedError, UnsupportedError
 from cumulet.node.fields import Fields
 from cumulet.node.names import pod_dns
+from cumulet.node.ordinary_fields import ORDINARY_POD_SPEC
 from cumulet.node.phase import ENDED
 from cumulet.node.pod_events import PodEvents, path_of
+from cumulet.node.pod_fields import POD_SPEC
 from cumulet.node.profile import Profile
 from cumulet.node.references import References, names_of
 from cumulet.node.refusals import Refusals
@@ -90,13 +94,14 @@ class Pods:
         puller = Puller(kubelet_identity(config), config.registry_suffix) if not profile.is_virtual else None
         self._sources = Sources(
             Environment(references, fields, watched.services),
-            Volumes(references, fields, tokens),
+            Volumes(references, fields, tokens, Claims(watched.claims, watched.volumes)),
             Credentials(watched.secrets, puller),
             profile.machine,
         )
         self._renewal = Renewal(groups, references, self._sources, tokens)
         self._ephemeral = EphemeralContainers(self._sources, config)
-        self.bodies = Bodies(self._sources, config, groups, self._ephemeral, self.events)
+        table = POD_SPEC if profile.is_virtual else ORDINARY_POD_SPEC
+        self.bodies = Bodies(self._sources, config, groups, self._ephemeral, self.events, table)
         self._admission = Admission(profile.allocatable, lambda: client.get(NODES, profile.name))
         self._statuses = StatusWrites(client)
         self._deletions = Deletions(client, groups, tasks, self._ended, lambda pod: self.queue.retry(_key(pod)))
@@ -111,6 +116,7 @@ class Pods:
         watched.secrets.add_handler(self._reference_changed)
         watched.config_maps.add_handler(self._reference_changed)
         watched.accounts.add_handler(self._account_changed)
+        watched.claims.add_handler(self._claim_changed)
 
     # Changes.
 
@@ -142,6 +148,13 @@ class Pods:
             for pod in self.pods:
                 if uses_account(pod, account):
                     self.queue.add(_key(pod))
+
+    def _claim_changed(self, change: str, claim: PersistentVolumeClaim, old: PersistentVolumeClaim | None) -> None:
+        """Reconcile the pods that use a claim."""
+        namespace, name = claim["metadata"]["namespace"], claim["metadata"]["name"]
+        for pod in self.pods:
+            if pod["metadata"]["namespace"] == namespace and name in claims_of(pod):
+                self.queue.add(_key(pod))
 
     async def watch(self) -> None:
         """Watch the groups until cancelled."""
@@ -266,6 +279,12 @@ class Pods:
         try:
             group = await self._aci.put(group_name(pod), body)
         except ArmError as error:
+            if error.code == ATTACHED_ELSEWHERE:
+                message = f"Multi-Attach error: the volume is already exclusively attached to one node: {error}"
+                self.events.once(pod, "", "Warning", "FailedAttachVolume", message)
+                await self._statuses.write(pod, waiting_status(pod, self._host, "ContainerCreating", {}))
+                self.queue.add_after(_key(pod), self._refusals.refused(pod["metadata"]["uid"]))
+                return None
             self.events.event(pod, "Warning", "ProviderCreateFailed", f"{error.code}: {error}")
             await self._refuse(pod, f"{error.code}: {error}", final=error.status in _FINAL)
             return None
@@ -279,7 +298,9 @@ class Pods:
 
     async def _hold_back(self, pod: Pod, error: MissingError) -> None:
         """Record what a pod waits for. A change of that reconciles it again."""
-        if isinstance(error, MountError):
+        if isinstance(error, UnboundError):
+            status = waiting_status(pod, self._host, "ContainerCreating", {})
+        elif isinstance(error, MountError):
             self.events.once(pod, "", "Warning", "FailedMount", str(error))
             status = waiting_status(pod, self._host, "ContainerCreating", {})
         else:

@@ -8,7 +8,8 @@ import contextlib
 import aiohttp
 import msgspec
 
-from cumulet.common.config import Config, ConfigError
+from cumulet.common.arm import ArmClient
+from cumulet.common.config import DISKS, Config, ConfigError
 from cumulet.common.entra import TokenSource, read_credential
 from cumulet.common.kubernetes import Client, Kubeconfig
 from cumulet.common.kubernetes.component import client_of, run_informers
@@ -17,6 +18,7 @@ from cumulet.common.tasks import task_set
 from cumulet.node.aci import ContainerGroups
 from cumulet.node.agent import Agent, settings_of
 from cumulet.node.profile import Profile, pool_node, virtual_node
+from cumulet.node.provisioner import Provisioner
 from cumulet.node.watched import Watched
 
 
@@ -33,7 +35,8 @@ async def serve(room: Room) -> None:
     ):
         credential = read_credential(config.credential_file("virtual-node"))
         tokens = TokenSource(session, config.url("identity"), credential)
-        watched = Watched(client)
+        disks = await open_.enter_async_context(client_of(room, DISKS)) if config.kubeconfig is None else None
+        watched = Watched(client, disks)
 
         def agent(profile: Profile, client: Client) -> Agent:
             groups = ContainerGroups(
@@ -55,6 +58,11 @@ async def serve(room: Room) -> None:
             agents.append(agent(profile, await open_.enter_async_context(client_of(room, profile.name))))
             files = config.node_certificate_files(profile.name)
             await open_.enter_async_context(agents[-1].serving(room, session, [listener], files))
+        provisioner = None
+        if disks is not None:
+            arm = ArmClient(session, config.url("arm"), tokens)
+            names = frozenset(profile.name for profile in pool)
+            provisioner = Provisioner(disks, arm, config, names, watched.claims, watched.volumes, watched.classes)
         room.ready()
         await asyncio.gather(*(agent.register(room.stopping.is_set) for agent in agents))
         for each in agents:
@@ -63,6 +71,8 @@ async def serve(room: Room) -> None:
         await run_informers([*informers, *watched.informers], tasks, room.stopping)
         for each in agents:
             each.work()
+        if provisioner is not None:
+            provisioner.work(tasks)
         await room.stopping.wait()
 
 

@@ -21,6 +21,7 @@ from cumulet.common.kubernetes.objects import (
     VolumeProjection,
 )
 from cumulet.node.azure_volumes import azure_volume
+from cumulet.node.claims import Claims, UnboundError
 from cumulet.node.errors import MissingError, MountError, UnsupportedError
 from cumulet.node.fields import Fields
 from cumulet.node.references import References, config_map_data, not_found, secret_data
@@ -53,10 +54,11 @@ class _Kept(NamedTuple):
 class Volumes:
     """Resolves the volumes of pods."""
 
-    def __init__(self, references: References, fields: Fields, tokens: Tokens) -> None:
+    def __init__(self, references: References, fields: Fields, tokens: Tokens, claims: Claims) -> None:
         self._references = references
         self._fields = fields
         self._tokens = tokens
+        self._claims = claims
         #: Immutable objects by a pod's uid: the pod keeps their content, also when they are made anew.
         self._kept: dict[str, _Kept] = {}
 
@@ -66,9 +68,13 @@ class Volumes:
         if (source := volume.get("emptyDir")) is not None:
             return {"name": name, "emptyDir": _empty_dir(source)}
         try:
+            if (disk := self._claims.disk(pod, volume)) is not None:
+                return {"name": name, "azureDisk": disk}
             if (own := azure_volume(pod, volume, self._references)) is not None:
                 return own
             files = _normal(await self._files(pod, volume))
+        except UnboundError:
+            raise
         except MissingError as error:
             raise MountError(name, error) from None
         mode = _default_mode(volume)
@@ -87,6 +93,7 @@ class Volumes:
     def forget(self, uid: str) -> None:
         """Forget a pod that is gone."""
         self._kept.pop(uid, None)
+        self._claims.forget(uid)
 
     async def _files(self, pod: Pod, volume: Volume) -> dict[str, _File]:
         """Return the files of a volume by path. Raises `MissingError`, `UnsupportedError`."""

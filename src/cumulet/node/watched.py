@@ -10,6 +10,7 @@ from cumulet.common.kubernetes.client import (
     SECRETS,
     SERVICEACCOUNTS,
     SERVICES,
+    STORAGECLASSES,
 )
 from cumulet.common.kubernetes.informer import AnyInformer
 
@@ -25,10 +26,11 @@ class Watched:
         self.accounts = Informer(client, SERVICEACCOUNTS, metadata_only=True)
         self.claims = Informer(disks or client, PERSISTENTVOLUMECLAIMS)
         self.volumes = Informer(disks or client, PERSISTENTVOLUMES)
+        self.classes = Informer(disks or client, STORAGECLASSES)
         self._has_disks = disks is not None
 
     @property
     def informers(self) -> list[AnyInformer]:
         """The informers that are to run."""
         found: list[AnyInformer] = [self.secrets, self.config_maps, self.services, self.accounts]
-        return [*found, self.claims, self.volumes] if self._has_disks else found
+        return [*found, self.claims, self.volumes, self.classes] if self._has_disks else found

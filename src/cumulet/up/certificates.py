@@ -23,6 +23,8 @@ from cryptography import x509
 from cumulet.common import clock, doors
 from cumulet.common.config import (
     DEFAULT_PORTS,
+    DISK_DRIVER,
+    DISKS,
     FRONT_PROXY_CLIENT,
     KUBELET_CLIENT,
     SCRAPER,
@@ -54,6 +56,7 @@ _USERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "controllers": ("system:kube-controller-manager", ()),
     "balancer": ("system:cloud-controller-manager", ()),
     "network": ("system:kube-proxy", ()),
+    DISKS: (DISK_DRIVER, ()),
     SCRAPER: (SCRAPER, ("system:monitoring",)),
 }
 
@@ -202,7 +205,7 @@ def _publish(config: Config) -> None:
     _write(config.ca_file, authority)
     _write(config.trust_bundle_file, roots + b"\n" + authority)
     nodes = [pool_node_name(config, member) for member in config.pool]
-    for user in ("admin", "scheduler", "controllers", "node", "balancer", "network", *nodes):
+    for user in ("admin", "scheduler", "controllers", "node", "balancer", "network", DISKS, *nodes):
         certificate, key = (file.read_bytes() for file in config.user_files(user))
         _write(config.kubeconfig_file(user), _kubeconfig(config, user, authority, certificate, key))
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from cumulet.common.config import DISK_DRIVER
 from cumulet.common.kubernetes.objects import Object
 
 if TYPE_CHECKING:
@@ -45,6 +46,16 @@ def default_roles(node_name: str) -> list[Object]:
             _rule([""], ["configmaps", "secrets", "serviceaccounts", "persistentvolumeclaims", "events"], READ),
         ),
         _binding(_VIRTUAL_NODE, _VIRTUAL_NODE, f"system:node:{node_name}"),
+        # As the charts of the driver's provisioner and resizer.
+        _cluster_role(
+            DISK_DRIVER,
+            _rule([""], ["persistentvolumes"], [*READ, "create", "delete", "patch", "update"]),
+            _rule([""], ["persistentvolumeclaims"], [*READ, "patch", "update"]),
+            _rule([""], ["persistentvolumeclaims/status"], ["patch", "update"]),
+            _rule(["storage.k8s.io"], ["storageclasses"], READ),
+            _rule([""], ["events"], ["create", "patch", "update"]),
+        ),
+        _binding(DISK_DRIVER, DISK_DRIVER, DISK_DRIVER),
         # Upstream, name servers and network policies have accounts of their own beside kube-proxy's.
         _cluster_role(
             _NETWORK,
