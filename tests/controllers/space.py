@@ -23,6 +23,7 @@ _GROUPS = {
     "storage.k8s.io": ("storageclasses",),
     "certificates.k8s.io": ("certificatesigningrequests",),
     "coordination.k8s.io": ("leases",),
+    "networking.k8s.io": ("networkpolicies",),
     "rbac.authorization.k8s.io": ("clusterroles",),
     "apiextensions.k8s.io": ("customresourcedefinitions",),
 }
