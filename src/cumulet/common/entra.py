@@ -7,10 +7,11 @@ platform. Keys follow OpenID Connect Discovery 1.0.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 import jwt
@@ -36,6 +37,8 @@ def arm_audiences(address: Address, *more: Address) -> tuple[str, ...]:
 _BEARER = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 _EARLY = 120.0
 _REFETCH = 10.0
+#: Seconds by which clocks may differ, and the number of verified tokens that are remembered.
+_LEEWAY, _REMEMBERED = 30, 256
 
 
 class Credential(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
@@ -101,11 +104,24 @@ class TokenSource:
             return body["access_token"], float(body["expires_in"])
 
 
+class _Verified(NamedTuple):
+    """The claims of a token that was verified with a key for audiences; it is valid until `ends`, in seconds of the epoch."""
+
+    claims: dict[str, Any]
+    audiences: tuple[str, ...]
+    kid: str
+    key: rsa.RSAPublicKey
+    ends: float
+
+
 class TokenVerifier:
     """Verifies access tokens of one tenant with the keys that its authority publishes.
 
     The keys are fetched when they are first needed, and again for a token with an unknown key. So a rotation of keys
     invalidates no token. Fetches are at least ten seconds apart, so forged tokens cause no load.
+
+    A client sends the same token with every request. Its signature and claims are checked once; the key, the audience and the
+    expiry every time. Nothing else of a token can change.
     """
 
     def __init__(self, session: aiohttp.ClientSession, authority: str, tenant: str) -> None:
@@ -115,12 +131,18 @@ class TokenVerifier:
         self._keys: dict[str, rsa.RSAPublicKey] = {}
         self._fetched = -_REFETCH
         self._lock = asyncio.Lock()
+        #: By the digest of the token, the oldest first.
+        self._verified: dict[bytes, _Verified] = {}
 
     async def verify(self, token: str, *audiences: str) -> dict[str, Any]:
         """Return the claims of a valid token for any of `audiences`. Raises `AuthenticationError`, `aiohttp.ClientError`."""
         try:
+            digest = hashlib.sha256(token.encode()).digest()
+            if (known := self._verified.get(digest)) is not None and self._is_valid(known, audiences):
+                return {**known.claims}
             header = jwt.get_unverified_header(token)
-            key = await self._key(str(header.get("kid", "")))
+            kid = str(header.get("kid", ""))
+            key = await self._key(kid)
             # Clients request an audience with or without a trailing slash, and `aud` is the requested one.
             names = [name for audience in audiences for name in (audience, f"{audience}/")]
             claims: dict[str, Any] = jwt.decode(
@@ -129,14 +151,24 @@ class TokenVerifier:
                 algorithms=["RS256"],
                 audience=names,
                 issuer=self._issuer,
-                leeway=30,
+                leeway=_LEEWAY,
                 options={"require": ["exp", "aud", "iss", "oid"]},
             )
-            return claims
+            self._remember(digest, _Verified(claims, audiences, kid, key, int(claims["exp"]) + _LEEWAY))
+            return {**claims}
         except UnicodeEncodeError:  # the header had bytes that are not UTF-8
             raise AuthenticationError("the token is not ASCII") from None
         except jwt.InvalidTokenError as error:
             raise AuthenticationError(str(error)) from None
+
+    def _is_valid(self, known: _Verified, audiences: tuple[str, ...]) -> bool:
+        return known.audiences == audiences and self._keys.get(known.kid) is known.key and time.time() < known.ends
+
+    def _remember(self, digest: bytes, verified: _Verified) -> None:
+        self._verified.pop(digest, None)
+        self._verified[digest] = verified
+        if len(self._verified) > _REMEMBERED:
+            del self._verified[next(iter(self._verified))]
 
     async def _key(self, kid: str) -> rsa.RSAPublicKey:
         if kid not in self._keys:

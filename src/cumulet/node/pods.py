@@ -28,6 +28,7 @@ from cumulet.node.environment import Environment
 from cumulet.node.ephemeral import EphemeralContainers
 from cumulet.node.errors import MissingError, MountError, RejectedError, UnsupportedError
 from cumulet.node.fields import Fields
+from cumulet.node.known_groups import Key, KnownGroups
 from cumulet.node.names import pod_dns
 from cumulet.node.ordinary_fields import ORDINARY_POD_SPEC
 from cumulet.node.phase import ENDED
@@ -61,8 +62,6 @@ from cumulet.node.volumes import Volumes
 from cumulet.node.watched import Watched
 
 log = logging.getLogger(__name__)
-
-Key = tuple[str, str]
 
 #: Statuses of refusals that the same request gets again.
 _FINAL = (400, 413)
@@ -107,7 +106,7 @@ class Pods:
         self._deletions = Deletions(client, groups, tasks, self._ended, lambda pod: self.queue.retry(_key(pod)))
         self._refusals = Refusals()
         self._resizes = Resizes(groups)
-        self._groups: dict[str, ContainerGroup] = {}
+        self._groups = KnownGroups()
         #: The groups that are gone, as they were last seen, until their pods are gone too.
         self._last: dict[str, ContainerGroup] = {}
         self._seen_groups = False
@@ -167,7 +166,7 @@ class Pods:
                 and group["tags"].get("ClusterName", self._config.cluster) == self._config.cluster
                 and "UID" in group["tags"]
             }
-            before, self._groups = self._groups, mine
+            before = self._groups.replace(mine)
             first, self._seen_groups = not self._seen_groups, True
             by_uid = {pod["metadata"]["uid"]: pod for pod in self.pods}
             self._last |= {uid: before[uid] for uid in before.keys() - mine.keys() if uid in by_uid}
@@ -223,7 +222,7 @@ class Pods:
             if has_failed(group) and is_restarted(pod):
                 self.events.of_group(pod, group)
                 await self._aci.delete(group["name"], 0)
-                self._groups.pop(uid, None)
+                self._groups.pop(uid)
                 await self._refuse(pod, f"container group {group['name']} failed")
                 return
             if not is_over(group):  # to ACI, a PUT of a group that has ended is the demand to run it again
@@ -245,7 +244,7 @@ class Pods:
             return
         newest = self._statuses.newest(newest)
         uid = pod["metadata"]["uid"]
-        seen = self._groups.pop(uid, None) or self._last.pop(uid, None)
+        seen = self._groups.pop(uid) or self._last.pop(uid, None)
         if properties is None and seen is not None:
             properties = seen["properties"]
         await self._statuses.write(newest, ended_status(newest, properties, self._host))
@@ -292,7 +291,7 @@ class Pods:
         properties = body["properties"]
         ephemeral = [item["name"] for item in properties.get("ephemeralContainers") or ()]
         self._sent[uid] = _encoded(pod, properties["imageRegistryCredentials"], ephemeral)
-        self._groups.setdefault(uid, group)
+        self._groups.add(uid, group)
         self._renewal.created(pod, versions, body["properties"])
         return group
 
@@ -383,12 +382,11 @@ class Pods:
 
     async def _remove_orphans(self, key: Key, pod: Pod | None) -> None:
         """Delete the groups of that name whose pod is gone or replaced: they would be billed for ever."""
-        for uid, group in [*self._groups.items()]:
-            tags = group["tags"]
-            if (tags["Namespace"], tags["PodName"]) == key and (pod is None or pod["metadata"]["uid"] != uid):
+        for uid, group in self._groups.named(key):
+            if pod is None or pod["metadata"]["uid"] != uid:
                 log.info("removing container group %s, whose pod is gone", group["name"])
                 await self._aci.delete(group["name"], 0)
-                self._groups.pop(uid, None)
+                self._groups.pop(uid)
 
 
 def _keep_resources(body: ContainerGroup, group: ContainerGroup) -> None:

@@ -214,7 +214,8 @@ class Groups:
             del self._creating[key]
         group = self.index.set(self._group(record))
         if record.properties.pod:
-            self.index.publish_soon(record)
+            # At once: to its creator, a watch that does not show it yet says that it is gone.
+            self.index.publish(record)
             group.start()
             return Answer(group, is_new=True)
         return Answer(group, is_new=True, operation=await self._actions.begin(record, "create"))
