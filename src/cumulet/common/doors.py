@@ -2,7 +2,7 @@
 
 They reach none of the machine's addresses. The API server is at the gateway's address, for everybody. Workloads with a managed
 identity or a federated token get tokens and use Azure Resource Manager there; no other workload reaches those doors. The metadata
-service has the address that it has in Azure.
+service has the address that it has in Azure. The name server answers everybody.
 """
 
 from __future__ import annotations
@@ -49,15 +49,33 @@ def listen(config: Config, address: Address) -> list[socket.socket]:
 
     The address need not be there yet. Raises `OSError`.
     """
+    return [_bound(config, address, socket.SOCK_STREAM)] if router.is_there(config) else []
+
+
+def name_server(config: Config) -> list[socket.socket]:
+    """Return a UDP socket and a listening TCP socket for names, none without a router. Raises `OSError`."""
     if not router.is_there(config):
         return []
+    address = Address(str(router.gateway(config)), router.DNS_PORT)
+    datagrams = _bound(config, address, socket.SOCK_DGRAM)
+    try:
+        return [datagrams, _bound(config, address, socket.SOCK_STREAM)]
+    except OSError:
+        datagrams.close()
+        raise
+
+
+def _bound(config: Config, address: Address, kind: socket.SocketKind) -> socket.socket:
+    """Return a socket at an address of the router, which listens if it is a stream's. Raises `OSError`."""
     with contextlib.ExitStack() as stack:
-        opened = router.open_socket(router.namespace_name(config), socket.AF_INET, socket.SOCK_STREAM)
+        opened = router.open_socket(router.namespace_name(config), socket.AF_INET, kind)
         stack.callback(opened.close)
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.setsockopt(socket.SOL_IP, _IP_FREEBIND, 1)
+        if kind == socket.SOCK_STREAM:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.bind((str(ipaddress.IPv4Address(address.host)), address.port))
-        opened.listen(1024)
+        if kind == socket.SOCK_STREAM:
+            opened.listen(1024)
         opened.setblocking(False)
         stack.pop_all()
-        return [opened]
+        return opened

@@ -299,8 +299,10 @@ def listen(address: Address) -> socket.socket:
 
 
 def open_listeners(name: RoomName, config: Config) -> list[socket.socket]:
-    """Return the listening sockets of a room, its door for pods included if there is a router. Raises `OSError`."""
+    """Return the listening sockets of a room, and its doors for pods after them if there is a router. Raises `OSError`."""
     found = [listen(address) for address in config.listening(name)]
+    if name == "network":
+        return [*found, *doors.name_server(config)]
     door = doors.of(config, name)
     return found if door is None else [*found, *doors.listen(config, door)]
 

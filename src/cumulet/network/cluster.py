@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from cumulet.common.config import Config
@@ -25,9 +27,13 @@ class Cluster(NamedTuple):
     pods: Informer[Pod]
     namespaces: Informer[Namespace]
     policies: Informer[NetworkPolicy]
+    #: The name server's sockets in the router, for UDP and for TCP, if somebody holds them while the room restarts.
+    doors: Sequence[socket.socket] = ()
 
     @classmethod
-    def watched_by(cls, client: Client, config: Config, tasks: TaskSet) -> Cluster:
+    def watched_by(
+        cls, client: Client, config: Config, tasks: TaskSet, doors: Sequence[socket.socket] = ()
+    ) -> Cluster:
         """Return the cluster of a client; nothing is watched until the informers run."""
         return cls(
             config,
@@ -39,6 +45,7 @@ class Cluster(NamedTuple):
             Informer(client, PODS),
             Informer(client, NAMESPACES),
             Informer(client, NETWORKPOLICIES),
+            doors,
         )
 
     @property

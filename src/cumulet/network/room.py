@@ -30,8 +30,9 @@ PARTS: Sequence[Callable[[Cluster], AbstractAsyncContextManager[None]]] = (
 async def serve(room: Room) -> None:
     """Run the network until the room is stopped."""
     async with client_of(room) as client, task_set() as tasks:
-        cluster = Cluster.watched_by(client, room.config, tasks)
-        async with room.serving(health_app(cluster.informers)):
+        own = len(room.config.listening("network"))
+        cluster = Cluster.watched_by(client, room.config, tasks, room.listeners[own:])
+        async with room.serving(health_app(cluster.informers), listeners=room.listeners[:own]):
             room.ready()
             tasks.start_essential(cluster.events.run(), "events")
             await run_informers(cluster.informers, tasks, room.stopping)

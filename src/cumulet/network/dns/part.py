@@ -8,7 +8,7 @@ import ipaddress
 import socket
 from collections.abc import AsyncIterator
 
-from cumulet.common import router
+from cumulet.common import doors, router
 from cumulet.common.config import Config
 from cumulet.network.cluster import Cluster
 from cumulet.network.dns.kube_dns import KubeDns
@@ -31,7 +31,8 @@ async def running(cluster: Cluster) -> AsyncIterator[None]:
     # The room `instances` answers for its groups' names on the UDP port of the same number.
     groups = [Upstream(instances.host, instances.port)]
     elsewhere = Elsewhere(HostsFile(), lambda: groups, Upstreams({gateway, str(address)}).get)
-    sockets = await asyncio.to_thread(_open, config, gateway)
+    opened = cluster.doors or await asyncio.to_thread(_open, config)
+    sockets = Sockets(opened[:1], opened[1:])
     async with name_server(cluster, addresses, elsewhere, sockets):
         if config.kubeconfig is None:
             keeper = KubeDns(cluster.client, cluster.services, cluster.slices, address, gateway)
@@ -39,17 +40,7 @@ async def running(cluster: Cluster) -> AsyncIterator[None]:
         yield
 
 
-def _open(config: Config, gateway: str) -> Sockets:
+def _open(config: Config) -> list[socket.socket]:
     """Open the sockets in the router's namespace, which is there afterwards. Raises `OSError`, `RouterError`."""
     router.ensure(config)
-    namespace = router.namespace_name(config)
-    with contextlib.ExitStack() as stack:
-        opened = []
-        for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
-            made = stack.enter_context(router.open_socket(namespace, socket.AF_INET, kind))
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, kind == socket.SOCK_STREAM)
-            made.bind((gateway, router.DNS_PORT))
-            opened.append(made)
-        opened[1].listen(1024)
-        stack.pop_all()
-    return Sockets(opened[:1], opened[1:])
+    return doors.name_server(config)
