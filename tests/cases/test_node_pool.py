@@ -41,7 +41,9 @@ def test_an_attached_registry_needs_a_secret_on_the_virtual_node_only(path: TheP
     message = path.events("on-aci", "Failed")
     assert "unauthorized" in message
     assert "virtual nodes need one even if the registry is attached to the cluster" in message
-    assert path.kubectl("exec", "on-vm", "--", "echo", "hello") == "hello\n"
+    token = "http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://management.azure.com/"
+    ask = f"wget -qO- --header 'Metadata: true' '{token}' || echo none"
+    assert path.kubectl("exec", "on-vm", "--", "sh", "-c", ask).endswith("none\n"), "nor has the pod its tokens"
     path.kubectl("delete", "pod", "too-early", "on-vm", "on-aci", "--wait=false")
 
 

@@ -20,6 +20,7 @@ _REGISTRY = "acrdemo2ss"
 _NODE = "virtual-node-aci-linux"
 _REPOSITORY = "app3/acr-app3"
 _DEPLOYMENT = "acrdemo2ss-deployment"
+_ORDINARY = "on-ordinary-node"
 _SERVICE = "acrdemo2ss-loadbalancer-service"
 _PAGE = "Welcome to app3: V1"
 _WAITING = "jsonpath='{.status.containerStatuses[0].state.waiting.reason}'=ImagePullBackOff"
@@ -40,7 +41,7 @@ class _Walk:
     def __init__(self, data_dir: Path, *, keep: bool, pause: bool, up_options: tuple[str, ...]) -> None:
         self._data_dir = data_dir
         self._keep = keep
-        self._up = " ".join(["cumulet up --detach", *up_options])
+        self._up = " ".join(["cumulet up --detach --node-pool 1", *up_options])
         self._before = machine.traces(data_dir)
         work = data_dir / "demo"
         shutil.copytree(_example(), work / "app3")
@@ -62,7 +63,8 @@ class _Walk:
             (f"Build the image with {self._engine.name} and test it", self._build),
             ("Create service principals: one may push, one may pull", self._principals),
             ("Push the image", self._push),
-            ("Deploy without the pull secret: the pull fails, and an event gives the reason", self._refused),
+            ("Attach the registry: an ordinary node pulls without a secret", self._attached),
+            ("Deploy to the virtual node without the pull secret: an event says why that fails", self._refused),
             ("Create the pull secret: the pod starts", self._secret),
             ("The EXTERNAL-IP serves the page", self._serve),
             ("Inspect: logs, exec, scale", self._look),
@@ -169,6 +171,17 @@ class _Walk:
         tags = terminal.run(f"cumulet registry tags {_REGISTRY} {_REPOSITORY}")
         terminal.check("it has the tag v1", json.loads(tags) == ["v1"], tags)
 
+    def _attached(self) -> None:
+        """A pod without selector and toleration goes to the ordinary node, whose identity pulls its image."""
+        terminal = self._terminal
+        terminal.run(f"cumulet registry attach {_REGISTRY} --query properties.scope --output tsv")
+        terminal.run(f"kubectl run {_ORDINARY} --image={_REGISTRY}.azurecr.io/{_REPOSITORY}:v1")
+        terminal.run(f"kubectl wait pod/{_ORDINARY} --for=condition=Ready --timeout=60s")
+        terminal.run("kubectl get pods -o wide")
+        node = terminal.run(f"kubectl get pod {_ORDINARY} -o jsonpath='{{.spec.nodeName}}'")
+        terminal.check("it runs on the ordinary node, without a secret", node.startswith("aks-nodepool1-"), node)
+        terminal.run(f"kubectl delete pod {_ORDINARY} --now")
+
     def _refused(self) -> None:
         terminal = self._terminal
         terminal.run("kubectl apply -f kube-manifests/")
@@ -176,7 +189,8 @@ class _Walk:
         terminal.run(f"kubectl wait pod -l app=acrdemo2ss --for={_WAITING} --timeout=60s")
         terminal.run("kubectl get pods -o wide")
         events = terminal.run("kubectl get events --field-selector type=Warning")
-        terminal.check("the event names the registry and the reason", "acrdemo2ss.azurecr.io" in events, events)
+        told = "virtual nodes need one even if the registry is attached" in events
+        terminal.check("the event says that the virtual node needs a secret, attached or not", told, events)
 
     def _secret(self) -> None:
         terminal = self._terminal

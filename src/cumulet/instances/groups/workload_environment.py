@@ -36,7 +36,7 @@ class WorkloadEnvironment:
 
     def variables(self, record: GroupRecord) -> dict[str, str]:
         """Return the variables of a group's containers, none if it has no identity."""
-        if record.envelope.identity is None:
+        if record.given_identity is None:
             return {}
         endpoint = {"IDENTITY_ENDPOINT": f"http://{METADATA.host}{ENDPOINT_PATH}"} if self._has_endpoint else {}
         return {**endpoint, "IDENTITY_HEADER": self.header(record)}

@@ -134,7 +134,7 @@ class MetadataService:
         try:
             record = self._caller(request)
             given = request.headers.get("X-IDENTITY-HEADER", "").encode()
-            if record.envelope.identity is None or not hmac.compare_digest(given, self._header_of(record).encode()):
+            if record.given_identity is None or not hmac.compare_digest(given, self._header_of(record).encode()):
                 raise _RefusalError(401, "Unauthorized", "The header X-IDENTITY-HEADER is missing or wrong")
             _check_version(request)
             client, resource, token = await self._issue(request, record)
@@ -162,7 +162,7 @@ class MetadataService:
                 "AADSTS500011: The resource principal was not found in the tenant.",
             )
         try:
-            client = select(record.envelope.identity, request.query)
+            client = select(record.given_identity, request.query)
         except SelectionError as error:
             raise _RefusalError(400, "invalid_request", str(error)) from None
         try:
@@ -178,7 +178,7 @@ class MetadataService:
 
     async def _info(self, request: web.Request, record: GroupRecord) -> web.Response:
         _check_version(request)
-        identity = record.envelope.identity
+        identity = record.given_identity
         if identity is None or identity.tenant_id is None:
             raise _RefusalError(404, "not_found", "Identity not found")
         return json_response({"tenantId": identity.tenant_id})

@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 
 from cumulet.common import clock
-from cumulet.instances.model.envelope import Envelope
+from cumulet.instances.model.envelope import Envelope, GroupIdentity
 from cumulet.instances.model.pod import ContainerUser, ResourceRequirements
 from cumulet.instances.model.properties import GroupProperties
 
@@ -154,6 +154,27 @@ class GroupRecord(msgspec.Struct):
     flaw: str | None = None
     envelope: Envelope = msgspec.field(default_factory=Envelope)
     next: GroupProperties | None = None
+
+    @property
+    def given_identity(self) -> GroupIdentity | None:
+        """The identities that the containers may use: none of those that are the platform's alone (`identityAcls`)."""
+        identity, acls = self.envelope.identity, self.properties.identity_acls
+        if identity is None or acls is None:
+            return identity
+        assigned = {
+            name: item for name, item in identity.user_assigned_identities.items() if acls.gives_containers(name)
+        }
+        own = identity.is_system_assigned and acls.gives_containers("system")
+        if not own and not assigned:
+            return None
+        kind = ", ".join(name for name, given in (("SystemAssigned", own), ("UserAssigned", bool(assigned))) if given)
+        return msgspec.structs.replace(
+            identity,
+            type=kind,
+            client_id=identity.client_id if own else None,
+            principal_id=identity.principal_id if own else None,
+            user_assigned_identities=assigned,
+        )
 
     @property
     def wanted(self) -> GroupProperties:
