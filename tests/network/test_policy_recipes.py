@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator
 
 import pytest
 
-from cumulet.common.router import GROUP_RECEIVES, GROUP_SENDS
+from cumulet.instances.sandbox.firewall import Member, group_rules
 from tests.network.lab import OUTSIDE, Lab, lab
 from tests.network.packets import Probe
 from tests.network.policies import Cluster, Object, allows, compiled, pod, policy
@@ -287,12 +288,8 @@ def test_a_container_group_that_is_no_pod_is_left_alone(net: Lab, pods: list[Obj
     known, group = net.pods[:2]
     cluster = Cluster(NAMESPACES, [pods[0]], [policy("elsewhere", "any", {}, ingress=[{}])])
     net.rules.run_now(compiled(cluster, net.places).ruleset.script())
-    net.rules.run_now(f"""
-add table ip marks
-add chain ip marks passing {{ type filter hook forward priority filter - 5; }}
-add rule ip marks passing ip saddr {group} meta mark set meta mark | {GROUP_SENDS:#x}
-add rule ip marks passing ip daddr {group} meta mark set meta mark | {GROUP_RECEIVES:#x}
-""")
+    members = [Member(ipaddress.IPv4Address(known), "net", is_pod=True), Member(ipaddress.IPv4Address(group), "net")]
+    net.rules.run_now(group_rules(net.config, members, {}, {}))
     try:
         ends = [(known, group), (group, known), (group, OUTSIDE)]
         probes = [
@@ -301,4 +298,4 @@ add rule ip marks passing ip daddr {group} meta mark set meta mark | {GROUP_RECE
         ]
         assert net.arrived(probes) == {1, 2, 3}
     finally:
-        net.rules.run_now("delete table ip marks")
+        net.rules.run_now("delete table ip groups\ndelete table bridge groups")

@@ -12,10 +12,13 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import msgspec
 import pytest
 
 from cumulet.common import router
 from cumulet.common.namespaces import inside
+from cumulet.instances.model.properties import GroupProperties
+from cumulet.instances.sandbox.firewall import member_of
 from tests.network.lab import OUTSIDE, Lab, lab
 from tests.network.packets import PROTOCOLS, Probe, body_of, checksum, packet, written
 from tests.network.policies import Cluster, Object, compiled, pod, policy
@@ -245,6 +248,14 @@ def test_marks_of_packets_stay_in_the_pod(net: Lab, pods: Pods) -> None:
         body = datagram(pods.new, pods.friend)
         sender.sendto(packet(pods.new, pods.friend, PROTOCOLS["udp"], body), (pods.friend, 0))
     assert not reached(net, pods.friend)
+
+
+def test_a_pod_has_its_extension_or_the_tags_of_a_virtual_node() -> None:
+    tags = {"PodName": "a", "Namespace": "b", "NodeName": "c", "UID": "d", "ClusterName": "e"}
+    plain = GroupProperties(containers=[])
+    assert member_of("10.9.0.5", plain, tags).is_pod
+    assert member_of("10.9.0.5", msgspec.structs.replace(plain, pod=True), {}).is_pod
+    assert not member_of("10.9.0.5", plain, {"PodName": "a"}).is_pod
 
 
 def test_a_connection_ends_when_a_policy_comes_to_forbid_it(net: Lab, pods: Pods) -> None:
