@@ -37,6 +37,7 @@ from cumulet.network.policy.rules import (
 from cumulet.network.policy.ruleset import ADDRESSES, PORTS, TARGETS, NftSet, Rules, Touched, name_of
 
 T = TypeVar("T")
+K = TypeVar("K")
 Direction = Literal["egress", "ingress"]
 _DIRECTIONS: tuple[Direction, Direction] = ("egress", "ingress")
 _MAPS: dict[Direction, str] = {"egress": SENDERS, "ingress": RECEIVERS}
@@ -79,6 +80,9 @@ class _Parts(NamedTuple):
     ports: frozenset[tuple[Range, ...]]
 
 
+_NOTHING = _Parts(frozenset(), frozenset(), frozenset())
+
+
 class Compiler:
     """Holds the state of a cluster, and `ruleset`, which follows from it alone, whatever the order of the changes."""
 
@@ -118,8 +122,8 @@ class Compiler:
         before = {address: self._holder(address) for address in addresses}
         if old is not None:
             del self._members[key]
-            self._holders[old.address].discard(key)
-            self._in_namespace[key[0]].discard(key)
+            _discard(self._holders, old.address, key)
+            _discard(self._in_namespace, key[0], key)
         if member is not None:
             self._members[key] = member
             self._holders.setdefault(member.address, set()).add(key)
@@ -171,15 +175,27 @@ class Compiler:
 
     def _replace(self, key: Key, policy: Policy | None) -> None:
         """Replace the chains of a policy, and the sets that they refer to."""
+        rules: dict[Direction, Rules] = {}
+        parts = _NOTHING
         if policy is None:
             self._policies.pop(key, None)
         else:
             self._policies[key] = policy
-        egress_dns = [] if policy is None else [self._selects_dns(rule) for rule in policy.egress or ()]
-        parts = _Parts(frozenset(), frozenset(), frozenset()) if policy is None else _parts(policy, egress_dns)
-        old = self._parts.pop(key, None)
+            dns = [self._selects_dns(rule) for rule in policy.egress or ()]
+            parts = _parts(policy, dns)
+            if policy.ingress is not None:
+                rules["ingress"] = ingress_rules(policy.ingress)
+            if policy.egress is not None:
+                rules["egress"] = egress_rules(policy.egress, dns, self._places)
+        self._use(parts, self._parts.pop(key, _NOTHING))
         if policy is not None:
             self._parts[key] = parts
+        for direction, chain in self._chains(key).items():
+            self._set_chain(chain, rules.get(direction))
+        self._set_chain(CONNECTIONS, connection_rules(self._places) if self._policies else ())
+
+    def _use(self, parts: _Parts, before: _Parts) -> None:
+        """Make the sets that a policy needs, and drop those that nothing needs any more."""
         for peer in self._peers.take(parts.peers):
             members = (member for member in self._known() if self._matches(peer, member))
             self._add_set(peers_set(peer), NftSet(ADDRESSES, {str(member.address): "" for member in members}))
@@ -188,19 +204,9 @@ class Compiler:
             self._add_set(named_set(port), NftSet(TARGETS, dict.fromkeys(elements, "")))
         for ranges in self._ports.take(parts.ports):
             self._add_set(ports_set(ranges), NftSet(PORTS, port_elements(ranges)))
-        if old is not None:
-            self._drop_sets(peers_set(peer) for peer in self._peers.give_back(old.peers))
-            self._drop_sets(named_set(port) for port in self._names.give_back(old.names))
-            self._drop_sets(ports_set(ranges) for ranges in self._ports.give_back(old.ports))
-        chains = self._chains(key)
-        with_ingress = policy is not None and policy.ingress is not None
-        with_egress = policy is not None and policy.egress is not None
-        self._set_chain(chains["ingress"], ingress_rules(policy.ingress or ()) if policy and with_ingress else None)
-        self._set_chain(
-            chains["egress"],
-            egress_rules(policy.egress or (), egress_dns, self._places) if policy and with_egress else None,
-        )
-        self._set_chain(CONNECTIONS, connection_rules(self._places) if self._policies else ())
+        self._drop_sets(peers_set(peer) for peer in self._peers.give_back(before.peers))
+        self._drop_sets(named_set(port) for port in self._names.give_back(before.names))
+        self._drop_sets(ports_set(ranges) for ranges in self._ports.give_back(before.ports))
 
     def _selects_dns(self, rule: Rule) -> bool:
         labels = self._namespaces.get(DNS_NAMESPACE)
@@ -295,6 +301,13 @@ class Compiler:
         else:
             self.ruleset.chains[name] = rules
         self._touch(name)
+
+
+def _discard(index: dict[K, set[Key]], key: K, value: Key) -> None:
+    """Take a value out of an index, and with its last value a key."""
+    index[key].discard(value)
+    if not index[key]:
+        del index[key]
 
 
 def _isolation_chain(direction: Direction, policies: frozenset[Key]) -> str:
