@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import importlib
 import json
 import os
@@ -26,10 +25,15 @@ from cumulet.common.egress import Exempt
 from cumulet.common.entra import ARM_AUDIENCE, GRAPH_AUDIENCE, Credential, read_credential
 from cumulet.common.room import listen, run
 from cumulet.up.install import install
+from tests.connections import Connections, Target
 
 #: Where servers of the tests listen that rooms may connect to at a user's word: an address of this machine, which is
 #: refused unless it is excepted, and not the one of the rooms.
 PEERS = "127.0.0.2"
+
+
+#: Whose certificate is shown: a room's, the scraper's, one in files, or nobody's.
+Shown = RoomName | Literal["metrics"] | tuple[Path, Path] | None
 
 
 def _tell(pipe: int) -> None:
@@ -62,6 +66,7 @@ class Cloud:
         names: tuple[RoomName, ...] = ("identity", *rooms)
         self._listeners = {name: self._listen(name) for name in names}
         self._running: dict[RoomName, int] = {}
+        self._connections: dict[object, Connections] = {}
         for name in self._listeners:
             self.start(name)
 
@@ -70,6 +75,7 @@ class Cloud:
 
     def start(self, name: RoomName) -> None:
         """Start a room, as the supervisor does, and wait until it is ready."""
+        self._hang_up()
         ready, told = os.pipe()
         process = os.fork()
         if process == 0:
@@ -137,6 +143,11 @@ class Cloud:
         os.kill(process, number)
         os.waitpid(process, 0)
 
+    def _hang_up(self) -> None:
+        """Close the connections that wait for the next call: a process that is forked would keep them open."""
+        for connections in self._connections.values():
+            connections.close()
+
     def kill(self, name: RoomName) -> None:
         """Stop a room with no warning, and start it again."""
         self.stop(name, signal.SIGKILL)
@@ -159,6 +170,7 @@ class Cloud:
 
     def close(self) -> None:
         """Stop everything."""
+        self._hang_up()
         for name in reversed(list(self._running)):  # clients first, as they release their leases
             self.stop(name)
         for listeners in self._listeners.values():
@@ -175,10 +187,9 @@ class Cloud:
         body: Any = None,
         form: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
-        show: RoomName | Literal["metrics"] | tuple[Path, Path] | None = None,
+        show: Shown = None,
     ) -> Answer:
         """One request, its path sent as it is written; `show` is the room, or the files, whose certificate is shown."""
-        address = self.config.addresses[room]
         sent = dict(headers or {})
         data: bytes | None = None
         if token is not None:
@@ -189,26 +200,36 @@ class Cloud:
         elif body is not None:
             data = body if isinstance(body, bytes) else json.dumps(body).encode()
             sent.setdefault("Content-Type", "application/json")
-        connection = http.client.HTTPSConnection(address.host, address.port, context=self.tls(room, show), timeout=30)
-        try:
+        with self.connections(room, show).take() as connection:
             connection.request(method, path, data, sent)
             response = connection.getresponse()
             raw = response.read()
-            is_json = (response.headers.get_content_type() == "application/json") and raw
-            return Answer(response.status, response.headers, json.loads(raw) if is_json else raw)  # type: ignore[arg-type]
-        finally:
-            connection.close()
+        is_json = (response.headers.get_content_type() == "application/json") and raw
+        return Answer(response.status, response.headers, json.loads(raw) if is_json else raw)  # type: ignore[arg-type]
 
-    def tls(
-        self, room: RoomName, show: RoomName | Literal["metrics"] | tuple[Path, Path] | None = None
-    ) -> ssl.SSLContext:
+    def connections(self, room: RoomName, show: Shown = None) -> Connections:
+        """The connections to a room with whose certificate; new ones when a certificate is."""
+        files = (self._trusted(room), self.config.certificate_files(room)[0], *self._files(room, show))
+        changed = tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files)
+        key = (self.config.addresses[room], files, changed)
+        if key not in self._connections:
+            address = self.config.addresses[room]
+            self._connections[key] = Connections(Target(address.host, address.port, self.tls(room, show)))
+        return self._connections[key]
+
+    def tls(self, room: RoomName, show: Shown = None) -> ssl.SSLContext:
         """How a room is called, with whose certificate."""
-        shown: tuple[Path, ...] = ()
+        return tls.client_context(self._trusted(room), *self._files(room, show))
+
+    def _trusted(self, room: RoomName) -> Path:
+        return self.config.authority_file(self.config.serving_authority(room))
+
+    def _files(self, room: RoomName, show: Shown) -> tuple[Path, ...]:
+        if show is None:
+            return ()
         if show == "metrics":
-            shown = self.config.user_files(show) if room == "kube" else self.config.scraper_files
-        elif show is not None:
-            shown = self.config.room_files(show) if isinstance(show, str) else show
-        return tls.client_context(self.config.authority_file(self.config.serving_authority(room)), *shown)
+            return self.config.user_files(show) if room == "kube" else self.config.scraper_files
+        return self.config.room_files(show) if isinstance(show, str) else show
 
     # Who calls.
 

@@ -32,14 +32,10 @@ class Server:
         sent |= {name.replace("_", "-").title(): value for name, value in headers.items()}
         if body is not None and not isinstance(body, str | bytes):
             body = json.dumps(body)
-        address = self.cloud.config.addresses["kube"]
-        connection = http.client.HTTPSConnection(address.host, address.port, context=self.tls, timeout=30)
-        try:
+        with self.cloud.connections("kube", self.cloud.config.user_files()).take() as connection:
             connection.request(method, path, body, sent)
             response = connection.getresponse()
             raw = response.read()
-        finally:
-            connection.close()
         headers = dict(response.headers.items())
         if headers.get("Content-Encoding") == "gzip":
             raw = gzip.decompress(raw)
