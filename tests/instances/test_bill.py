@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from cumulet.common import clock
 from cumulet.instances.cleanup import cleanup
-from tests.instances.door import FrontDoor, RoomProcess, group, is_running, shell
+from cumulet.instances.metering.meter import Meter, Period
+from cumulet.instances.model.amounts import billed, total
+from cumulet.instances.model.properties import (
+    Amount,
+    Container,
+    ContainerProperties,
+    GroupProperties,
+    Resources,
+)
+from cumulet.instances.store.store import Store
+from tests.instances.door import FrontDoor, RoomProcess, group, is_running, shell, state_of
 
 DETAILS = "/providers/Microsoft.ContainerInstance/locations/eastus/usageDetails"
 
@@ -32,7 +44,8 @@ async def test_the_time_in_which_nothing_runs_is_not_billed(room: RoomProcess, d
     cleanup(room.config)
     ended = clock.now()
     room.start()
-    await door.until("billed", is_running)
+    # The state of before is shown until the group is started again.
+    await door.until("billed", lambda item: is_running(item) and clock.parse(state_of(item)["startTime"]) > ended)
     again = clock.now()
     first, second = await rows(door)
     assert (first["state"], second["state"]) == ("stopped", "running")
@@ -46,3 +59,37 @@ async def test_the_time_in_which_nothing_runs_is_not_billed(room: RoomProcess, d
     await door.call("GET", f"{door.subscription}{DETAILS}?since=yesterday", status=400)
     await door.call("DELETE", "billed?gracePeriodSeconds=0")
     assert [row["state"] for row in await rows(door)] == ["stopped", "stopped"]
+
+
+def _container(name: str, cpu: float | None = None, **more: Any) -> Container:
+    resources = Resources(requests=Amount(cpu=cpu, memory_in_gb=cpu))
+    return Container(name=name, properties=ContainerProperties(image="x", resources=resources, **more))
+
+
+def test_a_sidecar_is_billed_for_what_it_requests() -> None:
+    inits = [
+        _container("sidecar", 0.5, restart_policy="Always"),
+        _container("modest", restart_policy="Always"),
+        _container("first", 3.0),
+    ]
+    made = GroupProperties(containers=[_container("web", 1.0)], init_containers=inits)
+    assert total(made) == (1.5, 1.5)
+    assert billed(made) == (1.5, 1.5)
+
+
+async def test_old_rows_are_deleted_and_their_number_is_bounded(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.open()
+    try:
+        meter = Meter(store, tmp_path, "eastus")
+        insert = "INSERT INTO usage VALUES (?, ?, 'g', x'7b7d', x'7b7d', 1, 1, 0, ?, ?, ?)"
+        for name, days in (("old", 500), ("month", 30), ("week", 7), ("now", None)):
+            began = clock.rfc3339_micro(clock.now() - timedelta(days=600))
+            ended = clock.rfc3339_micro(clock.now() - timedelta(days=days)) if days is not None else None
+            await store.database.execute(insert, (name, name, began, began, ended))
+        await meter.prune()
+        assert {row.name for row in meter.rows(Period())} == {"month", "week", "now"}
+        await meter.prune(most=1)
+        assert {row.name for row in meter.rows(Period())} == {"now"}
+    finally:
+        store.close()

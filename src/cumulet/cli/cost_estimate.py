@@ -19,7 +19,8 @@ from cumulet.common.config import ConfigError
 from cumulet.common.kubernetes.objects import Container, Object
 from cumulet.instances.model.amounts import least
 from cumulet.instances.model.regions import sheet
-from cumulet.node.resources import billed_resources
+from cumulet.node.phase import is_sidecar
+from cumulet.node.resources import asks_for_resources, billed_resources
 
 _SUFFIXES = (".yaml", ".yml", ".json")
 _DAY, _MONTH = 24, 730
@@ -101,7 +102,9 @@ def _parallel(job: Object) -> int:
 
 
 def _row(workload: Object, spec: Object, count: int) -> dict[str, object]:
-    requests = [billed_resources(_with_defaults(container))["requests"] for container in spec["containers"]]
+    sidecars = [item for item in spec.get("initContainers") or () if is_sidecar(item) and asks_for_resources(item)]
+    containers = [*spec["containers"], *sidecars]
+    requests = [billed_resources(_with_defaults(container))["requests"] for container in containers]
     cpu, memory = least(sum(item["cpu"] for item in requests), sum(item["memoryInGB"] for item in requests))
     price = sheet().region(_location()).regular
     hour = count * (

@@ -28,6 +28,13 @@ def billed_resources(container: Container) -> GroupResources:
     return translated
 
 
+def asks_for_resources(container: Container) -> bool:
+    """Return whether a container requests CPU or memory; a limit counts as a request."""
+    resources = container.get("resources") or {}
+    named = {*(resources.get("requests") or ()), *(resources.get("limits") or ())}
+    return bool(named & {"cpu", "memory"})
+
+
 def exact_resources(container: Container) -> GroupRequirements:
     """Return the requests and limits as the pod has them: what has no limit is not limited."""
     resources = container.get("resources") or {}

@@ -13,6 +13,7 @@ from cumulet.node.environment import Environment, Variables
 from cumulet.node.errors import MissingError
 from cumulet.node.lifecycle import add_lifecycle
 from cumulet.node.names import pod_dns, pod_names
+from cumulet.node.phase import is_sidecar
 from cumulet.node.resource import (
     ContainerGroup,
     GroupContainer,
@@ -22,7 +23,7 @@ from cumulet.node.resource import (
     GroupProperties,
     ProcessChanges,
 )
-from cumulet.node.resources import billed_resources, exact_resources, restarting_policies
+from cumulet.node.resources import asks_for_resources, billed_resources, exact_resources, restarting_policies
 from cumulet.node.security import pod_security_context, security_context
 from cumulet.node.volumes import Volumes
 
@@ -148,6 +149,7 @@ def _container(pod: Pod, container: Container, sources: Sources, config: Config,
     add_lifecycle(container, properties)
     if not init:
         properties["ports"] = _ports(container)
+    if not init or (is_sidecar(container) and asks_for_resources(container)):
         properties["resources"] = billed_resources(container)
     return {"name": container["name"], "properties": properties}
 

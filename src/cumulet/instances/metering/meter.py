@@ -3,7 +3,7 @@
 A row is a period in which a group had its resources: it starts with a pull and ends with the group's stop. A group that is
 stopped and started again gets another row, and so does one whose requests change. A restart of the containers or of the
 room continues the row. A heartbeat updates open rows, so that a crash of the machine is billed up to the last one.
-`cumulet down` records when it ended the containers.
+`cumulet down` records when it ended the containers. Rows are deleted 400 days after their end.
 """
 
 from __future__ import annotations
@@ -27,6 +27,11 @@ from cumulet.instances.store.records import GroupRecord
 from cumulet.instances.store.store import Store
 
 _HEARTBEAT = 10.0
+#: How long rows are kept after their end, so that a year can be compared with the one before, and the most rows.
+_KEPT = timedelta(days=400)
+_MOST = 1_000_000
+#: Seconds between two deletions of old rows.
+_PRUNING = 3600.0
 _COLUMNS = "uid, name, resource_group, tags, labels, vcpu, gb, spot, started, heard, stopped"
 
 
@@ -130,12 +135,30 @@ class Meter:
         )
 
     async def run(self) -> None:
-        """Write heartbeats until cancelled."""
+        """Write heartbeats, and delete old rows, until cancelled."""
+        loop = asyncio.get_running_loop()
+        due = loop.time()
         while True:
-            await asyncio.sleep(_HEARTBEAT)
             # A full disk ends no heartbeat: the next one covers the time since.
             with contextlib.suppress(sqlite3.OperationalError):
+                if loop.time() >= due:
+                    due = loop.time() + _PRUNING
+                    await self.prune()
+                await asyncio.sleep(_HEARTBEAT)
                 await self._beat()
+
+    async def prune(self, most: int = _MOST) -> None:
+        """Delete the rows that ended 400 days ago, and the oldest of those that ended where there are more than `most`."""
+        before = clock.rfc3339_micro(clock.now() - _KEPT)
+
+        def delete(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM usage WHERE stopped < ?", (before,))
+            (count,) = connection.execute("SELECT count(*) FROM usage").fetchone()
+            if count > most:
+                oldest = "SELECT uid, started FROM usage WHERE stopped IS NOT NULL ORDER BY stopped LIMIT ?"
+                connection.execute(f"DELETE FROM usage WHERE (uid, started) IN ({oldest})", (count - most,))  # noqa: S608
+
+        await self._database.write(delete)
 
     async def _beat(self) -> None:
         now, running = clock.rfc3339_micro(), [*self._running]

@@ -13,10 +13,19 @@ _GB = 1_000_000_000
 
 
 def total(properties: GroupProperties) -> tuple[float, float]:
-    """Return the vCPUs and decimal gigabytes that the containers of a group request together."""
+    """Return the vCPUs and decimal gigabytes that the containers of a group request together.
+
+    A sidecar runs beside them, and adds what it requests. Other init containers use what the containers request later.
+    """
     requests = [item.properties.resources.requests for item in properties.containers]
-    cpu = sum(CPU if item.cpu is None else item.cpu for item in requests)
+    beside = [
+        item.properties.resources.requests
+        for item in properties.init_containers
+        if item.properties.restart_policy == "Always"
+    ]
+    cpu = sum(CPU if item.cpu is None else item.cpu for item in requests) + sum(item.cpu or 0 for item in beside)
     memory = sum(MEMORY if item.memory_in_gb is None else item.memory_in_gb for item in requests)
+    memory += sum(item.memory_in_gb or 0 for item in beside)
     return round(cpu, _DIGITS), round(memory, _DIGITS)
 
 

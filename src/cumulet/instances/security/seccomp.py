@@ -1,10 +1,11 @@
 """The allow list of system calls of a container (OCI Runtime Specification 1.0, "Seccomp").
 
-The list is in `seccomp.json`: the calls that containerd and docker allow by default. Four rules are stricter.
+The list is in `seccomp.json`: the calls that docker allows by default. Four rules are stricter (`scripts/make_seccomp.py`).
 The family in `socket` is compared as the kernel reads it, 32 bits wide. `socketcall`, whose arguments no filter can read,
-fails as if the kernel lacked it: 32-bit programs can call `socket` since Linux 4.3. Packet sockets, which read and write frames of the network, need
-NET_RAW in `capabilities`. The x32 ABI, which distributions have off, is not open: its calls end a program with SIGSYS, and the
-runtime compiles a third less at every start. A container's own profile can only shorten the list.
+fails as if the kernel lacked it: 32-bit programs can call `socket` since Linux 4.3. Packet sockets, which read and write
+frames of the network, need NET_RAW in `capabilities`. The x32 ABI, which distributions have off, is not open: its calls end
+a program with SIGSYS, and the runtime compiles a third less at every start. A container's own profile can only shorten the
+list.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ class _Without(msgspec.Struct, frozen=True):
 class _Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     source: str
     architectures: dict[str, _Architecture]
-    always: dict[str, list[str]]
+    always: list[str]
     since_kernel: dict[str, list[str]]
     with_capability: dict[str, list[str]]
     without_capability: dict[str, _Without]
@@ -119,7 +120,7 @@ def default_profile(
     machine = machine or platform.machine()
     if machine not in facts.architectures:
         raise SeccompError(f"there is no list of system calls for the processor {machine}")
-    allowed = {name for names in facts.always.values() for name in names}
+    allowed = set(facts.always)
     allowed.update(facts.architectures[machine].calls)
     for version, names in facts.since_kernel.items():
         if _version(kernel or platform.release()) >= _version(version):
