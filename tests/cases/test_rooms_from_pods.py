@@ -9,7 +9,7 @@ import socket
 import subprocess
 import time
 
-from cumulet.common import router
+from cumulet.common import doors, router
 from cumulet.common.config import DEFAULT_PORTS, load
 from cumulet.common.namespaces import NAMESPACES, inside
 from tests.cases.path import ThePath, pod
@@ -67,8 +67,11 @@ def test_a_pod_reaches_the_doors_and_no_room(path: ThePath) -> None:
     # The machine reaches its rooms, so what is closed is the way.
     for room in config.rooms:
         socket.create_connection((config.addresses[room].host, config.addresses[room].port)).close()
-    gateway = str(router.gateway(config))
+    gateway, metadata = str(router.gateway(config)), doors.METADATA
     found = reached(namespace, [(host, port) for host in sorted(hosts) for port in sorted(ports)])
-    assert (gateway, router.API_PORT) in found
-    assert found <= {(gateway, router.API_PORT), (gateway, router.DNS_PORT)}
+    assert found == {
+        (gateway, router.API_PORT),
+        (gateway, router.DNS_PORT),
+        (metadata.host, metadata.port),
+    }
     path.kubectl("delete", "pod", "lonely", "--grace-period=0", "--force")
