@@ -132,8 +132,8 @@ class Cluster:
         raise AssertionError(f"{reason} about {name} happened {found or 0} times, not {least}")
 
     def curl(self, url: str) -> str:
-        """Get a page, asking again while nobody listens."""
-        return self.installation.run("curl", "-sS", "--max-time", "20", "--retry", "8", "--retry-connrefused", url)
+        """Get a page, asking again while nobody answers, such as an endpoint whose end no controller has noticed yet."""
+        return self.installation.run("curl", "-sS", "--max-time", "20", "--retry", "8", "--retry-all-errors", url)
 
     def external_ip(self) -> str:
         """The example service's address."""
