@@ -52,6 +52,7 @@ _PARTS = {
     ),
     "scheduler": Part(("scheduler",), ("tests/scheduler",)),
     "balancer": Part(("balancer",), ("tests/balancer", "tests/security/test_balancer.py")),
+    "network": Part(("network",), ("tests/network",)),
     "access": Part(
         ("registry/access",),
         ("tests/registry/access", "tests/security/test_registry_tokens.py", "tests/security/test_assertions.py"),

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+from cumulet.common.config import Config
+from cumulet.network.services.frontends import Site
 from tests.cloud import Cloud
 from tests.controllers.space import WAIT, Object, Space
 from tests.installation import free_ranges
@@ -13,6 +16,14 @@ from tests.installation import free_ranges
 def ranges() -> dict[str, str]:
     """The settings of an installation with ranges that this machine has no route to."""
     return dict(zip(("pod_cidr", "service_cidr", "external_cidr"), free_ranges(), strict=True))
+
+
+def site_of(pods: str, external: str) -> Site:
+    """The addresses of an installation that need not exist."""
+    config = Config(
+        data_dir=Path("none"), addresses={}, tenant_id="", subscription_id="", pod_cidr=pods, external_cidr=external
+    )
+    return Site.of(config)
 
 
 class Services:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import socket
 import struct
 import subprocess
@@ -204,6 +205,29 @@ def test_of_two_services_with_one_address_the_older_keeps_it(
     networked.start("balancer")
 
 
+def test_a_loopback_range_of_external_addresses_is_for_the_machine(
+    services: Services, pods: Pods, client: Client, machine: Client, networked: Cloud
+) -> None:
+    loopback = f"127.{random.randrange(64, 128)}.{random.randrange(256)}.0/24"
+    with (
+        networked.changed("balancer", external_cidr=loopback),
+        networked.changed("network", external_cidr=loopback),
+    ):
+        services.make("web", type="LoadBalancer")
+        external = services.external("web")
+        services.slice("web", pods["one"].address)
+        seen = f"one {router.machine_address(networked.config)}"
+        services.until(lambda: machine.tcp(external, 80), seen)
+        assert client.tcp(external, 80) is None  # which is the pod itself
+        assert machine.tcp(external, 81) == SILENT
+        services.make("closed", type="LoadBalancer", loadBalancerSourceRanges=["192.0.2.0/24"])
+        closed = services.external("closed")
+        address = services.space.get("services", "closed")["spec"]["clusterIP"]
+        services.slice("closed", pods["one"].address)
+        services.until(lambda: client.who(address, 80), "one")
+        assert machine.tcp(closed, 80) == SILENT
+
+
 @pytest.mark.parametrize("spec", [{"clusterIP": "None"}, {"type": "ExternalName", "externalName": "example.com"}])
 def test_services_without_an_address_have_no_rules(
     services: Services, pods: Pods, client: Client, networked: Cloud, spec: dict[str, Any]
@@ -220,15 +244,18 @@ def test_a_connection_that_the_kernel_forgot_is_reset(
     services: Services, pods: Pods, client: Client, networked: Cloud
 ) -> None:
     """As after the idle time-out of an external address."""
-    address = services.make("web", type="LoadBalancer")
+    services.make("web", type="LoadBalancer")
     external = services.external("web")
     server = inside(pods["three"].namespace, lambda: socket.create_server((pods["three"].address, 7070)))
     services.slice("web", pods["three"].address, port=7070)
     with server:
-        services.until(lambda: client.tcp(address, 81), None)
+        services.until(lambda: connects(client, external), True)
         with client.open() as connection:
-            services.until(lambda: connects(connection, external), True)
-            accepted, _ = server.accept()
+            connection.connect((external, 80))
+            accepted, peer = server.accept()
+            while peer != (pods["client"].address, connection.getsockname()[1]):  # of those before
+                accepted.close()
+                accepted, peer = server.accept()
             with accepted:
                 connection.sendall(b"before")
                 assert accepted.recv(100) == b"before"
@@ -240,13 +267,10 @@ def test_a_connection_that_the_kernel_forgot_is_reset(
                     connection.recv(100)
 
 
-def connects(client: socket.socket, host: str) -> bool:
+def connects(client: Client, host: str) -> bool:
     """Whether a connection to port 80 is made."""
-    try:
-        client.connect((host, 80))
-    except OSError:
-        return False
-    return True
+    with client.open() as connection:
+        return connection.connect_ex((host, 80)) == 0
 
 
 def flush_connections(cloud: Cloud) -> None:

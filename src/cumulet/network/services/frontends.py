@@ -61,7 +61,7 @@ def served(service: Service, slices: Sequence[EndpointSlice], site: Site) -> Ser
     """
     spec = service["spec"]
     cluster_ip = _address(spec.get("clusterIP"))
-    if spec.get("type") == "ExternalName" or cluster_ip is None or cluster_ip in site.pods:
+    if spec.get("type") == "ExternalName" or cluster_ip is None or cluster_ip in site.pods or _is_special(cluster_ip):
         return NOTHING
     kind = spec.get("type") or "ClusterIP"
     external = _address(external_address(service)) if kind == "LoadBalancer" else None
@@ -117,6 +117,11 @@ def _sources(service: Service, site: Site) -> tuple[str, ...] | None:
 
 def _texts(networks: Iterable[ipaddress.IPv4Network]) -> tuple[str, ...]:
     return tuple(str(network) for network in networks)
+
+
+def _is_special(address: ipaddress.IPv4Address) -> bool:
+    """Return whether no Service can have an address, such as the metadata service's, whatever the API server says."""
+    return address.is_loopback or address.is_link_local or address.is_multicast or address.is_reserved
 
 
 def _address(text: str | None) -> ipaddress.IPv4Address | None:
